@@ -1,0 +1,51 @@
+"""All that a plugin author has to read: the four contracts and their option tables."""
+
+from mimbench.contract.config import Config, cosmetic
+from mimbench.contract.dataset import ArraySplit, DataConfig, Dataset, ImageSplit, SceneSplit, SplitName
+from mimbench.contract.encoder import Encoder, Features
+from mimbench.contract.input import InputConfig
+from mimbench.contract.method import Method
+from mimbench.contract.task import (
+    FeatureSource,
+    Fit,
+    Measured,
+    Metric,
+    Task,
+    TaskConfig,
+    TaskContext,
+    TaskResult,
+)
+from mimbench.contract.training import Batch, FitReport, ScheduleConfig, StepOutput, Trainable, TrainConfig
+from mimbench.errors import InputError, NotSupported, RunError
+
+__all__ = [
+    "ArraySplit",
+    "Batch",
+    "Config",
+    "DataConfig",
+    "Dataset",
+    "Encoder",
+    "FeatureSource",
+    "Features",
+    "Fit",
+    "FitReport",
+    "ImageSplit",
+    "InputConfig",
+    "InputError",
+    "Measured",
+    "Method",
+    "Metric",
+    "NotSupported",
+    "RunError",
+    "SceneSplit",
+    "ScheduleConfig",
+    "SplitName",
+    "StepOutput",
+    "Task",
+    "TaskConfig",
+    "TaskContext",
+    "TaskResult",
+    "TrainConfig",
+    "Trainable",
+    "cosmetic",
+]

@@ -1,0 +1,39 @@
+"""The base of every typed option table: recipes, methods, encoders, datasets and tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Config(BaseModel):
+    """Typed, keyword-only and frozen; an unknown key or an impossible value is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    def shaping(self) -> dict[str, Any]:
+        """The values that shape the result, as plain JSON data: all but those marked cosmetic."""
+        return {
+            name: _plain(getattr(self, name))
+            for name, field in type(self).model_fields.items()
+            if not (isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("cosmetic"))
+        }
+
+
+def cosmetic(default: Any, **constraints: Any) -> Any:
+    """A field that changes how a run goes (workers, paths), never what it computes.
+
+    It stays out of every fingerprint, so that changing it never pretrains anew.
+    """
+    return Field(default, json_schema_extra={"cosmetic": True}, **constraints)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Config):
+        return value.shaping()
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,89 @@
+"""The dataset contract: splits of images with labels, or of scenes with boxes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from mimbench.contract.config import Config, cosmetic
+
+SplitName = Literal["train", "test"]
+
+
+class DataConfig(Config):
+    """Options that every dataset has; a dataset's own Config extends it."""
+
+    root: Path | None = cosmetic(None)
+    """Where the files are; embedded sets need none. The content, not the path, enters fingerprints."""
+
+
+class ImageSplit(torch.utils.data.Dataset, ABC):
+    """Labelled images: split[i] -> (uint8 [C, H, W], label). Sizes may differ between images.
+
+    labels: int64 [N]. classes: names, indexed by label.
+    """
+
+    labels: Tensor
+    classes: tuple[str, ...]
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
+
+
+class ArraySplit(ImageSplit):
+    """Images of one size held in memory, so that whole batches are augmented on the device."""
+
+    def __init__(self, images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> None:
+        """images: uint8 [N, C, H, W]; labels: int64 [N]."""
+        self.images, self.labels, self.classes = images, labels, classes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], int(self.labels[index])
+
+
+@dataclass(frozen=True)
+class SceneSplit:
+    """Scenes with boxes (and masks): a COCO-format annotation file and its folder of images."""
+
+    annotations: Path
+    images: Path
+    classes: tuple[str, ...]
+
+
+class Dataset(ABC):
+    """A dataset: a train and a test split, and a fingerprint of their content."""
+
+    name: ClassVar[str]
+    provides: ClassVar[frozenset[str]] = frozenset({"images", "labels"})
+    """What its splits carry: "images" and "labels" (ImageSplit), or "boxes" and "masks" (SceneSplit)."""
+    Config: ClassVar[type[DataConfig]] = DataConfig
+
+    channels: int
+    """1 (grey) or 3 (RGB)."""
+
+    def __init__(self, config: DataConfig, cache: Path) -> None:
+        """Find the data; `cache` is a folder where derived files may be kept.
+
+        Raises:
+            InputError: the data is not there or not readable, with what to do.
+        """
+        self.config = config
+        self.cache = cache
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hex digest of the content: equal content, equal digest, on every machine."""
+
+    @abstractmethod
+    def split(self, name: SplitName) -> ImageSplit | SceneSplit: ...

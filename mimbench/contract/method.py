@@ -1,0 +1,82 @@
+"""The method contract: what a masked-image-modeling method is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mimbench.contract.config import Config
+from mimbench.contract.encoder import Encoder
+from mimbench.contract.training import Batch, StepOutput
+from mimbench.errors import InputError, NotSupported
+
+
+class Method(nn.Module, ABC):
+    """A pretraining method around an encoder.
+
+    A mask is bool [B, Gh, Gw], True = hidden, on any grid that tiles the image (mimbench.masks
+    resizes it). A subclass gives `target` and `predict`; everything else has a default.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    """Raised whenever the same recipe would give other weights."""
+    paper: ClassVar[str] = ""
+    reference: ClassVar[str] = ""
+    """url@commit of the code that this follows."""
+    encoders: ClassVar[tuple[str, ...]] = ("vit",)
+    supervision: ClassVar[tuple[str, ...]] = ()
+    """What besides pixels it learns from, e.g. ("labels",); () = pixels only."""
+    pretrains: ClassVar[bool] = True
+    """False: the encoder is exported as initialised (a control)."""
+    Config: ClassVar[type[Config]] = Config
+
+    def __init__(self, config: Config, encoder: Encoder) -> None:
+        """Raises InputError where the config does not suit the encoder or its image size."""
+        super().__init__()
+        if encoder.kind not in self.encoders:
+            raise InputError(
+                f"method {self.name!r} does not take a {encoder.kind} encoder; it takes: {', '.join(self.encoders)}"
+            )
+        self.config = config
+        self.encoder = encoder
+
+    @abstractmethod
+    def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
+        """bool [batch, Gh, Gw] on the generator's device, True = hidden."""
+
+    @abstractmethod
+    def target(self, images: Tensor) -> Tensor:
+        """What is to be predicted, without gradient: pixels, tokens, features."""
+
+    @abstractmethod
+    def predict(self, images: Tensor, mask: Tensor) -> Tensor:
+        """The prediction, in the shape of `target`; it may look at visible pixels only."""
+
+    @abstractmethod
+    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Scalar to be minimised."""
+
+    def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
+        """images: float [B, C, H, W], normalised."""
+        with torch.no_grad():
+            target = self.target(images)
+        return StepOutput(self.loss(self.predict(images, mask), target, mask))
+
+    def step(self, batch: Batch, generator: torch.Generator) -> StepOutput:
+        """One training step; override to use more than one view, labels, or no mask."""
+        return self(batch.images, self.sample_mask(len(batch.images), generator))
+
+    def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
+        """Images [B, C, H, W] (normalised) with the hidden part as this method predicts it."""
+        raise NotSupported(f"method {self.name!r} does not predict pixels")
+
+    def after_step(self, progress: float) -> None:
+        """Called after every optimizer step, e.g. for EMA teachers; progress in [0, 1]."""
+
+    def exported_encoder(self) -> Encoder:
+        """The encoder that the downstream tasks get."""
+        return self.encoder

@@ -1,0 +1,121 @@
+"""The task contract: what is measured on a pretrained encoder, and how it is declared."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch.utils.data import DataLoader
+
+from mimbench.contract.config import Config
+from mimbench.contract.dataset import Dataset, ImageSplit
+from mimbench.contract.encoder import Encoder
+from mimbench.contract.input import InputConfig
+from mimbench.contract.training import FitReport, Trainable, TrainConfig
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that a task reports. `low` and `high` bound it, in `unit`."""
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric's value, and over how many samples (`n`) it was taken."""
+
+    value: float
+    n: int
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a task found: every metric it declared; curves and files as it likes."""
+
+    metrics: Mapping[str, Measured]
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    artifacts: Mapping[str, Path] = field(default_factory=dict)
+    """Files in the task's workdir, by what they show."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Choices made on the way (a validated regularisation), as plain JSON data."""
+    cost: FitReport | None = None
+
+
+class Fit(Protocol):
+    """The engine's trainer, lent to tasks that train: resumable, guarded, with a progress bar."""
+
+    def __call__(
+        self, model: Trainable, loader: DataLoader, config: TrainConfig, *, label: str, images_per_epoch: int
+    ) -> FitReport: ...
+
+
+class FeatureSource(Protocol):
+    """Frozen features of the task's encoder, extracted once for each checkpoint and kept on disk."""
+
+    def __call__(self, split: ImageSplit, which: str, *, layer: int, pooling: str) -> torch.Tensor:
+        """float32 [N, D] on the CPU; `which` is "train" or "test", `pooling` "mean", "token" or "mean+token"."""
+
+
+@dataclass(frozen=True)
+class TaskContext:
+    """What the harness lends a task for one run."""
+
+    seed: int
+    device: torch.device
+    workdir: Path
+    """An empty folder of the task's own; what TaskResult names in it is kept."""
+    input: InputConfig
+    """The recipe's [input]: image size and normalisation that the encoder was pretrained with."""
+    fit: Fit
+    features: FeatureSource
+    say: Callable[[str], None]
+    """One line to the person at the terminal."""
+
+
+class TaskConfig(Config):
+    """Options that every task has; a task's own Config extends it."""
+
+    dataset: str | None = None
+    """The dataset it runs on; absent: the one that the encoder was pretrained on, or the task's default."""
+    data: dict[str, Any] = {}
+    """That dataset's own options."""
+
+
+class Task(ABC):
+    """Something measured on a pretrained encoder."""
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    """Raised whenever the same encoder could score otherwise."""
+    needs: ClassVar[frozenset[str]] = frozenset({"images", "labels"})
+    """What the dataset must provide."""
+    trains_encoder: ClassVar[bool] = False
+    metrics: ClassVar[tuple[Metric, ...]]
+    """Declared metrics; the first is the primary one."""
+    Config: ClassVar[type[TaskConfig]] = TaskConfig
+    default_dataset: ClassVar[str | None] = None
+    """Dataset used where neither recipe nor user names one; None: the recipe's own."""
+
+    def __init__(self, config: TaskConfig) -> None:
+        self.config = config
+
+    def protocol(self) -> dict[str, Any]:
+        """Everything that may change the score, as plain JSON data; its hash goes into the record."""
+        return {"task": self.name, "version": self.version, **self.config.shaping()}
+
+    @abstractmethod
+    def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
+        """Measure `encoder`, which is the task's own copy, on `context.device`, with pretrained weights."""
+
+    @abstractmethod
+    def chance(self, dataset: Dataset) -> float:
+        """The primary metric that knowing nothing would give, in its unit."""

@@ -1,0 +1,131 @@
+"""How something is trained: optimizer, schedule, budget. Pretraining and every trained task share it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from pydantic import Field, model_validator
+
+from mimbench.contract.config import Config, cosmetic
+
+
+class ScheduleConfig(Config):
+    """The learning rate over optimizer steps.
+
+    `convention` chooses whose arithmetic is followed, quirks included: "plain" is warmup then a full
+    cosine over what is left; "simmim", "mae" and "beit" are the values that those official scripts use.
+    Rates are given before scaling; the divisor of the recipe scales `warmup_lr` and `min_lr` too where
+    the convention does so (SimMIM).
+    """
+
+    kind: Literal["cosine", "multistep", "constant"] = "cosine"
+    convention: Literal["plain", "simmim", "mae", "beit"] = "plain"
+    warmup_epochs: float = Field(0.0, ge=0)
+    warmup_lr: float = Field(0.0, ge=0)
+    min_lr: float = Field(0.0, ge=0)
+    milestones: tuple[float, ...] = ()
+    """Epochs after which the rate is multiplied by `gamma` (multistep)."""
+    gamma: float = Field(0.1, gt=0)
+
+
+class TrainConfig(Config):
+    """A training budget and its optimizer. Unit of lengths: epochs; of rates: per optimizer step."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    """Images per optimizer step, over all processes and accumulated micro-batches together."""
+    base_lr: float = Field(gt=0)
+    lr_divisor: int | None = Field(None, ge=1)
+    """lr = base_lr x batch_size / lr_divisor; absent: base_lr is absolute (SimMIM 512, MAE 256, BEiT none)."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    layer_decay: float | None = Field(None, gt=0, le=1)
+    clip_grad: float | None = Field(None, gt=0)
+    """Largest L2 norm of the whole gradient; absent: no clipping."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    accumulate: int = Field(1, ge=1)
+    """Micro-batches per optimizer step."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 autocast on CUDA devices that have it, fp32 elsewhere."""
+    compile: bool = cosmetic(False)
+    channels_last: bool = cosmetic(False)
+    grad_checkpointing: bool = cosmetic(False)
+    workers: int = cosmetic(4, ge=0)
+    """DataLoader workers; in-memory sets never use any."""
+    checkpoint_every: int = cosmetic(10, ge=1)
+    """Epochs between checkpoints that an interrupted run resumes from."""
+    tensorboard: bool = cosmetic(False)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainConfig:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+        if self.schedule.warmup_epochs >= self.epochs and self.schedule.warmup_epochs > 0:
+            raise ValueError(f"warmup_epochs {self.schedule.warmup_epochs:g} leaves nothing of {self.epochs} epochs")
+        return self
+
+    @property
+    def lr_scale(self) -> float:
+        """What the batch multiplies a rate of the recipe by."""
+        return 1.0 if self.lr_divisor is None else self.batch_size / self.lr_divisor
+
+    @property
+    def lr(self) -> float:
+        """The effective peak learning rate."""
+        return self.base_lr * self.lr_scale
+
+    def lr_arithmetic(self) -> str:
+        """The effective rate with its arithmetic, as a person would check it."""
+        if self.lr_divisor is None:
+            return f"lr = base_lr = {self.base_lr:g} (absolute)"
+        return (
+            f"lr = base_lr x batch_size / {self.lr_divisor} = "
+            f"{self.base_lr:g} x {self.batch_size} / {self.lr_divisor} = {self.lr:g}"
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step sees, on the training device.
+
+    images: float [B, C, H, W], normalised. labels: int64 [B]; methods that declare no supervision
+    never receive it.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """One training step: `loss` is what is optimised, `logs` are detached scalars to show."""
+
+    loss: torch.Tensor
+    logs: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+class Trainable(Protocol):
+    """What the engine can train: any module with this one method, besides nn.Module's own."""
+
+    def training_step(self, batch: object, generator: torch.Generator) -> StepOutput:
+        """Loss of one batch, still on the host as the loader gave it; `generator` is on the device."""
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What a training cost and how it went."""
+
+    loss: list[float]
+    """Mean loss of each epoch."""
+    seconds: float
+    images_seen: int
+    steps: int
+    peak_memory: int | None
+    """Bytes on the device; None where the device does not tell."""
+    precision: str

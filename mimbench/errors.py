@@ -1,0 +1,37 @@
+"""The errors that a person may see, and the exit code that each one means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class MimbenchError(Exception):
+    """Base of every error whose message is written for the person at the terminal."""
+
+    exit_code = 1
+
+
+class InputError(MimbenchError):
+    """Bad input: one line that says what is wrong, where, and what to do. Nothing was computed."""
+
+    exit_code = 2
+
+
+class RunError(MimbenchError):
+    """A run started and could not finish; what it had saved is kept."""
+
+
+class NotSupported(MimbenchError):
+    """An optional part of a contract that this plugin does not offer."""
+
+    exit_code = 2
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?", or the list of known names where none is near."""
+    known = sorted(known)
+    matches = get_close_matches(name, known, n=3, cutoff=0.5)
+    if matches:
+        return "; did you mean " + " or ".join(repr(match) for match in matches) + "?"
+    return f"; known: {', '.join(known)}" if known else "; none is installed"

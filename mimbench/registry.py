@@ -1,0 +1,109 @@
+"""Plugins by name, from entry points: listed without importing, loaded on first use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from mimbench.errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One registered name: who owns it, where it points, and why it cannot be used, if it cannot."""
+
+    name: str
+    owner: str
+    target: str
+    problem: str | None = None
+
+
+class Registry:
+    """The plugins of one entry-point group.
+
+    Names are read from package metadata alone. A plugin that cannot be imported, or whose name two
+    packages claim, is an error only for whoever asks for it; every other plugin goes on working.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.group = f"mimbench.{kind}s"
+        self._loaded: dict[str, Any] = {}
+
+    def names(self) -> list[str]:
+        """Every registered name, sorted; imports nothing."""
+        return sorted(self._claims())
+
+    def load(self, name: str) -> Any:
+        """Import the plugin called `name`.
+
+        Raises:
+            InputError: the name is unknown (with the nearest ones), claimed by two packages (with
+                both), or its module fails to import (with the reason).
+        """
+        if name in self._loaded:
+            return self._loaded[name]
+        claims = self._claims().get(name)
+        if claims is None:
+            raise InputError(f"unknown {self.kind} {name!r}{nearest(name, self._claims())}")
+        if len(claims) > 1:
+            raise InputError(_duplicate(self.kind, name, claims))
+        try:
+            plugin = claims[0].load()
+        except Exception as error:
+            raise InputError(
+                f"{self.kind} {name!r} of {_owner(claims[0])} is broken: "
+                f"{type(error).__name__}: {error} (imported from {claims[0].value})"
+            ) from error
+        self._loaded[name] = plugin
+        return plugin
+
+    def survey(self) -> list[Plugin]:
+        """Import every plugin and report each one; a broken one is a row, never an exception."""
+        return [self._inspect(name, claims) for name, claims in sorted(self._claims().items())]
+
+    def overview(self) -> list[Plugin]:
+        """Every registered name with its owner; imports nothing, so only duplicates are problems."""
+        return [
+            Plugin(
+                name,
+                " and ".join(_owner(claim) for claim in claims),
+                claims[0].value,
+                _duplicate(self.kind, name, claims) if len(claims) > 1 else None,
+            )
+            for name, claims in sorted(self._claims().items())
+        ]
+
+    def _inspect(self, name: str, claims: list[EntryPoint]) -> Plugin:
+        owners = " and ".join(_owner(claim) for claim in claims)
+        try:
+            self.load(name)
+        except InputError as error:
+            return Plugin(name, owners, claims[0].value, str(error))
+        return Plugin(name, owners, claims[0].value)
+
+    def _claims(self) -> dict[str, list[EntryPoint]]:
+        claims: dict[str, list[EntryPoint]] = {}
+        for point in entry_points(group=self.group):
+            known = claims.setdefault(point.name, [])
+            if (point.value, _owner(point)) not in [(p.value, _owner(p)) for p in known]:
+                known.append(point)
+        return claims
+
+
+def _owner(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
+
+
+def _duplicate(kind: str, name: str, claims: list[EntryPoint]) -> str:
+    owners = " and ".join(f"{_owner(claim)} ({claim.value})" for claim in claims)
+    return f"{kind} {name!r} is registered twice, by {owners}; uninstall or rename one of them"
+
+
+methods = Registry("method")
+tasks = Registry("task")
+datasets = Registry("dataset")
+encoders = Registry("encoder")
+
+ALL = (methods, tasks, datasets, encoders)
