@@ -65,8 +65,10 @@ class Dataset(ABC):
     """A dataset: a train and a test split, and a fingerprint of their content."""
 
     name: ClassVar[str]
-    provides: ClassVar[frozenset[str]] = frozenset({"images", "labels"})
-    """What its splits carry: "images" and "labels" (ImageSplit), or "boxes" and "masks" (SceneSplit)."""
+    provides: frozenset[str] = frozenset({"images", "labels"})
+    """What its splits carry: "images" and "labels" (ImageSplit), or "boxes" and "masks" (SceneSplit).
+
+    A class states what it offers as a rule; an instance may find that its data holds less."""
     Config: ClassVar[type[DataConfig]] = DataConfig
 
     channels: int

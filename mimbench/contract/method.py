@@ -77,6 +77,10 @@ class Method(nn.Module, ABC):
     def after_step(self, progress: float) -> None:
         """Called after every optimizer step, e.g. for EMA teachers; progress in [0, 1]."""
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters of two or more dimensions, by name, that are not decayed; 1-D ones never are."""
+        return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
+
     def exported_encoder(self) -> Encoder:
         """The encoder that the downstream tasks get."""
         return self.encoder

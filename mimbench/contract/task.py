@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
+from pydantic import Field
 from torch.utils.data import DataLoader
 
 from mimbench.contract.config import Config
@@ -86,7 +87,7 @@ class TaskConfig(Config):
 
     dataset: str | None = None
     """The dataset it runs on; absent: the one that the encoder was pretrained on, or the task's default."""
-    data: dict[str, Any] = {}
+    data: dict[str, Any] = Field(default_factory=dict)
     """That dataset's own options."""
 
 
@@ -107,6 +108,11 @@ class Task(ABC):
 
     def __init__(self, config: TaskConfig) -> None:
         self.config = config
+
+    @classmethod
+    def checkup(cls) -> list[str]:
+        """Lines for `mimbench doctor`: which optional parts this task found, and how to get the others."""
+        return []
 
     def protocol(self) -> dict[str, Any]:
         """Everything that may change the score, as plain JSON data; its hash goes into the record."""

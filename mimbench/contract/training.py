@@ -111,7 +111,11 @@ class StepOutput:
 
 
 class Trainable(Protocol):
-    """What the engine can train: any module with this one method, besides nn.Module's own."""
+    """What the engine can train: any module with this one method, besides nn.Module's own.
+
+    It may also have `after_step(progress)`, called after each optimizer step; `no_weight_decay()`, names or
+    patterns that are not decayed; and `layer_of(name)` with `num_layers`, for layer decay.
+    """
 
     def training_step(self, batch: object, generator: torch.Generator) -> StepOutput:
         """Loss of one batch, still on the host as the loader gave it; `generator` is on the device."""

@@ -1,0 +1,15 @@
+"""Optimizers, parameter groups and learning-rate schedules, as the official scripts have them."""
+
+from mimbench.optim.groups import build_optimizer, param_groups
+from mimbench.optim.layers import encoder_layers, require_drop_path, swin_layer, vit_layer
+from mimbench.optim.schedules import Schedule
+
+__all__ = [
+    "Schedule",
+    "build_optimizer",
+    "encoder_layers",
+    "param_groups",
+    "require_drop_path",
+    "swin_layer",
+    "vit_layer",
+]

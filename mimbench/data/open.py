@@ -1,0 +1,22 @@
+"""Datasets by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mimbench.contract import Dataset
+from mimbench.data.cache import default_cache
+from mimbench.recipe.validation import validated
+from mimbench.registry import datasets
+
+
+def open_dataset(name: str, options: Mapping[str, Any], cache: Path | None = None, where: str = "data") -> Dataset:
+    """The dataset called `name` with its own `options`; `where` is the options' path in the recipe.
+
+    Raises:
+        InputError: unknown name, key or value; or the data is not there, with what to do.
+    """
+    cls = datasets.load(name)
+    return cls(validated(cls.Config, dict(options), where), cache or default_cache())

@@ -1,0 +1,230 @@
+"""Vision Transformers: timm's Beit (relative position bias) and VisionTransformer (absolute positions)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from timm.layers import build_sincos2d_pos_embed, resample_abs_pos_embed
+from timm.layers.pos_embed_rel import resize_rel_pos_bias_table_simple
+from timm.models.beit import Beit, gen_relative_position_index
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mimbench.contract import Config, Encoder, Features, InputError
+from mimbench.encoders.windows import Windows, partition, unpartition
+from mimbench.optim.layers import vit_layer
+
+Grid = tuple[int, int]
+
+
+class ViTConfig(Config):
+    """A ViT; "base", "large" and so on are recipes, not names."""
+
+    patch_size: int = Field(16, ge=1)
+    embed_dim: int = Field(768, ge=4)
+    depth: int = Field(12, ge=1)
+    num_heads: int = Field(12, ge=1)
+    mlp_ratio: float = Field(4.0, gt=0)
+    position: Literal["relative", "relative-per-block", "sincos", "learned"] = "relative"
+    """relative: one bias table shared by all blocks (SimMIM, BEiT); per-block: their fine-tuned models;
+    sincos: fixed (MAE); learned: the original ViT."""
+    layer_scale: float | None = Field(None, gt=0)
+    """Initial value of LayerScale; absent: none."""
+    drop_path: float = Field(0.0, ge=0, lt=1)
+
+
+class ViT(Encoder):
+    """A ViT with a class token. Blocks attend globally, or in windows for dense use (`use_windows`)."""
+
+    kind: ClassVar[str] = "vit"
+    version: ClassVar[str] = "1"
+    Config = ViTConfig
+    config: ViTConfig
+
+    def __init__(self, config: ViTConfig, *, image_size: int, in_channels: int) -> None:
+        super().__init__(config, image_size=image_size, in_channels=in_channels)
+        if image_size % config.patch_size:
+            raise InputError(
+                f"image size {image_size} px is not a multiple of the patch size {config.patch_size} px; "
+                "change input.image_size or encoder.patch_size"
+            )
+        if config.embed_dim % config.num_heads:
+            raise InputError(
+                f"encoder.embed_dim {config.embed_dim} is not a multiple of encoder.num_heads {config.num_heads}"
+            )
+        self.embed_dim = self.out_dim = config.embed_dim
+        self.patch_size = self.stride = config.patch_size
+        self.num_layers = config.depth
+        self.num_prefix_tokens = 1
+        self.relative = config.position.startswith("relative")
+        self.body = _beit(config, self.grid, in_channels) if self.relative else _vit(config, self.grid, in_channels)
+        self.windows: Windows | None = None
+        self.grad_checkpointing = False
+
+    def embed(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        if height % self.patch_size or width % self.patch_size:
+            raise InputError(f"an image of {height} x {width} px is not a multiple of the patch, {self.patch_size} px")
+        return self.body.patch_embed.proj(images).permute(0, 2, 3, 1)
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        return self._split(self.body.norm(self._blocks(tokens)[-1]), tokens.shape[1:3]).dense
+
+    def encode_visible(self, tokens: Tensor, keep: Tensor) -> Tensor:
+        grid = tokens.shape[1:3]
+        positions = self._positions(grid)
+        x = tokens.flatten(1, 2)
+        prefix = self.body.cls_token.expand(len(x), -1, -1)
+        if positions is not None:
+            x, prefix = x + positions[:, 1:], prefix + positions[:, :1]
+        x = torch.cat((prefix, x.gather(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]))), 1)
+        bias = self._bias(grid)
+        if bias is not None:
+            rows = torch.cat((torch.zeros_like(keep[:, :1]), keep + 1), 1)
+            bias = bias[0][:, rows[:, :, None], rows[:, None, :]].transpose(0, 1)
+        for block in self.body.blocks:
+            x = self._run(block, x, bias)
+        return self.body.norm(x)
+
+    def features(self, images: Tensor, layer: int = -1) -> Features:
+        if not -self.num_layers <= layer < self.num_layers:
+            raise InputError(f"layer {layer} is outside this encoder's {self.num_layers} layers")
+        layer %= self.num_layers
+        tokens = self.embed(images)
+        x = self._blocks(tokens, last=layer)[layer]
+        return self._split(self.body.norm(x) if layer == self.num_layers - 1 else x, tokens.shape[1:3])
+
+    def intermediate(self, tokens: Tensor) -> list[Tensor]:
+        """Every block's output [B, P + h*w, D] for patch tokens [B, h, w, D], before the final norm."""
+        return self._blocks(tokens)
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        tokens = self.embed(images)
+        if self.windows is None:
+            return [self.encode(tokens)]
+        grid = tokens.shape[1:3]
+        positions = self._positions(grid)
+        x = tokens if positions is None else tokens + positions[:, 1:].unflatten(1, grid)
+        for index, block in enumerate(self.body.blocks):
+            size = grid if index in self.windows.global_blocks else (self.windows.size, self.windows.size)
+            bias = self._bias(size, index)
+            bias = None if bias is None else bias[..., 1:, 1:]
+            parts, padded = partition(x, size)
+            x = unpartition(self._run(block, parts, bias), size, padded, grid)
+        return [self.body.norm(x).permute(0, 3, 1, 2)]
+
+    @property
+    def pyramid_strides(self) -> tuple[int, ...]:
+        return (self.patch_size,)
+
+    @property
+    def pyramid_dims(self) -> tuple[int, ...]:
+        return (self.embed_dim,)
+
+    def use_windows(self, window: int, global_blocks: tuple[int, ...]) -> None:
+        """Windowed `pyramid`, without the class token, as ViTDet (arXiv:2203.16527) does; 0: global attention."""
+        self.windows = Windows.checked(window, global_blocks, self.num_layers) if window else None
+
+    def layer_of(self, parameter: str) -> int:
+        return vit_layer(parameter.removeprefix("body."), self.num_layers)
+
+    def no_weight_decay(self) -> set[str]:
+        """The class token and learned positions, not the relative-position tables: as SimMIM's and BEiT's scripts."""
+        return {"body.cls_token"} | ({"body.pos_embed"} if self.config.position == "learned" else set())
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        self.grad_checkpointing = enable
+
+    def _blocks(self, tokens: Tensor, last: int | None = None) -> list[Tensor]:
+        grid = tokens.shape[1:3]
+        x = torch.cat((self.body.cls_token.expand(len(tokens), -1, -1), tokens.flatten(1, 2)), 1)
+        positions = self._positions(grid)
+        x = x if positions is None else x + positions
+        shared = self._bias(grid) if self.config.position == "relative" else None
+        outputs = []
+        for index, block in enumerate(self.body.blocks[: None if last is None else last + 1]):
+            x = self._run(block, x, shared if shared is not None else self._bias(grid, index))
+            outputs.append(x)
+        return outputs
+
+    def _run(self, block: nn.Module, x: Tensor, bias: Tensor | None) -> Tensor:
+        arguments = (x, bias.to(x.dtype)) if bias is not None else (x,)
+        if self.grad_checkpointing and self.training:
+            return checkpoint(block, *arguments, use_reentrant=False)
+        return block(*arguments)
+
+    def _split(self, x: Tensor, grid: Grid) -> Features:
+        prefix, patches = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
+        return Features(patches.mean(1), patches.transpose(1, 2).unflatten(2, grid), prefix)
+
+    def _positions(self, grid: Grid) -> Tensor | None:
+        """Absolute position embeddings [1, 1 + h*w, D] at `grid`, class token first."""
+        if self.relative:
+            return None
+        if tuple(grid) == self.grid:
+            return self.body.pos_embed
+        return resample_abs_pos_embed(self.body.pos_embed, new_size=list(grid), old_size=list(self.grid))
+
+    def _bias(self, grid: Grid, block: int = 0) -> Tensor | None:
+        """Relative position bias [1, heads, N, N] over N = 1 + h*w tokens, class token first."""
+        if not self.relative:
+            return None
+        owner = self.body.rel_pos_bias if self.config.position == "relative" else self.body.blocks[block].attn
+        table = owner.relative_position_bias_table
+        if tuple(grid) != self.grid:
+            shape = ((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3, self.config.num_heads)
+            table = resize_rel_pos_bias_table_simple(table, tuple(grid), shape)
+        index = _position_index(tuple(grid), table.device)
+        return table[index.flatten()].unflatten(0, index.shape).permute(2, 0, 1).unsqueeze(0)
+
+
+@lru_cache(maxsize=16)
+def _position_index(grid: Grid, device: torch.device) -> Tensor:
+    return gen_relative_position_index(grid, device=device)
+
+
+def _beit(config: ViTConfig, grid: Grid, in_channels: int) -> Beit:
+    return Beit(
+        img_size=tuple(side * config.patch_size for side in grid),
+        patch_size=config.patch_size,
+        in_chans=in_channels,
+        num_classes=0,
+        global_pool="token",
+        embed_dim=config.embed_dim,
+        depth=config.depth,
+        num_heads=config.num_heads,
+        qkv_bias=True,
+        mlp_ratio=config.mlp_ratio,
+        init_values=config.layer_scale,
+        drop_path_rate=config.drop_path,
+        use_abs_pos_emb=False,
+        use_shared_rel_pos_bias=config.position == "relative",
+    )
+
+
+def _vit(config: ViTConfig, grid: Grid, in_channels: int) -> VisionTransformer:
+    body = VisionTransformer(
+        img_size=tuple(side * config.patch_size for side in grid),
+        patch_size=config.patch_size,
+        in_chans=in_channels,
+        num_classes=0,
+        global_pool="token",
+        embed_dim=config.embed_dim,
+        depth=config.depth,
+        num_heads=config.num_heads,
+        mlp_ratio=config.mlp_ratio,
+        init_values=config.layer_scale,
+        drop_path_rate=config.drop_path,
+    )
+    if config.position == "sincos":
+        if config.embed_dim % 4:
+            raise InputError(f"sin-cos positions need encoder.embed_dim divisible by 4, not {config.embed_dim}")
+        patches = build_sincos2d_pos_embed(list(grid), config.embed_dim, reverse_coord=True)
+        body.pos_embed = nn.Parameter(
+            torch.cat((torch.zeros(1, config.embed_dim), patches)).unsqueeze(0), requires_grad=False
+        )
+    return body

@@ -1,0 +1,79 @@
+"""What stands between a Trainable and mmengine's Runner."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mimbench.contract import Trainable
+
+
+def mix_seed(*parts: int | str) -> int:
+    """One 63-bit seed from several numbers or words; near inputs give unrelated seeds."""
+    digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class _AsItIs(nn.Module):
+    def forward(self, data: Any, training: bool = False) -> Any:
+        return data
+
+
+class Adapter(BaseModel):
+    """A Trainable as an mmengine model.
+
+    mmengine sums every output whose name contains "loss" into what it optimises; this emits exactly one.
+    `generator` is the step's own source of randomness; the engine seeds it before every step.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self.data_preprocessor = _AsItIs()
+        self.trainable = model
+        self.generator = torch.Generator(device)
+        self.logs: dict[str, Tensor] = {}
+
+    def init_weights(self) -> None:
+        """Leave the weights alone: mmengine would call every child's initialiser, over what was loaded."""
+
+    def forward(self, *batch: Any, mode: str = "loss", **named: Any) -> dict[str, Tensor]:
+        trainable: Trainable = self.trainable  # type: ignore[assignment]  # nn.Module and Trainable both
+        output = trainable.training_step(named or batch, self.generator)
+        self.logs = dict(output.logs)
+        return {"loss": output.loss}
+
+
+class Bf16OptimWrapper(OptimWrapper):
+    """bf16 autocast on any device; bf16 has fp32's range, so no loss scaling (mmengine's own is CUDA only)."""
+
+    def __init__(self, device_type: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._device_type = device_type
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        with super().optim_context(model), torch.autocast(self._device_type, dtype=torch.bfloat16):
+            yield
+
+
+class LiveRunner(Runner):
+    """mmengine's Runner on the device that was asked for, without its start-up survey of the machine."""
+
+    def __init__(self, *, device: torch.device, **options: Any) -> None:
+        self._device = device
+        super().__init__(**options)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        model = model.to(self._device)
+        return super().wrap_model(model_wrapper_cfg, model) if self.distributed else model
+
+    def _log_env(self, env_cfg: dict) -> None:
+        return

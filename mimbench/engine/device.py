@@ -1,0 +1,54 @@
+"""Which device a run uses, and what it can do there."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import torch
+
+from mimbench.contract import TrainConfig
+from mimbench.errors import InputError
+
+CHOICES = ("auto", "cpu", "cuda")
+
+
+def pick_device(choice: str) -> torch.device:
+    """auto: CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: an unknown choice, or CUDA asked for where there is none.
+    """
+    if choice not in CHOICES:
+        raise InputError(f"unknown device {choice!r}; choose one of {', '.join(CHOICES)}")
+    if choice == "cuda" and not torch.cuda.is_available():
+        build = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no CUDA device"
+        raise InputError(f"--device cuda: {build}; use --device cpu, or see `mimbench doctor`")
+    return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def pick_precision(config: TrainConfig, device: torch.device) -> str:
+    """fp32 or bf16: what "auto" means on this device."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words, for records."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: allocated on a CUDA device since the reset; on the CPU, the process's peak so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,112 @@
+"""Training anything that has a `training_step`, with mmengine's Runner built from live objects."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import torch
+from mmengine.dist import get_world_size
+from mmengine.optim import OptimWrapper
+from rich.console import Console
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mimbench.contract import FitReport, TrainConfig
+from mimbench.engine.adapter import Adapter, Bf16OptimWrapper, LiveRunner
+from mimbench.engine.device import peak_memory, pick_precision, reset_peak_memory
+from mimbench.engine.hooks import HistoryHook, StepHook, checkpoint_hook
+from mimbench.engine.progress import Progress
+from mimbench.errors import InputError
+from mimbench.optim import Schedule, build_optimizer
+
+READ_EVERY = {"cpu": 1, "cuda": 20}
+"""Steps between two looks at the loss."""
+
+
+def fit(
+    model: nn.Module,
+    loader: DataLoader,
+    config: TrainConfig,
+    *,
+    label: str,
+    images_per_epoch: int,
+    seed: int,
+    device: torch.device,
+    workdir: Path,
+    console: Console,
+) -> FitReport:
+    """Train `model` (a Trainable) in place, resuming from `workdir` where an earlier run stopped.
+
+    The loader yields micro-batches: batch_size / accumulate / world size images each.
+
+    Raises:
+        InputError: the loader is empty.
+        RunError: the loss or a weight is not finite; the last good checkpoint stays in `workdir`.
+    """
+    if len(loader) < config.accumulate:
+        raise InputError(
+            f"{label}: a batch of {config.batch_size} needs more than the {images_per_epoch} training images; "
+            "lower batch_size"
+        )
+    precision = pick_precision(config, device)
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    adapter = Adapter(model.to(device), device)
+    optimizer = build_optimizer(
+        model,
+        config,
+        layer_of=getattr(model, "layer_of", None),
+        num_layers=getattr(model, "num_layers", None),
+        no_decay=getattr(model, "no_weight_decay", set)(),
+    )
+    schedule = Schedule(config, steps_per_epoch=len(loader) // config.accumulate)
+    reset_peak_memory(device)
+    with Progress(console, label) as progress:
+        history = HistoryHook(
+            adapter,
+            progress,
+            images_per_step=config.batch_size // config.accumulate,
+            every=READ_EVERY.get(device.type, 1),
+            label=label,
+        )
+        runner = LiveRunner(
+            device=device,
+            model=adapter,
+            work_dir=str(workdir),
+            train_dataloader=loader,
+            train_cfg={"by_epoch": True, "max_epochs": config.epochs},
+            optim_wrapper=_optim_wrapper(optimizer, config, precision, device),
+            resume=(workdir / "last_checkpoint").exists(),
+            launcher="pytorch" if get_world_size() > 1 else "none",
+            default_hooks={"logger": None, "param_scheduler": None, "timer": None, "runtime_info": None}
+            | {"checkpoint": checkpoint_hook(config.checkpoint_every)},
+            custom_hooks=[StepHook(adapter, schedule, seed, config.accumulate), history],
+            visualizer=_visualizer(config, workdir),
+            randomness={"seed": seed % 2**31},
+            log_level="ERROR",
+            experiment_name=f"mimbench-{uuid.uuid4().hex}",
+            cfg={"compile": config.compile},
+        )
+        runner.train()
+    return FitReport(
+        loss=history.loss,
+        seconds=history.seconds,
+        images_seen=runner.iter * (config.batch_size // config.accumulate),
+        steps=runner.iter // config.accumulate,
+        peak_memory=peak_memory(device),
+        precision=precision,
+    )
+
+
+def _optim_wrapper(
+    optimizer: torch.optim.Optimizer, config: TrainConfig, precision: str, device: torch.device
+) -> OptimWrapper:
+    clip = {"max_norm": config.clip_grad} if config.clip_grad else None
+    options = {"optimizer": optimizer, "accumulative_counts": config.accumulate, "clip_grad": clip}
+    return Bf16OptimWrapper(device.type, **options) if precision == "bf16" else OptimWrapper(**options)
+
+
+def _visualizer(config: TrainConfig, workdir: Path) -> dict:
+    backends = [{"type": "TensorboardVisBackend"}] if config.tensorboard else []
+    return {"type": "Visualizer", "vis_backends": backends, "save_dir": str(workdir)}

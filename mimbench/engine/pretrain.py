@@ -1,0 +1,32 @@
+"""Pretraining: a method, fed with augmented batches on the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mimbench.contract import Batch, InputConfig, Method, StepOutput
+from mimbench.data import DeviceTransform
+
+
+class Pretrainer(nn.Module):
+    """A method as the engine trains it. The loader gives (uint8 images [B, C, h, w], int64 labels [B])."""
+
+    def __init__(self, method: Method, input: InputConfig, *, channels: int, batched: bool) -> None:
+        """`batched`: whole images arrive and are cropped here, on the device; else they arrive cropped."""
+        super().__init__()
+        self.method = method
+        self.transform = DeviceTransform(input, channels, train=True, batched=batched)
+
+    def training_step(self, batch: object, generator: torch.Generator) -> StepOutput:
+        images, labels = batch  # type: ignore[misc]  # the loader's pair
+        device = generator.device
+        images = self.transform(images.to(device, non_blocking=True), generator)
+        shown = labels.to(device, non_blocking=True) if "labels" in self.method.supervision else None
+        return self.method.step(Batch(images, shown), generator)
+
+    def after_step(self, progress: float) -> None:
+        self.method.after_step(progress)
+
+    def no_weight_decay(self) -> set[str]:
+        return {f"method.{name}" for name in self.method.no_weight_decay()}

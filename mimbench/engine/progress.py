@@ -1,0 +1,65 @@
+"""What a person sees while something trains: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+QUIET_SECONDS = 15.0
+"""Where the output is no terminal: seconds between two lines."""
+
+
+class Progress:
+    """Steps done, images/s, loss and time left, of one training."""
+
+    def __init__(self, console: Console, label: str) -> None:
+        self._console, self._label = console, label
+        columns: list[ProgressColumn] = [
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+        ]
+        self._bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task(label, total=None, note="")
+        self._total = self._first = self._images_per_step = 0
+        self._started = self._spoke = time.monotonic()
+        self._note = ""
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def start(self, total: int, done: int, images_per_step: int) -> None:
+        """`total` steps in all, of which `done` are behind a resumed run."""
+        self._total, self._first, self._images_per_step = total, done, images_per_step
+        self._started = self._spoke = time.monotonic()
+        self._bar.update(self._task, total=total, completed=done)
+
+    def step(self, done: int, loss: float, rate: float) -> None:
+        """`done` steps of the total; `rate` is the learning rate."""
+        seconds = time.monotonic() - self._started
+        speed = (done - self._first) * self._images_per_step / max(seconds, 1e-9)
+        self._note = f"{speed:,.0f} images/s  loss {loss:.4f}  lr {rate:.2g}"
+        self._bar.update(self._task, completed=done, note=self._note)
+
+    def epoch(self, done: int, total: int, loss: float) -> None:
+        """An epoch has ended; where there is no terminal this is when a line may be printed."""
+        now = time.monotonic()
+        if self._console.is_terminal or (now - self._spoke < QUIET_SECONDS and done < total):
+            return
+        self._spoke = now
+        left = (now - self._started) / max(done, 1) * (total - done)
+        line = f"{self._label}: epoch {done}/{total}  {self._note}  {left:.0f} s left"
+        self._console.print(line, highlight=False, soft_wrap=True)

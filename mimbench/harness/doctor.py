@@ -1,0 +1,58 @@
+"""`mimbench doctor`: what is here, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import platform
+from importlib.util import find_spec
+
+from mimbench import registry
+from mimbench.data import default_cache
+from mimbench.harness.provenance import package_versions
+
+OPTIONAL = {"tensorboard": 'pip install "mimbench[tensorboard]" (pretrain.tensorboard=true)'}
+
+
+def report() -> tuple[bool, str]:
+    """(healthy, text); unhealthy where a package that every run needs is missing, or a plugin is broken."""
+    healthy, lines = True, [f"python          {platform.python_version()} on {platform.platform()}"]
+    for name, found in package_versions().items():
+        healthy &= found is not None
+        lines.append(f"{name:<15} {found or f'MISSING: pip install {name}'}")
+    for name, advice in OPTIONAL.items():
+        lines.append(f"{name:<15} {'installed' if find_spec(name) else f'not installed (optional): {advice}'}")
+    lines += _devices()
+    lines.append(f"cache           {default_cache()}")
+    for kind in registry.ALL:
+        for plugin in kind.survey():
+            if plugin.problem:
+                healthy = False
+                lines.append(f"broken          {plugin.problem}")
+    for name in registry.tasks.names():
+        lines += [f"{name:<15} {line}" for line in _checkup(name)]
+    return healthy, "\n".join(lines)
+
+
+def _devices() -> list[str]:
+    import torch
+
+    lines = [f"cpu             {torch.get_num_threads()} threads"]
+    if not torch.cuda.is_available():
+        built = torch.version.cuda
+        return [
+            *lines,
+            f"cuda            none found (this torch was built {f'for CUDA {built}' if built else 'without CUDA'})",
+        ]
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        lines.append(
+            f"cuda:{index}          {torch.cuda.get_device_name(index)}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, "
+            f"bf16 {'yes' if torch.cuda.is_bf16_supported(including_emulation=False) else 'no'}"
+        )
+    return lines
+
+
+def _checkup(task: str) -> list[str]:
+    try:
+        return registry.tasks.load(task).checkup()
+    except Exception as error:
+        return [f"cannot be checked: {type(error).__name__}: {error}"]

@@ -1,0 +1,117 @@
+"""Parameter groups: what is decayed, and how far layer decay scales each learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import nn
+
+from mimbench.contract.training import TrainConfig
+from mimbench.errors import InputError, nearest
+
+LayerOf = Callable[[str], int]
+
+
+def param_groups(
+    model: nn.Module,
+    config: TrainConfig,
+    *,
+    layer_of: LayerOf | None = None,
+    num_layers: int | None = None,
+    no_decay: Collection[str] = (),
+) -> list[dict[str, Any]]:
+    """Groups of the trainable parameters of `model` for a torch optimizer.
+
+    Each has "params", "names", "weight_decay" and "lr_scale" = layer_decay ** (num_layers + 1 - layer), the
+    stem first. Parameters of one dimension, biases and what `no_decay` matches are not decayed.
+
+    Args:
+        layer_of: depth of a parameter by its name in `model`, from 0 to num_layers + 1 (`encoder_layers`).
+        num_layers: blocks of the encoder; it and `layer_of` are needed only for layer decay.
+        no_decay: names, or shell patterns (* also spans dots), each matched against the whole name or the
+            part after any dot: "mask_token" matches "encoder.mask_token".
+
+    Raises:
+        InputError: nothing is trainable, or the layer decay or a no-decay name reaches no parameter.
+    """
+    _require_match(no_decay, [name for name, _ in model.named_parameters()])
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    scales = _layer_scales(config, layer_of, num_layers)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        layer, scale = scales(name)
+        decayed = parameter.ndim > 1 and not _is_bias(name) and not any(_matches(name, p) for p in no_decay)
+        group = groups.setdefault(
+            (layer, decayed),
+            {"params": [], "names": [], "weight_decay": config.weight_decay if decayed else 0.0, "lr_scale": scale},
+        )
+        group["params"].append(parameter)
+        group["names"].append(name)
+    _require_effect(groups, config)
+    return [groups[key] for key in sorted(groups)]
+
+
+def build_optimizer(
+    model: nn.Module,
+    config: TrainConfig,
+    *,
+    layer_of: LayerOf | None = None,
+    num_layers: int | None = None,
+    no_decay: Collection[str] = (),
+) -> torch.optim.Optimizer:
+    """The optimizer of `config` over `param_groups`, whose arguments and errors it shares.
+
+    Every group starts at config.lr; whoever steps it sets each group's "lr" from a Schedule first.
+    """
+    groups = param_groups(model, config, layer_of=layer_of, num_layers=num_layers, no_decay=no_decay)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+
+
+def _layer_scales(
+    config: TrainConfig, layer_of: LayerOf | None, num_layers: int | None
+) -> Callable[[str], tuple[int, float]]:
+    """A parameter's (layer, lr_scale) by name; (0, 1) for all where there is no layer decay."""
+    decay = config.layer_decay
+    if decay is None:
+        return lambda name: (0, 1.0)
+    if layer_of is None or num_layers is None:
+        raise InputError(f"layer_decay {decay:g} needs an encoder that is trained; leave it out here")
+
+    def scale(name: str) -> tuple[int, float]:
+        layer = layer_of(name)
+        if not 0 <= layer <= num_layers + 1:
+            raise ValueError(f"layer_of({name!r}) is {layer}, outside 0 to {num_layers + 1}")
+        return layer, decay ** (num_layers + 1 - layer)
+
+    return scale
+
+
+def _require_effect(groups: dict[tuple[int, bool], dict[str, Any]], config: TrainConfig) -> None:
+    if not groups:
+        raise InputError("nothing to train: every parameter is frozen")
+    decay = config.layer_decay
+    if decay is not None and decay < 1 and all(group["lr_scale"] == 1 for group in groups.values()):
+        raise InputError(f"layer_decay {decay:g} reaches no trainable parameter: the encoder is frozen; leave it out")
+
+
+def _require_match(patterns: Collection[str], names: list[str]) -> None:
+    if isinstance(patterns, str):
+        raise TypeError(f"no_decay is a collection of names, not the one string {patterns!r}")
+    for pattern in sorted(patterns):
+        if not any(_matches(name, pattern) for name in names):
+            known = {name.rpartition(".")[2] for name in names}
+            raise InputError(f"no-decay name {pattern!r} matches no parameter{nearest(pattern, known)}")
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
+
+
+def _is_bias(name: str) -> bool:
+    return name.rpartition(".")[2] == "bias"

@@ -1,0 +1,166 @@
+"""The learning rate of each optimizer step, as the official scripts really use it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mimbench.contract.training import ScheduleConfig, TrainConfig
+from mimbench.errors import InputError
+
+KINDS = {
+    "plain": ("cosine", "multistep", "constant"),
+    "simmim": ("cosine", "multistep"),
+    "mae": ("cosine",),
+    "beit": ("cosine",),
+}
+"""The kinds that each convention knows: those that its official scripts have."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rates over the optimizer steps of a whole training.
+
+    Conventions (`ScheduleConfig.convention`):
+        plain: from warmup_lr to the peak, then the kind over what is left; the layer scale multiplies all.
+        simmim (microsoft/SimMIM@d3e29bca): the scheduler runs after the optimizer, so each step uses the
+            rate of the one before; the cosine starts at step 0 and not after the warmup, so that the peak lies
+            below base_lr; the batch scales warmup_lr and min_lr too, the layer scale neither; with
+            accumulation, time is counted in micro-batches.
+        mae (facebookresearch/mae@efb2a806): as plain, from 0.
+        beit (microsoft/unilm@768a3c87, beit/): warmup_lr is ignored, the warmup starts at 0 and ends on
+            base_lr, which the first step of the cosine uses once more.
+
+    Raises:
+        InputError: the convention has no such kind, or a value of the schedule could have no effect.
+    """
+
+    config: TrainConfig
+    steps_per_epoch: int
+    """Optimizer steps in an epoch."""
+
+    def __post_init__(self) -> None:
+        if self.steps_per_epoch < 1:
+            raise InputError(f"an epoch has no step: batch_size {self.config.batch_size} exceeds the training images")
+        _check_kind(self.config.schedule)
+        _check_rates(self.config)
+        _check_milestones(self.config)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.config.epochs * self.steps_per_epoch
+
+    def lr(self, step: int, lr_scale: float = 1.0) -> float:
+        """The rate that optimizer step `step`, from 0, uses for a group with layer scale `lr_scale`.
+
+        Raises:
+            ValueError: `step` is outside [0, steps).
+        """
+        if not 0 <= step < self.steps:
+            raise ValueError(f"step {step} is outside the {self.steps} steps of this schedule")
+        return _RULES[self.config.schedule.convention](self, step, lr_scale)
+
+
+def _plain(schedule: Schedule, step: int, lr_scale: float) -> float:
+    config, epoch = schedule.config, step / schedule.steps_per_epoch
+    warmup = config.schedule.warmup_epochs
+    if epoch < warmup:
+        return lr_scale * _line(config.schedule.warmup_lr, config.lr, epoch / warmup)
+    return lr_scale * _after_warmup(config, epoch)
+
+
+def _after_warmup(config: TrainConfig, epoch: float) -> float:
+    rule = config.schedule
+    if rule.kind == "constant":
+        return config.lr
+    if rule.kind == "multistep":
+        return config.lr * rule.gamma ** sum(milestone <= epoch for milestone in rule.milestones)
+    progress = (epoch - rule.warmup_epochs) / (config.epochs - rule.warmup_epochs)
+    return _cosine(config.lr, rule.min_lr, progress)
+
+
+def _simmim(schedule: Schedule, step: int, lr_scale: float) -> float:
+    config, rule = schedule.config, schedule.config.schedule
+    updates_per_epoch = schedule.steps_per_epoch * config.accumulate
+    update = max(step * config.accumulate - 1, 0)
+    warmup = _whole(rule.warmup_epochs * updates_per_epoch)
+    peak = config.lr * lr_scale
+    if update < warmup:
+        return _line(rule.warmup_lr * config.lr_scale, peak, update / warmup)
+    if rule.kind == "multistep":
+        return peak * rule.gamma ** sum(milestone * updates_per_epoch <= update for milestone in rule.milestones)
+    return _cosine(peak, rule.min_lr * config.lr_scale, update / (config.epochs * updates_per_epoch))
+
+
+def _beit(schedule: Schedule, step: int, lr_scale: float) -> float:
+    config = schedule.config
+    warmup = _whole(config.schedule.warmup_epochs * schedule.steps_per_epoch)
+    if step < warmup:
+        return lr_scale * config.lr * step / max(warmup - 1, 1)
+    return lr_scale * _cosine(config.lr, config.schedule.min_lr, (step - warmup) / (schedule.steps - warmup))
+
+
+_RULES: dict[str, Callable[[Schedule, int, float], float]] = {
+    "plain": _plain,
+    "simmim": _simmim,
+    "mae": _plain,
+    "beit": _beit,
+}
+
+
+def _line(start: float, end: float, progress: float) -> float:
+    return start + (end - start) * progress
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + 0.5 * (start - end) * (1 + math.cos(math.pi * progress))
+
+
+def _whole(steps: float) -> int:
+    """Cut to whole steps, as the official scripts do, but for the error of 1/3 of an epoch x 3 steps."""
+    return int(steps + 1e-6)
+
+
+def _check_kind(rule: ScheduleConfig) -> None:
+    kinds = KINDS[rule.convention]
+    if rule.kind not in kinds:
+        raise InputError(
+            f"schedule.convention {rule.convention!r} has no {rule.kind} schedule, only {' and '.join(kinds)}; "
+            'use schedule.convention = "plain"'
+        )
+    if rule.convention == "mae" and rule.warmup_lr > 0:
+        raise InputError(
+            f'schedule.warmup_lr {rule.warmup_lr:g}: convention "mae" always starts at 0; leave it out, or use "plain"'
+        )
+
+
+def _check_rates(config: TrainConfig) -> None:
+    rule = config.schedule
+    scale = config.lr_scale if rule.convention == "simmim" else 1.0
+    used = {
+        "min_lr": rule.kind == "cosine",
+        "warmup_lr": rule.warmup_epochs > 0 and rule.convention != "beit",
+    }
+    for name, counts in used.items():
+        if counts and getattr(rule, name) * scale > config.lr:
+            raise InputError(
+                f"schedule.{name} {getattr(rule, name) * scale:g} is above the peak rate ({config.lr_arithmetic()})"
+            )
+
+
+def _check_milestones(config: TrainConfig) -> None:
+    rule = config.schedule
+    milestones = rule.milestones
+    if (rule.kind == "multistep") != bool(milestones):
+        problem = "needs" if rule.kind == "multistep" else "does not use"
+        raise InputError(f"a {rule.kind} schedule {problem} schedule.milestones")
+    if list(milestones) != sorted(set(milestones)):
+        raise InputError(f"schedule.milestones {list(milestones)} do not rise")
+    for milestone in milestones:
+        if not rule.warmup_epochs <= milestone < config.epochs:
+            raise InputError(
+                f"schedule.milestones: epoch {milestone:g} is outside the {config.epochs} epochs "
+                f"(warmup: {rule.warmup_epochs:g}) and would do nothing; change schedule.milestones"
+            )

@@ -1,0 +1,136 @@
+"""A recipe resolved: every table typed, checked against its plugin, and frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mimbench import registry
+from mimbench.contract import Config, DataConfig, Encoder, InputConfig, Method, Task, TaskConfig, TrainConfig
+from mimbench.errors import InputError
+from mimbench.recipe import document as doc
+from mimbench.recipe.validation import knows, validated
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that shapes one pretraining but its seed; tasks' tables ride along until a task asks."""
+
+    name: str
+    dataset: str
+    data: DataConfig
+    input: InputConfig
+    encoder: str
+    encoder_config: Config
+    method: str
+    method_config: Config
+    pretrain: TrainConfig
+    task_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def encoder_class(self) -> type[Encoder]:
+        return registry.encoders.load(self.encoder)
+
+    def method_class(self) -> type[Method]:
+        return registry.methods.load(self.method)
+
+    def task(self, name: str) -> Task:
+        """The task `name` as this recipe configures it."""
+        cls: type[Task] = registry.tasks.load(name)
+        return cls(validated(cls.Config, self.task_tables.get(name, {}), f"tasks.{name}"))
+
+    def as_tables(self) -> dict[str, Any]:
+        """The resolved tables as plain JSON data, as records keep them."""
+        return {
+            "data": {"name": self.dataset, **self.data.model_dump(mode="json")},
+            "input": self.input.model_dump(mode="json"),
+            "encoder": {"name": self.encoder, **self.encoder_config.model_dump(mode="json")},
+            "method": {"name": self.method, **self.method_config.model_dump(mode="json")},
+            "pretrain": self.pretrain.model_dump(mode="json"),
+        }
+
+
+def resolve(name: str, document: doc.Table, method: str, settings: Mapping[str, Any], task: str | None) -> Recipe:
+    """Lay `settings` ({dotted path: value}) over the document, and type what comes of it for `method`.
+
+    `task` is the one that "task.KEY" settings mean. A "method.KEY" or "task.KEY" setting that the plugin
+    does not know is left out here: `check_settings` has made sure that some chosen plugin knows it.
+
+    Raises:
+        InputError: an unknown key or plugin (with the nearest), or an impossible value.
+    """
+    tables = doc.for_method(document, method)
+    method_class: type[Method] = registry.methods.load(method)
+    for path, value in settings.items():
+        placed = _placed(path, method, method_class, task)
+        if placed:
+            tables = doc.put(tables, placed, value)
+    data = _table(tables, "data")
+    encoder = _table(tables, "encoder")
+    method_table = _table(tables, "method")
+    dataset_name, encoder_name = _named(data, "data"), _named(encoder, "encoder")
+    encoder = doc.merge(_table(tables, "encoders").get(encoder_name, {}), encoder)
+    if method_table.pop("name", method) != method:
+        raise InputError("method.name cannot be set; choose the method with --method")
+    return Recipe(
+        name=name,
+        dataset=dataset_name,
+        data=validated(registry.datasets.load(dataset_name).Config, data, "data"),
+        input=validated(InputConfig, _table(tables, "input"), "input"),
+        encoder=encoder_name,
+        encoder_config=validated(registry.encoders.load(encoder_name).Config, encoder, "encoder"),
+        method=method,
+        method_config=validated(method_class.Config, method_table, "method"),
+        pretrain=validated(TrainConfig, _table(tables, "pretrain"), "pretrain"),
+        task_tables=_table(tables, "tasks"),
+        sources=_table(tables, "sources"),
+    )
+
+
+def applies(path: str, method: str, task: str | None) -> bool:
+    """Whether a setting means anything for this method and task (a mask ratio does not for a control)."""
+    return _placed(path, method, registry.methods.load(method), task) is not None
+
+
+def check_settings(paths: list[str], methods: list[str], tasks: list[str]) -> None:
+    """Raise InputError for a "method." or "task." setting that no chosen plugin knows."""
+    for path in paths:
+        head, _, rest = path.partition(".")
+        chosen: list[type[Method]] | list[type[Task]]
+        if head == "method":
+            chosen = [registry.methods.load(name) for name in methods]
+        elif head == "task":
+            chosen = [registry.tasks.load(name) for name in tasks]
+        else:
+            continue
+        if chosen and not any(knows(plugin.Config, rest) for plugin in chosen):
+            keys = {key for plugin in chosen for key in plugin.Config.model_fields}
+            names = ", ".join(plugin.name for plugin in chosen)
+            raise InputError(f"unknown key {path!r} for {head} {names}{doc.nearest(rest.split('.')[0], keys)}")
+
+
+def _placed(path: str, method: str, method_class: type[Method], task: str | None) -> str | None:
+    head, _, rest = path.partition(".")
+    if head == "method":
+        return path if knows(method_class.Config, rest) else None
+    if head == "methods":
+        owner, _, inner = rest.partition(".")
+        return inner if owner == method else None
+    if head == "task":
+        config: type[TaskConfig] | None = registry.tasks.load(task).Config if task else None
+        return f"tasks.{task}.{rest}" if config and knows(config, rest) else None
+    return path
+
+
+def _table(tables: Mapping[str, Any], key: str) -> dict[str, Any]:
+    table = tables.get(key, {})
+    if not isinstance(table, Mapping):
+        raise InputError(f"{key} is a table of a recipe, not {table!r}")
+    return dict(table)
+
+
+def _named(table: dict[str, Any], where: str) -> str:
+    if "name" not in table:
+        raise InputError(f"{where}.name is missing: give it in the recipe or with --set {where}.name=NAME")
+    return str(table.pop("name"))

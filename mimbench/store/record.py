@@ -1,0 +1,138 @@
+"""A record: one task on one checkpoint with one seed, and all that is needed to trust it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mimbench.errors import InputError
+from mimbench.store.files import fingerprint, write_json
+
+SCHEMA = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Named(_Part):
+    """A plugin and the version of it that ran."""
+
+    name: str
+    version: str
+
+
+class Value(_Part):
+    """A metric as measured: `value` in `unit`, over `n` samples, with its range and direction."""
+
+    value: float
+    unit: str
+    n: int
+    low: float
+    high: float
+    higher_is_better: bool
+
+
+class Cost(_Part):
+    """What a stage took. peak_memory in bytes; None where nothing was trained or the device does not tell."""
+
+    seconds: float
+    images_seen: int = 0
+    steps: int = 0
+    peak_memory: int | None = None
+    device: str
+    precision: str = "fp32"
+
+
+class Checkpoint(_Part):
+    """The pretraining that a record stands on."""
+
+    fingerprint: str
+    weights_sha256: str
+    seed: int
+    cost: Cost
+
+
+class Record(_Part):
+    """schema 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_version: Literal[1] = Field(SCHEMA, alias="schema")
+    id: str
+    method: Named
+    task: Named
+    encoder: Named
+    dataset: Named
+    """The task's dataset; its version is the fingerprint of its content."""
+    protocol: dict[str, Any]
+    protocol_fingerprint: str
+    seed: int
+    varied: dict[str, Any] = {}
+    """What --vary gave this cell, by path."""
+    recipe_name: str
+    recipe_passed: dict[str, Any]
+    recipe: dict[str, Any]
+    """As resolved."""
+    checkpoint: Checkpoint
+    metrics: dict[str, Value]
+    """The first is the task's primary metric."""
+    chance: float
+    curves: dict[str, list[float]] = {}
+    artifacts: dict[str, str] = {}
+    """Paths relative to the results folder."""
+    details: dict[str, Any] = {}
+    cost: Cost
+    provenance: dict[str, Any]
+
+    @property
+    def primary(self) -> tuple[str, Value]:
+        return next(iter(self.metrics.items()))
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, as it stands on disk but for the seal."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record with the hash of its content, atomically."""
+    body = record.as_json()
+    write_json(path, {**body, "sha256": fingerprint(body, 64)})
+
+
+def read_record(path: Path) -> Record:
+    """Read and check one record.
+
+    Raises:
+        InputError: it is unreadable, altered, or of a schema that this version does not know.
+    """
+    advice = "restore or delete the file"
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        seal = body.pop("sha256")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"record {path} is corrupt ({type(error).__name__}: {error}); {advice}") from error
+    if seal != fingerprint(body, 64):
+        raise InputError(f"record {path} does not match its own sha256: it was altered or damaged; {advice}")
+    if body.get("schema") != SCHEMA:
+        raise InputError(f"record {path} has schema {body.get('schema')}; this mimbench reads schema {SCHEMA}")
+    try:
+        return Record.model_validate(body)
+    except ValidationError as error:
+        raise InputError(f"record {path} is not a valid record: {error.errors()[0]['msg']}; {advice}") from error
+
+
+def read_records(root: Path) -> list[Record]:
+    """Every record below a results folder, or in a folder of records; sorted by id.
+
+    Raises:
+        InputError: no such folder, or a damaged record (named).
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"results folder {root} does not exist; run `mimbench run` first or pass --results DIR")
+    folder = root / "records" if (root / "records").is_dir() else root
+    return [read_record(path) for path in sorted(folder.glob("*.json"))]

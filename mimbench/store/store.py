@@ -1,0 +1,154 @@
+"""The results folder: checkpoints under the hash of what shaped them, records, and what tasks left.
+
+DIR/checkpoints/<fingerprint>/   encoder.safetensors, method.safetensors, checkpoint.json
+DIR/records/<id>.json            one record each
+DIR/artifacts/<id>/              a record's pictures and files
+DIR/work/<fingerprint>/          an unfinished training, to resume from
+DIR/features/                    frozen features, shared by all tasks
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mimbench.errors import InputError
+from mimbench.store.files import file_sha256, write_json
+from mimbench.store.record import Record, read_record, write_record
+
+WEIGHTS = ("encoder.safetensors", "method.safetensors")
+
+
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """A finished pretraining on disk, its hashes already checked."""
+
+    folder: Path
+    card: Mapping[str, Any]
+    """checkpoint.json: what the weights are, and their hashes."""
+
+    @property
+    def weights_sha256(self) -> str:
+        return self.card["sha256"][WEIGHTS[0]]
+
+    def encoder(self) -> dict[str, Tensor]:
+        """The exported encoder's state dict."""
+        return load_file(self.folder / WEIGHTS[0])
+
+    def rest(self) -> dict[str, Tensor]:
+        """The method's own parameters besides the exported encoder (decoder, mask token, student)."""
+        return load_file(self.folder / WEIGHTS[1])
+
+
+class Store:
+    """A results folder. Writes are atomic; one process at a time works on one fingerprint."""
+
+    def __init__(self, root: Path) -> None:
+        """Raises InputError where the folder cannot be made or written."""
+        self.root = Path(root)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"results folder {root} cannot be written ({error.strerror}); choose another with --results DIR"
+            ) from error
+
+    def checkpoint(self, fingerprint: str) -> StoredCheckpoint | None:
+        """The checkpoint under `fingerprint`, or None where there is none yet.
+
+        Raises:
+            InputError: it is there but damaged. It is never silently reused or replaced.
+        """
+        folder = self.root / "checkpoints" / fingerprint
+        if not folder.exists():
+            return None
+        advice = f"delete {folder} to pretrain it again"
+        try:
+            card = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+            for name in WEIGHTS:
+                if file_sha256(folder / name) != card["sha256"][name]:
+                    raise InputError(
+                        f"checkpoint {folder / name} is corrupt: its sha256 is not the one noted; {advice}"
+                    )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"checkpoint {folder} is corrupt ({type(error).__name__}: {error}); {advice}") from error
+        if card.get("fingerprint") != fingerprint:
+            raise InputError(f"checkpoint {folder} says that it is {card.get('fingerprint')!r}; {advice}")
+        return StoredCheckpoint(folder, card)
+
+    def save_checkpoint(
+        self, fingerprint: str, encoder: Mapping[str, Tensor], rest: Mapping[str, Tensor], card: Mapping[str, Any]
+    ) -> StoredCheckpoint:
+        """Write weights and card together: the folder appears whole, or not at all."""
+        parent = self.root / "checkpoints"
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{fingerprint}."))
+        try:
+            for name, state in zip(WEIGHTS, (encoder, rest), strict=True):
+                save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, temporary / name)
+            hashes = {name: file_sha256(temporary / name) for name in WEIGHTS}
+            card = {**card, "fingerprint": fingerprint, "sha256": hashes}
+            write_json(temporary / "checkpoint.json", card)
+            temporary.chmod(0o755)
+            os.rename(temporary, parent / fingerprint)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        return StoredCheckpoint(parent / fingerprint, card)
+
+    @contextmanager
+    def lock(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold `key` alone among all processes; `waiting` is called once where another holds it.
+
+        The lock goes with its process, however that ends.
+        """
+        folder = self.root / "work"
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def work(self, key: str) -> Path:
+        """Where an unfinished training keeps what it resumes from."""
+        folder = self.root / "work" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def discard_work(self, key: str) -> None:
+        shutil.rmtree(self.root / "work" / key, ignore_errors=True)
+
+    def artifacts(self, record_id: str) -> Path:
+        return self.root / "artifacts" / record_id
+
+    def record(self, record_id: str) -> Record | None:
+        """The record `record_id`, or None. Raises InputError where it is damaged."""
+        path = self.record_path(record_id)
+        return read_record(path) if path.exists() else None
+
+    def save_record(self, record: Record) -> Path:
+        path = self.record_path(record.id)
+        write_record(path, record)
+        return path
+
+    def record_path(self, record_id: str) -> Path:
+        return self.root / "records" / f"{record_id}.json"

@@ -1,0 +1,194 @@
+"""mmcv's compiled ops that the detectors need, from torchvision; same kernels for CPU and CUDA.
+
+Calling conventions are those of mmcv's C++ bindings: results are written into the tensors passed in.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import mmcv
+import torch
+import torchvision
+from mimbench_tasks.detection import standin
+from torch import Tensor
+from torch.nn import functional as F
+
+from mimbench.errors import NotSupported
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Indices [K] of the kept boxes, best first; a box goes when its IoU with a kept one exceeds the threshold.
+
+    boxes: [N, 4] x1, y1, x2, y2. offset 1 counts pixels inclusively: width = x2 - x1 + 1.
+    """
+    # Growing every box by the offset gives the same widths and the same intersections.
+    grown = _wide(boxes) + boxes.new_tensor([0, 0, offset, offset])
+    return torchvision.ops.nms(grown, _wide(scores), iou_threshold)
+
+
+def softnms(
+    boxes: Tensor,
+    scores: Tensor,
+    dets: Tensor,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
+) -> Tensor:
+    """Soft-NMS (arXiv:1704.04503): overlapping boxes lose score instead of going; returns kept indices [K].
+
+    dets [N, 5] receives the kept boxes and their new scores, best first. method 0: hard, 1: linear, 2: gaussian.
+    """
+    remaining, index = scores.clone(), torch.arange(len(boxes))
+    grown = boxes + boxes.new_tensor([0, 0, offset, offset])
+    kept: list[int] = []
+    while len(index):
+        best = int(remaining[index].argmax())
+        chosen = index[best]
+        dets[len(kept)] = torch.cat((boxes[chosen], remaining[chosen, None]))
+        kept.append(int(chosen))
+        index = torch.cat((index[:best], index[best + 1 :]))
+        overlap = torchvision.ops.box_iou(grown[chosen, None], grown[index])[0]
+        remaining[index] *= _soft_weight(overlap, iou_threshold, sigma, method)
+        index = index[remaining[index] >= min_score]
+    return torch.tensor(kept, dtype=torch.long)
+
+
+def _soft_weight(overlap: Tensor, iou_threshold: float, sigma: float, method: int) -> Tensor:
+    if method == 2:
+        return torch.exp(-(overlap**2) / sigma)
+    over = overlap >= iou_threshold
+    return torch.where(over, 1 - overlap if method == 1 else torch.zeros_like(overlap), torch.ones_like(overlap))
+
+
+def roi_align_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    *,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """RoIAlign: input [B, C, H, W] and rois [K, 5] (image, x1, y1, x2, y2) -> output [K, C, h, w], in place."""
+    _averages(pool_mode)
+    output.copy_(
+        torch.ops.torchvision.roi_align(
+            _wide(input), _wide(rois), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
+        )
+    )
+
+
+def roi_align_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    *,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """Gradient of roi_align_forward: grad_output [K, C, h, w] -> grad_input [B, C, H, W], in place."""
+    _averages(pool_mode)
+    grad_input.copy_(
+        torch.ops.torchvision._roi_align_backward(
+            _wide(grad_output),
+            _wide(rois),
+            spatial_scale,
+            aligned_height,
+            aligned_width,
+            *grad_input.shape,
+            sampling_ratio,
+            aligned,
+        )
+    )
+
+
+def sigmoid_focal_loss_forward(
+    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, *, gamma: float, alpha: float
+) -> None:
+    """Focal loss (arXiv:1708.02002) of logits [N, C] against labels [N]; label C is background.
+
+    mmdet takes the compiled one on CUDA and its own on the CPU.
+    """
+    output.copy_(_focal(input, target, weight, gamma, alpha))
+
+
+def sigmoid_focal_loss_backward(
+    input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, *, gamma: float, alpha: float
+) -> None:
+    """Gradient of the summed focal loss by the logits, [N, C], in place."""
+    with torch.enable_grad():
+        logits = input.detach().requires_grad_()
+        grad_input.copy_(torch.autograd.grad(_focal(logits, target, weight, gamma, alpha).sum(), logits)[0])
+
+
+def _focal(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float) -> Tensor:
+    if weight.numel():
+        raise NotSupported(
+            f"the mmcv op 'sigmoid_focal_loss' with class weights is compiled code; {standin.HOW_TO_INSTALL}"
+        )
+    classes = logits.shape[1]
+    one_hot = F.one_hot(target, classes + 1)[:, :classes].to(logits.dtype)
+    return torchvision.ops.sigmoid_focal_loss(logits, one_hot, alpha=alpha, gamma=gamma, reduction="none")
+
+
+def _averages(pool_mode: int) -> None:
+    if pool_mode != 1:
+        raise NotSupported(
+            f"the mmcv op 'roi_align' with pool_mode='max' is compiled code; use 'avg', or {standin.HOW_TO_INSTALL}"
+        )
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """torchvision's kernels have no bfloat16, and none of half precision on the CPU."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+SUPPLIED: dict[str, Callable[..., Any]] = {
+    op.__name__: op
+    for op in (
+        nms,
+        softnms,
+        roi_align_forward,
+        roi_align_backward,
+        sigmoid_focal_loss_forward,
+        sigmoid_focal_loss_backward,
+    )
+}
+
+
+def ops_report() -> dict[str, Any]:
+    """Which of mmcv's ops are compiled, which are supplied from here, and which are missing.
+
+    Keys: "mmcv" (version), "compiled", "supplied", "missing" (sorted names), and "problem": why a compiled
+    extension that is installed does not load, or None.
+    """
+    report: dict[str, Any] = {"mmcv": mmcv.__version__, "compiled": [], "supplied": [], "missing": []}
+    try:
+        extension = importlib.import_module(standin.NAME)
+        importlib.import_module("mmcv.ops")
+    except ImportError as error:
+        return {**report, "problem": f"{error}; {standin.HOW_TO_INSTALL}"}
+    for name, op in sorted(vars(extension).items()):
+        if name.startswith("_") or not callable(op):
+            continue
+        kind = (
+            "missing" if isinstance(op, standin.MissingOp) else "supplied" if op is SUPPLIED.get(name) else "compiled"
+        )
+        report[kind].append(name)
+    return {**report, "problem": None}

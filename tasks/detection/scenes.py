@@ -1,0 +1,191 @@
+"""A COCO-format split as mmdet's detectors take it, decoded once where it fits in memory."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from copy import deepcopy
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mimbench_tasks.detection.config import DetectionConfig
+from mmcv.transforms import Compose
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.registry import TRANSFORMS
+from mmengine.dataset import pseudo_collate
+from mmengine.dist import get_dist_info
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from mimbench.contract import InputError, SceneSplit
+from mimbench.data.images import read_pixels
+
+CACHE_LIMIT = 1 << 30
+"""Bytes of decoded pixels of one split that are kept in memory."""
+
+Draw = tuple[int, int]
+"""A scene's index, and the seed of the augmentation that it is drawn with."""
+
+
+class Scenes(TorchDataset):
+    """scenes[index, seed] -> {"inputs": uint8 [C, H, W] in grey or RGB, "data_samples": DetDataSample}.
+
+    `classes` and `category_ids` are in the order of the annotation file, which is the order of mmdet's labels.
+    """
+
+    def __init__(
+        self, split: SceneSplit, *, channels: int, training: bool, masks: bool, augment: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        """augment: mmdet transforms, each as its config; `channels` is what the encoder takes, 1 or 3.
+
+        Raises:
+            InputError: the annotations cannot be read, name other classes, or no scene has an object.
+        """
+        self.annotations = read_annotations(split)
+        source = _Source(
+            self.annotations,
+            ann_file=str(split.annotations),
+            data_prefix={"img": str(split.images)},
+            metainfo={"classes": split.classes},
+            filter_cfg={"filter_empty_gt": training},
+            test_mode=not training,
+            serialize_data=False,
+        )
+        self.category_ids: list[int] = source.cat_ids
+        self.classes = tuple(category["name"] for category in self.annotations.loadCats(source.cat_ids))
+        self.infos = [source.get_data_info(index) for index in range(len(source))]
+        if not self.infos:
+            raise InputError(f"no object in any scene of {split.annotations}; name another dataset")
+        annotate = {"type": "mmdet.LoadAnnotations", "with_bbox": True, "with_mask": masks}
+        self._channels = channels
+        self._annotate = Compose([TRANSFORMS.build(annotate)] if training else [])
+        self._augment = Compose([TRANSFORMS.build(dict(step)) for step in augment])
+        self._pack = TRANSFORMS.build({"type": "mmdet.PackDetInputs"})
+        self._random = any(step["type"].startswith("mmdet.Random") for step in augment)
+        self.in_memory = sum(info["height"] * info["width"] for info in self.infos) * channels <= CACHE_LIMIT
+        self._cache = [self._prepare(info) for info in self.infos] if self.in_memory else None
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        index, seed = draw
+        prepared = self._cache[index] if self._cache is not None else self._prepare(self.infos[index])
+        if not self._random:
+            return prepared
+        with _seeded(seed):
+            return self._pack(self._augment(deepcopy(prepared)))
+
+    def loader(self, batch_size: int, *, seed: int | None, workers: int, pin_memory: bool) -> DataLoader:
+        """Batches of this process's share, shuffled and augmented from `seed`; None: of all scenes, in order."""
+        return DataLoader(
+            self,
+            batch_size=batch_size,
+            sampler=Draws(len(self), seed),
+            collate_fn=pseudo_collate,
+            num_workers=0 if self.in_memory else workers,
+            persistent_workers=workers > 0 and not self.in_memory,
+            pin_memory=pin_memory,
+        )
+
+    def _prepare(self, info: dict[str, Any]) -> dict[str, Any]:
+        """All that no random choice changes: the packed sample, or the loaded one where augmentation is random."""
+        path = Path(info["img_path"])
+        try:
+            pixels = read_pixels(path, self._channels)
+        except Exception as error:  # Pillow raises nearly anything on a damaged file
+            raise InputError(f"cannot read the scene {path}: {error}") from error
+        shape = pixels.shape[:2]
+        image = {"img": pixels, "img_shape": shape, "ori_shape": shape, "scale_factor": (1.0, 1.0)}
+        loaded = self._annotate({**info, **image})
+        return loaded if self._random else self._pack(self._augment(loaded))
+
+
+class Draws(Sampler[Draw]):
+    """Draws of every epoch, from (seed, epoch) alone, in equal shares for the processes; seed None: all, in order."""
+
+    def __init__(self, size: int, seed: int | None) -> None:
+        self.size, self.seed, self.epoch = size, seed, 0
+        self.rank: int
+        self.world: int
+        self.rank, self.world = (0, 1) if seed is None else get_dist_info()
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.size // self.world)
+
+    def __iter__(self) -> Iterator[Draw]:
+        indices, seeds = torch.arange(self.size), torch.zeros(self.size, dtype=torch.long)
+        if self.seed is not None:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            indices = torch.randperm(self.size, generator=generator)
+            seeds = torch.randint(2**31, (self.size,), generator=generator)
+        # Repeats from the start fill the last share, so that every process steps equally often.
+        mine = torch.arange(self.rank, len(self) * self.world, self.world) % self.size
+        return zip(indices[mine].tolist(), seeds[mine].tolist(), strict=True)
+
+
+def resize(config: DetectionConfig) -> list[dict[str, Any]]:
+    """mmdet transforms that bring a scene to `config.image_size`."""
+    if config.image_size is None:
+        return []
+    return [{"type": "mmdet.Resize", "scale": (config.image_size,) * 2, "keep_ratio": True}]
+
+
+def training_transforms(config: DetectionConfig) -> list[dict[str, Any]]:
+    """mmdet transforms of training scenes: scale jitter and crop, else `resize`; then flip."""
+    steps = resize(config)
+    if config.image_size is not None and config.scale_jitter != (1.0, 1.0):
+        size = (config.image_size,) * 2
+        steps = [
+            {"type": "mmdet.RandomResize", "scale": size, "ratio_range": config.scale_jitter, "keep_ratio": True},
+            {"type": "mmdet.RandomCrop", "crop_size": size, "allow_negative_crop": True},
+            {"type": "mmdet.FilterAnnotations", "min_gt_bbox_wh": (1e-2, 1e-2), "keep_empty": False},
+        ]
+    return [*steps, {"type": "mmdet.RandomFlip", "prob": config.flip}] if config.flip else steps
+
+
+class _Source(CocoDataset):
+    """mmdet's reading of annotations that are already in memory."""
+
+    def __init__(self, annotations: COCO, **options: Any) -> None:
+        self.COCOAPI = lambda path: annotations
+        super().__init__(**options)
+
+
+def read_annotations(split: SceneSplit) -> COCO:
+    """The annotation file of a split.
+
+    Raises:
+        InputError: it cannot be read, or lacks one of the split's classes.
+    """
+    try:
+        with redirect_stdout(StringIO()):
+            annotations = COCO(str(split.annotations))
+        names = {category["name"] for category in annotations.dataset["categories"]}
+    except (OSError, ValueError, KeyError, AssertionError) as error:
+        raise InputError(f"cannot read {split.annotations} as COCO annotations: {error!r}") from error
+    missing = sorted(set(split.classes) - names)
+    if missing:
+        raise InputError(f"{split.annotations} has no category {missing[0]!r}; it has: {', '.join(sorted(names))}")
+    return annotations
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """mmdet's transforms draw from the global generators of numpy and Python; give both back as they were."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    np.random.seed(seed)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)

@@ -1,0 +1,99 @@
+"""Detection: an MMDetection detector fine-tuned from the encoder, scored as COCO does."""
+
+from __future__ import annotations
+
+from contextlib import redirect_stdout
+from io import StringIO
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mimbench_tasks.detection.config import DetectionConfig
+
+from mimbench.contract import Dataset, Encoder, Measured, Metric, Task, TaskConfig, TaskContext, TaskResult
+
+if TYPE_CHECKING:
+    from mimbench_tasks.detection.evaluation import Precision
+
+
+class Detection(Task):
+    """Objects found in scenes. Every metric's n is the number of annotated objects that it is taken over.
+
+    A declared metric is left out where the test scenes hold nothing to take it over (no large object, say), and the
+    mask metrics where the detector draws no masks; `details["absent"]` says why.
+    """
+
+    name: ClassVar[str] = "detection"
+    version: ClassVar[str] = "1"
+    needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
+    trains_encoder: ClassVar[bool] = True
+    metrics: ClassVar[tuple[Metric, ...]] = tuple(
+        Metric(name, "%", 0.0, 100.0)
+        for name in (
+            "AP",
+            "AP50",
+            "AP75",
+            "AP_small",
+            "AP_medium",
+            "AP_large",
+            "mask_AP",
+            "mask_AP50",
+            "mask_AP75",
+        )
+    )
+    Config: ClassVar[type[TaskConfig]] = DetectionConfig
+    default_dataset: ClassVar[str | None] = "digit-scenes"
+    config: DetectionConfig
+
+    def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
+        """Fine-tune a detector from `encoder` on the train scenes and score it on the test scenes.
+
+        Raises:
+            InputError: the dataset has no scenes, or lacks masks that the detector needs; the encoder's maps cannot
+                be brought to `strides`.
+        """
+        # mmdet takes seconds to import, and prints on standard output, which belongs to the records.
+        with redirect_stdout(StringIO()):
+            from mimbench_tasks.detection import session
+
+        outcome = session.train_and_predict(self.config, encoder, dataset, context)
+        precisions = session.score(outcome)
+        metrics, absent = _metrics(precisions)
+        return TaskResult(
+            metrics=metrics,
+            curves={"loss": outcome.report.loss},
+            artifacts={"predictions": session.picture(outcome, context.workdir, self.config.pictures)},
+            details={
+                "test_images": len(outcome.test),
+                "per_class": {kind: _per_class(precision) for kind, precision in precisions.items()},
+                "absent": absent,
+            },
+            cost=outcome.report,
+        )
+
+    def chance(self, dataset: Dataset) -> float:
+        return 0.0
+
+
+def _metrics(precisions: dict[str, Precision]) -> tuple[dict[str, Measured], dict[str, str]]:
+    metrics: dict[str, Measured] = {}
+    absent = {}
+    boxes = precisions["boxes"]
+    scores = {"AP": boxes.ap["all"], "AP50": boxes.ap50, "AP75": boxes.ap75}
+    scores |= {f"AP_{size}": boxes.ap[size] for size in ("small", "medium", "large")}
+    if "masks" in precisions:
+        masks = precisions["masks"]
+        scores |= {"mask_AP": masks.ap["all"], "mask_AP50": masks.ap50, "mask_AP75": masks.ap75}
+    else:
+        absent = dict.fromkeys(("mask_AP", "mask_AP50", "mask_AP75"), "the detector draws no masks")
+    for name, score in scores.items():
+        if score.value is None:
+            absent[name] = "no such object in the test scenes"
+        else:
+            metrics[name] = Measured(score.value, score.objects)
+    return metrics, absent
+
+
+def _per_class(precision: Precision) -> dict[str, Any]:
+    return {
+        name: {**{metric: score.value for metric, score in scores.items()}, "n": scores["AP"].objects}
+        for name, scores in precision.by_class.items()
+    }
