@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+import torch.nn.functional as F
+from mimbench_methods._pixel_heads import inverse_swin_head, linear_head, mlp_head, upsampling
+from mimbench_methods._pixel_targets import Bins, Clusters, PixelTarget, Values
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mimbench.contract import Config, Encoder, Method
-from mimbench.masks import mask_grid, random_mask, resize_mask
+from mimbench.contract import Config, Encoder, Method, Stage
+from mimbench.encoders.blocks import init_truncated
+from mimbench.masks import block_mask, hidden_count, mask_grid, random_mask, resize_mask, square_mask
 
 
 class SimMIMConfig(Config):
-    """The paper's choices."""
+    """What the paper varies; the defaults are its choices."""
 
+    masking: Literal["random", "square", "block"] = "random"
+    """square: one square at a random place; block: BEiT's rectangles."""
     mask_ratio: float = Field(0.6, gt=0, lt=1)
     """Share of the mask patches that is hidden."""
     mask_patch_size: int = Field(32, ge=1)
     """Side of one mask patch, px."""
+    head: Literal["linear", "mlp", "inverse-swin"] = "linear"
+    head_depths: tuple[int, ...] | None = None
+    """Inverse Swin: blocks of each stage, coarsest first; absent: Swin-T's, as far as the stride goes."""
+    head_window: int = Field(6, ge=1)
+    """Inverse Swin: side of an attention window, cells."""
+    target: Literal["pixels", "clusters", "bins"] = "pixels"
+    """pixels: their values; clusters: the nearest colour of a palette; bins: each channel in equal bins."""
+    target_size: int | None = Field(None, ge=1)
+    """Side of the image that is predicted, px: a downsampled one; absent: the image itself."""
+    clusters: int = Field(512, ge=2)
+    bins: int = Field(8, ge=2)
+    loss: Literal["l1", "smooth-l1", "l2"] = "l1"
+    """Of pixel values; clusters and bins take the cross-entropy."""
+    loss_area: Literal["hidden", "all"] = "hidden"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SimMIMConfig:
+        if self.target != "pixels" and self.loss != "l1":
+            raise ValueError(f"loss {self.loss!r} is for pixel values; target {self.target!r} takes the cross-entropy")
+        if self.head != "inverse-swin" and self.head_depths is not None:
+            raise ValueError(f"head_depths is for the inverse-swin head, not for head {self.head!r}")
+        return self
 
 
 class SimMIM(Method):
@@ -28,39 +56,81 @@ class SimMIM(Method):
     version: ClassVar[str] = "1"
     paper: ClassVar[str] = "https://arxiv.org/abs/2111.09886"
     reference: ClassVar[str] = "https://github.com/microsoft/SimMIM@d3e29bcac950b83edc34ca33fe4404f38309052c"
+    encoders: ClassVar[tuple[str, ...]] = ("vit", "swin", "convnet")
     Config = SimMIMConfig
     config: SimMIMConfig
 
     def __init__(self, config: SimMIMConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         self.grid = mask_grid(encoder.image_size, config.mask_patch_size, encoder.patch_size)
-        self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, 1, encoder.embed_dim), std=0.02))
-        self.decoder = nn.Sequential(
-            nn.Conv2d(encoder.out_dim, encoder.stride**2 * encoder.in_channels, kernel_size=1),
-            nn.PixelShuffle(encoder.stride),
-        )
+        self.sample_mask(1, torch.Generator())  # an impossible mask is refused now, not at the first step
+        self.mask_token = nn.Parameter(torch.empty(1, 1, 1, encoder.embed_dim))
+        self._initialise()
+        self.pixels = self._pixels(encoder.in_channels)
+        self.size = config.target_size or encoder.image_size
+        self.decoder = self._head(upsampling(encoder, self.size))
+
+    def prepare(self, stage: Stage) -> None:
+        self.pixels.prepare(stage)
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        return random_mask(batch, self.grid, self.config.mask_ratio, generator)
+        ratio = self.config.mask_ratio
+        if self.config.masking == "square":
+            return square_mask(batch, self.grid, ratio, generator)
+        if self.config.masking == "block":
+            cells, inner = self.grid[0] * self.grid[1], (self.grid[0] - 1) * (self.grid[1] - 1)
+            count = hidden_count(cells, ratio)
+            return block_mask(batch, self.grid, count, generator, min_block=max(1, min(16, count, inner)))
+        return random_mask(batch, self.grid, ratio, generator)
 
     def target(self, images: Tensor) -> Tensor:
-        return images
+        return self.pixels(F.interpolate(images, self.size, mode="area") if self._downsamples else images)
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
-        tokens = self.encoder.embed(images)
+        """[B, outputs, S, S] for the target's size S; one output a channel where pixel values are predicted."""
+        # Stems that overlap (ResNet's) would carry hidden pixels into visible cells.
+        visible = images.masked_fill(resize_mask(mask, images.shape[-2:]).unsqueeze(1), 0.0)
+        tokens = self.encoder.embed(visible)
         hidden = resize_mask(mask, tokens.shape[1:3]).unsqueeze(-1)
         return self.decoder(self.encoder.encode(torch.where(hidden, self.mask_token.to(tokens.dtype), tokens)))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Mean absolute error over the hidden pixels, pooled over the batch, as the official code has it."""
-        hidden = resize_mask(mask, target.shape[-2:]).unsqueeze(1)
-        error = (prediction.float() - target).abs() * hidden
-        return error.sum() / (hidden.sum() + 1e-5) / target.shape[1]
+        """Mean error over the hidden pixels, pooled over the batch, as the official code has it."""
+        error = self.pixels.error(prediction, target)
+        if self.config.loss_area == "all":
+            return error.mean()
+        hidden = resize_mask(mask, error.shape[-2:]).unsqueeze(1)
+        return (error * hidden).sum() / (hidden.sum() + 1e-5) / error.shape[1]
 
     def no_weight_decay(self) -> set[str]:
         """The official scripts decay the mask token with a ViT encoder, not with a Swin."""
         return super().no_weight_decay() | ({"mask_token"} if self.encoder.kind == "swin" else set())
 
     def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
-        hidden = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
-        return torch.where(hidden, self.predict(images, mask).float(), images)
+        predicted = self.pixels.decode(self.predict(images, mask).float())
+        if self._downsamples:
+            predicted = F.interpolate(predicted, images.shape[-2:], mode="nearest")
+        return torch.where(resize_mask(mask, images.shape[-2:]).unsqueeze(1), predicted, images)
+
+    @property
+    def _downsamples(self) -> bool:
+        return self.size != self.encoder.image_size
+
+    def _initialise(self) -> None:
+        """The official initial weights: a ViT's are cut at one sigma, as BEiT's; a Swin's are not."""
+        vit = self.encoder.kind == "vit"
+        if vit:
+            init_truncated(self.encoder)
+        cut = 0.02 if vit else 2.0
+        nn.init.trunc_normal_(self.mask_token, std=0.02, a=-cut, b=cut)
+
+    def _pixels(self, channels: int) -> PixelTarget:
+        if self.config.target == "clusters":
+            return Clusters(channels, self.config.clusters)
+        return Bins(channels, self.config.bins) if self.config.target == "bins" else Values(channels, self.config.loss)
+
+    def _head(self, upsample: int) -> nn.Sequential:
+        outputs, dim = self.pixels.outputs, self.encoder.out_dim
+        if self.config.head == "inverse-swin":
+            return inverse_swin_head(self.encoder, outputs, upsample, self.config.head_depths, self.config.head_window)
+        return (mlp_head if self.config.head == "mlp" else linear_head)(dim, outputs, upsample)

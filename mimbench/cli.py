@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from mimbench.errors import InputError, MimbenchError
@@ -26,8 +25,11 @@ ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of checkp
 
 @app.command()
 def run(
-    method: Annotated[str, typer.Option("--method", help="Methods, comma-separated.")],
     task: Annotated[str, typer.Option("--task", help="Downstream tasks, comma-separated.")],
+    method: Annotated[str, typer.Option("--method", help="Methods, comma-separated.")] = "",
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", help="Use this one (fingerprint or folder); pretrain nothing.")
+    ] = None,
     recipe: Annotated[str, typer.Option("--recipe", help="A preset's name or a TOML file.")] = DEFAULT_RECIPE,
     seeds: Annotated[str, typer.Option("--seeds", help="Seeds, comma-separated.")] = "0",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a key: table.key=value.")] = None,
@@ -51,6 +53,7 @@ def run(
             results=results,
             device=device,
             as_json=json_,
+            checkpoint=checkpoint,
         )
     )
 
@@ -111,22 +114,68 @@ def doctor() -> None:
     raise typer.Exit(0 if healthy else 1)
 
 
+@app.command()
+def parity(
+    files: Annotated[list[Path], typer.Argument(help="Golden vectors (.npz) of official implementations.")],
+) -> None:
+    """Compare loss, outputs and gradients with golden vectors; exit code 1 beyond tolerance."""
+    from mimbench.harness.parity import parity_command
+
+    raise typer.Exit(parity_command(files))
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A checkpoint: .pth, .pt or .safetensors.")],
+    method: Annotated[str, typer.Option("--method", help="The method that it was pretrained with.")],
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", help="Its encoder's size: vit-base, swin-tiny, convnext-base, ...")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Instead: the recipe that names the encoder.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a key: table.key=value.")] = None,
+    results: ResultsOption = Path("runs"),
+) -> None:
+    """Take in another code's checkpoint: every task then runs on it as if it had been pretrained here."""
+    from mimbench.harness.exchange import import_command
+    from mimbench.recipe.document import parse_assignments
+
+    settings = parse_assignments(set_ or [])
+    raise typer.Exit(
+        import_command(file, method=method, encoder=encoder, recipe=recipe, settings=settings, results=results)
+    )
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="A fingerprint, or a checkpoint's folder.")],
+    out: Annotated[Path, typer.Argument(help="The file to write: NAME.safetensors.")],
+    results: ResultsOption = Path("runs"),
+) -> None:
+    """Write a checkpoint's encoder as safetensors under timm's names."""
+    from mimbench.harness.exchange import export_command
+
+    raise typer.Exit(export_command(checkpoint, out, results=results))
+
+
 def main() -> None:
     """Entry point: every foreseen error is one line on standard error and an exit code, never a traceback."""
     try:
         sys.exit(typer.main.get_command(app).main(standalone_mode=False) or 0)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
     except MimbenchError as error:
         print(f"mimbench: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("mimbench: stopped; nothing is half-written. The same command goes on from here.", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except Exception as error:
+        # A usage error of typer's parser, which some versions of typer carry within themselves.
+        if not (hasattr(error, "show") and hasattr(error, "exit_code")):
+            raise
+        error.show()
+        sys.exit(error.exit_code)
 
 
 def _names(text: str) -> list[str]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from mimbench.errors import InputError
 from mimbench.official_masks import ATTEMPTS, numpy_random_mask, python_block_mask
 
-Grid = tuple[int, int]
+Grid = tuple[int, ...]
 Rounding = Literal["ceil", "floor", "mae"]
 Rng = Literal["torch", "official"]
 
@@ -71,17 +71,22 @@ def random_order(batch: int, grid: Grid, generator: torch.Generator) -> Tensor:
     return torch.rand(batch, grid[0] * grid[1], generator=generator, device=generator.device).argsort(dim=1)
 
 
-def visible_indices(mask: Tensor) -> Tensor:
+def visible_indices(mask: Tensor, count: int | None = None) -> Tensor:
     """Row-major indices of the visible cells of `mask` [B, Gh, Gw], rising: int64 [B, K].
 
+    count: K, where it is known beforehand. An accelerator then need not be waited for, and is trusted.
+
     Raises:
-        InputError: samples differ in how many cells they hide (`block_mask` unless exact).
+        InputError: samples differ in how many cells they hide (`block_mask` unless exact), or from `count`.
     """
-    visible = ~mask.flatten(1)
-    counts = visible.sum(1)
-    if bool((counts != counts[:1]).any()):
-        raise InputError("samples hide different numbers of cells; use a mask with an exact count")
-    return visible.nonzero()[:, 1].view(len(mask), -1)
+    hidden = mask.flatten(1)
+    if count is None or mask.device.type == "cpu":
+        counts = (~hidden).sum(1)
+        wanted = counts[0] if count is None else count
+        if bool((counts != wanted).any()):
+            raise InputError("samples hide different numbers of cells; use a mask with an exact count")
+        count = int(wanted)
+    return hidden.to(torch.uint8).argsort(dim=1, stable=True)[:, :count]
 
 
 def block_mask(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Grid = tuple[int, int]
+Grid = tuple[int, ...]
 
 ATTEMPTS = 10
 """Rectangles that BEiT tries for one block before it gives up."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -55,9 +56,8 @@ class LinearProbe(Task):
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
         train, test = _labelled(dataset, "train"), _labelled(dataset, "test")
         context.say(f"linear-probe: probing {len(train):,} training and {len(test):,} test images")
-        options = {"layer": self.config.layer, "pooling": self.config.pooling}
-        train_x = context.features(train, "train", **options).numpy()
-        test_x = context.features(test, "test", **options).numpy()
+        features = partial(context.features, layer=self.config.layer, pooling=self.config.pooling)
+        train_x, test_x = features(train, "train").numpy(), features(test, "test").numpy()
         train_y = train.labels.numpy()
         strength, held_out = self._choose(train_x, train_y, context.seed)
         probe, converged = self._fit(train_x, train_y, strength)

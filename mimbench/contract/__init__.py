@@ -5,6 +5,7 @@ from mimbench.contract.dataset import ArraySplit, DataConfig, Dataset, ImageSpli
 from mimbench.contract.encoder import Encoder, Features
 from mimbench.contract.input import InputConfig
 from mimbench.contract.method import Method
+from mimbench.contract.stage import Stage
 from mimbench.contract.task import (
     FeatureSource,
     Fit,
@@ -40,6 +41,7 @@ __all__ = [
     "SceneSplit",
     "ScheduleConfig",
     "SplitName",
+    "Stage",
     "StepOutput",
     "Task",
     "TaskConfig",

@@ -6,10 +6,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from mimbench.contract.config import Config
+from mimbench.contract.config import Config as Options
 from mimbench.errors import InputError
 
 
@@ -42,7 +41,7 @@ class Encoder(nn.Module, ABC):
     """Family that methods declare they accept: "vit", "swin" or "convnet"."""
     version: ClassVar[str] = "1"
     """Raised whenever the same config would give other weights or other features."""
-    Config: ClassVar[type[Config]] = Config
+    Config: ClassVar[type[Options]] = Options
 
     embed_dim: int
     out_dim: int
@@ -51,7 +50,7 @@ class Encoder(nn.Module, ABC):
     num_layers: int
     num_prefix_tokens: int = 0
 
-    def __init__(self, config: Config, *, image_size: int, in_channels: int) -> None:
+    def __init__(self, config: Options, *, image_size: int, in_channels: int) -> None:
         """Build with fresh weights from the global torch generator.
 
         Raises:

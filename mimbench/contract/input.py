@@ -26,6 +26,9 @@ class InputConfig(Config):
     color_jitter: float = Field(0.0, ge=0)
     """Strength of brightness, contrast and saturation jitter; 0: none."""
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    """Of the training crops."""
+    eval_interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    """At evaluation. Apart from the crops', because SimMIM pretrains with one and evaluates with the other."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     eval_resize: int | None = None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from mimbench.contract.config import Config
+from mimbench.contract.config import Config as Options
 from mimbench.contract.encoder import Encoder
+from mimbench.contract.stage import Stage
 from mimbench.contract.training import Batch, StepOutput
 from mimbench.errors import InputError, NotSupported
 
@@ -32,9 +34,14 @@ class Method(nn.Module, ABC):
     """What besides pixels it learns from, e.g. ("labels",); () = pixels only."""
     pretrains: ClassVar[bool] = True
     """False: the encoder is exported as initialised (a control)."""
-    Config: ClassVar[type[Config]] = Config
+    official_names: ClassVar[Mapping[str, str | None]] = {}
+    """Where the method's own parameters are named otherwise in its official code: prefix there -> prefix here.
 
-    def __init__(self, config: Config, encoder: Encoder) -> None:
+    None: not stored here but computed. Encoders need no entry; see mimbench.convert.
+    """
+    Config: ClassVar[type[Options]] = Options
+
+    def __init__(self, config: Options, encoder: Encoder) -> None:
         """Raises InputError where the config does not suit the encoder or its image size."""
         super().__init__()
         if encoder.kind not in self.encoders:
@@ -43,6 +50,12 @@ class Method(nn.Module, ABC):
             )
         self.config = config
         self.encoder = encoder
+
+    def prepare(self, stage: Stage) -> None:
+        """Called once before training, with the weights still on the CPU: to fit a tokenizer, for instance.
+
+        What it fits belongs into the method's state, so that a stored checkpoint needs no fitting again.
+        """
 
     @abstractmethod
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:

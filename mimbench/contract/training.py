@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from pydantic import Field, model_validator
@@ -117,7 +117,7 @@ class Trainable(Protocol):
     patterns that are not decayed; and `layer_of(name)` with `num_layers`, for layer decay.
     """
 
-    def training_step(self, batch: object, generator: torch.Generator) -> StepOutput:
+    def training_step(self, batch: Any, generator: torch.Generator) -> StepOutput:
         """Loss of one batch, still on the host as the loader gave it; `generator` is on the device."""
 
 

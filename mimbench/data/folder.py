@@ -214,9 +214,9 @@ class Folder(Dataset):
         return good
 
     def _complaint(self, bad: list[str], total: int) -> str:
-        images = "image is" if len(bad) == 1 else "images are"
+        are = "is" if len(bad) == 1 else "are"
         return (
-            f"{len(bad)} of {total} {images} unreadable under {printable(self.root)}: {self._listed(bad)}; "
+            f"{len(bad)} of {total} images {are} unreadable under {printable(self.root)}: {self._listed(bad)}; "
             "repair or remove them, or pass --set data.on_bad_image=skip to go on without them"
         )
 

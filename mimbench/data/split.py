@@ -14,7 +14,7 @@ def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Sorted indices of `count` samples, with every class in proportion, to within one sample.
 
     Unlike scikit-learn's splitters it takes classes of a single sample, and leaves them out of any
-    choice of half the samples or less.
+    choice of fewer than half the samples.
     """
     # RandomState, because its stream is frozen: the same split with every numpy release.
     shuffled = np.random.RandomState(seed).permutation(len(labels))

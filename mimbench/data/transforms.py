@@ -32,7 +32,7 @@ class DeviceTransform(nn.Module):
         """Raises InputError where mean or std do not fit `channels`."""
         super().__init__()
         check_eval_resize(input)
-        self.input, self.train_time, self.batched = input, train, batched
+        self.input, self.channels, self.train_time, self.batched = input, channels, train, batched
         self.register_buffer("mean", per_channel(input.mean, channels, "mean"), persistent=False)
         self.register_buffer("std", per_channel(input.std, channels, "std"), persistent=False)
 
@@ -43,7 +43,8 @@ class DeviceTransform(nn.Module):
             pixels = images.to(torch.float32) / 255
             if self.batched:
                 pixels = self._augmented(pixels, generator) if self.train_time else self._framed(pixels)
-            return (pixels - self.mean) / self.std
+            # Grey images are shown to an RGB encoder three times.
+            return ((pixels - self.mean) / self.std).expand(-1, self.channels, -1, -1)
 
     def _augmented(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
         if generator is None:
@@ -63,7 +64,7 @@ class DeviceTransform(nn.Module):
         if height == width == side == size:
             return pixels
         box = torch.tensor([(height - side) // 2, (width - side) // 2, side, side])
-        return resample(pixels, box.expand(batch, 4), size, self.input.interpolation)
+        return resample(pixels, box.expand(batch, 4), size, self.input.eval_interpolation)
 
 
 def denormalise(images: Tensor, input: InputConfig) -> Tensor:
@@ -142,7 +143,7 @@ def evaluation_crop(image: Tensor, input: InputConfig) -> Tensor:
     # A sliver would grow to gigapixels first; the central crop never looks that far out.
     longest = _LONGEST_ASPECT * min(image.shape[-2:])
     image = F.center_crop(image, [min(side, longest) for side in image.shape[-2:]])
-    image = F.resize(image, [shorter], v2.InterpolationMode(input.interpolation), antialias=True)
+    image = F.resize(image, [shorter], v2.InterpolationMode(input.eval_interpolation), antialias=True)
     return F.center_crop(image, [input.image_size] * 2)
 
 

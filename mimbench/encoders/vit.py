@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from timm.layers import build_sincos2d_pos_embed, resample_abs_pos_embed
+from timm.layers import resample_abs_pos_embed
 from timm.layers.pos_embed_rel import resize_rel_pos_bias_table_simple
 from timm.models.beit import Beit, gen_relative_position_index
 from timm.models.vision_transformer import VisionTransformer
@@ -15,10 +14,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mimbench.contract import Config, Encoder, Features, InputError
+from mimbench.encoders.blocks import sincos_positions
 from mimbench.encoders.windows import Windows, partition, unpartition
 from mimbench.optim.layers import vit_layer
 
-Grid = tuple[int, int]
+Grid = tuple[int, ...]
 
 
 class ViTConfig(Config):
@@ -29,9 +29,8 @@ class ViTConfig(Config):
     depth: int = Field(12, ge=1)
     num_heads: int = Field(12, ge=1)
     mlp_ratio: float = Field(4.0, gt=0)
-    position: Literal["relative", "relative-per-block", "sincos", "learned"] = "relative"
-    """relative: one bias table shared by all blocks (SimMIM, BEiT); per-block: their fine-tuned models;
-    sincos: fixed (MAE); learned: the original ViT."""
+    position: Literal["relative", "sincos", "learned"] = "relative"
+    """relative: one bias table shared by all blocks (SimMIM, BEiT); sincos: fixed (MAE); learned: the first ViT."""
     layer_scale: float | None = Field(None, gt=0)
     """Initial value of LayerScale; absent: none."""
     drop_path: float = Field(0.0, ge=0, lt=1)
@@ -60,10 +59,11 @@ class ViT(Encoder):
         self.patch_size = self.stride = config.patch_size
         self.num_layers = config.depth
         self.num_prefix_tokens = 1
-        self.relative = config.position.startswith("relative")
+        self.relative = config.position == "relative"
         self.body = _beit(config, self.grid, in_channels) if self.relative else _vit(config, self.grid, in_channels)
         self.windows: Windows | None = None
         self.grad_checkpointing = False
+        self._indices: dict[tuple[Grid, torch.device], Tensor] = {}
 
     def embed(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
@@ -106,13 +106,14 @@ class ViT(Encoder):
         tokens = self.embed(images)
         if self.windows is None:
             return [self.encode(tokens)]
-        grid = tokens.shape[1:3]
+        grid = tuple(tokens.shape[1:3])
         positions = self._positions(grid)
         x = tokens if positions is None else tokens + positions[:, 1:].unflatten(1, grid)
+        window = (self.windows.size, self.windows.size)
+        biases = {size: self._patch_bias(size) for size in {grid, window}}
         for index, block in enumerate(self.body.blocks):
-            size = grid if index in self.windows.global_blocks else (self.windows.size, self.windows.size)
-            bias = self._bias(size, index)
-            bias = None if bias is None else bias[..., 1:, 1:]
+            size = grid if index in self.windows.global_blocks else window
+            bias = biases[size]
             parts, padded = partition(x, size)
             x = unpartition(self._run(block, parts, bias), size, padded, grid)
         return [self.body.norm(x).permute(0, 3, 1, 2)]
@@ -144,10 +145,10 @@ class ViT(Encoder):
         x = torch.cat((self.body.cls_token.expand(len(tokens), -1, -1), tokens.flatten(1, 2)), 1)
         positions = self._positions(grid)
         x = x if positions is None else x + positions
-        shared = self._bias(grid) if self.config.position == "relative" else None
+        bias = self._bias(grid)
         outputs = []
-        for index, block in enumerate(self.body.blocks[: None if last is None else last + 1]):
-            x = self._run(block, x, shared if shared is not None else self._bias(grid, index))
+        for block in self.body.blocks[: None if last is None else last + 1]:
+            x = self._run(block, x, bias)
             outputs.append(x)
         return outputs
 
@@ -169,22 +170,31 @@ class ViT(Encoder):
             return self.body.pos_embed
         return resample_abs_pos_embed(self.body.pos_embed, new_size=list(grid), old_size=list(self.grid))
 
-    def _bias(self, grid: Grid, block: int = 0) -> Tensor | None:
+    def _patch_bias(self, grid: Grid) -> Tensor | None:
+        """`_bias` without the class token."""
+        bias = self._bias(grid)
+        return None if bias is None else bias[..., 1:, 1:]
+
+    def _bias(self, grid: Grid) -> Tensor | None:
         """Relative position bias [1, heads, N, N] over N = 1 + h*w tokens, class token first."""
         if not self.relative:
             return None
-        owner = self.body.rel_pos_bias if self.config.position == "relative" else self.body.blocks[block].attn
-        table = owner.relative_position_bias_table
+        table = self.body.rel_pos_bias.relative_position_bias_table
         if tuple(grid) != self.grid:
             shape = ((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3, self.config.num_heads)
             table = resize_rel_pos_bias_table_simple(table, tuple(grid), shape)
-        index = _position_index(tuple(grid), table.device)
+        index = self._position_index(tuple(grid), table.device)
         return table[index.flatten()].unflatten(0, index.shape).permute(2, 0, 1).unsqueeze(0)
 
-
-@lru_cache(maxsize=16)
-def _position_index(grid: Grid, device: torch.device) -> Tensor:
-    return gen_relative_position_index(grid, device=device)
+    def _position_index(self, grid: Grid, device: torch.device) -> Tensor:
+        key = (grid, device)
+        if key not in self._indices:
+            with torch.inference_mode(False):  # an index first made in evaluation must serve training too
+                index = gen_relative_position_index(grid, device=device)
+            if type(index) is not Tensor:  # a fake tensor must not outlive its mode
+                return index
+            self._indices[key] = index
+        return self._indices[key]
 
 
 def _beit(config: ViTConfig, grid: Grid, in_channels: int) -> Beit:
@@ -202,7 +212,7 @@ def _beit(config: ViTConfig, grid: Grid, in_channels: int) -> Beit:
         init_values=config.layer_scale,
         drop_path_rate=config.drop_path,
         use_abs_pos_emb=False,
-        use_shared_rel_pos_bias=config.position == "relative",
+        use_shared_rel_pos_bias=True,
     )
 
 
@@ -221,10 +231,5 @@ def _vit(config: ViTConfig, grid: Grid, in_channels: int) -> VisionTransformer:
         drop_path_rate=config.drop_path,
     )
     if config.position == "sincos":
-        if config.embed_dim % 4:
-            raise InputError(f"sin-cos positions need encoder.embed_dim divisible by 4, not {config.embed_dim}")
-        patches = build_sincos2d_pos_embed(list(grid), config.embed_dim, reverse_coord=True)
-        body.pos_embed = nn.Parameter(
-            torch.cat((torch.zeros(1, config.embed_dim), patches)).unsqueeze(0), requires_grad=False
-        )
+        body.pos_embed = nn.Parameter(sincos_positions(grid, config.embed_dim), requires_grad=False)
     return body

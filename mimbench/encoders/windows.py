@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mimbench.errors import InputError
 
-Grid = tuple[int, int]
+Grid = tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import uuid
 from pathlib import Path
 
 import torch
-from mmengine.dist import get_world_size
 from mmengine.optim import OptimWrapper
 from rich.console import Console
 from torch import nn
@@ -14,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from mimbench.contract import FitReport, TrainConfig
 from mimbench.engine.adapter import Adapter, Bf16OptimWrapper, LiveRunner
-from mimbench.engine.device import peak_memory, pick_precision, reset_peak_memory
+from mimbench.engine.device import get_world_size, peak_memory, pick_precision, reset_peak_memory
 from mimbench.engine.hooks import HistoryHook, StepHook, checkpoint_hook
 from mimbench.engine.progress import Progress
 from mimbench.errors import InputError
@@ -51,7 +50,7 @@ def fit(
         )
     precision = pick_precision(config, device)
     if config.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        model.to(memory_format=torch.channels_last)
     adapter = Adapter(model.to(device), device)
     optimizer = build_optimizer(
         model,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -18,8 +20,8 @@ class Pretrainer(nn.Module):
         self.method = method
         self.transform = DeviceTransform(input, channels, train=True, batched=batched)
 
-    def training_step(self, batch: object, generator: torch.Generator) -> StepOutput:
-        images, labels = batch  # type: ignore[misc]  # the loader's pair
+    def training_step(self, batch: Any, generator: torch.Generator) -> StepOutput:
+        images, labels = batch
         device = generator.device
         images = self.transform(images.to(device, non_blocking=True), generator)
         shown = labels.to(device, non_blocking=True) if "labels" in self.method.supervision else None

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.console import Console
 from mimbench.data import default_cache
 from mimbench.engine.device import pick_device
 from mimbench.harness.execute import Harness, Outcome
+from mimbench.harness.given import find_checkpoint, method_of
 from mimbench.harness.plan import Request, plan
 from mimbench.report.table import comparison, render
 from mimbench.store.store import Store
@@ -31,15 +33,19 @@ def run_command(
     results: Path,
     device: str,
     as_json: bool,
+    checkpoint: str | None = None,
 ) -> int:
     """Run a request; exit code 0 where every cell has a record, 1 where one failed."""
     _hush()
     console = Console(stderr=True)
     chosen = pick_device(device)
-    request = Request(methods, tasks, recipe, seeds, settings, variations)
     store = Store(results)
-    cells = plan(request, chosen, default_cache())
-    outcome = Harness(store, chosen, console).run(request, cells)
+    given = find_checkpoint(results, checkpoint) if checkpoint is not None else None
+    methods = method_of(given, methods) if given else methods
+    request = Request(methods, tasks, recipe, seeds, settings, variations, given)
+    with redirect_stdout(sys.stderr):  # standard output is for the result alone, and libraries print
+        cells = plan(request, chosen, default_cache())
+        outcome = Harness(store, chosen, console).run(request, cells)
     if as_json:
         json.dump([record.as_json() for record in outcome.records], sys.stdout, indent=2, ensure_ascii=False)
         print()

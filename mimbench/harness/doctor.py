@@ -43,11 +43,10 @@ def _devices() -> list[str]:
             f"cuda            none found (this torch was built {f'for CUDA {built}' if built else 'without CUDA'})",
         ]
     for index in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(index)
-        lines.append(
-            f"cuda:{index}          {torch.cuda.get_device_name(index)}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, "
-            f"bf16 {'yes' if torch.cuda.is_bf16_supported(including_emulation=False) else 'no'}"
-        )
+        free, total = (size / 2**30 for size in torch.cuda.mem_get_info(index))
+        bf16 = "yes" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+        name = torch.cuda.get_device_name(index)
+        lines.append(f"cuda:{index}          {name}, {free:.1f} of {total:.1f} GiB free, bf16 {bf16}")
     return lines
 
 

@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import get_rank, get_world_size
 from rich.console import Console
 
 import mimbench
 from mimbench.contract import ArraySplit, Encoder, FitReport, TaskContext, TaskResult
+from mimbench.convert import resized
 from mimbench.data import training_loader
-from mimbench.engine.device import device_name
+from mimbench.engine.device import device_name, get_rank, get_world_size
 from mimbench.engine.fit import fit
 from mimbench.engine.pretrain import Pretrainer
 from mimbench.errors import InputError, MimbenchError, RunError
 from mimbench.harness.features import FrozenFeatures
 from mimbench.harness.plan import Cell, Pretraining, Request, build_method, evaluation_input
 from mimbench.harness.provenance import provenance
+from mimbench.harness.stage import PretrainStage
 from mimbench.recipe.resolve import Recipe
 from mimbench.store.files import fingerprint
 from mimbench.store.record import Checkpoint, Cost, Named, Record, Value
@@ -64,6 +65,9 @@ class Harness:
 
     def pretrain(self, wanted: Pretraining) -> StoredCheckpoint:
         """The checkpoint of a pretraining: the one that is there, or a new one; two processes do it once."""
+        if wanted.checkpoint:
+            self._say(f"using the checkpoint in {wanted.checkpoint.folder}")
+            return wanted.checkpoint
         waiting = functools.partial(self._say, f"waiting: another process is pretraining {wanted.label}")
         with self.store.lock(wanted.fingerprint, waiting):
             found = self.store.checkpoint(wanted.fingerprint)
@@ -79,7 +83,7 @@ class Harness:
         method = build_method(recipe, wanted.seed, wanted.dataset.channels)
         report = FitReport([], 0.0, 0, 0, None, "fp32")
         if method.pretrains:
-            split = wanted.dataset.split("train")
+            split = wanted.images()
             world = get_world_size()
             loader = training_loader(
                 split,
@@ -91,6 +95,7 @@ class Harness:
                 world_size=world,
                 device=self.device,
             )
+            method.prepare(PretrainStage(wanted, self.store, self.device, self.console))
             self._say(f"pretraining {wanted.label} on {len(split):,} images ({wanted.fingerprint})")
             trainer = Pretrainer(
                 method, recipe.input, channels=wanted.dataset.channels, batched=isinstance(split, ArraySplit)
@@ -264,10 +269,13 @@ class Harness:
 
 
 def load_encoder(recipe: Recipe, wanted: Pretraining, checkpoint: StoredCheckpoint) -> Encoder:
-    """A fresh copy of the pretrained encoder, on the CPU; every tensor must fit by name and shape."""
-    encoder = build_method(recipe, wanted.seed, wanted.dataset.channels).exported_encoder()
+    """A fresh copy of the pretrained encoder, on the CPU; every tensor must fit by name and shape.
+
+    Only position tables are resampled, where a given checkpoint is used at another image size.
+    """
+    encoder = build_method(recipe, wanted.seed, wanted.channels).exported_encoder()
     try:
-        encoder.load_state_dict(checkpoint.encoder(), strict=True)
+        encoder.load_state_dict(resized(checkpoint.encoder(), encoder), strict=True)
     except RuntimeError as error:
         raise InputError(
             f"checkpoint {checkpoint.folder} does not fit encoder {recipe.encoder!r}: {error}; "

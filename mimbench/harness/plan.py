@@ -11,14 +11,17 @@ from typing import Any
 import torch
 
 from mimbench import registry
-from mimbench.contract import Dataset, Method, Task
+from mimbench.contract import Dataset, ImageSplit, Method, Task
 from mimbench.data import open_dataset
 from mimbench.engine.adapter import mix_seed
 from mimbench.engine.device import pick_precision
 from mimbench.errors import InputError, MimbenchError
+from mimbench.harness.given import with_checkpoint
+from mimbench.optim import Schedule
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import Recipe, applies, check_settings, resolve
 from mimbench.store.files import fingerprint
+from mimbench.store.store import StoredCheckpoint
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Request:
     seeds: Sequence[int] = (0,)
     settings: Mapping[str, Any] = field(default_factory=dict)
     variations: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    checkpoint: StoredCheckpoint | None = None
+    """Run the tasks on this one, instead of pretraining; it says which method and encoder."""
 
     def passed(self) -> dict[str, Any]:
         """As plain data, for records."""
@@ -41,6 +46,7 @@ class Request:
             "seeds": list(self.seeds),
             "set": dict(self.settings),
             "vary": {path: list(values) for path, values in self.variations.items()},
+            "checkpoint": self.checkpoint.card["fingerprint"] if self.checkpoint else None,
         }
 
 
@@ -54,10 +60,26 @@ class Pretraining:
     fingerprint: str
     identity: Mapping[str, Any]
     """All that shapes the weights; its hash is the fingerprint."""
+    checkpoint: StoredCheckpoint | None = None
+    """Given from outside: nothing is left to be trained."""
+
+    @property
+    def channels(self) -> int:
+        """Of the images that the encoder sees; grey ones are shown to an RGB encoder three times."""
+        return self.identity["channels"]
 
     @property
     def label(self) -> str:
         return f"{self.recipe.method} seed {self.seed}"
+
+    def images(self) -> ImageSplit:
+        """What is pretrained on. Raises InputError where the dataset has no plain images."""
+        split = self.dataset.split("train")
+        if not isinstance(split, ImageSplit):
+            raise InputError(
+                f"dataset {self.recipe.dataset!r} has no plain images to pretrain on; choose another data.name"
+            )
+        return split
 
 
 @dataclass(frozen=True)
@@ -88,6 +110,8 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
         InputError: anything wrong with the request.
     """
     document = doc.read(request.recipe)
+    if request.checkpoint:
+        document = with_checkpoint(document, request.checkpoint)
     _check_names(request)
     check_settings([*request.settings, *request.variations], list(request.methods), list(request.tasks))
     datasets: dict[str, Dataset] = {}
@@ -97,9 +121,14 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
         request.methods, _combinations(request.variations), request.seeds, request.tasks
     ):
         recipe = resolve(request.recipe, document, method, {**request.settings, **values}, task)
-        pretraining = _pretraining(recipe, seed, device, _open(recipe, datasets, cache))
+        pretraining = _pretraining(
+            recipe, seed, device, _opened(recipe.dataset, recipe.data.model_dump(), datasets, cache), request.checkpoint
+        )
         if pretraining.fingerprint not in built:
-            build_method(recipe, seed, pretraining.dataset.channels)
+            if not pretraining.checkpoint:
+                pretraining.images()
+                Schedule(recipe.pretrain, steps_per_epoch=1)
+            build_method(recipe, seed, pretraining.channels)
             built.add(pretraining.fingerprint)
         varied = {path: value for path, value in values.items() if applies(path, method, task)}
         cell = _cell(pretraining, task, varied, datasets, cache)
@@ -120,7 +149,12 @@ def build_method(recipe: Recipe, seed: int, channels: int) -> Method:
 def evaluation_input(recipe: Recipe) -> dict[str, Any]:
     """What of [input] tells how a task sees images; pretraining's augmentation does not."""
     shaping = recipe.input.shaping()
-    return {key: shaping[key] for key in ("image_size", "interpolation", "mean", "std", "eval_resize")}
+    return {key: shaping[key] for key in ("image_size", "eval_interpolation", "mean", "std", "eval_resize")}
+
+
+def _pretraining_input(recipe: Recipe) -> dict[str, Any]:
+    """What of [input] shapes the weights; what only evaluation looks at never pretrains anew."""
+    return {key: value for key, value in recipe.input.shaping().items() if not key.startswith("eval_")}
 
 
 def _check_names(request: Request) -> None:
@@ -139,7 +173,9 @@ def _combinations(variations: Mapping[str, Sequence[Any]]) -> list[dict[str, Any
     return [dict(zip(variations, combination, strict=True)) for combination in values]
 
 
-def _pretraining(recipe: Recipe, seed: int, device: torch.device, dataset: Dataset) -> Pretraining:
+def _pretraining(
+    recipe: Recipe, seed: int, device: torch.device, dataset: Dataset, checkpoint: StoredCheckpoint | None
+) -> Pretraining:
     method, encoder = recipe.method_class(), recipe.encoder_class()
     identity: dict[str, Any] = {
         "method": {"name": recipe.method, "version": method.version, **recipe.method_config.shaping()},
@@ -152,9 +188,14 @@ def _pretraining(recipe: Recipe, seed: int, device: torch.device, dataset: Datas
         precision = pick_precision(recipe.pretrain, device)
         identity |= {
             "data": {"name": recipe.dataset, "content": dataset.fingerprint()},
-            "input": recipe.input.shaping(),
+            "input": _pretraining_input(recipe),
             "pretrain": {**recipe.pretrain.shaping(), "precision": precision},
         }
+    if checkpoint:
+        what = checkpoint.card["what"]
+        given = what | {key: identity[key] for key in ("method", "encoder", "image_size")}
+        key = checkpoint.card["fingerprint"] if given == what else fingerprint([checkpoint.card["fingerprint"], given])
+        return Pretraining(recipe, seed, dataset, key, given, checkpoint)
     return Pretraining(recipe, seed, dataset, fingerprint(identity), identity)
 
 
@@ -169,6 +210,11 @@ def _cell(
     if not task.needs <= dataset.provides:
         lacking = ", ".join(sorted(task.needs - dataset.provides))
         raise InputError(f"task {task_name!r} needs {lacking}, which dataset {name!r} does not have")
+    if "images" in task.needs and dataset.channels not in (1, pretraining.channels):
+        raise InputError(
+            f"dataset {name!r} has {dataset.channels} channels, the encoder of {pretraining.label} "
+            f"takes {pretraining.channels}"
+        )
     protocol = {
         **task.protocol(),
         "dataset": {"name": name, "content": dataset.fingerprint()},
@@ -177,13 +223,6 @@ def _cell(
     key = fingerprint([pretraining.fingerprint, protocol, pretraining.seed], 12)
     record_id = f"{recipe.method}-{task_name}-s{pretraining.seed}-{key}"
     return Cell(pretraining, task, name, dataset, protocol, varied, record_id)
-
-
-def _open(recipe: Recipe, datasets: dict[str, Dataset], cache: Path) -> Dataset:
-    dataset = _opened(recipe.dataset, recipe.data.model_dump(), datasets, cache)
-    if "images" not in dataset.provides:
-        raise InputError(f"dataset {recipe.dataset!r} has no plain images to pretrain on; choose another data.name")
-    return dataset
 
 
 def _opened(name: str, options: Mapping[str, Any], datasets: dict[str, Dataset], cache: Path) -> Dataset:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from mimbench.errors import InputError, nearest
 
 Table = dict[str, Any]
 
-SECTIONS = ("data", "input", "encoder", "encoders", "method", "pretrain", "tasks", "sources")
-"""Tables of a recipe. [encoders.NAME] holds for that encoder alone, so that `encoder.name` can be switched;
+SECTIONS = ("data", "datasets", "input", "encoder", "encoders", "method", "pretrain", "tasks", "sources")
+"""Tables of a recipe. [datasets.NAME] and [encoders.NAME] hold for that one alone, so that a name can be switched;
 [methods.NAME] may hold any of these tables for one method alone."""
 HEADER = ("summary", "extends", "methods")
 
@@ -27,19 +28,13 @@ def preset_names() -> list[str]:
 def read(name: str) -> Table:
     """Read a preset by name, or a recipe file by path, with what it extends beneath it.
 
+    `sources` comes back with one entry for every value, by dotted path, whether its table or it itself
+    has the source; "" where the recipe names none. So a source never outlives the value that it stands for.
+
     Raises:
-        InputError: no such recipe, not TOML, or a table that recipes do not have.
+        InputError: no such recipe, not TOML, extends itself, or has a table that recipes do not have.
     """
-    document = _parse(name)
-    for key in document:
-        if key not in SECTIONS + HEADER:
-            raise InputError(f"unknown table [{key}] in recipe {name!r}{nearest(key, SECTIONS + HEADER)}")
-    for method, overlay in document.get("methods", {}).items():
-        for key in overlay:
-            if key not in SECTIONS:
-                raise InputError(f"unknown table [methods.{method}.{key}] in recipe {name!r}{nearest(key, SECTIONS)}")
-    base = document.pop("extends", None)
-    return merge(read(base), document) if base else document
+    return _read(name, ())
 
 
 def for_method(document: Table, method: str) -> Table:
@@ -98,13 +93,79 @@ def put(document: Table, path: str, value: Any) -> Table:
     """A copy of `document` with the value at a dotted path replaced."""
     head, _, rest = path.partition(".")
     copy = dict(document)
-    below = copy.get(head, {})
-    copy[head] = put(below if isinstance(below, Mapping) else {}, rest, value) if rest else value
+    below = copy.get(head)
+    copy[head] = put(dict(below) if isinstance(below, Mapping) else {}, rest, value) if rest else value
     return copy
 
 
+def _read(name: str, extending: tuple[str, ...]) -> Table:
+    if name in extending:
+        raise InputError(f"recipe {name!r} extends itself: {' extends '.join([*extending, name])}")
+    document = _parse(name)
+    _check_keys(document, SECTIONS + HEADER, name, "")
+    _attribute(document)
+    overlays = document.get("methods", {})
+    _check_tables(overlays, name, "methods")
+    for method, overlay in overlays.items():
+        _check_keys(overlay, SECTIONS, name, f"methods.{method}.")
+        _attribute(overlay)
+    base = document.pop("extends", None)
+    return merge(_read(_beside(name, str(base)), (*extending, name)), document) if base else document
+
+
+def _beside(name: str, base: str) -> str:
+    """What a recipe extends: a preset, or a file whose path starts from the recipe's own folder."""
+    return normpath(Path(name).parent / base) if _is_file(base) else base
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith(".toml") or "/" in name
+
+
+def _check_keys(tables: Table, known: tuple[str, ...], name: str, prefix: str) -> None:
+    for key in tables:
+        if key not in known:
+            raise InputError(f"unknown table [{prefix}{key}] in recipe {name!r}{nearest(key, known)}")
+    _check_tables({key: tables[key] for key in SECTIONS if key in tables}, name, prefix.rstrip("."))
+
+
+def _check_tables(tables: Any, name: str, where: str) -> None:
+    if not isinstance(tables, Mapping):
+        raise InputError(f"{where} is a table of a recipe, not {tables!r}, in recipe {name!r}")
+    for key, table in tables.items():
+        if not isinstance(table, Mapping):
+            path = f"{where}.{key}" if where else key
+            raise InputError(f"{path} is a table of a recipe, not {table!r}, in recipe {name!r}")
+
+
+def _attribute(tables: Table) -> None:
+    """Give every value of these tables its source: its own, or that of the nearest table around it, or "".
+
+    A source may also stand for a key that is left out on purpose (no clipping).
+    """
+    given = dict(values(tables.get("sources", {})))
+    paths = [path for path, _ in values({key: tables[key] for key in SECTIONS[:-1] if key in tables})]
+    absent = [path for path in given if not any(f"{set_}.".startswith(f"{path}.") for set_ in paths)]
+    tables["sources"] = {path: _source(path, given) for path in paths + absent}
+
+
+def values(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted paths of all that is no table, with the values."""
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from values(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _source(path: str, given: Mapping[str, Any]) -> str:
+    while path and path not in given:
+        path = path.rpartition(".")[0]
+    return " ".join(str(given.get(path, "")).split())
+
+
 def _parse(name: str) -> Table:
-    if name.endswith(".toml") or "/" in name:
+    if _is_file(name):
         path = Path(name)
         if not path.is_file():
             raise InputError(f"recipe file {name} does not exist")
@@ -121,7 +182,7 @@ def _parse(name: str) -> Table:
 
 
 def _checked_path(path: str, flag: str) -> str:
-    allowed = ("data", "input", "encoder", "encoders", "method", "methods", "pretrain", "task", "tasks")
+    allowed = ("data", "datasets", "input", "encoder", "encoders", "method", "methods", "pretrain", "task", "tasks")
     head, _, rest = path.partition(".")
     if head not in allowed:
         raise InputError(f"unknown key {path!r} in {flag}{nearest(head, allowed)}")

@@ -8,9 +8,13 @@ from typing import Any
 
 from mimbench import registry
 from mimbench.contract import Config, DataConfig, Encoder, InputConfig, Method, Task, TaskConfig, TrainConfig
-from mimbench.errors import InputError
+from mimbench.errors import InputError, nearest
 from mimbench.recipe import document as doc
 from mimbench.recipe.validation import knows, validated
+
+SET = "set on the command line"
+"""The source of a value that no recipe file gave."""
+NAME_IS_A_FLAG = "method.name cannot be set; choose the method with --method"
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Recipe:
     pretrain: TrainConfig
     task_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
+    """By dotted path; a value that is not in it is the default of its table's Config."""
 
     def encoder_class(self) -> type[Encoder]:
         return registry.encoders.load(self.encoder)
@@ -66,13 +71,16 @@ def resolve(name: str, document: doc.Table, method: str, settings: Mapping[str, 
         placed = _placed(path, method, method_class, task)
         if placed:
             tables = doc.put(tables, placed, value)
+            kept = {p: s for p, s in _table(tables, "sources").items() if not f"{p}.".startswith(f"{placed}.")}
+            tables["sources"] = kept | {p: SET for p, _ in doc.values({placed: value})}
     data = _table(tables, "data")
     encoder = _table(tables, "encoder")
     method_table = _table(tables, "method")
     dataset_name, encoder_name = _named(data, "data"), _named(encoder, "encoder")
+    data = doc.merge(_table(tables, "datasets").get(dataset_name, {}), data)
     encoder = doc.merge(_table(tables, "encoders").get(encoder_name, {}), encoder)
     if method_table.pop("name", method) != method:
-        raise InputError("method.name cannot be set; choose the method with --method")
+        raise InputError(NAME_IS_A_FLAG)
     return Recipe(
         name=name,
         dataset=dataset_name,
@@ -84,8 +92,17 @@ def resolve(name: str, document: doc.Table, method: str, settings: Mapping[str, 
         method_config=validated(method_class.Config, method_table, "method"),
         pretrain=validated(TrainConfig, _table(tables, "pretrain"), "pretrain"),
         task_tables=_table(tables, "tasks"),
-        sources=_table(tables, "sources"),
+        sources=_sources(_table(tables, "sources"), {"datasets": dataset_name, "encoders": encoder_name}),
     )
+
+
+def _sources(sources: dict[str, str], chosen: Mapping[str, str]) -> dict[str, str]:
+    """Sources with [datasets.NAME] told as [data] and [encoders.NAME] as [encoder], which win where both set a key."""
+    told: dict[str, str] = {}
+    for group, table in (("datasets", "data"), ("encoders", "encoder")):
+        prefix = f"{group}.{chosen[group]}."
+        told |= {f"{table}.{path.removeprefix(prefix)}": sources[path] for path in sources if path.startswith(prefix)}
+    return told | {path: source for path, source in sources.items() if not path.startswith(("datasets.", "encoders."))}
 
 
 def applies(path: str, method: str, task: str | None) -> bool:
@@ -96,6 +113,8 @@ def applies(path: str, method: str, task: str | None) -> bool:
 def check_settings(paths: list[str], methods: list[str], tasks: list[str]) -> None:
     """Raise InputError for a "method." or "task." setting that no chosen plugin knows."""
     for path in paths:
+        if path == "method.name":
+            raise InputError(NAME_IS_A_FLAG)
         head, _, rest = path.partition(".")
         chosen: list[type[Method]] | list[type[Task]]
         if head == "method":
@@ -107,7 +126,7 @@ def check_settings(paths: list[str], methods: list[str], tasks: list[str]) -> No
         if chosen and not any(knows(plugin.Config, rest) for plugin in chosen):
             keys = {key for plugin in chosen for key in plugin.Config.model_fields}
             names = ", ".join(plugin.name for plugin in chosen)
-            raise InputError(f"unknown key {path!r} for {head} {names}{doc.nearest(rest.split('.')[0], keys)}")
+            raise InputError(f"unknown key {path!r} for {head} {names}{nearest(rest.split('.')[0], keys)}")
 
 
 def _placed(path: str, method: str, method_class: type[Method], task: str | None) -> str | None:

@@ -1,31 +1,51 @@
-"""A recipe as a person reads it: every resolved value with its source, and the arithmetic of rates."""
+"""A recipe as a person reads it: every resolved value with its source, and the arithmetic of what is derived."""
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mimbench import registry
+import torch
+
+from mimbench.contract import Config, TrainConfig
+from mimbench.errors import InputError
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import Recipe, check_settings, resolve
 
+MASKS = 256
+"""Masks that are drawn to see how many cells a method hides."""
+
 
 def describe(name: str, method: str, settings: Mapping[str, Any]) -> str:
-    """The resolved recipe as TOML with comments; loading it again gives the same recipe."""
+    """The resolved recipe as TOML; loading it again gives the same recipe.
+
+    Each value is followed by its source; "default" where the recipe does not set it.
+
+    Raises:
+        InputError: an unknown recipe, method or key, or an impossible value.
+    """
+    for path in settings:
+        if path.startswith("task."):
+            rest = path.removeprefix("task.")
+            raise InputError(f"--set {path}: a recipe knows no chosen task; name it: --set tasks.NAME.{rest}=VALUE")
     document = doc.read(name)
-    check_settings(list(settings), [method], registry.tasks.names())
+    check_settings(list(settings), [method], [])
     recipe = resolve(name, document, method, settings, None)
     lines = [f"# recipe {name}, resolved for {method}"]
     if document.get("summary"):
-        lines.append(f"summary = {json.dumps(document['summary'], ensure_ascii=False)}")
+        lines.append(f"summary = {_toml(document['summary'])}")
+    sources = {"method.name": "", **recipe.sources}
     for table, values in recipe.as_tables().items():
-        lines += ["", f"[{table}]", *_table(table, values, recipe.sources)]
-        if table == "pretrain":
-            lines += [f"# {line}" for line in _arithmetic(recipe)]
-    for task, values in recipe.task_tables.items():
-        resolved = recipe.task(task).config.model_dump(mode="json")
-        lines += ["", f"[tasks.{task}]", *_table(f"tasks.{task}", {**values, **resolved}, recipe.sources)]
+        lines += ["", f"[{table}]", *_table(table, values, sources)]
+        lines += [f"# {line}" for line in _derived(table, recipe)]
+    for task in recipe.task_tables:
+        config = recipe.task(task).config
+        path = f"tasks.{_key(task)}"
+        lines += ["", f"[{path}]", *_table(f"tasks.{task}", config.model_dump(mode="json"), sources)]
+        lines += [f"# {line}" for line in _budgets(config)]
     return "\n".join(lines) + "\n"
 
 
@@ -33,27 +53,73 @@ def _table(path: str, values: Mapping[str, Any], sources: Mapping[str, str]) -> 
     for key, value in values.items():
         if isinstance(value, Mapping):
             continue
-        source = sources.get(f"{path}.{key}") or sources.get(path)
+        source = sources.get(f"{path}.{key}", "default" if value is not None else "")
         note = f"  # {source}" if source else ""
-        yield f"{key} = {_toml(value)}{note}" if value is not None else f"# {key}: none{note}"
+        yield f"{_key(key)} = {_toml(value)}{note}" if value is not None else f"# {key}: none{note}"
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield f"[{path}.{key}]"
+            yield f"[{'.'.join(map(_key, [*path.split('.'), key]))}]"
             yield from _table(f"{path}.{key}", value, sources)
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return json.dumps(value, ensure_ascii=False)
 
 
-def _arithmetic(recipe: Recipe) -> list[str]:
-    train = recipe.pretrain
-    lines = [train.lr_arithmetic()]
+def _derived(table: str, recipe: Recipe) -> list[str]:
+    if not recipe.method_class().pretrains:
+        return []
+    if table == "pretrain":
+        return list(_arithmetic(recipe.pretrain))
+    return [_hidden(recipe)] if table == "method" else []
+
+
+def _budgets(config: Config) -> Iterator[str]:
+    """The arithmetic of every training in a task's options."""
+    for key in type(config).model_fields:
+        value = getattr(config, key)
+        if isinstance(value, TrainConfig):
+            yield from (f"{key}: {line}" for line in _arithmetic(value))
+
+
+def _arithmetic(train: TrainConfig) -> Iterator[str]:
+    yield train.lr_arithmetic()
     rule = train.schedule
     if rule.convention == "simmim" and train.lr_divisor:
-        for key in ("warmup_lr", "min_lr"):
+        used = {"warmup_lr": rule.warmup_epochs > 0, "min_lr": rule.kind == "cosine"}
+        for key in (key for key, counts in used.items() if counts):
             rate = getattr(rule, key)
-            lines.append(f"{key} = {rate:g} x {train.batch_size} / {train.lr_divisor} = {rate * train.lr_scale:g}")
-    return lines
+            yield f"{key} scales as lr: {rate:g} x {train.batch_size} / {train.lr_divisor} = {rate * train.lr_scale:g}"
+    if rule.kind == "multistep":
+        for count, epoch in enumerate(rule.milestones, 1):
+            rate = train.lr * rule.gamma**count
+            yield f"from epoch {epoch:g}: lr x {rule.gamma:g}{f'^{count}' * (count > 1)} = {rate:g}"
+
+
+def _hidden(recipe: Recipe) -> str:
+    """How many cells of how many the method hides, counted on masks that it draws."""
+    try:
+        with torch.device("meta"):  # builds any size at once, without weights
+            encoder = recipe.encoder_class()(
+                recipe.encoder_config, image_size=recipe.input.image_size, in_channels=max(3, len(recipe.input.mean))
+            )
+            method = recipe.method_class()(recipe.method_config, encoder)
+        mask = method.sample_mask(MASKS, torch.Generator().manual_seed(0))
+    except Exception as error:  # a third party's method may need real weights; that is no fault of the recipe
+        return f"mask: not counted: {' '.join(str(error).split())}"
+    counts = mask.flatten(1).sum(1)
+    low, high, cells = int(counts.min()), int(counts.max()), mask[0].numel()
+    span = f"{low}" if low == high else f"{low} to {high} (of {MASKS} masks drawn)"
+    return (
+        f"mask: {span} of {mask.shape[1]} x {mask.shape[2]} = {cells} cells hidden ({counts.sum() / mask.numel():.1%})"
+    )

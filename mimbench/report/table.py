@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -11,36 +11,26 @@ from mimbench.errors import InputError, nearest
 from mimbench.store.record import Record
 
 FORMATS = ("text", "markdown", "csv")
-
-
-@dataclass(frozen=True)
-class Column:
-    """A metric under one protocol. Scores of different protocols never share a column."""
-
-    task: str
-    dataset: str
-    metric: str
-    unit: str
-    protocol: str
-
-    def title(self, ambiguous: bool) -> str:
-        name = f"{self.task}: {self.metric}" + (f" [{self.unit}]" if self.unit != "percent" else "")
-        return f"{name} ({self.protocol[:6]})" if ambiguous else name
+ROW = ("recipe", "encoder", "method", "varied", "set")
+COLUMN = ("task", "metric", "protocol")
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
-    """A tidy frame: one row a (record, metric), with what tells rows apart."""
+    """A tidy frame: one row a (record, metric), with what tells rows and columns apart.
+
+    `varied` and `set` leave out the task's own settings: these are in its protocol.
+    """
     return pd.DataFrame(
         [
             {
                 "id": record.id,
-                "method": record.method.name,
-                "task": record.task.name,
-                "encoder": record.encoder.name,
-                "dataset": record.dataset.name,
                 "recipe": record.recipe_name,
-                "varied": " ".join(f"{path}={value}" for path, value in record.varied.items()),
-                "set": " ".join(f"{path}={value}" for path, value in record.recipe_passed.get("set", {}).items()),
+                "encoder": record.encoder.name,
+                "method": record.method.name,
+                "varied": _settings(record.varied),
+                "set": _settings(record.recipe_passed.get("set", {})),
+                "task": record.task.name,
+                "dataset": record.dataset.name,
                 "protocol": record.protocol_fingerprint,
                 "seed": record.seed,
                 "checkpoint": record.checkpoint.fingerprint,
@@ -61,8 +51,9 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
 def comparison(records: Sequence[Record], metrics: Sequence[str] = ()) -> pd.DataFrame:
     """Rows: method with what was varied; columns: (task, metric); cells: "mean ± deviation (n seeds)".
 
-    By default a task shows its primary metric; for detection AP50 as well. The deviation is the sample
-    standard deviation over seeds, shown from two seeds up.
+    Scores of different protocols never share a column: where one metric has several, each column says in
+    what its protocol differs. By default a task shows its primary metric, and AP50 where it has one. The
+    deviation is the sample standard deviation over seeds, shown from two seeds up.
 
     Raises:
         InputError: no records, or a metric that none of them has.
@@ -75,15 +66,12 @@ def comparison(records: Sequence[Record], metrics: Sequence[str] = ()) -> pd.Dat
         if metric not in known:
             raise InputError(f"no record has a metric {metric!r}{nearest(metric, known)}")
     wanted = tidy[tidy["metric"].isin(metrics)] if metrics else tidy[tidy["primary"] | (tidy["metric"] == "AP50")]
-    columns = _columns(wanted)
+    titles = _titles(wanted, {record.protocol_fingerprint: record.protocol for record in records})
     rows = []
-    for key, group in wanted.groupby(["recipe", "encoder", "method", "varied", "set"], sort=False):
-        row = dict(zip(("recipe", "encoder", "method", "varied", "set"), key, strict=True))
-        for title, column in columns.items():
-            cell = group[(group["task"] == column.task) & (group["metric"] == column.metric)]
-            cell = cell[(cell["protocol"] == column.protocol) & (cell["dataset"] == column.dataset)]
-            row[title] = _cell(cell["value"])
-        rows.append(row)
+    for labels, group in wanted.groupby(list(ROW), sort=False):
+        cells = {key: values["value"] for key, values in group.groupby(list(COLUMN), sort=False)}
+        row = dict(zip(ROW, labels, strict=True))
+        rows.append(row | {title: _cell(cells.get(key)) for key, title in titles.items()})
     return _without_constant_labels(pd.DataFrame(rows))
 
 
@@ -91,29 +79,56 @@ def render(table: pd.DataFrame, format: str) -> str:
     """The table as text, Markdown or CSV."""
     if format == "csv":
         return table.to_csv(index=False)
-    cells = [list(table.columns), *table.astype(str).to_numpy().tolist()]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(cells[0]))]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    if format == "text":
-        return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]]) + "\n"
+    if format not in FORMATS:
+        raise InputError(f"unknown table format {format!r}{nearest(format, FORMATS)}")
+    rows = [list(table.columns), *table.astype(str).to_numpy().tolist()]
     if format == "markdown":
-        marked = [
-            "| " + " | ".join(t.replace("|", "\\|").ljust(w) for t, w in zip(row, widths, strict=True)) + " |"
-            for row in cells
-        ]
-        return "\n".join([marked[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *marked[1:]]) + "\n"
-    raise InputError(f"unknown table format {format!r}{nearest(format, FORMATS)}")
+        rows = [[text.replace("|", "\\|") for text in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = [[text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in rows]
+    rules = ["-" * width for width in widths]
+    if format == "markdown":
+        lines = [f"| {' | '.join(row)} |" for row in [padded[0], rules, *padded[1:]]]
+    else:
+        lines = ["  ".join(row).rstrip() for row in [padded[0], rules, *padded[1:]]]
+    return "\n".join(lines) + "\n"
 
 
-def _columns(tidy: pd.DataFrame) -> dict[str, Column]:
-    keys = ["task", "dataset", "metric", "unit", "protocol"]
-    found = [Column(*map(str, row)) for row in tidy[keys].drop_duplicates().itertuples(index=False, name=None)]
-    names = [(column.task, column.metric) for column in found]
-    return {column.title(names.count((column.task, column.metric)) > 1): column for column in found}
+def _titles(tidy: pd.DataFrame, protocols: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str, str], str]:
+    """A title for each (task, metric, protocol)."""
+    titles = {}
+    for (task, metric), group in tidy.groupby(["task", "metric"], sort=False):
+        unit = group["unit"].iloc[0]
+        name = f"{task}: {metric}" + (f" [{unit}]" if unit != "percent" else "")
+        keys = list(dict.fromkeys(group["protocol"]))
+        differences = _differences([dict(_flat(protocols[key])) for key in keys])
+        for key, difference in zip(keys, differences, strict=True):
+            titles[task, metric, key] = f"{name} ({difference})" if len(keys) > 1 else name
+    return titles
 
 
-def _cell(values: pd.Series) -> str:
-    if values.empty:
+def _differences(protocols: list[dict[str, Any]]) -> list[str]:
+    """In what each protocol differs from the others: "pooling=token"."""
+    paths = [path for path in dict.fromkeys(path for p in protocols for path in p) if not path.endswith(".content")]
+    differing = [path for path in paths if len({repr(protocol.get(path)) for protocol in protocols}) > 1]
+    told = [" ".join(f"{path}={protocol.get(path)}" for path in differing) for protocol in protocols]
+    return told if len(set(told)) == len(told) else [f"{text} protocol {i + 1}".strip() for i, text in enumerate(told)]
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return " ".join(f"{path}={value}" for path, value in settings.items() if not path.startswith(("task.", "tasks.")))
+
+
+def _cell(values: pd.Series | None) -> str:
+    if values is None:
         return "-"
     if len(values) == 1:
         return f"{values.iloc[0]:.1f}"
@@ -122,5 +137,4 @@ def _cell(values: pd.Series) -> str:
 
 def _without_constant_labels(table: pd.DataFrame) -> pd.DataFrame:
     """Leave out the labels that are the same in every row, but for the method."""
-    constant = [c for c in ("recipe", "encoder", "varied", "set") if table[c].nunique() == 1]
-    return table.drop(columns=constant)
+    return table.drop(columns=[label for label in ROW if label != "method" and table[label].nunique() == 1])

@@ -61,7 +61,7 @@ class Record(_Part):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    schema_version: Literal[1] = Field(SCHEMA, alias="schema")
+    schema_version: Literal[1] = Field(1, alias="schema")
     id: str
     method: Named
     task: Named
@@ -113,7 +113,7 @@ def read_record(path: Path) -> Record:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
         seal = body.pop("sha256")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"record {path} is corrupt ({type(error).__name__}: {error}); {advice}") from error
     if seal != fingerprint(body, 64):
         raise InputError(f"record {path} does not match its own sha256: it was altered or damaged; {advice}")

@@ -4,6 +4,7 @@ DIR/checkpoints/<fingerprint>/   encoder.safetensors, method.safetensors, checkp
 DIR/records/<id>.json            one record each
 DIR/artifacts/<id>/              a record's pictures and files
 DIR/work/<fingerprint>/          an unfinished training, to resume from
+DIR/stages/<fingerprint>.*       what methods fitted before training (tokenizers)
 DIR/features/                    frozen features, shared by all tasks
 """
 
@@ -28,6 +29,7 @@ from mimbench.store.files import file_sha256, write_json
 from mimbench.store.record import Record, read_record, write_record
 
 WEIGHTS = ("encoder.safetensors", "method.safetensors")
+CARD = "checkpoint.json"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,23 @@ class StoredCheckpoint:
     def rest(self) -> dict[str, Tensor]:
         """The method's own parameters besides the exported encoder (decoder, mask token, student)."""
         return load_file(self.folder / WEIGHTS[1])
+
+
+def read_checkpoint(folder: Path) -> StoredCheckpoint:
+    """The checkpoint in `folder`, wherever that lies, its hashes checked.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    advice = f"delete {folder} to pretrain it again"
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        for name in WEIGHTS:
+            if file_sha256(folder / name) != card["sha256"][name]:
+                raise InputError(f"checkpoint {folder / name} is corrupt: its sha256 is not the one noted; {advice}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"checkpoint {folder} is corrupt ({type(error).__name__}: {error}); {advice}") from error
+    return StoredCheckpoint(folder, card)
 
 
 class Store:
@@ -75,19 +94,13 @@ class Store:
         folder = self.root / "checkpoints" / fingerprint
         if not folder.exists():
             return None
-        advice = f"delete {folder} to pretrain it again"
-        try:
-            card = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
-            for name in WEIGHTS:
-                if file_sha256(folder / name) != card["sha256"][name]:
-                    raise InputError(
-                        f"checkpoint {folder / name} is corrupt: its sha256 is not the one noted; {advice}"
-                    )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"checkpoint {folder} is corrupt ({type(error).__name__}: {error}); {advice}") from error
-        if card.get("fingerprint") != fingerprint:
-            raise InputError(f"checkpoint {folder} says that it is {card.get('fingerprint')!r}; {advice}")
-        return StoredCheckpoint(folder, card)
+        found = read_checkpoint(folder)
+        if found.card.get("fingerprint") != fingerprint:
+            raise InputError(
+                f"checkpoint {folder} says that it is {found.card.get('fingerprint')!r}; "
+                f"delete {folder} to pretrain it again"
+            )
+        return found
 
     def save_checkpoint(
         self, fingerprint: str, encoder: Mapping[str, Tensor], rest: Mapping[str, Tensor], card: Mapping[str, Any]
@@ -101,7 +114,7 @@ class Store:
                 save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, temporary / name)
             hashes = {name: file_sha256(temporary / name) for name in WEIGHTS}
             card = {**card, "fingerprint": fingerprint, "sha256": hashes}
-            write_json(temporary / "checkpoint.json", card)
+            write_json(temporary / CARD, card)
             temporary.chmod(0o755)
             os.rename(temporary, parent / fingerprint)
         except BaseException:

@@ -57,6 +57,10 @@ class DetectionConfig(TaskConfig):
     pictures: int = cosmetic(4, ge=1)
     """Test scenes in the picture of predictions."""
 
+    @property
+    def draws_masks(self) -> bool:
+        return self.detector == "mask-rcnn"
+
     def pyramid(self, own: tuple[int, ...]) -> tuple[int, ...]:
         """`strides`, with what absent ones mean for an encoder whose maps have the strides `own`."""
         if self.strides or len(own) > 1:

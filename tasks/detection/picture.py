@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from mmdet.structures import DetDataSample
-from PIL import Image
 from pycocotools.coco import COCO
+
+from mimbench.data.images import read_pixels
 
 PANEL = 3.2
 """Side of one scene in the picture, inches."""
@@ -35,7 +36,7 @@ def draw_predictions(
     axes = figure.subplots(2, len(samples), squeeze=False)
     for column, sample in enumerate(samples):
         record = annotations.loadImgs([sample.img_id])[0]
-        pixels = Image.open(images / record["file_name"]).convert("RGB")
+        pixels = read_pixels(images / record["file_name"], 3)
         for row, boxes in enumerate((_truth(annotations, sample.img_id, classes), _found(sample, least_score))):
             axis = axes[row, column]
             axis.imshow(pixels, interpolation="nearest")

@@ -46,7 +46,7 @@ class Scenes(TorchDataset):
         Raises:
             InputError: the annotations cannot be read, name other classes, or no scene has an object.
         """
-        self.annotations = read_annotations(split)
+        self.annotations, self.images = read_annotations(split), split.images
         source = _Source(
             self.annotations,
             ann_file=str(split.annotations),
@@ -61,12 +61,12 @@ class Scenes(TorchDataset):
         self.infos = [source.get_data_info(index) for index in range(len(source))]
         if not self.infos:
             raise InputError(f"no object in any scene of {split.annotations}; name another dataset")
-        annotate = {"type": "mmdet.LoadAnnotations", "with_bbox": True, "with_mask": masks}
+        annotate = {"type": "LoadAnnotations", "with_bbox": True, "with_mask": masks}
         self._channels = channels
         self._annotate = Compose([TRANSFORMS.build(annotate)] if training else [])
         self._augment = Compose([TRANSFORMS.build(dict(step)) for step in augment])
-        self._pack = TRANSFORMS.build({"type": "mmdet.PackDetInputs"})
-        self._random = any(step["type"].startswith("mmdet.Random") for step in augment)
+        self._pack = TRANSFORMS.build({"type": "PackDetInputs"})
+        self._random = any(step["type"].startswith("Random") for step in augment)
         self.in_memory = sum(info["height"] * info["width"] for info in self.infos) * channels <= CACHE_LIMIT
         self._cache = [self._prepare(info) for info in self.infos] if self.in_memory else None
 
@@ -136,7 +136,7 @@ def resize(config: DetectionConfig) -> list[dict[str, Any]]:
     """mmdet transforms that bring a scene to `config.image_size`."""
     if config.image_size is None:
         return []
-    return [{"type": "mmdet.Resize", "scale": (config.image_size,) * 2, "keep_ratio": True}]
+    return [{"type": "Resize", "scale": (config.image_size,) * 2, "keep_ratio": True}]
 
 
 def training_transforms(config: DetectionConfig) -> list[dict[str, Any]]:
@@ -145,11 +145,17 @@ def training_transforms(config: DetectionConfig) -> list[dict[str, Any]]:
     if config.image_size is not None and config.scale_jitter != (1.0, 1.0):
         size = (config.image_size,) * 2
         steps = [
-            {"type": "mmdet.RandomResize", "scale": size, "ratio_range": config.scale_jitter, "keep_ratio": True},
-            {"type": "mmdet.RandomCrop", "crop_size": size, "allow_negative_crop": True},
-            {"type": "mmdet.FilterAnnotations", "min_gt_bbox_wh": (1e-2, 1e-2), "keep_empty": False},
+            {
+                "type": "RandomResize",
+                "resize_type": "mmdet.Resize",
+                "scale": size,
+                "ratio_range": config.scale_jitter,
+                "keep_ratio": True,
+            },
+            {"type": "RandomCrop", "crop_size": size, "allow_negative_crop": True},
+            {"type": "FilterAnnotations", "min_gt_bbox_wh": (1e-2, 1e-2), "keep_empty": False},
         ]
-    return [*steps, {"type": "mmdet.RandomFlip", "prob": config.flip}] if config.flip else steps
+    return [*steps, {"type": "RandomFlip", "prob": config.flip}] if config.flip else steps
 
 
 class _Source(CocoDataset):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mimbench_tasks.detection.config import DetectionConfig
 from mimbench_tasks.detection.detectors import HeadOptions
-from mimbench_tasks.detection.evaluation import Precision, average_precision, coco_results
+from mimbench_tasks.detection.evaluation import Kind, Precision, average_precision, coco_results
 from mimbench_tasks.detection.model import DetectorTraining, build_detector
 from mimbench_tasks.detection.picture import draw_predictions
 from mimbench_tasks.detection.scenes import Scenes, resize, training_transforms
@@ -19,11 +20,13 @@ from mimbench.contract import Dataset, Encoder, FitReport, InputError, SceneSpli
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained detector's predictions on the test scenes, in their order."""
+    """What a trained detector found in the test scenes."""
 
     test: Scenes
-    images: Path
-    predictions: list[DetDataSample]
+    results: list[dict[str, Any]]
+    """COCO's records of all detections."""
+    shown: list[DetDataSample]
+    """The first scenes' predictions, for the picture."""
     draws_masks: bool
     report: FitReport
 
@@ -38,24 +41,15 @@ def train_and_predict(config: DetectionConfig, encoder: Encoder, dataset: Datase
 
     Raises InputError as `Detection.run` says.
     """
-    masks = config.detector == "mask-rcnn"
-    if masks and "masks" not in dataset.provides:
-        raise InputError(f"mask-rcnn needs masks, which dataset {dataset.name!r} does not provide; use faster-rcnn")
-    channels = encoder.in_channels
-    train_split, test_split = _split(dataset, "train"), _split(dataset, "test")
-    train = Scenes(train_split, channels=channels, training=True, masks=masks, augment=training_transforms(config))
-    test = Scenes(test_split, channels=channels, training=False, masks=masks, augment=resize(config))
-    if train.classes != test.classes:
-        raise InputError(f"{train_split.annotations} and {test_split.annotations} list their categories differently")
+    train, test = _open(config, encoder.in_channels, dataset)
     if config.window:
         encoder.use_windows(config.window, config.global_blocks)
     if config.train.grad_checkpointing:
         encoder.set_grad_checkpointing()
     options = head_options(config, encoder, len(train.classes))
     model = DetectorTraining(build_detector(config.detector, options, encoder, context.input, seed=context.seed))
-    share = config.train.batch_size // config.train.accumulate // get_world_size()
-    pinned = context.device.type == "cuda"
-    workers = config.train.workers
+    share = max(1, config.train.batch_size // config.train.accumulate // get_world_size())
+    workers, pinned = config.train.workers, context.device.type == "cuda"
     report = context.fit(
         model,
         train.loader(share, seed=context.seed, workers=workers, pin_memory=pinned),
@@ -64,9 +58,13 @@ def train_and_predict(config: DetectionConfig, encoder: Encoder, dataset: Datase
         images_per_epoch=len(train),
     )
     model.to(context.device).eval()
-    loader = test.loader(share, seed=None, workers=workers, pin_memory=pinned)
-    predictions = [sample.cpu() for batch in loader for sample in model.predict(batch)]
-    return Outcome(test, test_split.images, predictions, masks, report)
+    results: list[dict[str, Any]] = []
+    shown: list[DetDataSample] = []
+    for batch in test.loader(share, seed=None, workers=workers, pin_memory=pinned):
+        samples = model.predict(batch)
+        results += coco_results(samples, test.category_ids)
+        shown = [*shown, *samples][: config.pictures]
+    return Outcome(test, results, shown, config.draws_masks, report)
 
 
 def head_options(config: DetectionConfig, encoder: Encoder, classes: int) -> HeadOptions:
@@ -87,23 +85,35 @@ def head_options(config: DetectionConfig, encoder: Encoder, classes: int) -> Hea
 
 def score(outcome: Outcome) -> dict[str, Precision]:
     """Average precision of "boxes", and of "masks" where the detector draws them."""
-    results = coco_results(outcome.predictions, outcome.test.category_ids)
-    annotations = outcome.test.annotations
-    precisions = {"boxes": average_precision(annotations, results, outcome.names, "bbox")}
-    if outcome.draws_masks:
-        precisions["masks"] = average_precision(annotations, results, outcome.names, "segm")
-    return precisions
+    kinds: dict[str, Kind] = {"boxes": "bbox", "masks": "segm"} if outcome.draws_masks else {"boxes": "bbox"}
+    return {
+        name: average_precision(outcome.test.annotations, outcome.results, outcome.names, kind)
+        for name, kind in kinds.items()
+    }
 
 
-def picture(outcome: Outcome, workdir: Path, scenes: int) -> Path:
+def picture(outcome: Outcome, workdir: Path) -> Path:
     """The first test scenes, truth above and detections below."""
     return draw_predictions(
         workdir / "predictions.png",
-        outcome.predictions[:scenes],
+        outcome.shown,
         outcome.test.annotations,
-        outcome.images,
+        outcome.test.images,
         outcome.names,
     )
+
+
+def _open(config: DetectionConfig, channels: int, dataset: Dataset) -> tuple[Scenes, Scenes]:
+    """The training and the test scenes."""
+    masks = config.draws_masks
+    if masks and "masks" not in dataset.provides:
+        raise InputError(f"mask-rcnn needs masks, which dataset {dataset.name!r} does not provide; use faster-rcnn")
+    training, testing = _split(dataset, "train"), _split(dataset, "test")
+    train = Scenes(training, channels=channels, training=True, masks=masks, augment=training_transforms(config))
+    test = Scenes(testing, channels=channels, training=False, masks=masks, augment=resize(config))
+    if train.classes != test.classes:
+        raise InputError(f"{training.annotations} and {testing.annotations} list their categories differently")
+    return train, test
 
 
 def _split(dataset: Dataset, name: SplitName) -> SceneSplit:

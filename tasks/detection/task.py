@@ -7,6 +7,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mimbench_tasks.detection.config import DetectionConfig
+from mimbench_tasks.detection.standin import HOW_TO_INSTALL
 
 from mimbench.contract import Dataset, Encoder, Measured, Metric, Task, TaskConfig, TaskContext, TaskResult
 
@@ -43,6 +44,22 @@ class Detection(Task):
     default_dataset: ClassVar[str | None] = "digit-scenes"
     config: DetectionConfig
 
+    @classmethod
+    def checkup(cls) -> list[str]:
+        """Which of mmcv's compiled ops are here, and how to get the others."""
+        with redirect_stdout(StringIO()):
+            from mimbench_tasks.detection.ops import ops_report
+
+            report = ops_report()
+        if report["problem"]:
+            return [f"mmcv {report['mmcv']}: its compiled ops do not load: {report['problem']}"]
+        if report["compiled"]:
+            return [f"mmcv {report['mmcv']}: {len(report['compiled'])} compiled ops"]
+        return [
+            f"mmcv {report['mmcv']} without compiled ops; from torchvision: {', '.join(report['supplied'])}",
+            f"{len(report['missing'])} other mmcv ops, which no detector here needs: {HOW_TO_INSTALL}",
+        ]
+
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
         """Fine-tune a detector from `encoder` on the train scenes and score it on the test scenes.
 
@@ -60,7 +77,7 @@ class Detection(Task):
         return TaskResult(
             metrics=metrics,
             curves={"loss": outcome.report.loss},
-            artifacts={"predictions": session.picture(outcome, context.workdir, self.config.pictures)},
+            artifacts={"predictions": session.picture(outcome, context.workdir)},
             details={
                 "test_images": len(outcome.test),
                 "per_class": {kind: _per_class(precision) for kind, precision in precisions.items()},

@@ -1,0 +1,43 @@
+# Each target sets itself up: Python 3.11 and make are all that a machine needs.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEV_READY := $(VENV)/.ready-dev
+TYPECHECK := .typecheck
+
+.PHONY: demo test lint setup clean
+
+demo: $(READY)
+	$(BIN)/mimbench run --method simmim --task detection
+
+test: $(DEV_READY)
+	$(BIN)/python -m pytest
+
+lint: $(DEV_READY) $(TYPECHECK)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+setup: $(READY)
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+
+# The marks are written last, so an interrupted set-up is taken up again.
+$(READY): pyproject.toml | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(DEV_READY): pyproject.toml | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@ $(READY)
+
+# methods/ and tasks/ under the names that they are installed as, for the type checker.
+$(TYPECHECK):
+	mkdir -p $@
+	ln -sfn ../methods $@/mimbench_methods
+	ln -sfn ../tasks $@/mimbench_tasks
+
+clean:
+	rm -rf $(VENV) $(TYPECHECK) build dist *.egg-info

@@ -1,0 +1,100 @@
+"""BEiT: predict the visual words of hidden patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from mimbench_methods.tokenizers import TOKENIZERS, DalleConfig, DVAEConfig, KMeansConfig
+from pydantic import Field
+from torch import Tensor, nn
+
+from mimbench.contract import Config, Encoder, Method, Stage, StepOutput
+from mimbench.encoders.blocks import init_truncated
+from mimbench.masks import block_mask, resize_mask
+
+
+class BEiTConfig(Config):
+    """The mask's defaults are the official ones for 14 x 14 patches. Only the chosen tokenizer's table counts."""
+
+    hidden_patches: int = Field(75, ge=1)
+    """Most patches that a mask hides; masks may end a little short of it, as the official ones do."""
+    min_block: int = Field(16, ge=1)
+    """Least size of a block, in patches."""
+    tokenizer: Literal["kmeans", "dvae", "dalle"] = "kmeans"
+    kmeans: KMeansConfig = KMeansConfig()
+    dvae: DVAEConfig = DVAEConfig()
+    dalle: DalleConfig = DalleConfig()
+
+    def shaping(self) -> dict[str, Any]:
+        shared = {key: value for key, value in super().shaping().items() if key not in TOKENIZERS}
+        return {**shared, self.tokenizer: getattr(self, self.tokenizer).identity()}
+
+
+class BEiT(Method):
+    """Bao et al., BEiT: BERT Pre-Training of Image Transformers (ICLR 2022, arXiv:2106.08254)."""
+
+    name: ClassVar[str] = "beit"
+    version: ClassVar[str] = "1"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2106.08254"
+    reference: ClassVar[str] = (
+        "https://github.com/microsoft/unilm/tree/master/beit@768a3c873f598bb9b4d4dfb9267b099e35f8fe56"
+    )
+    official_names: ClassVar[Mapping[str, str | None]] = {"lm_head": "head"}
+    Config = BEiTConfig
+    config: BEiTConfig
+
+    def __init__(self, config: BEiTConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        self.sample_mask(1, torch.Generator())  # an impossible mask is an error here, not in the first step
+        words = getattr(config, config.tokenizer)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, 1, encoder.embed_dim))
+        self.head = nn.Linear(encoder.out_dim, words.vocabulary)
+        init_truncated(self)
+        tokenizer = TOKENIZERS[config.tokenizer](words, patch_size=encoder.patch_size, channels=encoder.in_channels)
+        self.tokenizer = tokenizer.requires_grad_(False)
+
+    def prepare(self, stage: Stage) -> None:
+        self.tokenizer.prepare(stage)
+
+    def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
+        config = self.config
+        return block_mask(batch, self.encoder.grid, config.hidden_patches, generator, min_block=config.min_block)
+
+    def target(self, images: Tensor) -> Tensor:
+        """Words, int64 [B, h, w]."""
+        return self.tokenizer.tokens(images)
+
+    def predict(self, images: Tensor, mask: Tensor) -> Tensor:
+        """Scores of every word, [B, h, w, V]; at visible patches too, so that no shape depends on the mask."""
+        tokens = self.encoder.embed(images)
+        hidden = resize_mask(mask, tokens.shape[1:3]).unsqueeze(-1)
+        encoded = self.encoder.encode(torch.where(hidden, self.mask_token.to(tokens.dtype), tokens))
+        return self.head(encoded.permute(0, 2, 3, 1))
+
+    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Cross-entropy, mean over all hidden patches of the batch together."""
+        surprise = F.cross_entropy(prediction.float().movedim(-1, 1), target, reduction="none")
+        return _mean_hidden(surprise, mask)
+
+    def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
+        target = self.target(images)
+        prediction = self.predict(images, mask)
+        right = (prediction.detach().argmax(-1) == target).float()
+        return StepOutput(self.loss(prediction, target, mask), {"mlm_acc": _mean_hidden(right, mask)})
+
+    def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
+        """Hidden patches as the tokenizer decodes the predicted words, among the words of the visible ones."""
+        hidden = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
+        predicted = self.predict(images, mask).argmax(-1)
+        seen = self.tokenizer.tokens(images.masked_fill(hidden, 0))
+        words = torch.where(resize_mask(mask, predicted.shape[1:]), predicted, seen)
+        return torch.where(hidden, self.tokenizer.decode(words), images)
+
+
+def _mean_hidden(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of [B, h, w] over hidden patches; 0 where a whole batch hides nothing, as block masks may."""
+    hidden = resize_mask(mask, values.shape[1:])
+    return (values * hidden).sum() / hidden.sum().clamp(min=1)

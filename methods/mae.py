@@ -1,0 +1,135 @@
+"""MAE: encode the visible patches alone, then reconstruct the hidden ones with a light decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from mimbench.contract import Config, Encoder, InputError, Method, StepOutput
+from mimbench.encoders.blocks import init_xavier, sincos_positions, transformer_blocks
+from mimbench.masks import block_mask, grid_mask, hidden_count, random_mask, resize_mask, visible_indices
+from mimbench.patches import patchify, unpatchify
+
+
+class MAEConfig(Config):
+    """The paper's choices; the defaults are those of its ViT-B."""
+
+    mask: Literal["random", "block", "grid"] = "random"
+    mask_ratio: float = Field(0.75, gt=0, lt=1)
+    """Share of the patches that is hidden. A grid keeps one patch of each k x k: 0.75, 0.889, 0.9375, ..."""
+    min_block: int = Field(16, ge=1)
+    """Block masks: least size of a block, in patches."""
+    norm_pixels: bool = True
+    """Predict each patch's pixels normalised by that patch's own mean and variance."""
+    decoder_dim: int = Field(512, ge=4)
+    decoder_depth: int = Field(8, ge=0)
+    decoder_heads: int = Field(16, ge=1)
+    decoder_mlp_ratio: float = Field(4.0, gt=0)
+
+
+class MAE(Method):
+    """He et al., Masked Autoencoders Are Scalable Vision Learners (CVPR 2022, arXiv:2111.06377)."""
+
+    name: ClassVar[str] = "mae"
+    version: ClassVar[str] = "1"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2111.06377"
+    reference: ClassVar[str] = "https://github.com/facebookresearch/mae@efb2a8062c206524e35e47d04501ed4f544c0ae8"
+    official_names: ClassVar[Mapping[str, str | None]] = {
+        "decoder_embed": "project",
+        "decoder_pos_embed": None,
+        "decoder_blocks": "blocks",
+        "decoder_norm": "norm",
+        "decoder_pred": "head",
+    }
+    Config = MAEConfig
+    config: MAEConfig
+    positions: Tensor
+
+    def __init__(self, config: MAEConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        dim, patch = config.decoder_dim, encoder.patch_size
+        self.visible = int((~self.sample_mask(1, torch.Generator())).sum())
+        """Patches that the encoder sees of each image."""
+        self.project = nn.Linear(encoder.out_dim, dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.register_buffer("positions", sincos_positions(encoder.grid, dim)[:, 1:], persistent=False)
+        self.blocks = transformer_blocks(dim, config.decoder_depth, config.decoder_heads, config.decoder_mlp_ratio)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.head = nn.Linear(dim, patch**2 * encoder.in_channels)
+        init_xavier(self)
+
+    def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
+        """As many hidden in each image, whatever the kind, so that the visible ones make a batch."""
+        grid, ratio = self.encoder.grid, self.config.mask_ratio
+        if self.config.mask == "random":
+            return random_mask(batch, grid, ratio, generator, rounding="mae")
+        if self.config.mask == "grid":
+            return grid_mask(batch, grid, generator, period=_period(ratio))
+        count = hidden_count(grid[0] * grid[1], ratio, "mae")
+        return block_mask(batch, grid, count, generator, min_block=self.config.min_block, exact=True)
+
+    def target(self, images: Tensor) -> Tensor:
+        """[B, h, w, patch * patch * C], ordered row, column, channel."""
+        patches = patchify(images.float(), self.encoder.patch_size)
+        if not self.config.norm_pixels:
+            return patches
+        mean, std = _moments(patches)
+        return (patches - mean) / std
+
+    def predict(self, images: Tensor, mask: Tensor) -> Tensor:
+        return self._predict(images, visible_indices(resize_mask(mask, self.encoder.grid)))
+
+    def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
+        """`mask` hides as many patches as `sample_mask` does: known beforehand, so that no device has to be asked."""
+        target = self.target(images)
+        keep = visible_indices(resize_mask(mask, self.encoder.grid), self.visible)
+        return StepOutput(self.loss(self._predict(images, keep), target, mask))
+
+    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Squared error, mean over each patch, then over the hidden patches of the batch."""
+        error = (prediction.float() - target).square().mean(-1)
+        hidden = resize_mask(mask, error.shape[1:])
+        return (error * hidden).sum() / hidden.sum()
+
+    def no_weight_decay(self) -> set[str]:
+        """The official script decays everything of two or more dimensions, class and mask token included."""
+        return set()
+
+    def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
+        """A normalised prediction is brought back with the true mean and variance of each hidden patch.
+
+        They are not predicted: brightness and contrast of the hidden patches are given, structure is the model's.
+        """
+        patches = self.predict(images, mask).float()
+        if self.config.norm_pixels:
+            mean, std = _moments(patchify(images.float(), self.encoder.patch_size))
+            patches = patches * std + mean
+        hidden = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
+        return torch.where(hidden, unpatchify(patches, self.encoder.patch_size), images)
+
+    def _predict(self, images: Tensor, keep: Tensor) -> Tensor:
+        """keep: int64 [B, K], the visible patches, in any order."""
+        tokens = self.encoder.embed(images)
+        prefix = self.encoder.num_prefix_tokens
+        x = self.project(self.encoder.encode_visible(tokens, keep))
+        grid = self.mask_token.to(x.dtype).expand(len(x), self.positions.shape[1], -1)
+        grid = grid.scatter(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]), x[:, prefix:])
+        x = self.blocks(torch.cat((x[:, :prefix], grid + self.positions), 1))
+        return self.head(self.norm(x))[:, prefix:].unflatten(1, tokens.shape[1:3])
+
+
+def _moments(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (unbiased) standard deviation of each patch."""
+    return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+
+
+def _period(ratio: float) -> int:
+    """The k of a grid that keeps one patch of each k x k."""
+    period = round((1 - ratio) ** -0.5)
+    if period < 2 or abs(1 - period**-2 - ratio) > 0.005:
+        raise InputError(f"a grid mask cannot hide {ratio:g} of the patches: choose method.mask_ratio 0.75, 0.889, ...")
+    return period

@@ -1,0 +1,57 @@
+"""SimMIM as textbooks tell it: hide single pixels, fill them with zeros, reconstruct the whole image."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from mimbench_methods._pixel_heads import linear_head, upsampling
+from pydantic import Field
+from torch import Tensor
+
+from mimbench.contract import Config, Encoder, Method
+from mimbench.masks import random_mask, resize_mask
+
+
+class SimMIMPixelConfig(Config):
+    mask_ratio: float = Field(0.6, gt=0, lt=1)
+    """Share of the pixels that is hidden."""
+
+
+class SimMIMPixel(Method):
+    """The textbook form: no mask token; hidden pixels are zeros, the mean after normalisation, in the input."""
+
+    name: ClassVar[str] = "simmim-pixel"
+    version: ClassVar[str] = "1"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2111.09886"
+    encoders: ClassVar[tuple[str, ...]] = ("vit", "swin", "convnet")
+    Config = SimMIMPixelConfig
+    config: SimMIMPixelConfig
+
+    def __init__(self, config: SimMIMPixelConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        self.grid = (encoder.image_size, encoder.image_size)
+        self.decoder = linear_head(encoder.out_dim, encoder.in_channels, upsampling(encoder, encoder.image_size))
+
+    def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
+        return random_mask(batch, self.grid, self.config.mask_ratio, generator)
+
+    def target(self, images: Tensor) -> Tensor:
+        return images
+
+    def predict(self, images: Tensor, mask: Tensor) -> Tensor:
+        visible = images.masked_fill(_at_pixels(mask, images), 0.0)
+        return self.decoder(self.encoder.encode(self.encoder.embed(visible)))
+
+    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Squared error, mean over every pixel, hidden or not."""
+        return F.mse_loss(prediction.float(), target)
+
+    def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
+        return torch.where(_at_pixels(mask, images), self.predict(images, mask).float(), images)
+
+
+def _at_pixels(mask: Tensor, images: Tensor) -> Tensor:
+    """[B, Gh, Gw] -> [B, 1, H, W]."""
+    return resize_mask(mask, images.shape[-2:]).unsqueeze(1)

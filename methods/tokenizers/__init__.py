@@ -1,0 +1,20 @@
+"""Visual vocabularies: from images to grids of words, and back where the tokenizer can."""
+
+from mimbench_methods.tokenizers.base import Tokenizer, TokenizerConfig
+from mimbench_methods.tokenizers.dalle import DalleConfig, DalleTokenizer
+from mimbench_methods.tokenizers.dvae import DVAEConfig, DVAETokenizer
+from mimbench_methods.tokenizers.kmeans import KMeansConfig, KMeansTokenizer
+
+TOKENIZERS: dict[str, type[Tokenizer]] = {cls.name: cls for cls in (KMeansTokenizer, DVAETokenizer, DalleTokenizer)}
+
+__all__ = [
+    "TOKENIZERS",
+    "DVAEConfig",
+    "DVAETokenizer",
+    "DalleConfig",
+    "DalleTokenizer",
+    "KMeansConfig",
+    "KMeansTokenizer",
+    "Tokenizer",
+    "TokenizerConfig",
+]

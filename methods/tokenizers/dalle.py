@@ -1,0 +1,154 @@
+"""The encoder of OpenAI's DALL-E discrete VAE, with weights from a local file: BEiT's own tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from mimbench_methods.tokenizers.base import Tokenizer, TokenizerConfig
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mimbench.contract import InputError, Stage, cosmetic
+from mimbench.data.transforms import per_channel
+
+STRIDE = 8
+EDGE = 0.1
+"""Pixels are squeezed into [EDGE, 1 - EDGE], as the logit-Laplace likelihood wants them."""
+CONVERSION = (
+    "convert it once where you trust it, with the dall_e package installed: "
+    "torch.save(torch.load('encoder.pkl', weights_only=False).state_dict(), 'encoder.pt')"
+)
+
+
+class DalleConfig(TokenizerConfig):
+    """The published encoder has 8192 words and width 256."""
+
+    weights: Path | None = cosmetic(None)
+    """A safetensors file, or a state dict saved by torch; its content enters fingerprints."""
+    width: int = Field(256, ge=4, multiple_of=4)
+    blocks: int = Field(2, ge=1)
+    """Blocks in each of the four groups."""
+
+    def identity(self) -> dict[str, Any]:
+        with _weights_file(self.weights).open("rb") as stream:
+            return {**self.shaping(), "weights": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+class DalleTokenizer(Tokenizer):
+    """One word for each 8 px of the image, brought to 8 px for each patch first (112 px for 14 x 14 patches).
+
+    BEiT resizes the crop with a Lanczos filter; here it is an antialiased bicubic one, on the device. Grey images
+    are shown as RGB. openai/DALL-E@16f02ec6, dall_e/encoder.py.
+    """
+
+    name: ClassVar[str] = "dalle"
+    Config = DalleConfig
+    config: DalleConfig
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: DalleConfig, *, patch_size: int, channels: int) -> None:
+        super().__init__(config, patch_size=patch_size, channels=channels)
+        self.encoder = _encoder(config)
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("std", torch.ones(channels, 1, 1))
+        self.encoder.load_state_dict(_official_state(_weights_file(config.weights), self.encoder.state_dict()))
+
+    def prepare(self, stage: Stage) -> None:
+        self.mean.copy_(per_channel(stage.input.mean, self.channels, "mean"))
+        self.std.copy_(per_channel(stage.input.std, self.channels, "std"))
+
+    def _tokens(self, images: Tensor) -> Tensor:
+        size = [side // self.patch_size * STRIDE for side in images.shape[-2:]]
+        pixels = F.interpolate(images * self.std + self.mean, size, mode="bicubic", antialias=True).clamp(0, 1)
+        return self.encoder((1 - 2 * EDGE) * pixels.expand(-1, 3, -1, -1) + EDGE).argmax(1)
+
+
+class _Block(nn.Module):
+    def __init__(self, inputs: int, outputs: int, layers: int) -> None:
+        super().__init__()
+        self.gain = layers**-2
+        self.id_path = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        hidden = outputs // 4
+        shapes = ((inputs, hidden, 3), (hidden, hidden, 3), (hidden, hidden, 3), (hidden, outputs, 1))
+        parts: OrderedDict[str, nn.Module] = OrderedDict()
+        for index, (before, after, kernel) in enumerate(shapes, start=1):
+            parts[f"relu_{index}"] = nn.ReLU()
+            parts[f"conv_{index}"] = nn.Conv2d(before, after, kernel, padding=kernel // 2)
+        self.res_path = nn.Sequential(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.id_path(x) + self.gain * self.res_path(x)
+
+
+def _encoder(config: DalleConfig) -> nn.Sequential:
+    """Four groups of blocks, each twice as wide as the last, halving the image three times."""
+    parts: OrderedDict[str, nn.Module] = OrderedDict(input=nn.Conv2d(3, config.width, 7, padding=3))
+    width = config.width
+    for group in range(4):
+        wide = config.width * 2**group
+        blocks: OrderedDict[str, nn.Module] = OrderedDict(
+            (f"block_{index + 1}", _Block(wide if index else width, wide, 4 * config.blocks))
+            for index in range(config.blocks)
+        )
+        parts[f"group_{group + 1}"] = nn.Sequential(blocks)
+        if group < 3:
+            parts[f"pool_{group + 1}"] = nn.MaxPool2d(2)
+        width = wide
+    parts["output"] = nn.Sequential(OrderedDict(relu=nn.ReLU(), conv=nn.Conv2d(width, config.vocabulary, 1)))
+    return nn.Sequential(OrderedDict(blocks=nn.Sequential(parts)))
+
+
+def _weights_file(path: Path | None) -> Path:
+    if path is None:
+        raise InputError(
+            "tokenizer 'dalle' needs the weights of OpenAI's encoder: set method.dalle.weights to a local file"
+        )
+    if not path.is_file():
+        raise InputError(f"method.dalle.weights: there is no file {path}")
+    return path
+
+
+def _official_state(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The file's tensors under this encoder's names (theirs say w and b), names and shapes checked."""
+    names = {".w": ".weight", ".b": ".bias"}
+    found = {key[:-2] + names[key[-2:]] if key[-2:] in names else key: value for key, value in _read(path).items()}
+    for key, value in wanted.items():
+        if key not in found:
+            raise InputError(f"method.dalle.weights: {path} has no tensor {key!r}; is it the DALL-E encoder?")
+        if found[key].shape != value.shape:
+            raise InputError(
+                f"method.dalle.weights: {key!r} is {list(found[key].shape)} in {path}, not {list(value.shape)}; "
+                "set method.dalle.width, blocks and vocabulary to the file's"
+            )
+    if unknown := sorted(found.keys() - wanted.keys()):
+        raise InputError(f"method.dalle.weights: {path} has a tensor {unknown[0]!r} that the encoder does not have")
+    return found
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError:
+        pass  # not a safetensors file
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"method.dalle.weights: {path} is a pickled module, or nothing that torch saved: unpickling one can run "
+            f"any code, so only safetensors and state dicts are read; {CONVERSION}"
+        ) from error
+    except (RuntimeError, EOFError, ValueError) as error:
+        raise InputError(f"method.dalle.weights: {path} is neither safetensors nor a torch file: {error}") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"method.dalle.weights: {path} is no state dict, name -> tensor; {CONVERSION}")
+    return state

@@ -1,0 +1,18 @@
+"""Other codes' checkpoints, in and out: recognised by their keys, renamed, reordered, checked tensor by tensor."""
+
+from mimbench.convert.apply import Converted, resized, to_encoder, to_method
+from mimbench.convert.files import read_weights
+from mimbench.convert.layouts import LAYOUTS, Layout, recognise
+from mimbench.convert.timm import to_timm
+
+__all__ = [
+    "LAYOUTS",
+    "Converted",
+    "Layout",
+    "read_weights",
+    "recognise",
+    "resized",
+    "to_encoder",
+    "to_method",
+    "to_timm",
+]

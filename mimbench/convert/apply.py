@@ -1,0 +1,181 @@
+"""From a foreign state dict to an encoder's or a whole method's own, every tensor checked by name and shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mimbench.contract import Encoder, Method
+from mimbench.convert.layouts import METHOD_PART, Layout
+from mimbench.convert.pieces import Piece, Pieces, harmonised, renamed
+from mimbench.encoders.resample import resampled
+from mimbench.errors import InputError
+
+BODY = "body."
+"""Where an encoder keeps the timm model that it wraps."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A state dict in the target's own names, and what became of everything else."""
+
+    state: dict[str, Tensor]
+    sources: dict[str, tuple[str, ...]]
+    """The file's keys that each entry of `state` was made of."""
+    left_out: dict[str, str]
+    """Keys of the file that the target does not get, and why."""
+    changed: dict[str, str]
+    """Keys that arrive in another form (resized, reordered, copied), and how."""
+    missing: tuple[str, ...]
+    """Names of the target that the file does not give."""
+
+
+def to_encoder(state: Mapping[str, Tensor], layout: Layout, encoder: Encoder) -> Converted:
+    """What `state` holds for `encoder`, in the names of encoder.state_dict().
+
+    Raises:
+        InputError: another kind of encoder, a tensor of another shape, not finite, or without a place.
+    """
+    pieces = _pieces(state, layout, encoder)
+    for name in [name for name in pieces.found if METHOD_PART.match(name)]:
+        pieces.drop(name, "belongs to the pretraining method, not to the encoder")
+    return _placed(pieces, _names(encoder), encoder)
+
+
+def to_method(state: Mapping[str, Tensor], layout: Layout, method: Method) -> Converted:
+    """What `state` holds for `method` and its encoder, in the names of method.state_dict().
+
+    The method's own part is left out as a whole, with the reason, where one of its tensors does not fit.
+
+    Raises:
+        InputError: as `to_encoder`, for the encoder's tensors.
+    """
+    pieces = _pieces(state, layout, method.encoder)
+    own = Pieces({name: pieces.found.pop(name) for name in list(pieces.found) if _is_own(name, method)})
+    encoder = _placed(pieces, _names(method.encoder), method.encoder)
+    rest = _own_part(own, method)
+    return Converted(
+        {f"encoder.{name}": value for name, value in encoder.state.items()} | rest.state,
+        {f"encoder.{name}": keys for name, keys in encoder.sources.items()} | rest.sources,
+        encoder.left_out | rest.left_out,
+        encoder.changed | rest.changed,
+        tuple(f"encoder.{name}" for name in encoder.missing) + rest.missing,
+    )
+
+
+def resized(state: Mapping[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:
+    """An encoder's own state dict for the same encoder at another image size: position tables are resampled.
+
+    Whatever does not fit otherwise stays as it is, for load_state_dict to find.
+    """
+    target = encoder.state_dict()
+    fitted = dict(state)
+    for name in set(target) & set(state):
+        if state[name].shape != target[name].shape:
+            value = resampled(encoder, name, state[name], target[name])
+            fitted[name] = state[name] if value is None else value
+    return fitted
+
+
+def _pieces(state: Mapping[str, Tensor], layout: Layout, encoder: Encoder) -> Pieces:
+    if layout.kind != encoder.kind:
+        raise InputError(f"the file is of layout {layout.name}, a {layout.kind}; the encoder is a {encoder.kind}")
+    return harmonised(renamed(state, layout), set(_names(encoder)))
+
+
+def _names(encoder: Encoder) -> dict[str, str]:
+    """timm's name -> the encoder's own."""
+    return {name.removeprefix(BODY): name for name in encoder.state_dict()}
+
+
+def _is_own(name: str, method: Method) -> bool:
+    return bool(METHOD_PART.match(name)) or name.startswith(tuple(method.official_names))
+
+
+def _placed(pieces: Pieces, names: Mapping[str, str], encoder: Encoder) -> Converted:
+    target = encoder.state_dict()
+    state, sources, wrong, homeless = {}, {}, [], []
+    for name, piece in pieces.found.items():
+        if name not in names:
+            homeless.append(piece.sources[0])
+            continue
+        own = names[name]
+        value = _fitted(piece, target[own], encoder, own, pieces)
+        if value is None:
+            wrong.append(f"{piece.sources[0]} is {_shape(piece.value)} in the file, {_shape(target[own])} here")
+        else:
+            state[own], sources[own] = value, piece.sources
+    if wrong:
+        raise InputError(f"{_some(wrong, '; ')}; the encoder is of another size or patch")
+    if homeless:
+        raise InputError(f"the encoder has no place for {_some(homeless, ', ')}; it is of another size or form")
+    _check_finite(state, sources)
+    return Converted(state, sources, pieces.left_out, pieces.changed, tuple(set(target) - set(state)))
+
+
+def _fitted(piece: Piece, wanted: Tensor, encoder: Encoder, own: str, pieces: Pieces) -> Tensor | None:
+    value = piece.value
+    if value.shape != wanted.shape:
+        resized = resampled(encoder, own, value, wanted)
+        if resized is None:
+            return None
+        pieces.changed[piece.sources[0]] = f"resized from {_shape(value)} to {_shape(resized)}"
+        value = resized
+    return _cast(value, wanted)
+
+
+def _own_part(pieces: Pieces, method: Method) -> Converted:
+    target = {name: value for name, value in method.state_dict().items() if not name.startswith("encoder.")}
+    state, sources, trouble = {}, {}, ""
+    left_out: dict[str, str] = {}
+    for name, piece in pieces.found.items():
+        own = _own_name(name, method.official_names)
+        if own is None:
+            left_out |= dict.fromkeys(piece.sources, "fixed, so the method computes it itself")
+        elif own not in target:
+            trouble = trouble or f"method {method.name!r} has no {own!r}"
+        elif _core(piece.value) != _core(target[own]):
+            trouble = trouble or (f"{piece.sources[0]} is {_shape(piece.value)}, here {own} is {_shape(target[own])}")
+        else:
+            state[own] = _cast(piece.value.reshape(target[own].shape), target[own])
+            sources[own] = piece.sources
+    if trouble:
+        keys = [key for piece in pieces.found.values() for key in piece.sources]
+        reason = f"the method's own part is left out as a whole, since {trouble}"
+        return Converted({}, {}, dict.fromkeys(keys, reason), {}, tuple(target))
+    _check_finite(state, sources)
+    return Converted(state, sources, left_out, {}, tuple(set(target) - set(state)))
+
+
+def _own_name(official: str, names: Mapping[str, str | None]) -> str | None:
+    prefix = max((prefix for prefix in names if official.startswith(prefix)), key=len, default=None)
+    if prefix is None:
+        return official
+    own = names[prefix]
+    return None if own is None else own + official.removeprefix(prefix)
+
+
+def _cast(value: Tensor, wanted: Tensor) -> Tensor:
+    return value.to(wanted.dtype).contiguous().clone()
+
+
+def _core(value: Tensor) -> list[int]:
+    """The shape without axes of length 1, in which codes differ ([1, 1, D] or [1, 1, 1, D])."""
+    return [side for side in value.shape if side != 1]
+
+
+def _check_finite(state: Mapping[str, Tensor], sources: Mapping[str, tuple[str, ...]]) -> None:
+    bad = [sources[name][0] for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    if bad:
+        raise InputError(f"{_some(bad, ', ')} holds values that are not finite: the file is damaged")
+
+
+def _shape(value: Tensor) -> str:
+    return "x".join(map(str, value.shape)) or "a number"
+
+
+def _some(items: list[str], separator: str) -> str:
+    return separator.join(items[:3]) + (f"{separator}and {len(items) - 3} more" if len(items) > 3 else "")

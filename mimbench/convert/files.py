@@ -1,0 +1,108 @@
+"""Reading weights from disk: safetensors, or a pickle of plain data whose code is never run."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mimbench.errors import InputError
+
+WRAPPERS = ("state_dict", "model", "module", "net")
+"""Keys under which training scripts keep the weights, beside optimizers, arguments and the like."""
+_CONTAINERS = ("argparse.", "numpy.", "mmengine.logging.", "yacs.", "pathlib.")
+"""Packages whose objects training scripts save beside the weights: arguments, scores, log buffers."""
+
+
+class _Ignored:
+    """Stands in for a saved object that is no weight, so that its own class is never imported or run."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict in a .safetensors, .pth, .pt or .bin file, taken out of its training wrapper.
+
+    Raises:
+        InputError: no such file, not readable as weights, or a pickle that would need code to be run.
+    """
+    if not path.is_file():
+        raise InputError(f"checkpoint file {path} does not exist")
+    return unwrap(_load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path), str(path))
+
+
+def unwrap(loaded: Any, where: str) -> dict[str, Tensor]:
+    """The innermost mapping of names to tensors, entries that are no tensors dropped.
+
+    Raises:
+        InputError: there is none.
+    """
+    while isinstance(loaded, Mapping):
+        inner = next((loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
+        if inner is None:
+            break
+        loaded = inner
+    tensors = (
+        {key: value.detach() for key, value in loaded.items() if isinstance(key, str) and isinstance(value, Tensor)}
+        if isinstance(loaded, Mapping)
+        else {}
+    )
+    if not tensors:
+        raise InputError(
+            f"{where} holds no state dict (names and tensors), but a {type(loaded).__name__}; "
+            "save model.state_dict() there"
+        )
+    return tensors
+
+
+def _load_safetensors(path: Path) -> Mapping[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def _load_pickle(path: Path) -> Any:
+    needed = _classes(path)
+    refused = [name for name in needed if not name.startswith(_CONTAINERS)]
+    if refused:
+        raise InputError(_refusal(path, ", ".join(refused[:3]) + (", ..." if len(refused) > 3 else "")))
+    # A CfgNode is a dict with attributes, and torch fills only plain dicts.
+    standins: list[Callable | tuple[Callable, str]] = [
+        (OrderedDict if name == "yacs.config.CfgNode" else _Ignored, name) for name in needed
+    ]
+    try:
+        with torch.serialization.safe_globals(standins):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code:
+            raise InputError(_refusal(path, code[1])) from error
+        raise InputError(f"{path} is not a whole torch file ({type(error).__name__}); fetch it again") from error
+
+
+def _classes(path: Path) -> list[str]:
+    """Classes that unpickling would import, beyond torch's own; old formats tell nothing beforehand."""
+    with suppress(ValueError, RuntimeError, pickle.UnpicklingError):
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    return []
+
+
+def _refusal(path: Path, reason: str) -> str:
+    return (
+        f"{path} is a pickle that needs code to be run ({reason}), which could do anything; "
+        "where you trust it, load it in its own project and save model.state_dict() as safetensors"
+    )

@@ -1,0 +1,122 @@
+"""How other codes name the tensors of a ViT, a Swin or a ConvNet, told apart by their keys.
+
+Every layout is renamed into one vocabulary: timm's names for the encoder, and for what belongs to the
+pretraining method the names of that method's official code (`mask_token`, `decoder.0.weight`, `lm_head.weight`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mimbench.errors import InputError
+
+PREFIX = re.compile(r"^(?:_orig_mod\.|module\.|model\.|backbone\.|encoder\.|body\.)+")
+"""What wrappers put before the names: DDP, torch.compile, mmpretrain, SimMIM, mimbench itself."""
+
+METHOD_PART = re.compile(r"^(?:mask_token$|decoder[._]|lm_head\.)")
+"""Names that belong to the pretraining method, not to the encoder."""
+
+LEFT_OUT = (
+    (re.compile(r"relative_position_index$"), "an index that the encoder computes itself"),
+    (re.compile(r"relative_coords_table$"), "coordinates that the encoder computes itself"),
+    (re.compile(r"attn_mask$"), "the mask of shifted windows, which the encoder computes itself"),
+    (re.compile(r"\bk_bias$"), "adds the same to every score of a query, so the softmax cancels it"),
+    (re.compile(r"^(?:head|fc|classifier|pre_logits|head_dist)\."), "a classifier, which tasks train anew"),
+    (re.compile(r"^(?:target_generator|d_vae|teacher)\."), "the network that gave the targets"),
+    (re.compile(r"^data_preprocessor\.|^(?:mean|std)$"), "pixel statistics, which the recipe's [input] gives"),
+)
+
+Renames = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One code's names. A file has the first layout of which every pattern of `signs` matches some key."""
+
+    name: str
+    kind: str
+    """The kind of encoder."""
+    source: str
+    signs: tuple[str, ...]
+    renames: Renames = ()
+    """(pattern, replacement), applied one after the other to each name."""
+    merges_last: bool = False
+    """Swin: a stage ends with its patch merging; in timm, the next one begins with it."""
+    unfolds: bool = False
+    """Swin: patches are merged by nn.Unfold, with channels outermost; in timm, innermost."""
+
+    def rename(self, name: str) -> str:
+        """A name without prefix -> timm's name, or the official name of a method's parameter."""
+        for pattern, replacement in self.renames:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+
+_SIMMIM = "https://github.com/microsoft/SimMIM@d3e29bca"
+_TIMM = "https://github.com/huggingface/pytorch-image-models"
+_MMPRETRAIN = "https://github.com/open-mmlab/mmpretrain"
+_SWIN_ATTENTION = r"^layers\.0\.blocks\.0\.attn\.relative_position_bias_table$"
+_MERGED_LAST = r"^layers\.0\.downsample\.reduction\.weight$"
+_BLOCK = r"^blocks\.0\.attn\.qkv\.weight$"
+_RELATIVE = r"(?:rel_pos_bias|attn)\.relative_position_bias_table$|^blocks\.0\.(?:gamma_1|attn\.q_bias)$"
+_MM_BLOCK = r"^layers\.0\.ffn\.layers\.0\.0\.weight$"
+_MM_RELATIVE = r"relative_position_bias_table$|^layers\.0\.(?:gamma_1|attn\.q_bias)$"
+_MM_FFN: Renames = ((r"\.ffn\.layers\.0\.0\.", ".mlp.fc1."), (r"\.ffn\.layers\.1\.", ".mlp.fc2."))
+_MM_VIT: Renames = (
+    (r"^neck\.(?:ln1|decoder_norm)\.", "decoder_norm."),
+    (r"^neck\.", ""),
+    (r"^head\.cls_head\.", "lm_head."),
+    (r"^layers\.", "blocks."),
+    (r"^ln1\.", "norm."),
+    (r"^ln2\.", "fc_norm."),
+    (r"\.ln([12])\.", r".norm\1."),
+    (r"\.attn\.gamma1\.weight$", ".gamma_1"),
+    (r"\.ffn\.gamma2\.weight$", ".gamma_2"),
+    (r"^patch_embed\.projection\.", "patch_embed.proj."),
+    *_MM_FFN,
+)
+_MM_SWIN: Renames = (
+    (r"^neck\.", ""),
+    (r"^stages\.", "layers."),
+    (r"\.attn\.w_msa\.", ".attn."),
+    (r"^patch_embed\.projection\.", "patch_embed.proj."),
+    *_MM_FFN,
+)
+
+LAYOUTS = (
+    Layout("mmpretrain-swin", "swin", _MMPRETRAIN, (r"^stages\.0\.blocks\.0\.attn\.w_msa\.qkv\.weight$",),
+           renames=_MM_SWIN, merges_last=True, unfolds=True),
+    Layout("mmpretrain-beit", "vit", _MMPRETRAIN, (_MM_BLOCK, _MM_RELATIVE), renames=_MM_VIT),
+    Layout("mmpretrain-vit", "vit", _MMPRETRAIN, (_MM_BLOCK, r"^layers\.0\.ln1\.weight$"), renames=_MM_VIT),
+    Layout("mae", "vit", "https://github.com/facebookresearch/mae@efb2a806",
+           (_BLOCK, r"^decoder_blocks\.0\.", r"^decoder_embed\.")),
+    Layout("simmim-vit", "vit", _SIMMIM, (_BLOCK, _RELATIVE, r"^decoder\.0\.weight$")),
+    Layout("beit", "vit", "https://github.com/microsoft/unilm/tree/768a3c87/beit", (_BLOCK, r"^lm_head\.")),
+    Layout("timm-beit", "vit", f"{_TIMM}, models/beit.py", (_BLOCK, _RELATIVE)),
+    Layout("timm-vit", "vit", f"{_TIMM}, models/vision_transformer.py", (_BLOCK, r"^pos_embed$")),
+    Layout("simmim-swin", "swin", _SIMMIM, (_SWIN_ATTENTION, _MERGED_LAST, r"^decoder\.0\.weight$"), merges_last=True),
+    Layout("swin", "swin", "https://github.com/microsoft/Swin-Transformer, timm before 0.9",
+           (_SWIN_ATTENTION, _MERGED_LAST), merges_last=True),
+    Layout("timm-swin", "swin", f"{_TIMM}, models/swin_transformer.py, from 0.9", (_SWIN_ATTENTION,)),
+    Layout("timm-convnext", "convnet", f"{_TIMM}, models/convnext.py",
+           (r"^stem\.0\.weight$", r"^stages\.0\.blocks\.0\.conv_dw\.weight$"),
+           renames=((r"^head\.norm\.", "norm_pre."),)),
+    Layout("timm-resnet", "convnet", f"{_TIMM}, models/resnet.py", (r"^conv1\.weight$", r"^layer1\.0\.conv1\.")),
+)  # fmt: skip
+
+
+def recognise(keys: Iterable[str]) -> Layout:
+    """The layout of a state dict, by its keys; prefixes of wrappers do not matter.
+
+    Raises:
+        InputError: none that is known, with some of the keys.
+    """
+    names = sorted(PREFIX.sub("", key) for key in keys)
+    for layout in LAYOUTS:
+        if all(any(re.search(sign, name) for name in names) for sign in layout.signs):
+            return layout
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    known = ", ".join(layout.name for layout in LAYOUTS)
+    raise InputError(f"unknown key layout ({shown or 'no keys'}); known: {known}")

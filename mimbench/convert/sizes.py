@@ -1,0 +1,139 @@
+"""Encoders by their usual names, and what a file's own tensors tell about the encoder that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mimbench.convert.layouts import Layout
+from mimbench.convert.pieces import TABLE, Pieces, renamed
+from mimbench.encoders.blocks import sincos_positions
+from mimbench.errors import InputError, nearest
+
+Options = dict[str, Any]
+_IMAGE_SIZE = 224
+"""px, where the tensors do not tell: convolutions fit any."""
+
+
+def _vit(width: int, depth: int, heads: int) -> tuple[str, Options]:
+    return "vit", {"embed_dim": width, "depth": depth, "num_heads": heads}
+
+
+def _swin(width: int, third: int, heads: int) -> tuple[str, Options]:
+    doubled = [heads * 2**stage for stage in range(4)]
+    return "swin", {"embed_dim": width, "depths": [2, 2, third, 2], "num_heads": doubled}
+
+
+def _convnext(width: int, third: int) -> tuple[str, Options]:
+    return "convnext", {"dims": [width * 2**stage for stage in range(4)], "depths": [3, 3, third, 3]}
+
+
+def _resnet(block: str, *depths: int) -> tuple[str, Options]:
+    return "resnet", {"block": block, "depths": list(depths)}
+
+
+SIZES: dict[str, tuple[str, Options]] = {
+    "vit-tiny": _vit(192, 12, 3),
+    "vit-small": _vit(384, 12, 6),
+    "vit-base": _vit(768, 12, 12),
+    "vit-large": _vit(1024, 24, 16),
+    "vit-huge": _vit(1280, 32, 16),
+    "swin-tiny": _swin(96, 6, 3),
+    "swin-small": _swin(96, 18, 3),
+    "swin-base": _swin(128, 18, 4),
+    "swin-large": _swin(192, 18, 6),
+    "convnext-tiny": _convnext(96, 9),
+    "convnext-small": _convnext(96, 27),
+    "convnext-base": _convnext(128, 27),
+    "convnext-large": _convnext(192, 27),
+    "resnet-18": _resnet("basic", 2, 2, 2, 2),
+    "resnet-34": _resnet("basic", 3, 4, 6, 3),
+    "resnet-50": _resnet("bottleneck", 3, 4, 6, 3),
+    "resnet-101": _resnet("bottleneck", 3, 4, 23, 3),
+}
+"""Name -> plugin and the options that the name stands for; the rest is the file's own."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """An encoder for a file: the plugin, its options, and the images that it takes."""
+
+    encoder: str
+    options: Options
+    image_size: int
+    channels: int
+
+
+def describe(state: Mapping[str, Tensor], layout: Layout, size: str) -> Described:
+    """The encoder called `size`, with position embeddings, patch, window, MLP and LayerScale as the file has them.
+
+    Raises:
+        InputError: an unknown size, or one of another kind than the file's.
+    """
+    if size not in SIZES:
+        raise InputError(f"unknown encoder size {size!r}{nearest(size, SIZES)}")
+    encoder, options = SIZES[size]
+    kinds = {"vit": "vit", "swin": "swin"}
+    if kinds.get(encoder, "convnet") != layout.kind:
+        raise InputError(f"the file is of layout {layout.name}, a {layout.kind}; --encoder {size} is not")
+    pieces = renamed(state, layout)
+    details, image_size = _DETAILS[layout.kind](pieces)
+    return Described(encoder, options | details, image_size, channels_of(pieces))
+
+
+def channels_of(pieces: Pieces) -> int:
+    """Channels of the images that the first convolution takes."""
+    return _tensor(pieces, "patch_embed.proj.weight", "stem.0.weight", "conv1.weight").shape[1]
+
+
+def _of_vit(pieces: Pieces) -> tuple[Options, int]:
+    patch = _tensor(pieces, "patch_embed.proj.weight")
+    width, side = patch.shape[0], patch.shape[-1]
+    hidden = _tensor(pieces, "blocks.0.mlp.fc1.weight").shape[0]
+    scaled = any(name.startswith(("blocks.0.gamma_1", "blocks.0.ls1")) for name in pieces.found)
+    options: Options = {"patch_size": side, "mlp_ratio": hidden / width, "layer_scale": 0.1 if scaled else None}
+    tables = [piece.value for name, piece in pieces.found.items() if name.endswith(TABLE)]
+    if tables:
+        grid = (isqrt(len(tables[0]) - 3) + 1) // 2
+        return options | {"position": "relative"}, grid * side
+    positions = _tensor(pieces, "pos_embed")
+    grid = isqrt(positions.shape[1] - 1)
+    return options | {"position": "sincos" if _is_sincos(positions, grid) else "learned"}, grid * side
+
+
+def _is_sincos(positions: Tensor, grid: int) -> bool:
+    if positions.shape[-1] % 4 or positions.shape[1] != grid * grid + 1:
+        return False
+    return torch.allclose(positions.float(), sincos_positions((grid, grid), positions.shape[-1]), atol=1e-5)
+
+
+def _of_swin(pieces: Pieces) -> tuple[Options, int]:
+    """Where the last stage's grid is smaller than the window, its table tells the image's size; else 7 windows do."""
+    side = _tensor(pieces, "patch_embed.proj.weight").shape[-1]
+    tables = {name: piece.value for name, piece in pieces.found.items() if name.endswith(TABLE)}
+    windows = {int(name.split(".")[1]): (isqrt(len(table)) + 1) // 2 for name, table in tables.items()}
+    if not windows:
+        raise InputError("the file has no relative-position tables, which every Swin has")
+    last = max(windows)
+    first = _tensor(pieces, "layers.0.blocks.0.mlp.fc1.weight")
+    options = {"patch_size": side, "window": max(windows.values()), "mlp_ratio": first.shape[0] / first.shape[1]}
+    return options, windows[last] * side * 2**last
+
+
+def _of_convnet(_: Pieces) -> tuple[Options, int]:
+    return {}, _IMAGE_SIZE
+
+
+_DETAILS = {"vit": _of_vit, "swin": _of_swin, "convnet": _of_convnet}
+
+
+def _tensor(pieces: Pieces, *names: str) -> Tensor:
+    for name in names:
+        if name in pieces.found:
+            return pieces.found[name].value
+    raise InputError(f"the file has no {names[0]!r}, which its layout needs")

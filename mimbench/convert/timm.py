@@ -1,0 +1,22 @@
+"""An encoder's weights under timm's own names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from mimbench.convert.apply import BODY
+from mimbench.errors import InputError
+
+
+def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names as timm's Beit, VisionTransformer, SwinTransformer, ConvNeXt or ResNet has them.
+
+    Raises:
+        InputError: a tensor that is no part of a timm model.
+    """
+    foreign = next((name for name in state if not name.startswith(BODY)), None)
+    if foreign:
+        raise InputError(f"the encoder keeps {foreign!r}, which no timm model has: it cannot be exported")
+    return {name.removeprefix(BODY): value for name, value in state.items()}

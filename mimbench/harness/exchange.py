@@ -1,0 +1,199 @@
+"""`mimbench import` and `mimbench export`: other codes' checkpoints in, timm's names out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+
+import mimbench
+from mimbench.contract import InputConfig, Method
+from mimbench.convert import Converted, read_weights, recognise, to_method, to_timm
+from mimbench.convert.golden import Setup
+from mimbench.convert.layouts import Layout
+from mimbench.convert.pieces import renamed
+from mimbench.convert.sizes import channels_of, describe
+from mimbench.errors import InputError
+from mimbench.harness.build import build
+from mimbench.harness.given import find_checkpoint
+from mimbench.harness.provenance import provenance
+from mimbench.recipe import document as doc
+from mimbench.recipe.resolve import Recipe, resolve
+from mimbench.recipe.validation import validated
+from mimbench.store.files import file_sha256, fingerprint, write_atomic
+from mimbench.store.store import Store
+
+_NOTHING_SPENT = {
+    "seconds": 0.0,
+    "images_seen": 0,
+    "steps": 0,
+    "peak_memory": None,
+    "device": "imported",
+    "precision": "fp32",
+}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A foreign checkpoint as it will be stored."""
+
+    method: Method
+    converted: Converted
+    layout: Layout
+    identity: Mapping[str, Any]
+    tables: Mapping[str, Any]
+
+
+def import_command(
+    file: Path, *, method: str, encoder: str | None, recipe: str | None, settings: Mapping[str, Any], results: Path
+) -> int:
+    """Store a foreign checkpoint under its fingerprint, and say what became of each tensor."""
+    if (encoder is None) == (recipe is None):
+        raise InputError("say which encoder it is: either --encoder SIZE (such as vit-base) or --recipe NAME")
+    store = Store(results)
+    found = prepare_import(file, method=method, encoder=encoder, recipe=recipe, settings=settings)
+    key = fingerprint(found.identity)
+    if store.checkpoint(key) is None:
+        encoder_state = {name: value.detach() for name, value in found.method.encoder.state_dict().items()}
+        rest = {name: value for name, value in found.converted.state.items() if not name.startswith("encoder.")}
+        store.save_checkpoint(key, encoder_state, rest, _card(found, file))
+    print(*_report(found), sep="\n")
+    print(f"checkpoint: {store.root / 'checkpoints' / key}")
+    print(f"next: mimbench run --checkpoint {key} --results {results} --task TASK --recipe RECIPE")
+    return 0
+
+
+def prepare_import(
+    file: Path, *, method: str, encoder: str | None, recipe: str | None, settings: Mapping[str, Any]
+) -> Imported:
+    """Read, recognise, convert and check, without writing anything.
+
+    Raises:
+        InputError: the file cannot be read, is of no known layout, or does not fit the encoder.
+    """
+    weights = read_weights(file)
+    layout = recognise(weights)
+    channels = channels_of(renamed(weights, layout))
+    tables = _recipe_tables(recipe, method, settings) if recipe else {}
+    if encoder:
+        described = describe(weights, layout, encoder)
+        tables = {
+            "input": {"image_size": described.image_size},
+            "encoder": {"name": described.encoder, **described.options},
+            "method": {"name": method},
+        }
+        tables = _with_settings(tables, settings)
+    setup = _setup(tables, method, channels)
+    model = build(setup)
+    converted = to_method(weights, layout, model)
+    missing = [name for name in converted.missing if name.startswith("encoder.")]
+    if missing:
+        raise InputError(
+            f"{file} lacks {len(missing)} of the encoder's tensors, such as {missing[0].removeprefix('encoder.')!r}; "
+            "name the encoder that it was trained with"
+        )
+    model.load_state_dict(converted.state, strict=False)
+    images = validated(InputConfig, tables["input"], "input")
+    full = {
+        "input": images.model_dump(mode="json"),
+        "encoder": {"name": setup.encoder, **model.encoder.config.model_dump(mode="json")},
+        "method": {"name": method, **model.config.model_dump(mode="json")},
+    }
+    identity = {
+        "method": {"name": method, "version": model.version, **model.config.shaping()},
+        "encoder": {"name": setup.encoder, "version": model.encoder.version, **model.encoder.config.shaping()},
+        "image_size": setup.image_size,
+        "channels": channels,
+        "imported": {"sha256": file_sha256(file), "layout": layout.name},
+    }
+    return Imported(model, converted, layout, identity, full)
+
+
+def export_command(which: str, out: Path, *, results: Path) -> int:
+    """Write a checkpoint's encoder as safetensors that timm loads."""
+    if out.suffix != ".safetensors":
+        raise InputError(f"{out}: the exported file is safetensors; name it {out.with_suffix('.safetensors')}")
+    checkpoint = find_checkpoint(results, which)
+    what = checkpoint.card["what"]
+    state = to_timm(checkpoint.encoder())
+    notes = {
+        "format": "pt",
+        "mimbench": mimbench.__version__,
+        "fingerprint": checkpoint.card["fingerprint"],
+        "what": json.dumps(what, sort_keys=True),
+    }
+    try:
+        write_atomic(out, save(state, notes))
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror}") from error
+    print(f"{out}: {len(state)} tensors of {what['encoder']['name']}, pretrained with {what['method']['name']}")
+    return 0
+
+
+def _recipe_tables(name: str, method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    recipe: Recipe = resolve(name, doc.read(name), method, settings, None)
+    return {
+        "input": recipe.input.model_dump(),
+        "encoder": {"name": recipe.encoder, **recipe.encoder_config.model_dump()},
+        "method": {"name": method, **recipe.method_config.model_dump()},
+    }
+
+
+def _with_settings(tables: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    for path, value in settings.items():
+        if path.partition(".")[0] not in tables:
+            raise InputError(f"--set {path}: an import takes {', '.join(tables)} settings only")
+        tables = doc.put(tables, path, value)
+    return tables
+
+
+def _setup(tables: Mapping[str, Any], method: str, channels: int) -> Setup:
+    encoder, options = dict(tables["encoder"]), dict(tables["method"])
+    if options.pop("name") != method:
+        raise InputError("method.name cannot be set; choose the method with --method")
+    return Setup(method, encoder.pop("name"), tables["input"]["image_size"], channels, options, encoder)
+
+
+def _card(found: Imported, file: Path) -> dict[str, Any]:
+    converted = found.converted
+    return {
+        "mimbench": mimbench.__version__,
+        "what": dict(found.identity),
+        "recipe": dict(found.tables),
+        "seed": 0,
+        "cost": _NOTHING_SPENT,
+        "imported": {
+            "file": file.name,
+            "source": found.layout.source,
+            "left_out": converted.left_out,
+            "changed": converted.changed,
+            "missing": sorted(converted.missing),
+        },
+        "provenance": provenance(),
+    }
+
+
+def _report(found: Imported) -> Iterator[str]:
+    converted, what = found.converted, found.identity
+    yield f"layout: {found.layout.name} ({found.layout.source})"
+    yield (
+        f"encoder: {what['encoder']['name']}, {len(found.method.encoder.state_dict())} tensors, all found and of the "
+        f"right shape; images {what['image_size']} px, {what['channels']} channels"
+    )
+    own = sum(not name.startswith("encoder.") for name in converted.state)
+    if own:
+        yield f"method {what['method']['name']}: {own} tensors of its own"
+    yield from _grouped("changed", converted.changed)
+    yield from _grouped("left out", converted.left_out)
+
+
+def _grouped(what: str, reasons: Mapping[str, str]) -> Iterator[str]:
+    """One line for each reason, with the first keys that it holds for."""
+    for reason in dict.fromkeys(reasons.values()):
+        keys = [key for key, given in reasons.items() if given == reason]
+        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+        yield f"{what}: {', '.join(keys[:3])}{more}: {reason}"

@@ -1,0 +1,142 @@
+"""What a method fits before it trains (a tokenizer): made once, then kept under the hash of all that shapes it.
+
+DIR/stages/<fingerprint>.safetensors, and .json beside it: what it is, and its hash.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from mimbench.contract import ArraySplit, Batch, FitReport, InputError, Stage, StepOutput, TrainConfig
+from mimbench.data import DeviceTransform, training_loader
+from mimbench.engine.adapter import mix_seed
+from mimbench.engine.device import barrier, get_rank, get_world_size
+from mimbench.engine.fit import fit
+from mimbench.harness.plan import Pretraining
+from mimbench.harness.provenance import provenance
+from mimbench.store.files import file_sha256, fingerprint, write_atomic, write_json
+from mimbench.store.store import Store
+
+BATCH = 256
+
+
+class PretrainStage(Stage):
+    """The Stage of one pretraining."""
+
+    def __init__(self, wanted: Pretraining, store: Store, device: torch.device, console: Console) -> None:
+        self.wanted, self.store, self.console = wanted, store, console
+        self.split, self.workers = wanted.images(), wanted.recipe.pretrain.workers
+        self.seed, self.device, self.input = wanted.seed, device, wanted.recipe.input
+
+    def images(self) -> Iterator[Tensor]:
+        seed = mix_seed("stage", self.seed)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        transform = self._transform().to(self.device)
+        loader = training_loader(
+            self.split,
+            self.input,
+            batch_size=min(BATCH, len(self.split)),
+            seed=seed,
+            workers=self.workers,
+            device=self.device,
+        )
+        for images, _ in loader:
+            yield transform(images.to(self.device, non_blocking=True), generator)
+
+    def fit(self, model: nn.Module, config: TrainConfig, *, label: str) -> FitReport:
+        world = get_world_size()
+        loader = training_loader(
+            self.split,
+            self.input,
+            batch_size=config.batch_size // config.accumulate // world,
+            seed=self.seed,
+            workers=self.workers,
+            rank=get_rank(),
+            world_size=world,
+            device=self.device,
+        )
+        return fit(
+            _Fitted(model, self._transform()),
+            loader,
+            config,
+            label=label,
+            images_per_epoch=len(self.split),
+            seed=self.seed,
+            device=self.device,
+            workdir=self.store.work(self.wanted.fingerprint) / "stages" / fingerprint(label),
+            console=self.console,
+        )
+
+    def once(self, identity: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        what = {
+            "stage": dict(identity),
+            **{key: self.wanted.identity[key] for key in ("data", "channels", "input", "seed")},
+        }
+        key = fingerprint(what)
+        path = self.store.root / "stages" / f"{key}.safetensors"
+        waiting = functools.partial(self.say, f"waiting: another process is fitting {key}")
+        # All ranks make it together, since `make` may train on all of them; the first one locks and writes.
+        with self.store.lock(f"stage-{key}", waiting) if get_rank() == 0 else nullcontext():
+            barrier()
+            if path.with_suffix(".json").exists():
+                self.say(f"reusing what was fitted before ({path})")
+            else:
+                state = make()
+                if get_rank() == 0:
+                    _write(path, state, what)
+                barrier()
+            return _read(path)
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def _transform(self) -> DeviceTransform:
+        channels = self.wanted.dataset.channels
+        return DeviceTransform(self.input, channels, train=True, batched=isinstance(self.split, ArraySplit))
+
+
+class _Fitted(nn.Module):
+    """A model with `step`, as the engine trains it."""
+
+    def __init__(self, model: nn.Module, transform: DeviceTransform) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.transform = transform
+
+    def training_step(self, batch: Any, generator: torch.Generator) -> StepOutput:
+        images = self.transform(batch[0].to(generator.device, non_blocking=True), generator)
+        return self.model.step(Batch(images), generator)
+
+    def after_step(self, progress: float) -> None:
+        if hasattr(self.model, "after_step"):
+            self.model.after_step(progress)
+
+
+def _write(path: Path, state: Mapping[str, Tensor], what: Mapping[str, Any]) -> None:
+    """Weights first: only with its card is a fitted state complete."""
+    write_atomic(path, save({key: value.detach().cpu().contiguous() for key, value in state.items()}))
+    card = {"what": what, "sha256": file_sha256(path), "provenance": provenance()}
+    write_json(path.with_suffix(".json"), card)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    card, advice = path.with_suffix(".json"), "delete both files to fit it again"
+    try:
+        intact = json.loads(card.read_text(encoding="utf-8"))["sha256"] == file_sha256(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} or its card {card.name} is damaged ({type(error).__name__}: {error}); {advice}"
+        ) from error
+    if not intact:
+        raise InputError(f"{path} is corrupt: its sha256 is not the one noted in {card.name}; {advice}")
+    return load_file(path)

@@ -1,0 +1,130 @@
+"""Loaders give the same batches whatever the workers, and ranks share an epoch out."""
+
+import pytest
+import torch
+from mmengine.hooks import DistSamplerSeedHook
+from PIL import Image
+
+from mimbench.contract import ArraySplit, InputConfig
+from mimbench.data.folder import Folder, FolderConfig
+from mimbench.data.loading import evaluation_loader, training_loader
+from mimbench.errors import InputError
+
+CPU = torch.device("cpu")
+INPUT = InputConfig(image_size=16, crop_scale=(0.3, 1.0), flip=0.5, color_jitter=0.3)
+
+
+def numbered(size=50):
+    """Images that say their own index."""
+    labels = torch.arange(size)
+    return ArraySplit(labels.to(torch.uint8)[:, None, None, None].expand(-1, 1, 4, 4), labels, ("a",))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    for index in range(13):
+        folder = root / "train" / "ab"[index % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.linear_gradient("L").rotate(20 * index).resize((30 + index, 40)).save(folder / f"{index}.png")
+    return Folder(FolderConfig(root=root, val_fraction=0.1), tmp_path_factory.mktemp("cache")).split("train")
+
+
+def epoch_of(loader, epoch=0):
+    loader.sampler.set_epoch(epoch)
+    return [(images.clone(), labels.clone()) for images, labels in loader]
+
+
+def same(a, b):
+    return len(a) == len(b) and all(
+        torch.equal(x, y) for p, q in zip(a, b, strict=True) for x, y in zip(p, q, strict=True)
+    )
+
+
+def training(split, **options):
+    return training_loader(split, INPUT, **{"batch_size": 4, "seed": 0, "device": CPU, **options})
+
+
+def indices(batches):
+    return torch.cat([labels for _, labels in batches]).tolist()
+
+
+def test_arrays_come_as_whole_shuffled_batches():
+    loader = training(numbered(), batch_size=8)
+    batches = epoch_of(loader)
+    assert len(batches) == len(loader) == 6
+    assert all(images.shape == (8, 1, 4, 4) and images.dtype == torch.uint8 for images, _ in batches)
+    assert all((images[:, 0, 0, 0] == labels).all() for images, labels in batches)
+    seen = indices(batches)
+    assert len(set(seen)) == 48
+    assert seen != sorted(seen)
+
+
+def test_order_follows_seed_and_epoch_alone():
+    first = epoch_of(training(numbered()), 3)
+    assert same(first, epoch_of(training(numbered(), workers=2), 3))
+    loader = training(numbered())
+    epoch_of(loader, 2)
+    assert same(first, epoch_of(loader, 3))
+    assert not same(first, epoch_of(loader, 4))
+    assert not same(first, epoch_of(training(numbered(), seed=1), 3))
+
+
+def test_ranks_share_each_global_batch():
+    whole = epoch_of(training(numbered(), batch_size=12))
+    ranks = [epoch_of(training(numbered(), batch_size=4, rank=rank, world_size=3)) for rank in range(3)]
+    for step, (_, labels) in enumerate(whole):
+        assert torch.equal(torch.cat([batches[step][1] for batches in ranks]), labels)
+    assert len({index for batches in ranks for index in indices(batches)}) == 48
+
+
+def test_mmengines_hook_sets_the_epoch():
+    class Runner:
+        epoch = 5
+
+        class train_loop:
+            dataloader = training(numbered())
+
+    DistSamplerSeedHook().before_train_epoch(Runner)
+    assert Runner.train_loop.dataloader.sampler.epoch == 5
+
+
+def test_a_batch_larger_than_the_set_is_refused():
+    with pytest.raises(InputError, match="a batch of 60 images is more than the 50 training images: lower"):
+        training(numbered(), batch_size=30, world_size=2)
+
+
+def test_crops_are_the_same_whatever_the_workers(pictures):
+    alone = training(pictures)
+    state = torch.get_rng_state()
+    expected = [epoch_of(alone, epoch) for epoch in range(2)]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert expected[0][0][0].shape == (4, 3, 16, 16)
+    assert expected[0][0][0].dtype == torch.uint8
+    assert not same(expected[0], expected[1])
+    shared = training(pictures, workers=2)
+    assert all(same(epoch_of(shared, epoch), expected[epoch]) for epoch in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_crops_differ_between_epochs_and_images(pictures):
+    loader = training(pictures, batch_size=12)
+    (images, labels), (again, _) = epoch_of(loader, 0)[0], epoch_of(loader, 1)[0]
+    assert len({image.numpy().tobytes() for image in torch.cat([images, again])}) == 24
+    assert set(labels.tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_is_in_order_and_complete(pictures, workers):
+    loader = evaluation_loader(pictures, INPUT, batch_size=5, workers=workers, device=CPU)
+    batches = list(loader)
+    assert [len(labels) for _, labels in batches] == [5, 5, 2]
+    assert torch.equal(torch.cat([labels for _, labels in batches]), pictures.labels)
+    assert same(batches, list(loader))
+    assert all(images.shape[1:] == (3, 16, 16) for images, _ in batches)
+
+
+def test_evaluation_of_arrays_leaves_them_as_they_are():
+    batches = list(evaluation_loader(numbered(), INPUT, batch_size=20, device=CPU))
+    assert indices(batches) == list(range(50))
+    assert batches[0][0].shape == (20, 1, 4, 4)

@@ -1,0 +1,190 @@
+"""The Swin: timm's own numbers, other image sizes, depth of parameters, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mimbench.encoders.inverse_swin import InverseSwin
+from mimbench.encoders.swin import Swin, SwinConfig, shifted_window_block, window_mask
+from mimbench.errors import InputError
+from mimbench.optim import require_drop_path
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SMALL = {"patch_size": 2, "embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "window": 4}
+
+
+def make(*, image_size: int = 32, **options) -> Swin:
+    """Grids 16 and 8, window 4: both stages shift. Every parameter matters."""
+    torch.manual_seed(0)
+    swin = Swin(SwinConfig(**SMALL | options), image_size=image_size, in_channels=1)
+    for name, parameter in swin.named_parameters():
+        if "table" in name or "norm" in name or "bias" in name:
+            torch.nn.init.normal_(parameter, mean=float("norm" in name and "weight" in name), std=0.3)
+    return swin.eval()
+
+
+def test_it_is_timms_own_model():
+    swin, images = make(), torch.randn(2, 1, 32, 32)
+    assert torch.equal(swin.encode(swin.embed(images)), swin.body.forward_features(images).permute(0, 3, 1, 2))
+    assert torch.equal(swin.embed(images), swin.body.patch_embed(images))
+
+
+def test_features_at_every_depth():
+    swin, images = make(), torch.randn(2, 1, 32, 32)
+    last = swin.features(images)
+    assert (last.pooled.shape, last.dense.shape, last.prefix.shape) == ((2, 16), (2, 16, 8, 8), (2, 0, 16))
+    assert torch.equal(last.dense, swin.encode(swin.embed(images)))
+    assert torch.allclose(last.pooled, last.dense.mean((2, 3)), atol=1e-6)
+    assert torch.equal(last.dense, swin.features(images, 3).dense)
+    assert [tuple(swin.features(images, layer).dense.shape[1:]) for layer in range(4)] == [(8, 16, 16)] * 2 + [
+        (16, 8, 8)
+    ] * 2
+    stage = swin.body.layers[0](swin.body.patch_embed(images))
+    assert torch.equal(swin.features(images, 1).dense, stage.permute(0, 3, 1, 2))
+    for layer in (4, -5):
+        with pytest.raises(InputError, match="4 layers"):
+            swin.features(images, layer)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (48, 64), (38, 34), (6, 10), (2, 2)])
+def test_the_pyramid_takes_any_size(size):
+    swin = make()
+    maps = swin.pyramid(torch.randn(1, 1, *size))
+    expected = [
+        (dim, -(-size[0] // stride), -(-size[1] // stride))
+        for dim, stride in zip(swin.pyramid_dims, swin.pyramid_strides, strict=True)
+    ]
+    assert [tuple(level.shape[1:]) for level in maps] == expected
+    assert all(bool(level.isfinite().all()) for level in maps)
+    assert (swin.pyramid_dims, swin.pyramid_strides) == ((8, 16), (2, 4))
+
+
+def test_the_pyramid_ends_in_the_final_map():
+    swin, images = make(), torch.randn(2, 1, 32, 32)
+    first, last = swin.pyramid(images)
+    assert torch.equal(last, swin.encode(swin.embed(images)))
+    assert torch.allclose(first.mean(1), torch.zeros(2, 16, 16), atol=1e-5)
+    assert torch.allclose(first.var(1, correction=0), torch.ones(2, 16, 16), atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (16, 48)])
+def test_at_another_size_it_is_the_model_built_for_that_size(size):
+    """As official: weights moved into a model for another image size, where windows fit."""
+    swin = make()
+    images = torch.randn(1, 1, *size)
+    there = type(swin.body)(
+        img_size=size,
+        patch_size=2,
+        in_chans=1,
+        num_classes=0,
+        global_pool="",
+        embed_dim=8,
+        depths=(2, 2),
+        num_heads=(1, 2),
+        window_size=4,
+    ).eval()
+    there.load_state_dict(swin.body.state_dict())
+    expected = there.forward_features(images).permute(0, 3, 1, 2)
+    assert torch.allclose(swin.pyramid(images)[-1], expected, atol=1e-5)
+
+
+def test_padding_is_not_seen():
+    """A 5 x 5 grid in windows of 4: were the padding seen, its content would matter."""
+    block = make().body.layers[0].blocks[1]
+    mask = window_mask((5, 5), (4, 4), (0, 0), torch.zeros(()))
+    assert mask.shape == (4, 16, 16)
+    corner = mask[3]  # one real cell, at (4, 4)
+    assert corner[0, 0] == 0
+    assert (corner[0, 1:] == -100).all()
+    x = torch.randn(1, 1, 1, 8)  # alone in its window, whatever the bias: attention to itself
+    alone = block.attn.proj(block.attn.qkv(block.norm1(x))[..., 16:])
+    y = x + alone
+    assert torch.allclose(shifted_window_block(block, x), y + block.mlp(block.norm2(y)), atol=1e-5)
+
+
+def test_masks_are_timms_where_there_is_no_padding():
+    block = make().body.layers[0].blocks[1]
+    ours = window_mask((16, 16), (4, 4), (2, 2), torch.zeros(()))
+    assert torch.equal(ours, block.attn_mask)
+
+
+def test_small_grids_shrink_the_window_and_drop_the_shift():
+    """As the official code: grids 16, 8, 4, 2 with window 4."""
+    swin = make(image_size=64, patch_size=4, depths=(2, 2, 2, 2), num_heads=(1, 1, 1, 1))
+    blocks = [stage.blocks[1] for stage in swin.body.layers]
+    assert [block.window_size for block in blocks] == [(4, 4), (4, 4), (4, 4), (2, 2)]
+    assert [block.shift_size for block in blocks] == [(2, 2), (2, 2), (0, 0), (0, 0)]
+
+
+def test_depth_of_parameters_is_the_official_one():
+    """The official names put a merging at the end of a stage, timm at the start of the next."""
+    layers = json.loads((GOLDEN / "layer_decay.json").read_text())["simmim_finetune_swin"]["layer_id"]
+    swin = make(image_size=64, patch_size=4, depths=(2, 2, 2, 1), num_heads=(1, 2, 4, 8))
+
+    def official(name: str) -> str:
+        parts = name.removeprefix("body.").split(".")
+        if "downsample" in parts:
+            parts[1] = str(int(parts[1]) - 1)
+        return ".".join(parts)
+
+    ours = {official(name): swin.layer_of(name) for name, _ in swin.named_parameters()}
+    assert ours == {name: layer for name, layer in layers.items() if not name.startswith("head")}
+    assert swin.num_layers == 7
+    assert swin.no_weight_decay() == set()
+
+
+def test_drop_path_rises_linearly_over_all_blocks():
+    swin = make(drop_path=0.3)
+    require_drop_path(swin, 0.3)
+    rates = [getattr(block.drop_path1, "drop_prob", 0.0) for stage in swin.body.layers for block in stage.blocks]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3])
+
+
+def test_checkpointing_changes_memory_not_gradients():
+    swin, images = make().train(), torch.randn(2, 1, 32, 32)
+
+    def gradient() -> torch.Tensor:
+        swin.zero_grad()
+        swin.features(images).pooled.pow(2).sum().backward()
+        return swin.body.patch_embed.proj.weight.grad.clone()
+
+    plain = gradient()
+    swin.set_grad_checkpointing()
+    assert torch.allclose(plain, gradient(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 33}, "33 px is not a multiple of the patch size 2 px"),
+        ({"image_size": 30, "window": 15}, "30 px is not a multiple of 4 px, the stride of stage 1"),
+        ({"image_size": 36}, "window 4 does not divide the 18 x 18 grid of stage 0"),
+        ({"num_heads": (3, 2)}, "num_heads 3 does not divide the 8 channels of stage 0"),
+        ({"num_heads": (1,)}, "one number of 1 or more a stage"),
+        ({"depths": (), "num_heads": ()}, "one number of 1 or more a stage"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        make(**options)
+
+
+def test_images_that_cut_a_patch_are_refused():
+    with pytest.raises(InputError, match="32 x 33 px is not a multiple of the patch, 2 px"):
+        make().pyramid(torch.randn(1, 1, 32, 33))
+
+
+def test_the_inverse_swin_doubles_the_grid_and_halves_the_channels():
+    torch.manual_seed(0)
+    head = InverseSwin(32, 3, (2, 1, 1), window=2).eval()
+    x = torch.randn(2, 32, 3, 3)
+    assert head(x).shape == (2, 8, 12, 12)
+    assert (head.out_dim, head.upsample) == (8, 4)
+    head(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in head.parameters())
+    with pytest.raises(InputError, match="30 channels cannot be halved 2 times"):
+        InverseSwin(30, 3, (1, 1, 1), window=2)

@@ -1,0 +1,241 @@
+"""The engine: rates as scheduled, decay where due, resume as if unbroken, a stop where a loss is not finite."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from mimbench.contract import ArraySplit, InputConfig, ScheduleConfig, StepOutput, TrainConfig
+from mimbench.data import training_loader
+from mimbench.engine.device import pick_device, pick_precision
+from mimbench.engine.fit import fit
+from mimbench.errors import InputError, RunError
+from mimbench.optim import Schedule
+
+CPU = torch.device("cpu")
+INPUT = InputConfig(image_size=8, mean=(0.5,), std=(0.5,))
+IMAGES = torch.randint(0, 256, (40, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+SPLIT = ArraySplit(IMAGES, torch.arange(40) % 2, ("even", "odd"))
+
+
+class Probe(nn.Module):
+    """A linear model on noise that notes what the engine did to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 4)
+        nn.init.constant_(self.linear.weight, 0.1)
+        nn.init.zeros_(self.linear.bias)
+        self.seen, self.progress, self.fail_at, self.loss_at_fail = [], [], None, torch.nan
+
+    def training_step(self, batch, generator) -> StepOutput:
+        images, _ = batch
+        noise = torch.rand(len(images), 64, generator=generator) + torch.rand(1)
+        loss = (self.linear(images.flatten(1) / 255 * noise) - 1).pow(2).mean()
+        self.seen.append((round(float(images.float().mean()), 4), round(float(noise.sum()), 3)))
+        if self.fail_at == len(self.seen):
+            loss = loss * self.loss_at_fail
+        return StepOutput(loss, {"a_loss_that_is_only_shown": loss.detach() * 1000})
+
+    def after_step(self, progress: float) -> None:
+        self.progress.append(progress)
+
+
+def train(model, workdir, *, epochs=3, seed=5, accumulate=1, **options):
+    options.setdefault("base_lr", 1e-2)
+    config = TrainConfig(epochs=epochs, batch_size=8, accumulate=accumulate, checkpoint_every=1, **options)
+    loader = training_loader(SPLIT, INPUT, batch_size=8 // accumulate, seed=seed, device=CPU)
+    out = io.StringIO()
+    report = fit(
+        model,
+        loader,
+        config,
+        label="probe",
+        images_per_epoch=40,
+        seed=seed,
+        device=CPU,
+        workdir=workdir,
+        console=Console(file=out),
+    )
+    return report, out.getvalue()
+
+
+def test_a_training_is_reported(tmp_path):
+    model = Probe()
+    report, said = train(model, tmp_path)
+    assert (report.steps, report.images_seen, report.precision) == (15, 120, "fp32")
+    assert len(report.loss) == 3
+    assert report.loss[-1] < report.loss[0]
+    assert report.seconds > 0
+    assert report.peak_memory > 1e6
+    assert model.progress == pytest.approx([(i + 1) / 15 for i in range(15)])
+    assert re.search(r"probe: epoch 3/3  .* images/s  loss 0\.\d+  lr ", said)
+
+
+def test_every_step_uses_the_scheduled_rate(tmp_path, monkeypatch):
+    used = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(
+        torch.optim.AdamW,
+        "step",
+        lambda self, *a, **k: (used.append(self.param_groups[0]["lr"]), step(self, *a, **k))[1],
+    )
+    options = {"base_lr": 0.2, "lr_divisor": 16, "schedule": ScheduleConfig(warmup_epochs=1, min_lr=1e-4)}
+    train(Probe(), tmp_path, **options)
+    schedule = Schedule(TrainConfig(epochs=3, batch_size=8, **options), steps_per_epoch=5)
+    assert used == pytest.approx([schedule.lr(i) for i in range(15)])
+    assert max(used) == pytest.approx(0.1)
+
+
+def test_equal_seeds_train_alike_and_others_do_not(tmp_path):
+    first, same, other = Probe(), Probe(), Probe()
+    train(first, tmp_path / "1")
+    train(same, tmp_path / "2")
+    train(other, tmp_path / "3", seed=6)
+    assert first.seen == same.seen != other.seen
+    assert torch.equal(first.linear.weight, same.linear.weight)
+
+
+def test_a_resumed_training_ends_as_an_unbroken_one(tmp_path):
+    unbroken, broken, resumed = Probe(), Probe(), Probe()
+    whole, _ = train(unbroken, tmp_path / "whole")
+    broken.fail_at, broken.loss_at_fail = 8, torch.nan
+    with pytest.raises(RunError):
+        train(broken, tmp_path / "broken")
+    report, _ = train(resumed, tmp_path / "broken")
+    assert resumed.seen == unbroken.seen[5:]
+    assert torch.equal(resumed.linear.weight, unbroken.linear.weight)
+    assert report.loss == whole.loss
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path, bad):
+    model = Probe()
+    model.fail_at, model.loss_at_fail = 12, bad
+    with pytest.raises(RunError, match=r"probe: the loss is (nan|inf) at step 2 of epoch 3; stopped.*epoch_2\.pth"):
+        train(model, tmp_path)
+    kept = torch.load(tmp_path / "epoch_2.pth", weights_only=False)["state_dict"]
+    assert all(torch.isfinite(value).all() for value in kept.values())
+    assert (tmp_path / "last_checkpoint").read_text().endswith("epoch_2.pth")
+
+
+def test_weights_that_are_not_finite_are_never_checkpointed(tmp_path, monkeypatch):
+    step = torch.optim.AdamW.step
+
+    def poisoned(self, *arguments, **named):
+        result = step(self, *arguments, **named)
+        poisoned.count += 1
+        if poisoned.count == 10:
+            self.param_groups[0]["params"][0].data.fill_(torch.inf)
+        return result
+
+    poisoned.count = 0
+    monkeypatch.setattr(torch.optim.AdamW, "step", poisoned)
+    with pytest.raises(RunError, match=r"a weight is not finite after epoch 2.*epoch_1\.pth"):
+        train(Probe(), tmp_path)
+    assert not (tmp_path / "epoch_2.pth").exists()
+
+
+def test_accumulated_micro_batches_are_one_step(tmp_path, monkeypatch):
+    steps = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *a, **k: (steps.append(1), step(self, *a, **k))[1])
+    model = Probe()
+    report, _ = train(model, tmp_path, accumulate=2)
+    assert (len(steps), len(model.seen), report.steps, report.images_seen) == (15, 30, 15, 120)
+    assert len(model.progress) == 15
+
+
+def test_the_gradient_is_clipped(tmp_path, monkeypatch):
+    norms = []
+    step = torch.optim.AdamW.step
+
+    def noting(self, *arguments, **named):
+        grads = [p.grad for group in self.param_groups for p in group["params"]]
+        norms.append(float(torch.cat([grad.flatten() for grad in grads]).norm()))
+        return step(self, *arguments, **named)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noting)
+    train(Probe(), tmp_path, clip_grad=1e-3)
+    assert norms == pytest.approx([1e-3] * 15, rel=1e-2)
+
+
+def test_bf16_autocasts_on_the_cpu_too(tmp_path):
+    class Casting(Probe):
+        def training_step(self, batch, generator):
+            self.dtype = self.linear(batch[0].flatten(1) / 255).dtype
+            return super().training_step(batch, generator)
+
+    model = Casting()
+    report, _ = train(model, tmp_path, precision="bf16")
+    assert report.precision == "bf16"
+    assert model.dtype == torch.bfloat16
+    assert model.linear.weight.dtype == torch.float32
+
+
+def test_tensorboard_is_written_when_asked(tmp_path):
+    train(Probe(), tmp_path, tensorboard=True)
+    assert list(tmp_path.rglob("events.out.tfevents.*"))
+
+
+def test_a_batch_larger_than_the_set_is_refused(tmp_path):
+    config = TrainConfig(epochs=1, batch_size=8, base_lr=1.0)
+    empty = torch.utils.data.DataLoader(SPLIT, batch_size=64, drop_last=True)
+    with pytest.raises(InputError, match="lower batch_size"):
+        fit(
+            Probe(),
+            empty,
+            config,
+            label="x",
+            images_per_epoch=40,
+            seed=0,
+            device=CPU,
+            workdir=tmp_path,
+            console=Console(),
+        )
+
+
+def test_devices_and_precisions(monkeypatch):
+    config = TrainConfig(epochs=1, batch_size=1, base_lr=1.0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == pick_device("cpu") == CPU
+    with pytest.raises(InputError, match=r"--device cuda: .*--device cpu"):
+        pick_device("cuda")
+    with pytest.raises(InputError, match="unknown device 'tpu'"):
+        pick_device("tpu")
+    assert pick_precision(config, CPU) == "fp32"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert pick_device("auto").type == "cuda"
+    assert pick_device("cpu") == CPU
+    assert pick_precision(config, torch.device("cuda")) == "bf16"
+
+
+@pytest.mark.cuda
+def test_training_on_cuda(tmp_path):
+    loader = training_loader(SPLIT, INPUT, batch_size=8, seed=0, device=torch.device("cuda"))
+    from mimbench.engine.pretrain import Pretrainer
+    from mimbench.registry import encoders, methods
+
+    vit, simmim = encoders.load("vit"), methods.load("simmim")
+    encoder = vit(vit.Config(patch_size=2, embed_dim=32, depth=2, num_heads=2), image_size=8, in_channels=1)
+    trainer = Pretrainer(simmim(simmim.Config(mask_patch_size=2), encoder), INPUT, channels=1, batched=True)
+    config = TrainConfig(epochs=2, batch_size=8, base_lr=1e-3)
+    report = fit(
+        trainer,
+        loader,
+        config,
+        label="cuda",
+        images_per_epoch=40,
+        seed=0,
+        device=torch.device("cuda"),
+        workdir=tmp_path,
+        console=Console(file=io.StringIO()),
+    )
+    assert report.steps == 10
+    assert report.peak_memory > 0

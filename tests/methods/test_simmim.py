@@ -1,0 +1,306 @@
+"""SimMIM against the official implementation, and every option of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mimbench_methods.simmim import SimMIM, SimMIMConfig
+from mimbench_methods.simmim_pixel import SimMIMPixel, SimMIMPixelConfig
+from pydantic import ValidationError
+from torch import Tensor
+
+from mimbench.contract import InputConfig, InputError, Stage
+from mimbench.encoders.convnet import ConvNeXt, ConvNeXtConfig, ResNet, ResNetConfig
+from mimbench.encoders.swin import Swin, SwinConfig
+from mimbench.encoders.vit import ViT, ViTConfig
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SIZE = 32
+
+
+def encoder(kind: str, *, channels: int = 3):
+    options = {"image_size": SIZE, "in_channels": channels}
+    if kind == "vit":
+        return ViT(ViTConfig(patch_size=4, embed_dim=16, depth=2, num_heads=2), **options)
+    if kind == "swin":
+        return Swin(SwinConfig(patch_size=2, embed_dim=8, depths=(2, 2), num_heads=(1, 2), window=4), **options)
+    if kind == "convnext":
+        return ConvNeXt(ConvNeXtConfig(patch_size=2, dims=(8, 16), depths=(1, 1), layer_scale=0.5), **options)
+    return ResNet(ResNetConfig(block="basic", dims=(8,), depths=(2,)), **options)
+
+
+KINDS = ["vit", "swin", "convnext", "resnet"]
+
+
+def make(kind: str = "vit", *, channels: int = 3, **options) -> SimMIM:
+    torch.manual_seed(0)
+    return SimMIM(SimMIMConfig(**{"mask_patch_size": 8} | options), encoder(kind, channels=channels))
+
+
+def batch(method, count: int = 2) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(count, method.encoder.in_channels, SIZE, SIZE, generator=generator)
+    return images, method.sample_mask(count, generator)
+
+
+def official(name: str) -> tuple[SimMIM, dict[str, np.ndarray]]:
+    """The method with the weights of a golden file."""
+    data = np.load(GOLDEN / f"{name}.npz")
+    meta = json.loads(str(data["meta"]))
+    config, size = meta["config"], meta["config"]["img_size"]
+    if "depths" in config:
+        keys = ("patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
+        backbone = Swin(
+            SwinConfig(window=config["window_size"], **{key: config[key] for key in keys}),
+            image_size=size,
+            in_channels=config["in_chans"],
+        )
+    else:
+        keys = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")
+        backbone = ViT(
+            ViTConfig(layer_scale=config["init_values"], **{key: config[key] for key in keys}),
+            image_size=size,
+            in_channels=config["in_chans"],
+        )
+    method = SimMIM(SimMIMConfig(mask_patch_size=meta["mask_patch_size"]), backbone)
+    state = {ours(key[6:]): torch.from_numpy(data[key]) for key in data.files if key.startswith("param/")}
+    wanted = method.state_dict()
+    method.load_state_dict({key: state[key].view(value.shape) for key, value in wanted.items()})
+    buffers = {key for key in state if key.endswith(("relative_position_index", "attn_mask"))}
+    assert set(state) - set(wanted) == buffers
+    return method, dict(data)
+
+
+def ours(name: str) -> str:
+    if name == "encoder.mask_token":
+        return "mask_token"
+    name = re.sub(r"layers\.(\d)\.downsample", lambda found: f"layers.{int(found[1]) + 1}.downsample", name)
+    return re.sub(r"^encoder\.", "encoder.body.", name)
+
+
+@pytest.mark.parametrize("name", ["simmim_vit_tiny", "simmim_swin_tiny"])
+def test_it_is_the_official_implementation(name):
+    method, data = official(name)
+    images, mask = torch.from_numpy(data["input/image"]), torch.from_numpy(data["input/mask"]).bool()
+    prediction = method.predict(images, mask)
+    assert torch.allclose(prediction, torch.from_numpy(data["out/x_rec"]), rtol=1e-5, atol=1e-5)
+    tokens = torch.where(mask.unsqueeze(-1), method.mask_token, method.encoder.embed(images))
+    assert torch.allclose(method.encoder.encode(tokens), torch.from_numpy(data["out/z"]), rtol=1e-5, atol=1e-5)
+
+    loss = method(images, mask).loss
+    assert float(loss.detach()) == pytest.approx(float(data["out/loss"]), rel=5e-7)
+    loss.backward()
+    gradients = {key: parameter.grad for key, parameter in method.named_parameters()}
+    norm = torch.stack([gradient.double().norm() for gradient in gradients.values()]).norm()
+    assert float(norm) == pytest.approx(float(data["grad_norm"]), rel=1e-5)
+    stored = [key[5:] for key in data if key.startswith("grad/")]
+    assert stored
+    for key in stored:
+        theirs = torch.from_numpy(data[f"grad/{key}"])
+        assert torch.allclose(gradients[ours(key)].view(theirs.shape), theirs, rtol=1e-5, atol=1e-6), key
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("variant", ["simmim", "simmim-pixel"])
+def test_hidden_pixels_are_not_seen_and_visible_ones_are(kind, variant):
+    method = make(kind) if variant == "simmim" else SimMIMPixel(SimMIMPixelConfig(), encoder(kind))
+    method.eval()
+    images, mask = batch(method)
+    hidden = mask.repeat_interleave(SIZE // mask.shape[1], 1).repeat_interleave(SIZE // mask.shape[2], 2).unsqueeze(1)
+    noise = torch.randn_like(images)
+    before = method.predict(images, mask)
+    assert before.shape == images.shape
+    assert torch.equal(before, method.predict(torch.where(hidden, noise, images), mask))
+    assert not torch.allclose(before, method.predict(torch.where(hidden, images, noise), mask))
+    shown = method.reconstruct(images, mask)
+    assert torch.equal(torch.where(hidden, 0.0, shown), torch.where(hidden, 0.0, images))
+    assert torch.equal(torch.where(hidden, shown, 0.0), torch.where(hidden, before, 0.0))
+
+
+OPTIONS = [
+    {},
+    {"masking": "square", "mask_ratio": 0.3},
+    {"masking": "block"},
+    {"head": "mlp"},
+    {"head": "inverse-swin", "head_window": 4},
+    {"target_size": 16, "loss": "l2"},
+    {"target": "clusters", "clusters": 8},
+    {"target": "bins", "target_size": 8, "loss_area": "all"},
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_option_trains_every_encoder(kind, options):
+    method = make(kind, **options)
+    images, mask = batch(method)
+    output = method(images, mask)
+    output.loss.backward()
+    silent = [name for name, p in method.named_parameters() if p.grad is None]
+    assert silent == []
+    assert output.loss.isfinite()
+    assert method.reconstruct(images, mask).shape == images.shape
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "options", [{}, {"target": "clusters", "clusters": 8}, {"target": "bins"}, {"head": "inverse-swin"}], ids=str
+)
+def test_no_tensor_stays_behind_on_another_device(kind, options, on_fake_cuda):
+    method = make(kind, **options).eval()
+    assert on_fake_cuda(method, *batch(method)).loss.device.type == "cuda"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_pixel_variant_on_another_device(kind, on_fake_cuda):
+    method = SimMIMPixel(SimMIMPixelConfig(), encoder(kind)).eval()
+    assert on_fake_cuda(method, *batch(method)).loss.device.type == "cuda"
+
+
+def test_masks_hide_what_they_should():
+    generator = torch.Generator().manual_seed(0)
+    random = make(mask_patch_size=4).sample_mask(50, generator)
+    assert (random.shape, set(random.sum((1, 2)).tolist())) == ((50, 8, 8), {39})  # ceil(0.6 x 64)
+    square = make(mask_patch_size=4, masking="square", mask_ratio=0.25).sample_mask(50, generator)
+    assert set(square.sum((1, 2)).tolist()) == {16}
+    assert all(len(one.any(0).nonzero()) * len(one.any(1).nonzero()) == 16 for one in square)
+    assert not torch.equal(square[0], square[1])
+    block = make(mask_patch_size=4, masking="block", mask_ratio=0.5).sample_mask(50, generator)
+    assert int(block.sum((1, 2)).max()) <= 32
+    assert float(block.sum((1, 2)).float().mean()) > 20
+    assert make(mask_patch_size=16, masking="block").sample_mask(5, generator).shape == (5, 2, 2)
+
+
+def test_losses_are_over_the_hidden_or_over_all_pixels():
+    mask = torch.zeros(1, 4, 4, dtype=torch.bool)
+    mask[0, 0, 0] = True
+    target = torch.zeros(1, 3, SIZE, SIZE)
+    prediction = torch.full_like(target, 9.0)
+    prediction[:, :, :8, :8] = 2.0
+    hidden = {loss: float(make(loss=loss).loss(prediction, target, mask)) for loss in ("l1", "smooth-l1", "l2")}
+    assert hidden == pytest.approx({"l1": 2.0, "smooth-l1": 1.5, "l2": 4.0}, rel=1e-6)
+    assert float(make(loss_area="all").loss(prediction, target, mask)) == pytest.approx(2 / 16 + 9 * 15 / 16)
+
+
+def test_a_smaller_target_is_the_image_averaged():
+    method = make(target_size=8)
+    images, mask = batch(method)
+    assert torch.allclose(method.target(images), torch.nn.functional.avg_pool2d(images, 4), atol=1e-6)
+    assert method.predict(images, mask).shape == (2, 3, 8, 8)
+    shown = method.reconstruct(images, mask)
+    hidden = mask[0].nonzero()[0]
+    corner = shown[0, :, hidden[0] * 8 : hidden[0] * 8 + 4, hidden[1] * 8 : hidden[1] * 8 + 4]
+    assert torch.equal(corner, corner[:, :1, :1].expand_as(corner))
+
+
+class Images(Stage):
+    """Training images of two colours, as `prepare` would be given them."""
+
+    seed = 0
+    device = torch.device("cpu")
+    input = InputConfig(image_size=SIZE, mean=(0.5,), std=(0.25,))
+
+    def __init__(self) -> None:
+        self.colours = torch.tensor([[-1.0, 0.5, 0.0], [1.0, 0.0, 0.25]])
+
+    def images(self):
+        for seed in range(3):
+            chosen = torch.randint(0, 2, (2, SIZE, SIZE), generator=torch.Generator().manual_seed(seed))
+            yield self.colours[chosen].permute(0, 3, 1, 2)
+
+    def fit(self, model, config, *, label):
+        raise AssertionError("nothing is trained")
+
+    def once(self, identity, make):
+        return dict(make())
+
+    def say(self, text):
+        raise AssertionError(text)
+
+
+def test_clusters_are_the_colours_of_the_training_images():
+    method, stage = make(target="clusters", clusters=2), Images()
+    method.prepare(stage)
+    order = method.pixels.colours[:, 0].argsort()
+    assert torch.allclose(method.pixels.colours[order], stage.colours, atol=1e-4)
+    images = next(stage.images())
+    target = method.target(images)
+    perfect = torch.nn.functional.one_hot(target, 2).permute(0, 3, 1, 2) * 20.0
+    assert torch.allclose(method.pixels.decode(perfect), images, atol=1e-4)
+    mask = torch.ones(2, 4, 4, dtype=torch.bool)
+    assert float(method.loss(perfect, target, mask)) < 1e-6
+    assert float(method.loss(torch.zeros_like(perfect), target, mask)) == pytest.approx(np.log(2), rel=1e-5)
+    assert "pixels.colours" in method.state_dict()
+
+
+def test_more_clusters_than_pixels_are_refused():
+    with pytest.raises(InputError, match="clusters 7000 is more than the 6144 pixels"):
+        make(target="clusters", clusters=7000).prepare(Images())
+
+
+def test_bins_divide_black_to_white_equally():
+    method = make(target="bins", bins=4)
+    method.prepare(Images())
+    grey = torch.tensor([0.0, 0.2, 0.3, 0.6, 0.8, 1.0])
+    images = ((grey - 0.5) / 0.25).view(1, 1, 1, 6).expand(1, 3, 1, 6)
+    bins = method.pixels(images)
+    assert bins[0, 0, 0].tolist() == [0, 0, 1, 2, 3, 3]
+    perfect = torch.nn.functional.one_hot(bins, 4).permute(0, 1, 4, 2, 3).flatten(1, 2) * 20.0
+    decoded = method.pixels.decode(perfect)[0, 2, 0] * 0.25 + 0.5
+    assert decoded.tolist() == pytest.approx([0.125, 0.125, 0.375, 0.625, 0.875, 0.875])
+    assert float(method.pixels.error(perfect, bins).max()) < 1e-6
+
+
+def test_the_pixel_variant_is_the_textbook_form():
+    torch.manual_seed(0)
+    method = SimMIMPixel(SimMIMPixelConfig(mask_ratio=0.5), encoder("vit"))
+    images, mask = batch(method)
+    assert mask.shape == (2, SIZE, SIZE)
+    assert set(mask.sum((1, 2)).tolist()) == {SIZE * SIZE // 2}
+    blanked = torch.where(mask.unsqueeze(1), 0.0, images)
+    prediction = method.decoder(method.encoder.encode(method.encoder.embed(blanked)))
+    assert torch.equal(method.predict(images, mask), prediction)
+    assert float(method(images, mask).loss) == pytest.approx(float((prediction - images).square().mean()), rel=1e-6)
+
+
+def test_weights_start_and_decay_as_the_official_ones():
+    vit = make("vit")
+    assert float(vit.mask_token.abs().max()) <= 0.02
+    assert float(vit.encoder.body.blocks[0].attn.qkv.weight.abs().max()) <= 0.02
+    assert float(make("swin", mask_patch_size=4).mask_token.abs().max()) > 0.02
+    assert vit.no_weight_decay() == {"encoder.body.cls_token"}
+    assert make("swin").no_weight_decay() == {"mask_token"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mask_patch_size": 6}, "does not divide the image, 32 px"),
+        ({"mask_patch_size": 2}, "not a multiple of the encoder's patch, 4 px"),
+        ({"mask_ratio": 0.99}, "hides everything"),
+        ({"target_size": 12}, "method.target_size 12 px must be a multiple of 8"),
+        ({"target_size": 64}, "divide the image, 32 px"),
+        ({"head": "inverse-swin", "head_depths": (1, 1, 1, 1)}, "takes 1 to 3 stages"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        make(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "bins", "loss": "l2"}, "takes the cross-entropy"),
+        ({"head_depths": (1,)}, "head_depths is for the inverse-swin head"),
+        ({"masking": "central"}, "'random', 'square' or 'block'"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options, message):
+    with pytest.raises(ValidationError, match=message):
+        SimMIMConfig(**options)

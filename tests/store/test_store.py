@@ -1,0 +1,195 @@
+"""The results folder: whole or not there, damaged or named, one process at a time."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from mimbench.errors import InputError
+from mimbench.store.files import canonical, fingerprint, write_atomic
+from mimbench.store.record import Checkpoint, Cost, Named, Record, Value, read_record, read_records, write_record
+from mimbench.store.store import Store
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "runs")
+
+
+def save(store: Store, key: str = "abc"):
+    return store.save_checkpoint(key, {"w": torch.arange(6.0).view(2, 3)}, {"decoder": torch.ones(2)}, {"seed": 3})
+
+
+def record(**changes) -> Record:
+    cost = Cost(seconds=1.5, device="cpu")
+    return Record(
+        **{
+            "id": "simmim-linear-probe-s0-1",
+            "method": Named(name="simmim", version="1"),
+            "task": Named(name="linear-probe", version="1"),
+            "encoder": Named(name="vit", version="1"),
+            "dataset": Named(name="mnist5k", version="f"),
+            "protocol": {"layer": -1},
+            "protocol_fingerprint": "p",
+            "seed": 0,
+            "recipe_name": "smoke",
+            "recipe_passed": {},
+            "recipe": {},
+            "checkpoint": Checkpoint(fingerprint="abc", weights_sha256="0", seed=0, cost=cost),
+            "metrics": {"top1": Value(value=50.0, unit="percent", n=10, low=0, high=100, higher_is_better=True)},
+            "chance": 10.0,
+            "cost": cost,
+            "provenance": {},
+        }
+        | changes
+    )
+
+
+def test_a_checkpoint_comes_back_as_it_was_saved(store):
+    assert store.checkpoint("abc") is None
+    save(store)
+    found = store.checkpoint("abc")
+    assert torch.equal(found.encoder()["w"], torch.arange(6.0).view(2, 3))
+    assert torch.equal(found.rest()["decoder"], torch.ones(2))
+    assert found.card["seed"] == 3
+
+
+@pytest.mark.parametrize("victim", ["encoder.safetensors", "method.safetensors", "checkpoint.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_damaged_checkpoint_is_named_and_never_reused(store, victim, damage):
+    path = save(store).folder / victim
+    content = path.read_bytes()
+    if damage == "flip":
+        path.write_bytes(content[:-3] + bytes([content[-3] ^ 255]) + content[-2:])
+    elif damage == "truncate":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        path.unlink()
+    with pytest.raises(InputError, match=r"abc.*corrupt.*delete"):
+        store.checkpoint("abc")
+
+
+def test_a_checkpoint_under_another_name_is_refused(store):
+    save(store).folder.rename(store.root / "checkpoints" / "other")
+    with pytest.raises(InputError, match="says that it is 'abc'"):
+        store.checkpoint("other")
+
+
+def test_a_failed_save_leaves_nothing(store):
+    with pytest.raises(AttributeError):
+        store.save_checkpoint("abc", {"w": "no tensor"}, {}, {})
+    assert list((store.root / "checkpoints").iterdir()) == []
+
+
+def test_files_are_readable_by_others(store):
+    folder = save(store).folder
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    assert stat.S_IMODE((folder / "checkpoint.json").stat().st_mode) == 0o644
+
+
+def test_a_folder_that_cannot_be_made_is_refused():
+    with pytest.raises(InputError, match=r"/proc/mimbench-runs cannot be written.*--results"):
+        Store("/proc/mimbench-runs")
+
+
+def test_a_results_path_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "runs").write_text("x")
+    with pytest.raises(InputError, match="cannot be written"):
+        Store(tmp_path / "runs")
+
+
+def test_a_record_comes_back_as_it_was_written(store):
+    path = store.save_record(record())
+    assert store.record("simmim-linear-probe-s0-1") == record()
+    assert read_records(store.root) == read_records(store.root / "records") == [record()]
+    assert json.loads(path.read_text())["schema"] == 1
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda text: text.replace("50.0", "99.0"), "altered or damaged"),
+        (lambda text: text[:100], "corrupt"),
+        (lambda text: "[]", "corrupt"),
+        (lambda text: "", "corrupt"),
+    ],
+)
+def test_a_damaged_record_is_named(store, edit, message):
+    path = store.save_record(record())
+    path.write_text(edit(path.read_text()))
+    with pytest.raises(InputError, match=rf"{path.name}.*{message}"):
+        read_records(store.root)
+
+
+def test_a_record_of_another_schema_is_named(tmp_path):
+    path = tmp_path / "r.json"
+    body = record().as_json() | {"schema": 99}
+    path.write_text(json.dumps({**body, "sha256": fingerprint(body, 64)}))
+    with pytest.raises(InputError, match="schema 99"):
+        read_record(path)
+
+
+def test_a_metric_that_is_not_finite_is_no_record(tmp_path):
+    bad = record(metrics={"top1": Value(value=float("nan"), unit="", n=1, low=0, high=1, higher_is_better=True)})
+    with pytest.raises(ValueError, match="Out of range float"):
+        write_record(tmp_path / "r.json", bad)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_equal_data_hash_alike_whatever_the_order():
+    assert fingerprint({"a": 1, "b": [1.0, None]}) == fingerprint({"b": [1.0, None], "a": 1})
+    assert canonical({"ä": 0.1}) == '{"ä":0.1}'.encode()
+
+
+def _hold(root, started, released):
+    store = Store(root)
+    with store.lock("k", lambda: None):
+        started.set()
+        time.sleep(0.5)
+        released.value = time.monotonic()
+
+
+def test_two_processes_take_turns(store):
+    context = multiprocessing.get_context("spawn")
+    started, released, waited = context.Event(), context.Value("d", 0.0), []
+    other = context.Process(target=_hold, args=(store.root, started, released))
+    other.start()
+    assert started.wait(60)
+    with store.lock("k", lambda: waited.append(True)):
+        entered = time.monotonic()
+    other.join()
+    assert waited == [True]
+    assert entered >= released.value > 0
+
+
+def test_a_killed_process_leaves_no_lock(store):
+    code = (
+        "import time; from mimbench.store.store import Store\n"
+        f"with Store({str(store.root)!r}).lock('k', print): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    waited = []
+    with store.lock("k", lambda: waited.append(True)):
+        assert waited == []
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "f"
+    write_atomic(path, b"old")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,294 @@
+"""The real command: what it runs, reuses and prints, and each kind of bad input in one clear line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+SMOKE = ("--recipe", "smoke")
+
+
+def run_probe(mimbench, *arguments: str, method: str = "simmim", task: str = "linear-probe"):
+    return mimbench("run", "--method", method, "--task", task, *SMOKE, *arguments)
+
+
+@pytest.fixture
+def quick(monkeypatch, capfd, tmp_path):
+    """The command in this process: where no second one is needed, seconds of imports are saved."""
+    from mimbench.cli import main
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["mimbench", *arguments])
+        monkeypatch.setattr(warnings, "filterwarnings", lambda *_: None)
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, ended.value.code, said.out, said.err)
+
+    return run
+
+
+def refused(done, *words: str) -> None:
+    """Exit code 2, one line on standard error, nothing on standard output, no traceback."""
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("mimbench: ")
+    for word in words:
+        assert word in lines[0], lines[0]
+    assert done.stdout == ""
+
+
+@pytest.mark.e2e
+def test_a_run_records_reuses_and_prints(mimbench, tmp_path):
+    first = run_probe(mimbench)
+    assert first.returncode == 0, first.stderr
+    assert "pretraining simmim seed 0 on 200 images" in first.stderr
+    assert "linear-probe: top1" in first.stdout
+
+    again = run_probe(mimbench, "--json")
+    assert "already recorded: linear-probe of simmim seed 0" in again.stderr
+    (record,) = json.loads(again.stdout)
+    assert record["metrics"]["top1"]["unit"] == "percent"
+    assert record["metrics"]["top1"]["n"] == 100
+    assert 0 <= record["metrics"]["top1"]["value"] <= 100
+    assert record["recipe"]["pretrain"]["epochs"] == 2
+    assert record["provenance"]["packages"]["torch"]
+
+    other = run_probe(mimbench, "--set", "task.pooling=token")
+    assert "reusing pretraining of simmim seed 0" in other.stderr
+    assert "pretraining simmim" not in other.stderr.replace("reusing pretraining", "")
+    table = mimbench("table", "--format", "csv")
+    assert table.returncode == 0
+    header, row = table.stdout.splitlines()
+    assert header == "method,linear-probe: top1 (pooling=mean),linear-probe: top1 (pooling=token)"
+    assert row.startswith("simmim,")
+
+
+@pytest.mark.e2e
+def test_a_grid_pretrains_each_distinct_method_once(mimbench):
+    done = run_probe(
+        mimbench, "--seeds", "0,1", "--vary", "method.mask_ratio=0.4,0.6", "--json", method="simmim,random-init"
+    )
+    assert done.returncode == 0, done.stderr
+    records = json.loads(done.stdout)
+    cells = sorted((r["method"]["name"], r["seed"], r["varied"].get("method.mask_ratio", 0)) for r in records)
+    assert cells == [
+        ("random-init", 0, 0), ("random-init", 1, 0),
+        ("simmim", 0, 0.4), ("simmim", 0, 0.6), ("simmim", 1, 0.4), ("simmim", 1, 0.6),
+    ]  # fmt: skip
+    table = mimbench("table", "--format", "markdown").stdout
+    assert "method.mask_ratio=0.4" in table
+    assert "(n=2)" in table
+
+
+@pytest.mark.e2e
+def test_what_fails_does_not_stop_the_rest(mimbench, tmp_path):
+    done = run_probe(mimbench, "--vary", "pretrain.base_lr=1e30,1e-3", "--set", "pretrain.clip_grad=1e30", "--json")
+    assert done.returncode == 1, done.stderr
+    assert len(json.loads(done.stdout)) == 1
+    assert "failed: linear-probe of simmim seed 0 pretrain.base_lr=1e+30" in done.stderr
+    assert "the loss is" in done.stderr or "a weight is not finite" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.e2e
+def test_killed_in_the_middle_it_goes_on(mimbench, tmp_path):
+    """SIGKILL while pretraining; the same command resumes and ends as an unbroken run does, bit for bit."""
+    settings = ("--set", "pretrain.epochs=40", "--set", "pretrain.batch_size=16")
+    command = [
+        sys.executable,
+        "-m",
+        "mimbench",
+        "run",
+        "--method",
+        "simmim",
+        "--task",
+        "linear-probe",
+        *SMOKE,
+        *settings,
+    ]
+    running = subprocess.Popen([*command, "--results", "killed"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    work = tmp_path / "killed" / "work"
+    deadline = time.monotonic() + 120
+    while not list(work.glob("*/epoch_*.pth")) or not list(work.glob("*/last_checkpoint")):
+        assert running.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert not list(tmp_path.glob("killed/checkpoints/*"))
+    hashes = []
+    for results in ("killed", "whole"):
+        done = run_probe(mimbench, *settings, "--results", results, "--json")
+        assert done.returncode == 0, done.stderr
+        (record,) = json.loads(done.stdout)
+        hashes.append(record["checkpoint"]["weights_sha256"])
+    assert hashes[0] == hashes[1]
+
+
+@pytest.mark.e2e
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    command = [sys.executable, "-m", "mimbench", "run", "--method", "simmim", "--task", "linear-probe", *SMOKE]
+    command += ["--set", "pretrain.epochs=2000"]
+    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/work/*/epoch_*.pth")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert said.rstrip().splitlines()[-1] == (
+        "mimbench: stopped; nothing is half-written. The same command goes on from here."
+    )
+    assert "Traceback" not in said
+
+
+def test_two_processes_pretrain_once(tmp_path):
+    command = [sys.executable, "-m", "mimbench", "run", "--method", "simmim", *SMOKE, "--task", "linear-probe"]
+    both = [
+        subprocess.Popen(
+            [*command, "--set", f"task.pooling={pooling}"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        for pooling in ("mean", "token")
+    ]
+    said = "".join(process.communicate(timeout=240)[1] for process in both)
+    assert [process.returncode for process in both] == [0, 0], said
+    assert said.count("pretraining simmim seed 0 on") == 1
+    assert said.count("reusing pretraining of simmim seed 0") == 1
+    assert len(list(tmp_path.glob("runs/checkpoints/*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--method", "simim", "--task", "linear-probe"), ("unknown method 'simim'", "did you mean 'simmim'")),
+        (("--method", "simmim", "--task", "detecton"), ("unknown task 'detecton'", "did you mean 'detection'")),
+        (("--method", "simmim", "--task", "linear-probe", "--recipe", "smok"), ("unknown recipe 'smok'", "'smoke'")),
+        (
+            ("--method", "simmim", "--task", "linear-probe", "--set", "data.name=mnist5"),
+            ("unknown dataset", "'mnist5k'"),
+        ),
+        (
+            ("--method", "simmim", "--task", "linear-probe", "--set", "pretrain.epoch=3"),
+            ("'pretrain.epoch'", "'epochs'"),
+        ),
+        (
+            ("--method", "simmim", "--task", "linear-probe", "--set", "method.mask_rato=0.3"),
+            ("mask_rato", "'mask_ratio'"),
+        ),
+        (("--method", "simmim", "--task", "linear-probe", "--set", "task.poolin=mean"), ("task.poolin", "'pooling'")),
+        (
+            ("--method", "simmim", "--task", "linear-probe", "--set", "method.mask_ratio=1.0"),
+            ("mask_ratio", "less than 1"),
+        ),
+        (
+            ("--method", "simmim", "--task", "linear-probe", "--set", "method.mask_ratio=0"),
+            ("mask_ratio", "greater than 0"),
+        ),
+        (
+            ("--method", "simmim", "--task", "linear-probe", "--set", "input.image_size=30"),
+            ("30 px", "patch size 4 px"),
+        ),
+        (
+            ("--method", "simmim", "--task", "linear-probe", "--set", "method.mask_patch_size=3"),
+            ("mask_patch_size 3 px",),
+        ),
+        (("--method", "simmim", "--task", "linear-probe", "--set", "data.name=folder"), ("data.root",)),
+        (("--method", "simmim", "--task", "linear-probe", "--device", "tpu"), ("unknown device 'tpu'",)),
+        (("--method", "simmim", "--task", "linear-probe", "--seeds", "a"), ("--seeds 'a'", "0,1,2")),
+        (("--method", "simmim", "--task", "linear-probe", "--results", "/proc/x"), ("/proc/x cannot be written",)),
+        (("--method", "simmim", "--task", "linear-probe", "--set", "nonsense"), ("--set", "no '='")),
+        (("--method", "", "--task", "linear-probe"), ("--method names nothing",)),
+        (("--method", "simmim", "--task", "linear-probe", "--set", "pretrain.batch_size=4000"), ("4000", "200")),
+    ],
+)
+def test_bad_input_is_one_clear_line(quick, arguments, words):
+    recipe = () if "--recipe" in arguments else SMOKE
+    refused(quick("run", *arguments, *recipe), *words)
+
+
+def test_cuda_is_refused_where_there_is_none(quick, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    refused(run_probe(quick, "--device", "cuda"), "--device cuda", "--device cpu")
+
+
+def test_unreadable_images_are_counted_and_can_be_skipped(quick, tmp_path):
+    folder = tmp_path / "images"
+    for part in ("train", "val"):
+        for label in ("a", "b"):
+            (folder / part / label).mkdir(parents=True)
+            for index in range(70):
+                Image.new("L", (30, 30), index * 3).save(folder / part / label / f"{index}.png")
+    (folder / "train" / "a" / "broken.png").write_bytes(b"no image")
+    options = ("--set", "data.name=folder", "--set", f"data.root={folder}", "--set", "data.channels=1")
+    refused(run_probe(quick, *options), "broken.png", "1 ", "data.on_bad_image=skip")
+    done = run_probe(quick, *options, "--set", "data.on_bad_image=skip")
+    assert done.returncode == 0, done.stderr
+    refused(run_probe(quick, "--set", "data.name=folder", "--set", f"data.root={tmp_path / 'none'}"), "none")
+    (tmp_path / "empty").mkdir()
+    refused(run_probe(quick, "--set", "data.name=folder", "--set", f"data.root={tmp_path / 'empty'}"), "no images")
+
+
+def test_corrupt_files_are_named_and_not_reused(quick, tmp_path):
+    assert run_probe(quick).returncode == 0
+    (weights,) = tmp_path.glob("runs/checkpoints/*/encoder.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    refused(run_probe(quick, "--set", "task.pooling=token"), str(weights.parent.name), "corrupt", "delete")
+    (record,) = tmp_path.glob("runs/records/*.json")
+    record.write_text(record.read_text().replace('"seed": 0', '"seed": 7'))
+    refused(quick("table"), record.name, "altered or damaged")
+    refused(run_probe(quick), record.name)
+
+
+def test_help_answers_at_once_and_imports_nothing_heavy():
+    heavy = "('torch', 'mmengine', 'timm', 'pandas', 'numpy', 'pydantic')"
+    code = f"import sys, mimbench.cli; print([module for module in {heavy} if module in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_usage_errors_exit_with_2(quick):
+    for arguments in (("run",), ("run", "--nonsense"), ("nonsense",), ("table", "--format", "word")):
+        done = quick(*arguments)
+        assert done.returncode == 2, arguments
+        assert "Traceback" not in done.stderr
+
+
+def test_list_doctor_and_show(quick):
+    listed = quick("list").stdout
+    assert all(name in listed for name in ("simmim", "detection", "mnist5k", "vit", "smoke"))
+    assert quick("list", "--names").stdout.splitlines()[0] == "methods"
+    doctor = quick("doctor")
+    assert doctor.returncode == 0, doctor.stdout
+    assert "mmcv" in doctor.stdout
+    assert "torch" in doctor.stdout
+    shown = quick("show", "recipe", "smoke").stdout
+    assert "[pretrain]" in shown
+    assert "lr = base_lr" in shown
+
+
+def test_a_table_of_nothing_says_what_to_do(quick, tmp_path):
+    refused(quick("table"), "does not exist", "mimbench run")
+    (tmp_path / "runs").mkdir()
+    refused(quick("table"), "no records")
+
+
+def test_the_same_folder_from_elsewhere(quick, tmp_path):
+    """Records and checkpoints are found wherever the results folder has been copied."""
+    assert run_probe(quick).returncode == 0
+    Path(tmp_path / "runs").rename(tmp_path / "moved")
+    done = run_probe(quick, "--results", "moved", "--set", "task.pooling=token")
+    assert "reusing pretraining" in done.stderr
+    assert os.path.exists(tmp_path / "moved" / "records")

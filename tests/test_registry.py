@@ -1,0 +1,92 @@
+"""Plugins by name: lazy, with near misses, with duplicates and broken ones contained."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from mimbench import registry
+from mimbench.errors import InputError
+from mimbench.registry import Registry
+
+
+class _Dist:
+    def __init__(self, name: str) -> None:
+        self.name, self.version = name, "1.0"
+
+
+def point(name: str, value: str, owner: str, group: str = "mimbench.methods") -> EntryPoint:
+    entry = EntryPoint(name, value, group)
+    vars(entry).update(dist=_Dist(owner))
+    return entry
+
+
+@pytest.fixture
+def with_points(monkeypatch):
+    def install(*points: EntryPoint) -> Registry:
+        monkeypatch.setattr("mimbench.registry.entry_points", lambda group: points)
+        return Registry("method")
+
+    return install
+
+
+def test_built_ins_are_bound_by_entry_points():
+    assert {"simmim", "random-init"} <= set(registry.methods.names())
+    assert {"linear-probe", "detection"} <= set(registry.tasks.names())
+    assert {"mnist5k", "digits", "folder", "digit-scenes", "imagenet"} <= set(registry.datasets.names())
+    assert "vit" in registry.encoders.names()
+    assert registry.methods.load("simmim").name == "simmim"
+
+
+def test_every_plugin_that_ships_loads_under_its_own_name():
+    for kind in registry.ALL:
+        for plugin in kind.survey():
+            assert plugin.problem is None, plugin
+    for kind in (registry.methods, registry.tasks):
+        assert [kind.load(name).name for name in kind.names()] == kind.names()
+
+
+def test_listing_names_imports_no_plugin():
+    code = (
+        "import sys; from mimbench import registry\n"
+        "for kind in registry.ALL: kind.names(), kind.overview()\n"
+        "heavy = ('torch', 'timm', 'mmengine', 'mimbench_', 'mimbench.contract')\n"
+        "print([module for module in sys.modules if module.startswith(heavy)])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_an_unknown_name_gives_the_nearest(with_points):
+    plugins = with_points(point("simmim", "a:B", "p"), point("mae", "a:C", "p"))
+    with pytest.raises(InputError, match=r"unknown method 'simim'; did you mean 'simmim'\?"):
+        plugins.load("simim")
+    with pytest.raises(InputError, match=r"unknown method 'zzz'; known: mae, simmim"):
+        plugins.load("zzz")
+
+
+def test_a_duplicate_names_both_owners_and_stops_nothing_else(with_points):
+    plugins = with_points(
+        point("mine", "json:loads", "alpha"), point("mine", "json:dumps", "beta"), point("other", "json:load", "gamma")
+    )
+    with pytest.raises(InputError, match=r"'mine' is registered twice, by alpha 1.0 \(json:loads\) and beta 1.0"):
+        plugins.load("mine")
+    assert plugins.load("other").__name__ == "load"
+    assert [bool(plugin.problem) for plugin in plugins.survey()] == [True, False]
+    assert [bool(plugin.problem) for plugin in plugins.overview()] == [True, False]
+
+
+def test_the_same_point_seen_twice_is_no_duplicate(with_points):
+    assert with_points(point("mine", "json:loads", "alpha"), point("mine", "json:loads", "alpha")).load("mine")
+
+
+def test_a_broken_plugin_is_shown_with_its_reason(with_points):
+    plugins = with_points(point("bad", "no_such_module_here:X", "alpha"), point("good", "json:loads", "beta"))
+    bad, good = plugins.survey()
+    assert "ModuleNotFoundError: No module named 'no_such_module_here'" in bad.problem
+    assert "alpha 1.0" in bad.problem
+    assert good.problem is None
+    with pytest.raises(InputError, match="is broken"):
+        plugins.load("bad")
