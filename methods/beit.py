@@ -7,13 +7,13 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from mimbench_methods.tokenizers import TOKENIZERS, DalleConfig, DVAEConfig, KMeansConfig
 from pydantic import Field
 from torch import Tensor, nn
 
 from mimbench.contract import Config, Encoder, Method, Stage, StepOutput
 from mimbench.encoders.blocks import init_truncated
 from mimbench.masks import block_mask, resize_mask
+from mimbench_methods.tokenizers import TOKENIZERS, DalleConfig, DVAEConfig, KMeansConfig
 
 
 class BEiTConfig(Config):

@@ -6,14 +6,14 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from mimbench_methods._pixel_heads import inverse_swin_head, linear_head, mlp_head, upsampling
-from mimbench_methods._pixel_targets import Bins, Clusters, PixelTarget, Values
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mimbench.contract import Config, Encoder, Method, Stage
 from mimbench.encoders.blocks import init_truncated
 from mimbench.masks import block_mask, hidden_count, mask_grid, random_mask, resize_mask, square_mask
+from mimbench_methods._pixel_heads import inverse_swin_head, linear_head, mlp_head, upsampling
+from mimbench_methods._pixel_targets import Bins, Clusters, PixelTarget, Values
 
 
 class SimMIMConfig(Config):
@@ -39,6 +39,8 @@ class SimMIMConfig(Config):
     loss: Literal["l1", "smooth-l1", "l2"] = "l1"
     """Of pixel values; clusters and bins take the cross-entropy."""
     loss_area: Literal["hidden", "all"] = "hidden"
+    init: Literal["official", "encoder"] = "official"
+    """Initial weights of a ViT: those of the official script, or the encoder's own, with which random-init stays."""
 
     @model_validator(mode="after")
     def _consistent(self) -> SimMIMConfig:
@@ -118,10 +120,10 @@ class SimMIM(Method):
 
     def _initialise(self) -> None:
         """The official initial weights: a ViT's are cut at one sigma, as BEiT's; a Swin's are not."""
-        vit = self.encoder.kind == "vit"
-        if vit:
+        official_vit = self.encoder.kind == "vit" and self.config.init == "official"
+        if official_vit:
             init_truncated(self.encoder)
-        cut = 0.02 if vit else 2.0
+        cut = 0.02 if official_vit else 2.0
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-cut, b=cut)
 
     def _pixels(self, channels: int) -> PixelTarget:

@@ -6,12 +6,12 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from mimbench_methods._pixel_heads import linear_head, upsampling
 from pydantic import Field
 from torch import Tensor
 
 from mimbench.contract import Config, Encoder, Method
 from mimbench.masks import random_mask, resize_mask
+from mimbench_methods._pixel_heads import linear_head, upsampling
 
 
 class SimMIMPixelConfig(Config):

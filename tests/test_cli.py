@@ -29,7 +29,7 @@ def quick(monkeypatch, capfd, tmp_path):
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["mimbench", *arguments])
-        monkeypatch.setattr(warnings, "filterwarnings", lambda *_: None)
+        monkeypatch.setattr(warnings, "filterwarnings", lambda *_, **__: None)
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from mimbench_methods.tokenizers.base import Tokenizer, TokenizerConfig
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from mimbench.contract import InputError, Stage, cosmetic
 from mimbench.data.transforms import per_channel
+from mimbench_methods.tokenizers.base import Tokenizer, TokenizerConfig
 
 STRIDE = 8
 EDGE = 0.1

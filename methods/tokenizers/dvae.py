@@ -9,11 +9,11 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from mimbench_methods.tokenizers.base import FittedTokenizer, TokenizerConfig
 from pydantic import Field
 from torch import Tensor, nn
 
 from mimbench.contract import Batch, ScheduleConfig, Stage, StepOutput, TrainConfig
+from mimbench_methods.tokenizers.base import FittedTokenizer, TokenizerConfig
 
 COOLEST = 1 / 16
 """Temperature of the relaxation at the end of training; 1 at the start (Ramesh et al., arXiv:2102.12092, A.2)."""

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from mimbench_methods.tokenizers.base import FittedTokenizer, TokenizerConfig
 from pydantic import Field
 from torch import Tensor
 
 from mimbench.contract import InputError, Stage
 from mimbench.patches import patchify, unpatchify
+from mimbench_methods.tokenizers.base import FittedTokenizer, TokenizerConfig
 
 
 class KMeansConfig(TokenizerConfig):

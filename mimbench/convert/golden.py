@@ -142,11 +142,8 @@ def _vit(config: Options) -> Options:
 
 def _relative_vit(config: Options) -> Options:
     _only(config, qkv_bias=True, use_abs_pos_emb=False, use_mean_pooling=False)
-    shared, own = config["use_shared_rel_pos_bias"], config.get("use_rel_pos_bias", False)
-    if shared == own:
-        raise InputError("mimbench's ViT has relative-position tables either shared or of each block's own")
-    position = "relative" if shared else "relative-per-block"
-    return _vit(config) | {"position": position, "layer_scale": config.get("init_values") or None}
+    _only(config, use_shared_rel_pos_bias=True, use_rel_pos_bias=False)
+    return _vit(config) | {"position": "relative", "layer_scale": config.get("init_values") or None}
 
 
 def _swin(config: Options) -> Options:

@@ -143,8 +143,8 @@ def _share_table(pieces: Pieces, name: str) -> None:
     first = next(iter(tables.values()))
     if not all(torch.equal(first.value, piece.value) for piece in tables.values()):
         raise InputError(
-            "the file has relative-position tables of each block's own, the encoder shares one: "
-            "use --set encoder.position=relative-per-block"
+            "the file has relative-position tables of each block's own, which this encoder's blocks share; "
+            "import the weights from before fine-tuning"
         )
     for key in tables:
         del pieces.found[key]

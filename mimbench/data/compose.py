@@ -76,7 +76,7 @@ def compose(
     instances: list[Instance] = []
     for _ in range(rng.randint(digits[0], digits[1] + 1)):
         _add_digit(rng, canvas, glyphs, scale, instances)
-    canvas += rng.normal(0, rng.uniform(0.01, 0.06), canvas.shape)
+    canvas += rng.normal(0, rng.uniform(0.01, 0.05), canvas.shape)
     return Scene(np.round(canvas.clip(0, 1) * 255).astype(np.uint8), instances)
 
 
@@ -91,7 +91,7 @@ def _background(rng: np.random.RandomState, size: int) -> np.ndarray:
 
 def _add_strokes(rng: np.random.RandomState, canvas: np.ndarray) -> None:
     size = len(canvas)
-    for _ in range(rng.randint(0, 4)):
+    for _ in range(rng.randint(0, 3)):
         layer = Image.new("L", (size, size))
         ends = [int(value) for value in rng.randint(0, size, 4)]
         width = int(rng.randint(1, 3))
@@ -101,20 +101,20 @@ def _add_strokes(rng: np.random.RandomState, canvas: np.ndarray) -> None:
             corners = [*np.minimum(ends[:2], ends[2:]), *np.maximum(ends[:2], ends[2:])]
             start = int(rng.randint(0, 360))
             ImageDraw.Draw(layer).arc([int(v) for v in corners], start, start + 120, fill=255, width=width)
-        _paint(canvas, np.asarray(layer) / 255, rng.uniform(0.3, 0.7))
+        _paint(canvas, np.asarray(layer) / 255, rng.uniform(0.3, 0.6))
 
 
 def _add_fragments(rng: np.random.RandomState, canvas: np.ndarray, glyphs: Glyphs) -> None:
     """Pieces of digits, too small to be digits."""
     size = len(canvas)
-    for _ in range(rng.randint(2, 7)):
+    for _ in range(rng.randint(0, 4)):
         shape, _ = glyphs.draw(rng)
-        side = rng.randint(5, 9)
+        side = rng.randint(4, 7)
         top, left = (rng.randint(0, max(1, extent - side)) for extent in shape.shape)
         piece = shape[top : top + side, left : left + side] / 255
         y, x = rng.randint(0, size - side, 2)
         window = canvas[y : y + piece.shape[0], x : x + piece.shape[1]]
-        _paint(window, piece, rng.uniform(0.4, 0.9))
+        _paint(window, piece, rng.uniform(0.3, 0.7))
 
 
 def _add_digit(

@@ -30,7 +30,7 @@ class ScenesConfig(DataConfig):
     test_scenes: int = Field(default=200, ge=1)
     size: int = Field(default=96, ge=32)
     """Side of a scene, px."""
-    digits: tuple[int, int] = (1, 5)
+    digits: tuple[int, int] = (2, 7)
     """Least and most digits in a scene."""
     scale: tuple[float, float] = (0.6, 1.6)
     """Least and greatest size of a digit, relative to MNIST's 28 px."""

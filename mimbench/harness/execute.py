@@ -228,7 +228,7 @@ class Harness:
             varied=dict(cell.varied),
             recipe_name=recipe.name,
             recipe_passed=request.passed(),
-            recipe={**recipe.as_tables(), "task": task.config.model_dump(mode="json")},
+            recipe={**cell.pretraining.tables(), "task": task.config.model_dump(mode="json")},
             checkpoint=_checkpoint_entry(checkpoint),
             metrics={
                 metric.name: Value(

@@ -43,8 +43,11 @@ def method_of(checkpoint: StoredCheckpoint, asked: Sequence[str]) -> list[str]:
 
 
 def with_checkpoint(document: doc.Table, checkpoint: StoredCheckpoint) -> doc.Table:
-    """A recipe whose encoder, method and view of images are the checkpoint's; data and tasks stay the recipe's."""
+    """A recipe whose encoder, method, view of images and pretraining, where it is known, are the checkpoint's.
+
+    Data and tasks stay the recipe's.
+    """
     tables = checkpoint.card["recipe"]
     kept = doc.for_method(document, tables["method"]["name"])
     kept.pop("encoders", None)
-    return kept | {table: tables[table] for table in ("input", "encoder", "method")}
+    return kept | {table: tables[table] for table in ("input", "encoder", "method", "pretrain") if table in tables}

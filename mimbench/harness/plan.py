@@ -68,6 +68,14 @@ class Pretraining:
         """Of the images that the encoder sees; grey ones are shown to an RGB encoder three times."""
         return self.identity["channels"]
 
+    def tables(self) -> dict[str, Any]:
+        """What it was made by, as records keep it: the resolved recipe, or the file that it was imported from."""
+        tables = self.recipe.as_tables()
+        if "imported" in self.identity:
+            del tables["pretrain"]
+            tables["imported"] = dict(self.identity["imported"])
+        return tables
+
     @property
     def label(self) -> str:
         return f"{self.recipe.method} seed {self.seed}"

@@ -70,7 +70,8 @@ def build_optimizer(
     groups = param_groups(model, config, layer_of=layer_of, num_layers=num_layers, no_decay=no_decay)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+    # Fused: one pass over all parameters, several times faster on a CPU and less memory traffic on CUDA.
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
 def _layer_scales(

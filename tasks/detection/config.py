@@ -13,8 +13,8 @@ NAMES = ("fcos", "retinanet", "faster-rcnn", "mask-rcnn")
 class DetectionTrain(TrainConfig):
     """The budget that suits the embedded scenes."""
 
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(8, ge=1)
+    epochs: int = Field(5, ge=1)
+    batch_size: int = Field(4, ge=1)
     base_lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
     clip_grad: float | None = Field(5.0, gt=0)
@@ -33,13 +33,14 @@ class DetectionConfig(TaskConfig):
     """Least and greatest factor on `image_size`, drawn for each training scene, then cropped to `image_size`."""
     flip: float = Field(0.0, ge=0, le=1)
     """Probability of a horizontal flip of a training scene."""
-    window: int = Field(0, ge=0)
-    """Attend within windows of this many tokens a side; 0: over the whole scene."""
+    window: int = Field(8, ge=0)
+    """A plain ViT attends within windows of this many tokens a side; 0: over the whole scene. Encoders with several
+    maps keep the attention that they have."""
     global_blocks: tuple[int, ...] = ()
     """Blocks that attend over the whole scene all the same."""
     strides: tuple[int, ...] = ()
     """Of the pyramid, px. Absent: the encoder's own where it has several maps; for a plain ViT of patch 16 and more
-    ViTDet's s/4, s/2, s, 2s, and of small patches, which small images need, 2s and 4s."""
+    ViTDet's s/4, s/2, s, 2s, and of smaller patches, which small images need, s and 2s."""
     channels: int = Field(64, ge=8)
     """Of the pyramid and of the heads' convolutions."""
     convs: int = Field(2, ge=1)
@@ -66,7 +67,7 @@ class DetectionConfig(TaskConfig):
         if self.strides or len(own) > 1:
             return self.strides or own
         stride = own[0]
-        return (stride // 4, stride // 2, stride, 2 * stride) if stride >= 16 else (2 * stride, 4 * stride)
+        return (stride // 4, stride // 2, stride, 2 * stride) if stride >= 16 else (stride, 2 * stride)
 
     @field_validator("detector")
     @classmethod

@@ -37,7 +37,7 @@ def fcos(options: HeadOptions) -> dict[str, Any]:
     """FCOS (arXiv:1904.01355) with centre sampling, GIoU and centerness on the box branch."""
     bounds = [2 * options.anchor_scale * stride for stride in options.strides[:-1]]
     return {
-        "type": "mmdet.FCOS",
+        "type": "FCOS",
         "bbox_head": {
             "type": "FCOSHead",
             **_dense(options),
@@ -60,7 +60,7 @@ def fcos(options: HeadOptions) -> dict[str, Any]:
 def retinanet(options: HeadOptions) -> dict[str, Any]:
     """RetinaNet (arXiv:1708.02002): three anchor sizes an octave, GroupNorm heads."""
     return {
-        "type": "mmdet.RetinaNet",
+        "type": "RetinaNet",
         "bbox_head": {
             "type": "RetinaHead",
             **_dense(options),
@@ -109,14 +109,14 @@ def detector_config(
     name: str, options: HeadOptions, *, backbone: dict[str, Any], neck: dict[str, Any], preprocessor: dict[str, Any]
 ) -> ConfigDict:
     """The whole model as mmdet's MODELS.build takes it; `name` is a key of DETECTORS."""
-    return ConfigDict(
-        {"data_preprocessor": preprocessor, "backbone": backbone, "neck": neck, **DETECTORS[name](options)}
-    )
+    # The scope holds for all that is built within; without it, names would mean what the last Runner left behind.
+    parts = {"data_preprocessor": preprocessor, "backbone": backbone, "neck": neck}
+    return ConfigDict({"_scope_": "mmdet", **parts, **DETECTORS[name](options)})
 
 
 def _two_stage(options: HeadOptions, *, masks: bool) -> dict[str, Any]:
     config: dict[str, Any] = {
-        "type": "mmdet.MaskRCNN" if masks else "mmdet.FasterRCNN",
+        "type": "MaskRCNN" if masks else "FasterRCNN",
         "rpn_head": _rpn(options),
         "roi_head": {
             "type": "StandardRoIHead",

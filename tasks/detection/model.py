@@ -9,8 +9,6 @@ from math import lcm
 from typing import Any
 
 import torch
-from mimbench_tasks.detection import backbone  # registers the parts that the configs below name
-from mimbench_tasks.detection.detectors import HeadOptions, detector_config
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
@@ -18,6 +16,8 @@ from mmengine.logging import MMLogger
 from torch import nn
 
 from mimbench.contract import Encoder, InputConfig, InputError, StepOutput
+from mimbench_tasks.detection import backbone  # registers the parts that the configs below name
+from mimbench_tasks.detection.detectors import HeadOptions, detector_config
 
 
 def build_detector(
@@ -71,7 +71,7 @@ def preprocessor_config(encoder: Encoder, options: HeadOptions, images: InputCon
     """Pixels normalised as in pretraining, then padded with zeros to what every stride divides."""
     channels = encoder.in_channels
     return {
-        "type": f"mmdet.{backbone.ScenePreprocessor.__name__}",
+        "type": backbone.ScenePreprocessor.__name__,
         "mean": [255 * value for value in _per_channel(images.mean, channels)],
         "std": [255 * value for value in _per_channel(images.std, channels)],
         "pad_size_divisor": lcm(encoder.patch_size, *encoder.pyramid_strides, *options.strides),

@@ -12,11 +12,11 @@ from typing import Any
 import mmcv
 import torch
 import torchvision
-from mimbench_tasks.detection import standin
 from torch import Tensor
 from torch.nn import functional as F
 
 from mimbench.errors import NotSupported
+from mimbench_tasks.detection import standin
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:

@@ -26,7 +26,7 @@ def draw_predictions(
     images: Path,
     classes: dict[int, str],
     *,
-    least_score: float = 0.3,
+    least_score: float = 0.2,
 ) -> Path:
     """Write a PNG: the truth above, detections of at least `least_score` below, one column a scene.
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mimbench_tasks.detection.config import DetectionConfig
 from mmcv.transforms import Compose
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
@@ -24,6 +23,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mimbench.contract import InputError, SceneSplit
 from mimbench.data.images import read_pixels
+from mimbench_tasks.detection.config import DetectionConfig
 
 CACHE_LIMIT = 1 << 30
 """Bytes of decoded pixels of one split that are kept in memory."""
@@ -63,9 +63,9 @@ class Scenes(TorchDataset):
             raise InputError(f"no object in any scene of {split.annotations}; name another dataset")
         annotate = {"type": "LoadAnnotations", "with_bbox": True, "with_mask": masks}
         self._channels = channels
-        self._annotate = Compose([TRANSFORMS.build(annotate)] if training else [])
-        self._augment = Compose([TRANSFORMS.build(dict(step)) for step in augment])
-        self._pack = TRANSFORMS.build({"type": "PackDetInputs"})
+        self._annotate = _compose([annotate] if training else [])
+        self._augment = _compose(augment)
+        self._pack = _compose([{"type": "PackDetInputs"}])
         self._random = any(step["type"].startswith("Random") for step in augment)
         self.in_memory = sum(info["height"] * info["width"] for info in self.infos) * channels <= CACHE_LIMIT
         self._cache = [self._prepare(info) for info in self.infos] if self.in_memory else None
@@ -156,6 +156,11 @@ def training_transforms(config: DetectionConfig) -> list[dict[str, Any]]:
             {"type": "FilterAnnotations", "min_gt_bbox_wh": (1e-2, 1e-2), "keep_empty": False},
         ]
     return [*steps, {"type": "RandomFlip", "prob": config.flip}] if config.flip else steps
+
+
+def _compose(steps: Sequence[dict[str, Any]]) -> Compose:
+    # Without its scope, a name may mean mmcv's transform: wherever mmengine's Runner ran before in this process.
+    return Compose([TRANSFORMS.build({"_scope_": "mmdet", **step}) for step in steps])
 
 
 class _Source(CocoDataset):

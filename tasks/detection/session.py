@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmdet.structures import DetDataSample
+from mmengine.dist import get_world_size
+
+from mimbench.contract import Dataset, Encoder, FitReport, InputError, SceneSplit, SplitName, TaskContext
 from mimbench_tasks.detection.config import DetectionConfig
 from mimbench_tasks.detection.detectors import HeadOptions
 from mimbench_tasks.detection.evaluation import Kind, Precision, average_precision, coco_results
 from mimbench_tasks.detection.model import DetectorTraining, build_detector
 from mimbench_tasks.detection.picture import draw_predictions
 from mimbench_tasks.detection.scenes import Scenes, resize, training_transforms
-from mmdet.structures import DetDataSample
-from mmengine.dist import get_world_size
-
-from mimbench.contract import Dataset, Encoder, FitReport, InputError, SceneSplit, SplitName, TaskContext
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def train_and_predict(config: DetectionConfig, encoder: Encoder, dataset: Datase
     Raises InputError as `Detection.run` says.
     """
     train, test = _open(config, encoder.in_channels, dataset)
-    if config.window:
+    if config.window and len(encoder.pyramid_strides) == 1:
         encoder.use_windows(config.window, config.global_blocks)
     if config.train.grad_checkpointing:
         encoder.set_grad_checkpointing()

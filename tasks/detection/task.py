@@ -6,10 +6,9 @@ from contextlib import redirect_stdout
 from io import StringIO
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mimbench.contract import Dataset, Encoder, Measured, Metric, Task, TaskConfig, TaskContext, TaskResult
 from mimbench_tasks.detection.config import DetectionConfig
 from mimbench_tasks.detection.standin import HOW_TO_INSTALL
-
-from mimbench.contract import Dataset, Encoder, Measured, Metric, Task, TaskConfig, TaskContext, TaskResult
 
 if TYPE_CHECKING:
     from mimbench_tasks.detection.evaluation import Precision
@@ -27,7 +26,7 @@ class Detection(Task):
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
     trains_encoder: ClassVar[bool] = True
     metrics: ClassVar[tuple[Metric, ...]] = tuple(
-        Metric(name, "%", 0.0, 100.0)
+        Metric(name, "percent", 0.0, 100.0)
         for name in (
             "AP",
             "AP50",

@@ -90,6 +90,8 @@ def test_tasks_run_on_an_imported_checkpoint_and_on_another_image_size(tmp_path,
     assert {record.recipe["input"]["image_size"] for record in records} == {16, 32}
     assert {(record.method.name, record.checkpoint.fingerprint) for record in records} == {("mae", key)}
     assert {record.recipe["encoder"]["position"] for record in records} == {"sincos"}
+    assert all(record.recipe["imported"]["layout"] == "mae" for record in records)
+    assert not any("pretrain" in record.recipe for record in records)
     assert {record.recipe_passed["checkpoint"] for record in records} == {key}
     assert sorted(entry.name for entry in (results / "checkpoints").iterdir()) == [key]
     assert f"using the checkpoint in {results / 'checkpoints' / key}" in capsys.readouterr().err

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mimbench_methods.beit import BEiT
 
 from mimbench.contract import InputError
 from mimbench.encoders.vit import ViT
+from mimbench_methods.beit import BEiT
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

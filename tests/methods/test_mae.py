@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mimbench_methods.mae import MAE
 from torch.utils.flop_counter import FlopCounterMode
 
 from mimbench.contract import InputError
 from mimbench.encoders.vit import ViT
 from mimbench.masks import random_mask
+from mimbench_methods.mae import MAE
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 OFFICIAL = {

@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mimbench_methods.simmim import SimMIM, SimMIMConfig
-from mimbench_methods.simmim_pixel import SimMIMPixel, SimMIMPixelConfig
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -18,6 +16,8 @@ from mimbench.contract import InputConfig, InputError, Stage
 from mimbench.encoders.convnet import ConvNeXt, ConvNeXtConfig, ResNet, ResNetConfig
 from mimbench.encoders.swin import Swin, SwinConfig
 from mimbench.encoders.vit import ViT, ViTConfig
+from mimbench_methods.simmim import SimMIM, SimMIMConfig
+from mimbench_methods.simmim_pixel import SimMIMPixel, SimMIMPixelConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SIZE = 32

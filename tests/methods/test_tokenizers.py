@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mimbench_methods.tokenizers import TOKENIZERS, DalleTokenizer, DVAETokenizer, KMeansTokenizer
 from rich.console import Console
 from safetensors.torch import save_file
 
@@ -17,6 +16,7 @@ from mimbench.harness.execute import Harness
 from mimbench.harness.plan import Request, build_method, plan
 from mimbench.harness.stage import PretrainStage
 from mimbench.store.store import Store
+from mimbench_methods.tokenizers import TOKENIZERS, DalleTokenizer, DVAETokenizer, KMeansTokenizer
 
 TINY = {
     "data.train_limit": 64,

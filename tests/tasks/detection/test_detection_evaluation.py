@@ -7,11 +7,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from mimbench_tasks.detection.evaluation import average_precision, coco_results
-from mimbench_tasks.detection.scenes import read_annotations
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from tiny_detection import CLASSES, write_scenes
+
+from mimbench_tasks.detection.evaluation import average_precision, coco_results
+from mimbench_tasks.detection.scenes import read_annotations
 
 NAMES = {10: "disc", 20: "box"}
 

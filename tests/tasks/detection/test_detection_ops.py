@@ -10,11 +10,11 @@ import sys
 
 import pytest
 import torch
-from mimbench_tasks.detection import standin
-from mimbench_tasks.detection.ops import SUPPLIED, ops_report
 from torch import Tensor
 
 from mimbench.errors import NotSupported
+from mimbench_tasks.detection import standin
+from mimbench_tasks.detection.ops import SUPPLIED, ops_report
 
 mmcv_ops = pytest.importorskip("mmcv.ops")
 supplied = pytest.mark.skipif(

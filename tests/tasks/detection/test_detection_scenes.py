@@ -8,11 +8,11 @@ import random
 import numpy as np
 import pytest
 import torch
-from mimbench_tasks.detection import scenes as module
-from mimbench_tasks.detection.scenes import Draws, Scenes, resize, training_transforms
 from tiny_detection import CLASSES, small_config, write_scenes
 
 from mimbench.contract import InputError, SceneSplit
+from mimbench_tasks.detection import scenes as module
+from mimbench_tasks.detection.scenes import Draws, Scenes, resize, training_transforms
 
 
 @pytest.fixture

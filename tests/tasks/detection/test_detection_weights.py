@@ -6,14 +6,14 @@ import hashlib
 
 import pytest
 import torch
-from mimbench_tasks.detection.backbone import EncoderBackbone
-from mimbench_tasks.detection.detectors import DETECTORS
-from mimbench_tasks.detection.task import Detection
 from mmengine.model import BaseModule
 from tiny_detection import PlainFit, TinyEncoder, context, small_config
 from torch import nn
 
 from mimbench.encoders.vit import ViT, ViTConfig
+from mimbench_tasks.detection.backbone import EncoderBackbone
+from mimbench_tasks.detection.detectors import DETECTORS
+from mimbench_tasks.detection.task import Detection
 
 
 def digest(state: dict[str, torch.Tensor]) -> str:

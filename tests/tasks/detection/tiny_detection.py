@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from mimbench_tasks.detection.config import DetectionConfig
 from PIL import Image
 from torch import nn
 
 from mimbench.contract import Config, Dataset, Encoder, Features, FitReport, InputConfig, SceneSplit, TaskContext
+from mimbench_tasks.detection.config import DetectionConfig
 
 CLASSES = ("disc", "box")
 

@@ -1,0 +1,129 @@
+"""Planning: what makes a pretraining another one, what does not, and which cells a grid has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mimbench.errors import InputError
+from mimbench.harness.plan import Request, build_method, plan
+from mimbench.recipe.document import parse_assignments, parse_variations
+
+CPU = torch.device("cpu")
+BASE = Request(methods=["simmim"], tasks=["linear-probe"], recipe="smoke")
+
+
+@pytest.fixture
+def cells(cache):
+    def expand(request: Request = BASE, *settings: str, vary: tuple[str, ...] = ()):
+        request = replace(request, settings=parse_assignments(settings), variations=parse_variations(vary))
+        return plan(request, CPU, cache)
+
+    return expand
+
+
+def prints(cells) -> list[str]:
+    return [cell.pretraining.fingerprint for cell in cells]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "method.mask_ratio=0.5",
+        "encoder.depth=1",
+        "pretrain.epochs=3",
+        "pretrain.base_lr=2e-3",
+        "pretrain.schedule.warmup_epochs=0",
+        "pretrain.precision=bf16",
+        "input.crop_scale=[0.5, 1]",
+        "data.train_limit=150",
+    ],
+)
+def test_what_shapes_the_weights_pretrains_anew(cells, setting):
+    assert prints(cells(BASE, setting)) != prints(cells())
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "pretrain.workers=3",
+        "pretrain.checkpoint_every=7",
+        "pretrain.tensorboard=true",
+        "task.layer=0",
+        "tasks.detection.detector=retinanet",
+        "methods.mae.pretrain.epochs=9",
+        "input.eval_resize=30",
+        "pretrain.precision=fp32",
+    ],
+)
+def test_what_does_not_shape_the_weights_reuses_them(cells, setting):
+    assert prints(cells(BASE, setting)) == prints(cells())
+
+
+def test_tasks_share_a_pretraining_and_seeds_do_not(cells):
+    found = cells(replace(BASE, tasks=["linear-probe", "detection"], seeds=[0, 1]))
+    assert len(found) == 4
+    assert len(set(prints(found))) == 2
+
+
+def test_a_control_depends_on_no_training_option(cells):
+    control = replace(BASE, methods=["random-init"])
+    assert prints(cells(control)) == prints(cells(control, "pretrain.epochs=9", "input.crop_scale=[0.5, 1]"))
+    assert prints(cells(control)) != prints(cells(control, "encoder.depth=1"))
+
+
+def test_what_is_varied_multiplies_only_what_it_means_something_for(cells):
+    both = replace(BASE, methods=["simmim", "random-init"])
+    found = cells(both, vary=("method.mask_ratio=0.3,0.6", "task.pooling=mean,token"))
+    assert [(c.pretraining.recipe.method, dict(c.varied)) for c in found] == [
+        ("simmim", {"method.mask_ratio": 0.3, "task.pooling": "mean"}),
+        ("simmim", {"method.mask_ratio": 0.3, "task.pooling": "token"}),
+        ("simmim", {"method.mask_ratio": 0.6, "task.pooling": "mean"}),
+        ("simmim", {"method.mask_ratio": 0.6, "task.pooling": "token"}),
+        ("random-init", {"task.pooling": "mean"}),
+        ("random-init", {"task.pooling": "token"}),
+    ]
+    assert len({cell.record_id for cell in found}) == 6
+
+
+def test_the_protocol_holds_the_task_its_data_and_how_images_are_shown(cells):
+    (cell,) = cells(BASE, "task.layer=0")
+    assert cell.protocol["layer"] == 0
+    assert cell.protocol["dataset"] == {"name": "mnist5k", "content": cell.dataset.fingerprint()}
+    assert "crop_scale" not in cell.protocol["input"]
+    (other,) = cells(BASE, "task.layer=0", "input.crop_scale=[0.5, 1]")
+    assert other.protocol == cell.protocol
+    assert other.record_id != cell.record_id
+
+
+def test_a_task_takes_its_own_dataset(cells):
+    (detection,) = cells(replace(BASE, tasks=["detection"]))
+    assert detection.dataset_name == "digit-scenes"
+    (probe,) = cells(BASE, "task.dataset=digits", "input.image_size=28")
+    assert probe.dataset_name == "digits"
+    with pytest.raises(InputError, match="task 'linear-probe' needs images, labels, which dataset 'digit-scenes'"):
+        cells(BASE, "task.dataset=digit-scenes")
+    with pytest.raises(InputError, match="dataset 'digit-scenes' has no plain images to pretrain on"):
+        cells(BASE, "data.name=digit-scenes")
+
+
+def test_seeds_give_weights(cells):
+    (cell,) = cells()
+    recipe = cell.pretraining.recipe
+    weights = [build_method(recipe, seed, 1).encoder.body.patch_embed.proj.weight for seed in (0, 0, 1)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_schedule_that_contradicts_its_epochs_is_refused_before_anything_runs(cells):
+    with pytest.raises(InputError, match="milestone"):
+        cells(BASE, "pretrain.schedule.kind=multistep", "pretrain.schedule.milestones=[700]")
+
+
+def test_an_unknown_setting_is_refused_only_where_no_chosen_plugin_knows_it(cells):
+    both = replace(BASE, methods=["simmim", "random-init"])
+    assert cells(both, "method.mask_ratio=0.5")
+    with pytest.raises(InputError, match=r"unknown key 'method\.mask_ratio' for method random-init"):
+        cells(replace(BASE, methods=["random-init"]), "method.mask_ratio=0.5")

@@ -1,0 +1,73 @@
+"""The README does what it says: its commands run, its Python runs, its table is that of the records."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+COMMANDS = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines() if line.strip()]
+QUICK = [command for command in COMMANDS if command.startswith("mimbench") and "detection" not in command]
+
+
+def test_every_command_is_accounted_for():
+    assert [command for command in COMMANDS if command not in QUICK] == [
+        "make demo",
+        "make test",
+        "mimbench run --method simmim --task detection",
+        "pip install .",
+    ]
+    makefile = (ROOT / "Makefile").read_text()
+    assert "mimbench run --method simmim --task detection" in makefile
+
+
+@pytest.mark.e2e
+def test_the_commands_and_the_python_run(mimbench, tmp_path):
+    for command in QUICK:
+        done = mimbench(*shlex.split(command)[1:])
+        assert done.returncode == 0, (command, done.stderr)
+    recipe = next(block for block in blocks("toml") if block.startswith("# mine.toml: "))
+    (tmp_path / "mine.toml").write_text(recipe)
+    done = mimbench(*shlex.split(recipe.splitlines()[0].removeprefix("# mine.toml: "))[1:])
+    assert done.returncode == 0, done.stderr
+    method, reading = blocks("python")
+    done = subprocess.run([sys.executable, "-c", reading], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "linear-probe" in done.stdout
+    plugin = tmp_path / "plugin"
+    info = plugin / "my_package-1.dist-info"
+    info.mkdir(parents=True)
+    (plugin / "my_package.py").write_text(method)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1\n")
+    (points,) = (block for block in blocks("toml") if "entry-points" in block)
+    (info / "entry_points.txt").write_text("[mimbench.methods]\n" + points.splitlines()[1].replace('"', "") + "\n")
+    done = mimbench(
+        "run", "--method", "sharpen", "--task", "linear-probe", "--recipe", "smoke", PYTHONPATH=os.fspath(plugin)
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_table_is_that_of_the_records(mimbench):
+    shown = re.search(r"<!-- mimbench (table [^>]*) -->\n(.*?)<!-- end -->", README, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-m", "mimbench", *shlex.split(shown[1])], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout == shown[2]
+
+
+def test_what_it_links_to_exists():
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
