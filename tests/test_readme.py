@@ -37,7 +37,7 @@ def test_every_command_is_accounted_for():
 @pytest.mark.e2e
 def test_the_commands_and_the_python_run(mimbench, tmp_path):
     for command in QUICK:
-        done = mimbench(*shlex.split(command)[1:])
+        done = mimbench(*shlex.split(command.replace("tests/golden", str(ROOT / "tests" / "golden")))[1:])
         assert done.returncode == 0, (command, done.stderr)
     recipe = next(block for block in blocks("toml") if block.startswith("# mine.toml: "))
     (tmp_path / "mine.toml").write_text(recipe)

@@ -96,8 +96,9 @@ def render(table: pd.DataFrame, format: str) -> str:
 
 def _titles(tidy: pd.DataFrame, protocols: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str, str], str]:
     """A title for each (task, metric, protocol)."""
-    titles = {}
-    for (task, metric), group in tidy.groupby(["task", "metric"], sort=False):
+    titles: dict[tuple[str, str, str], str] = {}
+    for task, metric in tidy[["task", "metric"]].drop_duplicates().itertuples(index=False, name=None):
+        group = tidy[(tidy["task"] == task) & (tidy["metric"] == metric)]
         unit = group["unit"].iloc[0]
         name = f"{task}: {metric}" + (f" [{unit}]" if unit != "percent" else "")
         keys = list(dict.fromkeys(group["protocol"]))
