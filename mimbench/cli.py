@@ -184,6 +184,11 @@ def _names(text: str) -> list[str]:
 
 def _seeds(text: str) -> list[int]:
     try:
-        return [int(seed) for seed in _names(text)]
+        seeds = [int(seed) for seed in _names(text)]
     except ValueError:
-        raise InputError(f"--seeds {text!r}: seeds are whole numbers, comma-separated, such as 0,1,2") from None
+        seeds = []
+    if not seeds or min(seeds) < 0 or max(seeds) >= 2**32:
+        raise InputError(
+            f"--seeds {text!r}: seeds are whole numbers from 0 to 2^32 - 1, comma-separated, such as 0,1,2"
+        )
+    return seeds

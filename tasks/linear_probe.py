@@ -10,7 +10,6 @@ import numpy as np
 from pydantic import Field
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import top_k_accuracy_score
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -76,6 +75,16 @@ class LinearProbe(Task):
             },
         )
 
+    def check(self, encoder: Encoder, dataset: Dataset) -> None:
+        _labelled(dataset, "train")
+        _labelled(dataset, "test")
+        if not -encoder.num_layers <= self.config.layer < encoder.num_layers:
+            raise InputError(f"task.layer {self.config.layer} is outside the encoder's {encoder.num_layers} layers")
+        if self.config.pooling != "mean" and not encoder.num_prefix_tokens:
+            raise InputError(
+                f"task.pooling {self.config.pooling!r} needs a class token, which a {encoder.kind} encoder lacks"
+            )
+
     def chance(self, dataset: Dataset) -> float:
         """Always answering the most frequent class of the training set, percent of the test set."""
         train, test = _labelled(dataset, "train"), _labelled(dataset, "test")
@@ -85,9 +94,11 @@ class LinearProbe(Task):
         choices = self.config.inverse_regularisation
         if len(choices) == 1:
             return choices[0], {}
-        stratify = y if np.bincount(y)[np.unique(y)].min() > 1 else None
+        classes, counts = np.unique(y, return_counts=True)
+        held = max(1, round(self.config.held_out * len(y)))
+        possible = counts.min() > 1 and min(held, len(y) - held) >= len(classes)
         fit_x, held_x, fit_y, held_y = train_test_split(
-            x, y, test_size=self.config.held_out, random_state=seed, stratify=stratify
+            x, y, test_size=held, random_state=seed, stratify=y if possible else None
         )
         held_out = {choice: float(self._fit(fit_x, fit_y, choice)[0].score(held_x, held_y)) for choice in choices}
         return max(held_out, key=lambda choice: held_out[choice]), held_out
@@ -117,5 +128,5 @@ def _scores(probe: Pipeline, x: np.ndarray, classes: int) -> np.ndarray:
 
 
 def _top5(labels: np.ndarray, scores: np.ndarray) -> float:
-    classes = scores.shape[1]
-    return float(top_k_accuracy_score(labels, scores, k=min(5, classes), labels=np.arange(classes)))
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+    return float(np.mean((best == labels[:, None]).any(axis=1)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -77,6 +78,22 @@ def test_a_run_records_reuses_and_prints(mimbench, tmp_path):
 
 
 @pytest.mark.e2e
+def test_detection_from_end_to_end(mimbench, tmp_path):
+    done = run_probe(mimbench, "--json", task="detection,linear-probe")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("pretraining simmim seed 0 on") == 1
+    assert "reusing pretraining of simmim seed 0" in done.stderr
+    detection, probe = json.loads(done.stdout)
+    assert list(detection["metrics"])[:3] == ["AP", "AP50", "AP75"]
+    assert all(metric["unit"] == "percent" and metric["n"] > 0 for metric in detection["metrics"].values())
+    assert detection["checkpoint"]["weights_sha256"] == probe["checkpoint"]["weights_sha256"]
+    assert detection["protocol"]["dataset"]["name"] == "digit-scenes"
+    assert detection["cost"]["images_seen"] == 24
+    with Image.open(tmp_path / "runs" / detection["artifacts"]["predictions"]) as picture:
+        assert picture.width > 500
+
+
+@pytest.mark.e2e
 def test_a_grid_pretrains_each_distinct_method_once(mimbench):
     done = run_probe(
         mimbench, "--seeds", "0,1", "--vary", "method.mask_ratio=0.4,0.6", "--json", method="simmim,random-init"
@@ -142,7 +159,9 @@ def test_killed_in_the_middle_it_goes_on(mimbench, tmp_path):
 def test_ctrl_c_says_how_to_go_on(tmp_path):
     command = [sys.executable, "-m", "mimbench", "run", "--method", "simmim", "--task", "linear-probe", *SMOKE]
     command += ["--set", "pretrain.epochs=2000"]
-    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    # A shell that runs this suite in the background has SIGINT ignored, which children inherit.
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/work/*/epoch_*.pth")):
         assert time.monotonic() < deadline

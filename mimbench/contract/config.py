@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Config(BaseModel):
     """Typed, keyword-only and frozen; an unknown key or an impossible value is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     def shaping(self) -> dict[str, Any]:
         """The values that shape the result, as plain JSON data: all but those marked cosmetic."""

@@ -40,6 +40,8 @@ class InputConfig(Config):
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ValueError(f"{name} must be two rising numbers above 0, not ({low:g}, {high:g})")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be above 0, not {self.std}")
         if self.crop_scale[1] > 1:
             raise ValueError(f"crop_scale is a share of the image's area: {self.crop_scale[1]:g} is above 1")
         return self

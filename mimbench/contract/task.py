@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
-from pydantic import Field
 from torch.utils.data import DataLoader
 
-from mimbench.contract.config import Config
+from mimbench.contract.config import Config, cosmetic
 from mimbench.contract.dataset import Dataset, ImageSplit
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.input import InputConfig
@@ -85,10 +84,10 @@ class TaskContext:
 class TaskConfig(Config):
     """Options that every task has; a task's own Config extends it."""
 
-    dataset: str | None = None
+    dataset: str | None = cosmetic(None)
     """The dataset it runs on; absent: the one that the encoder was pretrained on, or the task's default."""
-    data: dict[str, Any] = Field(default_factory=dict)
-    """That dataset's own options."""
+    data: dict[str, Any] = cosmetic({})
+    """That dataset's own options. Name and content of the dataset enter the protocol, not how it was asked for."""
 
 
 class Task(ABC):
@@ -117,6 +116,9 @@ class Task(ABC):
     def protocol(self) -> dict[str, Any]:
         """Everything that may change the score, as plain JSON data; its hash goes into the record."""
         return {"task": self.name, "version": self.version, **self.config.shaping()}
+
+    def check(self, encoder: Encoder, dataset: Dataset) -> None:
+        """Raise InputError where this task cannot run on these; called before anything is computed."""
 
     @abstractmethod
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:

@@ -64,6 +64,8 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1), not {self.betas}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
         if self.schedule.warmup_epochs >= self.epochs and self.schedule.warmup_epochs > 0:

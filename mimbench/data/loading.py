@@ -41,7 +41,7 @@ class EpochSampler(Sampler[Pick]):
         if len(self) == 0:
             raise InputError(
                 f"a batch of {batch_size * world_size} images is more than the {size} training images: "
-                "lower train.batch_size"
+                "lower its batch_size"
             )
 
     def set_epoch(self, epoch: int) -> None:

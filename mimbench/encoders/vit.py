@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -197,39 +197,30 @@ class ViT(Encoder):
         return self._indices[key]
 
 
+def _shared(config: ViTConfig, grid: Grid, in_channels: int) -> dict[str, Any]:
+    """What timm's two models are told alike."""
+    return {
+        "img_size": tuple(side * config.patch_size for side in grid),
+        "patch_size": config.patch_size,
+        "in_chans": in_channels,
+        "num_classes": 0,
+        "global_pool": "token",
+        "embed_dim": config.embed_dim,
+        "depth": config.depth,
+        "num_heads": config.num_heads,
+        "qkv_bias": True,
+        "mlp_ratio": config.mlp_ratio,
+        "init_values": config.layer_scale,
+        "drop_path_rate": config.drop_path,
+    }
+
+
 def _beit(config: ViTConfig, grid: Grid, in_channels: int) -> Beit:
-    return Beit(
-        img_size=tuple(side * config.patch_size for side in grid),
-        patch_size=config.patch_size,
-        in_chans=in_channels,
-        num_classes=0,
-        global_pool="token",
-        embed_dim=config.embed_dim,
-        depth=config.depth,
-        num_heads=config.num_heads,
-        qkv_bias=True,
-        mlp_ratio=config.mlp_ratio,
-        init_values=config.layer_scale,
-        drop_path_rate=config.drop_path,
-        use_abs_pos_emb=False,
-        use_shared_rel_pos_bias=True,
-    )
+    return Beit(**_shared(config, grid, in_channels), use_abs_pos_emb=False, use_shared_rel_pos_bias=True)
 
 
 def _vit(config: ViTConfig, grid: Grid, in_channels: int) -> VisionTransformer:
-    body = VisionTransformer(
-        img_size=tuple(side * config.patch_size for side in grid),
-        patch_size=config.patch_size,
-        in_chans=in_channels,
-        num_classes=0,
-        global_pool="token",
-        embed_dim=config.embed_dim,
-        depth=config.depth,
-        num_heads=config.num_heads,
-        mlp_ratio=config.mlp_ratio,
-        init_values=config.layer_scale,
-        drop_path_rate=config.drop_path,
-    )
+    body = VisionTransformer(**_shared(config, grid, in_channels))
     if config.position == "sincos":
         body.pos_embed = nn.Parameter(sincos_positions(grid, config.embed_dim), requires_grad=False)
     return body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+import zipfile
 from pathlib import Path
 
 import torch
@@ -60,6 +61,7 @@ def fit(
         no_decay=getattr(model, "no_weight_decay", set)(),
     )
     schedule = Schedule(config, steps_per_epoch=len(loader) // config.accumulate)
+    resume_from = _last_checkpoint(workdir)
     reset_peak_memory(device)
     with Progress(console, label) as progress:
         history = HistoryHook(
@@ -76,7 +78,8 @@ def fit(
             train_dataloader=loader,
             train_cfg={"by_epoch": True, "max_epochs": config.epochs},
             optim_wrapper=_optim_wrapper(optimizer, config, precision, device),
-            resume=(workdir / "last_checkpoint").exists(),
+            load_from=resume_from,
+            resume=resume_from is not None,
             launcher="pytorch" if get_world_size() > 1 else "none",
             default_hooks={"logger": None, "param_scheduler": None, "timer": None, "runtime_info": None}
             | {"checkpoint": checkpoint_hook(config.checkpoint_every)},
@@ -96,6 +99,21 @@ def fit(
         peak_memory=peak_memory(device),
         precision=precision,
     )
+
+
+def _last_checkpoint(workdir: Path) -> str | None:
+    """What an earlier run left to go on from; found by name, since the folder may have been moved.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    note = workdir / "last_checkpoint"
+    path = workdir / Path(note.read_text().strip()).name if note.is_file() else workdir
+    if not path.is_file():
+        return None
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path}, which this training would go on from, is damaged; delete {workdir} to start it anew")
+    return str(path)
 
 
 def _optim_wrapper(

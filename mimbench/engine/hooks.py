@@ -85,6 +85,8 @@ class HistoryHook(Hook):
         self._check_weights(runner)
         runner.message_hub.update_info(STATE, {"loss": self.loss, "seconds": self.seconds})
         runner.visualizer.add_scalar("loss", self.loss[-1], runner.epoch + 1)
+        for name, value in self.adapter.logs.items():
+            runner.visualizer.add_scalar(name, float(value), runner.epoch + 1)
 
     def _read(self, runner: LiveRunner) -> None:
         losses = torch.stack(self._losses[-self.every :])
@@ -111,4 +113,4 @@ class HistoryHook(Hook):
 
 def checkpoint_hook(every: int) -> CheckpointHook:
     """Two are kept: mmengine deletes the old one before it writes the new."""
-    return CheckpointHook(interval=every, by_epoch=True, max_keep_ckpts=2, save_last=False, save_param_scheduler=False)
+    return CheckpointHook(interval=every, by_epoch=True, max_keep_ckpts=2, save_last=True, save_param_scheduler=False)

@@ -62,4 +62,4 @@ class Progress:
         self._spoke = now
         left = (now - self._started) / max(done, 1) * (total - done)
         line = f"{self._label}: epoch {done}/{total}  {self._note}  {left:.0f} s left"
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)

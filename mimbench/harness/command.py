@@ -58,13 +58,15 @@ def run_command(
 def _say_what_was_left(console: Console, results: Path, outcome: Outcome) -> None:
     for record in outcome.records:
         for name, path in record.artifacts.items():
-            console.print(f"{name}: {results / path}", highlight=False, soft_wrap=True)
+            console.print(f"{name}: {results / path}", highlight=False, markup=False, soft_wrap=True)
     if outcome.records:
-        console.print(f"records: {results / 'records'}", highlight=False, soft_wrap=True)
+        console.print(f"records: {results / 'records'}", highlight=False, markup=False, soft_wrap=True)
     for label, reason in outcome.failures:
-        console.print(f"failed: {label}: {reason}", highlight=False, soft_wrap=True)
+        console.print(f"failed: {label}: {reason}", highlight=False, markup=False, soft_wrap=True)
     if outcome.failures:
-        console.print(f"{len(outcome.failures)} failed; the same command runs only those again", highlight=False)
+        console.print(
+            f"{len(outcome.failures)} failed; the same command runs only those again", highlight=False, markup=False
+        )
 
 
 def _hush() -> None:

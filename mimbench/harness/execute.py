@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -17,8 +16,7 @@ from rich.console import Console
 import mimbench
 from mimbench.contract import ArraySplit, Encoder, FitReport, TaskContext, TaskResult
 from mimbench.convert import resized
-from mimbench.data import training_loader
-from mimbench.engine.device import device_name, get_rank, get_world_size
+from mimbench.engine.device import device_name
 from mimbench.engine.fit import fit
 from mimbench.engine.pretrain import Pretrainer
 from mimbench.errors import InputError, MimbenchError, RunError
@@ -26,6 +24,7 @@ from mimbench.harness.features import FrozenFeatures
 from mimbench.harness.plan import Cell, Pretraining, Request, build_method, evaluation_input
 from mimbench.harness.provenance import provenance
 from mimbench.harness.stage import PretrainStage
+from mimbench.harness.training import train_on_images
 from mimbench.recipe.resolve import Recipe
 from mimbench.store.files import fingerprint
 from mimbench.store.record import Checkpoint, Cost, Named, Record, Value
@@ -48,6 +47,9 @@ class Harness:
     device: torch.device
     console: Console
 
+    def __post_init__(self) -> None:
+        provenance()  # notes the commit now: the tree may change under a long run
+
     def run(self, request: Request, cells: Sequence[Cell]) -> Outcome:
         """Run every cell that has no record yet. A cell that fails does not stop the others."""
         outcome = Outcome()
@@ -60,7 +62,7 @@ class Harness:
                 reason = str(error) if isinstance(error, MimbenchError) else f"{type(error).__name__}: {error}"
                 outcome.failures.append((cell.label, reason))
                 self._keep_traceback(cell, error)
-                self._say(f"[red]failed[/]: {cell.label}: {reason}")
+                self._say(f"failed: {cell.label}: {reason}")
         return outcome
 
     def pretrain(self, wanted: Pretraining) -> StoredCheckpoint:
@@ -72,6 +74,7 @@ class Harness:
         with self.store.lock(wanted.fingerprint, waiting):
             found = self.store.checkpoint(wanted.fingerprint)
             if found:
+                _check_card(found, wanted)
                 self._say(f"reusing pretraining of {wanted.label} ({wanted.fingerprint})")
                 return found
             made = self._pretrain(wanted)
@@ -79,28 +82,24 @@ class Harness:
             return made
 
     def _pretrain(self, wanted: Pretraining) -> StoredCheckpoint:
-        recipe, train = wanted.recipe, wanted.recipe.pretrain
-        method = build_method(recipe, wanted.seed, wanted.dataset.channels)
+        recipe, channels = wanted.recipe, wanted.dataset.channels
+        method = build_method(recipe, wanted.seed, channels)
         report = FitReport([], 0.0, 0, 0, None, "fp32")
         if method.pretrains:
             split = wanted.images()
-            world = get_world_size()
-            loader = training_loader(
-                split,
-                recipe.input,
-                batch_size=train.batch_size // train.accumulate // world,
-                seed=wanted.seed,
-                workers=train.workers,
-                rank=get_rank(),
-                world_size=world,
-                device=self.device,
-            )
             method.prepare(PretrainStage(wanted, self.store, self.device, self.console))
+            if recipe.pretrain.grad_checkpointing:
+                method.encoder.set_grad_checkpointing()
             self._say(f"pretraining {wanted.label} on {len(split):,} images ({wanted.fingerprint})")
-            trainer = Pretrainer(
-                method, recipe.input, channels=wanted.dataset.channels, batched=isinstance(split, ArraySplit)
+            report = train_on_images(
+                Pretrainer(method, recipe.input, channels=channels, batched=isinstance(split, ArraySplit)),
+                wanted,
+                recipe.pretrain,
+                label=f"pretrain {wanted.label}",
+                workdir=self.store.work(wanted.fingerprint),
+                device=self.device,
+                console=self.console,
             )
-            report = self._fit(trainer, loader, train, f"pretrain {wanted.label}", len(split), wanted)
         else:
             self._say(f"{wanted.label}: nothing to pretrain")
         encoder = method.exported_encoder()
@@ -114,32 +113,11 @@ class Harness:
         }
         return self.store.save_checkpoint(wanted.fingerprint, encoder.state_dict(), _rest(method, encoder), card)
 
-    def _fit(
-        self,
-        model: torch.nn.Module,
-        loader: torch.utils.data.DataLoader,
-        config: Any,
-        label: str,
-        images_per_epoch: int,
-        wanted: Pretraining,
-    ) -> FitReport:
-        return fit(
-            model,
-            loader,
-            config,
-            label=label,
-            images_per_epoch=images_per_epoch,
-            seed=wanted.seed,
-            device=self.device,
-            workdir=self.store.work(wanted.fingerprint),
-            console=self.console,
-        )
-
     def _cell(self, request: Request, cell: Cell) -> Record:
         found = self.store.record(cell.record_id)
         if found:
             self._say(f"already recorded: {cell.label} ({self.store.record_path(cell.record_id)})")
-            return found
+            return found.model_copy(update={"varied": dict(cell.varied)})  # as this command asked for it
         checkpoint = self.pretrain(cell.pretraining)
         self._say(f"running {cell.label}")
         workdir = self.store.work(cell.record_id)
@@ -242,12 +220,13 @@ class Harness:
                 for metric in task.metrics
                 if metric.name in result.metrics
             },
+            pretraining=fingerprint({k: v for k, v in cell.pretraining.identity.items() if k != "seed"}),
             chance=task.chance(cell.dataset),
             curves={name: list(map(float, curve)) for name, curve in result.curves.items()},
             artifacts=artifacts,
             details=dict(result.details),
             cost=Cost(
-                seconds=seconds,
+                seconds=max(seconds, spent.seconds if spent else 0.0),  # what a resumed training took before counts
                 images_seen=spent.images_seen if spent else 0,
                 steps=spent.steps if spent else 0,
                 peak_memory=spent.peak_memory if spent else None,
@@ -258,14 +237,24 @@ class Harness:
         )
 
     def _keep_traceback(self, cell: Cell, error: Exception) -> None:
-        text = "".join(traceback.format_exception(error))
-        path = self.store.work(cell.record_id) / "error.txt"
-        path.write_text(text, encoding="utf-8")
-        if not isinstance(error, MimbenchError):
+        if isinstance(error, MimbenchError):
+            return
+        try:
+            path = self.store.work(cell.record_id) / "error.txt"
+            path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
             self._say(f"traceback: {path}")
+        except OSError as problem:  # a full disk may be what failed the cell
+            self._say(f"the traceback cannot be kept: {problem}")
 
     def _say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _check_card(found: StoredCheckpoint, wanted: Pretraining) -> None:
+    """Raise InputError where a checkpoint's card does not say what its fingerprint stands for."""
+    card = found.card
+    if "cost" not in card or "seed" not in card or fingerprint(card.get("what")) != wanted.fingerprint:
+        raise InputError(f"checkpoint {found.folder} is corrupt: its card was altered; delete it to pretrain again")
 
 
 def load_encoder(recipe: Recipe, wanted: Pretraining, checkpoint: StoredCheckpoint) -> Encoder:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mimbench import registry
-from mimbench.contract import Dataset, ImageSplit, Method, Task
+from mimbench.contract import Dataset, Encoder, ImageSplit, Method, Task, TrainConfig
 from mimbench.data import open_dataset
 from mimbench.engine.adapter import mix_seed
 from mimbench.engine.device import pick_precision
@@ -124,7 +124,7 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
     check_settings([*request.settings, *request.variations], list(request.methods), list(request.tasks))
     datasets: dict[str, Dataset] = {}
     cells: dict[str, Cell] = {}
-    built: set[str] = set()
+    latest: tuple[str, Encoder] | None = None
     for method, values, seed, task in itertools.product(
         request.methods, _combinations(request.variations), request.seeds, request.tasks
     ):
@@ -132,16 +132,26 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
         pretraining = _pretraining(
             recipe, seed, device, _opened(recipe.dataset, recipe.data.model_dump(), datasets, cache), request.checkpoint
         )
-        if pretraining.fingerprint not in built:
-            if not pretraining.checkpoint:
-                pretraining.images()
-                Schedule(recipe.pretrain, steps_per_epoch=1)
-            build_method(recipe, seed, pretraining.channels)
-            built.add(pretraining.fingerprint)
+        if latest is None or latest[0] != pretraining.fingerprint:
+            latest = pretraining.fingerprint, _checked(pretraining).exported_encoder()
         varied = {path: value for path, value in values.items() if applies(path, method, task)}
-        cell = _cell(pretraining, task, varied, datasets, cache)
+        cell = _cell(pretraining, task, varied, datasets, cache, device)
+        cell.task.check(latest[1], cell.dataset)
         cells.setdefault(cell.record_id, cell)
     return list(cells.values())
+
+
+def _checked(pretraining: Pretraining) -> Method:
+    """The method, built; raises InputError for all that would stop its training at once."""
+    recipe, train = pretraining.recipe, pretraining.recipe.pretrain
+    if recipe.method_class().pretrains and not pretraining.checkpoint:
+        images = len(pretraining.images())
+        if train.batch_size > images:
+            raise InputError(f"pretrain.batch_size {train.batch_size} is more than the {images} training images")
+        if train.layer_decay is not None:
+            raise InputError("pretrain.layer_decay: it is for fine-tuning; leave it out of [pretrain]")
+        Schedule(train, steps_per_epoch=1)
+    return build_method(recipe, pretraining.seed, pretraining.channels)
 
 
 def build_method(recipe: Recipe, seed: int, channels: int) -> Method:
@@ -208,7 +218,12 @@ def _pretraining(
 
 
 def _cell(
-    pretraining: Pretraining, task_name: str, varied: Mapping[str, Any], datasets: dict[str, Dataset], cache: Path
+    pretraining: Pretraining,
+    task_name: str,
+    varied: Mapping[str, Any],
+    datasets: dict[str, Dataset],
+    cache: Path,
+    device: torch.device,
 ) -> Cell:
     recipe = pretraining.recipe
     task = recipe.task(task_name)
@@ -228,6 +243,9 @@ def _cell(
         "dataset": {"name": name, "content": dataset.fingerprint()},
         "input": evaluation_input(recipe),
     }
+    train = getattr(task.config, "train", None)
+    if isinstance(train, TrainConfig):
+        protocol["precision"] = pick_precision(train, device)
     key = fingerprint([pretraining.fingerprint, protocol, pretraining.seed], 12)
     record_id = f"{recipe.method}-{task_name}-s{pretraining.seed}-{key}"
     return Cell(pretraining, task, name, dataset, protocol, varied, record_id)

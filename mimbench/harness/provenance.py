@@ -60,7 +60,8 @@ def _commit() -> tuple[str | None, bool | None]:
     source = Path(mimbench.__file__).parent
     if _git(source, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None, None
-    return _git(source, "rev-parse", "HEAD"), bool(_git(source.parent, "status", "--porcelain"))
+    changes = _git(source.parent, "status", "--porcelain")
+    return _git(source, "rev-parse", "HEAD"), None if changes is None else bool(changes)
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

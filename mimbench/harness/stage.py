@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from mimbench.contract import ArraySplit, Batch, FitReport, InputError, Stage, StepOutput, TrainConfig
 from mimbench.data import DeviceTransform, training_loader
 from mimbench.engine.adapter import mix_seed
-from mimbench.engine.device import barrier, get_rank, get_world_size
-from mimbench.engine.fit import fit
+from mimbench.engine.device import barrier, get_rank
 from mimbench.harness.plan import Pretraining
 from mimbench.harness.provenance import provenance
+from mimbench.harness.training import train_on_images
 from mimbench.store.files import file_sha256, fingerprint, write_atomic, write_json
 from mimbench.store.store import Store
 
@@ -54,26 +54,13 @@ class PretrainStage(Stage):
             yield transform(images.to(self.device, non_blocking=True), generator)
 
     def fit(self, model: nn.Module, config: TrainConfig, *, label: str) -> FitReport:
-        world = get_world_size()
-        loader = training_loader(
-            self.split,
-            self.input,
-            batch_size=config.batch_size // config.accumulate // world,
-            seed=self.seed,
-            workers=self.workers,
-            rank=get_rank(),
-            world_size=world,
-            device=self.device,
-        )
-        return fit(
+        return train_on_images(
             _Fitted(model, self._transform()),
-            loader,
+            self.wanted,
             config,
             label=label,
-            images_per_epoch=len(self.split),
-            seed=self.seed,
-            device=self.device,
             workdir=self.store.work(self.wanted.fingerprint) / "stages" / fingerprint(label),
+            device=self.device,
             console=self.console,
         )
 
@@ -98,7 +85,7 @@ class PretrainStage(Stage):
             return _read(path)
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _transform(self) -> DeviceTransform:
         channels = self.wanted.dataset.channels

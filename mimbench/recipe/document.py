@@ -169,7 +169,10 @@ def _parse(name: str) -> Table:
         path = Path(name)
         if not path.is_file():
             raise InputError(f"recipe file {name} does not exist")
-        text, where = path.read_text(encoding="utf-8"), name
+        try:
+            text, where = path.read_text(encoding="utf-8"), name
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"recipe file {name} cannot be read as UTF-8 text: {error}") from error
     else:
         if name not in preset_names():
             raise InputError(f"unknown recipe {name!r}{nearest(name, preset_names())}")

@@ -43,7 +43,7 @@ class Recipe:
     def task(self, name: str) -> Task:
         """The task `name` as this recipe configures it."""
         cls: type[Task] = registry.tasks.load(name)
-        return cls(validated(cls.Config, self.task_tables.get(name, {}), f"tasks.{name}"))
+        return cls(validated(cls.Config, _table(self.task_tables, name, "tasks."), f"tasks.{name}"))
 
     def as_tables(self) -> dict[str, Any]:
         """The resolved tables as plain JSON data, as records keep them."""
@@ -77,8 +77,8 @@ def resolve(name: str, document: doc.Table, method: str, settings: Mapping[str, 
     encoder = _table(tables, "encoder")
     method_table = _table(tables, "method")
     dataset_name, encoder_name = _named(data, "data"), _named(encoder, "encoder")
-    data = doc.merge(_table(tables, "datasets").get(dataset_name, {}), data)
-    encoder = doc.merge(_table(tables, "encoders").get(encoder_name, {}), encoder)
+    data = doc.merge(_table(_table(tables, "datasets"), dataset_name, "datasets."), data)
+    encoder = doc.merge(_table(_table(tables, "encoders"), encoder_name, "encoders."), encoder)
     if method_table.pop("name", method) != method:
         raise InputError(NAME_IS_A_FLAG)
     return Recipe(
@@ -116,6 +116,7 @@ def check_settings(paths: list[str], methods: list[str], tasks: list[str]) -> No
         if path == "method.name":
             raise InputError(NAME_IS_A_FLAG)
         head, _, rest = path.partition(".")
+        _check_owner(head, rest, path)
         chosen: list[type[Method]] | list[type[Task]]
         if head == "method":
             chosen = [registry.methods.load(name) for name in methods]
@@ -127,6 +128,25 @@ def check_settings(paths: list[str], methods: list[str], tasks: list[str]) -> No
             keys = {key for plugin in chosen for key in plugin.Config.model_fields}
             names = ", ".join(plugin.name for plugin in chosen)
             raise InputError(f"unknown key {path!r} for {head} {names}{nearest(rest.split('.')[0], keys)}")
+
+
+def _check_owner(head: str, rest: str, path: str) -> None:
+    """Raise InputError where "methods.NAME.x" and its like name no plugin, or no table of a recipe."""
+    kinds = {
+        "methods": registry.methods,
+        "tasks": registry.tasks,
+        "datasets": registry.datasets,
+        "encoders": registry.encoders,
+    }
+    if head not in kinds:
+        return
+    owner, _, inner = rest.partition(".")
+    if owner not in kinds[head].names():
+        raise InputError(f"unknown key {path!r}: no {kinds[head].kind} {owner!r}{nearest(owner, kinds[head].names())}")
+    if not inner:
+        raise InputError(f"{path!r} names a table; name a key in it: {path}.KEY=VALUE")
+    if head == "methods" and inner.partition(".")[0] not in doc.SECTIONS:
+        raise InputError(f"unknown key {path!r}{nearest(inner.partition('.')[0], doc.SECTIONS)}")
 
 
 def _placed(path: str, method: str, method_class: type[Method], task: str | None) -> str | None:
@@ -142,10 +162,10 @@ def _placed(path: str, method: str, method_class: type[Method], task: str | None
     return path
 
 
-def _table(tables: Mapping[str, Any], key: str) -> dict[str, Any]:
+def _table(tables: Mapping[str, Any], key: str, where: str = "") -> dict[str, Any]:
     table = tables.get(key, {})
     if not isinstance(table, Mapping):
-        raise InputError(f"{key} is a table of a recipe, not {table!r}")
+        raise InputError(f"{where}{key} is a table of a recipe, not {table!r}")
     return dict(table)
 
 

@@ -11,7 +11,7 @@ from mimbench.errors import InputError, nearest
 from mimbench.store.record import Record
 
 FORMATS = ("text", "markdown", "csv")
-ROW = ("recipe", "encoder", "method", "varied", "set")
+ROW = ("recipe", "encoder", "method", "varied", "set", "pretraining")
 COLUMN = ("task", "metric", "protocol")
 
 
@@ -29,6 +29,7 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
                 "method": record.method.name,
                 "varied": _settings(record.varied),
                 "set": _settings(record.recipe_passed.get("set", {})),
+                "pretraining": record.pretraining[:6],
                 "task": record.task.name,
                 "dataset": record.dataset.name,
                 "protocol": record.protocol_fingerprint,
@@ -51,9 +52,10 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
 def comparison(records: Sequence[Record], metrics: Sequence[str] = ()) -> pd.DataFrame:
     """Rows: method with what was varied; columns: (task, metric); cells: "mean ± deviation (n seeds)".
 
-    Scores of different protocols never share a column: where one metric has several, each column says in
-    what its protocol differs. By default a task shows its primary metric, and AP50 where it has one. The
-    deviation is the sample standard deviation over seeds, shown from two seeds up.
+    Seeds are summed up only where all else that shaped the weights is equal. Scores of different protocols
+    never share a column: where one metric has several, each column says in what its protocol differs. By
+    default a task shows its primary metric, and AP50 where it has one. The deviation is the sample standard
+    deviation over seeds, shown from two seeds up.
 
     Raises:
         InputError: no records, or a metric that none of them has.
@@ -137,5 +139,9 @@ def _cell(values: pd.Series | None) -> str:
 
 
 def _without_constant_labels(table: pd.DataFrame) -> pd.DataFrame:
-    """Leave out the labels that are the same in every row, but for the method."""
-    return table.drop(columns=[label for label in ROW if label != "method" and table[label].nunique() == 1])
+    """Leave out the labels that tell no rows apart; the hash of the pretraining is the last resort."""
+    told = [label for label in ROW if label != "pretraining"]
+    dropped = [label for label in told if label != "method" and table[label].nunique() == 1]
+    if not table.duplicated(subset=told).any():
+        dropped.append("pretraining")
+    return table.drop(columns=dropped)

@@ -78,6 +78,8 @@ class Record(_Part):
     recipe: dict[str, Any]
     """As resolved."""
     checkpoint: Checkpoint
+    pretraining: str
+    """Hash of all that shaped the weights but the seed: equal for the seeds of one mean."""
     metrics: dict[str, Value]
     """The first is the task's primary metric."""
     chance: float
@@ -112,10 +114,10 @@ def read_record(path: Path) -> Record:
     advice = "restore or delete the file"
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
-        seal = body.pop("sha256")
+        seal, found = body.pop("sha256"), fingerprint(body, 64)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"record {path} is corrupt ({type(error).__name__}: {error}); {advice}") from error
-    if seal != fingerprint(body, 64):
+    if seal != found:
         raise InputError(f"record {path} does not match its own sha256: it was altered or damaged; {advice}")
     if body.get("schema") != SCHEMA:
         raise InputError(f"record {path} has schema {body.get('schema')}; this mimbench reads schema {SCHEMA}")

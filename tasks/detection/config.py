@@ -18,6 +18,7 @@ class DetectionTrain(TrainConfig):
     base_lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
     clip_grad: float | None = Field(5.0, gt=0)
+    checkpoint_every: int = cosmetic(1, ge=1)
     schedule: ScheduleConfig = ScheduleConfig(warmup_epochs=0.5)
 
 

@@ -6,7 +6,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mimbench.contract import Dataset, Encoder, Measured, Metric, Task, TaskConfig, TaskContext, TaskResult
+from mimbench.contract import Dataset, Encoder, InputError, Measured, Metric, Task, TaskConfig, TaskContext, TaskResult
 from mimbench_tasks.detection.config import DetectionConfig
 from mimbench_tasks.detection.standin import HOW_TO_INSTALL
 
@@ -84,6 +84,10 @@ class Detection(Task):
             },
             cost=outcome.report,
         )
+
+    def check(self, encoder: Encoder, dataset: Dataset) -> None:
+        if self.config.draws_masks and "masks" not in dataset.provides:
+            raise InputError(f"mask-rcnn needs masks, which dataset {dataset.name!r} does not have; use faster-rcnn")
 
     def chance(self, dataset: Dataset) -> float:
         return 0.0

@@ -34,7 +34,7 @@ def prints(cells) -> list[str]:
         "method.mask_ratio=0.5",
         "encoder.depth=1",
         "pretrain.epochs=3",
-        "pretrain.base_lr=2e-3",
+        "pretrain.base_lr=5e-3",
         "pretrain.schedule.warmup_epochs=0",
         "pretrain.precision=bf16",
         "input.crop_scale=[0.5, 1]",

@@ -31,6 +31,7 @@ def record(method="simmim", value=50.0, seed=0, metric="top1", **changes) -> Rec
             "recipe_passed": {},
             "recipe": {},
             "checkpoint": Checkpoint(fingerprint="abc", weights_sha256="0", seed=seed, cost=cost),
+            "pretraining": "p",
             "metrics": {
                 name: Value(value=v, unit="percent", n=10, low=0, high=100, higher_is_better=True)
                 for name, v in metrics.items()

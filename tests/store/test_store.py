@@ -45,6 +45,7 @@ def record(**changes) -> Record:
             "recipe_passed": {},
             "recipe": {},
             "checkpoint": Checkpoint(fingerprint="abc", weights_sha256="0", seed=0, cost=cost),
+            "pretraining": "p",
             "metrics": {"top1": Value(value=50.0, unit="percent", n=10, low=0, high=100, higher_is_better=True)},
             "chance": 10.0,
             "cost": cost,

@@ -1,0 +1,49 @@
+"""Training on the images of a pretraining: what methods, and what they fit beforehand, have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from mimbench.contract import FitReport, TrainConfig
+from mimbench.data import training_loader
+from mimbench.engine.device import get_rank, get_world_size
+from mimbench.engine.fit import fit
+from mimbench.harness.plan import Pretraining
+
+
+def train_on_images(
+    model: torch.nn.Module,
+    wanted: Pretraining,
+    config: TrainConfig,
+    *,
+    label: str,
+    workdir: Path,
+    device: torch.device,
+    console: Console,
+) -> FitReport:
+    """Train `model`, a Trainable that takes (uint8 images, labels), on the training split; resumes from `workdir`."""
+    split, world = wanted.images(), get_world_size()
+    loader = training_loader(
+        split,
+        wanted.recipe.input,
+        batch_size=config.batch_size // config.accumulate // world,
+        seed=wanted.seed,
+        workers=wanted.recipe.pretrain.workers,
+        rank=get_rank(),
+        world_size=world,
+        device=device,
+    )
+    return fit(
+        model,
+        loader,
+        config,
+        label=label,
+        images_per_epoch=len(split),
+        seed=wanted.seed,
+        device=device,
+        workdir=workdir,
+        console=console,
+    )
