@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -42,8 +44,8 @@ def run(
     from mimbench.harness.command import run_command
     from mimbench.recipe.document import parse_assignments, parse_variations
 
-    raise typer.Exit(
-        run_command(
+    with _stoppable():
+        code = run_command(
             methods=_names(method),
             tasks=_names(task),
             recipe=recipe,
@@ -55,7 +57,7 @@ def run(
             as_json=json_,
             checkpoint=checkpoint,
         )
-    )
+    raise typer.Exit(code)
 
 
 @app.command("list")
@@ -164,9 +166,6 @@ def main() -> None:
     except MimbenchError as error:
         print(f"mimbench: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        print("mimbench: stopped; nothing is half-written. The same command goes on from here.", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
@@ -176,6 +175,16 @@ def main() -> None:
             raise
         error.show()
         sys.exit(error.exit_code)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C ends a run with one line; all that it leaves is whole, or is taken up again by the same command."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("mimbench: stopped; nothing is half-written. The same command goes on from here.", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def _names(text: str) -> list[str]:

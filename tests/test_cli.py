@@ -123,7 +123,7 @@ def test_what_fails_does_not_stop_the_rest(mimbench, tmp_path):
 @pytest.mark.e2e
 def test_killed_in_the_middle_it_goes_on(mimbench, tmp_path):
     """SIGKILL while pretraining; the same command resumes and ends as an unbroken run does, bit for bit."""
-    settings = ("--set", "pretrain.epochs=40", "--set", "pretrain.batch_size=16")
+    settings = ("--set", "pretrain.epochs=25", "--set", "pretrain.batch_size=16")
     command = [
         sys.executable,
         "-m",

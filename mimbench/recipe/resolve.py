@@ -142,7 +142,7 @@ def _check_owner(head: str, rest: str, path: str) -> None:
         return
     owner, _, inner = rest.partition(".")
     if owner not in kinds[head].names():
-        raise InputError(f"unknown key {path!r}: no {kinds[head].kind} {owner!r}{nearest(owner, kinds[head].names())}")
+        raise InputError(f"{path}: unknown {kinds[head].kind} {owner!r}{nearest(owner, kinds[head].names())}")
     if not inner:
         raise InputError(f"{path!r} names a table; name a key in it: {path}.KEY=VALUE")
     if head == "methods" and inner.partition(".")[0] not in doc.SECTIONS:

@@ -105,7 +105,7 @@ def _titles(tidy: pd.DataFrame, protocols: Mapping[str, Mapping[str, Any]]) -> d
         name = f"{task}: {metric}" + (f" [{unit}]" if unit != "percent" else "")
         keys = list(dict.fromkeys(group["protocol"]))
         differences = _differences([dict(_flat(protocols[key])) for key in keys])
-        for key, difference in zip(keys, differences, strict=True):
+        for difference, key in sorted(zip(differences, keys, strict=True)):
             titles[task, metric, key] = f"{name} ({difference})" if len(keys) > 1 else name
     return titles
 

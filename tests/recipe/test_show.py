@@ -58,7 +58,7 @@ def test_settings_and_task_tables_survive_the_round_trip(recipe_file, tmp_path):
         assert again.task(task).config == recipe.task(task).config
     assert again.task("detection").config.image_size == 96
     assert again.task("detection").config.train.epochs == 3
-    assert "# train: lr = base_lr x batch_size / 16 = 0.001 x 8 / 16 = 0.0005" in text
+    assert "# train: lr = base_lr x batch_size / 16 = 0.001 x 4 / 16 = 0.00025" in text
 
 
 def test_the_arithmetic_of_scaled_rates_and_of_masks_is_printed():
