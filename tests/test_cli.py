@@ -231,6 +231,20 @@ def test_two_processes_pretrain_once(tmp_path):
         (("--method", "simmim", "--task", "linear-probe", "--results", "/proc/x"), ("/proc/x cannot be written",)),
         (("--method", "simmim", "--task", "linear-probe", "--set", "nonsense"), ("--set", "no '='")),
         (("--method", "", "--task", "linear-probe"), ("--method names nothing",)),
+        (("--method", "simmim", "--task", "linear-probe", "--seeds", ","), ("--seeds", "0,1,2")),
+        (("--method", "simmim", "--task", "linear-probe", "--seeds", "-1"), ("--seeds", "0,1,2")),
+        (("--method", "simmim", "--task", "linear-probe", "--set", "pretrain.base_lr=inf"), ("pretrain.base_lr",)),
+        (("--method", "simmim", "--task", "linear-probe", "--set", "input.mean=[nan]"), ("input.mean",)),
+        (("--method", "simmim", "--task", "linear-probe", "--set", "input.std=[0.0]"), ("input", "above 0")),
+        (("--method", "simmim", "--task", "linear-probe", "--set", "pretrain.betas=[2, 3]"), ("betas", "[0, 1)")),
+        (("--method", "simmim", "--task", "linear-probe", "--set", "pretrain.layer_decay=0.7"), ("layer_decay",)),
+        (("--method", "simmim", "--task", "linear-probe", "--set", "task.layer=9"), ("task.layer 9", "2 layers")),
+        (("--method", "simmim", "--task", "linear-probe", "--set", "encoders.vit=3"), ("encoders.vit",)),
+        (("--method", "simmim", "--task", "linear-probe", "--set", "methods.smimim.pretrain.epochs=3"), ("'simmim'",)),
+        (
+            ("--method", "simmim", "--task", "linear-probe", "--set", "methods.simmim.pretrian.epochs=3"),
+            ("'pretrain'",),
+        ),
         (("--method", "simmim", "--task", "linear-probe", "--set", "pretrain.batch_size=4000"), ("4000", "200")),
     ],
 )
@@ -264,8 +278,13 @@ def test_unreadable_images_are_counted_and_can_be_skipped(quick, tmp_path):
 def test_corrupt_files_are_named_and_not_reused(quick, tmp_path):
     assert run_probe(quick).returncode == 0
     (weights,) = tmp_path.glob("runs/checkpoints/*/encoder.safetensors")
-    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 255]))
     refused(run_probe(quick, "--set", "task.pooling=token"), str(weights.parent.name), "corrupt", "delete")
+    card = weights.parent / "checkpoint.json"
+    weights.write_bytes(weights.read_bytes()[:-1] + whole[-1:])
+    card.write_text(card.read_text().replace('"mask_ratio": 0.6', '"mask_ratio": 0.7', 1))
+    refused(run_probe(quick, "--set", "task.pooling=token"), "card was altered")
     (record,) = tmp_path.glob("runs/records/*.json")
     record.write_text(record.read_text().replace('"seed": 0', '"seed": 7'))
     refused(quick("table"), record.name, "altered or damaged")

@@ -79,7 +79,7 @@ def per_channel(values: tuple[float, ...], channels: int, name: str) -> Tensor:
     """float32 [C, 1, 1], or [1, 1, 1] for one value.
 
     Raises:
-        InputError: as many values as neither 1 nor `channels`, or a standard deviation that is not positive.
+        InputError: as many values as neither 1 nor `channels`.
     """
     if len(values) not in (1, channels):
         wanted = "1 value" if channels == 1 else f"1 value or {channels}"
@@ -87,8 +87,6 @@ def per_channel(values: tuple[float, ...], channels: int, name: str) -> Tensor:
             f"input.{name} has {len(values)} values and the images have {channels} channel{'s' * (channels > 1)}: "
             f"give {wanted}"
         )
-    if name == "std" and min(values) <= 0:
-        raise InputError(f"input.std must be above 0, not {min(values):g}")
     return torch.tensor(values, dtype=torch.float32)[:, None, None]
 
 

@@ -163,13 +163,17 @@ def test_training_crop_takes_any_size():
     [
         ({"mean": (0.5,) * 3}, 1, "input.mean has 3 values and the images have 1 channel: give 1 value"),
         ({"std": (0.5,) * 2}, 3, "input.std has 2 values and the images have 3 channels: give 1 value or 3"),
-        ({"std": (0.0,)}, 3, "input.std must be above 0"),
         ({"eval_resize": 16}, 3, "input.eval_resize = 16 is below input.image_size = 32"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(options, channels, message):
     with pytest.raises(InputError, match=message):
         DeviceTransform(config(**options), channels, train=False, batched=True)
+
+
+def test_a_deviation_of_zero_is_no_input():
+    with pytest.raises(ValueError, match="std must be above 0"):
+        config(std=(0.0,))
 
 
 @pytest.mark.parametrize("train", [True, False])

@@ -113,6 +113,20 @@ def test_a_resumed_training_ends_as_an_unbroken_one(tmp_path):
     assert report.loss == whole.loss
 
 
+def test_what_it_would_resume_from_is_found_after_a_move_and_named_when_damaged(tmp_path):
+    broken, resumed = Probe(), Probe()
+    broken.fail_at = 8
+    with pytest.raises(RunError):
+        train(broken, tmp_path / "here")
+    (tmp_path / "here").rename(tmp_path / "there")
+    train(resumed, tmp_path / "there")
+    assert len(resumed.seen) == 10
+    last = tmp_path / "there" / "epoch_3.pth"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"epoch_3\.pth.* is damaged; delete"):
+        train(Probe(), tmp_path / "there")
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path, bad):
     model = Probe()
