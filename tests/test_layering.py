@@ -93,6 +93,7 @@ def test_only_the_engine_and_detection_import_mmengine():
         ("encoders", ("data", "recipe", "engine", "store", "harness", "report", "cli", "registry")),
         ("data", ("engine", "store", "harness", "report", "encoders", "optim", "cli")),
         ("recipe", ("data", "engine", "store", "harness", "report", "encoders", "optim", "cli")),
+        ("convert", ("data", "recipe", "engine", "store", "harness", "report", "cli", "registry")),
         ("store", ("data", "recipe", "engine", "harness", "report", "encoders", "optim", "cli", "contract")),
         ("engine", ("recipe", "store", "harness", "report", "encoders", "cli", "registry")),
         ("harness", ("cli",)),

@@ -1,28 +1,45 @@
-"""A method and its encoder, built from plugins' names and options alone."""
+"""A method around its encoder, built on the CPU from a seed."""
 
 from __future__ import annotations
 
 import torch
 
 from mimbench import registry
-from mimbench.contract import Encoder, Method
+from mimbench.contract import Config, Encoder, Method
 from mimbench.convert.golden import Setup
 from mimbench.recipe.validation import validated
 
 
+def assemble(
+    encoder: type[Encoder],
+    encoder_config: Config,
+    method: type[Method],
+    method_config: Config,
+    *,
+    image_size: int,
+    channels: int,
+    seed: int,
+) -> Method:
+    """Freshly initialised; equal seeds give equal weights, and torch's global generator stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return method(method_config, encoder(encoder_config, image_size=image_size, in_channels=channels))
+
+
 def build(setup: Setup) -> Method:
-    """Freshly initialised, on the CPU, in evaluation mode.
+    """What a golden file or a checkpoint says it is, in evaluation mode.
 
     Raises:
         InputError: an unknown plugin, or options that it does not take.
     """
-    encoder_class: type[Encoder] = registry.encoders.load(setup.encoder)
-    method_class: type[Method] = registry.methods.load(setup.method)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        encoder = encoder_class(
-            validated(encoder_class.Config, setup.encoder_options, "encoder"),
-            image_size=setup.image_size,
-            in_channels=setup.channels,
-        )
-        return method_class(validated(method_class.Config, setup.method_options, "method"), encoder).eval()
+    encoder: type[Encoder] = registry.encoders.load(setup.encoder)
+    method: type[Method] = registry.methods.load(setup.method)
+    return assemble(
+        encoder,
+        validated(encoder.Config, setup.encoder_options, "encoder"),
+        method,
+        validated(method.Config, setup.method_options, "method"),
+        image_size=setup.image_size,
+        channels=setup.channels,
+        seed=0,
+    ).eval()

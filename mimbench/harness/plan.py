@@ -16,6 +16,7 @@ from mimbench.data import open_dataset
 from mimbench.engine.adapter import mix_seed
 from mimbench.engine.device import pick_precision
 from mimbench.errors import InputError, MimbenchError
+from mimbench.harness.build import assemble
 from mimbench.harness.given import with_checkpoint
 from mimbench.optim import Schedule
 from mimbench.recipe import document as doc
@@ -156,12 +157,15 @@ def _checked(pretraining: Pretraining) -> Method:
 
 def build_method(recipe: Recipe, seed: int, channels: int) -> Method:
     """The method around a fresh encoder, on the CPU; equal seeds give equal weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix_seed("init", seed))
-        encoder = recipe.encoder_class()(
-            recipe.encoder_config, image_size=recipe.input.image_size, in_channels=channels
-        )
-        return recipe.method_class()(recipe.method_config, encoder)
+    return assemble(
+        recipe.encoder_class(),
+        recipe.encoder_config,
+        recipe.method_class(),
+        recipe.method_config,
+        image_size=recipe.input.image_size,
+        channels=channels,
+        seed=mix_seed("init", seed),
+    )
 
 
 def evaluation_input(recipe: Recipe) -> dict[str, Any]:
