@@ -86,6 +86,12 @@ class Encoder(nn.Module, ABC):
     def features(self, images: Tensor, layer: int = -1) -> Features:
         """Features after `layer`. -1, the last, passes through the final norm, as `encode` does."""
 
+    def layer_index(self, layer: int) -> int:
+        """`layer` counted from the front. Raises InputError where this encoder has no such layer."""
+        if not -self.num_layers <= layer < self.num_layers:
+            raise InputError(f"layer {layer} is outside this encoder's {self.num_layers} layers")
+        return layer % self.num_layers
+
     @abstractmethod
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """Maps for dense prediction at any H, W that `patch_size` divides.

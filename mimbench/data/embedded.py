@@ -58,6 +58,10 @@ class _Embedded(Dataset):
         return self._splits[name]
 
     def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         return array_fingerprint(self._splits)
 
 

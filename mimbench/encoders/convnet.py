@@ -74,9 +74,7 @@ class ConvNet(Encoder):
         return self._norm(self._blocks(tokens)[-1])
 
     def features(self, images: Tensor, layer: int = -1) -> Features:
-        if not -self.num_layers <= layer < self.num_layers:
-            raise InputError(f"layer {layer} is outside this encoder's {self.num_layers} layers")
-        layer %= self.num_layers
+        layer = self.layer_index(layer)
         x = self._blocks(self.embed(images), last=layer)[layer]
         x = self._norm(x) if layer == self.num_layers - 1 else x
         return Features(x.mean((2, 3)), x, x.new_empty(len(x), 0, x.shape[1]))

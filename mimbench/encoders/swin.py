@@ -77,9 +77,7 @@ class Swin(Encoder):
 
     def features(self, images: Tensor, layer: int = -1) -> Features:
         """Blocks count through the stages; a block's map has the resolution and channels of its stage."""
-        if not -self.num_layers <= layer < self.num_layers:
-            raise InputError(f"layer {layer} is outside this encoder's {self.num_layers} layers")
-        layer %= self.num_layers
+        layer = self.layer_index(layer)
         x = self._blocks(self.embed(images), last=layer)[layer]
         x = self.body.norm(x) if layer == self.num_layers - 1 else x
         return Features(x.mean((1, 2)), x.permute(0, 3, 1, 2), x.new_empty(len(x), 0, x.shape[-1]))

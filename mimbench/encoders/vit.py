@@ -91,16 +91,10 @@ class ViT(Encoder):
         return self.body.norm(x)
 
     def features(self, images: Tensor, layer: int = -1) -> Features:
-        if not -self.num_layers <= layer < self.num_layers:
-            raise InputError(f"layer {layer} is outside this encoder's {self.num_layers} layers")
-        layer %= self.num_layers
+        layer = self.layer_index(layer)
         tokens = self.embed(images)
         x = self._blocks(tokens, last=layer)[layer]
         return self._split(self.body.norm(x) if layer == self.num_layers - 1 else x, tokens.shape[1:3])
-
-    def intermediate(self, tokens: Tensor) -> list[Tensor]:
-        """Every block's output [B, P + h*w, D] for patch tokens [B, h, w, D], before the final norm."""
-        return self._blocks(tokens)
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         tokens = self.embed(images)

@@ -28,7 +28,7 @@ class Progress:
         ]
         self._bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task(label, total=None, note="")
-        self._total = self._first = self._images_per_step = 0
+        self._first = self._images_per_step = 0
         self._started = self._spoke = time.monotonic()
         self._note = ""
 
@@ -43,7 +43,7 @@ class Progress:
 
     def start(self, total: int, done: int, images_per_step: int) -> None:
         """`total` steps in all, of which `done` are behind a resumed run."""
-        self._total, self._first, self._images_per_step = total, done, images_per_step
+        self._first, self._images_per_step = done, images_per_step
         self._started = self._spoke = time.monotonic()
         self._bar.update(self._task, total=total, completed=done)
 

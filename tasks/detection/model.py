@@ -16,6 +16,7 @@ from mmengine.logging import MMLogger
 from torch import nn
 
 from mimbench.contract import Encoder, InputConfig, InputError, StepOutput
+from mimbench.optim import encoder_layers
 from mimbench_tasks.detection import backbone  # registers the parts that the configs below name
 from mimbench_tasks.detection.detectors import HeadOptions, detector_config
 
@@ -85,7 +86,8 @@ class DetectorTraining(nn.Module):
     def __init__(self, detector: BaseDetector) -> None:
         super().__init__()
         self.detector = detector
-        self.encoder_prefix = "detector.backbone.encoder."
+        self.layer_of = encoder_layers(self, self.encoder)
+        """Depth by parameter name, for layer decay; neck and heads come after the encoder's last layer."""
 
     @property
     def encoder(self) -> Encoder:
@@ -110,14 +112,8 @@ class DetectorTraining(nn.Module):
     def num_layers(self) -> int:
         return self.encoder.num_layers
 
-    def layer_of(self, parameter: str) -> int:
-        """Depth for layer decay: the encoder's own; neck and heads come after its last layer."""
-        if parameter.startswith(self.encoder_prefix):
-            return self.encoder.layer_of(parameter.removeprefix(self.encoder_prefix))
-        return self.num_layers + 1
-
     def no_weight_decay(self) -> set[str]:
-        return {self.encoder_prefix + name for name in self.encoder.no_weight_decay()}
+        return {f"detector.backbone.encoder.{name}" for name in self.encoder.no_weight_decay()}
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
