@@ -5,6 +5,7 @@ from mimbench.contract.dataset import ArraySplit, DataConfig, Dataset, ImageSpli
 from mimbench.contract.encoder import Encoder, Features
 from mimbench.contract.input import InputConfig
 from mimbench.contract.method import Method
+from mimbench.contract.protocol import Protocol, load_protocols
 from mimbench.contract.stage import Stage
 from mimbench.contract.task import (
     FeatureSource,
@@ -37,6 +38,7 @@ __all__ = [
     "Method",
     "Metric",
     "NotSupported",
+    "Protocol",
     "RunError",
     "SceneSplit",
     "ScheduleConfig",
@@ -50,4 +52,5 @@ __all__ = [
     "TrainConfig",
     "Trainable",
     "cosmetic",
+    "load_protocols",
 ]

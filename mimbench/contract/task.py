@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch.utils.data import DataLoader
@@ -15,6 +16,7 @@ from mimbench.contract.config import Config, cosmetic
 from mimbench.contract.dataset import Dataset, ImageSplit
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.input import InputConfig
+from mimbench.contract.protocol import Protocol
 from mimbench.contract.training import FitReport, Trainable, TrainConfig
 
 
@@ -50,7 +52,7 @@ class TaskResult:
     cost: FitReport | None = None
 
 
-class Fit(Protocol):
+class Fit(typing.Protocol):
     """The engine's trainer, lent to tasks that train: resumable, guarded, with a progress bar."""
 
     def __call__(
@@ -58,7 +60,7 @@ class Fit(Protocol):
     ) -> FitReport: ...
 
 
-class FeatureSource(Protocol):
+class FeatureSource(typing.Protocol):
     """Frozen features of the task's encoder, extracted once for each checkpoint and kept on disk."""
 
     def __call__(self, split: ImageSplit, which: str, *, layer: int, pooling: str) -> torch.Tensor:
@@ -84,6 +86,8 @@ class TaskContext:
 class TaskConfig(Config):
     """Options that every task has; a task's own Config extends it."""
 
+    protocol: str | None = None
+    """Name of the protocol beneath these options, where the task has some; they may depart from it."""
     dataset: str | None = cosmetic(None)
     """The dataset it runs on; absent: the one that the encoder was pretrained on, or the task's default."""
     data: dict[str, Any] = cosmetic({})
@@ -102,6 +106,10 @@ class Task(ABC):
     metrics: ClassVar[tuple[Metric, ...]]
     """Declared metrics; the first is the primary one."""
     Config: ClassVar[type[TaskConfig]] = TaskConfig
+    protocols: ClassVar[Mapping[str, Protocol]] = {}
+    """Named protocols, see `load_protocols`. One sets options; recipe and user override them."""
+    default_protocol: ClassVar[str | None] = None
+    """The one of `protocols` that runs where none is named."""
     default_dataset: ClassVar[str | None] = None
     """Dataset used where neither recipe nor user names one; None: the recipe's own."""
 

@@ -146,7 +146,7 @@ def _attribute(tables: Table) -> None:
     given = dict(values(tables.get("sources", {})))
     paths = [path for path, _ in values({key: tables[key] for key in SECTIONS[:-1] if key in tables})]
     absent = [path for path in given if not any(f"{set_}.".startswith(f"{path}.") for set_ in paths)]
-    tables["sources"] = {path: _source(path, given) for path in paths + absent}
+    tables["sources"] = {path: source_of(path, given) for path in paths + absent}
 
 
 def values(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -158,7 +158,8 @@ def values(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _source(path: str, given: Mapping[str, Any]) -> str:
+def source_of(path: str, given: Mapping[str, Any]) -> str:
+    """The source of the value at a dotted path: its own, that of the nearest table around it, or ""."""
     while path and path not in given:
         path = path.rpartition(".")[0]
     return " ".join(str(given.get(path, "")).split())

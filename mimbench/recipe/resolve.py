@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mimbench import registry
-from mimbench.contract import Config, DataConfig, Encoder, InputConfig, Method, Task, TaskConfig, TrainConfig
+from mimbench.contract import Config, DataConfig, Encoder, InputConfig, Method, Protocol, Task, TaskConfig, TrainConfig
 from mimbench.errors import InputError, nearest
 from mimbench.recipe import document as doc
 from mimbench.recipe.validation import knows, validated
@@ -41,9 +41,27 @@ class Recipe:
         return registry.methods.load(self.method)
 
     def task(self, name: str) -> Task:
-        """The task `name` as this recipe configures it."""
+        """The task `name` as its protocol and, over that, this recipe configure it."""
         cls: type[Task] = registry.tasks.load(name)
-        return cls(validated(cls.Config, _table(self.task_tables, name, "tasks."), f"tasks.{name}"))
+        table = _table(self.task_tables, name, "tasks.")
+        protocol = self.protocol(name)
+        if protocol:
+            table = {"protocol": cls.default_protocol, **doc.merge(protocol.options, table)}
+        return cls(validated(cls.Config, table, f"tasks.{name}"))
+
+    def protocol(self, name: str) -> Protocol | None:
+        """The protocol that the task `name` starts from; None for a task without protocols.
+
+        Raises:
+            InputError: the one that is asked for does not exist.
+        """
+        cls: type[Task] = registry.tasks.load(name)
+        asked = _table(self.task_tables, name, "tasks.").get("protocol", cls.default_protocol)
+        if asked is None:
+            return None
+        if asked not in cls.protocols:
+            raise InputError(f"task {name!r} has no protocol {asked!r}{nearest(str(asked), cls.protocols)}")
+        return cls.protocols[asked]
 
     def as_tables(self) -> dict[str, Any]:
         """The resolved tables as plain JSON data, as records keep them."""

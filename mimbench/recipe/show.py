@@ -44,9 +44,22 @@ def describe(name: str, method: str, settings: Mapping[str, Any]) -> str:
     for task in recipe.task_tables:
         config = recipe.task(task).config
         path = f"tasks.{_key(task)}"
-        lines += ["", f"[{path}]", *_table(f"tasks.{task}", config.model_dump(mode="json"), sources)]
+        lines += [
+            "",
+            f"[{path}]",
+            *_table(f"tasks.{task}", config.model_dump(mode="json"), _under(recipe, task) | sources),
+        ]
         lines += [f"# {line}" for line in _budgets(config)]
     return "\n".join(lines) + "\n"
+
+
+def _under(recipe: Recipe, task: str) -> dict[str, str]:
+    """Sources of what the task's protocol sets, by dotted path."""
+    protocol = recipe.protocol(task)
+    if protocol is None:
+        return {}
+    paths = [path for path, _ in doc.values(protocol.options)]
+    return {f"tasks.{task}.{path}": doc.source_of(path, protocol.sources) for path in paths}
 
 
 def _table(path: str, values: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[str]:
