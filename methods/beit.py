@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mimbench.contract import Config, Encoder, Method, Stage, StepOutput
 from mimbench.encoders.blocks import init_truncated
-from mimbench.masks import block_mask, resize_mask
+from mimbench.masks import block_mask, mean_hidden, resize_mask
 from mimbench_methods.tokenizers import TOKENIZERS, DalleConfig, DVAEConfig, KMeansConfig
 
 
@@ -69,32 +69,37 @@ class BEiT(Method):
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """Scores of every word, [B, h, w, V]; at visible patches too, so that no shape depends on the mask."""
-        tokens = self.encoder.embed(images)
-        hidden = resize_mask(mask, tokens.shape[1:3]).unsqueeze(-1)
-        encoded = self.encoder.encode(torch.where(hidden, self.mask_token.to(tokens.dtype), tokens))
-        return self.head(encoded.permute(0, 2, 3, 1))
+        return self.head(self.encoder.encode_masked(images, mask, self.mask_token).permute(0, 2, 3, 1))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Cross-entropy, mean over all hidden patches of the batch together."""
         surprise = F.cross_entropy(prediction.float().movedim(-1, 1), target, reduction="none")
-        return _mean_hidden(surprise, mask)
+        return mean_hidden(surprise, mask)
 
     def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
         target = self.target(images)
         prediction = self.predict(images, mask)
         right = (prediction.detach().argmax(-1) == target).float()
-        return StepOutput(self.loss(prediction, target, mask), {"mlm_acc": _mean_hidden(right, mask)})
+        return StepOutput(self.loss(prediction, target, mask), {"mlm_acc": mean_hidden(right, mask)})
 
     def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Hidden patches as the tokenizer decodes the predicted words, among the words of the visible ones."""
+        """Hidden patches as the tokenizer decodes the likeliest words, among the words of the visible ones."""
+        return self._decoded(images, mask, self.predict(images, mask).argmax(-1))
+
+    def sample_hidden(
+        self, images: Tensor, mask: Tensor, temperature: float, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        scores = self.predict(images, mask).float()
+        gumbel = -torch.empty_like(scores).exponential_(generator=generator).log()
+        words = (scores + temperature * gumbel).argmax(-1)
+        return self._decoded(images, mask, words), scores.log_softmax(-1).gather(-1, words.unsqueeze(-1)).squeeze(-1)
+
+    def _decoded(self, images: Tensor, mask: Tensor, words: Tensor) -> Tensor:
         hidden = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
-        predicted = self.predict(images, mask).argmax(-1)
         seen = self.tokenizer.tokens(images.masked_fill(hidden, 0))
-        words = torch.where(resize_mask(mask, predicted.shape[1:]), predicted, seen)
+        words = torch.where(resize_mask(mask, words.shape[1:]), words, seen)
         return torch.where(hidden, self.tokenizer.decode(words), images)
 
-
-def _mean_hidden(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of [B, h, w] over hidden patches; 0 where a whole batch hides nothing, as block masks may."""
-    hidden = resize_mask(mask, values.shape[1:])
-    return (values * hidden).sum() / hidden.sum().clamp(min=1)
+    @property
+    def reconstruction_note(self) -> str:
+        return f"Hidden patches are predicted words, as the tokenizer ({self.tokenizer.name}) decodes them."

@@ -111,6 +111,12 @@ class MAE(Method):
         hidden = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
         return torch.where(hidden, unpatchify(patches, self.encoder.patch_size), images)
 
+    @property
+    def reconstruction_note(self) -> str:
+        if not self.config.norm_pixels:
+            return ""
+        return "Mean and contrast of each hidden patch are the true ones; only its structure is predicted."
+
     def _predict(self, images: Tensor, keep: Tensor) -> Tensor:
         """keep: int64 [B, K], the visible patches, in any order."""
         tokens = self.encoder.embed(images)

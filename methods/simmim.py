@@ -92,9 +92,7 @@ class SimMIM(Method):
         """[B, outputs, S, S] for the target's size S; one output a channel where pixel values are predicted."""
         # Stems that overlap (ResNet's) would carry hidden pixels into visible cells.
         visible = images.masked_fill(resize_mask(mask, images.shape[-2:]).unsqueeze(1), 0.0)
-        tokens = self.encoder.embed(visible)
-        hidden = resize_mask(mask, tokens.shape[1:3]).unsqueeze(-1)
-        return self.decoder(self.encoder.encode(torch.where(hidden, self.mask_token.to(tokens.dtype), tokens)))
+        return self.decoder(self.encoder.encode_masked(visible, mask, self.mask_token))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Mean error over the hidden pixels, pooled over the batch, as the official code has it."""

@@ -185,6 +185,12 @@ def resize_mask(mask: Tensor, grid: Grid, rule: Literal["any", "all"] = "any") -
     return mask
 
 
+def mean_hidden(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` [B, h, w] over all hidden cells of the batch together; 0 where none is hidden."""
+    hidden = resize_mask(mask, values.shape[1:])
+    return (values * hidden).sum() / hidden.sum().clamp(min=1)
+
+
 def _blocks(
     batch: int,
     grid: Grid,

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from mimbench.contract.config import Config as Options
-from mimbench.errors import InputError
+from mimbench.errors import InputError, nearest
+from mimbench.masks import resize_mask
+
+Pooling = Literal["mean", "token", "mean+token"]
+"""One vector an image: the mean over space, the class token, or both side by side."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,13 @@ class Features:
     pooled: Tensor
     dense: Tensor
     prefix: Tensor
+
+    def pool(self, pooling: str) -> Tensor:
+        """[B, D], or [B, 2 D] for "mean+token". `Encoder.check_pooling` says beforehand what is there to be pooled."""
+        if pooling == "mean":
+            return self.pooled
+        token = self.prefix[:, 0]
+        return token if pooling == "token" else torch.cat((self.pooled, token), 1)
 
 
 class Encoder(nn.Module, ABC):
@@ -74,6 +86,15 @@ class Encoder(nn.Module, ABC):
     def encode(self, tokens: Tensor) -> Tensor:
         """Patch tokens [B, h, w, D] as `embed` gives them -> the final map [B, D', h', w']."""
 
+    def encode_masked(self, images: Tensor, mask: Tensor, token: Tensor) -> Tensor:
+        """The final map, as `encode` gives it, with `token` [1, 1, 1, D] in place of every patch that `mask` touches.
+
+        Where the stem overlaps (ResNet), visible patches still hold hidden pixels: blank them in `images` first.
+        """
+        tokens = self.embed(images)
+        hidden = resize_mask(mask, tokens.shape[1:3]).unsqueeze(-1)
+        return self.encode(torch.where(hidden, token.to(tokens.dtype), tokens))
+
     def encode_visible(self, tokens: Tensor, keep: Tensor) -> Tensor:
         """Encode only the tokens at `keep`; the rest costs nothing (MAE).
 
@@ -83,14 +104,29 @@ class Encoder(nn.Module, ABC):
         raise InputError(f"a {self.kind} encoder cannot drop hidden patches; use a vit encoder")
 
     @abstractmethod
+    def layers(self, images: Tensor, last: int = -1, *, final_norm: bool = True) -> list[Features]:
+        """Features after each layer, from the front up to and including `last`, all from one run.
+
+        final_norm: -1, the last layer, passes through the final norm, as `encode` does; False: it does not.
+        """
+
     def features(self, images: Tensor, layer: int = -1) -> Features:
         """Features after `layer`. -1, the last, passes through the final norm, as `encode` does."""
+        return self.layers(images, layer)[-1]
 
     def layer_index(self, layer: int) -> int:
         """`layer` counted from the front. Raises InputError where this encoder has no such layer."""
         if not -self.num_layers <= layer < self.num_layers:
             raise InputError(f"layer {layer} is outside this encoder's {self.num_layers} layers")
         return layer % self.num_layers
+
+    def check_pooling(self, pooling: str) -> None:
+        """Raise InputError for a pooling that is unknown, or needs a class token where this encoder has none."""
+        known = ("mean", "token", "mean+token")
+        if pooling not in known:
+            raise InputError(f"unknown pooling {pooling!r}{nearest(pooling, known)}")
+        if pooling != "mean" and not self.num_prefix_tokens:
+            raise InputError(f'pooling {pooling!r} needs a class token, which a {self.kind} encoder lacks; use "mean"')
 
     @abstractmethod
     def pyramid(self, images: Tensor) -> list[Tensor]:
@@ -110,6 +146,13 @@ class Encoder(nn.Module, ABC):
     def use_windows(self, window: int, global_blocks: tuple[int, ...]) -> None:
         """Attend within `window` x `window` tokens in `pyramid`, but for the global blocks (ViTDet)."""
         raise InputError(f"a {self.kind} encoder has no windowed attention to choose; leave window at 0")
+
+    def add_relative_positions(self, image_size: int) -> None:
+        """Learn relative positions too, zero at first, within the windows of `pyramid` at `image_size`.
+
+        After `use_windows`. An encoder that was pretrained with relative positions keeps those.
+        """
+        raise InputError(f"a {self.kind} encoder takes no relative positions; set relative_positions to false")
 
     @abstractmethod
     def layer_of(self, parameter: str) -> int:

@@ -20,6 +20,8 @@ class Stage(ABC):
     device: torch.device
     input: InputConfig
     """The recipe's [input]: how images are cropped and normalised."""
+    classes: tuple[str, ...]
+    """Names of the labels; () where images have none."""
 
     @abstractmethod
     def images(self) -> Iterator[Tensor]:

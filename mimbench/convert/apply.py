@@ -11,11 +11,12 @@ from torch import Tensor
 from mimbench.contract import Encoder, Method
 from mimbench.convert.layouts import METHOD_PART, Layout
 from mimbench.convert.pieces import Piece, Pieces, harmonised, renamed
-from mimbench.encoders.resample import resampled
+from mimbench.encoders.resample import TABLE, resampled
 from mimbench.errors import InputError
 
 BODY = "body."
 """Where an encoder keeps the timm model that it wraps."""
+SHARED_TABLE = f"{BODY}rel_pos_bias.{TABLE}"
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,20 @@ def to_method(state: Mapping[str, Tensor], layout: Layout, method: Method) -> Co
 
 
 def resized(state: Mapping[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:
-    """An encoder's own state dict for the same encoder at another image size: position tables are resampled.
+    """An encoder's own state dict for the same encoder at another image size or with position tables in each block.
 
-    Whatever does not fit otherwise stays as it is, for load_state_dict to find.
+    Tables are resampled, and a shared one is copied to every block that wants its own. Whatever does not fit
+    otherwise stays as it is, for load_state_dict to find.
     """
     target = encoder.state_dict()
     fitted = dict(state)
-    for name in set(target) & set(state):
-        if state[name].shape != target[name].shape:
-            value = resampled(encoder, name, state[name], target[name])
-            fitted[name] = state[name] if value is None else value
+    own = [name for name in target if name.endswith(f".attn.{TABLE}") and name not in state]
+    if own and SHARED_TABLE in fitted and SHARED_TABLE not in target:
+        fitted |= dict.fromkeys(own, fitted.pop(SHARED_TABLE))
+    for name in set(target) & set(fitted):
+        if fitted[name].shape != target[name].shape:
+            value = resampled(encoder, name, fitted[name], target[name])
+            fitted[name] = fitted[name] if value is None else value
     return fitted
 
 

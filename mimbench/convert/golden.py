@@ -113,6 +113,7 @@ def _mae(config: Options, _: Mapping[str, Any]) -> Setup:
         "decoder_dim": config["decoder_embed_dim"],
         "decoder_depth": config["decoder_depth"],
         "decoder_heads": config["decoder_num_heads"],
+        "decoder_mlp_ratio": config["mlp_ratio"],
     }
     encoder = _vit(config) | {"position": "sincos"}
     return Setup("mae", "vit", config["img_size"], config["in_chans"], method, encoder)

@@ -73,11 +73,11 @@ class ConvNet(Encoder):
     def encode(self, tokens: Tensor) -> Tensor:
         return self._norm(self._blocks(tokens)[-1])
 
-    def features(self, images: Tensor, layer: int = -1) -> Features:
-        layer = self.layer_index(layer)
-        x = self._blocks(self.embed(images), last=layer)[layer]
-        x = self._norm(x) if layer == self.num_layers - 1 else x
-        return Features(x.mean((2, 3)), x, x.new_empty(len(x), 0, x.shape[1]))
+    def layers(self, images: Tensor, last: int = -1, *, final_norm: bool = True) -> list[Features]:
+        outputs = self._blocks(self.embed(images), last=self.layer_index(last))
+        if final_norm and len(outputs) == self.num_layers:
+            outputs[-1] = self._norm(outputs[-1])
+        return [Features(x.mean((2, 3)), x, x.new_empty(len(x), 0, x.shape[1])) for x in outputs]
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         outputs = self._blocks(self.embed(images))

@@ -7,7 +7,6 @@ from math import isqrt
 from typing import Any
 
 from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
-from timm.layers.pos_embed_rel import resize_rel_pos_bias_table_simple
 from torch import Tensor, nn
 
 TABLE = "relative_position_bias_table"
@@ -16,8 +15,9 @@ TABLE = "relative_position_bias_table"
 def resampled(encoder: nn.Module, name: str, value: Tensor, wanted: Tensor) -> Tensor | None:
     """What `value` becomes as the parameter `name` of `encoder`, which is shaped as `wanted`.
 
-    Relative-position tables [(2h-1) * (2w-1) + extra, heads] are interpolated as the official fine-tuning
-    scripts do: a ViT's over distances in geometric progression, a Swin's bicubically. Absolute positions
+    Relative-position tables [(2h-1) * (2w-1) + extra, heads] are interpolated over distances in geometric
+    progression, as SimMIM's and BEiT's fine-tuning scripts do for ViT and Swin alike (microsoft/SimMIM@d3e29bca
+    utils.py, microsoft/unilm@768a3c87 beit/run_class_finetuning.py). Absolute positions
     [1, prefix + h * w, D], bicubically. None: `name` is neither, or another width, or `value` is not of a
     square grid.
     """
@@ -30,10 +30,9 @@ def resampled(encoder: nn.Module, name: str, value: Tensor, wanted: Tensor) -> T
         extra = len(wanted) - (2 * height - 1) * (2 * width - 1)
         if not _square(len(value) - extra):
             return None
-        resize = resize_rel_pos_bias_table if extra else resize_rel_pos_bias_table_simple
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # timm's interpolator indexes in a way that torch means to change
-            return resize(value, (height, width), tuple(wanted.shape))
+            return resize_rel_pos_bias_table(value, (height, width), tuple(wanted.shape))
     if leaf == "pos_embed":
         rows, columns = owner.patch_embed.grid_size
         prefix = wanted.shape[1] - rows * columns

@@ -75,12 +75,12 @@ class Swin(Encoder):
     def encode(self, tokens: Tensor) -> Tensor:
         return self.body.norm(self._blocks(tokens)[-1]).permute(0, 3, 1, 2)
 
-    def features(self, images: Tensor, layer: int = -1) -> Features:
+    def layers(self, images: Tensor, last: int = -1, *, final_norm: bool = True) -> list[Features]:
         """Blocks count through the stages; a block's map has the resolution and channels of its stage."""
-        layer = self.layer_index(layer)
-        x = self._blocks(self.embed(images), last=layer)[layer]
-        x = self.body.norm(x) if layer == self.num_layers - 1 else x
-        return Features(x.mean((1, 2)), x.permute(0, 3, 1, 2), x.new_empty(len(x), 0, x.shape[-1]))
+        outputs = self._blocks(self.embed(images), last=self.layer_index(last))
+        if final_norm and len(outputs) == self.num_layers:
+            outputs[-1] = self.body.norm(outputs[-1])
+        return [Features(x.mean((1, 2)), x.permute(0, 3, 1, 2), x.new_empty(len(x), 0, x.shape[-1])) for x in outputs]
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """One map a stage, each normalised over its channels; ceil(H / s) where stride s does not divide H.

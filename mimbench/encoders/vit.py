@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mimbench.contract import Config, Encoder, Features, InputError
 from mimbench.encoders.blocks import sincos_positions
-from mimbench.encoders.windows import Windows, partition, unpartition
+from mimbench.encoders.windows import Windows, add_positions, windowed_block
 from mimbench.optim.layers import vit_layer
 
 Grid = tuple[int, ...]
@@ -29,8 +31,9 @@ class ViTConfig(Config):
     depth: int = Field(12, ge=1)
     num_heads: int = Field(12, ge=1)
     mlp_ratio: float = Field(4.0, gt=0)
-    position: Literal["relative", "sincos", "learned"] = "relative"
-    """relative: one bias table shared by all blocks (SimMIM, BEiT); sincos: fixed (MAE); learned: the first ViT."""
+    position: Literal["relative", "relative-per-block", "sincos", "learned"] = "relative"
+    """relative: one bias table shared by all blocks (SimMIM, BEiT); relative-per-block: a table each, as those two
+    fine-tune, at image_size alone; sincos: fixed (MAE); learned: the first ViT."""
     layer_scale: float | None = Field(None, gt=0)
     """Initial value of LayerScale; absent: none."""
     drop_path: float = Field(0.0, ge=0, lt=1)
@@ -59,7 +62,7 @@ class ViT(Encoder):
         self.patch_size = self.stride = config.patch_size
         self.num_layers = config.depth
         self.num_prefix_tokens = 1
-        self.relative = config.position == "relative"
+        self.relative = config.position.startswith("relative")
         self.body = _beit(config, self.grid, in_channels) if self.relative else _vit(config, self.grid, in_channels)
         self.windows: Windows | None = None
         self.grad_checkpointing = False
@@ -75,6 +78,7 @@ class ViT(Encoder):
         return self._split(self.body.norm(self._blocks(tokens)[-1]), tokens.shape[1:3]).dense
 
     def encode_visible(self, tokens: Tensor, keep: Tensor) -> Tensor:
+        self._require_shared_table("dropping patches")
         grid = tokens.shape[1:3]
         positions = self._positions(grid)
         x = tokens.flatten(1, 2)
@@ -84,17 +88,18 @@ class ViT(Encoder):
         x = torch.cat((prefix, x.gather(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]))), 1)
         bias = self._bias(grid)
         if bias is not None:
-            rows = torch.cat((torch.zeros_like(keep[:, :1]), keep + 1), 1)
+            rows = torch.cat((keep.new_zeros(len(keep), 1), keep + 1), 1)
             bias = bias[0][:, rows[:, :, None], rows[:, None, :]].transpose(0, 1)
         for block in self.body.blocks:
             x = self._run(block, x, bias)
         return self.body.norm(x)
 
-    def features(self, images: Tensor, layer: int = -1) -> Features:
-        layer = self.layer_index(layer)
+    def layers(self, images: Tensor, last: int = -1, *, final_norm: bool = True) -> list[Features]:
         tokens = self.embed(images)
-        x = self._blocks(tokens, last=layer)[layer]
-        return self._split(self.body.norm(x) if layer == self.num_layers - 1 else x, tokens.shape[1:3])
+        outputs = self._blocks(tokens, last=self.layer_index(last))
+        if final_norm and len(outputs) == self.num_layers:
+            outputs[-1] = self.body.norm(outputs[-1])
+        return [self._split(x, tokens.shape[1:3]) for x in outputs]
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         tokens = self.embed(images)
@@ -107,9 +112,7 @@ class ViT(Encoder):
         biases = {size: self._patch_bias(size) for size in {grid, window}}
         for index, block in enumerate(self.body.blocks):
             size = grid if index in self.windows.global_blocks else window
-            bias = biases[size]
-            parts, padded = partition(x, size)
-            x = unpartition(self._run(block, parts, bias), size, padded, grid)
+            x = self._run(partial(windowed_block, block, size), x, biases[size])
         return [self.body.norm(x).permute(0, 3, 1, 2)]
 
     @property
@@ -122,7 +125,19 @@ class ViT(Encoder):
 
     def use_windows(self, window: int, global_blocks: tuple[int, ...]) -> None:
         """Windowed `pyramid`, without the class token, as ViTDet (arXiv:2203.16527) does; 0: global attention."""
+        self._require_shared_table("windowed attention")
         self.windows = Windows.checked(window, global_blocks, self.num_layers) if window else None
+        self.body.cls_token.requires_grad_(self.windows is None)  # idle in windows, which distributed training forbids
+
+    def add_relative_positions(self, image_size: int) -> None:
+        if self.relative:
+            return
+        if self.windows is None:
+            raise InputError("relative_positions are for windows: set window above 0, or relative_positions to false")
+        side = -(-image_size // self.patch_size)
+        for index, block in enumerate(self.body.blocks):
+            length = side if index in self.windows.global_blocks else self.windows.size
+            add_positions(block, (length, length))
 
     def layer_of(self, parameter: str) -> int:
         return vit_layer(parameter.removeprefix("body."), self.num_layers)
@@ -146,7 +161,7 @@ class ViT(Encoder):
             outputs.append(x)
         return outputs
 
-    def _run(self, block: nn.Module, x: Tensor, bias: Tensor | None) -> Tensor:
+    def _run(self, block: Callable[..., Tensor], x: Tensor, bias: Tensor | None) -> Tensor:
         arguments = (x, bias.to(x.dtype)) if bias is not None else (x,)
         if self.grad_checkpointing and self.training:
             return checkpoint(block, *arguments, use_reentrant=False)
@@ -164,6 +179,10 @@ class ViT(Encoder):
             return self.body.pos_embed
         return resample_abs_pos_embed(self.body.pos_embed, new_size=list(grid), old_size=list(self.grid))
 
+    def _require_shared_table(self, what: str) -> None:
+        if self.config.position == "relative-per-block":
+            raise InputError(f'{what} is not for encoder.position "relative-per-block"; use "relative"')
+
     def _patch_bias(self, grid: Grid) -> Tensor | None:
         """`_bias` without the class token."""
         bias = self._bias(grid)
@@ -173,6 +192,10 @@ class ViT(Encoder):
         """Relative position bias [1, heads, N, N] over N = 1 + h*w tokens, class token first."""
         if not self.relative:
             return None
+        if self.config.position == "relative-per-block":
+            if tuple(grid) != self.grid:
+                self._require_shared_table(f"another size than {self.image_size} px")
+            return None  # timm's blocks add their own
         table = self.body.rel_pos_bias.relative_position_bias_table
         if tuple(grid) != self.grid:
             shape = ((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3, self.config.num_heads)
@@ -210,7 +233,13 @@ def _shared(config: ViTConfig, grid: Grid, in_channels: int) -> dict[str, Any]:
 
 
 def _beit(config: ViTConfig, grid: Grid, in_channels: int) -> Beit:
-    return Beit(**_shared(config, grid, in_channels), use_abs_pos_emb=False, use_shared_rel_pos_bias=True)
+    shared = config.position == "relative"
+    return Beit(
+        **_shared(config, grid, in_channels),
+        use_abs_pos_emb=False,
+        use_shared_rel_pos_bias=shared,
+        use_rel_pos_bias=not shared,
+    )
 
 
 def _vit(config: ViTConfig, grid: Grid, in_channels: int) -> VisionTransformer:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
+from timm.models.vision_transformer_sam import Attention as PositionedAttention
 from torch import Tensor
 
 from mimbench.errors import InputError
@@ -46,3 +48,45 @@ def unpartition(windows: Tensor, size: Grid, padded: Grid, grid: Grid) -> Tensor
     rows, columns = padded[0] // size[0], padded[1] // size[1]
     x = windows.reshape(-1, rows, columns, size[0], size[1], windows.shape[-1]).transpose(2, 3)
     return x.reshape(-1, *padded, windows.shape[-1])[:, : grid[0], : grid[1]]
+
+
+def windowed_block(block: Any, size: Grid, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Run timm's ViT or Beit block on [B, h, w, D], attending within windows of `size`.
+
+    As in ViTDet, padding is zeros after the norm, costs the MLP nothing, and a dropped path drops a whole image's.
+    """
+    grid = tuple(x.shape[1:3])
+    y, padded = partition(block.norm1(x), size)
+    if isinstance(block.attn, PositionedAttention):
+        y = block.attn(y.unflatten(1, size)).flatten(1, 2)
+    else:
+        y = block.attn(y, bias)
+    x = x + block.drop_path1(_scaled(block, 1, unpartition(y, size, padded, grid)))
+    return x + block.drop_path2(_scaled(block, 2, block.mlp(block.norm2(x))))
+
+
+def add_positions(block: Any, size: Grid) -> None:
+    """Give the attention of timm's ViT block learned relative positions within windows of `size`, zero at first.
+
+    A row and a column table (MViTv2, arXiv:2112.01526), as ViTDet fine-tunes with.
+    """
+    weight = block.attn.qkv.weight
+    attention = PositionedAttention(
+        weight.shape[1],
+        block.attn.num_heads,
+        qkv_bias=block.attn.qkv.bias is not None,
+        use_rel_pos=True,
+        input_size=size,
+        device=weight.device,
+        dtype=weight.dtype,
+    )
+    attention.load_state_dict(block.attn.state_dict(), strict=False)
+    block.attn = attention
+
+
+def _scaled(block: Any, branch: int, x: Tensor) -> Tensor:
+    """LayerScale, under either of timm's names for it."""
+    if hasattr(block, f"ls{branch}"):
+        return getattr(block, f"ls{branch}")(x)
+    gamma = getattr(block, f"gamma_{branch}")
+    return x if gamma is None else gamma * x

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from mimbench.cli import main
 from mimbench.errors import InputError
-from mimbench.harness.command import run_command
+from mimbench.harness.command import Asked, run_command
 from mimbench.harness.exchange import export_command, import_command
 from mimbench.harness.given import find_checkpoint
 from mimbench.store.record import read_records
@@ -36,18 +36,10 @@ def take_in(name, tmp_path, method, size, settings, recipe=None):
 
 
 def probe(results, which, **settings):
-    return run_command(
-        methods=[],
-        tasks=["linear-probe"],
-        recipe="smoke",
-        seeds=[0],
-        settings=settings,
-        variations={},
-        results=results,
-        device="cpu",
-        as_json=False,
-        checkpoint=which,
+    asked = Asked(
+        tasks=["linear-probe"], recipe="smoke", settings=settings, results=results, checkpoint=which, device="cpu"
     )
+    return run_command(asked)
 
 
 @pytest.mark.parametrize(
@@ -106,9 +98,9 @@ def test_importing_twice_is_one_checkpoint_and_another_file_is_another(tmp_path)
 
 
 def test_export_and_import_again_through_a_recipe(tmp_path, capsys):
-    common = {"seeds": [0], "settings": {}, "variations": {}, "device": "cpu", "as_json": False}
     results, out = tmp_path / "results", tmp_path / "out.safetensors"
-    assert run_command(methods=["random-init"], tasks=["linear-probe"], recipe="smoke", results=results, **common) == 0
+    asked = Asked(methods=["random-init"], tasks=["linear-probe"], recipe="smoke", results=results, device="cpu")
+    assert run_command(asked) == 0
     key = next((results / "checkpoints").iterdir()).name
     assert export_command(key, out, results=results) == 0
     assert json.loads(safe_open(out, "pt").metadata()["what"])["encoder"]["name"] == "vit"

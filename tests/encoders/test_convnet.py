@@ -62,6 +62,19 @@ def test_features_at_every_depth(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_one_run_gives_every_layer(kind):
+    encoder, images, runs = make(kind), torch.randn(2, 1, 32, 32), []
+    singly = [encoder.features(images, layer).dense for layer in range(3)]
+    encoder._stage(0)[0].register_forward_hook(lambda *_: runs.append(1))
+    assert all(map(torch.equal, [layer.dense for layer in encoder.layers(images)], singly))
+    assert len(encoder.layers(images, 0)) == 1
+    raw = encoder.layers(images, final_norm=False)[-1].dense
+    assert torch.equal(encoder._norm(raw), singly[-1])
+    assert torch.equal(raw, singly[-1]) == (kind == "resnet")
+    assert len(runs) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(32, 32), (48, 64), (36, 44), (4, 12)])
 def test_the_pyramid_takes_any_size(kind, size):
     encoder = make(kind)

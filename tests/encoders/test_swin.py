@@ -50,6 +50,18 @@ def test_features_at_every_depth():
             swin.features(images, layer)
 
 
+def test_one_run_gives_every_layer():
+    swin, images, runs = make(), torch.randn(2, 1, 32, 32), []
+    singly = [swin.features(images, layer).dense for layer in range(4)]
+    swin.body.layers[0].blocks[0].register_forward_hook(lambda *_: runs.append(1))
+    assert all(map(torch.equal, [layer.dense for layer in swin.layers(images)], singly))
+    assert len(swin.layers(images, 1)) == 2
+    raw = swin.layers(images, final_norm=False)[-1].dense
+    assert torch.equal(swin.body.norm(raw.movedim(1, 3)).movedim(3, 1), singly[-1])
+    assert not torch.allclose(raw, singly[-1])
+    assert len(runs) == 3
+
+
 @pytest.mark.parametrize("size", [(32, 32), (48, 64), (38, 34), (6, 10), (2, 2)])
 def test_the_pyramid_takes_any_size(size):
     swin = make()

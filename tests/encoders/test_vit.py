@@ -43,6 +43,22 @@ def test_features_at_every_depth(position):
 
 
 @pytest.mark.parametrize("position", POSITIONS)
+def test_one_run_gives_every_layer(position):
+    vit, images, runs = make(position), torch.randn(2, 1, 16, 16), []
+    singly = [vit.features(images, layer) for layer in range(3)]
+    vit.body.blocks[0].register_forward_hook(lambda *_: runs.append(1))
+    for layer, alone in zip(vit.layers(images), singly, strict=True):
+        assert torch.equal(layer.dense, alone.dense)
+        assert torch.equal(layer.pooled, alone.pooled)
+        assert torch.equal(layer.prefix, alone.prefix)
+    assert len(vit.layers(images, -2)) == 2
+    raw = vit.layers(images, final_norm=False)[-1]
+    assert torch.equal(vit.body.norm(raw.dense.movedim(1, 3)).movedim(3, 1), singly[-1].dense)
+    assert not torch.allclose(raw.dense, singly[-1].dense)
+    assert len(runs) == 3
+
+
+@pytest.mark.parametrize("position", POSITIONS)
 def test_it_is_timms_own_model(position):
     vit = make(position)
     images = torch.randn(2, 1, 16, 16)

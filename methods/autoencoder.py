@@ -1,0 +1,53 @@
+"""The control without a task: nothing is hidden, the image is to be copied."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mimbench.contract import Config, Encoder, Method
+from mimbench.masks import resize_mask
+from mimbench_methods._pixel_heads import linear_head, upsampling
+
+
+class AutoencoderConfig(Config):
+    loss: Literal["l1", "l2"] = "l1"
+    """l1, as SimMIM's: then hiding is all that tells them apart."""
+
+
+class Autoencoder(Method):
+    """SimMIM's encoder, head and loss on images that hide nothing: what a method earns by hiding is above this."""
+
+    name: ClassVar[str] = "autoencoder"
+    version: ClassVar[str] = "1"
+    encoders: ClassVar[tuple[str, ...]] = ("vit", "swin", "convnet")
+    Config = AutoencoderConfig
+    config: AutoencoderConfig
+
+    def __init__(self, config: AutoencoderConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        self.decoder = linear_head(encoder.out_dim, encoder.in_channels, upsampling(encoder, encoder.image_size))
+
+    def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Nothing is hidden."""
+        return torch.zeros(batch, *self.encoder.grid, dtype=torch.bool, device=generator.device)
+
+    def target(self, images: Tensor) -> Tensor:
+        return images
+
+    def predict(self, images: Tensor, mask: Tensor) -> Tensor:
+        """It is trained with nothing hidden; where a mask hides something all the same, that is zero."""
+        visible = images.masked_fill(resize_mask(mask, images.shape[-2:]).unsqueeze(1), 0.0)
+        return self.decoder(self.encoder.encode(self.encoder.embed(visible)))
+
+    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Mean over every pixel."""
+        distance = F.l1_loss if self.config.loss == "l1" else F.mse_loss
+        return distance(prediction.float(), target)
+
+    def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
+        """Its copy of the whole image, visible part included."""
+        return self.predict(images, mask).float()

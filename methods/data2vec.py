@@ -1,0 +1,137 @@
+"""data2vec: predict what a slowly moving copy of the encoder makes of the whole image, at hidden patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from mimbench.contract import Config, Encoder, InputError, Method, StepOutput
+from mimbench.encoders.blocks import init_truncated
+from mimbench.masks import block_mask, mean_hidden
+
+
+class Data2VecConfig(Config):
+    """The defaults are those of the official ViT-B, with 14 x 14 patches."""
+
+    hidden_patches: int = Field(120, ge=1)
+    """Most patches that a mask hides; masks may end a little short of it, as the official ones do."""
+    min_block: int = Field(16, ge=1)
+    """Least size of a block, in patches."""
+    target_layers: int = Field(6, ge=1)
+    """How many of the teacher's last layers the target is the mean of."""
+    norm_layers: bool = True
+    """Normalise each layer's patches over their channels before the mean."""
+    norm_target: bool = True
+    """Normalise the mean so, too."""
+    beta: float = Field(2.0, ge=0)
+    """Error at which the smooth L1 loss goes from square to straight; 0: L1."""
+    tau_start: float = Field(0.9998, ge=0, le=1)
+    """What the teacher keeps of itself at each step, to begin with."""
+    tau_end: float = Field(0.9998, ge=0, le=1)
+    tau_share: float = Field(0.0, ge=0, le=1)
+    """Share of the training over which it goes in a straight line from tau_start to tau_end; 0: tau_end at once."""
+    export: Literal["student", "teacher"] = "student"
+    """Whose encoder the tasks get."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Data2VecConfig:
+        if self.tau_start > self.tau_end:
+            raise ValueError(f"tau_start {self.tau_start:g} is above tau_end {self.tau_end:g}")
+        if self.tau_share == 0 and self.tau_start != self.tau_end:
+            raise ValueError(f"tau_start {self.tau_start:g} does nothing while tau_share is 0")
+        return self
+
+
+class Data2Vec(Method):
+    """Baevski et al., data2vec: A General Framework for Self-supervised Learning (ICML 2022, arXiv:2202.03555)."""
+
+    name: ClassVar[str] = "data2vec"
+    version: ClassVar[str] = "1"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2202.03555"
+    reference: ClassVar[str] = (
+        "https://github.com/facebookresearch/data2vec_vision@6146726a0123d536201b500d7f80b476dcbf6e42"
+    )
+    official_names: ClassVar[Mapping[str, str | None]] = {"lm_head": "head"}
+    Config = Data2VecConfig
+    config: Data2VecConfig
+
+    def __init__(self, config: Data2VecConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        self.sample_mask(1, torch.Generator())  # an impossible mask is refused now, not at the first step
+        if config.target_layers > encoder.num_layers:
+            raise InputError(
+                f"method.target_layers {config.target_layers} is more than the encoder's {encoder.num_layers} layers"
+            )
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, 1, encoder.embed_dim))
+        self.head = nn.Linear(encoder.out_dim, encoder.out_dim)
+        init_truncated(self)
+        self.teacher = deepcopy(encoder).requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Data2Vec:
+        """The teacher stays as in evaluation: nothing of it drops out."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
+        config = self.config
+        return block_mask(batch, self.encoder.grid, config.hidden_patches, generator, min_block=config.min_block)
+
+    @torch.no_grad()
+    def target(self, images: Tensor) -> Tensor:
+        """[B, h, w, D] from the whole images, in float32."""
+        layers = self.teacher.layers(images, final_norm=False)[-self.config.target_layers :]
+        outputs = [layer.dense.permute(0, 2, 3, 1).float() for layer in layers]
+        if self.config.norm_layers:
+            outputs = [_normalised(output) for output in outputs]
+        mean = torch.stack(outputs).mean(0)
+        return _normalised(mean) if self.config.norm_target else mean
+
+    def predict(self, images: Tensor, mask: Tensor) -> Tensor:
+        return self.head(self.encoder.encode_masked(images, mask, self.mask_token).permute(0, 2, 3, 1))
+
+    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Smooth L1, mean over all hidden patches of the batch together; 0 where none is hidden."""
+        error = F.smooth_l1_loss(prediction.float(), target, reduction="none", beta=self.config.beta).mean(-1)
+        return mean_hidden(error, mask)
+
+    def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
+        """Logs the variance over the patches of the batch, mean over channels: near 0 where training has collapsed."""
+        target = self.target(images)
+        prediction = self.predict(images, mask)
+        logs = {"target_variance": _variance(target), "prediction_variance": _variance(prediction.detach().float())}
+        return StepOutput(self.loss(prediction, target, mask), logs)
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        """Move the teacher's parameters towards the student's."""
+        torch._foreach_lerp_(list(self.teacher.parameters()), list(self.encoder.parameters()), 1 - self.tau(progress))
+
+    def tau(self, progress: float) -> float:
+        """What the teacher keeps of itself at `progress`, in [0, 1]."""
+        config = self.config
+        if progress >= config.tau_share:
+            return config.tau_end
+        return config.tau_start + (config.tau_end - config.tau_start) * progress / config.tau_share
+
+    def exported_encoder(self) -> Encoder:
+        """The teacher, once exported, can be trained as any encoder, and no longer teaches."""
+        if self.config.export == "student":
+            return self.encoder
+        for parameter, twin in zip(self.teacher.parameters(), self.encoder.parameters(), strict=True):
+            parameter.requires_grad_(twin.requires_grad)
+        return self.teacher
+
+
+def _normalised(patches: Tensor) -> Tensor:
+    return F.layer_norm(patches, patches.shape[-1:])
+
+
+def _variance(patches: Tensor) -> Tensor:
+    return patches.flatten(0, 2).var(0, correction=0).mean()

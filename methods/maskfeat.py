@@ -1,0 +1,112 @@
+"""MaskFeat: predict the histograms of oriented gradients (HOG) of hidden patches with a linear head."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from mimbench.contract import Config, Encoder, InputError, Method
+from mimbench.masks import block_mask, mean_hidden, random_mask
+
+
+class MaskFeatConfig(Config):
+    """The paper's choices; the defaults are those of its ViT-B, with patches of 16 px."""
+
+    bins: int = Field(9, ge=2)
+    """Orientations, which share 180 degrees."""
+    cell_size: int = Field(8, ge=1)
+    """Side of the square that one histogram counts, px; it divides the encoder's stride."""
+    colour: Literal["channels", "grey"] = "channels"
+    """channels: histograms of each, side by side; grey: of their mean."""
+    norm: Literal["l2", "l1", "none"] = "l2"
+    """What makes the length of each histogram 1."""
+    mask: Literal["block", "random"] = "block"
+    """block: BEiT's rectangles, which may end short of the ratio."""
+    mask_ratio: float = Field(0.4, gt=0, lt=1)
+    """Share of the patches that is hidden; a patch is what the encoder's last map has one cell for."""
+    min_block: int | None = Field(None, ge=1)
+    """Block masks: least size of a block, in patches; absent: a fifth of what is hidden."""
+
+
+class MaskFeat(Method):
+    """Wei et al., Masked Feature Prediction for Self-Supervised Visual Pre-Training (CVPR 2022, arXiv:2112.09133)."""
+
+    name: ClassVar[str] = "maskfeat"
+    version: ClassVar[str] = "1"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2112.09133"
+    reference: ClassVar[str] = "https://github.com/facebookresearch/SlowFast@adc55ca38a62a8bf3899a2d7c2dfbc9f9eee1ade"
+    encoders: ClassVar[tuple[str, ...]] = ("vit", "swin")
+    Config = MaskFeatConfig
+    config: MaskFeatConfig
+
+    def __init__(self, config: MaskFeatConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        if encoder.stride % config.cell_size:
+            raise InputError(
+                f"method.cell_size {config.cell_size} px does not divide a patch of the encoder's last map, "
+                f"{encoder.stride} px"
+            )
+        self.grid = (encoder.image_size // encoder.stride,) * 2
+        self.sample_mask(1, torch.Generator())  # an impossible mask is refused now, not at the first step
+        channels = encoder.in_channels if config.colour == "channels" else 1
+        self.mask_token = nn.Parameter(torch.empty(1, 1, 1, encoder.embed_dim))
+        self.head = nn.Linear(encoder.out_dim, channels * config.bins * (encoder.stride // config.cell_size) ** 2)
+        for parameter in (self.mask_token, self.head.weight):
+            nn.init.trunc_normal_(parameter, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
+        ratio = self.config.mask_ratio
+        if self.config.mask == "random":
+            return random_mask(batch, self.grid, ratio, generator)
+        count = max(1, round(self.grid[0] * self.grid[1] * ratio))
+        return block_mask(batch, self.grid, count, generator, min_block=self.config.min_block or max(1, count // 5))
+
+    def target(self, images: Tensor) -> Tensor:
+        """[B, h, w, channels * bins * cells], ordered so; a patch's cells row by row."""
+        config, images = self.config, images.float()
+        if config.colour == "grey":
+            images = images.mean(1, keepdim=True)
+        histograms = hog(images, config.bins, config.cell_size)
+        if config.norm != "none":
+            histograms = F.normalize(histograms, p=2 if config.norm == "l2" else 1, dim=2)
+        side = self.encoder.stride // config.cell_size
+        patches = histograms.unflatten(4, (-1, side)).unflatten(3, (-1, side))
+        return patches.permute(0, 3, 5, 1, 2, 4, 6).flatten(3)
+
+    def predict(self, images: Tensor, mask: Tensor) -> Tensor:
+        return self.head(self.encoder.encode_masked(images, mask, self.mask_token).permute(0, 2, 3, 1))
+
+    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Squared error, mean over all hidden patches of the batch together; 0 where none is hidden."""
+        return mean_hidden((prediction.float() - target).square().mean(-1), mask)
+
+    def no_weight_decay(self) -> set[str]:
+        """The official recipe decays everything of two or more dimensions, tokens and positions included."""
+        return set()
+
+
+def hog(images: Tensor, bins: int, cell: int) -> Tensor:
+    """Histograms of oriented gradients: float [B, C, H, W] -> [B, C, bins, H / cell, W / cell], not normalised.
+
+    Gradients are Sobel's, the image mirrored at its edges. Each pixel adds its gradient's length to one bin, that of
+    its direction in [0, 180) degrees, which is counted from the vertical.
+    """
+    padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
+    across = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
+    down = padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]
+    dx, dy = across[..., :-2] - across[..., 2:], down[..., :-2, :] - down[..., 2:, :]
+    length = torch.hypot(dx, dy)
+    direction = (torch.atan2(dx, dy) / math.pi * bins).floor() % bins
+    # One bin at a time: a scatter over all would hold `bins` copies of the batch.
+    histograms = [_cell_sums(torch.where(direction == index, length, 0.0), cell) for index in range(bins)]
+    return torch.stack(histograms, 2)
+
+
+def _cell_sums(values: Tensor, cell: int) -> Tensor:
+    return values.unflatten(3, (-1, cell)).unflatten(2, (-1, cell)).sum((3, 5))

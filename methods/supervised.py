@@ -1,0 +1,68 @@
+"""The control with labels: the same encoder and budget, trained to classify."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from mimbench.contract import Batch, Config, Encoder, Method, NotSupported, Stage, StepOutput
+
+
+class SupervisedConfig(Config):
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+class Supervised(Method):
+    """Cross-entropy on a linear layer over mean-pooled features: what the pixels' methods are up against."""
+
+    name: ClassVar[str] = "supervised"
+    version: ClassVar[str] = "1"
+    encoders: ClassVar[tuple[str, ...]] = ("vit", "swin", "convnet")
+    supervision: ClassVar[tuple[str, ...]] = ("labels",)
+    Config = SupervisedConfig
+    config: SupervisedConfig
+
+    def __init__(self, config: SupervisedConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        self.head: nn.Module = nn.Identity()  # how many classes there are, `prepare` or a checkpoint tells
+
+    def prepare(self, stage: Stage) -> None:
+        head = self._classify(len(stage.classes))
+        nn.init.trunc_normal_(head.weight, std=0.02, generator=torch.Generator().manual_seed(stage.seed))
+        nn.init.zeros_(head.bias)
+
+    def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Nothing is hidden."""
+        return torch.zeros(batch, *self.encoder.grid, dtype=torch.bool, device=generator.device)
+
+    def target(self, images: Tensor) -> Tensor:
+        raise NotSupported("supervised takes its targets from labels, not from images")
+
+    def predict(self, images: Tensor, mask: Tensor) -> Tensor:
+        """Scores of the classes, [B, classes]."""
+        return self.head(self.encoder.features(images).pooled)
+
+    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        return F.cross_entropy(prediction.float(), target, label_smoothing=self.config.label_smoothing)
+
+    def step(self, batch: Batch, generator: torch.Generator) -> StepOutput:
+        if batch.labels is None:
+            raise NotSupported("supervised needs labels with its images")
+        mask = self.sample_mask(len(batch.images), generator)
+        scores = self.predict(batch.images, mask)
+        right = (scores.detach().argmax(1) == batch.labels).float().mean()
+        return StepOutput(self.loss(scores, batch.labels, mask), {"top1": 100 * right})
+
+    def _classify(self, classes: int) -> nn.Linear:
+        self.head = head = nn.Linear(self.encoder.out_dim, classes)
+        return head
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        stored = state.get(f"{prefix}head.bias")
+        if stored is not None:
+            self._classify(len(stored))
+        super()._load_from_state_dict(state, prefix, *rest)

@@ -1,0 +1,218 @@
+"""data2vec: teacher, targets and schedule, and what it promises besides."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from mimbench.contract import InputError, NotSupported, TrainConfig
+from mimbench.encoders.vit import ViT
+from mimbench.optim import build_optimizer
+from mimbench_methods.data2vec import Data2Vec
+
+
+def build(position="relative", drop_path=0.0, **options) -> Data2Vec:
+    torch.manual_seed(0)
+    config = ViT.Config(
+        patch_size=4, embed_dim=16, depth=3, num_heads=2, position=position, layer_scale=0.1, drop_path=drop_path
+    )
+    encoder = ViT(config, image_size=16, in_channels=3)
+    return Data2Vec(Data2Vec.Config(**{"hidden_patches": 9, "min_block": 4, "target_layers": 2} | options), encoder)
+
+
+def seeded(seed=0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def batch(method: Data2Vec, count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(count, 3, 16, 16, generator=seeded()), method.sample_mask(count, seeded())
+
+
+def shake(module: torch.nn.Module) -> None:
+    """Other weights, as after some training."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter += 0.3 * torch.randn(parameter.shape, generator=seeded(1))
+
+
+def by_hand(patches: torch.Tensor) -> torch.Tensor:
+    """Zero mean, unit variance over the channels, in double precision."""
+    patches = patches.double()
+    variance = patches.var(-1, keepdim=True, correction=0)
+    return (patches - patches.mean(-1, keepdim=True)) / (variance + 1e-5).sqrt()
+
+
+@pytest.mark.parametrize(("norm_layers", "norm_target"), [(True, True), (False, True), (True, False), (False, False)])
+def test_the_target_is_the_mean_of_the_teachers_last_blocks(norm_layers, norm_target):
+    method = build(norm_layers=norm_layers, norm_target=norm_target)
+    shake(method.encoder)
+    for _ in range(3):
+        method.after_step(1.0)
+    images, _ = batch(method)
+    outputs = []
+    for block in method.teacher.body.blocks:
+        block.register_forward_hook(lambda *call: outputs.append(call[2][:, 1:].double()))
+    target = method.target(images)
+    assert len(outputs) == 3  # one run
+    expected = [by_hand(output) if norm_layers else output for output in outputs[-2:]]
+    mean = (expected[0] + expected[1]) / 2
+    expected = by_hand(mean) if norm_target else mean
+    assert torch.allclose(target.double(), expected.view(3, 4, 4, 16), atol=1e-5)
+
+
+def test_the_teacher_sees_the_whole_image_and_drops_nothing():
+    method = build(drop_path=0.9).train()
+    images, mask = batch(method)
+    first = method.target(images)
+    assert torch.equal(method.target(images), first)
+    assert not torch.equal(method.predict(images, mask), method.predict(images, mask))
+    changed = images.clone()
+    changed[:, :, :4, :4] = 3.0
+    assert not torch.equal(method.target(changed)[:, 3, 3], first[:, 3, 3])
+    assert not first.requires_grad
+
+
+def test_the_teacher_starts_as_the_student_and_follows_it():
+    method = build(tau_start=0.9, tau_end=0.9, tau_share=0.0)
+    start = [p.detach().clone() for p in method.encoder.parameters()]
+    assert all(map(torch.equal, method.teacher.parameters(), start))
+    shake(method.encoder)
+    student = {name: value.clone() for name, value in method.state_dict().items() if not name.startswith("teacher.")}
+    for step in range(4):
+        method.after_step(step / 4)
+    for twin, old, new in zip(method.teacher.parameters(), start, method.encoder.parameters(), strict=True):
+        assert torch.allclose(twin, 0.9**4 * old + (1 - 0.9**4) * new, atol=1e-6)
+        assert not twin.requires_grad
+    assert any(not torch.equal(twin, old) for twin, old in zip(method.teacher.parameters(), start, strict=True))
+    assert all(torch.equal(method.state_dict()[name], value) for name, value in student.items())
+
+
+def test_tau_at_its_ends():
+    method = build(tau_start=1.0, tau_end=1.0)
+    before = [p.clone() for p in method.teacher.parameters()]
+    shake(method.encoder)
+    method.after_step(0.5)
+    assert all(map(torch.equal, method.teacher.parameters(), before))
+    method = build(tau_start=0.0, tau_end=0.0)
+    shake(method.encoder)
+    method.after_step(0.5)
+    assert all(map(torch.equal, method.teacher.parameters(), method.encoder.parameters()))
+
+
+def test_tau_rises_over_its_share_of_the_training():
+    method = build(tau_start=0.9, tau_end=0.99, tau_share=0.5)
+    assert [method.tau(p) for p in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([0.9, 0.945, 0.99, 0.99])
+    assert [build().tau(p) for p in (0.0, 1.0)] == [0.9998, 0.9998]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tau_start": 0.9999, "tau_end": 0.99, "tau_share": 0.5}, r"tau_start 0.9999 is above tau_end 0.99"),
+        ({"tau_start": 0.9}, "does nothing while tau_share is 0"),
+    ],
+)
+def test_a_schedule_that_makes_no_sense_is_refused(options, message):
+    with pytest.raises(ValidationError, match=message):
+        Data2Vec.Config(**options)
+
+
+def test_the_teacher_is_part_of_the_state_and_is_not_trained():
+    method = build()
+    shake(method.encoder)
+    method.after_step(0.0)
+    images, mask = batch(method)
+    other = build()
+    assert not torch.equal(other.target(images), method.target(images))
+    other.load_state_dict(method.state_dict(), strict=True)
+    assert torch.equal(other.target(images), method.target(images))
+    assert torch.equal(other.predict(images, mask), method.predict(images, mask))
+    groups = build_optimizer(
+        method, TrainConfig(epochs=1, batch_size=1, base_lr=1e-3), no_decay=method.no_weight_decay()
+    ).param_groups
+    names = {name for group in groups for name in group["names"]}
+    assert {"mask_token", "head.weight", "encoder.body.cls_token"} <= names
+    assert not any(name.startswith("teacher.") for name in names)
+
+
+@pytest.mark.parametrize("position", ["relative", "sincos", "learned"])
+def test_everything_but_the_teacher_trains(position, reaches_every_parameter, trains_in_bf16):
+    method = build(position)
+    reaches_every_parameter(method, *batch(method))
+    assert all(p.grad is None for p in method.teacher.parameters())
+    trains_in_bf16(method, *batch(method))
+
+
+def test_the_target_is_float32_under_autocast():
+    method = build()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert method.target(batch(method)[0]).dtype == torch.float32
+
+
+def test_hidden_pixels_do_not_reach_the_prediction(sees_only_the_visible):
+    method = build().eval()
+    images, mask = batch(method)
+    assert method.predict(images, mask).shape == method.target(images).shape
+    sees_only_the_visible(lambda shown: method.predict(shown, mask), images, mask)
+
+
+def test_the_loss_is_smooth_l1_over_hidden_patches():
+    target, mask = torch.zeros(1, 4, 4, 16), torch.zeros(1, 4, 4, dtype=torch.bool)
+    mask[0, 0, :2] = True
+    prediction = torch.full_like(target, 9.0)
+    prediction[0, 0, 0], prediction[0, 0, 1] = 1.0, -4.0
+    assert build(beta=2.0).loss(prediction, target, mask).item() == pytest.approx((0.5 / 2 + 4 - 1) / 2)
+    assert build(beta=0.0).loss(prediction, target, mask).item() == pytest.approx((1 + 4) / 2)
+    assert build().loss(prediction, target, torch.zeros_like(mask)).item() == 0
+
+
+def test_a_collapse_shows_in_the_logs(monkeypatch):
+    method = build()
+    images, mask = batch(method)
+    spread = torch.randn(3, 4, 4, 16, generator=seeded())
+    monkeypatch.setattr(method, "target", lambda images: spread)
+    monkeypatch.setattr(method, "predict", lambda images, mask: torch.ones(16).expand(3, 4, 4, 16))
+    logs = method(images, mask).logs
+    assert logs["target_variance"].item() == pytest.approx(1, abs=0.2)
+    assert logs["prediction_variance"].item() == 0
+    assert not any("loss" in name for name in logs)
+
+
+def test_the_tasks_get_the_student_or_the_teacher():
+    student, teacher = build(), build("sincos", export="teacher")
+    assert student.exported_encoder() is student.encoder
+    shake(teacher.encoder)
+    exported = teacher.exported_encoder()
+    assert exported is teacher.teacher
+    assert {n for n, p in exported.named_parameters() if not p.requires_grad} == {"body.pos_embed"}
+
+
+def test_only_the_mask_token_is_decayed_of_the_tokens():
+    assert build().no_weight_decay() == {"encoder.body.cls_token"}
+
+
+def test_it_predicts_no_pixels():
+    method = build()
+    with pytest.raises(NotSupported, match="does not predict pixels"):
+        method.reconstruct(*batch(method))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden_patches": 16}, "hides everything of 16 cells"),
+        ({"target_layers": 4}, "target_layers 4 is more than the encoder's 3 layers"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        build(**options)
+
+
+def test_it_keeps_to_one_device(on_fake_cuda, trains_without_values):
+    method = build()
+    images, mask = batch(method)
+    assert on_fake_cuda(method, images, mask).loss.device.type == "cuda"
+    trains_without_values(build, images.shape, mask.shape)

@@ -1,0 +1,178 @@
+"""MaskFeat: its histograms against a plain reference, and what it promises besides."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mimbench.contract import InputError, NotSupported
+from mimbench.encoders.swin import Swin
+from mimbench.encoders.vit import ViT
+from mimbench_methods.maskfeat import MaskFeat, hog
+
+
+def build(kind="vit", channels=3, position="relative", **options) -> MaskFeat:
+    torch.manual_seed(0)
+    if kind == "vit":
+        config = ViT.Config(patch_size=4, embed_dim=16, depth=2, num_heads=2, position=position)
+        encoder = ViT(config, image_size=16, in_channels=channels)
+    else:
+        config = Swin.Config(patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window=4)
+        encoder = Swin(config, image_size=16, in_channels=channels)
+    return MaskFeat(MaskFeat.Config(**{"cell_size": 2} | options), encoder)
+
+
+def seeded(seed=0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def batch(method: MaskFeat, count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    images = torch.randn(count, method.encoder.in_channels, 16, 16, generator=seeded())
+    return images, method.sample_mask(count, seeded())
+
+
+def plain_hog(image: np.ndarray, bins: int, cell: int) -> np.ndarray:
+    """[H, W] -> [H / cell, W / cell, bins], pixel by pixel."""
+    height, width = image.shape
+    mirror = [[abs(i) if i < side else 2 * side - 2 - i for i in range(-1, side + 1)] for side in (height, width)]
+    weights = {-1: 1, 0: 2, 1: 1}
+    histograms = np.zeros((height // cell, width // cell, bins))
+    for row in range(height):
+        for column in range(width):
+            dx = dy = 0.0
+            for step, weight in weights.items():
+                beside, above = mirror[0][row + 1 + step], mirror[1][column + 1 + step]
+                dx += weight * (image[beside, mirror[1][column]] - image[beside, mirror[1][column + 2]])
+                dy += weight * (image[mirror[0][row], above] - image[mirror[0][row + 2], above])
+            degrees = math.degrees(math.atan2(dx, dy)) % 180
+            histograms[row // cell, column // cell, int(degrees // (180 / bins))] += math.sqrt(dx * dx + dy * dy)
+    return histograms
+
+
+@pytest.mark.parametrize(("bins", "cell"), [(9, 4), (4, 2), (12, 8)])
+def test_histograms_are_those_of_a_plain_reference(bins, cell):
+    images = torch.randn(2, 2, 8, 16, generator=seeded())
+    found = hog(images, bins, cell).numpy()
+    assert found.shape == (2, 2, bins, 8 // cell, 16 // cell)
+    for index in np.ndindex(2, 2):
+        assert np.allclose(found[index].transpose(1, 2, 0), plain_hog(images[index].numpy(), bins, cell), atol=1e-4)
+
+
+def test_the_target_holds_a_patchs_normalised_histograms():
+    method = build()
+    images, _ = batch(method)
+    target = method.target(images)
+    assert target.shape == (3, 4, 4, 3 * 9 * 4)
+    patch = target[1, 2, 3].view(3, 9, 2, 2)
+    for channel in range(3):
+        cells = plain_hog(images[1, channel].numpy(), 9, 2)[4:6, 6:8]
+        cells = cells / np.linalg.norm(cells, axis=-1, keepdims=True)
+        assert np.allclose(patch[channel].permute(1, 2, 0).numpy(), cells, atol=1e-5)
+
+
+def test_colour_and_norm_are_choices():
+    images, _ = batch(build())
+    grey = build(colour="grey", norm="none").target(images)
+    assert torch.equal(grey, build(channels=1, norm="none").target(images.mean(1, keepdim=True)))
+    assert grey.shape == (3, 4, 4, 9 * 4)
+    sums = build(norm="l1").target(images).unflatten(3, (3, 9, 4)).sum(4)
+    assert torch.allclose(sums, torch.ones_like(sums), atol=1e-5)
+
+
+def test_edges_fall_into_the_bin_of_their_direction():
+    ramp = torch.arange(8.0).expand(1, 1, 8, 8)
+    across = hog(ramp, 9, 4)[0, 0].sum((1, 2))
+    down = hog(ramp.mT, 9, 4)[0, 0].sum((1, 2))
+    assert across.nonzero().tolist() == [[4]]
+    assert down.nonzero().tolist() == [[0]]
+
+
+def test_contrast_and_its_sign_do_not_matter_and_flat_patches_have_no_direction():
+    method = build()
+    images, _ = batch(method)
+    target = method.target(images)
+    assert torch.allclose(method.target(-3 * images + 1), target, atol=1e-5)
+    assert torch.equal(method.target(torch.ones_like(images)), torch.zeros_like(target))
+
+
+KINDS = ["vit", "swin"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mask", ["block", "random"])
+def test_hidden_pixels_do_not_reach_the_prediction(kind, mask, sees_only_the_visible):
+    method = build(kind, mask=mask).eval()
+    images, hidden = batch(method)
+    assert method.predict(images, hidden).shape == method.target(images).shape
+    sees_only_the_visible(lambda shown: method.predict(shown, hidden), images, hidden)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_everything_trains(kind, reaches_every_parameter, trains_in_bf16):
+    method = build(kind)
+    reaches_every_parameter(method, *batch(method))
+    trains_in_bf16(method, *batch(method))
+
+
+def test_the_target_is_float32_under_autocast():
+    method = build()
+    images, _ = batch(method)
+    expected = method.target(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(method.target(images), expected)
+
+
+def test_the_loss_is_the_mean_over_hidden_patches_of_the_batch():
+    method = build()
+    target, mask = torch.zeros(2, 4, 4, 108), torch.zeros(2, 4, 4, dtype=torch.bool)
+    mask[0, 0], mask[1, 3, 3] = True, True
+    prediction = torch.full_like(target, 9.0)
+    prediction[mask] = 2.0
+    prediction[1, 3, 3] = 1.0
+    assert method.loss(prediction, target, mask).item() == pytest.approx((4 * 4 + 1) / 5)
+    assert method.loss(prediction, target, torch.zeros_like(mask)).item() == 0
+
+
+def test_masks_hide_their_share():
+    random = build(mask="random").sample_mask(20, seeded())
+    assert set(random.sum((1, 2)).tolist()) == {7}  # ceil(0.4 x 16)
+    small, large = (build(min_block=size).sample_mask(200, seeded()) for size in (1, 6))
+    assert int(small.sum((1, 2)).max()) == int(large.sum((1, 2)).max()) == 6  # round(0.4 x 16)
+    extent = [(mask.any(1).sum(1) * mask.any(2).sum(1)).float().mean() for mask in (small, large)]
+    assert extent[0] > extent[1] + 1
+    assert torch.equal(small, build().sample_mask(200, seeded()))  # a fifth of 6
+
+
+def test_everything_of_two_dimensions_is_decayed_as_in_the_official_recipe():
+    assert build().no_weight_decay() == set()
+
+
+def test_it_predicts_no_pixels():
+    method = build()
+    with pytest.raises(NotSupported, match="does not predict pixels"):
+        method.reconstruct(*batch(method))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cell_size": 8}, "cell_size 8 px does not divide a patch of the encoder's last map, 4 px"),
+        ({"cell_size": 3}, "cell_size 3 px"),
+        ({"mask_ratio": 0.99}, "hides everything of 16 cells"),
+        ({"min_block": 12, "mask_ratio": 0.9}, "no block of 12 cells fits"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        build(**options)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_keeps_to_one_device(kind, on_fake_cuda, trains_without_values):
+    method = build(kind)
+    images, mask = batch(method)
+    assert on_fake_cuda(method, images, mask).loss.device.type == "cuda"
+    trains_without_values(lambda: build(kind), images.shape, mask.shape)
