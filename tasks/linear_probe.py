@@ -1,132 +1,158 @@
-"""Linear probe: logistic regression on frozen features."""
+"""Linear probe: a linear classifier on frozen features, in the ways in which papers train it."""
 
 from __future__ import annotations
 
-import warnings
-from functools import partial
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from pydantic import Field, model_validator
 
 from mimbench.contract import (
     Dataset,
     Encoder,
     ImageSplit,
-    InputError,
-    Measured,
     Metric,
-    Task,
-    TaskConfig,
     TaskContext,
     TaskResult,
+    load_protocols,
 )
+from mimbench_tasks._frozen import FrozenTask, labelled, majority, probabilities, top_k
+from mimbench_tasks._regression import Regression, RegressionConfig, regress
+from mimbench_tasks._trained_probe import Augmentation, ProbeTraining, check_training, train_probe
 
 
-class LinearProbeConfig(TaskConfig):
-    """Features are standardised; the regularisation is chosen on a held-out part of the training set."""
+class LinearProbeConfig(RegressionConfig):
+    """lbfgs: logistic regression on standardised, cached features, its regularisation chosen on a held-out part of the
+    training set. trained: batch normalisation and a linear layer, trained on augmented images through the frozen
+    encoder.
+    """
 
-    layer: int = -1
-    """Depth of the features; -1 is the last, after the final norm."""
-    pooling: Literal["mean", "token", "mean+token"] = "mean"
-    inverse_regularisation: tuple[float, ...] = Field((0.01, 0.1, 1.0, 10.0), min_length=1)
-    """scikit-learn's C; where there are several, the best on the held-out part is refitted on everything."""
-    held_out: float = Field(0.2, gt=0, lt=1)
-    max_iterations: int = Field(500, ge=1)
+    probe: Literal["lbfgs", "trained"] = "lbfgs"
+    layers: Literal["one", "all"] = "one"
+    """all (lbfgs): every layer is probed; the best by held-out training images is a metric beside `layer`'s."""
+    train: ProbeTraining = ProbeTraining()
+    augmentation: Augmentation = Augmentation()
+    init_std: float = Field(0.01, ge=0)
+    """Of the trained linear layer's first weights, a normal cut at +-2; its bias starts at 0."""
+
+    @model_validator(mode="after")
+    def _one_layer_is_trained_on(self) -> LinearProbeConfig:
+        if self.probe == "trained" and self.layers == "all":
+            raise ValueError('layers = "all" needs probe = "lbfgs": a trained probe sees one layer')
+        return self
 
 
-class LinearProbe(Task):
-    """Top-1 accuracy of a linear classifier on frozen features, protocol "cached-lbfgs"."""
+_OF_LBFGS = {"layers", "inverse_regularisation", "held_out", "max_iterations"}
+_OF_TRAINED = {"train", "augmentation", "init_std"}
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Logistic regression on one layer."""
+
+    regression: Regression
+    scores: np.ndarray
+    """Of the test images, [N, classes]."""
+    dim: int
+
+
+class LinearProbe(FrozenTask):
+    """Top-1 accuracy of a linear classifier on frozen features.
+
+    `top1` and `top5` are those of `layer` under every protocol. `top1_best_layer` is the test accuracy of the layer
+    that is best on held-out training images; no test label takes part in the choice.
+    """
 
     name: ClassVar[str] = "linear-probe"
     version: ClassVar[str] = "1"
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("top1", "percent", 0.0, 100.0),
         Metric("top5", "percent", 0.0, 100.0),
+        Metric("top1_best_layer", "percent", 0.0, 100.0),
     )
     Config = LinearProbeConfig
     config: LinearProbeConfig
+    protocols = load_protocols("mimbench_tasks", "protocols/linear_probe")
+    default_protocol: ClassVar[str | None] = "cached-lbfgs"
 
-    def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
-        train, test = _labelled(dataset, "train"), _labelled(dataset, "test")
-        context.say(f"linear-probe: probing {len(train):,} training and {len(test):,} test images")
-        features = partial(context.features, layer=self.config.layer, pooling=self.config.pooling)
-        train_x, test_x = features(train, "train").numpy(), features(test, "test").numpy()
-        train_y = train.labels.numpy()
-        strength, held_out = self._choose(train_x, train_y, context.seed)
-        probe, converged = self._fit(train_x, train_y, strength)
-        scores = _scores(probe, test_x, len(train.classes))
-        test_y = test.labels.numpy()
-        return TaskResult(
-            metrics={
-                "top1": Measured(100 * float(np.mean(scores.argmax(1) == test_y)), len(test_y)),
-                "top5": Measured(100 * _top5(test_y, scores), len(test_y)),
-            },
-            details={
-                "inverse_regularisation": strength,
-                "held_out_top1": {f"{value:g}": 100 * accuracy for value, accuracy in held_out.items()},
-                "converged": converged,
-                "feature_dim": int(train_x.shape[1]),
-            },
-        )
+    def protocol(self) -> dict[str, Any]:
+        unused = _OF_TRAINED if self.config.probe == "lbfgs" else _OF_LBFGS
+        return {key: value for key, value in super().protocol().items() if key not in unused}
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
-        _labelled(dataset, "train")
-        _labelled(dataset, "test")
-        if not -encoder.num_layers <= self.config.layer < encoder.num_layers:
-            raise InputError(f"task.layer {self.config.layer} is outside the encoder's {encoder.num_layers} layers")
-        if self.config.pooling != "mean" and not encoder.num_prefix_tokens:
-            raise InputError(
-                f"task.pooling {self.config.pooling!r} needs a class token, which a {encoder.kind} encoder lacks"
-            )
+        super().check(encoder, dataset)
+        if self.config.probe == "trained":
+            check_training(self.config.train, len(labelled(dataset, "train")))
 
     def chance(self, dataset: Dataset) -> float:
-        """Always answering the most frequent class of the training set, percent of the test set."""
-        train, test = _labelled(dataset, "train"), _labelled(dataset, "test")
-        return 100 * float(np.mean(test.labels.numpy() == np.bincount(train.labels.numpy()).argmax()))
+        return majority(dataset)
 
-    def _choose(self, x: np.ndarray, y: np.ndarray, seed: int) -> tuple[float, dict[float, float]]:
-        choices = self.config.inverse_regularisation
-        if len(choices) == 1:
-            return choices[0], {}
-        classes, counts = np.unique(y, return_counts=True)
-        held = max(1, round(self.config.held_out * len(y)))
-        possible = counts.min() > 1 and min(held, len(y) - held) >= len(classes)
-        fit_x, held_x, fit_y, held_y = train_test_split(
-            x, y, test_size=held, random_state=seed, stratify=y if possible else None
+    def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
+        train, test = labelled(dataset, "train"), labelled(dataset, "test")
+        context.say(f"linear-probe: probing {len(train):,} training and {len(test):,} test images")
+        if self.config.probe == "trained":
+            return self._trained(encoder, train, test, context)
+        wanted = encoder.layer_index(self.config.layer)
+        layers = list(range(encoder.num_layers)) if self.config.layers == "all" else [wanted]
+        fits = dict(zip(layers, self._regress(train, test, layers, context), strict=True))
+        chosen, test_y = fits[wanted], test.labels.numpy()
+        metrics = {"top1": top_k(test_y, chosen.scores, 1), "top5": top_k(test_y, chosen.scores, 5)}
+        details: dict[str, Any] = {
+            "inverse_regularisation": chosen.regression.strength,
+            "held_out_top1": {f"{value:g}": 100 * accuracy for value, accuracy in chosen.regression.held_out.items()},
+            "converged": chosen.regression.converged,
+            "feature_dim": chosen.dim,
+        }
+        if self.config.layers == "one":
+            return TaskResult(metrics, details=details | _one_layer())
+        test_curve = [top_k(test_y, fits[layer].scores, 1) for layer in layers]
+        held_out_curve = [100 * max(fits[layer].regression.held_out.values()) for layer in layers]
+        best = int(np.argmax(held_out_curve))
+        return TaskResult(
+            metrics | {"top1_best_layer": test_curve[best]},
+            curves={"top1_by_layer": [point.value for point in test_curve], "held_out_top1_by_layer": held_out_curve},
+            details=details
+            | {
+                "layer": wanted,
+                "best_layer": best,
+                "best_layer_on_test": int(np.argmax([point.value for point in test_curve])),
+            },
         )
-        held_out = {choice: float(self._fit(fit_x, fit_y, choice)[0].score(held_x, held_y)) for choice in choices}
-        return max(held_out, key=lambda choice: held_out[choice]), held_out
 
-    def _fit(self, x: np.ndarray, y: np.ndarray, strength: float) -> tuple[Pipeline, bool]:
-        probe = make_pipeline(
-            StandardScaler(), LogisticRegression(C=strength, max_iter=self.config.max_iterations, tol=1e-3)
+    def _regress(self, train: ImageSplit, test: ImageSplit, layers: Sequence[int], context: TaskContext) -> list[_Fit]:
+        pooling, y = self.config.pooling, train.labels.numpy()
+        train_x = context.features.each(train, "train", layers=layers, pooling=pooling)
+        test_x = context.features.each(test, "test", layers=layers, pooling=pooling)
+        fits = []
+        for x, unseen in zip(train_x, test_x, strict=True):
+            fitted = regress(x.numpy(), y, self.config, context.seed, rank=self.config.layers == "all")
+            scores = probabilities(fitted.pipeline, unseen.numpy(), len(train.classes))
+            fits.append(_Fit(fitted, scores, x.shape[1]))
+        return fits
+
+    def _trained(self, encoder: Encoder, train: ImageSplit, test: ImageSplit, context: TaskContext) -> TaskResult:
+        config = self.config
+        trained = train_probe(
+            encoder,
+            train,
+            context,
+            config.train,
+            config.augmentation,
+            layer=config.layer,
+            pooling=config.pooling,
+            init_std=config.init_std,
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            probe.fit(x, y)
-        return probe, bool((probe[-1].n_iter_ < self.config.max_iterations).all())
+        scores = trained.scores(context.features(test, "test", layer=config.layer, pooling=config.pooling))
+        test_y = test.labels.numpy()
+        return TaskResult(
+            {"top1": top_k(test_y, scores, 1), "top5": top_k(test_y, scores, 5)},
+            curves={"loss": trained.report.loss},
+            details={"feature_dim": trained.dim} | _one_layer(),
+            cost=trained.report,
+        )
 
 
-def _labelled(dataset: Dataset, name: Literal["train", "test"]) -> ImageSplit:
-    split = dataset.split(name)
-    if not isinstance(split, ImageSplit) or len(split.labels.unique()) < 2:
-        raise InputError(f"linear-probe needs two or more labelled classes; the {name} split of the dataset has not")
-    return split
-
-
-def _scores(probe: Pipeline, x: np.ndarray, classes: int) -> np.ndarray:
-    """[N, classes] probabilities; classes that training never saw get 0."""
-    scores = np.zeros((len(x), classes))
-    scores[:, probe[-1].classes_] = probe.predict_proba(x)
-    return scores
-
-
-def _top5(labels: np.ndarray, scores: np.ndarray) -> float:
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
-    return float(np.mean((best == labels[:, None]).any(axis=1)))
+def _one_layer() -> dict[str, Any]:
+    return {"absent": {"top1_best_layer": 'one layer was probed; task.layers = "all" with an lbfgs probe probes all'}}

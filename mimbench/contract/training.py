@@ -16,12 +16,12 @@ class ScheduleConfig(Config):
     """The learning rate over optimizer steps.
 
     `convention` chooses whose arithmetic is followed, quirks included: "plain" is warmup then a full
-    cosine over what is left; "simmim", "mae" and "beit" are the values that those official scripts use.
-    Rates are given before scaling; the divisor of the recipe scales `warmup_lr` and `min_lr` too where
-    the convention does so (SimMIM).
+    cosine (or straight line) over what is left; "simmim", "mae" and "beit" are the values that those
+    official scripts use. Rates are given before scaling; the divisor of the recipe scales `warmup_lr` and
+    `min_lr` too where the convention does so (SimMIM).
     """
 
-    kind: Literal["cosine", "multistep", "constant"] = "cosine"
+    kind: Literal["cosine", "linear", "multistep", "constant"] = "cosine"
     convention: Literal["plain", "simmim", "mae", "beit"] = "plain"
     warmup_epochs: float = Field(0.0, ge=0)
     warmup_lr: float = Field(0.0, ge=0)
@@ -40,7 +40,8 @@ class TrainConfig(Config):
     base_lr: float = Field(gt=0)
     lr_divisor: int | None = Field(None, ge=1)
     """lr = base_lr x batch_size / lr_divisor; absent: base_lr is absolute (SimMIM 512, MAE 256, BEiT none)."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
+    """`momentum` is for sgd and lars, `betas` and `eps` for adamw."""
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = Field(0.9, ge=0, lt=1)
     eps: float = Field(1e-8, gt=0)

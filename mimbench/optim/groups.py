@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
+from itertools import compress
 from typing import Any
 
 import torch
@@ -70,8 +71,34 @@ def build_optimizer(
     groups = param_groups(model, config, layer_of=layer_of, num_layers=num_layers, no_decay=no_decay)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+    if config.optimizer == "lars":
+        return _lars(groups, config)
     # Fused: one pass over all parameters, several times faster on a CPU and less memory traffic on CUDA.
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def _lars(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim.Optimizer:
+    """timm's LARS (arXiv:1708.03888), trust coefficient 0.001; parameters of one dimension take plain momentum steps.
+
+    Without weight decay its steps are those of facebookresearch/mae@efb2a806 util/lars.py. With it, the trust ratio
+    divides by |g| + wd |w|, as the paper has it, and there by |g + wd w|.
+    """
+    from timm.optim import Lars
+
+    split = [
+        {
+            **group,
+            **_chosen(group, [(parameter.ndim > 1) == wide for parameter in group["params"]]),
+            "always_adapt": wide,
+        }
+        for group in groups
+        for wide in (True, False)
+    ]
+    return Lars([group for group in split if group["params"]], lr=config.lr, momentum=config.momentum, eps=0.0)
+
+
+def _chosen(group: dict[str, Any], keep: list[bool]) -> dict[str, Any]:
+    return {key: list(compress(group[key], keep)) for key in ("params", "names")}
 
 
 def _layer_scales(

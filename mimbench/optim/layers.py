@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import torch
 from torch import nn
 
 from mimbench.contract.encoder import Encoder
@@ -63,6 +64,24 @@ def encoder_layers(model: nn.Module, encoder: Encoder) -> Callable[[str], int]:
         return encoder.layer_of(name.removeprefix(prefix))
 
     return layer_of
+
+
+def with_drop_path(encoder: Encoder, rate: float) -> Encoder:
+    """The same encoder, weights and all, with the drop path `rate`: the one it is fine-tuned with.
+
+    Raises:
+        InputError: its Config has no drop_path, or none of its blocks would drop.
+    """
+    if "drop_path" not in type(encoder.config).model_fields:
+        if rate:
+            raise InputError(f"drop_path {rate:g}: this {encoder.kind} encoder has no drop path; set it to 0")
+        return encoder
+    config = encoder.config.model_copy(update={"drop_path": rate})
+    with torch.random.fork_rng(devices=[]), next(encoder.parameters()).device:
+        rebuilt = type(encoder)(config, image_size=encoder.image_size, in_channels=encoder.in_channels)
+    require_drop_path(rebuilt, rate)
+    rebuilt.load_state_dict(encoder.state_dict())
+    return rebuilt
 
 
 def require_drop_path(model: nn.Module, rate: float) -> None:

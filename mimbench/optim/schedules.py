@@ -10,7 +10,7 @@ from mimbench.contract.training import ScheduleConfig, TrainConfig
 from mimbench.errors import InputError
 
 KINDS = {
-    "plain": ("cosine", "multistep", "constant"),
+    "plain": ("cosine", "linear", "multistep", "constant"),
     "simmim": ("cosine", "multistep"),
     "mae": ("cosine",),
     "beit": ("cosine",),
@@ -78,6 +78,8 @@ def _after_warmup(config: TrainConfig, epoch: float) -> float:
     if rule.kind == "multistep":
         return config.lr * rule.gamma ** sum(milestone <= epoch for milestone in rule.milestones)
     progress = (epoch - rule.warmup_epochs) / (config.epochs - rule.warmup_epochs)
+    if rule.kind == "linear":
+        return _line(config.lr, rule.min_lr, progress)
     return _cosine(config.lr, rule.min_lr, progress)
 
 
@@ -140,7 +142,7 @@ def _check_rates(config: TrainConfig) -> None:
     rule = config.schedule
     scale = config.lr_scale if rule.convention == "simmim" else 1.0
     used = {
-        "min_lr": rule.kind == "cosine",
+        "min_lr": rule.kind in ("cosine", "linear"),
         "warmup_lr": rule.warmup_epochs > 0 and rule.convention != "beit",
     }
     for name, counts in used.items():

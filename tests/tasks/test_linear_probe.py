@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import functools
 
+import numpy as np
 import pytest
 import torch
+from hand_made import ENCODER, HandMade, Labelled, blurred, context, leaked, noise
+from rich.console import Console
 
-from mimbench.contract import ArraySplit, DataConfig, Dataset, InputConfig, InputError, TaskContext
-from mimbench.encoders.vit import ViT, ViTConfig
+from mimbench.contract import ArraySplit, Dataset, InputError
+from mimbench.encoders.swin import Swin, SwinConfig
+from mimbench.engine.fit import fit
+from mimbench.harness.features import FrozenFeatures
+from mimbench.recipe.document import merge
+from mimbench.store.store import Store
+from mimbench.testing.colours import Colours
 from mimbench_tasks.linear_probe import LinearProbe, LinearProbeConfig
 
-ENCODER = ViT(ViTConfig(patch_size=4, embed_dim=16, depth=2, num_heads=2), image_size=8, in_channels=1)
+MAE = LinearProbe.protocols["mae"].options
 
 
-class Labelled(Dataset):
-    """`n` images of `classes` classes in each split, every class equally often."""
-
-    name, channels = "labelled", 1
-
-    def __init__(self, n: int, classes: int) -> None:
-        super().__init__(DataConfig(), Path())
-        self.labels = torch.arange(n) % classes
-        self.classes = tuple(map(str, range(classes)))
-
-    def fingerprint(self) -> str:
-        return "labelled"
-
-    def split(self, name):
-        return ArraySplit(torch.zeros(len(self.labels), 1, 8, 8, dtype=torch.uint8), self.labels, self.classes)
-
-
-def probe(dataset: Dataset, features, tmp_path: Path, **options):
-    def source(split, which, *, layer, pooling):
-        return features(split.labels, which)
-
-    context = TaskContext(
-        seed=0, device=torch.device("cpu"), workdir=tmp_path, input=InputConfig(image_size=8), fit=None,
-        features=source, say=lambda text: None,
-    )  # fmt: skip
-    return LinearProbe(LinearProbeConfig(**options)).run(ENCODER, dataset, context)
-
-
-def leaked(labels, which):
-    return torch.nn.functional.one_hot(labels, 10).float()
-
-
-def noise(labels, which):
-    return torch.randn(len(labels), 10, generator=torch.Generator().manual_seed(int(which == "train")))
+def probe(dataset: Dataset, features, tmp_path, **options):
+    return LinearProbe(LinearProbeConfig(**options)).run(ENCODER, dataset, context(HandMade(features), tmp_path))
 
 
 @pytest.mark.parametrize(("n", "classes"), [(200, 10), (60, 2), (20, 10), (12, 7), (9, 3)])
@@ -73,9 +49,161 @@ def test_the_regularisation_is_chosen_on_held_out_training_images(tmp_path):
     assert probe(Labelled(200, 10), noise, tmp_path, inverse_regularisation=(0.5,)).details["held_out_top1"] == {}
 
 
+def test_a_class_that_training_lacks_is_never_right(tmp_path):
+    result = probe(Labelled(train=[0, 1] * 10, test=[0, 1, 2, 2]), leaked, tmp_path)
+    assert result.metrics["top1"].value == 50
+
+
 def test_what_it_cannot_probe_is_said_beforehand():
+    def check(options, dataset, encoder=ENCODER):
+        LinearProbe(LinearProbeConfig(**options)).check(encoder, dataset)
+
     with pytest.raises(InputError, match="two or more labelled classes"):
-        LinearProbe(LinearProbeConfig()).check(ENCODER, Labelled(20, 1))
-    with pytest.raises(InputError, match=r"task\.layer 2 is outside the encoder's 2 layers"):
-        LinearProbe(LinearProbeConfig(layer=2)).check(ENCODER, Labelled(20, 2))
-    LinearProbe(LinearProbeConfig(layer=-2, pooling="token")).check(ENCODER, Labelled(20, 2))
+        check({}, Labelled(20, 1))
+    with pytest.raises(InputError, match=r"task\.layer 2 is outside this encoder's 2 layers"):
+        check({"layer": 2}, Labelled(20, 2))
+    swin = Swin(
+        SwinConfig(patch_size=2, embed_dim=8, depths=(1,), num_heads=(1,), window=2), image_size=8, in_channels=1
+    )
+    with pytest.raises(InputError, match=r"task\.pooling 'token' needs a class token, which a swin encoder lacks"):
+        check({"pooling": "token"}, Labelled(20, 2), swin)
+    with pytest.raises(InputError, match=r"task\.train\.batch_size 16384 is more than the 20 training images"):
+        check(MAE, Labelled(20, 2))
+    with pytest.raises(InputError, match="two or more images in each micro-batch"):
+        check(merge(MAE, {"train": {"batch_size": 1}}), Labelled(20, 2))
+    with pytest.raises(ValueError, match='needs probe = "lbfgs"'):
+        LinearProbeConfig(probe="trained", layers="all")
+    check({"layer": -2, "pooling": "token"}, Labelled(20, 2))
+
+
+# --- every layer -----------------------------------------------------------------------------------------------------
+
+
+def by_depth(labels, which, layer):
+    """Layer 0 shows the labels, layer 1 nothing."""
+    return leaked(labels, which, layer) if layer == 0 else noise(labels, which, layer)
+
+
+def test_the_best_layer_is_chosen_without_test_labels_and_reported_beside_the_final_one(tmp_path):
+    source = HandMade(by_depth)
+    task = LinearProbe(LinearProbeConfig(**LinearProbe.protocols["simmim"].options))
+    result = task.run(ENCODER, Labelled(200, 10), context(source, tmp_path))
+    assert source.passes == 2  # one a split, for all layers
+    assert result.curves["top1_by_layer"] == [100, result.metrics["top1"].value]
+    assert result.metrics["top1"].value < 30
+    assert result.metrics["top1_best_layer"].value == 100
+    assert (result.details["layer"], result.details["best_layer"], result.details["best_layer_on_test"]) == (1, 0, 0)
+    assert result.curves["held_out_top1_by_layer"][0] == 100
+
+
+def test_a_layer_that_only_the_test_set_favours_is_not_the_best(tmp_path):
+    def make(labels, which, layer):
+        shown = leaked(labels, which, layer)
+        if layer == 0:
+            return blurred(labels, which, layer) if which == "train" else shown
+        return shown if which == "train" else noise(labels, which, layer)
+
+    result = probe(Labelled(200, 10), make, tmp_path, layers="all")
+    assert (result.details["best_layer"], result.details["best_layer_on_test"]) == (1, 0)
+    assert result.metrics["top1_best_layer"].value == result.curves["top1_by_layer"][1] < 50
+
+
+def test_one_strength_still_ranks_layers_on_held_out_images(tmp_path):
+    result = probe(Labelled(200, 10), by_depth, tmp_path, layers="all", inverse_regularisation=(1.0,))
+    assert result.details["best_layer"] == 0
+
+
+def test_one_layer_gives_what_it_gives_among_all(tmp_path):
+    alone, among = (probe(Labelled(200, 10), blurred, tmp_path, layers=layers) for layers in ("one", "all"))
+    assert alone.metrics["top1"] == among.metrics["top1"]
+    assert alone.details["held_out_top1"] == among.details["held_out_top1"]
+    assert set(alone.details["absent"]) == {"top1_best_layer"}
+
+
+# --- trained through the frozen encoder, as MAE's probe --------------------------------------------------------------
+
+
+def trained(dataset, folder, encoder, **options):
+    config = LinearProbeConfig(**merge(MAE, {"augmentation": {"crop_scale": [0.9, 1.0]}} | options))
+    ready = context(None, folder)
+    store, device = Store(folder / "store"), torch.device("cpu")
+    features = FrozenFeatures(encoder, ready.input, device, {}, store, say=ready.say)
+    trainer = functools.partial(fit, seed=0, device=device, workdir=folder / "training", console=Console(quiet=True))
+    ready = context(features, folder, fit=trainer)
+    return LinearProbe(config).run(encoder, dataset, ready)
+
+
+def colour_encoder():
+    torch.manual_seed(0)
+    return type(ENCODER)(ENCODER.config, image_size=8, in_channels=3).train()
+
+
+def test_the_encoder_is_seen_frozen_and_the_head_alone_is_trained(tmp_path):
+    encoder, modes = colour_encoder(), []
+    encoder.body.norm.register_forward_hook(lambda m, i, o: modes.append((m.training, o.requires_grad)))
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    train = {"epochs": 2, "batch_size": 48, "base_lr": 4.0, "lr_divisor": None, "schedule": {"warmup_epochs": 0}}
+    result = trained(Colours(), tmp_path, encoder, train=train)
+    assert set(modes) == {(False, False)}
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    assert result.cost.steps == 2 * (240 // 48)
+    assert len(result.curves["loss"]) == 2
+    assert result.details["feature_dim"] == 16
+
+
+def test_its_checkpoints_hold_the_head_only(tmp_path):
+    trained(
+        Colours(), tmp_path, colour_encoder(), train={"epochs": 1, "batch_size": 120, "schedule": {"warmup_epochs": 0}}
+    )
+    (kept,) = (tmp_path / "training").glob("*.pth")
+    state = torch.load(kept, weights_only=False)["state_dict"]
+    assert {name.removeprefix("trainable.") for name in state} == {
+        "head.0.running_mean", "head.0.running_var", "head.0.num_batches_tracked", "head.1.weight", "head.1.bias",
+    }  # fmt: skip
+
+
+def test_the_mae_protocol_has_the_values_of_the_official_script():
+    config = LinearProbeConfig(**MAE)
+    assert config.train.lr == pytest.approx(6.4)
+    assert (config.train.optimizer, config.train.momentum, config.train.weight_decay) == ("lars", 0.9, 0.0)
+    assert (config.train.epochs, config.train.schedule.warmup_epochs, config.init_std) == (90, 10, 0.01)
+    assert (config.pooling, config.augmentation.flip, config.augmentation.crop_scale) == ("token", 0.5, (0.08, 1.0))
+
+
+def test_a_protocol_names_what_counts_for_its_probe_only():
+    lbfgs, mae = (LinearProbe(LinearProbeConfig(**options)).protocol() for options in ({}, MAE))
+    assert "train" not in lbfgs
+    assert "augmentation" not in lbfgs
+    assert "held_out" not in mae
+    assert mae["train"]["batch_size"] == 16384
+    assert LinearProbe(LinearProbeConfig(train={"epochs": 7})).protocol() == lbfgs
+
+
+@pytest.mark.parametrize("name", sorted(LinearProbe.protocols))
+def test_every_value_of_a_protocol_has_a_source(name):
+    protocol = LinearProbe.protocols[name]
+    LinearProbeConfig(**protocol.options)
+    for key in protocol.options:
+        assert protocol.sources[key].startswith(("mimbench", "facebookresearch/", "microsoft/", "arXiv:")), key
+
+
+def test_a_head_starts_as_mae_starts_it():
+    from mimbench_tasks._trained_probe import _head
+
+    norm, linear = _head(200, 50, 0.01, seed=3)
+    assert (norm.affine, norm.eps) == (False, 1e-6)
+    assert linear.weight.std().item() == pytest.approx(0.01, rel=0.03)
+    assert not linear.bias.any()
+    assert torch.equal(linear.weight, _head(200, 50, 0.01, seed=3)[1].weight)
+    assert not torch.equal(linear.weight, _head(200, 50, 0.01, seed=4)[1].weight)
+
+
+def test_splits_of_scenes_are_refused():
+    class Scenes(Labelled):
+        def split(self, name):
+            return object()
+
+    with pytest.raises(InputError, match="no labelled images, only scenes"):
+        LinearProbe(LinearProbeConfig()).check(ENCODER, Scenes(20, 2))
+    assert isinstance(Labelled(20, 2).split("train"), ArraySplit)
+    assert np.unique(Labelled(20, 2).split("train").labels.numpy()).tolist() == [0, 1]

@@ -1,0 +1,120 @@
+"""A dataset that every encoder can tell apart, and that notes when its test labels are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from mimbench.contract import ArraySplit, DataConfig, Dataset, FeatureSource, ImageSplit, SplitName
+
+Kind = Literal["plain", "faint", "shuffled", "shifted"]
+SIZE = 8
+CLASSES = ("red", "green", "blue", "yellow", "cyan", "magenta")
+_RGB = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1], [1, 0, 1]])
+_EACH = {"train": 40, "test": 30}
+"""Images a class."""
+
+
+class LabelLog:
+    """Notes whether a task reads test labels before its last request for features or training."""
+
+    def __init__(self) -> None:
+        self.read_early: str | None = None
+        """The request that came after a read, or None."""
+        self._read = self._listening = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        self._listening = True
+        try:
+            yield
+        finally:
+            self._listening = False
+
+    def read(self) -> None:
+        self._read |= self._listening
+
+    def watched(self, call: Callable[..., Any], what: str) -> Callable[..., Any]:
+        """`call` as one request: what it reads itself, to load images, is not the task's reading."""
+
+        def request(*arguments: Any, **options: Any) -> Any:
+            if self._read and self.read_early is None:
+                self.read_early = what
+            self._listening = False
+            try:
+                return call(*arguments, **options)
+            finally:
+                self._listening = True
+
+        return request
+
+
+class WatchedFeatures:
+    """A FeatureSource whose requests a LabelLog sees."""
+
+    def __init__(self, source: FeatureSource, log: LabelLog) -> None:
+        self._one, self._each = log.watched(source, "features"), log.watched(source.each, "features")
+
+    def __call__(self, split: ImageSplit, which: str, *, layer: int, pooling: str) -> Tensor:
+        return self._one(split, which, layer=layer, pooling=pooling)
+
+    def each(self, split: ImageSplit, which: str, *, layers: Sequence[int], pooling: str) -> list[Tensor]:
+        return self._each(split, which, layers=layers, pooling=pooling)
+
+
+class _WatchedSplit(ArraySplit):
+    def __init__(self, images: Tensor, labels: Tensor, log: LabelLog) -> None:
+        self._log = log
+        super().__init__(images, labels, CLASSES)
+
+    @property
+    def labels(self) -> Tensor:
+        self._log.read()
+        return self._labels
+
+    @labels.setter
+    def labels(self, labels: Tensor) -> None:
+        self._labels = labels
+
+
+class Colours(Dataset):
+    """Colours, RGB, 8 x 8 px, one a class: no crop or flip hides them.
+
+    "plain": with a little noise. "faint": with so much that the best classifier errs, and any change to what it sees
+    shows in its score. "shuffled": plain, the labels of both splits in random order. "shifted": plain, each label of
+    the test split moved to the next class.
+    """
+
+    name, channels = "colours", 3
+
+    def __init__(self, kind: Kind = "plain") -> None:
+        super().__init__(DataConfig(), Path())
+        self.kind = kind
+        self.log = LabelLog()
+        train, test = self._made("train"), self._made("test")
+        self._splits = {"train": ArraySplit(*train, CLASSES), "test": _WatchedSplit(*test, self.log)}
+
+    def fingerprint(self) -> str:
+        return f"colours-{self.kind}"
+
+    def split(self, name: SplitName) -> ArraySplit:
+        return self._splits[name]
+
+    def _made(self, name: SplitName) -> tuple[Tensor, Tensor]:
+        """uint8 [N, 3, 8, 8] and int64 [N], in random order."""
+        generator = torch.Generator().manual_seed(["train", "test"].index(name))
+        n = _EACH[name] * len(CLASSES)
+        labels = torch.randperm(n, generator=generator) % len(CLASSES)
+        strength, spread = (30, 200) if self.kind == "faint" else (200, 40)
+        noise = torch.randint(0, spread, (n, 3, SIZE, SIZE), generator=generator)
+        images = (_RGB[labels][:, :, None, None] * strength + noise).to(torch.uint8)
+        if self.kind == "shuffled":
+            labels = labels[torch.randperm(n, generator=generator)]
+        if self.kind == "shifted" and name == "test":
+            labels = (labels + 1) % len(CLASSES)
+        return images, labels

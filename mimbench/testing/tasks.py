@@ -1,0 +1,274 @@
+"""Sanity checks that every task passes, built-in or third-party.
+
+    subject = Subject(MyTask, {"option": 1}, folder=tmp_path)
+    for finding in check_task(subject):
+        assert finding.passed is not False, finding
+
+Or one test for each: `@pytest.mark.parametrize("check", TASK_CHECKS, ids=name_of)` and `examine(subject, check)`. A
+check that does not apply to a task, by what it declares (`trains_encoder`, `needs`, `needs_reconstruction`), is
+skipped and says why.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from mimbench.contract import Encoder, InputConfig, Measured, Metric, Task, TaskContext, TaskResult
+from mimbench.encoders.vit import ViT, ViTConfig
+from mimbench.engine.fit import fit
+from mimbench.harness.features import FrozenFeatures
+from mimbench.recipe.validation import validated
+from mimbench.store.store import Store
+from mimbench.testing.colours import SIZE, Colours, Kind, LabelLog, WatchedFeatures
+
+NEAR_BEST = 0.9
+"""Share of the way from chance to the best value that leaked labels must reach."""
+DEVIATIONS = 4.5
+"""Standard deviations from chance that shuffled labels may lie: one honest task in 150,000 fails."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found; `passed` is None where it does not apply, and `detail` says why."""
+
+    name: str
+    passed: bool | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One run of the task under check."""
+
+    result: TaskResult
+    chance: float
+    before: Mapping[str, Tensor]
+    """The encoder's state."""
+    after: Mapping[str, Tensor]
+    log: LabelLog
+
+
+class Subject:
+    """A task under check, with its options; the checks share its runs.
+
+    The images are colours, which any encoder tells apart. Where the task trains, its options should make it do so
+    for seconds, and well enough for that. `folder` is empty.
+    """
+
+    def __init__(self, task: type[Task], options: Mapping[str, Any] | None = None, *, folder: Path) -> None:
+        """Raises InputError where the options are not the task's."""
+        self.task = task(validated(task.Config, options or {}, f"tasks.{task.name}"))
+        self.folder = folder
+        self._runs: dict[Any, Ran] = {}
+
+    @property
+    def primary(self) -> Metric:
+        return self.task.metrics[0]
+
+    def ran(self, kind: Kind = "plain", *, batch: int = 64, again: bool = False) -> Ran:
+        """The task's run on Colours(kind), with features extracted in batches of `batch`; `again`: a second one."""
+        key = (kind, batch, again)
+        if key not in self._runs:
+            self._runs[key] = self._run(Colours(kind), batch, self.folder / "-".join(map(str, key)))
+        return self._runs[key]
+
+    def _run(self, dataset: Colours, batch: int, folder: Path) -> Ran:
+        device, input, log = torch.device("cpu"), InputConfig(image_size=SIZE), dataset.log
+        encoder = _encoder()
+        before = _state(encoder)
+        self.task.check(encoder, dataset)
+        store = Store(folder)
+        features = FrozenFeatures(encoder, input, device, {}, store, say=_silent, batch=batch)
+        trainer = functools.partial(
+            fit, seed=0, device=device, workdir=folder / "training", console=Console(quiet=True)
+        )
+        context = TaskContext(
+            seed=0,
+            device=device,
+            workdir=store.work("task"),
+            input=input,
+            fit=log.watched(trainer, "training"),
+            features=WatchedFeatures(features, log),
+            say=_silent,
+        )
+        with log.listening():
+            result = self.task.run(encoder, dataset, context)
+        return Ran(result, self.task.chance(dataset), before, _state(encoder), log)
+
+    def score(self, ran: Ran) -> float:
+        """The primary metric on a scale where chance is 0 and the best value 1."""
+        best = self.primary.high if self.primary.higher_is_better else self.primary.low
+        return (ran.result.metrics[self.primary.name].value - ran.chance) / (best - ran.chance)
+
+    def told(self, ran: Ran) -> str:
+        """The primary metric in words."""
+        measured = ran.result.metrics[self.primary.name]
+        return f"{self.primary.name} {measured.value:.1f} {self.primary.unit}, chance {ran.chance:.1f}, n {measured.n}"
+
+
+Check = Callable[[Subject], Finding]
+
+
+def leaked_labels_score_near_best(subject: Subject) -> Finding:
+    """Images of one colour a class are told apart."""
+    ran = subject.ran()
+    return _finding(subject.score(ran) >= NEAR_BEST, subject.told(ran))
+
+
+def shuffled_labels_give_chance(subject: Subject) -> Finding:
+    """Labels that have nothing to do with the images are not predicted, nor systematically missed."""
+    ran, metric = subject.ran("shuffled"), subject.primary
+    measured, width = ran.result.metrics[metric.name], metric.high - metric.low
+    share = min(max((ran.chance - metric.low) / width, 0.05), 0.95)
+    allowed = DEVIATIONS * width * math.sqrt(share * (1 - share) / measured.n)
+    return _finding(
+        abs(measured.value - ran.chance) <= allowed, f"{subject.told(ran)}, allowed: chance +-{allowed:.1f}"
+    )
+
+
+def only_scoring_reads_test_labels(subject: Subject) -> Finding:
+    """No test label is read before the last request for features or training, and none is learnt from.
+
+    With each test label moved to the next class, what was right is wrong: what scores all the same has seen them.
+    """
+    early = subject.ran().log.read_early
+    if early:
+        return _finding(False, f"test labels were read before a request for {early}")
+    ran = subject.ran("shifted")
+    return _finding(subject.score(ran) < 0, f"every test label moved to the next class: {subject.told(ran)}")
+
+
+def frozen_weights_are_unchanged(subject: Subject) -> Finding:
+    """Parameters and buffers of the encoder are the same afterwards, bit for bit."""
+    if subject.task.trains_encoder:
+        return _skipped("it trains the encoder")
+    ran = subject.ran()
+    changed = [name for name, value in ran.before.items() if not torch.equal(value, ran.after[name])]
+    return _finding(not changed, f"changed: {', '.join(changed)}" if changed else "unchanged")
+
+
+def batch_size_does_not_matter(subject: Subject) -> Finding:
+    """Features extracted in batches of 7 give what those in batches of 64 do, to within one test image."""
+    if subject.task.trains_encoder:
+        return _skipped("it trains the encoder, whose batches are part of its protocol")
+    runs, differing = [subject.ran("faint").result.metrics, subject.ran("faint", batch=7).result.metrics], []
+    for metric in subject.task.metrics:
+        one, other = (metrics.get(metric.name, Measured(metric.low, 1)) for metrics in runs)
+        if abs(one.value - other.value) > 1.001 * (metric.high - metric.low) / one.n:
+            differing.append(f"{metric.name} {one.value:.3f} and {other.value:.3f}")
+    return _finding(not differing, f"batches of 64 and of 7: {'; '.join(differing) or 'equal'}")
+
+
+def metrics_are_as_declared(subject: Subject) -> Finding:
+    """Every metric is declared, finite, in range and counted; one left out is explained in details["absent"]."""
+    ran = subject.ran()
+    wrong = [*_undeclared(subject.task, ran.result), *_out_of_range(subject.task, ran.result)]
+    if not subject.primary.low <= ran.chance <= subject.primary.high:
+        wrong.append(f"chance {ran.chance} is outside the range of {subject.primary.name}")
+    try:
+        json.dumps([dict(ran.result.details), *map(list, ran.result.curves.values())], allow_nan=False)
+    except (TypeError, ValueError) as error:
+        wrong.append(f"details or curves are no finite JSON data: {error}")
+    return _finding(not wrong, "; ".join(wrong) or "as declared")
+
+
+def equal_seeds_give_equal_results(subject: Subject) -> Finding:
+    """A second run with the same seed reports the same to the last bit."""
+    one, other = subject.ran("faint").result, subject.ran("faint", again=True).result
+    parts = ("metrics", "curves", "details")
+    differing = [part for part in parts if dict(getattr(one, part)) != dict(getattr(other, part))]
+    return _finding(not differing, f"differing: {', '.join(differing)}" if differing else "equal")
+
+
+TASK_CHECKS: tuple[Check, ...] = (
+    leaked_labels_score_near_best,
+    shuffled_labels_give_chance,
+    only_scoring_reads_test_labels,
+    frozen_weights_are_unchanged,
+    batch_size_does_not_matter,
+    metrics_are_as_declared,
+    equal_seeds_give_equal_results,
+)
+
+
+def name_of(check: Check) -> str:
+    """A check's name, for reports and for pytest's `ids`."""
+    return getattr(check, "__name__", repr(check))
+
+
+def examine(subject: Subject, check: Check) -> Finding:
+    """One check; skipped where the task needs more than an encoder and labelled images, or the check labels."""
+    unfit = _unfit(subject.task, check)
+    found = _skipped(unfit) if unfit else check(subject)
+    return Finding(name_of(check), found.passed, found.detail)
+
+
+def check_task(subject: Subject) -> list[Finding]:
+    """Every check, in the order of TASK_CHECKS."""
+    return [examine(subject, check) for check in TASK_CHECKS]
+
+
+_ABOUT_LABELS = (leaked_labels_score_near_best, shuffled_labels_give_chance, only_scoring_reads_test_labels)
+
+
+def _unfit(task: Task, check: Check) -> str | None:
+    lacking = task.needs - Colours.provides
+    if lacking:
+        return f"it needs {', '.join(sorted(lacking))}, which labelled images have not"
+    if task.needs_reconstruction:
+        return "it needs a method that reconstructs, which an encoder alone does not"
+    return "it uses no labels" if check in _ABOUT_LABELS and "labels" not in task.needs else None
+
+
+def _undeclared(task: Task, result: TaskResult) -> list[str]:
+    names, absent = [metric.name for metric in task.metrics], result.details.get("absent", {})
+    wrong = [f"{name} is not declared" for name in result.metrics if name not in names]
+    wrong += [f"{name} is declared twice" for name in sorted(set(names)) if names.count(name) > 1]
+    wrong += [f"{name} is missing without a reason" for name in names if name not in {*result.metrics, *absent}]
+    if names[0] not in result.metrics:
+        wrong.append(f"the primary metric {names[0]} is missing")
+    return wrong
+
+
+def _out_of_range(task: Task, result: TaskResult) -> list[str]:
+    wrong = []
+    for metric in task.metrics:
+        measured = result.metrics.get(metric.name, Measured(metric.low, 1))
+        if not metric.low <= measured.value <= metric.high:  # so is NaN
+            wrong.append(f"{metric.name} {measured.value} is outside {metric.low:g} to {metric.high:g} {metric.unit}")
+        if measured.n < 1:
+            wrong.append(f"{metric.name} is taken over {measured.n} samples")
+    return wrong
+
+
+def _encoder() -> Encoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = ViTConfig(patch_size=4, embed_dim=16, depth=2, num_heads=2)
+        return ViT(config, image_size=SIZE, in_channels=Colours.channels)
+
+
+def _state(encoder: Encoder) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in encoder.state_dict().items()}
+
+
+def _silent(text: str) -> None:
+    return
+
+
+def _finding(passed: bool, detail: str) -> Finding:
+    return Finding("", passed, detail)
+
+
+def _skipped(why: str) -> Finding:
+    return Finding("", None, why)

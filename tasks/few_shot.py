@@ -1,0 +1,116 @@
+"""Few labels: logistic regression on frozen features of a handful of training images, over several draws."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from mimbench.contract import Dataset, Encoder, Measured, Metric, TaskContext, TaskResult
+from mimbench_tasks._frozen import FrozenConfig, FrozenTask, labelled, probabilities, top_k
+
+SHOTS: dict[str, int | float] = {"5shot": 5, "1shot": 1, "10shot": 10, "1percent": 0.01, "10percent": 0.1}
+"""Labels a class: a number, or a share of those that the class has, at least one. The first is the primary one."""
+
+
+class FewShotConfig(FrozenConfig):
+    """Features are standardised by all training images, for which no label is needed."""
+
+    draws: int = Field(5, ge=1)
+    """Choices of the labelled images; every metric is the mean over them."""
+    inverse_regularisation: float = Field(1.0, gt=0)
+    """scikit-learn's C. It is fixed: a handful of labels leaves none to choose it by."""
+    max_iterations: int = Field(500, ge=1)
+
+
+class FewShot(FrozenTask):
+    """Top-1 accuracy of logistic regression with 1, 5 or 10 labels a class, or 1% or 10% of them.
+
+    The draws follow from the seed and the training labels alone, so that under one seed every method sees the same;
+    the images of fewer shots are among those of more. A class with fewer images than shots gives all it has.
+    """
+
+    name: ClassVar[str] = "few-shot"
+    version: ClassVar[str] = "1"
+    metrics: ClassVar[tuple[Metric, ...]] = tuple(Metric(f"top1_{name}", "percent", 0.0, 100.0) for name in SHOTS)
+    Config = FewShotConfig
+    config: FewShotConfig
+
+    def chance(self, dataset: Dataset) -> float:
+        """A guess among the classes that training has, all alike: where labels are few, none is more frequent."""
+        train, test = labelled(dataset, "train"), labelled(dataset, "test")
+        seen = np.unique(train.labels.numpy())
+        return 100 * float(np.isin(test.labels.numpy(), seen).mean()) / len(seen)
+
+    def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
+        train, test = labelled(dataset, "train"), labelled(dataset, "test")
+        context.say(f"few-shot: {self.config.draws} draws from {len(train):,} training images")
+        layer, pooling = self.config.layer, self.config.pooling
+        train_x = context.features(train, "train", layer=layer, pooling=pooling).numpy()
+        test_x = context.features(test, "test", layer=layer, pooling=pooling).numpy()
+        scaler = StandardScaler().fit(train_x)
+        train_y, unseen = train.labels.numpy(), scaler.transform(test_x)
+        draws = [ranked(train_y, context.seed, draw) for draw in range(self.config.draws)]
+        scores: dict[str, list[np.ndarray]] = {}
+        for name, shots in SHOTS.items():
+            chosen = [first(ranks, train_y, shots) for ranks in draws]
+            scores[name] = [
+                self._scores(scaler.transform(train_x[images]), train_y[images], unseen, len(train.classes))
+                for images in chosen
+            ]
+        by_draw = {
+            name: [top_k(test.labels.numpy(), each, 1).value for each in parts] for name, parts in scores.items()
+        }
+        return TaskResult(
+            {f"top1_{name}": Measured(float(np.mean(values)), len(test)) for name, values in by_draw.items()},
+            curves={f"top1_{name}_by_draw": values for name, values in by_draw.items()},
+            details={
+                "deviation_over_draws": {name: _deviation(values) for name, values in by_draw.items()},
+                "labels": {name: len(first(draws[0], train_y, shots)) for name, shots in SHOTS.items()},
+                "classes_short_of": _short(train_y, train.classes),
+                "feature_dim": int(train_x.shape[1]),
+            },
+        )
+
+    def _scores(self, x: np.ndarray, y: np.ndarray, unseen: np.ndarray, classes: int) -> np.ndarray:
+        probe = LogisticRegression(C=self.config.inverse_regularisation, max_iter=self.config.max_iterations, tol=1e-3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            probe.fit(x, y)
+        return probabilities(probe, unseen, classes)
+
+
+def ranked(labels: np.ndarray, seed: int, draw: int) -> np.ndarray:
+    """The place of each image, from 0, in a random order of its own class."""
+    # RandomState and the bits of MT19937: both streams are frozen, so a draw is the same with every numpy release.
+    order = np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, draw]))).permutation(len(labels))
+    ranks = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        ranks[members] = np.arange(len(members))
+    return ranks
+
+
+def first(ranks: np.ndarray, labels: np.ndarray, shots: int | float) -> np.ndarray:
+    """Sorted indices of the labelled images: of each class the first `shots`, or the first so large a share of it."""
+    counts = np.bincount(labels)
+    limits = np.maximum(1, np.floor(shots * counts + 0.5)) if isinstance(shots, float) else np.full(len(counts), shots)
+    return np.flatnonzero(ranks < limits[labels])
+
+
+def _deviation(values: list[float]) -> float | None:
+    """Sample standard deviation over draws; None of one."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def _short(labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Classes with fewer training images than shots, by the number of shots, and how many they have."""
+    counts = {classes[label]: int(count) for label, count in zip(*np.unique(labels, return_counts=True), strict=True)}
+    wanted = sorted(shots for shots in SHOTS.values() if isinstance(shots, int))
+    short = {str(shots): {name: count for name, count in counts.items() if count < shots} for shots in wanted}
+    return {shots: names for shots, names in short.items() if names}

@@ -1,0 +1,96 @@
+"""k nearest neighbours on frozen features: nothing is trained, nothing is tuned."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from mimbench.contract import Dataset, Encoder, InputError, Metric, TaskContext, TaskResult, cosmetic
+from mimbench_tasks._frozen import FrozenConfig, FrozenTask, labelled, majority, top_k
+
+NEIGHBOURS = (20, 10, 100, 200)
+"""Those of DINO's protocol; 20 comes first because it "is usually working the best", as its script says."""
+
+
+class KNNConfig(FrozenConfig):
+    """DINO's protocol, after Wu et al."""
+
+    temperature: float = Field(0.07, gt=0)
+    """A neighbour's vote counts exp(cosine similarity / temperature)."""
+    chunk: int = cosmetic(1024, ge=1)
+    """Test images that are compared at once, with 16 times as many training images."""
+
+
+class KNN(FrozenTask):
+    """Top-1 accuracy of a vote among the k training images of highest cosine similarity.
+
+    Wu et al. (arXiv:1805.01978); facebookresearch/dino@04c0ad95 eval_knn.py. A k above the number of training images
+    is left out, and `details["absent"]` says so.
+    """
+
+    name: ClassVar[str] = "knn"
+    version: ClassVar[str] = "1"
+    metrics: ClassVar[tuple[Metric, ...]] = tuple(Metric(f"top1_k{k}", "percent", 0.0, 100.0) for k in NEIGHBOURS)
+    Config = KNNConfig
+    config: KNNConfig
+
+    def check(self, encoder: Encoder, dataset: Dataset) -> None:
+        super().check(encoder, dataset)
+        images = len(labelled(dataset, "train"))
+        if images < NEIGHBOURS[0]:
+            raise InputError(f"knn needs {NEIGHBOURS[0]} or more training images; the dataset has {images}")
+
+    def chance(self, dataset: Dataset) -> float:
+        return majority(dataset)
+
+    def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
+        train, test = labelled(dataset, "train"), labelled(dataset, "test")
+        context.say(f"knn: comparing {len(test):,} test images with {len(train):,} training images")
+        layer, pooling = self.config.layer, self.config.pooling
+        bank = context.features(train, "train", layer=layer, pooling=pooling)
+        queries = context.features(test, "test", layer=layer, pooling=pooling)
+        counts = [k for k in NEIGHBOURS if k <= len(train)]
+        scores = self._votes(queries, bank, train.labels, len(train.classes), counts, context.device)
+        labels = test.labels.numpy()
+        details: dict[str, Any] = {"feature_dim": bank.shape[1]}
+        if absent := [k for k in NEIGHBOURS if k > len(train)]:
+            details["absent"] = {f"top1_k{k}": f"there are only {len(train)} training images" for k in absent}
+        return TaskResult({f"top1_k{k}": top_k(labels, scores[k], 1) for k in counts}, details=details)
+
+    @torch.inference_mode()
+    def _votes(
+        self, queries: Tensor, bank: Tensor, labels: Tensor, classes: int, counts: list[int], device: torch.device
+    ) -> dict[int, np.ndarray]:
+        """For each k, what every class gets from the k nearest: [N, classes]."""
+        votes: dict[int, list[np.ndarray]] = {k: [] for k in counts}
+        labels = labels.to(device)
+        for rows in queries.split(self.config.chunk):
+            similarity, index = nearest(rows.to(device), bank, max(counts), 16 * self.config.chunk)
+            # The sum of up to 200 votes is taken in float64, where their order hardly matters.
+            weights = ((similarity.double() - 1) / self.config.temperature).exp()
+            for k in counts:
+                empty = torch.zeros(len(rows), classes, dtype=torch.float64, device=device)
+                votes[k].append(empty.scatter_add_(1, labels[index[:, :k]], weights[:, :k]).cpu().numpy())
+        return {k: np.concatenate(parts) for k, parts in votes.items()}
+
+
+def nearest(queries: Tensor, bank: Tensor, k: int, chunk: int) -> tuple[Tensor, Tensor]:
+    """The k rows of `bank` of highest cosine similarity to each query: similarities and indices [Q, k], best first.
+
+    queries: [Q, D]. bank: [N, D] on any device; `chunk` rows of it are on the queries' device at once.
+    """
+    queries = F.normalize(queries.float(), dim=1)
+    best = torch.empty(len(queries), 0, device=queries.device)
+    where = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    for start in range(0, len(bank), chunk):
+        part = F.normalize(bank[start : start + chunk].to(queries.device).float(), dim=1)
+        best = torch.cat((best, queries @ part.T), 1)
+        index = torch.arange(start, start + len(part), device=queries.device).expand(len(queries), -1)
+        best, kept = best.topk(min(k, best.shape[1]), dim=1)
+        where = torch.cat((where, index), 1).gather(1, kept)
+    return best, where

@@ -1,0 +1,106 @@
+"""Few labels: which images are drawn, and what is made of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hand_made import ENCODER, HandMade, Labelled, blurred, context, leaked, noise
+
+from mimbench_tasks.few_shot import SHOTS, FewShot, FewShotConfig, first, ranked
+
+LABELS = np.repeat(np.arange(4), [300, 60, 7, 2])[np.random.RandomState(0).permutation(369)]
+
+
+def run(dataset, features, tmp_path, seed=0, **options):
+    return FewShot(FewShotConfig(**options)).run(ENCODER, dataset, context(HandMade(features), tmp_path, seed))
+
+
+@pytest.mark.parametrize(
+    ("shots", "counts"),
+    [(1, [1, 1, 1, 1]), (5, [5, 5, 5, 2]), (10, [10, 10, 7, 2]), (0.01, [3, 1, 1, 1]), (0.1, [30, 6, 1, 1])],
+)
+def test_each_class_gives_as_many_labels_as_it_should_and_has(shots, counts):
+    chosen = first(ranked(LABELS, seed=0, draw=0), LABELS, shots)
+    assert np.bincount(LABELS[chosen]).tolist() == counts
+    assert chosen.tolist() == sorted(set(chosen.tolist()))
+
+
+def test_fewer_shots_are_among_more():
+    ranks = ranked(LABELS, seed=0, draw=0)
+    one, five, ten = (set(first(ranks, LABELS, shots).tolist()) for shots in (1, 5, 10))
+    assert one < five < ten
+
+
+def test_a_draw_follows_from_seed_and_number_alone():
+    assert ranked(LABELS, 3, 1).tolist() == ranked(LABELS, 3, 1).tolist()
+    others = [ranked(LABELS, seed, draw).tolist() for seed in range(3) for draw in range(3)]
+    assert len({tuple(ranks) for ranks in others}) == 9
+    labels = np.array([0, 1] * 3)
+    assert ranked(labels, 0, 0).tolist() == [0, 2, 1, 1, 2, 0]  # the same on every machine, with every numpy
+
+
+def test_every_image_is_drawn_equally_often():
+    labels = np.zeros(10, dtype=int)
+    times = sum(np.bincount(first(ranked(labels, 0, draw), labels, 5), minlength=10) for draw in range(400))
+    assert abs(times - 200).max() < 45
+
+
+def test_every_method_sees_the_same_draws(tmp_path):
+    seen: list[list[int]] = []
+
+    class Recorded(np.ndarray):
+        def __getitem__(self, key):
+            if isinstance(key, np.ndarray):
+                seen[-1] += key.tolist()
+            return super().__getitem__(key)
+
+    class Source(HandMade):
+        def __call__(self, split, which, *, layer, pooling):
+            features = super().__call__(split, which, layer=layer, pooling=pooling)
+            return type("Told", (), {"numpy": lambda self: features.numpy().view(Recorded)})()
+
+    for make in (leaked, noise):
+        seen.append([])
+        FewShot(FewShotConfig(draws=2)).run(ENCODER, Labelled(100, 5), context(Source(make), tmp_path))
+    assert seen[0] == seen[1]
+    assert len(seen[0]) > 100
+
+
+def test_leaked_labels_score_best_and_features_of_nothing_chance(tmp_path):
+    dataset = Labelled(1000, 10)
+    found = run(dataset, leaked, tmp_path, draws=2).metrics
+    assert list(found) == [metric.name for metric in FewShot.metrics]
+    assert {measured.value for measured in found.values()} == {100}
+    assert run(dataset, noise, tmp_path, draws=2).metrics["top1_5shot"].value == pytest.approx(10, abs=4)
+    assert FewShot(FewShotConfig()).chance(dataset) == 10
+
+
+def test_more_labels_help_and_the_deviation_is_that_over_draws(tmp_path):
+    result = run(Labelled(1000, 10), blurred, tmp_path)
+    values = {name: result.metrics[f"top1_{name}"].value for name in SHOTS}
+    assert values["1shot"] < values["5shot"] < values["10percent"]
+    for name in SHOTS:
+        draws = result.curves[f"top1_{name}_by_draw"]
+        assert len(draws) == 5
+        assert values[name] == pytest.approx(np.mean(draws))
+        assert result.details["deviation_over_draws"][name] == pytest.approx(np.std(draws, ddof=1))
+    assert result.details["labels"] == {"5shot": 50, "1shot": 10, "10shot": 100, "1percent": 10, "10percent": 100}
+    assert run(Labelled(100, 10), blurred, tmp_path, draws=1).details["deviation_over_draws"]["1shot"] is None
+
+
+def test_classes_with_fewer_images_than_shots_are_named(tmp_path):
+    train = [0] * 20 + [1] * 7 + [2] * 3
+    dataset = Labelled(train=train, test=[0, 1, 2, 3])
+    result = run(dataset, leaked, tmp_path)
+    assert result.details["classes_short_of"] == {"5": {"2": 3}, "10": {"1": 7, "2": 3}}
+    assert result.metrics["top1_5shot"].value == 75  # nothing is known of class 3
+    assert FewShot(FewShotConfig()).chance(dataset) == pytest.approx(100 * 3 / 4 / 3)
+
+
+def test_seeds_draw_otherwise(tmp_path):
+    dataset = Labelled(300, 10)
+    one, again, other = (run(dataset, blurred, tmp_path, seed=seed) for seed in (0, 0, 1))
+    assert one == again
+    assert one.curves != other.curves
+    assert torch.equal(dataset.split("train").labels, torch.arange(300) % 10)

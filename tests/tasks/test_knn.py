@@ -1,0 +1,80 @@
+"""k nearest neighbours, against scikit-learn's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hand_made import ENCODER, HandMade, Labelled, blurred, context, leaked, noise
+from sklearn.neighbors import KNeighborsClassifier
+
+from mimbench.contract import InputError
+from mimbench_tasks.knn import KNN, KNNConfig, nearest
+
+COUNTS = (20, 10, 100, 200)
+
+
+def run(dataset, features, tmp_path, **options):
+    return KNN(KNNConfig(**options)).run(ENCODER, dataset, context(HandMade(features), tmp_path))
+
+
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+def test_it_votes_as_scikit_learn_does(temperature, tmp_path):
+    dataset = Labelled(400, 7)
+    x, unseen = (blurred(dataset.split(which).labels, which, -1).numpy() for which in ("train", "test"))
+    y = dataset.split("train").labels.numpy()
+    found = run(dataset, blurred, tmp_path, temperature=temperature).metrics
+    assert list(found) == [f"top1_k{k}" for k in COUNTS] == [metric.name for metric in KNN.metrics]
+    for k in COUNTS:
+        oracle = KNeighborsClassifier(
+            k, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / temperature)
+        )
+        accuracy = 100 * oracle.fit(x, y).score(unseen, dataset.split("test").labels.numpy())
+        assert found[f"top1_k{k}"].value == pytest.approx(accuracy, abs=1e-9)
+        assert found[f"top1_k{k}"].n == 400
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_chunks_do_not_change_the_result(chunk, tmp_path):
+    assert run(Labelled(250, 7), blurred, tmp_path, chunk=chunk) == run(Labelled(250, 7), blurred, tmp_path)
+
+
+@pytest.mark.parametrize("chunk", [3, 8, 50])
+def test_neighbours_are_those_of_one_big_product(chunk):
+    generator = torch.Generator().manual_seed(0)
+    queries, bank = (torch.randn(n, 5, generator=generator) for n in (6, 50))
+    similarity, index = nearest(queries, bank, 8, chunk)
+    whole = torch.nn.functional.cosine_similarity(queries[:, None], bank[None], dim=2).topk(8)
+    assert torch.equal(index, whole.indices)
+    torch.testing.assert_close(similarity, whole.values)
+
+
+def test_the_length_of_a_feature_does_not_count(tmp_path):
+    def stretched(labels, which, layer):
+        return blurred(labels, which, layer) * torch.arange(1, len(labels) + 1)[:, None]
+
+    assert run(Labelled(250, 5), stretched, tmp_path) == run(Labelled(250, 5), blurred, tmp_path)
+
+
+def test_leaked_labels_score_best_and_features_of_nothing_chance(tmp_path):
+    dataset = Labelled(1000, 10)
+    assert run(dataset, leaked, tmp_path).metrics["top1_k20"].value == 100
+    assert run(dataset, noise, tmp_path).metrics["top1_k20"].value == pytest.approx(10, abs=4)
+    assert KNN(KNNConfig()).chance(dataset) == 10
+
+
+def test_more_neighbours_than_training_images_are_left_out_and_said(tmp_path):
+    result = run(Labelled(150, 3), leaked, tmp_path)
+    assert list(result.metrics) == ["top1_k20", "top1_k10", "top1_k100"]
+    assert result.details["absent"] == {"top1_k200": "there are only 150 training images"}
+    with pytest.raises(InputError, match="knn needs 20 or more training images; the dataset has 12"):
+        KNN(KNNConfig()).check(ENCODER, Labelled(12, 3))
+
+
+@pytest.mark.cuda
+def test_votes_on_cuda_are_those_on_the_cpu():
+    generator = torch.Generator().manual_seed(0)
+    queries, bank = (torch.randn(n, 16, generator=generator) for n in (50, 300))
+    labels, task = torch.arange(300) % 5, KNN(KNNConfig(chunk=8))
+    here, there = (task._votes(queries, bank, labels, 5, [20], torch.device(d))[20] for d in ("cpu", "cuda"))
+    np.testing.assert_allclose(here, there, rtol=1e-3)
