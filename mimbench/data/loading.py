@@ -1,7 +1,7 @@
 """Loaders: batches of uint8 images and labels, the same whatever the workers and ranks.
 
-One loader item is one batch. Images in memory are indexed as a batch in the main process; others are
-read, cropped and stacked by workers.
+One loader item is one batch. Images in memory are indexed as a batch in the main process; others, and those that are
+augmented one by one, are read, cropped and stacked by workers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from mimbench.contract import ArraySplit, ImageSplit, InputConfig
+from mimbench.data.augment import Augment, seeded
 from mimbench.data.transforms import check_eval_resize, evaluation_crop, training_crop
 from mimbench.errors import InputError
 
@@ -72,9 +73,9 @@ class _ArrayBatches(TorchDataset[tuple[Tensor, Tensor]]):
 class _ImageBatches(TorchDataset[tuple[Tensor, Tensor]]):
     """Images of any size, brought to one size; with a `seed`, augmented by (seed, epoch, index)."""
 
-    def __init__(self, split: ImageSplit, input: InputConfig, seed: int | None) -> None:
+    def __init__(self, split: ImageSplit, input: InputConfig, seed: int | None, augment: Augment | None) -> None:
         self.split, self.input, self.seed = split, input, seed
-        self.crop = training_crop(input)
+        self.augment = augment or training_crop(input)
 
     def __len__(self) -> int:
         return len(self.split)
@@ -87,10 +88,8 @@ class _ImageBatches(TorchDataset[tuple[Tensor, Tensor]]):
         image, label = self.split[index]
         if self.seed is None:
             return evaluation_crop(image, self.input), label
-        # torchvision draws from the global generator: lend it one seed for each image, then put it back.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(_mixed(self.seed, epoch, index))
-            return self.crop(image), label
+        with seeded(_mixed(self.seed, epoch, index)):
+            return self.augment(image), label
 
 
 def training_loader(
@@ -103,17 +102,19 @@ def training_loader(
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    augment: Augment | None = None,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """One epoch of (uint8 [B, C, h, w], int64 [B]) for this rank; `batch_size` is B.
 
     Images of an ArraySplit come as they are, for DeviceTransform(batched=True) to augment; others come
-    cropped to input.image_size. Call `loader.sampler.set_epoch(epoch)` before each epoch.
+    cropped to input.image_size. With `augment`, all come as it makes them. Call
+    `loader.sampler.set_epoch(epoch)` before each epoch.
 
     Raises:
         InputError: the split does not fill one batch on every rank.
     """
     sampler = EpochSampler(len(split), batch_size, seed, rank, world_size)
-    return _loader(split, input, sampler, seed, workers, device)
+    return _loader(split, input, sampler, seed, workers, device, augment)
 
 
 def evaluation_loader(
@@ -130,12 +131,19 @@ def evaluation_loader(
 
 
 def _loader(
-    split: ImageSplit, input: InputConfig, sampler: Any, seed: int | None, workers: int, device: torch.device
+    split: ImageSplit,
+    input: InputConfig,
+    sampler: Any,
+    seed: int | None,
+    workers: int,
+    device: torch.device,
+    augment: Augment | None = None,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    in_memory = isinstance(split, ArraySplit)
-    workers = 0 if in_memory else workers
+    batches: TorchDataset[tuple[Tensor, Tensor]] = _ImageBatches(split, input, seed, augment)
+    if isinstance(split, ArraySplit) and augment is None:
+        batches, workers = _ArrayBatches(split), 0
     return DataLoader(
-        _ArrayBatches(split) if isinstance(split, ArraySplit) else _ImageBatches(split, input, seed),
+        batches,
         batch_size=None,
         sampler=sampler,
         collate_fn=_unchanged,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from torch import Tensor
 
-from mimbench.contract import ArraySplit
+from mimbench.contract import ArraySplit, ImageSplit
 
 
 def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -24,6 +25,26 @@ def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
         depth[members] = (np.arange(len(members)) + 0.5) / len(members)
     chosen = shuffled[np.argsort(depth[shuffled], kind="stable")][:count]
     return np.sort(chosen)
+
+
+def subset(split: ImageSplit, indices: Sequence[int]) -> ImageSplit:
+    """The images of `split` at `indices`, in that order; in memory where `split` is."""
+    chosen = list(indices)
+    if isinstance(split, ArraySplit):
+        return ArraySplit(split.images[chosen], split.labels[chosen], split.classes)
+    return _Subset(split, chosen)
+
+
+class _Subset(ImageSplit):
+    def __init__(self, split: ImageSplit, indices: list[int]) -> None:
+        self.split, self.indices = split, indices
+        self.labels, self.classes = split.labels[indices], split.classes
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.split[self.indices[index]]
 
 
 def rest(size: int, chosen: np.ndarray) -> np.ndarray:

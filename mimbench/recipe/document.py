@@ -71,7 +71,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         path, separator, text = assignment.partition("=")
         if not separator:
             raise InputError(f"--set {assignment!r} has no '='; write it as --set table.key=value")
-        parsed[_checked_path(path.strip(), "--set")] = parse_value(text.strip())
+        parsed[checked_path(path.strip(), "--set")] = parse_value(text.strip())
     return parsed
 
 
@@ -85,7 +85,7 @@ def parse_variations(variations: Iterable[str]) -> dict[str, list[Any]]:
         values = parse_value(f"[{text}]")
         if not isinstance(values, list):
             values = [parse_value(part.strip()) for part in text.split(",")]
-        parsed[_checked_path(path.strip(), "--vary")] = values
+        parsed[checked_path(path.strip(), "--vary")] = values
     return parsed
 
 
@@ -115,10 +115,11 @@ def _read(name: str, extending: tuple[str, ...]) -> Table:
 
 def _beside(name: str, base: str) -> str:
     """What a recipe extends: a preset, or a file whose path starts from the recipe's own folder."""
-    return normpath(Path(name).parent / base) if _is_file(base) else base
+    return normpath(Path(name).parent / base) if is_file(base) else base
 
 
-def _is_file(name: str) -> bool:
+def is_file(name: str) -> bool:
+    """Whether a recipe's name is the path of a file, rather than a preset."""
     return name.endswith(".toml") or "/" in name
 
 
@@ -166,7 +167,7 @@ def source_of(path: str, given: Mapping[str, Any]) -> str:
 
 
 def _parse(name: str) -> Table:
-    if _is_file(name):
+    if is_file(name):
         path = Path(name)
         if not path.is_file():
             raise InputError(f"recipe file {name} does not exist")
@@ -185,7 +186,8 @@ def _parse(name: str) -> Table:
         raise InputError(f"{where} is not valid TOML: {error}") from error
 
 
-def _checked_path(path: str, flag: str) -> str:
+def checked_path(path: str, flag: str) -> str:
+    """`path`, if it names a key of a recipe; `flag` says where it was given. Raises InputError where it does not."""
     allowed = ("data", "datasets", "input", "encoder", "encoders", "method", "methods", "pretrain", "task", "tasks")
     head, _, rest = path.partition(".")
     if head not in allowed:

@@ -14,6 +14,7 @@ from mimbench.contract import Config, TrainConfig
 from mimbench.errors import InputError
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import Recipe, check_settings, resolve
+from mimbench.recipe.validation import NONE
 
 MASKS = 256
 """Masks that are drawn to see how many cells a method hides."""
@@ -58,7 +59,7 @@ def _under(recipe: Recipe, task: str) -> dict[str, str]:
     protocol = recipe.protocol(task)
     if protocol is None:
         return {}
-    paths = [path for path, _ in doc.values(protocol.options)]
+    paths = [*(path for path, _ in doc.values(protocol.options)), *protocol.sources]
     return {f"tasks.{task}.{path}": doc.source_of(path, protocol.sources) for path in paths}
 
 
@@ -68,7 +69,12 @@ def _table(path: str, values: Mapping[str, Any], sources: Mapping[str, str]) -> 
             continue
         source = sources.get(f"{path}.{key}", "default" if value is not None else "")
         note = f"  # {source}" if source else ""
-        yield f"{_key(key)} = {_toml(value)}{note}" if value is not None else f"# {key}: none{note}"
+        if value is None:
+            # Only what was left out on purpose has to be said for the same recipe to come of it again.
+            given = f"{path}.{key}" in sources
+            yield f'{_key(key)} = "{NONE}"{note}' if given else f"# {key}: {NONE}{note}"
+        else:
+            yield f"{_key(key)} = {_toml(value)}{note}"
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield f"[{'.'.join(map(_key, [*path.split('.'), key]))}]"

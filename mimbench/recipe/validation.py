@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -11,17 +12,43 @@ from mimbench.errors import InputError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
 
+NONE = "none"
+"""Leaves out an optional value that a preset, a protocol or a default has: TOML has no word for nothing."""
+
 
 def validated(cls: type[Model], values: Mapping[str, Any], where: str) -> Model:
     """Build `cls` from `values`; `where` is the table they stand in, such as "pretrain".
+
+    "none" means None for a field that may be None.
 
     Raises:
         InputError: the first offence, with the key's full path and, for an unknown key, the nearest.
     """
     try:
-        return cls(**values)
+        return cls(**_with_nones(cls, values))
     except ValidationError as error:
         raise InputError(_first_offence(cls, error, where)) from error
+
+
+def _with_nones(cls: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    meant = dict(values)
+    for key, value in values.items():
+        field = cls.model_fields.get(key)
+        forms = _alternatives(field.annotation) if field else ()
+        if value == NONE and NoneType in forms and not any(NONE in _words(form) for form in forms):
+            meant[key] = None
+        elif isinstance(value, Mapping):
+            inner = next((form for form in forms if isinstance(form, type) and issubclass(form, BaseModel)), None)
+            meant[key] = _with_nones(inner, value) if inner else value
+    return meant
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _words(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def knows(cls: type[BaseModel], path: str) -> bool:

@@ -135,10 +135,13 @@ def test_coco_by_path_names_what_is_wrong(tmp_path):
         coco_split(annotations, tmp_path / "none")
     with pytest.raises(InputError, match="cannot read the annotations"):
         coco_split(annotations, tmp_path)
-    for text, message in (("{", "not a COCO"), ("{}", "has no 'categories'"), ("[]", "not a COCO")):
+    for text, message in (("{", "not a COCO"), ("{}", "holds no images"), ("[]", "not a COCO")):
         annotations.write_text(text)
         with pytest.raises(InputError, match=message):
             coco_split(annotations, tmp_path)
     categories = [{"id": 7, "name": "b"}, {"id": 2, "name": "a"}]
-    annotations.write_text(json.dumps({"images": [{}], "annotations": [{}], "categories": categories}))
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    images = [{"id": 5, "file_name": "a.png", "height": 8, "width": 8}]
+    objects = [{"id": 1, "image_id": 5, "category_id": 7, "bbox": [1, 1, 2, 2], "area": 4}]
+    annotations.write_text(json.dumps({"images": images, "annotations": objects, "categories": categories}))
     assert coco_split(annotations, tmp_path).classes == ("a", "b")

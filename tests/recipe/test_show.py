@@ -15,8 +15,9 @@ from mimbench.recipe.show import describe
 
 
 def lines(text: str) -> dict[str, str]:
-    """Key -> the rest of its line, for keys that occur once."""
-    return dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line and not line.startswith("#"))
+    """Key -> the rest of its line, for keys that occur once before the tasks."""
+    above = text.partition("\n[tasks.")[0].splitlines()
+    return dict(line.split(" = ", 1) for line in above if " = " in line and not line.startswith("#"))
 
 
 def reloaded(text: str, method: str, folder):

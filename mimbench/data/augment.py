@@ -1,0 +1,121 @@
+"""timm's training augmentation, drawn from seeds: RandAugment in the loader, erasing and mixing on the device.
+
+timm draws from the generators of Python, numpy and torch that all code shares. Here each use lends them one seed and
+puts them back, so that a batch depends on its seed alone: not on workers, ranks, or where a run was resumed. timm is
+imported when something is built: a command that trains nothing does without it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from mimbench.contract import InputConfig
+from mimbench.errors import InputError
+
+Augment = Callable[[Tensor], Tensor]
+"""One image uint8 [C, H, W] -> uint8 [C, S, S]; draws from the shared generators."""
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Within, the generators of Python, numpy and torch (the CPU's, and `device`'s) follow `seed` alone.
+
+    Afterwards they go on as if nothing had been drawn.
+    """
+    python, legacy = random.getstate(), np.random.get_state()
+    cuda = device is not None and device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        try:
+            random.seed(seed)
+            np.random.seed(np.random.SeedSequence(seed).generate_state(4))
+            torch.default_generator.manual_seed(seed)
+            if cuda:
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(seed)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
+
+
+class ImageAugment:
+    """timm's training transform but for normalisation and erasing: crop, flip, and RandAugment or colour jitter."""
+
+    def __init__(self, input: InputConfig, channels: int, rand_augment: str | None) -> None:
+        """channels: of the images, 1 or 3. rand_augment: timm's notation; with it there is no jitter, as in timm.
+
+        Raises:
+            InputError: timm does not know such a policy.
+        """
+        from timm.data import create_transform
+
+        try:
+            self.pipeline = create_transform(
+                input.image_size,
+                is_training=True,
+                scale=input.crop_scale,
+                ratio=input.crop_ratio,
+                hflip=input.flip,
+                color_jitter=input.color_jitter or None,
+                auto_augment=rand_augment,
+                interpolation=input.interpolation,
+                mean=input.mean if len(input.mean) == channels else input.mean[:1] * channels,
+                normalize=False,
+            )
+        except (AssertionError, ValueError, KeyError) as error:
+            raise InputError(
+                f"rand_augment {rand_augment!r} is no policy that timm knows; write it as 'rand-m9-mstd0.5-inc1'"
+            ) from error
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """uint8 [C, H, W] -> uint8 [C, S, S]; draws from the shared generators."""
+        return self.pipeline(to_pil_image(image))
+
+
+class Erasing:
+    """timm's random erasing of normalised images: a rectangle of 2% to a third of the area becomes normal noise."""
+
+    def __init__(self, probability: float) -> None:
+        self.probability = probability
+
+    def __call__(self, images: Tensor, seed: int) -> Tensor:
+        """float [B, C, H, W], changed in place."""
+        from timm.data.random_erasing import RandomErasing
+
+        erase = RandomErasing(self.probability, mode="pixel", device=images.device)
+        with seeded(seed, images.device):
+            return erase(images)
+
+
+class Mixing:
+    """timm's Mixup: the batch is blended with its reverse, or boxes are pasted from it (CutMix), and so are labels."""
+
+    def __init__(
+        self, *, mixup: float, cutmix: float, probability: float, switch: float, smoothing: float, classes: int
+    ) -> None:
+        """mixup, cutmix: alphas of their Beta distributions, 0: off, not both. switch: how often it is CutMix."""
+        from timm.data import Mixup
+
+        self.mix = Mixup(
+            mixup_alpha=mixup,
+            cutmix_alpha=cutmix,
+            prob=probability,
+            switch_prob=switch,
+            label_smoothing=smoothing,
+            num_classes=classes,
+        )
+
+    def __call__(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """float [B, C, H, W], changed in place, and int64 [B] -> the same images and soft targets [B, classes].
+
+        B must be even.
+        """
+        with seeded(seed):
+            return self.mix(images, labels)

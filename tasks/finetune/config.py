@@ -1,0 +1,101 @@
+"""Options of the fine-tuning task."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from mimbench.contract import InputConfig, TaskConfig, TrainConfig, cosmetic
+
+
+class FinetuneTrain(TrainConfig):
+    """The budget; the defaults are those of a few thousand small images."""
+
+    epochs: int = Field(12, ge=1)
+    batch_size: int = Field(32, ge=1)
+    base_lr: float = Field(3e-3, gt=0)
+    workers: int = cosmetic(0, ge=0)
+    """For images that are augmented one by one, or read from files."""
+
+
+class FinetuneConfig(TaskConfig):
+    """What the encoder becomes, how images are shown to it, and how it is trained.
+
+    An option of the input that is absent is as in the recipe's [input].
+    """
+
+    train: FinetuneTrain = FinetuneTrain()
+    from_scratch: bool = False
+    """Start from fresh weights instead of the pretrained ones; with --method random-init nothing is pretrained."""
+
+    pooling: Literal["mean", "token"] = "mean"
+    """What the head sees: the mean over all patches, or the class token."""
+    norm: Literal["encoder", "fresh"] = "encoder"
+    """encoder: its final norm, before pooling; fresh: a new LayerNorm after pooling, and no final norm."""
+    head_std: float = Field(0.02, gt=0)
+    """Standard deviation of the head's initial weights; its biases start at 0."""
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    """Rate of the encoder's last block, rising from 0 at its first; pretraining's own rate is not used."""
+    position: Literal["relative-per-block", "learned"] | None = None
+    """A ViT's positions while it is fine-tuned, starting from the pretrained ones; absent: as pretrained."""
+    window: int | None = Field(None, ge=1)
+    """A Swin's window, tokens a side; absent: as pretrained."""
+    no_decay: tuple[str, ...] = ()
+    """Parameters that are not decayed, by name or pattern, besides biases, 1-D ones and the encoder's own list."""
+
+    image_size: int | None = Field(None, ge=4)
+    """Side of what the encoder sees, px; position tables are resampled."""
+    crop_scale: tuple[float, float] | None = None
+    """Random resized crop: least and greatest share of the image's area."""
+    crop_ratio: tuple[float, float] | None = None
+    """Least and greatest width / height of the crop."""
+    flip: float | None = Field(None, ge=0, le=1)
+    """Probability of a horizontal flip."""
+    color_jitter: float | None = Field(None, ge=0)
+    """Strength of brightness, contrast and saturation jitter; not with rand_augment, as in timm."""
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    """Of the training crops."""
+
+    rand_augment: str | None = Field(None, min_length=1)
+    """RandAugment in timm's notation, e.g. "rand-m9-mstd0.5-inc1"; images are then augmented one by one."""
+    erase_prob: float = Field(0.0, ge=0, le=1)
+    """Probability that a rectangle of an image is erased with noise."""
+    mixup: float = Field(0.0, ge=0)
+    """Alpha of mixup's Beta distribution; 0: none."""
+    cutmix: float = Field(0.0, ge=0)
+    """Alpha of CutMix's Beta distribution; 0: none."""
+    mixup_prob: float = Field(1.0, gt=0, le=1)
+    """Share of the batches that are mixed."""
+    switch_prob: float = Field(0.5, ge=0, le=1)
+    """Share of the mixed batches that get CutMix, where both are on."""
+    smoothing: float = Field(0.1, ge=0, lt=1)
+    """Label smoothing."""
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    """Of the moving average of the weights, which is then what is scored; absent: none."""
+    calibration_bins: int = Field(15, ge=2)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FinetuneConfig:
+        if self.pooling == "token" and self.norm == "fresh":
+            raise ValueError('norm "fresh" goes with pooling "mean"; the class token passes the encoder\'s final norm')
+        if self.rand_augment and self.color_jitter:
+            raise ValueError("color_jitter is not used with rand_augment; leave one of them out")
+        return self
+
+    @property
+    def mixes(self) -> bool:
+        return self.mixup > 0 or self.cutmix > 0
+
+    def input(self, recipe: InputConfig) -> InputConfig:
+        """How images are shown: the recipe's [input], with what these options set instead."""
+        names = ("image_size", "crop_scale", "crop_ratio", "flip", "color_jitter", "interpolation")
+        own: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.rand_augment:
+            own["color_jitter"] = 0.0
+        return InputConfig(**{**recipe.model_dump(), **own})
+
+    @model_validator(mode="after")
+    def _ranges(self) -> FinetuneConfig:
+        self.input(InputConfig(image_size=4))
+        return self

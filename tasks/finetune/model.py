@@ -1,0 +1,158 @@
+"""The classifier that is fine-tuned, and one step of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from mimbench.contract import Encoder, InputConfig, InputError, StepOutput
+from mimbench.convert import resized
+from mimbench.data import DeviceTransform
+from mimbench.data.augment import Erasing, Mixing
+from mimbench.optim import encoder_layers, require_drop_path
+from mimbench_tasks.finetune.config import FinetuneConfig
+
+EPS = 1e-6
+"""Of the norm after pooling, in all three official codes."""
+
+
+class Classifier(nn.Module):
+    """images float [B, C, S, S], normalised -> logits [B, classes]."""
+
+    def __init__(self, encoder: Encoder, config: FinetuneConfig, classes: int) -> None:
+        """The head is drawn from the global torch generator."""
+        super().__init__()
+        self.encoder = encoder
+        self.pooling, self.fresh = config.pooling, config.norm == "fresh"
+        self.fc_norm = nn.LayerNorm(encoder.out_dim, eps=EPS) if self.fresh else nn.Identity()
+        self.head = nn.Linear(encoder.out_dim, classes)
+        nn.init.trunc_normal_(self.head.weight, std=config.head_std)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        last = self.encoder.layers(images, final_norm=not self.fresh)[-1]
+        return self.head(self.fc_norm(last.pool(self.pooling)))
+
+
+class FinetuneTraining(nn.Module):
+    """A classifier as the engine trains it. The loader gives (uint8 images [B, C, h, w], int64 labels [B])."""
+
+    def __init__(self, classifier: Classifier, config: FinetuneConfig, input: InputConfig, *, batched: bool) -> None:
+        """`batched`: whole images arrive and are cropped here, on the device; else they arrive cropped."""
+        super().__init__()
+        encoder = classifier.encoder
+        self.classifier, self.smoothing = classifier, config.smoothing
+        self.transform = DeviceTransform(input, encoder.in_channels, train=True, batched=batched)
+        self.erase = Erasing(config.erase_prob) if config.erase_prob else None
+        self.mix = _mixing(config, classifier.head.out_features) if config.mixes else None
+        self.ema: AveragedModel | None = None
+        if config.ema_decay is not None:
+            self.ema = AveragedModel(classifier, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+            self.ema.requires_grad_(False)
+        self.num_layers = encoder.num_layers
+        self.layer_of: Callable[[str], int] = encoder_layers(self, encoder)
+        self._no_decay = {f"classifier.encoder.{name}" for name in encoder.no_weight_decay()} | set(config.no_decay)
+
+    @property
+    def scored(self) -> nn.Module:
+        """What is evaluated: the moving average of the weights, where there is one."""
+        return self.classifier if self.ema is None else self.ema.module
+
+    def training_step(self, batch: Any, generator: torch.Generator) -> StepOutput:
+        """All that is random follows from `generator`, freshly seeded for this step, and torch's own."""
+        device, seed = generator.device, generator.initial_seed()
+        images = self.transform(batch[0].to(device, non_blocking=True), generator)
+        labels = batch[1].to(device, non_blocking=True)
+        if self.erase is not None:
+            images = self.erase(images.contiguous(), seed + 1)
+        if self.mix is None:
+            return StepOutput(F.cross_entropy(self.classifier(images).float(), labels, label_smoothing=self.smoothing))
+        images, targets = self.mix(images.contiguous(), labels, seed + 1)
+        return StepOutput(F.cross_entropy(self.classifier(images).float(), targets))
+
+    def after_step(self, progress: float) -> None:
+        if self.ema is not None:
+            self.ema.update_parameters(self.classifier)
+
+    def no_weight_decay(self) -> set[str]:
+        return self._no_decay
+
+
+def build_classifier(encoder: Encoder, config: FinetuneConfig, image_size: int, classes: int, seed: int) -> Classifier:
+    """A classifier around a copy of `encoder`, on the CPU, with its weights or fresh ones; equal seeds, equal heads.
+
+    Raises:
+        InputError: the encoder has no place for an option, or no class token to pool.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        adapted = adapt(encoder, config, image_size)
+        if not config.from_scratch:
+            adapted.load_state_dict(resized(encoder.state_dict(), adapted))
+        classifier = Classifier(adapted, config, classes)
+    freeze_unreached(classifier)
+    return classifier
+
+
+def adapt(encoder: Encoder, config: FinetuneConfig, image_size: int) -> Encoder:
+    """A new encoder with the options and image size that are fine-tuned with, and fresh weights.
+
+    Raises:
+        InputError: as `build_classifier`.
+    """
+    encoder.check_pooling(config.pooling)
+    changes: dict[str, Any] = {"drop_path": config.drop_path}
+    changes |= {name: getattr(config, name) for name in ("position", "window") if getattr(config, name) is not None}
+    known = type(encoder.config).model_fields
+    for name, value in changes.items():
+        if name not in known and value:
+            raise InputError(f"task.{name} {value!r} is not for a {encoder.kind} encoder, which has no such option")
+    if config.position == "relative-per-block" and getattr(encoder.config, "position", None) in ("sincos", "learned"):
+        raise InputError(
+            'task.position "relative-per-block" starts from relative tables, and the encoder has absolute positions; '
+            'use "learned"'
+        )
+    if config.position == "learned" and str(getattr(encoder.config, "position", "")).startswith("relative"):
+        raise InputError(
+            'task.position "learned" starts from absolute positions, and the encoder has relative ones; '
+            'use "relative-per-block"'
+        )
+    options = encoder.config.model_copy(update={name: value for name, value in changes.items() if name in known})
+    adapted = type(encoder)(options, image_size=image_size, in_channels=encoder.in_channels)
+    require_drop_path(adapted, config.drop_path)
+    return adapted
+
+
+def freeze_unreached(classifier: Classifier) -> None:
+    """Freeze what the logits do not depend on (a final norm that is left out): distributed training would wait for it.
+
+    Found by one backward pass on the meta device, which computes nothing.
+    """
+    encoder = classifier.encoder
+    parameters = {
+        name: torch.empty_like(parameter, device="meta", requires_grad=parameter.requires_grad)
+        for name, parameter in classifier.named_parameters()
+    }
+    buffers = {name: torch.empty_like(buffer, device="meta") for name, buffer in classifier.named_buffers()}
+    images = torch.empty(2, encoder.in_channels, encoder.image_size, encoder.image_size, device="meta")
+    functional_call(classifier.eval(), {**parameters, **buffers}, (images,)).sum().backward()
+    for name, parameter in classifier.train().named_parameters():
+        if parameters[name].grad is None:
+            parameter.requires_grad_(False)
+
+
+def _mixing(config: FinetuneConfig, classes: int) -> Mixing:
+    return Mixing(
+        mixup=config.mixup,
+        cutmix=config.cutmix,
+        probability=config.mixup_prob,
+        switch=config.switch_prob,
+        smoothing=config.smoothing,
+        classes=classes,
+    )

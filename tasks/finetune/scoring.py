@@ -1,0 +1,39 @@
+"""Accuracy and calibration of a classifier on a labelled split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from mimbench.contract import Measured
+from mimbench.data import DeviceTransform
+
+
+@torch.inference_mode()
+def predictions(
+    classifier: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], transform: DeviceTransform, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Probabilities float32 [N, classes] and labels int64 [N], on the CPU."""
+    classifier.eval().to(device)
+    transform.to(device)
+    rows, labels = [], []
+    for images, known in loader:
+        logits = classifier(transform(images.to(device, non_blocking=True)))
+        rows.append(logits.float().softmax(1).cpu())
+        labels.append(known)
+    return torch.cat(rows), torch.cat(labels)
+
+
+def scores(probabilities: Tensor, labels: Tensor, bins: int) -> dict[str, Measured]:
+    """top1, top5 and ece (arXiv:1706.04599: equally wide bins of the top class's probability), percent."""
+    from torchmetrics.functional.classification import binary_calibration_error
+
+    best = probabilities.topk(min(5, probabilities.shape[1]), dim=1)
+    hits = best.indices == labels[:, None]
+    # torchmetrics would give probabilities of exactly 1 a bin of their own.
+    confidence = best.values[:, 0].clamp(max=1 - torch.finfo(torch.float32).eps)
+    error = binary_calibration_error(confidence, hits[:, 0].long(), n_bins=bins, norm="l1")
+    values = {"top1": hits[:, 0].float().mean(), "top5": hits.any(1).float().mean(), "ece": error}
+    return {name: Measured(100 * float(value), len(labels)) for name, value in values.items()}

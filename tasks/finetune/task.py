@@ -1,0 +1,144 @@
+"""Fine-tuning: top-1, top-5 and calibration error of a classifier trained from the encoder, end to end."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.distributed as dist
+
+from mimbench.contract import (
+    ArraySplit,
+    Dataset,
+    Encoder,
+    ImageSplit,
+    InputConfig,
+    InputError,
+    Measured,
+    Metric,
+    Task,
+    TaskConfig,
+    TaskContext,
+    TaskResult,
+    load_protocols,
+)
+from mimbench.data import DeviceTransform, evaluation_loader, training_loader
+from mimbench.data.augment import ImageAugment
+from mimbench.optim import Schedule, build_optimizer
+from mimbench_tasks.finetune.config import FinetuneConfig
+from mimbench_tasks.finetune.model import Classifier, FinetuneTraining, adapt, build_classifier, freeze_unreached
+from mimbench_tasks.finetune.scoring import predictions, scores
+
+
+class Finetune(Task):
+    """Classification by the whole network. n is the number of test images."""
+
+    name: ClassVar[str] = "finetune"
+    version: ClassVar[str] = "1"
+    trains_encoder: ClassVar[bool] = True
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("top1", "percent", 0.0, 100.0),
+        Metric("top5", "percent", 0.0, 100.0),
+        Metric("ece", "percent", 0.0, 100.0, higher_is_better=False),
+    )
+    Config: ClassVar[type[TaskConfig]] = FinetuneConfig
+    protocols = load_protocols("mimbench_tasks", "protocols/finetune")
+    default_protocol = "default"
+    config: FinetuneConfig
+
+    def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
+        config, train, test = self.config, _labelled(dataset, "train"), _labelled(dataset, "test")
+        input = config.input(context.input)
+        classifier = build_classifier(encoder, config, input.image_size, len(train.classes), context.seed)
+        if config.train.grad_checkpointing:
+            classifier.encoder.set_grad_checkpointing()
+        augment = _augment(config, input, dataset.channels)
+        whole = isinstance(train, ArraySplit) and augment is None
+        model = FinetuneTraining(classifier, config, input, batched=whole)
+        loader = training_loader(
+            train,
+            input,
+            batch_size=self._share(),
+            seed=context.seed,
+            device=context.device,
+            workers=config.train.workers,
+            rank=dist.get_rank() if dist.is_initialized() else 0,
+            world_size=_world_size(),
+            augment=augment,
+        )
+        report = context.fit(model, loader, config.train, label="finetune", images_per_epoch=len(train))
+        details: dict[str, Any] = {"parameters": sum(p.numel() for p in classifier.parameters() if p.requires_grad)}
+        if model.ema is not None:
+            last = self._score(classifier, test, input, context.device)
+            details["without_ema"] = {name: measured.value for name, measured in last.items()}
+        return TaskResult(
+            metrics=self._score(model.scored, test, input, context.device),
+            curves={"loss": report.loss},
+            details=details,
+            cost=report,
+        )
+
+    def check(self, encoder: Encoder, dataset: Dataset) -> None:
+        """Builds the classifier on the meta device, so that every option is seen to reach it."""
+        config, train = self.config, _labelled(dataset, "train")
+        _labelled(dataset, "test")
+        if config.train.batch_size > len(train):
+            raise InputError(
+                f"task.train.batch_size {config.train.batch_size} is more than the {len(train)} training images"
+            )
+        if config.mixes and self._share() % 2:
+            raise InputError(
+                f"task.mixup and task.cutmix pair the images of a batch, and {self._share()} is odd "
+                "(task.train.batch_size over accumulated steps and processes)"
+            )
+        Schedule(config.train, steps_per_epoch=1)
+        size = config.image_size or encoder.image_size
+        _augment(config, config.input(InputConfig(image_size=size)), dataset.channels)
+        with torch.device("meta"):
+            classifier = Classifier(adapt(encoder, config, size), config, len(train.classes))
+        freeze_unreached(classifier)
+        model = FinetuneTraining(
+            classifier, config, InputConfig(image_size=size, mean=(0.5,), std=(0.5,)), batched=True
+        )
+        build_optimizer(
+            model,
+            config.train,
+            layer_of=model.layer_of,
+            num_layers=model.num_layers,
+            no_decay=model.no_weight_decay(),
+        )
+
+    def chance(self, dataset: Dataset) -> float:
+        """Always answering the most frequent class of the training set, percent of the test set."""
+        train, test = _labelled(dataset, "train"), _labelled(dataset, "test")
+        return 100 * float((test.labels == train.labels.bincount().argmax()).float().mean())
+
+    def _share(self) -> int:
+        """Images of a micro-batch on one process."""
+        train = self.config.train
+        return train.batch_size // train.accumulate // _world_size()
+
+    def _score(
+        self, classifier: torch.nn.Module, test: ImageSplit, input: InputConfig, device: torch.device
+    ) -> dict[str, Measured]:
+        encoder: Encoder = classifier.encoder  # type: ignore[assignment]  # a Classifier, or the average of some
+        transform = DeviceTransform(input, encoder.in_channels, train=False, batched=isinstance(test, ArraySplit))
+        loader = evaluation_loader(
+            test, input, batch_size=self._share(), device=device, workers=self.config.train.workers
+        )
+        return scores(*predictions(classifier, loader, transform, device), self.config.calibration_bins)
+
+
+def _augment(config: FinetuneConfig, input: InputConfig, channels: int) -> ImageAugment | None:
+    return ImageAugment(input, channels, config.rand_augment) if config.rand_augment else None
+
+
+def _world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def _labelled(dataset: Dataset, name: Literal["train", "test"]) -> ImageSplit:
+    split = dataset.split(name)
+    if not isinstance(split, ImageSplit) or len(split.labels.unique()) < 2:
+        raise InputError(f"finetune needs two or more labelled classes; the {name} split of the dataset has not")
+    return split

@@ -1,0 +1,213 @@
+"""COCO-format and VOC datasets by path: layouts, classes, crowds, fingerprints, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from mimbench.contract import InputError
+from mimbench.data.coco import Coco, CocoConfig
+from mimbench.data.voc import Voc, VocConfig
+
+TRAIN, VAL = "annotations/instances_train2017.json", "annotations/instances_val2017.json"
+
+
+def write_coco(root: Path) -> Path:
+    for file, folder, images in ((TRAIN, "train2017", 3), (VAL, "val2017", 2)):
+        (root / folder).mkdir(parents=True)
+        (root / "annotations").mkdir(exist_ok=True)
+        for number in range(images):
+            Image.new("RGB", (40, 30), (number, 9, 9)).save(root / folder / f"bild {number} ä.png")
+        document = {
+            "images": [
+                {"id": 7 + number, "file_name": f"bild {number} ä.png", "width": 40, "height": 30}
+                for number in range(images)
+            ],
+            "categories": [{"id": 90, "name": "dog"}, {"id": 3, "name": "cat"}],
+            "annotations": [record(1, 7, 3), record(2, 8, 90, iscrowd=1)],
+        }
+        (root / file).write_text(json.dumps(document))
+    return root
+
+
+def record(identity: int, image: int, category: int, **more: Any) -> dict[str, Any]:
+    box = [2, 3, 10, 8]
+    polygon = [[2, 3, 12, 3, 12, 11, 2, 11]]
+    given = {"id": identity, "image_id": image, "category_id": category, "bbox": box, "area": 80}
+    return {**given, "segmentation": polygon, "iscrowd": 0, **more}
+
+
+def edit(path: Path, change) -> None:
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write_coco(tmp_path / "coco")
+
+
+def open_coco(root: Path | None = None, **options: Any) -> Coco:
+    return Coco(CocoConfig(root=root, **options), (root or Path.cwd()).parent / "cache")
+
+
+def test_cocos_own_layout_is_found_under_its_root(root):
+    dataset = open_coco(root)
+    assert dataset.split("train").classes == dataset.split("test").classes == ("cat", "dog")
+    assert dataset.split("test").annotations == root / VAL
+    assert dataset.split("test").images == root / "val2017"
+    assert dataset.provides == {"boxes", "masks"}
+    assert dataset.channels == 3
+
+
+def test_files_of_any_name_and_place(root, tmp_path):
+    (root / VAL).rename(tmp_path / "held out.json")
+    (root / "val2017").rename(root / "b")
+    dataset = open_coco(root, test_annotations=tmp_path / "held out.json", test_images="b")
+    assert dataset.split("test").images == root / "b"
+    explicit = {"train_annotations": root / TRAIN, "train_images": root / "train2017"}
+    explicit |= {"test_annotations": tmp_path / "held out.json", "test_images": root / "b"}
+    assert Coco(CocoConfig(**explicit), tmp_path).split("train").annotations == root / TRAIN
+
+
+def test_the_fingerprint_is_of_the_content(root, tmp_path):
+    first = open_coco(root).fingerprint()
+    moved = root.rename(tmp_path / "elsewhere")
+    assert open_coco(moved).fingerprint() == first
+    Image.new("RGB", (40, 30), (77, 9, 9)).save(moved / "val2017" / "bild 0 ä.png")
+    second = open_coco(moved).fingerprint()
+    edit(moved / TRAIN, lambda document: document["annotations"][0].update(bbox=[2, 3, 9, 8]))
+    assert len({first, second, open_coco(moved).fingerprint(), open_coco(moved, channels=1).fingerprint()}) == 4
+    names = open_coco(moved, fingerprint="names").fingerprint()
+    assert open_coco(moved, fingerprint="names").fingerprint() == names
+
+
+def test_without_a_mask_for_each_object_there_are_boxes_only(root):
+    edit(root / VAL, lambda document: document["annotations"][0].pop("segmentation"))
+    assert open_coco(root).provides == {"boxes"}
+
+
+WRONG = {
+    "an annotation of an unknown image": (
+        lambda d: d["annotations"][0].update(image_id=99),
+        r"annotation 1 belongs to image 99, which the file does not list",
+    ),
+    "an annotation of an unknown category": (
+        lambda d: d["annotations"][0].update(category_id=4),
+        r"annotation 1 is of category 4, which the file does not list",
+    ),
+    "a category that val lacks": (
+        lambda d: (d["categories"].pop(0), d["annotations"].pop(1)),
+        r"val2017\.json has no category 'dog', which .*train2017\.json has",
+    ),
+    "no box": (lambda d: d["annotations"][0].pop("bbox"), "entry 0 of annotations has no 'bbox'"),
+    "no box but a word": (lambda d: d["annotations"][0].update(bbox="all"), "annotation 1 has the bbox 'all'"),
+    "an id twice": (lambda d: d["annotations"][1].update(id=1), "annotation id '1' occurs 2 times"),
+    "an id of 0": (lambda d: d["annotations"][0].update(id=0), "annotation 0 has id 0, which COCO's metrics"),
+    "no image": (lambda d: d.update(images=[]), "is not a COCO annotation file: it holds no images"),
+    "an image that is not there": (
+        lambda d: d["images"][1].update(file_name="gone.png"),
+        r"1 of 2 images that .*val2017\.json lists are not in .*val2017, such as gone\.png",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", sorted(WRONG))
+def test_what_is_wrong_with_a_file_is_said_at_once(case, root):
+    change, message = WRONG[case]
+    edit(root / VAL, change)
+    with pytest.raises(InputError, match=message):
+        open_coco(root)
+
+
+def test_missing_and_corrupt_files_are_named(root, tmp_path):
+    with pytest.raises(InputError, match=r"coco: no train annotations: task\.data\.root is missing; pass --set"):
+        Coco(CocoConfig(), tmp_path)
+    with pytest.raises(InputError, match=r"data\.root .*nowhere is not a folder"):
+        open_coco(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"has none of annotations/instances_train2017\.json"):
+        open_coco(tmp_path)
+    (root / VAL).write_text('{"images": [')
+    with pytest.raises(InputError, match=r"val2017\.json is not a COCO annotation file: Expecting"):
+        open_coco(root)
+    with pytest.raises(InputError, match=r"image folder .*nothing of .*val2017\.json does not exist"):
+        open_coco(root, test_annotations=VAL, test_images="nothing")
+
+
+def write_voc(root: Path) -> Path:
+    for year, lists in (("VOC2007", {"trainval": ["000001", "000002"], "test": ["000003"]}), ("VOC2012", {})):
+        folder = root / year
+        for name in ("Annotations", "ImageSets/Main", "JPEGImages"):
+            (folder / name).mkdir(parents=True)
+        for name, stems in (lists or {"trainval": ["2008_1"]}).items():
+            (folder / "ImageSets" / "Main" / f"{name}.txt").write_text("\n".join(stems) + "\n")
+            for stem in stems:
+                Image.new("RGB", (40, 30)).save(folder / "JPEGImages" / f"{stem}.jpg")
+                (folder / "Annotations" / f"{stem}.xml").write_text(XML)
+    return root
+
+
+XML = """<annotation><size><width>40</width><height>30</height><depth>3</depth></size>
+<object><name>dog</name><difficult>0</difficult><bndbox><xmin>3</xmin><ymin>4</ymin><xmax>12</xmax><ymax>13</ymax>
+</bndbox></object><object><name>cat</name><difficult>1</difficult>
+<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>40</xmax><ymax>30</ymax></bndbox></object></annotation>"""
+
+
+def open_voc(root: Path, **options: Any) -> Voc:
+    return Voc(VocConfig(root=root, **options), root.parent / "cache")
+
+
+def test_voc_becomes_coco_with_difficult_objects_as_crowds(tmp_path):
+    dataset = open_voc(write_voc(tmp_path / "voc"))
+    train, test = dataset.split("train"), dataset.split("test")
+    assert train.classes == test.classes == ("cat", "dog")
+    content = json.loads(train.annotations.read_text())
+    assert [image["file_name"] for image in content["images"]] == [
+        "VOC2007/JPEGImages/000001.jpg",
+        "VOC2007/JPEGImages/000002.jpg",
+        "VOC2012/JPEGImages/2008_1.jpg",
+    ]
+    dog, cat = content["annotations"][:2]
+    assert dog["bbox"] == [2, 3, 10, 10]
+    assert (dog["iscrowd"], cat["iscrowd"]) == (0, 1)
+    assert cat["bbox"] == [0, 0, 40, 30]
+    assert all((train.images / image["file_name"]).is_file() for image in content["images"])
+    assert dataset.provides == {"boxes"}
+
+
+def test_voc_lists_can_be_chosen_and_change_the_fingerprint(tmp_path):
+    root = write_voc(tmp_path / "voc")
+    one = open_voc(root, train=("VOC2007/trainval",))
+    assert len(json.loads(one.split("train").annotations.read_text())["images"]) == 2
+    assert one.fingerprint() != open_voc(root).fingerprint() == open_voc(root).fingerprint()
+    alone = open_voc(root / "VOC2007")
+    assert json.loads(alone.split("test").annotations.read_text())["images"][0]["file_name"] == "JPEGImages/000003.jpg"
+
+
+def test_what_is_wrong_with_a_voc_folder_is_named(tmp_path):
+    root = write_voc(tmp_path / "voc")
+    with pytest.raises(InputError, match=r"no ImageSets/Main/\*\.txt called nope"):
+        open_voc(root, train=("nope",))
+    with pytest.raises(InputError, match="is no VOC folder"):
+        open_voc(tmp_path)
+    with pytest.raises(InputError, match="1 images are in train and in test"):
+        open_voc(root, train=("test", "trainval"))
+    annotation = root / "VOC2007" / "Annotations" / "000003.xml"
+    annotation.write_text(XML.replace("dog", "emu"))
+    with pytest.raises(InputError, match="class 'emu' is in the test scenes and in no training scene"):
+        open_voc(root)
+    annotation.write_text(XML.replace("<xmax>12</xmax>", ""))
+    with pytest.raises(InputError, match=r"000003\.xml is not a VOC annotation: it has no bndbox/xmax"):
+        open_voc(root)
+    annotation.write_text("<annotation>")
+    with pytest.raises(InputError, match=r"000003\.xml is not a VOC annotation"):
+        open_voc(root)
+    annotation.write_text(XML)
+    (root / "VOC2007" / "JPEGImages" / "000003.jpg").unlink()
+    with pytest.raises(InputError, match=r"the image .*000003\.jpg of 000003\.xml does not exist"):
+        open_voc(root)

@@ -1,0 +1,175 @@
+"""The fine-tuning and probing parts of the ImageNet presets have the values of the official recipes."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mimbench.contract import ArraySplit
+from mimbench.optim import Schedule
+from mimbench.recipe import document as doc
+from mimbench.recipe.resolve import Recipe, resolve
+from mimbench.recipe.show import describe
+
+IMAGES = 1_281_167
+"""Training images of ImageNet-1k."""
+
+TUNED = {
+    "pooling": "mean",
+    "drop_path": 0.1,
+    "crop_scale": [0.08, 1.0],
+    "crop_ratio": [3 / 4, 4 / 3],
+    "flip": 0.5,
+    "interpolation": "bicubic",
+    "rand_augment": "rand-m9-mstd0.5-inc1",
+    "erase_prob": 0.25,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "mixup_prob": 1.0,
+    "switch_prob": 0.5,
+    "smoothing": 0.1,
+    "ema_decay": None,
+    "image_size": 224,
+    "train.epochs": 100,
+    "train.accumulate": 1,
+    "train.optimizer": "adamw",
+    "train.betas": [0.9, 0.999],
+    "train.eps": 1e-8,
+    "train.weight_decay": 0.05,
+    "train.layer_decay": 0.65,
+    "train.schedule.kind": "cosine",
+    "train.schedule.warmup_epochs": 20,
+}
+TUNED_SIMMIM = TUNED | {
+    "train.batch_size": 2048,
+    "train.base_lr": 1.25e-3,
+    "train.lr_divisor": 512,
+    "train.clip_grad": 5.0,
+    "train.schedule.convention": "simmim",
+    "train.schedule.warmup_lr": 2.5e-7,
+    "train.schedule.min_lr": 2.5e-7,
+}
+TUNED_SWIN = TUNED_SIMMIM | {"norm": "encoder", "head_std": 0.02, "no_decay": ["relative_position_bias_table"]}
+TUNED_MAE = TUNED | {
+    "norm": "fresh",
+    "head_std": 2e-5,
+    "position": "learned",
+    "train.batch_size": 1024,
+    "train.base_lr": 5e-4,
+    "train.lr_divisor": 256,
+    "train.clip_grad": None,
+    "train.schedule.convention": "mae",
+    "train.schedule.warmup_epochs": 5,
+    "train.schedule.min_lr": 1e-6,
+}
+TUNED_BEIT = TUNED | {
+    "norm": "fresh",
+    "head_std": 2e-5,
+    "position": "relative-per-block",
+    "train.batch_size": 1024,
+    "train.base_lr": 4e-3,
+    "train.lr_divisor": None,
+    "train.clip_grad": None,
+    "train.schedule.convention": "beit",
+    "train.schedule.min_lr": 1e-6,
+}
+TUNED_LARGE = {"drop_path": 0.2, "train.epochs": 50, "train.base_lr": 1e-3, "train.layer_decay": 0.75}
+FINETUNE = {
+    ("imagenet-vit-base", "simmim"): TUNED_SIMMIM
+    | {"norm": "fresh", "head_std": 2e-5, "position": "relative-per-block", "no_decay": []},
+    ("imagenet-vit-base", "mae"): TUNED_MAE,
+    ("imagenet-vit-base", "beit"): TUNED_BEIT,
+    ("imagenet-vit-large", "mae"): TUNED_MAE | TUNED_LARGE,
+    ("imagenet-vit-large", "beit"): TUNED_BEIT | TUNED_LARGE | {"train.schedule.warmup_epochs": 5},
+    ("imagenet-swin-base", "simmim"): TUNED_SWIN | {"image_size": 192, "window": 6, "train.layer_decay": 0.9},
+    ("imagenet-swin-base-800ep", "simmim"): TUNED_SWIN | {"window": 7, "train.layer_decay": 0.8},
+}
+"""The fine-tuning part: options of the task, by their paths."""
+
+FINETUNE_RATES = {
+    ("imagenet-vit-base", "simmim"): (5e-3, {0: 1e-6, 1: 1e-6, -1: 1e-6}),
+    ("imagenet-vit-base", "mae"): (2e-3, {0: 0.0, -1: 1e-6}),
+    ("imagenet-vit-base", "beit"): (4e-3, {0: 0.0, -1: 1e-6}),
+    ("imagenet-vit-large", "mae"): (4e-3, {0: 0.0, -1: 1e-6}),
+    ("imagenet-vit-large", "beit"): (1e-3, {0: 0.0, -1: 1e-6}),
+    ("imagenet-swin-base", "simmim"): (5e-3, {0: 1e-6, -1: 1e-6}),
+    ("imagenet-swin-base-800ep", "simmim"): (5e-3, {0: 1e-6, -1: 1e-6}),
+}
+"""Peak rate after scaling, and what single steps use; the last one to within a millionth of the peak."""
+
+PROBES = {
+    ("imagenet-vit-base", "simmim"): {"protocol": "simmim", "layers": "all", "pooling": "mean"},
+    ("imagenet-vit-base", "mae"): {
+        "protocol": "mae",
+        "pooling": "token",
+        "train.epochs": 90,
+        "train.optimizer": "lars",
+    },
+    ("imagenet-vit-large", "mae"): {"protocol": "mae", "train.epochs": 50, "train.batch_size": 16384},
+    ("imagenet-swin-base", "simmim"): {"protocol": "simmim", "layers": "all"},
+}
+
+
+def of(table: dict) -> list:
+    return [pytest.param(*pair, id="-".join(pair)) for pair in table]
+
+
+def resolved(preset: str, method: str) -> Recipe:
+    return resolve(preset, doc.read(preset), method, {}, None)
+
+
+def options(preset: str, method: str, task: str) -> dict:
+    return resolved(preset, method).task(task).config.model_dump(mode="json")
+
+
+def at(tables: dict, path: str):
+    for part in path.split("."):
+        tables = tables[part]
+    return tables
+
+
+@pytest.mark.parametrize(("preset", "method"), of(FINETUNE))
+def test_fine_tuning_is_the_official_one(preset, method):
+    config, expected = options(preset, method, "finetune"), FINETUNE[preset, method]
+    assert {path: at(config, path) for path in expected} == expected
+
+
+@pytest.mark.parametrize(("preset", "method"), of(FINETUNE))
+def test_fine_tuning_is_shown_with_its_sources(preset, method):
+    """A value of the official recipe never rests on a default."""
+    expected = {path: value for path, value in FINETUNE[preset, method].items() if value not in (None, [])}
+    told = describe(preset, method, {}).split("[tasks.finetune]")[1].split("[tasks.linear-probe]")[0]
+    values = {line.partition(" = ")[0]: line for line in told.splitlines() if "  # " in line}
+    for path in expected.keys() - {"train.accumulate"}:
+        assert "@" in values[path.rpartition(".")[2]], path
+
+
+@pytest.mark.parametrize(("preset", "method"), of(FINETUNE_RATES))
+def test_fine_tuning_rates_are_the_official_ones(preset, method):
+    train = resolved(preset, method).task("finetune").config.train
+    peak, rates = FINETUNE_RATES[preset, method]
+    assert train.lr == pytest.approx(peak, rel=1e-12)
+    schedule = Schedule(train, IMAGES // train.batch_size)
+    for step, rate in rates.items():
+        assert schedule.lr(step % schedule.steps) == pytest.approx(rate, rel=1e-9, abs=peak * 1e-6), step
+    # SimMIM's layer decay leaves the ends of its schedule alone; the others' scales all of it.
+    start = schedule.lr(1)
+    assert schedule.lr(1, 0.01) == pytest.approx(start if method == "simmim" else start / 100)
+
+
+@pytest.mark.parametrize(("preset", "method"), of(PROBES))
+def test_the_probe_is_the_official_one(preset, method):
+    config, expected = options(preset, method, "linear-probe"), PROBES[preset, method]
+    assert {path: at(config, path) for path in expected} == expected
+
+
+@pytest.mark.parametrize(("preset", "method"), of(FINETUNE))
+def test_fine_tuning_fits_the_recipes_encoder(preset, method):
+    recipe = resolved(preset, method)
+    images, labels = torch.empty(4096, 3, 8, 8, dtype=torch.uint8, device="meta"), torch.arange(4096) % 1000
+    split = ArraySplit(images, labels, tuple(map(str, range(1000))))
+    with torch.device("meta"):
+        encoder = recipe.encoder_class()(recipe.encoder_config, image_size=recipe.input.image_size, in_channels=3)
+    recipe.task("finetune").check(encoder, SimpleNamespace(channels=3, split=lambda name: split))
