@@ -2,33 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import pkgutil
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d
 
-from mimbench.contract import Encoder
+from mimbench.contract import Encoder, InputError
+from mimbench.optim import with_drop_path
+from mimbench_tasks.detection.config import arrange_attention
+
+MODELS.register_module(name="ChannelLayerNorm", module=LayerNorm2d)
 
 
 @MODELS.register_module()
 class EncoderBackbone(BaseModule):
     """A mimbench encoder as an mmdet backbone; its weights are the ones it came with."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(
+        self,
+        encoder: Encoder | Mapping[str, Any],
+        *,
+        weights: str | None = None,
+        drop_path: float | None = None,
+        window: int = 0,
+        global_blocks: Sequence[int] = (),
+        relative_positions: int | None = None,
+        grad_checkpointing: bool = False,
+        norms: bool = False,
+    ) -> None:
+        """encoder: itself, or what `describe` says of it, then with the weights in the file `weights`, if any.
+
+        norms: put a learned LayerNorm on each of its maps. relative_positions: side of the scenes, px, that they are
+        learned for; None: none are. The others are as in DetectionConfig.
+
+        Raises:
+            InputError: the encoder does not go with these options, or `weights` with the encoder.
+        """
         super().__init__()
-        self.encoder = encoder
+        given = encoder if isinstance(encoder, Encoder) else _built(encoder)
+        if weights:
+            _load(given, weights)
+        self.encoder = given if drop_path is None else with_drop_path(given, drop_path)
+        arrange_attention(self.encoder, window, global_blocks, relative_positions)
+        if grad_checkpointing:
+            self.encoder.set_grad_checkpointing()
+        dims = self.encoder.pyramid_dims
+        self.norms = nn.ModuleList(LayerNorm2d(dim, eps=1e-5) for dim in dims) if norms else None
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """[B, C, H, W], normalised -> the encoder's maps, finest first."""
-        return tuple(self.encoder.pyramid(images))
+        maps = self.encoder.pyramid(images)
+        if self.norms is not None:
+            maps = [norm(each) for norm, each in zip(self.norms, maps, strict=True)]
+        return tuple(maps)
 
     def init_weights(self) -> None:
         """Keep the pretrained weights: mmengine's own version would reach timm's initialiser and overwrite them."""
         self.is_init = True
+
+
+def describe(encoder: Encoder) -> dict[str, Any]:
+    """All that `EncoderBackbone` needs to build the like of `encoder`, as plain data."""
+    cls = type(encoder)
+    return {
+        "target": f"{cls.__module__}:{cls.__qualname__}",
+        "config": encoder.config.model_dump(mode="json"),
+        "image_size": encoder.image_size,
+        "in_channels": encoder.in_channels,
+    }
+
+
+def _built(described: Mapping[str, Any]) -> Encoder:
+    cls: type[Encoder] = pkgutil.resolve_name(described["target"])
+    config = cls.Config.model_validate(dict(described["config"]))
+    return cls(config, image_size=described["image_size"], in_channels=described["in_channels"])
+
+
+def _load(encoder: Encoder, weights: str) -> None:
+    try:
+        encoder.load_state_dict(load_file(weights))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{weights} does not hold this encoder's weights, as mimbench writes them: {reason}"
+        ) from error
 
 
 @MODELS.register_module()
@@ -39,8 +104,12 @@ class SimpleFeaturePyramid(BaseModule):
     each with a LayerNorm over channels.
     """
 
-    def __init__(self, in_channels: int, in_stride: int, out_channels: int, strides: Sequence[int]) -> None:
+    def __init__(
+        self, in_channels: int, in_stride: int, out_channels: int, strides: Sequence[int], extra_levels: int = 0
+    ) -> None:
+        """extra_levels: coarser ones after `strides`, each with every second cell of the one before."""
         super().__init__()
+        self.extra_levels = extra_levels
         self.levels = nn.ModuleList(
             nn.Sequential(*_rescale(in_channels, in_stride, stride, out_channels), *_smooth(out_channels))
             for stride in strides
@@ -48,7 +117,10 @@ class SimpleFeaturePyramid(BaseModule):
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """([B, D, H/s, W/s],) -> [B, out_channels, H/t, W/t] for each stride t."""
-        return tuple(level(maps[-1]) for level in self.levels)
+        outputs = [level(maps[-1]) for level in self.levels]
+        for _ in range(self.extra_levels):
+            outputs.append(outputs[-1][..., ::2, ::2])
+        return tuple(outputs)
 
 
 def _rescale(channels: int, in_stride: int, stride: int, out_channels: int) -> list[nn.Module]:

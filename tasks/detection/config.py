@@ -1,55 +1,104 @@
-"""Options of the detection task."""
+"""Options of the detection task: of the embedded scenes and of COCO's protocols alike."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import lcm
+from typing import Literal
+
 from pydantic import Field, field_validator, model_validator
 
-from mimbench.contract import InputError, ScheduleConfig, TaskConfig, TrainConfig, cosmetic
+from mimbench.contract import Encoder, InputError, ScheduleConfig, TaskConfig, TrainConfig, cosmetic
 from mimbench.errors import nearest
 
-NAMES = ("fcos", "retinanet", "faster-rcnn", "mask-rcnn")
+NAMES = ("fcos", "retinanet", "faster-rcnn", "mask-rcnn", "cascade-mask-rcnn")
+Norm = Literal["LN", "GN", "BN", "SyncBN"]
+"""LN: LayerNorm over the channels of each cell."""
 
 
 class DetectionTrain(TrainConfig):
-    """The budget that suits the embedded scenes."""
+    """The budget of the fine-tuning; protocols set it."""
 
     epochs: int = Field(5, ge=1)
     batch_size: int = Field(4, ge=1)
     base_lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
-    clip_grad: float | None = Field(5.0, gt=0)
     checkpoint_every: int = cosmetic(1, ge=1)
     schedule: ScheduleConfig = ScheduleConfig(warmup_epochs=0.5)
+    undecayed: tuple[str, ...] = ()
+    """Names or patterns of parameters that are not decayed, where the encoder has such, besides what never is:
+    norms, biases, and what the encoder itself names."""
 
 
 class DetectionConfig(TaskConfig):
-    """Defaults suit scenes of about 100 px; lengths in px of the image that the encoder sees."""
+    """Lengths in px of the image that the encoder sees."""
 
     detector: str = "fcos"
-    """fcos, retinanet, faster-rcnn or mask-rcnn."""
+    """fcos, retinanet, faster-rcnn, mask-rcnn or cascade-mask-rcnn."""
     train: DetectionTrain = DetectionTrain()
+
     image_size: int | None = Field(None, ge=8)
-    """Longer side that every scene is resized to; absent: as it is on disk."""
+    """Longer side that every scene is resized to, or may have beside `shorter_side`; absent: as it is on disk."""
+    shorter_side: tuple[int, ...] = ()
+    """Sides that the shorter one is resized to, drawn for each training scene; test scenes get the last."""
+    precrop_side: tuple[int, ...] = ()
+    """DETR's augmentation: half of the training scenes first get one of these shorter sides and are cropped ..."""
+    precrop: tuple[int, int] = (384, 600)
+    """... to sides drawn between these two."""
     scale_jitter: tuple[float, float] = (1.0, 1.0)
     """Least and greatest factor on `image_size`, drawn for each training scene, then cropped to `image_size`."""
+    recompute_boxes: bool = False
+    """After that crop, boxes are those of what is left of the masks."""
+    square: bool = False
+    """Pad every batch to image_size x image_size; else as far as its largest scene and the strides need."""
     flip: float = Field(0.0, ge=0, le=1)
     """Probability of a horizontal flip of a training scene."""
+    keep_empty: bool = False
+    """Train on scenes without objects too."""
+    least_side: int = Field(0, ge=0)
+    """Training scenes with a shorter side below this, on disk, are left out."""
+
+    drop_path: float | None = Field(None, ge=0, lt=1)
+    """Of the encoder while it is fine-tuned; absent: as it was pretrained."""
     window: int = Field(8, ge=0)
     """A plain ViT attends within windows of this many tokens a side; 0: over the whole scene. Encoders with several
     maps keep the attention that they have."""
     global_blocks: tuple[int, ...] = ()
     """Blocks that attend over the whole scene all the same."""
+    relative_positions: bool = False
+    """A plain ViT with absolute positions learns relative ones beside them, zero at first, for scenes of
+    `image_size`."""
+
     strides: tuple[int, ...] = ()
     """Of the pyramid, px. Absent: the encoder's own where it has several maps; for a plain ViT of patch 16 and more
     ViTDet's s/4, s/2, s, 2s, and of smaller patches, which small images need, s and 2s."""
+    extra_levels: int = Field(0, ge=0)
+    """Coarser levels after those, for proposals: each has every second cell of the one before."""
+    map_norms: bool = False
+    """A learned LayerNorm on each of the encoder's maps, as Swin's detectors have."""
     channels: int = Field(64, ge=8)
     """Of the pyramid and of the heads' convolutions."""
+
     convs: int = Field(2, ge=1)
-    """Convolutions of a head before its prediction."""
+    """Convolutions of a dense head, or of the mask head, before its prediction."""
+    mask_norm: Norm | None = None
+    rpn_convs: int = Field(1, ge=1)
+    box_convs: int = Field(0, ge=0)
+    """Convolutions of the second stage's box head, before ..."""
+    box_fcs: int = Field(2, ge=1)
+    """... its fully connected layers of 4 x `channels`."""
+    box_norm: Norm | None = None
+    """After each of its convolutions."""
+    class_agnostic: bool = False
+    """The second stage regresses one box a RoI, not one a class."""
     anchor_scale: float = Field(2.0, gt=0)
-    """Side of the anchors, and half the reach of an FCOS level, in strides."""
+    """Side of the smallest anchors, and half the reach of an FCOS level, in strides."""
+    anchors: int = Field(2, ge=1)
+    """Sizes of anchors that a level of the RPN has within an octave."""
     proposals: int = Field(100, ge=1)
     """Of the first stage, a scene, for the second."""
+    candidates: tuple[int, int] | None = None
+    """Proposals of a level that enter its NMS, in training and in testing; absent: 2 x `proposals`."""
     roi_samples: int = Field(32, ge=1)
     """RoIs of a scene that the second stage learns from."""
     score_threshold: float = Field(0.05, ge=0, lt=1)
@@ -61,7 +110,12 @@ class DetectionConfig(TaskConfig):
 
     @property
     def draws_masks(self) -> bool:
-        return self.detector == "mask-rcnn"
+        return self.detector.endswith("mask-rcnn")
+
+    @property
+    def positions_side(self) -> int | None:
+        """Side of the scenes that relative positions are learned for, px; None: none are."""
+        return self.image_size if self.relative_positions else None
 
     def pyramid(self, own: tuple[int, ...]) -> tuple[int, ...]:
         """`strides`, with what absent ones mean for an encoder whose maps have the strides `own`."""
@@ -70,6 +124,42 @@ class DetectionConfig(TaskConfig):
         stride = own[0]
         return (stride // 4, stride // 2, stride, 2 * stride) if stride >= 16 else (stride, 2 * stride)
 
+    def levels(self, encoder: Encoder) -> tuple[int, ...]:
+        """Strides of all levels that heads look at, finest first.
+
+        Raises:
+            InputError: the encoder's maps cannot be brought to them.
+        """
+        own = encoder.pyramid_strides
+        strides = self.pyramid(own)
+        if len(own) == 1:
+            if not all(_reachable(own[0], stride) for stride in strides):
+                raise InputError(
+                    f"strides {strides} px are neither multiples of the encoder's, {own[0]} px, nor halves of it, "
+                    "quarters and so on; change task.strides"
+                )
+        else:
+            extra = tuple(own[-1] * 2**step for step in range(1, len(strides) - len(own) + 1))
+            if strides != own + extra:
+                raise InputError(
+                    f"strides {strides} px do not begin with the encoder's own, {own} px, doubling after that; "
+                    "leave task.strides out"
+                )
+        return strides + tuple(strides[-1] * 2**step for step in range(1, self.extra_levels + 1))
+
+    def padding(self, encoder: Encoder) -> int:
+        """What both sides of a batch are multiples of, px.
+
+        Raises:
+            InputError: a square of `image_size` is not.
+        """
+        divisor = lcm(encoder.patch_size, *encoder.pyramid_strides, *self.pyramid(encoder.pyramid_strides))
+        if not self.square or self.image_size is None:
+            return divisor
+        if self.image_size % divisor:
+            raise InputError(f"task.square: image_size {self.image_size} px is not a multiple of {divisor} px")
+        return self.image_size
+
     @field_validator("detector")
     @classmethod
     def _known(cls, name: str) -> str:
@@ -77,15 +167,58 @@ class DetectionConfig(TaskConfig):
             raise InputError(f"unknown detector {name!r}{nearest(name, NAMES)}")
         return name
 
+    @field_validator("scale_jitter", "precrop")
+    @classmethod
+    def _rising(cls, bounds: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < bounds[0] <= bounds[1]:
+            raise ValueError(f"these must be two rising numbers above 0, not {bounds}")
+        return bounds
+
+    @field_validator("strides", "shorter_side", "precrop_side")
+    @classmethod
+    def _strictly_rising(cls, sides: tuple[int, ...]) -> tuple[int, ...]:
+        if list(sides) != sorted(set(sides)) or (sides and sides[0] < 1):
+            raise ValueError(f"these must rise, from 1 px, not {sides}")
+        return sides
+
     @model_validator(mode="after")
     def _sized(self) -> DetectionConfig:
-        if self.scale_jitter != (1.0, 1.0) and self.image_size is None:
-            raise ValueError("scale_jitter needs an image_size to jitter around")
+        needs_size = {
+            "scale_jitter": self.scale_jitter != (1.0, 1.0),
+            "shorter_side": bool(self.shorter_side),
+            "square": self.square,
+            "relative_positions": self.relative_positions,
+        }
+        for name, used in needs_size.items():
+            if used and self.image_size is None:
+                raise ValueError(f"{name} needs an image_size")
+        if self.shorter_side and self.scale_jitter != (1.0, 1.0):
+            raise ValueError("scale_jitter and shorter_side both say how large a training scene is; leave one out")
+        if self.precrop_side and not self.shorter_side:
+            raise ValueError("precrop_side needs shorter_side, which scenes are brought to after the crop")
+        if self.shorter_side and self.image_size is not None and self.image_size < self.shorter_side[-1]:
+            raise ValueError(f"shorter_side {self.shorter_side[-1]} is above image_size {self.image_size}, the longer")
+        if self.recompute_boxes and not self.draws_masks:
+            raise ValueError(f"recompute_boxes needs masks, which {self.detector} does not read")
         return self
 
-    @field_validator("scale_jitter")
-    @classmethod
-    def _rising(cls, jitter: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < jitter[0] <= jitter[1]:
-            raise ValueError(f"scale_jitter must be two rising factors above 0, not {jitter}")
-        return jitter
+
+def _reachable(own: int, stride: int) -> bool:
+    """Whether 2 x 2 upsampling, or one max pooling, leads from the one stride to the other."""
+    return stride % own == 0 or (own % stride == 0 and (own // stride).bit_count() == 1)
+
+
+def arrange_attention(
+    encoder: Encoder, window: int, global_blocks: Sequence[int], relative_positions: int | None
+) -> None:
+    """Windows, and relative positions for scenes of that side, px, for an encoder with one map.
+
+    Raises:
+        InputError: the encoder has no such thing, or no such block.
+    """
+    if len(encoder.pyramid_strides) > 1:
+        return
+    if window:
+        encoder.use_windows(window, tuple(global_blocks))
+    if relative_positions:
+        encoder.add_relative_positions(relative_positions)

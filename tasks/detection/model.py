@@ -5,89 +5,125 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from math import lcm
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
 from torch import nn
 
 from mimbench.contract import Encoder, InputConfig, InputError, StepOutput
 from mimbench.optim import encoder_layers
 from mimbench_tasks.detection import backbone  # registers the parts that the configs below name
-from mimbench_tasks.detection.detectors import HeadOptions, detector_config
+from mimbench_tasks.detection.config import DetectionConfig
+from mimbench_tasks.detection.detectors import DETECTORS
+from mimbench_tasks.detection.parts import Heads
 
 
 def build_detector(
-    name: str, options: HeadOptions, encoder: Encoder, images: InputConfig, *, seed: int
+    config: DetectionConfig, encoder: Encoder, images: InputConfig, *, classes: int, seed: int
 ) -> BaseDetector:
-    """An mmdet detector around `encoder`, whose weights stay as they are; the rest is drawn from `seed`."""
-    config = detector_config(
-        name,
-        options,
-        backbone={"type": backbone.EncoderBackbone.__name__, "encoder": encoder},
-        neck=neck_config(encoder, options),
-        preprocessor=preprocessor_config(encoder, options, images),
-    )
+    """An mmdet detector around `encoder`, whose weights stay as they are; the rest is drawn from `seed`.
+
+    Where `config` changes the drop path, it holds a copy of `encoder`, else `encoder` itself.
+
+    Raises:
+        InputError: the encoder does not go with these options.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        detector = MODELS.build(config)
+        detector = MODELS.build(ConfigDict(model_config(config, encoder, images, classes=classes)))
         with _quiet():
             detector.init_weights()
     return detector
 
 
-def neck_config(encoder: Encoder, options: HeadOptions) -> dict[str, Any]:
-    """A simple feature pyramid for an encoder with one map, an FPN for one with several.
+def model_config(
+    config: DetectionConfig, encoder: Encoder, images: InputConfig, *, classes: int, live: bool = True
+) -> dict[str, Any]:
+    """The whole model as mmdet's MODELS.build takes it; with `live` around this encoder, else around its like."""
+    heads = Heads(config, classes, config.levels(encoder))
+    return {
+        # The scope holds for all that is built within; without it, names would mean what the last Runner left behind.
+        "_scope_": "mmdet",
+        "data_preprocessor": _preprocessor(config, encoder, images),
+        "backbone": {
+            "type": backbone.EncoderBackbone.__name__,
+            "encoder": encoder if live else backbone.describe(encoder),
+            "drop_path": config.drop_path,
+            "window": config.window,
+            "global_blocks": config.global_blocks,
+            "relative_positions": config.positions_side,
+            "grad_checkpointing": config.train.grad_checkpointing,
+            "norms": config.map_norms,
+        },
+        "neck": _neck(config, encoder),
+        **DETECTORS[config.detector](heads),
+    }
 
-    Raises:
-        InputError: the encoder's maps cannot be brought to these strides.
-    """
-    own, strides = encoder.pyramid_strides, options.strides
+
+def _neck(config: DetectionConfig, encoder: Encoder) -> dict[str, Any]:
+    """A simple feature pyramid for an encoder with one map, an FPN for one with several."""
+    own = encoder.pyramid_strides
     if len(own) == 1:
-        if any(max(own[0], stride) % min(own[0], stride) for stride in strides):
-            raise InputError(f"strides {strides} px are neither multiples nor fractions of the encoder's, {own[0]} px")
         return {
             "type": backbone.SimpleFeaturePyramid.__name__,
             "in_channels": encoder.pyramid_dims[0],
             "in_stride": own[0],
-            "out_channels": options.channels,
-            "strides": strides,
+            "out_channels": config.channels,
+            "strides": config.pyramid(own),
+            "extra_levels": config.extra_levels,
         }
-    extra = tuple(own[-1] * 2**step for step in range(1, len(strides) - len(own) + 1))
-    if strides != own + extra:
-        raise InputError(f"strides {strides} px do not begin with the encoder's own, {own} px, doubling after that")
     return {
         "type": "FPN",
         "in_channels": list(encoder.pyramid_dims),
-        "out_channels": options.channels,
-        "num_outs": len(strides),
+        "out_channels": config.channels,
+        "num_outs": len(config.levels(encoder)),
     }
 
 
-def preprocessor_config(encoder: Encoder, options: HeadOptions, images: InputConfig) -> dict[str, Any]:
-    """Pixels normalised as in pretraining, then padded with zeros to what every stride divides."""
+def _preprocessor(config: DetectionConfig, encoder: Encoder, images: InputConfig) -> dict[str, Any]:
+    """Pixels normalised as in pretraining, then padded with zeros."""
     channels = encoder.in_channels
     return {
         "type": backbone.ScenePreprocessor.__name__,
         "mean": [255 * value for value in _per_channel(images.mean, channels)],
         "std": [255 * value for value in _per_channel(images.std, channels)],
-        "pad_size_divisor": lcm(encoder.patch_size, *encoder.pyramid_strides, *options.strides),
+        "pad_size_divisor": config.padding(encoder),
         "pad_mask": True,
+    }
+
+
+def layer_rules(model: nn.Module, encoder: Encoder, undecayed: Sequence[str]) -> dict[str, Any]:
+    """What `build_optimizer` asks for besides the model: depths by parameter name, and which are not decayed.
+
+    undecayed: patterns; those that match nothing in this encoder are left out.
+    """
+    prefix = next(name for name, module in model.named_modules() if module is encoder)
+    own = {name for name, _ in encoder.named_parameters()}
+    found = {name for name in own if any(fnmatchcase(f".{name}", f"*.{pattern}") for pattern in undecayed)}
+    return {
+        "layer_of": encoder_layers(model, encoder),
+        "num_layers": encoder.num_layers,
+        "no_decay": {f"{prefix}.{name}" for name in encoder.no_weight_decay() | found},
     }
 
 
 class DetectorTraining(nn.Module):
     """A detector as the engine trains it; parameters are the encoder's, by depth, and the rest."""
 
-    def __init__(self, detector: BaseDetector) -> None:
+    def __init__(self, detector: BaseDetector, undecayed: Sequence[str] = ()) -> None:
         super().__init__()
         self.detector = detector
-        self.layer_of = encoder_layers(self, self.encoder)
+        rules = layer_rules(self, self.encoder, undecayed)
+        self.layer_of = rules["layer_of"]
         """Depth by parameter name, for layer decay; neck and heads come after the encoder's last layer."""
+        self.num_layers = rules["num_layers"]
+        self._no_decay = rules["no_decay"]
 
     @property
     def encoder(self) -> Encoder:
@@ -108,12 +144,8 @@ class DetectorTraining(nn.Module):
         data = self.detector.data_preprocessor(batch, False)
         return self.detector.predict(data["inputs"], data["data_samples"], rescale=True)
 
-    @property
-    def num_layers(self) -> int:
-        return self.encoder.num_layers
-
     def no_weight_decay(self) -> set[str]:
-        return {f"detector.backbone.encoder.{name}" for name in self.encoder.no_weight_decay()}
+        return self._no_decay
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

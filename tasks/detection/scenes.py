@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,9 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from mimbench.contract import InputError, SceneSplit
-from mimbench.data.images import read_pixels
-from mimbench_tasks.detection.config import DetectionConfig
 
 CACHE_LIMIT = 1 << 30
-"""Bytes of decoded pixels of one split that are kept in memory."""
+"""Bytes of one split, decoded (about: masks may weigh a byte a pixel each), up to which it is kept in memory."""
 
 Draw = tuple[int, int]
 """A scene's index, and the seed of the augmentation that it is drawn with."""
@@ -39,9 +36,15 @@ class Scenes(TorchDataset):
     """
 
     def __init__(
-        self, split: SceneSplit, *, channels: int, training: bool, masks: bool, augment: Sequence[dict[str, Any]] = ()
+        self,
+        split: SceneSplit,
+        pipeline: Sequence[dict[str, Any]],
+        *,
+        training: bool,
+        keep_empty: bool = False,
+        least_side: int = 0,
     ) -> None:
-        """augment: mmdet transforms, each as its config; `channels` is what the encoder takes, 1 or 3.
+        """pipeline: mmdet transforms, each as its config. The others as in DetectionConfig, for training alone.
 
         Raises:
             InputError: the annotations cannot be read, name other classes, or no scene has an object.
@@ -52,34 +55,33 @@ class Scenes(TorchDataset):
             ann_file=str(split.annotations),
             data_prefix={"img": str(split.images)},
             metainfo={"classes": split.classes},
-            filter_cfg={"filter_empty_gt": training},
+            filter_cfg=scene_filter(keep_empty, least_side),
             test_mode=not training,
             serialize_data=False,
         )
         self.category_ids: list[int] = source.cat_ids
         self.classes = tuple(category["name"] for category in self.annotations.loadCats(source.cat_ids))
         self.infos = [source.get_data_info(index) for index in range(len(source))]
-        if not self.infos:
+        if not any(info["instances"] for info in self.infos):
             raise InputError(f"no object in any scene of {split.annotations}; name another dataset")
-        annotate = {"type": "LoadAnnotations", "with_bbox": True, "with_mask": masks}
-        self._channels = channels
-        self._annotate = _compose([annotate] if training else [])
-        self._augment = _compose(augment)
-        self._pack = _compose([{"type": "PackDetInputs"}])
-        self._random = any(step["type"].startswith("Random") for step in augment)
-        self.in_memory = sum(info["height"] * info["width"] for info in self.infos) * channels <= CACHE_LIMIT
-        self._cache = [self._prepare(info) for info in self.infos] if self.in_memory else None
+        names = [step["type"] for step in pipeline]
+        drawn = next((index for index, name in enumerate(names) if name.startswith("Random")), len(pipeline))
+        self._once, self._each_time = _compose(pipeline[:drawn]), _compose(pipeline[drawn:])
+        self._random = drawn < len(pipeline)
+        layers = [info["height"] * info["width"] * (4 + len(info["instances"])) for info in self.infos]
+        self.in_memory = sum(layers) <= CACHE_LIMIT
+        self._cache = [self._once(info) for info in self.infos] if self.in_memory else None
 
     def __len__(self) -> int:
         return len(self.infos)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         index, seed = draw
-        prepared = self._cache[index] if self._cache is not None else self._prepare(self.infos[index])
+        prepared = self._cache[index] if self._cache is not None else self._once(deepcopy(self.infos[index]))
         if not self._random:
             return prepared
         with _seeded(seed):
-            return self._pack(self._augment(deepcopy(prepared)))
+            return self._each_time(deepcopy(prepared))
 
     def loader(self, batch_size: int, *, seed: int | None, workers: int, pin_memory: bool) -> DataLoader:
         """Batches of this process's share, shuffled and augmented from `seed`; None: of all scenes, in order."""
@@ -92,18 +94,6 @@ class Scenes(TorchDataset):
             persistent_workers=workers > 0 and not self.in_memory,
             pin_memory=pin_memory,
         )
-
-    def _prepare(self, info: dict[str, Any]) -> dict[str, Any]:
-        """All that no random choice changes: the packed sample, or the loaded one where augmentation is random."""
-        path = Path(info["img_path"])
-        try:
-            pixels = read_pixels(path, self._channels)
-        except Exception as error:  # Pillow raises nearly anything on a damaged file
-            raise InputError(f"cannot read the scene {path}: {error}") from error
-        shape = pixels.shape[:2]
-        image = {"img": pixels, "img_shape": shape, "ori_shape": shape, "scale_factor": (1.0, 1.0)}
-        loaded = self._annotate({**info, **image})
-        return loaded if self._random else self._pack(self._augment(loaded))
 
 
 class Draws(Sampler[Draw]):
@@ -132,35 +122,14 @@ class Draws(Sampler[Draw]):
         return zip(indices[mine].tolist(), seeds[mine].tolist(), strict=True)
 
 
-def resize(config: DetectionConfig) -> list[dict[str, Any]]:
-    """mmdet transforms that bring a scene to `config.image_size`."""
-    if config.image_size is None:
-        return []
-    return [{"type": "Resize", "scale": (config.image_size,) * 2, "keep_ratio": True}]
-
-
-def training_transforms(config: DetectionConfig) -> list[dict[str, Any]]:
-    """mmdet transforms of training scenes: scale jitter and crop, else `resize`; then flip."""
-    steps = resize(config)
-    if config.image_size is not None and config.scale_jitter != (1.0, 1.0):
-        size = (config.image_size,) * 2
-        steps = [
-            {
-                "type": "RandomResize",
-                "resize_type": "mmdet.Resize",
-                "scale": size,
-                "ratio_range": config.scale_jitter,
-                "keep_ratio": True,
-            },
-            {"type": "RandomCrop", "crop_size": size, "allow_negative_crop": True},
-            {"type": "FilterAnnotations", "min_gt_bbox_wh": (1e-2, 1e-2), "keep_empty": False},
-        ]
-    return [*steps, {"type": "RandomFlip", "prob": config.flip}] if config.flip else steps
-
-
 def _compose(steps: Sequence[dict[str, Any]]) -> Compose:
     # Without its scope, a name may mean mmcv's transform: wherever mmengine's Runner ran before in this process.
     return Compose([TRANSFORMS.build({"_scope_": "mmdet", **step}) for step in steps])
+
+
+def scene_filter(keep_empty: bool, least_side: int) -> dict[str, Any]:
+    """Which training scenes mmdet leaves out."""
+    return {"filter_empty_gt": not keep_empty, "min_size": least_side}
 
 
 class _Source(CocoDataset):
@@ -180,6 +149,8 @@ def read_annotations(split: SceneSplit) -> COCO:
     try:
         with redirect_stdout(StringIO()):
             annotations = COCO(str(split.annotations))
+        for record in annotations.dataset.get("annotations", []):
+            record.setdefault("iscrowd", 0)  # absent from many files; COCO's metrics need it
         names = {category["name"] for category in annotations.dataset["categories"]}
     except (OSError, ValueError, KeyError, AssertionError) as error:
         raise InputError(f"cannot read {split.annotations} as COCO annotations: {error!r}") from error

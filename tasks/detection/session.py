@@ -11,11 +11,14 @@ from mmengine.dist import get_world_size
 
 from mimbench.contract import Dataset, Encoder, FitReport, InputError, SceneSplit, SplitName, TaskContext
 from mimbench_tasks.detection.config import DetectionConfig
-from mimbench_tasks.detection.detectors import HeadOptions
 from mimbench_tasks.detection.evaluation import Kind, Precision, average_precision, coco_results
 from mimbench_tasks.detection.model import DetectorTraining, build_detector
 from mimbench_tasks.detection.picture import draw_predictions
-from mimbench_tasks.detection.scenes import Scenes, resize, training_transforms
+from mimbench_tasks.detection.pipeline import test_pipeline, training_pipeline
+from mimbench_tasks.detection.scenes import Scenes
+
+TEST_BATCH = 8
+"""Most test scenes at a time: their masks, at full size, weigh more than the scenes."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,8 @@ def train_and_predict(config: DetectionConfig, encoder: Encoder, dataset: Datase
     Raises InputError as `Detection.run` says.
     """
     train, test = _open(config, encoder.in_channels, dataset)
-    if config.window and len(encoder.pyramid_strides) == 1:
-        encoder.use_windows(config.window, config.global_blocks)
-    if config.train.grad_checkpointing:
-        encoder.set_grad_checkpointing()
-    options = head_options(config, encoder, len(train.classes))
-    model = DetectorTraining(build_detector(config.detector, options, encoder, context.input, seed=context.seed))
+    detector = build_detector(config, encoder, context.input, classes=len(train.classes), seed=context.seed)
+    model = DetectorTraining(detector, config.train.undecayed)
     share = max(1, config.train.batch_size // config.train.accumulate // get_world_size())
     workers, pinned = config.train.workers, context.device.type == "cuda"
     report = context.fit(
@@ -60,27 +59,11 @@ def train_and_predict(config: DetectionConfig, encoder: Encoder, dataset: Datase
     model.to(context.device).eval()
     results: list[dict[str, Any]] = []
     shown: list[DetDataSample] = []
-    for batch in test.loader(share, seed=None, workers=workers, pin_memory=pinned):
+    for batch in test.loader(min(share, TEST_BATCH), seed=None, workers=workers, pin_memory=pinned):
         samples = model.predict(batch)
         results += coco_results(samples, test.category_ids)
         shown = [*shown, *samples][: config.pictures]
     return Outcome(test, results, shown, config.draws_masks, report)
-
-
-def head_options(config: DetectionConfig, encoder: Encoder, classes: int) -> HeadOptions:
-    """What the heads need to know."""
-    return HeadOptions(
-        classes=classes,
-        channels=config.channels,
-        strides=config.pyramid(encoder.pyramid_strides),
-        convs=config.convs,
-        anchor_scale=config.anchor_scale,
-        proposals=config.proposals,
-        roi_samples=config.roi_samples,
-        score_threshold=config.score_threshold,
-        nms_threshold=config.nms_threshold,
-        max_detections=config.max_detections,
-    )
 
 
 def score(outcome: Outcome) -> dict[str, Precision]:
@@ -105,12 +88,15 @@ def picture(outcome: Outcome, workdir: Path) -> Path:
 
 def _open(config: DetectionConfig, channels: int, dataset: Dataset) -> tuple[Scenes, Scenes]:
     """The training and the test scenes."""
-    masks = config.draws_masks
-    if masks and "masks" not in dataset.provides:
-        raise InputError(f"mask-rcnn needs masks, which dataset {dataset.name!r} does not provide; use faster-rcnn")
     training, testing = _split(dataset, "train"), _split(dataset, "test")
-    train = Scenes(training, channels=channels, training=True, masks=masks, augment=training_transforms(config))
-    test = Scenes(testing, channels=channels, training=False, masks=masks, augment=resize(config))
+    train = Scenes(
+        training,
+        training_pipeline(config, channels),
+        training=True,
+        keep_empty=config.keep_empty,
+        least_side=config.least_side,
+    )
+    test = Scenes(testing, test_pipeline(config, channels), training=False)
     if train.classes != test.classes:
         raise InputError(f"{training.annotations} and {testing.annotations} list their categories differently")
     return train, test

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from io import StringIO
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mimbench.contract import Dataset, Encoder, InputError, Measured, Metric, Task, TaskConfig, TaskContext, TaskResult
-from mimbench_tasks.detection.config import DetectionConfig
+import torch
+
+from mimbench.contract import (
+    Dataset,
+    Encoder,
+    InputConfig,
+    InputError,
+    Measured,
+    Metric,
+    Protocol,
+    Task,
+    TaskConfig,
+    TaskContext,
+    TaskResult,
+    load_protocols,
+)
+from mimbench.optim import Schedule, with_drop_path
+from mimbench_tasks.detection.config import DetectionConfig, arrange_attention
 from mimbench_tasks.detection.standin import HOW_TO_INSTALL
 
 if TYPE_CHECKING:
@@ -22,7 +39,7 @@ class Detection(Task):
     """
 
     name: ClassVar[str] = "detection"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
     trains_encoder: ClassVar[bool] = True
     metrics: ClassVar[tuple[Metric, ...]] = tuple(
@@ -40,6 +57,8 @@ class Detection(Task):
         )
     )
     Config: ClassVar[type[TaskConfig]] = DetectionConfig
+    protocols: ClassVar[Mapping[str, Protocol]] = load_protocols("mimbench_tasks", "protocols/detection")
+    default_protocol: ClassVar[str | None] = "embedded"
     default_dataset: ClassVar[str | None] = "digit-scenes"
     config: DetectionConfig
 
@@ -63,8 +82,7 @@ class Detection(Task):
         """Fine-tune a detector from `encoder` on the train scenes and score it on the test scenes.
 
         Raises:
-            InputError: the dataset has no scenes, or lacks masks that the detector needs; the encoder's maps cannot
-                be brought to `strides`.
+            InputError: the dataset has no scenes, or what `check` finds.
         """
         # mmdet takes seconds to import, and prints on standard output, which belongs to the records.
         with redirect_stdout(StringIO()):
@@ -86,8 +104,30 @@ class Detection(Task):
         )
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
-        if self.config.draws_masks and "masks" not in dataset.provides:
-            raise InputError(f"mask-rcnn needs masks, which dataset {dataset.name!r} does not have; use faster-rcnn")
+        """Raises InputError for all that would stop the fine-tuning at its start, after the pretraining."""
+        config = self.config
+        if config.draws_masks and "masks" not in dataset.provides:
+            raise InputError(
+                f"{config.detector} needs masks, which dataset {dataset.name!r} does not have; use faster-rcnn"
+            )
+        config.levels(encoder)
+        config.padding(encoder)
+        Schedule(config.train, steps_per_epoch=1)
+        # On the meta device, where the largest encoder takes no memory and no time.
+        with torch.device("meta"):
+            like = type(encoder)(encoder.config, image_size=encoder.image_size, in_channels=encoder.in_channels)
+        if config.drop_path is not None:
+            like = with_drop_path(like, config.drop_path)
+        arrange_attention(like, config.window, config.global_blocks, config.positions_side)
+        if config.train.grad_checkpointing:
+            like.set_grad_checkpointing()
+
+    def export(self, encoder: Encoder, dataset: Dataset | None, images: InputConfig) -> str:
+        """An mmdet config file, which mmdet's tools/train.py runs as it is."""
+        with redirect_stdout(StringIO()):
+            from mimbench_tasks.detection.export import config_file
+
+        return config_file(self.config, encoder, dataset, images)
 
     def chance(self, dataset: Dataset) -> float:
         return 0.0

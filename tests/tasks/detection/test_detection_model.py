@@ -11,9 +11,9 @@ from mimbench.contract import InputConfig, InputError
 from mimbench_tasks.detection.backbone import ScenePreprocessor, SimpleFeaturePyramid
 from mimbench_tasks.detection.config import DetectionConfig
 from mimbench_tasks.detection.detectors import DETECTORS
-from mimbench_tasks.detection.model import DetectorTraining, build_detector, neck_config
+from mimbench_tasks.detection.model import DetectorTraining, build_detector
+from mimbench_tasks.detection.pipeline import training_pipeline
 from mimbench_tasks.detection.scenes import Scenes
-from mimbench_tasks.detection.session import head_options
 
 GREY = InputConfig(image_size=28, mean=(0.25,), std=(0.5,))
 
@@ -21,11 +21,12 @@ GREY = InputConfig(image_size=28, mean=(0.25,), std=(0.5,))
 def build(encoder=None, images=GREY, **options) -> DetectorTraining:
     encoder = encoder or TinyEncoder()
     config = small_config(max_detections=5, **options)
-    return DetectorTraining(build_detector(config.detector, head_options(config, encoder, 2), encoder, images, seed=0))
+    return DetectorTraining(build_detector(config, encoder, images, classes=2, seed=0), config.train.undecayed)
 
 
 def batch_of(split, masks=True, channels=1, count=2):
-    scenes = Scenes(split, channels=channels, training=True, masks=masks)
+    config = small_config(detector="mask-rcnn" if masks else "fcos")
+    scenes = Scenes(split, training_pipeline(config, channels), training=True)
     return next(iter(scenes.loader(count, seed=0, workers=0, pin_memory=False)))
 
 
@@ -40,7 +41,7 @@ def test_one_step_trains_everything_and_predicts(detector, maps, scenes):
     assert output.loss.shape == ()
     assert not any("loss" in name for name in output.logs), "mmengine would add it to what is optimised"
     assert not any(value.requires_grad for value in output.logs.values())
-    parts = sum(value for name, value in output.logs.items() if name != "acc")
+    parts = sum(value for name, value in output.logs.items() if not name.endswith("acc"))
     torch.testing.assert_close(parts, output.loss.detach())
     output.loss.backward()
     idle = [name for name, parameter in model.named_parameters() if parameter.grad is None]
@@ -48,7 +49,7 @@ def test_one_step_trains_everything_and_predicts(detector, maps, scenes):
     found = model.eval().predict(batch)
     assert [sample.img_id for sample in found] == [sample.img_id for sample in batch["data_samples"]]
     assert all(len(sample.pred_instances) <= 5 for sample in found)
-    assert all(("masks" in sample.pred_instances) == (detector == "mask-rcnn") for sample in found)
+    assert all(("masks" in sample.pred_instances) == detector.endswith("mask-rcnn") for sample in found)
 
 
 @pytest.mark.parametrize(("own", "strides"), [(4, (4, 8, 16)), (16, (4, 8, 16, 32, 64)), (8, (4,))])
@@ -65,11 +66,30 @@ def test_strides_follow_the_encoder():
     assert DetectionConfig(strides=(8,)).pyramid((4,)) == (8,)
 
 
-@pytest.mark.parametrize(("maps", "strides"), [(1, (6, 12)), (3, (8, 16, 32)), (3, (4, 8))])
-def test_impossible_strides_are_named(maps, strides):
-    encoder = TinyEncoder(maps=maps)
+@pytest.mark.parametrize(
+    ("maps", "patch", "strides"), [(1, 4, (6, 12)), (1, 12, (4, 12)), (3, 4, (8, 16, 32)), (3, 4, (4, 8))]
+)
+def test_impossible_strides_are_named(maps, patch, strides):
+    encoder = TinyEncoder(maps=maps, patch=patch)
     with pytest.raises(InputError, match=rf"strides \({strides[0]}, {strides[1]}.*encoder's"):
-        neck_config(encoder, head_options(small_config(strides=strides), encoder, 2))
+        small_config(strides=strides).levels(encoder)
+
+
+@pytest.mark.parametrize("maps", [1, 3])
+def test_extra_levels_are_every_second_cell_and_only_propose(maps):
+    encoder = TinyEncoder(maps=maps)
+    plain = build(encoder, detector="faster-rcnn", strides=(4, 8, 16)).detector
+    config = small_config(detector="faster-rcnn", strides=(4, 8, 16), extra_levels=2)
+    assert config.levels(encoder) == (4, 8, 16, 32, 64)
+    more = build(encoder, detector="faster-rcnn", strides=(4, 8, 16), extra_levels=2).detector
+    more.neck.load_state_dict(plain.neck.state_dict())
+    images = torch.randn(1, 1, 72, 64)
+    few, many = plain.extract_feat(images), more.extract_feat(images)
+    assert len(many) == 5
+    torch.testing.assert_close(many[:3], few)
+    assert torch.equal(many[3], many[2][..., ::2, ::2])
+    assert torch.equal(many[4], many[3][..., ::2, ::2])
+    assert more.roi_head.bbox_roi_extractor.featmap_strides == (4, 8, 16)
 
 
 def test_the_detector_sees_what_pretraining_saw(scenes):

@@ -12,7 +12,9 @@ from tiny_detection import CLASSES, small_config, write_scenes
 
 from mimbench.contract import InputError, SceneSplit
 from mimbench_tasks.detection import scenes as module
-from mimbench_tasks.detection.scenes import Draws, Scenes, resize, training_transforms
+from mimbench_tasks.detection.pipeline import test_pipeline as pipeline_of_tests
+from mimbench_tasks.detection.pipeline import training_pipeline
+from mimbench_tasks.detection.scenes import Draws, Scenes
 
 
 @pytest.fixture
@@ -21,7 +23,9 @@ def split(tmp_path):
 
 
 def open_scenes(split, training=True, **options) -> Scenes:
-    return Scenes(split, channels=1, training=training, masks=options.pop("masks", False), **options)
+    config = small_config(**options)
+    pipeline = training_pipeline(config, 1) if training else pipeline_of_tests(config, 1)
+    return Scenes(split, pipeline, training=training, keep_empty=config.keep_empty, least_side=config.least_side)
 
 
 def boxes_of(sample):
@@ -68,7 +72,7 @@ def test_processes_share_the_draws_of_training_but_each_sees_every_test_scene(mo
 
 
 def test_flip_is_drawn_from_the_seed_and_leaves_global_generators_alone(split):
-    scenes = open_scenes(split, augment=training_transforms(small_config(flip=0.5)))
+    scenes = open_scenes(split, flip=0.5)
     plain = open_scenes(split)[0, 0]["inputs"]
     numpy_state, python_state = np.random.get_state()[1].tolist(), random.getstate()
     drawn = [scenes[0, seed]["inputs"] for seed in range(12)]
@@ -81,7 +85,7 @@ def test_flip_is_drawn_from_the_seed_and_leaves_global_generators_alone(split):
 
 
 def test_a_flip_moves_boxes_with_their_pixels_and_never_twice(split):
-    scenes = open_scenes(split, augment=training_transforms(small_config(flip=1.0)))
+    scenes = open_scenes(split, flip=1.0)
     plain = boxes_of(open_scenes(split)[0, 0])
     for _ in range(2):
         boxes = boxes_of(scenes[0, 0])
@@ -89,8 +93,7 @@ def test_a_flip_moves_boxes_with_their_pixels_and_never_twice(split):
 
 
 def test_scale_jitter_keeps_boxes_on_their_objects(split):
-    config = small_config(image_size=64, scale_jitter=(0.5, 2.0))
-    scenes = open_scenes(split, masks=True, augment=training_transforms(config))
+    scenes = open_scenes(split, detector="mask-rcnn", image_size=64, scale_jitter=(0.5, 2.0))
     shapes = set()
     for seed in range(8):
         sample = scenes[0, seed]
@@ -109,7 +112,7 @@ def test_scale_jitter_without_a_size_is_refused():
 
 
 def test_test_scenes_are_resized_and_know_their_factor(split):
-    sample = open_scenes(split, training=False, augment=resize(small_config(image_size=32)))[0, 0]
+    sample = open_scenes(split, training=False, image_size=32)[0, 0]
     assert sample["inputs"].shape == (1, 32, 32)
     assert sample["data_samples"].scale_factor == (0.5, 0.5)
 
@@ -131,6 +134,19 @@ def test_training_skips_scenes_without_objects_and_testing_keeps_them(split):
     split.annotations.write_text(json.dumps(document))
     assert len(open_scenes(split)) == 4
     assert len(open_scenes(split, training=False)) == 5
+
+
+def test_crowds_are_no_objects_to_learn_and_a_file_may_say_nothing_of_them(split):
+    document = json.loads(split.annotations.read_text())
+    for record in document["annotations"]:
+        record.pop("iscrowd", None)
+    crowd = next(record for record in document["annotations"] if record["image_id"] == document["images"][0]["id"])
+    crowd["iscrowd"] = 1
+    split.annotations.write_text(json.dumps(document))
+    scenes = open_scenes(split)
+    sample = scenes[0, 0]["data_samples"]
+    assert (len(sample.gt_instances), len(sample.ignored_instances)) == (1, 1)
+    assert {record["iscrowd"] for record in scenes.annotations.dataset["annotations"]} == {0, 1}
 
 
 def test_bad_annotations_are_named(split):

@@ -68,7 +68,9 @@ def test_the_check_sees_weights_lost_the_usual_way(scenes, tmp_path, monkeypatch
 def test_the_check_sees_a_copy_trained_in_its_place(scenes, tmp_path, monkeypatch):
     """A detector built around another encoder of the same shape."""
     original = EncoderBackbone.__init__
-    monkeypatch.setattr(EncoderBackbone, "__init__", lambda self, encoder: original(self, TinyEncoder()))
+    monkeypatch.setattr(
+        EncoderBackbone, "__init__", lambda self, encoder, **options: original(self, TinyEncoder(), **options)
+    )
     encoder = pretrained(TinyEncoder())
     assert digest_at_first_step(encoder, scenes, tmp_path) != digest(encoder.state_dict())
 

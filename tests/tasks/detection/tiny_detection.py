@@ -46,9 +46,9 @@ class TinyEncoder(Encoder):
             x = x + block(x).relu()
         return x
 
-    def features(self, images, layer=-1):
+    def layers(self, images, last=-1, *, final_norm=True):
         dense = self.encode(self.embed(images))
-        return Features(dense.mean((2, 3)), dense, dense.new_zeros(len(dense), 0, self.embed_dim))
+        return [Features(dense.mean((2, 3)), dense, dense.new_zeros(len(dense), 0, self.embed_dim))]
 
     def pyramid(self, images):
         maps = [self.encode(self.embed(images))]
@@ -164,5 +164,5 @@ def context(workdir: Path, fit: Any = None, seed: int = 0, mean=(0.2,), std=(0.3
 
 
 def small_config(**options: Any) -> DetectionConfig:
-    train = {"epochs": 1, "batch_size": 2, **options.pop("train", {})}
+    train = {"epochs": 1, "batch_size": 2, "clip_grad": 5.0, **options.pop("train", {})}
     return DetectionConfig(**{"train": train, "channels": 16, "convs": 1, "roi_samples": 8, **options})

@@ -1,0 +1,53 @@
+"""`mimbench show detection`: a task, as a recipe resolves it, as a file of the library beneath it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from typing import Any
+
+import torch
+
+from mimbench import registry
+from mimbench.contract import Dataset, Task
+from mimbench.data import default_cache, open_dataset
+from mimbench.errors import InputError
+from mimbench.recipe import document as doc
+from mimbench.recipe.resolve import Recipe, check_settings, resolve
+
+
+def task_file(task_name: str, recipe_name: str, method: str, settings: Mapping[str, Any]) -> str:
+    """What the task exports for this recipe and method; nothing is trained, no weights are made.
+
+    Raises:
+        InputError: an unknown name or key, or an impossible value.
+        NotSupported: the task has no such file.
+    """
+    task_class: type[Task] = registry.tasks.load(task_name)
+    check_settings(list(settings), [method], [task_class.name])
+    recipe = resolve(recipe_name, doc.read(recipe_name), method, settings, task_name)
+    task = recipe.task(task_name)
+    with redirect_stdout(sys.stderr):  # standard output is for the file alone, and libraries print
+        dataset = _dataset(task, recipe)
+        channels = dataset.channels if dataset and dataset.channels == 1 else len(recipe.input.mean)
+        with torch.device("meta"):  # builds any size at once, without weights
+            encoder = recipe.encoder_class()(
+                recipe.encoder_config, image_size=recipe.input.image_size, in_channels=max(channels, 1)
+            )
+        if dataset:
+            task.check(encoder, dataset)
+        return task.export(encoder, dataset, recipe.input)
+
+
+def _dataset(task: Task, recipe: Recipe) -> Dataset | None:
+    """The task's dataset; None, with a line on standard error, where it is named but not there."""
+    name = task.config.dataset or task.default_dataset or recipe.dataset
+    options = task.config.data or (recipe.data.model_dump() if name == recipe.dataset else {})
+    try:
+        return open_dataset(name, dict(options), default_cache(), where="task.data")
+    except InputError as error:
+        if options:
+            raise
+        print(f"dataset {name!r} is not opened ({error}); the file names its usual place instead", file=sys.stderr)
+        return None

@@ -1,0 +1,52 @@
+"""Optimizer and learning rates of mimbench for mmengine's own Runner, so that a config file trains as `run` does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+from torch import nn
+
+from mimbench.optim import Schedule, build_optimizer
+from mimbench_tasks.detection.config import DetectionTrain
+from mimbench_tasks.detection.model import layer_rules
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class EncoderOptimizer:
+    """Builds the optimizer of a DetectionTrain, with its layer decay, around a detector with an EncoderBackbone."""
+
+    def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
+        """optim_wrapper_cfg: of the wrapper; "optimizer" holds the fields of the DetectionTrain."""
+        self.wrapper = {key: value for key, value in optim_wrapper_cfg.items() if key != "optimizer"}
+        self.train = DetectionTrain.model_validate(dict(optim_wrapper_cfg["optimizer"]))
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        detector: Any = model.module if is_model_wrapper(model) else model
+        rules = layer_rules(detector, detector.backbone.encoder, self.train.undecayed)
+        optimizer = build_optimizer(detector, self.train, **rules)
+        return OPTIM_WRAPPERS.build({"type": "OptimWrapper", **self.wrapper, "optimizer": optimizer})
+
+
+@HOOKS.register_module()
+class EncoderSchedule(Hook):
+    """Sets every step's learning rates as mimbench's engine does; mmengine's schedulers know no layer scale."""
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, train: dict[str, Any]) -> None:
+        """train: the fields of the DetectionTrain."""
+        self.train = DetectionTrain.model_validate(dict(train))
+        self.schedule: Schedule | None = None
+
+    def before_train(self, runner: Any) -> None:
+        self.schedule = Schedule(self.train, len(runner.train_dataloader) // self.train.accumulate)
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        assert self.schedule is not None
+        step = min(runner.iter // self.train.accumulate, self.schedule.steps - 1)
+        for group in runner.optim_wrapper.optimizer.param_groups:
+            group["lr"] = self.schedule.lr(step, group["lr_scale"])
