@@ -1,8 +1,8 @@
 """All that a plugin author has to read: the four contracts and their option tables."""
 
 from mimbench.contract.config import Config, cosmetic
-from mimbench.contract.dataset import ArraySplit, DataConfig, Dataset, ImageSplit, SceneSplit, SplitName
-from mimbench.contract.encoder import Encoder, Features
+from mimbench.contract.dataset import ArraySplit, DataConfig, Dataset, ImageSplit, SceneSplit, SemanticSplit, SplitName
+from mimbench.contract.encoder import Encoder, Features, Pooling
 from mimbench.contract.input import InputConfig
 from mimbench.contract.method import Method
 from mimbench.contract.protocol import Protocol, load_protocols
@@ -38,10 +38,12 @@ __all__ = [
     "Method",
     "Metric",
     "NotSupported",
+    "Pooling",
     "Protocol",
     "RunError",
     "SceneSplit",
     "ScheduleConfig",
+    "SemanticSplit",
     "SplitName",
     "Stage",
     "StepOutput",

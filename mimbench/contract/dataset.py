@@ -1,4 +1,4 @@
-"""The dataset contract: splits of images with labels, or of scenes with boxes."""
+"""The dataset contract: splits of images with labels, of scenes with boxes, or of images with a class a pixel."""
 
 from __future__ import annotations
 
@@ -61,12 +61,44 @@ class SceneSplit:
     classes: tuple[str, ...]
 
 
+class SemanticSplit(ABC):
+    """Images of any size with a class for every pixel.
+
+    classes: names, indexed by label, at most 255.
+    """
+
+    classes: tuple[str, ...]
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def image(self, index: int) -> Path:
+        """The image's file."""
+
+    @abstractmethod
+    def shape(self, index: int) -> tuple[int, int]:
+        """Height and width, px."""
+
+    @abstractmethod
+    def labels(self, index: int) -> Tensor:
+        """uint8 [H, W]: the class of each pixel; 255 where it is unknown, which is neither trained on nor scored."""
+
+    def counts(self) -> Tensor:
+        """int64 [classes]: pixels of each class in the whole split."""
+        total = torch.zeros(256, dtype=torch.long)
+        for index in range(len(self)):
+            total += torch.bincount(self.labels(index).flatten().long(), minlength=256)
+        return total[: len(self.classes)]
+
+
 class Dataset(ABC):
     """A dataset: a train and a test split, and a fingerprint of their content."""
 
     name: ClassVar[str]
     provides: frozenset[str] = frozenset({"images", "labels"})
-    """What its splits carry: "images" and "labels" (ImageSplit), or "boxes" and "masks" (SceneSplit).
+    """What its splits carry: "images" and "labels" (ImageSplit), "boxes" and "masks" (SceneSplit), or "masks" alone
+    (SemanticSplit).
 
     A class states what it offers as a rule; an instance may find that its data holds less."""
     Config: ClassVar[type[DataConfig]] = DataConfig
@@ -88,4 +120,4 @@ class Dataset(ABC):
         """Hex digest of the content: equal content, equal digest, on every machine."""
 
     @abstractmethod
-    def split(self, name: SplitName) -> ImageSplit | SceneSplit: ...
+    def split(self, name: SplitName) -> ImageSplit | SceneSplit | SemanticSplit: ...

@@ -87,6 +87,21 @@ class Method(nn.Module, ABC):
         """Images [B, C, H, W] (normalised) with the hidden part as this method predicts it."""
         raise NotSupported(f"method {self.name!r} does not predict pixels")
 
+    def sample_hidden(
+        self, images: Tensor, mask: Tensor, temperature: float, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """One draw of the hidden part, where a distribution is predicted; images are generated with it step by step.
+
+        Returns images as `reconstruct` does, and the log-probability of what was drawn, float [B, h, w] on any grid.
+        At temperature 0 the likeliest is drawn. `generator` is on the images' device.
+        """
+        raise NotSupported(f"method {self.name!r} predicts one image, not a distribution of images")
+
+    @property
+    def reconstruction_note(self) -> str:
+        """One line under pictures: how pixels come about, and whether `reconstruct` looks at more than visible ones."""
+        return ""
+
     def after_step(self, progress: float) -> None:
         """Called after every optimizer step, e.g. for EMA teachers; progress in [0, 1]."""
 

@@ -16,8 +16,10 @@ from mimbench.contract.config import Config, cosmetic
 from mimbench.contract.dataset import Dataset, ImageSplit
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.input import InputConfig
+from mimbench.contract.method import Method
 from mimbench.contract.protocol import Protocol
 from mimbench.contract.training import FitReport, Trainable, TrainConfig
+from mimbench.errors import NotSupported
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,14 @@ class FeatureSource(typing.Protocol):
     """Frozen features of the task's encoder, extracted once for each checkpoint and kept on disk."""
 
     def __call__(self, split: ImageSplit, which: str, *, layer: int, pooling: str) -> torch.Tensor:
-        """float32 [N, D] on the CPU; `which` is "train" or "test", `pooling` "mean", "token" or "mean+token"."""
+        """float32 [N, D] on the CPU, in the split's order; `which` is "train" or "test".
+
+        Raises:
+            InputError: the encoder has no such layer or pooling.
+        """
+
+    def each(self, split: ImageSplit, which: str, *, layers: Sequence[int], pooling: str) -> list[torch.Tensor]:
+        """The same for several layers, float32 [N, D] each: what is not there yet is extracted in one pass."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,8 @@ class TaskContext:
     features: FeatureSource
     say: Callable[[str], None]
     """One line to the person at the terminal."""
+    method: Method | None = None
+    """The whole pretrained method, on `device` and in evaluation mode, for a task that `needs_reconstruction`."""
 
 
 class TaskConfig(Config):
@@ -103,6 +114,8 @@ class Task(ABC):
     needs: ClassVar[frozenset[str]] = frozenset({"images", "labels"})
     """What the dataset must provide."""
     trains_encoder: ClassVar[bool] = False
+    needs_reconstruction: ClassVar[bool] = False
+    """It measures what the method makes of hidden pixels: it gets TaskContext.method, and runs only where that can."""
     metrics: ClassVar[tuple[Metric, ...]]
     """Declared metrics; the first is the primary one."""
     Config: ClassVar[type[TaskConfig]] = TaskConfig
@@ -127,6 +140,14 @@ class Task(ABC):
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         """Raise InputError where this task cannot run on these; called before anything is computed."""
+
+    def export(self, encoder: Encoder, dataset: Dataset | None, images: InputConfig) -> str:
+        """This task as a file that the library beneath it runs by itself.
+
+        encoder: of the right shape; its weights, which may be on the meta device, do not count. dataset: None where
+        it is not there; the file then names the places where the library looks for it.
+        """
+        raise NotSupported(f"task {self.name!r} cannot be written as a file of another library")
 
     @abstractmethod
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:

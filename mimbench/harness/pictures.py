@@ -1,0 +1,44 @@
+"""One picture of each pretraining: test images, what the method saw of them, and what it made of that."""
+
+from __future__ import annotations
+
+import torch
+
+from mimbench.contract import ArraySplit, ImageSplit, Method
+from mimbench.data import DeviceTransform, denormalise, evaluation_loader
+from mimbench.data.picture import image_grid, shade_hidden
+from mimbench.data.split import subset
+from mimbench.errors import NotSupported
+from mimbench.harness.plan import Pretraining
+from mimbench.masks import resize_mask
+
+IMAGES = 8
+SEED = 0
+"""Of images and masks: the same for every method and seed, so that pictures can be laid side by side."""
+
+
+@torch.no_grad()
+def picture_of(method: Method, wanted: Pretraining) -> bytes:
+    """A PNG: original, masked, reconstructed, one row a test image. `method` is in evaluation mode, on any device.
+
+    Raises:
+        NotSupported: the method predicts no pixels, or there are no test images.
+    """
+    device = next(method.parameters()).device
+    split, input = wanted.dataset.split("test"), wanted.recipe.input
+    if not isinstance(split, ImageSplit):
+        raise NotSupported(f"dataset {wanted.recipe.dataset!r} has no plain test images")
+    generator = torch.Generator().manual_seed(SEED)
+    chosen = subset(split, torch.randperm(len(split), generator=generator)[:IMAGES].tolist())
+    mask = method.sample_mask(len(chosen), generator).to(device)
+    ((pixels, _),) = evaluation_loader(chosen, input, batch_size=IMAGES, device=device)
+    transform = DeviceTransform(input, wanted.channels, train=False, batched=isinstance(split, ArraySplit))
+    images = transform.to(device)(pixels.to(device))
+    rebuilt = denormalise(method.reconstruct(images, mask), input)
+    images, hidden = denormalise(images, input), resize_mask(mask, images.shape[-2:])
+    return image_grid(
+        [(image, shade_hidden(image, out), result) for image, out, result in zip(images, hidden, rebuilt, strict=True)],
+        columns=("original", "masked", "reconstructed"),
+        title=f"{wanted.label}: {hidden.float().mean():.0%} hidden",
+        footnote=method.reconstruction_note,
+    )

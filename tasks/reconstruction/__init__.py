@@ -1,0 +1,1 @@
+"""What a method makes of hidden pixels: rebuilt test images against the true ones, and images made from nothing."""

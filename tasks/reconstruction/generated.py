@@ -1,0 +1,89 @@
+"""Images that the method makes, beside real ones, as the judge sees both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mimbench.contract import ImageSplit, InputConfig, Method
+from mimbench.data import denormalise
+from mimbench.data.split import subset
+from mimbench.masks import Grid, random_order
+from mimbench_tasks.reconstruction.config import ReconstructionConfig
+from mimbench_tasks.reconstruction.fills import at_pixels, hidden_cells, hide_first
+from mimbench_tasks.reconstruction.generation import generate
+from mimbench_tasks.reconstruction.images import normalised
+from mimbench_tasks.reconstruction.judge import Judge, frechet
+
+Frame = tuple[Tensor, Tensor]
+"""Images [N, C, H, W] in [0, 1], and what of them is hidden, bool [N, H, W]."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Distances of generated images to real ones, by the share that was hidden at the start."""
+
+    frechet: dict[float, float]
+    floor: float
+    """Between the real images that were hidden and those that all are compared with: two halves of the test images."""
+    n: int
+    """Images on each side."""
+    frames: dict[float, list[Frame]]
+    """A few images after each step, for a picture."""
+
+
+def generated(
+    method: Method,
+    judge: Judge,
+    test: ImageSplit,
+    input: InputConfig,
+    grid: Grid,
+    config: ReconstructionConfig,
+    *,
+    device: torch.device,
+    seed: int,
+) -> Generated:
+    """Hide parts of one half of the shuffled `test`, make images of what is left, and compare them with the other half.
+
+    Of images that are hidden as a whole nothing is left: those are made from nothing.
+    """
+    n, channels = min(config.generated, len(test) // 2), method.encoder.in_channels
+    halves = [subset(test, range(start, start + n)) for start in (0, n)]
+    hidden_half, other_half = (
+        torch.cat([judge.features(images) for images in normalised(half, input, channels, device)]) for half in halves
+    )
+    distances: dict[float, float] = {}
+    frames: dict[float, list[Frame]] = {}
+    for share in config.starts:
+        generator = torch.Generator(device).manual_seed(seed)
+        features: list[Tensor] = []
+        for images in normalised(halves[0], input, channels, device):
+            steps = _made(method, images, input, grid, share, config, generator)
+            features.append(judge.features(steps[-1][0]))
+            frames.setdefault(share, [_frame(images, mask, input, config.shown) for images, mask in steps])
+        distances[share] = frechet(torch.cat(features), other_half)
+    return Generated(distances, frechet(hidden_half, other_half), n, frames)
+
+
+def _made(
+    method: Method,
+    images: Tensor,
+    input: InputConfig,
+    grid: Grid,
+    share: float,
+    config: ReconstructionConfig,
+    generator: torch.Generator,
+) -> Sequence[tuple[Tensor, Tensor]]:
+    order = random_order(len(images), grid, generator)
+    mask = hide_first(order, grid, hidden_cells(grid, share))
+    steps = generate(
+        method, images, mask, input, steps=config.steps, temperature=config.temperature, generator=generator
+    )
+    return list(steps)
+
+
+def _frame(images: Tensor, mask: Tensor, input: InputConfig, shown: int) -> Frame:
+    return denormalise(images[:shown], input).cpu(), at_pixels(mask[:shown], images)[:, 0].cpu()

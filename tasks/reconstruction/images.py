@@ -1,0 +1,36 @@
+"""The test images that are used, and how they reach the method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from mimbench.contract import ArraySplit, Dataset, ImageSplit, InputConfig, InputError, SplitName
+from mimbench.data import DeviceTransform, evaluation_loader
+from mimbench.data.split import subset
+
+BATCH = 128
+"""Images at once; masks and draws come batch by batch, so that it shapes them."""
+
+
+def images_of(dataset: Dataset, name: SplitName) -> ImageSplit:
+    """Raises InputError where that split is one of scenes."""
+    split = dataset.split(name)
+    if not isinstance(split, ImageSplit):
+        raise InputError(f"the {name} split of dataset {dataset.name!r} has no plain images, only scenes")
+    return split
+
+
+def shuffled(split: ImageSplit, most: int) -> ImageSplit:
+    """At most `most` images in random order: the same ones, in the same order, for every method and seed."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+    return subset(split, order[:most].tolist())
+
+
+def normalised(split: ImageSplit, input: InputConfig, channels: int, device: torch.device) -> Iterator[Tensor]:
+    """Batches [B, channels, S, S] on the device, in order."""
+    transform = DeviceTransform(input, channels, train=False, batched=isinstance(split, ArraySplit)).to(device)
+    for images, _ in evaluation_loader(split, input, batch_size=BATCH, device=device):
+        yield transform(images.to(device, non_blocking=True))
