@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from mimbench.errors import InputError, MimbenchError
+from mimbench.recipe import DEFAULT_RECIPE
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,42 +22,57 @@ app = typer.Typer(
 show = typer.Typer(no_args_is_help=True, help="Print what a name stands for.")
 app.add_typer(show, name="show")
 
-DEFAULT_RECIPE = "mnist5k-vit-tiny"
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of checkpoints, records and pictures.")]
 
 
 @app.command()
 def run(
-    task: Annotated[str, typer.Option("--task", help="Downstream tasks, comma-separated.")],
-    method: Annotated[str, typer.Option("--method", help="Methods, comma-separated.")] = "",
+    task: Annotated[str | None, typer.Option("--task", help="Downstream tasks, comma-separated.")] = None,
+    method: Annotated[str | None, typer.Option("--method", help="Methods, comma-separated.")] = None,
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", help="Use this one (fingerprint or folder); pretrain nothing.")
     ] = None,
-    recipe: Annotated[str, typer.Option("--recipe", help="A preset's name or a TOML file.")] = DEFAULT_RECIPE,
-    seeds: Annotated[str, typer.Option("--seeds", help="Seeds, comma-separated.")] = "0",
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help=f"A preset's name or a TOML file. [default: {DEFAULT_RECIPE}]")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds, comma-separated. [default: 0]")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a key: table.key=value.")] = None,
     vary: Annotated[list[str] | None, typer.Option("--vary", help="Run each value: table.key=x,y,z.")] = None,
-    results: ResultsOption = Path("runs"),
+    grid: Annotated[
+        Path | None, typer.Option("--grid", help="A TOML file that says all of this; flags override it.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the plan, what is done and how long the rest may take; run nothing."),
+    ] = False,
+    results: Annotated[
+        Path | None, typer.Option("--results", help="Folder of checkpoints, records and pictures. [default: runs]")
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     json_: Annotated[bool, typer.Option("--json", help="Print the records as JSON on standard output.")] = False,
 ) -> None:
-    """Pretrain each method once, run each task on it, write a record each and print the table."""
-    from mimbench.harness.command import run_command
+    """Pretrain each method once, run each task on it, write a record each and print the table.
+
+    What is recorded already is skipped, so the same command goes on where it stopped; several of them may run at
+    once on one results folder and share the work.
+    """
+    from mimbench.harness.command import Asked, run_command
     from mimbench.recipe.document import parse_assignments, parse_variations
 
     with _stoppable():
-        code = run_command(
-            methods=_names(method),
-            tasks=_names(task),
+        asked = Asked(
+            methods=None if method is None else _names(method),
+            tasks=None if task is None else _names(task),
             recipe=recipe,
-            seeds=_seeds(seeds),
+            seeds=None if seeds is None else _seeds(seeds),
             settings=parse_assignments(set_ or []),
             variations=parse_variations(vary or []),
             results=results,
-            device=device,
-            as_json=json_,
+            grid=grid,
             checkpoint=checkpoint,
+            device=device,
         )
+        code = run_command(asked, dry=dry_run, as_json=json_)
     raise typer.Exit(code)
 
 
@@ -91,19 +107,102 @@ def show_recipe(
     print(describe(name, method, parse_assignments(set_ or [])), end="")
 
 
+@show.command("detection")
+def show_detection(
+    recipe: Annotated[str, typer.Option("--recipe", help="A preset's name or a TOML file.")] = DEFAULT_RECIPE,
+    method: Annotated[str, typer.Option("--method", help="The method to resolve it for.")] = "simmim",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a key: table.key=value.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Write it to this file instead.")] = None,
+) -> None:
+    """Print the detection task as an mmdet config file, which plain mmdet runs."""
+    from mimbench.harness.show_task import task_file
+    from mimbench.recipe.document import parse_assignments
+
+    text = task_file("detection", recipe, method, parse_assignments(set_ or []))
+    if output is None:
+        print(text, end="")
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {output}: {error.strerror or error}") from error
+
+
 @app.command()
 def table(
-    results: ResultsOption = Path("runs"),
-    format_: Annotated[str, typer.Option("--format", help="text, markdown or csv.")] = "text",
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", help="Folder of records; other machines' may be copied in. [default: runs]"),
+    ] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="text, markdown, csv, html or latex; default: by --output, or text.")
+    ] = None,
+    rows: Annotated[str, typer.Option("--rows", help="What rows stand for: fields, or paths of the recipe.")] = "",
+    columns: Annotated[str, typer.Option("--columns", help="And columns: method, method.mask_ratio, ...")] = "",
     metrics: Annotated[str, typer.Option("--metrics", help="Metrics, comma-separated; default: the primary.")] = "",
+    method: Annotated[str, typer.Option("--method", help="These methods only, comma-separated.")] = "",
+    task: Annotated[str, typer.Option("--task", help="These tasks only, comma-separated.")] = "",
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="A method: differences to it, paired by seed, with their interval.")
+    ] = None,
+    published: Annotated[
+        bool,
+        typer.Option("--published", help="Papers' numbers beside ours; without --results, the papers' numbers alone."),
+    ] = False,
+    rank: Annotated[bool, typer.Option("--rank", help="The mean rank over tasks, with its interval.")] = False,
+    spread: Annotated[str, typer.Option("--spread", help="After ±: sd (over seeds) or se (of the mean).")] = "sd",
+    layout: Annotated[
+        str | None, typer.Option("--layout", help="A paper's table (`list` names them), or a TOML file.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Write to this file.")] = None,
 ) -> None:
-    """Print the comparison table of all records in a results folder."""
-    from mimbench.report.table import FORMATS, comparison, render
-    from mimbench.store.record import read_records
+    """Print a table of records: mean, seed sd and n; best and second marked; each protocol in a column of its own."""
+    from mimbench.report.command import table_command
+    from mimbench.report.grid import Choice
 
-    if format_ not in FORMATS:
-        raise InputError(f"unknown table format {format_!r}; choose one of {', '.join(FORMATS)}")
-    print(render(comparison(read_records(results), _names(metrics)), format_), end="")
+    if spread not in ("sd", "se"):
+        raise InputError(f"--spread {spread!r}: sd (seed standard deviation) or se (standard error of the mean)")
+    choice = Choice(
+        rows=tuple(_names(rows)),
+        columns=tuple(_names(columns)),
+        metrics=tuple(_names(metrics)),
+        methods=tuple(_names(method)),
+        tasks=tuple(_names(task)),
+        baseline=baseline,
+        published=published,
+        ranks=rank,
+        spread="se" if spread == "se" else "sd",
+    )
+    text = table_command(choice, results=results, format=format_, layout=layout, output=output)
+    print(text if text is not None else f"written: {output}", end="" if text is not None else "\n")
+
+
+@app.command()
+def report(
+    output: Annotated[Path, typer.Option("--output", help="Folder of the page: new, or with an earlier report.")],
+    results: Annotated[
+        Path, typer.Option("--results", help="Folder of records; other machines' may be copied in.")
+    ] = Path("runs"),
+) -> None:
+    """Write one self-contained page: leaderboard, runs, comparisons, ablations, published numbers, downloads."""
+    from mimbench.report.page.build import report_command
+
+    print(f"written: {report_command(results, output)}")
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A results folder, or one above several.")],
+) -> None:
+    """Check every record and checkpoint against its hashes and schema; exit code 1 where any is damaged."""
+    from mimbench.store.verify import verify as verified
+
+    found = verified(folder)
+    for line in found.damage:
+        print(f"damaged: {line}")
+    state = f"{len(found.damage)} damaged" if found.damage else "all sound"
+    print(f"{found.records} records, {found.checkpoints} checkpoints: {state}")
+    raise typer.Exit(1 if found.damage else 0)
 
 
 @app.command()

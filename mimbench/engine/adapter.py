@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -73,7 +73,11 @@ class LiveRunner(Runner):
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         model = model.to(self._device)
-        return super().wrap_model(model_wrapper_cfg, model) if self.distributed else model
+        if not self.distributed:
+            return model
+        # mmengine's own wrapping names a GPU, which a model on the CPU has not.
+        devices = [torch.cuda.current_device()] if self._device.type == "cuda" else None
+        return MMDistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
     def _log_env(self, env_cfg: dict) -> None:
         return

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import torch
+from mmengine.dist import all_reduce
 from mmengine.hooks import CheckpointHook, Hook
 
 from mimbench.engine.adapter import Adapter, LiveRunner, mix_seed
@@ -80,7 +81,7 @@ class HistoryHook(Hook):
 
     def after_train_epoch(self, runner: LiveRunner) -> None:
         self._read(runner)
-        self.loss.append(float(torch.stack(self._losses).mean()))
+        self.loss.append(float(_over_ranks(torch.stack(self._losses).mean())))
         self.progress.epoch(runner.epoch + 1, runner.max_epochs, self.loss[-1])
         self._check_weights(runner)
         runner.message_hub.update_info(STATE, {"loss": self.loss, "seconds": self.seconds})
@@ -89,11 +90,11 @@ class HistoryHook(Hook):
             runner.visualizer.add_scalar(name, float(value), runner.epoch + 1)
 
     def _read(self, runner: LiveRunner) -> None:
-        losses = torch.stack(self._losses[-self.every :])
+        losses = _over_ranks(torch.stack(self._losses[-self.every :]))
         if not torch.isfinite(losses).all():
-            first = len(self._losses) - len(losses) + int((~torch.isfinite(losses)).nonzero()[0])
-            value = float(self._losses[first])
-            raise self._stop(runner, f"the loss is {value} at step {first + 1} of epoch {runner.epoch + 1}")
+            bad = int((~torch.isfinite(losses)).nonzero()[0])
+            step = len(self._losses) - len(losses) + bad + 1
+            raise self._stop(runner, f"the loss is {float(losses[bad])} at step {step} of epoch {runner.epoch + 1}")
         rate = runner.optim_wrapper.optimizer.param_groups[0]["lr"]
         self.progress.step(runner.iter + 1, float(losses[-1]), rate)
 
@@ -109,6 +110,13 @@ class HistoryHook(Hook):
             f"{self.label}: {what}; stopped. Lower pretrain.base_lr, raise pretrain.schedule.warmup_epochs or set "
             f"pretrain.precision=fp32 ({kept_text})"
         )
+
+
+def _over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Means over all ranks, so that they see one loss, and stop together where it is not finite on any."""
+    values = values.clone()
+    all_reduce(values, "mean")
+    return values
 
 
 def checkpoint_hook(every: int) -> CheckpointHook:

@@ -1,16 +1,51 @@
-"""What a person sees while something trains: a bar on a terminal, a line now and then elsewhere."""
+"""What a person sees while something runs: bars on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 QUIET_SECONDS = 15.0
 """Where the output is no terminal: seconds between two lines."""
+
+
+class Screen(Console):
+    """A console whose lower end several parts share, one below the other: a grid's overview, a training's bar.
+
+    rich has one live display for a console; here whatever is shown is a part of that one.
+    """
+
+    _parts: tuple[RenderableType, ...] = ()
+    _display: Live | None = None
+
+    @contextmanager
+    def showing(self, part: RenderableType) -> Iterator[None]:
+        """Keep `part` on the screen, below what is shown already; nothing where this is no terminal."""
+        if not self.is_terminal:
+            yield
+            return
+        with ExitStack() as stack:
+            if self._display is None:
+                self._display = Live(get_renderable=self._shown, console=self, transient=True, refresh_per_second=4)
+                stack.callback(setattr, self, "_display", None)
+                stack.enter_context(self._display)
+            before, self._parts = self._parts, (*self._parts, part)
+            self._display.refresh()
+            try:
+                yield
+            finally:
+                self._parts = before
+                self._display.refresh()
+
+    def _shown(self) -> RenderableType:
+        return Group(*self._parts)
 
 
 class Progress:
@@ -28,22 +63,23 @@ class Progress:
         ]
         self._bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task(label, total=None, note="")
-        self._first = self._images_per_step = 0
+        self._first = self._total = self._images_per_step = 0
         self._started = self._spoke = time.monotonic()
         self._note = ""
+        self._shown = ExitStack()
 
     def __enter__(self) -> Progress:
-        self._bar.start()
+        self._shown.enter_context(self._console.showing(self._bar) if isinstance(self._console, Screen) else self._bar)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self._shown.close()
 
     def start(self, total: int, done: int, images_per_step: int) -> None:
         """`total` steps in all, of which `done` are behind a resumed run."""
-        self._first, self._images_per_step = done, images_per_step
+        self._first, self._total, self._images_per_step = done, total, images_per_step
         self._started = self._spoke = time.monotonic()
         self._bar.update(self._task, total=total, completed=done)
 
@@ -60,6 +96,7 @@ class Progress:
         if self._console.is_terminal or (now - self._spoke < QUIET_SECONDS and done < total):
             return
         self._spoke = now
-        left = (now - self._started) / max(done, 1) * (total - done)
+        behind = self._first / max(self._total, 1) * total  # epochs that an earlier run did
+        left = (now - self._started) / max(done - behind, 1e-9) * (total - done)
         line = f"{self._label}: epoch {done}/{total}  {self._note}  {left:.0f} s left"
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -8,65 +8,132 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from mimbench.data import default_cache
-from mimbench.engine.device import pick_device
-from mimbench.harness.execute import Harness, Outcome
+from mimbench.engine.device import device_name, get_rank, pick_device
+from mimbench.engine.progress import Screen
+from mimbench.engine.ranks import joined
+from mimbench.harness.dryrun import describe, standing
+from mimbench.harness.execute import Harness
 from mimbench.harness.given import find_checkpoint, method_of
-from mimbench.harness.plan import Request, plan
-from mimbench.report.table import comparison, render
+from mimbench.harness.grid import Grid, Outcome
+from mimbench.harness.plan import Cell, Request, plan
+from mimbench.recipe import DEFAULT_RECIPE
+from mimbench.recipe.grid import GridFile, read_grid
+from mimbench.store import DEFAULT_RESULTS
 from mimbench.store.store import Store
 
+LISTED_FILES = 10
+"""Pictures and files of records that are named one by one; of more, only the folder is."""
 
-def run_command(
-    *,
-    methods: Sequence[str],
-    tasks: Sequence[str],
-    recipe: str,
-    seeds: Sequence[int],
-    settings: Mapping[str, Any],
-    variations: Mapping[str, Sequence[Any]],
-    results: Path,
-    device: str,
-    as_json: bool,
-    checkpoint: str | None = None,
-) -> int:
-    """Run a request; exit code 0 where every cell has a record, 1 where one failed."""
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says; None where it says nothing."""
+
+    methods: Sequence[str] | None = None
+    tasks: Sequence[str] | None = None
+    recipe: str | None = None
+    seeds: Sequence[int] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    variations: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    results: Path | None = None
+    grid: Path | None = None
+    checkpoint: str | None = None
+    device: str = "auto"
+
+
+def run_command(asked: Asked, *, dry: bool = False, as_json: bool = False) -> int:
+    """Run what is asked for, or with `dry` say what that would be.
+
+    Exit code 0 where every cell has a record, 1 where one failed.
+    """
     _hush()
-    console = Console(stderr=True)
-    chosen = pick_device(device)
-    store = Store(results)
-    given = find_checkpoint(results, checkpoint) if checkpoint is not None else None
-    methods = method_of(given, methods) if given else methods
-    request = Request(methods, tasks, recipe, seeds, settings, variations, given)
-    with redirect_stdout(sys.stderr):  # standard output is for the result alone, and libraries print
-        cells = plan(request, chosen, default_cache())
-        outcome = Harness(store, chosen, console).run(request, cells)
+    device = pick_device(asked.device)
+    file = read_grid(asked.grid) if asked.grid else GridFile()
+    results = asked.results or file.results or DEFAULT_RESULTS
+    request = _request(asked, file, results)
+    with joined(device):
+        console = Screen(stderr=True, quiet=get_rank() > 0)
+        store = Store(results, write=not dry)
+        with redirect_stdout(sys.stderr):  # standard output is for the result alone, and libraries print
+            cells = plan(request, device, default_cache())
+            if not dry:
+                outcome = Grid(Harness(store, device, console), request, cells).run()
+        if get_rank() == 0:
+            if dry:
+                _print_plan(cells, results, device, as_json)
+                return 0
+            _print_outcome(console, results, outcome, as_json)
+    return 1 if outcome.failures else 0
+
+
+def _request(asked: Asked, file: GridFile, results: Path) -> Request:
+    """The grid file with the command line over it; a path that is set there is no longer varied."""
+    varied = {path: values for path, values in file.variations.items() if path not in asked.settings}
+    methods = _first(asked.methods, file.methods, [])
+    given = find_checkpoint(results, asked.checkpoint) if asked.checkpoint is not None else None
+    return Request(
+        method_of(given, methods) if given else methods,
+        _first(asked.tasks, file.tasks, []),
+        _first(asked.recipe, file.recipe, DEFAULT_RECIPE),
+        _first(asked.seeds, file.seeds, [0]),
+        {**file.settings, **asked.settings},
+        {**varied, **asked.variations},
+        given,
+    )
+
+
+def _first(*choices: Any) -> Any:
+    return next(choice for choice in choices if choice is not None)
+
+
+def _print_plan(cells: Sequence[Cell], results: Path, device: torch.device, as_json: bool) -> None:
+    found = standing(cells, results, device_name(device))
+    if as_json:
+        json.dump(found.as_json(), sys.stdout, indent=2, ensure_ascii=False)
+        print()
+    else:
+        print(describe(found, results), end="")
+
+
+def _print_outcome(console: Console, results: Path, outcome: Outcome, as_json: bool) -> None:
     if as_json:
         json.dump([record.as_json() for record in outcome.records], sys.stdout, indent=2, ensure_ascii=False)
         print()
     elif outcome.records:
-        print(render(comparison(outcome.records), "text"), end="")
-    _say_what_was_left(console, results, outcome)
-    return 1 if outcome.failures else 0
+        from mimbench.report.command import text_of
+
+        print(text_of(outcome.records), end="")
+    for line in _what_was_left(results, outcome):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _say_what_was_left(console: Console, results: Path, outcome: Outcome) -> None:
-    for record in outcome.records:
-        for name, path in record.artifacts.items():
-            console.print(f"{name}: {results / path}", highlight=False, markup=False, soft_wrap=True)
+def _what_was_left(results: Path, outcome: Outcome) -> list[str]:
+    files = {path: name for record in outcome.records for name, path in record.artifacts.items()}
+    lines = [f"{name}: {results / path}" for path, name in files.items()]
+    if len(files) > LISTED_FILES:
+        lines = [f"{len(files)} pictures and files: {results / 'artifacts'}"]
     if outcome.records:
-        console.print(f"records: {results / 'records'}", highlight=False, markup=False, soft_wrap=True)
-    for label, reason in outcome.failures:
-        console.print(f"failed: {label}: {reason}", highlight=False, markup=False, soft_wrap=True)
-    if outcome.failures:
-        console.print(
-            f"{len(outcome.failures)} failed; the same command runs only those again", highlight=False, markup=False
-        )
+        lines.append(f"records: {results / 'records'}")
+    reasons: dict[str, list[str]] = {}
+    for cell, reason in outcome.failures:
+        reasons.setdefault(reason, []).append(cell.label)
+    for reason, labels in reasons.items():
+        more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
+        lines.append(f"failed: {labels[0]}{more}: {reason}")
+    done, failed = len(outcome.records), len(outcome.failures)
+    if done + failed > 1:
+        lines.append(f"cells: {done + failed}, {outcome.before} recorded before, {done - outcome.before} now")
+    if failed:
+        lines.append(f"{failed} failed ({results / 'failures'}); the same command runs only those again")
+    return lines
 
 
 def _hush() -> None:

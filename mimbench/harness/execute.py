@@ -1,42 +1,40 @@
-"""Running planned cells: pretrain what is not there yet, measure, record."""
+"""The two things that a run is made of: a pretraining, and a measurement on it.
+
+Under torchrun all ranks train and measure together; the first alone looks, locks and writes.
+"""
 
 from __future__ import annotations
 
 import functools
 import shutil
 import time
-import traceback
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
 import mimbench
-from mimbench.contract import ArraySplit, Encoder, FitReport, TaskContext, TaskResult
-from mimbench.convert import resized
-from mimbench.engine.device import device_name
+from mimbench.contract import ArraySplit, FitReport, Method, TaskContext, TaskResult
+from mimbench.engine.device import device_name, get_rank
 from mimbench.engine.fit import fit
 from mimbench.engine.pretrain import Pretrainer
-from mimbench.errors import InputError, MimbenchError, RunError
+from mimbench.engine.ranks import on_all_ranks, on_first_rank
+from mimbench.errors import InputError, NotSupported, RunError
 from mimbench.harness.features import FrozenFeatures
+from mimbench.harness.pictures import picture_of
 from mimbench.harness.plan import Cell, Pretraining, Request, build_method, evaluation_input
 from mimbench.harness.provenance import provenance
+from mimbench.harness.record import build_record
 from mimbench.harness.stage import PretrainStage
 from mimbench.harness.training import train_on_images
-from mimbench.recipe.resolve import Recipe
-from mimbench.store.files import fingerprint
-from mimbench.store.record import Checkpoint, Cost, Named, Record, Value
+from mimbench.harness.weights import rest_of, restore, restore_encoder
+from mimbench.store.files import fingerprint, write_atomic
+from mimbench.store.record import Record
 from mimbench.store.store import Store, StoredCheckpoint
-
-
-@dataclass
-class Outcome:
-    """What a run led to: a record for each cell that went through, a reason for each that did not."""
-
-    records: list[Record] = field(default_factory=list)
-    failures: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass
@@ -50,38 +48,50 @@ class Harness:
     def __post_init__(self) -> None:
         provenance()  # notes the commit now: the tree may change under a long run
 
-    def run(self, request: Request, cells: Sequence[Cell]) -> Outcome:
-        """Run every cell that has no record yet. A cell that fails does not stop the others."""
-        outcome = Outcome()
-        for cell in cells:
-            try:
-                outcome.records.append(self._cell(request, cell))
-            except InputError:
-                raise
-            except Exception as error:
-                reason = str(error) if isinstance(error, MimbenchError) else f"{type(error).__name__}: {error}"
-                outcome.failures.append((cell.label, reason))
-                self._keep_traceback(cell, error)
-                self._say(f"failed: {cell.label}: {reason}")
-        return outcome
-
     def pretrain(self, wanted: Pretraining) -> StoredCheckpoint:
         """The checkpoint of a pretraining: the one that is there, or a new one; two processes do it once."""
-        if wanted.checkpoint:
-            self._say(f"using the checkpoint in {wanted.checkpoint.folder}")
-            return wanted.checkpoint
-        waiting = functools.partial(self._say, f"waiting: another process is pretraining {wanted.label}")
-        with self.store.lock(wanted.fingerprint, waiting):
-            found = self.store.checkpoint(wanted.fingerprint)
-            if found:
-                _check_card(found, wanted)
-                self._say(f"reusing pretraining of {wanted.label} ({wanted.fingerprint})")
-                return found
-            made = self._pretrain(wanted)
-            self.store.discard_work(wanted.fingerprint)
-            return made
+        with ExitStack() as stack:
+            say = functools.partial(self.say, f"waiting: another process is pretraining {wanted.label}")
+            on_first_rank(lambda: stack.enter_context(self.store.lock(wanted.fingerprint, say)))
+            return self.found(wanted) or self.train(wanted)
 
-    def _pretrain(self, wanted: Pretraining) -> StoredCheckpoint:
+    @contextmanager
+    def alone(self, key: str) -> Iterator[bool]:
+        """Hold `key` among all processes; False, at once, where another one holds it."""
+        with ExitStack() as stack:
+            yield on_first_rank(lambda: stack.enter_context(self.store.lock_if_free(key)))
+
+    def found(self, wanted: Pretraining) -> StoredCheckpoint | None:
+        """The checkpoint of a pretraining that is there already. Raises InputError where it is damaged."""
+        if wanted.checkpoint:
+            self.say(f"using the checkpoint in {wanted.checkpoint.folder}")
+            return wanted.checkpoint
+        found = on_first_rank(lambda: self.store.checkpoint(wanted.fingerprint))
+        if found:
+            _check_card(found, wanted)
+            self.say(f"reusing pretraining of {wanted.label} ({wanted.fingerprint})")
+        return found
+
+    def train(self, wanted: Pretraining) -> StoredCheckpoint:
+        """A new checkpoint, or an interrupted one taken up again; the caller holds its fingerprint."""
+        method, report = on_all_ranks(lambda: self._train(wanted))
+        card = {
+            "mimbench": mimbench.__version__,
+            "what": dict(wanted.identity),
+            "recipe": wanted.recipe.as_tables(),
+            "seed": wanted.seed,
+            "cost": asdict(report) | {"device": device_name(self.device)},
+            "provenance": provenance(),
+        }
+        return on_first_rank(lambda: self._save(wanted, method, card))
+
+    def _save(self, wanted: Pretraining, method: Method, card: Mapping[str, Any]) -> StoredCheckpoint:
+        encoder = method.exported_encoder().state_dict()
+        made = self.store.save_checkpoint(wanted.fingerprint, encoder, rest_of(method), card)
+        self.store.discard_work(wanted.fingerprint)
+        return made
+
+    def _train(self, wanted: Pretraining) -> tuple[Method, FitReport]:
         recipe, channels = wanted.recipe, wanted.dataset.channels
         method = build_method(recipe, wanted.seed, channels)
         report = FitReport([], 0.0, 0, 0, None, "fp32")
@@ -90,7 +100,7 @@ class Harness:
             method.prepare(PretrainStage(wanted, self.store, self.device, self.console))
             if recipe.pretrain.grad_checkpointing:
                 method.encoder.set_grad_checkpointing()
-            self._say(f"pretraining {wanted.label} on {len(split):,} images ({wanted.fingerprint})")
+            self.say(f"pretraining {wanted.label} on {len(split):,} images ({wanted.fingerprint})")
             report = train_on_images(
                 Pretrainer(method, recipe.input, channels=channels, batched=isinstance(split, ArraySplit)),
                 wanted,
@@ -101,46 +111,58 @@ class Harness:
                 console=self.console,
             )
         else:
-            self._say(f"{wanted.label}: nothing to pretrain")
-        encoder = method.exported_encoder()
-        card = {
-            "mimbench": mimbench.__version__,
-            "what": dict(wanted.identity),
-            "recipe": recipe.as_tables(),
-            "seed": wanted.seed,
-            "cost": asdict(report) | {"device": device_name(self.device)},
-            "provenance": provenance(),
-        }
-        return self.store.save_checkpoint(wanted.fingerprint, encoder.state_dict(), _rest(method, encoder), card)
+            self.say(f"{wanted.label}: nothing to pretrain")
+        return method, report
 
-    def _cell(self, request: Request, cell: Cell) -> Record:
-        found = self.store.record(cell.record_id)
-        if found:
-            self._say(f"already recorded: {cell.label} ({self.store.record_path(cell.record_id)})")
-            return found.model_copy(update={"varied": dict(cell.varied)})  # as this command asked for it
-        checkpoint = self.pretrain(cell.pretraining)
-        self._say(f"running {cell.label}")
+    def measure(self, request: Request, cell: Cell, checkpoint: StoredCheckpoint) -> Record:
+        """Run a cell's task and write its record; the caller holds the cell."""
+        pictures = on_first_rank(lambda: self._picture(cell.pretraining, checkpoint))
+        self.say(f"running {cell.label}")
         workdir = self.store.work(cell.record_id)
-        with self.store.lock(
-            cell.record_id, functools.partial(self._say, f"waiting: another process runs {cell.label}")
-        ):
-            again = self.store.record(cell.record_id)
-            if again:
-                return again
-            started = time.perf_counter()
-            result = self._task(cell, checkpoint, workdir)
-            seconds = time.perf_counter() - started
-            artifacts = self._keep(cell, result)
-            record = self._record(request, cell, checkpoint, result, artifacts, seconds)
+        started = time.perf_counter()
+        result = on_all_ranks(lambda: self._task(cell, checkpoint, workdir))
+        seconds = time.perf_counter() - started
+
+        def write() -> Record:
+            artifacts = pictures | self._keep(cell, result)
+            record = build_record(
+                request, cell, checkpoint, result, artifacts=artifacts, seconds=seconds, device=self.device
+            )
             self.store.save_record(record)
             self.store.discard_work(cell.record_id)
+            return record
+
+        record = on_first_rank(write)
         name, value = record.primary
-        self._say(f"{cell.label}: {name} {value.value:.2f} {value.unit}, n = {value.n} ({seconds:.0f} s)")
+        self.say(f"{cell.label}: {name} {value.value:.2f} {value.unit}, n = {value.n} ({seconds:.0f} s)")
         return record
+
+    def _picture(self, wanted: Pretraining, checkpoint: StoredCheckpoint) -> dict[str, str]:
+        """The picture of what this method reconstructs, drawn once a checkpoint, as a record names it; {}: none.
+
+        Whatever goes wrong here costs the picture, never the pretraining.
+        """
+        recipe = wanted.recipe
+        if recipe.method_class().reconstruct is Method.reconstruct:
+            return {}
+        path = self.store.artifacts(f"{recipe.method}-s{wanted.seed}-{wanted.fingerprint}") / "reconstruction.png"
+        try:
+            if not path.exists():
+                write_atomic(path, picture_of(self._method(wanted, checkpoint), wanted))
+        except NotSupported:
+            return {}
+        except Exception as error:
+            self.say(f"no picture of what {wanted.label} reconstructs: {error}")
+            return {}
+        return {"reconstruction": str(path.relative_to(self.store.root))}
+
+    def _method(self, wanted: Pretraining, checkpoint: StoredCheckpoint) -> Method:
+        """The whole pretrained method, on the device."""
+        return restore(build_method(wanted.recipe, wanted.seed, wanted.channels), checkpoint).to(self.device)
 
     def _task(self, cell: Cell, checkpoint: StoredCheckpoint, workdir: Path) -> TaskResult:
         recipe, wanted = cell.pretraining.recipe, cell.pretraining
-        encoder = load_encoder(recipe, wanted, checkpoint)
+        encoder = restore_encoder(build_method(recipe, wanted.seed, wanted.channels), checkpoint)
         features = FrozenFeatures(
             encoder,
             recipe.input,
@@ -151,19 +173,23 @@ class Harness:
                 "data": cell.protocol["dataset"],
                 "input": evaluation_input(recipe),
             },
-            self.store.root / "features",
-            recipe.pretrain.workers,
+            self.store,
+            say=self.say,
+            workers=recipe.pretrain.workers,
         )
+        own = workdir / f"rank{get_rank()}" if get_rank() else workdir
+        own.mkdir(exist_ok=True)
         context = TaskContext(
             seed=wanted.seed,
             device=self.device,
-            workdir=workdir,
+            workdir=own,
             input=recipe.input,
             fit=functools.partial(
                 fit, seed=wanted.seed, device=self.device, workdir=workdir / "training", console=self.console
             ),
             features=features,
-            say=self._say,
+            say=self.say,
+            method=self._method(wanted, checkpoint) if cell.task.needs_reconstruction else None,
         )
         result = cell.task.run(encoder, cell.dataset, context)
         declared = {metric.name for metric in cell.task.metrics}
@@ -183,70 +209,7 @@ class Harness:
             kept[name] = str(target.relative_to(self.store.root))
         return kept
 
-    def _record(
-        self,
-        request: Request,
-        cell: Cell,
-        checkpoint: StoredCheckpoint,
-        result: TaskResult,
-        artifacts: dict[str, str],
-        seconds: float,
-    ) -> Record:
-        recipe, task = cell.pretraining.recipe, cell.task
-        spent = result.cost
-        return Record(
-            id=cell.record_id,
-            method=Named(name=recipe.method, version=recipe.method_class().version),
-            task=Named(name=task.name, version=task.version),
-            encoder=Named(name=recipe.encoder, version=recipe.encoder_class().version),
-            dataset=Named(name=cell.dataset_name, version=cell.dataset.fingerprint()),
-            protocol=dict(cell.protocol),
-            protocol_fingerprint=fingerprint(cell.protocol),
-            seed=cell.pretraining.seed,
-            varied=dict(cell.varied),
-            recipe_name=recipe.name,
-            recipe_passed=request.passed(),
-            recipe={**cell.pretraining.tables(), "task": task.config.model_dump(mode="json")},
-            checkpoint=_checkpoint_entry(checkpoint),
-            metrics={
-                metric.name: Value(
-                    value=result.metrics[metric.name].value,
-                    n=result.metrics[metric.name].n,
-                    unit=metric.unit,
-                    low=metric.low,
-                    high=metric.high,
-                    higher_is_better=metric.higher_is_better,
-                )
-                for metric in task.metrics
-                if metric.name in result.metrics
-            },
-            pretraining=fingerprint({k: v for k, v in cell.pretraining.identity.items() if k != "seed"}),
-            chance=task.chance(cell.dataset),
-            curves={name: list(map(float, curve)) for name, curve in result.curves.items()},
-            artifacts=artifacts,
-            details=dict(result.details),
-            cost=Cost(
-                seconds=max(seconds, spent.seconds if spent else 0.0),  # what a resumed training took before counts
-                images_seen=spent.images_seen if spent else 0,
-                steps=spent.steps if spent else 0,
-                peak_memory=spent.peak_memory if spent else None,
-                device=device_name(self.device),
-                precision=spent.precision if spent else "fp32",
-            ),
-            provenance=provenance(),
-        )
-
-    def _keep_traceback(self, cell: Cell, error: Exception) -> None:
-        if isinstance(error, MimbenchError):
-            return
-        try:
-            path = self.store.work(cell.record_id) / "error.txt"
-            path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-            self._say(f"traceback: {path}")
-        except OSError as problem:  # a full disk may be what failed the cell
-            self._say(f"the traceback cannot be kept: {problem}")
-
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -255,35 +218,3 @@ def _check_card(found: StoredCheckpoint, wanted: Pretraining) -> None:
     card = found.card
     if "cost" not in card or "seed" not in card or fingerprint(card.get("what")) != wanted.fingerprint:
         raise InputError(f"checkpoint {found.folder} is corrupt: its card was altered; delete it to pretrain again")
-
-
-def load_encoder(recipe: Recipe, wanted: Pretraining, checkpoint: StoredCheckpoint) -> Encoder:
-    """A fresh copy of the pretrained encoder, on the CPU; every tensor must fit by name and shape.
-
-    Only position tables are resampled, where a given checkpoint is used at another image size.
-    """
-    encoder = build_method(recipe, wanted.seed, wanted.channels).exported_encoder()
-    try:
-        encoder.load_state_dict(resized(checkpoint.encoder(), encoder), strict=True)
-    except RuntimeError as error:
-        raise InputError(
-            f"checkpoint {checkpoint.folder} does not fit encoder {recipe.encoder!r}: {error}; "
-            "delete it to pretrain again"
-        ) from error
-    return encoder
-
-
-def _rest(method: torch.nn.Module, encoder: Encoder) -> dict[str, torch.Tensor]:
-    """The method's state besides the exported encoder's."""
-    prefix = next(name for name, module in method.named_modules() if module is encoder)
-    return {key: value for key, value in method.state_dict().items() if not key.startswith(f"{prefix}.")}
-
-
-def _checkpoint_entry(checkpoint: StoredCheckpoint) -> Checkpoint:
-    cost = checkpoint.card["cost"]
-    return Checkpoint(
-        fingerprint=checkpoint.card["fingerprint"],
-        weights_sha256=checkpoint.weights_sha256,
-        seed=checkpoint.card["seed"],
-        cost=Cost(**{key: cost[key] for key in Cost.model_fields}),
-    )

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mimbench import registry
-from mimbench.contract import Dataset, Encoder, ImageSplit, Method, Task, TrainConfig
+from mimbench.contract import Dataset, ImageSplit, Method, Task, TrainConfig
 from mimbench.data import open_dataset
 from mimbench.engine.adapter import mix_seed
 from mimbench.engine.device import pick_precision
 from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.build import assemble
 from mimbench.harness.given import with_checkpoint
+from mimbench.harness.weights import check_reconstruction
 from mimbench.optim import Schedule
+from mimbench.optim.layers import require_drop_path
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import Recipe, applies, check_settings, resolve
 from mimbench.store.files import fingerprint
@@ -110,10 +112,11 @@ class Cell:
 
 
 def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
-    """Expand a request: methods x varied values x seeds x tasks, each distinct cell once.
+    """Expand a request: seeds x methods x varied values x tasks, each distinct cell once.
 
-    Every plugin is loaded, every option typed, every dataset opened and every model built once, so
-    that what is wrong with a request is said before the first step.
+    Every plugin is loaded, every option typed, every dataset opened and every model built (once for all
+    seeds), so that what is wrong with a request is said before the first step. Cells come in the order in
+    which they are to run: seeds outermost, then each pretraining with all its tasks.
 
     Raises:
         InputError: anything wrong with the request.
@@ -125,34 +128,53 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
     check_settings([*request.settings, *request.variations], list(request.methods), list(request.tasks))
     datasets: dict[str, Dataset] = {}
     cells: dict[str, Cell] = {}
-    latest: tuple[str, Encoder] | None = None
-    for method, values, seed, task in itertools.product(
-        request.methods, _combinations(request.variations), request.seeds, request.tasks
-    ):
+    built: tuple[str, Method] | None = None
+    for method, values, task in itertools.product(request.methods, _combinations(request.variations), request.tasks):
         recipe = resolve(request.recipe, document, method, {**request.settings, **values}, task)
-        pretraining = _pretraining(
-            recipe, seed, device, _opened(recipe.dataset, recipe.data.model_dump(), datasets, cache), request.checkpoint
-        )
-        if latest is None or latest[0] != pretraining.fingerprint:
-            latest = pretraining.fingerprint, _checked(pretraining).exported_encoder()
+        data = _opened(recipe.dataset, recipe.data.model_dump(), datasets, cache)
         varied = {path: value for path, value in values.items() if applies(path, method, task)}
-        cell = _cell(pretraining, task, varied, datasets, cache, device)
-        cell.task.check(latest[1], cell.dataset)
-        cells.setdefault(cell.record_id, cell)
-    return list(cells.values())
+        first, *others = [_pretraining(recipe, seed, device, data, request.checkpoint) for seed in request.seeds]
+        _check_training(first)
+        shape = fingerprint([first.identity[key] for key in ("method", "encoder", "image_size", "channels")])
+        if built is None or built[0] != shape:
+            built = shape, _built(first)
+        cell = _cell(first, task, varied, datasets, cache, device)
+        cell.task.check(built[1].exported_encoder(), cell.dataset)
+        if cell.task.needs_reconstruction:
+            check_reconstruction(built[1], task, request.checkpoint)
+        for again in (cell, *(_with_pretraining(cell, other) for other in others)):
+            cells.setdefault(again.record_id, again)
+    return _in_order(list(cells.values()), request.seeds)
 
 
-def _checked(pretraining: Pretraining) -> Method:
-    """The method, built; raises InputError for all that would stop its training at once."""
+def _in_order(cells: list[Cell], seeds: Sequence[int]) -> list[Cell]:
+    """Seeds outermost, so that what is stopped leaves whole seeds; the cells of one pretraining together."""
+    first: dict[str, int] = {}
+    for cell in cells:
+        first.setdefault(cell.pretraining.fingerprint, len(first))
+    return sorted(cells, key=lambda cell: (seeds.index(cell.pretraining.seed), first[cell.pretraining.fingerprint]))
+
+
+def _check_training(pretraining: Pretraining) -> None:
+    """Raise InputError for all that would stop a training at once."""
     recipe, train = pretraining.recipe, pretraining.recipe.pretrain
-    if recipe.method_class().pretrains and not pretraining.checkpoint:
-        images = len(pretraining.images())
-        if train.batch_size > images:
-            raise InputError(f"pretrain.batch_size {train.batch_size} is more than the {images} training images")
-        if train.layer_decay is not None:
-            raise InputError("pretrain.layer_decay: it is for fine-tuning; leave it out of [pretrain]")
-        Schedule(train, steps_per_epoch=1)
-    return build_method(recipe, pretraining.seed, pretraining.channels)
+    if not recipe.method_class().pretrains or pretraining.checkpoint:
+        return
+    images = len(pretraining.images())
+    if train.batch_size > images:
+        raise InputError(f"pretrain.batch_size {train.batch_size} is more than the {images} training images")
+    if "labels" in recipe.method_class().supervision and "labels" not in pretraining.dataset.provides:
+        raise InputError(f"method {recipe.method!r} learns from labels, which dataset {recipe.dataset!r} has not")
+    if train.layer_decay is not None:
+        raise InputError("pretrain.layer_decay: it is for fine-tuning; leave it out of [pretrain]")
+    Schedule(train, steps_per_epoch=1)
+
+
+def _built(pretraining: Pretraining) -> Method:
+    recipe = pretraining.recipe
+    method = build_method(recipe, pretraining.seed, pretraining.channels)
+    require_drop_path(method.encoder, getattr(recipe.encoder_config, "drop_path", 0.0))
+    return method
 
 
 def build_method(recipe: Recipe, seed: int, channels: int) -> Method:
@@ -248,11 +270,19 @@ def _cell(
         "input": evaluation_input(recipe),
     }
     train = getattr(task.config, "train", None)
-    if isinstance(train, TrainConfig):
+    if isinstance(train, TrainConfig) and "train" in protocol:
         protocol["precision"] = pick_precision(train, device)
+    return Cell(pretraining, task, name, dataset, protocol, varied, _record_id(pretraining, task_name, protocol))
+
+
+def _with_pretraining(cell: Cell, other: Pretraining) -> Cell:
+    """The same measurement on a pretraining that differs in its seed alone."""
+    return replace(cell, pretraining=other, record_id=_record_id(other, cell.task.name, cell.protocol))
+
+
+def _record_id(pretraining: Pretraining, task: str, protocol: Mapping[str, Any]) -> str:
     key = fingerprint([pretraining.fingerprint, protocol, pretraining.seed], 12)
-    record_id = f"{recipe.method}-{task_name}-s{pretraining.seed}-{key}"
-    return Cell(pretraining, task, name, dataset, protocol, varied, record_id)
+    return f"{pretraining.recipe.method}-{task}-s{pretraining.seed}-{key}"
 
 
 def _opened(name: str, options: Mapping[str, Any], datasets: dict[str, Dataset], cache: Path) -> Dataset:

@@ -60,7 +60,7 @@ def _commit() -> tuple[str | None, bool | None]:
     source = Path(mimbench.__file__).parent
     if _git(source, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None, None
-    changes = _git(source.parent, "status", "--porcelain")
+    changes = _git(source.parent, "status", "--porcelain", "--", ".", ":!results")  # records are no code
     return _git(source, "rev-parse", "HEAD"), None if changes is None else bool(changes)
 
 

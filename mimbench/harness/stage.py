@@ -37,6 +37,7 @@ class PretrainStage(Stage):
         self.wanted, self.store, self.console = wanted, store, console
         self.split, self.workers = wanted.images(), wanted.recipe.pretrain.workers
         self.seed, self.device, self.input = wanted.seed, device, wanted.recipe.input
+        self.classes = self.split.classes
 
     def images(self) -> Iterator[Tensor]:
         seed = mix_seed("stage", self.seed)

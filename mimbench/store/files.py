@@ -10,10 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def canonical_text(data: Any) -> str:
+    """The one JSON text of plain data, so that equal data hash alike. Numbers must be finite."""
+    return _CANONICAL.encode(data)
+
 
 def canonical(data: Any) -> bytes:
-    """The one JSON text of plain data, so that equal data hash alike. Numbers must be finite."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    """As `canonical_text`, in UTF-8."""
+    return canonical_text(data).encode()
 
 
 def fingerprint(data: Any, length: int = 16) -> str:

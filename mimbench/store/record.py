@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,8 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mimbench.errors import InputError
 from mimbench.store.files import fingerprint, write_json
-
-SCHEMA = 1
+from mimbench.store.reading import read_sealed, record_files
 
 
 class _Part(BaseModel):
@@ -54,6 +52,8 @@ class Checkpoint(_Part):
     weights_sha256: str
     seed: int
     cost: Cost
+    loss: list[float] = []
+    """Mean loss of each epoch of the pretraining; empty where nothing was trained, and in older records."""
 
 
 class Record(_Part):
@@ -111,20 +111,13 @@ def read_record(path: Path) -> Record:
     Raises:
         InputError: it is unreadable, altered, or of a schema that this version does not know.
     """
-    advice = "restore or delete the file"
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-        seal, found = body.pop("sha256"), fingerprint(body, 64)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"record {path} is corrupt ({type(error).__name__}: {error}); {advice}") from error
-    if seal != found:
-        raise InputError(f"record {path} does not match its own sha256: it was altered or damaged; {advice}")
-    if body.get("schema") != SCHEMA:
-        raise InputError(f"record {path} has schema {body.get('schema')}; this mimbench reads schema {SCHEMA}")
-    try:
-        return Record.model_validate(body)
+        return Record.model_validate(read_sealed(path))
     except ValidationError as error:
-        raise InputError(f"record {path} is not a valid record: {error.errors()[0]['msg']}; {advice}") from error
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise InputError(
+            f"record {path} is not a valid record: {where}: {error.errors()[0]['msg']}; restore or delete the file"
+        ) from error
 
 
 def read_records(root: Path) -> list[Record]:
@@ -133,8 +126,4 @@ def read_records(root: Path) -> list[Record]:
     Raises:
         InputError: no such folder, or a damaged record (named).
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise InputError(f"results folder {root} does not exist; run `mimbench run` first or pass --results DIR")
-    folder = root / "records" if (root / "records").is_dir() else root
-    return [read_record(path) for path in sorted(folder.glob("*.json"))]
+    return [read_record(path) for path in record_files(root)]

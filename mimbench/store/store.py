@@ -2,6 +2,7 @@
 
 DIR/checkpoints/<fingerprint>/   encoder.safetensors, method.safetensors, checkpoint.json
 DIR/records/<id>.json            one record each
+DIR/failures/<id>.json           why a cell has none: the reason of the last attempt
 DIR/artifacts/<id>/              a record's pictures and files
 DIR/work/<fingerprint>/          an unfinished training, to resume from
 DIR/stages/<fingerprint>.*       what methods fitted before training (tokenizers)
@@ -25,11 +26,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mimbench.errors import InputError
+from mimbench.store.failure import Failure, failure_path, write_failure
 from mimbench.store.files import file_sha256, write_json
+from mimbench.store.files import fingerprint as digest
 from mimbench.store.record import Record, read_record, write_record
 
 WEIGHTS = ("encoder.safetensors", "method.safetensors")
 CARD = "checkpoint.json"
+SEAL = "seal"
+"""Hash of all the rest of a card; cards written before it was introduced have none."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ def read_checkpoint(folder: Path) -> StoredCheckpoint:
     advice = f"delete {folder} to pretrain it again"
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        if SEAL in card and card[SEAL] != digest({key: value for key, value in card.items() if key != SEAL}, 64):
+            raise InputError(f"checkpoint {folder / CARD} is corrupt: the card was altered or damaged; {advice}")
         for name in WEIGHTS:
             if file_sha256(folder / name) != card["sha256"][name]:
                 raise InputError(f"checkpoint {folder / name} is corrupt: its sha256 is not the one noted; {advice}")
@@ -73,9 +80,15 @@ def read_checkpoint(folder: Path) -> StoredCheckpoint:
 class Store:
     """A results folder. Writes are atomic; one process at a time works on one fingerprint."""
 
-    def __init__(self, root: Path) -> None:
-        """Raises InputError where the folder cannot be made or written."""
+    def __init__(self, root: Path, *, write: bool = True) -> None:
+        """`write=False`: only looked at, so it is neither made nor tried.
+
+        Raises:
+            InputError: the folder cannot be made or written.
+        """
         self.root = Path(root)
+        if not write:
+            return
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
@@ -114,6 +127,7 @@ class Store:
                 save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, temporary / name)
             hashes = {name: file_sha256(temporary / name) for name in WEIGHTS}
             card = {**card, "fingerprint": fingerprint, "sha256": hashes}
+            card[SEAL] = digest(card, 64)
             write_json(temporary / CARD, card)
             temporary.chmod(0o755)
             os.rename(temporary, parent / fingerprint)
@@ -128,9 +142,7 @@ class Store:
 
         The lock goes with its process, however that ends.
         """
-        folder = self.root / "work"
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{key}.lock")
+        lock = self._lock(key)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -140,6 +152,25 @@ class Store:
             yield
         finally:
             lock.release()
+
+    @contextmanager
+    def lock_if_free(self, key: str) -> Iterator[bool]:
+        """Hold `key` as `lock` does, or yield False at once where another process holds it."""
+        lock = self._lock(key)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def _lock(self, key: str) -> FileLock:
+        folder = self.root / "work"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{key}.lock")
 
     def work(self, key: str) -> Path:
         """Where an unfinished training keeps what it resumes from."""
@@ -159,9 +190,19 @@ class Store:
         return read_record(path) if path.exists() else None
 
     def save_record(self, record: Record) -> Path:
+        """Write a record; what was noted of earlier attempts that failed goes."""
         path = self.record_path(record.id)
         write_record(path, record)
+        self.forget_failure(record.id)
         return path
+
+    def save_failure(self, failure: Failure) -> Path:
+        path = failure_path(self.root, failure.id)
+        write_failure(path, failure)
+        return path
+
+    def forget_failure(self, record_id: str) -> None:
+        failure_path(self.root, record_id).unlink(missing_ok=True)
 
     def record_path(self, record_id: str) -> Path:
         return self.root / "records" / f"{record_id}.json"

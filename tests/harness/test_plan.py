@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from mimbench.errors import InputError
 from mimbench.harness.plan import Request, build_method, plan
@@ -127,3 +128,18 @@ def test_an_unknown_setting_is_refused_only_where_no_chosen_plugin_knows_it(cell
     assert cells(both, "method.mask_ratio=0.5")
     with pytest.raises(InputError, match=r"unknown key 'method\.mask_ratio' for method random-init"):
         cells(replace(BASE, methods=["random-init"]), "method.mask_ratio=0.5")
+
+
+def test_a_drop_path_that_reaches_no_block_is_refused(cells):
+    with pytest.raises(InputError, match=r"drop_path 0\.1 reaches no block"):
+        cells(BASE, "encoder.depth=1", "encoder.drop_path=0.1")
+    assert cells(BASE, "encoder.depth=2", "encoder.drop_path=0.1")
+
+
+def test_a_method_that_learns_from_labels_is_refused_where_there_are_none(cells, tmp_path):
+    for number in range(30):
+        Image.new("L", (28, 28), number).save(tmp_path / f"{number}.png")
+    unlabelled = (f"data.root={tmp_path}", "data.name=folder", "pretrain.batch_size=8")
+    with pytest.raises(InputError, match="'supervised' learns from labels, which dataset 'folder' has not"):
+        cells(replace(BASE, methods=["supervised"], tasks=["detection"]), *unlabelled)
+    assert cells(replace(BASE, tasks=["detection"]), *unlabelled)

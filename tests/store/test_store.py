@@ -79,6 +79,41 @@ def test_a_damaged_checkpoint_is_named_and_never_reused(store, victim, damage):
         store.checkpoint("abc")
 
 
+@pytest.mark.parametrize("key", ["seed", "fingerprint", "seal"])
+def test_a_card_that_was_altered_is_refused_even_where_it_still_reads_well(store, key):
+    path = save(store).folder / "checkpoint.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: "other"}))
+    with pytest.raises(InputError, match=r"abc.*corrupt: the card was altered or damaged; delete"):
+        store.checkpoint("abc")
+
+
+def test_a_card_from_before_cards_were_sealed_is_still_read(store):
+    path = save(store).folder / "checkpoint.json"
+    card = json.loads(path.read_text())
+    del card["seal"]
+    path.write_text(json.dumps(card))
+    assert store.checkpoint("abc").card["seed"] == 3
+
+
+def test_a_record_from_before_losses_were_kept_is_still_read(tmp_path):
+    body = record().as_json()
+    del body["checkpoint"]["loss"]
+    (tmp_path / "r.json").write_text(json.dumps({**body, "sha256": fingerprint(body, 64)}))
+    assert read_record(tmp_path / "r.json").checkpoint.loss == []
+
+
+def test_a_lock_that_is_held_is_told_at_once(store):
+    with store.lock_if_free("k") as first, store.lock_if_free("k") as second, store.lock_if_free("other") as third:
+        assert (first, second, third) == (True, False, True)
+    with store.lock_if_free("k") as again:
+        assert again
+
+
+def test_a_folder_that_is_only_looked_at_is_not_made(tmp_path):
+    assert Store(tmp_path / "none", write=False).record("x") is None
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_checkpoint_under_another_name_is_refused(store):
     save(store).folder.rename(store.root / "checkpoints" / "other")
     with pytest.raises(InputError, match="says that it is 'abc'"):

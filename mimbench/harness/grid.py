@@ -1,0 +1,211 @@
+"""Running a plan: each pretraining, then all its tasks; what fails is noted, and the rest goes on.
+
+Several processes may run one plan on one results folder: each takes the first thing that nobody is at. What others
+are at it passes over, and looks at again at the end.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from mimbench.engine.device import device_name
+from mimbench.engine.ranks import on_first_rank
+from mimbench.errors import InputError, MimbenchError
+from mimbench.harness.estimate import Estimator
+from mimbench.harness.execute import Harness
+from mimbench.harness.overview import Overview
+from mimbench.harness.plan import Cell, Request
+from mimbench.harness.record import build_failure, reason_of
+from mimbench.store.failure import Failure, failure_path, read_failure
+from mimbench.store.record import Record
+from mimbench.store.store import StoredCheckpoint
+
+POLL_SECONDS = 1.0
+"""Between two looks at what other processes are at, once nothing else is left."""
+
+
+@dataclass
+class Outcome:
+    """What a run led to: a record for each cell that went through, a reason for each that did not."""
+
+    records: list[Record] = field(default_factory=list)
+    """In the order of the plan."""
+    failures: list[tuple[Cell, str]] = field(default_factory=list)
+    before: int = 0
+    """How many of the records had been there."""
+
+
+class Grid:
+    """One run of one plan."""
+
+    def __init__(self, harness: Harness, request: Request, cells: Sequence[Cell]) -> None:
+        self.harness, self.store, self.request, self.cells = harness, harness.store, request, list(cells)
+        self._records: dict[str, Record] = {}
+        self._failures: dict[str, str] = {}
+        self._checkpoints: dict[str, StoredCheckpoint] = {}
+        # A failure of another process counts as one of this run only if it is newer than the run.
+        self._old_failures = {path.stem: path.read_bytes() for path in (self.store.root / "failures").glob("*.json")}
+        self.overview = Overview(harness.console, device_name(harness.device), self.cells)
+
+    def run(self) -> Outcome:
+        """Run every cell that has no record yet. A cell that fails does not stop the others.
+
+        Raises:
+            InputError: it is the plan's only cell, and cannot run as it was asked for.
+        """
+        waiting = self._open(self.cells)
+        before = len(self._records)
+        self._say_recorded()
+        if len(waiting) > 1:
+            self.overview.estimator = Estimator.of_results(self.store.root, self.overview.estimator.device)
+        said = False
+        with self.overview.shown():
+            while waiting:
+                groups = [list(group) for _, group in itertools.groupby(waiting, lambda c: c.pretraining.fingerprint)]
+                held = [cell for group in groups for cell in self._group(group)]
+                if len(held) == len(waiting):
+                    if not said:
+                        self.harness.say(f"waiting: another process runs {_named(held)}")
+                    said = True
+                    time.sleep(POLL_SECONDS)
+                waiting = held
+        return Outcome(
+            [self._records[cell.record_id] for cell in self.cells if cell.record_id in self._records],
+            [(cell, self._failures[cell.record_id]) for cell in self.cells if cell.record_id in self._failures],
+            before,
+        )
+
+    def _group(self, cells: list[Cell]) -> list[Cell]:
+        """Run cells of one pretraining; those that another process holds, or whose pretraining it does, come back."""
+        cells = self._open(cells)
+        if not cells:
+            return []
+        wanted = cells[0].pretraining
+        checkpoint = self._checkpoints.get(wanted.fingerprint)
+        if checkpoint is None:
+            try:
+                checkpoint = self.harness.found(wanted)
+            except Exception as error:
+                self._fail(cells, "pretraining", error)
+                return []
+        if checkpoint is None:
+            with self.harness.alone(wanted.fingerprint) as free:
+                if not free:
+                    return cells
+                cells = self._open(cells)
+                if not cells:
+                    return []
+                try:
+                    self.overview.runs(f"pretraining {_trained(cells)}")
+                    checkpoint = self.harness.found(wanted) or self.harness.train(wanted)
+                except Exception as error:
+                    self._fail(cells, "pretraining", error)
+                    return []
+            self.overview.estimator.add_card(checkpoint.card)
+        self._checkpoints[wanted.fingerprint] = checkpoint
+        self.overview.trained.add(wanted.fingerprint)
+        return [cell for cell in cells if not self._cell(cell, checkpoint)]
+
+    def _cell(self, cell: Cell, checkpoint: StoredCheckpoint) -> bool:
+        """Run a cell, unless another process holds it: then False."""
+        with self.harness.alone(cell.record_id) as free:
+            if not free:
+                return False
+            if not self._open([cell]):
+                return True
+            try:
+                self.overview.runs(cell.label)
+                record = self.harness.measure(self.request, cell, checkpoint)
+            except Exception as error:
+                self._fail([cell], "task", error)
+                return True
+        self._records[cell.record_id] = record
+        self.overview.estimator.add_record(record.as_json())
+        self.overview.ended(cell)
+        return True
+
+    def _open(self, cells: list[Cell]) -> list[Cell]:
+        """Those of `cells` that are still to be run: without a record, and not just failed in another process."""
+        seen = on_first_rank(lambda: [self._look(cell) for cell in cells])
+        for cell, found in zip(cells, seen, strict=True):
+            if isinstance(found, Record):
+                self._records[cell.record_id] = found
+                self.overview.ended(cell, here=False)
+            elif isinstance(found, Failure):
+                self._failures[cell.record_id] = found.reason
+                self.overview.ended(cell, failed=True, here=False)
+            elif isinstance(found, Exception):
+                self._fail([cell], "task", found)
+        return [cell for cell, found in zip(cells, seen, strict=True) if found is None]
+
+    def _look(self, cell: Cell) -> Record | Failure | Exception | None:
+        try:
+            record = self.store.record(cell.record_id)
+            if record:
+                if cell.record_id in self._old_failures:
+                    self.store.forget_failure(cell.record_id)
+                return record.model_copy(update={"varied": dict(cell.varied)})  # as this command asked for it
+        except InputError as error:
+            return error
+        path = failure_path(self.store.root, cell.record_id)
+        try:
+            is_new = path.exists() and path.read_bytes() != self._old_failures.get(cell.record_id)
+            return read_failure(path) if is_new else None
+        except (OSError, InputError):  # gone meanwhile, or damaged: then it tells nothing, and the cell is tried
+            return None
+
+    def _fail(self, cells: list[Cell], stage: Literal["pretraining", "task"], error: Exception) -> None:
+        """Note one error for all cells that it stops."""
+        if len(self.cells) == 1 and isinstance(error, InputError):
+            raise error
+        reason, key, what = reason_of(error), cells[0].record_id, cells[0].label
+        if stage == "pretraining":
+            count = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"
+            key, what = cells[0].pretraining.fingerprint, f"pretraining {_trained(cells)}, for {count}"
+        self.harness.say(f"failed: {what}: {reason}")
+        on_first_rank(lambda: self._note(cells, stage, error, key))
+        for cell in cells:
+            self._failures[cell.record_id] = reason
+            self.overview.ended(cell, failed=True)
+        traceback.clear_frames(error.__traceback__)  # they hold models, whose memory the next cell may need
+        gc.collect()
+        if self.harness.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _note(self, cells: list[Cell], stage: Literal["pretraining", "task"], error: Exception, key: str) -> None:
+        try:
+            kept = None
+            if not isinstance(error, MimbenchError):
+                path = self.store.work(key) / "error.txt"
+                path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+                self.harness.say(f"traceback: {path}")
+                kept = str(path.relative_to(self.store.root))
+            for cell in cells:
+                self.store.save_failure(build_failure(self.request, cell, stage, error, kept))
+        except OSError as problem:  # a full disk may be what failed the cell
+            self.harness.say(f"the failure cannot be kept: {problem}")
+
+    def _say_recorded(self) -> None:
+        there = [cell for cell in self.cells if cell.record_id in self._records]
+        if there:
+            path = self.store.record_path(there[0].record_id)
+            named = there[0].label if len(there) == 1 else f"{len(there)} of {len(self.cells)} cells"
+            self.harness.say(f"already recorded: {named} ({path if len(there) == 1 else path.parent})")
+
+
+def _named(cells: Sequence[Cell]) -> str:
+    return cells[0].label if len(cells) == 1 else f"{cells[0].label} and {len(cells) - 1} more"
+
+
+def _trained(cells: Sequence[Cell]) -> str:
+    """The pretraining of these cells in words, with what of the varied values is its own."""
+    varied = {path: value for path, value in cells[0].varied.items() if not path.startswith(("task.", "tasks."))}
+    return "".join([cells[0].pretraining.label, *(f" {path}={value}" for path, value in varied.items())])

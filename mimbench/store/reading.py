@@ -1,0 +1,142 @@
+"""Records as plain data, their seals checked: what frames and tables are made of, in bulk and without pydantic."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from mimbench.errors import InputError
+from mimbench.store.files import canonical_text, fingerprint
+
+SCHEMA = 1
+_ADVICE = "restore or delete the file"
+
+
+def record_files(root: Path) -> list[Path]:
+    """The files of all records in a results folder, a folder of records, or a folder of results folders.
+
+    Records copied from another machine may lie in folders of their own below `records`. Sorted by name.
+
+    Raises:
+        InputError: no such folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"results folder {root} does not exist; run `mimbench run` first or pass --results DIR")
+    if (root / "records").is_dir():
+        folders = [root / "records"]
+    elif any(root.glob("*.json")):
+        folders = [root]
+    else:
+        folders = [folder for folder in root.rglob("records") if folder.is_dir()]
+    files = {path for folder in folders for path in folder.rglob("*.json") if not path.name.startswith(".")}
+    return sorted(files, key=lambda path: (path.name, path))
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """A record's content as it stands on disk, without the seal, which was checked.
+
+    Raises:
+        InputError: it is unreadable, altered, or of a schema that this version does not know.
+    """
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        seal, found = body.pop("sha256"), fingerprint(body, 64)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"record {path} is corrupt ({type(error).__name__}: {error}); {_ADVICE}") from error
+    if seal != found:
+        raise InputError(f"record {path} does not match its own sha256: it was altered or damaged; {_ADVICE}")
+    if body.get("schema") != SCHEMA:
+        raise InputError(f"record {path} has schema {body.get('schema')}; this mimbench reads schema {SCHEMA}")
+    return body
+
+
+class Reader:
+    """Reads many records. Parts that records share (recipe, protocol) are parsed and brought into canonical form once.
+
+    Equal parts come back as one and the same object: they are not to be changed.
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[str, tuple[str, Any, str]] = {}
+
+    def read(self, path: Path) -> tuple[dict[str, Any], str]:
+        """As `read_sealed`, and the seal."""
+        try:
+            parts = self._split(path.read_bytes().decode())
+        except (OSError, ValueError):
+            parts = []
+        body = {key: value for key, value, _ in parts}
+        seal = body.pop("sha256", None)
+        whole = "{" + ",".join([text for key, _, text in parts if key != "sha256"]) + "}"
+        found = hashlib.sha256(whole.encode()).hexdigest()
+        if len(body) + 1 == len(parts) and seal == found and body.get("schema") == SCHEMA:
+            return body, seal
+        body = read_sealed(path)
+        return body, fingerprint(body, 64)
+
+    def _split(self, text: str) -> list[tuple[str, Any, str]]:
+        """(key, value, canonical JSON of both) of each top-level entry of a file as `write_json` lays it out, by key.
+
+        JSON strings hold no line breaks, so a line that begins with two blanks and a quote begins an entry, or
+        ValueError is raised.
+        """
+        start, *lines = text.removesuffix("\n}\n").split('\n  "')
+        if start != "{":
+            raise ValueError("laid out in another way")
+        lines[-1] += ","
+        known = self._parts
+        return sorted([known.get(line) or self._part(line) for line in lines], key=itemgetter(0))
+
+    def _part(self, line: str) -> tuple[str, Any, str]:
+        if not line.endswith(","):
+            raise ValueError("laid out in another way")
+        entry = json.loads(f'{{"{line[:-1]}}}')
+        ((key, value),) = entry.items()
+        part = self._parts[line] = key, value, canonical_text(entry)[1:-1]
+        return part
+
+
+def read_all(root: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Every record below `root` with its file, each once: one copied twice counts once. Sorted by file name.
+
+    Raises:
+        InputError: no such folder, a damaged record, or two records of one id and different content.
+    """
+    reader = Reader()
+    found: dict[str, tuple[Path, dict[str, Any], str]] = {}
+    with _uncollected():
+        for path in record_files(root):
+            body, seal = reader.read(path)
+            first = found.setdefault(str(body.get("id")), (path, body, seal))
+            if first[2] != seal:
+                raise InputError(conflict(first[0], first[1], path, body))
+    return [(path, body) for path, body, _ in found.values()]
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Plain data hold no cycles, and going through all that was read so far again and again takes its time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def conflict(path: Path, body: dict[str, Any], other_path: Path, other: dict[str, Any]) -> str:
+    """How two records of one id differ, and what to do."""
+    keys = [key for key in {**body, **other} if body.get(key) != other.get(key)]
+    hosts = [str(record.get("provenance", {}).get("host")) for record in (body, other)]
+    return (
+        f"record {body.get('id')} is in {path} (host {hosts[0]}) and in {other_path} (host {hosts[1]}) with different "
+        f"content ({', '.join(keys)}): both measured the same cell; keep one of the two files"
+    )

@@ -1,0 +1,300 @@
+"""Grids: what runs, in which order, how often, what a failure stops, and what several processes leave to each other."""
+
+from __future__ import annotations
+
+import io
+import json
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from toy_plugins import TINY, OtherToy, Toy
+
+from mimbench import registry
+from mimbench.errors import InputError, RunError
+from mimbench.harness import plan as planning
+from mimbench.harness.estimate import Estimator, in_words
+from mimbench.harness.execute import Harness
+from mimbench.harness.grid import Grid
+from mimbench.harness.plan import Request, plan
+from mimbench.recipe.document import parse_assignments, parse_variations
+from mimbench.store.failure import Failure, failure_path, read_failures
+from mimbench.store.store import Store
+
+CPU = torch.device("cpu")
+
+
+class Bench:
+    """One results folder, and what was run in it."""
+
+    def __init__(self, folder: Path, cache: Path, monkeypatch) -> None:
+        self.store, self.cache, self.monkeypatch = Store(folder), cache, monkeypatch
+        self.screen, self.ran, self.trained = io.StringIO(), [], []
+        self.fails: dict[object, Exception] = {}
+        self.console = Console(file=self.screen, width=10_000)
+        for toy in (Toy, OtherToy):
+            monkeypatch.setitem(registry.tasks._loaded, toy.name, toy)
+        monkeypatch.setattr(Toy, "hook", staticmethod(self._task))
+        train = Harness._train
+        monkeypatch.setattr(
+            Harness, "_train", lambda harness, wanted: (self._training(wanted), train(harness, wanted))[1]
+        )
+
+    def _task(self, name: str, seed: int) -> None:
+        self.ran.append((name, seed))
+        if (name, seed) in self.fails:
+            raise self.fails[name, seed]
+
+    def _training(self, wanted) -> None:
+        self.trained.append(wanted.label)
+        if wanted.label in self.fails:
+            raise self.fails[wanted.label]
+
+    def planned(self, methods="simmim", tasks="toy", seeds=(0,), settings=(), vary=()):
+        request = Request(
+            methods.split(","),
+            tasks.split(","),
+            "smoke",
+            list(seeds),
+            parse_assignments([*TINY, *settings]),
+            parse_variations(vary),
+        )
+        return request, plan(request, CPU, self.cache)
+
+    def run(self, *arguments, **named):
+        self.screen.truncate(self.screen.seek(0))
+        request, cells = self.planned(*arguments, **named)
+        return Grid(Harness(self.store, CPU, self.console), request, cells).run()
+
+    @property
+    def said(self) -> str:
+        return self.screen.getvalue()
+
+
+@pytest.fixture
+def bench(tmp_path, cache, monkeypatch):
+    return Bench(tmp_path / "runs", cache, monkeypatch)
+
+
+def test_each_pretraining_runs_once_with_all_its_tasks_and_seeds_are_outermost(bench):
+    outcome = bench.run("simmim,random-init", "toy,other-toy", seeds=(1, 0), vary=["method.mask_ratio=0.3,0.6"])
+    once = ["simmim seed 1", "simmim seed 1", "random-init seed 1"]
+    assert bench.trained == [*once, *(label.replace("1", "0") for label in once)]
+    assert bench.ran == [("toy", 1), ("other-toy", 1)] * 3 + [("toy", 0), ("other-toy", 0)] * 3
+    assert len(outcome.records) == 12
+    assert outcome.before == 0
+    assert outcome.failures == []
+    again = bench.run("simmim,random-init", "toy,other-toy", seeds=(1, 0), vary=["method.mask_ratio=0.3,0.6"])
+    assert (again.before, again.records) == (12, outcome.records)
+    assert len(bench.ran) == 12
+    assert bench.said == f"already recorded: 12 of 12 cells ({bench.store.root / 'records'})\n"
+
+
+def test_a_task_varied_first_still_finds_its_pretraining_trained_once(bench):
+    bench.run(tasks="toy", vary=["task.level=1,2", "method.mask_ratio=0.3,0.6"])
+    assert len(bench.trained) == 2
+    assert bench.said.count("reusing pretraining") == 0
+
+
+def test_only_what_is_missing_runs(bench):
+    bench.run(seeds=(0,))
+    outcome = bench.run(tasks="toy,other-toy", seeds=(0, 1))
+    assert bench.ran == [("toy", 0), ("other-toy", 0), ("toy", 1), ("other-toy", 1)]
+    assert bench.trained == ["simmim seed 0", "simmim seed 1"]
+    assert "already recorded: toy of simmim seed 0 (" in bench.said
+    assert outcome.before == 1
+
+
+def test_a_failed_cell_is_noted_with_its_reason_and_the_rest_goes_on(bench):
+    bench.fails = {("toy", 0): ValueError("two\nlines"), ("other-toy", 1): RunError("no luck")}
+    outcome = bench.run(tasks="toy,other-toy", seeds=(0, 1))
+    assert [(cell.label, reason) for cell, reason in outcome.failures] == [
+        ("toy of simmim seed 0", "ValueError: two lines"),
+        ("other-toy of simmim seed 1", "no luck"),
+    ]
+    assert len(outcome.records) == 2
+    luckless, unforeseen = read_failures(bench.store.root)
+    assert (luckless.stage, luckless.error, luckless.traceback) == ("task", "RunError", None)
+    assert unforeseen.reason == "ValueError: two lines"
+    assert "test_grid.py" in (bench.store.root / unforeseen.traceback).read_text()
+    assert "failed: toy of simmim seed 0: ValueError: two lines" in bench.said
+    bench.fails, bench.ran = {}, []
+    assert bench.run(tasks="toy,other-toy", seeds=(0, 1)).failures == []
+    assert bench.ran == [("toy", 0), ("other-toy", 1)]
+    assert read_failures(bench.store.root) == []
+    assert not (bench.store.root / unforeseen.traceback).exists()
+
+
+def test_a_pretraining_that_fails_is_tried_once_and_stops_only_its_own_cells(bench):
+    bench.fails = {"simmim seed 0": MemoryError("too large")}
+    outcome = bench.run("simmim,random-init", "toy,other-toy")
+    assert bench.trained == ["simmim seed 0", "random-init seed 0"]
+    assert [cell.label for cell, _ in outcome.failures] == ["toy of simmim seed 0", "other-toy of simmim seed 0"]
+    assert {failure.stage for failure in read_failures(bench.store.root)} == {"pretraining"}
+    assert "failed: pretraining simmim seed 0, for 2 cells: MemoryError: too large" in bench.said
+    assert len(outcome.records) == 2
+    bench.fails = {}
+    assert len(bench.run("simmim,random-init", "toy,other-toy").records) == 4
+    assert bench.trained == ["simmim seed 0", "random-init seed 0", "simmim seed 0"]
+    assert read_failures(bench.store.root) == []
+
+
+def test_bad_input_found_late_ends_a_single_cell_but_not_a_grid(bench):
+    bench.run(seeds=(0,))
+    (card,) = bench.store.root.glob("checkpoints/*/checkpoint.json")
+    card.write_text(card.read_text().replace('"mask_ratio": 0.6', '"mask_ratio": 0.7'))
+    with pytest.raises(InputError, match="card was altered"):
+        bench.run(tasks="other-toy")
+    assert read_failures(bench.store.root) == []
+    outcome = bench.run(tasks="other-toy", seeds=(0, 1))
+    assert [cell.label for cell, _ in outcome.failures] == ["other-toy of simmim seed 0"]
+    assert "card was altered" in outcome.failures[0][1]
+    assert len(outcome.records) == 1
+
+
+def test_a_damaged_record_fails_its_own_cell_alone(bench):
+    bench.run(seeds=(0, 1))
+    damaged = next(bench.store.root.glob("records/*-s0-*.json"))
+    damaged.write_text("{}")
+    outcome = bench.run(seeds=(0, 1))
+    assert [cell.label for cell, _ in outcome.failures] == ["toy of simmim seed 0"]
+    assert damaged.name in outcome.failures[0][1]
+    assert len(outcome.records) == 1
+    assert len(bench.ran) == 2
+
+
+def test_a_damaged_note_of_a_failure_is_named_and_stops_nothing(bench):
+    bench.fails = {("toy", 0): RunError("no luck")}
+    bench.run(seeds=(0, 1))
+    (path,) = bench.store.root.glob("failures/*.json")
+    path.write_text(path.read_text().replace("no luck", "luck"))
+    with pytest.raises(InputError, match=rf"{path.name}.*altered or damaged; delete it"):
+        read_failures(bench.store.root)
+    bench.fails = {}
+    assert len(bench.run(seeds=(0, 1)).records) == 2
+    assert not path.exists()
+
+
+def test_what_another_process_is_at_is_passed_over_and_looked_at_again(bench, monkeypatch):
+    request, cells = bench.planned(tasks="toy,other-toy", seeds=(0, 1, 2))
+    others = {seed: ExitStack() for seed in (0, 1)}
+    training = cells[0].pretraining.fingerprint
+    assert others[0].enter_context(bench.store.lock_if_free(training))
+    assert others[1].enter_context(bench.store.lock_if_free(cells[2].record_id))
+    slept = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(list(bench.ran))
+        others[len(slept) - 1].close()
+
+    monkeypatch.setattr("mimbench.harness.grid.time.sleep", sleep)
+    outcome = Grid(Harness(bench.store, CPU, bench.console), request, cells).run()
+    free = [("other-toy", 1), ("toy", 2), ("other-toy", 2)]
+    assert slept == [free, [*free, ("toy", 0), ("other-toy", 0)]]
+    assert bench.ran[-1] == ("toy", 1)
+    assert bench.said.count("waiting: another process runs toy of simmim seed 0 and 2 more") == 1
+    assert len(outcome.records) == 6
+
+
+def test_what_another_process_has_just_failed_at_is_not_tried_here(bench, monkeypatch):
+    bench.fails = {("toy", 0): RunError("old")}
+    bench.run(seeds=(0, 1))
+    bench.fails = {}
+    (old,) = read_failures(bench.store.root)
+    request, cells = bench.planned(seeds=(0, 1))
+    grid = Grid(Harness(bench.store, CPU, bench.console), request, cells)
+    bench.store.save_failure(old.model_copy(update={"reason": "new"}))
+    outcome = grid.run()
+    assert [(cell.label, reason) for cell, reason in outcome.failures] == [("toy of simmim seed 0", "new")]
+    assert bench.ran.count(("toy", 0)) == 1
+
+
+def test_a_record_keeps_the_losses_of_its_pretraining(bench):
+    (record,) = bench.run(settings=["pretrain.epochs=3"]).records
+    (card,) = bench.store.root.glob("checkpoints/*/checkpoint.json")
+    assert record.checkpoint.loss == json.loads(card.read_text())["cost"]["loss"]
+    assert len(record.checkpoint.loss) == 3
+    (control,) = bench.run("random-init").records
+    assert control.checkpoint.loss == []
+
+
+def test_models_are_built_once_for_all_seeds_tasks_and_training_options(bench, monkeypatch):
+    built = []
+    build = planning.build_method
+    monkeypatch.setattr(planning, "build_method", lambda *a: (built.append(a[0].method), build(*a))[1])
+    _, cells = bench.planned(
+        "simmim,random-init",
+        "toy,other-toy",
+        range(5),
+        vary=["method.mask_ratio=0.3,0.6", "pretrain.base_lr=1e-3,2e-3"],
+    )
+    assert len(cells) == 5 * 2 * (4 + 1)
+    assert built == ["simmim", "simmim", "random-init"]
+
+
+def test_estimates_come_from_the_same_things_on_the_same_device(bench):
+    bench.run("simmim,random-init", "toy", settings=["pretrain.epochs=2"])
+    _, cells = bench.planned("simmim,mae", "toy,other-toy", seeds=(1,), settings=["pretrain.epochs=8"])
+    (path,) = (p for p in bench.store.root.glob("checkpoints/*/checkpoint.json") if "simmim" in p.read_text())
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps(card | {"cost": card["cost"] | {"seconds": 12.8, "images_seen": 128}}))
+    for path in bench.store.root.glob("records/*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"cost": {"seconds": 3.0, "device": "here"}}))
+    found = Estimator.of_results(bench.store.root, card["cost"]["device"])
+    pretrainings = {cell.pretraining.recipe.method: cell.pretraining for cell in cells}
+    assert found.pretraining(pretrainings["simmim"]) == pytest.approx(8 * 64 * 0.1)
+    assert found.pretraining(pretrainings["mae"]) is None
+    assert found.task(cells[0]) is None
+    here = Estimator.of_results(bench.store.root, "here")
+    assert (here.checkpoints, here.records) == (0, 2)
+    assert here.task(cells[0]) == 3.0
+    estimate = here.of(pretrainings.values(), cells)
+    assert estimate.seconds == 6.0
+    assert estimate.unknown == {"pretraining simmim": 1, "pretraining mae": 1, "other-toy": 2}
+
+
+def test_a_task_with_other_epochs_is_estimated_by_their_ratio(bench):
+    _, (cell,) = bench.planned()
+    encoder = cell.pretraining.recipe.as_tables()["encoder"]
+    found = Estimator("d")
+    trained = {"train": {"epochs": 2}}
+    found.add_record(
+        {
+            "cost": {"seconds": 10.0, "device": "d"},
+            "protocol": {**cell.protocol, **trained},
+            "recipe": {"encoder": encoder},
+        }
+    )
+    assert found.task(replace(cell, protocol={**cell.protocol, "train": {"epochs": 6}})) == pytest.approx(30.0)
+    assert found.task(cell) == 10.0
+    assert found.task(replace(cell, protocol={**cell.protocol, "dataset": {"name": "else"}})) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(4.4, "4 s"), (99, "99 s"), (150, "2 min"), (7500, "2 h 5 min"), (200_000, "2 d 7 h")],
+)
+def test_durations_are_told_as_a_person_would(seconds, words):
+    assert in_words(seconds) == words
+
+
+def test_where_there_is_no_terminal_the_grid_is_told_at_its_end(bench):
+    bench.fails = {("toy", 1): RunError("no luck")}
+    bench.run(seeds=(0, 1, 2))
+    assert "grid: 2 of 3 cells done, 1 failed, 0 left" in bench.said
+    bench.run(tasks="other-toy")
+    assert "grid:" not in bench.said
+
+
+def test_a_failure_of_a_newer_schema_is_refused(bench):
+    bench.fails = {("toy", 0): RunError("no luck")}
+    bench.run(seeds=(0, 1))
+    (failure,) = read_failures(bench.store.root)
+    assert failure_path(bench.store.root, failure.id).exists()
+    newer = Failure.model_construct(**(dict(failure) | {"schema_version": 2}))
+    bench.store.save_failure(newer)
+    with pytest.raises(InputError, match="corrupt"):
+        read_failures(bench.store.root)

@@ -1,0 +1,285 @@
+"""`mimbench run` on grids: files, plans, several processes, kills, ranks; all through the command itself."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from refusals import refused
+from toy_plugins import TINY, OtherToy, Toy
+
+from mimbench import registry
+from mimbench.engine.device import get_rank
+from mimbench.errors import RunError
+from mimbench.store.failure import read_failures
+from mimbench.store.record import read_records
+
+SETTINGS = [word for setting in TINY for word in ("--set", setting)]
+GRID = ["run", "--recipe", "smoke", *SETTINGS, "--method", "simmim,random-init", "--task", "toy,other-toy"]
+
+
+@pytest.fixture(autouse=True)
+def _toys(monkeypatch):
+    for toy in (Toy, OtherToy):
+        monkeypatch.setitem(registry.tasks._loaded, toy.name, toy)
+
+
+@pytest.fixture
+def log(monkeypatch, tmp_path) -> Path:
+    """A line for each task that ran, in whichever process: "PID TASK SEED"."""
+    path = tmp_path / "log"
+    path.touch()
+
+    def note(name: str, seed: int) -> None:
+        with path.open("a") as stream:
+            stream.write(f"{os.getpid()} {name} {seed}\n")
+
+    monkeypatch.setattr(Toy, "hook", staticmethod(note))
+    return path
+
+
+class Forked:
+    """The command in a process of its own that has all imports behind it."""
+
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+        self.out, self.err = folder / f"{id(self)}.out", folder / f"{id(self)}.err"
+        context = multiprocessing.get_context("fork")
+        self.process = context.Process(target=self._main, args=(folder, arguments, environment))
+        self.process.start()
+
+    def _main(self, folder: Path, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+        from mimbench.cli import main
+
+        os.chdir(folder)
+        os.environ.update(environment)
+        sys.argv = ["mimbench", *arguments]
+        with (
+            self.out.open("w") as out,
+            self.err.open("w") as err,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            main()
+
+    def wait(self) -> int:
+        self.process.join(120)
+        assert self.process.exitcode is not None, self.err.read_text()
+        return self.process.exitcode
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(quick, log, tmp_path):
+    arguments = (*GRID, "--seeds", "0,1", "--vary", "method.mask_ratio=0.3,0.6")
+    done = quick(*arguments, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert [line.split() for line in done.stdout.splitlines()[2:5]] == [
+        ["simmim", "method.mask_ratio=0.3", "0,1", "0/2", "0/2", "0/2"],
+        ["simmim", "method.mask_ratio=0.6", "0,1", "0/2", "0/2", "0/2"],
+        ["random-init", "-", "0,1", "0/2", "0/2", "0/2"],
+    ]
+    assert "cells: 12, 0 recorded, 12 to run" in done.stdout
+    assert "distinct pretrainings: 6, 0 there, 6 to do" in done.stdout
+    assert "time: no estimate, since runs holds no checkpoint and no record made on this device" in done.stdout
+    assert not (tmp_path / "runs").exists()
+    assert log.read_text() == ""
+
+    assert quick(*arguments, "--seeds", "0").returncode == 0
+    done = quick(*arguments, "--dry-run")
+    assert done.stdout.splitlines()[2].split()[-3:] == ["1/2", "1/2", "1/2"]
+    assert "cells: 12, 6 recorded, 6 to run" in done.stdout
+    assert "time: about " in done.stdout
+    assert "made from 2 checkpoints (seconds per image, " in done.stdout
+    done = quick(*arguments, "--method", "simmim,random-init,mae", "--dry-run")
+    assert "no estimate for: pretraining mae (4)" in done.stdout
+    found = json.loads(quick(*arguments, "--dry-run", "--json").stdout)
+    assert [cell["state"] for cell in found["cells"]] == ["recorded"] * 6 + ["to run"] * 6
+    assert found["estimate"]["without_estimate"] == {}
+    assert "nothing is left to run" in quick(*arguments, "--seeds", "0", "--dry-run").stdout
+
+
+def test_what_failed_is_told_and_the_same_command_runs_only_that(quick, log, tmp_path, monkeypatch):
+    note = Toy.hook
+
+    def unlucky(name: str, seed: int) -> None:
+        note(name, seed)
+        if (name, seed) == ("toy", 0):
+            raise RunError("no luck")
+
+    monkeypatch.setattr(Toy, "hook", staticmethod(unlucky))
+    done = quick(*GRID, "--seeds", "0,1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-3:] == [
+        "failed: toy of simmim seed 0 and 1 more: no luck",
+        "cells: 8, 0 recorded before, 6 now",
+        "2 failed (runs/failures); the same command runs only those again",
+    ]
+    assert "2 to run, of which 2 failed at the last attempt" in quick(*GRID, "--seeds", "0,1", "--dry-run").stdout
+    monkeypatch.setattr(Toy, "hook", staticmethod(note))
+    log.write_text("")
+    done = quick(*GRID, "--seeds", "0,1")
+    assert done.returncode == 0
+    assert [line.split()[1:] for line in log.read_text().splitlines()] == [["toy", "0"]] * 2
+    assert done.stderr.splitlines()[0] == "already recorded: 6 of 8 cells (runs/records)"
+    assert "cells: 8, 6 recorded before, 2 now" in done.stderr
+    assert read_failures(tmp_path / "runs") == []
+
+
+def write_grid(tmp_path: Path, text: str) -> Path:
+    folder = tmp_path / "paper"
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.toml").write_text('extends = "smoke"\n[data]\ntrain_limit = 64\ntest_limit = 20\n')
+    path = folder / "grid.toml"
+    path.write_text(text)
+    return path
+
+
+GOOD = """
+summary = "a test"
+methods = ["simmim", "random-init"]
+tasks = ["toy"]
+recipe = "mine.toml"
+seeds = [3, 4]
+results = "out"
+
+[set]
+"pretrain.batch_size" = 32
+pretrain.schedule.warmup_epochs = 0
+
+[vary]
+method.mask_ratio = [0.3, 0.6]
+"""
+
+
+def test_a_grid_file_says_all_of_it_and_flags_override(quick, tmp_path):
+    grid = str(write_grid(tmp_path, GOOD).relative_to(tmp_path))
+    done = quick("run", "--grid", grid, "--dry-run")
+    assert "cells: 6, 0 recorded, 6 to run" in done.stdout, done.stderr
+    assert "method.mask_ratio=0.6  3,4" in done.stdout
+    done = quick("run", "--grid", grid, "--seeds", "3", "--method", "simmim", "--set", "pretrain.epochs=1", "--json")
+    assert done.returncode == 0, done.stderr
+    records = read_records(tmp_path / "paper" / "out")
+    assert {record.recipe["pretrain"]["batch_size"] for record in records} == {32}
+    assert {record.recipe_name for record in records} == {"paper/mine.toml"}
+    assert sorted(record.varied["method.mask_ratio"] for record in records) == [0.3, 0.6]
+    assert records[0].recipe_passed["set"] == {
+        "pretrain.batch_size": 32,
+        "pretrain.schedule.warmup_epochs": 0,
+        "pretrain.epochs": 1,
+    }
+    fixed = quick("run", "--grid", grid, "--set", "method.mask_ratio=0.5", "--dry-run").stdout
+    assert "cells: 4, 0 recorded, 4 to run" in fixed
+    other = quick("run", "--grid", grid, "--vary", "method.mask_ratio=0.5,0.6,0.7", "--dry-run").stdout
+    assert "cells: 8, 0 recorded, 8 to run" in other
+    assert "0 recorded" in quick("run", "--grid", grid, "--results", "elsewhere", "--dry-run").stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("methods =", "method ="), ("unknown key 'method' in grid", "'methods'")),
+        (('["toy"]', '"toy"'), ("tasks in grid", "list of names")),
+        (('["simmim", "random-init"]', '["simim"]'), ("unknown method 'simim'", "'simmim'")),
+        (("[3, 4]", "[3, -4]"), ("seeds in grid", "whole numbers")),
+        (("[3, 4]", "[true]"), ("seeds in grid", "whole numbers")),
+        (("[3, 4]", "[]"), ("seeds in grid", "whole numbers")),
+        (("[0.3, 0.6]", "0.3"), ("[vary] of grid", "method.mask_ratio", "list of values")),
+        (('"pretrain.batch_size"', '"pretrian.batch_size"'), ("pretrian.batch_size", "[set] of grid", "'pretrain'")),
+        (("mine.toml", "yours.toml"), ("paper/yours.toml does not exist",)),
+        (("[set]", "[set"), ("grid.toml is not valid TOML",)),
+        (('tasks = ["toy"]', ""), ("--task names nothing",)),
+        (("method.mask_ratio", "method.mask_rato"), ("mask_rato", "'mask_ratio'")),
+    ],
+)
+def test_a_bad_grid_file_is_one_clear_line(quick, tmp_path, change, words):
+    path = write_grid(tmp_path, GOOD.replace(*change))
+    refused(quick("run", "--grid", str(path.relative_to(tmp_path))), *words)
+
+
+def test_a_grid_file_that_is_not_there_is_named(quick):
+    refused(quick("run", "--grid", "none.toml"), "grid file none.toml does not exist")
+
+
+def test_two_processes_share_a_grid(log, tmp_path, monkeypatch):
+    note = Toy.hook
+    monkeypatch.setattr(Toy, "hook", staticmethod(lambda name, seed: (note(name, seed), time.sleep(0.3))))
+    both = [Forked(tmp_path, *GRID, "--seeds", "0,1,2", "--json") for _ in range(2)]
+    assert [one.wait() for one in both] == [0, 0], both[0].err.read_text() + both[1].err.read_text()
+    assert [len(json.loads(one.out.read_text())) for one in both] == [12, 12]
+    ran = [line.split() for line in log.read_text().splitlines()]
+    assert len(ran) == 12
+    assert {int(pid) for pid, _, _ in ran} == {one.process.pid for one in both}
+    said = "".join(one.err.read_text() for one in both)
+    for seed in range(3):
+        assert said.count(f"pretraining simmim seed {seed} on") == 1
+
+
+def test_killed_between_two_cells_it_goes_on(quick, log, tmp_path, monkeypatch):
+    note = Toy.hook
+
+    def deadly(name: str, seed: int) -> None:
+        note(name, seed)
+        if (name, seed) == ("other-toy", 0):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(Toy, "hook", staticmethod(deadly))
+    assert Forked(tmp_path, *GRID).wait() == -signal.SIGKILL
+    assert [record.task.name for record in read_records(tmp_path / "runs")] == ["toy"]
+    monkeypatch.setattr(Toy, "hook", staticmethod(note))
+    log.write_text("")
+    done = quick(*GRID)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[1] for line in log.read_text().splitlines()] == ["other-toy", "toy", "other-toy"]
+    assert "pretraining simmim seed 0 on" not in done.stderr
+    assert len(read_records(tmp_path / "runs")) == 4
+    assert [path for path in tmp_path.glob("runs/*/.*") if path.name != ".lock"] == []
+
+
+@pytest.fixture
+def ranks(tmp_path):
+    """Start the command as torchrun would, on two gloo processes."""
+
+    def start(*arguments: str) -> list[Forked]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        fork = functools.partial(
+            Forked, tmp_path, *arguments, WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port
+        )
+        return [fork(RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
+
+    return start
+
+
+def test_two_ranks_train_together_and_one_writes(ranks, log, tmp_path):
+    first, second = ranks(*GRID)
+    assert [first.wait(), second.wait()] == [0, 0], first.err.read_text() + second.err.read_text()
+    assert len(read_records(tmp_path / "runs")) == 4
+    assert len(log.read_text().splitlines()) == 8
+    assert "pretraining simmim seed 0 on" in first.err.read_text()
+    assert "toy: score" in first.out.read_text()
+    assert second.out.read_text() == ""
+    assert "simmim" not in second.err.read_text()
+    again = ranks(*GRID)
+    assert [one.wait() for one in again] == [0, 0]
+    assert again[0].err.read_text().startswith("already recorded: 4 of 4 cells")
+    assert len(log.read_text().splitlines()) == 8
+
+
+def test_what_fails_on_one_rank_fails_on_all_and_the_rest_goes_on(ranks, tmp_path, monkeypatch):
+    def unlucky(name: str, seed: int) -> None:
+        if name == "toy" and get_rank() == 1:
+            raise RunError("no luck on the second rank")
+
+    monkeypatch.setattr(Toy, "hook", staticmethod(unlucky))
+    both = ranks(*GRID)
+    assert [one.wait() for one in both] == [1, 1], both[0].err.read_text() + both[1].err.read_text()
+    assert [failure.reason for failure in read_failures(tmp_path / "runs")] == ["no luck on the second rank"] * 2
+    assert len(read_records(tmp_path / "runs")) == 2
