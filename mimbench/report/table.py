@@ -1,147 +1,88 @@
-"""Comparison tables from records: one row a method, one column a metric of one protocol."""
+"""A table as data: cells with marks and notes, made by `build` or a layout and turned into text by `render`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-import pandas as pd
+from mimbench.report.statistics import Summary, best_and_next
 
-from mimbench.errors import InputError, nearest
-from mimbench.store.record import Record
-
-FORMATS = ("text", "markdown", "csv")
-ROW = ("recipe", "encoder", "method", "varied", "set", "pretraining")
-COLUMN = ("task", "metric", "protocol")
+Mark = Literal["", "best", "second"]
+ABSENT = "-"
 
 
-def frame(records: Sequence[Record]) -> pd.DataFrame:
-    """A tidy frame: one row a (record, metric), with what tells rows and columns apart.
+@dataclass(frozen=True)
+class Cell:
+    """One cell: what is read, and the numbers behind it."""
 
-    `varied` and `set` leave out the task's own settings: these are in its protocol.
-    """
-    return pd.DataFrame(
-        [
-            {
-                "id": record.id,
-                "recipe": record.recipe_name,
-                "encoder": record.encoder.name,
-                "method": record.method.name,
-                "varied": _settings(record.varied),
-                "set": _settings(record.recipe_passed.get("set", {})),
-                "pretraining": record.pretraining[:6],
-                "task": record.task.name,
-                "dataset": record.dataset.name,
-                "protocol": record.protocol_fingerprint,
-                "seed": record.seed,
-                "checkpoint": record.checkpoint.fingerprint,
-                "metric": name,
-                "value": value.value,
-                "unit": value.unit,
-                "n": value.n,
-                "higher_is_better": value.higher_is_better,
-                "primary": index == 0,
-                "chance": record.chance,
-            }
-            for record in records
-            for index, (name, value) in enumerate(record.metrics.items())
-        ]
-    )
+    text: str = ABSENT
+    numbers: tuple[float | int | str | None, ...] = ()
+    """One for each of the column's `parts`, for CSV; () where the cell is empty."""
+    mark: Mark = ""
+    notes: tuple[str, ...] = ()
+    """Footnotes; equal texts share a letter."""
 
 
-def comparison(records: Sequence[Record], metrics: Sequence[str] = ()) -> pd.DataFrame:
-    """Rows: method with what was varied; columns: (task, metric); cells: "mean ± deviation (n seeds)".
-
-    Seeds are summed up only where all else that shaped the weights is equal. Scores of different protocols
-    never share a column: where one metric has several, each column says in what its protocol differs. By
-    default a task shows its primary metric, and AP50 where it has one. The deviation is the sample standard
-    deviation over seeds, shown from two seeds up.
-
-    Raises:
-        InputError: no records, or a metric that none of them has.
-    """
-    if not records:
-        raise InputError("there are no records to make a table of; run `mimbench run` first")
-    tidy = frame(records)
-    known = set(tidy["metric"])
-    for metric in metrics:
-        if metric not in known:
-            raise InputError(f"no record has a metric {metric!r}{nearest(metric, known)}")
-    wanted = tidy[tidy["metric"].isin(metrics)] if metrics else tidy[tidy["primary"] | (tidy["metric"] == "AP50")]
-    titles = _titles(wanted, {record.protocol_fingerprint: record.protocol for record in records})
-    rows = []
-    for labels, group in wanted.groupby(list(ROW), sort=False):
-        cells = {key: values["value"] for key, values in group.groupby(list(COLUMN), sort=False)}
-        row = dict(zip(ROW, labels, strict=True))
-        rows.append(row | {title: _cell(cells.get(key)) for key, title in titles.items()})
-    return _without_constant_labels(pd.DataFrame(rows))
+@dataclass(frozen=True)
+class Column:
+    title: str
+    parts: tuple[str, ...] = ()
+    """Numbers of each cell; the first goes under the title alone. (): a column of labels."""
+    notes: tuple[str, ...] = ()
+    of: str = ""
+    """Title of the column that this one stands beside, where its own title does not tell (CSV)."""
 
 
-def render(table: pd.DataFrame, format: str) -> str:
-    """The table as text, Markdown or CSV."""
-    if format == "csv":
-        return table.to_csv(index=False)
-    if format not in FORMATS:
-        raise InputError(f"unknown table format {format!r}{nearest(format, FORMATS)}")
-    rows = [list(table.columns), *table.astype(str).to_numpy().tolist()]
-    if format == "markdown":
-        rows = [[text.replace("|", "\\|") for text in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    padded = [[text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in rows]
-    rules = ["-" * width for width in widths]
-    if format == "markdown":
-        lines = [f"| {' | '.join(row)} |" for row in [padded[0], rules, *padded[1:]]]
-    else:
-        lines = ["  ".join(row).rstrip() for row in [padded[0], rules, *padded[1:]]]
-    return "\n".join(lines) + "\n"
+@dataclass(frozen=True)
+class Table:
+    """Rows of as many cells as columns; remarks hold for the whole table."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    title: str = ""
+    remarks: tuple[str, ...] = field(default=())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Every footnote once, in reading order: the n-th has the n-th letter."""
+        cells = [note for row in self.rows for cell in row for note in cell.notes]
+        return tuple(dict.fromkeys([note for column in self.columns for note in column.notes] + cells))
+
+    def letters(self, notes: Sequence[str]) -> list[str]:
+        """Letters of a cell's or column's footnotes: a ... z, aa, ab, ..."""
+        order = self.notes
+        return [_letter(order.index(note)) for note in dict.fromkeys(notes)]
 
 
-def _titles(tidy: pd.DataFrame, protocols: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str, str], str]:
-    """A title for each (task, metric, protocol)."""
-    titles: dict[tuple[str, str, str], str] = {}
-    for task, metric in tidy[["task", "metric"]].drop_duplicates().itertuples(index=False, name=None):
-        group = tidy[(tidy["task"] == task) & (tidy["metric"] == metric)]
-        unit = group["unit"].iloc[0]
-        name = f"{task}: {metric}" + (f" [{unit}]" if unit != "percent" else "")
-        keys = list(dict.fromkeys(group["protocol"]))
-        differences = _differences([dict(_flat(protocols[key])) for key in keys])
-        for difference, key in sorted(zip(differences, keys, strict=True)):
-            titles[task, metric, key] = f"{name} ({difference})" if len(keys) > 1 else name
-    return titles
+def spread_text(score: Summary, spread: Literal["sd", "se"] = "sd", digits: int = 1) -> str:
+    """ "59.8 ± 1.9 (n=3)"; one seed: "59.8"."""
+    width = score.sd if spread == "sd" else score.se
+    if width is None:
+        return f"{score.mean:.{digits}f}"
+    return f"{score.mean:.{digits}f} ± {width:.{digits}f} (n={score.n})"
 
 
-def _differences(protocols: list[dict[str, Any]]) -> list[str]:
-    """In what each protocol differs from the others: "pooling=token"."""
-    paths = [path for path in dict.fromkeys(path for p in protocols for path in p) if not path.endswith(".content")]
-    differing = [path for path in paths if len({repr(protocol.get(path)) for protocol in protocols}) > 1]
-    told = [" ".join(f"{path}={protocol.get(path)}" for path in differing) for protocol in protocols]
-    return told if len(set(told)) == len(told) else [f"{text} protocol {i + 1}".strip() for i, text in enumerate(told)]
+def marked(cells: Sequence[Cell], scores: Sequence[Summary | None], higher_is_better: bool) -> list[Cell]:
+    """The cells with the best and the second marked; a best that is not told apart from the next says why not."""
+    verdict = best_and_next(scores, higher_is_better)
+    found = list(cells)
+    for index in verdict.second:
+        found[index] = replace(found[index], mark="second")
+    for index in verdict.best:
+        notes = found[index].notes if verdict.told_apart else (*found[index].notes, _doubt(scores, verdict.best))
+        found[index] = replace(found[index], mark="best", notes=notes)
+    return found
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def _doubt(scores: Sequence[Summary | None], best: Sequence[int]) -> str:
+    if len(best) > 1:
+        return "tied"
+    if any(score is not None and score.interval is None for score in scores):
+        return "not shown to be the best: a single number has no interval"
+    return "not shown to be the best: its 95 % interval overlaps the next's"
 
 
-def _settings(settings: Mapping[str, Any]) -> str:
-    return " ".join(f"{path}={value}" for path, value in settings.items() if not path.startswith(("task.", "tasks.")))
-
-
-def _cell(values: pd.Series | None) -> str:
-    if values is None:
-        return "-"
-    if len(values) == 1:
-        return f"{values.iloc[0]:.1f}"
-    return f"{values.mean():.1f} ± {values.std(ddof=1):.1f} (n={len(values)})"
-
-
-def _without_constant_labels(table: pd.DataFrame) -> pd.DataFrame:
-    """Leave out the labels that tell no rows apart; the hash of the pretraining is the last resort."""
-    told = [label for label in ROW if label != "pretraining"]
-    dropped = [label for label in told if label != "method" and table[label].nunique() == 1]
-    if not table.duplicated(subset=told).any():
-        dropped.append("pretraining")
-    return table.drop(columns=dropped)
+def _letter(index: int) -> str:
+    before, last = divmod(index, 26)
+    return (_letter(before - 1) if before else "") + chr(ord("a") + last)

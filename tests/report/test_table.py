@@ -1,4 +1,4 @@
-"""Tables: protocols kept apart, seeds summed up with n, text that no format chokes on."""
+"""Comparison tables: protocols and settings kept apart, seeds summed up with n, marks that say what they show."""
 
 from __future__ import annotations
 
@@ -9,118 +9,228 @@ import statistics
 import pytest
 
 from mimbench.errors import InputError
-from mimbench.report.table import comparison, frame, render
-from mimbench.store.record import Checkpoint, Cost, Named, Record, Value
+from mimbench.report.comparison import comparison
+from mimbench.report.grid import Choice
+from mimbench.report.render import render
 
 
-def record(method="simmim", value=50.0, seed=0, metric="top1", **changes) -> Record:
-    cost = Cost(seconds=1.0, device="cpu")
-    metrics = changes.pop("metrics", {metric: value})
-    protocol = changes.pop("protocol", {"layer": -1, "pooling": "mean"})
-    return Record(
-        **{
-            "id": f"{method}-{seed}-{value}",
-            "method": Named(name=method, version="1"),
-            "task": Named(name="linear-probe", version="1"),
-            "encoder": Named(name="vit", version="1"),
-            "dataset": Named(name="mnist5k", version="f"),
-            "protocol": protocol,
-            "protocol_fingerprint": repr(protocol),
-            "seed": seed,
-            "recipe_name": "smoke",
-            "recipe_passed": {},
-            "recipe": {},
-            "checkpoint": Checkpoint(fingerprint="abc", weights_sha256="0", seed=seed, cost=cost),
-            "pretraining": "p",
-            "metrics": {
-                name: Value(value=v, unit="percent", n=10, low=0, high=100, higher_is_better=True)
-                for name, v in metrics.items()
-            },
-            "chance": 10.0,
-            "cost": cost,
-            "provenance": {},
-        }
-        | changes
-    )
+def rows(table) -> list[dict[str, str]]:
+    """What is read, by title; marks and footnotes left out."""
+    return [{column.title: cell.text for column, cell in zip(table.columns, row, strict=True)} for row in table.rows]
 
 
-def rows(records, *metrics) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(render(comparison(records, metrics), "csv"))))
-
-
-def test_seeds_are_summed_up_with_their_number():
+def test_seeds_are_summed_up_with_their_number(record, framed):
     values = [50.0, 54.0, 52.5]
-    (row,) = rows([record(value=v, seed=i) for i, v in enumerate(values)])
-    assert row == {"method": "simmim", "linear-probe: top1": f"52.2 ± {statistics.stdev(values):.1f} (n=3)"}
+    table = comparison(framed([record(value=v, seed=i) for i, v in enumerate(values)]))
+    deviation = statistics.stdev(values)
+    assert rows(table) == [{"method": "simmim", "linear-probe: top1": f"52.2 ± {deviation:.1f} (n=3)"}]
+    assert "seed sd (sample standard deviation" in table.remarks[0]
+    error = comparison(framed([record(value=v, seed=i) for i, v in enumerate(values)]), Choice(spread="se"))
+    assert rows(error)[0]["linear-probe: top1"] == f"52.2 ± {deviation / 3**0.5:.1f} (n=3)"
+    assert "±: s.e. of the mean" in error.remarks[0]
 
 
-def test_one_seed_has_no_deviation():
-    assert rows([record(), record("random-init", 41.26)]) == [
-        {"method": "simmim", "linear-probe: top1": "50.0"},
+def test_one_seed_has_no_deviation(record, framed):
+    assert rows(comparison(framed([record(), record("random-init", 41.26)]))) == [
         {"method": "random-init", "linear-probe: top1": "41.3"},
+        {"method": "simmim", "linear-probe: top1": "50.0"},
     ]
 
 
-def test_protocols_never_share_a_column_and_say_how_they_differ():
+def test_protocols_never_share_a_column_and_say_how_they_differ(record, framed):
     other = record(value=60.0, protocol={"layer": -1, "pooling": "token"})
-    (row,) = rows([record(), other])
-    assert row == {
-        "method": "simmim",
-        "linear-probe: top1 (pooling=mean)": "50.0",
-        "linear-probe: top1 (pooling=token)": "60.0",
+    table = comparison(framed([record(), other]))
+    assert rows(table) == [
+        {
+            "method": "simmim",
+            "linear-probe: top1 (pooling=mean)": "50.0",
+            "linear-probe: top1 (pooling=token)": "60.0",
+        }
+    ]
+    assert not any(cell.mark for row in table.rows for cell in row)
+
+
+def test_named_protocols_are_called_by_their_names(record, framed):
+    def under(name, **options):
+        recipe = {"task": {"protocol": name}}
+        return record(protocol={"protocol": name, **options}, recipe=recipe)
+
+    table = comparison(framed([under("mae", pooling="token"), under("simmim", pooling="mean")]))
+    assert list(rows(table)[0]) == ["method", "linear-probe: top1 (mae)", "linear-probe: top1 (simmim)"]
+    assert table.notes == (
+        "linear-probe protocol mae: pooling=token protocol=mae",
+        "linear-probe protocol simmim: pooling=mean protocol=simmim",
+    )
+    single = comparison(framed([under("mae", pooling="token")]))
+    assert list(rows(single)[0]) == ["method", "linear-probe: top1"]
+    assert single.notes == ("linear-probe protocol mae",)
+
+
+def test_a_protocol_that_was_departed_from_is_another(record, framed):
+    recipe = {"task": {"protocol": "mae"}}
+    plain = record(recipe=recipe, protocol={"epochs": 90})
+    short = record(recipe=recipe, protocol={"epochs": 3}, recipe_passed={"set": {"task.epochs": 3}})
+    assert {*rows(comparison(framed([plain, short])))[0]} == {
+        "method",
+        "linear-probe: top1 (mae)",
+        "linear-probe: top1 (mae, epochs=3)",
     }
 
 
-def test_content_alone_also_sets_protocols_apart():
+def test_content_alone_also_sets_protocols_apart(record, framed):
     records = [record(protocol={"dataset": {"content": content}}, value=v) for content, v in (("a", 1.0), ("b", 2.0))]
-    (row,) = rows(records)
-    assert sorted(row.values()) == ["1.0", "2.0", "simmim"]
+    assert sorted(rows(comparison(framed(records)))[0].values()) == ["1.0", "2.0", "simmim"]
 
 
-def test_variations_are_rows_and_constant_labels_are_left_out():
-    records = [record(value=v, varied={"method.mask_ratio": v / 100}) for v in (40.0, 60.0)]
-    assert rows(records) == [
-        {"method": "simmim", "varied": "method.mask_ratio=0.4", "linear-probe: top1": "40.0"},
-        {"method": "simmim", "varied": "method.mask_ratio=0.6", "linear-probe: top1": "60.0"},
+def test_variations_are_columns_of_labels_in_their_order(record, framed):
+    records = [record(value=v, varied={"method.mask_ratio": v / 100}) for v in (60.0, 5.0, 40.0)]
+    assert rows(comparison(framed(records))) == [
+        {"method": "simmim", "method.mask_ratio": "0.05", "linear-probe: top1": "5.0"},
+        {"method": "simmim", "method.mask_ratio": "0.4", "linear-probe: top1": "40.0"},
+        {"method": "simmim", "method.mask_ratio": "0.6", "linear-probe: top1": "60.0"},
     ]
 
 
-def test_settings_of_the_task_belong_to_the_protocol():
-    tidy = frame([record(recipe_passed={"set": {"task.pooling": "mean", "pretrain.epochs": 3}})])
-    assert tidy["set"].tolist() == ["pretrain.epochs=3"]
+def test_a_varied_path_can_be_the_columns(record, framed):
+    records = [
+        record(value=v, seed=seed, varied={"method.mask_ratio": v / 100}) for v in (60.0, 40.0) for seed in (0, 1)
+    ]
+    table = comparison(framed(records), Choice(columns=("method.mask_ratio",), rows=("method",)))
+    assert rows(table) == [
+        {
+            "method": "simmim",
+            "method.mask_ratio=0.4": "40.0 ± 0.0 (n=2)",
+            "method.mask_ratio=0.6": "60.0 ± 0.0 (n=2)",
+        }
+    ]
+    assert [cell.mark for cell in table.rows[0]] == ["", "second", "best"]
 
 
-def test_the_primary_metric_is_shown_and_others_by_name():
-    both = record(metrics={"AP": 40.0, "AP50": 70.0, "AP75": 30.0})
-    assert rows([both]) == [{"method": "simmim", "linear-probe: AP": "40.0", "linear-probe: AP50": "70.0"}]
-    assert rows([both], "AP75") == [{"method": "simmim", "linear-probe: AP75": "30.0"}]
+def test_settings_are_never_averaged_whatever_the_rows(record, framed):
+    records = [record(value=v, seed=0, pretraining=name) for name, v in (("aaaaaaaa", 40.0), ("bbbbbbbb", 60.0))]
+    table = comparison(framed(records), Choice(rows=("method",)))
+    assert rows(table) == [
+        {"method": "simmim", "pretraining": "aaaaaa", "linear-probe: top1": "40.0"},
+        {"method": "simmim", "pretraining": "bbbbbb", "linear-probe: top1": "60.0"},
+    ]
+    tasks = [record(), record(task="detection", metric="AP", value=30.0)]
+    assert rows(comparison(framed(tasks), Choice(rows=("method",), columns=("encoder",)))) == [
+        {"method": "simmim", "task": "detection", "metric": "AP", "vit": "30.0"},
+        {"method": "simmim", "task": "linear-probe", "metric": "top1", "vit": "50.0"},
+    ]
+
+
+def test_methods_can_be_the_columns_and_protocols_then_split_rows(record, framed):
+    records = [record(), record("mae", 40.0), record("mae", 30.0, protocol={"layer": -1, "pooling": "token"})]
+    table = comparison(framed(records), Choice(columns=("method",)))
+    assert rows(table) == [
+        {"task": "linear-probe", "metric": "top1", "protocol": "pooling=mean", "mae": "40.0", "simmim": "50.0"},
+        {"task": "linear-probe", "metric": "top1", "protocol": "pooling=token", "mae": "30.0", "simmim": "-"},
+    ]
+
+
+def test_the_primary_metric_is_shown_and_others_by_name(record, framed):
+    both = framed([record(metrics={"AP": 40.0, "AP50": 70.0, "AP75": 30.0})])
+    assert rows(comparison(both)) == [{"method": "simmim", "linear-probe: AP": "40.0", "linear-probe: AP50": "70.0"}]
+    assert rows(comparison(both, Choice(metrics=("AP75",)))) == [{"method": "simmim", "linear-probe: AP75": "30.0"}]
     with pytest.raises(InputError, match=r"no record has a metric 'AP57'; did you mean .*'AP50'"):
-        comparison([both], ["AP57"])
+        comparison(both, Choice(metrics=("AP57",)))
 
 
-def test_a_cell_that_was_not_run_is_a_dash():
-    probe, detection = record(), record("mae", task=Named(name="detection", version="1"), metric="AP")
-    assert rows([probe, detection])[1] == {"method": "mae", "linear-probe: top1": "-", "detection: AP": "50.0"}
+def test_methods_and_tasks_by_choice(record, framed):
+    tidy = framed([record(), record("mae"), record("mae", task="knn")])
+    assert rows(comparison(tidy, Choice(methods=("mae",), tasks=("knn",)))) == [{"method": "mae", "knn: top1": "50.0"}]
+    with pytest.raises(InputError, match="no record has a method 'simim'; did you mean 'simmim'"):
+        comparison(tidy, Choice(methods=("simim",)))
+    with pytest.raises(InputError, match="no record has a task 'knn' and all else"):
+        comparison(tidy, Choice(methods=("simmim",), tasks=("knn",)))
+    with pytest.raises(InputError, match="unknown field 'mehtod' for rows or columns; did you mean 'method'"):
+        comparison(tidy, Choice(rows=("mehtod",)))
 
 
-def test_formats():
-    table = comparison([record("a|b"), record("c", 7.0)])
-    assert render(table, "markdown").splitlines() == [
-        "| method | linear-probe: top1 |",
-        "| ------ | ------------------ |",
-        "| a\\|b   | 50.0               |",
-        "| c      | 7.0                |",
+def test_a_cell_that_was_not_run_is_a_dash(record, framed):
+    probe, detection = record(), record("mae", task="detection", metric="AP")
+    assert rows(comparison(framed([probe, detection]))) == [
+        {"method": "mae", "detection: AP": "50.0", "linear-probe: top1": "-"},
+        {"method": "simmim", "detection: AP": "-", "linear-probe: top1": "50.0"},
     ]
-    assert render(table, "text").splitlines() == [
-        "method  linear-probe: top1",
-        "------  ------------------",
-        "a|b     50.0",
-        "c       7.0",
+
+
+def test_a_best_that_overlaps_the_next_says_so(record, framed):
+    def seeds(method, *values):
+        return [record(method, value, seed) for seed, value in enumerate(values)]
+
+    clear = comparison(framed([*seeds("a", 50, 50.2, 50.1), *seeds("b", 60, 60.2, 60.1), *seeds("c", 5, 5.5, 6)]))
+    assert [row[1].mark for row in clear.rows] == ["second", "best", ""]
+    assert clear.notes == ()
+    close = comparison(framed([*seeds("a", 50, 52, 54), *seeds("b", 53, 55, 57)]))
+    assert [row[1].mark for row in close.rows] == ["second", "best"]
+    assert close.rows[1][1].notes == ("not shown to be the best: its 95 % interval overlaps the next's",)
+    single = comparison(framed([record("a", 1.0), record("b", 99.0)]))
+    assert single.rows[1][1].notes == ("not shown to be the best: a single number has no interval",)
+
+
+def test_less_is_better_where_the_metric_says_so(record, framed):
+    records = [record(m, v, metric="ECE", unit="fraction", higher=False) for m, v in (("a", 0.5), ("b", 0.1234))]
+    table = comparison(framed(records))
+    assert [(row[1].text, row[1].mark) for row in table.rows] == [("0.500", "second"), ("0.123", "best")]
+    assert table.columns[1].title == "linear-probe: ECE [fraction]"
+
+
+def test_differences_to_a_baseline(record, framed):
+    records = [record(m, v + s, s) for m, v in (("random-init", 40), ("simmim", 50.5)) for s in (0, 1, 2)]
+    records += [record("simmim", 61.0, 7), record("mae", 45.0, 9)]
+    table = comparison(framed(records), Choice(baseline="random-init"))
+    assert [row["Δ random-init"] for row in rows(table)] == ["-", "-", "+10.5 [10.5, 10.5] (n=3)"]
+    assert table.columns[2].notes[0].startswith("difference to random-init, paired by seed; [ ]: 95 % interval")
+    assert "Student's t" in table.columns[2].notes[0]
+    assert table.rows[0][2].notes == ("no seed in common with random-init",)
+    with pytest.raises(InputError, match="no record has the baseline 'random'; did you mean 'random-init'"):
+        comparison(framed(records), Choice(baseline="random"))
+
+
+def test_the_baseline_is_the_one_with_the_same_encoder_and_settings(record, framed):
+    def sized(method, value, depth, **changes):
+        options = {"encoder": {"embed_dim": 64, "depth": depth, "patch_size": 4}}
+        return record(method, value, recipe=options, pretraining=f"{method}{depth}{changes}", **changes)
+
+    records = [sized("random-init", 10.0, 2), sized("random-init", 20.0, 4), sized("simmim", 30.0, 4)]
+    table = comparison(framed([*records, sized("mae", 30.0, 8)]), Choice(baseline="random-init"))
+    found = {(row["method"], row["encoder"]): row["Δ random-init"] for row in rows(table)}
+    assert found["simmim", "vit 64x4/4"] == "+10.0 (n=1)"
+    assert found["mae", "vit 64x8/4"] == "-"
+    vague = [record("mae", 1.0, varied={"method.x": x}, pretraining=str(x)) for x in (1, 2)]
+    table = comparison(framed([*vague, record()]), Choice(baseline="mae"))
+    assert table.rows[-1][-1].notes == ("mae has 2 settings to compare with",)
+
+
+def test_ranks_over_tasks(record, framed):
+    records = [
+        record(m, v + s, s, task=task)
+        for task in ("knn", "linear-probe")
+        for m, v in (("mae", 40), ("simmim", 50))
+        for s in (0, 1, 2)
     ]
-    with pytest.raises(InputError, match="unknown table format 'latx'"):
-        render(table, "latx")
+    table = comparison(framed([*records, record("beit")]), Choice(ranks=True))
+    assert [row["mean rank"] for row in rows(table)] == ["-", "2.0 [2.0, 2.0]", "1.0 [1.0, 1.0]"]
+    assert "over 2 primary metrics" in table.columns[-1].notes[0]
 
 
-def test_nothing_makes_no_table():
+def test_csv_has_the_numbers_in_columns_of_their_own(record, framed):
+    records = [record(m, v + s, s) for m, v in (("a", 40), ("b", 50.5)) for s in (0, 1)]
+    found = list(csv.DictReader(io.StringIO(render(comparison(framed(records), Choice(baseline="a")), "csv"))))
+    assert found[1] == {
+        "method": "b",
+        "linear-probe: top1": "51.0",
+        "linear-probe: top1 sd": repr(statistics.stdev([50.5, 51.5])),
+        "linear-probe: top1 n": "2",
+        "linear-probe: top1 Δ a": "10.5",
+        "linear-probe: top1 Δ a low": "10.5",
+        "linear-probe: top1 Δ a high": "10.5",
+        "linear-probe: top1 Δ a n": "2",
+    }
+
+
+def test_nothing_makes_no_table(framed):
     with pytest.raises(InputError, match="no records"):
-        comparison([])
+        comparison(framed([]))

@@ -1,0 +1,99 @@
+"""`mimbench table`: which table is asked for, and where it goes.
+
+What needs pydantic is imported where it is asked for: a table of records starts at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mimbench.errors import InputError, nearest
+from mimbench.report.comparison import comparison
+from mimbench.report.frame import frame, load_records
+from mimbench.report.grid import Choice
+from mimbench.report.render import FORMATS, render
+from mimbench.report.table import Table
+from mimbench.store.reading import record_files
+
+if TYPE_CHECKING:
+    from mimbench.store.record import Record
+
+DEFAULT_RESULTS = Path("runs")
+_SUFFIXES = {".txt": "text", ".md": "markdown", ".csv": "csv", ".html": "html", ".tex": "latex"}
+
+
+def table_command(
+    choice: Choice, *, results: Path | None, format: str | None, layout: str | None, output: Path | None
+) -> str | None:
+    """The table as text; None where it was written to `output`.
+
+    `published` without results lists published numbers. A layout takes records where there are some.
+
+    Raises:
+        InputError: anything that cannot be shown.
+    """
+    format = _format(format, output)
+    if layout == "list":
+        text = _layouts()
+    elif layout:
+        text = render(_laid_out(layout, choice, results), format)
+    elif choice.published and results is None:
+        text = render(_listed(choice), format)
+    else:
+        paths = [name for name in (*choice.rows, *choice.columns) if "." in name]
+        text = render(comparison(load_records(results or DEFAULT_RESULTS, paths), choice), format)
+    if output is None:
+        return text
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--output {output} cannot be written: {error.strerror}") from error
+    return None
+
+
+def text_of(records: Sequence[Record]) -> str:
+    """The comparison table of records at hand, for the terminal."""
+    return render(comparison(frame([(None, record.as_json()) for record in records])), "text")
+
+
+def _layouts() -> str:
+    from mimbench.report.layouts import layout_names, read_layout
+
+    return "".join(f"{name:<24}{read_layout(name).title}\n" for name in layout_names())
+
+
+def _listed(choice: Choice) -> Table:
+    from mimbench.report.papers import published_table
+
+    _refuse(choice, "a list of published numbers; give --results", ("rows", "columns", "baseline", "ranks"))
+    return published_table(choice.methods, choice.tasks, choice.metrics)
+
+
+def _laid_out(name: str, choice: Choice, results: Path | None) -> Table:
+    from mimbench.report.layouts import read_layout
+    from mimbench.report.papers import layout_paths, layout_table
+
+    _refuse(choice, "a layout", ("rows", "columns", "metrics", "methods", "tasks", "baseline", "ranks"))
+    layout = read_layout(name)
+    folder = results or DEFAULT_RESULTS
+    if results is None and not (folder.is_dir() and record_files(folder)):
+        return layout_table(layout)
+    return layout_table(layout, load_records(folder, layout_paths(layout)))
+
+
+def _refuse(choice: Choice, what: str, names: tuple[str, ...]) -> None:
+    flags = {"methods": "method", "tasks": "task", "ranks": "rank"}
+    given = [f"--{flags.get(name, name)}" for name in names if getattr(choice, name)]
+    if given:
+        raise InputError(f"{', '.join(given)}: not for {what}")
+
+
+def _format(format: str | None, output: Path | None) -> str:
+    if format is None:
+        return _SUFFIXES.get(output.suffix.lower(), "text") if output else "text"
+    if format not in FORMATS:
+        raise InputError(f"unknown table format {format!r}{nearest(format, FORMATS)}")
+    return format

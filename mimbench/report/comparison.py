@@ -1,0 +1,149 @@
+"""Comparison tables of records: rows and columns by choice; nothing is averaged but the seeds of one setting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from mimbench.report.beside import baseline_column, published_column, rank_column
+from mimbench.report.grid import Choice, Grid, Key, gathered, selected
+from mimbench.report.protocols import protocol_labels
+from mimbench.report.table import Cell, Column, Table, marked, spread_text
+
+
+def comparison(tidy: pd.DataFrame, choice: Choice | None = None) -> Table:
+    """The table of a frame (see `load_records`).
+
+    By default a row is a method with what was varied, a column a metric of a task under one protocol. Seeds are
+    summed up only where all else that shaped the weights is equal: fields that are needed to keep settings apart are
+    added to the chosen ones. Scores of different protocols never share a column (or a row, where columns are not
+    tasks). A cell is "mean ± seed sd (n seeds)"; one seed has no deviation. The best and the second of what is
+    comparable are marked, and the best with a footnote where it is not told apart from the next.
+
+    Raises:
+        InputError: nothing chosen, or an unknown name.
+    """
+    choice = choice or Choice()
+    chosen = selected(tidy, choice)
+    grid = gathered(chosen, choice)
+    labels = protocol_labels(chosen)
+    cells = _cells(grid, choice)
+    columns, parts = _label_columns(grid, labels)
+    for key, title, notes in _titles(grid, labels):
+        columns.append(Column(title, ("mean", choice.spread, "n"), notes))
+        parts.append([cells[row, key] for row in grid.rows])
+        scores = grid.column(key)
+        if choice.baseline:
+            beside = baseline_column(choice.baseline, title, scores, list(grid.scores.values()))
+            parts += [found for _, found in beside]
+            columns += [column for column, _ in beside]
+        if choice.published:
+            column, found = published_column(title, scores)
+            columns.append(column)
+            parts.append(found)
+    if choice.ranks:
+        column, found = rank_column([grid.column(key) for key in grid.columns])
+        columns.append(column)
+        parts.append(found)
+    rows = tuple(zip(*parts, strict=True))
+    return Table(tuple(columns), rows, remarks=_remarks(rows, grid, choice))
+
+
+def _cells(grid: Grid, choice: Choice) -> dict[tuple[Key, Key], Cell]:
+    """Each score as text, the best and second of those that are comparable marked."""
+    cells = {(row, column): Cell() for row in grid.rows for column in grid.columns}
+    groups: dict[Key, list[tuple[Key, Key]]] = {}
+    by_column = {"task", "metric"} <= set(grid.column_fields)
+    for place in cells:
+        if place not in grid.scores:
+            continue
+        score = grid.scores[place]
+        summary, first = score.summary, score.first
+        width = summary.sd if choice.spread == "sd" else summary.se
+        cells[place] = Cell(
+            spread_text(summary, choice.spread, 1 if first["unit"] == "percent" else 3),
+            (summary.mean, width, summary.n),
+        )
+        what = (first["task"], first["metric"], first["protocol"])
+        groups.setdefault((place[1], *what) if by_column else what, []).append(place)
+    for places in groups.values():
+        summaries = [grid.scores[place].summary for place in places]
+        higher = bool(grid.scores[places[0]].first["higher_is_better"])
+        found = marked([cells[place] for place in places], summaries, higher)
+        cells |= dict(zip(places, found, strict=True))
+    return cells
+
+
+def _label_columns(grid: Grid, labels: Mapping[str, tuple[str, str]]) -> tuple[list[Column], list[list[Cell]]]:
+    """Columns of what tells rows apart; the protocol only where a task has several."""
+    columns, cells = [], []
+    several = len(labels) > len({score.first["task"] for score in grid.scores.values()})
+    for index, name in enumerate(grid.row_fields):
+        if name == "protocol" and not several:
+            continue
+        columns.append(Column(name))
+        values = [row[index] for row in grid.rows]
+        if name == "protocol":
+            notes = [labels[value][1] for value in values]
+            cells.append(
+                [
+                    Cell(labels[value][0], notes=(note,) if note else ())
+                    for value, note in zip(values, notes, strict=True)
+                ]
+            )
+        else:
+            cells.append([Cell(_label(name, value)) for value in values])
+    return columns, cells
+
+
+def _label(name: str, value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    return str(value)[:6] if name == "pretraining" else str(value)
+
+
+def _titles(grid: Grid, labels: Mapping[str, tuple[str, str]]) -> list[tuple[Key, str, tuple[str, ...]]]:
+    """(column, title, footnotes): the protocol in the title where it tells columns apart, else in a footnote."""
+    found = []
+    bare = [_title(grid, key) for key in grid.columns]
+    for key, title in zip(grid.columns, bare, strict=True):
+        notes: tuple[str, ...] = ()
+        if grid.column_fields[-1] == "protocol":
+            label, note = labels[key[-1]]
+            title = f"{title} ({label})" if bare.count(title) > 1 else title
+            notes = (note,) if note else ()
+        found.append((key, title, notes))
+    return found
+
+
+def _title(grid: Grid, key: Key) -> str:
+    told = dict(zip(grid.column_fields, key, strict=True))
+    told.pop("protocol", None)
+    parts = []
+    if "metric" in told:
+        unit = next(score.first["unit"] for (_, column), score in grid.scores.items() if column == key)
+        metric = str(told.pop("metric")) + (f" [{unit}]" if unit != "percent" else "")
+        parts.append(f"{told.pop('task')}: {metric}" if "task" in told else metric)
+    parts += [f"{name}={_label(name, value)}" if "." in name else _label(name, value) for name, value in told.items()]
+    return ", ".join(parts)
+
+
+def _remarks(rows: Sequence[Sequence[Cell]], grid: Grid, choice: Choice) -> tuple[str, ...]:
+    cells = [cell for row in rows for cell in row]
+    units = {score.first["unit"] for score in grid.scores.values()}
+    remarks = []
+    if any(cell.mark for cell in cells):
+        of_column = {"task", "metric"} <= set(grid.column_fields)
+        remarks.append("{best} and {second} of each " + ("column" if of_column else "metric and protocol"))
+    if "percent" in units:
+        remarks.append("in percent" + (" where no other unit is given" if len(units) > 1 else ""))
+    if any(score.summary.n > 1 for score in grid.scores.values()):
+        spread = (
+            "seed sd (sample standard deviation over" if choice.spread == "sd" else "s.e. of the mean (seed sd / √n,"
+        )
+        remarks.append(f"±: {spread} n seeds)")
+    if any(score.summary.n == 1 for score in grid.scores.values()):
+        remarks.append("without ±: one seed")
+    return ("; ".join(remarks),) if remarks else ()

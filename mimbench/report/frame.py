@@ -1,0 +1,227 @@
+"""Records as a tidy pandas frame: one row for each metric of each record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mimbench.errors import InputError
+from mimbench.store.reading import read_all
+
+COLUMNS: dict[str, str] = {
+    "id": "the record",
+    "file": "where it lies",
+    "method": "the method pretrained",
+    "method_version": "its version",
+    "encoder": "the encoder plugin",
+    "encoder_version": "its version",
+    "backbone": "the encoder as papers call its size (ViT-B/16), or plugin, width and depth",
+    "task": "the downstream task",
+    "task_version": "its version",
+    "dataset": "the task's dataset",
+    "dataset_version": "fingerprint of its content",
+    "protocol": "fingerprint of all that may change the score",
+    "protocol_name": "the protocol's name, and what was set otherwise; empty where the task has no named ones",
+    "protocol_json": "the whole protocol, as JSON",
+    "seed": "of the pretraining and the task",
+    "varied": "what --vary gave this cell but for the task's own settings: path=value",
+    "set": "what --set gave, likewise",
+    "changed": "paths of all that was set or varied, the task's own settings included",
+    "recipe": "the recipe's name",
+    "pretraining": "hash of all that shaped the weights but the seed: equal for the seeds of one mean",
+    "checkpoint": "fingerprint of the pretraining",
+    "weights_sha256": "of the encoder's weights",
+    "pretrain_dataset": "the dataset pretrained on",
+    "pretrain_epochs": "by the recipe",
+    "image_size": "side of the images, px, by the recipe",
+    "metric": "its name",
+    "primary": "whether it is the task's primary metric",
+    "value": "as measured, in `unit`",
+    "unit": "percent, ...",
+    "n": "samples it was measured over",
+    "low": "least possible value",
+    "high": "largest possible value",
+    "higher_is_better": "the metric's direction",
+    "chance": "what knowing nothing gives; of the primary metric only",
+    "pretrain_seconds": "cost of the pretraining: time",
+    "pretrain_images": "images seen",
+    "pretrain_steps": "optimizer steps",
+    "pretrain_memory": "peak, bytes",
+    "pretrain_device": "and its device",
+    "seconds": "cost of the task: time",
+    "images": "images seen in training",
+    "steps": "optimizer steps",
+    "memory": "peak, bytes",
+    "device": "and its device",
+    "precision": "numbers that the task was computed in",
+    "time": "when it was written, UTC",
+    "command": "that made it",
+    "commit": "of mimbench",
+    "dirty": "whether that tree had uncommitted changes",
+    "host": "the machine",
+}
+"""Columns of every frame, and what each holds. A varied path (method.mask_ratio) is a further column of that name."""
+
+_VALUE = ("value", "unit", "n", "low", "high", "higher_is_better")
+_SIZES = {
+    ("vit", 192, 12): "Ti",
+    ("vit", 384, 12): "S",
+    ("vit", 768, 12): "B",
+    ("vit", 1024, 24): "L",
+    ("vit", 1280, 32): "H",
+    ("swin", 96, (2, 2, 6, 2)): "T",
+    ("swin", 96, (2, 2, 18, 2)): "S",
+    ("swin", 128, (2, 2, 18, 2)): "B",
+    ("swin", 192, (2, 2, 18, 2)): "L",
+    ("convnext", 96, (3, 3, 9, 3)): "T",
+    ("convnext", 96, (3, 3, 27, 3)): "S",
+    ("convnext", 128, (3, 3, 27, 3)): "B",
+    ("convnext", 192, (3, 3, 27, 3)): "L",
+}
+
+
+def load_records(path: str | Path, paths: Sequence[str] = ()) -> pd.DataFrame:
+    """The records below `path` (a results folder, a folder of records, or one above) as a tidy frame.
+
+    One row for each (record, metric), the task's primary metric first; columns as COLUMNS tells, and one for each
+    path that a record varied or `paths` asks for ("method.mask_ratio"), with its value in the resolved recipe.
+    Every record's seal is checked. Records of another machine merge by copying their files into `records/`.
+
+    Raises:
+        InputError: no such folder, no record in it, a damaged record, or two of one id and different content.
+    """
+    bodies = read_all(Path(path))
+    if not bodies:
+        raise InputError(f"there are no records in {path}; run `mimbench run` first or pass --results DIR")
+    return frame(bodies, paths)
+
+
+def frame(bodies: Iterable[tuple[Path | None, Mapping[str, Any]]], paths: Sequence[str] = ()) -> pd.DataFrame:
+    """As `load_records`, of records already read: plain data, each with its file."""
+    bodies = list(bodies)
+    paths = list(dict.fromkeys([*paths, *(path for _, body in bodies for path in body["varied"])]))
+    told: dict[int, tuple[Any, ...]] = {}
+    rows: list[tuple[Any, ...]] = []
+    for file, body in bodies:
+        try:
+            rows.extend(_rows(file, body, paths, told))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"record {file} is not a valid record: {error!r}; see `mimbench verify`") from error
+    columns = [*COLUMNS, *(path for path in paths if path not in COLUMNS)]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _rows(
+    file: Path | None, body: Mapping[str, Any], paths: Sequence[str], told: dict[int, tuple[Any, ...]]
+) -> Iterable[tuple[Any, ...]]:
+    recipe, cost, checkpoint, made = body["recipe"], body["cost"], body["checkpoint"], body["provenance"]
+    spent = checkpoint["cost"]
+    known = told.get(id(recipe))  # one object where records share their recipe, see Reader
+    if known is None:
+        encoder = recipe.get("encoder", {})
+        known = told[id(recipe)] = (
+            backbone(body["encoder"]["name"], encoder),
+            recipe.get("data", {}).get("name"),
+            recipe.get("pretrain", {}).get("epochs"),
+            recipe.get("input", {}).get("image_size"),
+        )
+    passed = body["recipe_passed"].get("set", {})
+    protocol = body["protocol"]
+    text = told.get(id(protocol))
+    if text is None:
+        text = told[id(protocol)] = (json.dumps(protocol, sort_keys=True, ensure_ascii=False),)
+    before = (
+        body["id"],
+        str(file or ""),
+        body["method"]["name"],
+        body["method"]["version"],
+        body["encoder"]["name"],
+        body["encoder"]["version"],
+        known[0],
+        body["task"]["name"],
+        body["task"]["version"],
+        body["dataset"]["name"],
+        body["dataset"]["version"],
+        body["protocol_fingerprint"],
+        _protocol_name(body, passed),
+        text[0],
+        body["seed"],
+        _settings(body["varied"]),
+        _settings(passed),
+        " ".join(dict.fromkeys([*passed, *body["varied"]])),
+        body["recipe_name"],
+        body["pretraining"],
+        checkpoint["fingerprint"],
+        checkpoint["weights_sha256"],
+        *known[1:],
+    )
+    after = (
+        spent["seconds"],
+        spent["images_seen"],
+        spent["steps"],
+        spent["peak_memory"],
+        spent["device"],
+        cost["seconds"],
+        cost["images_seen"],
+        cost["steps"],
+        cost["peak_memory"],
+        cost["device"],
+        cost["precision"],
+        made.get("time"),
+        made.get("command"),
+        made.get("commit"),
+        made.get("dirty"),
+        made.get("host"),
+        *(_at(body, path) for path in paths if path not in COLUMNS),
+    )
+    for index, (name, value) in enumerate(body["metrics"].items()):
+        chance = body["chance"] if index == 0 else None
+        yield (*before, name, index == 0, *(value[key] for key in _VALUE), chance, *after)
+
+
+def backbone(encoder: str, options: Mapping[str, Any]) -> str:
+    """An encoder as papers call it: "ViT-B/16", "Swin-B", "ResNet-50"; else its plugin with width and depth."""
+    depth = options.get("depths", options.get("depth"))
+    depth = tuple(depth) if isinstance(depth, list | tuple) else depth
+    width = (options.get("dims") or [options.get("embed_dim")])[0]
+    size = _SIZES.get((encoder, width, depth))
+    if encoder == "vit" and depth:
+        return f"ViT-{size}/{options['patch_size']}" if size else f"vit {width}x{depth}/{options['patch_size']}"
+    if encoder == "resnet" and isinstance(depth, tuple):
+        return f"ResNet-{sum(depth) * (2 if options.get('block') == 'basic' else 3) + 2}"
+    if size:
+        return f"{'Swin' if encoder == 'swin' else 'ConvNeXt'}-{size}"
+    return f"{encoder} {width} {'-'.join(map(str, depth))}" if isinstance(depth, tuple) and width else encoder
+
+
+def _protocol_name(body: Mapping[str, Any], passed: Mapping[str, Any]) -> str:
+    """The protocol's name, then the settings of the task that depart from it."""
+    options = body["recipe"].get("task", {})
+    name = options.get("protocol") or ""
+    prefixes = ("task.", f"tasks.{body['task']['name']}.")
+    departed = {
+        path: value
+        for path, value in {**passed, **body["varied"]}.items()
+        if path.startswith(prefixes) and path.rsplit(".", 1)[-1] != "protocol" and ".data" not in path
+    }
+    return ", ".join([name, *(f"{path.split('.', 1)[1]}={value}" for path, value in departed.items())]) if name else ""
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    """Text of what was set, but for the task's own settings: these are in its protocol."""
+    return " ".join(f"{path}={value}" for path, value in settings.items() if not path.startswith(("task.", "tasks.")))
+
+
+def _at(body: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path of the resolved recipe; a list as text; None where it has none."""
+    here: Any = body["recipe"]
+    for key in path.split("."):
+        if not isinstance(here, Mapping) or key not in here:
+            here = body["varied"].get(path)
+            break
+        here = here[key]
+    return json.dumps(here) if isinstance(here, list | dict) else here

@@ -1,0 +1,178 @@
+"""The scores of a comparison table by row and column: what is chosen, and what has to be told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import pandas as pd
+
+from mimbench.errors import InputError, nearest
+from mimbench.report.frame import COLUMNS
+from mimbench.report.statistics import Summary, summarise
+
+Key = tuple[Any, ...]
+_OF_FIELD = {"encoder": "backbone"}
+"""Fields that are shown from a column of another name."""
+_TOLD = ("method", "task", "metric", "recipe", "encoder")
+_ONE = ("pretraining", "protocol", "task", "metric")
+"""What all seeds of one mean share."""
+_NO_FIELDS = frozenset(("value", "n", "low", "high", "higher_is_better", "chance", "primary", "protocol_json"))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to show. Fields are columns of the frame, or paths of the recipe; () leaves the choice to the table."""
+
+    rows: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    """(): each task's primary metric, and AP50 where there is one."""
+    methods: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    baseline: str | None = None
+    """A method: differences to it, paired by seed, in a column of their own."""
+    published: bool = False
+    """A column with the papers' numbers where the protocol is the same."""
+    ranks: bool = False
+    """A column with the mean rank over tasks."""
+    spread: Literal["sd", "se"] = "sd"
+
+
+@dataclass
+class Score:
+    """The measurements of one cell: one setting, one metric, one protocol, several seeds."""
+
+    first: Mapping[str, Any]
+    """Its first row of the frame."""
+    fields: Mapping[str, Any]
+    """What tells its row and its column from others."""
+    values: dict[int, float] = field(default_factory=dict)
+    """By seed."""
+    records: dict[int, str] = field(default_factory=dict)
+    """Ids, by seed."""
+
+    @cached_property
+    def summary(self) -> Summary:
+        return summarise(list(self.values.values()))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Scores by row and column, and the fields that these stand for."""
+
+    row_fields: tuple[str, ...]
+    column_fields: tuple[str, ...]
+    scores: Mapping[tuple[Key, Key], Score]
+    rows: tuple[Key, ...]
+    columns: tuple[Key, ...]
+
+    def column(self, key: Key) -> list[Score | None]:
+        return [self.scores.get((row, key)) for row in self.rows]
+
+
+def selected(tidy: pd.DataFrame, choice: Choice) -> pd.DataFrame:
+    """The rows of the chosen methods, tasks and metrics."""
+    if tidy.empty:
+        raise InputError("there are no records to make a table of; run `mimbench run` first")
+    everything = tidy
+    for column, names in (("method", choice.methods), ("task", choice.tasks), ("metric", choice.metrics)):
+        known = set(everything[column])
+        for name in names:
+            if name not in known:
+                raise InputError(f"no record has a {column} {name!r}{nearest(name, known)}")
+            if name not in set(tidy[column]):
+                raise InputError(f"no record has a {column} {name!r} and all else that was asked for")
+        if names:
+            tidy = tidy[tidy[column].isin([*names, choice.baseline or ""] if column == "method" else names)]
+    if choice.baseline and choice.baseline not in set(tidy["method"]):
+        raise InputError(f"no record has the baseline {choice.baseline!r}{nearest(choice.baseline, tidy['method'])}")
+    return tidy if choice.metrics else tidy[tidy["primary"] | (tidy["metric"] == "AP50")]
+
+
+def gathered(tidy: pd.DataFrame, choice: Choice) -> Grid:
+    paths = [column for column in tidy.columns if column not in COLUMNS]
+    columns = choice.columns or tuple(name for name in ("task", "metric") if name not in choice.rows)
+    rows = choice.rows or tuple(name for name in ("method", "task", "metric") if name not in columns)
+    for name in (*rows, *columns):
+        _check_field(name, tidy, paths)
+    asked = {*rows, *columns}
+    extra = [
+        name
+        for name in (*_TOLD, *paths, "set")
+        if name not in asked
+        and not name.startswith(("task.", "tasks."))
+        and tidy[_OF_FIELD.get(name, name)].nunique(dropna=False) > 1
+    ]
+    rows = tuple(dict.fromkeys([*rows, *extra]))
+    by_column = bool({"task", "metric"} & set(columns))
+    for last_resort in ((), ("pretraining",), ("checkpoint",), ("id",)):
+        grid = _gathered(tidy, (*rows, *last_resort), columns, by_column)
+        if grid is not None:
+            return grid
+    raise AssertionError("ids are unique")
+
+
+def _check_field(name: str, tidy: pd.DataFrame, paths: Sequence[str]) -> None:
+    column = _OF_FIELD.get(name, name)
+    if column not in tidy.columns or name in _NO_FIELDS:
+        fields = [known for known in (*COLUMNS, *paths) if known not in _NO_FIELDS]
+        raise InputError(f"unknown field {name!r} for rows or columns{nearest(name, fields)}")
+    if name in paths and tidy[name].isna().all():
+        raise InputError(f"no record has a setting {name!r}; see `mimbench show recipe` for what there is")
+
+
+def _gathered(tidy: pd.DataFrame, rows: tuple[str, ...], columns: tuple[str, ...], by_column: bool) -> Grid | None:
+    """The grid with the protocol as a hidden last field of columns or rows; None where a cell would mix settings."""
+    row_fields, column_fields = (rows, (*columns, "protocol")) if by_column else ((*rows, "protocol"), columns)
+    lists = {name: _plain(tidy[name]) for name in tidy.columns}
+    keys = {name: lists[_OF_FIELD.get(name, name)] for name in (*row_fields, *column_fields)}
+    rows_of = zip(*(keys[name] for name in row_fields), strict=True)
+    columns_of = zip(*(keys[name] for name in column_fields), strict=True)
+    scores: dict[tuple[Key, Key], Score] = {}
+    for index, place in enumerate(zip(rows_of, columns_of, strict=True)):
+        score = scores.get(place)
+        if score is None:
+            first = {name: values[index] for name, values in lists.items()}
+            told = dict(zip((*row_fields, *column_fields), (*place[0], *place[1]), strict=True))
+            score = scores[place] = Score(first, told)
+        seed = lists["seed"][index]
+        if seed in score.values or any(score.first[name] != lists[name][index] for name in _ONE):
+            return None
+        score.values[seed] = lists["value"][index]
+        score.records[seed] = lists["id"][index]
+    metrics = list(dict.fromkeys(keys.get("metric", ())))
+    return Grid(
+        row_fields,
+        column_fields,
+        scores,
+        _sorted({row for row, _ in scores}, row_fields, metrics),
+        _sorted({column for _, column in scores}, column_fields, metrics),
+    )
+
+
+def _plain(column: pd.Series) -> list[Any]:
+    """Values as Python objects; what is missing is None."""
+    values = column.to_numpy(dtype=object, copy=True)
+    values[column.isna().to_numpy()] = None
+    return list(values)
+
+
+def _sorted(keys: set[Key], fields: tuple[str, ...], metrics: Sequence[str]) -> tuple[Key, ...]:
+    """By value; metrics as the task declares them; what is missing first."""
+
+    def order(key: Key) -> list[tuple[int, float, str]]:
+        return [
+            (0, 0.0, "")
+            if value is None
+            else (1, metrics.index(value), "")
+            if name == "metric"
+            else (1, float(value), "")
+            if isinstance(value, int | float)
+            else (2, 0.0, str(value))
+            for name, value in zip(fields, key, strict=True)
+        ]
+
+    return tuple(sorted(keys, key=order))

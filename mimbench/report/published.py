@@ -1,0 +1,238 @@
+"""Published numbers: loaded from CSV, validated, and matched with records where the protocol is the same."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from mimbench.errors import InputError
+
+PACKAGE = "mimbench_published"
+FILES = ("results.csv", "ablations.csv")
+DATASETS = {"imagenet": "ImageNet-1K", "coco": "COCO", "ade20k": "ADE20K", "cifar100": "CIFAR-100"}
+"""Our datasets under the names that papers use; others keep their own."""
+NO_EQUAL = "-"
+_SIZED = ("finetune", "linear-probe", "knn")
+"""Tasks whose images have the recipe's size; elsewhere the protocol sets it."""
+_MATCHED = ("encoder.", "data.", "pretrain.epochs", "pretrain.workers", "pretrain.accumulate", "input.image_size")
+"""Settings that the match looks at by other means, or that do not shape the result."""
+
+
+class Published(BaseModel):
+    """One number that a paper or its repository reports."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    paper: str = Field(min_length=1)
+    """Who reports it: a paper, or a repository."""
+    source: str
+    """Where in it: table, file."""
+    reported: Literal["own", "repro", "re-eval", "quoted"]
+    """own: by the method's authors; repro: run again by others; re-eval: official weights; quoted: taken over."""
+    method: str = Field(min_length=1)
+    encoder: str = Field(min_length=1)
+    params_m: float | None = Field(None, gt=0)
+    """Parameters, millions."""
+    pretrain_data: str
+    epochs: int | None = Field(None, gt=0)
+    """Of pretraining; None: not told."""
+    resolution: int | None = Field(None, gt=0)
+    """Side of the images in fine-tuning or evaluation, px; None: not told."""
+    task: str = Field(min_length=1)
+    dataset: str = Field(min_length=1)
+    protocol: str = ""
+    """Name of the task's protocol in mimbench that is the same; empty: none is, and nothing is compared."""
+    metric: str = Field(min_length=1)
+    """As the task calls it."""
+    value: float = Field(ge=0, le=100)
+    unit: Literal["percent"]
+    detail: str = ""
+    doubt: str = ""
+    """Why the number or its labels are not certain; empty: no reason known."""
+    study: str = ""
+    """The ablation it belongs to."""
+    setting: str = ""
+    """What that ablation keeps fixed."""
+    variant: str = ""
+    """What it varies."""
+    same: str = ""
+    """Settings that are this variant in mimbench, path=value; "-": mimbench has none."""
+
+    @field_validator("params_m", "epochs", "resolution", mode="before")
+    @classmethod
+    def _told(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @field_validator("same")
+    @classmethod
+    def _pairs(cls, value: str) -> str:
+        if value != NO_EQUAL and not all("=" in pair for pair in value.split()):
+            raise ValueError(f"settings are path=value, apart by blanks, or {NO_EQUAL!r}; not {value!r}")
+        return value
+
+
+@dataclass(frozen=True)
+class Match:
+    """The published number for a record, or why there is none."""
+
+    number: Mapping[str, Any] | None
+    reason: str = ""
+
+
+@functools.cache
+def load_published() -> pd.DataFrame:
+    """All published numbers: one row each, columns as the fields of `Published`. Needs no network.
+
+    Raises:
+        InputError: a row that is not valid, with its file and line.
+    """
+    rows = [row for name in FILES for row in read_published(files(PACKAGE) / name)]
+    table = pd.DataFrame([row.model_dump() for row in rows], columns=list(Published.model_fields))
+    return table.astype({"epochs": "Int64", "resolution": "Int64"})
+
+
+def as_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as plain data; what is missing is None."""
+    plain = table.astype(object).where(table.notna(), None)
+    return [dict(zip(map(str, plain.columns), row, strict=True)) for row in plain.itertuples(index=False, name=None)]
+
+
+def read_published(path: Traversable) -> list[Published]:
+    """The rows of one CSV file, validated.
+
+    Raises:
+        InputError: file:line of a row that is not valid, or of a second number to compare with the same records.
+    """
+    found: list[Published] = []
+    lines: dict[tuple[Any, ...], int] = {}
+    reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), strict=True)
+    for row in reader:
+        where = f"{path}:{reader.line_num}"
+        if None in row or None in row.values():
+            raise InputError(f"{where}: as many fields are needed as in the header, {len(reader.fieldnames or ())}")
+        try:
+            entry = Published.model_validate(row)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        if entry.protocol:
+            line = lines.setdefault(_key(entry), reader.line_num)
+            if line != reader.line_num:
+                raise InputError(f"{where}: line {line} already is the number to compare under this protocol")
+        found.append(entry)
+    return found
+
+
+def paths_of(published: pd.DataFrame) -> list[str]:
+    """Paths of recipes that tell which record is which variant; to be asked of `load_records`."""
+    return list(dict.fromkeys(path for same in published["same"] for path in conditions(same)))
+
+
+def conditions(same: str) -> dict[str, Any]:
+    """{path: value} of `Published.same`."""
+    pairs = [pair.split("=", 1) for pair in same.split() if same != NO_EQUAL]
+    return {path: _plain(value) for path, value in pairs}
+
+
+def find(record: Mapping[str, Any], published: Iterable[Mapping[str, Any]]) -> Match:
+    """The authors' own number for a record: the same method, encoder, epochs, protocol, data and settings.
+
+    Args:
+        record: a row of a frame.
+        published: rows of `load_published`, see `as_rows`.
+    """
+    named = [row for row in published if slug(row["method"]) == record["method"]]
+    if not named:
+        return Match(None, f"no number of {record['method']} is stored")
+    steps = (
+        ("metric", lambda row: (row["task"], row["metric"]) == (record["task"], record["metric"])),
+        ("dataset", lambda row: row["dataset"] == DATASETS.get(record["dataset"], record["dataset"])),
+        ("protocol", lambda row: bool(row["protocol"]) and row["protocol"] == record["protocol_name"]),
+        ("encoder", lambda row: row["encoder"] == record["backbone"]),
+        ("pretraining data", lambda row: row["pretrain_data"] == _named(record["pretrain_dataset"])),
+        ("epochs", lambda row: row["epochs"] == record["pretrain_epochs"]),
+        ("image size", lambda row: row["task"] not in _SIZED or row["resolution"] == record["image_size"]),
+        ("settings", lambda row: is_variant(record, row)),
+    )
+    for what, holds in steps:
+        named = [row for row in named if row["reported"] == "own" and holds(row)]
+        if not named:
+            return Match(None, f"no published number has the {what} of {_told(what, record)}")
+    return Match(named[0])
+
+
+def matching(row: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows of a frame that measured what a published row did."""
+    return [record for record in records if find(record, [row]).number is not None]
+
+
+def is_variant(record: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether the record's settings are those of the published variant, and nothing else was changed."""
+    if row["same"] == NO_EQUAL:
+        return False
+    wanted = conditions(row["same"])
+    changed = [path for path in record["changed"].split() if not path.startswith(("task.", "tasks.", *_MATCHED))]
+    return set(changed) <= set(wanted) and all(_equal(record.get(path), value) for path, value in wanted.items())
+
+
+def slug(name: str) -> str:
+    """A paper's name for a method as plugins are called: "MoCo v3" -> "moco-v3"."""
+    return "-".join("".join(c if c.isalnum() else " " for c in name.replace("+", "plus")).lower().split())
+
+
+def _told(what: str, record: Mapping[str, Any]) -> str:
+    told = {
+        "metric": f"{record['task']} {record['metric']}",
+        "dataset": record["dataset"],
+        "protocol": record["protocol_name"] or "a protocol without a name",
+        "encoder": record["backbone"],
+        "pretraining data": record["pretrain_dataset"],
+        "epochs": f"{record['pretrain_epochs']} epochs",
+        "image size": f"{record['image_size']} px",
+        "settings": record["changed"] or "the defaults",
+    }
+    return f"these records ({told[what]})"
+
+
+def _named(dataset: str | None) -> str | None:
+    return DATASETS.get(dataset or "", dataset)
+
+
+def _key(entry: Published) -> tuple[Any, ...]:
+    return (
+        entry.method,
+        entry.encoder,
+        entry.pretrain_data,
+        entry.epochs,
+        entry.resolution,
+        entry.task,
+        entry.dataset,
+        entry.protocol,
+        entry.metric,
+        *((entry.study, entry.setting, entry.variant) if entry.study else ()),
+    )
+
+
+def _plain(text: str) -> Any:
+    if text == "none":
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _equal(found: Any, wanted: Any) -> bool:
+    if isinstance(wanted, float) and isinstance(found, int | float):
+        return abs(found - wanted) < 1e-9
+    return found == wanted

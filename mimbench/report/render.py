@@ -1,0 +1,212 @@
+"""Tables as text, Markdown, CSV, HTML and LaTeX. Whatever stands in a cell is escaped."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import re
+from collections.abc import Callable
+
+from mimbench.errors import InputError, nearest
+from mimbench.report.table import Cell, Column, Table
+
+
+def render(table: Table, format: str) -> str:
+    """The table in one of FORMATS, with a line break at its end.
+
+    Raises:
+        InputError: another format.
+    """
+    if format not in FORMATS:
+        raise InputError(f"unknown table format {format!r}{nearest(format, FORMATS)}")
+    return FORMATS[format](table)
+
+
+def _text(table: Table) -> str:
+    marks = {"": "{}", "best": "*{}*", "second": "_{}_"}
+
+    def shown(cell: Cell) -> str:
+        return _lettered(table, marks[cell.mark].format(cell.text), cell.notes, " [{}]")
+
+    rows = [[_lettered(table, column.title, column.notes, " [{}]") for column in table.columns]]
+    rows += [[shown(cell) for cell in row] for row in table.rows]
+    rows = [[_one_line(text) for text in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    notes = [f"[{letter}] {note}" for letter, note in zip(table.letters(table.notes), table.notes, strict=True)]
+    remarks = [_legend(line, "*best*", "_second_") for line in table.remarks]
+    title = [table.title, ""] if table.title else []
+    below = [_one_line(line) for line in [*remarks, *notes]]
+    return "\n".join([*title, *lines, *([""] if below else []), *below]) + "\n"
+
+
+def _markdown(table: Table) -> str:
+    marks = {"": "{}", "best": "**{}**", "second": "<ins>{}</ins>"}
+
+    def shown(cell: Cell) -> str:
+        return _lettered(table, marks[cell.mark].format(_markdown_escaped(cell.text)), cell.notes, "<sup>{}</sup>")
+
+    rows = [
+        [_lettered(table, _markdown_escaped(column.title), column.notes, "<sup>{}</sup>") for column in table.columns]
+    ]
+    rows += [[shown(cell) for cell in row] for row in table.rows]
+    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, ["-" * width for width in widths])
+    lines = [f"| {' | '.join(text.ljust(width) for text, width in zip(row, widths, strict=True))} |" for row in rows]
+    remarks = [_legend(_markdown_escaped(line), "**best**", "<ins>second</ins>") for line in table.remarks]
+    notes = [
+        f"<sup>{letter}</sup> {_markdown_escaped(note)}"
+        for letter, note in zip(table.letters(table.notes), table.notes, strict=True)
+    ]
+    title = [f"**{_markdown_escaped(table.title)}**", ""] if table.title else []
+    below = "<br>\n".join([*remarks, *notes])
+    return "\n".join([*title, *lines, *(["", below] if below else [])]) + "\n"
+
+
+def _csv(table: Table) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    header: list[str] = []
+    for column in table.columns:
+        title = f"{column.of} {column.title}".strip()
+        header += [f"{title} {part}" if index else title for index, part in enumerate(_parts(column))]
+    writer.writerow(header)
+    for row in table.rows:
+        fields: list[object] = []
+        for column, cell in zip(table.columns, row, strict=True):
+            empty = "" if column.parts or cell.text == "-" else cell.text
+            fields += cell.numbers or [empty] * len(_parts(column))
+        writer.writerow(["" if field is None else field for field in fields])
+    return out.getvalue()
+
+
+def _html(table: Table) -> str:
+    """A table element alone, in ASCII: it can be put into any page."""
+    marks = {"": "{}", "best": "<strong>{}</strong>", "second": "<u>{}</u>"}
+
+    def shown(cell: Cell) -> str:
+        return _lettered(table, marks[cell.mark].format(html.escape(cell.text)), cell.notes, "<sup>{}</sup>")
+
+    head = "".join(
+        f'<th scope="col">{_lettered(table, html.escape(column.title), column.notes, "<sup>{}</sup>")}</th>'
+        for column in table.columns
+    )
+    lines = ['<table class="mimbench">']
+    if table.title:
+        lines.append(f"<caption>{html.escape(table.title)}</caption>")
+    lines += [f"<thead><tr>{head}</tr></thead>", "<tbody>"]
+    for row in table.rows:
+        cells = [
+            f'<td class="number">{shown(cell)}</td>' if column.parts else f"<td>{shown(cell)}</td>"
+            for column, cell in zip(table.columns, row, strict=True)
+        ]
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    lines.append("</tbody>")
+    below = [_legend(html.escape(line), "<strong>best</strong>", "<u>second</u>") for line in table.remarks] + [
+        f"<sup>{letter}</sup> {html.escape(note)}"
+        for letter, note in zip(table.letters(table.notes), table.notes, strict=True)
+    ]
+    if below:
+        lines.append(f'<tfoot><tr><td colspan="{len(table.columns)}">{"<br>".join(below)}</td></tr></tfoot>')
+    return "\n".join([*lines, "</table>"]).encode("ascii", "xmlcharrefreplace").decode() + "\n"
+
+
+def _latex(table: Table) -> str:
+    """A table environment with booktabs' rules: `\\usepackage{booktabs}` is all that it needs."""
+    marks = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
+    raised = r"\textsuperscript{{{}}}"
+
+    def shown(cell: Cell) -> str:
+        return _lettered(table, marks[cell.mark].format(latex_escaped(cell.text)), cell.notes, raised)
+
+    head = [_lettered(table, latex_escaped(column.title), column.notes, raised) for column in table.columns]
+    lines = ["% needs \\usepackage{booktabs}", r"\begin{table}", r"\centering"]
+    if table.title:
+        lines.append(rf"\caption{{{latex_escaped(table.title)}}}")
+    align = "".join("r" if column.parts else "l" for column in table.columns)
+    lines += [rf"\begin{{tabular}}{{{align}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
+    lines += [" & ".join(shown(cell) for cell in row) + r" \\" for row in table.rows]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    below = [
+        latex_escaped(line).replace(r"\{best\}", r"\textbf{best}").replace(r"\{second\}", r"\underline{second}")
+        for line in table.remarks
+    ] + [
+        f"{raised.format(letter)} {latex_escaped(note)}"
+        for letter, note in zip(table.letters(table.notes), table.notes, strict=True)
+    ]
+    if below:
+        lines += ["", r"\smallskip", r"\begin{minipage}{\linewidth}", r"\footnotesize\raggedright"]
+        lines += [" \\\\\n".join(below), r"\end{minipage}"]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "text": _text,
+    "markdown": _markdown,
+    "csv": _csv,
+    "html": _html,
+    "latex": _latex,
+}
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
+    '"': "{''}",
+    "[": "{[}",  # at the start of a row, it would be an option of the line break before it
+    "]": "{]}",
+    "*": "{*}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+    "Δ": r"$\Delta$",
+    "×": r"$\times$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "√": r"$\surd$",
+}
+_ACCENTED = re.compile("[À-ÖØ-öø-ÿ]")
+
+
+def latex_escaped(text: str) -> str:
+    """Text for LaTeX; what pdflatex's fonts may lack is told by its code point."""
+    return "".join(_LATEX.get(sign) or _latex_sign(sign) for sign in _one_line(text))
+
+
+def _latex_sign(sign: str) -> str:
+    return sign if sign.isascii() or _ACCENTED.match(sign) else rf"\texttt{{U+{ord(sign):04X}}}"
+
+
+def _markdown_escaped(text: str) -> str:
+    text = html.escape(_one_line(text), quote=False)
+    return re.sub(r"([\\`*|\[\]]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+
+
+def _legend(remark: str, best: str, second: str) -> str:
+    """A remark with {best} and {second} as this format marks them."""
+    return remark.replace("{best}", best).replace("{second}", second)
+
+
+def _one_line(text: str) -> str:
+    """Control characters would break a row, or play with a terminal."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
+def _lettered(table: Table, text: str, notes: tuple[str, ...], form: str) -> str:
+    return text + form.format(",".join(table.letters(notes))) if notes else text
+
+
+def _parts(column: Column) -> tuple[str, ...]:
+    return column.parts or ("",)

@@ -1,0 +1,102 @@
+"""A results folder made up for the page: methods, mask ratios, seeds, curves, pictures and a failure."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import random
+from pathlib import Path
+
+from PIL import Image
+
+from mimbench.store.failure import Failure, failure_path, write_failure
+from mimbench.store.files import fingerprint, write_json
+
+DEMO = Path(__file__).parents[2] / "results" / "demo" / "records"
+RATIOS = (0.3, 0.45, 0.6, 0.75, 0.9)
+_LEVELS = {"simmim": 56.0, "mae": 58.5, "beit": 54.0, "random-init": 41.0}
+
+
+def write_results(root: Path, methods=tuple(_LEVELS), ratios=RATIOS, seeds=(0, 1, 2)) -> list[str]:
+    """Sealed records like the demo's, with numbers of their own; returns the ids."""
+    rng = random.Random(1)
+    examples = {task: _example(task) for task in ("linear-probe", "detection")}
+    written = []
+    for method in methods:
+        for ratio in (None,) if method == "random-init" else ratios:
+            for seed in seeds:
+                for task, example in examples.items():
+                    body = _body(example, method, ratio, seed, rng)
+                    written.append(write_body(root, body, task, method, seed))
+    _pictures(root)
+    failure(root)
+    return written
+
+
+def write_body(root: Path, body: dict, task: str, method: str, seed: int) -> str:
+    body["id"] = f"{method}-{task}-s{seed}-{fingerprint(body, 12)}"
+    if task == "detection":
+        body["artifacts"] = {"predictions": f"artifacts/{body['id']}/predictions.png"}
+    name = "".join(sign if sign.isalnum() or sign in "-." else "_" for sign in body["id"])
+    write_json(root / "records" / f"{name}.json", {**body, "sha256": fingerprint(body, 64)})
+    return body["id"]
+
+
+def failure(root: Path) -> None:
+    noted = Failure(
+        id="beit-finetune-s0-0123456789ab",
+        label="beit on finetune, seed 0",
+        stage="task",
+        reason="the loss is not finite at step 120",
+        error="RunError",
+        traceback="failures/beit-finetune-s0-0123456789ab.txt",
+        method="beit",
+        task="finetune",
+        seed=0,
+        checkpoint="0" * 16,
+        recipe_name="mnist5k-vit-tiny",
+        recipe_passed={},
+        provenance={"time": "2026-11-24T08:00:00+00:00", "host": "a", "command": "mimbench run --method beit"},
+    )
+    write_failure(failure_path(root, noted.id), noted)
+
+
+def _example(task: str) -> dict:
+    body = json.loads(next(DEMO.glob(f"simmim-{task}-s0-*.json")).read_text())
+    body.pop("sha256")
+    return body
+
+
+def _body(example: dict, method: str, ratio: float | None, seed: int, rng: random.Random) -> dict:
+    body = copy.deepcopy(example)
+    level = _LEVELS.get(method, 50.0) - (0 if ratio is None else 60 * (ratio - 0.62) ** 2) + rng.gauss(0, 0.7)
+    for value in body["metrics"].values():
+        value["value"] = level
+        level += 9.4 if value["unit"] == "percent" else 0
+    epochs = body["recipe"]["pretrain"]["epochs"]
+    trained = method != "random-init"
+    body["method"]["name"] = method
+    body["seed"] = seed
+    body["varied"] = {} if ratio is None else {"method.mask_ratio": ratio}
+    body["recipe_passed"]["vary"] = {} if ratio is None else {"method.mask_ratio": list(RATIOS)}
+    body["recipe"]["method"] = {**body["recipe"]["method"], "mask_ratio": ratio} if trained else {}
+    body["pretraining"] = fingerprint([method, ratio])
+    body["checkpoint"] |= {
+        "fingerprint": fingerprint([method, ratio, seed]),
+        "weights_sha256": fingerprint([method, ratio, seed], 64),
+        "seed": seed,
+        "loss": [0.3 + 0.6 * math.exp(-i / 6) + rng.gauss(0, 0.005) for i in range(epochs)] if trained else [],
+    }
+    if not trained:
+        body["checkpoint"]["cost"] |= {"steps": 0, "images_seen": 0, "seconds": 0.1}
+    body["curves"] = {name: [value + rng.gauss(0, 0.02) for value in of] for name, of in body["curves"].items()}
+    return body
+
+
+def _pictures(root: Path) -> None:
+    for path in (root / "records").glob("*-detection-s0-*.json"):
+        body = json.loads(path.read_text())
+        picture = root / body["artifacts"]["predictions"]
+        picture.parent.mkdir(parents=True)
+        Image.radial_gradient("L").resize((320, 160)).rotate(len(picture.parent.name)).save(picture)

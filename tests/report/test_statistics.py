@@ -1,0 +1,153 @@
+"""Means, deviations, intervals, ranks and verdicts against scipy, numpy and cases known by heart."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mimbench.report.statistics import (
+    FEW,
+    Interval,
+    Summary,
+    best_and_next,
+    bootstrap_interval,
+    mean_ranks,
+    paired_difference,
+    summarise,
+    t_interval,
+)
+
+
+@pytest.mark.parametrize("trial", range(20))
+def test_mean_deviation_and_t_interval_are_scipys(trial):
+    rng = np.random.default_rng(trial)
+    values = rng.normal(rng.uniform(-50, 50), rng.uniform(0.1, 9), rng.integers(2, 12))
+    found = summarise(list(values))
+    assert (found.n, found.mean) == (len(values), pytest.approx(values.mean()))
+    assert found.sd == pytest.approx(stats.tstd(values))
+    assert found.se == pytest.approx(stats.sem(values))
+    low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+    assert (found.interval.low, found.interval.high) == (pytest.approx(low), pytest.approx(high))
+    assert found.interval.kind == "t"
+
+
+def test_one_value_tells_nothing_of_its_spread():
+    assert summarise([7.0]) == Summary(1, 7.0, None, None)
+    assert summarise([7.0]).se is None
+    assert t_interval([7.0]) is None
+    assert bootstrap_interval([7.0]) is None
+    with pytest.raises(ValueError, match="nothing"):
+        summarise([])
+
+
+@pytest.mark.parametrize("trial", range(3))
+def test_the_bootstrap_is_that_of_all_resamples(trial):
+    """Of 5 values there are only 126 distinct resamples of the mean: their exact quantiles are known."""
+    values = np.random.default_rng(trial).normal(size=5)
+    every = np.array(np.meshgrid(*[values] * 5)).reshape(5, -1).mean(0)
+    found = bootstrap_interval(values)
+    exact = np.quantile(every, [0.025, 0.975])
+    assert np.allclose([found.low, found.high], exact, atol=0.05 * values.std())
+    assert found == bootstrap_interval(values)
+    assert found.kind == "bootstrap"
+
+
+def test_differences_are_paired_by_seed():
+    ours, base = {0: 51.0, 1: 62.0, 2: 70.0, 7: 1.0}, {2: 68.0, 1: 60.0, 0: 50.0, 9: 5.0}
+    found = paired_difference(ours, base)
+    assert (found.n, found.mean) == (3, pytest.approx(5 / 3))
+    assert found.sd == pytest.approx(np.std([1, 2, 2], ddof=1))
+    assert found.interval.kind == "t"
+    assert paired_difference({0: 1.0}, {1: 1.0}) is None
+    single = paired_difference({0: 3.0}, {0: 1.0})
+    assert (single.n, single.mean, single.interval) == (1, 2.0, None)
+
+
+def test_enough_seeds_have_a_bootstrap_interval():
+    ours = {seed: 10.0 + seed + seed % 2 for seed in range(FEW)}
+    found = paired_difference(ours, {seed: 10.0 + seed for seed in range(FEW)})
+    assert found.interval.kind == "bootstrap"
+    assert 0 <= found.interval.low <= found.mean <= found.interval.high <= 1
+
+
+def score(mean, half=None):
+    return Summary(3, mean, 1.0, Interval(mean - half, mean + half, "t") if half is not None else None)
+
+
+@pytest.mark.parametrize(
+    ("scores", "higher", "best", "second", "apart"),
+    [
+        ([score(1, 0.1), score(9, 0.1), score(5, 0.1)], True, (1,), (2,), True),
+        ([score(1, 0.1), score(9, 0.1), score(5, 0.1)], False, (0,), (2,), True),
+        ([score(9, 3), score(8, 1), score(1, 0.1)], True, (0,), (1,), False),
+        ([score(9, 1), score(7, 1)], True, (0,), (1,), False),  # they touch
+        ([score(9, 0.9), score(7, 0.9)], True, (0,), (1,), True),
+        ([score(9), score(7, 0.1)], True, (0,), (1,), False),  # one seed: no interval
+        ([score(9, 0.1), None, score(7)], True, (0,), (2,), False),
+        ([score(9, 0.1), score(9, 0.1), score(7, 0.1)], True, (0, 1), (), False),
+        ([score(9, 0.1), score(7, 0.1), score(7, 3)], True, (0,), (1, 2), False),
+        ([score(9, 0.1), None], True, (), (), True),
+        ([None, None], True, (), (), True),
+    ],
+)
+def test_a_best_is_told_apart_or_said_not_to_be(scores, higher, best, second, apart):
+    found = best_and_next(scores, higher)
+    assert (found.best, found.second, found.told_apart) == (best, second, apart)
+
+
+@pytest.mark.parametrize("trial", range(20))
+def test_the_verdict_agrees_with_the_intervals(trial):
+    rng = np.random.default_rng(trial)
+    scores = [summarise(list(rng.normal(50 + rng.uniform(0, 6), 1, 5))) for _ in range(4)]
+    found = best_and_next(scores)
+    means = [one.mean for one in scores]
+    assert found.best == (int(np.argmax(means)),)
+    assert found.second == (int(np.argsort(means)[-2]),)
+    one, two = scores[found.best[0]].interval, scores[found.second[0]].interval
+    assert found.told_apart == (one.low > two.high)
+
+
+def test_mean_ranks_of_clear_cases():
+    clear = {name: {seed: base + seed / 100 for seed in range(5)} for name, base in (("a", 9), ("b", 5), ("c", 1))}
+    lower = {name: {seed: 10 - value for seed, value in of.items()} for name, of in clear.items()}
+    ranks = mean_ranks({"one": clear, "two": lower}, {"one": True, "two": False})
+    assert [(rank.name, rank.mean, rank.tasks) for rank in ranks] == [("a", 1, 2), ("b", 2, 2), ("c", 3, 2)]
+    assert all(rank.interval.low == rank.interval.high == rank.mean for rank in ranks)
+
+
+def test_mean_ranks_know_what_seeds_leave_open():
+    rng = np.random.default_rng(0)
+    noisy = {name: {seed: float(rng.normal()) for seed in range(5)} for name in "ab"}
+    ranks = mean_ranks({"t": noisy}, {"t": True})
+    assert sum(rank.mean for rank in ranks) == 3
+    assert all(rank.interval.low < rank.interval.high for rank in ranks)
+    assert ranks == mean_ranks({"t": noisy}, {"t": True})
+    single = {name: {0: of[0]} for name, of in noisy.items()}
+    assert all(rank.interval is None for rank in mean_ranks({"t": single}, {"t": True}))
+
+
+def test_shared_seeds_stay_paired():
+    """b is better on every seed by less than seeds differ: only pairing shows it."""
+    paired = {"a": {s: 10.0 * s for s in range(5)}, "b": {s: 10.0 * s + 1 for s in range(5)}}
+    (first, _) = mean_ranks({"t": paired}, {"t": True})
+    assert (first.name, first.interval.high) == ("b", 1.0)
+    unpaired = {"a": paired["a"], "b": {s + 5: value for s, value in paired["b"].items()}}
+    (first, _) = mean_ranks({"t": unpaired}, {"t": True})
+    assert first.interval.high == 2.0
+
+
+def test_ranks_need_every_task():
+    one = {"a": {0: 1.0}, "b": {0: 2.0}}
+    assert [rank.name for rank in mean_ranks({"t": one, "u": {"b": {0: 1.0}}}, {"t": True, "u": True})] == ["b"]
+    assert mean_ranks({}, {}) == []
+    tied = mean_ranks({"t": {"a": {0: 1.0}, "b": {0: 1.0}}}, {"t": True})
+    assert [rank.mean for rank in tied] == [1.5, 1.5]
+
+
+def test_deviation_and_error_are_not_confused():
+    found = summarise([1.0, 3.0, 5.0, 7.0])
+    assert found.sd == pytest.approx(2.581988897)
+    assert found.se == pytest.approx(found.sd / math.sqrt(4))

@@ -1,0 +1,75 @@
+"""`mimbench table` and `mimbench verify` as a person runs them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mimbench.errors import InputError
+from mimbench.report.command import table_command
+from mimbench.report.grid import Choice
+
+DEMO = Path(__file__).parents[2] / "results" / "demo"
+
+
+def run(choice=None, *, results=None, format=None, layout=None, output=None):
+    return table_command(choice or Choice(), results=results, format=format, layout=layout, output=output)
+
+
+def test_the_file_tells_the_format(tmp_path):
+    for name, start in (("a.md", "| method"), ("a.tex", "% needs"), ("b/a.html", "<table"), ("a.csv", "method,")):
+        assert run(results=DEMO, output=tmp_path / name) is None
+        assert (tmp_path / name).read_text(encoding="utf-8").startswith(start)
+    run(results=DEMO, output=tmp_path / "a.md", format="csv")
+    assert (tmp_path / "a.md").read_text().startswith("method,")
+    with pytest.raises(InputError, match="cannot be written"):
+        run(results=DEMO, output=tmp_path)
+    with pytest.raises(InputError, match="unknown table format 'pdf'"):
+        run(results=DEMO, format="pdf")
+
+
+def test_layouts_and_lists_take_no_choice_that_they_would_not_heed(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert "simmim-masking          SimMIM, Table 1" in run(layout="list")
+    assert "scope=full image" in run(layout="simmim-loss")
+    with pytest.raises(InputError, match="--rows, --method: not for a layout"):
+        run(Choice(rows=("method",), methods=("mae",)), layout="simmim-loss")
+    with pytest.raises(InputError, match="--baseline: not for a list of published numbers; give --results"):
+        run(Choice(baseline="mae", published=True))
+    assert "52.3" in run(Choice(methods=("simmim",), tasks=("detection",), published=True))
+    with pytest.raises(InputError, match="results folder runs does not exist"):
+        run()
+
+
+@pytest.mark.e2e
+def test_the_commands(mimbench, tmp_path):
+    done = mimbench("table", "--published", "--method", "simmim", "--task", "detection", "--format", "csv")
+    assert done.returncode == 0, done.stderr
+    assert "SimMIM,Swin-B,ImageNet-1K,800,detection,COCO,1024,AP,52.3,own" in done.stdout
+    arguments = ("--results", str(DEMO), "--columns", "method", "--baseline", "random-init", "--spread", "se")
+    done = mimbench("table", *arguments, "--output", "t.tex")
+    assert (done.returncode, done.stdout) == (0, "written: t.tex\n"), done.stderr
+    assert "\\toprule" in (tmp_path / "t.tex").read_text()
+    done = mimbench("verify", str(DEMO))
+    assert (done.returncode, done.stdout) == (0, "8 records, 0 checkpoints: all sound\n"), done.stderr
+    (tmp_path / "r" / "records").mkdir(parents=True)
+    done = mimbench("verify", "r")
+    assert done.returncode == 2
+    assert done.stderr == "mimbench: there are no records and no checkpoints below r; nothing to verify\n"
+    (tmp_path / "r" / "records" / "x.json").write_text("{}")
+    done = mimbench("verify", "r")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0].startswith("damaged: record r/records/x.json is corrupt")
+    assert done.stdout.splitlines()[1] == "1 records, 0 checkpoints: 1 damaged"
+
+
+@pytest.mark.e2e
+def test_the_benchmark_of_records_runs(tmp_path):
+    script = Path(__file__).parents[2] / "benchmarks" / "records.py"
+    command = [sys.executable, str(script), "--records", "40"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "load_records\n          120 rows" in done.stdout
