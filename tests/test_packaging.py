@@ -14,7 +14,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-FOLDERS = {"mimbench": "mimbench", "mimbench_methods": "methods", "mimbench_tasks": "tasks"}
+FOLDERS = {
+    "mimbench": "mimbench",
+    "mimbench_methods": "methods",
+    "mimbench_published": "results/published",
+    "mimbench_tasks": "tasks",
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +44,7 @@ def test_the_wheel_holds_every_module_and_preset(wheel):
     inside = set(zipfile.ZipFile(wheel).namelist())
     for package, folder in FOLDERS.items():
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".toml"):
+            if path.suffix in (".py", ".toml", ".csv"):
                 assert f"{package}/{path.relative_to(ROOT / folder)}" in inside
     assert not [name for name in inside if name.startswith(("methods/", "tasks/", "tests/"))]
     assert any(name.endswith("licenses/LICENSE") for name in inside)
@@ -81,6 +86,12 @@ def test_the_wheel_runs_from_another_folder(wheel, tmp_path):
     ):
         assert expected in done.stdout
     assert "BROKEN" not in done.stdout
+    script = "import sys; sys.argv = ['mimbench', *'table --published --method simmim --task detection'.split()]"
+    script += "; from mimbench.cli import main; main()"
+    done = subprocess.run(
+        [environment / "bin" / "python", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert "52.3" in done.stdout, done.stderr
     where = subprocess.run(
         [
             environment / "bin" / "python",
@@ -95,7 +106,7 @@ def test_the_wheel_runs_from_another_folder(wheel, tmp_path):
 
 
 def test_the_editable_install_points_into_the_tree(tmp_path):
-    code = "import mimbench as a, mimbench_methods as b, mimbench_tasks as c; print(a.__file__, b.__file__, c.__file__)"
+    code = "\n".join(f"import {package}; print({package}.__file__)" for package in FOLDERS)
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert [Path(path).parent for path in done.stdout.split()] == [ROOT / folder for folder in FOLDERS.values()]
 

@@ -1,0 +1,68 @@
+"""Intersection over union from a confusion matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+IGNORED = 255
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Percent. A class's value is NaN where there is nothing to take it over, and then left out of the mean."""
+
+    mean_iou: float
+    mean_accuracy: float
+    accuracy: float
+    """Of all pixels."""
+    iou: list[float]
+    """By class; NaN where it neither is in the truth nor was predicted."""
+    class_accuracy: list[float]
+    """By class; NaN where it is not in the truth."""
+    pixels: list[int]
+    """Of each class, in the truth."""
+
+
+class Confusion:
+    """Pixels by true class (row) and predicted class (column): exact integers, over any number of images."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.counts = torch.zeros(classes, classes, dtype=torch.long)
+
+    def add(self, truth: Tensor, predicted: Tensor) -> None:
+        """Integers of one shape; pixels whose truth is 255 do not count."""
+        known = truth != IGNORED
+        pairs = truth[known].long() * self.classes + predicted[known].long()
+        self.counts += torch.bincount(pairs, minlength=self.classes**2).reshape(self.counts.shape)
+
+    def scores(self) -> Scores:
+        """mIoU, mAcc and aAcc as mmsegmentation's IoUMetric defines them, which averages over classes that occur.
+
+        A class that is not in the truth, but was predicted somewhere, counts with an IoU of 0.
+        """
+        counts = self.counts.double()
+        hit, truth = counts.diagonal(), counts.sum(1)
+        iou = 100 * hit / (truth + counts.sum(0) - hit)
+        accuracy = 100 * hit / truth
+        return Scores(
+            mean_iou=float(iou.nanmean()),
+            mean_accuracy=float(accuracy.nanmean()),
+            accuracy=float(100 * hit.sum() / truth.sum()),
+            iou=iou.tolist(),
+            class_accuracy=accuracy.tolist(),
+            pixels=self.counts.sum(1).tolist(),
+        )
+
+
+def constant_score(train: Tensor, test: Tensor) -> float:
+    """mIoU of answering the most frequent class of the training set everywhere, percent.
+
+    train, test: int64 [classes], pixels of each class.
+    """
+    confusion = Confusion(len(test))
+    confusion.counts[:, int(train.argmax())] = test
+    return confusion.scores().mean_iou

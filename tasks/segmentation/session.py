@@ -1,0 +1,79 @@
+"""One segmentation run: data, model, training, predictions, scores, picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmengine.dist import get_world_size
+from torch import Tensor, nn
+
+from mimbench.contract import Encoder, FitReport, SemanticSplit, TaskContext
+from mimbench_tasks.segmentation.config import SegmentationConfig
+from mimbench_tasks.segmentation.data import LabelledImages
+from mimbench_tasks.segmentation.evaluation import Confusion
+from mimbench_tasks.segmentation.model import SegmentorTraining, build_segmentor
+from mimbench_tasks.segmentation.picture import Panel, draw_predictions
+
+
+@dataclass
+class Outcome:
+    """What a trained segmentor said of the test images."""
+
+    confusion: Confusion
+    report: FitReport
+    shown: list[Panel] = field(default_factory=list)
+    """The first test images, for the picture."""
+
+
+def train_and_predict(
+    config: SegmentationConfig, encoder: Encoder, train: SemanticSplit, test: SemanticSplit, context: TaskContext
+) -> Outcome:
+    """Fine-tune a segmentor around `encoder` on `train` and compare its predictions with `test`."""
+    if config.drop_path is not None:
+        encoder = with_drop_path(encoder, config.drop_path)
+    if config.window and len(encoder.pyramid_strides) == 1:
+        encoder.use_windows(config.window, config.global_blocks)
+    if config.train.grad_checkpointing:
+        encoder.set_grad_checkpointing()
+    model = SegmentorTraining(build_segmentor(config, encoder, len(train.classes), context.input, seed=context.seed))
+    world, on_cuda = get_world_size(), context.device.type == "cuda"
+    if world > 1 and on_cuda:  # torch's has no other kernels
+        model.segmentor = nn.SyncBatchNorm.convert_sync_batchnorm(model.segmentor)
+    share = max(1, config.train.batch_size // config.train.accumulate // world)
+    workers = config.train.workers
+    images = LabelledImages(train, config, channels=encoder.in_channels, seed=context.seed)
+    report = context.fit(
+        model,
+        images.training_loader(share, workers=workers, pin_memory=on_cuda),
+        config.train,
+        label=f"segmentation ({config.head})",
+        images_per_epoch=len(train),
+    )
+    model.to(context.device).eval()
+    outcome = Outcome(Confusion(len(train.classes)), report)
+    tests = LabelledImages(test, config, channels=encoder.in_channels, seed=None)
+    for batch in tests.evaluation_loader(share, workers=workers, pin_memory=on_cuda):
+        truths = [sample.gt_sem_seg.data[0] for sample in batch["data_samples"]]
+        for truth, predicted in zip(truths, model.predict(batch), strict=True):
+            _note(outcome, test, truth, predicted.cpu(), config.pictures)
+    return outcome
+
+
+def with_drop_path(encoder: Encoder, rate: float) -> Encoder:
+    """A copy of `encoder` whose blocks drop paths at `rate`, with its weights."""
+    changed = encoder.config.model_copy(update={"drop_path": rate})
+    copy = type(encoder)(changed, image_size=encoder.image_size, in_channels=encoder.in_channels)
+    copy.load_state_dict(encoder.state_dict())
+    return copy
+
+
+def picture(outcome: Outcome, classes: tuple[str, ...], workdir: Path) -> Path:
+    """The first test images, their truth and what was predicted."""
+    return draw_predictions(workdir / "predictions.png", outcome.shown, classes)
+
+
+def _note(outcome: Outcome, test: SemanticSplit, truth: Tensor, predicted: Tensor, pictures: int) -> None:
+    outcome.confusion.add(truth, predicted)
+    if len(outcome.shown) < pictures:
+        outcome.shown.append(Panel(test.image(len(outcome.shown)), truth.numpy(), predicted.numpy()))

@@ -1,0 +1,118 @@
+"""Segmentation: a class for every pixel, by an mmsegmentation head fine-tuned with the encoder."""
+
+from __future__ import annotations
+
+from contextlib import redirect_stdout
+from copy import copy
+from io import StringIO
+from math import isnan, lcm
+from typing import Any, ClassVar
+
+from mimbench.contract import (
+    Dataset,
+    Encoder,
+    InputError,
+    Measured,
+    Metric,
+    SemanticSplit,
+    Task,
+    TaskConfig,
+    TaskContext,
+    TaskResult,
+    load_protocols,
+)
+from mimbench.optim import Schedule
+from mimbench_tasks.segmentation.config import SegmentationConfig, pyramid_strides
+from mimbench_tasks.segmentation.evaluation import Scores, constant_score
+from mimbench_tasks.segmentation.labels import BACKGROUND, semantic_split
+
+
+class Segmentation(Task):
+    """Semantic segmentation, scored as mmsegmentation does. Every metric's n is the number of test images.
+
+    mIoU and mAcc are means over classes. A class that no test image holds is left out of both; if it is predicted all
+    the same, it counts in mIoU, with 0. Pixels of no known class (255) count nowhere. `details` has every class's
+    IoU, accuracy and pixels.
+    """
+
+    name: ClassVar[str] = "segmentation"
+    version: ClassVar[str] = "1"
+    needs: ClassVar[frozenset[str]] = frozenset({"masks"})
+    trains_encoder: ClassVar[bool] = True
+    metrics: ClassVar[tuple[Metric, ...]] = tuple(
+        Metric(name, "percent", 0.0, 100.0) for name in ("mIoU", "mAcc", "aAcc")
+    )
+    Config: ClassVar[type[TaskConfig]] = SegmentationConfig
+    protocols = load_protocols("mimbench_tasks", "protocols/segmentation")
+    default_protocol: ClassVar[str | None] = "default"
+    default_dataset: ClassVar[str | None] = "digit-scenes"
+    config: SegmentationConfig
+
+    def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
+        """Fine-tune a segmentor from `encoder` on the training images and score it on the test images.
+
+        Raises:
+            InputError: as `check`, or an image cannot be read.
+        """
+        # mmseg takes seconds to import, and prints on standard output, which belongs to the records.
+        with redirect_stdout(StringIO()):
+            from mimbench_tasks.segmentation import session
+
+        train, test = _splits(dataset)
+        outcome = session.train_and_predict(self.config, encoder, train, test, context)
+        scores = outcome.confusion.scores()
+        values = {"mIoU": scores.mean_iou, "mAcc": scores.mean_accuracy, "aAcc": scores.accuracy}
+        return TaskResult(
+            metrics={name: Measured(value, len(test)) for name, value in values.items()},
+            curves={"loss": outcome.report.loss},
+            artifacts={"predictions": session.picture(outcome, train.classes, context.workdir)},
+            details={"pixels": sum(scores.pixels), "per_class": _per_class(scores, train.classes)},
+            cost=outcome.report,
+        )
+
+    def check(self, encoder: Encoder, dataset: Dataset) -> None:
+        """Raises InputError for strides, layers, windows, sizes or a budget that do not suit encoder and dataset."""
+        config = self.config
+        train, _ = _splits(dataset)
+        padded = lcm(encoder.patch_size, *pyramid_strides(config, encoder))
+        if config.crop_size is not None and config.crop_size % padded:
+            raise InputError(
+                f"task.crop_size {config.crop_size} px is not a multiple of {padded} px, "
+                "which patch and strides of the pyramid divide"
+            )
+        if config.window and len(encoder.pyramid_strides) == 1:
+            copy(encoder).use_windows(config.window, config.global_blocks)
+        if config.drop_path is not None and "drop_path" not in type(encoder.config).model_fields:
+            raise InputError(f"task.drop_path: this {encoder.kind} encoder has none; leave it out")
+        if config.background_weight != 1 and train.classes[0] != BACKGROUND:
+            raise InputError(f"task.background_weight: dataset {dataset.name!r} has no background class; leave it out")
+        budget = config.train
+        if budget.batch_size > len(train):
+            raise InputError(f"task.train.batch_size {budget.batch_size} is more than the {len(train)} training images")
+        if config.head == "upernet" and budget.batch_size // budget.accumulate < 2:
+            raise InputError(
+                "upernet normalises what it pools to one value over the batch: task.train.batch_size / accumulate "
+                "must be 2 or more"
+            )
+        Schedule(budget, steps_per_epoch=len(train) // budget.batch_size)
+
+    def chance(self, dataset: Dataset) -> float:
+        """Answering the most frequent class of the training images everywhere."""
+        train, test = _splits(dataset)
+        return constant_score(train.counts(), test.counts())
+
+
+def _splits(dataset: Dataset) -> tuple[SemanticSplit, SemanticSplit]:
+    """Training and test images. Raises InputError as `semantic_split`, or where their classes differ."""
+    train, test = semantic_split(dataset, "train"), semantic_split(dataset, "test")
+    if train.classes != test.classes:
+        raise InputError(f"the training and the test split of dataset {dataset.name!r} list different classes")
+    return train, test
+
+
+def _per_class(scores: Scores, classes: tuple[str, ...]) -> dict[str, Any]:
+    rows = zip(classes, scores.iou, scores.class_accuracy, scores.pixels, strict=True)
+    return {
+        name: {"IoU": None if isnan(iou) else iou, "acc": None if isnan(accuracy) else accuracy, "pixels": pixels}
+        for name, iou, accuracy, pixels in rows
+    }
