@@ -44,7 +44,7 @@ def test_the_wheel_holds_every_module_and_preset(wheel):
     inside = set(zipfile.ZipFile(wheel).namelist())
     for package, folder in FOLDERS.items():
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".toml", ".csv"):
+            if path.suffix in (".py", ".toml", ".csv", ".css", ".html", ".js"):
                 assert f"{package}/{path.relative_to(ROOT / folder)}" in inside
     assert not [name for name in inside if name.startswith(("methods/", "tasks/", "tests/"))]
     assert any(name.endswith("licenses/LICENSE") for name in inside)

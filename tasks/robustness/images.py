@@ -1,0 +1,81 @@
+"""The test images that are corrupted, as the encoder's input is made of them, and a picture of what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torchvision.transforms.v2 import functional as F
+
+from mimbench.contract import ArraySplit, ImageSplit, InputConfig
+from mimbench.data.picture import image_grid
+from mimbench.data.transforms import evaluation_crop
+from mimbench_tasks.robustness.corruptions import corrupt
+from mimbench_tasks.robustness.severities import CORRUPTIONS
+
+SHOWN_SIDE = 112
+"""Larger images are reduced to this in the picture, px: noise makes large PNGs."""
+
+
+def chosen(images: int, limit: int) -> np.ndarray:
+    """Sorted places of at most `limit` of so many images, the same for every method and seed."""
+    # RandomState, because its stream is frozen: the same choice with every numpy release.
+    return np.sort(np.random.RandomState(0).permutation(images)[:limit])
+
+
+class Corrupted(TorchDataset[Tensor]):
+    """Some images of a split, each under every corruption: uint8 [corruptions x severities, C, h, w].
+
+    Images of an ArraySplit are corrupted as they lie; others resized and cropped to input.image_size first, as
+    ImageNet-C was made.
+    """
+
+    def __init__(self, split: ImageSplit, places: Sequence[int], input: InputConfig, severities: Sequence[int]) -> None:
+        self.split, self.places, self.input, self.severities = split, list(places), input, severities
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Tensor:
+        place = self.places[index]
+        image = self.clean(place).numpy()
+        views = [corrupt(image, name, severity, place) for name in CORRUPTIONS for severity in self.severities]
+        return torch.from_numpy(np.stack(views))
+
+    def clean(self, place: int) -> Tensor:
+        """uint8 [C, h, w]: the image at a place in the split, as it is before it is corrupted."""
+        if isinstance(self.split, ArraySplit):
+            return self.split.images[place]
+        return evaluation_crop(self.split[place][0], self.input)
+
+    def loader(self, device: torch.device, workers: int) -> DataLoader[Tensor]:
+        """One image at a time, in order."""
+        return DataLoader(
+            self,
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+            # Its own, so that starting workers draws nothing from the global generator.
+            generator=torch.Generator().manual_seed(0),
+        )
+
+
+def picture(images: Corrupted, *, footnote: str) -> bytes:
+    """A PNG of the first image: a row for each corruption, a column for each severity."""
+    clean, views = _shown(images.clean(images.places[0])), _shown(images[0])
+    columns = len(images.severities)
+    rows = [[clean, *views[start : start + columns]] for start in range(0, len(views), columns)]
+    headings = ["clean", *(f"severity {severity}" for severity in images.severities)]
+    labels = [name.replace("_", " ") for name in CORRUPTIONS]
+    return image_grid(rows, columns=headings, labels=labels, title="One test image, corrupted", footnote=footnote)
+
+
+def _shown(images: Tensor) -> Tensor:
+    """uint8 [..., C, h, w] -> float in [0, 1], reduced."""
+    if min(images.shape[-2:]) > SHOWN_SIDE:
+        images = F.resize(images, [SHOWN_SIDE], antialias=True)
+    return images / 255
