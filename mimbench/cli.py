@@ -12,6 +12,7 @@ import typer
 
 from mimbench.errors import InputError, MimbenchError
 from mimbench.recipe import DEFAULT_RECIPE
+from mimbench.report.plots.cli import plot
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -88,10 +89,10 @@ def list_(
         print(f"{kind.kind}s")
         for plugin in kind.overview() if names else kind.survey():
             state = f"  BROKEN: {plugin.problem}" if plugin.problem else ""
-            print(f"  {plugin.name:<16} {plugin.owner}{state}")
+            print(f"  {plugin.name:<24} {plugin.owner}{state}")
     print("recipes")
     for name in preset_names():
-        print(f"  {name:<16} {read(name).get('summary', '')}")
+        print(f"  {name:<24} {read(name).get('summary', '')}")
 
 
 @show.command("recipe")
@@ -188,6 +189,9 @@ def report(
     from mimbench.report.page.build import report_command
 
     print(f"written: {report_command(results, output)}")
+
+
+app.command()(plot)
 
 
 @app.command()

@@ -1,0 +1,113 @@
+"""Grouped bars over tasks: mean, interval, and each seed as a dot."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mimbench.report.plots.groups import Group, groups_of, spaced, whisker
+from mimbench.report.plots.series import grouped, told
+from mimbench.report.plots.sheet import Plot, Sheet, key, reference
+from mimbench.report.plots.source import Options, Source
+from mimbench.report.plots.strips import differences
+from mimbench.report.plots.style import INK, clean, wrapped
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_BAR, _GROUP = 0.085, 0.62
+"""Least widths of a bar and of a group's label, inches."""
+_AXIS = 0.55
+"""Room for the vertical axis and its labels, inches."""
+_CHARACTER = 0.062
+"""Width of a character of small text, inches."""
+_WORD = 16
+"""Characters of a task's name that are kept in one line."""
+_WIDEST = 0.34
+"""Of a bar, inches."""
+_DOTS = 0.5
+"""Share of a bar's width over which its seeds' dots lie."""
+
+
+def bars(source: Source, options: Options) -> Sheet:
+    """With a baseline: differences to it."""
+    groups, series = groups_of(source, options)
+    if options.baseline:
+        return differences(source, options, groups)
+    plots = [_plot(panel, options.width) for panel in _panels(groups, options.width)]
+    means = [mean for group in groups for mean in group.means.values()]
+    several = any(len(mean.values) > 1 for mean in means)
+    legend = [key(entry, line=False) for entry in series]
+    if any(group.chance is not None for group in groups):
+        legend.append(reference("chance"))
+    return Sheet(plots, legend, f"{told(means)}{' Dots: seeds.' if several else ''}", columns=1)
+
+
+def _panels(groups: Sequence[Group], width: float) -> list[list[Group]]:
+    """Groups that share an axis: of one unit, each of several protocols alone, as many as there is room for."""
+    panels = []
+    for of in grouped(groups, lambda group: (group.first["unit"], group.protocol)).values():
+        word = max(len(word) for group in of for word in re.split(r"[\s-]", group.task))
+        slot = max(_GROUP, (_most_bars(of) + 1) * _BAR, (min(word, _WORD) + 2) * _CHARACTER)
+        most = max(1, int((width - _AXIS) / slot))
+        size = -(-len(of) // -(-len(of) // most))
+        panels += [of[start : start + size] for start in range(0, len(of), size)]
+    return panels
+
+
+def _most_bars(groups: Sequence[Group]) -> int:
+    return max(len(group.means) for group in groups)
+
+
+def _plot(groups: Sequence[Group], width: float) -> Plot:
+    first = groups[0].first
+    characters = int((width - _AXIS) / len(groups) / _CHARACTER) - 1
+    if len(groups) == 1:
+        label, title, places = groups[0].metric, groups[0].title, [""]
+    else:
+        label = f"Score ({'%' if first['unit'] == 'percent' else clean(first['unit'])})"
+        datasets = {clean(group.first["dataset"]) for group in groups}
+        title = f"on {datasets.pop()}" if len(datasets) == 1 else ""
+        places = [_place(group, characters, dataset=not title) for group in groups]
+
+    bar = min(0.84 / _most_bars(groups), _WIDEST * len(groups) / (width - _AXIS))
+
+    def draw(axes: Axes) -> None:
+        for place, group in enumerate(groups):
+            _draw_group(axes, place, group, bar)
+        axes.set_xticks(range(len(groups)), places)
+        axes.tick_params(axis="x", length=0)
+        axes.grid(visible=False, axis="x")
+        axes.set_xlim(-0.55, len(groups) - 0.45)
+        axes.set_ylabel(label)
+
+    return Plot(draw, title, 1.65 + 0.1 * max(text.count("\n") for text in places))
+
+
+def _place(group: Group, characters: int, *, dataset: bool) -> str:
+    parts = [group.task, group.metric.rsplit(" (", 1)[0], *([group.first["dataset"]] if dataset else [])]
+    return "\n".join(wrapped(part, characters) for part in parts)
+
+
+def _draw_group(axes: Axes, place: int, group: Group, width: float) -> None:
+    start = place - width * (len(group.means) - 1) / 2
+    for index, (entry, mean) in enumerate(group.means.items()):
+        x = start + index * width
+        axes.bar(
+            x,
+            mean.mean,
+            width * 0.92,
+            color=entry.colour,
+            hatch=entry.look.hatch,
+            edgecolor="white",
+            linewidth=0,
+            label=entry.label,
+        )
+        if mean.whisker:
+            whisker(axes, x, mean.mean, yerr=[[error] for error in mean.errors])
+            dots = spaced(x, len(mean.values), width * _DOTS)
+            axes.plot(dots, mean.values, "o", ms=1.9, mfc="white", mec=INK, mew=0.4, zorder=4)
+    if group.chance is not None:
+        half = width * len(group.means) / 2 + 0.04
+        axes.hlines(group.chance, place - half, place + half, INK, (0, (4, 2)), linewidth=0.8, zorder=3)

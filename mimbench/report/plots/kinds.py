@@ -1,0 +1,82 @@
+"""The kinds of plots, and what they are drawn by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mimbench.errors import InputError, nearest
+from mimbench.report.plots.bars import bars
+from mimbench.report.plots.cost import cost
+from mimbench.report.plots.layers import layers, loss, ratios
+from mimbench.report.plots.pictures import ARTIFACTS, pictures
+from mimbench.report.plots.sheet import Sheet, compose
+from mimbench.report.plots.source import NothingToPlot, Options, Source
+from mimbench.report.plots.strips import seeds
+from mimbench.report.plots.style import drawing
+from mimbench.report.plots.sweeps import ablation, epochs, varied_paths
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Maker = Callable[[Source, Options], Sheet]
+KINDS: dict[str, Maker] = {
+    "bars": bars,
+    "ablation": ablation,
+    "epochs": epochs,
+    "layers": layers,
+    "ratios": ratios,
+    "cost": cost,
+    "loss": loss,
+    "seeds": seeds,
+    **{kind: partial(pictures, kind) for kind in ARTIFACTS},
+}
+ALL = "all"
+
+
+def figure(kind: str, source: Source, options: Options | None = None) -> Figure:
+    """One figure; see `sheet.save` and `sheet.image` to get it out.
+
+    Args:
+        kind: one of KINDS.
+        source: records, see `Source.read` and `Source.of`.
+
+    Raises:
+        NothingToPlot: the records hold nothing of this kind.
+        InputError: an unknown kind, or a choice that no record meets.
+    """
+    options = options or Options()
+    if kind not in KINDS:
+        raise InputError(f"unknown kind of plot {kind!r}{nearest(kind, [*KINDS, ALL])}")
+    with drawing():
+        return compose(KINDS[kind](source, options), options.width)
+
+
+def drawn(kind: str, source: Source, options: Options) -> Iterator[tuple[str, Figure | NothingToPlot]]:
+    """(name, figure) of a kind or of all of them; of all, what cannot be drawn comes with the reason."""
+    if kind != ALL:
+        yield kind, figure(kind, source, options)
+        return
+    source.chosen(options)
+    for name in KINDS:
+        for title, choice in _choices(name, source, options):
+            try:
+                yield title, figure(name, source, choice)
+            except NothingToPlot as reason:
+                yield title, reason
+
+
+def _choices(kind: str, source: Source, options: Options) -> Iterator[tuple[str, Options]]:
+    """An ablation for each path that was varied. Kinds that show no baseline leave it out."""
+    shows_baseline = kind in ("bars", "ablation", "epochs")
+    options = options if shows_baseline else replace(options, baseline=None)
+    if kind != "ablation" or options.over:
+        yield kind, options
+        return
+    paths = varied_paths(source, options)
+    for path in paths:
+        yield f"{kind}-{path}", replace(options, over=path)
+    if not paths:
+        yield kind, options

@@ -1,0 +1,98 @@
+"""Pictures that tasks left with their records, collected in one figure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mimbench.report.plots.series import Titles, by_protocol, grouped, named, settings_of
+from mimbench.report.plots.sheet import Plot, Sheet
+from mimbench.report.plots.source import NothingToPlot, Options, Row, Source
+from mimbench.report.plots.style import clean
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from PIL.Image import Image
+
+ARTIFACTS = {
+    "reconstructions": ("reconstruction", "rebuilt"),
+    "generated": ("reconstruction", "generated"),
+    "detections": ("detection", "predictions"),
+    "segmentations": ("segmentation", "predictions"),
+}
+"""Kind of plot: the task, and what it calls its picture."""
+MOST = 12
+_RESOLUTION = 300
+"""Pixels an inch beyond which a picture is reduced."""
+
+
+def pictures(kind: str, source: Source, options: Options) -> Sheet:
+    """The picture of each setting and protocol, of its first seed."""
+    if options.baseline:
+        raise source.no_baseline(kind)
+    task, name = ARTIFACTS[kind]
+    rows = [row for row in source.rows(options) if row["task"] == task]
+    rows = list({row["id"]: row for row in rows if name in source.bodies[row["id"]]["artifacts"]}.values())
+    if not rows:
+        raise source.refused(
+            kind, f"records of {task} with their pictures", f"mimbench run --method simmim --task {task}"
+        )
+    setting, titles = settings_of(rows), Titles(source, rows)
+    series = named(rows, setting, source)
+    places = grouped(rows, lambda row: (setting(row), by_protocol(row)))
+    shown = [min(of, key=lambda row: row["seed"]) for of in places.values()]
+    shown.sort(key=lambda row: (by_protocol(row), list(series).index(setting(row))))
+    plots: list[Plot] = []
+    missing: list[str] = []
+    for row in shown:
+        picture = _opened(source, row, name, options.width)
+        if picture is None:
+            missing.append(row["id"])
+        elif len(plots) < MOST:
+            label = f"{series[setting(row)].label}, seed {row['seed']}: {titles.title(row)}"
+            plots.append(_plot(picture, label, options.width))
+    if not plots:
+        raise NothingToPlot(
+            f"nothing to plot as {kind}: no picture of {len(missing)} records is in {source.folder}/artifacts; "
+            "copy the folder `artifacts` along with `records`, or run the task again"
+        )
+    count = len(shown) - len(missing)
+    notes = ["The first seed of each setting."]
+    if count > len(plots):
+        notes.append(f"{len(plots)} of {count} settings; choose others with --method and --task.")
+    if missing:
+        notes.append(
+            f"Without their pictures, which are not there: {', '.join(map(clean, missing[:3]))}"
+            f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}."
+        )
+    return Sheet(plots, (), " ".join(notes), columns=1)
+
+
+def _opened(source: Source, row: Row, name: str, width: float) -> Image | None:
+    """None where it is not there, is no picture, or lies outside the results folder."""
+    from PIL import Image as Images
+
+    folder = source.folder_of(row["id"])
+    if folder is None:
+        return None
+    path = (folder / source.bodies[row["id"]]["artifacts"][name]).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        return None
+    try:
+        with Images.open(path, formats=("PNG", "JPEG")) as file:
+            picture = file.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Images.DecompressionBombError):
+        return None
+    side = int(width * _RESOLUTION)
+    picture.thumbnail((side, 8 * side))
+    return picture
+
+
+def _plot(picture: Image, label: str, width: float) -> Plot:
+    def draw(axes: Axes) -> None:
+        axes.imshow(picture, interpolation="antialiased")
+        axes.set(xticks=[], yticks=[])
+        axes.grid(visible=False)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+
+    return Plot(draw, label, 0.25 + (width - 0.1) * picture.height / picture.width)

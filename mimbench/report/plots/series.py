@@ -1,0 +1,221 @@
+"""Records grouped for drawing: one series a setting, one panel a task, metric and protocol, one mean over seeds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+from mimbench.report.plots.source import Row, Source
+from mimbench.report.plots.style import Look, clean, lightened, look, order
+from mimbench.report.protocols import protocol_labels
+from mimbench.report.statistics import FEW, LEVEL, bootstrap_interval, summarise
+
+T = TypeVar("T")
+Panel = tuple[Any, ...]
+"""(task, metric, protocol, ...)"""
+Dash = Literal["-", "--", ":", "-."]
+DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
+COSMETIC = ("data.root", "pretrain.workers", "pretrain.checkpoint_every", "pretrain.tensorboard")
+"""Settings that shape no result."""
+_LONGEST = 44
+"""Characters of settings that a legend shows."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One setting of one method: a line, or one bar in each group."""
+
+    method: str
+    label: str
+    place: int = 0
+    """Among the settings of its method; 0 is the one with most records."""
+    places: int = 1
+
+    @property
+    def look(self) -> Look:
+        return look(self.method)
+
+    @property
+    def colour(self) -> tuple[float, float, float]:
+        """The method's own for its main setting; the others are lighter."""
+        return lightened(self.look.colour, 0.62 * self.place / max(1, self.places - 1))
+
+    @property
+    def dash(self) -> Dash:
+        return DASHES[self.place % len(DASHES)]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The measurements of one place in a figure: a mean over seeds and how sure it is."""
+
+    values: tuple[float, ...]
+    rows: tuple[Row, ...]
+    spread: Literal["ci", "sd"]
+
+    @property
+    def first(self) -> Row:
+        return self.rows[0]
+
+    @property
+    def mean(self) -> float:
+        return summarise(self.values).mean
+
+    @cached_property
+    def whisker(self) -> tuple[float, float] | None:
+        """What is drawn: an interval of the mean, or mean +- sd; None for one value."""
+        found = summarise(self.values)
+        if found.sd is None:
+            return None
+        if self.spread == "sd":
+            return found.mean - found.sd, found.mean + found.sd
+        interval = bootstrap_interval(self.values) if found.n >= FEW else found.interval
+        assert interval is not None
+        return interval.low, interval.high
+
+    @property
+    def errors(self) -> tuple[float, float]:
+        """Below and above the mean, as matplotlib takes them; 0 for one value."""
+        return (self.mean - self.whisker[0], self.whisker[1] - self.mean) if self.whisker else (0.0, 0.0)
+
+
+def mean_of(rows: Sequence[Row], spread: Literal["ci", "sd"]) -> Mean:
+    rows = sorted(rows, key=lambda row: row["seed"])
+    return Mean(tuple(float(row["value"]) for row in rows), tuple(rows), spread)
+
+
+def told(means: Iterable[Mean]) -> str:
+    """What stands in the figure: over how many seeds, and what the interval is."""
+    means = list(means)
+    ns = sorted({len(mean.values) for mean in means})
+    if ns == [1]:
+        return "One seed, no interval."
+    text = f"Mean over n = {ns[0] if len(ns) == 1 else f'{ns[0]} to {ns[-1]}'} seeds"
+    if means[0].spread == "sd":
+        text += ", ±1 seed sd"
+    else:
+        several = [n for n in ns if n > 1]
+        kinds = ["bootstrap over seeds"] if several[-1] >= FEW else []
+        if several[0] < FEW:
+            kinds.append(f"Student's t below {FEW}" if kinds else "Student's t")
+        text += f", {LEVEL:.0%} interval of the mean ({', '.join(kinds)})".replace("%", " %")
+    return f"{text}; one seed has none." if ns[0] == 1 else f"{text}."
+
+
+def by_protocol(row: Row) -> Panel:
+    return row["task"], row["metric"], row["protocol"]
+
+
+def grouped(rows: Iterable[T], key: Callable[[T], Hashable]) -> dict[Any, list[T]]:
+    groups: dict[Any, list[T]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups
+
+
+def settings_of(rows: Sequence[Row], place: Callable[[Row], Hashable] = by_protocol) -> Callable[[Row], Panel]:
+    """What tells settings apart: the pretraining, and more where a seed would else count twice in one place."""
+    extra: dict[Panel, tuple[str, ...]] = {}
+    for pretraining, of in grouped(rows, lambda row: (row["method"], row["pretraining"])).items():
+        for extra[pretraining] in ((), ("checkpoint",), ("id",)):
+            seen = {(tuple(row[name] for name in extra[pretraining]), place(row), row["seed"]) for row in of}
+            if len(seen) == len(of):
+                break
+
+    def setting(row: Row) -> Panel:
+        key = (row["method"], row["pretraining"])
+        return (*key, *(row[name] for name in extra[key]))
+
+    return setting
+
+
+def named(rows: Sequence[Row], key: Callable[[Row], Panel], source: Source, but: str = "") -> dict[Panel, Series]:
+    """The series by `key`, in the order to draw them; `but` is a path that does not tell them apart."""
+    groups = grouped(rows, key)
+    firsts = {found: of[0] for found, of in groups.items()}
+    by_method: dict[str, list[Panel]] = {}
+    for found, first in firsts.items():
+        by_method.setdefault(first["method"], []).append(found)
+    several = len({first["backbone"] for first in firsts.values()}) > 1
+    series = {}
+    for method in sorted(by_method, key=order):
+        keys = by_method[method]
+        texts = _distinctions([recipe_of(source.bodies[firsts[found]["id"]], but) for found in keys])
+        pairs = sorted(zip(texts, keys, strict=True), key=lambda pair: natural(pair[0]))
+        main = max(pairs, key=lambda pair: len(groups[pair[1]]))
+        places = [main, *(pair for pair in pairs if pair is not main)]
+        for text, found in pairs:
+            parts = [clean(method), clean(firsts[found]["backbone"]) if several else "", text]
+            series[found] = Series(method, ", ".join(filter(None, parts)), places.index((text, found)), len(keys))
+    return series
+
+
+def recipe_of(body: Mapping[str, Any], but: str = "") -> dict[str, Any]:
+    """All that a record's pretraining was made by, flat, without what shapes nothing and without `but`."""
+    tables = {name: table for name, table in body["recipe"].items() if name != "task"}
+    flat = dict(flattened(tables)) | {path: value for path, value in body["varied"].items() if not _of_task(path)}
+    flat |= {"method version": body["method"]["version"], "encoder version": body["encoder"]["version"]}
+    return {path: value for path, value in flat.items() if path not in (*COSMETIC, but)}
+
+
+def flattened(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _of_task(path: str) -> bool:
+    return path.startswith(("task.", "tasks."))
+
+
+def _distinctions(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """In what each recipe differs from the others, in short; numbers where that is long or nothing."""
+    if len(recipes) == 1:
+        return [""]
+    paths = list(dict.fromkeys(path for recipe in recipes for path in recipe))
+    differing = [path for path in paths if len({repr(recipe.get(path)) for recipe in recipes}) > 1]
+    found = [
+        clean(" ".join(f"{path.rsplit('.', 1)[-1]}={_shown(recipe.get(path))}" for path in differing))
+        for recipe in recipes
+    ]
+    if len(set(found)) == len(found) and max(map(len, found)) <= _LONGEST:
+        return found
+    return [f"setting {number}" for number in range(1, len(recipes) + 1)]
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def natural(text: str) -> list[tuple[int, float, str]]:
+    """Numbers by their value."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", text)
+    return [(1, float(part), "") if index % 2 else (0, 0.0, part) for index, part in enumerate(parts)]
+
+
+class Titles:
+    """What each panel is called: its task and dataset, and its protocol where there is something to tell."""
+
+    def __init__(self, source: Source, rows: Sequence[Row]) -> None:
+        tidy = source.tidy()
+        shown = {row["protocol"] for row in rows}
+        self._labels = protocol_labels(tidy[tidy["protocol"].isin(shown)])
+        self._several = {
+            task for task, of in grouped(rows, lambda row: row["task"]).items() if len({r["protocol"] for r in of}) > 1
+        }
+
+    def title(self, row: Row) -> str:
+        return ", ".join(filter(None, (f"{clean(row['task'])} on {clean(row['dataset'])}", self.protocol(row))))
+
+    def protocol(self, row: Row) -> str:
+        if row["task"] not in self._several and not row["protocol_name"]:
+            return ""
+        return clean(self._labels[row["protocol"]][0])
+
+    def has_several(self, task: str) -> bool:
+        return task in self._several

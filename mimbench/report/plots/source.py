@@ -1,0 +1,112 @@
+"""What a plot is made from: records as a frame and whole, and what of them is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+
+from mimbench.errors import InputError
+from mimbench.report.frame import frame
+from mimbench.report.grid import Choice, selected
+from mimbench.store.reading import read_all
+
+if TYPE_CHECKING:
+    from mimbench.store.record import Record
+
+Row = Mapping[str, Any]
+SINGLE_COLUMN = 3.4
+"""Width of one column of a paper, inches."""
+
+
+class NothingToPlot(InputError):
+    """The records hold nothing of this kind; the message says which would, and how to make them."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to draw, and how wide."""
+
+    methods: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    """(): each task's primary metric."""
+    baseline: str | None = None
+    """A method. Bars show differences to it, paired by seed; curves over settings and costs show it as a line."""
+    over: str | None = None
+    """Ablation: the path that was varied; needed where several were."""
+    spread: Literal["ci", "sd"] = "ci"
+    """ci: 95 % interval of the mean, a bootstrap over seeds, Student's t where they are few; sd: +-1 seed sd."""
+    width: float = SINGLE_COLUMN
+    """Of the figure, inches."""
+
+
+class Source:
+    """Records, each known by its id."""
+
+    def __init__(self, bodies: Iterable[tuple[Path | None, Mapping[str, Any]]], folder: str = "runs") -> None:
+        """bodies: plain data, each with its file, as `read_all` gives them. folder: as error messages call it."""
+        self._bodies = list(bodies)
+        self.folder = folder
+        self.bodies = {str(body["id"]): body for _, body in self._bodies}
+        self.files = {str(body["id"]): file for file, body in self._bodies}
+        self._frames: dict[tuple[str, ...], pd.DataFrame] = {}
+
+    @classmethod
+    def read(cls, results: Path) -> Source:
+        """The records below a folder.
+
+        Raises:
+            InputError: no such folder, no record in it, or a damaged one.
+        """
+        bodies = read_all(results)
+        if not bodies:
+            raise InputError(f"there are no records in {results}; run `mimbench run` first or pass --results DIR")
+        return cls(bodies, str(results))
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Source:
+        return cls((None, record.as_json()) for record in records)
+
+    def tidy(self, paths: Sequence[str] = ()) -> pd.DataFrame:
+        """As `load_records` gives it, with a column for each of `paths`."""
+        key = tuple(paths)
+        if key not in self._frames:
+            self._frames[key] = frame(self._bodies, paths)
+        return self._frames[key]
+
+    def chosen(self, options: Options, paths: Sequence[str] = ()) -> pd.DataFrame:
+        """The rows that `options` asks for.
+
+        Raises:
+            InputError: a method, task, metric or baseline that no record has.
+        """
+        tidy = selected(
+            self.tidy(paths),
+            Choice(methods=options.methods, tasks=options.tasks, metrics=options.metrics, baseline=options.baseline),
+        )
+        return tidy if options.metrics else tidy[tidy["primary"]]
+
+    def rows(self, options: Options, paths: Sequence[str] = ()) -> list[Row]:
+        """As `chosen`, as plain data; what is missing is None."""
+        tidy = self.chosen(options, paths).astype(object)
+        return [dict(zip(map(str, tidy.columns), row, strict=True)) for row in tidy.where(tidy.notna(), None).values]
+
+    def folder_of(self, record_id: str) -> Path | None:
+        """The results folder of a record: the one that holds the folder `records` which it lies in."""
+        file = self.files[record_id]
+        if file is None:
+            return None
+        folders = [folder.parent for folder in file.parents if folder.name == "records"]
+        return folders[0] if folders else file.parent
+
+    def refused(self, kind: str, needed: str, command: str) -> NothingToPlot:
+        return NothingToPlot(
+            f"nothing to plot as {kind}: needs {needed}; make some: `{command} --results {self.folder}`"
+        )
+
+    def no_baseline(self, kind: str) -> InputError:
+        return InputError(f"--baseline: {kind} shows none; it is for bars, ablation and epochs")
