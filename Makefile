@@ -6,12 +6,12 @@ READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
 TYPECHECK := .typecheck
 
-.PHONY: demo test lint reference setup clean
+.PHONY: demo test lint reference setup tools clean
 
 demo: $(READY)
 	$(BIN)/mimbench run --method simmim --task detection
 
-test: $(DEV_READY)
+test: $(DEV_READY) tools
 	$(BIN)/python -m pytest
 
 lint: $(DEV_READY) $(TYPECHECK)
@@ -23,8 +23,13 @@ lint: $(DEV_READY) $(TYPECHECK)
 reference: $(READY)
 	$(BIN)/mimbench run --grid results/reference/grid.toml
 	$(BIN)/mimbench run --grid results/reference/mask-ratio.toml
+	$(BIN)/mimbench run --grid results/reference/detection.toml
 
 setup: $(READY)
+
+# pdflatex and Chromium, which some tests need, where this machine lets them be installed.
+tools:
+	bash .ci/tools.sh
 
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)

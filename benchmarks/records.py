@@ -1,4 +1,4 @@
-"""How long 10,000 records take: to load (every seal checked), to become a table, and `mimbench table` as a whole.
+"""How long 10,000 records take: to load (every seal checked), to become a table or the page, and `mimbench table`.
 
     python benchmarks/records.py [--records 10000]
 
@@ -23,6 +23,7 @@ from mimbench.report.command import table_command
 from mimbench.report.comparison import comparison
 from mimbench.report.frame import load_records
 from mimbench.report.grid import Choice
+from mimbench.report.page.build import report_command
 from mimbench.report.render import render
 from mimbench.store.files import fingerprint
 
@@ -87,6 +88,9 @@ def main() -> None:
         with timed("`mimbench table`, start of Python and imports included"):
             command = [sys.executable, "-m", "mimbench", "table", "--results", name]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        with timed("the page, records read and written to disk included"):
+            page = report_command(results, results / "page")
+        print(f"          {page.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

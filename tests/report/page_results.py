@@ -81,6 +81,7 @@ def _body(example: dict, method: str, ratio: float | None, seed: int, rng: rando
     body["varied"] = {} if ratio is None else {"method.mask_ratio": ratio}
     body["recipe_passed"]["vary"] = {} if ratio is None else {"method.mask_ratio": list(RATIOS)}
     body["recipe"]["method"] = {**body["recipe"]["method"], "mask_ratio": ratio} if trained else {}
+    body["recipe"]["method"]["name"] = method
     body["pretraining"] = fingerprint([method, ratio])
     body["checkpoint"] |= {
         "fingerprint": fingerprint([method, ratio, seed]),
@@ -100,3 +101,43 @@ def _pictures(root: Path) -> None:
         picture = root / body["artifacts"]["predictions"]
         picture.parent.mkdir(parents=True)
         Image.radial_gradient("L").resize((320, 160)).rotate(len(picture.parent.name)).save(picture)
+
+
+_FREE = ("label", "reason", "error", "traceback", "method", "task", "checkpoint", "recipe_name")
+HOSTILE = "</script><script>window.hacked = 1; alert(1)</script><img src=x onerror=alert(2)>"
+
+
+def write_hostile(root: Path) -> None:
+    """A record whose every free text is markup, its sealed and honest neighbour, and a failure of the same kind."""
+    honest = _example("detection")
+    write_body(root, honest, "detection", "simmim", 0)
+    body = copy.deepcopy(honest)
+    for part in ("method", "task", "encoder", "dataset"):
+        body[part] |= {"name": HOSTILE, "version": HOSTILE}
+    body["varied"] = {f"method.{HOSTILE}": HOSTILE, "__proto__": HOSTILE}
+    body["recipe"]["method"] = {HOSTILE: HOSTILE, "__proto__": {"x": HOSTILE}}
+    body["recipe"]["data"]["name"] = HOSTILE
+    body["recipe_passed"]["set"] = {HOSTILE: HOSTILE}
+    body["protocol"] = {HOSTILE: HOSTILE}
+    body |= {"protocol_fingerprint": "__proto__", "recipe_name": HOSTILE, "pretraining": HOSTILE}
+    body["metrics"] = {HOSTILE: body["metrics"]["AP"] | {"unit": HOSTILE}, "constructor": body["metrics"]["AP50"]}
+    body["curves"] = {HOSTILE: [1.0, 2.0], "__proto__": [3.0, 1.0], "toString": [1.0]}
+    body["details"] = {HOSTILE: [HOSTILE], "__proto__": {HOSTILE: HOSTILE}}
+    body["provenance"] = {"time": HOSTILE, "command": HOSTILE, HOSTILE: HOSTILE, "host": HOSTILE}
+    body["cost"] |= {"device": HOSTILE, "precision": HOSTILE}
+    body["checkpoint"] |= {"fingerprint": HOSTILE, "weights_sha256": HOSTILE}
+    write_body(root, body, HOSTILE, HOSTILE, 0)
+    name = next(path for path in (root / "records").glob("*_script_*"))
+    body = json.loads(name.read_text())
+    body.pop("sha256")
+    body["artifacts"] = {HOSTILE: "javascript:alert(3)", "away": "../../../etc/passwd"}
+    write_json(name, {**body, "sha256": fingerprint(body, 64)})
+    noted = Failure(
+        **dict.fromkeys(_FREE, HOSTILE),
+        id=HOSTILE,
+        stage="task",
+        seed=0,
+        recipe_passed={},
+        provenance={"command": HOSTILE},
+    )
+    write_failure(failure_path(root, "hostile"), noted)

@@ -80,7 +80,9 @@ def test_one_id_with_two_contents_is_told(results, record, tmp_path):
         load_records(tmp_path / "r")
 
 
-@pytest.mark.parametrize("change", ["value", "space", "truncated", "not json", "extra", "no seal"])
+@pytest.mark.parametrize(
+    "change", ["value", "space", "truncated", "one brace", "endless", "not json", "extra", "no seal"]
+)
 def test_damage_is_told_whatever_the_layout_of_the_file(results, record, tmp_path, change):
     one = record(value=50.25)
     folder = results("r/records", one, record(seed=1))
@@ -90,6 +92,8 @@ def test_damage_is_told_whatever_the_layout_of_the_file(results, record, tmp_pat
         "value": text.replace("50.25", "90.25"),
         "space": text.replace('"simmim"', '"simmim "'),
         "truncated": text[:200],
+        "one brace": "{",
+        "endless": "[" * 100_000,
         "not json": "hello",
         "extra": text.replace('  "seed"', '  "seeed": 1,\n  "seed"'),
         "no seal": "\n".join(text.splitlines()[:-2]).rstrip(",") + "\n}\n",

@@ -1,0 +1,177 @@
+"""The leaderboard as data: the comparison table of everything, with the runs behind each of its numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from mimbench.report.comparison import comparison
+from mimbench.report.grid import Choice, Grid, Key, Score, gathered, selected
+from mimbench.report.protocols import protocol_labels
+from mimbench.report.published import as_rows, find, load_published, slug
+from mimbench.report.table import Table
+
+_LAST_RESORTS = ("pretraining", "checkpoint", "id")
+_TITLES = {"pretraining": "pretraining's hash"}
+"""The page has a column of its own that tells the pretraining in words."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """One table twice: as scores, and with the marks and footnotes that every format of it has."""
+
+    grid: Grid
+    table: Table
+    labels: Mapping[str, tuple[str, str]]
+    """(name, footnote) of each protocol."""
+
+    @property
+    def label_columns(self) -> int:
+        return len(self.table.columns) - len(self.grid.columns)
+
+
+def board_of(tidy: pd.DataFrame) -> Board:
+    """A row for each method, encoder and pretraining; a column for each metric of each task under each protocol."""
+    choice = Choice(
+        rows=("method", "encoder"), columns=("task", "metric"), metrics=tuple(dict.fromkeys(tidy["metric"]))
+    )
+    chosen = selected(tidy, choice)
+    return Board(gathered(chosen, choice), comparison(tidy, choice), protocol_labels(chosen))
+
+
+def leaderboard(board: Board, numbers: Mapping[str, int]) -> dict[str, Any]:
+    """As the page reads it. `numbers`: of runs, by id."""
+    grid, table, skip = board.grid, board.table, board.label_columns
+    notes = table.notes
+    letters = dict(zip(notes, table.letters(notes), strict=True))
+    published: dict[str, list[Mapping[str, Any]]] = {}
+    for number in as_rows(load_published()):
+        if number["reported"] == "own" and number["protocol"]:
+            published.setdefault(slug(number["method"]), []).append(number)
+    rows = []
+    for key, cells in zip(grid.rows, table.rows, strict=True):
+        row: dict[str, Any] = {"key": row_key(grid, key), "labels": [cell.text for cell in cells[:skip]], "cells": []}
+        rows.append(row)
+        for index, column in enumerate(grid.columns):
+            score = grid.scores.get((key, column))
+            if score is None:
+                continue
+            cell = cells[skip + index]
+            row["cells"].append(
+                {
+                    "column": index,
+                    **_numbers(score),
+                    "mark": cell.mark,
+                    "notes": [letters[note] for note in cell.notes],
+                    "runs": [numbers[name] for name in score.records.values()],
+                    **_published(score, published),
+                }
+            )
+        first = next(score.first for score in map(grid.scores.get, ((key, c) for c in grid.columns)) if score)
+        row |= {"method": first["method"], "encoder": first["backbone"], "pretraining": _pretraining(first)}
+    return {
+        "labels": [_TITLES.get(column.title, column.title) for column in table.columns[:skip]],
+        "columns": [_column(board, index, letters) for index in range(len(grid.columns))],
+        "rows": rows,
+        "notes": [[letters[note], note] for note in notes],
+        "remarks": list(table.remarks),
+    }
+
+
+def row_key(grid: Grid, key: Key) -> str:
+    """The row's name in addresses: the same for the same setting, whatever else is in the results."""
+    told = repr([pair for pair in zip(grid.row_fields, key, strict=True) if pair[1] not in (None, "")])
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
+
+
+def ablations(board: Board, numbers: Mapping[str, int]) -> list[dict[str, Any]]:
+    """For each varied path: the curves over its values, one for each setting of all the rest, by column."""
+    found = []
+    one_encoder = len({score.first["backbone"] for score in board.grid.scores.values()}) == 1
+    unsaid = {*_LAST_RESORTS, *(("encoder",) if one_encoder else ())}
+    for path in (name for name in board.grid.row_fields if "." in name):
+        curves: dict[tuple[int, Key], list[dict[str, Any]]] = {}
+        for (row, column), score in board.grid.scores.items():
+            told = dict(zip(board.grid.row_fields, row, strict=True))
+            value = told.pop(path)
+            if value is None:
+                continue
+            key = tuple(_rest(path, value, name, other) for name, other in told.items() if name not in unsaid)
+            point = {"x": value, **_numbers(score), "runs": [numbers[name] for name in score.records.values()]}
+            curves.setdefault((board.grid.columns.index(column), key), []).append(point)
+        panels: dict[int, list[dict[str, Any]]] = {}
+        for (index, key), points in sorted(curves.items(), key=lambda entry: (entry[0][0], repr(entry[0][1]))):
+            if len({repr(point["x"]) for point in points}) > 1:
+                label = " ".join(str(part) for part in key if part not in (None, ""))
+                panels.setdefault(index, []).append(
+                    {"label": label, "method": str(key[0]), "points": sorted(points, key=_by_x)}
+                )
+        if panels:
+            found.append({"path": path, "panels": [{"column": i, "curves": c} for i, c in panels.items()]})
+    return found
+
+
+def _rest(path: str, value: Any, name: str, other: Any) -> Any:
+    """A field of a curve's key; what --set gave without the path that the curve runs over."""
+    if name == "set" and other:
+        return " ".join(part for part in other.split(" ") if part != f"{path}={value}")
+    return f"{name}={other}" if "." in name and other is not None else other
+
+
+def _by_x(point: Mapping[str, Any]) -> tuple[int, float, str]:
+    value = point["x"]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return (0, float(value), "") if number else (1, 0.0, str(value))
+
+
+def _numbers(score: Score) -> dict[str, Any]:
+    summary = score.summary
+    interval = summary.interval
+    return {
+        "mean": summary.mean,
+        "sd": summary.sd,
+        "n": summary.n,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+    }
+
+
+def _column(board: Board, index: int, letters: Mapping[str, str]) -> dict[str, Any]:
+    key = board.grid.columns[index]
+    score = next(score for score in board.grid.column(key) if score is not None)
+    first, shown = score.first, board.table.columns[board.label_columns + index]
+    return {
+        "title": shown.title,
+        "task": first["task"],
+        "metric": first["metric"],
+        "protocol": first["protocol"],
+        "label": board.labels[first["protocol"]][0],
+        "unit": first["unit"],
+        "higher": bool(first["higher_is_better"]),
+        "primary": bool(first["primary"]),
+        "chance": first["chance"],
+        "notes": [letters[note] for note in shown.notes],
+    }
+
+
+def _pretraining(first: Mapping[str, Any]) -> str:
+    if not first["pretrain_steps"]:
+        return "none"
+    epochs = first["pretrain_epochs"]
+    return f"{first['pretrain_dataset']}, {epochs:g} epochs" if epochs is not None else str(first["pretrain_dataset"])
+
+
+def _published(score: Score, published: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """The authors' own number under the same protocol, where there is one."""
+    rows = published.get(score.first["method"], ())
+    if not rows or not score.first["protocol_name"]:
+        return {}
+    number = find(score.first, rows).number
+    if number is None:
+        return {}
+    source = "; ".join(filter(None, (f"{number['paper']}, {number['source']}", number["doubt"])))
+    return {"published": {"value": number["value"], "source": source}}

@@ -1,0 +1,126 @@
+"""`mimbench report`: the page of a results folder, whole or not there."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Container, Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from mimbench.errors import InputError
+from mimbench.report.page.content import content
+from mimbench.report.page.pictures import EMBEDDED, TYPES, Pictures
+from mimbench.store.files import write_atomic
+from mimbench.store.reading import read_all
+
+SCRIPT = ("tools.js", "table.js", "charts.js", "leaderboard.js", "runs.js", "compare.js", "others.js", "views.js")
+"""Inlined as one, in this order."""
+INDEX, ARTIFACTS = "index.html", "artifacts"
+_MADE_BY = '<meta name="generator" content="mimbench report">'
+_OURS = re.compile(rf"[0-9a-f]{{16}}({'|'.join(map(re.escape, TYPES))})")
+
+
+def report_command(results: Path, output: Path, *, embedded: int = EMBEDDED) -> Path:
+    """Write the page of the records below `results` into the folder `output`; returns its file.
+
+    Pictures come first, then the page in one step, so whoever reads sees the old page or the new one. A page that was
+    there is replaced; what it no longer needs goes.
+
+    Args:
+        embedded: bytes of pictures within the page, in sum; further ones go into `output`/artifacts.
+
+    Raises:
+        InputError: no records, a damaged one, or a folder that is not a page of ours or cannot be written.
+    """
+    _check_output(output)
+    bodies = read_all(results)
+    if not bodies:
+        raise InputError(f"there are no records in {results}; run `mimbench run` first or pass --results DIR")
+    pictures = Pictures(embedded)
+    page = render_page(content(bodies, pictures, Path(results).resolve().name))
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name, source in pictures.beside.items():
+            if not (output / ARTIFACTS / name).exists():
+                write_atomic(output / ARTIFACTS / name, source.read_bytes())
+        write_atomic(output / INDEX, page.encode())
+        _remove_stale(output / ARTIFACTS, pictures.beside)
+    except OSError as error:
+        raise InputError(f"--output {output} cannot be written: {error.strerror}") from error
+    return output / INDEX
+
+
+def render_page(data: dict[str, Any]) -> str:
+    """The page: template, style, script and data in one text, with a policy that lets nothing else run or load."""
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+    source = files(__package__)
+    style, template = ((source / name).read_text(encoding="utf-8") for name in ("page.css", "page.html"))
+    script = "\n".join((source / "script" / name).read_text(encoding="utf-8") for name in SCRIPT)
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return (
+        Environment(autoescape=True)
+        .from_string(template)
+        .render(
+            title=data["title"],
+            version=data["version"],
+            made_by=Markup(_MADE_BY),
+            style=Markup(style),
+            script=Markup(script),
+            style_hash=_csp_hash(style),
+            script_hash=_csp_hash(script),
+            data=Markup(embedded_json(text)),
+        )
+    )
+
+
+def embedded_json(text: str) -> str:
+    """JSON that may stand in a script element: neither its end nor a comment's start can occur in it."""
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _csp_hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _check_output(output: Path) -> None:
+    """Nothing but an earlier page is ever overwritten or removed."""
+    if not output.exists():
+        return
+    advice = "choose another folder with --output FOLDER"
+    if not output.is_dir():
+        raise InputError(f"--output {output} is a file; {advice}")
+    strange = sorted(_strange(output))
+    if strange:
+        raise InputError(f"--output {output} holds {strange[0]}, which is not of a report of mimbench; {advice}")
+
+
+def _strange(output: Path) -> Iterable[str]:
+    for entry in output.iterdir():
+        if entry.name == INDEX:
+            with entry.open("rb") as stream:
+                if _MADE_BY.encode() not in stream.read(2048):
+                    yield entry.name
+        elif entry.name == ARTIFACTS and entry.is_dir():
+            yield from (f"{ARTIFACTS}/{file.name}" for file in entry.iterdir() if not _is_ours(file.name))
+        elif not entry.name.startswith(f".{INDEX}."):
+            yield entry.name
+
+
+def _is_ours(name: str) -> bool:
+    """A picture, or what a killed write of one left."""
+    return bool(_OURS.fullmatch(name) or _OURS.match(name.removeprefix(".")))
+
+
+def _remove_stale(folder: Path, needed: Container[str]) -> None:
+    if folder.is_dir():
+        for file in folder.iterdir():
+            if file.name not in needed and _is_ours(file.name):
+                file.unlink()
+        if not any(folder.iterdir()):
+            folder.rmdir()

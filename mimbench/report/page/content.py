@@ -1,0 +1,165 @@
+"""All that the page shows, as plain data: nothing of it is markup."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mimbench
+from mimbench.report.frame import backbone, frame
+from mimbench.report.page.board import Board, ablations, board_of, leaderboard
+from mimbench.report.page.pictures import Pictures, pictures_of_pretraining, results_folders
+from mimbench.report.page.pool import Pool
+from mimbench.report.plots.style import look
+from mimbench.report.published import Published, as_rows, load_published
+from mimbench.report.render import render
+from mimbench.report.statistics import t_interval
+from mimbench.store.failure import Failure, read_failures
+
+Bodies = Sequence[tuple[Path, Mapping[str, Any]]]
+_PAIRS = 60
+"""Student's quantiles are told up to so many pairs; beyond they hardly change."""
+_OF_METRIC = ("unit", "low", "high", "higher_is_better")
+_OF_FAILURE = (
+    *("id", "label", "stage", "reason", "error", "traceback", "method", "task", "seed", "varied", "checkpoint"),
+    "recipe_name",
+)
+
+
+def content(bodies: Bodies, pictures: Pictures, title: str) -> dict[str, Any]:
+    """What page.js reads. The same records give the same content, byte for byte.
+
+    Raises:
+        InputError: a record or a failure that is not valid.
+    """
+    tidy = frame(bodies)
+    board = board_of(tidy)
+    numbers = {body["id"]: number for number, (_, body) in enumerate(bodies)}
+    pool = Pool()
+    runs = [_run(file, body, pool, pictures) for file, body in bodies]
+    shown = leaderboard(board, numbers)
+    for row_number, row in enumerate(shown["rows"]):
+        for cell in row["cells"]:
+            for number in cell["runs"]:
+                runs[number]["row"] = row_number
+    return {
+        "title": title,
+        "version": mimbench.__version__,
+        "newest": max((str(body["provenance"].get("time") or "") for _, body in bodies), default="")[:10],
+        "methods": [[name, look(name).colour, look(name).marker] for name in sorted({run["method"] for run in runs})],
+        "pool": pool.values,
+        "runs": runs,
+        "protocols": {key: list(label) for key, label in board.labels.items()},
+        "leaderboard": shown,
+        "ablations": ablations(board, numbers),
+        "failures": [_failure(failure) for failure in _failures(bodies, numbers)],
+        "published": _published(),
+        "downloads": _downloads(board),
+        "quantiles": [_quantile(pairs) for pairs in range(2, _PAIRS + 1)],
+    }
+
+
+def _run(file: Path, body: Mapping[str, Any], pool: Pool, pictures: Pictures) -> dict[str, Any]:
+    checkpoint, made = body["checkpoint"], dict(body["provenance"])
+    roots = results_folders(file)
+    time, command = made.pop("time", None), made.pop("command", None)
+    seen = [(name, path, pictures.source(roots, path)) for name, path in body["artifacts"].items()]
+    pretrained = pictures_of_pretraining(roots, body["method"]["name"], checkpoint["seed"], checkpoint["fingerprint"])
+    seen += [("pretraining: " + Path(path).stem, path, pictures.source(roots, path)) for path in pretrained]
+    return {
+        "id": body["id"],
+        "method": body["method"]["name"],
+        "encoder": backbone(body["encoder"]["name"], body["recipe"].get("encoder", {})),
+        "task": body["task"]["name"],
+        "dataset": body["dataset"]["name"],
+        "versions": pool.add({part: body[part]["version"] for part in ("method", "encoder", "task", "dataset")}),
+        "protocol": body["protocol_fingerprint"],
+        "settings": pool.add(body["protocol"]),
+        "seed": body["seed"],
+        "varied": pool.add(body["varied"]),
+        "recipe_name": body["recipe_name"],
+        "passed": pool.add(body["recipe_passed"]),
+        "recipe": pool.tables(body["recipe"]),
+        "metrics": pool.add([[name, *(value[key] for key in _OF_METRIC)] for name, value in body["metrics"].items()]),
+        "values": [[value["value"], value["n"]] for value in body["metrics"].values()],
+        "chance": body["chance"],
+        "curves": {name: _rounded(curve) for name, curve in body["curves"].items()},
+        "loss": pool.add(_rounded(checkpoint.get("loss", []))),
+        "pictures": [[name, path, source] for name, path, source in seen],
+        "details": pool.add(body["details"]),
+        "cost": body["cost"],
+        "pretraining": {key: checkpoint[key] for key in ("fingerprint", "weights_sha256", "seed")}
+        | {"setting": body["pretraining"], "cost": pool.add(checkpoint["cost"])},
+        "provenance": pool.add(made),
+        "time": time,
+        "command": command,
+        "again": command_of(body),
+    }
+
+
+def command_of(body: Mapping[str, Any]) -> str:
+    """The command that measures this one cell again. Every word is quoted: a record is not to be trusted."""
+    passed = body["recipe_passed"]
+    words = ["mimbench", "run"]
+    if passed.get("checkpoint"):
+        words += ["--checkpoint", body["checkpoint"]["fingerprint"]]
+    else:
+        words += ["--method", body["method"]["name"]]
+    words += ["--task", body["task"]["name"], "--seeds", str(body["seed"])]
+    words += ["--recipe", str(passed.get("recipe") or body["recipe_name"])]
+    varied = body["varied"]
+    for path, value in passed.get("set", {}).items():
+        if path not in varied:
+            words += ["--set", f"{path}={_as_given(value)}"]
+    for path, value in varied.items():
+        words += ["--vary", f"{path}={_as_given(value)}"]
+    return " ".join(shlex.quote(_printable(word)) for word in words)
+
+
+def _as_given(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _printable(text: str) -> str:
+    """A line break within quotes would still be run by some terminals as it is pasted."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
+def _rounded(curve: Iterable[float]) -> list[float]:
+    return [float(f"{value:.6g}") for value in curve]
+
+
+def _failures(bodies: Bodies, numbers: Mapping[str, int]) -> list[Failure]:
+    """Of every results folder that the records lie in, each once; not those of cells that have a record by now."""
+    folders = dict.fromkeys(
+        folder for file in {file.parent for file, _ in bodies} for folder in results_folders(file / "x")
+    )
+    found = {failure.id: failure for folder in sorted(folders) for failure in read_failures(folder)}
+    return [failure for failure in found.values() if failure.id not in numbers]
+
+
+def _failure(failure: Failure) -> dict[str, Any]:
+    kept = failure.model_dump(mode="json", include=set(_OF_FAILURE))
+    return kept | {key: failure.provenance.get(key) for key in ("time", "command", "host")}
+
+
+def _published() -> dict[str, Any]:
+    return {"fields": list(Published.model_fields), "rows": [list(row.values()) for row in as_rows(load_published())]}
+
+
+def _downloads(board: Board) -> dict[str, str]:
+    return {format: render(board.table, format) for format in ("csv", "latex", "markdown")}
+
+
+def _quantile(pairs: int) -> float:
+    """Student's t for a two-sided interval of a mean over so many: the one that tables use."""
+    values = [0.0] * (pairs - 1) + [1.0]
+    interval = t_interval(values)
+    assert interval is not None
+    mean = 1 / pairs
+    sd = math.sqrt(sum((value - mean) ** 2 for value in values) / (pairs - 1))
+    return round((interval.high - interval.low) / 2 * math.sqrt(pairs) / sd, 6)

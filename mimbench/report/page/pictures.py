@@ -1,0 +1,85 @@
+"""Pictures of records: within the page as long as they are small in sum, beside it from there on."""
+
+from __future__ import annotations
+
+import base64
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from mimbench.store.files import file_sha256
+
+EMBEDDED = 4_000_000
+"""Bytes of pictures within the page, in sum; what is beyond lies in FOLDER/artifacts."""
+TYPES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".svg": "image/svg+xml",
+}
+
+
+class Pictures:
+    """Finds the pictures that records name and says how the page refers to them."""
+
+    def __init__(self, limit: int = EMBEDDED) -> None:
+        self.beside: dict[str, Path] = {}
+        """{name in FOLDER/artifacts: the file to copy there}; names are hashes of the content."""
+        self._left = limit
+        self._known: dict[Path, str] = {}
+
+    def source(self, roots: Sequence[Path], relative: str) -> str | None:
+        """What an img element's src is to be; None where no results folder has that picture.
+
+        A record is not to be trusted: a path that leads out of its results folder leads to nothing.
+        """
+        if Path(relative).suffix.lower() not in TYPES:
+            return None
+        for root in roots:
+            path = _within(root, relative)
+            if path is not None and path.is_file():
+                if path not in self._known:
+                    self._known[path] = self._taken(path)
+                return self._known[path]
+        return None
+
+    def _taken(self, path: Path) -> str:
+        size = path.stat().st_size
+        if size <= self._left:
+            self._left -= size
+            kind = TYPES[path.suffix.lower()]
+            return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        name = file_sha256(path)[:16] + path.suffix.lower()
+        self.beside[name] = path
+        return f"artifacts/{name}"
+
+
+def results_folders(file: Path) -> list[Path]:
+    """The folders that a record's artifacts may be relative to, the nearest first: each one above a `records`."""
+    above = [parent.parent for parent in file.parents if parent.name == "records"]
+    return above or [file.parent]
+
+
+def pictures_of_pretraining(roots: Sequence[Path], method: str, seed: int, fingerprint: str) -> list[str]:
+    """What a pretraining left, relative to the first of the folders that has any: reconstructions."""
+    for root in roots:
+        folder = _within(root, f"artifacts/{method}-s{seed}-{fingerprint}")
+        if folder is not None and folder.is_dir():
+            found = sorted(path for path in folder.iterdir() if path.suffix.lower() in TYPES)
+            return [str(path.relative_to(_resolved(root))) for path in found]
+    return []
+
+
+def _within(root: Path, relative: str) -> Path | None:
+    try:
+        path = (root / relative).resolve()
+        return path if path.is_relative_to(_resolved(root)) else None
+    except (OSError, ValueError):
+        return None
+
+
+@functools.cache
+def _resolved(root: Path) -> Path:
+    return root.resolve()

@@ -1,0 +1,270 @@
+// Ablations, failures, published numbers, downloads.
+
+const drawAblations = () => {
+  if (!data.ablations.length) {
+    return [
+      h("h2", { tabindex: -1 }, "Ablations"),
+      h(
+        "p",
+        {},
+        "No setting was varied in these records. One is with ",
+        h("code", {}, "mimbench run --vary method.mask_ratio=0.3,0.6,0.8"),
+        ".",
+      ),
+    ];
+  }
+  const charts = h("div", { class: "cards" });
+  const path = select(
+    "Varied",
+    data.ablations.map((one, index) => [String(index), one.path]),
+    () => draw(),
+  );
+  const every = check("All metrics", false, () => draw());
+  const draw = () => {
+    const one = data.ablations[Number(path.control.value)];
+    const panels = one.panels.filter((panel) => every.control.checked || board.columns[panel.column].primary);
+    charts.replaceChildren(
+      ...panels.map((panel) => {
+        const column = board.columns[panel.column],
+          places = digits(column.unit);
+        return chart(
+          column.title,
+          one.path,
+          `${column.metric} [${column.unit}]`,
+          panel.curves.map((curve) => ({
+            label: curve.label,
+            style: styleOf(curve.method),
+            points: curve.points.map((point) => ({
+              x: point.x,
+              y: point.mean,
+              low: point.sd === null ? null : point.mean - point.sd,
+              high: point.sd === null ? null : point.mean + point.sd,
+              told: `${number(point.mean, places)}${point.sd === null ? "" : ` ± ${number(point.sd, places)}`} (n=${point.n})`,
+            })),
+          })),
+        );
+      }),
+    );
+  };
+  draw();
+  return [
+    h("h2", { tabindex: -1 }, "Ablations"),
+    h("p", { class: "muted" }, "All else equal along each curve. Bars: seed sd."),
+    h("div", { class: "controls" }, path.element, every.element),
+    charts,
+  ];
+};
+const failureTable = (failures) => {
+  const table = sortable("Failures");
+  table.update(
+    [
+      { key: "label", title: "cell", value: (one) => one.label },
+      { key: "stage", title: "stage", value: (one) => one.stage },
+      {
+        key: "reason",
+        title: "reason",
+        wide: true,
+        value: (one) => one.reason,
+        cell: (one) => [
+          h("span", { class: "bad" }, one.reason),
+          one.traceback ? h("div", { class: "muted small" }, `traceback: ${one.traceback}`) : null,
+        ],
+      },
+      { key: "seed", title: "seed", value: (one) => one.seed, number: true, up: true },
+      {
+        key: "time",
+        title: "tried",
+        value: (one) => one.time,
+        cell: (one) => [(one.time ?? "").slice(0, 16).replace("T", " "), one.host ? ` on ${one.host}` : ""],
+      },
+      {
+        key: "command",
+        title: "by",
+        wide: true,
+        value: (one) => one.command,
+        cell: (one) => h("code", {}, one.command ?? ""),
+      },
+    ],
+    failures,
+  );
+  return table.element;
+};
+const drawFailures = () => [
+  h("h2", { tabindex: -1 }, "Failures"),
+  data.failures.length
+    ? [
+        h("p", {}, "Cells that were tried and have no record. The command that made them tries them again."),
+        failureTable(data.failures),
+      ]
+    : h("p", {}, "No cell failed."),
+];
+
+const drawPublished = () => {
+  const { fields, rows } = data.published;
+  const at = (name) => fields.indexOf(name);
+  const plain = (name, title = name) => ({ key: name, title, value: (row) => row[at(name)] });
+  const table = sortable("Published numbers");
+  const changed = () => update();
+  const find = search("Search", "SimMIM ViT-B, Table 1, ...", changed);
+  const method = select(
+    "Method",
+    choices(
+      "all methods",
+      rows.map((row) => row[at("method")]),
+    ),
+    changed,
+  );
+  const task = select(
+    "Task",
+    choices(
+      "all tasks",
+      rows.map((row) => row[at("task")]),
+    ),
+    changed,
+  );
+  const count = h("p", { class: "muted", role: "status" });
+  const texts = rows.map((row) =>
+    row
+      .filter((value) => value !== null)
+      .join(" ")
+      .toLowerCase(),
+  );
+  const columns = [
+    plain("method"),
+    plain("encoder"),
+    plain("pretrain_data", "pretrained on"),
+    { ...plain("epochs"), number: true, up: true },
+    plain("task"),
+    plain("dataset"),
+    { ...plain("resolution", "px"), number: true, up: true },
+    plain("metric"),
+    {
+      ...plain("value"),
+      number: true,
+      cell: (row) => [
+        row[at("value")].toFixed(1) * 1 === row[at("value")] ? row[at("value")].toFixed(1) : String(row[at("value")]),
+        row[at("doubt")] ? h("sup", { title: row[at("doubt")] }, "?") : null,
+      ],
+    },
+    plain("reported"),
+    { key: "source", title: "source", wide: true, value: (row) => `${row[at("paper")]}, ${row[at("source")]}` },
+    {
+      key: "how",
+      title: "how",
+      wide: true,
+      value: (row) =>
+        [
+          row[at("study")] && `${row[at("study")]}: ${row[at("setting")]}, ${row[at("variant")]}`,
+          row[at("detail")],
+          row[at("doubt")] && `in doubt: ${row[at("doubt")]}`,
+        ]
+          .filter(Boolean)
+          .join("; "),
+    },
+    { key: "protocol", title: "our protocol", value: (row) => row[at("protocol")] },
+  ];
+  const update = () => {
+    const wanted = words(find.control.value);
+    const shown = rows.filter(
+      (row, index) =>
+        (!method.control.value || row[at("method")] === method.control.value) &&
+        (!task.control.value || row[at("task")] === task.control.value) &&
+        wanted.every((word) => texts[index].includes(word)),
+    );
+    count.textContent = `${shown.length.toLocaleString("en")} of ${plural(rows.length, "number")}`;
+    table.update(columns, shown);
+  };
+  update();
+  return [
+    h("h2", { tabindex: -1 }, "Published numbers"),
+    h(
+      "p",
+      { class: "muted" },
+      "In percent. own: by the method's authors; repro: run again by others; re-eval: official weights, evaluated by others; quoted: taken over from another paper. What has no protocol of ours is compared with nothing.",
+    ),
+    h("div", { class: "controls" }, find.element, method.element, task.element),
+    count,
+    table.element,
+  ];
+};
+
+const quoted = (value) => {
+  const shown = text(value ?? "");
+  return /[",\r\n]/.test(shown) ? `"${shown.replaceAll('"', '""')}"` : shown;
+};
+const measurements = () =>
+  [
+    [
+      "id",
+      "method",
+      "encoder",
+      "setting",
+      "pretraining",
+      "task",
+      "dataset",
+      "protocol",
+      "seed",
+      "metric",
+      "value",
+      "unit",
+      "n",
+      "chance",
+      "task_seconds",
+      "pretrain_seconds",
+      "checkpoint",
+      "time",
+    ],
+    ...runs.flatMap((run) =>
+      values(run).map((one, index) => [
+        run.id,
+        run.method,
+        run.encoder,
+        setting(settingOf(run)),
+        settingOf(run).pretraining,
+        run.task,
+        run.dataset,
+        protocolOf(run),
+        run.seed,
+        one.name,
+        one.value,
+        one.unit,
+        one.n,
+        index ? "" : run.chance,
+        run.cost.seconds,
+        pool[run.pretraining.cost].seconds,
+        run.pretraining.fingerprint,
+        run.time,
+      ]),
+    ),
+  ]
+    .map((row) => row.map(quoted).join(","))
+    .join("\n") + "\n";
+const drawDownloads = () => {
+  const file = (name, type, make, what) => {
+    const anchor = h(
+      "a",
+      {
+        href: "#downloads",
+        download: name,
+        onclick: () => {
+          anchor.href = URL.createObjectURL(new Blob([make()], { type }));
+        },
+      },
+      name,
+    );
+    return h("li", {}, anchor, ` - ${what}`);
+  };
+  const { csv, latex, markdown } = data.downloads;
+  return [
+    h("h2", { tabindex: -1 }, "Downloads"),
+    h(
+      "ul",
+      {},
+      file("leaderboard.csv", "text/csv", () => csv, "the leaderboard with every metric: mean, seed sd and n"),
+      file("leaderboard.tex", "text/x-tex", () => latex, "the same for LaTeX, with booktabs"),
+      file("leaderboard.md", "text/markdown", () => markdown, "the same as Markdown"),
+      file("measurements.csv", "text/csv", measurements, "one line for each metric of each run"),
+    ),
+    h("p", { class: "muted" }, "Other rows, columns and formats: ", h("code", {}, "mimbench table --results DIR"), "."),
+  ];
+};
