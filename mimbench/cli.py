@@ -12,7 +12,7 @@ import typer
 
 from mimbench.errors import InputError, MimbenchError
 from mimbench.recipe import DEFAULT_RECIPE
-from mimbench.report.plots.cli import plot
+from mimbench.report.cli import plot, report, table
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -129,69 +129,8 @@ def show_detection(
         raise InputError(f"cannot write {output}: {error.strerror or error}") from error
 
 
-@app.command()
-def table(
-    results: Annotated[
-        Path | None,
-        typer.Option("--results", help="Folder of records; other machines' may be copied in. [default: runs]"),
-    ] = None,
-    format_: Annotated[
-        str | None, typer.Option("--format", help="text, markdown, csv, html or latex; default: by --output, or text.")
-    ] = None,
-    rows: Annotated[str, typer.Option("--rows", help="What rows stand for: fields, or paths of the recipe.")] = "",
-    columns: Annotated[str, typer.Option("--columns", help="And columns: method, method.mask_ratio, ...")] = "",
-    metrics: Annotated[str, typer.Option("--metrics", help="Metrics, comma-separated; default: the primary.")] = "",
-    method: Annotated[str, typer.Option("--method", help="These methods only, comma-separated.")] = "",
-    task: Annotated[str, typer.Option("--task", help="These tasks only, comma-separated.")] = "",
-    baseline: Annotated[
-        str | None, typer.Option("--baseline", help="A method: differences to it, paired by seed, with their interval.")
-    ] = None,
-    published: Annotated[
-        bool,
-        typer.Option("--published", help="Papers' numbers beside ours; without --results, the papers' numbers alone."),
-    ] = False,
-    rank: Annotated[bool, typer.Option("--rank", help="The mean rank over tasks, with its interval.")] = False,
-    spread: Annotated[str, typer.Option("--spread", help="After ±: sd (over seeds) or se (of the mean).")] = "sd",
-    layout: Annotated[
-        str | None, typer.Option("--layout", help="A paper's table (`list` names them), or a TOML file.")
-    ] = None,
-    output: Annotated[Path | None, typer.Option("--output", help="Write to this file.")] = None,
-) -> None:
-    """Print a table of records: mean, seed sd and n; best and second marked; each protocol in a column of its own."""
-    from mimbench.report.command import table_command
-    from mimbench.report.grid import Choice
-
-    if spread not in ("sd", "se"):
-        raise InputError(f"--spread {spread!r}: sd (seed standard deviation) or se (standard error of the mean)")
-    choice = Choice(
-        rows=tuple(_names(rows)),
-        columns=tuple(_names(columns)),
-        metrics=tuple(_names(metrics)),
-        methods=tuple(_names(method)),
-        tasks=tuple(_names(task)),
-        baseline=baseline,
-        published=published,
-        ranks=rank,
-        spread="se" if spread == "se" else "sd",
-    )
-    text = table_command(choice, results=results, format=format_, layout=layout, output=output)
-    print(text if text is not None else f"written: {output}", end="" if text is not None else "\n")
-
-
-@app.command()
-def report(
-    output: Annotated[Path, typer.Option("--output", help="Folder of the page: new, or with an earlier report.")],
-    results: Annotated[
-        Path, typer.Option("--results", help="Folder of records; other machines' may be copied in.")
-    ] = Path("runs"),
-) -> None:
-    """Write one self-contained page: leaderboard, runs, comparisons, ablations, published numbers, downloads."""
-    from mimbench.report.page.build import report_command
-
-    print(f"written: {report_command(results, output)}")
-
-
-app.command()(plot)
+for command in (table, plot, report):
+    app.command()(command)
 
 
 @app.command()

@@ -1,0 +1,120 @@
+"""The commands that read records: table, plot, report. Importing this imports nothing that draws or computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mimbench.errors import InputError
+
+
+def table(
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", help="Folder of records; other machines' may be copied in. [default: runs]"),
+    ] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="text, markdown, csv, html or latex; default: by --output, or text.")
+    ] = None,
+    rows: Annotated[str, typer.Option("--rows", help="What rows stand for: fields, or paths of the recipe.")] = "",
+    columns: Annotated[str, typer.Option("--columns", help="And columns: method, method.mask_ratio, ...")] = "",
+    metrics: Annotated[str, typer.Option("--metrics", help="Metrics, comma-separated; default: the primary.")] = "",
+    method: Annotated[str, typer.Option("--method", help="These methods only, comma-separated.")] = "",
+    task: Annotated[str, typer.Option("--task", help="These tasks only, comma-separated.")] = "",
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="A method: differences to it, paired by seed, with their interval.")
+    ] = None,
+    published: Annotated[
+        bool,
+        typer.Option("--published", help="Papers' numbers beside ours; without --results, the papers' numbers alone."),
+    ] = False,
+    rank: Annotated[bool, typer.Option("--rank", help="The mean rank over tasks, with its interval.")] = False,
+    spread: Annotated[str, typer.Option("--spread", help="After ±: sd (over seeds) or se (of the mean).")] = "sd",
+    layout: Annotated[
+        str | None, typer.Option("--layout", help="A paper's table (`list` names them), or a TOML file.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Write to this file.")] = None,
+) -> None:
+    """Print a table of records: mean, seed sd and n; best and second marked; each protocol in a column of its own."""
+    from mimbench.report.command import table_command
+    from mimbench.report.grid import Choice
+
+    if spread not in ("sd", "se"):
+        raise InputError(f"--spread {spread!r}: sd (seed standard deviation) or se (standard error of the mean)")
+    choice = Choice(
+        rows=_names(rows),
+        columns=_names(columns),
+        metrics=_names(metrics),
+        methods=_names(method),
+        tasks=_names(task),
+        baseline=baseline,
+        published=published,
+        ranks=rank,
+        spread="se" if spread == "se" else "sd",
+    )
+    text = table_command(choice, results=results, format=format_, layout=layout, output=output)
+    print(text if text is not None else f"written: {output}", end="" if text is not None else "\n")
+
+
+def report(
+    output: Annotated[Path, typer.Option("--output", help="Folder of the page: new, or with an earlier report.")],
+    results: Annotated[
+        Path, typer.Option("--results", help="Folder of records; other machines' may be copied in.")
+    ] = Path("runs"),
+) -> None:
+    """Write one self-contained page: leaderboard, runs, comparisons, ablations, published numbers, downloads."""
+    from mimbench.report.page.build import report_command
+
+    print(f"written: {report_command(results, output)}")
+
+
+def plot(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="bars, ablation, epochs, layers, ratios, cost, loss, seeds, reconstructions, generated, detections, "
+            "segmentations, or all: every kind that the records support."
+        ),
+    ],
+    results: Annotated[Path, typer.Option("--results", help="Folder of records and pictures.")] = Path("runs"),
+    output: Annotated[
+        Path, typer.Option("--output", help="A folder, or a file that ends in .png, .pdf or .svg.")
+    ] = Path("plots"),
+    format_: Annotated[
+        str, typer.Option("--format", help="png, pdf, svg, comma-separated; default: by --output, or all of them.")
+    ] = "",
+    method: Annotated[str, typer.Option("--method", help="These methods only, comma-separated.")] = "",
+    task: Annotated[str, typer.Option("--task", help="These tasks only, comma-separated.")] = "",
+    metric: Annotated[str, typer.Option("--metric", help="Metrics, comma-separated; default: the primary.")] = "",
+    baseline: Annotated[
+        str | None,
+        typer.Option("--baseline", help="A method: bars show differences to it, ablation and epochs a line at it."),
+    ] = None,
+    over: Annotated[str | None, typer.Option("--over", help="For ablation: the varied path to draw over.")] = None,
+    spread: Annotated[
+        str, typer.Option("--spread", help="ci (95 % interval of the mean over seeds) or sd (±1 over seeds).")
+    ] = "ci",
+    width: Annotated[float, typer.Option("--width", help="Inches; 3.4 is a column of a paper.")] = 3.4,
+) -> None:
+    """Draw records for a paper: vector files and PNG; each protocol in a panel of its own."""
+    from mimbench.report.plots.command import plot_command
+    from mimbench.report.plots.source import Options
+
+    if spread not in ("ci", "sd"):
+        raise InputError(f"--spread {spread!r}: ci (95 % interval of the mean) or sd (seed standard deviation)")
+    options = Options(
+        methods=_names(method),
+        tasks=_names(task),
+        metrics=_names(metric),
+        baseline=baseline,
+        over=over,
+        spread="sd" if spread == "sd" else "ci",
+        width=width,
+    )
+    plot_command(kind, options, results=results, output=output, formats=_names(format_), say=print)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
