@@ -7,6 +7,7 @@ import random
 import numpy as np
 import plot_records as made
 import pytest
+from matplotlib.text import Text
 
 from mimbench.errors import InputError
 from mimbench.report.plots.cost import pareto_front
@@ -310,3 +311,18 @@ def test_a_seed_counted_twice_is_told_apart(record):
     twice = [record(value=50.0), record(value=60.0)]
     labels = [bars.get_label() for bars in figure("bars", Source.of(twice)).axes[0].containers]
     assert sorted(labels) == ["simmim, setting 1", "simmim, setting 2"]
+
+
+def test_whiskers_end_where_the_metric_does_and_the_note_says_so(record):
+    def drawn_with(*values):
+        fig = figure(
+            "bars", Source.of([made.one(record, "simmim", n, value=v) for n, v in enumerate(values)]), Options()
+        )
+        ends = [end for line in fig.axes[0].collections for path in line.get_paths() for end in path.vertices[:, 1]]
+        return ends, " ".join(text.get_text() for text in fig.findobj(Text)).replace("\n", " ")
+
+    ends, text = drawn_with(55.0, 95.0)
+    assert t_interval((55.0, 95.0)).low < 0
+    assert (min(ends), max(ends)) == (0, 100)
+    assert "cut at the metric's range" in text
+    assert "cut at" not in drawn_with(55.0, 55.1)[1]

@@ -64,9 +64,21 @@ class Mean:
     def mean(self) -> float:
         return summarise(self.values).mean
 
-    @cached_property
+    @property
     def whisker(self) -> tuple[float, float] | None:
-        """What is drawn: an interval of the mean, or mean +- sd; None for one value."""
+        """What is drawn: `spanned`, as far as the metric's range goes; None for one value."""
+        if self.spanned is None:
+            return None
+        return max(self.spanned[0], self.first["low"]), min(self.spanned[1], self.first["high"])
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the metric's range ends before the interval."""
+        return self.whisker != self.spanned
+
+    @cached_property
+    def spanned(self) -> tuple[float, float] | None:
+        """An interval of the mean, or mean +- sd."""
         found = summarise(self.values)
         if found.sd is None:
             return None
@@ -102,6 +114,7 @@ def told(means: Iterable[Mean]) -> str:
         if several[0] < FEW:
             kinds.append(f"Student's t below {FEW}" if kinds else "Student's t")
         text += f", {LEVEL:.0%} interval of the mean ({', '.join(kinds)})".replace("%", " %")
+    text += ", cut at the metric's range" if any(mean.is_cut for mean in means) else ""
     return f"{text}; one seed has none." if ns[0] == 1 else f"{text}."
 
 
