@@ -30,7 +30,7 @@ class NotSupported(MimbenchError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?", or the list of known names where none is near."""
-    known = sorted(known)
+    known = sorted(set(known))
     matches = get_close_matches(name, known, n=3, cutoff=0.5)
     if matches:
         return "; did you mean " + " or ".join(repr(match) for match in matches) + "?"

@@ -91,6 +91,10 @@ def check_training(config: TrainConfig, images: int) -> None:
             f"task.train.batch_size {config.batch_size} is more than the {images} training images; "
             "lower it with --set task.train.batch_size=N"
         )
+    if config.layer_decay is not None:
+        raise InputError(
+            f"task.train.layer_decay {config.layer_decay:g}: the encoder of a probe is frozen; leave it out"
+        )
     if config.batch_size // config.accumulate < 2:
         raise InputError("task.train.batch_size: batch normalisation needs two or more images in each micro-batch")
     Schedule(config, steps_per_epoch=1)

@@ -208,6 +208,11 @@ def test_two_processes_pretrain_once(tmp_path):
         (("--method", "simmim", "--task", "linear-probe", "--set", "pretrain.base_lr=inf"), ("pretrain.base_lr",)),
         (("--method", "simmim", "--task", "linear-probe", "--set", "input.mean=[nan]"), ("input.mean",)),
         (("--method", "simmim", "--task", "linear-probe", "--set", "input.std=[0.0]"), ("input", "above 0")),
+        (("--method", "random-init", "--task", "knn", "--set", "input.mean=[0, 0]"), ("mean has 2", "1 channel")),
+        (
+            ("--method", "mae", "--task", "knn", "--set", "pretrain.epochs=1", "--vary", "pretrain.epochs=2,3"),
+            ("pretrain.epochs is both set and varied in the command line",),
+        ),
         (("--method", "simmim", "--task", "linear-probe", "--set", "pretrain.betas=[2, 3]"), ("betas", "[0, 1)")),
         (("--method", "simmim", "--task", "linear-probe", "--set", "pretrain.layer_decay=0.7"), ("layer_decay",)),
         (("--method", "simmim", "--task", "linear-probe", "--set", "task.layer=9"), ("task.layer 9", "2 layers")),

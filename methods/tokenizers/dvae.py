@@ -96,7 +96,7 @@ class DVAETokenizer(FittedTokenizer):
             precision="fp32",
         )
         model = copy.deepcopy(self.dvae).requires_grad_(True)
-        stage.fit(model, train, label="discrete VAE")
+        stage.fit(model, train, label="discrete VAE", options="method.dvae")
         return {f"dvae.{key}": value for key, value in model.state_dict().items()}
 
 

@@ -105,6 +105,8 @@ class Dataset(ABC):
 
     channels: int
     """1 (grey) or 3 (RGB)."""
+    notes: tuple[str, ...] = ()
+    """Lines to the person at the terminal about what was found, such as files that are left out."""
 
     def __init__(self, config: DataConfig, cache: Path) -> None:
         """Find the data; `cache` is a folder where derived files may be kept.

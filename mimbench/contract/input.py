@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -33,6 +33,11 @@ class InputConfig(Config):
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     eval_resize: int | None = None
     """Shorter side, px, before the central crop at evaluation; absent: image_size x 256 / 224."""
+
+    def evaluation(self) -> dict[str, Any]:
+        """What of it tells how images are seen at evaluation, as plain JSON data; training's augmentation does not."""
+        kept = ("image_size", "eval_interpolation", "mean", "std", "eval_resize")
+        return {name: value for name, value in self.shaping().items() if name in kept}
 
     @model_validator(mode="after")
     def _ordered(self) -> InputConfig:

@@ -28,10 +28,11 @@ class Stage(ABC):
         """One pass over the training images, shuffled: float [B, C, S, S] as training sees them, on the device."""
 
     @abstractmethod
-    def fit(self, model: nn.Module, config: TrainConfig, *, label: str) -> FitReport:
+    def fit(self, model: nn.Module, config: TrainConfig, *, label: str, options: str) -> FitReport:
         """Train `model` on those images, resuming where a stopped run left off.
 
-        It has `step(batch: Batch, generator) -> StepOutput`, and may have `after_step(progress)`, as a Method.
+        options: the table that `config` comes from, as --set knows it: advice to the user names it.
+        `model` has `step(batch: Batch, generator) -> StepOutput`, and may have `after_step(progress)`, as a Method.
         """
 
     @abstractmethod

@@ -58,8 +58,19 @@ class Fit(typing.Protocol):
     """The engine's trainer, lent to tasks that train: resumable, guarded, with a progress bar."""
 
     def __call__(
-        self, model: Trainable, loader: DataLoader, config: TrainConfig, *, label: str, images_per_epoch: int
-    ) -> FitReport: ...
+        self,
+        model: Trainable,
+        loader: DataLoader,
+        config: TrainConfig,
+        *,
+        label: str,
+        images_per_epoch: int,
+        options: str = "task.train",
+    ) -> FitReport:
+        """options: the table that `config` comes from, as --set knows it: advice to the user names it.
+
+        One that ends in "train" has all options of a TrainConfig, any other at least `base_lr` and `batch_size`.
+        """
 
 
 class FeatureSource(typing.Protocol):
@@ -102,7 +113,8 @@ class TaskConfig(Config):
     dataset: str | None = cosmetic(None)
     """The dataset it runs on; absent: the one that the encoder was pretrained on, or the task's default."""
     data: dict[str, Any] = cosmetic({})
-    """That dataset's own options. Name and content of the dataset enter the protocol, not how it was asked for."""
+    """That dataset's own options, over those of the recipe's [datasets.NAME]. Name and content of the dataset enter
+    the protocol, not how it was asked for."""
 
 
 class Task(ABC):
@@ -137,6 +149,10 @@ class Task(ABC):
     def protocol(self) -> dict[str, Any]:
         """Everything that may change the score, as plain JSON data; its hash goes into the record."""
         return {"task": self.name, "version": self.version, **self.config.shaping()}
+
+    def sees(self, input: InputConfig) -> dict[str, Any]:
+        """What of the recipe's [input] may change the score, for the protocol; override where training augments."""
+        return input.evaluation()
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         """Raise InputError where this task cannot run on these; called before anything is computed."""

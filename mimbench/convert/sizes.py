@@ -100,7 +100,8 @@ def _of_vit(pieces: Pieces) -> tuple[Options, int]:
     tables = [piece.value for name, piece in pieces.found.items() if name.endswith(TABLE)]
     if tables:
         grid = (isqrt(len(tables[0]) - 3) + 1) // 2
-        return options | {"position": "relative"}, grid * side
+        alike = all(torch.equal(table, tables[0]) for table in tables)
+        return options | {"position": "relative" if alike else "relative-per-block"}, grid * side
     positions = _tensor(pieces, "pos_embed")
     grid = isqrt(positions.shape[1] - 1)
     return options | {"position": "sincos" if _is_sincos(positions, grid) else "learned"}, grid * side

@@ -206,6 +206,9 @@ class Folder(Dataset):
         if self.config.on_bad_image == "error":
             raise InputError(self._complaint(bad, len(files)))
         self.skipped = [self.root / name for name in bad]
+        self.notes = (
+            f"skipped {len(bad)} of {len(files)} images, unreadable, under {printable(self.root)}: {self._listed(bad)}",
+        )
         gone = set(bad)
         good = {split: [s for s in part if s.file.name not in gone] for split, part in samples.items()}
         for split, part in good.items():

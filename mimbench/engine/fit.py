@@ -31,6 +31,7 @@ def fit(
     *,
     label: str,
     images_per_epoch: int,
+    options: str = "task.train",
     seed: int,
     device: torch.device,
     workdir: Path,
@@ -38,7 +39,8 @@ def fit(
 ) -> FitReport:
     """Train `model` (a Trainable) in place, resuming from `workdir` where an earlier run stopped.
 
-    The loader yields micro-batches: batch_size / accumulate / world size images each.
+    The loader yields micro-batches: batch_size / accumulate / world size images each. options: the table that `config`
+    comes from, as a person would --set it, e.g. "task.train".
 
     Raises:
         InputError: the loader is empty.
@@ -47,7 +49,7 @@ def fit(
     if len(loader) < config.accumulate:
         raise InputError(
             f"{label}: a batch of {config.batch_size} needs more than the {images_per_epoch} training images; "
-            "lower batch_size"
+            f"lower {options}.batch_size"
         )
     precision = pick_precision(config, device)
     if config.channels_last:
@@ -70,6 +72,7 @@ def fit(
             images_per_step=config.batch_size // config.accumulate,
             every=READ_EVERY.get(device.type, 1),
             label=label,
+            advice=_advice(config, options, precision),
         )
         runner = LiveRunner(
             device=device,
@@ -99,6 +102,16 @@ def fit(
         peak_memory=peak_memory(device),
         precision=precision,
     )
+
+
+def _advice(config: TrainConfig, options: str, precision: str) -> str:
+    """What may keep a loss finite, by the names of the options that `config` comes from."""
+    lower = f"Lower {options}.base_lr (it is {config.base_lr:g})"
+    if not options.endswith("train"):  # a plugin's own few options, with neither warmup nor precision
+        return lower
+    ways = [lower, f"raise {options}.schedule.warmup_epochs"]
+    ways += [f"set {options}.precision=fp32"] if precision != "fp32" else []
+    return f"{', '.join(ways[:-1])} or {ways[-1]}"
 
 
 def _last_checkpoint(workdir: Path) -> str | None:

@@ -52,8 +52,12 @@ class HistoryHook(Hook):
 
     priority = "NORMAL"
 
-    def __init__(self, adapter: Adapter, progress: Progress, images_per_step: int, every: int, label: str) -> None:
+    def __init__(
+        self, adapter: Adapter, progress: Progress, images_per_step: int, every: int, label: str, advice: str
+    ) -> None:
+        """advice: what a person may try where the training stops, as an imperative."""
         self.adapter, self.progress, self.every, self.label = adapter, progress, every, label
+        self.advice = advice
         self.images_per_step = images_per_step
         self.loss: list[float] = []
         self.seconds_before = 0.0
@@ -106,10 +110,7 @@ class HistoryHook(Hook):
     def _stop(self, runner: LiveRunner, what: str) -> RunError:
         kept = runner.message_hub.runtime_info.get("last_ckpt")
         kept_text = f"the last good checkpoint is kept: {kept}" if kept else "no checkpoint had been written yet"
-        return RunError(
-            f"{self.label}: {what}; stopped. Lower pretrain.base_lr, raise pretrain.schedule.warmup_epochs or set "
-            f"pretrain.precision=fp32 ({kept_text})"
-        )
+        return RunError(f"{self.label}: {what}; stopped. {self.advice} ({kept_text})")
 
 
 def _over_ranks(values: torch.Tensor) -> torch.Tensor:

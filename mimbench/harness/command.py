@@ -19,6 +19,7 @@ from mimbench.data import default_cache
 from mimbench.engine.device import device_name, get_rank, pick_device
 from mimbench.engine.progress import Screen
 from mimbench.engine.ranks import joined
+from mimbench.errors import InputError
 from mimbench.harness.dryrun import describe, standing
 from mimbench.harness.execute import Harness
 from mimbench.harness.given import find_checkpoint, method_of
@@ -64,6 +65,9 @@ def run_command(asked: Asked, *, dry: bool = False, as_json: bool = False) -> in
         store = Store(results, write=not dry)
         with redirect_stdout(sys.stderr):  # standard output is for the result alone, and libraries print
             cells = plan(request, device, default_cache())
+            datasets = [dataset for cell in cells for dataset in (cell.pretraining.dataset, cell.dataset)]
+            for note in dict.fromkeys(note for dataset in datasets for note in dataset.notes):
+                console.print(note, highlight=False, markup=False, soft_wrap=True)
             if not dry:
                 outcome = Grid(Harness(store, device, console), request, cells).run()
         if get_rank() == 0:
@@ -76,6 +80,10 @@ def run_command(asked: Asked, *, dry: bool = False, as_json: bool = False) -> in
 
 def _request(asked: Asked, file: GridFile, results: Path) -> Request:
     """The grid file with the command line over it; a path that is set there is no longer varied."""
+    for where, one in (("the command line", asked), (f"grid {asked.grid}", file)):
+        both = sorted(set(one.settings) & set(one.variations))
+        if both:
+            raise InputError(f"{both[0]} is both set and varied in {where}; leave one of the two out")
     varied = {path: values for path, values in file.variations.items() if path not in asked.settings}
     methods = _first(asked.methods, file.methods, [])
     given = find_checkpoint(results, asked.checkpoint) if asked.checkpoint is not None else None

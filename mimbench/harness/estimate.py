@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from mimbench.harness.plan import Cell, Pretraining
-from mimbench.store.files import fingerprint
+from mimbench.store.files import DAMAGE, fingerprint
 from mimbench.store.store import CARD
 
 
@@ -51,27 +52,27 @@ class Estimator:
     def of_results(cls, root: Path, device: str) -> Estimator:
         """With all that a results folder knows."""
         found = cls(device)
-        for card in _read(sorted(root.glob(f"checkpoints/[!.]*/{CARD}"))):
-            found.add_card(card)
-        for record in _read(sorted(root.glob("records/*.json"))):
-            found.add_record(record)
+        for add, pattern in ((found.add_card, f"checkpoints/[!.]*/{CARD}"), (found.add_record, "records/*.json")):
+            for path in sorted(root.glob(pattern)):
+                with suppress(*DAMAGE):
+                    add(json.loads(path.read_text(encoding="utf-8")))
         return found
 
     def add_card(self, card: Mapping[str, Any]) -> None:
         cost, what = card.get("cost", {}), card.get("what", {})
         if cost.get("device") == self.device and cost.get("images_seen") and "pretrain" in what:
-            self.checkpoints += 1
             rate = cost["seconds"] / cost["images_seen"]
             self._rates[_training_key(what)].append((fingerprint(what["method"]), rate))
+            self.checkpoints += 1
 
     def add_record(self, record: Mapping[str, Any]) -> None:
         """A record as plain data."""
         cost, protocol = record.get("cost", {}), record.get("protocol", {})
         if cost.get("device") == self.device and "encoder" in record.get("recipe", {}):
+            encoder, seconds = record["recipe"]["encoder"], float(cost["seconds"])
+            self._near[_task_key(protocol, encoder)].append((_epochs(protocol), seconds))
+            self._exact[fingerprint([protocol, encoder])].append(seconds)
             self.records += 1
-            encoder = record["recipe"]["encoder"]
-            self._exact[fingerprint([protocol, encoder])].append(cost["seconds"])
-            self._near[_task_key(protocol, encoder)].append((_epochs(protocol), cost["seconds"]))
 
     def pretraining(self, wanted: Pretraining) -> float | None:
         """Seconds, or None where nothing like it was trained before."""
@@ -145,13 +146,3 @@ def _epochs(protocol: Mapping[str, Any]) -> float | None:
 
 def _count(counts: dict[str, int], name: str) -> None:
     counts[name] = counts.get(name, 0) + 1
-
-
-def _read(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    for path in paths:
-        try:
-            body = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(body, dict):
-            yield body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from mimbench.harness.build import build
 from mimbench.harness.given import find_checkpoint
 from mimbench.harness.provenance import provenance
 from mimbench.recipe import document as doc
-from mimbench.recipe.resolve import Recipe, resolve
+from mimbench.recipe.resolve import Recipe, check_settings, resolve
 from mimbench.recipe.validation import validated
 from mimbench.store.files import file_sha256, fingerprint, write_atomic
 from mimbench.store.store import Store
@@ -57,10 +58,11 @@ def import_command(
     store = Store(results)
     found = prepare_import(file, method=method, encoder=encoder, recipe=recipe, settings=settings)
     key = fingerprint(found.identity)
-    if store.checkpoint(key) is None:
-        encoder_state = {name: value.detach() for name, value in found.method.encoder.state_dict().items()}
-        rest = {name: value for name, value in found.converted.state.items() if not name.startswith("encoder.")}
-        store.save_checkpoint(key, encoder_state, rest, _card(found, file))
+    with store.lock(key, lambda: print("waiting: another process imports the same", file=sys.stderr)):
+        if store.checkpoint(key) is None:
+            encoder_state = {name: value.detach() for name, value in found.method.encoder.state_dict().items()}
+            rest = {name: value for name, value in found.converted.state.items() if not name.startswith("encoder.")}
+            store.save_checkpoint(key, encoder_state, rest, _card(found, file))
     print(*_report(found), sep="\n")
     print(f"checkpoint: {store.root / 'checkpoints' / key}")
     print(f"next: mimbench run --checkpoint {key} --results {results} --task TASK --recipe RECIPE")
@@ -135,6 +137,7 @@ def export_command(which: str, out: Path, *, results: Path) -> int:
 
 
 def _recipe_tables(name: str, method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    check_settings(list(settings), [method], [])
     recipe: Recipe = resolve(name, doc.read(name), method, settings, None)
     return {
         "input": recipe.input.model_dump(),

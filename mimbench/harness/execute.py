@@ -26,7 +26,7 @@ from mimbench.engine.ranks import on_all_ranks, on_first_rank
 from mimbench.errors import InputError, NotSupported, RunError
 from mimbench.harness.features import FrozenFeatures
 from mimbench.harness.pictures import picture_of
-from mimbench.harness.plan import Cell, Pretraining, Request, build_method, evaluation_input
+from mimbench.harness.plan import Cell, Pretraining, Request, build_method
 from mimbench.harness.provenance import provenance
 from mimbench.harness.record import build_record
 from mimbench.harness.stage import PretrainStage
@@ -48,13 +48,6 @@ class Harness:
     def __post_init__(self) -> None:
         provenance()  # notes the commit now: the tree may change under a long run
 
-    def pretrain(self, wanted: Pretraining) -> StoredCheckpoint:
-        """The checkpoint of a pretraining: the one that is there, or a new one; two processes do it once."""
-        with ExitStack() as stack:
-            say = functools.partial(self.say, f"waiting: another process is pretraining {wanted.label}")
-            on_first_rank(lambda: stack.enter_context(self.store.lock(wanted.fingerprint, say)))
-            return self.found(wanted) or self.train(wanted)
-
     @contextmanager
     def alone(self, key: str) -> Iterator[bool]:
         """Hold `key` among all processes; False, at once, where another one holds it."""
@@ -69,6 +62,7 @@ class Harness:
         found = on_first_rank(lambda: self.store.checkpoint(wanted.fingerprint))
         if found:
             _check_card(found, wanted)
+            self.store.discard_work(wanted.fingerprint)  # left where a process was killed just after it saved
             self.say(f"reusing pretraining of {wanted.label} ({wanted.fingerprint})")
         return found
 
@@ -106,6 +100,7 @@ class Harness:
                 wanted,
                 recipe.pretrain,
                 label=f"pretrain {wanted.label}",
+                options="pretrain",
                 workdir=self.store.work(wanted.fingerprint),
                 device=self.device,
                 console=self.console,
@@ -129,7 +124,6 @@ class Harness:
                 request, cell, checkpoint, result, artifacts=artifacts, seconds=seconds, device=self.device
             )
             self.store.save_record(record)
-            self.store.discard_work(cell.record_id)
             return record
 
         record = on_first_rank(write)
@@ -171,7 +165,7 @@ class Harness:
                 "weights": checkpoint.weights_sha256,
                 "encoder": wanted.identity["encoder"],
                 "data": cell.protocol["dataset"],
-                "input": evaluation_input(recipe),
+                "input": recipe.input.evaluation(),
             },
             self.store,
             say=self.say,

@@ -28,7 +28,7 @@ def find_checkpoint(results: Path, which: str) -> StoredCheckpoint:
         problem = "several checkpoints begin with" if matching else "there is no checkpoint"
         listed = f": {', '.join(matching)}" if matching else nearest(which, known)
         raise InputError(f"{problem} {which!r} in {folder}{listed}")
-    found = Store(results).checkpoint(matching[0])
+    found = Store(results, write=False).checkpoint(matching[0])
     if found is None:
         raise InputError(f"checkpoint {folder / matching[0]} is gone")
     return found

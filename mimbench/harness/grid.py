@@ -52,7 +52,7 @@ class Grid:
         self._failures: dict[str, str] = {}
         self._checkpoints: dict[str, StoredCheckpoint] = {}
         # A failure of another process counts as one of this run only if it is newer than the run.
-        self._old_failures = {path.stem: path.read_bytes() for path in (self.store.root / "failures").glob("*.json")}
+        self._old_failures = {cell.record_id: self._noted(cell) for cell in self.cells}
         self.overview = Overview(harness.console, device_name(harness.device), self.cells)
 
     def run(self) -> Outcome:
@@ -150,16 +150,22 @@ class Grid:
         try:
             record = self.store.record(cell.record_id)
             if record:
-                if cell.record_id in self._old_failures:
-                    self.store.forget_failure(cell.record_id)
+                self.store.settle(cell.record_id)
                 return record.model_copy(update={"varied": dict(cell.varied)})  # as this command asked for it
         except InputError as error:
             return error
-        path = failure_path(self.store.root, cell.record_id)
+        if self._noted(cell) == self._old_failures[cell.record_id]:
+            return None
         try:
-            is_new = path.exists() and path.read_bytes() != self._old_failures.get(cell.record_id)
-            return read_failure(path) if is_new else None
-        except (OSError, InputError):  # gone meanwhile, or damaged: then it tells nothing, and the cell is tried
+            return read_failure(failure_path(self.store.root, cell.record_id))
+        except InputError:  # gone meanwhile, or damaged: then it tells nothing, and the cell is tried
+            return None
+
+    def _noted(self, cell: Cell) -> bytes | None:
+        """What is noted of a cell's last failure; None: nothing."""
+        try:
+            return failure_path(self.store.root, cell.record_id).read_bytes()
+        except OSError:
             return None
 
     def _fail(self, cells: list[Cell], stage: Literal["pretraining", "task"], error: Exception) -> None:

@@ -12,7 +12,8 @@ import torch
 
 from mimbench import registry
 from mimbench.contract import Dataset, ImageSplit, Method, Task, TrainConfig
-from mimbench.data import open_dataset
+from mimbench.data import DeviceTransform, open_dataset
+from mimbench.encoders.rebuild import require_drop_path
 from mimbench.engine.adapter import mix_seed
 from mimbench.engine.device import pick_precision
 from mimbench.errors import InputError, MimbenchError
@@ -20,7 +21,6 @@ from mimbench.harness.build import assemble
 from mimbench.harness.given import with_checkpoint
 from mimbench.harness.weights import check_reconstruction
 from mimbench.optim import Schedule
-from mimbench.optim.layers import require_drop_path
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import Recipe, applies, check_settings, resolve
 from mimbench.store.files import fingerprint
@@ -158,6 +158,7 @@ def _in_order(cells: list[Cell], seeds: Sequence[int]) -> list[Cell]:
 def _check_training(pretraining: Pretraining) -> None:
     """Raise InputError for all that would stop a training at once."""
     recipe, train = pretraining.recipe, pretraining.recipe.pretrain
+    DeviceTransform(recipe.input, pretraining.channels, train=True, batched=False)  # refuses what it cannot use
     if not recipe.method_class().pretrains or pretraining.checkpoint:
         return
     images = len(pretraining.images())
@@ -188,12 +189,6 @@ def build_method(recipe: Recipe, seed: int, channels: int) -> Method:
         channels=channels,
         seed=mix_seed("init", seed),
     )
-
-
-def evaluation_input(recipe: Recipe) -> dict[str, Any]:
-    """What of [input] tells how a task sees images; pretraining's augmentation does not."""
-    shaping = recipe.input.shaping()
-    return {key: shaping[key] for key in ("image_size", "eval_interpolation", "mean", "std", "eval_resize")}
 
 
 def _pretraining_input(recipe: Recipe) -> dict[str, Any]:
@@ -253,9 +248,8 @@ def _cell(
 ) -> Cell:
     recipe = pretraining.recipe
     task = recipe.task(task_name)
-    name = task.config.dataset or task.default_dataset or recipe.dataset
-    options = task.config.data or (recipe.data.model_dump() if name == recipe.dataset else {})
-    dataset = _opened(name, options, datasets, cache)
+    name, options = recipe.task_data(task)
+    dataset = _opened(name, options, datasets, cache, where="task.data")
     if not task.needs <= dataset.provides:
         lacking = ", ".join(sorted(task.needs - dataset.provides))
         raise InputError(f"task {task_name!r} needs {lacking}, which dataset {name!r} does not have")
@@ -267,7 +261,7 @@ def _cell(
     protocol = {
         **task.protocol(),
         "dataset": {"name": name, "content": dataset.fingerprint()},
-        "input": evaluation_input(recipe),
+        "input": task.sees(recipe.input),
     }
     train = getattr(task.config, "train", None)
     if isinstance(train, TrainConfig) and "train" in protocol:
@@ -285,11 +279,13 @@ def _record_id(pretraining: Pretraining, task: str, protocol: Mapping[str, Any])
     return f"{pretraining.recipe.method}-{task}-s{pretraining.seed}-{key}"
 
 
-def _opened(name: str, options: Mapping[str, Any], datasets: dict[str, Dataset], cache: Path) -> Dataset:
+def _opened(
+    name: str, options: Mapping[str, Any], datasets: dict[str, Dataset], cache: Path, where: str = "data"
+) -> Dataset:
     key = repr((name, sorted(options.items(), key=str)))
     if key not in datasets:
         try:
-            datasets[key] = open_dataset(name, dict(options), cache)
+            datasets[key] = open_dataset(name, dict(options), cache, where)
         except MimbenchError:
             raise
         except OSError as error:

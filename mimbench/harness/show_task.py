@@ -42,10 +42,9 @@ def task_file(task_name: str, recipe_name: str, method: str, settings: Mapping[s
 
 def _dataset(task: Task, recipe: Recipe) -> Dataset | None:
     """The task's dataset; None, with a line on standard error, where it is named but not there."""
-    name = task.config.dataset or task.default_dataset or recipe.dataset
-    options = task.config.data or (recipe.data.model_dump() if name == recipe.dataset else {})
+    name, options = recipe.task_data(task)
     try:
-        return open_dataset(name, dict(options), default_cache(), where="task.data")
+        return open_dataset(name, options, default_cache(), where="task.data")
     except InputError as error:
         if options:
             raise

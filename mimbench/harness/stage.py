@@ -21,10 +21,11 @@ from mimbench.contract import ArraySplit, Batch, FitReport, InputError, Stage, S
 from mimbench.data import DeviceTransform, training_loader
 from mimbench.engine.adapter import mix_seed
 from mimbench.engine.device import barrier, get_rank
+from mimbench.engine.ranks import on_first_rank
 from mimbench.harness.plan import Pretraining
 from mimbench.harness.provenance import provenance
 from mimbench.harness.training import train_on_images
-from mimbench.store.files import file_sha256, fingerprint, write_atomic, write_json
+from mimbench.store.files import DAMAGE, file_sha256, fingerprint, write_atomic, write_json
 from mimbench.store.store import Store
 
 BATCH = 256
@@ -54,12 +55,13 @@ class PretrainStage(Stage):
         for images, _ in loader:
             yield transform(images.to(self.device, non_blocking=True), generator)
 
-    def fit(self, model: nn.Module, config: TrainConfig, *, label: str) -> FitReport:
+    def fit(self, model: nn.Module, config: TrainConfig, *, label: str, options: str) -> FitReport:
         return train_on_images(
             _Fitted(model, self._transform()),
             self.wanted,
             config,
             label=label,
+            options=options,
             workdir=self.store.work(self.wanted.fingerprint) / "stages" / fingerprint(label),
             device=self.device,
             console=self.console,
@@ -75,8 +77,7 @@ class PretrainStage(Stage):
         waiting = functools.partial(self.say, f"waiting: another process is fitting {key}")
         # All ranks make it together, since `make` may train on all of them; the first one locks and writes.
         with self.store.lock(f"stage-{key}", waiting) if get_rank() == 0 else nullcontext():
-            barrier()
-            if path.with_suffix(".json").exists():
+            if on_first_rank(path.with_suffix(".json").exists):
                 self.say(f"reusing what was fitted before ({path})")
             else:
                 state = make()
@@ -121,7 +122,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     card, advice = path.with_suffix(".json"), "delete both files to fit it again"
     try:
         intact = json.loads(card.read_text(encoding="utf-8"))["sha256"] == file_sha256(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except DAMAGE as error:
         raise InputError(
             f"{path} or its card {card.name} is damaged ({type(error).__name__}: {error}); {advice}"
         ) from error

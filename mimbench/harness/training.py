@@ -20,11 +20,15 @@ def train_on_images(
     config: TrainConfig,
     *,
     label: str,
+    options: str,
     workdir: Path,
     device: torch.device,
     console: Console,
 ) -> FitReport:
-    """Train `model`, a Trainable that takes (uint8 images, labels), on the training split; resumes from `workdir`."""
+    """Train `model`, a Trainable that takes (uint8 images, labels), on the training split; resumes from `workdir`.
+
+    options: the table that `config` comes from, as `fit` has it.
+    """
     split, world = wanted.images(), get_world_size()
     loader = training_loader(
         split,
@@ -42,6 +46,7 @@ def train_on_images(
         config,
         label=label,
         images_per_epoch=len(split),
+        options=options,
         seed=wanted.seed,
         device=device,
         workdir=workdir,

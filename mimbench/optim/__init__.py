@@ -1,7 +1,7 @@
 """Optimizers, parameter groups and learning-rate schedules, as the official scripts have them."""
 
 from mimbench.optim.groups import build_optimizer, param_groups
-from mimbench.optim.layers import encoder_layers, require_drop_path, swin_layer, vit_layer, with_drop_path
+from mimbench.optim.layers import encoder_layers, swin_layer, vit_layer
 from mimbench.optim.schedules import Schedule
 
 __all__ = [
@@ -9,8 +9,6 @@ __all__ = [
     "build_optimizer",
     "encoder_layers",
     "param_groups",
-    "require_drop_path",
     "swin_layer",
     "vit_layer",
-    "with_drop_path",
 ]

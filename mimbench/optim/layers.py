@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-import torch
 from torch import nn
 
 from mimbench.contract.encoder import Encoder
-from mimbench.errors import InputError
 
 
 def vit_layer(name: str, num_layers: int) -> int:
@@ -64,33 +62,3 @@ def encoder_layers(model: nn.Module, encoder: Encoder) -> Callable[[str], int]:
         return encoder.layer_of(name.removeprefix(prefix))
 
     return layer_of
-
-
-def with_drop_path(encoder: Encoder, rate: float) -> Encoder:
-    """The same encoder, weights and all, with the drop path `rate`: the one it is fine-tuned with.
-
-    Raises:
-        InputError: its Config has no drop_path, or none of its blocks would drop.
-    """
-    if "drop_path" not in type(encoder.config).model_fields:
-        if rate:
-            raise InputError(f"drop_path {rate:g}: this {encoder.kind} encoder has no drop path; set it to 0")
-        return encoder
-    config = encoder.config.model_copy(update={"drop_path": rate})
-    with torch.random.fork_rng(devices=[]), next(encoder.parameters()).device:
-        rebuilt = type(encoder)(config, image_size=encoder.image_size, in_channels=encoder.in_channels)
-    require_drop_path(rebuilt, rate)
-    rebuilt.load_state_dict(encoder.state_dict())
-    return rebuilt
-
-
-def require_drop_path(model: nn.Module, rate: float) -> None:
-    """Make sure that a drop path asked for is there: some module of `model` has a `drop_prob` above 0.
-
-    Raises:
-        InputError: `rate` is above 0 and nothing in `model` drops paths.
-    """
-    if rate > 0 and not any(getattr(module, "drop_prob", 0) for module in model.modules()):
-        raise InputError(
-            f"drop_path {rate:g} reaches no block of {type(model).__name__}; set it to 0, or take a deeper encoder"
-        )

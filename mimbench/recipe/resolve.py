@@ -31,6 +31,8 @@ class Recipe:
     method_config: Config
     pretrain: TrainConfig
     task_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    dataset_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Options of datasets by name, for tasks that run on another one than the pretraining."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """By dotted path; a value that is not in it is the default of its table's Config."""
 
@@ -62,6 +64,16 @@ class Recipe:
         if asked not in cls.protocols:
             raise InputError(f"task {name!r} has no protocol {asked!r}{nearest(str(asked), cls.protocols)}")
         return cls.protocols[asked]
+
+    def task_data(self, task: Task) -> tuple[str, dict[str, Any]]:
+        """The dataset that `task` runs on, and its options: [datasets.NAME] and over that the task's own `data`.
+
+        Of the dataset that is pretrained on, all of [data] counts.
+        """
+        name = task.config.dataset or task.default_dataset or self.dataset
+        own = name == self.dataset
+        under = self.data.model_dump() if own else _table(self.dataset_tables, name, "datasets.")
+        return name, doc.merge(under, task.config.data)
 
     def as_tables(self) -> dict[str, Any]:
         """The resolved tables as plain JSON data, as records keep them."""
@@ -110,6 +122,7 @@ def resolve(name: str, document: doc.Table, method: str, settings: Mapping[str, 
         method_config=validated(method_class.Config, method_table, "method"),
         pretrain=validated(TrainConfig, _table(tables, "pretrain"), "pretrain"),
         task_tables=_table(tables, "tasks"),
+        dataset_tables=_table(tables, "datasets"),
         sources=_sources(_table(tables, "sources"), {"datasets": dataset_name, "encoders": encoder_name}),
     )
 

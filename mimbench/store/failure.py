@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mimbench.errors import InputError
-from mimbench.store.files import fingerprint, write_json
+from mimbench.store.files import DAMAGE, fingerprint, write_json
 
 
 class Failure(BaseModel):
@@ -59,7 +59,7 @@ def read_failure(path: Path) -> Failure:
         if body.pop("sha256") != fingerprint(body, 64):
             raise InputError(f"failure {path} does not match its own sha256: it was altered or damaged; delete it")
         return Failure.model_validate(body)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except DAMAGE as error:
         why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise InputError(f"failure {path} is corrupt ({type(error).__name__}: {why}); delete it") from error
 

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+DAMAGE = (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
+"""What reading a damaged file of JSON, and taking from it what should be there, may raise."""
+
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mimbench.errors import InputError
-from mimbench.store.files import canonical_text, fingerprint
+from mimbench.store.files import DAMAGE, canonical_text, fingerprint
 
 SCHEMA = 1
 _ADVICE = "restore or delete the file"
@@ -48,7 +48,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
         seal, found = body.pop("sha256"), fingerprint(body, 64)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except DAMAGE as error:
         raise InputError(f"record {path} is corrupt ({type(error).__name__}: {error}); {_ADVICE}") from error
     if seal != found:
         raise InputError(f"record {path} does not match its own sha256: it was altered or damaged; {_ADVICE}")
@@ -70,7 +70,7 @@ class Reader:
         """As `read_sealed`, and the seal."""
         try:
             parts = self._split(path.read_bytes().decode())
-        except (OSError, ValueError):
+        except DAMAGE:
             parts = []
         body = {key: value for key, value, _ in parts}
         seal = body.pop("sha256", None)
@@ -88,7 +88,7 @@ class Reader:
         ValueError is raised.
         """
         start, *lines = text.removesuffix("\n}\n").split('\n  "')
-        if start != "{":
+        if start != "{" or not lines:
             raise ValueError("laid out in another way")
         lines[-1] += ","
         known = self._parts

@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from mimbench.errors import InputError
 from mimbench.store.failure import Failure, failure_path, write_failure
-from mimbench.store.files import file_sha256, write_json
+from mimbench.store.files import DAMAGE, file_sha256, write_json
 from mimbench.store.files import fingerprint as digest
 from mimbench.store.record import Record, read_record, write_record
 
@@ -72,7 +72,7 @@ def read_checkpoint(folder: Path) -> StoredCheckpoint:
         for name in WEIGHTS:
             if file_sha256(folder / name) != card["sha256"][name]:
                 raise InputError(f"checkpoint {folder / name} is corrupt: its sha256 is not the one noted; {advice}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except DAMAGE as error:
         raise InputError(f"checkpoint {folder} is corrupt ({type(error).__name__}: {error}); {advice}") from error
     return StoredCheckpoint(folder, card)
 
@@ -118,9 +118,14 @@ class Store:
     def save_checkpoint(
         self, fingerprint: str, encoder: Mapping[str, Tensor], rest: Mapping[str, Tensor], card: Mapping[str, Any]
     ) -> StoredCheckpoint:
-        """Write weights and card together: the folder appears whole, or not at all."""
+        """Write weights and card together: the folder appears whole, or not at all.
+
+        The caller holds the lock on `fingerprint`.
+        """
         parent = self.root / "checkpoints"
         parent.mkdir(parents=True, exist_ok=True)
+        for left in parent.glob(f".{fingerprint}.*"):  # by a process that was killed at this
+            shutil.rmtree(left, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{fingerprint}."))
         try:
             for name, state in zip(WEIGHTS, (encoder, rest), strict=True):
@@ -143,9 +148,7 @@ class Store:
         The lock goes with its process, however that ends.
         """
         lock = self._lock(key)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        if not _taken(lock):
             waiting()
             lock.acquire()
         try:
@@ -157,9 +160,7 @@ class Store:
     def lock_if_free(self, key: str) -> Iterator[bool]:
         """Hold `key` as `lock` does, or yield False at once where another process holds it."""
         lock = self._lock(key)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        if not _taken(lock):
             yield False
             return
         try:
@@ -168,9 +169,7 @@ class Store:
             lock.release()
 
     def _lock(self, key: str) -> FileLock:
-        folder = self.root / "work"
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{key}.lock")
+        return FileLock(self.root / "work" / f"{key}.lock")
 
     def work(self, key: str) -> Path:
         """Where an unfinished training keeps what it resumes from."""
@@ -190,19 +189,37 @@ class Store:
         return read_record(path) if path.exists() else None
 
     def save_record(self, record: Record) -> Path:
-        """Write a record; what was noted of earlier attempts that failed goes."""
+        """Write a record, and settle its cell."""
         path = self.record_path(record.id)
         write_record(path, record)
-        self.forget_failure(record.id)
+        self.settle(record.id)
         return path
+
+    def settle(self, record_id: str) -> None:
+        """The cell has its record: what was noted of attempts that failed goes, and what its task worked with."""
+        with suppress(OSError):  # there is none, or it has to stay: beside a record it counts for nothing
+            failure_path(self.root, record_id).unlink()
+        self.discard_work(record_id)
 
     def save_failure(self, failure: Failure) -> Path:
         path = failure_path(self.root, failure.id)
         write_failure(path, failure)
         return path
 
-    def forget_failure(self, record_id: str) -> None:
-        failure_path(self.root, record_id).unlink(missing_ok=True)
-
     def record_path(self, record_id: str) -> Path:
         return self.root / "records" / f"{record_id}.json"
+
+
+def _taken(lock: FileLock) -> bool:
+    """Take a lock at once; False where another process holds it. Raises InputError where locks cannot be made."""
+    try:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    except OSError as error:
+        raise InputError(
+            f"{lock.lock_file} cannot be locked ({error.strerror or error}); make its folder writable, or choose "
+            "another with --results DIR"
+        ) from error
+    return True

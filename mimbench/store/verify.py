@@ -30,7 +30,7 @@ def verify(root: Path) -> Found:
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f"{root} does not exist; nothing to verify")
+        raise InputError(f"there is no folder {root}; nothing to verify")
     found = Found()
     weights: dict[str, str] = {}
     known: dict[str, tuple[Path, Record]] = {}

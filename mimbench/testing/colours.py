@@ -15,7 +15,7 @@ from mimbench.contract import ArraySplit, DataConfig, Dataset, FeatureSource, Im
 Kind = Literal["plain", "faint", "shuffled", "shifted"]
 SIZE = 8
 CLASSES = ("red", "green", "blue", "yellow", "cyan", "magenta")
-_RGB = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1], [1, 0, 1]])
+RGB = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1), (1, 0, 1))
 _EACH = {"train": 40, "test": 30}
 """Images a class."""
 
@@ -90,10 +90,11 @@ class Colours(Dataset):
     the test split moved to the next class.
     """
 
-    name, channels = "colours", 3
+    name, channels, side = "colours", 3, SIZE
 
-    def __init__(self, kind: Kind = "plain") -> None:
-        super().__init__(DataConfig(), Path())
+    def __init__(self, kind: Kind, folder: Path) -> None:
+        """`folder` is for what a task derives from the images."""
+        super().__init__(DataConfig(), folder)
         self.kind = kind
         self.log = LabelLog()
         train, test = self._made("train"), self._made("test")
@@ -112,7 +113,7 @@ class Colours(Dataset):
         labels = torch.randperm(n, generator=generator) % len(CLASSES)
         strength, spread = (30, 200) if self.kind == "faint" else (200, 40)
         noise = torch.randint(0, spread, (n, 3, SIZE, SIZE), generator=generator)
-        images = (_RGB[labels][:, :, None, None] * strength + noise).to(torch.uint8)
+        images = (torch.tensor(RGB)[labels][:, :, None, None] * strength + noise).to(torch.uint8)
         if self.kind == "shuffled":
             labels = labels[torch.randperm(n, generator=generator)]
         if self.kind == "shifted" and name == "test":

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d
 
 from mimbench.contract import Encoder, InputError
-from mimbench.optim import with_drop_path
+from mimbench.encoders.rebuild import with_drop_path
 from mimbench_tasks.detection.config import arrange_attention
 
 MODELS.register_module(name="ChannelLayerNorm", module=LayerNorm2d)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from math import lcm
 from typing import Literal
 
@@ -14,6 +15,8 @@ from mimbench.errors import nearest
 NAMES = ("fcos", "retinanet", "faster-rcnn", "mask-rcnn", "cascade-mask-rcnn")
 Norm = Literal["LN", "GN", "BN", "SyncBN"]
 """LN: LayerNorm over the channels of each cell."""
+POSITIONS = ("pos_embed", "relative_position_bias_table")
+"""What protocols name in `undecayed` for encoders of every kind, of which each has one or none."""
 
 
 class DetectionTrain(TrainConfig):
@@ -26,8 +29,8 @@ class DetectionTrain(TrainConfig):
     checkpoint_every: int = cosmetic(1, ge=1)
     schedule: ScheduleConfig = ScheduleConfig(warmup_epochs=0.5)
     undecayed: tuple[str, ...] = ()
-    """Names or patterns of parameters that are not decayed, where the encoder has such, besides what never is:
-    norms, biases, and what the encoder itself names."""
+    """Names or patterns of the encoder's parameters that are not decayed, besides what never is: norms, biases, and
+    what the encoder itself names. Only position tables may be named where there are none."""
 
 
 class DetectionConfig(TaskConfig):
@@ -201,6 +204,25 @@ class DetectionConfig(TaskConfig):
         if self.recompute_boxes and not self.draws_masks:
             raise ValueError(f"recompute_boxes needs masks, which {self.detector} does not read")
         return self
+
+
+def undecayed_names(encoder: Encoder, patterns: Sequence[str]) -> set[str]:
+    """The encoder's parameters that `patterns` match, wholly or in the part after any dot.
+
+    Raises:
+        InputError: one matches none, and is no name of position tables either.
+    """
+    names = [name for name, _ in encoder.named_parameters()]
+    found: set[str] = set()
+    for pattern in patterns:
+        matched = {name for name in names if fnmatchcase(f".{name}", f"*.{pattern}")}
+        if not matched and pattern not in POSITIONS:
+            known = {name.rpartition(".")[2] for name in names}
+            raise InputError(
+                f"task.train.undecayed: {pattern!r} matches no parameter of the encoder{nearest(pattern, known)}"
+            )
+        found |= matched
+    return found
 
 
 def _reachable(own: int, stride: int) -> bool:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,13 +10,13 @@ from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
-from mmengine.logging import MMLogger
 from torch import nn
 
-from mimbench.contract import Encoder, InputConfig, InputError, StepOutput
+from mimbench.contract import Encoder, InputConfig, StepOutput
 from mimbench.optim import encoder_layers
+from mimbench_tasks._mm import of_bytes, quiet, step_output
 from mimbench_tasks.detection import backbone  # registers the parts that the configs below name
-from mimbench_tasks.detection.config import DetectionConfig
+from mimbench_tasks.detection.config import DetectionConfig, undecayed_names
 from mimbench_tasks.detection.detectors import DETECTORS
 from mimbench_tasks.detection.parts import Heads
 
@@ -37,7 +34,7 @@ def build_detector(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         detector = MODELS.build(ConfigDict(model_config(config, encoder, images, classes=classes)))
-        with _quiet():
+        with quiet():
             detector.init_weights()
     return detector
 
@@ -91,8 +88,8 @@ def _preprocessor(config: DetectionConfig, encoder: Encoder, images: InputConfig
     channels = encoder.in_channels
     return {
         "type": backbone.ScenePreprocessor.__name__,
-        "mean": [255 * value for value in _per_channel(images.mean, channels)],
-        "std": [255 * value for value in _per_channel(images.std, channels)],
+        "mean": of_bytes(images.mean, channels, "mean"),
+        "std": of_bytes(images.std, channels, "std"),
         "pad_size_divisor": config.padding(encoder),
         "pad_mask": True,
     }
@@ -101,11 +98,11 @@ def _preprocessor(config: DetectionConfig, encoder: Encoder, images: InputConfig
 def layer_rules(model: nn.Module, encoder: Encoder, undecayed: Sequence[str]) -> dict[str, Any]:
     """What `build_optimizer` asks for besides the model: depths by parameter name, and which are not decayed.
 
-    undecayed: patterns; those that match nothing in this encoder are left out.
+    Raises:
+        InputError: as `undecayed_names`.
     """
     prefix = next(name for name, module in model.named_modules() if module is encoder)
-    own = {name for name, _ in encoder.named_parameters()}
-    found = {name for name in own if any(fnmatchcase(f".{name}", f"*.{pattern}") for pattern in undecayed)}
+    found = undecayed_names(encoder, undecayed)
     return {
         "layer_of": encoder_layers(model, encoder),
         "num_layers": encoder.num_layers,
@@ -133,10 +130,7 @@ class DetectorTraining(nn.Module):
         """batch: what Scenes.loader yields. mmdet samples from torch's global generator, which the engine seeds."""
         data = self.detector.data_preprocessor(batch, True)
         losses = self.detector.loss(data["inputs"], data["data_samples"])
-        total, parts = self.detector.parse_losses(losses)
-        # Named without "loss": whatever mmengine finds under that name, it adds to what is optimised.
-        logs = {key.replace("loss_", ""): value.detach() for key, value in parts.items() if key != "loss"}
-        return StepOutput(total, logs)
+        return step_output(self.detector, losses)
 
     @torch.inference_mode()
     def predict(self, batch: Any) -> Sequence[DetDataSample]:
@@ -146,23 +140,3 @@ class DetectorTraining(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         return self._no_decay
-
-
-def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    if len(values) == channels:
-        return values
-    if len(values) != 1:
-        raise InputError(f"input.mean and input.std hold {len(values)} values for an encoder of {channels} channels")
-    return values * channels
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """mmengine logs the origin of every parameter, on standard output."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -23,8 +23,9 @@ from mimbench.contract import (
     TaskResult,
     load_protocols,
 )
-from mimbench.optim import Schedule, with_drop_path
-from mimbench_tasks.detection.config import DetectionConfig, arrange_attention
+from mimbench.encoders.rebuild import rebuilt, with_drop_path
+from mimbench.optim import Schedule
+from mimbench_tasks.detection.config import DetectionConfig, arrange_attention, undecayed_names
 from mimbench_tasks.detection.standin import HOW_TO_INSTALL
 
 if TYPE_CHECKING:
@@ -115,10 +116,11 @@ class Detection(Task):
         Schedule(config.train, steps_per_epoch=1)
         # On the meta device, where the largest encoder takes no memory and no time.
         with torch.device("meta"):
-            like = type(encoder)(encoder.config, image_size=encoder.image_size, in_channels=encoder.in_channels)
+            like = rebuilt(encoder)
         if config.drop_path is not None:
             like = with_drop_path(like, config.drop_path)
         arrange_attention(like, config.window, config.global_blocks, config.positions_side)
+        undecayed_names(like, config.train.undecayed)
         if config.train.grad_checkpointing:
             like.set_grad_checkpointing()
 

@@ -15,7 +15,8 @@ from mimbench.contract import Encoder, InputConfig, InputError, StepOutput
 from mimbench.convert import resized
 from mimbench.data import DeviceTransform
 from mimbench.data.augment import Erasing, Mixing
-from mimbench.optim import encoder_layers, require_drop_path
+from mimbench.encoders.rebuild import rebuilt
+from mimbench.optim import encoder_layers
 from mimbench_tasks.finetune.config import FinetuneConfig
 
 EPS = 1e-6
@@ -109,10 +110,6 @@ def adapt(encoder: Encoder, config: FinetuneConfig, image_size: int) -> Encoder:
     encoder.check_pooling(config.pooling)
     changes: dict[str, Any] = {"drop_path": config.drop_path}
     changes |= {name: getattr(config, name) for name in ("position", "window") if getattr(config, name) is not None}
-    known = type(encoder.config).model_fields
-    for name, value in changes.items():
-        if name not in known and value:
-            raise InputError(f"task.{name} {value!r} is not for a {encoder.kind} encoder, which has no such option")
     if config.position == "relative-per-block" and getattr(encoder.config, "position", None) in ("sincos", "learned"):
         raise InputError(
             'task.position "relative-per-block" starts from relative tables, and the encoder has absolute positions; '
@@ -123,10 +120,7 @@ def adapt(encoder: Encoder, config: FinetuneConfig, image_size: int) -> Encoder:
             'task.position "learned" starts from absolute positions, and the encoder has relative ones; '
             'use "relative-per-block"'
         )
-    options = encoder.config.model_copy(update={name: value for name, value in changes.items() if name in known})
-    adapted = type(encoder)(options, image_size=image_size, in_channels=encoder.in_channels)
-    require_drop_path(adapted, config.drop_path)
-    return adapted
+    return rebuilt(encoder, image_size=image_size, **changes)
 
 
 def freeze_unreached(classifier: Classifier) -> None:

@@ -46,8 +46,12 @@ class Finetune(Task):
     default_protocol = "default"
     config: FinetuneConfig
 
+    def sees(self, input: InputConfig) -> dict[str, Any]:
+        """Its training augments as the recipe's [input] does, where its own options say nothing."""
+        return self.config.input(input).shaping()
+
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
-        config, train, test = self.config, _labelled(dataset, "train"), _labelled(dataset, "test")
+        config, train, test = self.config, _images(dataset, "train"), _images(dataset, "test")
         input = config.input(context.input)
         classifier = build_classifier(encoder, config, input.image_size, len(train.classes), context.seed)
         if config.train.grad_checkpointing:
@@ -137,8 +141,16 @@ def _world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def _labelled(dataset: Dataset, name: Literal["train", "test"]) -> ImageSplit:
+def _images(dataset: Dataset, name: Literal["train", "test"]) -> ImageSplit:
+    """A split of images. Its labels are not read: a run may not know those of the test split before it scores."""
     split = dataset.split(name)
-    if not isinstance(split, ImageSplit) or len(split.labels.unique()) < 2:
+    if not isinstance(split, ImageSplit):
+        raise InputError(f"finetune needs labelled images; the {name} split of the dataset has none")
+    return split
+
+
+def _labelled(dataset: Dataset, name: Literal["train", "test"]) -> ImageSplit:
+    split = _images(dataset, name)
+    if len(split.labels.unique()) < 2:
         raise InputError(f"finetune needs two or more labelled classes; the {name} split of the dataset has not")
     return split

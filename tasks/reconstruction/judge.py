@@ -141,7 +141,7 @@ def _train(judge: Judge, config: JudgeConfig, split: ImageSplit, context: TaskCo
         world_size=world,
         device=context.device,
     )
-    return context.fit(judge, loader, train, label="judge", images_per_epoch=len(split))
+    return context.fit(judge, loader, train, label="judge", images_per_epoch=len(split), options="task.judge")
 
 
 def _key(config: JudgeConfig, dataset: Dataset, channels: int, input: InputConfig) -> str:

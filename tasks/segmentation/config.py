@@ -43,7 +43,7 @@ class SegmentationConfig(TaskConfig):
     encoder's last. Absent: its last map makes up every level."""
     strides: tuple[int, ...] = ()
     """Of the pyramid, px, rising. Absent: the encoder's own where it has several maps; for a plain ViT of stride s,
-    s/4, s/2, s and 2s where s is 16 and more, and s/2, s, 2s and 4s below that."""
+    s/4, s/2, s and 2s where s is 16 and more, and s/2, s and 2s below that."""
     channels: int = Field(64, ge=8)
     """Of the head's convolutions."""
     dropout: float = Field(0.1, ge=0, lt=1)
@@ -100,8 +100,8 @@ def pyramid_strides(config: SegmentationConfig, encoder: Encoder) -> tuple[int, 
         return own
     stride = own[0]
     if not strides:
-        finest = stride // 4 if stride >= 16 else max(1, stride // 2)
-        strides = tuple(finest * 2**level for level in range(4))
+        finest, levels = (stride // 4, 4) if stride >= 16 else (max(1, stride // 2), 3)
+        strides = tuple(finest * 2**level for level in range(levels))
     bad = [each for each in strides if not _powers_apart(each, stride)]
     if bad or list(strides) != sorted(set(strides)):
         raise InputError(

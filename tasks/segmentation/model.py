@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from math import lcm
 from typing import Any
 
 import torch
 from mmengine.config import ConfigDict
-from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from mmseg.models import EncoderDecoder, SegDataPreProcessor
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mimbench.contract import Encoder, InputConfig, StepOutput
-from mimbench.data.transforms import per_channel
 from mimbench.optim import encoder_layers
+from mimbench_tasks._mm import of_bytes, quiet, step_output
 from mimbench_tasks.segmentation.config import SegmentationConfig, pyramid_strides
 
 BATCH_NORM = {"type": "BN", "requires_grad": True}
@@ -101,7 +98,7 @@ def build_segmentor(
     """
     # The scope holds for all that is built within; without it, names would mean what the last Runner left behind.
     described = ConfigDict({"_scope_": "mmseg", **segmentor_config(config, encoder, classes, images)})
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), _quiet():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore", UserWarning)  # tells of its own defaults, which are the official ones
         torch.manual_seed(seed)
         segmentor = MODELS.build(described)
@@ -179,10 +176,7 @@ class SegmentorTraining(nn.Module):
         """batch: what LabelledImages yields. Dropout draws from torch's global generator, which the engine seeds."""
         data = self.segmentor.data_preprocessor(batch, True)
         losses = self.segmentor.loss(data["inputs"], data["data_samples"])
-        total, parts = self.segmentor.parse_losses(losses)
-        # Named without "loss": whatever mmengine finds under that name, it adds to what is optimised.
-        logs = {key.replace("loss_", ""): value.detach() for key, value in parts.items() if key != "loss"}
-        return StepOutput(total, logs)
+        return step_output(self.segmentor, losses)
 
     @torch.inference_mode()
     def predict(self, batch: Any) -> list[Tensor]:
@@ -219,32 +213,15 @@ def _preprocessor(
     crop = None if config.crop_size is None else (config.crop_size, config.crop_size)
     return {
         "type": PixelPreprocessor.__name__,
-        "mean": _of_bytes(images.mean, encoder.in_channels, "mean"),
-        "std": _of_bytes(images.std, encoder.in_channels, "std"),
+        "mean": of_bytes(images.mean, encoder.in_channels, "mean"),
+        "std": of_bytes(images.std, encoder.in_channels, "std"),
         "size": crop,
         "size_divisor": padded if crop is None else None,
         "test_cfg": {"size_divisor": padded},
     }
 
 
-def _of_bytes(values: tuple[float, ...], channels: int, name: str) -> list[float]:
-    per_channel(values, channels, name)  # raises where they do not fit
-    return [255 * value for value in values]
-
-
 def _evaluation(config: SegmentationConfig) -> dict[str, Any]:
     if config.slide is None:
         return {"mode": "whole"}
     return {"mode": "slide", "crop_size": (config.crop_size,) * 2, "stride": (config.slide,) * 2}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """mmengine logs the origin of every parameter, on standard output."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -9,6 +9,7 @@ from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
 from mimbench.contract import Encoder, FitReport, SemanticSplit, TaskContext
+from mimbench.encoders.rebuild import with_drop_path
 from mimbench_tasks.segmentation.config import SegmentationConfig
 from mimbench_tasks.segmentation.data import LabelledImages
 from mimbench_tasks.segmentation.evaluation import Confusion
@@ -58,14 +59,6 @@ def train_and_predict(
         for truth, predicted in zip(truths, model.predict(batch), strict=True):
             _note(outcome, test, truth, predicted.cpu(), config.pictures)
     return outcome
-
-
-def with_drop_path(encoder: Encoder, rate: float) -> Encoder:
-    """A copy of `encoder` whose blocks drop paths at `rate`, with its weights."""
-    changed = encoder.config.model_copy(update={"drop_path": rate})
-    copy = type(encoder)(changed, image_size=encoder.image_size, in_channels=encoder.in_channels)
-    copy.load_state_dict(encoder.state_dict())
-    return copy
 
 
 def picture(outcome: Outcome, classes: tuple[str, ...], workdir: Path) -> Path:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import redirect_stdout
-from copy import copy
 from io import StringIO
 from math import isnan, lcm
 from typing import Any, ClassVar
+
+import torch
 
 from mimbench.contract import (
     Dataset,
@@ -21,6 +22,7 @@ from mimbench.contract import (
     TaskResult,
     load_protocols,
 )
+from mimbench.encoders.rebuild import rebuilt, with_drop_path
 from mimbench.optim import Schedule
 from mimbench_tasks.segmentation.config import SegmentationConfig, pyramid_strides
 from mimbench_tasks.segmentation.evaluation import Scores, constant_score
@@ -80,10 +82,15 @@ class Segmentation(Task):
                 f"task.crop_size {config.crop_size} px is not a multiple of {padded} px, "
                 "which patch and strides of the pyramid divide"
             )
+        # On the meta device, where the largest encoder takes no memory and no time.
+        with torch.device("meta"):
+            like = rebuilt(encoder)
+        if config.drop_path is not None:
+            like = with_drop_path(like, config.drop_path)
         if config.window and len(encoder.pyramid_strides) == 1:
-            copy(encoder).use_windows(config.window, config.global_blocks)
-        if config.drop_path is not None and "drop_path" not in type(encoder.config).model_fields:
-            raise InputError(f"task.drop_path: this {encoder.kind} encoder has none; leave it out")
+            like.use_windows(config.window, config.global_blocks)
+        if config.train.grad_checkpointing:
+            like.set_grad_checkpointing()
         if config.background_weight != 1 and train.classes[0] != BACKGROUND:
             raise InputError(f"task.background_weight: dataset {dataset.name!r} has no background class; leave it out")
         budget = config.train

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import GOLDEN, params
+from conftest import GOLDEN, encoder_of, noisy, params
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from mimbench.cli import main
+from mimbench.convert import to_timm
 from mimbench.errors import InputError
 from mimbench.harness.command import Asked, run_command
 from mimbench.harness.exchange import export_command, import_command
 from mimbench.harness.given import find_checkpoint
 from mimbench.store.record import read_records
+from mimbench.store.store import Store
 
 VIT = {"encoder.embed_dim": 32, "encoder.depth": 2, "encoder.num_heads": 4}
 SWIN = {"encoder.embed_dim": 8, "encoder.depths": [2, 2, 2, 1], "encoder.num_heads": [1, 2, 4, 8]}
@@ -89,6 +91,21 @@ def test_tasks_run_on_an_imported_checkpoint_and_on_another_image_size(tmp_path,
     assert f"using the checkpoint in {results / 'checkpoints' / key}" in capsys.readouterr().err
 
 
+def test_a_fine_tuned_beit_keeps_the_tables_of_each_block(tmp_path, capsys):
+    """As in timm's and the official fine-tuned weights."""
+    options = {"patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 4, "position": "relative-per-block"}
+    encoder, results = noisy(encoder_of("vit", options, 32)), tmp_path / "results"
+    save_file(to_timm(encoder.state_dict()), tmp_path / "beit.safetensors")
+    arguments = {"method": "random-init", "encoder": "vit-tiny", "recipe": None, "settings": VIT, "results": results}
+    assert import_command(tmp_path / "beit.safetensors", **arguments) == 0
+    key = next((results / "checkpoints").iterdir()).name
+    found = find_checkpoint(results, key)
+    assert found.card["what"]["encoder"]["position"] == "relative-per-block"
+    assert all(torch.equal(value, encoder.state_dict()[name]) for name, value in found.encoder().items())
+    assert probe(results, key) == 0
+    assert read_records(results)[0].recipe["encoder"]["position"] == "relative-per-block"
+
+
 def test_importing_twice_is_one_checkpoint_and_another_file_is_another(tmp_path):
     settings = VIT | {"method.mask_patch_size": 8}
     results, key = take_in("simmim_vit_tiny", tmp_path, "simmim", "vit-tiny", settings)
@@ -128,6 +145,7 @@ def test_export_and_import_again_through_a_recipe(tmp_path, capsys):
         ({"settings": VIT | {"encoder.depth": 3}}, "lacks 12 of the encoder's tensors, such as 'body.blocks.2"),
         ({"settings": VIT | {"encoder.depth": 1}}, "no place for blocks.1"),
         ({"settings": VIT | {"encoder.window": 4}}, "unknown key 'encoder.window'"),
+        ({"encoder": None, "recipe": "smoke", "settings": {"method.mask_rato": 1}}, "unknown key 'method.mask_rato'"),
         ({"settings": VIT | {"data.name": "x"}}, "an import takes input, encoder, method settings only"),
         ({"settings": VIT | {"method.name": "beit"}}, "choose the method with --method"),
     ],
@@ -137,6 +155,14 @@ def test_bad_imports_say_why_and_store_nothing(changes, message, tmp_path):
     with pytest.raises(InputError, match=message):
         import_command(file_of("mae_vit_tiny_rawpix", tmp_path), **(arguments | changes))
     assert not (tmp_path / "r" / "checkpoints").exists()
+
+
+def test_a_folder_that_cannot_be_written_can_still_be_exported_from(tmp_path, monkeypatch):
+    results, key = take_in("mae_vit_tiny_rawpix", tmp_path, "mae", "vit-tiny", MAE)
+    monkeypatch.setattr("mimbench.store.store.tempfile.TemporaryFile", lambda **_: (results / "none").open())
+    with pytest.raises(InputError, match="cannot be written"):
+        Store(results)
+    assert find_checkpoint(results, key[:6]).card["fingerprint"] == key
 
 
 def test_a_checkpoint_that_is_not_there_or_not_that(tmp_path):

@@ -32,6 +32,11 @@ CASES = {
             global_pool="token",
         ),
     ),
+    "vit relative in each block": (
+        "vit",
+        VIT | {"position": "relative-per-block"},
+        partial(Beit, **TIMM_VIT, use_abs_pos_emb=False, use_rel_pos_bias=True, global_pool="token"),
+    ),
     "vit learned": ("vit", VIT | {"position": "learned"}, partial(VisionTransformer, **TIMM_VIT)),
     "vit sin-cos": ("vit", VIT | {"position": "sincos"}, partial(VisionTransformer, **TIMM_VIT)),
     "swin": (

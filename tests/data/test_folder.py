@@ -149,6 +149,9 @@ def test_bad_images_are_found_up_front_or_skipped(root, cache):
     dataset = opened(root, cache, on_bad_image="skip")
     assert len(dataset.split("train")) + len(dataset.split("test")) == 9
     assert sorted(path.name for path in dataset.skipped) == ["1.png", "2.png", "3.png", "gone.jpg"]
+    (note,) = dataset.notes
+    assert note.startswith(f"skipped 4 of 13 images, unreadable, under {root}: cat/1.png (")
+    assert note.endswith(" and 1 more")
 
 
 def test_a_repaired_image_counts_again(root, cache):
@@ -157,7 +160,7 @@ def test_a_repaired_image_counts_again(root, cache):
     with pytest.raises(InputError, match="1 of 3 images is unreadable"):
         opened(root, cache)
     put(root / "cat" / "0.png")
-    assert opened(root, cache).skipped == []
+    assert (opened(root, cache).skipped, opened(root, cache).notes) == ([], ())
 
 
 @pytest.mark.parametrize(

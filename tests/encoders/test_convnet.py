@@ -8,8 +8,8 @@ from timm.models.convnext import ConvNeXt as TimmConvNeXt
 from torch import nn
 
 from mimbench.encoders.convnet import ConvNeXt, ConvNeXtConfig, ResNet, ResNetConfig
+from mimbench.encoders.rebuild import require_drop_path
 from mimbench.errors import InputError
-from mimbench.optim import require_drop_path
 
 KINDS = ["convnext", "resnet"]
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mimbench.encoders.inverse_swin import InverseSwin
+from mimbench.encoders.rebuild import require_drop_path
 from mimbench.encoders.swin import Swin, SwinConfig, shifted_window_block, window_mask
 from mimbench.errors import InputError
-from mimbench.optim import require_drop_path
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = {"patch_size": 2, "embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "window": 4}

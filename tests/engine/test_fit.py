@@ -46,7 +46,7 @@ class Probe(nn.Module):
         self.progress.append(progress)
 
 
-def train(model, workdir, *, epochs=3, seed=5, accumulate=1, **options):
+def train(model, workdir, *, epochs=3, seed=5, accumulate=1, table="task.train", **options):
     options.setdefault("base_lr", 1e-2)
     config = TrainConfig(epochs=epochs, batch_size=8, accumulate=accumulate, checkpoint_every=1, **options)
     loader = training_loader(SPLIT, INPUT, batch_size=8 // accumulate, seed=seed, device=CPU)
@@ -57,6 +57,7 @@ def train(model, workdir, *, epochs=3, seed=5, accumulate=1, **options):
         config,
         label="probe",
         images_per_epoch=40,
+        options=table,
         seed=seed,
         device=CPU,
         workdir=workdir,
@@ -138,6 +139,27 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
     assert (tmp_path / "last_checkpoint").read_text().endswith("epoch_2.pth")
 
 
+@pytest.mark.parametrize(
+    ("table", "precision", "advice"),
+    [
+        ("pretrain", "fp32", "Lower pretrain.base_lr (it is 0.01) or raise pretrain.schedule.warmup_epochs ("),
+        (
+            "task.train",
+            "bf16",
+            "Lower task.train.base_lr (it is 0.01), raise task.train.schedule.warmup_epochs or set "
+            "task.train.precision=fp32 (",
+        ),
+        ("task.judge", "fp32", "Lower task.judge.base_lr (it is 0.01) ("),
+    ],
+)
+def test_a_stop_names_the_options_that_were_trained_with(tmp_path, table, precision, advice):
+    model = Probe()
+    model.fail_at, model.loss_at_fail = 3, torch.nan
+    with pytest.raises(RunError) as stopped:
+        train(model, tmp_path, table=table, precision=precision)
+    assert f"; stopped. {advice}" in str(stopped.value)
+
+
 def test_weights_that_are_not_finite_are_never_checkpointed(tmp_path, monkeypatch):
     step = torch.optim.AdamW.step
 
@@ -200,7 +222,7 @@ def test_tensorboard_is_written_when_asked(tmp_path):
 def test_a_batch_larger_than_the_set_is_refused(tmp_path):
     config = TrainConfig(epochs=1, batch_size=8, base_lr=1.0)
     empty = torch.utils.data.DataLoader(SPLIT, batch_size=64, drop_last=True)
-    with pytest.raises(InputError, match="lower batch_size"):
+    with pytest.raises(InputError, match=r"lower task\.train\.batch_size"):
         fit(
             Probe(),
             empty,

@@ -178,6 +178,24 @@ def test_a_damaged_note_of_a_failure_is_named_and_stops_nothing(bench):
     assert not path.exists()
 
 
+def test_a_note_of_a_failure_that_cannot_be_read_or_removed_hides_no_success(bench):
+    _, (cell,) = bench.planned()
+    note = failure_path(bench.store.root, cell.record_id)
+    note.mkdir(parents=True)
+    assert len(bench.run().records) == 1
+    assert bench.run().before == 1
+    assert note.is_dir()
+
+
+def test_what_a_process_left_that_was_killed_just_after_it_saved_goes(bench):
+    bench.run()
+    _, (cell,) = bench.planned()
+    left = [bench.store.work(key) for key in (cell.record_id, cell.pretraining.fingerprint)]
+    bench.run(tasks="toy,other-toy")
+    assert not any(folder.exists() for folder in left)
+    assert len(bench.trained) == 1
+
+
 def test_what_another_process_is_at_is_passed_over_and_looked_at_again(bench, monkeypatch):
     request, cells = bench.planned(tasks="toy,other-toy", seeds=(0, 1, 2))
     others = {seed: ExitStack() for seed in (0, 1)}
@@ -254,6 +272,17 @@ def test_estimates_come_from_the_same_things_on_the_same_device(bench):
     estimate = here.of(pretrainings.values(), cells)
     assert estimate.seconds == 6.0
     assert estimate.unknown == {"pretraining simmim": 1, "pretraining mae": 1, "other-toy": 2}
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"cost": 3}', '{"cost": {"device": "d"}, "recipe": {"encoder": {}}}', '{"cost": null}']
+)
+def test_no_estimate_is_made_of_damaged_files(tmp_path, content):
+    for name in ("records/x.json", "checkpoints/x/checkpoint.json"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(content)
+    found = Estimator.of_results(tmp_path, "d")
+    assert (found.checkpoints, found.records) == (0, 0)
 
 
 def test_a_task_with_other_epochs_is_estimated_by_their_ratio(bench):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -110,6 +112,49 @@ def test_a_task_takes_its_own_dataset(cells):
         cells(BASE, "data.name=digit-scenes")
 
 
+def written(path, pixels) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def test_a_recipe_s_options_of_scenes_are_not_for_coco(cells, tmp_path):
+    objects = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 16, 16], "area": 256, "iscrowd": 0}]
+    images = [{"id": 1, "file_name": "a.png", "height": 32, "width": 32}]
+    (tmp_path / "annotations").mkdir()
+    for part in ("train", "val"):
+        written(tmp_path / part / "a.png", np.zeros((32, 32), np.uint8))
+        scenes = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "thing"}]}
+        (tmp_path / "annotations" / f"instances_{part}.json").write_text(json.dumps(scenes))
+    given = ("task.dataset=coco", f"task.data.root={tmp_path}")
+    detection = replace(BASE, tasks=["detection"])
+    (cell,) = cells(detection, *given)
+    assert (cell.dataset_name, cell.dataset.split("train").classes) == ("coco", ("thing",))
+    (scenes,) = cells(detection)
+    assert (scenes.dataset.config.train_scenes, scenes.dataset.config.test_scenes) == (24, 8)
+    (fewer,) = cells(detection, "task.data.test_scenes=4")
+    assert (fewer.dataset.config.train_scenes, fewer.dataset.config.test_scenes) == (24, 4)
+    with pytest.raises(InputError, match=r"unknown key 'task\.data\.train_scenes'"):
+        cells(detection, *given, "task.data.train_scenes=3")
+
+
+def test_a_recipe_s_options_of_scenes_are_not_for_ade20k(cells, tmp_path):
+    labels = (np.arange(1024).reshape(32, 32) % 4).astype(np.uint8)
+    for part in ("training", "validation"):
+        for index in range(2):
+            written(tmp_path / "images" / part / f"{index}.png", np.zeros((32, 32, 3), np.uint8))
+            written(tmp_path / "annotations" / part / f"{index}.png", labels)
+    given = ("task.dataset=ade20k", f"task.data.root={tmp_path}", "task.data.classes=3")
+    suited = ("task.train.batch_size=2", "task.background_weight=1")
+    (cell,) = cells(replace(BASE, tasks=["segmentation"]), *given, *suited)
+    assert (cell.dataset_name, len(cell.dataset.split("train"))) == ("ade20k", 2)
+
+
+def test_the_dataset_of_the_pretraining_keeps_its_options_in_a_task(cells):
+    (cell,) = cells(BASE, "data.train_limit=150", "task.data.test_limit=50")
+    assert [len(cell.dataset.split(name)) for name in ("train", "test")] == [150, 50]
+    assert len(cell.pretraining.dataset.split("test")) == 100
+
+
 def test_seeds_give_weights(cells):
     (cell,) = cells()
     recipe = cell.pretraining.recipe
@@ -143,3 +188,10 @@ def test_a_method_that_learns_from_labels_is_refused_where_there_are_none(cells,
     with pytest.raises(InputError, match="'supervised' learns from labels, which dataset 'folder' has not"):
         cells(replace(BASE, methods=["supervised"], tasks=["detection"]), *unlabelled)
     assert cells(replace(BASE, tasks=["detection"]), *unlabelled)
+
+
+def test_augmentation_is_part_of_the_protocols_of_tasks_that_train_by_it_alone(cells):
+    both = replace(BASE, methods=["random-init"], tasks=["linear-probe", "finetune"])
+    plain, flipped = cells(both), cells(both, "input.flip=0.5")
+    assert prints(plain) == prints(flipped)
+    assert [a.record_id == b.record_id for a, b in zip(plain, flipped, strict=True)] == [True, False]

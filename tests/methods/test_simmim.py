@@ -211,7 +211,7 @@ class Images(Stage):
             chosen = torch.randint(0, 2, (2, SIZE, SIZE), generator=torch.Generator().manual_seed(seed))
             yield self.colours[chosen].permute(0, 3, 1, 2)
 
-    def fit(self, model, config, *, label):
+    def fit(self, model, config, *, label, options):
         raise AssertionError("nothing is trained")
 
     def once(self, identity, make):

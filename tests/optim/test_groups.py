@@ -9,7 +9,7 @@ from torch import nn
 
 from mimbench.contract import TrainConfig
 from mimbench.errors import InputError
-from mimbench.optim import build_optimizer, encoder_layers, param_groups, require_drop_path, swin_layer, vit_layer
+from mimbench.optim import build_optimizer, encoder_layers, param_groups, swin_layer, vit_layer
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "layer_decay.json").read_text())
 DEPTHS = (2, 2, 2, 1)
@@ -183,13 +183,3 @@ def test_a_layer_decay_without_effect_is_refused():
 def test_a_frozen_model_is_refused():
     with pytest.raises(InputError, match="every parameter is frozen"):
         build_optimizer(Encoder().requires_grad_(False), train())
-
-
-def test_a_drop_path_without_effect_is_refused():
-    path = nn.Identity()
-    model = nn.Sequential(nn.Linear(2, 2), path)
-    require_drop_path(model, 0.0)
-    with pytest.raises(InputError, match=r"drop_path 0\.1 reaches no block of Sequential"):
-        require_drop_path(model, 0.1)
-    path.drop_prob = 0.1
-    require_drop_path(model, 0.1)

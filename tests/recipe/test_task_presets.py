@@ -12,6 +12,7 @@ from mimbench.optim import Schedule
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import Recipe, resolve
 from mimbench.recipe.show import describe
+from mimbench_tasks.segmentation.config import pyramid_strides
 
 IMAGES = 1_281_167
 """Training images of ImageNet-1k."""
@@ -75,12 +76,29 @@ TUNED_BEIT = TUNED | {
     "train.schedule.convention": "beit",
     "train.schedule.min_lr": 1e-6,
 }
+TUNED_DATA2VEC = TUNED_BEIT | {"position": None, "drop_path": 0.2, "train.schedule.warmup_epochs": 10}
+TUNED_MASKFEAT = TUNED | {
+    "norm": "fresh",
+    "head_std": 2e-5,
+    "position": None,
+    "train.clip_grad": None,
+    "train.schedule.convention": "plain",
+    "train.schedule.warmup_lr": 1e-8,
+    "train.schedule.min_lr": 1e-6,
+}
 TUNED_LARGE = {"drop_path": 0.2, "train.epochs": 50, "train.base_lr": 1e-3, "train.layer_decay": 0.75}
 FINETUNE = {
     ("imagenet-vit-base", "simmim"): TUNED_SIMMIM
     | {"norm": "fresh", "head_std": 2e-5, "position": "relative-per-block", "no_decay": []},
     ("imagenet-vit-base", "mae"): TUNED_MAE,
     ("imagenet-vit-base", "beit"): TUNED_BEIT,
+    ("imagenet-vit-base", "data2vec"): TUNED_DATA2VEC | {"train.weight_decay": 0.0},
+    ("imagenet-vit-base", "maskfeat"): TUNED_MASKFEAT | {"train.batch_size": 512, "train.base_lr": 2e-3},
+    ("imagenet-vit-large", "data2vec"): TUNED_DATA2VEC
+    | {"drop_path": 0.25, "train.epochs": 50, "train.base_lr": 5e-3, "train.schedule.warmup_epochs": 5},
+    ("imagenet-vit-large", "maskfeat"): TUNED_MASKFEAT
+    | TUNED_LARGE
+    | {"drop_path": 0.1, "train.batch_size": 256, "train.schedule.warmup_epochs": 5},
     ("imagenet-vit-large", "mae"): TUNED_MAE | TUNED_LARGE,
     ("imagenet-vit-large", "beit"): TUNED_BEIT | TUNED_LARGE | {"train.schedule.warmup_epochs": 5},
     ("imagenet-swin-base", "simmim"): TUNED_SWIN | {"image_size": 192, "window": 6, "train.layer_decay": 0.9},
@@ -92,6 +110,10 @@ FINETUNE_RATES = {
     ("imagenet-vit-base", "simmim"): (5e-3, {0: 1e-6, 1: 1e-6, -1: 1e-6}),
     ("imagenet-vit-base", "mae"): (2e-3, {0: 0.0, -1: 1e-6}),
     ("imagenet-vit-base", "beit"): (4e-3, {0: 0.0, -1: 1e-6}),
+    ("imagenet-vit-base", "data2vec"): (4e-3, {0: 0.0, -1: 1e-6}),
+    ("imagenet-vit-base", "maskfeat"): (2e-3, {0: 1e-8, -1: 1e-6}),
+    ("imagenet-vit-large", "data2vec"): (5e-3, {0: 0.0, -1: 1e-6}),
+    ("imagenet-vit-large", "maskfeat"): (1e-3, {0: 1e-8, -1: 1e-6}),
     ("imagenet-vit-large", "mae"): (4e-3, {0: 0.0, -1: 1e-6}),
     ("imagenet-vit-large", "beit"): (1e-3, {0: 0.0, -1: 1e-6}),
     ("imagenet-swin-base", "simmim"): (5e-3, {0: 1e-6, -1: 1e-6}),
@@ -173,3 +195,14 @@ def test_fine_tuning_fits_the_recipes_encoder(preset, method):
     with torch.device("meta"):
         encoder = recipe.encoder_class()(recipe.encoder_config, image_size=recipe.input.image_size, in_channels=3)
     recipe.task("finetune").check(encoder, SimpleNamespace(channels=3, split=lambda name: split))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "strides"),
+    [("vit", (2, 4, 8)), ("swin", None), ("convnext", None), ("resnet", None)],
+)
+def test_the_default_recipe_segments_with_every_encoder(encoder, strides):
+    recipe = resolve("mnist5k-vit-tiny", doc.read("mnist5k-vit-tiny"), "random-init", {"encoder.name": encoder}, None)
+    with torch.device("meta"):
+        built = recipe.encoder_class()(recipe.encoder_config, image_size=recipe.input.image_size, in_channels=1)
+    assert pyramid_strides(recipe.task("segmentation").config, built) == (strides or built.pyramid_strides)

@@ -109,6 +109,13 @@ def test_a_lock_that_is_held_is_told_at_once(store):
         assert again
 
 
+def test_a_lock_that_cannot_be_made_is_one_line(store):
+    (store.root / "work").write_text("no folder")
+    for lock in (store.lock_if_free("k"), store.lock("k", lambda: None)):
+        with pytest.raises(InputError, match=r"k\.lock cannot be locked .*--results"), lock:
+            pass
+
+
 def test_a_folder_that_is_only_looked_at_is_not_made(tmp_path):
     assert Store(tmp_path / "none", write=False).record("x") is None
     assert not (tmp_path / "none").exists()
@@ -124,6 +131,13 @@ def test_a_failed_save_leaves_nothing(store):
     with pytest.raises(AttributeError):
         store.save_checkpoint("abc", {"w": "no tensor"}, {}, {})
     assert list((store.root / "checkpoints").iterdir()) == []
+
+
+def test_what_a_killed_save_left_goes_with_the_next(store):
+    for left in (".abc.x1", ".other.x2"):
+        (store.root / "checkpoints" / left).mkdir(parents=True)
+    save(store)
+    assert sorted(path.name for path in (store.root / "checkpoints").iterdir()) == [".other.x2", "abc"]
 
 
 def test_files_are_readable_by_others(store):

@@ -120,5 +120,5 @@ def test_what_is_being_written_is_passed_over(results):
 def test_nothing_to_verify(tmp_path):
     with pytest.raises(InputError, match="no records and no checkpoints below"):
         verify(tmp_path)
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="there is no folder"):
         verify(tmp_path / "none")

@@ -71,6 +71,8 @@ def test_what_it_cannot_probe_is_said_beforehand():
         check(MAE, Labelled(20, 2))
     with pytest.raises(InputError, match="two or more images in each micro-batch"):
         check(merge(MAE, {"train": {"batch_size": 1}}), Labelled(20, 2))
+    with pytest.raises(InputError, match=r"task\.train\.layer_decay 0\.5: the encoder of a probe is frozen"):
+        check(merge(MAE, {"train": {"batch_size": 8, "layer_decay": 0.5}}), Labelled(20, 2))
     with pytest.raises(ValueError, match='needs probe = "lbfgs"'):
         LinearProbeConfig(probe="trained", layers="all")
     check({"layer": -2, "pooling": "token"}, Labelled(20, 2))

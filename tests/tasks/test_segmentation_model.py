@@ -23,7 +23,6 @@ from mimbench_tasks.segmentation.model import (
     build_segmentor,
     segmentor_config,
 )
-from mimbench_tasks.segmentation.session import with_drop_path
 from mimbench_tasks.segmentation.task import Segmentation
 
 
@@ -61,7 +60,7 @@ def test_one_step_reaches_every_parameter(head, kind, auxiliary, batch):
 @pytest.mark.parametrize(
     ("encoder", "options", "expected"),
     [
-        (lambda: vit(8), {}, [(16, 4), (16, 8), (16, 16), (16, 32)]),
+        (lambda: vit(8), {}, [(16, 4), (16, 8), (16, 16)]),
         (lambda: vit(16), {}, [(16, 4), (16, 8), (16, 16), (16, 32)]),
         (lambda: vit(4), {"strides": (1, 4, 16)}, [(16, 1), (16, 4), (16, 16)]),
         (swin, {}, [(8, 4), (16, 8), (32, 16)]),
@@ -220,18 +219,6 @@ def test_layers_for_layer_decay_are_the_encoders():
     assert model.layer_of("segmentor.neck.levels.0.0.weight") == 4
     names = {name for name, _ in model.named_parameters()}
     assert model.no_weight_decay() == {"segmentor.backbone.encoder.body.cls_token"} <= names
-
-
-def test_drop_path_is_the_tasks_own():
-    encoder = vit(drop_path=0.0)
-    changed = with_drop_path(encoder, 0.3)
-    rates = [module.drop_prob for module in changed.modules() if hasattr(module, "drop_prob")]
-    assert max(rates) == pytest.approx(0.3)
-    for name, value in encoder.state_dict().items():
-        assert torch.equal(changed.state_dict()[name], value)
-    images = torch.randn(4, 1, 32, 32)
-    changed.train()
-    assert not torch.equal(changed.pyramid(images)[0], changed.pyramid(images)[0])
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -128,7 +128,7 @@ def test_grey_and_colour_convert_into_each_other(channels, mode, tmp_path):
 
 
 def test_mean_of_the_wrong_length_is_named():
-    with pytest.raises(InputError, match=r"3 values for an encoder of 1 channel"):
+    with pytest.raises(InputError, match=r"input\.mean has 3 values and the images have 1 channel"):
         build(images=InputConfig(image_size=28))
 
 

@@ -195,6 +195,7 @@ REFUSED = [
     ({"square": True, "image_size": 90}, "image_size 90 px is not a multiple of 8 px"),
     ({"train": {"schedule": {"kind": "multistep"}}}, r"multistep schedule needs schedule\.milestones"),
     ({"train": {"schedule": {"kind": "multistep", "milestones": [9]}}}, "outside the 5 epochs"),
+    ({"train": {"undecayed": ["pos_embed", "cls_tokn"]}}, r"task\.train\.undecayed: 'cls_tokn'.*mean 'cls_token'"),
 ]
 
 

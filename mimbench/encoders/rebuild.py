@@ -1,0 +1,59 @@
+"""An encoder made anew with other options, as tasks that train it need it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from mimbench.contract.encoder import Encoder
+from mimbench.errors import InputError
+
+
+def rebuilt(encoder: Encoder, *, image_size: int | None = None, **options: Any) -> Encoder:
+    """An encoder like this one, with these options of its Config instead of its own, and fresh weights.
+
+    They are drawn from the global torch generator, on the CPU or, in a `with torch.device(...)`, there. An option that
+    its Config lacks may still be given as 0, False or None, and is then left out.
+
+    Raises:
+        InputError: it has no such option, or its size or drop path has no place in it.
+    """
+    known = type(encoder.config).model_fields
+    for name, value in options.items():
+        if value and name not in known:
+            raise InputError(
+                f"task.{name} {value!r} is not for a {encoder.kind} encoder, which has no such option; leave it out"
+            )
+    config = encoder.config.model_copy(update={name: value for name, value in options.items() if name in known})
+    size = encoder.image_size if image_size is None else image_size
+    made = type(encoder)(config, image_size=size, in_channels=encoder.in_channels)
+    require_drop_path(made, options.get("drop_path", 0.0))
+    return made
+
+
+def with_drop_path(encoder: Encoder, rate: float) -> Encoder:
+    """This encoder, weights and all, with the drop path `rate`: the one it is fine-tuned with.
+
+    Raises:
+        InputError: its Config has no drop_path, or none of its blocks would drop.
+    """
+    if not rate and "drop_path" not in type(encoder.config).model_fields:
+        return encoder
+    with torch.random.fork_rng(devices=[]), next(encoder.parameters()).device:
+        made = rebuilt(encoder, drop_path=rate)
+    made.load_state_dict(encoder.state_dict())
+    return made
+
+
+def require_drop_path(model: nn.Module, rate: float) -> None:
+    """Make sure that a drop path asked for is there: some module of `model` has a `drop_prob` above 0.
+
+    Raises:
+        InputError: `rate` is above 0 and nothing in `model` drops paths.
+    """
+    if rate > 0 and not any(getattr(module, "drop_prob", 0) for module in model.modules()):
+        raise InputError(
+            f"drop_path {rate:g} reaches no block of {type(model).__name__}; set it to 0, or take a deeper encoder"
+        )

@@ -1,0 +1,44 @@
+"""What the tasks on mmdet's and mmseg's models share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
+
+from mimbench.contract import StepOutput
+from mimbench.data.transforms import per_channel
+
+
+def step_output(model: BaseModel, losses: Mapping[str, Any]) -> StepOutput:
+    """What the engine optimises and logs, of the losses that an mm model returns."""
+    total, parts = model.parse_losses(losses)
+    # Named without "loss": whatever mmengine finds under that name, it adds to what is optimised.
+    logs = {key.replace("loss_", ""): value.detach() for key, value in parts.items() if key != "loss"}
+    return StepOutput(total, logs)
+
+
+def of_bytes(values: tuple[float, ...], channels: int, name: str) -> list[float]:
+    """input.mean or input.std for pixels in [0, 255], one for each channel.
+
+    Raises:
+        InputError: as many values as neither 1 nor `channels`.
+    """
+    per_channel(values, channels, name)  # raises where they do not fit
+    return [255 * value for value in (values if len(values) == channels else values * channels)]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """mmengine logs the origin of every parameter, on standard output."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,82 @@
+"""What methods and protocols decay, and how far down layer decay reaches: against the official optimizers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mimbench.contract import InputConfig, Method, TrainConfig
+from mimbench.convert.golden import read_golden, setup_of
+from mimbench.harness.build import build
+from mimbench.optim import param_groups
+from mimbench.recipe import document as doc
+from mimbench_tasks.finetune.config import FinetuneConfig
+from mimbench_tasks.finetune.model import Classifier, FinetuneTraining, adapt, freeze_unreached
+from mimbench_tasks.finetune.task import Finetune
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+OFFICIAL = json.loads((GOLDEN / "layer_decay.json").read_text())
+PRETRAINED = {
+    "simmim_pretrain_vit": "simmim_vit_tiny",
+    "simmim_pretrain_swin": "simmim_swin_tiny",
+    "mae_pretrain_vit": "mae_vit_tiny_rawpix",
+    "beit_pretrain_vit": "beit_vit_tiny",
+}
+FINE_TUNED = {
+    "simmim_finetune_vit": ("simmim_vit_tiny", "simmim-vit-base", {}),
+    "simmim_finetune_swin": ("simmim_swin_tiny", "simmim-swin-base-100ep", {"window": 4}),
+    "mae_finetune_vit_global_pool": ("mae_vit_tiny_rawpix", "mae-vit-base", {}),
+    "mae_finetune_vit_cls_token": ("mae_vit_tiny_rawpix", "mae-vit-base", {"pooling": "token", "norm": "encoder"}),
+    "beit_finetune_vit": ("beit_vit_tiny", "beit-vit-base", {}),
+}
+
+
+def method_of(golden: str) -> Method:
+    return build(setup_of(read_golden(GOLDEN / f"{golden}.npz")))
+
+
+def official_name(name: str, method: Method) -> str:
+    """The official one; where SimMIM says "encoder." before it, without that."""
+    for prefix in ("classifier.encoder.body.", "encoder.body.", "classifier."):
+        if name.startswith(prefix):
+            inner = name.removeprefix(prefix)
+            stage = inner.split(".")[1] if ".downsample." in inner else ""
+            return inner.replace(f"layers.{stage}.", f"layers.{int(stage) - 1}.", 1) if stage else inner
+    names = {own: official for official, own in method.official_names.items() if own}
+    head, dot, rest = name.partition(".")
+    return names.get(head, head) + dot + rest
+
+
+@pytest.mark.parametrize("case", PRETRAINED)
+def test_pretraining_decays_what_the_official_script_decays(case):
+    method = method_of(PRETRAINED[case])
+    train = TrainConfig(epochs=1, batch_size=1, base_lr=1.0)
+    groups = param_groups(method, train, no_decay=method.no_weight_decay())
+    decayed = {official_name(name, method): g["weight_decay"] > 0 for g in groups for name in g["names"]}
+    official = {name.removeprefix("encoder."): True for name in OFFICIAL[case]["decay"]}
+    assert decayed == official | {name.removeprefix("encoder."): False for name in OFFICIAL[case]["no_decay"]}
+
+
+@pytest.mark.parametrize("case", FINE_TUNED)
+def test_fine_tuning_has_the_official_groups_and_scales(case):
+    golden, protocol, changed = FINE_TUNED[case]
+    method, official = method_of(golden), OFFICIAL[case]
+    size = method.encoder.image_size
+    changed = {**changed, "image_size": size, "train": {"layer_decay": official["layer_decay"]}}
+    config = FinetuneConfig(**doc.merge(Finetune.protocols[protocol].options, changed))
+    classifier = Classifier(adapt(method.encoder, config, size), config, classes=10)
+    freeze_unreached(classifier)
+    model = FinetuneTraining(classifier, config, InputConfig(image_size=size), batched=True)
+    groups = param_groups(
+        model,
+        config.train,
+        layer_of=model.layer_of,
+        num_layers=model.num_layers,
+        no_decay=model.no_weight_decay(),
+    )
+    scales = {official_name(name, method): g["lr_scale"] for g in groups for name in g["names"]}
+    decayed = {official_name(name, method) for g in groups if g["weight_decay"] for name in g["names"]}
+    assert scales == pytest.approx(official["lr_scale"], rel=1e-9)
+    assert decayed == set(official["decay"])

@@ -1,0 +1,59 @@
+"""Every installed task, method and encoder on the embedded default, in as few commands as possible."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from mimbench import registry
+from mimbench.harness.plan import Request, plan
+
+BRIEF = ("--set", "pretrain.epochs=1", "--set", "pretrain.schedule.warmup_epochs=0", "--set", "data.train_limit=128")
+
+
+def recorded(quick, *arguments: str) -> list[dict]:
+    done = quick("run", "--recipe", "smoke", "--json", *BRIEF, *arguments)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.e2e
+def test_every_task_runs_and_reports_what_it_declares(quick):
+    names = registry.tasks.names()
+    records = recorded(quick, "--method", "simmim", "--task", ",".join(names))
+    assert sorted(record["task"]["name"] for record in records) == sorted(names)
+    assert len({record["checkpoint"]["weights_sha256"] for record in records}) == 1
+    for record in records:
+        declared = {metric.name: metric for metric in registry.tasks.load(record["task"]["name"]).metrics}
+        found = record["metrics"]
+        assert next(iter(declared)) in found
+        assert set(declared) == {*found, *record["details"].get("absent", {})}, record["task"]
+        for name, measured in found.items():
+            assert declared[name].low <= measured["value"] <= declared[name].high, (record["task"], name)
+            assert (measured["unit"], measured["n"] > 0) == (declared[name].unit, True)
+
+
+@pytest.mark.parametrize("task", registry.tasks.names())
+def test_every_task_states_chance_on_its_embedded_default(task, cache):
+    (cell,) = plan(Request(["simmim"], [task], "smoke"), torch.device("cpu"), cache)
+    primary = cell.task.metrics[0]
+    assert primary.low <= cell.task.chance(cell.dataset) <= primary.high
+
+
+@pytest.mark.e2e
+def test_every_method_can_be_probed(quick):
+    names = registry.methods.names()
+    records = recorded(quick, "--method", ",".join(names), "--task", "linear-probe")
+    assert sorted(record["method"]["name"] for record in records) == sorted(names)
+    assert all(0 <= record["metrics"]["top1"]["value"] <= 100 for record in records)
+
+
+@pytest.mark.e2e
+def test_simmim_pretrains_every_kind_of_encoder(quick):
+    names = registry.encoders.names()
+    assert {"vit", "swin", "convnext", "resnet"} <= set(names)
+    records = recorded(quick, "--method", "simmim", "--task", "knn", "--vary", f"encoder.name={','.join(names)}")
+    assert [record["recipe"]["encoder"]["name"] for record in records] == names
+    assert len({record["checkpoint"]["fingerprint"] for record in records}) == len(names)
