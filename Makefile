@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
 TYPECHECK := .typecheck
 
-.PHONY: demo test lint reference setup tools clean
+.PHONY: demo test lint reference pictures setup tools clean
 
 demo: $(READY)
 	$(BIN)/mimbench run --method simmim --task detection
@@ -24,6 +24,10 @@ reference: $(READY)
 	$(BIN)/mimbench run --grid results/reference/grid.toml
 	$(BIN)/mimbench run --grid results/reference/mask-ratio.toml
 	$(BIN)/mimbench run --grid results/reference/detection.toml
+
+# README's table and pictures, from those records.
+pictures: $(READY) tools
+	$(BIN)/python docs/make_pictures.py
 
 setup: $(READY)
 

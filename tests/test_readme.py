@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -9,9 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib
 import pytest
 
 ROOT = Path(__file__).parents[1]
+_spec = importlib.util.spec_from_file_location("make_pictures", ROOT / "docs" / "make_pictures.py")
+make_pictures = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(make_pictures)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -68,6 +73,22 @@ def test_the_table_is_that_of_the_records(mimbench):
     assert done.stdout == shown[2]
 
 
+def test_the_pictures_are_those_of_the_records():
+    note = (ROOT / "docs" / "made_from.sha256").read_text().strip()
+    assert note == make_pictures.digest(), "the reference records are others: run `make pictures`"
+
+
+def test_the_plot_is_drawn_anew_alike(mimbench, tmp_path):
+    kept = (ROOT / "docs" / "bars.svg").read_text()
+    drawn_by = re.search(r"Matplotlib v([0-9.]+)", kept)[1]
+    if drawn_by != matplotlib.__version__:
+        pytest.skip(f"docs/bars.svg was drawn by matplotlib {drawn_by}, here is {matplotlib.__version__}")
+    command = [*make_pictures.BARS, "--output", str(tmp_path / "bars.svg")]
+    done = subprocess.run([sys.executable, "-m", "mimbench", *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "bars.svg").read_text() == kept
+
+
 def test_what_it_links_to_exists():
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+    for target in re.findall(r"\]\(([^)#:]+)\)", README) + re.findall(r'src="([^":]+)"', README):
         assert (ROOT / target).exists(), target

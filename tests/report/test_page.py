@@ -155,7 +155,7 @@ def test_a_number_leads_to_its_runs_and_a_run_tells_all(opened, built):
     for title in ("all that may change the score", "Details", "Commit, packages and machine"):
         shown.get_by_text(title).click()
     for path in ("packages.torch", "per_class.boxes.0.AP", "nms_threshold"):
-        assert shown.get_by_role("rowheader", name=path, exact=True).first.is_visible(), path
+        shown.get_by_role("rowheader", name=path, exact=True).first.wait_for()  # rows come once a part is opened
     go(tab, "run=no-such-run")
     assert tab.get_by_role("heading", name="Not in this report").is_visible()
 

@@ -145,7 +145,7 @@ def test_the_encoder_is_seen_frozen_and_the_head_alone_is_trained(tmp_path):
     encoder.body.norm.register_forward_hook(lambda m, i, o: modes.append((m.training, o.requires_grad)))
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     train = {"epochs": 2, "batch_size": 48, "base_lr": 4.0, "lr_divisor": None, "schedule": {"warmup_epochs": 0}}
-    result = trained(Colours(), tmp_path, encoder, train=train)
+    result = trained(Colours("plain", tmp_path), tmp_path, encoder, train=train)
     assert set(modes) == {(False, False)}
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     assert result.cost.steps == 2 * (240 // 48)
@@ -155,7 +155,10 @@ def test_the_encoder_is_seen_frozen_and_the_head_alone_is_trained(tmp_path):
 
 def test_its_checkpoints_hold_the_head_only(tmp_path):
     trained(
-        Colours(), tmp_path, colour_encoder(), train={"epochs": 1, "batch_size": 120, "schedule": {"warmup_epochs": 0}}
+        Colours("plain", tmp_path),
+        tmp_path,
+        colour_encoder(),
+        train={"epochs": 1, "batch_size": 120, "schedule": {"warmup_epochs": 0}},
     )
     (kept,) = (tmp_path / "training").glob("*.pth")
     state = torch.load(kept, weights_only=False)["state_dict"]

@@ -120,7 +120,7 @@ def check(dataset, encoder=None, **options):
             r"task\.layers \[0, 1\] must end with the encoder's last layer",
         ),
         (vit, {"strides": (8, 16), "layers": (9, -1)}, r"layer 9 is outside this encoder's 3 layers"),
-        (vit, {"crop_size": 40}, r"task\.crop_size 40 px is not a multiple of 32 px"),
+        (vit, {"crop_size": 40}, r"task\.crop_size 40 px is not a multiple of 16 px"),
         (vit, {"window": 2, "global_blocks": (7,)}, r"global_blocks \[7\] are outside this encoder's 3 blocks"),
         (vit, {"background_weight": 0.1}, r"task\.background_weight: dataset 'ade20k' has no background class"),
         (vit, {"train": {"batch_size": 9}}, r"task\.train\.batch_size 9 is more than the 4 training images"),

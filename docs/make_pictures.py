@@ -1,0 +1,58 @@
+"""README's table and pictures, made from results/reference. Run from the root: `make pictures` (needs Chromium)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+REFERENCE, DOCS = Path("results/reference"), Path("docs")
+MADE_FROM = DOCS / "made_from.sha256"
+TABLE = re.compile(r"(<!-- mimbench (table [^>]*) -->\n).*?(<!-- end -->)", re.DOTALL)
+METHODS = "random-init,supervised,simmim,mae,beit,maskfeat,data2vec"
+BARS = ("plot", "bars", "--results", str(REFERENCE), "--method", METHODS, "--task", "linear-probe,knn,few-shot")
+BARS += ("--width", "7")
+SHOWN = "simmim-s0-*"
+"""Whose reconstructions README shows."""
+
+
+def digest(root: Path = ROOT) -> str:
+    """One hash of all reference records: what pictures were made from."""
+    whole = hashlib.sha256()
+    for path in sorted((root / REFERENCE / "records").glob("*.json")):
+        whole.update(path.read_bytes())
+    return whole.hexdigest()
+
+
+def mimbench(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "mimbench", *arguments], cwd=ROOT, text=True, capture_output=True)
+    if done.returncode:
+        sys.exit(f"mimbench {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def main() -> None:
+    chromium = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    if chromium is None:
+        sys.exit("no Chromium for the picture of the page: `make tools`")
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(TABLE.sub(lambda m: m[1] + mimbench(*m[2].split()) + m[3], text), encoding="utf-8")
+    mimbench(*BARS, "--output", str(DOCS / "bars.svg"))
+    (picture,) = (ROOT / REFERENCE / "artifacts").glob(f"{SHOWN}/reconstruction.png")
+    shutil.copy(picture, ROOT / DOCS / "reconstruction.png")
+    with tempfile.TemporaryDirectory() as folder:
+        mimbench("report", "--results", str(REFERENCE), "--output", f"{folder}/page")
+        size, shot = "--window-size=1280,900", f"--screenshot={ROOT / DOCS / 'page.png'}"
+        page = f"file://{folder}/page/index.html"
+        subprocess.run([chromium, "--headless", "--no-sandbox", "--hide-scrollbars", size, shot, page], check=True)
+    (ROOT / MADE_FROM).write_text(f"{digest()}\n")
+
+
+if __name__ == "__main__":
+    main()
