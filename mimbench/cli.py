@@ -12,7 +12,7 @@ import typer
 
 from mimbench.errors import InputError, MimbenchError
 from mimbench.recipe import DEFAULT_RECIPE
-from mimbench.report.cli import plot, report, table
+from mimbench.report.cli import plot, report, robustness, table
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -129,7 +129,7 @@ def show_detection(
         raise InputError(f"cannot write {output}: {error.strerror or error}") from error
 
 
-for command in (table, plot, report):
+for command in (table, plot, robustness, report):
     app.command()(command)
 
 

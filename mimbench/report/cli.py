@@ -1,4 +1,4 @@
-"""The commands that read records: table, plot, report. Importing this imports nothing that draws or computes."""
+"""The commands that read records: table, plot, robustness, report. Importing this imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -56,6 +56,19 @@ def table(
     )
     text = table_command(choice, results=results, format=format_, layout=layout, output=output)
     print(text if text is not None else f"written: {output}", end="" if text is not None else "\n")
+
+
+def robustness(
+    results: Annotated[Path, typer.Option("--results", help="Folder of records.")] = Path("runs"),
+    baseline: Annotated[str, typer.Option("--baseline", help="The method whose errors count as 100.")] = "random-init",
+    format_: Annotated[str, typer.Option("--format", help="text, markdown, csv, html or latex.")] = "text",
+) -> None:
+    """Print mean corruption errors (mCE) of robustness records against a baseline, and each corruption's."""
+    from mimbench.report.render import render
+    from mimbench.report.robustness import corruption_table
+    from mimbench.store.record import read_records
+
+    print(render(corruption_table(read_records(results), baseline), format_), end="")
 
 
 def report(

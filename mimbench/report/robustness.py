@@ -5,11 +5,14 @@ Hendrycks & Dietterich (arXiv:1903.12261), section 4.2, with any record as the b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from mimbench.errors import InputError
+from mimbench.errors import InputError, nearest
+from mimbench.report.statistics import Summary, summarise
+from mimbench.report.table import Cell, Column, Table, marked, spread_text
 
 if TYPE_CHECKING:
     from mimbench.store.record import Record
@@ -49,6 +52,80 @@ def corruption_errors(record: Record, baseline: Record) -> CorruptionErrors:
     return CorruptionErrors(
         sum(by_corruption.values()) / len(by_corruption), _relative(record, baseline, errors, base), by_corruption
     )
+
+
+def corruption_table(records: Sequence[Record], baseline: str) -> Table:
+    """mCE of every method against the records of the method `baseline`, seed by seed, and its terms.
+
+    Raises:
+        InputError: no records of the robustness task, of several protocols or datasets, none of the baseline, or two
+            of it with one seed.
+    """
+    records = [record for record in records if record.task.name == "robustness"]
+    if not records:
+        raise InputError("no records of the robustness task; make some: mimbench run --task robustness --method ...")
+    if len({(record.protocol_fingerprint, record.dataset.version) for record in records}) > 1:
+        raise InputError(
+            "the robustness records are of several protocols or datasets; keep each in a folder of its own"
+        )
+    base = _by_seed(records, baseline)
+    groups: dict[tuple[str, str], list[CorruptionErrors]] = {}
+    for record in records:
+        if record.seed in base:
+            found = corruption_errors(record, base[record.seed])
+            groups.setdefault((record.method.name, record.pretraining), []).append(found)
+    rows = sorted(groups)
+    names = list(groups[rows[0]][0].by_corruption)
+    columns = [_column(groups, rows, "mCE", lambda errors: errors.mce)]
+    columns.append(_column(groups, rows, "relative mCE", lambda errors: errors.relative_mce))
+    columns += [_column(groups, rows, name, partial(_term, name)) for name in names]
+    note = f"error over that of {baseline}, percent, paired by seed: 100 is as good, less is better"
+    labels = [Cell(method) for method, _ in rows]
+    return Table(
+        (
+            Column("method"),
+            *(Column(title, ("mean", "sd", "n"), (note,) if title == "mCE" else ()) for title, _ in columns),
+        ),
+        tuple(zip(labels, *(cells for _, cells in columns), strict=True)),
+        remarks=("±: seed sd (sample standard deviation over n seeds)",),
+    )
+
+
+def _by_seed(records: Sequence[Record], baseline: str) -> dict[int, Record]:
+    base: dict[int, Record] = {}
+    for record in records:
+        if record.method.name == baseline:
+            if record.seed in base:
+                raise InputError(
+                    f"baseline {baseline} has two records of seed {record.seed}: {base[record.seed].id}, "
+                    f"{record.id}; keep one"
+                )
+            base[record.seed] = record
+    if not base:
+        raise InputError(f"no robustness record of baseline {baseline!r}{nearest(baseline, _methods(records))}")
+    return base
+
+
+def _column(
+    groups: Mapping[tuple[str, str], Sequence[CorruptionErrors]],
+    rows: Sequence[tuple[str, str]],
+    title: str,
+    value: Callable[[CorruptionErrors], float | None],
+) -> tuple[str, list[Cell]]:
+    summaries: list[Summary | None] = []
+    for row in rows:
+        values = [found for errors in groups[row] if (found := value(errors)) is not None]
+        summaries.append(summarise(values) if len(values) == len(groups[row]) else None)
+    cells = [Cell() if each is None else Cell(spread_text(each), (each.mean, each.sd, each.n)) for each in summaries]
+    return title, marked(cells, summaries, higher_is_better=False)
+
+
+def _term(name: str, errors: CorruptionErrors) -> float:
+    return errors.by_corruption[name]
+
+
+def _methods(records: Sequence[Record]) -> set[str]:
+    return {record.method.name for record in records}
 
 
 def _relative(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mimbench.errors import InputError
-from mimbench.report.robustness import corruption_errors
+from mimbench.report.render import render
+from mimbench.report.robustness import corruption_errors, corruption_table
 
 
 @pytest.fixture
@@ -45,3 +46,30 @@ def test_what_does_not_compare_is_refused(measured, record):
         corruption_errors(ours, base.model_copy(update={"dataset": base.dataset.model_copy(update={"version": "g"})}))
     with pytest.raises(InputError, match="makes no error under snow"):
         corruption_errors(ours, measured(80.0, [70.0, 50.0], [100.0, 100.0]))
+
+
+def test_the_table_pairs_by_seed_and_has_every_term(measured):
+    base = [measured(80.0, [70.0, 50.0], [60.0, 40.0], method="random-init", seed=seed) for seed in (0, 1)]
+    ours = [measured(90.0, [80.0, 60.0], [70.0, 50.0], method="mae", seed=0)]
+    ours.append(measured(90.0, [85.0, 55.0], [70.0, 50.0], method="mae", seed=1))
+    table = corruption_table([*base, *ours], "random-init")
+    assert [column.title for column in table.columns] == ["method", "mCE", "relative mCE", "fog", "snow"]
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["mae", "77.5 ± 0.0 (n=2)", "100.0 ± 0.0 (n=2)", "75.0 ± 0.0 (n=2)", "80.0 ± 0.0 (n=2)"],
+        ["random-init", *["100.0 ± 0.0 (n=2)"] * 4],
+    ]
+    assert table.rows[0][1].mark == "best"
+    assert "less is better" in render(table, "markdown")
+
+
+def test_a_table_without_its_baseline_or_of_two_protocols_is_refused(measured, record):
+    ours = measured(90.0, [80.0, 60.0], [70.0, 50.0], method="mae")
+    with pytest.raises(InputError, match="no robustness record of baseline 'random-init'"):
+        corruption_table([ours], "random-init")
+    with pytest.raises(InputError, match="no records of the robustness task"):
+        corruption_table([record()], "mae")
+    with pytest.raises(InputError, match="two records of seed 0"):
+        corruption_table([ours, ours], "mae")
+    other = measured(90.0, [80.0, 60.0], [70.0, 50.0], method="mae", protocol={"task": "robustness", "other": 1})
+    with pytest.raises(InputError, match="several protocols"):
+        corruption_table([ours, other], "mae")
