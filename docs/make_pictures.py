@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -17,8 +18,8 @@ TABLE = re.compile(r"(<!-- mimbench (table [^>]*) -->\n).*?(<!-- end -->)", re.D
 METHODS = "random-init,supervised,simmim,mae,beit,maskfeat,data2vec"
 BARS = ("plot", "bars", "--results", str(REFERENCE), "--method", METHODS, "--task", "linear-probe,knn,few-shot")
 BARS += ("--width", "7")
-SHOWN = "simmim-s0-*"
-"""Whose reconstructions README shows."""
+SHOWN = "simmim-knn-s0-*.json"
+"""The record whose reconstructions README shows."""
 
 
 def digest(root: Path = ROOT) -> str:
@@ -44,8 +45,9 @@ def main() -> None:
     text = readme.read_text(encoding="utf-8")
     readme.write_text(TABLE.sub(lambda m: m[1] + mimbench(*m[2].split()) + m[3], text), encoding="utf-8")
     mimbench(*BARS, "--output", str(DOCS / "bars.svg"))
-    (picture,) = (ROOT / REFERENCE / "artifacts").glob(f"{SHOWN}/reconstruction.png")
-    shutil.copy(picture, ROOT / DOCS / "reconstruction.png")
+    (record,) = (ROOT / REFERENCE / "records").glob(SHOWN)
+    picture = json.loads(record.read_text(encoding="utf-8"))["artifacts"]["reconstruction"]
+    shutil.copy(ROOT / REFERENCE / picture, ROOT / DOCS / "reconstruction.png")
     with tempfile.TemporaryDirectory() as folder:
         mimbench("report", "--results", str(REFERENCE), "--output", f"{folder}/page")
         size, shot = "--window-size=1280,900", f"--screenshot={ROOT / DOCS / 'page.png'}"

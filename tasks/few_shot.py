@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from mimbench.contract import Dataset, Encoder, Measured, Metric, TaskContext, TaskResult
-from mimbench_tasks._frozen import FrozenConfig, FrozenTask, labelled, probabilities, top_k
+from mimbench_tasks._frozen import FrozenConfig, FrozenTask, probabilities
+from mimbench_tasks._labels import labelled, top_k
 
 SHOTS: dict[str, int | float] = {"5shot": 5, "1shot": 1, "10shot": 10, "1percent": 0.01, "10percent": 0.1}
 """Labels a class: a number, or a share of those that the class has, at least one. The first is the primary one."""

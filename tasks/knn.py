@@ -11,7 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from mimbench.contract import Dataset, Encoder, InputError, Metric, TaskContext, TaskResult, cosmetic
-from mimbench_tasks._frozen import FrozenConfig, FrozenTask, labelled, majority, top_k
+from mimbench_tasks._frozen import FrozenConfig, FrozenTask
+from mimbench_tasks._labels import labelled, majority, top_k
 
 NEIGHBOURS = (20, 10, 100, 200)
 """Those of DINO's protocol; 20 comes first because it "is usually working the best", as its script says."""

@@ -18,7 +18,8 @@ from mimbench.contract import (
     TaskResult,
     load_protocols,
 )
-from mimbench_tasks._frozen import FrozenTask, labelled, majority, probabilities, top_k
+from mimbench_tasks._frozen import FrozenTask, probabilities
+from mimbench_tasks._labels import labelled, majority, top_k
 from mimbench_tasks._regression import Regression, RegressionConfig, regress
 from mimbench_tasks._trained_probe import Augmentation, ProbeTraining, check_training, train_probe
 

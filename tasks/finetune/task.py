@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -25,6 +25,7 @@ from mimbench.contract import (
 from mimbench.data import DeviceTransform, evaluation_loader, training_loader
 from mimbench.data.augment import ImageAugment
 from mimbench.optim import Schedule, build_optimizer
+from mimbench_tasks._labels import labelled, majority, require_classes
 from mimbench_tasks.finetune.config import FinetuneConfig
 from mimbench_tasks.finetune.model import Classifier, FinetuneTraining, adapt, build_classifier, freeze_unreached
 from mimbench_tasks.finetune.scoring import predictions, scores
@@ -51,7 +52,7 @@ class Finetune(Task):
         return self.config.input(input).shaping()
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
-        config, train, test = self.config, _images(dataset, "train"), _images(dataset, "test")
+        config, train, test = self.config, labelled(dataset, "train"), labelled(dataset, "test")
         input = config.input(context.input)
         classifier = build_classifier(encoder, config, input.image_size, len(train.classes), context.seed)
         if config.train.grad_checkpointing:
@@ -84,8 +85,8 @@ class Finetune(Task):
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         """Builds the classifier on the meta device, so that every option is seen to reach it."""
-        config, train = self.config, _labelled(dataset, "train")
-        _labelled(dataset, "test")
+        require_classes(dataset, self.name)
+        config, train = self.config, labelled(dataset, "train")
         if config.train.batch_size > len(train):
             raise InputError(
                 f"task.train.batch_size {config.train.batch_size} is more than the {len(train)} training images"
@@ -114,8 +115,7 @@ class Finetune(Task):
 
     def chance(self, dataset: Dataset) -> float:
         """Always answering the most frequent class of the training set, percent of the test set."""
-        train, test = _labelled(dataset, "train"), _labelled(dataset, "test")
-        return 100 * float((test.labels == train.labels.bincount().argmax()).float().mean())
+        return majority(dataset)
 
     def _share(self) -> int:
         """Images of a micro-batch on one process."""
@@ -139,18 +139,3 @@ def _augment(config: FinetuneConfig, input: InputConfig, channels: int) -> Image
 
 def _world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def _images(dataset: Dataset, name: Literal["train", "test"]) -> ImageSplit:
-    """A split of images. Its labels are not read: a run may not know those of the test split before it scores."""
-    split = dataset.split(name)
-    if not isinstance(split, ImageSplit):
-        raise InputError(f"finetune needs labelled images; the {name} split of the dataset has none")
-    return split
-
-
-def _labelled(dataset: Dataset, name: Literal["train", "test"]) -> ImageSplit:
-    split = _images(dataset, name)
-    if len(split.labels.unique()) < 2:
-        raise InputError(f"finetune needs two or more labelled classes; the {name} split of the dataset has not")
-    return split

@@ -21,7 +21,8 @@ from mimbench.contract import (
     cosmetic,
 )
 from mimbench.data import DeviceTransform
-from mimbench_tasks._frozen import FrozenTask, labelled, majority
+from mimbench_tasks._frozen import FrozenTask
+from mimbench_tasks._labels import labelled, majority
 from mimbench_tasks._regression import RegressionConfig, regress
 from mimbench_tasks.robustness.corruptions import FROST
 from mimbench_tasks.robustness.images import Corrupted, chosen, picture

@@ -15,7 +15,7 @@ from mimbench.contract import ArraySplit, DataConfig, Dataset, InputConfig, Task
 from mimbench.harness.features import FrozenFeatures
 from mimbench.store.store import Store
 from mimbench.testing.tasks import TASK_CHECKS, Subject, examine, name_of
-from mimbench_tasks._frozen import majority
+from mimbench_tasks._labels import majority
 from mimbench_tasks.linear_probe import LinearProbe, LinearProbeConfig
 from mimbench_tasks.robustness import corruptions as made
 from mimbench_tasks.robustness.corruptions import corrupt

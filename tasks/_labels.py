@@ -1,0 +1,46 @@
+"""What tasks over labelled images share: their splits, and how answers are counted."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from mimbench.contract import Dataset, ImageSplit, InputError, Measured
+
+SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
+
+
+def labelled(dataset: Dataset, name: Literal["train", "test"]) -> ImageSplit:
+    """A split of labelled images.
+
+    Raises:
+        InputError: it is one of scenes.
+    """
+    split = dataset.split(name)
+    if not isinstance(split, ImageSplit):
+        raise InputError(f"the {name} split of dataset {dataset.name!r} has no labelled images, only scenes")
+    return split
+
+
+def require_classes(dataset: Dataset, task: str) -> None:
+    """Raise InputError where a split has no images, or fewer than two classes of them. Reads the labels."""
+    for name in SPLITS:
+        if len(labelled(dataset, name).labels.unique()) < 2:
+            raise InputError(f"{task} needs two or more labelled classes; the {name} split of the dataset has not")
+
+
+def majority(dataset: Dataset, places: np.ndarray | None = None) -> float:
+    """Always answering the most frequent class of the training set, percent of the test images (at `places`)."""
+    train, test = labelled(dataset, "train"), labelled(dataset, "test")
+    labels = test.labels.numpy() if places is None else test.labels.numpy()[places]
+    return 100 * float(np.mean(labels == np.bincount(train.labels.numpy()).argmax()))
+
+
+def top_k(labels: np.ndarray, scores: np.ndarray, k: int) -> Measured:
+    """Percent of the images whose label is among the k classes of highest score; of equal scores the first counts.
+
+    labels: int [N]. scores: float [N, classes].
+    """
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return Measured(100 * float(np.mean((best == labels[:, None]).any(axis=1))), len(labels))
