@@ -52,7 +52,11 @@ def main() -> None:
         mimbench("report", "--results", str(REFERENCE), "--output", f"{folder}/page")
         size, shot = "--window-size=1280,900", f"--screenshot={ROOT / DOCS / 'page.png'}"
         page = f"file://{folder}/page/index.html"
-        subprocess.run([chromium, "--headless", "--no-sandbox", "--hide-scrollbars", size, shot, page], check=True)
+        subprocess.run(
+            [chromium, "--headless", "--no-sandbox", "--hide-scrollbars", size, shot, page],
+            check=True,
+            capture_output=True,
+        )
     (ROOT / MADE_FROM).write_text(f"{digest()}\n")
 
 
