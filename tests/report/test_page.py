@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from page_results import DEMO, HOSTILE, write_hostile, write_results
+from playwright.sync_api import expect
 
 from mimbench.report.page.build import report_command
 
@@ -73,8 +74,13 @@ def data_of(page: Path) -> dict:
 
 
 def go(tab, address: str) -> None:
-    tab.evaluate("to => { location.hash = to; }", address)
-    tab.wait_for_function("to => location.hash === '#' + to", arg=address)
+    tab.evaluate(
+        """to => location.hash === '#' + to || new Promise(done => {
+            addEventListener('hashchange', () => setTimeout(done), {once: true});
+            location.hash = to;
+        })""",
+        address,
+    )
     tab.locator("main > section:visible h2").wait_for()
 
 
@@ -113,16 +119,16 @@ def test_filters_narrow_rows_and_columns(opened):
     assert set(column(tab, "method")) == {"simmim", "mae", "random-init"}
     tab.get_by_label("Filter rows").fill("mae 0.6")
     assert column(tab, "method") == ["mae"]
-    assert tab.get_by_text("marks are those among all rows").is_visible()
+    expect(tab.get_by_text("marks are those among all rows")).to_be_visible()
     tab.get_by_label("Filter rows").fill("nothing of that name")
-    assert tab.get_by_text("Nothing matches.").is_visible()
+    expect(tab.get_by_text("Nothing matches.")).to_be_visible()
     tab.get_by_label("Filter rows").fill("")
     tab.get_by_role("combobox", name="Method").select_option("random-init")
     assert column(tab, "method") == ["random-init"]
     tab.get_by_role("combobox", name="Task").select_option("linear-probe")
     assert not tab.get_by_role("columnheader", name="detection").count()
     tab.get_by_label("All metrics").check()
-    assert tab.get_by_role("columnheader", name="linear-probe: top5").is_visible()
+    expect(tab.get_by_role("columnheader", name="linear-probe: top5")).to_be_visible()
     protocol = tab.get_by_role("combobox", name="Protocol").locator("option").nth(1)
     tab.get_by_role("combobox", name="Protocol").select_option(protocol.get_attribute("value"))
     assert protocol.inner_text().startswith("linear-probe: ")
@@ -132,13 +138,13 @@ def test_filters_narrow_rows_and_columns(opened):
 def test_a_number_leads_to_its_runs_and_a_run_tells_all(opened, built):
     tab = opened()
     tab.get_by_role("row", name="random-init").get_by_role("link").first.click()
-    assert tab.get_by_role("heading", name="random-init").is_visible()
-    assert tab.get_by_text("95 % interval of the mean").is_visible()
+    expect(tab.get_by_role("heading", name="random-init")).to_be_visible()
+    expect(tab.get_by_text("95 % interval of the mean")).to_be_visible()
     names = [text for text in column(tab, "run") if text]
     assert len(names) == 3
     tab.get_by_role("link", name=names[0]).click()
     assert tab.url.endswith(f"#run={names[0]}")
-    assert tab.evaluate("document.activeElement.textContent") == names[0]
+    tab.wait_for_function("name => document.activeElement.textContent === name", arg=names[0])
 
     run = next(run for run in data_of(built)["runs"] if run["id"].startswith("simmim-detection-s0"))
     go(tab, f"run={run['id']}")
@@ -157,7 +163,7 @@ def test_a_number_leads_to_its_runs_and_a_run_tells_all(opened, built):
     for path in ("packages.torch", "per_class.boxes.0.AP", "nms_threshold"):
         shown.get_by_role("rowheader", name=path, exact=True).first.wait_for()  # rows come once a part is opened
     go(tab, "run=no-such-run")
-    assert tab.get_by_role("heading", name="Not in this report").is_visible()
+    expect(tab.get_by_role("heading", name="Not in this report")).to_be_visible()
 
 
 def test_the_command_is_copied(browser, built):
@@ -208,7 +214,7 @@ def test_runs_of_other_seeds_are_not_paired(opened, built):
     tab = opened(f"compare={seeds[0]},{seeds[1]}")
     assert tab.get_by_text("no seed in common").count() == 2
     go(tab, f"compare={seeds[0]}")
-    assert tab.get_by_text("Choose two or more rows").is_visible()
+    expect(tab.get_by_text("Choose two or more rows")).to_be_visible()
 
 
 def test_everything_is_reached_and_done_by_keyboard(opened):
@@ -233,7 +239,7 @@ def test_everything_is_reached_and_done_by_keyboard(opened):
     tags = [tag for tag, *_ in seen]
     assert {"INPUT", "SELECT", "BUTTON", "DIV"} <= set(tags)  # the DIV scrolls
     press("Space")
-    assert tab.get_by_text("1 chosen").is_visible()
+    expect(tab.get_by_text("1 chosen")).to_be_visible()
     header = tab.get_by_role("columnheader", name="encoder")
     header.get_by_role("button").focus()
     press("Enter")
@@ -244,7 +250,7 @@ def test_everything_is_reached_and_done_by_keyboard(opened):
     tab.get_by_role("link", name="Runs", exact=True).focus()
     press("Enter")
     assert tab.evaluate("document.activeElement.textContent") == "Runs"
-    assert tab.get_by_role("link", name="Runs", exact=True).get_attribute("aria-current") == "page"
+    expect(tab.get_by_role("link", name="Runs", exact=True)).to_have_attribute("aria-current", "page")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -287,7 +293,7 @@ def test_a_hostile_record_is_only_text(opened, tmp_path):
     assert any(run["method"] == HOSTILE for run in data["runs"])
     tab = opened(page=page)
     hostile = next(run["id"] for run in data["runs"] if run["method"] == HOSTILE)
-    assert tab.locator("main tbody").get_by_text(HOSTILE).first.is_visible()
+    expect(tab.locator("main tbody").get_by_text(HOSTILE).first).to_be_visible()
     key = next(row["key"] for row in data["leaderboard"]["rows"] if row["method"] == HOSTILE)
     other = next(row["key"] for row in data["leaderboard"]["rows"] if row["method"] != HOSTILE)
     strange = ("%", "run=%E0%A4%A", "score=x,9", "score=__proto__,1")
@@ -309,7 +315,7 @@ def test_ablations_failures_and_published_numbers_are_shown(opened):
     assert shown.locator("figure").first.locator(".legend li").all_inner_texts() == ["mae", "simmim"]
     assert shown.locator("figure").first.locator("g.series path.mark").count() == 6
     tab.get_by_role("link", name="Failures (1)").click()
-    assert tab.get_by_text("the loss is not finite at step 120").is_visible()
+    expect(tab.get_by_text("the loss is not finite at step 120")).to_be_visible()
     go(tab, "published")
     shown = tab.locator("main > section:visible")
     assert shown.locator("tbody tr").count() == 200  # not all at once
@@ -343,8 +349,8 @@ def test_what_is_printed_is_the_view_alone_on_white(opened, built):
     tab.emulate_media(media="print")
     tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert not tab.locator("nav").is_visible()
-    assert tab.get_by_role("rowheader", name="nms_threshold").first.is_visible()
+    expect(tab.locator("nav")).to_be_hidden()
+    expect(tab.get_by_role("rowheader", name="nms_threshold").first).to_be_visible()
 
 
 def test_the_demo_opens(opened, tmp_path):
