@@ -11,8 +11,10 @@ from typing import Annotated
 import typer
 
 from mimbench.errors import InputError, MimbenchError
+from mimbench.files import writing
 from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.report.cli import plot, report, robustness, table
+from mimbench.store import DEFAULT_RESULTS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -123,10 +125,8 @@ def show_detection(
     if output is None:
         print(text, end="")
         return
-    try:
+    with writing(f"--output {output}"):
         output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {output}: {error.strerror or error}") from error
 
 
 for command in (table, plot, robustness, report):
@@ -177,7 +177,7 @@ def import_(
     ] = None,
     recipe: Annotated[str | None, typer.Option("--recipe", help="Instead: the recipe that names the encoder.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a key: table.key=value.")] = None,
-    results: ResultsOption = Path("runs"),
+    results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
     """Take in another code's checkpoint: every task then runs on it as if it had been pretrained here."""
     from mimbench.harness.exchange import import_command
@@ -193,7 +193,7 @@ def import_(
 def export(
     checkpoint: Annotated[str, typer.Argument(help="A fingerprint, or a checkpoint's folder.")],
     out: Annotated[Path, typer.Argument(help="The file to write: NAME.safetensors.")],
-    results: ResultsOption = Path("runs"),
+    results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
     """Write a checkpoint's encoder as safetensors under timm's names."""
     from mimbench.harness.exchange import export_command

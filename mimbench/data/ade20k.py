@@ -22,6 +22,7 @@ from mimbench.contract import DataConfig, Dataset, InputError, RunError, Semanti
 from mimbench.data.cache import writable
 from mimbench.data.images import READER_VERSION
 from mimbench.data.listing import ImageFile, examine, image_files, normal, printable
+from mimbench.files import write_atomic
 
 _FOLDERS: dict[SplitName, str] = {"train": "training", "test": "validation"}
 _OFFICIAL_CLASSES = 150
@@ -186,9 +187,7 @@ class Ade20k(Dataset):
         if known is not None and all(len(known.get(name, ())) == len(self._pairs[name]) for name in _FOLDERS):
             return {name: known[name] for name in _FOLDERS}
         found = {name: self._examine(self._pairs[name]) for name in _FOLDERS}
-        partial = kept.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(found))
-        partial.replace(kept)
+        write_atomic(kept, json.dumps(found).encode())
         return found
 
     def _examine(self, pairs: Sequence[_Pair]) -> list[list[int]]:

@@ -18,6 +18,7 @@ from rich.progress import track
 from mimbench.data.cache import writable
 from mimbench.data.images import READER_VERSION, is_image, problem
 from mimbench.errors import InputError
+from mimbench.files import write_atomic
 
 _ENDINGS = "avif bmp gif heic heif ico j2k jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp"
 EXTENSIONS = frozenset("." + ending for ending in _ENDINGS.split(" "))
@@ -84,7 +85,7 @@ def examine(files: Iterable[ImageFile], root: Path, cache: Path, *, decode: bool
         if stale:
             for file, health in zip(stale, _examine_all(stale, root, decode), strict=True):
                 known[file.name] = [file.size, file.mtime, decode, health.digest, health.problem]
-            _save(store, known)
+            write_atomic(store, json.dumps(known).encode())
     return {file.name: Health(*known[file.name][3:]) for file in files}
 
 
@@ -160,9 +161,3 @@ def _load(store: Path) -> dict[str, list]:
         return {}
     sound = isinstance(known, dict) and all(isinstance(entry, list) and len(entry) == 5 for entry in known.values())
     return known if sound else {}
-
-
-def _save(store: Path, known: dict[str, list]) -> None:
-    partial = store.with_suffix(".partial")
-    partial.write_text(json.dumps(known))
-    partial.replace(store)

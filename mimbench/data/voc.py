@@ -18,6 +18,7 @@ from mimbench.data.cache import writable
 from mimbench.data.images import READER_VERSION
 from mimbench.data.listing import ImageFile, examine, printable, subfolders
 from mimbench.errors import InputError
+from mimbench.files import write_atomic
 
 CONVERTER_VERSION = "1"
 """Raised whenever the same files would give other annotations."""
@@ -89,10 +90,7 @@ class Voc(Dataset):
         path = folder / f"{name}.json"
         with FileLock(f"{folder}.lock"):
             if not path.is_file():
-                folder.mkdir(exist_ok=True)
-                partial = path.with_suffix(".partial")
-                partial.write_text(json.dumps(_as_coco(self._scenes[name], self.classes)))
-                partial.replace(path)
+                write_atomic(path, json.dumps(_as_coco(self._scenes[name], self.classes)).encode())
         return SceneSplit(path, self.root, self.classes)
 
     def fingerprint(self) -> str:

@@ -19,13 +19,14 @@ from mimbench.convert.layouts import Layout
 from mimbench.convert.pieces import renamed
 from mimbench.convert.sizes import channels_of, describe
 from mimbench.errors import InputError
+from mimbench.files import write_atomic, writing
 from mimbench.harness.build import build
 from mimbench.harness.given import find_checkpoint
 from mimbench.harness.provenance import provenance
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import Recipe, check_settings, resolve
 from mimbench.recipe.validation import validated
-from mimbench.store.files import file_sha256, fingerprint, write_atomic
+from mimbench.store.files import file_sha256, fingerprint
 from mimbench.store.store import Store
 
 _NOTHING_SPENT = {
@@ -128,10 +129,8 @@ def export_command(which: str, out: Path, *, results: Path) -> int:
         "fingerprint": checkpoint.card["fingerprint"],
         "what": json.dumps(what, sort_keys=True),
     }
-    try:
+    with writing(str(out)):
         write_atomic(out, save(state, notes))
-    except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror}") from error
     print(f"{out}: {len(state)} tensors of {what['encoder']['name']}, pretrained with {what['method']['name']}")
     return 0
 

@@ -24,6 +24,7 @@ from mimbench.engine.fit import fit
 from mimbench.engine.pretrain import Pretrainer
 from mimbench.engine.ranks import on_all_ranks, on_first_rank
 from mimbench.errors import InputError, NotSupported, RunError
+from mimbench.files import write_atomic
 from mimbench.harness.features import FrozenFeatures
 from mimbench.harness.pictures import picture_of
 from mimbench.harness.plan import Cell, Pretraining, Request, build_method
@@ -32,7 +33,7 @@ from mimbench.harness.record import build_record
 from mimbench.harness.stage import PretrainStage
 from mimbench.harness.training import train_on_images
 from mimbench.harness.weights import rest_of, restore, restore_encoder
-from mimbench.store.files import fingerprint, write_atomic
+from mimbench.store.files import fingerprint
 from mimbench.store.record import Record
 from mimbench.store.store import Store, StoredCheckpoint
 

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from mimbench.contract import ArraySplit, Encoder, ImageSplit, InputConfig, RunError
 from mimbench.data import DeviceTransform, evaluation_loader
-from mimbench.store.files import fingerprint, write_atomic
+from mimbench.files import write_atomic
+from mimbench.store.files import fingerprint
 from mimbench.store.store import Store
 
 BATCH = 256

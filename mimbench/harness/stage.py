@@ -22,10 +22,11 @@ from mimbench.data import DeviceTransform, training_loader
 from mimbench.engine.adapter import mix_seed
 from mimbench.engine.device import barrier, get_rank
 from mimbench.engine.ranks import on_first_rank
+from mimbench.files import write_atomic
 from mimbench.harness.plan import Pretraining
 from mimbench.harness.provenance import provenance
 from mimbench.harness.training import train_on_images
-from mimbench.store.files import DAMAGE, file_sha256, fingerprint, write_atomic, write_json
+from mimbench.store.files import DAMAGE, file_sha256, fingerprint, write_json
 from mimbench.store.store import Store
 
 BATCH = 256

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mimbench.errors import InputError
+from mimbench.store import DEFAULT_RESULTS
 
 
 def table(
@@ -59,7 +60,7 @@ def table(
 
 
 def robustness(
-    results: Annotated[Path, typer.Option("--results", help="Folder of records.")] = Path("runs"),
+    results: Annotated[Path, typer.Option("--results", help="Folder of records.")] = DEFAULT_RESULTS,
     baseline: Annotated[str, typer.Option("--baseline", help="The method whose errors count as 100.")] = "random-init",
     format_: Annotated[str, typer.Option("--format", help="text, markdown, csv, html or latex.")] = "text",
 ) -> None:
@@ -75,7 +76,7 @@ def report(
     output: Annotated[Path, typer.Option("--output", help="Folder of the page: new, or with an earlier report.")],
     results: Annotated[
         Path, typer.Option("--results", help="Folder of records; other machines' may be copied in.")
-    ] = Path("runs"),
+    ] = DEFAULT_RESULTS,
 ) -> None:
     """Write one self-contained page: leaderboard, runs, comparisons, ablations, published numbers, downloads."""
     from mimbench.report.page.build import report_command
@@ -91,7 +92,7 @@ def plot(
             "segmentations, or all: every kind that the records support."
         ),
     ],
-    results: Annotated[Path, typer.Option("--results", help="Folder of records and pictures.")] = Path("runs"),
+    results: Annotated[Path, typer.Option("--results", help="Folder of records and pictures.")] = DEFAULT_RESULTS,
     output: Annotated[
         Path, typer.Option("--output", help="A folder, or a file that ends in .png, .pdf or .svg.")
     ] = Path("plots"),

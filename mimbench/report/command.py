@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mimbench.errors import InputError, nearest
+from mimbench.files import writing
 from mimbench.report.comparison import comparison
 from mimbench.report.frame import frame, load_records
 from mimbench.report.grid import Choice
 from mimbench.report.render import FORMATS, render
 from mimbench.report.table import Table
+from mimbench.store import DEFAULT_RESULTS
 from mimbench.store.reading import record_files
 
 if TYPE_CHECKING:
     from mimbench.store.record import Record
 
-DEFAULT_RESULTS = Path("runs")
 _SUFFIXES = {".txt": "text", ".md": "markdown", ".csv": "csv", ".html": "html", ".tex": "latex"}
 
 
@@ -46,11 +47,9 @@ def table_command(
         text = render(comparison(load_records(results or DEFAULT_RESULTS, paths), choice), format)
     if output is None:
         return text
-    try:
+    with writing(f"--output {output}"):
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--output {output} cannot be written: {error.strerror}") from error
     return None
 
 

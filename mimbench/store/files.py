@@ -1,14 +1,14 @@
-"""Files that are whole or not there: atomic writes, hashes, canonical JSON."""
+"""Hashes and canonical JSON."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from mimbench.files import write_atomic
 
 DAMAGE = (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
 """What reading a damaged file of JSON, and taking from it what should be there, may raise."""
@@ -35,22 +35,6 @@ def file_sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file that no reader, and no kill, ever sees in part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from mimbench.errors import InputError
-from mimbench.store.files import canonical, fingerprint, write_atomic
+from mimbench.files import write_atomic
+from mimbench.store.files import canonical, fingerprint
 from mimbench.store.record import Checkpoint, Cost, Named, Record, Value, read_record, read_records, write_record
 from mimbench.store.store import Store
 

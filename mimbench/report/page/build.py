@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mimbench.errors import InputError
+from mimbench.files import write_atomic, writing
 from mimbench.report.page.content import content
 from mimbench.report.page.pictures import EMBEDDED, TYPES, Pictures
-from mimbench.store.files import write_atomic
 from mimbench.store.reading import read_all
 
 SCRIPT = ("tools.js", "table.js", "charts.js", "leaderboard.js", "runs.js", "compare.js", "others.js", "views.js")
@@ -42,15 +42,13 @@ def report_command(results: Path, output: Path, *, embedded: int = EMBEDDED) -> 
         raise InputError(f"there are no records in {results}; run `mimbench run` first or pass --results DIR")
     pictures = Pictures(embedded)
     page = render_page(content(bodies, pictures, Path(results).resolve().name))
-    try:
+    with writing(f"--output {output}"):
         output.mkdir(parents=True, exist_ok=True)
         for name, source in pictures.beside.items():
             if not (output / ARTIFACTS / name).exists():
                 write_atomic(output / ARTIFACTS / name, source.read_bytes())
         write_atomic(output / INDEX, page.encode())
         _remove_stale(output / ARTIFACTS, pictures.beside)
-    except OSError as error:
-        raise InputError(f"--output {output} cannot be written: {error.strerror}") from error
     return output / INDEX
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mimbench.errors import InputError
+from mimbench.files import writing
 from mimbench.report.plots.series import Series
 from mimbench.report.plots.style import INK, SMALL, SOFT, drawing, fitted, wrapped
 
@@ -142,9 +142,7 @@ def save(figure: Figure, path: Path) -> Path:
         InputError: the file cannot be written.
     """
     content = image(figure, path.suffix.removeprefix(".").lower())
-    try:
+    with writing(f"--output {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    except OSError as error:
-        raise InputError(f"--output {path} cannot be written: {error.strerror}") from error
     return path
