@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from mimbench.contract import Dataset, Encoder, InputError, Pooling, Task, TaskConfig
-from mimbench_tasks._labels import require_classes
+from mimbench.contract import Dataset, Encoder, ImageSplit, InputError, Pooling, Task, TaskConfig, TaskContext
+from mimbench_tasks._labels import majority, require_classes
 
 
 class FrozenConfig(TaskConfig):
@@ -22,6 +23,17 @@ class FrozenTask(Task):
     """A task that reads frozen features of labelled images."""
 
     config: FrozenConfig
+
+    def chance(self, dataset: Dataset) -> float:
+        return majority(dataset)
+
+    def features(self, train: ImageSplit, test: ImageSplit, context: TaskContext) -> tuple[Tensor, Tensor]:
+        """Of training and test images, float32 [N, D] each, at the configured layer."""
+        layer, pooling = self.config.layer, self.config.pooling
+        return (
+            context.features(train, "train", layer=layer, pooling=pooling),
+            context.features(test, "test", layer=layer, pooling=pooling),
+        )
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         require_classes(dataset, self.name)

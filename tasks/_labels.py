@@ -1,26 +1,25 @@
-"""What tasks over labelled images share: their splits, and how answers are counted."""
+"""What tasks over images share: their splits, and how answers are counted."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
-from mimbench.contract import Dataset, ImageSplit, InputError, Measured
+from mimbench.contract import Dataset, ImageSplit, InputError, Measured, SplitName
 
-SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
+SPLITS: tuple[SplitName, ...] = ("train", "test")
 
 
-def labelled(dataset: Dataset, name: Literal["train", "test"]) -> ImageSplit:
-    """A split of labelled images.
-
-    Raises:
-        InputError: it is one of scenes.
-    """
+def images_of(dataset: Dataset, name: SplitName, kind: str = "plain") -> ImageSplit:
+    """A split of images. Raises InputError where it is one of scenes; `kind` is what the message calls the images."""
     split = dataset.split(name)
     if not isinstance(split, ImageSplit):
-        raise InputError(f"the {name} split of dataset {dataset.name!r} has no labelled images, only scenes")
+        raise InputError(f"the {name} split of dataset {dataset.name!r} has no {kind} images, only scenes")
     return split
+
+
+def labelled(dataset: Dataset, name: SplitName) -> ImageSplit:
+    """As `images_of`, for tasks that read labels."""
+    return images_of(dataset, name, "labelled")
 
 
 def require_classes(dataset: Dataset, task: str) -> None:

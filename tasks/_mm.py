@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+from mmcv.transforms import Compose
 from mmengine.logging import MMLogger
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, BaseModule
+from mmengine.registry import Registry
+from torch import Tensor
 
 from mimbench.contract import StepOutput
 from mimbench.data.transforms import per_channel
+
+
+class KeptWeights(BaseModule):
+    """A part whose weights are the ones it came with."""
+
+    def init_weights(self) -> None:
+        """Keep them: mmengine's own version would reach timm's initialiser and overwrite what was pretrained."""
+        self.is_init = True
+
+
+class OnModelDevice:
+    """For preprocessors of batches: the device is that of the model.
+
+    mmengine's own learn theirs only from their direct owner's `.to`; moved as part of any other module, they would
+    go on sending batches to the CPU.
+    """
+
+    mean: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+
+def composed(registry: Registry, scope: str, steps: Sequence[Mapping[str, Any]]) -> Compose:
+    """Transforms by name. Without its scope, a name may mean mmcv's: wherever mmengine's Runner ran before."""
+    return Compose([registry.build({"_scope_": scope, **step}) for step in steps])
 
 
 def step_output(model: BaseModel, losses: Mapping[str, Any]) -> StepOutput:

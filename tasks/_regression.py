@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -36,6 +37,14 @@ class Regression:
     """Accuracy on held-out training images by regularisation, where it was measured."""
     converged: bool
 
+    def details(self) -> dict[str, Any]:
+        """What was chosen and how it went, as plain JSON data."""
+        return {
+            "inverse_regularisation": self.strength,
+            "held_out_top1": {f"{value:g}": 100 * accuracy for value, accuracy in self.held_out.items()},
+            "converged": self.converged,
+        }
+
 
 def regress(x: np.ndarray, y: np.ndarray, config: RegressionConfig, seed: int, *, rank: bool = False) -> Regression:
     """Fit features [N, D] to labels [N]; `rank`: measure on held-out images even where there is nothing to choose."""
@@ -61,8 +70,18 @@ def _held_out(x: np.ndarray, y: np.ndarray, config: RegressionConfig, seed: int)
 
 
 def _fit(x: np.ndarray, y: np.ndarray, strength: float, iterations: int) -> tuple[Pipeline, bool]:
-    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=iterations, tol=1e-3))
+    pipeline = make_pipeline(StandardScaler(), logistic(strength, iterations))
+    fit_quietly(pipeline, x, y)
+    return pipeline, bool((pipeline[-1].n_iter_ < iterations).all())
+
+
+def logistic(strength: float, iterations: int) -> LogisticRegression:
+    """As every task fits it; `strength` is scikit-learn's C."""
+    return LogisticRegression(C=strength, max_iter=iterations, tol=1e-3)
+
+
+def fit_quietly(model: Pipeline | LogisticRegression, x: np.ndarray, y: np.ndarray) -> None:
+    """Fit without a warning where it does not converge; `n_iter_` tells that."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        pipeline.fit(x, y)
-    return pipeline, bool((pipeline[-1].n_iter_ < iterations).all())
+        model.fit(x, y)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from mimbench.contract import (
     ArraySplit,
@@ -25,7 +25,7 @@ from mimbench.contract import (
     TrainConfig,
     cosmetic,
 )
-from mimbench.data import DeviceTransform, training_loader
+from mimbench.data import DeviceTransform, place, training_loader
 from mimbench.optim import Schedule
 
 See = Callable[[Tensor, torch.Generator], Tensor]
@@ -86,16 +86,12 @@ class _Probe(nn.Module):
 
 def check_training(config: TrainConfig, images: int) -> None:
     """Raise InputError for a budget that cannot be spent on this many training images."""
-    if config.batch_size > images:
-        raise InputError(
-            f"task.train.batch_size {config.batch_size} is more than the {images} training images; "
-            "lower it with --set task.train.batch_size=N"
-        )
+    config.require_images(images, "task.train")
     if config.layer_decay is not None:
         raise InputError(
             f"task.train.layer_decay {config.layer_decay:g}: the encoder of a probe is frozen; leave it out"
         )
-    if config.batch_size // config.accumulate < 2:
+    if config.micro_batch(1) < 2:
         raise InputError("task.train.batch_size: batch normalisation needs two or more images in each micro-batch")
     Schedule(config, steps_per_epoch=1)
 
@@ -112,13 +108,13 @@ def train_probe(
     init_std: float,
 ) -> TrainedProbe:
     """Train BatchNorm1d (without affine part) and a linear layer on `split`; the encoder's weights stay as they are."""
-    rank, world = _place()
+    rank, world = place()
     input = augmentation.applied(context.input)
     see = _frozen(encoder, split, input, context.device, layer, pooling)
     loader = training_loader(
         split,
         input,
-        batch_size=config.batch_size // config.accumulate // world,
+        batch_size=config.micro_batch(world),
         seed=context.seed,
         workers=config.workers,
         device=context.device,
@@ -160,10 +156,3 @@ def _head(dim: int, classes: int, init_std: float, seed: int) -> nn.Sequential:
     nn.init.trunc_normal_(linear.weight, std=init_std, generator=torch.Generator().manual_seed(seed))
     nn.init.zeros_(linear.bias)
     return nn.Sequential(nn.BatchNorm1d(dim, affine=False, eps=1e-6), linear)
-
-
-def _place() -> tuple[int, int]:
-    """This process's rank, and how many there are."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1

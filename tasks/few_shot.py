@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from mimbench.contract import Dataset, Encoder, Measured, Metric, TaskContext, TaskResult
 from mimbench_tasks._frozen import FrozenConfig, FrozenTask, probabilities
 from mimbench_tasks._labels import labelled, top_k
+from mimbench_tasks._regression import fit_quietly, logistic
 
 SHOTS: dict[str, int | float] = {"5shot": 5, "1shot": 1, "10shot": 10, "1percent": 0.01, "10percent": 0.1}
 """Labels a class: a number, or a share of those that the class has, at least one. The first is the primary one."""
@@ -51,9 +49,7 @@ class FewShot(FrozenTask):
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
         train, test = labelled(dataset, "train"), labelled(dataset, "test")
         context.say(f"few-shot: {self.config.draws} draws from {len(train):,} training images")
-        layer, pooling = self.config.layer, self.config.pooling
-        train_x = context.features(train, "train", layer=layer, pooling=pooling).numpy()
-        test_x = context.features(test, "test", layer=layer, pooling=pooling).numpy()
+        train_x, test_x = (features.numpy() for features in self.features(train, test, context))
         scaler = StandardScaler().fit(train_x)
         train_y, unseen = train.labels.numpy(), scaler.transform(test_x)
         draws = [ranked(train_y, context.seed, draw) for draw in range(self.config.draws)]
@@ -79,10 +75,8 @@ class FewShot(FrozenTask):
         )
 
     def _scores(self, x: np.ndarray, y: np.ndarray, unseen: np.ndarray, classes: int) -> np.ndarray:
-        probe = LogisticRegression(C=self.config.inverse_regularisation, max_iter=self.config.max_iterations, tol=1e-3)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            probe.fit(x, y)
+        probe = logistic(self.config.inverse_regularisation, self.config.max_iterations)
+        fit_quietly(probe, x, y)
         return probabilities(probe, unseen, classes)
 
 

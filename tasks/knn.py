@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mimbench.contract import Dataset, Encoder, InputError, Metric, TaskContext, TaskResult, cosmetic
 from mimbench_tasks._frozen import FrozenConfig, FrozenTask
-from mimbench_tasks._labels import labelled, majority, top_k
+from mimbench_tasks._labels import labelled, top_k
 
 NEIGHBOURS = (20, 10, 100, 200)
 """Those of DINO's protocol; 20 comes first because it "is usually working the best", as its script says."""
@@ -46,15 +46,10 @@ class KNN(FrozenTask):
         if images < NEIGHBOURS[0]:
             raise InputError(f"knn needs {NEIGHBOURS[0]} or more training images; the dataset has {images}")
 
-    def chance(self, dataset: Dataset) -> float:
-        return majority(dataset)
-
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
         train, test = labelled(dataset, "train"), labelled(dataset, "test")
         context.say(f"knn: comparing {len(test):,} test images with {len(train):,} training images")
-        layer, pooling = self.config.layer, self.config.pooling
-        bank = context.features(train, "train", layer=layer, pooling=pooling)
-        queries = context.features(test, "test", layer=layer, pooling=pooling)
+        bank, queries = self.features(train, test, context)
         counts = [k for k in NEIGHBOURS if k <= len(train)]
         scores = self._votes(queries, bank, train.labels, len(train.classes), counts, context.device)
         labels = test.labels.numpy()

@@ -19,7 +19,7 @@ from mimbench.contract import (
     load_protocols,
 )
 from mimbench_tasks._frozen import FrozenTask, probabilities
-from mimbench_tasks._labels import labelled, majority, top_k
+from mimbench_tasks._labels import labelled, top_k
 from mimbench_tasks._regression import Regression, RegressionConfig, regress
 from mimbench_tasks._trained_probe import Augmentation, ProbeTraining, check_training, train_probe
 
@@ -87,9 +87,6 @@ class LinearProbe(FrozenTask):
         if self.config.probe == "trained":
             check_training(self.config.train, len(labelled(dataset, "train")))
 
-    def chance(self, dataset: Dataset) -> float:
-        return majority(dataset)
-
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
         train, test = labelled(dataset, "train"), labelled(dataset, "test")
         context.say(f"linear-probe: probing {len(train):,} training and {len(test):,} test images")
@@ -101,9 +98,7 @@ class LinearProbe(FrozenTask):
         chosen, test_y = fits[wanted], test.labels.numpy()
         metrics = {"top1": top_k(test_y, chosen.scores, 1), "top5": top_k(test_y, chosen.scores, 5)}
         details: dict[str, Any] = {
-            "inverse_regularisation": chosen.regression.strength,
-            "held_out_top1": {f"{value:g}": 100 * accuracy for value, accuracy in chosen.regression.held_out.items()},
-            "converged": chosen.regression.converged,
+            **chosen.regression.details(),
             "feature_dim": chosen.dim,
         }
         if self.config.layers == "one":

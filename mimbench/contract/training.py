@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, model_validator
 
 from mimbench.contract.config import Config, cosmetic
+from mimbench.errors import InputError
 
 
 class ScheduleConfig(Config):
@@ -82,6 +83,18 @@ class TrainConfig(Config):
     def lr(self) -> float:
         """The effective peak learning rate."""
         return self.base_lr * self.lr_scale
+
+    def micro_batch(self, processes: int) -> int:
+        """Images that each of so many processes takes at a time."""
+        return self.batch_size // self.accumulate // processes
+
+    def require_images(self, images: int, where: str) -> None:
+        """Raise InputError where so many training images do not fill a batch; `where` is this table, "pretrain"."""
+        if self.batch_size > images:
+            raise InputError(
+                f"{where}.batch_size {self.batch_size} is more than the {images} training images; "
+                f"lower it with --set {where}.batch_size=N"
+            )
 
     def lr_arithmetic(self) -> str:
         """The effective rate with its arithmetic, as a person would check it."""

@@ -2,7 +2,7 @@
 
 from mimbench.data.cache import default_cache
 from mimbench.data.coco import coco_split
-from mimbench.data.loading import evaluation_loader, training_loader
+from mimbench.data.loading import evaluation_loader, place, training_loader
 from mimbench.data.open import open_dataset
 from mimbench.data.transforms import DeviceTransform, denormalise
 
@@ -13,5 +13,6 @@ __all__ = [
     "denormalise",
     "evaluation_loader",
     "open_dataset",
+    "place",
     "training_loader",
 ]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
@@ -53,7 +53,7 @@ class EpochSampler(Sampler[Pick]):
 
     def __iter__(self) -> Iterator[Pick]:
         epoch = self.epoch
-        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(_mixed(self.seed, epoch)))
+        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(mixed(self.seed, epoch)))
         for step in range(len(self)):
             start = (step * self.world_size + self.rank) * self.batch_size
             yield Pick(epoch, order[start : start + self.batch_size])
@@ -88,8 +88,15 @@ class _ImageBatches(TorchDataset[tuple[Tensor, Tensor]]):
         image, label = self.split[index]
         if self.seed is None:
             return evaluation_crop(image, self.input), label
-        with seeded(_mixed(self.seed, epoch, index)):
+        with seeded(mixed(self.seed, epoch, index)):
             return self.augment(image), label
+
+
+def place() -> tuple[int, int]:
+    """This process's rank, and how many train together."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
 
 
 def training_loader(
@@ -146,7 +153,7 @@ def _loader(
         batches,
         batch_size=None,
         sampler=sampler,
-        collate_fn=_unchanged,
+        collate_fn=unchanged,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
@@ -155,10 +162,10 @@ def _loader(
     )
 
 
-def _unchanged(batch: Any) -> Any:
+def unchanged(batch: Any) -> Any:
     return batch
 
 
-def _mixed(*numbers: int) -> int:
+def mixed(*numbers: int) -> int:
     """One 64-bit seed from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

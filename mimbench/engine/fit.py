@@ -69,7 +69,7 @@ def fit(
         history = HistoryHook(
             adapter,
             progress,
-            images_per_step=config.batch_size // config.accumulate,
+            images_per_step=config.micro_batch(1),
             every=READ_EVERY.get(device.type, 1),
             label=label,
             advice=_advice(config, options, precision),
@@ -97,7 +97,7 @@ def fit(
     return FitReport(
         loss=history.loss,
         seconds=history.seconds,
-        images_seen=runner.iter * (config.batch_size // config.accumulate),
+        images_seen=runner.iter * config.micro_batch(1),
         steps=runner.iter // config.accumulate,
         peak_memory=peak_memory(device),
         precision=precision,

@@ -161,9 +161,7 @@ def _check_training(pretraining: Pretraining) -> None:
     DeviceTransform(recipe.input, pretraining.channels, train=True, batched=False)  # refuses what it cannot use
     if not recipe.method_class().pretrains or pretraining.checkpoint:
         return
-    images = len(pretraining.images())
-    if train.batch_size > images:
-        raise InputError(f"pretrain.batch_size {train.batch_size} is more than the {images} training images")
+    train.require_images(len(pretraining.images()), "pretrain")
     if "labels" in recipe.method_class().supervision and "labels" not in pretraining.dataset.provides:
         raise InputError(f"method {recipe.method!r} learns from labels, which dataset {recipe.dataset!r} has not")
     if train.layer_decay is not None:

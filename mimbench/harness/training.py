@@ -33,7 +33,7 @@ def train_on_images(
     loader = training_loader(
         split,
         wanted.recipe.input,
-        batch_size=config.batch_size // config.accumulate // world,
+        batch_size=config.micro_batch(world),
         seed=wanted.seed,
         workers=wanted.recipe.pretrain.workers,
         rank=get_rank(),

@@ -6,7 +6,6 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
@@ -16,14 +15,14 @@ from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d
 
 from mimbench.contract import Encoder, InputError
-from mimbench.encoders.rebuild import with_drop_path
-from mimbench_tasks.detection.config import arrange_attention
+from mimbench_tasks._dense import arranged
+from mimbench_tasks._mm import KeptWeights, OnModelDevice
 
 MODELS.register_module(name="ChannelLayerNorm", module=LayerNorm2d)
 
 
 @MODELS.register_module()
-class EncoderBackbone(BaseModule):
+class EncoderBackbone(KeptWeights):
     """A mimbench encoder as an mmdet backbone; its weights are the ones it came with."""
 
     def __init__(
@@ -50,10 +49,14 @@ class EncoderBackbone(BaseModule):
         given = encoder if isinstance(encoder, Encoder) else _built(encoder)
         if weights:
             _load(given, weights)
-        self.encoder = given if drop_path is None else with_drop_path(given, drop_path)
-        arrange_attention(self.encoder, window, global_blocks, relative_positions)
-        if grad_checkpointing:
-            self.encoder.set_grad_checkpointing()
+        self.encoder = arranged(
+            given,
+            drop_path=drop_path,
+            window=window,
+            global_blocks=global_blocks,
+            relative_positions=relative_positions,
+            grad_checkpointing=grad_checkpointing,
+        )
         dims = self.encoder.pyramid_dims
         self.norms = nn.ModuleList(LayerNorm2d(dim, eps=1e-5) for dim in dims) if norms else None
 
@@ -63,10 +66,6 @@ class EncoderBackbone(BaseModule):
         if self.norms is not None:
             maps = [norm(each) for norm, each in zip(self.norms, maps, strict=True)]
         return tuple(maps)
-
-    def init_weights(self) -> None:
-        """Keep the pretrained weights: mmengine's own version would reach timm's initialiser and overwrite them."""
-        self.is_init = True
 
 
 def describe(encoder: Encoder) -> dict[str, Any]:
@@ -140,13 +139,5 @@ def _smooth(channels: int) -> list[nn.Module]:
 
 
 @MODELS.register_module()
-class ScenePreprocessor(DetDataPreprocessor):
-    """mmdet's preprocessor, on the device where the model is.
-
-    mmdet's own learns its device only from its direct owner's `.to`; moved as part of any other module, it would go
-    on sending batches to the CPU.
-    """
-
-    @property
-    def device(self) -> torch.device:
-        return self.mean.device
+class ScenePreprocessor(OnModelDevice, DetDataPreprocessor):
+    """mmdet's preprocessor, on the device where the model is."""

@@ -228,19 +228,3 @@ def undecayed_names(encoder: Encoder, patterns: Sequence[str]) -> set[str]:
 def _reachable(own: int, stride: int) -> bool:
     """Whether 2 x 2 upsampling, or one max pooling, leads from the one stride to the other."""
     return stride % own == 0 or (own % stride == 0 and (own // stride).bit_count() == 1)
-
-
-def arrange_attention(
-    encoder: Encoder, window: int, global_blocks: Sequence[int], relative_positions: int | None
-) -> None:
-    """Windows, and relative positions for scenes of that side, px, for an encoder with one map.
-
-    Raises:
-        InputError: the encoder has no such thing, or no such block.
-    """
-    if len(encoder.pyramid_strides) > 1:
-        return
-    if window:
-        encoder.use_windows(window, tuple(global_blocks))
-    if relative_positions:
-        encoder.add_relative_positions(relative_positions)

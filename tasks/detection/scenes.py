@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmcv.transforms import Compose
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import TRANSFORMS
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from mimbench.contract import InputError, SceneSplit
+from mimbench_tasks._mm import composed
 
 CACHE_LIMIT = 1 << 30
 """Bytes of one split, decoded (about: masks may weigh a byte a pixel each), up to which it is kept in memory."""
@@ -66,7 +66,9 @@ class Scenes(TorchDataset):
             raise InputError(f"no object in any scene of {split.annotations}; name another dataset")
         names = [step["type"] for step in pipeline]
         drawn = next((index for index, name in enumerate(names) if name.startswith("Random")), len(pipeline))
-        self._once, self._each_time = _compose(pipeline[:drawn]), _compose(pipeline[drawn:])
+        self._once, self._each_time = (
+            composed(TRANSFORMS, "mmdet", steps) for steps in (pipeline[:drawn], pipeline[drawn:])
+        )
         self._random = drawn < len(pipeline)
         layers = [info["height"] * info["width"] * (4 + len(info["instances"])) for info in self.infos]
         self.in_memory = sum(layers) <= CACHE_LIMIT
@@ -120,11 +122,6 @@ class Draws(Sampler[Draw]):
         # Repeats from the start fill the last share, so that every process steps equally often.
         mine = torch.arange(self.rank, len(self) * self.world, self.world) % self.size
         return zip(indices[mine].tolist(), seeds[mine].tolist(), strict=True)
-
-
-def _compose(steps: Sequence[dict[str, Any]]) -> Compose:
-    # Without its scope, a name may mean mmcv's transform: wherever mmengine's Runner ran before in this process.
-    return Compose([TRANSFORMS.build({"_scope_": "mmdet", **step}) for step in steps])
 
 
 def scene_filter(keep_empty: bool, least_side: int) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def train_and_predict(config: DetectionConfig, encoder: Encoder, dataset: Datase
     train, test = _open(config, encoder.in_channels, dataset)
     detector = build_detector(config, encoder, context.input, classes=len(train.classes), seed=context.seed)
     model = DetectorTraining(detector, config.train.undecayed)
-    share = max(1, config.train.batch_size // config.train.accumulate // get_world_size())
+    share = max(1, config.train.micro_batch(get_world_size()))
     workers, pinned = config.train.workers, context.device.type == "cuda"
     report = context.fit(
         model,

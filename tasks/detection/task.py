@@ -7,8 +7,6 @@ from contextlib import redirect_stdout
 from io import StringIO
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-
 from mimbench.contract import (
     Dataset,
     Encoder,
@@ -23,9 +21,9 @@ from mimbench.contract import (
     TaskResult,
     load_protocols,
 )
-from mimbench.encoders.rebuild import rebuilt, with_drop_path
 from mimbench.optim import Schedule
-from mimbench_tasks.detection.config import DetectionConfig, arrange_attention, undecayed_names
+from mimbench_tasks._dense import arranged, weightless
+from mimbench_tasks.detection.config import DetectionConfig, undecayed_names
 from mimbench_tasks.detection.standin import HOW_TO_INSTALL
 
 if TYPE_CHECKING:
@@ -114,15 +112,15 @@ class Detection(Task):
         config.levels(encoder)
         config.padding(encoder)
         Schedule(config.train, steps_per_epoch=1)
-        # On the meta device, where the largest encoder takes no memory and no time.
-        with torch.device("meta"):
-            like = rebuilt(encoder)
-        if config.drop_path is not None:
-            like = with_drop_path(like, config.drop_path)
-        arrange_attention(like, config.window, config.global_blocks, config.positions_side)
+        like = arranged(
+            weightless(encoder),
+            drop_path=config.drop_path,
+            window=config.window,
+            global_blocks=config.global_blocks,
+            relative_positions=config.positions_side,
+            grad_checkpointing=config.train.grad_checkpointing,
+        )
         undecayed_names(like, config.train.undecayed)
-        if config.train.grad_checkpointing:
-            like.set_grad_checkpointing()
 
     def export(self, encoder: Encoder, dataset: Dataset | None, images: InputConfig) -> str:
         """An mmdet config file, which mmdet's tools/train.py runs as it is."""

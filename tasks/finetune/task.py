@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-import torch.distributed as dist
 
 from mimbench.contract import (
     ArraySplit,
@@ -22,7 +21,7 @@ from mimbench.contract import (
     TaskResult,
     load_protocols,
 )
-from mimbench.data import DeviceTransform, evaluation_loader, training_loader
+from mimbench.data import DeviceTransform, evaluation_loader, place, training_loader
 from mimbench.data.augment import ImageAugment
 from mimbench.optim import Schedule, build_optimizer
 from mimbench_tasks._labels import labelled, majority, require_classes
@@ -60,6 +59,7 @@ class Finetune(Task):
         augment = _augment(config, input, dataset.channels)
         whole = isinstance(train, ArraySplit) and augment is None
         model = FinetuneTraining(classifier, config, input, batched=whole)
+        rank, world = place()
         loader = training_loader(
             train,
             input,
@@ -67,8 +67,8 @@ class Finetune(Task):
             seed=context.seed,
             device=context.device,
             workers=config.train.workers,
-            rank=dist.get_rank() if dist.is_initialized() else 0,
-            world_size=_world_size(),
+            rank=rank,
+            world_size=world,
             augment=augment,
         )
         report = context.fit(model, loader, config.train, label="finetune", images_per_epoch=len(train))
@@ -87,10 +87,7 @@ class Finetune(Task):
         """Builds the classifier on the meta device, so that every option is seen to reach it."""
         require_classes(dataset, self.name)
         config, train = self.config, labelled(dataset, "train")
-        if config.train.batch_size > len(train):
-            raise InputError(
-                f"task.train.batch_size {config.train.batch_size} is more than the {len(train)} training images"
-            )
+        config.train.require_images(len(train), "task.train")
         if config.mixes and self._share() % 2:
             raise InputError(
                 f"task.mixup and task.cutmix pair the images of a batch, and {self._share()} is odd "
@@ -119,8 +116,7 @@ class Finetune(Task):
 
     def _share(self) -> int:
         """Images of a micro-batch on one process."""
-        train = self.config.train
-        return train.batch_size // train.accumulate // _world_size()
+        return self.config.train.micro_batch(place()[1])
 
     def _score(
         self, classifier: torch.nn.Module, test: ImageSplit, input: InputConfig, device: torch.device
@@ -135,7 +131,3 @@ class Finetune(Task):
 
 def _augment(config: FinetuneConfig, input: InputConfig, channels: int) -> ImageAugment | None:
     return ImageAugment(input, channels, config.rand_augment) if config.rand_augment else None
-
-
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1

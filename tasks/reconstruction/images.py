@@ -7,20 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mimbench.contract import ArraySplit, Dataset, ImageSplit, InputConfig, InputError, SplitName
+from mimbench.contract import ArraySplit, ImageSplit, InputConfig
 from mimbench.data import DeviceTransform, evaluation_loader
 from mimbench.data.split import subset
 
 BATCH = 128
 """Images at once; masks and draws come batch by batch, so that it shapes them."""
-
-
-def images_of(dataset: Dataset, name: SplitName) -> ImageSplit:
-    """Raises InputError where that split is one of scenes."""
-    split = dataset.split(name)
-    if not isinstance(split, ImageSplit):
-        raise InputError(f"the {name} split of dataset {dataset.name!r} has no plain images, only scenes")
-    return split
 
 
 def shuffled(split: ImageSplit, most: int) -> ImageSplit:

@@ -6,8 +6,6 @@ import hashlib
 import itertools
 import json
 import math
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, distributed, nn
 
 from mimbench.contract import (
@@ -32,7 +30,8 @@ from mimbench.contract import (
     TrainConfig,
     cosmetic,
 )
-from mimbench.data import DeviceTransform, training_loader
+from mimbench.data import DeviceTransform, place, training_loader
+from mimbench.files import write_atomic
 
 VERSION = "1"
 """Raised whenever the same options would give another judge."""
@@ -123,7 +122,7 @@ class _Given(nn.Identity):
 
 
 def _train(judge: Judge, config: JudgeConfig, split: ImageSplit, context: TaskContext) -> FitReport:
-    rank, world = _place()
+    rank, world = place()
     train = TrainConfig(
         epochs=config.epochs,
         batch_size=max(world, min(config.batch_size, len(split)) // world * world),
@@ -160,27 +159,17 @@ def _loaded(judge: Judge, path: Path) -> bool:
 
 
 def _keep(judge: Judge, path: Path, say: Callable[[str], None]) -> None:
-    if _place()[0] > 0:
+    if place()[0] > 0:
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            save_file({key: value.cpu() for key, value in judge.state_dict().items()}, Path(folder) / path.name)
-            os.replace(Path(folder) / path.name, path)
+        write_atomic(path, save({key: value.cpu() for key, value in judge.state_dict().items()}))
     except OSError as error:
         say(f"reconstruction: the classifier cannot be kept for other runs: {error}")
 
 
-def _place() -> tuple[int, int]:
-    """This process's rank, and how many there are."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
-
-
 def _all_ranks(here: bool) -> bool:
     """Whether it holds on every rank: they train together or not at all."""
-    _, world = _place()
+    _, world = place()
     if world == 1:
         return here
     answers = [here] * world

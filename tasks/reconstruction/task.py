@@ -24,10 +24,11 @@ from mimbench.contract import (
 )
 from mimbench.data import denormalise
 from mimbench.masks import Grid
+from mimbench_tasks._labels import images_of
 from mimbench_tasks.reconstruction.config import ReconstructionConfig
 from mimbench_tasks.reconstruction.fills import hidden_cells, mask_grid
 from mimbench_tasks.reconstruction.generated import Generated, generated
-from mimbench_tasks.reconstruction.images import images_of, normalised, shuffled
+from mimbench_tasks.reconstruction.images import normalised, shuffled
 from mimbench_tasks.reconstruction.judge import trained_judge
 from mimbench_tasks.reconstruction.pictures import generated_picture, rebuilt_picture
 from mimbench_tasks.reconstruction.rebuild import MEAN, METHOD, NEAREST, PEEKING, Rebuilding, Sample

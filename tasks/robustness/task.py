@@ -76,16 +76,14 @@ class Robustness(FrozenTask):
             f"robustness: {len(places):,} test images under {len(CORRUPTIONS)} corruptions "
             f"in {len(severities)} severities each"
         )
-        layer, pooling = config.layer, config.pooling
-        x = context.features(train, "train", layer=layer, pooling=pooling).numpy()
-        clean_x = context.features(test, "test", layer=layer, pooling=pooling).numpy()[places]
+        x, test_x = (features.numpy() for features in self.features(train, test, context))
         fitted = regress(x, train.labels.numpy(), config, context.seed)
         images = Corrupted(test, places.tolist(), context.input, severities)
         path = context.workdir / "corruptions.png"
         path.write_bytes(picture(images, footnote=f"frost: {FROST}"))
         answers = self._answers(fitted.pipeline, encoder, images, context)
         labels = test.labels.numpy()[places]
-        clean = 100 * float(np.mean(fitted.pipeline.predict(clean_x) == labels))
+        clean = 100 * float(np.mean(fitted.pipeline.predict(test_x[places]) == labels))
         top1 = 100 * (answers == labels[:, None]).mean(0).reshape(len(CORRUPTIONS), len(severities))
         corrupted = float(top1.mean())
         curves = {"severity": list(severities), "top1": top1.mean(0).tolist()}
@@ -93,9 +91,7 @@ class Robustness(FrozenTask):
         details: dict[str, Any] = {
             "constants": constants_for(*images.clean(images.places[0]).shape[1:])[0],
             "frost": FROST,
-            "inverse_regularisation": fitted.strength,
-            "held_out_top1": {f"{value:g}": 100 * accuracy for value, accuracy in fitted.held_out.items()},
-            "converged": fitted.converged,
+            **fitted.details(),
             "feature_dim": x.shape[1],
         }
         values = {"top1_corrupted": corrupted, "top1_clean": clean, "degradation": clean - corrupted}

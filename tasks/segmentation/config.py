@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mimbench.contract import Encoder, InputError, TaskConfig, TrainConfig, cosmetic
 from mimbench.errors import nearest
+from mimbench_tasks._dense import arranged
 
 HEADS = ("simple-pyramid", "upernet")
 
@@ -55,6 +56,16 @@ class SegmentationConfig(TaskConfig):
     auxiliary_channels: int = Field(256, ge=8)
     pictures: int = cosmetic(6, ge=1)
     """Test images in the picture of predictions."""
+
+    def arranged(self, encoder: Encoder) -> Encoder:
+        """`encoder`, or a copy, as it is fine-tuned here. Raises InputError where it has no place for an option."""
+        return arranged(
+            encoder,
+            drop_path=self.drop_path,
+            window=self.window,
+            global_blocks=self.global_blocks,
+            grad_checkpointing=self.train.grad_checkpointing,
+        )
 
     @field_validator("head")
     @classmethod

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmcv.transforms import Compose
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import get_rank, get_world_size
 from mmseg.datasets.transforms import PackSegInputs
@@ -18,7 +17,8 @@ from torch.utils.data import Dataset as TorchDataset
 from mimbench.contract import InputError, SemanticSplit
 from mimbench.data.augment import seeded
 from mimbench.data.images import read_pixels
-from mimbench.data.loading import EpochSampler, Pick
+from mimbench.data.loading import EpochSampler, Pick, mixed, unchanged
+from mimbench_tasks._mm import composed
 from mimbench_tasks.segmentation.config import SegmentationConfig
 
 CACHE_LIMIT = 1 << 30
@@ -41,8 +41,8 @@ class LabelledImages(TorchDataset):
     def __init__(self, split: SemanticSplit, config: SegmentationConfig, *, channels: int, seed: int | None) -> None:
         """channels: what the encoder takes, 1 or 3. seed: of training; None: evaluation."""
         self.split, self.seed, self.channels = split, seed, channels
-        self._resize = _compose([] if config.image_size is None else [_resize(config)])
-        self._augment = _compose(training_transforms(config, channels))
+        self._resize = composed(TRANSFORMS, "mmseg", [] if config.image_size is None else [_resize(config)])
+        self._augment = composed(TRANSFORMS, "mmseg", training_transforms(config, channels))
         self._pack = PackSegInputs()
         shapes = [split.shape(index) for index in range(len(split))]
         self.in_memory = sum(height * width for height, width in shapes) * (channels + 1) <= CACHE_LIMIT
@@ -64,7 +64,7 @@ class LabelledImages(TorchDataset):
         truth = {"gt_seg_map": labels.copy(), "seg_fields": ["gt_seg_map"]}
         if self.seed is None:
             return self._pack({**self._resize(sample), **truth})
-        with seeded(int(np.random.SeedSequence((self.seed, epoch, index)).generate_state(1, np.uint64)[0])):
+        with seeded(mixed(self.seed, epoch, index)):
             return self._pack(self._augment({**sample, **truth}))
 
     def training_loader(self, batch_size: int, *, workers: int, pin_memory: bool) -> DataLoader:
@@ -86,7 +86,7 @@ class LabelledImages(TorchDataset):
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
-            collate_fn=_unchanged,
+            collate_fn=unchanged,
         )
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -128,12 +128,3 @@ def training_transforms(config: SegmentationConfig, channels: int) -> list[dict[
 def _resize(config: SegmentationConfig) -> dict[str, Any]:
     size = config.image_size or 0
     return {"type": "Resize", "scale": (LONGEST_ASPECT * size, size), "keep_ratio": True}
-
-
-def _compose(steps: list[dict[str, Any]]) -> Compose:
-    # Without its scope, a name may mean mmcv's transform: wherever mmengine's Runner ran before in this process.
-    return Compose([TRANSFORMS.build({"_scope_": "mmseg", **step}) for step in steps])
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch

@@ -9,21 +9,20 @@ from typing import Any
 
 import torch
 from mmengine.config import ConfigDict
-from mmengine.model import BaseModule
 from mmseg.models import EncoderDecoder, SegDataPreProcessor
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mimbench.contract import Encoder, InputConfig, StepOutput
 from mimbench.optim import encoder_layers
-from mimbench_tasks._mm import of_bytes, quiet, step_output
+from mimbench_tasks._mm import KeptWeights, OnModelDevice, of_bytes, quiet, step_output
 from mimbench_tasks.segmentation.config import SegmentationConfig, pyramid_strides
 
 BATCH_NORM = {"type": "BN", "requires_grad": True}
 
 
 @MODELS.register_module()
-class PixelBackbone(BaseModule):
+class PixelBackbone(KeptWeights):
     """A mimbench encoder as an mmseg backbone; its weights are the ones it came with."""
 
     def __init__(self, encoder: Encoder, layers: tuple[int, ...]) -> None:
@@ -37,10 +36,6 @@ class PixelBackbone(BaseModule):
             return tuple(self.encoder.pyramid(images))
         every = self.encoder.layers(images)
         return tuple(every[index].dense for index in self.indices)
-
-    def init_weights(self) -> None:
-        """Keep the pretrained weights: mmengine's own version would reach timm's initialiser and overwrite them."""
-        self.is_init = True
 
 
 @MODELS.register_module()
@@ -76,16 +71,8 @@ def _rescale(channels: int, in_stride: int, stride: int) -> nn.Sequential:
 
 
 @MODELS.register_module()
-class PixelPreprocessor(SegDataPreProcessor):
-    """mmseg's preprocessor, on the device where the model is.
-
-    mmseg's own learns its device only from its direct owner's `.to`; moved as part of any other module, it would go
-    on sending batches to the CPU.
-    """
-
-    @property
-    def device(self) -> torch.device:
-        return self.mean.device
+class PixelPreprocessor(OnModelDevice, SegDataPreProcessor):
+    """mmseg's preprocessor, on the device where the model is."""
 
 
 def build_segmentor(

@@ -9,7 +9,6 @@ from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
 from mimbench.contract import Encoder, FitReport, SemanticSplit, TaskContext
-from mimbench.encoders.rebuild import with_drop_path
 from mimbench_tasks.segmentation.config import SegmentationConfig
 from mimbench_tasks.segmentation.data import LabelledImages
 from mimbench_tasks.segmentation.evaluation import Confusion
@@ -31,17 +30,12 @@ def train_and_predict(
     config: SegmentationConfig, encoder: Encoder, train: SemanticSplit, test: SemanticSplit, context: TaskContext
 ) -> Outcome:
     """Fine-tune a segmentor around `encoder` on `train` and compare its predictions with `test`."""
-    if config.drop_path is not None:
-        encoder = with_drop_path(encoder, config.drop_path)
-    if config.window and len(encoder.pyramid_strides) == 1:
-        encoder.use_windows(config.window, config.global_blocks)
-    if config.train.grad_checkpointing:
-        encoder.set_grad_checkpointing()
+    encoder = config.arranged(encoder)
     model = SegmentorTraining(build_segmentor(config, encoder, len(train.classes), context.input, seed=context.seed))
     world, on_cuda = get_world_size(), context.device.type == "cuda"
     if world > 1 and on_cuda:  # torch's has no other kernels
         model.segmentor = nn.SyncBatchNorm.convert_sync_batchnorm(model.segmentor)
-    share = max(1, config.train.batch_size // config.train.accumulate // world)
+    share = max(1, config.train.micro_batch(world))
     workers = config.train.workers
     images = LabelledImages(train, config, channels=encoder.in_channels, seed=context.seed)
     report = context.fit(

@@ -7,8 +7,6 @@ from io import StringIO
 from math import isnan, lcm
 from typing import Any, ClassVar
 
-import torch
-
 from mimbench.contract import (
     Dataset,
     Encoder,
@@ -22,8 +20,8 @@ from mimbench.contract import (
     TaskResult,
     load_protocols,
 )
-from mimbench.encoders.rebuild import rebuilt, with_drop_path
 from mimbench.optim import Schedule
+from mimbench_tasks._dense import weightless
 from mimbench_tasks.segmentation.config import SegmentationConfig, pyramid_strides
 from mimbench_tasks.segmentation.evaluation import Scores, constant_score
 from mimbench_tasks.segmentation.labels import BACKGROUND, semantic_split
@@ -82,21 +80,12 @@ class Segmentation(Task):
                 f"task.crop_size {config.crop_size} px is not a multiple of {padded} px, "
                 "which patch and strides of the pyramid divide"
             )
-        # On the meta device, where the largest encoder takes no memory and no time.
-        with torch.device("meta"):
-            like = rebuilt(encoder)
-        if config.drop_path is not None:
-            like = with_drop_path(like, config.drop_path)
-        if config.window and len(encoder.pyramid_strides) == 1:
-            like.use_windows(config.window, config.global_blocks)
-        if config.train.grad_checkpointing:
-            like.set_grad_checkpointing()
+        config.arranged(weightless(encoder))
         if config.background_weight != 1 and train.classes[0] != BACKGROUND:
             raise InputError(f"task.background_weight: dataset {dataset.name!r} has no background class; leave it out")
         budget = config.train
-        if budget.batch_size > len(train):
-            raise InputError(f"task.train.batch_size {budget.batch_size} is more than the {len(train)} training images")
-        if config.head == "upernet" and budget.batch_size // budget.accumulate < 2:
+        budget.require_images(len(train), "task.train")
+        if config.head == "upernet" and budget.micro_batch(1) < 2:
             raise InputError(
                 "upernet normalises what it pools to one value over the batch: task.train.batch_size / accumulate "
                 "must be 2 or more"
