@@ -73,23 +73,21 @@ def _partner(baseline: str, score: Score, everything: Sequence[Score]) -> Score 
 
 def published_column(title: str, scores: Sequence[Score | None]) -> tuple[Column, list[Cell]]:
     """The authors' own number under the same protocol, and ours minus it; else a footnote that says why not."""
-    from mimbench.report.published import as_rows, find, load_published  # pydantic, for those who ask for it
+    from mimbench.report.published import find, own_numbers, reference  # pydantic, for those who ask for it
 
-    rows = [row for row in as_rows(load_published()) if row["reported"] == "own" and row["protocol"]]
     cells = []
     for score in scores:
         if score is None:
             cells.append(Cell())
             continue
-        match = find(score.first, rows)
+        match = find(score.first, own_numbers())
         if match.number is None:
             cells.append(Cell(notes=(f"not compared: {match.reason}",)))
             continue
         value = match.number["value"]
         difference = score.summary.mean - value
-        notes = [f"{match.number['paper']}, {match.number['source']}", match.number["doubt"]]
         text = f"{value:.1f} ({difference:+.1f})".replace("-", "−")
-        cells.append(Cell(text, (value, difference), notes=("; ".join(filter(None, notes)),)))
+        cells.append(Cell(text, (value, difference), notes=(reference(match.number),)))
     return Column("published", ("value", "difference"), ("published (ours minus published)",), of=title), cells
 
 

@@ -27,8 +27,11 @@ def comparison(tidy: pd.DataFrame, choice: Choice | None = None) -> Table:
     """
     choice = choice or Choice()
     chosen = selected(tidy, choice)
-    grid = gathered(chosen, choice)
-    labels = protocol_labels(chosen)
+    return table_of(gathered(chosen, choice), protocol_labels(chosen), choice)
+
+
+def table_of(grid: Grid, labels: Mapping[str, tuple[str, str]], choice: Choice) -> Table:
+    """The table of scores that are gathered already; labels: of their protocols, see `protocol_labels`."""
     cells = _cells(grid, choice)
     columns, parts = _label_columns(grid, labels)
     for key, title, notes in _titles(grid, labels):

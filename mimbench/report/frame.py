@@ -94,10 +94,7 @@ def load_records(path: str | Path, paths: Sequence[str] = ()) -> pd.DataFrame:
     Raises:
         InputError: no such folder, no record in it, a damaged record, or two of one id and different content.
     """
-    bodies = read_all(Path(path))
-    if not bodies:
-        raise InputError(f"there are no records in {path}; run `mimbench run` first or pass --results DIR")
-    return frame(bodies, paths)
+    return frame(read_all(Path(path)), paths)
 
 
 def frame(bodies: Iterable[tuple[Path | None, Mapping[str, Any]]], paths: Sequence[str] = ()) -> pd.DataFrame:
@@ -113,6 +110,12 @@ def frame(bodies: Iterable[tuple[Path | None, Mapping[str, Any]]], paths: Sequen
             raise InputError(f"record {file} is not a valid record: {error!r}; see `mimbench verify`") from error
     columns = [*COLUMNS, *(path for path in paths if path not in COLUMNS)]
     return pd.DataFrame(rows, columns=columns)
+
+
+def as_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as plain data; what is missing is None."""
+    plain = table.astype(object).where(table.notna(), None)
+    return [dict(zip(map(str, plain.columns), row, strict=True)) for row in plain.itertuples(index=False, name=None)]
 
 
 def _rows(

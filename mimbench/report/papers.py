@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from mimbench.errors import InputError, nearest
+from mimbench.report.frame import as_rows
 from mimbench.report.layouts import Layout
-from mimbench.report.published import Published, as_rows, load_published, matching, paths_of, slug
+from mimbench.report.published import Published, load_published, matching, paths_of, slug
 from mimbench.report.statistics import Summary, summarise
 from mimbench.report.table import ABSENT, Cell, Column, Table, marked, spread_text
 

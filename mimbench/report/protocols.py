@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
+
+from mimbench.recipe.document import values
 
 _SHORT = 32
 """Longest difference, in characters, that stands for a protocol without a name."""
@@ -20,7 +21,7 @@ def protocol_labels(tidy: pd.DataFrame) -> dict[str, tuple[str, str]]:
     labels = {}
     told = tidy[["task", "protocol", "protocol_name", "protocol_json"]].drop_duplicates("protocol")
     for task, group in told.groupby("task"):
-        differences = _differences([dict(_flat(json.loads(text))) for text in group["protocol_json"]])
+        differences = _differences([dict(values(json.loads(text))) for text in group["protocol_json"]])
         found = list(zip(group["protocol"], group["protocol_name"], differences, strict=True))
         found.sort(key=lambda entry: (entry[1], entry[2], entry[0]))
         names = [name for _, name, _ in found]
@@ -50,11 +51,3 @@ def _differences(protocols: list[dict[str, Any]]) -> list[str]:
         " ".join([text, *(f"{path}={str(protocol.get(path))[:6]}" for path in contents)]).strip()
         for text, protocol in zip(told, protocols, strict=True)
     ]
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

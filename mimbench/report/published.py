@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mimbench.errors import InputError
+from mimbench.report.frame import as_rows
 
 PACKAGE = "mimbench_published"
 FILES = ("results.csv", "ablations.csv")
@@ -101,10 +102,15 @@ def load_published() -> pd.DataFrame:
     return table.astype({"epochs": "Int64", "resolution": "Int64"})
 
 
-def as_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame as plain data; what is missing is None."""
-    plain = table.astype(object).where(table.notna(), None)
-    return [dict(zip(map(str, plain.columns), row, strict=True)) for row in plain.itertuples(index=False, name=None)]
+@functools.cache
+def own_numbers() -> tuple[Mapping[str, Any], ...]:
+    """Rows of what authors report of their own methods under a protocol that mimbench has: what `find` looks in."""
+    return tuple(row for row in as_rows(load_published()) if row["reported"] == "own" and row["protocol"])
+
+
+def reference(number: Mapping[str, Any]) -> str:
+    """Where a number stands, and what is doubtful about it."""
+    return "; ".join(filter(None, (f"{number['paper']}, {number['source']}", number["doubt"])))
 
 
 def read_published(path: Traversable) -> list[Published]:

@@ -107,7 +107,7 @@ def read_all(root: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Every record below `root` with its file, each once: one copied twice counts once. Sorted by file name.
 
     Raises:
-        InputError: no such folder, a damaged record, or two records of one id and different content.
+        InputError: no such folder, no record in it, a damaged one, or two of one id and different content.
     """
     reader = Reader()
     found: dict[str, tuple[Path, dict[str, Any], str]] = {}
@@ -117,6 +117,8 @@ def read_all(root: Path) -> list[tuple[Path, dict[str, Any]]]:
             first = found.setdefault(str(body.get("id")), (path, body, seal))
             if first[2] != seal:
                 raise InputError(conflict(first[0], first[1], path, body))
+    if not found:
+        raise InputError(f"there are no records in {root}; run `mimbench run` first or pass --results DIR")
     return [(path, body) for path, body, _ in found.values()]
 
 

@@ -6,10 +6,11 @@ import pytest
 
 from mimbench.errors import InputError
 from mimbench.report.comparison import comparison
+from mimbench.report.frame import as_rows
 from mimbench.report.grid import Choice
 from mimbench.report.layouts import Layout, layout_names, read_layout
 from mimbench.report.papers import layout_paths, layout_table, published_table
-from mimbench.report.published import as_rows, conditions, find, load_published, read_published, slug
+from mimbench.report.published import conditions, find, load_published, read_published, slug
 
 HEADER = (
     "paper,source,reported,method,encoder,params_m,pretrain_data,epochs,resolution,"

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from mimbench.report.comparison import comparison
+from mimbench.report.comparison import table_of
 from mimbench.report.grid import Choice, Grid, Key, Score, gathered, selected
 from mimbench.report.protocols import protocol_labels
-from mimbench.report.published import as_rows, find, load_published, slug
+from mimbench.report.published import find, own_numbers, reference, slug
 from mimbench.report.table import Table
 
 _LAST_RESORTS = ("pretraining", "checkpoint", "id")
@@ -40,7 +40,8 @@ def board_of(tidy: pd.DataFrame) -> Board:
         rows=("method", "encoder"), columns=("task", "metric"), metrics=tuple(dict.fromkeys(tidy["metric"]))
     )
     chosen = selected(tidy, choice)
-    return Board(gathered(chosen, choice), comparison(tidy, choice), protocol_labels(chosen))
+    grid, labels = gathered(chosen, choice), protocol_labels(chosen)
+    return Board(grid, table_of(grid, labels, choice), labels)
 
 
 def leaderboard(board: Board, numbers: Mapping[str, int]) -> dict[str, Any]:
@@ -49,9 +50,8 @@ def leaderboard(board: Board, numbers: Mapping[str, int]) -> dict[str, Any]:
     notes = table.notes
     letters = dict(zip(notes, table.letters(notes), strict=True))
     published: dict[str, list[Mapping[str, Any]]] = {}
-    for number in as_rows(load_published()):
-        if number["reported"] == "own" and number["protocol"]:
-            published.setdefault(slug(number["method"]), []).append(number)
+    for number in own_numbers():
+        published.setdefault(slug(number["method"]), []).append(number)
     rows = []
     for key, cells in zip(grid.rows, table.rows, strict=True):
         row: dict[str, Any] = {"key": row_key(grid, key), "labels": [cell.text for cell in cells[:skip]], "cells": []}
@@ -173,5 +173,4 @@ def _published(score: Score, published: Mapping[str, Sequence[Mapping[str, Any]]
     number = find(score.first, rows).number
     if number is None:
         return {}
-    source = "; ".join(filter(None, (f"{number['paper']}, {number['source']}", number["doubt"])))
-    return {"published": {"value": number["value"], "source": source}}
+    return {"published": {"value": number["value"], "source": reference(number)}}

@@ -38,8 +38,6 @@ def report_command(results: Path, output: Path, *, embedded: int = EMBEDDED) -> 
     """
     _check_output(output)
     bodies = read_all(results)
-    if not bodies:
-        raise InputError(f"there are no records in {results}; run `mimbench run` first or pass --results DIR")
     pictures = Pictures(embedded)
     page = render_page(content(bodies, pictures, Path(results).resolve().name))
     with writing(f"--output {output}"):

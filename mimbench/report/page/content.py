@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import mimbench
-from mimbench.report.frame import backbone, frame
+from mimbench.report.frame import as_rows, backbone, frame
 from mimbench.report.page.board import Board, ablations, board_of, leaderboard
 from mimbench.report.page.pictures import Pictures, pictures_of_pretraining, results_folders
 from mimbench.report.page.pool import Pool
 from mimbench.report.plots.style import look
-from mimbench.report.published import Published, as_rows, load_published
+from mimbench.report.published import Published, load_published
 from mimbench.report.render import render
 from mimbench.report.statistics import t_interval
 from mimbench.store.failure import Failure, read_failures

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
+from mimbench.recipe.document import values
 from mimbench.report.plots.source import Row, Source
 from mimbench.report.plots.style import Look, clean, lightened, look, order
 from mimbench.report.protocols import protocol_labels
@@ -169,17 +170,9 @@ def named(rows: Sequence[Row], key: Callable[[Row], Panel], source: Source, but:
 def recipe_of(body: Mapping[str, Any], but: str = "") -> dict[str, Any]:
     """All that a record's pretraining was made by, flat, without what shapes nothing and without `but`."""
     tables = {name: table for name, table in body["recipe"].items() if name != "task"}
-    flat = dict(flattened(tables)) | {path: value for path, value in body["varied"].items() if not _of_task(path)}
+    flat = dict(values(tables)) | {path: value for path, value in body["varied"].items() if not _of_task(path)}
     flat |= {"method version": body["method"]["version"], "encoder version": body["encoder"]["version"]}
     return {path: value for path, value in flat.items() if path not in (*COSMETIC, but)}
-
-
-def flattened(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from flattened(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _of_task(path: str) -> bool:

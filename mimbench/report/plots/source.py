@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from mimbench.errors import InputError
-from mimbench.report.frame import frame
+from mimbench.report.frame import as_rows, frame
 from mimbench.report.grid import Choice, selected
 from mimbench.store.reading import read_all
 
@@ -62,10 +62,7 @@ class Source:
         Raises:
             InputError: no such folder, no record in it, or a damaged one.
         """
-        bodies = read_all(results)
-        if not bodies:
-            raise InputError(f"there are no records in {results}; run `mimbench run` first or pass --results DIR")
-        return cls(bodies, str(results))
+        return cls(read_all(results), str(results))
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> Source:
@@ -92,8 +89,7 @@ class Source:
 
     def rows(self, options: Options, paths: Sequence[str] = ()) -> list[Row]:
         """As `chosen`, as plain data; what is missing is None."""
-        tidy = self.chosen(options, paths).astype(object)
-        return [dict(zip(map(str, tidy.columns), row, strict=True)) for row in tidy.where(tidy.notna(), None).values]
+        return list(as_rows(self.chosen(options, paths)))
 
     def folder_of(self, record_id: str) -> Path | None:
         """The results folder of a record: the one that holds the folder `records` which it lies in."""
