@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from mimbench.errors import InputError, MimbenchError
+from mimbench import options
+from mimbench.errors import MimbenchError
 from mimbench.files import writing
 from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.report.cli import plot, report, robustness, table
@@ -64,10 +65,10 @@ def run(
 
     with _stoppable():
         asked = Asked(
-            methods=None if method is None else _names(method),
-            tasks=None if task is None else _names(task),
+            methods=None if method is None else options.names(method),
+            tasks=None if task is None else options.names(task),
             recipe=recipe,
-            seeds=None if seeds is None else _seeds(seeds),
+            seeds=None if seeds is None else options.seeds(seeds),
             settings=parse_assignments(set_ or []),
             variations=parse_variations(vary or []),
             results=results,
@@ -227,19 +228,3 @@ def _stoppable() -> Iterator[None]:
     except KeyboardInterrupt:
         print("mimbench: stopped; nothing is half-written. The same command goes on from here.", file=sys.stderr)
         raise typer.Exit(130) from None
-
-
-def _names(text: str) -> list[str]:
-    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        seeds = [int(seed) for seed in _names(text)]
-    except ValueError:
-        seeds = []
-    if not seeds or min(seeds) < 0 or max(seeds) >= 2**32:
-        raise InputError(
-            f"--seeds {text!r}: seeds are whole numbers from 0 to 2^32 - 1, comma-separated, such as 0,1,2"
-        )
-    return seeds

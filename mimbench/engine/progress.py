@@ -16,6 +16,11 @@ QUIET_SECONDS = 15.0
 """Where the output is no terminal: seconds between two lines."""
 
 
+def say(console: Console, text: str) -> None:
+    """One line as it is: no markup, no colours of rich's own, no breaks."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 class Screen(Console):
     """A console whose lower end several parts share, one below the other: a grid's overview, a training's bar.
 
@@ -99,4 +104,4 @@ class Progress:
         behind = self._first / max(self._total, 1) * total  # epochs that an earlier run did
         left = (now - self._started) / max(done - behind, 1e-9) * (total - done)
         line = f"{self._label}: epoch {done}/{total}  {self._note}  {left:.0f} s left"
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(self._console, line)

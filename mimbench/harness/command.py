@@ -6,9 +6,9 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from rich.console import Console
 
 from mimbench.data import default_cache
 from mimbench.engine.device import device_name, get_rank, pick_device
-from mimbench.engine.progress import Screen
+from mimbench.engine.progress import Screen, say
 from mimbench.engine.ranks import joined
 from mimbench.errors import InputError
 from mimbench.harness.dryrun import describe, standing
@@ -35,16 +35,9 @@ LISTED_FILES = 10
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the command line says; None where it says nothing."""
+class Asked(GridFile):
+    """What the command line says: all that a grid file may, and more."""
 
-    methods: Sequence[str] | None = None
-    tasks: Sequence[str] | None = None
-    recipe: str | None = None
-    seeds: Sequence[int] | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    variations: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    results: Path | None = None
     grid: Path | None = None
     checkpoint: str | None = None
     device: str = "auto"
@@ -67,7 +60,7 @@ def run_command(asked: Asked, *, dry: bool = False, as_json: bool = False) -> in
             cells = plan(request, device, default_cache())
             datasets = [dataset for cell in cells for dataset in (cell.pretraining.dataset, cell.dataset)]
             for note in dict.fromkeys(note for dataset in datasets for note in dataset.notes):
-                console.print(note, highlight=False, markup=False, soft_wrap=True)
+                say(console, note)
             if not dry:
                 outcome = Grid(Harness(store, device, console), request, cells).run()
         if get_rank() == 0:
@@ -120,7 +113,7 @@ def _print_outcome(console: Console, results: Path, outcome: Outcome, as_json: b
 
         print(text_of(outcome.records), end="")
     for line in _what_was_left(results, outcome):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
 
 
 def _what_was_left(results: Path, outcome: Outcome) -> list[str]:

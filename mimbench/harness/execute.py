@@ -22,6 +22,7 @@ from mimbench.contract import ArraySplit, FitReport, Method, TaskContext, TaskRe
 from mimbench.engine.device import device_name, get_rank
 from mimbench.engine.fit import fit
 from mimbench.engine.pretrain import Pretrainer
+from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_all_ranks, on_first_rank
 from mimbench.errors import InputError, NotSupported, RunError
 from mimbench.files import write_atomic
@@ -205,7 +206,7 @@ class Harness:
         return kept
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(self.console, text)
 
 
 def _check_card(found: StoredCheckpoint, wanted: Pretraining) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from mimbench.engine.progress import QUIET_SECONDS, Screen
+from mimbench.engine.progress import QUIET_SECONDS, Screen, say
 from mimbench.harness.estimate import Estimator, in_words
 from mimbench.harness.plan import Cell
 
@@ -65,8 +65,7 @@ class Overview:
         due = now - self._spoke >= QUIET_SECONDS or not self.left
         if self._live and due and not self.console.is_terminal:
             self._spoke = now
-            text = f"grid: {self.done} of {self.total} cells done, {self._note()}"
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            say(self.console, f"grid: {self.done} of {self.total} cells done, {self._note()}")
 
     def seconds_left(self) -> float | None:
         """Until all is done by this process alone; None where nothing is known yet."""

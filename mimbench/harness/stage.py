@@ -21,6 +21,7 @@ from mimbench.contract import ArraySplit, Batch, FitReport, InputError, Stage, S
 from mimbench.data import DeviceTransform, training_loader
 from mimbench.engine.adapter import mix_seed
 from mimbench.engine.device import barrier, get_rank
+from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_first_rank
 from mimbench.files import write_atomic
 from mimbench.harness.plan import Pretraining
@@ -88,7 +89,7 @@ class PretrainStage(Stage):
             return _read(path)
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(self.console, text)
 
     def _transform(self) -> DeviceTransform:
         channels = self.wanted.dataset.channels

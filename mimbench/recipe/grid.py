@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mimbench.errors import InputError, nearest
+from mimbench.options import SEEDS, are_seeds
 from mimbench.recipe import document as doc
 
 KEYS = ("summary", "methods", "tasks", "recipe", "seeds", "results", "set", "vary")
@@ -43,7 +44,7 @@ def read_grid(path: Path) -> GridFile:
     _expect(path, table, "summary", "a text", lambda value: isinstance(value, str))
     for key in ("methods", "tasks"):
         _expect(path, table, key, 'a list of names, such as ["simmim", "mae"]', _is_list_of(str))
-    _expect(path, table, "seeds", "a list of whole numbers from 0 to 2^32 - 1, such as [0, 1, 2]", _are_seeds)
+    _expect(path, table, "seeds", f"a list of {SEEDS}, such as [0, 1, 2]", are_seeds)
     for key in ("recipe", "results"):
         _expect(path, table, key, "a text", lambda value: isinstance(value, str) and value != "")
     for key in ("set", "vary"):
@@ -79,10 +80,6 @@ def _expect(path: Path, table: Mapping[str, Any], key: str, what: str, fits: Cal
 
 def _is_list_of(kind: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and value != [] and all(isinstance(item, kind) for item in value)
-
-
-def _are_seeds(value: Any) -> bool:
-    return _is_list_of(int)(value) and all(type(seed) is int and 0 <= seed < 2**32 for seed in value)
 
 
 def _distinct(values: list[Any] | None) -> list[Any] | None:

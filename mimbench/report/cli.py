@@ -8,7 +8,11 @@ from typing import Annotated
 import typer
 
 from mimbench.errors import InputError
+from mimbench.options import names
 from mimbench.store import DEFAULT_RESULTS
+
+MethodsOption = Annotated[str, typer.Option("--method", help="These methods only, comma-separated.")]
+TasksOption = Annotated[str, typer.Option("--task", help="These tasks only, comma-separated.")]
 
 
 def table(
@@ -22,8 +26,8 @@ def table(
     rows: Annotated[str, typer.Option("--rows", help="What rows stand for: fields, or paths of the recipe.")] = "",
     columns: Annotated[str, typer.Option("--columns", help="And columns: method, method.mask_ratio, ...")] = "",
     metrics: Annotated[str, typer.Option("--metrics", help="Metrics, comma-separated; default: the primary.")] = "",
-    method: Annotated[str, typer.Option("--method", help="These methods only, comma-separated.")] = "",
-    task: Annotated[str, typer.Option("--task", help="These tasks only, comma-separated.")] = "",
+    method: MethodsOption = "",
+    task: TasksOption = "",
     baseline: Annotated[
         str | None, typer.Option("--baseline", help="A method: differences to it, paired by seed, with their interval.")
     ] = None,
@@ -45,11 +49,11 @@ def table(
     if spread not in ("sd", "se"):
         raise InputError(f"--spread {spread!r}: sd (seed standard deviation) or se (standard error of the mean)")
     choice = Choice(
-        rows=_names(rows),
-        columns=_names(columns),
-        metrics=_names(metrics),
-        methods=_names(method),
-        tasks=_names(task),
+        rows=tuple(names(rows)),
+        columns=tuple(names(columns)),
+        metrics=tuple(names(metrics)),
+        methods=tuple(names(method)),
+        tasks=tuple(names(task)),
         baseline=baseline,
         published=published,
         ranks=rank,
@@ -99,8 +103,8 @@ def plot(
     format_: Annotated[
         str, typer.Option("--format", help="png, pdf, svg, comma-separated; default: by --output, or all of them.")
     ] = "",
-    method: Annotated[str, typer.Option("--method", help="These methods only, comma-separated.")] = "",
-    task: Annotated[str, typer.Option("--task", help="These tasks only, comma-separated.")] = "",
+    method: MethodsOption = "",
+    task: TasksOption = "",
     metric: Annotated[str, typer.Option("--metric", help="Metrics, comma-separated; default: the primary.")] = "",
     baseline: Annotated[
         str | None,
@@ -119,16 +123,12 @@ def plot(
     if spread not in ("ci", "sd"):
         raise InputError(f"--spread {spread!r}: ci (95 % interval of the mean) or sd (seed standard deviation)")
     options = Options(
-        methods=_names(method),
-        tasks=_names(task),
-        metrics=_names(metric),
+        methods=tuple(names(method)),
+        tasks=tuple(names(task)),
+        metrics=tuple(names(metric)),
         baseline=baseline,
         over=over,
         spread="sd" if spread == "sd" else "ci",
         width=width,
     )
-    plot_command(kind, options, results=results, output=output, formats=_names(format_), say=print)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    plot_command(kind, options, results=results, output=output, formats=tuple(names(format_)), say=print)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mimbench.errors import InputError
-from mimbench.store.files import DAMAGE, fingerprint, write_json
+from mimbench.store.files import read_sealed, write_sealed
 
 
 class Failure(BaseModel):
@@ -44,8 +43,7 @@ def failure_path(root: Path, record_id: str) -> Path:
 
 def write_failure(path: Path, failure: Failure) -> None:
     """Write a failure with the hash of its content, atomically."""
-    body = failure.model_dump(mode="json", by_alias=True)
-    write_json(path, {**body, "sha256": fingerprint(body, 64)})
+    write_sealed(path, failure.model_dump(mode="json", by_alias=True))
 
 
 def read_failure(path: Path) -> Failure:
@@ -55,13 +53,10 @@ def read_failure(path: Path) -> Failure:
         InputError: it is unreadable, altered, or of a schema that this version does not know.
     """
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-        if body.pop("sha256") != fingerprint(body, 64):
-            raise InputError(f"failure {path} does not match its own sha256: it was altered or damaged; delete it")
-        return Failure.model_validate(body)
-    except DAMAGE as error:
-        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise InputError(f"failure {path} is corrupt ({type(error).__name__}: {why}); delete it") from error
+        return Failure.model_validate(read_sealed(path, "failure", "delete it"))
+    except ValidationError as error:
+        why = error.errors()[0]["msg"]
+        raise InputError(f"failure {path} is corrupt (ValidationError: {why}); delete it") from error
 
 
 def read_failures(root: Path) -> list[Failure]:

@@ -1,4 +1,4 @@
-"""Hashes and canonical JSON."""
+"""Hashes, canonical JSON, and JSON that carries its own hash."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mimbench.errors import InputError
 from mimbench.files import write_atomic
 
 DAMAGE = (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
@@ -40,3 +41,24 @@ def file_sha256(path: Path) -> str:
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write plain data as JSON for people, atomically."""
     write_atomic(path, (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_sealed(path: Path, body: Mapping[str, Any]) -> None:
+    """As `write_json`, with the hash of the content beside it."""
+    write_json(path, {**body, "sha256": fingerprint(body, 64)})
+
+
+def read_sealed(path: Path, what: str, advice: str) -> dict[str, Any]:
+    """What `write_sealed` wrote, without the hash, which was checked; `what` is what the messages call it.
+
+    Raises:
+        InputError: it is unreadable or altered.
+    """
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        seal, found = body.pop("sha256"), fingerprint(body, 64)
+    except DAMAGE as error:
+        raise InputError(f"{what} {path} is corrupt ({type(error).__name__}: {error}); {advice}") from error
+    if seal != found:
+        raise InputError(f"{what} {path} does not match its own sha256: it was altered or damaged; {advice}")
+    return body

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mimbench.errors import InputError
-from mimbench.store.files import DAMAGE, canonical_text, fingerprint
+from mimbench.store.files import DAMAGE, canonical_text, fingerprint, read_sealed
 
 SCHEMA = 1
-_ADVICE = "restore or delete the file"
 
 
 def record_files(root: Path) -> list[Path]:
@@ -39,19 +38,13 @@ def record_files(root: Path) -> list[Path]:
     return sorted(files, key=lambda path: (path.name, path))
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
+def read_body(path: Path) -> dict[str, Any]:
     """A record's content as it stands on disk, without the seal, which was checked.
 
     Raises:
         InputError: it is unreadable, altered, or of a schema that this version does not know.
     """
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-        seal, found = body.pop("sha256"), fingerprint(body, 64)
-    except DAMAGE as error:
-        raise InputError(f"record {path} is corrupt ({type(error).__name__}: {error}); {_ADVICE}") from error
-    if seal != found:
-        raise InputError(f"record {path} does not match its own sha256: it was altered or damaged; {_ADVICE}")
+    body = read_sealed(path, "record", "restore or delete the file")
     if body.get("schema") != SCHEMA:
         raise InputError(f"record {path} has schema {body.get('schema')}; this mimbench reads schema {SCHEMA}")
     return body
@@ -67,7 +60,7 @@ class Reader:
         self._parts: dict[str, tuple[str, Any, str]] = {}
 
     def read(self, path: Path) -> tuple[dict[str, Any], str]:
-        """As `read_sealed`, and the seal."""
+        """As `read_body`, and the seal."""
         try:
             parts = self._split(path.read_bytes().decode())
         except DAMAGE:
@@ -78,7 +71,7 @@ class Reader:
         found = hashlib.sha256(whole.encode()).hexdigest()
         if len(body) + 1 == len(parts) and seal == found and body.get("schema") == SCHEMA:
             return body, seal
-        body = read_sealed(path)
+        body = read_body(path)
         return body, fingerprint(body, 64)
 
     def _split(self, text: str) -> list[tuple[str, Any, str]]:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mimbench.errors import InputError
-from mimbench.store.files import fingerprint, write_json
-from mimbench.store.reading import read_sealed, record_files
+from mimbench.store.files import write_sealed
+from mimbench.store.reading import read_body, record_files
 
 
 class _Part(BaseModel):
@@ -101,8 +101,7 @@ class Record(_Part):
 
 def write_record(path: Path, record: Record) -> None:
     """Write a record with the hash of its content, atomically."""
-    body = record.as_json()
-    write_json(path, {**body, "sha256": fingerprint(body, 64)})
+    write_sealed(path, record.as_json())
 
 
 def read_record(path: Path) -> Record:
@@ -112,7 +111,7 @@ def read_record(path: Path) -> Record:
         InputError: it is unreadable, altered, or of a schema that this version does not know.
     """
     try:
-        return Record.model_validate(read_sealed(path))
+        return Record.model_validate(read_body(path))
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise InputError(

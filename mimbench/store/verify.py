@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mimbench.errors import InputError
 from mimbench.store.files import fingerprint
-from mimbench.store.reading import conflict, read_sealed
+from mimbench.store.reading import conflict, read_body
 from mimbench.store.record import Record, read_record
 
 
@@ -67,7 +67,7 @@ def _check_record(path: Path, found: Found, known: dict[str, tuple[Path, Record]
             )
     first_path, first = known.setdefault(record.id, (path, record))
     if first != record:
-        found.damage.append(conflict(first_path, read_sealed(first_path), path, read_sealed(path)))
+        found.damage.append(conflict(first_path, read_body(first_path), path, read_body(path)))
 
 
 def _check_checkpoint(folder: Path, found: Found, weights: dict[str, str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from mimbench.store.failure import Failure, failure_path, write_failure
-from mimbench.store.files import fingerprint, write_json
+from mimbench.store.files import fingerprint, write_sealed
 
 DEMO = Path(__file__).parents[2] / "results" / "demo" / "records"
 RATIOS = (0.3, 0.45, 0.6, 0.75, 0.9)
@@ -39,7 +39,7 @@ def write_body(root: Path, body: dict, task: str, method: str, seed: int) -> str
     if task == "detection":
         body["artifacts"] = {"predictions": f"artifacts/{body['id']}/predictions.png"}
     name = "".join(sign if sign.isalnum() or sign in "-." else "_" for sign in body["id"])
-    write_json(root / "records" / f"{name}.json", {**body, "sha256": fingerprint(body, 64)})
+    write_sealed(root / "records" / f"{name}.json", body)
     return body["id"]
 
 
@@ -131,7 +131,7 @@ def write_hostile(root: Path) -> None:
     body = json.loads(name.read_text())
     body.pop("sha256")
     body["artifacts"] = {HOSTILE: "javascript:alert(3)", "away": "../../../etc/passwd"}
-    write_json(name, {**body, "sha256": fingerprint(body, 64)})
+    write_sealed(name, body)
     noted = Failure(
         **dict.fromkeys(_FREE, HOSTILE),
         id=HOSTILE,

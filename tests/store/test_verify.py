@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mimbench.errors import InputError
-from mimbench.store.files import fingerprint, write_json
+from mimbench.store.files import write_sealed
 from mimbench.store.record import read_record, write_record
 from mimbench.store.store import Store
 from mimbench.store.verify import verify
@@ -70,7 +70,7 @@ def test_a_record_of_another_schema_is_found(results):
     body = read_record(path).as_json()
     for change, told in (({"schema": 9}, "has schema 9"), ({"seed": "x"}, "is not a valid record: seed: ")):
         changed = {**body, **change}
-        write_json(path, {**changed, "sha256": fingerprint(changed, 64)})
+        write_sealed(path, changed)
         (line,) = verify(results).damage
         assert told in line
 
