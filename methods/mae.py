@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mimbench.contract import Config, Encoder, InputError, Method, StepOutput
 from mimbench.encoders.blocks import init_xavier, sincos_positions, transformer_blocks
-from mimbench.masks import block_mask, grid_mask, hidden_count, random_mask, resize_mask, visible_indices
+from mimbench.masks import block_mask, grid_mask, hidden_count, mean_hidden, random_mask, resize_mask, visible_indices
 from mimbench.patches import patchify, unpatchify
 
 
@@ -91,9 +91,7 @@ class MAE(Method):
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Squared error, mean over each patch, then over the hidden patches of the batch."""
-        error = (prediction.float() - target).square().mean(-1)
-        hidden = resize_mask(mask, error.shape[1:])
-        return (error * hidden).sum() / hidden.sum()
+        return mean_hidden((prediction.float() - target).square().mean(-1), mask)
 
     def no_weight_decay(self) -> set[str]:
         """The official script decays everything of two or more dimensions, class and mask token included."""

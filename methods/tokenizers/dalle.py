@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,11 +13,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from mimbench.contract import InputError, Stage, cosmetic
 from mimbench.data.transforms import per_channel
 from mimbench_methods.tokenizers.base import Tokenizer, TokenizerConfig
+from mimbench_methods.tokenizers.dalle_encoder import dalle_encoder
 
 STRIDE = 8
 EDGE = 0.1
@@ -58,7 +58,7 @@ class DalleTokenizer(Tokenizer):
 
     def __init__(self, config: DalleConfig, *, patch_size: int, channels: int) -> None:
         super().__init__(config, patch_size=patch_size, channels=channels)
-        self.encoder = _encoder(config)
+        self.encoder = dalle_encoder(config.width, config.blocks, config.vocabulary)
         self.register_buffer("mean", torch.zeros(channels, 1, 1))
         self.register_buffer("std", torch.ones(channels, 1, 1))
         self.encoder.load_state_dict(_official_state(_weights_file(config.weights), self.encoder.state_dict()))
@@ -71,41 +71,6 @@ class DalleTokenizer(Tokenizer):
         size = [side // self.patch_size * STRIDE for side in images.shape[-2:]]
         pixels = F.interpolate(images * self.std + self.mean, size, mode="bicubic", antialias=True).clamp(0, 1)
         return self.encoder((1 - 2 * EDGE) * pixels.expand(-1, 3, -1, -1) + EDGE).argmax(1)
-
-
-class _Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int, layers: int) -> None:
-        super().__init__()
-        self.gain = layers**-2
-        self.id_path = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-        hidden = outputs // 4
-        shapes = ((inputs, hidden, 3), (hidden, hidden, 3), (hidden, hidden, 3), (hidden, outputs, 1))
-        parts: OrderedDict[str, nn.Module] = OrderedDict()
-        for index, (before, after, kernel) in enumerate(shapes, start=1):
-            parts[f"relu_{index}"] = nn.ReLU()
-            parts[f"conv_{index}"] = nn.Conv2d(before, after, kernel, padding=kernel // 2)
-        self.res_path = nn.Sequential(parts)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.id_path(x) + self.gain * self.res_path(x)
-
-
-def _encoder(config: DalleConfig) -> nn.Sequential:
-    """Four groups of blocks, each twice as wide as the last, halving the image three times."""
-    parts: OrderedDict[str, nn.Module] = OrderedDict(input=nn.Conv2d(3, config.width, 7, padding=3))
-    width = config.width
-    for group in range(4):
-        wide = config.width * 2**group
-        blocks: OrderedDict[str, nn.Module] = OrderedDict(
-            (f"block_{index + 1}", _Block(wide if index else width, wide, 4 * config.blocks))
-            for index in range(config.blocks)
-        )
-        parts[f"group_{group + 1}"] = nn.Sequential(blocks)
-        if group < 3:
-            parts[f"pool_{group + 1}"] = nn.MaxPool2d(2)
-        width = wide
-    parts["output"] = nn.Sequential(OrderedDict(relu=nn.ReLU(), conv=nn.Conv2d(width, config.vocabulary, 1)))
-    return nn.Sequential(OrderedDict(blocks=nn.Sequential(parts)))
 
 
 def _weights_file(path: Path | None) -> Path:

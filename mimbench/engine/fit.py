@@ -18,7 +18,7 @@ from mimbench.engine.device import get_world_size, peak_memory, pick_precision, 
 from mimbench.engine.hooks import HistoryHook, StepHook, checkpoint_hook
 from mimbench.engine.progress import Progress
 from mimbench.errors import InputError
-from mimbench.optim import Schedule, build_optimizer
+from mimbench.optim import Schedule, build_optimizer, decay_rules
 
 READ_EVERY = {"cpu": 1, "cuda": 20}
 """Steps between two looks at the loss."""
@@ -55,13 +55,7 @@ def fit(
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     adapter = Adapter(model.to(device), device)
-    optimizer = build_optimizer(
-        model,
-        config,
-        layer_of=getattr(model, "layer_of", None),
-        num_layers=getattr(model, "num_layers", None),
-        no_decay=getattr(model, "no_weight_decay", set)(),
-    )
+    optimizer = build_optimizer(model, config, **decay_rules(model))
     schedule = Schedule(config, steps_per_epoch=len(loader) // config.accumulate)
     resume_from = _last_checkpoint(workdir)
     reset_peak_memory(device)

@@ -56,6 +56,15 @@ def param_groups(
     return [groups[key] for key in sorted(groups)]
 
 
+def decay_rules(model: nn.Module) -> dict[str, Any]:
+    """What a Trainable says of itself, as `param_groups` and `build_optimizer` take it."""
+    return {
+        "layer_of": getattr(model, "layer_of", None),
+        "num_layers": getattr(model, "num_layers", None),
+        "no_decay": getattr(model, "no_weight_decay", set)(),
+    }
+
+
 def build_optimizer(
     model: nn.Module,
     config: TrainConfig,

@@ -23,7 +23,7 @@ from mimbench.contract import (
 )
 from mimbench.data import DeviceTransform, evaluation_loader, place, training_loader
 from mimbench.data.augment import ImageAugment
-from mimbench.optim import Schedule, build_optimizer
+from mimbench.optim import Schedule, build_optimizer, decay_rules
 from mimbench_tasks._labels import labelled, majority, require_classes
 from mimbench_tasks.finetune.config import FinetuneConfig
 from mimbench_tasks.finetune.model import Classifier, FinetuneTraining, adapt, build_classifier, freeze_unreached
@@ -102,13 +102,7 @@ class Finetune(Task):
         model = FinetuneTraining(
             classifier, config, InputConfig(image_size=size, mean=(0.5,), std=(0.5,)), batched=True
         )
-        build_optimizer(
-            model,
-            config.train,
-            layer_of=model.layer_of,
-            num_layers=model.num_layers,
-            no_decay=model.no_weight_decay(),
-        )
+        build_optimizer(model, config.train, **decay_rules(model))
 
     def chance(self, dataset: Dataset) -> float:
         """Always answering the most frequent class of the training set, percent of the test set."""

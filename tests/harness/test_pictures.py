@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import subprocess
-import sys
-import warnings
 
 import numpy as np
 import pytest
@@ -190,22 +188,13 @@ def test_a_part_that_cannot_decode_is_found_while_planning(cache, monkeypatch):
 
 
 @pytest.fixture
-def mimbench_run(monkeypatch, capfd, tmp_path):
+def mimbench_run(quick):
     """`mimbench run` with the smallest pretraining, in this process."""
-    from mimbench.cli import main
 
     def run(method: str, task: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         small = ("data.train_limit=64", "data.test_limit=20", *arguments)
         options = [option for setting in small for option in ("--set", setting)]
-        command = ["run", "--method", method, "--task", task, "--recipe", "smoke", *options]
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["mimbench", *command])
-        monkeypatch.setattr(warnings, "filterwarnings", lambda *_, **__: None)
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capfd.readouterr()
-        return subprocess.CompletedProcess(command, ended.value.code, said.out, said.err)
+        return quick("run", "--method", method, "--task", task, "--recipe", "smoke", *options)
 
     return run
 

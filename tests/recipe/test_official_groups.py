@@ -10,7 +10,7 @@ import pytest
 from mimbench.contract import InputConfig, Method, TrainConfig
 from mimbench.convert.golden import read_golden, setup_of
 from mimbench.harness.build import build
-from mimbench.optim import param_groups
+from mimbench.optim import decay_rules, param_groups
 from mimbench.recipe import document as doc
 from mimbench_tasks.finetune.config import FinetuneConfig
 from mimbench_tasks.finetune.model import Classifier, FinetuneTraining, adapt, freeze_unreached
@@ -69,13 +69,7 @@ def test_fine_tuning_has_the_official_groups_and_scales(case):
     classifier = Classifier(adapt(method.encoder, config, size), config, classes=10)
     freeze_unreached(classifier)
     model = FinetuneTraining(classifier, config, InputConfig(image_size=size), batched=True)
-    groups = param_groups(
-        model,
-        config.train,
-        layer_of=model.layer_of,
-        num_layers=model.num_layers,
-        no_decay=model.no_weight_decay(),
-    )
+    groups = param_groups(model, config.train, **decay_rules(model))
     scales = {official_name(name, method): g["lr_scale"] for g in groups for name in g["names"]}
     decayed = {official_name(name, method) for g in groups if g["weight_decay"] for name in g["names"]}
     assert scales == pytest.approx(official["lr_scale"], rel=1e-9)

@@ -14,7 +14,7 @@ from tiny_detection import TinyEncoder, write_scenes
 from mimbench.contract import InputConfig, InputError
 from mimbench.encoders.swin import Swin, SwinConfig
 from mimbench.encoders.vit import ViT, ViTConfig
-from mimbench.optim import param_groups
+from mimbench.optim import decay_rules, param_groups
 from mimbench.recipe import document as doc
 from mimbench_tasks.detection.config import DetectionConfig
 from mimbench_tasks.detection.model import DetectorTraining, build_detector, model_config
@@ -113,13 +113,7 @@ def test_a_reduced_step_with_every_option_on(name, tmp_path):
     trained = {key: parameter for key, parameter in model.named_parameters() if parameter.requires_grad}
     unused = [key for key, parameter in trained.items() if parameter.grad is None]
     assert unused == [], "distributed training would wait for their gradients"
-    groups = param_groups(
-        model,
-        config.train,
-        layer_of=model.layer_of,
-        num_layers=model.num_layers,
-        no_decay=model.no_weight_decay(),
-    )
+    groups = param_groups(model, config.train, **decay_rules(model))
     scales = sorted({group["lr_scale"] for group in groups})
     depth = model.num_layers + 1
     assert scales[0] == pytest.approx(config.train.layer_decay**depth if config.train.layer_decay else 1.0)
