@@ -129,7 +129,8 @@ def test_batches_are_padded_as_the_protocol_says(name, tmp_path):
     config, encoder = reduced(name), small_encoder(name)
     split = write_scenes(tmp_path, 2, size=(56, 72), mode="RGB")
     scenes = Scenes(split, training_pipeline(config, 3), training=True)
-    preprocessor = MODELS.build(model_config(config, encoder, IMAGES, classes=2)["data_preprocessor"])
+    described = model_config(config, encoder, IMAGES, classes=2)["data_preprocessor"]
+    preprocessor = MODELS.build({"_scope_": "mmdet", **described})
     data = preprocessor(next(iter(scenes.loader(2, seed=0, workers=0, pin_memory=False))), True)
     height, width = data["inputs"].shape[-2:]
     if config.square:
