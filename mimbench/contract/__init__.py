@@ -17,7 +17,15 @@ from mimbench.contract.task import (
     TaskContext,
     TaskResult,
 )
-from mimbench.contract.training import Batch, FitReport, ScheduleConfig, StepOutput, Trainable, TrainConfig
+from mimbench.contract.training import (
+    Batch,
+    FitReport,
+    PretrainConfig,
+    ScheduleConfig,
+    StepOutput,
+    Trainable,
+    TrainConfig,
+)
 from mimbench.errors import InputError, NotSupported, RunError
 
 __all__ = [
@@ -39,6 +47,7 @@ __all__ = [
     "Metric",
     "NotSupported",
     "Pooling",
+    "PretrainConfig",
     "Protocol",
     "RunError",
     "SceneSplit",

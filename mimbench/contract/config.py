@@ -14,11 +14,13 @@ class Config(BaseModel):
 
     def shaping(self) -> dict[str, Any]:
         """The values that shape the result, as plain JSON data: all but those marked cosmetic."""
-        return {
-            name: _plain(getattr(self, name))
-            for name, field in type(self).model_fields.items()
-            if not (isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("cosmetic"))
-        }
+        return {name: _plain(getattr(self, name)) for name in type(self).model_fields if not self.is_cosmetic(name)}
+
+    @classmethod
+    def is_cosmetic(cls, name: str) -> bool:
+        """Whether a field shapes no result; of an unknown one, False."""
+        field = cls.model_fields.get(name)
+        return bool(field and isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("cosmetic"))
 
 
 def cosmetic(default: Any, **constraints: Any) -> Any:

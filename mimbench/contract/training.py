@@ -106,6 +106,29 @@ class TrainConfig(Config):
         )
 
 
+class PretrainConfig(TrainConfig):
+    """The budget of a pretraining, and after how much of it its weights are taken."""
+
+    at_epoch: int | None = Field(None, ge=0)
+    """Take the weights as they are after so many epochs of the schedule (0: untrained); absent: after all of them."""
+
+    @model_validator(mode="after")
+    def _within(self) -> PretrainConfig:
+        if self.at_epoch is not None and self.at_epoch > self.epochs:
+            raise ValueError(f"at_epoch {self.at_epoch} lies beyond the {self.epochs} epochs")
+        return self
+
+    @property
+    def last_epoch(self) -> int:
+        """Epochs that are trained."""
+        return self.epochs if self.at_epoch is None else self.at_epoch
+
+    def shaping(self) -> dict[str, Any]:
+        """Without `at_epoch` where that is the schedule's end."""
+        values = super().shaping()
+        return {key: value for key, value in values.items() if key != "at_epoch" or self.last_epoch < self.epochs}
+
+
 @dataclass(frozen=True)
 class Batch:
     """What one training step sees, on the training device.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 import zipfile
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +17,7 @@ from torch.utils.data import DataLoader
 from mimbench.contract import FitReport, TrainConfig
 from mimbench.engine.adapter import Adapter, Bf16OptimWrapper, LiveRunner
 from mimbench.engine.device import get_world_size, peak_memory, pick_precision, reset_peak_memory
-from mimbench.engine.hooks import HistoryHook, StepHook, checkpoint_hook
+from mimbench.engine.hooks import EpochHook, HistoryHook, StepHook, checkpoint_hook
 from mimbench.engine.progress import Progress
 from mimbench.errors import InputError
 from mimbench.optim import Schedule, build_optimizer, decay_rules
@@ -36,11 +38,16 @@ def fit(
     device: torch.device,
     workdir: Path,
     console: Console,
+    epochs: int | None = None,
+    after_epoch: Mapping[int, Callable[[FitReport], None]] | None = None,
 ) -> FitReport:
     """Train `model` (a Trainable) in place, resuming from `workdir` where an earlier run stopped.
 
     The loader yields micro-batches: batch_size / accumulate / world size images each. options: the table that `config`
     comes from, as a person would --set it, e.g. "task.train".
+
+    epochs: stop after so many of the schedule's; None: train all of them. after_epoch: called on all ranks, with what
+    it took so far, when so many epochs are done, and before a killed run could be taken up from there.
 
     Raises:
         InputError: the loader is empty.
@@ -57,6 +64,7 @@ def fit(
     adapter = Adapter(model.to(device), device)
     optimizer = build_optimizer(model, config, **decay_rules(model))
     schedule = Schedule(config, steps_per_epoch=len(loader) // config.accumulate)
+    iterations = config.epochs * len(loader)
     resume_from = _last_checkpoint(workdir)
     reset_peak_memory(device)
     with Progress(console, label) as progress:
@@ -68,19 +76,35 @@ def fit(
             label=label,
             advice=_advice(config, options, precision),
         )
+
+        def report() -> FitReport:
+            return FitReport(
+                loss=list(history.loss),
+                seconds=history.seconds,
+                images_seen=runner.iter * config.micro_batch(1),
+                steps=runner.iter // config.accumulate,
+                peak_memory=peak_memory(device),
+                precision=precision,
+            )
+
+        marks = {epoch: partial(_told, call, report) for epoch, call in (after_epoch or {}).items()}
         runner = LiveRunner(
             device=device,
             model=adapter,
             work_dir=str(workdir),
             train_dataloader=loader,
-            train_cfg={"by_epoch": True, "max_epochs": config.epochs},
+            train_cfg={"by_epoch": True, "max_epochs": config.epochs if epochs is None else epochs},
             optim_wrapper=_optim_wrapper(optimizer, config, precision, device),
             load_from=resume_from,
             resume=resume_from is not None,
             launcher="pytorch" if get_world_size() > 1 else "none",
             default_hooks={"logger": None, "param_scheduler": None, "timer": None, "runtime_info": None}
             | {"checkpoint": checkpoint_hook(config.checkpoint_every)},
-            custom_hooks=[StepHook(adapter, schedule, seed, config.accumulate), history],
+            custom_hooks=[
+                StepHook(adapter, schedule, seed, config.accumulate, iterations),
+                history,
+                EpochHook(marks),
+            ],
             visualizer=_visualizer(config, workdir),
             randomness={"seed": seed % 2**31},
             log_level="ERROR",
@@ -88,14 +112,11 @@ def fit(
             cfg={"compile": config.compile},
         )
         runner.train()
-    return FitReport(
-        loss=history.loss,
-        seconds=history.seconds,
-        images_seen=runner.iter * config.micro_batch(1),
-        steps=runner.iter // config.accumulate,
-        peak_memory=peak_memory(device),
-        precision=precision,
-    )
+        return report()
+
+
+def _told(call: Callable[[FitReport], None], report: Callable[[], FitReport]) -> None:
+    call(report())
 
 
 def _advice(config: TrainConfig, options: str, precision: str) -> str:
@@ -106,6 +127,12 @@ def _advice(config: TrainConfig, options: str, precision: str) -> str:
     ways = [lower, f"raise {options}.schedule.warmup_epochs"]
     ways += [f"set {options}.precision=fp32"] if precision != "fp32" else []
     return f"{', '.join(ways[:-1])} or {ways[-1]}"
+
+
+def epochs_done(workdir: Path) -> int:
+    """After how many epochs a training in `workdir` would be taken up; 0: it would begin."""
+    path = _last_checkpoint(workdir)
+    return int(Path(path).stem.removeprefix("epoch_")) if path else 0
 
 
 def _last_checkpoint(workdir: Path) -> str | None:

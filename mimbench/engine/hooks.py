@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -27,8 +28,10 @@ class StepHook(Hook):
 
     priority = "VERY_HIGH"
 
-    def __init__(self, adapter: Adapter, schedule: Schedule, seed: int, accumulate: int) -> None:
+    def __init__(self, adapter: Adapter, schedule: Schedule, seed: int, accumulate: int, iterations: int) -> None:
+        """iterations: of the whole schedule, which the training may not go to the end of."""
         self.adapter, self.schedule, self.seed, self.accumulate = adapter, schedule, seed, accumulate
+        self.iterations = iterations
 
     def before_train_iter(self, runner: LiveRunner, batch_idx: int, data_batch: Any = None) -> None:
         seed = mix_seed(self.seed, runner.rank, runner.iter)
@@ -41,7 +44,7 @@ class StepHook(Hook):
     def after_train_iter(self, runner: LiveRunner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         after_step = getattr(self.adapter.trainable, "after_step", None)
         if after_step and (runner.iter + 1) % self.accumulate == 0:
-            after_step((runner.iter + 1) / runner.max_iters)
+            after_step((runner.iter + 1) / self.iterations)
 
 
 class HistoryHook(Hook):
@@ -111,6 +114,19 @@ class HistoryHook(Hook):
         kept = runner.message_hub.runtime_info.get("last_ckpt")
         kept_text = f"the last good checkpoint is kept: {kept}" if kept else "no checkpoint had been written yet"
         return RunError(f"{self.label}: {what}; stopped. {self.advice} ({kept_text})")
+
+
+class EpochHook(Hook):
+    """Calls back after given epochs, but for those that are past where a run is taken up again."""
+
+    priority = "LOW"  # after the history of the epoch is written, before the checkpoint that a run resumes from
+
+    def __init__(self, after: Mapping[int, Callable[[], None]]) -> None:
+        self.after = after
+
+    def after_train_epoch(self, runner: LiveRunner) -> None:
+        if runner.epoch + 1 in self.after:
+            self.after[runner.epoch + 1]()
 
 
 def _over_ranks(values: torch.Tensor) -> torch.Tensor:

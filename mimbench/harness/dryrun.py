@@ -10,7 +10,7 @@ from typing import Any
 from mimbench.harness.estimate import Estimate, Estimator, in_words
 from mimbench.harness.plan import Cell, Pretraining
 from mimbench.store.failure import failure_path
-from mimbench.store.store import CARD, Store
+from mimbench.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,7 @@ def standing(cells: Sequence[Cell], results: Path, device: str) -> Standing:
     failed = frozenset(c.record_id for c in cells if failure_path(store.root, c.record_id).exists()) - recorded
     pretrainings = {cell.pretraining.fingerprint: cell.pretraining for cell in cells}
     pretrained = frozenset(
-        key
-        for key, wanted in pretrainings.items()
-        if wanted.checkpoint or (store.root / "checkpoints" / key / CARD).exists()
+        key for key, wanted in pretrainings.items() if wanted.checkpoint or store.has_checkpoint(key)
     )
     left = [cell for cell in cells if cell.record_id not in recorded]
     needed = {cell.pretraining.fingerprint for cell in left} - pretrained
@@ -109,10 +107,15 @@ def _sums(plan: Standing) -> Iterator[str]:
     left = [cell for cell in plan.cells if cell.record_id not in plan.recorded]
     again = f", of which {len(plan.failed)} failed at the last attempt" if plan.failed else ""
     yield f"cells: {len(plan.cells)}, {len(plan.recorded)} recorded, {len(left)} to run{again}"
-    needed = {cell.pretraining.fingerprint for cell in left} - plan.pretrained
+    of_training: dict[str, set[str]] = {}
+    for key, wanted in plan.pretrainings.items():
+        of_training.setdefault(wanted.training, set()).add(key)
+    there = {training for training, keys in of_training.items() if keys <= plan.pretrained}
+    needed = {c.pretraining.training for c in left if c.pretraining.fingerprint not in plan.pretrained}
+    epochs = f", kept at {len(plan.pretrainings)} epochs in all" if len(plan.pretrainings) > len(of_training) else ""
     yield (
-        f"distinct pretrainings: {len(plan.pretrainings)}, {len(plan.pretrained)} there, {len(needed)} to do"
-        f"{'' if len(needed) + len(plan.pretrained) == len(plan.pretrainings) else ' (the others are not needed)'}"
+        f"distinct pretrainings: {len(of_training)}{epochs}, {len(there)} there, {len(needed)} to do"
+        f"{'' if len(needed) + len(there) == len(of_training) else ' (the others are not needed)'}"
     )
 
 

@@ -90,7 +90,7 @@ class Estimator:
         data, train = fingerprint(wanted.identity["data"]), wanted.recipe.pretrain
         if data not in self._sizes:
             self._sizes[data] = len(wanted.images())
-        return train.epochs * (self._sizes[data] // train.batch_size) * train.batch_size
+        return wanted.epoch * (self._sizes[data] // train.batch_size) * train.batch_size
 
     def task(self, cell: Cell) -> float | None:
         """Seconds, or None where nothing like it was measured before."""
@@ -105,9 +105,12 @@ class Estimator:
         return median(seconds * epochs / theirs if epochs and theirs else seconds for theirs, seconds in near)
 
     def of(self, pretrainings: Iterable[Pretraining], cells: Iterable[Cell]) -> Estimate:
-        """Of all of these together, one after the other."""
+        """Of all of these together, one after the other; of epochs of one training, the last comprises the others."""
         estimate = Estimate()
+        trainings: dict[str, Pretraining] = {}
         for wanted in pretrainings:
+            trainings[wanted.training] = max(wanted, trainings.get(wanted.training, wanted), key=lambda one: one.epoch)
+        for wanted in trainings.values():
             seconds = self.pretraining(wanted)
             if seconds is None:
                 _count(estimate.unknown, f"pretraining {wanted.recipe.method}")

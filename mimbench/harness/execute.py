@@ -8,11 +8,10 @@ from __future__ import annotations
 import functools
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -20,7 +19,7 @@ from rich.console import Console
 import mimbench
 from mimbench.contract import ArraySplit, FitReport, Method, TaskContext, TaskResult
 from mimbench.engine.device import device_name, get_rank
-from mimbench.engine.fit import fit
+from mimbench.engine.fit import epochs_done, fit
 from mimbench.engine.pretrain import Pretrainer
 from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_all_ranks, on_first_rank
@@ -61,16 +60,59 @@ class Harness:
         if wanted.checkpoint:
             self.say(f"using the checkpoint in {wanted.checkpoint.folder}")
             return wanted.checkpoint
-        found = on_first_rank(lambda: self.store.checkpoint(wanted.fingerprint))
+        found = self._stored(wanted)
         if found:
-            _check_card(found, wanted)
-            self.store.discard_work(wanted.fingerprint)  # left where a process was killed just after it saved
+            with self.alone(wanted.training) as free:
+                if free:  # left where a process was killed just after it saved
+                    on_first_rank(lambda: self.store.discard_work(wanted.fingerprint))
             self.say(f"reusing pretraining of {wanted.label} ({wanted.fingerprint})")
         return found
 
-    def train(self, wanted: Pretraining) -> StoredCheckpoint:
-        """A new checkpoint, or an interrupted one taken up again; the caller holds its fingerprint."""
-        method, report = on_all_ranks(lambda: self._train(wanted))
+    def _stored(self, wanted: Pretraining) -> StoredCheckpoint | None:
+        found = on_first_rank(lambda: self.store.checkpoint(wanted.fingerprint))
+        if found:
+            _check_card(found, wanted)
+        return found
+
+    def train(self, wanted: Pretraining, asked: Sequence[Pretraining]) -> StoredCheckpoint:
+        """A new checkpoint, or an interrupted one taken up again; the caller holds the training.
+
+        asked: all that is asked for of this training, `wanted` among it. They are its weights at several epochs, and
+        are kept as it passes there.
+
+        Raises:
+            whatever stops the training, if that is before the epoch of `wanted`.
+        """
+        try:
+            self._train_all(asked)
+        except Exception:
+            kept = self._stored(wanted)
+            if kept is None:
+                raise
+            return kept
+        made = self._stored(wanted)
+        assert made is not None
+        return made
+
+    def _train_all(self, asked: Sequence[Pretraining]) -> None:
+        there = on_first_rank(lambda: [self.store.has_checkpoint(one.fingerprint) for one in asked])
+        left = [one for one, kept in zip(asked, there, strict=True) if not kept]
+        last, work = max(left, key=lambda one: one.epoch), on_first_rank(lambda: self._work(left))
+        method, report = on_all_ranks(lambda: self._train(last, left, work))
+        self._save(last, method, report)
+        on_first_rank(lambda: self.store.discard_work(work))
+
+    def _work(self, left: Sequence[Pretraining]) -> str:
+        """What a training goes on from lies under this key; one that is past an epoch of `left` leads to it no more."""
+        training, first = left[0].training, min((one.epoch for one in left if one.epoch), default=0)
+        again = fingerprint([training, "once more"])
+        for key in (training, again):
+            if epochs_done(self.store.root / "work" / key) <= first:
+                return key
+        self.store.discard_work(again)
+        return again
+
+    def _save(self, wanted: Pretraining, method: Method, report: FitReport) -> None:
         card = {
             "mimbench": mimbench.__version__,
             "what": dict(wanted.identity),
@@ -79,36 +121,46 @@ class Harness:
             "cost": asdict(report) | {"device": device_name(self.device)},
             "provenance": provenance(),
         }
-        return on_first_rank(lambda: self._save(wanted, method, card))
 
-    def _save(self, wanted: Pretraining, method: Method, card: Mapping[str, Any]) -> StoredCheckpoint:
-        encoder = method.exported_encoder().state_dict()
-        made = self.store.save_checkpoint(wanted.fingerprint, encoder, rest_of(method), card)
-        self.store.discard_work(wanted.fingerprint)
-        return made
+        def write() -> None:
+            # It is there where a run was killed between this and its own checkpoint.
+            if not self.store.has_checkpoint(wanted.fingerprint):
+                encoder = method.exported_encoder().state_dict()
+                self.store.save_checkpoint(wanted.fingerprint, encoder, rest_of(method), card)
 
-    def _train(self, wanted: Pretraining) -> tuple[Method, FitReport]:
-        recipe, channels = wanted.recipe, wanted.dataset.channels
-        method = build_method(recipe, wanted.seed, channels)
+        on_first_rank(write)
+
+    def _train(self, last: Pretraining, left: Sequence[Pretraining], work: str) -> tuple[Method, FitReport]:
+        """Train as far as `last`; the others of `left` are saved on the way."""
+        recipe, channels = last.recipe, last.dataset.channels
+        method = build_method(recipe, last.seed, channels)
         report = FitReport([], 0.0, 0, 0, None, "fp32")
-        if method.pretrains:
-            split = wanted.images()
-            method.prepare(PretrainStage(wanted, self.store, self.device, self.console))
-            if recipe.pretrain.grad_checkpointing:
-                method.encoder.set_grad_checkpointing()
-            self.say(f"pretraining {wanted.label} on {len(split):,} images ({wanted.fingerprint})")
-            report = train_on_images(
-                Pretrainer(method, recipe.input, channels=channels, batched=isinstance(split, ArraySplit)),
-                wanted,
-                recipe.pretrain,
-                label=f"pretrain {wanted.label}",
-                options="pretrain",
-                workdir=self.store.work(wanted.fingerprint),
-                device=self.device,
-                console=self.console,
-            )
-        else:
-            self.say(f"{wanted.label}: nothing to pretrain")
+        if not method.pretrains:
+            self.say(f"{last.label}: nothing to pretrain")
+            return method, report
+        split = last.images()
+        method.prepare(PretrainStage(last, self.store, self.device, self.console))
+        if recipe.pretrain.grad_checkpointing:
+            method.encoder.set_grad_checkpointing()
+        keep = {one.epoch: functools.partial(self._save, one, method) for one in left if one is not last}
+        if 0 in keep:
+            keep.pop(0)(report)
+        if last.epoch == 0:
+            return method, report
+        others = f", kept at epochs {', '.join(str(epoch) for epoch in sorted(keep))} too" if keep else ""
+        self.say(f"pretraining {last.label} on {len(split):,} images ({last.fingerprint}){others}")
+        report = train_on_images(
+            Pretrainer(method, recipe.input, channels=channels, batched=isinstance(split, ArraySplit)),
+            last,
+            recipe.pretrain,
+            label=f"pretrain {last.label}",
+            options="pretrain",
+            workdir=self.store.work(work),
+            device=self.device,
+            console=self.console,
+            epochs=last.epoch,
+            after_epoch=keep,
+        )
         return method, report
 
     def measure(self, request: Request, cell: Cell, checkpoint: StoredCheckpoint) -> Record:

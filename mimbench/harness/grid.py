@@ -22,7 +22,7 @@ from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.estimate import Estimator
 from mimbench.harness.execute import Harness
 from mimbench.harness.overview import Overview
-from mimbench.harness.plan import Cell, Request
+from mimbench.harness.plan import Cell, Pretraining, Request, in_words
 from mimbench.harness.record import build_failure, reason_of
 from mimbench.store.failure import Failure, failure_path, read_failure
 from mimbench.store.record import Record
@@ -97,7 +97,7 @@ class Grid:
                 self._fail(cells, "pretraining", error)
                 return []
         if checkpoint is None:
-            with self.harness.alone(wanted.fingerprint) as free:
+            with self.harness.alone(wanted.training) as free:
                 if not free:
                     return cells
                 cells = self._open(cells)
@@ -105,7 +105,7 @@ class Grid:
                     return []
                 try:
                     self.overview.runs(f"pretraining {_trained(cells)}")
-                    checkpoint = self.harness.found(wanted) or self.harness.train(wanted)
+                    checkpoint = self.harness.found(wanted) or self.harness.train(wanted, self._epochs(wanted))
                 except Exception as error:
                     self._fail(cells, "pretraining", error)
                     return []
@@ -113,6 +113,11 @@ class Grid:
         self._checkpoints[wanted.fingerprint] = checkpoint
         self.overview.trained.add(wanted.fingerprint)
         return [cell for cell in cells if not self._cell(cell, checkpoint)]
+
+    def _epochs(self, wanted: Pretraining) -> list[Pretraining]:
+        """All that is still asked for of the training of `wanted`, each epoch once."""
+        left = [cell.pretraining for cell in self.cells if cell.record_id not in self._records]
+        return list({one.fingerprint: one for one in left if one.training == wanted.training}.values())
 
     def _cell(self, cell: Cell, checkpoint: StoredCheckpoint) -> bool:
         """Run a cell, unless another process holds it: then False."""
@@ -214,4 +219,4 @@ def _named(cells: Sequence[Cell]) -> str:
 def _trained(cells: Sequence[Cell]) -> str:
     """The pretraining of these cells in words, with what of the varied values is its own."""
     varied = {path: value for path, value in cells[0].varied.items() if not path.startswith(("task.", "tasks."))}
-    return "".join([cells[0].pretraining.label, *(f" {path}={value}" for path, value in varied.items())])
+    return f"{cells[0].pretraining.label}{in_words(varied)}"

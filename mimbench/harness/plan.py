@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mimbench import registry
-from mimbench.contract import Dataset, ImageSplit, Method, Task, TrainConfig
+from mimbench.contract import Dataset, ImageSplit, Method, PretrainConfig, Task, TrainConfig
 from mimbench.data import DeviceTransform, open_dataset
 from mimbench.encoders.rebuild import require_drop_path
 from mimbench.engine.adapter import mix_seed
@@ -79,9 +80,24 @@ class Pretraining:
             tables["imported"] = dict(self.identity["imported"])
         return tables
 
+    @cached_property
+    def training(self) -> str:
+        """Fingerprint of the training that it comes from: that of the weights at its end."""
+        shaping = self.identity.get("pretrain", {})
+        if self.checkpoint or "at_epoch" not in shaping:
+            return self.fingerprint
+        whole = {key: value for key, value in shaping.items() if key != "at_epoch"}
+        return fingerprint({**self.identity, "pretrain": whole})
+
+    @property
+    def epoch(self) -> int:
+        """After how many epochs of its training the weights are taken."""
+        return self.recipe.pretrain.last_epoch
+
     @property
     def label(self) -> str:
-        return f"{self.recipe.method} seed {self.seed}"
+        early = "" if self.training == self.fingerprint else f" at epoch {self.epoch}"
+        return f"{self.recipe.method} seed {self.seed}{early}"
 
     def images(self) -> ImageSplit:
         """What is pretrained on. Raises InputError where the dataset has no plain images."""
@@ -107,8 +123,12 @@ class Cell:
 
     @property
     def label(self) -> str:
-        varied = "".join(f" {path}={value}" for path, value in self.varied.items())
-        return f"{self.task.name} of {self.pretraining.label}{varied}"
+        return f"{self.task.name} of {self.pretraining.label}{in_words(self.varied)}"
+
+
+def in_words(varied: Mapping[str, Any]) -> str:
+    """Varied values as labels show them; the epoch is in the pretraining's label."""
+    return "".join(f" {path}={value}" for path, value in varied.items() if path != "pretrain.at_epoch")
 
 
 def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
@@ -124,15 +144,19 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
     document = doc.read(request.recipe)
     if request.checkpoint:
         document = with_checkpoint(document, request.checkpoint)
+        for path in (*request.settings, *request.variations):
+            table, _, key = path.partition(".")
+            if table == "pretrain" and not PretrainConfig.is_cosmetic(key):
+                raise InputError(f"{path}: leave it out with --checkpoint, which is pretrained already")
     _check_names(request)
     check_settings([*request.settings, *request.variations], list(request.methods), list(request.tasks))
     datasets: dict[str, Dataset] = {}
     cells: dict[str, Cell] = {}
     built: tuple[str, Method] | None = None
     for method, values, task in itertools.product(request.methods, _combinations(request.variations), request.tasks):
-        recipe = resolve(request.recipe, document, method, {**request.settings, **values}, task)
-        data = _opened(recipe.dataset, recipe.data.model_dump(), datasets, cache)
         varied = {path: value for path, value in values.items() if applies(path, method, task)}
+        recipe = resolve(request.recipe, document, method, {**request.settings, **varied}, task)
+        data = _opened(recipe.dataset, recipe.data.model_dump(), datasets, cache)
         first, *others = [_pretraining(recipe, seed, device, data, request.checkpoint) for seed in request.seeds]
         _check_training(first)
         shape = fingerprint([first.identity[key] for key in ("method", "encoder", "image_size", "channels")])

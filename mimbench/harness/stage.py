@@ -64,7 +64,7 @@ class PretrainStage(Stage):
             config,
             label=label,
             options=options,
-            workdir=self.store.work(self.wanted.fingerprint) / "stages" / fingerprint(label),
+            workdir=self.store.work(self.wanted.training) / "stages" / fingerprint(label),
             device=self.device,
             console=self.console,
         )

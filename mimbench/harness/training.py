@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -24,10 +25,12 @@ def train_on_images(
     workdir: Path,
     device: torch.device,
     console: Console,
+    epochs: int | None = None,
+    after_epoch: Mapping[int, Callable[[FitReport], None]] | None = None,
 ) -> FitReport:
     """Train `model`, a Trainable that takes (uint8 images, labels), on the training split; resumes from `workdir`.
 
-    options: the table that `config` comes from, as `fit` has it.
+    options: the table that `config` comes from; epochs, after_epoch: all as `fit` has them.
     """
     split, world = wanted.images(), get_world_size()
     loader = training_loader(
@@ -51,4 +54,6 @@ def train_on_images(
         device=device,
         workdir=workdir,
         console=console,
+        epochs=epochs,
+        after_epoch=after_epoch,
     )

@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mimbench import registry
-from mimbench.contract import Config, DataConfig, Encoder, InputConfig, Method, Protocol, Task, TaskConfig, TrainConfig
+from mimbench.contract import (
+    Config,
+    DataConfig,
+    Encoder,
+    InputConfig,
+    Method,
+    PretrainConfig,
+    Protocol,
+    Task,
+    TaskConfig,
+)
 from mimbench.errors import InputError, nearest
 from mimbench.recipe import document as doc
 from mimbench.recipe.validation import knows, validated
@@ -29,7 +39,7 @@ class Recipe:
     encoder_config: Config
     method: str
     method_config: Config
-    pretrain: TrainConfig
+    pretrain: PretrainConfig
     task_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     dataset_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options of datasets by name, for tasks that run on another one than the pretraining."""
@@ -120,7 +130,7 @@ def resolve(name: str, document: doc.Table, method: str, settings: Mapping[str, 
         encoder_config=validated(registry.encoders.load(encoder_name).Config, encoder, "encoder"),
         method=method,
         method_config=validated(method_class.Config, method_table, "method"),
-        pretrain=validated(TrainConfig, _table(tables, "pretrain"), "pretrain"),
+        pretrain=validated(PretrainConfig, _table(tables, "pretrain"), "pretrain"),
         task_tables=_table(tables, "tasks"),
         dataset_tables=_table(tables, "datasets"),
         sources=_sources(_table(tables, "sources"), {"datasets": dataset_name, "encoders": encoder_name}),
@@ -138,7 +148,10 @@ def _sources(sources: dict[str, str], chosen: Mapping[str, str]) -> dict[str, st
 
 def applies(path: str, method: str, task: str | None) -> bool:
     """Whether a setting means anything for this method and task (a mask ratio does not for a control)."""
-    return _placed(path, method, registry.methods.load(method), task) is not None
+    method_class: type[Method] = registry.methods.load(method)
+    if path.startswith("pretrain.") and not method_class.pretrains:
+        return False
+    return _placed(path, method, method_class, task) is not None
 
 
 def check_settings(paths: list[str], methods: list[str], tasks: list[str]) -> None:

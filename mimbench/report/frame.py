@@ -25,7 +25,7 @@ COLUMNS: dict[str, str] = {
     "dataset": "the task's dataset",
     "dataset_version": "fingerprint of its content",
     "protocol": "fingerprint of all that may change the score",
-    "protocol_name": "the protocol's name, and what was set otherwise; empty where the task has no named ones",
+    "protocol_name": "the protocol's name, and the options that depart from it; empty where the task has none",
     "protocol_json": "the whole protocol, as JSON",
     "seed": "of the pretraining and the task",
     "varied": "what --vary gave this cell but for the task's own settings: path=value",
@@ -37,6 +37,7 @@ COLUMNS: dict[str, str] = {
     "weights_sha256": "of the encoder's weights",
     "pretrain_dataset": "the dataset pretrained on",
     "pretrain_epochs": "by the recipe",
+    "at_epoch": "after how many of them the weights were taken; missing where nothing was trained",
     "image_size": "side of the images, px, by the recipe",
     "metric": "its name",
     "primary": "whether it is the task's primary metric",
@@ -66,6 +67,7 @@ COLUMNS: dict[str, str] = {
 }
 """Columns of every frame, and what each holds. A varied path (method.mask_ratio) is a further column of that name."""
 
+AT_EPOCH = "pretrain.at_epoch"
 _VALUE = ("value", "unit", "n", "low", "high", "higher_is_better")
 _SIZES = {
     ("vit", 192, 12): "Ti",
@@ -160,7 +162,9 @@ def _rows(
         body["pretraining"],
         checkpoint["fingerprint"],
         checkpoint["weights_sha256"],
-        *known[1:],
+        *known[1:3],
+        _at(body, AT_EPOCH),
+        known[3],
     )
     after = (
         spent["seconds"],
@@ -202,16 +206,19 @@ def backbone(encoder: str, options: Mapping[str, Any]) -> str:
 
 
 def _protocol_name(body: Mapping[str, Any], passed: Mapping[str, Any]) -> str:
-    """The protocol's name, then the settings of the task that depart from it."""
-    options = body["recipe"].get("task", {})
-    name = options.get("protocol") or ""
-    prefixes = ("task.", f"tasks.{body['task']['name']}.")
-    departed = {
-        path: value
-        for path, value in {**passed, **body["varied"]}.items()
-        if path.startswith(prefixes) and path.rsplit(".", 1)[-1] != "protocol" and ".data" not in path
-    }
-    return ", ".join([name, *(f"{path.split('.', 1)[1]}={value}" for path, value in departed.items())]) if name else ""
+    """The protocol's name, then the options of the task that depart from it."""
+    name = body["recipe"].get("task", {}).get("protocol")
+    if not name:
+        return ""
+    departed = body.get("departures")
+    if departed is None:  # an older record: what a recipe file changed is not known
+        prefixes = ("task.", f"tasks.{body['task']['name']}.")
+        departed = {
+            path.split(".", 1)[1]: value
+            for path, value in {**passed, **body["varied"]}.items()
+            if path.startswith(prefixes) and path.rsplit(".", 1)[-1] != "protocol" and ".data" not in path
+        }
+    return ", ".join([name, *(f"{path}={value}" for path, value in departed.items())])
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
@@ -222,6 +229,10 @@ def _settings(settings: Mapping[str, Any]) -> str:
 def _at(body: Mapping[str, Any], path: str) -> Any:
     """The value at a dotted path of the resolved recipe; a list as text; None where it has none."""
     here: Any = body["recipe"]
+    if path == AT_EPOCH:  # absent, it is the end
+        pretrain, trained = here.get("pretrain", {}), body["checkpoint"]["cost"]["steps"] > 0
+        at = pretrain.get("at_epoch")
+        return pretrain.get("epochs") if at is None and trained else at
     for key in path.split("."):
         if not isinstance(here, Mapping) or key not in here:
             here = body["varied"].get(path)

@@ -52,7 +52,8 @@ class Published(BaseModel):
     task: str = Field(min_length=1)
     dataset: str = Field(min_length=1)
     protocol: str = ""
-    """Name of the task's protocol in mimbench that is the same; empty: none is, and nothing is compared."""
+    """Name of the task's protocol in mimbench that is the same, and the options that depart from it, as the frame's
+    `protocol_name`; empty: none is, and nothing is compared."""
     metric: str = Field(min_length=1)
     """As the task calls it."""
     value: float = Field(ge=0, le=100)
@@ -166,7 +167,7 @@ def find(record: Mapping[str, Any], published: Iterable[Mapping[str, Any]]) -> M
         ("protocol", lambda row: bool(row["protocol"]) and row["protocol"] == record["protocol_name"]),
         ("encoder", lambda row: row["encoder"] == record["backbone"]),
         ("pretraining data", lambda row: row["pretrain_data"] == _named(record["pretrain_dataset"])),
-        ("epochs", lambda row: row["epochs"] == record["pretrain_epochs"]),
+        ("epochs", lambda row: row["epochs"] == record["pretrain_epochs"] and not is_early(record)),
         ("image size", lambda row: row["task"] not in _SIZED or row["resolution"] == record["image_size"]),
         ("settings", lambda row: is_variant(record, row)),
     )
@@ -203,11 +204,22 @@ def _told(what: str, record: Mapping[str, Any]) -> str:
         "protocol": record["protocol_name"] or "a protocol without a name",
         "encoder": record["backbone"],
         "pretraining data": record["pretrain_dataset"],
-        "epochs": f"{record['pretrain_epochs']} epochs",
+        "epochs": epochs_in_words(record),
         "image size": f"{record['image_size']} px",
         "settings": record["changed"] or "the defaults",
     }
     return f"these records ({told[what]})"
+
+
+def epochs_in_words(record: Mapping[str, Any]) -> str:
+    """Of a row of a frame whose encoder was pretrained: "800 epochs", or "epoch 100 of 800"."""
+    epochs, at = record["pretrain_epochs"], record["at_epoch"]
+    return f"epoch {at:g} of {epochs:g}" if is_early(record) else f"{epochs:g} epochs"
+
+
+def is_early(record: Mapping[str, Any]) -> bool:
+    """Whether its weights are those of an epoch before the schedule's end."""
+    return record["at_epoch"] not in (None, record["pretrain_epochs"])
 
 
 def _named(dataset: str | None) -> str | None:

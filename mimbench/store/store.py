@@ -115,6 +115,10 @@ class Store:
             )
         return found
 
+    def has_checkpoint(self, fingerprint: str) -> bool:
+        """Whether there is one, sound or damaged."""
+        return (self.root / "checkpoints" / fingerprint / CARD).exists()
+
     def save_checkpoint(
         self, fingerprint: str, encoder: Mapping[str, Tensor], rest: Mapping[str, Tensor], card: Mapping[str, Any]
     ) -> StoredCheckpoint:

@@ -13,7 +13,7 @@ from torch import nn
 from mimbench.contract import ArraySplit, InputConfig, ScheduleConfig, StepOutput, TrainConfig
 from mimbench.data import training_loader
 from mimbench.engine.device import pick_device, pick_precision
-from mimbench.engine.fit import fit
+from mimbench.engine.fit import epochs_done, fit
 from mimbench.errors import InputError, RunError
 from mimbench.optim import Schedule
 
@@ -46,7 +46,7 @@ class Probe(nn.Module):
         self.progress.append(progress)
 
 
-def train(model, workdir, *, epochs=3, seed=5, accumulate=1, table="task.train", **options):
+def train(model, workdir, *, epochs=3, seed=5, accumulate=1, table="task.train", until=None, after=None, **options):
     options.setdefault("base_lr", 1e-2)
     config = TrainConfig(epochs=epochs, batch_size=8, accumulate=accumulate, checkpoint_every=1, **options)
     loader = training_loader(SPLIT, INPUT, batch_size=8 // accumulate, seed=seed, device=CPU)
@@ -62,6 +62,8 @@ def train(model, workdir, *, epochs=3, seed=5, accumulate=1, table="task.train",
         device=CPU,
         workdir=workdir,
         console=Console(file=out),
+        epochs=until,
+        after_epoch=after,
     )
     return report, out.getvalue()
 
@@ -76,6 +78,19 @@ def test_a_training_is_reported(tmp_path):
     assert report.peak_memory > 1e6
     assert model.progress == pytest.approx([(i + 1) / 15 for i in range(15)])
     assert re.search(r"probe: epoch 3/3  .* images/s  loss 0\.\d+  lr ", said)
+
+
+def test_a_training_may_stop_early_on_the_way_of_the_whole_schedule(tmp_path):
+    whole, part = Probe(), Probe()
+    told, seen = [], []
+    train(whole, tmp_path / "whole", epochs=4, after={2: lambda report: seen.append(whole.linear.weight.clone())})
+    report, _ = train(part, tmp_path / "part", epochs=4, until=2, after=dict.fromkeys((1, 3), told.append))
+    assert part.progress == whole.progress[:10]
+    assert whole.progress[-1] == 1.0
+    torch.testing.assert_close(part.linear.weight, seen[0], rtol=0, atol=0)
+    assert [(report.steps, len(report.loss)) for report in (*told, report)] == [(5, 1), (10, 2)]
+    assert epochs_done(tmp_path / "part") == 2
+    assert epochs_done(tmp_path / "none") == 0
 
 
 def test_every_step_uses_the_scheduled_rate(tmp_path, monkeypatch):

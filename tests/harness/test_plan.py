@@ -37,6 +37,7 @@ def prints(cells) -> list[str]:
         "method.mask_ratio=0.5",
         "encoder.depth=1",
         "pretrain.epochs=3",
+        "pretrain.at_epoch=1",
         "pretrain.base_lr=5e-3",
         "pretrain.schedule.warmup_epochs=0",
         "pretrain.precision=bf16",
@@ -52,6 +53,7 @@ def test_what_shapes_the_weights_pretrains_anew(cells, setting):
     "setting",
     [
         "pretrain.workers=3",
+        "pretrain.at_epoch=2",
         "pretrain.checkpoint_every=7",
         "pretrain.tensorboard=true",
         "task.layer=0",

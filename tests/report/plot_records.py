@@ -83,6 +83,21 @@ def lengths(make: Make, method: str = "mae", seeds: int = 3) -> list[Record]:
     ]
 
 
+def on_the_way(make: Make, method: str = "mae", seeds: int = 3) -> list[Record]:
+    """Epochs of one schedule; its end is the record of a plain run."""
+
+    def at(epoch: int, seed: int) -> Record:
+        plain = one(make, method, seed)
+        if epoch == 26:
+            return plain
+        recipe = {**plain.recipe, "pretrain": {"epochs": 26, "at_epoch": epoch}}
+        value, pretraining = 45.0 + epoch + seed, f"{plain.pretraining}-{epoch}"
+        varied = {"pretrain.at_epoch": epoch}
+        return one(make, method, seed, recipe=recipe, value=value, pretraining=pretraining, varied=varied)
+
+    return [at(epoch, seed) for epoch in (0, 5, 26) for seed in range(seeds)]
+
+
 def layered(make: Make, seeds: int = 3) -> list[Record]:
     def curve(method: str, seed: int) -> list[float]:
         top = score(method, "linear-probe", seed)

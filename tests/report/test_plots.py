@@ -208,6 +208,25 @@ def test_epochs_say_that_each_is_a_full_schedule(record):
     assert points(theirs, "published: full schedule each")[1600.0] == 75.1
 
 
+def test_epochs_of_one_schedule_end_with_the_plain_record(record):
+    records = made.on_the_way(record) + made.scores(record, ["random-init"], ["linear-probe"], 3)
+    fig = figure("epochs", Source.of(records))
+    axes = by_title(fig, "linear-probe on mnist5k")
+    assert set(points(axes, "mae")) == {0.0, 5.0, 26.0}
+    assert points(axes, "mae")[26.0] == pytest.approx(np.mean(values_of(records, "mae", "linear-probe")))
+    assert "of one schedule" in axes.get_xlabel()
+    with pytest.raises(NothingToPlot):
+        figure("ablation", Source.of(records))
+
+
+def test_lengths_and_epochs_of_one_schedule_share_no_panel(record):
+    lengths = [r for r in made.lengths(record) if r.varied["pretrain.epochs"] != 26]
+    fig = figure("epochs", Source.of(made.on_the_way(record) + lengths))
+    places = {axes.get_xlabel(): set(points(axes, "mae")) for axes in fig.axes if lines(axes, "mae")}
+    assert places["Epochs pretrained (of one schedule)"] == {0.0, 5.0, 26.0}
+    assert places["Pretraining epochs (a full schedule each)"] == {5.0, 10.0, 20.0, 26.0, 40.0}
+
+
 def test_recipes_of_several_lengths_are_grouped_and_the_note_says_so(record):
     records = [made.one(record, "mae", epochs=epochs) for epochs in (10, 20)]
     recipe = records[1].recipe

@@ -149,6 +149,10 @@ def test_only_authors_own_numbers_are_compared(record, framed):
     others = [entry | {"reported": "repro"} for entry in stored]
     assert find(row, stored).number is not None
     assert find(row, others).number is None
+    assert find({**row, "at_epoch": row["pretrain_epochs"]}, stored).number is not None
+    early = find({**row, "at_epoch": 50}, stored)
+    assert early.number is None
+    assert early.reason.endswith(f"(epoch 50 of {row['pretrain_epochs']})")
 
 
 def test_the_list_of_published_numbers():
@@ -238,8 +242,23 @@ def test_protocols_that_numbers_name_are_there():
     named = named[named["protocol"] != ""]
     for task, group in named.groupby("task"):
         plugin = tasks.load(task)
-        assert set(group["protocol"]) <= set(plugin.protocols), task
+        assert {name.split(", ")[0] for name in group["protocol"]} <= set(plugin.protocols), task
         assert set(group["metric"]) <= {metric.name for metric in plugin.metrics}, task
+
+
+def test_departures_of_presets_from_protocols_are_those_that_numbers_name(record, framed):
+    from mimbench.recipe.departures import departures
+    from mimbench.recipe.document import read
+    from mimbench.recipe.resolve import resolve
+
+    named = load_published()
+    named = named[(named["method"] == "MAE") & (named["encoder"] == "ViT-L/16") & (named["study"] == "")]
+    for task, protocol in (("linear-probe", "mae"), ("detection", "vitdet"), ("detection", "vitdet-cascade")):
+        recipe = resolve("x", read("imagenet-vit-large"), "mae", {"task.protocol": protocol}, task)
+        one = record(recipe={"task": {"protocol": protocol}}, departures=departures(recipe.task(task)))
+        (name,) = framed([one])["protocol_name"]
+        stored = named.loc[(named["task"] == task) & named["protocol"].str.match(rf"{protocol}(,|$)"), "protocol"]
+        assert set(stored) == {name}
 
 
 def test_settings_that_variants_name_are_there():

@@ -12,7 +12,7 @@ import pandas as pd
 from mimbench.report.comparison import table_of
 from mimbench.report.grid import Choice, Grid, Key, Score, gathered, selected
 from mimbench.report.protocols import protocol_labels
-from mimbench.report.published import find, own_numbers, reference, slug
+from mimbench.report.published import epochs_in_words, find, own_numbers, reference, slug
 from mimbench.report.table import Table
 
 _LAST_RESORTS = ("pretraining", "checkpoint", "id")
@@ -161,8 +161,8 @@ def _column(board: Board, index: int, letters: Mapping[str, str]) -> dict[str, A
 def _pretraining(first: Mapping[str, Any]) -> str:
     if not first["pretrain_steps"]:
         return "none"
-    epochs = first["pretrain_epochs"]
-    return f"{first['pretrain_dataset']}, {epochs:g} epochs" if epochs is not None else str(first["pretrain_dataset"])
+    told = [str(first["pretrain_dataset"])] + ([epochs_in_words(first)] if first["pretrain_epochs"] is not None else [])
+    return ", ".join(told)
 
 
 def _published(score: Score, published: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:

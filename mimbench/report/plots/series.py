@@ -172,7 +172,8 @@ def recipe_of(body: Mapping[str, Any], but: str = "") -> dict[str, Any]:
     tables = {name: table for name, table in body["recipe"].items() if name != "task"}
     flat = dict(values(tables)) | {path: value for path, value in body["varied"].items() if not _of_task(path)}
     flat |= {"method version": body["method"]["version"], "encoder version": body["encoder"]["version"]}
-    return {path: value for path, value in flat.items() if path not in (*COSMETIC, but)}
+    # What is absent counts as none: records that were made before an option was there have none of it.
+    return {path: value for path, value in flat.items() if path not in (*COSMETIC, but) and value is not None}
 
 
 def _of_task(path: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mimbench.errors import InputError, nearest
+from mimbench.report.frame import AT_EPOCH
 from mimbench.report.plots.lines import Curve, Level, Lines, axis_of
 from mimbench.report.plots.quoted import Figures, Published
 from mimbench.report.plots.series import Panel, Titles, grouped, mean_of, named, recipe_of, told
@@ -17,7 +18,11 @@ from mimbench.report.plots.style import clean, look, metric_label
 from mimbench.store.files import fingerprint
 
 EPOCHS = "pretrain.epochs"
-_TITLES = {"method.mask_ratio": "Mask ratio", EPOCHS: "Pretraining epochs (a full schedule each)"}
+_TITLES = {
+    "method.mask_ratio": "Mask ratio",
+    EPOCHS: "Pretraining epochs (a full schedule each)",
+    AT_EPOCH: "Epochs pretrained (of one schedule)",
+}
 
 
 def ablation(source: Source, options: Options) -> Sheet:
@@ -43,15 +48,19 @@ def ablation(source: Source, options: Options) -> Sheet:
 
 
 def epochs(source: Source, options: Options) -> Sheet:
-    """Scores over the length of pretraining: one full schedule for each place."""
-    sheet = _sweep(source, options, EPOCHS) or _sweep(source, options, EPOCHS, loose=True)
-    if sheet is None:
+    """Scores over pretraining: as it goes on, and, in panels of their own, by its length, a full schedule each."""
+    on_the_way = _sweep(source, options, AT_EPOCH)
+    by_length = _sweep(source, options, EPOCHS) or _sweep(source, options, EPOCHS, loose=True)
+    sheets = [sheet for sheet in (on_the_way, by_length) if sheet]
+    if not sheets:
         raise source.refused(
             "epochs",
-            "one method pretrained for two or more numbers of epochs",
-            f"mimbench run --method simmim --task linear-probe --vary {EPOCHS}=5,10,20",
+            "one method at two or more epochs of its pretraining",
+            f"mimbench run --method simmim --task linear-probe --vary {AT_EPOCH}=0,5,10,20",
         )
-    return sheet
+    legend = {label: artist for sheet in sheets for label, artist in sheet.legend}
+    notes = dict.fromkeys(sheet.note for sheet in sheets)
+    return Sheet([plot for sheet in sheets for plot in sheet.plots], list(legend.items()), " ".join(notes))
 
 
 def varied_paths(source: Source, options: Options) -> list[str]:
@@ -61,7 +70,7 @@ def varied_paths(source: Source, options: Options) -> list[str]:
     found = []
     for path in paths:
         values = grouped([row for row in rows if row[path] is not None], lambda row: row["method"])
-        if path != EPOCHS and any(len({row[path] for row in of}) > 1 for of in values.values()):
+        if path not in (EPOCHS, AT_EPOCH) and any(len({row[path] for row in of}) > 1 for of in values.values()):
             found.append(path)
     return found
 
@@ -81,6 +90,8 @@ def _sweep(source: Source, options: Options, path: str, *, loose: bool = False) 
     published = Published(path)
     rows = source.rows(options, (path, *published.paths))
     ours = [row for row in rows if row["method"] != options.baseline and row[path] is not None]
+    if loose:
+        ours = [row for row in ours if row["at_epoch"] == row["pretrain_epochs"]]
     setting = _setting(source, path, loose)
     swept = _swept(ours, path, setting, loose)
     if not swept.at:

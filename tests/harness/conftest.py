@@ -1,0 +1,78 @@
+"""A results folder in which grids of toy tasks run."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from toy_plugins import TINY, OtherToy, Toy
+
+from mimbench import registry
+from mimbench.harness.execute import Harness
+from mimbench.harness.grid import Grid
+from mimbench.harness.plan import Request, plan
+from mimbench.recipe.document import parse_assignments, parse_variations
+from mimbench.store.store import Store
+
+CPU = torch.device("cpu")
+
+
+class Bench:
+    """One results folder, and what was run in it."""
+
+    def __init__(self, folder: Path, cache: Path, monkeypatch) -> None:
+        self.store, self.cache, self.monkeypatch = Store(folder), cache, monkeypatch
+        self.screen, self.ran, self.trained = io.StringIO(), [], []
+        self.fails: dict[object, Exception] = {}
+        self.console = Console(file=self.screen, width=10_000)
+        for toy in (Toy, OtherToy):
+            monkeypatch.setitem(registry.tasks._loaded, toy.name, toy)
+        monkeypatch.setattr(Toy, "hook", staticmethod(self._task))
+        train = Harness._train
+        monkeypatch.setattr(
+            Harness, "_train", lambda harness, last, *rest: (self._training(last), train(harness, last, *rest))[1]
+        )
+
+    def _task(self, name: str, seed: int) -> None:
+        self.ran.append((name, seed))
+        if (name, seed) in self.fails:
+            raise self.fails[name, seed]
+
+    def _training(self, wanted) -> None:
+        self.trained.append(wanted.label)
+        if wanted.label in self.fails:
+            raise self.fails[wanted.label]
+
+    def planned(self, methods="simmim", tasks="toy", seeds=(0,), settings=(), vary=()):
+        request = Request(
+            methods.split(","),
+            tasks.split(","),
+            "smoke",
+            list(seeds),
+            parse_assignments([*TINY, *settings]),
+            parse_variations(vary),
+        )
+        return request, plan(request, CPU, self.cache)
+
+    def run(self, *arguments, **named):
+        self.screen.truncate(self.screen.seek(0))
+        request, cells = self.planned(*arguments, **named)
+        return Grid(Harness(self.store, CPU, self.console), request, cells).run()
+
+    def moves(self, name: str) -> None:
+        """To another results folder; nothing has run there."""
+        self.store = Store(self.store.root.with_name(name))
+        self.ran.clear()
+        self.trained.clear()
+
+    @property
+    def said(self) -> str:
+        return self.screen.getvalue()
+
+
+@pytest.fixture
+def bench(tmp_path, cache, monkeypatch):
+    return Bench(tmp_path / "runs", cache, monkeypatch)
