@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -19,6 +20,11 @@ def pytest_configure(config):
     # Models here are so small that a second thread only waits, and on a busy machine waits long.
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+    # Processes of tests come from one that has all imports behind it and has never computed. A fork of the tests' own
+    # process may wait for ever for threads that earlier tests had and that it has not.
+    multiprocessing.set_forkserver_preload(
+        ["mimbench.harness.command", "mimbench.report.command", "mimbench.data.scenes"]
+    )
 
 
 def pytest_collection_modifyitems(items):

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,42 +39,71 @@ def log(monkeypatch, tmp_path) -> Path:
     """A line for each task that ran, in whichever process: "PID TASK SEED"."""
     path = tmp_path / "log"
     path.touch()
-
-    def note(name: str, seed: int) -> None:
-        with path.open("a") as stream:
-            stream.write(f"{os.getpid()} {name} {seed}\n")
-
-    monkeypatch.setattr(Toy, "hook", staticmethod(note))
+    monkeypatch.setattr(Toy, "hook", staticmethod(functools.partial(note, path)))
     return path
+
+
+def note(path: Path, name: str, seed: int) -> None:
+    with path.open("a") as stream:
+        stream.write(f"{os.getpid()} {name} {seed}\n")
+
+
+def note_slowly(path: Path, name: str, seed: int) -> None:
+    note(path, name, seed)
+    time.sleep(0.3)
+
+
+def note_and_die(path: Path, name: str, seed: int) -> None:
+    note(path, name, seed)
+    if (name, seed) == ("other-toy", 0):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail_on_second_rank(name: str, seed: int) -> None:
+    if name == "toy" and get_rank() == 1:
+        raise RunError("no luck on the second rank")
 
 
 class Forked:
     """The command in a process of its own that has all imports behind it."""
 
-    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, hook: Callable[[str, int], None], **environment: str) -> None:
         self.out, self.err = folder / f"{id(self)}.out", folder / f"{id(self)}.err"
-        context = multiprocessing.get_context("fork")
-        self.process = context.Process(target=self._main, args=(folder, arguments, environment))
+        context = multiprocessing.get_context("forkserver")
+        environment |= {"MIMBENCH_CACHE": os.environ["MIMBENCH_CACHE"]}
+        self.process = context.Process(
+            target=run_command, args=(folder, self.out, self.err, arguments, environment, hook)
+        )
         self.process.start()
-
-    def _main(self, folder: Path, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
-        from mimbench.cli import main
-
-        os.chdir(folder)
-        os.environ.update(environment)
-        sys.argv = ["mimbench", *arguments]
-        with (
-            self.out.open("w") as out,
-            self.err.open("w") as err,
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-        ):
-            main()
 
     def wait(self) -> int:
         self.process.join(120)
         assert self.process.exitcode is not None, self.err.read_text()
         return self.process.exitcode
+
+
+def run_command(
+    folder: Path,
+    out: Path,
+    err: Path,
+    arguments: tuple[str, ...],
+    environment: dict[str, str],
+    hook: Callable[[str, int], None],
+) -> None:
+    from mimbench.cli import main
+
+    os.chdir(folder)
+    os.environ.update(environment)
+    registry.tasks._loaded.update({toy.name: toy for toy in (Toy, OtherToy)})
+    Toy.hook = staticmethod(hook)
+    sys.argv = ["mimbench", *arguments]
+    with (
+        out.open("w") as stdout,
+        err.open("w") as stderr,
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+    ):
+        main()
 
 
 def test_a_dry_run_tells_the_plan_and_writes_nothing(quick, log, tmp_path):
@@ -106,10 +136,10 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(quick, log, tmp_path):
 
 
 def test_what_failed_is_told_and_the_same_command_runs_only_that(quick, log, tmp_path, monkeypatch):
-    note = Toy.hook
+    noted = Toy.hook
 
     def unlucky(name: str, seed: int) -> None:
-        note(name, seed)
+        noted(name, seed)
         if (name, seed) == ("toy", 0):
             raise RunError("no luck")
 
@@ -122,7 +152,7 @@ def test_what_failed_is_told_and_the_same_command_runs_only_that(quick, log, tmp
         "2 failed (runs/failures); the same command runs only those again",
     ]
     assert "2 to run, of which 2 failed at the last attempt" in quick(*GRID, "--seeds", "0,1", "--dry-run").stdout
-    monkeypatch.setattr(Toy, "hook", staticmethod(note))
+    monkeypatch.setattr(Toy, "hook", staticmethod(noted))
     log.write_text("")
     done = quick(*GRID, "--seeds", "0,1")
     assert done.returncode == 0
@@ -207,10 +237,9 @@ def test_a_grid_file_that_is_not_there_is_named(quick):
     refused(quick("run", "--grid", "none.toml"), "grid file none.toml does not exist")
 
 
-def test_two_processes_share_a_grid(log, tmp_path, monkeypatch):
-    note = Toy.hook
-    monkeypatch.setattr(Toy, "hook", staticmethod(lambda name, seed: (note(name, seed), time.sleep(0.3))))
-    both = [Forked(tmp_path, *GRID, "--seeds", "0,1,2", "--json") for _ in range(2)]
+def test_two_processes_share_a_grid(log, tmp_path):
+    slowly = functools.partial(note_slowly, log)
+    both = [Forked(tmp_path, *GRID, "--seeds", "0,1,2", "--json", hook=slowly) for _ in range(2)]
     assert [one.wait() for one in both] == [0, 0], both[0].err.read_text() + both[1].err.read_text()
     assert [len(json.loads(one.out.read_text())) for one in both] == [12, 12]
     ran = [line.split() for line in log.read_text().splitlines()]
@@ -221,18 +250,9 @@ def test_two_processes_share_a_grid(log, tmp_path, monkeypatch):
         assert said.count(f"pretraining simmim seed {seed} on") == 1
 
 
-def test_killed_between_two_cells_it_goes_on(quick, log, tmp_path, monkeypatch):
-    note = Toy.hook
-
-    def deadly(name: str, seed: int) -> None:
-        note(name, seed)
-        if (name, seed) == ("other-toy", 0):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    monkeypatch.setattr(Toy, "hook", staticmethod(deadly))
-    assert Forked(tmp_path, *GRID).wait() == -signal.SIGKILL
+def test_killed_between_two_cells_it_goes_on(quick, log, tmp_path):
+    assert Forked(tmp_path, *GRID, hook=functools.partial(note_and_die, log)).wait() == -signal.SIGKILL
     assert [record.task.name for record in read_records(tmp_path / "runs")] == ["toy"]
-    monkeypatch.setattr(Toy, "hook", staticmethod(note))
     log.write_text("")
     done = quick(*GRID)
     assert done.returncode == 0, done.stderr
@@ -246,12 +266,12 @@ def test_killed_between_two_cells_it_goes_on(quick, log, tmp_path, monkeypatch):
 def ranks(tmp_path):
     """Start the command as torchrun would, on two gloo processes."""
 
-    def start(*arguments: str) -> list[Forked]:
+    def start(*arguments: str, hook: Callable[[str, int], None]) -> list[Forked]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
         fork = functools.partial(
-            Forked, tmp_path, *arguments, WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port
+            Forked, tmp_path, *arguments, hook=hook, WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port
         )
         return [fork(RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
 
@@ -259,7 +279,8 @@ def ranks(tmp_path):
 
 
 def test_two_ranks_train_together_and_one_writes(ranks, log, tmp_path):
-    first, second = ranks(*GRID)
+    noted = functools.partial(note, log)
+    first, second = ranks(*GRID, hook=noted)
     assert [first.wait(), second.wait()] == [0, 0], first.err.read_text() + second.err.read_text()
     assert len(read_records(tmp_path / "runs")) == 4
     assert len(log.read_text().splitlines()) == 8
@@ -267,19 +288,14 @@ def test_two_ranks_train_together_and_one_writes(ranks, log, tmp_path):
     assert "toy: score" in first.out.read_text()
     assert second.out.read_text() == ""
     assert "simmim" not in second.err.read_text()
-    again = ranks(*GRID)
+    again = ranks(*GRID, hook=noted)
     assert [one.wait() for one in again] == [0, 0]
     assert again[0].err.read_text().startswith("already recorded: 4 of 4 cells")
     assert len(log.read_text().splitlines()) == 8
 
 
-def test_what_fails_on_one_rank_fails_on_all_and_the_rest_goes_on(ranks, tmp_path, monkeypatch):
-    def unlucky(name: str, seed: int) -> None:
-        if name == "toy" and get_rank() == 1:
-            raise RunError("no luck on the second rank")
-
-    monkeypatch.setattr(Toy, "hook", staticmethod(unlucky))
-    both = ranks(*GRID)
+def test_what_fails_on_one_rank_fails_on_all_and_the_rest_goes_on(ranks, tmp_path):
+    both = ranks(*GRID, hook=fail_on_second_rank)
     assert [one.wait() for one in both] == [1, 1], both[0].err.read_text() + both[1].err.read_text()
     assert [failure.reason for failure in read_failures(tmp_path / "runs")] == ["no luck on the second rank"] * 2
     assert len(read_records(tmp_path / "runs")) == 2

@@ -89,7 +89,7 @@ def _build(cache, results):
 
 
 def test_two_processes_build_once(tmp_path):
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
     results = context.Queue()
     processes = [context.Process(target=_build, args=(tmp_path, results)) for _ in range(2)]
     for process in processes:

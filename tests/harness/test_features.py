@@ -220,18 +220,18 @@ def test_two_threads_extract_once(tmp_path):
     assert torch.equal(found[0], found[1])
 
 
+def _ask(folder, there):
+    count = Counting(encoder := an_encoder())
+    source = made(encoder, folder)
+    source.say = there.send
+    found = source(a_split(), "train")
+    there.send((len(count.calls), found.numpy()))
+
+
 def test_another_process_waits_for_the_one_that_extracts(encoder, tmp_path):
-    processes = multiprocessing.get_context("fork")
+    processes = multiprocessing.get_context("forkserver")
     here, there = processes.Pipe()
-
-    def other():
-        count = Counting(encoder := an_encoder())
-        source = made(encoder, tmp_path)
-        source.say = there.send
-        found = source(a_split(), "train")
-        there.send((len(count.calls), found.numpy()))
-
-    first, process = made(encoder, tmp_path), processes.Process(target=other)
+    first, process = made(encoder, tmp_path), processes.Process(target=_ask, args=(tmp_path, there))
     extract = first._extract
 
     def extract_while_the_other_asks(*arguments):
