@@ -12,6 +12,7 @@ from mimbench.engine.device import device_name
 from mimbench.errors import MimbenchError
 from mimbench.harness.plan import Cell, Request
 from mimbench.harness.provenance import provenance
+from mimbench.recipe.departures import departures
 from mimbench.store.failure import Failure
 from mimbench.store.files import fingerprint
 from mimbench.store.record import Checkpoint, Cost, Named, Record, Value
@@ -38,6 +39,7 @@ def build_record(
         dataset=Named(name=cell.dataset_name, version=cell.dataset.fingerprint()),
         protocol=dict(cell.protocol),
         protocol_fingerprint=fingerprint(cell.protocol),
+        departures=departures(task),
         seed=cell.pretraining.seed,
         varied=dict(cell.varied),
         recipe_name=recipe.name,

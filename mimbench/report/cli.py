@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -59,7 +60,14 @@ def table(
         ranks=rank,
         spread="se" if spread == "se" else "sd",
     )
-    text = table_command(choice, results=results, format=format_, layout=layout, output=output)
+    text = table_command(
+        choice,
+        results=results,
+        format=format_,
+        layout=layout,
+        output=output,
+        warn=lambda line: print(line, file=sys.stderr),
+    )
     print(text if text is not None else f"written: {output}", end="" if text is not None else "\n")
 
 

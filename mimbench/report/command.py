@@ -5,13 +5,15 @@ What needs pydantic is imported where it is asked for: a table of records starts
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mimbench.errors import InputError, nearest
 from mimbench.files import writing
 from mimbench.report.comparison import comparison
+from mimbench.report.failed import Failed, of_choice
 from mimbench.report.frame import frame, load_records
 from mimbench.report.grid import Choice
 from mimbench.report.render import FORMATS, render
@@ -26,11 +28,18 @@ _SUFFIXES = {".txt": "text", ".md": "markdown", ".csv": "csv", ".html": "html", 
 
 
 def table_command(
-    choice: Choice, *, results: Path | None, format: str | None, layout: str | None, output: Path | None
+    choice: Choice,
+    *,
+    results: Path | None,
+    format: str | None,
+    layout: str | None,
+    output: Path | None,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> str | None:
     """The table as text; None where it was written to `output`.
 
-    `published` without results lists published numbers. A layout takes records where there are some.
+    `published` without results lists published numbers. A layout takes records where there are some. Cells that failed
+    are told beneath the table, or to `warn` where the format has no room for remarks.
 
     Raises:
         InputError: anything that cannot be shown.
@@ -39,12 +48,11 @@ def table_command(
     if layout == "list":
         text = _layouts()
     elif layout:
-        text = render(_laid_out(layout, choice, results), format)
+        text = _with_failed(*_laid_out(layout, choice, results), format, warn)
     elif choice.published and results is None:
         text = render(_listed(choice), format)
     else:
-        paths = [name for name in (*choice.rows, *choice.columns) if "." in name]
-        text = render(comparison(load_records(results or DEFAULT_RESULTS, paths), choice), format)
+        text = _with_failed(*_compared(choice, results or DEFAULT_RESULTS), format, warn)
     if output is None:
         return text
     with writing(f"--output {output}"):
@@ -55,7 +63,23 @@ def table_command(
 
 def text_of(records: Sequence[Record]) -> str:
     """The comparison table of records at hand, for the terminal."""
-    return render(comparison(frame([(None, record.as_json()) for record in records])), "text")
+    return render(comparison(frame([(None, record.as_json()) for record in records]), Choice(epochs=True)), "text")
+
+
+def _with_failed(table: Table, failed: Sequence[str], format: str, warn: Callable[[str], None]) -> str:
+    if format != "csv":
+        return render(replace(table, remarks=(*table.remarks, *failed)), format)
+    for line in failed:
+        warn(line)
+    return render(table, format)
+
+
+def _compared(choice: Choice, results: Path) -> tuple[Table, Sequence[str]]:
+    """The comparison, and what to say of the cells that failed."""
+    tidy = load_records(results, [name for name in (*choice.rows, *choice.columns) if "." in name])
+    failed = Failed(results, set(tidy["id"]))
+    failed.require_records(choice, tidy)
+    return comparison(tidy, choice), failed.remarks(of_choice(choice, tidy))
 
 
 def _layouts() -> str:
@@ -71,16 +95,19 @@ def _listed(choice: Choice) -> Table:
     return published_table(choice.methods, choice.tasks, choice.metrics)
 
 
-def _laid_out(name: str, choice: Choice, results: Path | None) -> Table:
+def _laid_out(name: str, choice: Choice, results: Path | None) -> tuple[Table, Sequence[str]]:
+    """The layout, and what to say of its cells that failed."""
     from mimbench.report.layouts import read_layout
-    from mimbench.report.papers import layout_paths, layout_table
+    from mimbench.report.papers import layout_measures, layout_paths, layout_table
 
     _refuse(choice, "a layout", ("rows", "columns", "metrics", "methods", "tasks", "baseline", "ranks"))
     layout = read_layout(name)
     folder = results or DEFAULT_RESULTS
     if results is None and not (folder.is_dir() and record_files(folder)):
-        return layout_table(layout)
-    return layout_table(layout, load_records(folder, layout_paths(layout)))
+        return layout_table(layout), ()
+    tidy, measures = load_records(folder, layout_paths(layout)), layout_measures(layout)
+    failed = Failed(folder, set(tidy["id"]))
+    return layout_table(layout, tidy), failed.remarks(lambda cell: (cell.method, cell.task) in measures)
 
 
 def _refuse(choice: Choice, what: str, names: tuple[str, ...]) -> None:

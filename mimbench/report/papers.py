@@ -66,6 +66,11 @@ def layout_paths(layout: Layout) -> list[str]:
     return paths_of(pd.DataFrame(_chosen(layout)))
 
 
+def layout_measures(layout: Layout) -> set[tuple[str, str]]:
+    """(method, task) of all that a layout shows, as plugins are called."""
+    return {(slug(row["method"]), row["task"]) for row in _chosen(layout)}
+
+
 def layout_table(layout: Layout, records: pd.DataFrame | None = None) -> Table:
     """A paper's table from published numbers, with a column of our own beside each that has matching records.
 

@@ -35,7 +35,9 @@ def protocol_labels(tidy: pd.DataFrame) -> dict[str, tuple[str, str]]:
 def _note(task: str, label: str, name: str, difference: str) -> str:
     if not difference:
         return f"{task} protocol {name}" if name else ""
-    return f"{task} protocol {label}: {difference}" if difference != label else ""
+    if difference != label:
+        return f"{task} protocol {label}: {difference}"
+    return f"{task} protocol {label}: {name}" if name else ""
 
 
 def _differences(protocols: list[dict[str, Any]]) -> list[str]:

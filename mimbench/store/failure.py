@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mimbench.errors import InputError
 from mimbench.store.files import read_sealed, write_sealed
+from mimbench.store.reading import FAILURES, failure_files
 
 
 class Failure(BaseModel):
@@ -38,7 +40,7 @@ class Failure(BaseModel):
 
 
 def failure_path(root: Path, record_id: str) -> Path:
-    return Path(root) / "failures" / f"{record_id}.json"
+    return Path(root) / FAILURES / f"{record_id}.json"
 
 
 def write_failure(path: Path, failure: Failure) -> None:
@@ -59,10 +61,25 @@ def read_failure(path: Path) -> Failure:
         raise InputError(f"failure {path} is corrupt (ValidationError: {why}); delete it") from error
 
 
-def read_failures(root: Path) -> list[Failure]:
-    """Every failure noted in a results folder, sorted by id; none where nothing has failed.
+def read_failures(root: Path, recorded: Container[str] = (), damaged: dict[str, str] | None = None) -> list[Failure]:
+    """Every failure noted below `root` (see `failure_files`), sorted by id; of a cell that failed twice, the last.
+
+    Args:
+        recorded: ids of records that are there by now: these cells have not failed.
+        damaged: takes {id: what is wrong} of each note that is damaged, instead of an error.
 
     Raises:
         InputError: one is damaged (named).
     """
-    return [read_failure(path) for path in sorted((Path(root) / "failures").glob("*.json"))]
+    found: list[Failure] = []
+    for path in failure_files(root):
+        if path.stem in recorded:
+            continue
+        try:
+            found.append(read_failure(path))
+        except InputError as error:
+            if damaged is None:
+                raise
+            damaged[path.stem] = str(error)
+    found.sort(key=lambda failure: (failure.id, str(failure.provenance.get("time"))))
+    return [failure for failure in {failure.id: failure for failure in found}.values() if failure.id not in recorded]

@@ -15,6 +15,8 @@ from mimbench.errors import InputError
 from mimbench.store.files import DAMAGE, canonical_text, fingerprint, read_sealed
 
 SCHEMA = 1
+FAILURES = "failures"
+"""The folder beside `records` that tells why cells have none."""
 
 
 def record_files(root: Path) -> list[Path]:
@@ -34,6 +36,24 @@ def record_files(root: Path) -> list[Path]:
         folders = [root]
     else:
         folders = [folder for folder in root.rglob("records") if folder.is_dir()]
+    files = {path for folder in folders for path in folder.rglob("*.json") if not path.name.startswith(".")}
+    return sorted(files, key=lambda path: (path.name, path))
+
+
+def failure_files(root: Path) -> list[Path]:
+    """The files of all failures that are noted beside the records below `root`, or where there are no records yet.
+
+    `root` is as for `record_files`; those of other machines may lie in folders of their own below `failures`. Sorted
+    by name.
+    """
+    root = Path(root)
+    if (root / "records").is_dir():
+        folders = [root / FAILURES]
+    elif any(root.glob("*.json")):
+        above = [folder.parent for folder in (root, *root.parents) if folder.name == "records"]
+        folders = [folder / FAILURES for folder in above or [root]]
+    else:
+        folders = [folder for folder in root.rglob(FAILURES) if folder.is_dir()]
     files = {path for folder in folders for path in folder.rglob("*.json") if not path.name.startswith(".")}
     return sorted(files, key=lambda path: (path.name, path))
 
@@ -111,8 +131,19 @@ def read_all(root: Path) -> list[tuple[Path, dict[str, Any]]]:
             if first[2] != seal:
                 raise InputError(conflict(first[0], first[1], path, body))
     if not found:
-        raise InputError(f"there are no records in {root}; run `mimbench run` first or pass --results DIR")
+        raise InputError(_why_none(root))
     return [(path, body) for path, body, _ in found.values()]
+
+
+def _why_none(root: Path) -> str:
+    failed = failure_files(root)
+    if not failed:
+        return f"there are no records in {root}; run `mimbench run` first or pass --results DIR"
+    cells, folders = len({path.name for path in failed}), sorted({str(path.parent) for path in failed})
+    return (
+        f"there are no records in {root}: all that was run failed, {cells} cell{'s' * (cells > 1)}; "
+        f"the reasons are in {', '.join(folders)}"
+    )
 
 
 @contextmanager

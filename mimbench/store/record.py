@@ -70,6 +70,9 @@ class Record(_Part):
     """The task's dataset; its version is the fingerprint of its content."""
     protocol: dict[str, Any]
     protocol_fingerprint: str
+    departures: dict[str, Any] | None = None
+    """Options of the task that differ from its named protocol as shipped, by path, whoever set them. None: not noted,
+    in records made before this was."""
     seed: int
     varied: dict[str, Any] = {}
     """What --vary gave this cell, by path."""

@@ -165,12 +165,12 @@ def test_equal_values_are_kept_once():
 
 
 def test_a_cell_that_has_a_record_by_now_has_not_failed(results, tmp_path):
-    bodies = read_all(results)
     known = read_failure(next((results / "failures").glob("*.json")))
-    late = known.model_copy(update={"id": bodies[0][1]["id"]})
+    late = known.model_copy(update={"id": read_all(results)[0][1]["id"]})
     write_failure(failure_path(results, late.id), late)
     try:
-        assert [one["id"] for one in content(bodies, Pictures(), "x")["failures"]] == [known.id]
+        page = report_command(results, tmp_path / "page")
+        assert [one["id"] for one in read_page(page)["failures"]] == [known.id]
     finally:
         failure_path(results, late.id).unlink()
 

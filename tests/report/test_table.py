@@ -10,6 +10,7 @@ import pytest
 
 from mimbench.errors import InputError
 from mimbench.report.comparison import comparison
+from mimbench.report.frame import frame
 from mimbench.report.grid import Choice
 from mimbench.report.render import render
 
@@ -75,6 +76,29 @@ def test_a_protocol_that_was_departed_from_is_another(record, framed):
         "linear-probe: top1 (mae)",
         "linear-probe: top1 (mae, epochs=3)",
     }
+
+
+def test_a_departure_is_told_whoever_made_it_and_once(record, framed):
+    told = {"recipe": {"task": {"protocol": "mae"}}, "recipe_passed": {"set": {"task.epochs": 3, "task.workers": 2}}}
+    noted = record(departures={"epochs": 3, "train.betas": [0.9, 0.95]}, **told)
+    assert noted.as_json()["departures"] == {"epochs": 3, "train.betas": [0.9, 0.95]}
+    table = comparison(framed([noted]))
+    assert table.notes == ("linear-probe protocol mae, epochs=3, train.betas=[0.9, 0.95]",)
+    assert comparison(framed([record(departures={}, **told)])).notes == ("linear-probe protocol mae",)
+    old = record(**told).as_json()
+    del old["departures"]  # records made before departures were noted
+    assert comparison(frame([(None, old)])).notes == ("linear-probe protocol mae, epochs=3, workers=2",)
+    assert comparison(framed([record(departures={"epochs": 3})])).notes == ()
+
+
+def test_protocols_of_one_name_are_told_with_it(record, framed):
+    recipe = {"task": {"protocol": "mae"}}
+    records = [record(recipe=recipe, departures={"layer": 2}, protocol={"size": size}) for size in (28, 32)]
+    table = comparison(framed(records))
+    assert table.notes == (
+        "linear-probe protocol size=28: mae, layer=2",
+        "linear-probe protocol size=32: mae, layer=2",
+    )
 
 
 def test_content_alone_also_sets_protocols_apart(record, framed):

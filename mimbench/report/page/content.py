@@ -7,6 +7,7 @@ import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import mimbench
@@ -18,7 +19,7 @@ from mimbench.report.plots.style import look
 from mimbench.report.published import Published, load_published
 from mimbench.report.render import render
 from mimbench.report.statistics import t_interval
-from mimbench.store.failure import Failure, read_failures
+from mimbench.store.failure import Failure
 
 Bodies = Sequence[tuple[Path, Mapping[str, Any]]]
 _PAIRS = 60
@@ -30,11 +31,20 @@ _OF_FAILURE = (
 )
 
 
-def content(bodies: Bodies, pictures: Pictures, title: str) -> dict[str, Any]:
-    """What page.js reads. The same records give the same content, byte for byte.
+def content(
+    bodies: Bodies,
+    pictures: Pictures,
+    title: str,
+    failures: Sequence[Failure] = (),
+    damaged: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """What page.js reads. The same records and failures give the same content, byte for byte.
+
+    Args:
+        damaged: {id: what is wrong} of failures that cannot be read.
 
     Raises:
-        InputError: a record or a failure that is not valid.
+        InputError: a record that is not valid.
     """
     tidy = frame(bodies)
     board = board_of(tidy)
@@ -56,7 +66,7 @@ def content(bodies: Bodies, pictures: Pictures, title: str) -> dict[str, Any]:
         "protocols": {key: list(label) for key, label in board.labels.items()},
         "leaderboard": shown,
         "ablations": ablations(board, numbers),
-        "failures": [_failure(failure) for failure in _failures(bodies, numbers)],
+        "failures": [*map(_failure, failures), *(_damaged(*note) for note in damaged.items())],
         "published": _published(),
         "downloads": _downloads(board),
         "quantiles": [_quantile(pairs) for pairs in range(2, _PAIRS + 1)],
@@ -133,18 +143,14 @@ def _rounded(curve: Iterable[float]) -> list[float]:
     return [float(f"{value:.6g}") for value in curve]
 
 
-def _failures(bodies: Bodies, numbers: Mapping[str, int]) -> list[Failure]:
-    """Of every results folder that the records lie in, each once; not those of cells that have a record by now."""
-    folders = dict.fromkeys(
-        folder for file in {file.parent for file, _ in bodies} for folder in results_folders(file / "x")
-    )
-    found = {failure.id: failure for folder in sorted(folders) for failure in read_failures(folder)}
-    return [failure for failure in found.values() if failure.id not in numbers]
-
-
 def _failure(failure: Failure) -> dict[str, Any]:
     kept = failure.model_dump(mode="json", include=set(_OF_FAILURE))
     return kept | {key: failure.provenance.get(key) for key in ("time", "command", "host")}
+
+
+def _damaged(id: str, why: str) -> dict[str, Any]:
+    blank: dict[str, Any] = dict.fromkeys((*_OF_FAILURE, "time", "command", "host"), "")
+    return blank | {"id": id, "label": id, "reason": why, "seed": None, "varied": {}}
 
 
 def _published() -> dict[str, Any]:

@@ -1,0 +1,149 @@
+"""What departs from a named protocol is noted, whoever set it: a recipe file, a preset, --set or --vary."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+
+from mimbench import registry
+from mimbench.contract import Config, Measured, Protocol, Task, TaskConfig, TaskResult
+from mimbench.contract.config import cosmetic
+from mimbench.recipe import document as doc
+from mimbench.recipe.departures import departures
+from mimbench.recipe.resolve import resolve
+from mimbench.store.record import read_records
+
+
+class Training(Config):
+    epochs: int
+    rate: float = 0.5
+    clip: float | None = 1.0
+    workers: int = cosmetic(4)
+
+
+class NamedConfig(TaskConfig):
+    kind: str = "fitted"
+    layer: int = -1
+    betas: tuple[float, float] = (0.9, 0.999)
+    train: Training = Training(epochs=7)
+
+
+class Named(Task):
+    """`train` is of use for the trained kind alone."""
+
+    name: ClassVar[str] = "named"
+    version: ClassVar[str] = "1"
+    Config = NamedConfig
+    config: NamedConfig
+    protocols: ClassVar[dict] = {
+        "plain": Protocol("", {"layer": 3}, {}),
+        "long": Protocol("", {"kind": "trained", "train": {"epochs": 90, "clip": "none"}}, {}),
+    }
+    default_protocol: ClassVar[str | None] = "plain"
+
+    def protocol(self) -> dict[str, Any]:
+        return {k: v for k, v in super().protocol().items() if k != "train" or self.config.kind == "trained"}
+
+    def run(self, encoder, dataset, context):
+        return TaskResult({"score": Measured(1.0, 1)})
+
+    def chance(self, dataset):
+        return 10.0
+
+
+class Bare(Named):
+    """Without protocols."""
+
+    name: ClassVar[str] = "bare"
+    protocols: ClassVar[dict] = {}
+    default_protocol: ClassVar[str | None] = None
+
+
+class NeedyConfig(TaskConfig):
+    classes: int
+    layer: int = -1
+
+
+class Needy(Named):
+    """Its protocol cannot run alone: `classes` is for the recipe to say."""
+
+    name: ClassVar[str] = "needy"
+    Config = NeedyConfig
+    protocols: ClassVar[dict] = {"plain": Protocol("", {"layer": 3}, {})}
+    protocol = Task.protocol
+
+
+@pytest.fixture(autouse=True)
+def _tasks(monkeypatch):
+    for task in (Named, Bare, Needy):
+        monkeypatch.setitem(registry.tasks._loaded, task.name, task)
+
+
+def departed(table: dict, settings: dict | None = None, task: str = "named", preset: str = "smoke") -> dict[str, Any]:
+    document = doc.merge(doc.read(preset), {"tasks": {task: table}})
+    return departures(resolve("x", document, "simmim", settings or {}, task).task(task))
+
+
+@pytest.mark.parametrize(
+    ("table", "settings", "told"),
+    [
+        ({}, {}, {}),
+        ({"layer": 3, "betas": [0.9, 0.999]}, {"task.layer": 3}, {}),
+        ({"layer": 2}, {}, {"layer": 2}),
+        ({}, {"task.layer": 2}, {"layer": 2}),
+        ({}, {"tasks.named.betas": [0.9, 0.95]}, {"betas": [0.9, 0.95]}),
+        ({"layer": 2}, {"task.layer": 3}, {}),
+        ({"train": {"epochs": 9}}, {}, {}),  # no use
+        ({"kind": "trained", "train": {"epochs": 9}}, {}, {"kind": "trained", "train.epochs": 9}),
+        ({"protocol": "long", "train": {"workers": 0}}, {"task.data.root": "/x", "task.dataset": "mnist5k"}, {}),
+        ({"protocol": "long"}, {"task.train.clip": 2.0}, {"train.clip": 2.0}),
+        ({"protocol": "long", "train": {"epochs": 90}}, {"task.train.rate": 1}, {"train.rate": 1.0}),
+        ({}, {"task.protocol": "long", "task.kind": "fitted"}, {"kind": "fitted"}),
+    ],
+)
+def test_what_differs_from_the_protocol_as_shipped_is_told(table, settings, told):
+    assert departed(table, settings) == told
+
+
+def test_a_task_without_protocols_departs_from_none():
+    assert departed({"layer": 2}, task="bare") == {}
+
+
+def test_of_a_protocol_that_cannot_run_alone_all_is_told_that_it_does_not_set():
+    assert departed({"classes": 10}, {"task.protocol": "plain"}, task="needy") == {"classes": 10}
+    both = departed({"classes": 10}, {"task.protocol": "plain", "task.layer": 1}, task="needy")
+    assert both == {"classes": 10, "layer": 1}
+
+
+def test_presets_depart_too_where_it_counts():
+    assert departed({}, task="detection") == {"train.epochs": 1}
+    assert departed({}, task="linear-probe", preset="mnist5k-vit-tiny") == {}
+    trained = departed({"protocol": "mae"}, task="linear-probe", preset="mnist5k-vit-tiny")
+    assert (trained["train.epochs"], trained["augmentation.flip"]) == (20, 0.0)
+    assert "train.workers" not in trained
+
+
+def test_every_protocol_that_ships_can_run_alone():
+    shipped = [cls for cls in map(registry.tasks.load, registry.tasks.names()) if cls.protocols]
+    assert len(shipped) >= 4
+    for cls in shipped:
+        for name, protocol in cls.protocols.items():
+            recipe = resolve("x", doc.read("imagenet-vit-base"), "random-init", {"task.protocol": name}, cls.name)
+            task = recipe.task(cls.name)
+            assert departures(task) == {}, (cls.name, name)
+            assert task.config.protocol == name
+            assert protocol.summary
+
+
+def test_a_recipe_file_that_alters_a_protocol_is_told_by_record_and_table(quick, tmp_path):
+    (tmp_path / "mine.toml").write_text('extends = "smoke"\n[tasks.linear-probe]\nheld_out = 0.3\n')
+    arguments = ("--method", "random-init", "--task", "linear-probe", "--recipe", "mine.toml")
+    done = quick("run", *arguments, "--vary", "task.layer=0,-1", "--set", "task.max_iterations=20")
+    assert done.returncode == 0, done.stderr
+    told = {"held_out": 0.3, "max_iterations": 20}
+    noted = [record.departures for record in read_records(tmp_path / "runs")]
+    assert sorted(noted, key=len) == [told, told | {"layer": 0}]
+    shown = quick("table").stdout
+    assert "linear-probe: top1 (cached-lbfgs, layer=0, held_out=0.3, max_iterations=20)" in shown
+    assert "linear-probe: top1 (cached-lbfgs, held_out=0.3, max_iterations=20)" in shown
