@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from mimbench.report.beside import baseline_column, published_column, rank_column
+from mimbench.report.frame import AT_EPOCH, is_early
 from mimbench.report.grid import Choice, Grid, Key, gathered, selected
 from mimbench.report.protocols import protocol_labels
 from mimbench.report.table import Cell, Column, Table, marked, spread_text
@@ -27,7 +29,16 @@ def comparison(tidy: pd.DataFrame, choice: Choice | None = None) -> Table:
     """
     choice = choice or Choice()
     chosen = selected(tidy, choice)
-    return table_of(gathered(chosen, choice), protocol_labels(chosen), choice)
+    table = table_of(gathered(chosen, choice), protocol_labels(chosen), choice)
+    return replace(table, remarks=(*table.remarks, *_left_out(tidy, choice, chosen)))
+
+
+def _left_out(tidy: pd.DataFrame, choice: Choice, chosen: pd.DataFrame) -> tuple[str, ...]:
+    early = selected(tidy, replace(choice, epochs=True))["id"].nunique() - chosen["id"].nunique()
+    if not early:
+        return ()
+    rows = ",".join([*(choice.rows or ("method",)), AT_EPOCH])
+    return (f"not shown: {early} records of earlier epochs of these pretrainings (--rows {rows} shows them)",)
 
 
 def table_of(grid: Grid, labels: Mapping[str, tuple[str, str]], choice: Choice) -> Table:
@@ -71,7 +82,9 @@ def _cells(grid: Grid, choice: Choice) -> dict[tuple[Key, Key], Cell]:
         )
         what = (first["task"], first["metric"], first["protocol"])
         groups.setdefault((place[1], *what) if by_column else what, []).append(place)
-    for places in groups.values():
+    for group in groups.values():
+        # The way there is no contender of where it led.
+        places = [place for place in group if not is_early(grid.scores[place].first)] or group
         summaries = [grid.scores[place].summary for place in places]
         higher = bool(grid.scores[places[0]].first["higher_is_better"])
         found = marked([cells[place] for place in places], summaries, higher)
@@ -104,6 +117,8 @@ def _label_columns(grid: Grid, labels: Mapping[str, tuple[str, str]]) -> tuple[l
 def _label(name: str, value: Any) -> str:
     if value is None or value == "":
         return "-"
+    if isinstance(value, float) and value.is_integer():  # beside missing ones, whole numbers come as floats
+        value = int(value)
     return str(value)[:6] if name == "pretraining" else str(value)
 
 
@@ -139,7 +154,12 @@ def _remarks(rows: Sequence[Sequence[Cell]], grid: Grid, choice: Choice) -> tupl
     remarks = []
     if any(cell.mark for cell in cells):
         of_column = {"task", "metric"} <= set(grid.column_fields)
-        remarks.append("{best} and {second} of each " + ("column" if of_column else "metric and protocol"))
+        early = any(is_early(score.first) for score in grid.scores.values())
+        remarks.append(
+            "{best} and {second} of each "
+            + ("column" if of_column else "metric and protocol")
+            + (", earlier epochs aside" if early else "")
+        )
     if "percent" in units:
         remarks.append("in percent" + (" where no other unit is given" if len(units) > 1 else ""))
     if any(score.summary.n > 1 for score in grid.scores.values()):

@@ -120,6 +120,11 @@ def as_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(map(str, plain.columns), row, strict=True)) for row in plain.itertuples(index=False, name=None)]
 
 
+def is_early(row: Mapping[str, Any]) -> bool:
+    """Whether a row is of an earlier epoch of a pretraining than its last."""
+    return row["at_epoch"] not in (None, row["pretrain_epochs"])
+
+
 def _rows(
     file: Path | None, body: Mapping[str, Any], paths: Sequence[str], told: dict[int, tuple[Any, ...]]
 ) -> Iterable[tuple[Any, ...]]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from mimbench.errors import InputError, nearest
-from mimbench.report.frame import COLUMNS
+from mimbench.report.frame import AT_EPOCH, COLUMNS
 from mimbench.report.statistics import Summary, summarise
 
 Key = tuple[Any, ...]
@@ -38,7 +38,13 @@ class Choice:
     """A column with the papers' numbers where the protocol is the same."""
     ranks: bool = False
     """A column with the mean rank over tasks."""
+    epochs: bool = False
+    """Earlier epochs of pretrainings too, not only their ends; so it is where one of the fields is the epoch."""
     spread: Literal["sd", "se"] = "sd"
+
+    @property
+    def shows_epochs(self) -> bool:
+        return self.epochs or bool({"at_epoch", AT_EPOCH} & {*self.rows, *self.columns})
 
 
 @dataclass
@@ -74,7 +80,7 @@ class Grid:
 
 
 def selected(tidy: pd.DataFrame, choice: Choice) -> pd.DataFrame:
-    """The rows of the chosen methods, tasks and metrics."""
+    """The rows of the chosen methods, tasks and metrics, and of the ends of pretrainings where these are there."""
     if tidy.empty:
         raise InputError("there are no records to make a table of; run `mimbench run` first")
     everything = tidy
@@ -89,7 +95,23 @@ def selected(tidy: pd.DataFrame, choice: Choice) -> pd.DataFrame:
             tidy = tidy[tidy[column].isin([*names, choice.baseline or ""] if column == "method" else names)]
     if choice.baseline and choice.baseline not in set(tidy["method"]):
         raise InputError(f"no record has the baseline {choice.baseline!r}{nearest(choice.baseline, tidy['method'])}")
-    return tidy if choice.metrics else tidy[tidy["primary"] | (tidy["metric"] == "AP50")]
+    tidy = tidy if choice.metrics else tidy[tidy["primary"] | (tidy["metric"] == "AP50")]
+    return tidy if choice.shows_epochs else tidy[~early_beside_end(tidy)]
+
+
+def early(tidy: pd.DataFrame) -> pd.Series:
+    """Which rows are of an earlier epoch of a pretraining than its last."""
+    return tidy["at_epoch"].notna() & (tidy["at_epoch"] != tidy["pretrain_epochs"])
+
+
+def early_beside_end(tidy: pd.DataFrame) -> pd.Series:
+    """Which of them are of a method that has the end too, for the same task."""
+    found = early(tidy)
+    if not found.any():
+        return found
+    ends = set(zip(tidy.loc[~found, "method"], tidy.loc[~found, "task"], strict=True))
+    ended = [pair in ends for pair in zip(tidy["method"], tidy["task"], strict=True)]
+    return found & pd.Series(ended, index=tidy.index)
 
 
 def gathered(tidy: pd.DataFrame, choice: Choice) -> Grid:
@@ -99,6 +121,8 @@ def gathered(tidy: pd.DataFrame, choice: Choice) -> Grid:
     for name in (*rows, *columns):
         _check_field(name, tidy, paths)
     asked = {*rows, *columns}
+    if "at_epoch" in asked or not early(tidy).any():
+        asked.add(AT_EPOCH)  # is told already, or tells nothing
     extra = [
         name
         for name in (*_TOLD, *paths, "set")

@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mimbench.errors import InputError
-from mimbench.report.frame import as_rows
+from mimbench.report.frame import as_rows, is_early
 
 PACKAGE = "mimbench_published"
 FILES = ("results.csv", "ablations.csv")
@@ -212,14 +212,11 @@ def _told(what: str, record: Mapping[str, Any]) -> str:
 
 
 def epochs_in_words(record: Mapping[str, Any]) -> str:
-    """Of a row of a frame whose encoder was pretrained: "800 epochs", or "epoch 100 of 800"."""
+    """Of a row of a frame: "800 epochs", or "epoch 100 of 800"; an imported encoder's are not known."""
     epochs, at = record["pretrain_epochs"], record["at_epoch"]
+    if epochs is None:
+        return "unknown epochs"
     return f"epoch {at:g} of {epochs:g}" if is_early(record) else f"{epochs:g} epochs"
-
-
-def is_early(record: Mapping[str, Any]) -> bool:
-    """Whether its weights are those of an epoch before the schedule's end."""
-    return record["at_epoch"] not in (None, record["pretrain_epochs"])
 
 
 def _named(dataset: str | None) -> str | None:

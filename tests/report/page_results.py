@@ -34,6 +34,18 @@ def write_results(root: Path, methods=tuple(_LEVELS), ratios=RATIOS, seeds=(0, 1
     return written
 
 
+def write_epochs(root: Path, epochs=(2, 10)) -> None:
+    """Earlier epochs of simmim's pretraining, which score better than its end, so that they would lead."""
+    rng = random.Random(2)
+    for epoch in epochs:
+        body = _body(_example("linear-probe"), "simmim", 0.6, 0, rng)
+        body["recipe"]["pretrain"]["at_epoch"] = epoch
+        body["varied"] = {"pretrain.at_epoch": epoch}
+        body["pretraining"] = f"epoch {epoch}"
+        body["metrics"]["top1"]["value"] = 90.0 + epoch / 10
+        write_body(root, body, "linear-probe", "simmim", 0)
+
+
 def write_body(root: Path, body: dict, task: str, method: str, seed: int) -> str:
     body["id"] = f"{method}-{task}-s{seed}-{fingerprint(body, 12)}"
     if task == "detection":

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from page_results import DEMO, HOSTILE, write_hostile, write_results
+from page_results import DEMO, HOSTILE, write_epochs, write_hostile, write_results
 from playwright.sync_api import expect
 
 from mimbench.report.page.build import report_command
@@ -357,3 +357,22 @@ def test_the_demo_opens(opened, tmp_path):
     tab = opened(page=report_command(DEMO.parent, tmp_path / "page"))
     assert column(tab, "method") == ["simmim", "random-init"]
     assert "59.8" in tab.get_by_role("row", name="simmim").inner_text()
+
+
+def test_earlier_epochs_are_there_when_asked_for_and_never_lead(opened, tmp_path):
+    write_results(tmp_path / "results", methods=("simmim", "random-init"), ratios=(0.6,))
+    write_epochs(tmp_path / "results")
+    tab = opened(page=report_command(tmp_path / "results", tmp_path / "page"))
+    assert len(column(tab, "method")) == 2
+    tab.get_by_label("Earlier epochs").check()
+    told = column(tab, "pretraining")
+    assert [text.split(", ")[1] for text in told if "epoch " in text] == ["epoch 10 of 26", "epoch 2 of 26"]
+    early = tab.get_by_role("row").filter(has_text="epoch 10 of 26")
+    assert early.locator("a.best").count() == 0
+    go(tab, "ablations")
+    assert tab.get_by_role("img").first.is_visible()
+    tab.get_by_label("Varied").select_option("pretrain.at_epoch")
+
+
+def test_where_there_are_no_earlier_epochs_none_are_offered(opened):
+    assert opened().get_by_label("Earlier epochs").is_hidden()

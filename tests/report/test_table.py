@@ -258,3 +258,40 @@ def test_csv_has_the_numbers_in_columns_of_their_own(record, framed):
 def test_nothing_makes_no_table(framed):
     with pytest.raises(InputError, match="no records"):
         comparison(framed([]))
+
+
+def at_epoch(record, epoch: int, value: float, method: str = "simmim"):
+    """The end of a schedule of 26 epochs, or the weights of one before."""
+    plain = record(method, value)
+    cost = plain.checkpoint.cost.model_copy(update={"steps": epoch})
+    changes = {"checkpoint": plain.checkpoint.model_copy(update={"cost": cost})}
+    if epoch == 26:
+        return record(method, value, recipe={"pretrain": {"epochs": 26}}, **changes)
+    early = {"recipe": {"pretrain": {"epochs": 26, "at_epoch": epoch}}, "varied": {"pretrain.at_epoch": epoch}}
+    return record(method, value, **early, **changes)
+
+
+def test_earlier_epochs_are_left_out_and_counted_unless_the_epoch_is_asked_for(record, framed):
+    records = [at_epoch(record, epoch, value) for epoch, value in ((0, 99.0), (5, 55.0), (26, 60.0))]
+    tidy = framed([*records, record("random-init", 40.0)])
+    table = comparison(tidy)
+    assert [tuple(row.values()) for row in rows(table)] == [("random-init", "40.0"), ("simmim", "60.0")]
+    assert table.remarks[-1] == (
+        "not shown: 2 records of earlier epochs of these pretrainings (--rows method,pretrain.at_epoch shows them)"
+    )
+    shown = comparison(tidy, Choice(rows=("method", "pretrain.at_epoch")))
+    assert [row["pretrain.at_epoch"] for row in rows(shown)] == ["-", "0", "5", "26"]
+    assert [row[-1].mark for row in shown.rows] == ["second", "", "", "best"]
+    assert "of each column, earlier epochs aside" in shown.remarks[0]
+    assert not any("not shown" in remark for remark in shown.remarks)
+    columns = rows(comparison(tidy, Choice(rows=("method", "task", "metric"), columns=("at_epoch",))))
+    assert set(columns[1]) - {"method", "task", "metric"} == {"-", "0", "5", "26"}
+
+
+def test_earlier_epochs_are_shown_where_nothing_else_is_there(record, framed):
+    tidy = framed([at_epoch(record, 5, 55.0), at_epoch(record, 10, 58.0), record("random-init", 40.0)])
+    table = comparison(tidy)
+    assert [row["pretrain.at_epoch"] for row in rows(table)] == ["-", "5", "10"]
+    assert not any("not shown" in remark for remark in table.remarks)
+    both = framed([at_epoch(record, 5, 55.0), at_epoch(record, 10, 58.0)])
+    assert [row[-1].mark for row in comparison(both).rows] == ["second", "best"]

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from mimbench.report.comparison import table_of
+from mimbench.report.frame import is_early
 from mimbench.report.grid import Choice, Grid, Key, Score, gathered, selected
 from mimbench.report.protocols import protocol_labels
 from mimbench.report.published import epochs_in_words, find, own_numbers, reference, slug
@@ -37,7 +38,10 @@ class Board:
 def board_of(tidy: pd.DataFrame) -> Board:
     """A row for each method, encoder and pretraining; a column for each metric of each task under each protocol."""
     choice = Choice(
-        rows=("method", "encoder"), columns=("task", "metric"), metrics=tuple(dict.fromkeys(tidy["metric"]))
+        rows=("method", "encoder"),
+        columns=("task", "metric"),
+        metrics=tuple(dict.fromkeys(tidy["metric"])),
+        epochs=True,
     )
     chosen = selected(tidy, choice)
     grid, labels = gathered(chosen, choice), protocol_labels(chosen)
@@ -73,6 +77,10 @@ def leaderboard(board: Board, numbers: Mapping[str, int]) -> dict[str, Any]:
             )
         first = next(score.first for score in map(grid.scores.get, ((key, c) for c in grid.columns)) if score)
         row |= {"method": first["method"], "encoder": first["backbone"], "pretraining": _pretraining(first)}
+        row["early"] = is_early(first)
+    ended = {row["method"] for row in rows if not row["early"]}
+    for row in rows:  # where all that there is of a method are earlier epochs, they are not hidden
+        row["early"] &= row["method"] in ended
     return {
         "labels": [_TITLES.get(column.title, column.title) for column in table.columns[:skip]],
         "columns": [_column(board, index, letters) for index in range(len(grid.columns))],
@@ -161,8 +169,7 @@ def _column(board: Board, index: int, letters: Mapping[str, str]) -> dict[str, A
 def _pretraining(first: Mapping[str, Any]) -> str:
     if not first["pretrain_steps"]:
         return "none"
-    told = [str(first["pretrain_dataset"])] + ([epochs_in_words(first)] if first["pretrain_epochs"] is not None else [])
-    return ", ".join(told)
+    return f"{first['pretrain_dataset']}, {epochs_in_words(first)}"
 
 
 def _published(score: Score, published: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:

@@ -75,21 +75,27 @@ class Source:
             self._frames[key] = frame(self._bodies, paths)
         return self._frames[key]
 
-    def chosen(self, options: Options, paths: Sequence[str] = ()) -> pd.DataFrame:
-        """The rows that `options` asks for.
+    def chosen(self, options: Options, paths: Sequence[str] = (), *, epochs: bool = False) -> pd.DataFrame:
+        """The rows that `options` asks for; `epochs`: those of earlier epochs of pretrainings too.
 
         Raises:
             InputError: a method, task, metric or baseline that no record has.
         """
         tidy = selected(
             self.tidy(paths),
-            Choice(methods=options.methods, tasks=options.tasks, metrics=options.metrics, baseline=options.baseline),
+            Choice(
+                methods=options.methods,
+                tasks=options.tasks,
+                metrics=options.metrics,
+                baseline=options.baseline,
+                epochs=epochs,
+            ),
         )
         return tidy if options.metrics else tidy[tidy["primary"]]
 
-    def rows(self, options: Options, paths: Sequence[str] = ()) -> list[Row]:
+    def rows(self, options: Options, paths: Sequence[str] = (), *, epochs: bool = False) -> list[Row]:
         """As `chosen`, as plain data; what is missing is None."""
-        return list(as_rows(self.chosen(options, paths)))
+        return list(as_rows(self.chosen(options, paths, epochs=epochs)))
 
     def folder_of(self, record_id: str) -> Path | None:
         """The results folder of a record: the one that holds the folder `records` which it lies in."""

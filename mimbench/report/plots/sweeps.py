@@ -88,7 +88,7 @@ class _Swept:
 def _sweep(source: Source, options: Options, path: str, *, loose: bool = False) -> Sheet | None:
     """None where no method has two values of `path`. loose: recipes may differ in more than that."""
     published = Published(path)
-    rows = source.rows(options, (path, *published.paths))
+    rows = source.rows(options, (path, *published.paths), epochs=path == AT_EPOCH)
     ours = [row for row in rows if row["method"] != options.baseline and row[path] is not None]
     if loose:
         ours = [row for row in ours if row["at_epoch"] == row["pretrain_epochs"]]

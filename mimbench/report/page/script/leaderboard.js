@@ -99,6 +99,8 @@ const drawLeaderboard = () => {
   );
   const protocol = select("Protocol", [["", "all protocols"]], changed);
   const every = check("All metrics", false, changed);
+  const epochs = check("Earlier epochs", false, changed);
+  epochs.element.hidden = !board.rows.some((row) => row.early);
   const offer = () => {
     const shown = unique(
       board.columns
@@ -126,6 +128,7 @@ const drawLeaderboard = () => {
     const narrowed = task.control.value || protocol.control.value;
     const rows = board.rows.filter(
       (row) =>
+        (!row.early || epochs.control.checked) &&
         (!method.control.value || row.method === method.control.value) &&
         wanted.every((word) => `${label(row)} ${row.encoder} ${row.pretraining}`.toLowerCase().includes(word)) &&
         (!narrowed || columns.some((column) => score(row, column.index))),
@@ -214,7 +217,7 @@ const drawLeaderboard = () => {
   return [
     h("h2", { tabindex: -1 }, "Leaderboard"),
     failed,
-    h("div", { class: "controls" }, find.element, method.element, task.element, protocol.element, every.element),
+    h("div", { class: "controls" }, find.element, method.element, task.element, protocol.element, every.element, epochs.element),
     table.element,
     legend,
   ];
