@@ -196,6 +196,8 @@ def _read(annotations: Path) -> dict[str, Any]:
             lacking = [key for key in keys if not isinstance(entry, dict) or key not in entry]
             if lacking:
                 raise InputError(f"{where}: entry {number} of {table} has no {lacking[0]!r}, which COCO's tools need")
+        if {type(entry["id"]) for entry in entries} not in ({int}, {str}):
+            raise InputError(f"{where}: the ids of {table} should be whole numbers, or all of them texts")
     return content
 
 
@@ -209,9 +211,9 @@ def _check_record(record: Mapping[str, Any], images: set[Any], categories: set[A
     problem = ""
     if record["id"] == 0:  # COCO's evaluation keeps 0 for "nothing found"
         problem = "has id 0, which COCO's metrics count as missed; number annotations from 1"
-    elif record["image_id"] not in images:
+    elif not isinstance(record["image_id"], int | str) or record["image_id"] not in images:
         problem = f"belongs to image {record['image_id']!r}, which the file does not list"
-    elif record["category_id"] not in categories:
+    elif not isinstance(record["category_id"], int | str) or record["category_id"] not in categories:
         problem = f"is of category {record['category_id']!r}, which the file does not list"
     elif not _is_box(record["bbox"]):
         problem = f"has the bbox {record['bbox']!r}; it should be x, y, width and height, px"

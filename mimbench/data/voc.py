@@ -121,7 +121,8 @@ class Voc(Dataset):
         for lists in (asked,) if asked else DEFAULTS[split]:
             paths = [path for entry in lists for path in self._lists(entry)]
             if paths:
-                scenes = [_scene(self.root, path.parents[2], stem) for path in paths for stem in _stems(path)]
+                listed = dict.fromkeys((path.parents[2], stem) for path in paths for stem in _stems(path))
+                scenes = [_scene(self.root, folder, stem) for folder, stem in listed]
                 if not any(scene.objects for scene in scenes):
                     raise InputError(f"voc: no object in any {split} scene of {printable(self.root)}")
                 return scenes

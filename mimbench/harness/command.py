@@ -55,14 +55,13 @@ def run_command(asked: Asked, *, dry: bool = False, as_json: bool = False) -> in
     request = _request(asked, file, results)
     with joined(device):
         console = Screen(stderr=True, quiet=get_rank() > 0)
-        store = Store(results, write=not dry)
         with redirect_stdout(sys.stderr):  # standard output is for the result alone, and libraries print
             cells = plan(request, device, default_cache())
             datasets = [dataset for cell in cells for dataset in (cell.pretraining.dataset, cell.dataset)]
             for note in dict.fromkeys(note for dataset in datasets for note in dataset.notes):
                 say(console, note)
-            if not dry:
-                outcome = Grid(Harness(store, device, console), request, cells).run()
+            if not dry:  # only now: a command that is refused leaves no folder behind
+                outcome = Grid(Harness(Store(results), device, console), request, cells).run()
         if get_rank() == 0:
             if dry:
                 _print_plan(cells, results, device, as_json)

@@ -108,6 +108,12 @@ WRONG = {
     "no box": (lambda d: d["annotations"][0].pop("bbox"), "entry 0 of annotations has no 'bbox'"),
     "no box but a word": (lambda d: d["annotations"][0].update(bbox="all"), "annotation 1 has the bbox 'all'"),
     "an id twice": (lambda d: d["annotations"][1].update(id=1), "annotation id '1' occurs 2 times"),
+    "an id that is a list": (
+        lambda d: d["annotations"][0].update(id=[1]),
+        "ids of annotations should be whole numbers",
+    ),
+    "ids of two kinds": (lambda d: d["categories"][0].update(id="a"), "ids of categories should be whole numbers"),
+    "an image that is a list": (lambda d: d["annotations"][0].update(image_id=[1]), r"belongs to image \[1\]"),
     "an id of 0": (lambda d: d["annotations"][0].update(id=0), "annotation 0 has id 0, which COCO's metrics"),
     "no image": (lambda d: d.update(images=[]), "is not a COCO annotation file: it holds no images"),
     "an image that is not there": (
@@ -187,6 +193,14 @@ def test_voc_lists_can_be_chosen_and_change_the_fingerprint(tmp_path):
     assert one.fingerprint() != open_voc(root).fingerprint() == open_voc(root).fingerprint()
     alone = open_voc(root / "VOC2007")
     assert json.loads(alone.split("test").annotations.read_text())["images"][0]["file_name"] == "JPEGImages/000003.jpg"
+
+
+def test_an_image_in_two_voc_lists_counts_once(tmp_path):
+    root = write_voc(tmp_path)
+    (root / "VOC2007" / "ImageSets" / "Main" / "again.txt").write_text("000001\n")
+    count = len(json.loads(open_voc(root).split("train").annotations.read_text())["images"])
+    twice = open_voc(root, train=("trainval", "again"))
+    assert len(json.loads(twice.split("train").annotations.read_text())["images"]) == count
 
 
 def test_what_is_wrong_with_a_voc_folder_is_named(tmp_path):
