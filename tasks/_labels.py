@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mimbench.contract import Dataset, ImageSplit, InputError, Measured, SplitName
+from mimbench.contract import Dataset, ImageSplit, InputError, Measured, SceneSplit, SplitName
 
 SPLITS: tuple[SplitName, ...] = ("train", "test")
 
@@ -20,6 +20,16 @@ def images_of(dataset: Dataset, name: SplitName, kind: str = "plain") -> ImageSp
 def labelled(dataset: Dataset, name: SplitName) -> ImageSplit:
     """As `images_of`, for tasks that read labels."""
     return images_of(dataset, name, "labelled")
+
+
+def scenes_of(dataset: Dataset, name: SplitName) -> SceneSplit:
+    """A split of scenes with boxes. Raises InputError where it is none."""
+    split = dataset.split(name)
+    if not isinstance(split, SceneSplit):
+        raise InputError(
+            f"dataset {dataset.name!r} has no scenes with boxes; name one that has with task.dataset, e.g. digit-scenes"
+        )
+    return split
 
 
 def require_classes(dataset: Dataset, task: str) -> None:

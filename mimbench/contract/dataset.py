@@ -59,6 +59,11 @@ class SceneSplit:
     annotations: Path
     images: Path
     classes: tuple[str, ...]
+    count: int
+    """Scenes that the file lists."""
+
+    def __len__(self) -> int:
+        return self.count
 
 
 class SemanticSplit(ABC):

@@ -166,7 +166,7 @@ def _examined(annotations: Path, images: Path) -> _Part:
     names = [str(image["file_name"]) for image in content["images"]]
     _check_files(names, images, annotations)
     return _Part(
-        SceneSplit(annotations, images, tuple(str(category["name"]) for category in categories)),
+        SceneSplit(annotations, images, tuple(str(category["name"]) for category in categories), len(names)),
         sorted(set(names)),
         all(record.get("segmentation") for record in content["annotations"]),
     )

@@ -91,7 +91,7 @@ class Voc(Dataset):
         with FileLock(f"{folder}.lock"):
             if not path.is_file():
                 write_atomic(path, json.dumps(_as_coco(self._scenes[name], self.classes)).encode())
-        return SceneSplit(path, self.root, self.classes)
+        return SceneSplit(path, self.root, self.classes, len(self._scenes[name]))
 
     def fingerprint(self) -> str:
         return self._fingerprint

@@ -50,7 +50,7 @@ class ColourScenes(Dataset):
         if self.kind == "shifted" and name == "test":
             told = [{cell: (label + 1) % len(CLASSES) for cell, label in cells.items()} for cells in told]
         (folder / "annotations.json").write_text(json.dumps(_as_coco(told)))
-        return SceneSplit(folder / "annotations.json", folder, CLASSES)
+        return SceneSplit(folder / "annotations.json", folder, CLASSES, len(scenes))
 
     def _drawn(self, cells: dict[int, int], rng: np.random.RandomState) -> np.ndarray:
         """uint8 [32, 32, 3]."""

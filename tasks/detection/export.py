@@ -8,7 +8,8 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
-from mimbench.contract import Dataset, Encoder, InputConfig, InputError, SceneSplit, SplitName
+from mimbench.contract import Dataset, Encoder, InputConfig, SplitName
+from mimbench_tasks._labels import scenes_of
 from mimbench_tasks.detection.config import DetectionConfig
 from mimbench_tasks.detection.model import model_config
 from mimbench_tasks.detection.pipeline import test_pipeline, training_pipeline
@@ -105,7 +106,7 @@ def _precision(config: DetectionConfig) -> dict[str, Any]:
 
 
 def _classes(dataset: Dataset | None) -> tuple[str, ...]:
-    return CocoDataset.METAINFO["classes"] if dataset is None else _split(dataset, "train").classes
+    return CocoDataset.METAINFO["classes"] if dataset is None else scenes_of(dataset, "train").classes
 
 
 def _scenes(dataset: Dataset | None, name: SplitName) -> dict[str, Any]:
@@ -113,14 +114,7 @@ def _scenes(dataset: Dataset | None, name: SplitName) -> dict[str, Any]:
         annotations, images = STANDARD[name]
         paths = {"ann_file": f"data/coco/annotations/{annotations}", "data_prefix": {"img": f"data/coco/{images}/"}}
     else:
-        split = _split(dataset, name)
+        split = scenes_of(dataset, name)
         folder = Path(split.images).resolve()
         paths = {"ann_file": str(Path(split.annotations).resolve()), "data_prefix": {"img": f"{folder}/"}}
     return {"type": "CocoDataset", **paths, "metainfo": {"classes": _classes(dataset)}}
-
-
-def _split(dataset: Dataset, name: SplitName) -> SceneSplit:
-    split = dataset.split(name)
-    if not isinstance(split, SceneSplit):
-        raise InputError(f"dataset {dataset.name!r} has no scenes with boxes; name another with task.dataset")
-    return split

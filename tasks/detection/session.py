@@ -9,7 +9,8 @@ from typing import Any
 from mmdet.structures import DetDataSample
 from mmengine.dist import get_world_size
 
-from mimbench.contract import Dataset, Encoder, FitReport, InputError, SceneSplit, SplitName, TaskContext
+from mimbench.contract import Dataset, Encoder, FitReport, InputError, TaskContext
+from mimbench_tasks._labels import scenes_of
 from mimbench_tasks.detection.config import DetectionConfig
 from mimbench_tasks.detection.evaluation import Kind, Precision, average_precision, coco_results
 from mimbench_tasks.detection.model import DetectorTraining, build_detector
@@ -88,7 +89,7 @@ def picture(outcome: Outcome, workdir: Path) -> Path:
 
 def _open(config: DetectionConfig, channels: int, dataset: Dataset) -> tuple[Scenes, Scenes]:
     """The training and the test scenes."""
-    training, testing = _split(dataset, "train"), _split(dataset, "test")
+    training, testing = scenes_of(dataset, "train"), scenes_of(dataset, "test")
     train = Scenes(
         training,
         training_pipeline(config, channels),
@@ -100,10 +101,3 @@ def _open(config: DetectionConfig, channels: int, dataset: Dataset) -> tuple[Sce
     if train.classes != test.classes:
         raise InputError(f"{training.annotations} and {testing.annotations} list their categories differently")
     return train, test
-
-
-def _split(dataset: Dataset, name: SplitName) -> SceneSplit:
-    split = dataset.split(name)
-    if not isinstance(split, SceneSplit):
-        raise InputError(f"dataset {dataset.name!r} has no scenes with boxes; detection needs some, e.g. digit-scenes")
-    return split

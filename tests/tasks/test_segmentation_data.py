@@ -51,7 +51,7 @@ def write_coco(folder, annotations):
     images = [{"id": 3, "file_name": "a.png", "height": 4, "width": 6}]
     path = folder / "a.json"
     path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    return SceneSplit(path, folder, ("early", "late"))
+    return SceneSplit(path, folder, ("early", "late"), 1)
 
 
 def rectangle(number, category, left, right, **more):
@@ -69,7 +69,7 @@ def test_scenes_without_masks_are_refused(tmp_path):
     with pytest.raises(InputError, match="object 7 of 1 has no mask"):
         SceneLabels(write_coco(tmp_path, [rectangle(7, 9, 0, 4, segmentation=[])]))
     with pytest.raises(InputError, match=r"cannot read .* as COCO"):
-        SceneLabels(SceneSplit(tmp_path / "none.json", tmp_path, ()))
+        SceneLabels(SceneSplit(tmp_path / "none.json", tmp_path, (), 1))
 
 
 def test_ade20k_numbers_from_one_and_ignores_zero(tmp_path):

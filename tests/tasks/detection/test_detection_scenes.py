@@ -33,7 +33,7 @@ def boxes_of(sample):
 
 
 def test_labels_follow_the_annotation_file_whatever_the_order_of_classes(split):
-    turned = SceneSplit(split.annotations, split.images, CLASSES[::-1])
+    turned = SceneSplit(split.annotations, split.images, CLASSES[::-1], len(split))
     scenes = open_scenes(turned)
     assert scenes.classes == CLASSES
     assert scenes.category_ids == [10, 20]
@@ -150,12 +150,12 @@ def test_crowds_are_no_objects_to_learn_and_a_file_may_say_nothing_of_them(split
 
 
 def test_bad_annotations_are_named(split):
-    absent = SceneSplit(split.annotations, split.images, ("disc", "ball"))
+    absent = SceneSplit(split.annotations, split.images, ("disc", "ball"), 1)
     with pytest.raises(InputError, match=r"annotations\.json has no category 'ball'; it has: box, disc"):
         open_scenes(absent)
     split.annotations.write_text('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "disc"}]}')
     with pytest.raises(InputError, match="no object in any scene"):
-        open_scenes(SceneSplit(split.annotations, split.images, ("disc",)))
+        open_scenes(SceneSplit(split.annotations, split.images, ("disc",), 1))
     split.annotations.write_text("{")
     with pytest.raises(InputError, match=r"cannot read .*annotations\.json as COCO"):
         open_scenes(split)

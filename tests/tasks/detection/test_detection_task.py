@@ -189,3 +189,8 @@ def test_datasets_that_do_not_fit_are_named(scenes, tmp_path):
 
 def test_knowing_nothing_scores_nothing(scenes):
     assert Detection(DetectionConfig()).chance(scenes) == 0
+
+
+def test_a_batch_of_more_scenes_than_there_are_is_refused(scenes):
+    with pytest.raises(InputError, match=r"task\.train\.batch_size 99 is more than the \d+ training images"):
+        Detection(small_config(train={"batch_size": 99})).check(TinyEncoder(), scenes)

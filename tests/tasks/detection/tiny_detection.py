@@ -108,7 +108,7 @@ def write_scenes(folder: Path, count: int, *, size: tuple[int, int] = (64, 64), 
     categories = [{"id": 10 * (label + 1), "name": name} for label, name in enumerate(CLASSES)]
     document = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "annotations.json").write_text(json.dumps(document))
-    return SceneSplit(folder / "annotations.json", folder / "images", CLASSES)
+    return SceneSplit(folder / "annotations.json", folder / "images", CLASSES, len(images))
 
 
 class TinyScenes(Dataset):
