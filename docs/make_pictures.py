@@ -16,10 +16,21 @@ REFERENCE, DOCS = Path("results/reference"), Path("docs")
 MADE_FROM = DOCS / "made_from.sha256"
 TABLE = re.compile(r"(<!-- mimbench (table [^>]*) -->\n).*?(<!-- end -->)", re.DOTALL)
 METHODS = "random-init,supervised,simmim,mae,beit,maskfeat,data2vec"
-BARS = ("plot", "bars", "--results", str(REFERENCE), "--method", METHODS, "--task", "linear-probe,knn,few-shot")
+BARS = (
+    "plot",
+    "bars",
+    "--results",
+    str(REFERENCE),
+    "--method",
+    METHODS,
+    "--task",
+    "linear-probe,knn,few-shot,detection",
+)
 BARS += ("--width", "7")
-SHOWN = "simmim-knn-s0-*.json"
-"""The record whose reconstructions README shows."""
+EPOCHS = ("plot", "epochs", "--results", str(REFERENCE), "--baseline", "random-init", "--width", "4.5")
+PLOTS = {"bars.svg": BARS, "epochs.svg": EPOCHS}
+SHOWN = {"simmim-knn-s0-*.json": "reconstruction", "simmim-detection-s0-*.json": "predictions"}
+"""Records and their pictures that README shows."""
 
 
 def digest(root: Path = ROOT) -> str:
@@ -44,10 +55,12 @@ def main() -> None:
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     readme.write_text(TABLE.sub(lambda m: m[1] + mimbench(*m[2].split()) + m[3], text), encoding="utf-8")
-    mimbench(*BARS, "--output", str(DOCS / "bars.svg"))
-    (record,) = (ROOT / REFERENCE / "records").glob(SHOWN)
-    picture = json.loads(record.read_text(encoding="utf-8"))["artifacts"]["reconstruction"]
-    shutil.copy(ROOT / REFERENCE / picture, ROOT / DOCS / "reconstruction.png")
+    for name, arguments in PLOTS.items():
+        mimbench(*arguments, "--output", str(DOCS / name))
+    for pattern, kind in SHOWN.items():
+        (record,) = (ROOT / REFERENCE / "records").glob(pattern)
+        picture = json.loads(record.read_text(encoding="utf-8"))["artifacts"][kind]
+        shutil.copy(ROOT / REFERENCE / picture, ROOT / DOCS / f"{kind}.png")
     with tempfile.TemporaryDirectory() as folder:
         mimbench("report", "--results", str(REFERENCE), "--output", f"{folder}/page")
         size, shot = "--window-size=1280,900", f"--screenshot={ROOT / DOCS / 'page.png'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -78,15 +79,24 @@ def test_the_pictures_are_those_of_the_records():
     assert note == make_pictures.digest(), "the reference records are others: run `make pictures`"
 
 
-def test_the_plot_is_drawn_anew_alike(mimbench, tmp_path):
-    kept = (ROOT / "docs" / "bars.svg").read_text()
+@pytest.mark.parametrize("name", make_pictures.PLOTS)
+def test_a_plot_is_drawn_anew_alike(name, tmp_path):
+    kept = (ROOT / "docs" / name).read_text()
     drawn_by = re.search(r"Matplotlib v([0-9.]+)", kept)[1]
     if drawn_by != matplotlib.__version__:
-        pytest.skip(f"docs/bars.svg was drawn by matplotlib {drawn_by}, here is {matplotlib.__version__}")
-    command = [*make_pictures.BARS, "--output", str(tmp_path / "bars.svg")]
+        pytest.skip(f"docs/{name} was drawn by matplotlib {drawn_by}, here is {matplotlib.__version__}")
+    command = [*make_pictures.PLOTS[name], "--output", str(tmp_path / name)]
     done = subprocess.run([sys.executable, "-m", "mimbench", *command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "bars.svg").read_text() == kept
+    assert (tmp_path / name).read_text() == kept
+
+
+@pytest.mark.parametrize("pattern", make_pictures.SHOWN)
+def test_a_picture_is_that_of_its_record(pattern):
+    kind = make_pictures.SHOWN[pattern]
+    (record,) = (ROOT / "results" / "reference" / "records").glob(pattern)
+    picture = ROOT / "results" / "reference" / json.loads(record.read_text())["artifacts"][kind]
+    assert picture.read_bytes() == (ROOT / "docs" / f"{kind}.png").read_bytes()
 
 
 def test_what_it_links_to_exists():

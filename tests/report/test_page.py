@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from page_results import DEMO, HOSTILE, write_epochs, write_hostile, write_results
+from page_results import HOSTILE, REFERENCE, write_epochs, write_hostile, write_results
 from playwright.sync_api import expect
 
 from mimbench.report.page.build import report_command
@@ -353,10 +353,11 @@ def test_what_is_printed_is_the_view_alone_on_white(opened, built):
     expect(tab.get_by_role("rowheader", name="nms_threshold").first).to_be_visible()
 
 
-def test_the_demo_opens(opened, tmp_path):
-    tab = opened(page=report_command(DEMO.parent, tmp_path / "page"))
-    assert column(tab, "method") == ["simmim", "random-init"]
-    assert "59.8" in tab.get_by_role("row", name="simmim").inner_text()
+def test_the_reference_records_open(opened, tmp_path):
+    tab = opened(page=report_command(REFERENCE.parent, tmp_path / "page"))
+    names = column(tab, "method")
+    assert (names[0], names.count("simmim"), names.count("mae")) == ("supervised", 3, 1)
+    assert "50.4" in tab.get_by_role("row", name="0.6").inner_text()
 
 
 def test_earlier_epochs_are_there_when_asked_for_and_never_lead(opened, tmp_path):

@@ -13,7 +13,7 @@ from mimbench.report.plots.command import plot_command
 from mimbench.report.plots.kinds import KINDS
 from mimbench.report.plots.source import Options
 
-DEMO = Path(__file__).parents[2] / "results" / "demo"
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,9 @@ def test_all_draws_what_there_is_and_says_what_is_lacking(results, tmp_path):
 
 
 def test_a_folder_gets_every_format_and_a_file_its_own(tmp_path):
-    said = plot("bars", DEMO, tmp_path / "new" / "folder")
+    said = plot("bars", REFERENCE, tmp_path / "new" / "folder")
     assert [line.rsplit(".", 1)[1] for line in said] == ["png", "pdf", "svg"]
-    assert plot("bars", DEMO, tmp_path / "one.pdf") == [f"written: {tmp_path / 'one.pdf'}"]
+    assert plot("bars", REFERENCE, tmp_path / "one.pdf") == [f"written: {tmp_path / 'one.pdf'}"]
     assert (tmp_path / "one.pdf").read_bytes().startswith(b"%PDF")
 
 
@@ -60,24 +60,24 @@ def test_a_folder_gets_every_format_and_a_file_its_own(tmp_path):
 )
 def test_what_cannot_be_drawn_is_refused(kind, output, formats, options, said, tmp_path):
     with pytest.raises(InputError, match=said):
-        plot(kind, DEMO, tmp_path / output, formats, **options)
+        plot(kind, REFERENCE, tmp_path / output, formats, **options)
     assert not list(tmp_path.iterdir())
 
 
 def test_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
-        plot("bars", DEMO, tmp_path / "file" / "x", ["png"])
+        plot("bars", REFERENCE, tmp_path / "file" / "x", ["png"])
     with pytest.raises(InputError, match="does not exist; run `mimbench run` first"):
         plot("bars", tmp_path / "none", tmp_path / "x")
 
 
 def test_the_command(quick, tmp_path):
     done = quick(
-        "plot", "bars", "--results", str(DEMO), "--output", "p/a.svg", "--baseline", "random-init", "--width", "5"
+        "plot", "bars", "--results", str(REFERENCE), "--output", "p/a.svg", "--baseline", "random-init", "--width", "5"
     )
     assert (done.returncode, done.stdout) == (0, "written: p/a.svg\n"), done.stderr
     assert (tmp_path / "p" / "a.svg").read_text().count("<svg") == 1
-    refused(quick("plot", "layers", "--results", str(DEMO)), "nothing to plot as layers", "--set task.layers=all")
-    refused(quick("plot", "bars", "--results", str(DEMO), "--spread", "se"), "--spread 'se'", "ci", "sd")
-    refused(quick("plot", "seeds", "--results", str(DEMO), "--method", "mea"), "no record has a method 'mea'")
+    refused(quick("plot", "layers", "--results", str(REFERENCE)), "nothing to plot as layers", "--set task.layers=all")
+    refused(quick("plot", "bars", "--results", str(REFERENCE), "--spread", "se"), "--spread 'se'", "ci", "sd")
+    refused(quick("plot", "seeds", "--results", str(REFERENCE), "--method", "mea"), "no record has a method 'mea'")

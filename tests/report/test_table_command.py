@@ -12,7 +12,7 @@ from mimbench.errors import InputError
 from mimbench.report.command import table_command
 from mimbench.report.grid import Choice
 
-DEMO = Path(__file__).parents[2] / "results" / "demo"
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 
 
 def run(choice=None, *, results=None, format=None, layout=None, output=None):
@@ -21,14 +21,14 @@ def run(choice=None, *, results=None, format=None, layout=None, output=None):
 
 def test_the_file_tells_the_format(tmp_path):
     for name, start in (("a.md", "| method"), ("a.tex", "% needs"), ("b/a.html", "<table"), ("a.csv", "method,")):
-        assert run(results=DEMO, output=tmp_path / name) is None
+        assert run(results=REFERENCE, output=tmp_path / name) is None
         assert (tmp_path / name).read_text(encoding="utf-8").startswith(start)
-    run(results=DEMO, output=tmp_path / "a.md", format="csv")
+    run(results=REFERENCE, output=tmp_path / "a.md", format="csv")
     assert (tmp_path / "a.md").read_text().startswith("method,")
     with pytest.raises(InputError, match="cannot be written"):
-        run(results=DEMO, output=tmp_path)
+        run(results=REFERENCE, output=tmp_path)
     with pytest.raises(InputError, match="unknown table format 'pdf'"):
-        run(results=DEMO, format="pdf")
+        run(results=REFERENCE, format="pdf")
 
 
 def test_layouts_and_lists_take_no_choice_that_they_would_not_heed(monkeypatch, tmp_path):
@@ -49,12 +49,12 @@ def test_the_commands(mimbench, tmp_path):
     done = mimbench("table", "--published", "--method", "simmim", "--task", "detection", "--format", "csv")
     assert done.returncode == 0, done.stderr
     assert "SimMIM,Swin-B,ImageNet-1K,800,detection,COCO,1024,AP,52.3,own" in done.stdout
-    arguments = ("--results", str(DEMO), "--columns", "method", "--baseline", "random-init", "--spread", "se")
+    arguments = ("--results", str(REFERENCE), "--columns", "method", "--baseline", "random-init", "--spread", "se")
     done = mimbench("table", *arguments, "--output", "t.tex")
     assert (done.returncode, done.stdout) == (0, "written: t.tex\n"), done.stderr
     assert "\\toprule" in (tmp_path / "t.tex").read_text()
-    done = mimbench("verify", str(DEMO))
-    assert (done.returncode, done.stdout) == (0, "8 records, 0 checkpoints: all sound\n"), done.stderr
+    done = mimbench("verify", str(REFERENCE))
+    assert (done.returncode, done.stdout) == (0, "123 records, 0 checkpoints: all sound\n"), done.stderr
     (tmp_path / "r" / "records").mkdir(parents=True)
     done = mimbench("verify", "r")
     assert done.returncode == 2
