@@ -19,11 +19,9 @@ lint: $(DEV_READY) $(TYPECHECK)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# The records that README's table and plots are made from; about an hour on 2 cores, and it goes on where it stopped.
+# The records that README's table and plots are made from; two to three hours on 2 cores, and it goes on where it stopped.
 reference: $(READY)
-	$(BIN)/mimbench run --grid results/reference/grid.toml
-	$(BIN)/mimbench run --grid results/reference/mask-ratio.toml
-	$(BIN)/mimbench run --grid results/reference/detection.toml
+	for grid in epochs grid mask-ratio detection; do $(BIN)/mimbench run --grid results/reference/$$grid.toml || exit; done
 
 # README's table and pictures, from those records.
 pictures: $(READY) tools

@@ -14,6 +14,8 @@ from pathlib import Path
 import matplotlib
 import pytest
 
+from mimbench import load_records
+
 ROOT = Path(__file__).parents[1]
 _spec = importlib.util.spec_from_file_location("make_pictures", ROOT / "docs" / "make_pictures.py")
 make_pictures = importlib.util.module_from_spec(_spec)
@@ -97,6 +99,18 @@ def test_a_picture_is_that_of_its_record(pattern):
     (record,) = (ROOT / "results" / "reference" / "records").glob(pattern)
     picture = ROOT / "results" / "reference" / json.loads(record.read_text())["artifacts"][kind]
     assert picture.read_bytes() == (ROOT / "docs" / f"{kind}.png").read_bytes()
+
+
+def test_what_it_says_of_mae_s_initial_weights_is_measured():
+    told = re.search(
+        r"which probe at\s+([0-9.]+) before.* so of its ([0-9]+) points\D+([0-9]+) are not", README, re.DOTALL
+    )
+    records = load_records(ROOT / "results" / "reference")
+    probes = records[(records["task"] == "linear-probe") & records["primary"]]
+    mae = probes[probes["method"] == "mae"].groupby("at_epoch")["value"].mean()
+    control = probes[probes["method"] == "random-init"]["value"].mean()
+    measured = (f"{mae[0]:.1f}", f"{mae.iloc[-1] - control:.0f}", f"{mae[0] - control:.0f}")
+    assert told.groups() == measured
 
 
 def test_what_it_links_to_exists():

@@ -112,6 +112,14 @@ class PretrainConfig(TrainConfig):
     at_epoch: int | None = Field(None, ge=0)
     """Take the weights as they are after so many epochs of the schedule (0: untrained); absent: after all of them."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _end_is_the_end(cls, values: Any) -> Any:
+        """The last epoch named is the same as none named."""
+        if isinstance(values, Mapping) and values.get("at_epoch") == values.get("epochs"):
+            return {key: value for key, value in values.items() if key != "at_epoch"}
+        return values
+
     @model_validator(mode="after")
     def _within(self) -> PretrainConfig:
         if self.at_epoch is not None and self.at_epoch > self.epochs:
@@ -124,9 +132,9 @@ class PretrainConfig(TrainConfig):
         return self.epochs if self.at_epoch is None else self.at_epoch
 
     def shaping(self) -> dict[str, Any]:
-        """Without `at_epoch` where that is the schedule's end."""
+        """Without `at_epoch` where that is the end, as it was before there was such an option."""
         values = super().shaping()
-        return {key: value for key, value in values.items() if key != "at_epoch" or self.last_epoch < self.epochs}
+        return {key: value for key, value in values.items() if key != "at_epoch" or value is not None}
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from mimbench.recipe.resolve import Recipe, applies, check_settings, resolve
 from mimbench.store.files import fingerprint
 from mimbench.store.store import StoredCheckpoint
 
+AT_EPOCH = "pretrain.at_epoch"
+
 
 @dataclass(frozen=True)
 class Request:
@@ -128,7 +130,7 @@ class Cell:
 
 def in_words(varied: Mapping[str, Any]) -> str:
     """Varied values as labels show them; the epoch is in the pretraining's label."""
-    return "".join(f" {path}={value}" for path, value in varied.items() if path != "pretrain.at_epoch")
+    return "".join(f" {path}={value}" for path, value in varied.items() if path != AT_EPOCH)
 
 
 def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
@@ -156,6 +158,8 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
     for method, values, task in itertools.product(request.methods, _combinations(request.variations), request.tasks):
         varied = {path: value for path, value in values.items() if applies(path, method, task)}
         recipe = resolve(request.recipe, document, method, {**request.settings, **varied}, task)
+        if varied.get(AT_EPOCH) == recipe.pretrain.epochs:
+            del varied[AT_EPOCH]  # the plain pretraining
         data = _opened(recipe.dataset, recipe.data.model_dump(), datasets, cache)
         first, *others = [_pretraining(recipe, seed, device, data, request.checkpoint) for seed in request.seeds]
         _check_training(first)

@@ -25,7 +25,9 @@ DATASETS = {"imagenet": "ImageNet-1K", "coco": "COCO", "ade20k": "ADE20K", "cifa
 NO_EQUAL = "-"
 _SIZED = ("finetune", "linear-probe", "knn")
 """Tasks whose images have the recipe's size; elsewhere the protocol sets it."""
-_MATCHED = ("encoder.", "data.", "pretrain.epochs", "pretrain.workers", "pretrain.accumulate", "input.image_size")
+_MATCHED = ("encoder.", "data.", "input.image_size") + tuple(
+    f"pretrain.{key}" for key in ("epochs", "at_epoch", "workers", "accumulate")
+)
 """Settings that the match looks at by other means, or that do not shape the result."""
 
 

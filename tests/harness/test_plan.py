@@ -127,7 +127,7 @@ def test_a_recipe_s_options_of_scenes_are_not_for_coco(cells, tmp_path):
         written(tmp_path / part / "a.png", np.zeros((32, 32), np.uint8))
         scenes = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "thing"}]}
         (tmp_path / "annotations" / f"instances_{part}.json").write_text(json.dumps(scenes))
-    given = ("task.dataset=coco", f"task.data.root={tmp_path}")
+    given = ("task.dataset=coco", f"task.data.root={tmp_path}", "task.train.batch_size=1")
     detection = replace(BASE, tasks=["detection"])
     (cell,) = cells(detection, *given)
     assert (cell.dataset_name, cell.dataset.split("train").classes) == ("coco", ("thing",))
