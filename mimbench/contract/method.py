@@ -44,12 +44,15 @@ class Method(nn.Module, ABC):
     def __init__(self, config: Options, encoder: Encoder) -> None:
         """Raises InputError where the config does not suit the encoder or its image size."""
         super().__init__()
-        if encoder.kind not in self.encoders:
-            raise InputError(
-                f"method {self.name!r} does not take a {encoder.kind} encoder; it takes: {', '.join(self.encoders)}"
-            )
+        self.require_kind(encoder.kind)
         self.config = config
         self.encoder = encoder
+
+    @classmethod
+    def require_kind(cls, kind: str) -> None:
+        """Raise InputError for a kind of encoder that the method does not take."""
+        if kind not in cls.encoders:
+            raise InputError(f"method {cls.name!r} does not take a {kind} encoder; it takes: {', '.join(cls.encoders)}")
 
     def prepare(self, stage: Stage) -> None:
         """Called once before training, with the weights still on the CPU: to fit a tokenizer, for instance.

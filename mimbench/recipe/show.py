@@ -35,6 +35,7 @@ def describe(name: str, method: str, settings: Mapping[str, Any]) -> str:
     document = doc.read(name)
     check_settings(list(settings), [method], [])
     recipe = resolve(name, document, method, settings, None)
+    recipe.method_class().require_kind(recipe.encoder_class().kind)
     lines = [f"# recipe {name}, resolved for {method}"]
     if document.get("summary"):
         lines.append(f"summary = {_toml(document['summary'])}")

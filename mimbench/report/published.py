@@ -13,7 +13,7 @@ from importlib.resources.abc import Traversable
 from typing import Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from mimbench.errors import InputError
 from mimbench.report.frame import as_rows, is_early
@@ -25,8 +25,9 @@ DATASETS = {"imagenet": "ImageNet-1K", "coco": "COCO", "ade20k": "ADE20K", "cifa
 NO_EQUAL = "-"
 _SIZED = ("finetune", "linear-probe", "knn")
 """Tasks whose images have the recipe's size; elsewhere the protocol sets it."""
-_MATCHED = ("encoder.", "data.", "input.image_size") + tuple(
-    f"pretrain.{key}" for key in ("epochs", "at_epoch", "workers", "accumulate")
+_MATCHED = (
+    *("encoder.", "data.", "input.image_size"),
+    *("pretrain.epochs", "pretrain.at_epoch", "pretrain.workers", "pretrain.accumulate"),
 )
 """Settings that the match looks at by other means, or that do not shape the result."""
 
@@ -58,8 +59,9 @@ class Published(BaseModel):
     `protocol_name`; empty: none is, and nothing is compared."""
     metric: str = Field(min_length=1)
     """As the task calls it."""
-    value: float = Field(ge=0, le=100)
-    unit: Literal["percent"]
+    unit: Literal["percent", "hours", "times"]
+    """times: as many times that of another entry, which `detail` names."""
+    value: float = Field(ge=0)
     detail: str = ""
     doubt: str = ""
     """Why the number or its labels are not certain; empty: no reason known."""
@@ -76,6 +78,13 @@ class Published(BaseModel):
     @classmethod
     def _told(cls, value: Any) -> Any:
         return None if value == "" else value
+
+    @field_validator("value")
+    @classmethod
+    def _in_range(cls, value: float, info: ValidationInfo) -> float:
+        if info.data.get("unit") == "percent" and value > 100:
+            raise ValueError(f"{value:g} percent is more than all")
+        return value
 
     @field_validator("same")
     @classmethod

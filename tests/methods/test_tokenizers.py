@@ -102,7 +102,7 @@ def test_damaged_words_are_named_and_never_used(bench):
 
 def test_a_stored_checkpoint_reconstructs_without_fitting_again(bench):
     wanted = bench.wanted()
-    checkpoint = Harness(bench.store, torch.device("cpu"), bench.console).train(wanted)
+    checkpoint = Harness(bench.store, torch.device("cpu"), bench.console).train(wanted, [wanted])
     method = build_method(wanted.recipe, 0, 1)
     state = {f"encoder.{key}": value for key, value in checkpoint.encoder().items()} | checkpoint.rest()
     method.load_state_dict(state, strict=True)
