@@ -46,16 +46,31 @@ def write_epochs(root: Path, epochs=(2, 10)) -> None:
         write_body(root, body, "linear-probe", "simmim", 0)
 
 
+def write_paper(root: Path, ratios=(0.5, 0.75, 0.9)) -> None:
+    """Linear probes of MAE's ViT-L as the paper made them, but for the mask ratio: its own curve shares their chart."""
+    for ratio in ratios:
+        body = _body(_example("linear-probe"), "mae", ratio, 0, random.Random(3))
+        body["recipe"]["encoder"] |= {"embed_dim": 1024, "depth": 24, "patch_size": 16}
+        body["recipe"]["data"]["name"] = body["dataset"]["name"] = "imagenet"
+        body["recipe"]["pretrain"]["epochs"] = 800
+        body["recipe"]["input"]["image_size"] = 224
+        body["recipe"]["method"] |= {"norm_pixels": False, "mask": "random"}
+        body["recipe_passed"]["set"] = {"method.norm_pixels": False}
+        body["recipe"]["task"]["protocol"] = "mae"
+        body["departures"] = {}
+        write_body(root, body, "linear-probe", "mae", 0)
+
+
 def write_body(root: Path, body: dict, task: str, method: str, seed: int) -> str:
     body["id"] = f"{method}-{task}-s{seed}-{fingerprint(body, 12)}"
-    if task == "detection":
-        body["artifacts"] = {"predictions": f"artifacts/{body['id']}/predictions.png"}
+    detects = task == "detection"
+    body["artifacts"] = {"predictions": f"artifacts/{body['id']}/predictions.png"} if detects else {}
     name = "".join(sign if sign.isalnum() or sign in "-." else "_" for sign in body["id"])
     write_sealed(root / "records" / f"{name}.json", body)
     return body["id"]
 
 
-def failure(root: Path) -> None:
+def failure(root: Path, command: str = "mimbench run --method beit") -> str:
     noted = Failure(
         id="beit-finetune-s0-0123456789ab",
         label="beit on finetune, seed 0",
@@ -69,9 +84,10 @@ def failure(root: Path) -> None:
         checkpoint="0" * 16,
         recipe_name="mnist5k-vit-tiny",
         recipe_passed={},
-        provenance={"time": "2026-11-24T08:00:00+00:00", "host": "a", "command": "mimbench run --method beit"},
+        provenance={"time": "2026-11-24T08:00:00+00:00", "host": "a", "command": command},
     )
     write_failure(failure_path(root, noted.id), noted)
+    return command
 
 
 def _example(task: str) -> dict:

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from page_results import HOSTILE, REFERENCE, write_epochs, write_hostile, write_results
+from page_results import HOSTILE, REFERENCE, failure, write_epochs, write_hostile, write_results
 from playwright.sync_api import expect
 
 from mimbench.report.page.build import report_command
@@ -152,7 +152,7 @@ def test_a_number_leads_to_its_runs_and_a_run_tells_all(opened, built):
     assert shown.locator(".command pre").inner_text() == run["again"]
     assert shown.locator("figure img").evaluate("image => image.naturalWidth") == 320
     assert shown.locator(".chart figcaption").all_inner_texts() == [
-        "pretraining: loss by epoch",
+        "pretraining with simmim: loss by epoch",
         "detection: loss by epoch",
     ]
     shown.get_by_text("As resolved").click()
@@ -311,7 +311,13 @@ def test_a_hostile_record_is_only_text(opened, tmp_path):
 def test_ablations_failures_and_published_numbers_are_shown(opened):
     tab = opened("ablations")
     shown = tab.locator("main > section:visible")
-    assert shown.locator("figcaption").all_inner_texts() == ["detection: AP", "linear-probe: top1"]
+    titles = shown.locator("figcaption").all_inner_texts()
+    assert titles[:2] == ["detection: AP", "linear-probe: top1"]
+    assert [title.split(", ")[0] for title in titles[2:]] == ["Published: MAE", "Published: MAE", "Published: SimMIM"]
+    theirs = shown.locator("figure").nth(2)
+    expect(theirs.get_by_text("MAE paper (arXiv 2111.06377), Figure 5")).to_be_visible()
+    assert theirs.locator("g.series path.hollow").count() == 10
+    assert shown.locator("figure").first.locator(".hollow").count() == 0
     assert shown.locator("figure").first.locator(".legend li").all_inner_texts() == ["mae", "simmim"]
     assert shown.locator("figure").first.locator("g.series path.mark").count() == 6
     tab.get_by_role("link", name="Failures (1)").click()
@@ -329,7 +335,7 @@ def test_ablations_failures_and_published_numbers_are_shown(opened):
 def test_downloads_hold_the_table_and_every_measurement(opened, built, tmp_path):
     tab = opened("downloads")
     got = {}
-    for name in ("leaderboard.csv", "leaderboard.tex", "leaderboard.md", "measurements.csv"):
+    for name in ("leaderboard.csv", "leaderboard.tex", "leaderboard.md", "leaderboard-all.csv", "measurements.csv"):
         with tab.expect_download() as coming:
             tab.get_by_role("link", name=name).click()
         coming.value.save_as(tmp_path / name)
@@ -337,6 +343,7 @@ def test_downloads_hold_the_table_and_every_measurement(opened, built, tmp_path)
     data = data_of(built)
     assert got["leaderboard.csv"] == data["downloads"]["csv"]
     assert got["leaderboard.tex"] == data["downloads"]["latex"]
+    assert got["leaderboard-all.csv"] == data["downloads"]["all"]
     rows = list(csv.DictReader(io.StringIO(got["measurements.csv"])))
     assert len(rows) == sum(len(run["values"]) for run in data["runs"])
     first = data["runs"][0]
@@ -372,7 +379,95 @@ def test_earlier_epochs_are_there_when_asked_for_and_never_lead(opened, tmp_path
     assert early.locator("a.best").count() == 0
     go(tab, "ablations")
     assert tab.get_by_role("img").first.is_visible()
-    tab.get_by_label("Varied").select_option("pretrain.at_epoch")
+    tab.get_by_label("Varied").select_option("epochs pretrained")
+    shown = tab.locator("main > section:visible")
+    expect(shown.locator("svg text").get_by_text("epochs pretrained")).to_be_visible()
+    assert shown.locator(".legend").all_inner_texts() == ["simmim"]  # said where there is one curve too
+    assert shown.locator("g.series path.mark").count() == 3
+    go(tab, "runs")
+    tab.get_by_label("Filter runs").fill("simmim epoch 2")
+    assert [text.split(", ")[-1] for text in column(tab, "setting")] == ["epoch 2 of 26"]
+    tab.get_by_role("link", name="simmim-linear-probe").click()
+    expect(tab.locator("dd").get_by_text("epoch 2 of 26")).to_be_visible()
+    tab.get_by_label("Choose for comparison").check()
+    go(tab, "leaderboard")
+    early.get_by_role("checkbox", name="Compare simmim, epoch 10 of 26").check()
+    tab.get_by_role("row", name="mnist5k, 26 epochs").get_by_role("checkbox", name="Compare simmim", exact=True).check()
+    tab.get_by_role("button", name="Compare", exact=True).click()
+    heads = tab.get_by_label("Recipes side by side").locator("thead th").all_inner_texts()
+    assert heads[-2:] == ["simmim, epoch 10 of 26", "simmim"]
+    recipes = tab.get_by_label("Recipes side by side")
+    assert recipes.get_by_role("rowheader", name="tasks.detection").count() == 0  # not measured, so nothing differs
+
+
+def test_a_filter_takes_a_seed_for_one_thing(opened):
+    tab = opened("runs")
+    tab.get_by_label("Filter runs").fill("seed 1 mae")
+    assert set(column(tab, "seed")) == {"1"}
+
+
+def test_losses_of_methods_stand_in_charts_of_their_own(opened, built):
+    chosen = [
+        row["key"]
+        for row in data_of(built)["leaderboard"]["rows"]
+        if row["labels"][2] in ("0.3", "0.6") and row["method"] in ("simmim", "mae")
+    ]
+    tab = opened(f"compare={','.join(f'setting%3A{key}' for key in chosen)}")
+    charts = tab.locator("figure.chart", has=tab.locator("figcaption").get_by_text("pretraining with"))
+    assert charts.locator("figcaption").all_inner_texts() == [
+        "pretraining with mae: loss by epoch",
+        "pretraining with simmim: loss by epoch",
+    ]
+    for index, method in enumerate(("mae", "simmim")):
+        assert charts.nth(index).locator(".legend li").all_inner_texts() == [
+            f"{method} method.mask_ratio={ratio}" for ratio in ("0.3", "0.6")
+        ]
+        assert charts.nth(index).locator("path.line").count() == 2 * 3 + 2  # with the keys
+
+
+def within(tab, box: dict, outer: dict) -> bool:
+    return outer["x"] <= box["x"] and box["x"] + box["width"] <= outer["x"] + outer["width"] + 1
+
+
+@pytest.mark.parametrize("address", ["published", "downloads", "leaderboard"])
+def test_the_tab_of_the_view_is_in_sight_on_a_phone(opened, address):
+    tab = opened(address, width=390)
+    bar = tab.locator("#views")
+    assert within(tab, bar.locator("[aria-current]").bounding_box(), bar.bounding_box())
+    go(tab, "runs")
+    assert within(tab, bar.locator("[aria-current]").bounding_box(), bar.bounding_box())
+
+
+@pytest.mark.parametrize(("view", "table"), [("leaderboard", "Leaderboard"), ("published", "Published numbers")])
+def test_a_number_is_in_sight_on_a_phone(opened, tmp_path, view, table):
+    tab = opened(view, page=report_command(REFERENCE.parent, tmp_path / "page"), width=390)
+    box = tab.get_by_label(table, exact=True)
+    for row in box.locator("tbody tr").all()[:5]:
+        number = row.locator("td.number").first
+        assert any(sign.isdigit() for sign in number.inner_text())
+        assert within(tab, number.bounding_box(), box.bounding_box())
+
+
+def test_on_a_phone_the_name_tells_the_setting(opened):
+    tab = opened(width=390)
+    expect(tab.locator("tbody th small").get_by_text("method.mask_ratio=0.6").first).to_be_visible()
+    tab.set_viewport_size({"width": 1280, "height": 800})  # turned over, or a wider window
+    assert [title.split("\u00a0")[0] for title in tab.locator("thead th button").all_inner_texts()][1] == "encoder"
+    assert tab.locator("tbody th small").count() == 0
+
+
+def test_the_command_of_a_failure_is_whole_and_copied(opened, tmp_path):
+    write_results(tmp_path / "results", methods=("random-init",))
+    failed = failure(tmp_path / "results", " ".join(["mimbench run --method simmim,mae", *["--set a.b=c"] * 30]))
+    tab = opened("failures", page=report_command(tmp_path / "results", tmp_path / "page"))
+    box = tab.get_by_label("Failures", exact=True)
+    assert box.evaluate("one => one.scrollWidth - one.clientWidth") <= 1
+    assert box.locator("pre").inner_text() == failed
+    button = box.get_by_role("button", name="Copy")
+    assert within(tab, button.bounding_box(), box.bounding_box())
+    button.focus()
+    tab.keyboard.press("Enter")
+    expect(box.get_by_role("button", name="Copied")).to_be_visible()
 
 
 def test_where_there_are_no_earlier_epochs_none_are_offered(opened):

@@ -11,7 +11,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from page_results import DEMO, write_results
+from page_results import REFERENCE, write_epochs, write_paper, write_results
+from PIL import Image
 
 from mimbench.errors import InputError
 from mimbench.report.comparison import comparison
@@ -80,6 +81,93 @@ def test_ablations_run_over_the_varied_value_alone(data):
     assert all([point["x"] for point in curve["points"]] == [0.3, 0.6] for curve in curves)
 
 
+def test_a_published_curve_is_in_the_chart_of_its_protocol_and_else_beside(data, tmp_path):
+    (panel,) = (
+        one
+        for one in data["ablations"][0]["panels"]
+        if data["leaderboard"]["columns"][one["column"]]["primary"]
+        and data["leaderboard"]["columns"][one["column"]]["task"] == "linear-probe"
+    )
+    assert panel["published"] == []
+    (figure,) = (data["ablations"][0]["published"][index] for index in panel["beside"])
+    assert (figure["title"], figure["y"]) == (
+        "Published: SimMIM, Swin-B, finetune on ImageNet-1K",
+        "Top-1 accuracy (%)",
+    )
+    assert figure["note"] == "Published: SimMIM paper (arXiv 2111.09886v2), Table 1."
+    of_32 = next(curve for curve in figure["curves"] if curve["label"] == "published: random, mask patch 32")
+    assert {"x": 0.5, "y": 83.0} in of_32["points"]
+    write_paper(tmp_path)
+    (ablation,) = content(read_all(tmp_path), Pictures(), "paper")["ablations"]
+    (panel,) = (one for one in ablation["panels"] if one["published"])
+    (curve,) = panel["published"]
+    assert (curve["method"], curve["label"]) == ("mae", "published: random sampling")
+    assert {"x": 0.75, "y": 73.5} in curve["points"]
+    assert ablation["published"] == []
+
+
+def test_earlier_epochs_are_told_in_words_and_curves_reach_the_end(tmp_path):
+    write_results(tmp_path, methods=("simmim",), ratios=(0.3, 0.6), seeds=(0,))
+    write_epochs(tmp_path, epochs=(0, 5))
+    found = content(read_all(tmp_path), Pictures(), "epochs")
+    board = found["leaderboard"]
+    assert "pretrain.at_epoch" not in board["labels"]
+    assert sorted(row["epoch"] for row in board["rows"]) == ["", "", "epoch 0 of 26", "epoch 5 of 26"]
+    assert [row["pretraining"].endswith(row["epoch"] or ", 26 epochs") for row in board["rows"]] == [True] * 4
+    ratio, epochs = found["ablations"]
+    assert (ratio["path"], epochs["path"], epochs["title"]) == (
+        *("method.mask_ratio", "pretrain.at_epoch"),
+        "epochs pretrained",
+    )
+    assert {curve["label"] for panel in ratio["panels"] for curve in panel["curves"]} == {"simmim"}
+    curves = [curve for panel in epochs["panels"] for curve in panel["curves"]]
+    assert curves
+    assert all([point["x"] for point in curve["points"]] == [0, 5, 26] for curve in curves)
+
+
+def test_an_early_epoch_is_hidden_only_beside_the_end_of_the_same_task(tmp_path):
+    write_epochs(tmp_path, epochs=(5,))
+    hidden = [row["early"] for row in content(read_all(tmp_path), Pictures(), "a")["leaderboard"]["rows"]]
+    assert hidden == [False]
+    write_results(tmp_path, methods=("simmim",), ratios=(0.6,), seeds=(0,))
+    for path in (tmp_path / "records").glob("simmim-linear-probe-*"):
+        if not json.loads(path.read_text())["recipe"]["pretrain"].get("at_epoch"):
+            path.unlink()
+    rows = content(read_all(tmp_path), Pictures(), "b")["leaderboard"]["rows"]
+    assert {(row["epoch"], row["early"]) for row in rows} == {("", False), ("epoch 5 of 26", False)}
+
+
+def test_downloads_hold_what_the_leaderboard_shows_and_all_else_as_csv_alone(tmp_path):
+    write_results(tmp_path, methods=("simmim",), ratios=(0.6,), seeds=(0,))
+    write_epochs(tmp_path)
+    found = content(read_all(tmp_path), Pictures(), "downloads")["downloads"]
+    assert sorted(found) == ["all", "csv", "latex", "markdown"]
+    rows = found["latex"].split("\\midrule")[1].split("\\bottomrule")[0]
+    assert rows.count("\\\\") == 1
+    for text in (found["csv"], found["latex"], found["markdown"]):
+        assert "top5" not in text
+        assert "AP75" not in text
+        assert "AP50" in text
+        assert "epoch" not in text.split("\n")[0]
+    assert "linear-probe: top5" in found["all"]
+    assert len(found["all"].splitlines()) > len(found["csv"].splitlines())
+
+
+def test_each_picture_of_a_pretraining_is_there_once(tmp_path):
+    write_results(tmp_path, methods=("simmim",), ratios=(0.6,), seeds=(0,))
+    paths = {path.name: json.loads(path.read_text()) for path in (tmp_path / "records").iterdir()}
+    body = next(body for body in paths.values() if body["task"]["name"] == "linear-probe")
+    folder = f"artifacts/simmim-s{body['seed']}-{body['checkpoint']['fingerprint']}"
+    (tmp_path / folder).mkdir()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / folder / "reconstruction.png")
+    bodies = read_all(tmp_path)
+    for _, one in bodies:  # one record names it, the other does not
+        if one["task"]["name"] == "linear-probe":
+            one["artifacts"] = {"reconstruction": f"{folder}/reconstruction.png"}
+    shown = {run["task"]: [name for name, *_ in run["pictures"]] for run in content(bodies, Pictures(), "p")["runs"]}
+    assert shown == {"linear-probe": ["reconstruction"], "detection": ["predictions", "reconstruction"]}
+
+
 def test_pairs_are_judged_by_the_quantiles_of_tables(data):
     from scipy.special import stdtrit
 
@@ -114,7 +202,8 @@ def test_json_in_the_page_cannot_end_its_element():
 
 
 def test_the_command_is_of_this_cell_and_every_word_is_quoted():
-    body = json.loads(next(DEMO.glob("simmim-linear-probe-s2-*")).read_text())
+    bodies = [json.loads(path.read_text()) for path in REFERENCE.glob("simmim-linear-probe-s2-*")]
+    body = next(body for body in bodies if not body["varied"])
     assert command_of(body) == ("mimbench run --method simmim --task linear-probe --seeds 2 --recipe mnist5k-vit-tiny")
     body["recipe_passed"]["set"] = {"method.mask_ratio": 0.3, "pretrain.epochs": 2, "method.head": "a b"}
     body["varied"] = {"method.mask_ratio": 0.5, "pretrain.compile": True}
@@ -209,7 +298,7 @@ def test_what_cannot_be_written_leaves_the_old_page(results, tmp_path, monkeypat
 
 @pytest.mark.e2e
 def test_the_command(mimbench, quick, tmp_path):
-    done = mimbench("report", "--results", str(DEMO.parent), "--output", "page")
+    done = mimbench("report", "--results", str(REFERENCE.parent), "--output", "page")
     assert (done.returncode, done.stdout) == (0, "written: page/index.html\n"), done.stderr
     (tmp_path / "empty").mkdir()
     done = quick("report", "--results", "empty", "--output", "other")

@@ -10,13 +10,14 @@ from typing import Any
 import pandas as pd
 
 from mimbench.report.comparison import table_of
-from mimbench.report.frame import is_early
+from mimbench.report.frame import AT_EPOCH, is_early
 from mimbench.report.grid import Choice, Grid, Key, Score, gathered, selected
 from mimbench.report.protocols import protocol_labels
 from mimbench.report.published import epochs_in_words, find, own_numbers, reference, slug
 from mimbench.report.table import Table
 
-_LAST_RESORTS = ("pretraining", "checkpoint", "id")
+ROWS, COLUMNS = ("method", "encoder"), ("task", "metric")
+LAST_RESORTS = ("pretraining", "checkpoint", "id")
 _TITLES = {"pretraining": "pretraining's hash"}
 """The page has a column of its own that tells the pretraining in words."""
 
@@ -38,8 +39,8 @@ class Board:
 def board_of(tidy: pd.DataFrame) -> Board:
     """A row for each method, encoder and pretraining; a column for each metric of each task under each protocol."""
     choice = Choice(
-        rows=("method", "encoder"),
-        columns=("task", "metric"),
+        rows=ROWS,
+        columns=COLUMNS,
         metrics=tuple(dict.fromkeys(tidy["metric"])),
         epochs=True,
     )
@@ -51,6 +52,7 @@ def board_of(tidy: pd.DataFrame) -> Board:
 def leaderboard(board: Board, numbers: Mapping[str, int]) -> dict[str, Any]:
     """As the page reads it. `numbers`: of runs, by id."""
     grid, table, skip = board.grid, board.table, board.label_columns
+    told = [index for index in range(skip) if grid.row_fields[index] != AT_EPOCH]  # in words with the pretraining
     notes = table.notes
     letters = dict(zip(notes, table.letters(notes), strict=True))
     published: dict[str, list[Mapping[str, Any]]] = {}
@@ -58,7 +60,7 @@ def leaderboard(board: Board, numbers: Mapping[str, int]) -> dict[str, Any]:
         published.setdefault(slug(number["method"]), []).append(number)
     rows = []
     for key, cells in zip(grid.rows, table.rows, strict=True):
-        row: dict[str, Any] = {"key": row_key(grid, key), "labels": [cell.text for cell in cells[:skip]], "cells": []}
+        row: dict[str, Any] = {"key": row_key(grid, key), "labels": [cells[index].text for index in told], "cells": []}
         rows.append(row)
         for index, column in enumerate(grid.columns):
             score = grid.scores.get((key, column))
@@ -68,7 +70,7 @@ def leaderboard(board: Board, numbers: Mapping[str, int]) -> dict[str, Any]:
             row["cells"].append(
                 {
                     "column": index,
-                    **_numbers(score),
+                    **numbers_of(score),
                     "mark": cell.mark,
                     "notes": [letters[note] for note in cell.notes],
                     "runs": [numbers[name] for name in score.records.values()],
@@ -77,12 +79,12 @@ def leaderboard(board: Board, numbers: Mapping[str, int]) -> dict[str, Any]:
             )
         first = next(score.first for score in map(grid.scores.get, ((key, c) for c in grid.columns)) if score)
         row |= {"method": first["method"], "encoder": first["backbone"], "pretraining": _pretraining(first)}
-        row["early"] = is_early(first)
-    ended = {row["method"] for row in rows if not row["early"]}
-    for row in rows:  # where all that there is of a method are earlier epochs, they are not hidden
-        row["early"] &= row["method"] in ended
+        row["epoch"] = epochs_in_words(first) if is_early(first) else ""
+    ended = {place for row in rows if not row["epoch"] for place in _measured(row, board)}
+    for row in rows:  # where all that there is of a method and a task are earlier epochs, they are not hidden
+        row["early"] = bool(row["epoch"]) and _measured(row, board) <= ended
     return {
-        "labels": [_TITLES.get(column.title, column.title) for column in table.columns[:skip]],
+        "labels": [_TITLES.get(title, title) for title in (table.columns[index].title for index in told)],
         "columns": [_column(board, index, letters) for index in range(len(grid.columns))],
         "rows": rows,
         "notes": [[letters[note], note] for note in notes],
@@ -96,47 +98,13 @@ def row_key(grid: Grid, key: Key) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
-def ablations(board: Board, numbers: Mapping[str, int]) -> list[dict[str, Any]]:
-    """For each varied path: the curves over its values, one for each setting of all the rest, by column."""
-    found = []
-    one_encoder = len({score.first["backbone"] for score in board.grid.scores.values()}) == 1
-    unsaid = {*_LAST_RESORTS, *(("encoder",) if one_encoder else ())}
-    for path in (name for name in board.grid.row_fields if "." in name):
-        curves: dict[tuple[int, Key], list[dict[str, Any]]] = {}
-        for (row, column), score in board.grid.scores.items():
-            told = dict(zip(board.grid.row_fields, row, strict=True))
-            value = told.pop(path)
-            if value is None:
-                continue
-            key = tuple(_rest(path, value, name, other) for name, other in told.items() if name not in unsaid)
-            point = {"x": value, **_numbers(score), "runs": [numbers[name] for name in score.records.values()]}
-            curves.setdefault((board.grid.columns.index(column), key), []).append(point)
-        panels: dict[int, list[dict[str, Any]]] = {}
-        for (index, key), points in sorted(curves.items(), key=lambda entry: (entry[0][0], repr(entry[0][1]))):
-            if len({repr(point["x"]) for point in points}) > 1:
-                label = " ".join(str(part) for part in key if part not in (None, ""))
-                panels.setdefault(index, []).append(
-                    {"label": label, "method": str(key[0]), "points": sorted(points, key=_by_x)}
-                )
-        if panels:
-            found.append({"path": path, "panels": [{"column": i, "curves": c} for i, c in panels.items()]})
-    return found
+def _measured(row: Mapping[str, Any], board: Board) -> set[tuple[str, str]]:
+    """Method and task of all that a row holds."""
+    tasks = board.grid.column_fields.index("task")
+    return {(row["method"], str(board.grid.columns[cell["column"]][tasks])) for cell in row["cells"]}
 
 
-def _rest(path: str, value: Any, name: str, other: Any) -> Any:
-    """A field of a curve's key; what --set gave without the path that the curve runs over."""
-    if name == "set" and other:
-        return " ".join(part for part in other.split(" ") if part != f"{path}={value}")
-    return f"{name}={other}" if "." in name and other is not None else other
-
-
-def _by_x(point: Mapping[str, Any]) -> tuple[int, float, str]:
-    value = point["x"]
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return (0, float(value), "") if number else (1, 0.0, str(value))
-
-
-def _numbers(score: Score) -> dict[str, Any]:
+def numbers_of(score: Score) -> dict[str, Any]:
     summary = score.summary
     interval = summary.interval
     return {
@@ -167,7 +135,7 @@ def _column(board: Board, index: int, letters: Mapping[str, str]) -> dict[str, A
 
 
 def _pretraining(first: Mapping[str, Any]) -> str:
-    if not first["pretrain_steps"]:
+    if not first["pretrain_steps"] and not is_early(first):
         return "none"
     return f"{first['pretrain_dataset']}, {epochs_in_words(first)}"
 

@@ -10,9 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import pandas as pd
+
 import mimbench
+from mimbench.report.comparison import comparison
 from mimbench.report.frame import as_rows, backbone, frame
-from mimbench.report.page.board import Board, ablations, board_of, leaderboard
+from mimbench.report.grid import Choice
+from mimbench.report.page.ablations import ablations
+from mimbench.report.page.board import COLUMNS, ROWS, Board, board_of, leaderboard
 from mimbench.report.page.pictures import Pictures, pictures_of_pretraining, results_folders
 from mimbench.report.page.pool import Pool
 from mimbench.report.plots.style import look
@@ -65,10 +70,10 @@ def content(
         "runs": runs,
         "protocols": {key: list(label) for key, label in board.labels.items()},
         "leaderboard": shown,
-        "ablations": ablations(board, numbers),
+        "ablations": ablations(board, numbers, {body["id"]: body for _, body in bodies}),
         "failures": [*map(_failure, failures), *(_damaged(*note) for note in damaged.items())],
         "published": _published(),
-        "downloads": _downloads(board),
+        "downloads": _downloads(tidy, board),
         "quantiles": [_quantile(pairs) for pairs in range(2, _PAIRS + 1)],
     }
 
@@ -79,7 +84,8 @@ def _run(file: Path, body: Mapping[str, Any], pool: Pool, pictures: Pictures) ->
     time, command = made.pop("time", None), made.pop("command", None)
     seen = [(name, path, pictures.source(roots, path)) for name, path in body["artifacts"].items()]
     pretrained = pictures_of_pretraining(roots, body["method"]["name"], checkpoint["seed"], checkpoint["fingerprint"])
-    seen += [("pretraining: " + Path(path).stem, path, pictures.source(roots, path)) for path in pretrained]
+    named = set(body["artifacts"].values())
+    seen += [(Path(path).stem, path, pictures.source(roots, path)) for path in pretrained if path not in named]
     return {
         "id": body["id"],
         "method": body["method"]["name"],
@@ -157,8 +163,12 @@ def _published() -> dict[str, Any]:
     return {"fields": list(Published.model_fields), "rows": [list(row.values()) for row in as_rows(load_published())]}
 
 
-def _downloads(board: Board) -> dict[str, str]:
-    return {format: render(board.table, format) for format in ("csv", "latex", "markdown")}
+def _downloads(tidy: pd.DataFrame, board: Board) -> dict[str, str]:
+    """What the leaderboard shows at first, in each format; all metrics and epochs are too wide for any but CSV."""
+    table = comparison(tidy, Choice(rows=ROWS, columns=COLUMNS))
+    return {"all": render(board.table, "csv")} | {
+        format: render(table, format) for format in ("csv", "latex", "markdown")
+    }
 
 
 def _quantile(pairs: int) -> float:

@@ -16,7 +16,7 @@ const SHAPES = new Map(
     "*": "M0,-6l1.5,4h4l-3.2,2.6l1.2,4.2l-3.5,-2.4l-3.5,2.4l1.2,-4.2l-3.2,-2.6h4z",
   }),
 );
-const DASHES = [null, "7 4", "2 3"];
+const DASHES = [null, "7 4", "2 3", "10 3 2 3", "4 2", "12 5"];
 const styleOf = (method) => {
   const [, colour, marker] = data.methods[methods.indexOf(method)];
   return { colour, shape: SHAPES.get(marker) ?? SHAPES.get("o") };
@@ -34,8 +34,18 @@ const ticksOf = (low, high, count) => {
     found.push(Number((index * step).toPrecision(10)));
   return found;
 };
-// series: [{label, style, points: [{x, y, low, high, told}]}]; x all numbers, or names.
-const chart = (title, xTitle, yTitle, series) => {
+// Published curves: hollow marks, further ones of a method in further shapes.
+const quotedStyle = (method, place) => ({
+  colour: styleOf(method).colour,
+  shape: place
+    ? [...SHAPES.values()].filter((one) => one !== styleOf(method).shape)[(place - 1) % 11]
+    : styleOf(method).shape,
+  hollow: true,
+});
+const markOf = (style, at = null) =>
+  s("path", { class: style.hollow ? "mark hollow" : "mark", d: style.shape, transform: at });
+// series: [{label, style, points: [{x, y, low, high, told}]}]; x all numbers, or names. note: beneath it.
+const chart = (title, xTitle, yTitle, series, note = null) => {
   const width = Math.max(280, Math.min(600, main.clientWidth - 20)),
     height = 300;
   const named = [...new Map(series.map((one) => [one.legend ?? one.label, one])).values()];
@@ -100,44 +110,33 @@ const chart = (title, xTitle, yTitle, series) => {
         );
       }
       if (one.points.length <= 40) {
-        group.append(
-          s(
-            "path",
-            {
-              class: "mark",
-              d: one.style.shape,
-              transform: `translate(${x(at(point)).toFixed(1)},${y(point.y).toFixed(1)})`,
-            },
-            s("title", {}, `${one.label}, ${xTitle} ${text(point.x)}: ${point.told ?? short(point.y)}`),
-          ),
-        );
+        const mark = markOf(one.style, `translate(${x(at(point)).toFixed(1)},${y(point.y).toFixed(1)})`);
+        mark.append(s("title", {}, `${one.label}, ${xTitle} ${text(point.x)}: ${point.told ?? short(point.y)}`));
+        group.append(mark);
       }
     }
     svg.append(group);
   }
-  const keys =
-    named.length > 1
-      ? h(
-          "ul",
-          { class: "legend" },
-          named.map((one) =>
-            h(
-              "li",
-              {},
-              painted(
-                s(
-                  "svg",
-                  { class: "series", width: 26, height: 12, viewBox: "-13 -6 26 12", "aria-hidden": "true" },
-                  s("path", { class: "line", d: "M-13,0h26", "stroke-dasharray": dashOf(one) }),
-                  s("path", { class: "mark", d: one.style.shape }),
-                ),
-                one.style,
-              ),
-              h("span", {}, one.legend ?? one.label),
-            ),
+  const keys = h(
+    "ul",
+    { class: "legend" },
+    named.map((one) =>
+      h(
+        "li",
+        {},
+        painted(
+          s(
+            "svg",
+            { class: "series", width: 26, height: 12, viewBox: "-13 -6 26 12", "aria-hidden": "true" },
+            s("path", { class: "line", d: "M-13,0h26", "stroke-dasharray": dashOf(one) }),
+            markOf(one.style),
           ),
-        )
-      : null;
+          one.style,
+        ),
+        h("span", {}, one.legend ?? one.label),
+      ),
+    ),
+  );
   const numbers = () =>
     scroll(
       `${title}, numbers`,
@@ -150,9 +149,7 @@ const chart = (title, xTitle, yTitle, series) => {
           h(
             "tr",
             {},
-            [series.length > 1 ? "series" : null, xTitle, yTitle]
-              .filter(Boolean)
-              .map((one) => h("th", { scope: "col" }, one)),
+            ["series", xTitle, yTitle].map((one) => h("th", { scope: "col" }, one)),
           ),
         ),
         h(
@@ -163,7 +160,7 @@ const chart = (title, xTitle, yTitle, series) => {
               h(
                 "tr",
                 {},
-                series.length > 1 ? h("td", {}, one.label) : null,
+                h("td", {}, one.label),
                 h("td", { class: "number" }, text(point.x)),
                 h("td", { class: "number" }, point.told ?? short(point.y)),
               ),
@@ -172,10 +169,11 @@ const chart = (title, xTitle, yTitle, series) => {
         ),
       ),
     );
-  return h("figure", { class: "chart" }, h("figcaption", {}, title), svg, keys, lazy("Numbers", numbers));
+  const below = note ? h("p", { class: "muted small" }, note) : null;
+  return h("figure", { class: "chart" }, h("figcaption", {}, title), svg, keys, below, lazy("Numbers", numbers));
 };
 
-// Curves of runs by name; "psnr, mean" belongs into the chart of "psnr". Shares of a curve named mask_ratio are its x.
+// Curves of runs by name; methods have losses of their own, which share no chart; "psnr, mean" belongs into the chart of "psnr". Shares of a curve named mask_ratio are its x.
 const curvesOf = (chosen) => {
   const charts = new Map();
   const put = (key, title, xTitle, [label, legend], style, xs, ys) => {
@@ -192,7 +190,16 @@ const curvesOf = (chosen) => {
   for (const [run, legend, style, several] of chosen) {
     const name = several ? `${legend}, seed ${run.seed}` : legend;
     const pretrained = `${name} ${run.pretraining.fingerprint}`;
-    if (!seen.has(pretrained)) put("", "pretraining: loss", "epoch", [name, legend], style, null, pool[run.loss]);
+    if (!seen.has(pretrained))
+      put(
+        `loss ${run.method}`,
+        `pretraining with ${run.method}: loss`,
+        "epoch",
+        [name, legend],
+        style,
+        null,
+        pool[run.loss],
+      );
     seen.add(pretrained);
     const shares = Object.hasOwn(run.curves, "mask_ratio") ? run.curves.mask_ratio : null;
     for (const [curve, ys] of Object.entries(run.curves)) {
@@ -213,7 +220,9 @@ const curvesOf = (chosen) => {
       );
     }
   }
-  return [...charts.values()].map((one) =>
+  const first = (key) => !key.startsWith("loss "); // losses of pretrainings stand together
+  const ordered = [...charts].sort(([a], [b]) => first(a) - first(b)).map(([, one]) => one);
+  return ordered.map((one) =>
     chart(one.title + (one.xTitle === "index" ? "" : ` by ${one.xTitle}`), one.xTitle, one.yTitle, one.series),
   );
 };

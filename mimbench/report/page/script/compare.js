@@ -138,7 +138,15 @@ const drawComparison = (keys) => {
     return new Map([...told].map(([path, set]) => [path, [...set].sort().join(" | ")]));
   });
   const paths = unique(recipes.flatMap((recipe) => [...recipe.keys()]));
-  const differing = new Set(paths.filter((path) => new Set(recipes.map((recipe) => recipe.get(path))).size > 1));
+  const tasks = items.map((item) => new Set(item.runs.map((run) => run.task)));
+  const has = (index, path) =>
+    // what belongs to a task that was not measured differs from nothing
+    !path.startsWith("tasks.") || [...tasks[index]].some((task) => path.startsWith(`tasks.${task}.`));
+  const differing = new Set(
+    paths.filter(
+      (path) => new Set(recipes.filter((_, index) => has(index, path)).map((recipe) => recipe.get(path))).size > 1,
+    ),
+  );
   const body = h("tbody", {});
   const only = check("Only what differs", true, () => draw());
   const draw = () => {

@@ -4,10 +4,10 @@ const chosen = new Set();
 const tray = document.getElementById("tray");
 const keyOf = (row) => `setting:${row.key}`;
 const known = (key) => ids.has(key) || (key.startsWith("setting:") && settings.has(key.slice(8)));
-const box = (key, name) =>
+const box = (key, name, said = `Compare ${name}`) =>
   h("input", {
     type: "checkbox",
-    "aria-label": `Compare ${name}`,
+    "aria-label": said,
     "data-key": key,
     checked: chosen.has(key),
     onchange: (event) => choose(key, event.target.checked),
@@ -123,41 +123,47 @@ const drawLeaderboard = () => {
           (every.control.checked || column.primary || column.metric === "AP50") &&
           (!task.control.value || column.task === task.control.value) &&
           (!protocol.control.value || column.protocol === protocol.control.value),
-      );
+      )
+      .sort((a, b) => (b.index === leading.index) - (a.index === leading.index)); // it sorts the rows, so it is seen
     const wanted = words(find.control.value);
     const narrowed = task.control.value || protocol.control.value;
     const rows = board.rows.filter(
       (row) =>
         (!row.early || epochs.control.checked) &&
         (!method.control.value || row.method === method.control.value) &&
-        wanted.every((word) => `${label(row)} ${row.encoder} ${row.pretraining}`.toLowerCase().includes(word)) &&
+        holds(`${label(row)} ${row.encoder} ${row.pretraining}`.toLowerCase(), wanted) &&
         (!narrowed || columns.some((column) => score(row, column.index))),
     );
     const several = (column) =>
       board.columns.filter((one) => one.task === column.task && one.metric === column.metric).length > 1;
     const encoder = { key: "encoder", title: "encoder", value: (row) => row.encoder };
     const pretraining = { key: "pretraining", title: "pretraining", value: (row) => row.pretraining };
-    const narrow = main.clientWidth < 600; // there, numbers come before what mostly is the same in all rows
+    const labels = board.labels.slice(2).map((title, index) => ({
+      key: `label ${title}`,
+      title,
+      value: (row) => {
+        const shown = row.labels[index + 2];
+        return shown === "-" ? null : shown !== "" && Number.isFinite(Number(shown)) ? Number(shown) : shown;
+      },
+      cell: (row) => row.labels[index + 2],
+      up: true,
+    }));
+    const setup = [encoder, ...labels, pretraining];
     table.update(
       [
         {
           key: "method",
           title: "method",
           value: (row) => row.method,
-          cell: (row) => h("label", {}, box(keyOf(row), label(row)), h("span", {}, row.method)),
+          cell: (row) =>
+            h(
+              "label",
+              {},
+              box(keyOf(row), label(row)),
+              h("span", {}, row.method, phone.matches ? h("small", {}, breakable(told(row))) : null),
+            ),
         },
-        ...(narrow ? [] : [encoder]),
-        ...board.labels.slice(2).map((title, index) => ({
-          key: `label ${title}`,
-          title,
-          value: (row) => {
-            const shown = row.labels[index + 2];
-            return shown === "-" ? null : shown !== "" && Number.isFinite(Number(shown)) ? Number(shown) : shown;
-          },
-          cell: (row) => row.labels[index + 2],
-          up: true,
-        })),
-        ...(narrow ? [] : [pretraining]),
+        ...(phone.matches ? [] : setup),
         ...columns.map((column) => ({
           key: `score ${column.index}`,
           title: `${column.task}: ${column.metric}`,
@@ -174,7 +180,7 @@ const drawLeaderboard = () => {
             column.notes.length ? h("sup", {}, ` ${column.notes.join(",")}`) : null,
           ),
         })),
-        ...(narrow ? [encoder, pretraining] : []),
+        ...(phone.matches ? setup : []),
       ],
       rows,
     );
@@ -206,6 +212,7 @@ const drawLeaderboard = () => {
   };
   offer();
   update();
+  phone.addEventListener("change", update);
   const failed = data.failures.length
     ? h(
         "p",
@@ -217,7 +224,16 @@ const drawLeaderboard = () => {
   return [
     h("h2", { tabindex: -1 }, "Leaderboard"),
     failed,
-    h("div", { class: "controls" }, find.element, method.element, task.element, protocol.element, every.element, epochs.element),
+    h(
+      "div",
+      { class: "controls" },
+      find.element,
+      method.element,
+      task.element,
+      protocol.element,
+      every.element,
+      epochs.element,
+    ),
     table.element,
     legend,
   ];

@@ -16,22 +16,24 @@ const drawAblations = () => {
   const charts = h("div", { class: "cards" });
   const path = select(
     "Varied",
-    data.ablations.map((one, index) => [String(index), one.path]),
+    data.ablations.map((one, index) => [String(index), one.title]),
     () => draw(),
   );
   const every = check("All metrics", false, () => draw());
   const draw = () => {
     const one = data.ablations[Number(path.control.value)];
     const panels = one.panels.filter((panel) => every.control.checked || board.columns[panel.column].primary);
+    const quote = (curve) => ({
+      label: curve.label,
+      style: quotedStyle(curve.method, curve.place),
+      points: curve.points,
+    });
     charts.replaceChildren(
       ...panels.map((panel) => {
         const column = board.columns[panel.column],
           places = digits(column.unit);
-        return chart(
-          column.title,
-          one.path,
-          `${column.metric} [${column.unit}]`,
-          panel.curves.map((curve) => ({
+        return chart(column.title, one.title, `${column.metric} [${column.unit}]`, [
+          ...panel.curves.map((curve) => ({
             label: curve.label,
             style: styleOf(curve.method),
             points: curve.points.map((point) => ({
@@ -42,8 +44,12 @@ const drawAblations = () => {
               told: `${number(point.mean, places)}${point.sd === null ? "" : ` ± ${number(point.sd, places)}`} (n=${point.n})`,
             })),
           })),
-        );
+          ...panel.published.map(quote),
+        ]);
       }),
+      ...unique(panels.flatMap((panel) => panel.beside))
+        .map((index) => one.published[index])
+        .map((figure) => chart(figure.title, one.title, figure.y, figure.curves.map(quote), figure.note)),
     );
   };
   draw();
@@ -63,7 +69,7 @@ const failureTable = (failures) => {
       {
         key: "reason",
         title: "reason",
-        wide: true,
+        kind: "some",
         value: (one) => one.reason,
         cell: (one) => [
           h("span", { class: "bad" }, one.reason),
@@ -75,14 +81,17 @@ const failureTable = (failures) => {
         key: "time",
         title: "tried",
         value: (one) => one.time,
-        cell: (one) => [(one.time ?? "").slice(0, 16).replace("T", " "), one.host ? ` on ${one.host}` : ""],
+        cell: (one) => [
+          (one.time ?? "").slice(0, 16).replace("T", " "),
+          one.host ? h("div", { class: "muted small folds" }, `on ${one.host}`) : null,
+        ],
       },
       {
         key: "command",
         title: "by",
         wide: true,
         value: (one) => one.command,
-        cell: (one) => h("code", {}, one.command ?? ""),
+        cell: (one) => (one.command ? command(one.command) : null),
       },
     ],
     failures,
@@ -130,7 +139,13 @@ const drawPublished = () => {
       .toLowerCase(),
   );
   const columns = [
-    plain("method"),
+    {
+      ...plain("method"),
+      cell: (row) => [
+        row[at("method")],
+        phone.matches ? h("small", {}, [row[at("encoder")], row[at("task")]].filter(Boolean).join(", ")) : null,
+      ],
+    },
     plain("encoder"),
     plain("pretrain_data", "pretrained on"),
     { ...plain("epochs"), number: true, up: true },
@@ -143,6 +158,7 @@ const drawPublished = () => {
       number: true,
       cell: (row) => [
         row[at("value")].toFixed(1) * 1 === row[at("value")] ? row[at("value")].toFixed(1) : String(row[at("value")]),
+        row[at("unit")] === "percent" ? null : h("span", { class: "muted small" }, ` ${row[at("unit")]}`),
         row[at("doubt")] ? h("sup", { title: row[at("doubt")] }, "?") : null,
       ],
     },
@@ -163,24 +179,27 @@ const drawPublished = () => {
     },
     { key: "protocol", title: "our protocol", value: (row) => row[at("protocol")] },
   ];
+  const first = (one) => ["method", "value", "metric"].indexOf(one.key) + 1 || 9;
+  const arranged = () => (phone.matches ? [...columns].sort((a, b) => first(a) - first(b)) : columns);
   const update = () => {
     const wanted = words(find.control.value);
     const shown = rows.filter(
       (row, index) =>
         (!method.control.value || row[at("method")] === method.control.value) &&
         (!task.control.value || row[at("task")] === task.control.value) &&
-        wanted.every((word) => texts[index].includes(word)),
+        holds(texts[index], wanted),
     );
     count.textContent = `${shown.length.toLocaleString("en")} of ${plural(rows.length, "number")}`;
-    table.update(columns, shown);
+    table.update(arranged(), shown);
   };
+  phone.addEventListener("change", update);
   update();
   return [
     h("h2", { tabindex: -1 }, "Published numbers"),
     h(
       "p",
       { class: "muted" },
-      "In percent. own: by the method's authors; repro: run again by others; re-eval: official weights, evaluated by others; quoted: taken over from another paper. What has no protocol of ours is compared with nothing.",
+      "In percent where no unit is told. own: by the method's authors; repro: run again by others; re-eval: official weights, evaluated by others; quoted: taken over from another paper. What has no protocol of ours is compared with nothing.",
     ),
     h("div", { class: "controls" }, find.element, method.element, task.element),
     count,
@@ -254,15 +273,16 @@ const drawDownloads = () => {
     );
     return h("li", {}, anchor, ` - ${what}`);
   };
-  const { csv, latex, markdown } = data.downloads;
+  const { csv, latex, markdown, all } = data.downloads;
   return [
     h("h2", { tabindex: -1 }, "Downloads"),
     h(
       "ul",
       {},
-      file("leaderboard.csv", "text/csv", () => csv, "the leaderboard with every metric: mean, seed sd and n"),
+      file("leaderboard.csv", "text/csv", () => csv, "the leaderboard as it is at first: mean, seed sd and n"),
       file("leaderboard.tex", "text/x-tex", () => latex, "the same for LaTeX, with booktabs"),
       file("leaderboard.md", "text/markdown", () => markdown, "the same as Markdown"),
+      file("leaderboard-all.csv", "text/csv", () => all, "every metric, and earlier epochs of pretrainings too"),
       file("measurements.csv", "text/csv", measurements, "one line for each metric of each run"),
     ),
     h("p", { class: "muted" }, "Other rows, columns and formats: ", h("code", {}, "mimbench table --results DIR"), "."),

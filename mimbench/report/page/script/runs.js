@@ -1,14 +1,18 @@
 // All runs, the runs behind one number, and one run.
 
 const settingOf = (run) => board.rows[run.row];
-const runColumns = () => [
+const runColumns = () => {
+  const first = (one) => ["id", "value", "seed"].indexOf(one.key) + 1 || 9;
+  return phone.matches ? allRunColumns().sort((a, b) => first(a) - first(b)) : allRunColumns();
+};
+const allRunColumns = () => [
   {
     key: "id",
     title: "run",
     value: (run) => run.id,
     cell: (run) => h("label", {}, box(run.id, run.id), link(address("run", run.id), run.id)),
   },
-  { key: "setting", title: "setting", value: (run) => setting(settingOf(run)) },
+  { key: "setting", title: "setting", value: (run) => told(settingOf(run)) },
   { key: "encoder", title: "encoder", value: (run) => run.encoder },
   { key: "task", title: "task", value: (run) => run.task },
   { key: "protocol", title: "protocol", value: (run) => protocolOf(run) },
@@ -64,18 +68,18 @@ const drawRuns = () => {
       );
     return texts.get(run);
   };
-  const columns = runColumns();
   const update = () => {
     const wanted = words(find.control.value);
     const rows = runs.filter(
       (run) =>
         (!method.control.value || run.method === method.control.value) &&
         (!task.control.value || run.task === task.control.value) &&
-        wanted.every((word) => textOf(run).includes(word)),
+        holds(textOf(run), wanted),
     );
     count.textContent = `${rows.length.toLocaleString("en")} of ${plural(runs.length, "run")}`;
-    table.update(columns, rows);
+    table.update(runColumns(), rows);
   };
+  phone.addEventListener("change", update);
   update();
   return [
     h("h2", { tabindex: -1 }, "Runs"),
@@ -175,7 +179,16 @@ const drawRun = ([id]) => {
     curves = curvesOf([[run, run.method, styleOf(run.method)]]);
   return [
     h("h2", { tabindex: -1 }, run.id),
-    h("div", { class: "controls" }, h("label", { class: "check span" }, box(run.id, run.id), "Choose for comparison")),
+    h(
+      "div",
+      { class: "controls" },
+      h(
+        "label",
+        { class: "check span" },
+        box(run.id, run.id, `Choose for comparison: ${run.id}`),
+        "Choose for comparison",
+      ),
+    ),
     h(
       "div",
       { class: "cards" },

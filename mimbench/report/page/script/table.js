@@ -1,4 +1,4 @@
-// A table that sorts by its headers. A column is {key, title, below, value(row), cell(row), number, wide, up}.
+// A table that sorts by its headers. A column is {key, title, below, value(row), cell(row), number, wide, kind, up}; kind is a class.
 
 const compare = (a, b) =>
   typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
@@ -58,6 +58,7 @@ const sortable = (name, sortedAtFirst = null) => {
                     one.number ? "number" : "",
                     index === 0 ? "first" : "",
                     one.wide ? "wide" : "",
+                    one.kind ?? "",
                     index && String(one.value(row) ?? "").length < 30 ? "whole" : "",
                   ]
                     .join(" ")

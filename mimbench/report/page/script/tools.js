@@ -8,6 +8,7 @@ const ids = new Map(runs.map((run, number) => [run.id, number]));
 const settings = new Map(board.rows.map((row, number) => [row.key, number]));
 const methods = data.methods.map(([name]) => name);
 const FEW = 200; // rows drawn at first
+const phone = matchMedia("(max-width: 40rem)"); // as in page.css; there, numbers come first
 
 const fill = (node, attributes, children) => {
   for (const [name, value] of Object.entries(attributes ?? {})) {
@@ -78,7 +79,11 @@ const setting = (row) =>
     .map(([title, part]) => (title.includes(".") ? `${title}=${part}` : part))
     .join(" ");
 const encoders = unique(board.rows.map((row) => row.encoder)).length;
-const label = (row) => [row.method, encoders > 1 ? row.encoder : "", setting(row)].filter(Boolean).join(" ");
+const told = (row) => [setting(row), row.epoch].filter(Boolean).join(", ");
+const label = (row) =>
+  [[row.method, encoders > 1 ? row.encoder : "", setting(row)].filter(Boolean).join(" "), row.epoch]
+    .filter(Boolean)
+    .join(", ");
 
 const lazy = (title, draw, open = false) => {
   const box = h("details", {}, h("summary", {}, title));
@@ -146,7 +151,12 @@ const check = (name, on, change) => {
   const control = h("input", { type: "checkbox", checked: on, onchange: change });
   return { control, element: h("label", { class: "check" }, control, name) };
 };
-const words = (value) => value.toLowerCase().split(/\s+/).filter(Boolean);
+// What a filter asks for. "seed 1" and "epoch 5" are one thing each, which "seed 12" or a 5 elsewhere is not.
+const words = (value) => value.toLowerCase().match(/(?:seed|epoch)\s+\d+(?!\S)|\S+/g) ?? [];
+const holds = (text, wanted) =>
+  wanted.every((word) =>
+    /\s/.test(word) ? ` ${text} `.includes(` ${word.replace(/\s+/, " ")} `) : text.includes(word),
+  );
 
 const copy = async (content) => {
   try {

@@ -38,8 +38,10 @@ const show = () => {
   }
   for (const other of views.values()) if (other.section) other.section.hidden = other !== view;
   for (const anchor of nav.children) {
-    if (anchor.getAttribute("href") === address(view.under ?? name)) anchor.setAttribute("aria-current", "page");
-    else anchor.removeAttribute("aria-current");
+    if (anchor.getAttribute("href") === address(view.under ?? name)) {
+      anchor.setAttribute("aria-current", "page");
+      nav.scrollLeft = anchor.offsetLeft - nav.offsetLeft - (nav.clientWidth - anchor.offsetWidth) / 2;
+    } else anchor.removeAttribute("aria-current");
   }
   const heading = view.section.querySelector("h2");
   document.title = `${heading.textContent} - ${data.title} - mimbench`;

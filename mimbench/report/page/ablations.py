@@ -1,0 +1,152 @@
+"""Scores over each setting that was varied, as data, with the curves that papers published over the same setting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mimbench.report.frame import AT_EPOCH, as_rows, frame, is_early
+from mimbench.report.grid import Key, Score
+from mimbench.report.page.board import LAST_RESORTS, Board, numbers_of
+from mimbench.report.plots.lines import Curve, Quoted
+from mimbench.report.plots.quoted import Published
+from mimbench.report.plots.series import Mean, Series
+from mimbench.report.published import epochs_in_words, load_published, slug
+
+_TITLES = {AT_EPOCH: "epochs pretrained", "pretrain.epochs": "pretraining epochs, a full schedule each"}
+_Curves = Mapping[Key, Sequence[Score]]
+"""Scores in the order of the varied value, by all the rest."""
+
+
+def ablations(
+    board: Board, numbers: Mapping[str, int], bodies: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """For each varied path: the curves over its values by column, and the published ones in or beside them.
+
+    Args:
+        numbers: of runs, by id.
+        bodies: records, by id.
+    """
+    found = []
+    for path in sorted((name for name in board.grid.row_fields if "." in name), key=lambda name: name == AT_EPOCH):
+        panels = _panels(board, path)
+        if not panels:
+            continue
+        told: dict[str, Any] = {"path": path, "title": _TITLES.get(path, path), "panels": [], "published": []}
+        published = _Beside(path, panels, bodies)
+        for index, curves in panels.items():
+            same, beside = published.around(curves)
+            told["published"] += [figure for figure in beside if figure not in told["published"]]
+            told["panels"].append(
+                {
+                    "column": index,
+                    "curves": [_curve(path, key, of, numbers) for key, of in curves.items()],
+                    "published": same,
+                    "beside": [told["published"].index(figure) for figure in beside],
+                }
+            )
+        found.append(told)
+    return found
+
+
+def _panels(board: Board, path: str) -> dict[int, _Curves]:
+    """By number of column: the curves that have more than one place."""
+    grid = board.grid
+    one_encoder = len({score.first["backbone"] for score in grid.scores.values()}) == 1
+    unsaid = {*LAST_RESORTS, *(("encoder",) if one_encoder else ())}
+    columns = {column: index for index, column in enumerate(grid.columns)}
+    curves: dict[tuple[int, Key], list[Score]] = {}
+    for (row, column), score in grid.scores.items():
+        rest = dict(zip(grid.row_fields, row, strict=True))
+        value = rest.pop(path)
+        if value is None:
+            continue
+        key = tuple(_rest(path, value, name, other, score) for name, other in rest.items() if name not in unsaid)
+        curves.setdefault((columns[column], key), []).append(score)
+    panels: dict[int, dict[Key, Sequence[Score]]] = {}
+    for (index, key), scores in sorted(curves.items(), key=lambda entry: (entry[0][0], repr(entry[0][1]))):
+        if len({repr(score.fields[path]) for score in scores}) > 1:
+            panels.setdefault(index, {})[key] = sorted(scores, key=lambda score: _order(score.fields[path]))
+    return dict(panels)
+
+
+def _rest(path: str, value: Any, name: str, other: Any, score: Score) -> Any:
+    """A field of a curve's key; the end of a pretraining is no setting, and what --set gave is told without `path`."""
+    if name == AT_EPOCH:
+        return epochs_in_words(score.first) if is_early(score.first) else None
+    if name == "set" and other:
+        return " ".join(part for part in other.split(" ") if part != f"{path}={value}")
+    return f"{name}={other}" if "." in name and other is not None else other
+
+
+def _curve(path: str, key: Key, scores: Sequence[Score], numbers: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "label": _label(key),
+        "method": str(key[0]),
+        "points": [
+            {
+                "x": score.fields[path],
+                **numbers_of(score),
+                "runs": [numbers[name] for name in score.records.values()],
+            }
+            for score in scores
+        ],
+    }
+
+
+def _label(key: Key) -> str:
+    return " ".join(str(part) for part in key if part not in (None, ""))
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    return (0, float(value), "") if _is_number(value) else (1, 0.0, str(value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+class _Beside:
+    """What papers published over a setting, for the panels of a page: found as plots find it."""
+
+    def __init__(self, path: str, panels: Mapping[int, _Curves], bodies: Mapping[str, Mapping[str, Any]]) -> None:
+        self._path = path
+        self._published = Published(path)
+        known = {slug(name) for name in load_published()["method"].unique()} if self._published.paths else set()
+        firsts = {
+            score.first["id"]: None
+            for curves in panels.values()
+            for scores in curves.values()
+            for score in scores
+            if score.first["method"] in known
+        }
+        asked = [(None, bodies[name]) for name in firsts]
+        self._rows = {(row["id"], row["metric"]): row for row in as_rows(frame(asked, self._published.paths))}
+        """First rows of means, with the settings by which a published variant is known."""
+
+    def around(self, curves: _Curves) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Curves for the panel itself, and whole panels for beside it: the latter beside primary metrics alone."""
+        ours = []
+        for key, scores in curves.items():
+            rows = [self._rows.get((score.first["id"], score.first["metric"])) for score in scores]
+            xs = [score.fields[self._path] for score in scores]
+            if all(rows) and all(map(_is_number, xs)):
+                means = tuple(Mean((row["value"],), (row,), "sd") for row in rows if row)
+                ours.append(Curve(Series(str(key[0]), _label(key)), tuple(map(float, xs)), means))
+        same, beside = self._published.around(ours)
+        figures = [{"title": one.title, "y": one.y, "note": one.note, "curves": _as_data(one.curves)} for one in beside]
+        if not next(iter(curves.values()))[0].first["primary"]:
+            figures = []
+        return _as_data(same), figures
+
+
+def _as_data(curves: Iterable[Quoted]) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": curve.label,
+            "method": curve.method,
+            "place": curve.place,
+            "points": [{"x": x, "y": y} for x, y in zip(curve.xs, curve.ys, strict=True)],
+        }
+        for curve in curves
+    ]
