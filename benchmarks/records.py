@@ -27,13 +27,14 @@ from mimbench.report.page.build import report_command
 from mimbench.report.render import render
 from mimbench.store.files import fingerprint
 
-EXAMPLES = Path(__file__).parents[1] / "results" / "demo" / "records"
+EXAMPLES = Path(__file__).parents[1] / "results" / "reference" / "records"
 SEEDS, METHODS = 5, 8
 
 
 def write_records(folder: Path, count: int) -> None:
     """`count` sealed records like the examples, each with numbers, seed, times and hashes of its own."""
-    examples = [json.loads(path.read_text()) for path in sorted(EXAMPLES.glob("simmim-*-s0-*.json"))]
+    paths = [path for task in ("detection", "linear-probe") for path in EXAMPLES.glob(f"simmim-{task}-s0-*.json")]
+    examples = [body for body in map(json.loads, (path.read_text() for path in sorted(paths))) if not body["varied"]]
     rng = random.Random(0)
     folder.mkdir(parents=True)
     for index in range(count):

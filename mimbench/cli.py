@@ -142,10 +142,7 @@ def verify(
     from mimbench.store.verify import verify as verified
 
     found = verified(folder)
-    for line in found.damage:
-        print(f"damaged: {line}")
-    state = f"{len(found.damage)} damaged" if found.damage else "all sound"
-    print(f"{found.records} records, {found.checkpoints} checkpoints: {state}")
+    print("\n".join(found.lines()))
     raise typer.Exit(1 if found.damage else 0)
 
 

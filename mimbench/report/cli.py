@@ -30,7 +30,12 @@ def table(
     method: MethodsOption = "",
     task: TasksOption = "",
     baseline: Annotated[
-        str | None, typer.Option("--baseline", help="A method: differences to it, paired by seed, with their interval.")
+        str | None,
+        typer.Option(
+            "--baseline",
+            help="Differences to it, paired by seed, with their interval: a method, or one of its settings as "
+            "METHOD:PATH=VALUE,..., such as simmim:method.mask_ratio=0.6.",
+        ),
     ] = None,
     published: Annotated[
         bool,

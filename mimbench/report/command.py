@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mimbench.errors import InputError, nearest
 from mimbench.files import writing
+from mimbench.report.baseline import baseline_paths
 from mimbench.report.comparison import comparison
 from mimbench.report.failed import Failed, of_choice
 from mimbench.report.frame import frame, load_records
@@ -76,7 +77,8 @@ def _with_failed(table: Table, failed: Sequence[str], format: str, warn: Callabl
 
 def _compared(choice: Choice, results: Path) -> tuple[Table, Sequence[str]]:
     """The comparison, and what to say of the cells that failed."""
-    tidy = load_records(results, [name for name in (*choice.rows, *choice.columns) if "." in name])
+    paths = [name for name in (*choice.rows, *choice.columns) if "." in name]
+    tidy = load_records(results, [*paths, *baseline_paths(choice.baseline)])
     failed = Failed(results, set(tidy["id"]))
     failed.require_records(choice, tidy)
     return comparison(tidy, choice), failed.remarks(of_choice(choice, tidy))
@@ -119,7 +121,12 @@ def _refuse(choice: Choice, what: str, names: tuple[str, ...]) -> None:
 
 def _format(format: str | None, output: Path | None) -> str:
     if format is None:
-        return _SUFFIXES.get(output.suffix.lower(), "text") if output else "text"
+        suffix = output.suffix.lower() if output else ""
+        if suffix and suffix not in _SUFFIXES:
+            raise InputError(
+                f"--output {output}: no table is a {suffix}; there are {', '.join(_SUFFIXES)}, or give --format"
+            )
+        return _SUFFIXES.get(suffix, "text")
     if format not in FORMATS:
         raise InputError(f"unknown table format {format!r}{nearest(format, FORMATS)}")
     return format

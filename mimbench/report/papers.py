@@ -17,6 +17,8 @@ from mimbench.report.table import ABSENT, Cell, Column, Table, marked, spread_te
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
 _TITLES = {"epochs": "epochs", "params_m": "M parameters", "pretrain_data": "pretrained on", "resolution": "px"}
+_LESS = frozenset(("error", "hours", "cost", "FLOPs"))
+"""Published metrics of which less is better."""
 
 
 def published_table(
@@ -100,7 +102,7 @@ def layout_table(layout: Layout, records: pd.DataFrame | None = None) -> Table:
         column = [_published_cell(row) if row else Cell() for row in numbers]
         if layout.best == "column":
             scores = [Summary(1, row["value"]) if row else None for row in numbers]
-            column = marked(column, scores, higher_is_better=not _is_error(numbers))
+            column = marked(column, scores, higher_is_better=not _less_is_better(numbers))
         columns.append(Column(title, ("published",)))
         cells.append(column)
         own = [_own_cell(row, ours) if row else Cell() for row in numbers]
@@ -111,9 +113,8 @@ def layout_table(layout: Layout, records: pd.DataFrame | None = None) -> Table:
     return Table(tuple(columns), tuple(zip(*cells, strict=True)), layout.title, _remarks(layout, rows, found_any))
 
 
-def _is_error(numbers: Sequence[Row | None]) -> bool:
-    """Whether less is better; of published metrics, of this one alone."""
-    return any(row["metric"] == "error" for row in numbers if row)
+def _less_is_better(numbers: Sequence[Row | None]) -> bool:
+    return any(row["metric"] in _LESS for row in numbers if row)
 
 
 def _chosen(layout: Layout) -> list[dict[str, Any]]:
@@ -139,7 +140,8 @@ def _is(value: Any, wanted: Any) -> bool:
 
 def _published_cell(row: Row) -> Cell:
     value = row["value"]
-    return Cell(f"{value:.1f}" if round(value, 1) == value else f"{value:g}", (value,), notes=_doubts(row))
+    text = f"{value:.1f}" if round(value, 1) == value else f"{value:g}"
+    return Cell(text + "×" * (row["unit"] == "times"), (value,), notes=_doubts(row))
 
 
 def _doubts(row: Row) -> tuple[str, ...]:
@@ -162,7 +164,9 @@ def _own_cell(row: Row, records: Sequence[Row]) -> Cell:
 
 def _remarks(layout: Layout, rows: Sequence[Row], ours: bool) -> tuple[str, ...]:
     papers = "; ".join(dict.fromkeys(f"{row['paper']}, {row['source']}" for row in rows))
-    remarks = [f"published, in percent: {papers}", *layout.notes]
+    units = dict.fromkeys(row["unit"] for row in rows)
+    told = ", in percent" if list(units) == ["percent"] else ", scores in percent" if "percent" in units else ""
+    remarks = [f"published{told}: {papers}", *layout.notes]
     if layout.best == "column":
         remarks.append("{best} and {second} of each column")
     if ours:

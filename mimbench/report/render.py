@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 
 from mimbench.errors import InputError, nearest
+from mimbench.report.latex import latex
 from mimbench.report.table import Cell, Column, Table
 
 
@@ -78,19 +79,47 @@ def _csv(table: Table) -> str:
         for column, cell in zip(table.columns, row, strict=True):
             empty = "" if column.parts or cell.text == "-" else cell.text
             fields += cell.numbers or [empty] * len(_parts(column))
-        writer.writerow(["" if field is None else field for field in fields])
+        writer.writerow([_plain(field) for field in fields])
     return out.getvalue()
 
 
+def _plain(field: object) -> object:
+    """A number as a person keeps it: 58.599999999999994 came of arithmetic. Twelve digits, so that small ones stay."""
+    return "" if field is None else float(f"{field:.12g}") if isinstance(field, float) else field
+
+
+_STYLE = """\
+<style>
+table.mimbench { border-collapse: collapse; font-variant-numeric: tabular-nums; line-height: 1.4; }
+table.mimbench caption { font-weight: bold; padding: 0.5em 0; text-align: left; }
+table.mimbench :is(th, td) { padding: 0.25em 0.75em; text-align: left; vertical-align: baseline; }
+table.mimbench .number { text-align: right; }
+table.mimbench td.number { white-space: nowrap; }
+table.mimbench :is(thead, tbody) { border-bottom: 2px solid #888; }
+table.mimbench thead { border-top: 2px solid #888; }
+table.mimbench thead th { vertical-align: bottom; }
+table.mimbench tbody tr + tr { border-top: 1px solid #8886; }
+table.mimbench tfoot { font-size: 0.85em; }
+:root:has(> body > table.mimbench:only-child) { color-scheme: light dark; font-family: system-ui, sans-serif; }
+</style>
+"""
+"""For tables of this class alone, in the colours of what is around them; the last rule is for a file opened alone."""
+
+
 def _html(table: Table) -> str:
-    """A table element alone, in ASCII: it can be put into any page."""
+    """A table element and its style, in ASCII: it can be put into any page."""
     marks = {"": "{}", "best": "<strong>{}</strong>", "second": "<u>{}</u>"}
 
     def shown(cell: Cell) -> str:
         return _lettered(table, marks[cell.mark].format(html.escape(cell.text)), cell.notes, "<sup>{}</sup>")
 
+    def number(column: Column) -> str:
+        return ' class="number"' if column.parts else ""
+
     head = "".join(
-        f'<th scope="col">{_lettered(table, html.escape(column.title), column.notes, "<sup>{}</sup>")}</th>'
+        f'<th scope="col"{number(column)}>'
+        + _lettered(table, html.escape(column.title), column.notes, "<sup>{}</sup>")
+        + "</th>"
         for column in table.columns
     )
     lines = ['<table class="mimbench">']
@@ -98,10 +127,7 @@ def _html(table: Table) -> str:
         lines.append(f"<caption>{html.escape(table.title)}</caption>")
     lines += [f"<thead><tr>{head}</tr></thead>", "<tbody>"]
     for row in table.rows:
-        cells = [
-            f'<td class="number">{shown(cell)}</td>' if column.parts else f"<td>{shown(cell)}</td>"
-            for column, cell in zip(table.columns, row, strict=True)
-        ]
+        cells = [f"<td{number(column)}>{shown(cell)}</td>" for column, cell in zip(table.columns, row, strict=True)]
         lines.append(f"<tr>{''.join(cells)}</tr>")
     lines.append("</tbody>")
     below = [_legend(html.escape(line), "<strong>best</strong>", "<u>second</u>") for line in table.remarks] + [
@@ -110,36 +136,7 @@ def _html(table: Table) -> str:
     ]
     if below:
         lines.append(f'<tfoot><tr><td colspan="{len(table.columns)}">{"<br>".join(below)}</td></tr></tfoot>')
-    return "\n".join([*lines, "</table>"]).encode("ascii", "xmlcharrefreplace").decode() + "\n"
-
-
-def _latex(table: Table) -> str:
-    """A table environment with booktabs' rules: `\\usepackage{booktabs}` is all that it needs."""
-    marks = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
-    raised = r"\textsuperscript{{{}}}"
-
-    def shown(cell: Cell) -> str:
-        return _lettered(table, marks[cell.mark].format(latex_escaped(cell.text)), cell.notes, raised)
-
-    head = [_lettered(table, latex_escaped(column.title), column.notes, raised) for column in table.columns]
-    lines = ["% needs \\usepackage{booktabs}", r"\begin{table}", r"\centering"]
-    if table.title:
-        lines.append(rf"\caption{{{latex_escaped(table.title)}}}")
-    align = "".join("r" if column.parts else "l" for column in table.columns)
-    lines += [rf"\begin{{tabular}}{{{align}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
-    lines += [" & ".join(shown(cell) for cell in row) + r" \\" for row in table.rows]
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    below = [
-        latex_escaped(line).replace(r"\{best\}", r"\textbf{best}").replace(r"\{second\}", r"\underline{second}")
-        for line in table.remarks
-    ] + [
-        f"{raised.format(letter)} {latex_escaped(note)}"
-        for letter, note in zip(table.letters(table.notes), table.notes, strict=True)
-    ]
-    if below:
-        lines += ["", r"\smallskip", r"\begin{minipage}{\linewidth}", r"\footnotesize\raggedright"]
-        lines += [" \\\\\n".join(below), r"\end{minipage}"]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+    return _STYLE + "\n".join([*lines, "</table>"]).encode("ascii", "xmlcharrefreplace").decode() + "\n"
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {
@@ -147,46 +144,8 @@ FORMATS: dict[str, Callable[[Table], str]] = {
     "markdown": _markdown,
     "csv": _csv,
     "html": _html,
-    "latex": _latex,
+    "latex": latex,
 }
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    "|": "$|$",
-    '"': "{''}",
-    "[": "{[}",  # at the start of a row, it would be an option of the line break before it
-    "]": "{]}",
-    "*": "{*}",
-    "±": r"$\pm$",
-    "−": "$-$",
-    "–": "--",
-    "Δ": r"$\Delta$",
-    "×": r"$\times$",
-    "≥": r"$\geq$",
-    "≤": r"$\leq$",
-    "√": r"$\surd$",
-}
-_ACCENTED = re.compile("[À-ÖØ-öø-ÿ]")
-
-
-def latex_escaped(text: str) -> str:
-    """Text for LaTeX; what pdflatex's fonts may lack is told by its code point."""
-    return "".join(_LATEX.get(sign) or _latex_sign(sign) for sign in _one_line(text))
-
-
-def _latex_sign(sign: str) -> str:
-    return sign if sign.isascii() or _ACCENTED.match(sign) else rf"\texttt{{U+{ord(sign):04X}}}"
 
 
 def _markdown_escaped(text: str) -> str:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from mimbench.report.statistics import Summary, best_and_next
+from mimbench.report.statistics import Summary, Verdict, best_and_next
 
 Mark = Literal["", "best", "second"]
 ABSENT = "-"
+_NAMED = 2
+"""Most scores that a footnote names; more are counted."""
 
 
 @dataclass(frozen=True)
@@ -63,24 +65,37 @@ def spread_text(score: Summary, spread: Literal["sd", "se"] = "sd", digits: int 
     return f"{score.mean:.{digits}f} ± {width:.{digits}f} (n={score.n})"
 
 
-def marked(cells: Sequence[Cell], scores: Sequence[Summary | None], higher_is_better: bool) -> list[Cell]:
-    """The cells with the best and the second marked; a best that is not told apart from the next says why not."""
+def marked(
+    cells: Sequence[Cell], scores: Sequence[Summary | None], higher_is_better: bool, names: Sequence[str] = ()
+) -> list[Cell]:
+    """The cells with the best and the second marked; a best that is not told apart from all others says why not.
+
+    names: what the footnote calls the scores; without them it names none.
+    """
     verdict = best_and_next(scores, higher_is_better)
     found = list(cells)
     for index in verdict.second:
         found[index] = replace(found[index], mark="second")
     for index in verdict.best:
-        notes = found[index].notes if verdict.told_apart else (*found[index].notes, _doubt(scores, verdict.best))
+        notes = found[index].notes if verdict.told_apart else (*found[index].notes, _doubt(scores, verdict, names))
         found[index] = replace(found[index], mark="best", notes=notes)
     return found
 
 
-def _doubt(scores: Sequence[Summary | None], best: Sequence[int]) -> str:
-    if len(best) > 1:
+def _doubt(scores: Sequence[Summary | None], verdict: Verdict, names: Sequence[str]) -> str:
+    if len(verdict.best) > 1:
         return "tied"
-    if any(score is not None and score.interval is None for score in scores):
+    measured = [index for index in (*verdict.best, *verdict.rivals) if (score := scores[index]) and score.interval]
+    overlapping = [index for index in measured if index not in verdict.best]
+    if verdict.best[0] not in measured or not overlapping:
         return "not shown to be the best: a single number has no interval"
-    return "not shown to be the best: its 95 % interval overlaps the next's"
+    if not names:
+        whose = "another's"
+    elif len(overlapping) > _NAMED:
+        whose = f"those of {len(overlapping)} others"
+    else:
+        whose = f"{'those' if len(overlapping) > 1 else 'that'} of {' and '.join(names[i] for i in overlapping)}"
+    return f"not shown to be the best: its 95 % interval overlaps {whose}"
 
 
 def _letter(index: int) -> str:

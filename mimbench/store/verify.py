@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from mimbench.store.files import fingerprint
 from mimbench.store.reading import conflict, read_body
 from mimbench.store.record import Record, read_record
 
+_LISTED = 10
+"""Missing files that are told by name."""
+
 
 @dataclass
 class Found:
@@ -20,10 +24,27 @@ class Found:
     records: int = 0
     checkpoints: int = 0
     damage: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    """Pictures and other files that records name and that are not there. A record is sound without: it has its numbers,
+    and records may be copied without `artifacts`."""
+
+    def lines(self) -> list[str]:
+        """All of it in words, the sum last."""
+        state = f"{len(self.damage)} damaged" if self.damage else "all sound"
+        if self.missing:
+            state += f"; {len(self.missing)} file{'s' * (len(self.missing) > 1)} that records name missing"
+        more = len(self.missing) - _LISTED
+        return [
+            *(f"damaged: {line}" for line in self.damage),
+            *(f"missing: {line}" for line in self.missing[:_LISTED]),
+            *([f"missing: and {more} more"] if more > 0 else []),
+            f"{self.records} records, {self.checkpoints} checkpoints: {state}",
+        ]
 
 
 def verify(root: Path) -> Found:
-    """Check all below `root`: seals, schema, names, ranges of metrics, weights; and that records go together.
+    """Check all below `root`: seals, schema, names, ranges of metrics, weights; that records go together, and that the
+    files that they name are there.
 
     Raises:
         InputError: no such folder, or nothing in it to check.
@@ -54,7 +75,7 @@ def _check_record(path: Path, found: Found, known: dict[str, tuple[Path, Record]
     try:
         record = read_record(path)
     except InputError as error:
-        found.damage.append(str(error))
+        found.damage.append(_foreign(path) or str(error))
         return
     if path.stem != record.id:
         found.damage.append(f"record {path} is that of {record.id}: its file was renamed")
@@ -65,9 +86,24 @@ def _check_record(path: Path, found: Found, known: dict[str, tuple[Path, Record]
             found.damage.append(
                 f"record {path}: {name} is {value.value} {value.unit}, outside {value.low} to {value.high}"
             )
+    folders = [parent.parent for parent in path.parents if parent.name == "records"]
+    for name, file in record.artifacts.items():
+        if not any((folder / file).is_file() for folder in folders):
+            found.missing.append(f"{file}, the {name} of record {path}")
     first_path, first = known.setdefault(record.id, (path, record))
     if first != record:
         found.damage.append(conflict(first_path, read_body(first_path), path, read_body(path)))
+
+
+def _foreign(path: Path) -> str:
+    """What to say of JSON that never was a record; "" for all else."""
+    try:
+        body = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return ""
+    if isinstance(body, dict) and {"sha256", "schema", "id"} & body.keys():
+        return ""
+    return f"{path} is no mimbench record; move it out of the folder of records"
 
 
 def _check_checkpoint(folder: Path, found: Found, weights: dict[str, str]) -> None:

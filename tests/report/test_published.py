@@ -45,8 +45,10 @@ def ours(record, value=83.0, seed=0, **changes):
 
 def test_every_stored_number_is_valid():
     table = load_published()
-    assert len(table) == 1100
-    assert table["value"].between(0, 100).all()
+    assert len(table) == 1129
+    assert table.loc[table["unit"] == "percent", "value"].between(0, 100).all()
+    assert set(table.loc[table["unit"] != "percent", "task"]) == {"pretraining"}
+    assert set(table.loc[table["task"] == "pretraining", "protocol"]) == {""}
     assert set(table["reported"]) == {"own", "repro", "re-eval", "quoted"}
     assert set(table.loc[table["protocol"] != "", "reported"]) == {"own"}
     assert table.loc[(table["study"] == "masking-strategy") & (table["value"] == 83.0), "variant"].tolist() == [
@@ -59,6 +61,7 @@ def test_every_stored_number_is_valid():
     [
         (GOOD.replace(",50,", ",x,"), ":3: value: "),
         (GOOD.replace(",50,", ",150,"), ":3: value: "),
+        (GOOD.replace(",50,percent,", ",-1,hours,"), ":3: value: "),
         (GOOD.replace(",own,", ",ours,"), ":3: reported: "),
         (GOOD.replace(",percent,", ",%,"), ":3: unit: "),
         (GOOD.replace("P,", ",", 1), ":3: paper: "),
@@ -172,7 +175,7 @@ def texts(table):
 
 def test_layouts_print_from_published_numbers_alone():
     names = layout_names()
-    assert len(names) == 25
+    assert len(names) == 26
     for name in names:
         table = layout_table(read_layout(name))
         assert table.rows, name

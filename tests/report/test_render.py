@@ -8,17 +8,21 @@ import shutil
 import subprocess
 import unicodedata
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from mimbench.errors import InputError
 from mimbench.report.comparison import comparison
+from mimbench.report.frame import load_records
 from mimbench.report.grid import Choice
+from mimbench.report.latex import latex_escaped
 from mimbench.report.layouts import layout_names, read_layout
 from mimbench.report.papers import layout_table, published_table
-from mimbench.report.render import FORMATS, latex_escaped, render
+from mimbench.report.render import FORMATS, render
 from mimbench.report.table import Cell, Column, Table
 
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 SMALL = Table(
     (Column("method"), Column("knn: top1", ("mean", "sd", "n"), ("protocol a",)), Column("AP", ("mean", "sd", "n"))),
     (
@@ -59,9 +63,10 @@ a_b,60.0,1.0,3,,,
 c,50.0,,1,7.5,,1
 """,
     "html": """\
-<table class="mimbench">
+STYLE<table class="mimbench">
 <caption>Title</caption>
-<thead><tr><th scope="col">method</th><th scope="col">knn: top1<sup>a</sup></th><th scope="col">AP</th></tr></thead>
+<thead><tr><th scope="col">method</th><th scope="col" class="number">knn: top1<sup>a</sup></th>\
+<th scope="col" class="number">AP</th></tr></thead>
 <tbody>
 <tr><td>a_b</td><td class="number"><strong>60.0 &#177; 1.0 (n=3)</strong><sup>b</sup></td><td class="number">-</td></tr>
 <tr><td>c</td><td class="number"><u>50.0</u></td><td class="number">7.5</td></tr>
@@ -70,10 +75,11 @@ c,50.0,,1,7.5,,1
 <sup>b</sup> overlaps</td></tr></tfoot>
 </table>
 """,
-    "latex": r"""% needs \usepackage{booktabs}
+    "latex": r"""% needs \usepackage{booktabs,graphicx}
 \begin{table}
 \centering
 \caption{Title}
+\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%
 \begin{tabular}{lrr}
 \toprule
 method & knn: top1\textsuperscript{a} & AP \\
@@ -81,7 +87,7 @@ method & knn: top1\textsuperscript{a} & AP \\
 a\_b & \textbf{60.0 $\pm$ 1.0 (n=3)}\textsuperscript{b} & - \\
 c & \underline{50.0} & 7.5 \\
 \bottomrule
-\end{tabular}
+\end{tabular}}
 
 \smallskip
 \begin{minipage}{\linewidth}
@@ -108,7 +114,12 @@ NASTY = [
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_to_the_letter(format):
-    assert render(SMALL, format) == GOLDEN[format]
+    found = render(SMALL, format)
+    if format == "html":
+        style, table = found.split("</style>\n")
+        found = "STYLE" + table
+        assert style.startswith("<style>\ntable.mimbench {")
+    assert found == GOLDEN[format]
 
 
 def test_another_format_is_told():
@@ -144,7 +155,7 @@ def test_html_holds_no_element_of_a_users_making():
     assert page.isascii()
     parser = Tags()
     parser.feed(page)
-    allowed = {"table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td", "sup", "strong", "u", "br"}
+    allowed = {"style", "table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td", "sup", "strong", "u", "br"}
     assert set(parser.tags) <= allowed
     assert NASTY[0] in parser.text
 
@@ -174,13 +185,67 @@ def test_what_latex_would_act_on_is_text():
     assert latex_escaped("50% & a_b #1 $x {y} ~z ^w \\v") == (
         r"50\% \& a\_b \#1 \$x \{y\} \textasciitilde{}z \textasciicircum{}w \textbackslash{}v"
     )
+    assert latex_escaped("--rows 1–2") == r"-{}-rows 1\textendash{}2"
     assert latex_escaped("[*]") == "{[}{*}{]}"
     assert latex_escaped("é ± 中") == r"é $\pm$ \texttt{U+4E2D}"
     assert latex_escaped("a\n\nb") == "a  b"
 
 
-def compiled(tables, folder) -> subprocess.CompletedProcess[str]:
-    document = [r"\documentclass{article}", r"\usepackage{booktabs}", r"\usepackage[landscape]{geometry}"]
+def test_csv_has_numbers_as_a_person_keeps_them():
+    column = Column("x", ("mean",))
+    values = [58.599999999999994, 1e-9 / 3, 12345678901234567890, 50.0, -0.30000000000000004, 2]
+    table = Table((column,), tuple((Cell("?", (value,)),) for value in values))
+    assert render(table, "csv").split()[1:] == [
+        "58.6",
+        "3.33333333333e-10",
+        "12345678901234567890",
+        "50.0",
+        "-0.3",
+        "2",
+    ]
+
+
+def test_latex_tells_n_once_where_it_is_the_same_everywhere():
+    column = Column("top1", ("mean", "sd", "n"))
+    three = Cell("60.0 ± 1.0 (n=3), +0.1", (60.0, 1.0, 3)), Cell("50.0 ± 1.0 (n=3)", (50.0, 1.0, 3)), Cell()
+    found = render(Table((column,), tuple((cell,) for cell in three)), "latex")
+    assert "(n=" not in found
+    assert "\nn = 3 throughout\n" in found
+    assert r"60.0 $\pm$ 1.0, +0.1 \\" in found
+    for other in (Cell("50.0", (50.0, None, 1)), Cell("50.0 ± 1.0 (n=2)", (50.0, 1.0, 2))):
+        found = render(Table((column,), ((three[0],), (other,))), "latex")
+        assert "(n=3)" in found
+        assert "throughout" not in found
+
+
+TASKS = 14
+WIDE = Table(
+    (Column("method"), Column("how"), *(Column(f"task {index}: top1", ("mean",)) for index in range(TASKS))),
+    tuple(
+        (
+            Cell("mae"),
+            Cell(f"{row} fine-tuned as in a protocol of very/long/name_{'x' * 30}"),
+            *[Cell("59.8 ± 1.9")] * TASKS,
+        )
+        for row in range(70)
+    ),
+    "Wide and long",
+    ("{best}",),
+)
+
+
+def test_latex_parts_what_is_too_wide_and_too_long():
+    found = render(WIDE, "latex")
+    assert found.startswith("% needs \\usepackage{array,booktabs,graphicx}\n")
+    assert found.count(r"59.8 $\pm$ 1.9") == 70 * TASKS
+    assert "all rows: method: mae" in found
+    assert found.count(r"\caption{Wide and long}") == 1
+    assert found.count(r"\caption{Wide and long (continued)}") == found.count(r"\addtocounter{table}{-1}") > 1
+    assert "(continued)" not in render(SMALL, "latex")
+
+
+def compiled(tables, folder, preamble=()) -> subprocess.CompletedProcess[str]:
+    document = [r"\documentclass{article}", r"\usepackage{array,booktabs,graphicx}", *preamble]
     document += [r"\begin{document}", *(rf"{render(table, 'latex')}\clearpage" for table in tables), r"\end{document}"]
     (folder / "tables.tex").write_text("\n".join(document), encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "tables.tex"]
@@ -190,12 +255,20 @@ def compiled(tables, folder) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif(
     not shutil.which("pdflatex"), reason="no pdflatex: apt-get install texlive-latex-base texlive-latex-recommended"
 )
-def test_latex_compiles(tmp_path, record, framed):
+def test_latex_compiles_and_fits_the_line_and_the_page(tmp_path, record, framed):
     records = [record(m, v + s, s) for m, v in (("random-init", 40), ("a_b&c", 50)) for s in (0, 1, 2)]
     choice = Choice(baseline="random-init", published=True, ranks=True)
+    reference = load_records(REFERENCE)
     papers = [layout_table(read_layout(name)) for name in layout_names()]
-    tables = [SMALL, nasty_table(), comparison(framed(records), choice), published_table(["simmim"]), *papers]
-    done = compiled(tables, tmp_path)
-    assert done.returncode == 0, done.stdout[-2000:]
+    lists = [published_table(["simmim"], ["detection"]), published_table(["simmim"])]
+    compared = [comparison(framed(records), choice), comparison(reference), comparison(reference, choice)]
+    for preamble in ((), (r"\usepackage[landscape]{geometry}",)):
+        done = compiled([SMALL, WIDE, nasty_table(), *compared, *lists, *papers], tmp_path, preamble)
+        assert done.returncode == 0, done.stdout[-2000:]
+        log = (tmp_path / "tables.log").read_text(encoding="utf-8", errors="replace")
+        assert "Overfull \\hbox" not in log
+        if not preamble:
+            assert "Overfull \\vbox" not in log
+            assert "Float too large" not in log
     assert (tmp_path / "tables.pdf").stat().st_size > 10_000
     assert compiled([Table((Column(r"\undefined"),), ())], tmp_path).returncode == 0

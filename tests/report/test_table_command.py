@@ -20,7 +20,7 @@ def run(choice=None, *, results=None, format=None, layout=None, output=None):
 
 
 def test_the_file_tells_the_format(tmp_path):
-    for name, start in (("a.md", "| method"), ("a.tex", "% needs"), ("b/a.html", "<table"), ("a.csv", "method,")):
+    for name, start in (("a.md", "| method"), ("a.tex", "% needs"), ("b/a.html", "<style>"), ("a.csv", "method,")):
         assert run(results=REFERENCE, output=tmp_path / name) is None
         assert (tmp_path / name).read_text(encoding="utf-8").startswith(start)
     run(results=REFERENCE, output=tmp_path / "a.md", format="csv")
@@ -29,6 +29,20 @@ def test_the_file_tells_the_format(tmp_path):
         run(results=REFERENCE, output=tmp_path)
     with pytest.raises(InputError, match="unknown table format 'pdf'"):
         run(results=REFERENCE, format="pdf")
+
+
+def test_a_suffix_that_no_table_has_is_refused_before_anything_is_written(tmp_path):
+    path = tmp_path / "a.pdf"
+    told = r"a.pdf: no table is a .pdf; there are .txt, .md, .csv, .html, .tex, or give --format"
+    with pytest.raises(InputError, match=told):
+        run(results=REFERENCE, output=path)
+    with pytest.raises(InputError, match=told):
+        run(layout="list", output=path)
+    assert not path.exists()
+    run(results=REFERENCE, output=path, format="csv")
+    assert path.read_text().startswith("method,")
+    run(layout="simmim-loss", results=REFERENCE, output=tmp_path / "plain")
+    assert (tmp_path / "plain").read_text(encoding="utf-8").startswith("SimMIM, Table 4")
 
 
 def test_layouts_and_lists_take_no_choice_that_they_would_not_heed(monkeypatch, tmp_path):
@@ -53,8 +67,9 @@ def test_the_commands(mimbench, tmp_path):
     done = mimbench("table", *arguments, "--output", "t.tex")
     assert (done.returncode, done.stdout) == (0, "written: t.tex\n"), done.stderr
     assert "\\toprule" in (tmp_path / "t.tex").read_text()
+    count = len(list((REFERENCE / "records").iterdir()))
     done = mimbench("verify", str(REFERENCE))
-    assert (done.returncode, done.stdout) == (0, "123 records, 0 checkpoints: all sound\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, f"{count} records, 0 checkpoints: all sound\n"), done.stderr
     (tmp_path / "r" / "records").mkdir(parents=True)
     done = mimbench("verify", "r")
     assert done.returncode == 2
@@ -62,7 +77,7 @@ def test_the_commands(mimbench, tmp_path):
     (tmp_path / "r" / "records" / "x.json").write_text("{}")
     done = mimbench("verify", "r")
     assert done.returncode == 1
-    assert done.stdout.splitlines()[0].startswith("damaged: record r/records/x.json is corrupt")
+    assert done.stdout.splitlines()[0].startswith("damaged: r/records/x.json is no mimbench record; ")
     assert done.stdout.splitlines()[1] == "1 records, 0 checkpoints: 1 damaged"
 
 

@@ -14,13 +14,18 @@ from mimbench.store.record import read_record, write_record
 from mimbench.store.store import Store
 from mimbench.store.verify import verify
 
-DEMO = Path(__file__).parents[2] / "results" / "demo"
+REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "records"
 
 
 @pytest.fixture
 def results(tmp_path) -> Path:
-    """The demo's records and one checkpoint."""
-    shutil.copytree(DEMO / "records", tmp_path / "r" / "records")
+    """A probe's and a detector's record of one pretraining, without their pictures, and one checkpoint."""
+    (tmp_path / "r" / "records").mkdir(parents=True)
+    (detector,) = map(read_record, REFERENCE.glob("simmim-detection-s0-*.json"))
+    probes = map(read_record, REFERENCE.glob("simmim-linear-probe-s0-*.json"))
+    (probe,) = (record for record in probes if record.checkpoint == detector.checkpoint)
+    for record in (probe, detector):
+        write_record(tmp_path / "r" / "records" / f"{record.id}.json", record.model_copy(update={"artifacts": {}}))
     Store(tmp_path / "r").save_checkpoint("abc", {"w": torch.ones(3)}, {"v": torch.zeros(2)}, {"what": {}})
     return tmp_path / "r"
 
@@ -39,13 +44,40 @@ def test_all_sound(results, tmp_path):
 
 def test_damaged_records_are_named(results):
     path = one(results)
-    path.write_text(path.read_text().replace("59.09", "69.09"))
+    path.write_text(path.read_text().replace('"n": 1000', '"n": 1001'))
     (line,) = verify(results).damage
     assert str(path) in line
     assert "does not match its own sha256" in line
     path.write_text("{")
     (line,) = verify(results).damage
     assert f"{path} is corrupt" in line
+
+
+@pytest.mark.parametrize("text", ["{}", '{"a": 1}', "[1]", "3"])
+def test_json_of_another_origin_is_told_apart(results, text):
+    path = results / "records" / "notes.json"
+    path.write_text(text)
+    assert verify(results).damage == [f"{path} is no mimbench record; move it out of the folder of records"]
+
+
+def test_missing_pictures_are_told_but_damage_no_record(results):
+    path = one(results)
+    record = read_record(path)
+    names = {f"picture{index}": f"artifacts/{index}.png" for index in range(12)}
+    write_record(path, record.model_copy(update={"artifacts": names}))
+    (results / "artifacts").mkdir()
+    for file in names.values():
+        (results / file).write_bytes(b"png")
+    assert verify(results).missing == []
+    (results / "artifacts" / "3.png").unlink()
+    found = verify(results / "records")
+    assert (found.damage, found.missing) == ([], [f"artifacts/3.png, the picture3 of record {path}"])
+    assert found.lines()[-1] == f"{found.records} records, 0 checkpoints: all sound; 1 file that records name missing"
+    shutil.rmtree(results / "artifacts")
+    lines = verify(results).lines()
+    assert len(lines) == 12
+    assert lines[-2] == "missing: and 2 more"
+    assert lines[-1].endswith("all sound; 12 files that records name missing")
 
 
 def test_sealed_nonsense_is_still_found(results):
