@@ -5,38 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from mimbench.errors import InputError
 from mimbench.report.statistics import LEVEL, Interval, mean_ranks, paired_difference
 from mimbench.report.table import Cell, Column
 
 if TYPE_CHECKING:
+    from mimbench.report.baseline import Baseline
     from mimbench.report.grid import Score
 
 _KINDS = {"bootstrap": "bootstrap over seeds", "t": "Student's t, the seeds being too few for a bootstrap"}
-_OF_THE_METHOD = ("method", "set", "pretraining", "checkpoint", "id")
-"""Fields in which a method and its baseline may differ."""
 
 
 def baseline_column(
-    baseline: str, title: str, scores: Sequence[Score | None], everything: Sequence[Score]
+    baseline: Baseline, title: str, scores: Sequence[Score | None], everything: Sequence[Score]
 ) -> list[tuple[Column, list[Cell]]]:
     """Differences to the baseline's scores of the same task, metric, protocol and encoder, paired by seed.
 
-    No column where all scores are the baseline's own.
+    No column where there is nothing to compare: all scores are the baseline's own.
     """
-    if all(score is None or score.first["method"] == baseline for score in scores):
+    partners = [None if score is None else baseline.partner(score, everything) for score in scores]
+    if all(partner is None or partner is score for partner, score in zip(partners, scores, strict=True)):
         return []
     cells, kinds = [], set()
-    for score in scores:
-        if score is None or score.first["method"] == baseline:
+    for score, partner in zip(scores, partners, strict=True):
+        if score is None or partner is None or partner is score:
             cells.append(Cell())
             continue
-        partner = _partner(baseline, score, everything)
         if isinstance(partner, str):
             cells.append(Cell(notes=(partner,)))
             continue
         difference = paired_difference(score.values, partner.values)
         if difference is None:
-            cells.append(Cell(notes=(f"no seed in common with {baseline}",)))
+            cells.append(Cell(notes=(f"no seed in common with {baseline.text}",)))
             continue
         interval = difference.interval
         digits = 1 if score.first["unit"] == "percent" else 3
@@ -47,28 +47,9 @@ def baseline_column(
         numbers = (difference.mean, *((interval.low, interval.high) if interval else (None, None)), difference.n)
         cells.append(Cell(f"{text} (n={difference.n})", numbers))
     told = [f"[ ]: {LEVEL:.0%} interval of the mean, {_KINDS[kind]}".replace("%", " %") for kind in sorted(kinds)]
-    note = "; ".join([f"difference to {baseline}, paired by seed", *told])
-    return [(Column(f"Δ {baseline}", ("mean", "low", "high", "n"), (note,), of=title), cells)]
-
-
-def _partner(baseline: str, score: Score, everything: Sequence[Score]) -> Score | str:
-    """The baseline's score to compare with, or why there is none."""
-    same = [
-        other
-        for other in everything
-        if other.first["method"] == baseline
-        and all(other.first[name] == score.first[name] for name in ("task", "metric", "protocol", "backbone"))
-    ]
-    if not same:
-        return f"{baseline} was not measured with this encoder under this protocol"
-
-    def alike(other: Score) -> int:
-        names = [name for name in score.fields if name not in _OF_THE_METHOD]
-        return sum(other.fields.get(name) == score.fields[name] for name in names)
-
-    closest = max(map(alike, same))
-    found = [other for other in same if alike(other) == closest]
-    return found[0] if len(found) == 1 else f"{baseline} has {len(found)} settings to compare with"
+    to = baseline.words([partner for partner in partners if partner and not isinstance(partner, str)], everything)
+    note = "; ".join([f"difference to {to}, paired by seed", *told])
+    return [(Column(f"Δ {baseline.text}", ("mean", "low", "high", "n"), (note,), of=title), cells)]
 
 
 def published_column(title: str, scores: Sequence[Score | None]) -> tuple[Column, list[Cell]]:
@@ -91,8 +72,16 @@ def published_column(title: str, scores: Sequence[Score | None]) -> tuple[Column
     return Column("published", ("value", "difference"), ("published (ours minus published)",), of=title), cells
 
 
-def rank_column(columns: Sequence[Sequence[Score | None]]) -> tuple[Column, list[Cell]]:
-    """Each row's mean rank over the columns of primary metrics, for rows that have them all."""
+def rank_column(columns: Sequence[Sequence[Score | None]], fields: Sequence[str]) -> tuple[Column, list[Cell]]:
+    """Each row's mean rank over the columns of primary metrics, for rows that have them all.
+
+    fields: of the columns.
+
+    Raises:
+        InputError: columns are not tasks.
+    """
+    if "task" not in fields or "method" in fields:
+        raise InputError("--rank ranks rows over columns of tasks; leave --columns out, or give --columns task")
     scores: dict[str, Mapping[str, Mapping[int, float]]] = {}
     higher = {}
     for index, column in enumerate(columns):
@@ -111,10 +100,17 @@ def rank_column(columns: Sequence[Sequence[Score | None]]) -> tuple[Column, list
         interval = rank.interval
         text = f"{rank.mean:.1f}" + (f" {_bracket(interval, 1)}" if interval else "")
         cells.append(Cell(text, (rank.mean, *((interval.low, interval.high) if interval else (None, None)))))
-    told = f"; [ ]: {LEVEL:.0%} interval, bootstrap over seeds".replace("%", " %")
-    note = f"mean rank over {len(scores)} primary metrics" + (
-        told if any(rank.interval for rank in ranks.values()) else "; no interval: a score has one seed"
-    )
+    note = f"mean rank over {len(scores)} primary metric{'s' * (len(scores) != 1)}"
+    if any(rank.interval for rank in ranks.values()):
+        seeds = sorted({len(values) for of in scores.values() for row, values in of.items() if row in ranks})
+        count = f"n={seeds[0]}" + (f" to {seeds[-1]}" if len(seeds) > 1 else "")
+        level = f"{LEVEL:.0%}".replace("%", " %")
+        note += (
+            f"; [ ]: what the scores' own {level} intervals (Student's t, {count}) leave open: of two that overlap, "
+        )
+        note += "either may lead"
+    elif ranks:
+        note += "; no interval: a score has one seed"
     return Column("mean rank", ("mean", "low", "high"), (note,)), cells
 
 

@@ -8,11 +8,15 @@ from typing import Any
 
 import pandas as pd
 
+from mimbench.report.baseline import Baseline
 from mimbench.report.beside import baseline_column, published_column, rank_column
 from mimbench.report.frame import AT_EPOCH, is_early
 from mimbench.report.grid import Choice, Grid, Key, gathered, selected
 from mimbench.report.protocols import protocol_labels
 from mimbench.report.table import Cell, Column, Table, marked, spread_text
+
+_OF_A_SEED = {"seed", "checkpoint", "weights_sha256", "id", "file"}
+"""Fields that tell seeds apart."""
 
 
 def comparison(tidy: pd.DataFrame, choice: Choice | None = None) -> Table:
@@ -28,29 +32,36 @@ def comparison(tidy: pd.DataFrame, choice: Choice | None = None) -> Table:
         InputError: nothing chosen, or an unknown name.
     """
     choice = choice or Choice()
-    chosen = selected(tidy, choice)
+    baseline = Baseline.read(choice.baseline) if choice.baseline else None
+    wanted = replace(choice, baseline=baseline.method if baseline else None)
+    chosen = selected(tidy, wanted)
+    if baseline:
+        baseline.check(chosen)
     table = table_of(gathered(chosen, choice), protocol_labels(chosen), choice)
-    return replace(table, remarks=(*table.remarks, *_left_out(tidy, choice, chosen)))
+    return replace(table, remarks=(*table.remarks, *_left_out(tidy, wanted, chosen)))
 
 
 def _left_out(tidy: pd.DataFrame, choice: Choice, chosen: pd.DataFrame) -> tuple[str, ...]:
     early = selected(tidy, replace(choice, epochs=True))["id"].nunique() - chosen["id"].nunique()
     if not early:
         return ()
-    rows = ",".join([*(choice.rows or ("method",)), AT_EPOCH])
-    return (f"not shown: {early} records of earlier epochs of these pretrainings (--rows {rows} shows them)",)
+    by_column = "method" in choice.columns
+    shown = ",".join([*(choice.columns if by_column else choice.rows or ("method",)), AT_EPOCH])
+    option = "--columns" if by_column else "--rows"
+    return (f"not shown: {early} records of earlier epochs of these pretrainings ({option} {shown} shows them)",)
 
 
 def table_of(grid: Grid, labels: Mapping[str, tuple[str, str]], choice: Choice) -> Table:
     """The table of scores that are gathered already; labels: of their protocols, see `protocol_labels`."""
     cells = _cells(grid, choice)
     columns, parts = _label_columns(grid, labels)
+    baseline = Baseline.read(choice.baseline) if choice.baseline else None
     for key, title, notes in _titles(grid, labels):
         columns.append(Column(title, ("mean", choice.spread, "n"), notes))
         parts.append([cells[row, key] for row in grid.rows])
         scores = grid.column(key)
-        if choice.baseline:
-            beside = baseline_column(choice.baseline, title, scores, list(grid.scores.values()))
+        if baseline:
+            beside = baseline_column(baseline, title, scores, list(grid.scores.values()))
             parts += [found for _, found in beside]
             columns += [column for column, _ in beside]
         if choice.published:
@@ -58,7 +69,7 @@ def table_of(grid: Grid, labels: Mapping[str, tuple[str, str]], choice: Choice) 
             columns.append(column)
             parts.append(found)
     if choice.ranks:
-        column, found = rank_column([grid.column(key) for key in grid.columns])
+        column, found = rank_column([grid.column(key) for key in grid.columns], grid.column_fields)
         columns.append(column)
         parts.append(found)
     rows = tuple(zip(*parts, strict=True))
@@ -80,16 +91,33 @@ def _cells(grid: Grid, choice: Choice) -> dict[tuple[Key, Key], Cell]:
             spread_text(summary, choice.spread, 1 if first["unit"] == "percent" else 3),
             (summary.mean, width, summary.n),
         )
-        what = (first["task"], first["metric"], first["protocol"])
+        what: Key = (first["task"], first["metric"], first["protocol"])
+        if _by_seed(grid):  # a method's seeds are no contenders of each other
+            what = (*what, first["seed"])
         groups.setdefault((place[1], *what) if by_column else what, []).append(place)
     for group in groups.values():
         # The way there is no contender of where it led.
         places = [place for place in group if not is_early(grid.scores[place].first)] or group
         summaries = [grid.scores[place].summary for place in places]
         higher = bool(grid.scores[places[0]].first["higher_is_better"])
-        found = marked([cells[place] for place in places], summaries, higher)
+        names = _names(grid, places)
+        found = marked([cells[place] for place in places], summaries, higher, names)
         cells |= dict(zip(places, found, strict=True))
     return cells
+
+
+def _by_seed(grid: Grid) -> bool:
+    """Whether seeds are shown one by one."""
+    return bool(_OF_A_SEED & {*grid.row_fields, *grid.column_fields})
+
+
+def _names(grid: Grid, places: Sequence[tuple[Key, Key]]) -> list[str]:
+    """Scores in words, for footnotes: all that rows and columns tell, but for what they share."""
+    fields = [grid.scores[place].fields for place in places]
+    several = {name: {repr(each[name]) for each in fields} for name in fields[0]}
+    of_method = len(several.get("method", ())) == len(fields)
+    shown = ["method"] if of_method else [name for name, values in several.items() if len(values) > 1]
+    return [" ".join(_worded(name, each[name]) for name in shown if each[name] not in (None, "")) for each in fields]
 
 
 def _label_columns(grid: Grid, labels: Mapping[str, tuple[str, str]]) -> tuple[list[Column], list[list[Cell]]]:
@@ -144,20 +172,35 @@ def _title(grid: Grid, key: Key) -> str:
         unit = next(score.first["unit"] for (_, column), score in grid.scores.items() if column == key)
         metric = str(told.pop("metric")) + (f" [{unit}]" if unit != "percent" else "")
         parts.append(f"{told.pop('task')}: {metric}" if "task" in told else metric)
-    parts += [f"{name}={_label(name, value)}" if "." in name else _label(name, value) for name, value in told.items()]
+    given = {name: value for name, value in told.items() if value not in (None, "")}
+    parts += [_worded(name, value) for name, value in (given if parts or given else told).items()]
     return ", ".join(parts)
+
+
+def _worded(name: str, value: Any) -> str:
+    """A field's value outside of a column of its own: numbers and settings with their name."""
+    plain = "." not in name and not isinstance(value, int | float)
+    return _label(name, value) if plain else f"{name}={_label(name, value)}"
+
+
+def _untold(grid: Grid) -> str:
+    """Task and metric where neither rows nor columns tell these."""
+    first = next(iter(grid.scores.values())).first
+    fields = {*grid.row_fields, *grid.column_fields}
+    return ": ".join(str(first[name]) for name in ("task", "metric") if name not in fields)
 
 
 def _remarks(rows: Sequence[Sequence[Cell]], grid: Grid, choice: Choice) -> tuple[str, ...]:
     cells = [cell for row in rows for cell in row]
     units = {score.first["unit"] for score in grid.scores.values()}
-    remarks = []
+    remarks = [f"all: {untold}"] if (untold := _untold(grid)) else []
     if any(cell.mark for cell in cells):
         of_column = {"task", "metric"} <= set(grid.column_fields)
         early = any(is_early(score.first) for score in grid.scores.values())
         remarks.append(
             "{best} and {second} of each "
             + ("column" if of_column else "metric and protocol")
+            + (", seed by seed" if _by_seed(grid) else "")
             + (", earlier epochs aside" if early else "")
         )
     if "percent" in units:

@@ -55,7 +55,7 @@ class Failed:
 
 def of_choice(choice: Choice, tidy: pd.DataFrame) -> Callable[[Failure], bool]:
     """Whether the table that is chosen would have shown the cell of a failure."""
-    methods = {*choice.methods, choice.baseline}
+    methods = {*choice.methods, (choice.baseline or "").partition(":")[0]}
     measured = set(tidy.loc[tidy["metric"].isin(choice.metrics), "task"])
 
     def wanted(failure: Failure) -> bool:

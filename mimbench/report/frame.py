@@ -232,12 +232,19 @@ def _settings(settings: Mapping[str, Any]) -> str:
 
 
 def _at(body: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path of the resolved recipe; a list as text; None where it has none."""
+    """The value at a dotted path of the resolved recipe; a list as text; None where it has none.
+
+    Where nothing was pretrained, and nothing of [pretrain] varied, its paths have none: they tell of no training.
+    """
     here: Any = body["recipe"]
-    if path == AT_EPOCH:  # absent, it is the end
-        pretrain, trained = here.get("pretrain", {}), body["checkpoint"]["cost"]["steps"] > 0
-        at = pretrain.get("at_epoch")
-        return pretrain.get("epochs") if at is None and trained else at
+    if path.startswith("pretrain."):
+        trained = body["checkpoint"]["cost"]["steps"] > 0
+        if path == AT_EPOCH:  # absent, it is the end
+            pretrain = here.get("pretrain", {})
+            at = pretrain.get("at_epoch")
+            return pretrain.get("epochs") if at is None and trained else at
+        if not trained and not any(name.startswith("pretrain.") for name in body["varied"]):
+            return None
     for key in path.split("."):
         if not isinstance(here, Mapping) or key not in here:
             here = body["varied"].get(path)

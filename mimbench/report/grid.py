@@ -10,16 +10,13 @@ from typing import Any, Literal
 import pandas as pd
 
 from mimbench.errors import InputError, nearest
-from mimbench.report.frame import AT_EPOCH, COLUMNS
+from mimbench.report.fields import column_of, sides, with_settings
+from mimbench.report.frame import AT_EPOCH
 from mimbench.report.statistics import Summary, summarise
 
 Key = tuple[Any, ...]
-_OF_FIELD = {"encoder": "backbone"}
-"""Fields that are shown from a column of another name."""
-_TOLD = ("method", "task", "metric", "recipe", "encoder")
 _ONE = ("pretraining", "protocol", "task", "metric")
 """What all seeds of one mean share."""
-_NO_FIELDS = frozenset(("value", "n", "low", "high", "higher_is_better", "chance", "primary", "protocol_json"))
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,8 @@ class Choice:
     methods: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     baseline: str | None = None
-    """A method: differences to it, paired by seed, in a column of their own."""
+    """A method, or one of its settings ("simmim:method.mask_ratio=0.6", see `Baseline`): differences to it, paired by
+    seed, in a column of their own."""
     published: bool = False
     """A column with the papers' numbers where the protocol is the same."""
     ranks: bool = False
@@ -115,44 +113,21 @@ def early_beside_end(tidy: pd.DataFrame) -> pd.Series:
 
 
 def gathered(tidy: pd.DataFrame, choice: Choice) -> Grid:
-    paths = [column for column in tidy.columns if column not in COLUMNS]
-    columns = choice.columns or tuple(name for name in ("task", "metric") if name not in choice.rows)
-    rows = choice.rows or tuple(name for name in ("method", "task", "metric") if name not in columns)
-    for name in (*rows, *columns):
-        _check_field(name, tidy, paths)
-    asked = {*rows, *columns}
-    if "at_epoch" in asked or not early(tidy).any():
-        asked.add(AT_EPOCH)  # is told already, or tells nothing
-    extra = [
-        name
-        for name in (*_TOLD, *paths, "set")
-        if name not in asked
-        and not name.startswith(("task.", "tasks."))
-        and tidy[_OF_FIELD.get(name, name)].nunique(dropna=False) > 1
-    ]
-    rows = tuple(dict.fromkeys([*rows, *extra]))
+    """Scores by the fields that are chosen, and by all that has to be told so that no cell mixes settings."""
+    rows, columns = sides(tidy, choice, early=bool(early(tidy).any()))
     by_column = bool({"task", "metric"} & set(columns))
     for last_resort in ((), ("pretraining",), ("checkpoint",), ("id",)):
-        grid = _gathered(tidy, (*rows, *last_resort), columns, by_column)
+        grid = _gathered(tidy, *with_settings(rows, columns, last_resort), by_column)
         if grid is not None:
             return grid
     raise AssertionError("ids are unique")
-
-
-def _check_field(name: str, tidy: pd.DataFrame, paths: Sequence[str]) -> None:
-    column = _OF_FIELD.get(name, name)
-    if column not in tidy.columns or name in _NO_FIELDS:
-        fields = [known for known in (*COLUMNS, *paths) if known not in _NO_FIELDS]
-        raise InputError(f"unknown field {name!r} for rows or columns{nearest(name, fields)}")
-    if name in paths and tidy[name].isna().all():
-        raise InputError(f"no record has a setting {name!r}; see `mimbench show recipe` for what there is")
 
 
 def _gathered(tidy: pd.DataFrame, rows: tuple[str, ...], columns: tuple[str, ...], by_column: bool) -> Grid | None:
     """The grid with the protocol as a hidden last field of columns or rows; None where a cell would mix settings."""
     row_fields, column_fields = (rows, (*columns, "protocol")) if by_column else ((*rows, "protocol"), columns)
     lists = {name: _plain(tidy[name]) for name in tidy.columns}
-    keys = {name: lists[_OF_FIELD.get(name, name)] for name in (*row_fields, *column_fields)}
+    keys = {name: lists[column_of(name)] for name in (*row_fields, *column_fields)}
     rows_of = zip(*(keys[name] for name in row_fields), strict=True)
     columns_of = zip(*(keys[name] for name in column_fields), strict=True)
     scores: dict[tuple[Key, Key], Score] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,46 +11,70 @@ import pandas as pd
 from mimbench.recipe.document import values
 
 _SHORT = 32
-"""Longest difference, in characters, that stands for a protocol without a name."""
+"""Longest difference, in characters, that becomes part of what a protocol is called."""
+_CONTENT = 6
+"""Signs of a content's fingerprint that are shown."""
 
 
 def protocol_labels(tidy: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """{fingerprint: (name, footnote)} of the protocols in a frame; names differ within a task.
 
-    A protocol without a name is called by its difference from the others where that is short, else by a number.
+    Protocols of one name, or of none, are told by their difference where a short one does, else by a number.
     """
     labels = {}
     told = tidy[["task", "protocol", "protocol_name", "protocol_json"]].drop_duplicates("protocol")
     for task, group in told.groupby("task"):
-        differences = _differences([dict(values(json.loads(text))) for text in group["protocol_json"]])
-        found = list(zip(group["protocol"], group["protocol_name"], differences, strict=True))
+        options = [dict(values(json.loads(text))) for text in group["protocol_json"]]
+        found = list(zip(group["protocol"], group["protocol_name"], _differences(options), options, strict=True))
         found.sort(key=lambda entry: (entry[1], entry[2], entry[0]))
-        names = [name for _, name, _ in found]
-        for number, (key, name, difference) in enumerate(found, start=1):
-            told_by = difference if 0 < len(difference) <= _SHORT and differences.count(difference) == 1 else ""
-            label = name if name and names.count(name) == 1 else told_by or f"{name or 'protocol'} {number}"
+        for number, (key, name, difference, own) in enumerate(found, start=1):
+            namesakes = [other for _, called, _, other in found if called == name]
+            told_by = _told_by(own, namesakes if len(namesakes) > 1 else options)
+            label = name
+            if not name or len(namesakes) > 1:
+                label = ", ".join(filter(None, (name, told_by))) if told_by else f"{name or 'protocol'} {number}"
             labels[key] = label, _note(str(task), label, name, difference if len(found) > 1 else "")
     return labels
 
 
 def _note(task: str, label: str, name: str, difference: str) -> str:
-    if not difference:
-        return f"{task} protocol {name}" if name else ""
-    if difference != label:
-        return f"{task} protocol {label}: {difference}"
-    return f"{task} protocol {label}: {name}" if name else ""
+    if label in (difference, name and f"{name}, {difference}") or not difference:  # it says all that there is to say
+        return f"{task} protocol {label}" if name else ""
+    return f"{task} protocol {label}: {difference}"
 
 
-def _differences(protocols: list[dict[str, Any]]) -> list[str]:
+def _told_by(own: dict[str, Any], protocols: Sequence[dict[str, Any]]) -> str:
+    """All in which a protocol differs from the others; where that is long, the first option that no two share."""
+    paths = _differing(protocols)
+    for chosen in (_needed(paths, protocols), *([path] for path in sorted(paths, key=_is_content))):
+        told = _shown(own, chosen)
+        if 0 < len(told) <= _SHORT and len({_shown(other, chosen) for other in protocols}) == len(protocols):
+            return told
+    return ""
+
+
+def _differences(protocols: Sequence[dict[str, Any]]) -> list[str]:
     """In what each protocol differs from the others: "pooling=token"."""
+    paths = _needed(_differing(protocols), protocols)
+    return [_shown(protocol, paths) for protocol in protocols]
+
+
+def _differing(protocols: Sequence[dict[str, Any]]) -> list[str]:
     paths = list(dict.fromkeys(path for protocol in protocols for path in protocol))
-    differing = [path for path in paths if len({repr(protocol.get(path)) for protocol in protocols}) > 1]
-    shown = [path for path in differing if not path.endswith(".content")]
-    told = [" ".join(f"{path}={protocol.get(path)}" for path in shown) for protocol in protocols]
-    if len(set(told)) == len(told) or shown == differing:
-        return told
-    contents = [path for path in differing if path not in shown]
-    return [
-        " ".join([text, *(f"{path}={str(protocol.get(path))[:6]}" for path in contents)]).strip()
-        for text, protocol in zip(told, protocols, strict=True)
-    ]
+    return [path for path in paths if len({repr(protocol.get(path)) for protocol in protocols}) > 1]
+
+
+def _needed(paths: Sequence[str], protocols: Sequence[dict[str, Any]]) -> list[str]:
+    """Without contents' fingerprints where the rest tells them apart; these come last."""
+    rest = [path for path in paths if not _is_content(path)]
+    if len({_shown(protocol, rest) for protocol in protocols}) == len(protocols):
+        return rest
+    return [*rest, *filter(_is_content, paths)]
+
+
+def _shown(protocol: dict[str, Any], paths: Sequence[str]) -> str:
+    return " ".join(f"{path}={str(protocol.get(path))[: _CONTENT if _is_content(path) else None]}" for path in paths)
+
+
+def _is_content(path: str) -> bool:
+    return path.endswith(".content")

@@ -48,10 +48,33 @@ def test_one_row_a_metric_and_the_columns_that_are_documented(results, record):
     assert first["file"].endswith(f"r/records/{one.id}.json")
 
 
+def trained(record, method, steps=100, **changes):
+    plain = record(method)
+    cost = plain.checkpoint.cost.model_copy(update={"steps": steps})
+    return record(method, checkpoint=plain.checkpoint.model_copy(update={"cost": cost}), **changes)
+
+
+def test_what_was_not_pretrained_has_no_settings_of_pretraining(framed, record):
+    recipe = {"pretrain": {"base_lr": 0.002, "epochs": 26}, "method": {"x": 1}}
+    tidy = framed(
+        [
+            trained(record, "simmim", recipe=recipe, varied={"pretrain.base_lr": 0.002}),
+            trained(record, "mae", recipe=recipe),
+            trained(record, "random-init", 0, recipe=recipe),
+            trained(record, "early", 0, recipe=recipe, varied={"pretrain.at_epoch": 0}),
+        ],
+        ["method.x"],
+    ).set_index("method")
+    found = tidy["pretrain.base_lr"]
+    assert (found["simmim"], found["mae"], found["early"]) == (0.002, 0.002, 0.002)
+    assert pd.isna(found["random-init"])
+    assert tidy["method.x"].to_dict() == dict.fromkeys(tidy.index, 1)
+
+
 def test_varied_and_asked_paths_are_columns_with_resolved_values(results, record):
     records = [
         record(varied={"method.mask_ratio": 0.3}, recipe={"method": {"mask_ratio": 0.3}, "encoder": {"depth": None}}),
-        record("mae", recipe={"method": {"mask_ratio": 0.75}, "pretrain": {"betas": [0.9, 0.95]}}),
+        trained(record, "mae", recipe={"method": {"mask_ratio": 0.75}, "pretrain": {"betas": [0.9, 0.95]}}),
     ]
     folder = results("r/records", *records)
     tidy = load_records(folder, ["pretrain.betas", "no.such"])

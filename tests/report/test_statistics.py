@@ -89,6 +89,12 @@ def score(mean, half=None):
         ([score(9, 0.1), None, score(7)], True, (0,), (2,), False),
         ([score(9, 0.1), score(9, 0.1), score(7, 0.1)], True, (0, 1), (), False),
         ([score(9, 0.1), score(7, 0.1), score(7, 3)], True, (0,), (1, 2), False),
+        ([score(9, 3), score(7, 0.1), score(5, 2)], True, (0,), (1,), False),
+        ([score(9, 0.1), score(7, 0.1), score(5, 5)], True, (0,), (1,), False),  # the third reaches the best
+        ([score(1, 0.1), score(3, 0.1), score(5, 5)], False, (0,), (1,), False),
+        ([score(9, 0.1), score(7, 0.1), score(5)], True, (0,), (1,), False),
+        ([score(0, 0.1), score(0, 0.1)], True, (), (), True),  # all the same: nothing is best
+        ([score(0), score(0), None, score(0, 0)], True, (), (), True),
         ([score(9, 0.1), None], True, (), (), True),
         ([None, None], True, (), (), True),
     ],
@@ -106,8 +112,10 @@ def test_the_verdict_agrees_with_the_intervals(trial):
     means = [one.mean for one in scores]
     assert found.best == (int(np.argmax(means)),)
     assert found.second == (int(np.argsort(means)[-2]),)
-    one, two = scores[found.best[0]].interval, scores[found.second[0]].interval
-    assert found.told_apart == (one.low > two.high)
+    low = scores[found.best[0]].interval.low
+    rivals = {index for index, one in enumerate(scores) if index not in found.best and one.interval.high >= low}
+    assert set(found.rivals) == rivals
+    assert found.told_apart == (not rivals)
 
 
 def test_mean_ranks_of_clear_cases():
@@ -123,28 +131,69 @@ def test_mean_ranks_know_what_seeds_leave_open():
     noisy = {name: {seed: float(rng.normal()) for seed in range(5)} for name in "ab"}
     ranks = mean_ranks({"t": noisy}, {"t": True})
     assert sum(rank.mean for rank in ranks) == 3
-    assert all(rank.interval.low < rank.interval.high for rank in ranks)
-    assert ranks == mean_ranks({"t": noisy}, {"t": True})
+    assert [(rank.interval.low, rank.interval.high) for rank in ranks] == [(1, 2), (1, 2)]
     single = {name: {0: of[0]} for name, of in noisy.items()}
     assert all(rank.interval is None for rank in mean_ranks({"t": single}, {"t": True}))
 
 
-def test_shared_seeds_stay_paired():
-    """b is better on every seed by less than seeds differ: only pairing shows it."""
-    paired = {"a": {s: 10.0 * s for s in range(5)}, "b": {s: 10.0 * s + 1 for s in range(5)}}
-    (first, _) = mean_ranks({"t": paired}, {"t": True})
-    assert (first.name, first.interval.high) == ("b", 1.0)
-    unpaired = {"a": paired["a"], "b": {s + 5: value for s, value in paired["b"].items()}}
-    (first, _) = mean_ranks({"t": unpaired}, {"t": True})
-    assert first.interval.high == 2.0
+def random_scores(rng, contenders, tasks, seeds):
+    """Of pretrainings whose seeds move all tasks together: [task][contender][seed]."""
+    level, shared = rng.normal(0, 2, contenders), rng.normal(size=(contenders, seeds))
+    values = level[:, None, None] + shared[:, None] + 0.3 * rng.normal(size=(contenders, tasks, seeds))
+    return {
+        f"t{t}": {f"c{c}": dict(enumerate(map(float, values[c, t]))) for c in range(contenders)} for t in range(tasks)
+    }
+
+
+@pytest.mark.parametrize("trial", range(20))
+def test_an_interval_of_ranks_is_what_overlapping_intervals_leave_open(trial):
+    """Counted by hand: whoever overlaps may come before or behind, in every task at once."""
+    rng = np.random.default_rng(trial)
+    scores = random_scores(rng, 6, 3, int(rng.integers(2, 7)))
+    higher = {task: bool(rng.integers(2)) for task in scores}
+    for rank in mean_ranks(scores, higher):
+        low, high, mean = [], [], []
+        for task, of in scores.items():
+            own = t_interval(list(of[rank.name].values()))
+            others = {name: t_interval(list(values.values())) for name, values in of.items() if name != rank.name}
+            above = sum(other.low > own.high for other in others.values())
+            below = sum(other.high < own.low for other in others.values())
+            before, behind = (above, below) if higher[task] else (below, above)
+            low.append(1 + before)
+            high.append(6 - behind)
+            means = [np.mean(list(values.values())) for values in of.values()]
+            order = stats.rankdata([-value if higher[task] else value for value in means])
+            mean.append(order[list(of).index(rank.name)])
+        assert (rank.interval.low, rank.interval.high) == (pytest.approx(np.mean(low)), pytest.approx(np.mean(high)))
+        assert rank.mean == pytest.approx(np.mean(mean))
+        assert rank.interval.low <= rank.mean <= rank.interval.high
+
+
+def test_intervals_of_ranks_hold_the_truth_as_often_as_they_say():
+    """Six contenders close to each other, three seeds that move all three tasks: no false certainty."""
+    rng = np.random.default_rng(1)
+    held = []
+    for _ in range(100):
+        truth = {f"c{c}": 6.0 - c for c in range(6)}
+        noise = rng.normal(size=(6, 3))
+        scores = {
+            task: {
+                name: {s: 0.2 * level + noise[c, s] + 0.3 * rng.normal() for s in range(3)}
+                for c, (name, level) in enumerate(truth.items())
+            }
+            for task in "tuv"
+        }
+        for rank in mean_ranks(scores, dict.fromkeys(scores, True)):
+            held.append(rank.interval.low <= 7 - truth[rank.name] <= rank.interval.high)
+    assert np.mean(held) >= 0.95
 
 
 def test_ranks_need_every_task():
     one = {"a": {0: 1.0}, "b": {0: 2.0}}
     assert [rank.name for rank in mean_ranks({"t": one, "u": {"b": {0: 1.0}}}, {"t": True, "u": True})] == ["b"]
     assert mean_ranks({}, {}) == []
-    tied = mean_ranks({"t": {"a": {0: 1.0}, "b": {0: 1.0}}}, {"t": True})
-    assert [rank.mean for rank in tied] == [1.5, 1.5]
+    tied = mean_ranks({"t": {"a": {0: 1.0, 1: 1.0}, "b": {0: 1.0, 1: 1.0}}}, {"t": True})
+    assert [(rank.mean, rank.interval.low, rank.interval.high) for rank in tied] == [(1.5, 1, 2)] * 2
 
 
 def test_deviation_and_error_are_not_confused():

@@ -96,61 +96,53 @@ def test_protocols_of_one_name_are_told_with_it(record, framed):
     records = [record(recipe=recipe, departures={"layer": 2}, protocol={"size": size}) for size in (28, 32)]
     table = comparison(framed(records))
     assert table.notes == (
-        "linear-probe protocol size=28: mae, layer=2",
-        "linear-probe protocol size=32: mae, layer=2",
+        "linear-probe protocol mae, layer=2, size=28",
+        "linear-probe protocol mae, layer=2, size=32",
     )
 
 
 def test_content_alone_also_sets_protocols_apart(record, framed):
     records = [record(protocol={"dataset": {"content": content}}, value=v) for content, v in (("a", 1.0), ("b", 2.0))]
-    assert sorted(rows(comparison(framed(records)))[0].values()) == ["1.0", "2.0", "simmim"]
-
-
-def test_variations_are_columns_of_labels_in_their_order(record, framed):
-    records = [record(value=v, varied={"method.mask_ratio": v / 100}) for v in (60.0, 5.0, 40.0)]
     assert rows(comparison(framed(records))) == [
-        {"method": "simmim", "method.mask_ratio": "0.05", "linear-probe: top1": "5.0"},
-        {"method": "simmim", "method.mask_ratio": "0.4", "linear-probe: top1": "40.0"},
-        {"method": "simmim", "method.mask_ratio": "0.6", "linear-probe: top1": "60.0"},
-    ]
-
-
-def test_a_varied_path_can_be_the_columns(record, framed):
-    records = [
-        record(value=v, seed=seed, varied={"method.mask_ratio": v / 100}) for v in (60.0, 40.0) for seed in (0, 1)
-    ]
-    table = comparison(framed(records), Choice(columns=("method.mask_ratio",), rows=("method",)))
-    assert rows(table) == [
         {
             "method": "simmim",
-            "method.mask_ratio=0.4": "40.0 ± 0.0 (n=2)",
-            "method.mask_ratio=0.6": "60.0 ± 0.0 (n=2)",
+            "linear-probe: top1 (dataset.content=a)": "1.0",
+            "linear-probe: top1 (dataset.content=b)": "2.0",
         }
     ]
-    assert [cell.mark for cell in table.rows[0]] == ["", "second", "best"]
 
 
-def test_settings_are_never_averaged_whatever_the_rows(record, framed):
-    records = [record(value=v, seed=0, pretraining=name) for name, v in (("aaaaaaaa", 40.0), ("bbbbbbbb", 60.0))]
-    table = comparison(framed(records), Choice(rows=("method",)))
-    assert rows(table) == [
-        {"method": "simmim", "pretraining": "aaaaaa", "linear-probe: top1": "40.0"},
-        {"method": "simmim", "pretraining": "bbbbbb", "linear-probe: top1": "60.0"},
+def test_two_versions_of_a_dataset_leave_protocols_their_names(record, framed):
+    """Their contents tell them apart, beside a name or alone; whatever else differs is in the footnote."""
+
+    def under(name, content, mean, task):
+        protocol = {"protocol": name, "task": task, "dataset": {"content": content}, "input": {"mean": [mean] * 3}}
+        return record(recipe={"task": {"protocol": name}}, protocol=protocol, task=task)
+
+    contents = (("8c08adbb", 0.1307), ("77777777", 0.1399))
+    few = [under(None, content, mean, "few-shot") for content, mean in contents]
+    probe = [under("cached-lbfgs", content, 0.5, "linear-probe") for content, _ in contents]
+    other = under("mae", "8c08adbb", 0.5, "linear-probe")
+    table = comparison(framed([*few, *probe, other]))
+    assert sorted(rows(table)[0])[:-1] == [
+        "few-shot: top1 (dataset.content=777777)",
+        "few-shot: top1 (dataset.content=8c08ad)",
+        "linear-probe: top1 (cached-lbfgs, dataset.content=777777)",
+        "linear-probe: top1 (cached-lbfgs, dataset.content=8c08ad)",
+        "linear-probe: top1 (mae)",
     ]
-    tasks = [record(), record(task="detection", metric="AP", value=30.0)]
-    assert rows(comparison(framed(tasks), Choice(rows=("method",), columns=("encoder",)))) == [
-        {"method": "simmim", "task": "detection", "metric": "AP", "vit": "30.0"},
-        {"method": "simmim", "task": "linear-probe", "metric": "top1", "vit": "50.0"},
-    ]
+    assert {
+        "few-shot protocol dataset.content=777777: input.mean=[0.1399, 0.1399, 0.1399]",
+        "linear-probe protocol cached-lbfgs, dataset.content=777777: protocol=cached-lbfgs dataset.content=777777",
+    } < set(table.notes)
+    alone = comparison(framed(probe))
+    assert "linear-probe protocol cached-lbfgs, dataset.content=777777" in alone.notes
 
 
-def test_methods_can_be_the_columns_and_protocols_then_split_rows(record, framed):
-    records = [record(), record("mae", 40.0), record("mae", 30.0, protocol={"layer": -1, "pooling": "token"})]
-    table = comparison(framed(records), Choice(columns=("method",)))
-    assert rows(table) == [
-        {"task": "linear-probe", "metric": "top1", "protocol": "pooling=mean", "mae": "40.0", "simmim": "50.0"},
-        {"task": "linear-probe", "metric": "top1", "protocol": "pooling=token", "mae": "30.0", "simmim": "-"},
-    ]
+def test_protocols_that_no_short_difference_tells_apart_are_numbered(record, framed):
+    long = [record(protocol={"p": "x" * 40 + end}, value=v) for end, v in (("a", 1.0), ("b", 2.0))]
+    titles = list(rows(comparison(framed(long)))[0])[1:]
+    assert titles == ["linear-probe: top1 (protocol 1)", "linear-probe: top1 (protocol 2)"]
 
 
 def test_the_primary_metric_is_shown_and_others_by_name(record, framed):
@@ -189,9 +181,29 @@ def test_a_best_that_overlaps_the_next_says_so(record, framed):
     assert clear.notes == ()
     close = comparison(framed([*seeds("a", 50, 52, 54), *seeds("b", 53, 55, 57)]))
     assert [row[1].mark for row in close.rows] == ["second", "best"]
-    assert close.rows[1][1].notes == ("not shown to be the best: its 95 % interval overlaps the next's",)
+    assert close.rows[1][1].notes == ("not shown to be the best: its 95 % interval overlaps that of a",)
+    far = comparison(framed([*seeds("a", 50, 50.2, 50.1), *seeds("b", 60, 60.2, 60.1), *seeds("c", 5, 90, 40)]))
+    assert [row[1].mark for row in far.rows] == ["second", "best", ""]
+    assert far.rows[1][1].notes == ("not shown to be the best: its 95 % interval overlaps that of c",)
+    wide = [*seeds("b", 60, 60.2, 60.1), *seeds("c", 5, 90, 40), *seeds("d", 5, 90, 41)]
+    assert comparison(framed(wide)).notes == ("not shown to be the best: its 95 % interval overlaps those of d and c",)
+    more = comparison(framed([*wide, *seeds("e", 5, 90, 39)]))
+    assert more.notes == ("not shown to be the best: its 95 % interval overlaps those of 3 others",)
+    settings = [record("b", 60 + x + s, s, varied={"method.x": x}) for x in (0, 1) for s in (0, 1, 2)]
+    assert comparison(framed([*settings, *seeds("c", 5, 6, 7)])).notes == (
+        "not shown to be the best: its 95 % interval overlaps that of b method.x=0",
+    )
     single = comparison(framed([record("a", 1.0), record("b", 99.0)]))
     assert single.rows[1][1].notes == ("not shown to be the best: a single number has no interval",)
+
+
+def test_nothing_is_best_where_all_are_the_same(record, framed):
+    table = comparison(framed([record(method, 0.0) for method in "abc"]))
+    assert [row[1].mark for row in table.rows] == ["", "", ""]
+    assert "best" not in table.remarks[0]
+    tied = comparison(framed([record("a", 1.0), record("b", 1.0), record("c", 0.0)]))
+    assert [row[1].mark for row in tied.rows] == ["best", "best", ""]
+    assert tied.notes == ("tied",)
 
 
 def test_less_is_better_where_the_metric_says_so(record, framed):
@@ -201,52 +213,34 @@ def test_less_is_better_where_the_metric_says_so(record, framed):
     assert table.columns[1].title == "linear-probe: ECE [fraction]"
 
 
-def test_differences_to_a_baseline(record, framed):
-    records = [record(m, v + s, s) for m, v in (("random-init", 40), ("simmim", 50.5)) for s in (0, 1, 2)]
-    records += [record("simmim", 61.0, 7), record("mae", 45.0, 9)]
-    table = comparison(framed(records), Choice(baseline="random-init"))
-    assert [row["Δ random-init"] for row in rows(table)] == ["-", "-", "+10.5 [10.5, 10.5] (n=3)"]
-    assert table.columns[2].notes[0].startswith("difference to random-init, paired by seed; [ ]: 95 % interval")
-    assert "Student's t" in table.columns[2].notes[0]
-    assert table.rows[0][2].notes == ("no seed in common with random-init",)
-    with pytest.raises(InputError, match="no record has the baseline 'random'; did you mean 'random-init'"):
-        comparison(framed(records), Choice(baseline="random"))
-
-
-def test_the_baseline_is_the_one_with_the_same_encoder_and_settings(record, framed):
-    def sized(method, value, depth, **changes):
-        options = {"encoder": {"embed_dim": 64, "depth": depth, "patch_size": 4}}
-        return record(method, value, recipe=options, pretraining=f"{method}{depth}{changes}", **changes)
-
-    records = [sized("random-init", 10.0, 2), sized("random-init", 20.0, 4), sized("simmim", 30.0, 4)]
-    table = comparison(framed([*records, sized("mae", 30.0, 8)]), Choice(baseline="random-init"))
-    found = {(row["method"], row["encoder"]): row["Δ random-init"] for row in rows(table)}
-    assert found["simmim", "vit 64x4/4"] == "+10.0 (n=1)"
-    assert found["mae", "vit 64x8/4"] == "-"
-    vague = [record("mae", 1.0, varied={"method.x": x}, pretraining=str(x)) for x in (1, 2)]
-    table = comparison(framed([*vague, record()]), Choice(baseline="mae"))
-    assert table.rows[-1][-1].notes == ("mae has 2 settings to compare with",)
-
-
 def test_ranks_over_tasks(record, framed):
     records = [
         record(m, v + s, s, task=task)
-        for task in ("knn", "linear-probe")
-        for m, v in (("mae", 40), ("simmim", 50))
+        for task, gap in (("knn", 10), ("linear-probe", 1))
+        for m, v in (("mae", 40), ("simmim", 40 + gap))
         for s in (0, 1, 2)
     ]
     table = comparison(framed([*records, record("beit")]), Choice(ranks=True))
-    assert [row["mean rank"] for row in rows(table)] == ["-", "2.0 [2.0, 2.0]", "1.0 [1.0, 1.0]"]
-    assert "over 2 primary metrics" in table.columns[-1].notes[0]
+    assert [row["mean rank"] for row in rows(table)] == ["-", "2.0 [1.5, 2.0]", "1.0 [1.0, 1.5]"]
+    assert table.columns[-1].notes == (
+        "mean rank over 2 primary metrics; [ ]: what the scores' own 95 % intervals (Student's t, n=3) leave open: "
+        "of two that overlap, either may lead",
+    )
+    more = comparison(framed([*records, record("mae", 43, 3, task="knn")]), Choice(ranks=True))
+    assert "(Student's t, n=3 to 4)" in more.columns[-1].notes[0]
+    single = comparison(framed([record("a", 1.0), record("b", 2.0)]), Choice(ranks=True))
+    assert single.columns[-1].notes == ("mean rank over 1 primary metric; no interval: a score has one seed",)
+    with pytest.raises(InputError, match="--rank ranks rows over columns of tasks"):
+        comparison(framed(records), Choice(ranks=True, columns=("method",)))
 
 
 def test_csv_has_the_numbers_in_columns_of_their_own(record, framed):
     records = [record(m, v + s, s) for m, v in (("a", 40), ("b", 50.5)) for s in (0, 1)]
     found = list(csv.DictReader(io.StringIO(render(comparison(framed(records), Choice(baseline="a")), "csv"))))
+    assert float(found[1].pop("linear-probe: top1 sd")) == pytest.approx(statistics.stdev([50.5, 51.5]))
     assert found[1] == {
         "method": "b",
         "linear-probe: top1": "51.0",
-        "linear-probe: top1 sd": repr(statistics.stdev([50.5, 51.5])),
         "linear-probe: top1 n": "2",
         "linear-probe: top1 Δ a": "10.5",
         "linear-probe: top1 Δ a low": "10.5",
@@ -285,7 +279,7 @@ def test_earlier_epochs_are_left_out_and_counted_unless_the_epoch_is_asked_for(r
     assert "of each column, earlier epochs aside" in shown.remarks[0]
     assert not any("not shown" in remark for remark in shown.remarks)
     columns = rows(comparison(tidy, Choice(rows=("method", "task", "metric"), columns=("at_epoch",))))
-    assert set(columns[1]) - {"method", "task", "metric"} == {"-", "0", "5", "26"}
+    assert set(columns[1]) - {"method", "task", "metric"} == {"-", "at_epoch=0", "at_epoch=5", "at_epoch=26"}
 
 
 def test_earlier_epochs_are_shown_where_nothing_else_is_there(record, framed):
