@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -14,6 +14,7 @@ from mmdet.structures import DetDataSample
 from pycocotools.coco import COCO
 
 from mimbench.data.images import read_pixels
+from mimbench.data.picture import LEAST_TEXT, Colour, class_colours, ink_on
 
 PANEL = 3.2
 """Side of one scene in the picture, inches."""
@@ -32,19 +33,26 @@ def draw_predictions(
 
     classes: names by COCO category id, in the order of the predicted labels.
     """
-    figure = Figure(figsize=(PANEL * len(samples), 2 * PANEL + 0.6), layout="constrained")
+    width = PANEL * len(samples)
+    size = 72 * LEAST_TEXT * width
+    names, scenes = list(classes.values()), []
+    for sample in samples:
+        scenes.append((_truth(annotations, sample.img_id, classes), _found(sample, least_score)))
+    counts = Counter(label for scene in scenes for boxes in scene for _, label, _ in boxes)
+    colours = class_colours([label for label, _ in counts.most_common()], names)
+    figure = Figure(figsize=(width, 2 * PANEL + 0.6), layout="constrained")
     axes = figure.subplots(2, len(samples), squeeze=False)
-    for column, sample in enumerate(samples):
+    for column, (sample, scene) in enumerate(zip(samples, scenes, strict=True)):
         record = annotations.loadImgs([sample.img_id])[0]
         pixels = read_pixels(images / record["file_name"], 3)
-        for row, boxes in enumerate((_truth(annotations, sample.img_id, classes), _found(sample, least_score))):
+        for row, boxes in enumerate(scene):
             axis = axes[row, column]
             axis.imshow(pixels, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             for box, label, score in boxes:
-                _draw(axis, box, label, list(classes.values())[label], score)
-    axes[0, 0].set_ylabel("truth", fontsize=13)
-    axes[1, 0].set_ylabel(f"found (score ≥ {least_score:g})", fontsize=13)
+                _draw(axis, box, colours[label], _named(names[label], score), size)
+    axes[0, 0].set_ylabel("truth", fontsize=size)
+    axes[1, 0].set_ylabel(f"found\n(score ≥ {least_score:g})", fontsize=size)
     figure.savefig(path, dpi=120)
     return path
 
@@ -69,18 +77,26 @@ def _found(sample: DetDataSample, least_score: float) -> list[Labelled]:
     return list(zip(found.bboxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True))
 
 
-def _draw(axis: Axes, box: list[float], label: int, name: str, score: float | None) -> None:
+def _named(name: str, score: float | None) -> str:
+    """With its score to two places, whose leading zero takes room and tells nothing."""
+    return name if score is None else f"{name} {score:.2f}".replace(" 0.", " .")
+
+
+def _draw(axis: Axes, box: list[float], colour: Colour, text: str, size: float) -> None:
+    """size: of the text, points. It stands above the box, or within where the image ends there."""
     x1, y1, x2, y2 = (value - 0.5 for value in box)  # imshow puts the centre, not the corner, of pixel 0 at 0
-    colour = colormaps["tab10"](label % 10)
-    axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=2))
+    axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=size / 7))
+    right, bottom = axis.get_xlim()[1], axis.get_ylim()[0]
+    character = (
+        size / 72 / PANEL * max(right, bottom)
+    )  # height of one in the image's pixels; with room about 0.72 as wide
     axis.text(
-        x1,
-        y1,
-        name if score is None else f"{name} {score:.2f}",
-        color="white",
-        fontsize=9,
-        fontweight="bold",
-        verticalalignment="bottom" if y1 > 6 else "top",
-        bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5},
+        max(-0.5, min(x1, right - 0.72 * character * len(text))),
+        max(-0.5, y1 - 1.3 * character),
+        text,
+        color=ink_on(colour),
+        fontsize=size,
+        verticalalignment="top",
+        bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.85},
         clip_on=True,
     )

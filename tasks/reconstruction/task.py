@@ -121,7 +121,7 @@ class Reconstruction(Task):
         assert first is not None
         note = self._note(method, rebuilding)
         path = context.workdir / "rebuilt.png"
-        path.write_bytes(rebuilt_picture(*first, title=f"{method.name}: hidden parts, rebuilt", footnote=note))
+        path.write_bytes(rebuilt_picture(*first, footnote=note))
         return rebuilding, {"rebuilt": path}
 
     def _generate(
@@ -133,9 +133,7 @@ class Reconstruction(Task):
         context.say(f"reconstruction: generating images in {config.steps} steps")
         found = generated(method, judge, test, context.input, grid, config, device=context.device, seed=context.seed)
         path = context.workdir / "generated.png"
-        path.write_bytes(
-            generated_picture(found.frames, title=f"{method.name}: images made step by step", footnote=note)
-        )
+        path.write_bytes(generated_picture(found.frames, footnote=note))
         details = {
             "floor": found.floor,
             "by_share_hidden_at_start": {f"{share:g}": distance for share, distance in found.frechet.items()},
@@ -160,6 +158,7 @@ def _details(rebuilding: Rebuilding, ratio: float) -> dict[str, Any]:
     grid = rebuilding.grid
     details: dict[str, Any] = {
         "ratio": ratio,
+        "chance": MEAN,
         "mask_grid": list(grid),
         "hidden_cells": {f"{share:g}": hidden_cells(grid, share) for share in rebuilding.shares},
         "mean_fill": rebuilding.values(MEAN, ratio),

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import seaborn as sns
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from mimbench.data import picture
 from mimbench.data.images import read_pixels
 from mimbench_tasks.segmentation.evaluation import IGNORED
 from mimbench_tasks.segmentation.labels import BACKGROUND
@@ -21,8 +20,6 @@ PANEL = 2.4
 MOST_NAMED = 24
 """Classes in the legend: those that take most of the images shown."""
 UNKNOWN = "white"
-GROUND = "#26282c"
-"""Of the background class: darker than every colour of the palette."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,18 @@ class Panel:
 def draw_predictions(path: Path, panels: Sequence[Panel], classes: Sequence[str]) -> Path:
     """Write a PNG: image, truth and prediction one above the other, one column an image, and a legend."""
     colours = class_colours(panels, classes)
-    figure = Figure(figsize=(PANEL * len(panels) + 1.6, 3 * PANEL + 0.2), layout="constrained")
+    aspect = panels[0].truth.shape[0] / panels[0].truth.shape[1]
+    width = PANEL * len(panels) + 0.4
+    size = 72 * picture.LEAST_TEXT * width
+    named = sorted(list(colours)[:MOST_NAMED])
+    entries = [Patch(facecolor=colours[label], edgecolor="0.4", label=classes[label]) for label in named]
+    if any((panel.truth == IGNORED).any() for panel in panels):
+        entries.append(Patch(facecolor=UNKNOWN, edgecolor="0.4", label="not scored"))
+    # A character is about 0.6 of its height wide, and a patch with the space about it as wide as six of them.
+    longest = max(len(str(entry.get_label())) for entry in entries)
+    columns = max(1, min(len(entries), int(72 * width / (0.6 * size * (longest + 6)))))
+    legend = (1.4 * -(-len(entries) // columns) + 0.4) * size / 72
+    figure = Figure(figsize=(width, 3 * PANEL * min(aspect, 2.0) + 0.3 + legend), layout="constrained")
     axes = figure.subplots(3, len(panels), squeeze=False)
     for column, panel in enumerate(panels):
         rows = (read_pixels(panel.image, 3), paint(panel.truth, colours), paint(panel.predicted, colours))
@@ -45,38 +53,23 @@ def draw_predictions(path: Path, panels: Sequence[Panel], classes: Sequence[str]
             axis.imshow(pixels, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
     for axis, name in zip(axes[:, 0], ("image", "truth", "predicted"), strict=True):
-        axis.set_ylabel(name, fontsize=12)
-    named = sorted(list(colours)[:MOST_NAMED])
-    entries = [Patch(facecolor=colours[label], edgecolor="0.4", label=classes[label]) for label in named]
-    if any((panel.truth == IGNORED).any() for panel in panels):
-        entries.append(Patch(facecolor=UNKNOWN, edgecolor="0.4", label="not scored"))
-    figure.legend(handles=entries, loc="outside right center", fontsize=10, frameon=False)
+        axis.set_ylabel(name, fontsize=size)
+    figure.legend(handles=entries, loc="outside lower center", ncols=columns, fontsize=size, frameon=False)
     figure.savefig(path, dpi=110)
     return path
 
 
-def class_colours(panels: Sequence[Panel], classes: Sequence[str]) -> dict[int, tuple[float, float, float]]:
-    """Colours of the classes in `panels`, the largest first: seaborn's "colorblind" ten, then darker shades of them."""
+def class_colours(panels: Sequence[Panel], classes: Sequence[str]) -> dict[int, picture.Colour]:
+    """Colours of the classes in `panels`, the largest first."""
     counts = np.zeros(256, dtype=np.int64)
     for panel in panels:
         for labels in (panel.truth, panel.predicted):
             counts += np.bincount(labels.ravel(), minlength=256)
     found = [int(label) for label in np.argsort(-counts, kind="stable") if counts[label] and label < len(classes)]
-    base = sns.color_palette("colorblind", 10)
-    others = [label for label in found if classes[label] != BACKGROUND]
-    if len(classes) <= 11:  # every class has its colour for good
-        others = [label for label in range(len(classes)) if classes[label] != BACKGROUND]
-    places = {label: place for place, label in enumerate(others)}
-    colours = {}
-    for label in found:
-        place = places.get(label)
-        shade = 1.0 if place is None else 0.72 ** (place // 10)
-        red, green, blue = to_rgb(GROUND) if place is None else base[place % 10]
-        colours[label] = (shade * red, shade * green, shade * blue)
-    return colours
+    return picture.class_colours(found, classes, BACKGROUND)
 
 
-def paint(labels: np.ndarray, colours: dict[int, tuple[float, float, float]]) -> np.ndarray:
+def paint(labels: np.ndarray, colours: dict[int, picture.Colour]) -> np.ndarray:
     """Integers [H, W] -> float [H, W, 3]; what has no colour is white."""
     table = np.ones((256, 3))
     for label, colour in colours.items():

@@ -160,7 +160,7 @@ def everything(make: Make, seeds: int = 5) -> list[Record]:
     return list({record.id: record for part in [*parts, detected(make)] for record in part}.values())
 
 
-def stored(records: Sequence[Record], folder: Path) -> Path:
+def stored(records: Sequence[Record], folder: Path, side: tuple[int, int] = (400, 160)) -> Path:
     """Write a results folder, with a picture for each artifact."""
     (folder / "records").mkdir(parents=True)
     for record in records:
@@ -168,6 +168,6 @@ def stored(records: Sequence[Record], folder: Path) -> Path:
         for name in record.artifacts.values():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            side = Image.linear_gradient("L").resize((400, 160))
-            Image.merge("RGB", (side, side.rotate(180), side)).save(path)
+            part = Image.linear_gradient("L").resize(side)
+            Image.merge("RGB", (part, part.rotate(180), part)).save(path)
     return folder

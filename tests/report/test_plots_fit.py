@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import plot_records as made
 import pytest
@@ -14,7 +15,8 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from PIL import Image
 
-from mimbench.report.plots.kinds import KINDS, figure
+from mimbench.errors import InputError
+from mimbench.report.plots.kinds import KINDS, figure, figures
 from mimbench.report.plots.sheet import image, save
 from mimbench.report.plots.source import NothingToPlot, Options, Source
 from mimbench.report.plots.style import LOOKS, clean, look, wrapped
@@ -71,17 +73,56 @@ def faults(fig, texts):
     return found
 
 
-FULL = [(kind, 3.4) for kind in KINDS if kind not in ("generated", "segmentations")]
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
+SHOW_BASELINE = ("bars", "ablation", "epochs")
 
 
-@pytest.mark.parametrize(("kind", "width"), [*FULL, ("bars", 7.0), ("cost", 7.0), ("epochs", 2.5)])
-def test_nothing_is_cut_or_covered(kind, width, source, drawn_texts):
+@pytest.fixture(scope="module")
+def reference():
+    """Records of a real grid: their names and metrics are longer than those that are made up."""
+    return Source.read(REFERENCE)
+
+
+def assert_fit(kind, source, options, drawn_texts):
+    """Of each of its parts."""
+    found = figures(kind, source, options)
+    for fig in found:
+        texts = drawn_texts(fig)
+        assert len(texts) > 1
+        assert faults(fig, texts) == []
+        assert fig.get_figwidth() == options.width
+    return found
+
+
+@pytest.mark.parametrize("width", [3.4, 7.0])
+@pytest.mark.parametrize("baseline", [None, "random-init"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("generated", "segmentations")])
+def test_nothing_is_cut_or_covered(kind, baseline, width, source, drawn_texts):
+    if baseline and kind not in SHOW_BASELINE:
+        with pytest.raises(InputError, match="shows none"):
+            figures(kind, source, Options(baseline=baseline))
+        return
     tasks = ("linear-probe", "finetune") if kind == "cost" else ()
-    fig = figure(kind, source, Options(width=width, tasks=tasks))
-    texts = drawn_texts(fig)
-    assert len(texts) > 2
-    assert faults(fig, texts) == []
-    assert fig.get_figwidth() == width
+    assert_fit(kind, source, Options(width=width, baseline=baseline, tasks=tasks), drawn_texts)
+
+
+@pytest.mark.parametrize(("baseline", "width"), [(None, 3.4), (None, 7.0), ("random-init", 3.4)])
+def test_nothing_of_the_reference_is_cut_or_covered(baseline, width, reference, drawn_texts):
+    drawn_kinds = set()
+    options = Options(width=width, baseline=baseline)
+    for kind in SHOW_BASELINE if baseline else KINDS:
+        try:
+            assert_fit(kind, reference, options, drawn_texts)
+        except NothingToPlot:
+            continue
+        drawn_kinds.add(kind)
+    assert drawn_kinds >= ({"bars", "epochs"} if baseline else {"bars", "epochs", "cost", "loss", "seeds"})
+
+
+def test_the_label_of_a_difference_is_whole(reference, drawn_texts):
+    options = Options(baseline="random-init", tasks=("linear-probe",))
+    (fig,) = assert_fit("bars", reference, options, drawn_texts)
+    assert fig.axes[0].get_xlabel().replace("\n", " ") == "Top-1 accuracy: difference to random-init (points)"
 
 
 def test_the_check_can_fail(source, drawn_texts):

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mimbench.report.plots.groups import Group, groups_of, spaced, whisker
+from mimbench.report.plots.groups import Group, chance_keys, groups_of, spaced, whisker
 from mimbench.report.plots.series import grouped, told
-from mimbench.report.plots.sheet import Plot, Sheet, key, reference
+from mimbench.report.plots.sheet import Plot, Sheet, key
 from mimbench.report.plots.source import Options, Source
 from mimbench.report.plots.strips import differences
 from mimbench.report.plots.style import INK, clean, wrapped
@@ -39,8 +39,7 @@ def bars(source: Source, options: Options) -> Sheet:
     means = [mean for group in groups for mean in group.means.values()]
     several = any(len(mean.values) > 1 for mean in means)
     legend = [key(entry, line=False) for entry in series]
-    if any(group.chance is not None for group in groups):
-        legend.append(reference("chance"))
+    legend += chance_keys((group.task, group.chance_name) for group in groups if group.chance is not None)
     return Sheet(plots, legend, f"{told(means)}{' Dots: seeds.' if several else ''}", columns=1)
 
 
@@ -82,7 +81,8 @@ def _plot(groups: Sequence[Group], width: float) -> Plot:
         axes.set_xlim(-0.55, len(groups) - 0.45)
         axes.set_ylabel(label)
 
-    return Plot(draw, title, 1.65 + 0.1 * max(text.count("\n") for text in places))
+    more = 0.1 * max(text.count("\n") for text in places)
+    return Plot(draw, title, 1.65 + more, least=1.35 + more)
 
 
 def _place(group: Group, characters: int, *, dataset: bool) -> str:

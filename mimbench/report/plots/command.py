@@ -20,6 +20,8 @@ def plot_command(
 ) -> None:
     """Draw and write; `say` gets a line for each file, and for each kind of `all` that the records do not support.
 
+    What is too high for a page is written in several files: NAME-1, NAME-2, ...
+
     Raises:
         InputError: anything that cannot be drawn or written.
     """
@@ -32,9 +34,12 @@ def plot_command(
             reasons.append(str(found))
             say(f"skipped {name}: {found}")
             continue
-        for format in formats:
-            say(f"written: {save(found, file or folder / f'{_safe(name)}.{format}')}")
-            written += 1
+        for number, figure in enumerate(found, start=1):
+            part = f"-{number}" if len(found) > 1 else ""
+            for format in formats:
+                path = file.with_stem(f"{file.stem}{part}") if file else folder / f"{_safe(name)}{part}.{format}"
+                say(f"written: {save(figure, path)}")
+                written += 1
     if not written:
         raise InputError(f"nothing to plot in {results}: {len(reasons)} kinds were skipped, as told above")
 

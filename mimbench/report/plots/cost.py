@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING
 
-from mimbench.report.plots.groups import Group, groups_of, near
+from mimbench.report.plots.groups import Group, chance_keys, groups_of, near
 from mimbench.report.plots.series import Mean, Series, told
-from mimbench.report.plots.sheet import Plot, Sheet, key, reference
+from mimbench.report.plots.sheet import Plot, Sheet, key
 from mimbench.report.plots.source import Options, Row, Source
-from mimbench.report.plots.style import INK, SOFT, clean, wrapped
+from mimbench.report.plots.style import INK, SOFT, clean, device_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,8 +23,14 @@ _DECADES = 20.0
 @dataclass(frozen=True)
 class Point:
     series: Series
-    cost: float
+    costs: tuple[float, ...]
+    """One for each seed."""
     score: Mean
+
+    @property
+    def cost(self) -> float:
+        """The median: one seed on a busy machine does not move it."""
+        return median(self.costs)
 
 
 def cost(source: Source, options: Options) -> Sheet:
@@ -31,26 +38,22 @@ def cost(source: Source, options: Options) -> Sheet:
     if options.baseline:
         raise source.no_baseline("cost")
     groups, series = groups_of(source, options)
-    plots, chance = list[Plot | None](), False
+    plots, chance = list[Plot | None](), list[tuple[str, str]]()
     for group in groups:
         devices = list(dict.fromkeys(_device(mean.first) for mean in group.means.values()))
         for device in devices:
             points = [point for point in _points(group, _hours) if _device(point.score.first) == device]
             factor, unit = _time(points)
-            # The title of a row has the width of both panels.
-            plots.append(
-                _plot(group, points, factor, f"Time ({unit}) on {device}", group.title, 0.55 - options.width / 2)
-            )
-            images = _plot(group, _points(group, _images), 1.0, "Images seen")
-            plots.append(images if device == devices[0] else None)
-        chance = chance or near(group.chance, _reach(_points(group, _images)))
+            plots.append(_plot(group, points, factor, f"Time ({unit}) on {device}", group.title))
+            plots.append(_plot(group, _points(group, _images), 1.0, "Images seen") if device == devices[0] else None)
+        if near(group.chance, _reach(_points(group, _images))):
+            chance.append((group.task, group.chance_name))
     means = [mean for group in groups for mean in group.means.values()]
     note = (
-        f"{told(means)} Cost: pretraining and task together, mean over seeds. "
+        f"{told(means)} Cost: pretraining and task together, median over seeds{_ranges(means)}. "
         "Filled and joined: the Pareto front, which no other setting beats in both."
     )
-    legend = [key(entry) for entry in series]
-    return Sheet(plots, [*legend, *([reference("chance")] if chance else [])], note, columns=2)
+    return Sheet(plots, [*(key(entry) for entry in series), *chance_keys(chance)], note, columns=2)
 
 
 def pareto_front(costs: Sequence[float], scores: Sequence[float], higher_is_better: bool = True) -> list[int]:
@@ -75,12 +78,17 @@ def _images(row: Row) -> float:
 
 
 def _points(group: Group, of_row: Callable[[Row], float]) -> list[Point]:
-    return [Point(entry, sum(map(of_row, mean.rows)) / len(mean.rows), mean) for entry, mean in group.means.items()]
+    return [Point(entry, tuple(map(of_row, mean.rows)), mean) for entry, mean in group.means.items()]
+
+
+def _ranges(means: Sequence[Mean]) -> str:
+    several = any(len({cost(row) for row in mean.rows}) > 1 for mean in means for cost in (_hours, _images))
+    return ", lines from the least to the most" if several else ""
 
 
 def _device(row: Row) -> str:
     """Hours of different devices are not comparable. Where nothing was pretrained, the task's device alone counts."""
-    pretrained, task = clean(row["pretrain_device"]), clean(row["device"])
+    pretrained, task = device_label(row["pretrain_device"]), device_label(row["device"])
     return task if pretrained == task or not row["pretrain_steps"] else f"{pretrained} (task: {task})"
 
 
@@ -95,9 +103,8 @@ def _reach(points: Sequence[Point]) -> list[float]:
     return [value for point in points for value in (point.score.mean, *(point.score.whisker or ()))]
 
 
-def _plot(
-    group: Group, points: Sequence[Point], factor: float, label: str, title: str = "", indent: float = 0.0
-) -> Plot:
+def _plot(group: Group, points: Sequence[Point], factor: float, label: str, title: str = "") -> Plot:
+    """One with a title is the first of its row: the title has room over both, and the vertical label holds for both."""
     costs = [point.cost * factor for point in points]
     front = pareto_front(costs, [point.score.mean for point in points], bool(group.first["higher_is_better"]))
 
@@ -111,11 +118,15 @@ def _plot(
             if point.score.whisker:
                 errors = [[error] for error in point.score.errors]
                 axes.errorbar(x, point.score.mean, errors, color=colour, elinewidth=0.8, capsize=1.6, capthick=0.8)
+            ends = [factor * end for end in (min(point.costs), max(point.costs))]
+            # Behind the marker: what is shorter than that is not seen.
+            axes.plot(ends, [point.score.mean] * 2, color=colour, linewidth=0.8, zorder=4)
             face = colour if index in front else "white"
             axes.plot(
                 x,
                 point.score.mean,
                 look.marker,
+                color=colour,
                 ms=5,
                 mec=colour,
                 mfc=face,
@@ -123,11 +134,11 @@ def _plot(
                 label=point.series.label,
                 zorder=5,
             )
-        axes.set(xlabel=wrapped(label, 30), ylabel=group.metric)
+        axes.set(xlabel=clean(label), ylabel=group.metric if title else "")
         axes.margins(x=0.08, y=0.1)
-        _scale(axes, costs)
+        _scale(axes, [factor * end for point in points for end in point.costs])
 
-    return Plot(draw, title, 1.6, indent)
+    return Plot(draw, title, 1.6, 0.5, least=1.35, across=2 if title else 1)
 
 
 def _scale(axes: Axes, costs: Sequence[float]) -> None:

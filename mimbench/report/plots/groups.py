@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mimbench.report.plots.series import Mean, Series, Titles, by_protocol, grouped, mean_of, named, settings_of
+from mimbench.report.plots.sheet import reference
 from mimbench.report.plots.source import Options, Row, Source
 from mimbench.report.plots.style import INK, clean, metric_label
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 
@@ -24,6 +26,7 @@ class Group:
     """Task, dataset, and protocol where there is one to tell."""
     protocol: str
     """Only where the task has several, which then share no axis."""
+    chance_name: str = "chance"
 
     @property
     def task(self) -> str:
@@ -49,7 +52,7 @@ def groups_of(source: Source, options: Options) -> tuple[list[Group], list[Serie
         first, parts = of[0], grouped(of, setting)
         means = {series[found]: mean_of(parts[found], options.spread) for found in series if found in parts}
         alone = titles.protocol(first) if titles.has_several(first["task"]) else ""
-        groups.append(Group(first, means, titles.title(first), alone))
+        groups.append(Group(first, means, titles.title(first), alone, chance_name(first, source)))
     return groups, list(series.values())
 
 
@@ -58,6 +61,23 @@ def _sorted(rows: Sequence[Row]) -> list[list[Row]]:
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     found = grouped(rows, by_protocol)
     return [found[at] for at in sorted(found, key=lambda at: (at[0], metrics.index(at[1]), str(at[2])))]
+
+
+def chance_name(row: Row, source: Source) -> str:
+    """What a record's `chance` is called: a share of right answers by guessing, else what the task says that it is."""
+    if row["unit"] == "percent":
+        return "chance"
+    told = source.bodies[row["id"]].get("details", {}).get("chance")
+    return clean(told) if isinstance(told, str) and told else "knowing nothing"
+
+
+def chance_keys(drawn: Iterable[tuple[str, str]]) -> list[tuple[str, Artist]]:
+    """The legend's entry for lines at chance, of which (task, name) are drawn; none for none."""
+    names = grouped(dict.fromkeys(drawn), lambda pair: pair[1])
+    others = [f"{', '.join(task for task, _ in of)}: {name}" for name, of in names.items() if name != "chance"]
+    if len(names) == 1:
+        return [reference(next(iter(names)))]
+    return [reference("; ".join([*(["chance"] if "chance" in names else []), *others]))] if names else []
 
 
 def near(level: float | None, values: Sequence[float]) -> bool:

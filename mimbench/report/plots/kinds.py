@@ -12,7 +12,7 @@ from mimbench.report.plots.bars import bars
 from mimbench.report.plots.cost import cost
 from mimbench.report.plots.layers import layers, loss, ratios
 from mimbench.report.plots.pictures import ARTIFACTS, pictures
-from mimbench.report.plots.sheet import Sheet, compose
+from mimbench.report.plots.sheet import Sheet, compose, pages
 from mimbench.report.plots.source import NothingToPlot, Options, Source
 from mimbench.report.plots.strips import seeds
 from mimbench.report.plots.style import drawing
@@ -37,7 +37,7 @@ ALL = "all"
 
 
 def figure(kind: str, source: Source, options: Options | None = None) -> Figure:
-    """One figure; see `sheet.save` and `sheet.image` to get it out.
+    """One figure, however high; see `sheet.save` and `sheet.image` to get it out.
 
     Args:
         kind: one of KINDS.
@@ -48,22 +48,32 @@ def figure(kind: str, source: Source, options: Options | None = None) -> Figure:
         InputError: an unknown kind, or a choice that no record meets.
     """
     options = options or Options()
+    with drawing():
+        return compose(_maker(kind)(source, options), options.width)
+
+
+def figures(kind: str, source: Source, options: Options) -> list[Figure]:
+    """As `figure`, in parts that each fit on a page."""
+    with drawing():
+        return pages(_maker(kind)(source, options), options.width)
+
+
+def _maker(kind: str) -> Maker:
     if kind not in KINDS:
         raise InputError(f"unknown kind of plot {kind!r}{nearest(kind, [*KINDS, ALL])}")
-    with drawing():
-        return compose(KINDS[kind](source, options), options.width)
+    return KINDS[kind]
 
 
-def drawn(kind: str, source: Source, options: Options) -> Iterator[tuple[str, Figure | NothingToPlot]]:
-    """(name, figure) of a kind or of all of them; of all, what cannot be drawn comes with the reason."""
+def drawn(kind: str, source: Source, options: Options) -> Iterator[tuple[str, list[Figure] | NothingToPlot]]:
+    """(name, figures) of a kind or of all of them; of all, what cannot be drawn comes with the reason."""
     if kind != ALL:
-        yield kind, figure(kind, source, options)
+        yield kind, figures(kind, source, options)
         return
     source.chosen(options)
     for name in KINDS:
         for title, choice in _choices(name, source, options):
             try:
-                yield title, figure(name, source, choice)
+                yield title, figures(name, source, choice)
             except NothingToPlot as reason:
                 yield title, reason
 

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
+from mimbench.report.plots.groups import chance_keys, chance_name
 from mimbench.report.plots.lines import Curve, Level, Lines
 from mimbench.report.plots.series import Titles, by_protocol, grouped, mean_of, named, settings_of, told
-from mimbench.report.plots.sheet import Sheet, key, reference
+from mimbench.report.plots.sheet import Plot, Sheet, key, reference
 from mimbench.report.plots.source import Options, Row, Source
 from mimbench.report.plots.style import SOFT, clean, metric_label
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _FILLS = {"mean fill": (0, (1, 1)), "nearest fill": (0, (5, 2))}
 """Ways to fill what is hidden without learning, and how they are drawn."""
+_LOSS, _NARROW = 1.35, 1.6
+"""Height and least width of a panel of losses, inches: there is one for each method."""
+Fills = dict[str, dict[float, float]]
+"""Their quality: {name: {share of hidden cells: score}}."""
 
 
 def layers(source: Source, options: Options) -> Sheet:
@@ -57,6 +67,7 @@ def _sheet(source: Source, options: Options, rows: Sequence[Row], points: Any, x
     setting, titles = settings_of(rows), Titles(source, rows)
     series = named(rows, setting, source)
     panels, means, fills = [], [], set()
+    chance: list[tuple[str, str]] = []
     for of in grouped(rows, by_protocol).values():
         curves, parts, first = [], grouped(of, setting), of[0]
         for found, entry in series.items():
@@ -71,36 +82,32 @@ def _sheet(source: Source, options: Options, rows: Sequence[Row], points: Any, x
         levels = [Level(row["chance"]) for row in of[:1] if row["chance"] is not None and whole]
         label = metric_label(first["metric"], first["unit"])
         lines = Lines(titles.title(first), x, label, curves, levels=levels, whole=whole)
+        chance += [(clean(first["task"]), chance_name(first, source)) for _ in lines.drawn_levels]
         panels.append((lines, _fills(source, of)))
         fills |= set(panels[-1][1])
-    legend = [key(entry) for entry in series.values()]
-    if any(lines.drawn_levels for lines, _ in panels):
-        legend.append(reference("chance"))
+    legend = [key(entry) for entry in series.values()] + chance_keys(chance)
     legend += [reference(name, SOFT, _FILLS[name]) for name in sorted(fills)]
     return Sheet([_with_fills(lines, of) for lines, of in panels], legend, told(means))
 
 
-def _fills(source: Source, rows: Sequence[Row]) -> dict[str, list[tuple[list[float], list[float]]]]:
-    """Curves of fills that need no method, each distinct one once."""
-    found: dict[str, list[tuple[list[float], list[float]]]] = {}
+def _fills(source: Source, rows: Sequence[Row]) -> Fills:
+    """Curves of fills that need no method: a mean over all records, for each draws its own masks."""
+    found: dict[str, dict[float, list[float]]] = {}
     for row in rows:
         curves = _curves(source, row)
         for name in _FILLS:
-            values = curves.get(f"{row['metric']}, {name}")
-            if values and (curves["mask_ratio"], values) not in found.setdefault(name, []):
-                found[name].append((curves["mask_ratio"], values))
-    return found
+            values = curves.get(f"{row['metric']}, {name}", [])
+            for share, value in zip(curves["mask_ratio"] if values else [], values, strict=True):
+                found.setdefault(name, {}).setdefault(share, []).append(value)
+    return {name: {share: fmean(of[share]) for share in sorted(of)} for name, of in found.items()}
 
 
-def _with_fills(lines: Lines, fills: dict[str, list[tuple[list[float], list[float]]]]) -> Any:
-    from dataclasses import replace
-
+def _with_fills(lines: Lines, fills: Fills) -> Plot:
     plot = lines.plot()
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         for name, of in fills.items():
-            for xs, ys in of:
-                axes.plot(xs, ys, color=SOFT, linestyle=_FILLS[name], linewidth=0.8, label=name)
+            axes.plot(list(of), list(of.values()), color=SOFT, linestyle=_FILLS[name], linewidth=0.8, label=name)
         plot.draw(axes)
 
     return replace(plot, draw=draw)
@@ -127,10 +134,11 @@ def loss(source: Source, options: Options) -> Sheet:
                 curves.append(_loss_curve(source, entry, by_setting[found], options))
         means += [mean for curve in curves for mean in curve.means]
         title = clean(method)
-        plots.append(Lines(title, "Epoch", "Pretraining loss", curves, whole=True).plot())
+        lines = Lines(title, "Epoch", "Pretraining loss", curves, whole=True)
+        plots.append(replace(lines.plot(), height=_LOSS, least=_LOSS))
     several = [entry for entry in series.values() if entry.places > 1]
     note = f"{told(means)} Mean over each epoch. Losses of different methods are not comparable."
-    return Sheet(plots, [key(entry) for entry in several], note)
+    return Sheet(plots, [key(entry) for entry in several], note, narrowest=_NARROW)
 
 
 def _loss_curve(source: Source, entry: Any, rows: Sequence[Row], options: Options) -> Curve:

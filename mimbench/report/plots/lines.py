@@ -61,6 +61,8 @@ class Level:
     value: float
     colour: str = INK
     dash: Any = (0, (4, 2))
+    name: tuple[str, str] = ("", "chance")
+    """Of a line at chance: the task, and what the line is."""
     always: bool = False
     """Drawn however far it lies from the curves."""
 
@@ -89,7 +91,8 @@ class Lines:
         return [level for level in self.levels if level.always or near(level.value, reach)]
 
     def plot(self) -> Plot:
-        return Plot(self._draw, self.title, 1.75 + (0.1 if self.categories else 0.0))
+        more = 0.1 if self.categories else 0.0
+        return Plot(self._draw, self.title, 1.75 + more, least=1.4 + more)
 
     def _draw(self, axes: Axes) -> None:
         from matplotlib.ticker import MaxNLocator, NullLocator

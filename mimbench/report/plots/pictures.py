@@ -21,6 +21,8 @@ ARTIFACTS = {
 }
 """Kind of plot: the task, and what it calls its picture."""
 MOST = 12
+_TALLEST = 7.8
+"""Height of a picture, inches: what is taller is shown smaller."""
 _RESOLUTION = 300
 """Pixels an inch beyond which a picture is reduced."""
 
@@ -95,4 +97,4 @@ def _plot(picture: Image, label: str, width: float) -> Plot:
         for spine in axes.spines.values():
             spine.set_visible(False)
 
-    return Plot(draw, label, 0.25 + (width - 0.1) * picture.height / picture.width)
+    return Plot(draw, label, min(0.25 + (width - 0.1) * picture.height / picture.width, _TALLEST), indent=0.1)

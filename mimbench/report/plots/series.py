@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 from mimbench.recipe.document import values
+from mimbench.report.frame import AT_EPOCH, is_early
 from mimbench.report.plots.source import Row, Source
 from mimbench.report.plots.style import Look, clean, lightened, look, order
 from mimbench.report.protocols import protocol_labels
@@ -32,7 +34,7 @@ class Series:
     method: str
     label: str
     place: int = 0
-    """Among the settings of its method; 0 is the one with most records."""
+    """Among the settings of its method in all records; 0 is the one with most of them."""
     places: int = 1
 
     @property
@@ -110,13 +112,18 @@ def told(means: Iterable[Mean]) -> str:
     if means[0].spread == "sd":
         text += ", ±1 seed sd"
     else:
-        several = [n for n in ns if n > 1]
-        kinds = ["bootstrap over seeds"] if several[-1] >= FEW else []
-        if several[0] < FEW:
-            kinds.append(f"Student's t below {FEW}" if kinds else "Student's t")
-        text += f", {LEVEL:.0%} interval of the mean ({', '.join(kinds)})".replace("%", " %")
+        text += f", {interval_of('the mean', ns)}"
     text += ", cut at the metric's range" if any(mean.is_cut for mean in means) else ""
     return f"{text}; one seed has none." if ns[0] == 1 else f"{text}."
+
+
+def interval_of(what: str, ns: Iterable[int]) -> str:
+    """The interval as a note names it: only the ways that were used for so many seeds."""
+    several = sorted(n for n in ns if n > 1)
+    kinds = ["bootstrap over seeds"] if several[-1] >= FEW else []
+    if several[0] < FEW:
+        kinds.append(f"Student's t below {FEW}" if kinds else "Student's t")
+    return f"{LEVEL:.0%} interval of {what} ({', '.join(kinds)})".replace("%", " %")
 
 
 def by_protocol(row: Row) -> Panel:
@@ -141,30 +148,70 @@ def settings_of(rows: Sequence[Row], place: Callable[[Row], Hashable] = by_proto
 
     def setting(row: Row) -> Panel:
         key = (row["method"], row["pretraining"])
-        return (*key, *(row[name] for name in extra[key]))
+        return (*key, *(row[name] for name in extra.get(key, ())))
 
     return setting
 
 
 def named(rows: Sequence[Row], key: Callable[[Row], Panel], source: Source, but: str = "") -> dict[Panel, Series]:
-    """The series by `key`, in the order to draw them; `but` is a path that does not tell them apart."""
-    groups = grouped(rows, key)
-    firsts = {found: of[0] for found, of in groups.items()}
-    by_method: dict[str, list[Panel]] = {}
-    for found, first in firsts.items():
-        by_method.setdefault(first["method"], []).append(found)
+    """The series by `key`, in the order to draw them; `but` is a path that does not tell them apart.
+
+    Colour and dash follow from all records of `source`, not from `rows`: a setting has the same in every figure.
+    """
+    firsts = {found: of[0] for found, of in grouped(rows, key).items()}
+    everywhere = _placed(source, key, but)
     several = len({first["backbone"] for first in firsts.values()}) > 1
     series = {}
-    for method in sorted(by_method, key=order):
-        keys = by_method[method]
+    for method, keys in sorted(grouped(firsts, lambda found: firsts[found]["method"]).items(), key=_by_method):
         texts = _distinctions([recipe_of(source.bodies[firsts[found]["id"]], but) for found in keys])
-        pairs = sorted(zip(texts, keys, strict=True), key=lambda pair: natural(pair[0]))
-        main = max(pairs, key=lambda pair: len(groups[pair[1]]))
-        places = [main, *(pair for pair in pairs if pair is not main)]
-        for text, found in pairs:
+        if texts is None or (len(keys) == 1 and everywhere[keys[0]].place and not but):
+            texts = [everywhere[found].text for found in keys]
+        for text, found in sorted(zip(texts, keys, strict=True), key=lambda pair: natural(pair[0])):
             parts = [clean(method), clean(firsts[found]["backbone"]) if several else "", text]
-            series[found] = Series(method, ", ".join(filter(None, parts)), places.index((text, found)), len(keys))
+            at = everywhere[found]
+            series[found] = Series(method, ", ".join(filter(None, parts)), at.place, at.places)
     return series
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Of a setting among those of its method, in all records."""
+
+    place: int
+    places: int
+    text: str
+
+
+def _by_method(item: tuple[str, Any]) -> tuple[int, str]:
+    return order(item[0])
+
+
+def _placed(source: Source, key: Callable[[Row], Panel], but: str = "") -> dict[Panel, _Place]:
+    """Where each `key` stands: what holds the method's main setting comes first, then by records, then by name."""
+    main = source.kept(_main_settings) if but else {}
+    rows = source.kept(Source.all_rows) if but == AT_EPOCH else source.kept(_last_epochs)
+    groups = grouped(rows, key)
+    found: dict[Panel, _Place] = {}
+    for keys in grouped(groups, lambda at: groups[at][0]["method"]).values():
+        recipes = [recipe_of(source.bodies[groups[at][0]["id"]], but) for at in keys]
+        texts = dict(zip(keys, _distinctions(recipes) or _numbers(len(keys)), strict=True))
+
+        def rank(at: Panel, texts: Mapping[Panel, str] = texts) -> tuple[Any, ...]:
+            first = min((main.get((row["method"], row["pretraining"]), math.inf) for row in groups[at]), default=0)
+            return first, -len(groups[at]), natural(texts[at])
+
+        found |= {at: _Place(place, len(keys), texts[at]) for place, at in enumerate(sorted(keys, key=rank))}
+    return found
+
+
+def _main_settings(source: Source) -> dict[Panel, int]:
+    """{(method, pretraining): its place}."""
+    placed = _placed(source, lambda row: (row["method"], row["pretraining"]))
+    return {setting: at.place for setting, at in placed.items()}
+
+
+def _last_epochs(source: Source) -> list[Row]:
+    return [row for row in source.kept(Source.all_rows) if not is_early(row)]
 
 
 def recipe_of(body: Mapping[str, Any], but: str = "") -> dict[str, Any]:
@@ -180,8 +227,8 @@ def _of_task(path: str) -> bool:
     return path.startswith(("task.", "tasks."))
 
 
-def _distinctions(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """In what each recipe differs from the others, in short; numbers where that is long or nothing."""
+def _distinctions(recipes: Sequence[Mapping[str, Any]]) -> list[str] | None:
+    """In what each recipe differs from the others, in short; None where that is long or nothing."""
     if len(recipes) == 1:
         return [""]
     paths = list(dict.fromkeys(path for recipe in recipes for path in recipe))
@@ -190,9 +237,11 @@ def _distinctions(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
         clean(" ".join(f"{path.rsplit('.', 1)[-1]}={_shown(recipe.get(path))}" for path in differing))
         for recipe in recipes
     ]
-    if len(set(found)) == len(found) and max(map(len, found)) <= _LONGEST:
-        return found
-    return [f"setting {number}" for number in range(1, len(recipes) + 1)]
+    return found if len(set(found)) == len(found) and max(map(len, found)) <= _LONGEST else None
+
+
+def _numbers(count: int) -> list[str]:
+    return [f"setting {number}" for number in range(1, count + 1)]
 
 
 def _shown(value: Any) -> str:

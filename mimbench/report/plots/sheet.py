@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 DPI = 300
 FORMATS = ("png", "pdf", "svg")
+HIGHEST = 8.5
+"""Of a figure, inches: what a page of a paper has room for, with a caption."""
 _NARROWEST = 2.6
-"""Least width of a panel where several stand side by side, inches."""
+_AXIS = 0.5
+"""Height of a panel that its title, ticks and horizontal label take, inches."""
 _LINE = 0.115
 """Height of a line of small text, inches."""
 
@@ -36,6 +39,10 @@ class Plot:
     """Inches, with its labels."""
     indent: float = 0.55
     """Inches that its labels take at the left."""
+    least: float | None = None
+    """Height to which it may shrink where a figure would be higher than a page, inches; None: not at all."""
+    across: int = 1
+    """Columns that its title has room over."""
 
 
 @dataclass(frozen=True)
@@ -49,47 +56,140 @@ class Sheet:
     note: str = ""
     columns: int | None = None
     """Panels side by side; None: as many as there is room for."""
-    least: float = _NARROWEST
+    narrowest: float = _NARROWEST
+    """Least width of a panel where several stand side by side, inches."""
 
 
 def compose(sheet: Sheet, width: float) -> Figure:
     """The figure, `width` inches wide and as high as it needs."""
+    return _fitting(sheet, width).finished()
+
+
+def pages(sheet: Sheet, width: float) -> list[Figure]:
+    """The figure, or, where it would be higher than HIGHEST, several: rows of panels, each with legend and note."""
+    whole = _fitting(sheet, width)
+    room = HIGHEST - whole.beside
+    if whole.height <= HIGHEST or len(whole.rows) == 1:
+        return [whole.finished()]
+    parts = _parts(whole.rows, room)
+    # As few as possible, and then about as high as one another.
+    for limit in (room * share / 20 for share in range(1, 20)):
+        if limit >= max(whole.rows) and len(even := _parts(whole.rows, limit)) == len(parts):
+            parts = even
+            break
+    figures, start = [], 0
+    for count in parts:
+        plots = sheet.plots[start * whole.columns : (start + count) * whole.columns]
+        figures.append(compose(replace(sheet, plots=plots, columns=whole.columns), width))
+        start += count
+    return figures
+
+
+def _parts(rows: Sequence[float], limit: float) -> list[int]:
+    """How many rows, of these heights, each part has that is at most `limit` high or a single row."""
+    parts, filled = [0], 0.0
+    for height in rows:
+        if parts[-1] and filled + height > limit:
+            parts.append(0)
+            filled = 0.0
+        parts[-1] += 1
+        filled += height
+    return parts
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """A figure of its final size, whose axes have not found their places yet."""
+
+    figure: Figure
+    rows: list[float]
+    """Heights, inches."""
+    columns: int
+
+    @property
+    def height(self) -> float:
+        return float(self.figure.get_figheight())
+
+    @property
+    def beside(self) -> float:
+        """What legend and note take."""
+        return self.height - sum(self.rows)
+
+    def finished(self) -> Figure:
+        engine = self.figure.get_layout_engine()
+        assert engine is not None
+        with drawing():
+            # Ticks change with the size of their axes, and then the layout with them: those of the second time stay.
+            engine.execute(self.figure)
+            engine.execute(self.figure)
+            for axes in self.figure.axes:
+                _keep_ticks(axes)
+            engine.execute(self.figure)
+        self.figure.set_layout_engine("none")  # what was laid out stays as it is, whoever draws it next
+        return self.figure
+
+
+def _fitting(sheet: Sheet, width: float) -> _Laid:
+    """With shrunken panels only where that is needed."""
+    laid = _laid(sheet, width)
+    if laid.height <= HIGHEST or not any(plot and plot.least for plot in sheet.plots):
+        return laid
+    return _laid(
+        replace(sheet, plots=[plot and replace(plot, height=plot.least or plot.height) for plot in sheet.plots]), width
+    )
+
+
+def _laid(sheet: Sheet, width: float) -> _Laid:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     with drawing():
-        columns = sheet.columns or max(1, min(len(sheet.plots), int(width / sheet.least)))
+        columns = sheet.columns or max(1, min(len(sheet.plots), int(width / sheet.narrowest)))
         rows = [sheet.plots[start : start + columns] for start in range(0, len(sheet.plots), columns)]
-        titles = [[_title(plot, width / columns) for plot in row] for row in rows]
-        heights = [
-            max(plot.height for plot in row if plot) + _LINE * max(title.count("\n") for title in named)
-            for row, named in zip(rows, titles, strict=True)
-        ]
         note = fitted(sheet.note, width - 0.1, SMALL) if sheet.note else ""
         # Laid out at the resolution of its PNG: hinting gives text another width at another one.
-        figure, layout = Figure(figsize=(width, sum(heights)), dpi=DPI), ConstrainedLayoutEngine()
-        figure.set_layout_engine(layout)
+        figure = Figure(figsize=(width, 2.0), dpi=DPI, layout=ConstrainedLayoutEngine())
         FigureCanvasAgg(figure)
-        grid = figure.add_gridspec(len(rows), columns, height_ratios=heights)
-        for index, (row, named) in enumerate(zip(rows, titles, strict=True)):
-            for column, (plot, title) in enumerate(zip(row, named, strict=True)):
-                if plot:
-                    axes = figure.add_subplot(grid[index, column])
-                    plot.draw(axes)
-                    axes.set_title(title)
+        grid = figure.add_gridspec(len(rows), columns)
+        heights = [
+            max(
+                _panel(figure.add_subplot(grid[index, column]), plot, width / columns)
+                for column, plot in enumerate(row)
+                if plot
+            )
+            for index, row in enumerate(rows)
+        ]
+        grid.set_height_ratios(heights)
+        figure.set_size_inches(width, sum(heights))
         legend = _legend(figure, sheet.legend) if sheet.legend else 0.0
         if note:
             figure.supxlabel(note, x=0.05 / width, ha="left", fontsize=SMALL, color=SOFT)
         figure.set_size_inches(width, sum(heights) + legend + _LINE * (note.count("\n") + 1 if note else 0) + 0.05)
-        for _ in range(2):  # ticks change with the size of their axes, and then the layout with them
-            layout.execute(figure)
-        figure.set_layout_engine("none")  # what was laid out stays as it is, whoever draws it next
-    return figure
+    return _Laid(figure, heights, columns)
 
 
-def _title(plot: Plot | None, width: float) -> str:
-    return fitted(plot.title, width - plot.indent, weight="bold") if plot and plot.title else ""
+def _keep_ticks(axes: Axes) -> None:
+    from matplotlib.ticker import FixedLocator
+
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        axis.set_major_locator(FixedLocator([tick for tick in axis.get_majorticklocs() if low <= tick <= high]))
+
+
+def _panel(axes: Axes, plot: Plot, width: float) -> float:
+    """Draw with title and labels in as many lines as they need; the height that it takes, inches."""
+    plot.draw(axes)
+    title = fitted(plot.title, width * plot.across - plot.indent, weight="bold") if plot.title else ""
+    axes.set_title(title)
+    lines = title.count("\n")
+    if axes.get_xlabel():
+        axes.set_xlabel(fitted(axes.get_xlabel(), width - plot.indent))
+        lines += axes.get_xlabel().count("\n")
+    height = plot.height + _LINE * lines
+    if axes.get_ylabel():
+        axes.set_ylabel(fitted(axes.get_ylabel(), plot.height - _AXIS))
+    return height
 
 
 def _legend(figure: Figure, entries: Sequence[tuple[str, Any]]) -> float:

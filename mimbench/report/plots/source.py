@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import pandas as pd
 
@@ -17,6 +17,7 @@ from mimbench.store.reading import read_all
 if TYPE_CHECKING:
     from mimbench.store.record import Record
 
+T = TypeVar("T")
 Row = Mapping[str, Any]
 SINGLE_COLUMN = 3.4
 """Width of one column of a paper, inches."""
@@ -54,6 +55,7 @@ class Source:
         self.bodies = {str(body["id"]): body for _, body in self._bodies}
         self.files = {str(body["id"]): file for file, body in self._bodies}
         self._frames: dict[tuple[str, ...], pd.DataFrame] = {}
+        self._kept: dict[Callable[[Source], Any], Any] = {}
 
     @classmethod
     def read(cls, results: Path) -> Source:
@@ -96,6 +98,17 @@ class Source:
     def rows(self, options: Options, paths: Sequence[str] = (), *, epochs: bool = False) -> list[Row]:
         """As `chosen`, as plain data; what is missing is None."""
         return list(as_rows(self.chosen(options, paths, epochs=epochs)))
+
+    def all_rows(self) -> list[Row]:
+        """A row for each record, whatever is asked for: its primary metric."""
+        tidy = self.tidy()
+        return list(as_rows(tidy[tidy["primary"]]))
+
+    def kept(self, make: Callable[[Source], T]) -> T:
+        """`make(self)`, made once."""
+        if make not in self._kept:
+            self._kept[make] = make(self)
+        return self._kept[make]
 
     def folder_of(self, record_id: str) -> Path | None:
         """The results folder of a record: the one that holds the folder `records` which it lies in."""

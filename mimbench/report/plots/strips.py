@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mimbench.report.plots.groups import Group, groups_of, near, spaced, whisker
-from mimbench.report.plots.series import Mean, Series, told
-from mimbench.report.plots.sheet import Plot, Sheet, reference
+from mimbench.report.plots.groups import Group, chance_keys, groups_of, near, spaced, whisker
+from mimbench.report.plots.series import Mean, Series, interval_of, told
+from mimbench.report.plots.sheet import Plot, Sheet
 from mimbench.report.plots.source import Options, Source
 from mimbench.report.plots.style import INK, SMALL, clean, wrapped
-from mimbench.report.statistics import FEW, LEVEL, Summary, paired_difference
+from mimbench.report.statistics import Summary, paired_difference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,51 +40,61 @@ def seeds(source: Source, options: Options) -> Sheet:
     if options.baseline:
         raise source.no_baseline("seeds")
     groups, _ = groups_of(source, options)
-    plots, means, chance = list[Plot](), list[Mean](), False
-    for group in groups:
-        several = {entry: mean for entry, mean in group.means.items() if len(mean.values) > 1}
-        strips = [Strip(entry, len(m.values), m.mean, m.whisker, m.values) for entry, m in several.items()]
+    several = [{entry: mean for entry, mean in group.means.items() if len(mean.values) > 1} for group in groups]
+    means = [mean for of in several for mean in of.values()]
+    counted = len({len(mean.values) for mean in means}) > 1
+    plots, chance = list[Plot](), []
+    for group, of in zip(groups, several, strict=True):
+        strips = [Strip(entry, len(m.values), m.mean, m.whisker, m.values) for entry, m in of.items()]
         if strips:
             level = group.chance if near(group.chance, [v for strip in strips for v in strip.reach]) else None
-            plots.append(_plot(group.title, group.metric, strips, level))
-            means += several.values()
-            chance = chance or level is not None
+            plots.append(_plot(group.title, group.metric, strips, level, counted=counted))
+            chance += [(group.task, group.chance_name)] if level is not None else []
     if not plots:
         command = "mimbench run --method simmim --task linear-probe --seeds 0,1,2"
         raise source.refused("seeds", "two or more seeds of one setting", command)
-    return Sheet(plots, [reference("chance")] if chance else (), f"Dots: seeds; bar: mean. {told(means)}")
+    return Sheet(plots, chance_keys(chance), f"Dots: seeds; bar: mean. {told(means)}")
 
 
 def differences(source: Source, options: Options, groups: Sequence[Group]) -> Sheet:
     """Each method minus the baseline, paired by seed: one panel a task."""
     baseline = str(options.baseline)
-    plots, ns, left = [], set[int](), []
+    found: list[tuple[Group, list[Strip]]] = []
+    left = []
     for group in groups:
         of_baseline = [mean for entry, mean in group.means.items() if entry.method == baseline]
         strips = []
         for entry, mean in group.means.items():
             if entry.method != baseline and len(of_baseline) == 1:
-                found = paired_difference(_by_seed(mean), _by_seed(of_baseline[0]))
-                strips += [Strip(entry, found.n, found.mean, _whisker(found, options))] if found else []
-        if not strips:
+                pair = paired_difference(_by_seed(mean), _by_seed(of_baseline[0]))
+                strips += [Strip(entry, pair.n, pair.mean, _whisker(pair, options))] if pair else []
+        if strips:
+            found.append((group, strips))
+        else:
             left.append(group.task)
-            continue
-        ns.update(strip.n for strip in strips)
-        unit = "points" if group.first["unit"] == "percent" else clean(group.first["unit"])
-        label = f"{group.metric.rsplit(' (', 1)[0]}: difference to {wrapped(baseline, 24, 1)} ({unit})"
-        plots.append(_plot(group.title, label, strips, None))
-    if not plots:
+    if not found:
         raise source.refused(
             f"differences to {clean(baseline)}",
             f"one setting of {clean(baseline)}, and another method with the same task, protocol and seeds",
             f"mimbench run --method {clean(baseline)},simmim --task linear-probe --seeds 0,1,2",
         )
-    interval = f"{LEVEL:.0%} interval of it (bootstrap over seeds, Student's t below {FEW})".replace("%", " %")
-    how = "±1 sd of the differences" if options.spread == "sd" else interval
-    note = f"Mean difference, paired by seed, with {how}; n: pairs of seeds."
+    ns = {strip.n for _, strips in found for strip in strips}
+    plots = []
+    for group, strips in found:
+        unit = "points" if group.first["unit"] == "percent" else clean(group.first["unit"])
+        label = f"{group.metric.rsplit(' (', 1)[0]}: difference to {wrapped(baseline, 24, 1)} ({unit})"
+        plots.append(_plot(group.title, label, strips, None, counted=len(ns) > 1))
+    pairs = "n: pairs of seeds" if len(ns) > 1 else f"n = {max(ns)} {'pairs' if max(ns) > 1 else 'pair'} of seeds"
+    note = f"Mean difference, paired by seed{_how(ns, options)}; {pairs}."
     if left:
         note += f" Left out, with nothing to pair: {', '.join(dict.fromkeys(left))}."
     return Sheet(plots, (), note)
+
+
+def _how(ns: set[int], options: Options) -> str:
+    if max(ns) == 1:
+        return ", without an interval"
+    return f", with {'±1 sd of the differences' if options.spread == 'sd' else interval_of('it', ns)}"
 
 
 def _by_seed(mean: Mean) -> dict[int, float]:
@@ -97,8 +107,9 @@ def _whisker(found: Summary, options: Options) -> tuple[float, float] | None:
     return (found.interval.low, found.interval.high) if found.interval else None
 
 
-def _plot(title: str, label: str, strips: Sequence[Strip], chance: float | None) -> Plot:
-    names = [wrapped(f"{strip.series.label} (n={strip.n})", 22, 4) for strip in strips]
+def _plot(title: str, label: str, strips: Sequence[Strip], chance: float | None, *, counted: bool) -> Plot:
+    """counted: the number of seeds stands beside each name."""
+    names = [wrapped(strip.series.label + (f" (n={strip.n})" if counted else ""), 22, 4) for strip in strips]
 
     def draw(axes: Axes) -> None:
         for place, strip in enumerate(strips):
@@ -113,7 +124,7 @@ def _plot(title: str, label: str, strips: Sequence[Strip], chance: float | None)
         axes.tick_params(axis="y", length=0, labelsize=SMALL)
         axes.set_xlabel(label)
 
-    height = 0.62 + sum(max(0.22, 0.11 * (name.count("\n") + 1) + 0.08) for name in names)
+    height = 0.62 + len(names) * (0.11 * (max(name.count("\n") for name in names) + 1) + 0.07)
     longest = max(len(line) for name in names for line in name.split("\n"))
     return Plot(draw, title, height, indent=0.1 + 0.056 * longest)
 

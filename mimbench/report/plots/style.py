@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 SIZE, SMALL = 7.0, 6.0
 """Of text, points."""
 INK, SOFT = "#26282c", "#6b6e75"
+_TIED = "\u00a0"
+"""A space at which no line ends."""
 _NAME = 28
 """Characters in a line of a name in a legend."""
 
@@ -139,7 +142,8 @@ def _settings() -> dict[str, Any]:
 
 def clean(text: Any) -> str:
     """Text from a record, fit to be drawn: one line, nothing unprintable in it."""
-    return " ".join("".join(c if c.isprintable() else "\ufffd" if not c.isspace() else " " for c in str(text)).split())
+    printable = (c if c.isprintable() or c == _TIED else "\ufffd" if not c.isspace() else " " for c in str(text))
+    return re.sub(" +", " ", "".join(printable)).strip()
 
 
 def wrapped(text: Any, characters: int = _NAME, lines: int = 3) -> str:
@@ -164,20 +168,59 @@ def fitted(text: str, inches: float, size: float = SIZE, weight: str = "normal",
 
 
 _METRICS = {
-    "top1": "Top-1 accuracy",
-    "top5": "Top-5 accuracy",
-    "top1_best_layer": "Top-1 accuracy, best layer",
     "AP": "Box AP",
     "AP50": "Box AP50",
     "AP75": "Box AP75",
-    "mask_AP": "Mask AP",
+    "mIoU": "Mean IoU",
+    "mAcc": "Mean class accuracy",
+    "aAcc": "Pixel accuracy",
+    "ece": "Expected calibration error",
+    "degradation": "Top-1 accuracy lost to corruption",
     "psnr": "PSNR",
     "ssim": "SSIM",
+    "hidden_mae": "Mean absolute error of hidden pixels",
+    "hidden_mse": "Mean squared error of hidden pixels",
     "frechet": "Fréchet distance",
 }
+_KINDS: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+    (r"top(\d+)(?:_(.+))?", lambda found: f"Top-{found[1]} accuracy{_condition(found[2])}"),
+    (r"held_out_(.+)", lambda found: f"{_name(found[1])}, held-out part"),
+    (r"mask_(AP.*)", lambda found: _name(found[1]).replace("Box", "Mask")),
+    (r"AP_(small|medium|large)", lambda found: f"Box AP, {found[1]} objects"),
+)
+"""Families of metrics: what their names look like, and what a reader calls them."""
+_UNITS = {"percent": "%", "index": "", "squared distance": "squared"}
 
 
 def metric_label(metric: str, unit: str) -> str:
     """A metric as an axis calls it: "Top-1 accuracy (%)"."""
-    name = _METRICS.get(metric, clean(metric))
-    return f"{name} ({'%' if unit == 'percent' else clean(unit)})"
+    unit = _UNITS.get(unit, clean(unit))
+    return f"{_name(metric)} ({unit})" if unit else _name(metric)
+
+
+def _name(metric: str) -> str:
+    if metric in _METRICS:
+        return _METRICS[metric]
+    for pattern, name in _KINDS:
+        if found := re.fullmatch(pattern, metric):
+            return name(found)
+    return clean(metric)
+
+
+def _condition(text: str | None) -> str:
+    """Under what an accuracy was measured: "k20", "5shot", "1percent", "best_layer"."""
+    if not text:
+        return ""
+    if found := re.fullmatch(r"k(\d+)", text):
+        return f", k{_TIED}={_TIED}{found[1]}"
+    if found := re.fullmatch(r"(\d+)_?shot", text):
+        return f", {found[1]} label{'' if found[1] == '1' else 's'} a class"
+    if found := re.fullmatch(r"(\d+)_?percent", text):
+        return f", {found[1]}{_TIED}% of the labels"
+    return f", {clean(text.replace('_', ' '))}"
+
+
+def device_label(device: str) -> str:
+    """A record's device as an axis calls it: "cpu, 4 threads" is 4 CPU threads."""
+    found = re.fullmatch(r"cpu, (\d+) threads?", device)
+    return f"{found[1]} CPU thread{'' if found[1] == '1' else 's'}" if found else clean(device)

@@ -9,6 +9,7 @@ from typing import Any
 
 from mimbench.errors import InputError, nearest
 from mimbench.report.frame import AT_EPOCH
+from mimbench.report.plots.groups import chance_keys, chance_name
 from mimbench.report.plots.lines import Curve, Level, Lines, axis_of
 from mimbench.report.plots.quoted import Figures, Published
 from mimbench.report.plots.series import Panel, Titles, grouped, mean_of, named, recipe_of, told
@@ -115,7 +116,7 @@ def _sweep(source: Source, options: Options, path: str, *, loose: bool = False) 
             _TITLES.get(path, clean(path)),
             metric_label(first["metric"], first["unit"]),
             curves,
-            levels=_levels(rows, panel, path, options),
+            levels=_levels(source, rows, panel, path, options),
             categories=categories,
             whole=all(isinstance(value, int) for value in places),
             doubling=path == EPOCHS,
@@ -187,9 +188,10 @@ def _swept(rows: Sequence[Row], path: str, setting: Callable[[Row], Panel], loos
     return _Swept(at, kept, notes)
 
 
-def _levels(rows: Sequence[Row], panel: Panel, path: str, options: Options) -> list[Level]:
+def _levels(source: Source, rows: Sequence[Row], panel: Panel, path: str, options: Options) -> list[Level]:
     here = [row for row in rows if _panel(row, path) == panel]
-    levels = [Level(chance) for chance in {row["chance"] for row in here} - {None}]
+    firsts = {row["chance"]: row for row in here if row["chance"] is not None}
+    levels = [Level(chance, name=(clean(row["task"]), chance_name(row, source))) for chance, row in firsts.items()]
     of_baseline = [row for row in here if row["method"] == options.baseline]
     if len({row["pretraining"] for row in of_baseline}) == 1:
         mean = mean_of(of_baseline, options.spread)
@@ -198,9 +200,7 @@ def _levels(rows: Sequence[Row], panel: Panel, path: str, options: Options) -> l
 
 
 def _level_keys(levels: Sequence[Level], options: Options) -> list[Any]:
-    keys = []
-    if any(not level.always for level in levels):
-        keys.append(reference("chance"))
+    keys = chance_keys(level.name for level in levels if not level.always)
     for level in levels:
         if level.always:
             keys.append(reference(f"{clean(options.baseline)} (baseline)", level.colour, level.dash))
