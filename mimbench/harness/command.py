@@ -20,11 +20,12 @@ from mimbench.engine.device import device_name, get_rank, pick_device
 from mimbench.engine.progress import Screen, say
 from mimbench.engine.ranks import joined
 from mimbench.errors import InputError
+from mimbench.harness.cells import Cell, Request
 from mimbench.harness.dryrun import describe, standing
 from mimbench.harness.execute import Harness
 from mimbench.harness.given import find_checkpoint, method_of
 from mimbench.harness.grid import Grid, Outcome
-from mimbench.harness.plan import Cell, Request, plan
+from mimbench.harness.plan import plan
 from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.recipe.grid import GridFile, read_grid
 from mimbench.store import DEFAULT_RESULTS

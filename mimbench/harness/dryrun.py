@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mimbench.harness.cells import Cell, Pretraining
 from mimbench.harness.estimate import Estimate, Estimator, in_words
-from mimbench.harness.plan import Cell, Pretraining
 from mimbench.store.failure import failure_path
 from mimbench.store.store import Store
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mimbench.harness.plan import Cell, Pretraining
+from mimbench.harness.cells import Cell, Pretraining
 from mimbench.store.files import DAMAGE, fingerprint
 from mimbench.store.store import CARD
 

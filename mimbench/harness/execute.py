@@ -25,9 +25,10 @@ from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_all_ranks, on_first_rank
 from mimbench.errors import InputError, NotSupported, RunError
 from mimbench.files import write_atomic
+from mimbench.harness.cells import Cell, Pretraining, Request
 from mimbench.harness.features import FrozenFeatures
 from mimbench.harness.pictures import picture_of
-from mimbench.harness.plan import Cell, Pretraining, Request, build_method
+from mimbench.harness.plan import build_method
 from mimbench.harness.provenance import provenance
 from mimbench.harness.record import build_record
 from mimbench.harness.stage import PretrainStage
@@ -60,57 +61,54 @@ class Harness:
         if wanted.checkpoint:
             self.say(f"using the checkpoint in {wanted.checkpoint.folder}")
             return wanted.checkpoint
-        found = self._stored(wanted)
+        found = self.stored(wanted)
         if found:
             with self.alone(wanted.training) as free:
                 if free:  # left where a process was killed just after it saved
-                    on_first_rank(lambda: self.store.discard_work(wanted.fingerprint))
+                    self._discard_work(wanted)
             self.say(f"reusing pretraining of {wanted.label} ({wanted.fingerprint})")
         return found
 
-    def _stored(self, wanted: Pretraining) -> StoredCheckpoint | None:
+    def stored(self, wanted: Pretraining) -> StoredCheckpoint | None:
+        """As `found`, of what was trained here, without a word."""
         found = on_first_rank(lambda: self.store.checkpoint(wanted.fingerprint))
         if found:
             _check_card(found, wanted)
         return found
 
-    def train(self, wanted: Pretraining, asked: Sequence[Pretraining]) -> StoredCheckpoint:
-        """A new checkpoint, or an interrupted one taken up again; the caller holds the training.
+    def train(self, asked: Sequence[Pretraining]) -> None:
+        """New checkpoints; an interrupted training is taken up again. The caller holds the training.
 
-        asked: all that is asked for of this training, `wanted` among it. They are its weights at several epochs, and
-        are kept as it passes there.
-
-        Raises:
-            whatever stops the training, if that is before the epoch of `wanted`.
+        asked: epochs of one training. It runs to the last of them, and keeps the others as it passes there.
         """
-        try:
-            self._train_all(asked)
-        except Exception:
-            kept = self._stored(wanted)
-            if kept is None:
-                raise
-            return kept
-        made = self._stored(wanted)
-        assert made is not None
-        return made
-
-    def _train_all(self, asked: Sequence[Pretraining]) -> None:
-        there = on_first_rank(lambda: [self.store.has_checkpoint(one.fingerprint) for one in asked])
-        left = [one for one, kept in zip(asked, there, strict=True) if not kept]
+        left = self.lacking(asked)
         last, work = max(left, key=lambda one: one.epoch), on_first_rank(lambda: self._work(left))
         method, report = on_all_ranks(lambda: self._train(last, left, work))
         self._save(last, method, report)
         on_first_rank(lambda: self.store.discard_work(work))
+        self._discard_work(last)
+
+    def lacking(self, asked: Sequence[Pretraining]) -> list[Pretraining]:
+        """Those of `asked` that have no checkpoint yet, be it a damaged one."""
+        there = on_first_rank(lambda: [self.store.has_checkpoint(one.fingerprint) for one in asked])
+        return [one for one, kept in zip(asked, there, strict=True) if not kept]
 
     def _work(self, left: Sequence[Pretraining]) -> str:
-        """What a training goes on from lies under this key; one that is past an epoch of `left` leads to it no more."""
-        training, first = left[0].training, min((one.epoch for one in left if one.epoch), default=0)
-        again = fingerprint([training, "once more"])
-        for key in (training, again):
-            if epochs_done(self.store.root / "work" / key) <= first:
+        """What a training goes on from lies under this key; one that has gone by an epoch of `left` is no use."""
+        epochs = [one.epoch for one in left if one.epoch]
+        again = _once_more(left[0].training)
+        for key in (left[0].training, again):
+            done = epochs_done(self.store.root / "work" / key)
+            if all(done < epoch for epoch in epochs) or epochs == [done]:
                 return key
         self.store.discard_work(again)
         return again
+
+    def _discard_work(self, made: Pretraining) -> None:
+        """The end is there: no training of it is to be taken up any more."""
+        if made.fingerprint == made.training:
+            for key in (made.training, _once_more(made.training)):
+                on_first_rank(functools.partial(self.store.discard_work, key))
 
     def _save(self, wanted: Pretraining, method: Method, report: FitReport) -> None:
         card = {
@@ -123,10 +121,8 @@ class Harness:
         }
 
         def write() -> None:
-            # It is there where a run was killed between this and its own checkpoint.
-            if not self.store.has_checkpoint(wanted.fingerprint):
-                encoder = method.exported_encoder().state_dict()
-                self.store.save_checkpoint(wanted.fingerprint, encoder, rest_of(method), card)
+            encoder = method.exported_encoder().state_dict()
+            self.store.save_checkpoint(wanted.fingerprint, encoder, rest_of(method), card)
 
         on_first_rank(write)
 
@@ -259,6 +255,11 @@ class Harness:
 
     def say(self, text: str) -> None:
         say(self.console, text)
+
+
+def _once_more(training: str) -> str:
+    """Where a training is kept that runs anew, for an epoch which an interrupted one has gone by."""
+    return fingerprint([training, "once more"])
 
 
 def _check_card(found: StoredCheckpoint, wanted: Pretraining) -> None:

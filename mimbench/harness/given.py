@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from mimbench.contract import PretrainConfig
 from mimbench.errors import InputError, nearest
 from mimbench.recipe import document as doc
 from mimbench.store.store import CARD, Store, StoredCheckpoint, read_checkpoint
@@ -40,6 +41,17 @@ def method_of(checkpoint: StoredCheckpoint, asked: Sequence[str]) -> list[str]:
     if list(asked) not in ([], [method]):
         raise InputError(f"the checkpoint is of method {method!r}, not of {', '.join(asked)}: leave --method out")
     return [method]
+
+
+def refuse_pretraining(paths: Sequence[str], methods: Sequence[str]) -> None:
+    """Raise InputError for a setting that would shape the pretraining, which a given checkpoint has behind it."""
+    for path in paths:
+        placed = path
+        for method in methods:
+            placed = placed.removeprefix(f"methods.{method}.")
+        table, _, key = placed.partition(".")
+        if table == "pretrain" and not PretrainConfig.is_cosmetic(key):
+            raise InputError(f"{path}: leave it out with --checkpoint, which is pretrained already")
 
 
 def with_checkpoint(document: doc.Table, checkpoint: StoredCheckpoint) -> doc.Table:

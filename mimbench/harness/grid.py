@@ -19,10 +19,10 @@ import torch
 from mimbench.engine.device import device_name
 from mimbench.engine.ranks import on_first_rank
 from mimbench.errors import InputError, MimbenchError
+from mimbench.harness.cells import Cell, Request, in_words
 from mimbench.harness.estimate import Estimator
 from mimbench.harness.execute import Harness
 from mimbench.harness.overview import Overview
-from mimbench.harness.plan import Cell, Pretraining, Request, in_words
 from mimbench.harness.record import build_failure, reason_of
 from mimbench.store.failure import Failure, failure_path, read_failure
 from mimbench.store.record import Record
@@ -89,35 +89,46 @@ class Grid:
         if not cells:
             return []
         wanted = cells[0].pretraining
-        checkpoint = self._checkpoints.get(wanted.fingerprint)
+        try:
+            checkpoint = self._checkpoints.get(wanted.fingerprint) or self.harness.found(wanted)
+            if checkpoint is None:
+                with self.harness.alone(wanted.training) as free:
+                    if not free:
+                        return cells
+                    cells = self._open(cells)
+                    checkpoint = self._pretrained(cells) if cells else None
+        except Exception as error:
+            self._fail(cells, "pretraining", error)
+            return []
         if checkpoint is None:
-            try:
-                checkpoint = self.harness.found(wanted)
-            except Exception as error:
-                self._fail(cells, "pretraining", error)
-                return []
-        if checkpoint is None:
-            with self.harness.alone(wanted.training) as free:
-                if not free:
-                    return cells
-                cells = self._open(cells)
-                if not cells:
-                    return []
-                try:
-                    self.overview.runs(f"pretraining {_trained(cells)}")
-                    checkpoint = self.harness.found(wanted) or self.harness.train(wanted, self._epochs(wanted))
-                except Exception as error:
-                    self._fail(cells, "pretraining", error)
-                    return []
-            self.overview.estimator.add_card(checkpoint.card)
+            return []
         self._checkpoints[wanted.fingerprint] = checkpoint
         self.overview.trained.add(wanted.fingerprint)
         return [cell for cell in cells if not self._cell(cell, checkpoint)]
 
-    def _epochs(self, wanted: Pretraining) -> list[Pretraining]:
-        """All that is still asked for of the training of `wanted`, each epoch once."""
-        left = [cell.pretraining for cell in self.cells if cell.record_id not in self._records]
-        return list({one.fingerprint: one for one in left if one.training == wanted.training}.values())
+    def _pretrained(self, cells: Sequence[Cell]) -> StoredCheckpoint | None:
+        """The checkpoint of these cells, and of all others that ask for an epoch of its training.
+
+        Where the training fails, those that have none by then fail with it.
+        """
+        wanted = cells[0].pretraining
+        checkpoint = self.harness.found(wanted)
+        if checkpoint:
+            return checkpoint
+        self.overview.runs(f"pretraining {_trained(cells)}")
+        of_training = [
+            cell for cell in self.cells if cell.pretraining.training == wanted.training and self._is_open(cell)
+        ]
+        asked = {cell.pretraining.fingerprint: cell.pretraining for cell in of_training}
+        try:
+            self.harness.train(list(asked.values()))
+        except Exception as error:
+            lost = {one.fingerprint for one in self.harness.lacking(list(asked.values()))}
+            self._fail([cell for cell in of_training if cell.pretraining.fingerprint in lost], "pretraining", error)
+        checkpoint = self.harness.stored(wanted)
+        if checkpoint:
+            self.overview.estimator.add_card(checkpoint.card)
+        return checkpoint
 
     def _cell(self, cell: Cell, checkpoint: StoredCheckpoint) -> bool:
         """Run a cell, unless another process holds it: then False."""
@@ -138,7 +149,8 @@ class Grid:
         return True
 
     def _open(self, cells: list[Cell]) -> list[Cell]:
-        """Those of `cells` that are still to be run: without a record, and not just failed in another process."""
+        """Those of `cells` that are still to be run: without a record, and not just failed here or elsewhere."""
+        cells = [cell for cell in cells if self._is_open(cell)]
         seen = on_first_rank(lambda: [self._look(cell) for cell in cells])
         for cell, found in zip(cells, seen, strict=True):
             if isinstance(found, Record):
@@ -150,6 +162,9 @@ class Grid:
             elif isinstance(found, Exception):
                 self._fail([cell], "task", found)
         return [cell for cell, found in zip(cells, seen, strict=True) if found is None]
+
+    def _is_open(self, cell: Cell) -> bool:
+        return cell.record_id not in self._records and cell.record_id not in self._failures
 
     def _look(self, cell: Cell) -> Record | Failure | Exception | None:
         try:

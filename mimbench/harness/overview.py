@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from mimbench.engine.progress import QUIET_SECONDS, Screen, say
+from mimbench.harness.cells import Cell
 from mimbench.harness.estimate import Estimator, in_words
-from mimbench.harness.plan import Cell
 
 
 class Overview:

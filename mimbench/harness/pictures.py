@@ -9,7 +9,7 @@ from mimbench.data import DeviceTransform, denormalise, evaluation_loader
 from mimbench.data.picture import image_grid, shade_hidden
 from mimbench.data.split import subset
 from mimbench.errors import NotSupported
-from mimbench.harness.plan import Pretraining
+from mimbench.harness.cells import Pretraining
 from mimbench.masks import resize_mask
 
 IMAGES = 8

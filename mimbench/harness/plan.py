@@ -4,133 +4,29 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mimbench import registry
-from mimbench.contract import Dataset, ImageSplit, Method, PretrainConfig, Task, TrainConfig
+from mimbench.contract import Dataset, Method, TrainConfig
 from mimbench.data import DeviceTransform, open_dataset
 from mimbench.encoders.rebuild import require_drop_path
 from mimbench.engine.adapter import mix_seed
 from mimbench.engine.device import pick_precision
 from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.build import assemble
-from mimbench.harness.given import with_checkpoint
+from mimbench.harness.cells import Cell, Pretraining, Request
+from mimbench.harness.given import refuse_pretraining, with_checkpoint
 from mimbench.harness.weights import check_reconstruction
 from mimbench.optim import Schedule
+from mimbench.recipe import AT_EPOCH
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import Recipe, applies, check_settings, resolve
 from mimbench.store.files import fingerprint
 from mimbench.store.store import StoredCheckpoint
-
-AT_EPOCH = "pretrain.at_epoch"
-
-
-@dataclass(frozen=True)
-class Request:
-    """One `mimbench run`, parsed."""
-
-    methods: Sequence[str]
-    tasks: Sequence[str]
-    recipe: str
-    seeds: Sequence[int] = (0,)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    variations: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    checkpoint: StoredCheckpoint | None = None
-    """Run the tasks on this one, instead of pretraining; it says which method and encoder."""
-
-    def passed(self) -> dict[str, Any]:
-        """As plain data, for records."""
-        return {
-            "methods": list(self.methods),
-            "tasks": list(self.tasks),
-            "recipe": self.recipe,
-            "seeds": list(self.seeds),
-            "set": dict(self.settings),
-            "vary": {path: list(values) for path, values in self.variations.items()},
-            "checkpoint": self.checkpoint.card["fingerprint"] if self.checkpoint else None,
-        }
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """One encoder to be trained (or only initialised), whoever needs it."""
-
-    recipe: Recipe
-    seed: int
-    dataset: Dataset
-    fingerprint: str
-    identity: Mapping[str, Any]
-    """All that shapes the weights; its hash is the fingerprint."""
-    checkpoint: StoredCheckpoint | None = None
-    """Given from outside: nothing is left to be trained."""
-
-    @property
-    def channels(self) -> int:
-        """Of the images that the encoder sees; grey ones are shown to an RGB encoder three times."""
-        return self.identity["channels"]
-
-    def tables(self) -> dict[str, Any]:
-        """What it was made by, as records keep it: the resolved recipe, or the file that it was imported from."""
-        tables = self.recipe.as_tables()
-        if "imported" in self.identity:
-            del tables["pretrain"]
-            tables["imported"] = dict(self.identity["imported"])
-        return tables
-
-    @cached_property
-    def training(self) -> str:
-        """Fingerprint of the training that it comes from: that of the weights at its end."""
-        shaping = self.identity.get("pretrain", {})
-        if self.checkpoint or "at_epoch" not in shaping:
-            return self.fingerprint
-        whole = {key: value for key, value in shaping.items() if key != "at_epoch"}
-        return fingerprint({**self.identity, "pretrain": whole})
-
-    @property
-    def epoch(self) -> int:
-        """After how many epochs of its training the weights are taken."""
-        return self.recipe.pretrain.last_epoch
-
-    @property
-    def label(self) -> str:
-        early = "" if self.training == self.fingerprint else f" at epoch {self.epoch}"
-        return f"{self.recipe.method} seed {self.seed}{early}"
-
-    def images(self) -> ImageSplit:
-        """What is pretrained on. Raises InputError where the dataset has no plain images."""
-        split = self.dataset.split("train")
-        if not isinstance(split, ImageSplit):
-            raise InputError(
-                f"dataset {self.recipe.dataset!r} has no plain images to pretrain on; choose another data.name"
-            )
-        return split
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One record to be: a task on a pretraining."""
-
-    pretraining: Pretraining
-    task: Task
-    dataset_name: str
-    dataset: Dataset
-    protocol: Mapping[str, Any]
-    varied: Mapping[str, Any]
-    record_id: str
-
-    @property
-    def label(self) -> str:
-        return f"{self.task.name} of {self.pretraining.label}{in_words(self.varied)}"
-
-
-def in_words(varied: Mapping[str, Any]) -> str:
-    """Varied values as labels show them; the epoch is in the pretraining's label."""
-    return "".join(f" {path}={value}" for path, value in varied.items() if path != AT_EPOCH)
 
 
 def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
@@ -146,20 +42,17 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
     document = doc.read(request.recipe)
     if request.checkpoint:
         document = with_checkpoint(document, request.checkpoint)
-        for path in (*request.settings, *request.variations):
-            table, _, key = path.partition(".")
-            if table == "pretrain" and not PretrainConfig.is_cosmetic(key):
-                raise InputError(f"{path}: leave it out with --checkpoint, which is pretrained already")
+        refuse_pretraining([*request.settings, *request.variations], request.methods)
     _check_names(request)
     check_settings([*request.settings, *request.variations], list(request.methods), list(request.tasks))
     datasets: dict[str, Dataset] = {}
     cells: dict[str, Cell] = {}
     built: tuple[str, Method] | None = None
     for method, values, task in itertools.product(request.methods, _combinations(request.variations), request.tasks):
+        recipe = resolve(request.recipe, document, method, {**request.settings, **values}, task)
         varied = {path: value for path, value in values.items() if applies(path, method, task)}
-        recipe = resolve(request.recipe, document, method, {**request.settings, **varied}, task)
-        if varied.get(AT_EPOCH) == recipe.pretrain.epochs:
-            del varied[AT_EPOCH]  # the plain pretraining
+        if recipe.pretrain.at_epoch is None:  # its end is the plain pretraining
+            varied = {p: v for p, v in varied.items() if p not in (AT_EPOCH, f"methods.{method}.{AT_EPOCH}")}
         data = _opened(recipe.dataset, recipe.data.model_dump(), datasets, cache)
         first, *others = [_pretraining(recipe, seed, device, data, request.checkpoint) for seed in request.seeds]
         _check_training(first)

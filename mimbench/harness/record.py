@@ -10,7 +10,7 @@ import torch
 from mimbench.contract import TaskResult
 from mimbench.engine.device import device_name
 from mimbench.errors import MimbenchError
-from mimbench.harness.plan import Cell, Request
+from mimbench.harness.cells import Cell, Request
 from mimbench.harness.provenance import provenance
 from mimbench.recipe.departures import departures
 from mimbench.store.failure import Failure

@@ -24,7 +24,7 @@ from mimbench.engine.device import barrier, get_rank
 from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_first_rank
 from mimbench.files import write_atomic
-from mimbench.harness.plan import Pretraining
+from mimbench.harness.cells import Pretraining
 from mimbench.harness.provenance import provenance
 from mimbench.harness.training import train_on_images
 from mimbench.store.files import DAMAGE, file_sha256, fingerprint, write_json

@@ -12,7 +12,7 @@ from mimbench.contract import FitReport, TrainConfig
 from mimbench.data import training_loader
 from mimbench.engine.device import get_rank, get_world_size
 from mimbench.engine.fit import fit
-from mimbench.harness.plan import Pretraining
+from mimbench.harness.cells import Pretraining
 
 
 def train_on_images(

@@ -119,6 +119,9 @@ def resolve(name: str, document: doc.Table, method: str, settings: Mapping[str, 
     dataset_name, encoder_name = _named(data, "data"), _named(encoder, "encoder")
     data = doc.merge(_table(_table(tables, "datasets"), dataset_name, "datasets."), data)
     encoder = doc.merge(_table(_table(tables, "encoders"), encoder_name, "encoders."), encoder)
+    pretrain = _table(tables, "pretrain")
+    if not method_class.pretrains:
+        pretrain.pop("at_epoch", None)
     if method_table.pop("name", method) != method:
         raise InputError(NAME_IS_A_FLAG)
     return Recipe(
@@ -130,7 +133,7 @@ def resolve(name: str, document: doc.Table, method: str, settings: Mapping[str, 
         encoder_config=validated(registry.encoders.load(encoder_name).Config, encoder, "encoder"),
         method=method,
         method_config=validated(method_class.Config, method_table, "method"),
-        pretrain=validated(PretrainConfig, _table(tables, "pretrain"), "pretrain"),
+        pretrain=validated(PretrainConfig, pretrain, "pretrain"),
         task_tables=_table(tables, "tasks"),
         dataset_tables=_table(tables, "datasets"),
         sources=_sources(_table(tables, "sources"), {"datasets": dataset_name, "encoders": encoder_name}),

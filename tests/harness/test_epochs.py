@@ -15,6 +15,7 @@ from mimbench.harness.dryrun import describe, standing
 from mimbench.harness.estimate import Estimator
 from mimbench.harness.plan import plan
 from mimbench.recipe.document import parse_assignments
+from mimbench.store.store import Store
 
 CPU = torch.device("cpu")
 
@@ -119,6 +120,54 @@ def test_a_training_stopped_on_the_way_goes_on_and_keeps_the_same_weights(bench,
     assert hashes(bench) == whole
 
 
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_a_training_that_stopped_right_at_a_wanted_epoch_still_keeps_it(bench, monkeypatch, epoch):
+    bench.run(settings=FOUR, vary=[f"pretrain.at_epoch=0,{epoch},4"])
+    whole = hashes(bench)
+    bench.moves("stopped")
+    with stopped_after(epoch, monkeypatch):
+        bench.run(settings=FOUR, seeds=(0, 1))
+    assert len(bench.run(settings=FOUR, vary=[f"pretrain.at_epoch=0,{epoch},4"]).records) == 3
+    assert hashes(bench) == whole
+
+
+def test_a_training_that_stopped_right_at_the_one_wanted_epoch_is_not_run_again(bench, monkeypatch):
+    with stopped_after(2, monkeypatch):
+        bench.run(settings=FOUR, seeds=(0, 1))
+    steps = []
+    monkeypatch.setattr(HistoryHook, "after_train_epoch", lambda hook, runner: steps.append(runner.epoch))
+    bench.run(settings=FOUR, vary=["pretrain.at_epoch=2"])
+    assert (sorted(hashes(bench)), steps) == ([2], [])
+
+
+def test_a_training_that_fails_is_tried_once_for_all_its_epochs(bench, monkeypatch):
+    with stopped_after(2, monkeypatch):
+        outcome = bench.run(tasks="toy,other-toy", settings=FOUR, vary=["pretrain.at_epoch=1,3,4"])
+    assert bench.trained == ["simmim seed 0"]
+    assert len(outcome.records) == 2
+    assert len(outcome.failures) == 4
+    assert "grid: 2 of 6 cells done, 4 failed, 0 left" in bench.said
+    assert bench.said.count("failed: pretraining") == 1
+
+
+def test_nothing_is_left_of_a_training_that_ran_anew(bench, monkeypatch):
+    with stopped_after(3, monkeypatch):
+        bench.run(settings=FOUR, seeds=(0, 1))
+    save = Store.save_checkpoint
+
+    def killed(*arguments):
+        save(*arguments)
+        raise RunError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "save_checkpoint", killed)
+        bench.run(settings=FOUR, vary=["pretrain.at_epoch=2,3"])
+    bench.run(settings=FOUR, vary=["pretrain.at_epoch=2,3"], seeds=(0, 1))
+    bench.run(settings=FOUR, seeds=(0, 1))
+    bench.run(tasks="other-toy", settings=FOUR, seeds=(0, 1))
+    assert not list(bench.store.root.glob("work/*/"))
+
+
 def test_a_damaged_epoch_fails_its_own_cell_alone(bench):
     bench.run(settings=FOUR, vary=["pretrain.at_epoch=1,3"])
     (damaged,) = (p for p in bench.store.root.glob("checkpoints/*/checkpoint.json") if '"at_epoch": 1' in p.read_text())
@@ -170,7 +219,9 @@ def test_an_impossible_epoch_is_refused(bench, settings, said):
         bench.planned(settings=[*FOUR, *settings])
 
 
-@pytest.mark.parametrize("setting", ["pretrain.at_epoch=1", "pretrain.base_lr=1e-3"])
+@pytest.mark.parametrize(
+    "setting", ["pretrain.at_epoch=1", "pretrain.base_lr=1e-3", "methods.simmim.pretrain.epochs=9"]
+)
 def test_a_given_checkpoint_is_pretrained_already(bench, setting):
     bench.run(settings=FOUR)
     request, (cell,) = bench.planned(settings=FOUR)
@@ -193,3 +244,16 @@ def test_an_epoch_s_checkpoint_can_be_given(bench):
 def test_a_control_that_trains_nothing_has_no_epochs(bench):
     _, cells = bench.planned("random-init", vary=["pretrain.at_epoch=0,1"])
     assert [dict(cell.varied) for cell in cells] == [{}]
+    _, (cell,) = bench.planned("random-init", settings=["pretrain.at_epoch=1"])
+    assert cell.pretraining.recipe.pretrain.at_epoch is None
+
+
+@pytest.mark.parametrize("wrong", ["pretrain.bogus=1,2", "pretrain.epochs=-1,1"])
+def test_what_is_wrong_is_refused_for_a_control_too(bench, wrong):
+    with pytest.raises(InputError, match="pretrain"):
+        bench.planned("random-init", vary=[wrong])
+
+
+def test_the_end_is_the_end_whoever_s_table_says_so(bench):
+    _, cells = bench.planned(settings=FOUR, vary=["methods.simmim.pretrain.at_epoch=1,4"])
+    assert [dict(cell.varied) for cell in cells] == [{"methods.simmim.pretrain.at_epoch": 1}, {}]

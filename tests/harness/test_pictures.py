@@ -15,8 +15,9 @@ from mimbench.contract import Method, NotSupported
 from mimbench.data.picture import image_grid, shade_hidden
 from mimbench.data.split import subset
 from mimbench.errors import InputError
+from mimbench.harness.cells import Request
 from mimbench.harness.pictures import picture_of
-from mimbench.harness.plan import Request, build_method, plan
+from mimbench.harness.plan import build_method, plan
 from mimbench.harness.weights import rest_of, restore, restore_encoder
 from mimbench.recipe.document import parse_assignments
 from mimbench.store.store import Store

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from mimbench.errors import InputError
-from mimbench.harness.plan import Request, build_method, plan
+from mimbench.harness.cells import Request
+from mimbench.harness.plan import build_method, plan
 from mimbench.recipe.document import parse_assignments, parse_variations
 
 CPU = torch.device("cpu")

@@ -12,8 +12,9 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from mimbench.contract import Batch, InputError, NotSupported
+from mimbench.harness.cells import Request
 from mimbench.harness.execute import Harness
-from mimbench.harness.plan import Request, build_method, plan
+from mimbench.harness.plan import build_method, plan
 from mimbench.harness.stage import PretrainStage
 from mimbench.store.store import Store
 from mimbench_methods.tokenizers import TOKENIZERS, DalleTokenizer, DVAETokenizer, KMeansTokenizer
@@ -102,7 +103,9 @@ def test_damaged_words_are_named_and_never_used(bench):
 
 def test_a_stored_checkpoint_reconstructs_without_fitting_again(bench):
     wanted = bench.wanted()
-    checkpoint = Harness(bench.store, torch.device("cpu"), bench.console).train(wanted, [wanted])
+    harness = Harness(bench.store, torch.device("cpu"), bench.console)
+    harness.train([wanted])
+    checkpoint = harness.stored(wanted)
     method = build_method(wanted.recipe, 0, 1)
     state = {f"encoder.{key}": value for key, value in checkpoint.encoder().items()} | checkpoint.rest()
     method.load_state_dict(state, strict=True)
