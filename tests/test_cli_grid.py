@@ -22,6 +22,7 @@ from mimbench import registry
 from mimbench.engine.device import get_rank
 from mimbench.errors import RunError
 from mimbench.store.failure import read_failures
+from mimbench.store.reading import failure_files
 from mimbench.store.record import read_records
 
 SETTINGS = [word for setting in TINY for word in ("--set", setting)]
@@ -159,7 +160,7 @@ def test_what_failed_is_told_and_the_same_command_runs_only_that(quick, log, tmp
     assert [line.split()[1:] for line in log.read_text().splitlines()] == [["toy", "0"]] * 2
     assert done.stderr.splitlines()[0] == "already recorded: 6 of 8 cells (runs/records)"
     assert "cells: 8, 6 recorded before, 2 now" in done.stderr
-    assert read_failures(tmp_path / "runs") == []
+    assert failure_files(tmp_path / "runs") == []
 
 
 def write_grid(tmp_path: Path, text: str) -> Path:
@@ -297,5 +298,6 @@ def test_two_ranks_train_together_and_one_writes(ranks, log, tmp_path):
 def test_what_fails_on_one_rank_fails_on_all_and_the_rest_goes_on(ranks, tmp_path):
     both = ranks(*GRID, hook=fail_on_second_rank)
     assert [one.wait() for one in both] == [1, 1], both[0].err.read_text() + both[1].err.read_text()
-    assert [failure.reason for failure in read_failures(tmp_path / "runs")] == ["no luck on the second rank"] * 2
+    failures, _ = read_failures(failure_files(tmp_path / "runs"))
+    assert [failure.reason for failure in failures] == ["no luck on the second rank"] * 2
     assert len(read_records(tmp_path / "runs")) == 2

@@ -12,7 +12,7 @@ import pandas as pd
 
 from mimbench.errors import InputError, nearest
 from mimbench.recipe.document import parse_value
-from mimbench.report.fields import column_of, known_fields
+from mimbench.report.fields import column_of, known_fields, order_of, text_of
 from mimbench.report.frame import COLUMNS
 
 if TYPE_CHECKING:
@@ -46,6 +46,11 @@ class Baseline:
             settings[path.strip()] = parse_value(value.strip())
         return cls(text, method.strip(), settings)
 
+    @property
+    def paths(self) -> list[str]:
+        """Those of the recipe that its settings name."""
+        return [path for path in self.settings if "." in path]
+
     def check(self, tidy: pd.DataFrame) -> None:
         """Raise InputError where a setting is none of the method's records'."""
         own = tidy[tidy["method"] == self.method]
@@ -59,9 +64,9 @@ class Baseline:
                 raise InputError(f"{where}{self.method} has no setting {path!r}{told}")
             met = own[[_alike(each, value) for each in own[column]]]
             if met.empty:
-                there = ", ".join(dict.fromkeys(_text(each) for each in sorted(own[column].dropna(), key=_order)))
+                there = ", ".join(dict.fromkeys(text_of(each) for each in sorted(own[column].dropna(), key=order_of)))
                 raise InputError(
-                    f"{where}no record of {self.method} has {path}={_text(value)}"
+                    f"{where}no record of {self.method} has {path}={text_of(value)}"
                     + (f" with {_settings(done)}" if (done := _before(self.settings, path)) else "")
                     + f"; there is {there or 'none'}"
                 )
@@ -124,29 +129,15 @@ class Baseline:
         return " or ".join(texts[:_TOLD]) + (", ..." if len(texts) > _TOLD else "")
 
 
-def baseline_paths(text: str | None) -> list[str]:
-    """The paths of the recipe that a baseline's settings name."""
-    return [path for path in Baseline.read(text).settings if "." in path] if text else []
-
-
 def _before(settings: Mapping[str, Any], path: str) -> dict[str, Any]:
     names = list(settings)
     return {name: settings[name] for name in names[: names.index(path)]}
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
-    return ",".join(f"{path}={_text(value)}" for path, value in settings.items() if value not in (None, ""))
-
-
-def _order(value: Any) -> tuple[bool, float, str]:
-    number = isinstance(value, int | float)
-    return not number, value if number else 0, str(value)
-
-
-def _text(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return ",".join(f"{path}={text_of(value)}" for path, value in settings.items() if value not in (None, ""))
 
 
 def _alike(own: Any, asked: Any) -> bool:
     asked = json.dumps(asked) if isinstance(asked, list | dict) else asked  # as a frame holds them
-    return bool(own == asked) or _text(own) == _text(asked)
+    return bool(own == asked) or text_of(own) == text_of(asked)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mimbench.errors import InputError
-from mimbench.report.statistics import LEVEL, Interval, mean_ranks, paired_difference
+from mimbench.report.frame import is_early
+from mimbench.report.statistics import LEVEL, mean_ranks, paired_difference
 from mimbench.report.table import Cell, Column
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def baseline_column(
         text = f"{difference.mean:+.{digits}f}".replace("-", "−")
         if interval:
             kinds.add(interval.kind)
-            text += f" {_bracket(interval, digits)}"
+            text += f" {_bracket(interval.low, interval.high, digits)}"
         numbers = (difference.mean, *((interval.low, interval.high) if interval else (None, None)), difference.n)
         cells.append(Cell(f"{text} (n={difference.n})", numbers))
     told = [f"[ ]: {LEVEL:.0%} interval of the mean, {_KINDS[kind]}".replace("%", " %") for kind in sorted(kinds)]
@@ -75,19 +76,22 @@ def published_column(title: str, scores: Sequence[Score | None]) -> tuple[Column
 def rank_column(columns: Sequence[Sequence[Score | None]], fields: Sequence[str]) -> tuple[Column, list[Cell]]:
     """Each row's mean rank over the columns of primary metrics, for rows that have them all.
 
-    fields: of the columns.
+    Earlier epochs of pretrainings are no contenders where there are ends. fields: of the columns.
 
     Raises:
         InputError: columns are not tasks.
     """
     if "task" not in fields or "method" in fields:
         raise InputError("--rank ranks rows over columns of tasks; leave --columns out, or give --columns task")
+    early = {score.first["id"] for column in columns for score in column if score and is_early(score.first)}
+    ended = any(score and score.first["id"] not in early for column in columns for score in column)
+    aside = early if ended else set()
     scores: dict[str, Mapping[str, Mapping[int, float]]] = {}
     higher = {}
     for index, column in enumerate(columns):
-        present = {str(row): score for row, score in enumerate(column) if score is not None}
-        first = next(iter(present.values())).first
-        if first["primary"]:
+        present = {str(row): score for row, score in enumerate(column) if score and score.first["id"] not in aside}
+        first = next(iter(present.values())).first if present else None
+        if first and first["primary"]:
             scores[str(index)] = {row: score.values for row, score in present.items()}
             higher[str(index)] = bool(first["higher_is_better"])
     ranks = {rank.name: rank for rank in mean_ranks(scores, higher)}
@@ -95,11 +99,12 @@ def rank_column(columns: Sequence[Sequence[Score | None]], fields: Sequence[str]
     for row in range(len(columns[0])):
         rank = ranks.get(str(row))
         if rank is None:
-            cells.append(Cell(notes=("no rank: a task is missing",)))
+            there = {score.first["id"] for score in (column[row] for column in columns) if score}
+            why = "an earlier epoch of a pretraining" if there <= aside else "a task is missing"
+            cells.append(Cell(notes=(f"no rank: {why}",)))
             continue
-        interval = rank.interval
-        text = f"{rank.mean:.1f}" + (f" {_bracket(interval, 1)}" if interval else "")
-        cells.append(Cell(text, (rank.mean, *((interval.low, interval.high) if interval else (None, None)))))
+        text = f"{rank.mean:.1f}" + (f" {_bracket(*rank.interval, 1)}" if rank.interval else "")
+        cells.append(Cell(text, (rank.mean, *(rank.interval or (None, None)))))
     note = f"mean rank over {len(scores)} primary metric{'s' * (len(scores) != 1)}"
     if any(rank.interval for rank in ranks.values()):
         seeds = sorted({len(values) for of in scores.values() for row, values in of.items() if row in ranks})
@@ -107,12 +112,12 @@ def rank_column(columns: Sequence[Sequence[Score | None]], fields: Sequence[str]
         level = f"{LEVEL:.0%}".replace("%", " %")
         note += (
             f"; [ ]: what the scores' own {level} intervals (Student's t, {count}) leave open: of two that overlap, "
+            f"either may lead; {level} each, not all at once"
         )
-        note += "either may lead"
     elif ranks:
         note += "; no interval: a score has one seed"
     return Column("mean rank", ("mean", "low", "high"), (note,)), cells
 
 
-def _bracket(interval: Interval, digits: int) -> str:
-    return f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]".replace("-", "−")
+def _bracket(low: float, high: float, digits: int) -> str:
+    return f"[{low:.{digits}f}, {high:.{digits}f}]".replace("-", "−")

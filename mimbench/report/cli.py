@@ -49,6 +49,7 @@ def table(
     output: Annotated[Path | None, typer.Option("--output", help="Write to this file.")] = None,
 ) -> None:
     """Print a table of records: mean, seed sd and n; best and second marked; each protocol in a column of its own."""
+    from mimbench.report.baseline import Baseline
     from mimbench.report.command import table_command
     from mimbench.report.grid import Choice
 
@@ -60,7 +61,7 @@ def table(
         metrics=tuple(names(metrics)),
         methods=tuple(names(method)),
         tasks=tuple(names(task)),
-        baseline=baseline,
+        baseline=Baseline.read(baseline) if baseline else None,
         published=published,
         ranks=rank,
         spread="se" if spread == "se" else "sd",

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from mimbench.errors import InputError, nearest
 from mimbench.files import writing
-from mimbench.report.baseline import baseline_paths
 from mimbench.report.comparison import comparison
 from mimbench.report.failed import Failed, of_choice
 from mimbench.report.frame import frame, load_records
@@ -78,7 +77,7 @@ def _with_failed(table: Table, failed: Sequence[str], format: str, warn: Callabl
 def _compared(choice: Choice, results: Path) -> tuple[Table, Sequence[str]]:
     """The comparison, and what to say of the cells that failed."""
     paths = [name for name in (*choice.rows, *choice.columns) if "." in name]
-    tidy = load_records(results, [*paths, *baseline_paths(choice.baseline)])
+    tidy = load_records(results, [*paths, *(choice.baseline.paths if choice.baseline else ())])
     failed = Failed(results, set(tidy["id"]))
     failed.require_records(choice, tidy)
     return comparison(tidy, choice), failed.remarks(of_choice(choice, tidy))

@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from mimbench.report.baseline import Baseline
+from mimbench.recipe import AT_EPOCH
 from mimbench.report.beside import baseline_column, published_column, rank_column
-from mimbench.report.frame import AT_EPOCH, is_early
+from mimbench.report.fields import text_of
+from mimbench.report.frame import is_early
 from mimbench.report.grid import Choice, Grid, Key, gathered, selected
 from mimbench.report.protocols import protocol_labels
 from mimbench.report.table import Cell, Column, Table, marked, spread_text
@@ -32,36 +33,34 @@ def comparison(tidy: pd.DataFrame, choice: Choice | None = None) -> Table:
         InputError: nothing chosen, or an unknown name.
     """
     choice = choice or Choice()
-    baseline = Baseline.read(choice.baseline) if choice.baseline else None
-    wanted = replace(choice, baseline=baseline.method if baseline else None)
-    chosen = selected(tidy, wanted)
-    if baseline:
-        baseline.check(chosen)
+    chosen = selected(tidy, choice)
+    if choice.baseline:
+        choice.baseline.check(chosen)
     table = table_of(gathered(chosen, choice), protocol_labels(chosen), choice)
-    return replace(table, remarks=(*table.remarks, *_left_out(tidy, wanted, chosen)))
+    return replace(table, remarks=(*table.remarks, *_left_out(tidy, choice, chosen)))
 
 
 def _left_out(tidy: pd.DataFrame, choice: Choice, chosen: pd.DataFrame) -> tuple[str, ...]:
     early = selected(tidy, replace(choice, epochs=True))["id"].nunique() - chosen["id"].nunique()
     if not early:
         return ()
+    records, them = ("records", "them") if early > 1 else ("record", "it")
     by_column = "method" in choice.columns
     shown = ",".join([*(choice.columns if by_column else choice.rows or ("method",)), AT_EPOCH])
     option = "--columns" if by_column else "--rows"
-    return (f"not shown: {early} records of earlier epochs of these pretrainings ({option} {shown} shows them)",)
+    return (f"not shown: {early} {records} of earlier epochs of these pretrainings ({option} {shown} shows {them})",)
 
 
 def table_of(grid: Grid, labels: Mapping[str, tuple[str, str]], choice: Choice) -> Table:
     """The table of scores that are gathered already; labels: of their protocols, see `protocol_labels`."""
     cells = _cells(grid, choice)
     columns, parts = _label_columns(grid, labels)
-    baseline = Baseline.read(choice.baseline) if choice.baseline else None
     for key, title, notes in _titles(grid, labels):
         columns.append(Column(title, ("mean", choice.spread, "n"), notes))
         parts.append([cells[row, key] for row in grid.rows])
         scores = grid.column(key)
-        if baseline:
-            beside = baseline_column(baseline, title, scores, list(grid.scores.values()))
+        if choice.baseline:
+            beside = baseline_column(choice.baseline, title, scores, list(grid.scores.values()))
             parts += [found for _, found in beside]
             columns += [column for column, _ in beside]
         if choice.published:
@@ -73,7 +72,7 @@ def table_of(grid: Grid, labels: Mapping[str, tuple[str, str]], choice: Choice) 
         columns.append(column)
         parts.append(found)
     rows = tuple(zip(*parts, strict=True))
-    return Table(tuple(columns), rows, remarks=_remarks(rows, grid, choice))
+    return Table(tuple(columns), rows, remarks=_remarks(cells, grid, choice))
 
 
 def _cells(grid: Grid, choice: Choice) -> dict[tuple[Key, Key], Cell]:
@@ -145,9 +144,7 @@ def _label_columns(grid: Grid, labels: Mapping[str, tuple[str, str]]) -> tuple[l
 def _label(name: str, value: Any) -> str:
     if value is None or value == "":
         return "-"
-    if isinstance(value, float) and value.is_integer():  # beside missing ones, whole numbers come as floats
-        value = int(value)
-    return str(value)[:6] if name == "pretraining" else str(value)
+    return text_of(value)[:6] if name == "pretraining" else text_of(value)
 
 
 def _titles(grid: Grid, labels: Mapping[str, tuple[str, str]]) -> list[tuple[Key, str, tuple[str, ...]]]:
@@ -190,18 +187,19 @@ def _untold(grid: Grid) -> str:
     return ": ".join(str(first[name]) for name in ("task", "metric") if name not in fields)
 
 
-def _remarks(rows: Sequence[Sequence[Cell]], grid: Grid, choice: Choice) -> tuple[str, ...]:
-    cells = [cell for row in rows for cell in row]
+def _remarks(cells: Mapping[tuple[Key, Key], Cell], grid: Grid, choice: Choice) -> tuple[str, ...]:
     units = {score.first["unit"] for score in grid.scores.values()}
     remarks = [f"all: {untold}"] if (untold := _untold(grid)) else []
-    if any(cell.mark for cell in cells):
+    best = {place for place, cell in cells.items() if cell.mark}
+    if best:
         of_column = {"task", "metric"} <= set(grid.column_fields)
-        early = any(is_early(score.first) for score in grid.scores.values())
+        early = {place for place, score in grid.scores.items() if is_early(score.first)}
+        where = " where the end is there" if early & best else ""
         remarks.append(
             "{best} and {second} of each "
             + ("column" if of_column else "metric and protocol")
             + (", seed by seed" if _by_seed(grid) else "")
-            + (", earlier epochs aside" if early else "")
+            + (f", earlier epochs aside{where}" if early and early != set(grid.scores) else "")
         )
     if "percent" in units:
         remarks.append("in percent" + (" where no other unit is given" if len(units) > 1 else ""))

@@ -34,7 +34,7 @@ class Failed:
         if files:
             from mimbench.store.failure import read_failures  # pydantic, for those who need it
 
-            self._failures = read_failures(results, recorded, self._damaged)
+            self._failures, self._damaged = read_failures(files, recorded)
 
     def require_records(self, choice: Choice, tidy: pd.DataFrame) -> None:
         """Raise InputError where all cells of a chosen method or task have failed."""
@@ -55,7 +55,7 @@ class Failed:
 
 def of_choice(choice: Choice, tidy: pd.DataFrame) -> Callable[[Failure], bool]:
     """Whether the table that is chosen would have shown the cell of a failure."""
-    methods = {*choice.methods, (choice.baseline or "").partition(":")[0]}
+    methods = {*choice.methods, *((choice.baseline.method,) if choice.baseline else ())}
     measured = set(tidy.loc[tidy["metric"].isin(choice.metrics), "task"])
 
     def wanted(failure: Failure) -> bool:

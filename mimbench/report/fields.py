@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from mimbench.errors import InputError, nearest
-from mimbench.report.frame import AT_EPOCH, COLUMNS
+from mimbench.recipe import AT_EPOCH
+from mimbench.report.frame import COLUMNS
 
 if TYPE_CHECKING:
     from mimbench.report.grid import Choice
@@ -24,6 +25,18 @@ _OF_THE_METHOD = ("recipe", "encoder")
 def column_of(name: str) -> str:
     """The frame's column that a field is shown from."""
     return _OF_FIELD.get(name, name)
+
+
+def text_of(value: Any) -> str:
+    """A field's value; beside missing ones, whole numbers come as floats."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def order_of(value: Any) -> tuple[int, float, str]:
+    """To sort a field's values by: what is missing first, then numbers, then text."""
+    if value is None:
+        return 0, 0.0, ""
+    return (1, float(value), "") if isinstance(value, int | float) else (2, 0.0, str(value))
 
 
 def known_fields(tidy: pd.DataFrame) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from mimbench.errors import InputError
+from mimbench.recipe import AT_EPOCH
 from mimbench.store.reading import read_all
 
 COLUMNS: dict[str, str] = {
@@ -67,7 +68,6 @@ COLUMNS: dict[str, str] = {
 }
 """Columns of every frame, and what each holds. A varied path (method.mask_ratio) is a further column of that name."""
 
-AT_EPOCH = "pretrain.at_epoch"
 _VALUE = ("value", "unit", "n", "low", "high", "higher_is_better")
 _SIZES = {
     ("vit", 192, 12): "Ti",
@@ -123,6 +123,23 @@ def as_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 def is_early(row: Mapping[str, Any]) -> bool:
     """Whether a row is of an earlier epoch of a pretraining than its last."""
     return row["at_epoch"] not in (None, row["pretrain_epochs"])
+
+
+def early(tidy: pd.DataFrame) -> pd.Series:
+    """Which rows are, as `is_early` tells."""
+    return _flags(tidy, map(is_early, as_rows(tidy[["at_epoch", "pretrain_epochs"]])))
+
+
+def early_beside_end(tidy: pd.DataFrame) -> pd.Series:
+    """Which of them are of a method that has the end too, for the same task."""
+    found = early(tidy)
+    pairs = list(zip(tidy["method"], tidy["task"], strict=True))
+    ends = {pair for pair, is_found in zip(pairs, found, strict=True) if not is_found}
+    return found & _flags(tidy, (pair in ends for pair in pairs))
+
+
+def _flags(tidy: pd.DataFrame, values: Iterable[bool]) -> pd.Series:
+    return pd.Series(list(values), index=tidy.index, dtype=bool)
 
 
 def _rows(

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
 from mimbench.errors import InputError, nearest
-from mimbench.report.fields import column_of, sides, with_settings
-from mimbench.report.frame import AT_EPOCH
+from mimbench.recipe import AT_EPOCH
+from mimbench.report.fields import column_of, order_of, sides, with_settings
+from mimbench.report.frame import early, early_beside_end
 from mimbench.report.statistics import Summary, summarise
+
+if TYPE_CHECKING:
+    from mimbench.report.baseline import Baseline
 
 Key = tuple[Any, ...]
 _ONE = ("pretraining", "protocol", "task", "metric")
@@ -29,9 +33,8 @@ class Choice:
     """(): each task's primary metric, and AP50 where there is one."""
     methods: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
-    baseline: str | None = None
-    """A method, or one of its settings ("simmim:method.mask_ratio=0.6", see `Baseline`): differences to it, paired by
-    seed, in a column of their own."""
+    baseline: Baseline | None = None
+    """Differences to it, paired by seed, in a column of their own."""
     published: bool = False
     """A column with the papers' numbers where the protocol is the same."""
     ranks: bool = False
@@ -81,7 +84,9 @@ def selected(tidy: pd.DataFrame, choice: Choice) -> pd.DataFrame:
     """The rows of the chosen methods, tasks and metrics, and of the ends of pretrainings where these are there."""
     if tidy.empty:
         raise InputError("there are no records to make a table of; run `mimbench run` first")
-    everything = tidy
+    everything, baseline = tidy, choice.baseline.method if choice.baseline else None
+    if not choice.shows_epochs:  # before all else: whether the end is there is no matter of the choice
+        tidy = tidy[~early_beside_end(tidy)]
     for column, names in (("method", choice.methods), ("task", choice.tasks), ("metric", choice.metrics)):
         known = set(everything[column])
         for name in names:
@@ -90,26 +95,10 @@ def selected(tidy: pd.DataFrame, choice: Choice) -> pd.DataFrame:
             if name not in set(tidy[column]):
                 raise InputError(f"no record has a {column} {name!r} and all else that was asked for")
         if names:
-            tidy = tidy[tidy[column].isin([*names, choice.baseline or ""] if column == "method" else names)]
-    if choice.baseline and choice.baseline not in set(tidy["method"]):
-        raise InputError(f"no record has the baseline {choice.baseline!r}{nearest(choice.baseline, tidy['method'])}")
-    tidy = tidy if choice.metrics else tidy[tidy["primary"] | (tidy["metric"] == "AP50")]
-    return tidy if choice.shows_epochs else tidy[~early_beside_end(tidy)]
-
-
-def early(tidy: pd.DataFrame) -> pd.Series:
-    """Which rows are of an earlier epoch of a pretraining than its last."""
-    return tidy["at_epoch"].notna() & (tidy["at_epoch"] != tidy["pretrain_epochs"])
-
-
-def early_beside_end(tidy: pd.DataFrame) -> pd.Series:
-    """Which of them are of a method that has the end too, for the same task."""
-    found = early(tidy)
-    if not found.any():
-        return found
-    ends = set(zip(tidy.loc[~found, "method"], tidy.loc[~found, "task"], strict=True))
-    ended = [pair in ends for pair in zip(tidy["method"], tidy["task"], strict=True)]
-    return found & pd.Series(ended, index=tidy.index)
+            tidy = tidy[tidy[column].isin([*names, baseline or ""] if column == "method" else names)]
+    if baseline and baseline not in set(tidy["method"]):
+        raise InputError(f"no record has the baseline {baseline!r}{nearest(baseline, tidy['method'])}")
+    return tidy if choice.metrics else tidy[tidy["primary"] | (tidy["metric"] == "AP50")]
 
 
 def gathered(tidy: pd.DataFrame, choice: Choice) -> Grid:
@@ -164,13 +153,7 @@ def _sorted(keys: set[Key], fields: tuple[str, ...], metrics: Sequence[str]) -> 
 
     def order(key: Key) -> list[tuple[int, float, str]]:
         return [
-            (0, 0.0, "")
-            if value is None
-            else (1, metrics.index(value), "")
-            if name == "metric"
-            else (1, float(value), "")
-            if isinstance(value, int | float)
-            else (2, 0.0, str(value))
+            order_of(metrics.index(value) if name == "metric" else value)
             for name, value in zip(fields, key, strict=True)
         ]
 

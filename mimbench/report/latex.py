@@ -149,7 +149,7 @@ class _Layout:
         return remarks + [f"{_RAISED.format(letter)} {latex_escaped(note)}" for letter, note in notes]
 
     def _blocks(self) -> list[tuple[int, ...]]:
-        """Columns of each part: labels in each, and what stands beside a column with it. As even as can be."""
+        """Columns of each part: labels in each, and what stands beside a column with it."""
         labels = [index for index, column in enumerate(self.table.columns) if not column.parts]
         groups: list[list[int]] = []
         for index, column in enumerate(self.table.columns):
@@ -158,19 +158,12 @@ class _Layout:
             elif column.parts:
                 groups.append([index])
 
-        def filled(room: float) -> list[list[int]]:
-            found: list[list[int]] = [[]]
-            for group in groups:
-                if found[-1] and self._width([*labels, *found[-1], *group]) > room:
-                    found.append([])
-                found[-1] += group
-            return found
-
-        room = _LINE / _LEAST_SCALE
-        count = len(filled(room))
-        while room > 1 and len(filled(room - 1)) == count:
-            room -= 1
-        return [tuple(sorted([*labels, *block])) for block in filled(room)]
+        parts: list[list[int]] = [[]]
+        for group in groups:
+            if parts[-1] and self._width([*labels, *parts[-1], *group]) > _LINE / _LEAST_SCALE:
+                parts.append([])
+            parts[-1] += group
+        return [tuple(sorted([*labels, *part])) for part in parts]
 
     def _width(self, columns: Sequence[int]) -> float:
         return sum(self.widths[index] + _GAP for index in columns)

@@ -72,8 +72,9 @@ class Rank:
     name: str
     mean: float
     tasks: int
-    interval: Interval | None
-    """The mean ranks that the scores' own intervals leave open; None where a score has one seed only."""
+    interval: tuple[float, float] | None
+    """Least and largest mean rank that the scores' own intervals, each marginal, leave open, see `mean_ranks`; None
+    where a score has one seed only."""
 
 
 def summarise(values: Sequence[float]) -> Summary:
@@ -177,39 +178,31 @@ def mean_ranks(
         scores: task -> contender -> seed -> value. Contenders that lack a task are left out.
         higher_is_better: by task.
 
-    The interval is that of Klein, Wright and Wieczorek (2020, J. R. Stat. Soc. C 69(3), 589-606), with each score's own
-    95 % interval of the mean (Student's t): in each task a contender comes after all whose intervals lie wholly before
-    its own, and before all whose lie wholly behind; of two that overlap either may lead. In every task at once, so what
-    one pretraining does to all its tasks makes no interval too narrow; and as `best_and_next` tells apart.
+    The interval is built as by Klein, Wright and Wieczorek (2020, J. R. Stat. Soc. C 69(3), 589-606): in each task a
+    contender comes after all that are told apart from it and better, and before all that are told apart and worse, as
+    `best_and_next` tells them apart; of two that overlap either may lead. In every task at once, so what one
+    pretraining does to all its tasks makes no interval too narrow. Theirs holds for all ranks together, its level
+    adjusted for that; here each score's interval is marginal (95 %, Student's t), and all together hold less often.
     Resampling seeds does not do for ranks: an order that is drawn repeats the observed one too often.
     """
     names = [name for name in next(iter(scores.values()), {}) if all(name in of for of in scores.values())]
-    if not names:
-        return []
-    places = np.zeros((3, len(names)))
-    spread = True
-    for task, of in scores.items():
-        summaries = [summarise(list(of[name].values())) for name in names]
-        sign = -1 if higher_is_better[task] else 1
-        spread &= all(summary.interval is not None for summary in summaries)
-        places += _places(sign * np.array([_bounds(summary) for summary in summaries]).T)
-    ranks = [
-        Rank(name, float(mean), len(scores), Interval(float(low), float(high), "t") if spread else None)
-        for name, mean, low, high in zip(names, *places / len(scores), strict=True)
-    ]
+    summed = [[summarise(list(of[name].values())) for name in names] for of in scores.values()]
+    known = all(summary.interval for summaries in summed for summary in summaries)
+    places = [_places(summaries, higher_is_better[task]) for task, summaries in zip(scores, summed, strict=True)]
+    ranks = []
+    for name, of in zip(names, zip(*places, strict=True), strict=True):
+        mean, low, high = (math.fsum(kind) / len(scores) for kind in zip(*of, strict=True))
+        ranks.append(Rank(name, mean, len(scores), (low, high) if known else None))
     return sorted(ranks, key=lambda rank: rank.mean)
 
 
-def _bounds(summary: Summary) -> tuple[float, float, float]:
-    interval = summary.interval or Interval(summary.mean, summary.mean, "t")
-    return summary.mean, interval.low, interval.high
-
-
-def _places(bounds: np.ndarray) -> np.ndarray:
-    """Ranks of means, and the least and largest that intervals leave open; all [3, contenders], less is better."""
-    from scipy.stats import rankdata
-
-    mean, first, last = bounds[0], bounds[1:].min(0), bounds[1:].max(0)
-    before = np.searchsorted(np.sort(last), first, "left")
-    behind = len(first) - np.searchsorted(np.sort(first), last, "right")
-    return np.stack([rankdata(mean), 1 + before, len(mean) - behind])
+def _places(scores: Sequence[Summary], higher_is_better: bool) -> list[tuple[float, int, int]]:
+    """Each score's rank, and the least and the largest that intervals leave open."""
+    sign = 1 if higher_is_better else -1
+    found = []
+    for one in scores:
+        leads = [sign * (other.mean - one.mean) for other in scores if other is not one]
+        apart = [sign * (other.mean - one.mean) for other in scores if _told_apart(one, other)]
+        rank = 1 + sum(1.0 if lead > 0 else 0.5 if lead == 0 else 0.0 for lead in leads)
+        found.append((rank, 1 + sum(lead > 0 for lead in apart), len(scores) - sum(lead < 0 for lead in apart)))
+    return found

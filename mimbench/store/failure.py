@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mimbench.errors import InputError
 from mimbench.store.files import read_sealed, write_sealed
-from mimbench.store.reading import FAILURES, failure_files
+from mimbench.store.reading import FAILURES
 
 
 class Failure(BaseModel):
@@ -61,25 +61,20 @@ def read_failure(path: Path) -> Failure:
         raise InputError(f"failure {path} is corrupt (ValidationError: {why}); delete it") from error
 
 
-def read_failures(root: Path, recorded: Container[str] = (), damaged: dict[str, str] | None = None) -> list[Failure]:
-    """Every failure noted below `root` (see `failure_files`), sorted by id; of a cell that failed twice, the last.
+def read_failures(files: Iterable[Path], recorded: Container[str] = ()) -> tuple[list[Failure], dict[str, str]]:
+    """The failures noted in `files` (see `failure_files`), by id, and {id: what is wrong} of each damaged note.
 
-    Args:
-        recorded: ids of records that are there by now: these cells have not failed.
-        damaged: takes {id: what is wrong} of each note that is damaged, instead of an error.
-
-    Raises:
-        InputError: one is damaged (named).
+    Of a cell that failed twice, the last. recorded: ids of records that are there by now: these cells have not failed.
     """
     found: list[Failure] = []
-    for path in failure_files(root):
+    damaged: dict[str, str] = {}
+    for path in files:
         if path.stem in recorded:
             continue
         try:
             found.append(read_failure(path))
         except InputError as error:
-            if damaged is None:
-                raise
             damaged[path.stem] = str(error)
     found.sort(key=lambda failure: (failure.id, str(failure.provenance.get("time"))))
-    return [failure for failure in {failure.id: failure for failure in found}.values() if failure.id not in recorded]
+    last = {failure.id: failure for failure in found if failure.id not in recorded}  # a file may have been renamed
+    return list(last.values()), damaged

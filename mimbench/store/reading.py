@@ -15,8 +15,8 @@ from mimbench.errors import InputError
 from mimbench.store.files import DAMAGE, canonical_text, fingerprint, read_sealed
 
 SCHEMA = 1
-FAILURES = "failures"
-"""The folder beside `records` that tells why cells have none."""
+RECORDS, FAILURES = "records", "failures"
+"""Folders of a results folder: the second tells why cells have no record."""
 
 
 def record_files(root: Path) -> list[Path]:
@@ -30,14 +30,7 @@ def record_files(root: Path) -> list[Path]:
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"results folder {root} does not exist; run `mimbench run` first or pass --results DIR")
-    if (root / "records").is_dir():
-        folders = [root / "records"]
-    elif any(root.glob("*.json")):
-        folders = [root]
-    else:
-        folders = [folder for folder in root.rglob("records") if folder.is_dir()]
-    files = {path for folder in folders for path in folder.rglob("*.json") if not path.name.startswith(".")}
-    return sorted(files, key=lambda path: (path.name, path))
+    return _files(root, RECORDS)
 
 
 def failure_files(root: Path) -> list[Path]:
@@ -46,14 +39,18 @@ def failure_files(root: Path) -> list[Path]:
     `root` is as for `record_files`; those of other machines may lie in folders of their own below `failures`. Sorted
     by name.
     """
-    root = Path(root)
-    if (root / "records").is_dir():
-        folders = [root / FAILURES]
+    return _files(Path(root), FAILURES)
+
+
+def _files(root: Path, name: str) -> list[Path]:
+    """All below the folders `name`; a folder of records may have another name."""
+    if (root / RECORDS).is_dir():
+        folders = [root / name]
     elif any(root.glob("*.json")):
-        above = [folder.parent for folder in (root, *root.parents) if folder.name == "records"]
-        folders = [folder / FAILURES for folder in above or [root]]
+        above = [folder.parent for folder in (root, *root.parents) if folder.name == RECORDS]
+        folders = [root] if name == RECORDS else [folder / name for folder in above or [root]]
     else:
-        folders = [folder for folder in root.rglob(FAILURES) if folder.is_dir()]
+        folders = [folder for folder in root.rglob(name) if folder.is_dir()]
     files = {path for folder in folders for path in folder.rglob("*.json") if not path.name.startswith(".")}
     return sorted(files, key=lambda path: (path.name, path))
 

@@ -14,9 +14,14 @@ from mimbench.harness import plan as planning
 from mimbench.harness.estimate import Estimator, in_words
 from mimbench.harness.execute import Harness
 from mimbench.harness.grid import Grid
-from mimbench.store.failure import Failure, failure_path, read_failures
+from mimbench.store.failure import Failure, failure_path, read_failure, read_failures
+from mimbench.store.reading import failure_files
 
 CPU = torch.device("cpu")
+
+
+def failures_of(bench) -> list[Failure]:
+    return read_failures(failure_files(bench.store.root))[0]
 
 
 def test_each_pretraining_runs_once_with_all_its_tasks_and_seeds_are_outermost(bench):
@@ -56,7 +61,7 @@ def test_a_failed_cell_is_noted_with_its_reason_and_the_rest_goes_on(bench):
         ("other-toy of simmim seed 1", "no luck"),
     ]
     assert len(outcome.records) == 2
-    luckless, unforeseen = read_failures(bench.store.root)
+    luckless, unforeseen = failures_of(bench)
     assert (luckless.stage, luckless.error, luckless.traceback) == ("task", "RunError", None)
     assert unforeseen.reason == "ValueError: two lines"
     assert "in _task" in (bench.store.root / unforeseen.traceback).read_text()
@@ -64,7 +69,7 @@ def test_a_failed_cell_is_noted_with_its_reason_and_the_rest_goes_on(bench):
     bench.fails, bench.ran = {}, []
     assert bench.run(tasks="toy,other-toy", seeds=(0, 1)).failures == []
     assert bench.ran == [("toy", 0), ("other-toy", 1)]
-    assert read_failures(bench.store.root) == []
+    assert failures_of(bench) == []
     assert not (bench.store.root / unforeseen.traceback).exists()
 
 
@@ -73,13 +78,13 @@ def test_a_pretraining_that_fails_is_tried_once_and_stops_only_its_own_cells(ben
     outcome = bench.run("simmim,random-init", "toy,other-toy")
     assert bench.trained == ["simmim seed 0", "random-init seed 0"]
     assert [cell.label for cell, _ in outcome.failures] == ["toy of simmim seed 0", "other-toy of simmim seed 0"]
-    assert {failure.stage for failure in read_failures(bench.store.root)} == {"pretraining"}
+    assert {failure.stage for failure in failures_of(bench)} == {"pretraining"}
     assert "failed: pretraining simmim seed 0, for 2 cells: MemoryError: too large" in bench.said
     assert len(outcome.records) == 2
     bench.fails = {}
     assert len(bench.run("simmim,random-init", "toy,other-toy").records) == 4
     assert bench.trained == ["simmim seed 0", "random-init seed 0", "simmim seed 0"]
-    assert read_failures(bench.store.root) == []
+    assert failures_of(bench) == []
 
 
 def test_bad_input_found_late_ends_a_single_cell_but_not_a_grid(bench):
@@ -88,7 +93,7 @@ def test_bad_input_found_late_ends_a_single_cell_but_not_a_grid(bench):
     card.write_text(card.read_text().replace('"mask_ratio": 0.6', '"mask_ratio": 0.7'))
     with pytest.raises(InputError, match="card was altered"):
         bench.run(tasks="other-toy")
-    assert read_failures(bench.store.root) == []
+    assert failures_of(bench) == []
     outcome = bench.run(tasks="other-toy", seeds=(0, 1))
     assert [cell.label for cell, _ in outcome.failures] == ["other-toy of simmim seed 0"]
     assert "card was altered" in outcome.failures[0][1]
@@ -112,7 +117,7 @@ def test_a_damaged_note_of_a_failure_is_named_and_stops_nothing(bench):
     (path,) = bench.store.root.glob("failures/*.json")
     path.write_text(path.read_text().replace("no luck", "luck"))
     with pytest.raises(InputError, match=rf"{path.name}.*altered or damaged; delete it"):
-        read_failures(bench.store.root)
+        read_failure(path)
     bench.fails = {}
     assert len(bench.run(seeds=(0, 1)).records) == 2
     assert not path.exists()
@@ -161,7 +166,7 @@ def test_what_another_process_has_just_failed_at_is_not_tried_here(bench, monkey
     bench.fails = {("toy", 0): RunError("old")}
     bench.run(seeds=(0, 1))
     bench.fails = {}
-    (old,) = read_failures(bench.store.root)
+    (old,) = failures_of(bench)
     request, cells = bench.planned(seeds=(0, 1))
     grid = Grid(Harness(bench.store, CPU, bench.console), request, cells)
     bench.store.save_failure(old.model_copy(update={"reason": "new"}))
@@ -261,9 +266,9 @@ def test_where_there_is_no_terminal_the_grid_is_told_at_its_end(bench):
 def test_a_failure_of_a_newer_schema_is_refused(bench):
     bench.fails = {("toy", 0): RunError("no luck")}
     bench.run(seeds=(0, 1))
-    (failure,) = read_failures(bench.store.root)
+    (failure,) = failures_of(bench)
     assert failure_path(bench.store.root, failure.id).exists()
     newer = Failure.model_construct(**(dict(failure) | {"schema_version": 2}))
     bench.store.save_failure(newer)
     with pytest.raises(InputError, match="corrupt"):
-        read_failures(bench.store.root)
+        read_failure(failure_path(bench.store.root, failure.id))

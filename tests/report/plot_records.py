@@ -98,6 +98,14 @@ def on_the_way(make: Make, method: str = "mae", seeds: int = 3) -> list[Record]:
     return [at(epoch, seed) for epoch in (0, 5, 26) for seed in range(seeds)]
 
 
+def early(record: Record, epoch: int = 1) -> Record:
+    """The record as if it were of an earlier epoch; as it is where nothing was pretrained."""
+    if not record.checkpoint.cost.steps:
+        return record
+    recipe = {**record.recipe, "pretrain": {**record.recipe["pretrain"], "at_epoch": epoch}}
+    return record.model_copy(update={"recipe": recipe, "varied": {**record.varied, "pretrain.at_epoch": epoch}})
+
+
 def layered(make: Make, seeds: int = 3) -> list[Record]:
     def curve(method: str, seed: int) -> list[float]:
         top = score(method, "linear-probe", seed)

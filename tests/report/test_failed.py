@@ -10,11 +10,13 @@ from toy_plugins import TINY, Toy
 
 from mimbench import registry
 from mimbench.errors import InputError, RunError
+from mimbench.report.baseline import Baseline
 from mimbench.report.command import table_command
 from mimbench.report.grid import Choice
 from mimbench.report.page.build import report_command
 from mimbench.report.render import FORMATS
-from mimbench.store.failure import Failure, failure_path, read_failures, write_failure
+from mimbench.store.failure import Failure, failure_path, read_failure, read_failures, write_failure
+from mimbench.store.reading import failure_files
 from mimbench.store.record import write_record
 
 
@@ -47,6 +49,10 @@ def fail(root, method="simmim", task="linear-probe", seed=2, reason="no luck", t
     )
     write_failure(failure_path(root, note.id), note)
     return failure_path(root, note.id)
+
+
+def failures(root):
+    return read_failures(failure_files(root))[0]
 
 
 def table(root, format="text", **choice):
@@ -117,7 +123,7 @@ def test_only_what_the_table_would_have_shown_counts(results):
     assert below(results)[0].startswith("2 cells")
     assert below(results, methods=("simmim",)) == []
     assert below(results, methods=("mae",))[1:] == ["mae on knn, seed 2: no luck"]
-    assert below(results, methods=("simmim",), baseline="mae")[1:] == ["mae on knn, seed 2: no luck"]
+    assert below(results, methods=("simmim",), baseline=Baseline.read("mae"))[1:] == ["mae on knn, seed 2: no luck"]
     assert below(results, tasks=("linear-probe",))[1:] == ["beit on linear-probe, seed 2: no luck"]
     assert below(results, metrics=("top1",))[1:] == ["beit on linear-probe, seed 2: no luck"]
     for chosen, told in (({"methods": ("beit",)}, "method 'beit'"), ({"tasks": ("knn",)}, "task 'knn'")):
@@ -144,7 +150,7 @@ def test_a_damaged_note_is_named_and_stops_neither_table_nor_page(results, tmp_p
     page = report_command(results, tmp_path / "page").read_text()
     assert told in page
     with pytest.raises(InputError, match="altered or damaged"):
-        read_failures(results)
+        read_failure(path)
 
 
 def test_all_folders_of_results_below_count_each_cell_once(results, tmp_path):
@@ -152,11 +158,11 @@ def test_all_folders_of_results_below_count_each_cell_once(results, tmp_path):
     other = tmp_path / "other"
     fail(other, id="same", reason="last", time="2")
     fail(other, "beit", id="more")
-    assert [failure.reason for failure in read_failures(tmp_path)] == ["no luck", "last"]
+    assert [failure.reason for failure in failures(tmp_path)] == ["no luck", "last"]
     assert below(tmp_path)[0].endswith(f"in full: {other}/failures, {results}/failures")
-    assert [failure.reason for failure in read_failures(results / "records")] == ["first"]
+    assert [failure.reason for failure in failures(results / "records")] == ["first"]
     (other / "failures").rename(here.parent / "of another machine")
-    assert [failure.id for failure in read_failures(results)] == ["more", "same"]
+    assert [failure.id for failure in failures(results)] == ["more", "same"]
     assert len(below(results)) == 3
 
 

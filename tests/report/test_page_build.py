@@ -19,6 +19,8 @@ from mimbench.report.comparison import comparison
 from mimbench.report.frame import load_records
 from mimbench.report.grid import Choice
 from mimbench.report.page import pictures as pictures_module
+from mimbench.report.page.ablations import ablations
+from mimbench.report.page.board import board_of
 from mimbench.report.page.build import INDEX, SCRIPT, embedded_json, report_command
 from mimbench.report.page.content import command_of, content
 from mimbench.report.page.pictures import Pictures
@@ -79,6 +81,29 @@ def test_ablations_run_over_the_varied_value_alone(data):
     curves = [curve for panel in ablation["panels"] for curve in panel["curves"]]
     assert {curve["label"] for curve in curves} == {"simmim"}
     assert all([point["x"] for point in curve["points"]] == [0.3, 0.6] for curve in curves)
+
+
+def test_what_a_curve_shares_is_told_as_it_was_given(record, framed):
+    """Beside what has no epochs, a frame holds these as floats; what --set gave is told once, and none of the axis."""
+    records = [
+        record(
+            "mine",
+            50.0 + x,
+            varied={"pretrain.epochs": epochs, "method.x": x},
+            recipe={"pretrain": {"epochs": epochs}, "method": {"x": x}},
+            recipe_passed={"set": {"method.x": x, "method.y": [1, 2]}},
+        )
+        for epochs in (2, 4)
+        for x in (1, 3)
+    ]
+    tidy = framed([*records, record("random-init")])
+    assert tidy["pretrain.epochs"].dtype == float
+    found = ablations(board_of(tidy), {one: index for index, one in enumerate(tidy["id"])}, {})
+    labels = {one["path"]: [curve["label"] for curve in one["panels"][0]["curves"]] for one in found}
+    assert labels == {
+        "method.x": [f"mine pretrain.epochs={epochs} method.y=[1, 2]" for epochs in (2, 4)],
+        "pretrain.epochs": [f"mine method.x={x} method.y=[1, 2]" for x in (1, 3)],
+    }
 
 
 def test_a_published_curve_is_in_the_chart_of_its_protocol_and_else_beside(data, tmp_path):

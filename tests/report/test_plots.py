@@ -326,6 +326,15 @@ def test_every_kind_says_what_it_lacks(record):
         list(drawn("all", Source.of(made.scores(record, ["mae"], ["knn"], 1)), Options(tasks=("kn",))))
 
 
+@pytest.mark.parametrize("methods", [("mae",), ("mae", "simmim")])
+def test_every_kind_draws_methods_that_have_earlier_epochs_alone(methods, record):
+    """Their place among all settings is known, whether or not other methods have ends."""
+    records = [one for one in made.everything(record, seeds=2) if one.method.name in ("random-init", "mae", "simmim")]
+    early = [made.early(one) if one.method.name in methods else one for one in records]
+    refused = {title for title, found in drawn("all", Source.of(early), Options()) if isinstance(found, NothingToPlot)}
+    assert refused == {"detections", "segmentations", "reconstructions", "generated"}  # pictures are no part of these
+
+
 def test_a_seed_counted_twice_is_told_apart(record):
     twice = [record(value=50.0), record(value=60.0)]
     labels = [bars.get_label() for bars in figure("bars", Source.of(twice)).axes[0].containers]

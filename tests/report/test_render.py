@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mimbench.errors import InputError
+from mimbench.report.baseline import Baseline
 from mimbench.report.comparison import comparison
 from mimbench.report.frame import load_records
 from mimbench.report.grid import Choice
@@ -257,7 +258,7 @@ def compiled(tables, folder, preamble=()) -> subprocess.CompletedProcess[str]:
 )
 def test_latex_compiles_and_fits_the_line_and_the_page(tmp_path, record, framed):
     records = [record(m, v + s, s) for m, v in (("random-init", 40), ("a_b&c", 50)) for s in (0, 1, 2)]
-    choice = Choice(baseline="random-init", published=True, ranks=True)
+    choice = Choice(baseline=Baseline.read("random-init"), published=True, ranks=True)
     reference = load_records(REFERENCE)
     papers = [layout_table(read_layout(name)) for name in layout_names()]
     lists = [published_table(["simmim"], ["detection"]), published_table(["simmim"])]

@@ -9,6 +9,7 @@ import statistics
 import pytest
 
 from mimbench.errors import InputError
+from mimbench.report.baseline import Baseline
 from mimbench.report.comparison import comparison
 from mimbench.report.frame import frame
 from mimbench.report.grid import Choice
@@ -224,7 +225,7 @@ def test_ranks_over_tasks(record, framed):
     assert [row["mean rank"] for row in rows(table)] == ["-", "2.0 [1.5, 2.0]", "1.0 [1.0, 1.5]"]
     assert table.columns[-1].notes == (
         "mean rank over 2 primary metrics; [ ]: what the scores' own 95 % intervals (Student's t, n=3) leave open: "
-        "of two that overlap, either may lead",
+        "of two that overlap, either may lead; 95 % each, not all at once",
     )
     more = comparison(framed([*records, record("mae", 43, 3, task="knn")]), Choice(ranks=True))
     assert "(Student's t, n=3 to 4)" in more.columns[-1].notes[0]
@@ -236,7 +237,8 @@ def test_ranks_over_tasks(record, framed):
 
 def test_csv_has_the_numbers_in_columns_of_their_own(record, framed):
     records = [record(m, v + s, s) for m, v in (("a", 40), ("b", 50.5)) for s in (0, 1)]
-    found = list(csv.DictReader(io.StringIO(render(comparison(framed(records), Choice(baseline="a")), "csv"))))
+    table = comparison(framed(records), Choice(baseline=Baseline.read("a")))
+    found = list(csv.DictReader(io.StringIO(render(table, "csv"))))
     assert float(found[1].pop("linear-probe: top1 sd")) == pytest.approx(statistics.stdev([50.5, 51.5]))
     assert found[1] == {
         "method": "b",
@@ -254,11 +256,11 @@ def test_nothing_makes_no_table(framed):
         comparison(framed([]))
 
 
-def at_epoch(record, epoch: int, value: float, method: str = "simmim"):
+def at_epoch(record, epoch: int, value: float, method: str = "simmim", **more):
     """The end of a schedule of 26 epochs, or the weights of one before."""
-    plain = record(method, value)
+    plain = record(method, value, **more)
     cost = plain.checkpoint.cost.model_copy(update={"steps": epoch})
-    changes = {"checkpoint": plain.checkpoint.model_copy(update={"cost": cost})}
+    changes = more | {"checkpoint": plain.checkpoint.model_copy(update={"cost": cost})}
     if epoch == 26:
         return record(method, value, recipe={"pretrain": {"epochs": 26}}, **changes)
     early = {"recipe": {"pretrain": {"epochs": 26, "at_epoch": epoch}}, "varied": {"pretrain.at_epoch": epoch}}
@@ -287,5 +289,40 @@ def test_earlier_epochs_are_shown_where_nothing_else_is_there(record, framed):
     table = comparison(tidy)
     assert [row["pretrain.at_epoch"] for row in rows(table)] == ["-", "5", "10"]
     assert not any("not shown" in remark for remark in table.remarks)
-    both = framed([at_epoch(record, 5, 55.0), at_epoch(record, 10, 58.0)])
-    assert [row[-1].mark for row in comparison(both).rows] == ["second", "best"]
+    both = comparison(framed([at_epoch(record, 5, 55.0), at_epoch(record, 10, 58.0)]))
+    assert [row[-1].mark for row in both.rows] == ["second", "best"]
+    assert both.remarks == ("{best} and {second} of each column; in percent; without ±: one seed",)
+
+
+def test_one_record_is_not_counted_as_several(record, framed):
+    table = comparison(framed([at_epoch(record, 5, 55.0), at_epoch(record, 26, 60.0)]))
+    assert table.remarks[-1] == (
+        "not shown: 1 record of earlier epochs of these pretrainings (--rows method,pretrain.at_epoch shows it)"
+    )
+
+
+def test_where_one_task_has_earlier_epochs_alone_the_remark_says_what_is_aside(record, framed):
+    early = [at_epoch(record, epoch, 50.0 + epoch, task="knn") for epoch in (5, 10)]
+    ends = [at_epoch(record, epoch, 70.0 - epoch) for epoch in (5, 26)] + [record("mae", 40.0)]
+    table = comparison(framed([*early, *ends]), Choice(epochs=True))
+    assert [[cell.mark for cell in row[2:]] for row in table.rows] == [
+        ["", "second"],
+        ["second", ""],
+        ["best", ""],
+        ["", "best"],
+    ]
+    assert "of each column, earlier epochs aside where the end is there" in table.remarks[0]
+
+
+def test_earlier_epochs_have_no_rank_beside_the_end(record, framed):
+    records = [at_epoch(record, epoch, value) for epoch, value in ((0, 99.0), (5, 55.0), (26, 60.0))]
+    tidy = framed([*records, record("random-init", 40.0), record("mae", 30.0, task="knn")])
+    table = comparison(tidy, Choice(rows=("method", "pretrain.at_epoch"), tasks=("linear-probe",), ranks=True))
+    assert [(row["pretrain.at_epoch"], row["mean rank"]) for row in rows(table)] == [
+        *(("-", "2.0"), ("0", "-"), ("5", "-"), ("26", "1.0"))
+    ]
+    assert [row[-1].notes for row in table.rows[1:3]] == [("no rank: an earlier epoch of a pretraining",)] * 2
+    alone = comparison(framed(records[:2]), Choice(ranks=True))
+    assert [row["mean rank"] for row in rows(alone)] == ["1.0", "2.0"]
+    across = Choice(columns=("task", "metric", "at_epoch"), ranks=True)  # the end is a column, and so is none
+    assert {row[-1].notes for row in comparison(tidy, across).rows} == {("no rank: a task is missing",)}

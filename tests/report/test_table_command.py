@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mimbench.errors import InputError
+from mimbench.report.baseline import Baseline
 from mimbench.report.command import table_command
 from mimbench.report.grid import Choice
 
@@ -52,7 +53,7 @@ def test_layouts_and_lists_take_no_choice_that_they_would_not_heed(monkeypatch, 
     with pytest.raises(InputError, match="--rows, --method: not for a layout"):
         run(Choice(rows=("method",), methods=("mae",)), layout="simmim-loss")
     with pytest.raises(InputError, match="--baseline: not for a list of published numbers; give --results"):
-        run(Choice(baseline="mae", published=True))
+        run(Choice(baseline=Baseline.read("mae"), published=True))
     assert "52.3" in run(Choice(methods=("simmim",), tasks=("detection",), published=True))
     with pytest.raises(InputError, match="results folder runs does not exist"):
         run()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mimbench.report.frame import AT_EPOCH, as_rows, frame, is_early
+from mimbench.recipe import AT_EPOCH
+from mimbench.report.fields import order_of, text_of
+from mimbench.report.frame import as_rows, frame, is_early
 from mimbench.report.grid import Key, Score
 from mimbench.report.page.board import LAST_RESORTS, Board, numbers_of
 from mimbench.report.plots.lines import Curve, Quoted
@@ -58,25 +61,25 @@ def _panels(board: Board, path: str) -> dict[int, _Curves]:
     curves: dict[tuple[int, Key], list[Score]] = {}
     for (row, column), score in grid.scores.items():
         rest = dict(zip(grid.row_fields, row, strict=True))
-        value = rest.pop(path)
-        if value is None:
+        if rest.pop(path) is None:
             continue
-        key = tuple(_rest(path, value, name, other, score) for name, other in rest.items() if name not in unsaid)
+        key = tuple(_rest(name, other, score) for name, other in rest.items() if name not in unsaid)
         curves.setdefault((columns[column], key), []).append(score)
     panels: dict[int, dict[Key, Sequence[Score]]] = {}
     for (index, key), scores in sorted(curves.items(), key=lambda entry: (entry[0][0], repr(entry[0][1]))):
         if len({repr(score.fields[path]) for score in scores}) > 1:
-            panels.setdefault(index, {})[key] = sorted(scores, key=lambda score: _order(score.fields[path]))
+            panels.setdefault(index, {})[key] = sorted(scores, key=lambda score: order_of(score.fields[path]))
     return dict(panels)
 
 
-def _rest(path: str, value: Any, name: str, other: Any, score: Score) -> Any:
-    """A field of a curve's key; the end of a pretraining is no setting, and what --set gave is told without `path`."""
+def _rest(name: str, other: Any, score: Score) -> Any:
+    """A field of a curve's key: the end of a pretraining is no setting; of what --set gave, only what is no field."""
     if name == AT_EPOCH:
         return epochs_in_words(score.first) if is_early(score.first) else None
     if name == "set" and other:
-        return " ".join(part for part in other.split(" ") if part != f"{path}={value}")
-    return f"{name}={other}" if "." in name and other is not None else other
+        parts = re.split(r" (?=[\w.-]+=)", other)
+        return " ".join(part for part in parts if part.partition("=")[0] not in score.fields)
+    return f"{name}={text_of(other)}" if "." in name and other is not None else other
 
 
 def _curve(path: str, key: Key, scores: Sequence[Score], numbers: Mapping[str, int]) -> dict[str, Any]:
@@ -96,10 +99,6 @@ def _curve(path: str, key: Key, scores: Sequence[Score], numbers: Mapping[str, i
 
 def _label(key: Key) -> str:
     return " ".join(str(part) for part in key if part not in (None, ""))
-
-
-def _order(value: Any) -> tuple[int, float, str]:
-    return (0, float(value), "") if _is_number(value) else (1, 0.0, str(value))
 
 
 def _is_number(value: Any) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from mimbench.recipe import AT_EPOCH
 from mimbench.report.comparison import table_of
-from mimbench.report.frame import AT_EPOCH, is_early
+from mimbench.report.frame import early_beside_end, is_early
 from mimbench.report.grid import Choice, Grid, Key, Score, gathered, selected
 from mimbench.report.protocols import protocol_labels
 from mimbench.report.published import epochs_in_words, find, own_numbers, reference, slug
@@ -30,6 +31,8 @@ class Board:
     table: Table
     labels: Mapping[str, tuple[str, str]]
     """(name, footnote) of each protocol."""
+    early: frozenset[str]
+    """Records of earlier epochs that have the end beside them."""
 
     @property
     def label_columns(self) -> int:
@@ -46,7 +49,8 @@ def board_of(tidy: pd.DataFrame) -> Board:
     )
     chosen = selected(tidy, choice)
     grid, labels = gathered(chosen, choice), protocol_labels(chosen)
-    return Board(grid, table_of(grid, labels, choice), labels)
+    early = frozenset(chosen.loc[early_beside_end(chosen), "id"])
+    return Board(grid, table_of(grid, labels, choice), labels, early)
 
 
 def leaderboard(board: Board, numbers: Mapping[str, int]) -> dict[str, Any]:
@@ -62,10 +66,9 @@ def leaderboard(board: Board, numbers: Mapping[str, int]) -> dict[str, Any]:
     for key, cells in zip(grid.rows, table.rows, strict=True):
         row: dict[str, Any] = {"key": row_key(grid, key), "labels": [cells[index].text for index in told], "cells": []}
         rows.append(row)
-        for index, column in enumerate(grid.columns):
-            score = grid.scores.get((key, column))
-            if score is None:
-                continue
+        found = [grid.scores.get((key, column)) for column in grid.columns]
+        scores = {index: score for index, score in enumerate(found) if score}
+        for index, score in scores.items():
             cell = cells[skip + index]
             row["cells"].append(
                 {
@@ -77,12 +80,10 @@ def leaderboard(board: Board, numbers: Mapping[str, int]) -> dict[str, Any]:
                     **_published(score, published),
                 }
             )
-        first = next(score.first for score in map(grid.scores.get, ((key, c) for c in grid.columns)) if score)
+        first = next(iter(scores.values())).first
         row |= {"method": first["method"], "encoder": first["backbone"], "pretraining": _pretraining(first)}
         row["epoch"] = epochs_in_words(first) if is_early(first) else ""
-    ended = {place for row in rows if not row["epoch"] for place in _measured(row, board)}
-    for row in rows:  # where all that there is of a method and a task are earlier epochs, they are not hidden
-        row["early"] = bool(row["epoch"]) and _measured(row, board) <= ended
+        row["early"] = all(board.early.issuperset(score.records.values()) for score in scores.values())
     return {
         "labels": [_TITLES.get(title, title) for title in (table.columns[index].title for index in told)],
         "columns": [_column(board, index, letters) for index in range(len(grid.columns))],
@@ -96,12 +97,6 @@ def row_key(grid: Grid, key: Key) -> str:
     """The row's name in addresses: the same for the same setting, whatever else is in the results."""
     told = repr([pair for pair in zip(grid.row_fields, key, strict=True) if pair[1] not in (None, "")])
     return hashlib.sha256(told.encode()).hexdigest()[:12]
-
-
-def _measured(row: Mapping[str, Any], board: Board) -> set[tuple[str, str]]:
-    """Method and task of all that a row holds."""
-    tasks = board.grid.column_fields.index("task")
-    return {(row["method"], str(board.grid.columns[cell["column"]][tasks])) for cell in row["cells"]}
 
 
 def numbers_of(score: Score) -> dict[str, Any]:

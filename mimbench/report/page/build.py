@@ -16,7 +16,7 @@ from mimbench.files import write_atomic, writing
 from mimbench.report.page.content import content
 from mimbench.report.page.pictures import EMBEDDED, TYPES, Pictures
 from mimbench.store.failure import read_failures
-from mimbench.store.reading import read_all
+from mimbench.store.reading import failure_files, read_all
 
 SCRIPT = ("tools.js", "table.js", "charts.js", "leaderboard.js", "runs.js", "compare.js", "others.js", "views.js")
 """Inlined as one, in this order."""
@@ -40,8 +40,7 @@ def report_command(results: Path, output: Path, *, embedded: int = EMBEDDED) -> 
     _check_output(output)
     bodies = read_all(results)
     pictures = Pictures(embedded)
-    damaged: dict[str, str] = {}
-    failures = read_failures(results, {body["id"] for _, body in bodies}, damaged)
+    failures, damaged = read_failures(failure_files(results), {body["id"] for _, body in bodies})
     page = render_page(content(bodies, pictures, Path(results).resolve().name, failures, damaged))
     with writing(f"--output {output}"):
         output.mkdir(parents=True, exist_ok=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
+from mimbench.recipe import AT_EPOCH
 from mimbench.recipe.document import values
-from mimbench.report.frame import AT_EPOCH, is_early
-from mimbench.report.plots.source import Row, Source
+from mimbench.report.plots.source import Options, Row, Source
 from mimbench.report.plots.style import Look, clean, lightened, look, order
 from mimbench.report.protocols import protocol_labels
 from mimbench.report.statistics import FEW, LEVEL, bootstrap_interval, summarise
@@ -189,7 +189,7 @@ def _by_method(item: tuple[str, Any]) -> tuple[int, str]:
 def _placed(source: Source, key: Callable[[Row], Panel], but: str = "") -> dict[Panel, _Place]:
     """Where each `key` stands: what holds the method's main setting comes first, then by records, then by name."""
     main = source.kept(_main_settings) if but else {}
-    rows = source.kept(Source.all_rows) if but == AT_EPOCH else source.kept(_last_epochs)
+    rows = source.kept(_all_epochs if but == AT_EPOCH else _ends)
     groups = grouped(rows, key)
     found: dict[Panel, _Place] = {}
     for keys in grouped(groups, lambda at: groups[at][0]["method"]).values():
@@ -210,8 +210,12 @@ def _main_settings(source: Source) -> dict[Panel, int]:
     return {setting: at.place for setting, at in placed.items()}
 
 
-def _last_epochs(source: Source) -> list[Row]:
-    return [row for row in source.kept(Source.all_rows) if not is_early(row)]
+def _all_epochs(source: Source) -> list[Row]:
+    return source.rows(Options(), epochs=True)
+
+
+def _ends(source: Source) -> list[Row]:
+    return source.rows(Options())
 
 
 def recipe_of(body: Mapping[str, Any], but: str = "") -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import pandas as pd
 
 from mimbench.errors import InputError
+from mimbench.report.baseline import Baseline
 from mimbench.report.frame import as_rows, frame
 from mimbench.report.grid import Choice, selected
 from mimbench.store.reading import read_all
@@ -89,7 +90,7 @@ class Source:
                 methods=options.methods,
                 tasks=options.tasks,
                 metrics=options.metrics,
-                baseline=options.baseline,
+                baseline=Baseline(options.baseline, options.baseline) if options.baseline else None,
                 epochs=epochs,
             ),
         )
@@ -98,11 +99,6 @@ class Source:
     def rows(self, options: Options, paths: Sequence[str] = (), *, epochs: bool = False) -> list[Row]:
         """As `chosen`, as plain data; what is missing is None."""
         return list(as_rows(self.chosen(options, paths, epochs=epochs)))
-
-    def all_rows(self) -> list[Row]:
-        """A row for each record, whatever is asked for: its primary metric."""
-        tidy = self.tidy()
-        return list(as_rows(tidy[tidy["primary"]]))
 
     def kept(self, make: Callable[[Source], T]) -> T:
         """`make(self)`, made once."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mimbench.errors import InputError, nearest
-from mimbench.report.frame import AT_EPOCH
+from mimbench.recipe import AT_EPOCH
+from mimbench.report.frame import is_early
 from mimbench.report.plots.groups import chance_keys, chance_name
 from mimbench.report.plots.lines import Curve, Level, Lines, axis_of
 from mimbench.report.plots.quoted import Figures, Published
@@ -92,7 +93,7 @@ def _sweep(source: Source, options: Options, path: str, *, loose: bool = False) 
     rows = source.rows(options, (path, *published.paths), epochs=path == AT_EPOCH)
     ours = [row for row in rows if row["method"] != options.baseline and row[path] is not None]
     if loose:
-        ours = [row for row in ours if row["at_epoch"] == row["pretrain_epochs"]]
+        ours = [row for row in ours if not is_early(row)]
     setting = _setting(source, path, loose)
     swept = _swept(ours, path, setting, loose)
     if not swept.at:

@@ -220,8 +220,8 @@ const curvesOf = (chosen) => {
       );
     }
   }
-  const first = (key) => !key.startsWith("loss "); // losses of pretrainings stand together
-  const ordered = [...charts].sort(([a], [b]) => first(a) - first(b)).map(([, one]) => one);
+  const last = (key) => !key.startsWith("loss "); // losses of pretrainings stand together, first
+  const ordered = [...charts].sort(([a], [b]) => last(a) - last(b)).map(([, one]) => one);
   return ordered.map((one) =>
     chart(one.title + (one.xTitle === "index" ? "" : ` by ${one.xTitle}`), one.xTitle, one.yTitle, one.series),
   );

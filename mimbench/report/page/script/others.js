@@ -179,8 +179,6 @@ const drawPublished = () => {
     },
     { key: "protocol", title: "our protocol", value: (row) => row[at("protocol")] },
   ];
-  const first = (one) => ["method", "value", "metric"].indexOf(one.key) + 1 || 9;
-  const arranged = () => (phone.matches ? [...columns].sort((a, b) => first(a) - first(b)) : columns);
   const update = () => {
     const wanted = words(find.control.value);
     const shown = rows.filter(
@@ -190,7 +188,7 @@ const drawPublished = () => {
         holds(texts[index], wanted),
     );
     count.textContent = `${shown.length.toLocaleString("en")} of ${plural(rows.length, "number")}`;
-    table.update(arranged(), shown);
+    table.update(arranged(columns, ["method", "value", "metric"]), shown);
   };
   phone.addEventListener("change", update);
   update();

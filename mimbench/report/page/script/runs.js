@@ -1,10 +1,7 @@
 // All runs, the runs behind one number, and one run.
 
 const settingOf = (run) => board.rows[run.row];
-const runColumns = () => {
-  const first = (one) => ["id", "value", "seed"].indexOf(one.key) + 1 || 9;
-  return phone.matches ? allRunColumns().sort((a, b) => first(a) - first(b)) : allRunColumns();
-};
+const runColumns = () => arranged(allRunColumns(), ["id", "value", "seed"]);
 const allRunColumns = () => [
   {
     key: "id",

@@ -9,6 +9,10 @@ const settings = new Map(board.rows.map((row, number) => [row.key, number]));
 const methods = data.methods.map(([name]) => name);
 const FEW = 200; // rows drawn at first
 const phone = matchMedia("(max-width: 40rem)"); // as in page.css; there, numbers come first
+const arranged = (columns, keys) => {
+  const place = (one) => keys.indexOf(one.key) + 1 || keys.length + 1;
+  return phone.matches ? [...columns].sort((a, b) => place(a) - place(b)) : columns;
+};
 
 const fill = (node, attributes, children) => {
   for (const [name, value] of Object.entries(attributes ?? {})) {
