@@ -18,6 +18,8 @@ from mimbench.data.picture import LEAST_TEXT, Colour, class_colours, ink_on
 
 PANEL = 3.2
 """Side of one scene in the picture, inches."""
+LABEL = 0.6
+"""Size of the boxes' labels beside other text: larger ones would hide what they name."""
 
 
 def draw_predictions(
@@ -50,7 +52,7 @@ def draw_predictions(
             axis.imshow(pixels, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             for box, label, score in boxes:
-                _draw(axis, box, colours[label], _named(names[label], score), size)
+                _draw(axis, box, colours[label], _named(names[label], score), LABEL * size)
     axes[0, 0].set_ylabel("truth", fontsize=size)
     axes[1, 0].set_ylabel(f"found\n(score ≥ {least_score:g})", fontsize=size)
     figure.savefig(path, dpi=120)
@@ -85,11 +87,9 @@ def _named(name: str, score: float | None) -> str:
 def _draw(axis: Axes, box: list[float], colour: Colour, text: str, size: float) -> None:
     """size: of the text, points. It stands above the box, or within where the image ends there."""
     x1, y1, x2, y2 = (value - 0.5 for value in box)  # imshow puts the centre, not the corner, of pixel 0 at 0
-    axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=size / 7))
+    axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=size / 5))
     right, bottom = axis.get_xlim()[1], axis.get_ylim()[0]
-    character = (
-        size / 72 / PANEL * max(right, bottom)
-    )  # height of one in the image's pixels; with room about 0.72 as wide
+    character = size / 72 / PANEL * max(right, bottom)  # height, in the image's pixels; with room 0.72 as wide
     axis.text(
         max(-0.5, min(x1, right - 0.72 * character * len(text))),
         max(-0.5, y1 - 1.3 * character),
@@ -97,6 +97,6 @@ def _draw(axis: Axes, box: list[float], colour: Colour, text: str, size: float) 
         color=ink_on(colour),
         fontsize=size,
         verticalalignment="top",
-        bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.85},
+        bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.75},
         clip_on=True,
     )
