@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 import zipfile
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -87,7 +86,6 @@ def fit(
                 precision=precision,
             )
 
-        marks = {epoch: partial(_told, call, report) for epoch, call in (after_epoch or {}).items()}
         runner = LiveRunner(
             device=device,
             model=adapter,
@@ -103,7 +101,7 @@ def fit(
             custom_hooks=[
                 StepHook(adapter, schedule, seed, config.accumulate, iterations),
                 history,
-                EpochHook(marks),
+                EpochHook(after_epoch or {}, report),
             ],
             visualizer=_visualizer(config, workdir),
             randomness={"seed": seed % 2**31},
@@ -113,10 +111,6 @@ def fit(
         )
         runner.train()
         return report()
-
-
-def _told(call: Callable[[FitReport], None], report: Callable[[], FitReport]) -> None:
-    call(report())
 
 
 def _advice(config: TrainConfig, options: str, precision: str) -> str:

@@ -11,6 +11,7 @@ import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import CheckpointHook, Hook
 
+from mimbench.contract import FitReport
 from mimbench.engine.adapter import Adapter, LiveRunner, mix_seed
 from mimbench.engine.progress import Progress
 from mimbench.errors import RunError
@@ -121,12 +122,13 @@ class EpochHook(Hook):
 
     priority = "LOW"  # after the history of the epoch is written, before the checkpoint that a run resumes from
 
-    def __init__(self, after: Mapping[int, Callable[[], None]]) -> None:
-        self.after = after
+    def __init__(self, after: Mapping[int, Callable[[FitReport], None]], report: Callable[[], FitReport]) -> None:
+        """report: what the training took so far, which the calls are given."""
+        self.after, self.report = after, report
 
     def after_train_epoch(self, runner: LiveRunner) -> None:
         if runner.epoch + 1 in self.after:
-            self.after[runner.epoch + 1]()
+            self.after[runner.epoch + 1](self.report())
 
 
 def _over_ranks(values: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ from mimbench.harness.estimate import Estimator
 from mimbench.harness.execute import Harness
 from mimbench.harness.overview import Overview
 from mimbench.harness.record import build_failure, reason_of
+from mimbench.recipe import is_of_task
 from mimbench.store.failure import Failure, failure_path, read_failure
 from mimbench.store.record import Record
 from mimbench.store.store import StoredCheckpoint
@@ -233,5 +234,5 @@ def _named(cells: Sequence[Cell]) -> str:
 
 def _trained(cells: Sequence[Cell]) -> str:
     """The pretraining of these cells in words, with what of the varied values is its own."""
-    varied = {path: value for path, value in cells[0].varied.items() if not path.startswith(("task.", "tasks."))}
+    varied = {path: value for path, value in cells[0].varied.items() if not is_of_task(path)}
     return f"{cells[0].pretraining.label}{in_words(varied)}"

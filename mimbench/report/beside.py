@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mimbench.errors import InputError
 from mimbench.report.frame import is_early
-from mimbench.report.statistics import LEVEL, mean_ranks, paired_difference
+from mimbench.report.statistics import LEVEL_TOLD, mean_ranks, paired_difference
 from mimbench.report.table import Cell, Column
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def baseline_column(
             text += f" {_bracket(interval.low, interval.high, digits)}"
         numbers = (difference.mean, *((interval.low, interval.high) if interval else (None, None)), difference.n)
         cells.append(Cell(f"{text} (n={difference.n})", numbers))
-    told = [f"[ ]: {LEVEL:.0%} interval of the mean, {_KINDS[kind]}".replace("%", " %") for kind in sorted(kinds)]
+    told = [f"[ ]: {LEVEL_TOLD} interval of the mean, {_KINDS[kind]}" for kind in sorted(kinds)]
     to = baseline.words([partner for partner in partners if partner and not isinstance(partner, str)], everything)
     note = "; ".join([f"difference to {to}, paired by seed", *told])
     return [(Column(f"Δ {baseline.text}", ("mean", "low", "high", "n"), (note,), of=title), cells)]
@@ -109,10 +109,9 @@ def rank_column(columns: Sequence[Sequence[Score | None]], fields: Sequence[str]
     if any(rank.interval for rank in ranks.values()):
         seeds = sorted({len(values) for of in scores.values() for row, values in of.items() if row in ranks})
         count = f"n={seeds[0]}" + (f" to {seeds[-1]}" if len(seeds) > 1 else "")
-        level = f"{LEVEL:.0%}".replace("%", " %")
         note += (
-            f"; [ ]: what the scores' own {level} intervals (Student's t, {count}) leave open: of two that overlap, "
-            f"either may lead; {level} each, not all at once"
+            f"; [ ]: what the scores' own {LEVEL_TOLD} intervals (Student's t, {count}) leave open: "
+            f"of two that overlap, either may lead; {LEVEL_TOLD} each, not all at once"
         )
     elif ranks:
         note += "; no interval: a score has one seed"

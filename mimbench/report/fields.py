@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mimbench.errors import InputError, nearest
-from mimbench.recipe import AT_EPOCH
+from mimbench.recipe import AT_EPOCH, is_of_task
 from mimbench.report.frame import COLUMNS
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def sides(tidy: pd.DataFrame, choice: Choice, early: bool) -> tuple[Fields, Fiel
         untold = name == "metric" and name not in asked and "task" in (*rows, *columns)
         if several(name) or untold:
             rows, columns = (rows, _beside(other, name, columns)) if other in columns else ((*rows, name), columns)
-    paths = [name for name in tidy.columns if name not in COLUMNS and not name.startswith(("task.", "tasks."))]
+    paths = [name for name in tidy.columns if name not in COLUMNS and not is_of_task(name)]
     settings = [name for name in (*_OF_THE_METHOD, *paths, "set") if several(name) and _tells(name, tidy, asked)]
     return with_settings(rows, columns, settings)
 
@@ -102,7 +102,7 @@ def _beside(of: str, name: str, fields: Fields) -> Fields:
 
 
 def _is_of_the_method(name: str) -> bool:
-    return name in (*_OF_THE_METHOD, "set", "at_epoch") or ("." in name and not name.startswith(("task.", "tasks.")))
+    return name in (*_OF_THE_METHOD, "set", "at_epoch") or ("." in name and not is_of_task(name))
 
 
 def _tells(name: str, tidy: pd.DataFrame, asked: set[str]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from mimbench.errors import InputError
-from mimbench.recipe import AT_EPOCH
+from mimbench.recipe import AT_EPOCH, is_of_task
 from mimbench.store.reading import read_all
 
 COLUMNS: dict[str, str] = {
@@ -245,7 +245,7 @@ def _protocol_name(body: Mapping[str, Any], passed: Mapping[str, Any]) -> str:
 
 def _settings(settings: Mapping[str, Any]) -> str:
     """Text of what was set, but for the task's own settings: these are in its protocol."""
-    return " ".join(f"{path}={value}" for path, value in settings.items() if not path.startswith(("task.", "tasks.")))
+    return " ".join(f"{path}={value}" for path, value in settings.items() if not is_of_task(path))
 
 
 def _at(body: Mapping[str, Any], path: str) -> Any:

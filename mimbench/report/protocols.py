@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -45,7 +45,7 @@ def _note(task: str, label: str, name: str, difference: str) -> str:
 
 def _told_by(own: dict[str, Any], protocols: Sequence[dict[str, Any]]) -> str:
     """All in which a protocol differs from the others; where that is long, the first option that no two share."""
-    paths = _differing(protocols)
+    paths = differing(protocols)
     for chosen in (_needed(paths, protocols), *([path] for path in sorted(paths, key=_is_content))):
         told = _shown(own, chosen)
         if 0 < len(told) <= _SHORT and len({_shown(other, chosen) for other in protocols}) == len(protocols):
@@ -55,13 +55,14 @@ def _told_by(own: dict[str, Any], protocols: Sequence[dict[str, Any]]) -> str:
 
 def _differences(protocols: Sequence[dict[str, Any]]) -> list[str]:
     """In what each protocol differs from the others: "pooling=token"."""
-    paths = _needed(_differing(protocols), protocols)
+    paths = _needed(differing(protocols), protocols)
     return [_shown(protocol, paths) for protocol in protocols]
 
 
-def _differing(protocols: Sequence[dict[str, Any]]) -> list[str]:
-    paths = list(dict.fromkeys(path for protocol in protocols for path in protocol))
-    return [path for path in paths if len({repr(protocol.get(path)) for protocol in protocols}) > 1]
+def differing(options: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Paths at which not all of these have the same value."""
+    paths = list(dict.fromkeys(path for one in options for path in one))
+    return [path for path in paths if len({repr(one.get(path)) for one in options}) > 1]
 
 
 def _needed(paths: Sequence[str], protocols: Sequence[dict[str, Any]]) -> list[str]:

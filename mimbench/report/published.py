@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from mimbench.errors import InputError
+from mimbench.recipe import is_of_task
 from mimbench.report.frame import as_rows, is_early
 
 PACKAGE = "mimbench_published"
@@ -199,7 +200,7 @@ def is_variant(record: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     if row["same"] == NO_EQUAL:
         return False
     wanted = conditions(row["same"])
-    changed = [path for path in record["changed"].split() if not path.startswith(("task.", "tasks.", *_MATCHED))]
+    changed = [path for path in record["changed"].split() if not (is_of_task(path) or path.startswith(_MATCHED))]
     return set(changed) <= set(wanted) and all(_equal(record.get(path), value) for path, value in wanted.items())
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 LEVEL = 0.95
+LEVEL_TOLD = f"{100 * LEVEL:g} %"
 FEW = 5
 """Fewer seeds have too few distinct resamples (3 seeds: 10) for a bootstrap; their interval is Student's t."""
 RESAMPLES = 9999

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from mimbench.report.statistics import Summary, Verdict, best_and_next
+from mimbench.report.statistics import LEVEL_TOLD, Summary, Verdict, best_and_next
 
 Mark = Literal["", "best", "second"]
 ABSENT = "-"
@@ -95,7 +95,7 @@ def _doubt(scores: Sequence[Summary | None], verdict: Verdict, names: Sequence[s
         whose = f"those of {len(overlapping)} others"
     else:
         whose = f"{'those' if len(overlapping) > 1 else 'that'} of {' and '.join(names[i] for i in overlapping)}"
-    return f"not shown to be the best: its 95 % interval overlaps {whose}"
+    return f"not shown to be the best: its {LEVEL_TOLD} interval overlaps {whose}"
 
 
 def _letter(index: int) -> str:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
-from mimbench.recipe import AT_EPOCH
+from mimbench.recipe import AT_EPOCH, is_of_task
 from mimbench.recipe.document import values
 from mimbench.report.plots.source import Options, Row, Source
 from mimbench.report.plots.style import Look, clean, lightened, look, order
-from mimbench.report.protocols import protocol_labels
-from mimbench.report.statistics import FEW, LEVEL, bootstrap_interval, summarise
+from mimbench.report.protocols import differing, protocol_labels
+from mimbench.report.statistics import FEW, LEVEL_TOLD, bootstrap_interval, summarise
 
 T = TypeVar("T")
 Panel = tuple[Any, ...]
@@ -123,7 +123,7 @@ def interval_of(what: str, ns: Iterable[int]) -> str:
     kinds = ["bootstrap over seeds"] if several[-1] >= FEW else []
     if several[0] < FEW:
         kinds.append(f"Student's t below {FEW}" if kinds else "Student's t")
-    return f"{LEVEL:.0%} interval of {what} ({', '.join(kinds)})".replace("%", " %")
+    return f"{LEVEL_TOLD} interval of {what} ({', '.join(kinds)})"
 
 
 def by_protocol(row: Row) -> Panel:
@@ -221,25 +221,19 @@ def _ends(source: Source) -> list[Row]:
 def recipe_of(body: Mapping[str, Any], but: str = "") -> dict[str, Any]:
     """All that a record's pretraining was made by, flat, without what shapes nothing and without `but`."""
     tables = {name: table for name, table in body["recipe"].items() if name != "task"}
-    flat = dict(values(tables)) | {path: value for path, value in body["varied"].items() if not _of_task(path)}
+    flat = dict(values(tables)) | {path: value for path, value in body["varied"].items() if not is_of_task(path)}
     flat |= {"method version": body["method"]["version"], "encoder version": body["encoder"]["version"]}
     # What is absent counts as none: records that were made before an option was there have none of it.
     return {path: value for path, value in flat.items() if path not in (*COSMETIC, but) and value is not None}
-
-
-def _of_task(path: str) -> bool:
-    return path.startswith(("task.", "tasks."))
 
 
 def _distinctions(recipes: Sequence[Mapping[str, Any]]) -> list[str] | None:
     """In what each recipe differs from the others, in short; None where that is long or nothing."""
     if len(recipes) == 1:
         return [""]
-    paths = list(dict.fromkeys(path for recipe in recipes for path in recipe))
-    differing = [path for path in paths if len({repr(recipe.get(path)) for recipe in recipes}) > 1]
+    paths = differing(recipes)
     found = [
-        clean(" ".join(f"{path.rsplit('.', 1)[-1]}={_shown(recipe.get(path))}" for path in differing))
-        for recipe in recipes
+        clean(" ".join(f"{path.rsplit('.', 1)[-1]}={_shown(recipe.get(path))}" for path in paths)) for recipe in recipes
     ]
     return found if len(set(found)) == len(found) and max(map(len, found)) <= _LONGEST else None
 

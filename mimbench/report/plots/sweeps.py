@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mimbench.errors import InputError, nearest
-from mimbench.recipe import AT_EPOCH
+from mimbench.recipe import AT_EPOCH, is_of_task
 from mimbench.report.frame import is_early
 from mimbench.report.plots.groups import chance_keys, chance_name
 from mimbench.report.plots.lines import Curve, Level, Lines, axis_of
@@ -113,7 +113,7 @@ def _sweep(source: Source, options: Options, path: str, *, loose: bool = False) 
         means += [mean for curve in curves for mean in curve.means]
         first = curves[0].means[0].first
         lines = Lines(
-            titles.title(first) if not _of_task(path) else f"{clean(first['task'])} on {clean(first['dataset'])}",
+            titles.title(first) if not is_of_task(path) else f"{clean(first['task'])} on {clean(first['dataset'])}",
             _TITLES.get(path, clean(path)),
             metric_label(first["metric"], first["unit"]),
             curves,
@@ -134,10 +134,6 @@ def _sweep(source: Source, options: Options, path: str, *, loose: bool = False) 
     return Sheet([lines.plot() for lines in plots], legend, " ".join(notes))
 
 
-def _of_task(path: str) -> bool:
-    return path.startswith(("task.", "tasks."))
-
-
 def _setting(source: Source, path: str, loose: bool) -> Callable[[Row], Panel]:
     if loose:
         return lambda row: (row["method"], row["backbone"], row["pretrain_dataset"])
@@ -147,7 +143,7 @@ def _setting(source: Source, path: str, loose: bool) -> Callable[[Row], Panel]:
 
 def _panel(row: Row, path: str) -> Panel:
     """A task's own setting is part of its protocol: varied, it is the axis, and all the rest has to agree."""
-    if not _of_task(path):
+    if not is_of_task(path):
         return row["task"], row["metric"], row["protocol"]
     return row["task"], row["metric"], fingerprint(_without(json.loads(row["protocol_json"]), path))
 
