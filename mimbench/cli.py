@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from mimbench import options
-from mimbench.errors import MimbenchError
+from mimbench.errors import Interrupted, MimbenchError
 from mimbench.files import writing
 from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.report.cli import plot, report, robustness, table
@@ -206,6 +206,9 @@ def main() -> None:
     except MimbenchError as error:
         print(f"mimbench: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        print("mimbench: stopped", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
@@ -219,9 +222,13 @@ def main() -> None:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Ctrl-C ends a run with one line; all that it leaves is whole, or is taken up again by the same command."""
+    """End a run with one line on Ctrl-C, SIGTERM or SIGHUP. All that it leaves is whole, or is resumed next time."""
+    from mimbench.engine.stopping import stop_at_once
+
     try:
-        yield
-    except KeyboardInterrupt:
-        print("mimbench: stopped; nothing is half-written. The same command goes on from here.", file=sys.stderr)
-        raise typer.Exit(130) from None
+        with stop_at_once():
+            yield
+    except Interrupted as stop:
+        kept = str(stop) or "finished pretrainings and records are kept, and what was running starts over"
+        print(f"mimbench: stopped by {stop.signal.name}; {kept}. The same command goes on from there.", file=sys.stderr)
+        raise typer.Exit(stop.exit_code) from None

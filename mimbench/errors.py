@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -26,6 +27,22 @@ class NotSupported(MimbenchError):
     """An optional part of a contract that this plugin does not offer."""
 
     exit_code = 2
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the command. As a KeyboardInterrupt it is never taken for the failure of one cell.
+
+    Its text says what was kept; empty where whoever raised it does not know.
+    """
+
+    def __init__(self, number: int, kept: str = "") -> None:
+        super().__init__(kept)
+        self.signal = signal.Signals(number)
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell reports a process that this signal ended."""
+        return 128 + self.signal
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

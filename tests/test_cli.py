@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,7 +112,7 @@ def test_killed_in_the_middle_it_goes_on(mimbench, tmp_path):
     running = subprocess.Popen([*command, "--results", "killed"], cwd=tmp_path, stderr=subprocess.DEVNULL)
     work = tmp_path / "killed" / "work"
     deadline = time.monotonic() + 120
-    while not list(work.glob("*/epoch_*.pth")) or not list(work.glob("*/last_checkpoint")):
+    while not list(work.glob("*/step_*.json")):
         assert running.poll() is None, "ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -128,23 +129,49 @@ def test_killed_in_the_middle_it_goes_on(mimbench, tmp_path):
 
 
 @pytest.mark.e2e
-def test_ctrl_c_says_how_to_go_on(tmp_path):
-    command = [sys.executable, "-m", "mimbench", "run", "--method", "simmim", "--task", "linear-probe", *SMOKE]
-    command += ["--set", "pretrain.epochs=2000"]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_saves_the_step_and_says_where_it_goes_on(mimbench, tmp_path, number):
+    """No checkpoint is due before the end, so that only the signal can have made one."""
+    settings = ("--set", "pretrain.epochs=40", "--set", "pretrain.checkpoint_every=1000")
+    command = [
+        sys.executable,
+        "-m",
+        "mimbench",
+        "run",
+        "--method",
+        "simmim",
+        "--task",
+        "linear-probe",
+        *SMOKE,
+        *settings,
+    ]
     # A shell that runs this suite in the background has SIGINT ignored, which children inherit.
     listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("runs/work/*/epoch_*.pth")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert said.rstrip().splitlines()[-1] == (
-        "mimbench: stopped; nothing is half-written. The same command goes on from here."
+    said = ""
+    while "pretraining simmim seed 0 on" not in said:
+        line = running.stderr.readline()
+        assert line, said
+        said += line
+    time.sleep(1.0)
+    running.send_signal(number)
+    said += running.communicate(timeout=60)[1]
+    assert running.returncode == 128 + number, said
+    last = said.rstrip().splitlines()[-1]
+    assert re.fullmatch(
+        rf"mimbench: stopped by {number.name}; pretrain simmim seed 0: saved after "
+        r"(epoch \d+ of 40|step \d+ of \d+ in epoch \d+ of 40)\. The same command goes on from there\.",
+        last,
     )
     assert "Traceback" not in said
+    hashes = []
+    for results in ("runs", "whole"):
+        done = run_probe(mimbench, *settings, "--results", results, "--json")
+        assert done.returncode == 0, done.stderr
+        if results == "runs":
+            assert f"pretrain simmim seed 0: goes on {last.split(': saved ')[1].split('. ')[0]}" in done.stderr
+        hashes.append(json.loads(done.stdout)[0]["checkpoint"]["weights_sha256"])
+    assert hashes[0] == hashes[1]
 
 
 def test_two_processes_pretrain_once(tmp_path):

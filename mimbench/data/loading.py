@@ -6,6 +6,9 @@ augmented one by one, are read, cropped and stacked by workers.
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -38,7 +41,7 @@ class EpochSampler(Sampler[Pick]):
     def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         """Raises InputError where `size` samples do not fill one batch on every rank."""
         self.size, self.batch_size, self.seed, self.rank, self.world_size = size, batch_size, seed, rank, world_size
-        self.epoch = 0
+        self.epoch = self._skipped = 0
         if len(self) == 0:
             raise InputError(
                 f"a batch of {batch_size * world_size} images is more than the {size} training images: "
@@ -48,13 +51,17 @@ class EpochSampler(Sampler[Pick]):
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
+    def skip_next(self, batches: int) -> None:
+        """Leave out the first `batches` the next time that this is iterated: an earlier run has seen them."""
+        self._skipped = batches
+
     def __len__(self) -> int:
         return self.size // (self.batch_size * self.world_size)
 
     def __iter__(self) -> Iterator[Pick]:
-        epoch = self.epoch
+        epoch, first, self._skipped = self.epoch, self._skipped, 0
         order = torch.randperm(self.size, generator=torch.Generator().manual_seed(mixed(self.seed, epoch)))
-        for step in range(len(self)):
+        for step in range(first, len(self)):
             start = (step * self.world_size + self.rank) * self.batch_size
             yield Pick(epoch, order[start : start + self.batch_size])
 
@@ -157,6 +164,7 @@ def _loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
+        worker_init_fn=leave_stopping_to_the_parent,
         # Its own, so that starting workers draws nothing from the global generator.
         generator=torch.Generator().manual_seed(seed or 0),
     )
@@ -164,6 +172,25 @@ def _loader(
 
 def unchanged(batch: Any) -> Any:
     return batch
+
+
+def leave_stopping_to_the_parent(worker: int) -> None:
+    """Make a loader's worker ignore Ctrl-C, and SIGTERM unless it comes from the training process itself.
+
+    A terminal and a scheduler send these to all processes at once, and the training process needs its workers to
+    finish its step.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_parent(parent: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def mixed(*numbers: int) -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 from torch import Tensor, nn
 
 from mimbench.contract import Trainable
@@ -65,10 +68,11 @@ class Bf16OptimWrapper(OptimWrapper):
 
 
 class LiveRunner(Runner):
-    """mmengine's Runner on the device that was asked for, without its start-up survey of the machine."""
+    """mmengine's Runner on a given device, without its survey of the machine, its log file and its checkpoints."""
 
-    def __init__(self, *, device: torch.device, **options: Any) -> None:
-        self._device = device
+    def __init__(self, *, device: torch.device, restore: Callable[[], None], **options: Any) -> None:
+        """restore: called once when model, optimizer and loop exist, to put back the state of an earlier run."""
+        self._device, self._restore = device, restore
         super().__init__(**options)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
@@ -79,5 +83,19 @@ class LiveRunner(Runner):
         devices = [torch.cuda.current_device()] if self._device.type == "cuda" else None
         return MMDistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
+    def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **options: Any) -> MMLogger:
+        """Without a file: mmengine would keep one open for each training until the process ends."""
+        return MMLogger.get_instance(name=self._experiment_name, log_level=log_level)
+
+    def load_or_resume(self) -> None:
+        """mmengine's own would unpickle whatever lies there, and leave weights that do not match as they are."""
+        self._restore()
+
     def _log_env(self, env_cfg: dict) -> None:
         return
+
+
+def forget_run(name: str) -> None:
+    """Drop what mmengine keeps of the run called `name` until the process ends: a logger, a message hub, a scope."""
+    for kind in (MMLogger, MessageHub, Visualizer, DefaultScope):
+        kind._instance_dict.pop(name, None)

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import uuid
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from mmengine.dist import all_reduce, barrier
 from mmengine.optim import OptimWrapper
 from rich.console import Console
 from torch import nn
 from torch.utils.data import DataLoader
 
 from mimbench.contract import FitReport, TrainConfig
-from mimbench.engine.adapter import Adapter, Bf16OptimWrapper, LiveRunner
+from mimbench.engine.adapter import Adapter, Bf16OptimWrapper, LiveRunner, forget_run
 from mimbench.engine.device import get_world_size, peak_memory, pick_precision, reset_peak_memory
-from mimbench.engine.hooks import EpochHook, HistoryHook, StepHook, checkpoint_hook
+from mimbench.engine.hooks import EpochHook, HistoryHook, StepHook
+from mimbench.engine.loop import WholeStepLoop
 from mimbench.engine.progress import Progress
-from mimbench.errors import InputError
+from mimbench.engine.resume import TrainingStates
+from mimbench.engine.state_files import newest_sound
+from mimbench.engine.stopping import StopRequest, stop_when_convenient
+from mimbench.errors import InputError, Interrupted
 from mimbench.optim import Schedule, build_optimizer, decay_rules
 
 READ_EVERY = {"cpu": 1, "cuda": 20}
-"""Steps between two looks at the loss."""
+"""Micro-batches between two looks at the loss."""
 
 
 def fit(
@@ -40,17 +44,18 @@ def fit(
     epochs: int | None = None,
     after_epoch: Mapping[int, Callable[[FitReport], None]] | None = None,
 ) -> FitReport:
-    """Train `model` (a Trainable) in place, resuming from `workdir` where an earlier run stopped.
+    """Train `model` (a Trainable) in place, going on from `workdir` if an earlier run was interrupted there.
 
-    The loader yields micro-batches: batch_size / accumulate / world size images each. options: the table that `config`
-    comes from, as a person would --set it, e.g. "task.train".
+    The loader yields micro-batches: batch_size / accumulate / world size images each. An epoch has as many as fill
+    whole optimizer steps. options: the table that `config` comes from, as a person would --set it, e.g. "task.train".
 
     epochs: stop after so many of the schedule's; None: train all of them. after_epoch: called on all ranks, with what
-    it took so far, when so many epochs are done, and before a killed run could be taken up from there.
+    the training took so far, when so many epochs are done, and before the state of that epoch is saved.
 
     Raises:
-        InputError: the loader is empty.
-        RunError: the loss or a weight is not finite; the last good checkpoint stays in `workdir`.
+        InputError: the loader has less than one step; `workdir` holds the state of another model.
+        RunError: the loss or a weight is not finite; the last good state stays in `workdir`.
+        Interrupted: SIGINT, SIGTERM or SIGHUP arrived; the state after the last complete step is in `workdir`.
     """
     if len(loader) < config.accumulate:
         raise InputError(
@@ -63,17 +68,19 @@ def fit(
     adapter = Adapter(model.to(device), device)
     optimizer = build_optimizer(model, config, **decay_rules(model))
     schedule = Schedule(config, steps_per_epoch=len(loader) // config.accumulate)
-    iterations = config.epochs * len(loader)
-    resume_from = _last_checkpoint(workdir)
+    every = READ_EVERY.get(device.type, 1)
+    run = f"mimbench-{uuid.uuid4().hex}"
     reset_peak_memory(device)
-    with Progress(console, label) as progress:
+    with Progress(console, label) as progress, stop_when_convenient() as request:
         history = HistoryHook(
             adapter,
             progress,
             images_per_step=config.micro_batch(1),
-            every=READ_EVERY.get(device.type, 1),
+            every=every,
+            accumulate=config.accumulate,
             label=label,
             advice=_advice(config, options, precision),
+            last_saved=lambda: _last_saved(workdir),
         )
 
         def report() -> FitReport:
@@ -86,31 +93,82 @@ def fit(
                 precision=precision,
             )
 
+        states = TrainingStates(label, workdir, adapter, optimizer, history, schedule, config, console)
+
+        def after_step(epochs: int, iteration: int) -> None:
+            step = iteration // config.accumulate
+            end_of_epoch = step % schedule.steps_per_epoch == 0
+            number = _agreed(request, device, compare=end_of_epoch or step % every == 0)
+            if number:
+                raise _stopped(number, states, history, iteration)
+            if end_of_epoch and (epochs % config.checkpoint_every == 0 or epochs == runner.max_epochs):
+                states.save(iteration)
+
         runner = LiveRunner(
             device=device,
+            restore=lambda: states.restore(runner),
             model=adapter,
             work_dir=str(workdir),
             train_dataloader=loader,
-            train_cfg={"by_epoch": True, "max_epochs": config.epochs if epochs is None else epochs},
+            train_cfg={
+                "type": WholeStepLoop,
+                "max_epochs": config.epochs if epochs is None else epochs,
+                "accumulate": config.accumulate,
+                "after_step": after_step,
+            },
             optim_wrapper=_optim_wrapper(optimizer, config, precision, device),
-            load_from=resume_from,
-            resume=resume_from is not None,
             launcher="pytorch" if get_world_size() > 1 else "none",
-            default_hooks={"logger": None, "param_scheduler": None, "timer": None, "runtime_info": None}
-            | {"checkpoint": checkpoint_hook(config.checkpoint_every)},
+            default_hooks=dict.fromkeys(("logger", "param_scheduler", "timer", "runtime_info", "checkpoint")),
             custom_hooks=[
-                StepHook(adapter, schedule, seed, config.accumulate, iterations),
+                StepHook(adapter, schedule, seed, config.accumulate),
                 history,
                 EpochHook(after_epoch or {}, report),
             ],
             visualizer=_visualizer(config, workdir),
             randomness={"seed": seed % 2**31},
             log_level="ERROR",
-            experiment_name=f"mimbench-{uuid.uuid4().hex}",
+            experiment_name=run,
             cfg={"compile": config.compile},
         )
-        runner.train()
-        return report()
+        try:
+            runner.train()
+            return report()
+        except Interrupted as stop:
+            if str(stop):
+                raise
+            raise Interrupted(stop.signal, f"{label}: {states.left_behind()}") from None
+        finally:
+            runner.visualizer.close()
+            forget_run(run)
+
+
+def _stopped(number: int, states: TrainingStates, history: HistoryHook, iteration: int) -> Interrupted:
+    """Save the state, and return what ends the training. All ranks call it."""
+    history.check_weights("when it was stopped")
+    where = states.describe(iteration)
+    try:
+        states.save(iteration)
+        kept = f"saved {where}"
+    except OSError as error:
+        kept = f"stopped {where}, which cannot be saved ({error}); {states.left_behind()}"
+    barrier()  # whoever ends first makes torchrun end the others, which may still be writing
+    return Interrupted(number, f"{states.label}: {kept}")
+
+
+def _agreed(request: StopRequest, device: torch.device, *, compare: bool) -> int:
+    """The number of a signal that has reached any rank, or 0. compare: ask all ranks, which makes them wait."""
+    if get_world_size() == 1:
+        return request.signal
+    if not compare:
+        return 0
+    number = torch.tensor(request.signal, device=device)
+    all_reduce(number, "max")
+    return int(number)
+
+
+def _last_saved(workdir: Path) -> str | None:
+    position = newest_sound(workdir)
+    return str(position.path) if position else None
 
 
 def _advice(config: TrainConfig, options: str, precision: str) -> str:
@@ -121,27 +179,6 @@ def _advice(config: TrainConfig, options: str, precision: str) -> str:
     ways = [lower, f"raise {options}.schedule.warmup_epochs"]
     ways += [f"set {options}.precision=fp32"] if precision != "fp32" else []
     return f"{', '.join(ways[:-1])} or {ways[-1]}"
-
-
-def epochs_done(workdir: Path) -> int:
-    """After how many epochs a training in `workdir` would be taken up; 0: it would begin."""
-    path = _last_checkpoint(workdir)
-    return int(Path(path).stem.removeprefix("epoch_")) if path else 0
-
-
-def _last_checkpoint(workdir: Path) -> str | None:
-    """What an earlier run left to go on from; found by name, since the folder may have been moved.
-
-    Raises:
-        InputError: it is damaged.
-    """
-    note = workdir / "last_checkpoint"
-    path = workdir / Path(note.read_text().strip()).name if note.is_file() else workdir
-    if not path.is_file():
-        return None
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path}, which this training would go on from, is damaged; delete {workdir} to start it anew")
-    return str(path)
 
 
 def _optim_wrapper(

@@ -9,16 +9,13 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_reduce
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 
 from mimbench.contract import FitReport
 from mimbench.engine.adapter import Adapter, LiveRunner, mix_seed
 from mimbench.engine.progress import Progress
 from mimbench.errors import RunError
 from mimbench.optim import Schedule
-
-STATE = "mimbench"
-"""Where the history lives in mmengine's message hub, which its checkpoints carry."""
 
 
 class StepHook(Hook):
@@ -29,10 +26,8 @@ class StepHook(Hook):
 
     priority = "VERY_HIGH"
 
-    def __init__(self, adapter: Adapter, schedule: Schedule, seed: int, accumulate: int, iterations: int) -> None:
-        """iterations: of the whole schedule, which the training may not go to the end of."""
+    def __init__(self, adapter: Adapter, schedule: Schedule, seed: int, accumulate: int) -> None:
         self.adapter, self.schedule, self.seed, self.accumulate = adapter, schedule, seed, accumulate
-        self.iterations = iterations
 
     def before_train_iter(self, runner: LiveRunner, batch_idx: int, data_batch: Any = None) -> None:
         seed = mix_seed(self.seed, runner.rank, runner.iter)
@@ -45,82 +40,114 @@ class StepHook(Hook):
     def after_train_iter(self, runner: LiveRunner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         after_step = getattr(self.adapter.trainable, "after_step", None)
         if after_step and (runner.iter + 1) % self.accumulate == 0:
-            after_step((runner.iter + 1) / self.iterations)
+            after_step((runner.iter + 1) / (self.schedule.steps * self.accumulate))
+
+
+NOT_THE_RATE = (
+    "No update had been made yet, so the learning rate is not the cause: look for images or labels that are not "
+    "finite, for initial weights that are too large, and for a division or a logarithm in the loss"
+)
 
 
 class HistoryHook(Hook):
-    """Mean loss of each epoch, seconds spent, the progress bar, and the stop where the loss is not finite.
+    """Mean loss of each epoch, seconds spent, the progress bar, and the stop when the loss is not finite.
 
-    Reading a loss makes a CUDA device wait, so there it is read every `every` steps, and at each epoch's end.
+    Reading a loss makes a CUDA device wait, so there it is read every `every` micro-batches, and at each epoch's end.
     """
 
     priority = "NORMAL"
 
     def __init__(
-        self, adapter: Adapter, progress: Progress, images_per_step: int, every: int, label: str, advice: str
+        self,
+        adapter: Adapter,
+        progress: Progress,
+        *,
+        images_per_step: int,
+        every: int,
+        accumulate: int,
+        label: str,
+        advice: str,
+        last_saved: Callable[[], str | None],
     ) -> None:
-        """advice: what a person may try where the training stops, as an imperative."""
+        """advice: what a person may try when the training diverges, as an imperative.
+
+        last_saved: the file that an interrupted training would go on from.
+        """
         self.adapter, self.progress, self.every, self.label = adapter, progress, every, label
-        self.advice = advice
+        self.advice, self.accumulate, self.last_saved = advice, accumulate, last_saved
         self.images_per_step = images_per_step
         self.loss: list[float] = []
         self.seconds_before = 0.0
         self._started = time.perf_counter()
         self._losses: list[torch.Tensor] = []
+        self._unread = 0
 
     @property
     def seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self._started
 
+    def state(self) -> dict[str, Any]:
+        """What a resumed training needs to report the same history. All ranks call it together."""
+        losses = _over_ranks(torch.stack(self._losses)).cpu() if self._losses else torch.empty(0)
+        return {"loss": list(self.loss), "seconds": self.seconds, "losses": losses}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state` returned."""
+        self.loss, self.seconds_before = list(state["loss"]), state["seconds"]
+        self._losses = list(state["losses"].to(self.adapter.generator.device))
+
     def before_train(self, runner: LiveRunner) -> None:
-        state = runner.message_hub.runtime_info.get(STATE)
-        if state:
-            self.loss, self.seconds_before = list(state["loss"]), state["seconds"]
         self._started = time.perf_counter()
         self.progress.start(runner.max_iters, runner.iter, self.images_per_step)
 
-    def before_train_epoch(self, runner: LiveRunner) -> None:
-        self._losses = []
-
     def after_train_iter(self, runner: LiveRunner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         self._losses.append(outputs["loss"].detach())
-        if len(self._losses) % self.every == 0:
+        self._unread += 1
+        if self._unread == self.every:
             self._read(runner)
 
     def after_train_epoch(self, runner: LiveRunner) -> None:
         self._read(runner)
         self.loss.append(float(_over_ranks(torch.stack(self._losses).mean())))
+        self._losses = []
         self.progress.epoch(runner.epoch + 1, runner.max_epochs, self.loss[-1])
-        self._check_weights(runner)
-        runner.message_hub.update_info(STATE, {"loss": self.loss, "seconds": self.seconds})
+        self.check_weights(f"after epoch {runner.epoch + 1}")
         runner.visualizer.add_scalar("loss", self.loss[-1], runner.epoch + 1)
         for name, value in self.adapter.logs.items():
             runner.visualizer.add_scalar(name, float(value), runner.epoch + 1)
 
     def _read(self, runner: LiveRunner) -> None:
-        losses = _over_ranks(torch.stack(self._losses[-self.every :]))
+        if not self._unread:
+            return
+        losses = _over_ranks(torch.stack(self._losses[-self._unread :]))
+        self._unread = 0
         if not torch.isfinite(losses).all():
             bad = int((~torch.isfinite(losses)).nonzero()[0])
-            step = len(self._losses) - len(losses) + bad + 1
-            raise self._stop(runner, f"the loss is {float(losses[bad])} at step {step} of epoch {runner.epoch + 1}")
+            before = len(losses) - 1 - bad  # micro-batches since then
+            micro_batch = len(self._losses) - before
+            what = f"the loss is {float(losses[bad])} at step {micro_batch} of epoch {runner.epoch + 1}"
+            raise self._stop(what, updated=runner.epoch > 0 or micro_batch > self.accumulate)
         rate = runner.optim_wrapper.optimizer.param_groups[0]["lr"]
         self.progress.step(runner.iter + 1, float(losses[-1]), rate)
 
-    def _check_weights(self, runner: LiveRunner) -> None:
+    def check_weights(self, when: str) -> None:
+        """Raise RunError if a weight is not finite; such weights are never saved."""
         norms = torch._foreach_norm([p.detach() for p in self.adapter.parameters()])
         if not math.isfinite(float(torch.stack([norm.float() for norm in norms]).sum())):
-            raise self._stop(runner, f"a weight is not finite after epoch {runner.epoch + 1}")
+            raise self._stop(f"a weight is not finite {when}", updated=True)
 
-    def _stop(self, runner: LiveRunner, what: str) -> RunError:
-        kept = runner.message_hub.runtime_info.get("last_ckpt")
+    def _stop(self, what: str, *, updated: bool) -> RunError:
+        """updated: the optimizer had made a step before, so that the learning rate may be the cause."""
+        advice = self.advice if updated else NOT_THE_RATE
+        kept = self.last_saved()
         kept_text = f"the last good checkpoint is kept: {kept}" if kept else "no checkpoint had been written yet"
-        return RunError(f"{self.label}: {what}; stopped. {self.advice} ({kept_text})")
+        return RunError(f"{self.label}: {what}; stopped. {advice} ({kept_text})")
 
 
 class EpochHook(Hook):
-    """Calls back after given epochs, but for those that are past where a run is taken up again."""
+    """Calls back after given epochs. Those that a resumed training has behind it are skipped."""
 
-    priority = "LOW"  # after the history of the epoch is written, before the checkpoint that a run resumes from
+    priority = "LOW"  # when the history of the epoch is complete
 
     def __init__(self, after: Mapping[int, Callable[[FitReport], None]], report: Callable[[], FitReport]) -> None:
         """report: what the training took so far, which the calls are given."""
@@ -132,12 +159,7 @@ class EpochHook(Hook):
 
 
 def _over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """Means over all ranks, so that they see one loss, and stop together where it is not finite on any."""
+    """Means over all ranks, so that they see one loss, and stop together if it is not finite on any."""
     values = values.clone()
     all_reduce(values, "mean")
     return values
-
-
-def checkpoint_hook(every: int) -> CheckpointHook:
-    """Two are kept: mmengine deletes the old one before it writes the new."""
-    return CheckpointHook(interval=every, by_epoch=True, max_keep_ckpts=2, save_last=True, save_param_scheduler=False)

@@ -19,10 +19,11 @@ from rich.console import Console
 import mimbench
 from mimbench.contract import ArraySplit, FitReport, Method, TaskContext, TaskResult
 from mimbench.engine.device import device_name, get_rank
-from mimbench.engine.fit import epochs_done, fit
+from mimbench.engine.fit import fit
 from mimbench.engine.pretrain import Pretrainer
 from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_all_ranks, on_first_rank
+from mimbench.engine.state_files import epochs_done
 from mimbench.errors import InputError, NotSupported, RunError
 from mimbench.files import write_atomic
 from mimbench.harness.cells import Cell, Pretraining, Request

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from mimbench.contract import InputError, SceneSplit
+from mimbench.data.loading import leave_stopping_to_the_parent
 from mimbench_tasks._mm import composed
 
 CACHE_LIMIT = 1 << 30
@@ -95,6 +96,7 @@ class Scenes(TorchDataset):
             num_workers=0 if self.in_memory else workers,
             persistent_workers=workers > 0 and not self.in_memory,
             pin_memory=pin_memory,
+            worker_init_fn=leave_stopping_to_the_parent,
         )
 
 
@@ -102,13 +104,17 @@ class Draws(Sampler[Draw]):
     """Draws of every epoch, from (seed, epoch) alone, in equal shares for the processes; seed None: all, in order."""
 
     def __init__(self, size: int, seed: int | None) -> None:
-        self.size, self.seed, self.epoch = size, seed, 0
+        self.size, self.seed, self.epoch, self._skipped = size, seed, 0, 0
         self.rank: int
         self.world: int
         self.rank, self.world = (0, 1) if seed is None else get_dist_info()
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
+
+    def skip_next(self, draws: int) -> None:
+        """Leave out the first `draws` the next time that this is iterated: an earlier run has seen them."""
+        self._skipped = draws
 
     def __len__(self) -> int:
         return -(-self.size // self.world)
@@ -120,7 +126,8 @@ class Draws(Sampler[Draw]):
             indices = torch.randperm(self.size, generator=generator)
             seeds = torch.randint(2**31, (self.size,), generator=generator)
         # Repeats from the start fill the last share, so that every process steps equally often.
-        mine = torch.arange(self.rank, len(self) * self.world, self.world) % self.size
+        mine = torch.arange(self.rank, len(self) * self.world, self.world)[self._skipped :] % self.size
+        self._skipped = 0
         return zip(indices[mine].tolist(), seeds[mine].tolist(), strict=True)
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 from mimbench.contract import InputError, SemanticSplit
 from mimbench.data.augment import seeded
 from mimbench.data.images import read_pixels
-from mimbench.data.loading import EpochSampler, Pick, mixed, unchanged
+from mimbench.data.loading import EpochSampler, Pick, leave_stopping_to_the_parent, mixed, unchanged
 from mimbench_tasks._mm import composed
 from mimbench_tasks.segmentation.config import SegmentationConfig
 
@@ -87,6 +87,7 @@ class LabelledImages(TorchDataset):
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
             collate_fn=unchanged,
+            worker_init_fn=leave_stopping_to_the_parent,
         )
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,65 +7,16 @@ import re
 
 import pytest
 import torch
+from noting import CPU, INPUT, SPLIT, Probe, train
 from rich.console import Console
-from torch import nn
 
-from mimbench.contract import ArraySplit, InputConfig, ScheduleConfig, StepOutput, TrainConfig
+from mimbench.contract import ScheduleConfig, TrainConfig
 from mimbench.data import training_loader
 from mimbench.engine.device import pick_device, pick_precision
-from mimbench.engine.fit import epochs_done, fit
+from mimbench.engine.fit import fit
+from mimbench.engine.state_files import epochs_done
 from mimbench.errors import InputError, RunError
 from mimbench.optim import Schedule
-
-CPU = torch.device("cpu")
-INPUT = InputConfig(image_size=8, mean=(0.5,), std=(0.5,))
-IMAGES = torch.randint(0, 256, (40, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-SPLIT = ArraySplit(IMAGES, torch.arange(40) % 2, ("even", "odd"))
-
-
-class Probe(nn.Module):
-    """A linear model on noise that notes what the engine did to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(64, 4)
-        nn.init.constant_(self.linear.weight, 0.1)
-        nn.init.zeros_(self.linear.bias)
-        self.seen, self.progress, self.fail_at, self.loss_at_fail = [], [], None, torch.nan
-
-    def training_step(self, batch, generator) -> StepOutput:
-        images, _ = batch
-        noise = torch.rand(len(images), 64, generator=generator) + torch.rand(1)
-        loss = (self.linear(images.flatten(1) / 255 * noise) - 1).pow(2).mean()
-        self.seen.append((round(float(images.float().mean()), 4), round(float(noise.sum()), 3)))
-        if self.fail_at == len(self.seen):
-            loss = loss * self.loss_at_fail
-        return StepOutput(loss, {"a_loss_that_is_only_shown": loss.detach() * 1000})
-
-    def after_step(self, progress: float) -> None:
-        self.progress.append(progress)
-
-
-def train(model, workdir, *, epochs=3, seed=5, accumulate=1, table="task.train", until=None, after=None, **options):
-    options.setdefault("base_lr", 1e-2)
-    config = TrainConfig(epochs=epochs, batch_size=8, accumulate=accumulate, checkpoint_every=1, **options)
-    loader = training_loader(SPLIT, INPUT, batch_size=8 // accumulate, seed=seed, device=CPU)
-    out = io.StringIO()
-    report = fit(
-        model,
-        loader,
-        config,
-        label="probe",
-        images_per_epoch=40,
-        options=table,
-        seed=seed,
-        device=CPU,
-        workdir=workdir,
-        console=Console(file=out),
-        epochs=until,
-        after_epoch=after,
-    )
-    return report, out.getvalue()
 
 
 def test_a_training_is_reported(tmp_path):
@@ -129,7 +80,7 @@ def test_a_resumed_training_ends_as_an_unbroken_one(tmp_path):
     assert report.loss == whole.loss
 
 
-def test_what_it_would_resume_from_is_found_after_a_move_and_named_when_damaged(tmp_path):
+def test_the_state_to_resume_from_is_found_after_a_move(tmp_path):
     broken, resumed = Probe(), Probe()
     broken.fail_at = 8
     with pytest.raises(RunError):
@@ -137,21 +88,27 @@ def test_what_it_would_resume_from_is_found_after_a_move_and_named_when_damaged(
     (tmp_path / "here").rename(tmp_path / "there")
     train(resumed, tmp_path / "there")
     assert len(resumed.seen) == 10
-    last = tmp_path / "there" / "epoch_3.pth"
-    last.write_bytes(last.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"epoch_3\.pth.* is damaged; delete"):
-        train(Probe(), tmp_path / "there")
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path, bad):
     model = Probe()
     model.fail_at, model.loss_at_fail = 12, bad
-    with pytest.raises(RunError, match=r"probe: the loss is (nan|inf) at step 2 of epoch 3; stopped.*epoch_2\.pth"):
+    with pytest.raises(RunError, match=r"probe: the loss is (nan|inf) at step 2 of epoch 3; stopped.*step_10\.pth"):
         train(model, tmp_path)
-    kept = torch.load(tmp_path / "epoch_2.pth", weights_only=False)["state_dict"]
+    kept = torch.load(tmp_path / "step_10.pth", weights_only=True)["model"]
     assert all(torch.isfinite(value).all() for value in kept.values())
-    assert (tmp_path / "last_checkpoint").read_text().endswith("epoch_2.pth")
+    assert epochs_done(tmp_path) == 2
+
+
+def test_a_loss_that_is_not_finite_before_any_update_does_not_blame_the_rate(tmp_path):
+    for accumulate, fail_at, to_blame in ((1, 1, False), (2, 2, False), (1, 2, True), (2, 3, True)):
+        model = Probe()
+        model.fail_at = fail_at
+        with pytest.raises(RunError) as stopped:
+            train(model, tmp_path / f"{accumulate}-{fail_at}", accumulate=accumulate)
+        assert ("Lower task.train.base_lr" in str(stopped.value)) == to_blame
+        assert ("No update had been made yet" in str(stopped.value)) != to_blame
 
 
 @pytest.mark.parametrize(
@@ -187,9 +144,9 @@ def test_weights_that_are_not_finite_are_never_checkpointed(tmp_path, monkeypatc
 
     poisoned.count = 0
     monkeypatch.setattr(torch.optim.AdamW, "step", poisoned)
-    with pytest.raises(RunError, match=r"a weight is not finite after epoch 2.*epoch_1\.pth"):
+    with pytest.raises(RunError, match=r"a weight is not finite after epoch 2.*step_5\.pth"):
         train(Probe(), tmp_path)
-    assert not (tmp_path / "epoch_2.pth").exists()
+    assert not (tmp_path / "step_10.pth").exists()
 
 
 def test_accumulated_micro_batches_are_one_step(tmp_path, monkeypatch):

@@ -99,13 +99,13 @@ def test_only_what_is_missing_is_trained_and_no_further_than_asked(bench):
 def test_an_interrupted_training_that_is_past_a_wanted_epoch_is_not_taken_up_for_it(bench, monkeypatch):
     with stopped_after(3, monkeypatch):
         assert len(bench.run(settings=FOUR, seeds=(0, 1)).failures) == 2
-    left = sorted(bench.store.root.glob("work/*/last_checkpoint"))
+    left = sorted(bench.store.root.glob("work/*/step_*.json"))
     bench.run(settings=FOUR, vary=["pretrain.at_epoch=2"])
-    assert sorted(bench.store.root.glob("work/*/last_checkpoint")) == left
+    assert sorted(bench.store.root.glob("work/*/step_*.json")) == left
     assert sorted(hashes(bench)) == [2]
     bench.run(settings=FOUR, vary=["pretrain.at_epoch=2,4"])
     assert sorted(hashes(bench)) == [2, 4]
-    assert len(list(bench.store.root.glob("work/*/last_checkpoint"))) == 1  # that of seed 1
+    assert len({path.parent for path in bench.store.root.glob("work/*/step_*.json")}) == 1  # that of seed 1
 
 
 def test_a_training_stopped_on_the_way_goes_on_and_keeps_the_same_weights(bench, monkeypatch):

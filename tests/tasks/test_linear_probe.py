@@ -161,7 +161,7 @@ def test_its_checkpoints_hold_the_head_only(tmp_path):
         train={"epochs": 1, "batch_size": 120, "schedule": {"warmup_epochs": 0}},
     )
     (kept,) = (tmp_path / "training").glob("*.pth")
-    state = torch.load(kept, weights_only=False)["state_dict"]
+    state = torch.load(kept, weights_only=True)["model"]
     assert {name.removeprefix("trainable.") for name in state} == {
         "head.0.running_mean", "head.0.running_var", "head.0.num_batches_tracked", "head.1.weight", "head.1.bias",
     }  # fmt: skip

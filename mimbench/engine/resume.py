@@ -1,0 +1,110 @@
+"""Saving an unfinished training, and going on from there with nothing left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import get_rank
+from rich.console import Console
+
+from mimbench.contract import TrainConfig
+from mimbench.engine.adapter import Adapter, LiveRunner
+from mimbench.engine.hooks import HistoryHook
+from mimbench.engine.progress import say
+from mimbench.engine.state_files import epochs_done, load_state, save_state
+from mimbench.errors import InputError
+from mimbench.optim import Schedule
+
+
+class TrainingStates:
+    """Saves the state of one training, and puts it back into the model, the optimizer, the history and the loop."""
+
+    def __init__(
+        self,
+        label: str,
+        folder: Path,
+        adapter: Adapter,
+        optimizer: torch.optim.Optimizer,
+        history: HistoryHook,
+        schedule: Schedule,
+        config: TrainConfig,
+        console: Console,
+    ) -> None:
+        self.label, self.folder, self.adapter, self.optimizer = label, folder, adapter, optimizer
+        self.history, self.schedule, self.config, self.console = history, schedule, config, console
+
+    def save(self, iteration: int) -> None:
+        """Write the state after `iteration` micro-batches. All ranks call it; the first one writes."""
+        history = self.history.state()
+        if get_rank() > 0:
+            return
+        steps = iteration // self.config.accumulate
+        state = {
+            "model": self.adapter.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "iteration": iteration,
+            "steps_per_epoch": self.schedule.steps_per_epoch,
+            "history": history,
+        }
+        save_state(self.folder, state, steps=steps, epochs=steps / self.schedule.steps_per_epoch)
+
+    def restore(self, runner: LiveRunner) -> None:
+        """Put back the newest sound state; without one the training begins.
+
+        Raises:
+            InputError: it is the state of another model or of another amount of data.
+        """
+        found = load_state(self.folder, lambda problem: say(self.console, problem))
+        if found is None:
+            return
+        position, state = found
+        advice = f"delete {self.folder} to train anew"
+        try:
+            mismatch = _mismatch(state["model"], self.adapter.state_dict())
+            if state["steps_per_epoch"] != self.schedule.steps_per_epoch:
+                mismatch = f"{state['steps_per_epoch']} steps per epoch, not {self.schedule.steps_per_epoch}"
+            if mismatch:
+                raise InputError(
+                    f"{position.path} was left by other code or data of {self.label} ({mismatch}); {advice}"
+                )
+            self.adapter.load_state_dict(state["model"], strict=True)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.history.restore(state["history"])
+            runner.train_loop.start_from(state["iteration"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{position.path} was left by other code of {self.label} ({type(error).__name__}: {error}); {advice}"
+            ) from error
+        say(self.console, f"{self.label}: goes on {self.describe(state['iteration'])}")
+
+    def describe(self, iteration: int) -> str:
+        """Where a training stands after so many micro-batches, in words."""
+        epoch, step = divmod(iteration // self.config.accumulate, self.schedule.steps_per_epoch)
+        if not step:
+            return f"after epoch {epoch} of {self.config.epochs}"
+        return f"after step {step} of {self.schedule.steps_per_epoch} in epoch {epoch + 1} of {self.config.epochs}"
+
+    def left_behind(self) -> str:
+        """What a training that was cut short leaves on disk, in words."""
+        done = epochs_done(self.folder)
+        if not done:
+            return "nothing is saved yet, so it starts over"
+        return f"saved {self.describe(round(done * self.schedule.steps_per_epoch) * self.config.accumulate)}"
+
+
+def _mismatch(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """How the names and shapes of two state dicts differ; empty: they do not."""
+    shapes = [{name: tuple(getattr(value, "shape", ())) for name, value in state.items()} for state in (saved, own)]
+    differing = {
+        "missing": sorted(set(own) - set(saved)),
+        "unexpected": sorted(set(saved) - set(own)),
+        "of another shape": sorted(name for name in set(saved) & set(own) if shapes[0][name] != shapes[1][name]),
+    }
+    named = {what: [name.removeprefix("trainable.") for name in names] for what, names in differing.items() if names}
+    return "; ".join(
+        f"{what}: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        for what, names in named.items()
+    )

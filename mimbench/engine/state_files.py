@@ -1,0 +1,114 @@
+"""The state of an unfinished training on disk.
+
+FOLDER/step_<N>.pth    weights, optimizer and position after N optimizer steps
+FOLDER/step_<N>.json   the hash of that file, sealed by its own; written last
+
+The newest two are kept. A file whose hash differs is not read; the one before it is used instead. Tensors and plain
+values alone are read (`weights_only`), so a file that somebody else prepared cannot run code.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mimbench.errors import InputError
+from mimbench.store.files import DAMAGE, file_sha256, read_sealed, write_sealed
+
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a saved training stands."""
+
+    path: Path
+    steps: int
+    """Optimizer steps done."""
+    epochs: float
+    """Epochs done, with the share of the one that was under way."""
+    sha256: str
+
+
+def save_state(folder: Path, state: Mapping[str, Any], *, steps: int, epochs: float) -> Path:
+    """Write a state of tensors and plain values, then drop all but the newest two.
+
+    Raises:
+        OSError: it cannot be written; what was there before stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step_{steps}.pth"
+    temporary = path.with_suffix(".part")
+    try:
+        with temporary.open("wb") as stream:
+            torch.save(dict(state), stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        body = {"steps": steps, "epochs": epochs, "file_sha256": file_sha256(temporary)}
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    write_sealed(path.with_suffix(".json"), body)
+    for old in _cards(folder)[KEPT:]:
+        old.unlink(missing_ok=True)  # the card first: without it the weights count for nothing
+        old.with_suffix(".pth").unlink(missing_ok=True)
+    return path
+
+
+def newest_sound(folder: Path, report: Callable[[str], None] = lambda problem: None) -> Position | None:
+    """The newest state that matches its hash; None: there is none. `report` is called with each damaged one."""
+    return next(_sound(folder, report), None)
+
+
+def load_state(
+    folder: Path, report: Callable[[str], None] = lambda problem: None
+) -> tuple[Position, dict[str, Any]] | None:
+    """As `newest_sound`, with the state itself, its tensors on the CPU."""
+    for position in _sound(folder, report):
+        try:
+            return position, torch.load(position.path, map_location="cpu", weights_only=True)
+        except (*DAMAGE, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            report(f"{position.path} holds something else than the state of a training and is not used ({why})")
+    return None
+
+
+def epochs_done(folder: Path) -> float:
+    """How many epochs a training in `folder` has behind it if it is resumed; 0: it begins."""
+    position = newest_sound(folder)
+    return position.epochs if position else 0.0
+
+
+def _sound(folder: Path, report: Callable[[str], None]) -> Iterator[Position]:
+    for card in _cards(folder):
+        path = card.with_suffix(".pth")
+        try:
+            body = read_sealed(card, "card", "it is not used")
+            position = Position(path, int(body["steps"]), float(body["epochs"]), body["file_sha256"])
+            damage = None if file_sha256(path) == position.sha256 else "its content does not match its hash"
+        except InputError as error:
+            damage = str(error)
+        except DAMAGE as error:
+            damage = f"{type(error).__name__}: {error}"
+        if damage is None:
+            yield position
+        else:
+            report(f"{path} is damaged and not used ({damage})")
+
+
+def _cards(folder: Path) -> list[Path]:
+    """Cards of states, the newest first."""
+    numbered = [(re.fullmatch(r"step_(\d+)\.json", path.name), path) for path in folder.glob("step_*.json")]
+    return [path for match, path in sorted(numbered, key=lambda pair: _number(pair[0]), reverse=True) if match]
+
+
+def _number(match: re.Match[str] | None) -> int:
+    return int(match[1]) if match else -1

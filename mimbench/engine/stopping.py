@@ -1,0 +1,64 @@
+"""Signals that ask a command to stop: Ctrl-C, and what SLURM, Kubernetes and a closed terminal send."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from mimbench.errors import Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class StopRequest:
+    """Whether a signal has arrived while a training was under way."""
+
+    signal: int = 0
+    """Its number; 0: none."""
+
+    def note(self, number: int) -> None:
+        """Remember the first signal; the second one raises Interrupted at once."""
+        if self.signal:
+            raise Interrupted(number)
+        self.signal = number
+
+
+@contextmanager
+def stop_when_convenient() -> Iterator[StopRequest]:
+    """Within it the first signal is only noted, so that whoever looks at the request can stop in good order."""
+    request = StopRequest()
+    with _handled_by(request.note):
+        yield request
+
+
+@contextmanager
+def stop_at_once() -> Iterator[None]:
+    """Within it every signal raises Interrupted, so that SIGTERM ends a command as tidily as Ctrl-C does."""
+
+    def stop(number: int) -> None:
+        raise Interrupted(number)
+
+    with _handled_by(stop):
+        yield
+
+
+@contextmanager
+def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # Python delivers signals to the main thread alone
+        yield
+        return
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        handle(number)
+
+    # A signal that the parent process had ignored (nohup, a shell's background job) stays ignored.
+    watched = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, handler) for number in watched}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

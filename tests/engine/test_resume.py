@@ -1,0 +1,202 @@
+"""Going on with an interrupted training: exact, strict, and without running anything that a file holds."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+from noting import Probe, train
+
+from mimbench.engine.state_files import epochs_done, load_state, save_state
+from mimbench.errors import InputError, Interrupted, RunError
+from mimbench.store.files import file_sha256, write_sealed
+
+
+class Stopping(Probe):
+    """Gets a signal within its n-th training step."""
+
+    def __init__(self, at: int, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.at, self.number = at, number
+
+    def training_step(self, batch, generator):
+        if len(self.seen) + 1 == self.at:
+            os.kill(os.getpid(), self.number)
+        return super().training_step(batch, generator)
+
+
+@pytest.fixture(autouse=True)
+def signals_are_listened_to():
+    """A suite that a shell runs in the background has SIGINT ignored, which would be respected."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("accumulate", "at"), [(1, 1), (1, 5), (1, 8), (1, 15), (2, 7), (2, 8)])
+def test_a_signal_saves_the_step_and_the_training_goes_on_from_there(tmp_path, number, accumulate, at):
+    unbroken, resumed = Probe(), Probe()
+    whole, _ = train(unbroken, tmp_path / "whole", accumulate=accumulate)
+    stopping = Stopping(at, number)
+    with pytest.raises(Interrupted) as stopped:
+        train(stopping, tmp_path / "stopped", accumulate=accumulate)
+    done = -(-at // accumulate) * accumulate  # micro-batches of whole steps
+    assert stopping.seen == unbroken.seen[:done]
+    assert stopped.value.exit_code == 128 + number
+    epoch, step = divmod(done // accumulate, 5)
+    where = f"after step {step} of 5 in epoch {epoch + 1} of 3" if step else f"after epoch {epoch} of 3"
+    assert str(stopped.value) == f"probe: saved {where}"
+    report, said = train(resumed, tmp_path / "stopped", accumulate=accumulate)
+    assert f"probe: goes on {where}" in said
+    assert resumed.seen == unbroken.seen[done:]
+    assert torch.equal(resumed.linear.weight, unbroken.linear.weight)
+    assert report.loss == whole.loss
+    assert (report.steps, report.images_seen) == (whole.steps, whole.images_seen)
+
+
+def test_a_second_signal_stops_at_once_and_says_what_is_kept(tmp_path):
+    class Twice(Stopping):
+        def training_step(self, batch, generator):
+            if len(self.seen) + 1 == self.at:  # and once more in super()
+                os.kill(os.getpid(), self.number)
+            return super().training_step(batch, generator)
+
+    for at, kept in ((3, "nothing is saved yet, so it starts over"), (8, "saved after epoch 1 of 3")):
+        with pytest.raises(Interrupted) as stopped:
+            train(Twice(at), tmp_path / str(at))
+        assert str(stopped.value) == f"probe: {kept}"
+
+
+def test_a_signal_that_was_ignored_stays_ignored(tmp_path):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    model = Stopping(3)
+    train(model, tmp_path)
+    assert len(model.seen) == 15
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
+def stopped_at(step: int, folder):
+    model = Probe()
+    model.fail_at = step
+    with pytest.raises(RunError):
+        train(model, folder)
+
+
+def test_only_the_newest_two_states_are_kept(tmp_path):
+    stopped_at(14, tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("step_*")) == [
+        "step_10.json", "step_10.pth", "step_5.json", "step_5.pth",
+    ]  # fmt: skip
+
+
+def flip_a_bit(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+DAMAGES = {
+    "half": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "zeros": lambda content: bytes(len(content)),
+    "bit": flip_a_bit,
+}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_is_named_and_the_one_before_it_is_used(tmp_path, damage, suffix):
+    unbroken, resumed, anew = Probe(), Probe(), Probe()
+    train(unbroken, tmp_path / "whole")
+    stopped_at(14, tmp_path / "work")
+    last = tmp_path / "work" / f"step_10{suffix}"
+    last.write_bytes(DAMAGES[damage](last.read_bytes()))
+    assert epochs_done(tmp_path / "work") == 1
+    _, said = train(resumed, tmp_path / "work")
+    assert "step_10.pth is damaged and not used" in said
+    assert "probe: goes on after epoch 1 of 3" in said
+    assert torch.equal(resumed.linear.weight, unbroken.linear.weight)
+    for left in (tmp_path / "work").glob(f"*{suffix}"):
+        left.write_bytes(DAMAGES[damage](left.read_bytes()))
+    _, said = train(anew, tmp_path / "work")
+    assert "goes on" not in said
+    assert torch.equal(anew.linear.weight, unbroken.linear.weight)
+
+
+def test_every_flipped_bit_is_seen(tmp_path):
+    save_state(tmp_path, {"model": {"weight": torch.arange(8.0)}}, steps=1, epochs=0.5)
+    path = tmp_path / "step_1.pth"
+    content = path.read_bytes()
+    for place in range(0, len(content), max(1, len(content) // 40)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        problems = []
+        assert load_state(tmp_path, problems.append) is None
+        assert len(problems) == 1
+
+
+class Payload:
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def test_a_state_that_would_run_code_is_not_unpickled(tmp_path):
+    """Its hash and seal are right: whoever can write the folder can write them too."""
+    path = tmp_path / "step_5.pth"
+    torch.save({"model": {}, "iteration": 5, "extra": Payload(f"touch {tmp_path / 'ran'}")}, path)
+    write_sealed(path.with_suffix(".json"), {"steps": 5, "epochs": 1.0, "file_sha256": file_sha256(path)})
+    model = Probe()
+    _, said = train(model, tmp_path)
+    assert "holds something else than the state of a training" in said
+    assert len(model.seen) == 15
+    assert not (tmp_path / "ran").exists()
+
+
+class Renamed(Probe):
+    """The same model after its code was edited: one layer has another name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = self.linear
+        del self.linear
+
+    def training_step(self, batch, generator):
+        raise AssertionError("must not train")
+
+
+class Wider(Probe):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(64, 5)
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        (Renamed, r"missing: head.bias, head.weight; unexpected: linear.bias, linear.weight"),
+        (Wider, r"of another shape: linear.bias, linear.weight"),
+    ],
+)
+def test_the_state_of_other_code_is_refused(tmp_path, other, difference):
+    stopped_at(8, tmp_path)
+    with pytest.raises(InputError, match=rf"step_5\.pth was left by other code or data of probe \({difference}\)"):
+        train(other(), tmp_path)
+
+
+def test_the_state_of_another_schedule_is_refused(tmp_path):
+    stopped_at(8, tmp_path)
+    with pytest.raises(InputError, match="5 steps per epoch, not 10"):
+        train(Probe(), tmp_path, batch_size=4)
+
+
+def test_nothing_of_a_training_stays_open(tmp_path):
+    train(Probe(), tmp_path / "first")
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(3):
+        train(Probe(), tmp_path / str(number))
+    assert len(os.listdir("/proc/self/fd")) == before
