@@ -88,6 +88,15 @@ class TrainConfig(Config):
         """Images that each of so many processes takes at a time."""
         return self.batch_size // self.accumulate // processes
 
+    def require_processes(self, processes: int, where: str) -> None:
+        """Raise InputError if so many processes cannot share a batch equally; `where` is this table, "pretrain"."""
+        if self.batch_size % (self.accumulate * processes):
+            parts = f"{processes} processes" + (f" x {self.accumulate} micro-batches" if self.accumulate > 1 else "")
+            raise InputError(
+                f"{where}.batch_size {self.batch_size} cannot be shared equally by {parts}; choose a multiple of "
+                f"{self.accumulate * processes} with --set {where}.batch_size=N"
+            )
+
     def require_images(self, images: int, where: str) -> None:
         """Raise InputError where so many training images do not fill a batch; `where` is this table, "pretrain"."""
         if self.batch_size > images:

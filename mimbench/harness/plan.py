@@ -15,12 +15,12 @@ from mimbench.contract import Dataset, Method, TrainConfig
 from mimbench.data import DeviceTransform, open_dataset
 from mimbench.encoders.rebuild import require_drop_path
 from mimbench.engine.adapter import mix_seed
-from mimbench.engine.device import pick_precision
+from mimbench.engine.device import get_world_size, pick_precision
 from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.build import assemble
 from mimbench.harness.cells import Cell, Pretraining, Request
 from mimbench.harness.given import refuse_pretraining, with_checkpoint
-from mimbench.harness.weights import check_reconstruction
+from mimbench.harness.weights import check_reconstruction, require_single_names
 from mimbench.optim import Schedule
 from mimbench.recipe import AT_EPOCH
 from mimbench.recipe import document as doc
@@ -83,6 +83,7 @@ def _check_training(pretraining: Pretraining) -> None:
     if not recipe.method_class().pretrains or pretraining.checkpoint:
         return
     train.require_images(len(pretraining.images()), "pretrain")
+    train.require_processes(get_world_size(), "pretrain")
     if "labels" in recipe.method_class().supervision and "labels" not in pretraining.dataset.provides:
         raise InputError(f"method {recipe.method!r} learns from labels, which dataset {recipe.dataset!r} has not")
     if train.layer_decay is not None:
@@ -94,6 +95,7 @@ def _built(pretraining: Pretraining) -> Method:
     recipe = pretraining.recipe
     method = build_method(recipe, pretraining.seed, pretraining.channels)
     require_drop_path(method.encoder, getattr(recipe.encoder_config, "drop_path", 0.0))
+    require_single_names(method)
     return method
 
 
@@ -147,7 +149,7 @@ def _pretraining(
         identity |= {
             "data": {"name": recipe.dataset, "content": dataset.fingerprint()},
             "input": _pretraining_input(recipe),
-            "pretrain": {**recipe.pretrain.shaping(), "precision": precision},
+            "pretrain": {**recipe.pretrain.shaping(), "precision": precision, **_processes()},
         }
     if checkpoint:
         what = checkpoint.card["what"]
@@ -184,8 +186,14 @@ def _cell(
     }
     train = getattr(task.config, "train", None)
     if isinstance(train, TrainConfig) and "train" in protocol:
-        protocol["precision"] = pick_precision(train, device)
+        train.require_processes(get_world_size(), "task.train")
+        protocol |= {"precision": pick_precision(train, device), **_processes()}
     return Cell(pretraining, task, name, dataset, protocol, varied, _record_id(pretraining, task_name, protocol))
+
+
+def _processes() -> dict[str, int]:
+    """What several processes add to a fingerprint: each draws random numbers of its own, so their number counts."""
+    return {"processes": get_world_size()} if get_world_size() > 1 else {}
 
 
 def _with_pretraining(cell: Cell, other: Pretraining) -> Cell:

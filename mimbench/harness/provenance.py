@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import mimbench
+from mimbench.engine.device import get_world_size
 
 PACKAGES = (
     "mimbench",
@@ -40,6 +41,7 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": platform.node(),
+        "processes": get_world_size(),
     }
 
 

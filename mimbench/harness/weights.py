@@ -70,6 +70,23 @@ def check_reconstruction(method: Method, task: str, checkpoint: StoredCheckpoint
         restore(method, checkpoint)
 
 
+def require_single_names(method: Method) -> None:
+    """Raise InputError if the method holds one tensor under two names, which a checkpoint could not store as one.
+
+    The usual cause is a second module that holds the encoder besides `self.encoder`.
+    """
+    names: dict[int, str] = {}
+    for name, tensor in method.state_dict().items():
+        if tensor.is_meta or not tensor.numel() or not tensor.is_contiguous():
+            continue
+        first = names.setdefault(tensor.data_ptr(), name)
+        if first != name:
+            raise InputError(
+                f"method {method.name!r} ({type(method).__module__}) holds one tensor under two names, {first!r} and "
+                f"{name!r}; keep the module that holds it in one place (for the encoder: self.encoder)"
+            )
+
+
 def rest_of(method: Method) -> dict[str, Tensor]:
     """The method's state besides that of the encoder which it exports."""
     prefix = prefix_of(method, method.exported_encoder())
