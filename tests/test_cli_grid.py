@@ -7,6 +7,7 @@ import functools
 import json
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import sys
@@ -301,3 +302,27 @@ def test_what_fails_on_one_rank_fails_on_all_and_the_rest_goes_on(ranks, tmp_pat
     failures, _ = read_failures(failure_files(tmp_path / "runs"))
     assert [failure.reason for failure in failures] == ["no luck on the second rank"] * 2
     assert len(read_records(tmp_path / "runs")) == 2
+
+
+def test_ranks_stop_together_and_go_on_where_they_stopped(ranks, log, tmp_path):
+    command = ["run", "--recipe", "smoke", *SETTINGS, "--method", "simmim", "--task", "toy"]
+    command += ["--set", "pretrain.epochs=200", "--set", "pretrain.checkpoint_every=1000"]
+    noted = functools.partial(note, log)
+    both = ranks(*command, "--results", "stopped", hook=noted)
+    deadline = time.monotonic() + 60
+    while not (both[0].err.exists() and "pretraining simmim seed 0 on" in both[0].err.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.3)
+    for one in both:
+        os.kill(one.process.pid, signal.SIGTERM)
+    assert [one.wait() for one in both] == [128 + signal.SIGTERM] * 2, both[0].err.read_text()
+    assert re.search(r"stopped by SIGTERM; pretrain simmim seed 0: saved after", both[0].err.read_text())
+    hashes = []
+    for results in ("stopped", "whole"):
+        both = ranks(*command, "--results", results, hook=noted)
+        assert [one.wait() for one in both] == [0, 0], both[0].err.read_text()
+        (record,) = read_records(tmp_path / results)
+        hashes.append(record.checkpoint.weights_sha256)
+        assert record.provenance["processes"] == 2
+    assert hashes[0] == hashes[1]

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
+from mimbench import registry
+from mimbench.contract import Method
 from mimbench.errors import InputError
 from mimbench.harness.cells import Request
 from mimbench.harness.plan import build_method, plan
@@ -198,3 +201,42 @@ def test_augmentation_is_part_of_the_protocols_of_tasks_that_train_by_it_alone(c
     plain, flipped = cells(both), cells(both, "input.flip=0.5")
     assert prints(plain) == prints(flipped)
     assert [a.record_id == b.record_id for a, b in zip(plain, flipped, strict=True)] == [True, False]
+
+
+def test_the_number_of_processes_is_part_of_what_is_trained(cells, monkeypatch):
+    """Each process draws random numbers of its own, so that two train other weights than one does."""
+    request = replace(BASE, tasks=["knn", "finetune"])
+    alone = cells(request)
+    monkeypatch.setattr("mimbench.harness.plan.get_world_size", lambda: 2)
+    together = cells(request)
+    assert together[0].pretraining.fingerprint != alone[0].pretraining.fingerprint
+    assert together[0].pretraining.identity["pretrain"]["processes"] == 2
+    assert [cell.protocol.get("processes") for cell in together] == [None, 2]
+    assert all("processes" not in str(cell.pretraining.identity) + str(cell.protocol) for cell in alone)
+    with pytest.raises(InputError, match=r"pretrain\.batch_size 33 cannot be shared equally by 2 processes"):
+        cells(BASE, "pretrain.batch_size=33")
+    with pytest.raises(InputError, match=r"task\.train\.batch_size 33 cannot be shared equally by 2 processes"):
+        cells(replace(BASE, tasks=["finetune"]), "task.train.batch_size=33")
+
+
+class Twice(Method):
+    """Holds its encoder in a second module too, as DINO is often written."""
+
+    name, version = "twice", "1"
+
+    def __init__(self, config, encoder):
+        super().__init__(config, encoder)
+        self.student = nn.Sequential(encoder, nn.Linear(encoder.out_dim, 4))
+
+    def sample_mask(self, batch, generator):
+        raise AssertionError("must not train")
+
+    target = predict = loss = sample_mask
+
+
+def test_an_encoder_under_two_names_is_refused_before_training(cells, monkeypatch):
+    monkeypatch.setitem(registry.methods._loaded, "random-init", Twice)
+    with pytest.raises(
+        InputError, match=r"holds one tensor under two names, 'encoder\..*' and 'student\.0\..*self\.encoder"
+    ):
+        cells(replace(BASE, methods=["random-init"]))
