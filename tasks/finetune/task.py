@@ -34,7 +34,7 @@ class Finetune(Task):
     """Classification by the whole network. n is the number of test images."""
 
     name: ClassVar[str] = "finetune"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     trains_encoder: ClassVar[bool] = True
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("top1", "percent", 0.0, 100.0),

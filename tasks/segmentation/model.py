@@ -195,7 +195,10 @@ def _loss(config: SegmentationConfig, classes: int, weight: float) -> dict[str, 
 def _preprocessor(
     config: SegmentationConfig, encoder: Encoder, strides: tuple[int, ...], images: InputConfig
 ) -> dict[str, Any]:
-    """Pixels normalised as in pretraining, then padded with zeros, and labels with 255."""
+    """Pixels normalised as in pretraining, then padded with zeros, and labels with 255.
+
+    In evaluation with a sliding window, images are padded to that window, and larger ones not at all.
+    """
     padded = divisor(encoder, strides)
     crop = None if config.crop_size is None else (config.crop_size, config.crop_size)
     return {
@@ -204,7 +207,7 @@ def _preprocessor(
         "std": of_bytes(images.std, encoder.in_channels, "std"),
         "size": crop,
         "size_divisor": padded if crop is None else None,
-        "test_cfg": {"size_divisor": padded},
+        "test_cfg": {"size": crop} if config.slide else {"size_divisor": padded},
     }
 
 
