@@ -197,7 +197,8 @@ def _preprocessor(
 ) -> dict[str, Any]:
     """Pixels normalised as in pretraining, then padded with zeros, and labels with 255.
 
-    In evaluation with a sliding window, images are padded to that window, and larger ones not at all.
+    Position tables of one size need windows of that size: with `config.position`, evaluation pads smaller images to a
+    window, and larger ones not at all, as in mmsegmentation.
     """
     padded = divisor(encoder, strides)
     crop = None if config.crop_size is None else (config.crop_size, config.crop_size)
@@ -207,7 +208,7 @@ def _preprocessor(
         "std": of_bytes(images.std, encoder.in_channels, "std"),
         "size": crop,
         "size_divisor": padded if crop is None else None,
-        "test_cfg": {"size": crop} if config.slide else {"size_divisor": padded},
+        "test_cfg": {"size": crop} if config.position else {"size_divisor": padded},
     }
 
 
