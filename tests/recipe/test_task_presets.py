@@ -79,7 +79,12 @@ TUNED_BEIT = TUNED | {
     "train.schedule.convention": "beit",
     "train.schedule.min_lr": 1e-6,
 }
-TUNED_DATA2VEC = TUNED_BEIT | {"attention_dropout": 0.0, "position": None, "drop_path": 0.2, "train.schedule.warmup_epochs": 10}
+TUNED_DATA2VEC = TUNED_BEIT | {
+    "attention_dropout": 0.0,
+    "position": None,
+    "drop_path": 0.2,
+    "train.schedule.warmup_epochs": 10,
+}
 TUNED_MASKFEAT = TUNED | {
     "mix_group": 64,
     "norm": "fresh",
@@ -99,7 +104,13 @@ FINETUNE = {
     ("imagenet-vit-base", "data2vec"): TUNED_DATA2VEC | {"train.weight_decay": 0.0},
     ("imagenet-vit-base", "maskfeat"): TUNED_MASKFEAT | {"train.batch_size": 512, "train.base_lr": 2e-3},
     ("imagenet-vit-large", "data2vec"): TUNED_DATA2VEC
-    | {"mix_group": 64, "drop_path": 0.25, "train.epochs": 50, "train.base_lr": 5e-3, "train.schedule.warmup_epochs": 5},
+    | {
+        "mix_group": 64,
+        "drop_path": 0.25,
+        "train.epochs": 50,
+        "train.base_lr": 5e-3,
+        "train.schedule.warmup_epochs": 5,
+    },
     ("imagenet-vit-large", "maskfeat"): TUNED_MASKFEAT
     | TUNED_LARGE
     | {"mix_group": 32, "drop_path": 0.1, "train.batch_size": 256, "train.schedule.warmup_epochs": 5},

@@ -75,7 +75,9 @@ def test_what_an_encoder_lacks_is_named_unless_it_is_off():
     ],
 )
 def test_positions_that_cannot_start_from_the_pretrained_ones_are_named(own, wanted, instead):
-    with pytest.raises(InputError, match=rf'task\.position "{wanted}" starts from.*"{own}"\); use "{instead}"') as error:
+    with pytest.raises(
+        InputError, match=rf'task\.position "{wanted}" starts from.*"{own}"\); use "{instead}"'
+    ) as error:
         arranged(weightless(vit(own)), drop_path=None, **PLAIN, position=wanted, image_size=32)
     assert "\n" not in str(error.value)
 
