@@ -149,7 +149,7 @@ def test_what_the_encoder_lacks_is_said_at_planning():
     with pytest.raises(InputError, match=r"drop_path 0\.1 reaches no block of ViT"):
         task(SMALL, {"drop_path": 0.1}).check(encoder(depth=1), Greys())
     with pytest.raises(
-        InputError, match="starts from relative positions, and the encoder has absolute ones.*use .learned."
+        InputError, match=r"starts from relative positions, and the encoder has absolute ones.*use .learned."
     ):
         task(SMALL, {"position": "relative-per-block"}).check(encoder(position="sincos"), Greys())
     with pytest.raises(InputError, match="two or more labelled classes; the train split"):

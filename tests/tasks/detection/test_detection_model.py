@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_detection import TinyEncoder, small_config, write_scenes
 from mmdet.models.roi_heads import CascadeRoIHead
 from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmengine.structures import InstanceData
+from tiny_detection import TinyEncoder, small_config, write_scenes
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.ops import box_iou
 
@@ -95,7 +95,7 @@ def equal_stages(detector, scenes):
     data = detector.data_preprocessor(batch_of(scenes.split("train")), True)
     maps = tuple(torch.randn(2, 16, 64 // stride, 64 // stride) for stride in (4, 8, 16))
     proposals = []
-    for sample in data["data_samples"]:
+    for _ in data["data_samples"]:
         boxes = torch.rand(30, 4, generator=torch.Generator().manual_seed(0)) * 40
         boxes[:, 2:] += boxes[:, :2] + 8
         proposals.append(InstanceData(bboxes=boxes.clamp(max=64)))
