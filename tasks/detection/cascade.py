@@ -39,17 +39,14 @@ class SharedSampleCascade(CascadeRoIHead):
             matched = self.bbox_assigner[0].assign(proposals, truth, ignore)
             sampled.append(self.bbox_sampler[0].sample(matched, proposals, truth))
         losses: dict[str, Tensor] = {}
-        stages = sampled
+        current = sampled
         for stage, head in enumerate(self.bbox_head):
-            if stage:
-                stages = [
-                    self._match(stage, boxes, truth, ignore)
-                    for boxes, truth, ignore in zip(refined, truths, ignored, strict=True)  # noqa: F821
-                ]
-            found = self.bbox_loss(stage, x, stages)
+            found = self.bbox_loss(stage, x, current)
             losses |= {f"s{stage}.{name}": value for name, value in found["loss_bbox"].items()}
-            counts = [len(each.priors) for each in stages]
-            refined = self._refined(head, found["rois"], found["bbox_pred"], counts, metas)
+            if stage + 1 < self.num_stages:
+                counts = [len(each.priors) for each in current]
+                boxes = self._refined(head, found["rois"], found["bbox_pred"], counts, metas)
+                current = [self._match(stage + 1, *each) for each in zip(boxes, truths, ignored, strict=True)]
         return losses | self._mask_loss(x, sampled, truths)
 
     def _bbox_forward(self, stage: int, x: tuple[Tensor, ...], rois: Tensor) -> dict:
