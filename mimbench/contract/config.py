@@ -14,12 +14,27 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     def shaping(self) -> dict[str, Any]:
-        """The values that shape the result, as plain JSON data: all but cosmetic ones, and `added` ones at default."""
+        """The values that shape the result, as plain JSON data: all but cosmetic ones and what is `left_out`."""
         return {
             name: _plain(getattr(self, name))
-            for name, field in type(self).model_fields.items()
-            if not self.is_cosmetic(name) and not (_is_marked(field, "added") and getattr(self, name) == field.default)
+            for name in type(self).model_fields
+            if not self.is_cosmetic(name) and not self._is_left_out(name)
         }
+
+    def left_out(self) -> dict[str, Any]:
+        """Values of `added` fields at their default, by dotted path; `shaping` does without them."""
+        found = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if self._is_left_out(name):
+                found[name] = _plain(value)
+            elif isinstance(value, Config):
+                found |= {f"{name}.{path}": inner for path, inner in value.left_out().items()}
+        return found
+
+    def _is_left_out(self, name: str) -> bool:
+        field = type(self).model_fields[name]
+        return _is_marked(field, "added") and getattr(self, name) == field.default
 
     @classmethod
     def is_cosmetic(cls, name: str) -> bool:
@@ -40,6 +55,7 @@ def added(default: Any, **constraints: Any) -> Any:
     """A field that a Config got after results were recorded with it.
 
     At its default, which must be what happened before, it stays out of fingerprints, so those results stay valid.
+    Whoever compares two configs by `shaping` must therefore look at `left_out` too.
     """
     return Field(default, json_schema_extra={"added": True}, **constraints)
 
