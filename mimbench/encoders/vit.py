@@ -195,7 +195,11 @@ class ViT(Encoder):
         return None if bias is None else bias[..., 1:, 1:]
 
     def _bias(self, grid: Grid) -> Tensor | None:
-        """Relative position bias [1, heads, N, N] over N = 1 + h*w tokens, class token first."""
+        """Relative position bias [1, heads, N, N] over N = 1 + h*w tokens, class token first.
+
+        At another grid than that of image_size the shared table is resized anew in every pass, by plain bicubic
+        interpolation. The official codes convert it once, as encoders/resample.py does.
+        """
         if tuple(grid) != self.grid:
             self._require_shared_table(f"another size than {self.image_size} px")
         if self.config.position != "relative":
