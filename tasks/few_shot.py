@@ -14,7 +14,7 @@ from mimbench_tasks._labels import labelled, top_k
 from mimbench_tasks._regression import fit_quietly, logistic
 
 SHOTS: dict[str, int | float] = {"5shot": 5, "1shot": 1, "10shot": 10, "1percent": 0.01, "10percent": 0.1}
-"""Labels a class: a number, or a share of those that the class has, at least one. The first is the primary one."""
+"""Labels per class: a number, or a share of those that the class has, at least one. The first is the primary one."""
 
 
 class FewShotConfig(FrozenConfig):
@@ -32,6 +32,12 @@ class FewShot(FrozenTask):
 
     The draws follow from the seed and the training labels alone, so that under one seed every method sees the same;
     the images of fewer shots are among those of more. A class with fewer images than shots gives all it has.
+
+    This is mimbench's own protocol, and its 1% and 10% are not the published ones. SimCLR (arXiv:2002.05709) fixes one
+    list of ImageNet images for each and fine-tunes the encoder on it. MSN (facebookresearch/msn@5474d5ff
+    logistic_eval.py) takes lists as well, and centres and normalises the features of each image. Here images are drawn
+    anew for each seed, features are standardised by all training images, C is 1, and patches are averaged (with
+    pooling "token" the class token is read instead).
     """
 
     name: ClassVar[str] = "few-shot"

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from mimbench.contract import Dataset, Encoder, InputError, Metric, TaskContext, TaskResult, cosmetic
+from mimbench.contract import Dataset, Encoder, InputError, Metric, TaskContext, TaskResult, cosmetic, load_protocols
 from mimbench_tasks._frozen import FrozenConfig, FrozenTask
 from mimbench_tasks._labels import labelled, top_k
 
@@ -19,7 +19,7 @@ NEIGHBOURS = (20, 10, 100, 200)
 
 
 class KNNConfig(FrozenConfig):
-    """DINO's protocol, after Wu et al."""
+    """By default the features are patches of the last layer, averaged; with protocol "dino" the class token."""
 
     temperature: float = Field(0.07, gt=0)
     """A neighbour's vote counts exp(cosine similarity / temperature)."""
@@ -30,14 +30,17 @@ class KNNConfig(FrozenConfig):
 class KNN(FrozenTask):
     """Top-1 accuracy of a vote among the k training images of highest cosine similarity.
 
-    Wu et al. (arXiv:1805.01978); facebookresearch/dino@04c0ad95 eval_knn.py. A k above the number of training images
-    is left out, and `details["absent"]` says so.
+    Wu et al. (arXiv:1805.01978); facebookresearch/dino@7c446df eval_knn.py. DINO votes with the class token, which is
+    protocol "dino". The default votes with the mean of the patches, which every encoder has; its scores are not to be
+    compared with published ones of the class token, which may be tens of points away. A k above the number of training
+    images is left out, and `details["absent"]` says so.
     """
 
     name: ClassVar[str] = "knn"
     version: ClassVar[str] = "1"
     metrics: ClassVar[tuple[Metric, ...]] = tuple(Metric(f"top1_k{k}", "percent", 0.0, 100.0) for k in NEIGHBOURS)
     Config = KNNConfig
+    protocols = load_protocols("mimbench_tasks", "protocols/knn")
     config: KNNConfig
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:

@@ -46,8 +46,9 @@ class DalleConfig(TokenizerConfig):
 class DalleTokenizer(Tokenizer):
     """One word for each 8 px of the image, brought to 8 px for each patch first (112 px for 14 x 14 patches).
 
-    BEiT resizes the crop with a Lanczos filter; here it is an antialiased bicubic one, on the device. Grey images
-    are shown as RGB. openai/DALL-E@16f02ec6, dall_e/encoder.py.
+    BEiT cuts the same box out of the original image a second time and resizes that by a Lanczos filter
+    (microsoft/unilm@768a3c87 beit/transforms.py). Here the crop that the encoder sees is resized, by an antialiased
+    bicubic filter on the device. Grey images are shown as RGB. openai/DALL-E@16f02ec6, dall_e/encoder.py.
     """
 
     name: ClassVar[str] = "dalle"

@@ -1,6 +1,6 @@
 """All that a plugin author has to read: the four contracts and their option tables."""
 
-from mimbench.contract.config import Config, cosmetic
+from mimbench.contract.config import Config, added, cosmetic
 from mimbench.contract.dataset import ArraySplit, DataConfig, Dataset, ImageSplit, SceneSplit, SemanticSplit, SplitName
 from mimbench.contract.encoder import Encoder, Features, Pooling
 from mimbench.contract.input import InputConfig
@@ -62,6 +62,7 @@ __all__ = [
     "TaskResult",
     "TrainConfig",
     "Trainable",
+    "added",
     "cosmetic",
     "load_protocols",
 ]

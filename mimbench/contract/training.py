@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import torch
 from pydantic import Field, model_validator
 
-from mimbench.contract.config import Config, cosmetic
+from mimbench.contract.config import Config, added, cosmetic
 from mimbench.errors import InputError
 
 
@@ -118,7 +118,7 @@ class TrainConfig(Config):
 class PretrainConfig(TrainConfig):
     """The budget of a pretraining, and after how much of it its weights are taken."""
 
-    at_epoch: int | None = Field(None, ge=0)
+    at_epoch: int | None = added(None, ge=0)
     """Take the weights as they are after so many epochs of the schedule (0: untrained); absent: after all of them."""
 
     @model_validator(mode="before")
@@ -139,11 +139,6 @@ class PretrainConfig(TrainConfig):
     def last_epoch(self) -> int:
         """Epochs that are trained."""
         return self.epochs if self.at_epoch is None else self.at_epoch
-
-    def shaping(self) -> dict[str, Any]:
-        """Without `at_epoch` where that is the end, as it was before there was such an option."""
-        values = super().shaping()
-        return {key: value for key, value in values.items() if key != "at_epoch" or value is not None}
 
 
 @dataclass(frozen=True)

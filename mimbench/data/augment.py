@@ -95,13 +95,29 @@ class Erasing:
 
 
 class Mixing:
-    """timm's Mixup: the batch is blended with its reverse, or boxes are pasted from it (CutMix), and so are labels."""
+    """timm's Mixup: a group is blended with its reverse, or boxes are pasted from it (CutMix), and so are labels.
+
+    Groups are `group` images of the batch in order; the last one may be smaller. Each draws once, for all its images.
+    """
 
     def __init__(
-        self, *, mixup: float, cutmix: float, probability: float, switch: float, smoothing: float, classes: int
+        self,
+        *,
+        mixup: float,
+        cutmix: float,
+        probability: float,
+        switch: float,
+        smoothing: float,
+        classes: int,
+        group: int,
     ) -> None:
-        """mixup, cutmix: alphas of their Beta distributions, 0: off, not both. switch: how often it is CutMix."""
+        """mixup, cutmix: alphas of their Beta distributions, 0: off, not both. switch: how often it is CutMix.
+
+        group: images, even.
+        """
         from timm.data import Mixup
+
+        self.group = group
 
         self.mix = Mixup(
             mixup_alpha=mixup,
@@ -118,4 +134,6 @@ class Mixing:
         B must be even.
         """
         with seeded(seed):
-            return self.mix(images, labels)
+            groups = zip(images.split(self.group), labels.split(self.group), strict=True)
+            targets = [self.mix(*group)[1] for group in groups]  # a group is a view: `images` itself is mixed
+        return images, torch.cat(targets)

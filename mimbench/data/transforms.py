@@ -99,7 +99,8 @@ def check_eval_resize(input: InputConfig) -> None:
 def jitter_colors(pixels: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     """Brightness, contrast, saturation of images [B, C, H, W] in [0, 1], each times U(1 - s, 1 + s), by sample.
 
-    torchvision's ColorJitter but for the order, which it draws by image and which is fixed here.
+    torchvision's ColorJitter but for the order, which it draws by image and which is fixed here. The images are crops;
+    BEiT's and data2vec's scripts jitter the whole image first, so that contrast turns around the whole image's mean.
     """
     draws = torch.rand(3, len(pixels), 1, 1, 1, generator=generator, device=generator.device).to(pixels.device)
     low = max(0.0, 1 - strength)
@@ -135,7 +136,10 @@ def training_crop(input: InputConfig) -> v2.Transform:
 
 
 def evaluation_crop(image: Tensor, input: InputConfig) -> Tensor:
-    """uint8 [C, H, W] -> [C, S, S]: the shorter side to eval_resize (S x 256 / 224), then the central crop."""
+    """uint8 [C, H, W] -> [C, S, S]: the shorter side to eval_resize (S x 256 / 224), then the central crop.
+
+    S x 256 / 224 is rounded. The official scripts cut it off, with the same result at 192 and 224 px but not at 384.
+    """
     check_eval_resize(input)
     shorter = input.eval_resize or round(input.image_size * 256 / 224)
     # A sliver would grow to gigapixels first; the central crop never looks that far out.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from mimbench.contract.encoder import Encoder
@@ -30,20 +29,6 @@ def rebuilt(encoder: Encoder, *, image_size: int | None = None, **options: Any) 
     size = encoder.image_size if image_size is None else image_size
     made = type(encoder)(config, image_size=size, in_channels=encoder.in_channels)
     require_drop_path(made, options.get("drop_path", 0.0))
-    return made
-
-
-def with_drop_path(encoder: Encoder, rate: float) -> Encoder:
-    """This encoder, weights and all, with the drop path `rate`: the one it is fine-tuned with.
-
-    Raises:
-        InputError: its Config has no drop_path, or none of its blocks would drop.
-    """
-    if not rate and "drop_path" not in type(encoder.config).model_fields:
-        return encoder
-    with torch.random.fork_rng(devices=[]), next(encoder.parameters()).device:
-        made = rebuilt(encoder, drop_path=rate)
-    made.load_state_dict(encoder.state_dict())
     return made
 
 

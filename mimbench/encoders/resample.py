@@ -1,12 +1,14 @@
-"""Position tables at another size, through timm's own resampling."""
+"""Position tables at another size."""
 
 from __future__ import annotations
 
-import warnings
 from math import isqrt
 from typing import Any
 
-from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
+import numpy as np
+import torch
+from scipy.interpolate import RectBivariateSpline
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 TABLE = "relative_position_bias_table"
@@ -15,9 +17,7 @@ TABLE = "relative_position_bias_table"
 def resampled(encoder: nn.Module, name: str, value: Tensor, wanted: Tensor) -> Tensor | None:
     """What `value` becomes as the parameter `name` of `encoder`, which is shaped as `wanted`.
 
-    Relative-position tables [(2h-1) * (2w-1) + extra, heads] are interpolated over distances in geometric
-    progression, as SimMIM's and BEiT's fine-tuning scripts do for ViT and Swin alike (microsoft/SimMIM@d3e29bca
-    utils.py, microsoft/unilm@768a3c87 beit/run_class_finetuning.py). Absolute positions
+    Relative-position tables [(2h-1) * (2w-1) + extra, heads]: see `resample_table`. Absolute positions
     [1, prefix + h * w, D], bicubically. None: `name` is neither, or another width, or `value` is not of a
     square grid.
     """
@@ -30,9 +30,7 @@ def resampled(encoder: nn.Module, name: str, value: Tensor, wanted: Tensor) -> T
         extra = len(wanted) - (2 * height - 1) * (2 * width - 1)
         if not _square(len(value) - extra):
             return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # timm's interpolator indexes in a way that torch means to change
-            return resize_rel_pos_bias_table(value, (height, width), tuple(wanted.shape))
+        return resample_table(value, (2 * height - 1, 2 * width - 1), extra)
     if leaf == "pos_embed":
         rows, columns = owner.patch_embed.grid_size
         prefix = wanted.shape[1] - rows * columns
@@ -40,6 +38,46 @@ def resampled(encoder: nn.Module, name: str, value: Tensor, wanted: Tensor) -> T
             return None
         return resample_abs_pos_embed(value, new_size=[rows, columns], num_prefix_tokens=prefix)
     return None
+
+
+def resample_table(table: Tensor, sides: tuple[int, int], extra: int) -> Tensor:
+    """A relative-position table [s * s + extra, heads] at `sides`: [sides[0] * sides[1] + extra, heads].
+
+    A cubic spline through the old values, which are placed at distances in geometric progression, as SimMIM's and
+    BEiT's fine-tuning scripts have it (microsoft/SimMIM@d3e29bca utils.py, microsoft/unilm@768a3c87
+    beit/run_class_finetuning.py). The last `extra` rows, those of the class token, stay as they are.
+    """
+    side = isqrt(len(table) - extra)
+    if table.is_meta:
+        return table.new_empty(sides[0] * sides[1] + extra, table.shape[1])
+    old = table[: side * side].detach().double().cpu().unflatten(0, (side, side)).movedim(2, 0).numpy()
+    rows, columns = (_distances(side, wanted) for wanted in sides)
+    at_rows, at_columns = (np.arange(wanted) - wanted // 2 for wanted in sides)
+    degree = min(3, side - 1)  # three distances, of a window of two tokens, bear a parabola at most
+    heads = [
+        RectBivariateSpline(rows, columns, head, kx=degree, ky=degree)(at_rows, at_columns)
+        if degree
+        else np.full(sides, head.item())
+        for head in old
+    ]
+    new = torch.from_numpy(np.stack(heads)).movedim(0, 2).flatten(0, 1).to(table)
+    return torch.cat((new, table[side * side :]))
+
+
+def _distances(old: int, new: int) -> np.ndarray:
+    """Where `old` values lie, symmetrically around 0, so that the outermost are as far out as those of `new`.
+
+    Steps grow by a constant factor from 1 at the centre. The factor is bisected between 1.01 and 1.5 to 1e-6, as in
+    the official scripts; a smaller table is therefore cut out of the middle.
+    """
+    low, high = 1.01, 1.5
+    factor = low
+    while high - low > 1e-6:
+        factor = (low + high) / 2
+        reach = (1 - factor ** (old // 2)) / (1 - factor)
+        low, high = (low, factor) if reach > new // 2 else (factor, high)
+    steps = np.cumsum(factor ** np.arange(old // 2))
+    return np.concatenate((-steps[::-1], [0.0], steps))
 
 
 def _square(count: int) -> bool:

@@ -10,12 +10,12 @@ import torch
 from pydantic import Field
 from timm.layers import resample_abs_pos_embed
 from timm.layers.pos_embed_rel import resize_rel_pos_bias_table_simple
-from timm.models.beit import Beit, gen_relative_position_index
+from timm.models.beit import Beit, RelativePositionBias, gen_relative_position_index
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mimbench.contract import Config, Encoder, Features, InputError
+from mimbench.contract import Config, Encoder, Features, InputError, added
 from mimbench.encoders.blocks import sincos_positions
 from mimbench.encoders.windows import Windows, add_positions, windowed_block
 from mimbench.optim.layers import vit_layer
@@ -31,12 +31,15 @@ class ViTConfig(Config):
     depth: int = Field(12, ge=1)
     num_heads: int = Field(12, ge=1)
     mlp_ratio: float = Field(4.0, gt=0)
-    position: Literal["relative", "relative-per-block", "sincos", "learned"] = "relative"
+    position: Literal["relative", "relative-per-block", "sincos", "learned", "learned-and-relative"] = "relative"
     """relative: one bias table shared by all blocks (SimMIM, BEiT); relative-per-block: a table each, as those two
-    fine-tune, at image_size alone; sincos: fixed (MAE); learned: the first ViT."""
+    fine-tune, at image_size alone; sincos: fixed (MAE); learned: the first ViT; learned-and-relative: learned, and a
+    table for each block besides, zero at first, at image_size alone (MAE's ViT as mmsegmentation fine-tunes it)."""
     layer_scale: float | None = Field(None, gt=0)
     """Initial value of LayerScale; absent: none."""
     drop_path: float = Field(0.0, ge=0, lt=1)
+    attention_dropout: float = added(0.0, ge=0, lt=1)
+    """Share of the attention weights that training zeroes."""
 
 
 class ViT(Encoder):
@@ -144,7 +147,7 @@ class ViT(Encoder):
 
     def no_weight_decay(self) -> set[str]:
         """The class token and learned positions, not the relative-position tables: as SimMIM's and BEiT's scripts."""
-        return {"body.cls_token"} | ({"body.pos_embed"} if self.config.position == "learned" else set())
+        return {"body.cls_token"} | ({"body.pos_embed"} if self.config.position.startswith("learned") else set())
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         self.grad_checkpointing = enable
@@ -157,7 +160,8 @@ class ViT(Encoder):
         bias = self._bias(grid)
         outputs = []
         for block in self.body.blocks[: None if last is None else last + 1]:
-            x = self._run(block, x, bias)
+            own = getattr(block.attn, "rel_pos_bias", None)
+            x = self._run(block, x, bias if own is None else own().unsqueeze(0))
             outputs.append(x)
         return outputs
 
@@ -180,8 +184,10 @@ class ViT(Encoder):
         return resample_abs_pos_embed(self.body.pos_embed, new_size=list(grid), old_size=list(self.grid))
 
     def _require_shared_table(self, what: str) -> None:
-        if self.config.position == "relative-per-block":
-            raise InputError(f'{what} is not for encoder.position "relative-per-block"; use "relative"')
+        position = self.config.position
+        if position in ("relative-per-block", "learned-and-relative"):
+            instead = "relative" if position == "relative-per-block" else "learned"
+            raise InputError(f'{what} is not for encoder.position "{position}"; use "{instead}"')
 
     def _patch_bias(self, grid: Grid) -> Tensor | None:
         """`_bias` without the class token."""
@@ -189,13 +195,15 @@ class ViT(Encoder):
         return None if bias is None else bias[..., 1:, 1:]
 
     def _bias(self, grid: Grid) -> Tensor | None:
-        """Relative position bias [1, heads, N, N] over N = 1 + h*w tokens, class token first."""
-        if not self.relative:
-            return None
-        if self.config.position == "relative-per-block":
-            if tuple(grid) != self.grid:
-                self._require_shared_table(f"another size than {self.image_size} px")
-            return None  # timm's blocks add their own
+        """Relative position bias [1, heads, N, N] over N = 1 + h*w tokens, class token first.
+
+        At another grid than that of image_size the shared table is resized anew in every pass, by plain bicubic
+        interpolation. The official codes convert it once, as encoders/resample.py does.
+        """
+        if tuple(grid) != self.grid:
+            self._require_shared_table(f"another size than {self.image_size} px")
+        if self.config.position != "relative":
+            return None  # there is none, or blocks have their own
         table = self.body.rel_pos_bias.relative_position_bias_table
         if tuple(grid) != self.grid:
             shape = ((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3, self.config.num_heads)
@@ -229,6 +237,7 @@ def _shared(config: ViTConfig, grid: Grid, in_channels: int) -> dict[str, Any]:
         "mlp_ratio": config.mlp_ratio,
         "init_values": config.layer_scale,
         "drop_path_rate": config.drop_path,
+        "attn_drop_rate": config.attention_dropout,
     }
 
 
@@ -246,4 +255,7 @@ def _vit(config: ViTConfig, grid: Grid, in_channels: int) -> VisionTransformer:
     body = VisionTransformer(**_shared(config, grid, in_channels))
     if config.position == "sincos":
         body.pos_embed = nn.Parameter(sincos_positions(grid, config.embed_dim), requires_grad=False)
+    if config.position == "learned-and-relative":
+        for block in body.blocks:
+            block.attn.rel_pos_bias = RelativePositionBias(grid, config.num_heads)
     return body

@@ -75,6 +75,7 @@ def add_positions(block: Any, size: Grid) -> None:
         weight.shape[1],
         block.attn.num_heads,
         qkv_bias=block.attn.qkv.bias is not None,
+        attn_drop=block.attn.attn_drop.p,
         use_rel_pos=True,
         input_size=size,
         device=weight.device,

@@ -29,5 +29,7 @@ def departures(task: Task) -> dict[str, Any]:
     else:
         # An option that the protocol as shipped has no use for counts once it is of use.
         shipped = {**as_shipped.config.shaping(), **as_shipped.protocol()}
-    known = dict(doc.values(shipped))
-    return {path: value for path, value in doc.values(task.protocol()) if path not in known or known[path] != value}
+    known, own = dict(doc.values(shipped)), dict(doc.values(task.protocol()))
+    departed = {path: value for path, value in own.items() if path not in known or known[path] != value}
+    # A protocol may set an option that results older than the option do not name where it is at its default.
+    return departed | {path: value for path, value in task.config.left_out().items() if path in known.keys() - own}

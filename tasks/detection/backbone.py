@@ -34,6 +34,7 @@ class EncoderBackbone(KeptWeights):
         window: int = 0,
         global_blocks: Sequence[int] = (),
         relative_positions: int | None = None,
+        train_positions: bool = False,
         grad_checkpointing: bool = False,
         norms: bool = False,
     ) -> None:
@@ -55,6 +56,7 @@ class EncoderBackbone(KeptWeights):
             window=window,
             global_blocks=global_blocks,
             relative_positions=relative_positions,
+            train_positions=train_positions,
             grad_checkpointing=grad_checkpointing,
         )
         dims = self.encoder.pyramid_dims

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mimbench.contract import Encoder, InputError, ScheduleConfig, TaskConfig, TrainConfig, cosmetic
+from mimbench.contract import Encoder, InputError, ScheduleConfig, TaskConfig, TrainConfig, added, cosmetic
 from mimbench.errors import nearest
 
 NAMES = ("fcos", "retinanet", "faster-rcnn", "mask-rcnn", "cascade-mask-rcnn")
@@ -71,6 +71,8 @@ class DetectionConfig(TaskConfig):
     relative_positions: bool = False
     """A plain ViT with absolute positions learns relative ones beside them, zero at first, for scenes of
     `image_size`."""
+    train_positions: bool = added(False)
+    """Fixed absolute positions (sin-cos) of a plain ViT are trained too."""
 
     strides: tuple[int, ...] = ()
     """Of the pyramid, px. Absent: the encoder's own where it has several maps; for a plain ViT of patch 16 and more
@@ -94,6 +96,12 @@ class DetectionConfig(TaskConfig):
     """After each of its convolutions."""
     class_agnostic: bool = False
     """The second stage regresses one box a RoI, not one a class."""
+    low_quality_matches: bool = added(True)
+    """In training mask-rcnn, an object also takes the RoI that overlaps it most from another object, as in mmdet."""
+    cascade: Literal["mmdet", "detectron2"] = added("mmdet")
+    """How the stages of cascade-mask-rcnn are joined. mmdet: losses weigh 1, 1/2 and 1/4, and each stage samples its
+    RoIs and has a mask head. detectron2: losses weigh 1, each gradient is divided by 3 before the features, RoIs are
+    sampled once, and there is one mask head, for the last boxes; it needs class_agnostic."""
     anchor_scale: float = Field(2.0, gt=0)
     """Side of the smallest anchors, and half the reach of an FCOS level, in strides."""
     anchors: int = Field(2, ge=1)
@@ -201,6 +209,8 @@ class DetectionConfig(TaskConfig):
             raise ValueError("precrop_side needs shorter_side, which scenes are brought to after the crop")
         if self.shorter_side and self.image_size is not None and self.image_size < self.shorter_side[-1]:
             raise ValueError(f"shorter_side {self.shorter_side[-1]} is above image_size {self.image_size}, the longer")
+        if self.cascade == "detectron2" and not (self.detector == "cascade-mask-rcnn" and self.class_agnostic):
+            raise ValueError('cascade "detectron2" is for detector "cascade-mask-rcnn" with class_agnostic = true')
         if self.recompute_boxes and not self.draws_masks:
             raise ValueError(f"recompute_boxes needs masks, which {self.detector} does not read")
         return self

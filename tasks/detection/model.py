@@ -55,6 +55,7 @@ def model_config(
             "window": config.window,
             "global_blocks": config.global_blocks,
             "relative_positions": config.positions_side,
+            "train_positions": config.train_positions,
             "grad_checkpointing": config.train.grad_checkpointing,
             "norms": config.map_norms,
         },

@@ -120,6 +120,7 @@ class Detection(Task):
             window=config.window,
             global_blocks=config.global_blocks,
             relative_positions=config.positions_side,
+            train_positions=config.train_positions,
             grad_checkpointing=config.train.grad_checkpointing,
         )
         undecayed_names(like, config.train.undecayed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mimbench_tasks.detection.cascade import SharedSampleCascade
 from mimbench_tasks.detection.config import DetectionConfig
 from mimbench_tasks.detection.parts import Heads, assigner, coder, norm_layer
 
@@ -21,16 +22,18 @@ def faster_rcnn(heads: Heads) -> dict[str, Any]:
 
 def mask_rcnn(heads: Heads) -> dict[str, Any]:
     """Mask R-CNN (arXiv:1703.06870): Faster R-CNN and a mask head."""
+    config = heads.config
     roi_head = {**_standard(heads), **_masks(heads)}
-    return _two_stage("MaskRCNN", heads, roi_head, _rcnn_train(heads.config, 0.5, low_quality=True))
+    return _two_stage("MaskRCNN", heads, roi_head, _rcnn_train(config, 0.5, low_quality=config.low_quality_matches))
 
 
 def cascade_mask_rcnn(heads: Heads) -> dict[str, Any]:
     """Cascade Mask R-CNN (arXiv:1906.09756): three box heads, each from the boxes of the one before."""
+    shared = heads.config.cascade == "detectron2"
     roi_head = {
-        "type": "CascadeRoIHead",
+        "type": SharedSampleCascade.__name__ if shared else "CascadeRoIHead",
         "num_stages": len(CASCADE_IOUS),
-        "stage_loss_weights": CASCADE_WEIGHTS,
+        "stage_loss_weights": [1.0] * 3 if shared else CASCADE_WEIGHTS,
         "bbox_roi_extractor": _extractor(heads, 7),
         "bbox_head": [_box_head(heads, *stds) for stds in CASCADE_STDS],
         **_masks(heads),

@@ -37,6 +37,8 @@ class FinetuneConfig(TaskConfig):
     """Standard deviation of the head's initial weights; its biases start at 0."""
     drop_path: float = Field(0.0, ge=0, lt=1)
     """Rate of the encoder's last block, rising from 0 at its first; pretraining's own rate is not used."""
+    attention_dropout: float = Field(0.0, ge=0, lt=1)
+    """Of a ViT while it is fine-tuned; pretraining's own is not used."""
     position: Literal["relative-per-block", "learned"] | None = None
     """A ViT's positions while it is fine-tuned, starting from the pretrained ones; absent: as pretrained."""
     window: int | None = Field(None, ge=1)
@@ -66,9 +68,12 @@ class FinetuneConfig(TaskConfig):
     cutmix: float = Field(0.0, ge=0)
     """Alpha of CutMix's Beta distribution; 0: none."""
     mixup_prob: float = Field(1.0, gt=0, le=1)
-    """Share of the batches that are mixed."""
+    """Share of the groups that are mixed."""
     switch_prob: float = Field(0.5, ge=0, le=1)
-    """Share of the mixed batches that get CutMix, where both are on."""
+    """Share of the mixed groups that get CutMix, if both are on."""
+    mix_group: int = Field(128, ge=2, multiple_of=2)
+    """Images of a micro-batch that are mixed alike: each group of so many draws mixup or CutMix and its share anew, as
+    each GPU of the official runs does for its own batch. A smaller micro-batch is one group."""
     smoothing: float = Field(0.1, ge=0, lt=1)
     """Label smoothing."""
     ema_decay: float | None = Field(None, gt=0, lt=1)

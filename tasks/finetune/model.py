@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mimbench.contract import Encoder, InputConfig, InputError, StepOutput
+from mimbench.contract import Encoder, InputConfig, StepOutput
 from mimbench.convert import resized
 from mimbench.data import DeviceTransform
 from mimbench.data.augment import Erasing, Mixing
 from mimbench.encoders.rebuild import rebuilt
 from mimbench.optim import encoder_layers
+from mimbench_tasks._dense import check_position
 from mimbench_tasks.finetune.config import FinetuneConfig
 
 EPS = 1e-6
@@ -108,18 +109,9 @@ def adapt(encoder: Encoder, config: FinetuneConfig, image_size: int) -> Encoder:
         InputError: as `build_classifier`.
     """
     encoder.check_pooling(config.pooling)
-    changes: dict[str, Any] = {"drop_path": config.drop_path}
+    changes: dict[str, Any] = {"drop_path": config.drop_path, "attention_dropout": config.attention_dropout}
     changes |= {name: getattr(config, name) for name in ("position", "window") if getattr(config, name) is not None}
-    if config.position == "relative-per-block" and getattr(encoder.config, "position", None) in ("sincos", "learned"):
-        raise InputError(
-            'task.position "relative-per-block" starts from relative tables, and the encoder has absolute positions; '
-            'use "learned"'
-        )
-    if config.position == "learned" and str(getattr(encoder.config, "position", "")).startswith("relative"):
-        raise InputError(
-            'task.position "learned" starts from absolute positions, and the encoder has relative ones; '
-            'use "relative-per-block"'
-        )
+    check_position(config.position, encoder)
     return rebuilt(encoder, image_size=image_size, **changes)
 
 
@@ -149,4 +141,5 @@ def _mixing(config: FinetuneConfig, classes: int) -> Mixing:
         switch=config.switch_prob,
         smoothing=config.smoothing,
         classes=classes,
+        group=config.mix_group,
     )

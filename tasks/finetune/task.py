@@ -31,10 +31,13 @@ from mimbench_tasks.finetune.scoring import predictions, scores
 
 
 class Finetune(Task):
-    """Classification by the whole network. n is the number of test images."""
+    """Classification by the whole network. n is the number of test images.
+
+    The weights after the last epoch are scored. The official scripts print the best epoch by test accuracy.
+    """
 
     name: ClassVar[str] = "finetune"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     trains_encoder: ClassVar[bool] = True
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("top1", "percent", 0.0, 100.0),

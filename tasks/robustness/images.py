@@ -15,7 +15,7 @@ from mimbench.contract import ArraySplit, ImageSplit, InputConfig
 from mimbench.data.picture import image_grid
 from mimbench.data.transforms import evaluation_crop
 from mimbench_tasks.robustness.corruptions import corrupt
-from mimbench_tasks.robustness.severities import CORRUPTIONS
+from mimbench_tasks.robustness.severities import CORRUPTIONS, JPEG_QUALITY, constants_for
 
 SHOWN_SIDE = 112
 """Larger images are reduced to this in the picture, px: noise makes large PNGs."""
@@ -30,12 +30,28 @@ def chosen(images: int, limit: int) -> np.ndarray:
 class Corrupted(TorchDataset[Tensor]):
     """Some images of a split, each under every corruption: uint8 [corruptions x severities, C, h, w].
 
-    Images of an ArraySplit are corrupted as they lie; others resized and cropped to input.image_size first, as
-    ImageNet-C was made.
+    Images of an ArraySplit are corrupted as they lie; others are resized and cropped to input.image_size first, see
+    `as_published`.
     """
 
-    def __init__(self, split: ImageSplit, places: Sequence[int], input: InputConfig, severities: Sequence[int]) -> None:
-        self.split, self.places, self.input, self.severities = split, list(places), input, severities
+    def __init__(
+        self,
+        split: ImageSplit,
+        places: Sequence[int],
+        input: InputConfig,
+        severities: Sequence[int],
+        *,
+        quality: int | None = None,
+        crop: str = "published",
+    ) -> None:
+        """quality, crop: RobustnessConfig's jpeg_quality and crop."""
+        self.split, self.places, self.severities = split, list(places), severities
+        self.input = as_published(input) if crop == "published" else input
+        height, width = self.clean(self.places[0]).shape[1:]
+        self.constants = constants_for(height, width)[0]
+        """Name of the published set whose constants suit the images."""
+        self.side = min(height, width)
+        self.quality = JPEG_QUALITY[self.constants] if quality is None else quality
 
     def __len__(self) -> int:
         return len(self.places)
@@ -43,7 +59,11 @@ class Corrupted(TorchDataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         place = self.places[index]
         image = self.clean(place).numpy()
-        views = [corrupt(image, name, severity, place) for name in CORRUPTIONS for severity in self.severities]
+        views = [
+            corrupt(image, name, severity, place, quality=self.quality)
+            for name in CORRUPTIONS
+            for severity in self.severities
+        ]
         return torch.from_numpy(np.stack(views))
 
     def clean(self, place: int) -> Tensor:
@@ -62,6 +82,18 @@ class Corrupted(TorchDataset[Tensor]):
             # Its own, so that starting workers draws nothing from the global generator.
             generator=torch.Generator().manual_seed(0),
         )
+
+
+def as_published(input: InputConfig) -> InputConfig:
+    """How images of files are brought to input.image_size where ImageNet-C's constants are for that size.
+
+    The shorter side to size x 256 / 224 by bilinear resampling, then the central crop, whatever the recipe says
+    (hendrycks/robustness@e0377d46 ImageNet-C/create_c/make_imagenet_c.py). The other sets are of images as they lie,
+    so there it is the recipe's.
+    """
+    if constants_for(input.image_size, input.image_size)[0] != "ImageNet-C":
+        return input
+    return input.model_copy(update={"eval_interpolation": "bilinear", "eval_resize": None})
 
 
 def picture(images: Corrupted, *, footnote: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,9 +24,9 @@ from mimbench.data import DeviceTransform
 from mimbench_tasks._frozen import FrozenTask
 from mimbench_tasks._labels import labelled, majority
 from mimbench_tasks._regression import RegressionConfig, regress
-from mimbench_tasks.robustness.corruptions import FROST
-from mimbench_tasks.robustness.images import Corrupted, chosen, picture
-from mimbench_tasks.robustness.severities import CORRUPTIONS, SEVERITIES, constants_for
+from mimbench_tasks.robustness.corruptions import DEPARTURES, FROST
+from mimbench_tasks.robustness.images import Corrupted, as_published, chosen, picture
+from mimbench_tasks.robustness.severities import CORRUPTIONS, JPEG_QUALITY, SEVERITIES, SIDES
 
 
 class RobustnessConfig(RegressionConfig):
@@ -35,6 +35,12 @@ class RobustnessConfig(RegressionConfig):
     test_limit: int = Field(1000, ge=1)
     """Test images, at most; which ones follows from their number alone."""
     severities: tuple[int, ...] = Field(SEVERITIES, min_length=1)
+    jpeg_quality: int | None = Field(None, ge=0, le=95)
+    """Of the JPEG that each corrupted image is saved as and read from again; 0: none; absent: as the published set of
+    these constants was saved, 85 for ImageNet-C and Tiny ImageNet-C, none for CIFAR-10-C."""
+    crop: Literal["published", "recipe"] = "published"
+    """How images of files are resized and cropped before they are corrupted. published: with ImageNet-C's constants
+    as that set was, bilinearly from 256 to 224; recipe: always as [input] says."""
     workers: int = cosmetic(0, ge=0)
     """Processes that corrupt images; large images take tenths of a second each."""
 
@@ -53,11 +59,12 @@ class Robustness(FrozenTask):
     `degradation` is what lies between them. Every metric counts n test images, each seen under all corruptions. An
     image's corruptions follow from its place in the test split alone, so that every method and seed sees the same.
     The curve "top1, NAME" holds the accuracy under one corruption by severity; mimbench.report.robustness makes mean
-    corruption errors of them. Frost is a procedural stand-in (see corruptions.py).
+    corruption errors of them. `details["departures"]` lists in what the images differ from those of the published sets;
+    above all, frost is a procedural stand-in.
     """
 
     name: ClassVar[str] = "robustness"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("top1_corrupted", "percent", 0.0, 100.0),
         Metric("top1_clean", "percent", 0.0, 100.0),
@@ -78,7 +85,9 @@ class Robustness(FrozenTask):
         )
         x, test_x = (features.numpy() for features in self.features(train, test, context))
         fitted = regress(x, train.labels.numpy(), config, context.seed)
-        images = Corrupted(test, places.tolist(), context.input, severities)
+        images = Corrupted(
+            test, places.tolist(), context.input, severities, quality=config.jpeg_quality, crop=config.crop
+        )
         path = context.workdir / "corruptions.png"
         path.write_bytes(picture(images, footnote=f"frost: {FROST}"))
         answers = self._answers(fitted.pipeline, encoder, images, context)
@@ -89,7 +98,9 @@ class Robustness(FrozenTask):
         curves = {"severity": list(severities), "top1": top1.mean(0).tolist()}
         curves |= {f"top1, {name}": values.tolist() for name, values in zip(CORRUPTIONS, top1, strict=True)}
         details: dict[str, Any] = {
-            "constants": constants_for(*images.clean(images.places[0]).shape[1:])[0],
+            "constants": images.constants,
+            "jpeg_quality": images.quality or None,
+            "departures": _departures(images),
             "frost": FROST,
             **fitted.details(),
             "feature_dim": x.shape[1],
@@ -111,3 +122,16 @@ class Robustness(FrozenTask):
             features = encoder.features(seen, self.config.layer).pool(self.config.pooling)
             answers.append(probe.predict(features.float().cpu().numpy()))
         return np.stack(answers)
+
+
+def _departures(images: Corrupted) -> list[str]:
+    """In what the corrupted images differ from those of the published set whose constants they have."""
+    departures = list(DEPARTURES)
+    if images.side != SIDES[images.constants]:
+        departures.append(f"all: images of {images.side} px, and {images.constants} is of {SIDES[images.constants]} px")
+    if images.quality != JPEG_QUALITY[images.constants]:
+        departures.append(f"all: JPEG quality {images.quality} and not {JPEG_QUALITY[images.constants]} (0: no JPEG)")
+    from_files = not isinstance(images.split, ArraySplit)
+    if from_files and images.constants == "ImageNet-C" and images.input != as_published(images.input):
+        departures.append("all: resized and cropped as [input] says, and not bilinearly from 256 to 224")
+    return departures

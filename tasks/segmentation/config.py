@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, field_validator, model_validator
 
 from mimbench.contract import Encoder, InputError, TaskConfig, TrainConfig, cosmetic
@@ -20,6 +22,12 @@ class SegmentationConfig(TaskConfig):
     train: TrainConfig
     drop_path: float | None = Field(None, ge=0, lt=1)
     """Of the encoder in this training; absent: as it was pretrained."""
+    position: Literal["relative-per-block", "learned", "learned-and-relative"] | None = None
+    """A ViT's positions in this training, resampled once to `crop_size`; absent: as pretrained, resampled for each
+    batch. relative-per-block: the shared table, copied to every block (BEiT). learned: absolute positions, trained.
+    learned-and-relative: a table for each block besides, zero at first (MAE, as mmsegmentation trains it)."""
+    layer_scale: float | None = Field(None, gt=0)
+    """Initial value of the LayerScale of a ViT that was pretrained without one; absent: none."""
     image_size: int | None = Field(None, ge=8)
     """Shorter side that every image is resized to, its longer side at most four times that; absent: as it is."""
     scale_jitter: tuple[float, float] = (1.0, 1.0)
@@ -65,6 +73,9 @@ class SegmentationConfig(TaskConfig):
             window=self.window,
             global_blocks=self.global_blocks,
             grad_checkpointing=self.train.grad_checkpointing,
+            image_size=self.crop_size if self.position else None,
+            position=self.position,
+            layer_scale=self.layer_scale,
         )
 
     @field_validator("head")
@@ -91,6 +102,8 @@ class SegmentationConfig(TaskConfig):
             raise ValueError(f"slide {self.slide} leaves gaps between windows of {self.crop_size} px")
         if self.most_of_crop < 1 and self.crop_size is None:
             raise ValueError("most_of_crop needs a crop_size")
+        if self.position and not (self.crop_size and self.slide):
+            raise ValueError("position is for images of one size: it needs crop_size and slide")
         if self.layers and self.window:
             raise ValueError("layers are taken from global attention; leave window at 0, or layers out")
         return self

@@ -195,7 +195,11 @@ def _loss(config: SegmentationConfig, classes: int, weight: float) -> dict[str, 
 def _preprocessor(
     config: SegmentationConfig, encoder: Encoder, strides: tuple[int, ...], images: InputConfig
 ) -> dict[str, Any]:
-    """Pixels normalised as in pretraining, then padded with zeros, and labels with 255."""
+    """Pixels normalised as in pretraining, then padded with zeros, and labels with 255.
+
+    Position tables of one size need windows of that size: with `config.position`, evaluation pads smaller images to a
+    window, and larger ones not at all, as in mmsegmentation.
+    """
     padded = divisor(encoder, strides)
     crop = None if config.crop_size is None else (config.crop_size, config.crop_size)
     return {
@@ -204,7 +208,7 @@ def _preprocessor(
         "std": of_bytes(images.std, encoder.in_channels, "std"),
         "size": crop,
         "size_divisor": padded if crop is None else None,
-        "test_cfg": {"size_divisor": padded},
+        "test_cfg": {"size": crop} if config.position else {"size_divisor": padded},
     }
 
 

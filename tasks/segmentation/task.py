@@ -36,7 +36,7 @@ class Segmentation(Task):
     """
 
     name: ClassVar[str] = "segmentation"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     needs: ClassVar[frozenset[str]] = frozenset({"masks"})
     trains_encoder: ClassVar[bool] = True
     metrics: ClassVar[tuple[Metric, ...]] = tuple(

@@ -1,11 +1,15 @@
 """Position tables at another image size."""
 
+import numpy as np
 import pytest
 import torch
 from conftest import SWIN, VIT, encoder_of, params
+from scipy.interpolate import RegularGridInterpolator, make_interp_spline
+from scipy.optimize import brentq
 
 from mimbench.convert import recognise, resized, to_encoder
 from mimbench.convert.pieces import TABLE
+from mimbench.encoders.resample import resample_table
 
 
 @pytest.mark.parametrize("image_size", [16, 48])
@@ -21,6 +25,36 @@ def test_relative_tables_keep_the_class_tokens_rows(image_size):
     # The centre is the distance zero at every size.
     torch.testing.assert_close(table[side * side // 2], state[key][225 // 2])
     assert loaded.changed[key] == f"resized from 228x4 to {side * side + 3}x4"
+
+
+@pytest.mark.parametrize(("old", "new", "extra"), [(6, 7, 0), (14, 32, 3), (14, 24, 3)])
+def test_relative_tables_are_cubic_splines_over_growing_distances(old, new, extra):
+    """Against another spline class of scipy's, and distances solved for, not bisected."""
+    side, wanted = 2 * old - 1, 2 * new - 1
+    table = torch.randn(side * side + extra, 2, generator=torch.Generator().manual_seed(0))
+    found = resample_table(table, (wanted, wanted), extra)
+    factor = brentq(lambda q: sum(q**step for step in range(old - 1)) - (new - 1), 1.01, 1.5)
+    steps = np.cumsum([factor**step for step in range(old - 1)])
+    places = np.concatenate((-steps[::-1], [0], steps))
+    assert places[-1] == pytest.approx(new - 1)
+    at = np.arange(1 - new, new).clip(places[0], places[-1])
+    grid = table[: side * side].double().numpy().reshape(side, side, 2)
+    expected = make_interp_spline(places, make_interp_spline(places, grid, axis=0)(at), axis=1)(at)
+    np.testing.assert_allclose(found[: wanted * wanted].numpy(), expected.reshape(-1, 2), atol=2e-4)
+    assert torch.equal(found[wanted * wanted :], table[side * side :])
+    linear = RegularGridInterpolator((places, places), grid)(np.stack(np.meshgrid(at, at, indexing="ij"), -1))
+    assert np.abs(expected - linear).max() > 0.1
+
+
+def test_tables_of_the_smallest_windows():
+    """One token knows the distance zero alone; three distances bear no cubic. At twice the size, ends are repeated."""
+    one = resample_table(torch.tensor([[2.0], [7.0]]), (3, 5), 1)
+    assert one.flatten().tolist() == [2.0] * 15 + [7.0]
+    two = resample_table(torch.arange(9.0)[:, None], (5, 5), 0).view(5, 5)
+    torch.testing.assert_close(two[:, 2], torch.tensor([1.0, 1.0, 4.0, 7.0, 7.0]))
+    assert resample_table(torch.zeros(28, 3, device="meta"), (7, 7), 3).shape == (52, 3)
+    half = resample_table(torch.randn(28, 3).half(), (7, 7), 3)
+    assert (half.dtype, half.shape) == (torch.float16, (52, 3))
 
 
 def test_absolute_positions_keep_the_class_tokens():

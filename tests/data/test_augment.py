@@ -122,8 +122,32 @@ def test_erasing_follows_its_seed_and_erases_as_often_as_asked():
 
 def mixing(**options):
     return Mixing(
-        **{"mixup": 0.8, "cutmix": 1.0, "probability": 1.0, "switch": 0.5, "smoothing": 0.1, "classes": 4} | options
+        **{"mixup": 0.8, "cutmix": 1.0, "probability": 1.0, "switch": 0.5, "smoothing": 0.1, "classes": 4, "group": 128}
+        | options
     )
+
+
+def weights_of_own_label(targets):
+    """Of [B, 2] targets of alternating classes, mixed with the reversed group: how much of its own each image keeps."""
+    return targets[torch.arange(len(targets)), torch.arange(len(targets)) % 2]
+
+
+def test_each_group_draws_its_own_share():
+    images, labels = torch.rand(2048, 1, 2, 2), torch.arange(2048) % 2
+    options = {"cutmix": 0.0, "smoothing": 0.0, "classes": 2}
+    mixed, targets = mixing(**options)(images.clone(), labels, 3)
+    shares = weights_of_own_label(targets).unflatten(0, (16, 128))
+    assert all(len(group.unique()) == 1 for group in shares)
+    assert len(shares[:, 0].unique()) == 16
+    for start in range(0, 2048, 128):
+        own, group = images[start : start + 128], shares[start // 128, 0]
+        torch.testing.assert_close(mixed[start : start + 128], own * group + own.flip(0) * (1 - group))
+    # A micro-batch that one group holds is mixed as a whole, and as the first group is.
+    small, few = mixing(**options)(images[:128].clone(), labels[:128], 3)
+    assert torch.equal(small, mixed[:128])
+    assert torch.equal(few, targets[:128])
+    _, odd_rest = mixing(**options, group=20)(images[:32].clone(), labels[:32], 3)
+    assert len(weights_of_own_label(odd_rest).unique()) == 2
 
 
 def test_mixed_images_and_labels_have_the_same_shares():

@@ -8,7 +8,7 @@ from torch import nn
 
 from mimbench.contract import Config
 from mimbench.encoders.convnet import ConvNeXt
-from mimbench.encoders.rebuild import rebuilt, require_drop_path, with_drop_path
+from mimbench.encoders.rebuild import rebuilt, require_drop_path
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.errors import InputError
 
@@ -39,33 +39,11 @@ def test_options_are_changed_and_the_rest_is_kept(vit):
     assert not torch.equal(made.body.patch_embed.proj.weight, vit.body.patch_embed.proj.weight)
 
 
-def test_a_changed_drop_path_keeps_weights_and_the_global_generator(vit):
-    before = torch.random.get_rng_state()
-    changed = with_drop_path(vit, 0.3)
-    assert torch.equal(torch.random.get_rng_state(), before)
-    rates = [module.drop_prob for module in changed.modules() if hasattr(module, "drop_prob")]
-    assert max(rates) == pytest.approx(0.3)
-    for name, value in vit.state_dict().items():
-        assert torch.equal(changed.state_dict()[name], value)
-    images = torch.randn(4, 1, 16, 16)
-    changed.train()
-    assert not torch.equal(changed.pyramid(images)[0], changed.pyramid(images)[0])
-
-
-def test_it_costs_nothing_on_the_meta_device(vit):
-    with torch.device("meta"):
-        like = rebuilt(vit)
-    changed = with_drop_path(like, 0.3)
-    assert {parameter.device.type for parameter in changed.parameters()} == {"meta"}
-
-
 def test_an_encoder_without_an_option_refuses_it_but_takes_its_absence():
     bare = toy_encoder()
     with pytest.raises(InputError, match=r"task\.window 7 is not for a convnet encoder, which has no such option"):
         rebuilt(bare, window=7)
-    with pytest.raises(InputError, match=r"task\.drop_path 0\.1 is not for a convnet encoder"):
-        with_drop_path(bare, 0.1)
-    assert with_drop_path(bare, 0.0) is bare
+    assert rebuilt(bare, window=0).config == bare.config
 
 
 def test_a_drop_path_without_effect_is_refused(vit):

@@ -198,3 +198,19 @@ def test_a_bad_window_is_refused():
         vit.use_windows(-1, ())
     with pytest.raises(InputError, match="30 x 16 px is not a multiple"):
         vit.pyramid(torch.randn(1, 1, 30, 16))
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_attention_dropout_acts_in_training_alone(position):
+    vit, plain, images = make(position, attention_dropout=0.5), make(position), torch.randn(2, 1, 16, 16)
+    vit.load_state_dict(plain.state_dict())
+    assert torch.equal(vit.features(images).dense, plain.features(images).dense)
+    assert not torch.equal(vit.train().features(images).dense, vit.features(images).dense)
+    assert torch.equal(plain.train().features(images).dense, plain.features(images).dense)
+    vit.use_windows(2, ())
+    assert not torch.equal(vit.pyramid(images)[0], vit.pyramid(images)[0])
+
+
+def test_no_attention_dropout_is_what_encoders_were_before_there_was_such_an_option():
+    assert "attention_dropout" not in ViTConfig().shaping()
+    assert ViTConfig(attention_dropout=0.1).shaping()["attention_dropout"] == 0.1

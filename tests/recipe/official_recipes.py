@@ -142,6 +142,7 @@ DATA2VEC = AUGMENTATION | {
     "encoder.position": "relative",
     "encoder.layer_scale": 1e-4,
     "encoder.drop_path": 0.25,
+    "encoder.attention_dropout": 0.05,
     "method.hidden_patches": 120,
     "method.min_block": 16,
     "method.target_layers": 6,
@@ -165,6 +166,7 @@ DATA2VEC = AUGMENTATION | {
 DATA2VEC_LARGE = DATA2VEC | {
     "encoder.layer_scale": 1e-5,
     "encoder.drop_path": 0.2,
+    "encoder.attention_dropout": 0.15,
     "pretrain.batch_size": 4096,
     "pretrain.base_lr": 1e-3,
     "pretrain.schedule.warmup_epochs": 80,

@@ -8,7 +8,7 @@ import pytest
 
 from mimbench import registry
 from mimbench.contract import Config, Measured, Protocol, Task, TaskConfig, TaskResult
-from mimbench.contract.config import cosmetic
+from mimbench.contract.config import added, cosmetic
 from mimbench.recipe import document as doc
 from mimbench.recipe.departures import departures
 from mimbench.recipe.resolve import resolve
@@ -19,6 +19,7 @@ class Training(Config):
     epochs: int
     rate: float = 0.5
     clip: float | None = 1.0
+    style: str = added("old")
     workers: int = cosmetic(4)
 
 
@@ -26,6 +27,7 @@ class NamedConfig(TaskConfig):
     kind: str = "fitted"
     layer: int = -1
     betas: tuple[float, float] = (0.9, 0.999)
+    cascade: int = added(1)
     train: Training = Training(epochs=7)
 
 
@@ -39,6 +41,7 @@ class Named(Task):
     protocols: ClassVar[dict] = {
         "plain": Protocol("", {"layer": 3}, {}),
         "long": Protocol("", {"kind": "trained", "train": {"epochs": 90, "clip": "none"}}, {}),
+        "new": Protocol("", {"kind": "trained", "cascade": 3, "train": {"epochs": 9, "style": "new"}}, {}),
     }
     default_protocol: ClassVar[str | None] = "plain"
 
@@ -100,10 +103,24 @@ def departed(table: dict, settings: dict | None = None, task: str = "named", pre
         ({"protocol": "long"}, {"task.train.clip": 2.0}, {"train.clip": 2.0}),
         ({"protocol": "long", "train": {"epochs": 90}}, {"task.train.rate": 1}, {"train.rate": 1.0}),
         ({}, {"task.protocol": "long", "task.kind": "fitted"}, {"kind": "fitted"}),
+        ({"protocol": "new"}, {}, {}),
+        ({"protocol": "new"}, {"task.cascade": 1, "task.train.style": "old"}, {"cascade": 1, "train.style": "old"}),
+        ({"protocol": "new"}, {"task.cascade": 2}, {"cascade": 2}),
+        ({"protocol": "long"}, {"task.cascade": 1, "task.train.style": "old"}, {}),
+        ({"protocol": "long"}, {"task.train.style": "new"}, {"train.style": "new"}),
     ],
 )
 def test_what_differs_from_the_protocol_as_shipped_is_told(table, settings, told):
     assert departed(table, settings) == told
+
+
+def test_an_added_option_at_its_default_stays_out_of_what_shapes_a_result():
+    old = Named(NamedConfig(kind="trained"))
+    assert "cascade" not in old.protocol()
+    assert "style" not in old.protocol()["train"]
+    assert old.config.left_out() == {"cascade": 1, "train.style": "old"}
+    new = NamedConfig(cascade=2, train=Training(epochs=7, style="new"))
+    assert (new.shaping()["cascade"], new.shaping()["train"]["style"], new.left_out()) == (2, "new", {})
 
 
 def test_a_task_without_protocols_departs_from_none():

@@ -44,6 +44,7 @@ TUNED = {
     "train.schedule.warmup_epochs": 20,
 }
 TUNED_SIMMIM = TUNED | {
+    "mix_group": 128,
     "train.batch_size": 2048,
     "train.base_lr": 1.25e-3,
     "train.lr_divisor": 512,
@@ -54,6 +55,7 @@ TUNED_SIMMIM = TUNED | {
 }
 TUNED_SWIN = TUNED_SIMMIM | {"norm": "encoder", "head_std": 0.02, "no_decay": ["relative_position_bias_table"]}
 TUNED_MAE = TUNED | {
+    "mix_group": 32,
     "norm": "fresh",
     "head_std": 2e-5,
     "position": "learned",
@@ -66,6 +68,7 @@ TUNED_MAE = TUNED | {
     "train.schedule.min_lr": 1e-6,
 }
 TUNED_BEIT = TUNED | {
+    "mix_group": 128,
     "norm": "fresh",
     "head_std": 2e-5,
     "position": "relative-per-block",
@@ -76,8 +79,14 @@ TUNED_BEIT = TUNED | {
     "train.schedule.convention": "beit",
     "train.schedule.min_lr": 1e-6,
 }
-TUNED_DATA2VEC = TUNED_BEIT | {"position": None, "drop_path": 0.2, "train.schedule.warmup_epochs": 10}
+TUNED_DATA2VEC = TUNED_BEIT | {
+    "attention_dropout": 0.0,
+    "position": None,
+    "drop_path": 0.2,
+    "train.schedule.warmup_epochs": 10,
+}
 TUNED_MASKFEAT = TUNED | {
+    "mix_group": 64,
     "norm": "fresh",
     "head_std": 2e-5,
     "position": None,
@@ -95,12 +104,18 @@ FINETUNE = {
     ("imagenet-vit-base", "data2vec"): TUNED_DATA2VEC | {"train.weight_decay": 0.0},
     ("imagenet-vit-base", "maskfeat"): TUNED_MASKFEAT | {"train.batch_size": 512, "train.base_lr": 2e-3},
     ("imagenet-vit-large", "data2vec"): TUNED_DATA2VEC
-    | {"drop_path": 0.25, "train.epochs": 50, "train.base_lr": 5e-3, "train.schedule.warmup_epochs": 5},
+    | {
+        "mix_group": 64,
+        "drop_path": 0.25,
+        "train.epochs": 50,
+        "train.base_lr": 5e-3,
+        "train.schedule.warmup_epochs": 5,
+    },
     ("imagenet-vit-large", "maskfeat"): TUNED_MASKFEAT
     | TUNED_LARGE
-    | {"drop_path": 0.1, "train.batch_size": 256, "train.schedule.warmup_epochs": 5},
+    | {"mix_group": 32, "drop_path": 0.1, "train.batch_size": 256, "train.schedule.warmup_epochs": 5},
     ("imagenet-vit-large", "mae"): TUNED_MAE | TUNED_LARGE,
-    ("imagenet-vit-large", "beit"): TUNED_BEIT | TUNED_LARGE | {"train.schedule.warmup_epochs": 5},
+    ("imagenet-vit-large", "beit"): TUNED_BEIT | TUNED_LARGE | {"mix_group": 64, "train.schedule.warmup_epochs": 5},
     ("imagenet-swin-base", "simmim"): TUNED_SWIN | {"image_size": 192, "window": 6, "train.layer_decay": 0.9},
     ("imagenet-swin-base-800ep", "simmim"): TUNED_SWIN | {"window": 7, "train.layer_decay": 0.8},
 }

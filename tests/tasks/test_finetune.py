@@ -127,7 +127,10 @@ def test_scores_of_a_hand_example():
         ({"mixup": 0.8, "train": {"batch_size": 9}}, "pair the images of a batch, and 9 is odd"),
         ({"cutmix": 1.0, "train": {"batch_size": 6, "accumulate": 2}}, "and 3 is odd"),
         ({"window": 2}, "task.window 2 is not for a vit encoder"),
-        ({"position": "learned"}, "starts from absolute positions, and the encoder has relative"),
+        (
+            {"position": "learned"},
+            "starts from absolute positions, and the encoder has relative ones.*use .relative-per-block",
+        ),
         ({"rand_augment": "rand-q9"}, "no policy that timm knows"),
         ({"no_decay": ["tabel"]}, "no-decay name 'tabel' matches no parameter"),
         ({"image_size": 10}, "not a multiple of the patch size"),
@@ -145,7 +148,9 @@ def test_what_the_encoder_lacks_is_said_at_planning():
         task(SMALL, {"pooling": "token"}).check(encoder("swin"), Greys())
     with pytest.raises(InputError, match=r"drop_path 0\.1 reaches no block of ViT"):
         task(SMALL, {"drop_path": 0.1}).check(encoder(depth=1), Greys())
-    with pytest.raises(InputError, match="starts from relative tables, and the encoder has absolute"):
+    with pytest.raises(
+        InputError, match=r"starts from relative positions, and the encoder has absolute ones.*use .learned."
+    ):
         task(SMALL, {"position": "relative-per-block"}).check(encoder(position="sincos"), Greys())
     with pytest.raises(InputError, match="two or more labelled classes; the train split"):
         task(SMALL).check(encoder(), Greys(classes=1))

@@ -8,7 +8,11 @@ import torch
 from hand_made import ENCODER, HandMade, Labelled, blurred, context, leaked, noise
 from sklearn.neighbors import KNeighborsClassifier
 
-from mimbench.contract import InputError
+from mimbench.contract import ArraySplit, Features, InputConfig, InputError, TaskContext
+from mimbench.encoders.swin import Swin, SwinConfig
+from mimbench.encoders.vit import ViT
+from mimbench.harness.features import FrozenFeatures
+from mimbench.store.store import Store
 from mimbench_tasks.knn import KNN, KNNConfig, nearest
 
 COUNTS = (20, 10, 100, 200)
@@ -69,6 +73,51 @@ def test_more_neighbours_than_training_images_are_left_out_and_said(tmp_path):
     assert result.details["absent"] == {"top1_k200": "there are only 150 training images"}
     with pytest.raises(InputError, match="knn needs 20 or more training images; the dataset has 12"):
         KNN(KNNConfig()).check(ENCODER, Labelled(12, 3))
+
+
+class Speaking(ViT):
+    """A ViT whose class token alone knows what an image shows; its patches are the same for every image."""
+
+    def layers(self, images, last=-1, *, final_norm=True):
+        token = images.flatten(1)[:, :16]
+        patches = torch.ones(len(images), 16, 2, 2)
+        return [Features(patches.mean((2, 3)), patches, token[:, None])] * self.num_layers
+
+
+class Bright(Labelled):
+    """Four classes of images; each has its own bright pixel."""
+
+    def split(self, name):
+        plain = super().split(name)
+        images = torch.zeros(len(plain), 1, 64, dtype=torch.uint8)
+        images[torch.arange(len(plain)), 0, plain.labels] = 255
+        return ArraySplit(images.unflatten(2, (8, 8)), plain.labels, plain.classes)
+
+
+def test_the_protocol_dino_votes_with_the_class_token_and_the_default_with_the_mean_of_the_patches(tmp_path):
+    encoder, dataset, cpu = Speaking(ENCODER.config, image_size=8, in_channels=1), Bright(80, 4), torch.device("cpu")
+    input = InputConfig(image_size=8, mean=(0.5,), std=(0.5,))
+    features = FrozenFeatures(encoder, input, cpu, {}, Store(tmp_path), say=print, batch=32)
+    lent = TaskContext(
+        seed=0, device=cpu, workdir=tmp_path, input=input, fit=None, features=features, say=lambda text: None
+    )
+
+    def top1(**options):
+        return KNN(KNNConfig(**options)).run(encoder, dataset, lent).metrics["top1_k20"].value
+
+    assert top1(protocol="dino", **KNN.protocols["dino"].options) == 100
+    assert top1() == 25
+    assert KNN(KNNConfig()).protocol()["pooling"] == "mean"
+
+
+def test_the_protocol_dino_has_dinos_values_each_with_its_source():
+    protocol = KNN.protocols["dino"]
+    assert protocol.options == {"layer": -1, "pooling": "token", "temperature": 0.07}
+    assert set(protocol.sources) == set(protocol.options)
+    assert all("facebookresearch/dino@7c446df" in source for source in protocol.sources.values())
+    swin = Swin(SwinConfig(embed_dim=8, depths=(1,), num_heads=(1,), window=2), image_size=8, in_channels=1)
+    with pytest.raises(InputError, match="pooling 'token' needs a class token, which a swin encoder lacks"):
+        KNN(KNNConfig(**protocol.options)).check(swin, Labelled(40, 2))
 
 
 @pytest.mark.cuda

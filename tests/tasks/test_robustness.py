@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 
 import numpy as np
 import pytest
@@ -18,10 +19,19 @@ from mimbench.testing.tasks import TASK_CHECKS, Subject, examine, name_of
 from mimbench_tasks._labels import majority
 from mimbench_tasks.linear_probe import LinearProbe, LinearProbeConfig
 from mimbench_tasks.robustness import corruptions as made
-from mimbench_tasks.robustness.corruptions import corrupt
+from mimbench_tasks.robustness.corruptions import DEPARTURES, corrupt
+from mimbench_tasks.robustness.eight_bit import recompressed
 from mimbench_tasks.robustness.images import Corrupted, chosen, picture
-from mimbench_tasks.robustness.severities import CIFAR, CORRUPTIONS, IMAGENET, SEVERITIES, TINY_IMAGENET, constants_for
-from mimbench_tasks.robustness.task import Robustness, RobustnessConfig
+from mimbench_tasks.robustness.severities import (
+    CIFAR,
+    CORRUPTIONS,
+    IMAGENET,
+    JPEG_QUALITY,
+    SEVERITIES,
+    TINY_IMAGENET,
+    constants_for,
+)
+from mimbench_tasks.robustness.task import Robustness, RobustnessConfig, _departures
 
 WANDERING = {"glass_blur", "motion_blur", "snow", "frost", "fog"}
 """Some neighbouring severities of these differ little in the authors' constants, and draws decide; 5 is far from 1."""
@@ -128,6 +138,51 @@ def test_parts_are_what_scipy_and_pillow_make():
     assert brighter[:, 0, 0].tolist() == [round(100 + 0.3 * 255), 0, 0]  # hue and saturation stay
 
 
+def test_results_are_cut_off_to_8_bits_and_not_rounded():
+    grey = np.full((1, 8, 8), 100, np.uint8)
+    assert set(corrupt(grey, "brightness", 1, 0).flat) == {112}  # 100 + 0.05 * 255 = 112.75
+    assert set(corrupt(grey, "contrast", 5, 0).flat) == {100}  # what is whole stays so
+    image = scene(32, 3, 0)
+    for quality in (95, 40):
+        as_file = io.BytesIO()
+        Image.fromarray(image.transpose(1, 2, 0)).save(as_file, "JPEG", quality=quality)
+        read = np.asarray(Image.open(as_file)).transpose(2, 0, 1)
+        found = recompressed(image.transpose(1, 2, 0) / 255, quality)
+        assert np.array_equal(np.rint(255 * found).transpose(2, 0, 1), read)
+    assert np.array_equal(corrupt(image, "jpeg_compression", 5, 0), read)
+
+
+def test_a_published_set_of_files_was_saved_as_jpeg():
+    image = scene(224, 3, 0)
+    plain, saved = (corrupt(image, "gaussian_noise", 1, 0, quality=quality) for quality in (0, 85))
+    as_file = io.BytesIO()
+    Image.fromarray(plain.transpose(1, 2, 0)).save(as_file, "JPEG", quality=85, optimize=True)
+    assert np.array_equal(saved, np.asarray(Image.open(as_file)).transpose(2, 0, 1))
+    noise = [(each.astype(float) - image)[:, 20:60, 20:60] for each in (plain, saved)]
+    assert noise[1].std() < 0.9 * noise[0].std(), "JPEG takes some of the noise away"
+    assert JPEG_QUALITY == {"CIFAR-10-C": 0, "Tiny ImageNet-C": 85, "ImageNet-C": 85}
+    for side, quality in ((32, 0), (64, 85), (128, 85)):
+        stack = torch.from_numpy(scene(side, 1, 1))[None]
+        split = ArraySplit(stack, torch.zeros(1, dtype=torch.int64), ("a",))
+        images = Corrupted(split, [0], InputConfig(image_size=side), (3,))
+        assert images.quality == quality
+        assert np.array_equal(images[0][0].numpy(), corrupt(stack[0].numpy(), "gaussian_noise", 3, 0, quality=quality))
+        assert Corrupted(split, [0], InputConfig(image_size=side), (3,), quality=10).quality == 10
+
+
+def test_the_disk_of_defocus_is_opencvs():
+    """cv2.GaussianBlur of a disk of sum 1 on 17 x 17 px, border reflected without the edge itself."""
+    for radius, sigma in ((3, 0.1), (8, 0.5), (10, 0.5), (0.3, 0.4)):
+        reach, cut = (8, 1) if radius <= 8 else (int(radius), 2)
+        rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+        disk = (rows**2 + columns**2 <= radius**2).astype(float)
+        bell = np.exp(-0.5 * (np.arange(-cut, cut + 1) / sigma) ** 2)
+        padded = np.pad(disk / disk.sum(), cut, mode="reflect")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * cut + 1,) * 2)
+        expected = np.einsum("hwij,i,j->hw", windows, bell / bell.sum(), bell / bell.sum())
+        np.testing.assert_allclose(made._disk(radius, sigma), expected, atol=1e-12)
+
+
 # --- the task --------------------------------------------------------------------------------------------------------
 
 
@@ -199,6 +254,10 @@ def test_the_metrics_are_means_of_the_curves(result):
     assert {measured.n for measured in result.metrics.values()} == {40}
     assert "procedural" in result.details["frost"]
     assert result.details["constants"] == "CIFAR-10-C"
+    assert result.details["jpeg_quality"] is None
+    departures = result.details["departures"]
+    assert any("frost" in each for each in departures)
+    assert "all: images of 8 px, and CIFAR-10-C is of 32 px" in departures
     assert Image.open(result.artifacts["corruptions"]).size[1] > 15 * 96
 
 
@@ -229,6 +288,25 @@ def test_images_of_files_are_cropped_before_they_are_corrupted():
     assert images[0].shape == (15, 3, 28, 28)
     assert np.array_equal(images[0][9].numpy(), corrupt(images.clean(3).numpy(), "fog", 2, 3))
     assert picture(Corrupted(Files(), [0], InputConfig(image_size=150), (1,)), footnote="")[1:4] == b"PNG"
+
+
+def test_files_are_cropped_as_imagenet_c_was_made_whatever_the_recipe_says():
+    class Files:
+        def __getitem__(self, index):
+            return torch.from_numpy(scene(300, 3, index)), 0
+
+    recipe = InputConfig(image_size=224, eval_interpolation="bicubic", eval_resize=224)
+    images = Corrupted(Files(), [0], recipe, (1,))
+    image = Image.fromarray(scene(300, 3, 0).transpose(1, 2, 0))
+    expected = np.asarray(image.resize((256, 256), Image.Resampling.BILINEAR)).transpose(2, 0, 1)[:, 16:240, 16:240]
+    assert np.abs(images.clean(0).numpy().astype(int) - expected).max() <= 1
+    own = Corrupted(Files(), [0], recipe, (1,), crop="recipe")
+    expected = np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    assert np.abs(own.clean(0).numpy().astype(int) - expected).max() <= 1
+    assert [each for each in _departures(images) if each.startswith("all: ")] == [DEPARTURES[-1]]
+    assert _departures(own)[-1].startswith("all: resized and cropped as [input] says")
+    small = InputConfig(image_size=64, eval_interpolation="bicubic")
+    assert Corrupted(Files(), [0], small, (1,)).input == small
 
 
 @pytest.mark.parametrize("severities", [(), (0,), (6,), (2, 1), (1, 1)])

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from mimbench.contract import InputConfig
 from mimbench.data import open_dataset
 from mimbench.encoders.vit import ViT, ViTConfig
+from mimbench.optim import decay_rules, param_groups
 from mimbench_tasks.segmentation.config import HEADS, SegmentationConfig
 from mimbench_tasks.segmentation.data import LabelledImages
 from mimbench_tasks.segmentation.model import (
@@ -102,36 +103,80 @@ def test_the_neck_is_mmsegmentations_where_that_has_one():
         torch.testing.assert_close(mine, other)
 
 
-@pytest.mark.parametrize("protocol", ["beit-upernet", "mae-upernet"])
-def test_the_official_model_has_its_published_size(protocol, monkeypatch):
+def of_protocol(name: str) -> SegmentationConfig:
+    return SegmentationConfig.model_validate(dict(Segmentation.protocols[name].options))
+
+
+PRETRAINED = {"beit-upernet": {"position": "relative", "layer_scale": 0.1}, "mae-upernet": {"position": "sincos"}}
+"""Options of the ViT-B that each protocol is for."""
+
+
+@pytest.mark.parametrize(("protocol", "backbone"), [("beit-upernet", "BEiT"), ("mae-upernet", "MAE")])
+def test_the_official_model_has_its_published_size(protocol, backbone, monkeypatch):
     """BEiT-base with UPerNet, 150 classes: about 163 million parameters; and mmsegmentation's own, to the last one."""
-    options = Segmentation.protocols[protocol].options
-    config = SegmentationConfig.model_validate(dict(options))
-    # mmsegmentation's BEiT reads its drop path rates from a tensor.
+    config = of_protocol(protocol)
+    # mmsegmentation reads drop path rates from a tensor.
     monkeypatch.setattr(torch, "linspace", partial(torch.linspace, device="cpu"))
     with torch.device("meta"):
-        encoder = ViT(ViTConfig(layer_scale=0.1), image_size=512, in_channels=3)
+        encoder = config.arranged(ViT(ViTConfig(**PRETRAINED[protocol]), image_size=224, in_channels=3))
         described = segmentor_config(config, encoder, 150, InputConfig(image_size=512))
         segmentor = MODELS.build({"_scope_": "mmseg", **described})
-        theirs = MODELS.build(official())
-    count = sum(parameter.numel() for parameter in segmentor.parameters())
-    assert count == pytest.approx(163e6, rel=0.01)
-    outside = count - sum(parameter.numel() for parameter in encoder.parameters())
-    backbone = sum(parameter.numel() for parameter in theirs.backbone.parameters())
-    assert outside == sum(parameter.numel() for parameter in theirs.parameters()) - backbone
-    # Theirs has a position table in each of the 12 blocks and no final norm; SimMIM's ViT shares one table.
-    table = ((2 * 32 - 1) ** 2 + 3) * 12
-    assert count - outside == backbone - 11 * table + 2 * 768
+        theirs = MODELS.build(official(backbone))
+    count = sum(parameter.numel() for parameter in segmentor.parameters() if parameter.requires_grad)
+    assert count == pytest.approx(164e6, rel=0.01)
+    final_norm = 2 * 768  # theirs has none
+    assert count - final_norm == sum(parameter.numel() for parameter in theirs.parameters())
 
 
-def official():
+@pytest.mark.parametrize("protocol", ["beit-upernet", "mae-upernet"])
+def test_what_the_official_protocols_train_in_each_block(protocol):
+    """Small maps and few channels; depth, layers, positions and rates as the protocol has them."""
+    small = {"crop_size": 64, "slide": 32, "image_size": 64, "channels": 16}
+    config = of_protocol(protocol).model_copy(update=small)
+    options = {"embed_dim": 16, "num_heads": 2, **PRETRAINED[protocol]}
+    encoder = ViT(ViTConfig(**options), image_size=32, in_channels=3)
+    model = SegmentorTraining(build_segmentor(config, config.arranged(encoder), 3, InputConfig(image_size=32), seed=0))
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    tables = {name: value for name, value in trained.items() if name.endswith("relative_position_bias_table")}
+    assert [value.shape for value in tables.values()] == [((2 * 4 - 1) ** 2 + 3, 2)] * 12
+    groups = param_groups(model, config.train, **decay_rules(model))
+    scales = {name: group["lr_scale"] for group in groups for name in group["names"]}
+    assert [scales[name] for name in tables] == pytest.approx([0.65 ** (12 - block) for block in range(12)])
+    gammas = [value for name, value in trained.items() if ".blocks." in name and "gamma" in name]
+    assert len(gammas) == 24
+    decays = {name: group["weight_decay"] for group in groups for name in group["names"]}
+    assert all(decays[name] == 0.05 for name in tables)
+    if protocol == "mae-upernet":
+        assert not any(table.any() for table in tables.values())
+        assert all(bool((gamma == 1).all()) for gamma in gammas)
+        (positions,) = (name for name in trained if name.endswith("pos_embed"))
+        assert trained[positions].shape == (1, 17, 16)
+        assert (scales[positions], decays[positions]) == (pytest.approx(0.65**13), 0.0)
+
+
+def test_windows_of_the_sliding_evaluation_all_have_the_size_that_positions_are_for(tmp_path):
+    """Images that are narrower than a window are padded to it; larger ones are not padded at all."""
+    config = settings(position="relative-per-block", crop_size=32, slide=16)
+    model = SegmentorTraining(build_segmentor(config, config.arranged(vit(8)), 3, GREY, seed=0)).eval()
+    seen = []
+    layers = model.encoder.pyramid
+    model.encoder.pyramid = lambda images: seen.append(tuple(images.shape[-2:])) or layers(images)
+    for shape in ((20, 60), (45, 33)):
+        dataset = open_dataset("ade20k", {"root": str(write_folder(tmp_path / str(shape), size=shape))}, tmp_path / "c")
+        images = LabelledImages(dataset.split("test"), config, channels=1, seed=None)
+        batch = next(iter(images.evaluation_loader(1, workers=0, pin_memory=False)))
+        assert model.predict(batch)[0].shape == shape
+    assert set(seen) == {(32, 32)}
+
+
+def official(backbone):
     """mmsegmentation's configs/beit/beit-base_upernet_8xb2-160k_ade20k at 512 px, with BEiT's own head of 768."""
     norm = {"type": "BN"}
     shared = {"num_classes": 150, "norm_cfg": norm}
     return {
         "_scope_": "mmseg",
         "type": "EncoderDecoder",
-        "backbone": {"type": "BEiT", "img_size": (512, 512), "init_values": 0.1, "out_indices": (3, 5, 7, 11)},
+        "backbone": {"type": backbone, "img_size": (512, 512), "init_values": 0.1, "out_indices": (3, 5, 7, 11)},
         "neck": {"type": "Feature2Pyramid", "embed_dim": 768, "norm_cfg": norm},
         "decode_head": {
             "type": "UPerHead",

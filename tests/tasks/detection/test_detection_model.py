@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mmdet.models.roi_heads import CascadeRoIHead
+from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmengine.structures import InstanceData
 from tiny_detection import TinyEncoder, small_config, write_scenes
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torchvision.ops import box_iou
 
 from mimbench.contract import InputConfig, InputError
 from mimbench_tasks.detection.backbone import ScenePreprocessor, SimpleFeaturePyramid
@@ -50,6 +55,136 @@ def test_one_step_trains_everything_and_predicts(detector, maps, scenes):
     assert [sample.img_id for sample in found] == [sample.img_id for sample in batch["data_samples"]]
     assert all(len(sample.pred_instances) <= 5 for sample in found)
     assert all(("masks" in sample.pred_instances) == detector.endswith("mask-rcnn") for sample in found)
+
+
+CASCADES = {
+    "mmdet": (3, {f"s{stage}.loss_{part}" for stage in range(3) for part in ("cls", "bbox", "mask")}),
+    "detectron2": (1, {f"s{stage}.loss_{part}" for stage in range(3) for part in ("cls", "bbox")} | {"loss_mask"}),
+}
+"""Number of mask heads, and names of the losses."""
+
+
+def cascade(kind: str, encoder=None, **options) -> DetectorTraining:
+    options = {"class_agnostic": True, "strides": (4, 8, 16), "cascade": kind} | options
+    return build(encoder, detector="cascade-mask-rcnn", **options)
+
+
+@pytest.mark.parametrize("kind", CASCADES)
+def test_a_cascade_is_mmdets_or_detectron2s(kind, scenes):
+    detector = cascade(kind).detector
+    heads, names = CASCADES[kind]
+    assert sum(isinstance(module, FCNMaskHead) for module in detector.modules()) == heads
+    assert sum(isinstance(module, ConvFCBBoxHead) for module in detector.modules()) == 3
+    assert detector.roi_head.stage_loss_weights == {"mmdet": [1.0, 0.5, 0.25], "detectron2": [1.0] * 3}[kind]
+    data = detector.data_preprocessor(batch_of(scenes.split("train")), True)
+    torch.manual_seed(0)
+    losses = detector.loss(data["inputs"], data["data_samples"])
+    assert {name for name in losses if "loss" in name and "rpn" not in name} == names
+
+
+def equal_stages(detector, scenes):
+    """The cascade's head with three stages that are one: the same weights, boxes that stay, the same overlap."""
+    head = detector.roi_head
+    torch.manual_seed(1)
+    for parameter in head.bbox_head[0].parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    torch.nn.init.zeros_(head.bbox_head[0].fc_reg.weight), torch.nn.init.zeros_(head.bbox_head[0].fc_reg.bias)
+    for stage in (1, 2):
+        head.bbox_head[stage] = head.bbox_head[0]
+        head.bbox_assigner[stage] = head.bbox_assigner[0]
+    data = detector.data_preprocessor(batch_of(scenes.split("train")), True)
+    maps = tuple(torch.randn(2, 16, 64 // stride, 64 // stride) for stride in (4, 8, 16))
+    proposals = []
+    for _ in data["data_samples"]:
+        boxes = torch.rand(30, 4, generator=torch.Generator().manual_seed(0)) * 40
+        boxes[:, 2:] += boxes[:, :2] + 8
+        proposals.append(InstanceData(bboxes=boxes.clamp(max=64)))
+    return head, maps, proposals, data["data_samples"]
+
+
+def test_features_get_the_mean_of_the_gradients_of_the_stages_and_heads_their_sum(scenes):
+    head, maps, proposals, samples = equal_stages(cascade("detectron2").detector, scenes)
+    maps = tuple(each.requires_grad_() for each in maps)
+    torch.manual_seed(0)
+    losses = head.loss(maps, proposals, samples)
+    for part in ("loss_cls", "loss_bbox"):
+        torch.testing.assert_close(losses[f"s0.{part}"], losses[f"s1.{part}"])
+        torch.testing.assert_close(losses[f"s0.{part}"], losses[f"s2.{part}"])
+    weight = head.bbox_head[0].fc_cls.weight
+
+    def gradients(*names):
+        return torch.autograd.grad(
+            sum(losses[name] for name in names), [*maps[:2], weight], retain_graph=True
+        )  # none is pooled from the coarsest
+
+    single = gradients("s0.loss_cls", "s0.loss_bbox")
+    every = gradients(*(name for name in losses if "loss_cls" in name or "loss_bbox" in name))
+    assert any(bool(each.any()) for each in single[:-1])
+    for one, total in zip(single[:-1], every[:-1], strict=True):
+        # One stage alone already arrives divided by three; three equal ones add up to one undivided.
+        torch.testing.assert_close(total, 3 * one)
+    torch.testing.assert_close(every[-1], 3 * single[-1])
+    head._bbox_forward = lambda *arguments: CascadeRoIHead._bbox_forward(head, *arguments)
+    torch.manual_seed(0)
+    again = [InstanceData(bboxes=each.priors) for each in proposals]
+    plain = head.loss(maps, again, samples)
+    whole = torch.autograd.grad(plain["s0.loss_cls"] + plain["s0.loss_bbox"], maps[:2])
+    for mean, one in zip(every[:-1], whole, strict=True):
+        torch.testing.assert_close(mean, one)
+
+
+def test_stages_of_detectron2s_cascade_see_the_same_rois_and_later_ones_want_more_overlap(scenes):
+    model = cascade("detectron2")
+    seen = []
+    bbox_loss = model.detector.roi_head.bbox_loss
+    model.detector.roi_head.bbox_loss = lambda stage, x, sampled: seen.append(sampled) or bbox_loss(stage, x, sampled)
+    torch.manual_seed(0)
+    model.training_step(batch_of(scenes.split("train")), torch.Generator())
+    counts = [[len(each.priors) for each in sampled] for sampled in seen]
+    assert counts[0] == [8, 8]
+    assert all(later <= first for stage in counts[1:] for later, first in zip(stage, counts[0], strict=True))
+    for sampled, least in zip(seen, (0.5, 0.6, 0.7), strict=True):
+        for each in sampled:
+            overlaps = box_iou(each.pos_priors, each.pos_gt_bboxes).diagonal()
+            assert (overlaps >= least - 1e-6).all()
+
+
+def test_detectron2s_cascade_scores_by_mean_probabilities_and_draws_masks_of_the_last_boxes(scenes):
+    model = cascade("detectron2").eval()
+    head = model.detector.roi_head
+    maps = tuple(torch.randn(1, 16, 64 // stride, 64 // stride) for stride in (4, 8, 16))
+    rois = torch.tensor([[0.0, 4, 4, 30, 30], [0, 10, 20, 50, 60]])
+    with torch.no_grad():
+        last, scores, deltas = head._refine_roi(maps, rois, [{"img_shape": (64, 64)}], (2,))
+        stages = []
+        for stage in range(3):
+            found = head._bbox_forward(stage, maps, rois)
+            stages.append(found["cls_score"].softmax(-1))
+            if stage < 2:
+                boxes = head.bbox_head[stage].regress_by_class(
+                    rois[:, 1:], None, found["bbox_pred"], {"img_shape": (64, 64)}
+                )
+                rois = torch.cat((rois[:, :1], boxes), 1)
+    torch.testing.assert_close(scores[0].softmax(-1), sum(stages) / 3)
+    torch.testing.assert_close(last[0], rois)
+    assert deltas[0].shape == (2, 4)
+
+
+def test_detectron2s_cascade_takes_scenes_without_objects(scenes):
+    model = cascade("detectron2")
+    batch = batch_of(scenes.split("train"))
+    empty = batch["data_samples"][0].gt_instances[:0]
+    for sample in batch["data_samples"]:
+        sample.gt_instances = empty
+    model.training_step(batch, torch.Generator()).loss.backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("low_quality", [True, False])
+def test_matches_of_low_quality_are_an_option_of_mask_rcnn(low_quality):
+    model = build(detector="mask-rcnn", low_quality_matches=low_quality, strides=(4, 8))
+    assert model.detector.roi_head.bbox_assigner.match_low_quality is low_quality
+    assert model.detector.rpn_head.assigner.match_low_quality
 
 
 @pytest.mark.parametrize(("own", "strides"), [(4, (4, 8, 16)), (16, (4, 8, 16, 32, 64)), (8, (4,))])

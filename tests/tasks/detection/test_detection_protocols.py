@@ -160,6 +160,24 @@ def test_the_longer_side_is_bounded(tmp_path):
     assert test[0, 0]["inputs"].shape == (3, 21, 107)
 
 
+@pytest.mark.parametrize("name", ["vitdet", "vitdet-cascade"])
+def test_vitdet_trains_the_absolute_positions_and_does_not_decay_them(name):
+    detector = build_detector(reduced(name), small_encoder(name), IMAGES, classes=2, seed=0)
+    model = DetectorTraining(detector, reduced(name).train.undecayed)
+    groups = param_groups(model, reduced(name).train, **decay_rules(model))
+    (group,) = (group for group in groups if any(each.endswith("pos_embed") for each in group["names"]))
+    assert group["weight_decay"] == 0
+    assert group["lr_scale"] == pytest.approx(0.7**13)
+
+
+def test_options_that_were_added_later_stay_out_of_older_protocols():
+    """The reference records of the embedded scenes hold under the code of now."""
+    embedded = Detection(options_of("embedded")).protocol()
+    assert not {"train_positions", "low_quality_matches", "cascade"} & set(embedded)
+    assert Detection(options_of("vitdet")).protocol()["low_quality_matches"] is False
+    assert Detection(options_of("vitdet-cascade")).protocol()["cascade"] == "detectron2"
+
+
 def test_every_value_of_every_protocol_has_a_source():
     for name, protocol in PROTOCOLS.items():
         for path, _ in doc.values(protocol.options):
@@ -226,6 +244,8 @@ def test_planning_leaves_the_encoder_as_it_is(scenes):
         ({"precrop_side": (30,)}, "precrop_side needs shorter_side"),
         ({"recompute_boxes": True}, "recompute_boxes needs masks, which fcos does not read"),
         ({"strides": (8, 4)}, "must rise"),
+        ({"cascade": "detectron2", "detector": "cascade-mask-rcnn"}, "with class_agnostic = true"),
+        ({"cascade": "detectron2", "class_agnostic": True}, 'is for detector "cascade-mask-rcnn"'),
     ],
 )
 def test_options_that_contradict_each_other_are_named(changed, message):
