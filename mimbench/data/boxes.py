@@ -82,7 +82,7 @@ class BoxCount:
 
     @property
     def reasons(self) -> str:
-        return ", ".join(f"{count} for {reason}" for reason, count in self.unused.most_common())
+        return ", ".join(f"{count} with {reason}" for reason, count in self.unused.most_common())
 
     def problem(self, annotations: str) -> str | None:
         """Why no detector can learn from the split; None if it can."""
@@ -90,14 +90,14 @@ class BoxCount:
             return f"{annotations}: no object in any scene"
         if self.total > sum(self.unused.values()):
             return None
-        return f"{annotations}: no detector learns from any of its {self.total} objects: {self.reasons}"
+        return f"{annotations}: none of its {self.total} objects can be trained on: {self.reasons}"
 
     def notes(self, annotations: str) -> list[str]:
         """Lines for the terminal: crowds are left out by intent, so they need no line."""
         lines = []
         dropped = Counter({reason: count for reason, count in self.unused.items() if reason != "a crowd mark"})
         if dropped:
-            reasons = ", ".join(f"{count} for {reason}" for reason, count in dropped.most_common())
+            reasons = ", ".join(f"{count} with {reason}" for reason, count in dropped.most_common())
             lines.append(
                 f"{annotations}: {sum(dropped.values())} of {self.total} objects are not trained on, as in mmdet: "
                 f"{reasons}"

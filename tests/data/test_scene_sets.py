@@ -105,7 +105,10 @@ WRONG = {
         lambda d: (d["categories"].pop(1), d["annotations"].pop(1)),
         r"val2017\.json has no category 'dog', which .*train2017\.json has",
     ),
-    "no box": (lambda d: d["annotations"][0].pop("bbox"), r"annotation 1 has no 'bbox' \(entry 0 of annotations, image 'bild 0 ä\.png'\)"),
+    "no box": (
+        lambda d: d["annotations"][0].pop("bbox"),
+        r"annotation 1 has no 'bbox' \(entry 0 of annotations, image 'bild 0 ä\.png'\)",
+    ),
     "no box but a word": (lambda d: d["annotations"][0].update(bbox="all"), "annotation 1 has the bbox 'all'"),
     "an image that is a list": (lambda d: d["annotations"][0].update(image_id=[1]), r"belongs to image \[1\]"),
     "no image": (lambda d: d.update(images=[]), "is not a COCO annotation file: it holds no images"),
