@@ -183,7 +183,7 @@ def spoil_empty(root):
         (spoil_colour, r"p 2\.png is an image of mode RGB, not grey"),
         (spoil_annotation, r"p 2\.png cannot be read"),
         (spoil_image, r"1 files under .* cannot be read: images/training/p 2\.png \(not an image"),
-        (spoil_names, r"cannot read class names from .*classes\.txt"),
+        (spoil_names, r"classes\.txt is UTF-16 or UTF-32 text; save it as UTF-8"),
         (spoil_empty, r"no images in .*validation"),
     ],
 )
