@@ -31,6 +31,8 @@ class CocoFile:
     """Every object has a mask."""
     mended: set[str] = field(default_factory=set)
     """Kinds of entries that the file itself has in another form."""
+    as_stored: bool = False
+    """EXIF data turn some images, and their sizes are those of the pixels as stored."""
     notes: list[str] = field(default_factory=list)
     boxes: BoxCount = field(default_factory=BoxCount)
 
@@ -49,8 +51,8 @@ class CocoFile:
 
     @property
     def changes(self) -> list[str]:
-        """Kinds of mended entries that give the file another meaning than pycocotools would find in it."""
-        return sorted(self.mended - _UNCHANGED)
+        """What gives the file another meaning than pycocotools, and images read upright, would give it."""
+        return sorted(self.mended - _UNCHANGED | ({"images as stored"} if self.as_stored else set()))
 
     def written(self, cache: Path) -> Path:
         """The file itself, or what it was mended to, under its digest in `cache`."""

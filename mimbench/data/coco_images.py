@@ -42,9 +42,10 @@ def _mend_names(file: CocoFile) -> None:
             image["file_name"] = name
             file.mended.add("file names")
     if missing:
+        slashes = " (with a slash for each backslash too)" if "\\" in str(missing[0]) else ""
         raise InputError(
             f"{len(missing)} of {len(images)} images that {file.where} lists are not in {printable(file.folder)}, "
-            f"such as {quoted(missing[0])}"
+            f"such as {quoted(missing[0])}{slashes}"
         )
 
 
@@ -78,7 +79,7 @@ def _mend_sizes(file: CocoFile, cache: Path) -> None:
             "would not fit: correct width and height with the boxes, or put the right images there"
         )
     if as_stored:
-        file.mended.add("images as stored")
+        file.as_stored = True
         file.notes.append(
             f"{file.where}: {len(as_stored)} images, such as {quoted(as_stored[0])}, have EXIF data that turn them, "
             "and declare the width and height of the pixels as stored; they are read as stored"

@@ -59,7 +59,9 @@ def _mend_reference(file: CocoFile, record: dict[str, Any], kind: str, ids: Mapp
     key = plain_key(value)
     if key is None or key not in ids:
         verb = "belongs to image" if kind == "image" else "is of category"
-        raise ValueError(f"{verb} {quoted(value)}, which the file does not list")
+        like = next((other for other in ids if str(other) == str(value)), None)
+        hint = "" if like is None else f" (it lists {quoted(like)}; number and text differ)"
+        raise ValueError(f"{verb} {quoted(value)}, which the file does not list{hint}")
     if type(value) is not type(ids[key]) or value != ids[key]:
         record[f"{kind}_id"] = ids[key]
         file.mended.add(f"references to {kind} ids")

@@ -135,7 +135,7 @@ def find_inside(name: object, folder: Path) -> str:
         raise ValueError("is no file name")
     slashed = name.replace("\\", "/")
     if os.path.isabs(slashed) or PureWindowsPath(name).drive or ".." in slashed.split("/"):
-        raise ValueError("leaves the image folder; names must be relative to it and stay in it")
+        raise ValueError("is absolute or holds '..'; names must be relative to their folder and stay in it")
     for candidate in (name, slashed, unicodedata.normalize("NFC", slashed), unicodedata.normalize("NFD", slashed)):
         if os.path.isfile(folder / candidate):
             return candidate
