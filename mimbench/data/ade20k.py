@@ -233,7 +233,10 @@ class Ade20k(Dataset):
         except Exception as error:  # Pillow raises nearly anything on a damaged file
             return f"{printable(path)} {error if isinstance(error, ValueError) else f'cannot be read: {error}'}"
         image = self.root / pair.image.name
-        raster = read_header(image)
+        try:
+            raster = read_header(image)
+        except Exception as error:  # here too
+            return f"{printable(image)} cannot be read: {error}"
         height, width = labels.shape
         if fit(raster, (width, height), image) is None:
             return f"{printable(path)} has {width} x {height} px, its image {raster}"

@@ -50,15 +50,17 @@ def read_header(path: Path, *, whole: bool = False) -> Raster:
     whole: decode a PNG that may have its EXIF data after its pixels.
 
     Raises:
+        ValueError: it is a TIFF file that is turned, whose pixels Pillow 13 confuses where it is not compressed.
         Exception: whatever Pillow raises on a file that it cannot identify.
     """
     with Image.open(path) as image:
-        # Pillow turns TIFF images itself, and `size` is what they have after that.
-        has_exif = image.format != "TIFF" and (whole or image.format != "PNG" or "exif" in image.info)
+        has_exif = whole or image.format != "PNG" or "exif" in image.info
         try:
             orientation = image.getexif().get(_ORIENTATION, 1) if has_exif else 1
         except Exception:  # damaged metadata raises nearly anything; the pixels are sound
             orientation = 1
+        if image.format == "TIFF" and orientation != 1:
+            raise ValueError(f"TIFF with the orientation {orientation}; save it upright")
         return Raster(image.size, orientation if orientation in range(1, 9) else 1)
 
 

@@ -159,3 +159,105 @@ def test_what_is_wrong_with_a_voc_folder_is_named(tmp_path):
     (root / "VOC2007" / "JPEGImages" / "000003.jpg").unlink()
     with pytest.raises(InputError, match=r"the image .*000003\.jpg of 000003\.xml does not exist"):
         open_voc(root)
+
+
+def change_voc(root, old, new):
+    """Edit the first annotation."""
+    path = root / "VOC2007" / "Annotations" / "000001.xml"
+    assert old in XML
+    path.write_text(XML.replace(old, new))
+
+
+BOMB = "<!DOCTYPE a [<!ENTITY x 'ha'>" + "".join(f"<!ENTITY x{n} '{'&x;' * 10}'>" for n in range(9)) + "]>"
+WRONG_VOC = {
+    "another size": ("<width>40<", "<width>41<", r"000001\.jpg' is 40 x 30 px, and its annotation says 41 x 30"),
+    "a size of 0": ("<width>40<", "<width>0<", r"000001\.xml is not a VOC annotation: its size/width is '0'"),
+    "a size as text": ("<height>30<", "<height>tall<", "its size/height is 'tall'; it should be a whole number of px"),
+    "an infinite size": ("<height>30<", "<height>1e999<", "its size/height is '1e999'"),
+    "no number": ("<xmax>12<", "<xmax>nan<", "its bndbox/xmax is 'nan'; it should be a number of px"),
+    "an infinite box": ("<xmax>12<", "<xmax>inf<", "its bndbox/xmax is 'inf'"),
+    "a huge box": (
+        "<xmax>12<",
+        "<xmax>1e300<",
+        r"'dog' in .*000001\.jpg' has .* far outside of its image",
+    ),
+    "entities": ("<annotation>", BOMB + "<annotation>", "defines XML entities"),
+    "an encoding that is none": ("<annotation>", "<?xml version='1.0' encoding='x'?><annotation>", "unknown encoding"),
+    "too deep": ("</annotation>", "<a>" * 100_000, r"000001\.xml is not a VOC annotation"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(WRONG_VOC))
+def test_what_is_wrong_with_a_voc_annotation_is_one_line(case, tmp_path):
+    old, new, message = WRONG_VOC[case]
+    root = write_voc(tmp_path / "voc")
+    change_voc(root, old, new)
+    with pytest.raises(InputError, match=message) as caught:
+        open_voc(root)
+    assert "\n" not in str(caught.value)
+
+
+def test_entities_in_utf_16_are_refused_by_the_parser(tmp_path):
+    root = write_voc(tmp_path / "voc")
+    levels = "".join(f"<!ENTITY x{n} '{f'&x{n - 1};' * 10}'>" for n in range(1, 11))
+    text = f"<?xml version='1.0' encoding='utf-16'?><!DOCTYPE a [<!ENTITY x0 'ha'>{levels}]>" + XML.replace(
+        "dog", "&x10;"
+    )
+    (root / "VOC2007" / "Annotations" / "000001.xml").write_bytes(text.encode("utf-16"))
+    with pytest.raises(InputError, match="not a VOC annotation: limit on input amplification"):
+        open_voc(root)
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        (b"../Annotations/000001", r"'\.\./Annotations/000001\.xml', which ImageSets/Main lists, is absolute or holds"),
+        (b"/etc/passwd", "is absolute or holds"),
+        (b"000009", r"'000009\.xml', which ImageSets/Main lists, is not there"),
+        ("000001".encode("utf-16"), r"trainval\.txt is UTF-16 or UTF-32 text"),
+        (b"\xe4", r"trainval\.txt is not UTF-8 text"),
+    ],
+)
+def test_what_is_wrong_with_a_voc_list_is_one_line(listed, message, tmp_path):
+    root = write_voc(tmp_path / "voc")
+    (root / "VOC2007" / "ImageSets" / "Main" / "trainval.txt").write_bytes(listed + b"\n")
+    with pytest.raises(InputError, match=message):
+        open_voc(root)
+
+
+def test_voc_files_with_byte_order_marks_and_without_sizes(tmp_path):
+    root = write_voc(tmp_path / "voc")
+    first = open_voc(root).fingerprint()
+    (root / "VOC2007" / "ImageSets" / "Main" / "trainval.txt").write_bytes(b"\xef\xbb\xbf000001\r\n000002\r\n")
+    path = root / "VOC2007" / "Annotations" / "000001.xml"
+    path.write_bytes(b"\xef\xbb\xbf" + XML.replace("<width>40</width><height>30</height>", "").encode())
+    assert open_voc(root).fingerprint() == first
+
+
+@pytest.mark.parametrize("size", [(40, 30), (30, 40)])
+def test_voc_images_that_exif_turns_fit_stored_or_turned(tmp_path, size):
+    root = write_voc(tmp_path / "voc")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", size).save(root / "VOC2007" / "JPEGImages" / "000001.jpg", exif=exif)
+    dataset = open_voc(root)
+    assert bool(dataset.notes) is (size == (40, 30))
+    change_voc(root, "<width>40</width><height>30</height>", "")
+    with pytest.raises(InputError, match=r"000001\.jpg' has no size, and EXIF data turn the image's"):
+        open_voc(root)
+
+
+def test_voc_boxes_in_fractions_or_all_difficult(tmp_path):
+    root = write_voc(tmp_path / "voc")
+    text = XML.replace("<difficult>0", "<difficult>1")
+    for path in root.rglob("*.xml"):
+        path.write_text(text)
+    with pytest.raises(InputError, match=r"voc \(train\): none of its 6 objects .*: 6 with a crowd mark"):
+        open_voc(root)
+    for old, new in (("3", "0.1"), ("4", "0.2"), ("12", "0.4"), ("13", "0.5"), ("1", "0"), ("40", "1"), ("30", "0.9")):
+        for side in ("xmin", "ymin", "xmax", "ymax"):
+            text = text.replace(f"<{side}>{old}<", f"<{side}>{new}<")
+    for path in root.rglob("*.xml"):
+        path.write_text(text)
+    with pytest.raises(InputError, match="all boxes lie between 0 and 1, like fractions of the image"):
+        open_voc(root)
