@@ -27,8 +27,9 @@ def read_coco(annotations: Path, images: Path, cache: Path) -> CocoFile:
     if not images.is_dir():
         raise InputError(f"the image folder {printable(images)} of {printable(annotations)} does not exist")
     file = CocoFile(annotations, images, _load(annotations))
-    if annotations.read_bytes()[:3] == codecs.BOM_UTF8:
-        file.mended.add("byte-order mark")
+    with annotations.open("rb") as stream:
+        if stream.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
+            file.mended.add("byte-order mark")
     image_ids = _keys(file, "images")
     category_ids = _keys(file, "categories")
     _mend_categories(file)
