@@ -32,6 +32,11 @@ def scenes_of(dataset: Dataset, name: SplitName) -> SceneSplit:
     return split
 
 
+def why_no_masks(dataset: Dataset) -> str:
+    """What the dataset noted of objects without a mask, in brackets; "" if it noted nothing."""
+    return "".join(f" ({note})" for note in dataset.notes if "have no mask" in note)
+
+
 def require_classes(dataset: Dataset, task: str) -> None:
     """Raise InputError where a split has no images, or fewer than two classes of them. Reads the labels."""
     for name in SPLITS:

@@ -54,7 +54,13 @@ class ArraySplit(ImageSplit):
 
 @dataclass(frozen=True)
 class SceneSplit:
-    """Scenes with boxes (and masks): a COCO-format annotation file and its folder of images."""
+    """Scenes with boxes (and masks): a COCO-format annotation file and its folder of images.
+
+    pycocotools and mmdet read the file as it is, so it must suit both: whole numbers from 1 as annotation ids, "area"
+    and "iscrowd" of every object, and categories in the order of their ids, the same in both splits. Labels follow
+    that order. Width and height are those of the image as stored, or as EXIF turns it, whichever boxes refer to.
+    `mimbench.data.coco_split` checks a file, and mends a copy.
+    """
 
     annotations: Path
     images: Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,15 +20,15 @@ from torch import Tensor
 
 from mimbench.contract import DataConfig, Dataset, InputError, RunError, SemanticSplit, SplitName
 from mimbench.data.cache import writable
+from mimbench.data.class_lists import class_names
 from mimbench.data.images import READER_VERSION
 from mimbench.data.listing import ImageFile, examine, image_files, normal, printable
+from mimbench.data.rasters import Raster, fit, read_header, read_headers
 from mimbench.files import write_atomic
 
 _FOLDERS: dict[SplitName, str] = {"train": "training", "test": "validation"}
 _OFFICIAL_CLASSES = 150
 _IGNORED = 255
-_ORIENTATION = 0x0112
-"""The EXIF tag; from 5 on, width and height change places."""
 _GREY = ("L", "P", "1", "I", "I;16", "I;16L", "I;16B")
 """Pillow's modes of one number a pixel; of a palette, the index counts."""
 
@@ -89,6 +89,8 @@ class Ade20k(Dataset):
     as ADE20K ships it, or from root/classes.txt, one a line; where neither is there, classes are called by their
     numbers. Annotations without an image are left alone. All files are read once, when the dataset is first opened;
     the verdict is kept in the cache.
+
+    The size of an annotation says which pixels of an image that EXIF turns it is for: those stored or those turned.
     """
 
     name = "ade20k"
@@ -104,7 +106,13 @@ class Ade20k(Dataset):
         self.classes = self._classes()
         self._pairs: dict[SplitName, list[_Pair]] = {name: self._paired(_FOLDERS[name]) for name in _FOLDERS}
         self._digests = self._digested()
+        self._as_stored = self._find_as_stored()
         self._found = self._examined()
+        if self._as_stored:
+            self.notes = (
+                f"ade20k: {len(self._as_stored)} images, such as {printable(self._as_stored[0])}, have EXIF data that "
+                "turn them, and annotations of the size of the pixels as stored; they are read as stored",
+            )
 
     def split(self, name: SplitName) -> Ade20kSplit:
         return Ade20kSplit(self.root, self._pairs[name], self._found[name], self.classes, self.config.reduce_zero_label)
@@ -121,6 +129,8 @@ class Ade20k(Dataset):
         for name, pairs in sorted(self._pairs.items()):
             lines = [(normal(Path(p.image.name).name), *map(self._digest, (p.image, p.annotation))) for p in pairs]
             digest.update(repr((name, sorted(lines))).encode())
+        if self._as_stored:
+            digest.update(b"images as stored")
         return digest.hexdigest()
 
     def _root(self) -> Path:
@@ -138,7 +148,7 @@ class Ade20k(Dataset):
         return root
 
     def _classes(self) -> tuple[str, ...]:
-        named = _class_names(self.root)
+        named = class_names(self.root)
         count = self.config.classes or len(named) or _OFFICIAL_CLASSES
         if named and len(named) != count:
             raise InputError(
@@ -177,6 +187,16 @@ class Ade20k(Dataset):
             raise InputError(f"{len(bad)} files under {printable(self.root)} cannot be read: {_listed(bad)}")
         return {name: one.digest for name, one in health.items()}
 
+    def _find_as_stored(self) -> list[str]:
+        """Images that EXIF turns, and whose annotation has the size of the pixels as stored."""
+        pairs = [pair for part in self._pairs.values() for pair in part]
+        headers = read_headers([pair.image.name for pair in pairs], self.root, self.cache)
+        turned = [pair for pair in pairs if getattr(headers[pair.image.name], "orientation", 1) != 1]
+        masks = read_headers([pair.annotation.name for pair in turned], self.root, self.cache) if turned else {}
+        return [
+            pair.image.name for pair in turned if _have_one_size(headers[pair.image.name], masks[pair.annotation.name])
+        ]
+
     def _digest(self, file: ImageFile) -> str:
         return self._digests[file.name]
 
@@ -196,7 +216,14 @@ class Ade20k(Dataset):
         bad = [verdict for verdict in verdicts if isinstance(verdict, str)]
         if bad:
             raise InputError(f"{len(bad)} of {len(pairs)} annotations do not fit: {_listed(bad)}")
-        return [verdict for verdict in verdicts if not isinstance(verdict, str)]
+        found = [verdict for verdict in verdicts if not isinstance(verdict, str)]
+        if not any(any(verdict[2:]) for verdict in found):
+            raise InputError(
+                f"no pixel of {len(pairs)} annotations, such as {printable(pairs[0].annotation.name)}, has a class: "
+                f"all have {'0 or 255' if self.config.reduce_zero_label else '255'}, which is ignored "
+                "(data.reduce_zero_label=false makes 0 a class)"
+            )
+        return found
 
     def _look(self, pair: _Pair) -> list[int] | str:
         """What is in the annotation, or why it does not fit its image."""
@@ -205,12 +232,19 @@ class Ade20k(Dataset):
             labels = read_labels(path, len(self.classes), self.config.reduce_zero_label)
         except Exception as error:  # Pillow raises nearly anything on a damaged file
             return f"{printable(path)} {error if isinstance(error, ValueError) else f'cannot be read: {error}'}"
-        with Image.open(self.root / pair.image.name) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5  # as `read_pixels` will turn it
-            width, height = reversed(image.size) if turned else image.size
-        if labels.shape != (height, width):
-            return f"{printable(path)} has {labels.shape[1]} x {labels.shape[0]} px, its image {width} x {height}"
+        image = self.root / pair.image.name
+        try:
+            raster = read_header(image)
+        except Exception as error:  # here too
+            return f"{printable(image)} cannot be read: {error}"
+        height, width = labels.shape
+        if fit(raster, (width, height), image) is None:
+            return f"{printable(path)} has {width} x {height} px, its image {raster}"
         return [height, width, *np.bincount(labels.ravel(), minlength=256)[: len(self.classes)].tolist()]
+
+
+def _have_one_size(image: Raster | str, annotation: Raster | str) -> bool:
+    return isinstance(image, Raster) and isinstance(annotation, Raster) and image.stored == annotation.stored
 
 
 def read_labels(path: Path, classes: int, reduce: bool) -> np.ndarray:
@@ -238,24 +272,6 @@ def read_labels(path: Path, classes: int, reduce: bool) -> np.ndarray:
             f"(data.classes, data.reduce_zero_label)"
         )
     return labels.astype(np.uint8)
-
-
-def _class_names(root: Path) -> tuple[str, ...]:
-    """From a list in the folder; () where there is none."""
-    readers: dict[str, Callable[[list[str]], list[str]]] = {
-        "classes.txt": lambda lines: lines,
-        # Idx, Ratio, Train, Val, Stuff, Name, in columns of tabs and spaces; a name may hold spaces and synonyms.
-        "objectInfo150.txt": lambda lines: [line.split(None, 5)[5].split(",")[0].strip() for line in lines[1:]],
-    }
-    for name, read in readers.items():
-        path = root / name
-        if path.is_file():
-            try:
-                lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-                return tuple(read([line for line in lines if line]))
-            except (OSError, ValueError, IndexError) as error:
-                raise InputError(f"cannot read class names from {printable(path)}: {error}") from error
-    return ()
 
 
 def _stem(file: ImageFile, kind: str) -> str:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from mimbench.contract import DataConfig, Dataset, SceneSplit, SplitName, cosmetic
+from mimbench.data.cache import default_cache
+from mimbench.data.coco_file import MENDER_VERSION, CocoFile
+from mimbench.data.coco_reading import match_categories, read_coco
 from mimbench.data.images import READER_VERSION
 from mimbench.data.listing import ImageFile, examine, normal, printable
+from mimbench.data.text import quoted
 from mimbench.errors import InputError, nearest
 
 LAYOUTS: Mapping[str, Sequence[tuple[str, str]]] = {
@@ -40,13 +42,19 @@ LAYOUTS: Mapping[str, Sequence[tuple[str, str]]] = {
 
 @dataclass(frozen=True)
 class _Part:
-    """A split, and what was found when it was read."""
+    """A split, and what its fingerprint is made of."""
 
     scenes: SceneSplit
+    source: Path
+    """The annotation file that was named."""
+    changes: list[str]
+    """As `CocoFile.changes`."""
     names: list[str]
-    """Of its images."""
-    masked: bool
-    """Every object has a mask."""
+    """Of its images, sorted."""
+
+    @classmethod
+    def of(cls, file: CocoFile, cache: Path) -> _Part:
+        return cls(_scenes(file, cache), file.path, file.changes, sorted(set(file.names)))
 
     def files(self) -> list[ImageFile]:
         stats = [(name, (self.scenes.images / name).stat()) for name in self.names]
@@ -71,8 +79,11 @@ class CocoConfig(DataConfig):
 class Coco(Dataset):
     """Any dataset in COCO's format: boxes, and masks where every object has one.
 
-    Category ids may be any; both splits must name the same categories. Crowd regions are no objects: detectors do
-    not learn from them, and finding them is neither right nor wrong.
+    Ids may be any; both splits must name the same categories, and those of test follow train's by name. What
+    pycocotools or mmdet would misread is mended in a copy in the cache; what cannot be mended is refused. Width and
+    height say which pixels boxes refer to: of an image that EXIF turns, those stored or those turned.
+
+    Crowd regions are no objects: detectors do not learn from them, and finding them is neither right nor wrong.
     """
 
     name = "coco"
@@ -83,17 +94,18 @@ class Coco(Dataset):
     def __init__(self, config: CocoConfig, cache: Path) -> None:
         super().__init__(config, cache)
         self.channels = config.channels
-        self._parts = {name: _examined(*self._paths(name)) for name in ("train", "test")}
-        train, test = (self._parts[name].scenes for name in ("train", "test"))
-        for one, other in ((train, test), (test, train)):
-            lacking = [name for name in one.classes if name not in other.classes]
-            if lacking:
-                raise InputError(
-                    f"{other.annotations} has no category {lacking[0]!r}, which {one.annotations} has"
-                    f"{nearest(lacking[0], other.classes)}; both must list the same categories"
-                )
-        if not all(part.masked for part in self._parts.values()):
+        files = {name: read_coco(*self._paths(name), cache) for name in ("train", "test")}
+        train, test = files["train"], files["test"]
+        _require_same_classes(train, test)
+        match_categories(test, train)
+        for file in files.values():
+            if problem := file.boxes.problem(file.where):
+                raise InputError(problem)
+        self.notes = tuple(f"coco: {note}" for note in (*train.notes, *test.notes, *train.boxes.notes(train.where)))
+        if not (train.masked and test.masked):
             self.provides = frozenset({"boxes"})
+        # Not the files' content itself: COCO's own takes gigabytes.
+        self._parts = {name: _Part.of(file, cache) for name, file in files.items()}
 
     def split(self, name: SplitName) -> SceneSplit:
         return self._parts[name].scenes
@@ -105,7 +117,9 @@ class Coco(Dataset):
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(repr((READER_VERSION, self.channels, self.config.fingerprint)).encode())
         for name, part in sorted(self._parts.items()):
-            digest.update(name.encode() + hashlib.sha256(part.scenes.annotations.read_bytes()).digest())
+            digest.update(name.encode() + hashlib.sha256(part.source.read_bytes()).digest())
+            if part.changes:
+                digest.update(repr((MENDER_VERSION, part.changes)).encode())
             files = part.files()
             if self.config.fingerprint == "names":
                 lines = [(normal(file.name), str(file.size)) for file in files]
@@ -138,98 +152,28 @@ class Coco(Dataset):
         return base / annotations.expanduser(), base / images.expanduser()
 
 
-def coco_split(annotations: Path, images: Path) -> SceneSplit:
+def _require_same_classes(train: CocoFile, test: CocoFile) -> None:
+    for one, other in ((train, test), (test, train)):
+        absent = [name for name in one.classes if name not in other.classes]
+        if absent:
+            raise InputError(
+                f"{other.where} has no category {quoted(absent[0])}, which {one.where} has"
+                f"{nearest(absent[0], other.classes)}; both must list the same categories"
+            )
+
+
+def coco_split(annotations: Path, images: Path, cache: Path | None = None) -> SceneSplit:
     """Scenes from a COCO-format annotation file and the folder that its file names start from.
 
-    Classes are named in the order of their category ids, as COCO's own tools order them.
+    Classes are named in the order of their category ids, as COCO's own tools order them. A file that pycocotools or
+    mmdet would misread is mended in a copy, which lies in `cache`.
 
     Raises:
-        InputError: either is missing, the file is not COCO's JSON, or it contradicts itself or the folder.
+        InputError: either is missing, the file is not COCO's JSON, or it contradicts itself or the images.
     """
-    return _examined(annotations, images).scenes
+    cache = cache or default_cache()
+    return _scenes(read_coco(annotations, images, cache), cache)
 
 
-def _examined(annotations: Path, images: Path) -> _Part:
-    """A split, read once: the annotations of COCO itself take seconds."""
-    if not images.is_dir():
-        raise InputError(f"the image folder {printable(images)} of {printable(annotations)} does not exist")
-    content = _read(annotations)
-    categories = sorted(content["categories"], key=lambda category: category["id"])
-    _check_unique([category["id"] for category in categories], "category id", annotations)
-    _check_unique([category["name"] for category in categories], "category", annotations)
-    _check_unique([image["id"] for image in content["images"]], "image id", annotations)
-    _check_unique([record["id"] for record in content["annotations"]], "annotation id", annotations)
-    image_ids = {image["id"] for image in content["images"]}
-    category_ids = {category["id"] for category in categories}
-    for record in content["annotations"]:
-        _check_record(record, image_ids, category_ids, annotations)
-    names = [str(image["file_name"]) for image in content["images"]]
-    _check_files(names, images, annotations)
-    return _Part(
-        SceneSplit(annotations, images, tuple(str(category["name"]) for category in categories), len(names)),
-        sorted(set(names)),
-        all(record.get("segmentation") for record in content["annotations"]),
-    )
-
-
-NEEDED = {
-    "images": ("id", "file_name", "height", "width"),
-    "annotations": ("id", "image_id", "category_id", "bbox", "area"),
-    "categories": ("id", "name"),
-}
-"""What COCO's own tools read of every entry."""
-
-
-def _read(annotations: Path) -> dict[str, Any]:
-    where = printable(annotations)
-    try:
-        content = json.loads(annotations.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read the annotations {where}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{where} is not a COCO annotation file: {error}") from error
-    for table, keys in NEEDED.items():
-        entries = content.get(table) if isinstance(content, dict) else None
-        if not isinstance(entries, list) or not entries:
-            raise InputError(f"{where} is not a COCO annotation file: it holds no {table}")
-        for number, entry in enumerate(entries):
-            lacking = [key for key in keys if not isinstance(entry, dict) or key not in entry]
-            if lacking:
-                raise InputError(f"{where}: entry {number} of {table} has no {lacking[0]!r}, which COCO's tools need")
-        if {type(entry["id"]) for entry in entries} not in ({int}, {str}):
-            raise InputError(f"{where}: the ids of {table} should be whole numbers, or all of them texts")
-    return content
-
-
-def _check_unique(values: Sequence[Any], what: str, annotations: Path) -> None:
-    value, count = Counter(map(str, values)).most_common(1)[0]
-    if count > 1:
-        raise InputError(f"{printable(annotations)}: {what} {value!r} occurs {count} times; it must be unique")
-
-
-def _check_record(record: Mapping[str, Any], images: set[Any], categories: set[Any], annotations: Path) -> None:
-    problem = ""
-    if record["id"] == 0:  # COCO's evaluation keeps 0 for "nothing found"
-        problem = "has id 0, which COCO's metrics count as missed; number annotations from 1"
-    elif not isinstance(record["image_id"], int | str) or record["image_id"] not in images:
-        problem = f"belongs to image {record['image_id']!r}, which the file does not list"
-    elif not isinstance(record["category_id"], int | str) or record["category_id"] not in categories:
-        problem = f"is of category {record['category_id']!r}, which the file does not list"
-    elif not _is_box(record["bbox"]):
-        problem = f"has the bbox {record['bbox']!r}; it should be x, y, width and height, px"
-    if problem:
-        raise InputError(f"{printable(annotations)}: annotation {record['id']!r} {problem}")
-
-
-def _is_box(box: Any) -> bool:
-    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)
-    return numbers and box[2] >= 0 and box[3] >= 0
-
-
-def _check_files(names: Sequence[str], images: Path, annotations: Path) -> None:
-    missing = [name for name in names if not (images / name).is_file()]
-    if missing:
-        raise InputError(
-            f"{len(missing)} of {len(names)} images that {printable(annotations)} lists are not in "
-            f"{printable(images)}, such as {printable(missing[0])}"
-        )
+def _scenes(file: CocoFile, cache: Path) -> SceneSplit:
+    return SceneSplit(file.written(cache), file.folder, file.classes, len(file.names))

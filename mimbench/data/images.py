@@ -15,17 +15,18 @@ _ALPHA_MODES = {"RGBA", "LA", "PA", "RGBa", "La"}
 _SIXTEEN_BIT = 65535
 
 
-def read_pixels(source: Path | BytesIO, channels: int) -> np.ndarray:
+def read_pixels(source: Path | BytesIO, channels: int, *, stored_size: tuple[int, int] | None = None) -> np.ndarray:
     """uint8 [H, W, channels], upright, as a person would see it.
 
-    EXIF rotation is applied. What is transparent shows white. 16-bit grey is scaled by 1/257, not
-    stretched. Float images are taken to lie in [0, 1], or in [0, 255] where they exceed 1. Of an
-    animation, the first frame. Colour profiles are ignored.
+    EXIF rotation is applied, unless the pixels as they are stored have `stored_size` (width, height).
+    What is transparent shows white. 16-bit grey is scaled by 1/257, not stretched. Float images are
+    taken to lie in [0, 1], or in [0, 255] where they exceed 1. Of an animation, the first frame. Colour
+    profiles are ignored.
 
     Raises:
         Exception: whatever Pillow raises on a file that it cannot decode in full.
     """
-    return _read(source, channels, coarse=False)
+    return _read(source, channels, coarse=False, stored_size=stored_size)
 
 
 def problem(content: bytes) -> str | None:
@@ -49,13 +50,16 @@ def is_image(path: Path) -> bool:
         return False
 
 
-def _read(source: Path | BytesIO, channels: int, *, coarse: bool) -> np.ndarray:
+def _read(
+    source: Path | BytesIO, channels: int, *, coarse: bool, stored_size: tuple[int, int] | None = None
+) -> np.ndarray:
     with Image.open(source) as image:
         if coarse:
             # A JPEG is then decoded at an eighth of its size: the whole stream, a fraction of the time.
             image.draft(image.mode, (1, 1))
         image.load()
-        pixels = np.array(_opaque(_eight_bit(_upright(image))).convert("L" if channels == 1 else "RGB"))
+        turned = image if image.size == stored_size else _upright(image)
+        pixels = np.array(_opaque(_eight_bit(turned)).convert("L" if channels == 1 else "RGB"))
     return pixels.reshape(*pixels.shape[:2], channels)
 
 

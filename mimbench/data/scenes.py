@@ -67,7 +67,7 @@ class DigitScenes(Dataset):
         self._digits = MNIST5k(EmbeddedConfig(), cache)
 
     def split(self, name: SplitName) -> SceneSplit:
-        return coco_split(self._folder / f"{name}.json", self._folder / name)
+        return coco_split(self._folder / f"{name}.json", self._folder / name, self.cache)
 
     def fingerprint(self) -> str:
         return self._fingerprint

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +13,13 @@ from filelock import FileLock
 from pydantic import Field
 
 from mimbench.contract import DataConfig, Dataset, SceneSplit, SplitName, cosmetic
+from mimbench.data.boxes import FRACTIONS, BoxCount, are_fractions, box_problem
 from mimbench.data.cache import writable
 from mimbench.data.images import READER_VERSION
 from mimbench.data.listing import ImageFile, examine, printable, subfolders
+from mimbench.data.rasters import Raster, find_inside, fit, read_headers
+from mimbench.data.text import quoted, read_text
+from mimbench.data.voc_xml import Box, read_annotation
 from mimbench.errors import InputError
 from mimbench.files import write_atomic
 
@@ -44,8 +47,7 @@ class VocConfig(DataConfig):
 @dataclass(frozen=True)
 class _Object:
     name: str
-    box: tuple[float, float, float, float]
-    """x, y, width, height, px."""
+    box: Box
     difficult: bool
 
 
@@ -53,8 +55,9 @@ class _Object:
 class _Scene:
     image: str
     """Relative to the root."""
-    width: int
-    height: int
+    width: int | None
+    height: int | None
+    """None where the annotation states no size, until it is filled in."""
     objects: tuple[_Object, ...]
 
 
@@ -75,6 +78,8 @@ class Voc(Dataset):
             raise InputError(f"voc: task.data.root {what}: pass --set task.data.root=PATH of a VOC folder")
         self.root = config.root.expanduser()
         self._folders = _voc_folders(self.root)
+        self._as_stored: list[str] = []
+        """Images that EXIF turns and whose annotations are for the pixels as stored."""
         self._scenes = {"train": self._read("train", config.train), "test": self._read("test", config.test)}
         shared = {scene.image for scene in self._scenes["train"]} & {scene.image for scene in self._scenes["test"]}
         if shared:
@@ -84,6 +89,13 @@ class Voc(Dataset):
         if unseen:
             raise InputError(f"voc: class {unseen[0]!r} is in the test scenes and in no training scene")
         self.classes = tuple(sorted(names["train"]))
+        notes = [f"voc: {note}" for note in _count(self._scenes["train"]).notes(f"{printable(self.root)} (train)")]
+        if self._as_stored:
+            notes.append(
+                f"voc: {len(self._as_stored)} images, such as {self._as_stored[0]}, have EXIF data that turn them, and "
+                "annotations for the size of the pixels as stored; they are read as stored"
+            )
+        self.notes = tuple(notes)
 
     def split(self, name: SplitName) -> SceneSplit:
         folder = writable(self.cache) / f"voc-{self.fingerprint()[:16]}"
@@ -101,6 +113,8 @@ class Voc(Dataset):
         content = {name: [repr(scene) for scene in scenes] for name, scenes in self._scenes.items()}
         settings = (CONVERTER_VERSION, READER_VERSION, self.channels, self.config.fingerprint)
         digest = hashlib.sha256(repr((settings, content)).encode())
+        if self._as_stored:
+            digest.update(b"images as stored")
         files = [self._file(scene.image) for scenes in self._scenes.values() for scene in scenes]
         if self.config.fingerprint == "names":
             lines = [(file.name, str(file.size)) for file in files]
@@ -122,15 +136,59 @@ class Voc(Dataset):
             paths = [path for entry in lists for path in self._lists(entry)]
             if paths:
                 listed = dict.fromkeys((path.parents[2], stem) for path in paths for stem in _stems(path))
-                scenes = [_scene(self.root, folder, stem) for folder, stem in listed]
-                if not any(scene.objects for scene in scenes):
-                    raise InputError(f"voc: no object in any {split} scene of {printable(self.root)}")
+                scenes = self._sized([_scene(self.root, folder, stem) for folder, stem in listed])
+                self._check_objects(split, scenes)
                 return scenes
         wanted = " or ".join(entry for lists in ((asked,) if asked else DEFAULTS[split]) for entry in lists)
         raise InputError(
             f"voc: {printable(self.root)} has no ImageSets/Main/*.txt called {wanted}; "
             f'pass --set task.data.{split}=["NAME"]'
         )
+
+    def _sized(self, scenes: list[_Scene]) -> list[_Scene]:
+        """The scenes with sizes that are those of their images.
+
+        Raises:
+            InputError: an image cannot be read, or has another size.
+        """
+        headers = read_headers([scene.image for scene in scenes], self.root, self.cache)
+        sized = []
+        for scene in scenes:
+            raster = headers[scene.image]
+            if isinstance(raster, str):
+                raise InputError(f"voc: cannot read the image {quoted(scene.image)}: {raster}")
+            width, height = scene.width, scene.height
+            if width is None or height is None:
+                if raster.orientation != 1:
+                    raise InputError(
+                        f"voc: the annotation of {quoted(scene.image)} has no size, and EXIF data turn the image's "
+                        f"{raster}; declare the size that its boxes are for"
+                    )
+                width, height = raster.stored
+            sized.append(replace(scene, width=width, height=height))
+            self._compare(scene.image, raster, (width, height))
+        return sized
+
+    def _compare(self, image: str, raster: Raster, size: tuple[int, int]) -> None:
+        how = fit(raster, size, self.root / image)
+        if how is None:
+            raise InputError(
+                f"voc: image {quoted(image)} is {raster}, and its annotation says {size[0]} x {size[1]}; boxes would "
+                "not fit: correct size and boxes, or put the right image there"
+            )
+        if how == "stored" and raster.orientation != 1:
+            self._as_stored.append(image)
+
+    def _check_objects(self, split: str, scenes: list[_Scene]) -> None:
+        where = f"voc: {printable(self.root)} ({split})"
+        for scene in scenes:
+            for found in scene.objects:
+                if problem := box_problem(found.box, (scene.width or 0, scene.height or 0)):
+                    raise InputError(f"voc: {quoted(found.name)} in the annotation of {quoted(scene.image)} {problem}")
+        if are_fractions((x + 1, y + 1, w - 1, h - 1) for scene in scenes for x, y, w, h in _boxes(scene)):
+            raise InputError(f"{where}: {FRACTIONS}, counted from 1")
+        if problem := _count(scenes).problem(where):
+            raise InputError(problem)
 
     def _lists(self, entry: str) -> list[Path]:
         """The files that "trainval" or "VOC2007/trainval" means."""
@@ -150,41 +208,38 @@ def _voc_folders(root: Path) -> list[Path]:
 
 def _stems(path: Path) -> list[str]:
     """Image names of a list; lists of one class carry a second column, -1 where the class is absent."""
-    rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [line.split() for line in read_text(path).splitlines() if line.strip()]
     return [row[0] for row in rows]
 
 
 def _scene(root: Path, folder: Path, stem: str) -> _Scene:
-    path = folder / "Annotations" / f"{stem}.xml"
     try:
-        tree = ElementTree.parse(path).getroot()
-        width, height = (int(_text(tree, f"size/{side}")) for side in ("width", "height"))
-        objects = tuple(_object(node) for node in tree.findall("object"))
-    except OSError as error:
-        raise InputError(f"voc: cannot read {printable(path)}: {error.strerror or error}") from error
-    except (ElementTree.ParseError, ValueError) as error:
-        raise InputError(f"voc: {printable(path)} is not a VOC annotation: {error}") from error
+        annotation = find_inside(f"{stem}.xml", folder / "Annotations")
+    except ValueError as error:
+        raise InputError(
+            f"voc: the annotation {quoted(stem + '.xml')}, which ImageSets/Main lists, {error} "
+            f"({printable(folder / 'Annotations')})"
+        ) from error
+    path, stem = folder / "Annotations" / annotation, annotation.removesuffix(".xml")
+    width, height, objects = read_annotation(path)
     images = [folder / "JPEGImages" / f"{stem}{ending}" for ending in ENDINGS]
     image = next((each for each in images if each.is_file()), None)
     if image is None:
         raise InputError(f"voc: the image {printable(images[0])} of {path.name} does not exist")
-    return _Scene(image.relative_to(root).as_posix(), width, height, objects)
+    return _Scene(image.relative_to(root).as_posix(), width, height, tuple(_Object(*each) for each in objects))
 
 
-def _object(node: ElementTree.Element) -> _Object:
-    # VOC counts pixels from 1, and its last pixel belongs to the box.
-    left, top, right, bottom = (float(_text(node, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
-    if right < left or bottom < top:
-        raise ValueError(f"a box ends before it starts: {left:g}, {top:g} to {right:g}, {bottom:g}")
-    box = (left - 1, top - 1, right - left + 1, bottom - top + 1)
-    return _Object(_text(node, "name"), box, (node.findtext("difficult") or "0").strip() == "1")
+def _boxes(scene: _Scene) -> list[Box]:
+    return [found.box for found in scene.objects]
 
 
-def _text(node: ElementTree.Element, path: str) -> str:
-    text = node.findtext(path)
-    if text is None or not text.strip():
-        raise ValueError(f"it has no {path}")
-    return text.strip()
+def _count(scenes: list[_Scene]) -> BoxCount:
+    count = BoxCount()
+    for scene in scenes:
+        for found in scene.objects:
+            area = found.box[2] * found.box[3]
+            count.add(found.box, area, (scene.width or 0, scene.height or 0), is_crowd=found.difficult)
+    return count
 
 
 def _as_coco(scenes: list[_Scene], classes: tuple[str, ...]) -> dict[str, Any]:

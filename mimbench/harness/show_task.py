@@ -37,6 +37,8 @@ def task_file(task_name: str, recipe_name: str, method: str, settings: Mapping[s
             )
         if dataset:
             task.check(encoder, dataset)
+            for note in dataset.notes:
+                print(note, file=sys.stderr)
         return task.export(encoder, dataset, recipe.input)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -69,7 +69,9 @@ def average_precision(
         evaluation.evaluate()
         evaluation.accumulate()
     precision = evaluation.eval["precision"][..., -1]  # [IoU, recall, class, size]; -1 where there is no object
-    counts = _count(annotations, list(classes), evaluation.params.areaRng)
+    # pycocotools sorts the categories that it was given by id.
+    scored_ids = [int(value) if isinstance(value, np.integer) else str(value) for value in evaluation.params.catIds]
+    counts = _count(annotations, scored_ids, evaluation.params.areaRng)
     thresholds = np.round(evaluation.params.iouThrs, 2).tolist()
     at50, at75 = thresholds.index(0.5), thresholds.index(0.75)
     total = int(counts[:, 0].sum())
@@ -82,7 +84,7 @@ def average_precision(
                 "AP": Score(_mean(precision[:, :, k, 0]), int(counts[k, 0])),
                 "AP50": Score(_mean(precision[at50, :, k, 0]), int(counts[k, 0])),
             }
-            for k, name in enumerate(classes.values())
+            for name, k in ((name, scored_ids.index(category_id)) for category_id, name in classes.items())
         },
     )
 
@@ -92,7 +94,7 @@ def _mean(precision: np.ndarray) -> float | None:
     return 100 * float(measured.mean()) if measured.size else None
 
 
-def _count(annotations: COCO, category_ids: list[int], areas: list[list[float]]) -> np.ndarray:
+def _count(annotations: COCO, category_ids: Sequence[int | str], areas: list[list[float]]) -> np.ndarray:
     """Objects that count, [class, size]."""
     counts = np.zeros((len(category_ids), len(areas)), dtype=int)
     for annotation in annotations.dataset["annotations"]:

@@ -8,12 +8,12 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
-from mimbench.contract import Dataset, Encoder, InputConfig, SplitName
+from mimbench.contract import Dataset, Encoder, InputConfig, InputError, SceneSplit, SplitName
 from mimbench_tasks._labels import scenes_of
 from mimbench_tasks.detection.config import DetectionConfig
 from mimbench_tasks.detection.model import model_config
 from mimbench_tasks.detection.pipeline import test_pipeline, training_pipeline
-from mimbench_tasks.detection.scenes import scene_filter
+from mimbench_tasks.detection.scenes import different_labels, read_annotations, scene_filter
 
 PARTS = ("backbone", "model", "pipeline", "plain")
 """Modules of this package that register what the file names."""
@@ -23,6 +23,7 @@ HEADER = """\
 # model.backbone.weights to the file results/checkpoints/FINGERPRINT/encoder.safetensors.
 # Batch sizes are those of one process: divide them by the number of GPUs.
 # mimbench itself trains in {precision}.
+# Annotation files in mimbench's cache are mended copies; as long as you use this file, keep them.
 """
 STANDARD = {"train": ("instances_train2017.json", "train2017"), "test": ("instances_val2017.json", "val2017")}
 
@@ -39,9 +40,10 @@ def mmdet_config(
 ) -> dict[str, Any]:
     """All that mmengine's Runner.from_cfg needs, built from what the task itself is built from."""
     train, channels = config.train, encoder.in_channels
-    model = model_config(config, encoder, images, classes=len(_classes(dataset)), live=False)
+    classes = _classes(dataset)
+    model = model_config(config, encoder, images, classes=len(classes), live=False)
     model["backbone"]["weights"] = None
-    scenes = {**_scenes(dataset, "test"), "test_mode": True, "pipeline": test_pipeline(config, channels)}
+    scenes = {**_scenes(dataset, "test", classes), "test_mode": True, "pipeline": test_pipeline(config, channels)}
     test = {
         "batch_size": 1,
         "num_workers": train.workers,
@@ -69,7 +71,7 @@ def mmdet_config(
             "persistent_workers": train.workers > 0,
             "sampler": {"type": "DefaultSampler", "shuffle": True},
             "dataset": {
-                **_scenes(dataset, "train"),
+                **_scenes(dataset, "train", classes),
                 "filter_cfg": scene_filter(config.keep_empty, config.least_side),
                 "pipeline": training_pipeline(config, channels),
             },
@@ -106,10 +108,25 @@ def _precision(config: DetectionConfig) -> dict[str, Any]:
 
 
 def _classes(dataset: Dataset | None) -> tuple[str, ...]:
-    return CocoDataset.METAINFO["classes"] if dataset is None else scenes_of(dataset, "train").classes
+    """Names in the order of labels, which mmdet's CocoDataset takes from the annotation file.
+
+    Raises:
+        InputError: the two files have different orders.
+    """
+    if dataset is None:
+        return CocoDataset.METAINFO["classes"]
+    training, testing = scenes_of(dataset, "train"), scenes_of(dataset, "test")
+    names, others = ([category["name"] for category in _categories(split)] for split in (training, testing))
+    if names != others:
+        raise InputError(different_labels(training, testing))
+    return tuple(names)
 
 
-def _scenes(dataset: Dataset | None, name: SplitName) -> dict[str, Any]:
+def _categories(split: SceneSplit) -> list[dict[str, Any]]:
+    return read_annotations(split).dataset["categories"]
+
+
+def _scenes(dataset: Dataset | None, name: SplitName, classes: tuple[str, ...]) -> dict[str, Any]:
     if dataset is None:
         annotations, images = STANDARD[name]
         paths = {"ann_file": f"data/coco/annotations/{annotations}", "data_prefix": {"img": f"data/coco/{images}/"}}
@@ -117,4 +134,4 @@ def _scenes(dataset: Dataset | None, name: SplitName) -> dict[str, Any]:
         split = scenes_of(dataset, name)
         folder = Path(split.images).resolve()
         paths = {"ann_file": str(Path(split.annotations).resolve()), "data_prefix": {"img": f"{folder}/"}}
-    return {"type": "CocoDataset", **paths, "metainfo": {"classes": _classes(dataset)}}
+    return {"type": "CocoDataset", **paths, "metainfo": {"classes": classes}}

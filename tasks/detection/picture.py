@@ -13,8 +13,8 @@ from matplotlib.patches import Rectangle
 from mmdet.structures import DetDataSample
 from pycocotools.coco import COCO
 
-from mimbench.data.images import read_pixels
 from mimbench.data.picture import LEAST_TEXT, Colour, class_colours, ink_on
+from mimbench.data.rasters import read_sized
 
 PANEL = 3.2
 """Side of one scene in the picture, inches."""
@@ -46,7 +46,7 @@ def draw_predictions(
     axes = figure.subplots(2, len(samples), squeeze=False)
     for column, (sample, scene) in enumerate(zip(samples, scenes, strict=True)):
         record = annotations.loadImgs([sample.img_id])[0]
-        pixels = read_pixels(images / record["file_name"], 3)
+        pixels = read_sized(images / record["file_name"], 3, (record["width"], record["height"]))
         for row, boxes in enumerate(scene):
             axis = axes[row, column]
             axis.imshow(pixels, interpolation="nearest")

@@ -9,7 +9,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 
 from mimbench.contract import InputError
-from mimbench.data.images import read_pixels
+from mimbench.data.rasters import read_sized
 from mimbench_tasks.detection.config import DetectionConfig
 
 Step = dict[str, Any]
@@ -17,16 +17,21 @@ Step = dict[str, Any]
 
 @TRANSFORMS.register_module()
 class LoadScene(BaseTransform):
-    """Any image file as uint8 pixels in grey (`channels` 1) or RGB (3), as mimbench reads them everywhere."""
+    """Any image file as uint8 pixels in grey (`channels` 1) or RGB (3), as mimbench reads them everywhere.
+
+    Width and height of the annotation file say whether boxes refer to the pixels as stored, or as EXIF turns them.
+    """
 
     def __init__(self, channels: int) -> None:
         self.channels = channels
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Raises InputError for a file that cannot be read."""
+        """Raises InputError for a file that cannot be read, or has another size than its annotations."""
         path = Path(results["img_path"])
         try:
-            pixels = read_pixels(path, self.channels)
+            pixels = read_sized(path, self.channels, (results["width"], results["height"]))
+        except InputError:
+            raise
         except Exception as error:  # Pillow raises nearly anything on a damaged file
             raise InputError(f"cannot read the scene {path}: {error}") from error
         shape = pixels.shape[:2]

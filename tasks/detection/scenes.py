@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from mimbench.contract import InputError, SceneSplit
+from mimbench.data.boxes import BoxCount
 from mimbench.data.loading import leave_stopping_to_the_parent
 from mimbench_tasks._mm import composed
 
@@ -64,7 +65,7 @@ class Scenes(TorchDataset):
         self.classes = tuple(category["name"] for category in self.annotations.loadCats(source.cat_ids))
         self.infos = [source.get_data_info(index) for index in range(len(source))]
         if not any(info["instances"] for info in self.infos):
-            raise InputError(f"no object in any scene of {split.annotations}; name another dataset")
+            raise InputError(_why_empty(self.annotations, split))
         names = [step["type"] for step in pipeline]
         drawn = next((index for index, name in enumerate(names) if name.startswith("Random")), len(pipeline))
         self._once, self._each_time = (
@@ -131,6 +132,14 @@ class Draws(Sampler[Draw]):
         return zip(indices[mine].tolist(), seeds[mine].tolist(), strict=True)
 
 
+def different_labels(training: SceneSplit, testing: SceneSplit) -> str:
+    """What to say of splits whose files list categories in different orders, which mmdet numbers labels by."""
+    return (
+        f"{training.annotations} and {testing.annotations} list their categories differently, and labels follow that "
+        "order; list the same names in the same order"
+    )
+
+
 def scene_filter(keep_empty: bool, least_side: int) -> dict[str, Any]:
     """Which training scenes mmdet leaves out."""
     return {"filter_empty_gt": not keep_empty, "min_size": least_side}
@@ -162,6 +171,15 @@ def read_annotations(split: SceneSplit) -> COCO:
     if missing:
         raise InputError(f"{split.annotations} has no category {missing[0]!r}; it has: {', '.join(sorted(names))}")
     return annotations
+
+
+def _why_empty(annotations: COCO, split: SceneSplit) -> str:
+    count = BoxCount()
+    for record in annotations.dataset.get("annotations", []):
+        image = annotations.imgs[record["image_id"]]
+        size = image["width"], image["height"]
+        count.add(record["bbox"], record["area"], size, is_crowd=bool(record["iscrowd"]))
+    return count.problem(str(split.annotations)) or f"{split.annotations}: no object in any scene"
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from mimbench_tasks.detection.evaluation import Kind, Precision, average_precisi
 from mimbench_tasks.detection.model import DetectorTraining, build_detector
 from mimbench_tasks.detection.picture import draw_predictions
 from mimbench_tasks.detection.pipeline import test_pipeline, training_pipeline
-from mimbench_tasks.detection.scenes import Scenes
+from mimbench_tasks.detection.scenes import Scenes, different_labels
 
 TEST_BATCH = 8
 """Most test scenes at a time: their masks, at full size, weigh more than the scenes."""
@@ -99,5 +99,5 @@ def _open(config: DetectionConfig, channels: int, dataset: Dataset) -> tuple[Sce
     )
     test = Scenes(testing, test_pipeline(config, channels), training=False)
     if train.classes != test.classes:
-        raise InputError(f"{training.annotations} and {testing.annotations} list their categories differently")
+        raise InputError(different_labels(training, testing))
     return train, test

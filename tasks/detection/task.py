@@ -23,7 +23,7 @@ from mimbench.contract import (
 )
 from mimbench.optim import Schedule
 from mimbench_tasks._dense import arranged, weightless
-from mimbench_tasks._labels import scenes_of
+from mimbench_tasks._labels import scenes_of, why_no_masks
 from mimbench_tasks.detection.config import DetectionConfig, undecayed_names
 from mimbench_tasks.detection.standin import HOW_TO_INSTALL
 
@@ -109,6 +109,7 @@ class Detection(Task):
         if config.draws_masks and "masks" not in dataset.provides:
             raise InputError(
                 f"{config.detector} needs masks, which dataset {dataset.name!r} does not have; use faster-rcnn"
+                f"{why_no_masks(dataset)}"
             )
         config.train.require_images(len(scenes_of(dataset, "train")), "task.train")
         config.levels(encoder)

@@ -16,8 +16,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mimbench.contract import InputError, SemanticSplit
 from mimbench.data.augment import seeded
-from mimbench.data.images import read_pixels
 from mimbench.data.loading import EpochSampler, Pick, leave_stopping_to_the_parent, mixed, unchanged
+from mimbench.data.rasters import read_sized
 from mimbench_tasks._mm import composed
 from mimbench_tasks.segmentation.config import SegmentationConfig
 
@@ -95,13 +95,14 @@ class LabelledImages(TorchDataset):
         if index in self._cache:
             return self._cache[index]
         path = self.split.image(index)
+        labels = self.split.labels(index).numpy()
+        height, width = labels.shape
         try:
-            pixels = read_pixels(path, self.channels)
+            pixels = read_sized(path, self.channels, (width, height))
+        except InputError:
+            raise
         except Exception as error:  # Pillow raises nearly anything on a damaged file
             raise InputError(f"cannot read the image {path}: {error}") from error
-        labels = self.split.labels(index).numpy()
-        if labels.shape != pixels.shape[:2]:
-            raise InputError(f"{path} has {pixels.shape[:2]} pixels and {labels.shape} labels")
         if self.in_memory:
             self._cache[index] = pixels, labels
         return pixels, labels

@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 from torch import Tensor
 
 from mimbench.contract import Dataset, InputError, SceneSplit, SemanticSplit, SplitName
+from mimbench_tasks._labels import why_no_masks
 
 BACKGROUND = "background"
 
@@ -66,7 +67,10 @@ def semantic_split(dataset: Dataset, name: SplitName) -> SemanticSplit:
     split = dataset.split(name)
     if isinstance(split, SceneSplit):
         if "masks" not in dataset.provides:
-            raise InputError(f"dataset {dataset.name!r} has no masks; segmentation needs some, e.g. digit-scenes")
+            raise InputError(
+                f"dataset {dataset.name!r} has no masks; segmentation needs some, e.g. digit-scenes"
+                f"{why_no_masks(dataset)}"
+            )
         split = SceneLabels(split)
     if not isinstance(split, SemanticSplit):
         raise InputError(f"dataset {dataset.name!r} has no masks; segmentation needs some, e.g. digit-scenes or ade20k")

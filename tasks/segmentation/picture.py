@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from mimbench.data import picture
-from mimbench.data.images import read_pixels
+from mimbench.data.rasters import read_sized
 from mimbench_tasks.segmentation.evaluation import IGNORED
 from mimbench_tasks.segmentation.labels import BACKGROUND
 
@@ -48,7 +48,12 @@ def draw_predictions(path: Path, panels: Sequence[Panel], classes: Sequence[str]
     figure = Figure(figsize=(width, 3 * PANEL * min(aspect, 2.0) + 0.3 + legend), layout="constrained")
     axes = figure.subplots(3, len(panels), squeeze=False)
     for column, panel in enumerate(panels):
-        rows = (read_pixels(panel.image, 3), paint(panel.truth, colours), paint(panel.predicted, colours))
+        height, width = panel.truth.shape
+        rows = (
+            read_sized(panel.image, 3, (width, height)),
+            paint(panel.truth, colours),
+            paint(panel.predicted, colours),
+        )
         for axis, pixels in zip(axes[:, column], rows, strict=True):
             axis.imshow(pixels, interpolation="nearest")
             axis.set(xticks=[], yticks=[])

@@ -3,57 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
+from small_sets import TRAIN, VAL, XML, edit, open_coco, open_voc, write_coco, write_voc
 
 from mimbench.contract import InputError
 from mimbench.data.coco import Coco, CocoConfig
-from mimbench.data.voc import Voc, VocConfig
-
-TRAIN, VAL = "annotations/instances_train2017.json", "annotations/instances_val2017.json"
-
-
-def write_coco(root: Path) -> Path:
-    for file, folder, images in ((TRAIN, "train2017", 3), (VAL, "val2017", 2)):
-        (root / folder).mkdir(parents=True)
-        (root / "annotations").mkdir(exist_ok=True)
-        for number in range(images):
-            Image.new("RGB", (40, 30), (number, 9, 9)).save(root / folder / f"bild {number} ä.png")
-        document = {
-            "images": [
-                {"id": 7 + number, "file_name": f"bild {number} ä.png", "width": 40, "height": 30}
-                for number in range(images)
-            ],
-            "categories": [{"id": 90, "name": "dog"}, {"id": 3, "name": "cat"}],
-            "annotations": [record(1, 7, 3), record(2, 8, 90, iscrowd=1)],
-        }
-        (root / file).write_text(json.dumps(document))
-    return root
-
-
-def record(identity: int, image: int, category: int, **more: Any) -> dict[str, Any]:
-    box = [2, 3, 10, 8]
-    polygon = [[2, 3, 12, 3, 12, 11, 2, 11]]
-    given = {"id": identity, "image_id": image, "category_id": category, "bbox": box, "area": 80}
-    return {**given, "segmentation": polygon, "iscrowd": 0, **more}
-
-
-def edit(path: Path, change) -> None:
-    document = json.loads(path.read_text())
-    change(document)
-    path.write_text(json.dumps(document))
 
 
 @pytest.fixture
 def root(tmp_path):
     return write_coco(tmp_path / "coco")
-
-
-def open_coco(root: Path | None = None, **options: Any) -> Coco:
-    return Coco(CocoConfig(root=root, **options), (root or Path.cwd()).parent / "cache")
 
 
 def test_cocos_own_layout_is_found_under_its_root(root):
@@ -102,23 +63,19 @@ WRONG = {
         r"annotation 1 is of category 4, which the file does not list",
     ),
     "a category that val lacks": (
-        lambda d: (d["categories"].pop(0), d["annotations"].pop(1)),
+        lambda d: (d["categories"].pop(1), d["annotations"].pop(1)),
         r"val2017\.json has no category 'dog', which .*train2017\.json has",
     ),
-    "no box": (lambda d: d["annotations"][0].pop("bbox"), "entry 0 of annotations has no 'bbox'"),
-    "no box but a word": (lambda d: d["annotations"][0].update(bbox="all"), "annotation 1 has the bbox 'all'"),
-    "an id twice": (lambda d: d["annotations"][1].update(id=1), "annotation id '1' occurs 2 times"),
-    "an id that is a list": (
-        lambda d: d["annotations"][0].update(id=[1]),
-        "ids of annotations should be whole numbers",
+    "no box": (
+        lambda d: d["annotations"][0].pop("bbox"),
+        r"annotation 1 has no 'bbox' \(entry 0 of annotations, image 'bild 0 ä\.png'\)",
     ),
-    "ids of two kinds": (lambda d: d["categories"][0].update(id="a"), "ids of categories should be whole numbers"),
+    "no box but a word": (lambda d: d["annotations"][0].update(bbox="all"), "annotation 1 has the bbox 'all'"),
     "an image that is a list": (lambda d: d["annotations"][0].update(image_id=[1]), r"belongs to image \[1\]"),
-    "an id of 0": (lambda d: d["annotations"][0].update(id=0), "annotation 0 has id 0, which COCO's metrics"),
     "no image": (lambda d: d.update(images=[]), "is not a COCO annotation file: it holds no images"),
     "an image that is not there": (
         lambda d: d["images"][1].update(file_name="gone.png"),
-        r"1 of 2 images that .*val2017\.json lists are not in .*val2017, such as gone\.png",
+        r"1 of 2 images that .*val2017\.json lists are not in .*val2017, such as 'gone\.png'",
     ),
 }
 
@@ -143,29 +100,6 @@ def test_missing_and_corrupt_files_are_named(root, tmp_path):
         open_coco(root)
     with pytest.raises(InputError, match=r"image folder .*nothing of .*val2017\.json does not exist"):
         open_coco(root, test_annotations=VAL, test_images="nothing")
-
-
-def write_voc(root: Path) -> Path:
-    for year, lists in (("VOC2007", {"trainval": ["000001", "000002"], "test": ["000003"]}), ("VOC2012", {})):
-        folder = root / year
-        for name in ("Annotations", "ImageSets/Main", "JPEGImages"):
-            (folder / name).mkdir(parents=True)
-        for name, stems in (lists or {"trainval": ["2008_1"]}).items():
-            (folder / "ImageSets" / "Main" / f"{name}.txt").write_text("\n".join(stems) + "\n")
-            for stem in stems:
-                Image.new("RGB", (40, 30)).save(folder / "JPEGImages" / f"{stem}.jpg")
-                (folder / "Annotations" / f"{stem}.xml").write_text(XML)
-    return root
-
-
-XML = """<annotation><size><width>40</width><height>30</height><depth>3</depth></size>
-<object><name>dog</name><difficult>0</difficult><bndbox><xmin>3</xmin><ymin>4</ymin><xmax>12</xmax><ymax>13</ymax>
-</bndbox></object><object><name>cat</name><difficult>1</difficult>
-<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>40</xmax><ymax>30</ymax></bndbox></object></annotation>"""
-
-
-def open_voc(root: Path, **options: Any) -> Voc:
-    return Voc(VocConfig(root=root, **options), root.parent / "cache")
 
 
 def test_voc_becomes_coco_with_difficult_objects_as_crowds(tmp_path):
@@ -224,4 +158,106 @@ def test_what_is_wrong_with_a_voc_folder_is_named(tmp_path):
     annotation.write_text(XML)
     (root / "VOC2007" / "JPEGImages" / "000003.jpg").unlink()
     with pytest.raises(InputError, match=r"the image .*000003\.jpg of 000003\.xml does not exist"):
+        open_voc(root)
+
+
+def change_voc(root, old, new):
+    """Edit the first annotation."""
+    path = root / "VOC2007" / "Annotations" / "000001.xml"
+    assert old in XML
+    path.write_text(XML.replace(old, new))
+
+
+BOMB = "<!DOCTYPE a [<!ENTITY x 'ha'>" + "".join(f"<!ENTITY x{n} '{'&x;' * 10}'>" for n in range(9)) + "]>"
+WRONG_VOC = {
+    "another size": ("<width>40<", "<width>41<", r"000001\.jpg' is 40 x 30 px, and its annotation says 41 x 30"),
+    "a size of 0": ("<width>40<", "<width>0<", r"000001\.xml is not a VOC annotation: its size/width is '0'"),
+    "a size as text": ("<height>30<", "<height>tall<", "its size/height is 'tall'; it should be a whole number of px"),
+    "an infinite size": ("<height>30<", "<height>1e999<", "its size/height is '1e999'"),
+    "no number": ("<xmax>12<", "<xmax>nan<", "its bndbox/xmax is 'nan'; it should be a number of px"),
+    "an infinite box": ("<xmax>12<", "<xmax>inf<", "its bndbox/xmax is 'inf'"),
+    "a huge box": (
+        "<xmax>12<",
+        "<xmax>1e300<",
+        r"'dog' in .*000001\.jpg' has .* far outside of its image",
+    ),
+    "entities": ("<annotation>", BOMB + "<annotation>", "defines XML entities"),
+    "an encoding that is none": ("<annotation>", "<?xml version='1.0' encoding='x'?><annotation>", "unknown encoding"),
+    "too deep": ("</annotation>", "<a>" * 100_000, r"000001\.xml is not a VOC annotation"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(WRONG_VOC))
+def test_what_is_wrong_with_a_voc_annotation_is_one_line(case, tmp_path):
+    old, new, message = WRONG_VOC[case]
+    root = write_voc(tmp_path / "voc")
+    change_voc(root, old, new)
+    with pytest.raises(InputError, match=message) as caught:
+        open_voc(root)
+    assert "\n" not in str(caught.value)
+
+
+def test_entities_in_utf_16_are_refused_by_the_parser(tmp_path):
+    root = write_voc(tmp_path / "voc")
+    levels = "".join(f"<!ENTITY x{n} '{f'&x{n - 1};' * 10}'>" for n in range(1, 11))
+    text = f"<?xml version='1.0' encoding='utf-16'?><!DOCTYPE a [<!ENTITY x0 'ha'>{levels}]>" + XML.replace(
+        "dog", "&x10;"
+    )
+    (root / "VOC2007" / "Annotations" / "000001.xml").write_bytes(text.encode("utf-16"))
+    with pytest.raises(InputError, match="not a VOC annotation: limit on input amplification"):
+        open_voc(root)
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        (b"../Annotations/000001", r"'\.\./Annotations/000001\.xml', which ImageSets/Main lists, is absolute or holds"),
+        (b"/etc/passwd", "is absolute or holds"),
+        (b"000009", r"'000009\.xml', which ImageSets/Main lists, is not there"),
+        ("000001".encode("utf-16"), r"trainval\.txt is UTF-16 or UTF-32 text"),
+        (b"\xe4", r"trainval\.txt is not UTF-8 text"),
+    ],
+)
+def test_what_is_wrong_with_a_voc_list_is_one_line(listed, message, tmp_path):
+    root = write_voc(tmp_path / "voc")
+    (root / "VOC2007" / "ImageSets" / "Main" / "trainval.txt").write_bytes(listed + b"\n")
+    with pytest.raises(InputError, match=message):
+        open_voc(root)
+
+
+def test_voc_files_with_byte_order_marks_and_without_sizes(tmp_path):
+    root = write_voc(tmp_path / "voc")
+    first = open_voc(root).fingerprint()
+    (root / "VOC2007" / "ImageSets" / "Main" / "trainval.txt").write_bytes(b"\xef\xbb\xbf000001\r\n000002\r\n")
+    path = root / "VOC2007" / "Annotations" / "000001.xml"
+    path.write_bytes(b"\xef\xbb\xbf" + XML.replace("<width>40</width><height>30</height>", "").encode())
+    assert open_voc(root).fingerprint() == first
+
+
+@pytest.mark.parametrize("size", [(40, 30), (30, 40)])
+def test_voc_images_that_exif_turns_fit_stored_or_turned(tmp_path, size):
+    root = write_voc(tmp_path / "voc")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", size).save(root / "VOC2007" / "JPEGImages" / "000001.jpg", exif=exif)
+    dataset = open_voc(root)
+    assert bool(dataset.notes) is (size == (40, 30))
+    change_voc(root, "<width>40</width><height>30</height>", "")
+    with pytest.raises(InputError, match=r"000001\.jpg' has no size, and EXIF data turn the image's"):
+        open_voc(root)
+
+
+def test_voc_boxes_in_fractions_or_all_difficult(tmp_path):
+    root = write_voc(tmp_path / "voc")
+    text = XML.replace("<difficult>0", "<difficult>1")
+    for path in root.rglob("*.xml"):
+        path.write_text(text)
+    with pytest.raises(InputError, match=r"voc \(train\): none of its 6 objects .*: 6 with a crowd mark"):
+        open_voc(root)
+    for old, new in (("3", "0.1"), ("4", "0.2"), ("12", "0.4"), ("13", "0.5"), ("1", "0"), ("40", "1"), ("30", "0.9")):
+        for side in ("xmin", "ymin", "xmax", "ymax"):
+            text = text.replace(f"<{side}>{old}<", f"<{side}>{new}<")
+    for path in root.rglob("*.xml"):
+        path.write_text(text)
+    with pytest.raises(InputError, match="all boxes lie between 0 and 1, like fractions of the image"):
         open_voc(root)

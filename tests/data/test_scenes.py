@@ -133,7 +133,7 @@ def test_coco_by_path_names_what_is_wrong(tmp_path):
     annotations = tmp_path / "a.json"
     with pytest.raises(InputError, match=r"image folder .* does not exist"):
         coco_split(annotations, tmp_path / "none")
-    with pytest.raises(InputError, match="cannot read the annotations"):
+    with pytest.raises(InputError, match=r"cannot read .*a\.json: No such file"):
         coco_split(annotations, tmp_path)
     for text, message in (("{", "not a COCO"), ("{}", "holds no images"), ("[]", "not a COCO")):
         annotations.write_text(text)

@@ -168,6 +168,15 @@ def spoil_names(root):
     (root / "classes.txt").write_bytes(b"\xff\xfe\xff")
 
 
+def spoil_names_twice(root):
+    (root / "classes.txt").write_text("a\na\nb\n")
+
+
+def spoil_binary(root):
+    for path in (root / "annotations" / "training").iterdir():
+        Image.fromarray(np.uint8(255) * (np.array(Image.open(path)) > 0)).save(path)
+
+
 def spoil_empty(root):
     for path in (root / "images" / "validation").iterdir():
         path.unlink()
@@ -183,7 +192,9 @@ def spoil_empty(root):
         (spoil_colour, r"p 2\.png is an image of mode RGB, not grey"),
         (spoil_annotation, r"p 2\.png cannot be read"),
         (spoil_image, r"1 files under .* cannot be read: images/training/p 2\.png \(not an image"),
-        (spoil_names, r"cannot read class names from .*classes\.txt"),
+        (spoil_names, r"classes\.txt is UTF-16 or UTF-32 text; save it as UTF-8"),
+        (spoil_names_twice, r"classes\.txt names the class 'a' twice"),
+        (spoil_binary, r"no pixel of 4 annotations, such as .*p 0\.png, has a class: all have 0 or 255"),
         (spoil_empty, r"no images in .*validation"),
     ],
 )
@@ -193,6 +204,34 @@ def test_bad_folders_are_named(spoil, words, tmp_path):
     with pytest.raises(InputError, match=words) as caught:
         ade20k(root, tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_class_names_of_any_editor(tmp_path):
+    root = write_folder(tmp_path / "a")
+    (root / "classes.txt").write_bytes("\ufeffa\r\nb\r\nc\r\n".encode())
+    assert ade20k(root, tmp_path).split("train").classes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_images_that_exif_turns_are_read_as_their_annotations_are(tmp_path, orientation):
+    root = write_folder(tmp_path / "a")
+    plain = ade20k(root, tmp_path)
+    expected = LabelledImages(plain.split("train"), settings(), channels=1, seed=0).sample(0)
+    path = root / "images" / "training" / "p 0.png"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.open(path)
+    stored.save(path, exif=exif)
+    dataset = ade20k(root, tmp_path)
+    assert "1 images, such as images/training/p 0.png" in dataset.notes[0]
+    sample = LabelledImages(dataset.split("train"), settings(), channels=1, seed=0).sample(0)
+    assert torch.equal(sample["inputs"], expected["inputs"])
+    if orientation == 6:
+        stored.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+        turned = ade20k(root, tmp_path)
+        assert turned.notes == ()
+        sample = LabelledImages(turned.split("train"), settings(), channels=1, seed=0).sample(0)
+        assert torch.equal(sample["inputs"], expected["inputs"])
 
 
 def test_a_root_is_asked_for(tmp_path):

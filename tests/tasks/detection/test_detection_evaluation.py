@@ -95,6 +95,30 @@ def test_loose_boxes_count_at_50_but_not_at_75(annotations):
     assert precision.ap["all"].value == pytest.approx(100 * 3 / 10)  # IoU 0.62 passes 0.50, 0.55 and 0.60
 
 
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+@pytest.mark.parametrize("order", [(10, 20, 5), (20, 5, 10), (5, 20, 10), (20, 10, 5)])
+def test_each_class_gets_its_own_precision_whatever_the_order_of_ids(tmp_path, order, kind):
+    """Discs (10) are found, boxes (20) are not, and there is no ring (5)."""
+    split = write_scenes(tmp_path, 4)
+    document = json.loads(split.annotations.read_text())
+    document["categories"].append({"id": 5, "name": "ring"})
+    document["categories"].sort(key=lambda category: order.index(category["id"]))
+    split.annotations.write_text(json.dumps(document))
+    annotations = read_annotations(split)
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    samples = perfect(annotations, masks=True)
+    for sample in samples:
+        sample.pred_instances = sample.pred_instances[sample.pred_instances.labels == 0]
+        sample.pred_instances.labels += order.index(10)
+    precision = average_precision(annotations, coco_results(samples, list(order)), names, kind)
+    expected = {"disc": (pytest.approx(100), 10), "box": (0, 20), "ring": (None, 5)}
+    assert list(precision.by_class) == list(names.values())
+    for name, scores in precision.by_class.items():
+        value, category = expected[name]
+        assert scores["AP"].value == scores["AP50"].value == value
+        assert scores["AP"].objects == len(annotations.getAnnIds(catIds=[category]))
+
+
 def test_sizes_follow_cocos_areas(tmp_path):
     split = write_scenes(tmp_path, 3)
     document = json.loads(split.annotations.read_text())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
-from mmdet.registry import MODELS
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.runner import Runner
 from safetensors.torch import save_file
@@ -13,6 +16,7 @@ from typer.testing import CliRunner
 
 from mimbench.cli import app
 from mimbench.contract import InputConfig, InputError, NotSupported, Task
+from mimbench.data.coco import Coco, CocoConfig
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.harness.show_task import task_file
 from mimbench.optim import Schedule
@@ -114,6 +118,47 @@ def test_the_command_resolves_recipe_protocol_and_settings(capsys, tmp_path):
         "RandomFlip",
         "PackDetInputs",
     ]
+
+
+def shuffle_categories(split, *, renumber=False):
+    document = json.loads(split.annotations.read_text())
+    document["categories"].reverse()
+    if renumber:
+        for entry in document["categories"]:
+            entry["id"] = 30 - entry["id"]
+        for record in document["annotations"]:
+            record["category_id"] = 30 - record["category_id"]
+    split.annotations.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("renumber", [False, True])
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_mmdet_gives_one_label_to_a_name_in_both_splits(tiny, tmp_path, name, renumber):
+    shuffle_categories(tiny.split(name), renumber=renumber)
+    paths = {}
+    for part in ("train", "test"):
+        paths |= {f"{part}_annotations": tiny.split(part).annotations, f"{part}_images": tiny.split(part).images}
+    dataset = Coco(CocoConfig(channels=1, **paths), tmp_path / "cache")
+    (tmp_path / "c.py").write_text(Detection(options()).export(vit(), dataset, IMAGES))
+    config = Config.fromfile(tmp_path / "c.py")
+    # Labels follow train's ids.
+    expected = ("box", "disc") if name == "train" and renumber else ("disc", "box")
+    for part in ("train_dataloader", "val_dataloader"):
+        scenes = DATASETS.build({**config[part].dataset, "pipeline": []})
+        document = json.loads(Path(scenes.ann_file).read_text())
+        names = {category["id"]: category["name"] for category in document["categories"]}
+        labels = {label: names[category] for category, label in scenes.cat2label.items()}
+        assert labels == dict(enumerate(scenes.metainfo["classes"])) == dict(enumerate(expected))
+        by_image = {entry["img_id"]: entry["instances"] for entry in map(scenes.get_data_info, range(len(scenes)))}
+        for record in document["annotations"]:
+            boxes = {tuple(found["bbox"][:2]): found["bbox_label"] for found in by_image[record["image_id"]]}
+            assert labels[boxes[tuple(record["bbox"][:2])]] == names[record["category_id"]]
+
+
+def test_files_of_a_plugin_that_list_categories_differently_are_refused(tiny):
+    shuffle_categories(tiny.split("test"))
+    with pytest.raises(InputError, match="list their categories differently, and labels follow that order"):
+        Detection(options()).export(vit(), tiny, IMAGES)
 
 
 def test_the_command_writes_a_file_or_prints(tmp_path):

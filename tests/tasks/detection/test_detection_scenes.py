@@ -8,9 +8,11 @@ import random
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_detection import CLASSES, small_config, write_scenes
 
 from mimbench.contract import InputError, SceneSplit
+from mimbench.data.boxes import BoxCount
 from mimbench_tasks.detection import scenes as module
 from mimbench_tasks.detection.pipeline import test_pipeline as pipeline_of_tests
 from mimbench_tasks.detection.pipeline import training_pipeline
@@ -158,6 +160,47 @@ def test_bad_annotations_are_named(split):
         open_scenes(SceneSplit(split.annotations, split.images, ("disc",), 1))
     split.annotations.write_text("{")
     with pytest.raises(InputError, match=r"cannot read .*annotations\.json as COCO"):
+        open_scenes(split)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_boxes_lie_on_their_objects_where_exif_turns_images(tmp_path, orientation):
+    """As stored if width and height say so, else as EXIF turns them."""
+    split = write_scenes(tmp_path, 3, size=(48, 64))
+    expected = open_scenes(split)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for path in split.images.iterdir():
+        Image.open(path).save(path, exif=exif)
+    assert torch.equal(open_scenes(split)[0, 0]["inputs"], expected[0, 0]["inputs"])
+    turning = {1: None, 3: None, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}[orientation]
+    if turning is not None:
+        for path in split.images.iterdir():
+            Image.open(path).transpose(turning).save(path, exif=exif)
+        assert torch.equal(open_scenes(split)[0, 0]["inputs"], expected[0, 0]["inputs"])
+
+
+def test_an_image_of_another_size_is_refused(split):
+    Image.new("L", (32, 32)).save(split.images / "scene 2.png")
+    with pytest.raises(InputError, match=r"scene 2\.png is 32 x 32 px, and its annotations are for 64 x 64 px"):
+        open_scenes(split)
+
+
+@pytest.mark.parametrize(
+    "box", [[2, 3, 10, 9], [0, 0, 0, 5], [1, 1, 0.9, 5], [64, 3, 5, 5], [-5, 3, 5, 5], [-5, 3, 6, 5]]
+)
+@pytest.mark.parametrize("area", [0, 0.5, 90])
+def test_objects_that_mmdet_drops_are_counted(split, box, area):
+    document = json.loads(split.annotations.read_text())
+    document["annotations"] = document["annotations"][:1]
+    document["annotations"][0].update(bbox=box, area=area)
+    split.annotations.write_text(json.dumps(document))
+    count = BoxCount()
+    count.add(box, area, (64, 64), is_crowd=False)
+    if not count.unused:
+        assert len(open_scenes(split)[0, 0]["data_samples"].gt_instances) == 1
+        return
+    with pytest.raises(InputError, match=f"none of its 1 objects can be trained on: {count.reasons}"):
         open_scenes(split)
 
 

@@ -1,0 +1,72 @@
+"""The content of a COCO annotation file while it is checked and mended."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mimbench.data.boxes import BoxCount
+from mimbench.data.cache import writable
+from mimbench.data.listing import printable
+from mimbench.files import write_atomic
+
+MENDER_VERSION = "1"
+"""Raised whenever the same file would be mended in another way."""
+_UNCHANGED = frozenset({"iscrowd absent", "iscrowd as a boolean", "size as a float"})
+"""Mended for pycocotools and mmdet, without another meaning than the file had before."""
+
+
+@dataclass
+class CocoFile:
+    """The content of an annotation file, mended in place, and what was found in it."""
+
+    path: Path
+    folder: Path
+    """Of its images."""
+    content: dict[str, Any]
+    masked: bool = False
+    """Every object has a mask."""
+    mended: set[str] = field(default_factory=set)
+    """Kinds of entries that the file itself has in another form."""
+    as_stored: bool = False
+    """EXIF data turn some images, and their sizes are those of the pixels as stored."""
+    notes: list[str] = field(default_factory=list)
+    boxes: BoxCount = field(default_factory=BoxCount)
+
+    @property
+    def where(self) -> str:
+        return printable(self.path)
+
+    @property
+    def names(self) -> list[str]:
+        """File names of all images."""
+        return [image["file_name"] for image in self.content["images"]]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(category["name"] for category in self.content["categories"])
+
+    @property
+    def changes(self) -> list[str]:
+        """What gives the file another meaning than pycocotools, and images read upright, would give it."""
+        return sorted(self.mended - _UNCHANGED | ({"images as stored"} if self.as_stored else set()))
+
+    def written(self, cache: Path) -> Path:
+        """The file itself, or what it was mended to, under its digest in `cache`."""
+        if not self.mended:
+            return self.path
+        content = json.dumps(self.content).encode()
+        path = writable(cache) / "coco" / f"{hashlib.sha256(content).hexdigest()[:32]}.json"
+        if not path.is_file() or path.read_bytes() != content:
+            write_atomic(path, content)
+        return path
+
+
+def plain_key(value: Any) -> int | str | None:
+    """An id as a whole number or text; None if it is neither."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int | str) and not isinstance(value, bool) else None
