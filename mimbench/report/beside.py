@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from mimbench.report.baseline import Baseline
     from mimbench.report.grid import Score
 
-_KINDS = {"bootstrap": "bootstrap over seeds", "t": "Student's t, the seeds being too few for a bootstrap"}
-
 
 def baseline_column(
     baseline: Baseline, title: str, scores: Sequence[Score | None], everything: Sequence[Score]
@@ -27,7 +25,7 @@ def baseline_column(
     partners = [None if score is None else baseline.partner(score, everything) for score in scores]
     if all(partner is None or partner is score for partner, score in zip(partners, scores, strict=True)):
         return []
-    cells, kinds = [], set()
+    cells, has_interval = [], False
     for score, partner in zip(scores, partners, strict=True):
         if score is None or partner is None or partner is score:
             cells.append(Cell())
@@ -43,11 +41,11 @@ def baseline_column(
         digits = 1 if score.first["unit"] == "percent" else 3
         text = f"{difference.mean:+.{digits}f}".replace("-", "−")
         if interval:
-            kinds.add(interval.kind)
+            has_interval = True
             text += f" {_bracket(interval.low, interval.high, digits)}"
         numbers = (difference.mean, *((interval.low, interval.high) if interval else (None, None)), difference.n)
         cells.append(Cell(f"{text} (n={difference.n})", numbers))
-    told = [f"[ ]: {LEVEL_TOLD} interval of the mean, {_KINDS[kind]}" for kind in sorted(kinds)]
+    told = [f"[ ]: {LEVEL_TOLD} interval of the mean (Student's t)"] if has_interval else []
     to = baseline.words([partner for partner in partners if partner and not isinstance(partner, str)], everything)
     note = "; ".join([f"difference to {to}, paired by seed", *told])
     return [(Column(f"Δ {baseline.text}", ("mean", "low", "high", "n"), (note,), of=title), cells)]

@@ -41,7 +41,7 @@ class Options:
     over: str | None = None
     """Ablation: the path that was varied; needed where several were."""
     spread: Literal["ci", "sd"] = "ci"
-    """ci: 95 % interval of the mean, a bootstrap over seeds, Student's t where they are few; sd: +-1 seed sd."""
+    """ci: 95 % interval of the mean (Student's t); sd: +-1 seed sd."""
     width: float = SINGLE_COLUMN
     """Of the figure, inches."""
 
