@@ -30,8 +30,9 @@ def baseline_column(
         if score is None or partner is None or partner is score:
             cells.append(Cell())
             continue
-        if isinstance(partner, str):
-            cells.append(Cell(notes=(partner,)))
+        reason = partner if isinstance(partner, str) else partner.problem or score.problem
+        if isinstance(partner, str) or reason:
+            cells.append(Cell(notes=(reason,)))
             continue
         difference = paired_difference(score.values, partner.values)
         if difference is None:
@@ -53,12 +54,15 @@ def baseline_column(
 
 def published_column(title: str, scores: Sequence[Score | None]) -> tuple[Column, list[Cell]]:
     """The authors' own number under the same protocol, and ours minus it; else a footnote that says why not."""
-    from mimbench.report.published import find, own_numbers, reference  # pydantic, for those who ask for it
+    from mimbench.report.published import LAST_EPOCH, find, own_numbers, reference  # pydantic, for those who ask for it
 
     cells = []
     for score in scores:
         if score is None:
             cells.append(Cell())
+            continue
+        if score.problem:
+            cells.append(Cell(notes=(f"not compared: {score.problem}",)))
             continue
         match = find(score.first, own_numbers())
         if match.number is None:
@@ -68,7 +72,8 @@ def published_column(title: str, scores: Sequence[Score | None]) -> tuple[Column
         difference = score.summary.mean - value
         text = f"{value:.1f} ({difference:+.1f})".replace("-", "−")
         cells.append(Cell(text, (value, difference), notes=(reference(match.number),)))
-    return Column("published", ("value", "difference"), ("published (ours minus published)",), of=title), cells
+    note = f"published (ours minus published); {LAST_EPOCH}"
+    return Column("published", ("value", "difference"), (note,), of=title), cells
 
 
 def rank_column(columns: Sequence[Sequence[Score | None]], fields: Sequence[str]) -> tuple[Column, list[Cell]]:
@@ -87,7 +92,11 @@ def rank_column(columns: Sequence[Sequence[Score | None]], fields: Sequence[str]
     scores: dict[str, Mapping[str, Mapping[int, float]]] = {}
     higher = {}
     for index, column in enumerate(columns):
-        present = {str(row): score for row, score in enumerate(column) if score and score.first["id"] not in aside}
+        present = {
+            str(row): score
+            for row, score in enumerate(column)
+            if score and not score.problem and score.first["id"] not in aside
+        }
         first = next(iter(present.values())).first if present else None
         if first and first["primary"]:
             scores[str(index)] = {row: score.values for row, score in present.items()}
@@ -97,8 +106,9 @@ def rank_column(columns: Sequence[Sequence[Score | None]], fields: Sequence[str]
     for row in range(len(columns[0])):
         rank = ranks.get(str(row))
         if rank is None:
-            there = {score.first["id"] for score in (column[row] for column in columns) if score}
-            why = "an earlier epoch of a pretraining" if there <= aside else "a task is missing"
+            there = [score for score in (column[row] for column in columns) if score]
+            why = "an earlier epoch of a pretraining" if {score.first["id"] for score in there} <= aside else ""
+            why = why or next((score.problem for score in there if score.problem), "a task is missing")
             cells.append(Cell(notes=(f"no rank: {why}",)))
             continue
         text = f"{rank.mean:.1f}" + (f" {_bracket(*rank.interval, 1)}" if rank.interval else "")

@@ -8,6 +8,7 @@ import numpy as np
 import plot_records as made
 import pytest
 from matplotlib.text import Text
+from preset_records import preset_record
 
 from mimbench.errors import InputError
 from mimbench.report.baseline import Baseline
@@ -154,23 +155,8 @@ def test_ablation_has_every_value_and_the_paper_beside_it(record):
 
 
 def test_a_published_curve_of_the_same_protocol_shares_the_panel(record):
-    recipe = {
-        "encoder": {"name": "swin", "dims": [128], "depths": [2, 2, 18, 2]},
-        "data": {"name": "imagenet"},
-        "input": {"image_size": 192},
-        "pretrain": {"epochs": 100},
-        "task": {"protocol": "simmim-swin-base-100ep"},
-    }
-    records = []
-    for ratio in (0.4, 0.6):
-        varied = {"method.mask_ratio": ratio}
-        method = {"masking": "random", "mask_patch_size": 32, "mask_ratio": ratio}
-        changes = {
-            "varied": varied,
-            "recipe": recipe | {"method": method},
-            "dataset": {"name": "imagenet", "version": "f"},
-        }
-        records.append(made.one(record, "simmim", 0, "finetune", encoder={"name": "swin", "version": "1"}, **changes))
+    varied = [{"method.mask_ratio": ratio} for ratio in (0.4, 0.6)]
+    records = [preset_record(record, settings=one, varied=one) for one in varied]
     fig = figure("ablation", Source.of(records))
     (axes,) = fig.axes
     assert points(axes, "published: random, mask patch 32")[0.5] == 83.0
