@@ -16,6 +16,7 @@ from mimbench.files import writing
 from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.report.cli import plot, report, robustness, table
 from mimbench.store import DEFAULT_RESULTS
+from mimbench.text import print_text, visible
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -89,13 +90,13 @@ def list_(
     from mimbench.recipe.document import preset_names, read
 
     for kind in registry.ALL:
-        print(f"{kind.kind}s")
+        print_text(f"{kind.kind}s")
         for plugin in kind.overview() if names else kind.survey():
             state = f"  BROKEN: {plugin.problem}" if plugin.problem else ""
-            print(f"  {plugin.name:<24} {plugin.owner}{state}")
-    print("recipes")
+            print_text(f"  {plugin.name:<24} {plugin.owner}{state}")
+    print_text("recipes")
     for name in preset_names():
-        print(f"  {name:<24} {read(name).get('summary', '')}")
+        print_text(f"  {name:<24} {read(name).get('summary', '')}")
 
 
 @show.command("recipe")
@@ -108,7 +109,7 @@ def show_recipe(
     from mimbench.recipe.document import parse_assignments
     from mimbench.recipe.show import describe
 
-    print(describe(name, method, parse_assignments(set_ or [])), end="")
+    print_text(describe(name, method, parse_assignments(set_ or [])), end="")
 
 
 @show.command("detection")
@@ -124,7 +125,7 @@ def show_detection(
 
     text = task_file("detection", recipe, method, parse_assignments(set_ or []))
     if output is None:
-        print(text, end="")
+        print_text(text, end="")
         return
     with writing(f"--output {output}"):
         output.write_text(text, encoding="utf-8")
@@ -142,7 +143,7 @@ def verify(
     from mimbench.store.verify import verify as verified
 
     found = verified(folder)
-    print("\n".join(found.lines()))
+    print_text("\n".join(found.lines()))
     raise typer.Exit(1 if found.damage else 0)
 
 
@@ -152,7 +153,7 @@ def doctor() -> None:
     from mimbench.harness.doctor import report
 
     healthy, text = report()
-    print(text)
+    print_text(text)
     raise typer.Exit(0 if healthy else 1)
 
 
@@ -204,7 +205,7 @@ def main() -> None:
     try:
         sys.exit(typer.main.get_command(app).main(standalone_mode=False) or 0)
     except MimbenchError as error:
-        print(f"mimbench: {error}", file=sys.stderr)
+        print_text(f"mimbench: {visible(str(error))}", error=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         print("mimbench: stopped", file=sys.stderr)
@@ -230,5 +231,5 @@ def _stoppable() -> Iterator[None]:
             yield
     except Interrupted as stop:
         kept = str(stop) or "finished pretrainings and records are kept, and what was running starts over"
-        print(f"mimbench: stopped by {stop.signal.name}; {kept}. The same command goes on from there.", file=sys.stderr)
+        print_text(f"mimbench: stopped by {stop.signal.name}; {kept}. The same command goes on from there.", error=True)
         raise typer.Exit(stop.exit_code) from None

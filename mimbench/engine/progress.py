@@ -12,13 +12,15 @@ from rich.live import Live
 from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from mimbench.text import visible
+
 QUIET_SECONDS = 15.0
 """Where the output is no terminal: seconds between two lines."""
 
 
 def say(console: Console, text: str) -> None:
     """One line as it is: no markup, no colours of rich's own, no breaks."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(visible(text, keep="\n"), highlight=False, markup=False, soft_wrap=True)
 
 
 class Screen(Console):

@@ -9,7 +9,8 @@ from typing import Any
 
 from mimbench.contract import Dataset, ImageSplit, Task
 from mimbench.errors import InputError
-from mimbench.recipe import AT_EPOCH
+from mimbench.recipe import AT_EPOCH, PRETRAINED
+from mimbench.recipe.document import values
 from mimbench.recipe.resolve import Recipe
 from mimbench.store.files import fingerprint
 from mimbench.store.store import StoredCheckpoint
@@ -65,7 +66,21 @@ class Pretraining:
         if "imported" in self.identity:
             del tables["pretrain"]
             tables["imported"] = dict(self.identity["imported"])
+        elif self.checkpoint:
+            tables[PRETRAINED] = self._pretrained_otherwise(self.checkpoint.card["recipe"], tables)
         return tables
+
+    def _pretrained_otherwise(self, pretrained: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
+        """In what the recipe that a given checkpoint was pretrained with differs from that of this run, by path."""
+        known = dict(values(tables))
+        configs = {name: getattr(self.recipe, name) for name in ("data", "input", "pretrain")}
+        configs |= {"encoder": self.recipe.encoder_config, "method": self.recipe.method_config}
+        differing = {}
+        for path, value in values({name: pretrained[name] for name in configs if name in pretrained}):
+            table, _, key = path.partition(".")
+            if known.get(path) != value and not configs[table].is_cosmetic(key):
+                differing[path] = value
+        return differing
 
     @cached_property
     def training(self) -> str:

@@ -30,6 +30,7 @@ from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.recipe.grid import GridFile, read_grid
 from mimbench.store import DEFAULT_RESULTS
 from mimbench.store.store import Store
+from mimbench.text import print_text
 
 LISTED_FILES = 10
 """Pictures and files of records that are named one by one; of more, only the folder is."""
@@ -98,20 +99,18 @@ def _first(*choices: Any) -> Any:
 def _print_plan(cells: Sequence[Cell], results: Path, device: torch.device, as_json: bool) -> None:
     found = standing(cells, results, device_name(device))
     if as_json:
-        json.dump(found.as_json(), sys.stdout, indent=2, ensure_ascii=False)
-        print()
+        print_text(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
     else:
-        print(describe(found, results), end="")
+        print_text(describe(found, results), end="")
 
 
 def _print_outcome(console: Console, results: Path, outcome: Outcome, as_json: bool) -> None:
     if as_json:
-        json.dump([record.as_json() for record in outcome.records], sys.stdout, indent=2, ensure_ascii=False)
-        print()
+        print_text(json.dumps([record.as_json() for record in outcome.records], indent=2, ensure_ascii=False))
     elif outcome.records:
         from mimbench.report.command import text_of
 
-        print(text_of(outcome.records), end="")
+        print_text(text_of(outcome.records), end="")
     for line in _what_was_left(results, outcome):
         say(console, line)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from mimbench.recipe.resolve import Recipe, check_settings, resolve
 from mimbench.recipe.validation import validated
 from mimbench.store.files import file_sha256, fingerprint
 from mimbench.store.store import Store
+from mimbench.text import print_text, visible
 
 _NOTHING_SPENT = {
     "seconds": 0.0,
@@ -59,14 +59,14 @@ def import_command(
     store = Store(results)
     found = prepare_import(file, method=method, encoder=encoder, recipe=recipe, settings=settings)
     key = fingerprint(found.identity)
-    with store.lock(key, lambda: print("waiting: another process imports the same", file=sys.stderr)):
+    with store.lock(key, lambda: print_text("waiting: another process imports the same", error=True)):
         if store.checkpoint(key) is None:
             encoder_state = {name: value.detach() for name, value in found.method.encoder.state_dict().items()}
             rest = {name: value for name, value in found.converted.state.items() if not name.startswith("encoder.")}
             store.save_checkpoint(key, encoder_state, rest, _card(found, file))
-    print(*_report(found), sep="\n")
-    print(f"checkpoint: {store.root / 'checkpoints' / key}")
-    print(f"next: mimbench run --checkpoint {key} --results {results} --task TASK --recipe RECIPE")
+    print_text("\n".join(map(visible, _report(found))))
+    print_text(f"checkpoint: {store.root / 'checkpoints' / key}")
+    print_text(f"next: mimbench run --checkpoint {key} --results {results} --task TASK --recipe RECIPE")
     return 0
 
 
@@ -131,7 +131,7 @@ def export_command(which: str, out: Path, *, results: Path) -> int:
     }
     with writing(str(out)):
         write_atomic(out, save(state, notes))
-    print(f"{out}: {len(state)} tensors of {what['encoder']['name']}, pretrained with {what['method']['name']}")
+    print_text(f"{out}: {len(state)} tensors of {what['encoder']['name']}, pretrained with {what['method']['name']}")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isqrt
@@ -19,6 +18,7 @@ from mimbench.convert.golden import Golden, Setup, read_golden, setup_of
 from mimbench.convert.layouts import Layout
 from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.build import build
+from mimbench.text import print_text, visible
 
 LOSS, NORM, OUTPUT = 5e-7, 1e-5, 1e-5
 """Largest relative errors."""
@@ -59,12 +59,12 @@ def parity_command(paths: list[Path]) -> int:
         try:
             rows = compare(read_golden(path))
         except MimbenchError as error:
-            print(f"mimbench: {error}", file=sys.stderr)
+            print_text(f"mimbench: {visible(str(error))}", error=True)
             codes.append(error.exit_code)
             continue
         failed = sum(not row.passed for row in rows)
         verdict = f"FAILED: {failed} of {len(rows)} numbers are beyond tolerance" if failed else "passed"
-        print(f"{path}: {verdict}", *_lines(rows), sep="\n")
+        print_text("\n".join([f"{path}: {verdict}", *_lines(rows)]))
         codes.append(1 if failed else 0)
     return max(codes, default=0)
 

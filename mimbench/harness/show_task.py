@@ -15,6 +15,7 @@ from mimbench.data import default_cache, open_dataset
 from mimbench.errors import InputError
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import Recipe, check_settings, resolve
+from mimbench.text import print_text
 
 
 def task_file(task_name: str, recipe_name: str, method: str, settings: Mapping[str, Any]) -> str:
@@ -50,5 +51,5 @@ def _dataset(task: Task, recipe: Recipe) -> Dataset | None:
     except InputError as error:
         if options:
             raise
-        print(f"dataset {name!r} is not opened ({error}); the file names its usual place instead", file=sys.stderr)
+        print_text(f"dataset {name!r} is not opened ({error}); the file names its usual place instead", error=True)
         return None

@@ -2,6 +2,8 @@
 
 AT_EPOCH = "pretrain.at_epoch"
 """The option that takes a pretraining's weights before its end."""
+PRETRAINED = "pretrained"
+"""Table of a record's recipe: where the recipe that a given checkpoint was pretrained with differs from the run's."""
 DEFAULT_RECIPE = "mnist5k-vit-tiny"
 
 

@@ -1,13 +1,20 @@
-"""In what a task departs from the named protocol that it runs under: what makes "mae" not MAE's protocol any more."""
+"""In what a task departs from its named protocol, and a pretraining from the presets of its method."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
-from mimbench.contract import Task
+from mimbench import registry
+from mimbench.contract import InputConfig, PretrainConfig, Task
 from mimbench.errors import InputError
 from mimbench.recipe import document as doc
+from mimbench.recipe.resolve import resolve
 from mimbench.recipe.validation import validated
+
+_SAME_STEPS = ("accumulate", "at_epoch")
+"""Options of [pretrain] that leave each optimizer step as it is: `batch_size` counts accumulated images."""
 
 
 def departures(task: Task) -> dict[str, Any]:
@@ -33,3 +40,59 @@ def departures(task: Task) -> dict[str, Any]:
     departed = {path: value for path, value in own.items() if path not in known or known[path] != value}
     # A protocol may set an option that results older than the option do not name where it is at its default.
     return departed | {path: value for path, value in task.config.left_out().items() if path in known.keys() - own}
+
+
+def task_departures(task: str, table: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    """As `departures`, of a task's table as records keep it, and its own options of `dataset` that shape the result.
+
+    Raises:
+        InputError: a plugin is not installed, or does not know an option.
+    """
+    cls: type[Task] = registry.tasks.load(task)
+    protocol = cls.protocols.get(str(table.get("protocol")))
+    options = doc.merge(protocol.options if protocol else {}, table)
+    data_config = registry.datasets.load(dataset).Config
+    data = {f"data.{key}": value for key, value in table.get("data", {}).items() if not data_config.is_cosmetic(key)}
+    return departures(cls(validated(cls.Config, options, f"tasks.{task}"))) | data
+
+
+def shaping_values(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """{dotted path: value} of a resolved recipe, as records keep it, without what shapes no result.
+
+    Options that are newer than the record have their defaults, which is what it was made with.
+
+    Raises:
+        InputError: a plugin is not installed, or does not know an option; a table is missing.
+    """
+    typed: dict[str, Any] = {}
+    plugins: registry.Registry
+    for table, plugins in (
+        ("data", registry.datasets),
+        ("encoder", registry.encoders),
+        ("method", registry.methods),
+    ):
+        options = dict(tables.get(table, {}))
+        name = str(options.pop("name", ""))
+        typed[table] = {"name": name, **validated(plugins.load(name).Config, options, table).shaping()}
+    typed["input"] = validated(InputConfig, tables.get("input", {}), "input").shaping()
+    pretrain = validated(PretrainConfig, tables.get("pretrain", {}), "pretrain").shaping()
+    typed["pretrain"] = {key: value for key, value in pretrain.items() if key not in _SAME_STEPS}
+    return dict(doc.values(typed))
+
+
+@functools.cache
+def preset_values(method: str) -> tuple[Mapping[str, Any], ...]:
+    """`shaping_values` of each preset, resolved for `method`; presets that it cannot use are left out.
+
+    Raises:
+        InputError: the method is not installed.
+    """
+    registry.methods.load(method)
+    found = []
+    for name in doc.preset_names():
+        try:
+            recipe = resolve(name, doc.read(name), method, {}, None)
+        except InputError:
+            continue
+        found.append(shaping_values(recipe.as_tables()))
+    return tuple(found)

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from mimbench.report.baseline import Baseline
     from mimbench.report.grid import Score
 
-_KINDS = {"bootstrap": "bootstrap over seeds", "t": "Student's t, the seeds being too few for a bootstrap"}
-
 
 def baseline_column(
     baseline: Baseline, title: str, scores: Sequence[Score | None], everything: Sequence[Score]
@@ -27,13 +25,14 @@ def baseline_column(
     partners = [None if score is None else baseline.partner(score, everything) for score in scores]
     if all(partner is None or partner is score for partner, score in zip(partners, scores, strict=True)):
         return []
-    cells, kinds = [], set()
+    cells, has_interval = [], False
     for score, partner in zip(scores, partners, strict=True):
         if score is None or partner is None or partner is score:
             cells.append(Cell())
             continue
-        if isinstance(partner, str):
-            cells.append(Cell(notes=(partner,)))
+        reason = partner if isinstance(partner, str) else partner.problem or score.problem
+        if isinstance(partner, str) or reason:
+            cells.append(Cell(notes=(reason,)))
             continue
         difference = paired_difference(score.values, partner.values)
         if difference is None:
@@ -43,11 +42,11 @@ def baseline_column(
         digits = 1 if score.first["unit"] == "percent" else 3
         text = f"{difference.mean:+.{digits}f}".replace("-", "−")
         if interval:
-            kinds.add(interval.kind)
+            has_interval = True
             text += f" {_bracket(interval.low, interval.high, digits)}"
         numbers = (difference.mean, *((interval.low, interval.high) if interval else (None, None)), difference.n)
         cells.append(Cell(f"{text} (n={difference.n})", numbers))
-    told = [f"[ ]: {LEVEL_TOLD} interval of the mean, {_KINDS[kind]}" for kind in sorted(kinds)]
+    told = [f"[ ]: {LEVEL_TOLD} interval of the mean (Student's t)"] if has_interval else []
     to = baseline.words([partner for partner in partners if partner and not isinstance(partner, str)], everything)
     note = "; ".join([f"difference to {to}, paired by seed", *told])
     return [(Column(f"Δ {baseline.text}", ("mean", "low", "high", "n"), (note,), of=title), cells)]
@@ -55,12 +54,15 @@ def baseline_column(
 
 def published_column(title: str, scores: Sequence[Score | None]) -> tuple[Column, list[Cell]]:
     """The authors' own number under the same protocol, and ours minus it; else a footnote that says why not."""
-    from mimbench.report.published import find, own_numbers, reference  # pydantic, for those who ask for it
+    from mimbench.report.published import LAST_EPOCH, find, own_numbers, reference  # pydantic, for those who ask for it
 
     cells = []
     for score in scores:
         if score is None:
             cells.append(Cell())
+            continue
+        if score.problem:
+            cells.append(Cell(notes=(f"not compared: {score.problem}",)))
             continue
         match = find(score.first, own_numbers())
         if match.number is None:
@@ -70,7 +72,8 @@ def published_column(title: str, scores: Sequence[Score | None]) -> tuple[Column
         difference = score.summary.mean - value
         text = f"{value:.1f} ({difference:+.1f})".replace("-", "−")
         cells.append(Cell(text, (value, difference), notes=(reference(match.number),)))
-    return Column("published", ("value", "difference"), ("published (ours minus published)",), of=title), cells
+    note = f"published (ours minus published); {LAST_EPOCH}"
+    return Column("published", ("value", "difference"), (note,), of=title), cells
 
 
 def rank_column(columns: Sequence[Sequence[Score | None]], fields: Sequence[str]) -> tuple[Column, list[Cell]]:
@@ -89,7 +92,11 @@ def rank_column(columns: Sequence[Sequence[Score | None]], fields: Sequence[str]
     scores: dict[str, Mapping[str, Mapping[int, float]]] = {}
     higher = {}
     for index, column in enumerate(columns):
-        present = {str(row): score for row, score in enumerate(column) if score and score.first["id"] not in aside}
+        present = {
+            str(row): score
+            for row, score in enumerate(column)
+            if score and not score.problem and score.first["id"] not in aside
+        }
         first = next(iter(present.values())).first if present else None
         if first and first["primary"]:
             scores[str(index)] = {row: score.values for row, score in present.items()}
@@ -99,8 +106,9 @@ def rank_column(columns: Sequence[Sequence[Score | None]], fields: Sequence[str]
     for row in range(len(columns[0])):
         rank = ranks.get(str(row))
         if rank is None:
-            there = {score.first["id"] for score in (column[row] for column in columns) if score}
-            why = "an earlier epoch of a pretraining" if there <= aside else "a task is missing"
+            there = [score for score in (column[row] for column in columns) if score]
+            why = "an earlier epoch of a pretraining" if {score.first["id"] for score in there} <= aside else ""
+            why = why or next((score.problem for score in there if score.problem), "a task is missing")
             cells.append(Cell(notes=(f"no rank: {why}",)))
             continue
         text = f"{rank.mean:.1f}" + (f" {_bracket(*rank.interval, 1)}" if rank.interval else "")

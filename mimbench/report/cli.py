@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 from mimbench.errors import InputError
 from mimbench.options import names
 from mimbench.store import DEFAULT_RESULTS
+from mimbench.text import print_text
 
 MethodsOption = Annotated[str, typer.Option("--method", help="These methods only, comma-separated.")]
 TasksOption = Annotated[str, typer.Option("--task", help="These tasks only, comma-separated.")]
@@ -72,9 +72,9 @@ def table(
         format=format_,
         layout=layout,
         output=output,
-        warn=lambda line: print(line, file=sys.stderr),
+        warn=lambda line: print_text(line, error=True),
     )
-    print(text if text is not None else f"written: {output}", end="" if text is not None else "\n")
+    print_text(text if text is not None else f"written: {output}", end="" if text is not None else "\n")
 
 
 def robustness(
@@ -87,7 +87,7 @@ def robustness(
     from mimbench.report.robustness import corruption_table
     from mimbench.store.record import read_records
 
-    print(render(corruption_table(read_records(results), baseline), format_), end="")
+    print_text(render(corruption_table(read_records(results), baseline), format_), end="")
 
 
 def report(
@@ -99,7 +99,7 @@ def report(
     """Write one self-contained page: leaderboard, runs, comparisons, ablations, published numbers, downloads."""
     from mimbench.report.page.build import report_command
 
-    print(f"written: {report_command(results, output)}")
+    print_text(f"written: {report_command(results, output)}")
 
 
 def plot(
@@ -145,4 +145,4 @@ def plot(
         spread="sd" if spread == "sd" else "ci",
         width=width,
     )
-    plot_command(kind, options, results=results, output=output, formats=tuple(names(format_)), say=print)
+    plot_command(kind, options, results=results, output=output, formats=tuple(names(format_)), say=print_text)

@@ -99,14 +99,14 @@ def _listed(choice: Choice) -> Table:
 def _laid_out(name: str, choice: Choice, results: Path | None) -> tuple[Table, Sequence[str]]:
     """The layout, and what to say of its cells that failed."""
     from mimbench.report.layouts import read_layout
-    from mimbench.report.papers import layout_measures, layout_paths, layout_table
+    from mimbench.report.papers import layout_measures, layout_table
 
     _refuse(choice, "a layout", ("rows", "columns", "metrics", "methods", "tasks", "baseline", "ranks"))
     layout = read_layout(name)
     folder = results or DEFAULT_RESULTS
     if results is None and not (folder.is_dir() and record_files(folder)):
         return layout_table(layout), ()
-    tidy, measures = load_records(folder, layout_paths(layout)), layout_measures(layout)
+    tidy, measures = load_records(folder), layout_measures(layout)
     failed = Failed(folder, set(tidy["id"]))
     return layout_table(layout, tidy), failed.remarks(lambda cell: (cell.method, cell.task) in measures)
 

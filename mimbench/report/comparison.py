@@ -86,6 +86,9 @@ def _cells(grid: Grid, choice: Choice) -> dict[tuple[Key, Key], Cell]:
         score = grid.scores[place]
         summary, first = score.summary, score.first
         width = summary.sd if choice.spread == "sd" else summary.se
+        if score.problem:
+            cells[place] = Cell(f"{summary.mean:g}", (summary.mean, None, summary.n), notes=(score.problem,))
+            continue
         cells[place] = Cell(
             spread_text(summary, choice.spread, 1 if first["unit"] == "percent" else 3),
             (summary.mean, width, summary.n),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from mimbench.errors import InputError
-from mimbench.recipe import AT_EPOCH, is_of_task
+from mimbench.recipe import AT_EPOCH, PRETRAINED, is_of_task
 from mimbench.store.reading import read_all
 
 COLUMNS: dict[str, str] = {
@@ -31,8 +32,8 @@ COLUMNS: dict[str, str] = {
     "seed": "of the pretraining and the task",
     "varied": "what --vary gave this cell but for the task's own settings: path=value",
     "set": "what --set gave, likewise",
-    "changed": "paths of all that was set or varied, the task's own settings included",
     "recipe": "the recipe's name",
+    "recipe_json": "the resolved recipe, as JSON; missing where how the encoder was pretrained is not known",
     "pretraining": "hash of all that shaped the weights but the seed: equal for the seeds of one mean",
     "checkpoint": "fingerprint of the pretraining",
     "weights_sha256": "of the encoder's weights",
@@ -68,6 +69,8 @@ COLUMNS: dict[str, str] = {
 }
 """Columns of every frame, and what each holds. A varied path (method.mask_ratio) is a further column of that name."""
 
+_ROUNDING = 1e-9
+"""By how much a mean over samples may leave its metric's range."""
 _VALUE = ("value", "unit", "n", "low", "high", "higher_is_better")
 _SIZES = {
     ("vit", 192, 12): "Ti",
@@ -120,6 +123,17 @@ def as_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(map(str, plain.columns), row, strict=True)) for row in plain.itertuples(index=False, name=None)]
 
 
+def out_of_range(row: Mapping[str, Any], value: float | None) -> str:
+    """What is wrong with a value of this row's metric; "" if it is a finite number in the metric's range."""
+    low, high = (
+        limit if limit is not None else end for limit, end in ((row["low"], -math.inf), (row["high"], math.inf))
+    )
+    if value is not None and math.isfinite(value) and low - _ROUNDING <= value <= high + _ROUNDING:
+        return ""
+    shown = "not a number" if value is None or math.isnan(value) else f"{value:g}"
+    return f"{row['metric']} is {shown}, outside of its range {low:g} to {high:g}; see `mimbench verify`"
+
+
 def is_early(row: Mapping[str, Any]) -> bool:
     """Whether a row is of an earlier epoch of a pretraining than its last."""
     return row["at_epoch"] not in (None, row["pretrain_epochs"])
@@ -152,9 +166,10 @@ def _rows(
         encoder = recipe.get("encoder", {})
         known = told[id(recipe)] = (
             backbone(body["encoder"]["name"], encoder),
-            recipe.get("data", {}).get("name"),
+            _pretrain_dataset(recipe),
             recipe.get("pretrain", {}).get("epochs"),
             recipe.get("input", {}).get("image_size"),
+            json.dumps(recipe, sort_keys=True, ensure_ascii=False),
         )
     passed = body["recipe_passed"].get("set", {})
     protocol = body["protocol"]
@@ -179,8 +194,8 @@ def _rows(
         body["seed"],
         _settings(body["varied"]),
         _settings(passed),
-        " ".join(dict.fromkeys([*passed, *body["varied"]])),
         body["recipe_name"],
+        known[4] if _is_pretraining_known(body) else None,
         body["pretraining"],
         checkpoint["fingerprint"],
         checkpoint["weights_sha256"],
@@ -227,6 +242,20 @@ def backbone(encoder: str, options: Mapping[str, Any]) -> str:
     return f"{encoder} {width} {'-'.join(map(str, depth))}" if isinstance(depth, tuple) and width else encoder
 
 
+def _pretrain_dataset(recipe: Mapping[str, Any]) -> str | None:
+    """None for an imported checkpoint, whose pretraining is not known."""
+    if "imported" in recipe:
+        return None
+    name: str | None = recipe.get(PRETRAINED, {}).get("data.name", recipe.get("data", {}).get("name"))
+    return name
+
+
+def _is_pretraining_known(body: Mapping[str, Any]) -> bool:
+    """Not that of an imported checkpoint, nor that of a given one in records that do not note its recipe."""
+    recipe = body["recipe"]
+    return "imported" not in recipe and (PRETRAINED in recipe or not body["recipe_passed"].get("checkpoint"))
+
+
 def _protocol_name(body: Mapping[str, Any], passed: Mapping[str, Any]) -> str:
     """The protocol's name, then the options of the task that depart from it."""
     name = body["recipe"].get("task", {}).get("protocol")
@@ -240,7 +269,12 @@ def _protocol_name(body: Mapping[str, Any], passed: Mapping[str, Any]) -> str:
             for path, value in {**passed, **body["varied"]}.items()
             if path.startswith(prefixes) and path.rsplit(".", 1)[-1] != "protocol" and ".data" not in path
         }
-    return ", ".join([name, *(f"{path}={value}" for path, value in departed.items())])
+    return protocol_text(name, departed)
+
+
+def protocol_text(name: str, departures: Mapping[str, Any]) -> str:
+    """A protocol's name and the options that depart from it: "mae, train.epochs=50"."""
+    return ", ".join([name, *(f"{path}={value}" for path, value in departures.items())])
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

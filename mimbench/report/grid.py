@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +13,7 @@ import pandas as pd
 from mimbench.errors import InputError, nearest
 from mimbench.recipe import AT_EPOCH
 from mimbench.report.fields import column_of, order_of, sides, with_settings
-from mimbench.report.frame import early, early_beside_end
+from mimbench.report.frame import early, early_beside_end, out_of_range
 from mimbench.report.statistics import Summary, summarise
 
 if TYPE_CHECKING:
@@ -63,7 +64,16 @@ class Score:
 
     @cached_property
     def summary(self) -> Summary:
+        if self.problem:  # a mean to show, with nothing to conclude from it
+            return Summary(
+                len(self.values), math.fsum((value or 0) / len(self.values) for value in self.values.values())
+            )
         return summarise(list(self.values.values()))
+
+    @cached_property
+    def problem(self) -> str:
+        """What is wrong with the first value that is outside of its metric's range; "" if none is."""
+        return next(filter(None, (out_of_range(self.first, value) for value in self.values.values())), "")
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from mimbench.errors import InputError, nearest
-from mimbench.report.frame import as_rows
+from mimbench.report.frame import as_rows, out_of_range
 from mimbench.report.layouts import Layout
-from mimbench.report.published import Published, load_published, matching, paths_of, slug
+from mimbench.report.published import LAST_EPOCH, Published, load_published, matching, slug
 from mimbench.report.statistics import Summary, summarise
 from mimbench.report.table import ABSENT, Cell, Column, Table, marked, spread_text
 
@@ -60,12 +60,7 @@ def published_table(
     left = len(rows) - len(own)
     told = "in percent; own: by the method's authors; repro: run again by others; re-eval: official weights, by others"
     quoted = f"; {left} that are quoted from these are left out" if left else ""
-    return Table(tuple(columns), tuple(shown), remarks=(told + quoted,))
-
-
-def layout_paths(layout: Layout) -> list[str]:
-    """Paths of recipes by which `layout_table` knows our records of a variant; to be asked of `load_records`."""
-    return paths_of(pd.DataFrame(_chosen(layout)))
+    return Table(tuple(columns), tuple(shown), remarks=(told + quoted, LAST_EPOCH))
 
 
 def layout_measures(layout: Layout) -> set[tuple[str, str]]:
@@ -78,7 +73,7 @@ def layout_table(layout: Layout, records: pd.DataFrame | None = None) -> Table:
 
     Args:
         layout: see `read_layout`.
-        records: a frame loaded with `layout_paths`; None: published numbers alone.
+        records: a frame; None: published numbers alone.
 
     Raises:
         InputError: a layout that selects nothing, or several numbers for one cell.
@@ -156,6 +151,9 @@ def _own_cell(row: Row, records: Sequence[Row]) -> Cell:
         return Cell()
     if len(settings) > 1:
         return Cell(notes=(f"{len(settings)} of our settings match; they are not averaged",))
+    problem = next(filter(None, (out_of_range(record, record["value"]) for record in same)), "")
+    if problem:
+        return Cell(notes=(problem,))
     score = summarise([record["value"] for record in same])
     difference = score.mean - row["value"]
     text = f"{spread_text(score)}, {difference:+.1f}".replace("-", "−")
@@ -166,7 +164,7 @@ def _remarks(layout: Layout, rows: Sequence[Row], ours: bool) -> tuple[str, ...]
     papers = "; ".join(dict.fromkeys(f"{row['paper']}, {row['source']}" for row in rows))
     units = dict.fromkeys(row["unit"] for row in rows)
     told = ", in percent" if list(units) == ["percent"] else ", scores in percent" if "percent" in units else ""
-    remarks = [f"published{told}: {papers}", *layout.notes]
+    remarks = [f"published{told}: {papers}", *layout.notes, LAST_EPOCH]
     if layout.best == "column":
         remarks.append("{best} and {second} of each column")
     if ours:

@@ -6,7 +6,7 @@ import csv
 import functools
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -16,7 +16,6 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from mimbench.errors import InputError
-from mimbench.recipe import is_of_task
 from mimbench.report.frame import as_rows, is_early
 
 PACKAGE = "mimbench_published"
@@ -24,13 +23,11 @@ FILES = ("results.csv", "ablations.csv")
 DATASETS = {"imagenet": "ImageNet-1K", "coco": "COCO", "ade20k": "ADE20K", "cifar100": "CIFAR-100"}
 """Our datasets under the names that papers use; others keep their own."""
 NO_EQUAL = "-"
+_SHOWN = 4
+"""Most settings that a reason names."""
 _SIZED = ("finetune", "linear-probe", "knn")
 """Tasks whose images have the recipe's size; elsewhere the protocol sets it."""
-_MATCHED = (
-    *("encoder.", "data.", "input.image_size"),
-    *("pretrain.epochs", "pretrain.at_epoch", "pretrain.workers", "pretrain.accumulate"),
-)
-"""Settings that the match looks at by other means, or that do not shape the result."""
+LAST_EPOCH = "official scripts print the best epoch's score, mimbench the last epoch's"
 
 
 class Published(BaseModel):
@@ -152,11 +149,6 @@ def read_published(path: Traversable) -> list[Published]:
     return found
 
 
-def paths_of(published: pd.DataFrame) -> list[str]:
-    """Paths of recipes that tell which record is which variant; to be asked of `load_records`."""
-    return list(dict.fromkeys(path for same in published["same"] for path in conditions(same)))
-
-
 def conditions(same: str) -> dict[str, Any]:
     """{path: value} of `Published.same`."""
     pairs = [pair.split("=", 1) for pair in same.split() if same != NO_EQUAL]
@@ -179,29 +171,40 @@ def find(record: Mapping[str, Any], published: Iterable[Mapping[str, Any]]) -> M
         ("protocol", lambda row: bool(row["protocol"]) and row["protocol"] == record["protocol_name"]),
         ("encoder", lambda row: row["encoder"] == record["backbone"]),
         ("pretraining data", lambda row: row["pretrain_data"] == _named(record["pretrain_dataset"])),
-        ("epochs", lambda row: row["epochs"] == record["pretrain_epochs"] and not is_early(record)),
-        ("image size", lambda row: row["task"] not in _SIZED or row["resolution"] == record["image_size"]),
-        ("settings", lambda row: is_variant(record, row)),
+        ("epochs", lambda row: None is not row["epochs"] == record["pretrain_epochs"] and not is_early(record)),
+        ("image size", lambda row: row["task"] not in _SIZED or row["resolution"] == _image_size(record)),
     )
     for what, holds in steps:
         named = [row for row in named if row["reported"] == "own" and holds(row)]
         if not named:
             return Match(None, f"no published number has the {what} of {_told(what, record)}")
-    return Match(named[0])
+    named = [row for row in named if row["same"] != NO_EQUAL]
+    if not named:
+        return Match(None, "mimbench has no such variant")
+    # Last, because it imports torch: only for records that agree with a number in all else.
+    from mimbench.report.settings import departed_settings
+
+    departed = [departed_settings(record, conditions(row["same"])) for row in named]
+    for row, paths in zip(named, departed, strict=True):
+        if not paths:
+            return Match(row)
+    return Match(None, f"no published number has the settings of these records ({_listed(min(departed, key=len))})")
+
+
+def _listed(paths: Sequence[str]) -> str:
+    more = len(paths) - _SHOWN
+    return ", ".join(paths[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _image_size(record: Mapping[str, Any]) -> int | None:
+    """Side of the images that the task saw: fine-tuning may set another than the pretraining's."""
+    size: int | None = json.loads(record["protocol_json"]).get("input", {}).get("image_size", record["image_size"])
+    return size
 
 
 def matching(row: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The rows of a frame that measured what a published row did."""
     return [record for record in records if find(record, [row]).number is not None]
-
-
-def is_variant(record: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    """Whether the record's settings are those of the published variant, and nothing else was changed."""
-    if row["same"] == NO_EQUAL:
-        return False
-    wanted = conditions(row["same"])
-    changed = [path for path in record["changed"].split() if not (is_of_task(path) or path.startswith(_MATCHED))]
-    return set(changed) <= set(wanted) and all(_equal(record.get(path), value) for path, value in wanted.items())
 
 
 def slug(name: str) -> str:
@@ -217,8 +220,7 @@ def _told(what: str, record: Mapping[str, Any]) -> str:
         "encoder": record["backbone"],
         "pretraining data": record["pretrain_dataset"],
         "epochs": epochs_in_words(record),
-        "image size": f"{record['image_size']} px",
-        "settings": record["changed"] or "the defaults",
+        "image size": f"{_image_size(record)} px",
     }
     return f"these records ({told[what]})"
 
@@ -257,9 +259,3 @@ def _plain(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _equal(found: Any, wanted: Any) -> bool:
-    if isinstance(wanted, float) and isinstance(found, int | float):
-        return abs(found - wanted) < 1e-9
-    return found == wanted

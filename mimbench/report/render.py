@@ -7,10 +7,12 @@ import html
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from mimbench.errors import InputError, nearest
 from mimbench.report.latex import latex
 from mimbench.report.table import Cell, Column, Table
+from mimbench.text import spreadsheet_text, visible
 
 
 def render(table: Table, format: str) -> str:
@@ -21,7 +23,28 @@ def render(table: Table, format: str) -> str:
     """
     if format not in FORMATS:
         raise InputError(f"unknown table format {format!r}{nearest(format, FORMATS)}")
-    return FORMATS[format](table)
+    return FORMATS[format](_safe(table))
+
+
+def _safe(table: Table) -> Table:
+    """The table with control characters made visible, so that no format prints them and each cell is one line."""
+    return Table(
+        tuple(
+            replace(column, title=visible(column.title), notes=_visible(column.notes), of=visible(column.of))
+            for column in table.columns
+        ),
+        tuple(tuple(_safe_cell(cell) for cell in row) for row in table.rows),
+        visible(table.title),
+        _visible(table.remarks),
+    )
+
+
+def _safe_cell(cell: Cell) -> Cell:
+    return replace(cell, text=visible(cell.text), notes=_visible(cell.notes))
+
+
+def _visible(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(visible, texts))
 
 
 def _text(table: Table) -> str:
@@ -32,14 +55,13 @@ def _text(table: Table) -> str:
 
     rows = [[_lettered(table, column.title, column.notes, " [{}]") for column in table.columns]]
     rows += [[shown(cell) for cell in row] for row in table.rows]
-    rows = [[_one_line(text) for text in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     notes = [f"[{letter}] {note}" for letter, note in zip(table.letters(table.notes), table.notes, strict=True)]
     remarks = [_legend(line, "*best*", "_second_") for line in table.remarks]
     title = [table.title, ""] if table.title else []
-    below = [_one_line(line) for line in [*remarks, *notes]]
+    below = [*remarks, *notes]
     return "\n".join([*title, *lines, *([""] if below else []), *below]) + "\n"
 
 
@@ -73,7 +95,7 @@ def _csv(table: Table) -> str:
     for column in table.columns:
         title = f"{column.of} {column.title}".strip()
         header += [f"{title} {part}" if index else title for index, part in enumerate(_parts(column))]
-    writer.writerow(header)
+    writer.writerow(map(_plain, header))
     for row in table.rows:
         fields: list[object] = []
         for column, cell in zip(table.columns, row, strict=True):
@@ -84,7 +106,9 @@ def _csv(table: Table) -> str:
 
 
 def _plain(field: object) -> object:
-    """A number as a person keeps it: 58.599999999999994 came of arithmetic. Twelve digits, so that small ones stay."""
+    """A field of a CSV file. Numbers have twelve digits: 58.599999999999994 came of arithmetic."""
+    if isinstance(field, str):
+        return spreadsheet_text(field)
     return "" if field is None else float(f"{field:.12g}") if isinstance(field, float) else field
 
 
@@ -149,18 +173,13 @@ FORMATS: dict[str, Callable[[Table], str]] = {
 
 
 def _markdown_escaped(text: str) -> str:
-    text = html.escape(_one_line(text), quote=False)
+    text = html.escape(text, quote=False)
     return re.sub(r"([\\`*|\[\]]|(?<!\w)_|_(?!\w))", r"\\\1", text)
 
 
 def _legend(remark: str, best: str, second: str) -> str:
     """A remark with {best} and {second} as this format marks them."""
     return remark.replace("{best}", best).replace("{second}", second)
-
-
-def _one_line(text: str) -> str:
-    """Control characters would break a row, or play with a terminal."""
-    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def _lettered(table: Table, text: str, notes: tuple[str, ...], form: str) -> str:

@@ -10,25 +10,17 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
 
 LEVEL = 0.95
 LEVEL_TOLD = f"{100 * LEVEL:g} %"
-FEW = 5
-"""Fewer seeds have too few distinct resamples (3 seeds: 10) for a bootstrap; their interval is Student's t."""
-RESAMPLES = 9999
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a mean lies with probability `level`. kind: "t" (Student) or "bootstrap" (percentile, over seeds)."""
+    """Student's t interval of a mean at LEVEL."""
 
     low: float
     high: float
-    kind: Literal["t", "bootstrap"]
-    level: float = LEVEL
 
     def overlaps(self, other: Interval) -> bool:
         return self.low <= other.high and other.low <= self.high
@@ -90,13 +82,13 @@ def summarise(values: Sequence[float]) -> Summary:
     return Summary(len(values), mean, sd, t_interval(values))
 
 
-def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
+def t_interval(values: Sequence[float]) -> Interval | None:
     """Student's t interval of the mean; None for fewer than two values."""
     mean, sd = _mean_and_sd(values)
     if sd is None:
         return None
-    half = _t_quantile(len(values) - 1, (1 + level) / 2) * sd / math.sqrt(len(values))
-    return Interval(mean - half, mean + half, "t", level)
+    half = _t_quantile(len(values) - 1, (1 + LEVEL) / 2) * sd / math.sqrt(len(values))
+    return Interval(mean - half, mean + half)
 
 
 def _mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
@@ -104,7 +96,7 @@ def _mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
     mean = math.fsum(values) / len(values)
     if len(values) == 1:
         return mean, None
-    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return mean, math.hypot(*(value - mean for value in values)) / math.sqrt(len(values) - 1)
 
 
 @functools.cache
@@ -114,39 +106,16 @@ def _t_quantile(freedom: int, probability: float) -> float:
     return float(stdtrit(freedom, probability))
 
 
-def bootstrap_interval(values: Sequence[float], level: float = LEVEL, seed: int = 0) -> Interval | None:
-    """Percentile bootstrap interval of the mean, the same on every call; None for fewer than two values."""
-    array = np.asarray(values, dtype=float)
-    if len(array) < 2:
-        return None
-    from scipy.stats import bootstrap
-
-    found = bootstrap(
-        (array,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-        vectorized=True,
-    ).confidence_interval
-    return Interval(float(found.low), float(found.high), "bootstrap", level)
-
-
 def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Summary | None:
     """Differences to a baseline over the seeds that both have; None where they share none.
 
-    Pairing by seed takes out what a seed does to both (order of the data, split). The interval is a bootstrap over
-    seeds, and Student's t for fewer than FEW; `kind` tells which.
+    Pairing by seed takes out what a seed does to both (order of the data, split). The interval is that of a paired
+    t test.
     """
     shared = sorted(set(values) & set(baseline))
     if not shared:
         return None
-    differences = [values[seed] - baseline[seed] for seed in shared]
-    plain = summarise(differences)
-    if len(shared) < FEW:
-        return plain
-    return Summary(plain.n, plain.mean, plain.sd, bootstrap_interval(differences))
+    return summarise([values[seed] - baseline[seed] for seed in shared])
 
 
 def best_and_next(scores: Sequence[Summary | None], higher_is_better: bool = True) -> Verdict:

@@ -12,6 +12,7 @@ from mimbench.errors import InputError
 from mimbench.store.files import fingerprint
 from mimbench.store.reading import conflict, read_body
 from mimbench.store.record import Record, read_record
+from mimbench.text import visible
 
 _LISTED = 10
 """Missing files that are told by name."""
@@ -29,14 +30,14 @@ class Found:
     and records may be copied without `artifacts`."""
 
     def lines(self) -> list[str]:
-        """All of it in words, the sum last."""
+        """All of it in words, one line each, the sum last."""
         state = f"{len(self.damage)} damaged" if self.damage else "all sound"
         if self.missing:
             state += f"; {len(self.missing)} file{'s' * (len(self.missing) > 1)} that records name missing"
         more = len(self.missing) - _LISTED
         return [
-            *(f"damaged: {line}" for line in self.damage),
-            *(f"missing: {line}" for line in self.missing[:_LISTED]),
+            *(visible(f"damaged: {line}") for line in self.damage),
+            *(visible(f"missing: {line}") for line in self.missing[:_LISTED]),
             *([f"missing: and {more} more"] if more > 0 else []),
             f"{self.records} records, {self.checkpoints} checkpoints: {state}",
         ]

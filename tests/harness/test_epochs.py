@@ -241,6 +241,21 @@ def test_an_epoch_s_checkpoint_can_be_given(bench):
     assert found.pretraining.recipe.pretrain.last_epoch == 1
 
 
+def test_a_record_of_a_given_checkpoint_notes_how_it_was_pretrained(bench):
+    bench.run(settings=FOUR)
+    request, (cell,) = bench.planned(settings=FOUR)
+    assert "pretrained" not in cell.pretraining.tables()
+    data = {path: value for path, value in request.settings.items() if path.startswith("data.")}
+    given = replace(request, settings=data, checkpoint=bench.store.checkpoint(cell.pretraining.fingerprint))
+    for setting, noted in (
+        ({"pretrain.workers": 1}, {}),
+        ({"encoder.drop_path": 0.5}, {"encoder.drop_path": 0.0}),
+        ({"data.train_limit": 99}, {"data.train_limit": cell.pretraining.recipe.data.train_limit}),
+    ):
+        (found,) = plan(replace(given, settings=data | setting), CPU, bench.cache)
+        assert found.pretraining.tables()["pretrained"] == noted
+
+
 def test_a_control_that_trains_nothing_has_no_epochs(bench):
     _, cells = bench.planned("random-init", vary=["pretrain.at_epoch=0,1"])
     assert [dict(cell.varied) for cell in cells] == [{}]

@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 
 from PIL import Image
+from preset_records import record_fields, resolved
 
 from mimbench.store.failure import Failure, failure_path, write_failure
 from mimbench.store.files import fingerprint, write_sealed
@@ -50,14 +51,9 @@ def write_paper(root: Path, ratios=(0.5, 0.75, 0.9)) -> None:
     """Linear probes of MAE's ViT-L as the paper made them, but for the mask ratio: its own curve shares their chart."""
     for ratio in ratios:
         body = _body(_example("linear-probe"), "mae", ratio, 0, random.Random(3))
-        body["recipe"]["encoder"] |= {"embed_dim": 1024, "depth": 24, "patch_size": 16}
-        body["recipe"]["data"]["name"] = body["dataset"]["name"] = "imagenet"
-        body["recipe"]["pretrain"]["epochs"] = 800
-        body["recipe"]["input"]["image_size"] = 224
-        body["recipe"]["method"] |= {"norm_pixels": False, "mask": "random"}
-        body["recipe_passed"]["set"] = {"method.norm_pixels": False}
-        body["recipe"]["task"]["protocol"] = "mae"
-        body["departures"] = {}
+        settings = {"method.norm_pixels": False, "method.mask_ratio": ratio, "task.train.epochs": 90}
+        fields = record_fields(resolved("imagenet-vit-large", "mae", settings, "linear-probe"), "linear-probe")
+        body |= fields
         write_body(root, body, "linear-probe", "mae", 0)
 
 

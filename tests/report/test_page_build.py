@@ -25,7 +25,9 @@ from mimbench.report.page.build import INDEX, SCRIPT, embedded_json, report_comm
 from mimbench.report.page.content import command_of, content
 from mimbench.report.page.pictures import Pictures
 from mimbench.report.page.pool import Pool
+from mimbench.report.published import LAST_EPOCH
 from mimbench.store.failure import failure_path, read_failure, write_failure
+from mimbench.store.files import write_sealed
 from mimbench.store.reading import read_all
 
 HOSTILE = "</script><script>alert(1)</script><!-- \u2028"
@@ -330,3 +332,20 @@ def test_the_command(mimbench, quick, tmp_path):
     assert done.returncode == 2
     assert done.stderr == ("mimbench: there are no records in empty; run `mimbench run` first or pass --results DIR\n")
     assert not (tmp_path / "other").exists()
+
+
+def test_control_characters_of_records_are_shown_on_the_page(tmp_path):
+    write_results(tmp_path, methods=("simmim",), ratios=(0.6,), seeds=(0,))
+    for path in (tmp_path / "records").glob("*.json"):
+        body = json.loads(path.read_text())
+        body.pop("sha256")
+        body["method"]["name"] = "a\x1b[31m\u202eb"
+        write_sealed(path, body)
+    text = report_command(tmp_path, tmp_path / "page").read_text()
+    assert not set(text) & {"\x1b", "\u202e"}
+    assert "a\\\\u001b[31m\\\\u202eb" in text
+
+
+def test_a_best_epoch_beside_a_last_one_is_said(tmp_path):
+    write_results(tmp_path, methods=("simmim",), ratios=(0.6,), seeds=(0,))
+    assert LAST_EPOCH in report_command(tmp_path, tmp_path / "page").read_text()

@@ -8,13 +8,19 @@ import numpy as np
 import plot_records as made
 import pytest
 from matplotlib.text import Text
+from preset_records import preset_record
 
 from mimbench.errors import InputError
+from mimbench.report.baseline import Baseline
+from mimbench.report.comparison import table_of
+from mimbench.report.grid import Choice, gathered, selected
+from mimbench.report.page.board import board_of, leaderboard
 from mimbench.report.plots.cost import pareto_front
 from mimbench.report.plots.kinds import KINDS, drawn, figure
 from mimbench.report.plots.source import NothingToPlot, Options, Source
+from mimbench.report.protocols import protocol_labels
 from mimbench.report.published import load_published
-from mimbench.report.statistics import bootstrap_interval, paired_difference, t_interval
+from mimbench.report.statistics import paired_difference, t_interval
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +78,34 @@ def test_whiskers_are_the_interval_that_the_note_names(record, seeds, spread):
             "±1 seed sd",
         )
     else:
-        interval = bootstrap_interval(values) if seeds == 5 else t_interval(values)
-        expected = interval.low, interval.high
-        named = "95 % interval of the mean (bootstrap over seeds)" if seeds == 5 else "of the mean (Student's t)"
+        interval = t_interval(values)
+        expected, named = (interval.low, interval.high), "95 % interval of the mean (Student's t)"
     assert segment[:, 1] == pytest.approx(expected)
     note = fig.get_supxlabel().replace("\n", " ")
     assert f"n = {seeds} seeds" in note
     assert named in note
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 8])
+def test_table_page_and_plot_have_the_same_interval(record, framed, seeds):
+    records = made.scores(record, ["simmim", "random-init"], ["knn"], seeds)
+    expected = t_interval(values_of(records, "simmim", "knn"))
+    tidy = framed(records)
+    grid = gathered(selected(tidy, Choice()), Choice())
+    (in_table,) = [score.summary.interval for score in grid.scores.values() if score.first["method"] == "simmim"]
+    rows = {row["method"]: row for row in leaderboard(board_of(tidy), {one.id: 0 for one in records})["rows"]}
+    cell = rows["simmim"]["cells"][0]
+    axes = figure("bars", Source.of(records), Options(methods=("simmim",))).axes[0]
+    (segment,) = [s for c in axes.collections for s in c.get_segments() if s[0][0] == s[1][0]]
+    for low, high in ((in_table.low, in_table.high), (cell["low"], cell["high"]), segment[:, 1]):
+        assert (low, high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+    differences = table_of(grid, protocol_labels(tidy), Choice(baseline=Baseline.read("random-init")))
+    place = [column.title for column in differences.columns].index("Δ random-init")
+    (numbers,) = [row[place].numbers for row in differences.rows if row[place].numbers]
+    (axes,) = figure("bars", Source.of(records), Options(baseline="random-init")).axes
+    (segment,) = [s for c in axes.collections for s in c.get_segments() if s[0][1] == s[1][1] and len(s) == 2]
+    assert sorted(segment[:, 0]) == pytest.approx(numbers[1:3])
 
 
 def test_differences_to_a_baseline_are_paired(scores):
@@ -128,23 +155,8 @@ def test_ablation_has_every_value_and_the_paper_beside_it(record):
 
 
 def test_a_published_curve_of_the_same_protocol_shares_the_panel(record):
-    recipe = {
-        "encoder": {"name": "swin", "dims": [128], "depths": [2, 2, 18, 2]},
-        "data": {"name": "imagenet"},
-        "input": {"image_size": 192},
-        "pretrain": {"epochs": 100},
-        "task": {"protocol": "simmim-swin-base-100ep"},
-    }
-    records = []
-    for ratio in (0.4, 0.6):
-        varied = {"method.mask_ratio": ratio}
-        method = {"masking": "random", "mask_patch_size": 32, "mask_ratio": ratio}
-        changes = {
-            "varied": varied,
-            "recipe": recipe | {"method": method},
-            "dataset": {"name": "imagenet", "version": "f"},
-        }
-        records.append(made.one(record, "simmim", 0, "finetune", encoder={"name": "swin", "version": "1"}, **changes))
+    varied = [{"method.mask_ratio": ratio} for ratio in (0.4, 0.6)]
+    records = [preset_record(record, settings=one, varied=one) for one in varied]
     fig = figure("ablation", Source.of(records))
     (axes,) = fig.axes
     assert points(axes, "published: random, mask patch 32")[0.5] == 83.0

@@ -2,50 +2,34 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from preset_records import preset_record, resolved
 
 from mimbench.errors import InputError
 from mimbench.report.comparison import comparison
-from mimbench.report.frame import as_rows
+from mimbench.report.frame import as_rows, protocol_text
 from mimbench.report.grid import Choice
 from mimbench.report.layouts import Layout, layout_names, read_layout
-from mimbench.report.papers import layout_paths, layout_table, published_table
-from mimbench.report.published import conditions, find, load_published, read_published, slug
+from mimbench.report.papers import layout_table, published_table
+from mimbench.report.published import LAST_EPOCH, conditions, find, load_published, own_numbers, read_published, slug
 
 HEADER = (
     "paper,source,reported,method,encoder,params_m,pretrain_data,epochs,resolution,"
     "task,dataset,protocol,metric,value,unit,detail,doubt"
 )
 GOOD = "P,Table 1,own,MAE,ViT-B/16,,ImageNet-1K,800,224,knn,ImageNet-1K,p,top1,50,percent,,"
-SWIN = {"embed_dim": 128, "depths": [2, 2, 18, 2], "patch_size": 4}
 
 
 def ours(record, value=83.0, seed=0, **changes):
     """A record of SimMIM on Swin-B, 100 epochs, fine-tuned at 192 px under that protocol of SimMIM."""
-    recipe = {
-        "encoder": SWIN,
-        "data": {"name": "imagenet"},
-        "pretrain": {"epochs": 100},
-        "input": {"image_size": 192},
-        "task": {"protocol": "simmim-swin-base-100ep"},
-        "method": {"masking": "random", "mask_patch_size": 32, "mask_ratio": 0.6},
-    }
-    for path, new in changes.pop("recipe", {}).items():
-        table, key = path.split(".")
-        recipe[table] = recipe[table] | {key: new}
-    base = {
-        "task": "finetune",
-        "dataset": {"name": "imagenet", "version": "x"},
-        "encoder": {"name": "swin", "version": "1"},
-        "recipe": recipe,
-        "pretraining": repr(recipe),
-    }
-    return record(changes.pop("method", "simmim"), value, seed, **{**base, **changes})
+    return preset_record(record, value=value, seed=seed, **changes)
 
 
 def test_every_stored_number_is_valid():
     table = load_published()
-    assert len(table) == 1129
+    assert len(table) == 1222
     assert table.loc[table["unit"] == "percent", "value"].between(0, 100).all()
     assert set(table.loc[table["unit"] != "percent", "task"]) == {"pretraining"}
     assert set(table.loc[table["task"] == "pretraining", "protocol"]) == {""}
@@ -116,21 +100,26 @@ def test_a_record_is_compared_under_the_same_protocol(record, framed):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"recipe": {"task.protocol": "mae"}}, "protocol of these records (mae)"),
-        ({"recipe": {"task.protocol": None}}, "protocol of these records (a protocol without a name)"),
+        ({"settings": {"task.protocol": "mae-vit-base"}}, "protocol of these records (mae-vit-base)"),
+        ({"tables": {"task.protocol": None}}, "protocol of these records (a protocol without a name)"),
         (
-            {"recipe_passed": {"set": {"task.epochs": 3}}},
-            "protocol of these records (simmim-swin-base-100ep, epochs=3)",
+            {"settings": {"task.train.epochs": 30}},
+            "protocol of these records (simmim-swin-base-100ep, train.epochs=30)",
         ),
-        ({"recipe": {"encoder.depths": [2, 2, 6, 2]}}, "encoder of these records (swin 128 2-2-6-2)"),
-        ({"recipe": {"pretrain.epochs": 50}}, "epochs of these records (50 epochs)"),
-        ({"recipe": {"input.image_size": 256}}, "image size of these records (256 px)"),
-        ({"recipe": {"data.name": "digits"}}, "pretraining data of these records (digits)"),
+        ({"settings": {"encoder.depths": [2, 2, 6, 2]}}, "encoder of these records (swin 128 2-2-6-2)"),
+        ({"settings": {"pretrain.epochs": 50}}, "epochs of these records (50 epochs)"),
+        ({"settings": {"input.image_size": 256}}, "settings of these records (input.image_size)"),
+        (
+            {"preset": "imagenet-vit-base", "method": "mae", "task": "linear-probe"}
+            | {"settings": {"pretrain.epochs": 1600, "input.image_size": 256}},
+            "image size of these records (256 px)",
+        ),
+        ({"tables": {"data.name": "digits"}}, "pretraining data of these records (digits)"),
         ({"dataset": {"name": "cifar10", "version": "x"}}, "dataset of these records (cifar10)"),
         ({"metric": "ECE"}, "metric of these records (finetune ECE)"),
-        ({"varied": {"method.mask_ratio": 0.3}}, "settings of these records (method.mask_ratio)"),
-        ({"recipe_passed": {"set": {"pretrain.base_lr": 1}}}, "settings of these records (pretrain.base_lr)"),
-        ({"method": "beit3"}, "no number of beit3 is stored"),
+        ({"settings": {"method.mask_ratio": 0.35}}, "settings of these records (method.mask_ratio)"),
+        ({"settings": {"pretrain.base_lr": 1}}, "settings of these records (pretrain.base_lr)"),
+        ({"method": "supervised"}, "no number of supervised is stored"),
     ],
 )
 def test_what_differs_is_not_compared_and_said(record, framed, changes, reason):
@@ -139,11 +128,6 @@ def test_what_differs_is_not_compared_and_said(record, framed, changes, reason):
     assert (cell.text, cell.numbers) == ("-", ())
     assert reason in cell.notes[0]
     assert cell.notes[0].startswith("not compared: ")
-
-
-def test_settings_that_do_not_shape_the_result_may_differ(record, framed):
-    passed = {"set": {"data.root": "/x", "pretrain.workers": 8, "encoder.name": "swin", "task.data.root": "/x"}}
-    assert "(+0.2)" in comparison(framed([ours(record, recipe_passed=passed)]), Choice(published=True)).rows[0][-1].text
 
 
 def test_only_authors_own_numbers_are_compared(record, framed):
@@ -192,12 +176,10 @@ def test_layouts_print_from_published_numbers_alone():
 
 def test_layouts_have_a_column_of_ours_where_records_match(record, framed):
     layout = read_layout("simmim-masking")
-    paths = layout_paths(layout)
-    assert paths == ["method.masking", "method.mask_patch_size", "method.mask_ratio"]
     varied = {"method.mask_ratio": 0.5}
-    records = [ours(record, 83.0 + s / 10, s, varied=varied, recipe={"method.mask_ratio": 0.5}) for s in (0, 1)]
+    records = [ours(record, 83.0 + s / 10, s, varied=varied, settings=varied) for s in (0, 1)]
     records.append(ours(record, 82.0))
-    table = layout_table(layout, framed(records, paths))
+    table = layout_table(layout, framed(records))
     assert [column.title for column in table.columns] == ["setting", "variant", "top1", "ours"]
     found = {row[1].text: row[3].text for row in table.rows if row[3].text != "-"}
     assert found == {"mask_ratio=0.5": "83.0 ± 0.1 (n=2), +0.0", "mask_ratio=0.6": "82.0, −0.8"}
@@ -206,11 +188,8 @@ def test_layouts_have_a_column_of_ours_where_records_match(record, framed):
 
 def test_our_settings_are_not_averaged_in_a_layout(record, framed):
     layout = read_layout("simmim-loss")
-    paths = layout_paths(layout)
-    both = [
-        ours(record, v, pretraining=name, recipe={"method.loss_area": "hidden"}) for v, name in ((1.0, "a"), (2.0, "b"))
-    ]
-    table = layout_table(layout, framed(both, paths))
+    both = [ours(record, value, pretraining=name) for value, name in ((1.0, "a"), (2.0, "b"))]
+    table = layout_table(layout, framed(both))
     assert table.rows[0][-1].text == "-"
     assert table.rows[0][-1].notes == ("2 of our settings match; they are not averaged",)
 
@@ -274,3 +253,65 @@ def test_settings_that_variants_name_are_there():
             options = {path.partition(".")[2]: value for path, value in conditions(same).items() if path[0] == "m"}
             assert set(options) <= set(config.model_fields), same
             config(**options)
+
+
+def test_departures_that_numbers_name_are_spelled_as_records_spell_them():
+    from mimbench.recipe.departures import departures
+    from mimbench.recipe.document import parse_value
+
+    named = load_published()
+    for task, group in named[named["protocol"].str.contains(", ")].groupby("task"):
+        for text in set(group["protocol"]):
+            protocol, *options = re.split(r", (?=[\w.]+=)", text)
+            settings = {f"task.{path}": parse_value(value) for path, value in (one.split("=") for one in options)}
+            recipe = resolved("imagenet-vit-base", "mae", {"task.protocol": protocol, **settings}, task)
+            assert protocol_text(protocol, departures(recipe.task(task))) == text
+
+
+def test_numbers_are_not_compared_under_protocols_whose_training_is_mimbenchs_own():
+    from mimbench.registry import tasks
+
+    for row in own_numbers():
+        protocol = tasks.load(row["task"]).protocols[row["protocol"].split(", ")[0]]
+        own = [path for path, source in protocol.sources.items() if source.startswith("mimbench")]
+        assert own == [], (row["source"], protocol)
+
+
+def test_maes_ablations_of_plain_pixels_are_fine_tuned_as_its_appendix_says():
+    rows = [row for row in own_numbers() if "method.norm_pixels=false" in row["same"] and row["task"] == "finetune"]
+    assert len(rows) == 35
+    base = "mae-vit-base, train.base_lr=0.001, train.layer_decay=0.75, erase_prob=0.0"  # its drop path is 0.1 already
+    for row in rows:
+        large = row["encoder"] == "ViT-L/16"
+        assert row["protocol"] == ("mae-vit-large, drop_path=0.1, erase_prob=0.0" if large else base)
+
+
+def test_sources_can_be_looked_up_by_anyone():
+    stored = load_published()
+    assert not stored["source"].str.contains(r"stored|\bid \d", case=False).any()
+    probing = stored[stored["paper"].str.startswith("Efficient Probing")]
+    assert set(probing["source"]) == {"billpsomas/efficient-probing@b8f4fb8 results.csv"}
+    assert set(probing["task"].value_counts()) == {37}
+
+
+def test_published_knn_states_its_pooling_and_is_compared_with_nothing():
+    stored = load_published()
+    knn = stored[(stored["task"] == "knn") & stored["paper"].str.startswith("Efficient Probing")]
+    assert knn["metric"].str.fullmatch(r"top1_k\d+").all()
+    assert knn["detail"].str.match("pooling: (class token|mean of the patch tokens),").all()
+    assert set(knn["protocol"]) == {""}
+    of_mae = knn[(knn["method"] == "MAE") & (knn["encoder"] == "ViT-B/16")]
+    assert of_mae[["metric", "value"]].to_numpy().tolist() == [["top1_k20", 35.57]]
+
+
+def test_a_teacher_is_part_of_what_was_pretrained_on():
+    stored = load_published()
+    of_itpn = stored[(stored["method"] == "BEiT v2") & stored["paper"].str.contains("iTPN")]
+    assert of_itpn["pretrain_data"].tolist() == ["ImageNet-1K+CLIP teacher"]
+
+
+def test_a_best_epoch_beside_a_last_one_is_said(record, framed):
+    table = comparison(framed([ours(record)]), Choice(published=True))
+    said = [*published_table(["simmim"], ["finetune"]).remarks, *layout_table(read_layout("mae-system")).remarks]
+    assert LAST_EPOCH in table.columns[-1].notes[0]
+    assert sum(LAST_EPOCH in remark for remark in said) == 2

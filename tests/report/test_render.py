@@ -22,6 +22,7 @@ from mimbench.report.layouts import layout_names, read_layout
 from mimbench.report.papers import layout_table, published_table
 from mimbench.report.render import FORMATS, render
 from mimbench.report.table import Cell, Column, Table
+from mimbench.text import spreadsheet_text, visible
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 SMALL = Table(
@@ -171,15 +172,52 @@ def test_markdown_keeps_its_columns_and_holds_no_element():
 
 def test_text_holds_no_control_characters_and_one_line_a_row():
     text = render(nasty_table(), "text")
-    assert {unicodedata.category(sign) for sign in text if not sign.isprintable()} == {"Cc"}
+    assert {sign for sign in text if unicodedata.category(sign) in ("Cc", "Cf")} == {"\n"}
     assert not set(text) & {"\x1b", "\r", "\u202e"}
     assert len(text.splitlines()) == 2 + 2 + len(NASTY) + 1 + 2 + len(nasty_table().notes)
 
 
 def test_csv_is_read_back_as_it_was():
     found = list(csv.reader(io.StringIO(render(nasty_table(), "csv"))))
-    assert [row[0] for row in found[1:]] == NASTY
+    escaped = {NASTY[5]: "line\\nbreak\\u001b[31m\\r", NASTY[6]: NASTY[6].replace("\u202e", "\\u202e")}
+    escaped[NASTY[8]] = f"'{NASTY[8]}"
+    assert [row[0] for row in found[1:]] == [escaped.get(text, text) for text in NASTY]
     assert found[0] == ["label", NASTY[0]]
+
+
+FORMULAS = [
+    "=cmd|' /C calc'!A0",
+    "+SUM(1,2)",
+    "@SUM(1)",
+    "-2+3",
+    "\tx",
+    "\r=1+1",
+    " =1+1",
+    "-inf",
+    "\uff1d1+1",
+    "--x",
+    "-",
+]
+PLAIN = ["-0.5", "+3", "-1e-3", "-.5", "3", "a=b", "mask_ratio=-1", ""]
+
+
+def test_no_cell_of_a_csv_file_is_a_formula():
+    assert [spreadsheet_text(text) for text in FORMULAS] == [f"'{visible(text)}" for text in FORMULAS]
+    assert [spreadsheet_text(text) for text in PLAIN] == PLAIN
+    rows = tuple((Cell(text), Cell("1", (-0.5, text))) for text in FORMULAS)
+    table = Table((Column("=1"), Column("x", ("@a", "b"))), rows)
+    found = list(csv.reader(io.StringIO(render(table, "csv"))))
+    assert found[0] == ["'=1", "x", "x b"]
+    for text, row in zip(FORMULAS, found[1:], strict=True):
+        assert row == ["" if text == "-" else f"'{visible(text)}", "-0.5", f"'{visible(text)}"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_format_holds_what_a_terminal_obeys(format):
+    signs = "\x1b\x07\x00\x7f\x9b\u202e\u2066\u200f\u2028"
+    rows = ((Cell(f"a{signs}b", notes=(f"c{signs}",)), Cell(f"d{signs}", (f"e{signs}",))),)
+    table = Table((Column(f"f{signs}"), Column("g", (f"h{signs}",), of=f"i{signs}")), rows, signs, (signs,))
+    assert not set(render(table, format)) & set(signs)
 
 
 def test_what_latex_would_act_on_is_text():

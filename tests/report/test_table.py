@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import statistics
 
 import pytest
+from preset_records import preset_record
 
 from mimbench.errors import InputError
 from mimbench.report.baseline import Baseline
 from mimbench.report.comparison import comparison
 from mimbench.report.frame import frame
 from mimbench.report.grid import Choice
+from mimbench.report.layouts import read_layout
+from mimbench.report.papers import layout_table
+from mimbench.report.plots.kinds import figure
+from mimbench.report.plots.source import Options, Source
 from mimbench.report.render import render
 
 
@@ -326,3 +332,38 @@ def test_earlier_epochs_have_no_rank_beside_the_end(record, framed):
     assert [row["mean rank"] for row in rows(alone)] == ["1.0", "2.0"]
     across = Choice(columns=("task", "metric", "at_epoch"), ranks=True)  # the end is a column, and so is none
     assert {row[-1].notes for row in comparison(tidy, across).rows} == {("no rank: a task is missing",)}
+
+
+@pytest.mark.parametrize("value", [1e308, -5.0, 100.5, math.nan, math.inf])
+def test_a_value_outside_of_its_range_is_never_best_and_is_said(record, framed, value):
+    shown = "not a number" if math.isnan(value) else f"{value:g}"
+    problem = f"top1 is {shown}, outside of its range 0 to 100; see `mimbench verify`"
+    for higher in (True, False):
+        broken = [record("mae", value, 0, higher=higher), record("mae", 50.0, 1, higher=higher)]
+        sound = [record(name, 60.0 + seed, seed, higher=higher) for name in ("beit", "simmim") for seed in (0, 1)]
+        sound[1] = record("beit", 40.0, 1, higher=higher)
+        choice = Choice(baseline=Baseline.read("beit"), ranks=True)
+        table = comparison(framed([*broken, *sound]), choice)
+        found = {row[0].text: row for row in table.rows}
+        assert found["mae"][1].mark == ""
+        assert {found["beit"][1].mark, found["simmim"][1].mark} == {"best", "second"}
+        assert found["mae"][1].notes == (problem,)
+        assert len(found["mae"][1].text) < 12
+        assert found["mae"][2].notes == (problem,)
+        assert found["mae"][3].notes == (f"no rank: {problem}",)
+        assert [row[3].text.split()[0] for name, row in found.items() if name != "mae"] != ["-", "-"]
+    alone = comparison(framed([record("mae", value)]), Choice())
+    assert alone.rows[0][1].notes == (problem,)
+
+
+def test_a_value_at_the_edge_of_its_range_is_sound(record, framed):
+    table = comparison(framed([record("mae", 100.0 + 1e-13), record("beit", 0.0)]), Choice())
+    assert [row[1].mark for row in table.rows] == ["second", "best"]
+
+
+def test_plots_and_layouts_refuse_a_value_outside_of_its_range(record, framed):
+    with pytest.raises(InputError, match=r"^record mae-.*: top1 is 1e\+308, outside of its range 0 to 100"):
+        figure("bars", Source.of([record("mae", 1e308), record("beit", 50.0)]), Options())
+    records = [preset_record(record, value=value, seed=seed) for seed, value in enumerate((1e308, 83.0))]
+    cells = [row[-1] for row in layout_table(read_layout("simmim-loss"), framed(records)).rows]
+    assert cells[0].notes == ("top1 is 1e+308, outside of its range 0 to 100; see `mimbench verify`",)

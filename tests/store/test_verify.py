@@ -154,3 +154,16 @@ def test_nothing_to_verify(tmp_path):
         verify(tmp_path)
     with pytest.raises(InputError, match="there is no folder"):
         verify(tmp_path / "none")
+
+
+def test_no_line_holds_what_a_terminal_obeys(results):
+    path = one(results)
+    body = read_record(path).as_json() | {"artifacts": {"\x1b[31mred": "a\nb\u202e.png"}}
+    write_sealed(path.with_name("\x1b]0;x.json"), body)
+    found = verify(results)
+    assert len(found.damage) == 2
+    assert len(found.missing) == 1
+    text = "\n".join(found.lines())
+    assert not set(text) & {"\x1b", "\u202e"}
+    assert len(text.splitlines()) == len(found.lines()) == 4
+    assert "\\u001b]0;x.json" in text

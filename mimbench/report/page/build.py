@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mimbench.report.page.content import content
 from mimbench.report.page.pictures import EMBEDDED, TYPES, Pictures
 from mimbench.store.failure import read_failures
 from mimbench.store.reading import failure_files, read_all
+from mimbench.text import visible
 
 SCRIPT = ("tools.js", "table.js", "charts.js", "leaderboard.js", "runs.js", "compare.js", "others.js", "views.js")
 """Inlined as one, in this order."""
@@ -60,7 +61,7 @@ def render_page(data: dict[str, Any]) -> str:
     source = files(__package__)
     style, template = ((source / name).read_text(encoding="utf-8") for name in ("page.css", "page.html"))
     script = "\n".join((source / "script" / name).read_text(encoding="utf-8") for name in SCRIPT)
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_visible(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return (
         Environment(autoescape=True)
         .from_string(template)
@@ -75,6 +76,15 @@ def render_page(data: dict[str, Any]) -> str:
             data=Markup(embedded_json(text)),
         )
     )
+
+
+def _visible(data: Any) -> Any:
+    """Plain data with the control and bidirectional characters of its texts made visible; line breaks stay."""
+    if isinstance(data, str):
+        return visible(data, keep="\n\t")
+    if isinstance(data, Mapping):
+        return {_visible(key): _visible(value) for key, value in data.items()}
+    return [_visible(value) for value in data] if isinstance(data, list | tuple) else data
 
 
 def embedded_json(text: str) -> str:

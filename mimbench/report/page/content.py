@@ -21,7 +21,7 @@ from mimbench.report.page.board import COLUMNS, ROWS, Board, board_of, leaderboa
 from mimbench.report.page.pictures import Pictures, pictures_of_pretraining, results_folders
 from mimbench.report.page.pool import Pool
 from mimbench.report.plots.style import look
-from mimbench.report.published import Published, load_published
+from mimbench.report.published import LAST_EPOCH, Published, load_published
 from mimbench.report.render import render
 from mimbench.report.statistics import t_interval
 from mimbench.store.failure import Failure
@@ -160,7 +160,8 @@ def _damaged(id: str, why: str) -> dict[str, Any]:
 
 
 def _published() -> dict[str, Any]:
-    return {"fields": list(Published.model_fields), "rows": [list(row.values()) for row in as_rows(load_published())]}
+    rows = [list(row.values()) for row in as_rows(load_published())]
+    return {"fields": list(Published.model_fields), "rows": rows, "epochs": LAST_EPOCH}
 
 
 def _downloads(tidy: pd.DataFrame, board: Board) -> dict[str, str]:

@@ -14,7 +14,7 @@ from mimbench.recipe.document import values
 from mimbench.report.plots.source import Options, Row, Source
 from mimbench.report.plots.style import Look, clean, lightened, look, order
 from mimbench.report.protocols import differing, protocol_labels
-from mimbench.report.statistics import FEW, LEVEL_TOLD, bootstrap_interval, summarise
+from mimbench.report.statistics import LEVEL_TOLD, summarise
 
 T = TypeVar("T")
 Panel = tuple[Any, ...]
@@ -87,9 +87,8 @@ class Mean:
             return None
         if self.spread == "sd":
             return found.mean - found.sd, found.mean + found.sd
-        interval = bootstrap_interval(self.values) if found.n >= FEW else found.interval
-        assert interval is not None
-        return interval.low, interval.high
+        assert found.interval is not None
+        return found.interval.low, found.interval.high
 
     @property
     def errors(self) -> tuple[float, float]:
@@ -112,18 +111,14 @@ def told(means: Iterable[Mean]) -> str:
     if means[0].spread == "sd":
         text += ", ±1 seed sd"
     else:
-        text += f", {interval_of('the mean', ns)}"
+        text += f", {interval_of('the mean')}"
     text += ", cut at the metric's range" if any(mean.is_cut for mean in means) else ""
     return f"{text}; one seed has none." if ns[0] == 1 else f"{text}."
 
 
-def interval_of(what: str, ns: Iterable[int]) -> str:
-    """The interval as a note names it: only the ways that were used for so many seeds."""
-    several = sorted(n for n in ns if n > 1)
-    kinds = ["bootstrap over seeds"] if several[-1] >= FEW else []
-    if several[0] < FEW:
-        kinds.append(f"Student's t below {FEW}" if kinds else "Student's t")
-    return f"{LEVEL_TOLD} interval of {what} ({', '.join(kinds)})"
+def interval_of(what: str) -> str:
+    """The interval as a note names it."""
+    return f"{LEVEL_TOLD} interval of {what} (Student's t)"
 
 
 def by_protocol(row: Row) -> Panel:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from mimbench.errors import InputError
 from mimbench.report.baseline import Baseline
-from mimbench.report.frame import as_rows, frame
+from mimbench.report.frame import as_rows, frame, out_of_range
 from mimbench.report.grid import Choice, selected
 from mimbench.store.reading import read_all
 
@@ -41,7 +41,7 @@ class Options:
     over: str | None = None
     """Ablation: the path that was varied; needed where several were."""
     spread: Literal["ci", "sd"] = "ci"
-    """ci: 95 % interval of the mean, a bootstrap over seeds, Student's t where they are few; sd: +-1 seed sd."""
+    """ci: 95 % interval of the mean (Student's t); sd: +-1 seed sd."""
     width: float = SINGLE_COLUMN
     """Of the figure, inches."""
 
@@ -97,8 +97,16 @@ class Source:
         return tidy if options.metrics else tidy[tidy["primary"]]
 
     def rows(self, options: Options, paths: Sequence[str] = (), *, epochs: bool = False) -> list[Row]:
-        """As `chosen`, as plain data; what is missing is None."""
-        return list(as_rows(self.chosen(options, paths, epochs=epochs)))
+        """As `chosen`, as plain data; what is missing is None.
+
+        Raises:
+            InputError: as `chosen`; a value is outside of its metric's range.
+        """
+        rows = as_rows(self.chosen(options, paths, epochs=epochs))
+        for row in rows:
+            if problem := out_of_range(row, row["value"]):
+                raise InputError(f"record {row['id']}: {problem}; restore or delete it")
+        return rows
 
     def kept(self, make: Callable[[Source], T]) -> T:
         """`make(self)`, made once."""

@@ -94,7 +94,7 @@ def differences(source: Source, options: Options, groups: Sequence[Group]) -> Sh
 def _how(ns: set[int], options: Options) -> str:
     if max(ns) == 1:
         return ", without an interval"
-    return f", with {'±1 sd of the differences' if options.spread == 'sd' else interval_of('it', ns)}"
+    return f", with {'±1 sd of the differences' if options.spread == 'sd' else interval_of('it')}"
 
 
 def _by_seed(mean: Mean) -> dict[int, float]:

@@ -17,6 +17,7 @@ from mimbench.report.plots.series import Panel, Titles, grouped, mean_of, named,
 from mimbench.report.plots.sheet import Sheet, key, reference
 from mimbench.report.plots.source import Options, Row, Source
 from mimbench.report.plots.style import clean, look, metric_label
+from mimbench.report.published import LAST_EPOCH
 from mimbench.store.files import fingerprint
 
 EPOCHS = "pretrain.epochs"
@@ -131,6 +132,8 @@ def _sweep(source: Source, options: Options, path: str, *, loose: bool = False) 
     legend += list({curve.label: curve.key() for curve in quoted}.values())
     legend += _level_keys(levels, options)
     notes = [told(means), *swept.notes, *dict.fromkeys(quoted_notes)]
+    if quoted:
+        notes.append(f"Epochs: {LAST_EPOCH}.")
     return Sheet([lines.plot() for lines in plots], legend, " ".join(notes))
 
 

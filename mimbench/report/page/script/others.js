@@ -198,6 +198,7 @@ const drawPublished = () => {
       "p",
       { class: "muted" },
       "In percent where no unit is told. own: by the method's authors; repro: run again by others; re-eval: official weights, evaluated by others; quoted: taken over from another paper. What has no protocol of ours is compared with nothing.",
+      ` Epochs: ${data.published.epochs}.`,
     ),
     h("div", { class: "controls" }, find.element, method.element, task.element),
     count,
@@ -205,8 +206,13 @@ const drawPublished = () => {
   ];
 };
 
+// As in other CSV files of mimbench: no spreadsheet computes a text that begins as a formula.
+const isFormula = (shown) =>
+  /^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|^[\t\r\n]/.test(shown) &&
+  !/^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(shown);
 const quoted = (value) => {
-  const shown = text(value ?? "");
+  let shown = text(value ?? "");
+  if (isFormula(shown)) shown = `'${shown}`;
   return /[",\r\n]/.test(shown) ? `"${shown.replaceAll('"', '""')}"` : shown;
 };
 const measurements = () =>

@@ -113,7 +113,7 @@ const drawScore = ([key, index]) => {
         ? [
             [
               "published",
-              `${cell.published.value} (${signed(cell.mean - cell.published.value, places)}): ${cell.published.source}`,
+              `${cell.published.value} (${signed(cell.mean - cell.published.value, places)}): ${cell.published.source}; ${data.published.epochs}`,
             ],
           ]
         : []),

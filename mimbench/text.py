@@ -1,0 +1,37 @@
+"""Text that is safe to print: terminals obey control characters, spreadsheets compute formulas."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+# C0 and C1 controls, line separators, bidirectional marks, overrides and isolates, and lone surrogates.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_FORMULA = re.compile("\\s*[=+\\-@\uff1d\uff0b\uff0d\uff20]")
+"""How a cell begins that spreadsheets compute; in East Asian settings, full-width signs do so too."""
+
+
+def visible(text: str, keep: str = "") -> str:
+    """The text with each control and bidirectional character as an escape: ESC as "\\u001b"; those in `keep` stay.
+
+    The escapes are those of JSON, so that JSON stays JSON.
+    """
+    return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), text)
+
+
+def spreadsheet_text(text: str) -> str:
+    """Visible text for a cell of a CSV file that no spreadsheet computes: "'=1+1"; plain numbers stay as they are."""
+    text = visible(text)
+    starts_formula = _FORMULA.match(text) or text.startswith(tuple(_SHORT.values()))
+    return f"'{text}" if starts_formula and not _NUMBER.fullmatch(text) else text
+
+
+def print_text(text: str, *, end: str = "\n", error: bool = False) -> None:
+    """Print lines on standard output, or standard error, with nothing in them that a terminal obeys."""
+    print(visible(text, keep="\n\t"), end=end, file=sys.stderr if error else sys.stdout)
+
+
+def _escape(sign: str) -> str:
+    return _SHORT.get(sign) or f"\\u{ord(sign):04x}"
