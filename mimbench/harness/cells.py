@@ -71,14 +71,19 @@ class Pretraining:
         return tables
 
     def _pretrained_otherwise(self, pretrained: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
-        """In what the recipe that a given checkpoint was pretrained with differs from that of this run, by path."""
+        """In what the recipe that a given checkpoint was pretrained with differs from that of this run, by path.
+
+        Of another dataset, all options.
+        """
         known = dict(values(tables))
+        if pretrained.get("data", {}).get("name") != self.recipe.dataset:
+            known = {path: value for path, value in known.items() if not path.startswith("data.")}
         configs = {name: getattr(self.recipe, name) for name in ("data", "input", "pretrain")}
         configs |= {"encoder": self.recipe.encoder_config, "method": self.recipe.method_config}
         differing = {}
         for path, value in values({name: pretrained[name] for name in configs if name in pretrained}):
             table, _, key = path.partition(".")
-            if known.get(path) != value and not configs[table].is_cosmetic(key):
+            if (path not in known or known[path] != value) and not configs[table].is_cosmetic(key):
                 differing[path] = value
         return differing
 

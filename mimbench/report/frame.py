@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,8 +68,6 @@ COLUMNS: dict[str, str] = {
 }
 """Columns of every frame, and what each holds. A varied path (method.mask_ratio) is a further column of that name."""
 
-_ROUNDING = 1e-9
-"""By how much a mean over samples may leave its metric's range."""
 _VALUE = ("value", "unit", "n", "low", "high", "higher_is_better")
 _SIZES = {
     ("vit", 192, 12): "Ti",
@@ -121,17 +118,6 @@ def as_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame as plain data; what is missing is None."""
     plain = table.astype(object).where(table.notna(), None)
     return [dict(zip(map(str, plain.columns), row, strict=True)) for row in plain.itertuples(index=False, name=None)]
-
-
-def out_of_range(row: Mapping[str, Any], value: float | None) -> str:
-    """What is wrong with a value of this row's metric; "" if it is a finite number in the metric's range."""
-    low, high = (
-        limit if limit is not None else end for limit, end in ((row["low"], -math.inf), (row["high"], math.inf))
-    )
-    if value is not None and math.isfinite(value) and low - _ROUNDING <= value <= high + _ROUNDING:
-        return ""
-    shown = "not a number" if value is None or math.isnan(value) else f"{value:g}"
-    return f"{row['metric']} is {shown}, outside of its range {low:g} to {high:g}; see `mimbench verify`"
 
 
 def is_early(row: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ import pandas as pd
 from mimbench.errors import InputError, nearest
 from mimbench.recipe import AT_EPOCH
 from mimbench.report.fields import column_of, order_of, sides, with_settings
-from mimbench.report.frame import early, early_beside_end, out_of_range
+from mimbench.report.frame import early, early_beside_end
 from mimbench.report.statistics import Summary, summarise
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 Key = tuple[Any, ...]
 _ONE = ("pretraining", "protocol", "task", "metric")
 """What all seeds of one mean share."""
+
+
+_ROUNDING = 1e-9
+"""By how much a mean over samples may leave its metric's range."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,17 @@ class Score:
     def problem(self) -> str:
         """What is wrong with the first value that is outside of its metric's range; "" if none is."""
         return next(filter(None, (out_of_range(self.first, value) for value in self.values.values())), "")
+
+
+def out_of_range(row: Mapping[str, Any], value: float | None) -> str:
+    """What is wrong with a value of this row's metric; "" if it is a finite number in the metric's range."""
+    low, high = (
+        limit if limit is not None else end for limit, end in ((row["low"], -math.inf), (row["high"], math.inf))
+    )
+    if value is not None and math.isfinite(value) and low - _ROUNDING <= value <= high + _ROUNDING:
+        return ""
+    shown = "not a number" if value is None or math.isnan(value) else f"{value:g}"
+    return f"{row['metric']} is {shown}, outside of its range {low:g} to {high:g}; see `mimbench verify`"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from mimbench.errors import InputError, nearest
-from mimbench.report.frame import as_rows, out_of_range
+from mimbench.report.frame import as_rows
+from mimbench.report.grid import out_of_range
 from mimbench.report.layouts import Layout
 from mimbench.report.published import LAST_EPOCH, Published, load_published, matching, slug
 from mimbench.report.statistics import Summary, summarise

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,8 +41,6 @@ def departed_settings(record: Mapping[str, Any], stated: Mapping[str, Any]) -> l
     departed = min((_departed(as_pretrained, preset, stated) for preset in references), key=len)
     # What a run with a given checkpoint sets otherwise than its pretraining (image size, drop path) is measured too.
     departed |= {path for path, value in as_run.items() if not _equal(as_pretrained[path], value)}
-    if as_run["data.name"] != as_pretrained["data.name"]:  # that is the task's own dataset
-        departed = {path for path in departed if not path.startswith("data.")}
     return sorted(departed) + ([f"options of the task: {protocol}"] if protocol != record["protocol_name"] else [])
 
 
@@ -66,7 +65,10 @@ def _settings(recipe: str, task: str, dataset: str) -> tuple[Mapping[str, Any], 
     tables = json.loads(recipe)
     options = tables.get("task", {})
     as_run = shaping_values(tables)
-    as_pretrained = as_run | tables.get(PRETRAINED, {})
+    pretrained = tables.get(PRETRAINED, {})
+    if "data.name" in pretrained:  # the run's [data] is the task's dataset alone
+        as_run = {path: value for path, value in as_run.items() if not path.startswith("data.")}
+    as_pretrained = as_run | pretrained
     protocol = protocol_text(str(options.get("protocol")), task_departures(task, options, dataset))
     return as_run, as_pretrained, protocol
 
@@ -89,5 +91,5 @@ def _name(settings: Mapping[str, Any]) -> str:
 
 def _equal(found: Any, expected: Any) -> bool:
     if isinstance(expected, float) and isinstance(found, int | float):
-        return abs(found - expected) < 1e-9
+        return math.isclose(found, expected)
     return bool(found == expected)

@@ -174,6 +174,18 @@ def test_a_given_checkpoint_is_compared_by_how_it_was_pretrained(found, pretrain
     assert (value == 82.8) == is_same
 
 
+def test_a_given_checkpoint_keeps_its_own_dataset(found):
+    def run_on_another(**data):
+        pretrained = {f"data.{key}": value for key, value in data.items()}
+        tables = {"data": {"name": "cifar100"}, "pretrained": pretrained}
+        return found(tables=tables, recipe_passed={"checkpoint": "0" * 16})
+
+    data = {"name": "imagenet", "channels": 3, "val_fraction": 0.2, "split_seed": 0}
+    assert run_on_another(**data) == 82.8
+    assert run_on_another(**data | {"channels": 1}) is None
+    assert run_on_another(**data | {"name": "cifar10"}) is None
+
+
 def test_an_imported_checkpoint_is_compared_with_nothing(record, framed):
     one = preset_record(record, "imagenet-vit-base", "mae", "detection", metric="AP")
     recipe = {name: table for name, table in one.recipe.items() if name != "pretrain"} | {"imported": {"sha256": "x"}}

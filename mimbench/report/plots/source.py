@@ -11,8 +11,8 @@ import pandas as pd
 
 from mimbench.errors import InputError
 from mimbench.report.baseline import Baseline
-from mimbench.report.frame import as_rows, frame, out_of_range
-from mimbench.report.grid import Choice, selected
+from mimbench.report.frame import as_rows, frame
+from mimbench.report.grid import Choice, out_of_range, selected
 from mimbench.store.reading import read_all
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Source:
         Raises:
             InputError: as `chosen`; a value is outside of its metric's range.
         """
-        rows = as_rows(self.chosen(options, paths, epochs=epochs))
+        rows: list[Row] = list(as_rows(self.chosen(options, paths, epochs=epochs)))
         for row in rows:
             if problem := out_of_range(row, row["value"]):
                 raise InputError(f"record {row['id']}: {problem}; restore or delete it")
