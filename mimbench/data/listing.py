@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 import unicodedata
@@ -17,11 +16,10 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import track
 
-from mimbench.data.cache import writable
+from mimbench.data.cache import read_sealed, writable, write_sealed
 from mimbench.data.images import DEFAULT_POLICY, PixelPolicy, is_image
 from mimbench.data.inspection import INSPECTION_VERSION, Inspection, inspect_image
 from mimbench.errors import InputError
-from mimbench.files import write_atomic
 
 _ENDINGS = "avif bmp gif heic heif ico j2k jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp"
 EXTENSIONS = frozenset("." + ending for ending in _ENDINGS.split(" "))
@@ -139,7 +137,7 @@ def examine(
         ]
         if stale:
             known |= zip(stale, _examine_all(stale, root, decode, policy.max_pixels), strict=True)
-            _save(store, known)
+            write_sealed(store, known)
     return {
         name: Health(known[name].digest, known[name].inspection.problem_under(policy), known[name].inspection)
         for name in names
@@ -227,18 +225,6 @@ def _size_and_date(entry: os.DirEntry[str]) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _save(store: Path, known: dict[str, _Entry]) -> None:
-    """Beneath its own checksum."""
-    content = json.dumps(known).encode()
-    write_atomic(store, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-
-
 def _load(store: Path) -> dict[str, _Entry]:
     """What is known; nothing where the store is absent, damaged or altered, for it can be made again."""
-    try:
-        checksum, _, content = store.read_bytes().partition(b"\n")
-        if hashlib.sha256(content).hexdigest().encode() != checksum:
-            return {}
-        return {name: _Entry.from_json(entry) for name, entry in json.loads(content).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
+    return {name: _Entry.from_json(entry) for name, entry in (read_sealed(store) or {}).items()}
