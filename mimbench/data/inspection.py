@@ -101,6 +101,8 @@ def _decoded(image: Image.Image, width: int, height: int) -> Inspection:
     image.load()
     if image.width * image.height > width * height:  # an icon may hold more than its header declares
         raise ValueError("it holds more pixels than it declares")
+    low: float
+    high: float
     transparent = ""
     if kind in IN_EIGHT_BITS:
         image, transparent = _without_alpha(image)
@@ -112,8 +114,8 @@ def _decoded(image: Image.Image, width: int, height: int) -> Inspection:
         values = stored_values(image, kind).ravel()
         dark, bright = np.quantile(values[:: max(1, values.size // SAMPLE)], (TAIL, 1 - TAIL), method="nearest")
         low, high = values.min(), values.max()
-    spread = (float(value) for value in (low, high, dark, bright))
-    return Inspection(None, width, height, kind, *spread, transparent, extra, pages)
+    low, high, dark, bright = (float(value) for value in (low, high, dark, bright))
+    return Inspection(None, width, height, kind, low, high, dark, bright, transparent, extra, pages)
 
 
 def _without_alpha(image: Image.Image) -> tuple[Image.Image, str]:
@@ -121,8 +123,10 @@ def _without_alpha(image: Image.Image) -> tuple[Image.Image, str]:
     if not has_transparency(image):
         return (image if image.mode == "L" else image.convert("L" if image.mode == "1" else "RGB")), ""
     image = image.convert("RGBA")
-    least, most = image.getchannel("A").getextrema()
-    return image.convert("RGB"), "whole" if most == 0 else "part" if least < 255 else ""
+    alpha = image.getchannel("A").histogram()
+    opaque, clear = alpha[255], alpha[0]
+    pixels = sum(alpha)
+    return image.convert("RGB"), "whole" if clear == pixels else "part" if opaque < pixels else ""
 
 
 def _of_counts(counts: np.ndarray) -> tuple[int, int, int, int]:
