@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from dataclasses import replace
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,7 +56,7 @@ class FolderConfig(DataConfig):
     @field_validator("range", mode="before")
     @classmethod
     def _rising(cls, value: Any) -> Any:
-        numbers = isinstance(value, list | tuple) and all(isinstance(v, int | float) for v in value)
+        numbers = isinstance(value, list | tuple) and all(isinstance(v, int | float) and isfinite(v) for v in value)
         if value != "auto" and not (numbers and len(value) == 2 and value[0] < value[1]):
             raise ValueError(f"it should be auto or two rising numbers [LOW,HIGH], not {value!r}")
         return value
@@ -170,8 +171,10 @@ class Folder(Dataset):
 
     def _settle(self, samples: dict[str, list[Sample]]) -> None:
         """Decide the range of values from the images of both splits, and note what was decided."""
-        files = [sample.file for part in samples.values() for sample in part]
-        seen = {file.name: self._health[file.name].inspection for file in files if file.name in self._health}
+        seen = {
+            split: {s.file.name: self._health[s.file.name].inspection for s in part if s.file.name in self._health}
+            for split, part in samples.items()
+        }
         settled = settle(self._policy, seen, printable(self.root))
         self._policy = settled.policy
         self._note(*settled.notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -22,6 +23,9 @@ MAX_PIXELS = 64_000_000
 """Pixels of one image, at most, unless a policy says otherwise. Cameras of 60 Mpx and ImageNet (20) stay below."""
 
 EXTRA_BANDS = "it has bands beyond its colours that are not declared as transparency"
+
+# `open_image` has its own limit, below the number of pixels that Pillow warns of.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 _ALPHA_MODES = {"RGBA", "LA", "PA", "RGBa", "La"}
 _ORIENTATION = 0x0112

@@ -101,39 +101,36 @@ def _decoded(image: Image.Image, width: int, height: int) -> Inspection:
     image.load()
     if image.width * image.height > width * height:  # an icon may hold more than its header declares
         raise ValueError("it holds more pixels than it declares")
-    low: float
-    high: float
     transparent = ""
     if kind in IN_EIGHT_BITS:
-        image, transparent = _without_alpha(image)
-        counts = np.array(image.histogram()).reshape(-1, 256).sum(axis=0)
+        counts, transparent = _counts(image)
         low, high, dark, bright = _of_counts(counts)
         if kind == "16-bit colour":
             low, dark, high, bright = 256 * low, 256 * dark, 256 * high + 255, 256 * bright + 255
     else:
         values = stored_values(image, kind).ravel()
-        dark, bright = np.quantile(values[:: max(1, values.size // SAMPLE)], (TAIL, 1 - TAIL), method="nearest")
-        low, high = values.min(), values.max()
-    low, high, dark, bright = (float(value) for value in (low, high, dark, bright))
+        tails = np.quantile(values[:: max(1, values.size // SAMPLE)], (TAIL, 1 - TAIL), method="nearest")
+        low, high, dark, bright = map(float, (values.min(), values.max(), *tails))
     return Inspection(None, width, height, kind, low, high, dark, bright, transparent, extra, pages)
 
 
-def _without_alpha(image: Image.Image) -> tuple[Image.Image, str]:
-    """In grey or RGB; and which part is transparent."""
-    if not has_transparency(image):
-        return (image if image.mode == "L" else image.convert("L" if image.mode == "1" else "RGB")), ""
-    image = image.convert("RGBA")
-    alpha = image.getchannel("A").histogram()
-    opaque, clear = alpha[255], alpha[0]
-    pixels = sum(alpha)
-    return image.convert("RGB"), "whole" if clear == pixels else "part" if opaque < pixels else ""
+def _counts(image: Image.Image) -> tuple[np.ndarray, str]:
+    """How often each of 256 values occurs in grey or RGB; and which part of the image is transparent."""
+    if has_transparency(image):
+        # No copy of what may be a large image.
+        counts = np.array((image if image.mode == "RGBA" else image.convert("RGBA")).histogram()).reshape(4, 256)
+        alpha, total = counts[3], counts[3].sum()
+        return counts[:3].sum(axis=0), "whole" if alpha[0] == total else "part" if alpha[255] < total else ""
+    if image.mode not in ("L", "RGB"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return np.array(image.histogram()).reshape(-1, 256).sum(axis=0), ""
 
 
-def _of_counts(counts: np.ndarray) -> tuple[int, int, int, int]:
+def _of_counts(counts: np.ndarray) -> tuple[float, ...]:
     """Lowest and highest value, and those at the tails."""
     there = np.flatnonzero(counts)
     shares = counts.cumsum() / counts.sum()
-    return there[0], there[-1], int(np.searchsorted(shares, TAIL)), int(np.searchsorted(shares, 1 - TAIL))
+    return tuple(map(float, (there[0], there[-1], *np.searchsorted(shares, (TAIL, 1 - TAIL)))))
 
 
 def _reason(error: Exception, stream: IO[bytes]) -> str:

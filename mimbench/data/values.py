@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,23 +52,28 @@ class _Kind:
         bright = np.quantile([image.bright for image in self.images.values()], 0.9, method="nearest")
         return float(dark), float(bright)
 
+    def is_narrow(self, scale: Range) -> bool:
+        dark, bright = self.spread
+        return bright - dark < SMALL_PART * (scale[1] - scale[0])
+
+    def among(self, names: Container[str]) -> _Kind:
+        """Those of them that `names` holds."""
+        return _Kind(self.name, {name: image for name, image in self.images.items() if name in names})
+
     def outside(self, scale: Range) -> list[str]:
         return [name for name, image in self.images.items() if not is_within(image.low, image.high, scale, self.name)]
 
 
-def settle(policy: PixelPolicy, images: Mapping[str, Inspection], root: str) -> Settled:
-    """The policy with the range of float images, from all images of both splits together.
+def settle(policy: PixelPolicy, splits: Mapping[str, Mapping[str, Inspection]], root: str) -> Settled:
+    """The policy with the range of float images, from all images of all splits together.
 
-    policy: as the options say. images: by file name.
+    policy: as the options say. splits: images by split and file name.
 
     Raises:
         InputError: values leave the range that their format implies, and no range is given.
     """
-    by_kind: dict[str, dict[str, Inspection]] = defaultdict(dict)
-    for name, image in images.items():
-        if image.kind:
-            by_kind[image.kind][name] = image
-    kinds = [_Kind(name, members) for name, members in sorted(by_kind.items())]
+    images = {name: image for split in splits.values() for name, image in split.items()}
+    kinds = _kinds(images)
     floats = next((kind for kind in kinds if kind.name == "float"), None)
     if floats and policy.range is None:
         policy = replace(policy, float_range=_float_range(floats, root))
@@ -83,13 +88,26 @@ def settle(policy: PixelPolicy, images: Mapping[str, Inspection], root: str) -> 
                 f"{len(outside)} of {len(kind.images)} {kind.name} images under {root} hold values outside of "
                 f"data.range = {_written(scale)} (all together {kind.low:g} to {kind.high:g}), which are clipped"
             )
-        dark, bright = kind.spread
-        if bright - dark < SMALL_PART * (scale[1] - scale[0]):
-            notes.append(_small_part(kind, scale, root))
+        if kind.is_narrow(scale):
+            notes.append(_small_part(kind, scale, f"under {root}"))
+        else:
+            parts = {split: kind.among(members) for split, members in splits.items()}
+            notes += [
+                _small_part(part, scale, f"of the {split} split under {root}")
+                for split, part in parts.items()
+                if part.images and part.is_narrow(scale)
+            ]
     if policy.range and len(kinds) > 1:
         counts = " and ".join(f"{len(kind.images)} {kind.name}" for kind in kinds)
         notes.append(f"data.range = {_written(policy.range)} is applied to images of several kinds ({counts})")
     notes += _other_notes(policy, list(images.values()), root)
+    differ = _differing(policy, floats)
+    if differ and policy.float_range == (0, 255):
+        notes.append(
+            f"{len(differ)} of {len(images)} images under {root} are float images without values above 1, such as "
+            f"{printable(differ[0])}, while others go beyond: all are taken to lie in 0 to 255, so that these are "
+            "nearly black; save all of them in one range"
+        )
     record = {
         kind.name: {
             "images": len(kind.images),
@@ -98,7 +116,15 @@ def settle(policy: PixelPolicy, images: Mapping[str, Inspection], root: str) -> 
         }
         for kind in kinds
     }
-    return Settled(policy, tuple(notes), record, bool(floats) and _differs(policy, floats))
+    return Settled(policy, tuple(notes), record, bool(differ))
+
+
+def _kinds(images: Mapping[str, Inspection]) -> list[_Kind]:
+    by_kind: dict[str, dict[str, Inspection]] = defaultdict(dict)
+    for name, image in images.items():
+        if image.kind:
+            by_kind[image.kind][name] = image
+    return [_Kind(name, members) for name, members in sorted(by_kind.items())]
 
 
 def _float_range(floats: _Kind, root: str) -> Range:
@@ -109,11 +135,12 @@ def _float_range(floats: _Kind, root: str) -> Range:
     raise InputError(_needs_range(floats, outside, "taken to lie in 0 to 1, or all of them in 0 to 255", root))
 
 
-def _differs(policy: PixelPolicy, floats: _Kind | None) -> bool:
-    """Whether a float image lies in another range than by its own values: earlier fingerprints rest on those."""
+def _differing(policy: PixelPolicy, floats: _Kind | None) -> list[str]:
+    """Float images that lie in another range than by their own values: earlier fingerprints rest on those."""
     if floats is None or policy.float_range is None:
-        return False
-    return any((image.high <= 1) != (policy.float_range[1] == 1) for image in floats.images.values())
+        return []
+    unit = policy.float_range[1] == 1
+    return [name for name, image in floats.images.items() if (image.high <= 1) != unit]
 
 
 def _needs_range(kind: _Kind, outside: Sequence[str], otherwise: str, root: str) -> str:
@@ -124,11 +151,11 @@ def _needs_range(kind: _Kind, outside: Sequence[str], otherwise: str, root: str)
     )
 
 
-def _small_part(kind: _Kind, scale: Range, root: str) -> str:
+def _small_part(kind: _Kind, scale: Range, where: str) -> str:
     dark, bright = kind.spread
     levels = max(1, round(256 * (bright - dark) / (scale[1] - scale[0])))
     return (
-        f"{len(kind.images)} {kind.name} images under {root} use a small part of the range of values, {scale[0]:g} to "
+        f"{len(kind.images)} {kind.name} images {where} use a small part of the range of values, {scale[0]:g} to "
         f"{scale[1]:g}: about {levels} of 256 grey levels ({kind.low:g} to {kind.high:g}, nearly all of them {dark:g} "
         f"to {bright:g}); if they are meant to be darker or flatter than others, ignore this, else pass e.g. "
         f"--set data.range={_written(_suggested(kind))}"

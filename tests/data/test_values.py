@@ -72,6 +72,16 @@ def test_a_set_that_uses_its_range_gets_no_note(root, stored):
     assert spread(dataset) == (0, 255)
 
 
+def test_a_split_alone_that_uses_a_small_part_is_noted(root):
+    fill(root, "png", 0, 65535, np.uint16)
+    for name in "ab":
+        for index in range(2):
+            put(root / "val" / name / f"{index}.png", ramp(0, 1023, np.uint16))
+    (note,) = opened(root).notes
+    assert note.startswith("4 16-bit images of the test split under")
+    assert "--set data.range=[0,1023]" in note
+
+
 def test_a_few_bright_pixels_do_not_hide_a_small_part(root):
     values = ramp(0, 4095, np.uint16).repeat(16, 0).repeat(16, 1)
     for index in range(4):
@@ -110,6 +120,8 @@ def test_floats_share_one_range_over_both_splits(root):
     place = next(index for index in range(len(test)) if test.path(index) == dim)
     assert int(test[place][0].max()) == 1
     assert dataset.fingerprint() != first
+    assert dataset.notes[0].startswith("1 of 9 images")
+    assert "float images without values above 1, such as val/b/dim.tif, while others go beyond" in dataset.notes[0]
     assert dataset.facts["kinds"]["float"] == {"images": 9, "values": [0, 250], "range": [0, 255]}
 
 
@@ -169,7 +181,7 @@ def test_values_that_are_not_finite_name_the_file(root):
         opened(root)
 
 
-@pytest.mark.parametrize("value", ["all", [3, 3], [5, 1], [1], [0, 1, 2], ["a", "b"]])
+@pytest.mark.parametrize("value", ["all", [3, 3], [5, 1], [1], [0, 1, 2], ["a", "b"], [0, float("inf")]])
 def test_ranges_that_are_none_are_refused(value):
     with pytest.raises(ValidationError, match="auto or two rising numbers"):
         FolderConfig(range=value)
