@@ -104,6 +104,8 @@ def _decoded(image: Image.Image, width: int, height: int) -> Inspection:
     transparent = ""
     if kind in IN_EIGHT_BITS:
         counts, transparent = _counts(image)
+        if extra:  # Pillow takes a band of no declared meaning for transparency
+            transparent = ""
         low, high, dark, bright = _of_counts(counts)
         if kind == "16-bit colour":
             low, dark, high, bright = 256 * low, 256 * dark, 256 * high + 255, 256 * bright + 255
@@ -142,6 +144,8 @@ def _reason(error: Exception, stream: IO[bytes]) -> str:
         if start in _POSTSCRIPT:
             return "PostScript, which is not read: save it as PNG"
         if start in _TIFF:
-            return "a TIFF of a kind that is not read, such as one of several float or undeclared bands"
+            return (
+                "a TIFF that is not read: its values may be of 16 or 64 float bits, or its bands no grey, RGB or CMYK"
+            )
         return "not an image that can be read"
     return str(error).splitlines()[0] if str(error) else type(error).__name__

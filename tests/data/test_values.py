@@ -158,7 +158,9 @@ def test_transparency_bands_and_pages_are_noted(root):
     tiff(root / "train" / "a" / "bands.tif", np.full((4, 4, 4), 200, np.uint8))
     with pytest.raises(InputError, match=r"bands\.tif \(it has bands beyond its colours.*data\.extra_bands=drop"):
         opened(root)
-    assert "have bands beyond their colours, which are dropped" in opened(root, extra_bands="drop").notes[-1]
+    clear, _, bands = opened(root, extra_bands="drop").notes
+    assert clear.startswith("1 of 11 images")
+    assert "have bands beyond their colours, which are dropped" in bands
 
 
 def test_the_limit_of_pixels_holds_and_can_be_raised(root):
