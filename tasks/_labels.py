@@ -37,6 +37,12 @@ def why_no_masks(dataset: Dataset) -> str:
     return "".join(f" ({note})" for note in dataset.notes if "have no mask" in note)
 
 
+def require_grey_or_rgb(channels: int, what: str, task: str) -> None:
+    """Raise InputError unless there are 1 or 3 channels; `what` has them."""
+    if channels not in (1, 3):
+        raise InputError(f"{task} is defined on grey and RGB images, and {what} has {channels} channels")
+
+
 def require_classes(dataset: Dataset, task: str) -> None:
     """Raise InputError where a split has no images, or fewer than two classes of them. Reads the labels."""
     for name in SPLITS:

@@ -59,6 +59,8 @@ class DalleTokenizer(Tokenizer):
 
     def __init__(self, config: DalleConfig, *, patch_size: int, channels: int) -> None:
         super().__init__(config, patch_size=patch_size, channels=channels)
+        if channels not in (1, 3):
+            raise InputError(f"tokenizer 'dalle' takes grey and RGB images, and these have {channels} channels")
         self.encoder = dalle_encoder(config.width, config.blocks, config.vocabulary)
         self.register_buffer("mean", torch.zeros(channels, 1, 1))
         self.register_buffer("std", torch.ones(channels, 1, 1))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -115,9 +116,11 @@ class Dataset(ABC):
     Config: ClassVar[type[DataConfig]] = DataConfig
 
     channels: int
-    """1 (grey) or 3 (RGB)."""
+    """1 (grey), 3 (RGB), or any other number of bands."""
     notes: tuple[str, ...] = ()
     """Lines to the person at the terminal about what was found, such as files that are left out."""
+    facts: Mapping[str, Any] = {}
+    """What records say about how the data was read, as plain JSON data."""
 
     def __init__(self, config: DataConfig, cache: Path) -> None:
         """Find the data; `cache` is a folder where derived files may be kept.

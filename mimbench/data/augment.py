@@ -52,9 +52,15 @@ class ImageAugment:
         """channels: of the images, 1 or 3. rand_augment: timm's notation; with it there is no jitter, as in timm.
 
         Raises:
-            InputError: timm does not know such a policy.
+            InputError: timm does not know such a policy, or cannot augment such images.
         """
         from timm.data import create_transform
+
+        if channels not in (1, 3):
+            raise InputError(
+                f"timm's augmentation takes grey and RGB images, and these have {channels} channels: "
+                "leave rand_augment out"
+            )
 
         try:
             self.pipeline = create_transform(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from mimbench.errors import InputError
+from mimbench.files import write_atomic
 
 
 def default_cache() -> Path:
@@ -28,6 +32,21 @@ def writable(cache: Path) -> Path:
     if not os.access(cache, os.W_OK):
         raise InputError(_unwritable(cache, "permission denied"))
     return cache
+
+
+def write_sealed(path: Path, data: Any) -> None:
+    """Write plain data as JSON beneath its own checksum."""
+    content = json.dumps(data).encode()
+    write_atomic(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+
+
+def read_sealed(path: Path) -> Any:
+    """What `write_sealed` wrote; None if it is absent, damaged or altered, since it can be made again."""
+    try:
+        checksum, _, content = path.read_bytes().partition(b"\n")
+        return json.loads(content) if hashlib.sha256(content).hexdigest().encode() == checksum else None
+    except (OSError, ValueError):
+        return None
 
 
 def _unwritable(cache: Path, reason: str) -> str:

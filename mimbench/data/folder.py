@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import replace
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from mimbench.contract import DataConfig, Dataset, ImageSplit, InputError, RunError, SplitName, cosmetic
-from mimbench.data.images import READER_VERSION, read_pixels
-from mimbench.data.listing import (
-    Health,
-    ImageFile,
-    examine,
-    has_images,
-    image_files,
-    normal,
-    printable,
-    subfolders,
-)
+from mimbench.data.classes import match_classes, similar_classes
+from mimbench.data.images import DEFAULT_POLICY, EXTRA_BANDS, MAX_PIXELS, READER_VERSION, PixelPolicy, read_pixels
+from mimbench.data.listing import Health, examine, normal, printable, subfolders
+from mimbench.data.scan import Sample, Scan
 from mimbench.data.split import rest, stratified
+from mimbench.data.values import settle
 
 _TRAIN = ("train", "training")
 _TEST = ("val", "valid", "validation", "test", "testing")
@@ -41,12 +37,29 @@ class FolderConfig(DataConfig):
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     """Share of the images that is held out where the folder has no val/ or test/ of its own."""
     split_seed: int = Field(default=0, ge=0)
+    range: Literal["auto"] | tuple[float, float] = "auto"
+    """The stored values that become 0 and 255, for train and val alike; what lies outside is clipped. auto: 0 to 255 of
+    8 bits and 0 to 65535 of deeper integers; float images all together 0 to 1, or 0 to 255 if any value is above 1."""
+    transparency: Literal["white", "drop"] = "white"
+    """What is transparent shows white, or the colour that is stored under it."""
+    extra_bands: Literal["refuse", "drop"] = "refuse"
+    """Bands of a TIFF beyond its colours, such as near infrared, unless the file declares them as transparency."""
+    max_pixels: int = cosmetic(MAX_PIXELS, ge=1)
+    """Images of more pixels are refused before they are decoded."""
     on_bad_image: Literal["error", "skip"] = cosmetic("error")
     """What to do with files that cannot be decoded; those skipped are not part of the fingerprint."""
     verify: bool = cosmetic(True)
     """Decode every image once before anything starts; the verdicts are kept."""
     fingerprint: Literal["content", "names"] = cosmetic("content")
     """names: digest names and sizes only, for sets too large to read."""
+
+    @field_validator("range", mode="before")
+    @classmethod
+    def _rising(cls, value: Any) -> Any:
+        numbers = isinstance(value, list | tuple) and all(isinstance(v, int | float) and isfinite(v) for v in value)
+        if value != "auto" and not (numbers and len(value) == 2 and value[0] < value[1]):
+            raise ValueError(f"it should be auto or two rising numbers [LOW,HIGH], not {value!r}")
+        return value
 
     @model_validator(mode="after")
     def _skippable(self) -> FolderConfig:
@@ -59,9 +72,15 @@ class FolderSplit(ImageSplit):
     """Images of any size, read from their files: uint8 [channels, H, W]."""
 
     def __init__(
-        self, root: Path, names: list[str], labels: np.ndarray, classes: tuple[str, ...], channels: int
+        self,
+        root: Path,
+        names: list[str],
+        labels: np.ndarray,
+        classes: tuple[str, ...],
+        channels: int,
+        policy: PixelPolicy = DEFAULT_POLICY,
     ) -> None:
-        self.root, self.classes, self.channels = root, classes, channels
+        self.root, self.classes, self.channels, self.policy = root, classes, channels, policy
         self.labels = torch.from_numpy(labels.astype(np.int64))
         # One array, not a list: forked workers then never copy a million strings.
         self._names = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
@@ -75,20 +94,11 @@ class FolderSplit(ImageSplit):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         path = self.path(index)
         try:
-            pixels = read_pixels(path, self.channels)
+            pixels = read_pixels(path, self.channels, self.policy)
         except Exception as error:
             raise RunError(f"cannot read the image {printable(path)}: {error}") from error
         # A channels-last view on purpose: torchvision resizes it several times faster.
         return torch.from_numpy(pixels).permute(2, 0, 1), int(self.labels[index])
-
-
-@dataclass(frozen=True)
-class _Sample:
-    file: ImageFile
-    label: str
-    """Name of the class; "" where the folder has no classes."""
-    name: str
-    """Name within its split: what is hashed, so that roots and split folders may be called anything."""
 
 
 class Folder(Dataset):
@@ -97,7 +107,8 @@ class Folder(Dataset):
     Understood are root/train/<class>/* beside root/val (or test), root/train alone or root/<class>/*
     with a seeded stratified split, and images without class folders, which get the one class
     "unlabelled" and provide images only. Class names come from both splits together, sorted, so a class
-    that only val has keeps a label of its own; empty class folders are ignored.
+    that only val has keeps a label of its own. Names match whichever way Unicode writes their accents (NFC, NFD).
+    Empty class folders, empty files, hidden files and files that are no images are left out, with a note.
 
     Attributes:
         skipped: the unreadable images that were left out.
@@ -113,18 +124,31 @@ class Folder(Dataset):
         self.root = self._root()
         self.skipped: list[Path] = []
         self._health: dict[str, Health] = {}
-        samples = self._check(self._samples())
+        self._policy = PixelPolicy(
+            None if config.range == "auto" else config.range,
+            transparency=config.transparency,
+            extra_bands=config.extra_bands,
+            max_pixels=config.max_pixels,
+        )
+        scan = Scan(self.root)
+        samples = self._samples(scan)
+        self._note(*scan.notes(samples))
+        self._matched(samples)
+        samples = self._check(samples)
+        self._note(*self._matched(samples))
+        self._settle(samples)
         self._parts = samples if "test" in samples else self._hold_out(samples["train"])
         labels = {sample.label for part in self._parts.values() for sample in part}
         if "" in labels:
             self.provides = frozenset({"images"})
-        self.classes = tuple(sorted(labels, key=normal)) if labels != {""} else (UNLABELLED,)
+        self.classes = tuple(sorted(labels)) if labels != {""} else (UNLABELLED,)
 
     def split(self, name: SplitName) -> FolderSplit:
         part = self._parts[name]
         index = {label: number for number, label in enumerate(self.classes)}
         labels = np.array([index.get(sample.label, 0) for sample in part])
-        return FolderSplit(self.root, [sample.file.name for sample in part], labels, self.classes, self.channels)
+        names = [sample.file.name for sample in part]
+        return FolderSplit(self.root, names, labels, self.classes, self.channels, self._policy)
 
     def fingerprint(self) -> str:
         return self._fingerprint
@@ -132,7 +156,8 @@ class Folder(Dataset):
     @cached_property
     def _fingerprint(self) -> str:
         by_name = self.config.fingerprint == "names"
-        digest = hashlib.sha256(repr((READER_VERSION, self.channels, self.config.fingerprint)).encode())
+        settings = (READER_VERSION, self.channels, self.config.fingerprint, *self._pixel_settings)
+        digest = hashlib.sha256(repr(settings).encode())
         for split, part in sorted(self._parts.items()):
             lines = [
                 (normal(sample.name), sample.file.size if by_name else self._health[sample.file.name].digest)
@@ -140,6 +165,28 @@ class Folder(Dataset):
             ]
             digest.update(repr((split, sorted(lines))).encode())
         return digest.hexdigest()
+
+    def _note(self, *notes: str) -> None:
+        self.notes = (*self.notes, *notes)
+
+    def _settle(self, samples: dict[str, list[Sample]]) -> None:
+        """Decide the range of values from the images of both splits, and note what was decided."""
+        seen = {
+            split: {s.file.name: self._health[s.file.name].inspection for s in part if s.file.name in self._health}
+            for split, part in samples.items()
+        }
+        settled = settle(self._policy, seen, printable(self.root))
+        self._policy = settled.policy
+        self._note(*settled.notes)
+        settings = {name: getattr(self.config, name) for name in ("range", "transparency", "extra_bands")}
+        self.facts = {**self.config.model_dump(mode="json", include=set(settings)), "kinds": settled.record}
+        # Only what departs from the defaults, whose fingerprints are as they were before there was a choice.
+        departures = {
+            name: value for name, value in settings.items() if value != FolderConfig.model_fields[name].default
+        }
+        if settled.shapes_floats:
+            departures["float_range"] = settled.policy.float_range
+        self._pixel_settings = tuple(sorted(departures.items()))
 
     def _root(self) -> Path:
         root = self.config.root
@@ -151,14 +198,14 @@ class Folder(Dataset):
             raise InputError(f"data.root {printable(root)} {what}: pass --set data.root=PATH of an image folder")
         return root
 
-    def _samples(self) -> dict[str, list[_Sample]]:
+    def _samples(self, scan: Scan) -> dict[str, list[Sample]]:
         """Every image by split; only "train" where the split is still to be drawn."""
         train, test = self._split_folders()
         if train is None:
-            return {"train": self._read_split(self.root)}
+            return {"train": scan.read(self.root)}
         if test is None:
-            return {"train": self._read_split(train)}
-        samples = {"train": self._read_split(train), "test": self._read_split(test)}
+            return {"train": scan.read(train)}
+        samples = {"train": scan.read(train), "test": scan.read(test)}
         if len({sample.label == "" for part in samples.values() for sample in part}) > 1:
             raise InputError(
                 f"one of {printable(train)} and {printable(test)} has class folders and the other has none: "
@@ -175,39 +222,31 @@ class Folder(Dataset):
             return None, None
         return train, test if train is not None else None
 
-    def _read_split(self, folder: Path) -> list[_Sample]:
-        classes = [(path, image_files(path, self.root)) for path in subfolders(folder)]
-        classes = [(path, found) for path, found in classes if found]
-        flat = has_images(folder)
-        if flat and classes:
-            raise InputError(
-                f"{printable(folder)} has images both in class folders and beside them: "
-                "move those beside them into a class folder, or away"
-            )
-        if flat:
-            classes = [(folder, image_files(folder, self.root))]
-        prefix = len(folder.relative_to(self.root).as_posix()) + 1 if folder != self.root else 0
-        samples = [
-            _Sample(file, "" if flat else path.name, file.name[prefix:]) for path, found in classes for file in found
-        ]
-        if not samples:
-            raise InputError(f"no images in {printable(folder)}: pass --set data.root=PATH of an image folder")
-        return samples
+    def _matched(self, samples: dict[str, list[Sample]]) -> list[str]:
+        """Notes on the names of classes. Raises InputError if those of train and test do not match."""
+        counts = {split: Counter(sample.label for sample in part) for split, part in samples.items()}
+        notes = similar_classes({label for count in counts.values() for label in count})
+        if "test" not in counts or "" in counts["train"]:
+            return notes
+        train, test = (printable(path) for path in self._split_folders() if path)
+        return [*match_classes(counts["train"], counts["test"], train, test), *notes]
 
-    def _check(self, samples: dict[str, list[_Sample]]) -> dict[str, list[_Sample]]:
+    def _check(self, samples: dict[str, list[Sample]]) -> dict[str, list[Sample]]:
         """Digest and decode as the config asks; report or drop what cannot be read."""
         if not self.config.verify and self.config.fingerprint == "names":
             return samples
         files = [sample.file for part in samples.values() for sample in part]
-        self._health = examine(files, self.root, self.cache, decode=self.config.verify)
+        # Any values are sound here: `_settle` judges their range for the set as a whole.
+        policy = replace(self._policy, range=(0, 1))
+        self._health = examine(files, self.root, self.cache, decode=self.config.verify, policy=policy)
         bad = [file.name for file in files if self._health[file.name].problem]
         if not bad:
             return samples
         if self.config.on_bad_image == "error":
             raise InputError(self._complaint(bad, len(files)))
         self.skipped = [self.root / name for name in bad]
-        self.notes = (
-            f"skipped {len(bad)} of {len(files)} images, unreadable, under {printable(self.root)}: {self._listed(bad)}",
+        self._note(
+            f"skipped {len(bad)} of {len(files)} images, unreadable, under {printable(self.root)}: {self._listed(bad)}"
         )
         gone = set(bad)
         good = {split: [s for s in part if s.file.name not in gone] for split, part in samples.items()}
@@ -218,9 +257,15 @@ class Folder(Dataset):
 
     def _complaint(self, bad: list[str], total: int) -> str:
         are = "is" if len(bad) == 1 else "are"
+        health = [self._health[name] for name in bad]
+        advice = ""
+        if any(one.problem == EXTRA_BANDS for one in health):
+            advice += "pass --set data.extra_bands=drop to read their colours alone, "
+        if any(one.inspection.refused_at or one.inspection.pixels > self._policy.max_pixels for one in health):
+            advice += "pass --set data.max_pixels=N if they are sound, "
         return (
             f"{len(bad)} of {total} images {are} unreadable under {printable(self.root)}: {self._listed(bad)}; "
-            "repair or remove them, or pass --set data.on_bad_image=skip to go on without them"
+            f"{advice}repair or remove them, or pass --set data.on_bad_image=skip to go on without them"
         )
 
     def _listed(self, bad: list[str]) -> str:
@@ -228,7 +273,7 @@ class Folder(Dataset):
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         return ", ".join(shown) + more
 
-    def _hold_out(self, samples: list[_Sample]) -> dict[str, list[_Sample]]:
+    def _hold_out(self, samples: list[Sample]) -> dict[str, list[Sample]]:
         if len(samples) < 2:
             raise InputError(f"one image in {printable(self.root)} cannot be split into train and test: add more")
         labels = np.unique([sample.label for sample in samples], return_inverse=True)[1]

@@ -2,65 +2,223 @@
 
 from __future__ import annotations
 
-from io import BytesIO
+import functools
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 READER_VERSION = "1"
-"""Raised whenever the same file would give other pixels, or another verdict on its health."""
+"""Raised whenever the same file would give other pixels."""
+
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "JPEG2000", "MPO"),
+    *("AVIF", "HEIF", "ICO", "PCX", "QOI", "SGI", "TGA"),
+)
+"""What is read, by content. Pillow knows more, among them formats that start other programs (EPS, WMF)."""
+MAX_PIXELS = 64_000_000
+"""Pixels of one image, at most, unless a policy says otherwise. Cameras of 60 Mpx and ImageNet (20) stay below."""
+
+EXTRA_BANDS = "it has bands beyond its colours that are not declared as transparency"
+
+# `open_image` has its own limit, below the number of pixels that Pillow warns of.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 _ALPHA_MODES = {"RGBA", "LA", "PA", "RGBa", "La"}
-_SIXTEEN_BIT = 65535
+_ORIENTATION = 0x0112
+_SAMPLES_PER_PIXEL, _PHOTOMETRIC, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 277, 262, 338, 339
+_COLOUR_BANDS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
+"""Bands of a TIFF by its photometric interpretation; whatever it has beyond them is an extra sample."""
+_ALPHA_SAMPLES = {1, 2, 999}
+"""Associated, unassociated, and Corel Draw's own number."""
+_SIGNED = 2
+
+Range = tuple[float, float]
+Source = Path | IO[bytes]
 
 
-def read_pixels(source: Path | BytesIO, channels: int, *, stored_size: tuple[int, int] | None = None) -> np.ndarray:
+@dataclass(frozen=True)
+class PixelPolicy:
+    """How stored values become grey levels 0 to 255."""
+
+    range: Range | None = None
+    """The stored values that become 0 and 255. None: 0 to 255 of 8 bits, 0 to 65535 of deeper integers."""
+    float_range: Range | None = None
+    """Where `range` is None, that of float images. None: it is not known, and they are refused."""
+    transparency: Literal["white", "drop"] = "white"
+    """What is transparent shows white, or the colour that is stored under it."""
+    extra_bands: Literal["refuse", "drop"] = "refuse"
+    """A TIFF's bands beyond its colours that the file does not declare to be transparency."""
+    max_pixels: int = MAX_PIXELS
+
+    def range_of(self, kind: str) -> Range:
+        """The range for images of this kind (see `stored_kind`). Raises ValueError where it is not known."""
+        found = self.range or (self.float_range if kind == "float" else CONTAINERS[kind])
+        if found is None:
+            raise ValueError("it is a float image, and the range of its values is not known")
+        return found
+
+    def check_values(self, low: float, high: float, kind: str) -> None:
+        """Raises ValueError for values outside of a range that was not given; others are clipped to it."""
+        scale = self.range_of(kind)
+        if self.range is None and not is_within(low, high, scale, kind):
+            raise ValueError(f"its values, {low:g} to {high:g}, leave the range of {scale[0]:g} to {scale[1]:g}")
+
+
+CONTAINERS: dict[str, Range] = {
+    "8-bit": (0, 255),
+    "signed 8-bit": (0, 255),
+    "16-bit": (0, 65535),
+    "16-bit colour": (0, 65535),
+    "signed 16-bit": (0, 65535),
+    "32-bit": (0, 65535),
+    "unsigned 32-bit": (0, 65535),
+}
+"""Ranges of integers, by kind."""
+IN_EIGHT_BITS = ("8-bit", "16-bit colour")
+"""Kinds that Pillow decodes to 8 bits; of 16-bit colours it takes the upper byte."""
+DEFAULT_POLICY = PixelPolicy()
+
+
+class TooManyPixels(ValueError):
+    """An image beyond the limit; it was not decoded."""
+
+    def __init__(self, limit: int, size: tuple[int, int] | None = None) -> None:
+        """size: width and height, where Pillow has read them."""
+        has = f"{size[0]} x {size[1]} px, " if size else ""
+        super().__init__(f"it has {has}more than the {limit / 1e6:g} million pixels that are allowed")
+
+
+def read_pixels(
+    source: Source,
+    channels: int,
+    policy: PixelPolicy = DEFAULT_POLICY,
+    *,
+    stored_size: tuple[int, int] | None = None,
+) -> np.ndarray:
     """uint8 [H, W, channels], upright, as a person would see it.
 
-    EXIF rotation is applied, unless the pixels as they are stored have `stored_size` (width, height).
-    What is transparent shows white. 16-bit grey is scaled by 1/257, not stretched. Float images are
-    taken to lie in [0, 1], or in [0, 255] where they exceed 1. Of an animation, the first frame. Colour
-    profiles are ignored.
+    EXIF rotation is applied, unless the pixels as they are stored have `stored_size` (width, height). Values are scaled as the policy says, and those beyond a range that it gives are clipped.
+    CMYK becomes RGB. Of an animation or a file of several pages, the first one. Colour profiles are ignored.
 
     Raises:
-        Exception: whatever Pillow raises on a file that it cannot decode in full.
+        ValueError: too many pixels, values that are not finite or outside of the range that the format implies, bands
+            of no known meaning.
+        Exception: whatever else Pillow raises on a file that it cannot decode in full.
     """
-    return _read(source, channels, coarse=False, stored_size=stored_size)
+    with open_image(source, policy.max_pixels) as image:
+        kind, extra = stored_kind(image), has_extra_bands(image)
+        if extra and policy.extra_bands == "refuse":
+            raise ValueError(EXTRA_BANDS)
+        if kind == "16-bit colour" and policy.range:
+            shown = _turned(_scaled_colours(source, image, policy.range), stored_size)
+        else:
+            image.load()
+            shown = _scaled(_turned(image, stored_size), kind, policy)
+        # Pillow takes a fourth band without a declared meaning for transparency.
+        drop = policy.transparency == "drop" or extra
+        pixels = np.array(_opaque(shown, drop=drop).convert("L" if channels == 1 else "RGB"))
+    return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def problem(content: bytes) -> str | None:
-    """Why this file cannot be decoded in full, or None where it can."""
+def open_image(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The opened image, not yet decoded, if it is of a format that is read and not too large.
+
+    Raises:
+        TooManyPixels: the header declares more than `max_pixels`.
+        Exception: whatever Pillow raises on a file that it cannot open.
+    """
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow's own limit holds for the whole process; it is only ever raised
     try:
-        _read(BytesIO(content), 3, coarse=True)
-    # Pillow's decoders raise nearly anything on a damaged file (OSError, SyntaxError, struct.error, ...).
-    except Exception as error:
-        if isinstance(error, UnidentifiedImageError):
-            return "not an image that can be read" if content else "empty file"
-        return str(error).splitlines()[0] if str(error) else type(error).__name__
-    return None
+        image = Image.open(source, formats=_formats())
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(max_pixels) from error
+    if image.width * image.height > max_pixels:
+        raise TooManyPixels(max_pixels, image.size)
+    return image
 
 
 def is_image(path: Path) -> bool:
-    """Whether the file's first bytes are those of a known image format, whatever its name."""
+    """Whether the file's first bytes are those of a format that is read, whatever its name."""
     try:
-        with Image.open(path):
+        with Image.open(path, formats=_formats()):
             return True
+    except Image.DecompressionBombError:
+        return True
     except Exception:
         return False
 
 
-def _read(
-    source: Path | BytesIO, channels: int, *, coarse: bool, stored_size: tuple[int, int] | None = None
-) -> np.ndarray:
-    with Image.open(source) as image:
-        if coarse:
-            # A JPEG is then decoded at an eighth of its size: the whole stream, a fraction of the time.
-            image.draft(image.mode, (1, 1))
-        image.load()
-        turned = image if image.size == stored_size else _upright(image)
-        pixels = np.array(_opaque(_eight_bit(turned)).convert("L" if channels == 1 else "RGB"))
-    return pixels.reshape(*pixels.shape[:2], channels)
+def stored_kind(image: Image.Image) -> str:
+    """How the values of an opened image are stored: "float", or a key of CONTAINERS."""
+    tags = getattr(image, "tag_v2", {})
+    sample_format = tags.get(_SAMPLE_FORMAT, (1,))[0]
+    if image.mode == "F":
+        return "float"
+    if image.mode == "I":
+        if _raw_mode(image).startswith("I;16") or image.format != "TIFF":
+            return "signed 16-bit" if _raw_mode(image).startswith("I;16S") or sample_format == _SIGNED else "16-bit"
+        return "32-bit" if sample_format == _SIGNED else "unsigned 32-bit"
+    if image.mode.startswith("I;16"):
+        return "signed 16-bit" if sample_format == _SIGNED else "16-bit"
+    if ";16" in _raw_mode(image):
+        return "16-bit colour"
+    return "signed 8-bit" if sample_format == _SIGNED and image.mode == "L" else "8-bit"
+
+
+def has_extra_bands(image: Image.Image) -> bool:
+    """Whether a TIFF has bands beyond its colours that it does not declare to be transparency."""
+    if image.format != "TIFF":
+        return False
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    beyond = tags.get(_SAMPLES_PER_PIXEL, 1) - _COLOUR_BANDS.get(tags.get(_PHOTOMETRIC, 1), 1)
+    return beyond > sum(sample in _ALPHA_SAMPLES for sample in tags.get(_EXTRA_SAMPLES, ()))
+
+
+def has_transparency(image: Image.Image) -> bool:
+    return image.mode in _ALPHA_MODES or "transparency" in image.info
+
+
+def stored_values(image: Image.Image, kind: str) -> np.ndarray:
+    """[H, W]: the values of a decoded image of any kind but those IN_EIGHT_BITS.
+
+    Raises:
+        ValueError: some of them are not finite.
+    """
+    values = np.asarray(image)
+    if kind == "float" and not np.isfinite(values).all():
+        raise ValueError("it holds values that are not finite (NaN or infinite)")
+    types = {"signed 8-bit": np.int8, "unsigned 32-bit": np.uint32}
+    return values.view(types[kind]) if kind in types else values
+
+
+def is_within(low: float, high: float, scale: Range, kind: str) -> bool:
+    """Whether values lie in a range. Float images may leave it by half a grey level, as when they were resized."""
+    slack = (scale[1] - scale[0]) / 510 if kind == "float" else 0
+    return scale[0] - slack <= low and high <= scale[1] + slack
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How Pillow will unpack the file, such as "RGB;16B"."""
+    for tile in getattr(image, "tile", ()):
+        arguments = tile[3]
+        mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+        return mode if isinstance(mode, str) else ""
+    return ""
+
+
+def _turned(image: Image.Image, stored_size: tuple[int, int] | None) -> Image.Image:
+    return image if image.size == stored_size else _upright(image)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -70,19 +228,54 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64).clip(0, _SIXTEEN_BIT)
-        return Image.fromarray(np.round(wide / 257).astype(np.uint8))
-    if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image))
-        unit = 255 if values.max(initial=0) <= 1 else 1
-        return Image.fromarray(np.round(values * unit).clip(0, 255).astype(np.uint8))
-    return image
+def _scaled(image: Image.Image, kind: str, policy: PixelPolicy) -> Image.Image:
+    if kind in IN_EIGHT_BITS:
+        return _scaled_bytes(image, policy.range) if policy.range else image
+    values = stored_values(image, kind)
+    policy.check_values(values.min(), values.max(), kind)
+    return Image.fromarray(_grey_levels(values, policy.range_of(kind)))
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    if image.mode not in _ALPHA_MODES and "transparency" not in image.info:
+def _scaled_bytes(image: Image.Image, scale: Range) -> Image.Image:
+    if has_transparency(image):
+        image = image.convert("RGBA")
+    elif image.mode != "L":
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    table = _grey_levels(np.arange(256), scale).tolist()
+    alpha = list(range(256)) if image.mode == "RGBA" else []
+    return image.point(table * (len(image.getbands()) - bool(alpha)) + alpha)
+
+
+def _scaled_colours(source: Source, image: Image.Image, scale: Range) -> Image.Image:
+    """16-bit colours at their full depth, which Pillow cannot read."""
+    import cv2
+
+    if isinstance(source, Path):
+        content = source.read_bytes()
+    else:
+        source.seek(0)
+        content = source.read()
+    values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3:
+        raise ValueError("its 16-bit colours cannot be read at their full depth: save it with 8 bits")
+    bands = [_grey_levels(values[..., band], scale) for band in (2, 1, 0)]
+    if values.shape[2] == 4:
+        bands.append((values[..., 3] >> 8).astype(np.uint8))
+    shown = Image.fromarray(np.stack(bands, axis=-1))
+    shown.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
+    return shown
+
+
+def _grey_levels(values: np.ndarray, scale: Range) -> np.ndarray:
+    low, high = scale
+    values = values if values.dtype == np.float32 else values.astype(np.float64)
+    return np.round((values - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
+
+
+def _opaque(image: Image.Image, *, drop: bool) -> Image.Image:
+    if not has_transparency(image):
         return image if image.mode == "L" else image.convert("RGB")
-    page = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(page, image.convert("RGBA")).convert("RGB")
+    image = image.convert("RGBA")
+    if drop:
+        return image.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import time
 import unicodedata
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock
 from rich.console import Console
 from rich.progress import track
 
-from mimbench.data.cache import writable
-from mimbench.data.images import READER_VERSION, is_image, problem
+from mimbench.data.cache import read_sealed, writable, write_sealed
+from mimbench.data.images import DEFAULT_POLICY, PixelPolicy, is_image
+from mimbench.data.inspection import INSPECTION_VERSION, Inspection, inspect_image
 from mimbench.errors import InputError
-from mimbench.files import write_atomic
 
 _ENDINGS = "avif bmp gif heic heif ico j2k jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp"
 EXTENSIONS = frozenset("." + ending for ending in _ENDINGS.split(" "))
+SETTLED = 2_000_000_000
+"""A file system may note times as coarsely as every 2 s (FAT). A file that was examined less than so many ns after its
+last change may have been changed again without a new time, so it is examined again."""
 _SHOW_PROGRESS_FROM = 2000
 
 
@@ -40,24 +44,66 @@ class Health:
 
     digest: str
     problem: str | None
+    inspection: Inspection
 
 
-def image_files(folder: Path, root: Path) -> list[ImageFile]:
+class _State(NamedTuple):
+    """What of a file changes with its content. Tools that keep sizes and dates (cp -p, rsync -t, tar) keep neither
+    the time of the inode's last change nor, for a file that takes the place of another, the inode."""
+
+    size: int
+    modified: int
+    changed: int
+    inode: int
+    device: int
+
+
+class _Entry(NamedTuple):
+    """What is kept of a file, as plain data."""
+
+    state: _State
+    examined: int
+    """When, ns."""
+    is_decoded: bool
+    digest: str
+    inspection: Inspection
+
+    @classmethod
+    def from_json(cls, data: list) -> _Entry:
+        state, examined, is_decoded, digest, inspection = data
+        return cls(_State(*state), examined, is_decoded, digest, Inspection(*inspection))
+
+    def is_current(self, state: _State | None, decode: bool, max_pixels: int) -> bool:
+        if state is None or state != self.state or not self.digest:
+            return False
+        # A date in the future says nothing about when the file was written.
+        latest = max(state.changed, state.modified if state.modified <= self.examined else 0)
+        decided = not decode or (self.is_decoded and self.inspection.is_valid_at(max_pixels))
+        return self.examined - latest > SETTLED and decided
+
+
+def image_files(folder: Path, root: Path, left_out: list[str] | None = None) -> list[ImageFile]:
     """Image files under `folder`, nested ones included, sorted by name relative to `root`.
 
     An image is a file with an image's extension or with an image's first bytes. Hidden files are left
     out; links are followed, broken ones are listed (and found unreadable later).
 
+    left_out: gets the names of what is not read: hidden files and folders, and files that are no images.
+
     Raises:
         InputError: a folder cannot be listed.
     """
     prefix = "" if folder == root else folder.relative_to(root).as_posix() + "/"
-    return sorted(_walk(str(folder), prefix, frozenset()), key=lambda file: normal(file.name))
+    left_out = [] if left_out is None else left_out
+    return sorted(_walk(str(folder), prefix, frozenset(), left_out), key=lambda file: normal(file.name))
 
 
-def subfolders(folder: Path) -> list[Path]:
-    """Visible folders directly in `folder`, links to folders included, sorted by name."""
-    return [Path(entry.path) for entry in _visible(folder) if entry.is_dir()]
+def subfolders(folder: Path, left_out: list[str] | None = None) -> list[Path]:
+    """Visible folders directly in `folder`, links to folders included, sorted by name.
+
+    left_out: gets the names of hidden files and folders.
+    """
+    return [Path(entry.path) for entry in _visible(folder, left_out) if entry.is_dir()]
 
 
 def has_images(folder: Path) -> bool:
@@ -75,62 +121,93 @@ def printable(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def examine(files: Iterable[ImageFile], root: Path, cache: Path, *, decode: bool) -> dict[str, Health]:
+def examine(
+    files: Iterable[ImageFile], root: Path, cache: Path, *, decode: bool, policy: PixelPolicy = DEFAULT_POLICY
+) -> dict[str, Health]:
     """Digest every file and, with `decode`, try to decode it; unchanged files come from `cache`."""
     name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    store = writable(cache) / f"images-v{READER_VERSION}-{name}.json"
+    store = writable(cache) / f"images-v{INSPECTION_VERSION}-{name}.json"
+    names = [file.name for file in files]
     with FileLock(f"{store}.lock"):
         known = _load(store)
-        stale = [file for file in files if not _is_current(known.get(file.name), file, decode)]
+        stale = [
+            name
+            for name in names
+            if name not in known or not known[name].is_current(_state(root / name), decode, policy.max_pixels)
+        ]
         if stale:
-            for file, health in zip(stale, _examine_all(stale, root, decode), strict=True):
-                known[file.name] = [file.size, file.mtime, decode, health.digest, health.problem]
-            write_atomic(store, json.dumps(known).encode())
-    return {file.name: Health(*known[file.name][3:]) for file in files}
+            known |= zip(stale, _examine_all(stale, root, decode, policy.max_pixels), strict=True)
+            write_sealed(store, known)
+    return {
+        name: Health(known[name].digest, known[name].inspection.problem_under(policy), known[name].inspection)
+        for name in names
+    }
 
 
-def _examine_all(files: list[ImageFile], root: Path, decode: bool) -> list[Health]:
+def _examine_all(names: list[str], root: Path, decode: bool, max_pixels: int) -> list[_Entry]:
     console = Console(stderr=True)
-    quiet = not console.is_terminal or len(files) < _SHOW_PROGRESS_FROM
+    quiet = not console.is_terminal or len(names) < _SHOW_PROGRESS_FROM
     pool = ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1)))
     try:
-        results = pool.map(lambda file: _examine(root / file.name, decode), files)
-        watched = track(results, "checking images", len(files), console=console, transient=True, disable=quiet)
+        results = pool.map(lambda name: _examine(root / name, decode, max_pixels), names)
+        watched = track(results, "checking images", len(names), console=console, transient=True, disable=quiet)
         return list(watched)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _examine(path: Path, decode: bool) -> Health:
+def _examine(path: Path, decode: bool, max_pixels: int) -> _Entry:
+    # The clock and the state are read first: a change that comes later makes the entry stale.
+    examined, state = time.time_ns(), _state(path)
+    problem = ""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            stream.seek(0)
+            inspection = inspect_image(stream, max_pixels) if decode else Inspection()
+        if state is not None:
+            return _Entry(state, examined, decode, digest, inspection)
     except FileNotFoundError:
-        return Health("", "broken link" if path.is_symlink() else "file is gone")
+        problem = "broken link" if path.is_symlink() else "file is gone"
     except OSError as error:
-        return Health("", error.strerror or str(error))
-    return Health(hashlib.sha256(content).hexdigest(), problem(content) if decode else None)
+        problem = error.strerror or str(error)
+    # Without a digest it is never current: it may be repaired without a new size or date.
+    return _Entry(_State(0, 0, 0, 0, 0), examined, decode, "", Inspection(problem or "file is gone"))
 
 
-def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[ImageFile]:
+def _state(path: Path) -> _State | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return _State(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev)
+
+
+def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]], left_out: list[str]) -> Iterator[ImageFile]:
     here = os.stat(folder)
     identity = (here.st_dev, here.st_ino)
     if identity in above:  # a link to a folder that holds it
         return
-    for entry in _visible(folder):
+    for entry in _visible(folder, left_out, prefix):
         name = prefix + entry.name
         if entry.is_dir():
-            yield from _walk(entry.path, name + "/", above | {identity})
+            yield from _walk(entry.path, name + "/", above | {identity}, left_out)
         elif _looks_like_image(entry):
             yield ImageFile(name, *_size_and_date(entry))
+        else:
+            left_out.append(name)
 
 
-def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
+def _visible(folder: str | Path, left_out: list[str] | None = None, prefix: str = "") -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+            found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise InputError(f"cannot list the folder {printable(folder)}: {error.strerror or error}") from error
-    return sorted(found, key=lambda entry: entry.name)
+    hidden = [entry for entry in found if entry.name.startswith(".") or entry.name == "__MACOSX"]
+    if left_out is not None:
+        left_out += [prefix + entry.name for entry in hidden]
+    return [entry for entry in found if entry not in hidden] if hidden else found
 
 
 def _looks_like_image(entry: os.DirEntry[str]) -> bool:
@@ -148,16 +225,6 @@ def _size_and_date(entry: os.DirEntry[str]) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _is_current(entry: list | None, file: ImageFile, decode: bool) -> bool:
-    # A file that could not even be read may have been repaired without a new size or date.
-    return entry is not None and entry[:2] == [file.size, file.mtime] and (entry[2] or not decode) and entry[3] != ""
-
-
-def _load(store: Path) -> dict[str, list]:
-    """What is known; nothing where the store is absent or damaged, for it can be made again."""
-    try:
-        known = json.loads(store.read_text())
-    except (OSError, ValueError):
-        return {}
-    sound = isinstance(known, dict) and all(isinstance(entry, list) and len(entry) == 5 for entry in known.values())
-    return known if sound else {}
+def _load(store: Path) -> dict[str, _Entry]:
+    """What is known; nothing where the store is absent, damaged or altered, for it can be made again."""
+    return {name: _Entry.from_json(entry) for name, entry in (read_sealed(store) or {}).items()}

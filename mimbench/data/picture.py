@@ -33,7 +33,9 @@ def image_grid(
     title: str = "",
     footnote: str = "",
 ) -> bytes:
-    """A PNG of `rows` of images, float [C, H, W] in [0, 1], C 1 or 3, all of one size; None leaves a gap.
+    """A PNG of `rows` of images, float [C, H, W] in [0, 1], all of one size; None leaves a gap.
+
+    Of more than three channels the first three are shown, of two the first.
 
     columns: a heading for each column, or none. labels: a word beside each row, or none.
     """
@@ -166,11 +168,16 @@ def ink_on(colour: Colour) -> str:
 def shade_hidden(image: Tensor, hidden: Tensor) -> Tensor:
     """`image` [C, H, W] in [0, 1] as RGB; what is hidden (bool [H, W]) in a blue grey that images rarely have."""
     shade = image.new_tensor([0.45, 0.51, 0.60])[:, None, None]
-    return image.expand(3, -1, -1).where(~hidden, shade)
+    return as_rgb(image).where(~hidden, shade)
+
+
+def as_rgb(image: Tensor) -> Tensor:
+    """[3, H, W]: the first three channels of [C, H, W], or the first one in grey if there are fewer."""
+    return image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
 
 
 def _panel(image: Tensor) -> Image.Image:
-    pixels = (image.detach().float().cpu().clamp(0, 1) * 255).round().byte().expand(3, -1, -1)
+    pixels = (as_rgb(image.detach()).float().cpu().clamp(0, 1) * 255).round().byte()
     panel = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
     shorter, longer = min(panel.size), max(panel.size)
     if longer > MOST_SIDE:

@@ -29,9 +29,13 @@ class DeviceTransform(nn.Module):
     std: Tensor
 
     def __init__(self, input: InputConfig, channels: int, train: bool, batched: bool) -> None:
-        """Raises InputError where mean or std do not fit `channels`."""
+        """Raises InputError where mean, std or color_jitter do not fit `channels`."""
         super().__init__()
         check_eval_resize(input)
+        if train and input.color_jitter and channels not in (1, 3):
+            raise InputError(
+                f"input.color_jitter takes grey and RGB images, and these have {channels} channels: leave it out"
+            )
         self.input, self.channels, self.train_time, self.batched = input, channels, train, batched
         self.register_buffer("mean", per_channel(input.mean, channels, "mean"), persistent=False)
         self.register_buffer("std", per_channel(input.std, channels, "std"), persistent=False)

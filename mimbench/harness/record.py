@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -62,7 +62,7 @@ def build_record(
         chance=task.chance(cell.dataset),
         curves={name: list(map(float, curve)) for name, curve in result.curves.items()},
         artifacts=dict(artifacts),
-        details=dict(result.details),
+        details={**result.details, **_facts(cell)},
         cost=_cost(result, seconds, device),
         provenance=provenance(),
     )
@@ -94,6 +94,14 @@ def reason_of(error: Exception) -> str:
     """An error in one line; one that was not foreseen is told with its class."""
     text = str(error) if isinstance(error, MimbenchError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())
+
+
+def _facts(cell: Cell) -> dict[str, Any]:
+    """How the images of the task, and of the pretraining, were read."""
+    facts = {"data": cell.dataset.facts}
+    if cell.pretraining.dataset is not cell.dataset:
+        facts["pretraining data"] = cell.pretraining.dataset.facts
+    return {name: dict(what) for name, what in facts.items() if what}
 
 
 def _cost(result: TaskResult, seconds: float, device: torch.device) -> Cost:

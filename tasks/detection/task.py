@@ -23,7 +23,7 @@ from mimbench.contract import (
 )
 from mimbench.optim import Schedule
 from mimbench_tasks._dense import arranged, weightless
-from mimbench_tasks._labels import scenes_of, why_no_masks
+from mimbench_tasks._labels import require_grey_or_rgb, scenes_of, why_no_masks
 from mimbench_tasks.detection.config import DetectionConfig, undecayed_names
 from mimbench_tasks.detection.standin import HOW_TO_INSTALL
 
@@ -106,6 +106,7 @@ class Detection(Task):
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         """Raises InputError for all that would stop the fine-tuning at its start, after the pretraining."""
         config = self.config
+        require_grey_or_rgb(encoder.in_channels, "the encoder", self.name)
         if config.draws_masks and "masks" not in dataset.provides:
             raise InputError(
                 f"{config.detector} needs masks, which dataset {dataset.name!r} does not have; use faster-rcnn"

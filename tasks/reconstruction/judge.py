@@ -6,15 +6,15 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, distributed, nn
 
 from mimbench.contract import (
@@ -35,6 +35,7 @@ from mimbench.files import write_atomic
 
 VERSION = "1"
 """Raised whenever the same options would give another judge."""
+_CHECKSUM = "sha256 of the tensors"
 SEED = 0
 """The judge is the same for every method and seed: distances of different judges cannot be compared."""
 
@@ -152,17 +153,29 @@ def _key(config: JudgeConfig, dataset: Dataset, channels: int, input: InputConfi
 def _loaded(judge: Judge, path: Path) -> bool:
     """Whether a judge is kept at `path`; one that is damaged can be trained again, so it is as none."""
     try:
-        judge.load_state_dict(load_file(path))
+        with safe_open(path, "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            intact = (file.metadata() or {}).get(_CHECKSUM) == _checksum(state)
+        if intact:
+            judge.load_state_dict(state)
     except (OSError, SafetensorError, RuntimeError):
         return False
-    return True
+    return intact
+
+
+def _checksum(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(name.encode() + value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _keep(judge: Judge, path: Path, say: Callable[[str], None]) -> None:
     if place()[0] > 0:
         return
     try:
-        write_atomic(path, save({key: value.cpu() for key, value in judge.state_dict().items()}))
+        state = {key: value.cpu() for key, value in judge.state_dict().items()}
+        write_atomic(path, save(state, {_CHECKSUM: _checksum(state)}))
     except OSError as error:
         say(f"reconstruction: the classifier cannot be kept for other runs: {error}")
 

@@ -22,7 +22,7 @@ from mimbench.contract import (
 )
 from mimbench.data import DeviceTransform
 from mimbench_tasks._frozen import FrozenTask
-from mimbench_tasks._labels import labelled, majority
+from mimbench_tasks._labels import labelled, majority, require_grey_or_rgb
 from mimbench_tasks._regression import RegressionConfig, regress
 from mimbench_tasks.robustness.corruptions import DEPARTURES, FROST
 from mimbench_tasks.robustness.images import Corrupted, as_published, chosen, picture
@@ -72,6 +72,10 @@ class Robustness(FrozenTask):
     )
     Config = RobustnessConfig
     config: RobustnessConfig
+
+    def check(self, encoder: Encoder, dataset: Dataset) -> None:
+        super().check(encoder, dataset)
+        require_grey_or_rgb(dataset.channels, f"dataset {dataset.name!r}", self.name)
 
     def chance(self, dataset: Dataset) -> float:
         return majority(dataset, chosen(len(labelled(dataset, "test")), self.config.test_limit))

@@ -22,6 +22,7 @@ from mimbench.contract import (
 )
 from mimbench.optim import Schedule
 from mimbench_tasks._dense import weightless
+from mimbench_tasks._labels import require_grey_or_rgb
 from mimbench_tasks.segmentation.config import SegmentationConfig, pyramid_strides
 from mimbench_tasks.segmentation.evaluation import Scores, constant_score
 from mimbench_tasks.segmentation.labels import BACKGROUND, semantic_split
@@ -73,6 +74,7 @@ class Segmentation(Task):
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         """Raises InputError for strides, layers, windows, sizes or a budget that do not suit encoder and dataset."""
         config = self.config
+        require_grey_or_rgb(encoder.in_channels, "the encoder", self.name)
         train, _ = _splits(dataset)
         padded = lcm(encoder.patch_size, *pyramid_strides(config, encoder))
         if config.crop_size is not None and config.crop_size % padded:

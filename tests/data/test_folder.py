@@ -1,12 +1,15 @@
 """Image folders: layouts, labels, bad files, fingerprints."""
 
+import hashlib
 import os
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mimbench.data import listing
 from mimbench.data.folder import Folder, FolderConfig
 from mimbench.data.vision import ImageNet, ImageNetConfig
 from mimbench.errors import InputError, RunError
@@ -14,7 +17,9 @@ from mimbench.errors import InputError, RunError
 
 def put(path, value=0, size=(6, 4)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (value, value, value)).save(path, format="PNG")
+    image = Image.new("RGB", size, (value, value, value))
+    image.putpixel((size[0] - 1, size[1] - 1), (255, 255, 255))  # so that the set uses its whole range
+    image.save(path, format="PNG")
 
 
 def spoil(path):
@@ -229,19 +234,144 @@ def test_fingerprint_by_names_opens_nothing(root, cache):
     assert opened(root, cache, **options).fingerprint() != first
 
 
-def test_unchanged_files_are_examined_once(root, cache, monkeypatch):
+@pytest.fixture
+def examined(monkeypatch):
+    """Every file that is examined, as long as its times are taken to be exact."""
+    seen = []
+    examine = listing._examine
+    monkeypatch.setattr(listing, "_examine", lambda path, *more: seen.append(path.name) or examine(path, *more))
+    monkeypatch.setattr(listing, "SETTLED", -(10**12))
+    return seen
+
+
+def test_unchanged_files_are_examined_once(root, cache, examined):
     fill(root, cat=4)
     expected = opened(root, cache).fingerprint()
-    seen = []
-    monkeypatch.setattr("mimbench.data.listing.problem", lambda content: seen.append(content))
+    assert len(examined) == 4
     assert opened(root, cache).fingerprint() == expected
-    assert seen == []
+    assert len(examined) == 4
     put(root / "cat" / "2.png", 99)
-    opened(root, cache)
-    assert len(seen) == 1
-    next(cache.glob("images-*.json")).write_text("{damaged")
-    assert opened(root, cache).fingerprint() != expected
-    assert len(seen) == 5
+    changed = opened(root, cache).fingerprint()
+    assert changed != expected
+    assert len(examined) == 5
+    kept = next(cache.glob("images-*.json"))
+    digest = hashlib.sha256((root / "cat" / "1.png").read_bytes()).hexdigest()
+    for altered in ("{damaged", kept.read_text().replace(digest, "0" * 64)):
+        assert altered != kept.read_text()
+        kept.write_text(altered)
+        assert opened(root, cache).fingerprint() == changed
+    assert len(examined) == 13
+
+
+def swap(path, content):
+    """Another file of the same size and date in the place of the first."""
+    before = path.stat()
+    other = path.with_name("other")
+    other.write_bytes(content)
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.rename(path)
+
+
+def rewrite(path, content):
+    before = path.stat()
+    with path.open("r+b") as stream:
+        stream.write(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [swap, rewrite])
+def test_a_file_of_the_same_size_and_date_is_noticed(root, cache, change, examined):
+    fill(root, cat=3)
+    first = opened(root, cache).fingerprint()
+    path = root / "cat" / "1.png"
+    content = path.read_bytes()
+    put(path, 200)
+    assert path.stat().st_size == len(content)
+    bright = path.read_bytes()
+    rewrite(path, content)
+    assert opened(root, cache).fingerprint() == first
+    examined.clear()
+    change(path, bright)
+    assert opened(root, cache).fingerprint() != first
+    assert examined == ["1.png"]
+
+
+def test_a_file_that_changed_just_before_it_was_examined_is_examined_again(root, cache, monkeypatch):
+    fill(root, cat=3)
+    first = opened(root, cache).fingerprint()
+    path = root / "cat" / "1.png"
+    content = path.read_bytes()
+    put(path, 200)
+    # A file system whose times are too coarse to show the change.
+    state = listing._state(path)
+    real = listing._state
+    monkeypatch.setattr(listing, "_state", lambda one: state if one == path else real(one))
+    bright = opened(root, cache).fingerprint()
+    assert bright != first
+    path.write_bytes(content)
+    assert opened(root, cache).fingerprint() == first
+
+
+def test_names_of_classes_match_however_unicode_writes_them(root, cache):
+    for form, part in (("NFC", "train"), ("NFD", "val")):
+        for number, name in enumerate(("café", "piñata")):
+            for index in range(2):
+                put(root / part / unicodedata.normalize(form, name) / f"{index}.png", 50 * number)
+    dataset = opened(root, cache)
+    assert dataset.classes == ("café", "piñata")
+    assert dataset.split("test").labels.tolist() == [0, 0, 1, 1]
+    put(root / "train" / unicodedata.normalize("NFD", "café") / "2.png")
+    with pytest.raises(InputError, match=r"two class folders of the name 'café'.*'caf\\xe9'.*merge or rename"):
+        opened(root, cache)
+
+
+@pytest.mark.parametrize(("train", "val"), [("Bar", "bar"), ("bar ", "bar"), ("snow leopard", "snow_leopard")])
+def test_names_of_classes_that_nearly_match_are_refused(root, cache, train, val):
+    fill(root, train__dog=1, val__dog=1, **{f"train__{train}": 1})
+    put(root / "val" / val / "0.png")
+    with pytest.raises(InputError, match=f"class '{train}' of .*train and class '{val}' of .*val differ only in case"):
+        opened(root, cache)
+
+
+def test_classes_of_one_split_only_are_noted(root, cache):
+    fill(root, train__b=2, train__c=2, val__a=1, val__b=3)
+    first, second = opened(root, cache).notes
+    assert first.startswith("class 'a' is only in ")
+    assert first.endswith("every prediction for 1 of 4 test images is wrong")
+    assert second == f"class 'c' is only in {root}/train: no test image measures it"
+
+
+def test_classes_with_case_alone_between_them_are_two(root, cache):
+    fill(root, train__A=2, train__a=2, val__A=1, val__a=1)
+    dataset = opened(root, cache)
+    assert dataset.classes == ("A", "a")
+    assert dataset.notes == (
+        "classes 'A', 'a' differ only in case, blanks or hyphens; each counts as a class of its own",
+    )
+
+
+def test_splits_without_a_common_class_are_refused(root, cache):
+    fill(root, train__a=1, val__b=1)
+    with pytest.raises(InputError, match="share no class"):
+        opened(root, cache)
+
+
+def test_what_is_left_out_is_counted(root, cache):
+    fill(root, cat=4, dog=4)
+    before = opened(root, cache).fingerprint()
+    (root / "empty").mkdir()
+    (root / "cat" / "Thumbs.db").write_bytes(b"no image")
+    (root / "cat" / "nothing.jpg").write_bytes(b"")
+    put(root / "dog" / ".ipynb_checkpoints" / "0-checkpoint.png")
+    put(root / "__MACOSX" / "cat" / "0.png")
+    dataset = opened(root, cache)
+    assert dataset.fingerprint() == before
+    files, folders = dataset.notes
+    assert files.startswith(f"left out 4 hidden, empty or other files that are no images under {root}: ")
+    assert folders == "left out 1 folders without images: 'empty'"
+    for form in ("NFC", "NFD"):
+        put(root / "cat" / unicodedata.normalize(form, "ö.png"))
+    assert "1 names of train images occur twice" in opened(root, cache).notes[-1]
 
 
 def test_an_unwritable_cache_is_named(root, tmp_path):

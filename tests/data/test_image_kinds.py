@@ -5,10 +5,17 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
+from tiffs import tiff
 
-from mimbench.data.images import is_image, problem, read_pixels
+from mimbench.data.images import MAX_PIXELS, PixelPolicy, TooManyPixels, is_image, read_pixels
+from mimbench.data.inspection import inspect_image
 
 RED = (200, 30, 30)
+FLOATS = PixelPolicy(float_range=(0, 255))
+
+
+def problem(content, max_pixels=MAX_PIXELS):
+    return inspect_image(BytesIO(content), max_pixels).problem
 
 
 def saved(path, image, **options):
@@ -33,7 +40,7 @@ def test_every_mode_gives_the_channels_asked_for(mode, channels, tmp_path):
     else:
         image = image.convert(mode)
     suffix = "jpg" if mode in ("CMYK", "YCbCr") else "tiff"
-    pixels = read_pixels(saved(tmp_path / f"x.{suffix}", image), channels)
+    pixels = read_pixels(saved(tmp_path / f"x.{suffix}", image), channels, FLOATS)
     assert pixels.shape == (3, 5, channels)
     assert pixels.dtype == np.uint8
 
@@ -59,11 +66,106 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
     assert read_pixels(saved(tmp_path / "x.tiff", wide), 1).ravel().tolist() == [0, 100, 255]
 
 
-def test_floats_of_either_range(tmp_path):
-    unit = Image.fromarray(np.array([[0, 0.2, 1]], np.float32))
-    assert read_pixels(saved(tmp_path / "a.tiff", unit), 1).ravel().tolist() == [0, 51, 255]
-    byte = Image.fromarray(np.array([[0, 51, 300]], np.float32))
-    assert read_pixels(saved(tmp_path / "b.tiff", byte), 1).ravel().tolist() == [0, 51, 255]
+def grey(path, policy):
+    return read_pixels(path, 1, policy).ravel().tolist()
+
+
+def test_floats_need_a_range_of_their_set(tmp_path):
+    unit = saved(tmp_path / "a.tiff", Image.fromarray(np.array([[0, 0.2, 1]], np.float32)))
+    assert grey(unit, PixelPolicy(float_range=(0, 1))) == [0, 51, 255]
+    assert grey(unit, FLOATS) == [0, 0, 1]
+    assert grey(unit, PixelPolicy(range=(0, 0.4))) == [0, 128, 255]
+    with pytest.raises(ValueError, match="the range of its values is not known"):
+        read_pixels(unit, 1)
+    byte = saved(tmp_path / "b.tiff", Image.fromarray(np.array([[0, 51, 300]], np.float32)))
+    with pytest.raises(ValueError, match="its values, 0 to 300, leave the range of 0 to 255"):
+        read_pixels(byte, 1, FLOATS)
+    assert grey(byte, PixelPolicy(range=(0, 102))) == [0, 128, 255]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_a_problem(value, tmp_path):
+    path = saved(tmp_path / "x.tiff", Image.fromarray(np.array([[0, 0.5, value]], np.float32)))
+    assert "not finite" in problem(path.read_bytes())
+    with pytest.raises(ValueError, match="not finite"):
+        read_pixels(path, 1, PixelPolicy(range=(0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("stored", "kind"),
+    [
+        (np.array([[-1000, 0, 1000]], np.int16), "signed 16-bit"),
+        (np.array([[-1000, 0, 1000]], np.int32), "32-bit"),
+        (np.array([[-100, 0, 100]], np.int8), "signed 8-bit"),
+        (np.array([[0, 2**31, 2**32 - 1]], np.uint32), "unsigned 32-bit"),
+    ],
+)
+def test_signed_and_long_integers_keep_their_values(stored, kind, tmp_path):
+    path = tmp_path / "x.tif"
+    tiff(path, stored)
+    seen = inspect_image(BytesIO(path.read_bytes()), MAX_PIXELS)
+    assert (seen.problem, seen.kind, seen.low, seen.high) == (None, kind, stored.min(), stored.max())
+    assert near(grey(path, PixelPolicy(range=(int(stored.min()), int(stored.max())))), [0, 128, 255], tolerance=1)
+    with pytest.raises(ValueError, match="leave the range of 0 to"):
+        read_pixels(path, 1)
+
+
+def test_colours_of_sixteen_bits_keep_their_depth_under_a_range(tmp_path):
+    import cv2
+
+    stored = np.zeros((2, 3, 3), np.uint16)
+    stored[0, 0] = (1000, 2000, 4000)
+    for name in ("x.png", "x.tiff"):
+        path = tmp_path / name
+        cv2.imwrite(str(path), stored[..., ::-1])
+        seen = inspect_image(BytesIO(path.read_bytes()), MAX_PIXELS)
+        assert (seen.kind, seen.low, seen.high) == ("16-bit colour", 0, 4095)
+        assert read_pixels(path, 3, PixelPolicy(range=(0, 4000)))[0, 0].tolist() == [64, 128, 255]
+        assert colour(path) == [3, 7, 15]
+
+
+def test_bytes_are_stretched_under_a_range_and_transparency_is_not(tmp_path):
+    image = saved(tmp_path / "x.png", Image.fromarray(np.array([[0, 8, 16]], np.uint8)))
+    assert grey(image, PixelPolicy(range=(0, 16))) == [0, 128, 255]
+    clear = saved(tmp_path / "y.png", Image.new("RGBA", (2, 2), (0, 8, 16, 0)))
+    assert colour(clear) == [255, 255, 255]
+    policy = PixelPolicy(range=(0, 16), transparency="drop")
+    assert read_pixels(clear, 3, policy)[0, 0].tolist() == [0, 128, 255]
+
+
+def test_bands_of_no_declared_meaning_are_not_taken_for_transparency(tmp_path):
+    stored = np.full((4, 4, 4), 100, np.uint8)
+    stored[..., 3] = 0
+    for name, tags in {"undeclared": {}, "unspecified": {"t338": 0}}.items():
+        path = tmp_path / f"{name}.tif"
+        tiff(path, stored, **tags)
+        assert inspect_image(BytesIO(path.read_bytes()), MAX_PIXELS).extra_bands
+        with pytest.raises(ValueError, match="bands beyond its colours"):
+            read_pixels(path, 3)
+        assert read_pixels(path, 3, PixelPolicy(extra_bands="drop"))[0, 0].tolist() == [100, 100, 100]
+    declared = tmp_path / "alpha.tif"
+    tiff(declared, stored, t338=2)
+    assert inspect_image(BytesIO(declared.read_bytes()), MAX_PIXELS).transparent == "whole"
+    assert colour(declared) == [255, 255, 255]
+
+
+def test_images_beyond_the_limit_are_not_decoded(tmp_path, monkeypatch):
+    path = saved(tmp_path / "x.png", Image.new("1", (100, 90)))
+    assert problem(path.read_bytes(), 9000) is None
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("decoded"))
+    assert "100 x 90 px" in problem(path.read_bytes(), 8999)
+    with pytest.raises(TooManyPixels, match="more than"):
+        read_pixels(path, 1, PixelPolicy(max_pixels=8999))
+
+
+def test_formats_that_start_other_programs_are_not_read(tmp_path):
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nquit\n"
+    path = tmp_path / "x.png"
+    path.write_bytes(script)
+    assert not is_image(path)
+    assert "PostScript" in problem(script)
+    with pytest.raises(OSError, match="cannot identify"):
+        read_pixels(path, 3)
 
 
 def test_cmyk_is_seen_in_its_colours(tmp_path):

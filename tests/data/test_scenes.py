@@ -1,5 +1,6 @@
 """Digit scenes: a deterministic, honest detection set, built once and kept whole."""
 
+import hashlib
 import json
 import multiprocessing
 
@@ -102,6 +103,16 @@ def test_two_processes_build_once(tmp_path):
     assert len(list(tmp_path.glob("digit-scenes-*/"))) == 1
 
 
+def alter_labels_and_manifest(split):
+    """Whoever alters a label in the cache may alter its digest, too."""
+    manifest = split.annotations.with_name("manifest.json")
+    before = hashlib.sha256(split.annotations.read_bytes()).hexdigest()
+    split.annotations.write_text(split.annotations.read_text().replace('"category_id": 2', '"category_id": 1'))
+    after = hashlib.sha256(split.annotations.read_bytes()).hexdigest()
+    assert before in manifest.read_text()
+    manifest.write_text(manifest.read_text().replace(before, after))
+
+
 def test_a_whole_cache_is_reused_and_a_damaged_one_rebuilt(tmp_path):
     split = built(tmp_path).split("train")
     expected = content(split)
@@ -114,6 +125,7 @@ def test_a_whole_cache_is_reused_and_a_damaged_one_rebuilt(tmp_path):
         image.unlink,
         lambda: split.annotations.write_text("{}"),
         lambda: (split.images.parent / "manifest.json").write_text("not json"),
+        lambda: alter_labels_and_manifest(split),
     ]
     for damage in damages:
         damage()

@@ -78,7 +78,7 @@ def test_what_a_reconstruction_owes_to_the_truth_is_written_below(cache):
     assert "kmeans" in built(planned(cache, "beit")).reconstruction_note
 
 
-@pytest.mark.parametrize(("channels", "side"), [(1, 10), (3, 28), (3, 300)])
+@pytest.mark.parametrize(("channels", "side"), [(1, 10), (3, 28), (3, 300), (2, 28), (4, 28), (7, 10)])
 def test_panels_are_enlarged_by_whole_numbers_or_reduced(channels, side):
     images = torch.rand(2, channels, side, side, generator=torch.Generator().manual_seed(0))
     sheet = pixels(image_grid([[images[0], None, images[1]]], columns=[]))
@@ -86,7 +86,8 @@ def test_panels_are_enlarged_by_whole_numbers_or_reduced(channels, side):
     assert sheet.shape == (2 * 14 + enlarged + 4, 2 * 14 + 3 * enlarged + 2 * 4, 3)
     shown = sheet[14 : 14 + enlarged, 14 : 14 + enlarged]
     if side < 300:
-        exact = (images[0] * 255).round().byte().expand(3, -1, -1).permute(1, 2, 0).numpy()
+        seen = images[0, :3] if channels >= 3 else images[0, :1].expand(3, -1, -1)
+        exact = (seen * 255).round().byte().permute(1, 2, 0).numpy()
         assert np.array_equal(shown, exact.repeat(enlarged // side, 0).repeat(enlarged // side, 1))
     assert (sheet[:, 14 + enlarged + 4 : 14 + 2 * enlarged] == 255).all()
 
@@ -105,6 +106,7 @@ def test_what_is_hidden_is_shaded_in_a_colour():
     shaded = shade_hidden(torch.full((1, 4, 4), 0.2), hidden)
     assert (shaded[:, 1:] == 0.2).all()
     assert len(shaded[:, 0, 0].unique()) == 3
+    assert torch.equal(shade_hidden(torch.full((5, 4, 4), 0.2), hidden), shaded)
 
 
 def test_a_subset_keeps_order_labels_and_kind(cache):

@@ -232,10 +232,12 @@ def test_the_judge_learns_once_and_is_the_same_for_every_seed(tmp_path):
     assert torch.equal(judge.features(images), kept.features(images))
     assert (judge.head(judge(images)).argmax(1) == dataset.labels).float().mean() > 0.9
     (path,) = (tmp_path / "cache" / "judges").glob("*.safetensors")
-    path.write_bytes(path.read_bytes()[:-9])
-    other, cost = trained_judge(config, dataset, dataset.split("train"), 1, context(tmp_path / "c", seed=5))
-    assert cost is not None
-    assert torch.allclose(judge.features(images), other.features(images), atol=1e-4)
+    whole = path.read_bytes()
+    for damaged in (whole[:-9], whole[:-9] + bytes([whole[-9] ^ 64]) + whole[-8:]):
+        path.write_bytes(damaged)
+        other, cost = trained_judge(config, dataset, dataset.split("train"), 1, context(tmp_path / "c", seed=5))
+        assert cost is not None
+        assert torch.allclose(judge.features(images), other.features(images), atol=1e-4)
 
 
 def test_completed_images_come_nearer_than_those_made_from_nothing(tmp_path):

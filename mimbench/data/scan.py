@@ -1,0 +1,97 @@
+"""Samples of an image folder: which files are images, and of which class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mimbench.contract import InputError
+from mimbench.data.classes import quoted
+from mimbench.data.listing import ImageFile, has_images, image_files, normal, printable, subfolders
+
+
+@dataclass(frozen=True)
+class Sample:
+    file: ImageFile
+    label: str
+    """Name of the class, as NFC; "" where the folder has no classes."""
+    name: str
+    """Name within its split: what is hashed, so that roots and split folders may be called anything."""
+
+
+class Scan:
+    """Reads the folders of a dataset, and remembers what it left out."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._left_out: list[str] = []
+        """May name a file twice."""
+        self._empty: list[str] = []
+        """Class folders without images."""
+        subfolders(root, self._left_out)
+
+    def read(self, folder: Path) -> list[Sample]:
+        """The images of a split. Raises InputError if it has none, or a layout that could mean several things."""
+        prefix = "" if folder == self.root else folder.relative_to(self.root).as_posix() + "/"
+        hidden: list[str] = []
+        read = [(path, self._images(path)) for path in subfolders(folder, hidden)]
+        self._left_out += [prefix + name for name in hidden]
+        self._empty += [path.name for path, found in read if not found]
+        classes = [(path, found) for path, found in read if found]
+        _check_unique(folder, [path.name for path, _ in classes])
+        flat = has_images(folder)
+        if flat and classes:
+            raise InputError(
+                f"{printable(folder)} has images both in class folders and beside them: "
+                "move those beside them into a class folder, or away"
+            )
+        if flat:
+            classes = [(folder, self._images(folder))]
+        samples = [
+            Sample(file, "" if flat else normal(path.name), file.name.removeprefix(prefix))
+            for path, found in classes
+            for file in found
+        ]
+        if not samples:
+            raise InputError(f"no images in {printable(folder)}: pass --set data.root=PATH of an image folder")
+        return samples
+
+    def notes(self, samples: Mapping[str, list[Sample]]) -> list[str]:
+        """What was left out, and which names occur twice in a split."""
+        notes = []
+        left_out = list(dict.fromkeys(self._left_out))
+        if left_out:
+            notes.append(
+                f"left out {len(left_out)} hidden, empty or other files that are no images under "
+                f"{printable(self.root)}: {quoted(left_out)}"
+            )
+        if self._empty:
+            notes.append(f"left out {len(self._empty)} folders without images: {quoted(self._empty)}")
+        for split, part in samples.items():
+            twice = [name for name, count in Counter(normal(sample.name) for sample in part).items() if count > 1]
+            if twice:
+                notes.append(
+                    f"{len(twice)} names of {split} images occur twice, written differently in Unicode: "
+                    f"{quoted(twice)}; the same image may be there twice"
+                )
+        return notes
+
+    def _images(self, folder: Path) -> list[ImageFile]:
+        """Image files under `folder`, without those that are empty."""
+        found = image_files(folder, self.root, self._left_out)
+        empty = {file.name for file in found if file.size == 0 and (self.root / file.name).exists()}
+        self._left_out += sorted(empty)
+        return [file for file in found if file.name not in empty]
+
+
+def _check_unique(folder: Path, names: Sequence[str]) -> None:
+    by_name: dict[str, str] = {}
+    for name in names:
+        other = by_name.setdefault(normal(name), name)
+        if other != name:
+            raise InputError(
+                f"{printable(folder)} has two class folders of the name {normal(name)!r}, written differently in "
+                f"Unicode ({other!a} and {name!a}): merge or rename them"
+            )
