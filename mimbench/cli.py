@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Annotated
 import typer
 
 from mimbench import options
+from mimbench.advice import advice_on, described
 from mimbench.errors import MimbenchError
 from mimbench.files import writing
 from mimbench.recipe import DEFAULT_RECIPE
@@ -212,7 +214,10 @@ def main() -> None:
     except Exception as error:
         # A usage error of typer's parser, which some versions of typer carry within themselves.
         if not (hasattr(error, "show") and hasattr(error, "exit_code")):
-            raise
+            if advice_on(error) is None or os.environ.get("MIMBENCH_DEBUG"):
+                raise
+            print(f"mimbench: {described(error)}", file=sys.stderr)
+            sys.exit(1)
         error.show()
         sys.exit(error.exit_code)
 

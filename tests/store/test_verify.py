@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from mimbench.errors import InputError
 from mimbench.store.files import write_sealed
@@ -67,7 +68,7 @@ def test_missing_pictures_are_told_but_damage_no_record(results):
     write_record(path, record.model_copy(update={"artifacts": names}))
     (results / "artifacts").mkdir()
     for file in names.values():
-        (results / file).write_bytes(b"png")
+        Image.new("L", (2, 2)).save(results / file)
     assert verify(results).missing == []
     (results / "artifacts" / "3.png").unlink()
     found = verify(results / "records")
