@@ -35,7 +35,7 @@ _DISK = {
     errno.ENFILE: "close other programs: the whole machine is at its limit of open files",
 }
 _SHARED_MEMORY = re.compile(r"</torch_\w+>|insufficient shared memory|out of shared memory|killed by signal: Bus error")
-_TORCH_WRITER = re.compile(r"PytorchStreamWriter failed|inline_container\.cc.*unexpected pos")
+_TORCH_WRITER = re.compile(r"PytorchStreamWriter failed|inline_container\.cc.*unexpected pos|iostream error")
 _WORKER_KILLED = re.compile(r"DataLoader worker \(pid\S* [\d, ]+\) (?:exited unexpectedly|is killed by signal)")
 _MEMORY = re.compile(
     r"CUDA out of memory|CUDA error: out of memory|CU\w+_STATUS_ALLOC_FAILED|enforce fail at alloc_cpu|"

@@ -66,6 +66,18 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
+@contextmanager
+def writing_into(folder: Path) -> Iterator[None]:
+    """An error of a full disk within that names no file, as most libraries raise it, comes to name `folder`."""
+    try:
+        yield
+    except Exception as error:
+        number = error_number(error)
+        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or getattr(error, "filename", None) is not None:
+            raise
+        raise OSError(number, os.strerror(number), str(folder)) from error
+
+
 def error_number(error: BaseException) -> int | None:
     """The errno of an error, also of one that holds it in its text only (Rust libraries, DataLoader workers)."""
     if isinstance(error, OSError) and error.errno is not None:

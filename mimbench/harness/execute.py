@@ -23,6 +23,7 @@ from mimbench.engine.pretrain import Pretrainer
 from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_all_ranks, on_first_rank
 from mimbench.errors import InputError, NotSupported, RunError
+from mimbench.files import writing_into
 from mimbench.harness.cells import Cell, Pretraining, Request
 from mimbench.harness.features import FrozenFeatures
 from mimbench.harness.pictures import picture_of
@@ -82,7 +83,8 @@ class Harness:
         """
         left = self.lacking(asked)
         last, work = max(left, key=lambda one: one.epoch), on_first_rank(lambda: self._work(left))
-        method, report = on_all_ranks(lambda: self._train(last, left, work))
+        with writing_into(self.store.root / "work" / work):
+            method, report = on_all_ranks(lambda: self._train(last, left, work))
         self._save(last, method, report)
         on_first_rank(lambda: self.store.discard_work(work))
         self._discard_work(last)
@@ -164,7 +166,8 @@ class Harness:
         self.say(f"running {cell.label}")
         workdir = self.store.work(cell.record_id)
         started = time.perf_counter()
-        result = on_all_ranks(lambda: self._task(cell, checkpoint, workdir))
+        with writing_into(workdir):
+            result = on_all_ranks(lambda: self._task(cell, checkpoint, workdir))
         seconds = time.perf_counter() - started
 
         def write() -> Record:

@@ -16,7 +16,6 @@ from typing import Literal
 
 import torch
 
-from mimbench.advice import described
 from mimbench.engine.device import device_name
 from mimbench.engine.ranks import on_first_rank
 from mimbench.errors import InputError, MimbenchError
@@ -219,12 +218,12 @@ class Grid:
                 self.harness.say(f"traceback: {path}")
                 kept = str(path.relative_to(self.store.root))
         except (OSError, MimbenchError) as problem:  # a full disk may be what failed the cell
-            self.harness.say(f"the traceback cannot be kept: {described(problem)}")
+            self.harness.say(f"the traceback cannot be kept: {problem}")
         try:
             for cell in cells:
                 self.store.save_failure(build_failure(self.request, cell, stage, error, kept))
         except OSError as problem:
-            self.harness.say(f"the failure cannot be kept: {described(problem)}")
+            self.harness.say(f"the failure cannot be kept: {problem}")
 
     def _say_recorded(self) -> None:
         there = [cell for cell in self.cells if cell.record_id in self._records]
