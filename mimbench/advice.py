@@ -39,7 +39,8 @@ _TORCH_WRITER = re.compile(r"PytorchStreamWriter failed|inline_container\.cc.*un
 _WORKER_KILLED = re.compile(r"DataLoader worker \(pid\S* [\d, ]+\) (?:exited unexpectedly|is killed by signal)")
 _MEMORY = re.compile(
     r"CUDA out of memory|CUDA error: out of memory|CU\w+_STATUS_ALLOC_FAILED|enforce fail at alloc_cpu|"
-    r"DefaultCPUAllocator|std::bad_alloc|Cannot allocate memory"
+    r"DefaultCPUAllocator|std::bad_alloc|Cannot allocate memory|Storage size calculation overflowed|"
+    r"Overflow when unpacking long|integer multiplication overflow"
 )
 _LONGEST = 300
 """Characters of an error's text in a reason; torch appends its own stack to some."""
@@ -47,11 +48,22 @@ _LONGEST = 300
 
 def described(error: BaseException, options: Options = NO_OPTIONS) -> str:
     """An error that was not foreseen in one line: its class, its text, and what to do where that is known."""
-    text = " ".join(str(error).split())
     advice = advice_on(error, options)
-    if advice and len(text) > _LONGEST:
-        text = f"{text[:_LONGEST]}..."
+    text = short_text(error) if advice else " ".join(str(error).split())
     return f"{type(error).__name__}: {text}{f'; {advice}' if advice else ''}"
+
+
+def short_text(error: BaseException) -> str:
+    """An error's text in one line that is not too long to read."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory, of the CPU or a GPU, is too small; also when a size is too large even to be asked for."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return bool(_MEMORY.search(str(error)))
 
 
 def advice_on(error: BaseException, options: Options = NO_OPTIONS) -> str | None:
@@ -65,8 +77,7 @@ def advice_on(error: BaseException, options: Options = NO_OPTIONS) -> str | None
             f"{_fewer_workers(options)}, then run the same command again"
         )
     number = error_number(error)
-    is_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if is_memory or number == errno.ENOMEM or _MEMORY.search(text):
+    if number == errno.ENOMEM or is_out_of_memory(error):
         return f"memory ran out: {_less_memory(options)}"
     if number in _DISK:
         return _DISK[number]

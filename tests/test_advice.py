@@ -51,6 +51,8 @@ def real(make):
     "error",
     [
         real(lambda: torch.empty(10**15)),
+        real(lambda: torch.empty(10**20)),
+        real(lambda: torch.empty(10**10, 10**10)),
         real(lambda: np.zeros(10**15)),
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of"),

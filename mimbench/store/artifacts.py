@@ -44,9 +44,13 @@ def damage_of(path: Path, sha256: str | None) -> str:
             return "" if file_sha256(path) == sha256 else "does not have the sha256 in the record: damaged or replaced"
         if path.stat().st_size == 0:
             return "is empty"
-        return _undecodable(path) if path.suffix.lower() in PICTURES else ""
+        return _undecodable(path) if is_picture(path) else ""
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
+
+
+def is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURES
 
 
 def _inside(root: Path, relative: str) -> Path | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mimbench.errors import InputError
-from mimbench.store.artifacts import PICTURES, SELF_CHECKED, OutsideError, damage_of, find_artifact
+from mimbench.store.artifacts import SELF_CHECKED, OutsideError, damage_of, find_artifact, is_picture
 from mimbench.store.failure import read_failure
 from mimbench.store.features import is_whole, seal_of
 from mimbench.store.files import DAMAGE, file_sha256, fingerprint, read_sealed
@@ -36,6 +36,8 @@ class Found:
     and records may be copied without `artifacts`."""
     unfinished: list[str] = field(default_factory=list)
     """What a killed process left without its hash. It is made again when it is needed."""
+    files: set[tuple[Path, str | None]] = field(default_factory=set)
+    """Files of records that were checked, with the hash in the record."""
     unhashed: int = 0
     """Files of records that can be checked neither by a hash in the record nor by checksums of their own."""
 
@@ -123,11 +125,13 @@ def _check_artifact(record: Path, name: str, relative: str, sha256: str | None, 
         return
     if file is None:
         found.missing.append(f"{relative}, {what}")
-    elif problem := damage_of(file, sha256):
-        advice = "" if file.suffix.lower() not in PICTURES else "; the report leaves it out"
-        found.damage.append(f"{file}, {what}, {problem}{advice}")
-    elif sha256 is None and file.suffix.lower() not in SELF_CHECKED:
-        found.unhashed += 1
+    elif (file, sha256) not in found.files:  # several records share the picture of their pretraining
+        found.files.add((file, sha256))
+        if problem := damage_of(file, sha256):
+            advice = "its numbers stand; the report leaves the file out" if is_picture(file) else "its numbers stand"
+            found.damage.append(f"{relative}, {what}, {problem}; {advice}")
+        elif sha256 is None and file.suffix.lower() not in SELF_CHECKED:
+            found.unhashed += 1
 
 
 def _foreign(path: Path) -> str:
