@@ -140,7 +140,7 @@ for command in (table, plot, robustness, report):
 def verify(
     folder: Annotated[Path, typer.Argument(help="A results folder, or one above several.")],
 ) -> None:
-    """Check every record and checkpoint against its hashes and schema; exit code 1 where any is damaged."""
+    """Check records, checkpoints, pictures and all else against their hashes; exit code 1 if any is damaged."""
     from mimbench.store.verify import verify as verified
 
     found = verified(folder)
