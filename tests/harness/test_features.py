@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
 import threading
 
 import numpy as np
@@ -197,6 +199,18 @@ def test_a_loader_that_gives_too_few_leaves_nothing_behind(source, monkeypatch, 
     with pytest.raises(RunError, match="the split has 25 images and its loader gave 20"):
         source(a_split(), "train")
     assert list((tmp_path / "features").iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing_behind_and_the_next_try_succeeds(source, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*features/.*\.npy'"):
+            source.each(a_split(), "train", layers=[0, 1], pooling="mean")
+    assert list((tmp_path / "features").iterdir()) == []
+    assert len(source.each(a_split(), "train", layers=[0, 1], pooling="mean")) == 2
 
 
 def test_unknown_layers_and_poolings_are_refused(source):
