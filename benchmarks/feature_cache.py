@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mimbench.harness.features import checksum
+from mimbench.store.features import checksum
 
 MEGABYTES = 200
 """Of the file that hashing and reading are compared on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Annotated
 import typer
 
 from mimbench import options
+from mimbench.advice import advice_on, described
 from mimbench.errors import Interrupted, MimbenchError
 from mimbench.files import writing
 from mimbench.recipe import DEFAULT_RECIPE
@@ -139,7 +141,7 @@ for command in (table, plot, robustness, report):
 def verify(
     folder: Annotated[Path, typer.Argument(help="A results folder, or one above several.")],
 ) -> None:
-    """Check every record and checkpoint against its hashes and schema; exit code 1 where any is damaged."""
+    """Check records, checkpoints, pictures and all else against their hashes; exit code 1 if any is damaged."""
     from mimbench.store.verify import verify as verified
 
     found = verified(folder)
@@ -208,7 +210,7 @@ def main() -> None:
         print_text(f"mimbench: {visible(str(error))}", error=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        print("mimbench: stopped", file=sys.stderr)
+        print_text("mimbench: stopped", error=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
@@ -216,7 +218,10 @@ def main() -> None:
     except Exception as error:
         # A usage error of typer's parser, which some versions of typer carry within themselves.
         if not (hasattr(error, "show") and hasattr(error, "exit_code")):
-            raise
+            if advice_on(error) is None or os.environ.get("MIMBENCH_DEBUG"):
+                raise
+            print_text(f"mimbench: {visible(described(error))}", error=True)
+            sys.exit(1)
         error.show()
         sys.exit(error.exit_code)
 

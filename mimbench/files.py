@@ -2,29 +2,155 @@
 
 from __future__ import annotations
 
+import errno
+import functools
+import hashlib
 import os
+import platform
+import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mimbench.errors import InputError
 
+LONGEST_NAME = 160
+"""Bytes of a file's name that its temporary file repeats; file systems allow 255 in all."""
+FOREIGN_SECONDS = 86_400.0
+"""Age at which a temporary file of another machine counts as abandoned."""
+_TEMPORARY = re.compile(r"\..+\.(?P<place>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)\.\w+", re.DOTALL)
+_ERROR_NUMBER = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file that no reader, and no kill, ever sees in part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+
+def write_atomic(path: Path, content: bytes, *, temporaries: Path | None = None) -> None:
+    """Write a file that no reader, and no kill, ever sees in part. An OSError names `path`.
+
+    What killed processes left in the folder is removed.
+
+    Args:
+        temporaries: folder of the temporary file, on the file system of `path`; default: the folder of `path`.
+    """
+    folder = temporaries or path.parent
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned_once(folder)
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=temporary_prefix(path.name))
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the file system within become an OSError that names `path`, whichever library raised them."""
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except Exception as error:
+        number = error_number(error)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+@contextmanager
+def writing_into(folder: Path) -> Iterator[None]:
+    """An error of a full disk within that names no file, as most libraries raise it, comes to name `folder`."""
+    try:
+        yield
+    except Exception as error:
+        number = error_number(error)
+        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or getattr(error, "filename", None) is not None:
+            raise
+        raise OSError(number, os.strerror(number), str(folder)) from error
+
+
+def error_number(error: BaseException) -> int | None:
+    """The errno of an error, also of one that holds it in its text only (Rust libraries, DataLoader workers)."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    match = _ERROR_NUMBER.search(str(error))
+    if match:
+        return int(match[1] or match[2])
+    if isinstance(error, OSError) and re.search(r"\d+ requested and \d+ written", str(error)):  # numpy
+        return errno.ENOSPC
+    return None
+
+
+def temporary_prefix(name: str) -> str:
+    """What the name of a temporary file or folder of this process begins with; `remove_abandoned` recognises it."""
+    short = name.encode(errors="replace")[:LONGEST_NAME].decode(errors="ignore")
+    return f".{short}.{_place()}-{os.getpid()}-{_start_of(os.getpid()) or 0}."
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files and folders directly in `folder` whose process has ended.
+
+    Whether a process of another machine has ended is not known: its files are removed after a day.
+    """
+    with suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            match = _TEMPORARY.fullmatch(entry.name)
+            if match is None:
+                continue
+            with suppress(OSError):
+                if _has_ended(match, entry):
+                    if entry.is_dir(follow_symlinks=False):
+                        shutil.rmtree(entry.path)
+                    else:
+                        os.unlink(entry.path)
+
+
+@functools.lru_cache(maxsize=64)
+def _remove_abandoned_once(folder: Path) -> None:
+    remove_abandoned(folder)
+
+
+def _has_ended(match: re.Match[str], entry: os.DirEntry[str]) -> bool:
+    if match["place"] != _place():
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > FOREIGN_SECONDS
+    pid = int(match["pid"])
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass  # it runs under another user
+    start = _start_of(pid)
+    return start is not None and start != int(match["start"])  # the number was given to a later process
+
+
+def _start_of(pid: int) -> int | None:
+    """When a process started, in ticks since boot; -1: it was killed and waits for its parent; None: not known."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return -1 if fields[0] in "ZX" else int(fields[19])
+
+
+@functools.cache
+def _place() -> str:
+    """Where numbers of processes mean the same: this machine since it booted, and this container."""
+    parts = [platform.node()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(parts).encode(errors="replace")).hexdigest()[:8]
 
 
 @contextmanager

@@ -101,7 +101,8 @@ def read_pixels(
 ) -> np.ndarray:
     """uint8 [H, W, channels], upright, as a person would see it.
 
-    EXIF rotation is applied, unless the pixels as they are stored have `stored_size` (width, height). Values are scaled as the policy says, and those beyond a range that it gives are clipped.
+    EXIF rotation is applied, unless the pixels as they are stored have `stored_size` (width, height). Values are scaled
+    as the policy says, and those beyond a range that it gives are clipped.
     CMYK becomes RGB. Of an animation or a file of several pages, the first one. Colour profiles are ignored.
 
     Raises:

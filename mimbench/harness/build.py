@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 
 from mimbench import registry
+from mimbench.advice import is_out_of_memory, short_text
 from mimbench.contract import Config, Encoder, Method
 from mimbench.convert.golden import Setup
+from mimbench.errors import InputError
 from mimbench.recipe.validation import validated
 
 
@@ -20,10 +22,23 @@ def assemble(
     channels: int,
     seed: int,
 ) -> Method:
-    """Freshly initialised; equal seeds give equal weights, and torch's global generator stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return method(method_config, encoder(encoder_config, image_size=image_size, in_channels=channels))
+    """Freshly initialised; equal seeds give equal weights, and torch's global generator stays as it was.
+
+    Raises:
+        InputError: no memory holds a model of these sizes.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return method(method_config, encoder(encoder_config, image_size=image_size, in_channels=channels))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"method {method.name!r} with encoder {encoder.__name__} at image size {image_size} does not fit into the "
+            f"memory of this machine ({short_text(error)}); lower the sizes in [encoder] and [method], or "
+            "input.image_size"
+        ) from error
 
 
 def build(setup: Setup) -> Method:

@@ -6,7 +6,6 @@ Under torchrun all ranks train and measure together; the first alone looks, lock
 from __future__ import annotations
 
 import functools
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,7 +24,7 @@ from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_all_ranks, on_first_rank
 from mimbench.engine.state_files import epochs_done
 from mimbench.errors import InputError, NotSupported, RunError
-from mimbench.files import write_atomic
+from mimbench.files import writing_into
 from mimbench.harness.cells import Cell, Pretraining, Request
 from mimbench.harness.features import FrozenFeatures
 from mimbench.harness.pictures import picture_of
@@ -35,7 +34,8 @@ from mimbench.harness.record import build_record
 from mimbench.harness.stage import PretrainStage
 from mimbench.harness.training import train_on_images
 from mimbench.harness.weights import rest_of, restore, restore_encoder
-from mimbench.store.files import fingerprint
+from mimbench.store.artifacts import damage_of
+from mimbench.store.files import file_sha256, fingerprint
 from mimbench.store.record import Record
 from mimbench.store.store import Store, StoredCheckpoint
 
@@ -84,7 +84,8 @@ class Harness:
         """
         left = self.lacking(asked)
         last, work = max(left, key=lambda one: one.epoch), on_first_rank(lambda: self._work(left))
-        method, report = on_all_ranks(lambda: self._train(last, left, work))
+        with writing_into(self.store.root / "work" / work):
+            method, report = on_all_ranks(lambda: self._train(last, left, work))
         self._save(last, method, report)
         on_first_rank(lambda: self.store.discard_work(work))
         self._discard_work(last)
@@ -166,13 +167,21 @@ class Harness:
         self.say(f"running {cell.label}")
         workdir = self.store.work(cell.record_id)
         started = time.perf_counter()
-        result = on_all_ranks(lambda: self._task(cell, checkpoint, workdir))
+        with writing_into(workdir):
+            result = on_all_ranks(lambda: self._task(cell, checkpoint, workdir))
         seconds = time.perf_counter() - started
 
         def write() -> Record:
             artifacts = pictures | self._keep(cell, result)
             record = build_record(
-                request, cell, checkpoint, result, artifacts=artifacts, seconds=seconds, device=self.device
+                request,
+                cell,
+                checkpoint,
+                result,
+                artifacts=artifacts,
+                artifacts_sha256={name: file_sha256(self.store.root / path) for name, path in artifacts.items()},
+                seconds=seconds,
+                device=self.device,
             )
             self.store.save_record(record)
             return record
@@ -190,10 +199,11 @@ class Harness:
         recipe = wanted.recipe
         if recipe.method_class().reconstruct is Method.reconstruct:
             return {}
-        path = self.store.artifacts(f"{recipe.method}-s{wanted.seed}-{wanted.fingerprint}") / "reconstruction.png"
+        folder, name = f"{recipe.method}-s{wanted.seed}-{wanted.fingerprint}", "reconstruction.png"
+        path = self.store.artifact(folder, name)
         try:
-            if not path.exists():
-                write_atomic(path, picture_of(self._method(wanted, checkpoint), wanted))
+            if path.is_symlink() or not path.exists() or damage_of(path, None):
+                self.store.save_artifact(folder, name, picture_of(self._method(wanted, checkpoint), wanted))
         except NotSupported:
             return {}
         except Exception as error:
@@ -246,12 +256,9 @@ class Harness:
     def _keep(self, cell: Cell, result: TaskResult) -> dict[str, str]:
         """Move a task's files beside its record; paths relative to the results folder."""
         kept = {}
-        folder = self.store.artifacts(cell.record_id)
         for name, path in result.artifacts.items():
-            folder.mkdir(parents=True, exist_ok=True)
-            target = folder / path.name
-            shutil.move(path, target)
-            kept[name] = str(target.relative_to(self.store.root))
+            kept[name] = self.store.save_artifact(cell.record_id, path.name, path.read_bytes())
+            path.unlink()
         return kept
 
     def say(self, text: str) -> None:

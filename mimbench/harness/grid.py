@@ -19,11 +19,12 @@ import torch
 from mimbench.engine.device import device_name
 from mimbench.engine.ranks import on_first_rank
 from mimbench.errors import InputError, MimbenchError
+from mimbench.files import write_atomic
 from mimbench.harness.cells import Cell, Request, in_words
 from mimbench.harness.estimate import Estimator
 from mimbench.harness.execute import Harness
 from mimbench.harness.overview import Overview
-from mimbench.harness.record import build_failure, reason_of
+from mimbench.harness.record import build_failure, options_of, reason_of
 from mimbench.recipe import is_of_task
 from mimbench.store.failure import Failure, failure_path, read_failure
 from mimbench.store.record import Record
@@ -193,7 +194,8 @@ class Grid:
         """Note one error for all cells that it stops."""
         if len(self.cells) == 1 and isinstance(error, InputError):
             raise error
-        reason, key, what = reason_of(error), cells[0].record_id, cells[0].label
+        reason = reason_of(error, options_of(cells[0], stage))
+        key, what = cells[0].record_id, cells[0].label
         if stage == "pretraining":
             count = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"
             key, what = cells[0].pretraining.fingerprint, f"pretraining {_trained(cells)}, for {count}"
@@ -208,16 +210,19 @@ class Grid:
             torch.cuda.empty_cache()
 
     def _note(self, cells: list[Cell], stage: Literal["pretraining", "task"], error: Exception, key: str) -> None:
+        kept = None
         try:
-            kept = None
             if not isinstance(error, MimbenchError):
                 path = self.store.work(key) / "error.txt"
-                path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+                write_atomic(path, "".join(traceback.format_exception(error)).encode(errors="backslashreplace"))
                 self.harness.say(f"traceback: {path}")
                 kept = str(path.relative_to(self.store.root))
+        except (OSError, MimbenchError) as problem:  # a full disk may be what failed the cell
+            self.harness.say(f"the traceback cannot be kept: {problem}")
+        try:
             for cell in cells:
                 self.store.save_failure(build_failure(self.request, cell, stage, error, kept))
-        except OSError as problem:  # a full disk may be what failed the cell
+        except OSError as problem:
             self.harness.say(f"the failure cannot be kept: {problem}")
 
     def _say_recorded(self) -> None:

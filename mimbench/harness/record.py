@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
 
+from mimbench.advice import NO_OPTIONS, Options, described
 from mimbench.contract import TaskResult
+from mimbench.contract.config import Config
 from mimbench.engine.device import device_name
 from mimbench.errors import MimbenchError
 from mimbench.harness.cells import Cell, Request
@@ -26,6 +28,7 @@ def build_record(
     result: TaskResult,
     *,
     artifacts: Mapping[str, str],
+    artifacts_sha256: Mapping[str, str],
     seconds: float,
     device: torch.device,
 ) -> Record:
@@ -62,6 +65,7 @@ def build_record(
         chance=task.chance(cell.dataset),
         curves={name: list(map(float, curve)) for name, curve in result.curves.items()},
         artifacts=dict(artifacts),
+        artifacts_sha256=dict(artifacts_sha256),
         details={**result.details, **_facts(cell)},
         cost=_cost(result, seconds, device),
         provenance=provenance(),
@@ -76,7 +80,7 @@ def build_failure(
         id=cell.record_id,
         label=cell.label,
         stage=stage,
-        reason=reason_of(error),
+        reason=reason_of(error, options_of(cell, stage)),
         error=type(error).__name__,
         traceback=traceback,
         method=cell.pretraining.recipe.method,
@@ -90,9 +94,12 @@ def build_failure(
     )
 
 
-def reason_of(error: Exception) -> str:
-    """An error in one line; one that was not foreseen is told with its class."""
-    text = str(error) if isinstance(error, MimbenchError) else f"{type(error).__name__}: {error}"
+def reason_of(error: Exception, options: Options = NO_OPTIONS) -> str:
+    """An error in one line; one that was not foreseen has its class in front.
+
+    options: what can be lowered when memory runs out.
+    """
+    text = str(error) if isinstance(error, MimbenchError) else described(error, options)
     return " ".join(text.split())
 
 
@@ -102,6 +109,31 @@ def _facts(cell: Cell) -> dict[str, Any]:
     if cell.pretraining.dataset is not cell.dataset:
         facts["pretraining data"] = cell.pretraining.dataset.facts
     return {name: dict(what) for name, what in facts.items() if what}
+
+
+def options_of(cell: Cell, stage: Literal["pretraining", "task"]) -> Options:
+    """The options by which a stage of `cell` takes less memory."""
+    if stage == "pretraining":
+        config: Config = cell.pretraining.recipe.pretrain
+        paths = list(_paths(config, "pretrain"))
+    else:
+        paths = list(_paths(cell.task.config, "task"))
+
+    def named(name: str) -> list[str]:
+        return [path for path in paths if path.endswith(f".{name}")]
+
+    return Options(
+        named("batch_size"), named("accumulate"), named("grad_checkpointing"), named("workers") or ["pretrain.workers"]
+    )
+
+
+def _paths(config: Config, prefix: str) -> Iterator[str]:
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            yield from _paths(value, f"{prefix}.{name}")
+        else:
+            yield f"{prefix}.{name}"
 
 
 def _cost(result: TaskResult, seconds: float, device: torch.device) -> Cost:

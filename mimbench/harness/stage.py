@@ -1,15 +1,10 @@
-"""What a method fits before it trains (a tokenizer): made once, then kept under the hash of all that shapes it.
-
-DIR/stages/<fingerprint>.safetensors, and .json beside it: what it is, and its hash.
-"""
+"""What a method fits before it trains (a tokenizer): made once, then kept under the hash of all that shapes it."""
 
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,17 +12,17 @@ from rich.console import Console
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from mimbench.contract import ArraySplit, Batch, FitReport, InputError, Stage, StepOutput, TrainConfig
+from mimbench.contract import ArraySplit, Batch, FitReport, Stage, StepOutput, TrainConfig
 from mimbench.data import DeviceTransform, training_loader
 from mimbench.engine.adapter import mix_seed
 from mimbench.engine.device import barrier, get_rank, get_world_size
 from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_first_rank
-from mimbench.files import write_atomic
 from mimbench.harness.cells import Pretraining
 from mimbench.harness.provenance import provenance
 from mimbench.harness.training import train_on_images
-from mimbench.store.files import DAMAGE, file_sha256, fingerprint, write_json
+from mimbench.store.files import fingerprint
+from mimbench.store.stages import check_stage, write_stage
 from mimbench.store.store import Store
 
 BATCH = 256
@@ -85,9 +80,11 @@ class PretrainStage(Stage):
             else:
                 state = make()
                 if get_rank() == 0:
-                    _write(path, state, what)
+                    content = save({key: value.detach().cpu().contiguous() for key, value in state.items()})
+                    write_stage(path, content, what, provenance())
                 barrier()
-            return _read(path)
+            check_stage(path)
+            return load_file(path)
 
     def say(self, text: str) -> None:
         say(self.console, text)
@@ -112,23 +109,3 @@ class _Fitted(nn.Module):
     def after_step(self, progress: float) -> None:
         if hasattr(self.model, "after_step"):
             self.model.after_step(progress)
-
-
-def _write(path: Path, state: Mapping[str, Tensor], what: Mapping[str, Any]) -> None:
-    """Weights first: only with its card is a fitted state complete."""
-    write_atomic(path, save({key: value.detach().cpu().contiguous() for key, value in state.items()}))
-    card = {"what": what, "sha256": file_sha256(path), "provenance": provenance()}
-    write_json(path.with_suffix(".json"), card)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    card, advice = path.with_suffix(".json"), "delete both files to fit it again"
-    try:
-        intact = json.loads(card.read_text(encoding="utf-8"))["sha256"] == file_sha256(path)
-    except DAMAGE as error:
-        raise InputError(
-            f"{path} or its card {card.name} is damaged ({type(error).__name__}: {error}); {advice}"
-        ) from error
-    if not intact:
-        raise InputError(f"{path} is corrupt: its sha256 is not the one noted in {card.name}; {advice}")
-    return load_file(path)

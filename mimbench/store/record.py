@@ -89,6 +89,8 @@ class Record(_Part):
     curves: dict[str, list[float]] = {}
     artifacts: dict[str, str] = {}
     """Paths relative to the results folder."""
+    artifacts_sha256: dict[str, str] = {}
+    """Hashes of these files, by the same names; empty in records made before they were noted."""
     details: dict[str, Any] = {}
     cost: Cost
     provenance: dict[str, Any]

@@ -11,6 +11,7 @@ DIR/features/                    frozen features, shared by all tasks
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -26,15 +27,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mimbench.errors import InputError
+from mimbench.files import naming, remove_abandoned, temporary_prefix, write_atomic
 from mimbench.store.failure import Failure, failure_path, write_failure
 from mimbench.store.files import DAMAGE, file_sha256, write_json
 from mimbench.store.files import fingerprint as digest
 from mimbench.store.record import Record, read_record, write_record
+from mimbench.store.stages import SEAL
 
 WEIGHTS = ("encoder.safetensors", "method.safetensors")
 CARD = "checkpoint.json"
-SEAL = "seal"
-"""Hash of all the rest of a card; cards written before it was introduced have none."""
+FOLDERS = ("checkpoints", "records", "failures", "artifacts", "work", "stages", "features")
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Store:
         """`write=False`: only looked at, so it is neither made nor tried.
 
         Raises:
-            InputError: the folder cannot be made or written.
+            InputError: the folder cannot be made or written, or a folder in it is a link.
         """
         self.root = Path(root)
         if not write:
@@ -97,6 +99,9 @@ class Store:
             raise InputError(
                 f"results folder {root} cannot be written ({error.strerror}); choose another with --results DIR"
             ) from error
+        for name in FOLDERS:
+            _check_no_link(self.root / name)
+            remove_abandoned(self.root / name)
 
     def checkpoint(self, fingerprint: str) -> StoredCheckpoint | None:
         """The checkpoint under `fingerprint`, or None where there is none yet.
@@ -130,10 +135,12 @@ class Store:
         parent.mkdir(parents=True, exist_ok=True)
         for left in parent.glob(f".{fingerprint}.*"):  # by a process that was killed at this
             shutil.rmtree(left, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{fingerprint}."))
+        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=temporary_prefix(fingerprint)))
         try:
             for name, state in zip(WEIGHTS, (encoder, rest), strict=True):
-                save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, temporary / name)
+                tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+                with naming(parent / fingerprint / name):
+                    save_file(tensors, temporary / name)
             hashes = {name: file_sha256(temporary / name) for name in WEIGHTS}
             card = {**card, "fingerprint": fingerprint, "sha256": hashes}
             card[SEAL] = digest(card, 64)
@@ -176,16 +183,36 @@ class Store:
         return FileLock(self.root / "work" / f"{key}.lock")
 
     def work(self, key: str) -> Path:
-        """Where an unfinished training keeps what it resumes from."""
+        """Where an unfinished training keeps what it resumes from.
+
+        Raises:
+            InputError: it is a link.
+        """
         folder = self.root / "work" / key
+        _check_no_link(folder)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def discard_work(self, key: str) -> None:
         shutil.rmtree(self.root / "work" / key, ignore_errors=True)
 
-    def artifacts(self, record_id: str) -> Path:
-        return self.root / "artifacts" / record_id
+    def artifact(self, folder: str, name: str) -> Path:
+        """Where a picture or file of a record, or of a pretraining, lies."""
+        return self.root / "artifacts" / folder / name
+
+    def save_artifact(self, folder: str, name: str, content: bytes) -> str:
+        """Write a picture or file; returns its path relative to the results folder.
+
+        Raises:
+            InputError: a folder on the path is a link, which may lead anywhere.
+        """
+        path = self.artifact(folder, name)
+        _check_no_link(path.parent.parent)
+        _check_no_link(path.parent)
+        # Temporary files lie together in one folder, where the next run finds those of a killed process.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content, temporaries=path.parent.parent)
+        return str(path.relative_to(self.root))
 
     def record(self, record_id: str) -> Record | None:
         """The record `record_id`, or None. Raises InputError where it is damaged."""
@@ -214,6 +241,15 @@ class Store:
         return self.root / "records" / f"{record_id}.json"
 
 
+def _check_no_link(folder: Path) -> None:
+    """Raise InputError when a folder inside a results folder is a link: nothing is written through it."""
+    if folder.is_symlink():
+        raise InputError(
+            f"{folder} is a link to {os.readlink(folder)}, and nothing is written through links inside a results "
+            "folder; replace it by a folder, or choose another results folder with --results DIR"
+        )
+
+
 def _taken(lock: FileLock) -> bool:
     """Take a lock at once; False where another process holds it. Raises InputError where locks cannot be made."""
     try:
@@ -223,7 +259,19 @@ def _taken(lock: FileLock) -> bool:
         return False
     except OSError as error:
         raise InputError(
-            f"{lock.lock_file} cannot be locked ({error.strerror or error}); make its folder writable, or choose "
-            "another with --results DIR"
+            f"{lock.lock_file} cannot be locked ({error.strerror or error}); {_lock_advice(error)}"
         ) from error
     return True
+
+
+def _lock_advice(error: OSError) -> str:
+    if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP):
+        return (
+            "its file system refuses locks (flock), as network file systems without a lock service do; choose a "
+            "folder on a local disk, or on a file system that is mounted with locks, with --results DIR"
+        )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free space on its disk, or choose another folder with --results DIR"
+    if error.errno == errno.ELOOP:
+        return "it is a link; delete it"
+    return "make its folder writable, or choose another with --results DIR"

@@ -1,4 +1,4 @@
-"""Every record and checkpoint below a folder, held against its hashes and its schema."""
+"""Everything in a results folder, held against its hashes and its schema."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mimbench.errors import InputError
-from mimbench.store.files import fingerprint
-from mimbench.store.reading import conflict, read_body
+from mimbench.store.artifacts import SELF_CHECKED, OutsideError, damage_of, find_artifact, is_picture
+from mimbench.store.failure import read_failure
+from mimbench.store.features import is_whole, seal_of
+from mimbench.store.files import DAMAGE, file_sha256, fingerprint, read_sealed
+from mimbench.store.reading import FAILURES, RECORDS, conflict, read_body
 from mimbench.store.record import Record, read_record
+from mimbench.store.stages import card_of, check_stage
 from mimbench.text import visible
 
+CHECKPOINTS = "checkpoints"
 _LISTED = 10
-"""Missing files that are told by name."""
+"""Missing files that are listed by name."""
 
 
 @dataclass
@@ -24,10 +29,18 @@ class Found:
 
     records: int = 0
     checkpoints: int = 0
+    others: int = 0
+    """Notes of failures, states of stages, features, states of unfinished trainings."""
     damage: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     """Pictures and other files that records name and that are not there. A record is sound without: it has its numbers,
     and records may be copied without `artifacts`."""
+    unfinished: list[str] = field(default_factory=list)
+    """What a killed process left without its hash. It is made again when it is needed."""
+    files: set[tuple[Path, str | None]] = field(default_factory=set)
+    """Files of records that were checked, with the hash in the record."""
+    unhashed: int = 0
+    """Files of records that can be checked neither by a hash in the record nor by checksums of their own."""
 
     def lines(self) -> list[str]:
         """All of it in words, one line each, the sum last."""
@@ -35,17 +48,20 @@ class Found:
         if self.missing:
             state += f"; {len(self.missing)} file{'s' * (len(self.missing) > 1)} that records name missing"
         more = len(self.missing) - _LISTED
-        return [
-            *(visible(f"damaged: {line}") for line in self.damage),
-            *(visible(f"missing: {line}") for line in self.missing[:_LISTED]),
+        lines = [
+            *(f"damaged: {line}" for line in self.damage),
+            *(f"missing: {line}" for line in self.missing[:_LISTED]),
             *([f"missing: and {more} more"] if more > 0 else []),
+            *(f"unfinished: {line}" for line in self.unfinished),
+            *([f"not checked: {self.unhashed} files, whose records note no hash"] if self.unhashed else []),
             f"{self.records} records, {self.checkpoints} checkpoints: {state}",
         ]
+        return [visible(line) for line in lines]
 
 
 def verify(root: Path) -> Found:
     """Check all below `root`: seals, schema, names, ranges of metrics, weights; that records go together, and that the
-    files that they name are there.
+    files that they name are there and sound; notes of failures, what methods fitted before training, features.
 
     Raises:
         InputError: no such folder, or nothing in it to check.
@@ -67,7 +83,13 @@ def verify(root: Path) -> Found:
         if sha256 and sha256 != wanted:
             name = record.checkpoint.fingerprint
             found.damage.append(f"record {path} was made with other weights than checkpoint {name} now has")
-    if not found.records and not found.checkpoints:
+    for folder in _results_folders(root):
+        _check_links(folder, found)
+        _check_failures(folder, found)
+        _check_stages(folder / "stages", found)
+        _check_features(folder / "features", found)
+        _check_work(folder / "work", found)
+    if not found.records and not found.checkpoints and not found.others:
         raise InputError(f"there are no records and no checkpoints below {root}; nothing to verify")
     return found
 
@@ -87,13 +109,30 @@ def _check_record(path: Path, found: Found, known: dict[str, tuple[Path, Record]
             found.damage.append(
                 f"record {path}: {name} is {value.value} {value.unit}, outside {value.low} to {value.high}"
             )
-    folders = [parent.parent for parent in path.parents if parent.name == "records"]
     for name, file in record.artifacts.items():
-        if not any((folder / file).is_file() for folder in folders):
-            found.missing.append(f"{file}, the {name} of record {path}")
+        _check_artifact(path, name, file, record.artifacts_sha256.get(name), found)
     first_path, first = known.setdefault(record.id, (path, record))
     if first != record:
         found.damage.append(conflict(first_path, read_body(first_path), path, read_body(path)))
+
+
+def _check_artifact(record: Path, name: str, relative: str, sha256: str | None, found: Found) -> None:
+    folders = [parent.parent for parent in record.parents if parent.name == RECORDS]
+    what = f"the {name} of record {record}"
+    try:
+        file = find_artifact(folders or [record.parent], relative)
+    except OutsideError as error:
+        found.damage.append(f"{error}: {what}")
+        return
+    if file is None:
+        found.missing.append(f"{relative}, {what}")
+    elif (file, sha256) not in found.files:  # several records share the picture of their pretraining
+        found.files.add((file, sha256))
+        if problem := damage_of(file, sha256):
+            advice = "its numbers stand; the report leaves the file out" if is_picture(file) else "its numbers stand"
+            found.damage.append(f"{relative}, {what}, {problem}; {advice}")
+        elif sha256 is None and file.suffix.lower() not in SELF_CHECKED:
+            found.unhashed += 1
 
 
 def _foreign(path: Path) -> str:
@@ -121,15 +160,92 @@ def _check_checkpoint(folder: Path, found: Found, weights: dict[str, str]) -> No
     weights[str(name)] = checkpoint.weights_sha256
 
 
+def _check_links(results: Path, found: Found) -> None:
+    for name in (RECORDS, CHECKPOINTS, FAILURES, "artifacts", "work", "stages", "features"):
+        if (results / name).is_symlink():
+            found.damage.append(f"{results / name} is a link, and mimbench writes through none; replace it by a folder")
+
+
+def _check_failures(results: Path, found: Found) -> None:
+    for path in _sorted_files(results / FAILURES, ".json"):
+        found.others += 1
+        try:
+            failure = read_failure(path)
+            if failure.traceback:
+                find_artifact([results], failure.traceback)
+        except InputError as error:
+            found.damage.append(str(error))
+            continue
+        except OutsideError as error:
+            found.damage.append(f"{error}: the traceback of failure {path}; delete {path}")
+        if path.stem != failure.id:
+            found.damage.append(f"failure {path} is that of {failure.id}: its file was renamed")
+
+
+def _check_stages(folder: Path, found: Found) -> None:
+    stems = {path.with_suffix("") for path in _sorted_files(folder, ".safetensors", ".json")}
+    for stem in sorted(stems):
+        found.others += 1
+        weights = stem.with_suffix(".safetensors")
+        if not card_of(weights).exists():
+            found.unfinished.append(f"{weights} has no {card_of(weights).name}")
+            continue
+        try:
+            check_stage(weights)
+        except InputError as error:
+            found.damage.append(str(error))
+
+
+def _check_features(folder: Path, found: Found) -> None:
+    for path in _sorted_files(folder, ".npy"):
+        found.others += 1
+        if not seal_of(path).exists():
+            found.unfinished.append(f"{path} has no {seal_of(path).name}")
+        elif not is_whole(path):
+            found.damage.append(f"features {path} do not match {seal_of(path).name}; the next run makes them again")
+    for seal in _sorted_files(folder, ".seal"):
+        if not seal.with_suffix(".npy").exists():
+            found.unfinished.append(f"{seal} has no {seal.stem}.npy")
+
+
+def _check_work(folder: Path, found: Found) -> None:
+    """States of unfinished trainings: each has a sealed card that notes its hash."""
+    for card in sorted(folder.rglob("step_*.json")):
+        found.others += 1
+        state = card.with_suffix(".pth")
+        advice = f"delete {card} and {state.name}; the training then starts from an earlier state"
+        try:
+            if file_sha256(state) != read_sealed(card, "card", advice)["file_sha256"]:
+                found.damage.append(f"{state} does not have the sha256 in {card.name}; {advice}")
+        except InputError as error:
+            found.damage.append(str(error))
+        except DAMAGE as error:
+            found.damage.append(f"{state} cannot be checked ({type(error).__name__}: {error}); {advice}")
+
+
 def _records(root: Path) -> Iterator[Path]:
-    for folder in _named(root, "records"):
-        yield from sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
+    for folder in _named(root, RECORDS):
+        yield from _sorted_files(folder, ".json", recursive=True)
 
 
 def _checkpoints(root: Path) -> Iterator[Path]:
     """Folders of checkpoints; one that is being written has a name with a dot in front."""
-    for folder in _named(root, "checkpoints"):
+    for folder in _named(root, CHECKPOINTS):
         yield from sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _results_folders(root: Path) -> list[Path]:
+    """The folders that hold records or checkpoints; without any, `root`."""
+    above = {folder.parent for name in (RECORDS, CHECKPOINTS) for folder in _named(root, name) if folder != root}
+    return sorted(above or {root})
+
+
+def _sorted_files(folder: Path, *suffixes: str, recursive: bool = False) -> list[Path]:
+    """Files, without those that are being written."""
+    if not folder.is_dir():
+        return []
+    files = folder.rglob("*") if recursive else folder.iterdir()
+    return sorted(path for path in files if path.suffix in suffixes and not path.name.startswith("."))
 
 
 def _named(root: Path, name: str) -> Iterator[Path]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
 import threading
 
 import numpy as np
@@ -13,7 +15,8 @@ from mimbench.contract import ArraySplit, InputConfig, InputError, RunError
 from mimbench.encoders.convnet import ConvNeXt, ConvNeXtConfig
 from mimbench.encoders.swin import Swin, SwinConfig
 from mimbench.encoders.vit import ViT, ViTConfig
-from mimbench.harness.features import FrozenFeatures, checksum
+from mimbench.harness.features import FrozenFeatures
+from mimbench.store.features import checksum
 from mimbench.store.store import Store
 
 INPUT = InputConfig(image_size=8, mean=(0.5,), std=(0.25,))
@@ -169,7 +172,7 @@ def test_what_is_kept_is_mapped_and_not_written_through(source, tmp_path):
 
 
 def test_a_checksum_sees_every_byte_and_its_place(tmp_path, monkeypatch):
-    monkeypatch.setattr("mimbench.harness.features.BLOCK", 16)
+    monkeypatch.setattr("mimbench.store.features.BLOCK", 16)
     path, content = tmp_path / "file", bytes(range(50))
     variants = [content[:at] + b"\xff" + content[at + 1 :] for at in range(50)]
     variants += [content, content[:-1], content + b"\0", content[16:32] + content[:16] + content[32:], b""]
@@ -182,7 +185,7 @@ def test_a_checksum_sees_every_byte_and_its_place(tmp_path, monkeypatch):
 
 def test_a_file_is_summed_once_while_it_stays_the_same(source, tmp_path, monkeypatch):
     hashed = []
-    monkeypatch.setattr("mimbench.harness.features.checksum", lambda path: hashed.append(path) or "0" * 64)
+    monkeypatch.setattr("mimbench.store.features.checksum", lambda path: hashed.append(path) or "0" * 64)
     split = a_split()
     for _ in range(3):
         source(split, "train")
@@ -196,6 +199,18 @@ def test_a_loader_that_gives_too_few_leaves_nothing_behind(source, monkeypatch, 
     with pytest.raises(RunError, match="the split has 25 images and its loader gave 20"):
         source(a_split(), "train")
     assert list((tmp_path / "features").iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing_behind_and_the_next_try_succeeds(source, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*features/.*\.npy'"):
+            source.each(a_split(), "train", layers=[0, 1], pooling="mean")
+    assert list((tmp_path / "features").iterdir()) == []
+    assert len(source.each(a_split(), "train", layers=[0, 1], pooling="mean")) == 2
 
 
 def test_unknown_layers_and_poolings_are_refused(source):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from contextlib import ExitStack
 from dataclasses import replace
@@ -71,6 +72,50 @@ def test_a_failed_cell_is_noted_with_its_reason_and_the_rest_goes_on(bench):
     assert bench.ran == [("toy", 0), ("other-toy", 1)]
     assert failures_of(bench) == []
     assert not (bench.store.root / unforeseen.traceback).exists()
+
+
+def test_errors_of_the_machine_are_noted_with_what_to_do(bench):
+    bench.fails = {
+        "simmim seed 0": RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. you tried to allocate 9 bytes"),
+        ("toy", 1): OSError(errno.ENOSPC, "No space left on device", "/runs/features/a.npy"),
+        ("other-toy", 1): RuntimeError("DataLoader worker (pid(s) 41) exited unexpectedly"),
+    }
+    outcome = bench.run(tasks="toy,other-toy", seeds=(0, 1, 2))
+    assert len(outcome.records) == 2
+    notes = {(failure.task, failure.seed): failure.reason for failure in failures_of(bench)}
+    assert notes["toy", 0] == notes["other-toy", 0]
+    assert notes["toy", 0].endswith(
+        "; memory ran out: lower pretrain.batch_size, or raise pretrain.accumulate, or set "
+        "pretrain.grad_checkpointing=true, or use a smaller encoder or smaller images"
+    )
+    assert notes["toy", 1].startswith("OSError: [Errno 28] No space left on device: '/runs/features/a.npy'; free space")
+    assert "lower pretrain.workers (0: the main process loads the images)" in notes["other-toy", 1]
+
+
+def test_a_failure_is_noted_even_where_its_traceback_finds_no_room(bench, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("mimbench.harness.grid.write_atomic", full)
+    bench.fails = {("toy", 0): ValueError("no luck")}
+    bench.run(seeds=(0, 1))
+    (noted,) = failures_of(bench)
+    assert (noted.reason, noted.traceback) == ("ValueError: no luck", None)
+    assert "the traceback cannot be kept: [Errno 28] No space left on device: " in bench.said
+
+
+def test_a_traceback_is_not_written_through_a_link(bench, tmp_path):
+    kept = tmp_path / "kept"
+    kept.write_text("kept")
+    bench.fails = {("toy", 0): ValueError("no luck")}
+    bench.run(seeds=(0, 1))
+    (noted,) = failures_of(bench)
+    path = bench.store.root / noted.traceback
+    path.unlink()
+    path.symlink_to(kept)
+    bench.run(seeds=(0, 1))
+    assert kept.read_text() == "kept"
+    assert not path.is_symlink()
 
 
 def test_a_pretraining_that_fails_is_tried_once_and_stops_only_its_own_cells(bench):

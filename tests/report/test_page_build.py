@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from mimbench.report.page.pictures import Pictures
 from mimbench.report.page.pool import Pool
 from mimbench.report.published import LAST_EPOCH
 from mimbench.store.failure import failure_path, read_failure, write_failure
-from mimbench.store.files import write_sealed
+from mimbench.store.files import file_sha256, write_sealed
 from mimbench.store.reading import read_all
 
 HOSTILE = "</script><script>alert(1)</script><!-- \u2028"
@@ -270,6 +271,43 @@ def test_a_picture_outside_of_its_results_folder_is_none(results, tmp_path):
     for path in ("../secret.png", str(tmp_path / "secret.png"), "link.png", "own.html", "none.png", "a\0.png"):
         assert found.source([root], path) is None, path
     assert found.source([root], "own.png") == "data:image/png;base64," + base64.b64encode(b"own").decode()
+
+
+@pytest.mark.parametrize("has_hash", [True, False])
+def test_a_damaged_picture_is_not_shown_and_the_page_says_why(results, tmp_path, has_hash):
+    results = shutil.copytree(results, tmp_path / "results")
+    record = min((results / "records").glob("*-detection-s0-*.json"))
+    body = json.loads(record.read_text())
+    body.pop("sha256")
+    picture = body["artifacts"]["predictions"]
+    if has_hash:
+        write_sealed(record, body | {"artifacts_sha256": {"predictions": file_sha256(results / picture)}})
+    before = {run["id"]: run for run in read_page(report_command(results, tmp_path / "page"))["runs"]}
+    assert before[body["id"]]["pictures"][0][2] is not None
+    assert before[body["id"]]["picture_problems"] == {}
+    content = (results / picture).read_bytes()
+    (results / picture).write_bytes(content[:-30] + bytes([content[-30] ^ 1]) + content[-29:])
+    runs = {run["id"]: run for run in read_page(report_command(results, tmp_path / "page"))["runs"]}
+    run = runs[body["id"]]
+    assert run["pictures"] == [["predictions", picture, None]]
+    reason = "does not have the sha256 in the record" if has_hash else "is a damaged picture"
+    assert run["picture_problems"][picture].startswith(reason)
+
+
+def test_each_reason_not_to_show_a_picture_is_said(tmp_path):
+    root = tmp_path / "results"
+    root.mkdir()
+    (root / "link.png").symlink_to("/etc/passwd")
+    (root / "empty.png").write_bytes(b"")
+    found = Pictures()
+    for path, reason in {
+        "../secret.png": "leads out of the results folder",
+        "link.png": "leads out of the results folder",
+        "none.png": "is missing",
+        "empty.png": "is empty",
+        "text.html": "",
+    }.items():
+        assert found.problem([root], path, None) == reason, path
 
 
 def test_equal_values_are_kept_once():

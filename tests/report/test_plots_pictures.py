@@ -13,7 +13,7 @@ from PIL import Image, ImageFont
 from mimbench.data.picture import GROUND, LEAST_TEXT, class_colours, image_grid, ink_on
 from mimbench.report.plots.kinds import figure, figures
 from mimbench.report.plots.sheet import HIGHEST
-from mimbench.report.plots.source import Options, Source
+from mimbench.report.plots.source import NothingToPlot, Options, Source
 from mimbench_tasks.segmentation import picture as segmentation
 
 DIGITS = tuple("0123456789")
@@ -94,3 +94,17 @@ def test_pictures_that_were_stored_before_are_drawn_and_tall_ones_fit_on_a_page(
         assert axes.images[0].get_array().shape[:2] == (1200, 300)
     wide = made.stored(made.rebuilt(record), tmp_path / "wide")
     assert len(figure("reconstructions", Source.read(wide)).axes) == 2
+
+
+def test_damaged_pictures_are_left_out_and_the_note_says_so(record, tmp_path):
+    results = made.stored(made.rebuilt(record), tmp_path / "results")
+    first, *_ = sorted(results.rglob("*.png"))
+    content = bytearray(first.read_bytes())
+    content[-30] ^= 1
+    first.write_bytes(content)
+    found = figure("reconstructions", Source.read(results))
+    assert len(found.axes) == 1
+    for path in results.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(NothingToPlot, match="no sound picture of 2 records"):
+        figure("reconstructions", Source.read(results))

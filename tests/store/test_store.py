@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -15,10 +17,10 @@ import pytest
 import torch
 
 from mimbench.errors import InputError
-from mimbench.files import write_atomic
+from mimbench.files import temporary_prefix, write_atomic
 from mimbench.store.files import canonical, fingerprint
 from mimbench.store.record import Checkpoint, Cost, Named, Record, Value, read_record, read_records, write_record
-from mimbench.store.store import Store
+from mimbench.store.store import FOLDERS, Store
 
 
 @pytest.fixture
@@ -115,6 +117,90 @@ def test_a_lock_that_cannot_be_made_is_one_line(store):
     for lock in (store.lock_if_free("k"), store.lock("k", lambda: None)):
         with pytest.raises(InputError, match=r"k\.lock cannot be locked .*--results"), lock:
             pass
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOLCK, "its file system refuses locks"),
+        (errno.ENOTSUP, "its file system refuses locks"),
+        (errno.EOPNOTSUPP, "its file system refuses locks"),
+        (errno.ENOSPC, "free space on its disk"),
+        (errno.EROFS, "make its folder writable"),
+    ],
+)
+def test_a_lock_that_is_refused_says_why(store, monkeypatch, number, advice):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    message = rf"k\.lock cannot be locked \({os.strerror(number)}\); {advice}.*--results"
+    with pytest.raises(InputError, match=message), store.lock_if_free("k"):
+        pass
+
+
+def test_a_lock_file_that_is_a_link_is_not_followed(store, tmp_path):
+    (store.root / "work").mkdir()
+    (tmp_path / "outside").write_bytes(b"")
+    (store.root / "work" / "k.lock").symlink_to(tmp_path / "outside")
+    with (
+        pytest.raises(InputError, match=r"k\.lock cannot be locked .*it is a link; delete it"),
+        store.lock_if_free("k"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_of_the_results_that_is_a_link_is_refused(store, tmp_path, name):
+    (tmp_path / "elsewhere").mkdir()
+    (store.root / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=rf"{name} is a link to .*elsewhere, and nothing is written through links"):
+        Store(store.root)
+    Store(store.root, write=False)
+
+
+def test_pictures_are_never_written_through_links(store, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.png").write_bytes(b"kept")
+    folder = store.root / "artifacts"
+    folder.mkdir()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="linked is a link"):
+        store.save_artifact("linked", "a.png", b"new")
+    (folder / "own").mkdir()
+    (folder / "own" / "a.png").symlink_to(tmp_path / "elsewhere" / "a.png")
+    assert store.save_artifact("own", "a.png", b"new") == "artifacts/own/a.png"
+    assert (folder / "own" / "a.png").read_bytes() == b"new"
+    assert (tmp_path / "elsewhere" / "a.png").read_bytes() == b"kept"
+    (store.root / "work").mkdir()
+    (store.root / "work" / "linked").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="linked is a link"):
+        store.work("linked")
+
+
+def test_what_killed_processes_left_goes_when_the_folder_is_opened(store):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    place = temporary_prefix("x").split(".")[2].split("-")[0]
+    for name in FOLDERS:
+        (store.root / name).mkdir()
+        (store.root / name / f".x.{place}-{ended.pid}-1.abcdefgh").write_bytes(b"half")
+        (store.root / name / f"{temporary_prefix('x')}abcdefgh").write_bytes(b"being written")
+    Store(store.root, write=False)
+    assert all(len(list((store.root / name).iterdir())) == 2 for name in FOLDERS)
+    Store(store.root)
+    left = [path.name for name in FOLDERS for path in (store.root / name).iterdir()]
+    assert left == [f"{temporary_prefix('x')}abcdefgh"] * len(FOLDERS)
+
+
+def test_a_checkpoint_that_finds_no_room_names_its_file_and_leaves_nothing(store, monkeypatch):
+    def full(*_):
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("mimbench.store.store.save_file", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*checkpoints/abc/encoder\.safetensors'"):
+        save(store)
+    assert list((store.root / "checkpoints").iterdir()) == []
 
 
 def test_a_folder_that_is_only_looked_at_is_not_made(tmp_path):

@@ -5,12 +5,17 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mimbench.errors import InputError
-from mimbench.store.files import write_sealed
+from mimbench.store.failure import Failure, failure_path, write_failure
+from mimbench.store.features import FeatureFile
+from mimbench.store.files import file_sha256, fingerprint, write_sealed
 from mimbench.store.record import read_record, write_record
+from mimbench.store.stages import write_stage
 from mimbench.store.store import Store
 from mimbench.store.verify import verify
 
@@ -67,7 +72,7 @@ def test_missing_pictures_are_told_but_damage_no_record(results):
     write_record(path, record.model_copy(update={"artifacts": names}))
     (results / "artifacts").mkdir()
     for file in names.values():
-        (results / file).write_bytes(b"png")
+        Image.new("L", (2, 2)).save(results / file)
     assert verify(results).missing == []
     (results / "artifacts" / "3.png").unlink()
     found = verify(results / "records")
@@ -167,3 +172,184 @@ def test_no_line_holds_what_a_terminal_obeys(results):
     assert not set(text) & {"\x1b", "\u202e"}
     assert len(text.splitlines()) == len(found.lines()) == 4
     assert "\\u001b]0;x.json" in text
+
+
+DAMAGES = {
+    "half": lambda content: content[: len(content) // 2],
+    "one bit": lambda content: content[:-20] + bytes([content[-20] ^ 1]) + content[-19:],
+    "empty": lambda content: b"",
+    "zeros": lambda content: bytes(len(content)),
+}
+
+
+@pytest.fixture
+def pictured(results):
+    """A record with a picture of which it notes the hash, and a text of which it notes none."""
+    path = one(results)
+    (results / "artifacts").mkdir()
+    Image.radial_gradient("L").save(results / "artifacts" / "a.png")
+    (results / "artifacts" / "a.txt").write_text("a text that is long enough to be damaged")
+    write_record(
+        path,
+        read_record(path).model_copy(
+            update={
+                "artifacts": {"picture": "artifacts/a.png", "text": "artifacts/a.txt"},
+                "artifacts_sha256": {"picture": file_sha256(results / "artifacts" / "a.png")},
+            }
+        ),
+    )
+    return path
+
+
+@pytest.mark.parametrize("has_hash", [True, False])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_pictures_are_named(results, pictured, damage, has_hash):
+    picture = results / "artifacts" / "a.png"
+    if not has_hash:
+        write_record(pictured, read_record(pictured).model_copy(update={"artifacts_sha256": {}}))
+    assert verify(results).damage == []
+    picture.write_bytes(DAMAGES[damage](picture.read_bytes()))
+    (line,) = verify(results).damage
+    assert line.startswith(f"artifacts/a.png, the picture of record {pictured}, ")
+    assert line.endswith("; its numbers stand; the report leaves the file out")
+
+
+def test_another_sound_picture_in_the_place_of_one_is_seen(results, pictured):
+    Image.linear_gradient("L").save(results / "artifacts" / "a.png")
+    (line,) = verify(results).damage
+    assert "does not have the sha256 in the record" in line
+
+
+def test_files_without_a_hash_are_counted(results, pictured):
+    lines = verify(results).lines()
+    assert lines[0] == "not checked: 1 files, whose records note no hash"
+    assert lines[-1].endswith("all sound")
+    (results / "artifacts" / "a.txt").write_text("")
+    (line,) = verify(results).damage
+    assert "is empty" in line
+
+
+@pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "artifacts/out.png", "artifacts/loop.png"])
+def test_paths_that_lead_out_of_the_folder_are_damage(results, pictured, path):
+    (results / "artifacts" / "out.png").symlink_to("/etc/passwd")
+    (results / "artifacts" / "loop.png").symlink_to("loop.png")
+    write_record(pictured, read_record(pictured).model_copy(update={"artifacts": {"picture": path}}))
+    (line,) = verify(results).damage
+    assert line == f"{path} leads out of the results folder: the picture of record {pictured}"
+
+
+def test_a_link_in_the_place_of_a_folder_is_damage(results, pictured, tmp_path):
+    (results / "artifacts").rename(tmp_path / "elsewhere")
+    (results / "artifacts").symlink_to(tmp_path / "elsewhere")
+    damage = verify(results).damage
+    assert f"{results / 'artifacts'} is a link, and mimbench writes through none; replace it by a folder" in damage
+    assert sum("leads out of the results folder" in line for line in damage) == 2
+
+
+def stage(results):
+    what = {"stage": {"name": "kmeans"}, "seed": 0}
+    weights = results / "stages" / f"{fingerprint(what)}.safetensors"
+    write_stage(weights, bytes(range(100)), what, {"time": "now"})
+    return weights
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("victim", [".safetensors", ".json"])
+def test_damaged_stages_are_named(results, victim, damage):
+    path = stage(results).with_suffix(victim)
+    assert verify(results).damage == []
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    (line,) = verify(results).damage
+    assert str(path.with_suffix("")) in line
+    assert "delete both files" in line
+
+
+@pytest.mark.parametrize("position", range(0, 220, 9))
+def test_any_flipped_bit_of_a_stage_card_is_seen(results, position):
+    path = stage(results).with_suffix(".json")
+    content = bytearray(path.read_bytes())
+    content[position % len(content)] ^= 2
+    path.write_bytes(content)
+    assert len(verify(results).damage) == 1
+
+
+def test_a_stage_without_its_weights_is_damage_and_without_its_card_unfinished(results):
+    weights = stage(results)
+    card = weights.with_suffix(".json").read_bytes()
+    weights.with_suffix(".json").unlink()
+    found = verify(results)
+    assert (found.damage, found.unfinished) == ([], [f"{weights} has no {weights.stem}.json"])
+    weights.with_suffix(".json").write_bytes(card)
+    weights.unlink()
+    assert len(verify(results).damage) == 1
+    weights.with_suffix(".json").rename(weights.with_name("other.json"))
+    assert len(verify(results).damage) == 1
+
+
+def features(results):
+    file = FeatureFile(results / "features" / "a.npy", 50)
+    file.add(np.ones((50, 4), np.float32))
+    file.finish()
+    return results / "features" / "a.npy"
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("victim", [".npy", ".seal"])
+def test_damaged_features_are_named(results, victim, damage):
+    path = features(results)
+    assert verify(results).damage == []
+    victim = path.with_suffix(victim)
+    victim.write_bytes(DAMAGES[damage](victim.read_bytes()))
+    assert verify(results).damage == [f"features {path} do not match a.seal; the next run makes them again"]
+
+
+def test_features_without_a_seal_are_unfinished(results):
+    path = features(results)
+    path.with_suffix(".seal").unlink()
+    found = verify(results)
+    assert (found.damage, found.unfinished) == ([], [f"{path} has no a.seal"])
+
+
+def failure(results, **changes):
+    texts = dict.fromkeys(("label", "reason", "error", "method", "task", "checkpoint", "recipe_name"), "x")
+    fields = texts | {"id": "f", "stage": "task", "seed": 0, "recipe_passed": {}, "provenance": {}} | changes
+    noted = Failure(**fields)
+    write_failure(failure_path(results, "f"), noted)
+    return failure_path(results, "f")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_notes_of_failures_are_named(results, damage):
+    path = failure(results)
+    assert verify(results).damage == []
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    (line,) = verify(results).damage
+    assert line.startswith(f"failure {path} ")
+    assert line.endswith("delete it")
+
+
+def test_a_failure_whose_traceback_leads_out_is_named(results):
+    path = failure(results, traceback="../../../etc/passwd")
+    (line,) = verify(results).damage
+    assert line.startswith("../../../etc/passwd leads out of the results folder: the traceback of failure")
+    failure(results, id="g")
+    assert verify(results).damage == [f"failure {path} is that of g: its file was renamed"]
+
+
+def test_a_folder_with_failures_alone_can_be_verified(tmp_path):
+    failure(tmp_path)
+    assert verify(tmp_path).lines() == ["0 records, 0 checkpoints: all sound"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("victim", [".pth", ".json"])
+def test_damaged_states_of_unfinished_trainings_are_named(results, victim, damage):
+    state = results / "work" / "abc" / "training" / "step_12.pth"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(bytes(range(100)))
+    write_sealed(state.with_suffix(".json"), {"steps": 12, "epochs": 1.5, "file_sha256": file_sha256(state)})
+    assert verify(results).damage == []
+    path = state.with_suffix(victim)
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    (line,) = verify(results).damage
+    assert str(state.with_suffix("")) in line

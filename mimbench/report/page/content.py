@@ -82,10 +82,13 @@ def _run(file: Path, body: Mapping[str, Any], pool: Pool, pictures: Pictures) ->
     checkpoint, made = body["checkpoint"], dict(body["provenance"])
     roots = results_folders(file)
     time, command = made.pop("time", None), made.pop("command", None)
-    seen = [(name, path, pictures.source(roots, path)) for name, path in body["artifacts"].items()]
+    shown = list(body["artifacts"].items())
     pretrained = pictures_of_pretraining(roots, body["method"]["name"], checkpoint["seed"], checkpoint["fingerprint"])
     named = set(body["artifacts"].values())
-    seen += [(Path(path).stem, path, pictures.source(roots, path)) for path in pretrained if path not in named]
+    shown += [(Path(path).stem, path) for path in pretrained if path not in named]
+    hashes = {body["artifacts"].get(name): sha256 for name, sha256 in body.get("artifacts_sha256", {}).items()}
+    problems = {path: pictures.problem(roots, path, hashes.get(path)) for _, path in shown}
+    seen = [(name, path, None if problems[path] else pictures.source(roots, path)) for name, path in shown]
     return {
         "id": body["id"],
         "method": body["method"]["name"],
@@ -106,6 +109,7 @@ def _run(file: Path, body: Mapping[str, Any], pool: Pool, pictures: Pictures) ->
         "curves": {name: _rounded(curve) for name, curve in body["curves"].items()},
         "loss": pool.add(_rounded(checkpoint.get("loss", []))),
         "pictures": [[name, path, source] for name, path, source in seen],
+        "picture_problems": {path: problem for path, problem in problems.items() if problem},
         "details": pool.add(body["details"]),
         "cost": body["cost"],
         "pretraining": {key: checkpoint[key] for key in ("fingerprint", "weights_sha256", "seed")}

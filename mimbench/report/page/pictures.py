@@ -7,6 +7,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+from mimbench.store.artifacts import OutsideError, damage_of, find_artifact
 from mimbench.store.files import file_sha256
 
 EMBEDDED = 4_000_000
@@ -29,6 +30,7 @@ class Pictures:
         """{name in FOLDER/artifacts: the file to copy there}; names are hashes of the content."""
         self._left = limit
         self._known: dict[Path, str] = {}
+        self._problems: dict[tuple[Path, str | None], str] = {}
 
     def source(self, roots: Sequence[Path], relative: str) -> str | None:
         """What an img element's src is to be; None where no results folder has that picture.
@@ -44,6 +46,24 @@ class Pictures:
                     self._known[path] = self._taken(path)
                 return self._known[path]
         return None
+
+    def problem(self, roots: Sequence[Path], relative: str, sha256: str | None) -> str:
+        """Why a picture is not to be shown, as the predicate of a sentence; "": nothing is wrong with it.
+
+        sha256: as the record notes it; None in older records.
+        """
+        if Path(relative).suffix.lower() not in TYPES:
+            return ""
+        try:
+            path = find_artifact(roots, relative)
+        except OutsideError:
+            return "leads out of the results folder"
+        if path is None:
+            return "is missing"
+        key = path, sha256
+        if key not in self._problems:
+            self._problems[key] = damage_of(path, sha256)
+        return self._problems[key]
 
     def _taken(self, path: Path) -> str:
         size = path.stat().st_size

@@ -8,6 +8,7 @@ from mimbench.report.plots.series import Titles, by_protocol, grouped, named, se
 from mimbench.report.plots.sheet import Plot, Sheet
 from mimbench.report.plots.source import NothingToPlot, Options, Row, Source
 from mimbench.report.plots.style import clean
+from mimbench.store.artifacts import OutsideError, damage_of, find_artifact
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +55,7 @@ def pictures(kind: str, source: Source, options: Options) -> Sheet:
             plots.append(_plot(picture, label, options.width))
     if not plots:
         raise NothingToPlot(
-            f"nothing to plot as {kind}: no picture of {len(missing)} records is in {source.folder}/artifacts; "
+            f"nothing to plot as {kind}: no sound picture of {len(missing)} records is in {source.folder}/artifacts; "
             "copy the folder `artifacts` along with `records`, or run the task again"
         )
     count = len(shown) - len(missing)
@@ -63,21 +64,24 @@ def pictures(kind: str, source: Source, options: Options) -> Sheet:
         notes.append(f"{len(plots)} of {count} settings; choose others with --method and --task.")
     if missing:
         notes.append(
-            f"Without their pictures, which are not there: {', '.join(map(clean, missing[:3]))}"
+            f"Without their pictures, which are missing or damaged: {', '.join(map(clean, missing[:3]))}"
             f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}."
         )
     return Sheet(plots, (), " ".join(notes), columns=1)
 
 
 def _opened(source: Source, row: Row, name: str, width: float) -> Image | None:
-    """None where it is not there, is no picture, or lies outside the results folder."""
+    """None when it is not there, is no picture, is damaged, or lies outside the results folder."""
     from PIL import Image as Images
 
-    folder = source.folder_of(row["id"])
+    folder, body = source.folder_of(row["id"]), source.bodies[row["id"]]
     if folder is None:
         return None
-    path = (folder / source.bodies[row["id"]]["artifacts"][name]).resolve()
-    if not path.is_relative_to(folder.resolve()):
+    try:
+        path = find_artifact([folder], body["artifacts"][name])
+    except OutsideError:
+        return None
+    if path is None or damage_of(path, body.get("artifacts_sha256", {}).get(name)):
         return None
     try:
         with Images.open(path, formats=("PNG", "JPEG")) as file:

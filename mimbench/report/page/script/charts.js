@@ -226,6 +226,8 @@ const curvesOf = (chosen) => {
     chart(one.title + (one.xTitle === "index" ? "" : ` by ${one.xTitle}`), one.xTitle, one.yTitle, one.series),
   );
 };
+const problemOf = (run, path) =>
+  Object.hasOwn(run.picture_problems, path) ? run.picture_problems[path] : "is no picture of this results folder";
 const picturesOf = (run, name = "") => {
   const shown = run.pictures.map(([what, path, source]) =>
     h(
@@ -234,7 +236,7 @@ const picturesOf = (run, name = "") => {
       h("figcaption", {}, [name, what].filter(Boolean).join(": ")),
       source
         ? link(source, h("img", { src: source, alt: `${what} of ${run.id}`, loading: "lazy" }))
-        : h("p", { class: "muted small" }, `Not shown: ${path} is no picture of this results folder.`),
+        : h("p", { class: "muted small" }, `Not shown: ${path} ${problemOf(run, path)}.`),
     ),
   );
   return shown.length ? h("div", { class: "pictures" }, shown) : null;

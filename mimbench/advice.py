@@ -1,0 +1,97 @@
+"""What to do about errors of the machine: a full disk, no memory, a killed process."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mimbench.files import error_number
+
+
+@dataclass(frozen=True)
+class Options:
+    """Paths of the options that make what is running smaller, as `--set` takes them."""
+
+    batch_size: Sequence[str] = ()
+    accumulate: Sequence[str] = ()
+    grad_checkpointing: Sequence[str] = ()
+    workers: Sequence[str] = ()
+
+
+NO_OPTIONS = Options()
+_OTHER_FOLDER = "or choose another folder (--results; MIMBENCH_CACHE for derived data; TMPDIR for temporary files)"
+_DISK = {
+    errno.ENOSPC: f"free space on that disk, {_OTHER_FOLDER}",
+    errno.EDQUOT: f"the disk quota is used up: delete files or ask for more, {_OTHER_FOLDER}",
+    errno.EFBIG: "raise the limit on the size of a file (`ulimit -f`), or use a file system that allows larger files",
+    errno.EROFS: f"make the file system writable, {_OTHER_FOLDER}",
+    errno.EACCES: f"give this user access to it, {_OTHER_FOLDER}",
+    errno.EPERM: f"give this user access to it, {_OTHER_FOLDER}",
+    errno.EIO: "check the disk, or the network that leads to it",
+    errno.ESTALE: "check the network file system",
+    errno.EMFILE: "raise the limit on open files (`ulimit -n`)",
+    errno.ENFILE: "close other programs: the whole machine is at its limit of open files",
+}
+_SHARED_MEMORY = re.compile(r"</torch_\w+>|insufficient shared memory|out of shared memory|killed by signal: Bus error")
+_TORCH_WRITER = re.compile(r"PytorchStreamWriter failed|inline_container\.cc.*unexpected pos|iostream error")
+_WORKER_KILLED = re.compile(r"DataLoader worker \(pid\S* [\d, ]+\) (?:exited unexpectedly|is killed by signal)")
+_MEMORY = re.compile(
+    r"CUDA out of memory|CUDA error: out of memory|CU\w+_STATUS_ALLOC_FAILED|enforce fail at alloc_cpu|"
+    r"DefaultCPUAllocator|std::bad_alloc|Cannot allocate memory|Storage size calculation overflowed|"
+    r"Overflow when unpacking long|integer multiplication overflow"
+)
+_LONGEST = 300
+"""Characters of an error's text in a reason; torch appends its own stack to some."""
+
+
+def described(error: BaseException, options: Options = NO_OPTIONS) -> str:
+    """An error that was not foreseen in one line: its class, its text, and what to do where that is known."""
+    advice = advice_on(error, options)
+    text = short_text(error) if advice else " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}{f'; {advice}' if advice else ''}"
+
+
+def short_text(error: BaseException) -> str:
+    """An error's text in one line that is not too long to read."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory, of the CPU or a GPU, is too small; also when a size is too large even to be asked for."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return bool(_MEMORY.search(str(error)))
+
+
+def advice_on(error: BaseException, options: Options = NO_OPTIONS) -> str | None:
+    """What to do about an error of disk, memory or a killed process; None for any other error."""
+    text = str(error)
+    if _SHARED_MEMORY.search(text):
+        return f"/dev/shm, the memory that processes share, is full: {_fewer_workers(options)}, or enlarge it"
+    if _WORKER_KILLED.search(text):
+        return (
+            "a process that loads images was killed, most often because memory ran out: free memory or "
+            f"{_fewer_workers(options)}, then run the same command again"
+        )
+    number = error_number(error)
+    if number == errno.ENOMEM or is_out_of_memory(error):
+        return f"memory ran out: {_less_memory(options)}"
+    if number in _DISK:
+        return _DISK[number]
+    if _TORCH_WRITER.search(text):
+        return f"most likely the disk is full: {_DISK[errno.ENOSPC]}"
+    return None
+
+
+def _less_memory(options: Options) -> str:
+    ways = [f"lower {' or '.join(options.batch_size)}"] if options.batch_size else []
+    ways += [f"raise {' or '.join(options.accumulate)}"] if options.accumulate else []
+    ways += [f"set {path}=true" for path in options.grad_checkpointing]
+    return ", or ".join([*ways, "use a smaller encoder or smaller images"])
+
+
+def _fewer_workers(options: Options) -> str:
+    return f"lower {' or '.join(options.workers or ['the number of workers'])} (0: the main process loads the images)"

@@ -1,0 +1,72 @@
+"""Pictures and files of records: where they lie, and whether they are as they were recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mimbench.store.files import file_sha256
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
+SELF_CHECKED = (".png",)
+"""Formats that hold checksums of their own."""
+
+
+class OutsideError(ValueError):
+    """A path of a record that leads out of its results folder."""
+
+
+def find_artifact(roots: Iterable[Path], relative: str) -> Path | None:
+    """The file `relative` in the first of the results folders that has it; None: none has it.
+
+    Raises:
+        OutsideError: the path, or a link on it, leads out of every one of the folders.
+    """
+    is_inside = False
+    for root in roots:
+        path = _inside(root, relative)
+        if path is not None:
+            is_inside = True
+            if path.is_file():
+                return path
+    if not is_inside:
+        raise OutsideError(f"{relative} leads out of the results folder")
+    return None
+
+
+def damage_of(path: Path, sha256: str | None) -> str:
+    """What is wrong with a file, as the predicate of a sentence; "": nothing that can be seen.
+
+    Without a hash a picture is decoded instead. That sees all damage to a PNG, which has checksums of its own.
+    """
+    try:
+        if sha256 is not None:
+            return "" if file_sha256(path) == sha256 else "does not have the sha256 in the record: damaged or replaced"
+        if path.stat().st_size == 0:
+            return "is empty"
+        return _undecodable(path) if is_picture(path) else ""
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+
+
+def is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURES
+
+
+def _inside(root: Path, relative: str) -> Path | None:
+    try:
+        path = (root / relative).resolve()
+        return path if path.is_relative_to(root.resolve()) else None
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: links in a circle
+        return None
+
+
+def _undecodable(path: Path) -> str:
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP", "GIF")) as picture:
+            picture.verify()
+    except Exception as error:  # Pillow raises many classes for damaged files
+        return f"is a damaged picture ({' '.join(str(error).split()) or type(error).__name__})"
+    return ""

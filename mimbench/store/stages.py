@@ -1,0 +1,55 @@
+"""What methods fitted before training (tokenizers): weights, and a card with their hash.
+
+DIR/stages/<fingerprint>.safetensors, and .json: what it is, and its hash.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mimbench.errors import InputError
+from mimbench.files import write_atomic
+from mimbench.store.files import DAMAGE, file_sha256, fingerprint, write_json
+
+SEAL = "seal"
+"""Hash of all the rest of a card; cards written before it was introduced have none."""
+_ADVICE = "delete both files to fit it again"
+
+
+def card_of(weights: Path) -> Path:
+    return weights.with_suffix(".json")
+
+
+def write_stage(weights: Path, content: bytes, what: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+    """Weights first: only with its card is a fitted state complete."""
+    write_atomic(weights, content)
+    card = {"what": dict(what), "sha256": file_sha256(weights), "provenance": dict(provenance)}
+    write_json(card_of(weights), {**card, SEAL: fingerprint(card, 64)})
+
+
+def check_stage(weights: Path) -> None:
+    """Hold weights and card against their hashes.
+
+    Raises:
+        InputError: one is damaged, or the card is that of another fingerprint.
+    """
+    card = card_of(weights)
+    try:
+        body = json.loads(card.read_text(encoding="utf-8"))
+        seal = body.pop(SEAL, None)
+        is_sealed = seal is None or seal == fingerprint(body, 64)
+        is_named = fingerprint(body["what"]) == weights.stem
+        is_whole = body["sha256"] == file_sha256(weights)
+    except DAMAGE as error:
+        raise InputError(
+            f"{weights} or its card {card.name} is damaged ({type(error).__name__}: {error}); {_ADVICE}"
+        ) from error
+    if not is_sealed:
+        raise InputError(f"{card} is corrupt: it does not match its own hash; {_ADVICE}")
+    if not is_named:
+        raise InputError(f"{card} describes another state than its file name says; {_ADVICE}")
+    if not is_whole:
+        raise InputError(f"{weights} is corrupt: its sha256 is not the one noted in {card.name}; {_ADVICE}")

@@ -1,0 +1,119 @@
+"""Frozen features on disk: written in full or not at all, also on a disk that fills."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mimbench.errors import RunError
+from mimbench.store import features
+from mimbench.store.features import FeatureFile, is_whole, seal_of
+
+ROWS = np.arange(12, dtype=np.float32).reshape(6, 2)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        assert not (os.environ.get("CI") and os.geteuid() == 0), mounted.stderr
+        pytest.skip("a file system can be mounted by root alone")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_rows_come_back_as_numpy_reads_them(tmp_path):
+    file = FeatureFile(tmp_path / "features" / "a.npy", 6)
+    for block in (ROWS[:4], ROWS[4:]):
+        file.add(block)
+    file.finish()
+    file.discard()
+    found = np.load(tmp_path / "features" / "a.npy", mmap_mode="r")
+    assert (found.dtype, found.tolist()) == (np.dtype("<f4"), ROWS.tolist())
+    assert is_whole(tmp_path / "features" / "a.npy")
+    assert sorted(path.name for path in (tmp_path / "features").iterdir()) == ["a.npy", "a.seal"]
+
+
+def test_missing_rows_are_an_error_and_leave_nothing(tmp_path):
+    file = FeatureFile(tmp_path / "a.npy", 6)
+    file.add(ROWS[:4])
+    with pytest.raises(RunError, match="has 6 images and its loader gave 4"):
+        file.finish()
+    file.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def write_large(folder, rows=50_000):
+    file = FeatureFile(folder / "a.npy", rows)
+    try:
+        for block in np.split(np.ones((rows, 8), np.float32), 10):
+            file.add(block)
+        file.finish()
+    finally:
+        file.discard()
+
+
+def test_a_disk_that_is_too_small_is_an_error_before_the_work(small_disk):
+    file = FeatureFile(small_disk / "a.npy", 50_000)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        file.add(np.ones((1, 8), np.float32))
+    file.discard()
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(small_disk / "a.npy"))
+    assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_disk_that_fills_meanwhile_is_an_error_too(number, small_disk, monkeypatch):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        write_large(small_disk)
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(small_disk / "a.npy"))
+    assert list(small_disk.iterdir()) == []
+    write_large(small_disk, rows=1000)
+    assert is_whole(small_disk / "a.npy")
+
+
+def test_a_seal_that_finds_no_room_leaves_features_that_count_for_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(seal_of(tmp_path / "a.npy")))
+
+    monkeypatch.setattr(features, "write_atomic", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_large(tmp_path, rows=1000)
+    assert not is_whole(tmp_path / "a.npy")
+
+
+def test_a_limit_on_the_size_of_files_is_an_error(tmp_path):
+    code = (
+        "import resource, sys; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
+        "from test_feature_files import write_large; write_large(Path(sys.argv[1]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path, os.path.dirname(__file__)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr.splitlines()[-1] == f"OSError: [Errno 27] File too large: '{tmp_path / 'a.npy'}'"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_lies_in_the_place_of_the_temporary_file_is_not_followed(tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"kept")
+    folder = tmp_path / "features"
+    folder.mkdir()
+    (folder / "a.npy").symlink_to(outside)
+    (folder / ".a.npy.part").symlink_to(outside)
+    write_large(folder, rows=1000)
+    assert outside.read_bytes() == b"kept"
+    assert not (folder / "a.npy").is_symlink()

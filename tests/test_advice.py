@@ -1,0 +1,109 @@
+"""Errors of the machine: one line with what failed, where, and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from mimbench.advice import Options, advice_on, described
+
+OPTIONS = Options(
+    batch_size=["task.train.batch_size"], accumulate=["task.train.accumulate"], workers=["pretrain.workers"]
+)
+KILLED = "DataLoader worker (pid(s) 4182, 4183) exited unexpectedly"
+OUT_OF_SHM = (
+    "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+    "shared memory. Please try to raise your shared memory limit."
+)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "free space on that disk"),
+        (errno.EDQUOT, "quota is used up"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.EROFS, "make the file system writable"),
+        (errno.EACCES, "give this user access"),
+        (errno.EMFILE, "ulimit -n"),
+        (errno.EIO, "check the disk"),
+        (errno.ENOMEM, "memory ran out: lower task.train.batch_size"),
+    ],
+)
+def test_errors_of_files_name_the_path_and_what_to_do(number, advice):
+    text = described(OSError(number, os.strerror(number), "/data/runs/x.npy"), OPTIONS)
+    assert f"[Errno {number}] {os.strerror(number)}: '/data/runs/x.npy'; " in text
+    assert advice in text
+    assert "\n" not in text
+
+
+def real(make):
+    with pytest.raises(Exception) as raised:  # noqa: PT011  # the class is what each library chose
+        make()
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        real(lambda: torch.empty(10**15)),
+        real(lambda: torch.empty(10**20)),
+        real(lambda: torch.empty(10**10, 10**10)),
+        real(lambda: np.zeros(10**15)),
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("std::bad_alloc"),
+    ],
+)
+def test_without_memory_the_options_that_need_less_are_named(error):
+    assert advice_on(error, OPTIONS) == (
+        "memory ran out: lower task.train.batch_size, or raise task.train.accumulate, or use a smaller encoder or "
+        "smaller images"
+    )
+    assert advice_on(error) == "memory ran out: use a smaller encoder or smaller images"
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        (KILLED, "a process that loads images was killed"),
+        ("DataLoader worker (pid 12) is killed by signal: Killed. ", "a process that loads images was killed"),
+        (OUT_OF_SHM, "/dev/shm"),
+        ("unable to write to file </torch_123_4567>: No space left on device (28)", "/dev/shm"),
+    ],
+)
+def test_killed_workers_and_full_shared_memory_name_the_option(text, advice):
+    found = described(RuntimeError(text), OPTIONS)
+    assert found.startswith(f"RuntimeError: {' '.join(text.split())}; ")
+    assert advice in found
+    assert "lower pretrain.workers" in found
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        real(lambda: torch.save(torch.zeros(9), "/dev/full")),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+        RuntimeError("[enforce fail at inline_container.cc:783] . PytorchStreamWriter failed writing file data/0"),
+    ],
+)
+def test_weights_that_find_no_room_are_put_down_to_the_disk(error):
+    assert "free space" in advice_on(error)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), KeyError("y"), OSError(errno.ENOENT, "gone"), RuntimeError("sizes")]
+)
+def test_other_errors_get_no_advice(error):
+    assert advice_on(error) is None
+    assert described(error) == f"{type(error).__name__}: {error}"
+
+
+def test_long_texts_are_cut_but_only_with_advice():
+    assert len(described(RuntimeError("std::bad_alloc " + "frame " * 500))) < 500
+    assert len(described(RuntimeError("frame " * 500))) > 2900
