@@ -13,6 +13,7 @@ from rich.console import Console
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mimbench.advice import described
 from mimbench.contract import FitReport, TrainConfig
 from mimbench.engine.adapter import Adapter, Bf16OptimWrapper, LiveRunner, forget_run
 from mimbench.engine.device import get_world_size, peak_memory, pick_precision, reset_peak_memory
@@ -149,8 +150,8 @@ def _stopped(number: int, states: TrainingStates, history: HistoryHook, iteratio
     try:
         states.save(iteration)
         kept = f"saved {where}"
-    except OSError as error:
-        kept = f"stopped {where}, which cannot be saved ({error}); {states.left_behind()}"
+    except (OSError, RuntimeError) as error:  # a full disk
+        kept = f"stopped {where}, which cannot be saved ({described(error)}); {states.left_behind()}"
     barrier()  # whoever ends first makes torchrun end the others, which may still be writing
     return Interrupted(number, f"{states.label}: {kept}")
 

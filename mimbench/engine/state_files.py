@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 
 from mimbench.errors import InputError
+from mimbench.files import naming, remove_abandoned, temporary_prefix
 from mimbench.store.files import DAMAGE, file_sha256, read_sealed, write_sealed
 
 KEPT = 2
@@ -41,21 +43,23 @@ def save_state(folder: Path, state: Mapping[str, Any], *, steps: int, epochs: fl
     """Write a state of tensors and plain values, then drop all but the newest two.
 
     Raises:
-        OSError: it cannot be written; what was there before stays.
+        OSError, RuntimeError: it cannot be written (torch's own error on a full disk); what was there before stays.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step_{steps}.pth"
-    temporary = path.with_suffix(".part")
-    try:
-        with temporary.open("wb") as stream:
-            torch.save(dict(state), stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        body = {"steps": steps, "epochs": epochs, "file_sha256": file_sha256(temporary)}
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with naming(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder)
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=temporary_prefix(path.name))
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                torch.save(dict(state), stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            body = {"steps": steps, "epochs": epochs, "file_sha256": file_sha256(Path(temporary))}
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
     write_sealed(path.with_suffix(".json"), body)
     for old in _cards(folder)[KEPT:]:
         old.unlink(missing_ok=True)  # the card first: without it the weights count for nothing

@@ -39,7 +39,7 @@ def task_file(task_name: str, recipe_name: str, method: str, settings: Mapping[s
         if dataset:
             task.check(encoder, dataset)
             for note in dataset.notes:
-                print(note, file=sys.stderr)
+                print_text(note, error=True)
         return task.export(encoder, dataset, recipe.input)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 
@@ -200,3 +201,35 @@ def test_nothing_of_a_training_stays_open(tmp_path):
     for number in range(3):
         train(Probe(), tmp_path / str(number))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_state_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    state = {"model": {"weight": torch.zeros(1000)}}
+    save_state(tmp_path, state, steps=1, epochs=0.5)
+
+    def full(fd):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*step_2\.pth'"):
+        save_state(tmp_path, state, steps=2, epochs=1.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_1.json", "step_1.pth"]
+    assert epochs_done(tmp_path) == 0.5
+
+
+def test_a_stop_on_a_full_disk_says_what_is_left(tmp_path, monkeypatch):
+    def full(*arguments, **named):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "step_8.pth")
+
+    class Full(Stopping):
+        def training_step(self, batch, generator):
+            if len(self.seen) + 1 == self.at:
+                monkeypatch.setattr("mimbench.engine.resume.save_state", full)
+            return super().training_step(batch, generator)
+
+    with pytest.raises(Interrupted) as stopped:
+        train(Full(8), tmp_path)
+    assert str(stopped.value).startswith(
+        "probe: stopped after step 3 of 5 in epoch 2 of 3, which cannot be saved (OSError"
+    )
+    assert said.endswith("; saved after epoch 1 of 3")
