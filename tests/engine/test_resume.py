@@ -232,4 +232,4 @@ def test_a_stop_on_a_full_disk_says_what_is_left(tmp_path, monkeypatch):
     assert str(stopped.value).startswith(
         "probe: stopped after step 3 of 5 in epoch 2 of 3, which cannot be saved (OSError"
     )
-    assert said.endswith("; saved after epoch 1 of 3")
+    assert str(stopped.value).endswith("; saved after epoch 1 of 3")
