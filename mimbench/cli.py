@@ -174,6 +174,9 @@ def import_(
         str | None, typer.Option("--encoder", help="Its encoder's size: vit-base, swin-tiny, convnext-base, ...")
     ] = None,
     recipe: Annotated[str | None, typer.Option("--recipe", help="Instead: the recipe that names the encoder.")] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help="Which weights, if the file holds several: model_ema, teacher, ...")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a key: table.key=value.")] = None,
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
@@ -183,7 +186,7 @@ def import_(
 
     settings = parse_assignments(set_ or [])
     raise typer.Exit(
-        import_command(file, method=method, encoder=encoder, recipe=recipe, settings=settings, results=results)
+        import_command(file, method=method, encoder=encoder, recipe=recipe, settings=settings, results=results, key=key)
     )
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 import mimbench
 from mimbench.contract import InputConfig, Method
-from mimbench.convert import Converted, read_weights, recognise, to_method, to_timm
+from mimbench.convert import Converted, Weights, read_weights, recognise, to_method, to_timm
 from mimbench.convert.golden import Setup
 from mimbench.convert.layouts import Layout
 from mimbench.convert.pieces import renamed
@@ -48,37 +48,52 @@ class Imported:
     layout: Layout
     identity: Mapping[str, Any]
     tables: Mapping[str, Any]
+    weights: Weights
 
 
 def import_command(
-    file: Path, *, method: str, encoder: str | None, recipe: str | None, settings: Mapping[str, Any], results: Path
+    file: Path,
+    *,
+    method: str,
+    encoder: str | None,
+    recipe: str | None,
+    settings: Mapping[str, Any],
+    results: Path,
+    key: str | None = None,
 ) -> int:
     """Store a foreign checkpoint under its fingerprint, and say what became of each tensor."""
     if (encoder is None) == (recipe is None):
         raise InputError("say which encoder it is: either --encoder SIZE (such as vit-base) or --recipe NAME")
+    found = prepare_import(file, method=method, encoder=encoder, recipe=recipe, settings=settings, key=key)
     store = Store(results)
-    found = prepare_import(file, method=method, encoder=encoder, recipe=recipe, settings=settings)
-    key = fingerprint(found.identity)
-    with store.lock(key, lambda: print("waiting: another process imports the same", file=sys.stderr)):
-        if store.checkpoint(key) is None:
+    name = fingerprint(found.identity)
+    with store.lock(name, lambda: print("waiting: another process imports the same", file=sys.stderr)):
+        if store.checkpoint(name) is None:
             encoder_state = {name: value.detach() for name, value in found.method.encoder.state_dict().items()}
             rest = {name: value for name, value in found.converted.state.items() if not name.startswith("encoder.")}
-            store.save_checkpoint(key, encoder_state, rest, _card(found, file))
+            store.save_checkpoint(name, encoder_state, rest, _card(found, file))
     print(*_report(found), sep="\n")
-    print(f"checkpoint: {store.root / 'checkpoints' / key}")
-    print(f"next: mimbench run --checkpoint {key} --results {results} --task TASK --recipe RECIPE")
+    print(f"checkpoint: {store.root / 'checkpoints' / name}")
+    print(f"next: mimbench run --checkpoint {name} --results {results} --task TASK --recipe RECIPE")
     return 0
 
 
 def prepare_import(
-    file: Path, *, method: str, encoder: str | None, recipe: str | None, settings: Mapping[str, Any]
+    file: Path,
+    *,
+    method: str,
+    encoder: str | None,
+    recipe: str | None,
+    settings: Mapping[str, Any],
+    key: str | None = None,
 ) -> Imported:
     """Read, recognise, convert and check, without writing anything.
 
     Raises:
         InputError: the file cannot be read, is of no known layout, or does not fit the encoder.
     """
-    weights = read_weights(file)
+    chosen = read_weights(file, key)
+    weights = chosen.state
     layout = recognise(weights)
     channels = channels_of(renamed(weights, layout))
     tables = _recipe_tables(recipe, method, settings) if recipe else {}
@@ -92,7 +107,7 @@ def prepare_import(
         tables = _with_settings(tables, settings)
     setup = _setup(tables, method, channels)
     model = build(setup)
-    converted = to_method(weights, layout, model)
+    converted = to_method(weights, layout, model, chosen.outside)
     missing = [name for name in converted.missing if name.startswith("encoder.")]
     if missing:
         raise InputError(
@@ -111,9 +126,11 @@ def prepare_import(
         "encoder": {"name": setup.encoder, "version": model.encoder.version, **model.encoder.config.shaping()},
         "image_size": setup.image_size,
         "channels": channels,
-        "imported": {"sha256": file_sha256(file), "layout": layout.name},
+        # A file with one network has no choice to tell from another.
+        "imported": {"sha256": file_sha256(file), "layout": layout.name}
+        | ({"key": chosen.key} if chosen.others else {}),
     }
-    return Imported(model, converted, layout, identity, full)
+    return Imported(model, converted, layout, identity, full, chosen)
 
 
 def export_command(which: str, out: Path, *, results: Path) -> int:
@@ -170,6 +187,7 @@ def _card(found: Imported, file: Path) -> dict[str, Any]:
         "cost": _NOTHING_SPENT,
         "imported": {
             "file": file.name,
+            "key": found.weights.key,
             "source": found.layout.source,
             "left_out": converted.left_out,
             "changed": converted.changed,
@@ -181,6 +199,12 @@ def _card(found: Imported, file: Path) -> dict[str, Any]:
 
 def _report(found: Imported) -> Iterator[str]:
     converted, what = found.converted, found.identity
+    weights = found.weights
+    if weights.others:
+        others = ", ".join(weights.others)
+        yield f"weights: {weights.key} ({weights.why}); also in the file: {others}; choose with --key"
+    elif weights.key:
+        yield f"weights: {weights.key}"
     yield f"layout: {found.layout.name} ({found.layout.source})"
     yield (
         f"encoder: {what['encoder']['name']}, {len(found.method.encoder.state_dict())} tensors, all found and of the "
