@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -214,10 +215,27 @@ def main() -> None:
         sys.exit(1)
     except Exception as error:
         # A usage error of typer's parser, which some versions of typer carry within themselves.
-        if not (hasattr(error, "show") and hasattr(error, "exit_code")):
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            sys.exit(error.exit_code)
+        line = _plugin_error(error)
+        if line is None:
             raise
-        error.show()
-        sys.exit(error.exit_code)
+        print(f"mimbench: {line}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _plugin_error(error: Exception) -> str | None:
+    """One line for an error that a plugin's code raised; None for all others, and with MIMBENCH_DEBUG=1."""
+    if os.environ.get("MIMBENCH_DEBUG"):
+        return None
+    from mimbench.harness.blame import whose
+
+    culprit = whose(error)
+    if not culprit:
+        return None
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text} ({culprit}); MIMBENCH_DEBUG=1 shows the traceback"
 
 
 @contextmanager

@@ -23,10 +23,11 @@ from mimbench.engine.fit import epochs_done, fit
 from mimbench.engine.pretrain import Pretrainer
 from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_all_ranks, on_first_rank
-from mimbench.errors import InputError, NotSupported, RunError
+from mimbench.errors import InputError, NotSupported
 from mimbench.files import write_atomic
 from mimbench.harness.cells import Cell, Pretraining, Request
 from mimbench.harness.features import FrozenFeatures
+from mimbench.harness.inspection import check_result
 from mimbench.harness.pictures import picture_of
 from mimbench.harness.plan import build_method
 from mimbench.harness.provenance import provenance
@@ -236,10 +237,7 @@ class Harness:
             method=self._method(wanted, checkpoint) if cell.task.needs_reconstruction else None,
         )
         result = cell.task.run(encoder, cell.dataset, context)
-        declared = {metric.name for metric in cell.task.metrics}
-        unknown = set(result.metrics) - declared
-        if unknown:
-            raise RunError(f"task {cell.task.name!r} reported undeclared metrics: {', '.join(sorted(unknown))}")
+        check_result(cell.task, result)
         return result
 
     def _keep(self, cell: Cell, result: TaskResult) -> dict[str, str]:

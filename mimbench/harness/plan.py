@@ -20,6 +20,7 @@ from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.build import assemble
 from mimbench.harness.cells import Cell, Pretraining, Request
 from mimbench.harness.given import refuse_pretraining, with_checkpoint
+from mimbench.harness.inspection import check_dataset, check_method
 from mimbench.harness.weights import check_reconstruction
 from mimbench.optim import Schedule
 from mimbench.recipe import AT_EPOCH
@@ -93,6 +94,7 @@ def _check_training(pretraining: Pretraining) -> None:
 def _built(pretraining: Pretraining) -> Method:
     recipe = pretraining.recipe
     method = build_method(recipe, pretraining.seed, pretraining.channels)
+    check_method(method, recipe.method, recipe.encoder)
     require_drop_path(method.encoder, getattr(recipe.encoder_config, "drop_path", 0.0))
     return method
 
@@ -204,7 +206,9 @@ def _opened(
     key = repr((name, sorted(options.items(), key=str)))
     if key not in datasets:
         try:
-            datasets[key] = open_dataset(name, dict(options), cache, where)
+            opened = open_dataset(name, dict(options), cache, where)
+            check_dataset(opened, name)
+            datasets[key] = opened
         except MimbenchError:
             raise
         except OSError as error:

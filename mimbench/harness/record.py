@@ -10,6 +10,7 @@ import torch
 from mimbench.contract import TaskResult
 from mimbench.engine.device import device_name
 from mimbench.errors import MimbenchError
+from mimbench.harness.blame import whose
 from mimbench.harness.cells import Cell, Request
 from mimbench.harness.provenance import provenance
 from mimbench.recipe.departures import departures
@@ -91,9 +92,11 @@ def build_failure(
 
 
 def reason_of(error: Exception) -> str:
-    """An error in one line; one that was not foreseen is told with its class."""
-    text = str(error) if isinstance(error, MimbenchError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())
+    """An error in one line; one that was not foreseen with its class, and with the plugin whose code raised it."""
+    if isinstance(error, MimbenchError):
+        return " ".join(str(error).split())
+    culprit = whose(error)
+    return " ".join(f"{type(error).__name__}: {error}{f' ({culprit})' if culprit else ''}".split())
 
 
 def _cost(result: TaskResult, seconds: float, device: torch.device) -> Cost:
