@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from mimbench.errors import InputError
 
 
 class Config(BaseModel):
@@ -13,8 +18,16 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     def shaping(self) -> dict[str, Any]:
-        """The values that shape the result, as plain JSON data: all but those marked cosmetic."""
-        return {name: _plain(getattr(self, name)) for name in type(self).model_fields if not self.is_cosmetic(name)}
+        """The values that shape the result, as plain JSON data: all but those marked cosmetic.
+
+        A path stands for the content of its file, so that another file under the same name is another value.
+
+        Raises:
+            InputError: a path names no readable file.
+        """
+        return {
+            name: _plain(getattr(self, name), name) for name in type(self).model_fields if not self.is_cosmetic(name)
+        }
 
     @classmethod
     def is_cosmetic(cls, name: str) -> bool:
@@ -24,18 +37,44 @@ class Config(BaseModel):
 
 
 def cosmetic(default: Any, **constraints: Any) -> Any:
-    """A field that changes how a run goes (workers, paths), never what it computes.
+    """A field that changes how a run goes (workers, folders), never what it computes.
 
     It stays out of every fingerprint, so that changing it never pretrains anew.
     """
     return Field(default, json_schema_extra={"cosmetic": True}, **constraints)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, option: str) -> Any:
     if isinstance(value, Config):
         return value.shaping()
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [_plain(item, option) for item in value]
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item, option) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        raise InputError(f"option {option!r} holds a set, which has no stable order; use a list")
+    if isinstance(value, Path):
+        return _content(value, option)
     return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _content(path: Path, option: str) -> str:
+    if path.is_dir():
+        raise InputError(
+            f"option {option!r}: {path} is a folder, and only a file's content enters fingerprints; give a file (the "
+            "plugin's author may mark the option as cosmetic, or give its content in Config.shaping)"
+        )
+    try:
+        found = path.stat()
+        return _digest(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    except OSError as error:
+        raise InputError(
+            f"option {option!r}: {path} cannot be read ({error.strerror or error}); give a file"
+        ) from error
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, *_: int) -> str:
+    """Hash of a file's content; what `_` holds changes with the file."""
+    with path.open("rb") as stream:
+        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"

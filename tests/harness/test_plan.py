@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from mimbench import registry
+from mimbench.contract import Config
 from mimbench.errors import InputError
 from mimbench.harness.cells import Request
 from mimbench.harness.plan import build_method, plan
@@ -198,3 +201,22 @@ def test_augmentation_is_part_of_the_protocols_of_tasks_that_train_by_it_alone(c
     plain, flipped = cells(both), cells(both, "input.flip=0.5")
     assert prints(plain) == prints(flipped)
     assert [a.record_id == b.record_id for a, b in zip(plain, flipped, strict=True)] == [True, False]
+
+
+def test_a_file_that_an_option_names_counts_by_its_content(cells, tmp_path, monkeypatch):
+    class Options(Config):
+        teacher: Path
+
+    control = registry.methods.load("random-init")
+    monkeypatch.setitem(
+        registry.methods._loaded, "distill", type("Distill", (control,), {"name": "distill", "Config": Options})
+    )
+    distill, teacher = replace(BASE, methods=["distill"]), tmp_path / "t.bin"
+    teacher.write_bytes(b"one")
+    first = prints(cells(distill, f"method.teacher={teacher}"))
+    teacher.write_bytes(b"two")
+    assert prints(cells(distill, f"method.teacher={teacher}")) != first
+    teacher.rename(tmp_path / "other.bin").write_bytes(b"one")
+    assert prints(cells(distill, f"method.teacher={tmp_path / 'other.bin'}")) == first
+    with pytest.raises(InputError, match=r"option 'teacher': .*t\.bin cannot be read"):
+        cells(distill, f"method.teacher={teacher}")
