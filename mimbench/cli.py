@@ -50,6 +50,9 @@ def run(
         bool,
         typer.Option("--dry-run", help="Print the plan, what is done and how long the rest may take; run nothing."),
     ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Pretrain and measure anew, and replace the checkpoints and records.")
+    ] = False,
     results: Annotated[
         Path | None, typer.Option("--results", help="Folder of checkpoints, records and pictures. [default: runs]")
     ] = None,
@@ -76,6 +79,7 @@ def run(
             grid=grid,
             checkpoint=checkpoint,
             device=device,
+            fresh=fresh,
         )
         code = run_command(asked, dry=dry_run, as_json=json_)
     raise typer.Exit(code)

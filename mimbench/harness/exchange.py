@@ -21,6 +21,7 @@ from mimbench.convert.sizes import channels_of, describe
 from mimbench.errors import InputError
 from mimbench.files import write_atomic, writing
 from mimbench.harness.build import build
+from mimbench.harness.code import code_of
 from mimbench.harness.given import find_checkpoint
 from mimbench.harness.provenance import provenance
 from mimbench.recipe import document as doc
@@ -193,7 +194,7 @@ def _card(found: Imported, file: Path) -> dict[str, Any]:
             "changed": converted.changed,
             "missing": sorted(converted.missing),
         },
-        "provenance": provenance(),
+        "provenance": provenance({kind: code_of(kind, found.identity[kind]["name"]) for kind in ("method", "encoder")}),
     }
 
 

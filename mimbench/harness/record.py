@@ -12,6 +12,7 @@ from mimbench.engine.device import device_name
 from mimbench.errors import MimbenchError
 from mimbench.harness.blame import whose
 from mimbench.harness.cells import Cell, Request
+from mimbench.harness.code import code_of_cell
 from mimbench.harness.provenance import provenance
 from mimbench.recipe.departures import departures
 from mimbench.store.failure import Failure
@@ -65,7 +66,7 @@ def build_record(
         artifacts=dict(artifacts),
         details=dict(result.details),
         cost=_cost(result, seconds, device),
-        provenance=provenance(),
+        provenance=provenance(code_of_cell(cell)),
     )
 
 
@@ -87,7 +88,7 @@ def build_failure(
         checkpoint=cell.pretraining.fingerprint,
         recipe_name=cell.pretraining.recipe.name,
         recipe_passed=request.passed(),
-        provenance=provenance(),
+        provenance=provenance(code_of_cell(cell)),
     )
 
 
