@@ -17,6 +17,7 @@ from mimbench.files import writing
 from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.report.cli import plot, report, robustness, table
 from mimbench.store import DEFAULT_RESULTS
+from mimbench.terminal import print_any_text
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -209,6 +210,7 @@ def export(
 
 def main() -> None:
     """Entry point: every foreseen error is one line on standard error and an exit code, never a traceback."""
+    print_any_text()
     try:
         sys.exit(typer.main.get_command(app).main(standalone_mode=False) or 0)
     except MimbenchError as error:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mimbench.contract import InputError, Stage, cosmetic
+from mimbench.contract import Depth, InputError, Stage, cosmetic
 from mimbench.data.transforms import per_channel
 from mimbench_methods.tokenizers.base import Tokenizer, TokenizerConfig
 from mimbench_methods.tokenizers.dalle_encoder import dalle_encoder
@@ -35,7 +35,7 @@ class DalleConfig(TokenizerConfig):
     weights: Path | None = cosmetic(None)
     """A safetensors file, or a state dict saved by torch; its content enters fingerprints."""
     width: int = Field(256, ge=4, multiple_of=4)
-    blocks: int = Field(2, ge=1)
+    blocks: Depth = Field(2, ge=1)
     """Blocks in each of the four groups."""
 
     def identity(self) -> dict[str, Any]:

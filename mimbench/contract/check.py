@@ -9,13 +9,12 @@ import enum
 import inspect
 import pathlib
 import types
-import typing
 from collections.abc import Callable, Iterator
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel
 
-from mimbench.contract.config import Config
+from mimbench.contract.config import Config, parts_of
 from mimbench.contract.dataset import DataConfig, Dataset
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.method import Method
@@ -116,7 +115,7 @@ def _option_problems(config: type[BaseModel], where: str, above: tuple[type, ...
     for name, field in config.model_fields.items():
         if issubclass(config, Config) and config.is_cosmetic(name):
             continue
-        for part in _parts(field.annotation):
+        for part in parts_of(field.annotation):
             yield from _type_problems(part, f"{where}{name}", (*above, config))
 
 
@@ -137,21 +136,6 @@ def _type_problems(part: Any, option: str, above: tuple[type, ...]) -> Iterator[
             f"its option {option!r} is a {part.__name__}, which no recipe can give and no fingerprint can hold; use "
             "numbers, texts, paths, lists or tables of them"
         )
-
-
-def _parts(annotation: Any) -> Iterator[Any]:
-    """The types that an annotation is made of, such as set and str for `set[str] | None`."""
-    origin = get_origin(annotation)
-    if origin is typing.Literal:
-        return
-    if origin is None:
-        yield annotation
-        return
-    if inspect.isclass(origin) and origin is not types.UnionType:
-        yield origin
-    arguments = get_args(annotation)
-    for argument in arguments[:1] if origin is typing.Annotated else arguments:
-        yield from _parts(argument)
 
 
 def _public(base: type) -> str:

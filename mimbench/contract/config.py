@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import types
+import typing
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from mimbench.errors import InputError
+
+_LARGEST = 2**32 - 1
+Depth = Annotated[int, Field(le=1000)]
+"""How many layers follow each other: each takes its time to build, so that absurd numbers never end."""
 
 
 class Config(BaseModel):
     """Typed, keyword-only and frozen; an unknown key or an impossible value is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before", check_fields=False)
+    @classmethod
+    def _is_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false for numbers, which Python takes for 1 and 0, and whole numbers beyond all use."""
+        field = cls.model_fields[info.field_name or ""]
+        forms = set(parts_of(field.annotation))
+        values = value if isinstance(value, list | tuple) else [value]
+        if not forms & {bool, Any} and forms & {int, float}:
+            wrong = next((one for one in values if isinstance(one, bool)), None)
+            if wrong is not None:
+                raise ValueError(f"{str(wrong).lower()} is no number")
+        if int in forms and any(isinstance(one, int | float) and abs(one) > _LARGEST for one in values):
+            raise ValueError(f"{value} is too large; {_LARGEST} is the most")
+        return value
 
     def shaping(self) -> dict[str, Any]:
         """The values that shape the result, as plain JSON data: all but those marked cosmetic.
@@ -34,6 +57,21 @@ class Config(BaseModel):
         """Whether a field shapes no result; of an unknown one, False."""
         field = cls.model_fields.get(name)
         return bool(field and isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("cosmetic"))
+
+
+def parts_of(annotation: Any) -> Iterator[Any]:
+    """The types that an annotation is made of, such as set and str for `set[str] | None`."""
+    origin = get_origin(annotation)
+    if origin is typing.Literal:
+        return
+    if origin is None:
+        yield annotation
+        return
+    if inspect.isclass(origin) and origin not in (types.UnionType, typing.Annotated):
+        yield origin
+    arguments = get_args(annotation)
+    for argument in arguments[:1] if origin is typing.Annotated else arguments:
+        yield from parts_of(argument)
 
 
 def cosmetic(default: Any, **constraints: Any) -> Any:

@@ -57,6 +57,8 @@ def run_command(asked: Asked, *, dry: bool = False, as_json: bool = False) -> in
     device = pick_device(asked.device)
     file = read_grid(asked.grid) if asked.grid else GridFile()
     results = asked.results or file.results or DEFAULT_RESULTS
+    if results.exists() and not results.is_dir():
+        raise InputError(f"--results {results} is a file, not a folder; choose another")
     request = _request(asked, file, results)
     with joined(device):
         console = Screen(stderr=True, quiet=get_rank() > 0)

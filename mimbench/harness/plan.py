@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from mimbench.harness.build import assemble
 from mimbench.harness.cells import Cell, Pretraining, Request
 from mimbench.harness.given import refuse_pretraining, with_checkpoint
 from mimbench.harness.inspection import check_dataset, check_method
+from mimbench.harness.size import check_size
 from mimbench.harness.weights import check_reconstruction
 from mimbench.optim import Schedule
 from mimbench.recipe import AT_EPOCH
@@ -59,6 +61,7 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
         _check_training(first)
         shape = fingerprint([first.identity[key] for key in ("method", "encoder", "image_size", "channels")])
         if built is None or built[0] != shape:
+            check_size(first, device)
             built = shape, _built(first)
         cell = _cell(first, task, varied, datasets, cache, device)
         cell.task.check(built[1].exported_encoder(), cell.dataset)
@@ -93,7 +96,15 @@ def _check_training(pretraining: Pretraining) -> None:
 
 def _built(pretraining: Pretraining) -> Method:
     recipe = pretraining.recipe
-    method = build_method(recipe, pretraining.seed, pretraining.channels)
+    try:
+        method = build_method(recipe, pretraining.seed, pretraining.channels)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not re.search(r"alloc|memory|overflow", str(error)):
+            raise
+        raise InputError(
+            f"the model of {pretraining.label} does not fit into memory ({' '.join(str(error).split())}); lower the "
+            "sizes in [input], [encoder] and [method]"
+        ) from error
     check_method(method, recipe.method, recipe.encoder)
     require_drop_path(method.encoder, getattr(recipe.encoder_config, "drop_path", 0.0))
     return method

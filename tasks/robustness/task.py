@@ -35,7 +35,7 @@ class RobustnessConfig(RegressionConfig):
     test_limit: int = Field(1000, ge=1)
     """Test images, at most; which ones follows from their number alone."""
     severities: tuple[int, ...] = Field(SEVERITIES, min_length=1)
-    workers: int = cosmetic(0, ge=0)
+    workers: int = cosmetic(0, ge=0, le=1024)
     """Processes that corrupt images; large images take tenths of a second each."""
 
     @field_validator("severities")
