@@ -112,8 +112,10 @@ def _read(path: Path) -> Mapping[str, Tensor]:
             f"method.dalle.weights: {path} is a pickled module, or nothing that torch saved: unpickling one can run "
             f"any code, so only safetensors and state dicts are read; {CONVERSION}"
         ) from error
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise InputError(f"method.dalle.weights: {path} is neither safetensors nor a torch file: {error}") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise InputError(
+            f"method.dalle.weights: {path} is neither safetensors nor a torch file ({type(error).__name__})"
+        ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"method.dalle.weights: {path} is no state dict, name -> tensor; {CONVERSION}")
     return state

@@ -21,7 +21,7 @@ from mimbench.contract.method import Method
 from mimbench.contract.task import Metric, Task, TaskConfig
 
 _BASES: dict[str, type] = {"method": Method, "task": Task, "dataset": Dataset, "encoder": Encoder}
-_CONFIGS: dict[str, type] = {"method": Config, "task": TaskConfig, "dataset": DataConfig, "encoder": Config}
+_CONFIGS: dict[str, type[Config]] = {"method": Config, "task": TaskConfig, "dataset": DataConfig, "encoder": Config}
 _RESERVED = {
     "method": ("name", "version"),
     "encoder": ("name", "version"),

@@ -59,7 +59,7 @@ def to_method(
     """
     pieces = _pieces(state, layout, method.encoder)
     own = Pieces({name: pieces.found.pop(name) for name in list(pieces.found) if _is_own(name, method)})
-    for name in [name for name, piece in pieces.found.items() if outside.issuperset(piece.sources)]:
+    for name in [name for name, piece in pieces.found.items() if outside >= set(piece.sources)]:
         pieces.drop(name, "lies outside of the encoder's part of the file")
     encoder = _placed(pieces, _names(method.encoder), method.encoder)
     rest = _own_part(own, method)

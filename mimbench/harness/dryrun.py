@@ -86,7 +86,8 @@ def standing(cells: Sequence[Cell], results: Path, device: str, *, fresh: bool =
 
 def code_changes(plan: Standing, results: Path) -> list[str]:
     """Lines about plugins whose code has changed since something was recorded or trained, without a new version."""
-    store, lines = Store(results, write=False), []
+    store = Store(results, write=False)
+    lines: list[str] = []
     for cell in plan.cells:
         if cell.record_id in plan.recorded:
             noted = _provenance(store.record_path(cell.record_id))

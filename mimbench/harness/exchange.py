@@ -106,7 +106,8 @@ def prepare_import(
             "method": {"name": method},
         }
         tables = _with_settings(tables, settings)
-    setup = _setup(tables, method, channels)
+    images = validated(InputConfig, tables["input"], "input")
+    setup = _setup(tables, method, channels, images.image_size)
     model = build(setup)
     converted = to_method(weights, layout, model, chosen.outside)
     missing = [name for name in converted.missing if name.startswith("encoder.")]
@@ -116,7 +117,6 @@ def prepare_import(
             "name the encoder that it was trained with"
         )
     model.load_state_dict(converted.state, strict=False)
-    images = validated(InputConfig, tables["input"], "input")
     full = {
         "input": images.model_dump(mode="json"),
         "encoder": {"name": setup.encoder, **model.encoder.config.model_dump(mode="json")},
@@ -171,11 +171,11 @@ def _with_settings(tables: dict[str, Any], settings: Mapping[str, Any]) -> dict[
     return tables
 
 
-def _setup(tables: Mapping[str, Any], method: str, channels: int) -> Setup:
+def _setup(tables: Mapping[str, Any], method: str, channels: int, image_size: int) -> Setup:
     encoder, options = dict(tables["encoder"]), dict(tables["method"])
     if options.pop("name") != method:
         raise InputError("method.name cannot be set; choose the method with --method")
-    return Setup(method, encoder.pop("name"), tables["input"]["image_size"], channels, options, encoder)
+    return Setup(method, encoder.pop("name"), image_size, channels, options, encoder)
 
 
 def _card(found: Imported, file: Path) -> dict[str, Any]:
