@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def memory_of(device: torch.device) -> int:
 def _count(pretraining: Pretraining) -> int:
     """Numbers in all parameters and buffers, of a model without memory."""
     recipe = pretraining.recipe
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+        warnings.simplefilter("ignore")  # weights that a method loads go nowhere here
         encoder = recipe.encoder_class()(
             recipe.encoder_config, image_size=recipe.input.image_size, in_channels=pretraining.channels
         )
