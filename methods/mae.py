@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mimbench.contract import Config, Encoder, InputError, Method, StepOutput
+from mimbench.contract import Config, Depth, Encoder, InputError, Method, StepOutput
 from mimbench.encoders.blocks import init_xavier, sincos_positions, transformer_blocks
 from mimbench.masks import block_mask, grid_mask, hidden_count, mean_hidden, random_mask, resize_mask, visible_indices
 from mimbench.patches import patchify, unpatchify
@@ -26,7 +26,7 @@ class MAEConfig(Config):
     norm_pixels: bool = True
     """Predict each patch's pixels normalised by that patch's own mean and variance."""
     decoder_dim: int = Field(512, ge=4)
-    decoder_depth: int = Field(8, ge=0)
+    decoder_depth: Depth = Field(8, ge=0)
     decoder_heads: int = Field(16, ge=1)
     decoder_mlp_ratio: float = Field(4.0, gt=0)
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mimbench.contract import Config, Encoder, Method, Stage
+from mimbench.contract import Config, Depth, Encoder, Method, Stage
 from mimbench.encoders.blocks import init_truncated
 from mimbench.masks import block_mask, hidden_count, mask_grid, random_mask, resize_mask, square_mask
 from mimbench_methods._pixel_heads import inverse_swin_head, linear_head, mlp_head, upsampling
@@ -26,7 +26,7 @@ class SimMIMConfig(Config):
     mask_patch_size: int = Field(32, ge=1)
     """Side of one mask patch, px."""
     head: Literal["linear", "mlp", "inverse-swin"] = "linear"
-    head_depths: tuple[int, ...] | None = None
+    head_depths: tuple[Depth, ...] | None = None
     """Inverse Swin: blocks of each stage, coarsest first; absent: Swin-T's, as far as the stride goes."""
     head_window: int = Field(6, ge=1)
     """Inverse Swin: side of an attention window, cells."""

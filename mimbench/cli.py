@@ -18,6 +18,7 @@ from mimbench.files import writing
 from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.report.cli import plot, report, robustness, table
 from mimbench.store import DEFAULT_RESULTS
+from mimbench.terminal import print_any_text
 from mimbench.text import print_text, visible
 
 app = typer.Typer(
@@ -52,6 +53,9 @@ def run(
         bool,
         typer.Option("--dry-run", help="Print the plan, what is done and how long the rest may take; run nothing."),
     ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Pretrain and measure anew, and replace the checkpoints and records.")
+    ] = False,
     results: Annotated[
         Path | None, typer.Option("--results", help="Folder of checkpoints, records and pictures. [default: runs]")
     ] = None,
@@ -78,6 +82,7 @@ def run(
             grid=grid,
             checkpoint=checkpoint,
             device=device,
+            fresh=fresh,
         )
         code = run_command(asked, dry=dry_run, as_json=json_)
     raise typer.Exit(code)
@@ -177,6 +182,9 @@ def import_(
         str | None, typer.Option("--encoder", help="Its encoder's size: vit-base, swin-tiny, convnext-base, ...")
     ] = None,
     recipe: Annotated[str | None, typer.Option("--recipe", help="Instead: the recipe that names the encoder.")] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help="Which weights, if the file holds several: model_ema, teacher, ...")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a key: table.key=value.")] = None,
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
@@ -186,7 +194,7 @@ def import_(
 
     settings = parse_assignments(set_ or [])
     raise typer.Exit(
-        import_command(file, method=method, encoder=encoder, recipe=recipe, settings=settings, results=results)
+        import_command(file, method=method, encoder=encoder, recipe=recipe, settings=settings, results=results, key=key)
     )
 
 
@@ -204,6 +212,7 @@ def export(
 
 def main() -> None:
     """Entry point: every foreseen error is one line on standard error and an exit code, never a traceback."""
+    print_any_text()
     try:
         sys.exit(typer.main.get_command(app).main(standalone_mode=False) or 0)
     except MimbenchError as error:
@@ -217,13 +226,31 @@ def main() -> None:
         sys.exit(1)
     except Exception as error:
         # A usage error of typer's parser, which some versions of typer carry within themselves.
-        if not (hasattr(error, "show") and hasattr(error, "exit_code")):
-            if advice_on(error) is None or os.environ.get("MIMBENCH_DEBUG"):
-                raise
-            print_text(f"mimbench: {visible(described(error))}", error=True)
-            sys.exit(1)
-        error.show()
-        sys.exit(error.exit_code)
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            sys.exit(error.exit_code)
+        line, code = _foreseen(error)
+        if line is None:
+            raise
+        print_text(f"mimbench: {visible(line)}", error=True)
+        sys.exit(code)
+
+
+def _foreseen(error: Exception) -> tuple[str | None, int]:
+    """One line and an exit code for an error of the machine or of a plugin's code; None for all others.
+
+    With MIMBENCH_DEBUG=1 always None, so that the traceback is printed.
+    """
+    if os.environ.get("MIMBENCH_DEBUG"):
+        return None, 1
+    if advice_on(error):
+        return described(error), 1
+    from mimbench.harness.blame import whose
+
+    culprit = whose(error)
+    if not culprit:
+        return None, 1
+    return f"{described(error)} ({culprit}); MIMBENCH_DEBUG=1 shows the traceback", 2
 
 
 @contextmanager

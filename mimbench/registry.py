@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -49,15 +52,28 @@ class Registry:
             raise InputError(f"unknown {self.kind} {name!r}{nearest(name, self._claims())}")
         if len(claims) > 1:
             raise InputError(_duplicate(self.kind, name, claims))
+        broken = f"{self.kind} {name!r} of {_owner(claims[0])} is broken"
         try:
             plugin = claims[0].load()
-        except Exception as error:
-            raise InputError(
-                f"{self.kind} {name!r} of {_owner(claims[0])} is broken: "
-                f"{type(error).__name__}: {error} (imported from {claims[0].value})"
-            ) from error
+        except (Exception, SystemExit) as error:
+            raise InputError(f"{broken}: {_why(error)} (imported from {claims[0].value})") from error
+        # Imported here, since the contract imports torch and names are listed without it.
+        from mimbench.contract.check import problem_of
+
+        problem = problem_of(self.kind, name, plugin)
+        if problem:
+            raise InputError(f"{broken}: {problem} ({location(plugin)})")
         self._loaded[name] = plugin
         return plugin
+
+    def loaded(self) -> dict[str, Any]:
+        """Every plugin that has been loaded, by name."""
+        return dict(self._loaded)
+
+    def owner(self, name: str) -> str:
+        """Name and version of the package that registers `name`."""
+        claims = self._claims().get(name)
+        return _owner(claims[0]) if claims else "no installed package"
 
     def survey(self) -> list[Plugin]:
         """Import every plugin and report each one; a broken one is a row, never an exception."""
@@ -94,6 +110,26 @@ class Registry:
 
 def _owner(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
+
+
+def location(thing: Any) -> str:
+    """File and line of a function, or of a class or the nearest base of it that is written in a file."""
+    for one in getattr(thing, "__mro__", (thing,)):
+        with suppress(TypeError, OSError):
+            return f"{inspect.getsourcefile(one)}:{inspect.getsourcelines(one)[1]}"
+    return "no file"
+
+
+def _why(error: BaseException) -> str:
+    """The first line of what an import raised; of pydantic's advice to plugin authors, what holds here."""
+    text = str(error).strip()
+    unknown = re.match(r"Unable to generate pydantic-core schema for <class '([^']+)'>", text)
+    if unknown:
+        return (
+            f"a Config has an option of type {unknown[1]}, which no recipe can give; use numbers, texts, paths, lists "
+            "or tables of them"
+        )
+    return f"{type(error).__name__}: {' '.join(text.splitlines()[:1])}".rstrip(": ")
 
 
 def _duplicate(kind: str, name: str, claims: list[EntryPoint]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -18,7 +19,7 @@ class _Dist:
         self.name, self.version = name, "1.0"
 
 
-def point(name: str, value: str, owner: str, group: str = "mimbench.methods") -> EntryPoint:
+def point(name: str, value: str, owner: str, group: str = "mimbench.tasks") -> EntryPoint:
     entry = EntryPoint(name, value, group)
     vars(entry).update(dist=_Dist(owner))
     return entry
@@ -28,7 +29,7 @@ def point(name: str, value: str, owner: str, group: str = "mimbench.methods") ->
 def with_points(monkeypatch):
     def install(*points: EntryPoint) -> Registry:
         monkeypatch.setattr("mimbench.registry.entry_points", lambda group: points)
-        return Registry("method")
+        return Registry("task")
 
     return install
 
@@ -61,32 +62,58 @@ def test_listing_names_imports_no_plugin():
 
 def test_an_unknown_name_gives_the_nearest(with_points):
     plugins = with_points(point("simmim", "a:B", "p"), point("mae", "a:C", "p"))
-    with pytest.raises(InputError, match=r"unknown method 'simim'; did you mean 'simmim'\?"):
+    with pytest.raises(InputError, match=r"unknown task 'simim'; did you mean 'simmim'\?"):
         plugins.load("simim")
-    with pytest.raises(InputError, match=r"unknown method 'zzz'; known: mae, simmim"):
+    with pytest.raises(InputError, match=r"unknown task 'zzz'; known: mae, simmim"):
         plugins.load("zzz")
 
 
 def test_a_duplicate_names_both_owners_and_stops_nothing_else(with_points):
     plugins = with_points(
-        point("mine", "json:loads", "alpha"), point("mine", "json:dumps", "beta"), point("other", "json:load", "gamma")
+        point("mine", "json:loads", "alpha"),
+        point("mine", "json:dumps", "beta"),
+        point("toy", "toy_plugins:Toy", "gamma"),
     )
     with pytest.raises(InputError, match=r"'mine' is registered twice, by alpha 1.0 \(json:loads\) and beta 1.0"):
         plugins.load("mine")
-    assert plugins.load("other").__name__ == "load"
+    assert plugins.load("toy").__name__ == "Toy"
     assert [bool(plugin.problem) for plugin in plugins.survey()] == [True, False]
     assert [bool(plugin.problem) for plugin in plugins.overview()] == [True, False]
 
 
 def test_the_same_point_seen_twice_is_no_duplicate(with_points):
-    assert with_points(point("mine", "json:loads", "alpha"), point("mine", "json:loads", "alpha")).load("mine")
+    assert with_points(*[point("toy", "toy_plugins:Toy", "alpha")] * 2).load("toy")
 
 
 def test_a_broken_plugin_is_shown_with_its_reason(with_points):
-    plugins = with_points(point("bad", "no_such_module_here:X", "alpha"), point("good", "json:loads", "beta"))
+    plugins = with_points(point("bad", "no_such_module_here:X", "alpha"), point("toy", "toy_plugins:Toy", "beta"))
     bad, good = plugins.survey()
     assert "ModuleNotFoundError: No module named 'no_such_module_here'" in bad.problem
     assert "alpha 1.0" in bad.problem
     assert good.problem is None
     with pytest.raises(InputError, match="is broken"):
         plugins.load("bad")
+
+
+def test_a_plugin_that_breaks_the_contract_is_named_with_its_package_and_line(with_points):
+    plugins = with_points(point("mine", "toy_plugins:Toy", "alpha"), point("function", "json:loads", "beta"))
+    function, mine = plugins.survey()
+    assert re.search(r"task 'mine' of alpha 1\.0 is broken: .*'toy'.*'mine'.*toy_plugins\.py:\d+\)$", mine.problem)
+    assert "task 'function' of beta 1.0 is broken: it is a function, not a class" in function.problem
+    with pytest.raises(InputError, match="give both the same name"):
+        plugins.load("mine")
+
+
+def test_what_a_package_raises_on_import_is_one_short_line(with_points, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "of_tensors.py").write_text(
+        "import torch\nfrom mimbench.contract import Config\nclass C(Config):\n    scale: torch.Tensor\n"
+    )
+    (tmp_path / "that_exits.py").write_text("raise SystemExit(3)\n")
+    (tmp_path / "of_lines.py").write_text("raise ValueError('one\\ntwo')\n")
+    points = [point(name, f"{name}:X", "alpha") for name in ("of_lines", "of_tensors", "that_exits")]
+    lines, tensors, exits = (plugin.problem for plugin in with_points(*points).survey())
+    assert "an option of type torch.Tensor, which no recipe can give" in tensors
+    assert "arbitrary_types_allowed" not in tensors
+    assert "ValueError: one (" in lines
+    assert "SystemExit: 3" in exits

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mimbench.contract import InputError, Stage, cosmetic
+from mimbench.contract import Depth, InputError, Stage, cosmetic
 from mimbench.data.transforms import per_channel
 from mimbench_methods.tokenizers.base import Tokenizer, TokenizerConfig
 from mimbench_methods.tokenizers.dalle_encoder import dalle_encoder
@@ -35,7 +35,7 @@ class DalleConfig(TokenizerConfig):
     weights: Path | None = cosmetic(None)
     """A safetensors file, or a state dict saved by torch; its content enters fingerprints."""
     width: int = Field(256, ge=4, multiple_of=4)
-    blocks: int = Field(2, ge=1)
+    blocks: Depth = Field(2, ge=1)
     """Blocks in each of the four groups."""
 
     def identity(self) -> dict[str, Any]:
@@ -115,8 +115,10 @@ def _read(path: Path) -> Mapping[str, Tensor]:
             f"method.dalle.weights: {path} is a pickled module, or nothing that torch saved: unpickling one can run "
             f"any code, so only safetensors and state dicts are read; {CONVERSION}"
         ) from error
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise InputError(f"method.dalle.weights: {path} is neither safetensors nor a torch file: {error}") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise InputError(
+            f"method.dalle.weights: {path} is neither safetensors nor a torch file ({type(error).__name__})"
+        ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"method.dalle.weights: {path} is no state dict, name -> tensor; {CONVERSION}")
     return state

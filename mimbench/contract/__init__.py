@@ -1,6 +1,6 @@
 """All that a plugin author has to read: the four contracts and their option tables."""
 
-from mimbench.contract.config import Config, added, cosmetic
+from mimbench.contract.config import Config, Depth, added, cosmetic
 from mimbench.contract.dataset import ArraySplit, DataConfig, Dataset, ImageSplit, SceneSplit, SemanticSplit, SplitName
 from mimbench.contract.encoder import Encoder, Features, Pooling
 from mimbench.contract.input import InputConfig
@@ -34,6 +34,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "Dataset",
+    "Depth",
     "Encoder",
     "FeatureSource",
     "Features",

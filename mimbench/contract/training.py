@@ -35,7 +35,7 @@ class ScheduleConfig(Config):
 class TrainConfig(Config):
     """A training budget and its optimizer. Unit of lengths: epochs; of rates: per optimizer step."""
 
-    epochs: int = Field(ge=1)
+    epochs: int = Field(ge=1, le=10_000_000)
     batch_size: int = Field(ge=1)
     """Images per optimizer step, over all processes and accumulated micro-batches together."""
     base_lr: float = Field(gt=0)
@@ -58,7 +58,7 @@ class TrainConfig(Config):
     compile: bool = cosmetic(False)
     channels_last: bool = cosmetic(False)
     grad_checkpointing: bool = cosmetic(False)
-    workers: int = cosmetic(4, ge=0)
+    workers: int = cosmetic(4, ge=0, le=1024)
     """DataLoader workers; in-memory sets never use any."""
     checkpoint_every: int = cosmetic(10, ge=1)
     """Epochs between checkpoints that an interrupted run resumes from."""

@@ -3,12 +3,14 @@
 from mimbench.convert.apply import Converted, resized, to_encoder, to_method
 from mimbench.convert.files import read_weights
 from mimbench.convert.layouts import LAYOUTS, Layout, recognise
+from mimbench.convert.networks import Weights
 from mimbench.convert.timm import to_timm
 
 __all__ = [
     "LAYOUTS",
     "Converted",
     "Layout",
+    "Weights",
     "read_weights",
     "recognise",
     "resized",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import torch
@@ -46,16 +46,21 @@ def to_encoder(state: Mapping[str, Tensor], layout: Layout, encoder: Encoder) ->
     return _placed(pieces, _names(encoder), encoder)
 
 
-def to_method(state: Mapping[str, Tensor], layout: Layout, method: Method) -> Converted:
+def to_method(
+    state: Mapping[str, Tensor], layout: Layout, method: Method, outside: Set[str] = frozenset()
+) -> Converted:
     """What `state` holds for `method` and its encoder, in the names of method.state_dict().
 
-    The method's own part is left out as a whole, with the reason, where one of its tensors does not fit.
+    The method's own part is left out as a whole, with the reason, if one of its tensors does not fit.
+    outside: keys that are known not to be the encoder's; what the method does not know of them is left out.
 
     Raises:
         InputError: as `to_encoder`, for the encoder's tensors.
     """
     pieces = _pieces(state, layout, method.encoder)
     own = Pieces({name: pieces.found.pop(name) for name in list(pieces.found) if _is_own(name, method)})
+    for name in [name for name, piece in pieces.found.items() if outside >= set(piece.sources)]:
+        pieces.drop(name, "lies outside of the encoder's part of the file")
     encoder = _placed(pieces, _names(method.encoder), method.encoder)
     rest = _own_part(own, method)
     return Converted(

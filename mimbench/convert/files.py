@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mimbench.convert.networks import Weights, choose, listed
 from mimbench.errors import InputError
 
 WRAPPERS = ("state_dict", "model", "module", "net")
@@ -33,15 +34,26 @@ class _Ignored:
         pass
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, key: str | None = None) -> Weights:
     """The state dict in a .safetensors, .pth, .pt or .bin file, taken out of its training wrapper.
 
+    key: which network, where the file holds several; without it, the one that a rule prefers.
+
     Raises:
-        InputError: no such file, not readable as weights, or a pickle that would need code to be run.
+        InputError: no such file, not readable as weights, a pickle that would need code to be run, or no rule says
+            which network is meant.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name the checkpoint file in it")
     if not path.is_file():
         raise InputError(f"checkpoint file {path} does not exist")
-    return unwrap(_load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path), str(path))
+    loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
+    chosen = choose(loaded, key, str(path))
+    if chosen:
+        return chosen
+    if key is not None:
+        raise InputError(f"--key {key}: {path} holds no network of a known layout; it holds: {listed(loaded)}")
+    return Weights(unwrap(loaded, str(path)))
 
 
 def unwrap(loaded: Any, where: str) -> dict[str, Tensor]:
@@ -50,6 +62,7 @@ def unwrap(loaded: Any, where: str) -> dict[str, Tensor]:
     Raises:
         InputError: there is none.
     """
+    whole = loaded
     while isinstance(loaded, Mapping):
         inner = next((loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
         if inner is None:
@@ -61,11 +74,18 @@ def unwrap(loaded: Any, where: str) -> dict[str, Tensor]:
         else {}
     )
     if not tensors:
+        held = listed(whole)
         raise InputError(
-            f"{where} holds no state dict (names and tensors), but a {type(loaded).__name__}; "
-            "save model.state_dict() there"
+            f"{where} holds no state dict (names and tensors) of a known layout, but "
+            f"{held or f'a {type(whole).__name__}{_keys(whole)}'}; save model.state_dict() there"
         )
     return tensors
+
+
+def _keys(loaded: Any) -> str:
+    if not isinstance(loaded, Mapping) or not loaded:
+        return ""
+    return f" of {', '.join(map(str, list(loaded)[:5]))}{', ...' * (len(loaded) > 5)}"
 
 
 def _load_safetensors(path: Path) -> Mapping[str, Tensor]:

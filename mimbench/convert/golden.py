@@ -63,7 +63,8 @@ def read_golden(path: Path) -> Golden:
             arrays = {name: stored[name] for name in stored.files}
         meta = json.loads(str(arrays.pop("meta")))
     except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(f"golden file {path} cannot be read ({type(error).__name__}: {error})") from error
+        why = "it is no .npz of plain arrays" if "pickle" in str(error) else f"{type(error).__name__}: {error}"
+        raise InputError(f"golden file {path} cannot be read ({why})") from error
     if not isinstance(meta, dict) or not isinstance(meta.get("config"), dict):
         raise InputError(f"golden file {path} has no config in its meta")
     return Golden(path, meta, arrays)

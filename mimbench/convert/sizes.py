@@ -103,6 +103,8 @@ def _of_vit(pieces: Pieces) -> tuple[Options, int]:
         alike = all(torch.equal(table, tables[0]) for table in tables)
         return options | {"position": "relative" if alike else "relative-per-block"}, grid * side
     positions = _tensor(pieces, "pos_embed")
+    if "cls_token" not in pieces.found:
+        raise InputError("the file has no class token (cls_token), which mimbench's ViT has; it cannot be imported")
     grid = isqrt(positions.shape[1] - 1)
     return options | {"position": "sincos" if _is_sincos(positions, grid) else "learned"}, grid * side
 

@@ -17,7 +17,7 @@ from timm.models.resnet import ResNet as TimmResNet
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mimbench.contract import Config, Encoder, Features, InputError
+from mimbench.contract import Config, Depth, Encoder, Features, InputError
 
 EPS = 1e-6
 
@@ -119,7 +119,7 @@ class ConvNeXtConfig(Config):
     """Side and stride of the stem's one convolution, px."""
     dims: tuple[int, ...] = (96, 192, 384, 768)
     """Channels of each stage; each but the first halves the grid."""
-    depths: tuple[int, ...] = (3, 3, 9, 3)
+    depths: tuple[Depth, ...] = (3, 3, 9, 3)
     layer_scale: float = Field(1e-6, gt=0)
     """Initial value of LayerScale."""
     drop_path: float = Field(0.0, ge=0, lt=1)
@@ -197,7 +197,7 @@ class ResNetConfig(Config):
     block: Literal["basic", "bottleneck"] = "bottleneck"
     dims: tuple[int, ...] = (64, 128, 256, 512)
     """Width of each stage's 3x3 convolutions; a bottleneck puts out four times as many channels."""
-    depths: tuple[int, ...] = (3, 4, 6, 3)
+    depths: tuple[Depth, ...] = (3, 4, 6, 3)
     stem_pool: bool = True
     """Max pooling in the stem, for a first stage at stride 4; without it, as is usual for small images, at 2."""
     drop_path: float = Field(0.0, ge=0, lt=1)

@@ -14,7 +14,7 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mimbench.contract import Config, Encoder, Features, InputError
+from mimbench.contract import Config, Depth, Encoder, Features, InputError
 from mimbench.encoders.windows import partition, unpartition
 from mimbench.optim.layers import swin_layer
 
@@ -25,7 +25,7 @@ class SwinConfig(Config):
     patch_size: int = Field(4, ge=1)
     embed_dim: int = Field(128, ge=1)
     """Channels of the first stage; each further one doubles them and halves the grid."""
-    depths: tuple[int, ...] = (2, 2, 18, 2)
+    depths: tuple[Depth, ...] = (2, 2, 18, 2)
     """Blocks of each stage."""
     num_heads: tuple[int, ...] = (4, 8, 16, 32)
     window: int = Field(7, ge=1)

@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mimbench.contract import Config, Encoder, Features, InputError, added
+from mimbench.contract import Config, Depth, Encoder, Features, InputError, added
 from mimbench.encoders.blocks import sincos_positions
 from mimbench.encoders.windows import Windows, add_positions, windowed_block
 from mimbench.optim.layers import vit_layer
@@ -28,7 +28,7 @@ class ViTConfig(Config):
 
     patch_size: int = Field(16, ge=1)
     embed_dim: int = Field(768, ge=4)
-    depth: int = Field(12, ge=1)
+    depth: Depth = Field(12, ge=1)
     num_heads: int = Field(12, ge=1)
     mlp_ratio: float = Field(4.0, gt=0)
     position: Literal["relative", "relative-per-block", "sincos", "learned", "learned-and-relative"] = "relative"

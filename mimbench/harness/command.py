@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from mimbench.engine.progress import Screen, say
 from mimbench.engine.ranks import joined
 from mimbench.errors import InputError
 from mimbench.harness.cells import Cell, Request
-from mimbench.harness.dryrun import describe, standing
+from mimbench.harness.dryrun import code_changes, describe, standing
 from mimbench.harness.execute import Harness
 from mimbench.harness.given import find_checkpoint, method_of
 from mimbench.harness.grid import Grid, Outcome
@@ -29,6 +29,8 @@ from mimbench.harness.plan import plan
 from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.recipe.grid import GridFile, read_grid
 from mimbench.store import DEFAULT_RESULTS
+from mimbench.store.files import DAMAGE
+from mimbench.store.reading import record_files
 from mimbench.store.store import Store
 from mimbench.text import print_text
 
@@ -43,6 +45,8 @@ class Asked(GridFile):
     grid: Path | None = None
     checkpoint: str | None = None
     device: str = "auto"
+    fresh: bool = False
+    """Pretrain and measure anew what is there already."""
 
 
 def run_command(asked: Asked, *, dry: bool = False, as_json: bool = False) -> int:
@@ -54,6 +58,8 @@ def run_command(asked: Asked, *, dry: bool = False, as_json: bool = False) -> in
     device = pick_device(asked.device)
     file = read_grid(asked.grid) if asked.grid else GridFile()
     results = asked.results or file.results or DEFAULT_RESULTS
+    if results.exists() and not results.is_dir():
+        raise InputError(f"--results {results} is a file, not a folder; choose another")
     request = _request(asked, file, results)
     with joined(device):
         console = Screen(stderr=True, quiet=get_rank() > 0)
@@ -63,12 +69,15 @@ def run_command(asked: Asked, *, dry: bool = False, as_json: bool = False) -> in
             for note in dict.fromkeys(note for dataset in datasets for note in dataset.notes):
                 say(console, note)
             if not dry:  # only now: a command that is refused leaves no folder behind
-                outcome = Grid(Harness(Store(results), device, console), request, cells).run()
+                outcome = Grid(Harness(Store(results), device, console, asked.fresh), request, cells).run()
         if get_rank() == 0:
             if dry:
-                _print_plan(cells, results, device, as_json)
+                _print_plan(console, cells, results, device, as_json, asked.fresh)
                 return 0
             _print_outcome(console, results, outcome, as_json)
+            if asked.fresh:
+                for line in _outdated(results, outcome):
+                    say(console, line)
     return 1 if outcome.failures else 0
 
 
@@ -96,8 +105,12 @@ def _first(*choices: Any) -> Any:
     return next(choice for choice in choices if choice is not None)
 
 
-def _print_plan(cells: Sequence[Cell], results: Path, device: torch.device, as_json: bool) -> None:
-    found = standing(cells, results, device_name(device))
+def _print_plan(
+    console: Console, cells: Sequence[Cell], results: Path, device: torch.device, as_json: bool, fresh: bool
+) -> None:
+    found = standing(cells, results, device_name(device), fresh=fresh)
+    for line in () if fresh else code_changes(found, results):
+        say(console, line)
     if as_json:
         print_text(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
     else:
@@ -134,6 +147,21 @@ def _what_was_left(results: Path, outcome: Outcome) -> list[str]:
     if failed:
         lines.append(f"{failed} failed ({results / 'failures'}); the same command runs only those again")
     return lines
+
+
+def _outdated(results: Path, outcome: Outcome) -> list[str]:
+    """A line if other records stand on weights that this run has replaced."""
+    weights = {record.checkpoint.fingerprint: record.checkpoint.weights_sha256 for record in outcome.records}
+    outdated = []
+    for path in record_files(results):
+        with suppress(*DAMAGE):
+            checkpoint = json.loads(path.read_text(encoding="utf-8"))["checkpoint"]
+            if weights.get(checkpoint["fingerprint"], checkpoint["weights_sha256"]) != checkpoint["weights_sha256"]:
+                outdated.append(path.stem)
+    if not outdated:
+        return []
+    count = f"{len(outdated)} other record{'s' * (len(outdated) > 1)}"
+    return [f"{count} of the old weights, such as {outdated[0]}: run the same tasks with --fresh, or delete them"]
 
 
 def _hush() -> None:

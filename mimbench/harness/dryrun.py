@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mimbench.harness.cells import Cell, Pretraining
+from mimbench.harness.code import changes, code_of_cell, code_of_pretraining
 from mimbench.harness.estimate import Estimate, Estimator, in_words
 from mimbench.store.failure import failure_path
-from mimbench.store.store import Store
+from mimbench.store.files import DAMAGE
+from mimbench.store.store import CARD, Store
 
 
 @dataclass(frozen=True)
@@ -62,20 +65,46 @@ class Standing:
         return "failed" if cell.record_id in self.failed else "to run"
 
 
-def standing(cells: Sequence[Cell], results: Path, device: str) -> Standing:
-    """Where `cells` stand in a results folder, which need not exist yet and is only read."""
+def standing(cells: Sequence[Cell], results: Path, device: str, *, fresh: bool = False) -> Standing:
+    """Where `cells` stand in a results folder, which need not exist yet and is only read.
+
+    fresh: all of them are to run, whatever is there.
+    """
     store = Store(results, write=False)
     estimator = Estimator.of_results(store.root, device)
-    recorded = frozenset(c.record_id for c in cells if store.record_path(c.record_id).exists())
+    recorded = frozenset(c.record_id for c in cells if not fresh and store.record_path(c.record_id).exists())
     failed = frozenset(c.record_id for c in cells if failure_path(store.root, c.record_id).exists()) - recorded
     pretrainings = {cell.pretraining.fingerprint: cell.pretraining for cell in cells}
     pretrained = frozenset(
-        key for key, wanted in pretrainings.items() if wanted.checkpoint or store.has_checkpoint(key)
+        key for key, wanted in pretrainings.items() if wanted.checkpoint or (not fresh and store.has_checkpoint(key))
     )
     left = [cell for cell in cells if cell.record_id not in recorded]
     needed = {cell.pretraining.fingerprint for cell in left} - pretrained
     untrained = [wanted for key, wanted in pretrainings.items() if key in needed]
     return Standing(cells, recorded, failed, pretrained, estimator.of(untrained, left), estimator)
+
+
+def code_changes(plan: Standing, results: Path) -> list[str]:
+    """Lines about plugins whose code has changed since something was recorded or trained, without a new version."""
+    store = Store(results, write=False)
+    lines: list[str] = []
+    for cell in plan.cells:
+        if cell.record_id in plan.recorded:
+            noted = _provenance(store.record_path(cell.record_id))
+            lines += changes(noted, code_of_cell(cell), "this was recorded")
+    for key, wanted in plan.pretrainings.items():
+        if key in plan.pretrained and not wanted.checkpoint:
+            noted = _provenance(store.root / "checkpoints" / key / CARD)
+            lines += changes(noted, code_of_pretraining(wanted), "the checkpoint was trained")
+    return list(dict.fromkeys(lines))
+
+
+def _provenance(path: Path) -> Any:
+    """What a record or card says; None: it is damaged, which the run itself reports."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["provenance"]
+    except DAMAGE:
+        return None
 
 
 def describe(plan: Standing, results: Path) -> str:

@@ -12,7 +12,7 @@ from safetensors.torch import save
 
 import mimbench
 from mimbench.contract import InputConfig, Method
-from mimbench.convert import Converted, read_weights, recognise, to_method, to_timm
+from mimbench.convert import Converted, Weights, read_weights, recognise, to_method, to_timm
 from mimbench.convert.golden import Setup
 from mimbench.convert.layouts import Layout
 from mimbench.convert.pieces import renamed
@@ -20,6 +20,7 @@ from mimbench.convert.sizes import channels_of, describe
 from mimbench.errors import InputError
 from mimbench.files import write_atomic, writing
 from mimbench.harness.build import build
+from mimbench.harness.code import code_of
 from mimbench.harness.given import find_checkpoint
 from mimbench.harness.provenance import provenance
 from mimbench.recipe import document as doc
@@ -48,37 +49,52 @@ class Imported:
     layout: Layout
     identity: Mapping[str, Any]
     tables: Mapping[str, Any]
+    weights: Weights
 
 
 def import_command(
-    file: Path, *, method: str, encoder: str | None, recipe: str | None, settings: Mapping[str, Any], results: Path
+    file: Path,
+    *,
+    method: str,
+    encoder: str | None,
+    recipe: str | None,
+    settings: Mapping[str, Any],
+    results: Path,
+    key: str | None = None,
 ) -> int:
     """Store a foreign checkpoint under its fingerprint, and say what became of each tensor."""
     if (encoder is None) == (recipe is None):
         raise InputError("say which encoder it is: either --encoder SIZE (such as vit-base) or --recipe NAME")
+    found = prepare_import(file, method=method, encoder=encoder, recipe=recipe, settings=settings, key=key)
     store = Store(results)
-    found = prepare_import(file, method=method, encoder=encoder, recipe=recipe, settings=settings)
-    key = fingerprint(found.identity)
-    with store.lock(key, lambda: print_text("waiting: another process imports the same", error=True)):
-        if store.checkpoint(key) is None:
+    name = fingerprint(found.identity)
+    with store.lock(name, lambda: print_text("waiting: another process imports the same", error=True)):
+        if store.checkpoint(name) is None:
             encoder_state = {name: value.detach() for name, value in found.method.encoder.state_dict().items()}
             rest = {name: value for name, value in found.converted.state.items() if not name.startswith("encoder.")}
-            store.save_checkpoint(key, encoder_state, rest, _card(found, file))
+            store.save_checkpoint(name, encoder_state, rest, _card(found, file))
     print_text("\n".join(map(visible, _report(found))))
-    print_text(f"checkpoint: {store.root / 'checkpoints' / key}")
-    print_text(f"next: mimbench run --checkpoint {key} --results {results} --task TASK --recipe RECIPE")
+    print_text(f"checkpoint: {store.root / 'checkpoints' / name}")
+    print_text(f"next: mimbench run --checkpoint {name} --results {results} --task TASK --recipe RECIPE")
     return 0
 
 
 def prepare_import(
-    file: Path, *, method: str, encoder: str | None, recipe: str | None, settings: Mapping[str, Any]
+    file: Path,
+    *,
+    method: str,
+    encoder: str | None,
+    recipe: str | None,
+    settings: Mapping[str, Any],
+    key: str | None = None,
 ) -> Imported:
     """Read, recognise, convert and check, without writing anything.
 
     Raises:
         InputError: the file cannot be read, is of no known layout, or does not fit the encoder.
     """
-    weights = read_weights(file)
+    chosen = read_weights(file, key)
+    weights = chosen.state
     layout = recognise(weights)
     channels = channels_of(renamed(weights, layout))
     tables = _recipe_tables(recipe, method, settings) if recipe else {}
@@ -90,9 +106,10 @@ def prepare_import(
             "method": {"name": method},
         }
         tables = _with_settings(tables, settings)
-    setup = _setup(tables, method, channels)
+    images = validated(InputConfig, tables["input"], "input")
+    setup = _setup(tables, method, channels, images.image_size)
     model = build(setup)
-    converted = to_method(weights, layout, model)
+    converted = to_method(weights, layout, model, chosen.outside)
     missing = [name for name in converted.missing if name.startswith("encoder.")]
     if missing:
         raise InputError(
@@ -100,7 +117,6 @@ def prepare_import(
             "name the encoder that it was trained with"
         )
     model.load_state_dict(converted.state, strict=False)
-    images = validated(InputConfig, tables["input"], "input")
     full = {
         "input": images.model_dump(mode="json"),
         "encoder": {"name": setup.encoder, **model.encoder.config.model_dump(mode="json")},
@@ -111,9 +127,11 @@ def prepare_import(
         "encoder": {"name": setup.encoder, "version": model.encoder.version, **model.encoder.config.shaping()},
         "image_size": setup.image_size,
         "channels": channels,
-        "imported": {"sha256": file_sha256(file), "layout": layout.name},
+        # A file with one network has no choice to tell from another.
+        "imported": {"sha256": file_sha256(file), "layout": layout.name}
+        | ({"key": chosen.key} if chosen.others else {}),
     }
-    return Imported(model, converted, layout, identity, full)
+    return Imported(model, converted, layout, identity, full, chosen)
 
 
 def export_command(which: str, out: Path, *, results: Path) -> int:
@@ -153,11 +171,11 @@ def _with_settings(tables: dict[str, Any], settings: Mapping[str, Any]) -> dict[
     return tables
 
 
-def _setup(tables: Mapping[str, Any], method: str, channels: int) -> Setup:
+def _setup(tables: Mapping[str, Any], method: str, channels: int, image_size: int) -> Setup:
     encoder, options = dict(tables["encoder"]), dict(tables["method"])
     if options.pop("name") != method:
         raise InputError("method.name cannot be set; choose the method with --method")
-    return Setup(method, encoder.pop("name"), tables["input"]["image_size"], channels, options, encoder)
+    return Setup(method, encoder.pop("name"), image_size, channels, options, encoder)
 
 
 def _card(found: Imported, file: Path) -> dict[str, Any]:
@@ -170,17 +188,24 @@ def _card(found: Imported, file: Path) -> dict[str, Any]:
         "cost": _NOTHING_SPENT,
         "imported": {
             "file": file.name,
+            "key": found.weights.key,
             "source": found.layout.source,
             "left_out": converted.left_out,
             "changed": converted.changed,
             "missing": sorted(converted.missing),
         },
-        "provenance": provenance(),
+        "provenance": provenance({kind: code_of(kind, found.identity[kind]["name"]) for kind in ("method", "encoder")}),
     }
 
 
 def _report(found: Imported) -> Iterator[str]:
     converted, what = found.converted, found.identity
+    weights = found.weights
+    if weights.others:
+        others = ", ".join(weights.others)
+        yield f"weights: {weights.key} ({weights.why}); also in the file: {others}; choose with --key"
+    elif weights.key:
+        yield f"weights: {weights.key}"
     yield f"layout: {found.layout.name} ({found.layout.source})"
     yield (
         f"encoder: {what['encoder']['name']}, {len(found.method.encoder.state_dict())} tensors, all found and of the "

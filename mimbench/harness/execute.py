@@ -9,7 +9,7 @@ import functools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -23,10 +23,12 @@ from mimbench.engine.pretrain import Pretrainer
 from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_all_ranks, on_first_rank
 from mimbench.engine.state_files import epochs_done
-from mimbench.errors import InputError, NotSupported, RunError
+from mimbench.errors import InputError, NotSupported
 from mimbench.files import writing_into
 from mimbench.harness.cells import Cell, Pretraining, Request
+from mimbench.harness.code import Code, changes, code_of_cell, code_of_pretraining
 from mimbench.harness.features import FrozenFeatures
+from mimbench.harness.inspection import check_result
 from mimbench.harness.pictures import picture_of
 from mimbench.harness.plan import build_method
 from mimbench.harness.provenance import provenance
@@ -47,6 +49,11 @@ class Harness:
     store: Store
     device: torch.device
     console: Console
+    fresh: bool = False
+    """Pretrain and measure anew, whatever is there; what this run has made counts as there."""
+    _made: set[str] = field(default_factory=set)
+    """Fingerprints and ids of the checkpoints and records of this run."""
+    _said: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         provenance()  # notes the commit now: the tree may change under a long run
@@ -68,14 +75,21 @@ class Harness:
                 if free:  # left where a process was killed just after it saved
                     self._discard_work(wanted)
             self.say(f"reusing pretraining of {wanted.label} ({wanted.fingerprint})")
+            self.say_changes(found.card.get("provenance"), code_of_pretraining(wanted), "the checkpoint was trained")
         return found
 
     def stored(self, wanted: Pretraining) -> StoredCheckpoint | None:
         """As `found`, of what was trained here, without a word."""
+        if not self.counts(wanted.fingerprint):
+            return None
         found = on_first_rank(lambda: self.store.checkpoint(wanted.fingerprint))
         if found:
             _check_card(found, wanted)
         return found
+
+    def counts(self, key: str) -> bool:
+        """Whether a checkpoint or record that is there is to be used; with `fresh`, only those of this run are."""
+        return not self.fresh or key in self._made
 
     def train(self, asked: Sequence[Pretraining]) -> None:
         """New checkpoints; an interrupted training is taken up again. The caller holds the training.
@@ -83,6 +97,9 @@ class Harness:
         asked: epochs of one training. It runs to the last of them, and keeps the others as it passes there.
         """
         left = self.lacking(asked)
+        if self.fresh:
+            for key in (left[0].training, _once_more(left[0].training)):
+                on_first_rank(functools.partial(self.store.discard_work, key))
         last, work = max(left, key=lambda one: one.epoch), on_first_rank(lambda: self._work(left))
         with writing_into(self.store.root / "work" / work):
             method, report = on_all_ranks(lambda: self._train(last, left, work))
@@ -93,6 +110,7 @@ class Harness:
     def lacking(self, asked: Sequence[Pretraining]) -> list[Pretraining]:
         """Those of `asked` that have no checkpoint yet, be it a damaged one."""
         there = on_first_rank(lambda: [self.store.has_checkpoint(one.fingerprint) for one in asked])
+        there = [kept and self.counts(one.fingerprint) for one, kept in zip(asked, there, strict=True)]
         return [one for one, kept in zip(asked, there, strict=True) if not kept]
 
     def _work(self, left: Sequence[Pretraining]) -> str:
@@ -119,14 +137,17 @@ class Harness:
             "recipe": wanted.recipe.as_tables(),
             "seed": wanted.seed,
             "cost": asdict(report) | {"device": device_name(self.device)},
-            "provenance": provenance(),
+            "provenance": provenance(code_of_pretraining(wanted)),
         }
 
         def write() -> None:
             encoder = method.exported_encoder().state_dict()
-            self.store.save_checkpoint(wanted.fingerprint, encoder, rest_of(method), card)
+            self.store.save_checkpoint(wanted.fingerprint, encoder, rest_of(method), card, replace=self.fresh)
+            if self.fresh:  # drawn from the weights that were just replaced
+                self.store.artifact(*_picture_of(wanted)).unlink(missing_ok=True)
 
         on_first_rank(write)
+        self._made.add(wanted.fingerprint)
 
     def _train(self, last: Pretraining, left: Sequence[Pretraining], work: str) -> tuple[Method, FitReport]:
         """Train as far as `last`; the others of `left` are saved on the way."""
@@ -137,7 +158,7 @@ class Harness:
             self.say(f"{last.label}: nothing to pretrain")
             return method, report
         split = last.images()
-        method.prepare(PretrainStage(last, self.store, self.device, self.console))
+        method.prepare(PretrainStage(last, self.store, self.device, self.console, fresh=self.fresh))
         if recipe.pretrain.grad_checkpointing:
             method.encoder.set_grad_checkpointing()
         keep = {one.epoch: functools.partial(self._save, one, method) for one in left if one is not last}
@@ -165,6 +186,8 @@ class Harness:
         """Run a cell's task and write its record; the caller holds the cell."""
         pictures = on_first_rank(lambda: self._picture(cell.pretraining, checkpoint))
         self.say(f"running {cell.label}")
+        if self.fresh:
+            on_first_rank(lambda: self.store.discard_work(cell.record_id))
         workdir = self.store.work(cell.record_id)
         started = time.perf_counter()
         with writing_into(workdir):
@@ -187,6 +210,7 @@ class Harness:
             return record
 
         record = on_first_rank(write)
+        self._made.add(cell.record_id)
         name, value = record.primary
         self.say(f"{cell.label}: {name} {value.value:.2f} {value.unit}, n = {value.n} ({seconds:.0f} s)")
         return record
@@ -199,7 +223,7 @@ class Harness:
         recipe = wanted.recipe
         if recipe.method_class().reconstruct is Method.reconstruct:
             return {}
-        folder, name = f"{recipe.method}-s{wanted.seed}-{wanted.fingerprint}", "reconstruction.png"
+        folder, name = _picture_of(wanted)
         path = self.store.artifact(folder, name)
         try:
             if path.is_symlink() or not path.exists() or damage_of(path, None):
@@ -227,6 +251,7 @@ class Harness:
                 "encoder": wanted.identity["encoder"],
                 "data": cell.protocol["dataset"],
                 "input": recipe.input.evaluation(),
+                "code": {kind: code_of_cell(cell)[kind]["sha256"] for kind in ("encoder", "dataset")},
             },
             self.store,
             say=self.say,
@@ -247,10 +272,7 @@ class Harness:
             method=self._method(wanted, checkpoint) if cell.task.needs_reconstruction else None,
         )
         result = cell.task.run(encoder, cell.dataset, context)
-        declared = {metric.name for metric in cell.task.metrics}
-        unknown = set(result.metrics) - declared
-        if unknown:
-            raise RunError(f"task {cell.task.name!r} reported undeclared metrics: {', '.join(sorted(unknown))}")
+        check_result(cell.task, result)
         return result
 
     def _keep(self, cell: Cell, result: TaskResult) -> dict[str, str]:
@@ -263,6 +285,18 @@ class Harness:
 
     def say(self, text: str) -> None:
         say(self.console, text)
+
+    def say_changes(self, noted: object, now: Code, what: str) -> None:
+        """A line, once, for each plugin whose code has changed without a new version."""
+        for line in changes(noted, now, what):
+            if line not in self._said:
+                self.say(line)
+            self._said.add(line)
+
+
+def _picture_of(wanted: Pretraining) -> tuple[str, str]:
+    """Folder and name, among the artifacts, of the picture of what a pretraining reconstructs."""
+    return f"{wanted.recipe.method}-s{wanted.seed}-{wanted.fingerprint}", "reconstruction.png"
 
 
 def _once_more(training: str) -> str:

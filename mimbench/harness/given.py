@@ -27,7 +27,7 @@ def find_checkpoint(results: Path, which: str) -> StoredCheckpoint:
         matching = [which]
     if len(matching) != 1:
         problem = "several checkpoints begin with" if matching else "there is no checkpoint"
-        listed = f": {', '.join(matching)}" if matching else nearest(which, known)
+        listed = f": {', '.join(matching)}" if matching else nearest(which, known) if known else "; it holds none"
         raise InputError(f"{problem} {which!r} in {folder}{listed}")
     found = Store(results, write=False).checkpoint(matching[0])
     if found is None:

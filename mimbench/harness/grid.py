@@ -21,6 +21,7 @@ from mimbench.engine.ranks import on_first_rank
 from mimbench.errors import InputError, MimbenchError
 from mimbench.files import write_atomic
 from mimbench.harness.cells import Cell, Request, in_words
+from mimbench.harness.code import code_of_cell
 from mimbench.harness.estimate import Estimator
 from mimbench.harness.execute import Harness
 from mimbench.harness.overview import Overview
@@ -170,7 +171,7 @@ class Grid:
 
     def _look(self, cell: Cell) -> Record | Failure | Exception | None:
         try:
-            record = self.store.record(cell.record_id)
+            record = self.store.record(cell.record_id) if self.harness.counts(cell.record_id) else None
             if record:
                 self.store.settle(cell.record_id)
                 return record.model_copy(update={"varied": dict(cell.varied)})  # as this command asked for it
@@ -231,6 +232,9 @@ class Grid:
             path = self.store.record_path(there[0].record_id)
             named = there[0].label if len(there) == 1 else f"{len(there)} of {len(self.cells)} cells"
             self.harness.say(f"already recorded: {named} ({path if len(there) == 1 else path.parent})")
+        for cell in there:
+            noted = self._records[cell.record_id].provenance
+            self.harness.say_changes(noted, code_of_cell(cell), "this was recorded")
 
 
 def _named(cells: Sequence[Cell]) -> str:

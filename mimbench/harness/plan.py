@@ -20,6 +20,8 @@ from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.build import assemble
 from mimbench.harness.cells import Cell, Pretraining, Request
 from mimbench.harness.given import refuse_pretraining, with_checkpoint
+from mimbench.harness.inspection import check_dataset, check_method
+from mimbench.harness.size import check_size
 from mimbench.harness.weights import check_reconstruction, require_single_names
 from mimbench.optim import Schedule
 from mimbench.recipe import AT_EPOCH
@@ -58,6 +60,7 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
         _check_training(first)
         shape = fingerprint([first.identity[key] for key in ("method", "encoder", "image_size", "channels")])
         if built is None or built[0] != shape:
+            check_size(first, device)
             built = shape, _built(first)
         cell = _cell(first, task, varied, datasets, cache, device)
         cell.task.check(built[1].exported_encoder(), cell.dataset)
@@ -94,6 +97,7 @@ def _check_training(pretraining: Pretraining) -> None:
 def _built(pretraining: Pretraining) -> Method:
     recipe = pretraining.recipe
     method = build_method(recipe, pretraining.seed, pretraining.channels)
+    check_method(method, recipe.method, recipe.encoder)
     require_drop_path(method.encoder, getattr(recipe.encoder_config, "drop_path", 0.0))
     require_single_names(method)
     return method
@@ -212,7 +216,9 @@ def _opened(
     key = repr((name, sorted(options.items(), key=str)))
     if key not in datasets:
         try:
-            datasets[key] = open_dataset(name, dict(options), cache, where)
+            opened = open_dataset(name, dict(options), cache, where)
+            check_dataset(opened, name)
+            datasets[key] = opened
         except MimbenchError:
             raise
         except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import shlex
-import subprocess
 import sys
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -14,6 +13,7 @@ from typing import Any
 
 import mimbench
 from mimbench.engine.device import get_world_size
+from mimbench.harness.code import Code, git
 
 PACKAGES = (
     "mimbench",
@@ -29,8 +29,11 @@ PACKAGES = (
 )
 
 
-def provenance() -> dict[str, Any]:
-    """Plain JSON data; `commit` is None where mimbench does not run from its own git checkout."""
+def provenance(plugins: Code | None = None) -> dict[str, Any]:
+    """Plain JSON data; `commit` is None if mimbench does not run from its own git checkout.
+
+    plugins: whose code made what this stands beside.
+    """
     commit, dirty = _commit()
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -42,6 +45,7 @@ def provenance() -> dict[str, Any]:
         "platform": platform.platform(),
         "host": platform.node(),
         "processes": get_world_size(),
+        **({"plugins": {kind: dict(code) for kind, code in plugins.items()}} if plugins else {}),
     }
 
 
@@ -60,15 +64,7 @@ def _version(name: str) -> str | None:
 @lru_cache(maxsize=1)
 def _commit() -> tuple[str | None, bool | None]:
     source = Path(mimbench.__file__).parent
-    if _git(source, "ls-files", "--error-unmatch", "__init__.py") is None:
+    if git(source, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None, None
-    changes = _git(source.parent, "status", "--porcelain", "--", ".", ":!results")  # records are no code
-    return _git(source, "rev-parse", "HEAD"), None if changes is None else bool(changes)
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    changes = git(source.parent, "status", "--porcelain", "--", ".", ":!results")  # records are no code
+    return git(source, "rev-parse", "HEAD"), None if changes is None else bool(changes)

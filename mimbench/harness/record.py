@@ -12,7 +12,9 @@ from mimbench.contract import TaskResult
 from mimbench.contract.config import Config
 from mimbench.engine.device import device_name
 from mimbench.errors import MimbenchError
+from mimbench.harness.blame import whose
 from mimbench.harness.cells import Cell, Request
+from mimbench.harness.code import code_of_cell
 from mimbench.harness.provenance import provenance
 from mimbench.recipe.departures import departures
 from mimbench.store.failure import Failure
@@ -68,7 +70,7 @@ def build_record(
         artifacts_sha256=dict(artifacts_sha256),
         details={**result.details, **_facts(cell)},
         cost=_cost(result, seconds, device),
-        provenance=provenance(),
+        provenance=provenance(code_of_cell(cell)),
     )
 
 
@@ -90,17 +92,19 @@ def build_failure(
         checkpoint=cell.pretraining.fingerprint,
         recipe_name=cell.pretraining.recipe.name,
         recipe_passed=request.passed(),
-        provenance=provenance(),
+        provenance=provenance(code_of_cell(cell)),
     )
 
 
 def reason_of(error: Exception, options: Options = NO_OPTIONS) -> str:
-    """An error in one line; one that was not foreseen has its class in front.
+    """An error in one line. One that was not foreseen begins with its class and ends with the plugin that raised it.
 
     options: what can be lowered when memory runs out.
     """
-    text = str(error) if isinstance(error, MimbenchError) else described(error, options)
-    return " ".join(text.split())
+    if isinstance(error, MimbenchError):
+        return " ".join(str(error).split())
+    culprit = whose(error)
+    return " ".join(f"{described(error, options)}{f' ({culprit})' if culprit else ''}".split())
 
 
 def _facts(cell: Cell) -> dict[str, Any]:

@@ -31,8 +31,11 @@ BATCH = 256
 class PretrainStage(Stage):
     """The Stage of one pretraining."""
 
-    def __init__(self, wanted: Pretraining, store: Store, device: torch.device, console: Console) -> None:
-        self.wanted, self.store, self.console = wanted, store, console
+    def __init__(
+        self, wanted: Pretraining, store: Store, device: torch.device, console: Console, *, fresh: bool = False
+    ) -> None:
+        """fresh: what was fitted before is fitted anew."""
+        self.wanted, self.store, self.console, self.fresh = wanted, store, console, fresh
         self.split, self.workers = wanted.images(), wanted.recipe.pretrain.workers
         self.seed, self.device, self.input = wanted.seed, device, wanted.recipe.input
         self.classes = self.split.classes
@@ -75,7 +78,7 @@ class PretrainStage(Stage):
         waiting = functools.partial(self.say, f"waiting: another process is fitting {key}")
         # All ranks make it together, since `make` may train on all of them; the first one locks and writes.
         with self.store.lock(f"stage-{key}", waiting) if get_rank() == 0 else nullcontext():
-            if on_first_rank(path.with_suffix(".json").exists):
+            if not self.fresh and on_first_rank(path.with_suffix(".json").exists):
                 self.say(f"reusing what was fitted before ({path})")
             else:
                 state = make()

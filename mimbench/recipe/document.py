@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from mimbench.errors import InputError, nearest
+from mimbench.toml import parse_toml, read_toml
 
 Table = dict[str, Any]
 
 SECTIONS = ("data", "datasets", "input", "encoder", "encoders", "method", "pretrain", "tasks", "sources")
 """Tables of a recipe. [datasets.NAME] and [encoders.NAME] hold for that one alone, so that a name can be switched;
 [methods.NAME] may hold any of these tables for one method alone."""
+_LONGEST_PATH = 32
+"""Dots."""
 HEADER = ("summary", "extends", "methods")
 
 
@@ -56,7 +59,7 @@ def parse_value(text: str) -> Any:
     """A value as TOML would read it; what TOML cannot read is a plain string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 
@@ -168,22 +171,11 @@ def source_of(path: str, given: Mapping[str, Any]) -> str:
 
 def _parse(name: str) -> Table:
     if is_file(name):
-        path = Path(name)
-        if not path.is_file():
-            raise InputError(f"recipe file {name} does not exist")
-        try:
-            text, where = path.read_text(encoding="utf-8"), name
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"recipe file {name} cannot be read as UTF-8 text: {error}") from error
-    else:
-        if name not in preset_names():
-            raise InputError(f"unknown recipe {name!r}{nearest(name, preset_names())}")
-        text = files("mimbench.recipe.presets").joinpath(f"{name}.toml").read_text(encoding="utf-8")
-        where = f"preset {name}"
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{where} is not valid TOML: {error}") from error
+        return read_toml(Path(name), "recipe file")
+    if name not in preset_names():
+        raise InputError(f"unknown recipe {name!r}{nearest(name, preset_names())}")
+    text = files("mimbench.recipe.presets").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    return parse_toml(text, f"preset {name}")
 
 
 def checked_path(path: str, flag: str) -> str:
@@ -194,4 +186,6 @@ def checked_path(path: str, flag: str) -> str:
         raise InputError(f"unknown key {path!r} in {flag}{nearest(head, allowed)}")
     if not rest:
         raise InputError(f"{flag} {path!r} names a table; name a key in it: {path}.KEY=VALUE")
+    if not all(path.split(".")) or path.count(".") > _LONGEST_PATH:
+        raise InputError(f"{flag} {path[:80]!r} is no path of a key; write it as table.key=value")
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from os.path import normpath
@@ -12,6 +11,7 @@ from typing import Any
 from mimbench.errors import InputError, nearest
 from mimbench.options import SEEDS, are_seeds
 from mimbench.recipe import document as doc
+from mimbench.toml import read_toml
 
 KEYS = ("summary", "methods", "tasks", "recipe", "seeds", "results", "set", "vary")
 
@@ -37,7 +37,7 @@ def read_grid(path: Path) -> GridFile:
     Raises:
         InputError: it is not there, not TOML, or has an unknown key or a value of the wrong kind.
     """
-    table = _parse(path)
+    table = read_toml(path, "grid file")
     for key in table:
         if key not in KEYS:
             raise InputError(f"unknown key {key!r} in grid {path}{nearest(key, KEYS)}")
@@ -60,17 +60,6 @@ def read_grid(path: Path) -> GridFile:
         settings=_paths(path, table, "set"),
         variations=_variations(path, table),
     )
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"grid file {path} does not exist")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"grid file {path} cannot be read as UTF-8 text: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"grid file {path} is not valid TOML: {error}") from error
 
 
 def _expect(path: Path, table: Mapping[str, Any], key: str, what: str, fits: Callable[[Any], bool]) -> None:

@@ -134,9 +134,14 @@ def _hidden(recipe: Recipe) -> str:
                 recipe.encoder_config, image_size=recipe.input.image_size, in_channels=max(3, len(recipe.input.mean))
             )
             method = recipe.method_class()(recipe.method_config, encoder)
-        mask = method.sample_mask(MASKS, torch.Generator().manual_seed(0))
+        return _counted(method.sample_mask(MASKS, torch.Generator().manual_seed(0)))
     except Exception as error:  # a third party's method may need real weights; that is no fault of the recipe
-        return f"mask: not counted: {' '.join(str(error).split())}"
+        return f"mask: not counted: {' '.join(str(error).split()) or type(error).__name__}"
+
+
+def _counted(mask: Any) -> str:
+    if not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool or mask.ndim != 3:
+        return f"mask: no grid ({type(mask).__name__})"
     counts = mask.flatten(1).sum(1)
     low, high, cells = int(counts.min()), int(counts.max()), mask[0].numel()
     span = f"{low}" if low == high else f"{low} to {high} (of {MASKS} masks drawn)"

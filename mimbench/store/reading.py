@@ -29,7 +29,8 @@ def record_files(root: Path) -> list[Path]:
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f"results folder {root} does not exist; run `mimbench run` first or pass --results DIR")
+        problem = "is a file, not a folder" if root.exists() else "does not exist"
+        raise InputError(f"results folder {root} {problem}; run `mimbench run` first or pass --results DIR")
     return _files(root, RECORDS)
 
 

@@ -125,11 +125,17 @@ class Store:
         return (self.root / "checkpoints" / fingerprint / CARD).exists()
 
     def save_checkpoint(
-        self, fingerprint: str, encoder: Mapping[str, Tensor], rest: Mapping[str, Tensor], card: Mapping[str, Any]
+        self,
+        fingerprint: str,
+        encoder: Mapping[str, Tensor],
+        rest: Mapping[str, Tensor],
+        card: Mapping[str, Any],
+        *,
+        replace: bool = False,
     ) -> StoredCheckpoint:
         """Write weights and card together: the folder appears whole, or not at all.
 
-        The caller holds the lock on `fingerprint`.
+        The caller holds the lock on `fingerprint`. replace: a checkpoint that is there goes, once this one is written.
         """
         parent = self.root / "checkpoints"
         parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +152,11 @@ class Store:
             card[SEAL] = digest(card, 64)
             write_json(temporary / CARD, card)
             temporary.chmod(0o755)
+            if replace and (parent / fingerprint).exists():
+                # A folder takes the place of an empty one only; what is moved aside goes with the next save at latest.
+                os.rename(parent / fingerprint, temporary.with_name(f"{temporary.name}.old"))
             os.rename(temporary, parent / fingerprint)
+            shutil.rmtree(temporary.with_name(f"{temporary.name}.old"), ignore_errors=True)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

@@ -15,7 +15,7 @@ class FinetuneTrain(TrainConfig):
     epochs: int = Field(12, ge=1)
     batch_size: int = Field(32, ge=1)
     base_lr: float = Field(3e-3, gt=0)
-    workers: int = cosmetic(0, ge=0)
+    workers: int = cosmetic(0, ge=0, le=1024)
     """For images that are augmented one by one, or read from files."""
 
 

@@ -48,7 +48,7 @@ class JudgeConfig(Config):
     epochs: int = Field(6, ge=1)
     batch_size: int = Field(64, ge=2)
     base_lr: float = Field(3e-3, gt=0)
-    workers: int = cosmetic(4, ge=0)
+    workers: int = cosmetic(4, ge=0, le=1024)
 
 
 class Judge(nn.Module):

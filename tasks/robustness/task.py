@@ -41,7 +41,7 @@ class RobustnessConfig(RegressionConfig):
     crop: Literal["published", "recipe"] = "published"
     """How images of files are resized and cropped before they are corrupted. published: with ImageNet-C's constants
     as that set was, bilinearly from 256 to 224; recipe: always as [input] says."""
-    workers: int = cosmetic(0, ge=0)
+    workers: int = cosmetic(0, ge=0, le=1024)
     """Processes that corrupt images; large images take tenths of a second each."""
 
     @field_validator("severities")

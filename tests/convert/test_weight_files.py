@@ -33,7 +33,7 @@ def test_plain_files(tmp_path):
     save_file(STATE, tmp_path / "safe.safetensors")
     torch.save({"model": STATE}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     for name in ("plain.pth", "wrapped.pt", "safe.safetensors", "old.pth"):
-        assert torch.equal(read_weights(tmp_path / name)["a.weight"], STATE["a.weight"])
+        assert torch.equal(read_weights(tmp_path / name).state["a.weight"], STATE["a.weight"])
 
 
 def test_what_training_scripts_save_beside_the_weights_is_ignored(tmp_path, monkeypatch):
@@ -51,7 +51,7 @@ def test_what_training_scripts_save_beside_the_weights_is_ignored(tmp_path, monk
     extras = {"args": argparse.Namespace(lr=1e-3), "max_accuracy": np.float64(83.8), "config": config, "epoch": 99}
     torch.save({"model": STATE, **extras}, tmp_path / "checkpoint.pth")
     monkeypatch.delitem(sys.modules, "yacs.config")
-    assert list(read_weights(tmp_path / "checkpoint.pth")) == ["a.weight"]
+    assert list(read_weights(tmp_path / "checkpoint.pth").state) == ["a.weight"]
 
 
 def test_a_pickle_that_needs_code_is_refused_and_not_run(tmp_path):

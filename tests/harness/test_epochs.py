@@ -155,8 +155,8 @@ def test_nothing_is_left_of_a_training_that_ran_anew(bench, monkeypatch):
         bench.run(settings=FOUR, seeds=(0, 1))
     save = Store.save_checkpoint
 
-    def killed(*arguments):
-        save(*arguments)
+    def killed(*arguments, **named):
+        save(*arguments, **named)
         raise RunError("killed")
 
     with monkeypatch.context() as patch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from mimbench import registry
-from mimbench.contract import Method
+from mimbench.contract import Config, Method
 from mimbench.errors import InputError
 from mimbench.harness.cells import Request
 from mimbench.harness.plan import build_method, plan
@@ -240,3 +241,22 @@ def test_an_encoder_under_two_names_is_refused_before_training(cells, monkeypatc
         InputError, match=r"holds one tensor under two names, 'encoder\..*' and 'student\.0\..*self\.encoder"
     ):
         cells(replace(BASE, methods=["random-init"]))
+
+
+def test_a_file_that_an_option_names_counts_by_its_content(cells, tmp_path, monkeypatch):
+    class Options(Config):
+        teacher: Path
+
+    control = registry.methods.load("random-init")
+    monkeypatch.setitem(
+        registry.methods._loaded, "distill", type("Distill", (control,), {"name": "distill", "Config": Options})
+    )
+    distill, teacher = replace(BASE, methods=["distill"]), tmp_path / "t.bin"
+    teacher.write_bytes(b"one")
+    first = prints(cells(distill, f"method.teacher={teacher}"))
+    teacher.write_bytes(b"two")
+    assert prints(cells(distill, f"method.teacher={teacher}")) != first
+    teacher.rename(tmp_path / "other.bin").write_bytes(b"one")
+    assert prints(cells(distill, f"method.teacher={tmp_path / 'other.bin'}")) == first
+    with pytest.raises(InputError, match=r"option 'teacher': .*t\.bin cannot be read"):
+        cells(distill, f"method.teacher={teacher}")

@@ -6,8 +6,10 @@ import re
 import tomllib
 
 import pytest
+import torch
 from test_presets import pairs, resolved
 
+from mimbench import registry
 from mimbench.errors import InputError
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import SET, check_settings, resolve
@@ -201,3 +203,14 @@ def test_a_setting_that_no_chosen_plugin_knows_is_refused():
         check_settings(["method.mask_ratio"], ["random-init"], [])
     with pytest.raises(InputError, match=r"unknown key 'task.poling' for task linear-probe; did you mean 'pooling'"):
         check_settings(["task.poling"], ["simmim"], ["linear-probe"])
+
+
+def test_a_mask_that_is_no_grid_is_said(monkeypatch):
+    simmim = registry.methods.load("simmim")
+    for mask, words in (
+        (object(), "# mask: no grid (object)"),
+        (torch.zeros(4, 9), "# mask: no grid (Tensor)"),
+        (torch.zeros(4, 3, 3, dtype=torch.bool, device="meta"), "# mask: not counted: "),
+    ):
+        monkeypatch.setattr(simmim, "sample_mask", lambda self, batch, generator, mask=mask: mask)
+        assert words in describe("smoke", "simmim", {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mimbench.errors import InputError, nearest
+from mimbench.toml import parse_toml, read_toml
 
 
 class Layout(BaseModel):
@@ -47,17 +47,13 @@ def read_layout(name: str) -> Layout:
         InputError: no such layout, or one that is not valid.
     """
     if name.endswith(".toml"):
-        source: Any = Path(name)
-        if not source.is_file():
-            raise InputError(f"layout file {name} does not exist")
+        table = read_toml(Path(name), "layout file")
     elif name in layout_names():
-        source = files(__name__) / f"{name}.toml"
+        table = parse_toml((files(__name__) / f"{name}.toml").read_text(encoding="utf-8"), f"layout {name}")
     else:
         raise InputError(f"unknown layout {name!r}{nearest(name, layout_names())}")
     try:
-        return Layout.model_validate(tomllib.loads(source.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"layout {name} is not TOML: {error}") from error
+        return Layout.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"layout {name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error

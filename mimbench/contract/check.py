@@ -1,0 +1,142 @@
+"""What is wrong with a plugin's class, seen when it is loaded: missing parts, and options without a stable form."""
+
+from __future__ import annotations
+
+import collections.abc as abc
+import datetime
+import decimal
+import enum
+import inspect
+import pathlib
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from mimbench.contract.config import Config, parts_of
+from mimbench.contract.dataset import DataConfig, Dataset
+from mimbench.contract.encoder import Encoder
+from mimbench.contract.method import Method
+from mimbench.contract.task import Metric, Task, TaskConfig
+
+_BASES: dict[str, type] = {"method": Method, "task": Task, "dataset": Dataset, "encoder": Encoder}
+_CONFIGS: dict[str, type[Config]] = {"method": Config, "task": TaskConfig, "dataset": DataConfig, "encoder": Config}
+_RESERVED = {
+    "method": ("name", "version"),
+    "encoder": ("name", "version"),
+    "dataset": ("name", "version"),
+    "task": ("task", "version", "input", "precision"),
+}
+"""Keys that the harness writes beside a plugin's options: in tables of recipes, in fingerprints and in protocols."""
+_PLAIN = (
+    *(str, int, float, bool, types.NoneType),
+    *(list, tuple, dict, abc.Sequence, abc.Mapping, abc.Iterable),
+    *(pathlib.PurePath, enum.Enum, datetime.date, datetime.time, decimal.Decimal),
+)
+"""Types whose values are written the same way in every process."""
+_SETS = (set, frozenset, abc.Set)
+
+
+def problem_of(kind: str, name: str, plugin: Any) -> str | None:
+    """What keeps `plugin` from being used as the `kind` called `name`, and the remedy; None: nothing."""
+    base = _BASES[kind]
+    if not inspect.isclass(plugin):
+        return f"it is a {type(plugin).__name__}, not a class; let the entry point name a subclass of {_public(base)}"
+    if not issubclass(plugin, base):
+        return f"class {plugin.__name__} is no subclass of {_public(base)}; derive it from that"
+    return next(_problems(kind, name, plugin), None)
+
+
+def _problems(kind: str, name: str, plugin: Any) -> Iterator[str]:
+    if missing := sorted(getattr(plugin, "__abstractmethods__", ())):
+        yield f"class {plugin.__name__} leaves out {', '.join(missing)}; define {'it' if len(missing) == 1 else 'them'}"
+    if kind == "encoder":
+        yield from _text(plugin, "kind", '"vit"')
+    else:
+        yield from _text(plugin, "name", f'"{name}"')
+        if plugin.name != name:
+            yield f"it is called {plugin.name!r}, its entry point {name!r}; give both the same name"
+    if kind != "dataset":
+        yield from _text(plugin, "version", '"1"')
+    yield from _own_problems(kind, plugin)
+    yield from _config_problems(kind, plugin.Config)
+
+
+def _text(plugin: Any, attribute: str, example: str) -> Iterator[str]:
+    value = getattr(plugin, attribute, None)
+    if value is None:
+        yield f"class {plugin.__name__} has no `{attribute}`; add {attribute} = {example}"
+    elif not isinstance(value, str):
+        yield f"{attribute} = {value!r} is not a text; write {attribute} = {example}"
+
+
+def _own_problems(kind: str, plugin: Any) -> Iterator[str]:
+    if kind == "method":
+        yield from _names(plugin, "encoders", tuple)
+        yield from _names(plugin, "supervision", tuple)
+        if not plugin.encoders:
+            yield 'encoders is empty; name the kinds of encoders that it takes, such as encoders = ("vit",)'
+    elif kind == "task":
+        yield from _names(plugin, "needs", frozenset)
+        metrics = getattr(plugin, "metrics", None)
+        if not isinstance(metrics, tuple) or not metrics or not all(isinstance(one, Metric) for one in metrics):
+            yield f"class {plugin.__name__} declares no `metrics`; add a tuple of Metric, the primary one first"
+    elif kind == "dataset" and not isinstance(inspect.getattr_static(plugin, "provides"), property):
+        yield from _names(plugin, "provides", frozenset)
+
+
+def _names(plugin: Any, attribute: str, form: Callable[..., Any]) -> Iterator[str]:
+    """Several texts; a single text would be taken for its letters."""
+    value = getattr(plugin, attribute)
+    example = '("a", "b")' if form is tuple else 'frozenset({"a", "b"})'
+    if isinstance(value, str) and form is tuple:
+        example = f'("{value}",)'
+    elif isinstance(value, str):
+        example = f'frozenset({{"{value}"}})'
+    several = isinstance(value, list | tuple | set | frozenset)
+    if not several or not all(isinstance(name, str) for name in value):
+        yield f"{attribute} = {value!r} is not a collection of names; write {attribute} = {example}"
+
+
+def _config_problems(kind: str, config: Any) -> Iterator[str]:
+    base = _CONFIGS[kind]
+    if not (inspect.isclass(config) and issubclass(config, base)):
+        what = config.__name__ if inspect.isclass(config) else repr(config)
+        yield f"its Config is {what}, no subclass of {_public(base)}; derive it from that"
+        return
+    for field in config.model_fields:
+        if field in _RESERVED[kind]:
+            yield f"its option {field!r} has a name that mimbench itself uses; rename it"
+    yield from _option_problems(config, "", ())
+
+
+def _option_problems(config: type[BaseModel], where: str, above: tuple[type, ...]) -> Iterator[str]:
+    for name, field in config.model_fields.items():
+        if issubclass(config, Config) and config.is_cosmetic(name):
+            continue
+        for part in parts_of(field.annotation):
+            yield from _type_problems(part, f"{where}{name}", (*above, config))
+
+
+def _type_problems(part: Any, option: str, above: tuple[type, ...]) -> Iterator[str]:
+    if part is Any or not inspect.isclass(part) or part in above:
+        return
+    if issubclass(part, _SETS):
+        yield (
+            f"its option {option!r} is a {part.__name__}, which comes in another order in every process, and so in "
+            "another fingerprint; use a tuple or a sorted list"
+        )
+    elif issubclass(part, Config):
+        yield from _option_problems(part, f"{option}.", above)
+    elif issubclass(part, BaseModel):
+        yield f"its option {option!r} is a {part.__name__}, no subclass of {_public(Config)}; derive it from that"
+    elif not issubclass(part, _PLAIN):
+        yield (
+            f"its option {option!r} is a {part.__name__}, which no recipe can give and no fingerprint can hold; use "
+            "numbers, texts, paths, lists or tables of them"
+        )
+
+
+def _public(base: type) -> str:
+    return f"mimbench.contract.{base.__name__}"

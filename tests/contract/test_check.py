@@ -1,0 +1,164 @@
+"""What is refused when a plugin is loaded, with the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+import torch
+from pydantic import BaseModel, Field
+from toy_plugins import Toy, ToyConfig
+
+from mimbench import registry
+from mimbench.contract import Config, DataConfig, Method, Metric, TaskConfig, cosmetic
+from mimbench.contract.check import problem_of
+
+
+@pytest.fixture(scope="module")
+def kinds():
+    """A sound class of each kind, to be spoiled."""
+    names = {"method": "simmim", "task": "knn", "dataset": "digits", "encoder": "vit"}
+    registries = {kind.kind: kind for kind in registry.ALL}
+    return {kind: registries[kind].load(name) for kind, name in names.items()}
+
+
+def spoiled(cls, **attributes):
+    return type("Spoiled", (cls,), attributes)
+
+
+def test_sound_plugins_have_no_problem(kinds):
+    assert problem_of("task", "toy", Toy) is None
+    for kind, cls in kinds.items():
+        assert problem_of(kind, getattr(cls, "name", "vit"), cls) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes", "words"),
+    [
+        ("method", {"name": "other"}, ("called 'other'", "entry point 'x'")),
+        ("method", {"name": None}, ('add name = "x"',)),
+        ("task", {"name": 3}, ("name = 3 is not a text",)),
+        ("dataset", {"name": None}, ("no `name`",)),
+        ("method", {"version": None}, ('add version = "1"',)),
+        ("task", {"version": 1}, ('write version = "1"',)),
+        ("encoder", {"version": 2.0}, ('write version = "1"',)),
+        ("encoder", {"kind": None}, ("no `kind`",)),
+        ("method", {"encoders": "vit"}, ('write encoders = ("vit",)',)),
+        ("method", {"encoders": ()}, ("encoders is empty",)),
+        ("method", {"encoders": None}, ("not a collection of names",)),
+        ("method", {"supervision": "labels"}, ('write supervision = ("labels",)',)),
+        ("task", {"needs": "boxes"}, ('needs = frozenset({"boxes"})',)),
+        ("dataset", {"provides": "images"}, ('provides = frozenset({"images"})',)),
+        ("task", {"metrics": ()}, ("declares no `metrics`",)),
+        ("task", {"metrics": ("accuracy",)}, ("declares no `metrics`",)),
+        ("method", {"Config": dict}, ("Config is dict, no subclass of mimbench.contract.Config",)),
+        ("method", {"Config": BaseModel}, ("Config is BaseModel",)),
+        ("method", {"Config": None}, ("Config is None",)),
+        ("task", {"Config": Config}, ("mimbench.contract.TaskConfig",)),
+        ("dataset", {"Config": Config}, ("mimbench.contract.DataConfig",)),
+    ],
+)
+def test_a_class_that_breaks_the_contract_is_refused_with_the_remedy(kind, attributes, words, kinds):
+    problem = problem_of(kind, "x", spoiled(kinds[kind], **{"name": "x", **attributes}))
+    assert all(word in problem for word in words), problem
+
+
+def test_parts_that_are_left_out_are_listed():
+    class Half(Method):
+        name, version = "x", "1"
+
+        def target(self, images):
+            return images
+
+    assert "class Half leaves out loss, predict, sample_mask; define them" in problem_of("method", "x", Half)
+
+
+def test_an_entry_point_is_a_class_of_its_kind(kinds):
+    assert "it is a function, not a class" in problem_of("method", "x", lambda config, encoder: None)
+    assert "no subclass of mimbench.contract.Method" in problem_of("method", "x", kinds["task"])
+    assert "no subclass of mimbench.contract.Encoder" in problem_of("encoder", "x", torch.nn.Linear)
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Inner(Config):
+    names: frozenset[str] = frozenset()
+
+
+class Loose(BaseModel):
+    a: int = 1
+
+
+SETS = [
+    *(set[str], set, frozenset[int], dict[str, set[int]], tuple[set[str], ...] | None),
+    *(Inner, Inner | None, list[Inner], Annotated[set[str], Field(max_length=2)]),
+]
+
+
+@pytest.mark.parametrize("annotation", SETS)
+def test_sets_have_no_stable_form(annotation):
+    options = type("Options", (Config,), {"__annotations__": {"kinds": annotation}, "__module__": __name__})
+    problem = problem_of("method", "x", _method(options))
+    assert "set, which comes in another order in every process" in problem
+    assert "'kinds" in problem
+    assert "a tuple or a sorted list" in problem
+
+
+@pytest.mark.parametrize("annotation", [torch.dtype, object, Loose, list[Loose], type])
+def test_options_that_no_recipe_can_give_are_refused(annotation):
+    extra = {"model_config": {"arbitrary_types_allowed": True}}
+    options = type("Options", (Config,), {"__annotations__": {"odd": annotation}, "__module__": __name__, **extra})
+    assert "option 'odd' is a" in problem_of("method", "x", _method(options))
+
+
+def test_plain_options_and_cosmetic_ones_are_fine():
+    class Options(Config):
+        a: int | None = None
+        b: tuple[float, ...] = ()
+        c: Literal["x", "y"] = "x"
+        d: dict[str, list[int]] | None = None
+        e: Path | None = None
+        f: Colour = Colour.RED
+        g: Annotated[float, Field(gt=0)] = 1.0
+        h: Any = None
+        i: Sequence[str] = ()
+        j: set[str] = cosmetic(set())
+
+    assert problem_of("method", "x", _method(Options)) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "name"),
+    [
+        ("method", Config, "name"),
+        ("method", Config, "version"),
+        ("encoder", Config, "version"),
+        ("dataset", DataConfig, "name"),
+        ("task", TaskConfig, "task"),
+        ("task", TaskConfig, "version"),
+        ("task", TaskConfig, "input"),
+        ("task", TaskConfig, "precision"),
+    ],
+)
+def test_options_with_names_that_the_harness_writes_beside_them_are_refused(kind, base, name, kinds):
+    options = type("Options", (base,), {"__annotations__": {name: str}, name: "x", "__module__": __name__})
+    problem = problem_of(kind, "x", spoiled(kinds[kind], name="x", Config=options))
+    assert f"option {name!r} has a name that mimbench itself uses" in problem
+
+
+def test_a_task_s_metrics_are_declared():
+    class Bare(Toy):
+        name = "x"
+        Config = ToyConfig
+        metrics = (Metric("a", "percent", 0, 100), "b")
+
+    assert "declares no `metrics`" in problem_of("task", "x", Bare)
+
+
+def _method(options):
+    return spoiled(registry.methods.load("simmim"), name="x", Config=options)

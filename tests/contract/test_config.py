@@ -1,0 +1,62 @@
+"""Options as they enter fingerprints: files by their content."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mimbench.contract import Config, InputError, cosmetic
+
+
+class Inner(Config):
+    files: tuple[Path, ...] = ()
+
+
+class Options(Config):
+    teacher: Path | None = None
+    inner: Inner = Inner()
+    by_name: dict[str, Path] | None = None
+    log: Path | None = cosmetic(None)
+    anything: Any = None
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "teacher.bin"
+    path.write_bytes(b"one")
+    return path
+
+
+def test_a_path_stands_for_its_content_wherever_it_lies(file, tmp_path):
+    (tmp_path / "other.bin").write_bytes(b"one")
+    one = Options(teacher=file).shaping()
+    assert one["teacher"].startswith("sha256:")
+    assert one == Options(teacher=tmp_path / "other.bin").shaping()
+    assert Options().shaping()["teacher"] is None
+
+
+@pytest.mark.parametrize("wrap", [lambda p: {"teacher": p}, lambda p: {"inner": Inner(files=(p,))},
+                                  lambda p: {"by_name": {"a": p}}])  # fmt: skip
+def test_another_file_under_the_same_name_size_and_date_is_another_value(wrap, file):
+    options, stat = Options(**wrap(file)), file.stat()
+    before = options.shaping()
+    file.write_bytes(b"two")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert options.shaping() != before
+    file.write_bytes(b"one")
+    assert options.shaping() == before
+
+
+def test_a_path_without_a_file_is_one_line(tmp_path, monkeypatch):
+    for path, words in ((tmp_path / "none", "cannot be read"), (tmp_path, "is a folder")):
+        with pytest.raises(InputError, match=f"option 'teacher': {path} {words}"):
+            Options(teacher=path).shaping()
+    assert "log" not in Options(log=tmp_path / "none").shaping()
+
+
+def test_a_set_in_an_open_option_is_refused():
+    with pytest.raises(InputError, match="option 'anything' holds a set"):
+        Options(anything={"a"}).shaping()
