@@ -70,7 +70,7 @@ def run(
     from mimbench.harness.command import Asked, run_command
     from mimbench.recipe.document import parse_assignments, parse_variations
 
-    with _stoppable():
+    with _stoppable(fresh):
         asked = Asked(
             methods=None if method is None else options.names(method),
             tasks=None if task is None else options.names(task),
@@ -254,8 +254,11 @@ def _foreseen(error: Exception) -> tuple[str | None, int]:
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
-    """End a run with one line on Ctrl-C, SIGTERM or SIGHUP. All that it leaves is whole, or is resumed next time."""
+def _stoppable(fresh: bool) -> Iterator[None]:
+    """End a run with one line on Ctrl-C, SIGTERM or SIGHUP. All that it leaves is whole, or is resumed next time.
+
+    fresh: what is there already is made anew, each time that the command is given.
+    """
     from mimbench.engine.stopping import stop_at_once
 
     try:
@@ -263,5 +266,6 @@ def _stoppable() -> Iterator[None]:
             yield
     except Interrupted as stop:
         kept = str(stop) or "finished pretrainings and records are kept, and what was running starts over"
-        print_text(f"mimbench: stopped by {stop.signal.name}; {kept}. The same command goes on from there.", error=True)
+        again = "With --fresh the same command starts over" if fresh else "The same command goes on from there"
+        print_text(f"mimbench: stopped by {stop.signal.name}; {kept}. {again}.", error=True)
         raise typer.Exit(stop.exit_code) from None

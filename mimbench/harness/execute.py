@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +22,6 @@ from mimbench.engine.fit import fit
 from mimbench.engine.pretrain import Pretrainer
 from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_all_ranks, on_first_rank
-from mimbench.engine.state_files import epochs_done
 from mimbench.errors import InputError, NotSupported
 from mimbench.files import writing_into
 from mimbench.harness.cells import Cell, Pretraining, Request
@@ -35,6 +34,7 @@ from mimbench.harness.provenance import provenance
 from mimbench.harness.record import build_record
 from mimbench.harness.stage import PretrainStage
 from mimbench.harness.training import train_on_images
+from mimbench.harness.unfinished import compare_code, discard_unfinished, work_key
 from mimbench.harness.weights import rest_of, restore, restore_encoder
 from mimbench.store.artifacts import damage_of
 from mimbench.store.files import file_sha256, fingerprint
@@ -98,9 +98,9 @@ class Harness:
         """
         left = self.lacking(asked)
         if self.fresh:
-            for key in (left[0].training, _once_more(left[0].training)):
-                on_first_rank(functools.partial(self.store.discard_work, key))
-        last, work = max(left, key=lambda one: one.epoch), on_first_rank(lambda: self._work(left))
+            on_first_rank(lambda: discard_unfinished(self.store, left[0].training))
+        last, work = max(left, key=lambda one: one.epoch), on_first_rank(lambda: work_key(self.store, left))
+        self._say_once(on_first_rank(lambda: compare_code(self.store, work, last)))
         with writing_into(self.store.root / "work" / work):
             method, report = on_all_ranks(lambda: self._train(last, left, work))
         self._save(last, method, report)
@@ -113,22 +113,10 @@ class Harness:
         there = [kept and self.counts(one.fingerprint) for one, kept in zip(asked, there, strict=True)]
         return [one for one, kept in zip(asked, there, strict=True) if not kept]
 
-    def _work(self, left: Sequence[Pretraining]) -> str:
-        """What a training goes on from lies under this key; one that has gone by an epoch of `left` is no use."""
-        epochs = [one.epoch for one in left if one.epoch]
-        again = _once_more(left[0].training)
-        for key in (left[0].training, again):
-            done = epochs_done(self.store.root / "work" / key)
-            if all(done < epoch for epoch in epochs) or epochs == [done]:
-                return key
-        self.store.discard_work(again)
-        return again
-
     def _discard_work(self, made: Pretraining) -> None:
         """The end is there: no training of it is to be taken up any more."""
         if made.fingerprint == made.training:
-            for key in (made.training, _once_more(made.training)):
-                on_first_rank(functools.partial(self.store.discard_work, key))
+            on_first_rank(lambda: discard_unfinished(self.store, made.training))
 
     def _save(self, wanted: Pretraining, method: Method, report: FitReport) -> None:
         card = {
@@ -288,7 +276,10 @@ class Harness:
 
     def say_changes(self, noted: object, now: Code, what: str) -> None:
         """A line, once, for each plugin whose code has changed without a new version."""
-        for line in changes(noted, now, what):
+        self._say_once(changes(noted, now, what))
+
+    def _say_once(self, lines: Iterable[str]) -> None:
+        for line in lines:
             if line not in self._said:
                 self.say(line)
             self._said.add(line)
@@ -297,11 +288,6 @@ class Harness:
 def _picture_of(wanted: Pretraining) -> tuple[str, str]:
     """Folder and name, among the artifacts, of the picture of what a pretraining reconstructs."""
     return f"{wanted.recipe.method}-s{wanted.seed}-{wanted.fingerprint}", "reconstruction.png"
-
-
-def _once_more(training: str) -> str:
-    """Where a training is kept that runs anew, for an epoch which an interrupted one has gone by."""
-    return fingerprint([training, "once more"])
 
 
 def _check_card(found: StoredCheckpoint, wanted: Pretraining) -> None:

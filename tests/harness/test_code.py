@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
+import signal
 import subprocess
 import sys
 
@@ -11,6 +13,8 @@ import pytest
 import torch
 
 from mimbench import registry
+from mimbench.engine.hooks import EpochHook
+from mimbench.errors import Interrupted
 from mimbench.harness import code
 from mimbench.harness.execute import Harness
 from mimbench.harness.grid import Grid
@@ -188,3 +192,32 @@ def test_a_package_of_one_plugin_counts_as_a_whole_and_its_commit_is_noted(tmp_p
     forget()
     assert code.code_of("task", "theirs")["commit"] == second["commit"] + "+"
     forget()
+
+
+def test_a_resumed_training_says_that_its_code_was_edited(bench, theirs, monkeypatch):
+    (theirs / "their_own.py").write_text(
+        METHOD.replace("random_init", "supervised").replace("RandomInit", "Supervised")
+    )
+    import their_own
+
+    importlib.reload(their_own)
+    monkeypatch.setitem(registry.methods._loaded, "own", their_own.Own)
+    forget()
+    settings = ["pretrain.epochs=3", "pretrain.checkpoint_every=1"]
+    with monkeypatch.context() as patched:
+
+        def interrupted(hook, runner):
+            if runner.epoch == 1:
+                raise Interrupted(signal.SIGTERM)
+
+        patched.setattr(EpochHook, "after_train_epoch", interrupted)
+        with pytest.raises(Interrupted):
+            bench.run("own", settings=settings)
+    assert "code of" not in bench.said
+    (theirs / "their_own.py").write_text((theirs / "their_own.py").read_text() + "# edited\n")
+    forget()
+    (record,) = bench.run("own", settings=settings).records
+    assert "goes on after epoch 1 of 3" in bench.said
+    assert bench.said.count("code of method 'own'") == 1
+    assert "has changed since this training began, and its version is still '1'" in bench.said
+    assert record.checkpoint.cost.steps == 6

@@ -1,0 +1,50 @@
+"""Unfinished trainings in a results folder: which one to go on with, and which code began it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from mimbench.engine.state_files import epochs_done
+from mimbench.harness.cells import Pretraining
+from mimbench.harness.code import changes, code_of_pretraining
+from mimbench.store.files import DAMAGE, fingerprint, write_json
+from mimbench.store.store import Store
+
+
+def work_key(store: Store, left: Sequence[Pretraining]) -> str:
+    """The key of the work folder to train in: `left` are the epochs of one training that have no checkpoint yet.
+
+    An interrupted training that has gone by one of these epochs is of no use; then a second folder is used.
+    """
+    epochs = [one.epoch for one in left if one.epoch]
+    keys = work_keys(left[0].training)
+    for key in keys:
+        done = epochs_done(store.root / "work" / key)
+        if all(done < epoch for epoch in epochs) or epochs == [done]:
+            return key
+    store.discard_work(keys[-1])
+    return keys[-1]
+
+
+def work_keys(training: str) -> tuple[str, str]:
+    """Keys of the two work folders that a training may have."""
+    return training, fingerprint([training, "once more"])
+
+
+def discard_unfinished(store: Store, training: str) -> None:
+    """Remove what is left of a training that is finished, or that is to begin anew."""
+    for key in work_keys(training):
+        store.discard_work(key)
+
+
+def compare_code(store: Store, key: str, wanted: Pretraining) -> Iterable[str]:
+    """Note which plugins' code begins a training; lines on those that were edited since it was interrupted."""
+    path, code = store.work(key) / "plugins.json", code_of_pretraining(wanted)
+    if not (path.exists() and epochs_done(path.parent)):
+        write_json(path, {"plugins": code})
+        return []
+    try:
+        return list(changes(json.loads(path.read_text(encoding="utf-8")), code, "this training began"))
+    except DAMAGE:
+        return []
