@@ -16,7 +16,8 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import Tensor, nn
 
-from mimbench.contract import Trainable
+from mimbench.contract import StepOutput, Trainable
+from mimbench.errors import RunError
 
 
 def mix_seed(*parts: int | str) -> int:
@@ -50,8 +51,25 @@ class Adapter(BaseModel):
     def forward(self, *batch: Any, mode: str = "loss", **named: Any) -> dict[str, Tensor]:
         trainable: Trainable = self.trainable  # type: ignore[assignment]  # nn.Module and Trainable both
         output = trainable.training_step(named or batch, self.generator)
+        _check_output(output, getattr(trainable, "method", trainable))  # a Pretrainer's step is its method's
         self.logs = dict(output.logs)
         return {"loss": output.loss}
+
+
+def _check_output(output: Any, module: nn.Module) -> None:
+    """Raise RunError for what torch would stop at with a message that names nobody; `module` returned it."""
+    loss = getattr(output, "loss", None)
+    if not isinstance(output, StepOutput):
+        problem = f"must return StepOutput(loss, logs), not {type(output).__name__}"
+    elif not isinstance(loss, Tensor) or loss.dim():
+        shape = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        problem = f"must return a scalar tensor as loss, not {shape}; take its mean or sum"
+    elif not loss.requires_grad:
+        problem = "returns a loss without gradient: it depends on no trainable parameter, or was detached"
+    else:
+        return
+    cls = type(module)
+    raise RunError(f"the training step of {cls.__qualname__} ({cls.__module__}) {problem}")
 
 
 class Bf16OptimWrapper(OptimWrapper):

@@ -10,7 +10,7 @@ import torch
 from noting import CPU, INPUT, SPLIT, Probe, train
 from rich.console import Console
 
-from mimbench.contract import ScheduleConfig, TrainConfig
+from mimbench.contract import ScheduleConfig, StepOutput, TrainConfig
 from mimbench.data import training_loader
 from mimbench.engine.device import pick_device, pick_precision
 from mimbench.engine.fit import fit
@@ -247,3 +247,22 @@ def test_training_on_cuda(tmp_path):
     )
     assert report.steps == 10
     assert report.peak_memory > 0
+
+
+@pytest.mark.parametrize(
+    ("returned", "problem"),
+    [
+        (lambda loss: loss, r"must return StepOutput\(loss, logs\), not Tensor"),
+        (lambda loss: None, r"must return StepOutput\(loss, logs\), not NoneType"),
+        (lambda loss: StepOutput(loss.expand(4)), r"must return a scalar tensor as loss, not a tensor of shape \[4\]"),
+        (lambda loss: StepOutput(float(loss)), "must return a scalar tensor as loss, not float"),
+        (lambda loss: StepOutput(loss.detach()), "returns a loss without gradient"),
+    ],
+)
+def test_a_step_that_returns_something_else_is_named(tmp_path, returned, problem):
+    class Wrong(Probe):
+        def training_step(self, batch, generator):
+            return returned(super().training_step(batch, generator).loss)
+
+    with pytest.raises(RunError, match=rf"the training step of .*Wrong \(test_fit\) {problem}"):
+        train(Wrong(), tmp_path)
