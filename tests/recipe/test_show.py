@@ -115,7 +115,7 @@ def test_the_encoders_own_table_yields_to_the_encoder_table():
     ("name", "method", "settings", "expected"),
     [
         ("imagnet-vit-base", "simmim", {}, r"unknown recipe 'imagnet-vit-base'; did you mean 'imagenet-vit-base'"),
-        ("./absent.toml", "simmim", {}, r"recipe file ./absent.toml does not exist"),
+        ("./absent.toml", "simmim", {}, r"recipe file absent.toml does not exist"),
         ("imagenet-swin-base", "mae", {}, r"method 'mae' does not take a swin encoder; it takes: vit"),
         ("smoke", "simmin", {}, r"unknown method 'simmin'; did you mean 'simmim'"),
         ("smoke", "simmim", {"pretrain.epoch": 3}, r"unknown key 'pretrain.epoch'; did you mean 'epochs'"),

@@ -202,7 +202,7 @@ def test_layouts_of_ones_own_and_what_is_wrong_with_them(tmp_path):
     for text, told in (
         ('title = "T"\nrows = []\n[[where]]\nstudy = "x"', "rows: "),
         ('title = "T"\nrow = ["method"]\n[[where]]\nstudy = "x"', "row"),
-        ("title = ", "is not TOML"),
+        ("title = ", "is not valid TOML"),
     ):
         path.write_text(text)
         with pytest.raises(InputError, match=told):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from preset_records import preset_record, resolved
 
+from mimbench import registry
 from mimbench.contract import Config, InputConfig, PretrainConfig
 from mimbench.errors import InputError
 from mimbench.recipe import document as doc
@@ -180,7 +181,7 @@ def test_a_given_checkpoint_keeps_its_own_dataset(found):
         tables = {"data": {"name": "cifar100"}, "pretrained": pretrained}
         return found(tables=tables, recipe_passed={"checkpoint": "0" * 16})
 
-    data = {"name": "imagenet", "channels": 3, "val_fraction": 0.2, "split_seed": 0}
+    data = {"name": "imagenet", **registry.datasets.load("imagenet").Config(root="x").shaping()}
     assert run_on_another(**data) == 82.8
     assert run_on_another(**data | {"channels": 1}) is None
     assert run_on_another(**data | {"name": "cifar10"}) is None
