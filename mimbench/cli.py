@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from mimbench import options
+from mimbench import __version__, options
 from mimbench.advice import advice_on, described
 from mimbench.errors import Interrupted, MimbenchError
 from mimbench.files import writing
@@ -21,14 +21,34 @@ from mimbench.store import DEFAULT_RESULTS
 from mimbench.terminal import print_any_text
 from mimbench.text import print_text, visible
 
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print_text(f"mimbench {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     no_args_is_help=True,
+    context_settings=HELP,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Pretrain masked-image-modeling methods, put them through downstream tasks, and compare.",
 )
 show = typer.Typer(no_args_is_help=True, help="Print what a name stands for.")
 app.add_typer(show, name="show")
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
 
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of checkpoints, records and pictures.")]
 

@@ -16,6 +16,8 @@ import pytest
 from PIL import Image
 from refusals import refused
 
+from mimbench import __version__
+
 SMOKE = ("--recipe", "smoke")
 
 
@@ -334,3 +336,11 @@ def test_the_same_folder_from_elsewhere(quick, tmp_path):
     done = run_probe(quick, "--results", "moved", "--set", "task.pooling=token")
     assert "reusing pretraining" in done.stderr
     assert os.path.exists(tmp_path / "moved" / "records")
+
+
+def test_the_version_and_the_short_help(quick):
+    done = quick("--version")
+    assert (done.returncode, done.stdout) == (0, f"mimbench {__version__}\n")
+    for command in ((), ("run",), ("show",), ("show", "recipe"), ("table",)):
+        short, long = quick(*command, "-h"), quick(*command, "--help")
+        assert (short.returncode, short.stdout) == (0, long.stdout)
