@@ -13,6 +13,7 @@ from typing import Any
 
 from mimbench.errors import InputError
 from mimbench.recipe import PRETRAINED
+from mimbench.recipe import document as doc
 from mimbench.recipe.departures import preset_values, shaping_values, task_departures
 from mimbench.report.frame import backbone, protocol_text
 
@@ -68,7 +69,10 @@ def _settings(recipe: str, task: str, dataset: str) -> tuple[Mapping[str, Any], 
     pretrained = tables.get(PRETRAINED, {})
     if "data.name" in pretrained:  # the run's [data] is the task's dataset alone
         as_run = {path: value for path, value in as_run.items() if not path.startswith("data.")}
-    as_pretrained = as_run | pretrained
+        tables["data"] = {}
+    for path, value in pretrained.items():
+        tables = doc.put(tables, path, value)
+    as_pretrained = shaping_values(tables)
     protocol = protocol_text(str(options.get("protocol")), task_departures(task, options, dataset))
     return as_run, as_pretrained, protocol
 
