@@ -1,4 +1,4 @@
-"""Whether a model and its batch can fit into the memory of the machine, before either is made."""
+"""Refuses models and batches that cannot fit into the machine's memory, before they are made."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def memory_of(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    with suppress(OSError, ValueError):  # the limit of a container; "max" where there is none
+    with suppress(OSError, ValueError):  # a container's limit; "max" means none
         limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
     return min(limits)
 
 
 def _count(pretraining: Pretraining) -> int:
-    """Numbers in all parameters and buffers, of a model without memory."""
+    """Numbers in all parameters and buffers; the model is built without memory for them."""
     recipe = pretraining.recipe
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")  # weights that a method loads go nowhere here

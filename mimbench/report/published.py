@@ -52,9 +52,9 @@ class Published(BaseModel):
     """Parameters, millions."""
     pretrain_data: str
     epochs: int | None = Field(None, gt=0)
-    """Of pretraining; None: not told."""
+    """Of pretraining; None: not stated."""
     resolution: int | None = Field(None, gt=0)
-    """Side of the images in fine-tuning or evaluation, px; None: not told."""
+    """Side of the images in fine-tuning or evaluation, px; None: not stated."""
     task: str = Field(min_length=1)
     dataset: str = Field(min_length=1)
     protocol: str = ""
