@@ -60,7 +60,7 @@ def short_text(error: BaseException) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory, of the CPU or a GPU, is too small; also when a size is too large even to be asked for."""
+    """Whether memory, of the CPU or a GPU, is too small; also if a size is beyond what can be requested."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return bool(_MEMORY.search(str(error)))

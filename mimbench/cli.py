@@ -18,8 +18,7 @@ from mimbench.files import writing
 from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.report.cli import plot, report, robustness, table
 from mimbench.store import DEFAULT_RESULTS
-from mimbench.terminal import print_any_text
-from mimbench.text import print_text, visible
+from mimbench.text import print_any_text, print_text, visible
 
 HELP = {"help_option_names": ["-h", "--help"]}
 

@@ -32,7 +32,7 @@ class NotSupported(MimbenchError):
 class Interrupted(KeyboardInterrupt):
     """A signal ended the command. As a KeyboardInterrupt it is never taken for the failure of one cell.
 
-    Its text says what was kept; empty where whoever raised it does not know.
+    Its text says what was kept; empty if that is not known.
     """
 
     def __init__(self, number: int, kept: str = "") -> None:
@@ -41,7 +41,7 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """As a shell reports a process that this signal ended."""
+        """128 + the signal's number, as shells report it."""
         return 128 + self.signal
 
 

@@ -99,7 +99,7 @@ def temporary_prefix(name: str) -> str:
 def remove_abandoned(folder: Path) -> None:
     """Remove the temporary files and folders directly in `folder` whose process has ended.
 
-    Whether a process of another machine has ended is not known: its files are removed after a day.
+    Files of another machine's process are removed after a day, since nothing shows whether it has ended.
     """
     with suppress(OSError):
         for entry in list(os.scandir(folder)):

@@ -113,7 +113,7 @@ def _owner(point: EntryPoint) -> str:
 
 
 def location(thing: Any) -> str:
-    """File and line of a function, or of a class or the nearest base of it that is written in a file."""
+    """File and line of a function or class; for a class without a file, of its nearest base that has one."""
     for one in getattr(thing, "__mro__", (thing,)):
         with suppress(TypeError, OSError):
             return f"{inspect.getsourcefile(one)}:{inspect.getsourcelines(one)[1]}"

@@ -1,7 +1,11 @@
-"""Text that is safe to print: terminals obey control characters, spreadsheets compute formulas."""
+"""Text that can be printed anywhere.
+
+Terminals obey control characters and lack some signs; spreadsheets compute formulas.
+"""
 
 from __future__ import annotations
 
+import codecs
 import re
 import sys
 
@@ -10,7 +14,29 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _FORMULA = re.compile("\\s*[=+\\-@\uff1d\uff0b\uff0d\uff20]")
-"""How a cell begins that spreadsheets compute; in East Asian settings, full-width signs do so too."""
+"""What a cell that spreadsheets compute begins with; in East Asian settings, full-width signs count too."""
+_HANDLER = "mimbench-plain"
+_PLAIN = str.maketrans(
+    {
+        "±": "+-",
+        "Δ": "d",
+        "→": "->",
+        "≥": ">=",
+        "≤": "<=",
+        "…": "...",
+        "×": "x",
+        "µ": "u",
+        "σ": "s",
+        **dict.fromkeys("–—−‐‑", "-"),
+        **dict.fromkeys("“”„", '"'),
+        **dict.fromkeys("‘’", "'"),
+        **dict.fromkeys("─━╌╍═", "-"),
+        **dict.fromkeys("│┃║", "|"),
+        **dict.fromkeys("┌┐└┘├┤┬┴┼╭╮╰╯╸╺", "+"),
+        **dict.fromkeys("\u00a0\u202f\u2009", " "),
+    }
+)
+"""What stands for a sign that the encoding of a terminal or file lacks."""
 
 
 def visible(text: str, keep: str = "") -> str:
@@ -33,5 +59,20 @@ def print_text(text: str, *, end: str = "\n", error: bool = False) -> None:
     print(visible(text, keep="\n\t"), end=end, file=sys.stderr if error else sys.stdout)
 
 
+def print_any_text() -> None:
+    """Let standard output and error take any text: signs that their encoding lacks are replaced by plain ones."""
+    codecs.register_error(_HANDLER, _replaced)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=_HANDLER)
+
+
 def _escape(sign: str) -> str:
     return _SHORT.get(sign) or f"\\u{ord(sign):04x}"
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_PLAIN)
+    return "".join(sign if sign.isascii() else "?" for sign in text), error.end

@@ -40,7 +40,7 @@ def arranged(
     Args:
         train_positions: train fixed absolute positions as well.
         image_size: side that position tables are resampled to, px; None: none are.
-        options: more options of the encoder's Config; one that is None stays as it was in pretraining.
+        options: more options of the encoder's Config; None keeps the value of the pretraining.
 
     Raises:
         InputError: the encoder has no such thing, or no such block.
@@ -63,7 +63,7 @@ def arranged(
 
 
 def check_position(position: str | None, encoder: Encoder) -> None:
-    """Raise InputError for `task.position` where the encoder's own positions are no start for it."""
+    """Raise InputError if the encoder's positions cannot initialise those of `task.position`."""
     own = getattr(encoder.config, "position", None)
     if position is None or own is None or own in STARTING_FROM[position]:
         return

@@ -1,4 +1,4 @@
-"""What is wrong with a plugin's class, seen when it is loaded: missing parts, and options without a stable form."""
+"""Problems of a plugin's class that show when it is loaded: missing parts, and options without a stable form."""
 
 from __future__ import annotations
 

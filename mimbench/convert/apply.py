@@ -52,7 +52,7 @@ def to_method(
     """What `state` holds for `method` and its encoder, in the names of method.state_dict().
 
     The method's own part is left out as a whole, with the reason, if one of its tensors does not fit.
-    outside: keys that are known not to be the encoder's; what the method does not know of them is left out.
+    outside: keys that do not belong to the encoder; those that the method does not know are left out.
 
     Raises:
         InputError: as `to_encoder`, for the encoder's tensors.

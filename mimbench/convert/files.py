@@ -37,7 +37,7 @@ class _Ignored:
 def read_weights(path: Path, key: str | None = None) -> Weights:
     """The state dict in a .safetensors, .pth, .pt or .bin file, taken out of its training wrapper.
 
-    key: which network, where the file holds several; without it, the one that a rule prefers.
+    key: which network, if the file holds several; without it, the one that a rule prefers.
 
     Raises:
         InputError: no such file, not readable as weights, a pickle that would need code to be run, or no rule says

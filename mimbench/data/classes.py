@@ -20,7 +20,7 @@ def match_classes(train: Mapping[str, int], test: Mapping[str, int], train_name:
 
     Raises:
         InputError: the splits share no class, or a class of the one differs from a class of the other in case, blanks
-            or hyphens alone.
+            or hyphens only.
     """
     only_train = sorted(train.keys() - test.keys())
     only_test = sorted(test.keys() - train.keys())
@@ -50,7 +50,7 @@ def match_classes(train: Mapping[str, int], test: Mapping[str, int], train_name:
 
 
 def similar_classes(names: Iterable[str]) -> list[str]:
-    """Notes about classes of one dataset whose names differ in case, blanks or hyphens alone."""
+    """Notes about classes of one dataset whose names differ only in case, blanks or hyphens."""
     names = sorted(names)
     counts = Counter(map(_loose, names))
     similar = [name for name in names if counts[_loose(name)] > 1]

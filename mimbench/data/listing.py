@@ -226,5 +226,5 @@ def _size_and_date(entry: os.DirEntry[str]) -> tuple[int, int]:
 
 
 def _load(store: Path) -> dict[str, _Entry]:
-    """What is known; nothing where the store is absent, damaged or altered, for it can be made again."""
+    """The stored entries; none if the store is absent, damaged or altered, since it can be made again."""
     return {name: _Entry.from_json(entry) for name, entry in (read_sealed(store) or {}).items()}

@@ -16,7 +16,7 @@ from mimbench.data.listing import ImageFile, has_images, image_files, normal, pr
 class Sample:
     file: ImageFile
     label: str
-    """Name of the class, as NFC; "" where the folder has no classes."""
+    """Name of the class, as NFC; "" if the folder has no classes."""
     name: str
     """Name within its split: what is hashed, so that roots and split folders may be called anything."""
 
@@ -45,7 +45,7 @@ class Scan:
         if flat and classes:
             raise InputError(
                 f"{printable(folder)} has images both in class folders and beside them: "
-                "move those beside them into a class folder, or away"
+                "move those beside them into a class folder, or remove them"
             )
         if flat:
             classes = [(folder, self._images(folder))]

@@ -147,6 +147,6 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether every file is as it was built. The seal shows a manifest that was altered together with a file."""
+    """Whether every file is as it was built. The seal also detects a manifest that was altered together with a file."""
     manifest = read_sealed(folder / _MANIFEST)
     return manifest is not None and manifest == _digests(folder)

@@ -47,7 +47,7 @@ class _Kind:
 
     @property
     def spread(self) -> tuple[float, float]:
-        """What nine of ten images stay within, but for 0.1 % of their values: a single bright pixel says nothing."""
+        """The range of nine of ten images, without 0.1 % of their values: a single bright pixel says nothing."""
         dark = np.quantile([image.dark for image in self.images.values()], 0.1, method="nearest")
         bright = np.quantile([image.bright for image in self.images.values()], 0.9, method="nearest")
         return float(dark), float(bright)

@@ -51,7 +51,7 @@ def _owners(frame: FrameType, plugins: list[_Plugin]) -> list[_Plugin]:
 
 
 def _modules(plugin: _Plugin) -> set[str]:
-    """Where the plugin's class and its bases are written, but for the contract and what is no plugin (torch)."""
+    """Modules of the plugin's class and of its bases, without those of the contract and of other libraries (torch)."""
     bases = [base for base in plugin.cls.__mro__ if issubclass(base, (Method, Task, Dataset, Encoder))]
     return {base.__module__ for base in bases if not base.__module__.startswith("mimbench.contract")}
 

@@ -37,7 +37,7 @@ def code_of_cell(cell: Cell) -> Code:
 
 @lru_cache(maxsize=256)
 def code_of(kind: str, name: str) -> Mapping[str, Any]:
-    """As it was when a process first asked: the files may be edited while a long run goes on."""
+    """The code when this process first asked, since files may be edited during a long run."""
     cls = _KINDS[kind].load(name)
     files = _files(cls)
     return {
@@ -53,7 +53,7 @@ def code_of(kind: str, name: str) -> Mapping[str, Any]:
 def changes(noted: Any, now: Code, what: str) -> Iterator[str]:
     """A line for each plugin whose version is the one that `noted` holds, and whose code is not.
 
-    noted: provenance of a record or checkpoint; older ones hold no code, of which nothing can be said.
+    noted: provenance of a record or checkpoint; older ones hold no code and give no line.
     """
     plugins = noted.get("plugins") if isinstance(noted, Mapping) else None
     for kind, code in now.items():
@@ -92,7 +92,7 @@ def _is_within(module: str, package: str) -> bool:
 
 
 def _digest(files: list[Path]) -> str | None:
-    """Of one file, that of its bytes."""
+    """Hash of the files' contents; None if one cannot be read."""
     try:
         contents = [path.read_bytes() for path in files]
     except OSError:
@@ -104,7 +104,7 @@ def _digest(files: list[Path]) -> str | None:
 
 @lru_cache(maxsize=64)
 def _commit(folder: Path) -> str | None:
-    """Of the git checkout that a folder lies in, "+" behind it where the folder has changes; None: in none."""
+    """Commit of the git checkout around a folder, followed by "+" if the folder has changes; None: no checkout."""
     found = git(folder, "rev-parse", "HEAD")
     if not found or not git(folder, "ls-files", "--", "*.py"):
         return None

@@ -88,7 +88,7 @@ class Harness:
         return found
 
     def counts(self, key: str) -> bool:
-        """Whether a checkpoint or record that is there is to be used; with `fresh`, only those of this run are."""
+        """Whether an existing checkpoint or record is used; with `fresh`, only those of this run are."""
         return not self.fresh or key in self._made
 
     def train(self, asked: Sequence[Pretraining]) -> None:

@@ -1,4 +1,4 @@
-"""What plugins give, held against their contract: encoders, datasets and results."""
+"""Checks of what plugins return against their contract: encoders, datasets and results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NUMBERS = ("embed_dim", "out_dim", "patch_size", "stride", "num_layers", "num_p
 
 
 def check_method(method: Method, name: str, encoder: str) -> None:
-    """Raise InputError if what the method exports is no encoder that tasks can use."""
+    """Raise InputError if tasks cannot use the encoder that the method exports."""
     whose = f"method {name!r} of {registry.methods.owner(name)}"
     exported: Any = method.exported_encoder()
     where = registry.location(type(method).exported_encoder)
@@ -101,7 +101,7 @@ def _problem_of(split: ImageSplit, dataset: Dataset) -> str | None:
 
 
 def check_result(task: Task, result: TaskResult) -> None:
-    """Raise RunError for metrics that the task did not declare, that are no finite numbers, or if the primary lacks."""
+    """Raise RunError if a metric is undeclared or no finite number, or if the primary metric is missing."""
     whose = f"task {task.name!r} of {registry.tasks.owner(task.name)}"
     declared = [metric.name for metric in task.metrics]
     unknown = sorted(set(result.metrics) - set(declared))

@@ -1,4 +1,4 @@
-"""Whether a model and its batch can fit into the memory of the machine, before either is made."""
+"""Refuses models and batches that cannot fit into the machine's memory, before they are made."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from mimbench.contract import Method
 from mimbench.engine.device import get_world_size
 from mimbench.errors import InputError
+from mimbench.harness.build import assemble
 from mimbench.harness.cells import Pretraining
 
 _STATES = 4
@@ -31,10 +31,8 @@ def check_size(pretraining: Pretraining, device: torch.device) -> None:
     advice = "lower the sizes in [encoder] and [method]"
     try:
         numbers = _count(pretraining)
-    except RuntimeError as error:
-        if "overflow" in str(error):
-            raise InputError(f"the model of {pretraining.label} is larger than any memory; {advice}") from error
-        return
+    except InputError:
+        raise
     except Exception:  # a plugin may need real weights to be built, and the real build reports what is wrong
         return
     _refuse(numbers * _BYTES, memory_of(torch.device("cpu")), f"the model of {pretraining.label}", advice)
@@ -47,20 +45,25 @@ def memory_of(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    with suppress(OSError, ValueError):  # the limit of a container; "max" where there is none
+    with suppress(OSError, ValueError):  # a container's limit; "max" means none
         limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
     return min(limits)
 
 
 def _count(pretraining: Pretraining) -> int:
-    """Numbers in all parameters and buffers, of a model without memory."""
+    """Numbers in all parameters and buffers; the model is built without memory for them."""
     recipe = pretraining.recipe
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+    with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")  # weights that a method loads go nowhere here
-        encoder = recipe.encoder_class()(
-            recipe.encoder_config, image_size=recipe.input.image_size, in_channels=pretraining.channels
+        method = assemble(
+            recipe.encoder_class(),
+            recipe.encoder_config,
+            recipe.method_class(),
+            recipe.method_config,
+            image_size=recipe.input.image_size,
+            channels=pretraining.channels,
+            seed=0,
         )
-        method: Method = recipe.method_class()(recipe.method_config, encoder)
     return sum(tensor.numel() for tensor in (*method.parameters(), *method.buffers()))
 
 

@@ -15,7 +15,7 @@ from mimbench.store.store import Store
 def work_key(store: Store, left: Sequence[Pretraining]) -> str:
     """The key of the work folder to train in: `left` are the epochs of one training that have no checkpoint yet.
 
-    An interrupted training that has gone by one of these epochs is of no use; then a second folder is used.
+    An interrupted training that has already passed one of these epochs cannot give it. A second folder is used then.
     """
     epochs = [one.epoch for one in left if one.epoch]
     keys = work_keys(left[0].training)
@@ -33,13 +33,13 @@ def work_keys(training: str) -> tuple[str, str]:
 
 
 def discard_unfinished(store: Store, training: str) -> None:
-    """Remove what is left of a training that is finished, or that is to begin anew."""
+    """Remove the states of a training that is finished or starts anew."""
     for key in work_keys(training):
         store.discard_work(key)
 
 
 def compare_code(store: Store, key: str, wanted: Pretraining) -> Iterable[str]:
-    """Note which plugins' code begins a training; lines on those that were edited since it was interrupted."""
+    """Note which plugins' code starts a training; return a line per plugin that was edited since it was interrupted."""
     path, code = store.work(key) / "plugins.json", code_of_pretraining(wanted)
     if not (path.exists() and epochs_done(path.parent)):
         write_json(path, {"plugins": code})

@@ -3,7 +3,7 @@
 AT_EPOCH = "pretrain.at_epoch"
 """The option that takes a pretraining's weights before its end."""
 PRETRAINED = "pretrained"
-"""Table of a record's recipe: where the recipe that a given checkpoint was pretrained with differs from the run's."""
+"""Table of a record's recipe: options in which a given checkpoint's pretraining differs from the run."""
 DEFAULT_RECIPE = "mnist5k-vit-tiny"
 
 

@@ -1,4 +1,4 @@
-"""In what a task departs from its named protocol, and a pretraining from the presets of its method."""
+"""Options in which a task departs from its named protocol, and the shaping options of recipes and presets."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def departures(task: Task) -> dict[str, Any]:
         shipped = {**as_shipped.config.shaping(), **as_shipped.protocol()}
     known, own = dict(doc.values(shipped)), dict(doc.values(task.protocol()))
     departed = {path: value for path, value in own.items() if path not in known or known[path] != value}
-    # A protocol may set an option that results older than the option do not name where it is at its default.
+    # A protocol may set an option that is newer than the results. At its default, these results do not name it.
     return departed | {path: value for path, value in task.config.left_out().items() if path in known.keys() - own}
 
 
 def task_departures(task: str, table: Mapping[str, Any], dataset: str) -> dict[str, Any]:
-    """As `departures`, of a task's table as records keep it, and its own options of `dataset` that shape the result.
+    """`departures` of a task's table from a record, with the options of `dataset` that it sets and that shape results.
 
     Raises:
         InputError: a plugin is not installed, or does not know an option.

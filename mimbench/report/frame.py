@@ -152,8 +152,8 @@ def _rows(
         encoder = recipe.get("encoder", {})
         known = told[id(recipe)] = (
             backbone(body["encoder"]["name"], encoder),
-            _pretrain_dataset(recipe),
-            recipe.get("pretrain", {}).get("epochs"),
+            _as_pretrained(recipe, "data", "name"),
+            _as_pretrained(recipe, "pretrain", "epochs"),
             recipe.get("input", {}).get("image_size"),
             json.dumps(recipe, sort_keys=True, ensure_ascii=False),
         )
@@ -228,12 +228,14 @@ def backbone(encoder: str, options: Mapping[str, Any]) -> str:
     return f"{encoder} {width} {'-'.join(map(str, depth))}" if isinstance(depth, tuple) and width else encoder
 
 
-def _pretrain_dataset(recipe: Mapping[str, Any]) -> str | None:
-    """None for an imported checkpoint, whose pretraining is not known."""
+def _as_pretrained(recipe: Mapping[str, Any], table: str, key: str) -> Any:
+    """An option of the recipe that the encoder was pretrained with; None for an imported checkpoint.
+
+    Under PRETRAINED, a recipe holds what differs in the pretraining of a given checkpoint.
+    """
     if "imported" in recipe:
         return None
-    name: str | None = recipe.get(PRETRAINED, {}).get("data.name", recipe.get("data", {}).get("name"))
-    return name
+    return recipe.get(PRETRAINED, {}).get(f"{table}.{key}", recipe.get(table, {}).get(key))
 
 
 def _is_pretraining_known(body: Mapping[str, Any]) -> bool:
@@ -277,9 +279,8 @@ def _at(body: Mapping[str, Any], path: str) -> Any:
     if path.startswith("pretrain."):
         trained = body["checkpoint"]["cost"]["steps"] > 0
         if path == AT_EPOCH:  # absent, it is the end
-            pretrain = here.get("pretrain", {})
-            at = pretrain.get("at_epoch")
-            return pretrain.get("epochs") if at is None and trained else at
+            at = _as_pretrained(here, "pretrain", "at_epoch")
+            return _as_pretrained(here, "pretrain", "epochs") if at is None and trained else at
         if not trained and not any(name.startswith("pretrain.") for name in body["varied"]):
             return None
     for key in path.split("."):

@@ -68,7 +68,7 @@ class Score:
 
     @cached_property
     def summary(self) -> Summary:
-        if self.problem:  # a mean to show, with nothing to conclude from it
+        if self.problem:  # a mean to show, without an interval
             return Summary(
                 len(self.values), math.fsum((value or 0) / len(self.values) for value in self.values.values())
             )

@@ -22,6 +22,11 @@ PACKAGE = "mimbench_published"
 FILES = ("results.csv", "ablations.csv")
 DATASETS = {"imagenet": "ImageNet-1K", "coco": "COCO", "ade20k": "ADE20K", "cifar100": "CIFAR-100"}
 """Our datasets under the names that papers use; others keep their own."""
+_TRAIN_IMAGES = {"ImageNet-1K": 1_281_167}
+_TEST_IMAGES = {"ImageNet-1K": 50_000}
+"""Of the whole dataset: a folder with some of its classes has the same name in a record."""
+_MISSING = 0.01
+"""Share of the training images that an epoch may leave out: the last incomplete batch, and damaged files."""
 NO_EQUAL = "-"
 _SHOWN = 4
 """Most settings that a reason names."""
@@ -47,9 +52,9 @@ class Published(BaseModel):
     """Parameters, millions."""
     pretrain_data: str
     epochs: int | None = Field(None, gt=0)
-    """Of pretraining; None: not told."""
+    """Of pretraining; None: not stated."""
     resolution: int | None = Field(None, gt=0)
-    """Side of the images in fine-tuning or evaluation, px; None: not told."""
+    """Side of the images in fine-tuning or evaluation, px; None: not stated."""
     task: str = Field(min_length=1)
     dataset: str = Field(min_length=1)
     protocol: str = ""
@@ -173,6 +178,8 @@ def find(record: Mapping[str, Any], published: Iterable[Mapping[str, Any]]) -> M
         ("pretraining data", lambda row: row["pretrain_data"] == _named(record["pretrain_dataset"])),
         ("epochs", lambda row: None is not row["epochs"] == record["pretrain_epochs"] and not is_early(record)),
         ("image size", lambda row: row["task"] not in _SIZED or row["resolution"] == _image_size(record)),
+        ("test images", lambda row: _TEST_IMAGES.get(row["dataset"], record["n"]) == record["n"]),
+        ("pretraining images", lambda row: _has_all_pretraining_images(row, record)),
     )
     for what, holds in steps:
         named = [row for row in named if row["reported"] == "own" and holds(row)]
@@ -202,6 +209,16 @@ def _image_size(record: Mapping[str, Any]) -> int | None:
     return size
 
 
+def _has_all_pretraining_images(row: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    expected = _TRAIN_IMAGES.get(row["pretrain_data"])
+    return expected is None or _images_per_epoch(record) >= (1 - _MISSING) * expected
+
+
+def _images_per_epoch(record: Mapping[str, Any]) -> float:
+    """Images that each epoch of the pretraining saw."""
+    return float(record["pretrain_images"] / record["pretrain_epochs"])
+
+
 def matching(row: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The rows of a frame that measured what a published row did."""
     return [record for record in records if find(record, [row]).number is not None]
@@ -221,8 +238,11 @@ def _told(what: str, record: Mapping[str, Any]) -> str:
         "pretraining data": record["pretrain_dataset"],
         "epochs": epochs_in_words(record),
         "image size": f"{_image_size(record)} px",
+        "test images": f"{record['n']:,}",
     }
-    return f"these records ({told[what]})"
+    # Not in the table: only records of a training have images per epoch.
+    shown = f"{_images_per_epoch(record):,.0f} per epoch" if what == "pretraining images" else told[what]
+    return f"these records ({shown})"
 
 
 def epochs_in_words(record: Mapping[str, Any]) -> str:

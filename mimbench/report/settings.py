@@ -1,4 +1,4 @@
-"""In which settings a record departs from the experiment that a published number stands for.
+"""Settings in which a record departs from the experiment of a published number.
 
 That experiment is the method's preset for the same encoder, data and epochs, with what the number's `same` states.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 from mimbench.errors import InputError
 from mimbench.recipe import PRETRAINED
+from mimbench.recipe import document as doc
 from mimbench.recipe.departures import preset_values, shaping_values, task_departures
 from mimbench.report.frame import backbone, protocol_text
 
@@ -25,7 +26,7 @@ def departed_settings(record: Mapping[str, Any], stated: Mapping[str, Any]) -> l
 
     Args:
         record: a row of a frame that agrees with the number in method, encoder, pretraining data, epochs and protocol.
-        stated: {path: value} that the number states of itself; all other settings are those of the preset.
+        stated: {path: value} that belong to the number; all other settings are those of the preset.
     """
     if record["recipe_json"] is None:
         return ["how the encoder was pretrained is not known"]
@@ -45,7 +46,7 @@ def departed_settings(record: Mapping[str, Any], stated: Mapping[str, Any]) -> l
 
 
 def _departed(found: Mapping[str, Any], preset: Mapping[str, Any], stated: Mapping[str, Any]) -> set[str]:
-    """Paths at which settings differ from those of a preset, but for `stated` ones, which must be as stated."""
+    """Paths at which settings differ from a preset's. Settings in `stated` must have the stated values instead."""
     expected = {**preset, **stated}
     sizes = _SIZES if _name(found) != _name(preset) else frozenset()
     return {
@@ -66,9 +67,12 @@ def _settings(recipe: str, task: str, dataset: str) -> tuple[Mapping[str, Any], 
     options = tables.get("task", {})
     as_run = shaping_values(tables)
     pretrained = tables.get(PRETRAINED, {})
-    if "data.name" in pretrained:  # the run's [data] is the task's dataset alone
+    if "data.name" in pretrained:  # the run's [data] only describes the task's dataset
         as_run = {path: value for path, value in as_run.items() if not path.startswith("data.")}
-    as_pretrained = as_run | pretrained
+        tables["data"] = {}
+    for path, value in pretrained.items():
+        tables = doc.put(tables, path, value)
+    as_pretrained = shaping_values(tables)
     protocol = protocol_text(str(options.get("protocol")), task_departures(task, options, dataset))
     return as_run, as_pretrained, protocol
 

@@ -1,4 +1,4 @@
-"""Pictures and files of records: where they lie, and whether they are as they were recorded."""
+"""Pictures and files of records: finds them, and checks whether they are as recorded."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ THREADS = 8
 
 
 class FeatureFile:
-    """Rows that are written to a temporary file as they come, which takes its place when all are there."""
+    """Writes rows to a temporary file, which replaces the real one when all rows are there."""
 
     def __init__(self, path: Path, rows: int) -> None:
         self.path, self.rows, self.filled = path, rows, 0
@@ -36,7 +36,7 @@ class FeatureFile:
         self._temporary: Path | None = None
 
     def add(self, block: np.ndarray) -> None:
-        """Append rows. Raises OSError, which names the file, where the disk is full."""
+        """Append rows. Raises OSError, which names the file, if the disk is full."""
         with naming(self.path):
             # Not a memory map: a page of it that gets no block on a full disk ends the process with SIGBUS.
             stream = self._stream or self._open(block.shape[1])
@@ -55,7 +55,7 @@ class FeatureFile:
         return stream
 
     def finish(self) -> None:
-        """Put the file in its place. Raises RunError where rows are missing or too many."""
+        """Put the file in its place. Raises RunError if rows are missing or too many."""
         if self._stream is None or self._temporary is None or self.filled != self.rows:
             raise RunError(f"the split has {self.rows} images and its loader gave {self.filled}")
         with naming(self.path):
@@ -70,14 +70,14 @@ class FeatureFile:
     def discard(self) -> None:
         """Remove what `finish` did not put in its place."""
         if self._stream is not None:
-            with suppress(OSError):  # what is buffered may find no room either
+            with suppress(OSError):  # flushing the buffer fails on a full disk too
                 self._stream.close()
         if self._temporary is not None:
             self._temporary.unlink(missing_ok=True)
 
 
 def _reserve(handle: int, size: int) -> None:
-    """Take the disk's blocks before hours of work go into them; file systems that cannot do so are passed over."""
+    """Reserve the disk's blocks, so that a full disk shows before hours of work. Some file systems cannot do so."""
     try:
         os.posix_fallocate(handle, 0, size)
     except AttributeError:  # macOS
@@ -107,7 +107,7 @@ def seal_of(path: Path) -> Path:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether the file is there as it was written; a damaged one can be made again, so it is as good as none."""
+    """Whether the file is there as it was written; False for a damaged one, which can be made again."""
     try:
         state = path.stat()
         noted = seal_of(path).read_text(encoding="ascii", errors="replace")
@@ -118,5 +118,5 @@ def is_whole(path: Path) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _kept_checksum(path: Path, inode: int, size: int, modified: int) -> str:
-    """Once a process, not for every task and seed, while the file stays the same."""
+    """Computed once per process, not for every task and seed, while the file stays the same."""
     return checksum(path)

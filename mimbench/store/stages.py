@@ -24,14 +24,14 @@ def card_of(weights: Path) -> Path:
 
 
 def write_stage(weights: Path, content: bytes, what: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-    """Weights first: only with its card is a fitted state complete."""
+    """Write the weights first: a fitted state counts as complete once its card is there."""
     write_atomic(weights, content)
     card = {"what": dict(what), "sha256": file_sha256(weights), "provenance": dict(provenance)}
     write_json(card_of(weights), {**card, SEAL: fingerprint(card, 64)})
 
 
 def check_stage(weights: Path) -> None:
-    """Hold weights and card against their hashes.
+    """Check weights and card against their hashes.
 
     Raises:
         InputError: one is damaged, or the card is that of another fingerprint.

@@ -18,7 +18,7 @@ from torch import Tensor
 class SharedSampleCascade(CascadeRoIHead):
     """Three box heads and one mask head on RoIs that are sampled once.
 
-    As detectron2@1b09e42c detectron2/modeling/roi_heads/cascade_rcnn.py: RoIs are sampled for the first stage alone,
+    As detectron2@1b09e42c detectron2/modeling/roi_heads/cascade_rcnn.py: RoIs are sampled for the first stage only,
     and each stage matches the boxes of the one before anew; its losses all weigh 1, and its gradient reaches the
     features divided by the number of stages; the mask head is trained on the sampled objects and used on the last
     stage's boxes; a detection's score is the mean of the stages' probabilities. mmdet's CascadeRoIHead samples in every

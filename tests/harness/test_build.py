@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from refusals import refused
+
+from mimbench import registry
+from mimbench.errors import InputError
+from mimbench.harness.build import assemble
 
 
-@pytest.mark.parametrize("embed_dim", [10**13, 10**21])
-def test_a_model_that_no_memory_holds_is_refused_before_anything_runs(quick, tmp_path, embed_dim):
-    settings = ("--set", f"encoder.embed_dim={embed_dim}", "--set", "encoder.num_heads=1")
-    done = quick("run", "--method", "simmim", "--task", "knn", "--recipe", "smoke", *settings)
-    refused(done, "does not fit into the memory of this machine", "lower the sizes in [encoder]")
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp:127] can't allocate memory")]
+)
+def test_no_memory_while_a_model_is_built_is_one_line(error, monkeypatch):
+    encoder, method = registry.encoders.load("vit"), registry.methods.load("mae")
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(method, "__init__", fail)
+    with pytest.raises(InputError, match=r"^method 'mae' .* does not fit into the memory of this machine .* lower the"):
+        assemble(encoder, encoder.Config(), method, method.Config(), image_size=32, channels=1, seed=0)

@@ -22,11 +22,11 @@ RUN = ("run", "--method", "mae", "--task", "knn", "--recipe", "smoke", "--dry-ru
         ("method.mask_ratio=false", ("method.mask_ratio: false is no number",)),
         ("data.train_limit=true", ("data.train_limit: true is no number",)),
         ("pretrain.workers=100000", ("pretrain.workers", "1024")),
-        ("encoder.embed_dim=1000000000", ("larger than any memory", "[encoder]")),
+        ("encoder.embed_dim=1000000000", ("does not fit into the memory of this machine", "[encoder]")),
         ("encoder.embed_dim=200000", ("GiB at least", "[encoder]")),
         ("encoder.depth=1000000000", ("encoder.depth", "1000")),
         ("encoder.mlp_ratio=1e12", ("GiB at least",)),
-        ("method.decoder_dim=1000000000", ("larger than any memory",)),
+        ("method.decoder_dim=1000000000", ("does not fit into the memory of this machine",)),
         ("method.decoder_depth=100000", ("method.decoder_depth", "1000")),
         ("input.image_size=1000000", ("1000000 px", "GiB at least", "input.image_size")),
         ("input.image_size=1e300", ("input.image_size", "too large")),
@@ -38,18 +38,6 @@ RUN = ("run", "--method", "mae", "--task", "knn", "--recipe", "smoke", "--dry-ru
 )
 def test_one_line_each(setting, words, quick):
     refused(quick(*RUN, "--set", setting), *words)
-
-
-def test_no_memory_while_it_is_built_is_one_line(quick, monkeypatch):
-    from mimbench.harness import plan
-
-    for error in (MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp:127] can't allocate memory")):
-
-        def fails(*_, error=error):
-            raise error
-
-        monkeypatch.setattr(plan, "build_method", fails)
-        refused(quick(*RUN), "the model of mae seed 0 does not fit into memory", "lower the sizes")
 
 
 def test_a_results_folder_that_is_a_file_is_refused(quick, tmp_path):

@@ -54,6 +54,8 @@ def write_paper(root: Path, ratios=(0.5, 0.75, 0.9)) -> None:
         settings = {"method.norm_pixels": False, "method.mask_ratio": ratio, "task.train.epochs": 90}
         fields = record_fields(resolved("imagenet-vit-large", "mae", settings, "linear-probe"), "linear-probe")
         body |= fields
+        body["checkpoint"]["cost"]["images_seen"] = 800 * 1_281_167
+        body["metrics"]["top1"]["n"] = 50_000
         write_body(root, body, "linear-probe", "mae", 0)
 
 

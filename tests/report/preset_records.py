@@ -10,7 +10,7 @@ from mimbench.recipe import document as doc
 from mimbench.recipe.departures import departures
 from mimbench.recipe.resolve import Recipe, resolve
 from mimbench.store.files import fingerprint
-from mimbench.store.record import Record
+from mimbench.store.record import Checkpoint, Cost, Record, Value
 
 _document = functools.cache(doc.read)
 
@@ -46,6 +46,8 @@ def preset_record(
     value: float = 83.0,
     seed: int = 0,
     metric: str = "top1",
+    train_images: int = 1_281_167,
+    test_images: int = 50_000,
     settings: Mapping[str, Any] | None = None,
     tables: Mapping[str, Any] | None = None,
     **changes: Any,
@@ -53,10 +55,16 @@ def preset_record(
     """A record of `task` on a pretraining of `preset`.
 
     settings: over the preset, by path, before it is resolved. tables: over the resolved tables, by path.
+    train_images, test_images: of the dataset; by default those of ImageNet-1K.
     """
     fields = record_fields(resolved(preset, method, settings, task), task)
     for path, new in (tables or {}).items():
         fields["recipe"] = doc.put(fields["recipe"], path, new)
     del fields["task"], fields["method"]
+    recipe = fields["recipe"].get("pretrain") or {}
+    batch = recipe.get("batch_size", 1)
+    spent = Cost(seconds=1.0, device="cpu", images_seen=recipe.get("epochs", 0) * (train_images // batch) * batch)
+    fields["checkpoint"] = Checkpoint(fingerprint="abc", weights_sha256="0", seed=seed, cost=spent)
     record: Record = make(method, value, seed, metric, task=task, **{**fields, **changes})
-    return record
+    measured = Value(value=value, unit="percent", n=test_images, low=0, high=100, higher_is_better=True)
+    return record.model_copy(update={"metrics": {metric: measured}})

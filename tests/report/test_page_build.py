@@ -109,6 +109,16 @@ def test_what_a_curve_shares_is_told_as_it_was_given(record, framed):
     }
 
 
+def test_a_value_outside_of_its_range_is_in_no_chart(record, framed):
+    records = [
+        record("mine", 1e308 if x == 3 else 50.0, varied={"method.x": x}, recipe={"method": {"x": x}})
+        for x in (1, 2, 3)
+    ]
+    tidy = framed(records)
+    (found,) = ablations(board_of(tidy), {one: index for index, one in enumerate(tidy["id"])}, {})
+    assert [point["x"] for point in found["panels"][0]["curves"][0]["points"]] == [1, 2]
+
+
 def test_a_published_curve_is_in_the_chart_of_its_protocol_and_else_beside(data, tmp_path):
     (panel,) = (
         one

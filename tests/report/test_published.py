@@ -117,6 +117,8 @@ def test_a_record_is_compared_under_the_same_protocol(record, framed):
         ({"tables": {"data.name": "digits"}}, "pretraining data of these records (digits)"),
         ({"dataset": {"name": "cifar10", "version": "x"}}, "dataset of these records (cifar10)"),
         ({"metric": "ECE"}, "metric of these records (finetune ECE)"),
+        ({"test_images": 5000}, "test images of these records (5,000)"),
+        ({"train_images": 128_000}, "pretraining images of these records (126,976 per epoch)"),
         ({"settings": {"method.mask_ratio": 0.35}}, "settings of these records (method.mask_ratio)"),
         ({"settings": {"pretrain.base_lr": 1}}, "settings of these records (pretrain.base_lr)"),
         ({"method": "supervised"}, "no number of supervised is stored"),

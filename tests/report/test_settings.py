@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from preset_records import preset_record, resolved
 
-from mimbench import registry
 from mimbench.contract import Config, InputConfig, PretrainConfig
 from mimbench.errors import InputError
 from mimbench.recipe import document as doc
@@ -154,6 +153,20 @@ def test_a_recipe_file_of_ones_own_is_compared_by_what_it_sets(record, framed, t
         assert is_same or match.reason.endswith("the settings of these records (pretrain.base_lr)")
 
 
+@pytest.mark.parametrize(
+    ("images", "is_same"),
+    [
+        ({}, True),
+        ({"train_images": 1_281_100}, True),  # some files could not be read
+        ({"train_images": 126_689}, False),  # ImageNet-100 in a folder of the same form
+        ({"test_images": 5_000}, False),
+        ({"train_images": 640_000, "test_images": 50_000}, False),
+    ],
+)
+def test_some_of_the_classes_are_not_the_dataset(found, images, is_same):
+    assert found(**images) == (82.8 if is_same else None)
+
+
 def test_the_epochs_of_another_preset_are_not_reached_by_setting_epochs_alone(found):
     at_800 = {"pretrain.epochs": 800, "task.protocol": "simmim-swin-base-800ep"}
     assert found(settings=at_800) is None
@@ -165,6 +178,9 @@ def test_the_epochs_of_another_preset_are_not_reached_by_setting_epochs_alone(fo
         ({}, True),
         ({"encoder.drop_path": 0.5}, False),
         ({"pretrain.base_lr": 1.0}, False),
+        ({"pretrain.epochs": 800}, False),
+        ({"pretrain.at_epoch": 50}, False),
+        ({"pretrain.accumulate": 8}, True),
         ({"data.name": "cifar100"}, False),
         (None, False),
     ],
@@ -181,7 +197,8 @@ def test_a_given_checkpoint_keeps_its_own_dataset(found):
         tables = {"data": {"name": "cifar100"}, "pretrained": pretrained}
         return found(tables=tables, recipe_passed={"checkpoint": "0" * 16})
 
-    data = {"name": "imagenet", **registry.datasets.load("imagenet").Config(root="x").shaping()}
+    # Options that are newer than the checkpoint are absent: they have their defaults.
+    data = {"name": "imagenet", "channels": 3, "val_fraction": 0.2, "split_seed": 0}
     assert run_on_another(**data) == 82.8
     assert run_on_another(**data | {"channels": 1}) is None
     assert run_on_another(**data | {"name": "cifar10"}) is None

@@ -61,7 +61,7 @@ def _panels(board: Board, path: str) -> dict[int, _Curves]:
     curves: dict[tuple[int, Key], list[Score]] = {}
     for (row, column), score in grid.scores.items():
         rest = dict(zip(grid.row_fields, row, strict=True))
-        if rest.pop(path) is None:
+        if rest.pop(path) is None or score.problem:
             continue
         key = tuple(_rest(name, other, score) for name, other in rest.items() if name not in unsaid)
         curves.setdefault((columns[column], key), []).append(score)

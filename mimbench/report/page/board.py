@@ -138,7 +138,7 @@ def _pretraining(first: Mapping[str, Any]) -> str:
 def _published(score: Score, published: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     """The authors' own number under the same protocol, where there is one."""
     rows = published.get(score.first["method"], ())
-    if not rows or not score.first["protocol_name"]:
+    if not rows or not score.first["protocol_name"] or score.problem:
         return {}
     number = find(score.first, rows).number
     if number is None:

@@ -48,7 +48,7 @@ class Pictures:
         return None
 
     def problem(self, roots: Sequence[Path], relative: str, sha256: str | None) -> str:
-        """Why a picture is not to be shown, as the predicate of a sentence; "": nothing is wrong with it.
+        """Why a picture is not shown, as the predicate of a sentence; "": nothing is wrong with it.
 
         sha256: as the record notes it; None in older records.
         """

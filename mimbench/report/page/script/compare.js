@@ -18,6 +18,8 @@ const measured = (item) => {
   const found = new Map();
   for (const run of item.runs) {
     for (const one of values(run)) {
+      // A value outside of its metric's range: the leaderboard's footnote says so.
+      if (one.value < (one.low ?? -Infinity) - 1e-9 || one.value > (one.high ?? Infinity) + 1e-9) continue;
       const key = JSON.stringify([run.task, one.name, run.protocol]);
       if (!found.has(key))
         found.set(key, { task: run.task, metric: one.name, unit: one.unit, protocol: run.protocol, seeds: new Map() });
