@@ -90,6 +90,12 @@ def error_number(error: BaseException) -> int | None:
     return None
 
 
+def is_unreadable(error: BaseException | None) -> bool:
+    """Whether an error of reading comes from this machine or user, and so says nothing about what the file holds."""
+    passing = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ENOMEM, errno.ESTALE)
+    return isinstance(error, OSError) and error.errno in passing
+
+
 def temporary_prefix(name: str) -> str:
     """What the name of a temporary file or folder of this process begins with; `remove_abandoned` recognises it."""
     short = name.encode(errors="replace")[:LONGEST_NAME].decode(errors="ignore")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from mimbench.engine.state_files import epochs_done
+from mimbench.engine.state_files import STATES, epochs_done
 from mimbench.harness.cells import Pretraining
-from mimbench.harness.code import changes, code_of_pretraining
+from mimbench.harness.code import Code, changes
 from mimbench.store.files import DAMAGE, fingerprint, write_json
 from mimbench.store.store import Store
 
@@ -38,10 +38,11 @@ def discard_unfinished(store: Store, training: str) -> None:
         store.discard_work(key)
 
 
-def compare_code(store: Store, key: str, wanted: Pretraining) -> Iterable[str]:
-    """Note which plugins' code begins a training; lines on those that were edited since it was interrupted."""
-    path, code = store.work(key) / "plugins.json", code_of_pretraining(wanted)
-    if not (path.exists() and epochs_done(path.parent)):
+def compare_code(store: Store, key: str, code: Code) -> Iterable[str]:
+    """Note which plugins' code begins a training, or those of a method or task with it; lines on those that were
+    edited since it was interrupted."""
+    path = store.work(key) / "plugins.json"
+    if not (path.exists() and any(path.parent.rglob(STATES))):
         write_json(path, {"plugins": code})
         return []
     try:

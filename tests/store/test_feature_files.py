@@ -42,6 +42,16 @@ def test_rows_come_back_as_numpy_reads_them(tmp_path):
     assert sorted(path.name for path in (tmp_path / "features").iterdir()) == ["a.npy", "a.seal"]
 
 
+def test_the_features_of_another_encoder_are_not_sound_under_this_ones_name(tmp_path):
+    for name, rows in (("a", ROWS), ("b", ROWS + 1)):
+        file = FeatureFile(tmp_path / f"{name}.npy", 6)
+        file.add(rows)
+        file.finish()
+    for suffix in (".npy", ".seal"):
+        (tmp_path / f"b{suffix}").replace(tmp_path / f"a{suffix}")
+    assert not is_whole(tmp_path / "a.npy")
+
+
 def test_missing_rows_are_an_error_and_leave_nothing(tmp_path):
     file = FeatureFile(tmp_path / "a.npy", 6)
     file.add(ROWS[:4])
