@@ -79,7 +79,10 @@ def writing_into(folder: Path) -> Iterator[None]:
 
 
 def error_number(error: BaseException) -> int | None:
-    """The errno of an error, also of one that holds it in its text only (Rust libraries, DataLoader workers)."""
+    """The errno of an error, also if another error took its place (torch), or its text alone holds it (Rust libraries,
+    DataLoader workers)."""
+    if "inline_container" in str(error) and isinstance(error.__context__, OSError):  # torch.save closes its archive
+        return error.__context__.errno
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     match = _ERROR_NUMBER.search(str(error))

@@ -116,8 +116,11 @@ def is_whole(path: Path) -> bool:
     try:
         state = path.stat()
         noted = seal_of(path).read_text(encoding="ascii", errors="replace")
-        return noted == _seal(path, _kept_checksum(path, state.st_ino, state.st_size, state.st_mtime_ns))
-    except OSError:
+        if noted != _seal(path, _kept_checksum(path, state.st_ino, state.st_size, state.st_mtime_ns)):
+            return False
+        rows = np.load(path, mmap_mode="r")  # never a pickle
+        return rows.ndim == 2 and rows.dtype == np.float32
+    except (OSError, ValueError):
         return False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -278,6 +279,19 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypa
         save_state(tmp_path, state, steps=2, epochs=1.0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_1.json", "step_1.pth"]
     assert epochs_done(tmp_path) == 0.5
+
+
+@pytest.mark.parametrize("limit", [500, 20_000, 60_000, 100_000])
+def test_a_state_that_grows_too_large_names_its_file(tmp_path, limit):
+    """torch replaces the error of the disk by one of its own, which names neither file nor reason."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*step_1\.pth'"):
+            save_state(tmp_path, {"model": {str(n): torch.zeros(5000) for n in range(5)}}, steps=1, epochs=1.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stop_on_a_full_disk_says_what_is_left(tmp_path, monkeypatch):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,6 +52,27 @@ def test_the_features_of_another_encoder_are_not_sound_under_this_ones_name(tmp_
     for suffix in (".npy", ".seal"):
         (tmp_path / f"b{suffix}").replace(tmp_path / f"a{suffix}")
     assert not is_whole(tmp_path / "a.npy")
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "objects", "flat"])
+def test_a_sealed_file_of_something_else_is_not_sound_and_runs_nothing(tmp_path, kind):
+    path = tmp_path / "a.npy"
+    content = {"objects": np.array([[Payload(tmp_path / "ran")]], dtype=object), "flat": ROWS.ravel()}
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
+    else:
+        np.save(path, content[kind], allow_pickle=True)
+    seal_of(path).write_text(features._seal(path, features.checksum(path)))
+    assert not is_whole(path)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_missing_rows_are_an_error_and_leave_nothing(tmp_path):
