@@ -79,7 +79,10 @@ def writing_into(folder: Path) -> Iterator[None]:
 
 
 def error_number(error: BaseException) -> int | None:
-    """The errno of an error, also of one that holds it in its text only (Rust libraries, DataLoader workers)."""
+    """The errno of an error, also if another error took its place (torch), or its text alone holds it (Rust libraries,
+    DataLoader workers)."""
+    if "inline_container" in str(error) and isinstance(error.__context__, OSError):  # torch.save closes its archive
+        return error.__context__.errno
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     match = _ERROR_NUMBER.search(str(error))
@@ -88,6 +91,12 @@ def error_number(error: BaseException) -> int | None:
     if isinstance(error, OSError) and re.search(r"\d+ requested and \d+ written", str(error)):  # numpy
         return errno.ENOSPC
     return None
+
+
+def is_unreadable(error: BaseException | None) -> bool:
+    """Whether an error of reading comes from this machine or user, and so says nothing about what the file holds."""
+    passing = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ENOMEM, errno.ESTALE)
+    return isinstance(error, OSError) and error.errno in passing
 
 
 def temporary_prefix(name: str) -> str:

@@ -42,6 +42,7 @@ def fit(
     device: torch.device,
     workdir: Path,
     console: Console,
+    identity: str = "",
     epochs: int | None = None,
     after_epoch: Mapping[int, Callable[[FitReport], None]] | None = None,
 ) -> FitReport:
@@ -49,6 +50,8 @@ def fit(
 
     The loader yields micro-batches: batch_size / accumulate / world size images each. An epoch has as many as fill
     whole optimizer steps. options: the table that `config` comes from, as a person would --set it, e.g. "task.train".
+
+    identity: what tells this training from all others; the state of another one in `workdir` is not used.
 
     epochs: stop after so many of the schedule's; None: train all of them. after_epoch: called on all ranks, with what
     the training took so far, when so many epochs are done, and before the state of that epoch is saved.
@@ -94,7 +97,7 @@ def fit(
                 precision=precision,
             )
 
-        states = TrainingStates(label, workdir, adapter, optimizer, history, schedule, config, console)
+        states = TrainingStates(label, workdir, adapter, optimizer, history, schedule, config, console, identity)
 
         def after_step(epochs: int, iteration: int) -> None:
             step = iteration // config.accumulate

@@ -108,7 +108,8 @@ class HistoryHook(Hook):
 
     def after_train_epoch(self, runner: LiveRunner) -> None:
         self._read(runner)
-        self.loss.append(float(_over_ranks(torch.stack(self._losses).mean())))
+        # Averaged over ranks first, as `state` saves them: a resumed epoch has the same mean to the last bit.
+        self.loss.append(float(_over_ranks(torch.stack(self._losses)).mean()))
         self._losses = []
         self.progress.epoch(runner.epoch + 1, runner.max_epochs, self.loss[-1])
         self.check_weights(f"after epoch {runner.epoch + 1}")

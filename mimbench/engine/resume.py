@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import all_gather_object
 from rich.console import Console
 
+from mimbench.advice import is_out_of_memory
 from mimbench.contract import TrainConfig
 from mimbench.engine.adapter import Adapter, LiveRunner
 from mimbench.engine.hooks import HistoryHook
 from mimbench.engine.progress import say
-from mimbench.engine.state_files import epochs_done, load_state, save_state
-from mimbench.errors import InputError
+from mimbench.engine.ranks import on_all_ranks, on_first_rank
+from mimbench.engine.state_files import Position, epochs_done, load_state, save_state
+from mimbench.errors import InputError, RunError
 from mimbench.optim import Schedule
 
 
@@ -32,15 +35,16 @@ class TrainingStates:
         schedule: Schedule,
         config: TrainConfig,
         console: Console,
+        identity: str,
     ) -> None:
+        """identity: what tells this training from all others; states of another one are not used."""
+        self.identity = identity
         self.label, self.folder, self.adapter, self.optimizer = label, folder, adapter, optimizer
         self.history, self.schedule, self.config, self.console = history, schedule, config, console
 
     def save(self, iteration: int) -> None:
-        """Write the state after `iteration` micro-batches. All ranks call it; the first one writes."""
+        """Write the state after `iteration` micro-batches. All ranks call it and fail as one; the first writes."""
         history = self.history.state()
-        if get_rank() > 0:
-            return
         steps = iteration // self.config.accumulate
         state = {
             "model": self.adapter.state_dict(),
@@ -49,18 +53,25 @@ class TrainingStates:
             "steps_per_epoch": self.schedule.steps_per_epoch,
             "history": history,
         }
-        save_state(self.folder, state, steps=steps, epochs=steps / self.schedule.steps_per_epoch)
+        epochs = steps / self.schedule.steps_per_epoch
+        on_first_rank(lambda: save_state(self.folder, state, steps=steps, epochs=epochs, identity=self.identity))
 
     def restore(self, runner: LiveRunner) -> None:
-        """Put back the newest sound state; without one the training begins.
+        """Put back the newest sound state; without one the training begins. All ranks call it, and fail as one.
 
         Raises:
             InputError: it is the state of another model or of another amount of data.
+            RunError: the ranks do not see the same files.
         """
-        found = load_state(self.folder, lambda problem: say(self.console, problem))
-        if found is None:
-            return
-        position, state = found
+        report = functools.partial(say, self.console)
+        found = on_all_ranks(lambda: load_state(self.folder, report, identity=self.identity))
+        seen = all_gather_object(found[0].sha256 if found else None)
+        if len(set(seen)) > 1:
+            raise RunError(f"{self.label}: not all processes read the same state in {self.folder}; is it shared?")
+        if found:
+            on_all_ranks(lambda: self._put_back(runner, *found))
+
+    def _put_back(self, runner: LiveRunner, position: Position, state: Mapping[str, Any]) -> None:
         advice = f"delete {self.folder} to train anew"
         try:
             mismatch = _mismatch(state["model"], self.adapter.state_dict())
@@ -73,8 +84,13 @@ class TrainingStates:
             self.adapter.load_state_dict(state["model"], strict=True)
             self.optimizer.load_state_dict(state["optimizer"])
             self.history.restore(state["history"])
+            whole_steps = range(0, self.schedule.steps * self.config.accumulate + 1, self.config.accumulate)
+            if state["iteration"] not in whole_steps:
+                raise ValueError(f"it stands at micro-batch {state['iteration']}")
             runner.train_loop.start_from(state["iteration"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise InputError(
                 f"{position.path} was left by other code of {self.label} ({type(error).__name__}: {error}); {advice}"
             ) from error

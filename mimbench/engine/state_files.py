@@ -1,9 +1,10 @@
 """The state of an unfinished training on disk.
 
 FOLDER/step_<N>.pth    weights, optimizer and position after N optimizer steps
-FOLDER/step_<N>.json   the hash of that file, sealed by its own; written last
+FOLDER/step_<N>.json   the hash of that file and the training's identity, sealed by its own; written last
 
-The newest two are kept. A file whose hash differs is not read; the one before it is used instead. Tensors and plain
+The newest two are kept. A file whose hash differs, or that belongs to another training, is not read; the one before it
+is used instead. Tensors and plain
 values alone are read (`weights_only`), so a file that somebody else prepared cannot run code.
 """
 
@@ -20,11 +21,13 @@ from typing import Any
 
 import torch
 
+from mimbench.advice import is_out_of_memory
 from mimbench.errors import InputError
-from mimbench.files import naming, remove_abandoned, temporary_prefix
+from mimbench.files import is_unreadable, naming, remove_abandoned, temporary_prefix
 from mimbench.store.files import DAMAGE, file_sha256, read_sealed, write_sealed
 
-KEPT = 2
+STATES = "step_*.json"
+"""Pattern of the names of all cards."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,14 @@ class Position:
     epochs: float
     """Epochs done, with the share of the one that was under way."""
     sha256: str
+    identity: str
+    """What tells its training from all others."""
 
 
-def save_state(folder: Path, state: Mapping[str, Any], *, steps: int, epochs: float) -> Path:
-    """Write a state of tensors and plain values, then drop all but the newest two.
+def save_state(folder: Path, state: Mapping[str, Any], *, steps: int, epochs: float, identity: str = "") -> Path:
+    """Write a state of tensors and plain values, then drop all but this one and the one before it.
+
+    States of more steps go too: had they been sound, the training would have gone on from there.
 
     Raises:
         OSError, RuntimeError: it cannot be written (torch's own error on a full disk); what was there before stays.
@@ -55,15 +62,17 @@ def save_state(folder: Path, state: Mapping[str, Any], *, steps: int, epochs: fl
                 torch.save(dict(state), stream)
                 stream.flush()
                 os.fsync(stream.fileno())
-            body = {"steps": steps, "epochs": epochs, "file_sha256": file_sha256(Path(temporary))}
+            body = {"steps": steps, "epochs": epochs, "file_sha256": file_sha256(Path(temporary)), "identity": identity}
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
     write_sealed(path.with_suffix(".json"), body)
-    for old in _cards(folder)[KEPT:]:
-        old.unlink(missing_ok=True)  # the card first: without it the weights count for nothing
-        old.with_suffix(".pth").unlink(missing_ok=True)
+    before = next((card for card in _cards(folder) if _steps(card) < steps), path)
+    # Cards go first: without its card a state counts for nothing.
+    for old in sorted(folder.glob("step_*"), key=lambda file: file.suffix):
+        if old.stem not in (path.stem, before.stem) and not old.is_dir():
+            old.unlink(missing_ok=True)
     return path
 
 
@@ -73,13 +82,18 @@ def newest_sound(folder: Path, report: Callable[[str], None] = lambda problem: N
 
 
 def load_state(
-    folder: Path, report: Callable[[str], None] = lambda problem: None
+    folder: Path, report: Callable[[str], None] = lambda problem: None, *, identity: str = ""
 ) -> tuple[Position, dict[str, Any]] | None:
-    """As `newest_sound`, with the state itself, its tensors on the CPU."""
+    """As `newest_sound`, with the state itself, its tensors on the CPU. Those of another identity are not used."""
     for position in _sound(folder, report):
+        if position.identity != identity:
+            report(f"{position.path} is the state of another training and not used")
+            continue
         try:
             return position, torch.load(position.path, map_location="cpu", weights_only=True)
         except (*DAMAGE, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            if is_unreadable(error) or is_out_of_memory(error):
+                raise
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
             report(f"{position.path} holds something else than the state of a training and is not used ({why})")
     return None
@@ -96,11 +110,15 @@ def _sound(folder: Path, report: Callable[[str], None]) -> Iterator[Position]:
         path = card.with_suffix(".pth")
         try:
             body = read_sealed(card, "card", "it is not used")
-            position = Position(path, int(body["steps"]), float(body["epochs"]), body["file_sha256"])
+            position = Position(path, int(body["steps"]), float(body["epochs"]), body["file_sha256"], body["identity"])
             damage = None if file_sha256(path) == position.sha256 else "its content does not match its hash"
         except InputError as error:
+            if is_unreadable(error.__cause__):
+                raise
             damage = str(error)
         except DAMAGE as error:
+            if is_unreadable(error):
+                raise
             damage = f"{type(error).__name__}: {error}"
         if damage is None:
             yield position
@@ -110,9 +128,9 @@ def _sound(folder: Path, report: Callable[[str], None]) -> Iterator[Position]:
 
 def _cards(folder: Path) -> list[Path]:
     """Cards of states, the newest first."""
-    numbered = [(re.fullmatch(r"step_(\d+)\.json", path.name), path) for path in folder.glob("step_*.json")]
-    return [path for match, path in sorted(numbered, key=lambda pair: _number(pair[0]), reverse=True) if match]
+    cards = [path for path in folder.glob(STATES) if re.fullmatch(r"step_\d+", path.stem)]
+    return sorted(cards, key=_steps, reverse=True)
 
 
-def _number(match: re.Match[str] | None) -> int:
-    return int(match[1]) if match else -1
+def _steps(card: Path) -> int:
+    return int(card.stem.removeprefix("step_"))

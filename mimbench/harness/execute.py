@@ -18,7 +18,6 @@ from rich.console import Console
 import mimbench
 from mimbench.contract import ArraySplit, FitReport, Method, TaskContext, TaskResult
 from mimbench.engine.device import device_name, get_rank
-from mimbench.engine.fit import fit
 from mimbench.engine.pretrain import Pretrainer
 from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_all_ranks, on_first_rank
@@ -33,7 +32,7 @@ from mimbench.harness.plan import build_method
 from mimbench.harness.provenance import provenance
 from mimbench.harness.record import build_record
 from mimbench.harness.stage import PretrainStage
-from mimbench.harness.training import train_on_images
+from mimbench.harness.training import TaskTraining, train_on_images
 from mimbench.harness.unfinished import compare_code, discard_unfinished, work_key
 from mimbench.harness.weights import rest_of, restore, restore_encoder
 from mimbench.store.artifacts import damage_of
@@ -100,7 +99,7 @@ class Harness:
         if self.fresh:
             on_first_rank(lambda: discard_unfinished(self.store, left[0].training))
         last, work = max(left, key=lambda one: one.epoch), on_first_rank(lambda: work_key(self.store, left))
-        self._say_once(on_first_rank(lambda: compare_code(self.store, work, last)))
+        self._compare_code(work, code_of_pretraining(last))
         with writing_into(self.store.root / "work" / work):
             method, report = on_all_ranks(lambda: self._train(last, left, work))
         self._save(last, method, report)
@@ -163,6 +162,7 @@ class Harness:
             label=f"pretrain {last.label}",
             options="pretrain",
             workdir=self.store.work(work),
+            identity=last.training,
             device=self.device,
             console=self.console,
             epochs=last.epoch,
@@ -176,6 +176,7 @@ class Harness:
         self.say(f"running {cell.label}")
         if self.fresh:
             on_first_rank(lambda: self.store.discard_work(cell.record_id))
+        self._compare_code(cell.record_id, code_of_cell(cell))
         workdir = self.store.work(cell.record_id)
         started = time.perf_counter()
         with writing_into(workdir):
@@ -252,8 +253,8 @@ class Harness:
             device=self.device,
             workdir=own,
             input=recipe.input,
-            fit=functools.partial(
-                fit, seed=wanted.seed, device=self.device, workdir=workdir / "training", console=self.console
+            fit=TaskTraining(
+                workdir / "training", cell.record_id, seed=wanted.seed, device=self.device, console=self.console
             ),
             features=features,
             say=self.say,
@@ -270,6 +271,10 @@ class Harness:
             kept[name] = self.store.save_artifact(cell.record_id, path.name, path.read_bytes())
             path.unlink()
         return kept
+
+    def _compare_code(self, work: str, code: Code) -> None:
+        """Say which plugins were edited since what is to be taken up again in a work folder was interrupted."""
+        self._say_once(on_first_rank(lambda: compare_code(self.store, work, code)))
 
     def say(self, text: str) -> None:
         say(self.console, text)

@@ -39,6 +39,7 @@ class PretrainStage(Stage):
         self.split, self.workers = wanted.images(), wanted.recipe.pretrain.workers
         self.seed, self.device, self.input = wanted.seed, device, wanted.recipe.input
         self.classes = self.split.classes
+        self._fits: list[str] = []
 
     def images(self) -> Iterator[Tensor]:
         seed = mix_seed("stage", self.seed)
@@ -56,15 +57,19 @@ class PretrainStage(Stage):
             yield transform(images.to(self.device, non_blocking=True), generator)
 
     def fit(self, model: nn.Module, config: TrainConfig, *, label: str, options: str) -> FitReport:
+        # A method may fit several models; each has a folder of its own, in which an interrupted one is found again.
+        self._fits.append(label)
+        key = fingerprint(self._fits)
         return train_on_images(
             _Fitted(model, self._transform()),
             self.wanted,
             config,
             label=label,
             options=options,
-            workdir=self.store.work(self.wanted.training) / "stages" / fingerprint(label),
+            workdir=self.store.work(self.wanted.training) / "stages" / key,
             device=self.device,
             console=self.console,
+            identity=f"{self.wanted.training}/stages/{key}",
         )
 
     def once(self, identity: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -81,6 +86,7 @@ class PretrainStage(Stage):
             if not self.fresh and on_first_rank(path.with_suffix(".json").exists):
                 self.say(f"reusing what was fitted before ({path})")
             else:
+                self._fits = [key]
                 state = make()
                 if get_rank() == 0:
                     content = save({key: value.detach().cpu().contiguous() for key, value in state.items()})

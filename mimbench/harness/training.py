@@ -1,12 +1,15 @@
-"""Training on the images of a pretraining: what methods, and what they fit beforehand, have in common."""
+"""The engine's `fit` for a pretraining, for what a method fits beforehand, and for a task."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
+from torch.utils.data import DataLoader
 
 from mimbench.contract import FitReport, TrainConfig
 from mimbench.data import training_loader
@@ -16,7 +19,7 @@ from mimbench.harness.cells import Pretraining
 
 
 def train_on_images(
-    model: torch.nn.Module,
+    model: nn.Module,
     wanted: Pretraining,
     config: TrainConfig,
     *,
@@ -25,12 +28,13 @@ def train_on_images(
     workdir: Path,
     device: torch.device,
     console: Console,
+    identity: str,
     epochs: int | None = None,
     after_epoch: Mapping[int, Callable[[FitReport], None]] | None = None,
 ) -> FitReport:
     """Train `model`, a Trainable that takes (uint8 images, labels), on the training split; resumes from `workdir`.
 
-    options: the table that `config` comes from; epochs, after_epoch: all as `fit` has them.
+    options: the table that `config` comes from; identity, epochs, after_epoch: all as `fit` has them.
     """
     split, world = wanted.images(), get_world_size()
     loader = training_loader(
@@ -54,6 +58,27 @@ def train_on_images(
         device=device,
         workdir=workdir,
         console=console,
+        identity=identity,
         epochs=epochs,
         after_epoch=after_epoch,
     )
+
+
+class TaskTraining:
+    """`fit` for one task. A task may train several models: each has a folder, in which an interrupted one goes on."""
+
+    def __init__(self, folder: Path, identity: str, *, seed: int, device: torch.device, console: Console) -> None:
+        self.folder, self.identity, self._number = folder, identity, 0
+        self._options: dict[str, Any] = {"seed": seed, "device": device, "console": console}
+
+    def __call__(self, model: nn.Module, loader: DataLoader, config: TrainConfig, **options: Any) -> FitReport:
+        self._number += 1
+        return fit(
+            model,
+            loader,
+            config,
+            workdir=self.folder / str(self._number),
+            identity=f"{self.identity}/{self._number}",
+            **self._options,
+            **options,
+        )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from mimbench.engine.state_files import epochs_done
+from mimbench.engine.state_files import STATES, epochs_done
 from mimbench.harness.cells import Pretraining
-from mimbench.harness.code import changes, code_of_pretraining
+from mimbench.harness.code import Code, changes
 from mimbench.store.files import DAMAGE, fingerprint, write_json
 from mimbench.store.store import Store
 
@@ -38,10 +38,13 @@ def discard_unfinished(store: Store, training: str) -> None:
         store.discard_work(key)
 
 
-def compare_code(store: Store, key: str, wanted: Pretraining) -> Iterable[str]:
-    """Note which plugins' code starts a training; return a line per plugin that was edited since it was interrupted."""
-    path, code = store.work(key) / "plugins.json", code_of_pretraining(wanted)
-    if not (path.exists() and epochs_done(path.parent)):
+def compare_code(store: Store, key: str, code: Code) -> Iterable[str]:
+    """Note which plugins' code starts a training; return a line per plugin that was edited since it was interrupted.
+
+    Trainings of the method or task below that folder (a tokenizer's) count as part of it.
+    """
+    path = store.work(key) / "plugins.json"
+    if not (path.exists() and any(path.parent.rglob(STATES))):
         write_json(path, {"plugins": code})
         return []
     try:

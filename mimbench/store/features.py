@@ -1,7 +1,7 @@
 """Frozen features on disk: rows of float32, and a checksum beside them that is written last.
 
 DIR/features/<fingerprint>.npy    float32 [N, D], in the split's order
-DIR/features/<fingerprint>.seal   its checksum
+DIR/features/<fingerprint>.seal   hash of its name and checksum
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class FeatureFile:
             self._stream.flush()
             os.fsync(self._stream.fileno())
             self._stream.close()
-            seal = checksum(self._temporary)
+            seal = _seal(self.path, checksum(self._temporary))
             self._temporary.chmod(0o644)
             os.replace(self._temporary, self.path)
         write_atomic(seal_of(self.path), seal.encode())
@@ -102,6 +102,11 @@ def checksum(path: Path) -> str:
             return hashlib.sha256(b"".join(sums)).hexdigest()
 
 
+def _seal(path: Path, checksum: str) -> str:
+    """The name is in it: the features of another encoder or split are not sound under this one."""
+    return hashlib.sha256(f"{path.stem} {checksum}".encode()).hexdigest()
+
+
 def seal_of(path: Path) -> Path:
     return path.with_suffix(".seal")
 
@@ -111,8 +116,11 @@ def is_whole(path: Path) -> bool:
     try:
         state = path.stat()
         noted = seal_of(path).read_text(encoding="ascii", errors="replace")
-        return noted == _kept_checksum(path, state.st_ino, state.st_size, state.st_mtime_ns)
-    except OSError:
+        if noted != _seal(path, _kept_checksum(path, state.st_ino, state.st_size, state.st_mtime_ns)):
+            return False
+        rows = np.load(path, mmap_mode="r")  # never a pickle
+        return rows.ndim == 2 and rows.dtype == np.float32
+    except (OSError, ValueError):
         return False
 
 

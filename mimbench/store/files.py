@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mimbench.advice import advice_on
 from mimbench.errors import InputError
-from mimbench.files import write_atomic
+from mimbench.files import is_unreadable, write_atomic
 
 DAMAGE = (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
 """What reading a damaged file of JSON, and taking from it what should be there, may raise."""
@@ -58,7 +59,14 @@ def read_sealed(path: Path, what: str, advice: str) -> dict[str, Any]:
         body = json.loads(path.read_text(encoding="utf-8"))
         seal, found = body.pop("sha256"), fingerprint(body, 64)
     except DAMAGE as error:
-        raise InputError(f"{what} {path} is corrupt ({type(error).__name__}: {error}); {advice}") from error
+        raise InputError(f"{what} {path} {damage_in_words(error, advice)}") from error
     if seal != found:
         raise InputError(f"{what} {path} does not match its own sha256: it was altered or damaged; {advice}")
     return body
+
+
+def damage_in_words(error: Exception, advice: str) -> str:
+    """What is wrong with a file whose reading raised `error`, and what to do; `advice` is for a damaged file."""
+    if is_unreadable(error):
+        return f"cannot be read ({getattr(error, 'strerror', error)}); {advice_on(error) or 'try again'}"
+    return f"is corrupt ({type(error).__name__}: {error}); {advice}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from mimbench.errors import InputError
 from mimbench.files import write_atomic
-from mimbench.store.files import DAMAGE, file_sha256, fingerprint, write_json
+from mimbench.store.files import DAMAGE, damage_in_words, file_sha256, fingerprint, write_json
 
 SEAL = "seal"
 """Hash of all the rest of a card; cards written before it was introduced have none."""
@@ -44,9 +44,7 @@ def check_stage(weights: Path) -> None:
         is_named = fingerprint(body["what"]) == weights.stem
         is_whole = body["sha256"] == file_sha256(weights)
     except DAMAGE as error:
-        raise InputError(
-            f"{weights} or its card {card.name} is damaged ({type(error).__name__}: {error}); {_ADVICE}"
-        ) from error
+        raise InputError(f"{weights} or its card {card.name} {damage_in_words(error, _ADVICE)}") from error
     if not is_sealed:
         raise InputError(f"{card} is corrupt: it does not match its own hash; {_ADVICE}")
     if not is_named:

@@ -29,7 +29,7 @@ from torch import Tensor
 from mimbench.errors import InputError
 from mimbench.files import naming, remove_abandoned, temporary_prefix, write_atomic
 from mimbench.store.failure import Failure, failure_path, write_failure
-from mimbench.store.files import DAMAGE, file_sha256, write_json
+from mimbench.store.files import DAMAGE, damage_in_words, file_sha256, write_json
 from mimbench.store.files import fingerprint as digest
 from mimbench.store.record import Record, read_record, write_record
 from mimbench.store.stages import SEAL
@@ -75,7 +75,7 @@ def read_checkpoint(folder: Path) -> StoredCheckpoint:
             if file_sha256(folder / name) != card["sha256"][name]:
                 raise InputError(f"checkpoint {folder / name} is corrupt: its sha256 is not the one noted; {advice}")
     except DAMAGE as error:
-        raise InputError(f"checkpoint {folder} is corrupt ({type(error).__name__}: {error}); {advice}") from error
+        raise InputError(f"checkpoint {folder} {damage_in_words(error, advice)}") from error
     return StoredCheckpoint(folder, card)
 
 
@@ -225,9 +225,14 @@ class Store:
         return str(path.relative_to(self.root))
 
     def record(self, record_id: str) -> Record | None:
-        """The record `record_id`, or None. Raises InputError where it is damaged."""
+        """The record `record_id`, or None. Raises InputError if it is damaged or that of another cell."""
         path = self.record_path(record_id)
-        return read_record(path) if path.exists() else None
+        if not path.exists():
+            return None
+        record = read_record(path)
+        if record.id != record_id:
+            raise InputError(f"record {path} is that of {record.id}: its file was renamed; restore or delete the file")
+        return record
 
     def save_record(self, record: Record) -> Path:
         """Write a record, and settle its cell."""

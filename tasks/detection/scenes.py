@@ -87,12 +87,17 @@ class Scenes(TorchDataset):
         with _seeded(seed):
             return self._each_time(deepcopy(prepared))
 
-    def loader(self, batch_size: int, *, seed: int | None, workers: int, pin_memory: bool) -> DataLoader:
-        """Batches of this process's share, shuffled and augmented from `seed`; None: of all scenes, in order."""
+    def loader(
+        self, batch_size: int, *, seed: int | None, workers: int, pin_memory: bool, accumulate: int = 1
+    ) -> DataLoader:
+        """Batches of this process's share, shuffled and augmented from `seed`; None: of all scenes, in order.
+
+        The last batch of an epoch may be smaller. If one optimizer step takes several, they are all full.
+        """
         return DataLoader(
             self,
             batch_size=batch_size,
-            sampler=Draws(len(self), seed),
+            sampler=Draws(len(self), seed, multiple=batch_size * accumulate if accumulate > 1 else 1),
             collate_fn=pseudo_collate,
             num_workers=0 if self.in_memory else workers,
             persistent_workers=workers > 0 and not self.in_memory,
@@ -104,7 +109,9 @@ class Scenes(TorchDataset):
 class Draws(Sampler[Draw]):
     """Draws of every epoch, from (seed, epoch) alone, in equal shares for the processes; seed None: all, in order."""
 
-    def __init__(self, size: int, seed: int | None) -> None:
+    def __init__(self, size: int, seed: int | None, multiple: int = 1) -> None:
+        """multiple: each process's share is filled to a multiple of so many."""
+        self.multiple = multiple
         self.size, self.seed, self.epoch, self._skipped = size, seed, 0, 0
         self.rank: int
         self.world: int
@@ -118,7 +125,8 @@ class Draws(Sampler[Draw]):
         self._skipped = draws
 
     def __len__(self) -> int:
-        return -(-self.size // self.world)
+        share = -(-self.size // self.world)
+        return -(-share // self.multiple) * self.multiple
 
     def __iter__(self) -> Iterator[Draw]:
         indices, seeds = torch.arange(self.size), torch.zeros(self.size, dtype=torch.long)

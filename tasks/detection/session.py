@@ -52,7 +52,7 @@ def train_and_predict(config: DetectionConfig, encoder: Encoder, dataset: Datase
     workers, pinned = config.train.workers, context.device.type == "cuda"
     report = context.fit(
         model,
-        train.loader(share, seed=context.seed, workers=workers, pin_memory=pinned),
+        train.loader(share, seed=context.seed, workers=workers, pin_memory=pinned, accumulate=config.train.accumulate),
         config.train,
         label=f"detection ({config.detector})",
         images_per_epoch=len(train),

@@ -52,6 +52,7 @@ def train(
     table="task.train",
     until=None,
     after=None,
+    identity="",
     **options,
 ):
     """Train on 40 images with a checkpoint per epoch; returns the report and what was printed."""
@@ -70,6 +71,7 @@ def train(
         device=CPU,
         workdir=workdir,
         console=Console(file=out),
+        identity=identity,
         epochs=until,
         after_epoch=after,
     )

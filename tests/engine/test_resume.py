@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -138,6 +140,10 @@ def test_every_flipped_bit_is_seen(tmp_path):
         assert len(problems) == 1
 
 
+def seal_of(path, **position):
+    return {**position, "file_sha256": file_sha256(path), "identity": ""}
+
+
 class Payload:
     def __init__(self, command: str) -> None:
         self.command = command
@@ -150,7 +156,7 @@ def test_a_state_that_would_run_code_is_not_unpickled(tmp_path):
     """Its hash and seal are right: whoever can write the folder can write them too."""
     path = tmp_path / "step_5.pth"
     torch.save({"model": {}, "iteration": 5, "extra": Payload(f"touch {tmp_path / 'ran'}")}, path)
-    write_sealed(path.with_suffix(".json"), {"steps": 5, "epochs": 1.0, "file_sha256": file_sha256(path)})
+    write_sealed(path.with_suffix(".json"), seal_of(path, steps=5, epochs=1.0))
     model = Probe()
     _, said = train(model, tmp_path)
     assert "holds something else than the state of a training" in said
@@ -195,6 +201,64 @@ def test_the_state_of_another_schedule_is_refused(tmp_path):
         train(Probe(), tmp_path, batch_size=4)
 
 
+def test_the_state_of_another_training_is_not_used(tmp_path):
+    """The same model, data and label, but another seed and rate: nothing in the weights shows it."""
+    alone, swapped = Probe(), Probe()
+    train(alone, tmp_path / "alone", seed=9, identity="mine")
+    with pytest.raises(Interrupted):
+        train(Stopping(8), tmp_path / "work", identity="another")
+    _, said = train(swapped, tmp_path / "work", seed=9, identity="mine")
+    assert "step_8.pth is the state of another training and not used" in said
+    assert torch.equal(swapped.linear.weight, alone.linear.weight)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".json"])
+def test_after_damage_what_a_training_saves_anew_is_kept(tmp_path, suffix):
+    with pytest.raises(Interrupted):
+        train(Stopping(13), tmp_path)
+    (tmp_path / "step_12.pth").write_bytes(b"left by a kill before its card")
+    for left in tmp_path.glob(f"step_*{suffix}"):
+        left.write_bytes(b"damaged")
+    with pytest.raises(Interrupted, match="saved after step 3 of 5 in epoch 1 of 3"):
+        train(Stopping(3), tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("step_*")) == ["step_3.json", "step_3.pth"]
+    resumed = Probe()
+    _, said = train(resumed, tmp_path)
+    assert "goes on after step 3 of 5 in epoch 1 of 3" in said
+    assert len(resumed.seen) == 12
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES])
+@pytest.mark.parametrize("suffix", [".pth", ".json"])
+def test_a_state_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(tmp_path, monkeypatch, suffix, number):
+    stopped_at(8, tmp_path)
+    kept = sorted(tmp_path.iterdir())
+    opened = Path.open
+
+    def refuse(path, *arguments, **named):
+        if path.name == f"step_5{suffix}":
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(path, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        with pytest.raises((OSError, InputError), match=rf"step_5\{suffix}"):
+            train(Probe(), tmp_path)
+    assert sorted(path for path in tmp_path.iterdir() if path in kept) == kept
+    resumed = Probe()
+    train(resumed, tmp_path)
+    assert len(resumed.seen) == 10
+
+
+@pytest.mark.parametrize("iteration", [-1, 7.5, 16, "seven", None])
+def test_a_position_outside_of_the_training_is_refused(tmp_path, iteration):
+    stopped_at(8, tmp_path)
+    _, state = load_state(tmp_path)
+    save_state(tmp_path, {**state, "iteration": iteration}, steps=7, epochs=1.4)
+    with pytest.raises(InputError, match=r"step_7\.pth was left by other code of probe .*; delete"):
+        train(Probe(), tmp_path)
+
+
 def test_nothing_of_a_training_stays_open(tmp_path):
     train(Probe(), tmp_path / "first")
     before = len(os.listdir("/proc/self/fd"))
@@ -215,6 +279,19 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypa
         save_state(tmp_path, state, steps=2, epochs=1.0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_1.json", "step_1.pth"]
     assert epochs_done(tmp_path) == 0.5
+
+
+@pytest.mark.parametrize("limit", [500, 20_000, 60_000, 100_000])
+def test_a_state_that_grows_too_large_names_its_file(tmp_path, limit):
+    """torch replaces the error of the disk by one of its own, which names neither file nor reason."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*step_1\.pth'"):
+            save_state(tmp_path, {"model": {str(n): torch.zeros(5000) for n in range(5)}}, steps=1, epochs=1.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stop_on_a_full_disk_says_what_is_left(tmp_path, monkeypatch):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,6 +42,37 @@ def test_rows_come_back_as_numpy_reads_them(tmp_path):
     assert (found.dtype, found.tolist()) == (np.dtype("<f4"), ROWS.tolist())
     assert is_whole(tmp_path / "features" / "a.npy")
     assert sorted(path.name for path in (tmp_path / "features").iterdir()) == ["a.npy", "a.seal"]
+
+
+def test_the_features_of_another_encoder_are_not_sound_under_this_ones_name(tmp_path):
+    for name, rows in (("a", ROWS), ("b", ROWS + 1)):
+        file = FeatureFile(tmp_path / f"{name}.npy", 6)
+        file.add(rows)
+        file.finish()
+    for suffix in (".npy", ".seal"):
+        (tmp_path / f"b{suffix}").replace(tmp_path / f"a{suffix}")
+    assert not is_whole(tmp_path / "a.npy")
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "objects", "flat"])
+def test_a_sealed_file_of_something_else_is_not_sound_and_runs_nothing(tmp_path, kind):
+    path = tmp_path / "a.npy"
+    content = {"objects": np.array([[Payload(tmp_path / "ran")]], dtype=object), "flat": ROWS.ravel()}
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
+    else:
+        np.save(path, content[kind], allow_pickle=True)
+    seal_of(path).write_text(features._seal(path, features.checksum(path)))
+    assert not is_whole(path)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_missing_rows_are_an_error_and_leave_nothing(tmp_path):

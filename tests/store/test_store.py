@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -265,6 +266,30 @@ def test_a_damaged_record_is_named(store, edit, message):
     path.write_text(edit(path.read_text()))
     with pytest.raises(InputError, match=rf"{path.name}.*{message}"):
         read_records(store.root)
+
+
+def test_the_record_of_another_cell_under_this_name_is_refused(store):
+    store.save_record(record())
+    os.replace(store.record_path(record().id), store.record_path("another"))
+    with pytest.raises(InputError, match=r"another\.json is that of .*: its file was renamed; restore or delete"):
+        store.record("another")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES])
+def test_what_cannot_be_read_now_is_not_called_corrupt(store, monkeypatch, number):
+    """Advice to delete it would cost a sound file."""
+    store.save_record(record())
+    save(store)
+
+    def refuse(path, *arguments, **named):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "read_text", refuse)
+    for read in (lambda: store.record(record().id), lambda: store.checkpoint("abc")):
+        with pytest.raises(InputError, match=r"cannot be read \(.*\); (raise the limit|give this user)") as refused:
+            read()
+        assert "delete" not in str(refused.value)
 
 
 def test_a_record_of_another_schema_is_named(tmp_path):

@@ -208,3 +208,21 @@ def test_a_broken_image_is_named(split):
     (split.images / "scene 2.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"cannot read the scene .*scene 2\.png"):
         open_scenes(split)
+
+
+@pytest.mark.parametrize(
+    ("size", "world", "accumulate"), [(s, w, a) for s in (12, 13, 21, 24, 25) for w in (1, 2) for a in (1, 2, 3)]
+)
+def test_an_epoch_has_as_many_steps_however_a_batch_is_divided(monkeypatch, size, world, accumulate):
+    batch = 12
+    share = batch // accumulate // world
+    seen = []
+    for rank in range(world):
+        monkeypatch.setattr(f"{Draws.__module__}.get_dist_info", lambda rank=rank: (rank, world))
+        draws = Draws(size, 0, multiple=share * accumulate if accumulate > 1 else 1)
+        micro_batches = -(-len(draws) // share)
+        assert micro_batches == -(-size // batch) * accumulate
+        seen += [index for index, _ in draws]
+    assert set(seen) == set(range(size))
+    if accumulate > 1:
+        assert len(seen) == -(-size // batch) * batch

@@ -1,0 +1,62 @@
+"""Two processes that train together: stopped within an epoch, they go on to the same weights and the same history."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+
+import pytest
+import torch
+from mmengine.dist import get_rank
+from noting import Probe, train
+
+from mimbench.errors import Interrupted
+
+
+class Apart(Probe):
+    """Its losses differ between the processes; one of them gets a signal within its n-th step."""
+
+    def __init__(self, stop_at=None):
+        super().__init__()
+        self.stop_at = stop_at
+
+    def training_step(self, batch, generator):
+        if len(self.seen) + 1 == self.stop_at and get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().training_step(batch, generator)
+
+
+def stop_and_go_on(rank, port, folder):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    whole, resumed = Apart(), Apart()
+    report, _ = train(whole, folder / "whole")
+    for step, further in ((3, 3), (9, 6), (13, 4)):
+        with pytest.raises(Interrupted, match=f"saved after step {step % 5} of 5 in epoch {step // 5 + 1}"):
+            train(Apart(stop_at=further), folder / "work")
+    again, _ = train(resumed, folder / "work")
+    assert torch.equal(whole.linear.weight, resumed.linear.weight)
+    assert again.loss == report.loss
+    if rank == 0:
+        (folder / "full" / "step_5.pth").mkdir(parents=True)
+    torch.distributed.barrier()
+    with pytest.raises(OSError, match="Is a directory"):  # the first writes alone, and both stop
+        train(Apart(), folder / "full")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_go_on_to_the_same_history(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start = multiprocessing.get_context("forkserver").Process
+    processes = [start(target=stop_and_go_on, args=(rank, port, tmp_path), daemon=True) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
