@@ -56,8 +56,7 @@ class FolderConfig(DataConfig):
     @field_validator("range", mode="before")
     @classmethod
     def _rising(cls, value: Any) -> Any:
-        numbers = isinstance(value, list | tuple) and all(isinstance(v, int | float) and isfinite(v) for v in value)
-        if value != "auto" and not (numbers and len(value) == 2 and value[0] < value[1]):
+        if value != "auto" and not _is_range(value):
             raise ValueError(f"it should be auto or two rising numbers [LOW,HIGH], not {value!r}")
         return value
 
@@ -66,6 +65,17 @@ class FolderConfig(DataConfig):
         if self.on_bad_image == "skip" and not self.verify:
             raise ValueError("on_bad_image=skip needs verify=true, which finds the bad images")
         return self
+
+
+def _is_range(value: Any) -> bool:
+    """Whether it is two rising numbers that can be computed with."""
+    if not isinstance(value, list | tuple) or not all(isinstance(number, int | float) for number in value):
+        return False
+    try:
+        low, high = map(float, value)
+        return low < high and isfinite(high - low) and isfinite(255 / (high - low))
+    except (ValueError, OverflowError):
+        return False
 
 
 class FolderSplit(ImageSplit):
@@ -132,6 +142,8 @@ class Folder(Dataset):
         )
         scan = Scan(self.root)
         samples = self._samples(scan)
+        if "test" in samples:
+            scan.leave_out_other_folders(*(path for path in self._split_folders() if path))
         self._note(*scan.notes(samples))
         self._matched(samples)
         samples = self._check(samples)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mimbench.data.images import PixelPolicy, Range, is_within
+from mimbench.data.images import DEEP_CMYK, NO_RANGE_OF_CMYK, PixelPolicy, Range, is_within
 from mimbench.data.inspection import Inspection
 from mimbench.data.listing import printable
 from mimbench.errors import InputError
@@ -79,6 +79,11 @@ def settle(policy: PixelPolicy, splits: Mapping[str, Mapping[str, Inspection]], 
         policy = replace(policy, float_range=_float_range(floats, root))
     notes = []
     for kind in kinds:
+        if kind.name == DEEP_CMYK and policy.range:
+            raise InputError(
+                f"{NO_RANGE_OF_CMYK}, which {len(kind.images)} images under {root} are, such as "
+                f"{printable(min(kind.images))}: leave data.range out, or save them as RGB"
+            )
         scale = policy.range_of(kind.name)
         outside = kind.outside(scale)
         if outside and policy.range is None:
@@ -144,15 +149,18 @@ def _differing(policy: PixelPolicy, floats: _Kind | None) -> list[str]:
 
 
 def _needs_range(kind: _Kind, outside: Sequence[str], otherwise: str, root: str) -> str:
+    example = (kind.low, kind.high) if kind.low < kind.high else (kind.low, kind.low + 1)
     return (
         f"{len(outside)} of {len(kind.images)} {kind.name} images under {root} hold values from {kind.low:g} to "
         f"{kind.high:g}, such as {printable(outside[0])}; without a range they are {otherwise}: pass the values that "
-        f"become black and white, e.g. --set data.range={_written((kind.low, kind.high))}"
+        f"become black and white, e.g. --set data.range={_written(example)}"
     )
 
 
 def _small_part(kind: _Kind, scale: Range, where: str) -> str:
     dark, bright = kind.spread
+    if kind.low == kind.high:
+        return f"{len(kind.images)} {kind.name} images {where} hold the one value {kind.low:g} alone: all look the same"
     levels = max(1, round(256 * (bright - dark) / (scale[1] - scale[0])))
     return (
         f"{len(kind.images)} {kind.name} images {where} use a small part of the range of values, {scale[0]:g} to "
@@ -165,6 +173,8 @@ def _small_part(kind: _Kind, scale: Range, where: str) -> str:
 def _suggested(kind: _Kind) -> Range:
     """0 to a whole number of bits if the values start near 0."""
     dark, bright = kind.spread
+    if dark == bright:
+        dark, bright = kind.low, kind.high
     if kind.name == "float" or dark < 0 or dark > bright / 4:
         return dark, bright
     return 0, 2 ** max(1, int(bright)).bit_length() - 1
