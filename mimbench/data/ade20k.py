@@ -14,14 +14,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
 from mimbench.contract import DataConfig, Dataset, InputError, RunError, SemanticSplit, SplitName
 from mimbench.data.cache import writable
 from mimbench.data.class_lists import class_names
-from mimbench.data.images import READER_VERSION
+from mimbench.data.images import READER_VERSION, open_image
 from mimbench.data.listing import ImageFile, examine, image_files, normal, printable
 from mimbench.data.rasters import Raster, fit, read_header, read_headers
 from mimbench.files import write_atomic
@@ -256,7 +255,7 @@ def read_labels(path: Path, classes: int, reduce: bool) -> np.ndarray:
         ValueError: it is no grey or palette image, or holds a value beyond the classes.
         Exception: whatever Pillow raises on a file that it cannot decode.
     """
-    with Image.open(path) as image:
+    with open_image(path) as image:
         if image.mode not in _GREY:
             raise ValueError(
                 f"is an image of mode {image.mode}, not grey with one class number a pixel (ADE20K's scene parsing "

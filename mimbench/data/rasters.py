@@ -13,10 +13,10 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from filelock import FileLock
-from PIL import Image
 
 from mimbench.data.cache import writable
-from mimbench.data.images import read_pixels
+from mimbench.data.headers import has_extra_bands
+from mimbench.data.images import DEFAULT_POLICY, EXTRA_BANDS, open_image, read_pixels, stored_kind
 from mimbench.errors import InputError
 from mimbench.files import write_atomic
 
@@ -24,7 +24,7 @@ Size = tuple[int, int]
 """Width and height, px."""
 _ORIENTATION = 0x0112
 """The EXIF tag: 1 is upright; from 5 on, width and height change places."""
-_CACHE_VERSION = "1"
+_CACHE_VERSION = "2"
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,13 @@ def read_header(path: Path, *, whole: bool = False) -> Raster:
     whole: decode a PNG that may have its EXIF data after its pixels.
 
     Raises:
-        ValueError: it is a TIFF file that is turned, whose pixels Pillow 13 confuses where it is not compressed.
+        ValueError: it is a turned TIFF, whose size as stored Pillow does not give, or `read_pixels` would refuse it.
         Exception: whatever Pillow raises on a file that it cannot identify.
     """
-    with Image.open(path) as image:
+    with open_image(path) as image:
+        DEFAULT_POLICY.range_of(stored_kind(image))
+        if has_extra_bands(image):
+            raise ValueError(EXTRA_BANDS)
         has_exif = whole or image.format != "PNG" or "exif" in image.info
         try:
             orientation = image.getexif().get(_ORIENTATION, 1) if has_exif else 1
@@ -160,12 +163,12 @@ def _state(path: Path) -> list[int]:
     try:
         state = path.stat()
     except OSError:
-        return [0, 0, 0]
-    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+        return [0, 0, 0, 0]
+    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
 
 
 def _is_current(entry: list | None, state: list[int]) -> bool:
-    return entry is not None and len(entry) == 6 and entry[:3] == state
+    return entry is not None and len(entry) == 7 and entry[:4] == state
 
 
 def _load(store: Path) -> dict[str, list]:
