@@ -18,7 +18,15 @@ from torch import Tensor
 
 from mimbench.contract import DataConfig, Dataset, ImageSplit, InputError, RunError, SplitName, cosmetic
 from mimbench.data.classes import match_classes, similar_classes
-from mimbench.data.images import DEFAULT_POLICY, EXTRA_BANDS, MAX_PIXELS, READER_VERSION, PixelPolicy, read_pixels
+from mimbench.data.images import (
+    ANY_VALUES,
+    DEFAULT_POLICY,
+    EXTRA_BANDS,
+    MAX_PIXELS,
+    READER_VERSION,
+    PixelPolicy,
+    read_pixels,
+)
 from mimbench.data.listing import Health, examine, normal, printable, subfolders
 from mimbench.data.scan import Sample, Scan
 from mimbench.data.split import rest, stratified
@@ -249,7 +257,7 @@ class Folder(Dataset):
             return samples
         files = [sample.file for part in samples.values() for sample in part]
         # Any values are sound here: `_settle` judges their range for the set as a whole.
-        policy = replace(self._policy, range=(0, 1))
+        policy = replace(self._policy, range=ANY_VALUES.range)
         self._health = examine(files, self.root, self.cache, decode=self.config.verify, policy=policy)
         bad = [file.name for file in files if self._health[file.name].problem]
         if not bad:

@@ -81,6 +81,8 @@ CONTAINERS: dict[str, Range] = {
 IN_EIGHT_BITS = ("8-bit", "16-bit colour", DEEP_CMYK)
 """Kinds that Pillow decodes to 8 bits; of 16-bit colours it takes the upper byte."""
 DEFAULT_POLICY = PixelPolicy()
+ANY_VALUES = PixelPolicy(range=(0, 1))
+"""Takes all values: for whoever judges their range later, for a set as a whole."""
 
 
 class TooManyPixels(ValueError):

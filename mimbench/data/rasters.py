@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -16,7 +16,17 @@ from filelock import FileLock
 
 from mimbench.data.cache import writable
 from mimbench.data.headers import has_extra_bands
-from mimbench.data.images import DEFAULT_POLICY, EXTRA_BANDS, open_image, read_pixels, stored_kind
+from mimbench.data.images import (
+    ANY_VALUES,
+    DEFAULT_POLICY,
+    EXTRA_BANDS,
+    IN_EIGHT_BITS,
+    open_image,
+    read_pixels,
+    stored_kind,
+)
+from mimbench.data.listing import ImageFile, examine, printable
+from mimbench.data.values import settle
 from mimbench.errors import InputError
 from mimbench.files import write_atomic
 
@@ -33,6 +43,8 @@ class Raster:
 
     stored: Size
     orientation: int = 1
+    is_deep: bool = False
+    """Its values may lie beyond 0 to 255."""
 
     @property
     def upright(self) -> Size:
@@ -54,7 +66,8 @@ def read_header(path: Path, *, whole: bool = False) -> Raster:
         Exception: whatever Pillow raises on a file that it cannot identify.
     """
     with open_image(path) as image:
-        DEFAULT_POLICY.range_of(stored_kind(image))
+        kind = stored_kind(image)
+        DEFAULT_POLICY.range_of(kind)
         if has_extra_bands(image):
             raise ValueError(EXTRA_BANDS)
         has_exif = whole or image.format != "PNG" or "exif" in image.info
@@ -64,7 +77,7 @@ def read_header(path: Path, *, whole: bool = False) -> Raster:
             orientation = 1
         if image.format == "TIFF" and orientation != 1:
             raise ValueError(f"TIFF with the orientation {orientation}; save it upright")
-        return Raster(image.size, orientation if orientation in range(1, 9) else 1)
+        return Raster(image.size, orientation if orientation in range(1, 9) else 1, kind not in IN_EIGHT_BITS)
 
 
 def read_headers(names: Sequence[str], folder: Path, cache: Path) -> dict[str, Raster | str]:
@@ -87,12 +100,26 @@ def read_headers(names: Sequence[str], folder: Path, cache: Path) -> dict[str, R
                     failed[name] = header
                     known.pop(name, None)
                 else:
-                    known[name] = [*states[name], *header.stored, header.orientation]
+                    known[name] = [*states[name], *header.stored, header.orientation, header.is_deep]
             write_atomic(store, json.dumps(known).encode())
-    return {
-        name: failed[name] if name in failed else Raster((known[name][-3], known[name][-2]), known[name][-1])
-        for name in states
-    }
+    return {name: failed[name] if name in failed else _as_raster(known[name]) for name in states}
+
+
+def note_values(headers: Mapping[str, Raster | str], folder: Path, cache: Path) -> tuple[str, ...]:
+    """Notes about images of more than 8 bits that use a small part of the range that they are shown in.
+
+    Raises:
+        InputError: one of them cannot be decoded, or has values beyond that range.
+    """
+    deep = [name for name, raster in headers.items() if isinstance(raster, Raster) and raster.is_deep]
+    if not deep:
+        return ()
+    health = examine([ImageFile(name, 0, 0) for name in deep], folder, cache, decode=True, policy=ANY_VALUES)
+    for name, one in health.items():
+        if one.problem:
+            raise InputError(f"cannot read the image {printable(folder / name)}: {one.problem}")
+    images = {name: one.inspection for name, one in health.items()}
+    return settle(DEFAULT_POLICY, {"": images}, printable(folder), option=None).notes
 
 
 def read_sized(path: Path, channels: int, size: Size) -> np.ndarray:
@@ -167,8 +194,13 @@ def _state(path: Path) -> list[int]:
     return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
 
 
+def _as_raster(entry: list) -> Raster:
+    *_, width, height, orientation, is_deep = entry
+    return Raster((width, height), orientation, is_deep)
+
+
 def _is_current(entry: list | None, state: list[int]) -> bool:
-    return entry is not None and len(entry) == 7 and entry[:4] == state
+    return entry is not None and len(entry) == 8 and entry[:4] == state
 
 
 def _load(store: Path) -> dict[str, list]:
