@@ -14,16 +14,15 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
 from mimbench.contract import DataConfig, Dataset, InputError, RunError, SemanticSplit, SplitName
 from mimbench.data.cache import writable
 from mimbench.data.class_lists import class_names
-from mimbench.data.images import READER_VERSION
+from mimbench.data.images import READER_VERSION, open_image
 from mimbench.data.listing import ImageFile, examine, image_files, normal, printable
-from mimbench.data.rasters import Raster, fit, read_header, read_headers
+from mimbench.data.rasters import Raster, fit, note_values, read_header, read_headers
 from mimbench.files import write_atomic
 
 _FOLDERS: dict[SplitName, str] = {"train": "training", "test": "validation"}
@@ -109,7 +108,7 @@ class Ade20k(Dataset):
         self._as_stored = self._find_as_stored()
         self._found = self._examined()
         if self._as_stored:
-            self.notes = (
+            self.notes += (
                 f"ade20k: {len(self._as_stored)} images, such as {printable(self._as_stored[0])}, have EXIF data that "
                 "turn them, and annotations of the size of the pixels as stored; they are read as stored",
             )
@@ -191,6 +190,7 @@ class Ade20k(Dataset):
         """Images that EXIF turns, and whose annotation has the size of the pixels as stored."""
         pairs = [pair for part in self._pairs.values() for pair in part]
         headers = read_headers([pair.image.name for pair in pairs], self.root, self.cache)
+        self.notes += tuple(f"ade20k: {note}" for note in note_values(headers, self.root, self.cache))
         turned = [pair for pair in pairs if getattr(headers[pair.image.name], "orientation", 1) != 1]
         masks = read_headers([pair.annotation.name for pair in turned], self.root, self.cache) if turned else {}
         return [
@@ -256,7 +256,7 @@ def read_labels(path: Path, classes: int, reduce: bool) -> np.ndarray:
         ValueError: it is no grey or palette image, or holds a value beyond the classes.
         Exception: whatever Pillow raises on a file that it cannot decode.
     """
-    with Image.open(path) as image:
+    with open_image(path) as image:
         if image.mode not in _GREY:
             raise ValueError(
                 f"is an image of mode {image.mode}, not grey with one class number a pixel (ADE20K's scene parsing "

@@ -11,6 +11,8 @@ from mimbench.data.listing import printable
 from mimbench.errors import InputError
 
 _LISTED = 3
+_ALIKE = str.maketrans({**dict.fromkeys("‐‑‒–—―−", "-"), **dict.fromkeys("‘’`´", "'")})
+_OVERLOOKED = "case, blanks, dashes, dots at the end or invisible characters"
 
 
 def match_classes(train: Mapping[str, int], test: Mapping[str, int], train_name: str, test_name: str) -> list[str]:
@@ -19,18 +21,19 @@ def match_classes(train: Mapping[str, int], test: Mapping[str, int], train_name:
     train, test: images by class. train_name, test_name: what messages call the splits.
 
     Raises:
-        InputError: the splits share no class, or a class of the one differs from a class of the other in case, blanks
-            or hyphens only.
+        InputError: the splits share no class, or a class of the one differs from a class of the other only in what is
+            easily overlooked.
     """
     only_train = sorted(train.keys() - test.keys())
     only_test = sorted(test.keys() - train.keys())
-    pairs = [(one, other) for one in only_train for other in only_test if _loose(one) == _loose(other)]
+    loose = {_loose(name): name for name in only_test}
+    pairs = [(name, loose[_loose(name)]) for name in only_train if _loose(name) in loose]
     if pairs:
         one, other = pairs[0]
         more = f" (and {len(pairs) - 1} more pairs)" if len(pairs) > 1 else ""
         raise InputError(
             f"class {printable(one)!r} of {train_name} and class {printable(other)!r} of {test_name}{more} differ only "
-            "in case, blanks or hyphens: give the folders of one class one name"
+            f"in {_OVERLOOKED}: give the folders of one class one name"
         )
     if len(only_test) == len(test):
         raise InputError(
@@ -50,13 +53,13 @@ def match_classes(train: Mapping[str, int], test: Mapping[str, int], train_name:
 
 
 def similar_classes(names: Iterable[str]) -> list[str]:
-    """Notes about classes of one dataset whose names differ only in case, blanks or hyphens."""
+    """Notes about classes of one dataset whose names differ only in what is easily overlooked."""
     names = sorted(names)
     counts = Counter(map(_loose, names))
     similar = [name for name in names if counts[_loose(name)] > 1]
     if not similar:
         return []
-    return [f"classes {quoted(similar)} differ only in case, blanks or hyphens; each counts as a class of its own"]
+    return [f"classes {quoted(similar)} differ only in {_OVERLOOKED}; each counts as a class of its own"]
 
 
 def quoted(names: Sequence[str]) -> str:
@@ -69,4 +72,12 @@ def _classes(names: Sequence[str]) -> str:
 
 
 def _loose(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()
+    """The name without what is easily overlooked: dashes and blanks are alike, and dots at the end none."""
+    compatible = unicodedata.normalize("NFKC", name).casefold().translate(_ALIKE)
+    shown = "".join(sign for sign in compatible if not _is_invisible(sign))
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", shown)).strip(" .")
+
+
+def _is_invisible(sign: str) -> bool:
+    """Whether it shows nothing: control and zero-width characters, and those that choose how another is drawn."""
+    return (unicodedata.category(sign) in ("Cc", "Cf") and not sign.isspace()) or "\ufe00" <= sign <= "\ufe0f"

@@ -7,7 +7,7 @@ from typing import Any
 
 from mimbench.data.coco_file import CocoFile
 from mimbench.data.listing import printable
-from mimbench.data.rasters import Raster, Size, find_inside, fit, read_headers
+from mimbench.data.rasters import Raster, Size, find_inside, fit, note_values, read_headers
 from mimbench.data.text import quoted
 from mimbench.errors import InputError
 
@@ -59,6 +59,7 @@ def _mend_sizes(file: CocoFile, cache: Path) -> None:
             f"{len(unreadable)} of {len(images)} images that {file.where} lists cannot be read, such as "
             f"{quoted(unreadable[0])}: {headers[unreadable[0]]}"
         )
+    file.notes += note_values(headers, file.folder, cache)
     wrong: list[str] = []
     as_stored: list[str] = []
     for index, image in enumerate(images):

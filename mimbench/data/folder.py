@@ -18,7 +18,15 @@ from torch import Tensor
 
 from mimbench.contract import DataConfig, Dataset, ImageSplit, InputError, RunError, SplitName, cosmetic
 from mimbench.data.classes import match_classes, similar_classes
-from mimbench.data.images import DEFAULT_POLICY, EXTRA_BANDS, MAX_PIXELS, READER_VERSION, PixelPolicy, read_pixels
+from mimbench.data.images import (
+    ANY_VALUES,
+    DEFAULT_POLICY,
+    EXTRA_BANDS,
+    MAX_PIXELS,
+    READER_VERSION,
+    PixelPolicy,
+    read_pixels,
+)
 from mimbench.data.listing import Health, examine, normal, printable, subfolders
 from mimbench.data.scan import Sample, Scan
 from mimbench.data.split import rest, stratified
@@ -56,8 +64,7 @@ class FolderConfig(DataConfig):
     @field_validator("range", mode="before")
     @classmethod
     def _rising(cls, value: Any) -> Any:
-        numbers = isinstance(value, list | tuple) and all(isinstance(v, int | float) and isfinite(v) for v in value)
-        if value != "auto" and not (numbers and len(value) == 2 and value[0] < value[1]):
+        if value != "auto" and not _is_range(value):
             raise ValueError(f"it should be auto or two rising numbers [LOW,HIGH], not {value!r}")
         return value
 
@@ -66,6 +73,17 @@ class FolderConfig(DataConfig):
         if self.on_bad_image == "skip" and not self.verify:
             raise ValueError("on_bad_image=skip needs verify=true, which finds the bad images")
         return self
+
+
+def _is_range(value: Any) -> bool:
+    """Whether it is two rising numbers that can be computed with."""
+    if not isinstance(value, list | tuple) or not all(isinstance(number, int | float) for number in value):
+        return False
+    try:
+        low, high = map(float, value)
+        return low < high and isfinite(high - low) and isfinite(255 / (high - low))
+    except (ValueError, OverflowError):
+        return False
 
 
 class FolderSplit(ImageSplit):
@@ -132,6 +150,8 @@ class Folder(Dataset):
         )
         scan = Scan(self.root)
         samples = self._samples(scan)
+        if "test" in samples:
+            scan.leave_out_other_folders(*(path for path in self._split_folders() if path))
         self._note(*scan.notes(samples))
         self._matched(samples)
         samples = self._check(samples)
@@ -237,7 +257,7 @@ class Folder(Dataset):
             return samples
         files = [sample.file for part in samples.values() for sample in part]
         # Any values are sound here: `_settle` judges their range for the set as a whole.
-        policy = replace(self._policy, range=(0, 1))
+        policy = replace(self._policy, range=ANY_VALUES.range)
         self._health = examine(files, self.root, self.cache, decode=self.config.verify, policy=policy)
         bad = [file.name for file in files if self._health[file.name].problem]
         if not bad:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -11,7 +12,9 @@ from typing import IO, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-READER_VERSION = "1"
+from mimbench.data.headers import check_decodable, has_extra_bands, is_signed, is_white_zero, raw_mode
+
+READER_VERSION = "2"
 """Raised whenever the same file would give other pixels."""
 
 FORMATS = (
@@ -22,6 +25,8 @@ FORMATS = (
 MAX_PIXELS = 64_000_000
 """Pixels of one image, at most, unless a policy says otherwise. Cameras of 60 Mpx and ImageNet (20) stay below."""
 
+DEEP_CMYK = "16-bit CMYK"
+NO_RANGE_OF_CMYK = "a range cannot be applied to CMYK of 16 bits"
 EXTRA_BANDS = "it has bands beyond its colours that are not declared as transparency"
 
 # `open_image` has its own limit, below the number of pixels that Pillow warns of.
@@ -29,12 +34,6 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 _ALPHA_MODES = {"RGBA", "LA", "PA", "RGBa", "La"}
 _ORIENTATION = 0x0112
-_SAMPLES_PER_PIXEL, _PHOTOMETRIC, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 277, 262, 338, 339
-_COLOUR_BANDS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
-"""Bands of a TIFF by its photometric interpretation; whatever it has beyond them is an extra sample."""
-_ALPHA_SAMPLES = {1, 2, 999}
-"""Associated, unassociated, and Corel Draw's own number."""
-_SIGNED = 2
 
 Range = tuple[float, float]
 Source = Path | IO[bytes]
@@ -73,14 +72,17 @@ CONTAINERS: dict[str, Range] = {
     "signed 8-bit": (0, 255),
     "16-bit": (0, 65535),
     "16-bit colour": (0, 65535),
+    DEEP_CMYK: (0, 65535),
     "signed 16-bit": (0, 65535),
     "32-bit": (0, 65535),
     "unsigned 32-bit": (0, 65535),
 }
 """Ranges of integers, by kind."""
-IN_EIGHT_BITS = ("8-bit", "16-bit colour")
+IN_EIGHT_BITS = ("8-bit", "16-bit colour", DEEP_CMYK)
 """Kinds that Pillow decodes to 8 bits; of 16-bit colours it takes the upper byte."""
 DEFAULT_POLICY = PixelPolicy()
+ANY_VALUES = PixelPolicy(range=(0, 1))
+"""Takes all values: for whoever judges their range later, for a set as a whole."""
 
 
 class TooManyPixels(ValueError):
@@ -110,15 +112,25 @@ def read_pixels(
             of no known meaning.
         Exception: whatever else Pillow raises on a file that it cannot decode in full.
     """
-    with open_image(source, policy.max_pixels) as image:
+    # Not by path: Pillow maps uncompressed files into memory, with confused pixels if a TIFF's tag turns them.
+    with nullcontext(source) if not isinstance(source, Path) else source.open("rb") as stream:
+        return _read(stream, channels, policy, stored_size)
+
+
+def _read(stream: IO[bytes], channels: int, policy: PixelPolicy, stored_size: tuple[int, int] | None) -> np.ndarray:
+    with open_image(stream, policy.max_pixels) as image:
         kind, extra = stored_kind(image), has_extra_bands(image)
         if extra and policy.extra_bands == "refuse":
             raise ValueError(EXTRA_BANDS)
+        if kind == DEEP_CMYK and policy.range:
+            raise ValueError(f"{NO_RANGE_OF_CMYK}: save it as RGB")
+        is_negative = is_white_zero(image) and kind not in IN_EIGHT_BITS  # of 8 bits, Pillow turns them into positives
         if kind == "16-bit colour" and policy.range:
-            shown = _turned(_scaled_colours(source, image, policy.range), stored_size)
+            shown = _turned(_scaled_colours(stream, image, policy.range), stored_size)
         else:
             image.load()
             shown = _scaled(_turned(image, stored_size), kind, policy)
+            shown = ImageOps.invert(shown) if is_negative else shown
         # Pillow takes a fourth band without a declared meaning for transparency.
         drop = policy.transparency == "drop" or extra
         pixels = np.array(_opaque(shown, drop=drop).convert("L" if channels == 1 else "RGB"))
@@ -130,7 +142,7 @@ def open_image(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Raises:
         TooManyPixels: the header declares more than `max_pixels`.
-        Exception: whatever Pillow raises on a file that it cannot open.
+        Exception: whatever Pillow raises on a file that it cannot open, and ValueError for one that it would misread.
     """
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow's own limit holds for the whole process; it is only ever raised
@@ -140,6 +152,7 @@ def open_image(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise TooManyPixels(max_pixels) from error
     if image.width * image.height > max_pixels:
         raise TooManyPixels(max_pixels, image.size)
+    check_decodable(image)
     return image
 
 
@@ -156,28 +169,18 @@ def is_image(path: Path) -> bool:
 
 def stored_kind(image: Image.Image) -> str:
     """How the values of an opened image are stored: "float", or a key of CONTAINERS."""
-    tags = getattr(image, "tag_v2", {})
-    sample_format = tags.get(_SAMPLE_FORMAT, (1,))[0]
+    raw, signed = raw_mode(image), is_signed(image)
     if image.mode == "F":
         return "float"
     if image.mode == "I":
-        if _raw_mode(image).startswith("I;16") or image.format != "TIFF":
-            return "signed 16-bit" if _raw_mode(image).startswith("I;16S") or sample_format == _SIGNED else "16-bit"
-        return "32-bit" if sample_format == _SIGNED else "unsigned 32-bit"
+        if raw.startswith("I;16") or image.format != "TIFF":
+            return "signed 16-bit" if raw.startswith("I;16S") or signed else "16-bit"
+        return "32-bit" if signed else "unsigned 32-bit"
     if image.mode.startswith("I;16"):
-        return "signed 16-bit" if sample_format == _SIGNED else "16-bit"
-    if ";16" in _raw_mode(image):
-        return "16-bit colour"
-    return "signed 8-bit" if sample_format == _SIGNED and image.mode == "L" else "8-bit"
-
-
-def has_extra_bands(image: Image.Image) -> bool:
-    """Whether a TIFF has bands beyond its colours that it does not declare to be transparency."""
-    if image.format != "TIFF":
-        return False
-    tags = image.tag_v2  # type: ignore[attr-defined]
-    beyond = tags.get(_SAMPLES_PER_PIXEL, 1) - _COLOUR_BANDS.get(tags.get(_PHOTOMETRIC, 1), 1)
-    return beyond > sum(sample in _ALPHA_SAMPLES for sample in tags.get(_EXTRA_SAMPLES, ()))
+        return "signed 16-bit" if signed else "16-bit"
+    if ";16" in raw:
+        return DEEP_CMYK if image.mode == "CMYK" else "16-bit colour"
+    return "signed 8-bit" if signed and image.mode == "L" else "8-bit"
 
 
 def has_transparency(image: Image.Image) -> bool:
@@ -209,15 +212,6 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _raw_mode(image: Image.Image) -> str:
-    """How Pillow will unpack the file, such as "RGB;16B"."""
-    for tile in getattr(image, "tile", ()):
-        arguments = tile[3]
-        mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-        return mode if isinstance(mode, str) else ""
-    return ""
-
-
 def _turned(image: Image.Image, stored_size: tuple[int, int] | None) -> Image.Image:
     return image if image.size == stored_size else _upright(image)
 
@@ -247,29 +241,26 @@ def _scaled_bytes(image: Image.Image, scale: Range) -> Image.Image:
     return image.point(table * (len(image.getbands()) - bool(alpha)) + alpha)
 
 
-def _scaled_colours(source: Source, image: Image.Image, scale: Range) -> Image.Image:
+def _scaled_colours(stream: IO[bytes], image: Image.Image, scale: Range) -> Image.Image:
     """16-bit colours at their full depth, which Pillow cannot read."""
     import cv2
 
-    if isinstance(source, Path):
-        content = source.read_bytes()
-    else:
-        source.seek(0)
-        content = source.read()
-    values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    orientation = image.getexif().get(_ORIENTATION, 1) if image.format != "TIFF" else 1  # OpenCV turns TIFFs itself
+    stream.seek(0)
+    values = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.ndim != 3:
         raise ValueError("its 16-bit colours cannot be read at their full depth: save it with 8 bits")
     bands = [_grey_levels(values[..., band], scale) for band in (2, 1, 0)]
     if values.shape[2] == 4:
         bands.append((values[..., 3] >> 8).astype(np.uint8))
     shown = Image.fromarray(np.stack(bands, axis=-1))
-    shown.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
+    shown.getexif()[_ORIENTATION] = orientation
     return shown
 
 
 def _grey_levels(values: np.ndarray, scale: Range) -> np.ndarray:
     low, high = scale
-    values = values if values.dtype == np.float32 else values.astype(np.float64)
+    values = values.astype(np.float64)
     return np.round((values - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
 
 

@@ -9,19 +9,19 @@ from typing import IO, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from mimbench.data.headers import has_extra_bands
 from mimbench.data.images import (
     EXTRA_BANDS,
     IN_EIGHT_BITS,
     PixelPolicy,
     TooManyPixels,
-    has_extra_bands,
     has_transparency,
     open_image,
     stored_kind,
     stored_values,
 )
 
-INSPECTION_VERSION = "2"
+INSPECTION_VERSION = "3"
 """Raised whenever the same file would be judged otherwise."""
 LARGE = 8_000_000
 """Images of more pixels are decoded one at a time, which bounds memory."""
@@ -107,7 +107,7 @@ def _decoded(image: Image.Image, width: int, height: int) -> Inspection:
         if extra:  # Pillow takes a band of no declared meaning for transparency
             transparent = ""
         low, high, dark, bright = _of_counts(counts)
-        if kind == "16-bit colour":
+        if kind != "8-bit":
             low, dark, high, bright = 256 * low, 256 * dark, 256 * high + 255, 256 * bright + 255
     else:
         values = stored_values(image, kind).ravel()
@@ -145,7 +145,8 @@ def _reason(error: Exception, stream: IO[bytes]) -> str:
             return "PostScript, which is not read: save it as PNG"
         if start in _TIFF:
             return (
-                "a TIFF that is not read: its values may be of 16 or 64 float bits, or its bands no grey, RGB or CMYK"
+                "a TIFF of a kind that is not read (its values may be floats of 16 or 64 bits, or its bands no grey, "
+                "RGB or CMYK): save it as 8- or 16-bit grey or RGB"
             )
         return "not an image that can be read"
     return str(error).splitlines()[0] if str(error) else type(error).__name__

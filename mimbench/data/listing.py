@@ -103,12 +103,12 @@ def subfolders(folder: Path, left_out: list[str] | None = None) -> list[Path]:
 
     left_out: gets the names of hidden files and folders.
     """
-    return [Path(entry.path) for entry in _visible(folder, left_out) if entry.is_dir()]
+    return [Path(entry.path) for entry in _visible(folder, left_out) if _is_folder(entry)]
 
 
 def has_images(folder: Path) -> bool:
     """Whether images lie directly in `folder`."""
-    return any(not entry.is_dir() and _looks_like_image(entry) for entry in _visible(folder))
+    return any(not _is_folder(entry) and _looks_like_image(entry) for entry in _visible(folder))
 
 
 def normal(name: str) -> str:
@@ -190,7 +190,7 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]], left_out:
         return
     for entry in _visible(folder, left_out, prefix):
         name = prefix + entry.name
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _walk(entry.path, name + "/", above | {identity}, left_out)
         elif _looks_like_image(entry):
             yield ImageFile(name, *_size_and_date(entry))
@@ -210,9 +210,23 @@ def _visible(folder: str | Path, left_out: list[str] | None = None, prefix: str 
     return [entry for entry in found if entry not in hidden] if hidden else found
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # here too
+        return False
+
+
 def _looks_like_image(entry: os.DirEntry[str]) -> bool:
     named_so = os.path.splitext(entry.name)[1].lower() in EXTENSIONS
-    if not entry.is_file():
+    if not _is_file(entry):
         return named_so and entry.is_symlink() and not os.path.exists(entry.path)
     return named_so or is_image(Path(entry.path))
 

@@ -6,17 +6,27 @@ import hashlib
 import json
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from filelock import FileLock
-from PIL import Image
 
 from mimbench.data.cache import writable
-from mimbench.data.images import read_pixels
+from mimbench.data.headers import has_extra_bands
+from mimbench.data.images import (
+    ANY_VALUES,
+    DEFAULT_POLICY,
+    EXTRA_BANDS,
+    IN_EIGHT_BITS,
+    open_image,
+    read_pixels,
+    stored_kind,
+)
+from mimbench.data.listing import ImageFile, examine, printable
+from mimbench.data.values import settle
 from mimbench.errors import InputError
 from mimbench.files import write_atomic
 
@@ -24,7 +34,7 @@ Size = tuple[int, int]
 """Width and height, px."""
 _ORIENTATION = 0x0112
 """The EXIF tag: 1 is upright; from 5 on, width and height change places."""
-_CACHE_VERSION = "1"
+_CACHE_VERSION = "2"
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,8 @@ class Raster:
 
     stored: Size
     orientation: int = 1
+    is_deep: bool = False
+    """Its values may lie beyond 0 to 255."""
 
     @property
     def upright(self) -> Size:
@@ -50,10 +62,14 @@ def read_header(path: Path, *, whole: bool = False) -> Raster:
     whole: decode a PNG that may have its EXIF data after its pixels.
 
     Raises:
-        ValueError: it is a TIFF file that is turned, whose pixels Pillow 13 confuses where it is not compressed.
+        ValueError: it is a turned TIFF, whose size as stored Pillow does not give, or `read_pixels` would refuse it.
         Exception: whatever Pillow raises on a file that it cannot identify.
     """
-    with Image.open(path) as image:
+    with open_image(path) as image:
+        kind = stored_kind(image)
+        DEFAULT_POLICY.range_of(kind)
+        if has_extra_bands(image):
+            raise ValueError(EXTRA_BANDS)
         has_exif = whole or image.format != "PNG" or "exif" in image.info
         try:
             orientation = image.getexif().get(_ORIENTATION, 1) if has_exif else 1
@@ -61,7 +77,7 @@ def read_header(path: Path, *, whole: bool = False) -> Raster:
             orientation = 1
         if image.format == "TIFF" and orientation != 1:
             raise ValueError(f"TIFF with the orientation {orientation}; save it upright")
-        return Raster(image.size, orientation if orientation in range(1, 9) else 1)
+        return Raster(image.size, orientation if orientation in range(1, 9) else 1, kind not in IN_EIGHT_BITS)
 
 
 def read_headers(names: Sequence[str], folder: Path, cache: Path) -> dict[str, Raster | str]:
@@ -84,12 +100,26 @@ def read_headers(names: Sequence[str], folder: Path, cache: Path) -> dict[str, R
                     failed[name] = header
                     known.pop(name, None)
                 else:
-                    known[name] = [*states[name], *header.stored, header.orientation]
+                    known[name] = [*states[name], *header.stored, header.orientation, header.is_deep]
             write_atomic(store, json.dumps(known).encode())
-    return {
-        name: failed[name] if name in failed else Raster((known[name][-3], known[name][-2]), known[name][-1])
-        for name in states
-    }
+    return {name: failed[name] if name in failed else _as_raster(known[name]) for name in states}
+
+
+def note_values(headers: Mapping[str, Raster | str], folder: Path, cache: Path) -> tuple[str, ...]:
+    """Notes about images of more than 8 bits that use a small part of the range that they are shown in.
+
+    Raises:
+        InputError: one of them cannot be decoded, or has values beyond that range.
+    """
+    deep = [name for name, raster in headers.items() if isinstance(raster, Raster) and raster.is_deep]
+    if not deep:
+        return ()
+    health = examine([ImageFile(name, 0, 0) for name in deep], folder, cache, decode=True, policy=ANY_VALUES)
+    for name, one in health.items():
+        if one.problem:
+            raise InputError(f"cannot read the image {printable(folder / name)}: {one.problem}")
+    images = {name: one.inspection for name, one in health.items()}
+    return settle(DEFAULT_POLICY, {"": images}, printable(folder), option=None).notes
 
 
 def read_sized(path: Path, channels: int, size: Size) -> np.ndarray:
@@ -160,12 +190,17 @@ def _state(path: Path) -> list[int]:
     try:
         state = path.stat()
     except OSError:
-        return [0, 0, 0]
-    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+        return [0, 0, 0, 0]
+    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
+
+
+def _as_raster(entry: list) -> Raster:
+    *_, width, height, orientation, is_deep = entry
+    return Raster((width, height), orientation, is_deep)
 
 
 def _is_current(entry: list | None, state: list[int]) -> bool:
-    return entry is not None and len(entry) == 6 and entry[:3] == state
+    return entry is not None and len(entry) == 8 and entry[:4] == state
 
 
 def _load(store: Path) -> dict[str, list]:

@@ -30,6 +30,10 @@ class Scan:
         """May name a file twice."""
         self._empty: list[str] = []
         """Class folders without images."""
+        self._unread: list[str] = []
+        """Folders beside those of the splits."""
+        self._deep: list[str] = []
+        """Class folders that hold images in several folders of their own, and none beside them."""
         subfolders(root, self._left_out)
 
     def read(self, folder: Path) -> list[Sample]:
@@ -40,6 +44,7 @@ class Scan:
         self._left_out += [prefix + name for name in hidden]
         self._empty += [path.name for path, found in read if not found]
         classes = [(path, found) for path, found in read if found]
+        self._deep += [path.name for path, found in classes if _has_parts(path, found, self.root)]
         _check_unique(folder, [path.name for path, _ in classes])
         flat = has_images(folder)
         if flat and classes:
@@ -58,6 +63,10 @@ class Scan:
             raise InputError(f"no images in {printable(folder)}: pass --set data.root=PATH of an image folder")
         return samples
 
+    def leave_out_other_folders(self, *splits: Path) -> None:
+        """Note the folders of the root that are none of these."""
+        self._unread += [path.name for path in subfolders(self.root) if path not in splits]
+
     def notes(self, samples: Mapping[str, list[Sample]]) -> list[str]:
         """What was left out, and which names occur twice in a split."""
         notes = []
@@ -69,6 +78,14 @@ class Scan:
             )
         if self._empty:
             notes.append(f"left out {len(self._empty)} folders without images: {quoted(self._empty)}")
+        if self._unread:
+            notes.append(f"left out the folders beside train and test: {quoted(self._unread)}")
+        if self._deep:
+            deep = list(dict.fromkeys(self._deep))
+            notes.append(
+                f"{len(deep)} class folders hold images only in folders of their own, all of which count as the one "
+                f"class: {quoted(deep)}; if those are classes or splits, pass the folder above them as data.root"
+            )
         for split, part in samples.items():
             twice = [name for name, count in Counter(normal(sample.name) for sample in part).items() if count > 1]
             if twice:
@@ -84,6 +101,12 @@ class Scan:
         empty = {file.name for file in found if file.size == 0 and (self.root / file.name).exists()}
         self._left_out += sorted(empty)
         return [file for file in found if file.name not in empty]
+
+
+def _has_parts(folder: Path, files: Sequence[ImageFile], root: Path) -> bool:
+    depth = len(folder.relative_to(root).parts)
+    parts = {file.name.split("/")[depth] for file in files if file.name.count("/") > depth}
+    return len(parts) > 1 and all(file.name.count("/") > depth for file in files)
 
 
 def _check_unique(folder: Path, names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mimbench.data.images import PixelPolicy, Range, is_within
+from mimbench.data.images import DEEP_CMYK, NO_RANGE_OF_CMYK, PixelPolicy, Range, is_within
 from mimbench.data.inspection import Inspection
 from mimbench.data.listing import printable
 from mimbench.errors import InputError
@@ -64,10 +64,15 @@ class _Kind:
         return [name for name, image in self.images.items() if not is_within(image.low, image.high, scale, self.name)]
 
 
-def settle(policy: PixelPolicy, splits: Mapping[str, Mapping[str, Inspection]], root: str) -> Settled:
+def settle(
+    policy: PixelPolicy,
+    splits: Mapping[str, Mapping[str, Inspection]],
+    root: str,
+    option: str | None = "data.range",
+) -> Settled:
     """The policy with the range of float images, from all images of all splits together.
 
-    policy: as the options say. splits: images by split and file name.
+    policy: as the options say. splits: images by split and file name. option: what sets a range; None: nothing does.
 
     Raises:
         InputError: values leave the range that their format implies, and no range is given.
@@ -76,24 +81,29 @@ def settle(policy: PixelPolicy, splits: Mapping[str, Mapping[str, Inspection]], 
     kinds = _kinds(images)
     floats = next((kind for kind in kinds if kind.name == "float"), None)
     if floats and policy.range is None:
-        policy = replace(policy, float_range=_float_range(floats, root))
+        policy = replace(policy, float_range=_float_range(floats, root, option))
     notes = []
     for kind in kinds:
+        if kind.name == DEEP_CMYK and policy.range:
+            raise InputError(
+                f"{NO_RANGE_OF_CMYK}, which {len(kind.images)} images under {root} are, such as "
+                f"{printable(min(kind.images))}: leave data.range out, or save them as RGB"
+            )
         scale = policy.range_of(kind.name)
         outside = kind.outside(scale)
         if outside and policy.range is None:
-            raise InputError(_needs_range(kind, outside, f"taken to lie in {scale[0]:g} to {scale[1]:g}", root))
+            raise InputError(_needs_range(kind, outside, f"taken to lie in {scale[0]:g} to {scale[1]:g}", root, option))
         if outside:
             notes.append(
                 f"{len(outside)} of {len(kind.images)} {kind.name} images under {root} hold values outside of "
                 f"data.range = {_written(scale)} (all together {kind.low:g} to {kind.high:g}), which are clipped"
             )
         if kind.is_narrow(scale):
-            notes.append(_small_part(kind, scale, f"under {root}"))
+            notes.append(_small_part(kind, scale, f"under {root}", option))
         else:
             parts = {split: kind.among(members) for split, members in splits.items()}
             notes += [
-                _small_part(part, scale, f"of the {split} split under {root}")
+                _small_part(part, scale, f"of the {split} split under {root}", option)
                 for split, part in parts.items()
                 if part.images and part.is_narrow(scale)
             ]
@@ -127,12 +137,12 @@ def _kinds(images: Mapping[str, Inspection]) -> list[_Kind]:
     return [_Kind(name, members) for name, members in sorted(by_kind.items())]
 
 
-def _float_range(floats: _Kind, root: str) -> Range:
+def _float_range(floats: _Kind, root: str, option: str | None) -> Range:
     for scale in ((0.0, 1.0), (0.0, 255.0)):
         if is_within(floats.low, floats.high, scale, "float"):
             return scale
     outside = floats.outside((0, 255))
-    raise InputError(_needs_range(floats, outside, "taken to lie in 0 to 1, or all of them in 0 to 255", root))
+    raise InputError(_needs_range(floats, outside, "taken to lie in 0 to 1, or all of them in 0 to 255", root, option))
 
 
 def _differing(policy: PixelPolicy, floats: _Kind | None) -> list[str]:
@@ -143,28 +153,38 @@ def _differing(policy: PixelPolicy, floats: _Kind | None) -> list[str]:
     return [name for name, image in floats.images.items() if (image.high <= 1) != unit]
 
 
-def _needs_range(kind: _Kind, outside: Sequence[str], otherwise: str, root: str) -> str:
+def _needs_range(kind: _Kind, outside: Sequence[str], otherwise: str, root: str, option: str | None) -> str:
+    example = (kind.low, kind.high) if kind.low < kind.high else (kind.low, kind.low + 1)
     return (
         f"{len(outside)} of {len(kind.images)} {kind.name} images under {root} hold values from {kind.low:g} to "
-        f"{kind.high:g}, such as {printable(outside[0])}; without a range they are {otherwise}: pass the values that "
-        f"become black and white, e.g. --set data.range={_written((kind.low, kind.high))}"
+        f"{kind.high:g}, such as {printable(outside[0])}; "
+        f"{'without a range ' if option else ''}they are {otherwise}: "
+        + (
+            f"pass the values that become black and white, e.g. --set {option}={_written(example)}"
+            if option
+            else "save them with 8 bits"
+        )
     )
 
 
-def _small_part(kind: _Kind, scale: Range, where: str) -> str:
+def _small_part(kind: _Kind, scale: Range, where: str, option: str | None) -> str:
     dark, bright = kind.spread
+    if kind.low == kind.high:
+        return f"{len(kind.images)} {kind.name} images {where} hold the one value {kind.low:g} alone: all look the same"
     levels = max(1, round(256 * (bright - dark) / (scale[1] - scale[0])))
     return (
         f"{len(kind.images)} {kind.name} images {where} use a small part of the range of values, {scale[0]:g} to "
         f"{scale[1]:g}: about {levels} of 256 grey levels ({kind.low:g} to {kind.high:g}, nearly all of them {dark:g} "
-        f"to {bright:g}); if they are meant to be darker or flatter than others, ignore this, else pass e.g. "
-        f"--set data.range={_written(_suggested(kind))}"
+        f"to {bright:g}); if they are meant to be darker or flatter than others, ignore this, else "
+        + (f"pass e.g. --set {option}={_written(_suggested(kind))}" if option else "save them with 8 bits, brighter")
     )
 
 
 def _suggested(kind: _Kind) -> Range:
     """0 to a whole number of bits if the values start near 0."""
     dark, bright = kind.spread
+    if dark == bright:
+        dark, bright = kind.low, kind.high
     if kind.name == "float" or dark < 0 or dark > bright / 4:
         return dark, bright
     return 0, 2 ** max(1, int(bright)).bit_length() - 1

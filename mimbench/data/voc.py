@@ -17,7 +17,7 @@ from mimbench.data.boxes import FRACTIONS, BoxCount, are_fractions, box_problem
 from mimbench.data.cache import writable
 from mimbench.data.images import READER_VERSION
 from mimbench.data.listing import ImageFile, examine, printable, subfolders
-from mimbench.data.rasters import Raster, find_inside, fit, read_headers
+from mimbench.data.rasters import Raster, find_inside, fit, note_values, read_headers
 from mimbench.data.text import quoted, read_text
 from mimbench.data.voc_xml import Box, read_annotation
 from mimbench.errors import InputError
@@ -80,6 +80,7 @@ class Voc(Dataset):
         self._folders = _voc_folders(self.root)
         self._as_stored: list[str] = []
         """Images that EXIF turns and whose annotations are for the pixels as stored."""
+        self._value_notes: list[str] = []
         self._scenes = {"train": self._read("train", config.train), "test": self._read("test", config.test)}
         shared = {scene.image for scene in self._scenes["train"]} & {scene.image for scene in self._scenes["test"]}
         if shared:
@@ -90,6 +91,7 @@ class Voc(Dataset):
             raise InputError(f"voc: class {unseen[0]!r} is in the test scenes and in no training scene")
         self.classes = tuple(sorted(names["train"]))
         notes = [f"voc: {note}" for note in _count(self._scenes["train"]).notes(f"{printable(self.root)} (train)")]
+        notes += [f"voc: {note}" for note in self._value_notes]
         if self._as_stored:
             notes.append(
                 f"voc: {len(self._as_stored)} images, such as {self._as_stored[0]}, have EXIF data that turn them, and "
@@ -152,6 +154,7 @@ class Voc(Dataset):
             InputError: an image cannot be read, or has another size.
         """
         headers = read_headers([scene.image for scene in scenes], self.root, self.cache)
+        self._value_notes += note_values(headers, self.root, self.cache)
         sized = []
         for scene in scenes:
             raster = headers[scene.image]

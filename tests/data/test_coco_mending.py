@@ -370,3 +370,11 @@ def test_a_link_inside_the_folder_may_lead_outside(root, tmp_path):
     (root / "val2017" / "bild 0 ä.png").rename(outside)
     (root / "val2017" / "bild 0 ä.png").symlink_to(outside)
     assert np.asarray(Image.open(open_coco(root).split("test").images / "bild 0 ä.png")).shape == (30, 40, 3)
+
+
+def test_images_that_would_be_nearly_black_are_noted(root):
+    for number in range(3):
+        Image.fromarray(np.full((30, 40), 4000 * number, np.uint16)).save(root / "train2017" / f"bild {number} ä.png")
+    (note,) = open_coco(root).notes
+    assert note.startswith("coco: 3 16-bit images under ")
+    assert "small part of the range" in note

@@ -325,7 +325,13 @@ def test_names_of_classes_match_however_unicode_writes_them(root, cache):
         opened(root, cache)
 
 
-@pytest.mark.parametrize(("train", "val"), [("Bar", "bar"), ("bar ", "bar"), ("snow leopard", "snow_leopard")])
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        *[("Bar", "bar"), ("bar ", "bar"), ("snow leopard", "snow_leopard"), ("bar.", "bar"), ("a–b", "a-b")],
+        *[("ﬁsh", "fish"), ("ba\ufe0fr", "bar")],
+    ],
+)
 def test_names_of_classes_that_nearly_match_are_refused(root, cache, train, val):
     fill(root, train__dog=1, val__dog=1, **{f"train__{train}": 1})
     put(root / "val" / val / "0.png")
@@ -346,8 +352,38 @@ def test_classes_with_case_alone_between_them_are_two(root, cache):
     dataset = opened(root, cache)
     assert dataset.classes == ("A", "a")
     assert dataset.notes == (
-        "classes 'A', 'a' differ only in case, blanks or hyphens; each counts as a class of its own",
+        "classes 'A', 'a' differ only in case, blanks, dashes, dots at the end or invisible characters; each counts as "
+        "a class of its own",
     )
+
+
+@pytest.mark.parametrize("sign", ["\u200b", "\u200d", "\ufeff", "\u00ad", "\u200f"])
+def test_invisible_characters_make_no_other_class(root, cache, sign):
+    fill(root, train__dog=1, val__dog=1, train__cat=1, **{f"val__ca{sign}t": 1})
+    with pytest.raises(InputError, match="invisible characters"):
+        opened(root, cache)
+
+
+def test_folders_that_are_not_read_are_noted(root, cache):
+    fill(root, train__a=1, train__b=1, val__a=1, test__a=1, extra__b=1)
+    (first, _) = opened(root, cache).notes
+    assert first == "left out the folders beside train and test: 'extra', 'test'"
+
+
+def test_a_class_of_several_folders_is_noted(root, cache):
+    fill(root, animals__cat=2, animals__dog=2, plants=2)
+    (note,) = opened(root, cache).notes
+    assert note.startswith("1 class folders hold images only in folders of their own")
+    assert "'animals'" in note
+
+
+def test_a_link_to_itself_is_an_unreadable_image(root, cache):
+    fill(root, a=2, b=2)
+    (root / "a" / "loop.png").symlink_to("loop.png")
+    (root / "a" / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match=r"1 of 5 images is unreadable .*a/loop\.png"):
+        opened(root, cache)
+    assert len(opened(root, cache, on_bad_image="skip").skipped) == 1
 
 
 def test_splits_without_a_common_class_are_refused(root, cache):

@@ -133,6 +133,73 @@ def test_bytes_are_stretched_under_a_range_and_transparency_is_not(tmp_path):
     assert read_pixels(clear, 3, policy)[0, 0].tolist() == [0, 128, 255]
 
 
+LEVELS = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6)
+TURNS = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.T,
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].T,
+    8: np.rot90,
+}
+"""What each orientation makes of the stored pixels."""
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("policy", [PixelPolicy(), PixelPolicy(range=(0, 65535))])
+def test_turned_tiffs_are_upright_however_they_are_stored(orientation, compressed, policy, tmp_path):
+    path, upright = tmp_path / "x.tif", TURNS[orientation](LEVELS)
+    wide = LEVELS.astype(np.uint16) * 257
+    for stored in (wide, np.stack([wide] * 3, axis=-1), *([] if policy.range else [LEVELS])):
+        tiff(path, stored, t274=orientation, compressed=compressed)
+        np.testing.assert_array_equal(read_pixels(path, 1, policy)[..., 0], upright)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("policy", [PixelPolicy(float_range=(0, 1)), PixelPolicy(range=(0, 1))])
+def test_negatives_are_shown_as_positives(compressed, policy, tmp_path):
+    path = tmp_path / "x.tif"
+    tiff(path, (LEVELS / 255).astype(np.float32), t262=0, compressed=compressed)
+    np.testing.assert_array_equal(read_pixels(path, 1, policy)[..., 0], 255 - LEVELS)
+    if policy.range is None:
+        for stored in (LEVELS, LEVELS.astype(np.uint16) * 257):
+            tiff(path, stored, t262=0, compressed=compressed)
+            np.testing.assert_array_equal(read_pixels(path, 1, policy)[..., 0], 255 - LEVELS)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [
+        (np.int16, {"order": "big", "compressed": True}),
+        (np.int32, {"order": "big", "compressed": True}),
+        (np.float32, {"order": "big", "compressed": True}),
+        (np.uint16, {"planar": True}),
+    ],
+)
+def test_tiffs_that_pillow_misreads_are_refused(dtype, options, tmp_path):
+    path, policy = tmp_path / "x.tif", PixelPolicy(range=(0, 240))
+    stored = np.stack([LEVELS] * 3, axis=-1) if "planar" in options else LEVELS
+    tiff(path, stored.astype(dtype), **options)
+    assert "which is not read: save it" in problem(path.read_bytes())
+    with pytest.raises(ValueError, match="which is not read: save it"):
+        read_pixels(path, 1, policy)
+    tiff(path, stored.astype(dtype), **options | {"order": "little", "planar": False})
+    assert near(read_pixels(path, 1, policy)[..., 0], np.round(LEVELS * (255 / 240)), tolerance=1)
+
+
+def test_deep_colours_of_jpeg_2000_are_refused(tmp_path):
+    import cv2
+
+    path = tmp_path / "x.jp2"
+    for stored, refused in ((np.uint16(0xFFFF), True), (np.uint8(255), False)):
+        cv2.imwrite(str(path), np.full((64, 64, 3), stored))
+        assert ("JPEG 2000 image in colours of more than 8 bits" in (problem(path.read_bytes()) or "")) == refused
+    assert colour(path) == [255, 255, 255]
+
+
 def test_bands_of_no_declared_meaning_are_not_taken_for_transparency(tmp_path):
     stored = np.full((4, 4, 4), 100, np.uint8)
     stored[..., 3] = 0

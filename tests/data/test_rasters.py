@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 from pycocotools import mask as rle
+from tiffs import tiff
 
 from mimbench.contract import InputError
+from mimbench.data import rasters
 from mimbench.data.boxes import checked_mask, mask_area
-from mimbench.data.rasters import Raster, find_inside, fit, read_header, read_headers, read_sized
+from mimbench.data.rasters import Raster, find_inside, fit, note_values, read_header, read_headers, read_sized
 
 
 def save(path, orientation):
@@ -107,3 +109,49 @@ def test_compressed_masks_are_checked_as_pycocotools_reads_them():
         for size in ((int(width) + 1, int(height)), (int(width), int(height) + 1)):
             with pytest.raises(ValueError, match="counts do not cover"):
                 checked_mask({**text, "size": [size[1], size[0]]}, size)
+
+
+def test_images_that_could_not_be_read_later_are_refused_by_their_header(tmp_path):
+    (tmp_path / "eps.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\nquit\n")
+    Image.new("1", (9000, 9000)).save(tmp_path / "large.png")
+    tiff(tmp_path / "float.tif", np.ones((2, 4), np.float32))
+    tiff(tmp_path / "bands.tif", np.ones((2, 4, 4), np.uint8))
+    tiff(tmp_path / "planar.tif", np.ones((2, 4, 3), np.uint16), planar=True)
+    words = {
+        "eps.png": "not an image that can be read",
+        "large.png": "more than the 64 million pixels",
+        "float.tif": "float image, and the range of its values is not known",
+        "bands.tif": "bands beyond its colours",
+        "planar.tif": "which is not read: save it by pixels",
+    }
+    headers = read_headers(list(words), tmp_path, tmp_path / "cache")
+    assert {name: words[name] in str(header) for name, header in headers.items()} == dict.fromkeys(words, True)
+
+
+def test_a_link_to_another_file_of_equal_size_and_dates_is_read_again(tmp_path, monkeypatch):
+    for name, size in (("wide", (4, 2)), ("tall", (2, 4))):
+        Image.new("L", size).save(tmp_path / f"{name}.bmp")
+    link = tmp_path / "link.bmp"
+    real = rasters._state
+    monkeypatch.setattr(rasters, "_state", lambda path: [1, 2, 3, real(path)[3]])
+    for name, size in (("wide", (4, 2)), ("tall", (2, 4))):
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / f"{name}.bmp")
+        assert read_headers(["link.bmp"], tmp_path, tmp_path / "cache") == {"link.bmp": Raster(size)}
+
+
+def test_deep_images_are_judged_as_a_set(tmp_path):
+    cache, values = tmp_path / "cache", np.arange(64, dtype=np.uint16).reshape(8, 8)
+    for name, stored in {
+        "dim.png": values * 64,
+        "full.png": values * 1024,
+        "bytes.png": values.astype(np.uint8),
+    }.items():
+        Image.fromarray(stored).save(tmp_path / name)
+    (note,) = note_values(read_headers(["dim.png", "bytes.png"], tmp_path, cache), tmp_path, cache)
+    assert note.startswith(f"1 16-bit images under {tmp_path} use a small part of the range of values, 0 to 65535")
+    assert note.endswith("save them with 8 bits, brighter")
+    assert note_values(read_headers(["full.png", "bytes.png"], tmp_path, cache), tmp_path, cache) == ()
+    tiff(tmp_path / "negative.tif", values.astype(np.int16) - 9)
+    with pytest.raises(InputError, match=r"negative\.tif; they are taken to lie in 0 to 65535: save them with 8 bits"):
+        note_values(read_headers(["negative.tif"], tmp_path, cache), tmp_path, cache)

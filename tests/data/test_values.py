@@ -174,6 +174,21 @@ def test_the_limit_of_pixels_holds_and_can_be_raised(root):
         opened(root, max_pixels=255)
 
 
+def test_a_set_of_one_value_gets_no_range_that_would_be_refused(root):
+    (note,) = opened(fill(root, "png", 7, 7, np.uint8)).notes
+    assert "hold the one value 7 alone" in note
+    with pytest.raises(InputError, match=r"--set data\.range=\[-5,-4\]"):
+        opened(fill(root.with_name("dark"), "tif", -5, -5, np.float32))
+
+
+def test_cmyk_of_sixteen_bits_takes_no_range(root):
+    fill(root, "png", 0, 255, np.uint8)
+    tiff(root / "train" / "a" / "print.tif", np.full((4, 4, 4), 20000, np.uint16), t262=5)
+    assert "16-bit CMYK" in opened(root).facts["kinds"]
+    with pytest.raises(InputError, match=r"CMYK of 16 bits, which 1 images .*print\.tif: leave data\.range out"):
+        opened(root, range=(0, 255))
+
+
 def test_values_that_are_not_finite_name_the_file(root):
     fill(root, "tif", 0, 1, np.float32)
     values = ramp(0, 1, np.float32)
@@ -183,7 +198,9 @@ def test_values_that_are_not_finite_name_the_file(root):
         opened(root)
 
 
-@pytest.mark.parametrize("value", ["all", [3, 3], [5, 1], [1], [0, 1, 2], ["a", "b"], [0, float("inf")]])
+@pytest.mark.parametrize(
+    "value", ["all", [3, 3], [5, 1], [1], [0, 1, 2], ["a", "b"], [0, float("inf")], [0, 10**400], [-1e308, 1e308]]
+)
 def test_ranges_that_are_none_are_refused(value):
     with pytest.raises(ValidationError, match="auto or two rising numbers"):
         FolderConfig(range=value)
