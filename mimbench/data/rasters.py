@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from filelock import FileLock
-from PIL import Image
 
-from mimbench.data.cache import writable
-from mimbench.data.images import read_pixels
+from mimbench.data.cache import read_sealed, writable, write_sealed
+from mimbench.data.images import MAX_PIXELS, PixelPolicy, TooManyPixels, open_image, read_pixels
+from mimbench.data.text import quoted
 from mimbench.errors import InputError
-from mimbench.files import write_atomic
 
 Size = tuple[int, int]
 """Width and height, px."""
@@ -44,7 +42,43 @@ class Raster:
         return f"{width} x {height} px{turned}"
 
 
-def read_header(path: Path, *, whole: bool = False) -> Raster:
+@dataclass
+class Turns:
+    """Names of the images that EXIF data turn, by the pixels that their declared sizes are for."""
+
+    stored: list[str] = field(default_factory=list)
+    upright: list[str] = field(default_factory=list)
+    either: list[str] = field(default_factory=list)
+    """Both have the same size; such images are read as stored."""
+
+    def add(self, name: str, raster: Raster, how: str) -> None:
+        """how: as `fit` returns it."""
+        if raster.orientation != 1 or how == "upright":
+            {"stored": self.stored, "upright": self.upright, "either": self.either}[how].append(name)
+
+    @property
+    def as_stored(self) -> list[str]:
+        return self.stored + self.either
+
+    def check(self, where: str) -> None:
+        """Raises InputError if other images show that those of `either` should be read upright."""
+        if self.upright and self.either:
+            raise InputError(
+                f"{where}: EXIF data turn image {quoted(self.either[0])} and {len(self.either) - 1} more without "
+                f"another size, so that it is not known which pixels their annotations are for; those of others, such "
+                f"as {quoted(self.upright[0])}, are for the turned ones: save these images upright, without EXIF data"
+            )
+
+    def note(self, where: str) -> list[str]:
+        if not self.as_stored:
+            return []
+        return [
+            f"{where}: {len(self.as_stored)} images, such as {quoted(self.as_stored[0])}, have EXIF data that turn "
+            "them, and annotations for the size of the pixels as stored; they are read as stored"
+        ]
+
+
+def read_header(path: Path, max_pixels: int = MAX_PIXELS, *, whole: bool = False) -> Raster:
     """The raster of an image file.
 
     whole: decode a PNG that may have its EXIF data after its pixels.
@@ -53,7 +87,7 @@ def read_header(path: Path, *, whole: bool = False) -> Raster:
         ValueError: it is a TIFF file that is turned, whose pixels Pillow 13 confuses where it is not compressed.
         Exception: whatever Pillow raises on a file that it cannot identify.
     """
-    with Image.open(path) as image:
+    with open_image(path, max_pixels) as image:
         has_exif = whole or image.format != "PNG" or "exif" in image.info
         try:
             orientation = image.getexif().get(_ORIENTATION, 1) if has_exif else 1
@@ -64,7 +98,9 @@ def read_header(path: Path, *, whole: bool = False) -> Raster:
         return Raster(image.size, orientation if orientation in range(1, 9) else 1)
 
 
-def read_headers(names: Sequence[str], folder: Path, cache: Path) -> dict[str, Raster | str]:
+def read_headers(
+    names: Sequence[str], folder: Path, cache: Path, max_pixels: int = MAX_PIXELS
+) -> dict[str, Raster | str]:
     """The raster of each file, by name relative to `folder`, or why it cannot be read.
 
     Headers of unchanged files come from `cache`.
@@ -72,24 +108,21 @@ def read_headers(names: Sequence[str], folder: Path, cache: Path) -> dict[str, R
     identity = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     store = writable(cache) / f"rasters-v{_CACHE_VERSION}-{identity}.json"
     with FileLock(f"{store}.lock"):
-        known = _load(store)
+        known: dict[str, list] = read_sealed(store) or {}
         states = {name: _state(folder / name) for name in dict.fromkeys(names)}
-        stale = [name for name, state in states.items() if not _is_current(known.get(name), state)]
+        stale = [name for name, state in states.items() if known.get(name, [])[:3] != state]
         failed: dict[str, str] = {}
         if stale:
             with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
-                headers = list(pool.map(lambda name: _try_header(folder / name), stale))
+                headers = list(pool.map(lambda name: _try_header(folder / name, max_pixels), stale))
             for name, header in zip(stale, headers, strict=True):
                 if isinstance(header, str):
                     failed[name] = header
                     known.pop(name, None)
                 else:
                     known[name] = [*states[name], *header.stored, header.orientation]
-            write_atomic(store, json.dumps(known).encode())
-    return {
-        name: failed[name] if name in failed else Raster((known[name][-3], known[name][-2]), known[name][-1])
-        for name in states
-    }
+            write_sealed(store, known)
+    return {name: failed.get(name) or _limited(known[name], max_pixels) for name in states}
 
 
 def read_sized(path: Path, channels: int, size: Size) -> np.ndarray:
@@ -101,7 +134,9 @@ def read_sized(path: Path, channels: int, size: Size) -> np.ndarray:
         InputError: the image has neither size.
         Exception: whatever Pillow raises on a file that it cannot decode in full.
     """
-    pixels = read_pixels(path, channels, stored_size=size)
+    # The declared size was checked against the limit in force when the dataset was opened.
+    policy = PixelPolicy(max_pixels=max(MAX_PIXELS, size[0] * size[1]))
+    pixels = read_pixels(path, channels, policy, stored_size=size)
     height, width = pixels.shape[:2]
     if (width, height) != size:
         raise InputError(
@@ -111,14 +146,14 @@ def read_sized(path: Path, channels: int, size: Size) -> np.ndarray:
 
 
 def fit(raster: Raster, size: Size, path: Path) -> str | None:
-    """How pixels of `size` are got from the file: "stored", "upright"; None: not at all."""
+    """How pixels of `size` are got from the file: "stored", "upright", "either"; None: not at all."""
     if raster.stored == size:
-        return "stored"
+        return "either" if raster.orientation != 1 and raster.upright == size else "stored"
     if raster.upright == size:
         return "upright"
     if raster.orientation == 1 and raster.stored == size[::-1]:
         try:
-            return "upright" if read_header(path, whole=True).upright == size else None
+            return "upright" if read_header(path, size[0] * size[1], whole=True).upright == size else None
         except Exception:  # Pillow raises nearly anything on a damaged file
             return None
     return None
@@ -144,9 +179,9 @@ def find_inside(name: object, folder: Path) -> str:
     raise ValueError("is not there")
 
 
-def _try_header(path: Path) -> Raster | str:
+def _try_header(path: Path, max_pixels: int) -> Raster | str:
     try:
-        return read_header(path)
+        return read_header(path, max_pixels)
     except Exception as error:  # Pillow raises nearly anything on a damaged file
         if isinstance(error, OSError) and error.strerror:
             return error.strerror
@@ -164,14 +199,9 @@ def _state(path: Path) -> list[int]:
     return [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
 
 
-def _is_current(entry: list | None, state: list[int]) -> bool:
-    return entry is not None and len(entry) == 6 and entry[:3] == state
-
-
-def _load(store: Path) -> dict[str, list]:
-    """Known headers; none if the store is absent or damaged, because it can be made again."""
-    try:
-        known = json.loads(store.read_text())
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) and all(isinstance(entry, list) for entry in known.values()) else {}
+def _limited(entry: list, max_pixels: int) -> Raster | str:
+    """The raster of a kept entry, or that it has too many pixels."""
+    width, height, orientation = entry[3:]
+    if width * height > max_pixels:
+        return str(TooManyPixels(max_pixels, (width, height)))
+    return Raster((width, height), orientation)
