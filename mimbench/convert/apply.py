@@ -128,6 +128,7 @@ def _placed(pieces: Pieces, names: Mapping[str, str], encoder: Encoder) -> Conve
 
 def _fitted(piece: Piece, wanted: Tensor, encoder: Encoder, own: str, pieces: Pieces) -> Tensor | None:
     value = piece.value
+    _require_floats(value, wanted, piece.sources[0])
     if value.shape != wanted.shape:
         resized = resampled(encoder, own, value, wanted)
         if resized is None:
@@ -150,6 +151,7 @@ def _own_part(pieces: Pieces, method: Method) -> Converted:
         elif _core(piece.value) != _core(target[own]):
             trouble = trouble or (f"{piece.sources[0]} is {_shape(piece.value)}, here {own} is {_shape(target[own])}")
         else:
+            _require_floats(piece.value, target[own], piece.sources[0])
             state[own] = _cast(piece.value.reshape(target[own].shape), target[own])
             sources[own] = piece.sources
     if trouble:
@@ -175,6 +177,14 @@ def _cast(value: Tensor, wanted: Tensor) -> Tensor:
 def _core(value: Tensor) -> list[int]:
     """The shape without axes of length 1, in which codes differ ([1, 1, D] or [1, 1, 1, D])."""
     return [side for side in value.shape if side != 1]
+
+
+def _require_floats(value: Tensor, wanted: Tensor, key: str) -> None:
+    if wanted.is_floating_point() and not value.is_floating_point():
+        kind = str(value.dtype).removeprefix("torch.")
+        raise InputError(
+            f"{key} holds {kind} numbers and no floats: the file is quantised; import the original weights"
+        )
 
 
 def _check_finite(state: Mapping[str, Tensor], sources: Mapping[str, tuple[str, ...]]) -> None:

@@ -24,6 +24,16 @@ _CONTAINERS = ("argparse.", "numpy.", "mmengine.logging.", "yacs.", "pathlib.")
 """Packages whose objects training scripts save beside the weights: arguments, scores, log buffers."""
 
 
+_FOREIGN = {
+    b"version https://git-lfs": "a Git LFS pointer and not the weights themselves: fetch them with git lfs pull",
+    b"<!DOCTYPE": "a web page and not a checkpoint: fetch the file again",
+    b"<html": "a web page and not a checkpoint: fetch the file again",
+    b"\x89HDF": "an HDF5 file (Keras), which is not read; save a torch state dict",
+    b"\x1f\x8b": "compressed (gzip): unpack it",
+}
+"""First bytes of files that are often taken for checkpoints, and what they are."""
+
+
 class _Ignored:
     """Stands in for a saved object that is no weight, so that its own class is never imported or run."""
 
@@ -47,6 +57,7 @@ def read_weights(path: Path, key: str | None = None) -> Weights:
         raise InputError(f"{path} is a folder; name the checkpoint file in it")
     if not path.is_file():
         raise InputError(f"checkpoint file {path} does not exist")
+    _require_weights(path)
     loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
     chosen = choose(loaded, key, str(path))
     if chosen:
@@ -54,6 +65,18 @@ def read_weights(path: Path, key: str | None = None) -> Weights:
     if key is not None:
         raise InputError(f"--key {key}: {path} holds no network of a known layout; it holds: {listed(loaded)}")
     return Weights(unwrap(loaded, str(path)))
+
+
+def _require_weights(path: Path) -> None:
+    if path.suffix == ".json":
+        raise InputError(
+            f"{path} is JSON, such as the index of weights in several files; join those into one safetensors file"
+        )
+    with path.open("rb") as stream:
+        start = stream.read(32)
+    for first, what in _FOREIGN.items():
+        if start.startswith(first):
+            raise InputError(f"{path} is {what}")
 
 
 def unwrap(loaded: Any, where: str) -> dict[str, Tensor]:
@@ -111,6 +134,8 @@ def _load_pickle(path: Path) -> Any:
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code:
             raise InputError(_refusal(path, code[1])) from error
+        if "TorchScript" in str(error):
+            raise InputError(f"{path} is a TorchScript archive, which holds code; save model.state_dict()") from error
         raise InputError(f"{path} is not a whole torch file ({type(error).__name__}); fetch it again") from error
 
 

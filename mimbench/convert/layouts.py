@@ -106,6 +106,8 @@ LAYOUTS = (
     Layout("timm-resnet", "convnet", f"{_TIMM}, models/resnet.py", (r"^conv1\.weight$", r"^layer1\.0\.conv1\.")),
 )  # fmt: skip
 
+_HUGGING_FACE = re.compile(r"(?:^|\.)embeddings\.patch_embeddings\.|(?:^|\.)layer\.\d+\.attention\.")
+
 
 def recognise(keys: Iterable[str]) -> Layout:
     """The layout of a state dict, by its keys; prefixes of wrappers do not matter.
@@ -117,6 +119,11 @@ def recognise(keys: Iterable[str]) -> Layout:
     for layout in LAYOUTS:
         if all(any(re.search(sign, name) for name in names) for sign in layout.signs):
             return layout
+    if any(_HUGGING_FACE.search(name) for name in names):
+        raise InputError(
+            "the names are those of Hugging Face transformers (encoder.layer.0.attention...), which are not read; take "
+            "the same weights from timm or from the official code"
+        )
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     known = ", ".join(layout.name for layout in LAYOUTS)
     raise InputError(f"unknown key layout ({shown or 'no keys'}); known: {known}")

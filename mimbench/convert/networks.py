@@ -26,6 +26,8 @@ _RULES: tuple[tuple[str, str, str], ...] = (
     ("model_ema", "model", _EMA),
     ("state_dict_ema", "state_dict", _EMA),
     ("ema", "model", _EMA),
+    ("ema_model", "model", _EMA),
+    ("params_ema", "params", _EMA),
     ("teacher", "student", "DINO and iBOT evaluate the teacher"),
     ("teacher_backbone", "student_backbone", "DINO evaluates the teacher"),
     ("backbone", "student_backbone", "lightly's DINO evaluates the teacher, which it calls backbone"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,19 +16,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mimbench.contract import DataConfig, Dataset, InputError, RunError, SemanticSplit, SplitName
-from mimbench.data.cache import writable
+from mimbench.contract import DataConfig, Dataset, InputError, RunError, SemanticSplit, SplitName, cosmetic
+from mimbench.data.cache import read_sealed, writable, write_sealed
 from mimbench.data.class_lists import class_names
-from mimbench.data.images import READER_VERSION, open_image
+from mimbench.data.classes import similar_classes
+from mimbench.data.images import MAX_PIXELS, READER_VERSION, PixelPolicy
+from mimbench.data.label_images import read_labels
 from mimbench.data.listing import ImageFile, examine, image_files, normal, printable
-from mimbench.data.rasters import Raster, fit, note_values, read_header, read_headers
-from mimbench.files import write_atomic
+from mimbench.data.rasters import Turns, fit, read_headers
+from mimbench.data.scene_images import note_values
 
 _FOLDERS: dict[SplitName, str] = {"train": "training", "test": "validation"}
 _OFFICIAL_CLASSES = 150
-_IGNORED = 255
-_GREY = ("L", "P", "1", "I", "I;16", "I;16L", "I;16B")
-"""Pillow's modes of one number a pixel; of a palette, the index counts."""
 
 
 class Ade20kConfig(DataConfig):
@@ -42,6 +40,8 @@ class Ade20kConfig(DataConfig):
     the value k. 255 is always ignored."""
     channels: Literal[1, 3] = 3
     """3: RGB. 1: grey."""
+    max_pixels: int = cosmetic(MAX_PIXELS, ge=1)
+    """Images and annotations of more pixels are refused before they are decoded."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ class Ade20kSplit(SemanticSplit):
     def labels(self, index: int) -> Tensor:
         path = self.root / self.pairs[index].annotation.name
         try:
-            return torch.from_numpy(read_labels(path, len(self.classes), self.reduce))
+            height, width = self.shape(index)
+            limit = max(MAX_PIXELS, height * width)
+            return torch.from_numpy(read_labels(path, len(self.classes), self.reduce, limit))
         except Exception as error:
             raise RunError(f"cannot read the annotation {printable(path)}: {error}") from error
 
@@ -86,8 +88,8 @@ class Ade20k(Dataset):
 
     An annotation is a grey or palette image, one class number a pixel. Class names come from root/objectInfo150.txt,
     as ADE20K ships it, or from root/classes.txt, one a line; where neither is there, classes are called by their
-    numbers. Annotations without an image are left alone. All files are read once, when the dataset is first opened;
-    the verdict is kept in the cache.
+    numbers. Annotations without an image are left out, with a note. All files are read once, when the dataset is first
+    opened; the verdict is kept in the cache.
 
     The size of an annotation says which pixels of an image that EXIF turns it is for: those stored or those turned.
     """
@@ -103,15 +105,16 @@ class Ade20k(Dataset):
         self.channels = config.channels
         self.root = self._root()
         self.classes = self._classes()
+        self._left_out: list[str] = []
+        """Notes."""
         self._pairs: dict[SplitName, list[_Pair]] = {name: self._paired(_FOLDERS[name]) for name in _FOLDERS}
         self._digests = self._digested()
-        self._as_stored = self._find_as_stored()
+        where = printable(self.root)
+        self._turns = self._compare_sizes()
+        self._turns.check(f"ade20k: {where}")
         self._found = self._examined()
-        if self._as_stored:
-            self.notes += (
-                f"ade20k: {len(self._as_stored)} images, such as {printable(self._as_stored[0])}, have EXIF data that "
-                "turn them, and annotations of the size of the pixels as stored; they are read as stored",
-            )
+        notes = [*self._left_out, *self._turns.note(where), *similar_classes(self.classes)]
+        self.notes = tuple(f"ade20k: {note}" for note in notes)
 
     def split(self, name: SplitName) -> Ade20kSplit:
         return Ade20kSplit(self.root, self._pairs[name], self._found[name], self.classes, self.config.reduce_zero_label)
@@ -128,7 +131,7 @@ class Ade20k(Dataset):
         for name, pairs in sorted(self._pairs.items()):
             lines = [(normal(Path(p.image.name).name), *map(self._digest, (p.image, p.annotation))) for p in pairs]
             digest.update(repr((name, sorted(lines))).encode())
-        if self._as_stored:
+        if self._turns.as_stored:
             digest.update(b"images as stored")
         return digest.hexdigest()
 
@@ -163,39 +166,58 @@ class Ade20k(Dataset):
         images = image_files(folders["images"], self.root)
         if not images:
             raise InputError(f"no images in {printable(folders['images'])}")
-        annotations = {
-            _stem(file, "annotations"): file
-            for file in image_files(folders["annotations"], self.root)
-            if file.name.lower().endswith(".png")
-        }
-        bare = [file.name for file in images if _stem(file, "images") not in annotations]
+        masks = [f for f in image_files(folders["annotations"], self.root) if f.name.lower().endswith(".png")]
+        annotations = _by_stem(masks, "annotations")
+        stems = _by_stem(images, "images")
+        bare = [file.name for stem, file in stems.items() if stem not in annotations]
         if bare:
             raise InputError(
                 f"{len(bare)} of {len(images)} images have no annotation of the same name (.png) in "
                 f"{printable(folders['annotations'])}: {_listed(bare)}"
             )
-        return [_Pair(file, annotations[_stem(file, "images")]) for file in images]
+        alone = [file.name for stem, file in annotations.items() if stem not in stems]
+        if alone:
+            self._left_out.append(
+                f"{len(alone)} of {len(masks)} annotations have no image of the same name in "
+                f"{printable(folders['images'])} and are left out: {_listed(alone)}"
+            )
+        return [_Pair(file, annotations[stem]) for stem, file in stems.items()]
 
     def _digested(self) -> dict[str, str]:
         """Content digests by name. Images are decoded as well; annotations are in `_examined`."""
         pairs = [pair for part in self._pairs.values() for pair in part]
         health = examine([pair.annotation for pair in pairs], self.root, self.cache, decode=False)
-        health |= examine([pair.image for pair in pairs], self.root, self.cache, decode=True)
+        policy = PixelPolicy(max_pixels=self.config.max_pixels)
+        health |= examine([pair.image for pair in pairs], self.root, self.cache, decode=True, policy=policy)
         bad = [f"{name} ({one.problem})" for name, one in health.items() if one.problem]
         if bad:
             raise InputError(f"{len(bad)} files under {printable(self.root)} cannot be read: {_listed(bad)}")
+        self._left_out += note_values({pair.image.name: health[pair.image.name] for pair in pairs}, self.root)
         return {name: one.digest for name, one in health.items()}
 
-    def _find_as_stored(self) -> list[str]:
-        """Images that EXIF turns, and whose annotation has the size of the pixels as stored."""
+    def _compare_sizes(self) -> Turns:
+        """Which images EXIF turns. Raises InputError for annotations of another size than their image."""
         pairs = [pair for part in self._pairs.values() for pair in part]
-        headers = read_headers([pair.image.name for pair in pairs], self.root, self.cache)
-        self.notes += tuple(f"ade20k: {note}" for note in note_values(headers, self.root, self.cache))
-        turned = [pair for pair in pairs if getattr(headers[pair.image.name], "orientation", 1) != 1]
-        masks = read_headers([pair.annotation.name for pair in turned], self.root, self.cache) if turned else {}
-        return [
-            pair.image.name for pair in turned if _have_one_size(headers[pair.image.name], masks[pair.annotation.name])
-        ]
+        files = [file.name for pair in pairs for file in (pair.image, pair.annotation)]
+        headers = read_headers(files, self.root, self.cache, self.config.max_pixels)
+        turns, bad = Turns(), []
+        for pair in pairs:
+            image, mask = headers[pair.image.name], headers[pair.annotation.name]
+            if isinstance(image, str) or isinstance(mask, str):
+                bad.append(f"{pair.image.name if isinstance(image, str) else pair.annotation.name} cannot be read: ")
+                bad[-1] += image if isinstance(image, str) else str(mask)
+                continue
+            how = fit(image, mask.stored, self.root / pair.image.name)
+            if how is None:
+                width, height = mask.stored
+                bad.append(f"{pair.annotation.name} has {width} x {height} px, its image {image}")
+            else:
+                turns.add(pair.image.name, image, how)
+        if bad:
+            raise InputError(
+                f"{len(bad)} of {len(pairs)} annotations under {printable(self.root)} do not fit: {_listed(bad)}"
+            )
+        return turns
 
     def _digest(self, file: ImageFile) -> str:
         return self._digests[file.name]
@@ -203,11 +225,10 @@ class Ade20k(Dataset):
     def _examined(self) -> dict[SplitName, list[list[int]]]:
         """Height, width and pixels of each class of every pair, kept under the fingerprint of the content."""
         kept = writable(self.cache) / f"ade20k-{self.fingerprint()[:32]}.json"
-        known = _load(kept)
-        if known is not None and all(len(known.get(name, ())) == len(self._pairs[name]) for name in _FOLDERS):
-            return {name: known[name] for name in _FOLDERS}
-        found = {name: self._examine(self._pairs[name]) for name in _FOLDERS}
-        write_atomic(kept, json.dumps(found).encode())
+        found = read_sealed(kept)
+        if found is None:
+            found = {name: self._examine(self._pairs[name]) for name in _FOLDERS}
+            write_sealed(kept, found)
         return found
 
     def _examine(self, pairs: Sequence[_Pair]) -> list[list[int]]:
@@ -229,65 +250,31 @@ class Ade20k(Dataset):
         """What is in the annotation, or why it does not fit its image."""
         path = self.root / pair.annotation.name
         try:
-            labels = read_labels(path, len(self.classes), self.config.reduce_zero_label)
+            labels = read_labels(path, len(self.classes), self.config.reduce_zero_label, self.config.max_pixels)
         except Exception as error:  # Pillow raises nearly anything on a damaged file
             return f"{printable(path)} {error if isinstance(error, ValueError) else f'cannot be read: {error}'}"
-        image = self.root / pair.image.name
-        try:
-            raster = read_header(image)
-        except Exception as error:  # here too
-            return f"{printable(image)} cannot be read: {error}"
         height, width = labels.shape
-        if fit(raster, (width, height), image) is None:
-            return f"{printable(path)} has {width} x {height} px, its image {raster}"
         return [height, width, *np.bincount(labels.ravel(), minlength=256)[: len(self.classes)].tolist()]
 
 
-def _have_one_size(image: Raster | str, annotation: Raster | str) -> bool:
-    return isinstance(image, Raster) and isinstance(annotation, Raster) and image.stored == annotation.stored
-
-
-def read_labels(path: Path, classes: int, reduce: bool) -> np.ndarray:
-    """uint8 [H, W]: the class of each pixel, from 0; 255 where it is ignored.
-
-    reduce: as `Ade20kConfig.reduce_zero_label`.
+def _by_stem(files: Sequence[ImageFile], kind: str) -> dict[str, ImageFile]:
+    """Files by their name within images/ or annotations/, without its ending.
 
     Raises:
-        ValueError: it is no grey or palette image, or holds a value beyond the classes.
-        Exception: whatever Pillow raises on a file that it cannot decode.
+        InputError: two have the same name.
     """
-    with open_image(path) as image:
-        if image.mode not in _GREY:
-            raise ValueError(
-                f"is an image of mode {image.mode}, not grey with one class number a pixel (ADE20K's scene parsing "
-                "release, ADEChallengeData2016, has such; the full release colours its annotations)"
+    stems: dict[str, ImageFile] = {}
+    for file in files:
+        stem = normal(os.path.splitext(file.name.removeprefix(f"{kind}/"))[0])
+        first = stems.setdefault(stem, file)
+        if first is not file:
+            raise InputError(
+                f"ade20k: {printable(first.name)} and {printable(file.name)} differ in their ending alone; images and "
+                "annotations are matched by name, so keep one of the two"
             )
-        values = np.array(image).astype(np.int64)
-    labels = np.where((values == 0) | (values == _IGNORED), _IGNORED, values - 1) if reduce else values
-    outside = values[(labels != _IGNORED) & ((labels < 0) | (labels >= classes))]
-    if outside.size:
-        highest = classes if reduce else classes - 1
-        raise ValueError(
-            f"holds the value {outside.flat[0]}; {classes} classes have values {int(reduce)} to {highest} "
-            f"(data.classes, data.reduce_zero_label)"
-        )
-    return labels.astype(np.uint8)
-
-
-def _stem(file: ImageFile, kind: str) -> str:
-    """The name within images/ or annotations/, without its ending."""
-    return normal(os.path.splitext(file.name.removeprefix(f"{kind}/"))[0])
+    return stems
 
 
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(printable(name) for name in names[:3]) + more
-
-
-def _load(path: Path) -> dict[SplitName, list[list[int]]] | None:
-    """What is kept; None where it is absent or damaged, for it can be made again."""
-    try:
-        known = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return known if isinstance(known, dict) else None

@@ -64,10 +64,12 @@ class BoxCount:
         self.total = 0
         self.unused: Counter[str] = Counter()
         self.over_edge = 0
+        self.corner_like = 0
 
     def add(self, box: Sequence[float], area: float, size: Size, *, is_crowd: bool) -> None:
         self.total += 1
         x, y, width, height = box
+        self.corner_like += x < width <= size[0] and y < height <= size[1]
         if min(x + width, size[0]) <= max(x, 0) or min(y + height, size[1]) <= max(y, 0):
             empty = width == 0 or height == 0
             self.unused["a side below 1 px" if empty else "a box outside of the image"] += 1
@@ -81,6 +83,10 @@ class BoxCount:
             self.over_edge += 1
 
     @property
+    def _are_corners(self) -> bool:
+        return self.corner_like == self.total >= 10 and self.over_edge > self.total / 4
+
+    @property
     def reasons(self) -> str:
         return ", ".join(f"{count} with {reason}" for reason, count in self.unused.most_common())
 
@@ -88,6 +94,11 @@ class BoxCount:
         """Why no detector can learn from the split; None if it can."""
         if not self.total:
             return f"{annotations}: no object in any scene"
+        if self._are_corners:
+            return (
+                f"{annotations}: its boxes seem to be x1, y1, x2, y2: so read, all of its {self.total} lie inside of "
+                f"their images; as x, y, width, height, {self.over_edge} reach beyond them"
+            )
         if self.total > sum(self.unused.values()):
             return None
         return f"{annotations}: none of its {self.total} objects can be trained on: {self.reasons}"
@@ -161,8 +172,10 @@ def _check_polygon(polygon: Any, size: Size) -> None:
 def _check_rle(mask: Mapping[str, Any], size: Size) -> None:
     given = mask.get("size")
     if not isinstance(given, list) or given != [size[1], size[0]]:
-        shown = f"{given[1]} x {given[0]}" if isinstance(given, list) and len(given) == 2 else quoted(given)
-        raise ValueError(f"has an RLE mask of size {shown} px, and its image has {size[0]} x {size[1]} px")
+        raise ValueError(
+            f"has an RLE mask of the size {quoted(given)}; it should be [{size[1]}, {size[0]}], its image's height and "
+            "width"
+        )
     counts = mask.get("counts")
     try:
         runs = _runs(counts) if isinstance(counts, str) else np.asarray(counts, dtype=np.int64)

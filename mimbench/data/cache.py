@@ -49,5 +49,12 @@ def read_sealed(path: Path) -> Any:
         return None
 
 
+def keep(path: Path, content: bytes) -> Path:
+    """`path` with this content: written if it is absent, damaged or altered."""
+    if not path.is_file() or path.read_bytes() != content:
+        write_atomic(path, content)
+    return path
+
+
 def _unwritable(cache: Path, reason: str) -> str:
     return f"the cache {cache} cannot be written ({reason}); point MIMBENCH_CACHE at a folder that can"

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field
-
-from mimbench.contract import DataConfig, Dataset, SceneSplit, SplitName, cosmetic
+from mimbench.contract import Dataset, SceneSplit, SplitName, cosmetic
 from mimbench.data.cache import default_cache
+from mimbench.data.classes import similar_classes
 from mimbench.data.coco_file import MENDER_VERSION, CocoFile
 from mimbench.data.coco_reading import match_categories, read_coco
-from mimbench.data.images import READER_VERSION
+from mimbench.data.images import MAX_PIXELS, READER_VERSION
 from mimbench.data.listing import ImageFile, examine, normal, printable
+from mimbench.data.scene_images import SceneConfig, check_images, image_file
 from mimbench.data.text import quoted
 from mimbench.errors import InputError, nearest
 
@@ -57,11 +57,10 @@ class _Part:
         return cls(_scenes(file, cache), file.path, file.changes, sorted(set(file.names)))
 
     def files(self) -> list[ImageFile]:
-        stats = [(name, (self.scenes.images / name).stat()) for name in self.names]
-        return [ImageFile(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+        return [image_file(name, self.scenes.images) for name in self.names]
 
 
-class CocoConfig(DataConfig):
+class CocoConfig(SceneConfig):
     """Where a COCO-format dataset lies; paths are relative to `root`, where there is one."""
 
     train_annotations: Path | None = cosmetic(None)
@@ -70,10 +69,6 @@ class CocoConfig(DataConfig):
     """The folder that file names in the JSON start from."""
     test_annotations: Path | None = cosmetic(None)
     test_images: Path | None = cosmetic(None)
-    channels: Literal[1, 3] = Field(3)
-    """3: RGB. 1: grey."""
-    fingerprint: Literal["content", "names"] = cosmetic("content")
-    """names: digest the annotations, and of images names and sizes only, for sets too large to read."""
 
 
 class Coco(Dataset):
@@ -94,14 +89,16 @@ class Coco(Dataset):
     def __init__(self, config: CocoConfig, cache: Path) -> None:
         super().__init__(config, cache)
         self.channels = config.channels
-        files = {name: read_coco(*self._paths(name), cache) for name in ("train", "test")}
+        files = {name: read_coco(*self._paths(name), cache, config.max_pixels) for name in ("train", "test")}
         train, test = files["train"], files["test"]
         _require_same_classes(train, test)
         match_categories(test, train)
+        _require_other_images(train, test)
         for file in files.values():
-            if problem := file.boxes.problem(file.where):
-                raise InputError(problem)
-        self.notes = tuple(f"coco: {note}" for note in (*train.notes, *test.notes, *train.boxes.notes(train.where)))
+            file.check(*files.values())
+            file.notes += check_images(sorted(set(file.names)), file.folder, cache, config, file.where)
+        notes = (*train.notes, *test.notes, *train.boxes.notes(train.where), *similar_classes(train.classes))
+        self.notes = tuple(f"coco: {note}" for note in notes)
         if not (train.masked and test.masked):
             self.provides = frozenset({"boxes"})
         # Not the files' content itself: COCO's own takes gigabytes.
@@ -162,6 +159,16 @@ def _require_same_classes(train: CocoFile, test: CocoFile) -> None:
             )
 
 
+def _require_other_images(train: CocoFile, test: CocoFile) -> None:
+    paths = {name: os.path.realpath(train.folder / name) for name in train.names}
+    shared = set(paths.values()) & {os.path.realpath(test.folder / name) for name in test.names}
+    if shared:
+        raise InputError(
+            f"{len(shared)} images of {train.where} are in {test.where} too, such as {quoted(min(shared))}; scores "
+            "must be of images that were not trained on"
+        )
+
+
 def coco_split(annotations: Path, images: Path, cache: Path | None = None) -> SceneSplit:
     """Scenes from a COCO-format annotation file and the folder that its file names start from.
 
@@ -172,7 +179,7 @@ def coco_split(annotations: Path, images: Path, cache: Path | None = None) -> Sc
         InputError: either is missing, the file is not COCO's JSON, or it contradicts itself or the images.
     """
     cache = cache or default_cache()
-    return _scenes(read_coco(annotations, images, cache), cache)
+    return _scenes(read_coco(annotations, images, cache, MAX_PIXELS), cache)
 
 
 def _scenes(file: CocoFile, cache: Path) -> SceneSplit:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mimbench.data.boxes import BoxCount
-from mimbench.data.cache import writable
+from mimbench.data.cache import keep, writable
 from mimbench.data.listing import printable
-from mimbench.files import write_atomic
+from mimbench.data.rasters import Turns
+from mimbench.errors import InputError
 
 MENDER_VERSION = "1"
 """Raised whenever the same file would be mended in another way."""
@@ -31,8 +32,7 @@ class CocoFile:
     """Every object has a mask."""
     mended: set[str] = field(default_factory=set)
     """Kinds of entries that the file itself has in another form."""
-    as_stored: bool = False
-    """EXIF data turn some images, and their sizes are those of the pixels as stored."""
+    turns: Turns = field(default_factory=Turns)
     notes: list[str] = field(default_factory=list)
     boxes: BoxCount = field(default_factory=BoxCount)
 
@@ -52,17 +52,22 @@ class CocoFile:
     @property
     def changes(self) -> list[str]:
         """What gives the file another meaning than pycocotools, and images read upright, would give it."""
-        return sorted(self.mended - _UNCHANGED | ({"images as stored"} if self.as_stored else set()))
+        return sorted(self.mended - _UNCHANGED | ({"images as stored"} if self.turns.as_stored else set()))
+
+    def check(self, *files: CocoFile) -> None:
+        """Raises InputError if no detector can learn from it, or turned images of `files` contradict its own."""
+        if problem := self.boxes.problem(self.where):
+            raise InputError(problem)
+        Turns(upright=[name for file in files for name in file.turns.upright], either=self.turns.either).check(
+            self.where
+        )
 
     def written(self, cache: Path) -> Path:
         """The file itself, or what it was mended to, under its digest in `cache`."""
         if not self.mended:
             return self.path
         content = json.dumps(self.content).encode()
-        path = writable(cache) / "coco" / f"{hashlib.sha256(content).hexdigest()[:32]}.json"
-        if not path.is_file() or path.read_bytes() != content:
-            write_atomic(path, content)
-        return path
+        return keep(writable(cache) / "coco" / f"{hashlib.sha256(content).hexdigest()[:32]}.json", content)
 
 
 def plain_key(value: Any) -> int | str | None:

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from mimbench.data.coco_file import CocoFile
 from mimbench.data.listing import printable
-from mimbench.data.rasters import Raster, Size, find_inside, fit, note_values, read_headers
+from mimbench.data.rasters import Raster, Size, find_inside, fit, read_headers
 from mimbench.data.text import quoted
 from mimbench.errors import InputError
 
 
-def mend_images(file: CocoFile, cache: Path) -> None:
+def mend_images(file: CocoFile, cache: Path, max_pixels: int) -> None:
     """Find every image in its folder, and compare its size with what the file declares.
 
     Raises:
-        InputError: an image is not there, cannot be read, or has another size.
+        InputError: an image is not there, listed twice, cannot be read, or has another size.
     """
     _mend_names(file)
-    _mend_sizes(file, cache)
+    _mend_sizes(file, cache, max_pixels)
 
 
 def _mend_names(file: CocoFile) -> None:
     images = file.content["images"]
     missing: list[Any] = []
+    seen: dict[str, Any] = {}
     for index, image in enumerate(images):
         if "file_name" not in image:
             raise InputError(f"{file.where}: entry {index} of images has no 'file_name'")
@@ -41,6 +43,12 @@ def _mend_names(file: CocoFile) -> None:
         if name != image["file_name"]:
             image["file_name"] = name
             file.mended.add("file names")
+        first = seen.setdefault(os.path.normpath(name), image)
+        if first is not image:
+            raise InputError(
+                f"{file.where}: images {quoted(first['id'])} and {quoted(image['id'])} (entry {index} of images) are "
+                f"the same file {quoted(name)}; list each file once, with all of its annotations"
+            )
     if missing:
         slashes = " (with a slash for each backslash too)" if "\\" in str(missing[0]) else ""
         raise InputError(
@@ -49,19 +57,17 @@ def _mend_names(file: CocoFile) -> None:
         )
 
 
-def _mend_sizes(file: CocoFile, cache: Path) -> None:
+def _mend_sizes(file: CocoFile, cache: Path, max_pixels: int) -> None:
     """Every image's declared size, checked against the file's own; absent ones are filled in."""
     images = file.content["images"]
-    headers = read_headers(file.names, file.folder, cache)
+    headers = read_headers(file.names, file.folder, cache, max_pixels)
     unreadable = [name for name, header in headers.items() if isinstance(header, str)]
     if unreadable:
         raise InputError(
             f"{len(unreadable)} of {len(images)} images that {file.where} lists cannot be read, such as "
             f"{quoted(unreadable[0])}: {headers[unreadable[0]]}"
         )
-    file.notes += note_values(headers, file.folder, cache)
     wrong: list[str] = []
-    as_stored: list[str] = []
     for index, image in enumerate(images):
         raster = headers[image["file_name"]]
         assert isinstance(raster, Raster)
@@ -72,19 +78,14 @@ def _mend_sizes(file: CocoFile, cache: Path) -> None:
                 f"image {quoted(image['file_name'])} is {raster}, and its entry ({index} of images) says "
                 f"{size[0]} x {size[1]}"
             )
-        elif how == "stored" and raster.orientation != 1:
-            as_stored.append(image["file_name"])
+        else:
+            file.turns.add(image["file_name"], raster, how)
     if wrong:
         raise InputError(
             f"{file.where}: {len(wrong)} of {len(images)} images have another size than declared: {wrong[0]}; boxes "
             "would not fit: correct width and height with the boxes, or put the right images there"
         )
-    if as_stored:
-        file.as_stored = True
-        file.notes.append(
-            f"{file.where}: {len(as_stored)} images, such as {quoted(as_stored[0])}, have EXIF data that turn them, "
-            "and declare the width and height of the pixels as stored; they are read as stored"
-        )
+    file.notes += file.turns.note(file.where)
 
 
 def _declared(file: CocoFile, index: int, image: dict[str, Any], raster: Raster) -> Size:

@@ -11,14 +11,14 @@ from typing import Any
 from mimbench.data.coco_file import CocoFile, plain_key
 from mimbench.data.coco_images import mend_images
 from mimbench.data.coco_objects import mend_object_ids, mend_objects
-from mimbench.data.listing import printable
+from mimbench.data.listing import normal, printable
 from mimbench.data.text import quoted, read_text
 from mimbench.errors import InputError
 
 TABLES = ("images", "annotations", "categories")
 
 
-def read_coco(annotations: Path, images: Path, cache: Path) -> CocoFile:
+def read_coco(annotations: Path, images: Path, cache: Path, max_pixels: int) -> CocoFile:
     """The file, after every entry was checked, and every image's size.
 
     Raises:
@@ -34,7 +34,7 @@ def read_coco(annotations: Path, images: Path, cache: Path) -> CocoFile:
     category_ids = _keys(file, "categories")
     _mend_categories(file)
     mend_object_ids(file)
-    mend_images(file, cache)
+    mend_images(file, cache, max_pixels)
     mend_objects(file, image_ids, category_ids)
     return file
 
@@ -62,8 +62,10 @@ def _load(annotations: Path) -> dict[str, Any]:
         raise InputError(f"{where} is not a COCO annotation file: {error}") from error
     for table in TABLES:
         entries = content.get(table) if isinstance(content, dict) else None
-        if not isinstance(entries, list) or not entries:
+        if not entries:
             raise InputError(f"{where} is not a COCO annotation file: it holds no {table}")
+        if not isinstance(entries, list):
+            raise InputError(f"{where} is not a COCO annotation file: its {table} are {quoted(entries)}, not a list")
         for index, entry in enumerate(entries):
             if not isinstance(entry, dict):
                 raise InputError(f"{where}: entry {index} of {table} is {quoted(entry)}, not an object with fields")
@@ -107,7 +109,11 @@ def _mend_categories(file: CocoFile) -> None:
         if isinstance(name, int | float) and not isinstance(name, bool):
             category["name"] = str(name)
             file.mended.add("names as numbers")
-        elif not isinstance(name, str) or not name.strip():
+        elif isinstance(name, str) and name.strip():
+            if name != normal(name):
+                category["name"] = normal(name)
+                file.mended.add("names with decomposed accents")
+        else:
             what = f"the name {quoted(name)}; it should be text" if "name" in category else "no 'name'"
             raise InputError(f"{file.where}: entry {index} of categories (id {quoted(category['id'])}) has {what}")
     name, count = Counter(category["name"] for category in categories).most_common(1)[0]

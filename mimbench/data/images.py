@@ -91,7 +91,7 @@ class TooManyPixels(ValueError):
     def __init__(self, limit: int, size: tuple[int, int] | None = None) -> None:
         """size: width and height, where Pillow has read them."""
         has = f"{size[0]} x {size[1]} px, " if size else ""
-        super().__init__(f"it has {has}more than the {limit / 1e6:g} million pixels that are allowed")
+        super().__init__(f"it has {has}more than the {limit / 1e6:g} million pixels that the option max_pixels allows")
 
 
 def read_pixels(

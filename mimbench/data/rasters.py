@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from filelock import FileLock
 
-from mimbench.data.cache import writable
+from mimbench.data.cache import read_sealed, writable, write_sealed
 from mimbench.data.headers import has_extra_bands
 from mimbench.data.images import (
-    ANY_VALUES,
     DEFAULT_POLICY,
     EXTRA_BANDS,
-    IN_EIGHT_BITS,
+    MAX_PIXELS,
+    PixelPolicy,
+    TooManyPixels,
     open_image,
     read_pixels,
     stored_kind,
 )
-from mimbench.data.listing import ImageFile, examine, printable
-from mimbench.data.values import settle
+from mimbench.data.text import quoted
 from mimbench.errors import InputError
-from mimbench.files import write_atomic
 
 Size = tuple[int, int]
 """Width and height, px."""
@@ -56,7 +54,43 @@ class Raster:
         return f"{width} x {height} px{turned}"
 
 
-def read_header(path: Path, *, whole: bool = False) -> Raster:
+@dataclass
+class Turns:
+    """Names of the images that EXIF data turn, by the pixels that their declared sizes are for."""
+
+    stored: list[str] = field(default_factory=list)
+    upright: list[str] = field(default_factory=list)
+    either: list[str] = field(default_factory=list)
+    """Both have the same size; such images are read as stored."""
+
+    def add(self, name: str, raster: Raster, how: str) -> None:
+        """how: as `fit` returns it."""
+        if raster.orientation != 1 or how == "upright":
+            {"stored": self.stored, "upright": self.upright, "either": self.either}[how].append(name)
+
+    @property
+    def as_stored(self) -> list[str]:
+        return self.stored + self.either
+
+    def check(self, where: str) -> None:
+        """Raises InputError if other images show that those of `either` should be read upright."""
+        if self.upright and self.either:
+            raise InputError(
+                f"{where}: EXIF data turn image {quoted(self.either[0])} and {len(self.either) - 1} more without "
+                f"another size, so that it is not known which pixels their annotations are for; those of others, such "
+                f"as {quoted(self.upright[0])}, are for the turned ones: save these images upright, without EXIF data"
+            )
+
+    def note(self, where: str) -> list[str]:
+        if not self.as_stored:
+            return []
+        return [
+            f"{where}: {len(self.as_stored)} images, such as {quoted(self.as_stored[0])}, have EXIF data that turn "
+            "them, and annotations for the size of the pixels as stored; they are read as stored"
+        ]
+
+
+def read_header(path: Path, max_pixels: int = MAX_PIXELS, *, whole: bool = False) -> Raster:
     """The raster of an image file.
 
     whole: decode a PNG that may have its EXIF data after its pixels.
@@ -65,9 +99,8 @@ def read_header(path: Path, *, whole: bool = False) -> Raster:
         ValueError: it is a turned TIFF, whose size as stored Pillow does not give, or `read_pixels` would refuse it.
         Exception: whatever Pillow raises on a file that it cannot identify.
     """
-    with open_image(path) as image:
-        kind = stored_kind(image)
-        DEFAULT_POLICY.range_of(kind)
+    with open_image(path, max_pixels) as image:
+        DEFAULT_POLICY.range_of(stored_kind(image))
         if has_extra_bands(image):
             raise ValueError(EXTRA_BANDS)
         has_exif = whole or image.format != "PNG" or "exif" in image.info
@@ -77,10 +110,12 @@ def read_header(path: Path, *, whole: bool = False) -> Raster:
             orientation = 1
         if image.format == "TIFF" and orientation != 1:
             raise ValueError(f"TIFF with the orientation {orientation}; save it upright")
-        return Raster(image.size, orientation if orientation in range(1, 9) else 1, kind not in IN_EIGHT_BITS)
+        return Raster(image.size, orientation if orientation in range(1, 9) else 1)
 
 
-def read_headers(names: Sequence[str], folder: Path, cache: Path) -> dict[str, Raster | str]:
+def read_headers(
+    names: Sequence[str], folder: Path, cache: Path, max_pixels: int = MAX_PIXELS
+) -> dict[str, Raster | str]:
     """The raster of each file, by name relative to `folder`, or why it cannot be read.
 
     Headers of unchanged files come from `cache`.
@@ -88,38 +123,21 @@ def read_headers(names: Sequence[str], folder: Path, cache: Path) -> dict[str, R
     identity = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     store = writable(cache) / f"rasters-v{_CACHE_VERSION}-{identity}.json"
     with FileLock(f"{store}.lock"):
-        known = _load(store)
+        known: dict[str, list] = read_sealed(store) or {}
         states = {name: _state(folder / name) for name in dict.fromkeys(names)}
-        stale = [name for name, state in states.items() if not _is_current(known.get(name), state)]
+        stale = [name for name, state in states.items() if known.get(name, [])[:4] != state]
         failed: dict[str, str] = {}
         if stale:
             with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
-                headers = list(pool.map(lambda name: _try_header(folder / name), stale))
+                headers = list(pool.map(lambda name: _try_header(folder / name, max_pixels), stale))
             for name, header in zip(stale, headers, strict=True):
                 if isinstance(header, str):
                     failed[name] = header
                     known.pop(name, None)
                 else:
-                    known[name] = [*states[name], *header.stored, header.orientation, header.is_deep]
-            write_atomic(store, json.dumps(known).encode())
-    return {name: failed[name] if name in failed else _as_raster(known[name]) for name in states}
-
-
-def note_values(headers: Mapping[str, Raster | str], folder: Path, cache: Path) -> tuple[str, ...]:
-    """Notes about images of more than 8 bits that use a small part of the range that they are shown in.
-
-    Raises:
-        InputError: one of them cannot be decoded, or has values beyond that range.
-    """
-    deep = [name for name, raster in headers.items() if isinstance(raster, Raster) and raster.is_deep]
-    if not deep:
-        return ()
-    health = examine([ImageFile(name, 0, 0) for name in deep], folder, cache, decode=True, policy=ANY_VALUES)
-    for name, one in health.items():
-        if one.problem:
-            raise InputError(f"cannot read the image {printable(folder / name)}: {one.problem}")
-    images = {name: one.inspection for name, one in health.items()}
-    return settle(DEFAULT_POLICY, {"": images}, printable(folder), option=None).notes
+                    known[name] = [*states[name], *header.stored, header.orientation]
+            write_sealed(store, known)
+    return {name: failed.get(name) or _limited(known[name], max_pixels) for name in states}
 
 
 def read_sized(path: Path, channels: int, size: Size) -> np.ndarray:
@@ -131,7 +149,9 @@ def read_sized(path: Path, channels: int, size: Size) -> np.ndarray:
         InputError: the image has neither size.
         Exception: whatever Pillow raises on a file that it cannot decode in full.
     """
-    pixels = read_pixels(path, channels, stored_size=size)
+    # The declared size was checked against the limit in force when the dataset was opened.
+    policy = PixelPolicy(max_pixels=max(MAX_PIXELS, size[0] * size[1]))
+    pixels = read_pixels(path, channels, policy, stored_size=size)
     height, width = pixels.shape[:2]
     if (width, height) != size:
         raise InputError(
@@ -141,14 +161,14 @@ def read_sized(path: Path, channels: int, size: Size) -> np.ndarray:
 
 
 def fit(raster: Raster, size: Size, path: Path) -> str | None:
-    """How pixels of `size` are got from the file: "stored", "upright"; None: not at all."""
+    """How pixels of `size` are got from the file: "stored", "upright", "either"; None: not at all."""
     if raster.stored == size:
-        return "stored"
+        return "either" if raster.orientation != 1 and raster.upright == size else "stored"
     if raster.upright == size:
         return "upright"
     if raster.orientation == 1 and raster.stored == size[::-1]:
         try:
-            return "upright" if read_header(path, whole=True).upright == size else None
+            return "upright" if read_header(path, size[0] * size[1], whole=True).upright == size else None
         except Exception:  # Pillow raises nearly anything on a damaged file
             return None
     return None
@@ -174,9 +194,9 @@ def find_inside(name: object, folder: Path) -> str:
     raise ValueError("is not there")
 
 
-def _try_header(path: Path) -> Raster | str:
+def _try_header(path: Path, max_pixels: int) -> Raster | str:
     try:
-        return read_header(path)
+        return read_header(path, max_pixels)
     except Exception as error:  # Pillow raises nearly anything on a damaged file
         if isinstance(error, OSError) and error.strerror:
             return error.strerror
@@ -194,19 +214,9 @@ def _state(path: Path) -> list[int]:
     return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
 
 
-def _as_raster(entry: list) -> Raster:
-    *_, width, height, orientation, is_deep = entry
-    return Raster((width, height), orientation, is_deep)
-
-
-def _is_current(entry: list | None, state: list[int]) -> bool:
-    return entry is not None and len(entry) == 8 and entry[:4] == state
-
-
-def _load(store: Path) -> dict[str, list]:
-    """Known headers; none if the store is absent or damaged, because it can be made again."""
-    try:
-        known = json.loads(store.read_text())
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) and all(isinstance(entry, list) for entry in known.values()) else {}
+def _limited(entry: list, max_pixels: int) -> Raster | str:
+    """The raster of a kept entry, or that it has too many pixels."""
+    width, height, orientation = entry[4:]
+    if width * height > max_pixels:
+        return str(TooManyPixels(max_pixels, (width, height)))
+    return Raster((width, height), orientation)

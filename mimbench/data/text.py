@@ -10,6 +10,9 @@ from mimbench.errors import InputError
 
 _WIDE_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
+_PACKED = {b"\x1f\x8b": "gzip", b"PK\3\4": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+"""First bytes of compressed files."""
+
 
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, without its byte-order mark if it has one.
@@ -21,6 +24,9 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {printable(path)}: {error.strerror or error}") from error
+    packer = next((name for start, name in _PACKED.items() if content.startswith(start)), None)
+    if packer:
+        raise InputError(f"{printable(path)} is compressed ({packer}); unpack it")
     # UTF-16 without a mark has a zero byte beside each ASCII character.
     if content.startswith(_WIDE_MARKS) or b"\0" in content[:4]:
         raise InputError(f"{printable(path)} is UTF-16 or UTF-32 text; save it as UTF-8")

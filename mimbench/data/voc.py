@@ -7,21 +7,21 @@ import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock
-from pydantic import Field
 
-from mimbench.contract import DataConfig, Dataset, SceneSplit, SplitName, cosmetic
+from mimbench.contract import Dataset, SceneSplit, SplitName
 from mimbench.data.boxes import FRACTIONS, BoxCount, are_fractions, box_problem
-from mimbench.data.cache import writable
+from mimbench.data.cache import keep, writable
+from mimbench.data.classes import similar_classes
 from mimbench.data.images import READER_VERSION
-from mimbench.data.listing import ImageFile, examine, printable, subfolders
-from mimbench.data.rasters import Raster, find_inside, fit, note_values, read_headers
+from mimbench.data.listing import examine, printable, subfolders
+from mimbench.data.rasters import Raster, Turns, find_inside, fit, read_headers
+from mimbench.data.scene_images import SceneConfig, check_images, image_file
 from mimbench.data.text import quoted, read_text
 from mimbench.data.voc_xml import Box, read_annotation
 from mimbench.errors import InputError
-from mimbench.files import write_atomic
 
 CONVERTER_VERSION = "1"
 """Raised whenever the same files would give other annotations."""
@@ -30,7 +30,7 @@ DEFAULTS = {"train": (("trainval",), ("train",)), "test": (("test",), ("val",))}
 """Lists that make a split where none are named: the first ones that are there."""
 
 
-class VocConfig(DataConfig):
+class VocConfig(SceneConfig):
     """A VOC folder (Annotations, ImageSets, JPEGImages), or one that holds several: VOC2007, VOC2012."""
 
     train: tuple[str, ...] = ()
@@ -38,10 +38,6 @@ class VocConfig(DataConfig):
     "VOC2007/trainval". Absent: every trainval, or every train."""
     test: tuple[str, ...] = ()
     """Absent: every test, or every val."""
-    channels: Literal[1, 3] = Field(3)
-    """3: RGB. 1: grey."""
-    fingerprint: Literal["content", "names"] = cosmetic("content")
-    """names: digest annotations, and of images names and sizes only."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +74,7 @@ class Voc(Dataset):
             raise InputError(f"voc: task.data.root {what}: pass --set task.data.root=PATH of a VOC folder")
         self.root = config.root.expanduser()
         self._folders = _voc_folders(self.root)
-        self._as_stored: list[str] = []
-        """Images that EXIF turns and whose annotations are for the pixels as stored."""
-        self._value_notes: list[str] = []
+        self._turns = Turns()
         self._scenes = {"train": self._read("train", config.train), "test": self._read("test", config.test)}
         shared = {scene.image for scene in self._scenes["train"]} & {scene.image for scene in self._scenes["test"]}
         if shared:
@@ -90,21 +84,19 @@ class Voc(Dataset):
         if unseen:
             raise InputError(f"voc: class {unseen[0]!r} is in the test scenes and in no training scene")
         self.classes = tuple(sorted(names["train"]))
-        notes = [f"voc: {note}" for note in _count(self._scenes["train"]).notes(f"{printable(self.root)} (train)")]
-        notes += [f"voc: {note}" for note in self._value_notes]
-        if self._as_stored:
-            notes.append(
-                f"voc: {len(self._as_stored)} images, such as {self._as_stored[0]}, have EXIF data that turn them, and "
-                "annotations for the size of the pixels as stored; they are read as stored"
-            )
-        self.notes = tuple(notes)
+        where = printable(self.root)
+        self._turns.check(f"voc: {where}")
+        images = sorted(scene.image for scenes in self._scenes.values() for scene in scenes)
+        values = check_images(images, self.root, cache, config, "voc")
+        notes = [*values, *_count(self._scenes["train"]).notes(f"{where} (train)"), *self._turns.note(where)]
+        notes += [*self._zero_based(), *similar_classes(self.classes)]
+        self.notes = tuple(f"voc: {note}" for note in notes)
 
     def split(self, name: SplitName) -> SceneSplit:
         folder = writable(self.cache) / f"voc-{self.fingerprint()[:16]}"
         path = folder / f"{name}.json"
         with FileLock(f"{folder}.lock"):
-            if not path.is_file():
-                write_atomic(path, json.dumps(_as_coco(self._scenes[name], self.classes)).encode())
+            keep(path, json.dumps(_as_coco(self._scenes[name], self.classes)).encode())
         return SceneSplit(path, self.root, self.classes, len(self._scenes[name]))
 
     def fingerprint(self) -> str:
@@ -115,9 +107,9 @@ class Voc(Dataset):
         content = {name: [repr(scene) for scene in scenes] for name, scenes in self._scenes.items()}
         settings = (CONVERTER_VERSION, READER_VERSION, self.channels, self.config.fingerprint)
         digest = hashlib.sha256(repr((settings, content)).encode())
-        if self._as_stored:
+        if self._turns.as_stored:
             digest.update(b"images as stored")
-        files = [self._file(scene.image) for scenes in self._scenes.values() for scene in scenes]
+        files = [image_file(scene.image, self.root) for scenes in self._scenes.values() for scene in scenes]
         if self.config.fingerprint == "names":
             lines = [(file.name, str(file.size)) for file in files]
         else:
@@ -126,12 +118,19 @@ class Voc(Dataset):
         digest.update(repr(sorted(lines)).encode())
         return digest.hexdigest()
 
-    def _file(self, image: str) -> ImageFile:
-        stat = (self.root / image).stat()
-        return ImageFile(image, stat.st_size, stat.st_mtime_ns)
-
     def _names(self, split: str) -> set[str]:
         return {found.name for scene in self._scenes[split] for found in scene.objects}
+
+    def _zero_based(self) -> list[str]:
+        scenes = [scene for scenes in self._scenes.values() for scene in scenes]
+        boxes = [(scene, box) for scene in scenes for box in _boxes(scene)]
+        early = [scene.image for scene, box in boxes if -1 in box[:2]]
+        if not early:
+            return []
+        return [
+            f"{printable(self.root)}: {len(early)} of {len(boxes)} boxes start at pixel 0, such as one of "
+            f"{quoted(early[0])}; VOC counts from 1, so if these files count from 0, all boxes lie 1 px off"
+        ]
 
     def _read(self, split: str, asked: tuple[str, ...]) -> list[_Scene]:
         for lists in (asked,) if asked else DEFAULTS[split]:
@@ -153,8 +152,7 @@ class Voc(Dataset):
         Raises:
             InputError: an image cannot be read, or has another size.
         """
-        headers = read_headers([scene.image for scene in scenes], self.root, self.cache)
-        self._value_notes += note_values(headers, self.root, self.cache)
+        headers = read_headers([scene.image for scene in scenes], self.root, self.cache, self.config.max_pixels)
         sized = []
         for scene in scenes:
             raster = headers[scene.image]
@@ -179,8 +177,7 @@ class Voc(Dataset):
                 f"voc: image {quoted(image)} is {raster}, and its annotation says {size[0]} x {size[1]}; boxes would "
                 "not fit: correct size and boxes, or put the right image there"
             )
-        if how == "stored" and raster.orientation != 1:
-            self._as_stored.append(image)
+        self._turns.add(image, raster, how)
 
     def _check_objects(self, split: str, scenes: list[_Scene]) -> None:
         where = f"voc: {printable(self.root)} ({split})"
@@ -228,7 +225,10 @@ def _scene(root: Path, folder: Path, stem: str) -> _Scene:
     images = [folder / "JPEGImages" / f"{stem}{ending}" for ending in ENDINGS]
     image = next((each for each in images if each.is_file()), None)
     if image is None:
-        raise InputError(f"voc: the image {printable(images[0])} of {path.name} does not exist")
+        raise InputError(
+            f"voc: the image {printable(images[0])} of {path.name} does not exist, nor does one that ends in "
+            f"{', '.join(ENDINGS[1:])}"
+        )
     return _Scene(image.relative_to(root).as_posix(), width, height, tuple(_Object(*each) for each in objects))
 
 

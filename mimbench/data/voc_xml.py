@@ -6,12 +6,19 @@ import math
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from mimbench.data.listing import printable
+from mimbench.data.listing import normal, printable
 from mimbench.data.text import quoted
 from mimbench.errors import InputError
 
 Box = tuple[float, float, float, float]
 """x, y, width, height, px."""
+
+
+_MARKS = {
+    **dict.fromkeys(("1", "1.0", "true", "yes"), True),
+    **dict.fromkeys(("", "0", "0.0", "false", "no", "unspecified"), False),
+}
+"""What annotation programs write for a mark that is set, or not set."""
 
 
 def read_annotation(path: Path) -> tuple[int | None, int | None, list[tuple[str, Box, bool]]]:
@@ -33,12 +40,18 @@ def _parse(path: Path) -> ElementTree.Element:
         content = path.read_bytes()
         if b"<!ENTITY" in content:
             raise InputError(f"voc: {printable(path)} defines XML entities, which VOC annotations have no use for")
-        return ElementTree.fromstring(content)
+        root = ElementTree.fromstring(content)
     except OSError as error:
         raise InputError(f"voc: cannot read {printable(path)}: {error.strerror or error}") from error
     # A LookupError is an encoding that Python does not know.
     except (ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:
         raise InputError(f"voc: {printable(path)} is not a VOC annotation: {error}") from error
+    if root.tag != "annotation":
+        raise InputError(
+            f"voc: {printable(path)} is not a VOC annotation: its outermost element is {quoted(root.tag)}, "
+            "not 'annotation'"
+        )
+    return root
 
 
 def _side(tree: ElementTree.Element, side: str) -> int | None:
@@ -60,7 +73,15 @@ def _object(node: ElementTree.Element) -> tuple[str, Box, bool]:
     if right < left or bottom < top:
         raise ValueError(f"a box ends before it starts: {left:g}, {top:g} to {right:g}, {bottom:g}")
     box = (left - 1, top - 1, right - left + 1, bottom - top + 1)
-    return _text(node, "name"), box, (node.findtext("difficult") or "0").strip() == "1"
+    return normal(_text(node, "name")), box, _is_difficult(node)
+
+
+def _is_difficult(node: ElementTree.Element) -> bool:
+    text = (node.findtext("difficult") or "0").strip()
+    value = _MARKS.get(text.lower())
+    if value is None:
+        raise ValueError(f"its difficult is {quoted(text)}; it should be 0 or 1")
+    return value
 
 
 def _corner(node: ElementTree.Element, side: str) -> float:

@@ -5,7 +5,7 @@ import torch
 from conftest import VIT, encoder_of
 from safetensors.torch import save_file
 
-from mimbench.convert import read_weights, to_timm
+from mimbench.convert import read_weights, recognise, to_encoder, to_timm
 from mimbench.errors import InputError
 from mimbench.harness.exchange import import_command
 from mimbench.harness.given import find_checkpoint
@@ -161,3 +161,15 @@ def test_a_vit_without_a_class_token_is_named(tmp_path):
     arguments = {"method": "supervised", "encoder": "vit-tiny", "recipe": None, "results": tmp_path / "r"}
     with pytest.raises(InputError, match="no class token"):
         import_command(saved(tmp_path, state), settings={}, **arguments)
+
+
+@pytest.mark.parametrize(("averaged", "trained"), [("ema_model", "model"), ("params_ema", "params")])
+def test_averaged_copies_of_other_codes_are_taken(tmp_path, vit, averaged, trained):
+    assert read_weights(saved(tmp_path, {trained: plus(vit), averaged: vit})).key == averaged
+
+
+def test_quantised_weights_are_refused(tmp_path, vit):
+    path = saved(tmp_path, {name: (100 * value).to(torch.int8) for name, value in vit.items()})
+    weights = read_weights(path)
+    with pytest.raises(InputError, match="holds int8 numbers and no floats"):
+        to_encoder(weights.state, recognise(weights.state), encoder_of("vit", VIT, 32))

@@ -52,6 +52,13 @@ def test_an_unknown_layout_names_keys_and_the_known_ones():
         recognise(["clip.a", "clip.b"])
 
 
+@pytest.mark.parametrize("prefix", ["", "vit.", "model.vit."])
+def test_names_of_hugging_face_are_called_so(prefix):
+    names = ["embeddings.cls_token", "encoder.layer.0.attention.attention.query.weight"]
+    with pytest.raises(InputError, match="names are those of Hugging Face transformers"):
+        recognise([prefix + name for name in names])
+
+
 def test_training_wrappers_are_taken_off():
     tensor = torch.ones(2)
     for wrapped in ({"a": tensor}, {"model": {"a": tensor}}, {"state_dict": {"module": {"a": tensor}}, "epoch": 3}):

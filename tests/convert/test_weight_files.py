@@ -76,3 +76,26 @@ def test_unreadable_files_are_named(tmp_path):
     (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:400])
     with pytest.raises(InputError, match=r"cut\.pth"):
         read_weights(tmp_path / "cut.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.pth", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
+        ("a.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
+        ("a.pth", b"<!DOCTYPE html><html>404</html>", "is a web page"),
+        ("a.bin", b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
+        ("a.pth.gz", b"\x1f\x8b\x08", "is compressed"),
+        ("model.safetensors.index.json", b"{}", "index of weights in several files; join those"),
+    ],
+)
+def test_files_that_are_taken_for_checkpoints(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_weights(tmp_path / name)
+
+
+def test_torchscript_is_named(tmp_path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "a.pt")
+    with pytest.raises(InputError, match="is a TorchScript archive, which holds code"):
+        read_weights(tmp_path / "a.pt")

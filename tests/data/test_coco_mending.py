@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import gzip
 import json
+import unicodedata
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +262,7 @@ REFUSED = {
     "a huge polygon": (first(segmentation=[[1, 1, 9, 1, 9, 1e9]]), "has a polygon far outside"),
     "an RLE of another size": (
         first(segmentation={"size": [40, 30], "counts": [1200]}),
-        "has an RLE mask of size 30 x 40 px, and its image has 40 x 30 px",
+        r"has an RLE mask of the size \[40, 30\]; it should be \[30, 40\]",
     ),
     "an RLE that is too short": (first(segmentation={"size": [30, 40], "counts": [5]}), "counts do not cover"),
     "a damaged RLE": (first(segmentation={"size": [30, 40], "counts": "~~~"}), "counts do not cover"),
@@ -275,7 +278,17 @@ REFUSED = {
         lambda d: [record.update(area=0) for record in d["annotations"]],
         "none of its 2 objects can be trained on: 2 with an area of 0",
     ),
-    "no images but a word": (lambda d: d.update(images="all"), "it holds no images"),
+    "a file under two ids": (
+        lambda d: d["images"].append({**d["images"][0], "id": 99, "file_name": "./" + d["images"][0]["file_name"]}),
+        r"images 7 and 99 \(entry 2 of images\) are the same file '\./bild 0 ä\.png'; list each file once",
+    ),
+    "boxes as corners": (
+        lambda d: d.update(
+            annotations=[{**d["annotations"][0], "id": n, "bbox": [20, 9, 38, 28]} for n in range(1, 11)]
+        ),
+        r"val2017\.json: its boxes seem to be x1, y1, x2, y2: .* all of its 10 .*, height, 10 reach beyond them",
+    ),
+    "no images but a word": (lambda d: d.update(images="all"), "its images are 'all', not a list"),
 }
 
 
@@ -378,3 +391,76 @@ def test_images_that_would_be_nearly_black_are_noted(root):
     (note,) = open_coco(root).notes
     assert note.startswith("coco: 3 16-bit images under ")
     assert "small part of the range" in note
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_match_whichever_way_accents_are_written(root, form):
+    for path, other in ((TRAIN, "NFC"), (VAL, form)):
+        edit(root / path, lambda d, form=other: d["categories"][0].update(name=unicodedata.normalize(form, "bär")))
+    dataset = open_coco(root)
+    assert dataset.split("train").classes == dataset.split("test").classes == ("bär", "dog")
+
+
+def test_names_that_differ_by_case_alone_are_noted(root):
+    for path in (TRAIN, VAL):
+        edit(root / path, lambda d: d["categories"][0].update(name="Dog"))
+    (note,) = open_coco(root).notes
+    assert note.startswith("coco: classes 'Dog', 'dog' differ only in case, blanks")
+    assert note.endswith("; each counts as a class of its own")
+
+
+def test_an_image_of_both_splits_is_refused(root):
+    with pytest.raises(InputError, match=r"3 images of .*train2017\.json are in .*train2017\.json too, such as"):
+        open_coco(root, test_annotations=root / TRAIN, test_images=root / "train2017")
+
+
+def test_compressed_annotations_are_named(root):
+    (root / VAL).write_bytes(gzip.compress((root / VAL).read_bytes()))
+    with pytest.raises(InputError, match=r"val2017\.json is compressed \(gzip\); unpack it"):
+        open_coco(root)
+
+
+def truncate(path):
+    Image.effect_noise((40, 30), 90).save(path)
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+def rename_postscript(path):
+    content = BytesIO()
+    Image.new("RGB", (40, 30)).save(content, "EPS")
+    path.write_bytes(content.getvalue())
+
+
+UNREADABLE = {
+    "truncated": (truncate, "cannot be read, such as 'bild 0 ä.png': image file is truncated"),
+    "postscript": (rename_postscript, "cannot be read, such as 'bild 0 ä.png': it is not an image that can be read"),
+    "float": (
+        lambda path: Image.new("F", (40, 30)).save(path, "TIFF"),
+        "'bild 0 ä.png': it is a float image, and the range of its values is not known",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", sorted(UNREADABLE))
+def test_images_that_cannot_be_decoded_are_named_when_the_set_is_opened(root, case):
+    spoil, message = UNREADABLE[case]
+    spoil(root / "val2017" / "bild 0 ä.png")
+    with pytest.raises(InputError, match=message):
+        open_coco(root)
+
+
+def test_the_limit_of_pixels_can_be_chosen_and_is_no_part_of_the_fingerprint(root):
+    before = open_coco(root).fingerprint()
+    with pytest.raises(InputError, match=r"40 x 30 px, more than the 0\.0011 million .* option max_pixels allows"):
+        open_coco(root, max_pixels=1100)
+    assert open_coco(root, max_pixels=1200).fingerprint() == open_coco(root, verify=False).fingerprint() == before
+
+
+def test_turned_images_of_one_size_must_not_contradict_others(root):
+    """EXIF turns both: the size of the one shows that annotations are for turned pixels, the other fits either way."""
+    exif = Image.Exif()
+    for name, orientation, size in (("bild 0 ä.png", 6, (30, 40)), ("bild 1 ä.png", 3, (40, 30))):
+        exif[0x0112] = orientation
+        Image.new("RGB", size).save(root / "val2017" / name, exif=exif)
+    with pytest.raises(InputError, match=r"EXIF data turn image 'bild 1 ä\.png' .*'bild 0 ä\.png', are for the turned"):
+        open_coco(root)

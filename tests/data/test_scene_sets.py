@@ -181,6 +181,8 @@ WRONG_VOC = {
         "<xmax>1e300<",
         r"'dog' in .*000001\.jpg' has .* far outside of its image",
     ),
+    "another root element": ("<annotation>", "<annotation xmlns='http://x'>", r"its outermost element is '\{http"),
+    "a doubtful mark": ("<difficult>1<", "<difficult>2<", "its difficult is '2'; it should be 0 or 1"),
     "entities": ("<annotation>", BOMB + "<annotation>", "defines XML entities"),
     "an encoding that is none": ("<annotation>", "<?xml version='1.0' encoding='x'?><annotation>", "unknown encoding"),
     "too deep": ("</annotation>", "<a>" * 100_000, r"000001\.xml is not a VOC annotation"),
@@ -195,6 +197,45 @@ def test_what_is_wrong_with_a_voc_annotation_is_one_line(case, tmp_path):
     with pytest.raises(InputError, match=message) as caught:
         open_voc(root)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mark", ["1", "True", "yes", "1.0"])
+def test_voc_marks_of_difficult_objects(tmp_path, mark):
+    root = write_voc(tmp_path / "voc")
+    plain = json.loads(open_voc(root).split("train").annotations.read_text())
+    change_voc(root, "<difficult>1<", f"<difficult>{mark}<")
+    assert json.loads(open_voc(root).split("train").annotations.read_text()) == plain
+    change_voc(root, "<difficult>1<", "<difficult>Unspecified<")
+    changed = json.loads(open_voc(root).split("train").annotations.read_text())
+    assert sum(record["iscrowd"] for record in changed["annotations"]) == 2
+
+
+def test_voc_boxes_from_pixel_0_are_noted(tmp_path):
+    root = write_voc(tmp_path / "voc")
+    assert open_voc(root).notes == ()
+    change_voc(root, "<xmin>3<", "<xmin>0<")
+    assert "1 of 8 boxes start at pixel 0, such as one of 'VOC2007/JPEGImages/000001.jpg'" in open_voc(root).notes[0]
+
+
+def test_voc_images_are_decoded_and_limited_when_the_set_is_opened(tmp_path):
+    root = write_voc(tmp_path / "voc")
+    before = open_voc(root).fingerprint()
+    assert open_voc(root, max_pixels=1200).fingerprint() == before
+    with pytest.raises(InputError, match=r"40 x 30 px, more than the 0\.0011 million .* option max_pixels allows"):
+        open_voc(root, max_pixels=1100)
+    path = root / "VOC2007" / "JPEGImages" / "000003.jpg"
+    Image.effect_noise((40, 30), 90).save(path)
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(InputError, match=r"such as 'VOC2007/JPEGImages/000003\.jpg': .*truncated"):
+        open_voc(root)
+
+
+def test_altered_voc_annotations_in_the_cache_are_made_again(tmp_path):
+    root = write_voc(tmp_path / "voc")
+    path = open_voc(root).split("test").annotations
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"dog", b"cow"))
+    assert open_voc(root).split("test").annotations.read_bytes() == content
 
 
 def test_entities_in_utf_16_are_refused_by_the_parser(tmp_path):

@@ -177,6 +177,16 @@ def spoil_binary(root):
         Image.fromarray(np.uint8(255) * (np.array(Image.open(path)) > 0)).save(path)
 
 
+def spoil_lossy(root):
+    path = root / "annotations" / "training" / "p 2.png"
+    Image.open(path).save(path, "JPEG")
+
+
+def spoil_stem(root):
+    path = root / "images" / "training" / "p 2.png"
+    Image.open(path).save(path.with_suffix(".jpg"))
+
+
 def spoil_empty(root):
     for path in (root / "images" / "validation").iterdir():
         path.unlink()
@@ -187,7 +197,7 @@ def spoil_empty(root):
     [
         (spoil_folder, r"has no annotations/validation: pass --set task\.data\.root=PATH"),
         (spoil_missing, r"1 of 4 images have no annotation of the same name.*images/training/p 2\.png"),
-        (spoil_size, r"1 of 4 annotations do not fit: .*p 2\.png has 56 x 41 px, its image 56 x 40"),
+        (spoil_size, r"1 of 6 annotations under .* do not fit: .*p 2\.png has 56 x 41 px, its image 56 x 40"),
         (spoil_value, r"p 2\.png holds the value 4; 3 classes have values 1 to 3 \(data\.classes"),
         (spoil_colour, r"p 2\.png is an image of mode RGB, not grey"),
         (spoil_annotation, r"p 2\.png cannot be read"),
@@ -195,6 +205,8 @@ def spoil_empty(root):
         (spoil_names, r"classes\.txt is UTF-16 or UTF-32 text; save it as UTF-8"),
         (spoil_names_twice, r"classes\.txt names the class 'a' twice"),
         (spoil_binary, r"no pixel of 4 annotations, such as .*p 0\.png, has a class: all have 0 or 255"),
+        (spoil_lossy, r"p 2\.png is JPEG inside, not PNG"),
+        (spoil_stem, r"p 2\.jpg and images/training/p 2\.png differ in their ending alone"),
         (spoil_empty, r"no images in .*validation"),
     ],
 )
@@ -204,6 +216,32 @@ def test_bad_folders_are_named(spoil, words, tmp_path):
     with pytest.raises(InputError, match=words) as caught:
         ade20k(root, tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_annotations_without_an_image_are_noted(tmp_path):
+    root = write_folder(tmp_path / "a")
+    (root / "images" / "training" / "p 2.png").unlink()
+    (note,) = ade20k(root, tmp_path).notes
+    assert "1 of 4 annotations have no image of the same name" in note
+    assert note.endswith("left out: annotations/training/p 2.png")
+
+
+def test_kept_counts_that_were_altered_are_made_again(tmp_path):
+    root = write_folder(tmp_path / "a")
+    before = ade20k(root, tmp_path).split("train").counts()
+    (kept,) = tmp_path.rglob("ade20k-*.json")
+    content = kept.read_text()
+    kept.write_text(content.replace(", 0]", ", 7]").replace("[40, 56", "[41, 56"))
+    assert kept.read_text() != content
+    assert torch.equal(ade20k(root, tmp_path).split("train").counts(), before)
+
+
+def test_the_limit_of_pixels_can_be_chosen(tmp_path):
+    root = write_folder(tmp_path / "a")
+    before = ade20k(root, tmp_path).fingerprint()
+    with pytest.raises(InputError, match=r"more than the 0\.001 million .* option max_pixels allows"):
+        ade20k(root, tmp_path, max_pixels=1000)
+    assert ade20k(root, tmp_path, max_pixels=10_000).fingerprint() == before
 
 
 def test_class_names_of_any_editor(tmp_path):
@@ -223,7 +261,7 @@ def test_images_that_exif_turns_are_read_as_their_annotations_are(tmp_path, orie
     stored = Image.open(path)
     stored.save(path, exif=exif)
     dataset = ade20k(root, tmp_path)
-    assert "1 images, such as images/training/p 0.png" in dataset.notes[0]
+    assert "1 images, such as 'images/training/p 0.png'" in dataset.notes[0]
     sample = LabelledImages(dataset.split("train"), settings(), channels=1, seed=0).sample(0)
     assert torch.equal(sample["inputs"], expected["inputs"])
     if orientation == 6:
