@@ -69,16 +69,29 @@ class TaskTraining:
 
     def __init__(self, folder: Path, identity: str, *, seed: int, device: torch.device, console: Console) -> None:
         self.folder, self.identity, self._number = folder, identity, 0
-        self._options: dict[str, Any] = {"seed": seed, "device": device, "console": console}
+        self.seed, self.device, self.console = seed, device, console
 
-    def __call__(self, model: nn.Module, loader: DataLoader, config: TrainConfig, **options: Any) -> FitReport:
+    def __call__(
+        self,
+        model: Any,
+        loader: DataLoader,
+        config: TrainConfig,
+        *,
+        label: str,
+        images_per_epoch: int,
+        options: str = "task.train",
+    ) -> FitReport:
         self._number += 1
         return fit(
             model,
             loader,
             config,
+            label=label,
+            images_per_epoch=images_per_epoch,
+            options=options,
+            seed=self.seed,
+            device=self.device,
             workdir=self.folder / str(self._number),
+            console=self.console,
             identity=f"{self.identity}/{self._number}",
-            **self._options,
-            **options,
         )
