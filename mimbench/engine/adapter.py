@@ -51,7 +51,7 @@ class Adapter(BaseModel):
     def forward(self, *batch: Any, mode: str = "loss", **named: Any) -> dict[str, Tensor]:
         trainable: Trainable = self.trainable  # type: ignore[assignment]  # nn.Module and Trainable both
         output = trainable.training_step(named or batch, self.generator)
-        _check_output(output, getattr(trainable, "method", trainable))  # a Pretrainer's step is its method's
+        _check_output(output, getattr(self.trainable, "method", self.trainable))  # a Pretrainer's step is its method's
         self.logs = dict(output.logs)
         return {"loss": output.loss}
 

@@ -71,7 +71,7 @@ class TaskTraining:
         self.folder, self.identity, self._number = folder, identity, 0
         self._options: dict[str, Any] = {"seed": seed, "device": device, "console": console}
 
-    def __call__(self, model: nn.Module, loader: DataLoader, config: TrainConfig, **options: Any) -> FitReport:
+    def __call__(self, model: Any, loader: DataLoader, config: TrainConfig, **options: Any) -> FitReport:
         self._number += 1
         return fit(
             model,
