@@ -99,7 +99,8 @@ def test_a_failure_is_noted_even_where_its_traceback_finds_no_room(bench, monkey
     bench.fails = {("toy", 0): ValueError("no luck")}
     bench.run(seeds=(0, 1))
     (noted,) = failures_of(bench)
-    assert (noted.reason, noted.traceback) == ("ValueError: no luck", None)
+    assert noted.reason.startswith("ValueError: no luck")
+    assert noted.traceback is None
     assert "the traceback cannot be kept: [Errno 28] No space left on device: " in bench.said
 
 
