@@ -289,4 +289,6 @@ def _lock_advice(error: OSError) -> str:
         return "free space on its disk, or choose another folder with --results DIR"
     if error.errno == errno.ELOOP:
         return "it is a link; delete it"
+    if error.errno == errno.EISDIR:
+        return "it is a folder; delete it"
     return "make its folder writable, or choose another with --results DIR"

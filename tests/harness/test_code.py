@@ -221,3 +221,30 @@ def test_a_resumed_training_says_that_its_code_was_edited(bench, theirs, monkeyp
     assert bench.said.count("code of method 'own'") == 1
     assert "has changed since this training began, and its version is still '1'" in bench.said
     assert record.checkpoint.cost.steps == 6
+
+
+def test_a_resumed_task_says_that_its_code_was_edited(bench, theirs, monkeypatch):
+    source = SOURCE.replace("toy_plugins", "mimbench_tasks.finetune.task").replace("Toy", "Finetune")
+    (theirs / "their_task.py").write_text(source)
+    import their_task
+
+    importlib.reload(their_task)
+    monkeypatch.setitem(registry.tasks._loaded, "theirs", their_task.Theirs)
+    forget()
+    settings = ["tasks.theirs.train.epochs=3", "tasks.theirs.train.checkpoint_every=1"]
+    with monkeypatch.context() as patched:
+
+        def interrupted(hook, runner):
+            if runner.epoch == 1:
+                raise Interrupted(signal.SIGTERM)
+
+        patched.setattr(EpochHook, "after_train_epoch", interrupted)
+        with pytest.raises(Interrupted):
+            bench.run("own", "theirs", settings=settings)
+    assert "code of" not in bench.said
+    (theirs / "their_task.py").write_text(source + "# edited\n")
+    forget()
+    assert len(bench.run("own", "theirs", settings=settings).records) == 1
+    assert "goes on after epoch 1 of 3" in bench.said
+    assert bench.said.count("code of task 'theirs'") == 1
+    assert "has changed since this training began, and its version is still '1'" in bench.said

@@ -97,7 +97,7 @@ def test_damaged_words_are_named_and_never_used(bench):
     with pytest.raises(InputError, match=f"{path} is corrupt: .* delete both files"):
         bench.prepared()
     path.unlink()
-    with pytest.raises(InputError, match=f"{path} or its card .* is damaged"):
+    with pytest.raises(InputError, match=f"{path} or its card .* is corrupt"):
         bench.prepared()
 
 
