@@ -12,13 +12,14 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from mimbench.contract.config import Config, parts_of
 from mimbench.contract.dataset import DataConfig, Dataset
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.method import Method
 from mimbench.contract.task import Metric, Task, TaskConfig
+from mimbench.errors import InputError
 
 _BASES: dict[str, type] = {"method": Method, "task": Task, "dataset": Dataset, "encoder": Encoder}
 _CONFIGS: dict[str, type[Config]] = {"method": Config, "task": TaskConfig, "dataset": DataConfig, "encoder": Config}
@@ -109,6 +110,23 @@ def _config_problems(kind: str, config: Any) -> Iterator[str]:
         if field in _RESERVED[kind]:
             yield f"its option {field!r} has a name that mimbench itself uses; rename it"
     yield from _option_problems(config, "", ())
+    yield from _default_problems(config)
+
+
+def _default_problems(config: type[Config]) -> Iterator[str]:
+    """Defaults that the config itself refuses: who gives no such option would be blamed for them."""
+    try:
+        config()
+    except ValidationError as error:
+        for one in error.errors(include_url=False):
+            option = ".".join(map(str, one["loc"]))
+            if option and one["type"] != "missing":
+                yield (
+                    f"the default of its option {option!r}, {one['input']!r}, is not valid ({one['msg']}); correct the "
+                    "default or the limit"
+                )
+    except InputError:  # of a part of it that needs more than defaults
+        return
 
 
 def _option_problems(config: type[BaseModel], where: str, above: tuple[type, ...]) -> Iterator[str]:

@@ -59,6 +59,8 @@ class Adapter(BaseModel):
 def _check_output(output: Any, module: nn.Module) -> None:
     """Raise RunError for what torch would stop at with a message that names nobody; `module` returned it."""
     loss = getattr(output, "loss", None)
+    logs = getattr(output, "logs", {})
+    wrong = [name for name, value in logs.items() if not isinstance(value, float | int | Tensor)]
     if not isinstance(output, StepOutput):
         problem = f"must return StepOutput(loss, logs), not {type(output).__name__}"
     elif not isinstance(loss, Tensor) or loss.dim():
@@ -66,6 +68,8 @@ def _check_output(output: Any, module: nn.Module) -> None:
         problem = f"must return a scalar tensor as loss, not {shape}; take its mean or sum"
     elif not loss.requires_grad:
         problem = "returns a loss without gradient: it depends on no trainable parameter, or was detached"
+    elif wrong:
+        problem = f"must return scalar tensors as logs, not {wrong[0]} = {logs[wrong[0]]!r}"
     else:
         return
     cls = type(module)

@@ -15,6 +15,7 @@ from mimbench.contract import (
     ImageSplit,
     InputError,
     Method,
+    NotSupported,
     RunError,
     SplitName,
     Task,
@@ -25,7 +26,7 @@ _NUMBERS = ("embed_dim", "out_dim", "patch_size", "stride", "num_layers", "num_p
 
 
 def check_method(method: Method, name: str, encoder: str) -> None:
-    """Raise InputError if tasks cannot use the encoder that the method exports."""
+    """Raise InputError if tasks cannot use the encoder that the method exports, or the masks are no masks."""
     whose = f"method {name!r} of {registry.methods.owner(name)}"
     exported: Any = method.exported_encoder()
     where = registry.location(type(method).exported_encoder)
@@ -51,6 +52,30 @@ def check_method(method: Method, name: str, encoder: str) -> None:
                 f"encoder {encoder!r} of {registry.encoders.owner(encoder)}: {attribute} is {value!r}, not a whole "
                 f"number; set self.{attribute} in __init__ ({registry.location(type(exported))})"
             )
+    if method.pretrains and (problem := _problem_of_mask(method)):
+        raise InputError(f"{whose}: sample_mask {problem} ({registry.location(type(method).sample_mask)})")
+
+
+def _problem_of_mask(method: Method) -> str | None:
+    """What is wrong with masks of two images; None also for a method that has none, or an object of its own."""
+    try:
+        mask: Any = method.sample_mask(2, torch.Generator())
+    except NotSupported:
+        return None
+    if not isinstance(mask, torch.Tensor):
+        return None
+    if mask.dtype != torch.bool or mask.ndim != 3 or len(mask) != 2:
+        return (
+            f"gives {mask.dtype} {list(mask.shape)} for 2 images; let it give bool [2, rows, columns], True where "
+            "patches are hidden, as mimbench.masks.random_mask does"
+        )
+    grid, cells = method.encoder.grid, tuple(mask.shape[1:])
+    if any(max(pair) % min(pair) for pair in zip(grid, cells, strict=True)):
+        return (
+            f"gives {cells[0]} x {cells[1]} cells, and the encoder has {grid[0]} x {grid[1]}: neither is a multiple "
+            "of the other; change the mask's patch size"
+        )
+    return None
 
 
 def check_dataset(dataset: Dataset, name: str) -> None:

@@ -162,3 +162,17 @@ def test_a_task_s_metrics_are_declared():
 
 def _method(options):
     return spoiled(registry.methods.load("simmim"), name="x", Config=options)
+
+
+def test_a_default_that_the_config_refuses_is_the_plugin_s_fault(kinds):
+    class Refuses(Config):
+        needed: int
+        ratio: float = Field(1.5, le=1)
+
+    problem = problem_of("method", "x", spoiled(kinds["method"], name="x", Config=Refuses))
+    assert problem.startswith("the default of its option 'ratio', 1.5, is not valid (Input should be less than or")
+
+    class Needs(Config):
+        needed: int
+
+    assert problem_of("method", "x", spoiled(kinds["method"], name="x", Config=Needs)) is None

@@ -257,6 +257,7 @@ def test_training_on_cuda(tmp_path):
         (lambda loss: StepOutput(loss.expand(4)), r"must return a scalar tensor as loss, not a tensor of shape \[4\]"),
         (lambda loss: StepOutput(float(loss)), "must return a scalar tensor as loss, not float"),
         (lambda loss: StepOutput(loss.detach()), "returns a loss without gradient"),
+        (lambda loss: StepOutput(loss, {"note": "hello"}), "must return scalar tensors as logs, not note = 'hello'"),
     ],
 )
 def test_a_step_that_returns_something_else_is_named(tmp_path, returned, problem):

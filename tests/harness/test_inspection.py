@@ -138,6 +138,26 @@ def test_an_encoder_has_its_numbers(value, quick, monkeypatch):
     refused(quick(*arguments), "encoder 'vit' of mimbench", f"num_layers is {value!r}", "test_inspection.py:")
 
 
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (lambda batch: torch.zeros(batch, 7, 7), "gives torch.float32 [2, 7, 7] for 2 images; let it give bool"),
+        (lambda batch: torch.zeros(1, 7, 7, dtype=torch.bool), "gives torch.bool [1, 7, 7] for 2 images"),
+        (lambda batch: torch.zeros(batch, 49, dtype=torch.bool), "gives torch.bool [2, 49] for 2 images"),
+        (lambda batch: torch.zeros(batch, 5, 5, dtype=torch.bool), "gives 5 x 5 cells, and the encoder has 7 x 7"),
+    ],
+)
+def test_masks_are_looked_at_before_anything_is_trained(mask, words, quick, monkeypatch):
+    attributes = {"pretrains": True, "sample_mask": lambda self, batch, generator: mask(batch)}
+    refused(quick(*method_with(monkeypatch, **attributes)), "method 'odd' of ", "sample_mask", words)
+
+
+@pytest.mark.parametrize("mask", [object(), torch.zeros(2, 14, 7, dtype=torch.bool)])
+def test_masks_of_a_method_s_own_kind_and_on_any_grid_pass(mask, quick, monkeypatch):
+    attributes = {"pretrains": True, "sample_mask": lambda self, batch, generator: mask}
+    assert quick(*method_with(monkeypatch, **attributes)).returncode == 0
+
+
 class Two(Toy):
     metrics = (Metric("score", "percent", 0.0, 100.0), Metric("other", "percent", 0.0, 100.0))
 
