@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from mimbench.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+AGAIN_SECONDS = 0.05
+"""Until a signal that came while Python could raise nothing is sent again."""
 
 
 class StopRequest:
@@ -41,8 +46,31 @@ def stop_at_once() -> Iterator[None]:
     def stop(number: int) -> None:
         raise Interrupted(number)
 
-    with _handled_by(stop):
+    with _handled_by(stop), _delivered_again():
         yield
+
+
+@contextmanager
+def _delivered_again() -> Iterator[None]:
+    """Within it an Interrupted that Python cannot raise is sent once more as a signal, a moment later.
+
+    Python ignores what is raised in a destructor, or in the callbacks of a fork, and would lose the request.
+    """
+    before = sys.unraisablehook
+
+    def send_again(ignored: Any) -> None:
+        if not isinstance(ignored.exc_value, Interrupted):
+            before(ignored)
+            return
+        timer = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), ignored.exc_value.signal))
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = send_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

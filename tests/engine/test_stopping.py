@@ -1,0 +1,26 @@
+"""Signals that ask a command to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from mimbench.engine.stopping import stop_at_once
+from mimbench.errors import Interrupted
+
+
+class SignalledAtItsEnd:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_that_comes_while_python_can_raise_nothing_is_not_lost(capfd):
+    with pytest.raises(Interrupted) as stopped, stop_at_once():
+        ended = SignalledAtItsEnd()
+        del ended
+        time.sleep(5)
+    assert stopped.value.signal == signal.SIGTERM
+    assert "Traceback" not in capfd.readouterr().err
