@@ -48,9 +48,10 @@ def check_decodable(image: Image.Image) -> None:
     """Raise ValueError for a file of which Pillow 13 would give wrong pixels without an error."""
     if image.format == "JPEG2000" and image.mode != "I;16" and _depth_of_jpeg_2000(image) > 8:
         raise ValueError("it is a JPEG 2000 image in colours of more than 8 bits, which is not read: save it as PNG")
-    if image.format != "TIFF" or not image.tile:
+    tiles = getattr(image, "tile", ())
+    if image.format != "TIFF" or not tiles:
         return
-    compressed = image.tile[0][0] == "libtiff"
+    compressed = tiles[0][0] == "libtiff"
     if not compressed and _tag(image, _PLANAR, 1) == _SEPARATE and image.mode != "I;16" and _is_deep(image):
         raise ValueError("it is a TIFF of 16-bit bands one after the other, which is not read: save it by pixels")
     big_endian = getattr(image.tag_v2, "prefix", b"") == b"MM"  # type: ignore[attr-defined]

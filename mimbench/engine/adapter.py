@@ -51,12 +51,12 @@ class Adapter(BaseModel):
     def forward(self, *batch: Any, mode: str = "loss", **named: Any) -> dict[str, Tensor]:
         trainable: Trainable = self.trainable  # type: ignore[assignment]  # nn.Module and Trainable both
         output = trainable.training_step(named or batch, self.generator)
-        _check_output(output, getattr(trainable, "method", trainable))  # a Pretrainer's step is its method's
+        _check_output(output, getattr(self.trainable, "method", self.trainable))  # a Pretrainer's step is its method's
         self.logs = dict(output.logs)
         return {"loss": output.loss}
 
 
-def _check_output(output: Any, module: nn.Module) -> None:
+def _check_output(output: Any, module: object) -> None:
     """Raise RunError for what torch would stop at with a message that names nobody; `module` returned it."""
     loss = getattr(output, "loss", None)
     logs = getattr(output, "logs", {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -378,3 +379,10 @@ def test_images_that_would_be_nearly_black_are_noted(root):
     (note,) = open_coco(root).notes
     assert note.startswith("coco: 3 16-bit images under ")
     assert "small part of the range" in note
+
+
+def test_annotations_that_are_no_file_are_refused(root, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(InputError, match=f"{path} is a folder, pipe or device, not a text file"):
+            open_coco(root, train_annotations=path, train_images=root / "train2017")
