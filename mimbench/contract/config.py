@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import stat
 import types
 import typing
 from collections.abc import Iterator
@@ -135,6 +136,8 @@ def _content(path: Path, option: str) -> str:
         )
     try:
         found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError(f"option {option!r}: {path} is a device, pipe or socket; give a file")
         return _digest(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
     except OSError as error:
         raise InputError(

@@ -21,6 +21,8 @@ def read_text(path: Path) -> str:
         InputError: the file cannot be read, or has another encoding.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe or device might never end
+            raise InputError(f"{printable(path)} is a folder, pipe or device, not a text file")
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {printable(path)}: {error.strerror or error}") from error

@@ -56,7 +56,7 @@ class Adapter(BaseModel):
         return {"loss": output.loss}
 
 
-def _check_output(output: Any, module: nn.Module) -> None:
+def _check_output(output: Any, module: object) -> None:
     """Raise RunError for what torch would stop at with a message that names nobody; `module` returned it."""
     loss = getattr(output, "loss", None)
     logs = getattr(output, "logs", {})

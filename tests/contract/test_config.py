@@ -51,7 +51,9 @@ def test_another_file_under_the_same_name_size_and_date_is_another_value(wrap, f
 
 
 def test_a_path_without_a_file_is_one_line(tmp_path, monkeypatch):
-    for path, words in ((tmp_path / "none", "cannot be read"), (tmp_path, "is a folder")):
+    os.mkfifo(tmp_path / "pipe")
+    paths = {tmp_path / "none": "cannot be read", tmp_path: "is a folder", tmp_path / "pipe": "is a device, pipe"}
+    for path, words in paths.items():
         with pytest.raises(InputError, match=f"option 'teacher': {path} {words}"):
             Options(teacher=path).shaping()
     assert "log" not in Options(log=tmp_path / "none").shaping()

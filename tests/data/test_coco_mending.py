@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import os
 import unicodedata
 from collections.abc import Callable
 from io import BytesIO
@@ -464,3 +465,10 @@ def test_turned_images_of_one_size_must_not_contradict_others(root):
         Image.new("RGB", size).save(root / "val2017" / name, exif=exif)
     with pytest.raises(InputError, match=r"EXIF data turn image 'bild 1 ä\.png' .*'bild 0 ä\.png', are for the turned"):
         open_coco(root)
+
+
+def test_annotations_that_are_no_file_are_refused(root, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(InputError, match=f"{path} is a folder, pipe or device, not a text file"):
+            open_coco(root, train_annotations=path, train_images=root / "train2017")
