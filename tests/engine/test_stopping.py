@@ -18,9 +18,12 @@ class SignalledAtItsEnd:
 
 
 def test_a_signal_that_comes_while_python_can_raise_nothing_is_not_lost(capfd):
-    with pytest.raises(Interrupted) as stopped, stop_at_once():
+    def end_and_wait():
         ended = SignalledAtItsEnd()
         del ended
         time.sleep(5)
+
+    with pytest.raises(Interrupted) as stopped, stop_at_once():
+        end_and_wait()
     assert stopped.value.signal == signal.SIGTERM
     assert "Traceback" not in capfd.readouterr().err
