@@ -107,10 +107,9 @@ class Harness:
         self._discard_work(last)
 
     def lacking(self, asked: Sequence[Pretraining]) -> list[Pretraining]:
-        """Those of `asked` that have no checkpoint yet, be it a damaged one."""
+        """Those of `asked` that have no checkpoint yet, sound or damaged."""
         there = on_first_rank(lambda: [self.store.has_checkpoint(one.fingerprint) for one in asked])
-        there = [kept and self.counts(one.fingerprint) for one, kept in zip(asked, there, strict=True)]
-        return [one for one, kept in zip(asked, there, strict=True) if not kept]
+        return [one for one, kept in zip(asked, there, strict=True) if not (kept and self.counts(one.fingerprint))]
 
     def _discard_work(self, made: Pretraining) -> None:
         """The end is there: no training of it is to be taken up any more."""
