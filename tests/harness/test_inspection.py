@@ -141,7 +141,10 @@ def test_an_encoder_has_its_numbers(value, quick, monkeypatch):
 @pytest.mark.parametrize(
     ("mask", "words"),
     [
-        (lambda batch: torch.zeros(batch, 7, 7), "gives torch.float32 [2, 7, 7] for 2 images; let it give bool"),
+        (
+            lambda batch: torch.zeros(batch, 7, 7),
+            "gives torch.float32 [2, 7, 7] for 2 images; return bool [2, rows, columns], True = masked",
+        ),
         (lambda batch: torch.zeros(1, 7, 7, dtype=torch.bool), "gives torch.bool [1, 7, 7] for 2 images"),
         (lambda batch: torch.zeros(batch, 49, dtype=torch.bool), "gives torch.bool [2, 49] for 2 images"),
         (lambda batch: torch.zeros(batch, 5, 5, dtype=torch.bool), "gives 5 x 5 cells, and the encoder has 7 x 7"),
