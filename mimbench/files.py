@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 from mimbench.errors import InputError
 
@@ -26,9 +27,16 @@ _ERROR_NUMBER = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
 
 
 def write_atomic(path: Path, content: bytes, *, temporaries: Path | None = None) -> None:
-    """Write a file that no reader, and no kill, ever sees in part. An OSError names `path`.
+    """Write a file that no reader, and no kill, ever sees in part. See `open_atomic`."""
+    with open_atomic(path, temporaries=temporaries) as stream:
+        stream.write(content)
 
-    What killed processes left in the folder is removed.
+
+@contextmanager
+def open_atomic(path: Path, *, temporaries: Path | None = None) -> Iterator[BinaryIO]:
+    """A stream into a temporary file, which becomes `path` at the end of the block. An OSError names `path`.
+
+    After an error nothing is left of it, and `path` is as it was. What killed processes left in the folder is removed.
 
     Args:
         temporaries: folder of the temporary file, on the file system of `path`; default: the folder of `path`.
@@ -40,7 +48,7 @@ def write_atomic(path: Path, content: bytes, *, temporaries: Path | None = None)
         handle, temporary = tempfile.mkstemp(dir=folder, prefix=temporary_prefix(path.name))
         try:
             with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             os.chmod(temporary, 0o644)
@@ -48,6 +56,30 @@ def write_atomic(path: Path, content: bytes, *, temporaries: Path | None = None)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+class FileState(NamedTuple):
+    """What of a file changes with its content. Tools that keep sizes and dates (cp -p, rsync -t, tar) keep neither
+    the time of the inode's last change nor, for a file that takes the place of another, the inode."""
+
+    size: int
+    modified: int
+    """ns, as `changed`."""
+    changed: int
+    inode: int
+    device: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileState:
+        """Raises OSError if the file is not there."""
+        stat = path.stat()
+        return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev)
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import stat
 import types
 import typing
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic.fields import FieldInfo
 
 from mimbench.errors import InputError
+from mimbench.files import FileState, file_sha256
 
 _LARGEST = 2**32 - 1
 Depth = Annotated[int, Field(le=1000)]
@@ -134,11 +133,10 @@ def _content(path: Path, option: str) -> str:
             f"option {option!r}: {path} is a folder, and only a file's content enters fingerprints; give a file (the "
             "plugin's author may mark the option as cosmetic, or give its content in Config.shaping)"
         )
+    if path.exists() and not path.is_file():
+        raise InputError(f"option {option!r}: {path} is a device, pipe or socket; give a file")
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise InputError(f"option {option!r}: {path} is a device, pipe or socket; give a file")
-        return _digest(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        return _digest(path, FileState.of(path))
     except OSError as error:
         raise InputError(
             f"option {option!r}: {path} cannot be read ({error.strerror or error}); give a file"
@@ -146,7 +144,6 @@ def _content(path: Path, option: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _digest(path: Path, *_: int) -> str:
-    """Hash of a file's content; what `_` holds changes with the file."""
-    with path.open("rb") as stream:
-        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+def _digest(path: Path, state: FileState) -> str:
+    """Hash of a file's content, computed once per process while the file stays the same."""
+    return f"sha256:{file_sha256(path)}"

@@ -20,6 +20,7 @@ from mimbench.data.cache import read_sealed, writable, write_sealed
 from mimbench.data.images import DEFAULT_POLICY, PixelPolicy, is_image
 from mimbench.data.inspection import INSPECTION_VERSION, Inspection, inspect_image
 from mimbench.errors import InputError
+from mimbench.files import FileState
 
 _ENDINGS = "avif bmp gif heic heif ico j2k jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp"
 EXTENSIONS = frozenset("." + ending for ending in _ENDINGS.split(" "))
@@ -47,21 +48,10 @@ class Health:
     inspection: Inspection
 
 
-class _State(NamedTuple):
-    """What of a file changes with its content. Tools that keep sizes and dates (cp -p, rsync -t, tar) keep neither
-    the time of the inode's last change nor, for a file that takes the place of another, the inode."""
-
-    size: int
-    modified: int
-    changed: int
-    inode: int
-    device: int
-
-
 class _Entry(NamedTuple):
     """What is kept of a file, as plain data."""
 
-    state: _State
+    state: FileState
     examined: int
     """When, ns."""
     is_decoded: bool
@@ -71,9 +61,9 @@ class _Entry(NamedTuple):
     @classmethod
     def from_json(cls, data: list) -> _Entry:
         state, examined, is_decoded, digest, inspection = data
-        return cls(_State(*state), examined, is_decoded, digest, Inspection(*inspection))
+        return cls(FileState(*state), examined, is_decoded, digest, Inspection(*inspection))
 
-    def is_current(self, state: _State | None, decode: bool, max_pixels: int) -> bool:
+    def is_current(self, state: FileState | None, decode: bool, max_pixels: int) -> bool:
         if state is None or state != self.state or not self.digest:
             return False
         # A date in the future says nothing about when the file was written.
@@ -172,15 +162,14 @@ def _examine(path: Path, decode: bool, max_pixels: int) -> _Entry:
     except OSError as error:
         problem = error.strerror or str(error)
     # Without a digest it is never current: it may be repaired without a new size or date.
-    return _Entry(_State(0, 0, 0, 0, 0), examined, decode, "", Inspection(problem or "file is gone"))
+    return _Entry(FileState(0, 0, 0, 0, 0), examined, decode, "", Inspection(problem or "file is gone"))
 
 
-def _state(path: Path) -> _State | None:
+def _state(path: Path) -> FileState | None:
     try:
-        stat = path.stat()
+        return FileState.of(path)
     except OSError:
         return None
-    return _State(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev)
 
 
 def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]], left_out: list[str]) -> Iterator[ImageFile]:

@@ -27,12 +27,13 @@ from mimbench.data.images import (
 )
 from mimbench.data.text import quoted
 from mimbench.errors import InputError
+from mimbench.files import FileState
 
 Size = tuple[int, int]
 """Width and height, px."""
 _ORIENTATION = 0x0112
 """The EXIF tag: 1 is upright; from 5 on, width and height change places."""
-_CACHE_VERSION = "2"
+_CACHE_VERSION = "3"
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,6 @@ class Raster:
 
     stored: Size
     orientation: int = 1
-    is_deep: bool = False
-    """Its values may lie beyond 0 to 255."""
 
     @property
     def upright(self) -> Size:
@@ -125,7 +124,7 @@ def read_headers(
     with FileLock(f"{store}.lock"):
         known: dict[str, list] = read_sealed(store) or {}
         states = {name: _state(folder / name) for name in dict.fromkeys(names)}
-        stale = [name for name, state in states.items() if known.get(name, [])[:4] != state]
+        stale = [name for name, state in states.items() if not state or known.get(name, [])[: len(state)] != state]
         failed: dict[str, str] = {}
         if stale:
             with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
@@ -206,17 +205,16 @@ def _try_header(path: Path, max_pixels: int) -> Raster | str:
 
 
 def _state(path: Path) -> list[int]:
-    """What changes with the file's content; the change time also does where a tool restores the date."""
+    """As `FileState`, in plain data; [] for a file that is not there."""
     try:
-        state = path.stat()
+        return list(FileState.of(path))
     except OSError:
-        return [0, 0, 0, 0]
-    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
+        return []
 
 
 def _limited(entry: list, max_pixels: int) -> Raster | str:
     """The raster of a kept entry, or that it has too many pixels."""
-    width, height, orientation = entry[4:]
+    width, height, orientation = entry[len(FileState._fields) :]
     if width * height > max_pixels:
         return str(TooManyPixels(max_pixels, (width, height)))
     return Raster((width, height), orientation)

@@ -4,16 +4,14 @@ FOLDER/step_<N>.pth    weights, optimizer and position after N optimizer steps
 FOLDER/step_<N>.json   the hash of that file and the training's identity, sealed by its own; written last
 
 The newest two are kept. A file whose hash differs, or that belongs to another training, is not read; the one before it
-is used instead. Tensors and plain
-values alone are read (`weights_only`), so a file that somebody else prepared cannot run code.
+is used instead. Only tensors and plain values are read (`weights_only`), so a file that somebody else prepared cannot
+run code.
 """
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +21,8 @@ import torch
 
 from mimbench.advice import is_out_of_memory
 from mimbench.errors import InputError
-from mimbench.files import is_unreadable, naming, remove_abandoned, temporary_prefix
-from mimbench.store.files import DAMAGE, file_sha256, read_sealed, write_sealed
+from mimbench.files import file_sha256, is_unreadable, open_atomic
+from mimbench.store.files import DAMAGE, read_sealed, write_sealed
 
 STATES = "step_*.json"
 """Pattern of the names of all cards."""
@@ -53,20 +51,9 @@ def save_state(folder: Path, state: Mapping[str, Any], *, steps: int, epochs: fl
         OSError, RuntimeError: it cannot be written (torch's own error on a full disk); what was there before stays.
     """
     path = folder / f"step_{steps}.pth"
-    with naming(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(folder)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=temporary_prefix(path.name))
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                torch.save(dict(state), stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            body = {"steps": steps, "epochs": epochs, "file_sha256": file_sha256(Path(temporary)), "identity": identity}
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+    with open_atomic(path) as stream:
+        torch.save(dict(state), stream)
+    body = {"steps": steps, "epochs": epochs, "file_sha256": file_sha256(path), "identity": identity}
     write_sealed(path.with_suffix(".json"), body)
     before = next((card for card in _cards(folder) if _steps(card) < steps), path)
     # Cards go first: without its card a state counts for nothing.

@@ -18,7 +18,7 @@ from mimbench.convert.layouts import Layout
 from mimbench.convert.pieces import renamed
 from mimbench.convert.sizes import channels_of, describe
 from mimbench.errors import InputError
-from mimbench.files import write_atomic, writing
+from mimbench.files import file_sha256, write_atomic, writing
 from mimbench.harness.build import build
 from mimbench.harness.code import code_of
 from mimbench.harness.given import find_checkpoint
@@ -26,7 +26,7 @@ from mimbench.harness.provenance import provenance
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import Recipe, check_settings, resolve
 from mimbench.recipe.validation import validated
-from mimbench.store.files import file_sha256, fingerprint
+from mimbench.store.files import fingerprint
 from mimbench.store.store import Store
 from mimbench.text import print_text, visible
 

@@ -22,7 +22,7 @@ from mimbench.engine.pretrain import Pretrainer
 from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_all_ranks, on_first_rank
 from mimbench.errors import InputError, NotSupported
-from mimbench.files import writing_into
+from mimbench.files import file_sha256, writing_into
 from mimbench.harness.cells import Cell, Pretraining, Request
 from mimbench.harness.code import Code, changes, code_of_cell, code_of_pretraining
 from mimbench.harness.features import FrozenFeatures
@@ -36,7 +36,7 @@ from mimbench.harness.training import TaskTraining, train_on_images
 from mimbench.harness.unfinished import compare_code, discard_unfinished, work_key
 from mimbench.harness.weights import rest_of, restore, restore_encoder
 from mimbench.store.artifacts import damage_of
-from mimbench.store.files import file_sha256, fingerprint
+from mimbench.store.files import fingerprint
 from mimbench.store.record import Record
 from mimbench.store.store import Store, StoredCheckpoint
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from mimbench.store.files import file_sha256
+from mimbench.files import file_sha256
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 SELF_CHECKED = (".png",)

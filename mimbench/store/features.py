@@ -20,7 +20,7 @@ from typing import BinaryIO
 import numpy as np
 
 from mimbench.errors import RunError
-from mimbench.files import naming, temporary_prefix, write_atomic
+from mimbench.files import FileState, naming, temporary_prefix, write_atomic
 
 BLOCK = 2**22
 """Bytes that are read and summed at once."""
@@ -114,9 +114,8 @@ def seal_of(path: Path) -> Path:
 def is_whole(path: Path) -> bool:
     """Whether the file is there as it was written; False for a damaged one, which can be made again."""
     try:
-        state = path.stat()
         noted = seal_of(path).read_text(encoding="ascii", errors="replace")
-        if noted != _seal(path, _kept_checksum(path, state.st_ino, state.st_size, state.st_mtime_ns)):
+        if noted != _seal(path, _kept_checksum(path, FileState.of(path))):
             return False
         rows = np.load(path, mmap_mode="r")  # never a pickle
         return rows.ndim == 2 and rows.dtype == np.float32
@@ -125,6 +124,6 @@ def is_whole(path: Path) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _kept_checksum(path: Path, inode: int, size: int, modified: int) -> str:
+def _kept_checksum(path: Path, state: FileState) -> str:
     """Computed once per process, not for every task and seed, while the file stays the same."""
     return checksum(path)

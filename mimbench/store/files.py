@@ -33,12 +33,6 @@ def fingerprint(data: Any, length: int = 16) -> str:
     return hashlib.sha256(canonical(data)).hexdigest()[:length]
 
 
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write plain data as JSON for people, atomically."""
     write_atomic(path, (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())

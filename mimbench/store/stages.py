@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mimbench.errors import InputError
-from mimbench.files import write_atomic
-from mimbench.store.files import DAMAGE, damage_in_words, file_sha256, fingerprint, write_json
+from mimbench.files import file_sha256, write_atomic
+from mimbench.store.files import DAMAGE, damage_in_words, fingerprint, write_json
 
 SEAL = "seal"
 """Hash of all the rest of a card; cards written before it was introduced have none."""

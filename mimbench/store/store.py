@@ -27,9 +27,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mimbench.errors import InputError
-from mimbench.files import naming, remove_abandoned, temporary_prefix, write_atomic
+from mimbench.files import file_sha256, naming, remove_abandoned, temporary_prefix, write_atomic
 from mimbench.store.failure import Failure, failure_path, write_failure
-from mimbench.store.files import DAMAGE, damage_in_words, file_sha256, write_json
+from mimbench.store.files import DAMAGE, damage_in_words, write_json
 from mimbench.store.files import fingerprint as digest
 from mimbench.store.record import Record, read_record, write_record
 from mimbench.store.stages import SEAL

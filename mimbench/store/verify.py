@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mimbench.errors import InputError
+from mimbench.files import file_sha256
 from mimbench.store.artifacts import SELF_CHECKED, OutsideError, damage_of, find_artifact, is_picture
 from mimbench.store.failure import read_failure
 from mimbench.store.features import is_whole, seal_of
-from mimbench.store.files import DAMAGE, file_sha256, fingerprint, read_sealed
+from mimbench.store.files import DAMAGE, fingerprint, read_sealed
 from mimbench.store.reading import FAILURES, RECORDS, conflict, read_body
 from mimbench.store.record import Record, read_record
 from mimbench.store.stages import card_of, check_stage

@@ -143,7 +143,7 @@ def test_a_link_to_another_file_of_equal_size_and_dates_is_read_again(tmp_path, 
         Image.new("L", size).save(tmp_path / f"{name}.bmp")
     link = tmp_path / "link.bmp"
     real = rasters._state
-    monkeypatch.setattr(rasters, "_state", lambda path: [1, 2, 3, real(path)[3]])
+    monkeypatch.setattr(rasters, "_state", lambda path: [1, 2, 3, *real(path)[3:]])
     for name, size in (("wide", (4, 2)), ("tall", (2, 4))):
         link.unlink(missing_ok=True)
         link.symlink_to(tmp_path / f"{name}.bmp")

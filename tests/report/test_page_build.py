@@ -16,6 +16,7 @@ from page_results import REFERENCE, write_epochs, write_paper, write_results
 from PIL import Image
 
 from mimbench.errors import InputError
+from mimbench.files import file_sha256
 from mimbench.report.comparison import comparison
 from mimbench.report.frame import load_records
 from mimbench.report.grid import Choice
@@ -28,7 +29,7 @@ from mimbench.report.page.pictures import Pictures
 from mimbench.report.page.pool import Pool
 from mimbench.report.published import LAST_EPOCH
 from mimbench.store.failure import failure_path, read_failure, write_failure
-from mimbench.store.files import file_sha256, write_sealed
+from mimbench.store.files import write_sealed
 from mimbench.store.reading import read_all
 
 HOSTILE = "</script><script>alert(1)</script><!-- \u2028"

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from mimbench.errors import InputError
+from mimbench.files import file_sha256
 from mimbench.store.failure import Failure, failure_path, write_failure
 from mimbench.store.features import FeatureFile
-from mimbench.store.files import file_sha256, fingerprint, write_sealed
+from mimbench.store.files import fingerprint, write_sealed
 from mimbench.store.record import read_record, write_record
 from mimbench.store.stages import write_stage
 from mimbench.store.store import Store

@@ -7,8 +7,8 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+from mimbench.files import file_sha256
 from mimbench.store.artifacts import OutsideError, damage_of, find_artifact
-from mimbench.store.files import file_sha256
 
 EMBEDDED = 4_000_000
 """Bytes of pictures within the page, in sum; what is beyond lies in FOLDER/artifacts."""
