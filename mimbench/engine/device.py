@@ -11,9 +11,23 @@ from mmengine.dist import barrier, get_rank, get_world_size
 from mimbench.contract import TrainConfig
 from mimbench.errors import InputError
 
-__all__ = ["barrier", "device_name", "get_rank", "get_world_size", "peak_memory", "pick_device", "pick_precision"]
+__all__ = [
+    "barrier",
+    "device_name",
+    "get_rank",
+    "get_world_size",
+    "peak_memory",
+    "pick_device",
+    "pick_precision",
+    "shaping_processes",
+]
 
 CHOICES = ("auto", "cpu", "cuda")
+
+
+def shaping_processes() -> dict[str, int]:
+    """What several processes add to a fingerprint: each draws random numbers of its own, so their number counts."""
+    return {"processes": get_world_size()} if get_world_size() > 1 else {}
 
 
 def pick_device(choice: str) -> torch.device:

@@ -21,7 +21,6 @@ from mimbench.engine.hooks import EpochHook, HistoryHook, StepHook
 from mimbench.engine.loop import WholeStepLoop
 from mimbench.engine.progress import Progress
 from mimbench.engine.resume import TrainingStates
-from mimbench.engine.state_files import newest_sound
 from mimbench.engine.stopping import StopRequest, stop_when_convenient
 from mimbench.errors import InputError, Interrupted
 from mimbench.optim import Schedule, build_optimizer, decay_rules
@@ -84,7 +83,7 @@ def fit(
             accumulate=config.accumulate,
             label=label,
             advice=_advice(config, options, precision),
-            last_saved=lambda: _last_saved(workdir),
+            last_saved=lambda: states.last_saved(),
         )
 
         def report() -> FitReport:
@@ -99,13 +98,13 @@ def fit(
 
         states = TrainingStates(label, workdir, adapter, optimizer, history, schedule, config, console, identity)
 
-        def after_step(epochs: int, iteration: int) -> None:
+        def after_step(iteration: int) -> None:
             step = iteration // config.accumulate
-            end_of_epoch = step % schedule.steps_per_epoch == 0
-            number = _agreed(request, device, compare=end_of_epoch or step % every == 0)
+            done, within = divmod(step, schedule.steps_per_epoch)
+            number = _agreed(request, device, compare=not within or step % every == 0)
             if number:
                 raise _stopped(number, states, history, iteration)
-            if end_of_epoch and (epochs % config.checkpoint_every == 0 or epochs == runner.max_epochs):
+            if not within and (done % config.checkpoint_every == 0 or done == runner.max_epochs):
                 states.save(iteration)
 
         runner = LiveRunner(
@@ -168,11 +167,6 @@ def _agreed(request: StopRequest, device: torch.device, *, compare: bool) -> int
     number = torch.tensor(request.signal, device=device)
     all_reduce(number, "max")
     return int(number)
-
-
-def _last_saved(workdir: Path) -> str | None:
-    position = newest_sound(workdir)
-    return str(position.path) if position else None
 
 
 def _advice(config: TrainConfig, options: str, precision: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ class HistoryHook(Hook):
         accumulate: int,
         label: str,
         advice: str,
-        last_saved: Callable[[], str | None],
+        last_saved: Callable[[], Path | None],
     ) -> None:
         """advice: what a person may try when the training diverges, as an imperative.
 

@@ -24,9 +24,9 @@ class WholeStepLoop(EpochBasedTrainLoop):
         max_epochs: int,
         *,
         accumulate: int,
-        after_step: Callable[[int, int], None],
+        after_step: Callable[[int], None],
     ) -> None:
-        """after_step: called with (epochs done, micro-batches done) after each optimizer step.
+        """after_step: called with the micro-batches done after each optimizer step.
 
         After the last step of an epoch it is called when the hooks of that epoch are done.
         """
@@ -48,10 +48,10 @@ class WholeStepLoop(EpochBasedTrainLoop):
             self.run_iter(index, batch)
             within = index + 1 < self.per_epoch
             if within and (index + 1) % self.accumulate == 0:
-                self._after_step(self._epoch, self._iter)
+                self._after_step(self._iter)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
-        self._after_step(self._epoch, self._iter)
+        self._after_step(self._iter)
 
     def _batches(self, done: int) -> Iterator[Any]:
         """The micro-batches of this epoch without the first `done`."""

@@ -17,7 +17,7 @@ from mimbench.engine.adapter import Adapter, LiveRunner
 from mimbench.engine.hooks import HistoryHook
 from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_all_ranks, on_first_rank
-from mimbench.engine.state_files import Position, epochs_done, load_state, save_state
+from mimbench.engine.state_files import Position, load_state, newest_sound, save_state
 from mimbench.errors import InputError, RunError
 from mimbench.optim import Schedule
 
@@ -103,12 +103,17 @@ class TrainingStates:
             return f"after epoch {epoch} of {self.config.epochs}"
         return f"after step {step} of {self.schedule.steps_per_epoch} in epoch {epoch + 1} of {self.config.epochs}"
 
+    def last_saved(self) -> Path | None:
+        """The file that a training would go on from; None: it would start over."""
+        position = newest_sound(self.folder)
+        return position.path if position else None
+
     def left_behind(self) -> str:
         """What a training that was cut short leaves on disk, in words."""
-        done = epochs_done(self.folder)
-        if not done:
+        position = newest_sound(self.folder)
+        if not position or not position.steps:
             return "nothing is saved yet, so it starts over"
-        return f"saved {self.describe(round(done * self.schedule.steps_per_epoch) * self.config.accumulate)}"
+        return f"saved {self.describe(position.steps * self.config.accumulate)}"
 
 
 def _mismatch(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str:

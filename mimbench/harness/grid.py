@@ -201,7 +201,7 @@ class Grid:
             count = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"
             key, what = cells[0].pretraining.fingerprint, f"pretraining {_trained(cells)}, for {count}"
         self.harness.say(f"failed: {what}: {reason}")
-        on_first_rank(lambda: self._note(cells, stage, error, key))
+        on_first_rank(lambda: self._note(cells, stage, error, reason, key))
         for cell in cells:
             self._failures[cell.record_id] = reason
             self.overview.ended(cell, failed=True)
@@ -210,7 +210,9 @@ class Grid:
         if self.harness.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _note(self, cells: list[Cell], stage: Literal["pretraining", "task"], error: Exception, key: str) -> None:
+    def _note(
+        self, cells: list[Cell], stage: Literal["pretraining", "task"], error: Exception, reason: str, key: str
+    ) -> None:
         kept = None
         try:
             if not isinstance(error, MimbenchError):
@@ -222,7 +224,7 @@ class Grid:
             self.harness.say(f"the traceback cannot be kept: {problem}")
         try:
             for cell in cells:
-                self.store.save_failure(build_failure(self.request, cell, stage, error, kept))
+                self.store.save_failure(build_failure(self.request, cell, stage, error, reason, kept))
         except OSError as problem:
             self.harness.say(f"the failure cannot be kept: {problem}")
 

@@ -15,7 +15,7 @@ from mimbench.contract import Dataset, Method, TrainConfig
 from mimbench.data import DeviceTransform, open_dataset
 from mimbench.encoders.rebuild import require_drop_path
 from mimbench.engine.adapter import mix_seed
-from mimbench.engine.device import get_world_size, pick_precision
+from mimbench.engine.device import get_world_size, pick_precision, shaping_processes
 from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.build import assemble
 from mimbench.harness.cells import Cell, Pretraining, Request
@@ -153,7 +153,7 @@ def _pretraining(
         identity |= {
             "data": {"name": recipe.dataset, "content": dataset.fingerprint()},
             "input": _pretraining_input(recipe),
-            "pretrain": {**recipe.pretrain.shaping(), "precision": precision, **_processes()},
+            "pretrain": {**recipe.pretrain.shaping(), "precision": precision, **shaping_processes()},
         }
     if checkpoint:
         what = checkpoint.card["what"]
@@ -191,13 +191,8 @@ def _cell(
     train = getattr(task.config, "train", None)
     if isinstance(train, TrainConfig) and "train" in protocol:
         train.require_processes(get_world_size(), "task.train")
-        protocol |= {"precision": pick_precision(train, device), **_processes()}
+        protocol |= {"precision": pick_precision(train, device), **shaping_processes()}
     return Cell(pretraining, task, name, dataset, protocol, varied, _record_id(pretraining, task_name, protocol))
-
-
-def _processes() -> dict[str, int]:
-    """What several processes add to a fingerprint: each draws random numbers of its own, so their number counts."""
-    return {"processes": get_world_size()} if get_world_size() > 1 else {}
 
 
 def _with_pretraining(cell: Cell, other: Pretraining) -> Cell:

@@ -75,14 +75,19 @@ def build_record(
 
 
 def build_failure(
-    request: Request, cell: Cell, stage: Literal["pretraining", "task"], error: Exception, traceback: str | None
+    request: Request,
+    cell: Cell,
+    stage: Literal["pretraining", "task"],
+    error: Exception,
+    reason: str,
+    traceback: str | None,
 ) -> Failure:
-    """Why `cell` has no record; `traceback` is where it is kept."""
+    """Why `cell` has no record. reason: `reason_of(error)`; traceback: where it is kept."""
     return Failure(
         id=cell.record_id,
         label=cell.label,
         stage=stage,
-        reason=reason_of(error, options_of(cell, stage)),
+        reason=reason,
         error=type(error).__name__,
         traceback=traceback,
         method=cell.pretraining.recipe.method,

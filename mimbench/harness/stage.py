@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mimbench.contract import ArraySplit, Batch, FitReport, Stage, StepOutput, TrainConfig
 from mimbench.data import DeviceTransform, training_loader
 from mimbench.engine.adapter import mix_seed
-from mimbench.engine.device import barrier, get_rank, get_world_size
+from mimbench.engine.device import barrier, get_rank, shaping_processes
 from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_first_rank
 from mimbench.harness.cells import Pretraining
@@ -76,7 +76,7 @@ class PretrainStage(Stage):
         what = {
             "stage": dict(identity),
             **{key: self.wanted.identity[key] for key in ("data", "channels", "input", "seed")},
-            **({"processes": get_world_size()} if get_world_size() > 1 else {}),
+            **shaping_processes(),
         }
         key = fingerprint(what)
         path = self.store.root / "stages" / f"{key}.safetensors"
