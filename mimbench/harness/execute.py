@@ -21,13 +21,13 @@ from mimbench.engine.device import device_name, get_rank
 from mimbench.engine.pretrain import Pretrainer
 from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_all_ranks, on_first_rank
-from mimbench.errors import InputError, NotSupported
+from mimbench.errors import InputError
 from mimbench.files import file_sha256, writing_into
 from mimbench.harness.cells import Cell, Pretraining, Request
 from mimbench.harness.code import Code, changes, code_of_cell, code_of_pretraining
 from mimbench.harness.features import FrozenFeatures
 from mimbench.harness.inspection import check_result
-from mimbench.harness.pictures import picture_of
+from mimbench.harness.pictures import keep_picture, picture_name
 from mimbench.harness.plan import build_method
 from mimbench.harness.provenance import provenance
 from mimbench.harness.record import build_record
@@ -35,7 +35,6 @@ from mimbench.harness.stage import PretrainStage
 from mimbench.harness.training import TaskTraining, train_on_images
 from mimbench.harness.unfinished import compare_code, discard_unfinished, work_key
 from mimbench.harness.weights import rest_of, restore, restore_encoder
-from mimbench.store.artifacts import damage_of
 from mimbench.store.files import fingerprint
 from mimbench.store.record import Record
 from mimbench.store.store import Store, StoredCheckpoint
@@ -130,7 +129,7 @@ class Harness:
             encoder = method.exported_encoder().state_dict()
             self.store.save_checkpoint(wanted.fingerprint, encoder, rest_of(method), card, replace=self.fresh)
             if self.fresh:  # drawn from the weights that were just replaced
-                self.store.artifact(*_picture_of(wanted)).unlink(missing_ok=True)
+                self.store.artifact(*picture_name(wanted)).unlink(missing_ok=True)
 
         on_first_rank(write)
         self._made.add(wanted.fingerprint)
@@ -171,7 +170,10 @@ class Harness:
 
     def measure(self, request: Request, cell: Cell, checkpoint: StoredCheckpoint) -> Record:
         """Run a cell's task and write its record; the caller holds the cell."""
-        pictures = on_first_rank(lambda: self._picture(cell.pretraining, checkpoint))
+        wanted = cell.pretraining
+        pictures = on_first_rank(
+            lambda: keep_picture(wanted, lambda: self._method(wanted, checkpoint), self.store, self.say)
+        )
         self.say(f"running {cell.label}")
         if self.fresh:
             on_first_rank(lambda: self.store.discard_work(cell.record_id))
@@ -202,26 +204,6 @@ class Harness:
         name, value = record.primary
         self.say(f"{cell.label}: {name} {value.value:.2f} {value.unit}, n = {value.n} ({seconds:.0f} s)")
         return record
-
-    def _picture(self, wanted: Pretraining, checkpoint: StoredCheckpoint) -> dict[str, str]:
-        """The picture of what this method reconstructs, drawn once a checkpoint, as a record names it; {}: none.
-
-        Whatever goes wrong here costs the picture, never the pretraining.
-        """
-        recipe = wanted.recipe
-        if recipe.method_class().reconstruct is Method.reconstruct:
-            return {}
-        folder, name = _picture_of(wanted)
-        path = self.store.artifact(folder, name)
-        try:
-            if path.is_symlink() or not path.exists() or damage_of(path, None):
-                self.store.save_artifact(folder, name, picture_of(self._method(wanted, checkpoint), wanted))
-        except NotSupported:
-            return {}
-        except Exception as error:
-            self.say(f"no picture of what {wanted.label} reconstructs: {error}")
-            return {}
-        return {"reconstruction": str(path.relative_to(self.store.root))}
 
     def _method(self, wanted: Pretraining, checkpoint: StoredCheckpoint) -> Method:
         """The whole pretrained method, on the device."""
@@ -287,11 +269,6 @@ class Harness:
             if line not in self._said:
                 self.say(line)
             self._said.add(line)
-
-
-def _picture_of(wanted: Pretraining) -> tuple[str, str]:
-    """Folder and name, among the artifacts, of the picture of what a pretraining reconstructs."""
-    return f"{wanted.recipe.method}-s{wanted.seed}-{wanted.fingerprint}", "reconstruction.png"
 
 
 def _check_card(found: StoredCheckpoint, wanted: Pretraining) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from mimbench.contract import ArraySplit, ImageSplit, Method
@@ -11,10 +13,39 @@ from mimbench.data.split import subset
 from mimbench.errors import NotSupported
 from mimbench.harness.cells import Pretraining
 from mimbench.masks import resize_mask
+from mimbench.store.artifacts import damage_of
+from mimbench.store.store import Store
 
 IMAGES = 8
 SEED = 0
 """Of images and masks: the same for every method and seed, so that pictures can be laid side by side."""
+
+
+def picture_name(wanted: Pretraining) -> tuple[str, str]:
+    """Folder and name, among the artifacts, of the picture of what a pretraining reconstructs."""
+    return f"{wanted.recipe.method}-s{wanted.seed}-{wanted.fingerprint}", "reconstruction.png"
+
+
+def keep_picture(
+    wanted: Pretraining, restored: Callable[[], Method], store: Store, say: Callable[[str], None]
+) -> dict[str, str]:
+    """The picture of what a pretraining reconstructs, drawn once per checkpoint, as a record names it; {}: none.
+
+    restored: gives the pretrained method. An error in here costs the picture, never the pretraining.
+    """
+    if wanted.recipe.method_class().reconstruct is Method.reconstruct:
+        return {}
+    folder, name = picture_name(wanted)
+    path = store.artifact(folder, name)
+    try:
+        if path.is_symlink() or not path.exists() or damage_of(path, None):
+            store.save_artifact(folder, name, picture_of(restored(), wanted))
+    except NotSupported:
+        return {}
+    except Exception as error:
+        say(f"no picture of what {wanted.label} reconstructs: {error}")
+        return {}
+    return {"reconstruction": str(path.relative_to(store.root))}
 
 
 @torch.no_grad()

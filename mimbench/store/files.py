@@ -12,6 +12,8 @@ from mimbench.advice import advice_on
 from mimbench.errors import InputError
 from mimbench.files import is_unreadable, write_atomic
 
+SEAL = "seal"
+"""Hash of all the rest of a card; cards written before it was introduced have none."""
 DAMAGE = (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
 """What reading a damaged file of JSON, and taking from it what should be there, may raise."""
 
@@ -57,6 +59,16 @@ def read_sealed(path: Path, what: str, advice: str) -> dict[str, Any]:
     if seal != found:
         raise InputError(f"{what} {path} does not match its own sha256: it was altered or damaged; {advice}")
     return body
+
+
+def seal_card(card: Mapping[str, Any]) -> dict[str, Any]:
+    """A card with its seal. Its own "sha256" is that of the weights that it describes."""
+    return {**card, SEAL: fingerprint(card, 64)}
+
+
+def is_sealed(card: Mapping[str, Any]) -> bool:
+    """Whether a card is as it was written; one without a seal is older and counts as such."""
+    return SEAL not in card or card[SEAL] == fingerprint({key: card[key] for key in card if key != SEAL}, 64)
 
 
 def damage_in_words(error: Exception, advice: str) -> str:

@@ -15,7 +15,9 @@ from mimbench.errors import InputError
 from mimbench.store.files import DAMAGE, canonical_text, fingerprint, read_sealed
 
 SCHEMA = 1
-RECORDS, FAILURES = "records", "failures"
+RECORDS, FAILURES, CHECKPOINTS = "records", "failures", "checkpoints"
+FOLDERS = (RECORDS, CHECKPOINTS, FAILURES, "artifacts", "work", "stages", "features")
+"""Folders of a results folder."""
 """Folders of a results folder: the second tells why cells have no record."""
 
 

@@ -12,10 +12,8 @@ from typing import Any
 
 from mimbench.errors import InputError
 from mimbench.files import file_sha256, write_atomic
-from mimbench.store.files import DAMAGE, damage_in_words, fingerprint, write_json
+from mimbench.store.files import DAMAGE, damage_in_words, fingerprint, is_sealed, seal_card, write_json
 
-SEAL = "seal"
-"""Hash of all the rest of a card; cards written before it was introduced have none."""
 _ADVICE = "delete both files to fit it again"
 
 
@@ -27,7 +25,7 @@ def write_stage(weights: Path, content: bytes, what: Mapping[str, Any], provenan
     """Write the weights first: a fitted state counts as complete once its card is there."""
     write_atomic(weights, content)
     card = {"what": dict(what), "sha256": file_sha256(weights), "provenance": dict(provenance)}
-    write_json(card_of(weights), {**card, SEAL: fingerprint(card, 64)})
+    write_json(card_of(weights), seal_card(card))
 
 
 def check_stage(weights: Path) -> None:
@@ -39,13 +37,12 @@ def check_stage(weights: Path) -> None:
     card = card_of(weights)
     try:
         body = json.loads(card.read_text(encoding="utf-8"))
-        seal = body.pop(SEAL, None)
-        is_sealed = seal is None or seal == fingerprint(body, 64)
+        is_intact = is_sealed(body)
         is_named = fingerprint(body["what"]) == weights.stem
         is_whole = body["sha256"] == file_sha256(weights)
     except DAMAGE as error:
         raise InputError(f"{weights} or its card {card.name} {damage_in_words(error, _ADVICE)}") from error
-    if not is_sealed:
+    if not is_intact:
         raise InputError(f"{card} is corrupt: it does not match its own hash; {_ADVICE}")
     if not is_named:
         raise InputError(f"{card} describes another state than its file name says; {_ADVICE}")

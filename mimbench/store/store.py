@@ -29,14 +29,12 @@ from torch import Tensor
 from mimbench.errors import InputError
 from mimbench.files import file_sha256, naming, remove_abandoned, temporary_prefix, write_atomic
 from mimbench.store.failure import Failure, failure_path, write_failure
-from mimbench.store.files import DAMAGE, damage_in_words, write_json
-from mimbench.store.files import fingerprint as digest
+from mimbench.store.files import DAMAGE, damage_in_words, is_sealed, seal_card, write_json
+from mimbench.store.reading import FOLDERS
 from mimbench.store.record import Record, read_record, write_record
-from mimbench.store.stages import SEAL
 
 WEIGHTS = ("encoder.safetensors", "method.safetensors")
 CARD = "checkpoint.json"
-FOLDERS = ("checkpoints", "records", "failures", "artifacts", "work", "stages", "features")
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def read_checkpoint(folder: Path) -> StoredCheckpoint:
     advice = f"delete {folder} to pretrain it again"
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        if SEAL in card and card[SEAL] != digest({key: value for key, value in card.items() if key != SEAL}, 64):
+        if not is_sealed(card):
             raise InputError(f"checkpoint {folder / CARD} is corrupt: the card was altered or damaged; {advice}")
         for name in WEIGHTS:
             if file_sha256(folder / name) != card["sha256"][name]:
@@ -148,8 +146,7 @@ class Store:
                 with naming(parent / fingerprint / name):
                     save_file(tensors, temporary / name)
             hashes = {name: file_sha256(temporary / name) for name in WEIGHTS}
-            card = {**card, "fingerprint": fingerprint, "sha256": hashes}
-            card[SEAL] = digest(card, 64)
+            card = seal_card({**card, "fingerprint": fingerprint, "sha256": hashes})
             write_json(temporary / CARD, card)
             temporary.chmod(0o755)
             if replace and (parent / fingerprint).exists():

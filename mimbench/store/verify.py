@@ -14,12 +14,11 @@ from mimbench.store.artifacts import SELF_CHECKED, OutsideError, damage_of, find
 from mimbench.store.failure import read_failure
 from mimbench.store.features import is_whole, seal_of
 from mimbench.store.files import DAMAGE, fingerprint, read_sealed
-from mimbench.store.reading import FAILURES, RECORDS, conflict, read_body
+from mimbench.store.reading import CHECKPOINTS, FAILURES, FOLDERS, RECORDS, conflict, read_body
 from mimbench.store.record import Record, read_record
 from mimbench.store.stages import card_of, check_stage
 from mimbench.text import visible
 
-CHECKPOINTS = "checkpoints"
 _LISTED = 10
 """Missing files that are listed by name."""
 
@@ -162,7 +161,7 @@ def _check_checkpoint(folder: Path, found: Found, weights: dict[str, str]) -> No
 
 
 def _check_links(results: Path, found: Found) -> None:
-    for name in (RECORDS, CHECKPOINTS, FAILURES, "artifacts", "work", "stages", "features"):
+    for name in FOLDERS:
         if (results / name).is_symlink():
             found.damage.append(f"{results / name} is a link, and mimbench writes through none; replace it by a folder")
 

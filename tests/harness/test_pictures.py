@@ -228,7 +228,7 @@ def test_a_picture_that_cannot_be_drawn_costs_nothing_else(mimbench_run, tmp_pat
     def fail(*_):
         raise MemoryError("no room")
 
-    monkeypatch.setattr("mimbench.harness.execute.picture_of", fail)
+    monkeypatch.setattr("mimbench.harness.pictures.picture_of", fail)
     done = mimbench_run("simmim", "linear-probe")
     assert done.returncode == 0, done.stderr
     assert "no picture of what simmim seed 0 reconstructs: no room" in done.stderr
