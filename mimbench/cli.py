@@ -18,20 +18,18 @@ from mimbench.files import writing
 from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.report.cli import plot, report, robustness, table
 from mimbench.store import DEFAULT_RESULTS
-from mimbench.text import print_any_text, print_text, visible
-
-HELP = {"help_option_names": ["-h", "--help"]}
+from mimbench.text import print_any_text, print_line, print_text
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         print_text(f"mimbench {__version__}")
         raise typer.Exit
 
 
 app = typer.Typer(
     no_args_is_help=True,
-    context_settings=HELP,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Pretrain masked-image-modeling methods, put them through downstream tasks, and compare.",
@@ -235,7 +233,7 @@ def main() -> None:
     try:
         sys.exit(typer.main.get_command(app).main(standalone_mode=False) or 0)
     except MimbenchError as error:
-        print_text(f"mimbench: {visible(str(error))}", error=True)
+        print_line(f"mimbench: {error}", error=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         print_text("mimbench: stopped", error=True)
@@ -251,7 +249,7 @@ def main() -> None:
         line, code = _foreseen(error)
         if line is None:
             raise
-        print_text(f"mimbench: {visible(line)}", error=True)
+        print_line(f"mimbench: {line}", error=True)
         sys.exit(code)
 
 

@@ -67,6 +67,11 @@ def print_any_text() -> None:
             stream.reconfigure(errors=_HANDLER)
 
 
+def print_line(text: str, *, error: bool = False) -> None:
+    """Print one line, even if the text holds line breaks."""
+    print_text(visible(text), error=error)
+
+
 def _escape(sign: str) -> str:
     return _SHORT.get(sign) or f"\\u{ord(sign):04x}"
 

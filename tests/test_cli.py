@@ -19,6 +19,7 @@ from refusals import refused
 from mimbench import __version__
 
 SMOKE = ("--recipe", "smoke")
+PROBE = [sys.executable, "-m", "mimbench", "run", "--method", "simmim", "--task", "linear-probe", *SMOKE]
 
 
 def run_probe(mimbench, *arguments: str, method: str = "simmim", task: str = "linear-probe"):
@@ -99,18 +100,7 @@ def test_what_fails_does_not_stop_the_rest(mimbench, tmp_path):
 def test_killed_in_the_middle_it_goes_on(mimbench, tmp_path):
     """SIGKILL while pretraining; the same command resumes and ends as an unbroken run does, bit for bit."""
     settings = ("--set", "pretrain.epochs=25", "--set", "pretrain.batch_size=16")
-    command = [
-        sys.executable,
-        "-m",
-        "mimbench",
-        "run",
-        "--method",
-        "simmim",
-        "--task",
-        "linear-probe",
-        *SMOKE,
-        *settings,
-    ]
+    command = [*PROBE, *settings]
     running = subprocess.Popen([*command, "--results", "killed"], cwd=tmp_path, stderr=subprocess.DEVNULL)
     work = tmp_path / "killed" / "work"
     deadline = time.monotonic() + 120
@@ -135,18 +125,7 @@ def test_killed_in_the_middle_it_goes_on(mimbench, tmp_path):
 def test_a_stop_saves_the_step_and_says_where_it_goes_on(mimbench, tmp_path, number):
     """No checkpoint is due before the end, so that only the signal can have made one."""
     settings = ("--set", "pretrain.epochs=40", "--set", "pretrain.checkpoint_every=1000")
-    command = [
-        sys.executable,
-        "-m",
-        "mimbench",
-        "run",
-        "--method",
-        "simmim",
-        "--task",
-        "linear-probe",
-        *SMOKE,
-        *settings,
-    ]
+    command = [*PROBE, *settings]
     # A shell that runs this suite in the background has SIGINT ignored, which children inherit.
     listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
@@ -177,7 +156,7 @@ def test_a_stop_saves_the_step_and_says_where_it_goes_on(mimbench, tmp_path, num
 
 
 def test_two_processes_pretrain_once(tmp_path):
-    command = [sys.executable, "-m", "mimbench", "run", "--method", "simmim", *SMOKE, "--task", "linear-probe"]
+    command = PROBE
     both = [
         subprocess.Popen(
             [*command, "--set", f"task.pooling={pooling}"], cwd=tmp_path, stderr=subprocess.PIPE, text=True

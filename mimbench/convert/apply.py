@@ -179,8 +179,8 @@ def _core(value: Tensor) -> list[int]:
     return [side for side in value.shape if side != 1]
 
 
-def _require_floats(value: Tensor, wanted: Tensor, key: str) -> None:
-    if wanted.is_floating_point() and not value.is_floating_point():
+def _require_floats(value: Tensor, target: Tensor, key: str) -> None:
+    if target.is_floating_point() and not value.is_floating_point():
         kind = str(value.dtype).removeprefix("torch.")
         raise InputError(
             f"{key} holds {kind} numbers and no floats: the file is quantised; import the original weights"

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mimbench.contract import DataConfig, Dataset, InputError, RunError, SemanticSplit, SplitName, cosmetic
-from mimbench.data.cache import read_sealed, writable, write_sealed
+from mimbench.data.cache import read_derived, writable, write_derived
 from mimbench.data.class_lists import class_names
 from mimbench.data.classes import similar_classes
 from mimbench.data.images import MAX_PIXELS, READER_VERSION, PixelPolicy
@@ -225,10 +225,10 @@ class Ade20k(Dataset):
     def _examined(self) -> dict[SplitName, list[list[int]]]:
         """Height, width and pixels of each class of every pair, kept under the fingerprint of the content."""
         kept = writable(self.cache) / f"ade20k-{self.fingerprint()[:32]}.json"
-        found = read_sealed(kept)
+        found = read_derived(kept)
         if found is None:
             found = {name: self._examine(self._pairs[name]) for name in _FOLDERS}
-            write_sealed(kept, found)
+            write_derived(kept, found)
         return found
 
     def _examine(self, pairs: Sequence[_Pair]) -> list[list[int]]:

@@ -34,14 +34,14 @@ def writable(cache: Path) -> Path:
     return cache
 
 
-def write_sealed(path: Path, data: Any) -> None:
+def write_derived(path: Path, data: Any) -> None:
     """Write plain data as JSON beneath its own checksum."""
     content = json.dumps(data).encode()
     write_atomic(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
 
-def read_sealed(path: Path) -> Any:
-    """What `write_sealed` wrote; None if it is absent, damaged or altered, since it can be made again."""
+def read_derived(path: Path) -> Any:
+    """What `write_derived` wrote; None if it is absent, damaged or altered, since it can be made again."""
     try:
         checksum, _, content = path.read_bytes().partition(b"\n")
         return json.loads(content) if hashlib.sha256(content).hexdigest().encode() == checksum else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from PIL import Image
 
 _SAMPLES_PER_PIXEL, _PHOTOMETRIC, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 277, 262, 338, 339
@@ -54,7 +56,7 @@ def check_decodable(image: Image.Image) -> None:
     compressed = tiles[0][0] == "libtiff"
     if not compressed and _tag(image, _PLANAR, 1) == _SEPARATE and image.mode != "I;16" and _is_deep(image):
         raise ValueError("it is a TIFF of 16-bit bands one after the other, which is not read: save it by pixels")
-    big_endian = getattr(image.tag_v2, "prefix", b"") == b"MM"  # type: ignore[attr-defined]
+    big_endian = getattr(_tags(image), "prefix", b"") == b"MM"
     if compressed and big_endian and image.mode in ("I", "F"):
         raise ValueError(
             "it is a compressed big-endian TIFF of signed, 32-bit or float values, which is not read: save it "
@@ -66,9 +68,9 @@ def _is_deep(image: Image.Image) -> bool:
     return max(_tags(image).get(_BITS_PER_SAMPLE, (1,))) > 8
 
 
-def _depth_of_jpeg_2000(image: Image.Image) -> int:
-    """Bits per component; 0 if the file does not say."""
-    stream = image.fp  # type: ignore[attr-defined]
+def _depth_of_jpeg_2000(image: Any) -> int:
+    """Bits per component of an opened image; 0 if the file does not say."""
+    stream = image.fp
     position = stream.tell()
     stream.seek(0)
     start = stream.read(1_000_000)

@@ -16,7 +16,7 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import track
 
-from mimbench.data.cache import read_sealed, writable, write_sealed
+from mimbench.data.cache import read_derived, writable, write_derived
 from mimbench.data.images import DEFAULT_POLICY, PixelPolicy, is_image
 from mimbench.data.inspection import INSPECTION_VERSION, Inspection, inspect_image
 from mimbench.errors import InputError
@@ -127,7 +127,7 @@ def examine(
         ]
         if stale:
             known |= zip(stale, _examine_all(stale, root, decode, policy.max_pixels), strict=True)
-            write_sealed(store, known)
+            write_derived(store, known)
     return {
         name: Health(known[name].digest, known[name].inspection.problem_under(policy), known[name].inspection)
         for name in names
@@ -230,4 +230,4 @@ def _size_and_date(entry: os.DirEntry[str]) -> tuple[int, int]:
 
 def _load(store: Path) -> dict[str, _Entry]:
     """The stored entries; none if the store is absent, damaged or altered, since it can be made again."""
-    return {name: _Entry.from_json(entry) for name, entry in (read_sealed(store) or {}).items()}
+    return {name: _Entry.from_json(entry) for name, entry in (read_derived(store) or {}).items()}

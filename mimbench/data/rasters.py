@@ -13,7 +13,7 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 from filelock import FileLock
 
-from mimbench.data.cache import read_sealed, writable, write_sealed
+from mimbench.data.cache import read_derived, writable, write_derived
 from mimbench.data.headers import has_extra_bands
 from mimbench.data.images import (
     DEFAULT_POLICY,
@@ -122,7 +122,7 @@ def read_headers(
     identity = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     store = writable(cache) / f"rasters-v{_CACHE_VERSION}-{identity}.json"
     with FileLock(f"{store}.lock"):
-        known: dict[str, list] = read_sealed(store) or {}
+        known: dict[str, list] = read_derived(store) or {}
         states = {name: _state(folder / name) for name in dict.fromkeys(names)}
         stale = [name for name, state in states.items() if not state or known.get(name, [])[: len(state)] != state]
         failed: dict[str, str] = {}
@@ -135,7 +135,7 @@ def read_headers(
                     known.pop(name, None)
                 else:
                     known[name] = [*states[name], *header.stored, header.orientation]
-            write_sealed(store, known)
+            write_derived(store, known)
     return {name: failed.get(name) or _limited(known[name], max_pixels) for name in states}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mimbench.contract import InputError
-from mimbench.data.classes import quoted
+from mimbench.data.classes import listed
 from mimbench.data.listing import ImageFile, has_images, image_files, normal, printable, subfolders
 
 
@@ -74,24 +74,24 @@ class Scan:
         if left_out:
             notes.append(
                 f"left out {len(left_out)} hidden, empty or other files that are no images under "
-                f"{printable(self.root)}: {quoted(left_out)}"
+                f"{printable(self.root)}: {listed(left_out)}"
             )
         if self._empty:
-            notes.append(f"left out {len(self._empty)} folders without images: {quoted(self._empty)}")
+            notes.append(f"left out {len(self._empty)} folders without images: {listed(self._empty)}")
         if self._unread:
-            notes.append(f"left out the folders beside train and test: {quoted(self._unread)}")
+            notes.append(f"left out the folders beside train and test: {listed(self._unread)}")
         if self._deep:
             deep = list(dict.fromkeys(self._deep))
             notes.append(
                 f"{len(deep)} class folders hold images only in folders of their own, all of which count as the one "
-                f"class: {quoted(deep)}; if those are classes or splits, pass the folder above them as data.root"
+                f"class: {listed(deep)}; if those are classes or splits, pass the folder above them as data.root"
             )
         for split, part in samples.items():
             twice = [name for name, count in Counter(normal(sample.name) for sample in part).items() if count > 1]
             if twice:
                 notes.append(
                     f"{len(twice)} names of {split} images occur twice, written differently in Unicode: "
-                    f"{quoted(twice)}; the same image may be there twice"
+                    f"{listed(twice)}; the same image may be there twice"
                 )
         return notes
 

@@ -15,7 +15,7 @@ from pycocotools import mask as rle
 from pydantic import Field, model_validator
 
 from mimbench.contract import DataConfig, Dataset, SceneSplit, SplitName
-from mimbench.data.cache import read_sealed, writable, write_sealed
+from mimbench.data.cache import read_derived, writable, write_derived
 from mimbench.data.coco import coco_split
 from mimbench.data.compose import COMPOSER_VERSION, MNIST_SIDE, Glyphs, Instance, Scene, compose
 from mimbench.data.embedded import EmbeddedConfig, MNIST5k
@@ -100,7 +100,7 @@ class DigitScenes(Dataset):
             for scene, composed in enumerate(scenes):
                 Image.fromarray(composed.pixels).save(folder / name / _file_name(scene), compress_level=1)
             (folder / f"{name}.json").write_text(json.dumps(_as_coco(scenes, digits.classes)))
-        write_sealed(folder / _MANIFEST, _digests(folder))
+        write_derived(folder / _MANIFEST, _digests(folder))
 
     def _compose(self, glyphs: Glyphs, split: int, scene: int) -> Scene:
         # Each scene has its own stream, so that it does not depend on how many there are.
@@ -148,5 +148,5 @@ def _digests(folder: Path) -> dict[str, str]:
 
 def _is_whole(folder: Path) -> bool:
     """Whether every file is as it was built. The seal also detects a manifest that was altered together with a file."""
-    manifest = read_sealed(folder / _MANIFEST)
+    manifest = read_derived(folder / _MANIFEST)
     return manifest is not None and manifest == _digests(folder)

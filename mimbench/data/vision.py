@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from mimbench.contract import ArraySplit, DataConfig, Dataset, InputError, SplitName, cosmetic
-from mimbench.data.folder import Folder, FolderConfig
+from mimbench.data.folder import Folder
+from mimbench.data.folder_config import FolderConfig
 from mimbench.data.listing import subfolders
 from mimbench.data.split import array_fingerprint
 

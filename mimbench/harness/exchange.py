@@ -28,7 +28,7 @@ from mimbench.recipe.resolve import Recipe, check_settings, resolve
 from mimbench.recipe.validation import validated
 from mimbench.store.files import fingerprint
 from mimbench.store.store import Store
-from mimbench.text import print_text, visible
+from mimbench.text import print_line, print_text
 
 _NOTHING_SPENT = {
     "seconds": 0.0,
@@ -73,7 +73,8 @@ def import_command(
             encoder_state = {name: value.detach() for name, value in found.method.encoder.state_dict().items()}
             rest = {name: value for name, value in found.converted.state.items() if not name.startswith("encoder.")}
             store.save_checkpoint(name, encoder_state, rest, _card(found, file))
-    print_text("\n".join(map(visible, _report(found))))
+    for line in _report(found):
+        print_line(line)
     print_text(f"checkpoint: {store.root / 'checkpoints' / name}")
     print_text(f"next: mimbench run --checkpoint {name} --results {results} --task TASK --recipe RECIPE")
     return 0

@@ -18,7 +18,7 @@ from mimbench.convert.golden import Golden, Setup, read_golden, setup_of
 from mimbench.convert.layouts import Layout
 from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.build import build
-from mimbench.text import print_text, visible
+from mimbench.text import print_line, print_text
 
 LOSS, NORM, OUTPUT = 5e-7, 1e-5, 1e-5
 """Largest relative errors."""
@@ -59,7 +59,7 @@ def parity_command(paths: list[Path]) -> int:
         try:
             rows = compare(read_golden(path))
         except MimbenchError as error:
-            print_text(f"mimbench: {visible(str(error))}", error=True)
+            print_line(f"mimbench: {error}", error=True)
             codes.append(error.exit_code)
             continue
         failed = sum(not row.passed for row in rows)

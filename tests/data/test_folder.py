@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from mimbench.data import listing
-from mimbench.data.folder import Folder, FolderConfig
+from mimbench.data.folder import Folder
+from mimbench.data.folder_config import FolderConfig
 from mimbench.data.vision import ImageNet, ImageNetConfig
 from mimbench.errors import InputError, RunError
 

@@ -6,7 +6,8 @@ from mmengine.hooks import DistSamplerSeedHook
 from PIL import Image
 
 from mimbench.contract import ArraySplit, InputConfig
-from mimbench.data.folder import Folder, FolderConfig
+from mimbench.data.folder import Folder
+from mimbench.data.folder_config import FolderConfig
 from mimbench.data.loading import evaluation_loader, training_loader
 from mimbench.errors import InputError
 

@@ -6,7 +6,8 @@ from PIL import Image
 from pydantic import ValidationError
 from tiffs import tiff
 
-from mimbench.data.folder import Folder, FolderConfig
+from mimbench.data.folder import Folder
+from mimbench.data.folder_config import FolderConfig
 from mimbench.errors import InputError, RunError
 
 

@@ -194,6 +194,17 @@ def test_a_package_of_one_plugin_counts_as_a_whole_and_its_commit_is_noted(tmp_p
     forget()
 
 
+def interrupt_in_second_epoch(monkeypatch, bench, *names, settings):
+    def interrupted(hook, runner):
+        if runner.epoch == 1:
+            raise Interrupted(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EpochHook, "after_train_epoch", interrupted)
+        with pytest.raises(Interrupted):
+            bench.run(*names, settings=settings)
+
+
 def test_a_resumed_training_says_that_its_code_was_edited(bench, theirs, monkeypatch):
     (theirs / "their_own.py").write_text(
         METHOD.replace("random_init", "supervised").replace("RandomInit", "Supervised")
@@ -204,15 +215,7 @@ def test_a_resumed_training_says_that_its_code_was_edited(bench, theirs, monkeyp
     monkeypatch.setitem(registry.methods._loaded, "own", their_own.Own)
     forget()
     settings = ["pretrain.epochs=3", "pretrain.checkpoint_every=1"]
-    with monkeypatch.context() as patched:
-
-        def interrupted(hook, runner):
-            if runner.epoch == 1:
-                raise Interrupted(signal.SIGTERM)
-
-        patched.setattr(EpochHook, "after_train_epoch", interrupted)
-        with pytest.raises(Interrupted):
-            bench.run("own", settings=settings)
+    interrupt_in_second_epoch(monkeypatch, bench, "own", settings=settings)
     assert "code of" not in bench.said
     (theirs / "their_own.py").write_text((theirs / "their_own.py").read_text() + "# edited\n")
     forget()
@@ -232,15 +235,7 @@ def test_a_resumed_task_says_that_its_code_was_edited(bench, theirs, monkeypatch
     monkeypatch.setitem(registry.tasks._loaded, "theirs", their_task.Theirs)
     forget()
     settings = ["tasks.theirs.train.epochs=3", "tasks.theirs.train.checkpoint_every=1"]
-    with monkeypatch.context() as patched:
-
-        def interrupted(hook, runner):
-            if runner.epoch == 1:
-                raise Interrupted(signal.SIGTERM)
-
-        patched.setattr(EpochHook, "after_train_epoch", interrupted)
-        with pytest.raises(Interrupted):
-            bench.run("own", "theirs", settings=settings)
+    interrupt_in_second_epoch(monkeypatch, bench, "own", "theirs", settings=settings)
     assert "code of" not in bench.said
     (theirs / "their_task.py").write_text(source + "# edited\n")
     forget()
