@@ -75,6 +75,14 @@ class FileState(NamedTuple):
         stat = path.stat()
         return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev)
 
+    @classmethod
+    def if_there(cls, path: Path) -> FileState | None:
+        """None for a file that is not there, or that cannot be looked at."""
+        try:
+            return cls.of(path)
+        except OSError:
+            return None
+
 
 def file_sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""

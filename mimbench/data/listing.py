@@ -123,7 +123,8 @@ def examine(
         stale = [
             name
             for name in names
-            if name not in known or not known[name].is_current(_state(root / name), decode, policy.max_pixels)
+            if name not in known
+            or not known[name].is_current(FileState.if_there(root / name), decode, policy.max_pixels)
         ]
         if stale:
             known |= zip(stale, _examine_all(stale, root, decode, policy.max_pixels), strict=True)
@@ -148,7 +149,7 @@ def _examine_all(names: list[str], root: Path, decode: bool, max_pixels: int) ->
 
 def _examine(path: Path, decode: bool, max_pixels: int) -> _Entry:
     # The clock and the state are read first: a change that comes later makes the entry stale.
-    examined, state = time.time_ns(), _state(path)
+    examined, state = time.time_ns(), FileState.if_there(path)
     problem = ""
     try:
         with path.open("rb") as stream:
@@ -163,13 +164,6 @@ def _examine(path: Path, decode: bool, max_pixels: int) -> _Entry:
         problem = error.strerror or str(error)
     # Without a digest it is never current: it may be repaired without a new size or date.
     return _Entry(FileState(0, 0, 0, 0, 0), examined, decode, "", Inspection(problem or "file is gone"))
-
-
-def _state(path: Path) -> FileState | None:
-    try:
-        return FileState.of(path)
-    except OSError:
-        return None
 
 
 def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]], left_out: list[str]) -> Iterator[ImageFile]:

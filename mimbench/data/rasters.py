@@ -123,7 +123,7 @@ def read_headers(
     store = writable(cache) / f"rasters-v{_CACHE_VERSION}-{identity}.json"
     with FileLock(f"{store}.lock"):
         known: dict[str, list] = read_derived(store) or {}
-        states = {name: _state(folder / name) for name in dict.fromkeys(names)}
+        states = {name: list(FileState.if_there(folder / name) or ()) for name in dict.fromkeys(names)}
         stale = [name for name, state in states.items() if not state or known.get(name, [])[: len(state)] != state]
         failed: dict[str, str] = {}
         if stale:
@@ -202,14 +202,6 @@ def _try_header(path: Path, max_pixels: int) -> Raster | str:
         return (
             "it is not an image that can be read" if isinstance(error, OSError) else str(error) or type(error).__name__
         )
-
-
-def _state(path: Path) -> list[int]:
-    """As `FileState`, in plain data; [] for a file that is not there."""
-    try:
-        return list(FileState.of(path))
-    except OSError:
-        return []
 
 
 def _limited(entry: list, max_pixels: int) -> Raster | str:

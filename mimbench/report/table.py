@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -45,7 +46,7 @@ class Table:
     title: str = ""
     remarks: tuple[str, ...] = field(default=())
 
-    @property
+    @functools.cached_property
     def notes(self) -> tuple[str, ...]:
         """Every footnote once, in reading order: the n-th has the n-th letter."""
         cells = [note for row in self.rows for cell in row for note in cell.notes]

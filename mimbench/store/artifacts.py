@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 
 from mimbench.files import file_sha256
+from mimbench.store.reading import RECORDS
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 SELF_CHECKED = (".png",)
@@ -16,6 +18,12 @@ class OutsideError(ValueError):
     """A path of a record that leads out of its results folder."""
 
 
+def results_folders(record: Path) -> list[Path]:
+    """The folders that a record's artifacts may be relative to, the nearest first: each one above a `records`."""
+    above = [parent.parent for parent in record.parents if parent.name == RECORDS]
+    return above or [record.parent]
+
+
 def find_artifact(roots: Iterable[Path], relative: str) -> Path | None:
     """The file `relative` in the first of the results folders that has it; None: none has it.
 
@@ -24,7 +32,7 @@ def find_artifact(roots: Iterable[Path], relative: str) -> Path | None:
     """
     is_inside = False
     for root in roots:
-        path = _inside(root, relative)
+        path = path_within(root, relative)
         if path is not None:
             is_inside = True
             if path.is_file():
@@ -32,6 +40,15 @@ def find_artifact(roots: Iterable[Path], relative: str) -> Path | None:
     if not is_inside:
         raise OutsideError(f"{relative} leads out of the results folder")
     return None
+
+
+def path_within(root: Path, relative: str) -> Path | None:
+    """The path without links; None where it, or a link on it, leads out of `root`."""
+    try:
+        path = (root / relative).resolve()
+        return path if path.is_relative_to(_resolved(root.absolute())) else None
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: links in a circle
+        return None
 
 
 def damage_of(path: Path, sha256: str | None) -> str:
@@ -53,12 +70,9 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURES
 
 
-def _inside(root: Path, relative: str) -> Path | None:
-    try:
-        path = (root / relative).resolve()
-        return path if path.is_relative_to(root.resolve()) else None
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: links in a circle
-        return None
+@functools.cache
+def _resolved(root: Path) -> Path:
+    return root.resolve()
 
 
 def _undecodable(path: Path) -> str:

@@ -10,7 +10,14 @@ from pathlib import Path
 
 from mimbench.errors import InputError
 from mimbench.files import file_sha256
-from mimbench.store.artifacts import SELF_CHECKED, OutsideError, damage_of, find_artifact, is_picture
+from mimbench.store.artifacts import (
+    SELF_CHECKED,
+    OutsideError,
+    damage_of,
+    find_artifact,
+    is_picture,
+    results_folders,
+)
 from mimbench.store.failure import read_failure
 from mimbench.store.features import is_whole, seal_of
 from mimbench.store.files import DAMAGE, fingerprint, read_sealed
@@ -117,10 +124,9 @@ def _check_record(path: Path, found: Found, known: dict[str, tuple[Path, Record]
 
 
 def _check_artifact(record: Path, name: str, relative: str, sha256: str | None, found: Found) -> None:
-    folders = [parent.parent for parent in record.parents if parent.name == RECORDS]
     what = f"the {name} of record {record}"
     try:
-        file = find_artifact(folders or [record.parent], relative)
+        file = find_artifact(results_folders(record), relative)
     except OutsideError as error:
         found.damage.append(f"{error}: {what}")
         return

@@ -14,6 +14,7 @@ from mimbench.data.folder import Folder
 from mimbench.data.folder_config import FolderConfig
 from mimbench.data.vision import ImageNet, ImageNetConfig
 from mimbench.errors import InputError, RunError
+from mimbench.files import FileState
 
 
 def put(path, value=0, size=(6, 4)):
@@ -304,9 +305,9 @@ def test_a_file_that_changed_just_before_it_was_examined_is_examined_again(root,
     content = path.read_bytes()
     put(path, 200)
     # A file system whose times are too coarse to show the change.
-    state = listing._state(path)
-    real = listing._state
-    monkeypatch.setattr(listing, "_state", lambda one: state if one == path else real(one))
+    real = FileState.if_there
+    state = real(path)
+    monkeypatch.setattr(FileState, "if_there", lambda one: state if one == path else real(one))
     bright = opened(root, cache).fingerprint()
     assert bright != first
     path.write_bytes(content)

@@ -9,9 +9,9 @@ from pycocotools import mask as rle
 from tiffs import tiff
 
 from mimbench.contract import InputError
-from mimbench.data import rasters
 from mimbench.data.boxes import checked_mask, mask_area
 from mimbench.data.rasters import Raster, find_inside, fit, read_header, read_headers, read_sized
+from mimbench.files import FileState
 
 
 def save(path, orientation):
@@ -142,8 +142,8 @@ def test_a_link_to_another_file_of_equal_size_and_dates_is_read_again(tmp_path, 
     for name, size in (("wide", (4, 2)), ("tall", (2, 4))):
         Image.new("L", size).save(tmp_path / f"{name}.bmp")
     link = tmp_path / "link.bmp"
-    real = rasters._state
-    monkeypatch.setattr(rasters, "_state", lambda path: [1, 2, 3, *real(path)[3:]])
+    real = FileState.if_there
+    monkeypatch.setattr(FileState, "if_there", lambda path: FileState(1, 2, 3, *real(path)[3:]))
     for name, size in (("wide", (4, 2)), ("tall", (2, 4))):
         link.unlink(missing_ok=True)
         link.symlink_to(tmp_path / f"{name}.bmp")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 from mimbench.files import file_sha256
-from mimbench.store.artifacts import OutsideError, damage_of, find_artifact
+from mimbench.store.artifacts import OutsideError, damage_of, find_artifact, path_within
 
 EMBEDDED = 4_000_000
 """Bytes of pictures within the page, in sum; what is beyond lies in FOLDER/artifacts."""
@@ -39,13 +38,13 @@ class Pictures:
         """
         if Path(relative).suffix.lower() not in TYPES:
             return None
-        for root in roots:
-            path = _within(root, relative)
-            if path is not None and path.is_file():
-                if path not in self._known:
-                    self._known[path] = self._taken(path)
-                return self._known[path]
-        return None
+        try:
+            path = find_artifact(roots, relative)
+        except OutsideError:
+            return None
+        if path is not None and path not in self._known:
+            self._known[path] = self._taken(path)
+        return self._known[path] if path is not None else None
 
     def problem(self, roots: Sequence[Path], relative: str, sha256: str | None) -> str:
         """Why a picture is not shown, as the predicate of a sentence; "": nothing is wrong with it.
@@ -76,30 +75,12 @@ class Pictures:
         return f"artifacts/{name}"
 
 
-def results_folders(file: Path) -> list[Path]:
-    """The folders that a record's artifacts may be relative to, the nearest first: each one above a `records`."""
-    above = [parent.parent for parent in file.parents if parent.name == "records"]
-    return above or [file.parent]
-
-
 def pictures_of_pretraining(roots: Sequence[Path], method: str, seed: int, fingerprint: str) -> list[str]:
     """What a pretraining left, relative to the first of the folders that has any: reconstructions."""
+    relative = f"artifacts/{method}-s{seed}-{fingerprint}"
     for root in roots:
-        folder = _within(root, f"artifacts/{method}-s{seed}-{fingerprint}")
+        folder = path_within(root, relative)
         if folder is not None and folder.is_dir():
             found = sorted(path for path in folder.iterdir() if path.suffix.lower() in TYPES)
-            return [str(path.relative_to(_resolved(root))) for path in found]
+            return [f"{relative}/{path.name}" for path in found]
     return []
-
-
-def _within(root: Path, relative: str) -> Path | None:
-    try:
-        path = (root / relative).resolve()
-        return path if path.is_relative_to(_resolved(root)) else None
-    except (OSError, ValueError):
-        return None
-
-
-@functools.cache
-def _resolved(root: Path) -> Path:
-    return root.resolve()

@@ -13,6 +13,7 @@ from mimbench.errors import InputError
 from mimbench.report.baseline import Baseline
 from mimbench.report.frame import as_rows, frame
 from mimbench.report.grid import Choice, out_of_range, selected
+from mimbench.store.artifacts import results_folders
 from mimbench.store.reading import read_all
 
 if TYPE_CHECKING:
@@ -117,10 +118,7 @@ class Source:
     def folder_of(self, record_id: str) -> Path | None:
         """The results folder of a record: the one that holds the folder `records` which it lies in."""
         file = self.files[record_id]
-        if file is None:
-            return None
-        folders = [folder.parent for folder in file.parents if folder.name == "records"]
-        return folders[0] if folders else file.parent
+        return results_folders(file)[0] if file else None
 
     def refused(self, kind: str, needed: str, command: str) -> NothingToPlot:
         return NothingToPlot(
