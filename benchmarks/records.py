@@ -19,13 +19,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from mimbench.report.command import table_command
-from mimbench.report.comparison import comparison
-from mimbench.report.frame import load_records
-from mimbench.report.grid import Choice
 from mimbench.report.page.build import report_command
-from mimbench.report.render import render
-from mimbench.store.files import fingerprint
+from mimbench.report.records.frame import load_records
+from mimbench.report.scores.collect import Choice
+from mimbench.report.tables.command import table_command
+from mimbench.report.tables.comparison import comparison
+from mimbench.report.tables.render import render
+from mimbench.store.sealing import fingerprint
 
 EXAMPLES = Path(__file__).parents[1] / "results" / "reference" / "records"
 SEEDS, METHODS = 5, 8

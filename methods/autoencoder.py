@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mimbench.contract import Config, Encoder, Method
-from mimbench.masks import resize_mask
+from mimbench.masks.sampling import resize_mask
 from mimbench_methods._pixel_heads import linear_head, upsampling
 
 

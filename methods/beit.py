@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mimbench.contract import Config, Encoder, Method, Stage, StepOutput
 from mimbench.encoders.blocks import init_truncated
-from mimbench.masks import block_mask, mean_hidden, resize_mask
+from mimbench.masks.sampling import block_mask, mean_hidden, resize_mask
 from mimbench_methods.tokenizers import TOKENIZERS, DalleConfig, DVAEConfig, KMeansConfig
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mimbench.contract import Config, Encoder, InputError, Method, StepOutput
 from mimbench.encoders.blocks import init_truncated
-from mimbench.masks import block_mask, mean_hidden
+from mimbench.masks.sampling import block_mask, mean_hidden
 
 
 class Data2VecConfig(Config):

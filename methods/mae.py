@@ -11,8 +11,16 @@ from torch import Tensor, nn
 
 from mimbench.contract import Config, Depth, Encoder, InputError, Method, StepOutput
 from mimbench.encoders.blocks import init_xavier, sincos_positions, transformer_blocks
-from mimbench.masks import block_mask, grid_mask, hidden_count, mean_hidden, random_mask, resize_mask, visible_indices
-from mimbench.patches import patchify, unpatchify
+from mimbench.masks.patches import patchify, unpatchify
+from mimbench.masks.sampling import (
+    block_mask,
+    grid_mask,
+    hidden_count,
+    mean_hidden,
+    random_mask,
+    resize_mask,
+    visible_indices,
+)
 
 
 class MAEConfig(Config):

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mimbench.contract import Config, Encoder, InputError, Method
-from mimbench.masks import block_mask, mean_hidden, random_mask
+from mimbench.masks.sampling import block_mask, mean_hidden, random_mask
 
 
 class MaskFeatConfig(Config):

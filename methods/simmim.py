@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mimbench.contract import Config, Depth, Encoder, Method, Stage
 from mimbench.encoders.blocks import init_truncated
-from mimbench.masks import block_mask, hidden_count, mask_grid, random_mask, resize_mask, square_mask
+from mimbench.masks.sampling import block_mask, hidden_count, mask_grid, random_mask, resize_mask, square_mask
 from mimbench_methods._pixel_heads import inverse_swin_head, linear_head, mlp_head, upsampling
 from mimbench_methods._pixel_targets import Bins, Clusters, PixelTarget, Values
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mimbench.contract import Config, Encoder, Method
-from mimbench.masks import random_mask, resize_mask
+from mimbench.masks.sampling import random_mask, resize_mask
 from mimbench_methods._pixel_heads import linear_head, upsampling
 
 

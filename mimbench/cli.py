@@ -186,7 +186,7 @@ def parity(
     files: Annotated[list[Path], typer.Argument(help="Golden vectors (.npz) of official implementations.")],
 ) -> None:
     """Compare loss, outputs and gradients with golden vectors; exit code 1 beyond tolerance."""
-    from mimbench.harness.parity import parity_command
+    from mimbench.parity.comparison import parity_command
 
     raise typer.Exit(parity_command(files))
 
@@ -262,7 +262,7 @@ def _foreseen(error: Exception) -> tuple[str | None, int]:
         return None, 1
     if advice_on(error):
         return described(error), 1
-    from mimbench.harness.blame import whose
+    from mimbench.harness.running.blame import whose
 
     culprit = whose(error)
     if not culprit:

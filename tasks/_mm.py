@@ -15,7 +15,7 @@ from mmengine.registry import Registry
 from torch import Tensor
 
 from mimbench.contract import StepOutput
-from mimbench.data.transforms import per_channel
+from mimbench.data.pipeline.transforms import per_channel
 
 
 class KeptWeights(BaseModule):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mimbench import registry
-from mimbench.harness.cells import Request
-from mimbench.harness.plan import plan
+from mimbench.harness.planning.cells import Request
+from mimbench.harness.planning.plan import plan
 
 BRIEF = ("--set", "pretrain.epochs=1", "--set", "pretrain.schedule.warmup_epochs=0", "--set", "data.train_limit=128")
 

@@ -10,7 +10,8 @@ import torch
 from mask_statistics import position_probability, regions, statistics, summary
 
 from mimbench.errors import InputError
-from mimbench.masks import (
+from mimbench.masks.official import numpy_random_mask, python_block_mask
+from mimbench.masks.sampling import (
     block_mask,
     grid_mask,
     hidden_count,
@@ -20,7 +21,6 @@ from mimbench.masks import (
     square_mask,
     visible_indices,
 )
-from mimbench.official_masks import numpy_random_mask, python_block_mask
 
 GOLDEN = Path(__file__).parent / "golden"
 EXACT = dict(np.load(GOLDEN / "mask_exact.npz"))

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from mimbench.convert.golden import Golden, read_golden, setup_of
 from mimbench.errors import InputError
-from mimbench.harness.build import build
-from mimbench.harness.parity import compare, parity_command, run
+from mimbench.harness.planning.build import build
+from mimbench.parity.comparison import compare, parity_command, run
+from mimbench.parity.golden import Golden, read_golden, setup_of
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*_tiny*.npz"))
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mimbench.contract import InputError, Stage
-from mimbench.patches import patchify, unpatchify
+from mimbench.masks.patches import patchify, unpatchify
 from mimbench_methods.tokenizers.base import FittedTokenizer, TokenizerConfig
 
 

@@ -1,10 +1,10 @@
 """Other codes' checkpoints, in and out: recognised by their keys, renamed, reordered, checked tensor by tensor."""
 
 from mimbench.convert.apply import Converted, resized, to_encoder, to_method
-from mimbench.convert.files import read_weights
 from mimbench.convert.layouts import LAYOUTS, Layout, recognise
 from mimbench.convert.networks import Weights
-from mimbench.convert.timm import to_timm
+from mimbench.convert.timm_names import to_timm
+from mimbench.convert.weight_files import read_weights
 
 __all__ = [
     "LAYOUTS",

@@ -1,10 +1,10 @@
 """Datasets, their loaders, and the way from uint8 pixels to what an encoder sees."""
 
-from mimbench.data.cache import default_cache
-from mimbench.data.coco import coco_split
-from mimbench.data.loading import evaluation_loader, place, training_loader
+from mimbench.data.files.cache import default_cache
 from mimbench.data.open import open_dataset
-from mimbench.data.transforms import DeviceTransform, denormalise
+from mimbench.data.pipeline.loading import evaluation_loader, place, training_loader
+from mimbench.data.pipeline.transforms import DeviceTransform, denormalise
+from mimbench.data.sources.coco import coco_split
 
 __all__ = [
     "DeviceTransform",

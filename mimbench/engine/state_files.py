@@ -22,7 +22,7 @@ import torch
 from mimbench.advice import is_out_of_memory
 from mimbench.errors import InputError
 from mimbench.files import file_sha256, is_unreadable, open_atomic
-from mimbench.store.files import DAMAGE, read_sealed, write_sealed
+from mimbench.store.sealing import DAMAGE, read_sealed, write_sealed
 
 STATES = "step_*.json"
 """Pattern of the names of all cards."""

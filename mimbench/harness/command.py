@@ -20,17 +20,17 @@ from mimbench.engine.device import device_name, get_rank, pick_device
 from mimbench.engine.progress import Screen, say
 from mimbench.engine.ranks import joined
 from mimbench.errors import InputError
-from mimbench.harness.cells import Cell, Request
-from mimbench.harness.dryrun import code_changes, describe, standing
-from mimbench.harness.execute import Harness
-from mimbench.harness.given import find_checkpoint, method_of
-from mimbench.harness.grid import Grid, Outcome
-from mimbench.harness.plan import plan
+from mimbench.harness.planning.cells import Cell, Request
+from mimbench.harness.planning.checkpoints import find_checkpoint, method_of
+from mimbench.harness.planning.dryrun import code_changes, describe, standing
+from mimbench.harness.planning.plan import plan
+from mimbench.harness.running.scheduler import Grid, Outcome
+from mimbench.harness.running.trainer import Harness
 from mimbench.recipe import DEFAULT_RECIPE
-from mimbench.recipe.grid import GridFile, read_grid
+from mimbench.recipe.grid_file import GridFile, read_grid
 from mimbench.store import DEFAULT_RESULTS
-from mimbench.store.files import DAMAGE
 from mimbench.store.reading import record_files
+from mimbench.store.sealing import DAMAGE
 from mimbench.store.store import Store
 from mimbench.text import print_text
 
@@ -121,7 +121,7 @@ def _print_outcome(console: Console, results: Path, outcome: Outcome, as_json: b
     if as_json:
         print_text(json.dumps([record.as_json() for record in outcome.records], indent=2, ensure_ascii=False))
     elif outcome.records:
-        from mimbench.report.command import text_of
+        from mimbench.report.tables.command import text_of
 
         print_text(text_of(outcome.records), end="")
     for line in _what_was_left(results, outcome):

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from mimbench import registry
 from mimbench.data import default_cache
-from mimbench.harness.provenance import package_versions
+from mimbench.harness.running.provenance import package_versions
 
 OPTIONAL = {"tensorboard": 'pip install "mimbench[tensorboard]" (pretrain.tensorboard=true)'}
 

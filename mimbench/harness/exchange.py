@@ -13,20 +13,19 @@ from safetensors.torch import save
 import mimbench
 from mimbench.contract import InputConfig, Method
 from mimbench.convert import Converted, Weights, read_weights, recognise, to_method, to_timm
-from mimbench.convert.golden import Setup
 from mimbench.convert.layouts import Layout
 from mimbench.convert.pieces import renamed
 from mimbench.convert.sizes import channels_of, describe
 from mimbench.errors import InputError
 from mimbench.files import file_sha256, write_atomic, writing
-from mimbench.harness.build import build
-from mimbench.harness.code import code_of
-from mimbench.harness.given import find_checkpoint
-from mimbench.harness.provenance import provenance
+from mimbench.harness.planning.build import Setup, build
+from mimbench.harness.planning.checkpoints import find_checkpoint
+from mimbench.harness.planning.code import code_of
+from mimbench.harness.running.provenance import provenance
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import Recipe, check_settings, resolve
-from mimbench.recipe.validation import validated
-from mimbench.store.files import fingerprint
+from mimbench.contract.validation import validated
+from mimbench.store.sealing import fingerprint
 from mimbench.store.store import Store
 from mimbench.text import print_line, print_text
 

@@ -11,7 +11,7 @@ from mimbench.contract import InputConfig, PretrainConfig, Task
 from mimbench.errors import InputError
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import resolve
-from mimbench.recipe.validation import validated
+from mimbench.contract.validation import validated
 
 _SAME_STEPS = ("accumulate", "at_epoch")
 """Options of [pretrain] that leave each optimizer step as it is: `batch_size` counts accumulated images."""

@@ -20,7 +20,7 @@ from mimbench.contract import (
 )
 from mimbench.errors import InputError, nearest
 from mimbench.recipe import document as doc
-from mimbench.recipe.validation import knows, validated
+from mimbench.contract.validation import knows, validated
 
 SET = "set on the command line"
 """The source of a value that no recipe file gave."""

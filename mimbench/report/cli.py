@@ -49,9 +49,9 @@ def table(
     output: Annotated[Path | None, typer.Option("--output", help="Write to this file.")] = None,
 ) -> None:
     """Print a table of records: mean, seed sd and n; best and second marked; each protocol in a column of its own."""
-    from mimbench.report.baseline import Baseline
-    from mimbench.report.command import table_command
-    from mimbench.report.grid import Choice
+    from mimbench.report.scores.baseline import Baseline
+    from mimbench.report.scores.collect import Choice
+    from mimbench.report.tables.command import table_command
 
     if spread not in ("sd", "se"):
         raise InputError(f"--spread {spread!r}: sd (seed standard deviation) or se (standard error of the mean)")
@@ -83,8 +83,8 @@ def robustness(
     format_: Annotated[str, typer.Option("--format", help="text, markdown, csv, html or latex.")] = "text",
 ) -> None:
     """Print mean corruption errors (mCE) of robustness records against a baseline, and each corruption's."""
-    from mimbench.report.render import render
-    from mimbench.report.robustness import corruption_table
+    from mimbench.report.tables.render import render
+    from mimbench.report.tables.robustness import corruption_table
     from mimbench.store.record import read_records
 
     print_text(render(corruption_table(read_records(results), baseline), format_), end="")

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mimbench.errors import InputError
-from mimbench.store.files import read_sealed, write_sealed
 from mimbench.store.reading import FAILURES
+from mimbench.store.sealing import read_sealed, write_sealed
 
 
 class Failure(BaseModel):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mimbench.errors import InputError
-from mimbench.store.files import DAMAGE, canonical_text, fingerprint, read_sealed
+from mimbench.store.sealing import DAMAGE, canonical_text, fingerprint, read_sealed
 
 SCHEMA = 1
 RECORDS, FAILURES, CHECKPOINTS = "records", "failures", "checkpoints"

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mimbench.errors import InputError
-from mimbench.store.files import write_sealed
 from mimbench.store.reading import read_body, record_files
+from mimbench.store.sealing import write_sealed
 
 
 class _Part(BaseModel):

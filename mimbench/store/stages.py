@@ -12,7 +12,7 @@ from typing import Any
 
 from mimbench.errors import InputError
 from mimbench.files import file_sha256, write_atomic
-from mimbench.store.files import DAMAGE, damage_in_words, fingerprint, is_sealed, seal_card, write_json
+from mimbench.store.sealing import DAMAGE, damage_in_words, fingerprint, is_sealed, seal_card, write_json
 
 _ADVICE = "delete both files to fit it again"
 

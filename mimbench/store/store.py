@@ -29,9 +29,9 @@ from torch import Tensor
 from mimbench.errors import InputError
 from mimbench.files import file_sha256, naming, remove_abandoned, temporary_prefix, write_atomic
 from mimbench.store.failure import Failure, failure_path, write_failure
-from mimbench.store.files import DAMAGE, damage_in_words, is_sealed, seal_card, write_json
 from mimbench.store.reading import FOLDERS
 from mimbench.store.record import Record, read_record, write_record
+from mimbench.store.sealing import DAMAGE, damage_in_words, is_sealed, seal_card, write_json
 
 WEIGHTS = ("encoder.safetensors", "method.safetensors")
 CARD = "checkpoint.json"

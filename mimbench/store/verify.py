@@ -20,9 +20,9 @@ from mimbench.store.artifacts import (
 )
 from mimbench.store.failure import read_failure
 from mimbench.store.features import is_whole, seal_of
-from mimbench.store.files import DAMAGE, fingerprint, read_sealed
 from mimbench.store.reading import CHECKPOINTS, FAILURES, FOLDERS, RECORDS, conflict, read_body
 from mimbench.store.record import Record, read_record
+from mimbench.store.sealing import DAMAGE, fingerprint, read_sealed
 from mimbench.store.stages import card_of, check_stage
 from mimbench.text import visible
 

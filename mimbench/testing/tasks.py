@@ -26,8 +26,8 @@ from torch import Tensor
 from mimbench.contract import Encoder, InputConfig, Measured, Method, Metric, Task, TaskContext, TaskResult
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.engine.fit import fit
-from mimbench.harness.features import FrozenFeatures
-from mimbench.recipe.validation import validated
+from mimbench.harness.running.features import FrozenFeatures
+from mimbench.contract.validation import validated
 from mimbench.store.store import Store
 from mimbench.testing.colours import Colours, Kind, LabelLog, WatchedFeatures
 from mimbench.testing.pixels import Pixels

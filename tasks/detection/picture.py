@@ -13,8 +13,8 @@ from matplotlib.patches import Rectangle
 from mmdet.structures import DetDataSample
 from pycocotools.coco import COCO
 
-from mimbench.data.picture import LEAST_TEXT, Colour, class_colours, ink_on
-from mimbench.data.rasters import read_sized
+from mimbench.data.files.rasters import read_sized
+from mimbench.drawing import LEAST_TEXT, Colour, class_colours, ink_on
 
 PANEL = 3.2
 """Side of one scene in the picture, inches."""

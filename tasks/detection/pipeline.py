@@ -9,7 +9,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 
 from mimbench.contract import InputError
-from mimbench.data.rasters import read_sized
+from mimbench.data.files.rasters import read_sized
 from mimbench_tasks.detection.config import DetectionConfig
 
 Step = dict[str, Any]

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from mimbench.contract import InputError, SceneSplit
-from mimbench.data.boxes import BoxCount
-from mimbench.data.loading import leave_stopping_to_the_parent
+from mimbench.data.pipeline.loading import leave_stopping_to_the_parent
+from mimbench.data.sources.boxes import BoxCount
 from mimbench_tasks._mm import composed
 
 CACHE_LIMIT = 1 << 30

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from mimbench.contract import Encoder, InputConfig, StepOutput
 from mimbench.convert import resized
 from mimbench.data import DeviceTransform
-from mimbench.data.augment import Erasing, Mixing
+from mimbench.data.pipeline.augment import Erasing, Mixing
 from mimbench.encoders.rebuild import rebuilt
 from mimbench.optim import encoder_layers
 from mimbench_tasks._dense import check_position

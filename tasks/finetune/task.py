@@ -22,7 +22,7 @@ from mimbench.contract import (
     load_protocols,
 )
 from mimbench.data import DeviceTransform, evaluation_loader, place, training_loader
-from mimbench.data.augment import ImageAugment
+from mimbench.data.pipeline.augment import ImageAugment
 from mimbench.optim import Schedule, build_optimizer, decay_rules
 from mimbench_tasks._labels import labelled, majority, require_classes
 from mimbench_tasks.finetune.config import FinetuneConfig

@@ -8,8 +8,8 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from mimbench.contract import Method, NotSupported
-from mimbench.masks import Grid, resize_mask
-from mimbench.patches import patchify, unpatchify
+from mimbench.masks.patches import patchify, unpatchify
+from mimbench.masks.sampling import Grid, resize_mask
 
 
 def mask_grid(method: Method) -> Grid:

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mimbench.contract import InputConfig, Method, NotSupported
-from mimbench.data.transforms import per_channel
-from mimbench.masks import Grid
+from mimbench.data.pipeline.transforms import per_channel
+from mimbench.masks.sampling import Grid
 from mimbench_tasks.reconstruction.fills import at_pixels, hide_first, nearest_filled
 
 VIEWS = 2

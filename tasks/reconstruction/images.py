@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mimbench.contract import ArraySplit, ImageSplit, InputConfig
 from mimbench.data import DeviceTransform, evaluation_loader
-from mimbench.data.split import subset
+from mimbench.data.pipeline.split import subset
 
 BATCH = 128
 """Images at once; masks and draws come batch by batch, so that it shapes them."""

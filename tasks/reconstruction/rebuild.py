@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mimbench.contract import InputConfig, Method
 from mimbench.data import denormalise
-from mimbench.masks import Grid, random_order
+from mimbench.masks.sampling import Grid, random_order
 from mimbench_tasks.reconstruction.fills import at_pixels, hidden_cells, hide_first, mean_filled, nearest_filled
 from mimbench_tasks.reconstruction.scores import Scores
 

@@ -23,7 +23,7 @@ from mimbench.contract import (
     TaskResult,
 )
 from mimbench.data import denormalise
-from mimbench.masks import Grid
+from mimbench.masks.sampling import Grid
 from mimbench_tasks._labels import images_of
 from mimbench_tasks.reconstruction.config import ReconstructionConfig
 from mimbench_tasks.reconstruction.fills import hidden_cells, mask_grid

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms.v2 import functional as F
 
 from mimbench.contract import ArraySplit, ImageSplit, InputConfig
-from mimbench.data.picture import image_grid
-from mimbench.data.transforms import evaluation_crop
+from mimbench.data.pipeline.transforms import evaluation_crop
+from mimbench.drawing import image_grid
 from mimbench_tasks.robustness.corruptions import corrupt
 from mimbench_tasks.robustness.severities import CORRUPTIONS, JPEG_QUALITY, constants_for
 

@@ -58,9 +58,9 @@ class Robustness(FrozenTask):
     `top1_corrupted` is the mean over corruptions and severities; `top1_clean` is of the same images, and
     `degradation` is what lies between them. Every metric counts n test images, each seen under all corruptions. An
     image's corruptions follow from its place in the test split alone, so that every method and seed sees the same.
-    The curve "top1, NAME" holds the accuracy under one corruption by severity; mimbench.report.robustness makes mean
-    corruption errors of them. `details["departures"]` lists in what the images differ from those of the published sets;
-    above all, frost is a procedural stand-in.
+    The curve "top1, NAME" holds the accuracy under one corruption by severity; `mimbench robustness` computes mean
+    corruption errors from them. `details["departures"]` lists in what the images differ from those of the published
+    sets; above all, frost is a procedural stand-in.
     """
 
     name: ClassVar[str] = "robustness"

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from mimbench.contract import InputError, SemanticSplit
-from mimbench.data.augment import seeded
-from mimbench.data.loading import EpochSampler, Pick, leave_stopping_to_the_parent, mixed, unchanged
-from mimbench.data.rasters import read_sized
+from mimbench.data.files.rasters import read_sized
+from mimbench.data.pipeline.augment import seeded
+from mimbench.data.pipeline.loading import EpochSampler, Pick, leave_stopping_to_the_parent, mixed, unchanged
 from mimbench_tasks._mm import composed
 from mimbench_tasks.segmentation.config import SegmentationConfig
 

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from mimbench.data import picture
-from mimbench.data.rasters import read_sized
+from mimbench import drawing as picture
+from mimbench.data.files.rasters import read_sized
 from mimbench_tasks.segmentation.evaluation import IGNORED
 from mimbench_tasks.segmentation.labels import BACKGROUND
 

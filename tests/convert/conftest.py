@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mimbench import registry
-from mimbench.convert.golden import read_golden, setup_of
-from mimbench.harness.build import build
+from mimbench.harness.planning.build import build
+from mimbench.parity.golden import read_golden, setup_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FILES = ("simmim_vit_tiny", "simmim_swin_tiny", "mae_vit_tiny_rawpix", "beit_vit_tiny")

@@ -15,7 +15,7 @@ from mimbench.convert import to_timm
 from mimbench.errors import InputError
 from mimbench.harness.command import Asked, run_command
 from mimbench.harness.exchange import export_command, import_command
-from mimbench.harness.given import find_checkpoint
+from mimbench.harness.planning.checkpoints import find_checkpoint
 from mimbench.store.record import read_records
 from mimbench.store.store import Store
 

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from mimbench.convert import read_weights, recognise, to_encoder, to_timm
 from mimbench.errors import InputError
 from mimbench.harness.exchange import import_command
-from mimbench.harness.given import find_checkpoint
+from mimbench.harness.planning.checkpoints import find_checkpoint
 
 
 @pytest.fixture(scope="module")

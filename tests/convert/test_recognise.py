@@ -5,7 +5,7 @@ import torch
 from conftest import encoder_of, mm_swin, mm_vit, params
 
 from mimbench.convert import recognise, to_timm
-from mimbench.convert.files import unwrap
+from mimbench.convert.weight_files import unwrap
 from mimbench.errors import InputError
 
 

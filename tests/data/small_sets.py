@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from mimbench.data.coco import Coco, CocoConfig
-from mimbench.data.voc import Voc, VocConfig
+from mimbench.data.sources.coco import Coco, CocoConfig
+from mimbench.data.sources.voc import Voc, VocConfig
 
 TRAIN, VAL = "annotations/instances_train2017.json", "annotations/instances_val2017.json"
 

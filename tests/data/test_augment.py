@@ -11,7 +11,7 @@ import torch
 
 from mimbench.contract import ArraySplit, ImageSplit, InputConfig
 from mimbench.data import training_loader
-from mimbench.data.augment import Erasing, ImageAugment, Mixing, seeded
+from mimbench.data.pipeline.augment import Erasing, ImageAugment, Mixing, seeded
 from mimbench.errors import InputError
 
 CPU = torch.device("cpu")

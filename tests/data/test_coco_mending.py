@@ -18,7 +18,7 @@ from PIL import Image
 from small_sets import TRAIN, VAL, edit, open_coco, write_coco
 
 from mimbench.contract import InputError
-from mimbench.data import coco as module
+from mimbench.data.sources import coco as module
 
 Change = Callable[[dict[str, Any]], object]
 

@@ -7,8 +7,14 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from mimbench.contract import InputConfig
-from mimbench.data.resample import random_boxes, resample
-from mimbench.data.transforms import DeviceTransform, denormalise, evaluation_crop, jitter_colors, training_crop
+from mimbench.data.pipeline.batched_crops import random_boxes, resample
+from mimbench.data.pipeline.transforms import (
+    DeviceTransform,
+    denormalise,
+    evaluation_crop,
+    jitter_colors,
+    training_crop,
+)
 from mimbench.errors import InputError
 
 

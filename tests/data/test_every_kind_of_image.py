@@ -8,8 +8,8 @@ import pytest
 from refusals import refused
 from untidy import every_kind
 
-from mimbench.data.folder import Folder
-from mimbench.data.folder_config import FolderConfig
+from mimbench.data.sources.folder import Folder
+from mimbench.data.sources.folder_config import FolderConfig
 
 
 def test_every_file_of_an_untidy_folder_can_be_read(tmp_path, cache):

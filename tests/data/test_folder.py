@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mimbench.data import listing
-from mimbench.data.folder import Folder
-from mimbench.data.folder_config import FolderConfig
-from mimbench.data.vision import ImageNet, ImageNetConfig
+from mimbench.data.files import listing
+from mimbench.data.sources.folder import Folder
+from mimbench.data.sources.folder_config import FolderConfig
+from mimbench.data.sources.vision import ImageNet, ImageNetConfig
 from mimbench.errors import InputError, RunError
 from mimbench.files import FileState
 

@@ -6,9 +6,9 @@ from mmengine.hooks import DistSamplerSeedHook
 from PIL import Image
 
 from mimbench.contract import ArraySplit, InputConfig
-from mimbench.data.folder import Folder
-from mimbench.data.folder_config import FolderConfig
-from mimbench.data.loading import evaluation_loader, training_loader
+from mimbench.data.pipeline.loading import evaluation_loader, training_loader
+from mimbench.data.sources.folder import Folder
+from mimbench.data.sources.folder_config import FolderConfig
 from mimbench.errors import InputError
 
 CPU = torch.device("cpu")

@@ -9,8 +9,8 @@ from pycocotools import mask as rle
 from tiffs import tiff
 
 from mimbench.contract import InputError
-from mimbench.data.boxes import checked_mask, mask_area
-from mimbench.data.rasters import Raster, find_inside, fit, read_header, read_headers, read_sized
+from mimbench.data.files.rasters import Raster, find_inside, fit, read_header, read_headers, read_sized
+from mimbench.data.sources.boxes import checked_mask, mask_area
 from mimbench.files import FileState
 
 
@@ -79,7 +79,7 @@ def test_headers_are_kept_until_a_file_changes(tmp_path, monkeypatch):
     assert first["b.png"] == "it is not an image that can be read"
     assert first["c.png"] == "No such file or directory"
     with monkeypatch.context() as patched:
-        patched.setattr("mimbench.data.rasters.read_header", lambda path: pytest.fail("read again"))
+        patched.setattr("mimbench.data.files.rasters.read_header", lambda path: pytest.fail("read again"))
         assert read_headers(["a.png"], tmp_path, tmp_path / "cache") == {"a.png": Raster((4, 2), 6)}
     Image.new("L", (5, 5)).save(tmp_path / "a.png")
     assert read_headers(["a.png"], tmp_path, tmp_path / "cache") == {"a.png": Raster((5, 5), 1)}

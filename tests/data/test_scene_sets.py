@@ -9,7 +9,7 @@ from PIL import Image
 from small_sets import TRAIN, VAL, XML, edit, open_coco, open_voc, write_coco, write_voc
 
 from mimbench.contract import InputError
-from mimbench.data.coco import Coco, CocoConfig
+from mimbench.data.sources.coco import Coco, CocoConfig
 
 
 @pytest.fixture

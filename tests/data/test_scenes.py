@@ -10,10 +10,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pydantic import ValidationError
 
-from mimbench.data.coco import coco_split
-from mimbench.data.compose import Glyphs, compose
-from mimbench.data.embedded import EmbeddedConfig, MNIST5k
-from mimbench.data.scenes import DigitScenes, ScenesConfig
+from mimbench.data.sources.coco import coco_split
+from mimbench.data.sources.digit_drawing import Glyphs, compose
+from mimbench.data.sources.digit_scenes import DigitScenes, ScenesConfig
+from mimbench.data.sources.embedded import EmbeddedConfig, MNIST5k
 from mimbench.errors import InputError
 
 SMALL = {"train_scenes": 30, "test_scenes": 10}

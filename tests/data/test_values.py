@@ -6,8 +6,8 @@ from PIL import Image
 from pydantic import ValidationError
 from tiffs import tiff
 
-from mimbench.data.folder import Folder
-from mimbench.data.folder_config import FolderConfig
+from mimbench.data.sources.folder import Folder
+from mimbench.data.sources.folder_config import FolderConfig
 from mimbench.errors import InputError, RunError
 
 

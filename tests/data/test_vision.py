@@ -8,7 +8,7 @@ import pytest
 import torch
 import torchvision.datasets as sources
 
-from mimbench.data.vision import CIFAR10, CIFAR100, STL10, DownloadConfig
+from mimbench.data.sources.vision import CIFAR10, CIFAR100, STL10, DownloadConfig
 from mimbench.errors import InputError
 
 RNG = np.random.RandomState(0)

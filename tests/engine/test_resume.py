@@ -15,7 +15,7 @@ from noting import Probe, train
 from mimbench.engine.state_files import epochs_done, load_state, save_state
 from mimbench.errors import InputError, Interrupted, RunError
 from mimbench.files import file_sha256
-from mimbench.store.files import write_sealed
+from mimbench.store.sealing import write_sealed
 
 
 class Stopping(Probe):

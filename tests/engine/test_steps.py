@@ -12,7 +12,7 @@ from torch import nn
 
 from mimbench.contract import ArraySplit, InputConfig, InputError, ScheduleConfig, StepOutput, TrainConfig
 from mimbench.data import training_loader
-from mimbench.data.loading import EpochSampler
+from mimbench.data.pipeline.loading import EpochSampler
 from mimbench.engine.fit import fit
 from mimbench.optim import Schedule
 

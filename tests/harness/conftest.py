@@ -11,10 +11,10 @@ from rich.console import Console
 from toy_plugins import TINY, OtherToy, Toy
 
 from mimbench import registry
-from mimbench.harness.cells import Request
-from mimbench.harness.execute import Harness
-from mimbench.harness.grid import Grid
-from mimbench.harness.plan import plan
+from mimbench.harness.planning.cells import Request
+from mimbench.harness.planning.plan import plan
+from mimbench.harness.running.scheduler import Grid
+from mimbench.harness.running.trainer import Harness
 from mimbench.recipe.document import parse_assignments, parse_variations
 from mimbench.store.store import Store
 

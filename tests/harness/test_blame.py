@@ -8,7 +8,7 @@ import pytest
 from refusals import refused
 
 from mimbench import registry
-from mimbench.harness.blame import whose
+from mimbench.harness.running.blame import whose
 
 THEIRS = """
 import torch

@@ -6,7 +6,7 @@ import pytest
 
 from mimbench import registry
 from mimbench.errors import InputError
-from mimbench.harness.build import assemble
+from mimbench.harness.planning.build import assemble
 
 
 @pytest.mark.parametrize(

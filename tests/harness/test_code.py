@@ -15,9 +15,9 @@ import torch
 from mimbench import registry
 from mimbench.engine.hooks import EpochHook
 from mimbench.errors import Interrupted
-from mimbench.harness import code
-from mimbench.harness.execute import Harness
-from mimbench.harness.grid import Grid
+from mimbench.harness.planning import code
+from mimbench.harness.running.scheduler import Grid
+from mimbench.harness.running.trainer import Harness
 from mimbench.store.store import read_checkpoint
 
 CPU = torch.device("cpu")

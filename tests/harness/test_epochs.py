@@ -11,9 +11,9 @@ import torch
 
 from mimbench.engine.hooks import HistoryHook
 from mimbench.errors import InputError, RunError
-from mimbench.harness.dryrun import describe, standing
-from mimbench.harness.estimate import Estimator
-from mimbench.harness.plan import plan
+from mimbench.harness.planning.dryrun import describe, standing
+from mimbench.harness.planning.estimate import Estimator
+from mimbench.harness.planning.plan import plan
 from mimbench.recipe.document import parse_assignments
 from mimbench.store.store import Store
 
@@ -188,7 +188,7 @@ def test_epochs_of_a_training_that_another_process_is_at_wait_for_it(bench, monk
         trained.extend(bench.trained)
         other.close()
 
-    monkeypatch.setattr("mimbench.harness.grid.time.sleep", sleep)
+    monkeypatch.setattr("mimbench.harness.running.scheduler.time.sleep", sleep)
     assert len(bench.run(settings=FOUR, vary=SOME).records) == 3
     assert trained == []
     assert bench.trained == ["simmim seed 0"]

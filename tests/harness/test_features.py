@@ -15,7 +15,7 @@ from mimbench.contract import ArraySplit, InputConfig, InputError, RunError
 from mimbench.encoders.convnet import ConvNeXt, ConvNeXtConfig
 from mimbench.encoders.swin import Swin, SwinConfig
 from mimbench.encoders.vit import ViT, ViTConfig
-from mimbench.harness.features import FrozenFeatures
+from mimbench.harness.running.features import FrozenFeatures
 from mimbench.store.features import checksum
 from mimbench.store.store import Store
 
@@ -195,7 +195,9 @@ def test_a_file_is_summed_once_while_it_stays_the_same(source, tmp_path, monkeyp
 
 def test_a_loader_that_gives_too_few_leaves_nothing_behind(source, monkeypatch, tmp_path):
     monkeypatch.setattr(ArraySplit, "__len__", lambda self: 25)
-    monkeypatch.setattr("mimbench.harness.features.evaluation_loader", lambda *a, **k: [(a_split().images, None)])
+    monkeypatch.setattr(
+        "mimbench.harness.running.features.evaluation_loader", lambda *a, **k: [(a_split().images, None)]
+    )
     with pytest.raises(RunError, match="the split has 25 images and its loader gave 20"):
         source(a_split(), "train")
     assert list((tmp_path / "features").iterdir()) == []

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from mimbench.errors import InputError, RunError
-from mimbench.harness import plan as planning
-from mimbench.harness.estimate import Estimator, in_words
-from mimbench.harness.execute import Harness
-from mimbench.harness.grid import Grid
+from mimbench.harness.planning import plan as planning
+from mimbench.harness.planning.estimate import Estimator, in_words
+from mimbench.harness.running.scheduler import Grid
+from mimbench.harness.running.trainer import Harness
 from mimbench.store.failure import Failure, failure_path, read_failure, read_failures
 from mimbench.store.reading import failure_files
 
@@ -95,7 +95,7 @@ def test_a_failure_is_noted_even_where_its_traceback_finds_no_room(bench, monkey
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("mimbench.harness.grid.write_atomic", full)
+    monkeypatch.setattr("mimbench.harness.running.scheduler.write_atomic", full)
     bench.fails = {("toy", 0): ValueError("no luck")}
     bench.run(seeds=(0, 1))
     (noted,) = failures_of(bench)
@@ -198,7 +198,7 @@ def test_what_another_process_is_at_is_passed_over_and_looked_at_again(bench, mo
         slept.append(list(bench.ran))
         others[len(slept) - 1].close()
 
-    monkeypatch.setattr("mimbench.harness.grid.time.sleep", sleep)
+    monkeypatch.setattr("mimbench.harness.running.scheduler.time.sleep", sleep)
     outcome = Grid(Harness(bench.store, CPU, bench.console), request, cells).run()
     free = [("other-toy", 1), ("toy", 2), ("other-toy", 2)]
     assert slept == [free, [*free, ("toy", 0), ("other-toy", 0)]]

@@ -13,7 +13,7 @@ from toy_plugins import Toy
 from mimbench import registry
 from mimbench.contract import ArraySplit, Dataset, Measured, Metric, TaskResult
 from mimbench.errors import RunError
-from mimbench.harness.inspection import check_result
+from mimbench.harness.planning.plugin_checks import check_result
 
 
 class Grey(Dataset):

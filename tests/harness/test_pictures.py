@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from mimbench.contract import Method, NotSupported
-from mimbench.data.picture import image_grid, shade_hidden
-from mimbench.data.split import subset
+from mimbench.data.pipeline.split import subset
+from mimbench.drawing import image_grid, shade_hidden
 from mimbench.errors import InputError
-from mimbench.harness.cells import Request
-from mimbench.harness.pictures import picture_of
-from mimbench.harness.plan import build_method, plan
-from mimbench.harness.weights import rest_of, restore, restore_encoder
+from mimbench.harness.planning.cells import Request
+from mimbench.harness.planning.plan import build_method, plan
+from mimbench.harness.planning.weights import rest_of, restore, restore_encoder
+from mimbench.harness.running.pictures import picture_of
 from mimbench.recipe.document import parse_assignments
 from mimbench.store.store import Store
 
@@ -228,7 +228,7 @@ def test_a_picture_that_cannot_be_drawn_costs_nothing_else(mimbench_run, tmp_pat
     def fail(*_):
         raise MemoryError("no room")
 
-    monkeypatch.setattr("mimbench.harness.pictures.picture_of", fail)
+    monkeypatch.setattr("mimbench.harness.running.pictures.picture_of", fail)
     done = mimbench_run("simmim", "linear-probe")
     assert done.returncode == 0, done.stderr
     assert "no picture of what simmim seed 0 reconstructs: no room" in done.stderr

@@ -6,7 +6,7 @@ import pytest
 import torch
 from refusals import refused
 
-from mimbench.harness.size import memory_of
+from mimbench.harness.planning.size import memory_of
 
 RUN = ("run", "--method", "mae", "--task", "knn", "--recipe", "smoke", "--dry-run")
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from mimbench.contract import ArraySplit, InputConfig, StepOutput, TrainConfig
 from mimbench.data import training_loader
-from mimbench.harness.training import TaskTraining
+from mimbench.harness.running.training import TaskTraining
 
 CPU = torch.device("cpu")
 INPUT = InputConfig(image_size=4, mean=(0.5,), std=(0.5,))

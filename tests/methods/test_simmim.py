@@ -16,7 +16,7 @@ from mimbench.contract import InputConfig, InputError, Stage
 from mimbench.encoders.convnet import ConvNeXt, ConvNeXtConfig, ResNet, ResNetConfig
 from mimbench.encoders.swin import Swin, SwinConfig
 from mimbench.encoders.vit import ViT, ViTConfig
-from mimbench.masks import resize_mask
+from mimbench.masks.sampling import resize_mask
 from mimbench_methods.simmim import SimMIM, SimMIMConfig
 from mimbench_methods.simmim_pixel import SimMIMPixel, SimMIMPixelConfig
 

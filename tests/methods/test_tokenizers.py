@@ -12,10 +12,10 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from mimbench.contract import Batch, InputError, NotSupported
-from mimbench.harness.cells import Request
-from mimbench.harness.execute import Harness
-from mimbench.harness.plan import build_method, plan
-from mimbench.harness.stage import PretrainStage
+from mimbench.harness.planning.cells import Request
+from mimbench.harness.planning.plan import build_method, plan
+from mimbench.harness.running.stage import PretrainStage
+from mimbench.harness.running.trainer import Harness
 from mimbench.store.store import Store
 from mimbench_methods.tokenizers import TOKENIZERS, DalleTokenizer, DVAETokenizer, KMeansTokenizer
 

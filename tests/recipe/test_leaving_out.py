@@ -11,7 +11,7 @@ from mimbench.errors import InputError
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import resolve
 from mimbench.recipe.show import describe
-from mimbench.recipe.validation import validated
+from mimbench.contract.validation import validated
 
 
 class Inner(BaseModel):

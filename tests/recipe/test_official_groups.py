@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mimbench.contract import InputConfig, Method, TrainConfig
-from mimbench.convert.golden import read_golden, setup_of
-from mimbench.harness.build import build
+from mimbench.harness.planning.build import build
 from mimbench.optim import decay_rules, param_groups
+from mimbench.parity.golden import read_golden, setup_of
 from mimbench.recipe import document as doc
 from mimbench_tasks.finetune.config import FinetuneConfig
 from mimbench_tasks.finetune.model import Classifier, FinetuneTraining, adapt, freeze_unreached

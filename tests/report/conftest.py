@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from mimbench.report.frame import frame
+from mimbench.report.records.frame import frame
 from mimbench.store.record import Checkpoint, Cost, Named, Record, Value
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from preset_records import record_fields, resolved
 
 from mimbench.store.failure import Failure, failure_path, write_failure
-from mimbench.store.files import fingerprint, write_sealed
+from mimbench.store.sealing import fingerprint, write_sealed
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "records"
 RATIOS = (0.3, 0.45, 0.6, 0.75, 0.9)

@@ -9,8 +9,8 @@ from typing import Any
 from mimbench.recipe import document as doc
 from mimbench.recipe.departures import departures
 from mimbench.recipe.resolve import Recipe, resolve
-from mimbench.store.files import fingerprint
 from mimbench.store.record import Checkpoint, Cost, Record, Value
+from mimbench.store.sealing import fingerprint
 
 _document = functools.cache(doc.read)
 

@@ -10,10 +10,10 @@ import pytest
 from scipy import stats
 
 from mimbench.errors import InputError
-from mimbench.report.baseline import Baseline
-from mimbench.report.command import table_command
-from mimbench.report.comparison import comparison
-from mimbench.report.grid import Choice
+from mimbench.report.scores.baseline import Baseline
+from mimbench.report.scores.collect import Choice
+from mimbench.report.tables.command import table_command
+from mimbench.report.tables.comparison import comparison
 from mimbench.store.record import write_record
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mimbench.errors import InputError
-from mimbench.report.render import render
-from mimbench.report.robustness import corruption_errors, corruption_table
+from mimbench.report.tables.render import render
+from mimbench.report.tables.robustness import corruption_errors, corruption_table
 
 
 @pytest.fixture

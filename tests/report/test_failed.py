@@ -10,11 +10,11 @@ from toy_plugins import TINY, Toy
 
 from mimbench import registry
 from mimbench.errors import InputError, RunError
-from mimbench.report.baseline import Baseline
-from mimbench.report.command import table_command
-from mimbench.report.grid import Choice
 from mimbench.report.page.build import report_command
-from mimbench.report.render import FORMATS
+from mimbench.report.scores.baseline import Baseline
+from mimbench.report.scores.collect import Choice
+from mimbench.report.tables.command import table_command
+from mimbench.report.tables.render import FORMATS
 from mimbench.store.failure import Failure, failure_path, read_failure, read_failures, write_failure
 from mimbench.store.reading import failure_files
 from mimbench.store.record import write_record
@@ -210,8 +210,8 @@ def test_what_failed_in_a_run_is_told_by_its_table(quick, tmp_path, monkeypatch)
 def test_without_failures_nothing_heavy_is_imported(results):
     (results / "failures").mkdir()
     script = (
-        "import sys; from pathlib import Path; from mimbench.report.command import table_command as t; "
-        "from mimbench.report.grid import Choice; "
+        "import sys; from pathlib import Path; from mimbench.report.tables.command import table_command as t; "
+        "from mimbench.report.scores.collect import Choice; "
         "t(Choice(), results=Path(sys.argv[1]), format=None, layout=None, output=None); "
         "print('pydantic' in sys.modules)"
     )

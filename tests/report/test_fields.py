@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mimbench.report.comparison import comparison
-from mimbench.report.grid import Choice
+from mimbench.report.scores.collect import Choice
+from mimbench.report.tables.comparison import comparison
 
 
 def rows(table) -> list[dict[str, str]]:

@@ -12,7 +12,7 @@ import pytest
 
 import mimbench
 from mimbench.errors import InputError
-from mimbench.report.frame import COLUMNS, backbone, load_records
+from mimbench.report.records.frame import COLUMNS, backbone, load_records
 from mimbench.store.record import write_record
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mimbench.report.layouts import read_layout
-from mimbench.report.papers import layout_table
-from mimbench.report.published import load_published
+from mimbench.report.published.numbers import load_published
+from mimbench.report.tables.layouts import read_layout
+from mimbench.report.tables.papers import layout_table
 
 
 def texts(table):

@@ -193,7 +193,7 @@ def test_settings_are_compared_with_differences_paired_by_seed(opened, built):
         return {run["seed"]: run["values"][0][0] for run in runs if run["task"] == "linear-probe"}
 
     base, own = by_seed("random-init", "-"), by_seed("simmim", "0.6")
-    from mimbench.report.statistics import t_interval
+    from mimbench.report.scores.statistics import t_interval
 
     differences = [own[seed] - base[seed] for seed in sorted(base)]
     interval = t_interval(differences)

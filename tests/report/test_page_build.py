@@ -17,9 +17,6 @@ from PIL import Image
 
 from mimbench.errors import InputError
 from mimbench.files import file_sha256
-from mimbench.report.comparison import comparison
-from mimbench.report.frame import load_records
-from mimbench.report.grid import Choice
 from mimbench.report.page import pictures as pictures_module
 from mimbench.report.page.ablations import ablations
 from mimbench.report.page.board import board_of
@@ -27,10 +24,13 @@ from mimbench.report.page.build import INDEX, SCRIPT, embedded_json, report_comm
 from mimbench.report.page.content import command_of, content
 from mimbench.report.page.pictures import Pictures
 from mimbench.report.page.pool import Pool
-from mimbench.report.published import LAST_EPOCH
+from mimbench.report.published.numbers import LAST_EPOCH
+from mimbench.report.records.frame import load_records
+from mimbench.report.scores.collect import Choice
+from mimbench.report.tables.comparison import comparison
 from mimbench.store.failure import failure_path, read_failure, write_failure
-from mimbench.store.files import write_sealed
 from mimbench.store.reading import read_all
+from mimbench.store.sealing import write_sealed
 
 HOSTILE = "</script><script>alert(1)</script><!-- \u2028"
 

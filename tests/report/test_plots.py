@@ -11,16 +11,16 @@ from matplotlib.text import Text
 from preset_records import preset_record
 
 from mimbench.errors import InputError
-from mimbench.report.baseline import Baseline
-from mimbench.report.comparison import table_of
-from mimbench.report.grid import Choice, gathered, selected
 from mimbench.report.page.board import board_of, leaderboard
 from mimbench.report.plots.cost import pareto_front
 from mimbench.report.plots.kinds import KINDS, drawn, figure
 from mimbench.report.plots.source import NothingToPlot, Options, Source
-from mimbench.report.protocols import protocol_labels
-from mimbench.report.published import load_published
-from mimbench.report.statistics import paired_difference, t_interval
+from mimbench.report.published.numbers import load_published
+from mimbench.report.records.protocols import protocol_labels
+from mimbench.report.scores.baseline import Baseline
+from mimbench.report.scores.collect import Choice, gathered, selected
+from mimbench.report.scores.statistics import paired_difference, t_interval
+from mimbench.report.tables.comparison import table_of
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageFont
 
-from mimbench.data.picture import GROUND, LEAST_TEXT, class_colours, image_grid, ink_on
+from mimbench.drawing import GROUND, LEAST_TEXT, class_colours, image_grid, ink_on
 from mimbench.report.plots.kinds import figure, figures
 from mimbench.report.plots.sheet import HIGHEST
 from mimbench.report.plots.source import NothingToPlot, Options, Source

@@ -8,12 +8,20 @@ import pytest
 from preset_records import preset_record, resolved
 
 from mimbench.errors import InputError
-from mimbench.report.comparison import comparison
-from mimbench.report.frame import as_rows, protocol_text
-from mimbench.report.grid import Choice
-from mimbench.report.layouts import Layout, layout_names, read_layout
-from mimbench.report.papers import layout_table, published_table
-from mimbench.report.published import LAST_EPOCH, conditions, find, load_published, own_numbers, read_published, slug
+from mimbench.report.published.numbers import (
+    LAST_EPOCH,
+    conditions,
+    find,
+    load_published,
+    own_numbers,
+    read_published,
+    slug,
+)
+from mimbench.report.records.frame import as_rows, protocol_text
+from mimbench.report.scores.collect import Choice
+from mimbench.report.tables.comparison import comparison
+from mimbench.report.tables.layouts import Layout, layout_names, read_layout
+from mimbench.report.tables.papers import layout_table, published_table
 
 HEADER = (
     "paper,source,reported,method,encoder,params_m,pretrain_data,epochs,resolution,"

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from mimbench.errors import InputError
-from mimbench.report.baseline import Baseline
-from mimbench.report.comparison import comparison
-from mimbench.report.frame import load_records
-from mimbench.report.grid import Choice
-from mimbench.report.latex import latex_escaped
-from mimbench.report.layouts import layout_names, read_layout
-from mimbench.report.papers import layout_table, published_table
-from mimbench.report.render import FORMATS, render
-from mimbench.report.table import Cell, Column, Table
+from mimbench.report.records.frame import load_records
+from mimbench.report.scores.baseline import Baseline
+from mimbench.report.scores.collect import Choice
+from mimbench.report.tables.comparison import comparison
+from mimbench.report.tables.latex import latex_escaped
+from mimbench.report.tables.layouts import layout_names, read_layout
+from mimbench.report.tables.papers import layout_table, published_table
+from mimbench.report.tables.render import FORMATS, render
+from mimbench.report.tables.table import Cell, Column, Table
 from mimbench.text import spreadsheet_text, visible
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"

@@ -10,8 +10,8 @@ from mimbench.errors import InputError
 from mimbench.recipe import document as doc
 from mimbench.recipe.departures import preset_values, shaping_values
 from mimbench.recipe.resolve import resolve
-from mimbench.report.frame import as_rows
-from mimbench.report.published import conditions, find, load_published, own_numbers, slug
+from mimbench.report.published.numbers import conditions, find, load_published, own_numbers, slug
+from mimbench.report.records.frame import as_rows
 
 PUBLISHED = [
     ("imagenet-swin-base", "simmim", "finetune", {}, 82.8),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mimbench.report.statistics import (
+from mimbench.report.scores.statistics import (
     Interval,
     Summary,
     best_and_next,

@@ -11,15 +11,15 @@ import pytest
 from preset_records import preset_record
 
 from mimbench.errors import InputError
-from mimbench.report.baseline import Baseline
-from mimbench.report.comparison import comparison
-from mimbench.report.frame import frame
-from mimbench.report.grid import Choice
-from mimbench.report.layouts import read_layout
-from mimbench.report.papers import layout_table
 from mimbench.report.plots.kinds import figure
 from mimbench.report.plots.source import Options, Source
-from mimbench.report.render import render
+from mimbench.report.records.frame import frame
+from mimbench.report.scores.baseline import Baseline
+from mimbench.report.scores.collect import Choice
+from mimbench.report.tables.comparison import comparison
+from mimbench.report.tables.layouts import read_layout
+from mimbench.report.tables.papers import layout_table
+from mimbench.report.tables.render import render
 
 
 def rows(table) -> list[dict[str, str]]:

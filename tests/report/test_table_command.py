@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mimbench.errors import InputError
-from mimbench.report.baseline import Baseline
-from mimbench.report.command import table_command
-from mimbench.report.grid import Choice
+from mimbench.report.scores.baseline import Baseline
+from mimbench.report.scores.collect import Choice
+from mimbench.report.tables.command import table_command
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 

@@ -19,9 +19,9 @@ import torch
 
 from mimbench.errors import InputError
 from mimbench.files import temporary_prefix, write_atomic
-from mimbench.store.files import canonical, fingerprint
 from mimbench.store.reading import FOLDERS
 from mimbench.store.record import Checkpoint, Cost, Named, Record, Value, read_record, read_records, write_record
+from mimbench.store.sealing import canonical, fingerprint
 from mimbench.store.store import Store
 
 

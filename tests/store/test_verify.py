@@ -14,8 +14,8 @@ from mimbench.errors import InputError
 from mimbench.files import file_sha256
 from mimbench.store.failure import Failure, failure_path, write_failure
 from mimbench.store.features import FeatureFile
-from mimbench.store.files import fingerprint, write_sealed
 from mimbench.store.record import read_record, write_record
+from mimbench.store.sealing import fingerprint, write_sealed
 from mimbench.store.stages import write_stage
 from mimbench.store.store import Store
 from mimbench.store.verify import verify

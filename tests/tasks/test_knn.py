@@ -11,7 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from mimbench.contract import ArraySplit, Features, InputConfig, InputError, TaskContext
 from mimbench.encoders.swin import Swin, SwinConfig
 from mimbench.encoders.vit import ViT
-from mimbench.harness.features import FrozenFeatures
+from mimbench.harness.running.features import FrozenFeatures
 from mimbench.store.store import Store
 from mimbench_tasks.knn import KNN, KNNConfig, nearest
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from mimbench.contract import ArraySplit, Dataset, InputError
 from mimbench.encoders.swin import Swin, SwinConfig
 from mimbench.engine.fit import fit
-from mimbench.harness.features import FrozenFeatures
+from mimbench.harness.running.features import FrozenFeatures
 from mimbench.recipe.document import merge
 from mimbench.store.store import Store
 from mimbench.testing.colours import Colours

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from mimbench.contract import ArraySplit, DataConfig, Dataset, InputConfig, TaskContext
-from mimbench.harness.features import FrozenFeatures
+from mimbench.harness.running.features import FrozenFeatures
 from mimbench.store.store import Store
 from mimbench.testing.tasks import TASK_CHECKS, Subject, examine, name_of
 from mimbench_tasks._labels import majority

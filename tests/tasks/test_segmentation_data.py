@@ -15,7 +15,7 @@ from tiny_segmentation import settings, write_folder
 from mimbench import registry
 from mimbench.contract import InputError, RunError, SceneSplit
 from mimbench.data import open_dataset
-from mimbench.data.ade20k import Ade20k, read_labels
+from mimbench.data.sources.ade20k import Ade20k, read_labels
 from mimbench_tasks.segmentation.data import LabelledImages, training_transforms
 from mimbench_tasks.segmentation.labels import SceneLabels, semantic_split
 

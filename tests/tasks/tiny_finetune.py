@@ -15,7 +15,7 @@ from mimbench.encoders.swin import Swin, SwinConfig
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.engine.fit import fit
 from mimbench.recipe.document import merge
-from mimbench.recipe.validation import validated
+from mimbench.contract.validation import validated
 from mimbench_tasks.finetune.task import Finetune
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mimbench.contract import Config, Method
-from mimbench.masks import random_mask, resize_mask
+from mimbench.masks.sampling import random_mask, resize_mask
 
 
 class DeblurConfig(Config):

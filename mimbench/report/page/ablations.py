@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mimbench.recipe import AT_EPOCH
-from mimbench.report.fields import order_of, text_of
-from mimbench.report.frame import as_rows, frame, is_early
-from mimbench.report.grid import Key, Score
 from mimbench.report.page.board import LAST_RESORTS, Board, numbers_of
 from mimbench.report.plots.lines import Curve, Quoted
 from mimbench.report.plots.quoted import Published
 from mimbench.report.plots.series import Mean, Series
-from mimbench.report.published import epochs_in_words, load_published, slug
+from mimbench.report.published.numbers import epochs_in_words, load_published, slug
+from mimbench.report.records.frame import as_rows, frame, is_early
+from mimbench.report.scores.axes import order_of, text_of
+from mimbench.report.scores.collect import Key, Score
 
 _TITLES = {AT_EPOCH: "epochs pretrained", "pretrain.epochs": "pretraining epochs, a full schedule each"}
 _Curves = Mapping[Key, Sequence[Score]]

@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 
 from mimbench.recipe import AT_EPOCH
-from mimbench.report.comparison import table_of
-from mimbench.report.frame import early_beside_end, is_early
-from mimbench.report.grid import Choice, Grid, Key, Score, gathered, selected
-from mimbench.report.protocols import protocol_labels
-from mimbench.report.published import epochs_in_words, find, own_numbers, reference, slug
-from mimbench.report.table import Table
+from mimbench.report.published.numbers import epochs_in_words, find, own_numbers, reference, slug
+from mimbench.report.records.frame import early_beside_end, is_early
+from mimbench.report.records.protocols import protocol_labels
+from mimbench.report.scores.collect import Choice, Grid, Key, Score, gathered, selected
+from mimbench.report.tables.comparison import table_of
+from mimbench.report.tables.table import Table
 
 ROWS, COLUMNS = ("method", "encoder"), ("task", "metric")
 LAST_RESORTS = ("pretraining", "checkpoint", "id")

@@ -13,17 +13,17 @@ from typing import Any
 import pandas as pd
 
 import mimbench
-from mimbench.report.comparison import comparison
-from mimbench.report.frame import as_rows, backbone, frame
-from mimbench.report.grid import Choice
 from mimbench.report.page.ablations import ablations
 from mimbench.report.page.board import COLUMNS, ROWS, Board, board_of, leaderboard
 from mimbench.report.page.pictures import Pictures, pictures_of_pretraining
 from mimbench.report.page.pool import Pool
 from mimbench.report.plots.style import look
-from mimbench.report.published import LAST_EPOCH, Published, load_published
-from mimbench.report.render import render
-from mimbench.report.statistics import t_interval
+from mimbench.report.published.numbers import LAST_EPOCH, Published, load_published
+from mimbench.report.records.frame import as_rows, backbone, frame
+from mimbench.report.scores.collect import Choice
+from mimbench.report.scores.statistics import t_interval
+from mimbench.report.tables.comparison import comparison
+from mimbench.report.tables.render import render
 from mimbench.store.artifacts import results_folders
 from mimbench.store.failure import Failure
 

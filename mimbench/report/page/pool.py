@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mimbench.store.files import canonical_text
+from mimbench.store.sealing import canonical_text
 
 
 class Pool:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mimbench.report.frame import as_rows
 from mimbench.report.plots.lines import Curve, Quoted
 from mimbench.report.plots.series import grouped, natural
 from mimbench.report.plots.style import clean, metric_label
-from mimbench.report.published import conditions, find, load_published, slug
+from mimbench.report.published.numbers import conditions, find, load_published, slug
+from mimbench.report.records.frame import as_rows
 
 _EPOCHS = "pretrain.epochs"
 _SHARED = ("paper", "study", "method", "encoder", "task", "metric", "dataset", "resolution", "unit")

@@ -13,8 +13,8 @@ from mimbench.recipe import AT_EPOCH, is_of_task
 from mimbench.recipe.document import values
 from mimbench.report.plots.source import Options, Row, Source
 from mimbench.report.plots.style import Look, clean, lightened, look, order
-from mimbench.report.protocols import differing, protocol_labels
-from mimbench.report.statistics import LEVEL_TOLD, summarise
+from mimbench.report.records.protocols import differing, protocol_labels
+from mimbench.report.scores.statistics import LEVEL_TOLD, summarise
 
 T = TypeVar("T")
 Panel = tuple[Any, ...]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import pandas as pd
 
 from mimbench.errors import InputError
-from mimbench.report.baseline import Baseline
-from mimbench.report.frame import as_rows, frame
-from mimbench.report.grid import Choice, out_of_range, selected
+from mimbench.report.records.frame import as_rows, frame
+from mimbench.report.scores.baseline import Baseline
+from mimbench.report.scores.collect import Choice, out_of_range, selected
 from mimbench.store.artifacts import results_folders
 from mimbench.store.reading import read_all
 

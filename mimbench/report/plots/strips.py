@@ -11,7 +11,7 @@ from mimbench.report.plots.series import Mean, Series, interval_of, told
 from mimbench.report.plots.sheet import Plot, Sheet
 from mimbench.report.plots.source import Options, Source
 from mimbench.report.plots.style import INK, SMALL, clean, wrapped
-from mimbench.report.statistics import Summary, paired_difference
+from mimbench.report.scores.statistics import Summary, paired_difference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,6 @@ from typing import Any
 
 from mimbench.errors import InputError, nearest
 from mimbench.recipe import AT_EPOCH, is_of_task
-from mimbench.report.frame import is_early
 from mimbench.report.plots.groups import chance_keys, chance_name
 from mimbench.report.plots.lines import Curve, Level, Lines, axis_of
 from mimbench.report.plots.quoted import Figures, Published
@@ -17,8 +16,9 @@ from mimbench.report.plots.series import Panel, Titles, grouped, mean_of, named,
 from mimbench.report.plots.sheet import Sheet, key, reference
 from mimbench.report.plots.source import Options, Row, Source
 from mimbench.report.plots.style import clean, look, metric_label
-from mimbench.report.published import LAST_EPOCH
-from mimbench.store.files import fingerprint
+from mimbench.report.published.numbers import LAST_EPOCH
+from mimbench.report.records.frame import is_early
+from mimbench.store.sealing import fingerprint
 
 EPOCHS = "pretrain.epochs"
 _TITLES = {

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from mimbench.cli import app
 from mimbench.contract import InputConfig, InputError, NotSupported, Task
-from mimbench.data.coco import Coco, CocoConfig
+from mimbench.data.sources.coco import Coco, CocoConfig
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.harness.show_task import task_file
 from mimbench.optim import Schedule

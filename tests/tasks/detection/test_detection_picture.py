@@ -10,7 +10,7 @@ from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 from tiny_detection import CLASSES, write_scenes
 
-from mimbench.data.picture import class_colours
+from mimbench.drawing import class_colours
 from mimbench_tasks.detection.picture import draw_predictions
 
 

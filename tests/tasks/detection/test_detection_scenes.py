@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_detection import CLASSES, small_config, write_scenes
 
 from mimbench.contract import InputError, SceneSplit
-from mimbench.data.boxes import BoxCount
+from mimbench.data.sources.boxes import BoxCount
 from mimbench_tasks.detection import scenes as module
 from mimbench_tasks.detection.pipeline import test_pipeline as pipeline_of_tests
 from mimbench_tasks.detection.pipeline import training_pipeline

@@ -13,7 +13,7 @@ from tiny_detection import PlainFit, TinyEncoder, TinyScenes, context, small_con
 
 from mimbench import registry
 from mimbench.contract import ArraySplit, InputError
-from mimbench.data.images import read_pixels
+from mimbench.data.files.images import read_pixels
 from mimbench_tasks.detection.config import NAMES, DetectionConfig
 from mimbench_tasks.detection.detectors import DETECTORS
 from mimbench_tasks.detection.task import Detection

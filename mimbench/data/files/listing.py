@@ -1,0 +1,227 @@
+"""What lies in an image folder: its layout, its files, and which of them can be read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import unicodedata
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import track
+
+from mimbench.data.files.cache import read_derived, writable, write_derived
+from mimbench.data.files.images import DEFAULT_POLICY, PixelPolicy, is_image
+from mimbench.data.files.inspection import INSPECTION_VERSION, Inspection, inspect_image
+from mimbench.errors import InputError
+from mimbench.files import FileState
+
+_ENDINGS = "avif bmp gif heic heif ico j2k jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp"
+EXTENSIONS = frozenset("." + ending for ending in _ENDINGS.split(" "))
+SETTLED = 2_000_000_000
+"""A file system may note times as coarsely as every 2 s (FAT). A file that was examined less than so many ns after its
+last change may have been changed again without a new time, so it is examined again."""
+_SHOW_PROGRESS_FROM = 2000
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A file under a root: name relative to it (with /), size in bytes, mtime in ns."""
+
+    name: str
+    size: int
+    mtime: int
+
+
+@dataclass(frozen=True)
+class Health:
+    """A file's content digest, and why it cannot be decoded (None: it can, or was not tried)."""
+
+    digest: str
+    problem: str | None
+    inspection: Inspection
+
+
+class _Entry(NamedTuple):
+    """What is kept of a file, as plain data."""
+
+    state: FileState
+    examined: int
+    """When, ns."""
+    is_decoded: bool
+    digest: str
+    inspection: Inspection
+
+    @classmethod
+    def from_json(cls, data: list) -> _Entry:
+        state, examined, is_decoded, digest, inspection = data
+        return cls(FileState(*state), examined, is_decoded, digest, Inspection(*inspection))
+
+    def is_current(self, state: FileState | None, decode: bool, max_pixels: int) -> bool:
+        if state is None or state != self.state or not self.digest:
+            return False
+        # A date in the future says nothing about when the file was written.
+        latest = max(state.changed, state.modified if state.modified <= self.examined else 0)
+        decided = not decode or (self.is_decoded and self.inspection.is_valid_at(max_pixels))
+        return self.examined - latest > SETTLED and decided
+
+
+def image_files(folder: Path, root: Path, left_out: list[str] | None = None) -> list[ImageFile]:
+    """Image files under `folder`, nested ones included, sorted by name relative to `root`.
+
+    An image is a file with an image's extension or with an image's first bytes. Hidden files are left
+    out; links are followed, broken ones are listed (and found unreadable later).
+
+    left_out: gets the names of what is not read: hidden files and folders, and files that are no images.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
+    prefix = "" if folder == root else folder.relative_to(root).as_posix() + "/"
+    left_out = [] if left_out is None else left_out
+    return sorted(_walk(str(folder), prefix, frozenset(), left_out), key=lambda file: normal(file.name))
+
+
+def subfolders(folder: Path, left_out: list[str] | None = None) -> list[Path]:
+    """Visible folders directly in `folder`, links to folders included, sorted by name.
+
+    left_out: gets the names of hidden files and folders.
+    """
+    return [Path(entry.path) for entry in _visible(folder, left_out) if _is_folder(entry)]
+
+
+def has_images(folder: Path) -> bool:
+    """Whether images lie directly in `folder`."""
+    return any(not _is_folder(entry) and _looks_like_image(entry) for entry in _visible(folder))
+
+
+def normal(name: str) -> str:
+    """The name as NFC, so that systems which store accents differently sort and hash alike."""
+    return unicodedata.normalize("NFC", name)
+
+
+def printable(path: str | Path) -> str:
+    """The path with undecodable bytes escaped, so that it can be printed anywhere."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def examine(
+    files: Iterable[ImageFile], root: Path, cache: Path, *, decode: bool, policy: PixelPolicy = DEFAULT_POLICY
+) -> dict[str, Health]:
+    """Digest every file and, with `decode`, try to decode it; unchanged files come from `cache`."""
+    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    store = writable(cache) / f"images-v{INSPECTION_VERSION}-{name}.json"
+    names = [file.name for file in files]
+    with FileLock(f"{store}.lock"):
+        known = _load(store)
+        stale = [
+            name
+            for name in names
+            if name not in known
+            or not known[name].is_current(FileState.if_there(root / name), decode, policy.max_pixels)
+        ]
+        if stale:
+            known |= zip(stale, _examine_all(stale, root, decode, policy.max_pixels), strict=True)
+            write_derived(store, known)
+    return {
+        name: Health(known[name].digest, known[name].inspection.problem_under(policy), known[name].inspection)
+        for name in names
+    }
+
+
+def _examine_all(names: list[str], root: Path, decode: bool, max_pixels: int) -> list[_Entry]:
+    console = Console(stderr=True)
+    quiet = not console.is_terminal or len(names) < _SHOW_PROGRESS_FROM
+    pool = ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1)))
+    try:
+        results = pool.map(lambda name: _examine(root / name, decode, max_pixels), names)
+        watched = track(results, "checking images", len(names), console=console, transient=True, disable=quiet)
+        return list(watched)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _examine(path: Path, decode: bool, max_pixels: int) -> _Entry:
+    # The clock and the state are read first: a change that comes later makes the entry stale.
+    examined, state = time.time_ns(), FileState.if_there(path)
+    problem = ""
+    try:
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            stream.seek(0)
+            inspection = inspect_image(stream, max_pixels) if decode else Inspection()
+        if state is not None:
+            return _Entry(state, examined, decode, digest, inspection)
+    except FileNotFoundError:
+        problem = "broken link" if path.is_symlink() else "file is gone"
+    except OSError as error:
+        problem = error.strerror or str(error)
+    # Without a digest it is never current: it may be repaired without a new size or date.
+    return _Entry(FileState(0, 0, 0, 0, 0), examined, decode, "", Inspection(problem or "file is gone"))
+
+
+def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]], left_out: list[str]) -> Iterator[ImageFile]:
+    here = os.stat(folder)
+    identity = (here.st_dev, here.st_ino)
+    if identity in above:  # a link to a folder that holds it
+        return
+    for entry in _visible(folder, left_out, prefix):
+        name = prefix + entry.name
+        if _is_folder(entry):
+            yield from _walk(entry.path, name + "/", above | {identity}, left_out)
+        elif _looks_like_image(entry):
+            yield ImageFile(name, *_size_and_date(entry))
+        else:
+            left_out.append(name)
+
+
+def _visible(folder: str | Path, left_out: list[str] | None = None, prefix: str = "") -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"cannot list the folder {printable(folder)}: {error.strerror or error}") from error
+    hidden = [entry for entry in found if entry.name.startswith(".") or entry.name == "__MACOSX"]
+    if left_out is not None:
+        left_out += [prefix + entry.name for entry in hidden]
+    return [entry for entry in found if entry not in hidden] if hidden else found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # here too
+        return False
+
+
+def _looks_like_image(entry: os.DirEntry[str]) -> bool:
+    named_so = os.path.splitext(entry.name)[1].lower() in EXTENSIONS
+    if not _is_file(entry):
+        return named_so and entry.is_symlink() and not os.path.exists(entry.path)
+    return named_so or is_image(Path(entry.path))
+
+
+def _size_and_date(entry: os.DirEntry[str]) -> tuple[int, int]:
+    try:
+        stat = entry.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _load(store: Path) -> dict[str, _Entry]:
+    """The stored entries; none if the store is absent, damaged or altered, since it can be made again."""
+    return {name: _Entry.from_json(entry) for name, entry in (read_derived(store) or {}).items()}

@@ -1,0 +1,198 @@
+"""Loaders: batches of uint8 images and labels, the same whatever the workers and ranks.
+
+One loader item is one batch. Images in memory are indexed as a batch in the main process; others, and those that are
+augmented one by one, are read, cropped and stacked by workers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from mimbench.contract import ArraySplit, ImageSplit, InputConfig
+from mimbench.data.pipeline.augment import Augment, seeded
+from mimbench.data.pipeline.transforms import check_eval_resize, evaluation_crop, training_crop
+from mimbench.errors import InputError
+
+
+class Pick(NamedTuple):
+    """One batch to be loaded. The epoch travels along, for persistent workers hear of nothing else."""
+
+    epoch: int
+    indices: Tensor
+
+
+class EpochSampler(Sampler[Pick]):
+    """Batches of one epoch, shuffled by (seed, epoch), incomplete ones dropped.
+
+    Step k of all ranks together is what step k of one process with world_size x batch_size would be.
+    mmengine's DistSamplerSeedHook calls `set_epoch` before each epoch.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        """Raises InputError where `size` samples do not fill one batch on every rank."""
+        self.size, self.batch_size, self.seed, self.rank, self.world_size = size, batch_size, seed, rank, world_size
+        self.epoch = self._skipped = 0
+        if len(self) == 0:
+            raise InputError(
+                f"a batch of {batch_size * world_size} images is more than the {size} training images: "
+                "lower its batch_size"
+            )
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def skip_next(self, batches: int) -> None:
+        """Leave out the first `batches` the next time that this is iterated: an earlier run has seen them."""
+        self._skipped = batches
+
+    def __len__(self) -> int:
+        return self.size // (self.batch_size * self.world_size)
+
+    def __iter__(self) -> Iterator[Pick]:
+        epoch, first, self._skipped = self.epoch, self._skipped, 0
+        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(mixed(self.seed, epoch)))
+        for step in range(first, len(self)):
+            start = (step * self.world_size + self.rank) * self.batch_size
+            yield Pick(epoch, order[start : start + self.batch_size])
+
+
+class _ArrayBatches(TorchDataset[tuple[Tensor, Tensor]]):
+    def __init__(self, split: ArraySplit) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, pick: Pick) -> tuple[Tensor, Tensor]:
+        return self.split.images[pick.indices], self.split.labels[pick.indices]
+
+
+class _ImageBatches(TorchDataset[tuple[Tensor, Tensor]]):
+    """Images of any size, brought to one size; with a `seed`, augmented by (seed, epoch, index)."""
+
+    def __init__(self, split: ImageSplit, input: InputConfig, seed: int | None, augment: Augment | None) -> None:
+        self.split, self.input, self.seed = split, input, seed
+        self.augment = augment or training_crop(input)
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, pick: Pick) -> tuple[Tensor, Tensor]:
+        loaded = [self._load(pick.epoch, index) for index in pick.indices.tolist()]
+        return torch.stack([image for image, _ in loaded]), torch.tensor([label for _, label in loaded])
+
+    def _load(self, epoch: int, index: int) -> tuple[Tensor, int]:
+        image, label = self.split[index]
+        if self.seed is None:
+            return evaluation_crop(image, self.input), label
+        with seeded(mixed(self.seed, epoch, index)):
+            return self.augment(image), label
+
+
+def place() -> tuple[int, int]:
+    """This process's rank, and how many train together."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def training_loader(
+    split: ImageSplit,
+    input: InputConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    augment: Augment | None = None,
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """One epoch of (uint8 [B, C, h, w], int64 [B]) for this rank; `batch_size` is B.
+
+    Images of an ArraySplit come as they are, for DeviceTransform(batched=True) to augment; others come
+    cropped to input.image_size. With `augment`, all come as it makes them. Call
+    `loader.sampler.set_epoch(epoch)` before each epoch.
+
+    Raises:
+        InputError: the split does not fill one batch on every rank.
+    """
+    sampler = EpochSampler(len(split), batch_size, seed, rank, world_size)
+    return _loader(split, input, sampler, seed, workers, device, augment)
+
+
+def evaluation_loader(
+    split: ImageSplit, input: InputConfig, *, batch_size: int, device: torch.device, workers: int = 0
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Every image once, in order, as (uint8 [B, C, h, w], int64 [B]).
+
+    Images of an ArraySplit come as they are, for DeviceTransform(batched=True) to resize; others come
+    resized and centrally cropped to input.image_size.
+    """
+    check_eval_resize(input)
+    picks = [Pick(0, indices) for indices in torch.arange(len(split)).split(batch_size)]
+    return _loader(split, input, picks, None, workers, device)
+
+
+def _loader(
+    split: ImageSplit,
+    input: InputConfig,
+    sampler: Any,
+    seed: int | None,
+    workers: int,
+    device: torch.device,
+    augment: Augment | None = None,
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    batches: TorchDataset[tuple[Tensor, Tensor]] = _ImageBatches(split, input, seed, augment)
+    if isinstance(split, ArraySplit) and augment is None:
+        batches, workers = _ArrayBatches(split), 0
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=sampler,
+        collate_fn=unchanged,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=leave_stopping_to_the_parent,
+        # Its own, so that starting workers draws nothing from the global generator.
+        generator=torch.Generator().manual_seed(seed or 0),
+    )
+
+
+def unchanged(batch: Any) -> Any:
+    return batch
+
+
+def leave_stopping_to_the_parent(worker: int) -> None:
+    """Make a loader's worker ignore Ctrl-C, and SIGTERM unless it comes from the training process itself.
+
+    A terminal and a scheduler send these to all processes at once, and the training process needs its workers to
+    finish its step.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_parent(parent: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+        pass
+    os._exit(0)
+
+
+def mixed(*numbers: int) -> int:
+    """One 64-bit seed from several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

@@ -1,0 +1,158 @@
+"""From uint8 images to what the encoder sees: crops, flips, colour jitter, normalisation."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from mimbench.contract import InputConfig
+from mimbench.data.pipeline.batched_crops import random_boxes, resample
+from mimbench.errors import InputError
+
+_LONGEST_ASPECT = 4
+
+
+class DeviceTransform(nn.Module):
+    """uint8 [B, C, h, w] on the device -> float32 [B, C, S, S], normalised; S is input.image_size.
+
+    With `batched` (images of an ArraySplit, as they lie in memory) it also crops, flips and jitters when
+    `train`, and resizes otherwise: the whole image where it is square, its central square where it is
+    not, and of that the central image_size / eval_resize where the recipe sets eval_resize. Without
+    `batched` the loader's workers have done all that, and only normalisation is left.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, input: InputConfig, channels: int, train: bool, batched: bool) -> None:
+        """Raises InputError where mean, std or color_jitter do not fit `channels`."""
+        super().__init__()
+        check_eval_resize(input)
+        if train and input.color_jitter and channels not in (1, 3):
+            raise InputError(
+                f"input.color_jitter takes grey and RGB images, and these have {channels} channels: leave it out"
+            )
+        self.input, self.channels, self.train_time, self.batched = input, channels, train, batched
+        self.register_buffer("mean", per_channel(input.mean, channels, "mean"), persistent=False)
+        self.register_buffer("std", per_channel(input.std, channels, "std"), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """`generator` is drawn from by batched training alone, which needs one."""
+        with _full_precision(images.device):
+            pixels = images.to(torch.float32) / 255
+            if self.batched:
+                pixels = self._augmented(pixels, generator) if self.train_time else self._framed(pixels)
+            # Grey images are shown to an RGB encoder three times.
+            return ((pixels - self.mean) / self.std).expand(-1, self.channels, -1, -1)
+
+    def _augmented(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
+        if generator is None:
+            raise ValueError("augmentation needs a generator")
+        batch, _, height, width = pixels.shape
+        boxes = random_boxes(batch, height, width, self.input.crop_scale, self.input.crop_ratio, generator)
+        mirror = torch.rand(batch, generator=generator, device=generator.device) < self.input.flip
+        pixels = resample(pixels, boxes, self.input.image_size, self.input.interpolation, mirror)
+        return jitter_colors(pixels, self.input.color_jitter, generator) if self.input.color_jitter else pixels
+
+    def _framed(self, pixels: Tensor) -> Tensor:
+        batch, _, height, width = pixels.shape
+        size, resize = self.input.image_size, self.input.eval_resize
+        side = min(height, width)
+        if resize is not None:
+            side = max(1, round(side * size / resize))
+        if height == width == side == size:
+            return pixels
+        box = torch.tensor([(height - side) // 2, (width - side) // 2, side, side])
+        return resample(pixels, box.expand(batch, 4), size, self.input.eval_interpolation)
+
+
+def denormalise(images: Tensor, input: InputConfig) -> Tensor:
+    """Normalised images [B, C, H, W] back to [0, 1]."""
+    channels = images.shape[1]
+    mean = per_channel(input.mean, channels, "mean").to(images.device)
+    std = per_channel(input.std, channels, "std").to(images.device)
+    return (images.float() * std + mean).clamp(0, 1)
+
+
+def per_channel(values: tuple[float, ...], channels: int, name: str) -> Tensor:
+    """float32 [C, 1, 1], or [1, 1, 1] for one value.
+
+    Raises:
+        InputError: as many values as neither 1 nor `channels`.
+    """
+    if len(values) not in (1, channels):
+        wanted = "1 value" if channels == 1 else f"1 value or {channels}"
+        raise InputError(
+            f"input.{name} has {len(values)} values and the images have {channels} channel{'s' * (channels > 1)}: "
+            f"give {wanted}"
+        )
+    return torch.tensor(values, dtype=torch.float32)[:, None, None]
+
+
+def check_eval_resize(input: InputConfig) -> None:
+    """Raises InputError where the central crop would be larger than what it is cut from."""
+    if input.eval_resize is not None and input.eval_resize < input.image_size:
+        raise InputError(f"input.eval_resize = {input.eval_resize} is below input.image_size = {input.image_size}")
+
+
+def jitter_colors(pixels: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Brightness, contrast, saturation of images [B, C, H, W] in [0, 1], each times U(1 - s, 1 + s), by sample.
+
+    torchvision's ColorJitter but for the order, which it draws by image and which is fixed here. The images are crops;
+    BEiT's and data2vec's scripts jitter the whole image first, so that contrast turns around the whole image's mean.
+    """
+    draws = torch.rand(3, len(pixels), 1, 1, 1, generator=generator, device=generator.device).to(pixels.device)
+    low = max(0.0, 1 - strength)
+    brightness, contrast, saturation = low + (1 + strength - low) * draws
+    pixels = (pixels * brightness).clamp(0, 1)
+    mean = _luminance(pixels).mean(dim=(2, 3), keepdim=True)
+    pixels = (mean + contrast * (pixels - mean)).clamp(0, 1)
+    grey = _luminance(pixels)
+    return (grey + saturation * (pixels - grey)).clamp(0, 1)
+
+
+def _luminance(pixels: Tensor) -> Tensor:
+    """[B, 1, H, W], ITU-R 601 weights."""
+    return F.rgb_to_grayscale(pixels) if pixels.shape[1] == 3 else pixels
+
+
+def training_crop(input: InputConfig) -> v2.Transform:
+    """For one image uint8 [C, H, W] in a worker; draws from torch's global CPU generator."""
+    steps: list[nn.Module] = [
+        v2.RandomResizedCrop(
+            input.image_size,
+            scale=input.crop_scale,
+            ratio=input.crop_ratio,
+            interpolation=v2.InterpolationMode(input.interpolation),
+            antialias=True,
+        )
+    ]
+    if input.flip:
+        steps.append(v2.RandomHorizontalFlip(input.flip))
+    if input.color_jitter:
+        steps.append(v2.ColorJitter(*[input.color_jitter] * 3))
+    return v2.Compose(steps)
+
+
+def evaluation_crop(image: Tensor, input: InputConfig) -> Tensor:
+    """uint8 [C, H, W] -> [C, S, S]: the shorter side to eval_resize (S x 256 / 224), then the central crop.
+
+    S x 256 / 224 is rounded. The official scripts cut it off, with the same result at 192 and 224 px but not at 384.
+    """
+    check_eval_resize(input)
+    shorter = input.eval_resize or round(input.image_size * 256 / 224)
+    # A sliver would grow to gigapixels first; the central crop never looks that far out.
+    longest = _LONGEST_ASPECT * min(image.shape[-2:])
+    image = F.center_crop(image, [min(side, longest) for side in image.shape[-2:]])
+    image = F.resize(image, [shorter], v2.InterpolationMode(input.eval_interpolation), antialias=True)
+    return F.center_crop(image, [input.image_size] * 2)
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """bf16 autocast would round the pixels in the resampling products."""
+    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()

@@ -1,0 +1,152 @@
+"""Scenes for detection that need no download: real digits over clutter, in COCO's format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from PIL import Image
+from pycocotools import mask as rle
+from pydantic import Field, model_validator
+
+from mimbench.contract import DataConfig, Dataset, SceneSplit, SplitName
+from mimbench.data.files.cache import read_derived, writable, write_derived
+from mimbench.data.sources.coco import coco_split
+from mimbench.data.sources.digit_drawing import COMPOSER_VERSION, MNIST_SIDE, Glyphs, Instance, Scene, compose
+from mimbench.data.sources.embedded import EmbeddedConfig, MNIST5k
+
+_MANIFEST = "manifest.json"
+
+
+class ScenesConfig(DataConfig):
+    """What the scenes look like."""
+
+    train_scenes: int = Field(default=800, ge=1)
+    test_scenes: int = Field(default=200, ge=1)
+    size: int = Field(default=96, ge=32)
+    """Side of a scene, px."""
+    digits: tuple[int, int] = (2, 7)
+    """Least and most digits in a scene."""
+    scale: tuple[float, float] = (0.6, 1.6)
+    """Least and greatest size of a digit, relative to MNIST's 28 px."""
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _possible(self) -> ScenesConfig:
+        if not 1 <= self.digits[0] <= self.digits[1]:
+            raise ValueError(f"digits must be two rising numbers from 1, not {self.digits}")
+        if not 0.25 <= self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must be two rising numbers from 0.25, not {self.scale}")
+        if self.scale[1] * MNIST_SIDE > self.size:
+            raise ValueError(f"digits of scale {self.scale[1]:g} do not fit into {self.size} px")
+        return self
+
+
+class DigitScenes(Dataset):
+    """mnist5k's digits at random scale, position and brightness, overlapping, over clutter.
+
+    Train scenes are composed of mnist5k's training digits and fragments alone, test scenes of its test
+    digits. Boxes and masks are of what is visible, as in COCO; every digit keeps at least 60% of its ink
+    in view, so that no digit goes without its label. Built on first use into the cache: 8-bit grey PNGs
+    and COCO-format annotations with RLE masks; category ids are digit + 1.
+    """
+
+    name = "digit-scenes"
+    provides = frozenset({"boxes", "masks"})
+    Config = ScenesConfig
+    config: ScenesConfig
+    channels = 1
+
+    def __init__(self, config: ScenesConfig, cache: Path) -> None:
+        super().__init__(config, cache)
+        self._digits = MNIST5k(EmbeddedConfig(), cache)
+
+    def split(self, name: SplitName) -> SceneSplit:
+        return coco_split(self._folder / f"{name}.json", self._folder / name, self.cache)
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        shaping = json.dumps(self.config.shaping(), sort_keys=True)
+        return hashlib.sha256(repr((COMPOSER_VERSION, shaping, self._digits.fingerprint())).encode()).hexdigest()
+
+    @cached_property
+    def _folder(self) -> Path:
+        """Where the scenes lie, built and whole."""
+        folder = writable(self.cache) / f"{self.name}-{self.fingerprint()[:16]}"
+        with FileLock(f"{folder}.lock"):
+            if not _is_whole(folder):
+                partial = folder.with_suffix(".partial")
+                shutil.rmtree(partial, ignore_errors=True)
+                self._build(partial)
+                shutil.rmtree(folder, ignore_errors=True)
+                partial.rename(folder)
+        return folder
+
+    def _build(self, folder: Path) -> None:
+        counts = {"train": self.config.train_scenes, "test": self.config.test_scenes}
+        for number, (name, count) in enumerate(counts.items()):
+            (folder / name).mkdir(parents=True)
+            digits = self._digits.split("train" if name == "train" else "test")
+            glyphs = Glyphs.cut(digits.images[:, 0].numpy(), digits.labels.numpy())
+            scenes = [self._compose(glyphs, number, scene) for scene in range(count)]
+            for scene, composed in enumerate(scenes):
+                Image.fromarray(composed.pixels).save(folder / name / _file_name(scene), compress_level=1)
+            (folder / f"{name}.json").write_text(json.dumps(_as_coco(scenes, digits.classes)))
+        write_derived(folder / _MANIFEST, _digests(folder))
+
+    def _compose(self, glyphs: Glyphs, split: int, scene: int) -> Scene:
+        # Each scene has its own stream, so that it does not depend on how many there are.
+        rng = np.random.RandomState([self.config.seed, split, scene])
+        return compose(rng, glyphs, self.config.size, self.config.digits, self.config.scale)
+
+
+def _as_coco(scenes: list[Scene], classes: tuple[str, ...]) -> dict:
+    images = []
+    annotations: list[dict] = []
+    for number, scene in enumerate(scenes):
+        height, width = scene.pixels.shape
+        images.append({"id": number, "file_name": _file_name(number), "height": height, "width": width})
+        for instance in scene.instances:
+            annotations.append({"id": len(annotations) + 1, "image_id": number, **_annotation(instance)})
+    return {
+        "info": {"description": "digit scenes", "version": COMPOSER_VERSION},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": number + 1, "name": name} for number, name in enumerate(classes)],
+    }
+
+
+def _annotation(instance: Instance) -> dict:
+    left, top, right, bottom = instance.box
+    mask = rle.encode(np.asfortranarray(instance.visible, dtype=np.uint8))
+    return {
+        "category_id": instance.label + 1,
+        "bbox": [left, top, right - left, bottom - top],
+        "area": int(instance.visible.sum()),
+        "iscrowd": 0,
+        "segmentation": {"size": list(mask["size"]), "counts": mask["counts"].decode("ascii")},
+    }
+
+
+def _file_name(scene: int) -> str:
+    return f"{scene:06d}.png"
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file but the manifest, by name."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _MANIFEST)
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether every file is as it was built. The seal also detects a manifest that was altered together with a file."""
+    manifest = read_derived(folder / _MANIFEST)
+    return manifest is not None and manifest == _digests(folder)

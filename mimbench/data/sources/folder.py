@@ -1,0 +1,251 @@
+"""Image folders as people have them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mimbench.contract import Dataset, ImageSplit, InputError, RunError, SplitName
+from mimbench.data.files.images import (
+    ANY_VALUES,
+    DEFAULT_POLICY,
+    EXTRA_BANDS,
+    READER_VERSION,
+    PixelPolicy,
+    read_pixels,
+)
+from mimbench.data.files.listing import Health, examine, normal, printable, subfolders
+from mimbench.data.sources.scan import Sample, Scan
+from mimbench.data.files.value_ranges import settle
+from mimbench.data.pipeline.split import rest, stratified
+from mimbench.data.sources.classes import match_classes, similar_classes
+from mimbench.data.sources.folder_config import FolderConfig
+
+_TRAIN = ("train", "training")
+_TEST = ("val", "valid", "validation", "test", "testing")
+UNLABELLED = "unlabelled"
+
+
+class FolderSplit(ImageSplit):
+    """Images of any size, read from their files: uint8 [channels, H, W]."""
+
+    def __init__(
+        self,
+        root: Path,
+        names: list[str],
+        labels: np.ndarray,
+        classes: tuple[str, ...],
+        channels: int,
+        policy: PixelPolicy = DEFAULT_POLICY,
+    ) -> None:
+        self.root, self.classes, self.channels, self.policy = root, classes, channels, policy
+        self.labels = torch.from_numpy(labels.astype(np.int64))
+        # One array, not a list: forked workers then never copy a million strings.
+        self._names = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def path(self, index: int) -> Path:
+        return self.root / os.fsdecode(self._names[index])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        path = self.path(index)
+        try:
+            pixels = read_pixels(path, self.channels, self.policy)
+        except Exception as error:
+            raise RunError(f"cannot read the image {printable(path)}: {error}") from error
+        # A channels-last view on purpose: torchvision resizes it several times faster.
+        return torch.from_numpy(pixels).permute(2, 0, 1), int(self.labels[index])
+
+
+class Folder(Dataset):
+    """A folder of images on disk.
+
+    Understood are root/train/<class>/* beside root/val (or test), root/train alone or root/<class>/*
+    with a seeded stratified split, and images without class folders, which get the one class
+    "unlabelled" and provide images only. Class names come from both splits together, sorted, so a class
+    that only val has keeps a label of its own. Names match whichever way Unicode writes their accents (NFC, NFD).
+    Empty class folders, empty files, hidden files and files that are no images are left out, with a note.
+
+    Attributes:
+        skipped: the unreadable images that were left out.
+    """
+
+    name = "folder"
+    Config = FolderConfig
+    config: FolderConfig
+
+    def __init__(self, config: FolderConfig, cache: Path) -> None:
+        super().__init__(config, cache)
+        self.channels = config.channels
+        self.root = self._root()
+        self.skipped: list[Path] = []
+        self._health: dict[str, Health] = {}
+        self._policy = PixelPolicy(
+            None if config.range == "auto" else config.range,
+            transparency=config.transparency,
+            extra_bands=config.extra_bands,
+            max_pixels=config.max_pixels,
+        )
+        scan = Scan(self.root)
+        samples = self._samples(scan)
+        if "test" in samples:
+            scan.leave_out_other_folders(*(path for path in self._split_folders() if path))
+        self._note(*scan.notes(samples))
+        self._matched(samples)  # names that do not match are refused before hours of decoding
+        samples = self._check(samples)
+        self._note(*self._matched(samples))
+        self._settle(samples)
+        self._parts = samples if "test" in samples else self._hold_out(samples["train"])
+        labels = {sample.label for part in self._parts.values() for sample in part}
+        if "" in labels:
+            self.provides = frozenset({"images"})
+        self.classes = tuple(sorted(labels)) if labels != {""} else (UNLABELLED,)
+
+    def split(self, name: SplitName) -> FolderSplit:
+        part = self._parts[name]
+        index = {label: number for number, label in enumerate(self.classes)}
+        labels = np.array([index.get(sample.label, 0) for sample in part])
+        names = [sample.file.name for sample in part]
+        return FolderSplit(self.root, names, labels, self.classes, self.channels, self._policy)
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        by_name = self.config.fingerprint == "names"
+        settings = (READER_VERSION, self.channels, self.config.fingerprint, *self._pixel_settings)
+        digest = hashlib.sha256(repr(settings).encode())
+        for split, part in sorted(self._parts.items()):
+            lines = [
+                (normal(sample.name), sample.file.size if by_name else self._health[sample.file.name].digest)
+                for sample in part
+            ]
+            digest.update(repr((split, sorted(lines))).encode())
+        return digest.hexdigest()
+
+    def _note(self, *notes: str) -> None:
+        self.notes = (*self.notes, *notes)
+
+    def _settle(self, samples: dict[str, list[Sample]]) -> None:
+        """Decide the range of values from the images of both splits, and note what was decided."""
+        seen = {
+            split: {s.file.name: self._health[s.file.name].inspection for s in part if s.file.name in self._health}
+            for split, part in samples.items()
+        }
+        settled = settle(self._policy, seen, printable(self.root))
+        self._policy = settled.policy
+        self._note(*settled.notes)
+        settings = {name: getattr(self.config, name) for name in ("range", "transparency", "extra_bands")}
+        self.facts = {**self.config.model_dump(mode="json", include=set(settings)), "kinds": settled.record}
+        # Only what departs from the defaults, whose fingerprints are as they were before there was a choice.
+        departures = {
+            name: value for name, value in settings.items() if value != FolderConfig.model_fields[name].default
+        }
+        if settled.shapes_floats:
+            departures["float_range"] = settled.policy.float_range
+        self._pixel_settings = tuple(sorted(departures.items()))
+
+    def _root(self) -> Path:
+        root = self.config.root
+        if root is None:
+            raise InputError(f"{self.name} needs data.root: pass --set data.root=PATH")
+        root = root.expanduser()
+        if not root.is_dir():
+            what = "is not a folder" if root.exists() else "does not exist"
+            raise InputError(f"data.root {printable(root)} {what}: pass --set data.root=PATH of an image folder")
+        return root
+
+    def _samples(self, scan: Scan) -> dict[str, list[Sample]]:
+        """Every image by split; only "train" where the split is still to be drawn."""
+        train, test = self._split_folders()
+        if train is None:
+            return {"train": scan.read(self.root)}
+        if test is None:
+            return {"train": scan.read(train)}
+        samples = {"train": scan.read(train), "test": scan.read(test)}
+        if len({sample.label == "" for part in samples.values() for sample in part}) > 1:
+            raise InputError(
+                f"one of {printable(train)} and {printable(test)} has class folders and the other has none: "
+                "sort both into class folders, or neither"
+            )
+        return samples
+
+    def _split_folders(self) -> tuple[Path | None, Path | None]:
+        folders = {path.name.lower(): path for path in subfolders(self.root)}
+        train = next((folders[name] for name in _TRAIN if name in folders), None)
+        test = next((folders[name] for name in _TEST if name in folders), None)
+        # Alone among other folders and without folders of its own, "train" is the vehicle.
+        if train is not None and test is None and len(folders) > 1 and not subfolders(train):
+            return None, None
+        return train, test if train is not None else None
+
+    def _matched(self, samples: dict[str, list[Sample]]) -> list[str]:
+        """Notes on the names of classes. Raises InputError if those of train and test do not match."""
+        counts = {split: Counter(sample.label for sample in part) for split, part in samples.items()}
+        notes = similar_classes({label for count in counts.values() for label in count})
+        if "test" not in counts or "" in counts["train"]:
+            return notes
+        train, test = (printable(path) for path in self._split_folders() if path)
+        return [*match_classes(counts["train"], counts["test"], train, test), *notes]
+
+    def _check(self, samples: dict[str, list[Sample]]) -> dict[str, list[Sample]]:
+        """Digest and decode as the config asks; report or drop what cannot be read."""
+        if not self.config.verify and self.config.fingerprint == "names":
+            return samples
+        files = [sample.file for part in samples.values() for sample in part]
+        # Any values are sound here: `_settle` judges their range for the set as a whole.
+        policy = replace(self._policy, range=ANY_VALUES.range)
+        self._health = examine(files, self.root, self.cache, decode=self.config.verify, policy=policy)
+        bad = [file.name for file in files if self._health[file.name].problem]
+        if not bad:
+            return samples
+        if self.config.on_bad_image == "error":
+            raise InputError(self._complaint(bad, len(files)))
+        self.skipped = [self.root / name for name in bad]
+        self._note(
+            f"skipped {len(bad)} of {len(files)} images, unreadable, under {printable(self.root)}: {self._listed(bad)}"
+        )
+        gone = set(bad)
+        good = {split: [s for s in part if s.file.name not in gone] for split, part in samples.items()}
+        for split, part in good.items():
+            if not part:
+                raise InputError(f"every {split} image under {printable(self.root)} is unreadable: {self._listed(bad)}")
+        return good
+
+    def _complaint(self, bad: list[str], total: int) -> str:
+        are = "is" if len(bad) == 1 else "are"
+        health = [self._health[name] for name in bad]
+        advice = ""
+        if any(one.problem == EXTRA_BANDS for one in health):
+            advice += "pass --set data.extra_bands=drop to read their colours alone, "
+        if any(one.inspection.refused_at or one.inspection.pixels > self._policy.max_pixels for one in health):
+            advice += "pass --set data.max_pixels=N if they are sound, "
+        return (
+            f"{len(bad)} of {total} images {are} unreadable under {printable(self.root)}: {self._listed(bad)}; "
+            f"{advice}repair or remove them, or pass --set data.on_bad_image=skip to go on without them"
+        )
+
+    def _listed(self, bad: list[str]) -> str:
+        shown = [f"{printable(name)} ({self._health[name].problem})" for name in bad[:3]]
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        return ", ".join(shown) + more
+
+    def _hold_out(self, samples: list[Sample]) -> dict[str, list[Sample]]:
+        if len(samples) < 2:
+            raise InputError(f"one image in {printable(self.root)} cannot be split into train and test: add more")
+        labels = np.unique([sample.label for sample in samples], return_inverse=True)[1]
+        count = min(max(1, round(len(samples) * self.config.val_fraction)), len(samples) - 1)
+        test = stratified(labels, count, self.config.split_seed)
+        train = rest(len(samples), test)
+        return {"train": [samples[i] for i in train], "test": [samples[i] for i in test]}

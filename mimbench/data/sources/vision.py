@@ -1,0 +1,152 @@
+"""torchvision's benchmark sets, from a local root; downloaded only where asked."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from mimbench.contract import ArraySplit, DataConfig, Dataset, InputError, SplitName, cosmetic
+from mimbench.data.files.listing import subfolders
+from mimbench.data.pipeline.split import array_fingerprint
+from mimbench.data.sources.folder import Folder
+from mimbench.data.sources.folder_config import FolderConfig
+
+
+class DownloadConfig(DataConfig):
+    """Options of a set that can be downloaded."""
+
+    download: bool = cosmetic(False)
+    """Fetch the files into `root` where they are absent."""
+
+
+class _Vision(Dataset):
+    """A torchvision set that fits in memory: uint8 [N, 3, H, W]."""
+
+    Config = DownloadConfig
+    config: DownloadConfig
+    channels = 3
+    holds: str
+    """What `root` holds once the set is there."""
+    download_size: str
+
+    def __init__(self, config: DownloadConfig, cache: Path) -> None:
+        super().__init__(config, cache)
+        if config.root is None:
+            raise InputError(f"{self.name} needs data.root: pass --set data.root=PATH of the folder with {self.holds}")
+        self._root = config.root.expanduser()
+        try:
+            self._splits = {"train": self._load("train"), "test": self._load("test")}
+        except (RuntimeError, OSError) as error:
+            raise InputError(self._missing(error)) from error
+
+    @abstractmethod
+    def _load(self, name: SplitName) -> ArraySplit: ...
+
+    def split(self, name: SplitName) -> ArraySplit:
+        return self._splits[name]
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return array_fingerprint(self._splits)
+
+    def _missing(self, error: Exception) -> str:
+        if self.config.download:
+            return f"{self.name} could not be downloaded to {self._root}: {error}"
+        return (
+            f"{self.name} is not, or not whole, under {self._root}: pass --set data.root=PATH of the folder with "
+            f"{self.holds}, or --set data.download=true to fetch {self.download_size} into it"
+        )
+
+
+class CIFAR10(_Vision):
+    """CIFAR-10: 50,000 + 10,000 images of 32 x 32 px (Krizhevsky, 2009)."""
+
+    name = "cifar10"
+    holds = "cifar-10-batches-py"
+    download_size = "170 MB"
+
+    def _load(self, name: SplitName) -> ArraySplit:
+        from torchvision.datasets import CIFAR10 as Source
+
+        return _from_cifar(Source(self._root, train=name == "train", download=self.config.download))
+
+
+class CIFAR100(_Vision):
+    """CIFAR-100: 50,000 + 10,000 images of 32 x 32 px, 100 fine classes (Krizhevsky, 2009)."""
+
+    name = "cifar100"
+    holds = "cifar-100-python"
+    download_size = "169 MB"
+
+    def _load(self, name: SplitName) -> ArraySplit:
+        from torchvision.datasets import CIFAR100 as Source
+
+        return _from_cifar(Source(self._root, train=name == "train", download=self.config.download))
+
+
+class STL10(_Vision):
+    """STL-10: 5,000 + 8,000 labelled images of 96 x 96 px (Coates et al., 2011)."""
+
+    name = "stl10"
+    holds = "stl10_binary"
+    download_size = "2.6 GB"
+
+    def _load(self, name: SplitName) -> ArraySplit:
+        from torchvision.datasets import STL10 as Source
+
+        source = Source(self._root, split=name, download=self.config.download)
+        labels = torch.from_numpy(source.labels.astype(np.int64))
+        return ArraySplit(torch.from_numpy(source.data), labels, tuple(source.classes))
+
+
+class ImageNetConfig(FolderConfig):
+    """A folder's options. By default nothing of the 1.3 million files is opened before training."""
+
+    verify: bool = cosmetic(False)
+    fingerprint: Literal["content", "names"] = cosmetic("names")
+    download: bool = cosmetic(False)
+    """ImageNet cannot be downloaded without an account; True is an error that says how to get it."""
+
+
+class ImageNet(Folder):
+    """ImageNet-1k (ILSVRC 2012) as class folders, root/train/<wnid>/* and root/val/<wnid>/*."""
+
+    name = "imagenet"
+    Config = ImageNetConfig
+    config: ImageNetConfig
+
+    def __init__(self, config: ImageNetConfig, cache: Path) -> None:
+        if config.download:
+            raise InputError(
+                f"imagenet cannot be downloaded without an account: get {_ARCHIVES} "
+                f"at https://image-net.org/download, then unpack them: {_UNPACK}"
+            )
+        super().__init__(config, cache)
+
+    def _split_folders(self) -> tuple[Path, Path]:
+        train, val = self.root / "train", self.root / "val"
+        if not train.is_dir() or not val.is_dir():
+            raise InputError(f"imagenet wants train/ and val/ under {self.root}; to unpack the archives: {_UNPACK}")
+        if not subfolders(val):
+            raise InputError(f"{val} has no class folders; to sort the images into them: {_UNPACK}")
+        return train, val
+
+
+_ARCHIVES = "ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz"
+_UNPACK = (
+    "python -c \"from torchvision.datasets import ImageNet; [ImageNet('ROOT', part) for part in ('train', 'val')]\" "
+    "with the archives in ROOT"
+)
+
+
+def _from_cifar(source: Any) -> ArraySplit:
+    images = torch.from_numpy(source.data).permute(0, 3, 1, 2).contiguous()
+    return ArraySplit(images, torch.tensor(source.targets), tuple(source.classes))

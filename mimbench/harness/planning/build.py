@@ -1,0 +1,74 @@
+"""A method around its encoder, built on the CPU from a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mimbench import registry
+from mimbench.advice import is_out_of_memory, short_text
+from mimbench.contract import Config, Encoder, Method
+from mimbench.errors import InputError
+from mimbench.contract.validation import validated
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The same model in mimbench's words: plugins by name, with their options."""
+
+    method: str
+    encoder: str
+    image_size: int
+    channels: int
+    method_options: dict[str, Any] = field(default_factory=dict)
+    encoder_options: dict[str, Any] = field(default_factory=dict)
+
+
+def assemble(
+    encoder: type[Encoder],
+    encoder_config: Config,
+    method: type[Method],
+    method_config: Config,
+    *,
+    image_size: int,
+    channels: int,
+    seed: int,
+) -> Method:
+    """Freshly initialised; equal seeds give equal weights, and torch's global generator stays as it was.
+
+    Raises:
+        InputError: no memory holds a model of these sizes.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return method(method_config, encoder(encoder_config, image_size=image_size, in_channels=channels))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"method {method.name!r} with encoder {encoder.__name__} at image size {image_size} does not fit into the "
+            f"memory of this machine ({short_text(error)}); lower the sizes in [encoder] and [method], or "
+            "input.image_size"
+        ) from error
+
+
+def build(setup: Setup) -> Method:
+    """What a golden file or a checkpoint says it is, in evaluation mode.
+
+    Raises:
+        InputError: an unknown plugin, or options that it does not take.
+    """
+    encoder: type[Encoder] = registry.encoders.load(setup.encoder)
+    method: type[Method] = registry.methods.load(setup.method)
+    return assemble(
+        encoder,
+        validated(encoder.Config, setup.encoder_options, "encoder"),
+        method,
+        validated(method.Config, setup.method_options, "method"),
+        image_size=setup.image_size,
+        channels=setup.channels,
+        seed=0,
+    ).eval()

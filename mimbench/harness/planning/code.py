@@ -1,0 +1,120 @@
+"""Which code a record or checkpoint was made by, and whether that code has changed since without a new version."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import subprocess
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from mimbench import registry
+from mimbench.harness.planning.cells import Cell, Pretraining
+
+_KINDS = {kind.kind: kind for kind in registry.ALL}
+Code = Mapping[str, Mapping[str, Any]]
+"""By kind of plugin: its name, version, package, file, hash and commit."""
+
+
+def code_of_pretraining(wanted: Pretraining) -> Code:
+    """The code of the plugins that shape a checkpoint."""
+    recipe = wanted.recipe
+    return {
+        kind: code_of(kind, name)
+        for kind, name in (("method", recipe.method), ("encoder", recipe.encoder), ("dataset", recipe.dataset))
+    }
+
+
+def code_of_cell(cell: Cell) -> Code:
+    """The code of the plugins that shape a record; its dataset is the task's."""
+    recipe = cell.pretraining.recipe
+    names = {"method": recipe.method, "encoder": recipe.encoder, "dataset": cell.dataset_name, "task": cell.task.name}
+    return {kind: code_of(kind, name) for kind, name in names.items()}
+
+
+@lru_cache(maxsize=256)
+def code_of(kind: str, name: str) -> Mapping[str, Any]:
+    """The code when this process first asked, since files may be edited during a long run."""
+    cls = _KINDS[kind].load(name)
+    files = _files(cls)
+    return {
+        "name": name,
+        "version": getattr(cls, "version", None),
+        "package": _KINDS[kind].owner(name),
+        "file": files[0].name if files else None,
+        "sha256": _digest(files),
+        "commit": _commit(files[0].parent) if files else None,
+    }
+
+
+def changes(noted: Any, now: Code, what: str) -> Iterator[str]:
+    """A line for each plugin whose version is the one that `noted` holds, and whose code is not.
+
+    noted: provenance of a record or checkpoint; older ones hold no code and give no line.
+    """
+    plugins = noted.get("plugins") if isinstance(noted, Mapping) else None
+    for kind, code in now.items():
+        then = plugins.get(kind) if isinstance(plugins, Mapping) else None
+        if not isinstance(then, Mapping) or not then.get("sha256") or not code["sha256"]:
+            continue
+        same = all(then.get(key) == code[key] for key in ("name", "version"))
+        if same and then["sha256"] != code["sha256"]:
+            advice = ": rerun with --fresh"
+            if code["version"]:
+                advice = f", and its version is still {code['version']!r}: raise `version`, or rerun with --fresh"
+            where = f"{kind} {code['name']!r} ({code['package']}, {code['file']})"
+            yield f"code of {where} has changed since {what}{advice}"
+
+
+def _files(cls: type) -> list[Path]:
+    """The file of a plugin's module, and all others of its package if no other plugin is in there."""
+    try:
+        own = Path(inspect.getfile(cls))
+    except (TypeError, OSError):
+        return []
+    package = cls.__module__.rpartition(".")[0]
+    if not package or any(_is_within(value, package) and value != cls.__module__ for value in _modules()):
+        return [own]
+    return [own, *sorted(path for path in own.parent.rglob("*.py") if path != own)]
+
+
+@lru_cache(maxsize=1)
+def _modules() -> frozenset[str]:
+    """The modules of all registered plugins."""
+    return frozenset(point.value.partition(":")[0] for kind in registry.ALL for point in entry_points(group=kind.group))
+
+
+def _is_within(module: str, package: str) -> bool:
+    return module.startswith(f"{package}.")
+
+
+def _digest(files: list[Path]) -> str | None:
+    """Hash of the files' contents; None if one cannot be read."""
+    try:
+        contents = [path.read_bytes() for path in files]
+    except OSError:
+        return None
+    if len(contents) > 1:
+        contents = ["".join(hashlib.sha256(content).hexdigest() for content in contents).encode()]
+    return hashlib.sha256(contents[0]).hexdigest() if contents else None
+
+
+@lru_cache(maxsize=64)
+def _commit(folder: Path) -> str | None:
+    """Commit of the git checkout around a folder, followed by "+" if the folder has changes; None: no checkout."""
+    found = git(folder, "rev-parse", "HEAD")
+    if not found or not git(folder, "ls-files", "--", "*.py"):
+        return None
+    return found + ("+" if git(folder, "status", "--porcelain", "--", ".") else "")
+
+
+def git(folder: Path, *arguments: str) -> str | None:
+    """What git says of the checkout around `folder`; None if it fails or is not there."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,171 @@
+"""`mimbench run --dry-run`: a plan in words, with what is done, and how long the rest may take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mimbench.harness.planning.cells import Cell, Pretraining
+from mimbench.harness.planning.code import changes, code_of_cell, code_of_pretraining
+from mimbench.harness.planning.estimate import Estimate, Estimator, in_words
+from mimbench.store.failure import failure_path
+from mimbench.store.sealing import DAMAGE
+from mimbench.store.store import CARD, Store
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A plan against what a results folder holds already; nothing is read but what estimates are made of."""
+
+    cells: Sequence[Cell]
+    recorded: frozenset[str]
+    """Ids."""
+    failed: frozenset[str]
+    pretrained: frozenset[str]
+    """Fingerprints."""
+    estimate: Estimate
+    estimator: Estimator
+
+    @property
+    def pretrainings(self) -> dict[str, Pretraining]:
+        """Each distinct one, by fingerprint."""
+        return {cell.pretraining.fingerprint: cell.pretraining for cell in self.cells}
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data: each cell with its state, and the estimate in seconds."""
+        return {
+            "cells": [
+                {
+                    "id": cell.record_id,
+                    "method": cell.pretraining.recipe.method,
+                    "task": cell.task.name,
+                    "seed": cell.pretraining.seed,
+                    "varied": dict(cell.varied),
+                    "checkpoint": cell.pretraining.fingerprint,
+                    "pretrained": cell.pretraining.fingerprint in self.pretrained,
+                    "state": self.state(cell),
+                }
+                for cell in self.cells
+            ],
+            "estimate": {
+                "pretraining_seconds": self.estimate.pretraining,
+                "task_seconds": self.estimate.tasks,
+                "without_estimate": dict(self.estimate.unknown),
+                "device": self.estimator.device,
+            },
+        }
+
+    def state(self, cell: Cell) -> str:
+        """recorded, failed (at the last attempt) or to run."""
+        if cell.record_id in self.recorded:
+            return "recorded"
+        return "failed" if cell.record_id in self.failed else "to run"
+
+
+def standing(cells: Sequence[Cell], results: Path, device: str, *, fresh: bool = False) -> Standing:
+    """Where `cells` stand in a results folder, which need not exist yet and is only read.
+
+    fresh: all of them are to run, whatever is there.
+    """
+    store = Store(results, write=False)
+    estimator = Estimator.of_results(store.root, device)
+    recorded = frozenset(c.record_id for c in cells if not fresh and store.record_path(c.record_id).exists())
+    failed = frozenset(c.record_id for c in cells if failure_path(store.root, c.record_id).exists()) - recorded
+    pretrainings = {cell.pretraining.fingerprint: cell.pretraining for cell in cells}
+    pretrained = frozenset(
+        key for key, wanted in pretrainings.items() if wanted.checkpoint or (not fresh and store.has_checkpoint(key))
+    )
+    left = [cell for cell in cells if cell.record_id not in recorded]
+    needed = {cell.pretraining.fingerprint for cell in left} - pretrained
+    untrained = [wanted for key, wanted in pretrainings.items() if key in needed]
+    return Standing(cells, recorded, failed, pretrained, estimator.of(untrained, left), estimator)
+
+
+def code_changes(plan: Standing, results: Path) -> list[str]:
+    """Lines about plugins whose code has changed since something was recorded or trained, without a new version."""
+    store = Store(results, write=False)
+    lines: list[str] = []
+    for cell in plan.cells:
+        if cell.record_id in plan.recorded:
+            noted = _provenance(store.record_path(cell.record_id))
+            lines += changes(noted, code_of_cell(cell), "this was recorded")
+    for key, wanted in plan.pretrainings.items():
+        if key in plan.pretrained and not wanted.checkpoint:
+            noted = _provenance(store.root / "checkpoints" / key / CARD)
+            lines += changes(noted, code_of_pretraining(wanted), "the checkpoint was trained")
+    return list(dict.fromkeys(lines))
+
+
+def _provenance(path: Path) -> Any:
+    """What a record or card says; None: it is damaged, which the run itself reports."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["provenance"]
+    except DAMAGE:
+        return None
+
+
+def describe(plan: Standing, results: Path) -> str:
+    """A table of done / planned for each method and what is varied, the sums, and the estimate with its grounds."""
+    return "\n".join([*_table(plan), "", *_sums(plan), *_time(plan, results)]) + "\n"
+
+
+def _table(plan: Standing) -> Iterator[str]:
+    tasks = list(dict.fromkeys(cell.task.name for cell in plan.cells))
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in plan.cells:
+        varied = " ".join(f"{path}={value}" for path, value in cell.varied.items())
+        groups.setdefault((cell.pretraining.recipe.method, varied), []).append(cell)
+    rows = [["method", "varied", "seeds", "pretraining", *tasks]]
+    for (method, varied), cells in groups.items():
+        prints = {cell.pretraining.fingerprint for cell in cells}
+        seeds = ",".join(map(str, sorted({cell.pretraining.seed for cell in cells})))
+        done = [f"{len(prints & plan.pretrained)}/{len(prints)}"]
+        for task in tasks:
+            ids = {cell.record_id for cell in cells if cell.task.name == task}
+            done.append(f"{len(ids & plan.recorded)}/{len(ids)}" if ids else "-")
+        rows.append([method, varied or "-", seeds, *done])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in [rows[0], ["-" * width for width in widths], *rows[1:]]:
+        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _sums(plan: Standing) -> Iterator[str]:
+    left = [cell for cell in plan.cells if cell.record_id not in plan.recorded]
+    again = f", of which {len(plan.failed)} failed at the last attempt" if plan.failed else ""
+    yield f"cells: {len(plan.cells)}, {len(plan.recorded)} recorded, {len(left)} to run{again}"
+    of_training: dict[str, set[str]] = {}
+    for key, wanted in plan.pretrainings.items():
+        of_training.setdefault(wanted.training, set()).add(key)
+    there = {training for training, keys in of_training.items() if keys <= plan.pretrained}
+    needed = {c.pretraining.training for c in left if c.pretraining.fingerprint not in plan.pretrained}
+    epochs = f", kept at {len(plan.pretrainings)} epochs in all" if len(plan.pretrainings) > len(of_training) else ""
+    yield (
+        f"distinct pretrainings: {len(of_training)}{epochs}, {len(there)} there, {len(needed)} to do"
+        f"{'' if len(needed) + len(there) == len(of_training) else ' (the others are not needed)'}"
+    )
+
+
+def _time(plan: Standing, results: Path) -> Iterator[str]:
+    estimate, estimator = plan.estimate, plan.estimator
+    if len(plan.recorded) == len(plan.cells):
+        yield "nothing is left to run"
+        return
+    device = estimator.device
+    if not estimator.checkpoints and not estimator.records:
+        yield f"time: no estimate, since {results} holds no checkpoint and no record made on this device ({device})"
+        return
+    more = "more than " if estimate.unknown else "about "
+    yield (
+        f"time: {more}{in_words(estimate.seconds)} (pretraining {in_words(estimate.pretraining)}, "
+        f"tasks {in_words(estimate.tasks)})"
+    )
+    if estimate.unknown:
+        listed = ", ".join(f"{name} ({count})" for name, count in estimate.unknown.items())
+        yield f"no estimate for: {listed}"
+    yield (
+        f"made from {estimator.checkpoints} checkpoints (seconds per image, same method, encoder and image size) and "
+        f"{estimator.records} records (seconds, same task, dataset and encoder) in {results} on {device}"
+    )

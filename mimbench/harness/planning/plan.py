@@ -1,0 +1,221 @@
+"""What a command asks for, expanded to cells and checked to the end before anything is computed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mimbench import registry
+from mimbench.contract import Dataset, Method, TrainConfig
+from mimbench.data import DeviceTransform, open_dataset
+from mimbench.encoders.rebuild import require_drop_path
+from mimbench.engine.adapter import mix_seed
+from mimbench.engine.device import get_world_size, pick_precision, shaping_processes
+from mimbench.errors import InputError, MimbenchError
+from mimbench.harness.planning.build import assemble
+from mimbench.harness.planning.cells import Cell, Pretraining, Request
+from mimbench.harness.planning.checkpoints import refuse_pretraining, with_checkpoint
+from mimbench.harness.planning.plugin_checks import check_dataset, check_method
+from mimbench.harness.planning.size import check_size
+from mimbench.harness.planning.weights import check_reconstruction, require_single_names
+from mimbench.optim import Schedule
+from mimbench.recipe import AT_EPOCH
+from mimbench.recipe import document as doc
+from mimbench.recipe.resolve import Recipe, applies, check_settings, resolve
+from mimbench.store.sealing import fingerprint
+from mimbench.store.store import StoredCheckpoint
+
+
+def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
+    """Expand a request: seeds x methods x varied values x tasks, each distinct cell once.
+
+    Every plugin is loaded, every option typed, every dataset opened and every model built (once for all
+    seeds), so that what is wrong with a request is said before the first step. Cells come in the order in
+    which they are to run: seeds outermost, then each pretraining with all its tasks.
+
+    Raises:
+        InputError: anything wrong with the request.
+    """
+    document = doc.read(request.recipe)
+    if request.checkpoint:
+        document = with_checkpoint(document, request.checkpoint)
+        refuse_pretraining([*request.settings, *request.variations], request.methods)
+    _check_names(request)
+    check_settings([*request.settings, *request.variations], list(request.methods), list(request.tasks))
+    datasets: dict[str, Dataset] = {}
+    cells: dict[str, Cell] = {}
+    built: tuple[str, Method] | None = None
+    for method, values, task in itertools.product(request.methods, _combinations(request.variations), request.tasks):
+        recipe = resolve(request.recipe, document, method, {**request.settings, **values}, task)
+        varied = {path: value for path, value in values.items() if applies(path, method, task)}
+        if recipe.pretrain.at_epoch is None:  # its end is the plain pretraining
+            varied = {p: v for p, v in varied.items() if p not in (AT_EPOCH, f"methods.{method}.{AT_EPOCH}")}
+        data = _opened(recipe.dataset, recipe.data.model_dump(), datasets, cache)
+        first, *others = [_pretraining(recipe, seed, device, data, request.checkpoint) for seed in request.seeds]
+        _check_training(first)
+        shape = fingerprint([first.identity[key] for key in ("method", "encoder", "image_size", "channels")])
+        if built is None or built[0] != shape:
+            check_size(first, device)
+            built = shape, _built(first)
+        cell = _cell(first, task, varied, datasets, cache, device)
+        cell.task.check(built[1].exported_encoder(), cell.dataset)
+        if cell.task.needs_reconstruction:
+            check_reconstruction(built[1], task, request.checkpoint)
+        for again in (cell, *(_with_pretraining(cell, other) for other in others)):
+            cells.setdefault(again.record_id, again)
+    return _in_order(list(cells.values()), request.seeds)
+
+
+def _in_order(cells: list[Cell], seeds: Sequence[int]) -> list[Cell]:
+    """Seeds outermost, so that what is stopped leaves whole seeds; the cells of one pretraining together."""
+    first: dict[str, int] = {}
+    for cell in cells:
+        first.setdefault(cell.pretraining.fingerprint, len(first))
+    return sorted(cells, key=lambda cell: (seeds.index(cell.pretraining.seed), first[cell.pretraining.fingerprint]))
+
+
+def _check_training(pretraining: Pretraining) -> None:
+    """Raise InputError for all that would stop a training at once."""
+    recipe, train = pretraining.recipe, pretraining.recipe.pretrain
+    DeviceTransform(recipe.input, pretraining.channels, train=True, batched=False)  # refuses what it cannot use
+    if not recipe.method_class().pretrains or pretraining.checkpoint:
+        return
+    train.require_images(len(pretraining.images()), "pretrain")
+    train.require_processes(get_world_size(), "pretrain")
+    if "labels" in recipe.method_class().supervision and "labels" not in pretraining.dataset.provides:
+        raise InputError(f"method {recipe.method!r} learns from labels, which dataset {recipe.dataset!r} has not")
+    if train.layer_decay is not None:
+        raise InputError("pretrain.layer_decay: it is for fine-tuning; leave it out of [pretrain]")
+    Schedule(train, steps_per_epoch=1)
+
+
+def _built(pretraining: Pretraining) -> Method:
+    recipe = pretraining.recipe
+    method = build_method(recipe, pretraining.seed, pretraining.channels)
+    check_method(method, recipe.method, recipe.encoder)
+    require_drop_path(method.encoder, getattr(recipe.encoder_config, "drop_path", 0.0))
+    require_single_names(method)
+    return method
+
+
+def build_method(recipe: Recipe, seed: int, channels: int) -> Method:
+    """The method around a fresh encoder, on the CPU; equal seeds give equal weights."""
+    return assemble(
+        recipe.encoder_class(),
+        recipe.encoder_config,
+        recipe.method_class(),
+        recipe.method_config,
+        image_size=recipe.input.image_size,
+        channels=channels,
+        seed=mix_seed("init", seed),
+    )
+
+
+def _pretraining_input(recipe: Recipe) -> dict[str, Any]:
+    """What of [input] shapes the weights; what only evaluation looks at never pretrains anew."""
+    return {key: value for key, value in recipe.input.shaping().items() if not key.startswith("eval_")}
+
+
+def _check_names(request: Request) -> None:
+    for kind, names, flag in (
+        (registry.methods, request.methods, "--method"),
+        (registry.tasks, request.tasks, "--task"),
+    ):
+        if not names:
+            raise InputError(f"{flag} names nothing; known: {', '.join(kind.names())}")
+        for name in names:
+            kind.load(name)
+
+
+def _combinations(variations: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    values = itertools.product(*variations.values())
+    return [dict(zip(variations, combination, strict=True)) for combination in values]
+
+
+def _pretraining(
+    recipe: Recipe, seed: int, device: torch.device, dataset: Dataset, checkpoint: StoredCheckpoint | None
+) -> Pretraining:
+    method, encoder = recipe.method_class(), recipe.encoder_class()
+    identity: dict[str, Any] = {
+        "method": {"name": recipe.method, "version": method.version, **recipe.method_config.shaping()},
+        "encoder": {"name": recipe.encoder, "version": encoder.version, **recipe.encoder_config.shaping()},
+        "image_size": recipe.input.image_size,
+        "channels": dataset.channels,
+        "seed": seed,
+    }
+    if method.pretrains:
+        precision = pick_precision(recipe.pretrain, device)
+        identity |= {
+            "data": {"name": recipe.dataset, "content": dataset.fingerprint()},
+            "input": _pretraining_input(recipe),
+            "pretrain": {**recipe.pretrain.shaping(), "precision": precision, **shaping_processes()},
+        }
+    if checkpoint:
+        what = checkpoint.card["what"]
+        given = what | {key: identity[key] for key in ("method", "encoder", "image_size")}
+        key = checkpoint.card["fingerprint"] if given == what else fingerprint([checkpoint.card["fingerprint"], given])
+        return Pretraining(recipe, seed, dataset, key, given, checkpoint)
+    return Pretraining(recipe, seed, dataset, fingerprint(identity), identity)
+
+
+def _cell(
+    pretraining: Pretraining,
+    task_name: str,
+    varied: Mapping[str, Any],
+    datasets: dict[str, Dataset],
+    cache: Path,
+    device: torch.device,
+) -> Cell:
+    recipe = pretraining.recipe
+    task = recipe.task(task_name)
+    name, options = recipe.task_data(task)
+    dataset = _opened(name, options, datasets, cache, where="task.data")
+    if not task.needs <= dataset.provides:
+        lacking = ", ".join(sorted(task.needs - dataset.provides))
+        raise InputError(f"task {task_name!r} needs {lacking}, which dataset {name!r} does not have")
+    if "images" in task.needs and dataset.channels not in (1, pretraining.channels):
+        raise InputError(
+            f"dataset {name!r} has {dataset.channels} channels, the encoder of {pretraining.label} "
+            f"takes {pretraining.channels}"
+        )
+    protocol = {
+        **task.protocol(),
+        "dataset": {"name": name, "content": dataset.fingerprint()},
+        "input": task.sees(recipe.input),
+    }
+    train = getattr(task.config, "train", None)
+    if isinstance(train, TrainConfig) and "train" in protocol:
+        train.require_processes(get_world_size(), "task.train")
+        protocol |= {"precision": pick_precision(train, device), **shaping_processes()}
+    return Cell(pretraining, task, name, dataset, protocol, varied, _record_id(pretraining, task_name, protocol))
+
+
+def _with_pretraining(cell: Cell, other: Pretraining) -> Cell:
+    """The same measurement on a pretraining that differs in its seed alone."""
+    return replace(cell, pretraining=other, record_id=_record_id(other, cell.task.name, cell.protocol))
+
+
+def _record_id(pretraining: Pretraining, task: str, protocol: Mapping[str, Any]) -> str:
+    key = fingerprint([pretraining.fingerprint, protocol, pretraining.seed], 12)
+    return f"{pretraining.recipe.method}-{task}-s{pretraining.seed}-{key}"
+
+
+def _opened(
+    name: str, options: Mapping[str, Any], datasets: dict[str, Dataset], cache: Path, where: str = "data"
+) -> Dataset:
+    key = repr((name, sorted(options.items(), key=str)))
+    if key not in datasets:
+        try:
+            opened = open_dataset(name, dict(options), cache, where)
+            check_dataset(opened, name)
+            datasets[key] = opened
+        except MimbenchError:
+            raise
+        except OSError as error:
+            raise InputError(f"dataset {name!r} cannot be read: {error}") from error
+    return datasets[key]

@@ -1,0 +1,148 @@
+"""Checks of what plugins return against their contract: encoders, datasets and results."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from mimbench import registry
+from mimbench.contract import (
+    ArraySplit,
+    Dataset,
+    Encoder,
+    ImageSplit,
+    InputError,
+    Method,
+    NotSupported,
+    RunError,
+    SplitName,
+    Task,
+    TaskResult,
+)
+
+_NUMBERS = ("embed_dim", "out_dim", "patch_size", "stride", "num_layers", "num_prefix_tokens")
+
+
+def check_method(method: Method, name: str, encoder: str) -> None:
+    """Raise InputError if tasks cannot use the encoder that the method exports, or the masks are no masks."""
+    whose = f"method {name!r} of {registry.methods.owner(name)}"
+    exported: Any = method.exported_encoder()
+    where = registry.location(type(method).exported_encoder)
+    if not isinstance(exported, Encoder):
+        raise InputError(
+            f"{whose}: exported_encoder gives a {type(exported).__name__}, not an Encoder ({where}); give self.encoder "
+            "or a copy of it"
+        )
+    if not any(module is exported for module in method.modules()):
+        raise InputError(
+            f"{whose}: exported_encoder gives an encoder that is no part of the method ({where}); keep it as an "
+            "attribute, so that it is stored with the method"
+        )
+    if exported.kind != method.encoder.kind:
+        raise InputError(
+            f"{whose}: exported_encoder gives a {exported.kind} encoder, the recipe's is a {method.encoder.kind} "
+            f"({where})"
+        )
+    for attribute in _NUMBERS:
+        value = getattr(exported, attribute, None)
+        if type(value) is not int:
+            raise InputError(
+                f"encoder {encoder!r} of {registry.encoders.owner(encoder)}: {attribute} is {value!r}, not a whole "
+                f"number; set self.{attribute} in __init__ ({registry.location(type(exported))})"
+            )
+    if method.pretrains and (problem := _problem_of_mask(method)):
+        raise InputError(f"{whose}: sample_mask {problem} ({registry.location(type(method).sample_mask)})")
+
+
+def _problem_of_mask(method: Method) -> str | None:
+    """What is wrong with masks of two images; None also for a method that has none, or an object of its own."""
+    try:
+        mask: Any = method.sample_mask(2, torch.Generator())
+    except NotSupported:
+        return None
+    if not isinstance(mask, torch.Tensor):
+        return None
+    if mask.dtype != torch.bool or mask.ndim != 3 or len(mask) != 2:
+        return (
+            f"gives {mask.dtype} {list(mask.shape)} for 2 images; return bool [2, rows, columns], True = masked, "
+            "as mimbench.masks.sampling.random_mask does"
+        )
+    grid, cells = method.encoder.grid, tuple(mask.shape[1:])
+    if any(max(pair) % min(pair) for pair in zip(grid, cells, strict=True)):
+        return (
+            f"gives {cells[0]} x {cells[1]} cells, and the encoder has {grid[0]} x {grid[1]}: neither is a multiple "
+            "of the other; change the mask's patch size"
+        )
+    return None
+
+
+def check_dataset(dataset: Dataset, name: str) -> None:
+    """Raise InputError for a fingerprint that does not hold, or images and labels that are not as the contract says."""
+    whose = f"dataset {name!r} of {registry.datasets.owner(name)}"
+    where = registry.location(type(dataset))
+    first, again = dataset.fingerprint(), dataset.fingerprint()
+    if not isinstance(first, str) or first != again:
+        raise InputError(
+            f"{whose}: its fingerprint is {first!r} and then {again!r}; let fingerprint() give a text that depends on "
+            f"the content alone ({where})"
+        )
+    if type(dataset.channels) is not int or dataset.channels < 1:
+        raise InputError(f"{whose}: channels is {dataset.channels!r}, not a whole number above 0 ({where})")
+    parts: tuple[SplitName, ...] = ("train", "test")
+    for part in parts:
+        problem = _look(dataset, part)
+        if problem:
+            raise InputError(f"{whose}: in its {part} split, {problem} ({where})")
+
+
+def _look(dataset: Dataset, part: SplitName) -> str | None:
+    """What is wrong with one part, by its labels and its first image; None for a part that cannot be opened."""
+    try:
+        split = dataset.split(part)
+        return _problem_of(split, dataset) if isinstance(split, ImageSplit) and len(split) else None
+    except InputError:
+        return None
+
+
+def _problem_of(split: ImageSplit, dataset: Dataset) -> str | None:
+    labels = split.labels
+    if "labels" in dataset.provides:
+        if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.shape != (len(split),):
+            form = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, torch.Tensor) else type(labels).__name__
+            return f"labels are {form}, not int64 [{len(split)}]"
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= len(split.classes):
+            count = len(split.classes)
+            return f"labels run from {low} to {high}, beyond 0 to {count - 1} of the {count} classes"
+    image = split.images[0] if isinstance(split, ArraySplit) else split[0][0]
+    if not isinstance(image, torch.Tensor) or image.dtype != torch.uint8:
+        form = str(image.dtype) if isinstance(image, torch.Tensor) else type(image).__name__
+        return f"images are {form}, not uint8 tensors with pixels from 0 to 255"
+    if image.ndim != 3 or image.shape[0] != dataset.channels:
+        return f"images are {list(image.shape)}, not [{dataset.channels}, H, W] as `channels` says"
+    return None
+
+
+def check_result(task: Task, result: TaskResult) -> None:
+    """Raise RunError if a metric is undeclared or no finite number, or if the primary metric is missing."""
+    whose = f"task {task.name!r} of {registry.tasks.owner(task.name)}"
+    declared = [metric.name for metric in task.metrics]
+    unknown = sorted(set(result.metrics) - set(declared))
+    if unknown:
+        raise RunError(f"{whose} reported undeclared metrics: {', '.join(unknown)}; add them to its `metrics`")
+    if declared[0] not in result.metrics:
+        raise RunError(f"{whose} left out its primary metric {declared[0]!r}; it reported {', '.join(result.metrics)}")
+    for name, measured in result.metrics.items():
+        if not _is_finite(measured.value):
+            raise RunError(
+                f"{whose} reported {name} = {measured.value!r}, which is no finite number; nothing is recorded"
+            )
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except TypeError:
+        return False

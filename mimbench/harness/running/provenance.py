@@ -1,0 +1,70 @@
+"""Where a record comes from: code, packages, machine, command."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import mimbench
+from mimbench.engine.device import get_world_size
+from mimbench.harness.planning.code import Code, git
+
+PACKAGES = (
+    "mimbench",
+    "torch",
+    "torchvision",
+    "timm",
+    "onedl-mmengine",
+    "onedl-mmcv",
+    "onedl-mmdetection",
+    "scikit-learn",
+    "numpy",
+    "pandas",
+)
+
+
+def provenance(plugins: Code | None = None) -> dict[str, Any]:
+    """Plain JSON data; `commit` is None if mimbench does not run from its own git checkout.
+
+    plugins: whose code made what this stands beside.
+    """
+    commit, dirty = _commit()
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["mimbench", *sys.argv[1:]]),
+        "commit": commit,
+        "dirty": dirty,
+        "packages": package_versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "processes": get_world_size(),
+        **({"plugins": {kind: dict(code) for kind, code in plugins.items()}} if plugins else {}),
+    }
+
+
+def package_versions() -> dict[str, str | None]:
+    """Installed versions; None where a package is missing."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+@lru_cache(maxsize=1)
+def _commit() -> tuple[str | None, bool | None]:
+    source = Path(mimbench.__file__).parent
+    if git(source, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None, None
+    changes = git(source.parent, "status", "--porcelain", "--", ".", ":!results")  # records are no code
+    return git(source, "rev-parse", "HEAD"), None if changes is None else bool(changes)

@@ -1,0 +1,168 @@
+"""What a run leaves in words: the record of a cell that went through, the failure of one that did not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import torch
+
+from mimbench.advice import NO_OPTIONS, Options, described
+from mimbench.contract import TaskResult
+from mimbench.contract.config import Config
+from mimbench.engine.device import device_name
+from mimbench.errors import MimbenchError
+from mimbench.harness.planning.cells import Cell, Request
+from mimbench.harness.planning.code import code_of_cell
+from mimbench.harness.running.blame import whose
+from mimbench.harness.running.provenance import provenance
+from mimbench.recipe.departures import departures
+from mimbench.store.failure import Failure
+from mimbench.store.record import Checkpoint, Cost, Named, Record, Value
+from mimbench.store.sealing import fingerprint
+from mimbench.store.store import StoredCheckpoint
+
+
+def build_record(
+    request: Request,
+    cell: Cell,
+    checkpoint: StoredCheckpoint,
+    result: TaskResult,
+    *,
+    artifacts: Mapping[str, str],
+    artifacts_sha256: Mapping[str, str],
+    seconds: float,
+    device: torch.device,
+) -> Record:
+    """The record of what `cell` found on `checkpoint`; `seconds` is what it took in this process."""
+    recipe, task = cell.pretraining.recipe, cell.task
+    return Record(
+        id=cell.record_id,
+        method=Named(name=recipe.method, version=recipe.method_class().version),
+        task=Named(name=task.name, version=task.version),
+        encoder=Named(name=recipe.encoder, version=recipe.encoder_class().version),
+        dataset=Named(name=cell.dataset_name, version=cell.dataset.fingerprint()),
+        protocol=dict(cell.protocol),
+        protocol_fingerprint=fingerprint(cell.protocol),
+        departures=departures(task),
+        seed=cell.pretraining.seed,
+        varied=dict(cell.varied),
+        recipe_name=recipe.name,
+        recipe_passed=request.passed(),
+        recipe={**cell.pretraining.tables(), "task": task.config.model_dump(mode="json")},
+        checkpoint=_checkpoint(checkpoint),
+        metrics={
+            metric.name: Value(
+                value=result.metrics[metric.name].value,
+                n=result.metrics[metric.name].n,
+                unit=metric.unit,
+                low=metric.low,
+                high=metric.high,
+                higher_is_better=metric.higher_is_better,
+            )
+            for metric in task.metrics
+            if metric.name in result.metrics
+        },
+        pretraining=fingerprint({k: v for k, v in cell.pretraining.identity.items() if k != "seed"}),
+        chance=task.chance(cell.dataset),
+        curves={name: list(map(float, curve)) for name, curve in result.curves.items()},
+        artifacts=dict(artifacts),
+        artifacts_sha256=dict(artifacts_sha256),
+        details={**result.details, **_facts(cell)},
+        cost=_cost(result, seconds, device),
+        provenance=provenance(code_of_cell(cell)),
+    )
+
+
+def build_failure(
+    request: Request,
+    cell: Cell,
+    stage: Literal["pretraining", "task"],
+    error: Exception,
+    reason: str,
+    traceback: str | None,
+) -> Failure:
+    """Why `cell` has no record. reason: `reason_of(error)`; traceback: where it is kept."""
+    return Failure(
+        id=cell.record_id,
+        label=cell.label,
+        stage=stage,
+        reason=reason,
+        error=type(error).__name__,
+        traceback=traceback,
+        method=cell.pretraining.recipe.method,
+        task=cell.task.name,
+        seed=cell.pretraining.seed,
+        varied=dict(cell.varied),
+        checkpoint=cell.pretraining.fingerprint,
+        recipe_name=cell.pretraining.recipe.name,
+        recipe_passed=request.passed(),
+        provenance=provenance(code_of_cell(cell)),
+    )
+
+
+def reason_of(error: Exception, options: Options = NO_OPTIONS) -> str:
+    """An error in one line. One that was not foreseen begins with its class and ends with the plugin that raised it.
+
+    options: what can be lowered when memory runs out.
+    """
+    if isinstance(error, MimbenchError):
+        return " ".join(str(error).split())
+    culprit = whose(error)
+    return " ".join(f"{described(error, options)}{f' ({culprit})' if culprit else ''}".split())
+
+
+def _facts(cell: Cell) -> dict[str, Any]:
+    """How the images of the task, and of the pretraining, were read."""
+    facts = {"data": cell.dataset.facts}
+    if cell.pretraining.dataset is not cell.dataset:
+        facts["pretraining data"] = cell.pretraining.dataset.facts
+    return {name: dict(what) for name, what in facts.items() if what}
+
+
+def options_of(cell: Cell, stage: Literal["pretraining", "task"]) -> Options:
+    """The options by which a stage of `cell` takes less memory."""
+    if stage == "pretraining":
+        config: Config = cell.pretraining.recipe.pretrain
+        paths = list(_paths(config, "pretrain"))
+    else:
+        paths = list(_paths(cell.task.config, "task"))
+
+    def named(name: str) -> list[str]:
+        return [path for path in paths if path.endswith(f".{name}")]
+
+    return Options(
+        named("batch_size"), named("accumulate"), named("grad_checkpointing"), named("workers") or ["pretrain.workers"]
+    )
+
+
+def _paths(config: Config, prefix: str) -> Iterator[str]:
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            yield from _paths(value, f"{prefix}.{name}")
+        else:
+            yield f"{prefix}.{name}"
+
+
+def _cost(result: TaskResult, seconds: float, device: torch.device) -> Cost:
+    spent = result.cost
+    return Cost(
+        seconds=max(seconds, spent.seconds if spent else 0.0),  # what a resumed training took before counts
+        images_seen=spent.images_seen if spent else 0,
+        steps=spent.steps if spent else 0,
+        peak_memory=spent.peak_memory if spent else None,
+        device=device_name(device),
+        precision=spent.precision if spent else "fp32",
+    )
+
+
+def _checkpoint(checkpoint: StoredCheckpoint) -> Checkpoint:
+    cost = checkpoint.card["cost"]
+    return Checkpoint(
+        fingerprint=checkpoint.card["fingerprint"],
+        weights_sha256=checkpoint.weights_sha256,
+        seed=checkpoint.card["seed"],
+        cost=Cost(**{key: cost[key] for key in Cost.model_fields}),
+        loss=cost.get("loss", []),
+    )

@@ -1,0 +1,246 @@
+"""`mimbench parity`: the official implementation's numbers against this one's, on the same weights and inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mimbench.contract import Encoder, Method
+from mimbench.convert import recognise, to_method
+from mimbench.convert.apply import Converted
+from mimbench.convert.layouts import Layout
+from mimbench.errors import InputError, MimbenchError
+from mimbench.harness.planning.build import build
+from mimbench.harness.planning.build import Setup
+from mimbench.parity.golden import Golden, read_golden, setup_of
+from mimbench.text import print_line, print_text
+
+LOSS, NORM, OUTPUT = 5e-7, 1e-5, 1e-5
+"""Largest relative errors."""
+RTOL, ATOL = 1e-5, 1e-6
+"""Of each element of a gradient, and of each parameter's gradient norm."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One compared quantity. `error` is relative, over the whole tensor."""
+
+    quantity: str
+    error: float
+    allowed: str
+    passed: bool
+
+
+@dataclass
+class Run:
+    """One forward and backward pass of this implementation."""
+
+    loss: Tensor
+    prediction: Tensor
+    encoded: Tensor
+    """What the encoder gave: the last map, or the visible tokens in the order of `keep`."""
+    keep: Tensor | None
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def norm(self) -> Tensor:
+        return torch.linalg.vector_norm(torch.stack([gradient.double().norm() for gradient in self.gradients.values()]))
+
+
+def parity_command(paths: list[Path]) -> int:
+    """Print a table for each file; exit code 0 within tolerance, 1 beyond it, 2 for a file that cannot be used."""
+    codes = []
+    for path in paths:
+        try:
+            rows = compare(read_golden(path))
+        except MimbenchError as error:
+            print_line(f"mimbench: {error}", error=True)
+            codes.append(error.exit_code)
+            continue
+        failed = sum(not row.passed for row in rows)
+        verdict = f"FAILED: {failed} of {len(rows)} numbers are beyond tolerance" if failed else "passed"
+        print_text("\n".join([f"{path}: {verdict}", *_lines(rows)]))
+        codes.append(1 if failed else 0)
+    return max(codes, default=0)
+
+
+def compare(golden: Golden) -> list[Row]:
+    """Every number that the file holds, against what mimbench computes.
+
+    Raises:
+        InputError: the file lacks something, or its weights do not fit the model that its meta describes.
+    """
+    setup, official = setup_of(golden), golden.group("param")
+    layout = recognise(official)
+    method = build(setup)
+    loaded = to_method(official, layout, method)
+    _load(method, loaded, golden.path)
+    single, double = (run(golden, setup, method.to(dtype)) for dtype in (torch.float32, torch.float64))
+    rows = [*_losses(golden, single, double), *_outputs(golden, setup, single)]
+    return [*rows, *_gradients(golden, method, layout, loaded, single)]
+
+
+def run(golden: Golden, setup: Setup, method: Method) -> Run:
+    """One step on the stored images and mask, in the precision that `method` has."""
+    images = golden.tensor("input/image").to(next(method.parameters()).dtype)
+    mask = _mask(golden, len(images))
+    if "input/token_ids" in golden.arrays:
+        target = golden.tensor("input/token_ids").view(len(images), *method.encoder.grid)
+    else:
+        with torch.no_grad():
+            target = method.target(images)
+    method.zero_grad(set_to_none=True)
+    encoded: list[tuple[Tensor, Tensor | None]] = []
+    with _watched(method.encoder, encoded):
+        prediction = method.predict(images, mask)
+    loss = method.loss(prediction, target, mask)
+    loss.backward()
+    output, keep = encoded[-1]
+    gradients = {name: value.grad.clone() for name, value in method.named_parameters() if value.grad is not None}
+    return Run(loss.detach(), prediction.detach(), output.detach(), keep, gradients)
+
+
+class _watched:
+    """While it lasts, what the encoder's two ways of encoding return is noted down, with the `keep` of the second."""
+
+    def __init__(self, encoder: Encoder, notes: list[tuple[Tensor, Tensor | None]]) -> None:
+        self.encoder, self.notes = encoder, notes
+
+    def __enter__(self) -> None:
+        encoder, notes = self.encoder, self.notes
+        encode, encode_visible = encoder.encode, encoder.encode_visible
+
+        def whole(tokens: Tensor) -> Tensor:
+            notes.append((encode(tokens), None))
+            return notes[-1][0]
+
+        def visible(tokens: Tensor, keep: Tensor) -> Tensor:
+            notes.append((encode_visible(tokens, keep), keep))
+            return notes[-1][0]
+
+        vars(encoder).update(encode=whole, encode_visible=visible)
+
+    def __exit__(self, *_: Any) -> None:
+        del vars(self.encoder)["encode"], vars(self.encoder)["encode_visible"]
+
+
+def _mask(golden: Golden, batch: int) -> Tensor:
+    """bool [B, Gh, Gw]; stored as [B, Gh, Gw], or flat over a square grid."""
+    mask = golden.tensor("input/mask").bool()
+    if mask.ndim == 2 and isqrt(mask.shape[1]) ** 2 == mask.shape[1]:
+        mask = mask.view(batch, isqrt(mask.shape[1]), -1)
+    if mask.ndim != 3 or len(mask) != batch:
+        raise InputError(f"golden file {golden.path}: its mask is shaped {list(mask.shape)}, not one grid an image")
+    return mask
+
+
+def _load(method: Method, loaded: Converted, path: Path) -> None:
+    trained = {name for name, parameter in method.named_parameters() if parameter.requires_grad}
+    missing = sorted(trained & set(loaded.missing))
+    if missing:
+        why = next((reason for reason in loaded.left_out.values() if "as a whole" in reason), "the file lacks it")
+        raise InputError(f"golden file {path} gives no {missing[0]!r}: {why}")
+    method.load_state_dict(loaded.state, strict=False)
+
+
+def _losses(golden: Golden, single: Run, double: Run) -> Iterator[Row]:
+    yield _scalar("loss (fp32)", single.loss, golden.tensor("out/loss"), LOSS)
+    if "out/loss_f64" in golden.arrays:
+        yield _scalar("loss (fp64)", double.loss, golden.tensor("out/loss_f64"), LOSS)
+    if "grad_norm" in golden.arrays:
+        yield _scalar("gradient norm (fp32)", single.norm, golden.tensor("grad_norm"), NORM)
+    if "grad_norm_f64" in golden.arrays:
+        yield _scalar("gradient norm (fp64)", double.norm, golden.tensor("grad_norm_f64"), NORM)
+
+
+def _outputs(golden: Golden, setup: Setup, run: Run) -> Iterator[Row]:
+    for name, official in golden.group("out").items():
+        if name in ("loss", "loss_f64"):
+            continue
+        ours = _output(name, golden, run)
+        if ours is None or ours.numel() != official.numel():
+            raise InputError(f"golden file {golden.path}: {setup.method!r} gives nothing shaped as 'out/{name}'")
+        error = _relative(ours.reshape(official.shape), official)
+        yield Row(f"output {name}", error, f"{OUTPUT:g}", error <= OUTPUT)
+
+
+def _output(name: str, golden: Golden, run: Run) -> Tensor | None:
+    """This implementation's counterpart of the stored output `name`; `logits` are of hidden patches alone."""
+    if name in ("x_rec", "pred", "logits_all", "prediction"):
+        return run.prediction
+    if name in ("z", "latent"):
+        return run.encoded if run.keep is None else _in_order(run.encoded, run.keep, golden.tensor("input/ids_keep"))
+    if name in ("logits", "mlm_acc"):
+        hidden = run.prediction.flatten(0, -2)[_mask(golden, len(run.prediction)).flatten()]
+        right = hidden.argmax(-1) == golden.tensor("input/labels") if name == "mlm_acc" else hidden
+        return right.float().mean() if name == "mlm_acc" else hidden
+    return None
+
+
+def _in_order(encoded: Tensor, ours: Tensor, official: Tensor) -> Tensor:
+    """Visible tokens [B, P + K, D] that stand in the order `ours`, brought to the order `official`, both [B, K]."""
+    prefix = encoded.shape[1] - ours.shape[1]
+    order = ours.argsort(1).gather(1, official.argsort(1).argsort(1)).unsqueeze(-1)
+    patches = encoded[:, prefix:].gather(1, order.expand(-1, -1, encoded.shape[-1]))
+    return torch.cat((encoded[:, :prefix], patches), 1)
+
+
+def _gradients(golden: Golden, method: Method, layout: Layout, loaded: Converted, run: Run) -> Iterator[Row]:
+    stored = golden.group("grad")
+    # Gradients are renamed and reordered exactly as weights are; where none is stored, zeros stand in.
+    state = {name: stored.get(name, torch.zeros_like(value)) for name, value in golden.group("param").items()}
+    unknown = sorted(set(stored) - set(state))
+    if unknown:
+        raise InputError(f"golden file {golden.path}: gradient of {unknown[0]!r}, which is no parameter there")
+    official = to_method(state, layout, method).state
+    for own, sources in loaded.sources.items():
+        if set(sources) <= set(stored):
+            ours = run.gradients.get(own, torch.zeros_like(official[own]))
+            close = torch.allclose(ours.double(), official[own].double(), rtol=RTOL, atol=ATOL)
+            error = _relative(ours, official[own])
+            yield Row(f"gradient {' + '.join(sources)}", error, f"rtol {RTOL:g}, atol {ATOL:g}", close)
+    if "grad_norm_names" in golden.arrays:
+        yield _norms(golden, loaded.sources, run)
+
+
+def _norms(golden: Golden, sources: Mapping[str, tuple[str, ...]], run: Run) -> Row:
+    """The norm of every parameter's gradient; parameters that are one in the other code are taken together."""
+    names = [str(name) for name in golden.arrays["grad_norm_names"]]
+    official = dict(zip(names, golden.tensor("grad_norm_each").double().tolist(), strict=True))
+    # In single precision, as the files have them: large tensors lose digits there.
+    ours: dict[tuple[str, ...], float] = {}
+    for own, gradient in run.gradients.items():
+        keys = sources.get(own, (own,))
+        ours[keys] = (ours.get(keys, 0.0) ** 2 + float(gradient.norm()) ** 2) ** 0.5
+    theirs = {keys: sum(official.get(key, 0.0) ** 2 for key in keys) ** 0.5 for keys in ours}
+    theirs |= {(name,): norm for name, norm in official.items() if not any(name in keys for keys in ours)}
+    excess = {keys: abs(ours.get(keys, 0.0) - norm) - (ATOL + RTOL * norm) for keys, norm in theirs.items()}
+    worst = max(theirs, key=lambda keys: abs(ours.get(keys, 0.0) - theirs[keys]) / (theirs[keys] + ATOL / RTOL))
+    error = abs(ours.get(worst, 0.0) - theirs[worst]) / (theirs[worst] or 1.0)
+    label = f"norms of {len(theirs)} gradients, worst: {' + '.join(worst)}"
+    return Row(label, error, f"rtol {RTOL:g}, atol {ATOL:g}", max(excess.values()) <= 0)
+
+
+def _scalar(quantity: str, ours: Tensor, official: Tensor, allowed: float) -> Row:
+    error = _relative(ours, official)
+    return Row(quantity, error, f"{allowed:g}", error <= allowed)
+
+
+def _relative(ours: Tensor, official: Tensor) -> float:
+    """|ours - official| / |official|, L2 over the whole tensor; infinite where anything is not finite."""
+    size = official.double().norm()
+    error = (ours.double() - official.double()).norm() / (size if size > 0 else 1.0)
+    return float(error) if bool(torch.isfinite(error)) else float("inf")
+
+
+def _lines(rows: list[Row]) -> Iterator[str]:
+    width = max(len(row.quantity) for row in rows)
+    for row in rows:
+        verdict = "passed" if row.passed else "FAILED"
+        yield f"  {verdict}  {row.quantity:<{width}}  {row.error:.1e}  (allowed: {row.allowed})"

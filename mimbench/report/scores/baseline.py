@@ -1,0 +1,143 @@
+"""The baseline of paired differences: a method, or one of its settings."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mimbench.errors import InputError, nearest
+from mimbench.recipe.document import parse_value
+from mimbench.report.records.frame import COLUMNS
+from mimbench.report.scores.axes import column_of, known_fields, order_of, text_of
+
+if TYPE_CHECKING:
+    from mimbench.report.scores.collect import Score
+
+_OF_THE_METHOD = ("method", "set", "pretraining", "checkpoint", "id")
+"""Fields in which a method and its baseline may differ."""
+_SAME = ("task", "metric", "protocol", "backbone")
+_TOLD = 4
+"""Most settings that a message tells."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """As `--baseline` gives it: "simmim", or "simmim:method.mask_ratio=0.6"; several settings with commas between."""
+
+    text: str
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Values by path of the recipe, or by field of the table."""
+
+    @classmethod
+    def read(cls, text: str) -> Baseline:
+        """Raises InputError for settings that are not path=value."""
+        method, colon, rest = text.partition(":")
+        settings = {}
+        for part in re.split(r",(?=[\w. -]+=)", rest) if colon else ():
+            path, equals, value = part.partition("=")
+            if not (equals and path.strip() and value.strip()):
+                raise InputError(f"--baseline {text!r}: {part!r} is not path=value, as in simmim:method.mask_ratio=0.6")
+            settings[path.strip()] = parse_value(value.strip())
+        return cls(text, method.strip(), settings)
+
+    @property
+    def paths(self) -> list[str]:
+        """Those of the recipe that its settings name."""
+        return [path for path in self.settings if "." in path]
+
+    def check(self, tidy: pd.DataFrame) -> None:
+        """Raise InputError where a setting is none of the method's records'."""
+        own = tidy[tidy["method"] == self.method]
+        for path, value in self.settings.items():
+            column = column_of(path)
+            where = f"--baseline {self.text}: "
+            fields = known_fields(own)
+            known = [name for name in fields if "." in name and own[name].notna().any()]
+            if column not in known and not (column in COLUMNS and column in fields):
+                told = nearest(path, known) if known else "; nothing of it was varied"
+                raise InputError(f"{where}{self.method} has no setting {path!r}{told}")
+            met = own[[_alike(each, value) for each in own[column]]]
+            if met.empty:
+                there = ", ".join(dict.fromkeys(text_of(each) for each in sorted(own[column].dropna(), key=order_of)))
+                raise InputError(
+                    f"{where}no record of {self.method} has {path}={text_of(value)}"
+                    + (f" with {_settings(done)}" if (done := _before(self.settings, path)) else "")
+                    + f"; there is {there or 'none'}"
+                )
+            own = met
+
+    def holds(self, score: Score) -> bool:
+        """Whether a score is the baseline's, of the settings that were chosen."""
+        return score.first["method"] == self.method and all(
+            _alike(score.first[column_of(path)], value) for path, value in self.settings.items()
+        )
+
+    def partner(self, score: Score, everything: Sequence[Score]) -> Score | str:
+        """The baseline's score to compare with, or why there is none.
+
+        Of the same task, metric, protocol and encoder; of several, the one most alike in what rows and columns tell,
+        and of those the one that nothing was varied for.
+        """
+        same = [
+            other
+            for other in everything
+            if self.holds(other) and all(other.first[name] == score.first[name] for name in _SAME)
+        ]
+        if not same:
+            return f"{self.text} was not measured with this encoder under this protocol"
+
+        def alike(other: Score) -> int:
+            names = [name for name in score.fields if name not in _OF_THE_METHOD]
+            return sum(other.fields.get(name) == score.fields[name] for name in names)
+
+        closest = max(map(alike, same))
+        found = same if self._is_other_setting(score) else [other for other in same if alike(other) == closest]
+        plain = [other for other in found if not other.first["varied"]]
+        for chosen in (plain, found):
+            if len(chosen) == 1:
+                return chosen[0]
+        if self._is_other_setting(score):
+            return score
+        return f"{self.text} has {len(found)} settings to compare with; choose one: --baseline {self._choices(found)}"
+
+    def _is_other_setting(self, score: Score) -> bool:
+        """Whether it is of the baseline's method, where no setting was chosen."""
+        return not self.settings and score.first["method"] == self.method
+
+    def words(self, partners: Sequence[Score], everything: Sequence[Score]) -> str:
+        """The baseline and, where its method has several settings, that of all these partners."""
+        own = [score for score in everything if score.first["method"] == self.method]
+        paths = [path for path in own[0].fields if "." in path and len({repr(score.fields[path]) for score in own}) > 1]
+        settings = {_settings({path: score.fields[path] for path in paths}) for score in partners}
+        if self.settings or not paths or not settings:
+            return self.text
+        return f"{self.method} ({settings.pop() if len(settings) == 1 else 'its setting that is most alike'})"
+
+    def _choices(self, found: Sequence[Score]) -> str:
+        paths = [path for path in found[0].fields if len({repr(other.fields.get(path)) for other in found}) > 1]
+        paths = [path for path in paths if "." in path] or paths
+        texts = [
+            f"{self.method}:" + _settings({**self.settings, **{path: other.fields[path] for path in paths}})
+            for other in found
+        ]
+        return " or ".join(texts[:_TOLD]) + (", ..." if len(texts) > _TOLD else "")
+
+
+def _before(settings: Mapping[str, Any], path: str) -> dict[str, Any]:
+    names = list(settings)
+    return {name: settings[name] for name in names[: names.index(path)]}
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return ",".join(f"{path}={text_of(value)}" for path, value in settings.items() if value not in (None, ""))
+
+
+def _alike(own: Any, asked: Any) -> bool:
+    asked = json.dumps(asked) if isinstance(asked, list | dict) else asked  # as a frame holds them
+    return bool(own == asked) or text_of(own) == text_of(asked)

@@ -1,0 +1,116 @@
+"""Cells that failed, in words beneath a table: how many it lacks, which and why, and where that is told at length."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from mimbench.errors import InputError
+from mimbench.report.scores.collect import Choice
+from mimbench.store.reading import failure_files
+
+if TYPE_CHECKING:
+    from mimbench.store.failure import Failure
+
+_LINES = 4
+"""Groups of cells that are told; the others are counted."""
+_NAMES, _REASON = 4, 100
+"""Most methods, tasks and seeds told by name, and longest reason, in characters."""
+
+
+class Failed:
+    """The failures below a results folder, but for those of cells that have a record by now."""
+
+    def __init__(self, results: Path, recorded: Container[str]) -> None:
+        files = failure_files(results)
+        self._where = _listed(sorted({str(path.parent) for path in files}), "folders")
+        self._failures: list[Failure] = []
+        self._damaged: dict[str, str] = {}
+        if files:
+            from mimbench.store.failure import read_failures  # pydantic, for those who need it
+
+            self._failures, self._damaged = read_failures(files, recorded)
+
+    def require_records(self, choice: Choice, tidy: pd.DataFrame) -> None:
+        """Raise InputError where all cells of a chosen method or task have failed."""
+        for column, names in (("method", choice.methods), ("task", choice.tasks)):
+            for name in names:
+                cells = sum(getattr(failure, column) == name for failure in self._failures)
+                if cells and name not in set(tidy[column]):
+                    raise InputError(
+                        f"no record has a {column} {name!r}: {_cells(cells)} of it failed; the reasons are in "
+                        f"{self._where}"
+                    )
+
+    def remarks(self, wanted: Callable[[Failure], bool]) -> tuple[str, ...]:
+        """What a table has to say of them; `wanted` tells which of the cells it would have shown."""
+        missing = [failure for failure in self._failures if wanted(failure)]
+        return (*(_told(missing, self._where) if missing else ()), *self._damaged.values())
+
+
+def of_choice(choice: Choice, tidy: pd.DataFrame) -> Callable[[Failure], bool]:
+    """Whether the table that is chosen would have shown the cell of a failure."""
+    methods = {*choice.methods, *((choice.baseline.method,) if choice.baseline else ())}
+    measured = set(tidy.loc[tidy["metric"].isin(choice.metrics), "task"])
+
+    def wanted(failure: Failure) -> bool:
+        return (
+            (not choice.methods or failure.method in methods)
+            and (not choice.tasks or failure.task in choice.tasks)
+            and (not choice.metrics or failure.task in measured)
+        )
+
+    return wanted
+
+
+def _told(failures: Sequence[Failure], where: str) -> list[str]:
+    count = len(failures)
+    lines = [f"{_cells(count)} failed and {'has' if count == 1 else 'have'} no number here; reasons in full: {where}"]
+    groups = sorted(_groups(failures), key=lambda group: -group[0])
+    lines += [line for _, line in groups[:_LINES]]
+    rest = sum(cells for cells, _ in groups[_LINES:])
+    return [*lines, f"and {_cells(rest)} more"] if rest else lines
+
+
+def _groups(failures: Iterable[Failure]) -> list[tuple[int, str]]:
+    """(number of cells, these in words and their reason): what failed alike is told together."""
+    cells: Counter[tuple[str, str, str]] = Counter()
+    seeds: dict[tuple[str, str, str], set[int]] = defaultdict(set)
+    for failure in failures:
+        key = failure.method, failure.task, textwrap.shorten(failure.reason, _REASON, placeholder=" ...")
+        cells[key] += 1
+        seeds[key].add(failure.seed)
+    tasks: dict[tuple[str, tuple[int, ...], str], list[str]] = defaultdict(list)
+    for (method, task, reason), numbers in sorted(seeds.items()):
+        tasks[method, tuple(sorted(numbers)), reason].append(task)
+    methods: dict[tuple[tuple[str, ...], tuple[int, ...], str], list[str]] = defaultdict(list)
+    for (method, of, reason), names in tasks.items():
+        methods[tuple(names), of, reason].append(method)
+    found = []
+    for (measured, of, reason), who in methods.items():
+        count = sum(cells[method, task, reason] for method in who for task in measured)
+        told = f"{_listed(who, 'methods')} on {_listed(measured, 'tasks')}, {_seeds(of)}"
+        if count != len(who) * len(measured) * len(of):
+            told += f", {_cells(count)}"  # settings were varied
+        found.append((count, f"{told}: {reason}"))
+    return found
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
+        return f"seeds {seeds[0]} to {seeds[-1]}"
+    listed = _listed([str(seed) for seed in seeds], "seeds")
+    return listed if len(seeds) > _NAMES else f"seed{'s' * (len(seeds) > 1)} {listed}"
+
+
+def _listed(names: Sequence[str], what: str) -> str:
+    return ", ".join(names) if len(names) <= _NAMES else f"{len(names)} {what}"
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'s' * (count != 1)}"

@@ -1,0 +1,131 @@
+"""`mimbench table`: which table is asked for, and where it goes.
+
+What needs pydantic is imported where it is asked for: a table of records starts at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mimbench.errors import InputError, nearest
+from mimbench.files import writing
+from mimbench.report.records.frame import frame, load_records
+from mimbench.report.scores.collect import Choice
+from mimbench.report.scores.failed import Failed, of_choice
+from mimbench.report.tables.comparison import comparison
+from mimbench.report.tables.render import FORMATS, render
+from mimbench.report.tables.table import Table
+from mimbench.store import DEFAULT_RESULTS
+from mimbench.store.reading import record_files
+
+if TYPE_CHECKING:
+    from mimbench.store.record import Record
+
+_SUFFIXES = {".txt": "text", ".md": "markdown", ".csv": "csv", ".html": "html", ".tex": "latex"}
+
+
+def table_command(
+    choice: Choice,
+    *,
+    results: Path | None,
+    format: str | None,
+    layout: str | None,
+    output: Path | None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> str | None:
+    """The table as text; None where it was written to `output`.
+
+    `published` without results lists published numbers. A layout takes records where there are some. Cells that failed
+    are told beneath the table, or to `warn` where the format has no room for remarks.
+
+    Raises:
+        InputError: anything that cannot be shown.
+    """
+    format = _format(format, output)
+    if layout == "list":
+        text = _layouts()
+    elif layout:
+        text = _with_failed(*_laid_out(layout, choice, results), format, warn)
+    elif choice.published and results is None:
+        text = render(_listed(choice), format)
+    else:
+        text = _with_failed(*_compared(choice, results or DEFAULT_RESULTS), format, warn)
+    if output is None:
+        return text
+    with writing(f"--output {output}"):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+    return None
+
+
+def text_of(records: Sequence[Record]) -> str:
+    """The comparison table of records at hand, for the terminal."""
+    return render(comparison(frame([(None, record.as_json()) for record in records]), Choice(epochs=True)), "text")
+
+
+def _with_failed(table: Table, failed: Sequence[str], format: str, warn: Callable[[str], None]) -> str:
+    if format != "csv":
+        return render(replace(table, remarks=(*table.remarks, *failed)), format)
+    for line in failed:
+        warn(line)
+    return render(table, format)
+
+
+def _compared(choice: Choice, results: Path) -> tuple[Table, Sequence[str]]:
+    """The comparison, and what to say of the cells that failed."""
+    paths = [name for name in (*choice.rows, *choice.columns) if "." in name]
+    tidy = load_records(results, [*paths, *(choice.baseline.paths if choice.baseline else ())])
+    failed = Failed(results, set(tidy["id"]))
+    failed.require_records(choice, tidy)
+    return comparison(tidy, choice), failed.remarks(of_choice(choice, tidy))
+
+
+def _layouts() -> str:
+    from mimbench.report.tables.layouts import layout_names, read_layout
+
+    return "".join(f"{name:<24}{read_layout(name).title}\n" for name in layout_names())
+
+
+def _listed(choice: Choice) -> Table:
+    from mimbench.report.tables.papers import published_table
+
+    _refuse(choice, "a list of published numbers; give --results", ("rows", "columns", "baseline", "ranks"))
+    return published_table(choice.methods, choice.tasks, choice.metrics)
+
+
+def _laid_out(name: str, choice: Choice, results: Path | None) -> tuple[Table, Sequence[str]]:
+    """The layout, and what to say of its cells that failed."""
+    from mimbench.report.tables.layouts import read_layout
+    from mimbench.report.tables.papers import layout_measures, layout_table
+
+    _refuse(choice, "a layout", ("rows", "columns", "metrics", "methods", "tasks", "baseline", "ranks"))
+    layout = read_layout(name)
+    folder = results or DEFAULT_RESULTS
+    if results is None and not (folder.is_dir() and record_files(folder)):
+        return layout_table(layout), ()
+    tidy, measures = load_records(folder), layout_measures(layout)
+    failed = Failed(folder, set(tidy["id"]))
+    return layout_table(layout, tidy), failed.remarks(lambda cell: (cell.method, cell.task) in measures)
+
+
+def _refuse(choice: Choice, what: str, names: tuple[str, ...]) -> None:
+    flags = {"methods": "method", "tasks": "task", "ranks": "rank"}
+    given = [f"--{flags.get(name, name)}" for name in names if getattr(choice, name)]
+    if given:
+        raise InputError(f"{', '.join(given)}: not for {what}")
+
+
+def _format(format: str | None, output: Path | None) -> str:
+    if format is None:
+        suffix = output.suffix.lower() if output else ""
+        if suffix and suffix not in _SUFFIXES:
+            raise InputError(
+                f"--output {output}: no table is a {suffix}; there are {', '.join(_SUFFIXES)}, or give --format"
+            )
+        return _SUFFIXES.get(suffix, "text")
+    if format not in FORMATS:
+        raise InputError(f"unknown table format {format!r}{nearest(format, FORMATS)}")
+    return format
