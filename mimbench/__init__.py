@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mimbench._version import __version__
+
 if TYPE_CHECKING:
     from mimbench.report.records.frame import load_records
 
-__all__ = ["load_records"]
-__version__ = "0.1.0"
+__all__ = ["__version__", "load_records"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from mimbench import __version__, options
+from mimbench import options
+from mimbench._version import __version__
 from mimbench.advice import advice_on, described
 from mimbench.errors import Interrupted, MimbenchError
 from mimbench.files import writing

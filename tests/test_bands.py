@@ -6,8 +6,8 @@ import json
 
 import pytest
 import torch
-from refusals import refused
 
+from helpers.refusals import refused
 from mimbench import registry
 from mimbench.contract import ArraySplit, Dataset
 from mimbench.contract.dataset import DataConfig

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from refusals import refused
 
+from helpers.refusals import refused
 from mimbench import __version__
 
 SMOKE = ("--recipe", "smoke")

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from refusals import refused
-from toy_plugins import TINY, OtherToy, Toy
 
+from helpers.refusals import refused
+from helpers.toy_plugins import TINY, OtherToy, Toy
 from mimbench import registry
 from mimbench.engine.device import get_rank
 from mimbench.errors import RunError

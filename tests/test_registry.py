@@ -72,7 +72,7 @@ def test_a_duplicate_names_both_owners_and_stops_nothing_else(with_points):
     plugins = with_points(
         point("mine", "json:loads", "alpha"),
         point("mine", "json:dumps", "beta"),
-        point("toy", "toy_plugins:Toy", "gamma"),
+        point("toy", "helpers.toy_plugins:Toy", "gamma"),
     )
     with pytest.raises(InputError, match=r"'mine' is registered twice, by alpha 1.0 \(json:loads\) and beta 1.0"):
         plugins.load("mine")
@@ -82,11 +82,13 @@ def test_a_duplicate_names_both_owners_and_stops_nothing_else(with_points):
 
 
 def test_the_same_point_seen_twice_is_no_duplicate(with_points):
-    assert with_points(*[point("toy", "toy_plugins:Toy", "alpha")] * 2).load("toy")
+    assert with_points(*[point("toy", "helpers.toy_plugins:Toy", "alpha")] * 2).load("toy")
 
 
 def test_a_broken_plugin_is_shown_with_its_reason(with_points):
-    plugins = with_points(point("bad", "no_such_module_here:X", "alpha"), point("toy", "toy_plugins:Toy", "beta"))
+    plugins = with_points(
+        point("bad", "no_such_module_here:X", "alpha"), point("toy", "helpers.toy_plugins:Toy", "beta")
+    )
     bad, good = plugins.survey()
     assert "ModuleNotFoundError: No module named 'no_such_module_here'" in bad.problem
     assert "alpha 1.0" in bad.problem
@@ -96,7 +98,7 @@ def test_a_broken_plugin_is_shown_with_its_reason(with_points):
 
 
 def test_a_plugin_that_breaks_the_contract_is_named_with_its_package_and_line(with_points):
-    plugins = with_points(point("mine", "toy_plugins:Toy", "alpha"), point("function", "json:loads", "beta"))
+    plugins = with_points(point("mine", "helpers.toy_plugins:Toy", "alpha"), point("function", "json:loads", "beta"))
     function, mine = plugins.survey()
     assert re.search(r"task 'mine' of alpha 1\.0 is broken: .*'toy'.*'mine'.*toy_plugins\.py:\d+\)$", mine.problem)
     assert "task 'function' of beta 1.0 is broken: it is a function, not a class" in function.problem

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from refusals import refused
 
+from helpers.refusals import refused
 from mimbench.errors import InputError
 from mimbench.toml import read_toml
 

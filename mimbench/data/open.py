@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mimbench.contract import Dataset
-from mimbench.data.files.cache import default_cache
 from mimbench.contract.validation import validated
+from mimbench.data.files.cache import default_cache
 from mimbench.registry import datasets
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from safetensors.torch import save
 
-import mimbench
+from mimbench._version import __version__
 from mimbench.contract import InputConfig, Method
+from mimbench.contract.validation import validated
 from mimbench.convert import Converted, Weights, read_weights, recognise, to_method, to_timm
 from mimbench.convert.layouts import Layout
 from mimbench.convert.pieces import renamed
@@ -24,7 +25,6 @@ from mimbench.harness.planning.code import code_of
 from mimbench.harness.running.provenance import provenance
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import Recipe, check_settings, resolve
-from mimbench.contract.validation import validated
 from mimbench.store.sealing import fingerprint
 from mimbench.store.store import Store
 from mimbench.text import print_line, print_text
@@ -143,7 +143,7 @@ def export_command(which: str, out: Path, *, results: Path) -> int:
     state = to_timm(checkpoint.encoder())
     notes = {
         "format": "pt",
-        "mimbench": mimbench.__version__,
+        "mimbench": __version__,
         "fingerprint": checkpoint.card["fingerprint"],
         "what": json.dumps(what, sort_keys=True),
     }
@@ -181,7 +181,7 @@ def _setup(tables: Mapping[str, Any], method: str, channels: int, image_size: in
 def _card(found: Imported, file: Path) -> dict[str, Any]:
     converted = found.converted
     return {
-        "mimbench": mimbench.__version__,
+        "mimbench": __version__,
         "what": dict(found.identity),
         "recipe": dict(found.tables),
         "seed": 0,

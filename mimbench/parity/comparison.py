@@ -16,8 +16,7 @@ from mimbench.convert import recognise, to_method
 from mimbench.convert.apply import Converted
 from mimbench.convert.layouts import Layout
 from mimbench.errors import InputError, MimbenchError
-from mimbench.harness.planning.build import build
-from mimbench.harness.planning.build import Setup
+from mimbench.harness.planning.build import Setup, build
 from mimbench.parity.golden import Golden, read_golden, setup_of
 from mimbench.text import print_line, print_text
 

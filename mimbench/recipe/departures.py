@@ -8,10 +8,10 @@ from typing import Any
 
 from mimbench import registry
 from mimbench.contract import InputConfig, PretrainConfig, Task
+from mimbench.contract.validation import validated
 from mimbench.errors import InputError
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import resolve
-from mimbench.contract.validation import validated
 
 _SAME_STEPS = ("accumulate", "at_epoch")
 """Options of [pretrain] that leave each optimizer step as it is: `batch_size` counts accumulated images."""

@@ -18,9 +18,9 @@ from mimbench.contract import (
     Task,
     TaskConfig,
 )
+from mimbench.contract.validation import knows, validated
 from mimbench.errors import InputError, nearest
 from mimbench.recipe import document as doc
-from mimbench.contract.validation import knows, validated
 
 SET = "set on the command line"
 """The source of a value that no recipe file gave."""

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from mimbench.contract import Config, TrainConfig
+from mimbench.contract.validation import NONE
 from mimbench.errors import InputError
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import Recipe, check_settings, resolve
-from mimbench.contract.validation import NONE
 
 MASKS = 256
 """Masks that are drawn to see how many cells a method hides."""

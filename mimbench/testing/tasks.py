@@ -24,10 +24,10 @@ from rich.console import Console
 from torch import Tensor
 
 from mimbench.contract import Encoder, InputConfig, Measured, Method, Metric, Task, TaskContext, TaskResult
+from mimbench.contract.validation import validated
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.engine.fit import fit
 from mimbench.harness.running.features import FrozenFeatures
-from mimbench.contract.validation import validated
 from mimbench.store.store import Store
 from mimbench.testing.colours import Colours, Kind, LabelLog, WatchedFeatures
 from mimbench.testing.pixels import Pixels

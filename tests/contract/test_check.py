@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import pytest
 import torch
 from pydantic import BaseModel, Field
-from toy_plugins import Toy, ToyConfig
 
+from helpers.toy_plugins import Toy, ToyConfig
 from mimbench import registry
 from mimbench.contract import Config, DataConfig, Method, Metric, TaskConfig, cosmetic
 from mimbench.contract.check import problem_of

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import GOLDEN, encoder_of, noisy, params
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from helpers.checkpoints import GOLDEN, encoder_of, noisy, params
 from mimbench.cli import main
 from mimbench.convert import to_timm
 from mimbench.errors import InputError

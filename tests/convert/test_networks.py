@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import VIT, encoder_of
 from safetensors.torch import save_file
 
+from helpers.checkpoints import VIT, encoder_of
 from mimbench.convert import read_weights, recognise, to_encoder, to_timm
 from mimbench.errors import InputError
 from mimbench.harness.exchange import import_command

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SWIN, VIT, encoder_of, params
 from scipy.interpolate import RegularGridInterpolator, make_interp_spline
 from scipy.optimize import brentq
 
+from helpers.checkpoints import SWIN, VIT, encoder_of, params
 from mimbench.convert import recognise, resized, to_encoder
 from mimbench.convert.pieces import TABLE
 from mimbench.encoders.resample import resample_table

@@ -7,9 +7,9 @@ import re
 
 import pytest
 import torch
-from noting import CPU, INPUT, SPLIT, Probe, train
 from rich.console import Console
 
+from helpers.noting import CPU, INPUT, SPLIT, Probe, train
 from mimbench.contract import ScheduleConfig, StepOutput, TrainConfig
 from mimbench.data import training_loader
 from mimbench.engine.device import pick_device, pick_precision

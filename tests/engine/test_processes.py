@@ -10,8 +10,8 @@ import socket
 import pytest
 import torch
 from mmengine.dist import get_rank
-from noting import Probe, train
 
+from helpers.noting import Probe, train
 from mimbench.errors import Interrupted
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from noting import Probe, train
 
+from helpers.noting import Probe, train
 from mimbench.engine.state_files import epochs_done, load_state, save_state
 from mimbench.errors import InputError, Interrupted, RunError
 from mimbench.files import file_sha256

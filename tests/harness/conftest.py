@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from toy_plugins import TINY, OtherToy, Toy
 
+from helpers.toy_plugins import TINY, OtherToy, Toy
 from mimbench import registry
 from mimbench.harness.planning.cells import Request
 from mimbench.harness.planning.plan import plan

@@ -7,11 +7,11 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel
 
+from mimbench.contract.validation import validated
 from mimbench.errors import InputError
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import resolve
 from mimbench.recipe.show import describe
-from mimbench.contract.validation import validated
 
 
 class Inner(BaseModel):

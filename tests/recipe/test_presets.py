@@ -8,8 +8,9 @@ from importlib.resources import files
 
 import pytest
 import torch
-from official_recipes import HIDDEN, IMAGES, OFFICIAL, PEAKS, RATES
 
+from helpers.official_recipes import HIDDEN, IMAGES, OFFICIAL, PEAKS, RATES
+from helpers.presets import pairs, resolved
 from mimbench.optim import Schedule
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import Recipe, resolve
@@ -22,21 +23,8 @@ def written(preset: str) -> dict:
     return tomllib.loads(files("mimbench.recipe.presets").joinpath(f"{preset}.toml").read_text(encoding="utf-8"))
 
 
-def pairs() -> list[tuple[str, str]]:
-    """Every preset with every method that it has an overlay for, and with two that need none."""
-    return [
-        (preset, method)
-        for preset in doc.preset_names()
-        for method in sorted({*doc.read(preset).get("methods", {}), "simmim", "random-init"})
-    ]
-
-
 def of(table: dict) -> list:
     return [pytest.param(*pair, id="-".join(pair)) for pair in table]
-
-
-def resolved(preset: str, method: str) -> Recipe:
-    return resolve(preset, doc.read(preset), method, {}, None)
 
 
 def value(recipe: Recipe, path: str):

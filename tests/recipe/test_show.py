@@ -7,8 +7,8 @@ import tomllib
 
 import pytest
 import torch
-from test_presets import pairs, resolved
 
+from helpers.presets import pairs, resolved
 from mimbench import registry
 from mimbench.errors import InputError
 from mimbench.recipe import document as doc

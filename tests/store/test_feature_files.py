@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.feature_files import write_large
 from mimbench.errors import RunError
 from mimbench.store import features
 from mimbench.store.features import FeatureFile, is_whole, seal_of
@@ -84,16 +85,6 @@ def test_missing_rows_are_an_error_and_leave_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def write_large(folder, rows=50_000):
-    file = FeatureFile(folder / "a.npy", rows)
-    try:
-        for block in np.split(np.ones((rows, 8), np.float32), 10):
-            file.add(block)
-        file.finish()
-    finally:
-        file.discard()
-
-
 def test_a_disk_that_is_too_small_is_an_error_before_the_work(small_disk):
     file = FeatureFile(small_disk / "a.npy", 50_000)
     with pytest.raises(OSError, match="No space left on device") as raised:
@@ -131,10 +122,13 @@ def test_a_limit_on_the_size_of_files_is_an_error(tmp_path):
     code = (
         "import resource, sys; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
-        "from test_feature_files import write_large; write_large(Path(sys.argv[1]))\n"
+        "from helpers.feature_files import write_large; write_large(Path(sys.argv[1]))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path, os.path.dirname(__file__)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, tmp_path, str(Path(__file__).parents[1])],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.stderr.splitlines()[-1] == f"OSError: [Errno 27] File too large: '{tmp_path / 'a.npy'}'"
     assert list(tmp_path.iterdir()) == []

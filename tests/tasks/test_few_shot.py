@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hand_made import ENCODER, HandMade, Labelled, blurred, context, leaked, noise
 
+from helpers.hand_made import ENCODER, HandMade, Labelled, blurred, context, leaked, noise
 from mimbench_tasks.few_shot import SHOTS, FewShot, FewShotConfig, first, ranked
 
 LABELS = np.repeat(np.arange(4), [300, 60, 7, 2])[np.random.RandomState(0).permutation(369)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hand_made import ENCODER, HandMade, Labelled, blurred, context, leaked, noise
 from sklearn.neighbors import KNeighborsClassifier
 
+from helpers.hand_made import ENCODER, HandMade, Labelled, blurred, context, leaked, noise
 from mimbench.contract import ArraySplit, Features, InputConfig, InputError, TaskContext
 from mimbench.encoders.swin import Swin, SwinConfig
 from mimbench.encoders.vit import ViT

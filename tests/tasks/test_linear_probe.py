@@ -7,9 +7,9 @@ import functools
 import numpy as np
 import pytest
 import torch
-from hand_made import ENCODER, HandMade, Labelled, blurred, context, leaked, noise
 from rich.console import Console
 
+from helpers.hand_made import ENCODER, HandMade, Labelled, blurred, context, leaked, noise
 from mimbench.contract import ArraySplit, Dataset, InputError
 from mimbench.encoders.swin import Swin, SwinConfig
 from mimbench.engine.fit import fit

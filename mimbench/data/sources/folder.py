@@ -23,11 +23,11 @@ from mimbench.data.files.images import (
     read_pixels,
 )
 from mimbench.data.files.listing import Health, examine, normal, printable, subfolders
-from mimbench.data.sources.scan import Sample, Scan
 from mimbench.data.files.value_ranges import settle
 from mimbench.data.pipeline.split import rest, stratified
 from mimbench.data.sources.classes import match_classes, similar_classes
 from mimbench.data.sources.folder_config import FolderConfig
+from mimbench.data.sources.scan import Sample, Scan
 
 _TRAIN = ("train", "training")
 _TEST = ("val", "valid", "validation", "test", "testing")

@@ -10,8 +10,8 @@ import torch
 from mimbench import registry
 from mimbench.advice import is_out_of_memory, short_text
 from mimbench.contract import Config, Encoder, Method
-from mimbench.errors import InputError
 from mimbench.contract.validation import validated
+from mimbench.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import mimbench
 from mimbench.engine.device import get_world_size
 from mimbench.harness.planning.code import Code, git
 
@@ -63,7 +62,7 @@ def _version(name: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def _commit() -> tuple[str | None, bool | None]:
-    source = Path(mimbench.__file__).parent
+    source = Path(__file__).parents[2]
     if git(source, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None, None
     changes = git(source.parent, "status", "--porcelain", "--", ".", ":!results")  # records are no code

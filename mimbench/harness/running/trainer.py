@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-import mimbench
+from mimbench._version import __version__
 from mimbench.contract import ArraySplit, FitReport, Method, TaskContext, TaskResult
 from mimbench.engine.device import device_name, get_rank
 from mimbench.engine.pretrain import Pretrainer
@@ -117,7 +117,7 @@ class Harness:
 
     def _save(self, wanted: Pretraining, method: Method, report: FitReport) -> None:
         card = {
-            "mimbench": mimbench.__version__,
+            "mimbench": __version__,
             "what": dict(wanted.identity),
             "recipe": wanted.recipe.as_tables(),
             "seed": wanted.seed,

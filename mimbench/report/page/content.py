@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-import mimbench
+from mimbench._version import __version__
 from mimbench.report.page.ablations import ablations
 from mimbench.report.page.board import COLUMNS, ROWS, Board, board_of, leaderboard
 from mimbench.report.page.pictures import Pictures, pictures_of_pretraining
@@ -64,7 +64,7 @@ def content(
                 runs[number]["row"] = row_number
     return {
         "title": title,
-        "version": mimbench.__version__,
+        "version": __version__,
         "newest": max((str(body["provenance"].get("time") or "") for _, body in bodies), default="")[:10],
         "methods": [[name, look(name).colour, look(name).marker] for name in sorted({run["method"] for run in runs})],
         "pool": pool.values,

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from tiny_detection import TinyScenes, write_scenes
+
+from helpers.tiny_detection import TinyScenes, write_scenes
 
 
 @pytest.fixture(scope="session")

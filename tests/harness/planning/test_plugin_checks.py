@@ -1,0 +1,191 @@
+"""What plugins give at planning and after a run, held against their contract."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from helpers.refusals import refused
+from helpers.toy_plugins import Toy
+from mimbench import registry
+from mimbench.contract import ArraySplit, Dataset, Measured, Metric, TaskResult
+from mimbench.errors import RunError
+from mimbench.harness.planning.plugin_checks import check_result
+
+
+class Grey(Dataset):
+    name = "grey"
+    channels = 1
+
+    def fingerprint(self):
+        return "grey"
+
+    def split(self, name):
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (40, 1, 28, 28), dtype=torch.uint8, generator=generator)
+        return self.changed(ArraySplit(images, torch.arange(40) % 4, ("a", "b", "c", "d")))
+
+    def changed(self, split):
+        return split
+
+
+@pytest.fixture
+def planned(quick, monkeypatch):
+    def run(*settings, method="random-init", dataset=Grey):
+        monkeypatch.setitem(registry.datasets._loaded, "grey", dataset)
+        monkeypatch.setattr(type(registry.datasets), "names", lambda self: ["grey"])
+        given = [word for setting in settings for word in ("--set", setting)]
+        arguments = ("run", "--method", method, "--task", "knn", "--recipe", "./own.toml", "--dry-run", *given)
+        return quick(*arguments)
+
+    return run
+
+
+RECIPE = """
+[data]
+name = "grey"
+[input]
+image_size = 28
+mean = [0.1]
+std = [0.3]
+[encoder]
+name = "vit"
+patch_size = 4
+embed_dim = 32
+depth = 1
+num_heads = 2
+[pretrain]
+epochs = 1
+batch_size = 8
+base_lr = 1e-3
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_recipe(tmp_path):
+    (tmp_path / "own.toml").write_text(RECIPE)
+
+
+def with_change(change):
+    return type("Changed", (Grey,), {"changed": lambda self, split: change(split)})
+
+
+def test_a_sound_dataset_passes(planned):
+    assert planned().returncode == 0
+
+
+CHANGES = [
+    (lambda s: ArraySplit(s.images.float() / 255, s.labels, s.classes), "images are torch.float32, not uint8"),
+    (lambda s: ArraySplit(s.images, s.labels + 1, s.classes), "labels run from 1 to 4, beyond 0 to 3"),
+    (lambda s: ArraySplit(s.images, s.labels - 1, s.classes), "labels run from -1 to 2"),
+    (lambda s: ArraySplit(s.images, s.labels.int(), s.classes), "labels are torch.int32 [40], not int64 [40]"),
+    (lambda s: ArraySplit(s.images, s.labels[:9], s.classes), "labels are torch.int64 [9], not int64 [40]"),
+    (lambda s: ArraySplit(s.images, s.labels.tolist(), s.classes), "labels are list"),
+    (
+        lambda s: ArraySplit(s.images.expand(-1, 4, -1, -1), s.labels, s.classes),
+        "images are [4, 28, 28], not [1, H, W]",
+    ),
+    (lambda s: ArraySplit(s.images.squeeze(1), s.labels, s.classes), "images are [28, 28]"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), CHANGES)
+def test_images_and_labels_are_looked_at_before_anything_is_computed(change, words, planned):
+    refused(
+        planned(dataset=with_change(change)), "dataset 'grey' of ", "in its train split", words, "test_inspection.py:"
+    )
+
+
+@pytest.mark.parametrize("fingerprint", [lambda self: os.urandom(8).hex(), lambda self: 3, lambda self: None])
+def test_a_fingerprint_is_a_text_that_stays(fingerprint, planned):
+    restless = type("Restless", (Grey,), {"fingerprint": fingerprint})
+    refused(planned(dataset=restless), "dataset 'grey'", "its fingerprint is", "depends on the content alone")
+
+
+def method_with(monkeypatch, **attributes):
+    cls = type("Odd", (registry.methods.load("random-init"),), {"name": "odd", **attributes})
+    monkeypatch.setitem(registry.methods._loaded, "odd", cls)
+    return ("run", "--method", "odd", "--task", "knn", "--recipe", "smoke", "--dry-run")
+
+
+def test_what_a_method_exports_is_an_encoder_of_its_own(quick, monkeypatch):
+    for exported, words in (
+        (lambda self: nn.Linear(2, 2), "gives a Linear, not an Encoder"),
+        (lambda self: None, "gives a NoneType, not an Encoder"),
+        (lambda self: _built_again(self.encoder), "no part of the method"),
+    ):
+        refused(quick(*method_with(monkeypatch, exported_encoder=exported)), "method 'odd' of ", words)
+
+
+def _built_again(encoder):
+    return type(encoder)(encoder.config, image_size=encoder.image_size, in_channels=encoder.in_channels)
+
+
+@pytest.mark.parametrize("value", [None, 2.0, "2"])
+def test_an_encoder_has_its_numbers(value, quick, monkeypatch):
+    vit = registry.encoders.load("vit")
+
+    class Odd(vit):
+        def __init__(self, config, **sizes):
+            super().__init__(config, **sizes)
+            self.__dict__["num_layers"] = value
+
+    monkeypatch.setitem(registry.encoders._loaded, "vit", Odd)
+    arguments = ("run", "--method", "random-init", "--task", "knn", "--recipe", "smoke", "--dry-run")
+    refused(quick(*arguments), "encoder 'vit' of mimbench", f"num_layers is {value!r}", "test_inspection.py:")
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (
+            lambda batch: torch.zeros(batch, 7, 7),
+            "gives torch.float32 [2, 7, 7] for 2 images; return bool [2, rows, columns], True = masked",
+        ),
+        (lambda batch: torch.zeros(1, 7, 7, dtype=torch.bool), "gives torch.bool [1, 7, 7] for 2 images"),
+        (lambda batch: torch.zeros(batch, 49, dtype=torch.bool), "gives torch.bool [2, 49] for 2 images"),
+        (lambda batch: torch.zeros(batch, 5, 5, dtype=torch.bool), "gives 5 x 5 cells, and the encoder has 7 x 7"),
+    ],
+)
+def test_masks_are_looked_at_before_anything_is_trained(mask, words, quick, monkeypatch):
+    attributes = {"pretrains": True, "sample_mask": lambda self, batch, generator: mask(batch)}
+    refused(quick(*method_with(monkeypatch, **attributes)), "method 'odd' of ", "sample_mask", words)
+
+
+@pytest.mark.parametrize("mask", [object(), torch.zeros(2, 14, 7, dtype=torch.bool)])
+def test_masks_of_a_method_s_own_kind_and_on_any_grid_pass(mask, quick, monkeypatch):
+    attributes = {"pretrains": True, "sample_mask": lambda self, batch, generator: mask}
+    assert quick(*method_with(monkeypatch, **attributes)).returncode == 0
+
+
+class Two(Toy):
+    metrics = (Metric("score", "percent", 0.0, 100.0), Metric("other", "percent", 0.0, 100.0))
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        ({"other": Measured(1.0, 1)}, "left out its primary metric 'score'; it reported other"),
+        ({}, "left out its primary metric 'score'"),
+        ({"score": Measured(float("nan"), 1)}, "reported score = nan, which is no finite number"),
+        ({"score": Measured(1.0, 1), "other": Measured(float("inf"), 1)}, "reported other = inf"),
+        ({"score": Measured(None, 1)}, "reported score = None"),
+        ({"score": Measured(1.0, 1), "purity": Measured(1.0, 1)}, "undeclared metrics: purity"),
+    ],
+)
+def test_a_result_has_its_primary_metric_and_finite_numbers(metrics, words):
+    with pytest.raises(RunError, match=f"task 'toy' of .*{words}"):
+        check_result(Two(Two.Config()), TaskResult(metrics))
+
+
+def test_a_secondary_metric_may_be_left_out():
+    check_result(Two(Two.Config()), TaskResult({"score": Measured(torch.tensor(3.0), 1)}))
+
+
+def test_such_a_result_is_a_failure_that_is_noted(bench, monkeypatch):
+    monkeypatch.setattr(Toy, "run", lambda self, *_: TaskResult({"score": Measured(float("nan"), 1)}))
+    ((_, reason),) = bench.run().failures
+    assert "task 'toy' of no installed package reported score = nan" in reason

@@ -1,0 +1,197 @@
+"""`mimbench parity`: golden vectors of the official implementations, of these sizes and of others."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mimbench.errors import InputError
+from mimbench.harness.planning.build import build
+from mimbench.parity.comparison import compare, parity_command, run
+from mimbench.parity.golden import Golden, read_golden, setup_of
+
+GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*_tiny*.npz"))
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_official_numbers(path):
+    rows = compare(read_golden(path))
+    assert [row.quantity for row in rows if not row.passed] == []
+    told = " ".join(row.quantity for row in rows)
+    stored = [name for name in np.load(path).files if name not in ("out/loss", "out/loss_f64")]
+    assert all(f"gradient {name.removeprefix('grad/')}" in told for name in stored if name.startswith("grad/"))
+    assert all(f"output {name.removeprefix('out/')}" in told for name in stored if name.startswith("out/"))
+    assert {"loss (fp32)", "loss (fp64)", "gradient norm (fp32)", "gradient norm (fp64)"} <= {r.quantity for r in rows}
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_a_deviation_fails_with_exit_code_1(path, tmp_path, capsys):
+    arrays = dict(np.load(path))
+    name = next(name for name in arrays if name.endswith("blocks.0.norm1.weight") and "decoder" not in name)
+    arrays[name] = arrays[name] * np.float32(1.001)
+    np.savez(tmp_path / "off.npz", **arrays)
+    assert parity_command([path, tmp_path / "off.npz"]) == 1
+    out = capsys.readouterr().out
+    assert f"{path}: passed" in out
+    assert "off.npz: FAILED" in out
+
+
+@pytest.mark.parametrize(
+    "quantity",
+    ["out/loss_f64", "grad_norm", "grad_norm_f64", "grad_norm_each", "grad/encoder.blocks.0.gamma_1", "out/z"],
+)
+def test_each_stored_number_counts(quantity, tmp_path):
+    arrays = dict(np.load(next(path for path in GOLDEN if path.stem == "simmim_vit_tiny")))
+    arrays[quantity] = arrays[quantity] * (1 + 1e-4)
+    np.savez(tmp_path / "off.npz", **arrays)
+    assert [row.passed for row in compare(read_golden(tmp_path / "off.npz"))].count(False) == 1
+
+
+BEIT = {
+    "img_size": 30,
+    "patch_size": 5,
+    "in_chans": 1,
+    "embed_dim": 24,
+    "depth": 3,
+    "num_heads": 3,
+    "mlp_ratio": 2,
+    "qkv_bias": True,
+    "init_values": None,
+    "use_abs_pos_emb": False,
+    "use_rel_pos_bias": False,
+    "use_shared_rel_pos_bias": True,
+}
+OTHER_SIZES = {
+    "SimMIM ViT": ("SimMIM", BEIT | {"init_values": 0.5}, {"mask_patch_size": 10}),
+    "SimMIM Swin": (
+        "SimMIM",
+        {
+            "img_size": 48,
+            "patch_size": 2,
+            "in_chans": 3,
+            "embed_dim": 12,
+            "depths": [1, 2, 2],
+            "num_heads": [2, 3, 6],
+            "window_size": 3,
+            "mlp_ratio": 3.0,
+            "qkv_bias": True,
+            "ape": False,
+            "patch_norm": True,
+        },
+        {"mask_patch_size": 8},
+    ),
+    "MAE": (
+        "mae",
+        {
+            "img_size": 30,
+            "patch_size": 5,
+            "in_chans": 1,
+            "embed_dim": 24,
+            "depth": 1,
+            "num_heads": 2,
+            "decoder_embed_dim": 16,
+            "decoder_depth": 3,
+            "decoder_num_heads": 4,
+            "mlp_ratio": 4,
+            "norm_pix_loss": True,
+            "mask_ratio": 0.5,
+        },
+        {},
+    ),
+    "BEiT": ("unilm/beit", BEIT | {"vocab_size": 17}, {}),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_SIZES)
+def test_nothing_depends_on_the_sizes(case, tmp_path):
+    repo, config, more = OTHER_SIZES[case]
+    path = _self_made({"repo": repo, "config": config, **more}, tmp_path / "other.npz")
+    rows = compare(read_golden(path))
+    assert [row.quantity for row in rows if not row.passed] == []
+    assert parity_command([path]) == 0
+
+
+def test_bad_files_are_exit_code_2_and_do_not_stop_the_others(tmp_path, capsys):
+    (tmp_path / "text.npz").write_text("nothing")
+    arrays = dict(np.load(GOLDEN[0]))
+    np.savez(tmp_path / "nomask.npz", **{name: value for name, value in arrays.items() if name != "input/mask"})
+    meta = json.loads(str(arrays["meta"]))
+    for name, changed in {
+        "repo": meta | {"repo": "other"},
+        "option": meta | {"config": meta["config"] | {"use_abs_pos_emb": True}},
+        "size": meta | {"config": meta["config"] | {"embed_dim": 64}},
+        "incomplete": meta | {"config": {}},
+    }.items():
+        np.savez(tmp_path / f"{name}.npz", **(arrays | {"meta": json.dumps(changed)}))
+    bad = [tmp_path / f"{name}.npz" for name in ("none", "text", "nomask", "repo", "option", "size", "incomplete")]
+    assert parity_command([*bad, GOLDEN[0]]) == 2
+    told = capsys.readouterr()
+    assert f"{GOLDEN[0]}: passed" in told.out
+    lines = told.err.splitlines()
+    assert len(lines) == len(bad)
+    for line, word in zip(
+        lines,
+        ("exist", "cannot be read", "input/mask", "known: simmim", "use_abs_pos_emb", "in the file", "incomplete"),
+        strict=True,
+    ):
+        assert word in line
+
+
+def test_a_file_may_name_its_own_plugins():
+    setup = {"method": "simmim", "encoder": "vit", "image_size": 32, "channels": 3}
+    golden = Golden(Path("own.npz"), {"config": {}, "setup": setup}, {})
+    assert setup_of(golden).image_size == 32
+    with pytest.raises(InputError, match="incomplete"):
+        setup_of(Golden(Path("own.npz"), {"config": {}, "setup": {"what": 1}}, {}))
+
+
+def _self_made(meta, path):
+    """A file of the golden format whose numbers mimbench itself computed, under the official names."""
+    setup = setup_of(Golden(path, meta, {}))
+    method = build(setup)
+    generator = torch.Generator().manual_seed(0)
+    for name, value in method.named_parameters():
+        if value.requires_grad:
+            value.data = torch.randn(value.shape, generator=generator) * 0.1 + name.endswith("norm.weight")
+    names = {name: _official_name(name, method, meta) for name in method.state_dict()}
+    names = {name: official for name, official in names.items() if official}
+    side = meta["config"]["img_size"]
+    images = torch.randn(2, setup.channels, side, side, generator=generator)
+    mask = method.sample_mask(2, generator)
+    arrays = {f"param/{names[name]}": value for name, value in method.state_dict().items() if name in names}
+    arrays |= {"input/image": images, "input/mask": mask.long() if mask.ndim == 3 else mask}
+    if meta["repo"] == "mae":
+        arrays["param/decoder_pos_embed"] = torch.zeros(1, 1, 1)
+    if "vocab_size" in meta["config"]:
+        tokens = torch.randint(meta["config"]["vocab_size"], (2, mask[0].numel()), generator=generator)
+        arrays["input/token_ids"] = tokens
+    golden = Golden(path, meta, {name: value.numpy() for name, value in arrays.items()})
+    result = run(golden, setup, method)
+    arrays |= {"out/loss": result.loss, "grad_norm": result.norm, "out/prediction": result.prediction}
+    arrays |= {f"grad/{names[name]}": value for name, value in result.gradients.items()}
+    arrays["grad_norm_each"] = torch.stack([value.norm() for value in result.gradients.values()])
+    np.savez(
+        path,
+        meta=json.dumps(meta),
+        grad_norm_names=np.array([names[name] for name in result.gradients]),
+        **{name: value.numpy() for name, value in arrays.items()},
+    )
+    return path
+
+
+def _official_name(name, method, meta):
+    if name.startswith("encoder.body."):
+        name = name.removeprefix("encoder.body.")
+        if "depths" in meta["config"] and ".downsample." in name:
+            stage = int(name.split(".")[1])
+            name = name.replace(f"layers.{stage}.", f"layers.{stage - 1}.", 1)
+        return f"encoder.{name}" if meta["repo"] == "SimMIM" else name
+    if name.split(".")[0] == "tokenizer":
+        return None
+    if name == "mask_token" and meta["repo"] == "SimMIM":
+        return "encoder.mask_token"
+    back = {own: official for official, own in method.official_names.items() if own}
+    head, dot, rest = name.partition(".")
+    return back.get(head, head) + dot + rest

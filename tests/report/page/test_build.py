@@ -1,0 +1,400 @@
+"""The page as a file: what is in it, what is beside it, and what it never overwrites."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from helpers.page_results import REFERENCE, write_epochs, write_paper, write_results
+from mimbench.errors import InputError
+from mimbench.files import file_sha256
+from mimbench.report.page import pictures as pictures_module
+from mimbench.report.page.ablations import ablations
+from mimbench.report.page.board import board_of
+from mimbench.report.page.build import INDEX, SCRIPT, embedded_json, report_command
+from mimbench.report.page.content import command_of, content
+from mimbench.report.page.pictures import Pictures
+from mimbench.report.page.pool import Pool
+from mimbench.report.published.numbers import LAST_EPOCH
+from mimbench.report.records.frame import load_records
+from mimbench.report.scores.collect import Choice
+from mimbench.report.tables.comparison import comparison
+from mimbench.store.failure import failure_path, read_failure, write_failure
+from mimbench.store.reading import read_all
+from mimbench.store.sealing import write_sealed
+
+HOSTILE = "</script><script>alert(1)</script><!-- \u2028"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("grid")
+    write_results(root, methods=("simmim", "random-init"), ratios=(0.3, 0.6), seeds=(0, 1))
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(results) -> dict:
+    return content(read_all(results), Pictures(), "grid")
+
+
+def read_page(page: Path) -> dict:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def test_the_page_holds_all_records_and_is_the_same_every_time(results, tmp_path):
+    page = report_command(results, tmp_path / "a")
+    assert page.read_bytes() == report_command(results, tmp_path / "b").read_bytes()
+    found = read_page(page)
+    assert {run["id"] for run in found["runs"]} == {body["id"] for _, body in read_all(results)}
+    assert all(found["leaderboard"]["rows"][run["row"]]["method"] == run["method"] for run in found["runs"])
+    assert [one["id"] for one in found["failures"]] == ["beit-finetune-s0-0123456789ab"]
+    assert len(found["published"]["rows"]) > 1000
+
+
+def test_the_leaderboard_is_the_comparison_table(results, data):
+    tidy = load_records(results)
+    table = comparison(tidy, Choice(rows=("method", "encoder"), columns=("task", "metric"), metrics=tuple(tidy.metric)))
+    board = data["leaderboard"]
+    for row, cells in zip(board["rows"], table.rows, strict=True):
+        assert row["labels"] == [cell.text for cell in cells[: len(board["labels"])]]
+        for cell, told in zip(row["cells"], cells[len(board["labels"]) :], strict=True):
+            assert (cell["mean"], cell["sd"], cell["n"]) == told.numbers
+            assert cell["mark"] == told.mark
+            assert len(cell["runs"]) == cell["n"]
+    assert {cell["mark"] for row in board["rows"] for cell in row["cells"]} == {"best", "second", ""}
+    assert [column["chance"] for column in board["columns"] if column["metric"] == "top1"] == [10.0]
+    assert data["downloads"]["csv"].startswith("method,encoder,method.mask_ratio,")
+    assert "\\toprule" in data["downloads"]["latex"]
+
+
+def test_ablations_run_over_the_varied_value_alone(data):
+    (ablation,) = data["ablations"]
+    assert ablation["path"] == "method.mask_ratio"
+    curves = [curve for panel in ablation["panels"] for curve in panel["curves"]]
+    assert {curve["label"] for curve in curves} == {"simmim"}
+    assert all([point["x"] for point in curve["points"]] == [0.3, 0.6] for curve in curves)
+
+
+def test_what_a_curve_shares_is_told_as_it_was_given(record, framed):
+    """Beside what has no epochs, a frame holds these as floats; what --set gave is told once, and none of the axis."""
+    records = [
+        record(
+            "mine",
+            50.0 + x,
+            varied={"pretrain.epochs": epochs, "method.x": x},
+            recipe={"pretrain": {"epochs": epochs}, "method": {"x": x}},
+            recipe_passed={"set": {"method.x": x, "method.y": [1, 2]}},
+        )
+        for epochs in (2, 4)
+        for x in (1, 3)
+    ]
+    tidy = framed([*records, record("random-init")])
+    assert tidy["pretrain.epochs"].dtype == float
+    found = ablations(board_of(tidy), {one: index for index, one in enumerate(tidy["id"])}, {})
+    labels = {one["path"]: [curve["label"] for curve in one["panels"][0]["curves"]] for one in found}
+    assert labels == {
+        "method.x": [f"mine pretrain.epochs={epochs} method.y=[1, 2]" for epochs in (2, 4)],
+        "pretrain.epochs": [f"mine method.x={x} method.y=[1, 2]" for x in (1, 3)],
+    }
+
+
+def test_a_value_outside_of_its_range_is_in_no_chart(record, framed):
+    records = [
+        record("mine", 1e308 if x == 3 else 50.0, varied={"method.x": x}, recipe={"method": {"x": x}})
+        for x in (1, 2, 3)
+    ]
+    tidy = framed(records)
+    (found,) = ablations(board_of(tidy), {one: index for index, one in enumerate(tidy["id"])}, {})
+    assert [point["x"] for point in found["panels"][0]["curves"][0]["points"]] == [1, 2]
+
+
+def test_a_published_curve_is_in_the_chart_of_its_protocol_and_else_beside(data, tmp_path):
+    (panel,) = (
+        one
+        for one in data["ablations"][0]["panels"]
+        if data["leaderboard"]["columns"][one["column"]]["primary"]
+        and data["leaderboard"]["columns"][one["column"]]["task"] == "linear-probe"
+    )
+    assert panel["published"] == []
+    (figure,) = (data["ablations"][0]["published"][index] for index in panel["beside"])
+    assert (figure["title"], figure["y"]) == (
+        "Published: SimMIM, Swin-B, finetune on ImageNet-1K",
+        "Top-1 accuracy (%)",
+    )
+    assert figure["note"] == "Published: SimMIM paper (arXiv 2111.09886v2), Table 1."
+    of_32 = next(curve for curve in figure["curves"] if curve["label"] == "published: random, mask patch 32")
+    assert {"x": 0.5, "y": 83.0} in of_32["points"]
+    write_paper(tmp_path)
+    (ablation,) = content(read_all(tmp_path), Pictures(), "paper")["ablations"]
+    (panel,) = (one for one in ablation["panels"] if one["published"])
+    (curve,) = panel["published"]
+    assert (curve["method"], curve["label"]) == ("mae", "published: random sampling")
+    assert {"x": 0.75, "y": 73.5} in curve["points"]
+    assert ablation["published"] == []
+
+
+def test_earlier_epochs_are_told_in_words_and_curves_reach_the_end(tmp_path):
+    write_results(tmp_path, methods=("simmim",), ratios=(0.3, 0.6), seeds=(0,))
+    write_epochs(tmp_path, epochs=(0, 5))
+    found = content(read_all(tmp_path), Pictures(), "epochs")
+    board = found["leaderboard"]
+    assert "pretrain.at_epoch" not in board["labels"]
+    assert sorted(row["epoch"] for row in board["rows"]) == ["", "", "epoch 0 of 26", "epoch 5 of 26"]
+    assert [row["pretraining"].endswith(row["epoch"] or ", 26 epochs") for row in board["rows"]] == [True] * 4
+    ratio, epochs = found["ablations"]
+    assert (ratio["path"], epochs["path"], epochs["title"]) == (
+        *("method.mask_ratio", "pretrain.at_epoch"),
+        "epochs pretrained",
+    )
+    assert {curve["label"] for panel in ratio["panels"] for curve in panel["curves"]} == {"simmim"}
+    curves = [curve for panel in epochs["panels"] for curve in panel["curves"]]
+    assert curves
+    assert all([point["x"] for point in curve["points"]] == [0, 5, 26] for curve in curves)
+
+
+def test_an_early_epoch_is_hidden_only_beside_the_end_of_the_same_task(tmp_path):
+    write_epochs(tmp_path, epochs=(5,))
+    hidden = [row["early"] for row in content(read_all(tmp_path), Pictures(), "a")["leaderboard"]["rows"]]
+    assert hidden == [False]
+    write_results(tmp_path, methods=("simmim",), ratios=(0.6,), seeds=(0,))
+    for path in (tmp_path / "records").glob("simmim-linear-probe-*"):
+        if not json.loads(path.read_text())["recipe"]["pretrain"].get("at_epoch"):
+            path.unlink()
+    rows = content(read_all(tmp_path), Pictures(), "b")["leaderboard"]["rows"]
+    assert {(row["epoch"], row["early"]) for row in rows} == {("", False), ("epoch 5 of 26", False)}
+
+
+def test_downloads_hold_what_the_leaderboard_shows_and_all_else_as_csv_alone(tmp_path):
+    write_results(tmp_path, methods=("simmim",), ratios=(0.6,), seeds=(0,))
+    write_epochs(tmp_path)
+    found = content(read_all(tmp_path), Pictures(), "downloads")["downloads"]
+    assert sorted(found) == ["all", "csv", "latex", "markdown"]
+    rows = found["latex"].split("\\midrule")[1].split("\\bottomrule")[0]
+    assert rows.count("\\\\") == 1
+    for text in (found["csv"], found["latex"], found["markdown"]):
+        assert "top5" not in text
+        assert "AP75" not in text
+        assert "AP50" in text
+        assert "epoch" not in text.split("\n")[0]
+    assert "linear-probe: top5" in found["all"]
+    assert len(found["all"].splitlines()) > len(found["csv"].splitlines())
+
+
+def test_each_picture_of_a_pretraining_is_there_once(tmp_path):
+    write_results(tmp_path, methods=("simmim",), ratios=(0.6,), seeds=(0,))
+    paths = {path.name: json.loads(path.read_text()) for path in (tmp_path / "records").iterdir()}
+    body = next(body for body in paths.values() if body["task"]["name"] == "linear-probe")
+    folder = f"artifacts/simmim-s{body['seed']}-{body['checkpoint']['fingerprint']}"
+    (tmp_path / folder).mkdir()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / folder / "reconstruction.png")
+    bodies = read_all(tmp_path)
+    for _, one in bodies:  # one record names it, the other does not
+        if one["task"]["name"] == "linear-probe":
+            one["artifacts"] = {"reconstruction": f"{folder}/reconstruction.png"}
+    shown = {run["task"]: [name for name, *_ in run["pictures"]] for run in content(bodies, Pictures(), "p")["runs"]}
+    assert shown == {"linear-probe": ["reconstruction"], "detection": ["predictions", "reconstruction"]}
+
+
+def test_pairs_are_judged_by_the_quantiles_of_tables(data):
+    from scipy.special import stdtrit
+
+    for pairs in (2, 3, 10, 60):
+        assert math.isclose(data["quantiles"][pairs - 2], stdtrit(pairs - 1, 0.975), abs_tol=1e-5)
+
+
+def test_nothing_is_loaded_from_elsewhere_and_the_policy_names_what_may_run(results, tmp_path):
+    page = report_command(results, tmp_path / "page").read_text()
+    markup = re.sub(r"<script.*?</script>|<style.*?</style>", "", page, flags=re.DOTALL)
+    assert set(re.findall(r'(?:src|href)="([^"]*)"', markup)) == {"#main", "data:,"}
+    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)[1]
+    script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)[1]
+    assert not re.search(r"url\(|@import|https?:", style)
+    assert set(re.findall(r"https?://[^\s\"'`]+", script)) == {"http://www.w3.org/2000/svg"}
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\(|Function\(", script)
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    for name, text in (("style-src", style), ("script-src", script)):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{name} 'sha256-{digest}'" in policy
+    folder = Path(pictures_module.__file__).parent / "script"
+    assert sorted(SCRIPT) == sorted(path.name for path in folder.iterdir())
+
+
+def test_json_in_the_page_cannot_end_its_element():
+    text = embedded_json(json.dumps([HOSTILE], ensure_ascii=False))
+    assert "<" not in text
+    assert "\u2028" not in text
+    assert json.loads(text) == [HOSTILE]
+
+
+def test_the_command_is_of_this_cell_and_every_word_is_quoted():
+    bodies = [json.loads(path.read_text()) for path in REFERENCE.glob("simmim-linear-probe-s2-*")]
+    body = next(body for body in bodies if not body["varied"])
+    assert command_of(body) == ("mimbench run --method simmim --task linear-probe --seeds 2 --recipe mnist5k-vit-tiny")
+    body["recipe_passed"]["set"] = {"method.mask_ratio": 0.3, "pretrain.epochs": 2, "method.head": "a b"}
+    body["varied"] = {"method.mask_ratio": 0.5, "pretrain.compile": True}
+    body["method"]["name"] = "x; rm -rf /\n$(reboot)"
+    words = shlex.split(command_of(body))
+    assert words[:4] == ["mimbench", "run", "--method", "x; rm -rf / $(reboot)"]
+    assert words[10:] == [
+        *("--set", "pretrain.epochs=2", "--set", "method.head=a b"),
+        *("--vary", "method.mask_ratio=0.5", "--vary", "pretrain.compile=true"),
+    ]
+    body["recipe_passed"]["checkpoint"] = "abc"
+    assert shlex.split(command_of(body))[2:4] == ["--checkpoint", body["checkpoint"]["fingerprint"]]
+
+
+def test_pictures_lie_within_the_page_up_to_a_limit_and_beside_it_beyond(results, tmp_path):
+    sizes = sorted(path.stat().st_size for path in results.rglob("*.png"))
+    page = report_command(results, tmp_path / "page", embedded=sum(sizes[:1]))
+    sources = [source for run in read_page(page)["runs"] for _, _, source in run["pictures"]]
+    within = [source for source in sources if source and source.startswith("data:image/png;base64,")]
+    beside = [source for source in sources if source and source.startswith("artifacts/")]
+    assert within
+    assert beside
+    assert {path.name for path in (page.parent / "artifacts").iterdir()} == {Path(name).name for name in beside}
+    assert sources.count(None) == 3  # of seed 1, which has no picture
+    report_command(results, tmp_path / "page")
+    assert [path.name for path in page.parent.iterdir()] == [INDEX]
+
+
+def test_a_picture_outside_of_its_results_folder_is_none(results, tmp_path):
+    root = tmp_path / "results"
+    root.mkdir()
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (root / "link.png").symlink_to(tmp_path / "secret.png")
+    (root / "own.png").write_bytes(b"own")
+    (root / "own.html").write_bytes(b"own")
+    found = Pictures()
+    for path in ("../secret.png", str(tmp_path / "secret.png"), "link.png", "own.html", "none.png", "a\0.png"):
+        assert found.source([root], path) is None, path
+    assert found.source([root], "own.png") == "data:image/png;base64," + base64.b64encode(b"own").decode()
+
+
+@pytest.mark.parametrize("has_hash", [True, False])
+def test_a_damaged_picture_is_not_shown_and_the_page_says_why(results, tmp_path, has_hash):
+    results = shutil.copytree(results, tmp_path / "results")
+    record = min((results / "records").glob("*-detection-s0-*.json"))
+    body = json.loads(record.read_text())
+    body.pop("sha256")
+    picture = body["artifacts"]["predictions"]
+    if has_hash:
+        write_sealed(record, body | {"artifacts_sha256": {"predictions": file_sha256(results / picture)}})
+    before = {run["id"]: run for run in read_page(report_command(results, tmp_path / "page"))["runs"]}
+    assert before[body["id"]]["pictures"][0][2] is not None
+    assert before[body["id"]]["picture_problems"] == {}
+    content = (results / picture).read_bytes()
+    (results / picture).write_bytes(content[:-30] + bytes([content[-30] ^ 1]) + content[-29:])
+    runs = {run["id"]: run for run in read_page(report_command(results, tmp_path / "page"))["runs"]}
+    run = runs[body["id"]]
+    assert run["pictures"] == [["predictions", picture, None]]
+    reason = "does not have the sha256 in the record" if has_hash else "is a damaged picture"
+    assert run["picture_problems"][picture].startswith(reason)
+
+
+def test_each_reason_not_to_show_a_picture_is_said(tmp_path):
+    root = tmp_path / "results"
+    root.mkdir()
+    (root / "link.png").symlink_to("/etc/passwd")
+    (root / "empty.png").write_bytes(b"")
+    found = Pictures()
+    for path, reason in {
+        "../secret.png": "leads out of the results folder",
+        "link.png": "leads out of the results folder",
+        "none.png": "is missing",
+        "empty.png": "is empty",
+        "text.html": "",
+    }.items():
+        assert found.problem([root], path, None) == reason, path
+
+
+def test_equal_values_are_kept_once():
+    pool = Pool()
+    first = {"a": [1]}
+    assert pool.add(first) == pool.add(first) == pool.add({"a": [1]}) == 0
+    assert pool.tables({"x": {"a": [1]}, "y": 1.5}) == {"x": 0, "y": 1}
+    assert pool.values == [{"a": [1]}, 1.5]
+
+
+def test_a_cell_that_has_a_record_by_now_has_not_failed(results, tmp_path):
+    known = read_failure(next((results / "failures").glob("*.json")))
+    late = known.model_copy(update={"id": read_all(results)[0][1]["id"]})
+    write_failure(failure_path(results, late.id), late)
+    try:
+        page = report_command(results, tmp_path / "page")
+        assert [one["id"] for one in read_page(page)["failures"]] == [known.id]
+    finally:
+        failure_path(results, late.id).unlink()
+
+
+def test_only_a_page_of_ours_is_overwritten(results, tmp_path):
+    output = tmp_path / "page"
+    output.mkdir()
+    page = report_command(results, output)
+    report_command(results, output)
+    (output / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds notes\.txt, which is not of a report"):
+        report_command(results, output)
+    (output / "notes.txt").unlink()
+    (output / "artifacts").mkdir()
+    (output / "artifacts" / "photo.png").write_text("mine")
+    with pytest.raises(InputError, match=r"holds artifacts/photo\.png"):
+        report_command(results, output)
+    (output / "artifacts" / "photo.png").unlink()
+    page.write_text("<!doctype html><title>mine</title>")
+    with pytest.raises(InputError, match=r"holds index\.html"):
+        report_command(results, output)
+    assert "mine" in page.read_text()
+    with pytest.raises(InputError, match="is a file"):
+        report_command(results, page)
+
+
+def test_what_cannot_be_written_leaves_the_old_page(results, tmp_path, monkeypatch):
+    page = report_command(results, tmp_path / "page")
+    before = page.read_bytes()
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(InputError, match="cannot be written: No space left on device"):
+        report_command(results, page.parent, embedded=0)
+    assert page.read_bytes() == before
+    assert not list(page.parent.rglob(".*"))
+
+
+@pytest.mark.e2e
+def test_the_command(mimbench, quick, tmp_path):
+    done = mimbench("report", "--results", str(REFERENCE.parent), "--output", "page")
+    assert (done.returncode, done.stdout) == (0, "written: page/index.html\n"), done.stderr
+    (tmp_path / "empty").mkdir()
+    done = quick("report", "--results", "empty", "--output", "other")
+    assert done.returncode == 2
+    assert done.stderr == ("mimbench: there are no records in empty; run `mimbench run` first or pass --results DIR\n")
+    assert not (tmp_path / "other").exists()
+
+
+def test_control_characters_of_records_are_shown_on_the_page(tmp_path):
+    write_results(tmp_path, methods=("simmim",), ratios=(0.6,), seeds=(0,))
+    for path in (tmp_path / "records").glob("*.json"):
+        body = json.loads(path.read_text())
+        body.pop("sha256")
+        body["method"]["name"] = "a\x1b[31m\u202eb"
+        write_sealed(path, body)
+    text = report_command(tmp_path, tmp_path / "page").read_text()
+    assert not set(text) & {"\x1b", "\u202e"}
+    assert "a\\\\u001b[31m\\\\u202eb" in text
+
+
+def test_a_best_epoch_beside_a_last_one_is_said(tmp_path):
+    write_results(tmp_path, methods=("simmim",), ratios=(0.6,), seeds=(0,))
+    assert LAST_EPOCH in report_command(tmp_path, tmp_path / "page").read_text()

@@ -1,0 +1,91 @@
+"""`mimbench table` and `mimbench verify` as a person runs them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mimbench.errors import InputError
+from mimbench.report.scores.baseline import Baseline
+from mimbench.report.scores.collect import Choice
+from mimbench.report.tables.command import table_command
+
+REFERENCE = Path(__file__).parents[3] / "results" / "reference"
+
+
+def run(choice=None, *, results=None, format=None, layout=None, output=None):
+    return table_command(choice or Choice(), results=results, format=format, layout=layout, output=output)
+
+
+def test_the_file_tells_the_format(tmp_path):
+    for name, start in (("a.md", "| method"), ("a.tex", "% needs"), ("b/a.html", "<style>"), ("a.csv", "method,")):
+        assert run(results=REFERENCE, output=tmp_path / name) is None
+        assert (tmp_path / name).read_text(encoding="utf-8").startswith(start)
+    run(results=REFERENCE, output=tmp_path / "a.md", format="csv")
+    assert (tmp_path / "a.md").read_text().startswith("method,")
+    with pytest.raises(InputError, match="cannot be written"):
+        run(results=REFERENCE, output=tmp_path)
+    with pytest.raises(InputError, match="unknown table format 'pdf'"):
+        run(results=REFERENCE, format="pdf")
+
+
+def test_a_suffix_that_no_table_has_is_refused_before_anything_is_written(tmp_path):
+    path = tmp_path / "a.pdf"
+    told = r"a.pdf: no table is a .pdf; there are .txt, .md, .csv, .html, .tex, or give --format"
+    with pytest.raises(InputError, match=told):
+        run(results=REFERENCE, output=path)
+    with pytest.raises(InputError, match=told):
+        run(layout="list", output=path)
+    assert not path.exists()
+    run(results=REFERENCE, output=path, format="csv")
+    assert path.read_text().startswith("method,")
+    run(layout="simmim-loss", results=REFERENCE, output=tmp_path / "plain")
+    assert (tmp_path / "plain").read_text(encoding="utf-8").startswith("SimMIM, Table 4")
+
+
+def test_layouts_and_lists_take_no_choice_that_they_would_not_heed(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert "simmim-masking          SimMIM, Table 1" in run(layout="list")
+    assert "scope=full image" in run(layout="simmim-loss")
+    with pytest.raises(InputError, match="--rows, --method: not for a layout"):
+        run(Choice(rows=("method",), methods=("mae",)), layout="simmim-loss")
+    with pytest.raises(InputError, match="--baseline: not for a list of published numbers; give --results"):
+        run(Choice(baseline=Baseline.read("mae"), published=True))
+    assert "52.3" in run(Choice(methods=("simmim",), tasks=("detection",), published=True))
+    with pytest.raises(InputError, match="results folder runs does not exist"):
+        run()
+
+
+@pytest.mark.e2e
+def test_the_commands(mimbench, tmp_path):
+    done = mimbench("table", "--published", "--method", "simmim", "--task", "detection", "--format", "csv")
+    assert done.returncode == 0, done.stderr
+    assert "SimMIM,Swin-B,ImageNet-1K,800,detection,COCO,1024,AP,52.3,own" in done.stdout
+    arguments = ("--results", str(REFERENCE), "--columns", "method", "--baseline", "random-init", "--spread", "se")
+    done = mimbench("table", *arguments, "--output", "t.tex")
+    assert (done.returncode, done.stdout) == (0, "written: t.tex\n"), done.stderr
+    assert "\\toprule" in (tmp_path / "t.tex").read_text()
+    count = len(list((REFERENCE / "records").iterdir()))
+    done = mimbench("verify", str(REFERENCE))
+    assert (done.returncode, done.stdout) == (0, f"{count} records, 0 checkpoints: all sound\n"), done.stderr
+    (tmp_path / "r" / "records").mkdir(parents=True)
+    done = mimbench("verify", "r")
+    assert done.returncode == 2
+    assert done.stderr == "mimbench: there are no records and no checkpoints below r; nothing to verify\n"
+    (tmp_path / "r" / "records" / "x.json").write_text("{}")
+    done = mimbench("verify", "r")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0].startswith("damaged: r/records/x.json is no mimbench record; ")
+    assert done.stdout.splitlines()[1] == "1 records, 0 checkpoints: 1 damaged"
+
+
+@pytest.mark.e2e
+def test_the_benchmark_of_records_runs(tmp_path):
+    script = Path(__file__).parents[3] / "benchmarks" / "records.py"
+    command = [sys.executable, str(script), "--records", "40"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "load_records\n          120 rows" in done.stdout

@@ -1,0 +1,313 @@
+"""Five formats of one table, to the letter; text of users does nothing in any of them; LaTeX compiles."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import subprocess
+import unicodedata
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from mimbench.errors import InputError
+from mimbench.report.records.frame import load_records
+from mimbench.report.scores.baseline import Baseline
+from mimbench.report.scores.collect import Choice
+from mimbench.report.tables.comparison import comparison
+from mimbench.report.tables.latex import latex_escaped
+from mimbench.report.tables.layouts import layout_names, read_layout
+from mimbench.report.tables.papers import layout_table, published_table
+from mimbench.report.tables.render import FORMATS, render
+from mimbench.report.tables.table import Cell, Column, Table
+from mimbench.text import spreadsheet_text, visible
+
+REFERENCE = Path(__file__).parents[3] / "results" / "reference"
+SMALL = Table(
+    (Column("method"), Column("knn: top1", ("mean", "sd", "n"), ("protocol a",)), Column("AP", ("mean", "sd", "n"))),
+    (
+        (Cell("a_b"), Cell("60.0 ± 1.0 (n=3)", (60.0, 1.0, 3), "best", ("overlaps",)), Cell()),
+        (Cell("c"), Cell("50.0", (50.0, None, 1), "second"), Cell("7.5", (7.5, None, 1))),
+    ),
+    "Title",
+    ("{best} and {second}; in percent",),
+)
+GOLDEN = {
+    "text": """\
+Title
+
+method  knn: top1 [a]           AP
+------  ----------------------  ---
+a_b     *60.0 ± 1.0 (n=3)* [b]  -
+c       _50.0_                  7.5
+
+*best* and _second_; in percent
+[a] protocol a
+[b] overlaps
+""",
+    "markdown": """\
+**Title**
+
+| method | knn: top1<sup>a</sup>            | AP  |
+| ------ | -------------------------------- | --- |
+| a_b    | **60.0 ± 1.0 (n=3)**<sup>b</sup> | -   |
+| c      | <ins>50.0</ins>                  | 7.5 |
+
+**best** and <ins>second</ins>; in percent<br>
+<sup>a</sup> protocol a<br>
+<sup>b</sup> overlaps
+""",
+    "csv": """\
+method,knn: top1,knn: top1 sd,knn: top1 n,AP,AP sd,AP n
+a_b,60.0,1.0,3,,,
+c,50.0,,1,7.5,,1
+""",
+    "html": """\
+STYLE<table class="mimbench">
+<caption>Title</caption>
+<thead><tr><th scope="col">method</th><th scope="col" class="number">knn: top1<sup>a</sup></th>\
+<th scope="col" class="number">AP</th></tr></thead>
+<tbody>
+<tr><td>a_b</td><td class="number"><strong>60.0 &#177; 1.0 (n=3)</strong><sup>b</sup></td><td class="number">-</td></tr>
+<tr><td>c</td><td class="number"><u>50.0</u></td><td class="number">7.5</td></tr>
+</tbody>
+<tfoot><tr><td colspan="3"><strong>best</strong> and <u>second</u>; in percent<br><sup>a</sup> protocol a<br>\
+<sup>b</sup> overlaps</td></tr></tfoot>
+</table>
+""",
+    "latex": r"""% needs \usepackage{booktabs,graphicx}
+\begin{table}
+\centering
+\caption{Title}
+\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%
+\begin{tabular}{lrr}
+\toprule
+method & knn: top1\textsuperscript{a} & AP \\
+\midrule
+a\_b & \textbf{60.0 $\pm$ 1.0 (n=3)}\textsuperscript{b} & - \\
+c & \underline{50.0} & 7.5 \\
+\bottomrule
+\end{tabular}}
+
+\smallskip
+\begin{minipage}{\linewidth}
+\footnotesize\raggedright
+\textbf{best} and \underline{second}; in percent \\
+\textsuperscript{a} protocol a \\
+\textsuperscript{b} overlaps
+\end{minipage}
+\end{table}
+""",
+}
+NASTY = [
+    "<script>alert(1)</script>",
+    "a_b%c&d#e$f~g^h\\i{j}k",
+    "[x]* | `y` \"z\" 'w'",
+    "*[",
+    "{best}{0}",
+    "line\nbreak\x1b[31m\r",
+    "中文 é ß ± −3 √2 🙂 ‘’ \u202e",
+    "\\input{/etc/passwd}",
+    "--- ``",
+]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_to_the_letter(format):
+    found = render(SMALL, format)
+    if format == "html":
+        style, table = found.split("</style>\n")
+        found = "STYLE" + table
+        assert style.startswith("<style>\ntable.mimbench {")
+    assert found == GOLDEN[format]
+
+
+def test_another_format_is_told():
+    with pytest.raises(InputError, match="unknown table format 'latx'; did you mean 'latex'"):
+        render(SMALL, "latx")
+
+
+def test_footnotes_beyond_z():
+    cells = tuple((Cell(str(i), notes=(f"note {i}", "shared")),) for i in range(30))
+    table = Table((Column("x"),), cells)
+    assert table.letters(("note 0", "shared", "note 26", "shared")) == ["a", "b", "ab"]
+
+
+def nasty_table() -> Table:
+    rows = tuple((Cell(text, notes=(text,)), Cell(text, (1.0,), "best")) for text in NASTY)
+    return Table((Column("label"), Column(NASTY[0], ("mean",), (NASTY[1],))), rows, NASTY[0], (NASTY[1], NASTY[4]))
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.text = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_html_holds_no_element_of_a_users_making():
+    page = render(nasty_table(), "html")
+    assert page.isascii()
+    parser = Tags()
+    parser.feed(page)
+    allowed = {"style", "table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td", "sup", "strong", "u", "br"}
+    assert set(parser.tags) <= allowed
+    assert NASTY[0] in parser.text
+
+
+def test_markdown_keeps_its_columns_and_holds_no_element():
+    lines = render(nasty_table(), "markdown").splitlines()
+    body = [line for line in lines if line.startswith("| ")]
+    assert len(body) == len(NASTY) + 2
+    assert all(line.replace("\\|", "").count("|") == 3 for line in body)
+    assert "<script" not in "\n".join(lines)
+
+
+def test_text_holds_no_control_characters_and_one_line_a_row():
+    text = render(nasty_table(), "text")
+    assert {sign for sign in text if unicodedata.category(sign) in ("Cc", "Cf")} == {"\n"}
+    assert not set(text) & {"\x1b", "\r", "\u202e"}
+    assert len(text.splitlines()) == 2 + 2 + len(NASTY) + 1 + 2 + len(nasty_table().notes)
+
+
+def test_csv_is_read_back_as_it_was():
+    found = list(csv.reader(io.StringIO(render(nasty_table(), "csv"))))
+    escaped = {NASTY[5]: "line\\nbreak\\u001b[31m\\r", NASTY[6]: NASTY[6].replace("\u202e", "\\u202e")}
+    escaped[NASTY[8]] = f"'{NASTY[8]}"
+    assert [row[0] for row in found[1:]] == [escaped.get(text, text) for text in NASTY]
+    assert found[0] == ["label", NASTY[0]]
+
+
+FORMULAS = [
+    "=cmd|' /C calc'!A0",
+    "+SUM(1,2)",
+    "@SUM(1)",
+    "-2+3",
+    "\tx",
+    "\r=1+1",
+    " =1+1",
+    "-inf",
+    "\uff1d1+1",
+    "--x",
+    "-",
+]
+PLAIN = ["-0.5", "+3", "-1e-3", "-.5", "3", "a=b", "mask_ratio=-1", ""]
+
+
+def test_no_cell_of_a_csv_file_is_a_formula():
+    assert [spreadsheet_text(text) for text in FORMULAS] == [f"'{visible(text)}" for text in FORMULAS]
+    assert [spreadsheet_text(text) for text in PLAIN] == PLAIN
+    rows = tuple((Cell(text), Cell("1", (-0.5, text))) for text in FORMULAS)
+    table = Table((Column("=1"), Column("x", ("@a", "b"))), rows)
+    found = list(csv.reader(io.StringIO(render(table, "csv"))))
+    assert found[0] == ["'=1", "x", "x b"]
+    for text, row in zip(FORMULAS, found[1:], strict=True):
+        assert row == ["" if text == "-" else f"'{visible(text)}", "-0.5", f"'{visible(text)}"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_format_holds_what_a_terminal_obeys(format):
+    signs = "\x1b\x07\x00\x7f\x9b\u202e\u2066\u200f\u2028"
+    rows = ((Cell(f"a{signs}b", notes=(f"c{signs}",)), Cell(f"d{signs}", (f"e{signs}",))),)
+    table = Table((Column(f"f{signs}"), Column("g", (f"h{signs}",), of=f"i{signs}")), rows, signs, (signs,))
+    assert not set(render(table, format)) & set(signs)
+
+
+def test_what_latex_would_act_on_is_text():
+    assert latex_escaped("50% & a_b #1 $x {y} ~z ^w \\v") == (
+        r"50\% \& a\_b \#1 \$x \{y\} \textasciitilde{}z \textasciicircum{}w \textbackslash{}v"
+    )
+    assert latex_escaped("--rows 1–2") == r"-{}-rows 1\textendash{}2"
+    assert latex_escaped("[*]") == "{[}{*}{]}"
+    assert latex_escaped("é ± 中") == r"é $\pm$ \texttt{U+4E2D}"
+    assert latex_escaped("a\n\nb") == "a  b"
+
+
+def test_csv_has_numbers_as_a_person_keeps_them():
+    column = Column("x", ("mean",))
+    values = [58.599999999999994, 1e-9 / 3, 12345678901234567890, 50.0, -0.30000000000000004, 2]
+    table = Table((column,), tuple((Cell("?", (value,)),) for value in values))
+    assert render(table, "csv").split()[1:] == [
+        "58.6",
+        "3.33333333333e-10",
+        "12345678901234567890",
+        "50.0",
+        "-0.3",
+        "2",
+    ]
+
+
+def test_latex_tells_n_once_where_it_is_the_same_everywhere():
+    column = Column("top1", ("mean", "sd", "n"))
+    three = Cell("60.0 ± 1.0 (n=3), +0.1", (60.0, 1.0, 3)), Cell("50.0 ± 1.0 (n=3)", (50.0, 1.0, 3)), Cell()
+    found = render(Table((column,), tuple((cell,) for cell in three)), "latex")
+    assert "(n=" not in found
+    assert "\nn = 3 throughout\n" in found
+    assert r"60.0 $\pm$ 1.0, +0.1 \\" in found
+    for other in (Cell("50.0", (50.0, None, 1)), Cell("50.0 ± 1.0 (n=2)", (50.0, 1.0, 2))):
+        found = render(Table((column,), ((three[0],), (other,))), "latex")
+        assert "(n=3)" in found
+        assert "throughout" not in found
+
+
+TASKS = 14
+WIDE = Table(
+    (Column("method"), Column("how"), *(Column(f"task {index}: top1", ("mean",)) for index in range(TASKS))),
+    tuple(
+        (
+            Cell("mae"),
+            Cell(f"{row} fine-tuned as in a protocol of very/long/name_{'x' * 30}"),
+            *[Cell("59.8 ± 1.9")] * TASKS,
+        )
+        for row in range(70)
+    ),
+    "Wide and long",
+    ("{best}",),
+)
+
+
+def test_latex_parts_what_is_too_wide_and_too_long():
+    found = render(WIDE, "latex")
+    assert found.startswith("% needs \\usepackage{array,booktabs,graphicx}\n")
+    assert found.count(r"59.8 $\pm$ 1.9") == 70 * TASKS
+    assert "all rows: method: mae" in found
+    assert found.count(r"\caption{Wide and long}") == 1
+    assert found.count(r"\caption{Wide and long (continued)}") == found.count(r"\addtocounter{table}{-1}") > 1
+    assert "(continued)" not in render(SMALL, "latex")
+
+
+def compiled(tables, folder, preamble=()) -> subprocess.CompletedProcess[str]:
+    document = [r"\documentclass{article}", r"\usepackage{array,booktabs,graphicx}", *preamble]
+    document += [r"\begin{document}", *(rf"{render(table, 'latex')}\clearpage" for table in tables), r"\end{document}"]
+    (folder / "tables.tex").write_text("\n".join(document), encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "tables.tex"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=120)
+
+
+@pytest.mark.skipif(
+    not shutil.which("pdflatex"), reason="no pdflatex: apt-get install texlive-latex-base texlive-latex-recommended"
+)
+def test_latex_compiles_and_fits_the_line_and_the_page(tmp_path, record, framed):
+    records = [record(m, v + s, s) for m, v in (("random-init", 40), ("a_b&c", 50)) for s in (0, 1, 2)]
+    choice = Choice(baseline=Baseline.read("random-init"), published=True, ranks=True)
+    reference = load_records(REFERENCE)
+    papers = [layout_table(read_layout(name)) for name in layout_names()]
+    lists = [published_table(["simmim"], ["detection"]), published_table(["simmim"])]
+    compared = [comparison(framed(records), choice), comparison(reference), comparison(reference, choice)]
+    for preamble in ((), (r"\usepackage[landscape]{geometry}",)):
+        done = compiled([SMALL, WIDE, nasty_table(), *compared, *lists, *papers], tmp_path, preamble)
+        assert done.returncode == 0, done.stdout[-2000:]
+        log = (tmp_path / "tables.log").read_text(encoding="utf-8", errors="replace")
+        assert "Overfull \\hbox" not in log
+        if not preamble:
+            assert "Overfull \\vbox" not in log
+            assert "Float too large" not in log
+    assert (tmp_path / "tables.pdf").stat().st_size > 10_000
+    assert compiled([Table((Column(r"\undefined"),), ())], tmp_path).returncode == 0
