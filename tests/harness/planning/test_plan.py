@@ -209,7 +209,7 @@ def test_the_number_of_processes_is_part_of_what_is_trained(cells, monkeypatch):
     """Each process draws random numbers of its own, so that two train other weights than one does."""
     request = replace(BASE, tasks=["knn", "finetune"])
     alone = cells(request)
-    for room in ("engine.device", "harness.plan"):
+    for room in ("engine.device", "harness.planning.plan"):
         monkeypatch.setattr(f"mimbench.{room}.get_world_size", lambda: 2)
     together = cells(request)
     assert together[0].pretraining.fingerprint != alone[0].pretraining.fingerprint

@@ -95,7 +95,11 @@ CHANGES = [
 @pytest.mark.parametrize(("change", "words"), CHANGES)
 def test_images_and_labels_are_looked_at_before_anything_is_computed(change, words, planned):
     refused(
-        planned(dataset=with_change(change)), "dataset 'grey' of ", "in its train split", words, "test_inspection.py:"
+        planned(dataset=with_change(change)),
+        "dataset 'grey' of ",
+        "in its train split",
+        words,
+        "test_plugin_checks.py:",
     )
 
 
@@ -135,7 +139,7 @@ def test_an_encoder_has_its_numbers(value, quick, monkeypatch):
 
     monkeypatch.setitem(registry.encoders._loaded, "vit", Odd)
     arguments = ("run", "--method", "random-init", "--task", "knn", "--recipe", "smoke", "--dry-run")
-    refused(quick(*arguments), "encoder 'vit' of mimbench", f"num_layers is {value!r}", "test_inspection.py:")
+    refused(quick(*arguments), "encoder 'vit' of mimbench", f"num_layers is {value!r}", "test_plugin_checks.py:")
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_a_plugin_that_ships_is_blamed_only_if_no_other_called_it(theirs, monkey
 def test_a_run_s_failure_names_plugin_and_line(bench):
     bench.fails = {("toy", 0): ValueError("no")}
     ((_, reason),) = bench.run().failures
-    assert reason.startswith("ValueError: no (task 'toy' of no installed package, toy_plugins.py:")
+    assert reason.startswith("ValueError: no (task 'toy' of no installed package, helpers/toy_plugins.py:")
     assert reason.endswith(" in run)")
 
 
