@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,12 +17,6 @@ from torch import Tensor, nn
 
 from mimbench.contract import StepOutput, Trainable
 from mimbench.errors import RunError
-
-
-def mix_seed(*parts: int | str) -> int:
-    """One 63-bit seed from several numbers or words; near inputs give unrelated seeds."""
-    digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 class _AsItIs(nn.Module):

@@ -24,6 +24,7 @@ from mimbench.engine.resume import TrainingStates
 from mimbench.engine.stopping import StopRequest, stop_when_convenient
 from mimbench.errors import InputError, Interrupted
 from mimbench.optim import Schedule, build_optimizer, decay_rules
+from mimbench.seeds import mmengine_seed
 
 READ_EVERY = {"cpu": 1, "cuda": 20}
 """Micro-batches between two looks at the loss."""
@@ -128,7 +129,7 @@ def fit(
                 EpochHook(after_epoch or {}, report),
             ],
             visualizer=_visualizer(config, workdir),
-            randomness={"seed": seed % 2**31},
+            randomness={"seed": mmengine_seed(seed)},
             log_level="ERROR",
             experiment_name=run,
             cfg={"compile": config.compile},

@@ -13,10 +13,11 @@ from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 
 from mimbench.contract import FitReport
-from mimbench.engine.adapter import Adapter, LiveRunner, mix_seed
+from mimbench.engine.adapter import Adapter, LiveRunner
 from mimbench.engine.progress import Progress
 from mimbench.errors import RunError
 from mimbench.optim import Schedule
+from mimbench.seeds import derive_seed
 
 
 class StepHook(Hook):
@@ -31,7 +32,7 @@ class StepHook(Hook):
         self.adapter, self.schedule, self.seed, self.accumulate = adapter, schedule, seed, accumulate
 
     def before_train_iter(self, runner: LiveRunner, batch_idx: int, data_batch: Any = None) -> None:
-        seed = mix_seed(self.seed, runner.rank, runner.iter)
+        seed = derive_seed(self.seed, runner.rank, runner.iter)
         torch.manual_seed(seed)
         self.adapter.generator.manual_seed(seed)
         step = runner.iter // self.accumulate

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from copy import deepcopy
 from io import StringIO
 from typing import Any
 
-import numpy as np
 import torch
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
@@ -22,6 +20,7 @@ from torch.utils.data import Dataset as TorchDataset
 from mimbench.contract import InputError, SceneSplit
 from mimbench.data.pipeline.loading import leave_stopping_to_the_parent
 from mimbench.data.sources.boxes import BoxCount
+from mimbench.seeds import fork_rng, scene_seed
 from mimbench_tasks._mm import composed
 
 CACHE_LIMIT = 1 << 30
@@ -84,7 +83,8 @@ class Scenes(TorchDataset):
         prepared = self._cache[index] if self._cache is not None else self._once(deepcopy(self.infos[index]))
         if not self._random:
             return prepared
-        with _seeded(seed):
+        # mmdet's transforms draw from the shared generators.
+        with fork_rng(seed, spread_numpy=False):
             return self._each_time(deepcopy(prepared))
 
     def loader(
@@ -131,7 +131,7 @@ class Draws(Sampler[Draw]):
     def __iter__(self) -> Iterator[Draw]:
         indices, seeds = torch.arange(self.size), torch.zeros(self.size, dtype=torch.long)
         if self.seed is not None:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            generator = torch.Generator().manual_seed(scene_seed(self.seed, self.epoch))
             indices = torch.randperm(self.size, generator=generator)
             seeds = torch.randint(2**31, (self.size,), generator=generator)
         # Repeats from the start fill the last share, so that every process steps equally often.
@@ -188,16 +188,3 @@ def _why_empty(annotations: COCO, split: SceneSplit) -> str:
         size = image["width"], image["height"]
         count.add(record["bbox"], record["area"], size, is_crowd=bool(record["iscrowd"]))
     return count.problem(str(split.annotations)) or f"{split.annotations}: no object in any scene"
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """mmdet's transforms draw from the global generators of numpy and Python; give both back as they were."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    np.random.seed(seed)
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)

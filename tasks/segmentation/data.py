@@ -16,8 +16,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mimbench.contract import InputError, SemanticSplit
 from mimbench.data.files.rasters import read_sized
-from mimbench.data.pipeline.augment import seeded
-from mimbench.data.pipeline.loading import EpochSampler, Pick, leave_stopping_to_the_parent, mixed, unchanged
+from mimbench.data.pipeline.loading import EpochSampler, Pick, leave_stopping_to_the_parent, unchanged
+from mimbench.seeds import fork_rng, image_seed
 from mimbench_tasks._mm import composed
 from mimbench_tasks.segmentation.config import SegmentationConfig
 
@@ -64,7 +64,7 @@ class LabelledImages(TorchDataset):
         truth = {"gt_seg_map": labels.copy(), "seg_fields": ["gt_seg_map"]}
         if self.seed is None:
             return self._pack({**self._resize(sample), **truth})
-        with seeded(mixed(self.seed, epoch, index)):
+        with fork_rng(image_seed(self.seed, epoch, index)):
             return self._pack(self._augment({**sample, **truth}))
 
     def training_loader(self, batch_size: int, *, workers: int, pin_memory: bool) -> DataLoader:

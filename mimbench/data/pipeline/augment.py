@@ -7,42 +7,18 @@ imported when something is built: a command that trains nothing does without it.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from mimbench.contract import InputConfig
 from mimbench.errors import InputError
+from mimbench.seeds import fork_rng
 
 Augment = Callable[[Tensor], Tensor]
 """One image uint8 [C, H, W] -> uint8 [C, S, S]; draws from the shared generators."""
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Within, the generators of Python, numpy and torch (the CPU's, and `device`'s) follow `seed` alone.
-
-    Afterwards they go on as if nothing had been drawn.
-    """
-    python, legacy = random.getstate(), np.random.get_state()
-    cuda = device is not None and device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if cuda else []):
-        try:
-            random.seed(seed)
-            np.random.seed(np.random.SeedSequence(seed).generate_state(4))
-            torch.default_generator.manual_seed(seed)
-            if cuda:
-                with torch.cuda.device(device):
-                    torch.cuda.manual_seed(seed)
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)
 
 
 class ImageAugment:
@@ -96,7 +72,7 @@ class Erasing:
         from timm.data.random_erasing import RandomErasing
 
         erase = RandomErasing(self.probability, mode="pixel", device=images.device)
-        with seeded(seed, images.device):
+        with fork_rng(seed, images.device):
             return erase(images)
 
 
@@ -139,7 +115,7 @@ class Mixing:
 
         B must be even.
         """
-        with seeded(seed):
+        with fork_rng(seed):
             groups = zip(images.split(self.group), labels.split(self.group), strict=True)
             targets = [self.mix(*group)[1] for group in groups]  # a group is a view: `images` itself is mixed
         return images, torch.cat(targets)

@@ -12,16 +12,16 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from mimbench.contract import ArraySplit, ImageSplit, InputConfig
-from mimbench.data.pipeline.augment import Augment, seeded
+from mimbench.data.pipeline.augment import Augment
 from mimbench.data.pipeline.transforms import check_eval_resize, evaluation_crop, training_crop
 from mimbench.errors import InputError
+from mimbench.seeds import fork_rng, image_seed
 
 
 class Pick(NamedTuple):
@@ -60,7 +60,7 @@ class EpochSampler(Sampler[Pick]):
 
     def __iter__(self) -> Iterator[Pick]:
         epoch, first, self._skipped = self.epoch, self._skipped, 0
-        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(mixed(self.seed, epoch)))
+        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(image_seed(self.seed, epoch)))
         for step in range(first, len(self)):
             start = (step * self.world_size + self.rank) * self.batch_size
             yield Pick(epoch, order[start : start + self.batch_size])
@@ -95,7 +95,7 @@ class _ImageBatches(TorchDataset[tuple[Tensor, Tensor]]):
         image, label = self.split[index]
         if self.seed is None:
             return evaluation_crop(image, self.input), label
-        with seeded(mixed(self.seed, epoch, index)):
+        with fork_rng(image_seed(self.seed, epoch, index)):
             return self.augment(image), label
 
 
@@ -191,8 +191,3 @@ def _end_with_parent(parent: int) -> None:
     while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
         pass
     os._exit(0)
-
-
-def mixed(*numbers: int) -> int:
-    """One 64-bit seed from several numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

@@ -14,7 +14,6 @@ from mimbench import registry
 from mimbench.contract import Dataset, Method, TrainConfig
 from mimbench.data import DeviceTransform, open_dataset
 from mimbench.encoders.rebuild import require_drop_path
-from mimbench.engine.adapter import mix_seed
 from mimbench.engine.device import get_world_size, pick_precision, shaping_processes
 from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.planning.build import assemble
@@ -27,6 +26,7 @@ from mimbench.optim import Schedule
 from mimbench.recipe import AT_EPOCH
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import Recipe, applies, check_settings, resolve
+from mimbench.seeds import derive_seed
 from mimbench.store.sealing import fingerprint
 from mimbench.store.store import StoredCheckpoint
 
@@ -112,7 +112,7 @@ def build_method(recipe: Recipe, seed: int, channels: int) -> Method:
         recipe.method_config,
         image_size=recipe.input.image_size,
         channels=channels,
-        seed=mix_seed("init", seed),
+        seed=derive_seed("init", seed),
     )
 
 

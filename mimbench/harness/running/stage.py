@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from mimbench.contract import ArraySplit, Batch, FitReport, Stage, StepOutput, TrainConfig
 from mimbench.data import DeviceTransform, training_loader
-from mimbench.engine.adapter import mix_seed
 from mimbench.engine.device import barrier, get_rank, shaping_processes
 from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_first_rank
 from mimbench.harness.planning.cells import Pretraining
 from mimbench.harness.running.provenance import provenance
 from mimbench.harness.running.training import train_on_images
+from mimbench.seeds import derive_seed
 from mimbench.store.sealing import fingerprint
 from mimbench.store.stages import check_stage, write_stage
 from mimbench.store.store import Store
@@ -42,7 +42,7 @@ class PretrainStage(Stage):
         self._fits: list[str] = []
 
     def images(self) -> Iterator[Tensor]:
-        seed = mix_seed("stage", self.seed)
+        seed = derive_seed("stage", self.seed)
         generator = torch.Generator(self.device).manual_seed(seed)
         transform = self._transform().to(self.device)
         loader = training_loader(

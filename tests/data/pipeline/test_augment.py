@@ -11,8 +11,9 @@ import torch
 
 from mimbench.contract import ArraySplit, ImageSplit, InputConfig
 from mimbench.data import training_loader
-from mimbench.data.pipeline.augment import Erasing, ImageAugment, Mixing, seeded
+from mimbench.data.pipeline.augment import Erasing, ImageAugment, Mixing
 from mimbench.errors import InputError
+from mimbench.seeds import fork_rng
 
 CPU = torch.device("cpu")
 INPUT = InputConfig(image_size=16, crop_scale=(0.3, 1.0), flip=0.5, mean=(0.5,), std=(0.5,))
@@ -31,24 +32,6 @@ class Read(ImageSplit):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         return self.images[index], int(self.labels[index])
-
-
-def shared_draws() -> list[float]:
-    return [random.random(), float(np.random.rand()), float(torch.rand(1))]
-
-
-def test_seeds_are_lent_and_taken_back():
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)
-    expected = shared_draws()
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)
-    with seeded(7):
-        first = shared_draws()
-    with seeded(7):
-        assert shared_draws() == first
-    with seeded(2**63 - 1):
-        other = shared_draws()
-    assert all(a != b for a, b in zip(first, other, strict=True))
-    assert shared_draws() == expected
 
 
 def epoch(split, augment, number=0, **options):
@@ -84,16 +67,16 @@ def test_ranks_share_out_what_one_process_would_see():
 def test_every_operation_of_the_policy_takes_grey_and_colour(channels):
     augment = pickle.loads(pickle.dumps(ImageAugment(INPUT, channels, "rand-m9-mstd0.5-inc1-n12")))
     for seed in range(20):
-        with seeded(seed):
+        with fork_rng(seed):
             image = augment(NOISE[0, :channels])
         assert image.shape == (channels, 16, 16)
 
 
 def test_without_a_policy_there_is_colour_jitter():
     plain = INPUT.model_copy(update={"crop_scale": (1.0, 1.0), "flip": 0.0})
-    with seeded(0):
+    with fork_rng(0):
         same = ImageAugment(plain, 3, None)(NOISE[0, :, :16, :16])
-    with seeded(0):
+    with fork_rng(0):
         jittered = ImageAugment(plain.model_copy(update={"color_jitter": 0.4}), 3, None)(NOISE[0, :, :16, :16])
     assert torch.equal(same, NOISE[0, :, :16, :16])
     assert not torch.equal(jittered, same)
