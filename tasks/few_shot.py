@@ -9,15 +9,16 @@ from pydantic import Field
 from sklearn.preprocessing import StandardScaler
 
 from mimbench.contract import Dataset, Encoder, Measured, Metric, TaskContext, TaskResult
-from mimbench_tasks._frozen import FrozenConfig, FrozenTask, probabilities
-from mimbench_tasks._labels import labelled, top_k
-from mimbench_tasks._regression import fit_quietly, logistic
+from mimbench.toolkit.accuracy import top_k_accuracy
+from mimbench.toolkit.frozen_features import FrozenFeaturesConfig, FrozenFeaturesTask, class_probabilities
+from mimbench.toolkit.regression import fit_without_warning, logistic_regression
+from mimbench.toolkit.splits import labelled_split
 
 SHOTS: dict[str, int | float] = {"5shot": 5, "1shot": 1, "10shot": 10, "1percent": 0.01, "10percent": 0.1}
 """Labels per class: a number, or a share of those that the class has, at least one. The first is the primary one."""
 
 
-class FewShotConfig(FrozenConfig):
+class FewShotConfig(FrozenFeaturesConfig):
     """Features are standardised by all training images, for which no label is needed."""
 
     draws: int = Field(5, ge=1)
@@ -27,7 +28,7 @@ class FewShotConfig(FrozenConfig):
     max_iterations: int = Field(500, ge=1)
 
 
-class FewShot(FrozenTask):
+class FewShot(FrozenFeaturesTask):
     """Top-1 accuracy of logistic regression with 1, 5 or 10 labels a class, or 1% or 10% of them.
 
     The draws follow from the seed and the training labels alone, so that under one seed every method sees the same;
@@ -48,12 +49,12 @@ class FewShot(FrozenTask):
 
     def chance(self, dataset: Dataset) -> float:
         """A guess among the classes that training has, all alike: where labels are few, none is more frequent."""
-        train, test = labelled(dataset, "train"), labelled(dataset, "test")
+        train, test = labelled_split(dataset, "train"), labelled_split(dataset, "test")
         seen = np.unique(train.labels.numpy())
         return 100 * float(np.isin(test.labels.numpy(), seen).mean()) / len(seen)
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
-        train, test = labelled(dataset, "train"), labelled(dataset, "test")
+        train, test = labelled_split(dataset, "train"), labelled_split(dataset, "test")
         context.say(f"few-shot: {self.config.draws} draws from {len(train):,} training images")
         train_x, test_x = (features.numpy() for features in self.features(train, test, context))
         scaler = StandardScaler().fit(train_x)
@@ -67,7 +68,8 @@ class FewShot(FrozenTask):
                 for images in chosen
             ]
         by_draw = {
-            name: [top_k(test.labels.numpy(), each, 1).value for each in parts] for name, parts in scores.items()
+            name: [top_k_accuracy(test.labels.numpy(), each, 1).value for each in parts]
+            for name, parts in scores.items()
         }
         return TaskResult(
             {f"top1_{name}": Measured(float(np.mean(values)), len(test)) for name, values in by_draw.items()},
@@ -81,9 +83,9 @@ class FewShot(FrozenTask):
         )
 
     def _scores(self, x: np.ndarray, y: np.ndarray, unseen: np.ndarray, classes: int) -> np.ndarray:
-        probe = logistic(self.config.inverse_regularisation, self.config.max_iterations)
-        fit_quietly(probe, x, y)
-        return probabilities(probe, unseen, classes)
+        probe = logistic_regression(self.config.inverse_regularisation, self.config.max_iterations)
+        fit_without_warning(probe, x, y)
+        return class_probabilities(probe, unseen, classes)
 
 
 def ranked(labels: np.ndarray, seed: int, draw: int) -> np.ndarray:

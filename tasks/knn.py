@@ -11,14 +11,15 @@ from pydantic import Field
 from torch import Tensor
 
 from mimbench.contract import Dataset, Encoder, InputError, Metric, TaskContext, TaskResult, cosmetic, load_protocols
-from mimbench_tasks._frozen import FrozenConfig, FrozenTask
-from mimbench_tasks._labels import labelled, top_k
+from mimbench.toolkit.accuracy import top_k_accuracy
+from mimbench.toolkit.frozen_features import FrozenFeaturesConfig, FrozenFeaturesTask
+from mimbench.toolkit.splits import labelled_split
 
 NEIGHBOURS = (20, 10, 100, 200)
 """Those of DINO's protocol; 20 comes first because it "is usually working the best", as its script says."""
 
 
-class KNNConfig(FrozenConfig):
+class KNNConfig(FrozenFeaturesConfig):
     """By default the features are patches of the last layer, averaged; with protocol "dino" the class token."""
 
     temperature: float = Field(0.07, gt=0)
@@ -27,7 +28,7 @@ class KNNConfig(FrozenConfig):
     """Test images that are compared at once, with 16 times as many training images."""
 
 
-class KNN(FrozenTask):
+class KNN(FrozenFeaturesTask):
     """Top-1 accuracy of a vote among the k training images of highest cosine similarity.
 
     Wu et al. (arXiv:1805.01978); facebookresearch/dino@7c446df eval_knn.py. DINO votes with the class token, which is
@@ -45,12 +46,12 @@ class KNN(FrozenTask):
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         super().check(encoder, dataset)
-        images = len(labelled(dataset, "train"))
+        images = len(labelled_split(dataset, "train"))
         if images < NEIGHBOURS[0]:
             raise InputError(f"knn needs {NEIGHBOURS[0]} or more training images; the dataset has {images}")
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
-        train, test = labelled(dataset, "train"), labelled(dataset, "test")
+        train, test = labelled_split(dataset, "train"), labelled_split(dataset, "test")
         context.say(f"knn: comparing {len(test):,} test images with {len(train):,} training images")
         bank, queries = self.features(train, test, context)
         counts = [k for k in NEIGHBOURS if k <= len(train)]
@@ -59,7 +60,7 @@ class KNN(FrozenTask):
         details: dict[str, Any] = {"feature_dim": bank.shape[1]}
         if absent := [k for k in NEIGHBOURS if k > len(train)]:
             details["absent"] = {f"top1_k{k}": f"there are only {len(train)} training images" for k in absent}
-        return TaskResult({f"top1_k{k}": top_k(labels, scores[k], 1) for k in counts}, details=details)
+        return TaskResult({f"top1_k{k}": top_k_accuracy(labels, scores[k], 1) for k in counts}, details=details)
 
     @torch.inference_mode()
     def _votes(

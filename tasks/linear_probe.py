@@ -18,10 +18,11 @@ from mimbench.contract import (
     TaskResult,
     load_protocols,
 )
-from mimbench_tasks._frozen import FrozenTask, probabilities
-from mimbench_tasks._labels import labelled, top_k
-from mimbench_tasks._regression import Regression, RegressionConfig, regress
-from mimbench_tasks._trained_probe import Augmentation, ProbeTraining, check_training, train_probe
+from mimbench.toolkit.accuracy import top_k_accuracy
+from mimbench.toolkit.frozen_features import FrozenFeaturesTask, class_probabilities
+from mimbench.toolkit.regression import Regression, RegressionConfig, fit_regression
+from mimbench.toolkit.splits import labelled_split
+from mimbench.toolkit.trained_probe import Augmentation, ProbeTraining, check_training, train_probe
 
 
 class LinearProbeConfig(RegressionConfig):
@@ -59,7 +60,7 @@ class _Fit:
     dim: int
 
 
-class LinearProbe(FrozenTask):
+class LinearProbe(FrozenFeaturesTask):
     """Top-1 accuracy of a linear classifier on frozen features.
 
     `top1` and `top5` are those of `layer` under every protocol. `top1_best_layer` is the test accuracy of the layer
@@ -85,10 +86,10 @@ class LinearProbe(FrozenTask):
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         super().check(encoder, dataset)
         if self.config.probe == "trained":
-            check_training(self.config.train, len(labelled(dataset, "train")))
+            check_training(self.config.train, len(labelled_split(dataset, "train")))
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
-        train, test = labelled(dataset, "train"), labelled(dataset, "test")
+        train, test = labelled_split(dataset, "train"), labelled_split(dataset, "test")
         context.say(f"linear-probe: probing {len(train):,} training and {len(test):,} test images")
         if self.config.probe == "trained":
             return self._trained(encoder, train, test, context)
@@ -96,14 +97,14 @@ class LinearProbe(FrozenTask):
         layers = list(range(encoder.num_layers)) if self.config.layers == "all" else [wanted]
         fits = dict(zip(layers, self._regress(train, test, layers, context), strict=True))
         chosen, test_y = fits[wanted], test.labels.numpy()
-        metrics = {"top1": top_k(test_y, chosen.scores, 1), "top5": top_k(test_y, chosen.scores, 5)}
+        metrics = {"top1": top_k_accuracy(test_y, chosen.scores, 1), "top5": top_k_accuracy(test_y, chosen.scores, 5)}
         details: dict[str, Any] = {
             **chosen.regression.details(),
             "feature_dim": chosen.dim,
         }
         if self.config.layers == "one":
             return TaskResult(metrics, details=details | _one_layer())
-        test_curve = [top_k(test_y, fits[layer].scores, 1) for layer in layers]
+        test_curve = [top_k_accuracy(test_y, fits[layer].scores, 1) for layer in layers]
         held_out_curve = [100 * max(fits[layer].regression.held_out.values()) for layer in layers]
         best = int(np.argmax(held_out_curve))
         return TaskResult(
@@ -121,10 +122,10 @@ class LinearProbe(FrozenTask):
         pooling, y = self.config.pooling, train.labels.numpy()
         train_x = context.features.each(train, "train", layers=layers, pooling=pooling)
         test_x = context.features.each(test, "test", layers=layers, pooling=pooling)
-        fits = []
+        fits, compares_layers = [], self.config.layers == "all"
         for x, unseen in zip(train_x, test_x, strict=True):
-            fitted = regress(x.numpy(), y, self.config, context.seed, rank=self.config.layers == "all")
-            scores = probabilities(fitted.pipeline, unseen.numpy(), len(train.classes))
+            fitted = fit_regression(x.numpy(), y, self.config, context.seed, measure_held_out=compares_layers)
+            scores = class_probabilities(fitted.pipeline, unseen.numpy(), len(train.classes))
             fits.append(_Fit(fitted, scores, x.shape[1]))
         return fits
 
@@ -143,7 +144,7 @@ class LinearProbe(FrozenTask):
         scores = trained.scores(context.features(test, "test", layer=config.layer, pooling=config.pooling))
         test_y = test.labels.numpy()
         return TaskResult(
-            {"top1": top_k(test_y, scores, 1), "top5": top_k(test_y, scores, 5)},
+            {"top1": top_k_accuracy(test_y, scores, 1), "top5": top_k_accuracy(test_y, scores, 5)},
             curves={"loss": trained.report.loss},
             details={"feature_dim": trained.dim} | _one_layer(),
             cost=trained.report,

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d
 
 from mimbench.contract import Encoder, InputError
-from mimbench_tasks._dense import arranged
-from mimbench_tasks._mm import KeptWeights, OnModelDevice
+from mimbench.toolkit.fine_tuning import adapt_encoder
+from mimbench.toolkit.mm import FollowsModelDevice, PretrainedModule
 
 MODELS.register_module(name="ChannelLayerNorm", module=LayerNorm2d)
 
 
 @MODELS.register_module()
-class EncoderBackbone(KeptWeights):
+class EncoderBackbone(PretrainedModule):
     """A mimbench encoder as an mmdet backbone; its weights are the ones it came with."""
 
     def __init__(
@@ -50,7 +50,7 @@ class EncoderBackbone(KeptWeights):
         given = encoder if isinstance(encoder, Encoder) else _built(encoder)
         if weights:
             _load(given, weights)
-        self.encoder = arranged(
+        self.encoder = adapt_encoder(
             given,
             drop_path=drop_path,
             window=window,
@@ -141,5 +141,5 @@ def _smooth(channels: int) -> list[nn.Module]:
 
 
 @MODELS.register_module()
-class ScenePreprocessor(OnModelDevice, DetDataPreprocessor):
+class ScenePreprocessor(FollowsModelDevice, DetDataPreprocessor):
     """mmdet's preprocessor, on the device where the model is."""

@@ -9,7 +9,7 @@ from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
 from mimbench.contract import Dataset, Encoder, InputConfig, InputError, SceneSplit, SplitName
-from mimbench_tasks._labels import scenes_of
+from mimbench.toolkit.splits import scene_split
 from mimbench_tasks.detection.config import DetectionConfig
 from mimbench_tasks.detection.model import model_config
 from mimbench_tasks.detection.pipeline import test_pipeline, training_pipeline
@@ -115,7 +115,7 @@ def _classes(dataset: Dataset | None) -> tuple[str, ...]:
     """
     if dataset is None:
         return CocoDataset.METAINFO["classes"]
-    training, testing = scenes_of(dataset, "train"), scenes_of(dataset, "test")
+    training, testing = scene_split(dataset, "train"), scene_split(dataset, "test")
     names, others = ([category["name"] for category in _categories(split)] for split in (training, testing))
     if names != others:
         raise InputError(different_labels(training, testing))
@@ -131,7 +131,7 @@ def _scenes(dataset: Dataset | None, name: SplitName, classes: tuple[str, ...]) 
         annotations, images = STANDARD[name]
         paths = {"ann_file": f"data/coco/annotations/{annotations}", "data_prefix": {"img": f"data/coco/{images}/"}}
     else:
-        split = scenes_of(dataset, name)
+        split = scene_split(dataset, name)
         folder = Path(split.images).resolve()
         paths = {"ann_file": str(Path(split.annotations).resolve()), "data_prefix": {"img": f"{folder}/"}}
     return {"type": "CocoDataset", **paths, "metainfo": {"classes": classes}}

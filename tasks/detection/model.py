@@ -14,7 +14,7 @@ from torch import nn
 
 from mimbench.contract import Encoder, InputConfig, StepOutput
 from mimbench.optim import encoder_layers
-from mimbench_tasks._mm import of_bytes, quiet, step_output
+from mimbench.toolkit.mm import quiet_mmengine, scale_to_bytes, step_output
 from mimbench_tasks.detection import backbone  # registers the parts that the configs below name
 from mimbench_tasks.detection.config import DetectionConfig, undecayed_names
 from mimbench_tasks.detection.detectors import DETECTORS
@@ -34,7 +34,7 @@ def build_detector(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         detector = MODELS.build(ConfigDict(model_config(config, encoder, images, classes=classes)))
-        with quiet():
+        with quiet_mmengine():
             detector.init_weights()
     return detector
 
@@ -89,8 +89,8 @@ def _preprocessor(config: DetectionConfig, encoder: Encoder, images: InputConfig
     channels = encoder.in_channels
     return {
         "type": backbone.ScenePreprocessor.__name__,
-        "mean": of_bytes(images.mean, channels, "mean"),
-        "std": of_bytes(images.std, channels, "std"),
+        "mean": scale_to_bytes(images.mean, channels, "mean"),
+        "std": scale_to_bytes(images.std, channels, "std"),
         "pad_size_divisor": config.padding(encoder),
         "pad_mask": True,
     }

@@ -10,7 +10,7 @@ from mmdet.structures import DetDataSample
 from mmengine.dist import get_world_size
 
 from mimbench.contract import Dataset, Encoder, FitReport, InputError, TaskContext
-from mimbench_tasks._labels import scenes_of
+from mimbench.toolkit.splits import scene_split
 from mimbench_tasks.detection.config import DetectionConfig
 from mimbench_tasks.detection.evaluation import Kind, Precision, average_precision, coco_results
 from mimbench_tasks.detection.model import DetectorTraining, build_detector
@@ -89,7 +89,7 @@ def picture(outcome: Outcome, workdir: Path) -> Path:
 
 def _open(config: DetectionConfig, channels: int, dataset: Dataset) -> tuple[Scenes, Scenes]:
     """The training and the test scenes."""
-    training, testing = scenes_of(dataset, "train"), scenes_of(dataset, "test")
+    training, testing = scene_split(dataset, "train"), scene_split(dataset, "test")
     train = Scenes(
         training,
         training_pipeline(config, channels),

@@ -22,8 +22,8 @@ from mimbench.contract import (
     load_protocols,
 )
 from mimbench.optim import Schedule
-from mimbench_tasks._dense import arranged, weightless
-from mimbench_tasks._labels import require_grey_or_rgb, scenes_of, why_no_masks
+from mimbench.toolkit.fine_tuning import adapt_encoder, without_weights
+from mimbench.toolkit.splits import missing_masks_note, require_grey_or_rgb, scene_split
 from mimbench_tasks.detection.config import DetectionConfig, undecayed_names
 from mimbench_tasks.detection.standin import HOW_TO_INSTALL
 
@@ -110,14 +110,14 @@ class Detection(Task):
         if config.draws_masks and "masks" not in dataset.provides:
             raise InputError(
                 f"{config.detector} needs masks, which dataset {dataset.name!r} does not have; use faster-rcnn"
-                f"{why_no_masks(dataset)}"
+                f"{missing_masks_note(dataset)}"
             )
-        config.train.require_images(len(scenes_of(dataset, "train")), "task.train")
+        config.train.require_images(len(scene_split(dataset, "train")), "task.train")
         config.levels(encoder)
         config.padding(encoder)
         Schedule(config.train, steps_per_epoch=1)
-        like = arranged(
-            weightless(encoder),
+        like = adapt_encoder(
+            without_weights(encoder),
             drop_path=config.drop_path,
             window=config.window,
             global_blocks=config.global_blocks,

@@ -17,7 +17,7 @@ from mimbench.data import DeviceTransform
 from mimbench.data.pipeline.augment import Erasing, Mixing
 from mimbench.encoders.rebuild import rebuilt
 from mimbench.optim import encoder_layers
-from mimbench_tasks._dense import check_position
+from mimbench.toolkit.fine_tuning import check_position
 from mimbench_tasks.finetune.config import FinetuneConfig
 
 EPS = 1e-6

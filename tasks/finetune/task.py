@@ -24,7 +24,8 @@ from mimbench.contract import (
 from mimbench.data import DeviceTransform, evaluation_loader, place, training_loader
 from mimbench.data.pipeline.augment import ImageAugment
 from mimbench.optim import Schedule, build_optimizer, decay_rules
-from mimbench_tasks._labels import labelled, majority, require_classes
+from mimbench.toolkit.accuracy import majority_accuracy
+from mimbench.toolkit.splits import labelled_split, require_classes
 from mimbench_tasks.finetune.config import FinetuneConfig
 from mimbench_tasks.finetune.model import Classifier, FinetuneTraining, adapt, build_classifier, freeze_unreached
 from mimbench_tasks.finetune.scoring import predictions, scores
@@ -54,7 +55,7 @@ class Finetune(Task):
         return self.config.input(input).shaping()
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
-        config, train, test = self.config, labelled(dataset, "train"), labelled(dataset, "test")
+        config, train, test = self.config, labelled_split(dataset, "train"), labelled_split(dataset, "test")
         input = config.input(context.input)
         classifier = build_classifier(encoder, config, input.image_size, len(train.classes), context.seed)
         if config.train.grad_checkpointing:
@@ -89,7 +90,7 @@ class Finetune(Task):
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         """Builds the classifier on the meta device, so that every option is seen to reach it."""
         require_classes(dataset, self.name)
-        config, train = self.config, labelled(dataset, "train")
+        config, train = self.config, labelled_split(dataset, "train")
         config.train.require_images(len(train), "task.train")
         if config.mixes and self._share() % 2:
             raise InputError(
@@ -109,7 +110,7 @@ class Finetune(Task):
 
     def chance(self, dataset: Dataset) -> float:
         """Always answering the most frequent class of the training set, percent of the test set."""
-        return majority(dataset)
+        return majority_accuracy(dataset)
 
     def _share(self) -> int:
         """Images of a micro-batch on one process."""

@@ -24,7 +24,7 @@ from mimbench.contract import (
 )
 from mimbench.data import denormalise
 from mimbench.masks.sampling import Grid
-from mimbench_tasks._labels import images_of
+from mimbench.toolkit.splits import image_split
 from mimbench_tasks.reconstruction.config import ReconstructionConfig
 from mimbench_tasks.reconstruction.fills import hidden_cells, mask_grid
 from mimbench_tasks.reconstruction.generated import Generated, generated
@@ -65,10 +65,12 @@ class Reconstruction(Task):
     config: ReconstructionConfig
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
-        test = images_of(dataset, "test")
+        test = image_split(dataset, "test")
         if len(test) < 4:
             raise InputError(f"reconstruction needs four or more test images; dataset {dataset.name!r} has {len(test)}")
-        if self.config.generate and ("labels" not in dataset.provides or len(images_of(dataset, "train").classes) < 2):
+        if self.config.generate and (
+            "labels" not in dataset.provides or len(image_split(dataset, "train").classes) < 2
+        ):
             raise InputError(
                 f"generated images are judged by a classifier, and dataset {dataset.name!r} has no two labelled "
                 "classes to train one on; set task.generate=false"
@@ -83,7 +85,7 @@ class Reconstruction(Task):
         method, config = context.method, self.config
         if method is None:
             raise InputError("reconstruction is measured on a whole method, and only an encoder is there")
-        test, grid = shuffled(images_of(dataset, "test"), config.images), mask_grid(method)
+        test, grid = shuffled(image_split(dataset, "test"), config.images), mask_grid(method)
         rebuilding, artifacts = self._rebuild(method, test, grid, context)
         metrics, details, cost = _metrics(rebuilding, config.ratio), _details(rebuilding, config.ratio), None
         if config.generate:
@@ -99,7 +101,7 @@ class Reconstruction(Task):
 
         By channel and at the data's own resolution. `details["mean_fill"]` holds what it comes to on the very masks.
         """
-        test = shuffled(images_of(dataset, "test"), self.config.images)
+        test = shuffled(image_split(dataset, "test"), self.config.images)
         variances = [(test[index][0].float() / 255).var((1, 2), correction=0).mean() for index in range(len(test))]
         error = self.config.ratio * torch.stack(variances).double().mean()
         return min(100.0, float(-10 * error.log10()))
@@ -129,7 +131,7 @@ class Reconstruction(Task):
     ) -> tuple[Generated, Path, dict[str, Any], FitReport | None]:
         config = self.config
         channels = method.encoder.in_channels
-        judge, cost = trained_judge(config.judge, dataset, images_of(dataset, "train"), channels, context)
+        judge, cost = trained_judge(config.judge, dataset, image_split(dataset, "train"), channels, context)
         context.say(f"reconstruction: generating images in {config.steps} steps")
         found = generated(method, judge, test, context.input, grid, config, device=context.device, seed=context.seed)
         path = context.workdir / "generated.png"

@@ -21,9 +21,10 @@ from mimbench.contract import (
     cosmetic,
 )
 from mimbench.data import DeviceTransform
-from mimbench_tasks._frozen import FrozenTask
-from mimbench_tasks._labels import labelled, majority, require_grey_or_rgb
-from mimbench_tasks._regression import RegressionConfig, regress
+from mimbench.toolkit.accuracy import majority_accuracy
+from mimbench.toolkit.frozen_features import FrozenFeaturesTask
+from mimbench.toolkit.regression import RegressionConfig, fit_regression
+from mimbench.toolkit.splits import labelled_split, require_grey_or_rgb
 from mimbench_tasks.robustness.corruptions import DEPARTURES, FROST
 from mimbench_tasks.robustness.images import Corrupted, as_published, chosen, picture
 from mimbench_tasks.robustness.severities import CORRUPTIONS, JPEG_QUALITY, SEVERITIES, SIDES
@@ -52,7 +53,7 @@ class RobustnessConfig(RegressionConfig):
         return severities
 
 
-class Robustness(FrozenTask):
+class Robustness(FrozenFeaturesTask):
     """Top-1 accuracy under the 15 common corruptions of Hendrycks & Dietterich (arXiv:1903.12261).
 
     `top1_corrupted` is the mean over corruptions and severities; `top1_clean` is of the same images, and
@@ -78,17 +79,17 @@ class Robustness(FrozenTask):
         require_grey_or_rgb(dataset.channels, f"dataset {dataset.name!r}", self.name)
 
     def chance(self, dataset: Dataset) -> float:
-        return majority(dataset, chosen(len(labelled(dataset, "test")), self.config.test_limit))
+        return majority_accuracy(dataset, chosen(len(labelled_split(dataset, "test")), self.config.test_limit))
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
-        config, train, test = self.config, labelled(dataset, "train"), labelled(dataset, "test")
+        config, train, test = self.config, labelled_split(dataset, "train"), labelled_split(dataset, "test")
         severities, places = config.severities, chosen(len(test), config.test_limit)
         context.say(
             f"robustness: {len(places):,} test images under {len(CORRUPTIONS)} corruptions "
             f"in {len(severities)} severities each"
         )
         x, test_x = (features.numpy() for features in self.features(train, test, context))
-        fitted = regress(x, train.labels.numpy(), config, context.seed)
+        fitted = fit_regression(x, train.labels.numpy(), config, context.seed)
         images = Corrupted(
             test, places.tolist(), context.input, severities, quality=config.jpeg_quality, crop=config.crop
         )

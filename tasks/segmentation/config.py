@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mimbench.contract import Encoder, InputError, TaskConfig, TrainConfig, cosmetic
 from mimbench.errors import nearest
-from mimbench_tasks._dense import arranged
+from mimbench.toolkit.fine_tuning import adapt_encoder
 
 HEADS = ("simple-pyramid", "upernet")
 
@@ -65,9 +65,9 @@ class SegmentationConfig(TaskConfig):
     pictures: int = cosmetic(6, ge=1)
     """Test images in the picture of predictions."""
 
-    def arranged(self, encoder: Encoder) -> Encoder:
+    def adapt(self, encoder: Encoder) -> Encoder:
         """`encoder`, or a copy, as it is fine-tuned here. Raises InputError where it has no place for an option."""
-        return arranged(
+        return adapt_encoder(
             encoder,
             drop_path=self.drop_path,
             window=self.window,

@@ -18,7 +18,7 @@ from mimbench.contract import InputError, SemanticSplit
 from mimbench.data.files.rasters import read_sized
 from mimbench.data.pipeline.loading import EpochSampler, Pick, leave_stopping_to_the_parent, unchanged
 from mimbench.seeds import fork_rng, image_seed
-from mimbench_tasks._mm import composed
+from mimbench.toolkit.mm import compose
 from mimbench_tasks.segmentation.config import SegmentationConfig
 
 CACHE_LIMIT = 1 << 30
@@ -41,8 +41,8 @@ class LabelledImages(TorchDataset):
     def __init__(self, split: SemanticSplit, config: SegmentationConfig, *, channels: int, seed: int | None) -> None:
         """channels: what the encoder takes, 1 or 3. seed: of training; None: evaluation."""
         self.split, self.seed, self.channels = split, seed, channels
-        self._resize = composed(TRANSFORMS, "mmseg", [] if config.image_size is None else [_resize(config)])
-        self._augment = composed(TRANSFORMS, "mmseg", training_transforms(config, channels))
+        self._resize = compose(TRANSFORMS, "mmseg", [] if config.image_size is None else [_resize(config)])
+        self._augment = compose(TRANSFORMS, "mmseg", training_transforms(config, channels))
         self._pack = PackSegInputs()
         shapes = [split.shape(index) for index in range(len(split))]
         self.in_memory = sum(height * width for height, width in shapes) * (channels + 1) <= CACHE_LIMIT

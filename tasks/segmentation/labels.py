@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from torch import Tensor
 
 from mimbench.contract import Dataset, InputError, SceneSplit, SemanticSplit, SplitName
-from mimbench_tasks._labels import why_no_masks
+from mimbench.toolkit.splits import missing_masks_note
 
 BACKGROUND = "background"
 
@@ -69,7 +69,7 @@ def semantic_split(dataset: Dataset, name: SplitName) -> SemanticSplit:
         if "masks" not in dataset.provides:
             raise InputError(
                 f"dataset {dataset.name!r} has no masks; segmentation needs some, e.g. digit-scenes"
-                f"{why_no_masks(dataset)}"
+                f"{missing_masks_note(dataset)}"
             )
         split = SceneLabels(split)
     if not isinstance(split, SemanticSplit):

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from mimbench.contract import Encoder, InputConfig, StepOutput
 from mimbench.optim import encoder_layers
-from mimbench_tasks._mm import KeptWeights, OnModelDevice, of_bytes, quiet, step_output
+from mimbench.toolkit.mm import FollowsModelDevice, PretrainedModule, quiet_mmengine, scale_to_bytes, step_output
 from mimbench_tasks.segmentation.config import SegmentationConfig, pyramid_strides
 
 BATCH_NORM = {"type": "BN", "requires_grad": True}
 
 
 @MODELS.register_module()
-class PixelBackbone(KeptWeights):
+class PixelBackbone(PretrainedModule):
     """A mimbench encoder as an mmseg backbone; its weights are the ones it came with."""
 
     def __init__(self, encoder: Encoder, layers: tuple[int, ...]) -> None:
@@ -71,7 +71,7 @@ def _rescale(channels: int, in_stride: int, stride: int) -> nn.Sequential:
 
 
 @MODELS.register_module()
-class PixelPreprocessor(OnModelDevice, SegDataPreProcessor):
+class PixelPreprocessor(FollowsModelDevice, SegDataPreProcessor):
     """mmseg's preprocessor, on the device where the model is."""
 
 
@@ -85,7 +85,7 @@ def build_segmentor(
     """
     # The scope holds for all that is built within; without it, names would mean what the last Runner left behind.
     described = ConfigDict({"_scope_": "mmseg", **segmentor_config(config, encoder, classes, images)})
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), quiet():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), quiet_mmengine():
         warnings.simplefilter("ignore", UserWarning)  # tells of its own defaults, which are the official ones
         torch.manual_seed(seed)
         segmentor = MODELS.build(described)
@@ -204,8 +204,8 @@ def _preprocessor(
     crop = None if config.crop_size is None else (config.crop_size, config.crop_size)
     return {
         "type": PixelPreprocessor.__name__,
-        "mean": of_bytes(images.mean, encoder.in_channels, "mean"),
-        "std": of_bytes(images.std, encoder.in_channels, "std"),
+        "mean": scale_to_bytes(images.mean, encoder.in_channels, "mean"),
+        "std": scale_to_bytes(images.std, encoder.in_channels, "std"),
         "size": crop,
         "size_divisor": padded if crop is None else None,
         "test_cfg": {"size": crop} if config.position else {"size_divisor": padded},

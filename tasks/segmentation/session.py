@@ -30,7 +30,7 @@ def train_and_predict(
     config: SegmentationConfig, encoder: Encoder, train: SemanticSplit, test: SemanticSplit, context: TaskContext
 ) -> Outcome:
     """Fine-tune a segmentor around `encoder` on `train` and compare its predictions with `test`."""
-    encoder = config.arranged(encoder)
+    encoder = config.adapt(encoder)
     model = SegmentorTraining(build_segmentor(config, encoder, len(train.classes), context.input, seed=context.seed))
     world, on_cuda = get_world_size(), context.device.type == "cuda"
     if world > 1 and on_cuda:  # torch's has no other kernels

@@ -21,8 +21,8 @@ from mimbench.contract import (
     load_protocols,
 )
 from mimbench.optim import Schedule
-from mimbench_tasks._dense import weightless
-from mimbench_tasks._labels import require_grey_or_rgb
+from mimbench.toolkit.fine_tuning import without_weights
+from mimbench.toolkit.splits import require_grey_or_rgb
 from mimbench_tasks.segmentation.config import SegmentationConfig, pyramid_strides
 from mimbench_tasks.segmentation.evaluation import Scores, constant_score
 from mimbench_tasks.segmentation.labels import BACKGROUND, semantic_split
@@ -82,7 +82,7 @@ class Segmentation(Task):
                 f"task.crop_size {config.crop_size} px is not a multiple of {padded} px, "
                 "which patch and strides of the pyramid divide"
             )
-        config.arranged(weightless(encoder))
+        config.adapt(without_weights(encoder))
         if config.background_weight != 1 and train.classes[0] != BACKGROUND:
             raise InputError(f"task.background_weight: dataset {dataset.name!r} has no background class; leave it out")
         budget = config.train

@@ -193,14 +193,14 @@ def test_every_value_of_a_protocol_has_a_source(name):
 
 
 def test_a_head_starts_as_mae_starts_it():
-    from mimbench_tasks._trained_probe import _head
+    from mimbench.toolkit.trained_probe import _build_head
 
-    norm, linear = _head(200, 50, 0.01, seed=3)
+    norm, linear = _build_head(200, 50, 0.01, seed=3)
     assert (norm.affine, norm.eps) == (False, 1e-6)
     assert linear.weight.std().item() == pytest.approx(0.01, rel=0.03)
     assert not linear.bias.any()
-    assert torch.equal(linear.weight, _head(200, 50, 0.01, seed=3)[1].weight)
-    assert not torch.equal(linear.weight, _head(200, 50, 0.01, seed=4)[1].weight)
+    assert torch.equal(linear.weight, _build_head(200, 50, 0.01, seed=3)[1].weight)
+    assert not torch.equal(linear.weight, _build_head(200, 50, 0.01, seed=4)[1].weight)
 
 
 def test_splits_of_scenes_are_refused():

@@ -16,7 +16,7 @@ from mimbench.contract import ArraySplit, DataConfig, Dataset, InputConfig, Task
 from mimbench.harness.running.features import FrozenFeatures
 from mimbench.store.store import Store
 from mimbench.testing.tasks import TASK_CHECKS, Subject, examine, name_of
-from mimbench_tasks._labels import majority
+from mimbench.toolkit.accuracy import majority_accuracy
 from mimbench_tasks.linear_probe import LinearProbe, LinearProbeConfig
 from mimbench_tasks.robustness import corruptions as made
 from mimbench_tasks.robustness.corruptions import DEPARTURES, corrupt
@@ -274,7 +274,7 @@ def test_a_limit_takes_some_of_the_same_images(tmp_path):
     assert set(chosen(40, 10)) < set(chosen(40, 30)) < set(chosen(40, 100)) == set(range(40))
     task, dataset = Robustness(RobustnessConfig(test_limit=10)), Stripes()
     places = chosen(40, 10)
-    assert task.chance(dataset) == majority(dataset, places)
+    assert task.chance(dataset) == majority_accuracy(dataset, places)
     wanted = np.bincount(dataset.splits["train"].labels.numpy()).argmax()
     assert task.chance(dataset) == 10 * np.sum(dataset.splits["test"].labels.numpy()[places] == wanted)
 

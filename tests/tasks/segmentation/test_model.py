@@ -118,7 +118,7 @@ def test_the_official_model_has_its_published_size(protocol, backbone, monkeypat
     # mmsegmentation reads drop path rates from a tensor.
     monkeypatch.setattr(torch, "linspace", partial(torch.linspace, device="cpu"))
     with torch.device("meta"):
-        encoder = config.arranged(ViT(ViTConfig(**PRETRAINED[protocol]), image_size=224, in_channels=3))
+        encoder = config.adapt(ViT(ViTConfig(**PRETRAINED[protocol]), image_size=224, in_channels=3))
         described = segmentor_config(config, encoder, 150, InputConfig(image_size=512))
         segmentor = MODELS.build({"_scope_": "mmseg", **described})
         theirs = MODELS.build(official(backbone))
@@ -135,7 +135,7 @@ def test_what_the_official_protocols_train_in_each_block(protocol):
     config = of_protocol(protocol).model_copy(update=small)
     options = {"embed_dim": 16, "num_heads": 2, **PRETRAINED[protocol]}
     encoder = ViT(ViTConfig(**options), image_size=32, in_channels=3)
-    model = SegmentorTraining(build_segmentor(config, config.arranged(encoder), 3, InputConfig(image_size=32), seed=0))
+    model = SegmentorTraining(build_segmentor(config, config.adapt(encoder), 3, InputConfig(image_size=32), seed=0))
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     tables = {name: value for name, value in trained.items() if name.endswith("relative_position_bias_table")}
     assert [value.shape for value in tables.values()] == [((2 * 4 - 1) ** 2 + 3, 2)] * 12
@@ -157,7 +157,7 @@ def test_what_the_official_protocols_train_in_each_block(protocol):
 def test_windows_of_the_sliding_evaluation_all_have_the_size_that_positions_are_for(tmp_path):
     """Images that are narrower than a window are padded to it; larger ones are not padded at all."""
     config = settings(position="relative-per-block", crop_size=32, slide=16)
-    model = SegmentorTraining(build_segmentor(config, config.arranged(vit(8)), 3, GREY, seed=0)).eval()
+    model = SegmentorTraining(build_segmentor(config, config.adapt(vit(8)), 3, GREY, seed=0)).eval()
     seen = []
     layers = model.encoder.pyramid
     model.encoder.pyramid = lambda images: seen.append(tuple(images.shape[-2:])) or layers(images)

@@ -10,7 +10,7 @@ from mimbench.contract import Encoder, InputError
 from mimbench.encoders.convnet import ConvNeXt, ConvNeXtConfig
 from mimbench.encoders.swin import Swin, SwinConfig
 from mimbench.encoders.vit import ViT, ViTConfig
-from mimbench_tasks._dense import arranged, weightless
+from mimbench.toolkit.fine_tuning import adapt_encoder, without_weights
 
 PLAIN = {"window": 0, "global_blocks": ()}
 
@@ -35,13 +35,13 @@ def rates(encoder: Encoder) -> list[float]:
 
 def test_nothing_to_change_leaves_the_encoder_itself():
     given = vit()
-    assert arranged(given, drop_path=None, **PLAIN) is given
+    assert adapt_encoder(given, drop_path=None, **PLAIN) is given
 
 
 def test_a_changed_drop_path_keeps_weights_and_the_global_generator():
     given = vit(drop_path=0.1)
     before = torch.random.get_rng_state()
-    changed = arranged(given, drop_path=0.3, **PLAIN)
+    changed = adapt_encoder(given, drop_path=0.3, **PLAIN)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert max(rates(changed)) == pytest.approx(0.3)
     for name, value in given.state_dict().items():
@@ -50,7 +50,7 @@ def test_a_changed_drop_path_keeps_weights_and_the_global_generator():
 
 def test_attention_dropout_of_pretraining_is_turned_off():
     given = vit(attention_dropout=0.2)
-    changed = arranged(given, drop_path=None, **PLAIN)
+    changed = adapt_encoder(given, drop_path=None, **PLAIN)
     assert {block.attn.attn_drop.p for block in given.body.blocks} == {0.2}
     assert {block.attn.attn_drop.p for block in changed.body.blocks} == {0.0}
 
@@ -58,11 +58,11 @@ def test_attention_dropout_of_pretraining_is_turned_off():
 def test_what_an_encoder_lacks_is_named_unless_it_is_off():
     bare = ConvNeXt(ConvNeXtConfig(patch_size=4, dims=(8, 16), depths=(1, 1)), image_size=32, in_channels=1)
     with pytest.raises(InputError, match=r"task\.position 'learned' is not for a convnet encoder"):
-        arranged(bare, drop_path=None, **PLAIN, position="learned")
+        adapt_encoder(bare, drop_path=None, **PLAIN, position="learned")
     swin = Swin(SwinConfig(embed_dim=8, depths=(1,), num_heads=(1,), window=2), image_size=16, in_channels=1)
     with pytest.raises(InputError, match=r"task\.layer_scale 1\.0 is not for a swin encoder"):
-        arranged(swin, drop_path=None, **PLAIN, layer_scale=1.0)
-    assert arranged(swin, drop_path=None, **PLAIN, train_positions=True) is swin
+        adapt_encoder(swin, drop_path=None, **PLAIN, layer_scale=1.0)
+    assert adapt_encoder(swin, drop_path=None, **PLAIN, train_positions=True) is swin
 
 
 @pytest.mark.parametrize(
@@ -78,19 +78,19 @@ def test_positions_that_cannot_start_from_the_pretrained_ones_are_named(own, wan
     with pytest.raises(
         InputError, match=rf'task\.position "{wanted}" starts from.*"{own}"\); use "{instead}"'
     ) as error:
-        arranged(weightless(vit(own)), drop_path=None, **PLAIN, position=wanted, image_size=32)
+        adapt_encoder(without_weights(vit(own)), drop_path=None, **PLAIN, position=wanted, image_size=32)
     assert "\n" not in str(error.value)
 
 
 def test_one_shared_table_becomes_one_for_each_block_resampled_once():
     given = vit(drop_path=0.1)
-    changed = arranged(given, drop_path=0.1, **PLAIN, position="relative-per-block", image_size=32)
+    changed = adapt_encoder(given, drop_path=0.1, **PLAIN, position="relative-per-block", image_size=32)
     assert list(tables(changed)) == [f"body.blocks.{i}.attn.relative_position_bias_table" for i in range(3)]
     first, *others = tables(changed).values()
     assert first.shape == (15 * 15 + 3, 2)
     assert all(torch.equal(each, first) for each in others)
     assert torch.equal(first[-3:], given.body.rel_pos_bias.relative_position_bias_table[-3:])
-    same = arranged(given, drop_path=0.1, **PLAIN, position="relative-per-block", image_size=16).eval()
+    same = adapt_encoder(given, drop_path=0.1, **PLAIN, position="relative-per-block", image_size=16).eval()
     images = torch.randn(2, 1, 16, 16)
     torch.testing.assert_close(same.encode(same.embed(images)), given.encode(given.embed(images)))
 
@@ -98,7 +98,7 @@ def test_one_shared_table_becomes_one_for_each_block_resampled_once():
 @pytest.mark.parametrize("own", ["sincos", "learned"])
 def test_absolute_positions_are_trained_and_relative_ones_start_at_zero_beside_them(own):
     given = vit(own)
-    changed = arranged(
+    changed = adapt_encoder(
         given, drop_path=None, **PLAIN, position="learned-and-relative", layer_scale=1.0, image_size=16
     ).eval()
     assert len(tables(changed)) == 3
@@ -118,14 +118,16 @@ def test_absolute_positions_are_trained_and_relative_ones_start_at_zero_beside_t
 
 
 def test_training_positions_concerns_fixed_ones_alone():
-    assert arranged(vit("sincos"), drop_path=None, **PLAIN, train_positions=True).body.pos_embed.requires_grad
+    assert adapt_encoder(vit("sincos"), drop_path=None, **PLAIN, train_positions=True).body.pos_embed.requires_grad
     relative = vit()
-    assert arranged(relative, drop_path=None, **PLAIN, train_positions=True) is relative
+    assert adapt_encoder(relative, drop_path=None, **PLAIN, train_positions=True) is relative
 
 
 def test_it_costs_nothing_on_the_meta_device():
     options = {"position": "learned-and-relative", "layer_scale": 1.0, "image_size": 32}
-    changed = arranged(weightless(vit("sincos")), drop_path=0.3, **PLAIN, **options)
+    changed = adapt_encoder(without_weights(vit("sincos")), drop_path=0.3, **PLAIN, **options)
     assert {parameter.device.type for parameter in changed.parameters()} == {"meta"}
-    changed = arranged(weightless(vit()), drop_path=0.3, **PLAIN, position="relative-per-block", image_size=32)
+    changed = adapt_encoder(
+        without_weights(vit()), drop_path=0.3, **PLAIN, position="relative-per-block", image_size=32
+    )
     assert {parameter.device.type for parameter in changed.parameters()} == {"meta"}

@@ -1,4 +1,4 @@
-"""A linear layer trained on augmented images through a frozen encoder, as MAE's and MoCo v3's probes are."""
+"""A linear probe that is trained on augmented images through a frozen encoder, as MAE and MoCo v3 do."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ from mimbench.contract import (
 from mimbench.data import DeviceTransform, place, training_loader
 from mimbench.optim import Schedule
 
-See = Callable[[Tensor, torch.Generator], Tensor]
+FeatureFunction = Callable[[Tensor, torch.Generator], Tensor]
+"""(uint8 images [B, C, h, w], generator of the augmentation) -> features [B, D]."""
 ROWS = 4096
 """Feature vectors that are scored at once."""
 
 
 class ProbeTraining(TrainConfig):
-    """A budget for small sets; a protocol sets its own."""
+    """The training budget of the probe. The defaults suit a few thousand images; protocols set their own."""
 
     epochs: int = Field(30, ge=1)
     batch_size: int = Field(64, ge=1)
@@ -45,7 +46,7 @@ class ProbeTraining(TrainConfig):
 
 
 class Augmentation(Config):
-    """How training images are augmented; [input] says the rest (size, normalisation)."""
+    """How training images are augmented. Size and normalisation come from the recipe's [input]."""
 
     crop_scale: tuple[float, float] = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -73,19 +74,23 @@ class TrainedProbe:
 
 
 class _Probe(nn.Module):
-    """A Trainable: the head alone. `see` is the frozen encoder, which is no part of what is trained, moved or saved."""
+    """A Trainable that holds the head only.
 
-    def __init__(self, see: See, head: nn.Module) -> None:
+    `features_of` calls the frozen encoder. The encoder is no submodule, so it is not trained, moved or saved.
+    """
+
+    def __init__(self, features_of: FeatureFunction, head: nn.Module) -> None:
         super().__init__()
-        self.see, self.head = see, head
+        self.features_of, self.head = features_of, head
 
     def training_step(self, batch: Any, generator: torch.Generator) -> StepOutput:
         images, labels = (part.to(generator.device, non_blocking=True) for part in batch)
-        return StepOutput(F.cross_entropy(self.head(self.see(images, generator).float()).float(), labels))
+        logits = self.head(self.features_of(images, generator).float())
+        return StepOutput(F.cross_entropy(logits.float(), labels))
 
 
 def check_training(config: TrainConfig, images: int) -> None:
-    """Raise InputError for a budget that cannot be spent on this many training images."""
+    """Raise InputError if the budget does not work for this number of training images."""
     config.require_images(images, "task.train")
     if config.layer_decay is not None:
         raise InputError(
@@ -107,10 +112,22 @@ def train_probe(
     pooling: str,
     init_std: float,
 ) -> TrainedProbe:
-    """Train BatchNorm1d (without affine part) and a linear layer on `split`; the encoder's weights stay as they are."""
+    """Train BatchNorm1d (without affine parameters) and a linear layer on frozen features of augmented images.
+
+    As the linear probes of MAE (arXiv:2111.06377) and MoCo v3 (arXiv:2104.02057) are trained. The encoder's weights
+    do not change.
+
+    Args:
+        split: labelled training images.
+        config: the budget; see `check_training`.
+        augmentation: of the training images, instead of pretraining's.
+        layer: depth of the features; -1 is the last layer.
+        pooling: "mean" or "token".
+        init_std: standard deviation of the linear layer's initial weights.
+    """
     rank, world = place()
     input = augmentation.applied(context.input)
-    see = _frozen(encoder, split, input, context.device, layer, pooling)
+    features_of = _feature_function(encoder, split, input, context.device, layer, pooling)
     loader = training_loader(
         split,
         input,
@@ -121,37 +138,35 @@ def train_probe(
         rank=rank,
         world_size=world,
     )
-    dim = _dim(encoder, context, layer, pooling)
-    probe = _Probe(see, _head(dim, len(split.classes), init_std, context.seed))
+    dim = _feature_dim(encoder, context, layer, pooling)
+    probe = _Probe(features_of, _build_head(dim, len(split.classes), init_std, context.seed))
     report = context.fit(probe, loader, config, label="linear-probe", images_per_epoch=len(split))
     return TrainedProbe(probe.head.to(context.device).eval(), context.device, report, dim)
 
 
-def _frozen(
+def _feature_function(
     encoder: Encoder, split: ImageSplit, input: InputConfig, device: torch.device, layer: int, pooling: str
-) -> See:
+) -> FeatureFunction:
+    # Images of an ArraySplit arrive whole and are cropped on the device; others arrive cropped.
     transform = DeviceTransform(input, encoder.in_channels, train=True, batched=isinstance(split, ArraySplit))
     transform.to(device)
     encoder.to(device).eval()
 
     @torch.no_grad()
-    def see(images: Tensor, generator: torch.Generator) -> Tensor:
+    def features_of(images: Tensor, generator: torch.Generator) -> Tensor:
         return encoder.features(transform(images, generator), layer).pool(pooling)
 
-    return see
+    return features_of
 
 
 @torch.no_grad()
-def _dim(encoder: Encoder, context: TaskContext, layer: int, pooling: str) -> int:
+def _feature_dim(encoder: Encoder, context: TaskContext, layer: int, pooling: str) -> int:
     size = context.input.image_size
-    return (
-        encoder.features(torch.zeros(1, encoder.in_channels, size, size, device=context.device), layer)
-        .pool(pooling)
-        .shape[1]
-    )
+    image = torch.zeros(1, encoder.in_channels, size, size, device=context.device)
+    return encoder.features(image, layer).pool(pooling).shape[1]
 
 
-def _head(dim: int, classes: int, init_std: float, seed: int) -> nn.Sequential:
+def _build_head(dim: int, classes: int, init_std: float, seed: int) -> nn.Sequential:
     linear = nn.utils.skip_init(nn.Linear, dim, classes)
     nn.init.trunc_normal_(linear.weight, std=init_std, generator=torch.Generator().manual_seed(seed))
     nn.init.zeros_(linear.bias)

@@ -1,0 +1,70 @@
+"""The base of tasks on frozen features: their options, checks and features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from mimbench.contract import Dataset, Encoder, ImageSplit, InputError, Pooling, Task, TaskConfig, TaskContext
+from mimbench.toolkit.accuracy import majority_accuracy
+from mimbench.toolkit.splits import require_classes
+
+
+class FrozenFeaturesConfig(TaskConfig):
+    """Which features a task reads."""
+
+    layer: int = -1
+    """Depth of the features; -1 is the last layer, after the final norm."""
+    pooling: Pooling = "mean"
+
+
+class FrozenFeaturesTask(Task):
+    """A task that reads features of labelled images from an encoder whose weights do not change.
+
+    A subclass defines `run`, and calls `self.features` there.
+    """
+
+    config: FrozenFeaturesConfig
+
+    def chance(self, dataset: Dataset) -> float:
+        """Top-1 accuracy in percent if every test image gets the most frequent class of the training images."""
+        return majority_accuracy(dataset)
+
+    def features(self, train: ImageSplit, test: ImageSplit, context: TaskContext) -> tuple[Tensor, Tensor]:
+        """Features of the training and the test images, float32 [N, D] each, at the configured layer and pooling."""
+        layer, pooling = self.config.layer, self.config.pooling
+        return (
+            context.features(train, "train", layer=layer, pooling=pooling),
+            context.features(test, "test", layer=layer, pooling=pooling),
+        )
+
+    def check(self, encoder: Encoder, dataset: Dataset) -> None:
+        """Check layer, pooling and labels before anything runs.
+
+        Raises:
+            InputError: the encoder has no such layer or pooling, or a split has fewer than two classes.
+        """
+        require_classes(dataset, self.name)
+        try:
+            encoder.layer_index(self.config.layer)
+            encoder.check_pooling(self.config.pooling)
+        except InputError as error:  # the message begins with the option's name
+            raise InputError(f"task.{error}") from error
+
+
+def class_probabilities(classifier: Any, x: np.ndarray, classes: int) -> np.ndarray:
+    """Probabilities of a fitted scikit-learn classifier for each of the dataset's classes.
+
+    Args:
+        classifier: has `classes_` and `predict_proba`.
+        x: features [N, D].
+        classes: number of the dataset's classes.
+
+    Returns:
+        [N, classes]. A class that the training images lack gets 0.
+    """
+    probabilities = np.zeros((len(x), classes))
+    probabilities[:, classifier.classes_] = classifier.predict_proba(x)
+    return probabilities
