@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from mimbench.display import describe_metric
 from mimbench.recipe import AT_EPOCH
 from mimbench.report.published.numbers import epochs_in_words, find, own_numbers, reference, slug
 from mimbench.report.records.frame import early_beside_end, is_early
@@ -124,6 +125,7 @@ def _column(board: Board, index: int, letters: Mapping[str, str]) -> dict[str, A
         "unit": first["unit"],
         "higher": bool(first["higher_is_better"]),
         "primary": bool(first["primary"]),
+        "headline": bool(first["primary"]) or describe_metric(first["task"], first["metric"]).is_headline,
         "chance": first["chance"],
         "notes": [letters[note] for note in shown.notes],
     }

@@ -34,7 +34,7 @@ class Group:
 
     @property
     def metric(self) -> str:
-        return metric_label(self.first["metric"], self.first["unit"])
+        return metric_label(self.first["task"], self.first["metric"], self.first["unit"])
 
     @property
     def chance(self) -> float | None:

@@ -11,7 +11,7 @@ from mimbench.errors import InputError, nearest
 from mimbench.report.plots.bars import bars
 from mimbench.report.plots.cost import cost
 from mimbench.report.plots.layers import layers, loss, ratios
-from mimbench.report.plots.pictures import ARTIFACTS, pictures
+from mimbench.report.plots.pictures import picture_kinds, pictures
 from mimbench.report.plots.sheet import Sheet, compose, pages
 from mimbench.report.plots.source import NothingToPlot, Options, Source
 from mimbench.report.plots.strips import seeds
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Maker = Callable[[Source, Options], Sheet]
-KINDS: dict[str, Maker] = {
+_OF_EVERY_TASK: dict[str, Maker] = {
     "bars": bars,
     "ablation": ablation,
     "epochs": epochs,
@@ -31,16 +31,20 @@ KINDS: dict[str, Maker] = {
     "cost": cost,
     "loss": loss,
     "seeds": seeds,
-    **{kind: partial(pictures, kind) for kind in ARTIFACTS},
 }
 ALL = "all"
+
+
+def plot_kinds() -> dict[str, Maker]:
+    """Every kind of plot by name: those for any task, and the pictures that tasks declare in their display files."""
+    return _OF_EVERY_TASK | {kind: partial(pictures, kind) for kind in picture_kinds() if kind not in _OF_EVERY_TASK}
 
 
 def figure(kind: str, source: Source, options: Options | None = None) -> Figure:
     """One figure, however high; see `sheet.save` and `sheet.image` to get it out.
 
     Args:
-        kind: one of KINDS.
+        kind: one of `plot_kinds`.
         source: records, see `Source.read` and `Source.of`.
 
     Raises:
@@ -59,9 +63,10 @@ def figures(kind: str, source: Source, options: Options) -> list[Figure]:
 
 
 def _maker(kind: str) -> Maker:
-    if kind not in KINDS:
-        raise InputError(f"unknown kind of plot {kind!r}{nearest(kind, [*KINDS, ALL])}")
-    return KINDS[kind]
+    kinds = plot_kinds()
+    if kind not in kinds:
+        raise InputError(f"unknown kind of plot {kind!r}{nearest(kind, [*kinds, ALL])}")
+    return kinds[kind]
 
 
 def drawn(kind: str, source: Source, options: Options) -> Iterator[tuple[str, list[Figure] | NothingToPlot]]:
@@ -70,7 +75,7 @@ def drawn(kind: str, source: Source, options: Options) -> Iterator[tuple[str, li
         yield kind, figures(kind, source, options)
         return
     source.chosen(options)
-    for name in KINDS:
+    for name in plot_kinds():
         for title, choice in _choices(name, source, options):
             try:
                 yield title, figures(name, source, choice)

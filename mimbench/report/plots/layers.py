@@ -1,12 +1,13 @@
-"""Curves that tasks leave: accuracy by layer, quality over the share of hidden cells; the loss of the pretraining."""
+"""Curves that tasks record: accuracy by layer, quality by mask ratio; the loss of the pretraining."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from mimbench.display import command_for, describe_task
 from mimbench.report.plots.groups import chance_keys, chance_name
 from mimbench.report.plots.lines import Curve, Level, Lines
 from mimbench.report.plots.series import Titles, by_protocol, grouped, mean_of, named, settings_of, told
@@ -17,20 +18,20 @@ from mimbench.report.plots.style import SOFT, clean, metric_label
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_FILLS = {"mean fill": (0, (1, 1)), "nearest fill": (0, (5, 2))}
-"""Ways to fill what is hidden without learning, and how they are drawn."""
+_DASHES = {"dotted": (0, (1, 1)), "dashed": (0, (5, 2))}
+"""Lines of reference curves, as matplotlib takes them."""
+Dashes = tuple[int, tuple[int, ...]]
 _LOSS, _NARROW = 1.35, 1.6
 """Height and least width of a panel of losses, inches: there is one for each method."""
-Fills = dict[str, dict[float, float]]
-"""Their quality: {name: {share of hidden cells: score}}."""
+ReferenceCurves = dict[str, dict[float, float]]
+"""Curves that hold for every method: {name: {mask ratio: score}}."""
 
 
 def layers(source: Source, options: Options) -> Sheet:
     """The probe's score on the features of each layer."""
     rows = [row for row in _rows(source, options, "layers") if f"{row['metric']}_by_layer" in _curves(source, row)]
     if not rows:
-        command = "mimbench run --method simmim,random-init --task linear-probe --set task.layers=all"
-        raise source.refused("layers", "linear probes of every layer", command)
+        raise source.refused("layers", "records of a task that measured every layer", command_for("layers"))
 
     def points(row: Row) -> dict[float, float]:
         return dict(enumerate(_curves(source, row)[f"{row['metric']}_by_layer"]))
@@ -39,18 +40,17 @@ def layers(source: Source, options: Options) -> Sheet:
 
 
 def ratios(source: Source, options: Options) -> Sheet:
-    """Quality of rebuilt pixels over the share of cells that is hidden."""
+    """Quality of reconstructed pixels by mask ratio."""
     rows = _rows(source, options, "ratios")
     rows = [row for row in rows if {"mask_ratio", row["metric"]} <= set(_curves(source, row))]
     if not rows:
-        command = "mimbench run --method simmim --task reconstruction"
-        raise source.refused("ratios", "records of the task reconstruction", command)
+        raise source.refused("ratios", "records of a task that measured several mask ratios", command_for("ratios"))
 
     def points(row: Row) -> dict[float, float]:
         curves = _curves(source, row)
         return dict(zip(curves["mask_ratio"], curves[row["metric"]], strict=True))
 
-    return _sheet(source, options, rows, points, "Share of hidden cells", whole=False)
+    return _sheet(source, options, rows, points, "Mask ratio", whole=False)
 
 
 def _rows(source: Source, options: Options, kind: str) -> list[Row]:
@@ -66,7 +66,8 @@ def _curves(source: Source, row: Row) -> dict[str, list[float]]:
 def _sheet(source: Source, options: Options, rows: Sequence[Row], points: Any, x: str, *, whole: bool) -> Sheet:
     setting, titles = settings_of(rows), Titles(source, rows)
     series = named(rows, setting, source)
-    panels, means, fills = [], [], set()
+    panels, means = [], []
+    dashes: dict[str, Dashes] = {}
     chance: list[tuple[str, str]] = []
     for of in grouped(rows, by_protocol).values():
         curves, parts, first = [], grouped(of, setting), of[0]
@@ -80,34 +81,41 @@ def _sheet(source: Source, options: Options, rows: Sequence[Row], points: Any, x
                 curves.append(Curve(entry, tuple(xs), tuple(mean_of(spread[at], options.spread) for at in xs)))
         means += [mean for curve in curves for mean in curve.means]
         levels = [Level(row["chance"]) for row in of[:1] if row["chance"] is not None and whole]
-        label = metric_label(first["metric"], first["unit"])
+        label = metric_label(first["task"], first["metric"], first["unit"])
         lines = Lines(titles.title(first), x, label, curves, levels=levels, whole=whole)
         chance += [(clean(first["task"]), chance_name(first, source)) for _ in lines.drawn_levels]
-        panels.append((lines, _fills(source, of)))
-        fills |= set(panels[-1][1])
+        panels.append((lines, _reference_curves(source, of)))
+        dashes |= {name: line for name, line in _dashes(first["task"]).items() if name in panels[-1][1]}
     legend = [key(entry) for entry in series.values()] + chance_keys(chance)
-    legend += [reference(name, SOFT, _FILLS[name]) for name in sorted(fills)]
-    return Sheet([_with_fills(lines, of) for lines, of in panels], legend, told(means))
+    legend += [reference(name, SOFT, dashes[name]) for name in sorted(dashes)]
+    return Sheet([_with_references(lines, curves, dashes) for lines, curves in panels], legend, told(means))
 
 
-def _fills(source: Source, rows: Sequence[Row]) -> Fills:
-    """Curves of fills that need no method: a mean over all records, for each draws its own masks."""
-    found: dict[str, dict[float, list[float]]] = {}
+def _dashes(task: str) -> dict[str, Dashes]:
+    """Reference curves that the task's display file names, with their lines."""
+    return {name: _DASHES[line] for name, line in describe_task(task).reference_curves.items()}
+
+
+def _reference_curves(source: Source, rows: Sequence[Row]) -> ReferenceCurves:
+    """Reference curves of one panel: means over all its records, since each record draws masks of its own."""
+    values: dict[str, dict[float, list[float]]] = {}
     for row in rows:
         curves = _curves(source, row)
-        for name in _FILLS:
-            values = curves.get(f"{row['metric']}, {name}", [])
-            for share, value in zip(curves["mask_ratio"] if values else [], values, strict=True):
-                found.setdefault(name, {}).setdefault(share, []).append(value)
-    return {name: {share: fmean(of[share]) for share in sorted(of)} for name, of in found.items()}
+        for name in _dashes(row["task"]):
+            curve = curves.get(f"{row['metric']}, {name}")
+            if curve:
+                for ratio, value in zip(curves["mask_ratio"], curve, strict=True):
+                    values.setdefault(name, {}).setdefault(ratio, []).append(value)
+    return {name: {ratio: fmean(by_ratio[ratio]) for ratio in sorted(by_ratio)} for name, by_ratio in values.items()}
 
 
-def _with_fills(lines: Lines, fills: Fills) -> Plot:
+def _with_references(lines: Lines, references: ReferenceCurves, dashes: Mapping[str, Dashes]) -> Plot:
     plot = lines.plot()
 
     def draw(axes: Axes) -> None:
-        for name, of in fills.items():
-            axes.plot(list(of), list(of.values()), color=SOFT, linestyle=_FILLS[name], linewidth=0.8, label=name)
+        for name, curve in references.items():
+            xs, ys = list(curve), list(curve.values())
+            axes.plot(xs, ys, color=SOFT, linestyle=dashes[name], linewidth=0.8, label=name)
         plot.draw(axes)
 
     return replace(plot, draw=draw)
@@ -120,7 +128,7 @@ def loss(source: Source, options: Options) -> Sheet:
         raise source.refused(
             "loss",
             "records that keep the loss of their pretraining, which untrained methods and older records do not",
-            "mimbench run --method simmim --task linear-probe",
+            command_for("loss"),
         )
     rows = list({(row["method"], row["checkpoint"]): row for row in rows}.values())
     setting = settings_of(rows, lambda row: row["method"])

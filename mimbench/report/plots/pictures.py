@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from mimbench.display import command_for, described_tasks
 from mimbench.report.plots.series import Titles, by_protocol, grouped, named, settings_of
 from mimbench.report.plots.sheet import Plot, Sheet
 from mimbench.report.plots.source import NothingToPlot, Options, Row, Source
@@ -14,13 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from PIL.Image import Image
 
-ARTIFACTS = {
-    "reconstructions": ("reconstruction", "rebuilt"),
-    "generated": ("reconstruction", "generated"),
-    "detections": ("detection", "predictions"),
-    "segmentations": ("segmentation", "predictions"),
-}
-"""Kind of plot: the task, and what it calls its picture."""
 MOST = 12
 _TALLEST = 7.8
 """Height of a picture, inches: what is taller is shown smaller."""
@@ -32,13 +27,12 @@ def pictures(kind: str, source: Source, options: Options) -> Sheet:
     """The picture of each setting and protocol, of its first seed."""
     if options.baseline:
         raise source.no_baseline(kind)
-    task, name = ARTIFACTS[kind]
-    rows = [row for row in source.rows(options) if row["task"] == task]
-    rows = list({row["id"]: row for row in rows if name in source.bodies[row["id"]]["artifacts"]}.values())
+    artifacts = picture_kinds()[kind]
+    rows = [row for row in source.rows(options) if _artifact(source, row, artifacts)]
+    rows = list({row["id"]: row for row in rows}.values())
     if not rows:
-        raise source.refused(
-            kind, f"records of {task} with their pictures", f"mimbench run --method simmim --task {task}"
-        )
+        tasks = " or ".join(artifacts)
+        raise source.refused(kind, f"records of {tasks} with their pictures", command_for(kind))
     setting, titles = settings_of(rows), Titles(source, rows)
     series = named(rows, setting, source)
     places = grouped(rows, lambda row: (setting(row), by_protocol(row)))
@@ -47,7 +41,7 @@ def pictures(kind: str, source: Source, options: Options) -> Sheet:
     plots: list[Plot] = []
     missing: list[str] = []
     for row in shown:
-        picture = _opened(source, row, name, options.width)
+        picture = _opened(source, row, artifacts[row["task"]], options.width)
         if picture is None:
             missing.append(row["id"])
         elif len(plots) < MOST:
@@ -68,6 +62,21 @@ def pictures(kind: str, source: Source, options: Options) -> Sheet:
             f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}."
         )
     return Sheet(plots, (), " ".join(notes), columns=1)
+
+
+def picture_kinds() -> dict[str, dict[str, str]]:
+    """{kind of plot: {task: its artifact of that kind}}, as the tasks' display files say."""
+    kinds: dict[str, dict[str, str]] = {}
+    for task, display in described_tasks().items():
+        for kind, picture in display.pictures.items():
+            kinds.setdefault(kind, {})[task] = picture.artifact
+    return kinds
+
+
+def _artifact(source: Source, row: Row, artifacts: Mapping[str, str]) -> str | None:
+    """The path of a record's picture, within its results folder; None if it has none of this kind."""
+    path: str | None = source.bodies[row["id"]]["artifacts"].get(artifacts.get(row["task"], ""))
+    return path
 
 
 def _opened(source: Source, row: Row, name: str, width: float) -> Image | None:

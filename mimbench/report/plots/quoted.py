@@ -74,7 +74,10 @@ class Published:
         title = f"Published: {first['method']}, {first['encoder']}, {first['task']} on {first['dataset']}"
         note = f"Published: {first['paper']}, {first['source']}{f' ({doubts})' if doubts else ''}."
         return Figures(
-            clean(title), metric_label(first["metric"], first["unit"]), tuple(self._quoted(method, curves)), clean(note)
+            clean(title),
+            metric_label(first["task"], first["metric"], first["unit"]),
+            tuple(self._quoted(method, curves)),
+            clean(note),
         )
 
     def _quoted(self, method: str, curves: Sequence[Sequence[Mapping[str, Any]]]) -> list[Quoted]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
+from mimbench.display import drawing_rank
 from mimbench.recipe import AT_EPOCH, is_of_task
 from mimbench.recipe.document import values
 from mimbench.report.plots.source import Options, Row, Source
-from mimbench.report.plots.style import Look, clean, lightened, look, order
+from mimbench.report.plots.style import Look, clean, lightened, look
 from mimbench.report.records.protocols import differing, protocol_labels
 from mimbench.report.scores.statistics import LEVEL_TOLD, summarise
 
@@ -177,8 +178,8 @@ class _Place:
     text: str
 
 
-def _by_method(item: tuple[str, Any]) -> tuple[int, str]:
-    return order(item[0])
+def _by_method(item: tuple[str, Any]) -> tuple[int, int, str]:
+    return drawing_rank(item[0])
 
 
 def _placed(source: Source, key: Callable[[Row], Panel], but: str = "") -> dict[Panel, _Place]:

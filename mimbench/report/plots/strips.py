@@ -51,7 +51,7 @@ def seeds(source: Source, options: Options) -> Sheet:
             plots.append(_plot(group.title, group.metric, strips, level, counted=counted))
             chance += [(group.task, group.chance_name)] if level is not None else []
     if not plots:
-        command = "mimbench run --method simmim --task linear-probe --seeds 0,1,2"
+        command = "mimbench run --method METHOD --task TASK --seeds 0,1,2"
         raise source.refused("seeds", "two or more seeds of one setting", command)
     return Sheet(plots, chance_keys(chance), f"Dots: seeds; bar: mean. {told(means)}")
 
@@ -76,7 +76,7 @@ def differences(source: Source, options: Options, groups: Sequence[Group]) -> Sh
         raise source.refused(
             f"differences to {clean(baseline)}",
             f"one setting of {clean(baseline)}, and another method with the same task, protocol and seeds",
-            f"mimbench run --method {clean(baseline)},simmim --task linear-probe --seeds 0,1,2",
+            f"mimbench run --method {clean(baseline)},METHOD --task TASK --seeds 0,1,2",
         )
     ns = {strip.n for _, strips in found for strip in strips}
     plots = []

@@ -6,10 +6,12 @@ import hashlib
 import re
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from mimbench.display import describe_method, describe_metric
 
 SIZE, SMALL = 7.0, 6.0
 """Of text, points."""
@@ -29,20 +31,6 @@ class Look:
     hatch: str = ""
 
 
-LOOKS = {
-    # Controls in greys.
-    "random-init": Look("#9a9a9a", "X"),
-    "autoencoder": Look("#6e6e6e", "p"),
-    "supervised": Look("#333333", "*"),
-    # seaborn's "colorblind" palette, which is told apart under the three common colour-vision deficiencies.
-    "simmim": Look("#0173b2", "o"),
-    "simmim-pixel": Look("#56b4e9", "P"),
-    "mae": Look("#de8f05", "s"),
-    "beit": Look("#029e73", "^"),
-    "maskfeat": Look("#d55e00", "D"),
-    "data2vec": Look("#cc78bc", "v"),
-}
-"""Of the built-in methods, in the order in which they are drawn."""
 _OTHER_COLOURS = ("#332288", "#882255", "#117733", "#999933", "#aa4499", "#ca9161", "#661100", "#44aa99")
 """Most from Paul Tol's "muted" scheme (SRON/EPS/TN/09-002), which is made for the same readers."""
 _OTHER_MARKERS = ("<", ">", "h", "8", "d", "H", "P", "X")
@@ -50,22 +38,18 @@ _OTHER_HATCHES = ("////", "\\\\\\\\", "xxxx", "||||", "----", "++++")
 
 
 def look(method: str) -> Look:
-    """A function of the name alone, so that no method changes when others join: third parties' by a hash of it."""
-    known = LOOKS.get(method)
-    if known:
-        return known
+    """How a method is drawn: as its display file says, else by a hash of its name.
+
+    It depends on nothing but the method, so that no method changes its look when others join.
+    """
+    display = describe_method(method)
     digest = hashlib.sha256(method.encode("utf-8", "surrogatepass")).digest()
-    return Look(
-        _OTHER_COLOURS[digest[0] % len(_OTHER_COLOURS)],
-        _OTHER_MARKERS[digest[1] % len(_OTHER_MARKERS)],
-        _OTHER_HATCHES[digest[2] % len(_OTHER_HATCHES)],
+    colour, marker, hatch = (
+        choices[byte % len(choices)]
+        for choices, byte in zip((_OTHER_COLOURS, _OTHER_MARKERS, _OTHER_HATCHES), digest, strict=False)
     )
-
-
-def order(method: str) -> tuple[int, str]:
-    """Sort key: controls, the built-in methods, all others by name."""
-    known = list(LOOKS)
-    return (known.index(method) if method in known else len(known), method)
+    # Hashed colours may coincide, so that a hatch helps; chosen colours need none.
+    return Look(display.colour or colour, display.marker or marker, "" if display.colour else hatch)
 
 
 def lightened(colour: str, share: float) -> tuple[float, float, float]:
@@ -167,57 +151,14 @@ def fitted(text: str, inches: float, size: float = SIZE, weight: str = "normal",
     return wrapped(text, characters, lines)
 
 
-_METRICS = {
-    "AP": "Box AP",
-    "AP50": "Box AP50",
-    "AP75": "Box AP75",
-    "mIoU": "Mean IoU",
-    "mAcc": "Mean class accuracy",
-    "aAcc": "Pixel accuracy",
-    "ece": "Expected calibration error",
-    "degradation": "Top-1 accuracy lost to corruption",
-    "psnr": "PSNR",
-    "ssim": "SSIM",
-    "hidden_mae": "Mean absolute error of hidden pixels",
-    "hidden_mse": "Mean squared error of hidden pixels",
-    "frechet": "Fréchet distance",
-}
-_KINDS: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
-    (r"top(\d+)(?:_(.+))?", lambda found: f"Top-{found[1]} accuracy{_condition(found[2])}"),
-    (r"held_out_(.+)", lambda found: f"{_name(found[1])}, held-out part"),
-    (r"mask_(AP.*)", lambda found: _name(found[1]).replace("Box", "Mask")),
-    (r"AP_(small|medium|large)", lambda found: f"Box AP, {found[1]} objects"),
-)
-"""Families of metrics: what their names look like, and what a reader calls them."""
-_UNITS = {"percent": "%", "index": "", "squared distance": "squared"}
+_UNITS = {"percent": "%"}
 
 
-def metric_label(metric: str, unit: str) -> str:
-    """A metric as an axis calls it: "Top-1 accuracy (%)"."""
-    unit = _UNITS.get(unit, clean(unit))
-    return f"{_name(metric)} ({unit})" if unit else _name(metric)
-
-
-def _name(metric: str) -> str:
-    if metric in _METRICS:
-        return _METRICS[metric]
-    for pattern, name in _KINDS:
-        if found := re.fullmatch(pattern, metric):
-            return name(found)
-    return clean(metric)
-
-
-def _condition(text: str | None) -> str:
-    """Under what an accuracy was measured: "k20", "5shot", "1percent", "best_layer"."""
-    if not text:
-        return ""
-    if found := re.fullmatch(r"k(\d+)", text):
-        return f", k{_TIED}={_TIED}{found[1]}"
-    if found := re.fullmatch(r"(\d+)_?shot", text):
-        return f", {found[1]} label{'' if found[1] == '1' else 's'} a class"
-    if found := re.fullmatch(r"(\d+)_?percent", text):
-        return f", {found[1]}{_TIED}% of the labels"
-    return f", {clean(text.replace('_', ' '))}"
+def metric_label(task: str, metric: str, unit: str) -> str:
+    """A metric as an axis calls it: "Top-1 accuracy (%)". `unit`: as the task declares it."""
+    display = describe_metric(task, metric)
+    shown = _UNITS.get(unit, unit) if display.unit is None else display.unit
+    return f"{clean(display.label)} ({clean(shown)})" if shown else clean(display.label)
 
 
 def device_label(device: str) -> str:

@@ -45,7 +45,7 @@ def ablation(source: Source, options: Options) -> Sheet:
         raise source.refused(
             "ablation",
             f"records that vary {path or 'a setting'}, all else equal",
-            f"mimbench run --method simmim --task linear-probe --vary {path or 'method.mask_ratio'}=0.4,0.6,0.8",
+            f"mimbench run --method METHOD --task TASK --vary {path or 'method.mask_ratio'}=0.4,0.6,0.8",
         )
     return sheet
 
@@ -59,7 +59,7 @@ def epochs(source: Source, options: Options) -> Sheet:
         raise source.refused(
             "epochs",
             "one method at two or more epochs of its pretraining",
-            f"mimbench run --method simmim --task linear-probe --vary {AT_EPOCH}=0,5,10,20",
+            f"mimbench run --method METHOD --task TASK --vary {AT_EPOCH}=0,5,10,20",
         )
     legend = {label: artist for sheet in sheets for label, artist in sheet.legend}
     notes = dict.fromkeys(sheet.note for sheet in sheets)
@@ -116,7 +116,7 @@ def _sweep(source: Source, options: Options, path: str, *, loose: bool = False) 
         lines = Lines(
             titles.title(first) if not is_of_task(path) else f"{clean(first['task'])} on {clean(first['dataset'])}",
             _TITLES.get(path, clean(path)),
-            metric_label(first["metric"], first["unit"]),
+            metric_label(first["task"], first["metric"], first["unit"]),
             curves,
             levels=_levels(source, rows, panel, path, options),
             categories=categories,

@@ -15,23 +15,17 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from mimbench.display import describe_dataset, describe_task, paper_name
 from mimbench.errors import InputError
 from mimbench.report.records.frame import as_rows, is_early
 
 PACKAGE = "mimbench_published"
 FILES = ("results.csv", "ablations.csv")
-DATASETS = {"imagenet": "ImageNet-1K", "coco": "COCO", "ade20k": "ADE20K", "cifar100": "CIFAR-100"}
-"""Our datasets under the names that papers use; others keep their own."""
-_TRAIN_IMAGES = {"ImageNet-1K": 1_281_167}
-_TEST_IMAGES = {"ImageNet-1K": 50_000}
-"""Of the whole dataset: a folder with some of its classes has the same name in a record."""
 _MISSING = 0.01
 """Share of the training images that an epoch may leave out: the last incomplete batch, and damaged files."""
 NO_EQUAL = "-"
 _SHOWN = 4
 """Most settings that a reason names."""
-_SIZED = ("finetune", "linear-probe", "knn")
-"""Tasks whose images have the recipe's size; elsewhere the protocol sets it."""
 LAST_EPOCH = "official scripts print the best epoch's score, mimbench the last epoch's"
 
 
@@ -170,16 +164,19 @@ def find(record: Mapping[str, Any], published: Iterable[Mapping[str, Any]]) -> M
     named = [row for row in published if slug(row["method"]) == record["method"]]
     if not named:
         return Match(None, f"no number of {record['method']} is stored")
+    sets_size = describe_task(record["task"]).image_size == "recipe"
+    # A folder with some of a dataset's classes is the same dataset in a record; its number of images differs.
+    test_images = describe_dataset(record["dataset"]).test_images
     steps = (
         ("metric", lambda row: (row["task"], row["metric"]) == (record["task"], record["metric"])),
-        ("dataset", lambda row: row["dataset"] == DATASETS.get(record["dataset"], record["dataset"])),
+        ("dataset", lambda row: row["dataset"] == paper_name(record["dataset"])),
         ("protocol", lambda row: bool(row["protocol"]) and row["protocol"] == record["protocol_name"]),
         ("encoder", lambda row: row["encoder"] == record["backbone"]),
-        ("pretraining data", lambda row: row["pretrain_data"] == _named(record["pretrain_dataset"])),
+        ("pretraining data", lambda row: row["pretrain_data"] == _paper_name(record["pretrain_dataset"])),
         ("epochs", lambda row: None is not row["epochs"] == record["pretrain_epochs"] and not is_early(record)),
-        ("image size", lambda row: row["task"] not in _SIZED or row["resolution"] == _image_size(record)),
-        ("test images", lambda row: _TEST_IMAGES.get(row["dataset"], record["n"]) == record["n"]),
-        ("pretraining images", lambda row: _has_all_pretraining_images(row, record)),
+        ("image size", lambda row: not sets_size or row["resolution"] == _image_size(record)),
+        ("test images", lambda row: test_images in (None, record["n"])),
+        ("pretraining images", lambda row: _has_all_pretraining_images(record)),
     )
     for what, holds in steps:
         named = [row for row in named if row["reported"] == "own" and holds(row)]
@@ -209,8 +206,8 @@ def _image_size(record: Mapping[str, Any]) -> int | None:
     return size
 
 
-def _has_all_pretraining_images(row: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
-    expected = _TRAIN_IMAGES.get(row["pretrain_data"])
+def _has_all_pretraining_images(record: Mapping[str, Any]) -> bool:
+    expected = describe_dataset(record["pretrain_dataset"]).train_images
     return expected is None or _images_per_epoch(record) >= (1 - _MISSING) * expected
 
 
@@ -253,8 +250,8 @@ def epochs_in_words(record: Mapping[str, Any]) -> str:
     return f"epoch {at:g} of {epochs:g}" if is_early(record) else f"{epochs:g} epochs"
 
 
-def _named(dataset: str | None) -> str | None:
-    return DATASETS.get(dataset or "", dataset)
+def _paper_name(dataset: str | None) -> str | None:
+    return paper_name(dataset) if dataset else dataset
 
 
 def _key(entry: Published) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
+from mimbench.display import describe_metric
 from mimbench.errors import InputError, nearest
 from mimbench.recipe import AT_EPOCH
 from mimbench.report.records.frame import early, early_beside_end
@@ -35,7 +36,7 @@ class Choice:
     rows: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
-    """(): each task's primary metric, and AP50 where there is one."""
+    """(): each task's primary metric, and those that its display file calls headlines."""
     methods: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     baseline: Baseline | None = None
@@ -123,7 +124,13 @@ def selected(tidy: pd.DataFrame, choice: Choice) -> pd.DataFrame:
             tidy = tidy[tidy[column].isin([*names, baseline or ""] if column == "method" else names)]
     if baseline and baseline not in set(tidy["method"]):
         raise InputError(f"no record has the baseline {baseline!r}{nearest(baseline, tidy['method'])}")
-    return tidy if choice.metrics else tidy[tidy["primary"] | (tidy["metric"] == "AP50")]
+    return tidy if choice.metrics else tidy[tidy["primary"] | _are_headlines(tidy)]
+
+
+def _are_headlines(tidy: pd.DataFrame) -> pd.Series:
+    metrics = list(zip(tidy["task"], tidy["metric"], strict=True))
+    headlines = {metric for metric in set(metrics) if describe_metric(*metric).is_headline}
+    return pd.Series([metric in headlines for metric in metrics], index=tidy.index, dtype=bool)
 
 
 def gathered(tidy: pd.DataFrame, choice: Choice) -> Grid:

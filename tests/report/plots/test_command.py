@@ -10,7 +10,7 @@ from helpers import plot_records as made
 from helpers.refusals import refused
 from mimbench.errors import InputError
 from mimbench.report.plots.command import plot_command
-from mimbench.report.plots.kinds import KINDS
+from mimbench.report.plots.kinds import plot_kinds
 from mimbench.report.plots.source import Options
 
 REFERENCE = Path(__file__).parents[3] / "results" / "reference"
@@ -34,7 +34,7 @@ def test_all_draws_what_there_is_and_says_what_is_lacking(results, tmp_path):
     drawn = {"bars", "ablation-method.mask_ratio", "cost", "loss", "seeds", "detections"}
     assert names == {f"{name}.svg" for name in drawn}
     skipped = {line.split()[1].rstrip(":") for line in said if line.startswith("skipped")}
-    assert skipped == set(KINDS) - drawn - {"ablation"}
+    assert skipped == set(plot_kinds()) - drawn - {"ablation"}
     assert len(said) == len(names) + len(skipped)
 
 

@@ -15,12 +15,14 @@ from matplotlib.text import Text
 from PIL import Image
 
 from helpers import plot_records as made
+from mimbench import registry
 from mimbench.errors import InputError
-from mimbench.report.plots.kinds import KINDS, figure, figures
+from mimbench.report.plots.kinds import figure, figures, plot_kinds
 from mimbench.report.plots.sheet import image, save
 from mimbench.report.plots.source import NothingToPlot, Options, Source
-from mimbench.report.plots.style import LOOKS, clean, look, wrapped
+from mimbench.report.plots.style import clean, look, wrapped
 
+LOOKS = {name: look(name) for name in registry.methods.names()}
 NASTY = "a $x^2$ \\frac{1}{2} <script>alert(1)</script> of-a-method-whose-name-does-not-end\n\x07"
 
 
@@ -96,7 +98,7 @@ def assert_fit(kind, source, options, drawn_texts):
 
 @pytest.mark.parametrize("width", [3.4, 7.0])
 @pytest.mark.parametrize("baseline", [None, "random-init"])
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("generated", "segmentations")])
+@pytest.mark.parametrize("kind", [kind for kind in plot_kinds() if kind not in ("generated", "segmentations")])
 def test_nothing_is_cut_or_covered(kind, baseline, width, source, drawn_texts):
     if baseline and kind not in SHOW_BASELINE:
         with pytest.raises(InputError, match="shows none"):
@@ -110,7 +112,7 @@ def test_nothing_is_cut_or_covered(kind, baseline, width, source, drawn_texts):
 def test_nothing_of_the_reference_is_cut_or_covered(baseline, width, reference, drawn_texts):
     drawn_kinds = set()
     options = Options(width=width, baseline=baseline)
-    for kind in SHOW_BASELINE if baseline else KINDS:
+    for kind in SHOW_BASELINE if baseline else plot_kinds():
         try:
             assert_fit(kind, reference, options, drawn_texts)
         except NothingToPlot:

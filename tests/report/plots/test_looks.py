@@ -200,18 +200,23 @@ def test_the_note_of_a_baseline_plot_names_what_was_used(seeds, named, record):
 
 def test_every_metric_of_the_built_in_tasks_has_a_readers_name():
     tasks = [registry.tasks.load(name) for name in registry.tasks.names()]
-    labels = {metric.name: metric_label(metric.name, metric.unit) for task in tasks for metric in task.metrics}
+    labels = {
+        (task.name, metric.name): metric_label(task.name, metric.name, metric.unit)
+        for task in tasks
+        for metric in task.metrics
+    }
     assert len(labels) > 20
-    for name, label in labels.items():
+    for (_, name), label in labels.items():
         assert label.split(" (")[0] != name
         assert "_" not in label
-    assert len(set(labels.values())) == len(labels)
-    assert labels["top1_5shot"] == "Top-1 accuracy, 5 labels a class (%)"
-    assert labels["top1_1shot"] == "Top-1 accuracy, 1 label a class (%)"
-    assert labels["top1_k20"].replace("\u00a0", " ") == "Top-1 accuracy, k = 20 (%)"
-    assert labels["mask_AP75"] == "Mask AP75 (%)"
-    assert labels["ssim"] == "SSIM"
-    assert metric_label("my_own", "dB") == "my_own (dB)"
+    by_name = {name: label for (_, name), label in labels.items()}
+    assert len(set(by_name.values())) == len(by_name) == len(set(labels.values()))
+    assert labels["few-shot", "top1_5shot"] == "Top-1 accuracy, 5-shot (%)"
+    assert labels["few-shot", "top1_1shot"] == "Top-1 accuracy, 1-shot (%)"
+    assert labels["knn", "top1_k20"].replace("\u00a0", " ") == "Top-1 accuracy, k = 20 (%)"
+    assert labels["detection", "mask_AP75"] == "Mask AP75 (%)"
+    assert labels["reconstruction", "ssim"] == "SSIM"
+    assert metric_label("my_task", "my_own", "dB") == "my_own (dB)"
 
 
 def test_epochs_begin_at_none(reference):

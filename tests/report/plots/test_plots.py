@@ -13,7 +13,7 @@ from helpers.preset_records import preset_record
 from mimbench.errors import InputError
 from mimbench.report.page.board import board_of, leaderboard
 from mimbench.report.plots.cost import pareto_front
-from mimbench.report.plots.kinds import KINDS, drawn, figure
+from mimbench.report.plots.kinds import drawn, figure, plot_kinds
 from mimbench.report.plots.source import NothingToPlot, Options, Source
 from mimbench.report.published.numbers import load_published
 from mimbench.report.records.protocols import protocol_labels
@@ -322,7 +322,7 @@ def test_seeds_are_all_there_and_one_alone_is_no_spread(record, scores):
 def test_every_kind_says_what_it_lacks(record):
     bare = Source.of([record()])
     refused = {}
-    for kind in set(KINDS) - {"bars", "cost"}:
+    for kind in set(plot_kinds()) - {"bars", "cost"}:
         with pytest.raises(NothingToPlot) as reason:
             figure(kind, bare)
         refused[kind] = str(reason.value)

@@ -120,7 +120,7 @@ const drawLeaderboard = () => {
       .map((column, index) => ({ ...column, index }))
       .filter(
         (column) =>
-          (every.control.checked || column.primary || column.metric === "AP50") &&
+          (every.control.checked || column.headline) &&
           (!task.control.value || column.task === task.control.value) &&
           (!protocol.control.value || column.protocol === protocol.control.value),
       )
