@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from mimbench.contract import Encoder, InputError
-from mimbench.encoders.inverse_swin import InverseSwin
+from mimbench.api import Encoder, InputError, InverseSwin
 
 SWIN_T = (2, 6, 2, 2)
 """Blocks of an inverse Swin-T, coarsest stage first."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 
-from mimbench.contract import InputError, Stage
+from mimbench.api import InputError, Stage
 
 FIT_PIXELS = 65_536
 """Pixels that the colour clusters are fitted to."""

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mimbench.contract import Config, Encoder, Method
-from mimbench.masks.sampling import resize_mask
+from mimbench.api import Config, Encoder, Method, resize_mask
 from mimbench_methods._pixel_heads import linear_head, upsampling
 
 

@@ -10,9 +10,17 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from mimbench.contract import Config, Encoder, Method, Stage, StepOutput
-from mimbench.encoders.blocks import init_truncated
-from mimbench.masks.sampling import block_mask, mean_hidden, resize_mask
+from mimbench.api import (
+    Config,
+    Encoder,
+    Method,
+    Stage,
+    StepOutput,
+    block_mask,
+    init_truncated,
+    mean_hidden,
+    resize_mask,
+)
 from mimbench_methods.tokenizers import TOKENIZERS, DalleConfig, DVAEConfig, KMeansConfig
 
 

@@ -11,9 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mimbench.contract import Config, Encoder, InputError, Method, StepOutput
-from mimbench.encoders.blocks import init_truncated
-from mimbench.masks.sampling import block_mask, mean_hidden
+from mimbench.api import Config, Encoder, InputError, Method, StepOutput, block_mask, init_truncated, mean_hidden
 
 
 class Data2VecConfig(Config):

@@ -9,16 +9,24 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mimbench.contract import Config, Depth, Encoder, InputError, Method, StepOutput
-from mimbench.encoders.blocks import init_xavier, sincos_positions, transformer_blocks
-from mimbench.masks.patches import patchify, unpatchify
-from mimbench.masks.sampling import (
+from mimbench.api import (
+    Config,
+    Depth,
+    Encoder,
+    InputError,
+    Method,
+    StepOutput,
     block_mask,
     grid_mask,
     hidden_count,
+    init_xavier,
     mean_hidden,
+    patchify,
     random_mask,
     resize_mask,
+    sincos_positions,
+    transformer_blocks,
+    unpatchify,
     visible_indices,
 )
 

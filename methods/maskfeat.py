@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from mimbench.contract import Config, Encoder, InputError, Method
-from mimbench.masks.sampling import block_mask, mean_hidden, random_mask
+from mimbench.api import Config, Encoder, InputError, Method, block_mask, mean_hidden, random_mask
 
 
 class MaskFeatConfig(Config):

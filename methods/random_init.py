@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mimbench.contract import Method, NotSupported
+from mimbench.api import Method, NotSupported
 
 
 class RandomInit(Method):

@@ -9,9 +9,20 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mimbench.contract import Config, Depth, Encoder, Method, Stage
-from mimbench.encoders.blocks import init_truncated
-from mimbench.masks.sampling import block_mask, hidden_count, mask_grid, random_mask, resize_mask, square_mask
+from mimbench.api import (
+    Config,
+    Depth,
+    Encoder,
+    Method,
+    Stage,
+    block_mask,
+    hidden_count,
+    init_truncated,
+    mask_grid,
+    random_mask,
+    resize_mask,
+    square_mask,
+)
 from mimbench_methods._pixel_heads import inverse_swin_head, linear_head, mlp_head, upsampling
 from mimbench_methods._pixel_targets import Bins, Clusters, PixelTarget, Values
 

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from mimbench.contract import Config, Encoder, Method
-from mimbench.masks.sampling import random_mask, resize_mask
+from mimbench.api import Config, Encoder, Method, random_mask, resize_mask
 from mimbench_methods._pixel_heads import linear_head, upsampling
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from mimbench.contract import Batch, Config, Encoder, Method, NotSupported, Stage, StepOutput
+from mimbench.api import Batch, Config, Encoder, Method, NotSupported, Stage, StepOutput
 
 
 class SupervisedConfig(Config):

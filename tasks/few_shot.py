@@ -8,11 +8,21 @@ import numpy as np
 from pydantic import Field
 from sklearn.preprocessing import StandardScaler
 
-from mimbench.contract import Dataset, Encoder, Measured, Metric, TaskContext, TaskResult
-from mimbench.toolkit.accuracy import top_k_accuracy
-from mimbench.toolkit.frozen_features import FrozenFeaturesConfig, FrozenFeaturesTask, class_probabilities
-from mimbench.toolkit.regression import fit_without_warning, logistic_regression
-from mimbench.toolkit.splits import labelled_split
+from mimbench.api import (
+    Dataset,
+    Encoder,
+    FrozenFeaturesConfig,
+    FrozenFeaturesTask,
+    Measured,
+    Metric,
+    TaskContext,
+    TaskResult,
+    class_probabilities,
+    fit_without_warning,
+    labelled_split,
+    logistic_regression,
+    top_k_accuracy,
+)
 
 SHOTS: dict[str, int | float] = {"5shot": 5, "1shot": 1, "10shot": 10, "1percent": 0.01, "10percent": 0.1}
 """Labels per class: a number, or a share of those that the class has, at least one. The first is the primary one."""

@@ -10,10 +10,20 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from mimbench.contract import Dataset, Encoder, InputError, Metric, TaskContext, TaskResult, cosmetic, load_protocols
-from mimbench.toolkit.accuracy import top_k_accuracy
-from mimbench.toolkit.frozen_features import FrozenFeaturesConfig, FrozenFeaturesTask
-from mimbench.toolkit.splits import labelled_split
+from mimbench.api import (
+    Dataset,
+    Encoder,
+    FrozenFeaturesConfig,
+    FrozenFeaturesTask,
+    InputError,
+    Metric,
+    TaskContext,
+    TaskResult,
+    cosmetic,
+    labelled_split,
+    load_protocols,
+    top_k_accuracy,
+)
 
 NEIGHBOURS = (20, 10, 100, 200)
 """Those of DINO's protocol; 20 comes first because it "is usually working the best", as its script says."""

@@ -9,20 +9,26 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from mimbench.contract import (
+from mimbench.api import (
     Dataset,
     Encoder,
+    FrozenFeaturesTask,
     ImageSplit,
     Metric,
+    ProbeAugmentation,
+    ProbeTraining,
+    Regression,
+    RegressionConfig,
     TaskContext,
     TaskResult,
+    check_probe_training,
+    class_probabilities,
+    fit_regression,
+    labelled_split,
     load_protocols,
+    top_k_accuracy,
+    train_probe,
 )
-from mimbench.toolkit.accuracy import top_k_accuracy
-from mimbench.toolkit.frozen_features import FrozenFeaturesTask, class_probabilities
-from mimbench.toolkit.regression import Regression, RegressionConfig, fit_regression
-from mimbench.toolkit.splits import labelled_split
-from mimbench.toolkit.trained_probe import Augmentation, ProbeTraining, check_training, train_probe
 
 
 class LinearProbeConfig(RegressionConfig):
@@ -35,7 +41,7 @@ class LinearProbeConfig(RegressionConfig):
     layers: Literal["one", "all"] = "one"
     """all (lbfgs): every layer is probed; the best by held-out training images is a metric beside `layer`'s."""
     train: ProbeTraining = ProbeTraining()
-    augmentation: Augmentation = Augmentation()
+    augmentation: ProbeAugmentation = ProbeAugmentation()
     init_std: float = Field(0.01, ge=0)
     """Of the trained linear layer's first weights, a normal cut at +-2; its bias starts at 0."""
 
@@ -86,7 +92,7 @@ class LinearProbe(FrozenFeaturesTask):
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         super().check(encoder, dataset)
         if self.config.probe == "trained":
-            check_training(self.config.train, len(labelled_split(dataset, "train")))
+            check_probe_training(self.config.train, len(labelled_split(dataset, "train")))
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
         train, test = labelled_split(dataset, "train"), labelled_split(dataset, "test")

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mimbench.contract import Config as Options
-from mimbench.contract import NotSupported, Stage
+from mimbench.api import Config as Options
+from mimbench.api import NotSupported, Stage
 
 
 class TokenizerConfig(Options):

@@ -15,8 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mimbench.contract import Depth, InputError, Stage, cosmetic
-from mimbench.data.pipeline.transforms import per_channel
+from mimbench.api import Depth, InputError, Stage, cosmetic, per_channel
 from mimbench_methods.tokenizers.base import Tokenizer, TokenizerConfig
 from mimbench_methods.tokenizers.dalle_encoder import dalle_encoder
 

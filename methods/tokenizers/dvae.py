@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from mimbench.contract import Batch, ScheduleConfig, Stage, StepOutput, TrainConfig
+from mimbench.api import Batch, ScheduleConfig, Stage, StepOutput, TrainConfig
 from mimbench_methods.tokenizers.base import FittedTokenizer, TokenizerConfig
 
 COOLEST = 1 / 16

@@ -9,8 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mimbench.contract import InputError, Stage
-from mimbench.masks.patches import patchify, unpatchify
+from mimbench.api import InputError, Stage, patchify, unpatchify
 from mimbench_methods.tokenizers.base import FittedTokenizer, TokenizerConfig
 
 

@@ -40,7 +40,7 @@ class FollowsModelDevice:
         return self.mean.device
 
 
-def compose(registry: Registry, scope: str, steps: Sequence[Mapping[str, Any]]) -> Compose:
+def compose_transforms(registry: Registry, scope: str, steps: Sequence[Mapping[str, Any]]) -> Compose:
     """Transforms built from their configs.
 
     Args:
@@ -51,7 +51,7 @@ def compose(registry: Registry, scope: str, steps: Sequence[Mapping[str, Any]]) 
     return Compose([registry.build({"_scope_": scope, **step}) for step in steps])
 
 
-def step_output(model: BaseModel, losses: Mapping[str, Any]) -> StepOutput:
+def mm_step_output(model: BaseModel, losses: Mapping[str, Any]) -> StepOutput:
     """The sum of the losses that an mm model returns, to optimise, and the single losses, to log."""
     total, parts = model.parse_losses(losses)
     # mmengine optimises the sum of everything whose name contains "loss", so the logged names must not contain it.

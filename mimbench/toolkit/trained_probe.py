@@ -45,7 +45,7 @@ class ProbeTraining(TrainConfig):
     checkpoint_every: int = cosmetic(10, ge=1)
 
 
-class Augmentation(Config):
+class ProbeAugmentation(Config):
     """How training images are augmented. Size and normalisation come from the recipe's [input]."""
 
     crop_scale: tuple[float, float] = (0.08, 1.0)
@@ -89,7 +89,7 @@ class _Probe(nn.Module):
         return StepOutput(F.cross_entropy(logits.float(), labels))
 
 
-def check_training(config: TrainConfig, images: int) -> None:
+def check_probe_training(config: TrainConfig, images: int) -> None:
     """Raise InputError if the budget does not work for this number of training images."""
     config.require_images(images, "task.train")
     if config.layer_decay is not None:
@@ -106,7 +106,7 @@ def train_probe(
     split: ImageSplit,
     context: TaskContext,
     config: TrainConfig,
-    augmentation: Augmentation,
+    augmentation: ProbeAugmentation,
     *,
     layer: int,
     pooling: str,
@@ -119,7 +119,7 @@ def train_probe(
 
     Args:
         split: labelled training images.
-        config: the budget; see `check_training`.
+        config: the budget; see `check_probe_training`.
         augmentation: of the training images, instead of pretraining's.
         layer: depth of the features; -1 is the last layer.
         pooling: "mean" or "token".

@@ -14,9 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d
 
-from mimbench.contract import Encoder, InputError
-from mimbench.toolkit.fine_tuning import adapt_encoder
-from mimbench.toolkit.mm import FollowsModelDevice, PretrainedModule
+from mimbench.api import Encoder, FollowsModelDevice, InputError, PretrainedModule, adapt_encoder
 
 MODELS.register_module(name="ChannelLayerNorm", module=LayerNorm2d)
 

@@ -9,8 +9,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mimbench.contract import Encoder, InputError, ScheduleConfig, TaskConfig, TrainConfig, added, cosmetic
-from mimbench.errors import nearest
+from mimbench.api import Encoder, InputError, ScheduleConfig, TaskConfig, TrainConfig, added, cosmetic, nearest
 
 NAMES = ("fcos", "retinanet", "faster-rcnn", "mask-rcnn", "cascade-mask-rcnn")
 Norm = Literal["LN", "GN", "BN", "SyncBN"]

@@ -8,8 +8,7 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
-from mimbench.contract import Dataset, Encoder, InputConfig, InputError, SceneSplit, SplitName
-from mimbench.toolkit.splits import scene_split
+from mimbench.api import Dataset, Encoder, InputConfig, InputError, SceneSplit, SplitName, scene_split
 from mimbench_tasks.detection.config import DetectionConfig
 from mimbench_tasks.detection.model import model_config
 from mimbench_tasks.detection.pipeline import test_pipeline, training_pipeline

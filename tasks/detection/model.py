@@ -12,9 +12,15 @@ from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 from torch import nn
 
-from mimbench.contract import Encoder, InputConfig, StepOutput
-from mimbench.optim import encoder_layers
-from mimbench.toolkit.mm import quiet_mmengine, scale_to_bytes, step_output
+from mimbench.api import (
+    Encoder,
+    InputConfig,
+    StepOutput,
+    encoder_layers,
+    mm_step_output,
+    quiet_mmengine,
+    scale_to_bytes,
+)
 from mimbench_tasks.detection import backbone  # registers the parts that the configs below name
 from mimbench_tasks.detection.config import DetectionConfig, undecayed_names
 from mimbench_tasks.detection.detectors import DETECTORS
@@ -131,7 +137,7 @@ class DetectorTraining(nn.Module):
         """batch: what Scenes.loader yields. mmdet samples from torch's global generator, which the engine seeds."""
         data = self.detector.data_preprocessor(batch, True)
         losses = self.detector.loss(data["inputs"], data["data_samples"])
-        return step_output(self.detector, losses)
+        return mm_step_output(self.detector, losses)
 
     @torch.inference_mode()
     def predict(self, batch: Any) -> Sequence[DetDataSample]:

@@ -15,7 +15,7 @@ import torchvision
 from torch import Tensor
 from torch.nn import functional as F
 
-from mimbench.errors import NotSupported
+from mimbench.api import NotSupported
 from mimbench_tasks.detection import standin
 
 

@@ -13,8 +13,7 @@ from matplotlib.patches import Rectangle
 from mmdet.structures import DetDataSample
 from pycocotools.coco import COCO
 
-from mimbench.data.files.rasters import read_sized
-from mimbench.drawing import LEAST_TEXT, Colour, class_colours, ink_on
+from mimbench.api import LEAST_TEXT, Colour, class_colours, ink_on, read_sized
 
 PANEL = 3.2
 """Side of one scene in the picture, inches."""

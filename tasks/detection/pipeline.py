@@ -8,8 +8,7 @@ from typing import Any
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 
-from mimbench.contract import InputError
-from mimbench.data.files.rasters import read_sized
+from mimbench.api import InputError, read_sized
 from mimbench_tasks.detection.config import DetectionConfig
 
 Step = dict[str, Any]

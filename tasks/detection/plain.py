@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from torch import nn
 
-from mimbench.optim import Schedule, build_optimizer
+from mimbench.api import Schedule, build_optimizer
 from mimbench_tasks.detection.config import DetectionTrain
 from mimbench_tasks.detection.model import layer_rules
 

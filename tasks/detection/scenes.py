@@ -17,11 +17,15 @@ from mmengine.dist import get_dist_info
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from mimbench.contract import InputError, SceneSplit
-from mimbench.data.pipeline.loading import leave_stopping_to_the_parent
-from mimbench.data.sources.boxes import BoxCount
-from mimbench.seeds import fork_rng, scene_seed
-from mimbench.toolkit.mm import compose
+from mimbench.api import (
+    BoxCount,
+    InputError,
+    SceneSplit,
+    compose_transforms,
+    fork_rng,
+    leave_stopping_to_the_parent,
+    scene_seed,
+)
 
 CACHE_LIMIT = 1 << 30
 """Bytes of one split, decoded (about: masks may weigh a byte a pixel each), up to which it is kept in memory."""
@@ -68,7 +72,7 @@ class Scenes(TorchDataset):
         names = [step["type"] for step in pipeline]
         drawn = next((index for index, name in enumerate(names) if name.startswith("Random")), len(pipeline))
         self._once, self._each_time = (
-            compose(TRANSFORMS, "mmdet", steps) for steps in (pipeline[:drawn], pipeline[drawn:])
+            compose_transforms(TRANSFORMS, "mmdet", steps) for steps in (pipeline[:drawn], pipeline[drawn:])
         )
         self._random = drawn < len(pipeline)
         layers = [info["height"] * info["width"] * (4 + len(info["instances"])) for info in self.infos]

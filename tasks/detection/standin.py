@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NoReturn
 
-from mimbench.errors import NotSupported
+from mimbench.api import NotSupported
 
 NAME = "mmcv._ext"
 HOW_TO_INSTALL = (

@@ -7,7 +7,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mimbench.contract import (
+from mimbench.api import (
     Dataset,
     Encoder,
     InputConfig,
@@ -15,15 +15,18 @@ from mimbench.contract import (
     Measured,
     Metric,
     Protocol,
+    Schedule,
     Task,
     TaskConfig,
     TaskContext,
     TaskResult,
+    adapt_encoder,
     load_protocols,
+    missing_masks_note,
+    require_grey_or_rgb,
+    scene_split,
+    without_weights,
 )
-from mimbench.optim import Schedule
-from mimbench.toolkit.fine_tuning import adapt_encoder, without_weights
-from mimbench.toolkit.splits import missing_masks_note, require_grey_or_rgb, scene_split
 from mimbench_tasks.detection.config import DetectionConfig, undecayed_names
 from mimbench_tasks.detection.standin import HOW_TO_INSTALL
 

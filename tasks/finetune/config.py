@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from mimbench.contract import InputConfig, TaskConfig, TrainConfig, cosmetic
+from mimbench.api import InputConfig, TaskConfig, TrainConfig, cosmetic
 
 
 class FinetuneTrain(TrainConfig):

@@ -11,13 +11,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mimbench.contract import Encoder, InputConfig, StepOutput
-from mimbench.convert import resized
-from mimbench.data import DeviceTransform
-from mimbench.data.pipeline.augment import Erasing, Mixing
-from mimbench.encoders.rebuild import rebuilt
-from mimbench.optim import encoder_layers
-from mimbench.toolkit.fine_tuning import check_position
+from mimbench.api import (
+    DeviceTransform,
+    Encoder,
+    Erasing,
+    InputConfig,
+    Mixing,
+    StepOutput,
+    check_position,
+    encoder_layers,
+    rebuilt,
+    resized,
+)
 from mimbench_tasks.finetune.config import FinetuneConfig
 
 EPS = 1e-6

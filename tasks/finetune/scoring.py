@@ -7,8 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from mimbench.contract import Measured
-from mimbench.data import DeviceTransform
+from mimbench.api import DeviceTransform, Measured
 
 
 @torch.inference_mode()

@@ -6,26 +6,32 @@ from typing import Any, ClassVar
 
 import torch
 
-from mimbench.contract import (
+from mimbench.api import (
     ArraySplit,
     Dataset,
+    DeviceTransform,
     Encoder,
+    ImageAugment,
     ImageSplit,
     InputConfig,
     InputError,
     Measured,
     Metric,
+    Schedule,
     Task,
     TaskConfig,
     TaskContext,
     TaskResult,
+    build_optimizer,
+    decay_rules,
+    evaluation_loader,
+    labelled_split,
     load_protocols,
+    majority_accuracy,
+    place,
+    require_classes,
+    training_loader,
 )
-from mimbench.data import DeviceTransform, evaluation_loader, place, training_loader
-from mimbench.data.pipeline.augment import ImageAugment
-from mimbench.optim import Schedule, build_optimizer, decay_rules
-from mimbench.toolkit.accuracy import majority_accuracy
-from mimbench.toolkit.splits import labelled_split, require_classes
 from mimbench_tasks.finetune.config import FinetuneConfig
 from mimbench_tasks.finetune.model import Classifier, FinetuneTraining, adapt, build_classifier, freeze_unreached
 from mimbench_tasks.finetune.scoring import predictions, scores

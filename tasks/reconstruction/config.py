@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from mimbench.contract import TaskConfig, cosmetic
+from mimbench.api import TaskConfig, cosmetic
 from mimbench_tasks.reconstruction.judge import JudgeConfig
 
 

@@ -7,9 +7,7 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from mimbench.contract import Method, NotSupported
-from mimbench.masks.patches import patchify, unpatchify
-from mimbench.masks.sampling import Grid, resize_mask
+from mimbench.api import Grid, Method, NotSupported, patchify, resize_mask, unpatchify
 
 
 def mask_grid(method: Method) -> Grid:

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mimbench.contract import ImageSplit, InputConfig, Method
-from mimbench.data import denormalise
-from mimbench.data.pipeline.split import subset
-from mimbench.masks.sampling import Grid, random_order
+from mimbench.api import Grid, ImageSplit, InputConfig, Method, denormalise, random_order, subset
 from mimbench_tasks.reconstruction.config import ReconstructionConfig
 from mimbench_tasks.reconstruction.fills import at_pixels, hidden_cells, hide_first
 from mimbench_tasks.reconstruction.generation import generate

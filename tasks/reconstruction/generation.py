@@ -12,9 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mimbench.contract import InputConfig, Method, NotSupported
-from mimbench.data.pipeline.transforms import per_channel
-from mimbench.masks.sampling import Grid
+from mimbench.api import Grid, InputConfig, Method, NotSupported, per_channel
 from mimbench_tasks.reconstruction.fills import at_pixels, hide_first, nearest_filled
 
 VIEWS = 2

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mimbench.contract import ArraySplit, ImageSplit, InputConfig
-from mimbench.data import DeviceTransform, evaluation_loader
-from mimbench.data.pipeline.split import subset
+from mimbench.api import ArraySplit, DeviceTransform, ImageSplit, InputConfig, evaluation_loader, subset
 
 BATCH = 128
 """Images at once; masks and draws come batch by batch, so that it shapes them."""

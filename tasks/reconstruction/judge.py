@@ -17,10 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, distributed, nn
 
-from mimbench.contract import (
+from mimbench.api import (
     ArraySplit,
     Config,
     Dataset,
+    DeviceTransform,
     FitReport,
     ImageSplit,
     InputConfig,
@@ -29,9 +30,10 @@ from mimbench.contract import (
     TaskContext,
     TrainConfig,
     cosmetic,
+    place,
+    training_loader,
+    write_atomic,
 )
-from mimbench.data import DeviceTransform, place, training_loader
-from mimbench.files import write_atomic
 
 VERSION = "1"
 """Raised whenever the same options would give another judge."""

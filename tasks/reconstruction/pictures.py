@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from mimbench.drawing import image_grid, shade_hidden
+from mimbench.api import image_grid, shade_hidden
 from mimbench_tasks.reconstruction.rebuild import Sample
 
 

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mimbench.contract import InputConfig, Method
-from mimbench.data import denormalise
-from mimbench.masks.sampling import Grid, random_order
+from mimbench.api import Grid, InputConfig, Method, denormalise, random_order
 from mimbench_tasks.reconstruction.fills import at_pixels, hidden_cells, hide_first, mean_filled, nearest_filled
 from mimbench_tasks.reconstruction.scores import Scores
 

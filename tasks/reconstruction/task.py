@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mimbench.contract import (
+from mimbench.api import (
     Dataset,
     Encoder,
     FitReport,
+    Grid,
     ImageSplit,
     InputError,
     Measured,
@@ -21,10 +22,9 @@ from mimbench.contract import (
     TaskConfig,
     TaskContext,
     TaskResult,
+    denormalise,
+    image_split,
 )
-from mimbench.data import denormalise
-from mimbench.masks.sampling import Grid
-from mimbench.toolkit.splits import image_split
 from mimbench_tasks.reconstruction.config import ReconstructionConfig
 from mimbench_tasks.reconstruction.fills import hidden_cells, mask_grid
 from mimbench_tasks.reconstruction.generated import Generated, generated

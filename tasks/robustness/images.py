@@ -11,9 +11,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms.v2 import functional as F
 
-from mimbench.contract import ArraySplit, ImageSplit, InputConfig
-from mimbench.data.pipeline.transforms import evaluation_crop
-from mimbench.drawing import image_grid
+from mimbench.api import ArraySplit, ImageSplit, InputConfig, evaluation_crop, image_grid
 from mimbench_tasks.robustness.corruptions import corrupt
 from mimbench_tasks.robustness.severities import CORRUPTIONS, JPEG_QUALITY, constants_for
 

@@ -9,22 +9,24 @@ import torch
 from pydantic import Field, field_validator
 from sklearn.pipeline import Pipeline
 
-from mimbench.contract import (
+from mimbench.api import (
     ArraySplit,
     Dataset,
+    DeviceTransform,
     Encoder,
+    FrozenFeaturesTask,
     InputConfig,
     Measured,
     Metric,
+    RegressionConfig,
     TaskContext,
     TaskResult,
     cosmetic,
+    fit_regression,
+    labelled_split,
+    majority_accuracy,
+    require_grey_or_rgb,
 )
-from mimbench.data import DeviceTransform
-from mimbench.toolkit.accuracy import majority_accuracy
-from mimbench.toolkit.frozen_features import FrozenFeaturesTask
-from mimbench.toolkit.regression import RegressionConfig, fit_regression
-from mimbench.toolkit.splits import labelled_split, require_grey_or_rgb
 from mimbench_tasks.robustness.corruptions import DEPARTURES, FROST
 from mimbench_tasks.robustness.images import Corrupted, as_published, chosen, picture
 from mimbench_tasks.robustness.severities import CORRUPTIONS, JPEG_QUALITY, SEVERITIES, SIDES

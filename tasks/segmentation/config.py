@@ -6,9 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mimbench.contract import Encoder, InputError, TaskConfig, TrainConfig, cosmetic
-from mimbench.errors import nearest
-from mimbench.toolkit.fine_tuning import adapt_encoder
+from mimbench.api import Encoder, InputError, TaskConfig, TrainConfig, adapt_encoder, cosmetic, nearest
 
 HEADS = ("simple-pyramid", "upernet")
 

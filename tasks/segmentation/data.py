@@ -14,11 +14,18 @@ from mmseg.registry import TRANSFORMS
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from mimbench.contract import InputError, SemanticSplit
-from mimbench.data.files.rasters import read_sized
-from mimbench.data.pipeline.loading import EpochSampler, Pick, leave_stopping_to_the_parent, unchanged
-from mimbench.seeds import fork_rng, image_seed
-from mimbench.toolkit.mm import compose
+from mimbench.api import (
+    EpochSampler,
+    InputError,
+    Pick,
+    SemanticSplit,
+    compose_transforms,
+    fork_rng,
+    image_seed,
+    leave_stopping_to_the_parent,
+    read_sized,
+    unchanged,
+)
 from mimbench_tasks.segmentation.config import SegmentationConfig
 
 CACHE_LIMIT = 1 << 30
@@ -41,8 +48,8 @@ class LabelledImages(TorchDataset):
     def __init__(self, split: SemanticSplit, config: SegmentationConfig, *, channels: int, seed: int | None) -> None:
         """channels: what the encoder takes, 1 or 3. seed: of training; None: evaluation."""
         self.split, self.seed, self.channels = split, seed, channels
-        self._resize = compose(TRANSFORMS, "mmseg", [] if config.image_size is None else [_resize(config)])
-        self._augment = compose(TRANSFORMS, "mmseg", training_transforms(config, channels))
+        self._resize = compose_transforms(TRANSFORMS, "mmseg", [] if config.image_size is None else [_resize(config)])
+        self._augment = compose_transforms(TRANSFORMS, "mmseg", training_transforms(config, channels))
         self._pack = PackSegInputs()
         shapes = [split.shape(index) for index in range(len(split))]
         self.in_memory = sum(height * width for height, width in shapes) * (channels + 1) <= CACHE_LIMIT

@@ -13,9 +13,17 @@ from mmseg.models import EncoderDecoder, SegDataPreProcessor
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mimbench.contract import Encoder, InputConfig, StepOutput
-from mimbench.optim import encoder_layers
-from mimbench.toolkit.mm import FollowsModelDevice, PretrainedModule, quiet_mmengine, scale_to_bytes, step_output
+from mimbench.api import (
+    Encoder,
+    FollowsModelDevice,
+    InputConfig,
+    PretrainedModule,
+    StepOutput,
+    encoder_layers,
+    mm_step_output,
+    quiet_mmengine,
+    scale_to_bytes,
+)
 from mimbench_tasks.segmentation.config import SegmentationConfig, pyramid_strides
 
 BATCH_NORM = {"type": "BN", "requires_grad": True}
@@ -163,7 +171,7 @@ class SegmentorTraining(nn.Module):
         """batch: what LabelledImages yields. Dropout draws from torch's global generator, which the engine seeds."""
         data = self.segmentor.data_preprocessor(batch, True)
         losses = self.segmentor.loss(data["inputs"], data["data_samples"])
-        return step_output(self.segmentor, losses)
+        return mm_step_output(self.segmentor, losses)
 
     @torch.inference_mode()
     def predict(self, batch: Any) -> list[Tensor]:

@@ -10,8 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from mimbench import drawing as picture
-from mimbench.data.files.rasters import read_sized
+from mimbench.api import LEAST_TEXT, Colour, class_colours, read_sized
 from mimbench_tasks.segmentation.evaluation import IGNORED
 from mimbench_tasks.segmentation.labels import BACKGROUND
 
@@ -33,10 +32,10 @@ class Panel:
 
 def draw_predictions(path: Path, panels: Sequence[Panel], classes: Sequence[str]) -> Path:
     """Write a PNG: image, truth and prediction one above the other, one column an image, and a legend."""
-    colours = class_colours(panels, classes)
+    colours = panel_colours(panels, classes)
     aspect = panels[0].truth.shape[0] / panels[0].truth.shape[1]
     width = PANEL * len(panels) + 0.4
-    size = 72 * picture.LEAST_TEXT * width
+    size = 72 * LEAST_TEXT * width
     named = sorted(list(colours)[:MOST_NAMED])
     entries = [Patch(facecolor=colours[label], edgecolor="0.4", label=classes[label]) for label in named]
     if any((panel.truth == IGNORED).any() for panel in panels):
@@ -64,17 +63,17 @@ def draw_predictions(path: Path, panels: Sequence[Panel], classes: Sequence[str]
     return path
 
 
-def class_colours(panels: Sequence[Panel], classes: Sequence[str]) -> dict[int, picture.Colour]:
+def panel_colours(panels: Sequence[Panel], classes: Sequence[str]) -> dict[int, Colour]:
     """Colours of the classes in `panels`, the largest first."""
     counts = np.zeros(256, dtype=np.int64)
     for panel in panels:
         for labels in (panel.truth, panel.predicted):
             counts += np.bincount(labels.ravel(), minlength=256)
     found = [int(label) for label in np.argsort(-counts, kind="stable") if counts[label] and label < len(classes)]
-    return picture.class_colours(found, classes, BACKGROUND)
+    return class_colours(found, classes, BACKGROUND)
 
 
-def paint(labels: np.ndarray, colours: dict[int, picture.Colour]) -> np.ndarray:
+def paint(labels: np.ndarray, colours: dict[int, Colour]) -> np.ndarray:
     """Integers [H, W] -> float [H, W, 3]; what has no colour is white."""
     table = np.ones((256, 3))
     for label, colour in colours.items():

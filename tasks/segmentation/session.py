@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
-from mimbench.contract import Encoder, FitReport, SemanticSplit, TaskContext
+from mimbench.api import Encoder, FitReport, SemanticSplit, TaskContext
 from mimbench_tasks.segmentation.config import SegmentationConfig
 from mimbench_tasks.segmentation.data import LabelledImages
 from mimbench_tasks.segmentation.evaluation import Confusion

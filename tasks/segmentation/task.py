@@ -7,22 +7,22 @@ from io import StringIO
 from math import isnan, lcm
 from typing import Any, ClassVar
 
-from mimbench.contract import (
+from mimbench.api import (
     Dataset,
     Encoder,
     InputError,
     Measured,
     Metric,
+    Schedule,
     SemanticSplit,
     Task,
     TaskConfig,
     TaskContext,
     TaskResult,
     load_protocols,
+    require_grey_or_rgb,
+    without_weights,
 )
-from mimbench.optim import Schedule
-from mimbench.toolkit.fine_tuning import without_weights
-from mimbench.toolkit.splits import require_grey_or_rgb
 from mimbench_tasks.segmentation.config import SegmentationConfig, pyramid_strides
 from mimbench_tasks.segmentation.evaluation import Scores, constant_score
 from mimbench_tasks.segmentation.labels import BACKGROUND, semantic_split

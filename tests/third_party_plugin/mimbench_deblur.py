@@ -4,8 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mimbench.contract import Config, Method
-from mimbench.masks.sampling import random_mask, resize_mask
+from mimbench.api import Config, Method, random_mask, resize_mask
 
 
 class DeblurConfig(Config):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from mimbench_tasks.segmentation.evaluation import Confusion, constant_score
-from mimbench_tasks.segmentation.picture import UNKNOWN, Panel, class_colours, draw_predictions, paint
+from mimbench_tasks.segmentation.picture import UNKNOWN, Panel, draw_predictions, paint, panel_colours
 
 TRUTH = torch.tensor([[0, 0, 1, 1], [0, 2, 1, 255]])
 FOUND = torch.tensor([[0, 1, 1, 1], [0, 2, 0, 3]])
@@ -78,12 +78,12 @@ def test_chance_answers_the_most_frequent_class():
 def test_colours_are_distinct_and_fixed_for_few_classes():
     labels = np.arange(11).reshape(1, 11)
     names = ("background", *"0123456789")
-    colours = class_colours([Panel(None, labels, labels)], names)
+    colours = panel_colours([Panel(None, labels, labels)], names)
     assert len(set(colours.values())) == 11
-    seldom = class_colours([Panel(None, labels[:, 7:9], labels[:, 7:9])], names)
+    seldom = panel_colours([Panel(None, labels[:, 7:9], labels[:, 7:9])], names)
     assert seldom == {label: colours[label] for label in (7, 8)}
     many = np.arange(40).reshape(1, 40)
-    assert len(set(class_colours([Panel(None, many, many)], [str(n) for n in range(150)]).values())) == 40
+    assert len(set(panel_colours([Panel(None, many, many)], [str(n) for n in range(150)]).values())) == 40
 
 
 def test_pixels_that_are_not_scored_are_painted_white():

@@ -1,0 +1,189 @@
+# ruff: noqa: I001
+"""The public names of `mimbench.api`, by topic."""
+
+# The contracts: what a method, task, dataset or encoder defines, and what it is given
+from mimbench.contract import (
+    ArraySplit as ArraySplit,
+    Batch as Batch,
+    Config as Config,
+    DataConfig as DataConfig,
+    Dataset as Dataset,
+    Depth as Depth,
+    Encoder as Encoder,
+    FeatureSource as FeatureSource,
+    Features as Features,
+    Fit as Fit,
+    FitReport as FitReport,
+    ImageSplit as ImageSplit,
+    InputConfig as InputConfig,
+    InputError as InputError,
+    Measured as Measured,
+    Method as Method,
+    Metric as Metric,
+    NotSupported as NotSupported,
+    Pooling as Pooling,
+    PretrainConfig as PretrainConfig,
+    Protocol as Protocol,
+    RunError as RunError,
+    SceneSplit as SceneSplit,
+    ScheduleConfig as ScheduleConfig,
+    SemanticSplit as SemanticSplit,
+    SplitName as SplitName,
+    Stage as Stage,
+    StepOutput as StepOutput,
+    Task as Task,
+    TaskConfig as TaskConfig,
+    TaskContext as TaskContext,
+    TaskResult as TaskResult,
+    TrainConfig as TrainConfig,
+    Trainable as Trainable,
+    added as added,
+    cosmetic as cosmetic,
+    load_protocols as load_protocols,
+)
+
+# Masks and patches
+from mimbench.masks.sampling import (
+    Grid as Grid,
+    block_mask as block_mask,
+    grid_mask as grid_mask,
+    hidden_count as hidden_count,
+    mask_grid as mask_grid,
+    mean_hidden as mean_hidden,
+    random_mask as random_mask,
+    random_order as random_order,
+    resize_mask as resize_mask,
+    square_mask as square_mask,
+    visible_indices as visible_indices,
+)
+from mimbench.masks.patches import (
+    patchify as patchify,
+    unpatchify as unpatchify,
+)
+
+# Encoders: parts of decoders, and encoders with other options
+from mimbench.encoders.blocks import (
+    init_truncated as init_truncated,
+    init_xavier as init_xavier,
+    sincos_positions as sincos_positions,
+    transformer_blocks as transformer_blocks,
+)
+from mimbench.encoders.inverse_swin import (
+    InverseSwin as InverseSwin,
+)
+from mimbench.encoders.rebuild import (
+    rebuilt as rebuilt,
+)
+from mimbench.convert import (
+    resized as resized,
+)
+
+# Training: schedules, parameter groups, random seeds
+from mimbench.optim import (
+    Schedule as Schedule,
+    build_optimizer as build_optimizer,
+    decay_rules as decay_rules,
+    encoder_layers as encoder_layers,
+)
+from mimbench.seeds import (
+    derive_seed as derive_seed,
+    fork_rng as fork_rng,
+    image_seed as image_seed,
+    scene_seed as scene_seed,
+)
+
+# Data: loaders and augmentation of images, and parts of loaders for other data
+from mimbench.data import (
+    DeviceTransform as DeviceTransform,
+    coco_split as coco_split,
+    denormalise as denormalise,
+    evaluation_loader as evaluation_loader,
+    place as place,
+    training_loader as training_loader,
+)
+from mimbench.data.pipeline.augment import (
+    Erasing as Erasing,
+    ImageAugment as ImageAugment,
+    Mixing as Mixing,
+)
+from mimbench.data.pipeline.loading import (
+    EpochSampler as EpochSampler,
+    Pick as Pick,
+    leave_stopping_to_the_parent as leave_stopping_to_the_parent,
+    unchanged as unchanged,
+)
+from mimbench.data.pipeline.split import (
+    subset as subset,
+)
+from mimbench.data.pipeline.transforms import (
+    evaluation_crop as evaluation_crop,
+    per_channel as per_channel,
+)
+from mimbench.data.files.rasters import (
+    read_sized as read_sized,
+)
+from mimbench.data.sources.boxes import (
+    BoxCount as BoxCount,
+)
+
+# Pictures and files
+from mimbench.drawing import (
+    LEAST_TEXT as LEAST_TEXT,
+    Colour as Colour,
+    class_colours as class_colours,
+    image_grid as image_grid,
+    ink_on as ink_on,
+    shade_hidden as shade_hidden,
+)
+from mimbench.files import (
+    write_atomic as write_atomic,
+)
+from mimbench.errors import (
+    nearest as nearest,
+)
+
+# Parts of tasks: splits by kind, scores, linear probes, fine-tuning, models of mmdet and mmseg
+from mimbench.toolkit.splits import (
+    image_split as image_split,
+    labelled_split as labelled_split,
+    missing_masks_note as missing_masks_note,
+    require_classes as require_classes,
+    require_grey_or_rgb as require_grey_or_rgb,
+    scene_split as scene_split,
+)
+from mimbench.toolkit.accuracy import (
+    majority_accuracy as majority_accuracy,
+    top_k_accuracy as top_k_accuracy,
+)
+from mimbench.toolkit.frozen_features import (
+    FrozenFeaturesConfig as FrozenFeaturesConfig,
+    FrozenFeaturesTask as FrozenFeaturesTask,
+    class_probabilities as class_probabilities,
+)
+from mimbench.toolkit.regression import (
+    Regression as Regression,
+    RegressionConfig as RegressionConfig,
+    fit_regression as fit_regression,
+    fit_without_warning as fit_without_warning,
+    logistic_regression as logistic_regression,
+)
+from mimbench.toolkit.trained_probe import (
+    ProbeAugmentation as ProbeAugmentation,
+    ProbeTraining as ProbeTraining,
+    TrainedProbe as TrainedProbe,
+    check_probe_training as check_probe_training,
+    train_probe as train_probe,
+)
+from mimbench.toolkit.fine_tuning import (
+    adapt_encoder as adapt_encoder,
+    check_position as check_position,
+    without_weights as without_weights,
+)
+from mimbench.toolkit.mm import (
+    FollowsModelDevice as FollowsModelDevice,
+    PretrainedModule as PretrainedModule,
+    compose_transforms as compose_transforms,
+    mm_step_output as mm_step_output,
+    quiet_mmengine as quiet_mmengine,
+    scale_to_bytes as scale_to_bytes,
+)

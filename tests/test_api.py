@@ -1,0 +1,58 @@
+"""The public names: what plugins may import."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from mimbench import api, contract
+
+PUBLIC = """
+ArraySplit Batch BoxCount Colour Config DataConfig Dataset Depth DeviceTransform Encoder EpochSampler Erasing
+FeatureSource Features Fit FitReport FollowsModelDevice FrozenFeaturesConfig FrozenFeaturesTask Grid ImageAugment
+ImageSplit InputConfig InputError InverseSwin LEAST_TEXT Measured Method Metric Mixing NotSupported Pick Pooling
+PretrainConfig PretrainedModule ProbeAugmentation ProbeTraining Protocol Regression RegressionConfig RunError
+SceneSplit Schedule ScheduleConfig SemanticSplit SplitName Stage StepOutput Task TaskConfig TaskContext TaskResult
+TrainConfig Trainable TrainedProbe adapt_encoder added block_mask build_optimizer check_position check_probe_training
+class_colours class_probabilities coco_split compose_transforms cosmetic decay_rules denormalise derive_seed
+encoder_layers evaluation_crop evaluation_loader fit_regression fit_without_warning fork_rng grid_mask hidden_count
+image_grid image_seed image_split init_truncated init_xavier ink_on labelled_split leave_stopping_to_the_parent
+load_protocols logistic_regression majority_accuracy mask_grid mean_hidden missing_masks_note mm_step_output nearest
+patchify per_channel place quiet_mmengine random_mask random_order read_sized rebuilt require_classes
+require_grey_or_rgb resize_mask resized scale_to_bytes scene_seed scene_split shade_hidden sincos_positions
+square_mask subset top_k_accuracy train_probe training_loader transformer_blocks unchanged unpatchify visible_indices
+without_weights write_atomic
+""".split()  # noqa: SIM905
+"""Adding a name here is a promise to plugin authors; removing one breaks their code and belongs in the changelog."""
+
+
+def test_the_public_names_are_these():
+    assert set(api.__all__) == set(PUBLIC)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_each_is_the_object_of_its_module(name):
+    module = importlib.import_module(api._MODULES[name])
+    assert getattr(api, name) is getattr(module, name)
+    assert not name.startswith("_")
+
+
+def test_the_whole_contract_is_public():
+    assert set(contract.__all__) <= set(PUBLIC)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'Recipe'"):
+        _ = api.Recipe
+
+
+def test_a_name_loads_nothing_but_its_own_module():
+    code = (
+        "import sys; from mimbench.api import InputError, Method, random_mask; "
+        "print([name for name in ('sklearn', 'torchvision', 'timm', 'mmengine') if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
