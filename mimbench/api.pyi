@@ -78,7 +78,7 @@ from mimbench.convert import (
     resized as resized,
 )
 
-# Training: schedules, parameter groups, random seeds
+# Training: schedules, parameter groups, random seeds, processes
 from mimbench.optim import (
     Schedule as Schedule,
     build_optimizer as build_optimizer,
@@ -91,6 +91,10 @@ from mimbench.seeds import (
     image_seed as image_seed,
     scene_seed as scene_seed,
 )
+from mimbench.distributed import (
+    get_rank as get_rank,
+    get_world_size as get_world_size,
+)
 
 # Data: loaders and augmentation of images, and parts of loaders for other data
 from mimbench.data import (
@@ -98,7 +102,6 @@ from mimbench.data import (
     coco_split as coco_split,
     denormalise as denormalise,
     evaluation_loader as evaluation_loader,
-    place as place,
     training_loader as training_loader,
 )
 from mimbench.data.pipeline.augment import (

@@ -18,13 +18,13 @@ PretrainConfig PretrainedModule ProbeAugmentation ProbeTraining Protocol Regress
 SceneSplit Schedule ScheduleConfig SemanticSplit SplitName Stage StepOutput Task TaskConfig TaskContext TaskResult
 TrainConfig Trainable TrainedProbe adapt_encoder added block_mask build_optimizer check_position check_probe_training
 class_colours class_probabilities coco_split compose_transforms cosmetic decay_rules denormalise derive_seed
-encoder_layers evaluation_crop evaluation_loader fit_regression fit_without_warning fork_rng grid_mask hidden_count
-image_grid image_seed image_split init_truncated init_xavier ink_on labelled_split leave_stopping_to_the_parent
-load_protocols logistic_regression majority_accuracy mask_grid mean_hidden missing_masks_note mm_step_output nearest
-patchify per_channel place quiet_mmengine random_mask random_order read_sized rebuilt require_classes
-require_grey_or_rgb resize_mask resized scale_to_bytes scene_seed scene_split shade_hidden sincos_positions
-square_mask subset top_k_accuracy train_probe training_loader transformer_blocks unchanged unpatchify visible_indices
-without_weights write_atomic
+encoder_layers evaluation_crop evaluation_loader fit_regression fit_without_warning fork_rng get_rank get_world_size
+grid_mask hidden_count image_grid image_seed image_split init_truncated init_xavier ink_on labelled_split
+leave_stopping_to_the_parent load_protocols logistic_regression majority_accuracy mask_grid mean_hidden
+missing_masks_note mm_step_output nearest patchify per_channel quiet_mmengine random_mask random_order read_sized
+rebuilt require_classes require_grey_or_rgb resize_mask resized scale_to_bytes scene_seed scene_split shade_hidden
+sincos_positions square_mask subset top_k_accuracy train_probe training_loader transformer_blocks unchanged unpatchify
+visible_indices without_weights write_atomic
 """.split()  # noqa: SIM905
 """Adding a name here is a promise to plugin authors; removing one breaks their code and belongs in the changelog."""
 

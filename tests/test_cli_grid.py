@@ -20,7 +20,7 @@ import pytest
 from helpers.refusals import refused
 from helpers.toy_plugins import TINY, OtherToy, Toy
 from mimbench import registry
-from mimbench.engine.device import get_rank
+from mimbench.distributed import get_rank
 from mimbench.errors import RunError
 from mimbench.store.failure import read_failures
 from mimbench.store.reading import failure_files

@@ -2,7 +2,7 @@
 
 from mimbench.data.files.cache import default_cache
 from mimbench.data.open import open_dataset
-from mimbench.data.pipeline.loading import evaluation_loader, place, training_loader
+from mimbench.data.pipeline.loading import evaluation_loader, training_loader
 from mimbench.data.pipeline.transforms import DeviceTransform, denormalise
 from mimbench.data.sources.coco import coco_split
 
@@ -13,6 +13,5 @@ __all__ = [
     "denormalise",
     "evaluation_loader",
     "open_dataset",
-    "place",
     "training_loader",
 ]

@@ -6,16 +6,15 @@ import resource
 import sys
 
 import torch
-from mmengine.dist import barrier, get_rank, get_world_size
+from mmengine.dist import barrier
 
 from mimbench.contract import TrainConfig
+from mimbench.distributed import get_world_size
 from mimbench.errors import InputError
 
 __all__ = [
     "barrier",
     "device_name",
-    "get_rank",
-    "get_world_size",
     "peak_memory",
     "pick_device",
     "pick_precision",

@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 
 from mimbench.advice import described
 from mimbench.contract import FitReport, TrainConfig
+from mimbench.distributed import get_world_size
 from mimbench.engine.adapter import Adapter, Bf16OptimWrapper, LiveRunner, forget_run
-from mimbench.engine.device import get_world_size, peak_memory, pick_precision, reset_peak_memory
+from mimbench.engine.device import peak_memory, pick_precision, reset_peak_memory
 from mimbench.engine.hooks import EpochHook, HistoryHook, StepHook
 from mimbench.engine.loop import WholeStepLoop
 from mimbench.engine.progress import Progress

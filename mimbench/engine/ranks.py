@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, get_world_size
+from mmengine.dist import all_gather_object, broadcast_object_list
 
+from mimbench.distributed import get_rank, get_world_size
 from mimbench.errors import RunError
 
 Result = TypeVar("Result")

@@ -16,7 +16,8 @@ import torch
 from rich.console import Console
 
 from mimbench.data import default_cache
-from mimbench.engine.device import device_name, get_rank, pick_device
+from mimbench.distributed import get_rank
+from mimbench.engine.device import device_name, pick_device
 from mimbench.engine.progress import Screen, say
 from mimbench.engine.ranks import joined
 from mimbench.errors import InputError

@@ -25,7 +25,8 @@ from mimbench.contract import (
     TrainConfig,
     cosmetic,
 )
-from mimbench.data import DeviceTransform, place, training_loader
+from mimbench.data import DeviceTransform, training_loader
+from mimbench.distributed import get_rank, get_world_size
 from mimbench.optim import Schedule
 
 FeatureFunction = Callable[[Tensor, torch.Generator], Tensor]
@@ -125,7 +126,7 @@ def train_probe(
         pooling: "mean" or "token".
         init_std: standard deviation of the linear layer's initial weights.
     """
-    rank, world = place()
+    rank, world = get_rank(), get_world_size()
     input = augmentation.applied(context.input)
     features_of = _feature_function(encoder, split, input, context.device, layer, pooling)
     loader = training_loader(

@@ -13,7 +13,6 @@ from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import TRANSFORMS
 from mmengine.dataset import pseudo_collate
-from mmengine.dist import get_dist_info
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
@@ -23,6 +22,8 @@ from mimbench.api import (
     SceneSplit,
     compose_transforms,
     fork_rng,
+    get_rank,
+    get_world_size,
     leave_stopping_to_the_parent,
     scene_seed,
 )
@@ -119,7 +120,7 @@ class Draws(Sampler[Draw]):
         self.size, self.seed, self.epoch, self._skipped = size, seed, 0, 0
         self.rank: int
         self.world: int
-        self.rank, self.world = (0, 1) if seed is None else get_dist_info()
+        self.rank, self.world = (0, 1) if seed is None else (get_rank(), get_world_size())
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mmdet.structures import DetDataSample
-from mmengine.dist import get_world_size
 
-from mimbench.api import Dataset, Encoder, FitReport, InputError, TaskContext, scene_split
+from mimbench.api import Dataset, Encoder, FitReport, InputError, TaskContext, get_world_size, scene_split
 from mimbench_tasks.detection.config import DetectionConfig
 from mimbench_tasks.detection.evaluation import Kind, Precision, average_precision, coco_results
 from mimbench_tasks.detection.model import DetectorTraining, build_detector

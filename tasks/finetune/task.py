@@ -25,10 +25,11 @@ from mimbench.api import (
     build_optimizer,
     decay_rules,
     evaluation_loader,
+    get_rank,
+    get_world_size,
     labelled_split,
     load_protocols,
     majority_accuracy,
-    place,
     require_classes,
     training_loader,
 )
@@ -69,7 +70,7 @@ class Finetune(Task):
         augment = _augment(config, input, dataset.channels)
         whole = isinstance(train, ArraySplit) and augment is None
         model = FinetuneTraining(classifier, config, input, batched=whole)
-        rank, world = place()
+        rank, world = get_rank(), get_world_size()
         loader = training_loader(
             train,
             input,
@@ -120,7 +121,7 @@ class Finetune(Task):
 
     def _share(self) -> int:
         """Images of a micro-batch on one process."""
-        return self.config.train.micro_batch(place()[1])
+        return self.config.train.micro_batch(get_world_size())
 
     def _score(
         self, classifier: torch.nn.Module, test: ImageSplit, input: InputConfig, device: torch.device

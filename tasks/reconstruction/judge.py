@@ -30,7 +30,8 @@ from mimbench.api import (
     TaskContext,
     TrainConfig,
     cosmetic,
-    place,
+    get_rank,
+    get_world_size,
     training_loader,
     write_atomic,
 )
@@ -125,7 +126,7 @@ class _Given(nn.Identity):
 
 
 def _train(judge: Judge, config: JudgeConfig, split: ImageSplit, context: TaskContext) -> FitReport:
-    rank, world = place()
+    rank, world = get_rank(), get_world_size()
     train = TrainConfig(
         epochs=config.epochs,
         batch_size=max(world, min(config.batch_size, len(split)) // world * world),
@@ -173,7 +174,7 @@ def _checksum(state: Mapping[str, Tensor]) -> str:
 
 
 def _keep(judge: Judge, path: Path, say: Callable[[str], None]) -> None:
-    if place()[0] > 0:
+    if get_rank() > 0:
         return
     try:
         state = {key: value.cpu() for key, value in judge.state_dict().items()}
@@ -184,7 +185,7 @@ def _keep(judge: Judge, path: Path, say: Callable[[str], None]) -> None:
 
 def _all_ranks(here: bool) -> bool:
     """Whether it holds on every rank: they train together or not at all."""
-    _, world = place()
+    world = get_world_size()
     if world == 1:
         return here
     answers = [here] * world

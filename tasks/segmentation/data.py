@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
-from mmengine.dist import get_rank, get_world_size
 from mmseg.datasets.transforms import PackSegInputs
 from mmseg.registry import TRANSFORMS
 from torch.utils.data import DataLoader
@@ -21,6 +20,8 @@ from mimbench.api import (
     SemanticSplit,
     compose_transforms,
     fork_rng,
+    get_rank,
+    get_world_size,
     image_seed,
     leave_stopping_to_the_parent,
     read_sized,

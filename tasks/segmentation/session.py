@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
-from mimbench.api import Encoder, FitReport, SemanticSplit, TaskContext
+from mimbench.api import Encoder, FitReport, SemanticSplit, TaskContext, get_world_size
 from mimbench_tasks.segmentation.config import SegmentationConfig
 from mimbench_tasks.segmentation.data import LabelledImages
 from mimbench_tasks.segmentation.evaluation import Confusion

@@ -9,9 +9,9 @@ import socket
 
 import pytest
 import torch
-from mmengine.dist import get_rank
 
 from helpers.noting import Probe, train
+from mimbench.distributed import get_rank
 from mimbench.errors import Interrupted
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
@@ -97,13 +97,6 @@ class _ImageBatches(TorchDataset[tuple[Tensor, Tensor]]):
             return evaluation_crop(image, self.input), label
         with fork_rng(image_seed(self.seed, epoch, index)):
             return self.augment(image), label
-
-
-def place() -> tuple[int, int]:
-    """This process's rank, and how many train together."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
 
 
 def training_loader(

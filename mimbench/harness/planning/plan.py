@@ -13,8 +13,9 @@ import torch
 from mimbench import registry
 from mimbench.contract import Dataset, Method, TrainConfig
 from mimbench.data import DeviceTransform, open_dataset
+from mimbench.distributed import get_world_size
 from mimbench.encoders.rebuild import require_drop_path
-from mimbench.engine.device import get_world_size, pick_precision, shaping_processes
+from mimbench.engine.device import pick_precision, shaping_processes
 from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.planning.build import assemble
 from mimbench.harness.planning.cells import Cell, Pretraining, Request

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from mimbench.engine.device import get_world_size
+from mimbench.distributed import get_world_size
 from mimbench.errors import InputError
 from mimbench.harness.planning.build import assemble
 from mimbench.harness.planning.cells import Pretraining

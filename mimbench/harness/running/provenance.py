@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mimbench.engine.device import get_world_size
+from mimbench.distributed import get_world_size
 from mimbench.harness.planning.code import Code, git
 
 PACKAGES = (

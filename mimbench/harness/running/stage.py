@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from mimbench.contract import ArraySplit, Batch, FitReport, Stage, StepOutput, TrainConfig
 from mimbench.data import DeviceTransform, training_loader
-from mimbench.engine.device import barrier, get_rank, shaping_processes
+from mimbench.distributed import get_rank
+from mimbench.engine.device import barrier, shaping_processes
 from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_first_rank
 from mimbench.harness.planning.cells import Pretraining

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from mimbench._version import __version__
 from mimbench.contract import ArraySplit, FitReport, Method, TaskContext, TaskResult
-from mimbench.engine.device import device_name, get_rank
+from mimbench.distributed import get_rank
+from mimbench.engine.device import device_name
 from mimbench.engine.pretrain import Pretrainer
 from mimbench.engine.progress import say
 from mimbench.engine.ranks import on_all_ranks, on_first_rank

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from mimbench.contract import FitReport, TrainConfig
 from mimbench.data import training_loader
-from mimbench.engine.device import get_rank, get_world_size
+from mimbench.distributed import get_rank, get_world_size
 from mimbench.engine.fit import fit
 from mimbench.harness.planning.cells import Pretraining
 

@@ -65,7 +65,8 @@ def test_draws_differ_by_epoch_and_follow_the_seed():
 
 def test_processes_share_the_draws_of_training_but_each_sees_every_test_scene(monkeypatch):
     def share(rank, seed=0):
-        monkeypatch.setattr(module, "get_dist_info", lambda: (rank, 2))
+        monkeypatch.setattr(module, "get_rank", lambda: rank)
+        monkeypatch.setattr(module, "get_world_size", lambda: 2)
         return [index for index, _ in Draws(5, seed)]
 
     assert len(share(0)) == len(share(1)) == 3
@@ -218,7 +219,8 @@ def test_an_epoch_has_as_many_steps_however_a_batch_is_divided(monkeypatch, size
     share = batch // accumulate // world
     seen = []
     for rank in range(world):
-        monkeypatch.setattr(f"{Draws.__module__}.get_dist_info", lambda rank=rank: (rank, world))
+        monkeypatch.setattr(f"{Draws.__module__}.get_rank", lambda rank=rank: rank)
+        monkeypatch.setattr(f"{Draws.__module__}.get_world_size", lambda: world)
         draws = Draws(size, 0, multiple=share * accumulate if accumulate > 1 else 1)
         micro_batches = -(-len(draws) // share)
         assert micro_batches == -(-size // batch) * accumulate
