@@ -18,7 +18,7 @@ from mimbench.api import (
     StepOutput,
     block_mask,
     init_truncated,
-    mean_hidden,
+    mean_over_masked,
     resize_mask,
 )
 from mimbench_methods.tokenizers import TOKENIZERS, DalleConfig, DVAEConfig, KMeansConfig
@@ -82,13 +82,13 @@ class BEiT(Method):
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Cross-entropy, mean over all hidden patches of the batch together."""
         surprise = F.cross_entropy(prediction.float().movedim(-1, 1), target, reduction="none")
-        return mean_hidden(surprise, mask)
+        return mean_over_masked(surprise, mask)
 
     def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
         target = self.target(images)
         prediction = self.predict(images, mask)
         right = (prediction.detach().argmax(-1) == target).float()
-        return StepOutput(self.loss(prediction, target, mask), {"mlm_acc": mean_hidden(right, mask)})
+        return StepOutput(self.loss(prediction, target, mask), {"mlm_acc": mean_over_masked(right, mask)})
 
     def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
         """Hidden patches as the tokenizer decodes the likeliest words, among the words of the visible ones."""

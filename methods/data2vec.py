@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mimbench.api import Config, Encoder, InputError, Method, StepOutput, block_mask, init_truncated, mean_hidden
+from mimbench.api import Config, Encoder, InputError, Method, StepOutput, block_mask, init_truncated, mean_over_masked
 
 
 class Data2VecConfig(Config):
@@ -97,7 +97,7 @@ class Data2Vec(Method):
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Smooth L1, mean over all hidden patches of the batch together; 0 where none is hidden."""
         error = F.smooth_l1_loss(prediction.float(), target, reduction="none", beta=self.config.beta).mean(-1)
-        return mean_hidden(error, mask)
+        return mean_over_masked(error, mask)
 
     def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
         """Logs the variance over the patches of the batch, mean over channels: near 0 where training has collapsed."""

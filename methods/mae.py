@@ -18,9 +18,9 @@ from mimbench.api import (
     StepOutput,
     block_mask,
     grid_mask,
-    hidden_count,
     init_xavier,
-    mean_hidden,
+    masked_count,
+    mean_over_masked,
     patchify,
     random_mask,
     resize_mask,
@@ -85,7 +85,7 @@ class MAE(Method):
             return random_mask(batch, grid, ratio, generator, rounding="mae")
         if self.config.mask == "grid":
             return grid_mask(batch, grid, generator, period=_period(ratio))
-        count = hidden_count(grid[0] * grid[1], ratio, "mae")
+        count = masked_count(grid[0] * grid[1], ratio, "mae")
         return block_mask(batch, grid, count, generator, min_block=self.config.min_block, exact=True)
 
     def target(self, images: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class MAE(Method):
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Squared error, mean over each patch, then over the hidden patches of the batch."""
-        return mean_hidden((prediction.float() - target).square().mean(-1), mask)
+        return mean_over_masked((prediction.float() - target).square().mean(-1), mask)
 
     def no_weight_decay(self) -> set[str]:
         """The official script decays everything of two or more dimensions, class and mask token included."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from mimbench.api import Config, Encoder, InputError, Method, block_mask, mean_hidden, random_mask
+from mimbench.api import Config, Encoder, InputError, Method, block_mask, mean_over_masked, random_mask
 
 
 class MaskFeatConfig(Config):
@@ -83,7 +83,7 @@ class MaskFeat(Method):
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Squared error, mean over all hidden patches of the batch together; 0 where none is hidden."""
-        return mean_hidden((prediction.float() - target).square().mean(-1), mask)
+        return mean_over_masked((prediction.float() - target).square().mean(-1), mask)
 
     def no_weight_decay(self) -> set[str]:
         """The official recipe decays everything of two or more dimensions, tokens and positions included."""

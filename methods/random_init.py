@@ -19,7 +19,7 @@ class RandomInit(Method):
     pretrains: ClassVar[bool] = False
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        raise NotSupported("random-init hides nothing: it is not trained")
+        raise NotSupported("random-init masks nothing: it is not trained")
 
     def target(self, images: Tensor) -> Tensor:
         raise NotSupported("random-init predicts nothing: it is not trained")

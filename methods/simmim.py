@@ -16,9 +16,9 @@ from mimbench.api import (
     Method,
     Stage,
     block_mask,
-    hidden_count,
     init_truncated,
     mask_grid,
+    masked_count,
     random_mask,
     resize_mask,
     square_mask,
@@ -92,7 +92,7 @@ class SimMIM(Method):
             return square_mask(batch, self.grid, ratio, generator)
         if self.config.masking == "block":
             cells, inner = self.grid[0] * self.grid[1], (self.grid[0] - 1) * (self.grid[1] - 1)
-            count = hidden_count(cells, ratio)
+            count = masked_count(cells, ratio)
             return block_mask(batch, self.grid, count, generator, min_block=max(1, min(16, count, inner)))
         return random_mask(batch, self.grid, ratio, generator)
 

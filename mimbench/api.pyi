@@ -43,20 +43,20 @@ from mimbench.contract import (
 )
 
 # Masks and patches
-from mimbench.masks.sampling import (
+from mimbench.masks import (
     Grid as Grid,
     block_mask as block_mask,
     grid_mask as grid_mask,
-    hidden_count as hidden_count,
+    masked_count as masked_count,
     mask_grid as mask_grid,
-    mean_hidden as mean_hidden,
+    mean_over_masked as mean_over_masked,
     random_mask as random_mask,
     random_order as random_order,
     resize_mask as resize_mask,
     square_mask as square_mask,
     visible_indices as visible_indices,
 )
-from mimbench.masks.patches import (
+from mimbench.masks import (
     patchify as patchify,
     unpatchify as unpatchify,
 )

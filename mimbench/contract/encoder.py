@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mimbench.contract.config import Config as Options
 from mimbench.errors import InputError, nearest
-from mimbench.masks.sampling import resize_mask
+from mimbench.masks import resize_mask
 
 Pooling = Literal["mean", "token", "mean+token"]
 """One vector an image: the mean over space, the class token, or both side by side."""

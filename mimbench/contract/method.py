@@ -19,7 +19,7 @@ from mimbench.errors import InputError, NotSupported
 class Method(nn.Module, ABC):
     """A pretraining method around an encoder.
 
-    A mask is bool [B, Gh, Gw], True = hidden, on any grid that tiles the image (mimbench.masks.sampling
+    A mask is bool [B, Gh, Gw], True = hidden, on any grid that tiles the image (mimbench.masks
     resizes it). A subclass gives `target` and `predict`; everything else has a default.
     """
 

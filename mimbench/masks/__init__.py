@@ -1,0 +1,26 @@
+"""Masks: bool [B, Gh, Gw], True = masked, on any grid whose square cells tile the image.
+
+A cell is a mask patch, a patch of the encoder, or a pixel. Plugins import from here; the modules of this package are
+not public. Every generator draws from a torch.Generator and returns its masks on that generator's device.
+"""
+
+from mimbench.masks.blocks import block_mask
+from mimbench.masks.grids import Grid, mask_grid, mean_over_masked, resize_mask, visible_indices
+from mimbench.masks.patches import patchify, unpatchify
+from mimbench.masks.sampling import grid_mask, masked_count, random_mask, random_order, square_mask
+
+__all__ = [
+    "Grid",
+    "block_mask",
+    "grid_mask",
+    "mask_grid",
+    "masked_count",
+    "mean_over_masked",
+    "patchify",
+    "random_mask",
+    "random_order",
+    "resize_mask",
+    "square_mask",
+    "unpatchify",
+    "visible_indices",
+]

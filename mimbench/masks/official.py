@@ -1,7 +1,7 @@
 """Masks drawn from the official implementations' own random streams, mask for mask.
 
-Seeded alike, each function gives the masks that the official generator gives in as many calls in a row.
-Recipes reach them through mimbench.masks.sampling (rng="official").
+With the same seed, each function gives the masks that the official generator gives in as many calls in a row. Methods
+reach them with rng="official" of `random_mask` and `block_mask`.
 """
 
 from __future__ import annotations
@@ -13,20 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Grid = tuple[int, ...]
+from mimbench.masks.grids import Grid
 
 ATTEMPTS = 10
 """Rectangles that BEiT tries for one block before it gives up."""
 
 
-def numpy_random_mask(batch: int, grid: Grid, hidden: int, rng: np.random.RandomState) -> Tensor:
-    """SimMIM's masks (microsoft/SimMIM@d3e29bca, MaskGenerator): the first `hidden` cells of a permutation.
+def draw_seed(generator: torch.Generator) -> int:
+    """A seed for another stream, in [0, 2**32), drawn from `generator`."""
+    return int(torch.randint(0, 2**32, (), generator=generator, device=generator.device))
+
+
+def numpy_random_mask(batch: int, grid: Grid, masked: int, rng: np.random.RandomState) -> Tensor:
+    """SimMIM's masks (microsoft/SimMIM@d3e29bca, MaskGenerator): the first `masked` cells of a permutation.
 
     Returns bool [batch, Gh, Gw] on the CPU. `np.random.seed(s)` there is RandomState(s) here.
     """
     masks = np.zeros((batch, grid[0] * grid[1]), dtype=bool)
     for mask in masks:
-        mask[rng.permutation(mask.size)[:hidden]] = True
+        mask[rng.permutation(mask.size)[:masked]] = True
     return torch.from_numpy(masks).unflatten(1, grid)
 
 
@@ -40,7 +45,7 @@ def python_block_mask(
     max_block: int | None = None,
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
 ) -> Tensor:
-    """BEiT's block-wise masks (microsoft/unilm@768a3c87, beit/, MaskingGenerator); may hide fewer than `count`.
+    """BEiT's block-wise masks (microsoft/unilm@768a3c87, beit/, MaskingGenerator); may mask fewer cells than `count`.
 
     Returns bool [batch, Gh, Gw] on the CPU. `random.seed(s)` there is Random(s) here.
     """
@@ -57,7 +62,7 @@ def python_block_mask(
 
 
 def _add_block(mask: np.ndarray, low: int, high: int, log_aspect: tuple[float, float], rng: random.Random) -> int:
-    """Hide one rectangle with 1 to `high` visible cells in it; return how many those were, 0 where none was found."""
+    """Mask one rectangle with 1 to `high` visible cells in it; return their number, 0 if no draw fits."""
     rows, columns = mask.shape
     for _ in range(ATTEMPTS):
         area = rng.uniform(low, high)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mimbench.contract import Config, Encoder, Method
-from mimbench.masks.sampling import random_mask, resize_mask
+from mimbench.masks import random_mask, resize_mask
 
 
 class Pixels(Method):

@@ -29,7 +29,7 @@ def summary(values):
 
 
 def regions(masks):
-    """Hidden share of each mask's four corners, border, inside and centre, [N] each."""
+    """Masked share of each mask's four corners, border, inside and centre, [N] each."""
     rows, columns = masks.shape[1:]
     inner = masks[:, 1:-1, 1:-1]
     border = rows * columns - inner[0].size
@@ -43,7 +43,7 @@ def regions(masks):
 
 
 def position_probability(masks):
-    """How often each region is hidden, and the cells hidden least and most often."""
+    """How often each region is masked, and the cells masked least and most often."""
     share = masks.mean(0)
     return {name: values.mean() for name, values in regions(masks).items()} | {"min": share.min(), "max": share.max()}
 

@@ -10,17 +10,17 @@ import torch
 
 from helpers.mask_statistics import position_probability, regions, statistics, summary
 from mimbench.errors import InputError
-from mimbench.masks.official import numpy_random_mask, python_block_mask
-from mimbench.masks.sampling import (
+from mimbench.masks import (
     block_mask,
     grid_mask,
-    hidden_count,
+    masked_count,
     random_mask,
     random_order,
     resize_mask,
     square_mask,
     visible_indices,
 )
+from mimbench.masks.official import numpy_random_mask, python_block_mask
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EXACT = dict(np.load(GOLDEN / "mask_exact.npz"))
@@ -38,8 +38,8 @@ def names(family):
 
 def simmim_masks(batch, image, mask_patch, patch, ratio, rng):
     side, fine = image // mask_patch, image // patch
-    hidden = hidden_count(side * side, ratio)
-    return resize_mask(numpy_random_mask(batch, (side, side), hidden, rng), (fine, fine))
+    masked = masked_count(side * side, ratio)
+    return resize_mask(numpy_random_mask(batch, (side, side), masked, rng), (fine, fine))
 
 
 def beit_settings(case):
@@ -118,10 +118,10 @@ def test_block_masks_of_a_batch_have_the_official_distribution(case):
     masks = block_mask(4000, grid, count, seeded(1), **blocks).numpy()
     assert_same_distribution(masks, case)
     official = case["count_histogram"]
-    for hidden in official.keys() | map(str, np.unique(masks.sum((1, 2)))):
-        share = official.get(hidden, 0) / 2000
-        found = (masks.sum((1, 2)) == int(hidden)).mean()
-        assert abs(found - share) <= 4.5 * np.sqrt(max(share, found) * (1 / 2000 + 1 / 4000)), hidden
+    for masked in official.keys() | map(str, np.unique(masks.sum((1, 2)))):
+        share = official.get(masked, 0) / 2000
+        measured = (masks.sum((1, 2)) == int(masked)).mean()
+        assert abs(measured - share) <= 4.5 * np.sqrt(max(share, measured) * (1 / 2000 + 1 / 4000)), masked
 
 
 @pytest.mark.parametrize("rng", ["torch", "official"])
@@ -162,7 +162,7 @@ def test_masks_follow_the_generator_alone(draw):
 
 
 @pytest.mark.parametrize(
-    ("cells", "ratio", "rounding", "hidden"),
+    ("cells", "ratio", "rounding", "masked"),
     [
         (36, 0.6, "ceil", 22),
         (36, 0.6, "floor", 21),
@@ -171,10 +171,10 @@ def test_masks_follow_the_generator_alone(draw):
         (100, 0.9, "mae", 91),
     ],
 )
-def test_hidden_count(cells, ratio, rounding, hidden):
-    assert hidden_count(cells, ratio, rounding) == hidden
+def test_masked_count(cells, ratio, rounding, masked):
+    assert masked_count(cells, ratio, rounding) == masked
     masks = random_mask(4, (cells, 1), ratio, seeded(), rounding=rounding)
-    assert masks.sum((1, 2)).tolist() == [hidden] * 4
+    assert masks.sum((1, 2)).tolist() == [masked] * 4
 
 
 def test_exact_block_masks_only_add_to_the_blocks():
@@ -209,7 +209,7 @@ def test_grid_masks_keep_one_cell_of_each_period():
     assert len({int((~mask).flatten().int().argmax()) for mask in masks}) == 9
 
 
-def test_visible_indices_are_the_cells_that_are_not_hidden():
+def test_visible_indices_are_the_cells_that_are_not_masked():
     mask = random_mask(3, (4, 5), 0.75, seeded())
     keep = visible_indices(mask)
     assert keep.shape == (3, 5)
@@ -235,9 +235,9 @@ def test_resize_repeats_cells_and_coarsens_by_rule():
     [
         (lambda g: random_mask(1, (4, 4), 0.0, g), "mask ratio 0 is not inside"),
         (lambda g: random_mask(1, (4, 4), 1.5, g), "mask ratio 1.5 is not inside"),
-        (lambda g: random_mask(1, (2, 2), 0.9, g), "mask ratio 0.9 hides everything of 4"),
-        (lambda g: random_mask(1, (2, 2), 0.1, g, rounding="floor"), "hides nothing of 4"),
-        (lambda g: block_mask(1, (4, 4), 16, g), "a mask of 16 cells hides everything"),
+        (lambda g: random_mask(1, (2, 2), 0.9, g), "mask ratio 0.9 masks everything of 4"),
+        (lambda g: random_mask(1, (2, 2), 0.1, g, rounding="floor"), "masks nothing of 4"),
+        (lambda g: block_mask(1, (4, 4), 16, g), "a mask of 16 cells masks everything"),
         (lambda g: block_mask(1, (4, 4), 12, g, min_block=10), "no block of 10 cells fits inside a 4 x 4 grid"),
         (lambda g: block_mask(1, (4, 4), 8, g, min_block=0), "are impossible"),
         (lambda g: block_mask(1, (4, 4), 8, g, aspect=(2, 1)), "aspect 2 to 1 are impossible"),

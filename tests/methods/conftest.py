@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mimbench.masks.sampling import resize_mask
+from mimbench.masks import resize_mask
 
 
 @pytest.fixture

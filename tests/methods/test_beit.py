@@ -124,7 +124,7 @@ def test_a_batch_that_hides_nothing_has_no_loss():
 
 
 def test_an_impossible_mask_is_refused_before_training():
-    with pytest.raises(InputError, match="hides everything of 16 cells"):
+    with pytest.raises(InputError, match="masks everything of 16 cells"):
         build(hidden_patches=16)
 
 

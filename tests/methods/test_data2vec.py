@@ -202,7 +202,7 @@ def test_it_predicts_no_pixels():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hidden_patches": 16}, "hides everything of 16 cells"),
+        ({"hidden_patches": 16}, "masks everything of 16 cells"),
         ({"target_layers": 4}, "target_layers 4 is more than the encoder's 3 layers"),
     ],
 )

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mimbench.contract import InputError
 from mimbench.encoders.vit import ViT
-from mimbench.masks.sampling import random_mask
+from mimbench.masks import random_mask
 from mimbench_methods.mae import MAE
 
 GOLDEN = Path(__file__).parents[1] / "golden"

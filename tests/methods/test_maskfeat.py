@@ -161,7 +161,7 @@ def test_it_predicts_no_pixels():
     [
         ({"cell_size": 8}, "cell_size 8 px does not divide a patch of the encoder's last map, 4 px"),
         ({"cell_size": 3}, "cell_size 3 px"),
-        ({"mask_ratio": 0.99}, "hides everything of 16 cells"),
+        ({"mask_ratio": 0.99}, "masks everything of 16 cells"),
         ({"min_block": 12, "mask_ratio": 0.9}, "no block of 12 cells fits"),
     ],
 )

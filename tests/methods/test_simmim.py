@@ -16,7 +16,7 @@ from mimbench.contract import InputConfig, InputError, Stage
 from mimbench.encoders.convnet import ConvNeXt, ConvNeXtConfig, ResNet, ResNetConfig
 from mimbench.encoders.swin import Swin, SwinConfig
 from mimbench.encoders.vit import ViT, ViTConfig
-from mimbench.masks.sampling import resize_mask
+from mimbench.masks import resize_mask
 from mimbench_methods.simmim import SimMIM, SimMIMConfig
 from mimbench_methods.simmim_pixel import SimMIMPixel, SimMIMPixelConfig
 
@@ -280,7 +280,7 @@ def test_weights_start_and_decay_as_the_official_ones():
     [
         ({"mask_patch_size": 6}, "does not divide the image, 32 px"),
         ({"mask_patch_size": 2}, "not a multiple of the encoder's patch, 4 px"),
-        ({"mask_ratio": 0.99}, "hides everything"),
+        ({"mask_ratio": 0.99}, "masks everything"),
         ({"target_size": 12}, "method.target_size 12 px must be a multiple of 8"),
         ({"target_size": 64}, "divide the image, 32 px"),
         ({"head": "inverse-swin", "head_depths": (1, 1, 1, 1)}, "takes 1 to 3 stages"),

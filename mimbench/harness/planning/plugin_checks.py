@@ -67,7 +67,7 @@ def _problem_of_mask(method: Method) -> str | None:
     if mask.dtype != torch.bool or mask.ndim != 3 or len(mask) != 2:
         return (
             f"gives {mask.dtype} {list(mask.shape)} for 2 images; return bool [2, rows, columns], True = masked, "
-            "as mimbench.masks.sampling.random_mask does"
+            "as mimbench.masks.random_mask does"
         )
     grid, cells = method.encoder.grid, tuple(mask.shape[1:])
     if any(max(pair) % min(pair) for pair in zip(grid, cells, strict=True)):

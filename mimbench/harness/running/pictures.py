@@ -12,7 +12,7 @@ from mimbench.data.pipeline.split import subset
 from mimbench.drawing import image_grid, shade_hidden
 from mimbench.errors import NotSupported
 from mimbench.harness.planning.cells import Pretraining
-from mimbench.masks.sampling import resize_mask
+from mimbench.masks import resize_mask
 from mimbench.store.artifacts import damage_of
 from mimbench.store.store import Store
 

@@ -17,7 +17,7 @@ from mimbench.contract import Config, Method
 from mimbench.errors import InputError
 from mimbench.harness.planning.cells import Request
 from mimbench.harness.planning.plan import build_method, plan
-from mimbench.masks.sampling import random_mask
+from mimbench.masks import random_mask
 from mimbench.recipe.document import parse_assignments, parse_variations
 
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from mimbench.contract import ArraySplit, Config, DataConfig, Dataset, InputConf
 from mimbench.data import denormalise
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.engine.fit import fit
-from mimbench.masks.sampling import random_mask
+from mimbench.masks import random_mask
 from mimbench_methods.beit import BEiT, BEiTConfig
 from mimbench_methods.mae import MAE, MAEConfig
 from mimbench_methods.simmim import SimMIM, SimMIMConfig

@@ -22,7 +22,7 @@ from mimbench.contract import (
     TaskContext,
 )
 from mimbench.encoders.vit import ViT, ViTConfig
-from mimbench.masks.sampling import random_mask, random_order
+from mimbench.masks import random_mask, random_order
 from mimbench_tasks.reconstruction.config import ReconstructionConfig
 from mimbench_tasks.reconstruction.fills import (
     at_pixels,

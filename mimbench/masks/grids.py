@@ -1,0 +1,100 @@
+"""Masks on grids: their size, their resizing, and what the masked or visible cells hold."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mimbench.errors import InputError
+
+Grid = tuple[int, ...]
+"""Rows and columns of a mask: (Gh, Gw)."""
+
+
+def mask_grid(image_size: int, mask_patch_size: int, patch_size: int) -> Grid:
+    """Grid of a mask whose patches have `mask_patch_size` px, for an encoder with patches of `patch_size` px.
+
+    Raises:
+        InputError: a mask patch does not tile the image, or cuts an encoder patch.
+    """
+    if image_size % mask_patch_size:
+        raise InputError(f"method.mask_patch_size {mask_patch_size} px does not divide the image, {image_size} px")
+    if mask_patch_size % patch_size:
+        raise InputError(
+            f"method.mask_patch_size {mask_patch_size} px is not a multiple of the encoder's patch, {patch_size} px"
+        )
+    return (image_size // mask_patch_size,) * 2
+
+
+def resize_mask(mask: Tensor, grid: Grid, rule: Literal["any", "all"] = "any") -> Tensor:
+    """Resize a mask to another grid of the same image.
+
+    Args:
+        mask: bool [B, Gh, Gw].
+        grid: the new (Gh, Gw). A finer cell has the value of the cell that it lies in.
+        rule: "any": a coarser cell is masked if any cell in it is, so that nothing masked ever counts as visible.
+            "all": only if all of them are.
+
+    Raises:
+        InputError: along an axis, neither grid is a multiple of the other.
+    """
+    for axis, length in enumerate(grid, start=1):
+        size = mask.shape[axis]
+        if length % size == 0:
+            mask = mask.repeat_interleave(length // size, dim=axis)
+        elif size % length == 0:
+            cells = mask.unflatten(axis, (length, size // length))
+            mask = cells.any(axis + 1) if rule == "any" else cells.all(axis + 1)
+        else:
+            raise InputError(
+                f"a mask of {grid_text(mask.shape[1:])} cells does not fit a {grid_text(grid)} grid: neither is a "
+                "multiple of the other; change the mask's patch size"
+            )
+    return mask
+
+
+def visible_indices(mask: Tensor, count: int | None = None) -> Tensor:
+    """Row-major indices of the visible cells, rising: int64 [B, K].
+
+    Args:
+        mask: bool [B, Gh, Gw].
+        count: K, if it is known beforehand. On an accelerator it is not checked, which saves a synchronisation.
+
+    Raises:
+        InputError: samples have different numbers of visible cells (`block_mask` unless exact), or not `count`.
+    """
+    masked = mask.flatten(1)
+    if count is None or mask.device.type == "cpu":
+        counts = (~masked).sum(1)
+        expected = counts[0] if count is None else count
+        if bool((counts != expected).any()):
+            raise InputError("samples mask different numbers of cells; use a mask with an exact count")
+        count = int(expected)
+    # A stable sort of 0 (visible) and 1 (masked) puts the visible cells first, in row-major order.
+    return masked.to(torch.uint8).argsort(dim=1, stable=True)[:, :count]
+
+
+def mean_over_masked(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` [B, h, w] over all masked cells of the batch together; 0 if none is masked."""
+    masked = resize_mask(mask, values.shape[1:])
+    return (values * masked).sum() / masked.sum().clamp(min=1)
+
+
+def check_count(masked: int, cells: int, what: str) -> int:
+    """Return the number of masked cells. Raises InputError: it leaves no cell masked, or none visible."""
+    if not 0 < masked < cells:
+        raise InputError(f"{what} masks {'nothing' if masked <= 0 else 'everything'} of {cells} cells")
+    return masked
+
+
+def spans(start: Tensor, stop: Tensor, length: int) -> Tensor:
+    """Bounds [B, 1] -> bool [B, length], True in [start, stop)."""
+    index = torch.arange(length, device=start.device)
+    return (index >= start) & (index < stop)
+
+
+def grid_text(grid: Grid | torch.Size) -> str:
+    """A grid in messages: "14 x 14"."""
+    return " x ".join(str(length) for length in grid)
