@@ -47,18 +47,16 @@ from mimbench.masks import (
     Grid as Grid,
     block_mask as block_mask,
     grid_mask as grid_mask,
-    masked_count as masked_count,
     mask_grid as mask_grid,
+    masked_count as masked_count,
     mean_over_masked as mean_over_masked,
+    patchify as patchify,
     random_mask as random_mask,
     random_order as random_order,
     resize_mask as resize_mask,
     square_mask as square_mask,
-    visible_indices as visible_indices,
-)
-from mimbench.masks import (
-    patchify as patchify,
     unpatchify as unpatchify,
+    visible_indices as visible_indices,
 )
 
 # Encoders: parts of decoders, and encoders with other options

@@ -1,7 +1,7 @@
 """Masks: bool [B, Gh, Gw], True = masked, on any grid whose square cells tile the image.
 
-A cell is a mask patch, a patch of the encoder, or a pixel. Plugins import from here; the modules of this package are
-not public. Every generator draws from a torch.Generator and returns its masks on that generator's device.
+A cell is a mask patch, a patch of the encoder, or a pixel. Every generator of masks draws from a torch.Generator and
+returns its masks on that generator's device. What this package exports is public, and part of `mimbench.api`.
 """
 
 from mimbench.masks.blocks import block_mask
