@@ -73,7 +73,7 @@ class Clusters(PixelTarget):
 
     def prepare(self, stage: Stage) -> None:
         identity = {"what": "colour clusters", "version": 1, "count": self.outputs, "pixels": FIT_PIXELS}
-        self.colours.copy_(stage.once(identity, lambda: {"colours": self._fit(stage)})["colours"])
+        self.colours.copy_(stage.compute_once(identity, lambda: {"colours": self._fit(stage)})["colours"])
 
     def forward(self, images: Tensor) -> Tensor:
         """int64 [B, H, W]."""

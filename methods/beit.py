@@ -94,7 +94,7 @@ class BEiT(Method):
         """Hidden patches as the tokenizer decodes the likeliest words, among the words of the visible ones."""
         return self._decoded(images, mask, self.predict(images, mask).argmax(-1))
 
-    def sample_hidden(
+    def sample_masked(
         self, images: Tensor, mask: Tensor, temperature: float, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         scores = self.predict(images, mask).float()

@@ -58,9 +58,9 @@ class Registry:
         except (Exception, SystemExit) as error:
             raise InputError(f"{broken}: {_why(error)} (imported from {claims[0].value})") from error
         # Imported here, since the contract imports torch and names are listed without it.
-        from mimbench.contract.check import problem_of
+        from mimbench.contract.check import find_problem
 
-        problem = problem_of(self.kind, name, plugin)
+        problem = find_problem(self.kind, name, plugin)
         if problem:
             raise InputError(f"{broken}: {problem} ({location(plugin)})")
         self._loaded[name] = plugin

@@ -126,8 +126,8 @@ class LinearProbe(FrozenFeaturesTask):
 
     def _regress(self, train: ImageSplit, test: ImageSplit, layers: Sequence[int], context: TaskContext) -> list[_Fit]:
         pooling, y = self.config.pooling, train.labels.numpy()
-        train_x = context.features.each(train, "train", layers=layers, pooling=pooling)
-        test_x = context.features.each(test, "test", layers=layers, pooling=pooling)
+        train_x = context.features.each_layer(train, "train", layers=layers, pooling=pooling)
+        test_x = context.features.each_layer(test, "test", layers=layers, pooling=pooling)
         fits, compares_layers = [], self.config.layers == "all"
         for x, unseen in zip(train_x, test_x, strict=True):
             fitted = fit_regression(x.numpy(), y, self.config, context.seed, measure_held_out=compares_layers)

@@ -10,11 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mimbench.api import Config as Options
-from mimbench.api import NotSupported, Stage
+from mimbench.api import Config, NotSupported, Stage
 
 
-class TokenizerConfig(Options):
+class TokenizerConfig(Config):
     """Options that every tokenizer has; the default vocabulary is BEiT's."""
 
     vocabulary: int = Field(8192, ge=2)
@@ -78,7 +77,7 @@ class FittedTokenizer(Tokenizer):
             "patch_size": self.patch_size,
             **self.config.identity(),
         }
-        self.load_state_dict(stage.once(identity, lambda: self.fitted(stage)))
+        self.load_state_dict(stage.compute_once(identity, lambda: self.fitted(stage)))
 
     @abstractmethod
     def fitted(self, stage: Stage) -> Mapping[str, Tensor]:

@@ -39,7 +39,7 @@ _PLAIN = (
 _SETS = (set, frozenset, abc.Set)
 
 
-def problem_of(kind: str, name: str, plugin: Any) -> str | None:
+def find_problem(kind: str, name: str, plugin: Any) -> str | None:
     """What keeps `plugin` from being used as the `kind` called `name`, and the remedy; None: nothing."""
     base = _BASES[kind]
     if not inspect.isclass(plugin):

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from mimbench.contract.config import Config as Options
+from mimbench.contract.config import Config as BaseConfig
 from mimbench.errors import InputError, nearest
 from mimbench.masks import resize_mask
 
@@ -53,7 +53,7 @@ class Encoder(nn.Module, ABC):
     """Family that methods declare they accept: "vit", "swin" or "convnet"."""
     version: ClassVar[str] = "1"
     """Raised whenever the same config would give other weights or other features."""
-    Config: ClassVar[type[Options]] = Options
+    Config: ClassVar[type[BaseConfig]] = BaseConfig
 
     embed_dim: int
     out_dim: int
@@ -62,7 +62,7 @@ class Encoder(nn.Module, ABC):
     num_layers: int
     num_prefix_tokens: int = 0
 
-    def __init__(self, config: Options, *, image_size: int, in_channels: int) -> None:
+    def __init__(self, config: BaseConfig, *, image_size: int, in_channels: int) -> None:
         """Build with fresh weights from the global torch generator.
 
         Raises:

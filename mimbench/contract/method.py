@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mimbench.contract.config import Config as Options
+from mimbench.contract.config import Config as BaseConfig
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.stage import Stage
 from mimbench.contract.training import Batch, StepOutput
@@ -39,9 +39,9 @@ class Method(nn.Module, ABC):
 
     None: not stored here but computed. Encoders need no entry; see mimbench.convert.
     """
-    Config: ClassVar[type[Options]] = Options
+    Config: ClassVar[type[BaseConfig]] = BaseConfig
 
-    def __init__(self, config: Options, encoder: Encoder) -> None:
+    def __init__(self, config: BaseConfig, encoder: Encoder) -> None:
         """Raises InputError where the config does not suit the encoder or its image size."""
         super().__init__()
         self.require_kind(encoder.kind)
@@ -90,7 +90,7 @@ class Method(nn.Module, ABC):
         """Images [B, C, H, W] (normalised) with the hidden part as this method predicts it."""
         raise NotSupported(f"method {self.name!r} does not predict pixels")
 
-    def sample_hidden(
+    def sample_masked(
         self, images: Tensor, mask: Tensor, temperature: float, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """One draw of the hidden part, where a distribution is predicted; images are generated with it step by step.

@@ -36,7 +36,7 @@ class Stage(ABC):
         """
 
     @abstractmethod
-    def once(self, identity: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    def compute_once(self, identity: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """What `make` returns, on the CPU: made once for each `identity`, then kept on disk.
 
         identity: plain JSON data with all that shapes it but images, input and seed, which are added here.

@@ -83,7 +83,7 @@ class FeatureSource(typing.Protocol):
             InputError: the encoder has no such layer or pooling.
         """
 
-    def each(self, split: ImageSplit, which: str, *, layers: Sequence[int], pooling: str) -> list[torch.Tensor]:
+    def each_layer(self, split: ImageSplit, which: str, *, layers: Sequence[int], pooling: str) -> list[torch.Tensor]:
         """The same for several layers, float32 [N, D] each: what is not there yet is extracted in one pass."""
 
 
@@ -150,7 +150,7 @@ class Task(ABC):
         """Everything that may change the score, as plain JSON data; its hash goes into the record."""
         return {"task": self.name, "version": self.version, **self.config.shaping()}
 
-    def sees(self, input: InputConfig) -> dict[str, Any]:
+    def relevant_input(self, input: InputConfig) -> dict[str, Any]:
         """What of the recipe's [input] may change the score, for the protocol; override where training augments."""
         return input.evaluation()
 

@@ -16,7 +16,7 @@ NONE = "none"
 """Leaves out an optional value that a preset, a protocol or a default has: TOML has no word for nothing."""
 
 
-def validated(cls: type[Model], values: Mapping[str, Any], where: str) -> Model:
+def validate(cls: type[Model], values: Mapping[str, Any], where: str) -> Model:
     """Build `cls` from `values`; `where` is the table they stand in, such as "pretrain".
 
     "none" means None for a field that may be None.
@@ -51,7 +51,7 @@ def _words(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
-def knows(cls: type[BaseModel], path: str) -> bool:
+def has_option(cls: type[BaseModel], path: str) -> bool:
     """Whether `cls` has a field at a dotted path."""
     head, _, rest = path.partition(".")
     field = cls.model_fields.get(head)
@@ -60,7 +60,7 @@ def knows(cls: type[BaseModel], path: str) -> bool:
     inner = field.annotation
     if not rest or not (isinstance(inner, type) and issubclass(inner, BaseModel)):
         return True
-    return knows(inner, rest)
+    return has_option(inner, rest)
 
 
 def _first_offence(cls: type[BaseModel], error: ValidationError, where: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mimbench.contract import Dataset
-from mimbench.contract.validation import validated
+from mimbench.contract.validation import validate
 from mimbench.data.files.cache import default_cache
 from mimbench.registry import datasets
 
@@ -19,4 +19,4 @@ def open_dataset(name: str, options: Mapping[str, Any], cache: Path | None = Non
         InputError: unknown name, key or value; or the data is not there, with what to do.
     """
     cls = datasets.load(name)
-    return cls(validated(cls.Config, dict(options), where), cache or default_cache())
+    return cls(validate(cls.Config, dict(options), where), cache or default_cache())

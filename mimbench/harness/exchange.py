@@ -12,7 +12,7 @@ from safetensors.torch import save
 
 from mimbench._version import __version__
 from mimbench.contract import InputConfig, Method
-from mimbench.contract.validation import validated
+from mimbench.contract.validation import validate
 from mimbench.convert import Converted, Weights, read_weights, recognise, to_method, to_timm
 from mimbench.convert.layouts import Layout
 from mimbench.convert.pieces import renamed
@@ -106,7 +106,7 @@ def prepare_import(
             "method": {"name": method},
         }
         tables = _with_settings(tables, settings)
-    images = validated(InputConfig, tables["input"], "input")
+    images = validate(InputConfig, tables["input"], "input")
     setup = _setup(tables, method, channels, images.image_size)
     model = build(setup)
     converted = to_method(weights, layout, model, chosen.outside)

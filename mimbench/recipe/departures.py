@@ -8,7 +8,7 @@ from typing import Any
 
 from mimbench import registry
 from mimbench.contract import InputConfig, PretrainConfig, Task
-from mimbench.contract.validation import validated
+from mimbench.contract.validation import validate
 from mimbench.errors import InputError
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import resolve
@@ -30,7 +30,7 @@ def departures(task: Task) -> dict[str, Any]:
         return {}
     options = {"protocol": name, **protocol.options}
     try:
-        as_shipped = cls(validated(cls.Config, options, f"tasks.{cls.name}"))
+        as_shipped = cls(validate(cls.Config, options, f"tasks.{cls.name}"))
     except InputError:
         shipped: dict[str, Any] = {**options, "task": cls.name, "version": cls.version}
     else:
@@ -53,7 +53,7 @@ def task_departures(task: str, table: Mapping[str, Any], dataset: str) -> dict[s
     options = doc.merge(protocol.options if protocol else {}, table)
     data_config = registry.datasets.load(dataset).Config
     data = {f"data.{key}": value for key, value in table.get("data", {}).items() if not data_config.is_cosmetic(key)}
-    return departures(cls(validated(cls.Config, options, f"tasks.{task}"))) | data
+    return departures(cls(validate(cls.Config, options, f"tasks.{task}"))) | data
 
 
 def shaping_values(tables: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,9 +73,9 @@ def shaping_values(tables: Mapping[str, Any]) -> dict[str, Any]:
     ):
         options = dict(tables.get(table, {}))
         name = str(options.pop("name", ""))
-        typed[table] = {"name": name, **validated(plugins.load(name).Config, options, table).shaping()}
-    typed["input"] = validated(InputConfig, tables.get("input", {}), "input").shaping()
-    pretrain = validated(PretrainConfig, tables.get("pretrain", {}), "pretrain").shaping()
+        typed[table] = {"name": name, **validate(plugins.load(name).Config, options, table).shaping()}
+    typed["input"] = validate(InputConfig, tables.get("input", {}), "input").shaping()
+    pretrain = validate(PretrainConfig, tables.get("pretrain", {}), "pretrain").shaping()
     typed["pretrain"] = {key: value for key, value in pretrain.items() if key not in _SAME_STEPS}
     return dict(doc.values(typed))
 

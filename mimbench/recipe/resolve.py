@@ -18,7 +18,7 @@ from mimbench.contract import (
     Task,
     TaskConfig,
 )
-from mimbench.contract.validation import knows, validated
+from mimbench.contract.validation import has_option, validate
 from mimbench.errors import InputError, nearest
 from mimbench.recipe import document as doc
 
@@ -59,7 +59,7 @@ class Recipe:
         protocol = self.protocol(name)
         if protocol:
             table = {"protocol": cls.default_protocol, **doc.merge(protocol.options, table)}
-        return cls(validated(cls.Config, table, f"tasks.{name}"))
+        return cls(validate(cls.Config, table, f"tasks.{name}"))
 
     def protocol(self, name: str) -> Protocol | None:
         """The protocol that the task `name` starts from; None for a task without protocols.
@@ -127,13 +127,13 @@ def resolve(name: str, document: doc.Table, method: str, settings: Mapping[str, 
     return Recipe(
         name=name,
         dataset=dataset_name,
-        data=validated(registry.datasets.load(dataset_name).Config, data, "data"),
-        input=validated(InputConfig, _table(tables, "input"), "input"),
+        data=validate(registry.datasets.load(dataset_name).Config, data, "data"),
+        input=validate(InputConfig, _table(tables, "input"), "input"),
         encoder=encoder_name,
-        encoder_config=validated(registry.encoders.load(encoder_name).Config, encoder, "encoder"),
+        encoder_config=validate(registry.encoders.load(encoder_name).Config, encoder, "encoder"),
         method=method,
-        method_config=validated(method_class.Config, method_table, "method"),
-        pretrain=validated(PretrainConfig, pretrain, "pretrain"),
+        method_config=validate(method_class.Config, method_table, "method"),
+        pretrain=validate(PretrainConfig, pretrain, "pretrain"),
         task_tables=_table(tables, "tasks"),
         dataset_tables=_table(tables, "datasets"),
         sources=_sources(_table(tables, "sources"), {"datasets": dataset_name, "encoders": encoder_name}),
@@ -171,7 +171,7 @@ def check_settings(paths: list[str], methods: list[str], tasks: list[str]) -> No
             chosen = [registry.tasks.load(name) for name in tasks]
         else:
             continue
-        if chosen and not any(knows(plugin.Config, rest) for plugin in chosen):
+        if chosen and not any(has_option(plugin.Config, rest) for plugin in chosen):
             keys = {key for plugin in chosen for key in plugin.Config.model_fields}
             names = ", ".join(plugin.name for plugin in chosen)
             raise InputError(f"unknown key {path!r} for {head} {names}{nearest(rest.split('.')[0], keys)}")
@@ -199,13 +199,13 @@ def _check_owner(head: str, rest: str, path: str) -> None:
 def _placed(path: str, method: str, method_class: type[Method], task: str | None) -> str | None:
     head, _, rest = path.partition(".")
     if head == "method":
-        return path if knows(method_class.Config, rest) else None
+        return path if has_option(method_class.Config, rest) else None
     if head == "methods":
         owner, _, inner = rest.partition(".")
         return inner if owner == method else None
     if head == "task":
         config: type[TaskConfig] | None = registry.tasks.load(task).Config if task else None
-        return f"tasks.{task}.{rest}" if config and knows(config, rest) else None
+        return f"tasks.{task}.{rest}" if config and has_option(config, rest) else None
     return path
 
 

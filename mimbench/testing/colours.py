@@ -58,12 +58,12 @@ class WatchedFeatures:
     """A FeatureSource whose requests a LabelLog sees."""
 
     def __init__(self, source: FeatureSource, log: LabelLog) -> None:
-        self._one, self._each = log.watched(source, "features"), log.watched(source.each, "features")
+        self._one, self._each = log.watched(source, "features"), log.watched(source.each_layer, "features")
 
     def __call__(self, split: ImageSplit, which: str, *, layer: int, pooling: str) -> Tensor:
         return self._one(split, which, layer=layer, pooling=pooling)
 
-    def each(self, split: ImageSplit, which: str, *, layers: Sequence[int], pooling: str) -> list[Tensor]:
+    def each_layer(self, split: ImageSplit, which: str, *, layers: Sequence[int], pooling: str) -> list[Tensor]:
         return self._each(split, which, layers=layers, pooling=pooling)
 
 

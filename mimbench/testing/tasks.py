@@ -24,7 +24,7 @@ from rich.console import Console
 from torch import Tensor
 
 from mimbench.contract import Encoder, InputConfig, Measured, Method, Metric, Task, TaskContext, TaskResult
-from mimbench.contract.validation import validated
+from mimbench.contract.validation import validate
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.engine.fit import fit
 from mimbench.harness.running.features import FrozenFeatures
@@ -69,7 +69,7 @@ class Subject:
 
     def __init__(self, task: type[Task], options: Mapping[str, Any] | None = None, *, folder: Path) -> None:
         """Raises InputError where the options are not the task's."""
-        self.task = task(validated(task.Config, options or {}, f"tasks.{task.name}"))
+        self.task = task(validate(task.Config, options or {}, f"tasks.{task.name}"))
         self.folder = folder
         self._runs: dict[Any, Ran] = {}
 

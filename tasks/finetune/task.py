@@ -57,7 +57,7 @@ class Finetune(Task):
     default_protocol = "default"
     config: FinetuneConfig
 
-    def sees(self, input: InputConfig) -> dict[str, Any]:
+    def relevant_input(self, input: InputConfig) -> dict[str, Any]:
         """Its training augments as the recipe's [input] does, where its own options say nothing."""
         return self.config.input(input).shaping()
 

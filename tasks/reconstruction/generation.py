@@ -36,7 +36,7 @@ def generate(
 
     After step t of T, cos(pi t / 2T) of the cells that were hidden still are. Which ones: those that the method is
     least sure of, its log-probability plus Gumbel noise of scale temperature x (1 - t / T). A method that gives no
-    distribution (`sample_hidden`) fills with its one answer, which it refines for the cells that wait; it is the surer
+    distribution (`sample_masked`) fills with its one answer, which it refines for the cells that wait; it is the surer
     of a cell the better its answers agree when random parts of what is visible are hidden too. Where nothing is
     visible, no answer depends on anything, and the order is random.
 
@@ -66,7 +66,7 @@ def _guess(
     grid = mask.shape[1:]
     shown = nearest_filled(images, mask, generator)
     try:
-        drawn, probability = method.sample_hidden(shown, mask, temperature, generator)
+        drawn, probability = method.sample_masked(shown, mask, temperature, generator)
     except NotSupported:
         return _agreed(method, shown, mask, generator)
     return drawn, _on_grid(probability, grid)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from helpers.toy_plugins import Toy, ToyConfig
 from mimbench import registry
 from mimbench.contract import Config, DataConfig, Method, Metric, TaskConfig, cosmetic
-from mimbench.contract.check import problem_of
+from mimbench.contract.check import find_problem
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,9 @@ def spoiled(cls, **attributes):
 
 
 def test_sound_plugins_have_no_problem(kinds):
-    assert problem_of("task", "toy", Toy) is None
+    assert find_problem("task", "toy", Toy) is None
     for kind, cls in kinds.items():
-        assert problem_of(kind, getattr(cls, "name", "vit"), cls) is None
+        assert find_problem(kind, getattr(cls, "name", "vit"), cls) is None
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_sound_plugins_have_no_problem(kinds):
     ],
 )
 def test_a_class_that_breaks_the_contract_is_refused_with_the_remedy(kind, attributes, words, kinds):
-    problem = problem_of(kind, "x", spoiled(kinds[kind], **{"name": "x", **attributes}))
+    problem = find_problem(kind, "x", spoiled(kinds[kind], **{"name": "x", **attributes}))
     assert all(word in problem for word in words), problem
 
 
@@ -73,13 +73,13 @@ def test_parts_that_are_left_out_are_listed():
         def target(self, images):
             return images
 
-    assert "class Half leaves out loss, predict, sample_mask; define them" in problem_of("method", "x", Half)
+    assert "class Half leaves out loss, predict, sample_mask; define them" in find_problem("method", "x", Half)
 
 
 def test_an_entry_point_is_a_class_of_its_kind(kinds):
-    assert "it is a function, not a class" in problem_of("method", "x", lambda config, encoder: None)
-    assert "no subclass of mimbench.contract.Method" in problem_of("method", "x", kinds["task"])
-    assert "no subclass of mimbench.contract.Encoder" in problem_of("encoder", "x", torch.nn.Linear)
+    assert "it is a function, not a class" in find_problem("method", "x", lambda config, encoder: None)
+    assert "no subclass of mimbench.contract.Method" in find_problem("method", "x", kinds["task"])
+    assert "no subclass of mimbench.contract.Encoder" in find_problem("encoder", "x", torch.nn.Linear)
 
 
 class Colour(Enum):
@@ -103,7 +103,7 @@ SETS = [
 @pytest.mark.parametrize("annotation", SETS)
 def test_sets_have_no_stable_form(annotation):
     options = type("Options", (Config,), {"__annotations__": {"kinds": annotation}, "__module__": __name__})
-    problem = problem_of("method", "x", _method(options))
+    problem = find_problem("method", "x", _method(options))
     assert "set, which comes in another order in every process" in problem
     assert "'kinds" in problem
     assert "a tuple or a sorted list" in problem
@@ -113,7 +113,7 @@ def test_sets_have_no_stable_form(annotation):
 def test_options_that_no_recipe_can_give_are_refused(annotation):
     extra = {"model_config": {"arbitrary_types_allowed": True}}
     options = type("Options", (Config,), {"__annotations__": {"odd": annotation}, "__module__": __name__, **extra})
-    assert "option 'odd' is a" in problem_of("method", "x", _method(options))
+    assert "option 'odd' is a" in find_problem("method", "x", _method(options))
 
 
 def test_plain_options_and_cosmetic_ones_are_fine():
@@ -129,7 +129,7 @@ def test_plain_options_and_cosmetic_ones_are_fine():
         i: Sequence[str] = ()
         j: set[str] = cosmetic(set())
 
-    assert problem_of("method", "x", _method(Options)) is None
+    assert find_problem("method", "x", _method(Options)) is None
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_plain_options_and_cosmetic_ones_are_fine():
 )
 def test_options_with_names_that_the_harness_writes_beside_them_are_refused(kind, base, name, kinds):
     options = type("Options", (base,), {"__annotations__": {name: str}, name: "x", "__module__": __name__})
-    problem = problem_of(kind, "x", spoiled(kinds[kind], name="x", Config=options))
+    problem = find_problem(kind, "x", spoiled(kinds[kind], name="x", Config=options))
     assert f"option {name!r} has a name that mimbench itself uses" in problem
 
 
@@ -157,7 +157,7 @@ def test_a_task_s_metrics_are_declared():
         Config = ToyConfig
         metrics = (Metric("a", "percent", 0, 100), "b")
 
-    assert "declares no `metrics`" in problem_of("task", "x", Bare)
+    assert "declares no `metrics`" in find_problem("task", "x", Bare)
 
 
 def _method(options):
@@ -169,10 +169,10 @@ def test_a_default_that_the_config_refuses_is_the_plugin_s_fault(kinds):
         needed: int
         ratio: float = Field(1.5, le=1)
 
-    problem = problem_of("method", "x", spoiled(kinds["method"], name="x", Config=Refuses))
+    problem = find_problem("method", "x", spoiled(kinds["method"], name="x", Config=Refuses))
     assert problem.startswith("the default of its option 'ratio', 1.5, is not valid (Input should be less than or")
 
     class Needs(Config):
         needed: int
 
-    assert problem_of("method", "x", spoiled(kinds["method"], name="x", Config=Needs)) is None
+    assert find_problem("method", "x", spoiled(kinds["method"], name="x", Config=Needs)) is None

@@ -41,9 +41,9 @@ class HandMade:
         self.make, self.passes = make, 0
 
     def __call__(self, split, which, *, layer, pooling):
-        return self.each(split, which, layers=[layer], pooling=pooling)[0]
+        return self.each_layer(split, which, layers=[layer], pooling=pooling)[0]
 
-    def each(self, split, which, *, layers, pooling):
+    def each_layer(self, split, which, *, layers, pooling):
         self.passes += 1
         return [self.make(split.labels, which, layer) for layer in layers]
 

@@ -22,7 +22,11 @@ def resolved(preset: str, method: str, settings: Mapping[str, Any] | None = None
 def record_fields(recipe: Recipe, task: str) -> dict[str, Any]:
     """The fields of a record that follow from a recipe, as plain data."""
     made = recipe.task(task)
-    protocol = {**made.protocol(), "dataset": {"name": "imagenet", "content": "x"}, "input": made.sees(recipe.input)}
+    protocol = {
+        **made.protocol(),
+        "dataset": {"name": "imagenet", "content": "x"},
+        "input": made.relevant_input(recipe.input),
+    }
     tables = {**recipe.as_tables(), "task": made.config.model_dump(mode="json")}
     return {
         "task": {"name": task, "version": type(made).version},

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from mimbench.contract import ArraySplit, DataConfig, Dataset, InputConfig, TaskContext
-from mimbench.contract.validation import validated
+from mimbench.contract.validation import validate
 from mimbench.encoders.convnet import ConvNeXt, ConvNeXtConfig, ResNet, ResNetConfig
 from mimbench.encoders.swin import Swin, SwinConfig
 from mimbench.encoders.vit import ViT, ViTConfig
@@ -72,7 +72,7 @@ class Greys(Dataset):
 
 def task(*options, protocol="default"):
     table = functools.reduce(merge, options, {"protocol": protocol, **Finetune.protocols[protocol].options})
-    return Finetune(validated(Finetune.Config, table, "tasks.finetune"))
+    return Finetune(validate(Finetune.Config, table, "tasks.finetune"))
 
 
 def context(workdir, seed=0):

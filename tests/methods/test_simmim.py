@@ -214,7 +214,7 @@ class Images(Stage):
     def fit(self, model, config, *, label, options):
         raise AssertionError("nothing is trained")
 
-    def once(self, identity, make):
+    def compute_once(self, identity, make):
         return dict(make())
 
     def say(self, text):

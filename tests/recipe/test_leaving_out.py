@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel
 
-from mimbench.contract.validation import validated
+from mimbench.contract.validation import validate
 from mimbench.errors import InputError
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import resolve
@@ -28,15 +28,15 @@ class Table(BaseModel):
 
 
 def test_none_is_for_fields_that_may_be_none_and_have_no_such_word():
-    table = validated(
+    table = validate(
         Table,
         {"rate": "none", "name": "none", "kind": "none", "text": "none", "inner": {"clip": "none"}},
         "table",
     )
     assert (table.rate, table.name, table.kind, table.text) == (None, None, "none", "none")
     assert table.inner.clip is None
-    assert validated(Table, {"maybe": {"clip": "none"}}, "table").maybe.clip is None
-    assert validated(Table, {"maybe": "none"}, "table").maybe is None
+    assert validate(Table, {"maybe": {"clip": "none"}}, "table").maybe.clip is None
+    assert validate(Table, {"maybe": "none"}, "table").maybe is None
 
 
 def test_a_value_that_must_be_there_is_not_left_out():

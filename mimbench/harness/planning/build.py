@@ -10,7 +10,7 @@ import torch
 from mimbench import registry
 from mimbench.advice import is_out_of_memory, short_text
 from mimbench.contract import Config, Encoder, Method
-from mimbench.contract.validation import validated
+from mimbench.contract.validation import validate
 from mimbench.errors import InputError
 
 
@@ -65,9 +65,9 @@ def build(setup: Setup) -> Method:
     method: type[Method] = registry.methods.load(setup.method)
     return assemble(
         encoder,
-        validated(encoder.Config, setup.encoder_options, "encoder"),
+        validate(encoder.Config, setup.encoder_options, "encoder"),
         method,
-        validated(method.Config, setup.method_options, "method"),
+        validate(method.Config, setup.method_options, "method"),
         image_size=setup.image_size,
         channels=setup.channels,
         seed=0,

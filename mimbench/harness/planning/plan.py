@@ -187,7 +187,7 @@ def _cell(
     protocol = {
         **task.protocol(),
         "dataset": {"name": name, "content": dataset.fingerprint()},
-        "input": task.sees(recipe.input),
+        "input": task.relevant_input(recipe.input),
     }
     train = getattr(task.config, "train", None)
     if isinstance(train, TrainConfig) and "train" in protocol:

@@ -45,9 +45,9 @@ class FrozenFeatures:
         self.workers, self.batch = workers, batch
 
     def __call__(self, split: ImageSplit, which: str, *, layer: int = -1, pooling: str = "mean") -> Tensor:
-        return self.each(split, which, layers=[layer], pooling=pooling)[0]
+        return self.each_layer(split, which, layers=[layer], pooling=pooling)[0]
 
-    def each(self, split: ImageSplit, which: str, *, layers: Sequence[int], pooling: str) -> list[Tensor]:
+    def each_layer(self, split: ImageSplit, which: str, *, layers: Sequence[int], pooling: str) -> list[Tensor]:
         self.encoder.check_pooling(pooling)
         indices = [self.encoder.layer_index(layer) for layer in layers]
         kept = self._paths(split, which, indices, pooling)

@@ -73,7 +73,7 @@ class PretrainStage(Stage):
             identity=f"{self.wanted.training}/stages/{key}",
         )
 
-    def once(self, identity: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    def compute_once(self, identity: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         what = {
             "stage": dict(identity),
             **{key: self.wanted.identity[key] for key in ("data", "channels", "input", "seed")},

@@ -83,9 +83,9 @@ def test_features_are_those_of_the_encoder_in_order(encoder, source):
 
 def test_all_layers_come_from_one_pass_and_are_kept(source, counted, tmp_path):
     split = a_split()
-    first = source.each(split, "train", layers=[0, 1, 2], pooling="mean")
+    first = source.each_layer(split, "train", layers=[0, 1, 2], pooling="mean")
     assert counted.calls == [(20, 2)]
-    again = made(an_encoder(1), tmp_path).each(split, "train", layers=[2, 0, -3], pooling="mean")
+    again = made(an_encoder(1), tmp_path).each_layer(split, "train", layers=[2, 0, -3], pooling="mean")
     assert counted.calls == [(20, 2)]
     assert torch.equal(again[0], first[2])
     assert torch.equal(again[1], first[0])
@@ -96,7 +96,7 @@ def test_all_layers_come_from_one_pass_and_are_kept(source, counted, tmp_path):
 def test_only_what_is_missing_is_extracted_and_no_deeper_than_needed(source, counted):
     split = a_split()
     source(split, "train", layer=0)
-    source.each(split, "train", layers=[0, 1], pooling="mean")
+    source.each_layer(split, "train", layers=[0, 1], pooling="mean")
     assert counted.calls == [(20, 0), (20, 1)]
 
 
@@ -113,7 +113,7 @@ def test_only_what_is_missing_is_extracted_and_no_deeper_than_needed(source, cou
     ids=["swin", "convnext"],
 )
 def test_layers_may_differ_in_width(other, tmp_path):
-    found = made(other, tmp_path).each(a_split(), "train", layers=range(other.num_layers), pooling="mean")
+    found = made(other, tmp_path).each_layer(a_split(), "train", layers=range(other.num_layers), pooling="mean")
     assert [layer.shape for layer in found] == [(20, 8), (20, 16)]
     pixels = (a_split().images.float() / 255 - 0.5) / 0.25
     with torch.no_grad():
@@ -210,9 +210,9 @@ def test_a_full_disk_leaves_nothing_behind_and_the_next_try_succeeds(source, mon
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", full)
         with pytest.raises(OSError, match=r"No space left on device: '.*features/.*\.npy'"):
-            source.each(a_split(), "train", layers=[0, 1], pooling="mean")
+            source.each_layer(a_split(), "train", layers=[0, 1], pooling="mean")
     assert list((tmp_path / "features").iterdir()) == []
-    assert len(source.each(a_split(), "train", layers=[0, 1], pooling="mean")) == 2
+    assert len(source.each_layer(a_split(), "train", layers=[0, 1], pooling="mean")) == 2
 
 
 def test_unknown_layers_and_poolings_are_refused(source):

@@ -95,7 +95,7 @@ class Sure(Method):
     def loss(self, prediction, target, mask):
         return prediction.mean()
 
-    def sample_hidden(self, images, mask, temperature, generator):
+    def sample_masked(self, images, mask, temperature, generator):
         return torch.where(at_pixels(mask, images), 50.0, images), self.sure.expand(len(images), -1, -1)
 
 
@@ -153,11 +153,11 @@ def test_words_are_drawn_by_their_probabilities():
     mask[:, 0] = False
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        likeliest, sure = method.sample_hidden(images, mask, 0.0, generator)
+        likeliest, sure = method.sample_masked(images, mask, 0.0, generator)
         assert torch.equal(likeliest, method.reconstruct(images, mask))
         scores = method.predict(images, mask)
         assert torch.allclose(sure, scores.log_softmax(-1).amax(-1))
-        draws = [method.sample_hidden(images, mask, 1.0, generator) for _ in range(300)]
+        draws = [method.sample_masked(images, mask, 1.0, generator) for _ in range(300)]
     visible = ~at_pixels(mask, images).expand_as(images)
     assert all(torch.equal(drawn[visible], images[visible]) for drawn, _ in draws)
     shown = torch.stack([drawn[0, 0, 8, 8] for drawn, _ in draws])
@@ -173,7 +173,7 @@ def test_an_answer_is_surest_where_answers_agree():
     """A pixel method that answers white above, and below the mean of what is visible, fills the upper half first."""
 
     class Half(Sure):
-        sample_hidden = Method.sample_hidden
+        sample_masked = Method.sample_masked
 
         def reconstruct(self, images, mask):
             hidden = at_pixels(mask, images)
