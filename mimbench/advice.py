@@ -11,8 +11,8 @@ from mimbench.files import error_number
 
 
 @dataclass(frozen=True)
-class Options:
-    """Paths of the options that make what is running smaller, as `--set` takes them."""
+class SizeOptions:
+    """Paths of the settings that reduce memory or processes, as `--set` takes them."""
 
     batch_size: Sequence[str] = ()
     accumulate: Sequence[str] = ()
@@ -20,7 +20,7 @@ class Options:
     workers: Sequence[str] = ()
 
 
-NO_OPTIONS = Options()
+NO_OPTIONS = SizeOptions()
 _OTHER_FOLDER = "or choose another folder (--results; MIMBENCH_CACHE for derived data; TMPDIR for temporary files)"
 _DISK = {
     errno.ENOSPC: f"free space on that disk, {_OTHER_FOLDER}",
@@ -46,8 +46,8 @@ _LONGEST = 300
 """Characters of an error's text in a reason; torch appends its own stack to some."""
 
 
-def described(error: BaseException, options: Options = NO_OPTIONS) -> str:
-    """An error that was not foreseen in one line: its class, its text, and what to do where that is known."""
+def describe_error(error: BaseException, options: SizeOptions = NO_OPTIONS) -> str:
+    """One line for an unforeseen error: its class, its text, and what to do if that is known."""
     advice = advice_on(error, options)
     text = short_text(error) if advice else " ".join(str(error).split())
     return f"{type(error).__name__}: {text}{f'; {advice}' if advice else ''}"
@@ -66,7 +66,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return bool(_MEMORY.search(str(error)))
 
 
-def advice_on(error: BaseException, options: Options = NO_OPTIONS) -> str | None:
+def advice_on(error: BaseException, options: SizeOptions = NO_OPTIONS) -> str | None:
     """What to do about an error of disk, memory or a killed process; None for any other error."""
     text = str(error)
     if _SHARED_MEMORY.search(text):
@@ -86,12 +86,12 @@ def advice_on(error: BaseException, options: Options = NO_OPTIONS) -> str | None
     return None
 
 
-def _less_memory(options: Options) -> str:
+def _less_memory(options: SizeOptions) -> str:
     ways = [f"lower {' or '.join(options.batch_size)}"] if options.batch_size else []
     ways += [f"raise {' or '.join(options.accumulate)}"] if options.accumulate else []
     ways += [f"set {path}=true" for path in options.grad_checkpointing]
     return ", or ".join([*ways, "use a smaller encoder or smaller images"])
 
 
-def _fewer_workers(options: Options) -> str:
+def _fewer_workers(options: SizeOptions) -> str:
     return f"lower {' or '.join(options.workers or ['the number of workers'])} (0: the main process loads the images)"

@@ -1,4 +1,4 @@
-"""What the commands' options have in common."""
+"""Comma-separated options: names and seeds."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ from mimbench.errors import InputError
 SEEDS = "whole numbers from 0 to 2^32 - 1"
 
 
-def names(text: str) -> list[str]:
+def split_names(text: str) -> list[str]:
     """ "a, b,a" -> ["a", "b"]."""
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
-def seeds(text: str) -> list[int]:
-    """Raises InputError for anything but SEEDS, comma-separated."""
+def parse_seeds(text: str) -> list[int]:
+    """Comma-separated seeds.
+
+    Raises:
+        InputError: something else than SEEDS.
+    """
     try:
-        found = [int(seed) for seed in names(text)]
+        values = [int(seed) for seed in split_names(text)]
     except ValueError:
-        found = []
-    if not are_seeds(found):
+        values = []
+    if not are_seeds(values):
         raise InputError(f"--seeds {text!r}: seeds are {SEEDS}, comma-separated, such as 0,1,2")
-    return found
+    return values
 
 
 def are_seeds(value: Any) -> bool:
-    """Whether it is a list of one or more seeds."""
+    """Whether `value` is a list of one or more seeds."""
     return isinstance(value, list) and value != [] and all(type(seed) is int and 0 <= seed < 2**32 for seed in value)

@@ -23,7 +23,7 @@ def pytest_configure(config):
     # Processes of tests come from one that has all imports behind it and has never computed. A fork of the tests' own
     # process may wait for ever for threads that earlier tests had and that it has not.
     multiprocessing.set_forkserver_preload(
-        ["mimbench.harness.command", "mimbench.report.tables.command", "mimbench.data.sources.digit_scenes"]
+        ["mimbench.harness.run", "mimbench.report.tables.command", "mimbench.data.sources.digit_scenes"]
     )
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from mimbench.advice import Options, advice_on, described
+from mimbench.advice import SizeOptions, advice_on, describe_error
 
-OPTIONS = Options(
+OPTIONS = SizeOptions(
     batch_size=["task.train.batch_size"], accumulate=["task.train.accumulate"], workers=["pretrain.workers"]
 )
 KILLED = "DataLoader worker (pid(s) 4182, 4183) exited unexpectedly"
@@ -35,7 +35,7 @@ OUT_OF_SHM = (
     ],
 )
 def test_errors_of_files_name_the_path_and_what_to_do(number, advice):
-    text = described(OSError(number, os.strerror(number), "/data/runs/x.npy"), OPTIONS)
+    text = describe_error(OSError(number, os.strerror(number), "/data/runs/x.npy"), OPTIONS)
     assert f"[Errno {number}] {os.strerror(number)}: '/data/runs/x.npy'; " in text
     assert advice in text
     assert "\n" not in text
@@ -78,7 +78,7 @@ def test_without_memory_the_options_that_need_less_are_named(error):
     ],
 )
 def test_killed_workers_and_full_shared_memory_name_the_option(text, advice):
-    found = described(RuntimeError(text), OPTIONS)
+    found = describe_error(RuntimeError(text), OPTIONS)
     assert found.startswith(f"RuntimeError: {' '.join(text.split())}; ")
     assert advice in found
     assert "lower pretrain.workers" in found
@@ -101,9 +101,9 @@ def test_weights_that_find_no_room_are_put_down_to_the_disk(error):
 )
 def test_other_errors_get_no_advice(error):
     assert advice_on(error) is None
-    assert described(error) == f"{type(error).__name__}: {error}"
+    assert describe_error(error) == f"{type(error).__name__}: {error}"
 
 
 def test_long_texts_are_cut_but_only_with_advice():
-    assert len(described(RuntimeError("std::bad_alloc " + "frame " * 500))) < 500
-    assert len(described(RuntimeError("frame " * 500))) > 2900
+    assert len(describe_error(RuntimeError("std::bad_alloc " + "frame " * 500))) < 500
+    assert len(describe_error(RuntimeError("frame " * 500))) > 2900

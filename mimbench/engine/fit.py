@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mimbench.advice import described
+from mimbench.advice import describe_error
 from mimbench.contract import FitReport, TrainConfig
 from mimbench.distributed import get_world_size
 from mimbench.engine.adapter import Adapter, Bf16OptimWrapper, LiveRunner, forget_run
@@ -155,7 +155,7 @@ def _stopped(number: int, states: TrainingStates, history: HistoryHook, iteratio
         states.save(iteration)
         kept = f"saved {where}"
     except (OSError, RuntimeError) as error:  # a full disk
-        kept = f"stopped {where}, which cannot be saved ({described(error)}); {states.left_behind()}"
+        kept = f"stopped {where}, which cannot be saved ({describe_error(error)}); {states.left_behind()}"
     barrier()  # whoever ends first makes torchrun end the others, which may still be writing
     return Interrupted(number, f"{states.label}: {kept}")
 

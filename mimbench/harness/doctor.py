@@ -1,8 +1,10 @@
-"""`mimbench doctor`: what is here, what is missing, and how to get it."""
+"""What is installed, what is missing, and how to get it."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 
 from mimbench import registry
@@ -12,24 +14,29 @@ from mimbench.harness.running.provenance import package_versions
 OPTIONAL = {"tensorboard": 'pip install "mimbench[tensorboard]" (pretrain.tensorboard=true)'}
 
 
-def report() -> tuple[bool, str]:
-    """(healthy, text); unhealthy where a package that every run needs is missing, or a plugin is broken."""
-    healthy, lines = True, [f"python          {platform.python_version()} on {platform.platform()}"]
-    for name, found in package_versions().items():
-        healthy &= found is not None
-        lines.append(f"{name:<15} {found or f'MISSING: pip install {name}'}")
+@dataclass(frozen=True)
+class Health:
+    """Lines to print, and whether every run can work."""
+
+    is_healthy: bool
+    lines: Sequence[str]
+
+
+def examine() -> Health:
+    """Check packages, devices and plugins. Unhealthy: a package that every run needs is missing, or a plugin broken."""
+    lines = [f"python          {platform.python_version()} on {platform.platform()}"]
+    versions = package_versions()
+    for name, version in versions.items():
+        lines.append(f"{name:<15} {version or f'MISSING: pip install {name}'}")
     for name, advice in OPTIONAL.items():
         lines.append(f"{name:<15} {'installed' if find_spec(name) else f'not installed (optional): {advice}'}")
     lines += _devices()
     lines.append(f"cache           {default_cache()}")
-    for kind in registry.ALL:
-        for plugin in kind.survey():
-            if plugin.problem:
-                healthy = False
-                lines.append(f"broken          {plugin.problem}")
+    problems = [plugin.problem for kind in registry.ALL for plugin in kind.survey() if plugin.problem]
+    lines += [f"broken          {problem}" for problem in problems]
     for name in registry.tasks.names():
         lines += [f"{name:<15} {line}" for line in _checkup(name)]
-    return healthy, "\n".join(lines)
+    return Health(None not in versions.values() and not problems, lines)
 
 
 def _devices() -> list[str]:

@@ -1,9 +1,9 @@
-"""`mimbench import` and `mimbench export`: other codes' checkpoints in, timm's names out."""
+"""Checkpoints of other code bases are imported; ours are exported under timm's names."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import Recipe, check_settings, resolve
 from mimbench.store.sealing import fingerprint
 from mimbench.store.store import Store
-from mimbench.text import print_line, print_text
 
 _NOTHING_SPENT = {
     "seconds": 0.0,
@@ -51,7 +50,16 @@ class Imported:
     weights: Weights
 
 
-def import_command(
+@dataclass(frozen=True)
+class Exported:
+    """What an exported file contains."""
+
+    tensors: int
+    encoder: str
+    method: str
+
+
+def import_checkpoint(
     file: Path,
     *,
     method: str,
@@ -60,23 +68,30 @@ def import_command(
     settings: Mapping[str, Any],
     results: Path,
     key: str | None = None,
-) -> int:
-    """Store a foreign checkpoint under its fingerprint, and say what became of each tensor."""
+    on_wait: Callable[[], None] = lambda: None,
+) -> tuple[Imported, Path]:
+    """Store a foreign checkpoint under its fingerprint.
+
+    Args:
+        on_wait: called if another process imports the same file.
+
+    Returns:
+        What was imported, and the folder of the checkpoint.
+
+    Raises:
+        InputError: see `prepare_import`; or neither or both of `encoder` and `recipe` are given.
+    """
     if (encoder is None) == (recipe is None):
-        raise InputError("say which encoder it is: either --encoder SIZE (such as vit-base) or --recipe NAME")
-    found = prepare_import(file, method=method, encoder=encoder, recipe=recipe, settings=settings, key=key)
+        raise InputError("name the encoder with either --encoder SIZE (such as vit-base) or --recipe NAME")
+    imported = prepare_import(file, method=method, encoder=encoder, recipe=recipe, settings=settings, key=key)
     store = Store(results)
-    name = fingerprint(found.identity)
-    with store.lock(name, lambda: print_text("waiting: another process imports the same", error=True)):
+    name = fingerprint(imported.identity)
+    with store.lock(name, on_wait):
         if store.checkpoint(name) is None:
-            encoder_state = {name: value.detach() for name, value in found.method.encoder.state_dict().items()}
-            rest = {name: value for name, value in found.converted.state.items() if not name.startswith("encoder.")}
-            store.save_checkpoint(name, encoder_state, rest, _card(found, file))
-    for line in _report(found):
-        print_line(line)
-    print_text(f"checkpoint: {store.root / 'checkpoints' / name}")
-    print_text(f"next: mimbench run --checkpoint {name} --results {results} --task TASK --recipe RECIPE")
-    return 0
+            encoder_state = {name: value.detach() for name, value in imported.method.encoder.state_dict().items()}
+            rest = {name: value for name, value in imported.converted.state.items() if not name.startswith("encoder.")}
+            store.save_checkpoint(name, encoder_state, rest, _card(imported, file))
+    return imported, store.root / "checkpoints" / name
 
 
 def prepare_import(
@@ -88,7 +103,7 @@ def prepare_import(
     settings: Mapping[str, Any],
     key: str | None = None,
 ) -> Imported:
-    """Read, recognise, convert and check, without writing anything.
+    """Read, recognise, convert and check a checkpoint, without writing anything.
 
     Raises:
         InputError: the file cannot be read, is of no known layout, or does not fit the encoder.
@@ -117,7 +132,7 @@ def prepare_import(
             "name the encoder that it was trained with"
         )
     model.load_state_dict(converted.state, strict=False)
-    full = {
+    full_tables = {
         "input": images.model_dump(mode="json"),
         "encoder": {"name": setup.encoder, **model.encoder.config.model_dump(mode="json")},
         "method": {"name": method, **model.config.model_dump(mode="json")},
@@ -127,17 +142,26 @@ def prepare_import(
         "encoder": {"name": setup.encoder, "version": model.encoder.version, **model.encoder.config.shaping()},
         "image_size": setup.image_size,
         "channels": channels,
-        # A file with one network has no choice to tell from another.
+        # A file with a single network needs no key in its identity.
         "imported": {"sha256": file_sha256(file), "layout": layout.name}
         | ({"key": chosen.key} if chosen.others else {}),
     }
-    return Imported(model, converted, layout, identity, full, chosen)
+    return Imported(model, converted, layout, identity, full_tables, chosen)
 
 
-def export_command(which: str, out: Path, *, results: Path) -> int:
-    """Write a checkpoint's encoder as safetensors that timm loads."""
-    if out.suffix != ".safetensors":
-        raise InputError(f"{out}: the exported file is safetensors; name it {out.with_suffix('.safetensors')}")
+def export_checkpoint(which: str, output: Path, *, results: Path) -> Exported:
+    """Write a checkpoint's encoder as a safetensors file that timm loads.
+
+    Args:
+        which: fingerprint, or its first characters, or folder of the checkpoint.
+
+    Raises:
+        InputError: no such checkpoint, another suffix than .safetensors, or a file that cannot be written.
+    """
+    if output.suffix != ".safetensors":
+        raise InputError(
+            f"{output}: the exported file is in safetensors format; name it {output.with_suffix('.safetensors')}"
+        )
     checkpoint = find_checkpoint(results, which)
     what = checkpoint.card["what"]
     state = to_timm(checkpoint.encoder())
@@ -147,10 +171,9 @@ def export_command(which: str, out: Path, *, results: Path) -> int:
         "fingerprint": checkpoint.card["fingerprint"],
         "what": json.dumps(what, sort_keys=True),
     }
-    with writing(str(out)):
-        write_atomic(out, save(state, notes))
-    print_text(f"{out}: {len(state)} tensors of {what['encoder']['name']}, pretrained with {what['method']['name']}")
-    return 0
+    with writing(str(output)):
+        write_atomic(output, save(state, notes))
+    return Exported(len(state), what["encoder"]["name"], what["method"]["name"])
 
 
 def _recipe_tables(name: str, method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,49 +201,23 @@ def _setup(tables: Mapping[str, Any], method: str, channels: int, image_size: in
     return Setup(method, encoder.pop("name"), image_size, channels, options, encoder)
 
 
-def _card(found: Imported, file: Path) -> dict[str, Any]:
-    converted = found.converted
+def _card(imported: Imported, file: Path) -> dict[str, Any]:
+    converted = imported.converted
     return {
         "mimbench": __version__,
-        "what": dict(found.identity),
-        "recipe": dict(found.tables),
+        "what": dict(imported.identity),
+        "recipe": dict(imported.tables),
         "seed": 0,
         "cost": _NOTHING_SPENT,
         "imported": {
             "file": file.name,
-            "key": found.weights.key,
-            "source": found.layout.source,
+            "key": imported.weights.key,
+            "source": imported.layout.source,
             "left_out": converted.left_out,
             "changed": converted.changed,
             "missing": sorted(converted.missing),
         },
-        "provenance": provenance({kind: code_of(kind, found.identity[kind]["name"]) for kind in ("method", "encoder")}),
+        "provenance": provenance(
+            {kind: code_of(kind, imported.identity[kind]["name"]) for kind in ("method", "encoder")}
+        ),
     }
-
-
-def _report(found: Imported) -> Iterator[str]:
-    converted, what = found.converted, found.identity
-    weights = found.weights
-    if weights.others:
-        others = ", ".join(weights.others)
-        yield f"weights: {weights.key} ({weights.why}); also in the file: {others}; choose with --key"
-    elif weights.key:
-        yield f"weights: {weights.key}"
-    yield f"layout: {found.layout.name} ({found.layout.source})"
-    yield (
-        f"encoder: {what['encoder']['name']}, {len(found.method.encoder.state_dict())} tensors, all found and of the "
-        f"right shape; images {what['image_size']} px, {what['channels']} channels"
-    )
-    own = sum(not name.startswith("encoder.") for name in converted.state)
-    if own:
-        yield f"method {what['method']['name']}: {own} tensors of its own"
-    yield from _grouped("changed", converted.changed)
-    yield from _grouped("left out", converted.left_out)
-
-
-def _grouped(what: str, reasons: Mapping[str, str]) -> Iterator[str]:
-    """One line for each reason, with the first keys that it holds for."""
-    for reason in dict.fromkeys(reasons.values()):
-        keys = [key for key, given in reasons.items() if given == reason]
-        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-        yield f"{what}: {', '.join(keys[:3])}{more}: {reason}"

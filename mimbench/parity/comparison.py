@@ -15,10 +15,9 @@ from mimbench.contract import Encoder, Method
 from mimbench.convert import recognise, to_method
 from mimbench.convert.apply import Converted
 from mimbench.convert.layouts import Layout
-from mimbench.errors import InputError, MimbenchError
+from mimbench.errors import InputError
 from mimbench.harness.planning.build import Setup, build
-from mimbench.parity.golden import Golden, read_golden, setup_of
-from mimbench.text import print_line, print_text
+from mimbench.parity.golden import Golden, setup_of
 
 LOSS, NORM, OUTPUT = 5e-7, 1e-5, 1e-5
 """Largest relative errors."""
@@ -50,23 +49,6 @@ class Run:
     @property
     def norm(self) -> Tensor:
         return torch.linalg.vector_norm(torch.stack([gradient.double().norm() for gradient in self.gradients.values()]))
-
-
-def parity_command(paths: list[Path]) -> int:
-    """Print a table for each file; exit code 0 within tolerance, 1 beyond it, 2 for a file that cannot be used."""
-    codes = []
-    for path in paths:
-        try:
-            rows = compare(read_golden(path))
-        except MimbenchError as error:
-            print_line(f"mimbench: {error}", error=True)
-            codes.append(error.exit_code)
-            continue
-        failed = sum(not row.passed for row in rows)
-        verdict = f"FAILED: {failed} of {len(rows)} numbers are beyond tolerance" if failed else "passed"
-        print_text("\n".join([f"{path}: {verdict}", *_lines(rows)]))
-        codes.append(1 if failed else 0)
-    return max(codes, default=0)
 
 
 def compare(golden: Golden) -> list[Row]:
@@ -236,10 +218,3 @@ def _relative(ours: Tensor, official: Tensor) -> float:
     size = official.double().norm()
     error = (ours.double() - official.double()).norm() / (size if size > 0 else 1.0)
     return float(error) if bool(torch.isfinite(error)) else float("inf")
-
-
-def _lines(rows: list[Row]) -> Iterator[str]:
-    width = max(len(row.quantity) for row in rows)
-    for row in rows:
-        verdict = "passed" if row.passed else "FAILED"
-        yield f"  {verdict}  {row.quantity:<{width}}  {row.error:.1e}  (allowed: {row.allowed})"

@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from helpers.checkpoints import GOLDEN, encoder_of, noisy, params
 from mimbench.cli import main
+from mimbench.cli.import_ import describe_import
 from mimbench.convert import to_timm
 from mimbench.errors import InputError
-from mimbench.harness.command import Asked, run_command
-from mimbench.harness.exchange import export_command, import_command
+from mimbench.harness.exchange import export_checkpoint, import_checkpoint
 from mimbench.harness.planning.checkpoints import find_checkpoint
+from mimbench.harness.run import RunOptions, execute
 from mimbench.store.record import read_records
 from mimbench.store.store import Store
 
@@ -33,15 +34,19 @@ def file_of(name, folder):
 def take_in(name, tmp_path, method, size, settings, recipe=None):
     results = tmp_path / "results"
     file = file_of(name, tmp_path)
-    assert import_command(file, method=method, encoder=size, recipe=recipe, settings=settings, results=results) == 0
+    imported, folder = import_checkpoint(
+        file, method=method, encoder=size, recipe=recipe, settings=settings, results=results
+    )
+    print("\n".join(describe_import(imported)))
+    assert folder.is_dir()
     return results, sorted((results / "checkpoints").iterdir())[-1].name
 
 
 def probe(results, which, **settings):
-    asked = Asked(
+    options = RunOptions(
         tasks=["linear-probe"], recipe="smoke", settings=settings, results=results, checkpoint=which, device="cpu"
     )
-    return run_command(asked)
+    return execute(options).outcome.failures
 
 
 @pytest.mark.parametrize(
@@ -63,7 +68,6 @@ def test_import_stores_the_whole_method(name, method, size, settings, image_size
     results, key = take_in(name, tmp_path, method, size, settings)
     out = capsys.readouterr().out
     assert "all found" in out
-    assert f"--checkpoint {key}" in out
     found = find_checkpoint(results, key)
     what = found.card["what"]
     assert what["image_size"] == image_size
@@ -78,8 +82,8 @@ def test_import_stores_the_whole_method(name, method, size, settings, image_size
 def test_tasks_run_on_an_imported_checkpoint_and_on_another_image_size(tmp_path, capsys):
     results, key = take_in("mae_vit_tiny_rawpix", tmp_path, "mae", "vit-tiny", MAE)
     # MNIST is grey, the encoder takes RGB.
-    assert probe(results, key[:6]) == 0
-    assert probe(results, str(results / "checkpoints" / key), **{"input.image_size": 16}) == 0
+    assert not probe(results, key[:6])
+    assert not probe(results, str(results / "checkpoints" / key), **{"input.image_size": 16})
     records = read_records(results)
     assert {record.recipe["input"]["image_size"] for record in records} == {16, 32}
     assert {(record.method.name, record.checkpoint.fingerprint) for record in records} == {("mae", key)}
@@ -97,12 +101,12 @@ def test_a_fine_tuned_beit_keeps_the_tables_of_each_block(tmp_path, capsys):
     encoder, results = noisy(encoder_of("vit", options, 32)), tmp_path / "results"
     save_file(to_timm(encoder.state_dict()), tmp_path / "beit.safetensors")
     arguments = {"method": "random-init", "encoder": "vit-tiny", "recipe": None, "settings": VIT, "results": results}
-    assert import_command(tmp_path / "beit.safetensors", **arguments) == 0
+    import_checkpoint(tmp_path / "beit.safetensors", **arguments)
     key = next((results / "checkpoints").iterdir()).name
     found = find_checkpoint(results, key)
     assert found.card["what"]["encoder"]["position"] == "relative-per-block"
     assert all(torch.equal(value, encoder.state_dict()[name]) for name, value in found.encoder().items())
-    assert probe(results, key) == 0
+    assert not probe(results, key)
     assert read_records(results)[0].recipe["encoder"]["position"] == "relative-per-block"
 
 
@@ -116,18 +120,18 @@ def test_importing_twice_is_one_checkpoint_and_another_file_is_another(tmp_path)
 
 def test_export_and_import_again_through_a_recipe(tmp_path, capsys):
     results, out = tmp_path / "results", tmp_path / "out.safetensors"
-    asked = Asked(methods=["random-init"], tasks=["linear-probe"], recipe="smoke", results=results, device="cpu")
-    assert run_command(asked) == 0
+    options = RunOptions(methods=["random-init"], tasks=["linear-probe"], recipe="smoke", results=results, device="cpu")
+    assert not execute(options).outcome.failures
     key = next((results / "checkpoints").iterdir()).name
-    assert export_command(key, out, results=results) == 0
+    export_checkpoint(key, out, results=results)
     assert json.loads(safe_open(out, "pt").metadata()["what"])["encoder"]["name"] == "vit"
     other = tmp_path / "other"
     arguments = {"method": "random-init", "encoder": None, "recipe": "smoke", "settings": {}, "results": other}
-    assert import_command(out, **arguments) == 0
+    import_checkpoint(out, **arguments)
     mine, theirs = find_checkpoint(results, key), find_checkpoint(other, next((other / "checkpoints").iterdir()).name)
     assert all(torch.equal(value, theirs.encoder()[name]) for name, value in mine.encoder().items())
     assert load_file(out).keys() == {name.removeprefix("body.") for name in mine.encoder()}
-    assert probe(other, theirs.card["fingerprint"]) == 0
+    assert not probe(other, theirs.card["fingerprint"])
     a, b = read_records(results)[0], read_records(other)[0]
     # Only the view of images differs: the recipe's there, the importing one's here, and both are the same.
     assert a.metrics == b.metrics
@@ -136,8 +140,8 @@ def test_export_and_import_again_through_a_recipe(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"encoder": None}, "say which encoder"),
-        ({"recipe": "smoke"}, "say which encoder"),
+        ({"encoder": None}, "name the encoder with either --encoder SIZE"),
+        ({"recipe": "smoke"}, "name the encoder with either --encoder SIZE"),
         ({"encoder": "vit-bas"}, "did you mean 'vit-base'"),
         ({"encoder": "swin-tiny"}, "layout mae, a vit; --encoder swin-tiny is not"),
         ({"encoder": "vit-base", "settings": {}}, "cls_token is 1x1x32 in the file, 1x1x768 here"),
@@ -153,7 +157,7 @@ def test_export_and_import_again_through_a_recipe(tmp_path, capsys):
 def test_bad_imports_say_why_and_store_nothing(changes, message, tmp_path):
     arguments = {"method": "mae", "encoder": "vit-tiny", "recipe": None, "settings": VIT, "results": tmp_path / "r"}
     with pytest.raises(InputError, match=message):
-        import_command(file_of("mae_vit_tiny_rawpix", tmp_path), **(arguments | changes))
+        import_checkpoint(file_of("mae_vit_tiny_rawpix", tmp_path), **(arguments | changes))
     assert not (tmp_path / "r" / "checkpoints").exists()
 
 
@@ -170,9 +174,9 @@ def test_a_checkpoint_that_is_not_there_or_not_that(tmp_path):
     with pytest.raises(InputError, match="there is no checkpoint 'zzz'"):
         probe(results, "zzz")
     with pytest.raises(InputError, match=r"name it out\.safetensors"):
-        export_command(key, Path("out.pth"), results=results)
+        export_checkpoint(key, Path("out.pth"), results=results)
     with pytest.raises(InputError, match="does not fit encoder 'vit'"):
-        assert probe(results, key, **{"encoder.depth": 1}) == 0
+        assert not probe(results, key, **{"encoder.depth": 1})
     weights = results / "checkpoints" / key / "encoder.safetensors"
     weights.write_bytes(weights.read_bytes() + b"x")
     with pytest.raises(InputError, match="corrupt"):
@@ -191,8 +195,10 @@ def test_the_commands(tmp_path, monkeypatch, capsys):
     settings = [word for path, value in MAE.items() for word in ("--set", f"{path}={value}")]
     code, out, _ = command("import", file, "--method", "mae", "--encoder", "vit-tiny", *settings)
     assert code == 0
+    assert "all found" in out
     key = out.split("--checkpoint ")[1].split()[0]
-    assert command("export", key, "out.safetensors")[0] == 0
+    assert (tmp_path / "runs" / "checkpoints" / key).is_dir()
+    assert command("export", key, "--output", "out.safetensors")[0] == 0
     assert (tmp_path / "out.safetensors").is_file()
     code, _, err = command("run", "--checkpoint", key, "--task", "linear-probe", "--method", "beit")
     assert (code, err) == (2, "mimbench: the checkpoint is of method 'mae', not of beit: leave --method out\n")

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from helpers.checkpoints import VIT, encoder_of
 from mimbench.convert import read_weights, recognise, to_encoder, to_timm
 from mimbench.errors import InputError
-from mimbench.harness.exchange import import_command
+from mimbench.harness.exchange import import_checkpoint
 from mimbench.harness.planning.checkpoints import find_checkpoint
 
 
@@ -56,7 +56,7 @@ def test_the_only_network_of_a_file_is_taken_whatever_is_around_it(wrap, key, vi
     found = read_weights(file)
     assert (found.key, found.others) == (key, ())
     arguments = {"method": "supervised", "encoder": "vit-tiny", "recipe": None, "results": tmp_path / "r"}
-    assert import_command(file, settings={f"encoder.{k}": v for k, v in VIT.items()}, **arguments) == 0
+    import_checkpoint(file, settings={f"encoder.{k}": v for k, v in VIT.items()}, **arguments)
     said = capsys.readouterr().out
     assert key == "" or f"weights: {key}\n" in said
     stored = find_checkpoint(tmp_path / "r", next((tmp_path / "r" / "checkpoints").iterdir()).name)
@@ -111,11 +111,11 @@ def test_the_import_says_which_was_taken_and_two_of_one_file_are_two_checkpoints
     file = saved(tmp_path, {"model": plus(vit), "model_ema": vit})
     arguments = {"method": "supervised", "encoder": "vit-tiny", "recipe": None, "results": tmp_path / "r"}
     arguments["settings"] = {f"encoder.{key}": value for key, value in VIT.items()}
-    import_command(file, **arguments)
+    import_checkpoint(file, **arguments)
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("weights: "))
     assert line.startswith("weights: model_ema (timm")
     assert line.endswith("also in the file: model; choose with --key")
-    import_command(file, key="model", **arguments)
+    import_checkpoint(file, key="model", **arguments)
     assert "weights: model (asked for with --key)" in capsys.readouterr().out
     cards = [find_checkpoint(tmp_path / "r", folder.name).card for folder in (tmp_path / "r/checkpoints").iterdir()]
     assert sorted(card["what"]["imported"]["key"] for card in cards) == ["model", "model_ema"]
@@ -160,7 +160,7 @@ def test_a_vit_without_a_class_token_is_named(tmp_path):
     del state["cls_token"]
     arguments = {"method": "supervised", "encoder": "vit-tiny", "recipe": None, "results": tmp_path / "r"}
     with pytest.raises(InputError, match="no class token"):
-        import_command(saved(tmp_path, state), settings={}, **arguments)
+        import_checkpoint(saved(tmp_path, state), settings={}, **arguments)
 
 
 @pytest.mark.parametrize(("averaged", "trained"), [("ema_model", "model"), ("params_ema", "params")])

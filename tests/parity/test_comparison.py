@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from mimbench.cli.parity import compare_files
 from mimbench.errors import InputError
 from mimbench.harness.planning.build import build
-from mimbench.parity.comparison import compare, parity_command, run
+from mimbench.parity.comparison import compare, run
 from mimbench.parity.golden import Golden, read_golden, setup_of
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*_tiny*.npz"))
@@ -32,7 +33,7 @@ def test_a_deviation_fails_with_exit_code_1(path, tmp_path, capsys):
     name = next(name for name in arrays if name.endswith("blocks.0.norm1.weight") and "decoder" not in name)
     arrays[name] = arrays[name] * np.float32(1.001)
     np.savez(tmp_path / "off.npz", **arrays)
-    assert parity_command([path, tmp_path / "off.npz"]) == 1
+    assert compare_files([path, tmp_path / "off.npz"]) == 1
     out = capsys.readouterr().out
     assert f"{path}: passed" in out
     assert "off.npz: FAILED" in out
@@ -110,7 +111,7 @@ def test_nothing_depends_on_the_sizes(case, tmp_path):
     path = _self_made({"repo": repo, "config": config, **more}, tmp_path / "other.npz")
     rows = compare(read_golden(path))
     assert [row.quantity for row in rows if not row.passed] == []
-    assert parity_command([path]) == 0
+    assert compare_files([path]) == 0
 
 
 def test_bad_files_are_exit_code_2_and_do_not_stop_the_others(tmp_path, capsys):
@@ -126,7 +127,7 @@ def test_bad_files_are_exit_code_2_and_do_not_stop_the_others(tmp_path, capsys):
     }.items():
         np.savez(tmp_path / f"{name}.npz", **(arrays | {"meta": json.dumps(changed)}))
     bad = [tmp_path / f"{name}.npz" for name in ("none", "text", "nomask", "repo", "option", "size", "incomplete")]
-    assert parity_command([*bad, GOLDEN[0]]) == 2
+    assert compare_files([*bad, GOLDEN[0]]) == 2
     told = capsys.readouterr()
     assert f"{GOLDEN[0]}: passed" in told.out
     lines = told.err.splitlines()

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from mimbench.advice import NO_OPTIONS, Options, described
+from mimbench.advice import NO_OPTIONS, SizeOptions, describe_error
 from mimbench.contract import TaskResult
 from mimbench.contract.config import Config
 from mimbench.engine.device import device_name
@@ -101,7 +101,7 @@ def build_failure(
     )
 
 
-def reason_of(error: Exception, options: Options = NO_OPTIONS) -> str:
+def reason_of(error: Exception, options: SizeOptions = NO_OPTIONS) -> str:
     """An error in one line. One that was not foreseen begins with its class and ends with the plugin that raised it.
 
     options: what can be lowered when memory runs out.
@@ -109,7 +109,7 @@ def reason_of(error: Exception, options: Options = NO_OPTIONS) -> str:
     if isinstance(error, MimbenchError):
         return " ".join(str(error).split())
     culprit = whose(error)
-    return " ".join(f"{described(error, options)}{f' ({culprit})' if culprit else ''}".split())
+    return " ".join(f"{describe_error(error, options)}{f' ({culprit})' if culprit else ''}".split())
 
 
 def _facts(cell: Cell) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _facts(cell: Cell) -> dict[str, Any]:
     return {name: dict(what) for name, what in facts.items() if what}
 
 
-def options_of(cell: Cell, stage: Literal["pretraining", "task"]) -> Options:
+def options_of(cell: Cell, stage: Literal["pretraining", "task"]) -> SizeOptions:
     """The options by which a stage of `cell` takes less memory."""
     if stage == "pretraining":
         config: Config = cell.pretraining.recipe.pretrain
@@ -131,7 +131,7 @@ def options_of(cell: Cell, stage: Literal["pretraining", "task"]) -> Options:
     def named(name: str) -> list[str]:
         return [path for path in paths if path.endswith(f".{name}")]
 
-    return Options(
+    return SizeOptions(
         named("batch_size"), named("accumulate"), named("grad_checkpointing"), named("workers") or ["pretrain.workers"]
     )
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from helpers.tiny_detection import TinyScenes, small_config, write_scenes
-from mimbench.cli import app
+from mimbench.cli.application import app
 from mimbench.contract import InputConfig, InputError, NotSupported, Task
 from mimbench.data.sources.coco import Coco, CocoConfig
 from mimbench.encoders.vit import ViT, ViTConfig

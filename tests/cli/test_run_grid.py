@@ -150,8 +150,8 @@ def test_what_failed_is_told_and_the_same_command_runs_only_that(quick, log, tmp
     assert done.returncode == 1
     assert done.stderr.splitlines()[-3:] == [
         "failed: toy of simmim seed 0 and 1 more: no luck",
-        "cells: 8, 0 recorded before, 6 now",
-        "2 failed (runs/failures); the same command runs only those again",
+        "8 cells: 6 new, 0 already recorded, 2 failed",
+        "failures: runs/failures; the same command runs only these cells again",
     ]
     assert "2 to run, of which 2 failed at the last attempt" in quick(*GRID, "--seeds", "0,1", "--dry-run").stdout
     monkeypatch.setattr(Toy, "hook", staticmethod(noted))
@@ -160,7 +160,7 @@ def test_what_failed_is_told_and_the_same_command_runs_only_that(quick, log, tmp
     assert done.returncode == 0
     assert [line.split()[1:] for line in log.read_text().splitlines()] == [["toy", "0"]] * 2
     assert done.stderr.splitlines()[0] == "already recorded: 6 of 8 cells (runs/records)"
-    assert "cells: 8, 6 recorded before, 2 now" in done.stderr
+    assert "8 cells: 2 new, 6 already recorded, 0 failed" in done.stderr
     assert failure_files(tmp_path / "runs") == []
 
 

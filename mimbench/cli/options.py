@@ -1,0 +1,68 @@
+"""What the commands' options have in common: their declarations, completion of names, and examples for --help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mimbench.store import DEFAULT_RESULTS
+
+
+def flag(name: str, help: str) -> Any:
+    """An option without a value. Typer would print "<bool>" after its name."""
+    return typer.Option(name, help=help, metavar="")
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help, as click wants it: "\\b" keeps the line breaks of a paragraph."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines), "", "README.md explains all commands."])
+
+
+def names_of(kind: str) -> Callable[[str], list[str]]:
+    """A completion for comma-separated names of plugins; the last name is the incomplete one."""
+
+    def complete(incomplete: str) -> list[str]:
+        from mimbench import registry
+
+        complete_names, comma, last = incomplete.rpartition(",")
+        names: list[str] = getattr(registry, kind).names()
+        return [f"{complete_names}{comma}{name}" for name in names if name.startswith(last)]
+
+    return complete
+
+
+def recipe_names(incomplete: str) -> list[str]:
+    from mimbench.recipe.document import preset_names
+
+    return [name for name in preset_names() if name.startswith(incomplete)]
+
+
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", help="A preset's name or a TOML file.", autocompletion=recipe_names)
+]
+MethodOption = Annotated[
+    str, typer.Option("--method", help="The method to resolve the recipe for.", autocompletion=names_of("methods"))
+]
+MethodsOption = Annotated[
+    str, typer.Option("--method", help="Only these methods, comma-separated.", autocompletion=names_of("methods"))
+]
+TasksOption = Annotated[
+    str, typer.Option("--task", help="Only these tasks, comma-separated.", autocompletion=names_of("tasks"))
+]
+MetricsOption = Annotated[
+    str,
+    typer.Option("--metric", help="Metrics, comma-separated, or all. Default: each task's primary metric."),
+]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: table.key=value. Repeatable.")]
+ResultsOption = Annotated[Path, typer.Option("--results", help="Results folder: checkpoints, records, artifacts.")]
+OptionalResults = Annotated[
+    Path | None,
+    typer.Option(
+        "--results",
+        help="Results folder: checkpoints, records, artifacts.",
+        show_default=str(DEFAULT_RESULTS),
+    ),
+]

@@ -1,0 +1,82 @@
+"""`mimbench table`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mimbench.cli.options import MethodsOption, MetricsOption, OptionalResults, TasksOption, flag
+from mimbench.errors import InputError
+from mimbench.options import split_names
+from mimbench.text import print_text
+
+
+def table(
+    results: OptionalResults = None,
+    method: MethodsOption = "",
+    task: TasksOption = "",
+    metric: MetricsOption = "",
+    rows: Annotated[
+        str, typer.Option("--rows", help="Fields of rows: method, encoder, ..., or paths of recipe settings.")
+    ] = "",
+    columns: Annotated[str, typer.Option("--columns", help="Fields of columns: task, method.mask_ratio, ...")] = "",
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            help="Print differences from it, paired by seed, with their intervals: a method, or one of its settings "
+            "as METHOD:PATH=VALUE,..., such as simmim:method.mask_ratio=0.6.",
+        ),
+    ] = None,
+    published: Annotated[
+        bool,
+        flag("--published", "Add papers' numbers. Without --results, print only the papers' numbers."),
+    ] = False,
+    rank: Annotated[bool, flag("--rank", "Add the mean rank over tasks, with its interval.")] = False,
+    spread: Annotated[
+        str, typer.Option("--spread", help="After ±: sd (std over seeds) or se (standard error of the mean).")
+    ] = "sd",
+    layout: Annotated[
+        str | None,
+        typer.Option("--layout", help="A paper's table by name (`--layout list` prints them) or a TOML file."),
+    ] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="text, markdown, csv, html or latex.", show_default="by the suffix of --output, or text"
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Write to this file.")] = None,
+) -> None:
+    """Print a table of records: mean, std over seeds and n; best and second marked; one column per protocol."""
+    from mimbench.report.scores.baseline import Baseline
+    from mimbench.report.scores.collect import Choice
+    from mimbench.report.tables.command import table_command
+
+    if spread not in ("sd", "se"):
+        raise InputError(f"--spread {spread!r}: choose sd (std over seeds) or se (standard error of the mean)")
+    choice = Choice(
+        rows=tuple(split_names(rows)),
+        columns=tuple(split_names(columns)),
+        metrics=tuple(split_names(metric)),
+        methods=tuple(split_names(method)),
+        tasks=tuple(split_names(task)),
+        baseline=Baseline.read(baseline) if baseline else None,
+        published=published,
+        ranks=rank,
+        spread="se" if spread == "se" else "sd",
+    )
+    text = table_command(
+        choice,
+        results=results,
+        format=format_,
+        layout=layout,
+        output=output,
+        warn=lambda line: print_text(line, error=True),
+    )
+    if text is None:
+        print_text(f"written: {output}")
+    else:
+        print_text(text, end="")

@@ -1,0 +1,168 @@
+"""`mimbench run` without its printing: options to a plan, and the plan carried out."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mimbench.data import default_cache
+from mimbench.distributed import get_rank
+from mimbench.engine.device import device_name, pick_device
+from mimbench.engine.progress import Screen, say
+from mimbench.engine.ranks import joined
+from mimbench.errors import InputError
+from mimbench.harness.planning.cells import Cell, Request
+from mimbench.harness.planning.checkpoints import find_checkpoint, method_of
+from mimbench.harness.planning.dryrun import Standing, code_changes, standing
+from mimbench.harness.planning.plan import plan
+from mimbench.harness.running.scheduler import Grid, Outcome
+from mimbench.harness.running.trainer import Harness
+from mimbench.recipe import DEFAULT_RECIPE
+from mimbench.recipe.grid_file import GridFile, read_grid
+from mimbench.store import DEFAULT_RESULTS
+from mimbench.store.reading import record_files
+from mimbench.store.sealing import DAMAGE
+from mimbench.store.store import Store
+
+
+@dataclass(frozen=True)
+class RunOptions(GridFile):
+    """The options of `mimbench run`: all that a grid file can set, and more."""
+
+    grid: Path | None = None
+    checkpoint: str | None = None
+    device: str = "auto"
+    fresh: bool = False
+    """Pretrain and measure again what exists already."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would do."""
+
+    results: Path
+    summary: Standing
+    code_changes: Sequence[str]
+    """One line per plugin whose code has changed since it made something that would be reused."""
+    is_first_rank: bool
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run did."""
+
+    results: Path
+    outcome: Outcome
+    outdated: Sequence[str]
+    """Ids of other records that were measured on weights that this run replaced."""
+    is_first_rank: bool
+
+
+@dataclass(frozen=True)
+class _Planned:
+    results: Path
+    device: torch.device
+    console: Screen
+    request: Request
+    cells: Sequence[Cell]
+
+
+def preview(options: RunOptions) -> Preview:
+    """Plan a run and compare the plan with the results folder; nothing is written.
+
+    Raises:
+        InputError: an option or setting that cannot be used.
+    """
+    with _planned(options) as run:
+        summary = standing(run.cells, run.results, device_name(run.device), fresh=options.fresh)
+        changes = [] if options.fresh else code_changes(summary, run.results)
+        return Preview(run.results, summary, changes, get_rank() == 0)
+
+
+def execute(options: RunOptions) -> RunResult:
+    """Plan a run and carry it out. Under torchrun, all ranks call this together.
+
+    Progress goes to standard error. A cell that fails does not stop the others: it is listed in the outcome.
+
+    Raises:
+        InputError: an option or setting that cannot be used. Nothing has been written then.
+    """
+    with _planned(options) as run:
+        with redirect_stdout(sys.stderr):
+            harness = Harness(Store(run.results), run.device, run.console, options.fresh)
+            outcome = Grid(harness, run.request, run.cells).run()
+        outdated = _outdated(run.results, outcome) if options.fresh else []
+        return RunResult(run.results, outcome, outdated, get_rank() == 0)
+
+
+@contextmanager
+def _planned(options: RunOptions) -> Iterator[_Planned]:
+    """The plan, inside the process group that torchrun started."""
+    _silence_libraries()
+    device = pick_device(options.device)
+    file = read_grid(options.grid) if options.grid else GridFile()
+    results = options.results or file.results or DEFAULT_RESULTS
+    if results.exists() and not results.is_dir():
+        raise InputError(f"--results {results} is a file, not a folder; choose another")
+    request = _request(options, file, results)
+    with joined(device):
+        console = Screen(stderr=True, quiet=get_rank() > 0)
+        # Standard output is for the result alone. Libraries print there, too.
+        with redirect_stdout(sys.stderr):
+            cells = plan(request, device, default_cache())
+        datasets = [dataset for cell in cells for dataset in (cell.pretraining.dataset, cell.dataset)]
+        for note in dict.fromkeys(note for dataset in datasets for note in dataset.notes):
+            say(console, note)
+        yield _Planned(results, device, console, request, cells)
+
+
+def _request(options: RunOptions, file: GridFile, results: Path) -> Request:
+    """The grid file, overridden by the command line. A path that the command line sets is no longer varied."""
+    for where, source in (("the command line", options), (f"grid {options.grid}", file)):
+        both = sorted(set(source.settings) & set(source.variations))
+        if both:
+            raise InputError(f"{both[0]} is both set and varied in {where}; leave one of the two out")
+    varied = {path: values for path, values in file.variations.items() if path not in options.settings}
+    methods = _first(options.methods, file.methods, [])
+    checkpoint = find_checkpoint(results, options.checkpoint) if options.checkpoint is not None else None
+    return Request(
+        method_of(checkpoint, methods) if checkpoint else methods,
+        _first(options.tasks, file.tasks, []),
+        _first(options.recipe, file.recipe, DEFAULT_RECIPE),
+        _first(options.seeds, file.seeds, [0]),
+        {**file.settings, **options.settings},
+        {**varied, **options.variations},
+        checkpoint,
+    )
+
+
+def _first(*choices: Any) -> Any:
+    """The first choice that is not None."""
+    return next(choice for choice in choices if choice is not None)
+
+
+def _outdated(results: Path, outcome: Outcome) -> list[str]:
+    """Ids of records on checkpoints of this run whose weights have another hash than the records note."""
+    weights = {record.checkpoint.fingerprint: record.checkpoint.weights_sha256 for record in outcome.records}
+    outdated = []
+    for path in record_files(results):
+        with suppress(*DAMAGE):
+            checkpoint = json.loads(path.read_text(encoding="utf-8"))["checkpoint"]
+            if weights.get(checkpoint["fingerprint"], checkpoint["weights_sha256"]) != checkpoint["weights_sha256"]:
+                outdated.append(path.stem)
+    return outdated
+
+
+def _silence_libraries() -> None:
+    """Warnings of libraries stay off the screen, except with MIMBENCH_DEBUG=1."""
+    if not os.environ.get("MIMBENCH_DEBUG"):
+        warnings.filterwarnings("ignore")
