@@ -54,9 +54,11 @@ ALLOWED: dict[str, set[str]] = {
     "report.scores": {"display", "recipe", "store", "report.records"},
     "report.tables": {"recipe", "store", "report.records", "report.published", "report.scores"},
     "report.plots": {"display", "recipe", "store", "report.records", "report.published", "report.scores"},
+    # A template, a style and a script: no record is read here.
+    "report.viewer": set(),
     "report.page": {
         "display", "recipe", "store", "report.records", "report.published", "report.scores", "report.tables",
-        "report.plots",
+        "report.plots", "report.viewer",
     },
     "": {"report.records"},
     "cli": {

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import re
-from collections.abc import Container, Iterable, Mapping
-from importlib.resources import files
+from collections.abc import Container, Iterable
 from pathlib import Path
-from typing import Any
 
 from mimbench.errors import InputError
 from mimbench.files import write_atomic, writing
 from mimbench.report.page.content import content
 from mimbench.report.page.pictures import EMBEDDED, TYPES, Pictures
+from mimbench.report.viewer.render import MADE_BY, render_page
 from mimbench.store.failure import read_failures
 from mimbench.store.reading import failure_files, read_all
-from mimbench.text import visible
 
-SCRIPT = ("tools.js", "table.js", "charts.js", "leaderboard.js", "runs.js", "compare.js", "others.js", "views.js")
-"""Inlined as one, in this order."""
 INDEX, ARTIFACTS = "index.html", "artifacts"
-_MADE_BY = '<meta name="generator" content="mimbench report">'
 _OURS = re.compile(rf"[0-9a-f]{{16}}({'|'.join(map(re.escape, TYPES))})")
 
 
@@ -53,49 +45,6 @@ def report_command(results: Path, output: Path, *, embedded: int = EMBEDDED) -> 
     return output / INDEX
 
 
-def render_page(data: dict[str, Any]) -> str:
-    """The page: template, style, script and data in one text, with a policy that lets nothing else run or load."""
-    from jinja2 import Environment
-    from markupsafe import Markup
-
-    source = files(__package__)
-    style, template = ((source / name).read_text(encoding="utf-8") for name in ("page.css", "page.html"))
-    script = "\n".join((source / "script" / name).read_text(encoding="utf-8") for name in SCRIPT)
-    text = json.dumps(_visible(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return (
-        Environment(autoescape=True)
-        .from_string(template)
-        .render(
-            title=data["title"],
-            version=data["version"],
-            made_by=Markup(_MADE_BY),
-            style=Markup(style),
-            script=Markup(script),
-            style_hash=_csp_hash(style),
-            script_hash=_csp_hash(script),
-            data=Markup(embedded_json(text)),
-        )
-    )
-
-
-def _visible(data: Any) -> Any:
-    """Plain data with the control and bidirectional characters of its texts made visible; line breaks stay."""
-    if isinstance(data, str):
-        return visible(data, keep="\n\t")
-    if isinstance(data, Mapping):
-        return {_visible(key): _visible(value) for key, value in data.items()}
-    return [_visible(value) for value in data] if isinstance(data, list | tuple) else data
-
-
-def embedded_json(text: str) -> str:
-    """JSON that may stand in a script element: neither its end nor a comment's start can occur in it."""
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _csp_hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
 def _check_output(output: Path) -> None:
     """Nothing but an earlier page is ever overwritten or removed."""
     if not output.exists():
@@ -112,7 +61,7 @@ def _strange(output: Path) -> Iterable[str]:
     for entry in output.iterdir():
         if entry.name == INDEX:
             with entry.open("rb") as stream:
-                if _MADE_BY.encode() not in stream.read(2048):
+                if MADE_BY.encode() not in stream.read(2048):
                     yield entry.name
         elif entry.name == ARTIFACTS and entry.is_dir():
             yield from (f"{ARTIFACTS}/{file.name}" for file in entry.iterdir() if not _is_ours(file.name))
