@@ -32,6 +32,11 @@ class ImageSplit(torch.utils.data.Dataset, ABC):
     labels: Tensor
     classes: tuple[str, ...]
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether it is an ArraySplit, whose batches are cropped on the device and not by the loader's workers."""
+        return isinstance(self, ArraySplit)
+
     @abstractmethod
     def __len__(self) -> int: ...
 

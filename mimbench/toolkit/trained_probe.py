@@ -13,7 +13,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mimbench.contract import (
-    ArraySplit,
     Config,
     Encoder,
     FitReport,
@@ -149,7 +148,7 @@ def _feature_function(
     encoder: Encoder, split: ImageSplit, input: InputConfig, device: torch.device, layer: int, pooling: str
 ) -> FeatureFunction:
     # Images of an ArraySplit arrive whole and are cropped on the device; others arrive cropped.
-    transform = DeviceTransform(input, encoder.in_channels, train=True, batched=isinstance(split, ArraySplit))
+    transform = DeviceTransform(input, encoder.in_channels, train=True, batched=split.is_in_memory)
     transform.to(device)
     encoder.to(device).eval()
 

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import torch
 
 from mimbench.api import (
-    ArraySplit,
     Dataset,
     DeviceTransform,
     Encoder,
@@ -68,7 +67,7 @@ class Finetune(Task):
         if config.train.grad_checkpointing:
             classifier.encoder.set_grad_checkpointing()
         augment = _augment(config, input, dataset.channels)
-        whole = isinstance(train, ArraySplit) and augment is None
+        whole = train.is_in_memory and augment is None
         model = FinetuneTraining(classifier, config, input, batched=whole)
         rank, world = get_rank(), get_world_size()
         loader = training_loader(
@@ -127,7 +126,7 @@ class Finetune(Task):
         self, classifier: torch.nn.Module, test: ImageSplit, input: InputConfig, device: torch.device
     ) -> dict[str, Measured]:
         encoder: Encoder = classifier.encoder  # type: ignore[assignment]  # a Classifier, or the average of some
-        transform = DeviceTransform(input, encoder.in_channels, train=False, batched=isinstance(test, ArraySplit))
+        transform = DeviceTransform(input, encoder.in_channels, train=False, batched=test.is_in_memory)
         loader = evaluation_loader(
             test, input, batch_size=self._share(), device=device, workers=self.config.train.workers
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mimbench.api import ArraySplit, DeviceTransform, ImageSplit, InputConfig, evaluation_loader, subset
+from mimbench.api import DeviceTransform, ImageSplit, InputConfig, evaluation_loader, subset
 
 BATCH = 128
 """Images at once; masks and draws come batch by batch, so that it shapes them."""
@@ -21,6 +21,6 @@ def shuffled(split: ImageSplit, most: int) -> ImageSplit:
 
 def normalised(split: ImageSplit, input: InputConfig, channels: int, device: torch.device) -> Iterator[Tensor]:
     """Batches [B, channels, S, S] on the device, in order."""
-    transform = DeviceTransform(input, channels, train=False, batched=isinstance(split, ArraySplit)).to(device)
+    transform = DeviceTransform(input, channels, train=False, batched=split.is_in_memory).to(device)
     for images, _ in evaluation_loader(split, input, batch_size=BATCH, device=device):
         yield transform(images.to(device, non_blocking=True))

@@ -18,7 +18,6 @@ from safetensors.torch import save
 from torch import Tensor, distributed, nn
 
 from mimbench.api import (
-    ArraySplit,
     Config,
     Dataset,
     DeviceTransform,
@@ -90,7 +89,7 @@ def trained_judge(
 
     channels: those that the method sees. Returns also what training it cost, where that was now.
     """
-    batched = isinstance(split, ArraySplit)
+    batched = split.is_in_memory
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         judge = Judge(config, context.input, channels=channels, classes=len(split.classes), batched=batched)

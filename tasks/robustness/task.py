@@ -10,7 +10,6 @@ from pydantic import Field, field_validator
 from sklearn.pipeline import Pipeline
 
 from mimbench.api import (
-    ArraySplit,
     Dataset,
     DeviceTransform,
     Encoder,
@@ -120,7 +119,7 @@ class Robustness(FrozenFeaturesTask):
     def _answers(self, probe: Pipeline, encoder: Encoder, images: Corrupted, context: TaskContext) -> np.ndarray:
         """Classes that the probe names, int [images, corruptions x severities]."""
         input: InputConfig = context.input
-        batched = isinstance(images.split, ArraySplit)
+        batched = images.split.is_in_memory
         transform = DeviceTransform(input, encoder.in_channels, train=False, batched=batched).to(context.device)
         encoder = encoder.to(context.device).eval()
         answers = []
@@ -138,7 +137,7 @@ def _departures(images: Corrupted) -> list[str]:
         departures.append(f"all: images of {images.side} px, and {images.constants} is of {SIDES[images.constants]} px")
     if images.quality != JPEG_QUALITY[images.constants]:
         departures.append(f"all: JPEG quality {images.quality} and not {JPEG_QUALITY[images.constants]} (0: no JPEG)")
-    from_files = not isinstance(images.split, ArraySplit)
+    from_files = not images.split.is_in_memory
     if from_files and images.constants == "ImageNet-C" and images.input != as_published(images.input):
         departures.append("all: resized and cropped as [input] says, and not bilinearly from 256 to 224")
     return departures

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mimbench.contract import ArraySplit, Encoder, ImageSplit, InputConfig
+from mimbench.contract import Encoder, ImageSplit, InputConfig
 from mimbench.data import DeviceTransform, evaluation_loader
 from mimbench.store.features import FeatureFile, is_whole
 from mimbench.store.sealing import fingerprint
@@ -71,7 +71,7 @@ class FrozenFeatures:
     @torch.inference_mode()
     def _extract(self, split: ImageSplit, paths: Mapping[int, Path], pooling: str) -> None:
         transform = DeviceTransform(
-            self.input, self.encoder.in_channels, train=False, batched=isinstance(split, ArraySplit)
+            self.input, self.encoder.in_channels, train=False, batched=split.is_in_memory
         ).to(self.device)
         encoder = self.encoder.to(self.device).eval()
         loader = evaluation_loader(split, self.input, batch_size=self.batch, workers=self.workers, device=self.device)

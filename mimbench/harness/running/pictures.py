@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from mimbench.contract import ArraySplit, ImageSplit, Method
+from mimbench.contract import ImageSplit, Method
 from mimbench.data import DeviceTransform, denormalise, evaluation_loader
 from mimbench.data.pipeline.split import subset
 from mimbench.drawing import image_grid, shade_hidden
@@ -63,7 +63,7 @@ def picture_of(method: Method, wanted: Pretraining) -> bytes:
     chosen = subset(split, torch.randperm(len(split), generator=generator)[:IMAGES].tolist())
     mask = method.sample_mask(len(chosen), generator).to(device)
     ((pixels, _),) = evaluation_loader(chosen, input, batch_size=IMAGES, device=device)
-    transform = DeviceTransform(input, wanted.channels, train=False, batched=isinstance(split, ArraySplit))
+    transform = DeviceTransform(input, wanted.channels, train=False, batched=split.is_in_memory)
     images = transform.to(device)(pixels.to(device))
     rebuilt = denormalise(method.reconstruct(images, mask), input)
     images, hidden = denormalise(images, input), resize_mask(mask, images.shape[-2:])

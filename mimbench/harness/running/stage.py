@@ -12,7 +12,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from mimbench.contract import ArraySplit, Batch, FitReport, Stage, StepOutput, TrainConfig
+from mimbench.contract import Batch, FitReport, Stage, StepOutput, TrainConfig
 from mimbench.data import DeviceTransform, training_loader
 from mimbench.distributed import get_rank
 from mimbench.engine.device import barrier, shaping_processes
@@ -101,7 +101,7 @@ class PretrainStage(Stage):
 
     def _transform(self) -> DeviceTransform:
         channels = self.wanted.dataset.channels
-        return DeviceTransform(self.input, channels, train=True, batched=isinstance(self.split, ArraySplit))
+        return DeviceTransform(self.input, channels, train=True, batched=self.split.is_in_memory)
 
 
 class _Fitted(nn.Module):

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from mimbench._version import __version__
-from mimbench.contract import ArraySplit, FitReport, Method, TaskContext, TaskResult
+from mimbench.contract import FitReport, Method, TaskContext, TaskResult
 from mimbench.distributed import get_rank
 from mimbench.engine.device import device_name
 from mimbench.engine.pretrain import Pretrainer
@@ -155,7 +155,7 @@ class Harness:
         others = f", kept at epochs {', '.join(str(epoch) for epoch in sorted(keep))} too" if keep else ""
         self.say(f"pretraining {last.label} on {len(split):,} images ({last.fingerprint}){others}")
         report = train_on_images(
-            Pretrainer(method, recipe.input, channels=channels, batched=isinstance(split, ArraySplit)),
+            Pretrainer(method, recipe.input, channels=channels, batched=split.is_in_memory),
             last,
             recipe.pretrain,
             label=f"pretrain {last.label}",
