@@ -150,9 +150,9 @@ class Task(ABC):
         """Everything that may change the score, as plain JSON data; its hash goes into the record."""
         return {"task": self.name, "version": self.version, **self.config.shaping()}
 
-    def relevant_input(self, input: InputConfig) -> dict[str, Any]:
+    def relevant_input(self, input_config: InputConfig) -> dict[str, Any]:
         """What of the recipe's [input] may change the score, for the protocol; override where training augments."""
-        return input.evaluation()
+        return input_config.evaluation()
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         """Raise InputError where this task cannot run on these; called before anything is computed."""

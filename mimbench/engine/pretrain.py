@@ -14,11 +14,11 @@ from mimbench.data import DeviceTransform
 class Pretrainer(nn.Module):
     """A method as the engine trains it. The loader gives (uint8 images [B, C, h, w], int64 labels [B])."""
 
-    def __init__(self, method: Method, input: InputConfig, *, channels: int, batched: bool) -> None:
+    def __init__(self, method: Method, input_config: InputConfig, *, channels: int, batched: bool) -> None:
         """`batched`: whole images arrive and are cropped here, on the device; else they arrive cropped."""
         super().__init__()
         self.method = method
-        self.transform = DeviceTransform(input, channels, train=True, batched=batched)
+        self.transform = DeviceTransform(input_config, channels, train=True, batched=batched)
 
     def training_step(self, batch: Any, generator: torch.Generator) -> StepOutput:
         images, labels = batch

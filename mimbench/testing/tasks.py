@@ -92,13 +92,13 @@ class Subject:
         return self._runs[key]
 
     def _run(self, dataset: Colours | ColourScenes, batch: int, folder: Path) -> Ran:
-        device, input, log = torch.device("cpu"), InputConfig(image_size=dataset.side), dataset.log
+        device, input_config, log = torch.device("cpu"), InputConfig(image_size=dataset.side), dataset.log
         encoder = _encoder(dataset.side)
         method = Pixels(Pixels.Config(), _encoder(dataset.side)).eval() if self.task.needs_reconstruction else None
         before = _states(encoder, method)
         self.task.check(encoder, dataset)
         store = Store(folder)
-        features = FrozenFeatures(encoder, input, device, {}, store, say=_silent, batch=batch)
+        features = FrozenFeatures(encoder, input_config, device, {}, store, say=_silent, batch=batch)
         trainer = functools.partial(
             fit, seed=0, device=device, workdir=folder / "training", console=Console(quiet=True)
         )
@@ -106,7 +106,7 @@ class Subject:
             seed=0,
             device=device,
             workdir=store.work("task"),
-            input=input,
+            input=input_config,
             fit=log.watched(trainer, "training"),
             features=WatchedFeatures(features, log),
             say=_silent,

@@ -53,9 +53,9 @@ class ProbeAugmentation(Config):
     flip: float = Field(0.5, ge=0, le=1)
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
 
-    def applied(self, input: InputConfig) -> InputConfig:
-        """`input` with this augmentation in place of pretraining's."""
-        return InputConfig(**{**input.model_dump(), "color_jitter": 0.0, **self.model_dump()})
+    def applied(self, input_config: InputConfig) -> InputConfig:
+        """`input_config` with this augmentation in place of pretraining's."""
+        return InputConfig(**{**input_config.model_dump(), "color_jitter": 0.0, **self.model_dump()})
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,11 @@ def train_probe(
         init_std: standard deviation of the linear layer's initial weights.
     """
     rank, world = get_rank(), get_world_size()
-    input = augmentation.applied(context.input)
-    features_of = _feature_function(encoder, split, input, context.device, layer, pooling)
+    input_config = augmentation.applied(context.input)
+    features_of = _feature_function(encoder, split, input_config, context.device, layer, pooling)
     loader = training_loader(
         split,
-        input,
+        input_config,
         batch_size=config.micro_batch(world),
         seed=context.seed,
         workers=config.workers,
@@ -145,10 +145,10 @@ def train_probe(
 
 
 def _feature_function(
-    encoder: Encoder, split: ImageSplit, input: InputConfig, device: torch.device, layer: int, pooling: str
+    encoder: Encoder, split: ImageSplit, input_config: InputConfig, device: torch.device, layer: int, pooling: str
 ) -> FeatureFunction:
     # Images of an ArraySplit arrive whole and are cropped on the device; others arrive cropped.
-    transform = DeviceTransform(input, encoder.in_channels, train=True, batched=split.is_in_memory)
+    transform = DeviceTransform(input_config, encoder.in_channels, train=True, batched=split.is_in_memory)
     transform.to(device)
     encoder.to(device).eval()
 

@@ -50,12 +50,14 @@ class Classifier(nn.Module):
 class FinetuneTraining(nn.Module):
     """A classifier as the engine trains it. The loader gives (uint8 images [B, C, h, w], int64 labels [B])."""
 
-    def __init__(self, classifier: Classifier, config: FinetuneConfig, input: InputConfig, *, batched: bool) -> None:
+    def __init__(
+        self, classifier: Classifier, config: FinetuneConfig, input_config: InputConfig, *, batched: bool
+    ) -> None:
         """`batched`: whole images arrive and are cropped here, on the device; else they arrive cropped."""
         super().__init__()
         encoder = classifier.encoder
         self.classifier, self.smoothing = classifier, config.smoothing
-        self.transform = DeviceTransform(input, encoder.in_channels, train=True, batched=batched)
+        self.transform = DeviceTransform(input_config, encoder.in_channels, train=True, batched=batched)
         self.erase = Erasing(config.erase_prob) if config.erase_prob else None
         self.mix = _mixing(config, classifier.head.out_features) if config.mixes else None
         self.ema: AveragedModel | None = None

@@ -56,23 +56,23 @@ class Finetune(Task):
     default_protocol = "default"
     config: FinetuneConfig
 
-    def relevant_input(self, input: InputConfig) -> dict[str, Any]:
+    def relevant_input(self, input_config: InputConfig) -> dict[str, Any]:
         """Its training augments as the recipe's [input] does, where its own options say nothing."""
-        return self.config.input(input).shaping()
+        return self.config.input(input_config).shaping()
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
         config, train, test = self.config, labelled_split(dataset, "train"), labelled_split(dataset, "test")
-        input = config.input(context.input)
-        classifier = build_classifier(encoder, config, input.image_size, len(train.classes), context.seed)
+        input_config = config.input(context.input)
+        classifier = build_classifier(encoder, config, input_config.image_size, len(train.classes), context.seed)
         if config.train.grad_checkpointing:
             classifier.encoder.set_grad_checkpointing()
-        augment = _augment(config, input, dataset.channels)
+        augment = _augment(config, input_config, dataset.channels)
         whole = train.is_in_memory and augment is None
-        model = FinetuneTraining(classifier, config, input, batched=whole)
+        model = FinetuneTraining(classifier, config, input_config, batched=whole)
         rank, world = get_rank(), get_world_size()
         loader = training_loader(
             train,
-            input,
+            input_config,
             batch_size=self._share(),
             seed=context.seed,
             device=context.device,
@@ -84,10 +84,10 @@ class Finetune(Task):
         report = context.fit(model, loader, config.train, label="finetune", images_per_epoch=len(train))
         details: dict[str, Any] = {"parameters": sum(p.numel() for p in classifier.parameters() if p.requires_grad)}
         if model.ema is not None:
-            last = self._score(classifier, test, input, context.device)
+            last = self._score(classifier, test, input_config, context.device)
             details["without_ema"] = {name: measured.value for name, measured in last.items()}
         return TaskResult(
-            metrics=self._score(model.scored, test, input, context.device),
+            metrics=self._score(model.scored, test, input_config, context.device),
             curves={"loss": report.loss},
             details=details,
             cost=report,
@@ -123,15 +123,15 @@ class Finetune(Task):
         return self.config.train.micro_batch(get_world_size())
 
     def _score(
-        self, classifier: torch.nn.Module, test: ImageSplit, input: InputConfig, device: torch.device
+        self, classifier: torch.nn.Module, test: ImageSplit, input_config: InputConfig, device: torch.device
     ) -> dict[str, Measured]:
         encoder: Encoder = classifier.encoder  # type: ignore[assignment]  # a Classifier, or the average of some
-        transform = DeviceTransform(input, encoder.in_channels, train=False, batched=test.is_in_memory)
+        transform = DeviceTransform(input_config, encoder.in_channels, train=False, batched=test.is_in_memory)
         loader = evaluation_loader(
-            test, input, batch_size=self._share(), device=device, workers=self.config.train.workers
+            test, input_config, batch_size=self._share(), device=device, workers=self.config.train.workers
         )
         return scores(*predictions(classifier, loader, transform, device), self.config.calibration_bins)
 
 
-def _augment(config: FinetuneConfig, input: InputConfig, channels: int) -> ImageAugment | None:
-    return ImageAugment(input, channels, config.rand_augment) if config.rand_augment else None
+def _augment(config: FinetuneConfig, input_config: InputConfig, channels: int) -> ImageAugment | None:
+    return ImageAugment(input_config, channels, config.rand_augment) if config.rand_augment else None

@@ -36,7 +36,7 @@ def generated(
     method: Method,
     judge: Judge,
     test: ImageSplit,
-    input: InputConfig,
+    input_config: InputConfig,
     grid: Grid,
     config: ReconstructionConfig,
     *,
@@ -50,17 +50,18 @@ def generated(
     n, channels = min(config.generated, len(test) // 2), method.encoder.in_channels
     halves = [subset(test, range(start, start + n)) for start in (0, n)]
     hidden_half, other_half = (
-        torch.cat([judge.features(images) for images in normalised(half, input, channels, device)]) for half in halves
+        torch.cat([judge.features(images) for images in normalised(half, input_config, channels, device)])
+        for half in halves
     )
     distances: dict[float, float] = {}
     frames: dict[float, list[Frame]] = {}
     for share in config.starts:
         generator = torch.Generator(device).manual_seed(seed)
         features: list[Tensor] = []
-        for images in normalised(halves[0], input, channels, device):
-            steps = _made(method, images, input, grid, share, config, generator)
+        for images in normalised(halves[0], input_config, channels, device):
+            steps = _made(method, images, input_config, grid, share, config, generator)
             features.append(judge.features(steps[-1][0]))
-            frames.setdefault(share, [_frame(images, mask, input, config.shown) for images, mask in steps])
+            frames.setdefault(share, [_frame(images, mask, input_config, config.shown) for images, mask in steps])
         distances[share] = frechet(torch.cat(features), other_half)
     return Generated(distances, frechet(hidden_half, other_half), n, frames)
 
@@ -68,7 +69,7 @@ def generated(
 def _made(
     method: Method,
     images: Tensor,
-    input: InputConfig,
+    input_config: InputConfig,
     grid: Grid,
     share: float,
     config: ReconstructionConfig,
@@ -77,10 +78,10 @@ def _made(
     order = random_order(len(images), grid, generator)
     mask = hide_first(order, grid, hidden_cells(grid, share))
     steps = generate(
-        method, images, mask, input, steps=config.steps, temperature=config.temperature, generator=generator
+        method, images, mask, input_config, steps=config.steps, temperature=config.temperature, generator=generator
     )
     return list(steps)
 
 
-def _frame(images: Tensor, mask: Tensor, input: InputConfig, shown: int) -> Frame:
-    return denormalise(images[:shown], input).cpu(), at_pixels(mask[:shown], images)[:, 0].cpu()
+def _frame(images: Tensor, mask: Tensor, input_config: InputConfig, shown: int) -> Frame:
+    return denormalise(images[:shown], input_config).cpu(), at_pixels(mask[:shown], images)[:, 0].cpu()

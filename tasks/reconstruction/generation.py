@@ -26,7 +26,7 @@ def generate(
     method: Method,
     images: Tensor,
     mask: Tensor,
-    input: InputConfig,
+    input_config: InputConfig,
     *,
     steps: int,
     temperature: float,
@@ -42,7 +42,7 @@ def generate(
 
     mask: bool [B, Gh, Gw] that hides as many cells of each image. generator: on the images' device.
     """
-    black, white = (((value - mean) / std) for value, mean, std in _range(images, input))
+    black, white = (((value - mean) / std) for value, mean, std in _range(images, input_config))
     hidden = total = int(mask[0].sum())
     yield images, mask
     for step in range(1, steps + 1):
@@ -91,7 +91,7 @@ def _on_grid(values: Tensor, grid: Grid) -> Tensor:
     return F.adaptive_avg_pool2d(values.float().unsqueeze(1), (grid[0], grid[1])).squeeze(1)
 
 
-def _range(images: Tensor, input: InputConfig) -> list[tuple[float, Tensor, Tensor]]:
+def _range(images: Tensor, input_config: InputConfig) -> list[tuple[float, Tensor, Tensor]]:
     channels = images.shape[1]
-    mean, std = (per_channel(getattr(input, name), channels, name).to(images) for name in ("mean", "std"))
+    mean, std = (per_channel(getattr(input_config, name), channels, name).to(images) for name in ("mean", "std"))
     return [(0.0, mean, std), (1.0, mean, std)]

@@ -19,8 +19,8 @@ def shuffled(split: ImageSplit, most: int) -> ImageSplit:
     return subset(split, order[:most].tolist())
 
 
-def normalised(split: ImageSplit, input: InputConfig, channels: int, device: torch.device) -> Iterator[Tensor]:
+def normalised(split: ImageSplit, input_config: InputConfig, channels: int, device: torch.device) -> Iterator[Tensor]:
     """Batches [B, channels, S, S] on the device, in order."""
-    transform = DeviceTransform(input, channels, train=False, batched=split.is_in_memory).to(device)
-    for images, _ in evaluation_loader(split, input, batch_size=BATCH, device=device):
+    transform = DeviceTransform(input_config, channels, train=False, batched=split.is_in_memory).to(device)
+    for images, _ in evaluation_loader(split, input_config, batch_size=BATCH, device=device):
         yield transform(images.to(device, non_blocking=True))

@@ -56,10 +56,12 @@ class JudgeConfig(Config):
 class Judge(nn.Module):
     """Strided convolutions down to about 4 px, a mean over space, then features of unit variance and a linear layer."""
 
-    def __init__(self, config: JudgeConfig, input: InputConfig, *, channels: int, classes: int, batched: bool) -> None:
+    def __init__(
+        self, config: JudgeConfig, input_config: InputConfig, *, channels: int, classes: int, batched: bool
+    ) -> None:
         super().__init__()
-        self.transform = DeviceTransform(input, channels, train=False, batched=batched)
-        stages = max(2, math.ceil(math.log2(input.image_size / 4)))
+        self.transform = DeviceTransform(input_config, channels, train=False, batched=batched)
+        stages = max(2, math.ceil(math.log2(input_config.image_size / 4)))
         widths = [channels, *(min(config.features, 16 * 2**stage) for stage in range(stages - 1)), config.features]
         layers: list[nn.Module] = []
         for inside, outside in itertools.pairwise(widths):
@@ -146,9 +148,9 @@ def _train(judge: Judge, config: JudgeConfig, split: ImageSplit, context: TaskCo
     return context.fit(judge, loader, train, label="judge", images_per_epoch=len(split), options="task.judge")
 
 
-def _key(config: JudgeConfig, dataset: Dataset, channels: int, input: InputConfig) -> str:
+def _key(config: JudgeConfig, dataset: Dataset, channels: int, input_config: InputConfig) -> str:
     """Of all that shapes the judge; torch's own version and the device are left out, as they are for methods."""
-    what = [VERSION, config.shaping(), channels, dataset.fingerprint(), input.shaping()]
+    what = [VERSION, config.shaping(), channels, dataset.fingerprint(), input_config.shaping()]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -37,10 +37,10 @@ class Rebuilding:
     """
 
     def __init__(
-        self, method: Method, input: InputConfig, grid: Grid, *, ratios: Sequence[float], ratio: float, seed: int
+        self, method: Method, input_config: InputConfig, grid: Grid, *, ratios: Sequence[float], ratio: float, seed: int
     ) -> None:
         """ratio: the one at which a peeking method is scored twice; scored like `ratios` too."""
-        self.method, self.input, self.grid, self.ratio = method, input, grid, ratio
+        self.method, self.input, self.grid, self.ratio = method, input_config, grid, ratio
         self.shares = sorted({*ratios, ratio})
         self.generator = torch.Generator().manual_seed(seed)
         self.scores: dict[tuple[str, float], Scores] = {}

@@ -113,13 +113,13 @@ class Reconstruction(Task):
     def _rebuild(
         self, method: Method, test: ImageSplit, grid: Grid, context: TaskContext
     ) -> tuple[Rebuilding, dict[str, Path]]:
-        config, input = self.config, context.input
-        rebuilding = Rebuilding(method, input, grid, ratios=config.ratios, ratio=config.ratio, seed=context.seed)
+        config, input_config = self.config, context.input
+        rebuilding = Rebuilding(method, input_config, grid, ratios=config.ratios, ratio=config.ratio, seed=context.seed)
         context.say(f"reconstruction: {len(test):,} test images, {len(rebuilding.shares)} shares of hidden cells")
         first: tuple[Tensor, list[Sample]] | None = None
-        for images in normalised(test, input, method.encoder.in_channels, context.device):
+        for images in normalised(test, input_config, method.encoder.in_channels, context.device):
             samples = rebuilding.add(images)
-            first = first or (denormalise(images, input)[: config.shown], samples)
+            first = first or (denormalise(images, input_config)[: config.shown], samples)
         assert first is not None
         note = self._note(method, rebuilding)
         path = context.workdir / "rebuilt.png"

@@ -36,7 +36,7 @@ class Corrupted(TorchDataset[Tensor]):
         self,
         split: ImageSplit,
         places: Sequence[int],
-        input: InputConfig,
+        input_config: InputConfig,
         severities: Sequence[int],
         *,
         quality: int | None = None,
@@ -44,7 +44,7 @@ class Corrupted(TorchDataset[Tensor]):
     ) -> None:
         """quality, crop: RobustnessConfig's jpeg_quality and crop."""
         self.split, self.places, self.severities = split, list(places), severities
-        self.input = as_published(input) if crop == "published" else input
+        self.input = as_published(input_config) if crop == "published" else input_config
         height, width = self.clean(self.places[0]).shape[1:]
         self.constants = constants_for(height, width)[0]
         """Name of the published set whose constants suit the images."""
@@ -82,16 +82,16 @@ class Corrupted(TorchDataset[Tensor]):
         )
 
 
-def as_published(input: InputConfig) -> InputConfig:
+def as_published(input_config: InputConfig) -> InputConfig:
     """How images of files are brought to input.image_size where ImageNet-C's constants are for that size.
 
     The shorter side to size x 256 / 224 by bilinear resampling, then the central crop, whatever the recipe says
     (hendrycks/robustness@e0377d46 ImageNet-C/create_c/make_imagenet_c.py). The other sets are of images as they lie,
     so there it is the recipe's.
     """
-    if constants_for(input.image_size, input.image_size)[0] != "ImageNet-C":
-        return input
-    return input.model_copy(update={"eval_interpolation": "bilinear", "eval_resize": None})
+    if constants_for(input_config.image_size, input_config.image_size)[0] != "ImageNet-C":
+        return input_config
+    return input_config.model_copy(update={"eval_interpolation": "bilinear", "eval_resize": None})
 
 
 def picture(images: Corrupted, *, footnote: str) -> bytes:

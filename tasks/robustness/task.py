@@ -118,9 +118,9 @@ class Robustness(FrozenFeaturesTask):
     @torch.inference_mode()
     def _answers(self, probe: Pipeline, encoder: Encoder, images: Corrupted, context: TaskContext) -> np.ndarray:
         """Classes that the probe names, int [images, corruptions x severities]."""
-        input: InputConfig = context.input
+        input_config: InputConfig = context.input
         batched = images.split.is_in_memory
-        transform = DeviceTransform(input, encoder.in_channels, train=False, batched=batched).to(context.device)
+        transform = DeviceTransform(input_config, encoder.in_channels, train=False, batched=batched).to(context.device)
         encoder = encoder.to(context.device).eval()
         answers = []
         for views in images.loader(context.device, self.config.workers):

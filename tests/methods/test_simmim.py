@@ -201,7 +201,7 @@ class Images(Stage):
 
     seed = 0
     device = torch.device("cpu")
-    input = InputConfig(image_size=SIZE, mean=(0.5,), std=(0.25,))
+    input_config = InputConfig(image_size=SIZE, mean=(0.5,), std=(0.25,))
 
     def __init__(self) -> None:
         self.colours = torch.tensor([[-1.0, 0.5, 0.0], [1.0, 0.0, 0.25]])

@@ -96,10 +96,10 @@ class Bright(Labelled):
 
 def test_the_protocol_dino_votes_with_the_class_token_and_the_default_with_the_mean_of_the_patches(tmp_path):
     encoder, dataset, cpu = Speaking(ENCODER.config, image_size=8, in_channels=1), Bright(80, 4), torch.device("cpu")
-    input = InputConfig(image_size=8, mean=(0.5,), std=(0.5,))
-    features = FrozenFeatures(encoder, input, cpu, {}, Store(tmp_path), say=print, batch=32)
+    input_config = InputConfig(image_size=8, mean=(0.5,), std=(0.5,))
+    features = FrozenFeatures(encoder, input_config, cpu, {}, Store(tmp_path), say=print, batch=32)
     lent = TaskContext(
-        seed=0, device=cpu, workdir=tmp_path, input=input, fit=None, features=features, say=lambda text: None
+        seed=0, device=cpu, workdir=tmp_path, input=input_config, fit=None, features=features, say=lambda text: None
     )
 
     def top1(**options):

@@ -24,7 +24,7 @@ Augment = Callable[[Tensor], Tensor]
 class ImageAugment:
     """timm's training transform but for normalisation and erasing: crop, flip, and RandAugment or colour jitter."""
 
-    def __init__(self, input: InputConfig, channels: int, rand_augment: str | None) -> None:
+    def __init__(self, input_config: InputConfig, channels: int, rand_augment: str | None) -> None:
         """channels: of the images, 1 or 3. rand_augment: timm's notation; with it there is no jitter, as in timm.
 
         Raises:
@@ -40,15 +40,15 @@ class ImageAugment:
 
         try:
             self.pipeline = create_transform(
-                input.image_size,
+                input_config.image_size,
                 is_training=True,
-                scale=input.crop_scale,
-                ratio=input.crop_ratio,
-                hflip=input.flip,
-                color_jitter=input.color_jitter or None,
+                scale=input_config.crop_scale,
+                ratio=input_config.crop_ratio,
+                hflip=input_config.flip,
+                color_jitter=input_config.color_jitter or None,
                 auto_augment=rand_augment,
-                interpolation=input.interpolation,
-                mean=input.mean if len(input.mean) == channels else input.mean[:1] * channels,
+                interpolation=input_config.interpolation,
+                mean=input_config.mean if len(input_config.mean) == channels else input_config.mean[:1] * channels,
                 normalize=False,
             )
         except (AssertionError, ValueError, KeyError) as error:

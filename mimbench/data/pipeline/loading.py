@@ -80,9 +80,9 @@ class _ArrayBatches(TorchDataset[tuple[Tensor, Tensor]]):
 class _ImageBatches(TorchDataset[tuple[Tensor, Tensor]]):
     """Images of any size, brought to one size; with a `seed`, augmented by (seed, epoch, index)."""
 
-    def __init__(self, split: ImageSplit, input: InputConfig, seed: int | None, augment: Augment | None) -> None:
-        self.split, self.input, self.seed = split, input, seed
-        self.augment = augment or training_crop(input)
+    def __init__(self, split: ImageSplit, input_config: InputConfig, seed: int | None, augment: Augment | None) -> None:
+        self.split, self.input, self.seed = split, input_config, seed
+        self.augment = augment or training_crop(input_config)
 
     def __len__(self) -> int:
         return len(self.split)
@@ -101,7 +101,7 @@ class _ImageBatches(TorchDataset[tuple[Tensor, Tensor]]):
 
 def training_loader(
     split: ImageSplit,
-    input: InputConfig,
+    input_config: InputConfig,
     *,
     batch_size: int,
     seed: int,
@@ -121,32 +121,32 @@ def training_loader(
         InputError: the split does not fill one batch on every rank.
     """
     sampler = EpochSampler(len(split), batch_size, seed, rank, world_size)
-    return _loader(split, input, sampler, seed, workers, device, augment)
+    return _loader(split, input_config, sampler, seed, workers, device, augment)
 
 
 def evaluation_loader(
-    split: ImageSplit, input: InputConfig, *, batch_size: int, device: torch.device, workers: int = 0
+    split: ImageSplit, input_config: InputConfig, *, batch_size: int, device: torch.device, workers: int = 0
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """Every image once, in order, as (uint8 [B, C, h, w], int64 [B]).
 
     Images of an ArraySplit come as they are, for DeviceTransform(batched=True) to resize; others come
     resized and centrally cropped to input.image_size.
     """
-    check_eval_resize(input)
+    check_eval_resize(input_config)
     picks = [Pick(0, indices) for indices in torch.arange(len(split)).split(batch_size)]
-    return _loader(split, input, picks, None, workers, device)
+    return _loader(split, input_config, picks, None, workers, device)
 
 
 def _loader(
     split: ImageSplit,
-    input: InputConfig,
+    input_config: InputConfig,
     sampler: Any,
     seed: int | None,
     workers: int,
     device: torch.device,
     augment: Augment | None = None,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    batches: TorchDataset[tuple[Tensor, Tensor]] = _ImageBatches(split, input, seed, augment)
+    batches: TorchDataset[tuple[Tensor, Tensor]] = _ImageBatches(split, input_config, seed, augment)
     if isinstance(split, ArraySplit) and augment is None:
         batches, workers = _ArrayBatches(split), 0
     return DataLoader(

@@ -28,17 +28,17 @@ class DeviceTransform(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, input: InputConfig, channels: int, train: bool, batched: bool) -> None:
+    def __init__(self, input_config: InputConfig, channels: int, train: bool, batched: bool) -> None:
         """Raises InputError where mean, std or color_jitter do not fit `channels`."""
         super().__init__()
-        check_eval_resize(input)
-        if train and input.color_jitter and channels not in (1, 3):
+        check_eval_resize(input_config)
+        if train and input_config.color_jitter and channels not in (1, 3):
             raise InputError(
                 f"input.color_jitter takes grey and RGB images, and these have {channels} channels: leave it out"
             )
-        self.input, self.channels, self.train_time, self.batched = input, channels, train, batched
-        self.register_buffer("mean", per_channel(input.mean, channels, "mean"), persistent=False)
-        self.register_buffer("std", per_channel(input.std, channels, "std"), persistent=False)
+        self.input, self.channels, self.train_time, self.batched = input_config, channels, train, batched
+        self.register_buffer("mean", per_channel(input_config.mean, channels, "mean"), persistent=False)
+        self.register_buffer("std", per_channel(input_config.std, channels, "std"), persistent=False)
 
     @torch.no_grad()
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -71,11 +71,11 @@ class DeviceTransform(nn.Module):
         return resample(pixels, box.expand(batch, 4), size, self.input.eval_interpolation)
 
 
-def denormalise(images: Tensor, input: InputConfig) -> Tensor:
+def denormalise(images: Tensor, input_config: InputConfig) -> Tensor:
     """Normalised images [B, C, H, W] back to [0, 1]."""
     channels = images.shape[1]
-    mean = per_channel(input.mean, channels, "mean").to(images.device)
-    std = per_channel(input.std, channels, "std").to(images.device)
+    mean = per_channel(input_config.mean, channels, "mean").to(images.device)
+    std = per_channel(input_config.std, channels, "std").to(images.device)
     return (images.float() * std + mean).clamp(0, 1)
 
 
@@ -94,10 +94,12 @@ def per_channel(values: tuple[float, ...], channels: int, name: str) -> Tensor:
     return torch.tensor(values, dtype=torch.float32)[:, None, None]
 
 
-def check_eval_resize(input: InputConfig) -> None:
+def check_eval_resize(input_config: InputConfig) -> None:
     """Raises InputError where the central crop would be larger than what it is cut from."""
-    if input.eval_resize is not None and input.eval_resize < input.image_size:
-        raise InputError(f"input.eval_resize = {input.eval_resize} is below input.image_size = {input.image_size}")
+    if input_config.eval_resize is not None and input_config.eval_resize < input_config.image_size:
+        raise InputError(
+            f"input.eval_resize = {input_config.eval_resize} is below input.image_size = {input_config.image_size}"
+        )
 
 
 def jitter_colors(pixels: Tensor, strength: float, generator: torch.Generator) -> Tensor:
@@ -121,36 +123,36 @@ def _luminance(pixels: Tensor) -> Tensor:
     return F.rgb_to_grayscale(pixels) if pixels.shape[1] == 3 else pixels
 
 
-def training_crop(input: InputConfig) -> v2.Transform:
+def training_crop(input_config: InputConfig) -> v2.Transform:
     """For one image uint8 [C, H, W] in a worker; draws from torch's global CPU generator."""
     steps: list[nn.Module] = [
         v2.RandomResizedCrop(
-            input.image_size,
-            scale=input.crop_scale,
-            ratio=input.crop_ratio,
-            interpolation=v2.InterpolationMode(input.interpolation),
+            input_config.image_size,
+            scale=input_config.crop_scale,
+            ratio=input_config.crop_ratio,
+            interpolation=v2.InterpolationMode(input_config.interpolation),
             antialias=True,
         )
     ]
-    if input.flip:
-        steps.append(v2.RandomHorizontalFlip(input.flip))
-    if input.color_jitter:
-        steps.append(v2.ColorJitter(*[input.color_jitter] * 3))
+    if input_config.flip:
+        steps.append(v2.RandomHorizontalFlip(input_config.flip))
+    if input_config.color_jitter:
+        steps.append(v2.ColorJitter(*[input_config.color_jitter] * 3))
     return v2.Compose(steps)
 
 
-def evaluation_crop(image: Tensor, input: InputConfig) -> Tensor:
+def evaluation_crop(image: Tensor, input_config: InputConfig) -> Tensor:
     """uint8 [C, H, W] -> [C, S, S]: the shorter side to eval_resize (S x 256 / 224), then the central crop.
 
     S x 256 / 224 is rounded. The official scripts cut it off, with the same result at 192 and 224 px but not at 384.
     """
-    check_eval_resize(input)
-    shorter = input.eval_resize or round(input.image_size * 256 / 224)
+    check_eval_resize(input_config)
+    shorter = input_config.eval_resize or round(input_config.image_size * 256 / 224)
     # A sliver would grow to gigapixels first; the central crop never looks that far out.
     longest = _LONGEST_ASPECT * min(image.shape[-2:])
     image = F.center_crop(image, [min(side, longest) for side in image.shape[-2:]])
-    image = F.resize(image, [shorter], v2.InterpolationMode(input.eval_interpolation), antialias=True)
-    return F.center_crop(image, [input.image_size] * 2)
+    image = F.resize(image, [shorter], v2.InterpolationMode(input_config.eval_interpolation), antialias=True)
+    return F.center_crop(image, [input_config.image_size] * 2)
 
 
 def _full_precision(device: torch.device) -> AbstractContextManager[object]:

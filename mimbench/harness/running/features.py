@@ -31,7 +31,7 @@ class FrozenFeatures:
     def __init__(
         self,
         encoder: Encoder,
-        input: InputConfig,
+        input_config: InputConfig,
         device: torch.device,
         identity: Mapping[str, Any],
         store: Store,
@@ -40,7 +40,7 @@ class FrozenFeatures:
         workers: int = 0,
         batch: int = BATCH,
     ) -> None:
-        self.encoder, self.input, self.device = encoder, input, device
+        self.encoder, self.input, self.device = encoder, input_config, device
         self.identity, self.store, self.say = identity, store, say
         self.workers, self.batch = workers, batch
 
@@ -70,9 +70,9 @@ class FrozenFeatures:
 
     @torch.inference_mode()
     def _extract(self, split: ImageSplit, paths: Mapping[int, Path], pooling: str) -> None:
-        transform = DeviceTransform(
-            self.input, self.encoder.in_channels, train=False, batched=split.is_in_memory
-        ).to(self.device)
+        transform = DeviceTransform(self.input, self.encoder.in_channels, train=False, batched=split.is_in_memory).to(
+            self.device
+        )
         encoder = self.encoder.to(self.device).eval()
         loader = evaluation_loader(split, self.input, batch_size=self.batch, workers=self.workers, device=self.device)
         files = {index: FeatureFile(path, len(split)) for index, path in paths.items()}

@@ -56,17 +56,17 @@ def picture_of(method: Method, wanted: Pretraining) -> bytes:
         NotSupported: the method predicts no pixels, or there are no test images.
     """
     device = next(method.parameters()).device
-    split, input = wanted.dataset.split("test"), wanted.recipe.input
+    split, input_config = wanted.dataset.split("test"), wanted.recipe.input
     if not isinstance(split, ImageSplit):
         raise NotSupported(f"dataset {wanted.recipe.dataset!r} has no plain test images")
     generator = torch.Generator().manual_seed(SEED)
     chosen = subset(split, torch.randperm(len(split), generator=generator)[:IMAGES].tolist())
     mask = method.sample_mask(len(chosen), generator).to(device)
-    ((pixels, _),) = evaluation_loader(chosen, input, batch_size=IMAGES, device=device)
-    transform = DeviceTransform(input, wanted.channels, train=False, batched=split.is_in_memory)
+    ((pixels, _),) = evaluation_loader(chosen, input_config, batch_size=IMAGES, device=device)
+    transform = DeviceTransform(input_config, wanted.channels, train=False, batched=split.is_in_memory)
     images = transform.to(device)(pixels.to(device))
-    rebuilt = denormalise(method.reconstruct(images, mask), input)
-    images, hidden = denormalise(images, input), resize_mask(mask, images.shape[-2:])
+    rebuilt = denormalise(method.reconstruct(images, mask), input_config)
+    images, hidden = denormalise(images, input_config), resize_mask(mask, images.shape[-2:])
     return image_grid(
         [(image, shade_hidden(image, out), result) for image, out, result in zip(images, hidden, rebuilt, strict=True)],
         columns=("original", "masked", "reconstructed"),

@@ -211,15 +211,15 @@ class Stripes(Dataset):
 
 
 def measured(folder, dataset=None, task=Robustness, config=None, batch=64):
-    dataset, input, device = (
+    dataset, input_config, device = (
         dataset or Stripes(),
         InputConfig(image_size=8, mean=(0.5,), std=(0.5,)),
         torch.device("cpu"),
     )
     folder.mkdir(exist_ok=True)
-    features = FrozenFeatures(ENCODER, input, device, {}, Store(folder / "store"), say=print, batch=batch)
+    features = FrozenFeatures(ENCODER, input_config, device, {}, Store(folder / "store"), say=print, batch=batch)
     context = TaskContext(
-        seed=0, device=device, workdir=folder, input=input, fit=None, features=features, say=lambda text: None
+        seed=0, device=device, workdir=folder, input=input_config, fit=None, features=features, say=lambda text: None
     )
     return task(config or RobustnessConfig(severities=(1, 5))).run(ENCODER, dataset, context)
 
@@ -292,6 +292,8 @@ def test_images_of_files_are_cropped_before_they_are_corrupted():
 
 def test_files_are_cropped_as_imagenet_c_was_made_whatever_the_recipe_says():
     class Files:
+        is_in_memory = False
+
         def __getitem__(self, index):
             return torch.from_numpy(scene(300, 3, index)), 0
 
@@ -328,9 +330,11 @@ def test_it_passes_the_sanity_checks(subject, check):
 
 @pytest.mark.cuda
 def test_answers_on_cuda_are_those_on_the_cpu(result, tmp_path):
-    device, input = torch.device("cuda"), InputConfig(image_size=8, mean=(0.5,), std=(0.5,))
-    features = FrozenFeatures(ENCODER, input, device, {}, Store(tmp_path), say=print)
-    context = TaskContext(seed=0, device=device, workdir=tmp_path, input=input, fit=None, features=features, say=print)
+    device, input_config = torch.device("cuda"), InputConfig(image_size=8, mean=(0.5,), std=(0.5,))
+    features = FrozenFeatures(ENCODER, input_config, device, {}, Store(tmp_path), say=print)
+    context = TaskContext(
+        seed=0, device=device, workdir=tmp_path, input=input_config, fit=None, features=features, say=print
+    )
     there = Robustness(RobustnessConfig(severities=(1, 5))).run(ENCODER, Stripes(), context)
     ENCODER.cpu()
     assert there.metrics["top1_corrupted"].value == pytest.approx(result.metrics["top1_corrupted"].value, abs=1)
