@@ -21,9 +21,9 @@ from pathlib import Path
 
 from mimbench.report.page.build import report_command
 from mimbench.report.records.frame import load_records
-from mimbench.report.scores.collect import Choice
+from mimbench.report.scores.choice import Choice
 from mimbench.report.tables.command import table_command
-from mimbench.report.tables.comparison import comparison
+from mimbench.report.tables.comparison import build_comparison
 from mimbench.report.tables.render import render
 from mimbench.store.sealing import fingerprint
 
@@ -80,7 +80,7 @@ def main() -> None:
             tidy = load_records(results)
         print(f"          {len(tidy)} rows")
         with timed("comparison"):
-            table = comparison(tidy)
+            table = build_comparison(tidy)
         print(f"          {len(table.rows)} rows, {len(table.columns)} columns")
         with timed("render as text"):
             render(table, "text")

@@ -20,7 +20,7 @@ def robustness(
 ) -> None:
     """Print the mean corruption error (mCE) of robustness records, normalised by a baseline, and each corruption's."""
     from mimbench.report.tables.render import render
-    from mimbench.report.tables.robustness import corruption_table
+    from mimbench.report.tables.robustness import build_corruption_table
     from mimbench.store.record import read_records
 
-    print_text(render(corruption_table(read_records(results), baseline), format_), end="")
+    print_text(render(build_corruption_table(read_records(results), baseline), format_), end="")

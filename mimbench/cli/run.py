@@ -110,9 +110,9 @@ def _print_result(result: RunResult, as_json: bool) -> None:
     if as_json:
         print_text(json.dumps([record.as_json() for record in records], indent=2, ensure_ascii=False))
     elif records:
-        from mimbench.report.tables.command import text_of
+        from mimbench.report.tables.command import format_records
 
-        print_text(text_of(records), end="")
+        print_text(format_records(records), end="")
     for line in _summary(result):
         print_line(line, error=True)
 

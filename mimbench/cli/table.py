@@ -52,18 +52,18 @@ def table(
 ) -> None:
     """Print a table of records: mean, std over seeds and n; best and second marked; one column per protocol."""
     from mimbench.report.scores.baseline import Baseline
-    from mimbench.report.scores.collect import Choice
+    from mimbench.report.scores.choice import Choice
     from mimbench.report.tables.command import table_command
 
     if spread not in ("sd", "se"):
         raise InputError(f"--spread {spread!r}: choose sd (std over seeds) or se (standard error of the mean)")
     choice = Choice(
-        rows=tuple(split_names(rows)),
-        columns=tuple(split_names(columns)),
+        row_fields=tuple(split_names(rows)),
+        column_fields=tuple(split_names(columns)),
         metrics=tuple(split_names(metric)),
         methods=tuple(split_names(method)),
         tasks=tuple(split_names(task)),
-        baseline=Baseline.read(baseline) if baseline else None,
+        baseline=Baseline.parse(baseline) if baseline else None,
         published=published,
         ranks=rank,
         spread="se" if spread == "se" else "sd",

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from mimbench.report.records.frame import frame
+from mimbench.report.records.frame import build_frame
 from mimbench.store.record import Checkpoint, Cost, Named, Record, Value
 
 
@@ -54,4 +54,4 @@ def record():
 @pytest.fixture(scope="session")
 def framed():
     """Records as `load_records` gives them."""
-    return lambda records, paths=(): frame([(None, record.as_json()) for record in records], paths)
+    return lambda records, paths=(): build_frame([(None, record.as_json()) for record in records], paths)

@@ -11,10 +11,10 @@ from mimbench.report.page.board import LAST_RESORTS, Board, numbers_of
 from mimbench.report.plots.lines import Curve, Quoted
 from mimbench.report.plots.quoted import Published
 from mimbench.report.plots.series import Mean, Series
-from mimbench.report.published.numbers import epochs_in_words, load_published, slug
-from mimbench.report.records.frame import as_rows, frame, is_early
-from mimbench.report.scores.axes import order_of, text_of
-from mimbench.report.scores.collect import Key, Score
+from mimbench.report.published.numbers import describe_epochs, load_published, to_plugin_name
+from mimbench.report.records.frame import build_frame, is_early, to_rows
+from mimbench.report.scores.fields import format_value, sort_key
+from mimbench.report.scores.score import Key, Score
 
 _TITLES = {AT_EPOCH: "epochs pretrained", "pretrain.epochs": "pretraining epochs, a full schedule each"}
 _Curves = Mapping[Key, Sequence[Score]]
@@ -55,9 +55,9 @@ def ablations(
 def _panels(board: Board, path: str) -> dict[int, _Curves]:
     """By number of column: the curves that have more than one place."""
     grid = board.grid
-    one_encoder = len({score.first["backbone"] for score in grid.scores.values()}) == 1
+    one_encoder = len({score.shared["backbone"] for score in grid.scores.values()}) == 1
     unsaid = {*LAST_RESORTS, *(("encoder",) if one_encoder else ())}
-    columns = {column: index for index, column in enumerate(grid.columns)}
+    columns = {column: index for index, column in enumerate(grid.column_keys)}
     curves: dict[tuple[int, Key], list[Score]] = {}
     for (row, column), score in grid.scores.items():
         rest = dict(zip(grid.row_fields, row, strict=True))
@@ -68,18 +68,18 @@ def _panels(board: Board, path: str) -> dict[int, _Curves]:
     panels: dict[int, dict[Key, Sequence[Score]]] = {}
     for (index, key), scores in sorted(curves.items(), key=lambda entry: (entry[0][0], repr(entry[0][1]))):
         if len({repr(score.fields[path]) for score in scores}) > 1:
-            panels.setdefault(index, {})[key] = sorted(scores, key=lambda score: order_of(score.fields[path]))
+            panels.setdefault(index, {})[key] = sorted(scores, key=lambda score: sort_key(score.fields[path]))
     return dict(panels)
 
 
 def _rest(name: str, other: Any, score: Score) -> Any:
     """A field of a curve's key: the end of a pretraining is no setting; of what --set gave, only what is no field."""
     if name == AT_EPOCH:
-        return epochs_in_words(score.first) if is_early(score.first) else None
+        return describe_epochs(score.shared) if is_early(score.shared) else None
     if name == "set" and other:
         parts = re.split(r" (?=[\w.-]+=)", other)
         return " ".join(part for part in parts if part.partition("=")[0] not in score.fields)
-    return f"{name}={text_of(other)}" if "." in name and other is not None else other
+    return f"{name}={format_value(other)}" if "." in name and other is not None else other
 
 
 def _curve(path: str, key: Key, scores: Sequence[Score], numbers: Mapping[str, int]) -> dict[str, Any]:
@@ -111,30 +111,32 @@ class _Beside:
     def __init__(self, path: str, panels: Mapping[int, _Curves], bodies: Mapping[str, Mapping[str, Any]]) -> None:
         self._path = path
         self._published = Published(path)
-        known = {slug(name) for name in load_published()["method"].unique()} if self._published.paths else set()
+        known = (
+            {to_plugin_name(name) for name in load_published()["method"].unique()} if self._published.paths else set()
+        )
         firsts = {
-            score.first["id"]: None
+            score.shared["id"]: None
             for curves in panels.values()
             for scores in curves.values()
             for score in scores
-            if score.first["method"] in known
+            if score.shared["method"] in known
         }
         asked = [(None, bodies[name]) for name in firsts]
-        self._rows = {(row["id"], row["metric"]): row for row in as_rows(frame(asked, self._published.paths))}
+        self._rows = {(row["id"], row["metric"]): row for row in to_rows(build_frame(asked, self._published.paths))}
         """First rows of means, with the settings by which a published variant is known."""
 
     def around(self, curves: _Curves) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Curves for the panel itself, and whole panels for beside it: the latter beside primary metrics alone."""
         ours = []
         for key, scores in curves.items():
-            rows = [self._rows.get((score.first["id"], score.first["metric"])) for score in scores]
+            rows = [self._rows.get((score.shared["id"], score.shared["metric"])) for score in scores]
             xs = [score.fields[self._path] for score in scores]
             if all(rows) and all(map(_is_number, xs)):
                 means = tuple(Mean((row["value"],), (row,), "sd") for row in rows if row)
                 ours.append(Curve(Series(str(key[0]), _label(key)), tuple(map(float, xs)), means))
         same, beside = self._published.around(ours)
         figures = [{"title": one.title, "y": one.y, "note": one.note, "curves": _as_data(one.curves)} for one in beside]
-        if not next(iter(curves.values()))[0].first["primary"]:
+        if not next(iter(curves.values()))[0].shared["primary"]:
             figures = []
         return _as_data(same), figures
 

@@ -11,11 +11,19 @@ import pandas as pd
 
 from mimbench.display import describe_metric
 from mimbench.recipe import AT_EPOCH
-from mimbench.report.published.numbers import epochs_in_words, find, own_numbers, reference, slug
-from mimbench.report.records.frame import early_beside_end, is_early
-from mimbench.report.records.protocols import protocol_labels
-from mimbench.report.scores.collect import Choice, Grid, Key, Score, gathered, selected
-from mimbench.report.tables.comparison import table_of
+from mimbench.report.published.numbers import (
+    describe_epochs,
+    find_published,
+    format_source,
+    load_author_numbers,
+    to_plugin_name,
+)
+from mimbench.report.records.frame import is_early, superseded_rows
+from mimbench.report.records.protocols import label_protocols
+from mimbench.report.scores.choice import Choice
+from mimbench.report.scores.collect import ScoreTable, collect_scores, filter_rows
+from mimbench.report.scores.score import Key, Score
+from mimbench.report.tables.comparison import build_table
 from mimbench.report.tables.table import Table
 
 ROWS, COLUMNS = ("method", "encoder"), ("task", "metric")
@@ -28,7 +36,7 @@ _TITLES = {"pretraining": "pretraining's hash"}
 class Board:
     """One table twice: as scores, and with the marks and footnotes that every format of it has."""
 
-    grid: Grid
+    grid: ScoreTable
     table: Table
     labels: Mapping[str, tuple[str, str]]
     """(name, footnote) of each protocol."""
@@ -37,21 +45,21 @@ class Board:
 
     @property
     def label_columns(self) -> int:
-        return len(self.table.columns) - len(self.grid.columns)
+        return len(self.table.columns) - len(self.grid.column_keys)
 
 
 def board_of(tidy: pd.DataFrame) -> Board:
     """A row for each method, encoder and pretraining; a column for each metric of each task under each protocol."""
     choice = Choice(
-        rows=ROWS,
-        columns=COLUMNS,
+        row_fields=ROWS,
+        column_fields=COLUMNS,
         metrics=tuple(dict.fromkeys(tidy["metric"])),
         epochs=True,
     )
-    chosen = selected(tidy, choice)
-    grid, labels = gathered(chosen, choice), protocol_labels(chosen)
-    early = frozenset(chosen.loc[early_beside_end(chosen), "id"])
-    return Board(grid, table_of(grid, labels, choice), labels, early)
+    chosen = filter_rows(tidy, choice)
+    grid, labels = collect_scores(chosen, choice), label_protocols(chosen)
+    early = frozenset(chosen.loc[superseded_rows(chosen), "id"])
+    return Board(grid, build_table(grid, labels, choice), labels, early)
 
 
 def leaderboard(board: Board, numbers: Mapping[str, int]) -> dict[str, Any]:
@@ -61,13 +69,13 @@ def leaderboard(board: Board, numbers: Mapping[str, int]) -> dict[str, Any]:
     notes = table.notes
     letters = dict(zip(notes, table.letters(notes), strict=True))
     published: dict[str, list[Mapping[str, Any]]] = {}
-    for number in own_numbers():
-        published.setdefault(slug(number["method"]), []).append(number)
+    for number in load_author_numbers():
+        published.setdefault(to_plugin_name(number["method"]), []).append(number)
     rows = []
-    for key, cells in zip(grid.rows, table.rows, strict=True):
+    for key, cells in zip(grid.row_keys, table.rows, strict=True):
         row: dict[str, Any] = {"key": row_key(grid, key), "labels": [cells[index].text for index in told], "cells": []}
         rows.append(row)
-        found = [grid.scores.get((key, column)) for column in grid.columns]
+        found = [grid.scores.get((key, column)) for column in grid.column_keys]
         scores = {index: score for index, score in enumerate(found) if score}
         for index, score in scores.items():
             cell = cells[skip + index]
@@ -81,20 +89,20 @@ def leaderboard(board: Board, numbers: Mapping[str, int]) -> dict[str, Any]:
                     **_published(score, published),
                 }
             )
-        first = next(iter(scores.values())).first
+        first = next(iter(scores.values())).shared
         row |= {"method": first["method"], "encoder": first["backbone"], "pretraining": _pretraining(first)}
-        row["epoch"] = epochs_in_words(first) if is_early(first) else ""
+        row["epoch"] = describe_epochs(first) if is_early(first) else ""
         row["early"] = all(board.early.issuperset(score.records.values()) for score in scores.values())
     return {
         "labels": [_TITLES.get(title, title) for title in (table.columns[index].title for index in told)],
-        "columns": [_column(board, index, letters) for index in range(len(grid.columns))],
+        "columns": [_column(board, index, letters) for index in range(len(grid.column_keys))],
         "rows": rows,
         "notes": [[letters[note], note] for note in notes],
         "remarks": list(table.remarks),
     }
 
 
-def row_key(grid: Grid, key: Key) -> str:
+def row_key(grid: ScoreTable, key: Key) -> str:
     """The row's name in addresses: the same for the same setting, whatever else is in the results."""
     told = repr([pair for pair in zip(grid.row_fields, key, strict=True) if pair[1] not in (None, "")])
     return hashlib.sha256(told.encode()).hexdigest()[:12]
@@ -113,9 +121,9 @@ def numbers_of(score: Score) -> dict[str, Any]:
 
 
 def _column(board: Board, index: int, letters: Mapping[str, str]) -> dict[str, Any]:
-    key = board.grid.columns[index]
+    key = board.grid.column_keys[index]
     score = next(score for score in board.grid.column(key) if score is not None)
-    first, shown = score.first, board.table.columns[board.label_columns + index]
+    first, shown = score.shared, board.table.columns[board.label_columns + index]
     return {
         "title": shown.title,
         "task": first["task"],
@@ -134,15 +142,15 @@ def _column(board: Board, index: int, letters: Mapping[str, str]) -> dict[str, A
 def _pretraining(first: Mapping[str, Any]) -> str:
     if not first["pretrain_steps"] and not is_early(first):
         return "none"
-    return f"{first['pretrain_dataset']}, {epochs_in_words(first)}"
+    return f"{first['pretrain_dataset']}, {describe_epochs(first)}"
 
 
 def _published(score: Score, published: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     """The authors' own number under the same protocol, where there is one."""
-    rows = published.get(score.first["method"], ())
-    if not rows or not score.first["protocol_name"] or score.problem:
+    rows = published.get(score.shared["method"], ())
+    if not rows or not score.shared["protocol_name"] or score.problem:
         return {}
-    number = find(score.first, rows).number
+    number = find_published(score.shared, rows).number
     if number is None:
         return {}
-    return {"published": {"value": number["value"], "source": reference(number)}}
+    return {"published": {"value": number["value"], "source": format_source(number)}}

@@ -19,10 +19,10 @@ from mimbench.report.page.pictures import Pictures, pictures_of_pretraining
 from mimbench.report.page.pool import Pool
 from mimbench.report.plots.style import look
 from mimbench.report.published.numbers import LAST_EPOCH, Published, load_published
-from mimbench.report.records.frame import as_rows, backbone, frame
-from mimbench.report.scores.collect import Choice
+from mimbench.report.records.frame import build_frame, name_backbone, to_rows
+from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.statistics import t_interval
-from mimbench.report.tables.comparison import comparison
+from mimbench.report.tables.comparison import build_comparison
 from mimbench.report.tables.render import render
 from mimbench.store.artifacts import results_folders
 from mimbench.store.failure import Failure
@@ -52,7 +52,7 @@ def content(
     Raises:
         InputError: a record that is not valid.
     """
-    tidy = frame(bodies)
+    tidy = build_frame(bodies)
     board = board_of(tidy)
     numbers = {body["id"]: number for number, (_, body) in enumerate(bodies)}
     pool = Pool()
@@ -93,7 +93,7 @@ def _run(file: Path, body: Mapping[str, Any], pool: Pool, pictures: Pictures) ->
     return {
         "id": body["id"],
         "method": body["method"]["name"],
-        "encoder": backbone(body["encoder"]["name"], body["recipe"].get("encoder", {})),
+        "encoder": name_backbone(body["encoder"]["name"], body["recipe"].get("encoder", {})),
         "task": body["task"]["name"],
         "dataset": body["dataset"]["name"],
         "versions": pool.add({part: body[part]["version"] for part in ("method", "encoder", "task", "dataset")}),
@@ -165,13 +165,13 @@ def _damaged(id: str, why: str) -> dict[str, Any]:
 
 
 def _published() -> dict[str, Any]:
-    rows = [list(row.values()) for row in as_rows(load_published())]
+    rows = [list(row.values()) for row in to_rows(load_published())]
     return {"fields": list(Published.model_fields), "rows": rows, "epochs": LAST_EPOCH}
 
 
 def _downloads(tidy: pd.DataFrame, board: Board) -> dict[str, str]:
     """What the leaderboard shows at first, in each format; all metrics and epochs are too wide for any but CSV."""
-    table = comparison(tidy, Choice(rows=ROWS, columns=COLUMNS))
+    table = build_comparison(tidy, Choice(row_fields=ROWS, column_fields=COLUMNS))
     return {"all": render(board.table, "csv")} | {
         format: render(table, format) for format in ("csv", "latex", "markdown")
     }

@@ -9,8 +9,8 @@ from typing import Any
 from mimbench.report.plots.lines import Curve, Quoted
 from mimbench.report.plots.series import grouped, natural
 from mimbench.report.plots.style import clean, metric_label
-from mimbench.report.published.numbers import conditions, find, load_published, slug
-from mimbench.report.records.frame import as_rows
+from mimbench.report.published.numbers import find_published, load_published, parse_settings, to_plugin_name
+from mimbench.report.records.frame import to_rows
 
 _EPOCHS = "pretrain.epochs"
 _SHARED = ("paper", "study", "method", "encoder", "task", "metric", "dataset", "resolution", "unit")
@@ -31,7 +31,7 @@ class Published:
     """Published numbers in which `path` is varied."""
 
     def __init__(self, path: str) -> None:
-        rows = [row for row in as_rows(load_published()) if row["study"] and row["reported"] == "own"]
+        rows = [row for row in to_rows(load_published()) if row["study"] and row["reported"] == "own"]
         places = {id(row): _place(row, path) for row in rows}
         self._x = {key: place for key, place in places.items() if place is not None}
         curves = grouped(
@@ -47,7 +47,7 @@ class Published:
     @property
     def paths(self) -> list[str]:
         """Paths of recipes by which `around` knows which record is which variant."""
-        return list(dict.fromkeys(at for of in self._curves for row in of for at in conditions(row["same"])))
+        return list(dict.fromkeys(at for of in self._curves for row in of for at in parse_settings(row["same"])))
 
     def around(self, curves: Sequence[Curve]) -> tuple[list[Quoted], list[Figures]]:
         """Published curves of our very settings and protocol, to share their panel; else some for panels beside.
@@ -57,9 +57,11 @@ class Published:
         same, beside = [], []
         for method in dict.fromkeys(curve.series.method for curve in curves):
             own = [mean.first for curve in curves if curve.series.method == method for mean in curve.means]
-            theirs = [of for of in self._curves if slug(of[0]["method"]) == method]
+            theirs = [of for of in self._curves if to_plugin_name(of[0]["method"]) == method]
             theirs = [of for of in theirs if _alike(of[0], own)] or theirs
-            matching = [of for of in theirs if any(find(record, [row]).number for record in own for row in of)]
+            matching = [
+                of for of in theirs if any(find_published(record, [row]).number for record in own for row in of)
+            ]
             same += self._quoted(method, matching)
             wanted = (own[0]["task"], own[0]["metric"])
             rest = [] if matching else theirs
@@ -95,17 +97,17 @@ class Published:
 
 
 def _place(row: Mapping[str, Any], path: str) -> float | None:
-    value = row["epochs"] if path == _EPOCHS else conditions(row["same"]).get(path)
+    value = row["epochs"] if path == _EPOCHS else parse_settings(row["same"]).get(path)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _others(row: Mapping[str, Any], path: str) -> tuple[Any, ...]:
     """All that has to be equal along a curve."""
-    rest = {at: value for at, value in conditions(row["same"]).items() if at != path}
+    rest = {at: value for at, value in parse_settings(row["same"]).items() if at != path}
     return (tuple(sorted(map(str, rest.items()))), None if path == _EPOCHS else row["epochs"])
 
 
 def _alike(row: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> bool:
     """Whether what a published curve names by words (kind of masking) is as in one of our records."""
-    words = {at: value for at, value in conditions(row["same"]).items() if isinstance(value, str)}
+    words = {at: value for at, value in parse_settings(row["same"]).items() if isinstance(value, str)}
     return any(all(record.get(at) in (None, value) for at, value in words.items()) for record in records)

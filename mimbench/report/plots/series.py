@@ -14,8 +14,8 @@ from mimbench.recipe import AT_EPOCH, is_of_task
 from mimbench.recipe.document import values
 from mimbench.report.plots.source import Options, Row, Source
 from mimbench.report.plots.style import Look, clean, lightened, look
-from mimbench.report.records.protocols import differing, protocol_labels
-from mimbench.report.scores.statistics import LEVEL_TOLD, summarise
+from mimbench.report.records.protocols import differing_paths, label_protocols
+from mimbench.report.scores.statistics import LEVEL_TEXT, summarise
 
 T = TypeVar("T")
 Panel = tuple[Any, ...]
@@ -119,7 +119,7 @@ def told(means: Iterable[Mean]) -> str:
 
 def interval_of(what: str) -> str:
     """The interval as a note names it."""
-    return f"{LEVEL_TOLD} interval of {what} (Student's t)"
+    return f"{LEVEL_TEXT} interval of {what} (Student's t)"
 
 
 def by_protocol(row: Row) -> Panel:
@@ -227,7 +227,7 @@ def _distinctions(recipes: Sequence[Mapping[str, Any]]) -> list[str] | None:
     """In what each recipe differs from the others, in short; None where that is long or nothing."""
     if len(recipes) == 1:
         return [""]
-    paths = differing(recipes)
+    paths = differing_paths(recipes)
     found = [
         clean(" ".join(f"{path.rsplit('.', 1)[-1]}={_shown(recipe.get(path))}" for path in paths)) for recipe in recipes
     ]
@@ -254,7 +254,7 @@ class Titles:
     def __init__(self, source: Source, rows: Sequence[Row]) -> None:
         tidy = source.tidy()
         shown = {row["protocol"] for row in rows}
-        self._labels = protocol_labels(tidy[tidy["protocol"].isin(shown)])
+        self._labels = label_protocols(tidy[tidy["protocol"].isin(shown)])
         self._several = {
             task for task, of in grouped(rows, lambda row: row["task"]).items() if len({r["protocol"] for r in of}) > 1
         }

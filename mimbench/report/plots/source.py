@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import pandas as pd
 
 from mimbench.errors import InputError
-from mimbench.report.records.frame import as_rows, frame
+from mimbench.report.records.frame import build_frame, to_rows
 from mimbench.report.scores.baseline import Baseline
-from mimbench.report.scores.collect import Choice, out_of_range, selected
+from mimbench.report.scores.choice import Choice
+from mimbench.report.scores.collect import filter_rows
+from mimbench.report.scores.score import range_problem
 from mimbench.store.artifacts import results_folders
 from mimbench.store.reading import read_all
 
@@ -76,7 +78,7 @@ class Source:
         """As `load_records` gives it, with a column for each of `paths`."""
         key = tuple(paths)
         if key not in self._frames:
-            self._frames[key] = frame(self._bodies, paths)
+            self._frames[key] = build_frame(self._bodies, paths)
         return self._frames[key]
 
     def chosen(self, options: Options, paths: Sequence[str] = (), *, epochs: bool = False) -> pd.DataFrame:
@@ -85,7 +87,7 @@ class Source:
         Raises:
             InputError: a method, task, metric or baseline that no record has.
         """
-        tidy = selected(
+        tidy = filter_rows(
             self.tidy(paths),
             Choice(
                 methods=options.methods,
@@ -103,9 +105,9 @@ class Source:
         Raises:
             InputError: as `chosen`; a value is outside of its metric's range.
         """
-        rows: list[Row] = list(as_rows(self.chosen(options, paths, epochs=epochs)))
+        rows: list[Row] = list(to_rows(self.chosen(options, paths, epochs=epochs)))
         for row in rows:
-            if problem := out_of_range(row, row["value"]):
+            if problem := range_problem(row, row["value"]):
                 raise InputError(f"record {row['id']}: {problem}; restore or delete it")
         return rows
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from mimbench.display import describe_dataset, describe_task, paper_name
 from mimbench.errors import InputError
-from mimbench.report.records.frame import as_rows, is_early
+from mimbench.report.records.frame import is_early, to_rows
 
 PACKAGE = "mimbench_published"
 FILES = ("results.csv", "ablations.csv")
@@ -112,12 +112,12 @@ def load_published() -> pd.DataFrame:
 
 
 @functools.cache
-def own_numbers() -> tuple[Mapping[str, Any], ...]:
+def load_author_numbers() -> tuple[Mapping[str, Any], ...]:
     """Rows of what authors report of their own methods under a protocol that mimbench has: what `find` looks in."""
-    return tuple(row for row in as_rows(load_published()) if row["reported"] == "own" and row["protocol"])
+    return tuple(row for row in to_rows(load_published()) if row["reported"] == "own" and row["protocol"])
 
 
-def reference(number: Mapping[str, Any]) -> str:
+def format_source(number: Mapping[str, Any]) -> str:
     """Where a number stands, and what is doubtful about it."""
     return "; ".join(filter(None, (f"{number['paper']}, {number['source']}", number["doubt"])))
 
@@ -148,20 +148,20 @@ def read_published(path: Traversable) -> list[Published]:
     return found
 
 
-def conditions(same: str) -> dict[str, Any]:
+def parse_settings(same: str) -> dict[str, Any]:
     """{path: value} of `Published.same`."""
     pairs = [pair.split("=", 1) for pair in same.split() if same != NO_EQUAL]
     return {path: _plain(value) for path, value in pairs}
 
 
-def find(record: Mapping[str, Any], published: Iterable[Mapping[str, Any]]) -> Match:
+def find_published(record: Mapping[str, Any], published: Iterable[Mapping[str, Any]]) -> Match:
     """The authors' own number for a record: the same method, encoder, epochs, protocol, data and settings.
 
     Args:
         record: a row of a frame.
         published: rows of `load_published`, see `as_rows`.
     """
-    named = [row for row in published if slug(row["method"]) == record["method"]]
+    named = [row for row in published if to_plugin_name(row["method"]) == record["method"]]
     if not named:
         return Match(None, f"no number of {record['method']} is stored")
     sets_size = describe_task(record["task"]).image_size == "recipe"
@@ -186,9 +186,9 @@ def find(record: Mapping[str, Any], published: Iterable[Mapping[str, Any]]) -> M
     if not named:
         return Match(None, "mimbench has no such variant")
     # Last, because it imports torch: only for records that agree with a number in all else.
-    from mimbench.report.published.settings import departed_settings
+    from mimbench.report.published.settings import find_departures
 
-    departed = [departed_settings(record, conditions(row["same"])) for row in named]
+    departed = [find_departures(record, parse_settings(row["same"])) for row in named]
     for row, paths in zip(named, departed, strict=True):
         if not paths:
             return Match(row)
@@ -216,12 +216,12 @@ def _images_per_epoch(record: Mapping[str, Any]) -> float:
     return float(record["pretrain_images"] / record["pretrain_epochs"])
 
 
-def matching(row: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def select_matching(row: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The rows of a frame that measured what a published row did."""
-    return [record for record in records if find(record, [row]).number is not None]
+    return [record for record in records if find_published(record, [row]).number is not None]
 
 
-def slug(name: str) -> str:
+def to_plugin_name(name: str) -> str:
     """A paper's name for a method as plugins are called: "MoCo v3" -> "moco-v3"."""
     return "-".join("".join(c if c.isalnum() else " " for c in name.replace("+", "plus")).lower().split())
 
@@ -233,7 +233,7 @@ def _told(what: str, record: Mapping[str, Any]) -> str:
         "protocol": record["protocol_name"] or "a protocol without a name",
         "encoder": record["backbone"],
         "pretraining data": record["pretrain_dataset"],
-        "epochs": epochs_in_words(record),
+        "epochs": describe_epochs(record),
         "image size": f"{_image_size(record)} px",
         "test images": f"{record['n']:,}",
     }
@@ -242,7 +242,7 @@ def _told(what: str, record: Mapping[str, Any]) -> str:
     return f"these records ({shown})"
 
 
-def epochs_in_words(record: Mapping[str, Any]) -> str:
+def describe_epochs(record: Mapping[str, Any]) -> str:
     """Of a row of a frame: "800 epochs", or "epoch 100 of 800"; an imported encoder's are not known."""
     epochs, at = record["pretrain_epochs"], record["at_epoch"]
     if epochs is None:

@@ -15,13 +15,13 @@ from mimbench.errors import InputError
 from mimbench.recipe import PRETRAINED
 from mimbench.recipe import document as doc
 from mimbench.recipe.departures import preset_values, shaping_values, task_departures
-from mimbench.report.records.frame import backbone, protocol_text
+from mimbench.report.records.frame import format_protocol, name_backbone
 
 _SIZES = frozenset(f"encoder.{name}" for name in ("embed_dim", "depth", "depths", "dims", "patch_size"))
 """What makes an encoder's name, as `backbone` gives it."""
 
 
-def departed_settings(record: Mapping[str, Any], stated: Mapping[str, Any]) -> list[str]:
+def find_departures(record: Mapping[str, Any], stated: Mapping[str, Any]) -> list[str]:
     """Paths of the record's settings that are not those of a published number's experiment; [] if all are.
 
     Args:
@@ -73,7 +73,7 @@ def _settings(recipe: str, task: str, dataset: str) -> tuple[Mapping[str, Any], 
     for path, value in pretrained.items():
         tables = doc.put(tables, path, value)
     as_pretrained = shaping_values(tables)
-    protocol = protocol_text(str(options.get("protocol")), task_departures(task, options, dataset))
+    protocol = format_protocol(str(options.get("protocol")), task_departures(task, options, dataset))
     return as_run, as_pretrained, protocol
 
 
@@ -90,7 +90,7 @@ def _references(method: str, encoder: str, data: str, epochs: int) -> tuple[Mapp
 
 def _name(settings: Mapping[str, Any]) -> str:
     options = {path.partition(".")[2]: value for path, value in settings.items() if path.startswith("encoder.")}
-    return backbone(options["name"], options)
+    return name_backbone(options["name"], options)
 
 
 def _equal(found: Any, expected: Any) -> bool:

@@ -96,10 +96,10 @@ def load_records(path: str | Path, paths: Sequence[str] = ()) -> pd.DataFrame:
     Raises:
         InputError: no such folder, no record in it, a damaged record, or two of one id and different content.
     """
-    return frame(read_all(Path(path)), paths)
+    return build_frame(read_all(Path(path)), paths)
 
 
-def frame(bodies: Iterable[tuple[Path | None, Mapping[str, Any]]], paths: Sequence[str] = ()) -> pd.DataFrame:
+def build_frame(bodies: Iterable[tuple[Path | None, Mapping[str, Any]]], paths: Sequence[str] = ()) -> pd.DataFrame:
     """As `load_records`, of records already read: plain data, each with its file."""
     bodies = list(bodies)
     paths = list(dict.fromkeys([*paths, *(path for _, body in bodies for path in body["varied"])]))
@@ -114,7 +114,7 @@ def frame(bodies: Iterable[tuple[Path | None, Mapping[str, Any]]], paths: Sequen
     return pd.DataFrame(rows, columns=columns)
 
 
-def as_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+def to_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame as plain data; what is missing is None."""
     plain = table.astype(object).where(table.notna(), None)
     return [dict(zip(map(str, plain.columns), row, strict=True)) for row in plain.itertuples(index=False, name=None)]
@@ -125,14 +125,14 @@ def is_early(row: Mapping[str, Any]) -> bool:
     return row["at_epoch"] not in (None, row["pretrain_epochs"])
 
 
-def early(tidy: pd.DataFrame) -> pd.Series:
+def early_rows(tidy: pd.DataFrame) -> pd.Series:
     """Which rows are, as `is_early` tells."""
-    return _flags(tidy, map(is_early, as_rows(tidy[["at_epoch", "pretrain_epochs"]])))
+    return _flags(tidy, map(is_early, to_rows(tidy[["at_epoch", "pretrain_epochs"]])))
 
 
-def early_beside_end(tidy: pd.DataFrame) -> pd.Series:
+def superseded_rows(tidy: pd.DataFrame) -> pd.Series:
     """Which of them are of a method that has the end too, for the same task."""
-    found = early(tidy)
+    found = early_rows(tidy)
     pairs = list(zip(tidy["method"], tidy["task"], strict=True))
     ends = {pair for pair, is_found in zip(pairs, found, strict=True) if not is_found}
     return found & _flags(tidy, (pair in ends for pair in pairs))
@@ -151,7 +151,7 @@ def _rows(
     if known is None:
         encoder = recipe.get("encoder", {})
         known = told[id(recipe)] = (
-            backbone(body["encoder"]["name"], encoder),
+            name_backbone(body["encoder"]["name"], encoder),
             _as_pretrained(recipe, "data", "name"),
             _as_pretrained(recipe, "pretrain", "epochs"),
             recipe.get("input", {}).get("image_size"),
@@ -213,7 +213,7 @@ def _rows(
         yield (*before, name, index == 0, *(value[key] for key in _VALUE), chance, *after)
 
 
-def backbone(encoder: str, options: Mapping[str, Any]) -> str:
+def name_backbone(encoder: str, options: Mapping[str, Any]) -> str:
     """An encoder as papers call it: "ViT-B/16", "Swin-B", "ResNet-50"; else its plugin with width and depth."""
     depth = options.get("depths", options.get("depth"))
     depth = tuple(depth) if isinstance(depth, list | tuple) else depth
@@ -257,10 +257,10 @@ def _protocol_name(body: Mapping[str, Any], passed: Mapping[str, Any]) -> str:
             for path, value in {**passed, **body["varied"]}.items()
             if path.startswith(prefixes) and path.rsplit(".", 1)[-1] != "protocol" and ".data" not in path
         }
-    return protocol_text(name, departed)
+    return format_protocol(name, departed)
 
 
-def protocol_text(name: str, departures: Mapping[str, Any]) -> str:
+def format_protocol(name: str, departures: Mapping[str, Any]) -> str:
     """A protocol's name and the options that depart from it: "mae, train.epochs=50"."""
     return ", ".join([name, *(f"{path}={value}" for path, value in departures.items())])
 

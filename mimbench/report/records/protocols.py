@@ -16,7 +16,7 @@ _CONTENT = 6
 """Signs of a content's fingerprint that are shown."""
 
 
-def protocol_labels(tidy: pd.DataFrame) -> dict[str, tuple[str, str]]:
+def label_protocols(tidy: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """{fingerprint: (name, footnote)} of the protocols in a frame; names differ within a task.
 
     Protocols of one name, or of none, are told by their difference where a short one does, else by a number.
@@ -45,7 +45,7 @@ def _note(task: str, label: str, name: str, difference: str) -> str:
 
 def _told_by(own: dict[str, Any], protocols: Sequence[dict[str, Any]]) -> str:
     """All in which a protocol differs from the others; where that is long, the first option that no two share."""
-    paths = differing(protocols)
+    paths = differing_paths(protocols)
     for chosen in (_needed(paths, protocols), *([path] for path in sorted(paths, key=_is_content))):
         told = _shown(own, chosen)
         if 0 < len(told) <= _SHORT and len({_shown(other, chosen) for other in protocols}) == len(protocols):
@@ -55,11 +55,11 @@ def _told_by(own: dict[str, Any], protocols: Sequence[dict[str, Any]]) -> str:
 
 def _differences(protocols: Sequence[dict[str, Any]]) -> list[str]:
     """In what each protocol differs from the others: "pooling=token"."""
-    paths = _needed(differing(protocols), protocols)
+    paths = _needed(differing_paths(protocols), protocols)
     return [_shown(protocol, paths) for protocol in protocols]
 
 
-def differing(options: Sequence[Mapping[str, Any]]) -> list[str]:
+def differing_paths(options: Sequence[Mapping[str, Any]]) -> list[str]:
     """Paths at which not all of these have the same value."""
     paths = list(dict.fromkeys(path for one in options for path in one))
     return [path for path in paths if len({repr(one.get(path)) for one in options}) > 1]

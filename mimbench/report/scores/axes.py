@@ -3,48 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from mimbench.errors import InputError, nearest
 from mimbench.recipe import AT_EPOCH, is_of_task
 from mimbench.report.records.frame import COLUMNS
+from mimbench.report.scores.choice import Choice
+from mimbench.report.scores.fields import Fields, column_of, list_fields
 
-if TYPE_CHECKING:
-    from mimbench.report.scores.collect import Choice
-
-Fields = tuple[str, ...]
-_OF_FIELD = {"encoder": "backbone"}
-"""Fields that are shown from a column of another name."""
-_NO_FIELDS = frozenset(("value", "n", "low", "high", "higher_is_better", "chance", "primary", "protocol_json"))
 _MEASURED = ("task", "metric")
 _OF_THE_METHOD = ("recipe", "encoder")
 
 
-def column_of(name: str) -> str:
-    """The frame's column that a field is shown from."""
-    return _OF_FIELD.get(name, name)
-
-
-def text_of(value: Any) -> str:
-    """A field's value; beside missing ones, whole numbers come as floats."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def order_of(value: Any) -> tuple[int, float, str]:
-    """To sort a field's values by: what is missing first, then numbers, then text."""
-    if value is None:
-        return 0, 0.0, ""
-    return (1, float(value), "") if isinstance(value, int | float) else (2, 0.0, str(value))
-
-
-def known_fields(tidy: pd.DataFrame) -> list[str]:
-    """Columns and paths of a frame that rows and columns can stand for."""
-    return [name for name in tidy.columns if name not in _NO_FIELDS]
-
-
-def sides(tidy: pd.DataFrame, choice: Choice, early: bool) -> tuple[Fields, Fields]:
+def resolve_axes(tidy: pd.DataFrame, choice: Choice, early: bool) -> tuple[Fields, Fields]:
     """(fields of the rows, fields of the columns): the chosen ones and, on the side they belong to, those to be told.
 
     A metric goes with its task; encoder, recipe and settings go with the method. A setting of the method ("method.x")
@@ -53,9 +25,9 @@ def sides(tidy: pd.DataFrame, choice: Choice, early: bool) -> tuple[Fields, Fiel
     Raises:
         InputError: a chosen field that is none, or that no record has.
     """
-    for name in (*choice.rows, *choice.columns):
+    for name in (*choice.row_fields, *choice.column_fields):
         _check(name, tidy)
-    rows, columns = _both(choice.rows, choice.columns)
+    rows, columns = _default_axes(choice.row_fields, choice.column_fields)
     asked = {*rows, *columns}
     if "at_epoch" in asked or not early:
         asked.add(AT_EPOCH)  # is told already, or tells nothing
@@ -69,13 +41,17 @@ def sides(tidy: pd.DataFrame, choice: Choice, early: bool) -> tuple[Fields, Fiel
     for name, other in (_MEASURED, _MEASURED[::-1]):
         untold = name == "metric" and name not in asked and "task" in (*rows, *columns)
         if several(name) or untold:
-            rows, columns = (rows, _beside(other, name, columns)) if other in columns else ((*rows, name), columns)
+            rows, columns = (
+                (rows, _insert_next_to(other, name, columns)) if other in columns else ((*rows, name), columns)
+            )
     paths = [name for name in tidy.columns if name not in COLUMNS and not is_of_task(name)]
-    settings = [name for name in (*_OF_THE_METHOD, *paths, "set") if several(name) and _tells(name, tidy, asked)]
-    return with_settings(rows, columns, settings)
+    settings = [
+        name for name in (*_OF_THE_METHOD, *paths, "set") if several(name) and _distinguishes(name, tidy, asked)
+    ]
+    return add_settings(rows, columns, settings)
 
 
-def with_settings(rows: Fields, columns: Fields, settings: Sequence[str]) -> tuple[Fields, Fields]:
+def add_settings(rows: Fields, columns: Fields, settings: Sequence[str]) -> tuple[Fields, Fields]:
     """Settings on the side of the method."""
     settings = [name for name in settings if name not in (*rows, *columns)]
     if "method" in columns:
@@ -83,20 +59,20 @@ def with_settings(rows: Fields, columns: Fields, settings: Sequence[str]) -> tup
     return (*rows, *settings), columns
 
 
-def _both(rows: Fields, columns: Fields) -> tuple[Fields, Fields]:
+def _default_axes(rows: Fields, columns: Fields) -> tuple[Fields, Fields]:
     """What the other side stands for, where one alone is chosen; and neither: methods by metrics of tasks."""
     if rows and columns:
         return rows, columns
     if columns:
         if "task" in columns and "metric" not in columns:
-            columns = _beside("task", "metric", columns)
+            columns = _insert_next_to("task", "metric", columns)
         return tuple(name for name in ("method", *_MEASURED) if name not in columns), columns
     if "task" in rows and "method" not in rows:
-        return (rows if "metric" in rows else _beside("task", "metric", rows)), ("method",)
+        return (rows if "metric" in rows else _insert_next_to("task", "metric", rows)), ("method",)
     return rows or ("method",), tuple(name for name in _MEASURED if name not in rows)
 
 
-def _beside(of: str, name: str, fields: Fields) -> Fields:
+def _insert_next_to(of: str, name: str, fields: Fields) -> Fields:
     place = fields.index(of) + (name == "metric")
     return (*fields[:place], name, *fields[place:])
 
@@ -105,7 +81,7 @@ def _is_of_the_method(name: str) -> bool:
     return name in (*_OF_THE_METHOD, "set", "at_epoch") or ("." in name and not is_of_task(name))
 
 
-def _tells(name: str, tidy: pd.DataFrame, asked: set[str]) -> bool:
+def _distinguishes(name: str, tidy: pd.DataFrame, asked: set[str]) -> bool:
     """Whether a setting of the method tells what the fields that are asked for leave open."""
     if not name.startswith("method."):
         return True
@@ -115,7 +91,7 @@ def _tells(name: str, tidy: pd.DataFrame, asked: set[str]) -> bool:
 
 
 def _check(name: str, tidy: pd.DataFrame) -> None:
-    known = known_fields(tidy)
+    known = list_fields(tidy)
     if column_of(name) not in known:
         raise InputError(f"unknown field {name!r} for rows or columns{nearest(name, known)}")
     if name not in COLUMNS and tidy[name].isna().all():

@@ -6,17 +6,15 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from mimbench.errors import InputError, nearest
 from mimbench.recipe.document import parse_value
 from mimbench.report.records.frame import COLUMNS
-from mimbench.report.scores.axes import column_of, known_fields, order_of, text_of
-
-if TYPE_CHECKING:
-    from mimbench.report.scores.collect import Score
+from mimbench.report.scores.fields import column_of, format_value, list_fields, sort_key
+from mimbench.report.scores.score import Score
 
 _OF_THE_METHOD = ("method", "set", "pretraining", "checkpoint", "id")
 """Fields in which a method and its baseline may differ."""
@@ -35,7 +33,7 @@ class Baseline:
     """Values by path of the recipe, or by field of the table."""
 
     @classmethod
-    def read(cls, text: str) -> Baseline:
+    def parse(cls, text: str) -> Baseline:
         """Raises InputError for settings that are not path=value."""
         method, colon, rest = text.partition(":")
         settings = {}
@@ -57,25 +55,27 @@ class Baseline:
         for path, value in self.settings.items():
             column = column_of(path)
             where = f"--baseline {self.text}: "
-            fields = known_fields(own)
+            fields = list_fields(own)
             known = [name for name in fields if "." in name and own[name].notna().any()]
             if column not in known and not (column in COLUMNS and column in fields):
                 told = nearest(path, known) if known else "; nothing of it was varied"
                 raise InputError(f"{where}{self.method} has no setting {path!r}{told}")
             met = own[[_alike(each, value) for each in own[column]]]
             if met.empty:
-                there = ", ".join(dict.fromkeys(text_of(each) for each in sorted(own[column].dropna(), key=order_of)))
+                there = ", ".join(
+                    dict.fromkeys(format_value(each) for each in sorted(own[column].dropna(), key=sort_key))
+                )
                 raise InputError(
-                    f"{where}no record of {self.method} has {path}={text_of(value)}"
+                    f"{where}no record of {self.method} has {path}={format_value(value)}"
                     + (f" with {_settings(done)}" if (done := _before(self.settings, path)) else "")
                     + f"; there is {there or 'none'}"
                 )
             own = met
 
-    def holds(self, score: Score) -> bool:
+    def matches(self, score: Score) -> bool:
         """Whether a score is the baseline's, of the settings that were chosen."""
-        return score.first["method"] == self.method and all(
-            _alike(score.first[column_of(path)], value) for path, value in self.settings.items()
+        return score.shared["method"] == self.method and all(
+            _alike(score.shared[column_of(path)], value) for path, value in self.settings.items()
         )
 
     def partner(self, score: Score, everything: Sequence[Score]) -> Score | str:
@@ -87,7 +87,7 @@ class Baseline:
         same = [
             other
             for other in everything
-            if self.holds(other) and all(other.first[name] == score.first[name] for name in _SAME)
+            if self.matches(other) and all(other.shared[name] == score.shared[name] for name in _SAME)
         ]
         if not same:
             return f"{self.text} was not measured with this encoder under this protocol"
@@ -98,7 +98,7 @@ class Baseline:
 
         closest = max(map(alike, same))
         found = same if self._is_other_setting(score) else [other for other in same if alike(other) == closest]
-        plain = [other for other in found if not other.first["varied"]]
+        plain = [other for other in found if not other.shared["varied"]]
         for chosen in (plain, found):
             if len(chosen) == 1:
                 return chosen[0]
@@ -108,11 +108,11 @@ class Baseline:
 
     def _is_other_setting(self, score: Score) -> bool:
         """Whether it is of the baseline's method, where no setting was chosen."""
-        return not self.settings and score.first["method"] == self.method
+        return not self.settings and score.shared["method"] == self.method
 
-    def words(self, partners: Sequence[Score], everything: Sequence[Score]) -> str:
+    def describe(self, partners: Sequence[Score], everything: Sequence[Score]) -> str:
         """The baseline and, where its method has several settings, that of all these partners."""
-        own = [score for score in everything if score.first["method"] == self.method]
+        own = [score for score in everything if score.shared["method"] == self.method]
         paths = [path for path in own[0].fields if "." in path and len({repr(score.fields[path]) for score in own}) > 1]
         settings = {_settings({path: score.fields[path] for path in paths}) for score in partners}
         if self.settings or not paths or not settings:
@@ -135,9 +135,9 @@ def _before(settings: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
-    return ",".join(f"{path}={text_of(value)}" for path, value in settings.items() if value not in (None, ""))
+    return ",".join(f"{path}={format_value(value)}" for path, value in settings.items() if value not in (None, ""))
 
 
 def _alike(own: Any, asked: Any) -> bool:
     asked = json.dumps(asked) if isinstance(asked, list | dict) else asked  # as a frame holds them
-    return bool(own == asked) or text_of(own) == text_of(asked)
+    return bool(own == asked) or format_value(own) == format_value(asked)

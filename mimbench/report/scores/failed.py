@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mimbench.errors import InputError
-from mimbench.report.scores.collect import Choice
+from mimbench.report.scores.choice import Choice
 from mimbench.store.reading import failure_files
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _NAMES, _REASON = 4, 100
 """Most methods, tasks and seeds told by name, and longest reason, in characters."""
 
 
-class Failed:
+class FailedCells:
     """The failures below a results folder, but for those of cells that have a record by now."""
 
     def __init__(self, results: Path, recorded: Container[str]) -> None:
@@ -53,7 +53,7 @@ class Failed:
         return (*(_told(missing, self._where) if missing else ()), *self._damaged.values())
 
 
-def of_choice(choice: Choice, tidy: pd.DataFrame) -> Callable[[Failure], bool]:
+def match_choice(choice: Choice, tidy: pd.DataFrame) -> Callable[[Failure], bool]:
     """Whether the table that is chosen would have shown the cell of a failure."""
     methods = {*choice.methods, *((choice.baseline.method,) if choice.baseline else ())}
     measured = set(tidy.loc[tidy["metric"].isin(choice.metrics), "task"])

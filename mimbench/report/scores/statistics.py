@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 LEVEL = 0.95
-LEVEL_TOLD = f"{100 * LEVEL:g} %"
+LEVEL_TEXT = f"{100 * LEVEL:g} %"
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,15 @@ def best_and_next(scores: Sequence[Summary | None], higher_is_better: bool = Tru
     best, second = (tuple(index for mean, index in present if mean == place) for place in places[:2])
     if len(best) > 1:
         return Verdict(best)
-    rivals = [index for _, index in present if index not in best and not _told_apart(scores[best[0]], scores[index])]
+    rivals = [
+        index
+        for _, index in present
+        if index not in best and not _significantly_different(scores[best[0]], scores[index])
+    ]
     return Verdict(best, second, tuple(rivals))
 
 
-def _told_apart(one: Summary | None, other: Summary | None) -> bool:
+def _significantly_different(one: Summary | None, other: Summary | None) -> bool:
     return bool(one and other and one.interval and other.interval and not one.interval.overlaps(other.interval))
 
 
@@ -172,7 +176,7 @@ def _places(scores: Sequence[Summary], higher_is_better: bool) -> list[tuple[flo
     found = []
     for one in scores:
         leads = [sign * (other.mean - one.mean) for other in scores if other is not one]
-        apart = [sign * (other.mean - one.mean) for other in scores if _told_apart(one, other)]
+        apart = [sign * (other.mean - one.mean) for other in scores if _significantly_different(one, other)]
         rank = 1 + sum(1.0 if lead > 0 else 0.5 if lead == 0 else 0.0 for lead in leads)
         found.append((rank, 1 + sum(lead > 0 for lead in apart), len(scores) - sum(lead < 0 for lead in apart)))
     return found

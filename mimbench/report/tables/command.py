@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from mimbench.errors import InputError, nearest
 from mimbench.files import writing
-from mimbench.report.records.frame import frame, load_records
-from mimbench.report.scores.collect import Choice
-from mimbench.report.scores.failed import Failed, of_choice
-from mimbench.report.tables.comparison import comparison
+from mimbench.report.records.frame import build_frame, load_records
+from mimbench.report.scores.choice import Choice
+from mimbench.report.scores.failed import FailedCells, match_choice
+from mimbench.report.tables.comparison import build_comparison
 from mimbench.report.tables.render import FORMATS, render
 from mimbench.report.tables.table import Table
 from mimbench.store import DEFAULT_RESULTS
@@ -61,9 +61,11 @@ def table_command(
     return None
 
 
-def text_of(records: Sequence[Record]) -> str:
+def format_records(records: Sequence[Record]) -> str:
     """The comparison table of records at hand, for the terminal."""
-    return render(comparison(frame([(None, record.as_json()) for record in records]), Choice(epochs=True)), "text")
+    return render(
+        build_comparison(build_frame([(None, record.as_json()) for record in records]), Choice(epochs=True)), "text"
+    )
 
 
 def _with_failed(table: Table, failed: Sequence[str], format: str, warn: Callable[[str], None]) -> str:
@@ -76,11 +78,11 @@ def _with_failed(table: Table, failed: Sequence[str], format: str, warn: Callabl
 
 def _compared(choice: Choice, results: Path) -> tuple[Table, Sequence[str]]:
     """The comparison, and what to say of the cells that failed."""
-    paths = [name for name in (*choice.rows, *choice.columns) if "." in name]
+    paths = [name for name in (*choice.row_fields, *choice.column_fields) if "." in name]
     tidy = load_records(results, [*paths, *(choice.baseline.paths if choice.baseline else ())])
-    failed = Failed(results, set(tidy["id"]))
+    failed = FailedCells(results, set(tidy["id"]))
     failed.require_records(choice, tidy)
-    return comparison(tidy, choice), failed.remarks(of_choice(choice, tidy))
+    return build_comparison(tidy, choice), failed.remarks(match_choice(choice, tidy))
 
 
 def _layouts() -> str:
@@ -90,29 +92,35 @@ def _layouts() -> str:
 
 
 def _listed(choice: Choice) -> Table:
-    from mimbench.report.tables.papers import published_table
+    from mimbench.report.tables.papers import build_published_table
 
-    _refuse(choice, "a list of published numbers; give --results", ("rows", "columns", "baseline", "ranks"))
-    return published_table(choice.methods, choice.tasks, choice.metrics)
+    _refuse(choice, "a list of published numbers; give --results", ("row_fields", "column_fields", "baseline", "ranks"))
+    return build_published_table(choice.methods, choice.tasks, choice.metrics)
 
 
 def _laid_out(name: str, choice: Choice, results: Path | None) -> tuple[Table, Sequence[str]]:
     """The layout, and what to say of its cells that failed."""
     from mimbench.report.tables.layouts import read_layout
-    from mimbench.report.tables.papers import layout_measures, layout_table
+    from mimbench.report.tables.papers import build_layout_table, list_layout_cells
 
-    _refuse(choice, "a layout", ("rows", "columns", "metrics", "methods", "tasks", "baseline", "ranks"))
+    _refuse(choice, "a layout", ("row_fields", "column_fields", "metrics", "methods", "tasks", "baseline", "ranks"))
     layout = read_layout(name)
     folder = results or DEFAULT_RESULTS
     if results is None and not (folder.is_dir() and record_files(folder)):
-        return layout_table(layout), ()
-    tidy, measures = load_records(folder), layout_measures(layout)
-    failed = Failed(folder, set(tidy["id"]))
-    return layout_table(layout, tidy), failed.remarks(lambda cell: (cell.method, cell.task) in measures)
+        return build_layout_table(layout), ()
+    tidy, measures = load_records(folder), list_layout_cells(layout)
+    failed = FailedCells(folder, set(tidy["id"]))
+    return build_layout_table(layout, tidy), failed.remarks(lambda cell: (cell.method, cell.task) in measures)
 
 
 def _refuse(choice: Choice, what: str, names: tuple[str, ...]) -> None:
-    flags = {"methods": "method", "tasks": "task", "ranks": "rank"}
+    flags = {
+        "row_fields": "rows",
+        "column_fields": "columns",
+        "methods": "method",
+        "tasks": "task",
+        "ranks": "rank",
+    }
     given = [f"--{flags.get(name, name)}" for name in names if getattr(choice, name)]
     if given:
         raise InputError(f"{', '.join(given)}: not for {what}")

@@ -10,17 +10,19 @@ import pandas as pd
 
 from mimbench.recipe import AT_EPOCH
 from mimbench.report.records.frame import is_early
-from mimbench.report.records.protocols import protocol_labels
-from mimbench.report.scores.axes import text_of
-from mimbench.report.scores.collect import Choice, Grid, Key, gathered, selected
+from mimbench.report.records.protocols import label_protocols
+from mimbench.report.scores.choice import Choice
+from mimbench.report.scores.collect import ScoreTable, collect_scores, filter_rows
+from mimbench.report.scores.fields import format_value
+from mimbench.report.scores.score import Key
 from mimbench.report.tables.extra_columns import baseline_column, published_column, rank_column
-from mimbench.report.tables.table import Cell, Column, Table, marked, spread_text
+from mimbench.report.tables.table import Cell, Column, Table, mark_best, spread_text
 
 _OF_A_SEED = {"seed", "checkpoint", "weights_sha256", "id", "file"}
 """Fields that tell seeds apart."""
 
 
-def comparison(tidy: pd.DataFrame, choice: Choice | None = None) -> Table:
+def build_comparison(tidy: pd.DataFrame, choice: Choice | None = None) -> Table:
     """The table of a frame (see `load_records`).
 
     By default a row is a method with what was varied, a column a metric of a task under one protocol. Seeds are
@@ -33,31 +35,31 @@ def comparison(tidy: pd.DataFrame, choice: Choice | None = None) -> Table:
         InputError: nothing chosen, or an unknown name.
     """
     choice = choice or Choice()
-    chosen = selected(tidy, choice)
+    chosen = filter_rows(tidy, choice)
     if choice.baseline:
         choice.baseline.check(chosen)
-    table = table_of(gathered(chosen, choice), protocol_labels(chosen), choice)
+    table = build_table(collect_scores(chosen, choice), label_protocols(chosen), choice)
     return replace(table, remarks=(*table.remarks, *_left_out(tidy, choice, chosen)))
 
 
 def _left_out(tidy: pd.DataFrame, choice: Choice, chosen: pd.DataFrame) -> tuple[str, ...]:
-    early = selected(tidy, replace(choice, epochs=True))["id"].nunique() - chosen["id"].nunique()
+    early = filter_rows(tidy, replace(choice, epochs=True))["id"].nunique() - chosen["id"].nunique()
     if not early:
         return ()
     records, them = ("records", "them") if early > 1 else ("record", "it")
-    by_column = "method" in choice.columns
-    shown = ",".join([*(choice.columns if by_column else choice.rows or ("method",)), AT_EPOCH])
+    by_column = "method" in choice.column_fields
+    shown = ",".join([*(choice.column_fields if by_column else choice.row_fields or ("method",)), AT_EPOCH])
     option = "--columns" if by_column else "--rows"
     return (f"not shown: {early} {records} of earlier epochs of these pretrainings ({option} {shown} shows {them})",)
 
 
-def table_of(grid: Grid, labels: Mapping[str, tuple[str, str]], choice: Choice) -> Table:
-    """The table of scores that are gathered already; labels: of their protocols, see `protocol_labels`."""
+def build_table(grid: ScoreTable, labels: Mapping[str, tuple[str, str]], choice: Choice) -> Table:
+    """The table of scores that are gathered already; labels: of their protocols, see `label_protocols`."""
     cells = _cells(grid, choice)
     columns, parts = _label_columns(grid, labels)
     for key, title, notes in _titles(grid, labels):
         columns.append(Column(title, ("mean", choice.spread, "n"), notes))
-        parts.append([cells[row, key] for row in grid.rows])
+        parts.append([cells[row, key] for row in grid.row_keys])
         scores = grid.column(key)
         if choice.baseline:
             beside = baseline_column(choice.baseline, title, scores, list(grid.scores.values()))
@@ -68,23 +70,23 @@ def table_of(grid: Grid, labels: Mapping[str, tuple[str, str]], choice: Choice) 
             columns.append(column)
             parts.append(found)
     if choice.ranks:
-        column, found = rank_column([grid.column(key) for key in grid.columns], grid.column_fields)
+        column, found = rank_column([grid.column(key) for key in grid.column_keys], grid.column_fields)
         columns.append(column)
         parts.append(found)
     rows = tuple(zip(*parts, strict=True))
     return Table(tuple(columns), rows, remarks=_remarks(cells, grid, choice))
 
 
-def _cells(grid: Grid, choice: Choice) -> dict[tuple[Key, Key], Cell]:
+def _cells(grid: ScoreTable, choice: Choice) -> dict[tuple[Key, Key], Cell]:
     """Each score as text, the best and second of those that are comparable marked."""
-    cells = {(row, column): Cell() for row in grid.rows for column in grid.columns}
+    cells = {(row, column): Cell() for row in grid.row_keys for column in grid.column_keys}
     groups: dict[Key, list[tuple[Key, Key]]] = {}
     by_column = {"task", "metric"} <= set(grid.column_fields)
     for place in cells:
         if place not in grid.scores:
             continue
         score = grid.scores[place]
-        summary, first = score.summary, score.first
+        summary, first = score.summary, score.shared
         width = summary.sd if choice.spread == "sd" else summary.se
         if score.problem:
             cells[place] = Cell(f"{summary.mean:g}", (summary.mean, None, summary.n), notes=(score.problem,))
@@ -99,21 +101,21 @@ def _cells(grid: Grid, choice: Choice) -> dict[tuple[Key, Key], Cell]:
         groups.setdefault((place[1], *what) if by_column else what, []).append(place)
     for group in groups.values():
         # The way there is no contender of where it led.
-        places = [place for place in group if not is_early(grid.scores[place].first)] or group
+        places = [place for place in group if not is_early(grid.scores[place].shared)] or group
         summaries = [grid.scores[place].summary for place in places]
-        higher = bool(grid.scores[places[0]].first["higher_is_better"])
+        higher = bool(grid.scores[places[0]].shared["higher_is_better"])
         names = _names(grid, places)
-        found = marked([cells[place] for place in places], summaries, higher, names)
+        found = mark_best([cells[place] for place in places], summaries, higher, names)
         cells |= dict(zip(places, found, strict=True))
     return cells
 
 
-def _by_seed(grid: Grid) -> bool:
+def _by_seed(grid: ScoreTable) -> bool:
     """Whether seeds are shown one by one."""
     return bool(_OF_A_SEED & {*grid.row_fields, *grid.column_fields})
 
 
-def _names(grid: Grid, places: Sequence[tuple[Key, Key]]) -> list[str]:
+def _names(grid: ScoreTable, places: Sequence[tuple[Key, Key]]) -> list[str]:
     """Scores in words, for footnotes: all that rows and columns tell, but for what they share."""
     fields = [grid.scores[place].fields for place in places]
     several = {name: {repr(each[name]) for each in fields} for name in fields[0]}
@@ -122,15 +124,15 @@ def _names(grid: Grid, places: Sequence[tuple[Key, Key]]) -> list[str]:
     return [" ".join(_worded(name, each[name]) for name in shown if each[name] not in (None, "")) for each in fields]
 
 
-def _label_columns(grid: Grid, labels: Mapping[str, tuple[str, str]]) -> tuple[list[Column], list[list[Cell]]]:
+def _label_columns(grid: ScoreTable, labels: Mapping[str, tuple[str, str]]) -> tuple[list[Column], list[list[Cell]]]:
     """Columns of what tells rows apart; the protocol only where a task has several."""
     columns, cells = [], []
-    several = len(labels) > len({score.first["task"] for score in grid.scores.values()})
+    several = len(labels) > len({score.shared["task"] for score in grid.scores.values()})
     for index, name in enumerate(grid.row_fields):
         if name == "protocol" and not several:
             continue
         columns.append(Column(name))
-        values = [row[index] for row in grid.rows]
+        values = [row[index] for row in grid.row_keys]
         if name == "protocol":
             notes = [labels[value][1] for value in values]
             cells.append(
@@ -147,14 +149,14 @@ def _label_columns(grid: Grid, labels: Mapping[str, tuple[str, str]]) -> tuple[l
 def _label(name: str, value: Any) -> str:
     if value is None or value == "":
         return "-"
-    return text_of(value)[:6] if name == "pretraining" else text_of(value)
+    return format_value(value)[:6] if name == "pretraining" else format_value(value)
 
 
-def _titles(grid: Grid, labels: Mapping[str, tuple[str, str]]) -> list[tuple[Key, str, tuple[str, ...]]]:
+def _titles(grid: ScoreTable, labels: Mapping[str, tuple[str, str]]) -> list[tuple[Key, str, tuple[str, ...]]]:
     """(column, title, footnotes): the protocol in the title where it tells columns apart, else in a footnote."""
     found = []
-    bare = [_title(grid, key) for key in grid.columns]
-    for key, title in zip(grid.columns, bare, strict=True):
+    bare = [_title(grid, key) for key in grid.column_keys]
+    for key, title in zip(grid.column_keys, bare, strict=True):
         notes: tuple[str, ...] = ()
         if grid.column_fields[-1] == "protocol":
             label, note = labels[key[-1]]
@@ -164,12 +166,12 @@ def _titles(grid: Grid, labels: Mapping[str, tuple[str, str]]) -> list[tuple[Key
     return found
 
 
-def _title(grid: Grid, key: Key) -> str:
+def _title(grid: ScoreTable, key: Key) -> str:
     told = dict(zip(grid.column_fields, key, strict=True))
     told.pop("protocol", None)
     parts = []
     if "metric" in told:
-        unit = next(score.first["unit"] for (_, column), score in grid.scores.items() if column == key)
+        unit = next(score.shared["unit"] for (_, column), score in grid.scores.items() if column == key)
         metric = str(told.pop("metric")) + (f" [{unit}]" if unit != "percent" else "")
         parts.append(f"{told.pop('task')}: {metric}" if "task" in told else metric)
     given = {name: value for name, value in told.items() if value not in (None, "")}
@@ -183,20 +185,20 @@ def _worded(name: str, value: Any) -> str:
     return _label(name, value) if plain else f"{name}={_label(name, value)}"
 
 
-def _untold(grid: Grid) -> str:
+def _untold(grid: ScoreTable) -> str:
     """Task and metric where neither rows nor columns tell these."""
-    first = next(iter(grid.scores.values())).first
+    first = next(iter(grid.scores.values())).shared
     fields = {*grid.row_fields, *grid.column_fields}
     return ": ".join(str(first[name]) for name in ("task", "metric") if name not in fields)
 
 
-def _remarks(cells: Mapping[tuple[Key, Key], Cell], grid: Grid, choice: Choice) -> tuple[str, ...]:
-    units = {score.first["unit"] for score in grid.scores.values()}
+def _remarks(cells: Mapping[tuple[Key, Key], Cell], grid: ScoreTable, choice: Choice) -> tuple[str, ...]:
+    units = {score.shared["unit"] for score in grid.scores.values()}
     remarks = [f"all: {untold}"] if (untold := _untold(grid)) else []
     best = {place for place, cell in cells.items() if cell.mark}
     if best:
         of_column = {"task", "metric"} <= set(grid.column_fields)
-        early = {place for place, score in grid.scores.items() if is_early(score.first)}
+        early = {place for place, score in grid.scores.items() if is_early(score.shared)}
         where = " where the end is there" if early & best else ""
         remarks.append(
             "{best} and {second} of each "

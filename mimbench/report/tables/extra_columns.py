@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from mimbench.errors import InputError
-from mimbench.report.records.frame import is_early
-from mimbench.report.scores.statistics import LEVEL_TOLD, mean_ranks, paired_difference
+from mimbench.report.scores.baseline import Baseline
+from mimbench.report.scores.score import Score
+from mimbench.report.scores.statistics import LEVEL_TEXT, mean_ranks, paired_difference
 from mimbench.report.tables.table import Cell, Column
-
-if TYPE_CHECKING:
-    from mimbench.report.scores.baseline import Baseline
-    from mimbench.report.scores.collect import Score
 
 
 def baseline_column(
@@ -39,15 +35,15 @@ def baseline_column(
             cells.append(Cell(notes=(f"no seed in common with {baseline.text}",)))
             continue
         interval = difference.interval
-        digits = 1 if score.first["unit"] == "percent" else 3
+        digits = 1 if score.shared["unit"] == "percent" else 3
         text = f"{difference.mean:+.{digits}f}".replace("-", "−")
         if interval:
             has_interval = True
             text += f" {_bracket(interval.low, interval.high, digits)}"
         numbers = (difference.mean, *((interval.low, interval.high) if interval else (None, None)), difference.n)
         cells.append(Cell(f"{text} (n={difference.n})", numbers))
-    told = [f"[ ]: {LEVEL_TOLD} interval of the mean (Student's t)"] if has_interval else []
-    to = baseline.words([partner for partner in partners if partner and not isinstance(partner, str)], everything)
+    told = [f"[ ]: {LEVEL_TEXT} interval of the mean (Student's t)"] if has_interval else []
+    to = baseline.describe([partner for partner in partners if partner and not isinstance(partner, str)], everything)
     note = "; ".join([f"difference to {to}, paired by seed", *told])
     return [(Column(f"Δ {baseline.text}", ("mean", "low", "high", "n"), (note,), of=title), cells)]
 
@@ -56,9 +52,9 @@ def published_column(title: str, scores: Sequence[Score | None]) -> tuple[Column
     """The authors' own number under the same protocol, and ours minus it; else a footnote that says why not."""
     from mimbench.report.published.numbers import (  # pydantic, for those who ask for it
         LAST_EPOCH,
-        find,
-        own_numbers,
-        reference,
+        find_published,
+        format_source,
+        load_author_numbers,
     )
 
     cells = []
@@ -69,14 +65,14 @@ def published_column(title: str, scores: Sequence[Score | None]) -> tuple[Column
         if score.problem:
             cells.append(Cell(notes=(f"not compared: {score.problem}",)))
             continue
-        match = find(score.first, own_numbers())
+        match = find_published(score.shared, load_author_numbers())
         if match.number is None:
             cells.append(Cell(notes=(f"not compared: {match.reason}",)))
             continue
         value = match.number["value"]
         difference = score.summary.mean - value
         text = f"{value:.1f} ({difference:+.1f})".replace("-", "−")
-        cells.append(Cell(text, (value, difference), notes=(reference(match.number),)))
+        cells.append(Cell(text, (value, difference), notes=(format_source(match.number),)))
     note = f"published (ours minus published); {LAST_EPOCH}"
     return Column("published", ("value", "difference"), (note,), of=title), cells
 
@@ -91,18 +87,17 @@ def rank_column(columns: Sequence[Sequence[Score | None]], fields: Sequence[str]
     """
     if "task" not in fields or "method" in fields:
         raise InputError("--rank ranks rows over columns of tasks; leave --columns out, or give --columns task")
-    early = {score.first["id"] for column in columns for score in column if score and is_early(score.first)}
-    ended = any(score and score.first["id"] not in early for column in columns for score in column)
-    aside = early if ended else set()
+    # Earlier epochs compete with each other only: they have no rank if the table has any last epoch.
+    has_last_epochs = any(score and not score.is_early for column in columns for score in column)
     scores: dict[str, Mapping[str, Mapping[int, float]]] = {}
     higher = {}
     for index, column in enumerate(columns):
         present = {
             str(row): score
             for row, score in enumerate(column)
-            if score and not score.problem and score.first["id"] not in aside
+            if score and not score.problem and not (has_last_epochs and score.is_early)
         }
-        first = next(iter(present.values())).first if present else None
+        first = next(iter(present.values())).shared if present else None
         if first and first["primary"]:
             scores[str(index)] = {row: score.values for row, score in present.items()}
             higher[str(index)] = bool(first["higher_is_better"])
@@ -112,7 +107,8 @@ def rank_column(columns: Sequence[Sequence[Score | None]], fields: Sequence[str]
         rank = ranks.get(str(row))
         if rank is None:
             there = [score for score in (column[row] for column in columns) if score]
-            why = "an earlier epoch of a pretraining" if {score.first["id"] for score in there} <= aside else ""
+            excluded = has_last_epochs and all(score.is_early for score in there)
+            why = "an earlier epoch of a pretraining" if excluded else ""
             why = why or next((score.problem for score in there if score.problem), "a task is missing")
             cells.append(Cell(notes=(f"no rank: {why}",)))
             continue
@@ -123,8 +119,8 @@ def rank_column(columns: Sequence[Sequence[Score | None]], fields: Sequence[str]
         seeds = sorted({len(values) for of in scores.values() for row, values in of.items() if row in ranks})
         count = f"n={seeds[0]}" + (f" to {seeds[-1]}" if len(seeds) > 1 else "")
         note += (
-            f"; [ ]: what the scores' own {LEVEL_TOLD} intervals (Student's t, {count}) leave open: "
-            f"of two that overlap, either may lead; {LEVEL_TOLD} each, not all at once"
+            f"; [ ]: what the scores' own {LEVEL_TEXT} intervals (Student's t, {count}) leave open: "
+            f"of two that overlap, either may lead; {LEVEL_TEXT} each, not all at once"
         )
     elif ranks:
         note += "; no interval: a score has one seed"

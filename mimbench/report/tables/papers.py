@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from mimbench.errors import InputError, nearest
-from mimbench.report.published.numbers import LAST_EPOCH, Published, load_published, matching, slug
-from mimbench.report.records.frame import as_rows
-from mimbench.report.scores.collect import out_of_range
+from mimbench.report.published.numbers import LAST_EPOCH, Published, load_published, select_matching, to_plugin_name
+from mimbench.report.records.frame import to_rows
+from mimbench.report.scores.score import range_problem
 from mimbench.report.scores.statistics import Summary, summarise
 from mimbench.report.tables.layouts import Layout
-from mimbench.report.tables.table import ABSENT, Cell, Column, Table, marked, spread_text
+from mimbench.report.tables.table import ABSENT, Cell, Column, Table, mark_best, spread_text
 
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
@@ -22,7 +22,7 @@ _LESS = frozenset(("error", "hours", "cost", "FLOPs"))
 """Published metrics of which less is better."""
 
 
-def published_table(
+def build_published_table(
     methods: Sequence[str] = (), tasks: Sequence[str] = (), metrics: Sequence[str] = (), encoders: Sequence[str] = ()
 ) -> Table:
     """The published results of these methods (as plugins are called: simmim, moco-v3) and tasks, one a row.
@@ -32,8 +32,13 @@ def published_table(
     Raises:
         InputError: a name that no published number has.
     """
-    rows = [row for row in as_rows(load_published()) if not row["study"]]
-    chosen = (("method", methods, slug), ("task", tasks, str), ("metric", metrics, str), ("encoder", encoders, str))
+    rows = [row for row in to_rows(load_published()) if not row["study"]]
+    chosen = (
+        ("method", methods, to_plugin_name),
+        ("task", tasks, str),
+        ("metric", metrics, str),
+        ("encoder", encoders, str),
+    )
     for column, names, called in chosen:
         known = {called(row[column]) for row in rows}
         for name in names:
@@ -64,12 +69,12 @@ def published_table(
     return Table(tuple(columns), tuple(shown), remarks=(told + quoted, LAST_EPOCH))
 
 
-def layout_measures(layout: Layout) -> set[tuple[str, str]]:
+def list_layout_cells(layout: Layout) -> set[tuple[str, str]]:
     """(method, task) of all that a layout shows, as plugins are called."""
-    return {(slug(row["method"]), row["task"]) for row in _chosen(layout)}
+    return {(to_plugin_name(row["method"]), row["task"]) for row in _chosen(layout)}
 
 
-def layout_table(layout: Layout, records: pd.DataFrame | None = None) -> Table:
+def build_layout_table(layout: Layout, records: pd.DataFrame | None = None) -> Table:
     """A paper's table from published numbers, with a column of our own beside each that has matching records.
 
     Args:
@@ -87,8 +92,8 @@ def layout_table(layout: Layout, records: pd.DataFrame | None = None) -> Table:
             raise InputError(f"layout {layout.title!r} has two numbers in one cell: {_called(row)} of {row['paper']}")
         places[place[0], place[1]] = row
     labels = list(dict.fromkeys(key for key, _ in places))
-    names = {slug(row["method"]) for row in rows}
-    ours = as_rows(records[records["method"].isin(names)]) if records is not None else []
+    names = {to_plugin_name(row["method"]) for row in rows}
+    ours = to_rows(records[records["method"].isin(names)]) if records is not None else []
     columns = [Column(_TITLES.get(name, name)) for name in layout.rows]
     cells = [[Cell(_shown(key[index])) for key in labels] for index in range(len(layout.rows))]
     found_any = False
@@ -98,7 +103,7 @@ def layout_table(layout: Layout, records: pd.DataFrame | None = None) -> Table:
         column = [_published_cell(row) if row else Cell() for row in numbers]
         if layout.best == "column":
             scores = [Summary(1, row["value"]) if row else None for row in numbers]
-            column = marked(column, scores, higher_is_better=not _less_is_better(numbers))
+            column = mark_best(column, scores, higher_is_better=not _less_is_better(numbers))
         columns.append(Column(title, ("published",)))
         cells.append(column)
         own = [_own_cell(row, ours) if row else Cell() for row in numbers]
@@ -119,7 +124,7 @@ def _chosen(layout: Layout) -> list[dict[str, Any]]:
     for name in (*layout.rows, *layout.columns, *(name for table in layout.where for name in table)):
         if name not in known:
             raise InputError(f"layout {layout.title!r}: unknown field {name!r}{nearest(name, known)}")
-    everything = as_rows(load_published())
+    everything = to_rows(load_published())
     rows: list[dict[str, Any]] = []
     for table in layout.where:
         found = [row for row in everything if all(_is(row[name], value) for name, value in table.items())]
@@ -146,13 +151,13 @@ def _doubts(row: Row) -> tuple[str, ...]:
 
 def _own_cell(row: Row, records: Sequence[Row]) -> Cell:
     """Our mean where records measured the same; they are never averaged over different settings."""
-    same = matching(row, records)
+    same = select_matching(row, records)
     settings = {(record["pretraining"], record["protocol"]) for record in same}
     if not same:
         return Cell()
     if len(settings) > 1:
         return Cell(notes=(f"{len(settings)} of our settings match; they are not averaged",))
-    problem = next(filter(None, (out_of_range(record, record["value"]) for record in same)), "")
+    problem = next(filter(None, (range_problem(record, record["value"]) for record in same)), "")
     if problem:
         return Cell(notes=(problem,))
     score = summarise([record["value"] for record in same])

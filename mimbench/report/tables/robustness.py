@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mimbench.errors import InputError, nearest
 from mimbench.report.scores.statistics import Summary, summarise
-from mimbench.report.tables.table import Cell, Column, Table, marked, spread_text
+from mimbench.report.tables.table import Cell, Column, Table, mark_best, spread_text
 
 if TYPE_CHECKING:
     from mimbench.store.record import Record
@@ -33,7 +33,7 @@ class CorruptionErrors:
     """The terms of `mce`."""
 
 
-def corruption_errors(record: Record, baseline: Record) -> CorruptionErrors:
+def compute_corruption_errors(record: Record, baseline: Record) -> CorruptionErrors:
     """mCE and relative mCE of `record` against `baseline`.
 
     Raises:
@@ -54,7 +54,7 @@ def corruption_errors(record: Record, baseline: Record) -> CorruptionErrors:
     )
 
 
-def corruption_table(records: Sequence[Record], baseline: str) -> Table:
+def build_corruption_table(records: Sequence[Record], baseline: str) -> Table:
     """mCE of every method against the records of the method `baseline`, seed by seed, and its terms.
 
     Raises:
@@ -72,7 +72,7 @@ def corruption_table(records: Sequence[Record], baseline: str) -> Table:
     groups: dict[tuple[str, str], list[CorruptionErrors]] = {}
     for record in records:
         if record.seed in base:
-            found = corruption_errors(record, base[record.seed])
+            found = compute_corruption_errors(record, base[record.seed])
             groups.setdefault((record.method.name, record.pretraining), []).append(found)
     rows = sorted(groups)
     names = list(groups[rows[0]][0].by_corruption)
@@ -117,7 +117,7 @@ def _column(
         values = [found for errors in groups[row] if (found := value(errors)) is not None]
         summaries.append(summarise(values) if len(values) == len(groups[row]) else None)
     cells = [Cell() if each is None else Cell(spread_text(each), (each.mean, each.sd, each.n)) for each in summaries]
-    return title, marked(cells, summaries, higher_is_better=False)
+    return title, mark_best(cells, summaries, higher_is_better=False)
 
 
 def _term(name: str, errors: CorruptionErrors) -> float:

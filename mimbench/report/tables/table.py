@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from mimbench.report.scores.statistics import LEVEL_TOLD, Summary, Verdict, best_and_next
+from mimbench.report.scores.statistics import LEVEL_TEXT, Summary, Verdict, best_and_next
 
 Mark = Literal["", "best", "second"]
 ABSENT = "-"
@@ -66,7 +66,7 @@ def spread_text(score: Summary, spread: Literal["sd", "se"] = "sd", digits: int 
     return f"{score.mean:.{digits}f} ± {width:.{digits}f} (n={score.n})"
 
 
-def marked(
+def mark_best(
     cells: Sequence[Cell], scores: Sequence[Summary | None], higher_is_better: bool, names: Sequence[str] = ()
 ) -> list[Cell]:
     """The cells with the best and the second marked; a best that is not told apart from all others says why not.
@@ -96,7 +96,7 @@ def _doubt(scores: Sequence[Summary | None], verdict: Verdict, names: Sequence[s
         whose = f"those of {len(overlapping)} others"
     else:
         whose = f"{'those' if len(overlapping) > 1 else 'that'} of {' and '.join(names[i] for i in overlapping)}"
-    return f"not shown to be the best: its {LEVEL_TOLD} interval overlaps {whose}"
+    return f"not shown to be the best: its {LEVEL_TEXT} interval overlaps {whose}"
 
 
 def _letter(index: int) -> str:

@@ -25,8 +25,8 @@ from mimbench.report.page.pictures import Pictures
 from mimbench.report.page.pool import Pool
 from mimbench.report.published.numbers import LAST_EPOCH
 from mimbench.report.records.frame import load_records
-from mimbench.report.scores.collect import Choice
-from mimbench.report.tables.comparison import comparison
+from mimbench.report.scores.choice import Choice
+from mimbench.report.tables.comparison import build_comparison
 from mimbench.store.failure import failure_path, read_failure, write_failure
 from mimbench.store.reading import read_all
 from mimbench.store.sealing import write_sealed
@@ -62,7 +62,9 @@ def test_the_page_holds_all_records_and_is_the_same_every_time(results, tmp_path
 
 def test_the_leaderboard_is_the_comparison_table(results, data):
     tidy = load_records(results)
-    table = comparison(tidy, Choice(rows=("method", "encoder"), columns=("task", "metric"), metrics=tuple(tidy.metric)))
+    table = build_comparison(
+        tidy, Choice(row_fields=("method", "encoder"), column_fields=("task", "metric"), metrics=tuple(tidy.metric))
+    )
     board = data["leaderboard"]
     for row, cells in zip(board["rows"], table.rows, strict=True):
         assert row["labels"] == [cell.text for cell in cells[: len(board["labels"])]]

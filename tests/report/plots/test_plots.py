@@ -16,11 +16,12 @@ from mimbench.report.plots.cost import pareto_front
 from mimbench.report.plots.kinds import drawn, figure, plot_kinds
 from mimbench.report.plots.source import NothingToPlot, Options, Source
 from mimbench.report.published.numbers import load_published
-from mimbench.report.records.protocols import protocol_labels
+from mimbench.report.records.protocols import label_protocols
 from mimbench.report.scores.baseline import Baseline
-from mimbench.report.scores.collect import Choice, gathered, selected
+from mimbench.report.scores.choice import Choice
+from mimbench.report.scores.collect import collect_scores, filter_rows
 from mimbench.report.scores.statistics import paired_difference, t_interval
-from mimbench.report.tables.comparison import table_of
+from mimbench.report.tables.comparison import build_table
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +92,8 @@ def test_table_page_and_plot_have_the_same_interval(record, framed, seeds):
     records = made.scores(record, ["simmim", "random-init"], ["knn"], seeds)
     expected = t_interval(values_of(records, "simmim", "knn"))
     tidy = framed(records)
-    grid = gathered(selected(tidy, Choice()), Choice())
-    (in_table,) = [score.summary.interval for score in grid.scores.values() if score.first["method"] == "simmim"]
+    grid = collect_scores(filter_rows(tidy, Choice()), Choice())
+    (in_table,) = [score.summary.interval for score in grid.scores.values() if score.shared["method"] == "simmim"]
     rows = {row["method"]: row for row in leaderboard(board_of(tidy), {one.id: 0 for one in records})["rows"]}
     cell = rows["simmim"]["cells"][0]
     axes = figure("bars", Source.of(records), Options(methods=("simmim",))).axes[0]
@@ -100,7 +101,7 @@ def test_table_page_and_plot_have_the_same_interval(record, framed, seeds):
     for low, high in ((in_table.low, in_table.high), (cell["low"], cell["high"]), segment[:, 1]):
         assert (low, high) == (pytest.approx(expected.low), pytest.approx(expected.high))
 
-    differences = table_of(grid, protocol_labels(tidy), Choice(baseline=Baseline.read("random-init")))
+    differences = build_table(grid, label_protocols(tidy), Choice(baseline=Baseline.parse("random-init")))
     place = [column.title for column in differences.columns].index("Δ random-init")
     (numbers,) = [row[place].numbers for row in differences.rows if row[place].numbers]
     (axes,) = figure("bars", Source.of(records), Options(baseline="random-init")).axes

@@ -10,18 +10,18 @@ from helpers.preset_records import preset_record, resolved
 from mimbench.errors import InputError
 from mimbench.report.published.numbers import (
     LAST_EPOCH,
-    conditions,
-    find,
+    find_published,
+    load_author_numbers,
     load_published,
-    own_numbers,
+    parse_settings,
     read_published,
-    slug,
+    to_plugin_name,
 )
-from mimbench.report.records.frame import as_rows, protocol_text
-from mimbench.report.scores.collect import Choice
-from mimbench.report.tables.comparison import comparison
+from mimbench.report.records.frame import format_protocol, to_rows
+from mimbench.report.scores.choice import Choice
+from mimbench.report.tables.comparison import build_comparison
 from mimbench.report.tables.layouts import Layout, layout_names, read_layout
-from mimbench.report.tables.papers import layout_table, published_table
+from mimbench.report.tables.papers import build_layout_table, build_published_table
 
 HEADER = (
     "paper,source,reported,method,encoder,params_m,pretrain_data,epochs,resolution,"
@@ -81,15 +81,15 @@ def test_an_unknown_column_and_a_bad_condition_are_told(tmp_path):
 
 
 def test_conditions_and_names():
-    assert conditions("method.a=0.6 method.b=none method.c=true method.d=l1 method.e=8") == {
+    assert parse_settings("method.a=0.6 method.b=none method.c=true method.d=l1 method.e=8") == {
         "method.a": 0.6,
         "method.b": None,
         "method.c": True,
         "method.d": "l1",
         "method.e": 8,
     }
-    assert conditions("-") == {}
-    assert [slug(name) for name in ("SimMIM", "MoCo v3", "MAE (HiViT)", "Hiera-B+")] == [
+    assert parse_settings("-") == {}
+    assert [to_plugin_name(name) for name in ("SimMIM", "MoCo v3", "MAE (HiViT)", "Hiera-B+")] == [
         "simmim",
         "moco-v3",
         "mae-hivit",
@@ -99,7 +99,7 @@ def test_conditions_and_names():
 
 def test_a_record_is_compared_under_the_same_protocol(record, framed):
     tidy = framed([ours(record, value, seed) for seed, value in enumerate((82.9, 83.1, 83.0))])
-    table = comparison(tidy, Choice(published=True))
+    table = build_comparison(tidy, Choice(published=True))
     cell = table.rows[0][-1]
     assert (cell.text, cell.numbers) == ("82.8 (+0.2)", (82.8, pytest.approx(0.2)))
     assert cell.notes == ("SimMIM paper (arXiv 2111.09886v2), Table 9",)
@@ -133,7 +133,7 @@ def test_a_record_is_compared_under_the_same_protocol(record, framed):
     ],
 )
 def test_what_differs_is_not_compared_and_said(record, framed, changes, reason):
-    table = comparison(framed([ours(record, **changes)]), Choice(published=True))
+    table = build_comparison(framed([ours(record, **changes)]), Choice(published=True))
     cell = table.rows[0][-1]
     assert (cell.text, cell.numbers) == ("-", ())
     assert reason in cell.notes[0]
@@ -141,26 +141,26 @@ def test_what_differs_is_not_compared_and_said(record, framed, changes, reason):
 
 
 def test_only_authors_own_numbers_are_compared(record, framed):
-    row = as_rows(framed([ours(record)]))[0]
-    stored = [entry for entry in as_rows(load_published()) if entry["method"] == "SimMIM"]
+    row = to_rows(framed([ours(record)]))[0]
+    stored = [entry for entry in to_rows(load_published()) if entry["method"] == "SimMIM"]
     others = [entry | {"reported": "repro"} for entry in stored]
-    assert find(row, stored).number is not None
-    assert find(row, others).number is None
-    assert find({**row, "at_epoch": row["pretrain_epochs"]}, stored).number is not None
-    early = find({**row, "at_epoch": 50}, stored)
+    assert find_published(row, stored).number is not None
+    assert find_published(row, others).number is None
+    assert find_published({**row, "at_epoch": row["pretrain_epochs"]}, stored).number is not None
+    early = find_published({**row, "at_epoch": 50}, stored)
     assert early.number is None
     assert early.reason.endswith(f"(epoch 50 of {row['pretrain_epochs']})")
 
 
 def test_the_list_of_published_numbers():
-    table = published_table(["simmim"], ["detection"])
+    table = build_published_table(["simmim"], ["detection"])
     assert [row[8].text for row in table.rows] == ["52.3", "53.8", "54.4", "49.9"]
     assert {row[9].text for row in table.rows} == {"own"}
     assert "6 that are quoted" in table.remarks[0]
     with pytest.raises(InputError, match="no published number has the method 'simim'; did you mean 'simmim'"):
-        published_table(["simim"])
+        build_published_table(["simim"])
     with pytest.raises(InputError, match="has the task 'knn'; known: detection, finetune, segm"):
-        published_table(["fcmae"], ["knn"])
+        build_published_table(["fcmae"], ["knn"])
 
 
 def texts(table):
@@ -171,14 +171,14 @@ def test_layouts_print_from_published_numbers_alone():
     names = layout_names()
     assert len(names) == 26
     for name in names:
-        table = layout_table(read_layout(name))
+        table = build_layout_table(read_layout(name))
         assert table.rows, name
         assert all(column.title != "ours" for column in table.columns)
-    assert texts(layout_table(read_layout("simmim-scaling"))) == [
+    assert texts(build_layout_table(read_layout("simmim-scaling"))) == [
         ["Supervised", "83.3", "83.5", "83.3", "-", "-"],
         ["SimMIM", "84.0", "85.4", "85.7", "87.1", "90.2"],
     ]
-    assert texts(layout_table(read_layout("simmim-loss"))) == [
+    assert texts(build_layout_table(read_layout("simmim-loss"))) == [
         ["scope=masked area", "82.8"],
         ["scope=full image", "81.7"],
     ]
@@ -189,7 +189,7 @@ def test_layouts_have_a_column_of_ours_where_records_match(record, framed):
     varied = {"method.mask_ratio": 0.5}
     records = [ours(record, 83.0 + s / 10, s, varied=varied, settings=varied) for s in (0, 1)]
     records.append(ours(record, 82.0))
-    table = layout_table(layout, framed(records))
+    table = build_layout_table(layout, framed(records))
     assert [column.title for column in table.columns] == ["setting", "variant", "top1", "ours"]
     found = {row[1].text: row[3].text for row in table.rows if row[3].text != "-"}
     assert found == {"mask_ratio=0.5": "83.0 ± 0.1 (n=2), +0.0", "mask_ratio=0.6": "82.0, −0.8"}
@@ -199,7 +199,7 @@ def test_layouts_have_a_column_of_ours_where_records_match(record, framed):
 def test_our_settings_are_not_averaged_in_a_layout(record, framed):
     layout = read_layout("simmim-loss")
     both = [ours(record, value, pretraining=name) for value, name in ((1.0, "a"), (2.0, "b"))]
-    table = layout_table(layout, framed(both))
+    table = build_layout_table(layout, framed(both))
     assert table.rows[0][-1].text == "-"
     assert table.rows[0][-1].notes == ("2 of our settings match; they are not averaged",)
 
@@ -208,7 +208,7 @@ def test_layouts_of_ones_own_and_what_is_wrong_with_them(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('title = "T"\nrows = ["method"]\ncolumns = ["metric"]\n[[where]]\nstudy = "loss-area"\n')
     with pytest.raises(InputError, match="two numbers in one cell: SimMIM Swin-B finetune top1"):
-        layout_table(read_layout(str(path)))
+        build_layout_table(read_layout(str(path)))
     for text, told in (
         ('title = "T"\nrows = []\n[[where]]\nstudy = "x"', "rows: "),
         ('title = "T"\nrow = ["method"]\n[[where]]\nstudy = "x"', "row"),
@@ -218,9 +218,9 @@ def test_layouts_of_ones_own_and_what_is_wrong_with_them(tmp_path):
         with pytest.raises(InputError, match=told):
             read_layout(str(path))
     with pytest.raises(InputError, match="unknown field 'studdy'; did you mean 'study'"):
-        layout_table(Layout(title="T", rows=("method",), where=({"studdy": "x"},)))
+        build_layout_table(Layout(title="T", rows=("method",), where=({"studdy": "x"},)))
     with pytest.raises(InputError, match="no published number has"):
-        layout_table(Layout(title="T", rows=("method",), where=({"study": "x"},)))
+        build_layout_table(Layout(title="T", rows=("method",), where=({"study": "x"},)))
     with pytest.raises(InputError, match="unknown layout 'simmim-mask'; did you mean 'simmim-masking'"):
         read_layout("simmim-mask")
     with pytest.raises(InputError, match="does not exist"):
@@ -258,9 +258,9 @@ def test_settings_that_variants_name_are_there():
 
     stored = load_published()
     for method, group in stored[~stored["same"].isin(["", "-"])].groupby("method"):
-        config = methods.load(slug(method)).Config
+        config = methods.load(to_plugin_name(method)).Config
         for same in set(group["same"]):
-            options = {path.partition(".")[2]: value for path, value in conditions(same).items() if path[0] == "m"}
+            options = {path.partition(".")[2]: value for path, value in parse_settings(same).items() if path[0] == "m"}
             assert set(options) <= set(config.model_fields), same
             config(**options)
 
@@ -275,20 +275,22 @@ def test_departures_that_numbers_name_are_spelled_as_records_spell_them():
             protocol, *options = re.split(r", (?=[\w.]+=)", text)
             settings = {f"task.{path}": parse_value(value) for path, value in (one.split("=") for one in options)}
             recipe = resolved("imagenet-vit-base", "mae", {"task.protocol": protocol, **settings}, task)
-            assert protocol_text(protocol, departures(recipe.task(task))) == text
+            assert format_protocol(protocol, departures(recipe.task(task))) == text
 
 
 def test_numbers_are_not_compared_under_protocols_whose_training_is_mimbenchs_own():
     from mimbench.registry import tasks
 
-    for row in own_numbers():
+    for row in load_author_numbers():
         protocol = tasks.load(row["task"]).protocols[row["protocol"].split(", ")[0]]
         own = [path for path, source in protocol.sources.items() if source.startswith("mimbench")]
         assert own == [], (row["source"], protocol)
 
 
 def test_maes_ablations_of_plain_pixels_are_fine_tuned_as_its_appendix_says():
-    rows = [row for row in own_numbers() if "method.norm_pixels=false" in row["same"] and row["task"] == "finetune"]
+    rows = [
+        row for row in load_author_numbers() if "method.norm_pixels=false" in row["same"] and row["task"] == "finetune"
+    ]
     assert len(rows) == 35
     base = "mae-vit-base, train.base_lr=0.001, train.layer_decay=0.75, erase_prob=0.0"  # its drop path is 0.1 already
     for row in rows:
@@ -321,7 +323,10 @@ def test_a_teacher_is_part_of_what_was_pretrained_on():
 
 
 def test_a_best_epoch_beside_a_last_one_is_said(record, framed):
-    table = comparison(framed([ours(record)]), Choice(published=True))
-    said = [*published_table(["simmim"], ["finetune"]).remarks, *layout_table(read_layout("mae-system")).remarks]
+    table = build_comparison(framed([ours(record)]), Choice(published=True))
+    said = [
+        *build_published_table(["simmim"], ["finetune"]).remarks,
+        *build_layout_table(read_layout("mae-system")).remarks,
+    ]
     assert LAST_EPOCH in table.columns[-1].notes[0]
     assert sum(LAST_EPOCH in remark for remark in said) == 2

@@ -10,8 +10,14 @@ from mimbench.errors import InputError
 from mimbench.recipe import document as doc
 from mimbench.recipe.departures import preset_values, shaping_values
 from mimbench.recipe.resolve import resolve
-from mimbench.report.published.numbers import conditions, find, load_published, own_numbers, slug
-from mimbench.report.records.frame import as_rows
+from mimbench.report.published.numbers import (
+    find_published,
+    load_author_numbers,
+    load_published,
+    parse_settings,
+    to_plugin_name,
+)
+from mimbench.report.records.frame import to_rows
 
 PUBLISHED = [
     ("imagenet-swin-base", "simmim", "finetune", {}, 82.8),
@@ -32,8 +38,8 @@ def found(record, framed):
     """The published value that a record of a preset is compared with; None if there is none."""
 
     def find_for(*args, **changes):
-        (row,) = [row for row in as_rows(framed([preset_record(record, *args, **changes)])) if row["primary"]]
-        number = find(row, own_numbers()).number
+        (row,) = [row for row in to_rows(framed([preset_record(record, *args, **changes)])) if row["primary"]]
+        number = find_published(row, load_author_numbers()).number
         return number and number["value"]
 
     return find_for
@@ -98,11 +104,11 @@ def all_changes(preset, method):
 def test_any_other_value_of_any_option_ends_the_match(record, framed, preset, method, task, settings):
     whole = all_changes(preset, method) | {"pretrain.epochs": 1234}
     assert len(whole) > 30
-    unstated = [row | {"same": ""} for row in own_numbers()]
+    unstated = [row | {"same": ""} for row in load_author_numbers()]
     for path, new in whole.items():
         one = preset_record(record, preset, method, task, settings=settings, tables={path: new})
-        row = as_rows(framed([one]))[0]
-        assert find(row, unstated).number is None, path
+        row = to_rows(framed([one]))[0]
+        assert find_published(row, unstated).number is None, path
 
 
 def test_what_shapes_no_result_may_differ(found):
@@ -147,8 +153,8 @@ def test_a_recipe_file_of_ones_own_is_compared_by_what_it_sets(record, framed, t
         path.write_text(f'extends = "imagenet-swin-base"\n{text}')
         recipe = resolve(str(path), doc.read(str(path)), "simmim", {}, "finetune")
         tables = {name: table for name, table in recipe.as_tables().items() if name == "pretrain"}
-        row = as_rows(framed([preset_record(record, tables=tables, recipe_name=str(path))]))[0]
-        match = find(row, own_numbers())
+        row = to_rows(framed([preset_record(record, tables=tables, recipe_name=str(path))]))[0]
+        match = find_published(row, load_author_numbers())
         assert (match.number is not None) == is_same
         assert is_same or match.reason.endswith("the settings of these records (pretrain.base_lr)")
 
@@ -207,9 +213,9 @@ def test_a_given_checkpoint_keeps_its_own_dataset(found):
 def test_an_imported_checkpoint_is_compared_with_nothing(record, framed):
     one = preset_record(record, "imagenet-vit-base", "mae", "detection", metric="AP")
     recipe = {name: table for name, table in one.recipe.items() if name != "pretrain"} | {"imported": {"sha256": "x"}}
-    row = as_rows(framed([one.model_copy(update={"recipe": recipe})]))[0]
+    row = to_rows(framed([one.model_copy(update={"recipe": recipe})]))[0]
     assert (row["pretrain_dataset"], row["pretrain_epochs"], row["recipe_json"]) == (None, None, None)
-    assert find(row, own_numbers()).number is None
+    assert find_published(row, load_author_numbers()).number is None
 
 
 def test_older_records_are_compared_by_their_resolved_recipe(found):
@@ -223,9 +229,9 @@ def test_older_records_are_compared_by_their_resolved_recipe(found):
 def test_stated_settings_are_options_of_the_resolved_recipe():
     stored = load_published()
     for method, group in stored[~stored["same"].isin(["", "-"])].groupby("method"):
-        known = {path for preset in preset_values(slug(method)) for path in preset}
+        known = {path for preset in preset_values(to_plugin_name(method)) for path in preset}
         for same in set(group["same"]):
-            assert set(conditions(same)) <= known, same
+            assert set(parse_settings(same)) <= known, same
 
 
 def test_options_that_are_absent_have_their_defaults():
@@ -254,13 +260,13 @@ PAPERS = {
 
 
 def test_numbers_are_compared_with_the_architecture_of_their_paper():
-    rows = [row for row in own_numbers() if row["encoder"].startswith("ViT")]
+    rows = [row for row in load_author_numbers() if row["encoder"].startswith("ViT")]
     assert rows
     for row in rows:
         size = row["encoder"][:5]
         preset = "imagenet-vit-base" if size == "ViT-B" else "imagenet-vit-large"
-        config = resolved(preset, slug(row["method"])).encoder_config
+        config = resolved(preset, to_plugin_name(row["method"])).encoder_config
         stated = {"encoder.position": config.position, "encoder.layer_scale": config.layer_scale}
-        stated |= conditions(row["same"])
-        expected = PAPERS[slug(row["method"]), row["encoder"]]
+        stated |= parse_settings(row["same"])
+        expected = PAPERS[to_plugin_name(row["method"]), row["encoder"]]
         assert (stated["encoder.position"], stated["encoder.layer_scale"]) == expected, row

@@ -12,7 +12,7 @@ import pytest
 
 import mimbench
 from mimbench.errors import InputError
-from mimbench.report.records.frame import COLUMNS, backbone, load_records
+from mimbench.report.records.frame import COLUMNS, load_records, name_backbone
 from mimbench.store.record import write_record
 
 
@@ -159,7 +159,7 @@ def test_what_is_no_record_and_nothing_at_all(results, record, tmp_path):
     ],
 )
 def test_encoders_as_papers_call_them(name, encoder, options):
-    assert backbone(encoder, options) == name
+    assert name_backbone(encoder, options) == name
 
 
 def test_importing_mimbench_stays_light():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mimbench.report.scores.collect import Choice
-from mimbench.report.tables.comparison import comparison
+from mimbench.report.scores.choice import Choice
+from mimbench.report.tables.comparison import build_comparison
 
 
 def rows(table) -> list[dict[str, str]]:
@@ -13,7 +13,7 @@ def rows(table) -> list[dict[str, str]]:
 
 def test_variations_are_columns_of_labels_in_their_order(record, framed):
     records = [record(value=v, varied={"method.mask_ratio": v / 100}) for v in (60.0, 5.0, 40.0)]
-    assert rows(comparison(framed(records))) == [
+    assert rows(build_comparison(framed(records))) == [
         {"method": "simmim", "method.mask_ratio": "0.05", "linear-probe: top1": "5.0"},
         {"method": "simmim", "method.mask_ratio": "0.4", "linear-probe: top1": "40.0"},
         {"method": "simmim", "method.mask_ratio": "0.6", "linear-probe: top1": "60.0"},
@@ -24,7 +24,7 @@ def test_a_varied_path_can_be_the_columns(record, framed):
     records = [
         record(value=v, seed=seed, varied={"method.mask_ratio": v / 100}) for v in (60.0, 40.0) for seed in (0, 1)
     ]
-    table = comparison(framed(records), Choice(columns=("method.mask_ratio",), rows=("method",)))
+    table = build_comparison(framed(records), Choice(column_fields=("method.mask_ratio",), row_fields=("method",)))
     assert rows(table) == [
         {
             "method": "simmim",
@@ -37,13 +37,13 @@ def test_a_varied_path_can_be_the_columns(record, framed):
 
 def test_settings_are_never_averaged_whatever_the_rows(record, framed):
     records = [record(value=v, seed=0, pretraining=name) for name, v in (("aaaaaaaa", 40.0), ("bbbbbbbb", 60.0))]
-    table = comparison(framed(records), Choice(rows=("method",)))
+    table = build_comparison(framed(records), Choice(row_fields=("method",)))
     assert rows(table) == [
         {"method": "simmim", "pretraining": "aaaaaa", "linear-probe: top1": "40.0"},
         {"method": "simmim", "pretraining": "bbbbbb", "linear-probe: top1": "60.0"},
     ]
     tasks = [record(), record(task="detection", metric="AP", value=30.0)]
-    assert rows(comparison(framed(tasks), Choice(rows=("method",), columns=("encoder",)))) == [
+    assert rows(build_comparison(framed(tasks), Choice(row_fields=("method",), column_fields=("encoder",)))) == [
         {"method": "simmim", "task": "detection", "metric": "AP", "vit": "30.0"},
         {"method": "simmim", "task": "linear-probe", "metric": "top1", "vit": "50.0"},
     ]
@@ -51,7 +51,7 @@ def test_settings_are_never_averaged_whatever_the_rows(record, framed):
 
 def test_methods_can_be_the_columns_and_protocols_then_split_rows(record, framed):
     records = [record(), record("mae", 40.0), record("mae", 30.0, protocol={"layer": -1, "pooling": "token"})]
-    table = comparison(framed(records), Choice(columns=("method",)))
+    table = build_comparison(framed(records), Choice(column_fields=("method",)))
     assert rows(table) == [
         {"task": "linear-probe", "metric": "top1", "protocol": "pooling=mean", "mae": "40.0", "simmim": "50.0"},
         {"task": "linear-probe", "metric": "top1", "protocol": "pooling=token", "mae": "30.0", "simmim": "-"},
@@ -65,7 +65,7 @@ def ablation(record, tasks=("knn", "few-shot")):
 
 def test_settings_go_with_the_method(record, framed):
     tidy = framed(ablation(record))
-    across = rows(comparison(tidy, Choice(rows=("task",), columns=("method",))))
+    across = rows(build_comparison(tidy, Choice(row_fields=("task",), column_fields=("method",))))
     assert across == [
         {
             "task": task,
@@ -76,26 +76,26 @@ def test_settings_go_with_the_method(record, framed):
         }
         for task in ("few-shot", "knn")
     ]
-    assert rows(comparison(tidy, Choice(rows=("task",)))) == across
-    assert rows(comparison(tidy, Choice(rows=("task",), columns=("method.x",)))) == across
+    assert rows(build_comparison(tidy, Choice(row_fields=("task",)))) == across
+    assert rows(build_comparison(tidy, Choice(row_fields=("task",), column_fields=("method.x",)))) == across
 
 
 def test_a_setting_that_the_method_tells_is_left_out(record, framed):
     tidy = framed([one for one in ablation(record) if one.varied.get("method.x") != 1])
-    assert rows(comparison(tidy, Choice(rows=("task",), columns=("method",)))) == [
+    assert rows(build_comparison(tidy, Choice(row_fields=("task",), column_fields=("method",)))) == [
         {"task": task, "metric": "top1", "mae": "45.0", "simmim": "52.0"} for task in ("few-shot", "knn")
     ]
-    assert [*rows(comparison(tidy))[0]] == ["method", "few-shot: top1", "knn: top1"]
+    assert [*rows(build_comparison(tidy))[0]] == ["method", "few-shot: top1", "knn: top1"]
 
 
 def test_what_makes_a_comparison_unfair_is_always_told(record, framed):
     records = [record("mae"), record("simmim", recipe_name="other", varied={"pretrain.x": 3})]
-    assert [*rows(comparison(framed(records)))[0]] == ["method", "recipe", "pretrain.x", "linear-probe: top1"]
+    assert [*rows(build_comparison(framed(records)))[0]] == ["method", "recipe", "pretrain.x", "linear-probe: top1"]
 
 
 def test_settings_that_nothing_tells_apart_are_told_by_their_pretraining(record, framed):
     records = [record(value=v, pretraining=name) for name, v in (("aaaaaaaa", 40.0), ("bbbbbbbb", 60.0))]
-    assert rows(comparison(framed(records), Choice(rows=("task",), columns=("method",)))) == [
+    assert rows(build_comparison(framed(records), Choice(row_fields=("task",), column_fields=("method",)))) == [
         {"task": "linear-probe", "metric": "top1", "simmim, aaaaaa": "40.0", "simmim, bbbbbb": "60.0"}
     ]
 
@@ -108,34 +108,40 @@ def test_titles_tell_the_metric_and_seeds_are_no_contenders(record, framed):
         for seed in (0, 1)
     ]
     one = framed([one for one in records if one.task.name == "knn"])
-    table = comparison(one, Choice(columns=("task", "seed")))
+    table = build_comparison(one, Choice(column_fields=("task", "seed")))
     assert rows(table) == [
         {"method": "mae", "knn: top1, seed=0": "40.0", "knn: top1, seed=1": "50.0"},
         {"method": "simmim", "knn: top1, seed=0": "50.0", "knn: top1, seed=1": "60.0"},
     ]
     assert [[cell.mark for cell in row] for row in table.rows] == [["", "second", "second"], ["", "best", "best"]]
     assert "of each column, seed by seed" in table.remarks[0]
-    down = comparison(one, Choice(rows=("method", "seed"), columns=("task",)))
+    down = build_comparison(one, Choice(row_fields=("method", "seed"), column_fields=("task",)))
     assert [(row[0].text, row[1].text, row[2].mark) for row in down.rows] == [
         ("mae", "0", "second"),
         ("mae", "1", "second"),
         ("simmim", "0", "best"),
         ("simmim", "1", "best"),
     ]
-    assert "seed by seed" not in comparison(one).remarks[0]
-    both = comparison(framed(records), Choice(rows=("method",), columns=("task", "seed")))
+    assert "seed by seed" not in build_comparison(one).remarks[0]
+    both = build_comparison(framed(records), Choice(row_fields=("method",), column_fields=("task", "seed")))
     assert len(both.columns) == 5
     assert all(": top1, seed=" in column.title for column in both.columns[1:])
 
 
 def test_a_seed_alone_has_no_contenders(record, framed):
-    table = comparison(framed([record(value=v, seed=s) for s, v in enumerate((1.0, 2.0))]), Choice(columns=("seed",)))
+    table = build_comparison(
+        framed([record(value=v, seed=s) for s, v in enumerate((1.0, 2.0))]), Choice(column_fields=("seed",))
+    )
     assert [cell.mark for row in table.rows for cell in row] == [""] * 5
 
 
 def test_what_neither_rows_nor_columns_tell_is_remarked(record, framed):
-    table = comparison(framed([record(), record("mae")]), Choice(rows=("encoder",), columns=("method",)))
+    table = build_comparison(
+        framed([record(), record("mae")]), Choice(row_fields=("encoder",), column_fields=("method",))
+    )
     assert table.remarks[0].startswith("all: linear-probe: top1; ")
-    told = comparison(framed([record(), record("mae")]), Choice(rows=("method",), columns=("metric",)))
+    told = build_comparison(
+        framed([record(), record("mae")]), Choice(row_fields=("method",), column_fields=("metric",))
+    )
     assert told.remarks[0].startswith("all: linear-probe; ")
-    assert not comparison(framed([record(), record("mae")])).remarks[0].startswith("all")
+    assert not build_comparison(framed([record(), record("mae")])).remarks[0].startswith("all")

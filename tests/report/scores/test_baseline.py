@@ -11,9 +11,9 @@ from scipy import stats
 
 from mimbench.errors import InputError
 from mimbench.report.scores.baseline import Baseline
-from mimbench.report.scores.collect import Choice
+from mimbench.report.scores.choice import Choice
 from mimbench.report.tables.command import table_command
-from mimbench.report.tables.comparison import comparison
+from mimbench.report.tables.comparison import build_comparison
 from mimbench.store.record import write_record
 
 
@@ -25,13 +25,13 @@ def rows(table) -> list[dict[str, str]]:
 def test_differences_to_a_baseline(record, framed):
     records = [record(m, v + s, s) for m, v in (("random-init", 40), ("simmim", 50.5)) for s in (0, 1, 2)]
     records += [record("simmim", 61.0, 7), record("mae", 45.0, 9)]
-    table = comparison(framed(records), Choice(baseline=Baseline.read("random-init")))
+    table = build_comparison(framed(records), Choice(baseline=Baseline.parse("random-init")))
     assert [row["Δ random-init"] for row in rows(table)] == ["-", "-", "+10.5 [10.5, 10.5] (n=3)"]
     assert table.columns[2].notes[0].startswith("difference to random-init, paired by seed; [ ]: 95 % interval")
     assert "Student's t" in table.columns[2].notes[0]
     assert table.rows[0][2].notes == ("no seed in common with random-init",)
     with pytest.raises(InputError, match="no record has the baseline 'random'; did you mean 'random-init'"):
-        comparison(framed(records), Choice(baseline=Baseline.read("random")))
+        build_comparison(framed(records), Choice(baseline=Baseline.parse("random")))
 
 
 def test_the_baseline_is_the_one_with_the_same_encoder_and_settings(record, framed):
@@ -40,12 +40,12 @@ def test_the_baseline_is_the_one_with_the_same_encoder_and_settings(record, fram
         return record(method, value, recipe=options, pretraining=f"{method}{depth}{changes}", **changes)
 
     records = [sized("random-init", 10.0, 2), sized("random-init", 20.0, 4), sized("simmim", 30.0, 4)]
-    table = comparison(framed([*records, sized("mae", 30.0, 8)]), Choice(baseline=Baseline.read("random-init")))
+    table = build_comparison(framed([*records, sized("mae", 30.0, 8)]), Choice(baseline=Baseline.parse("random-init")))
     found = {(row["method"], row["encoder"]): row["Δ random-init"] for row in rows(table)}
     assert found["simmim", "vit 64x4/4"] == "+10.0 (n=1)"
     assert found["mae", "vit 64x8/4"] == "-"
     vague = [record("mae", 1.0, varied={"method.x": x}, pretraining=str(x)) for x in (1, 2)]
-    table = comparison(framed([*vague, record()]), Choice(baseline=Baseline.read("mae")))
+    table = build_comparison(framed([*vague, record()]), Choice(baseline=Baseline.parse("mae")))
     assert table.rows[-1][-1].notes == (
         "mae has 2 settings to compare with; choose one: --baseline mae:method.x=1 or mae:method.x=2",
     )
@@ -73,7 +73,7 @@ def test_a_setting_can_be_the_baseline(record, framed):
     records = [*ablation(record, VALUES), *(record("mae", 40.0 + seed, seed) for seed in range(3))]
     others = {("simmim", "6"): VALUES[None], ("simmim", "8"): VALUES[8], ("mae", "-"): (40, 41, 42)}
     for text in ("simmim:method.x=3", "simmim: method.x = 3"):
-        table = comparison(framed(records), Choice(baseline=Baseline.read(text)))
+        table = build_comparison(framed(records), Choice(baseline=Baseline.parse(text)))
         found = {(row["method"], row["method.x"]): row[f"Δ {text}"] for row in rows(table)}
         for key, values in others.items():
             differences = np.subtract(values, VALUES[3])
@@ -82,9 +82,9 @@ def test_a_setting_can_be_the_baseline(record, framed):
             assert found[key] == f"{differences.mean():+.1f} [{low:.1f}, {high:.1f}] (n=3)".replace("-", "−")
         assert found["simmim", "3"] == "-"
         assert table.columns[-1].notes[0].startswith(f"difference to {text}, paired by seed; ")
-    only = comparison(framed(records), Choice(baseline=Baseline.read("simmim:method.x=3"), methods=("simmim",)))
+    only = build_comparison(framed(records), Choice(baseline=Baseline.parse("simmim:method.x=3"), methods=("simmim",)))
     assert [row["method"] for row in rows(only)] == ["simmim"] * 3
-    fielded = comparison(framed(records), Choice(baseline=Baseline.read("simmim:varied=method.x=3")))
+    fielded = build_comparison(framed(records), Choice(baseline=Baseline.parse("simmim:varied=method.x=3")))
     assert [cell.text for cell in fielded.rows[0]][-1] == [cell.text for cell in table.rows[0]][-1]
 
 
@@ -94,19 +94,19 @@ def test_several_settings_choose_together(record, framed):
         for x in (1, 2)
         for y in ([1, 2], "b")
     ]
-    table = comparison(framed(records), Choice(baseline=Baseline.read("simmim:method.x=2,method.y=[1, 2]")))
+    table = build_comparison(framed(records), Choice(baseline=Baseline.parse("simmim:method.x=2,method.y=[1, 2]")))
     assert [row[-1].text for row in table.rows] == ["−10.0 (n=1)", "−11.0 (n=1)", "-", "−1.0 (n=1)"]
     with pytest.raises(InputError, match=r"no record of simmim has method\.y=c with method\.x=2; there is \[1, 2\], b"):
-        comparison(framed(records), Choice(baseline=Baseline.read("simmim:method.x=2,method.y=c")))
-    open_ = comparison(framed(records), Choice(baseline=Baseline.read("simmim:method.x=2")))
+        build_comparison(framed(records), Choice(baseline=Baseline.parse("simmim:method.x=2,method.y=c")))
+    open_ = build_comparison(framed(records), Choice(baseline=Baseline.parse("simmim:method.x=2")))
     found = {(row["method.x"], row["method.y"]): row["Δ simmim:method.x=2"] for row in rows(open_)}
     assert found == {("1", "[1, 2]"): "−10.0 (n=1)", ("1", "b"): "−10.0 (n=1)", ("2", "[1, 2]"): "-", ("2", "b"): "-"}
 
 
 def test_without_a_setting_it_is_the_one_that_nothing_was_varied_for(record, framed):
     records = [*ablation(record, VALUES), *(record("mae", 40.0 + seed, seed) for seed in range(3))]
-    plain = comparison(framed(records), Choice(baseline=Baseline.read("simmim")))
-    chosen = comparison(framed(records), Choice(baseline=Baseline.read("simmim:method.x=6")))
+    plain = build_comparison(framed(records), Choice(baseline=Baseline.parse("simmim")))
+    chosen = build_comparison(framed(records), Choice(baseline=Baseline.parse("simmim:method.x=6")))
     assert [row[-1].text for row in plain.rows] == [row[-1].text for row in chosen.rows]
     assert [row["Δ simmim"] == "-" for row in rows(plain)] == [False, False, True, False]
     assert plain.columns[-1].notes[0].startswith("difference to simmim (method.x=6), paired by seed; ")
@@ -114,7 +114,9 @@ def test_without_a_setting_it_is_the_one_that_nothing_was_varied_for(record, fra
 
 def test_where_several_could_be_meant_the_message_names_what_to_write(record, framed):
     varied = {0: VALUES[3], 8: VALUES[8]}
-    table = comparison(framed([*ablation(record, varied), record("mae")]), Choice(baseline=Baseline.read("simmim")))
+    table = build_comparison(
+        framed([*ablation(record, varied), record("mae")]), Choice(baseline=Baseline.parse("simmim"))
+    )
     assert [row["Δ simmim"] for row in rows(table)] == ["-", "-", "-"]
     assert table.rows[0][-1].notes == (
         "simmim has 2 settings to compare with; choose one: --baseline simmim:method.x=0 or simmim:method.x=8",
@@ -138,7 +140,7 @@ def test_where_several_could_be_meant_the_message_names_what_to_write(record, fr
 )
 def test_a_setting_that_there_is_not_is_told_in_one_line(text, message, record, framed):
     with pytest.raises(InputError) as error:
-        comparison(framed([*ablation(record, VALUES), record("mae")]), Choice(baseline=Baseline.read(text)))
+        build_comparison(framed([*ablation(record, VALUES), record("mae")]), Choice(baseline=Baseline.parse(text)))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -149,7 +151,7 @@ def test_a_setting_that_was_never_varied_is_read_from_the_recipes(results_of, re
         record("simmim", 60.0, recipe={"method": {"deep": {"y": False}}}, pretraining="two"),
     ]
     folder = results_of(records)
-    choice = Choice(baseline=Baseline.read("simmim:method.deep.y=true"))
+    choice = Choice(baseline=Baseline.parse("simmim:method.deep.y=true"))
     text = table_command(choice, results=folder, format="csv", layout=None, output=None)
     assert [row["linear-probe: top1 Δ simmim:method.deep.y=true"] for row in csv.DictReader(io.StringIO(text))] == [
         "10.0",

@@ -12,7 +12,7 @@ from mimbench import registry
 from mimbench.errors import InputError, RunError
 from mimbench.report.page.build import report_command
 from mimbench.report.scores.baseline import Baseline
-from mimbench.report.scores.collect import Choice
+from mimbench.report.scores.choice import Choice
 from mimbench.report.tables.command import table_command
 from mimbench.report.tables.render import FORMATS
 from mimbench.store.failure import Failure, failure_path, read_failure, read_failures, write_failure
@@ -123,7 +123,7 @@ def test_only_what_the_table_would_have_shown_counts(results):
     assert below(results)[0].startswith("2 cells")
     assert below(results, methods=("simmim",)) == []
     assert below(results, methods=("mae",))[1:] == ["mae on knn, seed 2: no luck"]
-    assert below(results, methods=("simmim",), baseline=Baseline.read("mae"))[1:] == ["mae on knn, seed 2: no luck"]
+    assert below(results, methods=("simmim",), baseline=Baseline.parse("mae"))[1:] == ["mae on knn, seed 2: no luck"]
     assert below(results, tasks=("linear-probe",))[1:] == ["beit on linear-probe, seed 2: no luck"]
     assert below(results, metrics=("top1",))[1:] == ["beit on linear-probe, seed 2: no luck"]
     for chosen, told in (({"methods": ("beit",)}, "method 'beit'"), ({"tasks": ("knn",)}, "task 'knn'")):
@@ -211,7 +211,7 @@ def test_without_failures_nothing_heavy_is_imported(results):
     (results / "failures").mkdir()
     script = (
         "import sys; from pathlib import Path; from mimbench.report.tables.command import table_command as t; "
-        "from mimbench.report.scores.collect import Choice; "
+        "from mimbench.report.scores.choice import Choice; "
         "t(Choice(), results=Path(sys.argv[1]), format=None, layout=None, output=None); "
         "print('pydantic' in sys.modules)"
     )

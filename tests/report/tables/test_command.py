@@ -10,7 +10,7 @@ import pytest
 
 from mimbench.errors import InputError
 from mimbench.report.scores.baseline import Baseline
-from mimbench.report.scores.collect import Choice
+from mimbench.report.scores.choice import Choice
 from mimbench.report.tables.command import table_command
 
 REFERENCE = Path(__file__).parents[3] / "results" / "reference"
@@ -51,9 +51,9 @@ def test_layouts_and_lists_take_no_choice_that_they_would_not_heed(monkeypatch, 
     assert "simmim-masking          SimMIM, Table 1" in run(layout="list")
     assert "scope=full image" in run(layout="simmim-loss")
     with pytest.raises(InputError, match="--rows, --method: not for a layout"):
-        run(Choice(rows=("method",), methods=("mae",)), layout="simmim-loss")
+        run(Choice(row_fields=("method",), methods=("mae",)), layout="simmim-loss")
     with pytest.raises(InputError, match="--baseline: not for a list of published numbers; give --results"):
-        run(Choice(baseline=Baseline.read("mae"), published=True))
+        run(Choice(baseline=Baseline.parse("mae"), published=True))
     assert "52.3" in run(Choice(methods=("simmim",), tasks=("detection",), published=True))
     with pytest.raises(InputError, match="results folder runs does not exist"):
         run()

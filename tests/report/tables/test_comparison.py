@@ -13,12 +13,12 @@ from helpers.preset_records import preset_record
 from mimbench.errors import InputError
 from mimbench.report.plots.kinds import figure
 from mimbench.report.plots.source import Options, Source
-from mimbench.report.records.frame import frame
+from mimbench.report.records.frame import build_frame
 from mimbench.report.scores.baseline import Baseline
-from mimbench.report.scores.collect import Choice
-from mimbench.report.tables.comparison import comparison
+from mimbench.report.scores.choice import Choice
+from mimbench.report.tables.comparison import build_comparison
 from mimbench.report.tables.layouts import read_layout
-from mimbench.report.tables.papers import layout_table
+from mimbench.report.tables.papers import build_layout_table
 from mimbench.report.tables.render import render
 
 
@@ -29,17 +29,17 @@ def rows(table) -> list[dict[str, str]]:
 
 def test_seeds_are_summed_up_with_their_number(record, framed):
     values = [50.0, 54.0, 52.5]
-    table = comparison(framed([record(value=v, seed=i) for i, v in enumerate(values)]))
+    table = build_comparison(framed([record(value=v, seed=i) for i, v in enumerate(values)]))
     deviation = statistics.stdev(values)
     assert rows(table) == [{"method": "simmim", "linear-probe: top1": f"52.2 ± {deviation:.1f} (n=3)"}]
     assert "seed sd (sample standard deviation" in table.remarks[0]
-    error = comparison(framed([record(value=v, seed=i) for i, v in enumerate(values)]), Choice(spread="se"))
+    error = build_comparison(framed([record(value=v, seed=i) for i, v in enumerate(values)]), Choice(spread="se"))
     assert rows(error)[0]["linear-probe: top1"] == f"52.2 ± {deviation / 3**0.5:.1f} (n=3)"
     assert "±: s.e. of the mean" in error.remarks[0]
 
 
 def test_one_seed_has_no_deviation(record, framed):
-    assert rows(comparison(framed([record(), record("random-init", 41.26)]))) == [
+    assert rows(build_comparison(framed([record(), record("random-init", 41.26)]))) == [
         {"method": "random-init", "linear-probe: top1": "41.3"},
         {"method": "simmim", "linear-probe: top1": "50.0"},
     ]
@@ -47,7 +47,7 @@ def test_one_seed_has_no_deviation(record, framed):
 
 def test_protocols_never_share_a_column_and_say_how_they_differ(record, framed):
     other = record(value=60.0, protocol={"layer": -1, "pooling": "token"})
-    table = comparison(framed([record(), other]))
+    table = build_comparison(framed([record(), other]))
     assert rows(table) == [
         {
             "method": "simmim",
@@ -63,13 +63,13 @@ def test_named_protocols_are_called_by_their_names(record, framed):
         recipe = {"task": {"protocol": name}}
         return record(protocol={"protocol": name, **options}, recipe=recipe)
 
-    table = comparison(framed([under("mae", pooling="token"), under("simmim", pooling="mean")]))
+    table = build_comparison(framed([under("mae", pooling="token"), under("simmim", pooling="mean")]))
     assert list(rows(table)[0]) == ["method", "linear-probe: top1 (mae)", "linear-probe: top1 (simmim)"]
     assert table.notes == (
         "linear-probe protocol mae: pooling=token protocol=mae",
         "linear-probe protocol simmim: pooling=mean protocol=simmim",
     )
-    single = comparison(framed([under("mae", pooling="token")]))
+    single = build_comparison(framed([under("mae", pooling="token")]))
     assert list(rows(single)[0]) == ["method", "linear-probe: top1"]
     assert single.notes == ("linear-probe protocol mae",)
 
@@ -78,7 +78,7 @@ def test_a_protocol_that_was_departed_from_is_another(record, framed):
     recipe = {"task": {"protocol": "mae"}}
     plain = record(recipe=recipe, protocol={"epochs": 90})
     short = record(recipe=recipe, protocol={"epochs": 3}, recipe_passed={"set": {"task.epochs": 3}})
-    assert {*rows(comparison(framed([plain, short])))[0]} == {
+    assert {*rows(build_comparison(framed([plain, short])))[0]} == {
         "method",
         "linear-probe: top1 (mae)",
         "linear-probe: top1 (mae, epochs=3)",
@@ -89,19 +89,19 @@ def test_a_departure_is_told_whoever_made_it_and_once(record, framed):
     told = {"recipe": {"task": {"protocol": "mae"}}, "recipe_passed": {"set": {"task.epochs": 3, "task.workers": 2}}}
     noted = record(departures={"epochs": 3, "train.betas": [0.9, 0.95]}, **told)
     assert noted.as_json()["departures"] == {"epochs": 3, "train.betas": [0.9, 0.95]}
-    table = comparison(framed([noted]))
+    table = build_comparison(framed([noted]))
     assert table.notes == ("linear-probe protocol mae, epochs=3, train.betas=[0.9, 0.95]",)
-    assert comparison(framed([record(departures={}, **told)])).notes == ("linear-probe protocol mae",)
+    assert build_comparison(framed([record(departures={}, **told)])).notes == ("linear-probe protocol mae",)
     old = record(**told).as_json()
     del old["departures"]  # records made before departures were noted
-    assert comparison(frame([(None, old)])).notes == ("linear-probe protocol mae, epochs=3, workers=2",)
-    assert comparison(framed([record(departures={"epochs": 3})])).notes == ()
+    assert build_comparison(build_frame([(None, old)])).notes == ("linear-probe protocol mae, epochs=3, workers=2",)
+    assert build_comparison(framed([record(departures={"epochs": 3})])).notes == ()
 
 
 def test_protocols_of_one_name_are_told_with_it(record, framed):
     recipe = {"task": {"protocol": "mae"}}
     records = [record(recipe=recipe, departures={"layer": 2}, protocol={"size": size}) for size in (28, 32)]
-    table = comparison(framed(records))
+    table = build_comparison(framed(records))
     assert table.notes == (
         "linear-probe protocol mae, layer=2, size=28",
         "linear-probe protocol mae, layer=2, size=32",
@@ -110,7 +110,7 @@ def test_protocols_of_one_name_are_told_with_it(record, framed):
 
 def test_content_alone_also_sets_protocols_apart(record, framed):
     records = [record(protocol={"dataset": {"content": content}}, value=v) for content, v in (("a", 1.0), ("b", 2.0))]
-    assert rows(comparison(framed(records))) == [
+    assert rows(build_comparison(framed(records))) == [
         {
             "method": "simmim",
             "linear-probe: top1 (dataset.content=a)": "1.0",
@@ -130,7 +130,7 @@ def test_two_versions_of_a_dataset_leave_protocols_their_names(record, framed):
     few = [under(None, content, mean, "few-shot") for content, mean in contents]
     probe = [under("cached-lbfgs", content, 0.5, "linear-probe") for content, _ in contents]
     other = under("mae", "8c08adbb", 0.5, "linear-probe")
-    table = comparison(framed([*few, *probe, other]))
+    table = build_comparison(framed([*few, *probe, other]))
     assert sorted(rows(table)[0])[:-1] == [
         "few-shot: top1 (dataset.content=777777)",
         "few-shot: top1 (dataset.content=8c08ad)",
@@ -142,38 +142,44 @@ def test_two_versions_of_a_dataset_leave_protocols_their_names(record, framed):
         "few-shot protocol dataset.content=777777: input.mean=[0.1399, 0.1399, 0.1399]",
         "linear-probe protocol cached-lbfgs, dataset.content=777777: protocol=cached-lbfgs dataset.content=777777",
     } < set(table.notes)
-    alone = comparison(framed(probe))
+    alone = build_comparison(framed(probe))
     assert "linear-probe protocol cached-lbfgs, dataset.content=777777" in alone.notes
 
 
 def test_protocols_that_no_short_difference_tells_apart_are_numbered(record, framed):
     long = [record(protocol={"p": "x" * 40 + end}, value=v) for end, v in (("a", 1.0), ("b", 2.0))]
-    titles = list(rows(comparison(framed(long)))[0])[1:]
+    titles = list(rows(build_comparison(framed(long)))[0])[1:]
     assert titles == ["linear-probe: top1 (protocol 1)", "linear-probe: top1 (protocol 2)"]
 
 
 def test_the_primary_metric_is_shown_and_others_by_name(record, framed):
     both = framed([record(metrics={"AP": 40.0, "AP50": 70.0, "AP75": 30.0})])
-    assert rows(comparison(both)) == [{"method": "simmim", "linear-probe: AP": "40.0", "linear-probe: AP50": "70.0"}]
-    assert rows(comparison(both, Choice(metrics=("AP75",)))) == [{"method": "simmim", "linear-probe: AP75": "30.0"}]
+    assert rows(build_comparison(both)) == [
+        {"method": "simmim", "linear-probe: AP": "40.0", "linear-probe: AP50": "70.0"}
+    ]
+    assert rows(build_comparison(both, Choice(metrics=("AP75",)))) == [
+        {"method": "simmim", "linear-probe: AP75": "30.0"}
+    ]
     with pytest.raises(InputError, match=r"no record has a metric 'AP57'; did you mean .*'AP50'"):
-        comparison(both, Choice(metrics=("AP57",)))
+        build_comparison(both, Choice(metrics=("AP57",)))
 
 
 def test_methods_and_tasks_by_choice(record, framed):
     tidy = framed([record(), record("mae"), record("mae", task="knn")])
-    assert rows(comparison(tidy, Choice(methods=("mae",), tasks=("knn",)))) == [{"method": "mae", "knn: top1": "50.0"}]
+    assert rows(build_comparison(tidy, Choice(methods=("mae",), tasks=("knn",)))) == [
+        {"method": "mae", "knn: top1": "50.0"}
+    ]
     with pytest.raises(InputError, match="no record has a method 'simim'; did you mean 'simmim'"):
-        comparison(tidy, Choice(methods=("simim",)))
+        build_comparison(tidy, Choice(methods=("simim",)))
     with pytest.raises(InputError, match="no record has a task 'knn' and all else"):
-        comparison(tidy, Choice(methods=("simmim",), tasks=("knn",)))
+        build_comparison(tidy, Choice(methods=("simmim",), tasks=("knn",)))
     with pytest.raises(InputError, match="unknown field 'mehtod' for rows or columns; did you mean 'method'"):
-        comparison(tidy, Choice(rows=("mehtod",)))
+        build_comparison(tidy, Choice(row_fields=("mehtod",)))
 
 
 def test_a_cell_that_was_not_run_is_a_dash(record, framed):
     probe, detection = record(), record("mae", task="detection", metric="AP")
-    assert rows(comparison(framed([probe, detection]))) == [
+    assert rows(build_comparison(framed([probe, detection]))) == [
         {"method": "mae", "detection: AP": "50.0", "linear-probe: top1": "-"},
         {"method": "simmim", "detection: AP": "-", "linear-probe: top1": "50.0"},
     ]
@@ -183,39 +189,41 @@ def test_a_best_that_overlaps_the_next_says_so(record, framed):
     def seeds(method, *values):
         return [record(method, value, seed) for seed, value in enumerate(values)]
 
-    clear = comparison(framed([*seeds("a", 50, 50.2, 50.1), *seeds("b", 60, 60.2, 60.1), *seeds("c", 5, 5.5, 6)]))
+    clear = build_comparison(framed([*seeds("a", 50, 50.2, 50.1), *seeds("b", 60, 60.2, 60.1), *seeds("c", 5, 5.5, 6)]))
     assert [row[1].mark for row in clear.rows] == ["second", "best", ""]
     assert clear.notes == ()
-    close = comparison(framed([*seeds("a", 50, 52, 54), *seeds("b", 53, 55, 57)]))
+    close = build_comparison(framed([*seeds("a", 50, 52, 54), *seeds("b", 53, 55, 57)]))
     assert [row[1].mark for row in close.rows] == ["second", "best"]
     assert close.rows[1][1].notes == ("not shown to be the best: its 95 % interval overlaps that of a",)
-    far = comparison(framed([*seeds("a", 50, 50.2, 50.1), *seeds("b", 60, 60.2, 60.1), *seeds("c", 5, 90, 40)]))
+    far = build_comparison(framed([*seeds("a", 50, 50.2, 50.1), *seeds("b", 60, 60.2, 60.1), *seeds("c", 5, 90, 40)]))
     assert [row[1].mark for row in far.rows] == ["second", "best", ""]
     assert far.rows[1][1].notes == ("not shown to be the best: its 95 % interval overlaps that of c",)
     wide = [*seeds("b", 60, 60.2, 60.1), *seeds("c", 5, 90, 40), *seeds("d", 5, 90, 41)]
-    assert comparison(framed(wide)).notes == ("not shown to be the best: its 95 % interval overlaps those of d and c",)
-    more = comparison(framed([*wide, *seeds("e", 5, 90, 39)]))
+    assert build_comparison(framed(wide)).notes == (
+        "not shown to be the best: its 95 % interval overlaps those of d and c",
+    )
+    more = build_comparison(framed([*wide, *seeds("e", 5, 90, 39)]))
     assert more.notes == ("not shown to be the best: its 95 % interval overlaps those of 3 others",)
     settings = [record("b", 60 + x + s, s, varied={"method.x": x}) for x in (0, 1) for s in (0, 1, 2)]
-    assert comparison(framed([*settings, *seeds("c", 5, 6, 7)])).notes == (
+    assert build_comparison(framed([*settings, *seeds("c", 5, 6, 7)])).notes == (
         "not shown to be the best: its 95 % interval overlaps that of b method.x=0",
     )
-    single = comparison(framed([record("a", 1.0), record("b", 99.0)]))
+    single = build_comparison(framed([record("a", 1.0), record("b", 99.0)]))
     assert single.rows[1][1].notes == ("not shown to be the best: a single number has no interval",)
 
 
 def test_nothing_is_best_where_all_are_the_same(record, framed):
-    table = comparison(framed([record(method, 0.0) for method in "abc"]))
+    table = build_comparison(framed([record(method, 0.0) for method in "abc"]))
     assert [row[1].mark for row in table.rows] == ["", "", ""]
     assert "best" not in table.remarks[0]
-    tied = comparison(framed([record("a", 1.0), record("b", 1.0), record("c", 0.0)]))
+    tied = build_comparison(framed([record("a", 1.0), record("b", 1.0), record("c", 0.0)]))
     assert [row[1].mark for row in tied.rows] == ["best", "best", ""]
     assert tied.notes == ("tied",)
 
 
 def test_less_is_better_where_the_metric_says_so(record, framed):
     records = [record(m, v, metric="ECE", unit="fraction", higher=False) for m, v in (("a", 0.5), ("b", 0.1234))]
-    table = comparison(framed(records))
+    table = build_comparison(framed(records))
     assert [(row[1].text, row[1].mark) for row in table.rows] == [("0.500", "second"), ("0.123", "best")]
     assert table.columns[1].title == "linear-probe: ECE [fraction]"
 
@@ -227,23 +235,23 @@ def test_ranks_over_tasks(record, framed):
         for m, v in (("mae", 40), ("simmim", 40 + gap))
         for s in (0, 1, 2)
     ]
-    table = comparison(framed([*records, record("beit")]), Choice(ranks=True))
+    table = build_comparison(framed([*records, record("beit")]), Choice(ranks=True))
     assert [row["mean rank"] for row in rows(table)] == ["-", "2.0 [1.5, 2.0]", "1.0 [1.0, 1.5]"]
     assert table.columns[-1].notes == (
         "mean rank over 2 primary metrics; [ ]: what the scores' own 95 % intervals (Student's t, n=3) leave open: "
         "of two that overlap, either may lead; 95 % each, not all at once",
     )
-    more = comparison(framed([*records, record("mae", 43, 3, task="knn")]), Choice(ranks=True))
+    more = build_comparison(framed([*records, record("mae", 43, 3, task="knn")]), Choice(ranks=True))
     assert "(Student's t, n=3 to 4)" in more.columns[-1].notes[0]
-    single = comparison(framed([record("a", 1.0), record("b", 2.0)]), Choice(ranks=True))
+    single = build_comparison(framed([record("a", 1.0), record("b", 2.0)]), Choice(ranks=True))
     assert single.columns[-1].notes == ("mean rank over 1 primary metric; no interval: a score has one seed",)
     with pytest.raises(InputError, match="--rank ranks rows over columns of tasks"):
-        comparison(framed(records), Choice(ranks=True, columns=("method",)))
+        build_comparison(framed(records), Choice(ranks=True, column_fields=("method",)))
 
 
 def test_csv_has_the_numbers_in_columns_of_their_own(record, framed):
     records = [record(m, v + s, s) for m, v in (("a", 40), ("b", 50.5)) for s in (0, 1)]
-    table = comparison(framed(records), Choice(baseline=Baseline.read("a")))
+    table = build_comparison(framed(records), Choice(baseline=Baseline.parse("a")))
     found = list(csv.DictReader(io.StringIO(render(table, "csv"))))
     assert float(found[1].pop("linear-probe: top1 sd")) == pytest.approx(statistics.stdev([50.5, 51.5]))
     assert found[1] == {
@@ -259,7 +267,7 @@ def test_csv_has_the_numbers_in_columns_of_their_own(record, framed):
 
 def test_nothing_makes_no_table(framed):
     with pytest.raises(InputError, match="no records"):
-        comparison(framed([]))
+        build_comparison(framed([]))
 
 
 def at_epoch(record, epoch: int, value: float, method: str = "simmim", **more):
@@ -276,32 +284,32 @@ def at_epoch(record, epoch: int, value: float, method: str = "simmim", **more):
 def test_earlier_epochs_are_left_out_and_counted_unless_the_epoch_is_asked_for(record, framed):
     records = [at_epoch(record, epoch, value) for epoch, value in ((0, 99.0), (5, 55.0), (26, 60.0))]
     tidy = framed([*records, record("random-init", 40.0)])
-    table = comparison(tidy)
+    table = build_comparison(tidy)
     assert [tuple(row.values()) for row in rows(table)] == [("random-init", "40.0"), ("simmim", "60.0")]
     assert table.remarks[-1] == (
         "not shown: 2 records of earlier epochs of these pretrainings (--rows method,pretrain.at_epoch shows them)"
     )
-    shown = comparison(tidy, Choice(rows=("method", "pretrain.at_epoch")))
+    shown = build_comparison(tidy, Choice(row_fields=("method", "pretrain.at_epoch")))
     assert [row["pretrain.at_epoch"] for row in rows(shown)] == ["-", "0", "5", "26"]
     assert [row[-1].mark for row in shown.rows] == ["second", "", "", "best"]
     assert "of each column, earlier epochs aside" in shown.remarks[0]
     assert not any("not shown" in remark for remark in shown.remarks)
-    columns = rows(comparison(tidy, Choice(rows=("method", "task", "metric"), columns=("at_epoch",))))
+    columns = rows(build_comparison(tidy, Choice(row_fields=("method", "task", "metric"), column_fields=("at_epoch",))))
     assert set(columns[1]) - {"method", "task", "metric"} == {"-", "at_epoch=0", "at_epoch=5", "at_epoch=26"}
 
 
 def test_earlier_epochs_are_shown_where_nothing_else_is_there(record, framed):
     tidy = framed([at_epoch(record, 5, 55.0), at_epoch(record, 10, 58.0), record("random-init", 40.0)])
-    table = comparison(tidy)
+    table = build_comparison(tidy)
     assert [row["pretrain.at_epoch"] for row in rows(table)] == ["-", "5", "10"]
     assert not any("not shown" in remark for remark in table.remarks)
-    both = comparison(framed([at_epoch(record, 5, 55.0), at_epoch(record, 10, 58.0)]))
+    both = build_comparison(framed([at_epoch(record, 5, 55.0), at_epoch(record, 10, 58.0)]))
     assert [row[-1].mark for row in both.rows] == ["second", "best"]
     assert both.remarks == ("{best} and {second} of each column; in percent; without ±: one seed",)
 
 
 def test_one_record_is_not_counted_as_several(record, framed):
-    table = comparison(framed([at_epoch(record, 5, 55.0), at_epoch(record, 26, 60.0)]))
+    table = build_comparison(framed([at_epoch(record, 5, 55.0), at_epoch(record, 26, 60.0)]))
     assert table.remarks[-1] == (
         "not shown: 1 record of earlier epochs of these pretrainings (--rows method,pretrain.at_epoch shows it)"
     )
@@ -310,7 +318,7 @@ def test_one_record_is_not_counted_as_several(record, framed):
 def test_where_one_task_has_earlier_epochs_alone_the_remark_says_what_is_aside(record, framed):
     early = [at_epoch(record, epoch, 50.0 + epoch, task="knn") for epoch in (5, 10)]
     ends = [at_epoch(record, epoch, 70.0 - epoch) for epoch in (5, 26)] + [record("mae", 40.0)]
-    table = comparison(framed([*early, *ends]), Choice(epochs=True))
+    table = build_comparison(framed([*early, *ends]), Choice(epochs=True))
     assert [[cell.mark for cell in row[2:]] for row in table.rows] == [
         ["", "second"],
         ["second", ""],
@@ -323,15 +331,16 @@ def test_where_one_task_has_earlier_epochs_alone_the_remark_says_what_is_aside(r
 def test_earlier_epochs_have_no_rank_beside_the_end(record, framed):
     records = [at_epoch(record, epoch, value) for epoch, value in ((0, 99.0), (5, 55.0), (26, 60.0))]
     tidy = framed([*records, record("random-init", 40.0), record("mae", 30.0, task="knn")])
-    table = comparison(tidy, Choice(rows=("method", "pretrain.at_epoch"), tasks=("linear-probe",), ranks=True))
+    choice = Choice(row_fields=("method", "pretrain.at_epoch"), tasks=("linear-probe",), ranks=True)
+    table = build_comparison(tidy, choice)
     assert [(row["pretrain.at_epoch"], row["mean rank"]) for row in rows(table)] == [
         *(("-", "2.0"), ("0", "-"), ("5", "-"), ("26", "1.0"))
     ]
     assert [row[-1].notes for row in table.rows[1:3]] == [("no rank: an earlier epoch of a pretraining",)] * 2
-    alone = comparison(framed(records[:2]), Choice(ranks=True))
+    alone = build_comparison(framed(records[:2]), Choice(ranks=True))
     assert [row["mean rank"] for row in rows(alone)] == ["1.0", "2.0"]
-    across = Choice(columns=("task", "metric", "at_epoch"), ranks=True)  # the end is a column, and so is none
-    assert {row[-1].notes for row in comparison(tidy, across).rows} == {("no rank: a task is missing",)}
+    across = Choice(column_fields=("task", "metric", "at_epoch"), ranks=True)  # the end is a column, and so is none
+    assert {row[-1].notes for row in build_comparison(tidy, across).rows} == {("no rank: a task is missing",)}
 
 
 @pytest.mark.parametrize("value", [1e308, -5.0, 100.5, math.nan, math.inf])
@@ -342,8 +351,8 @@ def test_a_value_outside_of_its_range_is_never_best_and_is_said(record, framed, 
         broken = [record("mae", value, 0, higher=higher), record("mae", 50.0, 1, higher=higher)]
         sound = [record(name, 60.0 + seed, seed, higher=higher) for name in ("beit", "simmim") for seed in (0, 1)]
         sound[1] = record("beit", 40.0, 1, higher=higher)
-        choice = Choice(baseline=Baseline.read("beit"), ranks=True)
-        table = comparison(framed([*broken, *sound]), choice)
+        choice = Choice(baseline=Baseline.parse("beit"), ranks=True)
+        table = build_comparison(framed([*broken, *sound]), choice)
         found = {row[0].text: row for row in table.rows}
         assert found["mae"][1].mark == ""
         assert {found["beit"][1].mark, found["simmim"][1].mark} == {"best", "second"}
@@ -352,12 +361,12 @@ def test_a_value_outside_of_its_range_is_never_best_and_is_said(record, framed, 
         assert found["mae"][2].notes == (problem,)
         assert found["mae"][3].notes == (f"no rank: {problem}",)
         assert [row[3].text.split()[0] for name, row in found.items() if name != "mae"] != ["-", "-"]
-    alone = comparison(framed([record("mae", value)]), Choice())
+    alone = build_comparison(framed([record("mae", value)]), Choice())
     assert alone.rows[0][1].notes == (problem,)
 
 
 def test_a_value_at_the_edge_of_its_range_is_sound(record, framed):
-    table = comparison(framed([record("mae", 100.0 + 1e-13), record("beit", 0.0)]), Choice())
+    table = build_comparison(framed([record("mae", 100.0 + 1e-13), record("beit", 0.0)]), Choice())
     assert [row[1].mark for row in table.rows] == ["second", "best"]
 
 
@@ -365,5 +374,5 @@ def test_plots_and_layouts_refuse_a_value_outside_of_its_range(record, framed):
     with pytest.raises(InputError, match=r"^record mae-.*: top1 is 1e\+308, outside of its range 0 to 100"):
         figure("bars", Source.of([record("mae", 1e308), record("beit", 50.0)]), Options())
     records = [preset_record(record, value=value, seed=seed) for seed, value in enumerate((1e308, 83.0))]
-    cells = [row[-1] for row in layout_table(read_layout("simmim-loss"), framed(records)).rows]
+    cells = [row[-1] for row in build_layout_table(read_layout("simmim-loss"), framed(records)).rows]
     assert cells[0].notes == ("top1 is 1e+308, outside of its range 0 to 100; see `mimbench verify`",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mimbench.report.published.numbers import load_published
 from mimbench.report.tables.layouts import read_layout
-from mimbench.report.tables.papers import layout_table
+from mimbench.report.tables.papers import build_layout_table
 
 
 def texts(table):
@@ -12,7 +12,7 @@ def texts(table):
 
 
 def test_layouts_tell_what_pretraining_costs():
-    wall_clock = layout_table(read_layout("mae-wall-clock"))
+    wall_clock = build_layout_table(read_layout("mae-wall-clock"))
     assert texts(wall_clock) == [
         ["encoder ViT-L, w/ [M]", "decoder_blocks=8", "84.2", "42.4", "-"],
         ["encoder ViT-L", "decoder_blocks=8", "84.9", "15.4", "2.8×"],
@@ -23,7 +23,7 @@ def test_layouts_tell_what_pretraining_costs():
     ]
     assert wall_clock.notes == ("estimated by training ten epochs",)
     assert wall_clock.remarks[0].startswith("published, scores in percent: ")
-    head = layout_table(read_layout("simmim-head"))
+    head = build_layout_table(read_layout("simmim-head"))
     assert texts(head)[1:3] == [
         ["head=2-layer MLP", "90.9", "82.8", "1.2×"],
         ["head=inverse Swin-T", "115.2", "82.4", "1.7×"],
@@ -41,10 +41,10 @@ def test_speedups_are_those_of_the_hours():
 
 
 def test_layouts_of_systems_tell_the_data_and_of_partial_fine_tuning_each_depth():
-    system = texts(layout_table(read_layout("mae-system")))
+    system = texts(build_layout_table(read_layout("mae-system")))
     assert [row[:3] for row in system[::3]] == [["Supervised", "-", "82.3"], ["BEiT", "ImageNet-1K+DALLE", "83.2"]]
-    partial = texts(layout_table(read_layout("mae-partial-finetune")))
+    partial = texts(build_layout_table(read_layout("mae-partial-finetune")))
     assert partial[0] == ["blocks_tuned=0", "73.5", "77.6"]
     assert [row[0].split("=")[1].split()[0] for row in partial] == ["0", "0.5", "1", "2", "4", "6", "12", "18", "24"]
     assert all(float(mae) > float(moco) for _, mae, moco in partial[2:])
-    assert any("pretraining costs" in line for line in layout_table(read_layout("simmim-system")).remarks)
+    assert any("pretraining costs" in line for line in build_layout_table(read_layout("simmim-system")).remarks)

@@ -15,11 +15,11 @@ import pytest
 from mimbench.errors import InputError
 from mimbench.report.records.frame import load_records
 from mimbench.report.scores.baseline import Baseline
-from mimbench.report.scores.collect import Choice
-from mimbench.report.tables.comparison import comparison
+from mimbench.report.scores.choice import Choice
+from mimbench.report.tables.comparison import build_comparison
 from mimbench.report.tables.latex import latex_escaped
 from mimbench.report.tables.layouts import layout_names, read_layout
-from mimbench.report.tables.papers import layout_table, published_table
+from mimbench.report.tables.papers import build_layout_table, build_published_table
 from mimbench.report.tables.render import FORMATS, render
 from mimbench.report.tables.table import Cell, Column, Table
 from mimbench.text import spreadsheet_text, visible
@@ -296,11 +296,15 @@ def compiled(tables, folder, preamble=()) -> subprocess.CompletedProcess[str]:
 )
 def test_latex_compiles_and_fits_the_line_and_the_page(tmp_path, record, framed):
     records = [record(m, v + s, s) for m, v in (("random-init", 40), ("a_b&c", 50)) for s in (0, 1, 2)]
-    choice = Choice(baseline=Baseline.read("random-init"), published=True, ranks=True)
+    choice = Choice(baseline=Baseline.parse("random-init"), published=True, ranks=True)
     reference = load_records(REFERENCE)
-    papers = [layout_table(read_layout(name)) for name in layout_names()]
-    lists = [published_table(["simmim"], ["detection"]), published_table(["simmim"])]
-    compared = [comparison(framed(records), choice), comparison(reference), comparison(reference, choice)]
+    papers = [build_layout_table(read_layout(name)) for name in layout_names()]
+    lists = [build_published_table(["simmim"], ["detection"]), build_published_table(["simmim"])]
+    compared = [
+        build_comparison(framed(records), choice),
+        build_comparison(reference),
+        build_comparison(reference, choice),
+    ]
     for preamble in ((), (r"\usepackage[landscape]{geometry}",)):
         done = compiled([SMALL, WIDE, nasty_table(), *compared, *lists, *papers], tmp_path, preamble)
         assert done.returncode == 0, done.stdout[-2000:]
