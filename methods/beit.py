@@ -21,6 +21,7 @@ from mimbench.api import (
     mean_over_masked,
     resize_mask,
 )
+from mimbench_methods._official_configs import ReadConfig, beit_setup
 from mimbench_methods.tokenizers import TOKENIZERS, DalleConfig, DVAEConfig, KMeansConfig
 
 
@@ -51,6 +52,7 @@ class BEiT(Method):
         "https://github.com/microsoft/unilm/tree/master/beit@768a3c873f598bb9b4d4dfb9267b099e35f8fe56"
     )
     official_names: ClassVar[Mapping[str, str | None]] = {"lm_head": "head"}
+    official_configs: ClassVar[Mapping[str, ReadConfig]] = {"beit": beit_setup}
     Config = BEiTConfig
     config: BEiTConfig
 

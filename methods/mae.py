@@ -29,6 +29,7 @@ from mimbench.api import (
     unpatchify,
     visible_indices,
 )
+from mimbench_methods._official_configs import ReadConfig, mae_setup
 
 
 class MAEConfig(Config):
@@ -61,6 +62,7 @@ class MAE(Method):
         "decoder_norm": "norm",
         "decoder_pred": "head",
     }
+    official_configs: ClassVar[Mapping[str, ReadConfig]] = {"mae": mae_setup}
     Config = MAEConfig
     config: MAEConfig
     positions: Tensor

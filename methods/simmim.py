@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -23,6 +24,7 @@ from mimbench.api import (
     resize_mask,
     square_mask,
 )
+from mimbench_methods._official_configs import ReadConfig, simmim_setup
 from mimbench_methods._pixel_heads import inverse_swin_head, linear_head, mlp_head, upsampling
 from mimbench_methods._pixel_targets import Bins, Clusters, PixelTarget, Values
 
@@ -70,6 +72,7 @@ class SimMIM(Method):
     paper: ClassVar[str] = "https://arxiv.org/abs/2111.09886"
     reference: ClassVar[str] = "https://github.com/microsoft/SimMIM@d3e29bcac950b83edc34ca33fe4404f38309052c"
     encoders: ClassVar[tuple[str, ...]] = ("vit", "swin", "convnet")
+    official_configs: ClassVar[Mapping[str, ReadConfig]] = {"SimMIM": simmim_setup}
     Config = SimMIMConfig
     config: SimMIMConfig
 

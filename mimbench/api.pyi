@@ -20,6 +20,7 @@ from mimbench.contract import (
     Measured as Measured,
     Method as Method,
     Metric as Metric,
+    ModelSetup as ModelSetup,
     NotSupported as NotSupported,
     Pooling as Pooling,
     PretrainConfig as PretrainConfig,

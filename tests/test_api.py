@@ -13,10 +13,11 @@ from mimbench import api, contract
 PUBLIC = """
 ArraySplit Batch BoxCount Colour Config DataConfig Dataset Depth DeviceTransform Encoder EpochSampler Erasing
 FeatureSource Features Fit FitReport FollowsModelDevice FrozenFeaturesConfig FrozenFeaturesTask Grid ImageAugment
-ImageSplit InputConfig InputError InverseSwin LEAST_TEXT Measured Method Metric Mixing NotSupported Pick Pooling
-PretrainConfig PretrainedModule ProbeAugmentation ProbeTraining Protocol Regression RegressionConfig RunError
-SceneSplit Schedule ScheduleConfig SemanticSplit SplitName Stage StepOutput Task TaskConfig TaskContext TaskResult
-TrainConfig Trainable TrainedProbe adapt_encoder added block_mask build_optimizer check_position check_probe_training
+ImageSplit InputConfig InputError InverseSwin LEAST_TEXT Measured Method Metric Mixing ModelSetup NotSupported Pick
+Pooling PretrainConfig PretrainedModule ProbeAugmentation ProbeTraining Protocol Regression RegressionConfig
+RunError SceneSplit Schedule ScheduleConfig SemanticSplit SplitName Stage StepOutput Task TaskConfig TaskContext
+TaskResult TrainConfig Trainable TrainedProbe adapt_encoder added block_mask build_optimizer check_position
+check_probe_training
 class_colours class_probabilities coco_split compose_transforms cosmetic decay_rules denormalise derive_seed
 encoder_layers evaluation_crop evaluation_loader fit_regression fit_without_warning fork_rng get_rank get_world_size
 grid_mask masked_count image_grid image_seed image_split init_truncated init_xavier ink_on labelled_split

@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     # What plugins may import: the modules that api.pyi names.
     "api": {"contract", "masks", "drawing", "encoders", "convert", "optim", "data", "data.files", "data.pipeline",
             "data.sources", "toolkit"},
-    "parity": {"contract", "convert", "harness.planning"},
+    "parity": {"contract", "convert", "harness.planning", "registry"},
     "testing": {"contract", "masks", "encoders", "engine", "store", "harness.running"},
     "report.records": {"recipe", "store"},
     "report.published": {"display", "recipe", "report.records"},

@@ -6,6 +6,7 @@ from mimbench.contract.encoder import Encoder, Features, Pooling
 from mimbench.contract.input import InputConfig
 from mimbench.contract.method import Method
 from mimbench.contract.protocol import Protocol, load_protocols
+from mimbench.contract.setup import ModelSetup
 from mimbench.contract.stage import Stage
 from mimbench.contract.task import (
     FeatureSource,
@@ -46,6 +47,7 @@ __all__ = [
     "Measured",
     "Method",
     "Metric",
+    "ModelSetup",
     "NotSupported",
     "Pooling",
     "PretrainConfig",

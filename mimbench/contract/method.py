@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from mimbench.contract.config import Config as BaseConfig
 from mimbench.contract.encoder import Encoder
+from mimbench.contract.setup import ModelSetup
 from mimbench.contract.stage import Stage
 from mimbench.contract.training import Batch, StepOutput
 from mimbench.errors import InputError, NotSupported
@@ -38,6 +39,12 @@ class Method(nn.Module, ABC):
     """Where the method's own parameters are named otherwise in its official code: prefix there -> prefix here.
 
     None: not stored here but computed. Encoders need no entry; see mimbench.convert.
+    """
+    official_configs: ClassVar[Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], ModelSetup]]] = {}
+    """Official repository, as files of golden vectors name it -> a function that gives the same model in mimbench.
+
+    Its arguments are the file's `config` (arguments of the official model) and the whole `meta`. It raises InputError
+    for a part that mimbench lacks, and KeyError, TypeError or ValueError for an incomplete config.
     """
     Config: ClassVar[type[BaseConfig]] = BaseConfig
 

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import save
 
 from mimbench._version import __version__
-from mimbench.contract import InputConfig, Method
+from mimbench.contract import InputConfig, Method, ModelSetup
 from mimbench.contract.validation import validate
 from mimbench.convert import Converted, Weights, read_weights, recognise, to_method, to_timm
 from mimbench.convert.layouts import Layout
@@ -19,7 +19,7 @@ from mimbench.convert.pieces import renamed
 from mimbench.convert.sizes import channels_of, describe
 from mimbench.errors import InputError
 from mimbench.files import file_sha256, write_atomic, writing
-from mimbench.harness.planning.build import Setup, build
+from mimbench.harness.planning.build import build
 from mimbench.harness.planning.checkpoints import find_checkpoint
 from mimbench.harness.planning.code import code_of
 from mimbench.harness.running.provenance import provenance
@@ -194,11 +194,11 @@ def _with_settings(tables: dict[str, Any], settings: Mapping[str, Any]) -> dict[
     return tables
 
 
-def _setup(tables: Mapping[str, Any], method: str, channels: int, image_size: int) -> Setup:
+def _setup(tables: Mapping[str, Any], method: str, channels: int, image_size: int) -> ModelSetup:
     encoder, options = dict(tables["encoder"]), dict(tables["method"])
     if options.pop("name") != method:
         raise InputError("method.name cannot be set; choose the method with --method")
-    return Setup(method, encoder.pop("name"), image_size, channels, options, encoder)
+    return ModelSetup(method, encoder.pop("name"), image_size, channels, options, encoder)
 
 
 def _card(imported: Imported, file: Path) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mimbench.contract import Encoder, Method
+from mimbench.contract import Encoder, Method, ModelSetup
 from mimbench.convert import recognise, to_method
 from mimbench.convert.apply import Converted
 from mimbench.convert.layouts import Layout
 from mimbench.errors import InputError
-from mimbench.harness.planning.build import Setup, build
+from mimbench.harness.planning.build import build
 from mimbench.parity.golden import Golden, setup_of
 
 LOSS, NORM, OUTPUT = 5e-7, 1e-5, 1e-5
@@ -67,7 +67,7 @@ def compare(golden: Golden) -> list[Row]:
     return [*rows, *_gradients(golden, method, layout, loaded, single)]
 
 
-def run(golden: Golden, setup: Setup, method: Method) -> Run:
+def run(golden: Golden, setup: ModelSetup, method: Method) -> Run:
     """One step on the stored images and mask, in the precision that `method` has."""
     images = golden.tensor("input/image").to(next(method.parameters()).dtype)
     mask = _mask(golden, len(images))
@@ -140,7 +140,7 @@ def _losses(golden: Golden, single: Run, double: Run) -> Iterator[Row]:
         yield _scalar("gradient norm (fp64)", double.norm, golden.tensor("grad_norm_f64"), NORM)
 
 
-def _outputs(golden: Golden, setup: Setup, run: Run) -> Iterator[Row]:
+def _outputs(golden: Golden, setup: ModelSetup, run: Run) -> Iterator[Row]:
     for name, official in golden.group("out").items():
         if name in ("loss", "loss_f64"):
             continue

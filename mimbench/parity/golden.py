@@ -1,4 +1,4 @@
-"""Golden vectors: what an official implementation computed, in an .npz file, and the model that it was of.
+"""Golden vectors: what an official implementation computed, in an .npz file, and the model that computed it.
 
 Arrays: `param/NAME` (its state dict), `input/*`, `out/*`, `grad/NAME`, `grad_norm`, `grad_norm_names` with
 `grad_norm_each`, the last two scalars in double precision as `*_f64`; `meta`: JSON with `repo` and `config`.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mimbench import registry
+from mimbench.contract import Method, ModelSetup
 from mimbench.errors import InputError
-from mimbench.harness.planning.build import Setup
-
-Options = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Golden:
         return {name.removeprefix(start): self.tensor(name) for name in self.arrays if name.startswith(start)}
 
     def tensor(self, name: str) -> Tensor:
-        """Raises InputError where the file has no array `name`."""
+        """Raises InputError: the file has no array `name`."""
         if name not in self.arrays:
             raise InputError(f"golden file {self.path} has no {name!r}")
         return torch.from_numpy(np.array(self.arrays[name]))
 
 
 def read_golden(path: Path) -> Golden:
-    """Raises InputError: no such file, no .npz, damaged, or without readable `meta`."""
+    """Raises InputError: the file is missing, damaged or no .npz, or has no readable `meta`."""
     if not path.is_file():
         raise InputError(f"golden file {path} does not exist")
     try:
@@ -59,94 +59,37 @@ def read_golden(path: Path) -> Golden:
     return Golden(path, meta, arrays)
 
 
-def setup_of(golden: Golden) -> Setup:
-    """The plugins and options that stand for the official model of a file.
+def setup_of(golden: Golden) -> ModelSetup:
+    """The plugins and options that are the same model as a golden file's.
 
-    A file made by other code names them itself: meta.setup holds the fields of `Setup`.
+    Each method recognises the files of its official repository. A file of any other code names the plugins itself:
+    meta.setup holds the fields of `ModelSetup`.
 
     Raises:
-        InputError: an unknown repository, or a setting that mimbench's encoders do not have.
+        InputError: no method recognises the repository, or the model has a part that mimbench lacks.
     """
     try:
         if "setup" in golden.meta:
-            return Setup(**golden.meta["setup"])
-        repo = str(golden.meta.get("repo", "")).lower()
-        for word, build in _REPOSITORIES.items():
-            if word in repo:
-                return build(golden.meta["config"], golden.meta)
+            return ModelSetup(**golden.meta["setup"])
+        repository = str(golden.meta.get("repo", "")).lower()
+        known = _official_configs()
+        for official in sorted(known, key=len, reverse=True):  # the most specific name first
+            if official.lower() in repository:
+                return known[official](golden.meta["config"], golden.meta)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"golden file {golden.path}: its meta is incomplete ({type(error).__name__}: {error})"
         ) from error
-    known = ", ".join(_REPOSITORIES)
-    raise InputError(f"golden file {golden.path} is of repository {golden.meta.get('repo')!r}; known: {known}")
-
-
-def _simmim(config: Options, meta: Mapping[str, Any]) -> Setup:
-    swin = "depths" in config
-    encoder = _swin(config) if swin else _relative_vit(config)
-    cell = meta.get("mask_patch_size", config["patch_size"])
-    return Setup(
-        "simmim",
-        "swin" if swin else "vit",
-        config["img_size"],
-        config["in_chans"],
-        {"mask_patch_size": cell},
-        encoder,
+    raise InputError(
+        f"golden file {golden.path} is of repository {golden.meta.get('repo')!r}; known: {', '.join(known)}"
     )
 
 
-def _mae(config: Options, _: Mapping[str, Any]) -> Setup:
-    method = {
-        "mask_ratio": config["mask_ratio"],
-        "norm_pixels": config["norm_pix_loss"],
-        "decoder_dim": config["decoder_embed_dim"],
-        "decoder_depth": config["decoder_depth"],
-        "decoder_heads": config["decoder_num_heads"],
-        "decoder_mlp_ratio": config["mlp_ratio"],
-    }
-    encoder = _vit(config) | {"position": "sincos"}
-    return Setup("mae", "vit", config["img_size"], config["in_chans"], method, encoder)
-
-
-def _beit(config: Options, _: Mapping[str, Any]) -> Setup:
-    patches = (config["img_size"] // config["patch_size"]) ** 2
-    method = {
-        "hidden_patches": max(1, patches * 2 // 5),
-        "min_block": 1,
-        "kmeans": {"vocabulary": config["vocab_size"]},
-    }
-    return Setup("beit", "vit", config["img_size"], config["in_chans"], method, _relative_vit(config))
-
-
-_REPOSITORIES: dict[str, Callable[[Options, Mapping[str, Any]], Setup]] = {
-    "simmim": _simmim,
-    "mae": _mae,
-    "beit": _beit,
-}
-
-
-def _vit(config: Options) -> Options:
-    same = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")
-    return {key: config[key] for key in same} | {"drop_path": config.get("drop_path_rate", 0.0)}
-
-
-def _relative_vit(config: Options) -> Options:
-    _only(config, qkv_bias=True, use_abs_pos_emb=False, use_mean_pooling=False)
-    _only(config, use_shared_rel_pos_bias=True, use_rel_pos_bias=False)
-    return _vit(config) | {"position": "relative", "layer_scale": config.get("init_values") or None}
-
-
-def _swin(config: Options) -> Options:
-    _only(config, qkv_bias=True, ape=False, patch_norm=True)
-    same = ("patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
-    return {key: config[key] for key in same} | {
-        "window": config["window_size"],
-        "drop_path": config.get("drop_path_rate", 0.0),
-    }
-
-
-def _only(config: Options, **values: bool) -> None:
-    for key, value in values.items():
-        if bool(config.get(key, value)) is not value:
-            raise InputError(f"mimbench's encoders have no {key} = {config[key]}")
+def _official_configs() -> dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], ModelSetup]]:
+    """{official repository: the function that reads its configs}, of every installed method."""
+    functions: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], ModelSetup]] = {}
+    for name in registry.methods.names():
+        with suppress(InputError):  # a broken plugin does not keep the others from working
+            method: type[Method] = registry.methods.load(name)
+            functions |= method.official_configs
+    return functions

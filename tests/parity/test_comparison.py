@@ -134,7 +134,15 @@ def test_bad_files_are_exit_code_2_and_do_not_stop_the_others(tmp_path, capsys):
     assert len(lines) == len(bad)
     for line, word in zip(
         lines,
-        ("exist", "cannot be read", "input/mask", "known: simmim", "use_abs_pos_emb", "in the file", "incomplete"),
+        (
+            "exist",
+            "cannot be read",
+            "input/mask",
+            "known: beit, mae, SimMIM",
+            "use_abs_pos_emb",
+            "in the file",
+            "incomplete",
+        ),
         strict=True,
     ):
         assert word in line

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
 import torch
 
 from mimbench import registry
 from mimbench.advice import is_out_of_memory, short_text
-from mimbench.contract import Config, Encoder, Method
+from mimbench.contract import Config, Encoder, Method, ModelSetup
 from mimbench.contract.validation import validate
 from mimbench.errors import InputError
-
-
-@dataclass(frozen=True)
-class Setup:
-    """The same model in mimbench's words: plugins by name, with their options."""
-
-    method: str
-    encoder: str
-    image_size: int
-    channels: int
-    method_options: dict[str, Any] = field(default_factory=dict)
-    encoder_options: dict[str, Any] = field(default_factory=dict)
 
 
 def assemble(
@@ -55,7 +40,7 @@ def assemble(
         ) from error
 
 
-def build(setup: Setup) -> Method:
+def build(setup: ModelSetup) -> Method:
     """What a golden file or a checkpoint says it is, in evaluation mode.
 
     Raises:
