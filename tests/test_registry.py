@@ -102,7 +102,7 @@ def test_a_plugin_that_breaks_the_contract_is_named_with_its_package_and_line(wi
     function, mine = plugins.survey()
     assert re.search(r"task 'mine' of alpha 1\.0 is broken: .*'toy'.*'mine'.*toy_plugins\.py:\d+\)$", mine.problem)
     assert "task 'function' of beta 1.0 is broken: it is a function, not a class" in function.problem
-    with pytest.raises(InputError, match="give both the same name"):
+    with pytest.raises(InputError, match="use the same name for both"):
         plugins.load("mine")
 
 

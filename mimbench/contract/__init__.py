@@ -1,4 +1,4 @@
-"""All that a plugin author has to read: the four contracts and their option tables."""
+"""What a plugin author has to read: the contracts of methods, tasks, datasets and encoders, and their options."""
 
 from mimbench.contract.config import Config, Depth, added, cosmetic
 from mimbench.contract.dataset import ArraySplit, DataConfig, Dataset, ImageSplit, SceneSplit, SemanticSplit, SplitName

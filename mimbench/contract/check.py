@@ -1,4 +1,4 @@
-"""Problems of a plugin's class that show when it is loaded: missing parts, and options without a stable form."""
+"""Checks of a plugin's class when it is loaded: missing parts, and options without a stable written form."""
 
 from __future__ import annotations
 
@@ -29,35 +29,42 @@ _RESERVED = {
     "dataset": ("name", "version"),
     "task": ("task", "version", "input", "precision"),
 }
-"""Keys that the harness writes beside a plugin's options: in tables of recipes, in fingerprints and in protocols."""
+"""Keys that mimbench writes next to a plugin's options, in recipes, fingerprints and protocols."""
 _PLAIN = (
     *(str, int, float, bool, types.NoneType),
     *(list, tuple, dict, abc.Sequence, abc.Mapping, abc.Iterable),
     *(pathlib.PurePath, enum.Enum, datetime.date, datetime.time, decimal.Decimal),
 )
-"""Types whose values are written the same way in every process."""
+"""Types whose values have the same written form in every process."""
 _SETS = (set, frozenset, abc.Set)
 
 
 def find_problem(kind: str, name: str, plugin: Any) -> str | None:
-    """What keeps `plugin` from being used as the `kind` called `name`, and the remedy; None: nothing."""
+    """The first reason why a plugin cannot be used, with the remedy; None if it can.
+
+    Args:
+        kind: "method", "task", "dataset" or "encoder".
+        name: name of its entry point.
+        plugin: the object that the entry point names.
+    """
     base = _BASES[kind]
     if not inspect.isclass(plugin):
         return f"it is a {type(plugin).__name__}, not a class; let the entry point name a subclass of {_public(base)}"
     if not issubclass(plugin, base):
-        return f"class {plugin.__name__} is no subclass of {_public(base)}; derive it from that"
+        return f"class {plugin.__name__} is not a subclass of {_public(base)}; derive it from that"
     return next(_problems(kind, name, plugin), None)
 
 
 def _problems(kind: str, name: str, plugin: Any) -> Iterator[str]:
     if missing := sorted(getattr(plugin, "__abstractmethods__", ())):
-        yield f"class {plugin.__name__} leaves out {', '.join(missing)}; define {'it' if len(missing) == 1 else 'them'}"
+        them = "it" if len(missing) == 1 else "them"
+        yield f"class {plugin.__name__} does not define {', '.join(missing)}; add {them}"
     if kind == "encoder":
         yield from _text(plugin, "kind", '"vit"')
     else:
         yield from _text(plugin, "name", f'"{name}"')
         if plugin.name != name:
-            yield f"it is called {plugin.name!r}, its entry point {name!r}; give both the same name"
+            yield f"it is named {plugin.name!r}, and its entry point {name!r}; use the same name for both"
     if kind != "dataset":
         yield from _text(plugin, "version", '"1"')
     yield from _own_problems(kind, plugin)
@@ -69,7 +76,7 @@ def _text(plugin: Any, attribute: str, example: str) -> Iterator[str]:
     if value is None:
         yield f"class {plugin.__name__} has no `{attribute}`; add {attribute} = {example}"
     elif not isinstance(value, str):
-        yield f"{attribute} = {value!r} is not a text; write {attribute} = {example}"
+        yield f"{attribute} = {value!r} is not a string; write {attribute} = {example}"
 
 
 def _own_problems(kind: str, plugin: Any) -> Iterator[str]:
@@ -77,7 +84,7 @@ def _own_problems(kind: str, plugin: Any) -> Iterator[str]:
         yield from _names(plugin, "encoders", tuple)
         yield from _names(plugin, "supervision", tuple)
         if not plugin.encoders:
-            yield 'encoders is empty; name the kinds of encoders that it takes, such as encoders = ("vit",)'
+            yield 'encoders is empty; list the kinds of encoders that it takes, such as encoders = ("vit",)'
     elif kind == "task":
         yield from _names(plugin, "needs", frozenset)
         metrics = getattr(plugin, "metrics", None)
@@ -88,15 +95,15 @@ def _own_problems(kind: str, plugin: Any) -> Iterator[str]:
 
 
 def _names(plugin: Any, attribute: str, form: Callable[..., Any]) -> Iterator[str]:
-    """Several texts; a single text would be taken for its letters."""
+    """A collection of strings. A single string is refused, because it would be read as a collection of letters."""
     value = getattr(plugin, attribute)
     example = '("a", "b")' if form is tuple else 'frozenset({"a", "b"})'
     if isinstance(value, str) and form is tuple:
         example = f'("{value}",)'
     elif isinstance(value, str):
         example = f'frozenset({{"{value}"}})'
-    several = isinstance(value, list | tuple | set | frozenset)
-    if not several or not all(isinstance(name, str) for name in value):
+    is_collection = isinstance(value, list | tuple | set | frozenset)
+    if not is_collection or not all(isinstance(name, str) for name in value):
         yield f"{attribute} = {value!r} is not a collection of names; write {attribute} = {example}"
 
 
@@ -104,17 +111,17 @@ def _config_problems(kind: str, config: Any) -> Iterator[str]:
     base = _CONFIGS[kind]
     if not (inspect.isclass(config) and issubclass(config, base)):
         what = config.__name__ if inspect.isclass(config) else repr(config)
-        yield f"its Config is {what}, no subclass of {_public(base)}; derive it from that"
+        yield f"its Config is {what}, not a subclass of {_public(base)}; derive it from that"
         return
     for field in config.model_fields:
         if field in _RESERVED[kind]:
-            yield f"its option {field!r} has a name that mimbench itself uses; rename it"
+            yield f"its option {field!r} has a name that mimbench uses itself; rename it"
     yield from _option_problems(config, "", ())
     yield from _default_problems(config)
 
 
 def _default_problems(config: type[Config]) -> Iterator[str]:
-    """Defaults that the config itself refuses: who gives no such option would be blamed for them."""
+    """Defaults that the config itself refuses. Otherwise the error would blame users who did not set the option."""
     try:
         config()
     except ValidationError as error:
@@ -125,7 +132,7 @@ def _default_problems(config: type[Config]) -> Iterator[str]:
                     f"the default of its option {option!r}, {one['input']!r}, is not valid ({one['msg']}); correct the "
                     "default or the limit"
                 )
-    except InputError:  # of a part of it that needs more than defaults
+    except InputError:  # a validator of the config needs more than defaults
         return
 
 
@@ -142,19 +149,19 @@ def _type_problems(part: Any, option: str, above: tuple[type, ...]) -> Iterator[
         return
     if issubclass(part, _SETS):
         yield (
-            f"its option {option!r} is a {part.__name__}, which comes in another order in every process, and so in "
-            "another fingerprint; use a tuple or a sorted list"
+            f"its option {option!r} is a {part.__name__}, whose order, and so its fingerprint, differs from process to "
+            "process; use a tuple or a sorted list"
         )
     elif issubclass(part, Config):
         yield from _option_problems(part, f"{option}.", above)
     elif issubclass(part, BaseModel):
-        yield f"its option {option!r} is a {part.__name__}, no subclass of {_public(Config)}; derive it from that"
+        yield f"its option {option!r} is a {part.__name__}, not a subclass of {_public(Config)}; derive it from that"
     elif not issubclass(part, _PLAIN):
         yield (
-            f"its option {option!r} is a {part.__name__}, which no recipe can give and no fingerprint can hold; use "
-            "numbers, texts, paths, lists or tables of them"
+            f"its option {option!r} is a {part.__name__}, which recipes cannot write and fingerprints cannot hold; use "
+            "numbers, strings, paths, lists or tables of them"
         )
 
 
 def _public(base: type) -> str:
-    return f"mimbench.contract.{base.__name__}"
+    return f"mimbench.api.{base.__name__}"

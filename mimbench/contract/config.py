@@ -1,4 +1,4 @@
-"""The base of every typed option table: recipes, methods, encoders, datasets and tasks."""
+"""Config, the base of all typed options: of recipes, methods, encoders, datasets and tasks."""
 
 from __future__ import annotations
 
@@ -18,36 +18,38 @@ from mimbench.files import FileState, file_sha256
 
 _LARGEST = 2**32 - 1
 Depth = Annotated[int, Field(le=1000)]
-"""How many layers follow each other: each takes its time to build, so that absurd numbers never end."""
+"""A number of layers. It is limited because each layer takes time to build, so a typo could run for hours."""
 
 
 class Config(BaseModel):
-    """Typed, keyword-only and frozen; an unknown key or an impossible value is an error."""
+    """Typed options, given by keyword and frozen. An unknown key or an impossible value is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before", check_fields=False)
     @classmethod
     def _is_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse true and false for numbers, which Python takes for 1 and 0, and whole numbers beyond all use."""
+        """Refuse true and false as numbers, which Python accepts as 1 and 0, and integers that are too large."""
         field = cls.model_fields[info.field_name or ""]
-        forms = set(parts_of(field.annotation))
-        values = value if isinstance(value, list | tuple) else [value]
-        if not forms & {bool, Any} and forms & {int, float}:
-            wrong = next((one for one in values if isinstance(one, bool)), None)
-            if wrong is not None:
-                raise ValueError(f"{str(wrong).lower()} is no number")
-        if int in forms and any(isinstance(one, int | float) and abs(one) > _LARGEST for one in values):
-            raise ValueError(f"{value} is too large; {_LARGEST} is the most")
+        types = set(parts_of(field.annotation))
+        items = value if isinstance(value, list | tuple) else [value]
+        is_numeric = bool(types & {int, float}) and not types & {bool, Any}
+        if is_numeric:
+            for item in items:
+                if isinstance(item, bool):
+                    raise ValueError(f"{str(item).lower()} is not a number")
+        if int in types and any(isinstance(item, int | float) and abs(item) > _LARGEST for item in items):
+            raise ValueError(f"{value} is too large; the maximum is {_LARGEST}")
         return value
 
     def shaping(self) -> dict[str, Any]:
-        """The values that shape the result, as plain JSON data: all but cosmetic ones and what is `left_out`.
+        """The values that shape the result, as plain JSON data, for fingerprints and protocols.
 
-        A path stands for the content of its file, so that another file under the same name is another value.
+        Cosmetic fields and those of `left_out` are not among them. A path becomes the hash of the file's content, so
+        that another file under the same name is another value.
 
         Raises:
-            InputError: a path names no readable file.
+            InputError: a file is not readable.
         """
         return {
             name: _plain(getattr(self, name), name)
@@ -56,15 +58,15 @@ class Config(BaseModel):
         }
 
     def left_out(self) -> dict[str, Any]:
-        """Values of `added` fields at their default, by dotted path; `shaping` does without them."""
-        found = {}
+        """The `added` fields that are at their default, which `shaping` omits: dotted path -> value."""
+        omitted = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
             if self._is_left_out(name):
-                found[name] = _plain(value, name)
+                omitted[name] = _plain(value, name)
             elif isinstance(value, Config):
-                found |= {f"{name}.{path}": inner for path, inner in value.left_out().items()}
-        return found
+                omitted |= {f"{name}.{path}": inner for path, inner in value.left_out().items()}
+        return omitted
 
     def _is_left_out(self, name: str) -> bool:
         field = type(self).model_fields[name]
@@ -72,13 +74,13 @@ class Config(BaseModel):
 
     @classmethod
     def is_cosmetic(cls, name: str) -> bool:
-        """Whether a field shapes no result; of an unknown one, False."""
+        """Whether a field is declared with `cosmetic`. False for an unknown name."""
         field = cls.model_fields.get(name)
         return field is not None and _is_marked(field, "cosmetic")
 
 
 def parts_of(annotation: Any) -> Iterator[Any]:
-    """The types that an annotation is made of, such as set and str for `set[str] | None`."""
+    """The types in an annotation. For `set[str] | None`: set, str and NoneType."""
     origin = get_origin(annotation)
     if origin is typing.Literal:
         return
@@ -88,23 +90,33 @@ def parts_of(annotation: Any) -> Iterator[Any]:
     if inspect.isclass(origin) and origin not in (types.UnionType, typing.Annotated):
         yield origin
     arguments = get_args(annotation)
-    for argument in arguments[:1] if origin is typing.Annotated else arguments:
+    if origin is typing.Annotated:
+        arguments = arguments[:1]  # the others are constraints
+    for argument in arguments:
         yield from parts_of(argument)
 
 
 def cosmetic(default: Any, **constraints: Any) -> Any:
-    """A field that changes how a run goes (workers, folders), never what it computes.
+    """Declare a field that changes how a run goes (workers, folders) but not what it computes.
 
-    It stays out of every fingerprint, so that changing it never pretrains anew.
+    It is not part of any fingerprint, so changing it does not start a new pretraining.
+
+    Args:
+        default: the field's default.
+        constraints: arguments of pydantic's Field, such as `ge=0`.
     """
     return Field(default, json_schema_extra={"cosmetic": True}, **constraints)
 
 
 def added(default: Any, **constraints: Any) -> Any:
-    """A field that a Config got after results were recorded with it.
+    """Declare a field that is new in a Config which recorded results already use.
 
-    At its default, which must be what happened before, it stays out of fingerprints, so those results stay valid.
-    Whoever compares two configs by `shaping` must therefore look at `left_out` too.
+    The default must do what happened before. At its default the field is not part of fingerprints, so the recorded
+    results stay valid. To compare two configs, compare `left_out` as well as `shaping`.
+
+    Args:
+        default: the field's default.
+        constraints: arguments of pydantic's Field, such as `ge=0`.
     """
     return Field(default, json_schema_extra={"added": True}, **constraints)
 
@@ -121,7 +133,7 @@ def _plain(value: Any, option: str) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item, option) for key, item in value.items()}
     if isinstance(value, set | frozenset):
-        raise InputError(f"option {option!r} holds a set, which has no stable order; use a list")
+        raise InputError(f"option {option!r} is a set, which has no stable order; use a list")
     if isinstance(value, Path):
         return _content(value, option)
     return value if isinstance(value, str | int | float | bool | None) else str(value)
@@ -130,20 +142,20 @@ def _plain(value: Any, option: str) -> Any:
 def _content(path: Path, option: str) -> str:
     if path.is_dir():
         raise InputError(
-            f"option {option!r}: {path} is a folder, and only a file's content enters fingerprints; give a file (the "
-            "plugin's author may mark the option as cosmetic, or give its content in Config.shaping)"
+            f"option {option!r}: {path} is a folder, and fingerprints need a file's content; set it to a file (the "
+            "plugin's author may declare the option as cosmetic, or add the folder's content in Config.shaping)"
         )
     if path.exists() and not path.is_file():
-        raise InputError(f"option {option!r}: {path} is a device, pipe or socket; give a file")
+        raise InputError(f"option {option!r}: {path} is a device, pipe or socket; set it to a file")
     try:
         return _digest(path, FileState.of(path))
     except OSError as error:
         raise InputError(
-            f"option {option!r}: {path} cannot be read ({error.strerror or error}); give a file"
+            f"option {option!r}: {path} cannot be read ({error.strerror or error}); set it to a readable file"
         ) from error
 
 
 @lru_cache(maxsize=256)
 def _digest(path: Path, state: FileState) -> str:
-    """Hash of a file's content, computed once per process while the file stays the same."""
+    """Hash of a file's content. It is computed once per process as long as the file does not change."""
     return f"sha256:{file_sha256(path)}"

@@ -1,4 +1,4 @@
-"""The dataset contract: splits of images with labels, of scenes with boxes, or of images with a class a pixel."""
+"""The dataset contract: splits of labelled images, of scenes with boxes, or of images with one class per pixel."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ class DataConfig(Config):
     """Options that every dataset has; a dataset's own Config extends it."""
 
     root: Path | None = cosmetic(None)
-    """Where the files are; embedded sets need none. The content, not the path, enters fingerprints."""
+    """Folder of the files; embedded datasets need none. Fingerprints depend on the content, not on the path."""
 
 
 class ImageSplit(torch.utils.data.Dataset, ABC):
-    """Labelled images: split[i] -> (uint8 [C, H, W], label). Sizes may differ between images.
+    """Labelled images of any sizes: `split[i]` is (uint8 [C, H, W], label).
 
-    labels: int64 [N]. classes: names, indexed by label.
+    Attributes:
+        labels: int64 [N].
+        classes: class names, indexed by label.
     """
 
     labels: Tensor
@@ -45,10 +47,10 @@ class ImageSplit(torch.utils.data.Dataset, ABC):
 
 
 class ArraySplit(ImageSplit):
-    """Images of one size held in memory, so that whole batches are augmented on the device."""
+    """Images of one size, held in memory. Whole batches of them are augmented on the device."""
 
     def __init__(self, images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> None:
-        """images: uint8 [N, C, H, W]; labels: int64 [N]."""
+        """Hold images uint8 [N, C, H, W] and labels int64 [N]; `classes` are names, indexed by label."""
         self.images, self.labels, self.classes = images, labels, classes
 
     def __len__(self) -> int:
@@ -60,28 +62,29 @@ class ArraySplit(ImageSplit):
 
 @dataclass(frozen=True)
 class SceneSplit:
-    """Scenes with boxes (and masks): a COCO-format annotation file and its folder of images.
+    """Scenes with boxes, and possibly object masks: a COCO-format annotation file and a folder of images.
 
-    pycocotools and mmdet read the file as it is, so it must suit both: whole numbers from 1 as annotation ids, "area"
-    and "iscrowd" of every object, and categories in the order of their ids, the same in both splits. Labels follow
-    that order. Width and height are those of the image as stored, or as EXIF turns it, whichever boxes refer to.
-    `mimbench.data.coco_split` checks a file, and mends a copy.
+    pycocotools and mmdet read the file, so it must suit both: annotation ids are whole numbers from 1, every object
+    has "area" and "iscrowd", and categories are in the order of their ids and equal in both splits. Labels follow
+    that order. Width and height are those of the image that the boxes refer to, before or after its EXIF rotation.
+    `mimbench.api.coco_split` checks a file and repairs a copy of it.
     """
 
     annotations: Path
     images: Path
     classes: tuple[str, ...]
     count: int
-    """Scenes that the file lists."""
+    """Number of scenes in the file."""
 
     def __len__(self) -> int:
         return self.count
 
 
 class SemanticSplit(ABC):
-    """Images of any size with a class for every pixel.
+    """Images of any sizes with one class per pixel.
 
-    classes: names, indexed by label, at most 255.
+    Attributes:
+        classes: class names, indexed by label; at most 255.
     """
 
     classes: tuple[str, ...]
@@ -91,18 +94,18 @@ class SemanticSplit(ABC):
 
     @abstractmethod
     def image(self, index: int) -> Path:
-        """The image's file."""
+        """File of the image at `index`."""
 
     @abstractmethod
     def shape(self, index: int) -> tuple[int, int]:
-        """Height and width, px."""
+        """Height and width in px of the image at `index`."""
 
     @abstractmethod
     def labels(self, index: int) -> Tensor:
-        """uint8 [H, W]: the class of each pixel; 255 where it is unknown, which is neither trained on nor scored."""
+        """Class of each pixel, uint8 [H, W]. Pixels of unknown class are 255, and are neither trained on nor scored."""
 
     def counts(self) -> Tensor:
-        """int64 [classes]: pixels of each class in the whole split."""
+        """Number of pixels per class in the whole split, int64 [classes]."""
         total = torch.zeros(256, dtype=torch.long)
         for index in range(len(self)):
             total += torch.bincount(self.labels(index).flatten().long(), minlength=256)
@@ -114,31 +117,34 @@ class Dataset(ABC):
 
     name: ClassVar[str]
     provides: frozenset[str] = frozenset({"images", "labels"})
-    """What its splits carry: "images" and "labels" (ImageSplit), "boxes" and "masks" (SceneSplit), or "masks" alone
-    (SemanticSplit).
-
-    A class states what it offers as a rule; an instance may find that its data holds less."""
+    """What the splits hold: "images" and "labels" (ImageSplit), "boxes" and "masks" (SceneSplit), or "masks" only
+    (SemanticSplit). The class states the usual case; an instance may provide less if its data does."""
     Config: ClassVar[type[DataConfig]] = DataConfig
 
     channels: int
-    """1 (grey), 3 (RGB), or any other number of bands."""
+    """Channels of the images: 1 (grey), 3 (RGB) or any other number."""
     notes: tuple[str, ...] = ()
-    """Lines to the person at the terminal about what was found, such as files that are left out."""
+    """Lines that are printed about the data, such as files that are skipped."""
     facts: Mapping[str, Any] = {}
-    """What records say about how the data was read, as plain JSON data."""
+    """How the data was read, for the record, as plain JSON data."""
 
     def __init__(self, config: DataConfig, cache: Path) -> None:
-        """Find the data; `cache` is a folder where derived files may be kept.
+        """Find the data.
+
+        Args:
+            config: the dataset's options.
+            cache: folder for files derived from the data.
 
         Raises:
-            InputError: the data is not there or not readable, with what to do.
+            InputError: the data is missing or unreadable; the message says what to do.
         """
         self.config = config
         self.cache = cache
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Hex digest of the content: equal content, equal digest, on every machine."""
+        """Hex digest of the content. Equal content gives an equal digest on every machine."""
 
     @abstractmethod
-    def split(self, name: SplitName) -> ImageSplit | SceneSplit | SemanticSplit: ...
+    def split(self, name: SplitName) -> ImageSplit | SceneSplit | SemanticSplit:
+        """The train or test split."""

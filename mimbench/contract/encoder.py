@@ -1,4 +1,4 @@
-"""The backbone contract: what every method and task may ask of an encoder."""
+"""The encoder contract: what methods and tasks call on a backbone."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from mimbench.errors import InputError, nearest
 from mimbench.masks import resize_mask
 
 Pooling = Literal["mean", "token", "mean+token"]
-"""One vector an image: the mean over space, the class token, or both side by side."""
+"""One vector per image: the mean over space, the class token, or the two concatenated."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What an encoder sees in a batch, at one depth.
+    """Features of a batch at one depth.
 
-    pooled: [B, D], the mean over space. dense: [B, D, h, w]. prefix: [B, P, D], P may be 0; the first
-    is the class token where there is one.
+    Attributes:
+        pooled: [B, D], the mean over space.
+        dense: [B, D, h, w], one vector per patch or cell.
+        prefix: [B, P, D], class and register tokens. The class token comes first; P is 0 without such tokens.
     """
 
     pooled: Tensor
@@ -30,7 +32,10 @@ class Features:
     prefix: Tensor
 
     def pool(self, pooling: str) -> Tensor:
-        """[B, D], or [B, 2 D] for "mean+token". `Encoder.check_pooling` says beforehand what is there to be pooled."""
+        """One vector per image: [B, D], or [B, 2 D] for "mean+token".
+
+        "token" needs a class token. `Encoder.check_pooling` checks that in advance.
+        """
         if pooling == "mean":
             return self.pooled
         token = self.prefix[:, 0]
@@ -38,21 +43,21 @@ class Features:
 
 
 class Encoder(nn.Module, ABC):
-    """A backbone for square images of `image_size` px that can also take other sizes densely.
+    """A backbone for square images of `image_size` px. `pyramid` also takes other sizes.
 
     Attributes:
-        embed_dim: channels of `embed`.
-        out_dim: channels of `encode` and of `features(-1)`.
+        embed_dim: channels of the tokens from `embed`.
+        out_dim: channels of the map from `encode` and of `features(-1)`.
         patch_size: px per token of `embed`.
-        stride: px per cell of `encode`'s map.
-        num_layers: depth; `features(layer=i)` takes i in [0, num_layers), or negative from the end.
-        num_prefix_tokens: class or register tokens before the patches.
+        stride: px per cell of the map from `encode`.
+        num_layers: depth; `features(layer=i)` takes i in [-num_layers, num_layers).
+        num_prefix_tokens: class and register tokens before the patch tokens.
     """
 
     kind: ClassVar[str]
-    """Family that methods declare they accept: "vit", "swin" or "convnet"."""
+    """Family of encoders: "vit", "swin" or "convnet". Methods declare which families they accept."""
     version: ClassVar[str] = "1"
-    """Raised whenever the same config would give other weights or other features."""
+    """Raise it whenever the same config gives other weights or other features."""
     Config: ClassVar[type[BaseConfig]] = BaseConfig
 
     embed_dim: int
@@ -63,10 +68,15 @@ class Encoder(nn.Module, ABC):
     num_prefix_tokens: int = 0
 
     def __init__(self, config: BaseConfig, *, image_size: int, in_channels: int) -> None:
-        """Build with fresh weights from the global torch generator.
+        """Build the encoder with initial weights from torch's global generator.
+
+        Args:
+            config: the encoder's options.
+            image_size: side of the square images in px.
+            in_channels: channels of the images.
 
         Raises:
-            InputError: `image_size` does not suit the patch or window of `config`.
+            InputError: `image_size` does not fit the patch size or window of `config`.
         """
         super().__init__()
         self.config = config
@@ -75,96 +85,134 @@ class Encoder(nn.Module, ABC):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Tokens of `embed` at `image_size`, as (rows, columns)."""
+        """(rows, columns) of the tokens from `embed` at `image_size`."""
         return (self.image_size // self.patch_size,) * 2
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] -> patch tokens [B, h, w, D], before positions and prefix tokens."""
+        """Images [B, C, H, W] -> patch tokens [B, h, w, embed_dim], without positions and prefix tokens."""
 
     @abstractmethod
     def encode(self, tokens: Tensor) -> Tensor:
-        """Patch tokens [B, h, w, D] as `embed` gives them -> the final map [B, D', h', w']."""
+        """Patch tokens [B, h, w, embed_dim] from `embed` -> the final map [B, out_dim, h', w']."""
 
     def encode_masked(self, images: Tensor, mask: Tensor, token: Tensor) -> Tensor:
-        """The final map, as `encode` gives it, with `token` [1, 1, 1, D] in place of every patch that `mask` touches.
+        """Encode images with a mask token in place of each masked patch (SimMIM, BEiT).
 
-        Where the stem overlaps (ResNet), visible patches still hold hidden pixels: blank them in `images` first.
+        If patches overlap (ResNet), visible tokens still contain masked pixels. Blank those in `images` first.
+
+        Args:
+            images: [B, C, H, W].
+            mask: bool [B, Gh, Gw] on any grid, True = masked. A patch that it touches counts as masked.
+            token: [1, 1, 1, embed_dim].
+
+        Returns:
+            The final map [B, out_dim, h', w'].
         """
         tokens = self.embed(images)
-        hidden = resize_mask(mask, tokens.shape[1:3]).unsqueeze(-1)
-        return self.encode(torch.where(hidden, token.to(tokens.dtype), tokens))
+        masked = resize_mask(mask, tokens.shape[1:3]).unsqueeze(-1)
+        return self.encode(torch.where(masked, token.to(tokens.dtype), tokens))
 
     def encode_visible(self, tokens: Tensor, keep: Tensor) -> Tensor:
-        """Encode only the tokens at `keep`; the rest costs nothing (MAE).
+        """Encode some of the tokens only, so that masked patches cost nothing (MAE).
 
-        tokens: [B, h, w, D]. keep: int64 [B, K], row-major indices, in the order wanted.
-        Returns [B, P + K, D], prefix tokens first.
+        Args:
+            tokens: [B, h, w, embed_dim].
+            keep: indices of K tokens in row-major order, int64 [B, K]. The output has the same order.
+
+        Returns:
+            [B, P + K, out_dim], the P prefix tokens first.
+
+        Raises:
+            InputError: this kind of encoder cannot do that.
         """
-        raise InputError(f"a {self.kind} encoder cannot drop hidden patches; use a vit encoder")
+        raise InputError(f"a {self.kind} encoder cannot drop masked patches; use a vit encoder")
 
     @abstractmethod
     def layers(self, images: Tensor, last: int = -1, *, final_norm: bool = True) -> list[Features]:
-        """Features after each layer, from the front up to and including `last`, all from one run.
+        """Features after each layer up to and including `last`, from one forward pass.
 
-        final_norm: -1, the last layer, passes through the final norm, as `encode` does; False: it does not.
+        Args:
+            images: [B, C, H, W].
+            last: index of the last layer to compute; negative values count from the end.
+            final_norm: apply the final norm to the features of the encoder's last layer, as `encode` does.
         """
 
     def features(self, images: Tensor, layer: int = -1) -> Features:
-        """Features after `layer`. -1, the last, passes through the final norm, as `encode` does."""
+        """Features after `layer`. Those of the last layer (-1) have passed the final norm, as in `encode`."""
         return self.layers(images, layer)[-1]
 
     def layer_index(self, layer: int) -> int:
-        """`layer` counted from the front. Raises InputError where this encoder has no such layer."""
+        """`layer` as a non-negative index. Raises InputError if this encoder has no such layer."""
         if not -self.num_layers <= layer < self.num_layers:
             raise InputError(f"layer {layer} is outside this encoder's {self.num_layers} layers")
         return layer % self.num_layers
 
     def check_pooling(self, pooling: str) -> None:
-        """Raise InputError for a pooling that is unknown, or needs a class token where this encoder has none."""
+        """Raise InputError if `pooling` is unknown, or needs a class token that this encoder does not have."""
         known = ("mean", "token", "mean+token")
         if pooling not in known:
             raise InputError(f"unknown pooling {pooling!r}{nearest(pooling, known)}")
         if pooling != "mean" and not self.num_prefix_tokens:
-            raise InputError(f'pooling {pooling!r} needs a class token, which a {self.kind} encoder lacks; use "mean"')
+            raise InputError(
+                f'pooling {pooling!r} needs a class token, which a {self.kind} encoder does not have; use "mean"'
+            )
 
     @abstractmethod
     def pyramid(self, images: Tensor) -> list[Tensor]:
-        """Maps for dense prediction at any H, W that `patch_size` divides.
+        """Feature maps for dense prediction.
 
-        One [B, D, H/s, W/s] for each s in `pyramid_strides`, finest first.
+        Args:
+            images: [B, C, H, W]; `patch_size` divides H and W.
+
+        Returns:
+            One map [B, D, H/s, W/s] per stride s of `pyramid_strides`, the finest first.
         """
 
     @property
     @abstractmethod
-    def pyramid_strides(self) -> tuple[int, ...]: ...
+    def pyramid_strides(self) -> tuple[int, ...]:
+        """px per cell of each map of `pyramid`."""
 
     @property
     @abstractmethod
-    def pyramid_dims(self) -> tuple[int, ...]: ...
+    def pyramid_dims(self) -> tuple[int, ...]:
+        """Channels of each map of `pyramid`."""
 
     def use_windows(self, window: int, global_blocks: tuple[int, ...]) -> None:
-        """Attend within `window` x `window` tokens in `pyramid`, but for the global blocks (ViTDet)."""
+        """Restrict attention in `pyramid` to `window` x `window` tokens, except in the global blocks (ViTDet).
+
+        Raises:
+            InputError: this kind of encoder has no such windows, or there is no such block.
+        """
         raise InputError(f"a {self.kind} encoder has no windowed attention to choose; leave window at 0")
 
     def add_relative_positions(self, image_size: int) -> None:
-        """Learn relative positions too, zero at first, within the windows of `pyramid` at `image_size`.
+        """Add learned relative positions, initially zero, for the windows of `pyramid` at `image_size` px.
 
-        After `use_windows`. An encoder that was pretrained with relative positions keeps those.
+        Call it after `use_windows`. An encoder that was pretrained with relative positions keeps those.
+
+        Raises:
+            InputError: this kind of encoder takes no relative positions.
         """
         raise InputError(f"a {self.kind} encoder takes no relative positions; set relative_positions to false")
 
     @abstractmethod
     def layer_of(self, parameter: str) -> int:
-        """Depth of a parameter for layer decay: 0 for the stem, 1 to num_layers for the blocks.
+        """Depth of a parameter, for layer decay: 0 for the stem, 1 to num_layers for the blocks, num_layers + 1 after.
 
-        num_layers + 1 for what comes after them.
+        Args:
+            parameter: its name in `named_parameters()`.
         """
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters of two or more dimensions that no recipe decays; 1-D ones never are."""
+        """Names of parameters with two or more dimensions that get no weight decay. 1-D parameters never get any."""
         return set()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute activations in the backward pass: less memory, about a third more time."""
+        """Recompute activations in the backward pass. It saves memory and takes about a third more time.
+
+        Raises:
+            InputError: this kind of encoder cannot do that.
+        """
         raise InputError(f"a {self.kind} encoder has no gradient checkpointing")

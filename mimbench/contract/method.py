@@ -20,25 +20,27 @@ from mimbench.errors import InputError, NotSupported
 class Method(nn.Module, ABC):
     """A pretraining method around an encoder.
 
-    A mask is bool [B, Gh, Gw], True = hidden, on any grid that tiles the image (mimbench.masks
-    resizes it). A subclass gives `target` and `predict`; everything else has a default.
+    A mask is bool [B, Gh, Gw], True = masked, on any grid that tiles the image; `resize_mask` changes the grid. A
+    subclass defines `sample_mask`, `target`, `predict` and `loss`. Everything else has a default.
     """
 
     name: ClassVar[str]
     version: ClassVar[str]
-    """Raised whenever the same recipe would give other weights."""
+    """Raise it whenever the same recipe gives other weights."""
     paper: ClassVar[str] = ""
     reference: ClassVar[str] = ""
-    """url@commit of the code that this follows."""
+    """url@commit of the code that the method follows."""
     encoders: ClassVar[tuple[str, ...]] = ("vit",)
+    """Kinds of encoders that the method takes."""
     supervision: ClassVar[tuple[str, ...]] = ()
-    """What besides pixels it learns from, e.g. ("labels",); () = pixels only."""
+    """What the method learns from besides pixels, e.g. ("labels",); empty for pixels only."""
     pretrains: ClassVar[bool] = True
-    """False: the encoder is exported as initialised (a control)."""
+    """False for a control whose encoder stays as initialised."""
     official_names: ClassVar[Mapping[str, str | None]] = {}
-    """Where the method's own parameters are named otherwise in its official code: prefix there -> prefix here.
+    """Parameters of the method that have other names in its official code: prefix there -> prefix here.
 
-    None: not stored here but computed. Encoders need no entry; see mimbench.convert.
+    None marks a parameter that is computed here instead of stored. Parameters of encoders need no entry; see
+    mimbench.convert.
     """
     official_configs: ClassVar[Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], ModelSetup]]] = {}
     """Official repository, as files of golden vectors name it -> a function that gives the same model in mimbench.
@@ -49,7 +51,11 @@ class Method(nn.Module, ABC):
     Config: ClassVar[type[BaseConfig]] = BaseConfig
 
     def __init__(self, config: BaseConfig, encoder: Encoder) -> None:
-        """Raises InputError where the config does not suit the encoder or its image size."""
+        """Build the parts around `encoder`.
+
+        Raises:
+            InputError: the config does not fit the encoder or its image size.
+        """
         super().__init__()
         self.require_kind(encoder.kind)
         self.config = config
@@ -57,68 +63,98 @@ class Method(nn.Module, ABC):
 
     @classmethod
     def require_kind(cls, kind: str) -> None:
-        """Raise InputError for a kind of encoder that the method does not take."""
+        """Raise InputError if the method does not take encoders of this kind."""
         if kind not in cls.encoders:
             raise InputError(f"method {cls.name!r} does not take a {kind} encoder; it takes: {', '.join(cls.encoders)}")
 
     def prepare(self, stage: Stage) -> None:
-        """Called once before training, with the weights still on the CPU: to fit a tokenizer, for instance.
+        """Fit what training needs, such as a tokenizer. Called once before training, with the weights on the CPU.
 
-        What it fits belongs into the method's state, so that a stored checkpoint needs no fitting again.
+        Keep the result in parameters or buffers, so that a checkpoint holds it.
         """
 
     @abstractmethod
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        """bool [batch, Gh, Gw] on the generator's device, True = hidden."""
+        """Masks for a batch: bool [batch, Gh, Gw] on the generator's device, True = masked."""
 
     @abstractmethod
     def target(self, images: Tensor) -> Tensor:
-        """What is to be predicted, without gradient: pixels, tokens, features."""
+        """The target of the prediction (pixels, tokens, features) for images [B, C, H, W]. It gets no gradient."""
 
     @abstractmethod
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
-        """The prediction, in the shape of `target`; it may look at visible pixels only."""
+        """The prediction, in the shape that `loss` expects.
+
+        Args:
+            images: float [B, C, H, W], normalised. The prediction must depend on visible pixels only.
+            mask: bool [B, Gh, Gw], True = masked.
+        """
 
     @abstractmethod
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Scalar to be minimised."""
+        """Scalar to minimise, from the outputs of `predict` and `target`."""
 
     def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
-        """images: float [B, C, H, W], normalised."""
+        """Loss of normalised images float [B, C, H, W] under a mask bool [B, Gh, Gw], True = masked."""
         with torch.no_grad():
             target = self.target(images)
         return StepOutput(self.loss(self.predict(images, mask), target, mask))
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepOutput:
-        """One training step; override to use more than one view, labels, or no mask."""
+        """One training step. Override it to use several views, labels or no mask.
+
+        Args:
+            batch: images and, if `supervision` names them, labels.
+            generator: on the images' device, freshly seeded for this step.
+        """
         return self(batch.images, self.sample_mask(len(batch.images), generator))
 
     def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Images [B, C, H, W] (normalised) with the hidden part as this method predicts it."""
+        """Images with the masked part as this method predicts it.
+
+        Args:
+            images: float [B, C, H, W], normalised.
+            mask: bool [B, Gh, Gw], True = masked.
+
+        Returns:
+            float [B, C, H, W], normalised.
+
+        Raises:
+            NotSupported: the method does not predict pixels.
+        """
         raise NotSupported(f"method {self.name!r} does not predict pixels")
 
     def sample_masked(
         self, images: Tensor, mask: Tensor, temperature: float, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """One draw of the hidden part, where a distribution is predicted; images are generated with it step by step.
+        """Draw the masked part from the predicted distribution, e.g. of tokens. Images are generated with it.
 
-        Returns images as `reconstruct` does, and the log-probability of what was drawn, float [B, h, w] on any grid.
-        At temperature 0 the likeliest is drawn. `generator` is on the images' device.
+        Args:
+            images: float [B, C, H, W], normalised.
+            mask: bool [B, Gh, Gw], True = masked.
+            temperature: of the distribution; 0 takes the most probable value.
+            generator: on the images' device.
+
+        Returns:
+            Images as from `reconstruct`, and the log-probability of the drawn values, float [B, h, w] on any grid.
+
+        Raises:
+            NotSupported: the method predicts a single image.
         """
         raise NotSupported(f"method {self.name!r} predicts one image, not a distribution of images")
 
     @property
     def reconstruction_note(self) -> str:
-        """One line under pictures: how pixels come about, and whether `reconstruct` looks at more than visible ones."""
+        """One line under pictures: how pixels are predicted, and whether `reconstruct` uses masked pixels too."""
         return ""
 
     def after_step(self, progress: float) -> None:
-        """Called after every optimizer step, e.g. for EMA teachers; progress in [0, 1]."""
+        """Called after each optimizer step, e.g. to update an EMA teacher; `progress` of the training is in [0, 1]."""
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters of two or more dimensions, by name, that are not decayed; 1-D ones never are."""
+        """Names of parameters with two or more dimensions that get no weight decay. 1-D parameters never get any."""
         return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
 
     def exported_encoder(self) -> Encoder:
-        """The encoder that the downstream tasks get."""
+        """The encoder that downstream tasks get."""
         return self.encoder

@@ -1,4 +1,4 @@
-"""Protocols: the named ways in which papers run a task, as TOML files with a source for every value."""
+"""Protocols: named settings of a task as papers use them, in TOML files with a source for every value."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Protocol:
-    """Options that a task starts from when `--set task.protocol=NAME` asks for it."""
+    """Options that a task starts from if a recipe or `--set task.protocol=NAME` names the protocol."""
 
     summary: str
+    """One line that describes it."""
     options: Mapping[str, Any]
-    """As the task's Config takes them."""
+    """Options of the task's Config."""
     sources: Mapping[str, str]
-    """Where values come from (file of a repository at a commit, or a paper), by dotted path of a value or table."""
+    """Dotted path of an option or table -> its source: a paper, or a file of a repository at a commit."""
 
 
 def load_protocols(package: str, folder: str) -> dict[str, Protocol]:
-    """The protocols in a folder of a package, by the names of their files, NAME.toml.
+    """Read the protocols of a task from TOML files.
 
-    A file holds `summary`, a table `sources`, and the options.
+    Args:
+        package: name of the Python package that holds the files.
+        folder: folder in the package. Each file NAME.toml holds `summary`, a table `sources`, and the options.
+
+    Returns:
+        NAME -> protocol.
     """
     protocols = {}
     for entry in sorted(files(package).joinpath(folder).iterdir(), key=lambda entry: entry.name):

@@ -1,4 +1,4 @@
-"""What a method may use to get ready before it is trained."""
+"""What a method may use in `Method.prepare`, before it is trained."""
 
 from __future__ import annotations
 
@@ -14,37 +14,43 @@ from mimbench.contract.training import FitReport, TrainConfig
 
 
 class Stage(ABC):
-    """What the harness lends to `Method.prepare`: the training images, the trainer, and a place to keep things."""
+    """The training images, the trainer and a cache on disk, for `Method.prepare`."""
 
     seed: int
     device: torch.device
     input: InputConfig
     """The recipe's [input]: how images are cropped and normalised."""
     classes: tuple[str, ...]
-    """Names of the labels; () where images have none."""
+    """Class names, indexed by label; empty if the images have no labels."""
 
     @abstractmethod
     def images(self) -> Iterator[Tensor]:
-        """One pass over the training images, shuffled: float [B, C, S, S] as training sees them, on the device."""
+        """One shuffled pass over the training images, augmented as in training: float [B, C, S, S] on the device."""
 
     @abstractmethod
     def fit(self, model: nn.Module, config: TrainConfig, *, label: str, options: str) -> FitReport:
-        """Train `model` on those images, resuming where a stopped run left off.
+        """Train a model on the training images. An interrupted training is resumed.
 
-        options: the table that `config` comes from, as --set knows it: advice to the user names it.
-        `model` has `step(batch: Batch, generator) -> StepOutput`, and may have `after_step(progress)`, as a Method.
+        Args:
+            model: has `step(batch: Batch, generator) -> StepOutput`, and may have `after_step(progress)`, as a Method.
+            config: the training budget.
+            label: what the progress bar shows.
+            options: path of the table that `config` comes from, such as "method.tokenizer.train", for error messages.
         """
 
     @abstractmethod
     def compute_once(self, identity: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """What `make` returns, on the CPU: made once for each `identity`, then kept on disk.
+        """Return the tensors of `make()` on the CPU. They are computed once per `identity` and then read from disk.
 
-        identity: plain JSON data with all that shapes it but images, input and seed, which are added here.
+        Args:
+            identity: plain JSON data with everything that the tensors depend on, except images, input and seed, which
+                are added here.
+            make: computes named tensors.
 
         Raises:
-            InputError: what is kept is damaged, with the file's name and what to do.
+            InputError: the stored file is damaged; the message names it and says what to do.
         """
 
     @abstractmethod
     def say(self, text: str) -> None:
-        """One line to the person at the terminal."""
+        """Print one line on the terminal."""

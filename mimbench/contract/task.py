@@ -35,7 +35,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Measured:
-    """A metric's value, and over how many samples (`n`) it was taken."""
+    """A metric's value, and the number of samples `n` that it is taken over."""
 
     value: float
     n: int
@@ -43,19 +43,22 @@ class Measured:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a task found: every metric it declared; curves and files as it likes."""
+    """What a task measured. It becomes the record."""
 
     metrics: Mapping[str, Measured]
+    """Values by metric name. A declared metric may be missing if `details["absent"]` gives the reason."""
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Series of numbers, such as the loss of each epoch."""
     artifacts: Mapping[str, Path] = field(default_factory=dict)
     """Files in the task's workdir, by what they show."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """Choices made on the way (a validated regularisation), as plain JSON data."""
+    """Further results, such as a chosen regularisation, as plain JSON data."""
     cost: FitReport | None = None
+    """Report of the task's training, if it trains."""
 
 
 class Fit(typing.Protocol):
-    """The engine's trainer, lent to tasks that train: resumable, guarded, with a progress bar."""
+    """The engine's trainer. It resumes an interrupted training, stops on a non-finite loss and shows progress."""
 
     def __call__(
         self,
@@ -67,54 +70,73 @@ class Fit(typing.Protocol):
         images_per_epoch: int,
         options: str = "task.train",
     ) -> FitReport:
-        """options: the table that `config` comes from, as --set knows it: advice to the user names it.
+        """Train `model` in place.
 
-        One that ends in "train" has all options of a TrainConfig, any other at least `base_lr` and `batch_size`.
+        Args:
+            model: what to train.
+            loader: yields batches; its sampler has `set_epoch`.
+            config: the training budget.
+            label: what the progress bar shows.
+            images_per_epoch: number of training images, for the report.
+            options: path of the table that `config` comes from, for error messages. If it ends in "train", the table
+                has all options of TrainConfig; otherwise it has at least `base_lr` and `batch_size`.
+
+        Raises:
+            RunError: the training fails, e.g. with a non-finite loss.
         """
 
 
 class FeatureSource(typing.Protocol):
-    """Frozen features of the task's encoder, extracted once for each checkpoint and kept on disk."""
+    """Frozen features of the task's encoder. They are extracted once per checkpoint and stored on disk."""
 
     def __call__(self, split: ImageSplit, which: str, *, layer: int, pooling: str) -> torch.Tensor:
-        """float32 [N, D] on the CPU, in the split's order; `which` is "train" or "test".
+        """Features of one layer.
+
+        Args:
+            split: the images.
+            which: "train" or "test".
+            layer: depth of the features; -1 is the last layer.
+            pooling: "mean", "token" or "mean+token".
+
+        Returns:
+            float32 [N, D] on the CPU, in the order of the split.
 
         Raises:
             InputError: the encoder has no such layer or pooling.
         """
 
     def each_layer(self, split: ImageSplit, which: str, *, layers: Sequence[int], pooling: str) -> list[torch.Tensor]:
-        """The same for several layers, float32 [N, D] each: what is not there yet is extracted in one pass."""
+        """Features of several layers, float32 [N, D] each. Layers that are not stored yet are extracted in one pass."""
 
 
 @dataclass(frozen=True)
 class TaskContext:
-    """What the harness lends a task for one run."""
+    """What a task may use during one run."""
 
     seed: int
     device: torch.device
     workdir: Path
-    """An empty folder of the task's own; what TaskResult names in it is kept."""
+    """An empty folder for this run. Files in it that TaskResult names are kept."""
     input: InputConfig
-    """The recipe's [input]: image size and normalisation that the encoder was pretrained with."""
+    """The recipe's [input]: image size and normalisation of the pretraining."""
     fit: Fit
     features: FeatureSource
     say: Callable[[str], None]
-    """One line to the person at the terminal."""
+    """Prints one line on the terminal."""
     method: Method | None = None
-    """The whole pretrained method, on `device` and in evaluation mode, for a task that `needs_reconstruction`."""
+    """The whole pretrained method, on `device` and in evaluation mode, if the task declares `needs_reconstruction`."""
 
 
 class TaskConfig(Config):
-    """Options that every task has; a task's own Config extends it."""
+    """Options that every task has. The Config of a task extends it."""
 
     protocol: str | None = None
-    """Name of the protocol beneath these options, where the task has some; they may depart from it."""
+    """Name of the protocol that these options start from, if the task has protocols. Options may depart from it."""
     dataset: str | None = cosmetic(None)
-    """The dataset it runs on; absent: the one that the encoder was pretrained on, or the task's default."""
+    """Name of the dataset. Default: the task's default dataset, else the one of the pretraining."""
     data: dict[str, Any] = cosmetic({})
-    """That dataset's own options, over those of the recipe's [datasets.NAME]. Name and content of the dataset enter
-    the protocol, not how it was asked for."""
+    """Options of the dataset, which override those of the recipe's [datasets.NAME]. The record's protocol holds the
+    dataset's name and content instead of these options."""
 
 
 class Task(ABC):
@@ -122,53 +144,79 @@ class Task(ABC):
 
     name: ClassVar[str]
     version: ClassVar[str]
-    """Raised whenever the same encoder could score otherwise."""
+    """Raise it whenever the same encoder could get another score."""
     needs: ClassVar[frozenset[str]] = frozenset({"images", "labels"})
-    """What the dataset must provide."""
+    """What the dataset must provide; see `Dataset.provides`."""
     trains_encoder: ClassVar[bool] = False
+    """Whether the task changes the weights of the encoder."""
     needs_reconstruction: ClassVar[bool] = False
     """It measures what the method makes of hidden pixels: it gets TaskContext.method, and runs only where that can."""
     metrics: ClassVar[tuple[Metric, ...]]
-    """Declared metrics; the first is the primary one."""
+    """All metrics that the task reports; the first is the primary one."""
     Config: ClassVar[type[TaskConfig]] = TaskConfig
     protocols: ClassVar[Mapping[str, Protocol]] = {}
-    """Named protocols, see `load_protocols`. One sets options; recipe and user override them."""
+    """Protocols by name; see `load_protocols`. Options of the recipe and the command line override them."""
     default_protocol: ClassVar[str | None] = None
-    """The one of `protocols` that runs where none is named."""
+    """Name of the protocol that applies if none is named."""
     default_dataset: ClassVar[str | None] = None
-    """Dataset used where neither recipe nor user names one; None: the recipe's own."""
+    """Name of the dataset if neither recipe nor command line names one; None means the dataset of the pretraining."""
 
     def __init__(self, config: TaskConfig) -> None:
         self.config = config
 
     @classmethod
     def checkup(cls) -> list[str]:
-        """Lines for `mimbench doctor`: which optional parts this task found, and how to get the others."""
+        """Lines for `mimbench doctor`: which optional parts of this task are installed, and how to get the others."""
         return []
 
     def protocol(self) -> dict[str, Any]:
-        """Everything that may change the score, as plain JSON data; its hash goes into the record."""
+        """Everything that may change the score, as plain JSON data. The record holds it and its hash."""
         return {"task": self.name, "version": self.version, **self.config.shaping()}
 
     def relevant_input(self, input_config: InputConfig) -> dict[str, Any]:
-        """What of the recipe's [input] may change the score, for the protocol; override where training augments."""
+        """Options of the recipe's [input] that may change the score, as plain JSON data for the protocol.
+
+        Override it if the task also uses the augmentation of [input].
+        """
         return input_config.evaluation()
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
-        """Raise InputError where this task cannot run on these; called before anything is computed."""
+        """Check that the task can run on this encoder and dataset. Called before anything is computed.
+
+        Args:
+            encoder: of the right shape; its weights may be on the meta device.
+
+        Raises:
+            InputError: it cannot; the message says why and what to do.
+        """
 
     def export(self, encoder: Encoder, dataset: Dataset | None, images: InputConfig) -> str:
-        """This task as a file that the library beneath it runs by itself.
+        """Write the task as a config file that the library it is built on can run without mimbench.
 
-        encoder: of the right shape; its weights, which may be on the meta device, do not count. dataset: None where
-        it is not there; the file then names the places where the library looks for it.
+        Args:
+            encoder: of the right shape; its weights are not used and may be on the meta device.
+            dataset: None if it is not on this machine; the file then has the library's usual paths.
+            images: the recipe's [input].
+
+        Raises:
+            NotSupported: the task has no such file.
         """
         raise NotSupported(f"task {self.name!r} cannot be written as a file of another library")
 
     @abstractmethod
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
-        """Measure `encoder`, which is the task's own copy, on `context.device`, with pretrained weights."""
+        """Measure a pretrained encoder.
+
+        Args:
+            encoder: a copy for this task, on `context.device`.
+            dataset: as `check` accepted it.
+            context: seed, device, trainer, features and folder of this run.
+
+        Raises:
+            InputError: the data is unreadable.
+            RunError: a training fails.
+        """
 
     @abstractmethod
     def chance(self, dataset: Dataset) -> float:
-        """The primary metric that knowing nothing would give, in its unit."""
+        """The primary metric of random guesses (or of a constant answer), in its unit."""

@@ -1,4 +1,4 @@
-"""How something is trained: optimizer, schedule, budget. Pretraining and every trained task share it."""
+"""Training options (optimizer, schedule, budget), batches and reports, for pretraining and for tasks that train."""
 
 from __future__ import annotations
 
@@ -14,16 +14,13 @@ from mimbench.errors import InputError
 
 
 class ScheduleConfig(Config):
-    """The learning rate over optimizer steps.
-
-    `convention` chooses whose arithmetic is followed, quirks included: "plain" is warmup then a full
-    cosine (or straight line) over what is left; "simmim", "mae" and "beit" are the values that those
-    official scripts use. Rates are given before scaling; the divisor of the recipe scales `warmup_lr` and
-    `min_lr` too where the convention does so (SimMIM).
-    """
+    """The learning rate over optimizer steps."""
 
     kind: Literal["cosine", "linear", "multistep", "constant"] = "cosine"
     convention: Literal["plain", "simmim", "mae", "beit"] = "plain"
+    """Whose arithmetic to follow. "plain": linear warmup, then a full cosine (or line) over the remaining steps.
+    "simmim", "mae" and "beit": the exact values of these official scripts. Rates are given before scaling by the batch
+    size; "simmim" scales `warmup_lr` and `min_lr` too."""
     warmup_epochs: float = Field(0.0, ge=0)
     warmup_lr: float = Field(0.0, ge=0)
     min_lr: float = Field(0.0, ge=0)
@@ -33,35 +30,35 @@ class ScheduleConfig(Config):
 
 
 class TrainConfig(Config):
-    """A training budget and its optimizer. Unit of lengths: epochs; of rates: per optimizer step."""
+    """A training budget and its optimizer. Lengths are in epochs, rates are per optimizer step."""
 
     epochs: int = Field(ge=1, le=10_000_000)
     batch_size: int = Field(ge=1)
-    """Images per optimizer step, over all processes and accumulated micro-batches together."""
+    """Images per optimizer step, summed over all processes and accumulated micro-batches."""
     base_lr: float = Field(gt=0)
     lr_divisor: int | None = Field(None, ge=1)
-    """lr = base_lr x batch_size / lr_divisor; absent: base_lr is absolute (SimMIM 512, MAE 256, BEiT none)."""
+    """lr = base_lr x batch_size / lr_divisor (SimMIM 512, MAE 256, BEiT none). Without it, lr = base_lr."""
     optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
-    """`momentum` is for sgd and lars, `betas` and `eps` for adamw."""
+    """sgd and lars use `momentum`; adamw uses `betas` and `eps`."""
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = Field(0.9, ge=0, lt=1)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.05, ge=0)
     layer_decay: float | None = Field(None, gt=0, le=1)
     clip_grad: float | None = Field(None, gt=0)
-    """Largest L2 norm of the whole gradient; absent: no clipping."""
+    """Largest L2 norm of the whole gradient. Default: no clipping."""
     schedule: ScheduleConfig = ScheduleConfig()
     accumulate: int = Field(1, ge=1)
     """Micro-batches per optimizer step."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast on CUDA devices that have it, fp32 elsewhere."""
+    """auto: bf16 autocast on CUDA devices that support it, else fp32."""
     compile: bool = cosmetic(False)
     channels_last: bool = cosmetic(False)
     grad_checkpointing: bool = cosmetic(False)
     workers: int = cosmetic(4, ge=0, le=1024)
-    """DataLoader workers; in-memory sets never use any."""
+    """DataLoader workers. Datasets in memory use none."""
     checkpoint_every: int = cosmetic(10, ge=1)
-    """Epochs between checkpoints that an interrupted run resumes from."""
+    """Epochs between saved training states, from which an interrupted run resumes."""
     tensorboard: bool = cosmetic(False)
 
     @model_validator(mode="after")
@@ -71,12 +68,14 @@ class TrainConfig(Config):
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
         if self.schedule.warmup_epochs >= self.epochs and self.schedule.warmup_epochs > 0:
-            raise ValueError(f"warmup_epochs {self.schedule.warmup_epochs:g} leaves nothing of {self.epochs} epochs")
+            raise ValueError(
+                f"warmup_epochs {self.schedule.warmup_epochs:g} must be less than epochs, which is {self.epochs}"
+            )
         return self
 
     @property
     def lr_scale(self) -> float:
-        """What the batch multiplies a rate of the recipe by."""
+        """Factor from a rate in the recipe to the effective rate: batch_size / lr_divisor, or 1."""
         return 1.0 if self.lr_divisor is None else self.batch_size / self.lr_divisor
 
     @property
@@ -85,11 +84,15 @@ class TrainConfig(Config):
         return self.base_lr * self.lr_scale
 
     def micro_batch(self, processes: int) -> int:
-        """Images that each of so many processes takes at a time."""
+        """Images per forward pass in each process."""
         return self.batch_size // self.accumulate // processes
 
     def require_processes(self, processes: int, where: str) -> None:
-        """Raise InputError if so many processes cannot share a batch equally; `where` is this table, "pretrain"."""
+        """Raise InputError if this number of processes cannot share a batch equally.
+
+        Args:
+            where: path of this table, such as "pretrain", for the message.
+        """
         if self.batch_size % (self.accumulate * processes):
             parts = f"{processes} processes" + (f" x {self.accumulate} micro-batches" if self.accumulate > 1 else "")
             raise InputError(
@@ -98,7 +101,11 @@ class TrainConfig(Config):
             )
 
     def require_images(self, images: int, where: str) -> None:
-        """Raise InputError where so many training images do not fill a batch; `where` is this table, "pretrain"."""
+        """Raise InputError if this number of training images does not fill a batch.
+
+        Args:
+            where: path of this table, such as "pretrain", for the message.
+        """
         if self.batch_size > images:
             raise InputError(
                 f"{where}.batch_size {self.batch_size} is more than the {images} training images; "
@@ -106,7 +113,7 @@ class TrainConfig(Config):
             )
 
     def lr_arithmetic(self) -> str:
-        """The effective rate with its arithmetic, as a person would check it."""
+        """The effective rate and its computation, such as "lr = base_lr x batch_size / 256 = ..."."""
         if self.lr_divisor is None:
             return f"lr = base_lr = {self.base_lr:g} (absolute)"
         return (
@@ -116,15 +123,15 @@ class TrainConfig(Config):
 
 
 class PretrainConfig(TrainConfig):
-    """The budget of a pretraining, and after how much of it its weights are taken."""
+    """The budget of a pretraining, and the epoch after which its weights are taken."""
 
     at_epoch: int | None = added(None, ge=0)
-    """Take the weights as they are after so many epochs of the schedule (0: untrained); absent: after all of them."""
+    """Take the weights after this epoch of the schedule; 0 means untrained. Default: the last epoch."""
 
     @model_validator(mode="before")
     @classmethod
     def _end_is_the_end(cls, values: Any) -> Any:
-        """The last epoch named is the same as none named."""
+        """Drop an `at_epoch` that equals `epochs`, since it means the same as none."""
         if isinstance(values, Mapping) and values.get("at_epoch") == values.get("epochs"):
             return {key: value for key, value in values.items() if key != "at_epoch"}
         return values
@@ -132,21 +139,22 @@ class PretrainConfig(TrainConfig):
     @model_validator(mode="after")
     def _within(self) -> PretrainConfig:
         if self.at_epoch is not None and self.at_epoch > self.epochs:
-            raise ValueError(f"at_epoch {self.at_epoch} lies beyond the {self.epochs} epochs")
+            raise ValueError(f"at_epoch {self.at_epoch} is more than the {self.epochs} epochs")
         return self
 
     @property
     def last_epoch(self) -> int:
-        """Epochs that are trained."""
+        """Number of epochs to train."""
         return self.epochs if self.at_epoch is None else self.at_epoch
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one training step sees, on the training device.
+    """Input of one training step, on the training device.
 
-    images: float [B, C, H, W], normalised. labels: int64 [B]; methods that declare no supervision
-    never receive it.
+    Attributes:
+        images: float [B, C, H, W], normalised.
+        labels: int64 [B]; None for methods without supervision.
     """
 
     images: torch.Tensor
@@ -155,26 +163,36 @@ class Batch:
 
 @dataclass(frozen=True)
 class StepOutput:
-    """One training step: `loss` is what is optimised, `logs` are detached scalars to show."""
+    """Output of one training step.
+
+    Attributes:
+        loss: scalar to minimise.
+        logs: further detached scalars, to log.
+    """
 
     loss: torch.Tensor
     logs: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 class Trainable(Protocol):
-    """What the engine can train: any module with this one method, besides nn.Module's own.
+    """An nn.Module that the engine can train: it has `training_step`.
 
-    It may also have `after_step(progress)`, called after each optimizer step; `no_weight_decay()`, names or
-    patterns that are not decayed; and `layer_of(name)` with `num_layers`, for layer decay.
+    Optional: `after_step(progress)`, called after each optimizer step; `no_weight_decay()`, names or patterns of
+    parameters without weight decay; `layer_of(name)` and `num_layers`, for layer decay.
     """
 
     def training_step(self, batch: Any, generator: torch.Generator) -> StepOutput:
-        """Loss of one batch, still on the host as the loader gave it; `generator` is on the device."""
+        """Loss of one batch.
+
+        Args:
+            batch: as the loader yields it, on the CPU.
+            generator: on the training device, freshly seeded for this step.
+        """
 
 
 @dataclass(frozen=True)
 class FitReport:
-    """What a training cost and how it went."""
+    """Loss and cost of a training."""
 
     loss: list[float]
     """Mean loss of each epoch."""
@@ -182,5 +200,5 @@ class FitReport:
     images_seen: int
     steps: int
     peak_memory: int | None
-    """Bytes on the device; None where the device does not tell."""
+    """Bytes on the device; None if the device does not report it."""
     precision: str

@@ -1,4 +1,4 @@
-"""Pydantic's findings, as one line that a person can act on."""
+"""Options checked by pydantic, with errors as one line that a user can act on."""
 
 from __future__ import annotations
 
@@ -13,46 +13,53 @@ from mimbench.errors import InputError, nearest
 Model = TypeVar("Model", bound=BaseModel)
 
 NONE = "none"
-"""Leaves out an optional value that a preset, a protocol or a default has: TOML has no word for nothing."""
+"""Sets an optional value to None, which TOML cannot express, e.g. to override a preset or protocol."""
 
 
 def validate(cls: type[Model], values: Mapping[str, Any], where: str) -> Model:
-    """Build `cls` from `values`; `where` is the table they stand in, such as "pretrain".
+    """Build a config from the values of a table.
 
-    "none" means None for a field that may be None.
+    The text "none" means None for a field that may be None.
+
+    Args:
+        cls: the config.
+        values: option -> value.
+        where: path of the table, such as "pretrain", for messages.
 
     Raises:
-        InputError: the first offence, with the key's full path and, for an unknown key, the nearest.
+        InputError: the first error, with the key's full path and, for an unknown key, the closest known one.
     """
     try:
-        return cls(**_with_nones(cls, values))
+        return cls(**_replace_none(cls, values))
     except ValidationError as error:
-        raise InputError(_first_offence(cls, error, where)) from error
+        raise InputError(_describe_first(cls, error, where)) from error
 
 
-def _with_nones(cls: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
-    meant = dict(values)
+def _replace_none(cls: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with None for each "none" that means it, in nested tables too."""
+    replaced = dict(values)
     for key, value in values.items():
         field = cls.model_fields.get(key)
-        forms = _alternatives(field.annotation) if field else ()
-        if value == NONE and NoneType in forms and not any(NONE in _words(form) for form in forms):
-            meant[key] = None
+        types = _union_members(field.annotation) if field else ()
+        is_a_choice = any(NONE in _choices(one) for one in types)  # "none" may also be a word of a Literal
+        if value == NONE and NoneType in types and not is_a_choice:
+            replaced[key] = None
         elif isinstance(value, Mapping):
-            inner = next((form for form in forms if isinstance(form, type) and issubclass(form, BaseModel)), None)
-            meant[key] = _with_nones(inner, value) if inner else value
-    return meant
+            table = next((one for one in types if isinstance(one, type) and issubclass(one, BaseModel)), None)
+            replaced[key] = _replace_none(table, value) if table else value
+    return replaced
 
 
-def _alternatives(annotation: Any) -> tuple[Any, ...]:
+def _union_members(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
-def _words(annotation: Any) -> tuple[Any, ...]:
+def _choices(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def has_option(cls: type[BaseModel], path: str) -> bool:
-    """Whether `cls` has a field at a dotted path."""
+    """Whether the config has a field at a dotted path, such as "train.epochs"."""
     head, _, rest = path.partition(".")
     field = cls.model_fields.get(head)
     if field is None:
@@ -63,21 +70,22 @@ def has_option(cls: type[BaseModel], path: str) -> bool:
     return has_option(inner, rest)
 
 
-def _first_offence(cls: type[BaseModel], error: ValidationError, where: str) -> str:
-    offence = error.errors()[0]
-    location = [str(part) for part in offence["loc"]]
+def _describe_first(cls: type[BaseModel], error: ValidationError, where: str) -> str:
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
     path = ".".join([where, *location])
-    if offence["type"] == "extra_forbidden":
-        return f"unknown key {path!r}{nearest(location[-1], _siblings(cls, location[:-1]))}"
-    if offence["type"] == "missing":
-        return f"{path} is missing: give it in the recipe or with --set {path}=VALUE"
-    message = offence["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if offence["type"] == "value_error":
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {path!r}{nearest(location[-1], _fields_at(cls, location[:-1]))}"
+    if first["type"] == "missing":
+        return f"{path} is missing: set it in the recipe or with --set {path}=VALUE"
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if first["type"] == "value_error":
         return f"{path}: {message}"
-    return f"{path} = {offence['input']!r}: it should be {message}"
+    return f"{path} = {first['input']!r}: it must be {message}"
 
 
-def _siblings(cls: type[BaseModel], location: list[str]) -> list[str]:
+def _fields_at(cls: type[BaseModel], location: list[str]) -> list[str]:
+    """Names of the fields of the table at `location`."""
     for part in location:
         field = cls.model_fields.get(part)
         if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):

@@ -60,5 +60,5 @@ def test_a_path_without_a_file_is_one_line(tmp_path, monkeypatch):
 
 
 def test_a_set_in_an_open_option_is_refused():
-    with pytest.raises(InputError, match="option 'anything' holds a set"):
+    with pytest.raises(InputError, match="option 'anything' is a set"):
         Options(anything={"a"}).shaping()

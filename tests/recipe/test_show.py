@@ -134,12 +134,17 @@ def test_the_encoders_own_table_yields_to_the_encoder_table():
         ("smoke", "simmim", {"tasks.linear-prob.layer": 1}, r"unknown task 'linear-prob'; did you mean 'linear-probe'"),
         ("smoke", "simmim", {"tasks.linear-probe.layr": 1}, r"'tasks.linear-probe.layr'; did you mean 'layer'"),
         ("smoke", "simmim", {"task.layer": 1}, r"--set task.layer: .* --set tasks.NAME.layer=VALUE"),
-        ("smoke", "simmim", {"method.mask_ratio": 1}, r"method.mask_ratio = 1: it should be less than 1"),
-        ("smoke", "simmim", {"method.mask_ratio": 0.0}, r"method.mask_ratio = 0.0: it should be greater than 0"),
-        ("smoke", "simmim", {"method.mask_ratio": "much"}, r"method.mask_ratio = 'much': it should be a valid number"),
+        ("smoke", "simmim", {"method.mask_ratio": 1}, r"method.mask_ratio = 1: it must be less than 1"),
+        ("smoke", "simmim", {"method.mask_ratio": 0.0}, r"method.mask_ratio = 0.0: it must be greater than 0"),
+        ("smoke", "simmim", {"method.mask_ratio": "much"}, r"method.mask_ratio = 'much': it must be a valid number"),
         ("smoke", "simmim", {"method.name": "mae"}, r"method.name cannot be set; choose the method with --method"),
         ("smoke", "simmim", {"pretrain": 3}, r"pretrain is a table of a recipe, not 3"),
-        ("smoke", "simmim", {"pretrain.schedule.warmup_epochs": 2}, r"warmup_epochs 2 leaves nothing of 2 epochs"),
+        (
+            "smoke",
+            "simmim",
+            {"pretrain.schedule.warmup_epochs": 2},
+            r"warmup_epochs 2 must be less than epochs, which is 2",
+        ),
     ],
 )
 def test_a_bad_recipe_is_one_clear_line(name, method, settings, expected):

@@ -209,9 +209,9 @@ def test_a_plan_counts_trainings_and_takes_their_time_once(bench):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["pretrain.at_epoch=5"], "pretrain: at_epoch 5 lies beyond the 4 epochs"),
-        (["pretrain.at_epoch=-1"], "pretrain.at_epoch = -1: it should be greater than or equal to 0"),
-        (["pretrain.at_epoch=soon"], "pretrain.at_epoch = 'soon': it should be a valid integer"),
+        (["pretrain.at_epoch=5"], "pretrain: at_epoch 5 is more than the 4 epochs"),
+        (["pretrain.at_epoch=-1"], "pretrain.at_epoch = -1: it must be greater than or equal to 0"),
+        (["pretrain.at_epoch=soon"], "pretrain.at_epoch = 'soon': it must be a valid integer"),
     ],
 )
 def test_an_impossible_epoch_is_refused(bench, settings, said):

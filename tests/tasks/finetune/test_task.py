@@ -144,7 +144,7 @@ def test_what_cannot_work_is_said_at_planning(options, words):
 
 
 def test_what_the_encoder_lacks_is_said_at_planning():
-    with pytest.raises(InputError, match="'token' needs a class token, which a swin encoder lacks"):
+    with pytest.raises(InputError, match="'token' needs a class token, which a swin encoder does not have"):
         task(SMALL, {"pooling": "token"}).check(encoder("swin"), Greys())
     with pytest.raises(InputError, match=r"drop_path 0\.1 reaches no block of ViT"):
         task(SMALL, {"drop_path": 0.1}).check(encoder(depth=1), Greys())
@@ -161,7 +161,7 @@ def test_what_the_encoder_lacks_is_said_at_planning():
     [
         ({"pooling": "token", "norm": "fresh"}, 'norm "fresh" goes with pooling "mean"'),
         ({"rand_augment": "rand-m9", "color_jitter": 0.4}, "color_jitter is not used with rand_augment"),
-        ({"crop_scale": (0.9, 0.1)}, "crop_scale must be two rising numbers"),
+        ({"crop_scale": (0.9, 0.1)}, "crop_scale must be two increasing numbers"),
         ({"erase_prob": 1.5}, "erase_prob = 1.5"),
     ],
 )
