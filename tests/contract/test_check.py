@@ -38,7 +38,7 @@ def test_sound_plugins_have_no_problem(kinds):
 @pytest.mark.parametrize(
     ("kind", "attributes", "words"),
     [
-        ("method", {"name": "other"}, ("called 'other'", "entry point 'x'")),
+        ("method", {"name": "other"}, ("it is named 'other'", "entry point 'x'")),
         ("method", {"name": None}, ('add name = "x"',)),
         ("task", {"name": 3}, ("name = 3 is not a string",)),
         ("dataset", {"name": None}, ("no `name`",)),
