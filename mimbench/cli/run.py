@@ -93,14 +93,14 @@ def run(
 def _print_preview(plan: Preview, as_json: bool) -> None:
     if not plan.is_first_rank:
         return
-    from mimbench.harness.planning.dryrun import describe
+    from mimbench.harness.planning.dryrun import describe_plan
 
     for line in plan.code_changes:
         print_text(line, error=True)
     if as_json:
         print_text(json.dumps(plan.summary.as_json(), indent=2, ensure_ascii=False))
     else:
-        print_text(describe(plan.summary, plan.results), end="")
+        print_text(describe_plan(plan.summary, plan.results), end="")
 
 
 def _print_result(result: RunResult, as_json: bool) -> None:

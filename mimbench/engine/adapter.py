@@ -19,12 +19,12 @@ from mimbench.contract import StepOutput, Trainable
 from mimbench.errors import RunError
 
 
-class _AsItIs(nn.Module):
+class _PassThrough(nn.Module):
     def forward(self, data: Any, training: bool = False) -> Any:
         return data
 
 
-class Adapter(BaseModel):
+class RunnerModel(BaseModel):
     """A Trainable as an mmengine model.
 
     mmengine sums every output whose name contains "loss" into what it optimises; this emits exactly one.
@@ -33,7 +33,7 @@ class Adapter(BaseModel):
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         super().__init__()
-        self.data_preprocessor = _AsItIs()
+        self.data_preprocessor = _PassThrough()
         self.trainable = model
         self.generator = torch.Generator(device)
         self.logs: dict[str, Tensor] = {}
@@ -44,7 +44,9 @@ class Adapter(BaseModel):
     def forward(self, *batch: Any, mode: str = "loss", **named: Any) -> dict[str, Tensor]:
         trainable: Trainable = self.trainable  # type: ignore[assignment]  # nn.Module and Trainable both
         output = trainable.training_step(named or batch, self.generator)
-        _check_output(output, getattr(self.trainable, "method", self.trainable))  # a Pretrainer's step is its method's
+        _check_output(
+            output, getattr(self.trainable, "method", self.trainable)
+        )  # a TrainableMethod's step is its method's
         self.logs = dict(output.logs)
         return {"loss": output.loss}
 
@@ -82,7 +84,7 @@ class Bf16OptimWrapper(OptimWrapper):
             yield
 
 
-class LiveRunner(Runner):
+class MinimalRunner(Runner):
     """mmengine's Runner on a given device, without its survey of the machine, its log file and its checkpoints."""
 
     def __init__(self, *, device: torch.device, restore: Callable[[], None], **options: Any) -> None:
@@ -110,7 +112,7 @@ class LiveRunner(Runner):
         return
 
 
-def forget_run(name: str) -> None:
+def release_run(name: str) -> None:
     """Drop what mmengine keeps of the run called `name` until the process ends: a logger, a message hub, a scope."""
     for kind in (MMLogger, MessageHub, Visualizer, DefaultScope):
         kind._instance_dict.pop(name, None)

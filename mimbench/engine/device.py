@@ -18,13 +18,13 @@ __all__ = [
     "peak_memory",
     "pick_device",
     "pick_precision",
-    "shaping_processes",
+    "world_size_identity",
 ]
 
 CHOICES = ("auto", "cpu", "cuda")
 
 
-def shaping_processes() -> dict[str, int]:
+def world_size_identity() -> dict[str, int]:
     """What several processes add to a fingerprint: each draws random numbers of its own, so their number counts."""
     return {"processes": get_world_size()} if get_world_size() > 1 else {}
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from mimbench.advice import describe_error
 from mimbench.contract import FitReport, TrainConfig
 from mimbench.distributed import get_world_size
-from mimbench.engine.adapter import Adapter, Bf16OptimWrapper, LiveRunner, forget_run
+from mimbench.engine.adapter import Bf16OptimWrapper, MinimalRunner, RunnerModel, release_run
 from mimbench.engine.device import peak_memory, pick_precision, reset_peak_memory
 from mimbench.engine.hooks import EpochHook, HistoryHook, StepHook
 from mimbench.engine.loop import WholeStepLoop
@@ -70,7 +70,7 @@ def fit(
     precision = pick_precision(config, device)
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
-    adapter = Adapter(model.to(device), device)
+    adapter = RunnerModel(model.to(device), device)
     optimizer = build_optimizer(model, config, **decay_rules(model))
     schedule = Schedule(config, steps_per_epoch=len(loader) // config.accumulate)
     every = READ_EVERY.get(device.type, 1)
@@ -109,7 +109,7 @@ def fit(
             if not within and (done % config.checkpoint_every == 0 or done == runner.max_epochs):
                 states.save(iteration)
 
-        runner = LiveRunner(
+        runner = MinimalRunner(
             device=device,
             restore=lambda: states.restore(runner),
             model=adapter,
@@ -144,7 +144,7 @@ def fit(
             raise Interrupted(stop.signal, f"{label}: {states.left_behind()}") from None
         finally:
             runner.visualizer.close()
-            forget_run(run)
+            release_run(run)
 
 
 def _stopped(number: int, states: TrainingStates, history: HistoryHook, iteration: int) -> Interrupted:

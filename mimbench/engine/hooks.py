@@ -13,7 +13,7 @@ from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 
 from mimbench.contract import FitReport
-from mimbench.engine.adapter import Adapter, LiveRunner
+from mimbench.engine.adapter import MinimalRunner, RunnerModel
 from mimbench.engine.progress import Progress
 from mimbench.errors import RunError
 from mimbench.optim import Schedule
@@ -28,10 +28,10 @@ class StepHook(Hook):
 
     priority = "VERY_HIGH"
 
-    def __init__(self, adapter: Adapter, schedule: Schedule, seed: int, accumulate: int) -> None:
+    def __init__(self, adapter: RunnerModel, schedule: Schedule, seed: int, accumulate: int) -> None:
         self.adapter, self.schedule, self.seed, self.accumulate = adapter, schedule, seed, accumulate
 
-    def before_train_iter(self, runner: LiveRunner, batch_idx: int, data_batch: Any = None) -> None:
+    def before_train_iter(self, runner: MinimalRunner, batch_idx: int, data_batch: Any = None) -> None:
         seed = derive_seed(self.seed, runner.rank, runner.iter)
         torch.manual_seed(seed)
         self.adapter.generator.manual_seed(seed)
@@ -39,7 +39,9 @@ class StepHook(Hook):
         for group in runner.optim_wrapper.optimizer.param_groups:
             group["lr"] = self.schedule.lr(step, group["lr_scale"])
 
-    def after_train_iter(self, runner: LiveRunner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: MinimalRunner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         after_step = getattr(self.adapter.trainable, "after_step", None)
         if after_step and (runner.iter + 1) % self.accumulate == 0:
             after_step((runner.iter + 1) / (self.schedule.steps * self.accumulate))
@@ -61,7 +63,7 @@ class HistoryHook(Hook):
 
     def __init__(
         self,
-        adapter: Adapter,
+        adapter: RunnerModel,
         progress: Progress,
         *,
         images_per_step: int,
@@ -98,17 +100,19 @@ class HistoryHook(Hook):
         self.loss, self.seconds_before = list(state["loss"]), state["seconds"]
         self._losses = list(state["losses"].to(self.adapter.generator.device))
 
-    def before_train(self, runner: LiveRunner) -> None:
+    def before_train(self, runner: MinimalRunner) -> None:
         self._started = time.perf_counter()
         self.progress.start(runner.max_iters, runner.iter, self.images_per_step)
 
-    def after_train_iter(self, runner: LiveRunner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: MinimalRunner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         self._losses.append(outputs["loss"].detach())
         self._unread += 1
         if self._unread == self.every:
             self._read(runner)
 
-    def after_train_epoch(self, runner: LiveRunner) -> None:
+    def after_train_epoch(self, runner: MinimalRunner) -> None:
         self._read(runner)
         # Averaged over ranks first, as `state` saves them: a resumed epoch has the same mean to the last bit.
         self.loss.append(float(_over_ranks(torch.stack(self._losses)).mean()))
@@ -119,7 +123,7 @@ class HistoryHook(Hook):
         for name, value in self.adapter.logs.items():
             runner.visualizer.add_scalar(name, float(value), runner.epoch + 1)
 
-    def _read(self, runner: LiveRunner) -> None:
+    def _read(self, runner: MinimalRunner) -> None:
         if not self._unread:
             return
         losses = _over_ranks(torch.stack(self._losses[-self._unread :]))
@@ -156,7 +160,7 @@ class EpochHook(Hook):
         """report: what the training took so far, which the calls are given."""
         self.after, self.report = after, report
 
-    def after_train_epoch(self, runner: LiveRunner) -> None:
+    def after_train_epoch(self, runner: MinimalRunner) -> None:
         if runner.epoch + 1 in self.after:
             self.after[runner.epoch + 1](self.report())
 

@@ -11,7 +11,7 @@ from mimbench.contract import Batch, InputConfig, Method, StepOutput
 from mimbench.data import DeviceTransform
 
 
-class Pretrainer(nn.Module):
+class TrainableMethod(nn.Module):
     """A method as the engine trains it. The loader gives (uint8 images [B, C, h, w], int64 labels [B])."""
 
     def __init__(self, method: Method, input_config: InputConfig, *, channels: int, batched: bool) -> None:

@@ -18,12 +18,12 @@ QUIET_SECONDS = 15.0
 """Where the output is no terminal: seconds between two lines."""
 
 
-def say(console: Console, text: str) -> None:
+def print_line(console: Console, text: str) -> None:
     """One line as it is: no markup, no colours of rich's own, no breaks."""
     console.print(visible(text, keep="\n"), highlight=False, markup=False, soft_wrap=True)
 
 
-class Screen(Console):
+class LiveConsole(Console):
     """A console whose lower end several parts share, one below the other: a grid's overview, a training's bar.
 
     rich has one live display for a console; here whatever is shown is a part of that one.
@@ -33,7 +33,7 @@ class Screen(Console):
     _display: Live | None = None
 
     @contextmanager
-    def showing(self, part: RenderableType) -> Iterator[None]:
+    def show(self, part: RenderableType) -> Iterator[None]:
         """Keep `part` on the screen, below what is shown already; nothing where this is no terminal."""
         if not self.is_terminal:
             yield
@@ -76,7 +76,9 @@ class Progress:
         self._shown = ExitStack()
 
     def __enter__(self) -> Progress:
-        self._shown.enter_context(self._console.showing(self._bar) if isinstance(self._console, Screen) else self._bar)
+        self._shown.enter_context(
+            self._console.show(self._bar) if isinstance(self._console, LiveConsole) else self._bar
+        )
         return self
 
     def __exit__(
@@ -106,4 +108,4 @@ class Progress:
         behind = self._first / max(self._total, 1) * total  # epochs that an earlier run did
         left = (now - self._started) / max(done - behind, 1e-9) * (total - done)
         line = f"{self._label}: epoch {done}/{total}  {self._note}  {left:.0f} s left"
-        say(self._console, line)
+        print_line(self._console, line)

@@ -1,12 +1,20 @@
-"""Several processes that run one command together (torchrun): who decides and writes, and how all fail as one."""
+"""Several processes that run one command together (torchrun): rank 0 decides and writes, and all fail as one.
+
+Two decorators keep the ranks in step. All ranks call a decorated function, in the same order:
+
+on_first_rank    Rank 0 runs the function; every rank returns its result, or raises its error.
+fails_together   Every rank runs the function; if it fails on one, it fails on all.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
 
 import torch
 from mmengine.dist import all_gather_object, broadcast_object_list
@@ -14,63 +22,89 @@ from mmengine.dist import all_gather_object, broadcast_object_list
 from mimbench.distributed import get_rank, get_world_size
 from mimbench.errors import RunError
 
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+
+_is_first_rank_alone: ContextVar[bool] = ContextVar("_is_first_rank_alone", default=False)
+"""Whether this code runs within an `on_first_rank` function, so that no other rank makes the same calls."""
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[None]:
-    """Within it the processes that torchrun started are one group; a process on its own is left alone."""
-    alone = "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1
-    if alone or torch.distributed.is_initialized():
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the processes that torchrun started into one group. Does nothing for a single process.
+
+    The backend is nccl on CUDA devices and gloo on CPUs.
+    """
+    is_single = "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if is_single or torch.distributed.is_initialized():
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     yield
-    torch.distributed.destroy_process_group()  # after an error it may be in no state to
+    # Not in a `finally`: after an error the other ranks may never arrive here, and the call could hang.
+    torch.distributed.destroy_process_group()
 
 
-def on_first_rank(make: Callable[[], Result]) -> Result:
-    """What `make` returns, or raises, on rank 0, which alone calls it; the others wait for it and get the same."""
-    if get_world_size() == 1:
-        return make()
-    answer: list[tuple[Result, None] | tuple[None, Exception] | None] = [None]
-    own: Exception | None = None
-    if get_rank() == 0:
-        try:
-            answer = [(make(), None)]
-        except Exception as error:
-            own, answer = error, [(None, _portable(error))]
-    broadcast_object_list(answer)
-    assert answer[0] is not None
-    result, failed = answer[0]
-    if failed is not None:
-        raise own or failed
-    return result  # type: ignore[return-value]  # None only where `make` gives None
+def on_first_rank(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Decorate a function that only rank 0 runs, such as a write to the results folder.
 
-
-def on_all_ranks(work: Callable[[], Result]) -> Result:
-    """What `work` returns on this rank. All ranks call it; where it fails on one, each raises that one's error.
-
-    So all of them go the same way afterwards. (A rank that fails while the others wait for its gradients is found
-    only when torch.distributed runs out of patience.)
+    All ranks call it, wait for rank 0, and return its result or raise its error. The result must be picklable.
+    Within such a function another one is called directly, since no other rank is there to take part.
     """
-    if get_world_size() == 1:
-        return work()
-    failed: Exception | None = None
-    try:
-        result = work()
-    except Exception as error:
-        failed = error
-    errors = all_gather_object(None if failed is None else _portable(failed))
-    for rank, told in enumerate(errors):
-        if told is not None:
-            raise failed if failed is not None and rank == get_rank() else told
-    return result
+
+    @functools.wraps(function)
+    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        if get_world_size() == 1 or _is_first_rank_alone.get():
+            return function(*args, **kwargs)
+        message: list[tuple[Result, None] | tuple[None, Exception] | None] = [None]
+        original: Exception | None = None
+        if get_rank() == 0:
+            token = _is_first_rank_alone.set(True)
+            try:
+                message = [(function(*args, **kwargs), None)]
+            except Exception as error:
+                original, message = error, [(None, _picklable(error))]
+            finally:
+                _is_first_rank_alone.reset(token)
+        broadcast_object_list(message)
+        assert message[0] is not None
+        result, error_of_first = message[0]
+        if error_of_first is not None:
+            raise original or error_of_first  # rank 0 raises its own error, with its traceback
+        return result  # type: ignore[return-value]  # None only if the function returns None
+
+    return call
 
 
-def _portable(error: Exception) -> Exception:
+def fails_together(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Decorate a function that all ranks run: if it fails on any, every rank raises the error of the first such rank.
+
+    So all ranks take the same path afterwards. If a rank fails while the others wait for its gradients, they notice
+    only when torch.distributed times out.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        if get_world_size() == 1:
+            return function(*args, **kwargs)
+        local: Exception | None = None
+        try:
+            result = function(*args, **kwargs)
+        except Exception as error:
+            local = error
+        errors = all_gather_object(None if local is None else _picklable(local))
+        for rank, error_of_rank in enumerate(errors):
+            if error_of_rank is not None:
+                raise local if local is not None and rank == get_rank() else error_of_rank
+        return result
+
+    return call
+
+
+def _picklable(error: Exception) -> Exception:
+    """A copy of the error without its traceback, or a RunError with its text if the class cannot be pickled."""
     try:
         return pickle.loads(pickle.dumps(error))
     except Exception:

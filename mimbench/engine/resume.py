@@ -13,11 +13,11 @@ from rich.console import Console
 
 from mimbench.advice import is_out_of_memory
 from mimbench.contract import TrainConfig
-from mimbench.engine.adapter import Adapter, LiveRunner
+from mimbench.engine.adapter import MinimalRunner, RunnerModel
 from mimbench.engine.hooks import HistoryHook
-from mimbench.engine.progress import say
-from mimbench.engine.ranks import on_all_ranks, on_first_rank
-from mimbench.engine.state_files import Position, load_state, newest_sound, save_state
+from mimbench.engine.progress import print_line
+from mimbench.engine.ranks import fails_together, on_first_rank
+from mimbench.engine.state_files import Position, load_state, newest_valid_state, save_state
 from mimbench.errors import InputError, RunError
 from mimbench.optim import Schedule
 
@@ -29,7 +29,7 @@ class TrainingStates:
         self,
         label: str,
         folder: Path,
-        adapter: Adapter,
+        adapter: RunnerModel,
         optimizer: torch.optim.Optimizer,
         history: HistoryHook,
         schedule: Schedule,
@@ -54,24 +54,25 @@ class TrainingStates:
             "history": history,
         }
         epochs = steps / self.schedule.steps_per_epoch
-        on_first_rank(lambda: save_state(self.folder, state, steps=steps, epochs=epochs, identity=self.identity))
+        on_first_rank(save_state)(self.folder, state, steps=steps, epochs=epochs, identity=self.identity)
 
-    def restore(self, runner: LiveRunner) -> None:
+    def restore(self, runner: MinimalRunner) -> None:
         """Put back the newest sound state; without one the training begins. All ranks call it, and fail as one.
 
         Raises:
             InputError: it is the state of another model or of another amount of data.
             RunError: the ranks do not see the same files.
         """
-        report = functools.partial(say, self.console)
-        found = on_all_ranks(lambda: load_state(self.folder, report, identity=self.identity))
-        seen = all_gather_object(found[0].sha256 if found else None)
-        if len(set(seen)) > 1:
+        report = functools.partial(print_line, self.console)
+        loaded = fails_together(load_state)(self.folder, report, identity=self.identity)
+        hashes = all_gather_object(loaded[0].sha256 if loaded else None)
+        if len(set(hashes)) > 1:
             raise RunError(f"{self.label}: not all processes read the same state in {self.folder}; is it shared?")
-        if found:
-            on_all_ranks(lambda: self._put_back(runner, *found))
+        if loaded:
+            self._put_back(runner, *loaded)
 
-    def _put_back(self, runner: LiveRunner, position: Position, state: Mapping[str, Any]) -> None:
+    @fails_together
+    def _put_back(self, runner: MinimalRunner, position: Position, state: Mapping[str, Any]) -> None:
         advice = f"delete {self.folder} to train anew"
         try:
             mismatch = _mismatch(state["model"], self.adapter.state_dict())
@@ -94,7 +95,7 @@ class TrainingStates:
             raise InputError(
                 f"{position.path} was left by other code of {self.label} ({type(error).__name__}: {error}); {advice}"
             ) from error
-        say(self.console, f"{self.label}: goes on {self.describe(state['iteration'])}")
+        print_line(self.console, f"{self.label}: goes on {self.describe(state['iteration'])}")
 
     def describe(self, iteration: int) -> str:
         """Where a training stands after so many micro-batches, in words."""
@@ -105,12 +106,12 @@ class TrainingStates:
 
     def last_saved(self) -> Path | None:
         """The file that a training would go on from; None: it would start over."""
-        position = newest_sound(self.folder)
+        position = newest_valid_state(self.folder)
         return position.path if position else None
 
     def left_behind(self) -> str:
         """What a training that was cut short leaves on disk, in words."""
-        position = newest_sound(self.folder)
+        position = newest_valid_state(self.folder)
         if not position or not position.steps:
             return "nothing is saved yet, so it starts over"
         return f"saved {self.describe(position.steps * self.config.accumulate)}"

@@ -63,7 +63,7 @@ def save_state(folder: Path, state: Mapping[str, Any], *, steps: int, epochs: fl
     return path
 
 
-def newest_sound(folder: Path, report: Callable[[str], None] = lambda problem: None) -> Position | None:
+def newest_valid_state(folder: Path, report: Callable[[str], None] = lambda problem: None) -> Position | None:
     """The newest state that matches its hash; None: there is none. `report` is called with each damaged one."""
     return next(_sound(folder, report), None)
 
@@ -71,7 +71,7 @@ def newest_sound(folder: Path, report: Callable[[str], None] = lambda problem: N
 def load_state(
     folder: Path, report: Callable[[str], None] = lambda problem: None, *, identity: str = ""
 ) -> tuple[Position, dict[str, Any]] | None:
-    """As `newest_sound`, with the state itself, its tensors on the CPU. Those of another identity are not used."""
+    """As `newest_valid_state`, with the state itself (tensors on the CPU). Only states of `identity` are used."""
     for position in _sound(folder, report):
         if position.identity != identity:
             report(f"{position.path} is the state of another training and not used")
@@ -88,7 +88,7 @@ def load_state(
 
 def epochs_done(folder: Path) -> float:
     """How many epochs a training in `folder` has behind it if it is resumed; 0: it begins."""
-    position = newest_sound(folder)
+    position = newest_valid_state(folder)
     return position.epochs if position else 0.0
 
 

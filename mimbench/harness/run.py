@@ -17,15 +17,15 @@ import torch
 from mimbench.data import default_cache
 from mimbench.distributed import get_rank
 from mimbench.engine.device import device_name, pick_device
-from mimbench.engine.progress import Screen, say
-from mimbench.engine.ranks import joined
+from mimbench.engine.progress import LiveConsole, print_line
+from mimbench.engine.ranks import process_group
 from mimbench.errors import InputError
 from mimbench.harness.planning.cells import Cell, Request
 from mimbench.harness.planning.checkpoints import find_checkpoint, method_of
-from mimbench.harness.planning.dryrun import Standing, code_changes, standing
+from mimbench.harness.planning.dryrun import PlanSummary, code_changes, summarize_plan
 from mimbench.harness.planning.plan import plan
-from mimbench.harness.running.scheduler import Grid, Outcome
-from mimbench.harness.running.trainer import Harness
+from mimbench.harness.running.scheduler import Outcome, Scheduler
+from mimbench.harness.running.session import Session
 from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.recipe.grid_file import GridFile, read_grid
 from mimbench.store import DEFAULT_RESULTS
@@ -50,7 +50,7 @@ class Preview:
     """What a run would do."""
 
     results: Path
-    summary: Standing
+    summary: PlanSummary
     code_changes: Sequence[str]
     """One line per plugin whose code has changed since it made something that would be reused."""
     is_first_rank: bool
@@ -71,7 +71,7 @@ class RunResult:
 class _Planned:
     results: Path
     device: torch.device
-    console: Screen
+    console: LiveConsole
     request: Request
     cells: Sequence[Cell]
 
@@ -83,7 +83,7 @@ def preview(options: RunOptions) -> Preview:
         InputError: an option or setting that cannot be used.
     """
     with _planned(options) as run:
-        summary = standing(run.cells, run.results, device_name(run.device), fresh=options.fresh)
+        summary = summarize_plan(run.cells, run.results, device_name(run.device), fresh=options.fresh)
         changes = [] if options.fresh else code_changes(summary, run.results)
         return Preview(run.results, summary, changes, get_rank() == 0)
 
@@ -98,8 +98,8 @@ def execute(options: RunOptions) -> RunResult:
     """
     with _planned(options) as run:
         with redirect_stdout(sys.stderr):
-            harness = Harness(Store(run.results), run.device, run.console, options.fresh)
-            outcome = Grid(harness, run.request, run.cells).run()
+            session = Session(Store(run.results), run.device, run.console, options.fresh)
+            outcome = Scheduler(session, run.request, run.cells).run()
         outdated = _outdated(run.results, outcome) if options.fresh else []
         return RunResult(run.results, outcome, outdated, get_rank() == 0)
 
@@ -114,14 +114,14 @@ def _planned(options: RunOptions) -> Iterator[_Planned]:
     if results.exists() and not results.is_dir():
         raise InputError(f"--results {results} is a file, not a folder; choose another")
     request = _request(options, file, results)
-    with joined(device):
-        console = Screen(stderr=True, quiet=get_rank() > 0)
+    with process_group(device):
+        console = LiveConsole(stderr=True, quiet=get_rank() > 0)
         # Standard output is for the result alone. Libraries print there, too.
         with redirect_stdout(sys.stderr):
             cells = plan(request, device, default_cache())
         datasets = [dataset for cell in cells for dataset in (cell.pretraining.dataset, cell.dataset)]
         for note in dict.fromkeys(note for dataset in datasets for note in dataset.notes):
-            say(console, note)
+            print_line(console, note)
         yield _Planned(results, device, console, request, cells)
 
 

@@ -227,12 +227,12 @@ def test_devices_and_precisions(monkeypatch):
 @pytest.mark.cuda
 def test_training_on_cuda(tmp_path):
     loader = training_loader(SPLIT, INPUT, batch_size=8, seed=0, device=torch.device("cuda"))
-    from mimbench.engine.pretrain import Pretrainer
+    from mimbench.engine.pretrain import TrainableMethod
     from mimbench.registry import encoders, methods
 
     vit, simmim = encoders.load("vit"), methods.load("simmim")
     encoder = vit(vit.Config(patch_size=2, embed_dim=32, depth=2, num_heads=2), image_size=8, in_channels=1)
-    trainer = Pretrainer(simmim(simmim.Config(mask_patch_size=2), encoder), INPUT, channels=1, batched=True)
+    trainer = TrainableMethod(simmim(simmim.Config(mask_patch_size=2), encoder), INPUT, channels=1, batched=True)
     config = TrainConfig(epochs=2, batch_size=8, base_lr=1e-3)
     report = fit(
         trainer,

@@ -7,14 +7,14 @@ import io
 from rich.console import Console
 from rich.text import Text
 
-from mimbench.engine.progress import Progress, Screen
+from mimbench.engine.progress import LiveConsole, Progress
 
 
 def test_a_training_and_the_overview_share_the_screen(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     out = io.StringIO()
-    screen = Screen(file=out, force_terminal=True, width=120)
-    with screen.showing(Text("the overview")), Progress(screen, "a training") as progress:
+    screen = LiveConsole(file=out, force_terminal=True, width=120)
+    with screen.show(Text("the overview")), Progress(screen, "a training") as progress:
         progress.start(10, 0, 1)
         progress.step(5, 0.25, 0.1)
         shown = screen._shown()

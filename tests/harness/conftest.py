@@ -13,8 +13,9 @@ from helpers.toy_plugins import TINY, OtherToy, Toy
 from mimbench import registry
 from mimbench.harness.planning.cells import Request
 from mimbench.harness.planning.plan import plan
-from mimbench.harness.running.scheduler import Grid
-from mimbench.harness.running.trainer import Harness
+from mimbench.harness.running.scheduler import Scheduler
+from mimbench.harness.running.session import Session
+from mimbench.harness.running.trainer import Trainer
 from mimbench.recipe.document import parse_assignments, parse_variations
 from mimbench.store.store import Store
 
@@ -32,10 +33,13 @@ class Bench:
         for toy in (Toy, OtherToy):
             monkeypatch.setitem(registry.tasks._loaded, toy.name, toy)
         monkeypatch.setattr(Toy, "hook", staticmethod(self._task))
-        train = Harness._train
-        monkeypatch.setattr(
-            Harness, "_train", lambda harness, last, *rest: (self._training(last), train(harness, last, *rest))[1]
-        )
+        fit_method = Trainer.fit_method
+
+        def noting(trainer, last, *rest):
+            self._training(last)
+            return fit_method(trainer, last, *rest)
+
+        monkeypatch.setattr(Trainer, "fit_method", noting)
 
     def _task(self, name: str, seed: int) -> None:
         self.ran.append((name, seed))
@@ -61,7 +65,7 @@ class Bench:
     def run(self, *arguments, **named):
         self.screen.truncate(self.screen.seek(0))
         request, cells = self.planned(*arguments, **named)
-        return Grid(Harness(self.store, CPU, self.console), request, cells).run()
+        return Scheduler(Session(self.store, CPU, self.console), request, cells).run()
 
     def moves(self, name: str) -> None:
         """To another results folder; nothing has run there."""

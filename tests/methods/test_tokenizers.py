@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from mimbench.contract import Batch, InputError, NotSupported
 from mimbench.harness.planning.cells import Request
 from mimbench.harness.planning.plan import build_method, plan
+from mimbench.harness.running.session import Session
 from mimbench.harness.running.stage import PretrainStage
-from mimbench.harness.running.trainer import Harness
+from mimbench.harness.running.trainer import Trainer
 from mimbench.store.store import Store
 from mimbench_methods.tokenizers import TOKENIZERS, DalleTokenizer, DVAETokenizer, KMeansTokenizer
 
@@ -103,9 +104,9 @@ def test_damaged_words_are_named_and_never_used(bench):
 
 def test_a_stored_checkpoint_reconstructs_without_fitting_again(bench):
     wanted = bench.wanted()
-    harness = Harness(bench.store, torch.device("cpu"), bench.console)
-    harness.train([wanted])
-    checkpoint = harness.stored(wanted)
+    trainer = Trainer(Session(bench.store, torch.device("cpu"), bench.console))
+    trainer.train([wanted])
+    checkpoint = trainer.load_stored(wanted)
     method = build_method(wanted.recipe, 0, 1)
     state = {f"encoder.{key}": value for key, value in checkpoint.encoder().items()} | checkpoint.rest()
     method.load_state_dict(state, strict=True)

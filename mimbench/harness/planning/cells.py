@@ -130,9 +130,9 @@ class Cell:
 
     @property
     def label(self) -> str:
-        return f"{self.task.name} of {self.pretraining.label}{in_words(self.varied)}"
+        return f"{self.task.name} of {self.pretraining.label}{varied_text(self.varied)}"
 
 
-def in_words(varied: Mapping[str, Any]) -> str:
+def varied_text(varied: Mapping[str, Any]) -> str:
     """Varied values as labels show them; the epoch is in the pretraining's label."""
     return "".join(f" {path}={value}" for path, value in varied.items() if path != AT_EPOCH)

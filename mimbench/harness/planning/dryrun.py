@@ -10,14 +10,14 @@ from typing import Any
 
 from mimbench.harness.planning.cells import Cell, Pretraining
 from mimbench.harness.planning.code import changes, code_of_cell, code_of_pretraining
-from mimbench.harness.planning.estimate import Estimate, Estimator, in_words
+from mimbench.harness.planning.estimate import Estimate, Estimator, format_duration
 from mimbench.store.failure import failure_path
 from mimbench.store.sealing import DAMAGE
 from mimbench.store.store import CARD, Store
 
 
 @dataclass(frozen=True)
-class Standing:
+class PlanSummary:
     """A plan against what a results folder holds already; nothing is read but what estimates are made of."""
 
     cells: Sequence[Cell]
@@ -65,13 +65,13 @@ class Standing:
         return "failed" if cell.record_id in self.failed else "to run"
 
 
-def standing(cells: Sequence[Cell], results: Path, device: str, *, fresh: bool = False) -> Standing:
+def summarize_plan(cells: Sequence[Cell], results: Path, device: str, *, fresh: bool = False) -> PlanSummary:
     """Where `cells` stand in a results folder, which need not exist yet and is only read.
 
     fresh: all of them are to run, whatever is there.
     """
     store = Store(results, write=False)
-    estimator = Estimator.of_results(store.root, device)
+    estimator = Estimator.from_results(store.root, device)
     recorded = frozenset(c.record_id for c in cells if not fresh and store.record_path(c.record_id).exists())
     failed = frozenset(c.record_id for c in cells if failure_path(store.root, c.record_id).exists()) - recorded
     pretrainings = {cell.pretraining.fingerprint: cell.pretraining for cell in cells}
@@ -81,10 +81,10 @@ def standing(cells: Sequence[Cell], results: Path, device: str, *, fresh: bool =
     left = [cell for cell in cells if cell.record_id not in recorded]
     needed = {cell.pretraining.fingerprint for cell in left} - pretrained
     untrained = [wanted for key, wanted in pretrainings.items() if key in needed]
-    return Standing(cells, recorded, failed, pretrained, estimator.of(untrained, left), estimator)
+    return PlanSummary(cells, recorded, failed, pretrained, estimator.estimate(untrained, left), estimator)
 
 
-def code_changes(plan: Standing, results: Path) -> list[str]:
+def code_changes(plan: PlanSummary, results: Path) -> list[str]:
     """Lines about plugins whose code has changed since something was recorded or trained, without a new version."""
     store = Store(results, write=False)
     lines: list[str] = []
@@ -107,12 +107,12 @@ def _provenance(path: Path) -> Any:
         return None
 
 
-def describe(plan: Standing, results: Path) -> str:
+def describe_plan(plan: PlanSummary, results: Path) -> str:
     """A table of done / planned for each method and what is varied, the sums, and the estimate with its grounds."""
     return "\n".join([*_table(plan), "", *_sums(plan), *_time(plan, results)]) + "\n"
 
 
-def _table(plan: Standing) -> Iterator[str]:
+def _table(plan: PlanSummary) -> Iterator[str]:
     tasks = list(dict.fromkeys(cell.task.name for cell in plan.cells))
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in plan.cells:
@@ -132,7 +132,7 @@ def _table(plan: Standing) -> Iterator[str]:
         yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _sums(plan: Standing) -> Iterator[str]:
+def _sums(plan: PlanSummary) -> Iterator[str]:
     left = [cell for cell in plan.cells if cell.record_id not in plan.recorded]
     again = f", of which {len(plan.failed)} failed at the last attempt" if plan.failed else ""
     yield f"cells: {len(plan.cells)}, {len(plan.recorded)} recorded, {len(left)} to run{again}"
@@ -148,7 +148,7 @@ def _sums(plan: Standing) -> Iterator[str]:
     )
 
 
-def _time(plan: Standing, results: Path) -> Iterator[str]:
+def _time(plan: PlanSummary, results: Path) -> Iterator[str]:
     estimate, estimator = plan.estimate, plan.estimator
     if len(plan.recorded) == len(plan.cells):
         yield "nothing is left to run"
@@ -159,8 +159,8 @@ def _time(plan: Standing, results: Path) -> Iterator[str]:
         return
     more = "more than " if estimate.unknown else "about "
     yield (
-        f"time: {more}{in_words(estimate.seconds)} (pretraining {in_words(estimate.pretraining)}, "
-        f"tasks {in_words(estimate.tasks)})"
+        f"time: {more}{format_duration(estimate.seconds)} (pretraining {format_duration(estimate.pretraining)}, "
+        f"tasks {format_duration(estimate.tasks)})"
     )
     if estimate.unknown:
         listed = ", ".join(f"{name} ({count})" for name, count in estimate.unknown.items())

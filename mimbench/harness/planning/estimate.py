@@ -1,4 +1,4 @@
-"""How long what is left will take, from what the same things took before on the same device."""
+"""Estimates how long the rest of a plan will take, from the times of similar results on the same device."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mimbench.store.store import CARD
 
 @dataclass
 class Estimate:
-    """Seconds of all that there is an estimate for, and the names of what there is none for."""
+    """Estimated seconds, and what they do not include for lack of similar results."""
 
     pretraining: float = 0.0
     tasks: float = 0.0
     unknown: dict[str, int] = field(default_factory=dict)
-    """What has no estimate: "pretraining mae" or "detection" -> how many."""
+    """What has no estimate, such as "pretraining mae" or "detection", and how often."""
 
     @property
     def seconds(self) -> float:
@@ -31,34 +31,43 @@ class Estimate:
 
 
 class Estimator:
-    """Speeds noted in checkpoints' cards and records; damaged files are passed over, they are not trusted here.
+    """Estimates from the times in checkpoint cards and records. Damaged files are ignored.
 
-    A pretraining takes the median seconds per image of those with the same method, encoder and image size
-    (and the same options of the method, where there are such), times the images that it will see. A task takes
-    the median seconds of those with the same protocol and encoder, or else of the same task, dataset and
-    encoder, by the ratio of the epochs where both train.
+    A pretraining: the images that it will see, times the median seconds per image of checkpoints with the same method,
+    encoder and image size. If some of these have the same method options too, only they count.
+
+    A task: the median seconds of records with the same protocol and encoder. If there are none, of records with the
+    same task, dataset and encoder, scaled by the ratio of epochs if both train.
     """
 
     def __init__(self, device: str) -> None:
-        """`device` in words, as records name it: times of other devices say nothing."""
+        """device: its name, as `device_name` gives it. Times of other devices are ignored."""
         self.device = device
         self.checkpoints = self.records = 0
+        # Number of training images by dataset.
         self._sizes: dict[str, int] = {}
+        # (method options, seconds per image) by method, encoder and image size.
         self._rates: dict[str, list[tuple[str, float]]] = defaultdict(list)
-        self._exact: dict[str, list[float]] = defaultdict(list)
-        self._near: dict[str, list[tuple[float | None, float]]] = defaultdict(list)
+        # Seconds by protocol and encoder.
+        self._same_protocol: dict[str, list[float]] = defaultdict(list)
+        # (epochs, seconds) by task, dataset and encoder.
+        self._same_task: dict[str, list[tuple[float | None, float]]] = defaultdict(list)
 
     @classmethod
-    def of_results(cls, root: Path, device: str) -> Estimator:
-        """With all that a results folder knows."""
-        found = cls(device)
-        for add, pattern in ((found.add_card, f"checkpoints/[!.]*/{CARD}"), (found.add_record, "records/*.json")):
+    def from_results(cls, root: Path, device: str) -> Estimator:
+        """With the times of all checkpoints and records in a results folder."""
+        estimator = cls(device)
+        for add, pattern in (
+            (estimator.add_card, f"checkpoints/[!.]*/{CARD}"),
+            (estimator.add_record, "records/*.json"),
+        ):
             for path in sorted(root.glob(pattern)):
                 with suppress(*DAMAGE):
                     add(json.loads(path.read_text(encoding="utf-8")))
-        return found
+        return estimator
 
     def add_card(self, card: Mapping[str, Any]) -> None:
+        """Use the time of a checkpoint, from its card as plain data. Raises one of DAMAGE if the card is damaged."""
         cost, what = card.get("cost", {}), card.get("what", {})
         if cost.get("device") == self.device and cost.get("images_seen") and "pretrain" in what:
             rate = cost["seconds"] / cost["images_seen"]
@@ -66,65 +75,70 @@ class Estimator:
             self.checkpoints += 1
 
     def add_record(self, record: Mapping[str, Any]) -> None:
-        """A record as plain data."""
+        """Use the time of a record, as plain data. Raises one of DAMAGE if it is damaged."""
         cost, protocol = record.get("cost", {}), record.get("protocol", {})
         if cost.get("device") == self.device and "encoder" in record.get("recipe", {}):
             encoder, seconds = record["recipe"]["encoder"], float(cost["seconds"])
-            self._near[_task_key(protocol, encoder)].append((_epochs(protocol), seconds))
-            self._exact[fingerprint([protocol, encoder])].append(seconds)
+            self._same_task[_task_key(protocol, encoder)].append((_epochs(protocol), seconds))
+            self._same_protocol[fingerprint([protocol, encoder])].append(seconds)
             self.records += 1
 
-    def pretraining(self, wanted: Pretraining) -> float | None:
-        """Seconds, or None where nothing like it was trained before."""
-        if not wanted.recipe.method_class().pretrains or wanted.checkpoint:
+    def pretraining_seconds(self, pretraining: Pretraining) -> float | None:
+        """Seconds, or None if nothing similar was trained before."""
+        if not pretraining.recipe.method_class().pretrains or pretraining.checkpoint:
             return 0.0
-        known = self._rates.get(_training_key(wanted.identity), [])
-        if not known:
+        rates = self._rates.get(_training_key(pretraining.identity), [])
+        if not rates:
             return None
-        options = fingerprint(wanted.identity["method"])
-        same = [rate for method, rate in known if method == options]
-        return self._images(wanted) * median(same or [rate for _, rate in known])
+        own_options = fingerprint(pretraining.identity["method"])
+        same_options = [rate for options, rate in rates if options == own_options]
+        return self._count_images(pretraining) * median(same_options or [rate for _, rate in rates])
 
-    def _images(self, wanted: Pretraining) -> int:
-        """How many it will see."""
-        data, train = fingerprint(wanted.identity["data"]), wanted.recipe.pretrain
+    def _count_images(self, pretraining: Pretraining) -> int:
+        """Images that it will see, each epoch counted; incomplete batches are dropped."""
+        data, train = fingerprint(pretraining.identity["data"]), pretraining.recipe.pretrain
         if data not in self._sizes:
-            self._sizes[data] = len(wanted.images())
-        return wanted.epoch * (self._sizes[data] // train.batch_size) * train.batch_size
+            self._sizes[data] = len(pretraining.images())
+        return pretraining.epoch * (self._sizes[data] // train.batch_size) * train.batch_size
 
-    def task(self, cell: Cell) -> float | None:
-        """Seconds, or None where nothing like it was measured before."""
+    def task_seconds(self, cell: Cell) -> float | None:
+        """Seconds, or None if nothing similar was measured before."""
         encoder = cell.pretraining.recipe.as_tables()["encoder"]
-        exact = self._exact.get(fingerprint([cell.protocol, encoder]))
-        if exact:
-            return median(exact)
-        near = self._near.get(_task_key(cell.protocol, encoder))
-        if not near:
+        same_protocol = self._same_protocol.get(fingerprint([cell.protocol, encoder]))
+        if same_protocol:
+            return median(same_protocol)
+        same_task = self._same_task.get(_task_key(cell.protocol, encoder))
+        if not same_task:
             return None
         epochs = _epochs(cell.protocol)
-        return median(seconds * epochs / theirs if epochs and theirs else seconds for theirs, seconds in near)
+        scaled = []
+        for epochs_before, seconds in same_task:
+            ratio = epochs / epochs_before if epochs and epochs_before else 1.0
+            scaled.append(seconds * ratio)
+        return median(scaled)
 
-    def of(self, pretrainings: Iterable[Pretraining], cells: Iterable[Cell]) -> Estimate:
-        """Of all of these together, one after the other; of epochs of one training, the last comprises the others."""
+    def estimate(self, pretrainings: Iterable[Pretraining], cells: Iterable[Cell]) -> Estimate:
+        """For all of these, run one after the other. A training counts once, up to the last of its epochs."""
         estimate = Estimate()
         trainings: dict[str, Pretraining] = {}
-        for wanted in pretrainings:
-            trainings[wanted.training] = max(wanted, trainings.get(wanted.training, wanted), key=lambda one: one.epoch)
-        for wanted in trainings.values():
-            seconds = self.pretraining(wanted)
+        for pretraining in pretrainings:
+            longest = trainings.get(pretraining.training, pretraining)
+            trainings[pretraining.training] = max(pretraining, longest, key=lambda one: one.epoch)
+        for pretraining in trainings.values():
+            seconds = self.pretraining_seconds(pretraining)
             if seconds is None:
-                _count(estimate.unknown, f"pretraining {wanted.recipe.method}")
+                _count(estimate.unknown, f"pretraining {pretraining.recipe.method}")
             estimate.pretraining += seconds or 0.0
         for cell in cells:
-            seconds = self.task(cell)
+            seconds = self.task_seconds(cell)
             if seconds is None:
                 _count(estimate.unknown, cell.task.name)
             estimate.tasks += seconds or 0.0
         return estimate
 
 
-def in_words(seconds: float) -> str:
-    """A duration as a person would say it: "40 s", "12 min", "3 h 5 min", "2 d 4 h"."""
+def format_duration(seconds: float) -> str:
+    """A rounded duration: "40 s", "12 min", "3 h 5 min", "2 d 4 h"."""
     minutes = round(seconds / 60)
     if seconds < 100:
         return f"{seconds:.0f} s"

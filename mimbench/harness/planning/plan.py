@@ -15,7 +15,7 @@ from mimbench.contract import Dataset, Method, TrainConfig
 from mimbench.data import DeviceTransform, open_dataset
 from mimbench.distributed import get_world_size
 from mimbench.encoders.rebuild import require_drop_path
-from mimbench.engine.device import pick_precision, shaping_processes
+from mimbench.engine.device import pick_precision, world_size_identity
 from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.planning.build import assemble
 from mimbench.harness.planning.cells import Cell, Pretraining, Request
@@ -154,7 +154,7 @@ def _pretraining(
         identity |= {
             "data": {"name": recipe.dataset, "content": dataset.fingerprint()},
             "input": _pretraining_input(recipe),
-            "pretrain": {**recipe.pretrain.shaping(), "precision": precision, **shaping_processes()},
+            "pretrain": {**recipe.pretrain.shaping(), "precision": precision, **world_size_identity()},
         }
     if checkpoint:
         what = checkpoint.card["what"]
@@ -192,7 +192,7 @@ def _cell(
     train = getattr(task.config, "train", None)
     if isinstance(train, TrainConfig) and "train" in protocol:
         train.require_processes(get_world_size(), "task.train")
-        protocol |= {"precision": pick_precision(train, device), **shaping_processes()}
+        protocol |= {"precision": pick_precision(train, device), **world_size_identity()}
     return Cell(pretraining, task, name, dataset, protocol, varied, _record_id(pretraining, task_name, protocol))
 
 

@@ -37,10 +37,10 @@ def restore(method: Method, checkpoint: StoredCheckpoint) -> Method:
         InputError: the checkpoint lacks some (it was imported without them, for instance), or they do not fit.
     """
     encoder = method.exported_encoder()
-    prefix = prefix_of(method, encoder)
+    prefix = encoder_prefix(method, encoder)
     state = {f"{prefix}{key}": value for key, value in resized(checkpoint.encoder(), encoder).items()}
     rest = checkpoint.rest()
-    lacking = [key for key in rest_of(method) if key not in rest]
+    lacking = [key for key in non_encoder_state(method) if key not in rest]
     if lacking and "imported" in checkpoint.card["what"]:
         raise InputError(
             f"checkpoint {checkpoint.folder} was imported without {len(lacking)} tensors of method {method.name!r}, "
@@ -87,12 +87,12 @@ def require_single_names(method: Method) -> None:
             )
 
 
-def rest_of(method: Method) -> dict[str, Tensor]:
+def non_encoder_state(method: Method) -> dict[str, Tensor]:
     """The method's state besides that of the encoder which it exports."""
-    prefix = prefix_of(method, method.exported_encoder())
+    prefix = encoder_prefix(method, method.exported_encoder())
     return {key: value for key, value in method.state_dict().items() if not key.startswith(prefix)}
 
 
-def prefix_of(method: Method, encoder: Encoder) -> str:
+def encoder_prefix(method: Method, encoder: Encoder) -> str:
     """What the names of the encoder's tensors begin with in the method's state."""
     return next(name for name, module in method.named_modules() if module is encoder) + "."

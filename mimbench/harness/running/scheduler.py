@@ -1,7 +1,7 @@
-"""Running a plan: each pretraining, then all its tasks; what fails is noted, and the rest goes on.
+"""Runs a plan: each pretraining, then all its tasks. A cell that fails is noted, and the others still run.
 
-Several processes may run one plan on one results folder: each takes the first thing that nobody is at. What others
-are at it passes over, and looks at again at the end.
+Several runs may share one results folder. Locks keep them apart: one per training, one per record. This module alone
+takes them, never waits for one, and comes back at the end to the cells that another run held.
 """
 
 from __future__ import annotations
@@ -20,64 +20,68 @@ from mimbench.engine.device import device_name
 from mimbench.engine.ranks import on_first_rank
 from mimbench.errors import InputError, MimbenchError
 from mimbench.files import write_atomic
-from mimbench.harness.planning.cells import Cell, Request, in_words
+from mimbench.harness.planning.cells import Cell, Pretraining, Request, varied_text
 from mimbench.harness.planning.code import code_of_cell
 from mimbench.harness.planning.estimate import Estimator
+from mimbench.harness.running.measurement import measure
 from mimbench.harness.running.overview import Overview
 from mimbench.harness.running.record import build_failure, options_of, reason_of
-from mimbench.harness.running.trainer import Harness
+from mimbench.harness.running.session import Session
+from mimbench.harness.running.trainer import Trainer
 from mimbench.recipe import is_of_task
 from mimbench.store.failure import Failure, failure_path, read_failure
 from mimbench.store.record import Record
 from mimbench.store.store import StoredCheckpoint
 
 POLL_SECONDS = 1.0
-"""Between two looks at what other processes are at, once nothing else is left."""
+"""Between two checks, when other runs hold all cells that are left."""
 
 
 @dataclass
 class Outcome:
-    """What a run led to: a record for each cell that went through, a reason for each that did not."""
+    """The result of a run: a record for each cell that succeeded, a reason for each that failed."""
 
     records: list[Record] = field(default_factory=list)
     """In the order of the plan."""
     failures: list[tuple[Cell, str]] = field(default_factory=list)
     before: int = 0
-    """How many of the records had been there."""
+    """How many of the records existed before the run."""
 
 
-class Grid:
+class Scheduler:
     """One run of one plan."""
 
-    def __init__(self, harness: Harness, request: Request, cells: Sequence[Cell]) -> None:
-        self.harness, self.store, self.request, self.cells = harness, harness.store, request, list(cells)
+    def __init__(self, session: Session, request: Request, cells: Sequence[Cell]) -> None:
+        self.session, self.store, self.request, self.cells = session, session.store, request, list(cells)
+        self.trainer = Trainer(session)
+        # Results of this run, by record id; checkpoints by fingerprint.
         self._records: dict[str, Record] = {}
         self._failures: dict[str, str] = {}
         self._checkpoints: dict[str, StoredCheckpoint] = {}
-        # A failure of another process counts as one of this run only if it is newer than the run.
-        self._old_failures = {cell.record_id: self._noted(cell) for cell in self.cells}
-        self.overview = Overview(harness.console, device_name(harness.device), self.cells)
+        # A failure that another run has written counts only if it is newer than the start of this one.
+        self._old_failures = {cell.record_id: self._failure_file(cell) for cell in self.cells}
+        self.overview = Overview(session.console, device_name(session.device), self.cells)
 
     def run(self) -> Outcome:
         """Run every cell that has no record yet. A cell that fails does not stop the others.
 
         Raises:
-            InputError: it is the plan's only cell, and cannot run as it was asked for.
+            InputError: the plan has a single cell, and its input is wrong.
         """
-        waiting = self._open(self.cells)
+        waiting = self._unfinished(self.cells)
         before = len(self._records)
         self._say_recorded()
         if len(waiting) > 1:
-            self.overview.estimator = Estimator.of_results(self.store.root, self.overview.estimator.device)
-        said = False
-        with self.overview.shown():
+            self.overview.estimator = Estimator.from_results(self.store.root, self.overview.estimator.device)
+        has_said_waiting = False
+        with self.overview.displayed():
             while waiting:
-                groups = [list(group) for _, group in itertools.groupby(waiting, lambda c: c.pretraining.fingerprint)]
-                held = [cell for group in groups for cell in self._group(group)]
-                if len(held) == len(waiting):
-                    if not said:
-                        self.harness.say(f"waiting: another process runs {_named(held)}")
-                    said = True
+                groups = itertools.groupby(waiting, lambda cell: cell.pretraining.fingerprint)
+                held = [cell for _, group in groups for cell in self._run_group(list(group))]
+                if len(held) == len(waiting):  # nothing moved: other runs hold all that is left
+                    if not has_said_waiting:
+                        self.session.say(f"waiting: another process runs {_name_cells(held)}")
+                    has_said_waiting = True
                     time.sleep(POLL_SECONDS)
                 waiting = held
         return Outcome(
@@ -86,164 +90,199 @@ class Grid:
             before,
         )
 
-    def _group(self, cells: list[Cell]) -> list[Cell]:
-        """Run cells of one pretraining; those that another process holds, or whose pretraining it does, come back."""
-        cells = self._open(cells)
+    def _run_group(self, cells: list[Cell]) -> list[Cell]:
+        """Run cells that share a pretraining. Returns those that another run holds, by their own or its lock."""
+        cells = self._unfinished(cells)
         if not cells:
             return []
-        wanted = cells[0].pretraining
+        pretraining = cells[0].pretraining
         try:
-            checkpoint = self._checkpoints.get(wanted.fingerprint) or self.harness.found(wanted)
+            checkpoint = self._existing_checkpoint(pretraining)
             if checkpoint is None:
-                with self.harness.alone(wanted.training) as free:
-                    if not free:
+                with self.session.shared.hold_lock(pretraining.training) as is_held:
+                    if not is_held:
                         return cells
-                    cells = self._open(cells)
-                    checkpoint = self._pretrained(cells) if cells else None
+                    # Another run may have finished cells, or trained, just before this one got the lock.
+                    cells = self._unfinished(cells)
+                    checkpoint = self._pretrain(cells) if cells else None
         except Exception as error:
             self._fail(cells, "pretraining", error)
             return []
         if checkpoint is None:
             return []
-        self._checkpoints[wanted.fingerprint] = checkpoint
-        self.overview.trained.add(wanted.fingerprint)
-        return [cell for cell in cells if not self._cell(cell, checkpoint)]
+        self._checkpoints[pretraining.fingerprint] = checkpoint
+        self.overview.trained.add(pretraining.fingerprint)
+        return [cell for cell in cells if not self._run_cell(cell, checkpoint)]
 
-    def _pretrained(self, cells: Sequence[Cell]) -> StoredCheckpoint | None:
-        """The checkpoint of these cells, and of all others that ask for an epoch of its training.
+    def _existing_checkpoint(self, pretraining: Pretraining) -> StoredCheckpoint | None:
+        """The checkpoint of a pretraining if it needs no training. Raises InputError if it is damaged."""
+        if pretraining.fingerprint in self._checkpoints:
+            return self._checkpoints[pretraining.fingerprint]
+        checkpoint = self.trainer.existing_checkpoint(pretraining)
+        if checkpoint and not pretraining.checkpoint:
+            # A run that was killed between saving the checkpoint and cleaning up has left its work folder.
+            with self.session.shared.hold_lock(pretraining.training) as is_held:
+                if is_held:
+                    self.trainer.discard_work(pretraining)
+        return checkpoint
 
-        Where the training fails, those that have none by then fail with it.
+    def _pretrain(self, cells: Sequence[Cell]) -> StoredCheckpoint | None:
+        """Train the pretraining of these cells, and all other epochs of its training that the plan needs.
+
+        If the training fails, so do all cells whose epoch it has not saved. The caller holds the lock on the training.
+
+        Returns:
+            The checkpoint of these cells; None if their epoch was not reached.
         """
-        wanted = cells[0].pretraining
-        checkpoint = self.harness.found(wanted)
+        pretraining = cells[0].pretraining
+        checkpoint = self.trainer.existing_checkpoint(pretraining)
         if checkpoint:
             return checkpoint
-        self.overview.runs(f"pretraining {_trained(cells)}")
-        of_training = [
-            cell for cell in self.cells if cell.pretraining.training == wanted.training and self._is_open(cell)
+        self.overview.start(f"pretraining {_name_pretraining(cells)}")
+        cells_of_training = [
+            cell
+            for cell in self.cells
+            if cell.pretraining.training == pretraining.training and not self._is_finished(cell)
         ]
-        asked = {cell.pretraining.fingerprint: cell.pretraining for cell in of_training}
+        epochs = list({cell.pretraining.fingerprint: cell.pretraining for cell in cells_of_training}.values())
         try:
-            self.harness.train(list(asked.values()))
+            self.trainer.train(epochs)
         except Exception as error:
-            lost = {one.fingerprint for one in self.harness.lacking(list(asked.values()))}
-            self._fail([cell for cell in of_training if cell.pretraining.fingerprint in lost], "pretraining", error)
-        checkpoint = self.harness.stored(wanted)
+            lost = {epoch.fingerprint for epoch in self.trainer.missing_epochs(epochs)}
+            failed = [cell for cell in cells_of_training if cell.pretraining.fingerprint in lost]
+            self._fail(failed, "pretraining", error)
+        checkpoint = self.trainer.load_stored(pretraining)
         if checkpoint:
             self.overview.estimator.add_card(checkpoint.card)
         return checkpoint
 
-    def _cell(self, cell: Cell, checkpoint: StoredCheckpoint) -> bool:
-        """Run a cell, unless another process holds it: then False."""
-        with self.harness.alone(cell.record_id) as free:
-            if not free:
+    def _run_cell(self, cell: Cell, checkpoint: StoredCheckpoint) -> bool:
+        """Run a cell. Returns False, without running it, if another run holds it."""
+        with self.session.shared.hold_lock(cell.record_id) as is_held:
+            if not is_held:
                 return False
-            if not self._open([cell]):
+            if not self._unfinished([cell]):
                 return True
             try:
-                self.overview.runs(cell.label)
-                record = self.harness.measure(self.request, cell, checkpoint)
+                self.overview.start(cell.label)
+                record = measure(self.session, self.request, cell, checkpoint)
             except Exception as error:
                 self._fail([cell], "task", error)
                 return True
         self._records[cell.record_id] = record
         self.overview.estimator.add_record(record.as_json())
-        self.overview.ended(cell)
+        self.overview.finish(cell)
         return True
 
-    def _open(self, cells: list[Cell]) -> list[Cell]:
-        """Those of `cells` that are still to be run: without a record, and not just failed here or elsewhere."""
-        cells = [cell for cell in cells if self._is_open(cell)]
-        seen = on_first_rank(lambda: [self._look(cell) for cell in cells])
-        for cell, found in zip(cells, seen, strict=True):
-            if isinstance(found, Record):
-                self._records[cell.record_id] = found
-                self.overview.ended(cell, here=False)
-            elif isinstance(found, Failure):
-                self._failures[cell.record_id] = found.reason
-                self.overview.ended(cell, failed=True, here=False)
-            elif isinstance(found, Exception):
-                self._fail([cell], "task", found)
-        return [cell for cell, found in zip(cells, seen, strict=True) if found is None]
+    def _unfinished(self, cells: list[Cell]) -> list[Cell]:
+        """Those of `cells` that have to run: without a record, and not failed in this run or a concurrent one.
 
-    def _is_open(self, cell: Cell) -> bool:
-        return cell.record_id not in self._records and cell.record_id not in self._failures
+        Records and failures on disk that this run has not seen yet are taken over.
+        """
+        cells = [cell for cell in cells if not self._is_finished(cell)]
+        results = self._look_up(cells)
+        for cell, result in zip(cells, results, strict=True):
+            if isinstance(result, Record):
+                self._records[cell.record_id] = result
+                self.overview.finish(cell, here=False)
+            elif isinstance(result, Failure):
+                self._failures[cell.record_id] = result.reason
+                self.overview.finish(cell, failed=True, here=False)
+            elif isinstance(result, Exception):
+                self._fail([cell], "task", result)
+        return [cell for cell, result in zip(cells, results, strict=True) if result is None]
 
-    def _look(self, cell: Cell) -> Record | Failure | Exception | None:
+    def _is_finished(self, cell: Cell) -> bool:
+        return cell.record_id in self._records or cell.record_id in self._failures
+
+    @on_first_rank
+    def _look_up(self, cells: list[Cell]) -> list[Record | Failure | Exception | None]:
+        """What the results folder holds of each cell; an InputError stands for a damaged record."""
+        return [self._look_up_cell(cell) for cell in cells]
+
+    def _look_up_cell(self, cell: Cell) -> Record | Failure | Exception | None:
         try:
-            record = self.store.record(cell.record_id) if self.harness.counts(cell.record_id) else None
+            record = self.store.record(cell.record_id) if self.session.accepts(cell.record_id) else None
             if record:
                 self.store.settle(cell.record_id)
-                return record.model_copy(update={"varied": dict(cell.varied)})  # as this command asked for it
+                # One record may belong to several requests, and each of them varies other settings.
+                return record.model_copy(update={"varied": dict(cell.varied)})
         except InputError as error:
             return error
-        if self._noted(cell) == self._old_failures[cell.record_id]:
+        if self._failure_file(cell) == self._old_failures[cell.record_id]:
             return None
         try:
             return read_failure(failure_path(self.store.root, cell.record_id))
-        except InputError:  # gone meanwhile, or damaged: then it tells nothing, and the cell is tried
+        except InputError:  # removed meanwhile, or damaged: the cell is tried again
             return None
 
-    def _noted(self, cell: Cell) -> bytes | None:
-        """What is noted of a cell's last failure; None: nothing."""
+    def _failure_file(self, cell: Cell) -> bytes | None:
+        """Content of the file that describes the cell's last failure; None if there is none."""
         try:
             return failure_path(self.store.root, cell.record_id).read_bytes()
         except OSError:
             return None
 
     def _fail(self, cells: list[Cell], stage: Literal["pretraining", "task"], error: Exception) -> None:
-        """Note one error for all cells that it stops."""
+        """Write down one error for all cells that it stops.
+
+        Raises:
+            InputError: the error itself, if it is one and the plan has a single cell.
+        """
         if len(self.cells) == 1 and isinstance(error, InputError):
             raise error
         reason = reason_of(error, options_of(cells[0], stage))
         key, what = cells[0].record_id, cells[0].label
         if stage == "pretraining":
             count = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"
-            key, what = cells[0].pretraining.fingerprint, f"pretraining {_trained(cells)}, for {count}"
-        self.harness.say(f"failed: {what}: {reason}")
-        on_first_rank(lambda: self._note(cells, stage, error, reason, key))
+            key, what = cells[0].pretraining.fingerprint, f"pretraining {_name_pretraining(cells)}, for {count}"
+        self.session.say(f"failed: {what}: {reason}")
+        self._save_failures(cells, stage, error, reason, key)
         for cell in cells:
             self._failures[cell.record_id] = reason
-            self.overview.ended(cell, failed=True)
+            self.overview.finish(cell, failed=True)
         traceback.clear_frames(error.__traceback__)  # they hold models, whose memory the next cell may need
         gc.collect()
-        if self.harness.device.type == "cuda":
+        if self.session.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _note(
+    @on_first_rank
+    def _save_failures(
         self, cells: list[Cell], stage: Literal["pretraining", "task"], error: Exception, reason: str, key: str
     ) -> None:
-        kept = None
+        """Write a failure per cell, and the traceback of an unexpected error into the work folder `key`."""
+        traceback_path = None
         try:
             if not isinstance(error, MimbenchError):
                 path = self.store.work(key) / "error.txt"
                 write_atomic(path, "".join(traceback.format_exception(error)).encode(errors="backslashreplace"))
-                self.harness.say(f"traceback: {path}")
-                kept = str(path.relative_to(self.store.root))
+                self.session.say(f"traceback: {path}")
+                traceback_path = str(path.relative_to(self.store.root))
         except (OSError, MimbenchError) as problem:  # a full disk may be what failed the cell
-            self.harness.say(f"the traceback cannot be kept: {problem}")
+            self.session.say(f"the traceback cannot be saved: {problem}")
         try:
             for cell in cells:
-                self.store.save_failure(build_failure(self.request, cell, stage, error, reason, kept))
+                self.store.save_failure(build_failure(self.request, cell, stage, error, reason, traceback_path))
         except OSError as problem:
-            self.harness.say(f"the failure cannot be kept: {problem}")
+            self.session.say(f"the failure cannot be saved: {problem}")
 
     def _say_recorded(self) -> None:
-        there = [cell for cell in self.cells if cell.record_id in self._records]
-        if there:
-            path = self.store.record_path(there[0].record_id)
-            named = there[0].label if len(there) == 1 else f"{len(there)} of {len(self.cells)} cells"
-            self.harness.say(f"already recorded: {named} ({path if len(there) == 1 else path.parent})")
-        for cell in there:
-            noted = self._records[cell.record_id].provenance
-            self.harness.say_changes(noted, code_of_cell(cell), "this was recorded")
+        recorded = [cell for cell in self.cells if cell.record_id in self._records]
+        if recorded:
+            path = self.store.record_path(recorded[0].record_id)
+            is_single = len(recorded) == 1
+            what = recorded[0].label if is_single else f"{len(recorded)} of {len(self.cells)} cells"
+            self.session.say(f"already recorded: {what} ({path if is_single else path.parent})")
+        for cell in recorded:
+            provenance = self._records[cell.record_id].provenance
+            self.session.say_changes(provenance, code_of_cell(cell), "this was recorded")
 
 
-def _named(cells: Sequence[Cell]) -> str:
+def _name_cells(cells: Sequence[Cell]) -> str:
     return cells[0].label if len(cells) == 1 else f"{cells[0].label} and {len(cells) - 1} more"
 
 
-def _trained(cells: Sequence[Cell]) -> str:
-    """The pretraining of these cells in words, with what of the varied values is its own."""
+def _name_pretraining(cells: Sequence[Cell]) -> str:
+    """The pretraining of these cells in words, with the varied settings that belong to it."""
     varied = {path: value for path, value in cells[0].varied.items() if not is_of_task(path)}
-    return f"{cells[0].pretraining.label}{in_words(varied)}"
+    return f"{cells[0].pretraining.label}{varied_text(varied)}"

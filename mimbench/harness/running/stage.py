@@ -1,4 +1,4 @@
-"""What a method fits before it trains (a tokenizer): made once, then kept under the hash of all that shapes it."""
+"""What a method fits before its training, such as a tokenizer: fitted once, then stored under its fingerprint."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from mimbench.contract import Batch, FitReport, Stage, StepOutput, TrainConfig
 from mimbench.data import DeviceTransform, training_loader
 from mimbench.distributed import get_rank
-from mimbench.engine.device import barrier, shaping_processes
-from mimbench.engine.progress import say
+from mimbench.engine.device import barrier, world_size_identity
+from mimbench.engine.progress import print_line
 from mimbench.engine.ranks import on_first_rank
 from mimbench.harness.planning.cells import Pretraining
 from mimbench.harness.running.provenance import provenance
-from mimbench.harness.running.training import train_on_images
+from mimbench.harness.running.training import fit_on_images
 from mimbench.seeds import derive_seed
 from mimbench.store.sealing import fingerprint
 from mimbench.store.stages import check_stage, write_stage
@@ -33,12 +33,12 @@ class PretrainStage(Stage):
     """The Stage of one pretraining."""
 
     def __init__(
-        self, wanted: Pretraining, store: Store, device: torch.device, console: Console, *, fresh: bool = False
+        self, pretraining: Pretraining, store: Store, device: torch.device, console: Console, *, fresh: bool = False
     ) -> None:
-        """fresh: what was fitted before is fitted anew."""
-        self.wanted, self.store, self.console, self.fresh = wanted, store, console, fresh
-        self.split, self.workers = wanted.images(), wanted.recipe.pretrain.workers
-        self.seed, self.device, self.input = wanted.seed, device, wanted.recipe.input
+        """fresh: fit again, even if a fitted result is stored."""
+        self.pretraining, self.store, self.console, self.fresh = pretraining, store, console, fresh
+        self.split, self.workers = pretraining.images(), pretraining.recipe.pretrain.workers
+        self.seed, self.device, self.input = pretraining.seed, device, pretraining.recipe.input
         self.classes = self.split.classes
         self._fits: list[str] = []
 
@@ -58,54 +58,56 @@ class PretrainStage(Stage):
             yield transform(images.to(self.device, non_blocking=True), generator)
 
     def fit(self, model: nn.Module, config: TrainConfig, *, label: str, options: str) -> FitReport:
-        # A method may fit several models; each has a folder of its own, in which an interrupted one is found again.
+        # A method may fit several models. The labels of all fits so far name the folder, so that a repeated run
+        # resumes each of them.
         self._fits.append(label)
         key = fingerprint(self._fits)
-        return train_on_images(
-            _Fitted(model, self._transform()),
-            self.wanted,
+        return fit_on_images(
+            _TrainableStage(model, self._transform()),
+            self.pretraining,
             config,
             label=label,
             options=options,
-            workdir=self.store.work(self.wanted.training) / "stages" / key,
+            workdir=self.store.work(self.pretraining.training) / "stages" / key,
             device=self.device,
             console=self.console,
-            identity=f"{self.wanted.training}/stages/{key}",
+            identity=f"{self.pretraining.training}/stages/{key}",
         )
 
     def compute_once(self, identity: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        what = {
+        shaping = {
             "stage": dict(identity),
-            **{key: self.wanted.identity[key] for key in ("data", "channels", "input", "seed")},
-            **shaping_processes(),
+            **{key: self.pretraining.identity[key] for key in ("data", "channels", "input", "seed")},
+            **world_size_identity(),
         }
-        key = fingerprint(what)
+        key = fingerprint(shaping)
         path = self.store.root / "stages" / f"{key}.safetensors"
         waiting = functools.partial(self.say, f"waiting: another process is fitting {key}")
-        # All ranks make it together, since `make` may train on all of them; the first one locks and writes.
+        # All ranks call `make`, since it may train on all of them. Rank 0 locks and writes.
         with self.store.lock(f"stage-{key}", waiting) if get_rank() == 0 else nullcontext():
-            if not self.fresh and on_first_rank(path.with_suffix(".json").exists):
-                self.say(f"reusing what was fitted before ({path})")
+            is_stored = on_first_rank(path.with_suffix(".json").exists)()
+            if is_stored and not self.fresh:
+                self.say(f"reusing the fitted stage ({path})")
             else:
                 self._fits = [key]
                 state = make()
                 if get_rank() == 0:
                     content = save({key: value.detach().cpu().contiguous() for key, value in state.items()})
-                    write_stage(path, content, what, provenance())
+                    write_stage(path, content, shaping, provenance())
                 barrier()
             check_stage(path)
             return load_file(path)
 
     def say(self, text: str) -> None:
-        say(self.console, text)
+        print_line(self.console, text)
 
     def _transform(self) -> DeviceTransform:
-        channels = self.wanted.dataset.channels
+        channels = self.pretraining.dataset.channels
         return DeviceTransform(self.input, channels, train=True, batched=self.split.is_in_memory)
 
 
-class _Fitted(nn.Module):
-    """A model with `step`, as the engine trains it."""
+class _TrainableStage(nn.Module):
+    """A model with `step`, as a Trainable of the engine. Batches are (uint8 images [B, C, h, w], labels)."""
 
     def __init__(self, model: nn.Module, transform: DeviceTransform) -> None:
         super().__init__()

@@ -1,279 +1,165 @@
-"""The two things that a run is made of: a pretraining, and a measurement on it.
-
-Under torchrun all ranks train and measure together; the first alone looks, locks and writes.
-"""
+"""Making checkpoints: the trainings of a run, started or resumed. Under torchrun all ranks train together."""
 
 from __future__ import annotations
 
 import functools
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-
-import torch
-from rich.console import Console
+from collections.abc import Sequence
+from dataclasses import asdict
 
 from mimbench._version import __version__
-from mimbench.contract import FitReport, Method, TaskContext, TaskResult
-from mimbench.distributed import get_rank
+from mimbench.contract import FitReport, Method
 from mimbench.engine.device import device_name
-from mimbench.engine.pretrain import Pretrainer
-from mimbench.engine.progress import say
-from mimbench.engine.ranks import on_all_ranks, on_first_rank
+from mimbench.engine.pretrain import TrainableMethod
+from mimbench.engine.ranks import fails_together
 from mimbench.errors import InputError
-from mimbench.files import file_sha256, writing_into
-from mimbench.harness.planning.cells import Cell, Pretraining, Request
-from mimbench.harness.planning.code import Code, changes, code_of_cell, code_of_pretraining
+from mimbench.files import writing_into
+from mimbench.harness.planning.cells import Pretraining
+from mimbench.harness.planning.code import code_of_pretraining
 from mimbench.harness.planning.plan import build_method
-from mimbench.harness.planning.plugin_checks import check_result
-from mimbench.harness.planning.weights import rest_of, restore, restore_encoder
-from mimbench.harness.running.features import FrozenFeatures
-from mimbench.harness.running.pictures import keep_picture, picture_name
+from mimbench.harness.running.pictures import picture_name
 from mimbench.harness.running.provenance import provenance
-from mimbench.harness.running.record import build_record
+from mimbench.harness.running.session import Session
 from mimbench.harness.running.stage import PretrainStage
-from mimbench.harness.running.training import TaskTraining, train_on_images
-from mimbench.harness.running.unfinished import compare_code, discard_unfinished, work_key
-from mimbench.store.record import Record
+from mimbench.harness.running.training import fit_on_images
+from mimbench.harness.running.unfinished import discard_unfinished, work_key
 from mimbench.store.sealing import fingerprint
-from mimbench.store.store import Store, StoredCheckpoint
+from mimbench.store.store import StoredCheckpoint
 
 
-@dataclass
-class Harness:
-    """One results folder, one device, one console to speak on."""
+class Trainer:
+    """Finds the checkpoints of a session, and trains those that are missing.
 
-    store: Store
-    device: torch.device
-    console: Console
-    fresh: bool = False
-    """Pretrain and measure anew, whatever is there; what this run has made counts as there."""
-    _made: set[str] = field(default_factory=set)
-    """Fingerprints and ids of the checkpoints and records of this run."""
-    _said: set[str] = field(default_factory=set)
+    It takes no locks: whoever calls `train` or `discard_work` holds the lock on the training (see `Scheduler`).
+    """
 
-    def __post_init__(self) -> None:
-        provenance()  # notes the commit now: the tree may change under a long run
+    def __init__(self, session: Session) -> None:
+        self.session, self.store, self.shared = session, session.store, session.shared
 
-    @contextmanager
-    def alone(self, key: str) -> Iterator[bool]:
-        """Hold `key` among all processes; False, at once, where another one holds it."""
-        with ExitStack() as stack:
-            yield on_first_rank(lambda: stack.enter_context(self.store.lock_if_free(key)))
+    def existing_checkpoint(self, pretraining: Pretraining) -> StoredCheckpoint | None:
+        """The checkpoint of a pretraining if there is one, with a line that says so.
 
-    def found(self, wanted: Pretraining) -> StoredCheckpoint | None:
-        """The checkpoint of a pretraining that is there already. Raises InputError where it is damaged."""
-        if wanted.checkpoint:
-            self.say(f"using the checkpoint in {wanted.checkpoint.folder}")
-            return wanted.checkpoint
-        found = self.stored(wanted)
-        if found:
-            with self.alone(wanted.training) as free:
-                if free:  # left where a process was killed just after it saved
-                    self._discard_work(wanted)
-            self.say(f"reusing pretraining of {wanted.label} ({wanted.fingerprint})")
-            self.say_changes(found.card.get("provenance"), code_of_pretraining(wanted), "the checkpoint was trained")
-        return found
-
-    def stored(self, wanted: Pretraining) -> StoredCheckpoint | None:
-        """As `found`, of what was trained here, without a word."""
-        if not self.counts(wanted.fingerprint):
-            return None
-        found = on_first_rank(lambda: self.store.checkpoint(wanted.fingerprint))
-        if found:
-            _check_card(found, wanted)
-        return found
-
-    def counts(self, key: str) -> bool:
-        """Whether an existing checkpoint or record is used; with `fresh`, only those of this run are."""
-        return not self.fresh or key in self._made
-
-    def train(self, asked: Sequence[Pretraining]) -> None:
-        """New checkpoints; an interrupted training is taken up again. The caller holds the training.
-
-        asked: epochs of one training. It runs to the last of them, and keeps the others as it passes there.
+        Raises:
+            InputError: the checkpoint is damaged.
         """
-        left = self.lacking(asked)
-        if self.fresh:
-            on_first_rank(lambda: discard_unfinished(self.store, left[0].training))
-        last, work = max(left, key=lambda one: one.epoch), on_first_rank(lambda: work_key(self.store, left))
-        self._compare_code(work, code_of_pretraining(last))
+        if pretraining.checkpoint:
+            self.session.say(f"using the checkpoint in {pretraining.checkpoint.folder}")
+            return pretraining.checkpoint
+        stored = self.load_stored(pretraining)
+        if stored:
+            self.session.say(f"reusing pretraining of {pretraining.label} ({pretraining.fingerprint})")
+            self.session.say_changes(
+                stored.card.get("provenance"), code_of_pretraining(pretraining), "the checkpoint was trained"
+            )
+        return stored
+
+    def load_stored(self, pretraining: Pretraining) -> StoredCheckpoint | None:
+        """The checkpoint that was trained into this results folder, or None. Prints nothing.
+
+        Raises:
+            InputError: the checkpoint is damaged.
+        """
+        if not self.session.accepts(pretraining.fingerprint):
+            return None
+        stored = self.shared.checkpoint(pretraining.fingerprint)
+        if stored:
+            _check_card(stored, pretraining)
+        return stored
+
+    def missing_epochs(self, epochs: Sequence[Pretraining]) -> list[Pretraining]:
+        """Those epochs of one training that have no checkpoint yet. A damaged checkpoint counts as one."""
+        exists = self.shared.have_checkpoints([epoch.fingerprint for epoch in epochs])
+        return [
+            epoch
+            for epoch, is_stored in zip(epochs, exists, strict=True)
+            if not (is_stored and self.session.accepts(epoch.fingerprint))
+        ]
+
+    def train(self, epochs: Sequence[Pretraining]) -> None:
+        """Write the missing checkpoints of one training; resumes it if it was interrupted.
+
+        Args:
+            epochs: pretrainings that differ in `at_epoch` only. The training runs to the last of them, and saves the
+                others on the way.
+        """
+        missing = self.missing_epochs(epochs)
+        if self.session.fresh:
+            discard_unfinished(self.store, missing[0].training)
+        last = max(missing, key=lambda epoch: epoch.epoch)
+        work = work_key(self.store, missing)
+        self.session.compare_code(work, code_of_pretraining(last))
         with writing_into(self.store.root / "work" / work):
-            method, report = on_all_ranks(lambda: self._train(last, left, work))
+            method, report = self.fit_method(last, missing, work)
         self._save(last, method, report)
-        on_first_rank(lambda: self.store.discard_work(work))
-        self._discard_work(last)
+        self.shared.discard_work(work)
+        self.discard_work(last)
 
-    def lacking(self, asked: Sequence[Pretraining]) -> list[Pretraining]:
-        """Those of `asked` that have no checkpoint yet, sound or damaged."""
-        there = on_first_rank(lambda: [self.store.has_checkpoint(one.fingerprint) for one in asked])
-        return [one for one, kept in zip(asked, there, strict=True) if not (kept and self.counts(one.fingerprint))]
+    def discard_work(self, pretraining: Pretraining) -> None:
+        """Remove the states of a training whose final checkpoint exists. An earlier epoch keeps them."""
+        if pretraining.fingerprint == pretraining.training:
+            discard_unfinished(self.store, pretraining.training)
 
-    def _discard_work(self, made: Pretraining) -> None:
-        """The end is there: no training of it is to be taken up any more."""
-        if made.fingerprint == made.training:
-            on_first_rank(lambda: discard_unfinished(self.store, made.training))
+    @fails_together
+    def fit_method(self, last: Pretraining, missing: Sequence[Pretraining], work: str) -> tuple[Method, FitReport]:
+        """Train a method as far as the epoch `last`, and save the other missing epochs on the way.
 
-    def _save(self, wanted: Pretraining, method: Method, report: FitReport) -> None:
-        card = {
-            "mimbench": __version__,
-            "what": dict(wanted.identity),
-            "recipe": wanted.recipe.as_tables(),
-            "seed": wanted.seed,
-            "cost": asdict(report) | {"device": device_name(self.device)},
-            "provenance": provenance(code_of_pretraining(wanted)),
-        }
+        Args:
+            work: key of the work folder to train in.
 
-        def write() -> None:
-            encoder = method.exported_encoder().state_dict()
-            self.store.save_checkpoint(wanted.fingerprint, encoder, rest_of(method), card, replace=self.fresh)
-            if self.fresh:  # drawn from the weights that were just replaced
-                self.store.artifact(*picture_name(wanted)).unlink(missing_ok=True)
-
-        on_first_rank(write)
-        self._made.add(wanted.fingerprint)
-
-    def _train(self, last: Pretraining, left: Sequence[Pretraining], work: str) -> tuple[Method, FitReport]:
-        """Train as far as `last`; the others of `left` are saved on the way."""
+        Returns:
+            The method after the epoch `last`, which is not saved yet, and what its training took.
+        """
         recipe, channels = last.recipe, last.dataset.channels
+        session = self.session
         method = build_method(recipe, last.seed, channels)
         report = FitReport([], 0.0, 0, 0, None, "fp32")
         if not method.pretrains:
-            self.say(f"{last.label}: nothing to pretrain")
+            session.say(f"{last.label}: nothing to pretrain")
             return method, report
         split = last.images()
-        method.prepare(PretrainStage(last, self.store, self.device, self.console, fresh=self.fresh))
+        method.prepare(PretrainStage(last, self.store, session.device, session.console, fresh=session.fresh))
         if recipe.pretrain.grad_checkpointing:
             method.encoder.set_grad_checkpointing()
-        keep = {one.epoch: functools.partial(self._save, one, method) for one in left if one is not last}
-        if 0 in keep:
-            keep.pop(0)(report)
+        save_after = {
+            epoch.epoch: functools.partial(self._save, epoch, method) for epoch in missing if epoch is not last
+        }
+        if 0 in save_after:  # the weights before the first step
+            save_after.pop(0)(report)
         if last.epoch == 0:
             return method, report
-        others = f", kept at epochs {', '.join(str(epoch) for epoch in sorted(keep))} too" if keep else ""
-        self.say(f"pretraining {last.label} on {len(split):,} images ({last.fingerprint}){others}")
-        report = train_on_images(
-            Pretrainer(method, recipe.input, channels=channels, batched=split.is_in_memory),
+        others = f", kept at epochs {', '.join(str(epoch) for epoch in sorted(save_after))} too" if save_after else ""
+        session.say(f"pretraining {last.label} on {len(split):,} images ({last.fingerprint}){others}")
+        report = fit_on_images(
+            TrainableMethod(method, recipe.input, channels=channels, batched=split.is_in_memory),
             last,
             recipe.pretrain,
             label=f"pretrain {last.label}",
             options="pretrain",
             workdir=self.store.work(work),
             identity=last.training,
-            device=self.device,
-            console=self.console,
+            device=session.device,
+            console=session.console,
             epochs=last.epoch,
-            after_epoch=keep,
+            after_epoch=save_after,
         )
         return method, report
 
-    def measure(self, request: Request, cell: Cell, checkpoint: StoredCheckpoint) -> Record:
-        """Run a cell's task and write its record; the caller holds the cell."""
-        wanted = cell.pretraining
-        pictures = on_first_rank(
-            lambda: keep_picture(wanted, lambda: self._method(wanted, checkpoint), self.store, self.say)
-        )
-        self.say(f"running {cell.label}")
-        if self.fresh:
-            on_first_rank(lambda: self.store.discard_work(cell.record_id))
-        self._compare_code(cell.record_id, code_of_cell(cell))
-        workdir = self.store.work(cell.record_id)
-        started = time.perf_counter()
-        with writing_into(workdir):
-            result = on_all_ranks(lambda: self._task(cell, checkpoint, workdir))
-        seconds = time.perf_counter() - started
-
-        def write() -> Record:
-            artifacts = pictures | self._keep(cell, result)
-            record = build_record(
-                request,
-                cell,
-                checkpoint,
-                result,
-                artifacts=artifacts,
-                artifacts_sha256={name: file_sha256(self.store.root / path) for name, path in artifacts.items()},
-                seconds=seconds,
-                device=self.device,
-            )
-            self.store.save_record(record)
-            return record
-
-        record = on_first_rank(write)
-        self._made.add(cell.record_id)
-        name, value = record.primary
-        self.say(f"{cell.label}: {name} {value.value:.2f} {value.unit}, n = {value.n} ({seconds:.0f} s)")
-        return record
-
-    def _method(self, wanted: Pretraining, checkpoint: StoredCheckpoint) -> Method:
-        """The whole pretrained method, on the device."""
-        return restore(build_method(wanted.recipe, wanted.seed, wanted.channels), checkpoint).to(self.device)
-
-    def _task(self, cell: Cell, checkpoint: StoredCheckpoint, workdir: Path) -> TaskResult:
-        recipe, wanted = cell.pretraining.recipe, cell.pretraining
-        encoder = restore_encoder(build_method(recipe, wanted.seed, wanted.channels), checkpoint)
-        features = FrozenFeatures(
-            encoder,
-            recipe.input,
-            self.device,
-            {
-                "weights": checkpoint.weights_sha256,
-                "encoder": wanted.identity["encoder"],
-                "data": cell.protocol["dataset"],
-                "input": recipe.input.evaluation(),
-                "code": {kind: code_of_cell(cell)[kind]["sha256"] for kind in ("encoder", "dataset")},
-            },
-            self.store,
-            say=self.say,
-            workers=recipe.pretrain.workers,
-        )
-        own = workdir / f"rank{get_rank()}" if get_rank() else workdir
-        own.mkdir(exist_ok=True)
-        context = TaskContext(
-            seed=wanted.seed,
-            device=self.device,
-            workdir=own,
-            input=recipe.input,
-            fit=TaskTraining(
-                workdir / "training", cell.record_id, seed=wanted.seed, device=self.device, console=self.console
-            ),
-            features=features,
-            say=self.say,
-            method=self._method(wanted, checkpoint) if cell.task.needs_reconstruction else None,
-        )
-        result = cell.task.run(encoder, cell.dataset, context)
-        check_result(cell.task, result)
-        return result
-
-    def _keep(self, cell: Cell, result: TaskResult) -> dict[str, str]:
-        """Move a task's files beside its record; paths relative to the results folder."""
-        kept = {}
-        for name, path in result.artifacts.items():
-            kept[name] = self.store.save_artifact(cell.record_id, path.name, path.read_bytes())
-            path.unlink()
-        return kept
-
-    def _compare_code(self, work: str, code: Code) -> None:
-        """Say which plugins were edited since what is to be taken up again in a work folder was interrupted."""
-        self._say_once(on_first_rank(lambda: compare_code(self.store, work, code)))
-
-    def say(self, text: str) -> None:
-        say(self.console, text)
-
-    def say_changes(self, noted: object, now: Code, what: str) -> None:
-        """A line, once, for each plugin whose code has changed without a new version."""
-        self._say_once(changes(noted, now, what))
-
-    def _say_once(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            if line not in self._said:
-                self.say(line)
-            self._said.add(line)
+    def _save(self, pretraining: Pretraining, method: Method, report: FitReport) -> None:
+        card = {
+            "mimbench": __version__,
+            "what": dict(pretraining.identity),
+            "recipe": pretraining.recipe.as_tables(),
+            "seed": pretraining.seed,
+            "cost": asdict(report) | {"device": device_name(self.session.device)},
+            "provenance": provenance(code_of_pretraining(pretraining)),
+        }
+        self.shared.save_checkpoint(pretraining.fingerprint, method, card, replace=self.session.fresh)
+        if self.session.fresh:  # the picture shows the weights that were just replaced
+            self.shared.discard_artifact(*picture_name(pretraining))
+        self.session.mark_made(pretraining.fingerprint)
 
 
-def _check_card(found: StoredCheckpoint, wanted: Pretraining) -> None:
-    """Raise InputError where a checkpoint's card does not say what its fingerprint stands for."""
-    card = found.card
-    if "cost" not in card or "seed" not in card or fingerprint(card.get("what")) != wanted.fingerprint:
-        raise InputError(f"checkpoint {found.folder} is corrupt: its card was altered; delete it to pretrain again")
+def _check_card(stored: StoredCheckpoint, pretraining: Pretraining) -> None:
+    """Raise InputError if the card does not describe the pretraining that its fingerprint stands for."""
+    card = stored.card
+    if "cost" not in card or "seed" not in card or fingerprint(card.get("what")) != pretraining.fingerprint:
+        raise InputError(f"checkpoint {stored.folder} is corrupt: its card was altered; delete it to pretrain again")

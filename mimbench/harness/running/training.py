@@ -1,4 +1,4 @@
-"""The engine's `fit` for a pretraining, for what a method fits beforehand, and for a task."""
+"""The engine's `fit`, with the arguments that a pretraining, a stage or a task have in common filled in."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mimbench.engine.fit import fit
 from mimbench.harness.planning.cells import Pretraining
 
 
-def train_on_images(
+def fit_on_images(
     model: nn.Module,
-    wanted: Pretraining,
+    pretraining: Pretraining,
     config: TrainConfig,
     *,
     label: str,
@@ -32,19 +32,23 @@ def train_on_images(
     epochs: int | None = None,
     after_epoch: Mapping[int, Callable[[FitReport], None]] | None = None,
 ) -> FitReport:
-    """Train `model`, a Trainable that takes (uint8 images, labels), on the training split; resumes from `workdir`.
+    """Train `model` on the training images of a pretraining; resumes from `workdir`.
 
-    options: the table that `config` comes from; identity, epochs, after_epoch: all as `fit` has them.
+    Args:
+        model: a Trainable; its batches are (uint8 images [B, C, h, w], int64 labels [B]).
+        pretraining: its dataset, input, seed and number of workers are used.
+
+    The other arguments are those of `mimbench.engine.fit.fit`.
     """
-    split, world = wanted.images(), get_world_size()
+    split, world_size = pretraining.images(), get_world_size()
     loader = training_loader(
         split,
-        wanted.recipe.input,
-        batch_size=config.micro_batch(world),
-        seed=wanted.seed,
-        workers=wanted.recipe.pretrain.workers,
+        pretraining.recipe.input,
+        batch_size=config.micro_batch(world_size),
+        seed=pretraining.seed,
+        workers=pretraining.recipe.pretrain.workers,
         rank=get_rank(),
-        world_size=world,
+        world_size=world_size,
         device=device,
     )
     return fit(
@@ -54,7 +58,7 @@ def train_on_images(
         label=label,
         images_per_epoch=len(split),
         options=options,
-        seed=wanted.seed,
+        seed=pretraining.seed,
         device=device,
         workdir=workdir,
         console=console,
@@ -65,10 +69,13 @@ def train_on_images(
 
 
 class TaskTraining:
-    """`fit` for one task. A task may train several models: each has a folder, in which an interrupted one goes on."""
+    """`fit` as one task calls it. A task may train several models, always in the same order.
+
+    Each model has a numbered folder, so that an interrupted task resumes each of them.
+    """
 
     def __init__(self, folder: Path, identity: str, *, seed: int, device: torch.device, console: Console) -> None:
-        self.folder, self.identity, self._number = folder, identity, 0
+        self.folder, self.identity, self._models = folder, identity, 0
         self.seed, self.device, self.console = seed, device, console
 
     def __call__(
@@ -81,7 +88,7 @@ class TaskTraining:
         images_per_epoch: int,
         options: str = "task.train",
     ) -> FitReport:
-        self._number += 1
+        self._models += 1
         return fit(
             model,
             loader,
@@ -91,7 +98,7 @@ class TaskTraining:
             options=options,
             seed=self.seed,
             device=self.device,
-            workdir=self.folder / str(self._number),
+            workdir=self.folder / str(self._models),
             console=self.console,
-            identity=f"{self.identity}/{self._number}",
+            identity=f"{self.identity}/{self._models}",
         )

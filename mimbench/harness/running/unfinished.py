@@ -1,10 +1,14 @@
-"""Unfinished trainings in a results folder: which one to go on with, and which code began it."""
+"""Work folders of unfinished trainings: which one to resume, and which code started it.
+
+All ranks call these functions; rank 0 looks, writes and deletes.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from mimbench.engine.ranks import on_first_rank
 from mimbench.engine.state_files import STATES, epochs_done
 from mimbench.harness.planning.cells import Pretraining
 from mimbench.harness.planning.code import Code, changes
@@ -12,36 +16,50 @@ from mimbench.store.sealing import DAMAGE, fingerprint, write_json
 from mimbench.store.store import Store
 
 
-def work_key(store: Store, left: Sequence[Pretraining]) -> str:
-    """The key of the work folder to train in: `left` are the epochs of one training that have no checkpoint yet.
+@on_first_rank
+def work_key(store: Store, missing: Sequence[Pretraining]) -> str:
+    """The key of the work folder to train in.
 
-    An interrupted training that has already passed one of these epochs cannot give it. A second folder is used then.
+    An interrupted training that has already passed a missing epoch cannot give the weights of that epoch. Its state
+    stays, since it may still serve later epochs, and a second folder is used to train again from the start.
+
+    Args:
+        missing: the epochs of one training that have no checkpoint yet.
     """
-    epochs = [one.epoch for one in left if one.epoch]
-    keys = work_keys(left[0].training)
-    for key in keys:
+    epochs = [pretraining.epoch for pretraining in missing if pretraining.epoch]  # epoch 0 needs no training
+    first, second = work_keys(missing[0].training)
+    for key in (first, second):
         done = epochs_done(store.root / "work" / key)
-        if all(done < epoch for epoch in epochs) or epochs == [done]:
+        reaches_all = all(done < epoch for epoch in epochs)
+        stopped_at_the_only_one = epochs == [done]
+        if reaches_all or stopped_at_the_only_one:
             return key
-    store.discard_work(keys[-1])
-    return keys[-1]
+    store.discard_work(second)
+    return second
 
 
 def work_keys(training: str) -> tuple[str, str]:
-    """Keys of the two work folders that a training may have."""
+    """Keys of the two work folders that a training may have: the first, and that for a restart from scratch."""
     return training, fingerprint([training, "once more"])
 
 
+@on_first_rank
 def discard_unfinished(store: Store, training: str) -> None:
-    """Remove the states of a training that is finished or starts anew."""
+    """Remove all saved states of a training that is finished or starts from scratch."""
     for key in work_keys(training):
         store.discard_work(key)
 
 
-def compare_code(store: Store, key: str, code: Code) -> Iterable[str]:
-    """Note which plugins' code starts a training; return a line per plugin that was edited since it was interrupted.
+@on_first_rank
+def compare_code(store: Store, key: str, code: Code) -> list[str]:
+    """A line per plugin that was edited since the training in a work folder was interrupted.
 
-    Trainings of the method or task below that folder (a tokenizer's) count as part of it.
+    If nothing is to be resumed there, the current code is written down for the next time. The states of other models
+    below the folder, such as a tokenizer's, count too.
+
+    Args:
+        key: of the work folder.
+        code: of the plugins that take part, now.
     """
     path = store.work(key) / "plugins.json"
     if not (path.exists() and any(path.parent.rglob(STATES))):

@@ -16,8 +16,8 @@ from mimbench import registry
 from mimbench.engine.hooks import EpochHook
 from mimbench.errors import Interrupted
 from mimbench.harness.planning import code
-from mimbench.harness.running.scheduler import Grid
-from mimbench.harness.running.trainer import Harness
+from mimbench.harness.running.scheduler import Scheduler
+from mimbench.harness.running.session import Session
 from mimbench.store.store import read_checkpoint
 
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def forget():
 
 def fresh_run(bench, **named):
     request, cells = bench.planned(**named)
-    return Grid(Harness(bench.store, CPU, bench.console, fresh=True), request, cells).run()
+    return Scheduler(Session(bench.store, CPU, bench.console, fresh=True), request, cells).run()
 
 
 def test_records_and_cards_name_the_code_that_made_them(bench, theirs):

@@ -11,7 +11,7 @@ import torch
 
 from mimbench.engine.hooks import HistoryHook
 from mimbench.errors import InputError, RunError
-from mimbench.harness.planning.dryrun import describe, standing
+from mimbench.harness.planning.dryrun import describe_plan, summarize_plan
 from mimbench.harness.planning.estimate import Estimator
 from mimbench.harness.planning.plan import plan
 from mimbench.recipe.document import parse_assignments
@@ -200,9 +200,9 @@ def test_a_plan_counts_trainings_and_takes_their_time_once(bench):
     card = json.loads(path.read_text())
     path.write_text(json.dumps(card | {"cost": card["cost"] | {"seconds": 25.6, "images_seen": 256}}))
     _, cells = bench.planned(settings=FOUR, vary=["pretrain.at_epoch=1,3"])
-    estimator = Estimator.of_results(bench.store.root, card["cost"]["device"])
-    assert estimator.of([cell.pretraining for cell in cells], []).pretraining == pytest.approx(3 * 64 * 0.1)
-    told = describe(standing(cells, bench.store.root, card["cost"]["device"]), bench.store.root)
+    estimator = Estimator.from_results(bench.store.root, card["cost"]["device"])
+    assert estimator.estimate([cell.pretraining for cell in cells], []).pretraining == pytest.approx(3 * 64 * 0.1)
+    told = describe_plan(summarize_plan(cells, bench.store.root, card["cost"]["device"]), bench.store.root)
     assert "distinct pretrainings: 1, kept at 2 epochs in all, 0 there, 1 to do" in told
 
 

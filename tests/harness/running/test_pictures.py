@@ -17,7 +17,7 @@ from mimbench.drawing import image_grid, shade_hidden
 from mimbench.errors import InputError
 from mimbench.harness.planning.cells import Request
 from mimbench.harness.planning.plan import build_method, plan
-from mimbench.harness.planning.weights import rest_of, restore, restore_encoder
+from mimbench.harness.planning.weights import non_encoder_state, restore, restore_encoder
 from mimbench.harness.running.pictures import picture_of
 from mimbench.recipe.document import parse_assignments
 from mimbench.store.store import Store
@@ -131,7 +131,7 @@ def test_a_subset_keeps_order_labels_and_kind(cache):
 
 
 def stored(store: Store, wanted, method: Method, *, drop: str = "", **what):
-    rest = {key: value for key, value in rest_of(method).items() if not (drop and key.startswith(drop))}
+    rest = {key: value for key, value in non_encoder_state(method).items() if not (drop and key.startswith(drop))}
     card = {"what": {**wanted.identity, **what}, "recipe": wanted.recipe.as_tables(), "seed": 0}
     return store.save_checkpoint(f"{wanted.recipe.method}{drop}", method.encoder.state_dict(), rest, card)
 
@@ -231,7 +231,7 @@ def test_a_picture_that_cannot_be_drawn_costs_nothing_else(mimbench_run, tmp_pat
     monkeypatch.setattr("mimbench.harness.running.pictures.picture_of", fail)
     done = mimbench_run("simmim", "linear-probe")
     assert done.returncode == 0, done.stderr
-    assert "no picture of what simmim seed 0 reconstructs: no room" in done.stderr
+    assert "no reconstruction picture of simmim seed 0: no room" in done.stderr
     (record,) = records(tmp_path)
     assert record["artifacts"] == {}
     assert list(tmp_path.glob("runs/checkpoints/*/method.safetensors"))

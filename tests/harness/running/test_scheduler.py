@@ -12,9 +12,9 @@ import torch
 
 from mimbench.errors import InputError, RunError
 from mimbench.harness.planning import plan as planning
-from mimbench.harness.planning.estimate import Estimator, in_words
-from mimbench.harness.running.scheduler import Grid
-from mimbench.harness.running.trainer import Harness
+from mimbench.harness.planning.estimate import Estimator, format_duration
+from mimbench.harness.running.scheduler import Scheduler
+from mimbench.harness.running.session import Session
 from mimbench.store.failure import Failure, failure_path, read_failure, read_failures
 from mimbench.store.reading import failure_files
 
@@ -101,7 +101,7 @@ def test_a_failure_is_noted_even_where_its_traceback_finds_no_room(bench, monkey
     (noted,) = failures_of(bench)
     assert noted.reason.startswith("ValueError: no luck (task 'toy'")
     assert noted.traceback is None
-    assert "the traceback cannot be kept: [Errno 28] No space left on device: " in bench.said
+    assert "the traceback cannot be saved: [Errno 28] No space left on device: " in bench.said
 
 
 def test_a_traceback_is_not_written_through_a_link(bench, tmp_path):
@@ -199,7 +199,7 @@ def test_what_another_process_is_at_is_passed_over_and_looked_at_again(bench, mo
         others[len(slept) - 1].close()
 
     monkeypatch.setattr("mimbench.harness.running.scheduler.time.sleep", sleep)
-    outcome = Grid(Harness(bench.store, CPU, bench.console), request, cells).run()
+    outcome = Scheduler(Session(bench.store, CPU, bench.console), request, cells).run()
     free = [("other-toy", 1), ("toy", 2), ("other-toy", 2)]
     assert slept == [free, [*free, ("toy", 0), ("other-toy", 0)]]
     assert bench.ran[-1] == ("toy", 1)
@@ -213,7 +213,7 @@ def test_what_another_process_has_just_failed_at_is_not_tried_here(bench, monkey
     bench.fails = {}
     (old,) = failures_of(bench)
     request, cells = bench.planned(seeds=(0, 1))
-    grid = Grid(Harness(bench.store, CPU, bench.console), request, cells)
+    grid = Scheduler(Session(bench.store, CPU, bench.console), request, cells)
     bench.store.save_failure(old.model_copy(update={"reason": "new"}))
     outcome = grid.run()
     assert [(cell.label, reason) for cell, reason in outcome.failures] == [("toy of simmim seed 0", "new")]
@@ -251,15 +251,15 @@ def test_estimates_come_from_the_same_things_on_the_same_device(bench):
     path.write_text(json.dumps(card | {"cost": card["cost"] | {"seconds": 12.8, "images_seen": 128}}))
     for path in bench.store.root.glob("records/*.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"cost": {"seconds": 3.0, "device": "here"}}))
-    found = Estimator.of_results(bench.store.root, card["cost"]["device"])
+    found = Estimator.from_results(bench.store.root, card["cost"]["device"])
     pretrainings = {cell.pretraining.recipe.method: cell.pretraining for cell in cells}
-    assert found.pretraining(pretrainings["simmim"]) == pytest.approx(8 * 64 * 0.1)
-    assert found.pretraining(pretrainings["mae"]) is None
-    assert found.task(cells[0]) is None
-    here = Estimator.of_results(bench.store.root, "here")
+    assert found.pretraining_seconds(pretrainings["simmim"]) == pytest.approx(8 * 64 * 0.1)
+    assert found.pretraining_seconds(pretrainings["mae"]) is None
+    assert found.task_seconds(cells[0]) is None
+    here = Estimator.from_results(bench.store.root, "here")
     assert (here.checkpoints, here.records) == (0, 2)
-    assert here.task(cells[0]) == 3.0
-    estimate = here.of(pretrainings.values(), cells)
+    assert here.task_seconds(cells[0]) == 3.0
+    estimate = here.estimate(pretrainings.values(), cells)
     assert estimate.seconds == 6.0
     assert estimate.unknown == {"pretraining simmim": 1, "pretraining mae": 1, "other-toy": 2}
 
@@ -271,7 +271,7 @@ def test_no_estimate_is_made_of_damaged_files(tmp_path, content):
     for name in ("records/x.json", "checkpoints/x/checkpoint.json"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(content)
-    found = Estimator.of_results(tmp_path, "d")
+    found = Estimator.from_results(tmp_path, "d")
     assert (found.checkpoints, found.records) == (0, 0)
 
 
@@ -287,9 +287,9 @@ def test_a_task_with_other_epochs_is_estimated_by_their_ratio(bench):
             "recipe": {"encoder": encoder},
         }
     )
-    assert found.task(replace(cell, protocol={**cell.protocol, "train": {"epochs": 6}})) == pytest.approx(30.0)
-    assert found.task(cell) == 10.0
-    assert found.task(replace(cell, protocol={**cell.protocol, "dataset": {"name": "else"}})) is None
+    assert found.task_seconds(replace(cell, protocol={**cell.protocol, "train": {"epochs": 6}})) == pytest.approx(30.0)
+    assert found.task_seconds(cell) == 10.0
+    assert found.task_seconds(replace(cell, protocol={**cell.protocol, "dataset": {"name": "else"}})) is None
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_a_task_with_other_epochs_is_estimated_by_their_ratio(bench):
     [(4.4, "4 s"), (99, "99 s"), (150, "2 min"), (7500, "2 h 5 min"), (200_000, "2 d 7 h")],
 )
 def test_durations_are_told_as_a_person_would(seconds, words):
-    assert in_words(seconds) == words
+    assert format_duration(seconds) == words
 
 
 def test_where_there_is_no_terminal_the_grid_is_told_at_its_end(bench):
