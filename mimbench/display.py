@@ -76,8 +76,8 @@ class RelativeErrors:
     clean: str
     source: str
     """The paper that defines it."""
-    condition: str = "condition"
-    """What one curve stands for, in messages: "corruption"."""
+    baseline: str = ""
+    """The method that is compared with unless another is chosen; "": one has to be chosen."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class TaskDisplay:
     reference_curves: Mapping[str, Literal["dotted", "dashed"]] = field(default_factory=dict)
     """Curves "METRIC, NAME" that hold for every method, by NAME, with the line that shows them."""
     relative_errors: Mapping[str, RelativeErrors] = field(default_factory=dict)
-    """Derived tables, by the name under which `mimbench table --derived` shows them."""
+    """Derived tables, by the name under which `mimbench derive` prints them."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "report.records": {"recipe", "store"},
     "report.published": {"display", "recipe", "report.records"},
     "report.scores": {"display", "recipe", "store", "report.records"},
-    "report.tables": {"recipe", "store", "report.records", "report.published", "report.scores"},
+    "report.tables": {"display", "recipe", "store", "report.records", "report.published", "report.scores"},
     "report.plots": {"display", "recipe", "store", "report.records", "report.published", "report.scores"},
     # A template, a style and a script: no record is read here.
     "report.viewer": set(),

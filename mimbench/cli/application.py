@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mimbench._version import __version__
-from mimbench.cli import doctor, export, import_, list, parity, plot, report, robustness, run, show, table, verify
+from mimbench.cli import derive, doctor, export, import_, list, parity, plot, report, run, show, table, verify
 from mimbench.cli.options import examples
 from mimbench.text import print_text
 
@@ -41,7 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "list": list.list_plugins,
     "table": table.table,
     "plot": plot.plot,
-    "robustness": robustness.robustness,
+    "derive": derive.derive,
     "report": report.report,
     "verify": verify.verify,
     "doctor": doctor.doctor,

@@ -60,7 +60,7 @@ class Robustness(FrozenFeaturesTask):
     `top1_corrupted` is the mean over corruptions and severities; `top1_clean` is of the same images, and
     `degradation` is what lies between them. Every metric counts n test images, each seen under all corruptions. An
     image's corruptions follow from its place in the test split alone, so that every method and seed sees the same.
-    The curve "top1, NAME" holds the accuracy under one corruption by severity; `mimbench robustness` computes mean
+    The curve "top1, NAME" holds the accuracy under one corruption by severity; `mimbench derive mce` computes mean
     corruption errors from them. `details["departures"]` lists in what the images differ from those of the published
     sets; above all, frost is a procedural stand-in.
     """

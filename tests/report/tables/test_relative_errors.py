@@ -1,12 +1,14 @@
-"""Mean corruption errors, by hand."""
+"""Errors relative to a baseline: mean corruption errors, by hand."""
 
 from __future__ import annotations
 
 import pytest
 
 from mimbench.errors import InputError
+from mimbench.report.tables.relative_errors import build_derived_table, compute_error_ratios, find_derived_table
 from mimbench.report.tables.render import render
-from mimbench.report.tables.robustness import build_corruption_table, compute_corruption_errors
+
+MCE = find_derived_table("mce")
 
 
 @pytest.fixture
@@ -21,40 +23,40 @@ def measured(record):
 
 def test_errors_are_summed_over_severities_and_averaged_over_corruptions(measured):
     ours, base = measured(90.0, [80.0, 60.0], [70.0, 50.0]), measured(80.0, [70.0, 50.0], [60.0, 40.0])
-    found = compute_corruption_errors(ours, base)
+    ratios = compute_error_ratios(MCE, ours, base)
     # fog: (20 + 40) / (30 + 50); snow: (30 + 50) / (40 + 60)
-    assert found.by_corruption == {"fog": pytest.approx(75), "snow": pytest.approx(80)}
-    assert found.mce == pytest.approx(77.5)
+    assert ratios.by_condition == {"fog": pytest.approx(75), "snow": pytest.approx(80)}
+    assert ratios.mean == pytest.approx(77.5)
     # above the clean errors of 10 and 20: fog (10 + 30) / (10 + 30); snow (20 + 40) / (20 + 40)
-    assert found.relative_mce == pytest.approx(100)
-    itself = compute_corruption_errors(base, base)
-    assert (itself.mce, itself.relative_mce) == (pytest.approx(100), pytest.approx(100))
+    assert ratios.mean_above_clean == pytest.approx(100)
+    itself = compute_error_ratios(MCE, base, base)
+    assert (itself.mean, itself.mean_above_clean) == (pytest.approx(100), pytest.approx(100))
 
 
 def test_where_the_baseline_loses_nothing_there_is_no_relative_error(measured):
     ours, base = measured(90.0, [80.0, 60.0], [70.0, 50.0]), measured(50.0, [50.0, 50.0], [60.0, 40.0])
-    assert compute_corruption_errors(ours, base).relative_mce is None
+    assert compute_error_ratios(MCE, ours, base).mean_above_clean is None
 
 
 def test_what_does_not_compare_is_refused(measured, record):
     ours, base = measured(90.0, [80.0, 60.0], [70.0, 50.0]), measured(80.0, [70.0, 50.0], [60.0, 40.0])
     with pytest.raises(InputError, match="is of task 'knn'"):
-        compute_corruption_errors(ours, record(task="knn"))
+        compute_error_ratios(MCE, ours, record(task="knn"))
     with pytest.raises(InputError, match="differ in protocol"):
-        compute_corruption_errors(ours, measured(80.0, [70.0, 50.0], [60.0, 40.0], protocol={"layer": 0}))
+        compute_error_ratios(MCE, ours, measured(80.0, [70.0, 50.0], [60.0, 40.0], protocol={"layer": 0}))
     with pytest.raises(InputError, match="differ in dataset"):
-        compute_corruption_errors(
-            ours, base.model_copy(update={"dataset": base.dataset.model_copy(update={"version": "g"})})
+        compute_error_ratios(
+            MCE, ours, base.model_copy(update={"dataset": base.dataset.model_copy(update={"version": "g"})})
         )
     with pytest.raises(InputError, match="makes no error under snow"):
-        compute_corruption_errors(ours, measured(80.0, [70.0, 50.0], [100.0, 100.0]))
+        compute_error_ratios(MCE, ours, measured(80.0, [70.0, 50.0], [100.0, 100.0]))
 
 
 def test_the_table_pairs_by_seed_and_has_every_term(measured):
     base = [measured(80.0, [70.0, 50.0], [60.0, 40.0], method="random-init", seed=seed) for seed in (0, 1)]
     ours = [measured(90.0, [80.0, 60.0], [70.0, 50.0], method="mae", seed=0)]
     ours.append(measured(90.0, [85.0, 55.0], [70.0, 50.0], method="mae", seed=1))
-    table = build_corruption_table([*base, *ours], "random-init")
+    table = build_derived_table(MCE, [*base, *ours], "random-init")
     assert [column.title for column in table.columns] == ["method", "mCE", "relative mCE", "fog", "snow"]
     assert [[cell.text for cell in row] for row in table.rows] == [
         ["mae", "77.5 ± 0.0 (n=2)", "100.0 ± 0.0 (n=2)", "75.0 ± 0.0 (n=2)", "80.0 ± 0.0 (n=2)"],
@@ -67,11 +69,17 @@ def test_the_table_pairs_by_seed_and_has_every_term(measured):
 def test_a_table_without_its_baseline_or_of_two_protocols_is_refused(measured, record):
     ours = measured(90.0, [80.0, 60.0], [70.0, 50.0], method="mae")
     with pytest.raises(InputError, match="no robustness record of baseline 'random-init'"):
-        build_corruption_table([ours], "random-init")
-    with pytest.raises(InputError, match="no records of the robustness task"):
-        build_corruption_table([record()], "mae")
+        build_derived_table(MCE, [ours], "random-init")
+    with pytest.raises(InputError, match="no records of the task robustness"):
+        build_derived_table(MCE, [record()], "mae")
     with pytest.raises(InputError, match="two records of seed 0"):
-        build_corruption_table([ours, ours], "mae")
+        build_derived_table(MCE, [ours, ours], "mae")
     other = measured(90.0, [80.0, 60.0], [70.0, 50.0], method="mae", protocol={"task": "robustness", "other": 1})
     with pytest.raises(InputError, match="several protocols"):
-        build_corruption_table([ours, other], "mae")
+        build_derived_table(MCE, [ours, other], "mae")
+
+
+def test_derived_tables_are_declared_by_tasks():
+    assert (MCE.task, MCE.display.title, MCE.display.baseline) == ("robustness", "mCE", "random-init")
+    with pytest.raises(InputError, match="unknown derived table 'mcee'; did you mean 'mce'"):
+        find_derived_table("mcee")
