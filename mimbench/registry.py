@@ -5,28 +5,31 @@ from __future__ import annotations
 import inspect
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from mimbench.errors import InputError, nearest
+from mimbench.plugin_source import read_source
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One registered name: who owns it, where it points, and why it cannot be used, if it cannot."""
+    """One registered name: the package that owns it, the class it points to, and its problem if it has one."""
 
     name: str
     owner: str
     target: str
     problem: str | None = None
+    summary: str = ""
+    """The first sentence of its docstring; empty if its source was not read."""
 
 
 class Registry:
     """The plugins of one entry-point group.
 
-    Names are read from package metadata alone. A plugin that cannot be imported, or whose name two
-    packages claim, is an error only for whoever asks for it; every other plugin goes on working.
+    Names are read from package metadata alone. A plugin that cannot be imported, or whose name two packages claim,
+    raises an error only when it is loaded. All other plugins still work.
     """
 
     def __init__(self, kind: str) -> None:
@@ -52,7 +55,7 @@ class Registry:
             raise InputError(f"unknown {self.kind} {name!r}{nearest(name, self._claims())}")
         if len(claims) > 1:
             raise InputError(_duplicate(self.kind, name, claims))
-        broken = f"{self.kind} {name!r} of {_owner(claims[0])} is broken"
+        broken = self._broken(name, _owner(claims[0]))
         try:
             plugin = claims[0].load()
         except (Exception, SystemExit) as error:
@@ -76,11 +79,11 @@ class Registry:
         return _owner(claims[0]) if claims else "no installed package"
 
     def survey(self) -> list[Plugin]:
-        """Import every plugin and report each one; a broken one is a row, never an exception."""
+        """Import every plugin. A broken one is listed with its problem and raises nothing."""
         return [self._inspect(name, claims) for name, claims in sorted(self._claims().items())]
 
     def overview(self) -> list[Plugin]:
-        """Every registered name with its owner; imports nothing, so only duplicates are problems."""
+        """Every registered name with its owner. Imports and reads no plugin, so only duplicates are problems."""
         return [
             Plugin(
                 name,
@@ -90,6 +93,24 @@ class Registry:
             )
             for name, claims in sorted(self._claims().items())
         ]
+
+    def outline(self) -> list[Plugin]:
+        """Every plugin with its summary, read from its source file; imports no plugin.
+
+        Problems that show in the source are reported: a missing module, a syntax error, a missing class. `survey`
+        imports the plugins and reports all problems.
+        """
+        plugins = []
+        for plugin in self.overview():
+            source = read_source(plugin.target)
+            problem = plugin.problem
+            if problem is None and source.problem is not None:
+                problem = f"{self._broken(plugin.name, plugin.owner)}: {source.problem} (imported from {plugin.target})"
+            plugins.append(replace(plugin, problem=problem, summary=source.summary))
+        return plugins
+
+    def _broken(self, name: str, owner: str) -> str:
+        return f"{self.kind} {name!r} of {owner} is broken"
 
     def _inspect(self, name: str, claims: list[EntryPoint]) -> Plugin:
         owners = " and ".join(_owner(claim) for claim in claims)
@@ -114,14 +135,14 @@ def _owner(point: EntryPoint) -> str:
 
 def location(thing: Any) -> str:
     """File and line of a function or class; for a class without a file, of its nearest base that has one."""
-    for one in getattr(thing, "__mro__", (thing,)):
+    for definition in getattr(thing, "__mro__", (thing,)):
         with suppress(TypeError, OSError):
-            return f"{inspect.getsourcefile(one)}:{inspect.getsourcelines(one)[1]}"
+            return f"{inspect.getsourcefile(definition)}:{inspect.getsourcelines(definition)[1]}"
     return "no file"
 
 
 def _why(error: BaseException) -> str:
-    """The first line of what an import raised; of pydantic's advice to plugin authors, what holds here."""
+    """The first line of the error of an import. Pydantic's advice is replaced by advice that applies to a Config."""
     text = str(error).strip()
     unknown = re.match(r"Unable to generate pydantic-core schema for <class '([^']+)'>", text)
     if unknown:

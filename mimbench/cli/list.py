@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 from mimbench.cli.options import flag
-from mimbench.text import print_text
+from mimbench.text import print_line, print_text
+
+if TYPE_CHECKING:
+    from mimbench.registry import Plugin, Registry
 
 
 def list_plugins(
     names: Annotated[bool, flag("--names", "Print only names and owners.")] = False,
+    check: Annotated[bool, flag("--check", "Import each plugin and report every problem; takes longer.")] = False,
 ) -> None:
-    """List methods, tasks, datasets, encoders and recipes; broken plugins with the reason."""
+    """List methods, tasks, datasets, encoders and recipes with a description; broken plugins with the reason."""
     from mimbench import registry
     from mimbench.recipe.document import preset_names, read
 
     for kind in registry.ALL:
         print_text(f"{kind.kind}s")
-        for plugin in kind.overview() if names else kind.survey():
-            state = f"  BROKEN: {plugin.problem}" if plugin.problem else ""
-            print_text(f"  {plugin.name:<24} {plugin.owner}{state}")
+        for plugin in _plugins(kind, names, check):
+            text = f"BROKEN: {plugin.problem}" if plugin.problem else plugin.summary
+            print_line(f"  {plugin.name:<24} {plugin.owner:<18}  {text}".rstrip())
     print_text("recipes")
     for name in preset_names():
-        print_text(f"  {name:<24} {read(name).get('summary', '')}")
+        print_line(f"  {name:<24} {read(name).get('summary', '')}")
+
+
+def _plugins(kind: Registry, names: bool, check: bool) -> Iterable[Plugin]:
+    if check:
+        return kind.survey()
+    return kind.overview() if names else kind.outline()

@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
+from mimbench import registry
+from mimbench.registry import Plugin
 
-def test_list_prints_every_kind(quick):
-    listed = quick("list").stdout
-    assert all(name in listed for name in ("simmim", "detection", "mnist5k", "vit", "smoke"))
-    assert quick("list", "--names").stdout.splitlines()[0] == "methods"
+
+def rows_of(text: str) -> dict[str, str]:
+    return {line.split()[0]: line for line in text.splitlines() if line.startswith("  ")}
+
+
+def test_list_prints_each_plugin_with_owner_and_description(quick):
+    rows = rows_of(quick("list").stdout)
+    assert {"simmim", "detection", "mnist5k", "vit", "smoke"} <= rows.keys()
+    assert "SimMIM: a Simple Framework for Masked Image Modeling" in rows["simmim"]
+    for kind in registry.ALL:
+        for plugin in kind.outline():
+            assert plugin.problem is None, plugin
+            assert plugin.summary, plugin
+            assert plugin.owner in rows[plugin.name]
+            assert plugin.summary in rows[plugin.name]
+
+
+def test_names_leaves_out_descriptions(quick):
+    listed = quick("list", "--names").stdout
+    assert listed.splitlines()[0] == "methods"
+    assert "Simple Framework" not in listed
+
+
+def test_check_prints_what_an_import_finds(quick, monkeypatch):
+    problem = "method 'mine' of alpha 1.0 is broken: it has no version"
+    survey = [Plugin("mine", "alpha 1.0", "alpha:Mine", problem)]
+    monkeypatch.setattr(registry.methods, "survey", lambda: survey)
+    assert f"BROKEN: {problem}" in rows_of(quick("list", "--check").stdout)["mine"]

@@ -1,0 +1,36 @@
+"""What each command imports before it needs it. Times depend on the machine; imported modules do not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    "torch", "torch._dynamo", "torchvision", "timm", "mmengine", "mmcv", "mmdet", "mmseg", "sklearn", "scipy", "pandas",
+    "numpy", "matplotlib", "seaborn", "rich",
+)  # fmt: skip
+SCRIPT = f"""
+import atexit, json, sys
+sys.argv = ["mimbench", *json.loads(sys.argv[1])]
+heavy = {HEAVY!r}
+atexit.register(lambda: print("IMPORTED", json.dumps([name for name in heavy if name in sys.modules])))
+from mimbench.cli import main
+main()
+"""
+
+
+def imported_by(*arguments: str, folder) -> set[str]:
+    command = [sys.executable, "-c", SCRIPT, json.dumps(arguments)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.rpartition("IMPORTED")[2]))
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("run", "--help"), ("show", "--help"), ("list",), ("list", "--names"), ("--version",)]
+)
+def test_help_and_list_import_nothing_heavy(tmp_path, arguments):
+    assert imported_by(*arguments, folder=tmp_path) == set()
