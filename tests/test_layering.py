@@ -148,7 +148,7 @@ def test_the_core_imports_no_plugin():
     assert offences(CORE, (*PLUGINS, "methods", "tasks")) == []
 
 
-@pytest.mark.parametrize("plugins", ["methods", "tasks", "tests/third_party_plugin"])
+@pytest.mark.parametrize("plugins", ["methods", "tasks", "examples/plugin"])
 def test_plugins_import_the_public_names_only(plugins):
     files = sorted((ROOT / plugins).rglob("*.py"))
     assert files

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent / "third_party_plugin"
+PACKAGE = Path(__file__).parents[1] / "examples" / "plugin"
+BROKEN = 'deblur-broken = "mimbench_example.needs_what_is_not_there:Nothing"\n'
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> str:
-    """PYTHONPATH with the package installed by pip."""
-    source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
-    for path in PACKAGE.iterdir():
-        if path.is_file():
-            (source / path.name).write_bytes(path.read_bytes())
+    """PYTHONPATH with the example package installed by pip, and one more method, whose module does not exist."""
+    site = tmp_path_factory.mktemp("site")
+    source = tmp_path_factory.mktemp("source") / "plugin"
+    shutil.copytree(PACKAGE, source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
+    project = source / "pyproject.toml"
+    methods = '[project.entry-points."mimbench.methods"]\n'
+    text = project.read_text()
+    assert methods in text
+    project.write_text(text.replace(methods, methods + BROKEN))
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
     done = subprocess.run([*command, str(site), str(source)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -29,7 +35,7 @@ def test_it_is_listed_with_its_owner_and_the_broken_part_with_its_reason(mimbenc
     done = mimbench("list", PYTHONPATH=installed)
     assert done.returncode == 0
     rows = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ")}
-    assert "mimbench-deblur 0.3.0" in rows["deblur"]
+    assert "mimbench-example 0.3.0" in rows["deblur"]
     assert "BROKEN" not in rows["deblur"]
     assert "BROKEN" in rows["deblur-broken"]
     assert "needs_what_is_not_there" in rows["deblur-broken"]
@@ -37,16 +43,46 @@ def test_it_is_listed_with_its_owner_and_the_broken_part_with_its_reason(mimbenc
 
 
 @pytest.mark.e2e
-def test_it_runs_like_a_built_in(mimbench, installed):
-    run = ("run", "--task", "linear-probe", "--recipe", "smoke", "--json")
-    done = mimbench(*run, "--method", "deblur", "--set", "method.mask_ratio=0.25", PYTHONPATH=installed)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        ("--set", "data.name=shapes", "--set", "encoder.name=plain-cnn"),
+    ],
+    ids=["built-in data and encoder", "own data and encoder"],
+)
+def test_it_runs_like_a_built_in(mimbench, installed, settings):
+    run = ("run", "--recipe", "smoke", "--json", *settings)
+    method = ("--method", "deblur", "--set", "method.mask_ratio=0.25")
+    done = mimbench(*run, *method, "--task", "linear-probe,nearest-mean", PYTHONPATH=installed)
     assert done.returncode == 0, done.stderr
-    (record,) = json.loads(done.stdout)
-    assert record["method"] == {"name": "deblur", "version": "1"}
-    assert record["recipe"]["method"] == {"name": "deblur", "mask_ratio": 0.25}
+    records = json.loads(done.stdout)
+    assert [record["task"]["name"] for record in records] == ["linear-probe", "nearest-mean"]
+    for record in records:
+        assert record["method"] == {"name": "deblur", "version": "1"}
+        assert record["recipe"]["method"] == {"name": "deblur", "mask_ratio": 0.25}
+    if settings:
+        assert records[1]["recipe"]["encoder"]["name"] == "plain-cnn"
+        assert records[1]["dataset"]["name"] == "shapes"
+        # A frozen encoder tells squares from discs, so that the example shows a score above chance (50 %).
+        assert records[1]["metrics"]["top1"]["value"] > 60
+
+
+def test_the_broken_part_is_refused_with_its_owner(mimbench, installed):
+    run = ("run", "--task", "linear-probe", "--recipe", "smoke", "--json")
     broken = mimbench(*run, "--method", "deblur-broken", PYTHONPATH=installed)
     assert broken.returncode == 2
-    assert "method 'deblur-broken' of mimbench-deblur 0.3.0 is broken" in broken.stderr
+    assert "method 'deblur-broken' of mimbench-example 0.3.0 is broken" in broken.stderr
+
+
+def test_the_example_task_passes_the_checks_for_tasks(installed, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(installed)
+    from mimbench_example.nearest_mean import NearestMean
+
+    from mimbench.testing.tasks import Subject, check_task
+
+    for finding in check_task(Subject(NearestMean, folder=tmp_path)):
+        assert finding.passed is not False, finding
 
 
 def test_the_doctor_finds_the_broken_part(mimbench, installed):

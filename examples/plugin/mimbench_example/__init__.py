@@ -1,0 +1,1 @@
+"""One method, one task, one dataset and one encoder for mimbench."""

@@ -1,0 +1,42 @@
+"""A method: masked patches are blurred instead of removed, and the model predicts the sharp image."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mimbench.api import Config, Method, random_mask, resize_mask
+
+
+class DeblurConfig(Config):
+    mask_ratio: float = 0.5
+    """Fraction of the patches that are blurred."""
+
+
+class Deblur(Method):
+    """Predict sharp pixels from an image in which each masked patch shows its mean."""
+
+    name = "deblur"
+    version = "1"
+    encoders = ("vit", "swin", "convnet")
+    Config = DeblurConfig
+
+    def __init__(self, config, encoder):
+        super().__init__(config, encoder)
+        outputs = encoder.stride**2 * encoder.in_channels
+        self.decoder = nn.Sequential(nn.Conv2d(encoder.out_dim, outputs, 1), nn.PixelShuffle(encoder.stride))
+
+    def sample_mask(self, batch, generator):
+        return random_mask(batch, self.encoder.grid, self.config.mask_ratio, generator)
+
+    def target(self, images):
+        return images
+
+    def predict(self, images, mask):
+        size = images.shape[-2:]
+        blurred = F.interpolate(F.avg_pool2d(images, self.encoder.patch_size), size)
+        masked_pixels = resize_mask(mask, size).unsqueeze(1)
+        network_input = torch.where(masked_pixels, blurred, images)
+        return self.decoder(self.encoder.encode(self.encoder.embed(network_input)))
+
+    def loss(self, prediction, target, mask):
+        return (prediction - target).pow(2).mean()

@@ -1,0 +1,74 @@
+"""An encoder: a patch stem and a few residual convolutions at one resolution."""
+
+from torch import nn
+
+from mimbench.api import Config, Encoder, Features, InputError
+
+
+class PlainCNNConfig(Config):
+    patch_size: int = 4
+    embed_dim: int = 32
+    depth: int = 2
+
+
+class PlainCNN(Encoder):
+    """`depth` residual 3 x 3 convolutions on a grid of patches; it has no class token."""
+
+    kind = "convnet"
+    version = "1"
+    Config = PlainCNNConfig
+
+    def __init__(self, config, *, image_size, in_channels):
+        super().__init__(config, image_size=image_size, in_channels=in_channels)
+        if image_size % config.patch_size:
+            raise InputError(f"image size {image_size} px is not a multiple of encoder.patch_size, {config.patch_size}")
+        self.embed_dim = self.out_dim = config.embed_dim
+        self.patch_size = self.stride = config.patch_size
+        self.num_layers = config.depth
+        self.stem = nn.Conv2d(in_channels, config.embed_dim, config.patch_size, config.patch_size)
+        self.blocks = nn.ModuleList(self.make_block(config.embed_dim) for _ in range(config.depth))
+        self.norm = nn.GroupNorm(1, config.embed_dim)
+
+    def make_block(self, dim):
+        return nn.Sequential(nn.GroupNorm(1, dim), nn.Conv2d(dim, dim, 3, padding=1), nn.GELU())
+
+    def run_blocks(self, tokens):
+        """The output of each block: [B, D, h, w]."""
+        x, outputs = tokens.permute(0, 3, 1, 2), []
+        for block in self.blocks:
+            x = x + block(x)
+            outputs.append(x)
+        return outputs
+
+    def embed(self, images):
+        return self.stem(images).permute(0, 2, 3, 1)
+
+    def encode(self, tokens):
+        return self.norm(self.run_blocks(tokens)[-1])
+
+    def layers(self, images, last=-1, *, final_norm=True):
+        outputs = self.run_blocks(self.embed(images))
+        if final_norm:
+            outputs[-1] = self.norm(outputs[-1])
+        outputs = outputs[: self.layer_index(last) + 1]
+        no_prefix = (0, self.out_dim)
+        return [Features(x.mean((2, 3)), x, x.new_empty(len(x), *no_prefix)) for x in outputs]
+
+    def pyramid(self, images):
+        return [self.encode(self.embed(images))]
+
+    @property
+    def pyramid_strides(self):
+        return (self.stride,)
+
+    @property
+    def pyramid_dims(self):
+        return (self.out_dim,)
+
+    def layer_of(self, parameter):
+        """0 for the stem, i + 1 for block i, depth + 1 for the final norm."""
+        if parameter.startswith("stem."):
+            return 0
+        if parameter.startswith("blocks."):
+            return int(parameter.split(".")[1]) + 1
+        return self.num_layers + 1
