@@ -35,17 +35,17 @@ def ablations(
         panels = _panels(board, path)
         if not panels:
             continue
-        told: dict[str, Any] = {"path": path, "title": _TITLES.get(path, path), "panels": [], "published": []}
+        told: dict[str, Any] = {"path": path, "title": _TITLES.get(path, path), "panels": [], "published_figures": []}
         published = _Beside(path, panels, bodies)
         for index, curves in panels.items():
             same, beside = published.around(curves)
-            told["published"] += [figure for figure in beside if figure not in told["published"]]
+            told["published_figures"] += [figure for figure in beside if figure not in told["published_figures"]]
             told["panels"].append(
                 {
                     "column": index,
                     "curves": [_curve(path, key, of, numbers) for key, of in curves.items()],
                     "published": same,
-                    "beside": [told["published"].index(figure) for figure in beside],
+                    "figures": [told["published_figures"].index(figure) for figure in beside],
                 }
             )
         found.append(told)

@@ -21,6 +21,7 @@ from mimbench.report.plots.style import look
 from mimbench.report.published.numbers import LAST_EPOCH, Published, load_published
 from mimbench.report.records.frame import build_frame, name_backbone, to_rows
 from mimbench.report.scores.choice import Choice
+from mimbench.report.scores.score import range_problem
 from mimbench.report.scores.statistics import t_interval
 from mimbench.report.tables.comparison import build_comparison
 from mimbench.report.tables.render import render
@@ -30,7 +31,6 @@ from mimbench.store.failure import Failure
 Bodies = Sequence[tuple[Path, Mapping[str, Any]]]
 _PAIRS = 60
 """Student's quantiles are told up to so many pairs; beyond they hardly change."""
-_OF_METRIC = ("unit", "low", "high", "higher_is_better")
 _OF_FAILURE = (
     *("id", "label", "stage", "reason", "error", "traceback", "method", "task", "seed", "varied", "checkpoint"),
     "recipe_name",
@@ -67,7 +67,7 @@ def content(
         "version": __version__,
         "newest": max((str(body["provenance"].get("time") or "") for _, body in bodies), default="")[:10],
         "methods": [[name, look(name).colour, look(name).marker] for name in sorted({run["method"] for run in runs})],
-        "pool": pool.values,
+        "shared": pool.values,
         "runs": runs,
         "protocols": {key: list(label) for key, label in board.labels.items()},
         "leaderboard": shown,
@@ -104,8 +104,9 @@ def _run(file: Path, body: Mapping[str, Any], pool: Pool, pictures: Pictures) ->
         "recipe_name": body["recipe_name"],
         "passed": pool.add(body["recipe_passed"]),
         "recipe": pool.tables(body["recipe"]),
-        "metrics": pool.add([[name, *(value[key] for key in _OF_METRIC)] for name, value in body["metrics"].items()]),
+        "metrics": pool.add([[name, value["unit"]] for name, value in body["metrics"].items()]),
         "values": [[value["value"], value["n"]] for value in body["metrics"].values()],
+        "out_of_range": _out_of_range(body["metrics"]),
         "chance": body["chance"],
         "curves": {name: _rounded(curve) for name, curve in body["curves"].items()},
         "loss": pool.add(_rounded(checkpoint.get("loss", []))),
@@ -118,8 +119,17 @@ def _run(file: Path, body: Mapping[str, Any], pool: Pool, pictures: Pictures) ->
         "provenance": pool.add(made),
         "time": time,
         "command": command,
-        "again": command_of(body),
+        "rerun_command": command_of(body),
     }
+
+
+def _out_of_range(metrics: Mapping[str, Mapping[str, Any]]) -> list[int]:
+    """Positions of the metrics whose value lies outside of its range."""
+    return [
+        position
+        for position, (name, metric) in enumerate(metrics.items())
+        if range_problem({"metric": name, **metric}, metric["value"])
+    ]
 
 
 def command_of(body: Mapping[str, Any]) -> str:

@@ -15,8 +15,17 @@ from typing import Any
 
 from mimbench.text import visible
 
-SCRIPTS = ("tools.js", "table.js", "charts.js", "leaderboard.js", "runs.js", "compare.js", "others.js", "views.js")
-"""Modules of the script, in the order in which they are joined."""
+PURE_SCRIPTS = ("format.js", "statistics.js", "csv.js", "filter.js", "scale.js")
+"""Modules of pure functions, which need neither a page nor its data."""
+SCRIPTS = (
+    *PURE_SCRIPTS,
+    # What the views are made of.
+    *("elements.js", "data.js", "controls.js", "table.js", "selection.js", "chart.js", "curves.js"),
+    # One view each.
+    *("leaderboard.js", "runs.js", "run.js", "compare.js", "ablations.js", "failures.js", "published.js"),
+    *("downloads.js", "router.js"),
+)
+"""Modules of the script, in the order in which they are joined: each uses only names of those before it to load."""
 MADE_BY = '<meta name="generator" content="mimbench report">'
 """The line by which a page of ours is recognised."""
 _ESCAPE = re.compile(r'\\(?:["\\nt]|[bfr]|u)')

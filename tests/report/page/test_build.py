@@ -127,7 +127,7 @@ def test_a_published_curve_is_in_the_chart_of_its_protocol_and_else_beside(data,
         and data["leaderboard"]["columns"][one["column"]]["task"] == "linear-probe"
     )
     assert panel["published"] == []
-    (figure,) = (data["ablations"][0]["published"][index] for index in panel["beside"])
+    (figure,) = (data["ablations"][0]["published_figures"][index] for index in panel["figures"])
     assert (figure["title"], figure["y"]) == (
         "Published: SimMIM, Swin-B, finetune on ImageNet-1K",
         "Top-1 accuracy (%)",
@@ -141,7 +141,7 @@ def test_a_published_curve_is_in_the_chart_of_its_protocol_and_else_beside(data,
     (curve,) = panel["published"]
     assert (curve["method"], curve["label"]) == ("mae", "published: random sampling")
     assert {"x": 0.75, "y": 73.5} in curve["points"]
-    assert ablation["published"] == []
+    assert ablation["published_figures"] == []
 
 
 def test_earlier_epochs_are_told_in_words_and_curves_reach_the_end(tmp_path):

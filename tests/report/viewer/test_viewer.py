@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,22 +13,8 @@ from playwright.sync_api import expect
 from helpers.page_results import HOSTILE, REFERENCE, failure, write_epochs, write_hostile, write_results
 from mimbench.report.page.build import report_command
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 VIEWS = ("leaderboard", "runs", "ablations", "failures", "published", "downloads")
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
-QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-gpu"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium: apt-get install chromium (`make tools` does, as root)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +134,7 @@ def test_a_number_leads_to_its_runs_and_a_run_tells_all(opened, built):
     run = next(run for run in data_of(built)["runs"] if run["id"].startswith("simmim-detection-s0"))
     go(tab, f"run={run['id']}")
     shown = tab.locator("main > section:visible")
-    assert shown.locator(".command pre").inner_text() == run["again"]
+    assert shown.locator(".command pre").inner_text() == run["rerun_command"]
     assert shown.locator("figure img").evaluate("image => image.naturalWidth") == 320
     assert shown.locator(".chart figcaption").all_inner_texts() == [
         "pretraining with simmim: loss by epoch",
@@ -158,7 +143,7 @@ def test_a_number_leads_to_its_runs_and_a_run_tells_all(opened, built):
     shown.get_by_text("As resolved").click()
     varied = shown.get_by_role("row", name="method.mask_ratio")
     assert varied.locator(".badge").inner_text() == "varied"
-    for title in ("all that may change the score", "Details", "Commit, packages and machine"):
+    for title in ("all settings that may change the score", "All values", "Commit, packages and machine"):
         shown.get_by_text(title).click()
     for path in ("packages.torch", "per_class.boxes.0.AP", "nms_threshold"):
         shown.get_by_role("rowheader", name=path, exact=True).first.wait_for()  # rows come once a part is opened
@@ -174,14 +159,14 @@ def test_the_command_is_copied(browser, built):
     tab.goto(f"{built.as_uri()}#run={run['id']}")
     tab.get_by_role("button", name="Copy").click()
     tab.get_by_role("button", name="Copied").wait_for()
-    assert tab.evaluate("navigator.clipboard.readText()") == run["again"]
+    assert tab.evaluate("navigator.clipboard.readText()") == run["rerun_command"]
     context.close()
 
 
 def test_settings_are_compared_with_differences_paired_by_seed(opened, built):
     tab = opened()
     tab.get_by_label("Compare random-init").check()
-    assert tab.get_by_role("button", name="Choose one more to compare").is_disabled()
+    assert tab.get_by_role("button", name="Select one more to compare").is_disabled()
     tab.get_by_label("Compare simmim method.mask_ratio=0.6").check()
     tab.get_by_role("button", name="Compare", exact=True).click()
     tab.get_by_role("heading", name="Comparison").wait_for()
@@ -214,7 +199,7 @@ def test_runs_of_other_seeds_are_not_paired(opened, built):
     tab = opened(f"compare={seeds[0]},{seeds[1]}")
     assert tab.get_by_text("no seed in common").count() == 2
     go(tab, f"compare={seeds[0]}")
-    expect(tab.get_by_text("Choose two or more rows")).to_be_visible()
+    expect(tab.get_by_text("Select two or more rows")).to_be_visible()
 
 
 def test_everything_is_reached_and_done_by_keyboard(opened):
@@ -239,7 +224,7 @@ def test_everything_is_reached_and_done_by_keyboard(opened):
     tags = [tag for tag, *_ in seen]
     assert {"INPUT", "SELECT", "BUTTON", "DIV"} <= set(tags)  # the DIV scrolls
     press("Space")
-    expect(tab.get_by_text("1 chosen")).to_be_visible()
+    expect(tab.get_by_text("1 selected")).to_be_visible()
     header = tab.get_by_role("columnheader", name="encoder")
     header.get_by_role("button").focus()
     press("Enter")
@@ -389,7 +374,7 @@ def test_earlier_epochs_are_there_when_asked_for_and_never_lead(opened, tmp_path
     assert [text.split(", ")[-1] for text in column(tab, "setting")] == ["epoch 2 of 26"]
     tab.get_by_role("link", name="simmim-linear-probe").click()
     expect(tab.locator("dd").get_by_text("epoch 2 of 26")).to_be_visible()
-    tab.get_by_label("Choose for comparison").check()
+    tab.get_by_label("Select for comparison").check()
     go(tab, "leaderboard")
     early.get_by_role("checkbox", name="Compare simmim, epoch 10 of 26").check()
     tab.get_by_role("row", name="mnist5k, 26 epochs").get_by_role("checkbox", name="Compare simmim", exact=True).check()

@@ -1,215 +1,186 @@
-// Two or more runs or settings side by side.
+// Two or more runs or settings side by side. The first one is the baseline of the differences.
 
+// A selected key as {key, name, href, method, runs}.
 const itemOf = (key) => {
-  if (ids.has(key)) {
-    const run = runs[ids.get(key)];
-    return { key, name: run.id, href: address("run", run.id), method: run.method, runs: [run] };
+  if (runNumbers.has(key)) {
+    const run = runs[runNumbers.get(key)];
+    return { key, name: run.id, href: viewAddress("run", run.id), method: run.method, runs: [run] };
   }
-  const row = board.rows[settings.get(key.slice(8))];
-  return {
-    key,
-    name: label(row),
-    href: null,
-    method: row.method,
-    runs: unique(row.cells.flatMap((cell) => cell.runs)).map((one) => runs[one]),
-  };
+  const row = leaderboard.rows[rowNumbers.get(key.slice(SETTING.length))];
+  const numbers = unique(row.cells.flatMap((cell) => cell.runs));
+  return { key, name: nameOf(row), href: null, method: row.method, runs: numbers.map((number) => runs[number]) };
 };
-const measured = (item) => {
-  const found = new Map();
+// The scores of an item: Map from task, metric and protocol to {task, metric, unit, protocol, seeds}; seeds: value by seed.
+const scoresOf = (item) => {
+  const scores = new Map();
   for (const run of item.runs) {
-    for (const one of values(run)) {
-      // A value outside of its metric's range: the leaderboard's footnote says so.
-      if (one.value < (one.low ?? -Infinity) - 1e-9 || one.value > (one.high ?? Infinity) + 1e-9) continue;
-      const key = JSON.stringify([run.task, one.name, run.protocol]);
-      if (!found.has(key))
-        found.set(key, { task: run.task, metric: one.name, unit: one.unit, protocol: run.protocol, seeds: new Map() });
-      found.get(key).seeds.set(run.seed, one.value);
+    for (const metric of metricsOf(run)) {
+      if (metric.isOutOfRange) continue; // a footnote of the leaderboard says so
+      const { task, protocol } = run;
+      const key = JSON.stringify([task, metric.name, protocol]);
+      if (!scores.has(key))
+        scores.set(key, { task, metric: metric.name, unit: metric.unit, protocol, seeds: new Map() });
+      scores.get(key).seeds.set(run.seed, metric.value);
     }
   }
-  return found;
+  return scores;
 };
-const mean = (list) => list.reduce((sum, one) => sum + one, 0) / list.length;
-const spread = (list) => Math.sqrt(list.reduce((sum, one) => sum + (one - mean(list)) ** 2, 0) / (list.length - 1));
-const differenceOf = (own, base, places) => {
-  const shared = [...own.seeds.keys()].filter((seed) => base.seeds.has(seed)).sort((a, b) => a - b);
-  if (!shared.length) return [h("span", { class: "muted small" }, "no seed in common")];
-  const differences = shared.map((seed) => own.seeds.get(seed) - base.seeds.get(seed));
-  const half =
-    shared.length > 1
-      ? (data.quantiles[Math.min(shared.length - 2, data.quantiles.length - 1)] * spread(differences)) /
-        Math.sqrt(shared.length)
-      : null;
-  const middle = mean(differences);
+const drawDifference = (score, baseline, decimals) => {
+  const difference = pairedDifference(score.seeds, baseline.seeds, data.quantiles);
+  if (!difference) return [h("span", { class: "muted small" }, "no seed in common")];
+  const { seeds, mean, halfWidth } = difference;
+  const [low, high] = [mean - halfWidth, mean + halfWidth].map((end) => formatNumber(end, decimals));
+  const pairs = seeds.length === 1 ? ` (seed ${seeds[0]})` : ` (n=${seeds.length})`;
   return [
-    signed(middle, places),
-    half === null ? "" : ` [${number(middle - half, places)}, ${number(middle + half, places)}]`,
-    h("span", { class: "muted small" }, shared.length === 1 ? ` (seed ${shared[0]})` : ` (n=${shared.length})`),
+    formatSigned(mean, decimals),
+    halfWidth === null ? "" : ` [${low}, ${high}]`,
+    h("span", { class: "muted small" }, pairs),
   ];
 };
-const drawComparison = (keys) => {
-  const items = keys.filter(known).map(itemOf);
-  if (items.length < 2) {
-    return [
-      h("h2", { tabindex: -1 }, "Comparison"),
-      h(
-        "p",
-        {},
-        "Choose two or more rows of the ",
-        link("#leaderboard", "leaderboard"),
-        " (all their seeds), or single ",
-        link("#runs", "runs"),
-        ", by their checkboxes.",
-      ),
-    ];
-  }
-  for (const key of [...chosen]) if (!keys.includes(key)) choose(key, false);
-  for (const item of items) choose(item.key, true);
-  const found = items.map(measured);
-  const rows = unique(found.flatMap((one) => [...one.keys()])).map((key) => [
-    key,
-    found.find((one) => one.has(key)).get(key),
-  ]);
-  const several = (one) =>
-    rows.filter(([, other]) => other.task === one.task && other.metric === one.metric).length > 1;
-  const head = (first, told) =>
+// A cell of the table of metrics. score: undefined if the item has none; baseline: null for the baseline itself.
+const drawComparedScore = (score, baseline) => {
+  if (!score) return h("td", { class: "muted" }, "not measured");
+  const decimals = decimalsOf(score.unit);
+  const values = [...score.seeds.values()];
+  const std = values.length > 1 ? stdOf(values) : null;
+  return h(
+    "td",
+    {},
     h(
-      "thead",
+      "div",
+      { class: "whole" },
+      formatMean(meanOf(values), std, decimals),
+      h("span", { class: "muted small" }, ` (n=${values.length})`),
+    ),
+    baseline ? h("div", { class: "small whole" }, "Δ ", drawDifference(score, baseline, decimals)) : null,
+  );
+};
+// A head with a column per item. note: below the name of the first one.
+const comparisonHead = (title, items, note = null) =>
+  h(
+    "thead",
+    {},
+    h(
+      "tr",
+      {},
+      h("th", { scope: "col", class: "first" }, title),
+      items.map((item, index) =>
+        h(
+          "th",
+          { scope: "col" },
+          item.href ? link(item.href, item.name) : breakable(item.name),
+          index === 0 && note ? h("small", {}, note) : null,
+        ),
+      ),
+    ),
+  );
+const drawComparedMetrics = (items) => {
+  const scores = items.map(scoresOf);
+  const rows = new Map(scores.flatMap((one) => [...one]));
+  const hasSeveralProtocols = ({ task, metric }) =>
+    [...rows.values()].filter((other) => other.task === task && other.metric === metric).length > 1;
+  const drawRow = ([key, row]) => {
+    const protocol = hasSeveralProtocols(row) ? ` (${data.protocols[row.protocol][0]})` : "";
+    return h(
+      "tr",
       {},
       h(
-        "tr",
-        {},
-        h("th", { scope: "col", class: "first" }, first),
-        items.map((item, index) =>
-          h(
-            "th",
-            { scope: "col" },
-            item.href ? link(item.href, item.name) : breakable(item.name),
-            index === 0 && told ? h("small", {}, told) : null,
-          ),
-        ),
+        "th",
+        { scope: "row", class: "first" },
+        `${row.task}: ${row.metric}`,
+        row.unit === "percent" ? "" : ` [${row.unit}]`,
+        protocol ? h("span", { class: "muted small" }, protocol) : null,
       ),
+      scores.map((one, index) => drawComparedScore(one.get(key), index ? scores[0].get(key) : null)),
     );
-  const metrics = scroll(
-    "Metrics side by side",
-    h(
-      "table",
-      { class: "side" },
-      head("metric", "differences are to this one"),
-      h(
-        "tbody",
-        {},
-        rows.map(([key, one]) =>
-          h(
-            "tr",
-            {},
-            h(
-              "th",
-              { scope: "row", class: "first" },
-              `${one.task}: ${one.metric}`,
-              one.unit === "percent" ? "" : ` [${one.unit}]`,
-              several(one) ? h("span", { class: "muted small" }, ` (${data.protocols[one.protocol][0]})`) : null,
-            ),
-            items.map((_, index) => {
-              const own = found[index].get(key),
-                base = found[0].get(key),
-                places = digits(one.unit);
-              if (!own) return h("td", { class: "muted" }, "not measured");
-              const list = [...own.seeds.values()];
-              return h(
-                "td",
-                {},
-                h(
-                  "div",
-                  { class: "whole" },
-                  number(mean(list), places),
-                  list.length > 1 ? ` ± ${number(spread(list), places)}` : "",
-                  h("span", { class: "muted small" }, ` (n=${list.length})`),
-                ),
-                index && base ? h("div", { class: "small whole" }, "Δ ", differenceOf(own, base, places)) : null,
-              );
-            }),
-          ),
-        ),
-      ),
-    ),
-  );
-  const recipes = items.map((item) => {
-    const told = new Map();
-    for (const run of item.runs)
-      for (const [path, value] of recipeOf(run)) told.set(path, (told.get(path) ?? new Set()).add(text(value)));
-    return new Map([...told].map(([path, set]) => [path, [...set].sort().join(" | ")]));
-  });
-  const paths = unique(recipes.flatMap((recipe) => [...recipe.keys()]));
-  const tasks = items.map((item) => new Set(item.runs.map((run) => run.task)));
-  const has = (index, path) =>
-    // what belongs to a task that was not measured differs from nothing
-    !path.startsWith("tasks.") || [...tasks[index]].some((task) => path.startsWith(`tasks.${task}.`));
-  const differing = new Set(
-    paths.filter(
-      (path) => new Set(recipes.filter((_, index) => has(index, path)).map((recipe) => recipe.get(path))).size > 1,
-    ),
-  );
-  const body = h("tbody", {});
-  const only = check("Only what differs", true, () => draw());
-  const draw = () => {
-    const shown = paths.filter((path) => !only.control.checked || differing.has(path));
-    body.replaceChildren(
-      ...shown.map((path) =>
-        h(
-          "tr",
-          { class: differing.has(path) ? "differs" : null },
-          h("th", { scope: "row" }, path),
-          recipes.map((recipe) => h("td", {}, recipe.get(path) ?? "-")),
-        ),
-      ),
-    );
-    if (!shown.length)
-      body.append(h("tr", {}, h("td", { colspan: items.length + 1 }, "The resolved recipes are the same.")));
   };
-  draw();
-  const curves = curvesOf(
-    items.flatMap((item) => item.runs.map((run) => [run, item.name, styleOf(item.method), item.runs.length > 1])),
+  const head = comparisonHead("metric", items, "baseline of the differences");
+  const table = h("table", { class: "side" }, head, h("tbody", {}, [...rows].map(drawRow)));
+  return scrollBox("Metrics side by side", table);
+};
+// The resolved recipe of an item: Map from path to the values of all its runs.
+const mergedRecipe = (item) => {
+  const texts = new Map();
+  for (const run of item.runs)
+    for (const [path, value] of recipeOf(run)) texts.set(path, (texts.get(path) ?? new Set()).add(formatValue(value)));
+  return new Map([...texts].map(([path, values]) => [path, [...values].sort().join(" | ")]));
+};
+// Paths in which the recipes differ. A setting of a task counts only for items that measured this task.
+const differingPaths = (items, recipes, paths) => {
+  const isMeasured = (item, path) =>
+    !path.startsWith("tasks.") || item.runs.some((run) => path.startsWith(`tasks.${run.task}.`));
+  const valuesAt = (path) =>
+    recipes.filter((_, index) => isMeasured(items[index], path)).map((recipe) => recipe.get(path));
+  return new Set(paths.filter((path) => unique(valuesAt(path)).length > 1));
+};
+const drawComparedRecipes = (items) => {
+  const recipes = items.map(mergedRecipe);
+  const paths = unique(recipes.flatMap((recipe) => [...recipe.keys()]));
+  const differing = differingPaths(items, recipes, paths);
+  const body = h("tbody", {});
+  const onlyDiffering = checkControl("Only what differs", true, () => drawRows());
+  const drawRow = (path) =>
+    h(
+      "tr",
+      { class: differing.has(path) ? "differs" : null },
+      h("th", { scope: "row" }, path),
+      recipes.map((recipe) => h("td", {}, recipe.get(path) ?? "-")),
+    );
+  const drawRows = () => {
+    const shown = paths.filter((path) => !onlyDiffering.control.checked || differing.has(path));
+    const none = h("tr", {}, h("td", { colspan: items.length + 1 }, "The resolved recipes are the same."));
+    body.replaceChildren(...(shown.length ? shown.map(drawRow) : [none]));
+  };
+  drawRows();
+  const verb = differing.size === 1 ? "differs" : "differ";
+  return [
+    h("h3", {}, `Recipes: ${plural(differing.size, "value")} of ${paths.length} ${verb}`),
+    controlBar(onlyDiffering),
+    scrollBox("Recipes side by side", h("table", { class: "plain side" }, comparisonHead("value", items), body)),
+  ];
+};
+const drawComparisonHelp = () => [
+  h("h2", { tabindex: -1 }, "Comparison"),
+  h(
+    "p",
+    {},
+    "Select two or more rows of the ",
+    link("#leaderboard", "leaderboard"),
+    " (all their seeds), or single ",
+    link("#runs", "runs"),
+    ", by their checkboxes.",
+  ),
+];
+const drawComparison = (keys) => {
+  const items = keys.filter(isInReport).map(itemOf);
+  if (items.length < 2) return drawComparisonHelp();
+  // The checkboxes follow the address.
+  for (const key of [...selected]) if (!keys.includes(key)) setSelected(key, false);
+  for (const item of items) setSelected(item.key, true);
+
+  const curves = drawCurves(
+    items.flatMap((item) => item.runs.map((run) => [run, item.name, methodStyle(item.method), item.runs.length > 1])),
   );
+  // The pictures of the first run of each item that has any.
+  const hasPicture = (run) => run.pictures.some(([, , source]) => source);
   const pictures = items
-    .map((item) => [item, item.runs.find((run) => run.pictures.some(([, , source]) => source))])
-    .filter(([, run]) => run);
-  const anew = h(
-    "button",
-    {
-      type: "button",
-      onclick: () => {
-        clear();
-        location.hash = "#leaderboard";
-      },
-    },
-    "Choose others",
-  );
+    .filter((item) => item.runs.some(hasPicture))
+    .map((item) => drawPictures(item.runs.find(hasPicture), item.name));
+  const selectOthers = () => {
+    clearSelection();
+    location.hash = "#leaderboard";
+  };
   return [
     h("h2", { tabindex: -1 }, "Comparison"),
-    h("div", { class: "controls" }, anew),
-    metrics,
+    h("div", { class: "controls" }, h("button", { type: "button", onclick: selectOthers }, "Select others")),
+    drawComparedMetrics(items),
     h(
       "p",
       { class: "small muted" },
-      "mean ± seed sd (n seeds). Δ: mean difference over the seeds that both have, paired by seed; [ ]: its 95 % interval, Student's t over the pairs.",
+      "mean ± std over seeds (n seeds). Δ: mean difference from the first one over the seeds that both have, paired by seed; [ ]: its 95 % interval, Student's t over the pairs.",
     ),
-    h(
-      "h3",
-      {},
-      `Recipes: ${plural(differing.size, "value")} of ${paths.length} ${differing.size === 1 ? "differs" : "differ"}`,
-    ),
-    h("div", { class: "controls" }, only.element),
-    scroll("Recipes side by side", h("table", { class: "plain side" }, head("value"), body)),
+    drawComparedRecipes(items),
     curves.length ? [h("h3", {}, "Curves"), h("div", { class: "cards" }, curves)] : null,
-    pictures.length
-      ? [
-          h("h3", {}, "Pictures"),
-          h(
-            "div",
-            { class: "cards" },
-            pictures.map(([item, run]) => picturesOf(run, item.name)),
-          ),
-        ]
-      : null,
+    pictures.length ? [h("h3", {}, "Pictures"), h("div", { class: "cards" }, pictures)] : null,
   ];
 };

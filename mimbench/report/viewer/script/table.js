@@ -1,100 +1,88 @@
-// A table that sorts by its headers. A column is {key, title, below, value(row), cell(row), number, wide, kind, up}; kind is a class.
+// A table that sorts by its headers.
+// A column is {key, title, value(row), and if needed: cell(row), below, number, wide, kind (a class), ascending (at first)}.
 
-const compare = (a, b) =>
-  typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
-const sortable = (name, sortedAtFirst = null) => {
+const FIRST_ROWS = 200; // Drawn at first; a button draws the rest.
+const sortableTable = (name, sortedAtFirst = null) => {
   const head = h("tr", {});
   const body = h("tbody", {});
-  const more = h("button", {
+  const showAll = h("button", {
     type: "button",
     onclick: () => {
       limit = Infinity;
-      draw();
+      drawRows();
     },
   });
-  const rest = h("p", { class: "more", hidden: true }, more);
-  const element = scroll(name, h("table", {}, h("thead", {}, head), body), rest);
+  const footer = h("p", { class: "more", hidden: true }, showAll);
+  const element = scrollBox(name, h("table", {}, h("thead", {}, head), body), footer);
   let columns = [],
     rows = [],
-    sorted = sortedAtFirst,
-    limit = FEW;
+    sorted = sortedAtFirst, // {key, ascending}; null: the order of the rows
+    limit = FIRST_ROWS;
 
-  const order = (column) => {
-    const up = column.up ?? !column.number;
-    sorted =
-      sorted?.key !== column.key ? { key: column.key, up } : sorted.up === up ? { key: column.key, up: !up } : null;
-    mark();
-    draw();
-    say(sorted ? `Sorted by ${column.title}, ${sorted.up ? "ascending" : "descending"}` : "Sorted as it was");
+  // A header's first click sorts, the second turns the order round, the third restores the original one.
+  const toggleSort = (column) => {
+    const ascending = column.ascending ?? !column.number;
+    if (sorted?.key !== column.key) sorted = { key: column.key, ascending };
+    else sorted = sorted.ascending === ascending ? { key: column.key, ascending: !ascending } : null;
+    markHeaders();
+    drawRows();
+    const direction = sorted?.ascending ? "ascending" : "descending";
+    announce(sorted ? `Sorted by ${column.title}, ${direction}` : "Original order");
   };
-  const mark = () =>
+  const markHeaders = () =>
     columns.forEach((column, index) => {
-      const way = sorted?.key === column.key ? (sorted.up ? "ascending" : "descending") : "none";
-      head.children[index].setAttribute("aria-sort", way);
+      const direction = sorted?.key === column.key ? (sorted.ascending ? "ascending" : "descending") : "none";
+      head.children[index].setAttribute("aria-sort", direction);
     });
-  const draw = () => {
-    const column = columns.find((one) => one.key === sorted?.key);
-    const shown = [...rows];
-    if (column) {
-      const none = (value) => value === null || value === undefined || value === "";
-      shown.sort((a, b) => {
-        const [x, y] = [column.value(a), column.value(b)];
-        if (none(x) || none(y)) return none(x) - none(y);
-        return sorted.up ? compare(x, y) : compare(y, x);
-      });
-    }
+  const classOf = (...names) => names.filter(Boolean).join(" ") || null;
+  const drawCell = (column, index, row) => {
+    const isFirst = index === 0;
+    const isShort = !isFirst && String(column.value(row) ?? "").length < 30; // kept in one line
+    const attributes = {
+      scope: isFirst ? "row" : null,
+      class: classOf(
+        column.number && "number",
+        isFirst && "first",
+        column.wide && "wide",
+        column.kind,
+        isShort && "whole",
+      ),
+    };
+    return h(isFirst ? "th" : "td", attributes, column.cell ? column.cell(row) : (column.value(row) ?? ""));
+  };
+  const drawRows = () => {
+    const column = columns.find((candidate) => candidate.key === sorted?.key);
+    const ordered = column ? sortRows(rows, column.value, sorted.ascending) : rows;
     body.replaceChildren(
-      ...shown.slice(0, limit).map((row) =>
+      ...ordered.slice(0, limit).map((row) =>
         h(
           "tr",
           {},
-          columns.map((one, index) =>
-            h(
-              index === 0 ? "th" : "td",
-              {
-                scope: index === 0 ? "row" : null,
-                class:
-                  [
-                    one.number ? "number" : "",
-                    index === 0 ? "first" : "",
-                    one.wide ? "wide" : "",
-                    one.kind ?? "",
-                    index && String(one.value(row) ?? "").length < 30 ? "whole" : "",
-                  ]
-                    .join(" ")
-                    .trim() || null,
-              },
-              one.cell ? one.cell(row) : (one.value(row) ?? ""),
-            ),
-          ),
+          columns.map((each, index) => drawCell(each, index, row)),
         ),
       ),
     );
-    rest.hidden = shown.length <= limit;
-    more.textContent = `Show all ${shown.length.toLocaleString("en")} rows`;
-    if (!shown.length) body.append(h("tr", {}, h("td", { colspan: columns.length }, "Nothing matches.")));
+    footer.hidden = ordered.length <= limit;
+    showAll.textContent = `Show all ${ordered.length.toLocaleString("en")} rows`;
+    if (!ordered.length) body.append(h("tr", {}, h("td", { colspan: columns.length }, "Nothing matches.")));
   };
+  const drawHeader = (column, index) =>
+    h(
+      "th",
+      { scope: "col", class: classOf(column.number && "number", index === 0 && "first") },
+      h("button", { type: "button", onclick: () => toggleSort(column) }, breakable(column.title)),
+      column.below ?? null,
+    );
+  // Headers are drawn anew only if the columns change, so that the focus stays on them.
   const update = (newColumns, newRows) => {
     rows = newRows;
-    limit = FEW;
-    if (newColumns.map((one) => one.key).join() !== columns.map((one) => one.key).join()) {
+    limit = FIRST_ROWS;
+    if (newColumns.map((column) => column.key).join() !== columns.map((column) => column.key).join()) {
       columns = newColumns;
-      head.replaceChildren(
-        ...columns.map((one, index) =>
-          h(
-            "th",
-            {
-              scope: "col",
-              class: [one.number ? "number" : "", index === 0 ? "first" : ""].join(" ").trim() || null,
-            },
-            h("button", { type: "button", onclick: () => order(one) }, breakable(one.title)),
-            one.below ?? null,
-          ),
-        ),
-      );
+      head.replaceChildren(...columns.map(drawHeader));
     }
-    mark();
-    draw();
+    markHeaders();
+    drawRows();
   };
   return { element, update };
 };

@@ -1,0 +1,40 @@
+// Controls of the views.
+
+// The same width as in page.css. On a phone, numbers come first.
+const phone = matchMedia("(max-width: 40rem)");
+// Columns, on a phone with those of `keys` first.
+const arrangeColumns = (columns, keys) => {
+  const place = (column) => keys.indexOf(column.key) + 1 || keys.length + 1;
+  return phone.matches ? [...columns].sort((a, b) => place(a) - place(b)) : columns;
+};
+
+const labelled = (name, control, isWide = false) => h("label", { class: isWide ? "span" : null }, name, control);
+// Options of a select: all, or one of the values.
+const optionsFor = (titleOfAll, values) => [
+  ["", titleOfAll],
+  ...unique(values)
+    .sort()
+    .map((value) => [value, value]),
+];
+const selectControl = (name, options, onchange) => {
+  const control = h(
+    "select",
+    { onchange },
+    options.map(([value, title]) => h("option", { value }, title)),
+  );
+  return { control, element: labelled(name, control) };
+};
+const searchControl = (name, placeholder, oninput) => {
+  const control = h("input", { type: "search", placeholder, oninput, autocomplete: "off", spellcheck: "false" });
+  return { control, element: labelled(name, control, true) };
+};
+const checkControl = (name, checked, onchange) => {
+  const control = h("input", { type: "checkbox", checked, onchange });
+  return { control, element: h("label", { class: "check" }, control, name) };
+};
+const controlBar = (...controls) =>
+  h(
+    "div",
+    { class: "controls" },
+    controls.map((control) => control.element),
+  );

@@ -1,0 +1,60 @@
+// Curves and pictures of runs.
+
+// What a curve is drawn over: the mask ratio if its run has one value of it per point, else as its name says.
+const xTitleOf = (curve, isOverMaskRatio) => {
+  if (isOverMaskRatio) return "mask ratio";
+  const byName = curve.match(/_by_(\w+)$/)?.[1];
+  return byName ?? (curve.includes("loss") ? "epoch" : "index");
+};
+// Charts of the curves of runs. items: [[run, legend, style, isOneOfSeveral]].
+const drawCurves = (items) => {
+  const charts = new Map(); // by a key; losses of pretrainings begin with "loss "
+  const addSeries = (key, title, xTitle, series, xs, ys) => {
+    if (!ys.length) return;
+    if (!charts.has(key)) charts.set(key, { title, xTitle, yTitle: title.split(": ").pop(), series: [] });
+    const points = ys.map((y, index) => ({ x: xs ? xs[index] : index + 1, y }));
+    charts.get(key).series.push({ ...series, points });
+  };
+  const pretrainings = new Set(); // runs of one pretraining share its loss
+  for (const [run, legend, style, isOneOfSeveral] of items) {
+    const label = isOneOfSeveral ? `${legend}, seed ${run.seed}` : legend;
+    const pretraining = `${label} ${run.pretraining.fingerprint}`;
+    if (!pretrainings.has(pretraining)) {
+      // Losses of different methods are not comparable: one chart per method.
+      const title = `pretraining with ${run.method}: loss`;
+      addSeries(`loss ${run.method}`, title, "epoch", { label, legend, style }, null, shared[run.loss]);
+    }
+    pretrainings.add(pretraining);
+    // A curve named mask_ratio holds the x of the others.
+    const ratios = Object.hasOwn(run.curves, "mask_ratio") ? run.curves.mask_ratio : null;
+    for (const [curve, ys] of Object.entries(run.curves)) {
+      if (ys === ratios) continue;
+      // "psnr, mean" belongs into the chart of "psnr".
+      const [base, ...parts] = curve.split(", ");
+      const isOverMaskRatio = ratios?.length === ys.length;
+      const series = { label: [label, ...parts].join(", "), legend: [legend, ...parts].join(", "), style };
+      const title = `${run.task}: ${base.replace(/_by_\w+$/, "")}`;
+      const xs = isOverMaskRatio ? ratios : null;
+      addSeries(`${run.task} ${base}`, title, xTitleOf(base, isOverMaskRatio), series, xs, ys);
+    }
+  }
+  const isOfTask = (key) => !key.startsWith("loss ");
+  const ordered = [...charts].sort(([a], [b]) => isOfTask(a) - isOfTask(b)).map(([, chart]) => chart);
+  return ordered.map(({ title, xTitle, yTitle, series }) =>
+    drawChart(xTitle === "index" ? title : `${title} by ${xTitle}`, xTitle, yTitle, series),
+  );
+};
+
+const pictureProblem = (run, path) =>
+  Object.hasOwn(run.picture_problems, path) ? run.picture_problems[path] : "is no picture of this results folder";
+// The pictures of a run, or why one is not shown; null if it has none. name: comes before each caption.
+const drawPictures = (run, name = "") => {
+  const figures = run.pictures.map(([kind, path, source]) => {
+    const caption = h("figcaption", {}, [name, kind].filter(Boolean).join(": "));
+    const picture = source
+      ? link(source, h("img", { src: source, alt: `${kind} of ${run.id}`, loading: "lazy" }))
+      : h("p", { class: "muted small" }, `Not shown: ${path} ${pictureProblem(run, path)}.`);
+    return h("figure", {}, caption, picture);
+  });
+  return figures.length ? h("div", { class: "pictures" }, figures) : null;
+};

@@ -1,0 +1,48 @@
+// The data of the page, and what the views read from it.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const { runs, shared, leaderboard } = data;
+const runNumbers = new Map(runs.map((run, number) => [run.id, number]));
+const rowNumbers = new Map(leaderboard.rows.map((row, number) => [row.key, number]));
+const methods = data.methods.map(([name]) => name);
+const hasSeveralEncoders = unique(leaderboard.rows.map((row) => row.encoder)).length > 1;
+
+// The row of the leaderboard that a run belongs to.
+const rowOf = (run) => leaderboard.rows[run.row];
+// The resolved recipe of a run: Map from path to value.
+const recipeOf = (run) =>
+  new Map(
+    Object.entries(run.recipe).flatMap(([table, index]) =>
+      flatten(shared[index], table === "task" ? `tasks.${run.task}` : table),
+    ),
+  );
+// The metrics of a run: [{name, unit, value, n, isOutOfRange}].
+const metricsOf = (run) =>
+  shared[run.metrics].map(([name, unit], index) => ({
+    name,
+    unit,
+    value: run.values[index][0],
+    n: run.values[index][1],
+    isOutOfRange: run.out_of_range.includes(index),
+  }));
+// The name of a run's protocol.
+const protocolOf = (run) => data.protocols[run.protocol][0];
+// What distinguishes a row from others of its method and encoder: the labels after these two.
+const settingOf = (row) =>
+  row.labels
+    .map((label, index) => [leaderboard.labels[index], label])
+    .slice(2)
+    .filter(([, label]) => label !== "-")
+    .map(([title, label]) => (title.includes(".") ? `${title}=${label}` : label))
+    .join(" ");
+const settingAndEpochOf = (row) => [settingOf(row), row.epoch].filter(Boolean).join(", ");
+// A row's full name: method, encoder if there are several, setting, epoch.
+const nameOf = (row) => {
+  const words = [row.method, hasSeveralEncoders ? row.encoder : "", settingOf(row)].filter(Boolean).join(" ");
+  return [words, row.epoch].filter(Boolean).join(", ");
+};
+// The cell of a row in a column; undefined if there is no score.
+const cellOf = (row, column) => {
+  row.cellByColumn ??= new Map(row.cells.map((cell) => [cell.column, cell]));
+  return row.cellByColumn.get(column);
+};

@@ -1,0 +1,158 @@
+"""The script's pure functions, called one by one in Chromium, on a page without data."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+from importlib.resources import files
+
+import pytest
+
+from mimbench.report.scores.statistics import summarise, t_interval
+from mimbench.report.viewer.render import PURE_SCRIPTS
+from mimbench.text import spreadsheet_text, visible
+
+
+@pytest.fixture(scope="module")
+def script(browser):
+    """A tab in which the pure modules are loaded; script.evaluate calls their functions."""
+    tab = browser.new_page()
+    folder = files("mimbench.report.viewer") / "script"
+    for name in PURE_SCRIPTS:
+        tab.add_script_tag(content=(folder / name).read_text(encoding="utf-8"))
+    yield tab
+    tab.close()
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ("plural(1, 'run')", "1 run"),
+        ("plural(1200, 'run')", "1,200 runs"),
+        ("unique([3, 1, 3, 2, 1])", [3, 1, 2]),
+        ("decimalsOf('percent')", 1),
+        ("decimalsOf('nll')", 3),
+        ("formatNumber(-0.25, 1)", "\u22120.3"),
+        ("formatSigned(0, 1)", "+0.0"),
+        ("formatSigned(-2, 1)", "\u22122.0"),
+        ("formatMean(50.06, 0.34, 1)", "50.1 ± 0.3"),
+        ("formatMean(50.06, null, 1)", "50.1"),
+        ("formatShort(12)", "12"),
+        ("formatShort(1 / 3)", "0.33333"),
+        ("formatValue(null)", "none"),
+        ("formatValue('a b')", "a b"),
+        ("formatValue([1, 'x'])", '[1,"x"]'),
+        ("formatSeconds(12.34)", "12.3 s"),
+        ("formatSeconds(600)", "10.0 min"),
+        ("formatSeconds(7200)", "2.0 h"),
+        ("formatBytes(3 * 2 ** 20)", "3 MiB"),
+        ("formatBytes(null)", "not recorded"),
+        ("formatTime('2026-11-24T08:00:12+00:00')", "2026-11-24 08:00"),
+        ("formatTime(null)", ""),
+    ],
+)
+def test_values_as_text(script, call, expected):
+    assert script.evaluate(call) == expected
+
+
+def test_flatten_keeps_lists_and_joins_paths(script):
+    pairs = script.evaluate("flatten({a: {b: 1, c: [1, {d: 2}]}, e: null})")
+    assert pairs == [["a.b", 1], ["a.c", [1, {"d": 2}]], ["e", None]]
+
+
+def test_the_paired_difference_is_that_of_tables(script):
+    rng = random.Random(0)
+    for count in (2, 3, 5, 8):
+        scores = {seed: rng.gauss(50, 3) for seed in range(count)}
+        baseline = {seed: rng.gauss(48, 3) for seed in range(count)}
+        differences = [scores[seed] - baseline[seed] for seed in range(count)]
+        interval, summary = t_interval(differences), summarise(differences)
+        # The quantile that gives the interval of tables is what the page is given.
+        quantile = (interval.high - interval.low) / 2 * count**0.5 / summary.sd
+        found = script.evaluate(
+            "([scores, baseline, quantiles]) => pairedDifference(new Map(scores), new Map(baseline), quantiles)",
+            [
+                [[seed, value] for seed, value in scores.items()],
+                [[seed, value] for seed, value in {99: 1.0, **baseline}.items()],
+                [0] * (count - 2) + [quantile],
+            ],
+        )
+        assert found["seeds"] == list(range(count))
+        assert found["mean"] == pytest.approx(summary.mean)
+        assert found["mean"] - found["halfWidth"] == pytest.approx(interval.low)
+        assert found["mean"] + found["halfWidth"] == pytest.approx(interval.high)
+
+
+def test_a_difference_needs_a_common_seed_and_an_interval_needs_two(script):
+    assert script.evaluate("pairedDifference(new Map([[0, 1]]), new Map([[1, 2]]), [12.7])") is None
+    one = script.evaluate("pairedDifference(new Map([[0, 1], [2, 5]]), new Map([[2, 2]]), [12.7])")
+    assert one == {"seeds": [2], "mean": 3, "halfWidth": None}
+
+
+def test_the_last_quantile_holds_for_all_further_pairs(script):
+    call = "pairedDifference(new Map([[0, 1], [1, 2], [2, 4]]), new Map([[0, 0], [1, 0], [2, 0]]), [2]).halfWidth"
+    assert script.evaluate(call) == pytest.approx(2 * summarise([1.0, 2.0, 4.0]).sd / 3**0.5)
+
+
+CELLS = [
+    *("plain", "", "a,b", 'say "x"', "=1+1", " =1", "+1", "-1.5e3", "-1.5e3x", "@sum", "-", "--1", "1.", ".5", "-.5"),
+    *("\uff1d1", "\uff0b1", "\uff0d1", "\uff201", "a=1", "\n=1", "\t=1", "\r=1", "a\nb", "\\n", "\\x", "5-shot", "+"),
+    *("\x1b[31m", "\u202eb", "\u00a0=1", "'=1", "1e5", "1e"),
+]
+
+
+def test_csv_cells_are_those_of_other_csv_files(script):
+    # The page holds texts whose control characters are visible already, line breaks and tabs excepted.
+    shown = [visible(text, keep="\n\t") for text in CELLS]
+    text = script.evaluate("cells => csvText(cells.map((cell) => [cell, 'x']))", shown)
+    assert list(csv.reader(io.StringIO(text))) == [[spreadsheet_text(cell), "x"] for cell in CELLS]
+
+
+def test_csv_cells_of_other_values(script):
+    assert script.evaluate("csvText([[1.5, null, -2, true, [1, 2]]])") == '1.5,,-2,true,"[1,2]"\n'
+
+
+@pytest.mark.parametrize(
+    ("query", "terms"),
+    [("", []), ("MAE 0.6", ["mae", "0.6"]), ("Seed 1 mae", ["seed 1", "mae"]), ("seed 1x", ["seed", "1x"])],
+)
+def test_terms_of_a_filter(script, query, terms):
+    assert script.evaluate("query => filterTerms(query)", query) == terms
+
+
+def test_a_seed_is_matched_whole_and_all_terms_are_needed(script):
+    matches = "([text, query]) => matchesTerms(text, filterTerms(query))"
+    assert script.evaluate(matches, ["simmim seed 1 host", "seed  1"])
+    assert not script.evaluate(matches, ["simmim seed 12 host", "seed 1"])
+    assert script.evaluate(matches, ["simmim seed 12", "sim seed"])
+    assert not script.evaluate(matches, ["simmim seed 12", "sim mae"])
+
+
+def test_rows_sort_by_value_with_missing_ones_last(script):
+    sort = "([values, ascending]) => sortRows(values.map((value) => ({value})), (row) => row.value, ascending)"
+
+    def ordered(values: list, ascending: bool) -> list:
+        return [row["value"] for row in script.evaluate(sort, [values, ascending])]
+
+    assert ordered([10, None, 9, ""], True) == [9, 10, None, ""]
+    assert ordered([10, None, 9, ""], False) == [10, 9, None, ""]
+    assert ordered(["a10", "a9", "B1"], True) == ["a9", "a10", "B1"]
+
+
+def test_ticks_are_round_and_lie_in_the_range(script):
+    assert script.evaluate("ticksBetween(0, 1, 5)") == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    assert script.evaluate("ticksBetween(-3, 47, 6)") == [0, 10, 20, 30, 40]
+    assert script.evaluate("ticksBetween(0.1, 0.3, 4)") == [0.1, 0.15, 0.2, 0.25, 0.3]
+    assert len(script.evaluate("ticksBetween(5, 5, 4)")) >= 1
+
+
+def test_a_range_has_a_margin_and_is_never_empty(script):
+    assert script.evaluate("paddedRange([0, 50, 100])") == [-6, 106]
+    low, high = script.evaluate("paddedRange([0, 0])")
+    assert low < 0 < high
+
+
+def test_a_scale_maps_ends_to_ends(script):
+    assert script.evaluate("[10, 15, 20].map(linearScale(10, 20, 0, 100))") == [0, 50, 100]
+    assert script.evaluate("[0, 1].map(linearScale(0, 1, 200, 10))") == [200, 10]
