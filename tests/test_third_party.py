@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -66,6 +67,33 @@ def test_it_runs_like_a_built_in(mimbench, installed, settings):
         assert records[1]["dataset"]["name"] == "shapes"
         # A frozen encoder tells squares from discs, so that the example shows a score above chance (50 %).
         assert records[1]["metrics"]["top1"]["value"] > 60
+
+
+@pytest.mark.e2e
+def test_plots_use_its_display_file(mimbench, installed, tmp_path):
+    run = ("run", "--method", "deblur", "--task", "nearest-mean", "--recipe", "smoke", "--seeds", "0,1")
+    done = mimbench(*run, PYTHONPATH=installed)
+    assert done.returncode == 0, done.stderr
+    done = mimbench("plot", "seeds", "--output", "seeds.svg", PYTHONPATH=installed)
+    assert done.returncode == 0, done.stderr
+    assert "#117755" in (tmp_path / "seeds.svg").read_text()
+
+
+def test_its_display_file_is_read_without_an_import_of_the_package(installed):
+    code = (
+        "import sys\n"
+        "from mimbench.report.plots.style import look, metric_label\n"
+        "print(metric_label('nearest-mean', 'top1', 'percent'))\n"
+        "print(look('deblur'))\n"
+        "print([name for name in sys.modules if name.startswith(('torch', 'mimbench_example'))])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": installed}
+    )
+    label, style, imported = done.stdout.splitlines()
+    assert label == "Nearest-mean accuracy (%)"
+    assert style == "Look(colour='#117755', marker='v', hatch='')"
+    assert imported == "[]"
 
 
 def test_the_broken_part_is_refused_with_its_owner(mimbench, installed):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from mimbench.display import command_for, describe_task
+from mimbench.display import command_for, describe_method, describe_task
 from mimbench.report.plots.groups import chance_keys, chance_name
 from mimbench.report.plots.lines import Curve, Level, Lines
 from mimbench.report.plots.series import Titles, by_protocol, grouped, mean_of, named, settings_of, told
@@ -141,7 +141,7 @@ def loss(source: Source, options: Options) -> Sheet:
             if entry.method == method:
                 curves.append(_loss_curve(source, entry, by_setting[found], options))
         means += [mean for curve in curves for mean in curve.means]
-        title = clean(method)
+        title = clean(describe_method(method).label or method)
         lines = Lines(title, "Epoch", "Pretraining loss", curves, whole=True)
         plots.append(replace(lines.plot(), height=_LOSS, least=_LOSS))
     several = [entry for entry in series.values() if entry.places > 1]

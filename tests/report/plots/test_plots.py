@@ -263,7 +263,7 @@ def test_layers_ratios_and_losses_are_the_curves_of_the_records(record):
     assert points(axes, "mae") == pytest.approx(dict(zip((0.3, 0.5, 0.75, 0.9), np.mean(curves, axis=0), strict=True)))
     assert list(points(axes, "mean fill").values()) == records[-1].curves["psnr, mean fill"]
     fig = figure("loss", source)
-    assert [axes.get_title(loc="left") for axes in fig.axes] == ["simmim", "mae", "beit", "sharpen"]
+    assert [axes.get_title(loc="left") for axes in fig.axes] == ["SimMIM", "MAE", "BEiT", "sharpen"]
     losses = [r.checkpoint.loss for r in records if r.method.name == "beit"]
     assert list(points(fig.axes[2], "beit").values()) == pytest.approx(list(np.mean(losses, axis=0)))
 
