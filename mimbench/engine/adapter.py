@@ -1,4 +1,4 @@
-"""What stands between a Trainable and mmengine's Runner."""
+"""A Trainable as mmengine's Runner takes it, and the Runner without the parts that mimbench replaces."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from mimbench.errors import RunError
 
 
 class _PassThrough(nn.Module):
+    """A data preprocessor that leaves batches as they are."""
+
     def forward(self, data: Any, training: bool = False) -> Any:
         return data
 
@@ -27,8 +29,9 @@ class _PassThrough(nn.Module):
 class RunnerModel(BaseModel):
     """A Trainable as an mmengine model.
 
-    mmengine sums every output whose name contains "loss" into what it optimises; this emits exactly one.
-    `generator` is the step's own source of randomness; the engine seeds it before every step.
+    mmengine optimises the sum of all outputs whose name contains "loss"; this model returns exactly one.
+
+    `generator` is the source of randomness of a step. `StepHook` seeds it before every step.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
@@ -39,10 +42,10 @@ class RunnerModel(BaseModel):
         self.logs: dict[str, Tensor] = {}
 
     def init_weights(self) -> None:
-        """Leave the weights alone: mmengine would call every child's initialiser, over what was loaded."""
+        """Does nothing. mmengine would call the initialiser of every child, and overwrite loaded weights."""
 
     def forward(self, *batch: Any, mode: str = "loss", **named: Any) -> dict[str, Tensor]:
-        trainable: Trainable = self.trainable  # type: ignore[assignment]  # nn.Module and Trainable both
+        trainable: Trainable = self.trainable  # type: ignore[assignment]  # it is an nn.Module and a Trainable
         output = trainable.training_step(named or batch, self.generator)
         _check_output(
             output, getattr(self.trainable, "method", self.trainable)
@@ -52,7 +55,7 @@ class RunnerModel(BaseModel):
 
 
 def _check_output(output: Any, module: object) -> None:
-    """Raise RunError for what torch would stop at with a message that names nobody; `module` returned it."""
+    """Raise RunError if a training step returned something that torch would refuse without naming `module`."""
     loss = getattr(output, "loss", None)
     logs = getattr(output, "logs", {})
     wrong = [name for name, value in logs.items() if not isinstance(value, float | int | Tensor)]
@@ -72,7 +75,7 @@ def _check_output(output: Any, module: object) -> None:
 
 
 class Bf16OptimWrapper(OptimWrapper):
-    """bf16 autocast on any device; bf16 has fp32's range, so no loss scaling (mmengine's own is CUDA only)."""
+    """bf16 autocast on any device. mmengine's own is CUDA only. bf16 has the range of fp32, so no loss scaling."""
 
     def __init__(self, device_type: str, **options: Any) -> None:
         super().__init__(**options)
@@ -85,10 +88,10 @@ class Bf16OptimWrapper(OptimWrapper):
 
 
 class MinimalRunner(Runner):
-    """mmengine's Runner on a given device, without its survey of the machine, its log file and its checkpoints."""
+    """mmengine's Runner on a given device, without its environment log, log file and checkpoints."""
 
     def __init__(self, *, device: torch.device, restore: Callable[[], None], **options: Any) -> None:
-        """restore: called once when model, optimizer and loop exist, to put back the state of an earlier run."""
+        """restore: called once, when model, optimizer and loop exist, to load the state of an interrupted run."""
         self._device, self._restore = device, restore
         super().__init__(**options)
 
@@ -96,16 +99,16 @@ class MinimalRunner(Runner):
         model = model.to(self._device)
         if not self.distributed:
             return model
-        # mmengine's own wrapping names a GPU, which a model on the CPU has not.
+        # mmengine passes a GPU as device_ids even if the model is on the CPU.
         devices = [torch.cuda.current_device()] if self._device.type == "cuda" else None
         return MMDistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
     def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **options: Any) -> MMLogger:
-        """Without a file: mmengine would keep one open for each training until the process ends."""
+        """A logger without a file. mmengine would keep one file open per training until the process ends."""
         return MMLogger.get_instance(name=self._experiment_name, log_level=log_level)
 
     def load_or_resume(self) -> None:
-        """mmengine's own would unpickle whatever lies there, and leave weights that do not match as they are."""
+        """Load the state in mimbench's way. mmengine would unpickle any file, and ignore weights that do not match."""
         self._restore()
 
     def _log_env(self, env_cfg: dict) -> None:
@@ -113,6 +116,6 @@ class MinimalRunner(Runner):
 
 
 def release_run(name: str) -> None:
-    """Drop what mmengine keeps of the run called `name` until the process ends: a logger, a message hub, a scope."""
+    """Drop the logger, message hub, visualizer and scope that mmengine keeps per run until the process ends."""
     for kind in (MMLogger, MessageHub, Visualizer, DefaultScope):
         kind._instance_dict.pop(name, None)

@@ -1,4 +1,4 @@
-"""Which device a run uses, and what it can do there."""
+"""The device of a run, its name, its memory, and the precision it can train in."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ CHOICES = ("auto", "cpu", "cuda")
 
 
 def world_size_identity() -> dict[str, int]:
-    """What several processes add to a fingerprint: each draws random numbers of its own, so their number counts."""
+    """The world size as part of a fingerprint, or {} for one process. Each rank draws other random numbers."""
     return {"processes": get_world_size()} if get_world_size() > 1 else {}
 
 
 def pick_device(choice: str) -> torch.device:
-    """auto: CUDA where there is one, else the CPU.
+    """The device that --device names. "auto" is CUDA if it is available, and the CPU otherwise.
 
     Raises:
-        InputError: an unknown choice, or CUDA asked for where there is none.
+        InputError: the choice is unknown, or it is "cuda" and CUDA is not available.
     """
     if choice not in CHOICES:
         raise InputError(f"unknown device {choice!r}; choose one of {', '.join(CHOICES)}")
@@ -44,14 +44,14 @@ def pick_device(choice: str) -> torch.device:
 
 
 def pick_precision(config: TrainConfig, device: torch.device) -> str:
-    """fp32 or bf16: what "auto" means on this device."""
+    """The configured precision; "auto" is bf16 on a GPU that computes in it, and fp32 otherwise."""
     if config.precision != "auto":
         return config.precision
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def device_name(device: torch.device) -> str:
-    """The device in words, for records."""
+    """The name of the device, as records and cards hold it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu, {torch.get_num_threads()} threads"
@@ -63,7 +63,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: allocated on a CUDA device since the reset; on the CPU, the process's peak so far."""
+    """Bytes: on CUDA, the most allocated since the last reset; on the CPU, the peak of the process so far."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

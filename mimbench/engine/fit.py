@@ -1,4 +1,4 @@
-"""Training anything that has a `training_step`, with mmengine's Runner built from live objects."""
+"""`fit` trains any Trainable with mmengine's Runner, which is built from objects instead of a config file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mimbench.optim import Schedule, build_optimizer, decay_rules
 from mimbench.seeds import mmengine_seed
 
 READ_EVERY = {"cpu": 1, "cuda": 20}
-"""Micro-batches between two looks at the loss."""
+"""Micro-batches between two reads of the loss. A read makes a CUDA device wait."""
 
 
 def fit(
@@ -47,20 +47,32 @@ def fit(
     epochs: int | None = None,
     after_epoch: Mapping[int, Callable[[FitReport], None]] | None = None,
 ) -> FitReport:
-    """Train `model` (a Trainable) in place, going on from `workdir` if an earlier run was interrupted there.
+    """Train a model in place. Resumes from `workdir` if an earlier run was interrupted there. All ranks call it.
 
-    The loader yields micro-batches: batch_size / accumulate / world size images each. An epoch has as many as fill
-    whole optimizer steps. options: the table that `config` comes from, as a person would --set it, e.g. "task.train".
+    Args:
+        model: a Trainable.
+        loader: yields micro-batches of batch_size / accumulate / world size images. Those at the end of an epoch that
+            do not fill an optimizer step are dropped.
+        config: optimizer, schedule, precision and so on.
+        label: names the training in messages.
+        images_per_epoch: for messages.
+        options: path of the table that `config` comes from, such as "task.train". Messages advise on its settings.
+        seed: each step is seeded from it, the rank and the step number.
+        device: the model is moved there.
+        workdir: folder of the training state.
+        console: for progress and messages.
+        identity: names the training among all others. A state of another identity in `workdir` is not used.
+        epochs: stop after so many epochs of the schedule; None: train all of them.
+        after_epoch: functions by number of epochs done. Each is called on all ranks with the report so far, before
+            the state of that epoch is saved.
 
-    identity: what tells this training from all others; the state of another one in `workdir` is not used.
-
-    epochs: stop after so many of the schedule's; None: train all of them. after_epoch: called on all ranks, with what
-    the training took so far, when so many epochs are done, and before the state of that epoch is saved.
+    Returns:
+        Loss per epoch, and what the training took, interrupted runs included.
 
     Raises:
-        InputError: the loader has less than one step; `workdir` holds the state of another model.
-        RunError: the loss or a weight is not finite; the last good state stays in `workdir`.
-        Interrupted: SIGINT, SIGTERM or SIGHUP arrived; the state after the last complete step is in `workdir`.
+        InputError: the loader has less than one step, or `workdir` holds the state of another model.
+        RunError: the loss or a weight is not finite. The last good state stays in `workdir`.
+        Interrupted: SIGINT, SIGTERM or SIGHUP arrived. The state after the last complete step is in `workdir`.
     """
     if len(loader) < config.accumulate:
         raise InputError(
@@ -73,18 +85,18 @@ def fit(
     adapter = RunnerModel(model.to(device), device)
     optimizer = build_optimizer(model, config, **decay_rules(model))
     schedule = Schedule(config, steps_per_epoch=len(loader) // config.accumulate)
-    every = READ_EVERY.get(device.type, 1)
-    run = f"mimbench-{uuid.uuid4().hex}"
+    read_every = READ_EVERY.get(device.type, 1)
+    run_name = f"mimbench-{uuid.uuid4().hex}"
     reset_peak_memory(device)
     with Progress(console, label) as progress, stop_when_convenient() as request:
         history = HistoryHook(
             adapter,
             progress,
             images_per_step=config.micro_batch(1),
-            every=every,
+            every=read_every,
             accumulate=config.accumulate,
             label=label,
-            advice=_advice(config, options, precision),
+            advice=_divergence_advice(config, options, precision),
             last_saved=lambda: states.last_saved(),
         )
 
@@ -102,11 +114,12 @@ def fit(
 
         def after_step(iteration: int) -> None:
             step = iteration // config.accumulate
-            done, within = divmod(step, schedule.steps_per_epoch)
-            number = _agreed(request, device, compare=not within or step % every == 0)
-            if number:
-                raise _stopped(number, states, history, iteration)
-            if not within and (done % config.checkpoint_every == 0 or done == runner.max_epochs):
+            epochs_done, step_of_epoch = divmod(step, schedule.steps_per_epoch)
+            is_epoch_end = step_of_epoch == 0
+            signal = _signal_on_any_rank(request, device, ask_others=is_epoch_end or step % read_every == 0)
+            if signal:
+                raise _save_and_interrupt(signal, states, history, iteration)
+            if is_epoch_end and (epochs_done % config.checkpoint_every == 0 or epochs_done == runner.max_epochs):
                 states.save(iteration)
 
         runner = MinimalRunner(
@@ -123,6 +136,7 @@ def fit(
             },
             optim_wrapper=_optim_wrapper(optimizer, config, precision, device),
             launcher="pytorch" if get_world_size() > 1 else "none",
+            # None switches a default hook off.
             default_hooks=dict.fromkeys(("logger", "param_scheduler", "timer", "runtime_info", "checkpoint")),
             custom_hooks=[
                 StepHook(adapter, schedule, seed, config.accumulate),
@@ -132,49 +146,52 @@ def fit(
             visualizer=_visualizer(config, workdir),
             randomness={"seed": mmengine_seed(seed)},
             log_level="ERROR",
-            experiment_name=run,
+            experiment_name=run_name,
             cfg={"compile": config.compile},
         )
         try:
             runner.train()
             return report()
         except Interrupted as stop:
-            if str(stop):
+            if str(stop):  # raised by `after_step`, which has said what is saved
                 raise
-            raise Interrupted(stop.signal, f"{label}: {states.left_behind()}") from None
+            raise Interrupted(stop.signal, f"{label}: {states.describe_saved()}") from None
         finally:
             runner.visualizer.close()
-            release_run(run)
+            release_run(run_name)
 
 
-def _stopped(number: int, states: TrainingStates, history: HistoryHook, iteration: int) -> Interrupted:
-    """Save the state, and return what ends the training. All ranks call it."""
+def _save_and_interrupt(signal: int, states: TrainingStates, history: HistoryHook, iteration: int) -> Interrupted:
+    """Save the state, and return the exception that ends the training. All ranks call it."""
     history.check_weights("when it was stopped")
     where = states.describe(iteration)
     try:
         states.save(iteration)
-        kept = f"saved {where}"
+        saved = f"saved {where}"
     except (OSError, RuntimeError) as error:  # a full disk
-        kept = f"stopped {where}, which cannot be saved ({describe_error(error)}); {states.left_behind()}"
-    barrier()  # whoever ends first makes torchrun end the others, which may still be writing
-    return Interrupted(number, f"{states.label}: {kept}")
+        saved = f"stopped {where}, which cannot be saved ({describe_error(error)}); {states.describe_saved()}"
+    barrier()  # when the first rank exits, torchrun ends the others, which may still be writing
+    return Interrupted(signal, f"{states.label}: {saved}")
 
 
-def _agreed(request: StopRequest, device: torch.device, *, compare: bool) -> int:
-    """The number of a signal that has reached any rank, or 0. compare: ask all ranks, which makes them wait."""
+def _signal_on_any_rank(request: StopRequest, device: torch.device, *, ask_others: bool) -> int:
+    """The number of a signal that has reached any rank, or 0.
+
+    With several ranks, signals are noticed only if `ask_others` is true, since the ranks wait for each other then.
+    """
     if get_world_size() == 1:
         return request.signal
-    if not compare:
+    if not ask_others:
         return 0
-    number = torch.tensor(request.signal, device=device)
-    all_reduce(number, "max")
-    return int(number)
+    signal = torch.tensor(request.signal, device=device)
+    all_reduce(signal, "max")
+    return int(signal)
 
 
-def _advice(config: TrainConfig, options: str, precision: str) -> str:
-    """What may keep a loss finite, by the names of the options that `config` comes from."""
+def _divergence_advice(config: TrainConfig, options: str, precision: str) -> str:
+    """What may keep a loss finite, with the paths of the settings. options: the path of the table of `config`."""
     lower = f"Lower {options}.base_lr (it is {config.base_lr:g})"
-    if not options.endswith("train"):  # a plugin's own few options, with neither warmup nor precision
+    if not options.endswith("train"):  # a small table of a plugin, which has neither warmup nor precision
         return lower
     ways = [lower, f"raise {options}.schedule.warmup_epochs"]
     ways += [f"set {options}.precision=fp32"] if precision != "fp32" else []

@@ -1,4 +1,4 @@
-"""What happens around every training step: seeds, rates, progress, guards."""
+"""mmengine hooks: seeds and learning rate per step, loss history, progress, checks for non-finite values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from mimbench.seeds import derive_seed
 class StepHook(Hook):
     """Seeds every step from (seed, rank, step) and sets its learning rate.
 
-    All randomness of a step follows from these three, so a resumed run draws what an unbroken one would.
+    All randomness of a step follows from these three, so a resumed training draws the same numbers as one without
+    interruption.
     """
 
     priority = "VERY_HIGH"
@@ -54,9 +55,9 @@ NOT_THE_RATE = (
 
 
 class HistoryHook(Hook):
-    """Mean loss of each epoch, seconds spent, the progress bar, and the stop when the loss is not finite.
+    """Records the mean loss per epoch and the seconds, moves the progress bar, and stops if the loss is not finite.
 
-    Reading a loss makes a CUDA device wait, so there it is read every `every` micro-batches, and at each epoch's end.
+    Reading a loss makes a CUDA device wait. So it is read every `every` micro-batches, and at the end of each epoch.
     """
 
     priority = "NORMAL"
@@ -73,9 +74,14 @@ class HistoryHook(Hook):
         advice: str,
         last_saved: Callable[[], Path | None],
     ) -> None:
-        """advice: what a person may try when the training diverges, as an imperative.
-
-        last_saved: the file that an interrupted training would go on from.
+        """
+        Args:
+            images_per_step: images per micro-batch, for the speed.
+            every: micro-batches between two reads of the loss.
+            accumulate: micro-batches per optimizer step.
+            label: names the training in messages.
+            advice: what to try if the training diverges, in the imperative.
+            last_saved: returns the file that an interrupted training would resume from.
         """
         self.adapter, self.progress, self.every, self.label = adapter, progress, every, label
         self.advice, self.accumulate, self.last_saved = advice, accumulate, last_saved
@@ -83,20 +89,23 @@ class HistoryHook(Hook):
         self.loss: list[float] = []
         self.seconds_before = 0.0
         self._started = time.perf_counter()
-        self._losses: list[torch.Tensor] = []
-        self._unread = 0
+        self._losses: list[torch.Tensor] = []  # of this rank, one per micro-batch of the current epoch
+        self._unread = 0  # how many of them, at the end of the list, have not been checked
 
     @property
     def seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self._started
 
     def state(self) -> dict[str, Any]:
-        """What a resumed training needs to report the same history. All ranks call it together."""
-        losses = _over_ranks(torch.stack(self._losses)).cpu() if self._losses else torch.empty(0)
+        """What a resumed training needs to report the same history. All ranks call it together.
+
+        Losses of the current epoch are averaged over the ranks.
+        """
+        losses = _mean_over_ranks(torch.stack(self._losses)).cpu() if self._losses else torch.empty(0)
         return {"loss": list(self.loss), "seconds": self.seconds, "losses": losses}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state` returned."""
+        """Continue from what `state` returned."""
         self.loss, self.seconds_before = list(state["loss"]), state["seconds"]
         self._losses = list(state["losses"].to(self.adapter.generator.device))
 
@@ -115,7 +124,7 @@ class HistoryHook(Hook):
     def after_train_epoch(self, runner: MinimalRunner) -> None:
         self._read(runner)
         # Averaged over ranks first, as `state` saves them: a resumed epoch has the same mean to the last bit.
-        self.loss.append(float(_over_ranks(torch.stack(self._losses)).mean()))
+        self.loss.append(float(_mean_over_ranks(torch.stack(self._losses)).mean()))
         self._losses = []
         self.progress.epoch(runner.epoch + 1, runner.max_epochs, self.loss[-1])
         self.check_weights(f"after epoch {runner.epoch + 1}")
@@ -126,14 +135,14 @@ class HistoryHook(Hook):
     def _read(self, runner: MinimalRunner) -> None:
         if not self._unread:
             return
-        losses = _over_ranks(torch.stack(self._losses[-self._unread :]))
+        losses = _mean_over_ranks(torch.stack(self._losses[-self._unread :]))
         self._unread = 0
         if not torch.isfinite(losses).all():
-            bad = int((~torch.isfinite(losses)).nonzero()[0])
-            before = len(losses) - 1 - bad  # micro-batches since then
-            micro_batch = len(self._losses) - before
-            what = f"the loss is {float(losses[bad])} at step {micro_batch} of epoch {runner.epoch + 1}"
-            raise self._stop(what, updated=runner.epoch > 0 or micro_batch > self.accumulate)
+            first_bad = int((~torch.isfinite(losses)).nonzero()[0])
+            micro_batches_since = len(losses) - 1 - first_bad
+            micro_batch = len(self._losses) - micro_batches_since
+            what = f"the loss is {float(losses[first_bad])} at step {micro_batch} of epoch {runner.epoch + 1}"
+            raise self._diverged(what, updated=runner.epoch > 0 or micro_batch > self.accumulate)
         rate = runner.optim_wrapper.optimizer.param_groups[0]["lr"]
         self.progress.step(runner.iter + 1, float(losses[-1]), rate)
 
@@ -141,23 +150,27 @@ class HistoryHook(Hook):
         """Raise RunError if a weight is not finite; such weights are never saved."""
         norms = torch._foreach_norm([p.detach() for p in self.adapter.parameters()])
         if not math.isfinite(float(torch.stack([norm.float() for norm in norms]).sum())):
-            raise self._stop(f"a weight is not finite {when}", updated=True)
+            raise self._diverged(f"a weight is not finite {when}", updated=True)
 
-    def _stop(self, what: str, *, updated: bool) -> RunError:
-        """updated: the optimizer had made a step before, so that the learning rate may be the cause."""
+    def _diverged(self, what: str, *, updated: bool) -> RunError:
+        """The error to raise. updated: the optimizer had made a step, so the learning rate may be the cause."""
         advice = self.advice if updated else NOT_THE_RATE
-        kept = self.last_saved()
-        kept_text = f"the last good checkpoint is kept: {kept}" if kept else "no checkpoint had been written yet"
-        return RunError(f"{self.label}: {what}; stopped. {advice} ({kept_text})")
+        path = self.last_saved()
+        saved = f"the last good checkpoint is kept: {path}" if path else "no checkpoint had been written yet"
+        return RunError(f"{self.label}: {what}; stopped. {advice} ({saved})")
 
 
 class EpochHook(Hook):
-    """Calls back after given epochs. Those that a resumed training has behind it are skipped."""
+    """Calls functions after certain epochs. Epochs that were completed before a resume are skipped."""
 
-    priority = "LOW"  # when the history of the epoch is complete
+    priority = "LOW"  # after HistoryHook, so that the history of the epoch is complete
 
     def __init__(self, after: Mapping[int, Callable[[FitReport], None]], report: Callable[[], FitReport]) -> None:
-        """report: what the training took so far, which the calls are given."""
+        """
+        Args:
+            after: functions by number of epochs done.
+            report: returns the report so far, which is passed to them.
+        """
         self.after, self.report = after, report
 
     def after_train_epoch(self, runner: MinimalRunner) -> None:
@@ -165,8 +178,8 @@ class EpochHook(Hook):
             self.after[runner.epoch + 1](self.report())
 
 
-def _over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """Means over all ranks, so that they see one loss, and stop together if it is not finite on any."""
+def _mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Means over all ranks. So all see the same losses, and all stop if one of them is not finite on any rank."""
     values = values.clone()
     all_reduce(values, "mean")
     return values

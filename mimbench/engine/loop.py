@@ -1,4 +1,4 @@
-"""The training loop: epochs of whole optimizer steps, which may start and stop between any two of them."""
+"""The training loop: epochs of whole optimizer steps. A training can start and stop between any two steps."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 class WholeStepLoop(EpochBasedTrainLoop):
     """mmengine's epoch loop, with as many micro-batches per epoch as fill whole optimizer steps.
 
-    The micro-batches that remain at the end of an epoch are dropped, as incomplete batches are without accumulation.
-    So the steps of the training are exactly those that the schedule counts.
+    Micro-batches that remain at the end of an epoch are dropped, as incomplete batches are without accumulation. So
+    the training has exactly as many steps as the schedule counts.
     """
 
     def __init__(
@@ -26,9 +26,9 @@ class WholeStepLoop(EpochBasedTrainLoop):
         accumulate: int,
         after_step: Callable[[int], None],
     ) -> None:
-        """after_step: called with the micro-batches done after each optimizer step.
+        """after_step: called after each optimizer step, with the number of micro-batches done so far.
 
-        After the last step of an epoch it is called when the hooks of that epoch are done.
+        After the last step of an epoch it is called when the hooks of that epoch have run.
         """
         super().__init__(runner, dataloader, max_epochs)
         self.accumulate = accumulate
@@ -37,7 +37,7 @@ class WholeStepLoop(EpochBasedTrainLoop):
         self._after_step = after_step
 
     def start_from(self, iteration: int) -> None:
-        """Begin after `iteration` micro-batches of the training; may lie within an epoch, between two steps."""
+        """Start after `iteration` micro-batches of the training, which may be within an epoch, between two steps."""
         self._iter, self._epoch = iteration, iteration // self.per_epoch
 
     def run_epoch(self) -> None:
@@ -46,17 +46,17 @@ class WholeStepLoop(EpochBasedTrainLoop):
         done = self._iter % self.per_epoch
         for index, batch in enumerate(self._batches(done), start=done):
             self.run_iter(index, batch)
-            within = index + 1 < self.per_epoch
-            if within and (index + 1) % self.accumulate == 0:
+            is_last = index + 1 == self.per_epoch
+            if not is_last and (index + 1) % self.accumulate == 0:
                 self._after_step(self._iter)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
         self._after_step(self._iter)
 
     def _batches(self, done: int) -> Iterator[Any]:
-        """The micro-batches of this epoch without the first `done`."""
+        """The micro-batches of this epoch except for the first `done`."""
         skip = getattr(self.dataloader.sampler, "skip_next", None)
-        if done and skip:  # the sampler passes over them without loading an image
+        if done and skip:  # the sampler can skip them without loading their images
             skip(done * (self.dataloader.batch_size or 1))
             return islice(iter(self.dataloader), self.per_epoch - done)
         return islice(iter(self.dataloader), done, self.per_epoch)

@@ -1,4 +1,4 @@
-"""Pretraining: a method, fed with augmented batches on the device."""
+"""A method as a Trainable: it gets augmented batches on the device."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mimbench.data import DeviceTransform
 
 
 class TrainableMethod(nn.Module):
-    """A method as the engine trains it. The loader gives (uint8 images [B, C, h, w], int64 labels [B])."""
+    """A method as the engine trains it. The loader yields (uint8 images [B, C, h, w], int64 labels [B])."""
 
     def __init__(self, method: Method, input_config: InputConfig, *, channels: int, batched: bool) -> None:
-        """`batched`: whole images arrive and are cropped here, on the device; else they arrive cropped."""
+        """batched: the loader yields whole images, which are cropped here on the device. Otherwise it crops them."""
         super().__init__()
         self.method = method
         self.transform = DeviceTransform(input_config, channels, train=True, batched=batched)
@@ -24,8 +24,8 @@ class TrainableMethod(nn.Module):
         images, labels = batch
         device = generator.device
         images = self.transform(images.to(device, non_blocking=True), generator)
-        shown = labels.to(device, non_blocking=True) if "labels" in self.method.supervision else None
-        return self.method.step(Batch(images, shown), generator)
+        labels_for_method = labels.to(device, non_blocking=True) if "labels" in self.method.supervision else None
+        return self.method.step(Batch(images, labels_for_method), generator)
 
     def after_step(self, progress: float) -> None:
         self.method.after_step(progress)

@@ -1,4 +1,4 @@
-"""Saving an unfinished training, and going on from there with nothing left out."""
+"""Saving the state of an unfinished training, and resuming from it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mimbench.optim import Schedule
 
 
 class TrainingStates:
-    """Saves the state of one training, and puts it back into the model, the optimizer, the history and the loop."""
+    """Saves the state of one training, and loads it into the model, the optimizer, the history and the loop."""
 
     def __init__(
         self,
@@ -37,13 +37,13 @@ class TrainingStates:
         console: Console,
         identity: str,
     ) -> None:
-        """identity: what tells this training from all others; states of another one are not used."""
+        """identity: names this training among all others. States of another identity are not used."""
         self.identity = identity
         self.label, self.folder, self.adapter, self.optimizer = label, folder, adapter, optimizer
         self.history, self.schedule, self.config, self.console = history, schedule, config, console
 
     def save(self, iteration: int) -> None:
-        """Write the state after `iteration` micro-batches. All ranks call it and fail as one; the first writes."""
+        """Write the state after `iteration` micro-batches. All ranks call it and fail together; rank 0 writes."""
         history = self.history.state()
         steps = iteration // self.config.accumulate
         state = {
@@ -57,10 +57,10 @@ class TrainingStates:
         on_first_rank(save_state)(self.folder, state, steps=steps, epochs=epochs, identity=self.identity)
 
     def restore(self, runner: MinimalRunner) -> None:
-        """Put back the newest sound state; without one the training begins. All ranks call it, and fail as one.
+        """Load the newest valid state. Without one, the training starts. All ranks call it, and fail together.
 
         Raises:
-            InputError: it is the state of another model or of another amount of data.
+            InputError: the state is that of another model, or of another amount of data.
             RunError: the ranks do not see the same files.
         """
         report = functools.partial(print_line, self.console)
@@ -75,7 +75,7 @@ class TrainingStates:
     def _put_back(self, runner: MinimalRunner, position: Position, state: Mapping[str, Any]) -> None:
         advice = f"delete {self.folder} to train anew"
         try:
-            mismatch = _mismatch(state["model"], self.adapter.state_dict())
+            mismatch = _describe_mismatch(state["model"], self.adapter.state_dict())
             if state["steps_per_epoch"] != self.schedule.steps_per_epoch:
                 mismatch = f"{state['steps_per_epoch']} steps per epoch, not {self.schedule.steps_per_epoch}"
             if mismatch:
@@ -87,7 +87,7 @@ class TrainingStates:
             self.history.restore(state["history"])
             whole_steps = range(0, self.schedule.steps * self.config.accumulate + 1, self.config.accumulate)
             if state["iteration"] not in whole_steps:
-                raise ValueError(f"it stands at micro-batch {state['iteration']}")
+                raise ValueError(f"it ends at micro-batch {state['iteration']}")
             runner.train_loop.start_from(state["iteration"])
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             if is_out_of_memory(error):
@@ -98,32 +98,32 @@ class TrainingStates:
         print_line(self.console, f"{self.label}: goes on {self.describe(state['iteration'])}")
 
     def describe(self, iteration: int) -> str:
-        """Where a training stands after so many micro-batches, in words."""
+        """How far a training is after so many micro-batches, such as "after step 3 of 5 in epoch 2 of 4"."""
         epoch, step = divmod(iteration // self.config.accumulate, self.schedule.steps_per_epoch)
         if not step:
             return f"after epoch {epoch} of {self.config.epochs}"
         return f"after step {step} of {self.schedule.steps_per_epoch} in epoch {epoch + 1} of {self.config.epochs}"
 
     def last_saved(self) -> Path | None:
-        """The file that a training would go on from; None: it would start over."""
+        """The file that the training would resume from; None if it would start over."""
         position = newest_valid_state(self.folder)
         return position.path if position else None
 
-    def left_behind(self) -> str:
-        """What a training that was cut short leaves on disk, in words."""
+    def describe_saved(self) -> str:
+        """What an interrupted training has saved, such as "saved after epoch 2 of 4"."""
         position = newest_valid_state(self.folder)
         if not position or not position.steps:
             return "nothing is saved yet, so it starts over"
         return f"saved {self.describe(position.steps * self.config.accumulate)}"
 
 
-def _mismatch(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    """How the names and shapes of two state dicts differ; empty: they do not."""
-    shapes = [{name: tuple(getattr(value, "shape", ())) for name, value in state.items()} for state in (saved, own)]
+def _describe_mismatch(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+    """How the names and shapes of two state dicts differ; "" if they do not."""
+    shapes = [{name: tuple(getattr(value, "shape", ())) for name, value in state.items()} for state in (saved, current)]
     differing = {
-        "missing": sorted(set(own) - set(saved)),
-        "unexpected": sorted(set(saved) - set(own)),
-        "of another shape": sorted(name for name in set(saved) & set(own) if shapes[0][name] != shapes[1][name]),
+        "missing": sorted(set(current) - set(saved)),
+        "unexpected": sorted(set(saved) - set(current)),
+        "of another shape": sorted(name for name in set(saved) & set(current) if shapes[0][name] != shapes[1][name]),
     }
     named = {what: [name.removeprefix("trainable.") for name in names] for what, names in differing.items() if names}
     return "; ".join(

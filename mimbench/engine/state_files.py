@@ -30,25 +30,25 @@ STATES = "step_*.json"
 
 @dataclass(frozen=True)
 class Position:
-    """Where a saved training stands."""
+    """How far a saved training is."""
 
     path: Path
     steps: int
     """Optimizer steps done."""
     epochs: float
-    """Epochs done, with the share of the one that was under way."""
+    """Epochs done, with the fraction of the current one."""
     sha256: str
     identity: str
-    """What tells its training from all others."""
+    """Names its training among all others."""
 
 
 def save_state(folder: Path, state: Mapping[str, Any], *, steps: int, epochs: float, identity: str = "") -> Path:
-    """Write a state of tensors and plain values, then drop all but this one and the one before it.
+    """Write a state of tensors and plain values, then delete all others except for the one before it.
 
-    States of more steps go too: had they been sound, the training would have gone on from there.
+    States of more steps are deleted too: if they were valid, the training would have resumed from them.
 
     Raises:
-        OSError, RuntimeError: it cannot be written (torch's own error on a full disk); what was there before stays.
+        OSError, RuntimeError: the state cannot be written (RuntimeError is torch's for a full disk). Earlier ones stay.
     """
     path = folder / f"step_{steps}.pth"
     with open_atomic(path) as stream:
@@ -56,7 +56,7 @@ def save_state(folder: Path, state: Mapping[str, Any], *, steps: int, epochs: fl
     body = {"steps": steps, "epochs": epochs, "file_sha256": file_sha256(path), "identity": identity}
     write_sealed(path.with_suffix(".json"), body)
     before = next((card for card in _cards(folder) if _steps(card) < steps), path)
-    # Cards go first: without its card a state counts for nothing.
+    # Cards are deleted first, since a state without its card is ignored.
     for old in sorted(folder.glob("step_*"), key=lambda file: file.suffix):
         if old.stem not in (path.stem, before.stem) and not old.is_dir():
             old.unlink(missing_ok=True)
@@ -64,15 +64,15 @@ def save_state(folder: Path, state: Mapping[str, Any], *, steps: int, epochs: fl
 
 
 def newest_valid_state(folder: Path, report: Callable[[str], None] = lambda problem: None) -> Position | None:
-    """The newest state that matches its hash; None: there is none. `report` is called with each damaged one."""
-    return next(_sound(folder, report), None)
+    """The newest state that matches its hash, or None. `report` is called with a line per damaged state."""
+    return next(_valid_states(folder, report), None)
 
 
 def load_state(
     folder: Path, report: Callable[[str], None] = lambda problem: None, *, identity: str = ""
 ) -> tuple[Position, dict[str, Any]] | None:
     """As `newest_valid_state`, with the state itself (tensors on the CPU). Only states of `identity` are used."""
-    for position in _sound(folder, report):
+    for position in _valid_states(folder, report):
         if position.identity != identity:
             report(f"{position.path} is the state of another training and not used")
             continue
@@ -82,17 +82,17 @@ def load_state(
             if is_unreadable(error) or is_out_of_memory(error):
                 raise
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
-            report(f"{position.path} holds something else than the state of a training and is not used ({why})")
+            report(f"{position.path} is not the state of a training and is not used ({why})")
     return None
 
 
 def epochs_done(folder: Path) -> float:
-    """How many epochs a training in `folder` has behind it if it is resumed; 0: it begins."""
+    """Epochs that a training in `folder` has done if it is resumed; 0 if it would start."""
     position = newest_valid_state(folder)
     return position.epochs if position else 0.0
 
 
-def _sound(folder: Path, report: Callable[[str], None]) -> Iterator[Position]:
+def _valid_states(folder: Path, report: Callable[[str], None]) -> Iterator[Position]:
     for card in _cards(folder):
         path = card.with_suffix(".pth")
         try:
@@ -114,7 +114,7 @@ def _sound(folder: Path, report: Callable[[str], None]) -> Iterator[Position]:
 
 
 def _cards(folder: Path) -> list[Path]:
-    """Cards of states, the newest first."""
+    """The cards of all states, newest first."""
     cards = [path for path in folder.glob(STATES) if re.fullmatch(r"step_\d+", path.stem)]
     return sorted(cards, key=_steps, reverse=True)
 

@@ -15,14 +15,14 @@ from mimbench.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AGAIN_SECONDS = 0.05
-"""Until a signal that came while Python could raise nothing is sent again."""
+"""Delay before a signal is sent again that arrived while Python could not raise an exception."""
 
 
 class StopRequest:
-    """Whether a signal has arrived while a training was under way."""
+    """Whether a signal has arrived during a training."""
 
     signal: int = 0
-    """Its number; 0: none."""
+    """Its number, or 0."""
 
     def note(self, number: int) -> None:
         """Remember the first signal; the second one raises Interrupted at once."""
@@ -33,7 +33,7 @@ class StopRequest:
 
 @contextmanager
 def stop_when_convenient() -> Iterator[StopRequest]:
-    """Within it the first signal is only noted, so that whoever looks at the request can stop in good order."""
+    """Only note the first signal within this context; code that polls the request stops at a good moment."""
     request = StopRequest()
     with _handled_by(request.note):
         yield request
@@ -41,7 +41,7 @@ def stop_when_convenient() -> Iterator[StopRequest]:
 
 @contextmanager
 def stop_at_once() -> Iterator[None]:
-    """Within it every signal raises Interrupted, so that SIGTERM ends a command as tidily as Ctrl-C does."""
+    """Raise Interrupted at every signal within this context, so that SIGTERM ends a command as Ctrl-C does."""
 
     def stop(number: int) -> None:
         raise Interrupted(number)
@@ -52,9 +52,9 @@ def stop_at_once() -> Iterator[None]:
 
 @contextmanager
 def _delivered_again() -> Iterator[None]:
-    """Within it an Interrupted that Python cannot raise is sent once more as a signal, a moment later.
+    """Send the signal again, a moment later, if Python could not raise its Interrupted.
 
-    Python ignores what is raised in a destructor, or in the callbacks of a fork, and would lose the request.
+    Python ignores exceptions in destructors and in callbacks of a fork, so the request to stop would be lost.
     """
     before = sys.unraisablehook
 
@@ -75,14 +75,14 @@ def _delivered_again() -> Iterator[None]:
 
 @contextmanager
 def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # Python delivers signals to the main thread alone
+    if threading.current_thread() is not threading.main_thread():  # Python delivers signals to the main thread only
         yield
         return
 
     def handler(number: int, frame: FrameType | None) -> None:
         handle(number)
 
-    # A signal that the parent process had ignored (nohup, a shell's background job) stays ignored.
+    # A signal that the parent process ignores (nohup, a background job of a shell) stays ignored.
     watched = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, handler) for number in watched}
     try:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from mimbench.data import default_cache
 from mimbench.distributed import get_rank
 from mimbench.engine.device import device_name, pick_device
-from mimbench.engine.progress import LiveConsole, print_line
+from mimbench.engine.progress import print_line
 from mimbench.engine.ranks import process_group
 from mimbench.errors import InputError
 from mimbench.harness.planning.cells import Cell, Request
@@ -71,7 +72,7 @@ class RunResult:
 class _Planned:
     results: Path
     device: torch.device
-    console: LiveConsole
+    console: Console
     request: Request
     cells: Sequence[Cell]
 
@@ -115,7 +116,7 @@ def _planned(options: RunOptions) -> Iterator[_Planned]:
         raise InputError(f"--results {results} is a file, not a folder; choose another")
     request = _request(options, file, results)
     with process_group(device):
-        console = LiveConsole(stderr=True, quiet=get_rank() > 0)
+        console = Console(stderr=True, quiet=get_rank() > 0)
         # Standard output is for the result alone. Libraries print there, too.
         with redirect_stdout(sys.stderr):
             cells = plan(request, device, default_cache())

@@ -5,27 +5,33 @@ from __future__ import annotations
 import io
 
 from rich.console import Console
+from rich.live import Live
 from rich.text import Text
 
-from mimbench.engine.progress import LiveConsole, Progress
+from mimbench.engine.progress import Progress
 
 
-def test_a_training_and_the_overview_share_the_screen(monkeypatch):
+def test_a_training_is_shown_below_the_overview(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     out = io.StringIO()
-    screen = LiveConsole(file=out, force_terminal=True, width=120)
-    with screen.show(Text("the overview")), Progress(screen, "a training") as progress:
-        progress.start(10, 0, 1)
-        progress.step(5, 0.25, 0.1)
-        shown = screen._shown()
-        plain = Console(file=io.StringIO(), width=120)
-        plain.print(shown)
-        lines = plain.file.getvalue().splitlines()
-    assert lines[0] == "the overview"
-    assert "a training" in lines[1]
-    assert "loss 0.2500" in lines[1]
-    assert screen._parts == ()
-    assert "the overview" in out.getvalue()
+
+    def frame(display: Live) -> list[str]:
+        """The lines that a refresh of the terminal writes."""
+        out.truncate(out.seek(0))
+        display.refresh()
+        return Text.from_ansi(out.getvalue()).plain.splitlines()
+
+    console = Console(file=out, force_terminal=True, width=120)
+    with Live(Text("the overview"), console=console, transient=True, auto_refresh=False) as overview:
+        with Progress(console, "a training") as progress:
+            progress.start(10, 0, 1)
+            progress.step(5, 0.25, 0.1)
+            first, second = frame(overview)
+        assert "the overview" in first
+        assert "a training" in second
+        assert "loss 0.2500" in second
+        (only,) = frame(overview)
+        assert "the overview" in only
 
 
 def test_a_resumed_training_counts_only_its_own_time(monkeypatch):

@@ -160,7 +160,7 @@ def test_a_state_that_would_run_code_is_not_unpickled(tmp_path):
     write_sealed(path.with_suffix(".json"), seal_of(path, steps=5, epochs=1.0))
     model = Probe()
     _, said = train(model, tmp_path)
-    assert "holds something else than the state of a training" in said
+    assert "is not the state of a training" in said
     assert len(model.seen) == 15
     assert not (tmp_path / "ran").exists()
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from mimbench.engine.progress import QUIET_SECONDS, LiveConsole, print_line
+from mimbench.engine.progress import QUIET_SECONDS, print_line
 from mimbench.harness.planning.cells import Cell
 from mimbench.harness.planning.estimate import Estimator, format_duration
 
@@ -32,7 +32,7 @@ class Overview:
         self._run_start = self._start = self._last_line = time.monotonic()
         self._is_active = False
         columns = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
-        self._bar = Bar(*columns, console=console)
+        self._bar = Bar(*columns, console=console, transient=True, refresh_per_second=4)
         self._task = self._bar.add_task("cells", total=self.total, note="")
 
     @property
@@ -44,10 +44,10 @@ class Overview:
     def displayed(self) -> Iterator[None]:
         """Report progress within this context. A single cell gets no overview: its own progress bar suffices."""
         self._run_start, self._is_active = time.monotonic(), len(self.left) > 1
-        if not (self._is_active and isinstance(self.console, LiveConsole)):
+        if not (self._is_active and self.console.is_terminal):
             yield
             return
-        with self.console.show(self._bar):
+        with self._bar:  # the bar of a training is shown below this one
             self._refresh()
             yield
 

@@ -152,12 +152,12 @@ def test_the_command_takes_fresh_and_says_what_stands_on_old_weights(quick, thei
     assert "cells: 1, 0 recorded, 1 to run" in quick(*run, "knn", "--dry-run", "--fresh").stdout
     done = quick(*run, "knn", "--fresh")
     assert "already recorded" not in done.stderr
-    assert "of the old weights" not in done.stderr  # equal seeds gave equal weights
+    assert "of the replaced weights" not in done.stderr  # equal seeds gave equal weights
     vit = registry.encoders.load("vit")
     init = vit.__init__
     monkeypatch.setattr(vit, "__init__", lambda *a, **k: (torch.manual_seed(9), init(*a, **k))[1])
     done = quick(*run, "knn", "--fresh")
-    assert "1 other record of the old weights, such as random-init-few-shot-s0-" in done.stderr
+    assert "1 other record of the replaced weights, such as random-init-few-shot-s0-" in done.stderr
 
 
 def test_a_dry_run_says_what_has_changed(quick, theirs):
