@@ -70,11 +70,11 @@ from mimbench.encoders.blocks import (
 from mimbench.encoders.inverse_swin import (
     InverseSwin as InverseSwin,
 )
-from mimbench.encoders.rebuild import (
-    rebuilt as rebuilt,
+from mimbench.encoders.rebuilding import (
+    rebuild_encoder as rebuild_encoder,
 )
 from mimbench.convert import (
-    resized as resized,
+    resize_positions as resize_positions,
 )
 
 # Training: schedules, parameter groups, random seeds, processes
@@ -110,18 +110,18 @@ from mimbench.data.pipeline.augment import (
 )
 from mimbench.data.pipeline.loading import (
     EpochSampler as EpochSampler,
-    Pick as Pick,
-    leave_stopping_to_the_parent as leave_stopping_to_the_parent,
-    unchanged as unchanged,
+    BatchIndices as BatchIndices,
+    ignore_stop_signals as ignore_stop_signals,
+    identity_collate as identity_collate,
 )
-from mimbench.data.pipeline.split import (
+from mimbench.data.pipeline.subsets import (
     subset as subset,
 )
 from mimbench.data.pipeline.transforms import (
     evaluation_crop as evaluation_crop,
     per_channel as per_channel,
 )
-from mimbench.data.files.rasters import (
+from mimbench.data.files.image_sizes import (
     read_sized as read_sized,
 )
 from mimbench.data.sources.boxes import (
@@ -135,7 +135,7 @@ from mimbench.drawing import (
     class_colours as class_colours,
     image_grid as image_grid,
     ink_on as ink_on,
-    shade_hidden as shade_hidden,
+    shade_masked as shade_masked,
 )
 from mimbench.files import (
     write_atomic as write_atomic,

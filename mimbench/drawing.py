@@ -165,7 +165,7 @@ def ink_on(colour: Colour) -> str:
     return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"
 
 
-def shade_hidden(image: Tensor, hidden: Tensor) -> Tensor:
+def shade_masked(image: Tensor, hidden: Tensor) -> Tensor:
     """`image` [C, H, W] in [0, 1] as RGB; what is hidden (bool [H, W]) in a blue grey that images rarely have."""
     shade = image.new_tensor([0.45, 0.51, 0.60])[:, None, None]
     return as_rgb(image).where(~hidden, shade)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from mimbench.contract import Encoder, Method
-from mimbench.convert.layouts import METHOD_PART, Layout
-from mimbench.convert.pieces import Piece, Pieces, harmonised, renamed
-from mimbench.encoders.resample import TABLE, resampled
+from mimbench.convert.file_tensors import FileTensor, FileTensors, match_forms, rename_tensors
+from mimbench.convert.key_layouts import METHOD_PART, KeyLayout
+from mimbench.encoders.position_tables import TABLE, resample_positions
 from mimbench.errors import InputError
 
 BODY = "body."
@@ -20,7 +20,7 @@ SHARED_TABLE = f"{BODY}rel_pos_bias.{TABLE}"
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedWeights:
     """A state dict in the target's own names, and what became of everything else."""
 
     state: dict[str, Tensor]
@@ -34,21 +34,21 @@ class Converted:
     """Names of the target that the file does not give."""
 
 
-def to_encoder(state: Mapping[str, Tensor], layout: Layout, encoder: Encoder) -> Converted:
+def to_encoder(state: Mapping[str, Tensor], layout: KeyLayout, encoder: Encoder) -> ConvertedWeights:
     """What `state` holds for `encoder`, in the names of encoder.state_dict().
 
     Raises:
         InputError: another kind of encoder, a tensor of another shape, not finite, or without a place.
     """
     pieces = _pieces(state, layout, encoder)
-    for name in [name for name in pieces.found if METHOD_PART.match(name)]:
+    for name in [name for name in pieces.tensors if METHOD_PART.match(name)]:
         pieces.drop(name, "belongs to the pretraining method, not to the encoder")
     return _placed(pieces, _names(encoder), encoder)
 
 
 def to_method(
-    state: Mapping[str, Tensor], layout: Layout, method: Method, outside: Set[str] = frozenset()
-) -> Converted:
+    state: Mapping[str, Tensor], layout: KeyLayout, method: Method, outside: Set[str] = frozenset()
+) -> ConvertedWeights:
     """What `state` holds for `method` and its encoder, in the names of method.state_dict().
 
     The method's own part is left out as a whole, with the reason, if one of its tensors does not fit.
@@ -58,12 +58,12 @@ def to_method(
         InputError: as `to_encoder`, for the encoder's tensors.
     """
     pieces = _pieces(state, layout, method.encoder)
-    own = Pieces({name: pieces.found.pop(name) for name in list(pieces.found) if _is_own(name, method)})
-    for name in [name for name, piece in pieces.found.items() if outside >= set(piece.sources)]:
+    own = FileTensors({name: pieces.tensors.pop(name) for name in list(pieces.tensors) if _is_own(name, method)})
+    for name in [name for name, piece in pieces.tensors.items() if outside >= set(piece.sources)]:
         pieces.drop(name, "lies outside of the encoder's part of the file")
     encoder = _placed(pieces, _names(method.encoder), method.encoder)
     rest = _own_part(own, method)
-    return Converted(
+    return ConvertedWeights(
         {f"encoder.{name}": value for name, value in encoder.state.items()} | rest.state,
         {f"encoder.{name}": keys for name, keys in encoder.sources.items()} | rest.sources,
         encoder.left_out | rest.left_out,
@@ -72,7 +72,7 @@ def to_method(
     )
 
 
-def resized(state: Mapping[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:
+def resize_positions(state: Mapping[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:
     """An encoder's own state dict for the same encoder at another image size or with position tables in each block.
 
     Tables are resampled, and a shared one is copied to every block that wants its own. Whatever does not fit
@@ -85,15 +85,15 @@ def resized(state: Mapping[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:
         fitted |= dict.fromkeys(own, fitted.pop(SHARED_TABLE))
     for name in set(target) & set(fitted):
         if fitted[name].shape != target[name].shape:
-            value = resampled(encoder, name, fitted[name], target[name])
+            value = resample_positions(encoder, name, fitted[name], target[name])
             fitted[name] = fitted[name] if value is None else value
     return fitted
 
 
-def _pieces(state: Mapping[str, Tensor], layout: Layout, encoder: Encoder) -> Pieces:
+def _pieces(state: Mapping[str, Tensor], layout: KeyLayout, encoder: Encoder) -> FileTensors:
     if layout.kind != encoder.kind:
         raise InputError(f"the file is of layout {layout.name}, a {layout.kind}; the encoder is a {encoder.kind}")
-    return harmonised(renamed(state, layout), set(_names(encoder)))
+    return match_forms(rename_tensors(state, layout), set(_names(encoder)))
 
 
 def _names(encoder: Encoder) -> dict[str, str]:
@@ -105,10 +105,10 @@ def _is_own(name: str, method: Method) -> bool:
     return bool(METHOD_PART.match(name)) or name.startswith(tuple(method.official_names))
 
 
-def _placed(pieces: Pieces, names: Mapping[str, str], encoder: Encoder) -> Converted:
+def _placed(pieces: FileTensors, names: Mapping[str, str], encoder: Encoder) -> ConvertedWeights:
     target = encoder.state_dict()
     state, sources, wrong, homeless = {}, {}, [], []
-    for name, piece in pieces.found.items():
+    for name, piece in pieces.tensors.items():
         if name not in names:
             homeless.append(piece.sources[0])
             continue
@@ -123,26 +123,27 @@ def _placed(pieces: Pieces, names: Mapping[str, str], encoder: Encoder) -> Conve
     if homeless:
         raise InputError(f"the encoder has no place for {_some(homeless, ', ')}; it is of another size or form")
     _check_finite(state, sources)
-    return Converted(state, sources, pieces.left_out, pieces.changed, tuple(set(target) - set(state)))
+    return ConvertedWeights(state, sources, pieces.left_out, pieces.changed, tuple(set(target) - set(state)))
 
 
-def _fitted(piece: Piece, wanted: Tensor, encoder: Encoder, own: str, pieces: Pieces) -> Tensor | None:
-    value = piece.value
-    _require_floats(value, wanted, piece.sources[0])
-    if value.shape != wanted.shape:
-        resized = resampled(encoder, own, value, wanted)
-        if resized is None:
+def _fitted(tensor: FileTensor, target: Tensor, encoder: Encoder, name: str, tensors: FileTensors) -> Tensor | None:
+    """The file's tensor as the encoder's parameter `name` takes it; None if its shape cannot be brought there."""
+    value = tensor.value
+    _require_floats(value, target, tensor.sources[0])
+    if value.shape != target.shape:
+        resampled = resample_positions(encoder, name, value, target)
+        if resampled is None:
             return None
-        pieces.changed[piece.sources[0]] = f"resized from {_shape(value)} to {_shape(resized)}"
-        value = resized
-    return _cast(value, wanted)
+        tensors.changed[tensor.sources[0]] = f"resized from {_shape(value)} to {_shape(resampled)}"
+        value = resampled
+    return _cast(value, target)
 
 
-def _own_part(pieces: Pieces, method: Method) -> Converted:
+def _own_part(pieces: FileTensors, method: Method) -> ConvertedWeights:
     target = {name: value for name, value in method.state_dict().items() if not name.startswith("encoder.")}
     state, sources, trouble = {}, {}, ""
     left_out: dict[str, str] = {}
-    for name, piece in pieces.found.items():
+    for name, piece in pieces.tensors.items():
         own = _own_name(name, method.official_names)
         if own is None:
             left_out |= dict.fromkeys(piece.sources, "fixed, so the method computes it itself")
@@ -155,11 +156,11 @@ def _own_part(pieces: Pieces, method: Method) -> Converted:
             state[own] = _cast(piece.value.reshape(target[own].shape), target[own])
             sources[own] = piece.sources
     if trouble:
-        keys = [key for piece in pieces.found.values() for key in piece.sources]
+        keys = [key for piece in pieces.tensors.values() for key in piece.sources]
         reason = f"the method's own part is left out as a whole, since {trouble}"
-        return Converted({}, {}, dict.fromkeys(keys, reason), {}, tuple(target))
+        return ConvertedWeights({}, {}, dict.fromkeys(keys, reason), {}, tuple(target))
     _check_finite(state, sources)
-    return Converted(state, sources, left_out, {}, tuple(set(target) - set(state)))
+    return ConvertedWeights(state, sources, left_out, {}, tuple(set(target) - set(state)))
 
 
 def _own_name(official: str, names: Mapping[str, str | None]) -> str | None:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mimbench.convert.networks import Weights, choose, listed
+from mimbench.convert.network_choice import Weights, choose_network, list_tensors
 from mimbench.errors import InputError
 
 WRAPPERS = ("state_dict", "model", "module", "net")
@@ -59,11 +59,11 @@ def read_weights(path: Path, key: str | None = None) -> Weights:
         raise InputError(f"checkpoint file {path} does not exist")
     _require_weights(path)
     loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
-    chosen = choose(loaded, key, str(path))
+    chosen = choose_network(loaded, key, str(path))
     if chosen:
         return chosen
     if key is not None:
-        raise InputError(f"--key {key}: {path} holds no network of a known layout; it holds: {listed(loaded)}")
+        raise InputError(f"--key {key}: {path} holds no network of a known layout; it holds: {list_tensors(loaded)}")
     return Weights(unwrap(loaded, str(path)))
 
 
@@ -97,7 +97,7 @@ def unwrap(loaded: Any, where: str) -> dict[str, Tensor]:
         else {}
     )
     if not tensors:
-        held = listed(whole)
+        held = list_tensors(whole)
         raise InputError(
             f"{where} holds no state dict (names and tensors) of a known layout, but "
             f"{held or f'a {type(whole).__name__}{_keys(whole)}'}; save model.state_dict() there"

@@ -13,10 +13,10 @@ from safetensors.torch import save
 from mimbench._version import __version__
 from mimbench.contract import InputConfig, Method, ModelSetup
 from mimbench.contract.validation import validate
-from mimbench.convert import Converted, Weights, read_weights, recognise, to_method, to_timm
-from mimbench.convert.layouts import Layout
-from mimbench.convert.pieces import renamed
-from mimbench.convert.sizes import channels_of, describe
+from mimbench.convert import ConvertedWeights, Weights, read_weights, recognise, to_method, to_timm
+from mimbench.convert.encoder_sizes import channels_of, describe_encoder
+from mimbench.convert.file_tensors import rename_tensors
+from mimbench.convert.key_layouts import KeyLayout
 from mimbench.errors import InputError
 from mimbench.files import file_sha256, write_atomic, writing
 from mimbench.harness.planning.build import build
@@ -43,8 +43,8 @@ class Imported:
     """A foreign checkpoint as it will be stored."""
 
     method: Method
-    converted: Converted
-    layout: Layout
+    converted: ConvertedWeights
+    layout: KeyLayout
     identity: Mapping[str, Any]
     tables: Mapping[str, Any]
     weights: Weights
@@ -111,10 +111,10 @@ def prepare_import(
     chosen = read_weights(file, key)
     weights = chosen.state
     layout = recognise(weights)
-    channels = channels_of(renamed(weights, layout))
+    channels = channels_of(rename_tensors(weights, layout))
     tables = _recipe_tables(recipe, method, settings) if recipe else {}
     if encoder:
-        described = describe(weights, layout, encoder)
+        described = describe_encoder(weights, layout, encoder)
         tables = {
             "input": {"image_size": described.image_size},
             "encoder": {"name": described.encoder, **described.options},

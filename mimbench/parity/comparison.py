@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mimbench.contract import Encoder, Method, ModelSetup
 from mimbench.convert import recognise, to_method
-from mimbench.convert.apply import Converted
-from mimbench.convert.layouts import Layout
+from mimbench.convert.apply import ConvertedWeights
+from mimbench.convert.key_layouts import KeyLayout
 from mimbench.errors import InputError
 from mimbench.harness.planning.build import build
 from mimbench.parity.golden import Golden, setup_of
@@ -121,7 +121,7 @@ def _mask(golden: Golden, batch: int) -> Tensor:
     return mask
 
 
-def _load(method: Method, loaded: Converted, path: Path) -> None:
+def _load(method: Method, loaded: ConvertedWeights, path: Path) -> None:
     trained = {name for name, parameter in method.named_parameters() if parameter.requires_grad}
     missing = sorted(trained & set(loaded.missing))
     if missing:
@@ -172,7 +172,7 @@ def _in_order(encoded: Tensor, ours: Tensor, official: Tensor) -> Tensor:
     return torch.cat((encoded[:, :prefix], patches), 1)
 
 
-def _gradients(golden: Golden, method: Method, layout: Layout, loaded: Converted, run: Run) -> Iterator[Row]:
+def _gradients(golden: Golden, method: Method, layout: KeyLayout, loaded: ConvertedWeights, run: Run) -> Iterator[Row]:
     stored = golden.group("grad")
     # Gradients are renamed and reordered exactly as weights are; where none is stored, zeros stand in.
     state = {name: stored.get(name, torch.zeros_like(value)) for name, value in golden.group("param").items()}

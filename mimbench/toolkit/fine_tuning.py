@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from mimbench.contract import Encoder, InputError
-from mimbench.convert import resized
-from mimbench.encoders.rebuild import rebuilt
-from mimbench.encoders.resample import TABLE
+from mimbench.convert import resize_positions
+from mimbench.encoders.position_tables import TABLE
+from mimbench.encoders.rebuilding import rebuild_encoder
 
 STARTS = {
     "relative-per-block": ("relative", "relative-per-block"),
@@ -93,7 +93,7 @@ def check_position(position: str | None, encoder: Encoder) -> None:
 def without_weights(encoder: Encoder) -> Encoder:
     """A copy of `encoder` on the meta device. It needs no memory and no time, so options can be tried on it."""
     with torch.device("meta"):
-        return rebuilt(encoder)
+        return rebuild_encoder(encoder)
 
 
 def _copy_with(encoder: Encoder, image_size: int | None, changes: dict[str, Any]) -> Encoder:
@@ -107,8 +107,8 @@ def _copy_with(encoder: Encoder, image_size: int | None, changes: dict[str, Any]
     if not image_size and not any(value or name in options for name, value in changes.items()):
         return encoder
     with torch.random.fork_rng(devices=[]), next(encoder.parameters()).device:
-        copy = rebuilt(encoder, image_size=image_size, **changes)
-    state = resized(encoder.state_dict(), copy)
+        copy = rebuild_encoder(encoder, image_size=image_size, **changes)
+    state = resize_positions(encoder.state_dict(), copy)
     fresh = copy.state_dict()
     added = {name for name in fresh.keys() - state.keys() if name.endswith((TABLE, "gamma"))}
     copy.load_state_dict(state | {name: fresh[name] for name in added})

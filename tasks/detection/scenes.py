@@ -24,7 +24,7 @@ from mimbench.api import (
     fork_rng,
     get_rank,
     get_world_size,
-    leave_stopping_to_the_parent,
+    ignore_stop_signals,
     scene_seed,
 )
 
@@ -107,7 +107,7 @@ class Scenes(TorchDataset):
             num_workers=0 if self.in_memory else workers,
             persistent_workers=workers > 0 and not self.in_memory,
             pin_memory=pin_memory,
-            worker_init_fn=leave_stopping_to_the_parent,
+            worker_init_fn=ignore_stop_signals,
         )
 
 

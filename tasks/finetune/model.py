@@ -20,8 +20,8 @@ from mimbench.api import (
     StepOutput,
     check_position,
     encoder_layers,
-    rebuilt,
-    resized,
+    rebuild_encoder,
+    resize_positions,
 )
 from mimbench_tasks.finetune.config import FinetuneConfig
 
@@ -103,7 +103,7 @@ def build_classifier(encoder: Encoder, config: FinetuneConfig, image_size: int, 
         torch.default_generator.manual_seed(seed)
         adapted = adapt(encoder, config, image_size)
         if not config.from_scratch:
-            adapted.load_state_dict(resized(encoder.state_dict(), adapted))
+            adapted.load_state_dict(resize_positions(encoder.state_dict(), adapted))
         classifier = Classifier(adapted, config, classes)
     freeze_unreached(classifier)
     return classifier
@@ -119,7 +119,7 @@ def adapt(encoder: Encoder, config: FinetuneConfig, image_size: int) -> Encoder:
     changes: dict[str, Any] = {"drop_path": config.drop_path, "attention_dropout": config.attention_dropout}
     changes |= {name: getattr(config, name) for name in ("position", "window") if getattr(config, name) is not None}
     check_position(config.position, encoder)
-    return rebuilt(encoder, image_size=image_size, **changes)
+    return rebuild_encoder(encoder, image_size=image_size, **changes)
 
 
 def freeze_unreached(classifier: Classifier) -> None:

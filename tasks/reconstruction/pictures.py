@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from mimbench.api import image_grid, shade_hidden
+from mimbench.api import image_grid, shade_masked
 from mimbench_tasks.reconstruction.rebuild import Sample
 
 
@@ -17,7 +17,7 @@ def rebuilt_picture(truth: Tensor, samples: Sequence[Sample], *, footnote: str) 
     """
     rows: list[list[Tensor | None]] = []
     for index, image in enumerate(truth):
-        rows.append([image, *(shade_hidden(image, sample.hidden[index]) for sample in samples)])
+        rows.append([image, *(shade_masked(image, sample.hidden[index]) for sample in samples)])
         rows.append([None, *(sample.rebuilt[index] for sample in samples)])
     columns = ["image", *(f"{sample.share:.0%} hidden" for sample in samples)]
     return image_grid(rows, columns=columns, footnote=footnote)
@@ -29,7 +29,7 @@ def generated_picture(frames: Mapping[float, Sequence[tuple[Tensor, Tensor]]], *
     frames: for each share hidden at the start, (images [N, C, H, W] in [0, 1], hidden bool [N, H, W]) after each step.
     """
     rows = [
-        [shade_hidden(images[index], hidden[index]) for images, hidden in steps]
+        [shade_masked(images[index], hidden[index]) for images, hidden in steps]
         for steps in frames.values()
         for index in range(len(steps[0][0]))
     ]

@@ -14,18 +14,18 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from mimbench.api import (
+    BatchIndices,
     EpochSampler,
     InputError,
-    Pick,
     SemanticSplit,
     compose_transforms,
     fork_rng,
     get_rank,
     get_world_size,
+    identity_collate,
+    ignore_stop_signals,
     image_seed,
-    leave_stopping_to_the_parent,
     read_sized,
-    unchanged,
 )
 from mimbench_tasks.segmentation.config import SegmentationConfig
 
@@ -60,7 +60,7 @@ class LabelledImages(TorchDataset):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, pick: Pick) -> dict[str, list]:
+    def __getitem__(self, pick: BatchIndices) -> dict[str, list]:
         return pseudo_collate([self.sample(index, pick.epoch) for index in pick.indices.tolist()])
 
     def sample(self, index: int, epoch: int = 0) -> Sample:
@@ -82,10 +82,12 @@ class LabelledImages(TorchDataset):
 
     def evaluation_loader(self, batch_size: int, *, workers: int, pin_memory: bool) -> DataLoader:
         """Every image once, in order; one at a time where their sizes differ."""
-        picks = [Pick(0, indices) for indices in torch.arange(len(self)).split(batch_size if self.one_size else 1)]
+        picks = [
+            BatchIndices(0, indices) for indices in torch.arange(len(self)).split(batch_size if self.one_size else 1)
+        ]
         return self._loader(picks, workers, pin_memory)
 
-    def _loader(self, sampler: Iterable[Pick], workers: int, pin_memory: bool) -> DataLoader:
+    def _loader(self, sampler: Iterable[BatchIndices], workers: int, pin_memory: bool) -> DataLoader:
         workers = 0 if self.in_memory else workers
         return DataLoader(
             self,
@@ -94,8 +96,8 @@ class LabelledImages(TorchDataset):
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
-            collate_fn=unchanged,
-            worker_init_fn=leave_stopping_to_the_parent,
+            collate_fn=identity_collate,
+            worker_init_fn=ignore_stop_signals,
         )
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,9 +5,9 @@ import torch
 
 from helpers.checkpoints import SWIN, VIT, encoder_of, method_of, mm_swin, mm_vit, params
 from mimbench.convert import recognise, to_encoder, to_method, to_timm
-from mimbench.convert.layouts import LAYOUTS
-from mimbench.convert.pieces import TABLE, Piece, Pieces, harmonised
-from mimbench.convert.pieces import renamed as to_pieces
+from mimbench.convert.file_tensors import TABLE, FileTensor, FileTensors, match_forms
+from mimbench.convert.file_tensors import rename_tensors as to_pieces
+from mimbench.convert.key_layouts import LAYOUTS
 from mimbench.errors import InputError
 
 TIMM_BEIT = next(layout for layout in LAYOUTS if layout.name == "timm-beit")
@@ -44,7 +44,7 @@ def test_unfold_order_is_that_of_mmcv():
     layout = next(layout for layout in LAYOUTS if layout.name == "mmpretrain-swin")
     state = {f"backbone.stages.0.downsample.{name}": value for name, value in theirs.state_dict().items()}
     state["backbone.stages.1.blocks.0.norm1.weight"] = torch.ones(16)
-    pieces = to_pieces(state, layout).found
+    pieces = to_pieces(state, layout).tensors
     ours = encoder_of("swin", SWIN, 64).body.layers[1].downsample
     ours.load_state_dict({name: pieces[f"layers.1.downsample.{name}"].value for name in theirs.state_dict()})
     x = torch.randn(2, 4, 4, 8)
@@ -107,12 +107,12 @@ def test_missing_tensors_are_listed():
 
 def test_biases_of_queries_keys_and_values_are_split_and_joined():
     joint = torch.arange(6.0)
-    split = harmonised(_pieces(**{"blocks.0.attn.qkv.bias": joint}), {"blocks.0.attn.q_bias", "blocks.0.attn.v_bias"})
-    assert split.found["blocks.0.attn.q_bias"].value.tolist() == [0, 1]
-    assert split.found["blocks.0.attn.v_bias"].value.tolist() == [4, 5]
+    split = match_forms(_pieces(**{"blocks.0.attn.qkv.bias": joint}), {"blocks.0.attn.q_bias", "blocks.0.attn.v_bias"})
+    assert split.tensors["blocks.0.attn.q_bias"].value.tolist() == [0, 1]
+    assert split.tensors["blocks.0.attn.v_bias"].value.tolist() == [4, 5]
     assert "softmax" in split.changed["blocks.0.attn.qkv.bias"]
     separate = {"blocks.0.attn.q_bias": joint[:2], "blocks.0.attn.v_bias": joint[4:]}
-    joined = harmonised(_pieces(**separate), {"blocks.0.attn.qkv.bias"}).found["blocks.0.attn.qkv.bias"]
+    joined = match_forms(_pieces(**separate), {"blocks.0.attn.qkv.bias"}).tensors["blocks.0.attn.qkv.bias"]
     assert joined.value.tolist() == [0, 1, 0, 0, 4, 5]
     assert joined.sources == ("blocks.0.attn.q_bias", "blocks.0.attn.v_bias")
 
@@ -125,27 +125,27 @@ def test_a_stored_key_bias_is_left_out_with_its_reason():
 def test_relative_position_tables_are_shared_and_copied():
     shared, first, second = f"rel_pos_bias.{TABLE}", f"blocks.0.attn.{TABLE}", f"blocks.1.attn.{TABLE}"
     table = torch.randn(12, 2)
-    copied = harmonised(_pieces(**{shared: table}), {first, second})
-    assert torch.equal(copied.found[first].value, table)
-    assert torch.equal(copied.found[second].value, table)
-    assert shared not in copied.found
-    united = harmonised(_pieces(**{first: table, second: table.clone()}), {shared})
-    assert list(united.found) == [shared]
-    assert united.found[shared].sources == (first, second)
+    copied = match_forms(_pieces(**{shared: table}), {first, second})
+    assert torch.equal(copied.tensors[first].value, table)
+    assert torch.equal(copied.tensors[second].value, table)
+    assert shared not in copied.tensors
+    united = match_forms(_pieces(**{first: table, second: table.clone()}), {shared})
+    assert list(united.tensors) == [shared]
+    assert united.tensors[shared].sources == (first, second)
     with pytest.raises(InputError, match="tables of each block's own"):
-        harmonised(_pieces(**{first: table, second: table + 1}), {shared})
+        match_forms(_pieces(**{first: table, second: table + 1}), {shared})
 
 
 def test_layer_scale_and_pooled_norm_change_names():
     gamma = torch.ones(2)
-    found = harmonised(_pieces(**{"blocks.0.gamma_1": gamma}), {"blocks.0.ls1.gamma"}).found
+    found = match_forms(_pieces(**{"blocks.0.gamma_1": gamma}), {"blocks.0.ls1.gamma"}).tensors
     assert list(found) == ["blocks.0.ls1.gamma"]
-    found = harmonised(_pieces(**{"blocks.0.ls2.gamma": gamma}), {"blocks.0.gamma_2"}).found
+    found = match_forms(_pieces(**{"blocks.0.ls2.gamma": gamma}), {"blocks.0.gamma_2"}).tensors
     assert list(found) == ["blocks.0.gamma_2"]
     pooled = _pieces(**{"fc_norm.weight": gamma})
-    assert list(harmonised(pooled, {"norm.weight"}).found) == ["norm.weight"]
+    assert list(match_forms(pooled, {"norm.weight"}).tensors) == ["norm.weight"]
     assert "stands in" in pooled.changed["fc_norm.weight"]
-    both = harmonised(_pieces(**{"fc_norm.weight": gamma, "norm.weight": gamma}), {"norm.weight"})
+    both = match_forms(_pieces(**{"fc_norm.weight": gamma, "norm.weight": gamma}), {"norm.weight"})
     assert "pooled features" in both.left_out["fc_norm.weight"]
 
 
@@ -158,4 +158,4 @@ def test_half_precision_comes_back_as_single():
 
 
 def _pieces(**state):
-    return Pieces({name: Piece(value, (name,)) for name, value in state.items()})
+    return FileTensors({name: FileTensor(value, (name,)) for name, value in state.items()})

@@ -8,7 +8,7 @@ from timm.models.convnext import ConvNeXt as TimmConvNeXt
 from torch import nn
 
 from mimbench.encoders.convnet import ConvNeXt, ConvNeXtConfig, ResNet, ResNetConfig
-from mimbench.encoders.rebuild import require_drop_path
+from mimbench.encoders.rebuilding import require_drop_path
 from mimbench.errors import InputError
 
 KINDS = ["convnext", "resnet"]

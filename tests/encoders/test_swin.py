@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mimbench.encoders.inverse_swin import InverseSwin
-from mimbench.encoders.rebuild import require_drop_path
+from mimbench.encoders.rebuilding import require_drop_path
 from mimbench.encoders.swin import Swin, SwinConfig, shifted_window_block, window_mask
 from mimbench.errors import InputError
 

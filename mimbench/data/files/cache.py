@@ -19,7 +19,7 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mimbench"
 
 
-def writable(cache: Path) -> Path:
+def ensure_writable(cache: Path) -> Path:
     """`cache`, made where it is absent.
 
     Raises:
@@ -49,7 +49,7 @@ def read_derived(path: Path) -> Any:
         return None
 
 
-def keep(path: Path, content: bytes) -> Path:
+def write_if_changed(path: Path, content: bytes) -> Path:
     """`path` with this content: written if it is absent, damaged or altered."""
     if not path.is_file() or path.read_bytes() != content:
         write_atomic(path, content)

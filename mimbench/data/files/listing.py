@@ -16,15 +16,15 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import track
 
-from mimbench.data.files.cache import read_derived, writable, write_derived
-from mimbench.data.files.images import DEFAULT_POLICY, PixelPolicy, is_image
-from mimbench.data.files.inspection import INSPECTION_VERSION, Inspection, inspect_image
+from mimbench.data.files.cache import ensure_writable, read_derived, write_derived
+from mimbench.data.files.image_inspection import INSPECTION_VERSION, Inspection, inspect_image
+from mimbench.data.files.image_reading import DEFAULT_POLICY, PixelPolicy, is_image
 from mimbench.errors import InputError
 from mimbench.files import FileState
 
 _ENDINGS = "avif bmp gif heic heif ico j2k jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp"
 EXTENSIONS = frozenset("." + ending for ending in _ENDINGS.split(" "))
-SETTLED = 2_000_000_000
+MIN_AGE = 2_000_000_000
 """A file system may note times as coarsely as every 2 s (FAT). A file that was examined less than so many ns after its
 last change may have been changed again without a new time, so it is examined again."""
 _SHOW_PROGRESS_FROM = 2000
@@ -40,7 +40,7 @@ class ImageFile:
 
 
 @dataclass(frozen=True)
-class Health:
+class FileCheck:
     """A file's content digest, and why it cannot be decoded (None: it can, or was not tried)."""
 
     digest: str
@@ -68,8 +68,8 @@ class _Entry(NamedTuple):
             return False
         # A date in the future says nothing about when the file was written.
         latest = max(state.changed, state.modified if state.modified <= self.examined else 0)
-        decided = not decode or (self.is_decoded and self.inspection.is_valid_at(max_pixels))
-        return self.examined - latest > SETTLED and decided
+        decided = not decode or (self.is_decoded and self.inspection.holds_at(max_pixels))
+        return self.examined - latest > MIN_AGE and decided
 
 
 def image_files(folder: Path, root: Path, left_out: list[str] | None = None) -> list[ImageFile]:
@@ -85,7 +85,7 @@ def image_files(folder: Path, root: Path, left_out: list[str] | None = None) -> 
     """
     prefix = "" if folder == root else folder.relative_to(root).as_posix() + "/"
     left_out = [] if left_out is None else left_out
-    return sorted(_walk(str(folder), prefix, frozenset(), left_out), key=lambda file: normal(file.name))
+    return sorted(_walk(str(folder), prefix, frozenset(), left_out), key=lambda file: normalize_name(file.name))
 
 
 def subfolders(folder: Path, left_out: list[str] | None = None) -> list[Path]:
@@ -101,7 +101,7 @@ def has_images(folder: Path) -> bool:
     return any(not _is_folder(entry) and _looks_like_image(entry) for entry in _visible(folder))
 
 
-def normal(name: str) -> str:
+def normalize_name(name: str) -> str:
     """The name as NFC, so that systems which store accents differently sort and hash alike."""
     return unicodedata.normalize("NFC", name)
 
@@ -111,12 +111,12 @@ def printable(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def examine(
+def check_files(
     files: Iterable[ImageFile], root: Path, cache: Path, *, decode: bool, policy: PixelPolicy = DEFAULT_POLICY
-) -> dict[str, Health]:
+) -> dict[str, FileCheck]:
     """Digest every file and, with `decode`, try to decode it; unchanged files come from `cache`."""
     name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    store = writable(cache) / f"images-v{INSPECTION_VERSION}-{name}.json"
+    store = ensure_writable(cache) / f"images-v{INSPECTION_VERSION}-{name}.json"
     names = [file.name for file in files]
     with FileLock(f"{store}.lock"):
         known = _load(store)
@@ -130,7 +130,7 @@ def examine(
             known |= zip(stale, _examine_all(stale, root, decode, policy.max_pixels), strict=True)
             write_derived(store, known)
     return {
-        name: Health(known[name].digest, known[name].inspection.problem_under(policy), known[name].inspection)
+        name: FileCheck(known[name].digest, known[name].inspection.problem_with(policy), known[name].inspection)
         for name in names
     }
 

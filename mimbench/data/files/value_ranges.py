@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mimbench.data.files.images import DEEP_CMYK, NO_RANGE_OF_CMYK, PixelPolicy, Range, is_within
-from mimbench.data.files.inspection import Inspection
+from mimbench.data.files.image_inspection import Inspection
+from mimbench.data.files.image_reading import DEEP_CMYK, NO_RANGE_OF_CMYK, PixelPolicy, Range, is_within
 from mimbench.data.files.listing import printable
 from mimbench.errors import InputError
 
@@ -19,7 +19,7 @@ SMALL_PART = 1 / 3
 
 
 @dataclass(frozen=True)
-class Settled:
+class RangeChoice:
     """How a set of images is read."""
 
     policy: PixelPolicy
@@ -31,7 +31,7 @@ class Settled:
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _ImagesOfKind:
     """All images of one kind."""
 
     name: str
@@ -56,20 +56,20 @@ class _Kind:
         dark, bright = self.spread
         return bright - dark < SMALL_PART * (scale[1] - scale[0])
 
-    def among(self, names: Container[str]) -> _Kind:
+    def among(self, names: Container[str]) -> _ImagesOfKind:
         """Those of them that `names` holds."""
-        return _Kind(self.name, {name: image for name, image in self.images.items() if name in names})
+        return _ImagesOfKind(self.name, {name: image for name, image in self.images.items() if name in names})
 
     def outside(self, scale: Range) -> list[str]:
         return [name for name, image in self.images.items() if not is_within(image.low, image.high, scale, self.name)]
 
 
-def settle(
+def choose_range(
     policy: PixelPolicy,
     splits: Mapping[str, Mapping[str, Inspection]],
     root: str,
     option: str | None = "data.range",
-) -> Settled:
+) -> RangeChoice:
     """The policy with the range of float images, from all images of all splits together.
 
     policy: as the options say. splits: images by split and file name. option: what sets a range; None: nothing does.
@@ -89,7 +89,7 @@ def settle(
                 f"{NO_RANGE_OF_CMYK}, which {len(kind.images)} images under {root} are, such as "
                 f"{printable(min(kind.images))}: leave data.range out, or save them as RGB"
             )
-        scale = policy.range_of(kind.name)
+        scale = policy.range_for(kind.name)
         outside = kind.outside(scale)
         if outside and policy.range is None:
             raise InputError(_needs_range(kind, outside, f"taken to lie in {scale[0]:g} to {scale[1]:g}", root, option))
@@ -122,22 +122,22 @@ def settle(
         kind.name: {
             "images": len(kind.images),
             "values": [kind.low, kind.high],
-            "range": list(map(float, policy.range_of(kind.name))),
+            "range": list(map(float, policy.range_for(kind.name))),
         }
         for kind in kinds
     }
-    return Settled(policy, tuple(notes), record, bool(differ))
+    return RangeChoice(policy, tuple(notes), record, bool(differ))
 
 
-def _kinds(images: Mapping[str, Inspection]) -> list[_Kind]:
+def _kinds(images: Mapping[str, Inspection]) -> list[_ImagesOfKind]:
     by_kind: dict[str, dict[str, Inspection]] = defaultdict(dict)
     for name, image in images.items():
         if image.kind:
             by_kind[image.kind][name] = image
-    return [_Kind(name, members) for name, members in sorted(by_kind.items())]
+    return [_ImagesOfKind(name, members) for name, members in sorted(by_kind.items())]
 
 
-def _float_range(floats: _Kind, root: str, option: str | None) -> Range:
+def _float_range(floats: _ImagesOfKind, root: str, option: str | None) -> Range:
     for scale in ((0.0, 1.0), (0.0, 255.0)):
         if is_within(floats.low, floats.high, scale, "float"):
             return scale
@@ -145,7 +145,7 @@ def _float_range(floats: _Kind, root: str, option: str | None) -> Range:
     raise InputError(_needs_range(floats, outside, "taken to lie in 0 to 1, or all of them in 0 to 255", root, option))
 
 
-def _differing(policy: PixelPolicy, floats: _Kind | None) -> list[str]:
+def _differing(policy: PixelPolicy, floats: _ImagesOfKind | None) -> list[str]:
     """Float images that lie in another range than by their own values: earlier fingerprints rest on those."""
     if floats is None or policy.float_range is None:
         return []
@@ -153,7 +153,7 @@ def _differing(policy: PixelPolicy, floats: _Kind | None) -> list[str]:
     return [name for name, image in floats.images.items() if (image.high <= 1) != unit]
 
 
-def _needs_range(kind: _Kind, outside: Sequence[str], otherwise: str, root: str, option: str | None) -> str:
+def _needs_range(kind: _ImagesOfKind, outside: Sequence[str], otherwise: str, root: str, option: str | None) -> str:
     example = (kind.low, kind.high) if kind.low < kind.high else (kind.low, kind.low + 1)
     return (
         f"{len(outside)} of {len(kind.images)} {kind.name} images under {root} hold values from {kind.low:g} to "
@@ -167,7 +167,7 @@ def _needs_range(kind: _Kind, outside: Sequence[str], otherwise: str, root: str,
     )
 
 
-def _small_part(kind: _Kind, scale: Range, where: str, option: str | None) -> str:
+def _small_part(kind: _ImagesOfKind, scale: Range, where: str, option: str | None) -> str:
     dark, bright = kind.spread
     if kind.low == kind.high:
         return f"{len(kind.images)} {kind.name} images {where} hold the one value {kind.low:g} alone: all look the same"
@@ -180,7 +180,7 @@ def _small_part(kind: _Kind, scale: Range, where: str, option: str | None) -> st
     )
 
 
-def _suggested(kind: _Kind) -> Range:
+def _suggested(kind: _ImagesOfKind) -> Range:
     """0 to a whole number of bits if the values start near 0."""
     dark, bright = kind.spread
     if dark == bright:

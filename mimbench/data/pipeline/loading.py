@@ -24,14 +24,14 @@ from mimbench.errors import InputError
 from mimbench.seeds import fork_rng, image_seed
 
 
-class Pick(NamedTuple):
+class BatchIndices(NamedTuple):
     """One batch to be loaded. The epoch travels along, for persistent workers hear of nothing else."""
 
     epoch: int
     indices: Tensor
 
 
-class EpochSampler(Sampler[Pick]):
+class EpochSampler(Sampler[BatchIndices]):
     """Batches of one epoch, shuffled by (seed, epoch), incomplete ones dropped.
 
     Step k of all ranks together is what step k of one process with world_size x batch_size would be.
@@ -58,12 +58,12 @@ class EpochSampler(Sampler[Pick]):
     def __len__(self) -> int:
         return self.size // (self.batch_size * self.world_size)
 
-    def __iter__(self) -> Iterator[Pick]:
+    def __iter__(self) -> Iterator[BatchIndices]:
         epoch, first, self._skipped = self.epoch, self._skipped, 0
         order = torch.randperm(self.size, generator=torch.Generator().manual_seed(image_seed(self.seed, epoch)))
         for step in range(first, len(self)):
             start = (step * self.world_size + self.rank) * self.batch_size
-            yield Pick(epoch, order[start : start + self.batch_size])
+            yield BatchIndices(epoch, order[start : start + self.batch_size])
 
 
 class _ArrayBatches(TorchDataset[tuple[Tensor, Tensor]]):
@@ -73,7 +73,7 @@ class _ArrayBatches(TorchDataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, pick: Pick) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, pick: BatchIndices) -> tuple[Tensor, Tensor]:
         return self.split.images[pick.indices], self.split.labels[pick.indices]
 
 
@@ -87,7 +87,7 @@ class _ImageBatches(TorchDataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, pick: Pick) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, pick: BatchIndices) -> tuple[Tensor, Tensor]:
         loaded = [self._load(pick.epoch, index) for index in pick.indices.tolist()]
         return torch.stack([image for image, _ in loaded]), torch.tensor([label for _, label in loaded])
 
@@ -133,7 +133,7 @@ def evaluation_loader(
     resized and centrally cropped to input.image_size.
     """
     check_eval_resize(input_config)
-    picks = [Pick(0, indices) for indices in torch.arange(len(split)).split(batch_size)]
+    picks = [BatchIndices(0, indices) for indices in torch.arange(len(split)).split(batch_size)]
     return _loader(split, input_config, picks, None, workers, device)
 
 
@@ -153,21 +153,21 @@ def _loader(
         batches,
         batch_size=None,
         sampler=sampler,
-        collate_fn=unchanged,
+        collate_fn=identity_collate,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
-        worker_init_fn=leave_stopping_to_the_parent,
+        worker_init_fn=ignore_stop_signals,
         # Its own, so that starting workers draws nothing from the global generator.
         generator=torch.Generator().manual_seed(seed or 0),
     )
 
 
-def unchanged(batch: Any) -> Any:
+def identity_collate(batch: Any) -> Any:
     return batch
 
 
-def leave_stopping_to_the_parent(worker: int) -> None:
+def ignore_stop_signals(worker: int) -> None:
     """Make a loader's worker ignore Ctrl-C, and SIGTERM unless it comes from the training process itself.
 
     A terminal and a scheduler send these to all processes at once, and the training process needs its workers to

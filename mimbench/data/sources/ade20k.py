@@ -17,14 +17,14 @@ from pydantic import Field
 from torch import Tensor
 
 from mimbench.contract import DataConfig, Dataset, InputError, RunError, SemanticSplit, SplitName, cosmetic
-from mimbench.data.files.cache import read_derived, writable, write_derived
-from mimbench.data.files.images import MAX_PIXELS, READER_VERSION, PixelPolicy
-from mimbench.data.files.listing import ImageFile, examine, image_files, normal, printable
-from mimbench.data.files.rasters import Turns, fit, read_headers
+from mimbench.data.files.cache import ensure_writable, read_derived, write_derived
+from mimbench.data.files.image_reading import MAX_PIXELS, READER_VERSION, PixelPolicy
+from mimbench.data.files.image_sizes import ExifTurns, match_size, read_image_sizes
+from mimbench.data.files.listing import ImageFile, check_files, image_files, normalize_name, printable
 from mimbench.data.sources.class_lists import class_names
-from mimbench.data.sources.classes import similar_classes
+from mimbench.data.sources.class_matching import similar_classes
 from mimbench.data.sources.label_images import read_labels
-from mimbench.data.sources.scene_config import note_values
+from mimbench.data.sources.scene_options import note_values
 
 _FOLDERS: dict[SplitName, str] = {"train": "training", "test": "validation"}
 _OFFICIAL_CLASSES = 150
@@ -129,7 +129,9 @@ class Ade20k(Dataset):
             repr((READER_VERSION, config.channels, config.reduce_zero_label, self.classes)).encode()
         )
         for name, pairs in sorted(self._pairs.items()):
-            lines = [(normal(Path(p.image.name).name), *map(self._digest, (p.image, p.annotation))) for p in pairs]
+            lines = [
+                (normalize_name(Path(p.image.name).name), *map(self._digest, (p.image, p.annotation))) for p in pairs
+            ]
             digest.update(repr((name, sorted(lines))).encode())
         if self._turns.as_stored:
             digest.update(b"images as stored")
@@ -186,28 +188,28 @@ class Ade20k(Dataset):
     def _digested(self) -> dict[str, str]:
         """Content digests by name. Images are decoded as well; annotations are in `_examined`."""
         pairs = [pair for part in self._pairs.values() for pair in part]
-        health = examine([pair.annotation for pair in pairs], self.root, self.cache, decode=False)
+        health = check_files([pair.annotation for pair in pairs], self.root, self.cache, decode=False)
         policy = PixelPolicy(max_pixels=self.config.max_pixels)
-        health |= examine([pair.image for pair in pairs], self.root, self.cache, decode=True, policy=policy)
+        health |= check_files([pair.image for pair in pairs], self.root, self.cache, decode=True, policy=policy)
         bad = [f"{name} ({one.problem})" for name, one in health.items() if one.problem]
         if bad:
             raise InputError(f"{len(bad)} files under {printable(self.root)} cannot be read: {_listed(bad)}")
         self._left_out += note_values({pair.image.name: health[pair.image.name] for pair in pairs}, self.root)
         return {name: one.digest for name, one in health.items()}
 
-    def _compare_sizes(self) -> Turns:
+    def _compare_sizes(self) -> ExifTurns:
         """Which images EXIF turns. Raises InputError for annotations of another size than their image."""
         pairs = [pair for part in self._pairs.values() for pair in part]
         files = [file.name for pair in pairs for file in (pair.image, pair.annotation)]
-        headers = read_headers(files, self.root, self.cache, self.config.max_pixels)
-        turns, bad = Turns(), []
+        headers = read_image_sizes(files, self.root, self.cache, self.config.max_pixels)
+        turns, bad = ExifTurns(), []
         for pair in pairs:
             image, mask = headers[pair.image.name], headers[pair.annotation.name]
             if isinstance(image, str) or isinstance(mask, str):
                 bad.append(f"{pair.image.name if isinstance(image, str) else pair.annotation.name} cannot be read: ")
                 bad[-1] += image if isinstance(image, str) else str(mask)
                 continue
-            how = fit(image, mask.stored, self.root / pair.image.name)
+            how = match_size(image, mask.stored, self.root / pair.image.name)
             if how is None:
                 width, height = mask.stored
                 bad.append(f"{pair.annotation.name} has {width} x {height} px, its image {image}")
@@ -224,7 +226,7 @@ class Ade20k(Dataset):
 
     def _examined(self) -> dict[SplitName, list[list[int]]]:
         """Height, width and pixels of each class of every pair, kept under the fingerprint of the content."""
-        kept = writable(self.cache) / f"ade20k-{self.fingerprint()[:32]}.json"
+        kept = ensure_writable(self.cache) / f"ade20k-{self.fingerprint()[:32]}.json"
         found = read_derived(kept)
         if found is None:
             found = {name: self._examine(self._pairs[name]) for name in _FOLDERS}
@@ -265,7 +267,7 @@ def _by_stem(files: Sequence[ImageFile], kind: str) -> dict[str, ImageFile]:
     """
     stems: dict[str, ImageFile] = {}
     for file in files:
-        stem = normal(os.path.splitext(file.name.removeprefix(f"{kind}/"))[0])
+        stem = normalize_name(os.path.splitext(file.name.removeprefix(f"{kind}/"))[0])
         first = stems.setdefault(stem, file)
         if first is not file:
             raise InputError(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
-from mimbench.data.files.rasters import Size
+from mimbench.data.files.image_sizes import Size
 from mimbench.data.files.text import quoted
 
 _LEAST_POLYGON = 6

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from mimbench.contract import Dataset, SceneSplit, SplitName, cosmetic
 from mimbench.data.files.cache import default_cache
-from mimbench.data.files.images import MAX_PIXELS, READER_VERSION
-from mimbench.data.files.listing import ImageFile, examine, normal, printable
+from mimbench.data.files.image_reading import MAX_PIXELS, READER_VERSION
+from mimbench.data.files.listing import ImageFile, check_files, normalize_name, printable
 from mimbench.data.files.text import quoted
-from mimbench.data.sources.classes import similar_classes
+from mimbench.data.sources.class_matching import similar_classes
 from mimbench.data.sources.coco_file import MENDER_VERSION, CocoFile
 from mimbench.data.sources.coco_reading import match_categories, read_coco
-from mimbench.data.sources.scene_config import SceneConfig, check_images, image_file
+from mimbench.data.sources.scene_options import SceneConfig, check_images, image_file
 from mimbench.errors import InputError, nearest
 
 LAYOUTS: Mapping[str, Sequence[tuple[str, str]]] = {
@@ -119,10 +119,10 @@ class Coco(Dataset):
                 digest.update(repr((MENDER_VERSION, part.changes)).encode())
             files = part.files()
             if self.config.fingerprint == "names":
-                lines = [(normal(file.name), str(file.size)) for file in files]
+                lines = [(normalize_name(file.name), str(file.size)) for file in files]
             else:
-                health = examine(files, part.scenes.images, self.cache, decode=False)
-                lines = [(normal(file.name), health[file.name].digest) for file in files]
+                health = check_files(files, part.scenes.images, self.cache, decode=False)
+                lines = [(normalize_name(file.name), health[file.name].digest) for file in files]
             digest.update(repr(sorted(lines)).encode())
         return digest.hexdigest()
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mimbench.data.files.cache import keep, writable
+from mimbench.data.files.cache import ensure_writable, write_if_changed
+from mimbench.data.files.image_sizes import ExifTurns
 from mimbench.data.files.listing import printable
-from mimbench.data.files.rasters import Turns
 from mimbench.data.sources.boxes import BoxCount
 from mimbench.errors import InputError
 
@@ -32,7 +32,7 @@ class CocoFile:
     """Every object has a mask."""
     mended: set[str] = field(default_factory=set)
     """Kinds of entries that the file itself has in another form."""
-    turns: Turns = field(default_factory=Turns)
+    turns: ExifTurns = field(default_factory=ExifTurns)
     notes: list[str] = field(default_factory=list)
     boxes: BoxCount = field(default_factory=BoxCount)
 
@@ -58,7 +58,7 @@ class CocoFile:
         """Raises InputError if no detector can learn from it, or turned images of `files` contradict its own."""
         if problem := self.boxes.problem(self.where):
             raise InputError(problem)
-        Turns(upright=[name for file in files for name in file.turns.upright], either=self.turns.either).check(
+        ExifTurns(upright=[name for file in files for name in file.turns.upright], either=self.turns.either).check(
             self.where
         )
 
@@ -67,7 +67,9 @@ class CocoFile:
         if not self.mended:
             return self.path
         content = json.dumps(self.content).encode()
-        return keep(writable(cache) / "coco" / f"{hashlib.sha256(content).hexdigest()[:32]}.json", content)
+        return write_if_changed(
+            ensure_writable(cache) / "coco" / f"{hashlib.sha256(content).hexdigest()[:32]}.json", content
+        )
 
 
 def plain_key(value: Any) -> int | str | None:

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from mimbench.data.files.image_sizes import ImageSize, Size, find_inside, match_size, read_image_sizes
 from mimbench.data.files.listing import printable
-from mimbench.data.files.rasters import Raster, Size, find_inside, fit, read_headers
 from mimbench.data.files.text import quoted
 from mimbench.data.sources.coco_file import CocoFile
 from mimbench.errors import InputError
@@ -60,7 +60,7 @@ def _mend_names(file: CocoFile) -> None:
 def _mend_sizes(file: CocoFile, cache: Path, max_pixels: int) -> None:
     """Every image's declared size, checked against the file's own; absent ones are filled in."""
     images = file.content["images"]
-    headers = read_headers(file.names, file.folder, cache, max_pixels)
+    headers = read_image_sizes(file.names, file.folder, cache, max_pixels)
     unreadable = [name for name, header in headers.items() if isinstance(header, str)]
     if unreadable:
         raise InputError(
@@ -70,9 +70,9 @@ def _mend_sizes(file: CocoFile, cache: Path, max_pixels: int) -> None:
     wrong: list[str] = []
     for index, image in enumerate(images):
         raster = headers[image["file_name"]]
-        assert isinstance(raster, Raster)
+        assert isinstance(raster, ImageSize)
         size = _declared(file, index, image, raster)
-        how = fit(raster, size, file.folder / image["file_name"])
+        how = match_size(raster, size, file.folder / image["file_name"])
         if how is None:
             wrong.append(
                 f"image {quoted(image['file_name'])} is {raster}, and its entry ({index} of images) says "
@@ -88,7 +88,7 @@ def _mend_sizes(file: CocoFile, cache: Path, max_pixels: int) -> None:
     file.notes += file.turns.note(file.where)
 
 
-def _declared(file: CocoFile, index: int, image: dict[str, Any], raster: Raster) -> Size:
+def _declared(file: CocoFile, index: int, image: dict[str, Any], raster: ImageSize) -> Size:
     """Width and height of an entry; filled in, from the file's own, where they are absent or null."""
     for side in ("width", "height"):
         value = image.get(side)

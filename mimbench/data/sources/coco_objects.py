@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mimbench.data.files.rasters import Size
+from mimbench.data.files.image_sizes import Size
 from mimbench.data.files.text import quoted
 from mimbench.data.sources.boxes import FRACTIONS, are_fractions, box_problem, checked_mask, mask_area, number
 from mimbench.data.sources.coco_file import CocoFile, plain_key

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mimbench.data.files.listing import normal, printable
+from mimbench.data.files.listing import normalize_name, printable
 from mimbench.data.files.text import quoted, read_text
 from mimbench.data.sources.coco_file import CocoFile, plain_key
 from mimbench.data.sources.coco_images import mend_images
@@ -110,8 +110,8 @@ def _mend_categories(file: CocoFile) -> None:
             category["name"] = str(name)
             file.mended.add("names as numbers")
         elif isinstance(name, str) and name.strip():
-            if name != normal(name):
-                category["name"] = normal(name)
+            if name != normalize_name(name):
+                category["name"] = normalize_name(name)
                 file.mended.add("names with decomposed accents")
         else:
             what = f"the name {quoted(name)}; it should be text" if "name" in category else "no 'name'"

@@ -15,7 +15,7 @@ from pycocotools import mask as rle
 from pydantic import Field, model_validator
 
 from mimbench.contract import DataConfig, Dataset, SceneSplit, SplitName
-from mimbench.data.files.cache import read_derived, writable, write_derived
+from mimbench.data.files.cache import ensure_writable, read_derived, write_derived
 from mimbench.data.sources.coco import coco_split
 from mimbench.data.sources.digit_drawing import COMPOSER_VERSION, MNIST_SIDE, Glyphs, Instance, Scene, compose
 from mimbench.data.sources.embedded import EmbeddedConfig, MNIST5k
@@ -80,7 +80,7 @@ class DigitScenes(Dataset):
     @cached_property
     def _folder(self) -> Path:
         """Where the scenes lie, built and whole."""
-        folder = writable(self.cache) / f"{self.name}-{self.fingerprint()[:16]}"
+        folder = ensure_writable(self.cache) / f"{self.name}-{self.fingerprint()[:16]}"
         with FileLock(f"{folder}.lock"):
             if not _is_whole(folder):
                 partial = folder.with_suffix(".partial")

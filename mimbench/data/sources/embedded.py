@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 
 from mimbench.contract import ArraySplit, DataConfig, Dataset, SplitName
-from mimbench.data.pipeline.split import array_fingerprint, rest, stratified
+from mimbench.data.pipeline.subsets import array_fingerprint, complement, stratified
 
 _SPLIT_SEED = 0
 _CLASSES = tuple("0123456789")
@@ -50,7 +50,7 @@ class _Embedded(Dataset):
     def _splits(self) -> dict[str, ArraySplit]:
         images, labels = self._load()
         test = stratified(labels, self.test_size, _SPLIT_SEED)
-        train = rest(len(labels), test)
+        train = complement(len(labels), test)
         parts = {"train": (train, self.config.train_limit), "test": (test, self.config.test_limit)}
         return {name: _subset(images[part], labels[part], limit) for name, (part, limit) in parts.items()}
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mimbench.contract import Dataset, ImageSplit, InputError, RunError, SplitName
-from mimbench.data.files.images import (
+from mimbench.data.files.image_reading import (
     ANY_VALUES,
     DEFAULT_POLICY,
     EXTRA_BANDS,
@@ -22,12 +22,12 @@ from mimbench.data.files.images import (
     PixelPolicy,
     read_pixels,
 )
-from mimbench.data.files.listing import Health, examine, normal, printable, subfolders
-from mimbench.data.files.value_ranges import settle
-from mimbench.data.pipeline.split import rest, stratified
-from mimbench.data.sources.classes import match_classes, similar_classes
+from mimbench.data.files.listing import FileCheck, check_files, normalize_name, printable, subfolders
+from mimbench.data.files.value_ranges import choose_range
+from mimbench.data.pipeline.subsets import complement, stratified
+from mimbench.data.sources.class_matching import match_classes, similar_classes
 from mimbench.data.sources.folder_config import FolderConfig
-from mimbench.data.sources.scan import Sample, Scan
+from mimbench.data.sources.folder_scan import FolderScan, Sample
 
 _TRAIN = ("train", "training")
 _TEST = ("val", "valid", "validation", "test", "testing")
@@ -89,14 +89,14 @@ class Folder(Dataset):
         self.channels = config.channels
         self.root = self._root()
         self.skipped: list[Path] = []
-        self._health: dict[str, Health] = {}
+        self._health: dict[str, FileCheck] = {}
         self._policy = PixelPolicy(
             None if config.range == "auto" else config.range,
             transparency=config.transparency,
             extra_bands=config.extra_bands,
             max_pixels=config.max_pixels,
         )
-        scan = Scan(self.root)
+        scan = FolderScan(self.root)
         samples = self._samples(scan)
         if "test" in samples:
             scan.leave_out_other_folders(*(path for path in self._split_folders() if path))
@@ -128,7 +128,7 @@ class Folder(Dataset):
         digest = hashlib.sha256(repr(settings).encode())
         for split, part in sorted(self._parts.items()):
             lines = [
-                (normal(sample.name), sample.file.size if by_name else self._health[sample.file.name].digest)
+                (normalize_name(sample.name), sample.file.size if by_name else self._health[sample.file.name].digest)
                 for sample in part
             ]
             digest.update(repr((split, sorted(lines))).encode())
@@ -143,7 +143,7 @@ class Folder(Dataset):
             split: {s.file.name: self._health[s.file.name].inspection for s in part if s.file.name in self._health}
             for split, part in samples.items()
         }
-        settled = settle(self._policy, seen, printable(self.root))
+        settled = choose_range(self._policy, seen, printable(self.root))
         self._policy = settled.policy
         self._note(*settled.notes)
         settings = {name: getattr(self.config, name) for name in ("range", "transparency", "extra_bands")}
@@ -166,7 +166,7 @@ class Folder(Dataset):
             raise InputError(f"data.root {printable(root)} {what}: pass --set data.root=PATH of an image folder")
         return root
 
-    def _samples(self, scan: Scan) -> dict[str, list[Sample]]:
+    def _samples(self, scan: FolderScan) -> dict[str, list[Sample]]:
         """Every image by split; only "train" where the split is still to be drawn."""
         train, test = self._split_folders()
         if train is None:
@@ -206,7 +206,7 @@ class Folder(Dataset):
         files = [sample.file for part in samples.values() for sample in part]
         # Any values are sound here: `_settle` judges their range for the set as a whole.
         policy = replace(self._policy, range=ANY_VALUES.range)
-        self._health = examine(files, self.root, self.cache, decode=self.config.verify, policy=policy)
+        self._health = check_files(files, self.root, self.cache, decode=self.config.verify, policy=policy)
         bad = [file.name for file in files if self._health[file.name].problem]
         if not bad:
             return samples
@@ -247,5 +247,5 @@ class Folder(Dataset):
         labels = np.unique([sample.label for sample in samples], return_inverse=True)[1]
         count = min(max(1, round(len(samples) * self.config.val_fraction)), len(samples) - 1)
         test = stratified(labels, count, self.config.split_seed)
-        train = rest(len(samples), test)
+        train = complement(len(samples), test)
         return {"train": [samples[i] for i in train], "test": [samples[i] for i in test]}

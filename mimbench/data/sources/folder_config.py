@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mimbench.contract import DataConfig, cosmetic
-from mimbench.data.files.images import MAX_PIXELS
+from mimbench.data.files.image_reading import MAX_PIXELS
 
 
 class FolderConfig(DataConfig):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mimbench.data.files.images import MAX_PIXELS, open_image
+from mimbench.data.files.image_reading import MAX_PIXELS, open_image
 
 _IGNORED = 255
 _GREY = ("L", "P", "1", "I", "I;16", "I;16L", "I;16B")

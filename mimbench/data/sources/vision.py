@@ -12,7 +12,7 @@ import torch
 
 from mimbench.contract import ArraySplit, DataConfig, Dataset, InputError, SplitName, cosmetic
 from mimbench.data.files.listing import subfolders
-from mimbench.data.pipeline.split import array_fingerprint
+from mimbench.data.pipeline.subsets import array_fingerprint
 from mimbench.data.sources.folder import Folder
 from mimbench.data.sources.folder_config import FolderConfig
 

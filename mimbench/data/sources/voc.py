@@ -12,14 +12,14 @@ from typing import Any
 from filelock import FileLock
 
 from mimbench.contract import Dataset, SceneSplit, SplitName
-from mimbench.data.files.cache import keep, writable
-from mimbench.data.files.images import READER_VERSION
-from mimbench.data.files.listing import examine, printable, subfolders
-from mimbench.data.files.rasters import Raster, Turns, find_inside, fit, read_headers
+from mimbench.data.files.cache import ensure_writable, write_if_changed
+from mimbench.data.files.image_reading import READER_VERSION
+from mimbench.data.files.image_sizes import ExifTurns, ImageSize, find_inside, match_size, read_image_sizes
+from mimbench.data.files.listing import check_files, printable, subfolders
 from mimbench.data.files.text import quoted, read_text
 from mimbench.data.sources.boxes import FRACTIONS, BoxCount, are_fractions, box_problem
-from mimbench.data.sources.classes import similar_classes
-from mimbench.data.sources.scene_config import SceneConfig, check_images, image_file
+from mimbench.data.sources.class_matching import similar_classes
+from mimbench.data.sources.scene_options import SceneConfig, check_images, image_file
 from mimbench.data.sources.voc_xml import Box, read_annotation
 from mimbench.errors import InputError
 
@@ -74,7 +74,7 @@ class Voc(Dataset):
             raise InputError(f"voc: task.data.root {what}: pass --set task.data.root=PATH of a VOC folder")
         self.root = config.root.expanduser()
         self._folders = _voc_folders(self.root)
-        self._turns = Turns()
+        self._turns = ExifTurns()
         self._scenes = {"train": self._read("train", config.train), "test": self._read("test", config.test)}
         shared = {scene.image for scene in self._scenes["train"]} & {scene.image for scene in self._scenes["test"]}
         if shared:
@@ -93,10 +93,10 @@ class Voc(Dataset):
         self.notes = tuple(f"voc: {note}" for note in notes)
 
     def split(self, name: SplitName) -> SceneSplit:
-        folder = writable(self.cache) / f"voc-{self.fingerprint()[:16]}"
+        folder = ensure_writable(self.cache) / f"voc-{self.fingerprint()[:16]}"
         path = folder / f"{name}.json"
         with FileLock(f"{folder}.lock"):
-            keep(path, json.dumps(_as_coco(self._scenes[name], self.classes)).encode())
+            write_if_changed(path, json.dumps(_as_coco(self._scenes[name], self.classes)).encode())
         return SceneSplit(path, self.root, self.classes, len(self._scenes[name]))
 
     def fingerprint(self) -> str:
@@ -113,7 +113,7 @@ class Voc(Dataset):
         if self.config.fingerprint == "names":
             lines = [(file.name, str(file.size)) for file in files]
         else:
-            health = examine(files, self.root, self.cache, decode=False)
+            health = check_files(files, self.root, self.cache, decode=False)
             lines = [(file.name, health[file.name].digest) for file in files]
         digest.update(repr(sorted(lines)).encode())
         return digest.hexdigest()
@@ -152,7 +152,7 @@ class Voc(Dataset):
         Raises:
             InputError: an image cannot be read, or has another size.
         """
-        headers = read_headers([scene.image for scene in scenes], self.root, self.cache, self.config.max_pixels)
+        headers = read_image_sizes([scene.image for scene in scenes], self.root, self.cache, self.config.max_pixels)
         sized = []
         for scene in scenes:
             raster = headers[scene.image]
@@ -170,8 +170,8 @@ class Voc(Dataset):
             self._compare(scene.image, raster, (width, height))
         return sized
 
-    def _compare(self, image: str, raster: Raster, size: tuple[int, int]) -> None:
-        how = fit(raster, size, self.root / image)
+    def _compare(self, image: str, raster: ImageSize, size: tuple[int, int]) -> None:
+        how = match_size(raster, size, self.root / image)
         if how is None:
             raise InputError(
                 f"voc: image {quoted(image)} is {raster}, and its annotation says {size[0]} x {size[1]}; boxes would "

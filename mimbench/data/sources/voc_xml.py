@@ -6,7 +6,7 @@ import math
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from mimbench.data.files.listing import normal, printable
+from mimbench.data.files.listing import normalize_name, printable
 from mimbench.data.files.text import quoted
 from mimbench.errors import InputError
 
@@ -73,7 +73,7 @@ def _object(node: ElementTree.Element) -> tuple[str, Box, bool]:
     if right < left or bottom < top:
         raise ValueError(f"a box ends before it starts: {left:g}, {top:g} to {right:g}, {bottom:g}")
     box = (left - 1, top - 1, right - left + 1, bottom - top + 1)
-    return normal(_text(node, "name")), box, _is_difficult(node)
+    return normalize_name(_text(node, "name")), box, _is_difficult(node)
 
 
 def _is_difficult(node: ElementTree.Element) -> bool:

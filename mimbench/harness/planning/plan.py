@@ -14,7 +14,7 @@ from mimbench import registry
 from mimbench.contract import Dataset, Method, TrainConfig
 from mimbench.data import DeviceTransform, open_dataset
 from mimbench.distributed import get_world_size
-from mimbench.encoders.rebuild import require_drop_path
+from mimbench.encoders.rebuilding import require_drop_path
 from mimbench.engine.device import pick_precision, world_size_identity
 from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.planning.build import assemble

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mimbench.contract import Encoder, Method
-from mimbench.convert import resized
+from mimbench.convert import resize_positions
 from mimbench.errors import InputError, NotSupported
 from mimbench.store.store import StoredCheckpoint
 
@@ -21,7 +21,7 @@ def restore_encoder(method: Method, checkpoint: StoredCheckpoint) -> Encoder:
     """
     encoder = method.exported_encoder()
     try:
-        encoder.load_state_dict(resized(checkpoint.encoder(), encoder), strict=True)
+        encoder.load_state_dict(resize_positions(checkpoint.encoder(), encoder), strict=True)
     except RuntimeError as error:
         what = checkpoint.card["what"]["encoder"]["name"]
         raise InputError(
@@ -38,7 +38,7 @@ def restore(method: Method, checkpoint: StoredCheckpoint) -> Method:
     """
     encoder = method.exported_encoder()
     prefix = encoder_prefix(method, encoder)
-    state = {f"{prefix}{key}": value for key, value in resized(checkpoint.encoder(), encoder).items()}
+    state = {f"{prefix}{key}": value for key, value in resize_positions(checkpoint.encoder(), encoder).items()}
     rest = checkpoint.rest()
     lacking = [key for key in non_encoder_state(method) if key not in rest]
     if lacking and "imported" in checkpoint.card["what"]:

@@ -8,8 +8,8 @@ import torch
 
 from mimbench.contract import ImageSplit, Method
 from mimbench.data import DeviceTransform, denormalise, evaluation_loader
-from mimbench.data.pipeline.split import subset
-from mimbench.drawing import image_grid, shade_hidden
+from mimbench.data.pipeline.subsets import subset
+from mimbench.drawing import image_grid, shade_masked
 from mimbench.engine.ranks import on_first_rank
 from mimbench.errors import NotSupported
 from mimbench.harness.planning.cells import Pretraining
@@ -74,7 +74,7 @@ def picture_of(method: Method, pretraining: Pretraining) -> bytes:
     rebuilt = denormalise(method.reconstruct(images, mask), input_config)
     images, hidden = denormalise(images, input_config), resize_mask(mask, images.shape[-2:])
     return image_grid(
-        [(image, shade_hidden(image, out), result) for image, out, result in zip(images, hidden, rebuilt, strict=True)],
+        [(image, shade_masked(image, out), result) for image, out, result in zip(images, hidden, rebuilt, strict=True)],
         columns=("original", "masked", "reconstructed"),
         title=f"{pretraining.label}: {hidden.float().mean():.0%} hidden",
         footnote=method.reconstruction_note,

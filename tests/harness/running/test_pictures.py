@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from mimbench.contract import Method, NotSupported
-from mimbench.data.pipeline.split import subset
-from mimbench.drawing import image_grid, shade_hidden
+from mimbench.data.pipeline.subsets import subset
+from mimbench.drawing import image_grid, shade_masked
 from mimbench.errors import InputError
 from mimbench.harness.planning.cells import Request
 from mimbench.harness.planning.plan import build_method, plan
@@ -103,10 +103,10 @@ def test_a_long_footnote_stays_within_the_picture():
 def test_what_is_hidden_is_shaded_in_a_colour():
     hidden = torch.zeros(4, 4, dtype=torch.bool)
     hidden[0] = True
-    shaded = shade_hidden(torch.full((1, 4, 4), 0.2), hidden)
+    shaded = shade_masked(torch.full((1, 4, 4), 0.2), hidden)
     assert (shaded[:, 1:] == 0.2).all()
     assert len(shaded[:, 0, 0].unique()) == 3
-    assert torch.equal(shade_hidden(torch.full((5, 4, 4), 0.2), hidden), shaded)
+    assert torch.equal(shade_masked(torch.full((5, 4, 4), 0.2), hidden), shaded)
 
 
 def test_a_subset_keeps_order_labels_and_kind(cache):

@@ -13,7 +13,7 @@ from PIL import Image
 from helpers.tiny_detection import PlainFit, TinyEncoder, TinyScenes, context, small_config, write_scenes
 from mimbench import registry
 from mimbench.contract import ArraySplit, InputError
-from mimbench.data.files.images import read_pixels
+from mimbench.data.files.image_reading import read_pixels
 from mimbench_tasks.detection.config import NAMES, DetectionConfig
 from mimbench_tasks.detection.detectors import DETECTORS
 from mimbench_tasks.detection.task import Detection

@@ -47,7 +47,7 @@ class _Subset(ImageSplit):
         return self.split[self.indices[index]]
 
 
-def rest(size: int, chosen: np.ndarray) -> np.ndarray:
+def complement(size: int, chosen: np.ndarray) -> np.ndarray:
     """Sorted indices below `size` that are not in `chosen`."""
     return np.setdiff1d(np.arange(size), chosen)
 

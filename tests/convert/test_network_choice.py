@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from helpers.checkpoints import VIT, encoder_of
+from mimbench.cli.import_ import describe_import
 from mimbench.convert import read_weights, recognise, to_encoder, to_timm
 from mimbench.errors import InputError
 from mimbench.harness.exchange import import_checkpoint
@@ -51,14 +52,13 @@ DEEP = {"epoch": 3, "optimizer": OPTIMIZER}
         (lambda s: {"model": under("encoder.", s) | under("decoder.", s)}, "model"),
     ],
 )  # fmt: skip
-def test_the_only_network_of_a_file_is_taken_whatever_is_around_it(wrap, key, vit, tmp_path, capsys):
+def test_the_only_network_of_a_file_is_taken_whatever_is_around_it(wrap, key, vit, tmp_path):
     file = saved(tmp_path, wrap(vit))
     found = read_weights(file)
     assert (found.key, found.others) == (key, ())
     arguments = {"method": "supervised", "encoder": "vit-tiny", "recipe": None, "results": tmp_path / "r"}
-    import_checkpoint(file, settings={f"encoder.{k}": v for k, v in VIT.items()}, **arguments)
-    said = capsys.readouterr().out
-    assert key == "" or f"weights: {key}\n" in said
+    imported, _ = import_checkpoint(file, settings={f"encoder.{k}": v for k, v in VIT.items()}, **arguments)
+    assert key == "" or f"weights: {key}" in describe_import(imported)
     stored = find_checkpoint(tmp_path / "r", next((tmp_path / "r" / "checkpoints").iterdir()).name)
     assert all(torch.equal(value, vit[name]) for name, value in to_timm(stored.encoder()).items())
 
@@ -107,16 +107,16 @@ def test_a_part_of_a_key_is_enough_when_it_names_one(vit, tmp_path):
         read_weights(file, "backbone")
 
 
-def test_the_import_says_which_was_taken_and_two_of_one_file_are_two_checkpoints(vit, tmp_path, capsys):
+def test_the_import_says_which_was_taken_and_two_of_one_file_are_two_checkpoints(vit, tmp_path):
     file = saved(tmp_path, {"model": plus(vit), "model_ema": vit})
     arguments = {"method": "supervised", "encoder": "vit-tiny", "recipe": None, "results": tmp_path / "r"}
     arguments["settings"] = {f"encoder.{key}": value for key, value in VIT.items()}
-    import_checkpoint(file, **arguments)
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("weights: "))
+    imported, _ = import_checkpoint(file, **arguments)
+    line = next(line for line in describe_import(imported) if line.startswith("weights: "))
     assert line.startswith("weights: model_ema (timm")
     assert line.endswith("also in the file: model; choose with --key")
-    import_checkpoint(file, key="model", **arguments)
-    assert "weights: model (asked for with --key)" in capsys.readouterr().out
+    imported, _ = import_checkpoint(file, key="model", **arguments)
+    assert next(describe_import(imported)).startswith("weights: model (asked for with --key)")
     cards = [find_checkpoint(tmp_path / "r", folder.name).card for folder in (tmp_path / "r/checkpoints").iterdir()]
     assert sorted(card["what"]["imported"]["key"] for card in cards) == ["model", "model_ema"]
 

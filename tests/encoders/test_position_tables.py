@@ -7,9 +7,9 @@ from scipy.interpolate import RegularGridInterpolator, make_interp_spline
 from scipy.optimize import brentq
 
 from helpers.checkpoints import SWIN, VIT, encoder_of, params
-from mimbench.convert import recognise, resized, to_encoder
-from mimbench.convert.pieces import TABLE
-from mimbench.encoders.resample import resample_table
+from mimbench.convert import recognise, resize_positions, to_encoder
+from mimbench.convert.file_tensors import TABLE
+from mimbench.encoders.position_tables import resample_table
 
 
 @pytest.mark.parametrize("image_size", [16, 48])
@@ -78,8 +78,8 @@ def test_windows_of_another_size():
 def test_own_weights_at_another_size_and_the_same():
     small, large = (encoder_of("vit", VIT, size) for size in (16, 32))
     state = small.state_dict()
-    assert all(value is state[name] for name, value in resized(state, small).items())
-    large.load_state_dict(resized(state, large))
+    assert all(value is state[name] for name, value in resize_positions(state, small).items())
+    large.load_state_dict(resize_positions(state, large))
     other = encoder_of("vit", VIT | {"embed_dim": 16}, 32)
     with pytest.raises(RuntimeError, match="size mismatch"):
-        other.load_state_dict(resized(state, other))
+        other.load_state_dict(resize_positions(state, other))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from helpers.tiffs import tiff
-from mimbench.data.sources.scene_config import SceneConfig, check_images
+from mimbench.data.sources.scene_options import SceneConfig, check_images
 from mimbench.errors import InputError
 
 

@@ -9,7 +9,14 @@ from pycocotools import mask as rle
 
 from helpers.tiffs import tiff
 from mimbench.contract import InputError
-from mimbench.data.files.rasters import Raster, find_inside, fit, read_header, read_headers, read_sized
+from mimbench.data.files.image_sizes import (
+    ImageSize,
+    find_inside,
+    match_size,
+    read_image_size,
+    read_image_sizes,
+    read_sized,
+)
 from mimbench.data.sources.boxes import checked_mask, mask_area
 from mimbench.files import FileState
 
@@ -29,32 +36,32 @@ def test_pixels_of_the_size_that_is_asked_for(tmp_path, orientation, suffix):
     path = tmp_path / f"a.{suffix}"
     image = save(path, orientation)
     upright = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("L"))
-    raster = read_header(path)
+    raster = read_image_size(path)
     assert raster.upright == upright.shape[::-1]
     np.testing.assert_array_equal(read_sized(path, 1, raster.stored)[..., 0], np.asarray(image))
     if raster.upright != raster.stored:
         np.testing.assert_array_equal(read_sized(path, 1, raster.upright)[..., 0], upright)
-    assert fit(raster, raster.stored, path) == ("either" if orientation in (2, 3, 4) else "stored")
-    assert fit(raster, (3, 3), path) is None
+    assert match_size(raster, raster.stored, path) == ("either" if orientation in (2, 3, 4) else "stored")
+    assert match_size(raster, (3, 3), path) is None
     with pytest.raises(InputError, match="its annotations are for 3 x 3 px"):
         read_sized(path, 1, (3, 3))
 
 
 def test_kept_headers_that_were_altered_are_read_again(tmp_path):
     save(tmp_path / "a.png", 1)
-    expected = read_headers(["a.png"], tmp_path, tmp_path / "cache")
+    expected = read_image_sizes(["a.png"], tmp_path, tmp_path / "cache")
     (store,) = (tmp_path / "cache").glob("rasters-*.json")
     before = store.read_bytes()
     store.write_bytes(before.replace(b", 4, 2, 1]", b", 4, 4, 1]"))
     assert store.read_bytes() != before
-    assert read_headers(["a.png"], tmp_path, tmp_path / "cache") == expected
+    assert read_image_sizes(["a.png"], tmp_path, tmp_path / "cache") == expected
 
 
 def test_turned_tiff_files_are_refused(tmp_path):
     save(tmp_path / "a.tif", 6)
     save(tmp_path / "b.tif", 1)
-    headers = read_headers(["a.tif", "b.tif"], tmp_path, tmp_path / "cache")
-    assert headers == {"a.tif": "TIFF with the orientation 6; save it upright", "b.tif": Raster((4, 2))}
+    headers = read_image_sizes(["a.tif", "b.tif"], tmp_path, tmp_path / "cache")
+    assert headers == {"a.tif": "TIFF with the orientation 6; save it upright", "b.tif": ImageSize((4, 2))}
 
 
 def test_exif_data_after_the_pixels_of_a_png(tmp_path):
@@ -65,8 +72,8 @@ def test_exif_data_after_the_pixels_of_a_png(tmp_path):
     length = 12 + int.from_bytes(content[start : start + 4], "big")
     end = content.index(b"IEND") - 4
     path.write_bytes(content[:start] + content[start + length : end] + content[start : start + length] + content[end:])
-    assert read_header(path).orientation == 1
-    assert fit(read_header(path), (2, 4), path) == "upright"
+    assert read_image_size(path).orientation == 1
+    assert match_size(read_image_size(path), (2, 4), path) == "upright"
     assert read_sized(path, 1, (2, 4)).shape == (4, 2, 1)
     assert read_sized(path, 1, (4, 2)).shape == (2, 4, 1)
 
@@ -74,18 +81,18 @@ def test_exif_data_after_the_pixels_of_a_png(tmp_path):
 def test_headers_are_kept_until_a_file_changes(tmp_path, monkeypatch):
     save(tmp_path / "a.png", 6)
     (tmp_path / "b.png").write_bytes(b"nothing")
-    first = read_headers(["a.png", "b.png", "c.png"], tmp_path, tmp_path / "cache")
-    assert first["a.png"] == Raster((4, 2), 6)
+    first = read_image_sizes(["a.png", "b.png", "c.png"], tmp_path, tmp_path / "cache")
+    assert first["a.png"] == ImageSize((4, 2), 6)
     assert first["b.png"] == "it is not an image that can be read"
     assert first["c.png"] == "No such file or directory"
     with monkeypatch.context() as patched:
-        patched.setattr("mimbench.data.files.rasters.read_header", lambda path: pytest.fail("read again"))
-        assert read_headers(["a.png"], tmp_path, tmp_path / "cache") == {"a.png": Raster((4, 2), 6)}
+        patched.setattr("mimbench.data.files.image_sizes.read_image_size", lambda path: pytest.fail("read again"))
+        assert read_image_sizes(["a.png"], tmp_path, tmp_path / "cache") == {"a.png": ImageSize((4, 2), 6)}
     Image.new("L", (5, 5)).save(tmp_path / "a.png")
-    assert read_headers(["a.png"], tmp_path, tmp_path / "cache") == {"a.png": Raster((5, 5), 1)}
+    assert read_image_sizes(["a.png"], tmp_path, tmp_path / "cache") == {"a.png": ImageSize((5, 5), 1)}
     for store in (tmp_path / "cache").glob("rasters-*.json"):
         store.write_text("[")
-    assert read_headers(["a.png"], tmp_path, tmp_path / "cache") == {"a.png": Raster((5, 5), 1)}
+    assert read_image_sizes(["a.png"], tmp_path, tmp_path / "cache") == {"a.png": ImageSize((5, 5), 1)}
 
 
 @pytest.mark.parametrize(
@@ -134,7 +141,7 @@ def test_images_that_could_not_be_read_later_are_refused_by_their_header(tmp_pat
         "bands.tif": "bands beyond its colours",
         "planar.tif": "which is not read: save it by pixels",
     }
-    headers = read_headers(list(words), tmp_path, tmp_path / "cache")
+    headers = read_image_sizes(list(words), tmp_path, tmp_path / "cache")
     assert {name: words[name] in str(header) for name, header in headers.items()} == dict.fromkeys(words, True)
 
 
@@ -147,4 +154,4 @@ def test_a_link_to_another_file_of_equal_size_and_dates_is_read_again(tmp_path, 
     for name, size in (("wide", (4, 2)), ("tall", (2, 4))):
         link.unlink(missing_ok=True)
         link.symlink_to(tmp_path / f"{name}.bmp")
-        assert read_headers(["link.bmp"], tmp_path, tmp_path / "cache") == {"link.bmp": Raster(size)}
+        assert read_image_sizes(["link.bmp"], tmp_path, tmp_path / "cache") == {"link.bmp": ImageSize(size)}

@@ -13,9 +13,9 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 from filelock import FileLock
 
-from mimbench.data.files.cache import read_derived, writable, write_derived
-from mimbench.data.files.headers import has_extra_bands
-from mimbench.data.files.images import (
+from mimbench.data.files.cache import ensure_writable, read_derived, write_derived
+from mimbench.data.files.header_details import has_extra_bands
+from mimbench.data.files.image_reading import (
     DEFAULT_POLICY,
     EXTRA_BANDS,
     MAX_PIXELS,
@@ -37,7 +37,7 @@ _CACHE_VERSION = "3"
 
 
 @dataclass(frozen=True)
-class Raster:
+class ImageSize:
     """What an image file's header says: the size of its stored pixels, and how EXIF turns them."""
 
     stored: Size
@@ -54,7 +54,7 @@ class Raster:
 
 
 @dataclass
-class Turns:
+class ExifTurns:
     """Names of the images that EXIF data turn, by the pixels that their declared sizes are for."""
 
     stored: list[str] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Turns:
     either: list[str] = field(default_factory=list)
     """Both have the same size; such images are read as stored."""
 
-    def add(self, name: str, raster: Raster, how: str) -> None:
+    def add(self, name: str, raster: ImageSize, how: str) -> None:
         """how: as `fit` returns it."""
         if raster.orientation != 1 or how == "upright":
             {"stored": self.stored, "upright": self.upright, "either": self.either}[how].append(name)
@@ -89,7 +89,7 @@ class Turns:
         ]
 
 
-def read_header(path: Path, max_pixels: int = MAX_PIXELS, *, whole: bool = False) -> Raster:
+def read_image_size(path: Path, max_pixels: int = MAX_PIXELS, *, whole: bool = False) -> ImageSize:
     """The raster of an image file.
 
     whole: decode a PNG that may have its EXIF data after its pixels.
@@ -99,7 +99,7 @@ def read_header(path: Path, max_pixels: int = MAX_PIXELS, *, whole: bool = False
         Exception: whatever Pillow raises on a file that it cannot identify.
     """
     with open_image(path, max_pixels) as image:
-        DEFAULT_POLICY.range_of(stored_kind(image))
+        DEFAULT_POLICY.range_for(stored_kind(image))
         if has_extra_bands(image):
             raise ValueError(EXTRA_BANDS)
         has_exif = whole or image.format != "PNG" or "exif" in image.info
@@ -109,18 +109,18 @@ def read_header(path: Path, max_pixels: int = MAX_PIXELS, *, whole: bool = False
             orientation = 1
         if image.format == "TIFF" and orientation != 1:
             raise ValueError(f"TIFF with the orientation {orientation}; save it upright")
-        return Raster(image.size, orientation if orientation in range(1, 9) else 1)
+        return ImageSize(image.size, orientation if orientation in range(1, 9) else 1)
 
 
-def read_headers(
+def read_image_sizes(
     names: Sequence[str], folder: Path, cache: Path, max_pixels: int = MAX_PIXELS
-) -> dict[str, Raster | str]:
+) -> dict[str, ImageSize | str]:
     """The raster of each file, by name relative to `folder`, or why it cannot be read.
 
     Headers of unchanged files come from `cache`.
     """
     identity = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-    store = writable(cache) / f"rasters-v{_CACHE_VERSION}-{identity}.json"
+    store = ensure_writable(cache) / f"rasters-v{_CACHE_VERSION}-{identity}.json"
     with FileLock(f"{store}.lock"):
         known: dict[str, list] = read_derived(store) or {}
         states = {name: list(FileState.if_there(folder / name) or ()) for name in dict.fromkeys(names)}
@@ -159,7 +159,7 @@ def read_sized(path: Path, channels: int, size: Size) -> np.ndarray:
     return pixels
 
 
-def fit(raster: Raster, size: Size, path: Path) -> str | None:
+def match_size(raster: ImageSize, size: Size, path: Path) -> str | None:
     """How pixels of `size` are got from the file: "stored", "upright", "either"; None: not at all."""
     if raster.stored == size:
         return "either" if raster.orientation != 1 and raster.upright == size else "stored"
@@ -167,7 +167,7 @@ def fit(raster: Raster, size: Size, path: Path) -> str | None:
         return "upright"
     if raster.orientation == 1 and raster.stored == size[::-1]:
         try:
-            return "upright" if read_header(path, size[0] * size[1], whole=True).upright == size else None
+            return "upright" if read_image_size(path, size[0] * size[1], whole=True).upright == size else None
         except Exception:  # Pillow raises nearly anything on a damaged file
             return None
     return None
@@ -193,9 +193,9 @@ def find_inside(name: object, folder: Path) -> str:
     raise ValueError("is not there")
 
 
-def _try_header(path: Path, max_pixels: int) -> Raster | str:
+def _try_header(path: Path, max_pixels: int) -> ImageSize | str:
     try:
-        return read_header(path, max_pixels)
+        return read_image_size(path, max_pixels)
     except Exception as error:  # Pillow raises nearly anything on a damaged file
         if isinstance(error, OSError) and error.strerror:
             return error.strerror
@@ -204,9 +204,9 @@ def _try_header(path: Path, max_pixels: int) -> Raster | str:
         )
 
 
-def _limited(entry: list, max_pixels: int) -> Raster | str:
+def _limited(entry: list, max_pixels: int) -> ImageSize | str:
     """The raster of a kept entry, or that it has too many pixels."""
     width, height, orientation = entry[len(FileState._fields) :]
     if width * height > max_pixels:
         return str(TooManyPixels(max_pixels, (width, height)))
-    return Raster((width, height), orientation)
+    return ImageSize((width, height), orientation)

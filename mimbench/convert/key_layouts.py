@@ -32,7 +32,7 @@ Renames = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Layout:
+class KeyLayout:
     """One code's names. A file has the first layout of which every pattern of `signs` matches some key."""
 
     name: str
@@ -86,30 +86,31 @@ _MM_SWIN: Renames = (
 )
 
 LAYOUTS = (
-    Layout("mmpretrain-swin", "swin", _MMPRETRAIN, (r"^stages\.0\.blocks\.0\.attn\.w_msa\.qkv\.weight$",),
+    KeyLayout("mmpretrain-swin", "swin", _MMPRETRAIN, (r"^stages\.0\.blocks\.0\.attn\.w_msa\.qkv\.weight$",),
            renames=_MM_SWIN, merges_last=True, unfolds=True),
-    Layout("mmpretrain-beit", "vit", _MMPRETRAIN, (_MM_BLOCK, _MM_RELATIVE), renames=_MM_VIT),
-    Layout("mmpretrain-vit", "vit", _MMPRETRAIN, (_MM_BLOCK, r"^layers\.0\.ln1\.weight$"), renames=_MM_VIT),
-    Layout("mae", "vit", "https://github.com/facebookresearch/mae@efb2a806",
+    KeyLayout("mmpretrain-beit", "vit", _MMPRETRAIN, (_MM_BLOCK, _MM_RELATIVE), renames=_MM_VIT),
+    KeyLayout("mmpretrain-vit", "vit", _MMPRETRAIN, (_MM_BLOCK, r"^layers\.0\.ln1\.weight$"), renames=_MM_VIT),
+    KeyLayout("mae", "vit", "https://github.com/facebookresearch/mae@efb2a806",
            (_BLOCK, r"^decoder_blocks\.0\.", r"^decoder_embed\.")),
-    Layout("simmim-vit", "vit", _SIMMIM, (_BLOCK, _RELATIVE, r"^decoder\.0\.weight$")),
-    Layout("beit", "vit", "https://github.com/microsoft/unilm/tree/768a3c87/beit", (_BLOCK, r"^lm_head\.")),
-    Layout("timm-beit", "vit", f"{_TIMM}, models/beit.py", (_BLOCK, _RELATIVE)),
-    Layout("timm-vit", "vit", f"{_TIMM}, models/vision_transformer.py", (_BLOCK, r"^pos_embed$")),
-    Layout("simmim-swin", "swin", _SIMMIM, (_SWIN_ATTENTION, _MERGED_LAST, r"^decoder\.0\.weight$"), merges_last=True),
-    Layout("swin", "swin", "https://github.com/microsoft/Swin-Transformer, timm before 0.9",
+    KeyLayout("simmim-vit", "vit", _SIMMIM, (_BLOCK, _RELATIVE, r"^decoder\.0\.weight$")),
+    KeyLayout("beit", "vit", "https://github.com/microsoft/unilm/tree/768a3c87/beit", (_BLOCK, r"^lm_head\.")),
+    KeyLayout("timm-beit", "vit", f"{_TIMM}, models/beit.py", (_BLOCK, _RELATIVE)),
+    KeyLayout("timm-vit", "vit", f"{_TIMM}, models/vision_transformer.py", (_BLOCK, r"^pos_embed$")),
+    KeyLayout("simmim-swin", "swin", _SIMMIM, (_SWIN_ATTENTION, _MERGED_LAST, r"^decoder\.0\.weight$"),
+           merges_last=True),
+    KeyLayout("swin", "swin", "https://github.com/microsoft/Swin-Transformer, timm before 0.9",
            (_SWIN_ATTENTION, _MERGED_LAST), merges_last=True),
-    Layout("timm-swin", "swin", f"{_TIMM}, models/swin_transformer.py, from 0.9", (_SWIN_ATTENTION,)),
-    Layout("timm-convnext", "convnet", f"{_TIMM}, models/convnext.py",
+    KeyLayout("timm-swin", "swin", f"{_TIMM}, models/swin_transformer.py, from 0.9", (_SWIN_ATTENTION,)),
+    KeyLayout("timm-convnext", "convnet", f"{_TIMM}, models/convnext.py",
            (r"^stem\.0\.weight$", r"^stages\.0\.blocks\.0\.conv_dw\.weight$"),
            renames=((r"^head\.norm\.", "norm_pre."),)),
-    Layout("timm-resnet", "convnet", f"{_TIMM}, models/resnet.py", (r"^conv1\.weight$", r"^layer1\.0\.conv1\.")),
+    KeyLayout("timm-resnet", "convnet", f"{_TIMM}, models/resnet.py", (r"^conv1\.weight$", r"^layer1\.0\.conv1\.")),
 )  # fmt: skip
 
 _HUGGING_FACE = re.compile(r"(?:^|\.)embeddings\.patch_embeddings\.|(?:^|\.)layer\.\d+\.attention\.")
 
 
-def recognise(keys: Iterable[str]) -> Layout:
+def recognise(keys: Iterable[str]) -> KeyLayout:
     """The layout of a state dict, by its keys; prefixes of wrappers do not matter.
 
     Raises:

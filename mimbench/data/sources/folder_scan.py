@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mimbench.contract import InputError
-from mimbench.data.files.listing import ImageFile, has_images, image_files, normal, printable, subfolders
-from mimbench.data.sources.classes import listed
+from mimbench.data.files.listing import ImageFile, has_images, image_files, normalize_name, printable, subfolders
+from mimbench.data.sources.class_matching import list_names
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Sample:
     """Name within its split: what is hashed, so that roots and split folders may be called anything."""
 
 
-class Scan:
+class FolderScan:
     """Reads the folders of a dataset, and remembers what it left out."""
 
     def __init__(self, root: Path) -> None:
@@ -55,7 +55,7 @@ class Scan:
         if flat:
             classes = [(folder, self._images(folder))]
         samples = [
-            Sample(file, "" if flat else normal(path.name), file.name.removeprefix(prefix))
+            Sample(file, "" if flat else normalize_name(path.name), file.name.removeprefix(prefix))
             for path, found in classes
             for file in found
         ]
@@ -74,24 +74,26 @@ class Scan:
         if left_out:
             notes.append(
                 f"left out {len(left_out)} hidden, empty or other files that are no images under "
-                f"{printable(self.root)}: {listed(left_out)}"
+                f"{printable(self.root)}: {list_names(left_out)}"
             )
         if self._empty:
-            notes.append(f"left out {len(self._empty)} folders without images: {listed(self._empty)}")
+            notes.append(f"left out {len(self._empty)} folders without images: {list_names(self._empty)}")
         if self._unread:
-            notes.append(f"left out the folders beside train and test: {listed(self._unread)}")
+            notes.append(f"left out the folders beside train and test: {list_names(self._unread)}")
         if self._deep:
             deep = list(dict.fromkeys(self._deep))
             notes.append(
                 f"{len(deep)} class folders hold images only in folders of their own, all of which count as the one "
-                f"class: {listed(deep)}; if those are classes or splits, pass the folder above them as data.root"
+                f"class: {list_names(deep)}; if those are classes or splits, pass the folder above them as data.root"
             )
         for split, part in samples.items():
-            twice = [name for name, count in Counter(normal(sample.name) for sample in part).items() if count > 1]
+            twice = [
+                name for name, count in Counter(normalize_name(sample.name) for sample in part).items() if count > 1
+            ]
             if twice:
                 notes.append(
                     f"{len(twice)} names of {split} images occur twice, written differently in Unicode: "
-                    f"{listed(twice)}; the same image may be there twice"
+                    f"{list_names(twice)}; the same image may be there twice"
                 )
         return notes
 
@@ -112,9 +114,9 @@ def _has_parts(folder: Path, files: Sequence[ImageFile], root: Path) -> bool:
 def _check_unique(folder: Path, names: Sequence[str]) -> None:
     by_name: dict[str, str] = {}
     for name in names:
-        other = by_name.setdefault(normal(name), name)
+        other = by_name.setdefault(normalize_name(name), name)
         if other != name:
             raise InputError(
-                f"{printable(folder)} has two class folders of the name {normal(name)!r}, written differently in "
-                f"Unicode ({other!a} and {name!a}): merge or rename them"
+                f"{printable(folder)} has two class folders of the name {normalize_name(name)!r}, written "
+                f"differently in Unicode ({other!a} and {name!a}): merge or rename them"
             )

@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic import Field
 
 from mimbench.contract import DataConfig, cosmetic
-from mimbench.data.files.images import DEFAULT_POLICY, IN_EIGHT_BITS, MAX_PIXELS, PixelPolicy
-from mimbench.data.files.listing import Health, ImageFile, examine, printable
+from mimbench.data.files.image_reading import DEFAULT_POLICY, IN_EIGHT_BITS, MAX_PIXELS, PixelPolicy
+from mimbench.data.files.listing import FileCheck, ImageFile, check_files, printable
 from mimbench.data.files.text import quoted
-from mimbench.data.files.value_ranges import settle
+from mimbench.data.files.value_ranges import choose_range
 from mimbench.errors import InputError
 
 
@@ -43,7 +43,7 @@ def check_images(names: Sequence[str], folder: Path, cache: Path, config: SceneC
     if not config.verify:
         return ()
     files = [image_file(name, folder) for name in names]
-    health = examine(files, folder, cache, decode=True, policy=PixelPolicy(max_pixels=config.max_pixels))
+    health = check_files(files, folder, cache, decode=True, policy=PixelPolicy(max_pixels=config.max_pixels))
     bad = [name for name in names if health[name].problem]
     if bad:
         raise InputError(
@@ -53,7 +53,7 @@ def check_images(names: Sequence[str], folder: Path, cache: Path, config: SceneC
     return note_values(health, folder)
 
 
-def note_values(health: Mapping[str, Health], folder: Path) -> tuple[str, ...]:
+def note_values(health: Mapping[str, FileCheck], folder: Path) -> tuple[str, ...]:
     """Notes if images of more than 8 bits use a small part of the range that they are shown in."""
     deep = {name: one.inspection for name, one in health.items() if one.inspection.kind not in ("", *IN_EIGHT_BITS)}
-    return settle(DEFAULT_POLICY, {"": deep}, printable(folder), option=None).notes if deep else ()
+    return choose_range(DEFAULT_POLICY, {"": deep}, printable(folder), option=None).notes if deep else ()

@@ -8,7 +8,7 @@ from torch import nn
 
 from mimbench.contract import Config
 from mimbench.encoders.convnet import ConvNeXt
-from mimbench.encoders.rebuild import rebuilt, require_drop_path
+from mimbench.encoders.rebuilding import rebuild_encoder, require_drop_path
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.errors import InputError
 
@@ -33,7 +33,7 @@ def toy_encoder() -> ConvNeXt:
 
 
 def test_options_are_changed_and_the_rest_is_kept(vit):
-    made = rebuilt(vit, image_size=24, drop_path=0.2, window=None)
+    made = rebuild_encoder(vit, image_size=24, drop_path=0.2, window=None)
     assert (made.image_size, made.in_channels, made.config.depth, made.config.drop_path) == (24, 1, 3, 0.2)
     assert vit.config.drop_path == 0.1
     assert not torch.equal(made.body.patch_embed.proj.weight, vit.body.patch_embed.proj.weight)
@@ -42,8 +42,8 @@ def test_options_are_changed_and_the_rest_is_kept(vit):
 def test_an_encoder_without_an_option_refuses_it_but_takes_its_absence():
     bare = toy_encoder()
     with pytest.raises(InputError, match=r"task\.window 7 is not for a convnet encoder, which has no such option"):
-        rebuilt(bare, window=7)
-    assert rebuilt(bare, window=0).config == bare.config
+        rebuild_encoder(bare, window=7)
+    assert rebuild_encoder(bare, window=0).config == bare.config
 
 
 def test_a_drop_path_without_effect_is_refused(vit):
@@ -55,4 +55,4 @@ def test_a_drop_path_without_effect_is_refused(vit):
     path.drop_prob = 0.1
     require_drop_path(model, 0.1)
     with pytest.raises(InputError, match=r"drop_path 0\.2 reaches no block of ViT"):
-        rebuilt(vit, depth=1, drop_path=0.2)
+        rebuild_encoder(vit, depth=1, drop_path=0.2)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mimbench.convert.layouts import Layout
-from mimbench.convert.pieces import TABLE, Pieces, renamed
+from mimbench.convert.file_tensors import TABLE, FileTensors, rename_tensors
+from mimbench.convert.key_layouts import KeyLayout
 from mimbench.encoders.blocks import sincos_positions
 from mimbench.errors import InputError, nearest
 
@@ -60,7 +60,7 @@ SIZES: dict[str, tuple[str, Options]] = {
 
 
 @dataclass(frozen=True)
-class Described:
+class EncoderDescription:
     """An encoder for a file: the plugin, its options, and the images that it takes."""
 
     encoder: str
@@ -69,7 +69,7 @@ class Described:
     channels: int
 
 
-def describe(state: Mapping[str, Tensor], layout: Layout, size: str) -> Described:
+def describe_encoder(state: Mapping[str, Tensor], layout: KeyLayout, size: str) -> EncoderDescription:
     """The encoder called `size`, with position embeddings, patch, window, MLP and LayerScale as the file has them.
 
     Raises:
@@ -81,29 +81,29 @@ def describe(state: Mapping[str, Tensor], layout: Layout, size: str) -> Describe
     kinds = {"vit": "vit", "swin": "swin"}
     if kinds.get(encoder, "convnet") != layout.kind:
         raise InputError(f"the file is of layout {layout.name}, a {layout.kind}; --encoder {size} is not")
-    pieces = renamed(state, layout)
+    pieces = rename_tensors(state, layout)
     details, image_size = _DETAILS[layout.kind](pieces)
-    return Described(encoder, options | details, image_size, channels_of(pieces))
+    return EncoderDescription(encoder, options | details, image_size, channels_of(pieces))
 
 
-def channels_of(pieces: Pieces) -> int:
+def channels_of(pieces: FileTensors) -> int:
     """Channels of the images that the first convolution takes."""
     return _tensor(pieces, "patch_embed.proj.weight", "stem.0.weight", "conv1.weight").shape[1]
 
 
-def _of_vit(pieces: Pieces) -> tuple[Options, int]:
+def _of_vit(pieces: FileTensors) -> tuple[Options, int]:
     patch = _tensor(pieces, "patch_embed.proj.weight")
     width, side = patch.shape[0], patch.shape[-1]
     hidden = _tensor(pieces, "blocks.0.mlp.fc1.weight").shape[0]
-    scaled = any(name.startswith(("blocks.0.gamma_1", "blocks.0.ls1")) for name in pieces.found)
+    scaled = any(name.startswith(("blocks.0.gamma_1", "blocks.0.ls1")) for name in pieces.tensors)
     options: Options = {"patch_size": side, "mlp_ratio": hidden / width, "layer_scale": 0.1 if scaled else None}
-    tables = [piece.value for name, piece in pieces.found.items() if name.endswith(TABLE)]
+    tables = [piece.value for name, piece in pieces.tensors.items() if name.endswith(TABLE)]
     if tables:
         grid = (isqrt(len(tables[0]) - 3) + 1) // 2
         alike = all(torch.equal(table, tables[0]) for table in tables)
         return options | {"position": "relative" if alike else "relative-per-block"}, grid * side
     positions = _tensor(pieces, "pos_embed")
-    if "cls_token" not in pieces.found:
+    if "cls_token" not in pieces.tensors:
         raise InputError("the file has no class token (cls_token), which mimbench's ViT has; it cannot be imported")
     grid = isqrt(positions.shape[1] - 1)
     return options | {"position": "sincos" if _is_sincos(positions, grid) else "learned"}, grid * side
@@ -115,10 +115,10 @@ def _is_sincos(positions: Tensor, grid: int) -> bool:
     return torch.allclose(positions.float(), sincos_positions((grid, grid), positions.shape[-1]), atol=1e-5)
 
 
-def _of_swin(pieces: Pieces) -> tuple[Options, int]:
+def _of_swin(pieces: FileTensors) -> tuple[Options, int]:
     """Where the last stage's grid is smaller than the window, its table tells the image's size; else 7 windows do."""
     side = _tensor(pieces, "patch_embed.proj.weight").shape[-1]
-    tables = {name: piece.value for name, piece in pieces.found.items() if name.endswith(TABLE)}
+    tables = {name: piece.value for name, piece in pieces.tensors.items() if name.endswith(TABLE)}
     windows = {int(name.split(".")[1]): (isqrt(len(table)) + 1) // 2 for name, table in tables.items()}
     if not windows:
         raise InputError("the file has no relative-position tables, which every Swin has")
@@ -128,15 +128,15 @@ def _of_swin(pieces: Pieces) -> tuple[Options, int]:
     return options, windows[last] * side * 2**last
 
 
-def _of_convnet(_: Pieces) -> tuple[Options, int]:
+def _of_convnet(_: FileTensors) -> tuple[Options, int]:
     return {}, _IMAGE_SIZE
 
 
 _DETAILS = {"vit": _of_vit, "swin": _of_swin, "convnet": _of_convnet}
 
 
-def _tensor(pieces: Pieces, *names: str) -> Tensor:
+def _tensor(pieces: FileTensors, *names: str) -> Tensor:
     for name in names:
-        if name in pieces.found:
-            return pieces.found[name].value
+        if name in pieces.tensors:
+            return pieces.tensors[name].value
     raise InputError(f"the file has no {names[0]!r}, which its layout needs")

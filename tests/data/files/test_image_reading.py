@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from helpers.tiffs import tiff
-from mimbench.data.files.images import MAX_PIXELS, PixelPolicy, TooManyPixels, is_image, read_pixels
-from mimbench.data.files.inspection import inspect_image
+from mimbench.data.files.image_inspection import inspect_image
+from mimbench.data.files.image_reading import MAX_PIXELS, PixelPolicy, TooManyPixels, is_image, read_pixels
 
 RED = (200, 30, 30)
 FLOATS = PixelPolicy(float_range=(0, 255))

@@ -9,8 +9,8 @@ from typing import IO, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mimbench.data.files.headers import has_extra_bands
-from mimbench.data.files.images import (
+from mimbench.data.files.header_details import has_extra_bands
+from mimbench.data.files.image_reading import (
     EXTRA_BANDS,
     IN_EIGHT_BITS,
     PixelPolicy,
@@ -61,7 +61,7 @@ class Inspection(NamedTuple):
     def pixels(self) -> int:
         return self.width * self.height
 
-    def problem_under(self, policy: PixelPolicy) -> str | None:
+    def problem_with(self, policy: PixelPolicy) -> str | None:
         """Why it cannot be read as the policy says."""
         if self.pixels > policy.max_pixels:
             return str(TooManyPixels(policy.max_pixels, (self.width, self.height)))
@@ -74,7 +74,7 @@ class Inspection(NamedTuple):
                 return str(error)
         return self.problem
 
-    def is_valid_at(self, max_pixels: int) -> bool:
+    def holds_at(self, max_pixels: int) -> bool:
         """Whether the verdict holds under this limit too."""
         return self.refused_at == 0 or self.refused_at >= max_pixels
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 TABLE = "relative_position_bias_table"
 
 
-def resampled(encoder: nn.Module, name: str, value: Tensor, wanted: Tensor) -> Tensor | None:
+def resample_positions(encoder: nn.Module, name: str, value: Tensor, wanted: Tensor) -> Tensor | None:
     """What `value` becomes as the parameter `name` of `encoder`, which is shaped as `wanted`.
 
     Relative-position tables [(2h-1) * (2w-1) + extra, heads]: see `resample_table`. Absolute positions

@@ -12,7 +12,7 @@ from typing import IO, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from mimbench.data.files.headers import check_decodable, has_extra_bands, is_signed, is_white_zero, raw_mode
+from mimbench.data.files.header_details import check_decodable, has_extra_bands, is_signed, is_white_zero, raw_mode
 
 READER_VERSION = "2"
 """Raised whenever the same file would give other pixels."""
@@ -53,7 +53,7 @@ class PixelPolicy:
     """A TIFF's bands beyond its colours that the file does not declare to be transparency."""
     max_pixels: int = MAX_PIXELS
 
-    def range_of(self, kind: str) -> Range:
+    def range_for(self, kind: str) -> Range:
         """The range for images of this kind (see `stored_kind`). Raises ValueError where it is not known."""
         found = self.range or (self.float_range if kind == "float" else CONTAINERS[kind])
         if found is None:
@@ -62,7 +62,7 @@ class PixelPolicy:
 
     def check_values(self, low: float, high: float, kind: str) -> None:
         """Raises ValueError for values outside of a range that was not given; others are clipped to it."""
-        scale = self.range_of(kind)
+        scale = self.range_for(kind)
         if self.range is None and not is_within(low, high, scale, kind):
             raise ValueError(f"its values, {low:g} to {high:g}, leave the range of {scale[0]:g} to {scale[1]:g}")
 
@@ -228,7 +228,7 @@ def _scaled(image: Image.Image, kind: str, policy: PixelPolicy) -> Image.Image:
         return _scaled_bytes(image, policy.range) if policy.range else image
     values = stored_values(image, kind)
     policy.check_values(values.min(), values.max(), kind)
-    return Image.fromarray(_grey_levels(values, policy.range_of(kind)))
+    return Image.fromarray(_grey_levels(values, policy.range_for(kind)))
 
 
 def _scaled_bytes(image: Image.Image, scale: Range) -> Image.Image:

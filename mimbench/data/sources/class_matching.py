@@ -37,8 +37,8 @@ def match_classes(train: Mapping[str, int], test: Mapping[str, int], train_name:
         )
     if len(only_test) == len(test):
         raise InputError(
-            f"{train_name} (class {listed(only_train)}) and {test_name} (class {listed(only_test)}) share no class: "
-            "give the folders of one class one name in both"
+            f"{train_name} (class {list_names(only_train)}) and {test_name} (class {list_names(only_test)}) share no "
+            "class: give the folders of one class one name in both"
         )
     notes = []
     if only_test:
@@ -59,16 +59,16 @@ def similar_classes(names: Iterable[str]) -> list[str]:
     similar = [name for name in names if counts[_loose(name)] > 1]
     if not similar:
         return []
-    return [f"classes {listed(similar)} differ only in {_OVERLOOKED}; each counts as a class of its own"]
+    return [f"classes {list_names(similar)} differ only in {_OVERLOOKED}; each counts as a class of its own"]
 
 
-def listed(names: Sequence[str]) -> str:
+def list_names(names: Sequence[str]) -> str:
     shown = ", ".join(repr(printable(name)) for name in names[:_LISTED])
     return shown + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
 def _classes(names: Sequence[str]) -> str:
-    return f"class {listed(names)} is" if len(names) == 1 else f"{len(names)} classes ({listed(names)}) are"
+    return f"class {list_names(names)} is" if len(names) == 1 else f"{len(names)} classes ({list_names(names)}) are"
 
 
 def _loose(name: str) -> str:

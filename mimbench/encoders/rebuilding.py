@@ -10,7 +10,7 @@ from mimbench.contract.encoder import Encoder
 from mimbench.errors import InputError
 
 
-def rebuilt(encoder: Encoder, *, image_size: int | None = None, **options: Any) -> Encoder:
+def rebuild_encoder(encoder: Encoder, *, image_size: int | None = None, **options: Any) -> Encoder:
     """An encoder like this one, with these options of its Config instead of its own, and fresh weights.
 
     They are drawn from the global torch generator, on the CPU or, in a `with torch.device(...)`, there. An option that

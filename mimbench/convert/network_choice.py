@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mimbench.convert.layouts import LAYOUTS, PREFIX
+from mimbench.convert.key_layouts import LAYOUTS, PREFIX
 from mimbench.errors import InputError
 
 TOP = "."
@@ -72,7 +72,7 @@ class _Network:
         return [] if self.key in ("", TOP) else self.key.split(".")
 
 
-def choose(loaded: Any, key: str | None, where: str) -> Weights | None:
+def choose_network(loaded: Any, key: str | None, where: str) -> Weights | None:
     """The network at `key`, or the one that a rule prefers; None: `loaded` holds no network of a known layout.
 
     Raises:
@@ -89,7 +89,7 @@ def choose(loaded: Any, key: str | None, where: str) -> Weights | None:
     return _weights(chosen, others, why)
 
 
-def listed(loaded: Any) -> str:
+def list_tensors(loaded: Any) -> str:
     """The dicts with tensors in `loaded`, in words, for a message."""
     parts = []
     for path, names in _dicts(loaded):
