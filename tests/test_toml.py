@@ -46,7 +46,7 @@ def test_each_command_refuses_it_in_one_line(name, words, files, quick):
         (*run, "--recipe", path),
         (*run, "--grid", path),
         ("show", "recipe", path),
-        ("show", "detection", "--recipe", path),
+        ("show", "task", "detection", "--config", "--recipe", path),
     ):
         refused(quick(*command), f"{name}.toml", words)
 

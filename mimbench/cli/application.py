@@ -36,19 +36,37 @@ app = typer.Typer(
     epilog=examples("mimbench list", "mimbench run --method simmim --task detection", "mimbench table"),
     callback=common_options,
 )
-COMMANDS: dict[str, Callable[..., None]] = {
-    "run": run.run,
-    "list": list.list_plugins,
-    "table": table.table,
-    "plot": plot.plot,
-    "derive": derive.derive,
-    "report": report.report,
-    "verify": verify.verify,
-    "doctor": doctor.doctor,
-    "parity": parity.parity,
-    "import": import_.import_,
-    "export": export.export,
-}
-for name, command in COMMANDS.items():
-    app.command(name)(command)
+COMMANDS: tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...] = (
+    (
+        "run",
+        run.run,
+        (
+            "mimbench run --method simmim --task detection",
+            "mimbench run --method mae,random-init --task knn --recipe smoke --seeds 0,1",
+            "mimbench run --method simmim --task linear-probe --vary method.mask_ratio=0.4,0.6",
+            "mimbench run --grid grid.toml --dry-run",
+        ),
+    ),
+    ("list", list.list_plugins, ("mimbench list", "mimbench list --check")),
+    (
+        "table",
+        table.table,
+        (
+            "mimbench table --task knn,linear-probe --baseline random-init",
+            "mimbench table --task detection --metric all --output detection.tex",
+            "mimbench table --published --method simmim --task linear-probe",
+        ),
+    ),
+    ("plot", plot.plot, ("mimbench plot all --output figures", "mimbench plot bars --task knn --output knn.pdf")),
+    ("derive", derive.derive, ("mimbench derive list", "mimbench derive mce --format latex")),
+    ("report", report.report, ("mimbench report --output page",)),
+    ("verify", verify.verify, ("mimbench verify runs",)),
+    ("doctor", doctor.doctor, ("mimbench doctor",)),
+    ("parity", parity.parity, ("mimbench parity tests/golden/simmim_vit_tiny.npz",)),
+    ("import", import_.import_, ("mimbench import mae_pretrain_vit_base.pth --method mae --encoder vit-base",)),
+    ("export", export.export, ("mimbench export dbed40d371925f42 --output encoder.safetensors",)),
+)
+"""Name, function and examples of each command."""
+for name, command, lines in COMMANDS:
+    app.command(name, epilog=examples(*lines))(command)
 app.add_typer(show.app, name="show")

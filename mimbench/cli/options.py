@@ -10,6 +10,9 @@ import typer
 
 from mimbench.store import DEFAULT_RESULTS
 
+METHOD_TO_RESOLVE = "simmim"
+"""The method that `show` resolves a recipe for if none is named."""
+
 
 def flag(name: str, help: str) -> Any:
     """An option without a value. Typer would print "<bool>" after its name."""

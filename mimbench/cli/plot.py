@@ -14,14 +14,20 @@ from mimbench.store import DEFAULT_RESULTS
 from mimbench.text import print_text
 
 
+def plot_kind_names(incomplete: str) -> list[str]:
+    from mimbench.report.plots.kinds import ALL, plot_kinds
+
+    return [kind for kind in [*plot_kinds(), ALL] if kind.startswith(incomplete)]
+
+
 def plot(
     kind: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            help="bars, ablation, epochs, layers, ratios, cost, loss, seeds, reconstructions, generated, detections, "
-            "segmentations, or all: every kind that the records support."
+            help="What to draw, or all: every kind that the records support. Without it, the kinds are listed.",
+            autocompletion=plot_kind_names,
         ),
-    ],
+    ] = None,
     results: ResultsOption = DEFAULT_RESULTS,
     method: MethodsOption = "",
     task: TasksOption = "",
@@ -53,6 +59,9 @@ def plot(
     from mimbench.report.plots.command import plot_command
     from mimbench.report.plots.source import Options
 
+    if kind is None:
+        print_text("\n".join(plot_kind_names("")))
+        return
     if spread not in ("ci", "sd"):
         raise InputError(f"--spread {spread!r}: choose ci (95 % interval of the mean) or sd (std over seeds)")
     options = Options(

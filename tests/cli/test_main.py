@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
+import typer
+
 from mimbench import __version__
+from mimbench.cli import show
+from mimbench.cli.application import COMMANDS, app
+from mimbench.cli.options import names_of, recipe_names
 
 
 def test_help_answers_at_once_and_imports_nothing_heavy():
@@ -27,3 +33,27 @@ def test_the_version_and_the_short_help(quick):
     for command in ((), ("run",), ("show",), ("show", "recipe"), ("table",)):
         short, long = quick(*command, "-h"), quick(*command, "--help")
         assert (short.returncode, short.stdout) == (0, long.stdout)
+
+
+def test_every_help_has_examples_and_no_flag_seems_to_take_a_value(quick):
+    commands = [[name] for name, *_ in COMMANDS] + [["show", info.name] for info in show.app.registered_commands]
+    for command in commands:
+        text = quick(*command, "--help").stdout
+        assert "Examples:\n  mimbench " in text.replace("    mimbench", "  mimbench").replace("  Examples", "Examples")
+        assert "README.md" in text
+        assert "<bool>" not in text
+
+
+def test_examples_use_options_that_exist():
+    commands = typer.main.get_command(app).commands
+    for name, _, lines in COMMANDS:
+        known = {option for parameter in commands[name].params for option in parameter.opts}
+        for line in lines:
+            assert line.split()[1] == name
+            assert set(re.findall(r"--[a-z-]+", line)) <= known, line
+
+
+def test_completion_is_offered_and_completes_names(quick):
+    assert "--install-completion" in quick("--help").stdout
+    assert names_of("methods")("simmim,ma") == ["simmim,mae", "simmim,maskfeat"]
+    assert recipe_names("smo") == ["smoke"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mimbench.errors import InputError, nearest
-from mimbench.report.plots.kinds import ALL, drawn
+from mimbench.report.plots.kinds import ALL, drawn, require_kind
 from mimbench.report.plots.sheet import FORMATS, save
 from mimbench.report.plots.source import NothingToPlot, Options, Source
 
@@ -25,6 +25,7 @@ def plot_command(
     Raises:
         InputError: anything that cannot be drawn or written.
     """
+    require_kind(kind)
     if not WIDTHS[0] <= options.width <= WIDTHS[1]:
         raise InputError(f"--width {options.width:g}: inches, from {WIDTHS[0]:g} to {WIDTHS[1]:g}")
     folder, file, formats = _target(kind, output, formats)
@@ -41,7 +42,7 @@ def plot_command(
                 say(f"written: {save(figure, path)}")
                 written += 1
     if not written:
-        raise InputError(f"nothing to plot in {results}: {len(reasons)} kinds were skipped, as told above")
+        raise InputError(f"nothing to plot in {results}: {len(reasons)} kinds were skipped, for the reasons above")
 
 
 def _target(kind: str, output: Path, formats: Sequence[str]) -> tuple[Path, Path | None, Sequence[str]]:

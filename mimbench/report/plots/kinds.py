@@ -62,11 +62,16 @@ def figures(kind: str, source: Source, options: Options) -> list[Figure]:
         return pages(_maker(kind)(source, options), options.width)
 
 
-def _maker(kind: str) -> Maker:
-    kinds = plot_kinds()
+def require_kind(kind: str) -> None:
+    """Raise InputError if `kind` is neither one of `plot_kinds` nor "all"."""
+    kinds = [*plot_kinds(), ALL]
     if kind not in kinds:
-        raise InputError(f"unknown kind of plot {kind!r}{nearest(kind, [*kinds, ALL])}")
-    return kinds[kind]
+        raise InputError(f"unknown kind of plot {kind!r}{nearest(kind, kinds)}")
+
+
+def _maker(kind: str) -> Maker:
+    require_kind(kind)
+    return plot_kinds()[kind]
 
 
 def drawn(kind: str, source: Source, options: Options) -> Iterator[tuple[str, list[Figure] | NothingToPlot]]:

@@ -9,6 +9,9 @@ from mimbench.recipe import AT_EPOCH
 from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.fields import Fields
 
+ALL_METRICS = ("all",)
+"""A choice of metrics: every metric of each task."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -19,7 +22,7 @@ class Choice:
     column_fields: Fields = ()
     """Fields of the columns; () leaves them to the table."""
     metrics: tuple[str, ...] = ()
-    """(): each task's primary metric, and those that its display file calls headlines."""
+    """(): each task's primary metric, and those that its display file calls headlines. ALL_METRICS: all of them."""
     methods: tuple[str, ...] = ()
     """(): all."""
     tasks: tuple[str, ...] = ()

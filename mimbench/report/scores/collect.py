@@ -12,7 +12,7 @@ from mimbench.display import describe_metric
 from mimbench.errors import InputError, nearest
 from mimbench.report.records.frame import early_rows, superseded_rows
 from mimbench.report.scores.axes import add_settings, resolve_axes
-from mimbench.report.scores.choice import Choice
+from mimbench.report.scores.choice import ALL_METRICS, Choice
 from mimbench.report.scores.fields import column_of, sort_key
 from mimbench.report.scores.score import Key, Score
 
@@ -41,7 +41,8 @@ def filter_rows(tidy: pd.DataFrame, choice: Choice) -> pd.DataFrame:
     everything, baseline = tidy, choice.baseline.method if choice.baseline else None
     if not choice.shows_epochs:  # before all else: whether the end is there is no matter of the choice
         tidy = tidy[~superseded_rows(tidy)]
-    for column, names in (("method", choice.methods), ("task", choice.tasks), ("metric", choice.metrics)):
+    metrics = () if choice.metrics == ALL_METRICS else choice.metrics
+    for column, names in (("method", choice.methods), ("task", choice.tasks), ("metric", metrics)):
         known = set(everything[column])
         for name in names:
             if name not in known:

@@ -18,7 +18,7 @@ from mimbench.cli.application import app
 from mimbench.contract import InputConfig, InputError, NotSupported, Task
 from mimbench.data.sources.coco import Coco, CocoConfig
 from mimbench.encoders.vit import ViT, ViTConfig
-from mimbench.harness.show_task import task_file
+from mimbench.harness.export_task import export_task
 from mimbench.optim import Schedule
 from mimbench_tasks.detection.backbone import EncoderBackbone, describe
 from mimbench_tasks.detection.model import build_detector
@@ -101,8 +101,8 @@ def test_a_checkpoints_weights_can_be_named(tmp_path):
 def test_the_command_resolves_recipe_protocol_and_settings(capsys, tmp_path):
     settings = {"task.protocol": "vitdet", "task.train.epochs": 98}
     path = tmp_path / "vitdet.py"
-    path.write_text(task_file("detection", "imagenet-vit-base", "mae", settings))
-    assert "dataset 'coco' is not opened" in capsys.readouterr().err
+    path.write_text(export_task("detection", "imagenet-vit-base", "mae", settings))
+    assert "dataset 'coco' cannot be opened" in capsys.readouterr().err
     config = Config.fromfile(path)
     assert config.model.backbone.encoder.config.position == "sincos"
     assert config.model.backbone.window == 14
@@ -162,7 +162,7 @@ def test_files_of_a_plugin_that_list_categories_differently_are_refused(tiny):
 
 
 def test_the_command_writes_a_file_or_prints(tmp_path):
-    command = ["show", "detection", "--recipe", "imagenet-swin-base", "--method", "simmim"]
+    command = ["show", "task", "detection", "--config", "--recipe", "imagenet-swin-base", "--method", "simmim"]
     printed = CliRunner().invoke(app, command)
     written = CliRunner().invoke(app, [*command, "--output", str(tmp_path / "swin.py")])
     assert (printed.exit_code, written.exit_code, written.stdout) == (0, 0, "")
@@ -173,7 +173,7 @@ def test_the_command_writes_a_file_or_prints(tmp_path):
 def test_a_wrong_root_is_an_error_and_not_a_usual_place(tmp_path):
     settings = {"task.protocol": "vitdet", "task.data.root": str(tmp_path / "nowhere")}
     with pytest.raises(InputError, match="nowhere is not a folder"):
-        task_file("detection", "imagenet-vit-base", "mae", settings)
+        export_task("detection", "imagenet-vit-base", "mae", settings)
 
 
 def test_other_tasks_have_no_such_file(tiny):

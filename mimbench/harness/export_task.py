@@ -1,4 +1,4 @@
-"""`mimbench show detection`: a task, as a recipe resolves it, as a file of the library beneath it."""
+"""A task, as a recipe resolves it, as a config file of the library that it is built on."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mimbench.recipe.resolve import Recipe, check_settings, resolve
 from mimbench.text import print_text
 
 
-def task_file(task_name: str, recipe_name: str, method: str, settings: Mapping[str, Any]) -> str:
-    """What the task exports for this recipe and method; nothing is trained, no weights are made.
+def export_task(task_name: str, recipe_name: str, method: str, settings: Mapping[str, Any]) -> str:
+    """The config file of a task for a recipe and method. Nothing is trained and no weights are made.
 
     Raises:
         InputError: an unknown name or key, or an impossible value.
@@ -29,7 +29,7 @@ def task_file(task_name: str, recipe_name: str, method: str, settings: Mapping[s
     check_settings(list(settings), [method], [task_class.name])
     recipe = resolve(recipe_name, doc.read(recipe_name), method, settings, task_name)
     task = recipe.task(task_name)
-    with redirect_stdout(sys.stderr):  # standard output is for the file alone, and libraries print
+    with redirect_stdout(sys.stderr):  # standard output is for the file alone, but libraries print
         dataset = _dataset(task, recipe)
         channels = dataset.channels if dataset and dataset.channels == 1 else len(recipe.input.mean)
         with torch.device("meta"):  # builds any size at once, without weights
@@ -44,12 +44,14 @@ def task_file(task_name: str, recipe_name: str, method: str, settings: Mapping[s
 
 
 def _dataset(task: Task, recipe: Recipe) -> Dataset | None:
-    """The task's dataset; None, with a line on standard error, where it is named but not there."""
+    """The task's dataset. None if it is named by default but missing; a line on standard error says so."""
     name, options = recipe.task_data(task)
     try:
         return open_dataset(name, options, default_cache(), where="task.data")
     except InputError as error:
         if options:
             raise
-        print_text(f"dataset {name!r} is not opened ({error}); the file names its usual place instead", error=True)
+        print_text(
+            f"dataset {name!r} cannot be opened ({error}); the file names its usual location instead", error=True
+        )
         return None
