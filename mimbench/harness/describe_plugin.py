@@ -109,9 +109,10 @@ def _descriptions(config: type[Config]) -> dict[str, str]:
             continue  # a class made in a notebook or by a function has no source
         body = tree.body if isinstance(tree, ast.ClassDef) else []
         for statement, below in itertools.pairwise(body):
-            is_option = isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
-            if is_option and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-                descriptions[statement.target.id] = str(below.value.value)  # type: ignore[attr-defined, union-attr]
+            if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
+                continue
+            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+                descriptions[statement.target.id] = str(below.value.value)
     return descriptions
 
 
