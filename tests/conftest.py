@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -63,6 +64,25 @@ def mimbench(tmp_path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def example_plugin(tmp_path_factory) -> str:
+    """PYTHONPATH with examples/plugin installed by pip, and one more method, whose module does not exist."""
+    site = tmp_path_factory.mktemp("site")
+    source = tmp_path_factory.mktemp("source") / "plugin"
+    ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT / "examples" / "plugin", source, ignore=ignored)
+    project = source / "pyproject.toml"
+    methods = '[project.entry-points."mimbench.methods"]\n'
+    text = project.read_text()
+    assert methods in text
+    broken = 'deblur-broken = "mimbench_example.needs_what_is_not_there:Nothing"\n'
+    project.write_text(text.replace(methods, methods + broken))
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
+    done = subprocess.run([*command, str(site), str(source)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return str(site)
 
 
 @pytest.fixture

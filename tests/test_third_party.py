@@ -4,36 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "examples" / "plugin"
-BROKEN = 'deblur-broken = "mimbench_example.needs_what_is_not_there:Nothing"\n'
 
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory) -> str:
-    """PYTHONPATH with the example package installed by pip, and one more method, whose module does not exist."""
-    site = tmp_path_factory.mktemp("site")
-    source = tmp_path_factory.mktemp("source") / "plugin"
-    shutil.copytree(PACKAGE, source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
-    project = source / "pyproject.toml"
-    methods = '[project.entry-points."mimbench.methods"]\n'
-    text = project.read_text()
-    assert methods in text
-    project.write_text(text.replace(methods, methods + BROKEN))
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
-    done = subprocess.run([*command, str(site), str(source)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return str(site)
-
-
-def test_it_is_listed_with_its_owner_and_the_broken_part_with_its_reason(mimbench, installed):
-    done = mimbench("list", PYTHONPATH=installed)
+def test_it_is_listed_with_its_owner_and_the_broken_part_with_its_reason(mimbench, example_plugin):
+    done = mimbench("list", PYTHONPATH=example_plugin)
     assert done.returncode == 0
     rows = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ")}
     assert "mimbench-example 0.3.0" in rows["deblur"]
@@ -52,10 +30,10 @@ def test_it_is_listed_with_its_owner_and_the_broken_part_with_its_reason(mimbenc
     ],
     ids=["built-in data and encoder", "own data and encoder"],
 )
-def test_it_runs_like_a_built_in(mimbench, installed, settings):
+def test_it_runs_like_a_built_in(mimbench, example_plugin, settings):
     run = ("run", "--recipe", "smoke", "--json", *settings)
     method = ("--method", "deblur", "--set", "method.mask_ratio=0.25")
-    done = mimbench(*run, *method, "--task", "linear-probe,nearest-mean", PYTHONPATH=installed)
+    done = mimbench(*run, *method, "--task", "linear-probe,nearest-mean", PYTHONPATH=example_plugin)
     assert done.returncode == 0, done.stderr
     records = json.loads(done.stdout)
     assert [record["task"]["name"] for record in records] == ["linear-probe", "nearest-mean"]
@@ -70,16 +48,16 @@ def test_it_runs_like_a_built_in(mimbench, installed, settings):
 
 
 @pytest.mark.e2e
-def test_plots_use_its_display_file(mimbench, installed, tmp_path):
+def test_plots_use_its_display_file(mimbench, example_plugin, tmp_path):
     run = ("run", "--method", "deblur", "--task", "nearest-mean", "--recipe", "smoke", "--seeds", "0,1")
-    done = mimbench(*run, PYTHONPATH=installed)
+    done = mimbench(*run, PYTHONPATH=example_plugin)
     assert done.returncode == 0, done.stderr
-    done = mimbench("plot", "seeds", "--output", "seeds.svg", PYTHONPATH=installed)
+    done = mimbench("plot", "seeds", "--output", "seeds.svg", PYTHONPATH=example_plugin)
     assert done.returncode == 0, done.stderr
     assert "#117755" in (tmp_path / "seeds.svg").read_text()
 
 
-def test_its_display_file_is_read_without_an_import_of_the_package(installed):
+def test_its_display_file_is_read_without_an_import_of_the_package(example_plugin):
     code = (
         "import sys\n"
         "from mimbench.report.plots.style import look, metric_label\n"
@@ -88,7 +66,7 @@ def test_its_display_file_is_read_without_an_import_of_the_package(installed):
         "print([name for name in sys.modules if name.startswith(('torch', 'mimbench_example'))])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": installed}
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": example_plugin}
     )
     label, style, imported = done.stdout.splitlines()
     assert label == "Nearest-mean accuracy (%)"
@@ -96,15 +74,15 @@ def test_its_display_file_is_read_without_an_import_of_the_package(installed):
     assert imported == "[]"
 
 
-def test_the_broken_part_is_refused_with_its_owner(mimbench, installed):
+def test_the_broken_part_is_refused_with_its_owner(mimbench, example_plugin):
     run = ("run", "--task", "linear-probe", "--recipe", "smoke", "--json")
-    broken = mimbench(*run, "--method", "deblur-broken", PYTHONPATH=installed)
+    broken = mimbench(*run, "--method", "deblur-broken", PYTHONPATH=example_plugin)
     assert broken.returncode == 2
     assert "method 'deblur-broken' of mimbench-example 0.3.0 is broken" in broken.stderr
 
 
-def test_the_example_task_passes_the_checks_for_tasks(installed, monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(installed)
+def test_the_example_task_passes_the_checks_for_tasks(example_plugin, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(example_plugin)
     from mimbench_example.nearest_mean import NearestMean
 
     from mimbench.testing.tasks import Subject, check_task
@@ -113,7 +91,7 @@ def test_the_example_task_passes_the_checks_for_tasks(installed, monkeypatch, tm
         assert finding.passed is not False, finding
 
 
-def test_the_doctor_finds_the_broken_part(mimbench, installed):
-    done = mimbench("doctor", PYTHONPATH=installed)
+def test_the_doctor_finds_the_broken_part(mimbench, example_plugin):
+    done = mimbench("doctor", PYTHONPATH=example_plugin)
     assert done.returncode == 1
     assert "deblur-broken" in done.stdout

@@ -1,0 +1,158 @@
+"""Writes the generated parts of the pages in docs/: run `python docs/make_pages.py` after a change, or `make pages`.
+
+A generated part stands between `<!-- generated: WHAT -->` and `<!-- end -->`. WHAT is
+
+    floors          the rooms of mimbench by floor, from ALLOWED in tests/test_layering.py
+    file PATH       the content of a file, as a code block
+    base            the modules that every room may import, from BASE there
+    rooms           the rooms by top-level folder: what each holds, and what it may import
+    commands        the help of every command
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PART = re.compile(r"(<!-- generated: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+HOLDS = {
+    "masks": "mask sampling, patches",
+    "drawing": "images in rows and columns",
+    "contract": "what a plugin author reads",
+    "registry": "plugins by name, from entry points",
+    "plugin_source": "descriptions of plugins, read without importing them",
+    "display": "labels, colours and metrics that plugins describe in `display.toml`",
+    "optim": "schedules, parameter groups",
+    "encoders": "built-in backbones",
+    "convert": "weights of other code bases",
+    "data": "datasets, loaders, augmentation",
+    "recipe": "TOML to typed settings, departures",
+    "store": "the results folder: records, checkpoints, verify",
+    "engine": "training with mmengine",
+    "harness": "planning and running",
+    "toolkit": "parts of tasks",
+    "api": "all that plugins may import",
+    "parity": "comparison with golden vectors of official code",
+    "testing": "checks for authors of plugins",
+    "report": "tables, plots and page, from records alone",
+    "": "`mimbench.load_records`",
+    "cli": "one module per command",
+    "__main__": "`python -m mimbench`",
+}
+"""What each top-level room holds. A test fails if a room is missing here."""
+
+
+def layering() -> ModuleType:
+    """tests/test_layering.py, which holds ALLOWED and BASE."""
+    spec = importlib.util.spec_from_file_location("test_layering", ROOT / "tests" / "test_layering.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def assign_floors(allowed: Mapping[str, set[str]]) -> dict[str, int]:
+    """Room -> its floor. A room is one floor above the highest room that it may import; 0 imports none."""
+    floors: dict[str, int] = {}
+
+    def floor_of(room: str) -> int:
+        if room not in floors:
+            floors[room] = max((floor_of(below) + 1 for below in allowed[room]), default=0)
+        return floors[room]
+
+    for room in allowed:
+        floor_of(room)
+    return floors
+
+
+def floors_text() -> str:
+    floors = assign_floors(layering().ALLOWED)
+    lines = []
+    for floor in range(max(floors.values()), -1, -1):
+        rooms = sorted(room or "mimbench (package root)" for room, number in floors.items() if number == floor)
+        lines.append(f"{floor:2}  " + "   ".join(rooms))
+    return "```text\n" + "\n".join(lines) + "\n```\n"
+
+
+def base_text() -> str:
+    return "".join(f"- `mimbench/{name}.py`\n" for name in sorted(layering().BASE))
+
+
+def rooms_text() -> str:
+    """One row per top-level room. Its sub-rooms count as part of it."""
+    imports: dict[str, set[str]] = {}
+    for room, allowed in layering().ALLOWED.items():
+        folder = room.split(".")[0]
+        imports.setdefault(folder, set()).update(name.split(".")[0] for name in allowed)
+    lines = ["| Room | Holds | May import |", "| --- | --- | --- |"]
+    for folder in sorted(imports, key=lambda name: (len(imports[name] - {name}), name)):
+        path = f"mimbench/{folder}".rstrip("/")
+        path += "" if (ROOT / path).is_dir() else ".py"
+        allowed_names = ", ".join(sorted(imports[folder] - {folder})) or "-"
+        lines.append(f"| `{path}` | {HOLDS.get(folder, '')} | {allowed_names} |")
+    lines.append("| `methods`, `tasks` | built-in plugins, bound by entry points as a third party's are | api |")
+    return "\n".join(lines) + "\n"
+
+
+def file_text(path: str) -> str:
+    language = {"py": "python", "toml": "toml"}[path.rsplit(".", 1)[1]]
+    return f"```{language}\n# {path}\n{(ROOT / path).read_text(encoding='utf-8')}```\n"
+
+
+def commands_text() -> str:
+    """The help of each command, as it is printed on a terminal of 80 columns."""
+    from typer.testing import CliRunner
+
+    from mimbench.cli.application import app, show
+
+    os.environ["COLUMNS"] = "80"
+    names = [[command.name or ""] for command in app.registered_commands]
+    names += [["show", command.name or ""] for command in show.app.registered_commands]
+    parts = []
+    for name in names:
+        result = CliRunner().invoke(app, [*name, "--help"], prog_name="mimbench")
+        assert result.exit_code == 0, result.output
+        parts.append(f"## mimbench {' '.join(name)}\n\n```text\n{result.output.strip()}\n```\n")
+    return "\n" + "\n".join(parts) + "\n"
+
+
+def pages() -> list[Path]:
+    return [*sorted(DOCS.glob("*.md")), ROOT / "CONTRIBUTING.md"]
+
+
+def fill(text: str) -> str:
+    """A page with its generated parts as they should be."""
+
+    def replace(part: re.Match[str]) -> str:
+        what, _, argument = part[2].partition(" ")
+        make = {
+            "floors": floors_text,
+            "base": base_text,
+            "rooms": rooms_text,
+            "commands": commands_text,
+            "file": lambda: file_text(argument),
+        }[what]
+        return part[1] + make() + part[3]
+
+    return PART.sub(replace, text)
+
+
+def main() -> None:
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        page.write_text(fill(text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main()

@@ -1,0 +1,122 @@
+"""The pages in docs/: their generated parts are current, their names exist, their code and commands work."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+_spec = importlib.util.spec_from_file_location("make_pages", DOCS / "make_pages.py")
+make_pages = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(make_pages)
+PAGES = [*make_pages.pages(), ROOT / "README.md"]
+FOLDERS = "mimbench|methods|tasks|tests|results|docs|examples|benchmarks"
+ENTRY_POINT_GROUPS = {"mimbench.methods", "mimbench.tasks", "mimbench.datasets", "mimbench.encoders"}
+
+
+def page_id(path: Path) -> str:
+    return path.name
+
+
+def code_blocks(path: Path, language: str) -> list[str]:
+    """The code blocks that a page writes itself. Blocks of files are tested with their package."""
+    text = make_pages.PART.sub("", path.read_text(encoding="utf-8"))
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def has_name(name: str) -> bool:
+    """Whether a dotted name is a module, or an attribute (of an attribute) of one."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        module_name = ".".join(parts[:length])
+        try:
+            value = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                raise
+            continue
+        for attribute in parts[length:]:
+            if not hasattr(value, attribute):
+                return False
+            value = getattr(value, attribute)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("page", make_pages.pages(), ids=page_id)
+def test_generated_parts_are_current(page):
+    text = page.read_text(encoding="utf-8")
+    assert make_pages.fill(text) == text, "run `make pages`"
+
+
+def test_each_room_is_described():
+    rooms = {room.split(".")[0] for room in make_pages.layering().ALLOWED}
+    assert set(make_pages.HOLDS) == rooms, "correct HOLDS in docs/make_pages.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_each_name_exists(page):
+    names = set(re.findall(r"`(mimbench(?:\.\w+)+)`", page.read_text(encoding="utf-8"))) - ENTRY_POINT_GROUPS
+    assert [name for name in sorted(names) if not has_name(name)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_each_path_exists(page):
+    text = page.read_text(encoding="utf-8")
+    paths = re.findall(rf"`((?:{FOLDERS})/[\w./-]+)`", text)
+    missing = [path for path in paths if not (ROOT / path).exists()]
+    links = re.findall(r"\]\(([^)#:]+)[)#]", text)
+    missing += [link for link in links if not (page.parent / link).exists()]
+    assert missing == []
+
+
+def test_a_missing_name_is_noticed():
+    assert has_name("mimbench.api.Method.predict")
+    assert not has_name("mimbench.api.Metod")
+    assert not has_name("mimbench.no_room.module")
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=page_id)
+def test_python_blocks_run(page, monkeypatch):
+    blocks = code_blocks(page, "python")
+    if not blocks:
+        return
+    monkeypatch.syspath_prepend(ROOT / "examples" / "plugin")
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), {"__name__": page.stem})
+
+
+def test_toml_blocks_are_lines_of_the_example():
+    with (ROOT / "examples" / "plugin" / "pyproject.toml").open("rb") as stream:
+        entry_points = tomllib.load(stream)["project"]["entry-points"]
+    blocks = [block for page in DOCS.glob("adding-*.md") for block in code_blocks(page, "toml")]
+    assert len(blocks) == 4
+    for block in blocks:
+        for group, lines in tomllib.loads(block)["project"]["entry-points"].items():
+            assert lines.items() <= entry_points[group].items()
+
+
+@pytest.mark.e2e
+def test_commands_are_accepted(mimbench, example_plugin):
+    """Each `mimbench run` of the guides passes all checks of a plan. tests/test_third_party.py runs such commands."""
+    pages = [*sorted(DOCS.glob("*.md")), ROOT / "examples" / "plugin" / "README.md"]
+    lines = [line for page in pages for block in code_blocks(page, "bash") for line in block.splitlines()]
+    commands = [line for line in lines if line.startswith("mimbench ")]
+    assert len(commands) >= 5
+    for command in commands:
+        arguments = shlex.split(command)[1:]
+        if arguments[0] == "run":
+            arguments.append("--dry-run")
+        path = os.pathsep.join([example_plugin, *filter(None, [os.environ.get("PYTHONPATH")])])
+        done = mimbench(*arguments, PYTHONPATH=path)
+        assert done.returncode == 0, (command, done.stderr)
+    others = [line for line in lines if not line.startswith("mimbench ")]
+    assert set(others) <= {"pip install examples/plugin", "make docs", "make pages"}
