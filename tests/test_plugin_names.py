@@ -1,0 +1,115 @@
+"""The core knows no plugin by name: labels and facts of plugins come from their display files and contracts."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CORE = ROOT / "mimbench"
+POINTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+KINDS = ("methods", "tasks", "datasets")
+"""Encoders live in the core, and may name themselves."""
+NAMES = {name for kind in KINDS for name in POINTS[f"mimbench.{kind}"]}
+WORDS = {"folder", "digits", "detection", "segmentation", "reconstruction", "supervised", "robustness", "autoencoder"}
+"""Names that are English words too. They count as names in commands and as whole strings only, not within either."""
+BUILT_IN_DATASETS = "data/sources/"
+"""The built-in datasets live here, and may name themselves and each other."""
+ALLOWED = {
+    # What a person reads: examples, and the method that `show` assumes.
+    "cli/": {"simmim", "detection", "random-init"},
+    "recipe/grid_file.py": {"simmim", "mae"},
+    "report/scores/baseline.py": {"simmim"},
+    "report/viewer/script/published.js": {"simmim"},
+    "toolkit/splits.py": {"digit-scenes"},
+    "toolkit/trained_probe.py": {"linear-probe"},
+    "recipe/__init__.py": {"mnist5k"},  # within the name of the default recipe
+    # Values of options and layouts that are named after the official code which they follow, not after the plugin.
+    "optim/schedules.py": {"simmim", "mae", "beit"},
+    "recipe/show.py": {"simmim"},
+    "contract/training.py": {"simmim", "mae", "beit"},
+    "masks/sampling.py": {"mae"},
+    "convert/layouts.py": {"simmim", "mae", "beit"},
+    "encoders/vit.py": {"beit"},  # timm's class of that name
+    # Formats: the type of a COCO file, the key of a COCO object, a record's artifact.
+    "data/__init__.py": {"coco"},
+    "testing/scenes.py": {"coco", "segmentation"},
+    "harness/running/pictures.py": {"reconstruction"},
+    "toolkit/": {"coco"},
+}
+"""File or folder of the core -> the names that it may hold."""
+
+
+def texts_of(source: str) -> Iterator[tuple[int, str, bool]]:
+    """(line, text, whether it is a string) of each string but docstrings, and of each identifier."""
+    tree = ast.parse(source)
+    # A string that is a statement of its own documents something.
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if id(node) not in docstrings:
+                yield node.lineno, node.value, True
+        elif isinstance(node, ast.alias | ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            yield node.lineno, node.name, False
+        elif isinstance(node, ast.Name):
+            yield node.lineno, node.id, False
+        elif isinstance(node, ast.Attribute):
+            yield node.lineno, node.attr, False
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg, False
+
+
+def names_in(text: str, is_string: bool) -> set[str]:
+    """Names of built-in plugins in a text; "-" and "_" are the same, and so are small and capital letters."""
+    plain = text.lower().replace("_", "-")
+    found = set()
+    for name in NAMES:
+        if name not in WORDS:
+            if re.search(rf"(?<![a-z0-9]){name}(?![a-z0-9])", plain):
+                found.add(name)
+        elif is_string and (text == name or re.search(rf"--(method|task) (\S*,)?{name}\b", text)):
+            found.add(name)
+    return found
+
+
+def allowed(path: str) -> set[str]:
+    return {name for start, names in ALLOWED.items() if path.startswith(start) for name in names}
+
+
+@pytest.mark.parametrize("room", sorted({path.relative_to(CORE).parts[0] for path in CORE.rglob("*.py")}))
+def test_the_core_names_no_built_in_plugin(room):
+    root = CORE / room
+    offences = []
+    for path in sorted(root.rglob("*.py")) if root.is_dir() else [root]:
+        where = path.relative_to(CORE).as_posix()
+        if where.startswith(BUILT_IN_DATASETS):
+            continue
+        for line, text, is_string in texts_of(path.read_text(encoding="utf-8")):
+            offences += [f"{where}:{line} {name}: {text[:60]!r}" for name in names_in(text, is_string) - allowed(where)]
+    assert offences == []
+
+
+def test_the_check_can_fail():
+    source = '"""About mae."""\nx = "mae"\n"""mae"""\ndef draw_mae(simmim_pixel): return "run --task knn,detection"\n'
+    found = {(line, name) for line, text, is_string in texts_of(source) for name in names_in(text, is_string)}
+    assert found == {(2, "mae"), (4, "mae"), (4, "simmim"), (4, "simmim-pixel"), (4, "knn"), (4, "detection")}
+    assert names_in("segmentation", True) == {"segmentation"}
+    assert names_in("the segmentation of it", True) == names_in("segmentation", False) == set()
+    assert names_in("mean", True) == names_in("maestro", True) == set()
+
+
+def test_the_viewer_names_no_built_in_plugin():
+    files = [path for path in CORE.rglob("*") if path.suffix in (".js", ".html", ".css")]
+    assert files
+    offences = [
+        f"{path.relative_to(CORE)}:{number}: {line.strip()[:80]}"
+        for path in files
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if names_in(line.partition("// ")[0], False) - allowed(path.relative_to(CORE).as_posix())
+    ]
+    assert offences == []
