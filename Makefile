@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
 TYPECHECK := .typecheck
 
-.PHONY: demo test lint reference pictures pages setup tools clean
+.PHONY: demo test lint reference pictures docs pages setup tools clean
 
 demo: $(READY)
 	$(BIN)/mimbench run --method simmim --task detection
@@ -26,6 +26,10 @@ reference: $(READY)
 # README's table and pictures, from those records.
 pictures: $(READY) tools
 	$(BIN)/python docs/make_pictures.py
+
+# The documentation site, in build/site. Needs no network once it is set up.
+docs: $(DEV_READY) pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # The generated parts of the pages in docs/ and of CONTRIBUTING.md.
 pages: $(READY)

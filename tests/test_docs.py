@@ -7,6 +7,8 @@ import importlib.util
 import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -120,3 +122,17 @@ def test_commands_are_accepted(mimbench, example_plugin):
         assert done.returncode == 0, (command, done.stderr)
     others = [line for line in lines if not line.startswith("mimbench ")]
     assert set(others) <= {"pip install examples/plugin", "make docs", "make pages"}
+
+
+def test_the_site_builds_without_network(tmp_path):
+    """Strict: a broken link, or a name that mkdocstrings does not find, is an error."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
+    no_network = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **no_network}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    html = "".join(page.read_text(encoding="utf-8") for page in tmp_path.glob("*.html"))
+    assert "mimbench.contract.method.Method.predict" in html
+    # Fonts, scripts, styles and images come with the site. Links to other sites are fine.
+    assert re.findall(r'<(?:script|img|iframe)[^>]*src="(?:https?:)?//[^"]*', html) == []
+    loaded = re.findall(r'<link[^>]*rel="(?:stylesheet|preconnect|icon)"[^>]*>', html)
+    assert [link for link in loaded if "//" in link] == []
