@@ -24,6 +24,7 @@ from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.collect import ScoreTable, collect_scores, filter_rows
 from mimbench.report.scores.score import Key, Score
 from mimbench.report.tables.comparison import build_table
+from mimbench.report.tables.render.numbers import cell_text
 from mimbench.report.tables.table import Table
 
 ROWS, COLUMNS = ("method", "encoder"), ("task", "metric")
@@ -73,7 +74,11 @@ def leaderboard(board: Board, numbers: Mapping[str, int]) -> dict[str, Any]:
         published.setdefault(to_plugin_name(number["method"]), []).append(number)
     rows = []
     for key, cells in zip(grid.row_keys, table.rows, strict=True):
-        row: dict[str, Any] = {"key": row_key(grid, key), "labels": [cells[index].text for index in told], "cells": []}
+        row: dict[str, Any] = {
+            "key": row_key(grid, key),
+            "labels": [cell_text(cells[index]) for index in told],
+            "cells": [],
+        }
         rows.append(row)
         found = [grid.scores.get((key, column)) for column in grid.column_keys]
         scores = {index: score for index, score in enumerate(found) if score}

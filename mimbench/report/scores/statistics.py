@@ -53,8 +53,8 @@ class Verdict:
     """All others whose interval overlaps the best's, and those where one of the two has none; best mean first."""
 
     @property
-    def told_apart(self) -> bool:
-        """False where the best is tied or has rivals: to be marked where shown."""
+    def is_clear(self) -> bool:
+        """Whether one score is significantly better than all others: no tie, no rivals."""
         return len(self.best) < 2 and not self.rivals
 
 

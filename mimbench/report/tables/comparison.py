@@ -1,4 +1,4 @@
-"""Comparison tables of records: rows and columns by choice; nothing is averaged but the seeds of one setting."""
+"""Comparison tables of records. Only the seeds of one setting are averaged."""
 
 from __future__ import annotations
 
@@ -9,27 +9,32 @@ from typing import Any
 import pandas as pd
 
 from mimbench.recipe import AT_EPOCH
-from mimbench.report.records.frame import is_early
 from mimbench.report.records.protocols import label_protocols
 from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.collect import ScoreTable, collect_scores, filter_rows
 from mimbench.report.scores.fields import format_value
-from mimbench.report.scores.score import Key
+from mimbench.report.scores.score import Key, Score
 from mimbench.report.tables.extra_columns import baseline_column, published_column, rank_column
-from mimbench.report.tables.table import Cell, Column, Table, mark_best, spread_text
+from mimbench.report.tables.table import Cell, Column, Table, mark_best
+from mimbench.report.tables.values import Mean
 
-_OF_A_SEED = {"seed", "checkpoint", "weights_sha256", "id", "file"}
-"""Fields that tell seeds apart."""
+Labels = Mapping[str, tuple[str, str]]
+"""Protocol fingerprint -> (name, footnote), see `label_protocols`."""
+
+_FIELDS_OF_A_SEED = {"seed", "checkpoint", "weights_sha256", "id", "file"}
+"""Fields that differ between the seeds of one setting."""
+_HASH_LENGTH = 6
+"""Characters of a pretraining's hash that are shown."""
 
 
 def build_comparison(tidy: pd.DataFrame, choice: Choice | None = None) -> Table:
     """The table of a frame (see `load_records`).
 
-    By default a row is a method with what was varied, a column a metric of a task under one protocol. Seeds are
-    summed up only where all else that shaped the weights is equal: fields that are needed to keep settings apart are
-    added to the chosen ones. Scores of different protocols never share a column (or a row, where columns are not
-    tasks). A cell is "mean ± seed sd (n seeds)"; one seed has no deviation. The best and the second of what is
-    comparable are marked, and the best with a footnote where it is not told apart from the next.
+    By default a row is a method with its varied settings, a column a metric of a task under one protocol. A cell is
+    "mean ± std over seeds (n)". Seeds are averaged only if everything else that shaped the weights is equal: fields
+    that keep settings apart are added to the chosen ones. Scores of different protocols never share a column, or a row
+    if columns are not tasks. The best and the second of comparable scores are marked, and the best has a footnote if
+    it is not significantly better.
 
     Raises:
         InputError: nothing chosen, or an unknown name.
@@ -39,180 +44,218 @@ def build_comparison(tidy: pd.DataFrame, choice: Choice | None = None) -> Table:
     if choice.baseline:
         choice.baseline.check(chosen)
     table = build_table(collect_scores(chosen, choice), label_protocols(chosen), choice)
-    return replace(table, remarks=(*table.remarks, *_left_out(tidy, choice, chosen)))
+    return replace(table, remarks=(*table.remarks, *_remark_on_early_records(tidy, choice, chosen)))
 
 
-def _left_out(tidy: pd.DataFrame, choice: Choice, chosen: pd.DataFrame) -> tuple[str, ...]:
-    early = filter_rows(tidy, replace(choice, epochs=True))["id"].nunique() - chosen["id"].nunique()
-    if not early:
-        return ()
-    records, them = ("records", "them") if early > 1 else ("record", "it")
-    by_column = "method" in choice.column_fields
-    shown = ",".join([*(choice.column_fields if by_column else choice.row_fields or ("method",)), AT_EPOCH])
-    option = "--columns" if by_column else "--rows"
-    return (f"not shown: {early} {records} of earlier epochs of these pretrainings ({option} {shown} shows {them})",)
+def build_table(scores: ScoreTable, labels: Labels, choice: Choice) -> Table:
+    """The table of scores that are collected already."""
+    cells = _score_cells(scores, choice)
+    columns, columns_of_cells = _label_columns(scores, labels)
 
-
-def build_table(grid: ScoreTable, labels: Mapping[str, tuple[str, str]], choice: Choice) -> Table:
-    """The table of scores that are gathered already; labels: of their protocols, see `label_protocols`."""
-    cells = _cells(grid, choice)
-    columns, parts = _label_columns(grid, labels)
-    for key, title, notes in _titles(grid, labels):
-        columns.append(Column(title, ("mean", choice.spread, "n"), notes))
-        parts.append([cells[row, key] for row in grid.row_keys])
-        scores = grid.column(key)
-        if choice.baseline:
-            beside = baseline_column(choice.baseline, title, scores, list(grid.scores.values()))
-            parts += [found for _, found in beside]
-            columns += [column for column, _ in beside]
-        if choice.published:
-            column, found = published_column(title, scores)
-            columns.append(column)
-            parts.append(found)
-    if choice.ranks:
-        column, found = rank_column([grid.column(key) for key in grid.column_keys], grid.column_fields)
+    def add(column: Column, column_cells: list[Cell]) -> None:
         columns.append(column)
-        parts.append(found)
-    rows = tuple(zip(*parts, strict=True))
-    return Table(tuple(columns), rows, remarks=_remarks(cells, grid, choice))
+        columns_of_cells.append(column_cells)
+
+    for key, title, notes in _titles(scores, labels):
+        add(Column(title, ("mean", choice.spread, "n"), notes), [cells[row, key] for row in scores.row_keys])
+        column = scores.column(key)
+        if choice.baseline:
+            differences = baseline_column(choice.baseline, title, column, list(scores.scores.values()))
+            if differences:
+                add(*differences)
+        if choice.published:
+            add(*published_column(title, column))
+    if choice.ranks:
+        add(*rank_column([scores.column(key) for key in scores.column_keys], scores.column_fields))
+    rows = tuple(zip(*columns_of_cells, strict=True))
+    return Table(tuple(columns), rows, remarks=_remarks(cells, scores, choice))
 
 
-def _cells(grid: ScoreTable, choice: Choice) -> dict[tuple[Key, Key], Cell]:
-    """Each score as text, the best and second of those that are comparable marked."""
-    cells = {(row, column): Cell() for row in grid.row_keys for column in grid.column_keys}
-    groups: dict[Key, list[tuple[Key, Key]]] = {}
-    by_column = {"task", "metric"} <= set(grid.column_fields)
+def _score_cells(scores: ScoreTable, choice: Choice) -> dict[tuple[Key, Key], Cell]:
+    """A cell per row and column, with the best and the second of each comparison marked."""
+    cells = {(row, column): Cell() for row in scores.row_keys for column in scores.column_keys}
+    comparisons: dict[Key, list[tuple[Key, Key]]] = {}
     for place in cells:
-        if place not in grid.scores:
+        score = scores.scores.get(place)
+        if score is None:
             continue
-        score = grid.scores[place]
-        summary, first = score.summary, score.shared
-        width = summary.sd if choice.spread == "sd" else summary.se
-        if score.problem:
-            cells[place] = Cell(f"{summary.mean:g}", (summary.mean, None, summary.n), notes=(score.problem,))
-            continue
-        cells[place] = Cell(
-            spread_text(summary, choice.spread, 1 if first["unit"] == "percent" else 3),
-            (summary.mean, width, summary.n),
-        )
-        what: Key = (first["task"], first["metric"], first["protocol"])
-        if _by_seed(grid):  # a method's seeds are no contenders of each other
-            what = (*what, first["seed"])
-        groups.setdefault((place[1], *what) if by_column else what, []).append(place)
-    for group in groups.values():
-        # The way there is no contender of where it led.
-        places = [place for place in group if not is_early(grid.scores[place].shared)] or group
-        summaries = [grid.scores[place].summary for place in places]
-        higher = bool(grid.scores[places[0]].shared["higher_is_better"])
-        names = _names(grid, places)
-        found = mark_best([cells[place] for place in places], summaries, higher, names)
-        cells |= dict(zip(places, found, strict=True))
+        cells[place] = _score_cell(score, choice)
+        if not score.problem:
+            comparisons.setdefault(_comparison_of(score, place[1], scores), []).append(place)
+    for places in comparisons.values():
+        # Earlier epochs never compete with the last one.
+        competing = [place for place in places if not scores.scores[place].is_early] or places
+        compared = [scores.scores[place] for place in competing]
+        higher_is_better = bool(compared[0].shared["higher_is_better"])
+        summaries = [score.summary for score in compared]
+        marked = mark_best([cells[place] for place in competing], summaries, higher_is_better, _name_scores(compared))
+        cells |= dict(zip(competing, marked, strict=True))
     return cells
 
 
-def _by_seed(grid: ScoreTable) -> bool:
-    """Whether seeds are shown one by one."""
-    return bool(_OF_A_SEED & {*grid.row_fields, *grid.column_fields})
+def _score_cell(score: Score, choice: Choice) -> Cell:
+    mean = Mean(score.summary, score.shared["unit"], choice.spread, is_in_range=not score.problem)
+    return Cell(mean, notes=(score.problem,) if score.problem else ())
 
 
-def _names(grid: ScoreTable, places: Sequence[tuple[Key, Key]]) -> list[str]:
-    """Scores in words, for footnotes: all that rows and columns tell, but for what they share."""
-    fields = [grid.scores[place].fields for place in places]
-    several = {name: {repr(each[name]) for each in fields} for name in fields[0]}
-    of_method = len(several.get("method", ())) == len(fields)
-    shown = ["method"] if of_method else [name for name, values in several.items() if len(values) > 1]
-    return [" ".join(_worded(name, each[name]) for name in shown if each[name] not in (None, "")) for each in fields]
+def _comparison_of(score: Score, column: Key, scores: ScoreTable) -> Key:
+    """Equal for the scores that compare: one task, metric and protocol, and one column if columns are metrics."""
+    key: Key = (score.shared["task"], score.shared["metric"], score.shared["protocol"])
+    if _is_per_seed(scores):  # the seeds of one method do not compete
+        key = (*key, score.shared["seed"])
+    return (column, *key) if _has_metric_columns(scores) else key
 
 
-def _label_columns(grid: ScoreTable, labels: Mapping[str, tuple[str, str]]) -> tuple[list[Column], list[list[Cell]]]:
-    """Columns of what tells rows apart; the protocol only where a task has several."""
+def _has_metric_columns(scores: ScoreTable) -> bool:
+    return {"task", "metric"} <= set(scores.column_fields)
+
+
+def _is_per_seed(scores: ScoreTable) -> bool:
+    """Whether each score is of one seed."""
+    return bool(_FIELDS_OF_A_SEED & {*scores.row_fields, *scores.column_fields})
+
+
+def _name_scores(scores: Sequence[Score]) -> list[str]:
+    """Names for footnotes: the method if that is unique, else all fields in which the scores differ."""
+    different = {name: {repr(score.fields[name]) for score in scores} for name in scores[0].fields}
+    if len(different.get("method", ())) == len(scores):
+        shown = ["method"]
+    else:
+        shown = [name for name, values in different.items() if len(values) > 1]
+    names = []
+    for score in scores:
+        present = [name for name in shown if score.fields[name] not in (None, "")]
+        names.append(" ".join(_name_value(name, score.fields[name]) for name in present))
+    return names
+
+
+def _label_columns(scores: ScoreTable, labels: Labels) -> tuple[list[Column], list[list[Cell]]]:
+    """A column per field of the rows. The protocol has one only if a task has several."""
+    tasks = {score.shared["task"] for score in scores.scores.values()}
     columns, cells = [], []
-    several = len(labels) > len({score.shared["task"] for score in grid.scores.values()})
-    for index, name in enumerate(grid.row_fields):
-        if name == "protocol" and not several:
-            continue
-        columns.append(Column(name))
-        values = [row[index] for row in grid.row_keys]
-        if name == "protocol":
-            notes = [labels[value][1] for value in values]
-            cells.append(
-                [
-                    Cell(labels[value][0], notes=(note,) if note else ())
-                    for value, note in zip(values, notes, strict=True)
-                ]
-            )
-        else:
+    for index, name in enumerate(scores.row_fields):
+        values = [row[index] for row in scores.row_keys]
+        if name != "protocol":
+            columns.append(Column(name))
             cells.append([Cell(_label(name, value)) for value in values])
+        elif len(labels) > len(tasks):
+            columns.append(Column(name))
+            cells.append([_protocol_cell(*labels[value]) for value in values])
     return columns, cells
 
 
-def _label(name: str, value: Any) -> str:
+def _protocol_cell(label: str, note: str) -> Cell:
+    return Cell(label, notes=(note,) if note else ())
+
+
+def _label(name: str, value: Any) -> str | None:
+    """A field's value in a column of its own; None if it is missing."""
     if value is None or value == "":
-        return "-"
-    return format_value(value)[:6] if name == "pretraining" else format_value(value)
+        return None
+    text = format_value(value)
+    return text[:_HASH_LENGTH] if name == "pretraining" else text
 
 
-def _titles(grid: ScoreTable, labels: Mapping[str, tuple[str, str]]) -> list[tuple[Key, str, tuple[str, ...]]]:
-    """(column, title, footnotes): the protocol in the title where it tells columns apart, else in a footnote."""
-    found = []
-    bare = [_title(grid, key) for key in grid.column_keys]
-    for key, title in zip(grid.column_keys, bare, strict=True):
+def _titles(scores: ScoreTable, labels: Labels) -> list[tuple[Key, str, tuple[str, ...]]]:
+    """(column, title, footnotes). The protocol is in the title if two titles are equal without it."""
+    bare = [_title(scores, key) for key in scores.column_keys]
+    titles = []
+    for key, title in zip(scores.column_keys, bare, strict=True):
         notes: tuple[str, ...] = ()
-        if grid.column_fields[-1] == "protocol":
+        if scores.column_fields[-1] == "protocol":
             label, note = labels[key[-1]]
             title = f"{title} ({label})" if bare.count(title) > 1 else title
             notes = (note,) if note else ()
-        found.append((key, title, notes))
-    return found
+        titles.append((key, title, notes))
+    return titles
 
 
-def _title(grid: ScoreTable, key: Key) -> str:
-    told = dict(zip(grid.column_fields, key, strict=True))
-    told.pop("protocol", None)
+def _title(scores: ScoreTable, key: Key) -> str:
+    """A column's title without its protocol: "knn: top1_k20, method.x=3"."""
+    values = dict(zip(scores.column_fields, key, strict=True))
+    values.pop("protocol", None)
     parts = []
-    if "metric" in told:
-        unit = next(score.shared["unit"] for (_, column), score in grid.scores.items() if column == key)
-        metric = str(told.pop("metric")) + (f" [{unit}]" if unit != "percent" else "")
-        parts.append(f"{told.pop('task')}: {metric}" if "task" in told else metric)
-    given = {name: value for name, value in told.items() if value not in (None, "")}
-    parts += [_worded(name, value) for name, value in (given if parts or given else told).items()]
-    return ", ".join(parts)
+    if "metric" in values:
+        unit = next(score.shared["unit"] for (_, column), score in scores.scores.items() if column == key)
+        metric = str(values.pop("metric")) + (f" [{unit}]" if unit != "percent" else "")
+        parts.append(f"{values.pop('task')}: {metric}" if "task" in values else metric)
+    present = {name: value for name, value in values.items() if value not in (None, "")}
+    if not parts and not present:
+        present = values  # a title is not empty: missing values are shown as such
+    return ", ".join([*parts, *(_name_value(name, value) for name, value in present.items())])
 
 
-def _worded(name: str, value: Any) -> str:
-    """A field's value outside of a column of its own: numbers and settings with their name."""
-    plain = "." not in name and not isinstance(value, int | float)
-    return _label(name, value) if plain else f"{name}={_label(name, value)}"
+def _name_value(name: str, value: Any) -> str:
+    """A field's value outside of a column of its own. Numbers and settings need their field's name."""
+    text = _label(name, value) or "-"
+    is_plain = "." not in name and not isinstance(value, int | float)
+    return text if is_plain else f"{name}={text}"
 
 
-def _untold(grid: ScoreTable) -> str:
-    """Task and metric where neither rows nor columns tell these."""
-    first = next(iter(grid.scores.values())).shared
-    fields = {*grid.row_fields, *grid.column_fields}
-    return ": ".join(str(first[name]) for name in ("task", "metric") if name not in fields)
+def _remarks(cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable, choice: Choice) -> tuple[str, ...]:
+    """One line that explains the whole table."""
+    remarks = [
+        _remark_on_what_all_share(scores),
+        _remark_on_marks(cells, scores),
+        _remark_on_units(scores),
+        *_remarks_on_spread(scores, choice),
+    ]
+    line = "; ".join(filter(None, remarks))
+    return (line,) if line else ()
 
 
-def _remarks(cells: Mapping[tuple[Key, Key], Cell], grid: ScoreTable, choice: Choice) -> tuple[str, ...]:
-    units = {score.shared["unit"] for score in grid.scores.values()}
-    remarks = [f"all: {untold}"] if (untold := _untold(grid)) else []
-    best = {place for place, cell in cells.items() if cell.mark}
-    if best:
-        of_column = {"task", "metric"} <= set(grid.column_fields)
-        early = {place for place, score in grid.scores.items() if is_early(score.shared)}
-        where = " where the end is there" if early & best else ""
-        remarks.append(
-            "{best} and {second} of each "
-            + ("column" if of_column else "metric and protocol")
-            + (", seed by seed" if _by_seed(grid) else "")
-            + (f", earlier epochs aside{where}" if early and early != set(grid.scores) else "")
-        )
-    if "percent" in units:
-        remarks.append("in percent" + (" where no other unit is given" if len(units) > 1 else ""))
-    if any(score.summary.n > 1 for score in grid.scores.values()):
-        spread = (
-            "seed sd (sample standard deviation over" if choice.spread == "sd" else "s.e. of the mean (seed sd / √n,"
-        )
-        remarks.append(f"±: {spread} n seeds)")
-    if any(score.summary.n == 1 for score in grid.scores.values()):
+def _remark_on_what_all_share(scores: ScoreTable) -> str:
+    """Task and metric if neither rows nor columns show them."""
+    any_score = next(iter(scores.scores.values()))
+    fields = {*scores.row_fields, *scores.column_fields}
+    shared = ": ".join(str(any_score.shared[name]) for name in ("task", "metric") if name not in fields)
+    return f"all: {shared}" if shared else ""
+
+
+def _remark_on_marks(cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable) -> str:
+    marked = {place for place, cell in cells.items() if cell.mark}
+    if not marked:
+        return ""
+    remark = "{best} and {second} of each " + ("column" if _has_metric_columns(scores) else "metric and protocol")
+    if _is_per_seed(scores):
+        remark += ", per seed"
+    early = {place for place, score in scores.scores.items() if score.is_early}
+    if early and early != set(scores.scores):
+        remark += ", without earlier epochs"
+        if early & marked:  # a comparison of earlier epochs only
+            remark += " if there is a last one"
+    return remark
+
+
+def _remark_on_units(scores: ScoreTable) -> str:
+    units = {score.shared["unit"] for score in scores.scores.values()}
+    if "percent" not in units:
+        return ""
+    return "in percent" + (" unless a unit is given" if len(units) > 1 else "")
+
+
+def _remarks_on_spread(scores: ScoreTable, choice: Choice) -> list[str]:
+    counts = {score.summary.n for score in scores.scores.values()}
+    remarks = []
+    if counts - {1}:
+        if choice.spread == "sd":
+            remarks.append("±: std over n seeds (sample standard deviation)")
+        else:
+            remarks.append("±: standard error of the mean (std / √n) over n seeds")
+    if 1 in counts:
         remarks.append("without ±: one seed")
-    return ("; ".join(remarks),) if remarks else ()
+    return remarks
+
+
+def _remark_on_early_records(tidy: pd.DataFrame, choice: Choice, chosen: pd.DataFrame) -> tuple[str, ...]:
+    """How many records of earlier epochs the table leaves out, and which option shows them."""
+    all_epochs = filter_rows(tidy, replace(choice, epochs=True))
+    count = all_epochs["id"].nunique() - chosen["id"].nunique()
+    if not count:
+        return ()
+    records, them = ("records", "them") if count > 1 else ("record", "it")
+    by_column = "method" in choice.column_fields
+    fields = choice.column_fields if by_column else choice.row_fields or ("method",)
+    option = "--columns" if by_column else "--rows"
+    shown = ",".join([*fields, AT_EPOCH])
+    return (f"not shown: {count} {records} of earlier epochs of these pretrainings ({option} {shown} shows {them})",)

@@ -1,4 +1,4 @@
-"""Tables of published numbers: listed, or laid out as a paper prints them with our own beside them."""
+"""Tables of published numbers: listed, or laid out as in a paper with our own numbers next to them."""
 
 from __future__ import annotations
 
@@ -8,184 +8,207 @@ from typing import Any
 import pandas as pd
 
 from mimbench.errors import InputError, nearest
-from mimbench.report.published.numbers import LAST_EPOCH, Published, load_published, select_matching, to_plugin_name
+from mimbench.report.published.numbers import (
+    LAST_EPOCH,
+    Published,
+    load_published,
+    select_matching,
+    to_plugin_name,
+)
 from mimbench.report.records.frame import to_rows
-from mimbench.report.scores.score import range_problem
+from mimbench.report.scores.score import Key, range_problem
 from mimbench.report.scores.statistics import Summary, summarise
 from mimbench.report.tables.layouts import Layout
-from mimbench.report.tables.table import ABSENT, Cell, Column, Table, mark_best, spread_text
+from mimbench.report.tables.table import Cell, Column, Table, mark_best
+from mimbench.report.tables.values import MeanAndDifference, PublishedNumber
 
 Row = Mapping[str, Any]
-Key = tuple[Any, ...]
 _TITLES = {"epochs": "epochs", "params_m": "M parameters", "pretrain_data": "pretrained on", "resolution": "px"}
-_LESS = frozenset(("error", "hours", "cost", "FLOPs"))
-"""Published metrics of which less is better."""
+_LOWER_IS_BETTER = frozenset(("error", "hours", "cost", "FLOPs"))
+"""Published metrics of which a lower value is better."""
+_LABELS = ("method", "encoder", "pretrain_data", "epochs", "task", "dataset", "resolution")
 
 
 def build_published_table(
     methods: Sequence[str] = (), tasks: Sequence[str] = (), metrics: Sequence[str] = (), encoders: Sequence[str] = ()
 ) -> Table:
-    """The published results of these methods (as plugins are called: simmim, moco-v3) and tasks, one a row.
+    """Published numbers, one per row, without ablations and without numbers that a paper quotes from another.
 
-    Numbers that a paper only quotes from another are left out.
+    Args:
+        methods: names of plugins, as simmim or moco-v3; () stands for all, here and below.
+        tasks: names of plugins.
+        metrics: as tasks name them.
+        encoders: as papers name them.
 
     Raises:
         InputError: a name that no published number has.
     """
     rows = [row for row in to_rows(load_published()) if not row["study"]]
-    chosen = (
+    filters = (
         ("method", methods, to_plugin_name),
         ("task", tasks, str),
         ("metric", metrics, str),
         ("encoder", encoders, str),
     )
-    for column, names, called in chosen:
-        known = {called(row[column]) for row in rows}
+    for field, names, normalise in filters:
+        known = {normalise(row[field]) for row in rows}
         for name in names:
             if name not in known:
-                raise InputError(f"no published number has the {column} {name!r}{nearest(name, known)}")
-        rows = [row for row in rows if not names or called(row[column]) in names]
-    own = [row for row in rows if row["reported"] != "quoted"]
-    labels = ("method", "encoder", "pretrain_data", "epochs", "task", "dataset", "resolution")
-    columns = [
-        *(Column(_TITLES.get(name, name)) for name in labels),
+                raise InputError(f"no published number has the {field} {name!r}{nearest(name, known)}")
+        rows = [row for row in rows if not names or normalise(row[field]) in names]
+    originals = [row for row in rows if row["reported"] != "quoted"]
+    columns = (
+        *(Column(_TITLES.get(name, name)) for name in _LABELS),
         Column("metric"),
         Column("published", ("value",)),
         *(Column(title) for title in ("reported", "how", "source")),
-    ]
-    shown = [
-        (
-            *(Cell(_shown(row[name])) for name in (*labels, "metric")),
-            _published_cell(row),
-            Cell(row["reported"]),
-            Cell(_how(row)),
-            Cell(f"{row['paper']}, {row['source']}"),
-        )
-        for row in own
-    ]
-    left = len(rows) - len(own)
-    told = "in percent; own: by the method's authors; repro: run again by others; re-eval: official weights, by others"
-    quoted = f"; {left} that are quoted from these are left out" if left else ""
-    return Table(tuple(columns), tuple(shown), remarks=(told + quoted, LAST_EPOCH))
+    )
+    explanation = (
+        "in percent; own: by the method's authors; repro: run again by others; re-eval: official weights, by others"
+    )
+    if quoted := len(rows) - len(originals):
+        explanation += f"; {quoted} quoted duplicate{'s' * (quoted > 1)} omitted"
+    return Table(columns, tuple(map(_published_row, originals)), remarks=(explanation, LAST_EPOCH))
+
+
+def _published_row(row: Row) -> tuple[Cell, ...]:
+    return (
+        *(_label_cell(row[name]) for name in (*_LABELS, "metric")),
+        _published_cell(row),
+        Cell(row["reported"]),
+        Cell(_how(row)),
+        Cell(f"{row['paper']}, {row['source']}"),
+    )
 
 
 def list_layout_cells(layout: Layout) -> set[tuple[str, str]]:
-    """(method, task) of all that a layout shows, as plugins are called."""
-    return {(to_plugin_name(row["method"]), row["task"]) for row in _chosen(layout)}
+    """(method, task) of each number that a layout shows, as plugins are called."""
+    return {(to_plugin_name(row["method"]), row["task"]) for row in _select_rows(layout)}
 
 
 def build_layout_table(layout: Layout, records: pd.DataFrame | None = None) -> Table:
-    """A paper's table from published numbers, with a column of our own beside each that has matching records.
+    """A paper's table of published numbers. A column of ours follows each column for which records match.
 
     Args:
         layout: see `read_layout`.
-        records: a frame; None: published numbers alone.
+        records: a frame; None: published numbers only.
 
     Raises:
         InputError: a layout that selects nothing, or several numbers for one cell.
     """
-    rows = _chosen(layout)
+    rows = _select_rows(layout)
+    places = _place_rows(layout, rows)
+    row_keys = list(dict.fromkeys(row for row, _ in places))
+    columns = [Column(_TITLES.get(name, name)) for name in layout.rows]
+    columns_of_cells = [[_label_cell(key[index]) for key in row_keys] for index in range(len(layout.rows))]
+
+    methods = {to_plugin_name(row["method"]) for row in rows}
+    ours = to_rows(records[records["method"].isin(methods)]) if records is not None else []
+    has_ours = False
+    for column_key in dict.fromkeys(column for _, column in places):
+        numbers = [places.get((row_key, column_key)) for row_key in row_keys]
+        title = " ".join(map(_show, column_key))
+        columns.append(Column(title, ("published",)))
+        columns_of_cells.append(_published_column(layout, numbers))
+        our_cells = [_our_cell(row, ours) if row else Cell() for row in numbers]
+        if any(cell.content or cell.notes for cell in our_cells):
+            has_ours = True
+            columns.append(Column("ours", ("mean", "sd", "n", "difference"), main=title))
+            columns_of_cells.append(our_cells)
+    remarks = _remarks(layout, rows, has_ours)
+    return Table(tuple(columns), tuple(zip(*columns_of_cells, strict=True)), layout.title, remarks)
+
+
+def _place_rows(layout: Layout, rows: Sequence[Row]) -> dict[tuple[Key, Key], Row]:
+    """Published rows by row and column of the layout's table."""
     places: dict[tuple[Key, Key], Row] = {}
     for row in rows:
-        place = tuple(tuple(row[name] for name in fields) for fields in (layout.rows, layout.columns))
+        place = tuple(row[name] for name in layout.rows), tuple(row[name] for name in layout.columns)
         if place in places:
-            raise InputError(f"layout {layout.title!r} has two numbers in one cell: {_called(row)} of {row['paper']}")
-        places[place[0], place[1]] = row
-    labels = list(dict.fromkeys(key for key, _ in places))
-    names = {to_plugin_name(row["method"]) for row in rows}
-    ours = to_rows(records[records["method"].isin(names)]) if records is not None else []
-    columns = [Column(_TITLES.get(name, name)) for name in layout.rows]
-    cells = [[Cell(_shown(key[index])) for key in labels] for index in range(len(layout.rows))]
-    found_any = False
-    for key in dict.fromkeys(column for _, column in places):
-        numbers = [places.get((label, key)) for label in labels]
-        title = " ".join(_shown(value) for value in key)
-        column = [_published_cell(row) if row else Cell() for row in numbers]
-        if layout.best == "column":
-            scores = [Summary(1, row["value"]) if row else None for row in numbers]
-            column = mark_best(column, scores, higher_is_better=not _less_is_better(numbers))
-        columns.append(Column(title, ("published",)))
-        cells.append(column)
-        own = [_own_cell(row, ours) if row else Cell() for row in numbers]
-        if any(cell.numbers or cell.notes for cell in own):
-            found_any = True
-            columns.append(Column("ours", ("mean", "sd", "n", "difference"), of=title))
-            cells.append(own)
-    return Table(tuple(columns), tuple(zip(*cells, strict=True)), layout.title, _remarks(layout, rows, found_any))
+            number = " ".join(_show(row[name]) for name in ("method", "encoder", "task", "metric"))
+            raise InputError(f"layout {layout.title!r} has two numbers in one cell: {number} of {row['paper']}")
+        places[place] = row
+    return places
 
 
-def _less_is_better(numbers: Sequence[Row | None]) -> bool:
-    return any(row["metric"] in _LESS for row in numbers if row)
+def _published_column(layout: Layout, numbers: Sequence[Row | None]) -> list[Cell]:
+    cells = [_published_cell(row) if row else Cell() for row in numbers]
+    if layout.best != "column":
+        return cells
+    scores = [Summary(1, row["value"]) if row else None for row in numbers]
+    lower_is_better = any(row["metric"] in _LOWER_IS_BETTER for row in numbers if row)
+    return mark_best(cells, scores, higher_is_better=not lower_is_better)
 
 
-def _chosen(layout: Layout) -> list[dict[str, Any]]:
+def _select_rows(layout: Layout) -> list[dict[str, Any]]:
     """The published rows that a layout shows, in the order of its `where` tables."""
     known = set(Published.model_fields)
     for name in (*layout.rows, *layout.columns, *(name for table in layout.where for name in table)):
         if name not in known:
             raise InputError(f"layout {layout.title!r}: unknown field {name!r}{nearest(name, known)}")
-    everything = to_rows(load_published())
-    rows: list[dict[str, Any]] = []
+    published = to_rows(load_published())
+    selected: list[dict[str, Any]] = []
     for table in layout.where:
-        found = [row for row in everything if all(_is(row[name], value) for name, value in table.items())]
-        if not found:
+        matching = [row for row in published if all(_has_value(row[name], value) for name, value in table.items())]
+        if not matching:
             raise InputError(f"layout {layout.title!r}: no published number has {table}")
-        rows += [row for row in found if row not in rows]
-    return rows
+        selected += [row for row in matching if row not in selected]
+    return selected
 
 
-def _is(value: Any, wanted: Any) -> bool:
+def _has_value(value: Any, expected: Any) -> bool:
+    """expected: a value, or a list of alternatives; "" stands for a missing value."""
     value = "" if value is None else value
-    return value in wanted if isinstance(wanted, list) else value == wanted
+    return value in expected if isinstance(expected, list) else value == expected
 
 
 def _published_cell(row: Row) -> Cell:
-    value = row["value"]
-    text = f"{value:.1f}" if round(value, 1) == value else f"{value:g}"
-    return Cell(text + "×" * (row["unit"] == "times"), (value,), notes=_doubts(row))
+    return Cell(PublishedNumber(row["value"], row["unit"]), notes=(row["doubt"],) if row["doubt"] else ())
 
 
-def _doubts(row: Row) -> tuple[str, ...]:
-    return (row["doubt"],) if row["doubt"] else ()
-
-
-def _own_cell(row: Row, records: Sequence[Row]) -> Cell:
-    """Our mean where records measured the same; they are never averaged over different settings."""
-    same = select_matching(row, records)
-    settings = {(record["pretraining"], record["protocol"]) for record in same}
-    if not same:
+def _our_cell(row: Row, records: Sequence[Row]) -> Cell:
+    """Our mean if records measured what a published row did; different settings are never averaged."""
+    matching = select_matching(row, records)
+    if not matching:
         return Cell()
+    settings = {(record["pretraining"], record["protocol"]) for record in matching}
     if len(settings) > 1:
         return Cell(notes=(f"{len(settings)} of our settings match; they are not averaged",))
-    problem = next(filter(None, (range_problem(record, record["value"]) for record in same)), "")
-    if problem:
+    problems = (range_problem(record, record["value"]) for record in matching)
+    if problem := next(filter(None, problems), ""):
         return Cell(notes=(problem,))
-    score = summarise([record["value"] for record in same])
-    difference = score.mean - row["value"]
-    text = f"{spread_text(score)}, {difference:+.1f}".replace("-", "−")
-    return Cell(text, (score.mean, score.sd, score.n, difference))
+    score = summarise([record["value"] for record in matching])
+    return Cell(MeanAndDifference(score, score.mean - row["value"]))
 
 
-def _remarks(layout: Layout, rows: Sequence[Row], ours: bool) -> tuple[str, ...]:
+def _remarks(layout: Layout, rows: Sequence[Row], has_ours: bool) -> tuple[str, ...]:
     papers = "; ".join(dict.fromkeys(f"{row['paper']}, {row['source']}" for row in rows))
-    units = dict.fromkeys(row["unit"] for row in rows)
-    told = ", in percent" if list(units) == ["percent"] else ", scores in percent" if "percent" in units else ""
-    remarks = [f"published{told}: {papers}", *layout.notes, LAST_EPOCH]
+    units = {row["unit"] for row in rows}
+    unit = ""
+    if units == {"percent"}:
+        unit = ", in percent"
+    elif "percent" in units:
+        unit = ", scores in percent"
+    remarks = [f"published{unit}: {papers}", *layout.notes, LAST_EPOCH]
     if layout.best == "column":
         remarks.append("{best} and {second} of each column")
-    if ours:
-        remarks.append("ours: mean ± seed sd (n seeds), difference to the published number")
+    if has_ours:
+        remarks.append("ours: mean ± std over n seeds, difference from the published number")
     return tuple(remarks)
 
 
-def _how(row: Row) -> str:
+def _how(row: Row) -> str | None:
+    """How a number was measured: its detail, and the protocol of ours that is the same."""
     protocol = f"as protocol {row['protocol']}" if row["protocol"] else ""
-    return "; ".join(filter(None, (row["detail"], protocol))) or ABSENT
+    return "; ".join(filter(None, (row["detail"], protocol))) or None
 
 
-def _called(row: Row) -> str:
-    return " ".join(_shown(row[name]) for name in ("method", "encoder", "task", "metric"))
+def _label_cell(value: Any) -> Cell:
+    return Cell(None if value is None or value == "" else _show(value))
 
 
-def _shown(value: Any) -> str:
-    return ABSENT if value is None or value == "" else f"{value:g}" if isinstance(value, float) else str(value)
+def _show(value: Any) -> str:
+    """A field of a published row as text."""
+    if value is None or value == "":
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)

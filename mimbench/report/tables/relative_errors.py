@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from mimbench.display import RelativeErrors, described_tasks
 from mimbench.errors import InputError, nearest
 from mimbench.report.scores.statistics import Summary, summarise
-from mimbench.report.tables.table import Cell, Column, Table, mark_best, spread_text
+from mimbench.report.tables.table import Cell, Column, Table, mark_best
+from mimbench.report.tables.values import Mean
 
 if TYPE_CHECKING:
     from mimbench.store.record import Record
@@ -114,7 +115,7 @@ def build_derived_table(table: DerivedTable, records: Sequence[Record], baseline
             *(Column(name, ("mean", "sd", "n"), (note,) if name == title else ()) for name in columns),
         ),
         tuple(zip([Cell(method) for method, _ in sorted(groups)], *columns.values(), strict=True)),
-        remarks=("±: std over seeds (sample standard deviation over n seeds)", f"{title}: {table.display.source}"),
+        remarks=("±: std over n seeds (sample standard deviation)", f"{title}: {table.display.source}"),
     )
 
 
@@ -141,7 +142,7 @@ def _cells(rows: Sequence[Sequence[ErrorRatios]], value: Callable[[ErrorRatios],
     for row in rows:
         values = [number for ratios in row if (number := value(ratios)) is not None]
         summaries.append(summarise(values) if len(values) == len(row) else None)
-    cells = [Cell() if each is None else Cell(spread_text(each), (each.mean, each.sd, each.n)) for each in summaries]
+    cells = [Cell() if each is None else Cell(Mean(each)) for each in summaries]
     return mark_best(cells, summaries, higher_is_better=False)
 
 

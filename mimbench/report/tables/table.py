@@ -1,27 +1,26 @@
-"""A table as data: cells with marks and notes, made by `build` or a layout and turned into text by `render`."""
+"""A table as data: cells hold labels or numbers, marks and footnotes. `render` turns a table into text."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mimbench.report.scores.statistics import LEVEL_TEXT, Summary, Verdict, best_and_next
+from mimbench.report.tables.values import Value
 
 Mark = Literal["", "best", "second"]
-ABSENT = "-"
-_NAMED = 2
+Content = str | Value | None
+"""A label, a number, or None for an empty cell."""
+
+_MOST_NAMED = 2
 """Most scores that a footnote names; more are counted."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: what is read, and the numbers behind it."""
-
-    text: str = ABSENT
-    numbers: tuple[float | int | str | None, ...] = ()
-    """One for each of the column's `parts`, for CSV; () where the cell is empty."""
+    content: Content = None
     mark: Mark = ""
     notes: tuple[str, ...] = ()
     """Footnotes; equal texts share a letter."""
@@ -30,69 +29,73 @@ class Cell:
 @dataclass(frozen=True)
 class Column:
     title: str
-    parts: tuple[str, ...] = ()
-    """Numbers of each cell; the first goes under the title alone. (): a column of labels."""
+    number_names: tuple[str, ...] = ()
+    """Names of the numbers of each cell, for CSV: the first number's column has the title alone. (): labels."""
     notes: tuple[str, ...] = ()
-    of: str = ""
-    """Title of the column that this one stands beside, where its own title does not tell (CSV)."""
+    main: str = ""
+    """Title of the column of scores that this one adds to; "" if it is a main column itself. CSV repeats it."""
+
+    @property
+    def has_numbers(self) -> bool:
+        return bool(self.number_names)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of as many cells as columns; remarks hold for the whole table."""
+    """Rows with one cell per column."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     title: str = ""
-    remarks: tuple[str, ...] = field(default=())
+    remarks: tuple[str, ...] = ()
+    """Lines below the table that hold for all of it. {best} and {second} become these words, marked as cells are."""
 
     @functools.cached_property
     def notes(self) -> tuple[str, ...]:
         """Every footnote once, in reading order: the n-th has the n-th letter."""
-        cells = [note for row in self.rows for cell in row for note in cell.notes]
-        return tuple(dict.fromkeys([note for column in self.columns for note in column.notes] + cells))
+        in_head = [note for column in self.columns for note in column.notes]
+        in_body = [note for row in self.rows for cell in row for note in cell.notes]
+        return tuple(dict.fromkeys(in_head + in_body))
 
     def letters(self, notes: Sequence[str]) -> list[str]:
         """Letters of a cell's or column's footnotes: a ... z, aa, ab, ..."""
-        order = self.notes
-        return [_letter(order.index(note)) for note in dict.fromkeys(notes)]
-
-
-def spread_text(score: Summary, spread: Literal["sd", "se"] = "sd", digits: int = 1) -> str:
-    """ "59.8 ± 1.9 (n=3)"; one seed: "59.8"."""
-    width = score.sd if spread == "sd" else score.se
-    if width is None:
-        return f"{score.mean:.{digits}f}"
-    return f"{score.mean:.{digits}f} ± {width:.{digits}f} (n={score.n})"
+        return [_letter(self.notes.index(note)) for note in dict.fromkeys(notes)]
 
 
 def mark_best(
     cells: Sequence[Cell], scores: Sequence[Summary | None], higher_is_better: bool, names: Sequence[str] = ()
 ) -> list[Cell]:
-    """The cells with the best and the second marked; a best that is not told apart from all others says why not.
+    """The cells with the best and the second marked. A footnote says so if the best is not significantly better.
 
-    names: what the footnote calls the scores; without them it names none.
+    Args:
+        cells: of one comparison.
+        scores: one per cell; None: not measured.
+        higher_is_better: direction of the metric.
+        names: what the footnote calls the scores; () if it shall name none.
     """
     verdict = best_and_next(scores, higher_is_better)
-    found = list(cells)
+    marked = list(cells)
     for index in verdict.second:
-        found[index] = replace(found[index], mark="second")
+        marked[index] = replace(marked[index], mark="second")
     for index in verdict.best:
-        notes = found[index].notes if verdict.told_apart else (*found[index].notes, _doubt(scores, verdict, names))
-        found[index] = replace(found[index], mark="best", notes=notes)
-    return found
+        notes = marked[index].notes
+        if not verdict.is_clear:
+            notes = (*notes, _doubt(scores, verdict, names))
+        marked[index] = replace(marked[index], mark="best", notes=notes)
+    return marked
 
 
 def _doubt(scores: Sequence[Summary | None], verdict: Verdict, names: Sequence[str]) -> str:
+    """Why the best score is not shown to be the best."""
     if len(verdict.best) > 1:
         return "tied"
-    measured = [index for index in (*verdict.best, *verdict.rivals) if (score := scores[index]) and score.interval]
-    overlapping = [index for index in measured if index not in verdict.best]
-    if verdict.best[0] not in measured or not overlapping:
+    best = scores[verdict.best[0]]
+    overlapping = [index for index in verdict.rivals if (score := scores[index]) and score.interval]
+    if best is None or best.interval is None or not overlapping:
         return "not shown to be the best: a single number has no interval"
     if not names:
         whose = "another's"
-    elif len(overlapping) > _NAMED:
+    elif len(overlapping) > _MOST_NAMED:
         whose = f"those of {len(overlapping)} others"
     else:
         whose = f"{'those' if len(overlapping) > 1 else 'that'} of {' and '.join(names[i] for i in overlapping)}"

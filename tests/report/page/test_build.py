@@ -27,6 +27,7 @@ from mimbench.report.published.numbers import LAST_EPOCH
 from mimbench.report.records.frame import load_records
 from mimbench.report.scores.choice import Choice
 from mimbench.report.tables.comparison import build_comparison
+from mimbench.report.tables.render.numbers import cell_text
 from mimbench.store.failure import failure_path, read_failure, write_failure
 from mimbench.store.reading import read_all
 from mimbench.store.sealing import write_sealed
@@ -67,9 +68,9 @@ def test_the_leaderboard_is_the_comparison_table(results, data):
     )
     board = data["leaderboard"]
     for row, cells in zip(board["rows"], table.rows, strict=True):
-        assert row["labels"] == [cell.text for cell in cells[: len(board["labels"])]]
+        assert row["labels"] == [cell_text(cell) for cell in cells[: len(board["labels"])]]
         for cell, told in zip(row["cells"], cells[len(board["labels"]) :], strict=True):
-            assert (cell["mean"], cell["sd"], cell["n"]) == told.numbers
+            assert (cell["mean"], cell["sd"], cell["n"]) == told.content.numbers
             assert cell["mark"] == told.mark
             assert len(cell["runs"]) == cell["n"]
     assert {cell["mark"] for row in board["rows"] for cell in row["cells"]} == {"best", "second", ""}

@@ -103,7 +103,7 @@ def test_table_page_and_plot_have_the_same_interval(record, framed, seeds):
 
     differences = build_table(grid, label_protocols(tidy), Choice(baseline=Baseline.parse("random-init")))
     place = [column.title for column in differences.columns].index("Δ random-init")
-    (numbers,) = [row[place].numbers for row in differences.rows if row[place].numbers]
+    (numbers,) = [row[place].content.numbers for row in differences.rows if row[place].content]
     (axes,) = figure("bars", Source.of(records), Options(baseline="random-init")).axes
     (segment,) = [s for c in axes.collections for s in c.get_segments() if s[0][1] == s[1][1] and len(s) == 2]
     assert sorted(segment[:, 0]) == pytest.approx(numbers[1:3])

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from helpers.tables import rows_by_title
 from mimbench.report.scores.choice import Choice
 from mimbench.report.tables.comparison import build_comparison
-
-
-def rows(table) -> list[dict[str, str]]:
-    """What is read, by title; marks and footnotes left out."""
-    return [{column.title: cell.text for column, cell in zip(table.columns, row, strict=True)} for row in table.rows]
+from mimbench.report.tables.render.numbers import cell_text
 
 
 def test_variations_are_columns_of_labels_in_their_order(record, framed):
     records = [record(value=v, varied={"method.mask_ratio": v / 100}) for v in (60.0, 5.0, 40.0)]
-    assert rows(build_comparison(framed(records))) == [
+    assert rows_by_title(build_comparison(framed(records))) == [
         {"method": "simmim", "method.mask_ratio": "0.05", "linear-probe: top1": "5.0"},
         {"method": "simmim", "method.mask_ratio": "0.4", "linear-probe: top1": "40.0"},
         {"method": "simmim", "method.mask_ratio": "0.6", "linear-probe: top1": "60.0"},
@@ -25,7 +22,7 @@ def test_a_varied_path_can_be_the_columns(record, framed):
         record(value=v, seed=seed, varied={"method.mask_ratio": v / 100}) for v in (60.0, 40.0) for seed in (0, 1)
     ]
     table = build_comparison(framed(records), Choice(column_fields=("method.mask_ratio",), row_fields=("method",)))
-    assert rows(table) == [
+    assert rows_by_title(table) == [
         {
             "method": "simmim",
             "method.mask_ratio=0.4": "40.0 ± 0.0 (n=2)",
@@ -38,12 +35,14 @@ def test_a_varied_path_can_be_the_columns(record, framed):
 def test_settings_are_never_averaged_whatever_the_rows(record, framed):
     records = [record(value=v, seed=0, pretraining=name) for name, v in (("aaaaaaaa", 40.0), ("bbbbbbbb", 60.0))]
     table = build_comparison(framed(records), Choice(row_fields=("method",)))
-    assert rows(table) == [
+    assert rows_by_title(table) == [
         {"method": "simmim", "pretraining": "aaaaaa", "linear-probe: top1": "40.0"},
         {"method": "simmim", "pretraining": "bbbbbb", "linear-probe: top1": "60.0"},
     ]
     tasks = [record(), record(task="detection", metric="AP", value=30.0)]
-    assert rows(build_comparison(framed(tasks), Choice(row_fields=("method",), column_fields=("encoder",)))) == [
+    assert rows_by_title(
+        build_comparison(framed(tasks), Choice(row_fields=("method",), column_fields=("encoder",)))
+    ) == [
         {"method": "simmim", "task": "detection", "metric": "AP", "vit": "30.0"},
         {"method": "simmim", "task": "linear-probe", "metric": "top1", "vit": "50.0"},
     ]
@@ -52,7 +51,7 @@ def test_settings_are_never_averaged_whatever_the_rows(record, framed):
 def test_methods_can_be_the_columns_and_protocols_then_split_rows(record, framed):
     records = [record(), record("mae", 40.0), record("mae", 30.0, protocol={"layer": -1, "pooling": "token"})]
     table = build_comparison(framed(records), Choice(column_fields=("method",)))
-    assert rows(table) == [
+    assert rows_by_title(table) == [
         {"task": "linear-probe", "metric": "top1", "protocol": "pooling=mean", "mae": "40.0", "simmim": "50.0"},
         {"task": "linear-probe", "metric": "top1", "protocol": "pooling=token", "mae": "30.0", "simmim": "-"},
     ]
@@ -65,7 +64,7 @@ def ablation(record, tasks=("knn", "few-shot")):
 
 def test_settings_go_with_the_method(record, framed):
     tidy = framed(ablation(record))
-    across = rows(build_comparison(tidy, Choice(row_fields=("task",), column_fields=("method",))))
+    across = rows_by_title(build_comparison(tidy, Choice(row_fields=("task",), column_fields=("method",))))
     assert across == [
         {
             "task": task,
@@ -76,28 +75,33 @@ def test_settings_go_with_the_method(record, framed):
         }
         for task in ("few-shot", "knn")
     ]
-    assert rows(build_comparison(tidy, Choice(row_fields=("task",)))) == across
-    assert rows(build_comparison(tidy, Choice(row_fields=("task",), column_fields=("method.x",)))) == across
+    assert rows_by_title(build_comparison(tidy, Choice(row_fields=("task",)))) == across
+    assert rows_by_title(build_comparison(tidy, Choice(row_fields=("task",), column_fields=("method.x",)))) == across
 
 
 def test_a_setting_that_the_method_tells_is_left_out(record, framed):
     tidy = framed([one for one in ablation(record) if one.varied.get("method.x") != 1])
-    assert rows(build_comparison(tidy, Choice(row_fields=("task",), column_fields=("method",)))) == [
+    assert rows_by_title(build_comparison(tidy, Choice(row_fields=("task",), column_fields=("method",)))) == [
         {"task": task, "metric": "top1", "mae": "45.0", "simmim": "52.0"} for task in ("few-shot", "knn")
     ]
-    assert [*rows(build_comparison(tidy))[0]] == ["method", "few-shot: top1", "knn: top1"]
+    assert [*rows_by_title(build_comparison(tidy))[0]] == ["method", "few-shot: top1", "knn: top1"]
 
 
 def test_what_makes_a_comparison_unfair_is_always_told(record, framed):
     records = [record("mae"), record("simmim", recipe_name="other", varied={"pretrain.x": 3})]
-    assert [*rows(build_comparison(framed(records)))[0]] == ["method", "recipe", "pretrain.x", "linear-probe: top1"]
+    assert [*rows_by_title(build_comparison(framed(records)))[0]] == [
+        "method",
+        "recipe",
+        "pretrain.x",
+        "linear-probe: top1",
+    ]
 
 
 def test_settings_that_nothing_tells_apart_are_told_by_their_pretraining(record, framed):
     records = [record(value=v, pretraining=name) for name, v in (("aaaaaaaa", 40.0), ("bbbbbbbb", 60.0))]
-    assert rows(build_comparison(framed(records), Choice(row_fields=("task",), column_fields=("method",)))) == [
-        {"task": "linear-probe", "metric": "top1", "simmim, aaaaaa": "40.0", "simmim, bbbbbb": "60.0"}
-    ]
+    assert rows_by_title(
+        build_comparison(framed(records), Choice(row_fields=("task",), column_fields=("method",)))
+    ) == [{"task": "linear-probe", "metric": "top1", "simmim, aaaaaa": "40.0", "simmim, bbbbbb": "60.0"}]
 
 
 def test_titles_tell_the_metric_and_seeds_are_no_contenders(record, framed):
@@ -109,20 +113,20 @@ def test_titles_tell_the_metric_and_seeds_are_no_contenders(record, framed):
     ]
     one = framed([one for one in records if one.task.name == "knn"])
     table = build_comparison(one, Choice(column_fields=("task", "seed")))
-    assert rows(table) == [
+    assert rows_by_title(table) == [
         {"method": "mae", "knn: top1, seed=0": "40.0", "knn: top1, seed=1": "50.0"},
         {"method": "simmim", "knn: top1, seed=0": "50.0", "knn: top1, seed=1": "60.0"},
     ]
     assert [[cell.mark for cell in row] for row in table.rows] == [["", "second", "second"], ["", "best", "best"]]
-    assert "of each column, seed by seed" in table.remarks[0]
+    assert "of each column, per seed" in table.remarks[0]
     down = build_comparison(one, Choice(row_fields=("method", "seed"), column_fields=("task",)))
-    assert [(row[0].text, row[1].text, row[2].mark) for row in down.rows] == [
+    assert [(cell_text(row[0]), cell_text(row[1]), row[2].mark) for row in down.rows] == [
         ("mae", "0", "second"),
         ("mae", "1", "second"),
         ("simmim", "0", "best"),
         ("simmim", "1", "best"),
     ]
-    assert "seed by seed" not in build_comparison(one).remarks[0]
+    assert "per seed" not in build_comparison(one).remarks[0]
     both = build_comparison(framed(records), Choice(row_fields=("method",), column_fields=("task", "seed")))
     assert len(both.columns) == 5
     assert all(": top1, seed=" in column.title for column in both.columns[1:])

@@ -9,25 +9,22 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from helpers.tables import rows_by_title
 from mimbench.errors import InputError
 from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.choice import Choice
 from mimbench.report.tables.command import table_command
 from mimbench.report.tables.comparison import build_comparison
+from mimbench.report.tables.render.numbers import cell_text
 from mimbench.store.record import write_record
-
-
-def rows(table) -> list[dict[str, str]]:
-    """What is read, by title; marks and footnotes left out."""
-    return [{column.title: cell.text for column, cell in zip(table.columns, row, strict=True)} for row in table.rows]
 
 
 def test_differences_to_a_baseline(record, framed):
     records = [record(m, v + s, s) for m, v in (("random-init", 40), ("simmim", 50.5)) for s in (0, 1, 2)]
     records += [record("simmim", 61.0, 7), record("mae", 45.0, 9)]
     table = build_comparison(framed(records), Choice(baseline=Baseline.parse("random-init")))
-    assert [row["Δ random-init"] for row in rows(table)] == ["-", "-", "+10.5 [10.5, 10.5] (n=3)"]
-    assert table.columns[2].notes[0].startswith("difference to random-init, paired by seed; [ ]: 95 % interval")
+    assert [row["Δ random-init"] for row in rows_by_title(table)] == ["-", "-", "+10.5 [10.5, 10.5] (n=3)"]
+    assert table.columns[2].notes[0].startswith("difference from random-init, paired by seed; [ ]: 95 % interval")
     assert "Student's t" in table.columns[2].notes[0]
     assert table.rows[0][2].notes == ("no seed in common with random-init",)
     with pytest.raises(InputError, match="no record has the baseline 'random'; did you mean 'random-init'"):
@@ -41,7 +38,7 @@ def test_the_baseline_is_the_one_with_the_same_encoder_and_settings(record, fram
 
     records = [sized("random-init", 10.0, 2), sized("random-init", 20.0, 4), sized("simmim", 30.0, 4)]
     table = build_comparison(framed([*records, sized("mae", 30.0, 8)]), Choice(baseline=Baseline.parse("random-init")))
-    found = {(row["method"], row["encoder"]): row["Δ random-init"] for row in rows(table)}
+    found = {(row["method"], row["encoder"]): row["Δ random-init"] for row in rows_by_title(table)}
     assert found["simmim", "vit 64x4/4"] == "+10.0 (n=1)"
     assert found["mae", "vit 64x8/4"] == "-"
     vague = [record("mae", 1.0, varied={"method.x": x}, pretraining=str(x)) for x in (1, 2)]
@@ -74,18 +71,18 @@ def test_a_setting_can_be_the_baseline(record, framed):
     others = {("simmim", "6"): VALUES[None], ("simmim", "8"): VALUES[8], ("mae", "-"): (40, 41, 42)}
     for text in ("simmim:method.x=3", "simmim: method.x = 3"):
         table = build_comparison(framed(records), Choice(baseline=Baseline.parse(text)))
-        found = {(row["method"], row["method.x"]): row[f"Δ {text}"] for row in rows(table)}
+        found = {(row["method"], row["method.x"]): row[f"Δ {text}"] for row in rows_by_title(table)}
         for key, values in others.items():
             differences = np.subtract(values, VALUES[3])
             half = stats.t.ppf(0.975, 2) * stats.sem(differences)
             low, high = differences.mean() - half, differences.mean() + half
             assert found[key] == f"{differences.mean():+.1f} [{low:.1f}, {high:.1f}] (n=3)".replace("-", "−")
         assert found["simmim", "3"] == "-"
-        assert table.columns[-1].notes[0].startswith(f"difference to {text}, paired by seed; ")
+        assert table.columns[-1].notes[0].startswith(f"difference from {text}, paired by seed; ")
     only = build_comparison(framed(records), Choice(baseline=Baseline.parse("simmim:method.x=3"), methods=("simmim",)))
-    assert [row["method"] for row in rows(only)] == ["simmim"] * 3
+    assert [row["method"] for row in rows_by_title(only)] == ["simmim"] * 3
     fielded = build_comparison(framed(records), Choice(baseline=Baseline.parse("simmim:varied=method.x=3")))
-    assert [cell.text for cell in fielded.rows[0]][-1] == [cell.text for cell in table.rows[0]][-1]
+    assert [cell_text(cell) for cell in fielded.rows[0]][-1] == [cell_text(cell) for cell in table.rows[0]][-1]
 
 
 def test_several_settings_choose_together(record, framed):
@@ -95,11 +92,11 @@ def test_several_settings_choose_together(record, framed):
         for y in ([1, 2], "b")
     ]
     table = build_comparison(framed(records), Choice(baseline=Baseline.parse("simmim:method.x=2,method.y=[1, 2]")))
-    assert [row[-1].text for row in table.rows] == ["−10.0 (n=1)", "−11.0 (n=1)", "-", "−1.0 (n=1)"]
+    assert [cell_text(row[-1]) for row in table.rows] == ["−10.0 (n=1)", "−11.0 (n=1)", "-", "−1.0 (n=1)"]
     with pytest.raises(InputError, match=r"no record of simmim has method\.y=c with method\.x=2; there is \[1, 2\], b"):
         build_comparison(framed(records), Choice(baseline=Baseline.parse("simmim:method.x=2,method.y=c")))
     open_ = build_comparison(framed(records), Choice(baseline=Baseline.parse("simmim:method.x=2")))
-    found = {(row["method.x"], row["method.y"]): row["Δ simmim:method.x=2"] for row in rows(open_)}
+    found = {(row["method.x"], row["method.y"]): row["Δ simmim:method.x=2"] for row in rows_by_title(open_)}
     assert found == {("1", "[1, 2]"): "−10.0 (n=1)", ("1", "b"): "−10.0 (n=1)", ("2", "[1, 2]"): "-", ("2", "b"): "-"}
 
 
@@ -107,9 +104,9 @@ def test_without_a_setting_it_is_the_one_that_nothing_was_varied_for(record, fra
     records = [*ablation(record, VALUES), *(record("mae", 40.0 + seed, seed) for seed in range(3))]
     plain = build_comparison(framed(records), Choice(baseline=Baseline.parse("simmim")))
     chosen = build_comparison(framed(records), Choice(baseline=Baseline.parse("simmim:method.x=6")))
-    assert [row[-1].text for row in plain.rows] == [row[-1].text for row in chosen.rows]
-    assert [row["Δ simmim"] == "-" for row in rows(plain)] == [False, False, True, False]
-    assert plain.columns[-1].notes[0].startswith("difference to simmim (method.x=6), paired by seed; ")
+    assert [cell_text(row[-1]) for row in plain.rows] == [cell_text(row[-1]) for row in chosen.rows]
+    assert [row["Δ simmim"] == "-" for row in rows_by_title(plain)] == [False, False, True, False]
+    assert plain.columns[-1].notes[0].startswith("difference from simmim (method.x=6), paired by seed; ")
 
 
 def test_where_several_could_be_meant_the_message_names_what_to_write(record, framed):
@@ -117,7 +114,7 @@ def test_where_several_could_be_meant_the_message_names_what_to_write(record, fr
     table = build_comparison(
         framed([*ablation(record, varied), record("mae")]), Choice(baseline=Baseline.parse("simmim"))
     )
-    assert [row["Δ simmim"] for row in rows(table)] == ["-", "-", "-"]
+    assert [row["Δ simmim"] for row in rows_by_title(table)] == ["-", "-", "-"]
     assert table.rows[0][-1].notes == (
         "simmim has 2 settings to compare with; choose one: --baseline simmim:method.x=0 or simmim:method.x=8",
     )

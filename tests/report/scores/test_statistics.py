@@ -100,7 +100,7 @@ def score(mean, half=None):
 )
 def test_a_best_is_told_apart_or_said_not_to_be(scores, higher, best, second, apart):
     found = best_and_next(scores, higher)
-    assert (found.best, found.second, found.told_apart) == (best, second, apart)
+    assert (found.best, found.second, found.is_clear) == (best, second, apart)
 
 
 @pytest.mark.parametrize("trial", range(20))
@@ -114,7 +114,7 @@ def test_the_verdict_agrees_with_the_intervals(trial):
     low = scores[found.best[0]].interval.low
     rivals = {index for index, one in enumerate(scores) if index not in found.best and one.interval.high >= low}
     assert set(found.rivals) == rivals
-    assert found.told_apart == (not rivals)
+    assert found.is_clear == (not rivals)
 
 
 def test_mean_ranks_of_clear_cases():

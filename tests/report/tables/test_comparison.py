@@ -10,6 +10,7 @@ import statistics
 import pytest
 
 from helpers.preset_records import preset_record
+from helpers.tables import rows_by_title
 from mimbench.errors import InputError
 from mimbench.report.plots.kinds import figure
 from mimbench.report.plots.source import Options, Source
@@ -20,26 +21,22 @@ from mimbench.report.tables.comparison import build_comparison
 from mimbench.report.tables.layouts import read_layout
 from mimbench.report.tables.papers import build_layout_table
 from mimbench.report.tables.render import render
-
-
-def rows(table) -> list[dict[str, str]]:
-    """What is read, by title; marks and footnotes left out."""
-    return [{column.title: cell.text for column, cell in zip(table.columns, row, strict=True)} for row in table.rows]
+from mimbench.report.tables.render.numbers import cell_text
 
 
 def test_seeds_are_summed_up_with_their_number(record, framed):
     values = [50.0, 54.0, 52.5]
     table = build_comparison(framed([record(value=v, seed=i) for i, v in enumerate(values)]))
     deviation = statistics.stdev(values)
-    assert rows(table) == [{"method": "simmim", "linear-probe: top1": f"52.2 ± {deviation:.1f} (n=3)"}]
-    assert "seed sd (sample standard deviation" in table.remarks[0]
+    assert rows_by_title(table) == [{"method": "simmim", "linear-probe: top1": f"52.2 ± {deviation:.1f} (n=3)"}]
+    assert "std over n seeds (sample standard deviation)" in table.remarks[0]
     error = build_comparison(framed([record(value=v, seed=i) for i, v in enumerate(values)]), Choice(spread="se"))
-    assert rows(error)[0]["linear-probe: top1"] == f"52.2 ± {deviation / 3**0.5:.1f} (n=3)"
-    assert "±: s.e. of the mean" in error.remarks[0]
+    assert rows_by_title(error)[0]["linear-probe: top1"] == f"52.2 ± {deviation / 3**0.5:.1f} (n=3)"
+    assert "±: standard error of the mean (std / √n)" in error.remarks[0]
 
 
 def test_one_seed_has_no_deviation(record, framed):
-    assert rows(build_comparison(framed([record(), record("random-init", 41.26)]))) == [
+    assert rows_by_title(build_comparison(framed([record(), record("random-init", 41.26)]))) == [
         {"method": "random-init", "linear-probe: top1": "41.3"},
         {"method": "simmim", "linear-probe: top1": "50.0"},
     ]
@@ -48,7 +45,7 @@ def test_one_seed_has_no_deviation(record, framed):
 def test_protocols_never_share_a_column_and_say_how_they_differ(record, framed):
     other = record(value=60.0, protocol={"layer": -1, "pooling": "token"})
     table = build_comparison(framed([record(), other]))
-    assert rows(table) == [
+    assert rows_by_title(table) == [
         {
             "method": "simmim",
             "linear-probe: top1 (pooling=mean)": "50.0",
@@ -64,13 +61,13 @@ def test_named_protocols_are_called_by_their_names(record, framed):
         return record(protocol={"protocol": name, **options}, recipe=recipe)
 
     table = build_comparison(framed([under("mae", pooling="token"), under("simmim", pooling="mean")]))
-    assert list(rows(table)[0]) == ["method", "linear-probe: top1 (mae)", "linear-probe: top1 (simmim)"]
+    assert list(rows_by_title(table)[0]) == ["method", "linear-probe: top1 (mae)", "linear-probe: top1 (simmim)"]
     assert table.notes == (
         "linear-probe protocol mae: pooling=token protocol=mae",
         "linear-probe protocol simmim: pooling=mean protocol=simmim",
     )
     single = build_comparison(framed([under("mae", pooling="token")]))
-    assert list(rows(single)[0]) == ["method", "linear-probe: top1"]
+    assert list(rows_by_title(single)[0]) == ["method", "linear-probe: top1"]
     assert single.notes == ("linear-probe protocol mae",)
 
 
@@ -78,7 +75,7 @@ def test_a_protocol_that_was_departed_from_is_another(record, framed):
     recipe = {"task": {"protocol": "mae"}}
     plain = record(recipe=recipe, protocol={"epochs": 90})
     short = record(recipe=recipe, protocol={"epochs": 3}, recipe_passed={"set": {"task.epochs": 3}})
-    assert {*rows(build_comparison(framed([plain, short])))[0]} == {
+    assert {*rows_by_title(build_comparison(framed([plain, short])))[0]} == {
         "method",
         "linear-probe: top1 (mae)",
         "linear-probe: top1 (mae, epochs=3)",
@@ -110,7 +107,7 @@ def test_protocols_of_one_name_are_told_with_it(record, framed):
 
 def test_content_alone_also_sets_protocols_apart(record, framed):
     records = [record(protocol={"dataset": {"content": content}}, value=v) for content, v in (("a", 1.0), ("b", 2.0))]
-    assert rows(build_comparison(framed(records))) == [
+    assert rows_by_title(build_comparison(framed(records))) == [
         {
             "method": "simmim",
             "linear-probe: top1 (dataset.content=a)": "1.0",
@@ -131,7 +128,7 @@ def test_two_versions_of_a_dataset_leave_protocols_their_names(record, framed):
     probe = [under("cached-lbfgs", content, 0.5, "linear-probe") for content, _ in contents]
     other = under("mae", "8c08adbb", 0.5, "linear-probe")
     table = build_comparison(framed([*few, *probe, other]))
-    assert sorted(rows(table)[0])[:-1] == [
+    assert sorted(rows_by_title(table)[0])[:-1] == [
         "few-shot: top1 (dataset.content=777777)",
         "few-shot: top1 (dataset.content=8c08ad)",
         "linear-probe: top1 (cached-lbfgs, dataset.content=777777)",
@@ -148,17 +145,17 @@ def test_two_versions_of_a_dataset_leave_protocols_their_names(record, framed):
 
 def test_protocols_that_no_short_difference_tells_apart_are_numbered(record, framed):
     long = [record(protocol={"p": "x" * 40 + end}, value=v) for end, v in (("a", 1.0), ("b", 2.0))]
-    titles = list(rows(build_comparison(framed(long)))[0])[1:]
+    titles = list(rows_by_title(build_comparison(framed(long)))[0])[1:]
     assert titles == ["linear-probe: top1 (protocol 1)", "linear-probe: top1 (protocol 2)"]
 
 
 def test_the_primary_metric_is_shown_and_others_by_name(record, framed):
-    both = framed([record(metrics={"AP": 40.0, "AP50": 70.0, "AP75": 30.0})])
-    assert rows(build_comparison(both)) == [
-        {"method": "simmim", "linear-probe: AP": "40.0", "linear-probe: AP50": "70.0"}
+    both = framed([record(task="detection", metrics={"AP": 40.0, "AP50": 70.0, "AP75": 30.0})])
+    assert rows_by_title(build_comparison(both)) == [
+        {"method": "simmim", "detection: AP": "40.0", "detection: AP50": "70.0"}
     ]
-    assert rows(build_comparison(both, Choice(metrics=("AP75",)))) == [
-        {"method": "simmim", "linear-probe: AP75": "30.0"}
+    assert rows_by_title(build_comparison(both, Choice(metrics=("AP75",)))) == [
+        {"method": "simmim", "detection: AP75": "30.0"}
     ]
     with pytest.raises(InputError, match=r"no record has a metric 'AP57'; did you mean .*'AP50'"):
         build_comparison(both, Choice(metrics=("AP57",)))
@@ -166,7 +163,7 @@ def test_the_primary_metric_is_shown_and_others_by_name(record, framed):
 
 def test_methods_and_tasks_by_choice(record, framed):
     tidy = framed([record(), record("mae"), record("mae", task="knn")])
-    assert rows(build_comparison(tidy, Choice(methods=("mae",), tasks=("knn",)))) == [
+    assert rows_by_title(build_comparison(tidy, Choice(methods=("mae",), tasks=("knn",)))) == [
         {"method": "mae", "knn: top1": "50.0"}
     ]
     with pytest.raises(InputError, match="no record has a method 'simim'; did you mean 'simmim'"):
@@ -179,7 +176,7 @@ def test_methods_and_tasks_by_choice(record, framed):
 
 def test_a_cell_that_was_not_run_is_a_dash(record, framed):
     probe, detection = record(), record("mae", task="detection", metric="AP")
-    assert rows(build_comparison(framed([probe, detection]))) == [
+    assert rows_by_title(build_comparison(framed([probe, detection]))) == [
         {"method": "mae", "detection: AP": "50.0", "linear-probe: top1": "-"},
         {"method": "simmim", "detection: AP": "-", "linear-probe: top1": "50.0"},
     ]
@@ -224,7 +221,7 @@ def test_nothing_is_best_where_all_are_the_same(record, framed):
 def test_less_is_better_where_the_metric_says_so(record, framed):
     records = [record(m, v, metric="ECE", unit="fraction", higher=False) for m, v in (("a", 0.5), ("b", 0.1234))]
     table = build_comparison(framed(records))
-    assert [(row[1].text, row[1].mark) for row in table.rows] == [("0.500", "second"), ("0.123", "best")]
+    assert [(cell_text(row[1]), row[1].mark) for row in table.rows] == [("0.500", "second"), ("0.123", "best")]
     assert table.columns[1].title == "linear-probe: ECE [fraction]"
 
 
@@ -236,13 +233,13 @@ def test_ranks_over_tasks(record, framed):
         for s in (0, 1, 2)
     ]
     table = build_comparison(framed([*records, record("beit")]), Choice(ranks=True))
-    assert [row["mean rank"] for row in rows(table)] == ["-", "2.0 [1.5, 2.0]", "1.0 [1.0, 1.5]"]
+    assert [row["mean rank"] for row in rows_by_title(table)] == ["-", "2.0 [1.5, 2.0]", "1.0 [1.0, 1.5]"]
     assert table.columns[-1].notes == (
-        "mean rank over 2 primary metrics; [ ]: what the scores' own 95 % intervals (Student's t, n=3) leave open: "
-        "of two that overlap, either may lead; 95 % each, not all at once",
+        "mean rank over 2 primary metrics; [ ]: range of mean ranks that the scores' 95 % intervals allow "
+        "(Student's t, n=3; not simultaneous): of two scores whose intervals overlap, either may be the better one",
     )
     more = build_comparison(framed([*records, record("mae", 43, 3, task="knn")]), Choice(ranks=True))
-    assert "(Student's t, n=3 to 4)" in more.columns[-1].notes[0]
+    assert "(Student's t, n=3 to 4; not simultaneous)" in more.columns[-1].notes[0]
     single = build_comparison(framed([record("a", 1.0), record("b", 2.0)]), Choice(ranks=True))
     assert single.columns[-1].notes == ("mean rank over 1 primary metric; no interval: a score has one seed",)
     with pytest.raises(InputError, match="--rank ranks rows over columns of tasks"):
@@ -285,23 +282,25 @@ def test_earlier_epochs_are_left_out_and_counted_unless_the_epoch_is_asked_for(r
     records = [at_epoch(record, epoch, value) for epoch, value in ((0, 99.0), (5, 55.0), (26, 60.0))]
     tidy = framed([*records, record("random-init", 40.0)])
     table = build_comparison(tidy)
-    assert [tuple(row.values()) for row in rows(table)] == [("random-init", "40.0"), ("simmim", "60.0")]
+    assert [tuple(row.values()) for row in rows_by_title(table)] == [("random-init", "40.0"), ("simmim", "60.0")]
     assert table.remarks[-1] == (
         "not shown: 2 records of earlier epochs of these pretrainings (--rows method,pretrain.at_epoch shows them)"
     )
     shown = build_comparison(tidy, Choice(row_fields=("method", "pretrain.at_epoch")))
-    assert [row["pretrain.at_epoch"] for row in rows(shown)] == ["-", "0", "5", "26"]
+    assert [row["pretrain.at_epoch"] for row in rows_by_title(shown)] == ["-", "0", "5", "26"]
     assert [row[-1].mark for row in shown.rows] == ["second", "", "", "best"]
-    assert "of each column, earlier epochs aside" in shown.remarks[0]
+    assert "of each column, without earlier epochs" in shown.remarks[0]
     assert not any("not shown" in remark for remark in shown.remarks)
-    columns = rows(build_comparison(tidy, Choice(row_fields=("method", "task", "metric"), column_fields=("at_epoch",))))
+    columns = rows_by_title(
+        build_comparison(tidy, Choice(row_fields=("method", "task", "metric"), column_fields=("at_epoch",)))
+    )
     assert set(columns[1]) - {"method", "task", "metric"} == {"-", "at_epoch=0", "at_epoch=5", "at_epoch=26"}
 
 
 def test_earlier_epochs_are_shown_where_nothing_else_is_there(record, framed):
     tidy = framed([at_epoch(record, 5, 55.0), at_epoch(record, 10, 58.0), record("random-init", 40.0)])
     table = build_comparison(tidy)
-    assert [row["pretrain.at_epoch"] for row in rows(table)] == ["-", "5", "10"]
+    assert [row["pretrain.at_epoch"] for row in rows_by_title(table)] == ["-", "5", "10"]
     assert not any("not shown" in remark for remark in table.remarks)
     both = build_comparison(framed([at_epoch(record, 5, 55.0), at_epoch(record, 10, 58.0)]))
     assert [row[-1].mark for row in both.rows] == ["second", "best"]
@@ -325,7 +324,7 @@ def test_where_one_task_has_earlier_epochs_alone_the_remark_says_what_is_aside(r
         ["best", ""],
         ["", "best"],
     ]
-    assert "of each column, earlier epochs aside where the end is there" in table.remarks[0]
+    assert "of each column, without earlier epochs if there is a last one" in table.remarks[0]
 
 
 def test_earlier_epochs_have_no_rank_beside_the_end(record, framed):
@@ -333,12 +332,12 @@ def test_earlier_epochs_have_no_rank_beside_the_end(record, framed):
     tidy = framed([*records, record("random-init", 40.0), record("mae", 30.0, task="knn")])
     choice = Choice(row_fields=("method", "pretrain.at_epoch"), tasks=("linear-probe",), ranks=True)
     table = build_comparison(tidy, choice)
-    assert [(row["pretrain.at_epoch"], row["mean rank"]) for row in rows(table)] == [
+    assert [(row["pretrain.at_epoch"], row["mean rank"]) for row in rows_by_title(table)] == [
         *(("-", "2.0"), ("0", "-"), ("5", "-"), ("26", "1.0"))
     ]
     assert [row[-1].notes for row in table.rows[1:3]] == [("no rank: an earlier epoch of a pretraining",)] * 2
     alone = build_comparison(framed(records[:2]), Choice(ranks=True))
-    assert [row["mean rank"] for row in rows(alone)] == ["1.0", "2.0"]
+    assert [row["mean rank"] for row in rows_by_title(alone)] == ["1.0", "2.0"]
     across = Choice(column_fields=("task", "metric", "at_epoch"), ranks=True)  # the end is a column, and so is none
     assert {row[-1].notes for row in build_comparison(tidy, across).rows} == {("no rank: a task is missing",)}
 
@@ -353,14 +352,14 @@ def test_a_value_outside_of_its_range_is_never_best_and_is_said(record, framed, 
         sound[1] = record("beit", 40.0, 1, higher=higher)
         choice = Choice(baseline=Baseline.parse("beit"), ranks=True)
         table = build_comparison(framed([*broken, *sound]), choice)
-        found = {row[0].text: row for row in table.rows}
+        found = {cell_text(row[0]): row for row in table.rows}
         assert found["mae"][1].mark == ""
         assert {found["beit"][1].mark, found["simmim"][1].mark} == {"best", "second"}
         assert found["mae"][1].notes == (problem,)
-        assert len(found["mae"][1].text) < 12
+        assert len(cell_text(found["mae"][1])) < 12
         assert found["mae"][2].notes == (problem,)
         assert found["mae"][3].notes == (f"no rank: {problem}",)
-        assert [row[3].text.split()[0] for name, row in found.items() if name != "mae"] != ["-", "-"]
+        assert [cell_text(row[3]).split()[0] for name, row in found.items() if name != "mae"] != ["-", "-"]
     alone = build_comparison(framed([record("mae", value)]), Choice())
     assert alone.rows[0][1].notes == (problem,)
 

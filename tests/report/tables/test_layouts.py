@@ -5,10 +5,11 @@ from __future__ import annotations
 from mimbench.report.published.numbers import load_published
 from mimbench.report.tables.layouts import read_layout
 from mimbench.report.tables.papers import build_layout_table
+from mimbench.report.tables.render.numbers import cell_text
 
 
 def texts(table):
-    return [[cell.text for cell in row] for row in table.rows]
+    return [[cell_text(cell) for cell in row] for row in table.rows]
 
 
 def test_layouts_tell_what_pretraining_costs():

@@ -7,6 +7,7 @@ import pytest
 from mimbench.errors import InputError
 from mimbench.report.tables.relative_errors import build_derived_table, compute_error_ratios, find_derived_table
 from mimbench.report.tables.render import render
+from mimbench.report.tables.render.numbers import cell_text
 
 MCE = find_derived_table("mce")
 
@@ -58,7 +59,7 @@ def test_the_table_pairs_by_seed_and_has_every_term(measured):
     ours.append(measured(90.0, [85.0, 55.0], [70.0, 50.0], method="mae", seed=1))
     table = build_derived_table(MCE, [*base, *ours], "random-init")
     assert [column.title for column in table.columns] == ["method", "mCE", "relative mCE", "fog", "snow"]
-    assert [[cell.text for cell in row] for row in table.rows] == [
+    assert [[cell_text(cell) for cell in row] for row in table.rows] == [
         ["mae", "77.5 ± 0.0 (n=2)", "100.0 ± 0.0 (n=2)", "75.0 ± 0.0 (n=2)", "80.0 ± 0.0 (n=2)"],
         ["random-init", *["100.0 ± 0.0 (n=2)"] * 4],
     ]

@@ -16,20 +16,30 @@ from mimbench.errors import InputError
 from mimbench.report.records.frame import load_records
 from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.choice import Choice
+from mimbench.report.scores.statistics import Interval, Rank, Summary
 from mimbench.report.tables.comparison import build_comparison
-from mimbench.report.tables.latex import latex_escaped
 from mimbench.report.tables.layouts import layout_names, read_layout
 from mimbench.report.tables.papers import build_layout_table, build_published_table
 from mimbench.report.tables.render import FORMATS, render
+from mimbench.report.tables.render.latex import escape_latex
+from mimbench.report.tables.render.numbers import cell_text
 from mimbench.report.tables.table import Cell, Column, Table
+from mimbench.report.tables.values import (
+    Difference,
+    Mean,
+    MeanAndDifference,
+    MeanRank,
+    PublishedAndDifference,
+    PublishedNumber,
+)
 from mimbench.text import spreadsheet_text, visible
 
 REFERENCE = Path(__file__).parents[3] / "results" / "reference"
 SMALL = Table(
     (Column("method"), Column("knn: top1", ("mean", "sd", "n"), ("protocol a",)), Column("AP", ("mean", "sd", "n"))),
     (
-        (Cell("a_b"), Cell("60.0 ± 1.0 (n=3)", (60.0, 1.0, 3), "best", ("overlaps",)), Cell()),
-        (Cell("c"), Cell("50.0", (50.0, None, 1), "second"), Cell("7.5", (7.5, None, 1))),
+        (Cell("a_b"), Cell(Mean(Summary(3, 60.0, 1.0)), "best", ("overlaps",)), Cell()),
+        (Cell("c"), Cell(Mean(Summary(1, 50.0)), "second"), Cell(Mean(Summary(1, 7.5)))),
     ),
     "Title",
     ("{best} and {second}; in percent",),
@@ -136,7 +146,7 @@ def test_footnotes_beyond_z():
 
 
 def nasty_table() -> Table:
-    rows = tuple((Cell(text, notes=(text,)), Cell(text, (1.0,), "best")) for text in NASTY)
+    rows = tuple((Cell(text, notes=(text,)), Cell(text, "best")) for text in NASTY)
     return Table((Column("label"), Column(NASTY[0], ("mean",), (NASTY[1],))), rows, NASTY[0], (NASTY[1], NASTY[4]))
 
 
@@ -204,36 +214,37 @@ PLAIN = ["-0.5", "+3", "-1e-3", "-.5", "3", "a=b", "mask_ratio=-1", ""]
 def test_no_cell_of_a_csv_file_is_a_formula():
     assert [spreadsheet_text(text) for text in FORMULAS] == [f"'{visible(text)}" for text in FORMULAS]
     assert [spreadsheet_text(text) for text in PLAIN] == PLAIN
-    rows = tuple((Cell(text), Cell("1", (-0.5, text))) for text in FORMULAS)
+    # No number is text by its type; the format escapes it all the same.
+    rows = tuple((Cell(text), Cell(PublishedAndDifference(-0.5, text))) for text in FORMULAS)
     table = Table((Column("=1"), Column("x", ("@a", "b"))), rows)
     found = list(csv.reader(io.StringIO(render(table, "csv"))))
     assert found[0] == ["'=1", "x", "x b"]
     for text, row in zip(FORMULAS, found[1:], strict=True):
-        assert row == ["" if text == "-" else f"'{visible(text)}", "-0.5", f"'{visible(text)}"]
+        assert row == [f"'{visible(text)}", "-0.5", f"'{visible(text)}"]
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_no_format_holds_what_a_terminal_obeys(format):
     signs = "\x1b\x07\x00\x7f\x9b\u202e\u2066\u200f\u2028"
-    rows = ((Cell(f"a{signs}b", notes=(f"c{signs}",)), Cell(f"d{signs}", (f"e{signs}",))),)
-    table = Table((Column(f"f{signs}"), Column("g", (f"h{signs}",), of=f"i{signs}")), rows, signs, (signs,))
+    rows = ((Cell(f"a{signs}b", notes=(f"c{signs}",)), Cell(f"d{signs}")),)
+    table = Table((Column(f"f{signs}"), Column("g", (f"h{signs}",), main=f"i{signs}")), rows, signs, (signs,))
     assert not set(render(table, format)) & set(signs)
 
 
 def test_what_latex_would_act_on_is_text():
-    assert latex_escaped("50% & a_b #1 $x {y} ~z ^w \\v") == (
+    assert escape_latex("50% & a_b #1 $x {y} ~z ^w \\v") == (
         r"50\% \& a\_b \#1 \$x \{y\} \textasciitilde{}z \textasciicircum{}w \textbackslash{}v"
     )
-    assert latex_escaped("--rows 1–2") == r"-{}-rows 1\textendash{}2"
-    assert latex_escaped("[*]") == "{[}{*}{]}"
-    assert latex_escaped("é ± 中") == r"é $\pm$ \texttt{U+4E2D}"
-    assert latex_escaped("a\n\nb") == "a  b"
+    assert escape_latex("--rows 1–2") == r"-{}-rows 1\textendash{}2"
+    assert escape_latex("[*]") == "{[}{*}{]}"
+    assert escape_latex("é ± 中") == r"é $\pm$ \texttt{U+4E2D}"
+    assert escape_latex("a\n\nb") == "a  b"
 
 
 def test_csv_has_numbers_as_a_person_keeps_them():
     column = Column("x", ("mean",))
     values = [58.599999999999994, 1e-9 / 3, 12345678901234567890, 50.0, -0.30000000000000004, 2]
-    table = Table((column,), tuple((Cell("?", (value,)),) for value in values))
+    table = Table((column,), tuple((Cell(PublishedNumber(value)),) for value in values))
     assert render(table, "csv").split()[1:] == [
         "58.6",
         "3.33333333333e-10",
@@ -244,17 +255,52 @@ def test_csv_has_numbers_as_a_person_keeps_them():
     ]
 
 
-def test_latex_tells_n_once_where_it_is_the_same_everywhere():
-    column = Column("top1", ("mean", "sd", "n"))
-    three = Cell("60.0 ± 1.0 (n=3), +0.1", (60.0, 1.0, 3)), Cell("50.0 ± 1.0 (n=3)", (50.0, 1.0, 3)), Cell()
+def mean(n: int, value: float) -> Mean:
+    return Mean(Summary(n, value, 1.0 if n > 1 else None))
+
+
+def test_latex_shows_n_once_if_it_is_the_same_everywhere():
+    column = Column("top1", ("mean", "sd", "n", "difference"))
+    three = (
+        *(Cell(MeanAndDifference(Summary(3, 60.0, 1.0), 0.1)), Cell(mean(3, 50.0)), Cell()),
+        Cell(Difference(Summary(3, 2.0, 1.0, Interval(-1.0, 5.0)))),
+    )
     found = render(Table((column,), tuple((cell,) for cell in three)), "latex")
     assert "(n=" not in found
     assert "\nn = 3 throughout\n" in found
     assert r"60.0 $\pm$ 1.0, +0.1 \\" in found
-    for other in (Cell("50.0", (50.0, None, 1)), Cell("50.0 ± 1.0 (n=2)", (50.0, 1.0, 2))):
+    assert r"+2.0 {[}$-$1.0, 5.0{]} \\" in found
+    for other in (Cell(mean(1, 50.0)), Cell(mean(2, 50.0))):
         found = render(Table((column,), ((three[0],), (other,))), "latex")
         assert "(n=3)" in found
         assert "throughout" not in found
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "numbers"),
+    [
+        (Mean(Summary(4, 59.84, 2.0)), "59.8 ± 2.0 (n=4)", (59.84, 2.0, 4)),
+        (Mean(Summary(4, 59.84, 2.0), spread="se"), "59.8 ± 1.0 (n=4)", (59.84, 1.0, 4)),
+        (Mean(Summary(3, -0.12345, 0.5), unit="nats"), "-0.123 ± 0.500 (n=3)", (-0.12345, 0.5, 3)),
+        (Mean(Summary(1, 7.0)), "7.0", (7.0, None, 1)),
+        (Mean(Summary(2, 123.456), is_in_range=False), "123.456", (123.456, None, 2)),
+        (Difference(Summary(1, -2.0)), "−2.0 (n=1)", (-2.0, None, None, 1)),
+        (Difference(Summary(3, 0.5, 1.0, Interval(-1, 2)), "nats"), "+0.500 [−1.000, 2.000] (n=3)", (0.5, -1, 2, 3)),
+        (MeanRank(Rank("a", 2.5, 4, (1.0, 3.0))), "2.5 [1.0, 3.0]", (2.5, 1.0, 3.0)),
+        (MeanRank(Rank("a", 2.5, 4, None)), "2.5", (2.5, None, None)),
+        (PublishedNumber(83.8), "83.8", (83.8,)),
+        (PublishedNumber(83.82), "83.82", (83.82,)),
+        (PublishedNumber(2.8, "times"), "2.8×", (2.8,)),
+        (PublishedAndDifference(83.8, -0.31), "83.8 (−0.3)", (83.8, -0.31)),
+        (MeanAndDifference(Summary(3, 83.5, 0.1), -0.3), "83.5 ± 0.1 (n=3), −0.3", (83.5, 0.1, 3, -0.3)),
+        (None, "-", None),
+        ("a-b", "a-b", None),
+    ],
+)
+def test_numbers_as_text(content, text, numbers):
+    assert cell_text(Cell(content)) == text
+    assert cell_text(Cell(content), shows_n=False) == text.replace(f" (n={getattr(content, 'n', None)})", "")
+    assert getattr(content, "numbers", None) == numbers
 
 
 TASKS = 14
@@ -264,7 +310,7 @@ WIDE = Table(
         (
             Cell("mae"),
             Cell(f"{row} fine-tuned as in a protocol of very/long/name_{'x' * 30}"),
-            *[Cell("59.8 ± 1.9")] * TASKS,
+            *[Cell(Mean(Summary(3, 59.8, 1.9)))] * TASKS,
         )
         for row in range(70)
     ),
@@ -273,14 +319,24 @@ WIDE = Table(
 )
 
 
-def test_latex_parts_what_is_too_wide_and_too_long():
+def test_latex_splits_columns_that_do_not_fit_the_line():
     found = render(WIDE, "latex")
     assert found.startswith("% needs \\usepackage{array,booktabs,graphicx}\n")
     assert found.count(r"59.8 $\pm$ 1.9") == 70 * TASKS
     assert "all rows: method: mae" in found
-    assert found.count(r"\caption{Wide and long}") == 1
-    assert found.count(r"\caption{Wide and long (continued)}") == found.count(r"\addtocounter{table}{-1}") > 1
-    assert "(continued)" not in render(SMALL, "latex")
+    parts = found.count(r"\begin{table}")
+    assert parts > 1
+    assert parts == found.count(r"\begin{tabular}{>") == found.count(r"\end{tabular}}") == found.count(r"\end{table}")
+    for part in range(1, parts + 1):
+        assert found.count(rf"\caption{{Wide and long (part {part} of {parts})}}") == 1
+    assert found.count(r"\begin{minipage}") == 1
+    assert "(part" not in render(SMALL, "latex")
+
+
+@pytest.mark.parametrize("table", [SMALL, WIDE])
+def test_latex_leaves_pages_to_the_author(table):
+    found = render(table, "latex")
+    assert not any(command in found for command in (r"\clearpage", r"\newpage", r"\addtocounter", "longtable"))
 
 
 def compiled(tables, folder, preamble=()) -> subprocess.CompletedProcess[str]:
@@ -294,7 +350,7 @@ def compiled(tables, folder, preamble=()) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif(
     not shutil.which("pdflatex"), reason="no pdflatex: apt-get install texlive-latex-base texlive-latex-recommended"
 )
-def test_latex_compiles_and_fits_the_line_and_the_page(tmp_path, record, framed):
+def test_latex_compiles_and_fits_the_line(tmp_path, record, framed):
     records = [record(m, v + s, s) for m, v in (("random-init", 40), ("a_b&c", 50)) for s in (0, 1, 2)]
     choice = Choice(baseline=Baseline.parse("random-init"), published=True, ranks=True)
     reference = load_records(REFERENCE)
@@ -305,12 +361,16 @@ def test_latex_compiles_and_fits_the_line_and_the_page(tmp_path, record, framed)
         build_comparison(reference),
         build_comparison(reference, choice),
     ]
-    for preamble in ((), (r"\usepackage[landscape]{geometry}",)):
-        done = compiled([SMALL, WIDE, nasty_table(), *compared, *lists, *papers], tmp_path, preamble)
+    tables = [SMALL, WIDE, nasty_table(), *compared, *lists, *papers]
+    short = [table for table in tables if len(table.rows) <= 35]  # longer ones are the author's to place
+    assert len(short) > len(papers)
+    landscape = (r"\usepackage[landscape]{geometry}",)
+    for chosen, preamble in ((tables, ()), (tables, landscape), (short, ())):
+        done = compiled(chosen, tmp_path, preamble)
         assert done.returncode == 0, done.stdout[-2000:]
         log = (tmp_path / "tables.log").read_text(encoding="utf-8", errors="replace")
         assert "Overfull \\hbox" not in log
-        if not preamble:
+        if chosen is short:
             assert "Overfull \\vbox" not in log
             assert "Float too large" not in log
     assert (tmp_path / "tables.pdf").stat().st_size > 10_000

@@ -1,0 +1,32 @@
+"""What all formats share: letters of footnotes, and the lines below a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mimbench.report.tables.table import Table
+
+
+def with_letters(table: Table, text: str, notes: tuple[str, ...], form: str) -> str:
+    """A text followed by the letters of its footnotes. form: how the format raises letters, as " [{}]"."""
+    return text + form.format(",".join(table.letters(notes))) if notes else text
+
+
+def lines_below(table: Table, form: str, best: str, second: str, escape: Callable[[str], str]) -> list[str]:
+    """The remarks of a table, then its footnotes.
+
+    Args:
+        table: any table.
+        form: a footnote's letter in this format, as "[{}]".
+        best: the word "best", marked as this format marks a best cell.
+        second: likewise.
+        escape: turns plain text into text of this format.
+    """
+    # "{best}" is replaced after escaping, which may escape its braces too.
+    remarks = [
+        escape(remark).replace(escape("{best}"), best).replace(escape("{second}"), second) for remark in table.remarks
+    ]
+    letters = table.letters(table.notes)
+    return remarks + [
+        f"{form.format(letter)} {escape(note)}" for letter, note in zip(letters, table.notes, strict=True)
+    ]

@@ -1,0 +1,26 @@
+"""Tables for a terminal."""
+
+from __future__ import annotations
+
+from mimbench.report.tables.render.notes import lines_below, with_letters
+from mimbench.report.tables.render.numbers import cell_text
+from mimbench.report.tables.table import Cell, Table
+
+_MARKS = {"": "{}", "best": "*{}*", "second": "_{}_"}
+_LETTERS = " [{}]"
+
+
+def render_text(table: Table) -> str:
+    """Columns padded with spaces, a rule below the head, remarks and footnotes below the table."""
+
+    def show(cell: Cell) -> str:
+        return with_letters(table, _MARKS[cell.mark].format(cell_text(cell)), cell.notes, _LETTERS)
+
+    head = [with_letters(table, column.title, column.notes, _LETTERS) for column in table.columns]
+    rows = [head, *([show(cell) for cell in row] for row in table.rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    title = [table.title, ""] if table.title else []
+    below = lines_below(table, "[{}]", _MARKS["best"].format("best"), _MARKS["second"].format("second"), str)
+    return "\n".join([*title, *lines, *([""] if below else []), *below]) + "\n"
