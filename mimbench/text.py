@@ -6,8 +6,10 @@ Terminals obey control characters and lack some signs; spreadsheets compute form
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import sys
+from pathlib import Path
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 # C0 and C1 controls, line separators, bidirectional marks, overrides and isolates, and lone surrogates.
@@ -45,6 +47,25 @@ def visible(text: str, keep: str = "") -> str:
     The escapes are those of JSON, so that JSON stays JSON.
     """
     return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), text)
+
+
+def printable(path: str | Path) -> str:
+    """A path or name for a message: undecodable bytes and control characters are shown as escapes."""
+    return visible(os.fsencode(path).decode("utf-8", "backslashreplace"))
+
+
+def quoted(value: object) -> str:
+    """A value of a file as an error message shows it: one short line, whatever the value is."""
+    text = ascii(value) if isinstance(value, str) and not _is_encodable(value) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON may hold
+        return False
+    return True
 
 
 def spreadsheet_text(text: str) -> str:

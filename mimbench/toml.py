@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mimbench.errors import InputError
+from mimbench.text_files import read_text
 
 _LARGEST = 4 * 2**20
 """Bytes; recipes and grids have thousands at most."""
@@ -33,10 +34,9 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
             raise InputError(
                 f"{what} {path} has {size / 2**20:,.0f} MiB, more than any {what} needs; is it another file?"
             )
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{what} {path} cannot be read as UTF-8 text: {error}") from error
-    return parse_toml(text, f"{what} {path}")
+    except OSError as error:
+        raise InputError(f"{what} {path} cannot be read: {error.strerror or error}") from error
+    return parse_toml(read_text(path), f"{what} {path}")
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:

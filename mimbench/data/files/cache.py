@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mimbench.errors import InputError
-from mimbench.files import write_atomic
+from mimbench.files import FileState, write_atomic
+
+MIN_AGE = 2_000_000_000
+"""ns. A file system may note times as coarsely as every 2 s (FAT)."""
 
 
 def default_cache() -> Path:
@@ -54,6 +57,20 @@ def write_if_changed(path: Path, content: bytes) -> Path:
     if not path.is_file() or path.read_bytes() != content:
         write_atomic(path, content)
     return path
+
+
+def is_proven(state: FileState, examined: int) -> bool:
+    """Whether what was found in a file still holds while its state stays the same.
+
+    A file that was examined right after its last change may have been changed again without a new time in its state.
+
+    Args:
+        state: of the file, read when it was examined.
+        examined: when that was, ns since the epoch, read before the state.
+    """
+    # A date in the future says nothing about when the file was written.
+    latest = max(state.changed, state.modified if state.modified <= examined else 0)
+    return examined - latest > MIN_AGE
 
 
 def _unwritable(cache: Path, reason: str) -> str:

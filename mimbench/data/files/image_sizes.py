@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock
 
-from mimbench.data.files.cache import ensure_writable, read_derived, write_derived
+from mimbench.data.files.cache import ensure_writable, is_proven, read_derived, write_derived
 from mimbench.data.files.header_details import has_extra_bands
 from mimbench.data.files.image_reading import (
     DEFAULT_POLICY,
@@ -25,15 +27,16 @@ from mimbench.data.files.image_reading import (
     read_pixels,
     stored_kind,
 )
-from mimbench.data.files.text import quoted
 from mimbench.errors import InputError
 from mimbench.files import FileState
+from mimbench.text import quoted
 
 Size = tuple[int, int]
 """Width and height, px."""
 _ORIENTATION = 0x0112
 """The EXIF tag: 1 is upright; from 5 on, width and height change places."""
-_CACHE_VERSION = "3"
+_CACHE_VERSION = "4"
+"""Raised whenever entries change their form."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,31 @@ class ImageSize:
         width, height = self.stored
         turned = " (EXIF turns it to {} x {})".format(*self.upright) if self.upright != self.stored else ""
         return f"{width} x {height} px{turned}"
+
+
+class _Entry(NamedTuple):
+    """What the cache keeps of a file, as plain data."""
+
+    state: FileState
+    examined: int
+    """When, ns since the epoch."""
+    width: int
+    height: int
+    orientation: int
+
+    @classmethod
+    def from_json(cls, data: list) -> _Entry:
+        state, *others = data
+        return cls(FileState(*state), *others)
+
+    def is_current(self, state: FileState | None) -> bool:
+        return state is not None and state == self.state and is_proven(state, self.examined)
+
+    def size_within(self, max_pixels: int) -> ImageSize | str:
+        """The size, or that it has too many pixels."""
+        if self.width * self.height > max_pixels:
+            return str(TooManyPixels(max_pixels, (self.width, self.height)))
+        return ImageSize((self.width, self.height), self.orientation)
 
 
 @dataclass
@@ -122,21 +150,24 @@ def read_image_sizes(
     identity = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     store = ensure_writable(cache) / f"rasters-v{_CACHE_VERSION}-{identity}.json"
     with FileLock(f"{store}.lock"):
-        known: dict[str, list] = read_derived(store) or {}
-        states = {name: list(FileState.if_there(folder / name) or ()) for name in dict.fromkeys(names)}
-        stale = [name for name, state in states.items() if not state or known.get(name, [])[: len(state)] != state]
+        known = {name: _Entry.from_json(entry) for name, entry in (read_derived(store) or {}).items()}
+        # The clock is read before the states: a change that comes later makes the entry stale.
+        examined = time.time_ns()
+        states = {name: FileState.if_there(folder / name) for name in dict.fromkeys(names)}
+        stale = [name for name, state in states.items() if name not in known or not known[name].is_current(state)]
         failed: dict[str, str] = {}
         if stale:
             with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
-                headers = list(pool.map(lambda name: _try_header(folder / name, max_pixels), stale))
-            for name, header in zip(stale, headers, strict=True):
-                if isinstance(header, str):
-                    failed[name] = header
-                    known.pop(name, None)
+                results = list(pool.map(lambda name: _try_image_size(folder / name, max_pixels), stale))
+            for name, size in zip(stale, results, strict=True):
+                state = states[name]
+                if isinstance(size, ImageSize) and state is not None:
+                    known[name] = _Entry(state, examined, *size.stored, size.orientation)
                 else:
-                    known[name] = [*states[name], *header.stored, header.orientation]
+                    failed[name] = size if isinstance(size, str) else "file is gone"
+                    known.pop(name, None)
             write_derived(store, known)
-    return {name: failed.get(name) or _limited(known[name], max_pixels) for name in states}
+    return {name: failed.get(name) or known[name].size_within(max_pixels) for name in states}
 
 
 def read_sized(path: Path, channels: int, size: Size) -> np.ndarray:
@@ -193,7 +224,7 @@ def find_inside(name: object, folder: Path) -> str:
     raise ValueError("is not there")
 
 
-def _try_header(path: Path, max_pixels: int) -> ImageSize | str:
+def _try_image_size(path: Path, max_pixels: int) -> ImageSize | str:
     try:
         return read_image_size(path, max_pixels)
     except Exception as error:  # Pillow raises nearly anything on a damaged file
@@ -202,11 +233,3 @@ def _try_header(path: Path, max_pixels: int) -> ImageSize | str:
         return (
             "it is not an image that can be read" if isinstance(error, OSError) else str(error) or type(error).__name__
         )
-
-
-def _limited(entry: list, max_pixels: int) -> ImageSize | str:
-    """The raster of a kept entry, or that it has too many pixels."""
-    width, height, orientation = entry[len(FileState._fields) :]
-    if width * height > max_pixels:
-        return str(TooManyPixels(max_pixels, (width, height)))
-    return ImageSize((width, height), orientation)

@@ -16,17 +16,15 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import track
 
-from mimbench.data.files.cache import ensure_writable, read_derived, write_derived
+from mimbench.data.files.cache import ensure_writable, is_proven, read_derived, write_derived
 from mimbench.data.files.image_inspection import INSPECTION_VERSION, Inspection, inspect_image
 from mimbench.data.files.image_reading import DEFAULT_POLICY, PixelPolicy, is_image
 from mimbench.errors import InputError
 from mimbench.files import FileState
+from mimbench.text import printable
 
 _ENDINGS = "avif bmp gif heic heif ico j2k jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp"
 EXTENSIONS = frozenset("." + ending for ending in _ENDINGS.split(" "))
-MIN_AGE = 2_000_000_000
-"""A file system may note times as coarsely as every 2 s (FAT). A file that was examined less than so many ns after its
-last change may have been changed again without a new time, so it is examined again."""
 _SHOW_PROGRESS_FROM = 2000
 
 
@@ -66,10 +64,8 @@ class _Entry(NamedTuple):
     def is_current(self, state: FileState | None, decode: bool, max_pixels: int) -> bool:
         if state is None or state != self.state or not self.digest:
             return False
-        # A date in the future says nothing about when the file was written.
-        latest = max(state.changed, state.modified if state.modified <= self.examined else 0)
-        decided = not decode or (self.is_decoded and self.inspection.holds_at(max_pixels))
-        return self.examined - latest > MIN_AGE and decided
+        is_decided = not decode or (self.is_decoded and self.inspection.holds_at(max_pixels))
+        return is_decided and is_proven(state, self.examined)
 
 
 def image_files(folder: Path, root: Path, left_out: list[str] | None = None) -> list[ImageFile]:
@@ -104,11 +100,6 @@ def has_images(folder: Path) -> bool:
 def normalize_name(name: str) -> str:
     """The name as NFC, so that systems which store accents differently sort and hash alike."""
     return unicodedata.normalize("NFC", name)
-
-
-def printable(path: str | Path) -> str:
-    """The path with undecodable bytes escaped, so that it can be printed anywhere."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def check_files(

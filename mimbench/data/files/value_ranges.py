@@ -11,8 +11,8 @@ import numpy as np
 
 from mimbench.data.files.image_inspection import Inspection
 from mimbench.data.files.image_reading import DEEP_CMYK, NO_RANGE_OF_CMYK, PixelPolicy, Range, is_within
-from mimbench.data.files.listing import printable
 from mimbench.errors import InputError
+from mimbench.text import printable
 
 SMALL_PART = 1 / 3
 """A set that spreads over less than this of its range gets a note: 14 bits in 16 are a quarter."""

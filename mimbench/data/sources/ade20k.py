@@ -20,11 +20,12 @@ from mimbench.contract import DataConfig, Dataset, InputError, RunError, Semanti
 from mimbench.data.files.cache import ensure_writable, read_derived, write_derived
 from mimbench.data.files.image_reading import MAX_PIXELS, READER_VERSION, PixelPolicy
 from mimbench.data.files.image_sizes import ExifTurns, match_size, read_image_sizes
-from mimbench.data.files.listing import ImageFile, check_files, image_files, normalize_name, printable
+from mimbench.data.files.listing import ImageFile, check_files, image_files, normalize_name
 from mimbench.data.sources.class_lists import class_names
 from mimbench.data.sources.class_matching import similar_classes
 from mimbench.data.sources.label_images import read_labels
 from mimbench.data.sources.scene_options import note_values
+from mimbench.text import printable
 
 _FOLDERS: dict[SplitName, str] = {"train": "training", "test": "validation"}
 _OFFICIAL_CLASSES = 150

@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools import mask as rle
 
 from mimbench.data.files.image_sizes import Size
-from mimbench.data.files.text import quoted
+from mimbench.text import quoted
 
 _LEAST_POLYGON = 6
 """Numbers of three points."""

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mimbench.data.files.listing import printable
-from mimbench.data.files.text import quoted, read_text
 from mimbench.errors import InputError
+from mimbench.text import printable, quoted
+from mimbench.text_files import read_text
 
 
 def class_names(root: Path) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from mimbench.data.files.listing import printable
 from mimbench.errors import InputError
+from mimbench.text import printable
 
 _LISTED = 3
 _ALIKE = str.maketrans({**dict.fromkeys("‐‑‒–—―−", "-"), **dict.fromkeys("‘’`´", "'")})

@@ -12,13 +12,13 @@ from pathlib import Path
 from mimbench.contract import Dataset, SceneSplit, SplitName, cosmetic
 from mimbench.data.files.cache import default_cache
 from mimbench.data.files.image_reading import MAX_PIXELS, READER_VERSION
-from mimbench.data.files.listing import ImageFile, check_files, normalize_name, printable
-from mimbench.data.files.text import quoted
+from mimbench.data.files.listing import ImageFile, check_files, normalize_name
 from mimbench.data.sources.class_matching import similar_classes
 from mimbench.data.sources.coco_file import MENDER_VERSION, CocoFile
 from mimbench.data.sources.coco_reading import match_categories, read_coco
 from mimbench.data.sources.scene_options import SceneConfig, check_images, image_file
 from mimbench.errors import InputError, nearest
+from mimbench.text import printable, quoted
 
 LAYOUTS: Mapping[str, Sequence[tuple[str, str]]] = {
     "train": (

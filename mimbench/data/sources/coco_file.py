@@ -10,9 +10,9 @@ from typing import Any
 
 from mimbench.data.files.cache import ensure_writable, write_if_changed
 from mimbench.data.files.image_sizes import ExifTurns
-from mimbench.data.files.listing import printable
 from mimbench.data.sources.boxes import BoxCount
 from mimbench.errors import InputError
+from mimbench.text import printable
 
 MENDER_VERSION = "1"
 """Raised whenever the same file would be mended in another way."""

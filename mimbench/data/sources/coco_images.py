@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mimbench.data.files.image_sizes import ImageSize, Size, find_inside, match_size, read_image_sizes
-from mimbench.data.files.listing import printable
-from mimbench.data.files.text import quoted
 from mimbench.data.sources.coco_file import CocoFile
 from mimbench.errors import InputError
+from mimbench.text import printable, quoted
 
 
 def mend_images(file: CocoFile, cache: Path, max_pixels: int) -> None:

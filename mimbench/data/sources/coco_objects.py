@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mimbench.data.files.image_sizes import Size
-from mimbench.data.files.text import quoted
 from mimbench.data.sources.boxes import FRACTIONS, are_fractions, box_problem, checked_mask, mask_area, number
 from mimbench.data.sources.coco_file import CocoFile, plain_key
 from mimbench.errors import InputError
+from mimbench.text import quoted
 
 
 def mend_object_ids(file: CocoFile) -> None:

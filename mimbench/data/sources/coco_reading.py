@@ -8,12 +8,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mimbench.data.files.listing import normalize_name, printable
-from mimbench.data.files.text import quoted, read_text
+from mimbench.data.files.listing import normalize_name
 from mimbench.data.sources.coco_file import CocoFile, plain_key
 from mimbench.data.sources.coco_images import mend_images
 from mimbench.data.sources.coco_objects import mend_object_ids, mend_objects
 from mimbench.errors import InputError
+from mimbench.text import printable, quoted
+from mimbench.text_files import read_text
 
 TABLES = ("images", "annotations", "categories")
 

@@ -22,12 +22,13 @@ from mimbench.data.files.image_reading import (
     PixelPolicy,
     read_pixels,
 )
-from mimbench.data.files.listing import FileCheck, check_files, normalize_name, printable, subfolders
+from mimbench.data.files.listing import FileCheck, check_files, normalize_name, subfolders
 from mimbench.data.files.value_ranges import choose_range
 from mimbench.data.pipeline.subsets import complement, stratified
 from mimbench.data.sources.class_matching import match_classes, similar_classes
 from mimbench.data.sources.folder_config import FolderConfig
 from mimbench.data.sources.folder_scan import FolderScan, Sample
+from mimbench.text import printable
 
 _TRAIN = ("train", "training")
 _TEST = ("val", "valid", "validation", "test", "testing")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mimbench.contract import InputError
-from mimbench.data.files.listing import ImageFile, has_images, image_files, normalize_name, printable, subfolders
+from mimbench.data.files.listing import ImageFile, has_images, image_files, normalize_name, subfolders
 from mimbench.data.sources.class_matching import list_names
+from mimbench.text import printable
 
 
 @dataclass(frozen=True)

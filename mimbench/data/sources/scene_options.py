@@ -10,10 +10,10 @@ from pydantic import Field
 
 from mimbench.contract import DataConfig, cosmetic
 from mimbench.data.files.image_reading import DEFAULT_POLICY, IN_EIGHT_BITS, MAX_PIXELS, PixelPolicy
-from mimbench.data.files.listing import FileCheck, ImageFile, check_files, printable
-from mimbench.data.files.text import quoted
+from mimbench.data.files.listing import FileCheck, ImageFile, check_files
 from mimbench.data.files.value_ranges import choose_range
 from mimbench.errors import InputError
+from mimbench.text import printable, quoted
 
 
 class SceneConfig(DataConfig):

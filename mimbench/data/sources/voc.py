@@ -15,13 +15,14 @@ from mimbench.contract import Dataset, SceneSplit, SplitName
 from mimbench.data.files.cache import ensure_writable, write_if_changed
 from mimbench.data.files.image_reading import READER_VERSION
 from mimbench.data.files.image_sizes import ExifTurns, ImageSize, find_inside, match_size, read_image_sizes
-from mimbench.data.files.listing import check_files, printable, subfolders
-from mimbench.data.files.text import quoted, read_text
+from mimbench.data.files.listing import check_files, subfolders
 from mimbench.data.sources.boxes import FRACTIONS, BoxCount, are_fractions, box_problem
 from mimbench.data.sources.class_matching import similar_classes
 from mimbench.data.sources.scene_options import SceneConfig, check_images, image_file
 from mimbench.data.sources.voc_xml import Box, read_annotation
 from mimbench.errors import InputError
+from mimbench.text import printable, quoted
+from mimbench.text_files import read_text
 
 CONVERTER_VERSION = "1"
 """Raised whenever the same files would give other annotations."""

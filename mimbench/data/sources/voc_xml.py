@@ -6,9 +6,9 @@ import math
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from mimbench.data.files.listing import normalize_name, printable
-from mimbench.data.files.text import quoted
+from mimbench.data.files.listing import normalize_name
 from mimbench.errors import InputError
+from mimbench.text import printable, quoted
 
 Box = tuple[float, float, float, float]
 """x, y, width, height, px."""

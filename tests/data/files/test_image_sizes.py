@@ -9,6 +9,7 @@ from pycocotools import mask as rle
 
 from helpers.tiffs import tiff
 from mimbench.contract import InputError
+from mimbench.data.files import image_sizes
 from mimbench.data.files.image_sizes import (
     ImageSize,
     find_inside,
@@ -85,14 +86,27 @@ def test_headers_are_kept_until_a_file_changes(tmp_path, monkeypatch):
     assert first["a.png"] == ImageSize((4, 2), 6)
     assert first["b.png"] == "it is not an image that can be read"
     assert first["c.png"] == "No such file or directory"
+    monkeypatch.setattr("mimbench.data.files.cache.MIN_AGE", -(10**12))
     with monkeypatch.context() as patched:
-        patched.setattr("mimbench.data.files.image_sizes.read_image_size", lambda path: pytest.fail("read again"))
+        patched.setattr(
+            "mimbench.data.files.image_sizes.read_image_size", lambda path, limit: pytest.fail("read again")
+        )
         assert read_image_sizes(["a.png"], tmp_path, tmp_path / "cache") == {"a.png": ImageSize((4, 2), 6)}
     Image.new("L", (5, 5)).save(tmp_path / "a.png")
     assert read_image_sizes(["a.png"], tmp_path, tmp_path / "cache") == {"a.png": ImageSize((5, 5), 1)}
     for store in (tmp_path / "cache").glob("rasters-*.json"):
         store.write_text("[")
     assert read_image_sizes(["a.png"], tmp_path, tmp_path / "cache") == {"a.png": ImageSize((5, 5), 1)}
+
+
+def test_a_file_that_changed_just_before_it_was_examined_is_read_again(tmp_path, monkeypatch):
+    save(tmp_path / "a.png", 1)
+    read_image_sizes(["a.png"], tmp_path, tmp_path / "cache")
+    read = []
+    original = image_sizes.read_image_size
+    monkeypatch.setattr(image_sizes, "read_image_size", lambda *args: read.append(args) or original(*args))
+    assert read_image_sizes(["a.png"], tmp_path, tmp_path / "cache") == {"a.png": ImageSize((4, 2))}
+    assert len(read) == 1
 
 
 @pytest.mark.parametrize(

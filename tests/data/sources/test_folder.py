@@ -242,7 +242,7 @@ def examined(monkeypatch):
     seen = []
     examine = listing._examine
     monkeypatch.setattr(listing, "_examine", lambda path, *more: seen.append(path.name) or examine(path, *more))
-    monkeypatch.setattr(listing, "MIN_AGE", -(10**12))
+    monkeypatch.setattr("mimbench.data.files.cache.MIN_AGE", -(10**12))
     return seen
 
 

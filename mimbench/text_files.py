@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
-from mimbench.data.files.listing import printable
 from mimbench.errors import InputError
+from mimbench.text import printable
 
 _WIDE_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -38,17 +38,3 @@ def read_text(path: Path) -> str:
         raise InputError(
             f"{printable(path)} is not UTF-8 text (byte {error.start} is {content[error.start]:#04x}); save it as UTF-8"
         ) from error
-
-
-def quoted(value: object) -> str:
-    """A value of a file as an error message shows it: one short line, whatever the value is."""
-    text = ascii(value) if isinstance(value, str) and not _is_encodable(value) else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON may hold
-        return False
-    return True
