@@ -1,5 +1,5 @@
 """Object detection with MMDetection, from a pretrained encoder."""
 
-from mimbench_tasks.detection import standin
+from mimbench_tasks.detection import mmcv_extension
 
-standin.install()
+mmcv_extension.install()

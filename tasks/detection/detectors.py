@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mimbench_tasks.detection.config import DetectionConfig
-from mimbench_tasks.detection.parts import Heads, assigner, coder, group_norm
+from mimbench_tasks.detection.heads import Heads, assigner, coder, group_norm
 from mimbench_tasks.detection.two_stage import cascade_mask_rcnn, faster_rcnn, mask_rcnn
 
 INF = 1e8

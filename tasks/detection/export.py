@@ -14,7 +14,7 @@ from mimbench_tasks.detection.model import model_config
 from mimbench_tasks.detection.pipeline import test_pipeline, training_pipeline
 from mimbench_tasks.detection.scenes import different_labels, read_annotations, scene_filter
 
-PARTS = ("backbone", "model", "pipeline", "plain")
+PARTS = ("backbone", "model", "pipeline", "mmengine_runner")
 """Modules of this package that register what the file names."""
 HEADER = """\
 # mimbench's detection task as an mmdet config: `python tools/train.py THIS_FILE` of mmdetection runs it, where mimbench

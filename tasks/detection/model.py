@@ -24,7 +24,7 @@ from mimbench.api import (
 from mimbench_tasks.detection import backbone  # registers the parts that the configs below name
 from mimbench_tasks.detection.config import DetectionConfig, undecayed_names
 from mimbench_tasks.detection.detectors import DETECTORS
-from mimbench_tasks.detection.parts import Heads
+from mimbench_tasks.detection.heads import Heads
 
 
 def build_detector(

@@ -28,7 +28,7 @@ from mimbench.api import (
     without_weights,
 )
 from mimbench_tasks.detection.config import DetectionConfig, undecayed_names
-from mimbench_tasks.detection.standin import HOW_TO_INSTALL
+from mimbench_tasks.detection.mmcv_extension import HOW_TO_INSTALL
 
 if TYPE_CHECKING:
     from mimbench_tasks.detection.evaluation import Precision
@@ -69,7 +69,7 @@ class Detection(Task):
     def checkup(cls) -> list[str]:
         """Which of mmcv's compiled ops are here, and how to get the others."""
         with redirect_stdout(StringIO()):
-            from mimbench_tasks.detection.ops import ops_report
+            from mimbench_tasks.detection.torchvision_ops import ops_report
 
             report = ops_report()
         if report["problem"]:
@@ -89,21 +89,21 @@ class Detection(Task):
         """
         # mmdet takes seconds to import, and prints on standard output, which belongs to the records.
         with redirect_stdout(StringIO()):
-            from mimbench_tasks.detection import session
+            from mimbench_tasks.detection import fine_tuning
 
-        outcome = session.train_and_predict(self.config, encoder, dataset, context)
-        precisions = session.score(outcome)
+        predictions = fine_tuning.train_and_predict(self.config, encoder, dataset, context)
+        precisions = fine_tuning.score(predictions)
         metrics, absent = _metrics(precisions)
         return TaskResult(
             metrics=metrics,
-            curves={"loss": outcome.report.loss},
-            artifacts={"predictions": session.picture(outcome, context.workdir)},
+            curves={"loss": predictions.report.loss},
+            artifacts={"predictions": fine_tuning.draw(predictions, context.workdir)},
             details={
-                "test_images": len(outcome.test),
+                "test_images": len(predictions.test),
                 "per_class": {kind: _per_class(precision) for kind, precision in precisions.items()},
                 "absent": absent,
             },
-            cost=outcome.report,
+            cost=predictions.report,
         )
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mimbench_tasks.detection.cascade import SharedSampleCascade
 from mimbench_tasks.detection.config import DetectionConfig
-from mimbench_tasks.detection.parts import Heads, assigner, coder, norm_layer
+from mimbench_tasks.detection.heads import Heads, assigner, coder, norm_layer
 
 CASCADE_WEIGHTS = [1.0, 0.5, 0.25]
 CASCADE_STDS = ((0.1, 0.2), (0.05, 0.1), (0.033, 0.067))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mimbench.api import Grid, InputConfig, Method, NotSupported, per_channel
-from mimbench_tasks.reconstruction.fills import at_pixels, hide_first, nearest_filled
+from mimbench_tasks.reconstruction.fills import at_pixels, mask_first, nearest_filled
 
 VIEWS = 2
 """Further answers that a method without a distribution is asked for, to see how far they agree."""
@@ -53,7 +53,7 @@ def generate(
         noise = -torch.empty_like(sure).exponential_(generator=generator).log()
         rank = sure + temperature * (1 - step / steps) * noise
         order = rank.masked_fill(~mask, math.inf).flatten(1).argsort(dim=1, stable=True)
-        waiting = hide_first(order, mask.shape[1:], left)
+        waiting = mask_first(order, mask.shape[1:], left)
         images = torch.where(at_pixels(mask & ~waiting, images), guess.float().clamp(black, white), images)
         mask, hidden = waiting, left
         yield images, mask
@@ -81,7 +81,7 @@ def _agreed(method: Method, shown: Tensor, mask: Tensor, generator: torch.Genera
     answers = [answer]
     for _ in range(VIEWS):
         draw = torch.rand(mask.shape, generator=generator, device=generator.device).masked_fill(mask, 2.0)
-        more = mask | hide_first(draw.flatten(1).argsort(dim=1), grid, also)
+        more = mask | mask_first(draw.flatten(1).argsort(dim=1), grid, also)
         answers.append(method.reconstruct(nearest_filled(shown, more, generator), more).float())
     spread = torch.stack(answers).var(0).mean(1)
     return answer, -0.5 * (_on_grid(spread, grid) + 1e-6).log()

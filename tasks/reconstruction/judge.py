@@ -84,7 +84,7 @@ class Judge(nn.Module):
         return self(images).double().cpu()
 
 
-def trained_judge(
+def load_or_train_judge(
     config: JudgeConfig, dataset: Dataset, split: ImageSplit, channels: int, context: TaskContext
 ) -> tuple[Judge, FitReport | None]:
     """The judge of `split`, in evaluation mode: trained once for each dataset and view of it, then kept in its cache.

@@ -1,4 +1,4 @@
-"""Reconstruction: how well hidden pixels are rebuilt, and how real the images are that are made from nothing."""
+"""Reconstruction: errors of predicted masked pixels, and the Frechet distance of generated images."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from mimbench.api import (
     image_split,
 )
 from mimbench_tasks.reconstruction.config import ReconstructionConfig
-from mimbench_tasks.reconstruction.fills import hidden_cells, mask_grid
-from mimbench_tasks.reconstruction.generated import Generated, generated
-from mimbench_tasks.reconstruction.images import normalised, shuffled
-from mimbench_tasks.reconstruction.judge import trained_judge
-from mimbench_tasks.reconstruction.pictures import generated_picture, rebuilt_picture
-from mimbench_tasks.reconstruction.rebuild import MEAN, METHOD, NEAREST, PEEKING, Rebuilding, Sample
+from mimbench_tasks.reconstruction.fills import mask_grid, masked_cells
+from mimbench_tasks.reconstruction.generation_scores import GenerationScores, score_generation
+from mimbench_tasks.reconstruction.image_batches import normalised_batches, shuffle
+from mimbench_tasks.reconstruction.judge import load_or_train_judge
+from mimbench_tasks.reconstruction.picture_grids import draw_generation, draw_reconstructions
+from mimbench_tasks.reconstruction.scorer import MEAN, METHOD, NEAREST, PEEKING, ReconstructionScorer, Sample
 
 WITHHELD = (
-    "What is hidden is withheld: the mean and contrast that this method takes of hidden patches "
-    "are those of the nearest visible ones."
+    "Masked pixels are withheld: instead of the mean and contrast of masked patches, "
+    "the method gets those of the nearest visible ones."
 )
 
 
 class Reconstruction(Task):
-    """PSNR, SSIM and the errors of hidden pixels, at `ratio`; the Frechet distance of generated images.
+    """PSNR, SSIM and errors of masked pixels at mask ratio `ratio`, and the Frechet distance of generated images.
 
-    Pixels lie in [0, 1]. What is hidden is withheld: the method sees copies of the nearest visible cells in its place,
-    so a method that takes statistics of hidden patches (MAE with normalised pixels) has to do with an estimate of
-    them; `details["truth_given"]` holds its scores with the true ones. See `Scores` for what is measured, `generate`
-    for how images are made. The Frechet distance is that of features of a classifier trained on the same data,
-    between generated images and as many test images; `details["frechet"]["floor"]` is the distance between two halves
-    of the test images, which nothing can be expected to beat.
+    Pixels are in [0, 1]. The method never gets masked pixels, but copies of the nearest visible cells in their place.
+    A method that uses the mean and variance of masked patches (MAE with normalised pixels) thus gets an estimate of
+    them; `details["truth_given"]` holds its scores with the true values. `Scores` defines the scores and `generate`
+    the generation. The Frechet distance is between generated images and as many test images, in the features of a
+    classifier trained on the same data. `details["frechet"]["floor"]` is the distance between two halves of the test
+    images, which is a lower bound in practice.
     """
 
     name: ClassVar[str] = "reconstruction"
@@ -77,96 +77,101 @@ class Reconstruction(Task):
             )
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
-        """Rebuild and generate with `context.method`; `encoder` is not used.
+        """Reconstruct and generate with `context.method`; `encoder` is not used.
 
         Raises:
             InputError: the context has no method.
         """
         method, config = context.method, self.config
         if method is None:
-            raise InputError("reconstruction is measured on a whole method, and only an encoder is there")
-        test, grid = shuffled(image_split(dataset, "test"), config.images), mask_grid(method)
-        rebuilding, artifacts = self._rebuild(method, test, grid, context)
-        metrics, details, cost = _metrics(rebuilding, config.ratio), _details(rebuilding, config.ratio), None
+            raise InputError("reconstruction needs the whole pretrained method, and there is only an encoder")
+        test, grid = shuffle(image_split(dataset, "test"), config.images), mask_grid(method)
+        scorer, artifacts = self._reconstruct(method, test, grid, context)
+        metrics, details, cost = _metrics(scorer, config.ratio), _details(scorer, config.ratio), None
         if config.generate:
-            note = self._note(method, rebuilding)
-            found, artifacts["generated"], details["frechet"], cost = self._generate(
+            note = self._note(method, scorer)
+            scores, artifacts["generated"], details["frechet"], cost = self._generate(
                 method, test, grid, note, dataset, context
             )
-            metrics["frechet"] = Measured(found.frechet[config.starts[0]], found.n)
-        return TaskResult(metrics, _curves(rebuilding), artifacts, details, cost)
+            metrics["frechet"] = Measured(scores.frechet[config.starts[0]], scores.n)
+        return TaskResult(metrics, _curves(scorer), artifacts, details, cost)
 
     def chance(self, dataset: Dataset) -> float:
-        """PSNR [dB] of filling what is hidden with each image's own mean: -10 log10(ratio x mean variance of an image).
+        """PSNR [dB] of filling masked pixels with the mean of their image: -10 log10(ratio x mean variance per image).
 
-        By channel and at the data's own resolution. `details["mean_fill"]` holds what it comes to on the very masks.
+        Means and variances are per channel and at the original resolution. `details["mean_fill"]` holds the scores of
+        the same fill on the actual masks.
         """
-        test = shuffled(image_split(dataset, "test"), self.config.images)
+        test = shuffle(image_split(dataset, "test"), self.config.images)
         variances = [(test[index][0].float() / 255).var((1, 2), correction=0).mean() for index in range(len(test))]
         error = self.config.ratio * torch.stack(variances).double().mean()
         return min(100.0, float(-10 * error.log10()))
 
-    def _note(self, method: Method, rebuilding: Rebuilding) -> str:
-        """What to know about the pixels that are shown; what the method says of itself holds where it may peek."""
-        return method.reconstruction_note if rebuilding.values(PEEKING, self.config.ratio) is None else WITHHELD
+    def _note(self, method: Method, scorer: ReconstructionScorer) -> str:
+        """The footnote of the pictures. For a method that would use masked pixels, it says that it did not get them."""
+        return method.reconstruction_note if scorer.values(PEEKING, self.config.ratio) is None else WITHHELD
 
-    def _rebuild(
+    def _reconstruct(
         self, method: Method, test: ImageSplit, grid: Grid, context: TaskContext
-    ) -> tuple[Rebuilding, dict[str, Path]]:
+    ) -> tuple[ReconstructionScorer, dict[str, Path]]:
         config, input_config = self.config, context.input
-        rebuilding = Rebuilding(method, input_config, grid, ratios=config.ratios, ratio=config.ratio, seed=context.seed)
-        context.say(f"reconstruction: {len(test):,} test images, {len(rebuilding.shares)} shares of hidden cells")
+        scorer = ReconstructionScorer(
+            method, input_config, grid, ratios=config.ratios, ratio=config.ratio, seed=context.seed
+        )
+        context.say(f"reconstruction: {len(test):,} test images, {len(scorer.ratios)} mask ratios")
         first: tuple[Tensor, list[Sample]] | None = None
-        for images in normalised(test, input_config, method.encoder.in_channels, context.device):
-            samples = rebuilding.add(images)
+        for images in normalised_batches(test, input_config, method.encoder.in_channels, context.device):
+            samples = scorer.add(images)
             first = first or (denormalise(images, input_config)[: config.shown], samples)
         assert first is not None
-        note = self._note(method, rebuilding)
+        note = self._note(method, scorer)
         path = context.workdir / "rebuilt.png"
-        path.write_bytes(rebuilt_picture(*first, footnote=note))
-        return rebuilding, {"rebuilt": path}
+        path.write_bytes(draw_reconstructions(*first, footnote=note))
+        return scorer, {"rebuilt": path}
 
     def _generate(
         self, method: Method, test: ImageSplit, grid: Grid, note: str, dataset: Dataset, context: TaskContext
-    ) -> tuple[Generated, Path, dict[str, Any], FitReport | None]:
+    ) -> tuple[GenerationScores, Path, dict[str, Any], FitReport | None]:
         config = self.config
         channels = method.encoder.in_channels
-        judge, cost = trained_judge(config.judge, dataset, image_split(dataset, "train"), channels, context)
+        judge, cost = load_or_train_judge(config.judge, dataset, image_split(dataset, "train"), channels, context)
         context.say(f"reconstruction: generating images in {config.steps} steps")
-        found = generated(method, judge, test, context.input, grid, config, device=context.device, seed=context.seed)
+        scores = score_generation(
+            method, judge, test, context.input, grid, config, device=context.device, seed=context.seed
+        )
         path = context.workdir / "generated.png"
-        path.write_bytes(generated_picture(found.frames, footnote=note))
+        path.write_bytes(draw_generation(scores.frames, footnote=note))
         details = {
-            "floor": found.floor,
-            "by_share_hidden_at_start": {f"{share:g}": distance for share, distance in found.frechet.items()},
-            "images": found.n,
+            "floor": scores.floor,
+            "by_share_hidden_at_start": {f"{ratio:g}": distance for ratio, distance in scores.frechet.items()},
+            "images": scores.n,
             "judge": {"features": config.judge.features},
         }
-        return found, path, details, cost
+        return scores, path, details, cost
 
 
-def _metrics(rebuilding: Rebuilding, ratio: float) -> dict[str, Measured]:
-    values = rebuilding.values(METHOD, ratio)
+def _metrics(scorer: ReconstructionScorer, ratio: float) -> dict[str, Measured]:
+    values = scorer.values(METHOD, ratio)
     assert values is not None
-    return {name: Measured(value, rebuilding.n) for name, value in values.items()}
+    return {name: Measured(value, scorer.n) for name, value in values.items()}
 
 
-def _curves(rebuilding: Rebuilding) -> dict[str, list[float]]:
-    curves = {"mask_ratio": rebuilding.shares, **rebuilding.curves(METHOD)}
-    return curves | {f"psnr, {kind}": rebuilding.curves(kind)["psnr"] for kind in (MEAN, NEAREST)}
+def _curves(scorer: ReconstructionScorer) -> dict[str, list[float]]:
+    curves = {"mask_ratio": scorer.ratios, **scorer.curves(METHOD)}
+    return curves | {f"psnr, {kind}": scorer.curves(kind)["psnr"] for kind in (MEAN, NEAREST)}
 
 
-def _details(rebuilding: Rebuilding, ratio: float) -> dict[str, Any]:
-    grid = rebuilding.grid
+def _details(scorer: ReconstructionScorer, ratio: float) -> dict[str, Any]:
+    grid = scorer.grid
     details: dict[str, Any] = {
         "ratio": ratio,
         "chance": MEAN,
         "mask_grid": list(grid),
-        "hidden_cells": {f"{share:g}": hidden_cells(grid, share) for share in rebuilding.shares},
-        "mean_fill": rebuilding.values(MEAN, ratio),
-        "nearest_fill": rebuilding.values(NEAREST, ratio),
-        "truth_given": rebuilding.values(PEEKING, ratio),
+        "hidden_cells": {f"{share:g}": masked_cells(grid, share) for share in scorer.ratios},
+        "mean_fill": scorer.values(MEAN, ratio),
+        "nearest_fill": scorer.values(NEAREST, ratio),
+        "truth_given": scorer.values(PEEKING, ratio),
     }
-    if "ssim" not in rebuilding.curves(METHOD):
+    if "ssim" not in scorer.curves(METHOD):
         details["absent"] = {"ssim": "its window of 11 px is larger than the images"}
     return details

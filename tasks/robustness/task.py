@@ -26,8 +26,8 @@ from mimbench.api import (
     majority_accuracy,
     require_grey_or_rgb,
 )
+from mimbench_tasks.robustness.corrupted_images import CorruptedImages, as_published, choose_images, draw_corruptions
 from mimbench_tasks.robustness.corruptions import DEPARTURES, FROST
-from mimbench_tasks.robustness.images import Corrupted, as_published, chosen, picture
 from mimbench_tasks.robustness.severities import CORRUPTIONS, JPEG_QUALITY, SEVERITIES, SIDES
 
 
@@ -80,22 +80,22 @@ class Robustness(FrozenFeaturesTask):
         require_grey_or_rgb(dataset.channels, f"dataset {dataset.name!r}", self.name)
 
     def chance(self, dataset: Dataset) -> float:
-        return majority_accuracy(dataset, chosen(len(labelled_split(dataset, "test")), self.config.test_limit))
+        return majority_accuracy(dataset, choose_images(len(labelled_split(dataset, "test")), self.config.test_limit))
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
         config, train, test = self.config, labelled_split(dataset, "train"), labelled_split(dataset, "test")
-        severities, places = config.severities, chosen(len(test), config.test_limit)
+        severities, places = config.severities, choose_images(len(test), config.test_limit)
         context.say(
             f"robustness: {len(places):,} test images under {len(CORRUPTIONS)} corruptions "
             f"in {len(severities)} severities each"
         )
         x, test_x = (features.numpy() for features in self.features(train, test, context))
         fitted = fit_regression(x, train.labels.numpy(), config, context.seed)
-        images = Corrupted(
+        images = CorruptedImages(
             test, places.tolist(), context.input, severities, quality=config.jpeg_quality, crop=config.crop
         )
         path = context.workdir / "corruptions.png"
-        path.write_bytes(picture(images, footnote=f"frost: {FROST}"))
+        path.write_bytes(draw_corruptions(images, footnote=f"frost: {FROST}"))
         answers = self._answers(fitted.pipeline, encoder, images, context)
         labels = test.labels.numpy()[places]
         clean = 100 * float(np.mean(fitted.pipeline.predict(test_x[places]) == labels))
@@ -116,7 +116,7 @@ class Robustness(FrozenFeaturesTask):
         return TaskResult(metrics, curves, {"corruptions": path}, details)
 
     @torch.inference_mode()
-    def _answers(self, probe: Pipeline, encoder: Encoder, images: Corrupted, context: TaskContext) -> np.ndarray:
+    def _answers(self, probe: Pipeline, encoder: Encoder, images: CorruptedImages, context: TaskContext) -> np.ndarray:
         """Classes that the probe names, int [images, corruptions x severities]."""
         input_config: InputConfig = context.input
         batched = images.split.is_in_memory
@@ -130,7 +130,7 @@ class Robustness(FrozenFeaturesTask):
         return np.stack(answers)
 
 
-def _departures(images: Corrupted) -> list[str]:
+def _departures(images: CorruptedImages) -> list[str]:
     """In what the corrupted images differ from those of the published set whose constants they have."""
     departures = list(DEPARTURES)
     if images.side != SIDES[images.constants]:

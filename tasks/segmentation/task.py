@@ -25,7 +25,7 @@ from mimbench.api import (
 )
 from mimbench_tasks.segmentation.config import SegmentationConfig, pyramid_strides
 from mimbench_tasks.segmentation.evaluation import Scores, constant_score
-from mimbench_tasks.segmentation.labels import BACKGROUND, semantic_split
+from mimbench_tasks.segmentation.semantic_splits import BACKGROUND, semantic_split
 
 
 class Segmentation(Task):
@@ -57,18 +57,18 @@ class Segmentation(Task):
         """
         # mmseg takes seconds to import, and prints on standard output, which belongs to the records.
         with redirect_stdout(StringIO()):
-            from mimbench_tasks.segmentation import session
+            from mimbench_tasks.segmentation import fine_tuning
 
         train, test = _splits(dataset)
-        outcome = session.train_and_predict(self.config, encoder, train, test, context)
-        scores = outcome.confusion.scores()
+        predictions = fine_tuning.train_and_predict(self.config, encoder, train, test, context)
+        scores = predictions.confusion.scores()
         values = {"mIoU": scores.mean_iou, "mAcc": scores.mean_accuracy, "aAcc": scores.accuracy}
         return TaskResult(
             metrics={name: Measured(value, len(test)) for name, value in values.items()},
-            curves={"loss": outcome.report.loss},
-            artifacts={"predictions": session.picture(outcome, train.classes, context.workdir)},
+            curves={"loss": predictions.report.loss},
+            artifacts={"predictions": fine_tuning.draw(predictions, train.classes, context.workdir)},
             details={"pixels": sum(scores.pixels), "per_class": _per_class(scores, train.classes)},
-            cost=outcome.report,
+            cost=predictions.report,
         )
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:

@@ -14,7 +14,7 @@ from mimbench.drawing import GROUND, LEAST_TEXT, class_colours, image_grid, ink_
 from mimbench.report.plots.kinds import figure, figures
 from mimbench.report.plots.sheet import HIGHEST
 from mimbench.report.plots.source import NothingToPlot, Options, Source
-from mimbench_tasks.segmentation import picture as segmentation
+from mimbench_tasks.segmentation import prediction_figure as segmentation
 
 DIGITS = tuple("0123456789")
 

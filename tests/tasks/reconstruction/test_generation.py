@@ -23,7 +23,7 @@ from mimbench_methods.tokenizers import KMeansConfig
 from mimbench_tasks.reconstruction.config import ReconstructionConfig
 from mimbench_tasks.reconstruction.fills import at_pixels
 from mimbench_tasks.reconstruction.generation import generate
-from mimbench_tasks.reconstruction.judge import JudgeConfig, frechet, trained_judge
+from mimbench_tasks.reconstruction.judge import JudgeConfig, frechet, load_or_train_judge
 from mimbench_tasks.reconstruction.task import Reconstruction
 
 SIDE, CELLS = 16, 4
@@ -224,9 +224,9 @@ def context(tmp_path, method=None, seed=0, trains=True) -> TaskContext:
 def test_the_judge_learns_once_and_is_the_same_for_every_seed(tmp_path):
     dataset = Stripes(tmp_path / "cache")
     config = JudgeConfig(features=8, epochs=15, batch_size=16)
-    judge, cost = trained_judge(config, dataset, dataset.split("train"), 1, context(tmp_path / "a"))
+    judge, cost = load_or_train_judge(config, dataset, dataset.split("train"), 1, context(tmp_path / "a"))
     assert cost.images_seen == 15 * 64
-    kept, cost = trained_judge(config, dataset, dataset.split("train"), 1, context(tmp_path / "b", trains=False))
+    kept, cost = load_or_train_judge(config, dataset, dataset.split("train"), 1, context(tmp_path / "b", trains=False))
     assert cost is None
     images = judge.transform(dataset.images)
     assert torch.equal(judge.features(images), kept.features(images))
@@ -235,7 +235,7 @@ def test_the_judge_learns_once_and_is_the_same_for_every_seed(tmp_path):
     whole = path.read_bytes()
     for damaged in (whole[:-9], whole[:-9] + bytes([whole[-9] ^ 64]) + whole[-8:]):
         path.write_bytes(damaged)
-        other, cost = trained_judge(config, dataset, dataset.split("train"), 1, context(tmp_path / "c", seed=5))
+        other, cost = load_or_train_judge(config, dataset, dataset.split("train"), 1, context(tmp_path / "c", seed=5))
         assert cost is not None
         assert torch.allclose(judge.features(images), other.features(images), atol=1e-4)
 

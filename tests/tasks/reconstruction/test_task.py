@@ -1,4 +1,4 @@
-"""Rebuilding: what is hidden is withheld, scores have their closed forms, an oracle is best and the blind at chance."""
+"""The scorer: masked pixels are withheld, scores have closed forms, an oracle is best, a blind method is at chance."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from mimbench.masks import random_mask, random_order
 from mimbench_tasks.reconstruction.config import ReconstructionConfig
 from mimbench_tasks.reconstruction.fills import (
     at_pixels,
-    hidden_cells,
-    hide_first,
+    mask_first,
     mask_grid,
+    masked_cells,
     mean_filled,
     nearest_filled,
 )
@@ -96,13 +96,13 @@ def run(method: Method, tmp_path: Path, dataset: Dataset | None = None, **option
     return task.run(method.encoder, dataset or Blobs(), context)
 
 
-def normalised(dataset: Dataset) -> torch.Tensor:
+def normalised_batches(dataset: Dataset) -> torch.Tensor:
     return (dataset.images / 255 - INPUT.mean[0]) / INPUT.std[0]
 
 
 def oracle(images, mask):
     """It knows every image by heart, and finds the one that agrees best with what is visible."""
-    known = normalised(Blobs())
+    known = normalised_batches(Blobs())
     far = ((images[:, None] - known).square() * ~at_pixels(mask, images)[:, None]).sum((2, 3, 4))
     return known[far.argmin(1)]
 
@@ -171,19 +171,19 @@ def test_masks_have_the_methods_own_cells_and_the_nearest_count(patch, tmp_path)
 
 
 def test_a_grid_of_few_cells_always_hides_and_always_shows_something():
-    assert [hidden_cells((2, 2), ratio) for ratio in (0.05, 0.5, 0.95, 1)] == [1, 2, 3, 4]
+    assert [masked_cells((2, 2), ratio) for ratio in (0.05, 0.5, 0.95, 1)] == [1, 2, 3, 4]
 
 
 def test_higher_ratios_hide_what_lower_ones_do():
     order = random_order(5, (4, 4), torch.Generator().manual_seed(0))
-    masks = [hide_first(order, (4, 4), count) for count in (2, 7, 16)]
+    masks = [mask_first(order, (4, 4), count) for count in (2, 7, 16)]
     assert [mask.sum((1, 2)).tolist() for mask in masks] == [[2] * 5, [7] * 5, [16] * 5]
     assert not (masks[0] & ~masks[1]).any()
     assert not (masks[1] & ~masks[2]).any()
 
 
 def test_fills_take_nothing_from_what_is_hidden():
-    images = normalised(Blobs())[:6]
+    images = normalised_batches(Blobs())[:6]
     mask = random_mask(6, (4, 4), 0.6, torch.Generator().manual_seed(1))
     mask[0] = True
     changed = torch.where(at_pixels(mask, images), 7.0, images)

@@ -19,9 +19,9 @@ from mimbench.testing.tasks import TASK_CHECKS, Subject, examine, name_of
 from mimbench.toolkit.accuracy import majority_accuracy
 from mimbench_tasks.linear_probe import LinearProbe, LinearProbeConfig
 from mimbench_tasks.robustness import corruptions as made
+from mimbench_tasks.robustness.corrupted_images import CorruptedImages, choose_images, draw_corruptions
 from mimbench_tasks.robustness.corruptions import DEPARTURES, corrupt
 from mimbench_tasks.robustness.eight_bit import recompressed
-from mimbench_tasks.robustness.images import Corrupted, chosen, picture
 from mimbench_tasks.robustness.severities import (
     CIFAR,
     CORRUPTIONS,
@@ -164,10 +164,10 @@ def test_a_published_set_of_files_was_saved_as_jpeg():
     for side, quality in ((32, 0), (64, 85), (128, 85)):
         stack = torch.from_numpy(scene(side, 1, 1))[None]
         split = ArraySplit(stack, torch.zeros(1, dtype=torch.int64), ("a",))
-        images = Corrupted(split, [0], InputConfig(image_size=side), (3,))
+        images = CorruptedImages(split, [0], InputConfig(image_size=side), (3,))
         assert images.quality == quality
         assert np.array_equal(images[0][0].numpy(), corrupt(stack[0].numpy(), "gaussian_noise", 3, 0, quality=quality))
-        assert Corrupted(split, [0], InputConfig(image_size=side), (3,), quality=10).quality == 10
+        assert CorruptedImages(split, [0], InputConfig(image_size=side), (3,), quality=10).quality == 10
 
 
 def test_the_disk_of_defocus_is_opencvs():
@@ -271,9 +271,9 @@ def test_batches_and_workers_do_not_change_the_result(result, tmp_path):
 def test_a_limit_takes_some_of_the_same_images(tmp_path):
     few = measured(tmp_path, config=RobustnessConfig(severities=(5,), test_limit=10))
     assert few.metrics["top1_corrupted"].n == 10
-    assert set(chosen(40, 10)) < set(chosen(40, 30)) < set(chosen(40, 100)) == set(range(40))
+    assert set(choose_images(40, 10)) < set(choose_images(40, 30)) < set(choose_images(40, 100)) == set(range(40))
     task, dataset = Robustness(RobustnessConfig(test_limit=10)), Stripes()
-    places = chosen(40, 10)
+    places = choose_images(40, 10)
     assert task.chance(dataset) == majority_accuracy(dataset, places)
     wanted = np.bincount(dataset.splits["train"].labels.numpy()).argmax()
     assert task.chance(dataset) == 10 * np.sum(dataset.splits["test"].labels.numpy()[places] == wanted)
@@ -284,10 +284,12 @@ def test_images_of_files_are_cropped_before_they_are_corrupted():
         def __getitem__(self, index):
             return torch.from_numpy(scene(60, 3, index)), 0
 
-    images = Corrupted(Files(), [3], InputConfig(image_size=28), (2,))
+    images = CorruptedImages(Files(), [3], InputConfig(image_size=28), (2,))
     assert images[0].shape == (15, 3, 28, 28)
     assert np.array_equal(images[0][9].numpy(), corrupt(images.clean(3).numpy(), "fog", 2, 3))
-    assert picture(Corrupted(Files(), [0], InputConfig(image_size=150), (1,)), footnote="")[1:4] == b"PNG"
+    assert (
+        draw_corruptions(CorruptedImages(Files(), [0], InputConfig(image_size=150), (1,)), footnote="")[1:4] == b"PNG"
+    )
 
 
 def test_files_are_cropped_as_imagenet_c_was_made_whatever_the_recipe_says():
@@ -298,17 +300,17 @@ def test_files_are_cropped_as_imagenet_c_was_made_whatever_the_recipe_says():
             return torch.from_numpy(scene(300, 3, index)), 0
 
     recipe = InputConfig(image_size=224, eval_interpolation="bicubic", eval_resize=224)
-    images = Corrupted(Files(), [0], recipe, (1,))
+    images = CorruptedImages(Files(), [0], recipe, (1,))
     image = Image.fromarray(scene(300, 3, 0).transpose(1, 2, 0))
     expected = np.asarray(image.resize((256, 256), Image.Resampling.BILINEAR)).transpose(2, 0, 1)[:, 16:240, 16:240]
     assert np.abs(images.clean(0).numpy().astype(int) - expected).max() <= 1
-    own = Corrupted(Files(), [0], recipe, (1,), crop="recipe")
+    own = CorruptedImages(Files(), [0], recipe, (1,), crop="recipe")
     expected = np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     assert np.abs(own.clean(0).numpy().astype(int) - expected).max() <= 1
     assert [each for each in _departures(images) if each.startswith("all: ")] == [DEPARTURES[-1]]
     assert _departures(own)[-1].startswith("all: resized and cropped as [input] says")
     small = InputConfig(image_size=64, eval_interpolation="bicubic")
-    assert Corrupted(Files(), [0], small, (1,)).input == small
+    assert CorruptedImages(Files(), [0], small, (1,)).input == small
 
 
 @pytest.mark.parametrize("severities", [(), (0,), (6,), (2, 1), (1, 1)])

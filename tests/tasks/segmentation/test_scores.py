@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from mimbench_tasks.segmentation.evaluation import Confusion, constant_score
-from mimbench_tasks.segmentation.picture import UNKNOWN, Panel, draw_predictions, paint, panel_colours
+from mimbench_tasks.segmentation.prediction_figure import UNKNOWN, Panel, draw_predictions, paint, panel_colours
 
 TRUTH = torch.tensor([[0, 0, 1, 1], [0, 2, 1, 255]])
 FOUND = torch.tensor([[0, 1, 1, 1], [0, 2, 0, 3]])

@@ -237,8 +237,8 @@ def test_from_end_to_end(mimbench, tmp_path):
 def test_segmentation_and_detection_share_a_process():
     """mmseg meets mmcv without compiled ops first, and detection, which supplies some, all the same."""
     code = (
-        "import mimbench_tasks.segmentation.session, mimbench_tasks.detection, mmcv.ops, torch;"
-        "import mimbench_tasks.detection.session;"
+        "import mimbench_tasks.segmentation.fine_tuning, mimbench_tasks.detection, mmcv.ops, torch;"
+        "import mimbench_tasks.detection.fine_tuning;"
         "print(len(mmcv.ops.nms(torch.tensor([[0., 0, 1, 1]] * 2), torch.tensor([0.9, 0.8]), 0.5)[1]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,6 +1,6 @@
-"""mmcv's compiled ops that the detectors need, from torchvision; same kernels for CPU and CUDA.
+"""The mmcv ops that the detectors need, implemented with torchvision for CPU and CUDA.
 
-Calling conventions are those of mmcv's C++ bindings: results are written into the tensors passed in.
+Signatures are those of mmcv's C++ bindings, which write results into tensors that the caller passes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mimbench.api import NotSupported
-from mimbench_tasks.detection import standin
+from mimbench_tasks.detection import mmcv_extension
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Indices [K] of the kept boxes, best first; a box goes when its IoU with a kept one exceeds the threshold.
+    """Non-maximum suppression. A box is dropped if its IoU with a better one exceeds the threshold.
 
-    boxes: [N, 4] x1, y1, x2, y2. offset 1 counts pixels inclusively: width = x2 - x1 + 1.
+    Args:
+        boxes: [N, 4] x1, y1, x2, y2.
+        scores: [N].
+        offset: 1 counts pixels inclusively: width = x2 - x1 + 1.
+
+    Returns:
+        Indices [K] of the remaining boxes, best first.
     """
     # Growing every box by the offset gives the same widths and the same intersections.
     grown = _wide(boxes) + boxes.new_tensor([0, 0, offset, offset])
@@ -39,23 +45,30 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Soft-NMS (arXiv:1704.04503): overlapping boxes lose score instead of going; returns kept indices [K].
+    """Soft-NMS (arXiv:1704.04503): overlapping boxes get a lower score instead of being dropped.
 
-    dets [N, 5] receives the kept boxes and their new scores, best first. method 0: hard, 1: linear, 2: gaussian.
+    Args:
+        boxes: [N, 4] x1, y1, x2, y2.
+        scores: [N].
+        dets: [N, 5]; its first K rows are overwritten with the remaining boxes and their new scores, best first.
+        method: 0 hard, 1 linear, 2 Gaussian.
+
+    Returns:
+        Indices [K] of the remaining boxes, best first.
     """
-    remaining, index = scores.clone(), torch.arange(len(boxes))
+    scores, index = scores.clone(), torch.arange(len(boxes))
     grown = boxes + boxes.new_tensor([0, 0, offset, offset])
-    kept: list[int] = []
+    selected: list[int] = []
     while len(index):
-        best = int(remaining[index].argmax())
-        chosen = index[best]
-        dets[len(kept)] = torch.cat((boxes[chosen], remaining[chosen, None]))
-        kept.append(int(chosen))
-        index = torch.cat((index[:best], index[best + 1 :]))
-        overlap = torchvision.ops.box_iou(grown[chosen, None], grown[index])[0]
-        remaining[index] *= _soft_weight(overlap, iou_threshold, sigma, method)
-        index = index[remaining[index] >= min_score]
-    return torch.tensor(kept, dtype=torch.long)
+        position = int(scores[index].argmax())
+        best = index[position]
+        dets[len(selected)] = torch.cat((boxes[best], scores[best, None]))
+        selected.append(int(best))
+        index = torch.cat((index[:position], index[position + 1 :]))
+        overlap = torchvision.ops.box_iou(grown[best, None], grown[index])[0]
+        scores[index] *= _soft_weight(overlap, iou_threshold, sigma, method)
+        index = index[scores[index] >= min_score]
+    return torch.tensor(selected, dtype=torch.long)
 
 
 def _soft_weight(overlap: Tensor, iou_threshold: float, sigma: float, method: int) -> Tensor:
@@ -80,7 +93,7 @@ def roi_align_forward(
     aligned: bool,
 ) -> None:
     """RoIAlign: input [B, C, H, W] and rois [K, 5] (image, x1, y1, x2, y2) -> output [K, C, h, w], in place."""
-    _averages(pool_mode)
+    _require_average_pooling(pool_mode)
     output.copy_(
         torch.ops.torchvision.roi_align(
             _wide(input), _wide(rois), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
@@ -103,7 +116,7 @@ def roi_align_backward(
     aligned: bool,
 ) -> None:
     """Gradient of roi_align_forward: grad_output [K, C, h, w] -> grad_input [B, C, H, W], in place."""
-    _averages(pool_mode)
+    _require_average_pooling(pool_mode)
     grad_input.copy_(
         torch.ops.torchvision._roi_align_backward(
             _wide(grad_output),
@@ -123,7 +136,7 @@ def sigmoid_focal_loss_forward(
 ) -> None:
     """Focal loss (arXiv:1708.02002) of logits [N, C] against labels [N]; label C is background.
 
-    mmdet takes the compiled one on CUDA and its own on the CPU.
+    mmdet uses this op on CUDA only, and its own code on the CPU.
     """
     output.copy_(_focal(input, target, weight, gamma, alpha))
 
@@ -140,22 +153,23 @@ def sigmoid_focal_loss_backward(
 def _focal(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float) -> Tensor:
     if weight.numel():
         raise NotSupported(
-            f"the mmcv op 'sigmoid_focal_loss' with class weights is compiled code; {standin.HOW_TO_INSTALL}"
+            f"the mmcv op 'sigmoid_focal_loss' with class weights is compiled code; {mmcv_extension.HOW_TO_INSTALL}"
         )
     classes = logits.shape[1]
     one_hot = F.one_hot(target, classes + 1)[:, :classes].to(logits.dtype)
     return torchvision.ops.sigmoid_focal_loss(logits, one_hot, alpha=alpha, gamma=gamma, reduction="none")
 
 
-def _averages(pool_mode: int) -> None:
+def _require_average_pooling(pool_mode: int) -> None:
     if pool_mode != 1:
         raise NotSupported(
-            f"the mmcv op 'roi_align' with pool_mode='max' is compiled code; use 'avg', or {standin.HOW_TO_INSTALL}"
+            "the mmcv op 'roi_align' with pool_mode='max' is compiled code; use 'avg', or "
+            f"{mmcv_extension.HOW_TO_INSTALL}"
         )
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    """torchvision's kernels have no bfloat16, and none of half precision on the CPU."""
+    """As float32 if it has half precision: torchvision's kernels take no bfloat16, and on the CPU no float16."""
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
@@ -173,22 +187,25 @@ SUPPLIED: dict[str, Callable[..., Any]] = {
 
 
 def ops_report() -> dict[str, Any]:
-    """Which of mmcv's ops are compiled, which are supplied from here, and which are missing.
+    """Which of mmcv's ops are compiled, which this module supplies, and which are missing.
 
-    Keys: "mmcv" (version), "compiled", "supplied", "missing" (sorted names), and "problem": why a compiled
-    extension that is installed does not load, or None.
+    Returns:
+        "mmcv": version. "compiled", "supplied", "missing": sorted names. "problem": why an installed compiled
+        extension does not load, or None.
     """
     report: dict[str, Any] = {"mmcv": mmcv.__version__, "compiled": [], "supplied": [], "missing": []}
     try:
-        extension = importlib.import_module(standin.NAME)
+        extension = importlib.import_module(mmcv_extension.NAME)
         importlib.import_module("mmcv.ops")
     except ImportError as error:
-        return {**report, "problem": f"{error}; {standin.HOW_TO_INSTALL}"}
+        return {**report, "problem": f"{error}; {mmcv_extension.HOW_TO_INSTALL}"}
     for name, op in sorted(vars(extension).items()):
         if name.startswith("_") or not callable(op):
             continue
-        kind = (
-            "missing" if isinstance(op, standin.MissingOp) else "supplied" if op is SUPPLIED.get(name) else "compiled"
-        )
-        report[kind].append(name)
+        if isinstance(op, mmcv_extension.MissingOp):
+            report["missing"].append(name)
+        elif op is SUPPLIED.get(name):
+            report["supplied"].append(name)
+        else:
+            report["compiled"].append(name)
     return {**report, "problem": None}

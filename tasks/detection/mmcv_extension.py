@@ -1,4 +1,7 @@
-"""Offers `mmcv._ext` where pip installed mmcv without its compiled ops; a compiled one always wins."""
+"""Provides the module `mmcv._ext` if mmcv is installed without its compiled ops.
+
+Importing mmcv.ops fails without that module. A compiled one is always used if it is there.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,17 @@ HOW_TO_INSTALL = (
 
 
 class MissingOp:
-    """A compiled op that nothing here replaces: present, so that mmcv imports, but not callable."""
+    """Placeholder for a compiled op that has no replacement. mmcv can import it; calling it raises NotSupported."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise NotSupported(f"the mmcv op {self.name!r} is compiled code that this mmcv lacks; {HOW_TO_INSTALL}")
+        raise NotSupported(f"the mmcv op {self.name!r} is compiled code, and this mmcv has none; {HOW_TO_INSTALL}")
 
 
-class _StandIn(ModuleType):
-    """mmcv asks for every op by name when it is imported; unknown ones become MissingOp."""
+class _Extension(ModuleType):
+    """The module itself. mmcv looks up every op by name on import; an op without replacement becomes a MissingOp."""
 
     def __getattr__(self, name: str) -> MissingOp:
         if name.startswith("__"):
@@ -42,14 +45,14 @@ class _StandIn(ModuleType):
 
 class _Loader(Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return _StandIn(spec.name, "Stand-in for mmcv's compiled ops, from torchvision.")
+        return _Extension(spec.name, "Stand-in for mmcv's compiled ops, from torchvision.")
 
     def exec_module(self, module: ModuleType) -> None:
-        vars(module).update(importlib.import_module("mimbench_tasks.detection.ops").SUPPLIED)
+        vars(module).update(importlib.import_module("mimbench_tasks.detection.torchvision_ops").SUPPLIED)
 
 
 class _Finder(MetaPathFinder):
-    """Stands last on sys.meta_path, so it is asked only where no compiled extension was found."""
+    """Finds `mmcv._ext`. It is last on sys.meta_path, so Python uses it only if no compiled extension exists."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -58,6 +61,6 @@ class _Finder(MetaPathFinder):
 
 
 def install() -> None:
-    """Make `mmcv._ext` importable. Imports nothing; calling it again changes nothing."""
+    """Make `mmcv._ext` importable. It imports nothing yet, and a second call has no effect."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())

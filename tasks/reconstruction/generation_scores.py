@@ -10,9 +10,9 @@ from torch import Tensor
 
 from mimbench.api import Grid, ImageSplit, InputConfig, Method, denormalise, random_order, subset
 from mimbench_tasks.reconstruction.config import ReconstructionConfig
-from mimbench_tasks.reconstruction.fills import at_pixels, hidden_cells, hide_first
+from mimbench_tasks.reconstruction.fills import at_pixels, mask_first, masked_cells
 from mimbench_tasks.reconstruction.generation import generate
-from mimbench_tasks.reconstruction.images import normalised
+from mimbench_tasks.reconstruction.image_batches import normalised_batches
 from mimbench_tasks.reconstruction.judge import Judge, frechet
 
 Frame = tuple[Tensor, Tensor]
@@ -20,7 +20,7 @@ Frame = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Generated:
+class GenerationScores:
     """Distances of generated images to real ones, by the share that was hidden at the start."""
 
     frechet: dict[float, float]
@@ -32,7 +32,7 @@ class Generated:
     """A few images after each step, for a picture."""
 
 
-def generated(
+def score_generation(
     method: Method,
     judge: Judge,
     test: ImageSplit,
@@ -42,7 +42,7 @@ def generated(
     *,
     device: torch.device,
     seed: int,
-) -> Generated:
+) -> GenerationScores:
     """Hide parts of one half of the shuffled `test`, make images of what is left, and compare them with the other half.
 
     Of images that are hidden as a whole nothing is left: those are made from nothing.
@@ -50,7 +50,7 @@ def generated(
     n, channels = min(config.generated, len(test) // 2), method.encoder.in_channels
     halves = [subset(test, range(start, start + n)) for start in (0, n)]
     hidden_half, other_half = (
-        torch.cat([judge.features(images) for images in normalised(half, input_config, channels, device)])
+        torch.cat([judge.features(images) for images in normalised_batches(half, input_config, channels, device)])
         for half in halves
     )
     distances: dict[float, float] = {}
@@ -58,12 +58,12 @@ def generated(
     for share in config.starts:
         generator = torch.Generator(device).manual_seed(seed)
         features: list[Tensor] = []
-        for images in normalised(halves[0], input_config, channels, device):
+        for images in normalised_batches(halves[0], input_config, channels, device):
             steps = _made(method, images, input_config, grid, share, config, generator)
             features.append(judge.features(steps[-1][0]))
             frames.setdefault(share, [_frame(images, mask, input_config, config.shown) for images, mask in steps])
         distances[share] = frechet(torch.cat(features), other_half)
-    return Generated(distances, frechet(hidden_half, other_half), n, frames)
+    return GenerationScores(distances, frechet(hidden_half, other_half), n, frames)
 
 
 def _made(
@@ -76,7 +76,7 @@ def _made(
     generator: torch.Generator,
 ) -> Sequence[tuple[Tensor, Tensor]]:
     order = random_order(len(images), grid, generator)
-    mask = hide_first(order, grid, hidden_cells(grid, share))
+    mask = mask_first(order, grid, masked_cells(grid, share))
     steps = generate(
         method, images, mask, input_config, steps=config.steps, temperature=config.temperature, generator=generator
     )

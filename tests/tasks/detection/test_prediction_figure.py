@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from helpers.tiny_detection import CLASSES, write_scenes
 from mimbench.drawing import class_colours
-from mimbench_tasks.detection.picture import draw_predictions
+from mimbench_tasks.detection.prediction_figure import draw_predictions
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""One detection run: data, detector, training, predictions, scores, picture."""
+"""A detector fine-tuned from the encoder: data, training, predictions, scores, picture."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from mimbench.api import Dataset, Encoder, FitReport, InputError, TaskContext, g
 from mimbench_tasks.detection.config import DetectionConfig
 from mimbench_tasks.detection.evaluation import Kind, Precision, average_precision, coco_results
 from mimbench_tasks.detection.model import DetectorTraining, build_detector
-from mimbench_tasks.detection.picture import draw_predictions
 from mimbench_tasks.detection.pipeline import test_pipeline, training_pipeline
+from mimbench_tasks.detection.prediction_figure import draw_predictions
 from mimbench_tasks.detection.scenes import Scenes, different_labels
 
 TEST_BATCH = 8
-"""Most test scenes at a time: their masks, at full size, weigh more than the scenes."""
+"""Largest number of test scenes per batch. Predicted masks have full size and need more memory than the scenes."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a trained detector found in the test scenes."""
+class Predictions:
+    """Predictions of a trained detector on the test scenes."""
 
     test: Scenes
     results: list[dict[str, Any]]
-    """COCO's records of all detections."""
+    """All detections, as records in COCO's result format."""
     shown: list[DetDataSample]
-    """The first scenes' predictions, for the picture."""
+    """Predictions on the first scenes, for the picture."""
     draws_masks: bool
     report: FitReport
 
@@ -38,10 +38,11 @@ class Outcome:
         return dict(zip(self.test.category_ids, self.test.classes, strict=True))
 
 
-def train_and_predict(config: DetectionConfig, encoder: Encoder, dataset: Dataset, context: TaskContext) -> Outcome:
+def train_and_predict(config: DetectionConfig, encoder: Encoder, dataset: Dataset, context: TaskContext) -> Predictions:
     """Fine-tune a detector around `encoder` and predict on every test scene.
 
-    Raises InputError as `Detection.run` says.
+    Raises:
+        InputError: the dataset has no scenes, or its splits differ in their classes.
     """
     train, test = _open(config, encoder.in_channels, dataset)
     detector = build_detector(config, encoder, context.input, classes=len(train.classes), seed=context.seed)
@@ -62,26 +63,26 @@ def train_and_predict(config: DetectionConfig, encoder: Encoder, dataset: Datase
         samples = model.predict(batch)
         results += coco_results(samples, test.category_ids)
         shown = [*shown, *samples][: config.pictures]
-    return Outcome(test, results, shown, config.draws_masks, report)
+    return Predictions(test, results, shown, config.draws_masks, report)
 
 
-def score(outcome: Outcome) -> dict[str, Precision]:
-    """Average precision of "boxes", and of "masks" where the detector draws them."""
-    kinds: dict[str, Kind] = {"boxes": "bbox", "masks": "segm"} if outcome.draws_masks else {"boxes": "bbox"}
+def score(predictions: Predictions) -> dict[str, Precision]:
+    """Average precision of "boxes", and of "masks" if the detector predicts masks."""
+    kinds: dict[str, Kind] = {"boxes": "bbox", "masks": "segm"} if predictions.draws_masks else {"boxes": "bbox"}
     return {
-        name: average_precision(outcome.test.annotations, outcome.results, outcome.names, kind)
+        name: average_precision(predictions.test.annotations, predictions.results, predictions.names, kind)
         for name, kind in kinds.items()
     }
 
 
-def picture(outcome: Outcome, workdir: Path) -> Path:
-    """The first test scenes, truth above and detections below."""
+def draw(predictions: Predictions, workdir: Path) -> Path:
+    """Draw the first test scenes, ground truth above and predictions below."""
     return draw_predictions(
         workdir / "predictions.png",
-        outcome.shown,
-        outcome.test.annotations,
-        outcome.test.images,
-        outcome.names,
+        predictions.shown,
+        predictions.test.annotations,
+        predictions.test.images,
+        predictions.names,
     )
 
 

@@ -1,4 +1,4 @@
-"""Optimizer and learning rates of mimbench for mmengine's own Runner, so that a config file trains as `run` does."""
+"""mimbench's optimizer and learning rates for mmengine's Runner, so that an exported config trains as `run` does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class EncoderOptimizer:
     """Builds the optimizer of a DetectionTrain, with its layer decay, around a detector with an EncoderBackbone."""
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
-        """optim_wrapper_cfg: of the wrapper; "optimizer" holds the fields of the DetectionTrain."""
+        """`optim_wrapper_cfg` is the wrapper's config; its "optimizer" has the fields of DetectionTrain."""
         self.wrapper = {key: value for key, value in optim_wrapper_cfg.items() if key != "optimizer"}
         self.train = DetectionTrain.model_validate(dict(optim_wrapper_cfg["optimizer"]))
 
@@ -33,12 +33,12 @@ class EncoderOptimizer:
 
 @HOOKS.register_module()
 class EncoderSchedule(Hook):
-    """Sets every step's learning rates as mimbench's engine does; mmengine's schedulers know no layer scale."""
+    """Sets the learning rates of each step as mimbench's engine does. mmengine's schedulers have no layer decay."""
 
     priority = "VERY_HIGH"
 
     def __init__(self, train: dict[str, Any]) -> None:
-        """train: the fields of the DetectionTrain."""
+        """`train` has the fields of DetectionTrain."""
         self.train = DetectionTrain.model_validate(dict(train))
         self.schedule: Schedule | None = None
 

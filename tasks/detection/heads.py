@@ -1,4 +1,4 @@
-"""What the configs of several heads have in common."""
+"""Parts that the mmdet configs of several detection heads share."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from mimbench_tasks.detection.config import DetectionConfig
 
 @dataclass(frozen=True)
 class Heads:
-    """What the heads depend on."""
+    """The options that detection heads are built from."""
 
     config: DetectionConfig
     classes: int
+    """Number of classes."""
     strides: tuple[int, ...]
-    """Of all levels, finest first."""
+    """Strides of all pyramid levels in px, finest first."""
 
     @property
     def channels(self) -> int:
@@ -24,6 +25,13 @@ class Heads:
 
 
 def assigner(positive: float, negative: float, least: float, *, low_quality: bool = True) -> dict[str, Any]:
+    """Assigns boxes to objects by IoU.
+
+    Args:
+        positive: IoU from which a box is an object.
+        negative: IoU below which a box is background.
+        least: IoU from which an object's best box may be assigned to it anyway, if `low_quality`.
+    """
     return {
         "type": "MaxIoUAssigner",
         "pos_iou_thr": positive,
@@ -35,6 +43,7 @@ def assigner(positive: float, negative: float, least: float, *, low_quality: boo
 
 
 def coder(centre: float, size: float) -> dict[str, Any]:
+    """Encodes boxes as offsets from anchors, divided by these standard deviations of centre and size."""
     return {
         "type": "DeltaXYWHBBoxCoder",
         "target_means": [0.0] * 4,
@@ -43,6 +52,7 @@ def coder(centre: float, size: float) -> dict[str, Any]:
 
 
 def norm_layer(name: str | None, channels: int) -> dict[str, Any] | None:
+    """Config of the norm called `name`; None for no norm."""
     if name is None:
         return None
     if name == "GN":
@@ -51,4 +61,5 @@ def norm_layer(name: str | None, channels: int) -> dict[str, Any] | None:
 
 
 def group_norm(channels: int) -> dict[str, Any]:
+    """GroupNorm with 32 groups, or at most 8 groups below 256 channels."""
     return {"type": "GN", "num_groups": gcd(channels, 32) if channels >= 256 else gcd(channels, 8)}

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mimbench.errors import NotSupported
-from mimbench_tasks.detection import standin
-from mimbench_tasks.detection.ops import SUPPLIED, ops_report
+from mimbench_tasks.detection import mmcv_extension
+from mimbench_tasks.detection.torchvision_ops import SUPPLIED, ops_report
 
 mmcv_ops = pytest.importorskip("mmcv.ops")
 supplied = pytest.mark.skipif(
@@ -258,17 +258,17 @@ def test_sigmoid_focal_loss_with_class_weights_says_what_to_do():
 @supplied
 def test_any_other_op_says_its_name_and_what_to_install():
     with pytest.raises(NotSupported, match=r"'top_pool_forward'.*pip install.*onedl-mmcv"):
-        importlib.import_module(standin.NAME).top_pool_forward(torch.zeros(1))
+        importlib.import_module(mmcv_extension.NAME).top_pool_forward(torch.zeros(1))
 
 
 @supplied
 def test_the_stand_in_is_a_module_like_any_other():
-    module = importlib.import_module(standin.NAME)
-    spec = importlib.util.find_spec(standin.NAME)
+    module = importlib.import_module(mmcv_extension.NAME)
+    spec = importlib.util.find_spec(mmcv_extension.NAME)
     assert module.__spec__ is not None
     assert spec is not None
-    assert spec.name == module.__spec__.name == standin.NAME
-    assert sys.modules[standin.NAME] is module
+    assert spec.name == module.__spec__.name == mmcv_extension.NAME
+    assert sys.modules[mmcv_extension.NAME] is module
 
 
 @supplied
@@ -292,5 +292,5 @@ def test_a_compiled_extension_wins(tmp_path):
 
 def test_installing_twice_changes_nothing():
     before = list(sys.meta_path)
-    standin.install()
+    mmcv_extension.install()
     assert sys.meta_path == before

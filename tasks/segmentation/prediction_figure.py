@@ -1,4 +1,4 @@
-"""A picture of what was predicted beside what is there."""
+"""A figure of images, ground truth and predicted classes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from matplotlib.patches import Patch
 
 from mimbench.api import LEAST_TEXT, Colour, class_colours, read_sized
 from mimbench_tasks.segmentation.evaluation import IGNORED
-from mimbench_tasks.segmentation.labels import BACKGROUND
+from mimbench_tasks.segmentation.semantic_splits import BACKGROUND
 
 PANEL = 2.4
-"""Side of one image in the picture, inches."""
+"""Side of one image in the figure, inches."""
 MOST_NAMED = 24
-"""Classes in the legend: those that take most of the images shown."""
+"""Maximum number of classes in the legend: those with the most pixels in the figure."""
 UNKNOWN = "white"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One image's file, its labels and the predicted ones, integers [H, W]."""
+    """An image file with its ground truth and predicted labels, integers [H, W]."""
 
     image: Path
     truth: np.ndarray
@@ -31,7 +31,7 @@ class Panel:
 
 
 def draw_predictions(path: Path, panels: Sequence[Panel], classes: Sequence[str]) -> Path:
-    """Write a PNG: image, truth and prediction one above the other, one column an image, and a legend."""
+    """Write a PNG with one column per image (image, ground truth, prediction) and a legend."""
     colours = panel_colours(panels, classes)
     aspect = panels[0].truth.shape[0] / panels[0].truth.shape[1]
     width = PANEL * len(panels) + 0.4
@@ -40,7 +40,7 @@ def draw_predictions(path: Path, panels: Sequence[Panel], classes: Sequence[str]
     entries = [Patch(facecolor=colours[label], edgecolor="0.4", label=classes[label]) for label in named]
     if any((panel.truth == IGNORED).any() for panel in panels):
         entries.append(Patch(facecolor=UNKNOWN, edgecolor="0.4", label="not scored"))
-    # A character is about 0.6 of its height wide, and a patch with the space about it as wide as six of them.
+    # A character is about 0.6 times as wide as high. A colour patch with its margins is about six characters wide.
     longest = max(len(str(entry.get_label())) for entry in entries)
     columns = max(1, min(len(entries), int(72 * width / (0.6 * size * (longest + 6)))))
     legend = (1.4 * -(-len(entries) // columns) + 0.4) * size / 72
@@ -56,7 +56,7 @@ def draw_predictions(path: Path, panels: Sequence[Panel], classes: Sequence[str]
         for axis, pixels in zip(axes[:, column], rows, strict=True):
             axis.imshow(pixels, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
-    for axis, name in zip(axes[:, 0], ("image", "truth", "predicted"), strict=True):
+    for axis, name in zip(axes[:, 0], ("image", "ground truth", "prediction"), strict=True):
         axis.set_ylabel(name, fontsize=size)
     figure.legend(handles=entries, loc="outside lower center", ncols=columns, fontsize=size, frameon=False)
     figure.savefig(path, dpi=110)
@@ -64,17 +64,17 @@ def draw_predictions(path: Path, panels: Sequence[Panel], classes: Sequence[str]
 
 
 def panel_colours(panels: Sequence[Panel], classes: Sequence[str]) -> dict[int, Colour]:
-    """Colours of the classes in `panels`, the largest first."""
+    """Label -> colour of the classes in `panels`, those with the most pixels first."""
     counts = np.zeros(256, dtype=np.int64)
     for panel in panels:
         for labels in (panel.truth, panel.predicted):
             counts += np.bincount(labels.ravel(), minlength=256)
-    found = [int(label) for label in np.argsort(-counts, kind="stable") if counts[label] and label < len(classes)]
-    return class_colours(found, classes, BACKGROUND)
+    present = [int(label) for label in np.argsort(-counts, kind="stable") if counts[label] and label < len(classes)]
+    return class_colours(present, classes, BACKGROUND)
 
 
 def paint(labels: np.ndarray, colours: dict[int, Colour]) -> np.ndarray:
-    """Integers [H, W] -> float [H, W, 3]; what has no colour is white."""
+    """Labels, integers [H, W] -> RGB float [H, W, 3]. Labels without a colour become white."""
     table = np.ones((256, 3))
     for label, colour in colours.items():
         table[label] = colour

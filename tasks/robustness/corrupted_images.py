@@ -19,13 +19,13 @@ SHOWN_SIDE = 112
 """Larger images are reduced to this in the picture, px: noise makes large PNGs."""
 
 
-def chosen(images: int, limit: int) -> np.ndarray:
+def choose_images(images: int, limit: int) -> np.ndarray:
     """Sorted places of at most `limit` of so many images, the same for every method and seed."""
     # RandomState, because its stream is frozen: the same choice with every numpy release.
     return np.sort(np.random.RandomState(0).permutation(images)[:limit])
 
 
-class Corrupted(TorchDataset[Tensor]):
+class CorruptedImages(TorchDataset[Tensor]):
     """Some images of a split, each under every corruption: uint8 [corruptions x severities, C, h, w].
 
     Images of an ArraySplit are corrupted as they lie; others are resized and cropped to input.image_size first, see
@@ -94,7 +94,7 @@ def as_published(input_config: InputConfig) -> InputConfig:
     return input_config.model_copy(update={"eval_interpolation": "bilinear", "eval_resize": None})
 
 
-def picture(images: Corrupted, *, footnote: str) -> bytes:
+def draw_corruptions(images: CorruptedImages, *, footnote: str) -> bytes:
     """A PNG of the first image: a row for each corruption, a column for each severity."""
     clean, views = _shown(images.clean(images.places[0])), _shown(images[0])
     columns = len(images.severities)
