@@ -8,7 +8,6 @@ from itertools import islice
 
 import torch
 import torch.nn.functional as F
-from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 
 from mimbench.api import InputError, Stage
@@ -88,6 +87,8 @@ class Clusters(PixelTarget):
         return self.colours[prediction.argmax(1)].permute(0, 3, 1, 2)
 
     def _fit(self, stage: Stage) -> Tensor:
+        from sklearn.cluster import MiniBatchKMeans  # takes a second to import, and only this needs it
+
         batches = list(islice(stage.images(), FIT_BATCHES))
         pixels = torch.cat([batch.permute(0, 2, 3, 1).flatten(0, 2) for batch in batches]).cpu()
         if len(pixels) < self.outputs:

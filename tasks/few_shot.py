@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
-from sklearn.preprocessing import StandardScaler
 
 from mimbench.api import (
     Dataset,
@@ -64,6 +63,8 @@ class FewShot(FrozenFeaturesTask):
         return 100 * float(np.isin(test.labels.numpy(), seen).mean()) / len(seen)
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
+        from sklearn.preprocessing import StandardScaler  # takes a second to import
+
         train, test = labelled_split(dataset, "train"), labelled_split(dataset, "test")
         context.say(f"few-shot: {self.config.draws} draws from {len(train):,} training images")
         train_x, test_x = (features.numpy() for features in self.features(train, test, context))

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.interpolate import RectBivariateSpline
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
@@ -47,6 +46,8 @@ def resample_table(table: Tensor, sides: tuple[int, int], extra: int) -> Tensor:
     BEiT's fine-tuning scripts have it (microsoft/SimMIM@d3e29bca utils.py, microsoft/unilm@768a3c87
     beit/run_class_finetuning.py). The last `extra` rows, those of the class token, stay as they are.
     """
+    from scipy.interpolate import RectBivariateSpline  # takes half a second to import
+
     side = isqrt(len(table) - extra)
     if table.is_meta:
         return table.new_empty(sides[0] * sides[1] + extra, table.shape[1])

@@ -1,21 +1,23 @@
-"""Logistic regression on standardised features, its regularisation chosen on held-out training images."""
+"""Logistic regression on standardised features, its regularisation chosen on held-out training images.
+
+scikit-learn takes over a second to import, so the functions that fit import it.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from mimbench.toolkit.frozen_features import FrozenFeaturesConfig
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import Pipeline
 
 
 class RegressionConfig(FrozenFeaturesConfig):
@@ -70,11 +72,15 @@ def fit_regression(
 
 def logistic_regression(strength: float, iterations: int) -> LogisticRegression:
     """An unfitted model with the tolerance that every built-in task uses; `strength` is scikit-learn's C."""
+    from sklearn.linear_model import LogisticRegression
+
     return LogisticRegression(C=strength, max_iter=iterations, tol=1e-3)
 
 
 def fit_without_warning(model: Pipeline | LogisticRegression, x: np.ndarray, y: np.ndarray) -> None:
     """Fit `model`. No warning is printed if it does not converge; `n_iter_` shows that."""
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x, y)
@@ -82,6 +88,8 @@ def fit_without_warning(model: Pipeline | LogisticRegression, x: np.ndarray, y: 
 
 def _held_out_accuracies(x: np.ndarray, y: np.ndarray, config: RegressionConfig, seed: int) -> dict[float, float]:
     """C -> accuracy on held-out training images, 0 to 1."""
+    from sklearn.model_selection import train_test_split
+
     classes, counts = np.unique(y, return_counts=True)
     held = max(1, round(config.held_out * len(y)))
     # Stratifying needs two images of each class, and room for every class in both parts.
@@ -98,6 +106,9 @@ def _held_out_accuracies(x: np.ndarray, y: np.ndarray, config: RegressionConfig,
 
 def _fit(x: np.ndarray, y: np.ndarray, strength: float, iterations: int) -> tuple[Pipeline, bool]:
     """The fitted pipeline, and whether it converged."""
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     pipeline = make_pipeline(StandardScaler(), logistic_regression(strength, iterations))
     fit_without_warning(pipeline, x, y)
     return pipeline, bool((pipeline[-1].n_iter_ < iterations).all())

@@ -16,7 +16,6 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 from scipy import fft, ndimage
-from scipy.signal import fftconvolve
 
 from mimbench_tasks.robustness.eight_bit import cut, picture, pixels, recompressed, rounded
 from mimbench_tasks.robustness.severities import CORRUPTIONS, Constants, constants_for
@@ -207,6 +206,8 @@ def _filtered(x: np.ndarray, kernel: np.ndarray, edge: str) -> np.ndarray:
     kernels = kernel.reshape(*kernel.shape[:2], -1)
     down, right = (side // 2 for side in kernel.shape[:2])
     padded = np.pad(x, ((down, down), (right, right), (0, 0)), mode=edge)  # type: ignore[call-overload]
+    from scipy.signal import fftconvolve  # takes a second to import
+
     return fftconvolve(padded, kernels[::-1, ::-1], mode="valid", axes=(0, 1))
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, field_validator
-from sklearn.pipeline import Pipeline
 
 from mimbench.api import (
     Dataset,
@@ -29,6 +28,9 @@ from mimbench.api import (
 from mimbench_tasks.robustness.corrupted_images import CorruptedImages, as_published, choose_images, draw_corruptions
 from mimbench_tasks.robustness.corruptions import DEPARTURES, FROST
 from mimbench_tasks.robustness.severities import CORRUPTIONS, JPEG_QUALITY, SEVERITIES, SIDES
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 
 class RobustnessConfig(RegressionConfig):

@@ -34,3 +34,17 @@ def imported_by(*arguments: str, folder) -> set[str]:
 )
 def test_help_and_list_import_nothing_heavy(tmp_path, arguments):
     assert imported_by(*arguments, folder=tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "not_yet"),
+    [
+        (("show", "recipe", "smoke"), {"mmengine", "mmcv", "mmdet", "mmseg", "sklearn", "pandas", "matplotlib"}),
+        (("show", "task", "knn"), {"mmengine", "mmcv", "mmdet", "mmseg", "sklearn", "scipy", "timm", "torchvision"}),
+        (("plot",), {"torch", "mmengine", "timm", "sklearn"}),
+        (("table", "--published"), {"torch", "mmengine", "timm", "sklearn", "matplotlib"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_commands_leave_out_what_they_do_not_need(tmp_path, arguments, not_yet):
+    assert imported_by(*arguments, folder=tmp_path) & not_yet == set()
