@@ -8,8 +8,8 @@ from typing import Any
 
 from mimbench.recipe import AT_EPOCH
 from mimbench.report.page.board import LAST_RESORTS, Board, numbers_of
-from mimbench.report.plots.lines import Curve, Quoted
-from mimbench.report.plots.quoted import Published
+from mimbench.report.plots.lines import Curve, PublishedCurve
+from mimbench.report.plots.published_curves import PublishedCurves
 from mimbench.report.plots.series import Mean, Series
 from mimbench.report.published.numbers import describe_epochs, load_published, to_plugin_name
 from mimbench.report.records.frame import build_frame, is_early, to_rows
@@ -110,7 +110,7 @@ class _Beside:
 
     def __init__(self, path: str, panels: Mapping[int, _Curves], bodies: Mapping[str, Mapping[str, Any]]) -> None:
         self._path = path
-        self._published = Published(path)
+        self._published = PublishedCurves(path)
         known = (
             {to_plugin_name(name) for name in load_published()["method"].unique()} if self._published.paths else set()
         )
@@ -134,14 +134,14 @@ class _Beside:
             if all(rows) and all(map(_is_number, xs)):
                 means = tuple(Mean((row["value"],), (row,), "sd") for row in rows if row)
                 ours.append(Curve(Series(str(key[0]), _label(key)), tuple(map(float, xs)), means))
-        same, beside = self._published.around(ours)
+        same, beside = self._published.match(ours)
         figures = [{"title": one.title, "y": one.y, "note": one.note, "curves": _as_data(one.curves)} for one in beside]
         if not next(iter(curves.values()))[0].shared["primary"]:
             figures = []
         return _as_data(same), figures
 
 
-def _as_data(curves: Iterable[Quoted]) -> list[dict[str, Any]]:
+def _as_data(curves: Iterable[PublishedCurve]) -> list[dict[str, Any]]:
     return [
         {
             "label": curve.label,

@@ -17,7 +17,7 @@ from mimbench.report.page.ablations import ablations
 from mimbench.report.page.board import COLUMNS, ROWS, Board, board_of, leaderboard
 from mimbench.report.page.pictures import Pictures, pictures_of_pretraining
 from mimbench.report.page.pool import Pool
-from mimbench.report.plots.style import look
+from mimbench.report.plots.style import method_style
 from mimbench.report.published.numbers import LAST_EPOCH, Published, load_published
 from mimbench.report.records.frame import build_frame, name_backbone, to_rows
 from mimbench.report.scores.choice import Choice
@@ -66,7 +66,7 @@ def content(
         "title": title,
         "version": __version__,
         "newest": max((str(body["provenance"].get("time") or "") for _, body in bodies), default="")[:10],
-        "methods": [[name, look(name).colour, look(name).marker] for name in sorted({run["method"] for run in runs})],
+        "methods": [_style(name) for name in sorted({run["method"] for run in runs})],
         "shared": pool.values,
         "runs": runs,
         "protocols": {key: list(label) for key, label in board.labels.items()},
@@ -77,6 +77,11 @@ def content(
         "downloads": _downloads(tidy, board),
         "quantiles": [_quantile(pairs) for pairs in range(2, _PAIRS + 1)],
     }
+
+
+def _style(method: str) -> list[str]:
+    style = method_style(method)
+    return [method, style.colour, style.marker]
 
 
 def _run(file: Path, body: Mapping[str, Any], pool: Pool, pictures: Pictures) -> dict[str, Any]:

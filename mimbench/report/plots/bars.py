@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mimbench.report.plots.groups import Group, chance_keys, groups_of, spaced, whisker
-from mimbench.report.plots.series import grouped, told
+from mimbench.report.plots.dot_rows import differences
+from mimbench.report.plots.groups import Group, build_groups, chance_entries, draw_whisker, spread_dots
+from mimbench.report.plots.series import describe_means, group_by
 from mimbench.report.plots.sheet import Plot, Sheet, key
 from mimbench.report.plots.source import Options, Source
-from mimbench.report.plots.strips import differences
-from mimbench.report.plots.style import INK, clean, wrapped
+from mimbench.report.plots.style import INK, clean, wrap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,27 +32,29 @@ _DOTS = 0.5
 
 
 def bars(source: Source, options: Options) -> Sheet:
-    """With a baseline: differences to it."""
-    groups, series = groups_of(source, options)
+    """Scores as bars; with a baseline, differences from it as rows of dots."""
+    groups, series = build_groups(source, options)
     if options.baseline:
         return differences(source, options, groups)
     plots = [_plot(panel, options.width) for panel in _panels(groups, options.width)]
     means = [mean for group in groups for mean in group.means.values()]
     several = any(len(mean.values) > 1 for mean in means)
     legend = [key(entry, line=False) for entry in series]
-    legend += chance_keys((group.task, group.chance_name) for group in groups if group.chance is not None)
-    return Sheet(plots, legend, f"{told(means)}{' Dots: seeds.' if several else ''}", columns=1)
+    legend += chance_entries((group.task, group.chance_name) for group in groups if group.chance is not None)
+    return Sheet(plots, legend, f"{describe_means(means)}{' Dots: seeds.' if several else ''}", columns=1)
 
 
 def _panels(groups: Sequence[Group], width: float) -> list[list[Group]]:
-    """Groups that share an axis: of one unit, each of several protocols alone, as many as there is room for."""
+    """Groups that share an axis: one unit, one protocol if a task has several, as many as there is room for."""
     panels = []
-    for of in grouped(groups, lambda group: (group.first["unit"], group.protocol)).values():
-        word = max(len(word) for group in of for word in re.split(r"[\s-]", group.task))
-        slot = max(_GROUP, (_most_bars(of) + 1) * _BAR, (min(word, _WORD) + 2) * _CHARACTER)
+    for sharing in group_by(groups, lambda group: (group.first["unit"], group.protocol)).values():
+        longest_word = max(len(word) for group in sharing for word in re.split(r"[\s-]", group.task))
+        slot = max(_GROUP, (_most_bars(sharing) + 1) * _BAR, (min(longest_word, _WORD) + 2) * _CHARACTER)
         most = max(1, int((width - _AXIS) / slot))
-        size = -(-len(of) // -(-len(of) // most))
-        panels += [of[start : start + size] for start in range(0, len(of), size)]
+        # As few panels as possible, evenly filled.
+        count = math.ceil(len(sharing) / most)
+        size = math.ceil(len(sharing) / count)
+        panels += [sharing[start : start + size] for start in range(0, len(sharing), size)]
     return panels
 
 
@@ -87,7 +90,7 @@ def _plot(groups: Sequence[Group], width: float) -> Plot:
 
 def _place(group: Group, characters: int, *, dataset: bool) -> str:
     parts = [group.task, group.metric.rsplit(" (", 1)[0], *([group.first["dataset"]] if dataset else [])]
-    return "\n".join(wrapped(part, characters) for part in parts)
+    return "\n".join(wrap(part, characters) for part in parts)
 
 
 def _draw_group(axes: Axes, place: int, group: Group, width: float) -> None:
@@ -99,14 +102,14 @@ def _draw_group(axes: Axes, place: int, group: Group, width: float) -> None:
             mean.mean,
             width * 0.92,
             color=entry.colour,
-            hatch=entry.look.hatch,
+            hatch=entry.style.hatch,
             edgecolor="white",
             linewidth=0,
             label=entry.label,
         )
         if mean.whisker:
-            whisker(axes, x, mean.mean, yerr=[[error] for error in mean.errors])
-            dots = spaced(x, len(mean.values), width * _DOTS)
+            draw_whisker(axes, x, mean.mean, yerr=[[error] for error in mean.errors])
+            dots = spread_dots(x, len(mean.values), width * _DOTS)
             axes.plot(dots, mean.values, "o", ms=1.9, mfc="white", mec=INK, mew=0.4, zorder=4)
     if group.chance is not None:
         half = width * len(group.means) / 2 + 0.04

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mimbench.errors import InputError, nearest
-from mimbench.report.plots.kinds import ALL, drawn, require_kind
+from mimbench.report.plots.kinds import ALL, draw_kinds, require_kind
 from mimbench.report.plots.sheet import FORMATS, save
 from mimbench.report.plots.source import NothingToPlot, Options, Source
 
@@ -20,7 +20,7 @@ def plot_command(
 ) -> None:
     """Draw and write; `say` gets a line for each file, and for each kind of `all` that the records do not support.
 
-    What is too high for a page is written in several files: NAME-1, NAME-2, ...
+    A figure that is too high for a page is written as several files: NAME-1, NAME-2, ...
 
     Raises:
         InputError: anything that cannot be drawn or written.
@@ -30,13 +30,13 @@ def plot_command(
         raise InputError(f"--width {options.width:g}: inches, from {WIDTHS[0]:g} to {WIDTHS[1]:g}")
     folder, file, formats = _target(kind, output, formats)
     written, reasons = 0, []
-    for name, found in drawn(kind, Source.read(results), options):
-        if isinstance(found, NothingToPlot):
-            reasons.append(str(found))
-            say(f"skipped {name}: {found}")
+    for name, result in draw_kinds(kind, Source.read(results), options):
+        if isinstance(result, NothingToPlot):
+            reasons.append(str(result))
+            say(f"skipped {name}: {result}")
             continue
-        for number, figure in enumerate(found, start=1):
-            part = f"-{number}" if len(found) > 1 else ""
+        for number, figure in enumerate(result, start=1):
+            part = f"-{number}" if len(result) > 1 else ""
             for format in formats:
                 path = file.with_stem(f"{file.stem}{part}") if file else folder / f"{_safe(name)}{part}.{format}"
                 say(f"written: {save(figure, path)}")
@@ -63,5 +63,5 @@ def _target(kind: str, output: Path, formats: Sequence[str]) -> tuple[Path, Path
 
 
 def _safe(name: str) -> str:
-    """Paths that were varied come from records: nothing of them leaves the folder."""
+    """A file name without separators: paths that were varied come from records, which are not trusted."""
     return re.sub(r"[^\w.-]+", "_", name)[:120].strip(".") or "plot"

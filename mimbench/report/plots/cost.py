@@ -1,4 +1,4 @@
-"""Score against cost, and which settings no other one beats in both."""
+"""Score against cost, and the Pareto front of the settings."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from mimbench.report.plots.groups import Group, chance_keys, groups_of, near
-from mimbench.report.plots.series import Mean, Series, told
+from mimbench.report.plots.groups import Group, build_groups, chance_entries, is_near
+from mimbench.report.plots.series import Mean, Series, describe_means
 from mimbench.report.plots.sheet import Plot, Sheet, key
 from mimbench.report.plots.source import Options, Row, Source
 from mimbench.report.plots.style import INK, SOFT, clean, device_label
@@ -34,10 +34,10 @@ class Point:
 
 
 def cost(source: Source, options: Options) -> Sheet:
-    """A row for each task: hours of the device, and images seen; each in pretraining and task together."""
+    """A row per task: device time and images seen, each of pretraining and task together."""
     if options.baseline:
-        raise source.no_baseline("cost")
-    groups, series = groups_of(source, options)
+        raise source.baseline_error("cost")
+    groups, series = build_groups(source, options)
     plots, chance = list[Plot | None](), list[tuple[str, str]]()
     for group in groups:
         devices = list(dict.fromkeys(_device(mean.first) for mean in group.means.values()))
@@ -46,18 +46,21 @@ def cost(source: Source, options: Options) -> Sheet:
             factor, unit = _time(points)
             plots.append(_plot(group, points, factor, f"Time ({unit}) on {device}", group.title))
             plots.append(_plot(group, _points(group, _images), 1.0, "Images seen") if device == devices[0] else None)
-        if near(group.chance, _reach(_points(group, _images))):
+        if is_near(group.chance, _reach(_points(group, _images))):
             chance.append((group.task, group.chance_name))
     means = [mean for group in groups for mean in group.means.values()]
     note = (
-        f"{told(means)} Cost: pretraining and task together, median over seeds{_ranges(means)}. "
-        "Filled and joined: the Pareto front, which no other setting beats in both."
+        f"{describe_means(means)} Cost: pretraining and task together, median over seeds{_ranges(means)}. "
+        "Filled and connected: the Pareto front, which no other setting dominates."
     )
-    return Sheet(plots, [*(key(entry) for entry in series), *chance_keys(chance)], note, columns=2)
+    return Sheet(plots, [*(key(entry) for entry in series), *chance_entries(chance)], note, columns=2)
 
 
 def pareto_front(costs: Sequence[float], scores: Sequence[float], higher_is_better: bool = True) -> list[int]:
-    """Indices of what no other one dominates: costs no more and scores no worse, and one of both better. By cost."""
+    """Indices of the points that no other one dominates, by cost.
+
+    A point dominates another one if it costs no more and scores no worse, and is better in one of both.
+    """
     sign = 1 if higher_is_better else -1
     front: list[int] = []
     order = sorted(range(len(costs)), key=lambda index: (costs[index], -sign * scores[index]))
@@ -83,11 +86,14 @@ def _points(group: Group, of_row: Callable[[Row], float]) -> list[Point]:
 
 def _ranges(means: Sequence[Mean]) -> str:
     several = any(len({cost(row) for row in mean.rows}) > 1 for mean in means for cost in (_hours, _images))
-    return ", lines from the least to the most" if several else ""
+    return " (lines: range over seeds)" if several else ""
 
 
 def _device(row: Row) -> str:
-    """Hours of different devices are not comparable. Where nothing was pretrained, the task's device alone counts."""
+    """The device or devices of a row, since hours of different ones are not comparable.
+
+    If nothing was pretrained, only the device of the task counts.
+    """
     pretrained, task = device_label(row["pretrain_device"]), device_label(row["device"])
     return task if pretrained == task or not row["pretrain_steps"] else f"{pretrained} (task: {task})"
 
@@ -109,23 +115,23 @@ def _plot(group: Group, points: Sequence[Point], factor: float, label: str, titl
     front = pareto_front(costs, [point.score.mean for point in points], bool(group.first["higher_is_better"]))
 
     def draw(axes: Axes) -> None:
-        if near(group.chance, _reach(points)):
+        if is_near(group.chance, _reach(points)):
             axes.axhline(float(group.chance or 0), color=INK, linestyle=(0, (4, 2)), linewidth=0.8)
         steps = ([costs[index] for index in front], [points[index].score.mean for index in front])
         axes.step(*steps, where="post", color=SOFT, linewidth=0.8, label="Pareto front", zorder=1)
         for index, (point, x) in enumerate(zip(points, costs, strict=True)):
-            look, colour = point.series.look, point.series.colour
+            style, colour = point.series.style, point.series.colour
             if point.score.whisker:
                 errors = [[error] for error in point.score.errors]
                 axes.errorbar(x, point.score.mean, errors, color=colour, elinewidth=0.8, capsize=1.6, capthick=0.8)
             ends = [factor * end for end in (min(point.costs), max(point.costs))]
-            # Behind the marker: what is shorter than that is not seen.
+            # Behind the marker, so that only a range wider than the marker is visible.
             axes.plot(ends, [point.score.mean] * 2, color=colour, linewidth=0.8, zorder=4)
             face = colour if index in front else "white"
             axes.plot(
                 x,
                 point.score.mean,
-                look.marker,
+                style.marker,
                 color=colour,
                 ms=5,
                 mec=colour,

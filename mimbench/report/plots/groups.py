@@ -1,4 +1,4 @@
-"""Scores as bars and strips show them: groups of one task, metric and protocol, a mean for each series."""
+"""Scores as bars and dot rows show them: a group per task, metric and protocol, a mean per series."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mimbench.report.plots.series import Mean, Series, Titles, by_protocol, grouped, mean_of, named, settings_of
+from mimbench.report.plots.series import (
+    Mean,
+    Panel,
+    Series,
+    Titles,
+    build_series,
+    by_protocol,
+    group_by,
+    make_setting_key,
+    mean_over_seeds,
+)
 from mimbench.report.plots.sheet import reference
 from mimbench.report.plots.source import Options, Row, Source
 from mimbench.report.plots.style import INK, clean, metric_label
@@ -23,9 +33,9 @@ class Group:
     first: Row
     means: dict[Series, Mean]
     title: str
-    """Task, dataset, and protocol where there is one to tell."""
+    """Task and dataset, and the protocol if it is named or the task has several."""
     protocol: str
-    """Only where the task has several, which then share no axis."""
+    """Empty unless the task has several; scores of different protocols share no axis."""
     chance_name: str = "chance"
 
     @property
@@ -38,62 +48,80 @@ class Group:
 
     @property
     def chance(self) -> float | None:
-        """Of primary metrics."""
+        """None if the metric is not the primary one."""
         return self.first["chance"]
 
 
-def groups_of(source: Source, options: Options) -> tuple[list[Group], list[Series]]:
+def build_groups(source: Source, options: Options) -> tuple[list[Group], list[Series]]:
     """Groups by task, metric and protocol, and all series in the order to draw them."""
     rows = source.rows(options)
-    setting, titles = settings_of(rows), Titles(source, rows)
-    series = named(rows, setting, source)
+    setting, titles = make_setting_key(rows), Titles(source, rows)
+    series = build_series(rows, setting, source)
     groups = []
-    for of in _sorted(rows):
-        first, parts = of[0], grouped(of, setting)
-        means = {series[found]: mean_of(parts[found], options.spread) for found in series if found in parts}
-        alone = titles.protocol(first) if titles.has_several(first["task"]) else ""
-        groups.append(Group(first, means, titles.title(first), alone, chance_name(first, source)))
+    for group in _sorted_groups(rows):
+        first, by_setting = group[0], group_by(group, setting)
+        means = {}
+        for key, entry in series.items():
+            if key in by_setting:
+                means[entry] = mean_over_seeds(by_setting[key], options.spread)
+        protocol = titles.protocol(first) if titles.has_several(first["task"]) else ""
+        groups.append(Group(first, means, titles.title(first), protocol, chance_name(first, source)))
     return groups, list(series.values())
 
 
-def _sorted(rows: Sequence[Row]) -> list[list[Row]]:
-    """By task and protocol; metrics as the task declares them, which is how they come."""
+def _sorted_groups(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows by task, metric and protocol. Tasks and protocols are sorted; metrics stay in the order of the rows."""
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
-    found = grouped(rows, by_protocol)
-    return [found[at] for at in sorted(found, key=lambda at: (at[0], metrics.index(at[1]), str(at[2])))]
+    groups = group_by(rows, by_protocol)
+
+    def order(panel: Panel) -> tuple[str, int, str]:
+        task, metric, protocol = panel
+        return task, metrics.index(metric), str(protocol)
+
+    return [groups[panel] for panel in sorted(groups, key=order)]
 
 
 def chance_name(row: Row, source: Source) -> str:
-    """What a record's `chance` is called: a share of right answers by guessing, else what the task says that it is."""
+    """The name of a record's `chance`: the accuracy of random guesses for percents, else what the task names."""
     if row["unit"] == "percent":
         return "chance"
-    told = source.bodies[row["id"]].get("details", {}).get("chance")
-    return clean(told) if isinstance(told, str) and told else "knowing nothing"
+    name = source.bodies[row["id"]].get("details", {}).get("chance")
+    return clean(name) if isinstance(name, str) and name else "trivial baseline"
 
 
-def chance_keys(drawn: Iterable[tuple[str, str]]) -> list[tuple[str, Artist]]:
-    """The legend's entry for lines at chance, of which (task, name) are drawn; none for none."""
-    names = grouped(dict.fromkeys(drawn), lambda pair: pair[1])
-    others = [f"{', '.join(task for task, _ in of)}: {name}" for name, of in names.items() if name != "chance"]
-    if len(names) == 1:
-        return [reference(next(iter(names)))]
-    return [reference("; ".join([*(["chance"] if "chance" in names else []), *others]))] if names else []
+def chance_entries(drawn: Iterable[tuple[str, str]]) -> list[tuple[str, Artist]]:
+    """The legend's entry for lines at chance, if any are drawn.
+
+    Args:
+        drawn: (task, name of the line) of each.
+    """
+    tasks_by_name: dict[str, list[str]] = {}
+    for task, name in dict.fromkeys(drawn):
+        tasks_by_name.setdefault(name, []).append(task)
+    if not tasks_by_name:
+        return []
+    if len(tasks_by_name) == 1:
+        return [reference(next(iter(tasks_by_name)))]
+    # One line style stands for several names: "chance; reconstruction: mean fill".
+    parts = ["chance"] if "chance" in tasks_by_name else []
+    parts += [f"{', '.join(tasks)}: {name}" for name, tasks in tasks_by_name.items() if name != "chance"]
+    return [reference("; ".join(parts))]
 
 
-def near(level: float | None, values: Sequence[float]) -> bool:
-    """Whether a line at `level` lies so near to the values that it may share their axis."""
+def is_near(level: float | None, values: Sequence[float]) -> bool:
+    """Whether a level lies within one span of the values, so that a line at it may share their axis."""
     if level is None:
         return False
     span = max(values) - min(values)
     return min(values) - span <= level <= max(values) + span
 
 
-def spaced(middle: float, count: int, width: float) -> list[float]:
-    """Places of dots in the order of their seeds."""
+def spread_dots(middle: float, count: int, width: float) -> list[float]:
+    """Places of `count` dots around `middle`, over `width`, in the order of their seeds."""
     return [middle + width * (index / (count - 1) - 0.5) if count > 1 else middle for index in range(count)]
 
 
-def whisker(axes: Axes, x: float, y: float, **errors: Any) -> None:
+def draw_whisker(axes: Axes, x: float, y: float, **errors: Any) -> None:
     """An error bar that shows on dark bars as well. errors: xerr or yerr, [[below], [above]]."""
     from matplotlib.patheffects import withStroke
 

@@ -1,4 +1,4 @@
-"""The kinds of plots, and what they are drawn by."""
+"""The kinds of plots, and the functions that make them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from mimbench.errors import InputError, nearest
 from mimbench.report.plots.bars import bars
 from mimbench.report.plots.cost import cost
+from mimbench.report.plots.dot_rows import seeds
 from mimbench.report.plots.layers import layers, loss, ratios
 from mimbench.report.plots.pictures import picture_kinds, pictures
 from mimbench.report.plots.sheet import Sheet, compose, pages
 from mimbench.report.plots.source import NothingToPlot, Options, Source
-from mimbench.report.plots.strips import seeds
 from mimbench.report.plots.style import drawing
 from mimbench.report.plots.sweeps import ablation, epochs, varied_paths
 
@@ -45,7 +45,7 @@ def figure(kind: str, source: Source, options: Options | None = None) -> Figure:
 
     Args:
         kind: one of `plot_kinds`.
-        source: records, see `Source.read` and `Source.of`.
+        source: records, see `Source.read` and `Source.from_records`.
 
     Raises:
         NothingToPlot: the records hold nothing of this kind.
@@ -74,8 +74,8 @@ def _maker(kind: str) -> Maker:
     return plot_kinds()[kind]
 
 
-def drawn(kind: str, source: Source, options: Options) -> Iterator[tuple[str, list[Figure] | NothingToPlot]]:
-    """(name, figures) of a kind or of all of them; of all, what cannot be drawn comes with the reason."""
+def draw_kinds(kind: str, source: Source, options: Options) -> Iterator[tuple[str, list[Figure] | NothingToPlot]]:
+    """(name, figures) of a kind or of all of them; for `all`, kinds that cannot be drawn come with the reason."""
     if kind != ALL:
         yield kind, figures(kind, source, options)
         return
@@ -89,7 +89,7 @@ def drawn(kind: str, source: Source, options: Options) -> Iterator[tuple[str, li
 
 
 def _choices(kind: str, source: Source, options: Options) -> Iterator[tuple[str, Options]]:
-    """An ablation for each path that was varied. Kinds that show no baseline leave it out."""
+    """An ablation per path that was varied. Kinds that show no baseline ignore it."""
     shows_baseline = kind in ("bars", "ablation", "epochs")
     options = options if shows_baseline else replace(options, baseline=None)
     if kind != "ablation" or options.over:

@@ -1,4 +1,4 @@
-"""Curves with intervals: a mean over seeds at each place of an axis."""
+"""Line plots: curves of means over seeds with their intervals, published curves, and levels."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mimbench.report.plots.groups import near
+from mimbench.report.plots.groups import is_near
 from mimbench.report.plots.series import DASHES, Mean, Series
 from mimbench.report.plots.sheet import Plot
-from mimbench.report.plots.style import INK, clean, lightened, look, wrapped
+from mimbench.report.plots.style import INK, clean, lightened, method_style, wrap
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -33,7 +33,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Quoted:
+class PublishedCurve:
     """A curve that others published: numbers without an interval."""
 
     method: str
@@ -43,20 +43,27 @@ class Quoted:
     place: int = 0
     places: int = 1
 
-    def style(self) -> dict[str, Any]:
-        colour = lightened(look(self.method).colour, 0.5 * self.place / max(1, self.places - 1))
+    def line_style(self) -> dict[str, Any]:
+        style = method_style(self.method)
+        colour = lightened(style.colour, 0.5 * self.place / max(1, self.places - 1))
         dash = (*DASHES[1:], (0, (7, 1)), (0, (4, 1, 1, 1, 1, 1)))[self.place % 5]
-        return {"color": colour, "marker": look(self.method).marker, "mfc": "white", "mew": 0.8, "linestyle": dash}
+        return {
+            "color": colour,
+            "marker": style.marker,
+            "mfc": "white",
+            "mew": 0.8,
+            "linestyle": dash,
+        }
 
     def key(self) -> tuple[str, Artist]:
         from matplotlib.lines import Line2D
 
-        return self.label, Line2D([], [], **self.style())
+        return self.label, Line2D([], [], **self.line_style())
 
 
 @dataclass(frozen=True)
 class Level:
-    """A horizontal line, and the colour of what it stands for."""
+    """A horizontal line, such as chance or a baseline."""
 
     value: float
     colour: str = INK
@@ -64,7 +71,7 @@ class Level:
     name: tuple[str, str] = ("", "chance")
     """Of a line at chance: the task, and what the line is."""
     always: bool = False
-    """Drawn however far it lies from the curves."""
+    """Drawn even if it lies far from the curves."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +82,10 @@ class Lines:
     x: str
     y: str
     curves: Sequence[Curve] = ()
-    quoted: Sequence[Quoted] = ()
+    quoted: Sequence[PublishedCurve] = ()
     levels: Sequence[Level] = ()
     categories: Sequence[str] = ()
-    """Names of the places 0, 1, ... on the axis, where these are no numbers."""
+    """Names of the places 0, 1, ... on the axis, if the values are no numbers."""
     whole: bool = False
     """The axis has whole numbers only."""
     doubling: bool = False
@@ -88,7 +95,7 @@ class Lines:
     def drawn_levels(self) -> list[Level]:
         reach = [value for curve in self.curves for value in curve.reach]
         reach += [value for curve in self.quoted for value in curve.ys]
-        return [level for level in self.levels if level.always or near(level.value, reach)]
+        return [level for level in self.levels if level.always or is_near(level.value, reach)]
 
     def plot(self) -> Plot:
         more = 0.1 if self.categories else 0.0
@@ -100,42 +107,44 @@ class Lines:
         for level in self.drawn_levels:
             axes.axhline(level.value, color=level.colour, linestyle=level.dash, linewidth=0.8)
         for quoted in self.quoted:
-            axes.plot(quoted.xs, quoted.ys, label=quoted.label, **quoted.style())
-        banded = not self.categories and (len(self.curves) > 1 or any(len(c.xs) > _BARS for c in self.curves))
+            axes.plot(quoted.xs, quoted.ys, label=quoted.label, **quoted.line_style())
+        is_crowded = len(self.curves) > 1 or any(len(curve.xs) > _BARS for curve in self.curves)
+        banded = is_crowded and not self.categories
         for curve in self.curves:
             draw_curve(axes, curve, joined=not self.categories, banded=banded)
         axes.set(xlabel=self.x, ylabel=self.y)
         axes.margins(x=0.04, y=0.08)
         if self.categories:
-            axes.set_xticks(range(len(self.categories)), [wrapped(name, 12) for name in self.categories])
+            axes.set_xticks(range(len(self.categories)), [wrap(name, 12) for name in self.categories])
             axes.set_xlim(-0.5, len(self.categories) - 0.5)
         elif self.doubling:
             axes.set_xscale("log")
-            axes.set_xticks(self._places(), [f"{place:g}" for place in self._places()])
+            axes.set_xticks(self._labelled_places(), [f"{place:g}" for place in self._labelled_places()])
             axes.xaxis.set_minor_locator(NullLocator())
         elif self.whole:
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
 
-    def _places(self) -> list[float]:
+    def _labelled_places(self) -> list[float]:
         """Places with room for their label between them: a tenth of the axis, from the right."""
-        curves: list[Curve | Quoted] = [*self.curves, *self.quoted]
+        curves: list[Curve | PublishedCurve] = [*self.curves, *self.quoted]
         xs = sorted({x for curve in curves for x in curve.xs}, reverse=True)
-        least = (xs[0] / xs[-1]) ** 0.1
-        kept = xs[:1]
+        # The axis is logarithmic, so a tenth of it is a ratio.
+        least_ratio = (xs[0] / xs[-1]) ** 0.1
+        labelled = xs[:1]
         for x in xs[1:]:
-            if kept[-1] / x >= least:
-                kept.append(x)
-        return kept
+            if labelled[-1] / x >= least_ratio:
+                labelled.append(x)
+        return labelled
 
 
 def draw_curve(axes: Axes, curve: Curve, *, joined: bool, banded: bool) -> None:
-    """Intervals as a band where there are many, or several curves; else as bars."""
+    """A curve with its intervals: as a band if `banded`, else as error bars."""
     series = curve.series
     axes.plot(
         curve.xs,
         [mean.mean for mean in curve.means],
         color=series.colour,
-        marker=series.look.marker,
+        marker=series.style.marker,
         linestyle=series.dash if joined else "none",
         label=series.label,
         mec="white",
@@ -153,8 +162,8 @@ def draw_curve(axes: Axes, curve: Curve, *, joined: bool, banded: bool) -> None:
             axes.errorbar(x, mean.mean, errors, color=series.colour, elinewidth=0.8, capsize=1.6, capthick=0.8)
 
 
-def axis_of(values: Sequence[Any]) -> tuple[dict[Any, float], list[str]]:
-    """{value: place on the axis}, and the names of the places where the values are no numbers."""
+def place_values(values: Sequence[Any]) -> tuple[dict[Any, float], list[str]]:
+    """{value: place on the axis}, and the names of the places if the values are no numbers."""
     distinct = list(dict.fromkeys(values))
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in distinct):
         return {value: float(value) for value in sorted(distinct)}, []

@@ -1,4 +1,4 @@
-"""Pictures that tasks left with their records, collected in one figure."""
+"""Pictures that tasks saved with their records, collected in one figure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mimbench.display import command_for, described_tasks
-from mimbench.report.plots.series import Titles, by_protocol, grouped, named, settings_of
+from mimbench.report.plots.series import Titles, build_series, by_protocol, group_by, make_setting_key
 from mimbench.report.plots.sheet import Plot, Sheet
 from mimbench.report.plots.source import NothingToPlot, Options, Row, Source
 from mimbench.report.plots.style import clean
@@ -18,30 +18,30 @@ if TYPE_CHECKING:
 
 MOST = 12
 _TALLEST = 7.8
-"""Height of a picture, inches: what is taller is shown smaller."""
+"""Height of a picture, inches; taller ones are scaled down."""
 _RESOLUTION = 300
-"""Pixels an inch beyond which a picture is reduced."""
+"""Pixels per inch above which a picture is reduced."""
 
 
 def pictures(kind: str, source: Source, options: Options) -> Sheet:
     """The picture of each setting and protocol, of its first seed."""
     if options.baseline:
-        raise source.no_baseline(kind)
+        raise source.baseline_error(kind)
     artifacts = picture_kinds()[kind]
     rows = [row for row in source.rows(options) if _artifact(source, row, artifacts)]
     rows = list({row["id"]: row for row in rows}.values())
     if not rows:
         tasks = " or ".join(artifacts)
-        raise source.refused(kind, f"records of {tasks} with their pictures", command_for(kind))
-    setting, titles = settings_of(rows), Titles(source, rows)
-    series = named(rows, setting, source)
-    places = grouped(rows, lambda row: (setting(row), by_protocol(row)))
-    shown = [min(of, key=lambda row: row["seed"]) for of in places.values()]
+        raise source.nothing_to_plot(kind, f"records of {tasks} with their pictures", command_for(kind))
+    setting, titles = make_setting_key(rows), Titles(source, rows)
+    series = build_series(rows, setting, source)
+    places = group_by(rows, lambda row: (setting(row), by_protocol(row)))
+    shown = [min(group, key=lambda row: row["seed"]) for group in places.values()]
     shown.sort(key=lambda row: (by_protocol(row), list(series).index(setting(row))))
     plots: list[Plot] = []
     missing: list[str] = []
     for row in shown:
-        picture = _opened(source, row, artifacts[row["task"]], options.width)
+        picture = _open_picture(source, row, artifacts[row["task"]], options.width)
         if picture is None:
             missing.append(row["id"])
         elif len(plots) < MOST:
@@ -49,8 +49,8 @@ def pictures(kind: str, source: Source, options: Options) -> Sheet:
             plots.append(_plot(picture, label, options.width))
     if not plots:
         raise NothingToPlot(
-            f"nothing to plot as {kind}: no sound picture of {len(missing)} records is in {source.folder}/artifacts; "
-            "copy the folder `artifacts` along with `records`, or run the task again"
+            f"nothing to plot as {kind}: no readable picture of {len(missing)} records is in "
+            f"{source.folder}/artifacts; copy the folder `artifacts` along with `records`, or run the task again"
         )
     count = len(shown) - len(missing)
     notes = ["The first seed of each setting."]
@@ -58,7 +58,7 @@ def pictures(kind: str, source: Source, options: Options) -> Sheet:
         notes.append(f"{len(plots)} of {count} settings; choose others with --method and --task.")
     if missing:
         notes.append(
-            f"Without their pictures, which are missing or damaged: {', '.join(map(clean, missing[:3]))}"
+            f"Missing or damaged pictures: {', '.join(map(clean, missing[:3]))}"
             f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}."
         )
     return Sheet(plots, (), " ".join(notes), columns=1)
@@ -79,8 +79,8 @@ def _artifact(source: Source, row: Row, artifacts: Mapping[str, str]) -> str | N
     return path
 
 
-def _opened(source: Source, row: Row, name: str, width: float) -> Image | None:
-    """None when it is not there, is no picture, is damaged, or lies outside the results folder."""
+def _open_picture(source: Source, row: Row, name: str, width: float) -> Image | None:
+    """A record's picture; None if it is missing, damaged, no picture, or outside of the results folder."""
     from PIL import Image as Images
 
     folder, body = source.folder_of(row["id"]), source.bodies[row["id"]]

@@ -1,4 +1,4 @@
-"""Records grouped for drawing: one series a setting, one panel a task, metric and protocol, one mean over seeds."""
+"""Records grouped for drawing: a series per setting, a panel per task, metric and protocol, a mean per place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mimbench.display import drawing_rank
 from mimbench.recipe import AT_EPOCH, is_of_task
 from mimbench.recipe.document import values
 from mimbench.report.plots.source import Options, Row, Source
-from mimbench.report.plots.style import Look, clean, lightened, look
+from mimbench.report.plots.style import MethodStyle, clean, lightened, method_style
 from mimbench.report.records.protocols import differing_paths, label_protocols
 from mimbench.report.scores.statistics import LEVEL_TEXT, summarise
 
@@ -39,13 +39,13 @@ class Series:
     places: int = 1
 
     @property
-    def look(self) -> Look:
-        return look(self.method)
+    def style(self) -> MethodStyle:
+        return method_style(self.method)
 
     @property
     def colour(self) -> tuple[float, float, float]:
-        """The method's own for its main setting; the others are lighter."""
-        return lightened(self.look.colour, 0.62 * self.place / max(1, self.places - 1))
+        """The method's colour for its main setting, lighter ones for the others."""
+        return lightened(self.style.colour, 0.62 * self.place / max(1, self.places - 1))
 
     @property
     def dash(self) -> Dash:
@@ -54,7 +54,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Mean:
-    """The measurements of one place in a figure: a mean over seeds and how sure it is."""
+    """The measurements at one place of a figure: a mean over seeds with its interval."""
 
     values: tuple[float, ...]
     rows: tuple[Row, ...]
@@ -70,26 +70,26 @@ class Mean:
 
     @property
     def whisker(self) -> tuple[float, float] | None:
-        """What is drawn: `spanned`, as far as the metric's range goes; None for one value."""
-        if self.spanned is None:
+        """The interval within the metric's range, which is what is drawn; None for one value."""
+        if self.interval is None:
             return None
-        return max(self.spanned[0], self.first["low"]), min(self.spanned[1], self.first["high"])
+        return max(self.interval[0], self.first["low"]), min(self.interval[1], self.first["high"])
 
     @property
     def is_cut(self) -> bool:
         """Whether the metric's range ends before the interval."""
-        return self.whisker != self.spanned
+        return self.whisker != self.interval
 
     @cached_property
-    def spanned(self) -> tuple[float, float] | None:
-        """An interval of the mean, or mean +- sd."""
-        found = summarise(self.values)
-        if found.sd is None:
+    def interval(self) -> tuple[float, float] | None:
+        """The t interval of the mean, or mean ± std over seeds; None for one value."""
+        summary = summarise(self.values)
+        if summary.sd is None:
             return None
         if self.spread == "sd":
-            return found.mean - found.sd, found.mean + found.sd
-        assert found.interval is not None
-        return found.interval.low, found.interval.high
+            return summary.mean - summary.sd, summary.mean + summary.sd
+        assert summary.interval is not None
+        return summary.interval.low, summary.interval.high
 
     @property
     def errors(self) -> tuple[float, float]:
@@ -97,113 +97,130 @@ class Mean:
         return (self.mean - self.whisker[0], self.whisker[1] - self.mean) if self.whisker else (0.0, 0.0)
 
 
-def mean_of(rows: Sequence[Row], spread: Literal["ci", "sd"]) -> Mean:
+def mean_over_seeds(rows: Sequence[Row], spread: Literal["ci", "sd"]) -> Mean:
     rows = sorted(rows, key=lambda row: row["seed"])
     return Mean(tuple(float(row["value"]) for row in rows), tuple(rows), spread)
 
 
-def told(means: Iterable[Mean]) -> str:
-    """What stands in the figure: over how many seeds, and what the interval is."""
+def describe_means(means: Iterable[Mean]) -> str:
+    """The note of a figure: the number of seeds, and what the intervals are."""
     means = list(means)
-    ns = sorted({len(mean.values) for mean in means})
-    if ns == [1]:
+    counts = sorted({len(mean.values) for mean in means})
+    if counts == [1]:
         return "One seed, no interval."
-    text = f"Mean over n = {ns[0] if len(ns) == 1 else f'{ns[0]} to {ns[-1]}'} seeds"
-    if means[0].spread == "sd":
-        text += ", ±1 seed sd"
-    else:
-        text += f", {interval_of('the mean')}"
-    text += ", cut at the metric's range" if any(mean.is_cut for mean in means) else ""
-    return f"{text}; one seed has none." if ns[0] == 1 else f"{text}."
+    seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    spread = "±1 std over seeds" if means[0].spread == "sd" else name_interval("the mean")
+    cut = ", cut at the metric's range" if any(mean.is_cut for mean in means) else ""
+    text = f"Mean over n = {seeds} seeds, {spread}{cut}"
+    return f"{text}; none for a single seed." if counts[0] == 1 else f"{text}."
 
 
-def interval_of(what: str) -> str:
-    """The interval as a note names it."""
-    return f"{LEVEL_TEXT} interval of {what} (Student's t)"
+def name_interval(quantity: str) -> str:
+    """The interval of a quantity, as notes name it."""
+    return f"{LEVEL_TEXT} interval of {quantity} (Student's t)"
 
 
 def by_protocol(row: Row) -> Panel:
     return row["task"], row["metric"], row["protocol"]
 
 
-def grouped(rows: Iterable[T], key: Callable[[T], Hashable]) -> dict[Any, list[T]]:
+def group_by(rows: Iterable[T], key: Callable[[T], Hashable]) -> dict[Any, list[T]]:
     groups: dict[Any, list[T]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
     return groups
 
 
-def settings_of(rows: Sequence[Row], place: Callable[[Row], Hashable] = by_protocol) -> Callable[[Row], Panel]:
-    """What tells settings apart: the pretraining, and more where a seed would else count twice in one place."""
-    extra: dict[Panel, tuple[str, ...]] = {}
-    for pretraining, of in grouped(rows, lambda row: (row["method"], row["pretraining"])).items():
-        for extra[pretraining] in ((), ("checkpoint",), ("id",)):
-            seen = {(tuple(row[name] for name in extra[pretraining]), place(row), row["seed"]) for row in of}
-            if len(seen) == len(of):
+def make_setting_key(rows: Sequence[Row], place_of: Callable[[Row], Hashable] = by_protocol) -> Callable[[Row], Panel]:
+    """A function from a row to the key of its setting.
+
+    Args:
+        place_of: where in the figure a row belongs. A setting has each seed at most once per place.
+    """
+    # A setting is a pretraining. If that would put one seed twice in a place, as when a pretraining was made twice, its
+    # checkpoints are settings of their own; if that is not enough, so are its records.
+    extra_fields: dict[Panel, tuple[str, ...]] = {}
+    for pretraining, group in group_by(rows, _pretraining_key).items():
+        for fields in ((), ("checkpoint",), ("id",)):
+            distinct = {(tuple(row[name] for name in fields), place_of(row), row["seed"]) for row in group}
+            extra_fields[pretraining] = fields
+            if len(distinct) == len(group):
                 break
 
-    def setting(row: Row) -> Panel:
-        key = (row["method"], row["pretraining"])
-        return (*key, *(row[name] for name in extra.get(key, ())))
+    def setting_key(row: Row) -> Panel:
+        pretraining = _pretraining_key(row)
+        return (*pretraining, *(row[name] for name in extra_fields.get(pretraining, ())))
 
-    return setting
+    return setting_key
 
 
-def named(rows: Sequence[Row], key: Callable[[Row], Panel], source: Source, but: str = "") -> dict[Panel, Series]:
-    """The series by `key`, in the order to draw them; `but` is a path that does not tell them apart.
+def _pretraining_key(row: Row) -> Panel:
+    return row["method"], row["pretraining"]
+
+
+def build_series(
+    rows: Sequence[Row], key: Callable[[Row], Panel], source: Source, varied: str = ""
+) -> dict[Panel, Series]:
+    """{key: its series}, in the order to draw them.
 
     Colour and dash follow from all records of `source`, not from `rows`: a setting has the same in every figure.
+
+    Args:
+        key: of the series that a row belongs to.
+        varied: a path that varies within a series, and so is no part of its label.
     """
-    firsts = {found: of[0] for found, of in grouped(rows, key).items()}
-    everywhere = _placed(source, key, but)
-    several = len({first["backbone"] for first in firsts.values()}) > 1
+    firsts = {series_key: group[0] for series_key, group in group_by(rows, key).items()}
+    places = _place_settings(source, key, varied)
+    has_several_encoders = len({first["backbone"] for first in firsts.values()}) > 1
+    by_method = group_by(firsts, lambda series_key: firsts[series_key]["method"])
     series = {}
-    for method, keys in sorted(grouped(firsts, lambda found: firsts[found]["method"]).items(), key=_by_method):
-        texts = _distinctions([recipe_of(source.bodies[firsts[found]["id"]], but) for found in keys])
-        if texts is None or (len(keys) == 1 and everywhere[keys[0]].place and not but):
-            texts = [everywhere[found].text for found in keys]
-        for text, found in sorted(zip(texts, keys, strict=True), key=lambda pair: natural(pair[0])):
-            parts = [clean(method), clean(firsts[found]["backbone"]) if several else "", text]
-            at = everywhere[found]
-            series[found] = Series(method, ", ".join(filter(None, parts)), at.place, at.places)
+    for method, keys in sorted(by_method.items(), key=lambda item: drawing_rank(item[0])):
+        labels = _distinctions([recipe_of(source.bodies[firsts[series_key]["id"]], varied) for series_key in keys])
+        # A single setting needs no label, unless it is not the main one of its method.
+        is_single_minor = len(keys) == 1 and places[keys[0]].place > 0 and not varied
+        if labels is None or is_single_minor:
+            labels = [places[series_key].text for series_key in keys]
+        for label, series_key in sorted(zip(labels, keys, strict=True), key=lambda pair: natural_key(pair[0])):
+            encoder = clean(firsts[series_key]["backbone"]) if has_several_encoders else ""
+            name = ", ".join(filter(None, (clean(method), encoder, label)))
+            series[series_key] = Series(method, name, places[series_key].place, places[series_key].places)
     return series
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Of a setting among those of its method, in all records."""
+    """The rank of a setting among those of its method, in all records."""
 
     place: int
     places: int
     text: str
 
 
-def _by_method(item: tuple[str, Any]) -> tuple[int, int, str]:
-    return drawing_rank(item[0])
+def _place_settings(source: Source, key: Callable[[Row], Panel], varied: str = "") -> dict[Panel, _Place]:
+    """The place of each key among those of its method.
 
-
-def _placed(source: Source, key: Callable[[Row], Panel], but: str = "") -> dict[Panel, _Place]:
-    """Where each `key` stands: what holds the method's main setting comes first, then by records, then by name."""
-    main = source.kept(_main_settings) if but else {}
-    rows = source.kept(_all_epochs if but == AT_EPOCH else _ends)
-    groups = grouped(rows, key)
-    found: dict[Panel, _Place] = {}
-    for keys in grouped(groups, lambda at: groups[at][0]["method"]).values():
-        recipes = [recipe_of(source.bodies[groups[at][0]["id"]], but) for at in keys]
+    First comes what holds the main setting of the method, then what has more records, then order by name.
+    """
+    main_places = source.cached(_main_settings) if varied else {}
+    rows = source.cached(_all_epochs if varied == AT_EPOCH else _ends)
+    groups = group_by(rows, key)
+    places: dict[Panel, _Place] = {}
+    for keys in group_by(groups, lambda series_key: groups[series_key][0]["method"]).values():
+        recipes = [recipe_of(source.bodies[groups[series_key][0]["id"]], varied) for series_key in keys]
         texts = dict(zip(keys, _distinctions(recipes) or _numbers(len(keys)), strict=True))
-
-        def rank(at: Panel, texts: Mapping[Panel, str] = texts) -> tuple[Any, ...]:
-            first = min((main.get((row["method"], row["pretraining"]), math.inf) for row in groups[at]), default=0)
-            return first, -len(groups[at]), natural(texts[at])
-
-        found |= {at: _Place(place, len(keys), texts[at]) for place, at in enumerate(sorted(keys, key=rank))}
-    return found
+        ranks = {}
+        for series_key in keys:
+            group = groups[series_key]
+            main_place = min(main_places.get(_pretraining_key(row), math.inf) for row in group)
+            ranks[series_key] = (main_place, -len(group), natural_key(texts[series_key]))
+        for place, series_key in enumerate(sorted(keys, key=ranks.__getitem__)):
+            places[series_key] = _Place(place, len(keys), texts[series_key])
+    return places
 
 
 def _main_settings(source: Source) -> dict[Panel, int]:
     """{(method, pretraining): its place}."""
-    placed = _placed(source, lambda row: (row["method"], row["pretraining"]))
-    return {setting: at.place for setting, at in placed.items()}
+    return {setting: place.place for setting, place in _place_settings(source, _pretraining_key).items()}
 
 
 def _all_epochs(source: Source) -> list[Row]:
@@ -214,50 +231,54 @@ def _ends(source: Source) -> list[Row]:
     return source.rows(Options())
 
 
-def recipe_of(body: Mapping[str, Any], but: str = "") -> dict[str, Any]:
-    """All that a record's pretraining was made by, flat, without what shapes nothing and without `but`."""
+def recipe_of(body: Mapping[str, Any], varied: str = "") -> dict[str, Any]:
+    """The recipe of a record's pretraining, flat, without settings that shape no result and without `varied`."""
     tables = {name: table for name, table in body["recipe"].items() if name != "task"}
     flat = dict(values(tables)) | {path: value for path, value in body["varied"].items() if not is_of_task(path)}
     flat |= {"method version": body["method"]["version"], "encoder version": body["encoder"]["version"]}
-    # What is absent counts as none: records that were made before an option was there have none of it.
-    return {path: value for path, value in flat.items() if path not in (*COSMETIC, but) and value is not None}
+    # An absent value is the same as None: records made before an option existed lack it.
+    return {path: value for path, value in flat.items() if path not in (*COSMETIC, varied) and value is not None}
 
 
 def _distinctions(recipes: Sequence[Mapping[str, Any]]) -> list[str] | None:
-    """In what each recipe differs from the others, in short; None where that is long or nothing."""
+    """For each recipe, the values in which they differ, as a short text; None if that is too long or not unique."""
     if len(recipes) == 1:
         return [""]
     paths = differing_paths(recipes)
-    found = [
-        clean(" ".join(f"{path.rsplit('.', 1)[-1]}={_shown(recipe.get(path))}" for path in paths)) for recipe in recipes
-    ]
-    return found if len(set(found)) == len(found) and max(map(len, found)) <= _LONGEST else None
+    texts = []
+    for recipe in recipes:
+        # The last part of a path is enough: "mask_ratio=0.6".
+        parts = [f"{path.rsplit('.', 1)[-1]}={_format(recipe.get(path))}" for path in paths]
+        texts.append(clean(" ".join(parts)))
+    is_unique = len(set(texts)) == len(texts)
+    return texts if is_unique and max(map(len, texts)) <= _LONGEST else None
 
 
 def _numbers(count: int) -> list[str]:
     return [f"setting {number}" for number in range(1, count + 1)]
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def natural(text: str) -> list[tuple[int, float, str]]:
-    """Numbers by their value."""
+def natural_key(text: str) -> list[tuple[int, float, str]]:
+    """A sort key by which numbers in a text compare by value."""
     parts = re.split(r"(\d+(?:\.\d+)?)", text)
     return [(1, float(part), "") if index % 2 else (0, 0.0, part) for index, part in enumerate(parts)]
 
 
 class Titles:
-    """What each panel is called: its task and dataset, and its protocol where there is something to tell."""
+    """Titles of panels: task and dataset, and the protocol if it is named or the task has several."""
 
     def __init__(self, source: Source, rows: Sequence[Row]) -> None:
         tidy = source.tidy()
         shown = {row["protocol"] for row in rows}
         self._labels = label_protocols(tidy[tidy["protocol"].isin(shown)])
-        self._several = {
-            task for task, of in grouped(rows, lambda row: row["task"]).items() if len({r["protocol"] for r in of}) > 1
-        }
+        protocols: dict[str, set[str]] = {}
+        for row in rows:
+            protocols.setdefault(row["task"], set()).add(row["protocol"])
+        self._several = {task for task, its_protocols in protocols.items() if len(its_protocols) > 1}
 
     def title(self, row: Row) -> str:
         return ", ".join(filter(None, (f"{clean(row['task'])} on {clean(row['dataset'])}", self.protocol(row))))

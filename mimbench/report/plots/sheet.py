@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mimbench.files import writing
 from mimbench.report.plots.series import Series
-from mimbench.report.plots.style import INK, SMALL, SOFT, drawing, fitted, wrapped
+from mimbench.report.plots.style import INK, SMALL, SOFT, drawing, wrap, wrap_to_width
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DPI = 300
 FORMATS = ("png", "pdf", "svg")
 HIGHEST = 8.5
-"""Of a figure, inches: what a page of a paper has room for, with a caption."""
+"""Of a figure, inches: what a page of a paper has room for, below which a caption fits."""
 _NARROWEST = 2.6
 _AXIS = 0.5
 """Height of a panel that its title, ticks and horizontal label take, inches."""
@@ -40,53 +40,60 @@ class Plot:
     indent: float = 0.55
     """Inches that its labels take at the left."""
     least: float | None = None
-    """Height to which it may shrink where a figure would be higher than a page, inches; None: not at all."""
+    """Height to which it may shrink if the figure is higher than a page, inches; None: not at all."""
     across: int = 1
-    """Columns that its title has room over."""
+    """Number of columns over which its title may extend."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """All that a figure shows."""
+    """The content of a figure."""
 
     plots: Sequence[Plot | None]
-    """Row by row; None leaves a place empty."""
+    """Panels, row by row; None leaves a place empty."""
     legend: Sequence[tuple[str, Artist]] = ()
-    """Labels and what stands for them."""
+    """(label, artist) of each entry."""
     note: str = ""
     columns: int | None = None
-    """Panels side by side; None: as many as there is room for."""
+    """Panels per row; None: as many as there is room for."""
     narrowest: float = _NARROWEST
-    """Least width of a panel where several stand side by side, inches."""
+    """Least width of a panel if a row has several, inches."""
 
 
 def compose(sheet: Sheet, width: float) -> Figure:
     """The figure, `width` inches wide and as high as it needs."""
-    return _fitting(sheet, width).finished()
+    return _size_to_page(sheet, width).finish()
 
 
 def pages(sheet: Sheet, width: float) -> list[Figure]:
-    """The figure, or, where it would be higher than HIGHEST, several: rows of panels, each with legend and note."""
-    whole = _fitting(sheet, width)
-    room = HIGHEST - whole.beside
+    """The figure; if it would be higher than HIGHEST, several: rows of panels, each with legend and note."""
+    whole = _size_to_page(sheet, width)
+    room = HIGHEST - whole.height_of_texts
     if whole.height <= HIGHEST or len(whole.rows) == 1:
-        return [whole.finished()]
-    parts = _parts(whole.rows, room)
-    # As few as possible, and then about as high as one another.
-    for limit in (room * share / 20 for share in range(1, 20)):
-        if limit >= max(whole.rows) and len(even := _parts(whole.rows, limit)) == len(parts):
-            parts = even
-            break
+        return [whole.finish()]
     figures, start = [], 0
-    for count in parts:
+    for count in _split_evenly(whole.rows, room):
         plots = sheet.plots[start * whole.columns : (start + count) * whole.columns]
         figures.append(compose(replace(sheet, plots=plots, columns=whole.columns), width))
         start += count
     return figures
 
 
-def _parts(rows: Sequence[float], limit: float) -> list[int]:
-    """How many rows, of these heights, each part has that is at most `limit` high or a single row."""
+def _split_evenly(rows: Sequence[float], room: float) -> list[int]:
+    """The number of rows of each page: as few pages as possible, which then are about equally high."""
+    pages = _split_rows(rows, room)
+    # The lowest limit that needs no more pages spreads the rows most evenly.
+    for step in range(1, 20):
+        limit = room * step / 20
+        if limit >= max(rows):
+            even_pages = _split_rows(rows, limit)
+            if len(even_pages) == len(pages):
+                return even_pages
+    return pages
+
+
+def _split_rows(rows: Sequence[float], limit: float) -> list[int]:
+    """The number of rows of each page. A page is at most `limit` high, or holds a single row. rows: their heights."""
     parts, filled = [0], 0.0
     for height in rows:
         if parts[-1] and filled + height > limit:
@@ -98,8 +105,8 @@ def _parts(rows: Sequence[float], limit: float) -> list[int]:
 
 
 @dataclass(frozen=True)
-class _Laid:
-    """A figure of its final size, whose axes have not found their places yet."""
+class _SizedFigure:
+    """A figure of its final size, before the layout of its axes."""
 
     figure: Figure
     rows: list[float]
@@ -111,35 +118,35 @@ class _Laid:
         return float(self.figure.get_figheight())
 
     @property
-    def beside(self) -> float:
-        """What legend and note take."""
+    def height_of_texts(self) -> float:
+        """Height of legend and note, inches."""
         return self.height - sum(self.rows)
 
-    def finished(self) -> Figure:
+    def finish(self) -> Figure:
         engine = self.figure.get_layout_engine()
         assert engine is not None
         with drawing():
-            # Ticks change with the size of their axes, and then the layout with them: those of the second time stay.
+            # Ticks depend on the size of the axes, and the layout on the labels of the ticks. After two passes the
+            # ticks are fixed for the last one.
             engine.execute(self.figure)
             engine.execute(self.figure)
             for axes in self.figure.axes:
                 _keep_ticks(axes)
             engine.execute(self.figure)
-        self.figure.set_layout_engine("none")  # what was laid out stays as it is, whoever draws it next
+        self.figure.set_layout_engine("none")  # saving must not lay it out again
         return self.figure
 
 
-def _fitting(sheet: Sheet, width: float) -> _Laid:
-    """With shrunken panels only where that is needed."""
-    laid = _laid(sheet, width)
-    if laid.height <= HIGHEST or not any(plot and plot.least for plot in sheet.plots):
-        return laid
-    return _laid(
-        replace(sheet, plots=[plot and replace(plot, height=plot.least or plot.height) for plot in sheet.plots]), width
-    )
+def _size_to_page(sheet: Sheet, width: float) -> _SizedFigure:
+    """The figure; its panels are shrunken if it would be higher than a page otherwise."""
+    figure = _size_figure(sheet, width)
+    if figure.height <= HIGHEST or not any(plot and plot.least for plot in sheet.plots):
+        return figure
+    shrunken = [plot and replace(plot, height=plot.least or plot.height) for plot in sheet.plots]
+    return _size_figure(replace(sheet, plots=shrunken), width)
 
 
-def _laid(sheet: Sheet, width: float) -> _Laid:
+def _size_figure(sheet: Sheet, width: float) -> _SizedFigure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -147,26 +154,26 @@ def _laid(sheet: Sheet, width: float) -> _Laid:
     with drawing():
         columns = sheet.columns or max(1, min(len(sheet.plots), int(width / sheet.narrowest)))
         rows = [sheet.plots[start : start + columns] for start in range(0, len(sheet.plots), columns)]
-        note = fitted(sheet.note, width - 0.1, SMALL) if sheet.note else ""
-        # Laid out at the resolution of its PNG: hinting gives text another width at another one.
+        note = wrap_to_width(sheet.note, width - 0.1, SMALL) if sheet.note else ""
+        # The resolution is that of the PNG, since hinting makes the width of text depend on it.
         figure = Figure(figsize=(width, 2.0), dpi=DPI, layout=ConstrainedLayoutEngine())
         FigureCanvasAgg(figure)
         grid = figure.add_gridspec(len(rows), columns)
-        heights = [
-            max(
-                _panel(figure.add_subplot(grid[index, column]), plot, width / columns)
-                for column, plot in enumerate(row)
-                if plot
-            )
-            for index, row in enumerate(rows)
-        ]
+        heights = []
+        for index, row in enumerate(rows):
+            panel_heights = []
+            for column, plot in enumerate(row):
+                if plot:
+                    panel_heights.append(_draw_panel(figure.add_subplot(grid[index, column]), plot, width / columns))
+            heights.append(max(panel_heights))
         grid.set_height_ratios(heights)
         figure.set_size_inches(width, sum(heights))
-        legend = _legend(figure, sheet.legend) if sheet.legend else 0.0
+        legend = _draw_legend(figure, sheet.legend) if sheet.legend else 0.0
         if note:
             figure.supxlabel(note, x=0.05 / width, ha="left", fontsize=SMALL, color=SOFT)
-        figure.set_size_inches(width, sum(heights) + legend + _LINE * (note.count("\n") + 1 if note else 0) + 0.05)
-    return _Laid(figure, heights, columns)
+        note_lines = note.count("\n") + 1 if note else 0
+        figure.set_size_inches(width, sum(heights) + legend + _LINE * note_lines + 0.05)
+    return _SizedFigure(figure, heights, columns)
 
 
 def _keep_ticks(axes: Axes) -> None:
@@ -177,32 +184,33 @@ def _keep_ticks(axes: Axes) -> None:
         axis.set_major_locator(FixedLocator([tick for tick in axis.get_majorticklocs() if low <= tick <= high]))
 
 
-def _panel(axes: Axes, plot: Plot, width: float) -> float:
-    """Draw with title and labels in as many lines as they need; the height that it takes, inches."""
+def _draw_panel(axes: Axes, plot: Plot, width: float) -> float:
+    """Draw a panel, with title and labels in as many lines as they need. Returns its height, inches."""
     plot.draw(axes)
-    title = fitted(plot.title, width * plot.across - plot.indent, weight="bold") if plot.title else ""
+    title = wrap_to_width(plot.title, width * plot.across - plot.indent, weight="bold") if plot.title else ""
     axes.set_title(title)
     lines = title.count("\n")
     if axes.get_xlabel():
-        axes.set_xlabel(fitted(axes.get_xlabel(), width - plot.indent))
+        axes.set_xlabel(wrap_to_width(axes.get_xlabel(), width - plot.indent))
         lines += axes.get_xlabel().count("\n")
     height = plot.height + _LINE * lines
     if axes.get_ylabel():
-        axes.set_ylabel(fitted(axes.get_ylabel(), plot.height - _AXIS))
+        axes.set_ylabel(wrap_to_width(axes.get_ylabel(), plot.height - _AXIS))
     return height
 
 
-def _legend(figure: Figure, entries: Sequence[tuple[str, Any]]) -> float:
-    """Place it above all axes in as many columns as fit; its height in inches."""
-    labels = [wrapped(label, 44) for label, _ in entries]
+def _draw_legend(figure: Figure, entries: Sequence[tuple[str, Any]]) -> float:
+    """Draw the legend above all axes, in as many columns as fit. Returns its height, inches."""
+    labels = [wrap(label, 44) for label, _ in entries]
     artists = [artist for _, artist in entries]
     for columns in range(min(len(entries), 6), 0, -1):
         legend = figure.legend(artists, labels, loc="outside upper center", ncols=columns, borderaxespad=0.2)
         size = legend.get_window_extent()
-        # Rows evenly filled: five entries as 3 + 2, not 4 + 1.
-        if size.width / figure.dpi <= figure.get_figwidth() - 0.05 and columns <= math.ceil(
-            len(entries) / math.ceil(len(entries) / columns)
-        ):
+        fits = size.width / figure.dpi <= figure.get_figwidth() - 0.05
+        # Rows are evenly filled: five entries as 3 + 2, not 4 + 1.
+        rows = math.ceil(len(entries) / columns)
+        is_even = columns <= math.ceil(len(entries) / rows)
+        if fits and is_even:
             break
         if columns > 1:
             legend.remove()
@@ -210,17 +218,17 @@ def _legend(figure: Figure, entries: Sequence[tuple[str, Any]]) -> float:
 
 
 def key(series: Series, *, line: bool = True) -> tuple[str, Artist]:
-    """A series' entry in the legend."""
+    """The legend entry of a series."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     if not line:
-        return series.label, Patch(facecolor=series.colour, edgecolor=INK, linewidth=0.4, hatch=series.look.hatch)
-    return series.label, Line2D([], [], color=series.colour, marker=series.look.marker, linestyle=series.dash)
+        return series.label, Patch(facecolor=series.colour, edgecolor=INK, linewidth=0.4, hatch=series.style.hatch)
+    return series.label, Line2D([], [], color=series.colour, marker=series.style.marker, linestyle=series.dash)
 
 
 def reference(label: str, colour: Any = INK, dash: Any = (0, (4, 2))) -> tuple[str, Artist]:
-    """A dashed line's entry in the legend."""
+    """The legend entry of a dashed line."""
     from matplotlib.lines import Line2D
 
     return label, Line2D([], [], color=colour, linestyle=dash, linewidth=0.8)

@@ -1,4 +1,4 @@
-"""What a plot is made from: records as a frame and whole, and what of them is asked for."""
+"""What a plot is made from: records, as a frame and as whole bodies, and the options of the plot."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Options:
     metrics: tuple[str, ...] = ()
     """(): each task's primary metric."""
     baseline: str | None = None
-    """A method. Bars show differences to it, paired by seed; curves over settings and costs show it as a line."""
+    """A method. Bars show differences from it, paired by seed; curves over settings and costs show it as a line."""
     over: str | None = None
-    """Ablation: the path that was varied; needed where several were."""
+    """Ablation: the path that was varied; required if several were."""
     spread: Literal["ci", "sd"] = "ci"
-    """ci: 95 % interval of the mean (Student's t); sd: +-1 seed sd."""
+    """ci: 95 % interval of the mean (Student's t); sd: ±1 std over seeds."""
     width: float = SINGLE_COLUMN
     """Of the figure, inches."""
 
@@ -59,7 +59,7 @@ class Source:
         self.bodies = {str(body["id"]): body for _, body in self._bodies}
         self.files = {str(body["id"]): file for file, body in self._bodies}
         self._frames: dict[tuple[str, ...], pd.DataFrame] = {}
-        self._kept: dict[Callable[[Source], Any], Any] = {}
+        self._cache: dict[Callable[[Source], Any], Any] = {}
 
     @classmethod
     def read(cls, results: Path) -> Source:
@@ -71,7 +71,7 @@ class Source:
         return cls(read_all(results), str(results))
 
     @classmethod
-    def of(cls, records: Sequence[Record]) -> Source:
+    def from_records(cls, records: Sequence[Record]) -> Source:
         return cls((None, record.as_json()) for record in records)
 
     def tidy(self, paths: Sequence[str] = ()) -> pd.DataFrame:
@@ -111,21 +111,21 @@ class Source:
                 raise InputError(f"record {row['id']}: {problem}; restore or delete it")
         return rows
 
-    def kept(self, make: Callable[[Source], T]) -> T:
-        """`make(self)`, made once."""
-        if make not in self._kept:
-            self._kept[make] = make(self)
-        return self._kept[make]
+    def cached(self, make: Callable[[Source], T]) -> T:
+        """`make(self)`, computed once."""
+        if make not in self._cache:
+            self._cache[make] = make(self)
+        return self._cache[make]
 
     def folder_of(self, record_id: str) -> Path | None:
         """The results folder of a record: the one that holds the folder `records` which it lies in."""
         file = self.files[record_id]
         return results_folders(file)[0] if file else None
 
-    def refused(self, kind: str, needed: str, command: str) -> NothingToPlot:
+    def nothing_to_plot(self, kind: str, needed: str, command: str) -> NothingToPlot:
         return NothingToPlot(
-            f"nothing to plot as {kind}: needs {needed}; make some: `{command} --results {self.folder}`"
+            f"nothing to plot as {kind}: needs {needed}; to make some, run `{command} --results {self.folder}`"
         )
 
-    def no_baseline(self, kind: str) -> InputError:
-        return InputError(f"--baseline: {kind} shows none; it is for bars, ablation and epochs")
+    def baseline_error(self, kind: str) -> InputError:
+        return InputError(f"--baseline: {kind} shows no baseline; only bars, ablation and epochs do")

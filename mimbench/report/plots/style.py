@@ -1,4 +1,4 @@
-"""How methods look, everywhere the same, and how text is made fit to be drawn."""
+"""Colours and markers of methods, the same in every figure, and text prepared for drawing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAME = 28
 
 
 @dataclass(frozen=True)
-class Look:
+class MethodStyle:
     """Colour, marker and (for bars) hatch of a method."""
 
     colour: str
@@ -37,10 +37,10 @@ _OTHER_MARKERS = ("<", ">", "h", "8", "d", "H", "P", "X")
 _OTHER_HATCHES = ("////", "\\\\\\\\", "xxxx", "||||", "----", "++++")
 
 
-def look(method: str) -> Look:
+def method_style(method: str) -> MethodStyle:
     """How a method is drawn: as its display file says, else by a hash of its name.
 
-    It depends on nothing but the method, so that no method changes its look when others join.
+    It depends on nothing but the method, so that no method changes its style when others join.
     """
     display = describe_method(method)
     digest = hashlib.sha256(method.encode("utf-8", "surrogatepass")).digest()
@@ -49,7 +49,7 @@ def look(method: str) -> Look:
         for choices, byte in zip((_OTHER_COLOURS, _OTHER_MARKERS, _OTHER_HATCHES), digest, strict=False)
     )
     # Hashed colours may coincide, so that a hatch helps; chosen colours need none.
-    return Look(display.colour or colour, display.marker or marker, "" if display.colour else hatch)
+    return MethodStyle(display.colour or colour, display.marker or marker, "" if display.colour else hatch)
 
 
 def lightened(colour: str, share: float) -> tuple[float, float, float]:
@@ -125,22 +125,22 @@ def _settings() -> dict[str, Any]:
 
 
 def clean(text: Any) -> str:
-    """Text from a record, fit to be drawn: one line, nothing unprintable in it."""
+    """Text from a record, prepared for drawing: one line of printable characters."""
     printable = (c if c.isprintable() or c == _TIED else "\ufffd" if not c.isspace() else " " for c in str(text))
     return re.sub(" +", " ", "".join(printable)).strip()
 
 
-def wrapped(text: Any, characters: int = _NAME, lines: int = 3) -> str:
-    """Cleaned text in at most `lines` lines; what is longer ends in an ellipsis."""
+def wrap(text: Any, characters: int = _NAME, lines: int = 3) -> str:
+    """Cleaned text in at most `lines` lines; longer text ends in an ellipsis."""
     characters = max(characters, 4)
-    found = textwrap.wrap(clean(text), characters)
-    if len(found) > lines:
-        found[lines - 1 :] = [f"{found[lines - 1][: characters - 1]}…"]
-    return "\n".join(found) or "-"
+    wrapped = textwrap.wrap(clean(text), characters)
+    if len(wrapped) > lines:
+        wrapped[lines - 1 :] = [f"{wrapped[lines - 1][: characters - 1]}…"]
+    return "\n".join(wrapped) or "-"
 
 
-def fitted(text: str, inches: float, size: float = SIZE, weight: str = "normal", lines: int = 12) -> str:
-    """`text` wrapped to a width, as DejaVu Sans of `size` points takes it."""
+def wrap_to_width(text: str, inches: float, size: float = SIZE, weight: str = "normal", lines: int = 12) -> str:
+    """`text` wrap to a width, as DejaVu Sans of `size` points takes it."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextToPath
 
@@ -148,7 +148,7 @@ def fitted(text: str, inches: float, size: float = SIZE, weight: str = "normal",
     font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
     widest = TextToPath().get_text_width_height_descent(text or " ", font, False)[0] / 72
     characters = max(8, int(len(text) * inches / widest * 0.97))
-    return wrapped(text, characters, lines)
+    return wrap(text, characters, lines)
 
 
 _UNITS = {"percent": "%"}

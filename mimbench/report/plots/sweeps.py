@@ -1,4 +1,4 @@
-"""Scores over a setting that was varied, with the paper's own curve beside them; over epochs likewise."""
+"""Scores over a setting that was varied, or over epochs, with the curves that papers published."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ from typing import Any
 
 from mimbench.errors import InputError, nearest
 from mimbench.recipe import AT_EPOCH, is_of_task
-from mimbench.report.plots.groups import chance_keys, chance_name
-from mimbench.report.plots.lines import Curve, Level, Lines, axis_of
-from mimbench.report.plots.quoted import Figures, Published
-from mimbench.report.plots.series import Panel, Titles, grouped, mean_of, named, recipe_of, told
+from mimbench.report.plots.groups import chance_entries, chance_name
+from mimbench.report.plots.lines import Curve, Level, Lines, place_values
+from mimbench.report.plots.published_curves import PublishedCurves, PublishedFigure
+from mimbench.report.plots.series import (
+    Panel,
+    Titles,
+    build_series,
+    describe_means,
+    group_by,
+    mean_over_seeds,
+    recipe_of,
+)
 from mimbench.report.plots.sheet import Sheet, key, reference
 from mimbench.report.plots.source import Options, Row, Source
-from mimbench.report.plots.style import clean, look, metric_label
+from mimbench.report.plots.style import clean, method_style, metric_label
 from mimbench.report.published.numbers import LAST_EPOCH
 from mimbench.report.records.frame import is_early
 from mimbench.store.sealing import fingerprint
@@ -42,7 +50,7 @@ def ablation(source: Source, options: Options) -> Sheet:
     if sheet is None:
         if path and path not in paths and paths:
             raise InputError(f"--over {path}: no method has two values of it, all else equal{nearest(path, paths)}")
-        raise source.refused(
+        raise source.nothing_to_plot(
             "ablation",
             f"records that vary {path or 'a setting'}, all else equal",
             f"mimbench run --method METHOD --task TASK --vary {path or 'method.mask_ratio'}=0.4,0.6,0.8",
@@ -56,7 +64,7 @@ def epochs(source: Source, options: Options) -> Sheet:
     by_length = _sweep(source, options, EPOCHS) or _sweep(source, options, EPOCHS, loose=True)
     sheets = [sheet for sheet in (on_the_way, by_length) if sheet]
     if not sheets:
-        raise source.refused(
+        raise source.nothing_to_plot(
             "epochs",
             "one method at two or more epochs of its pretraining",
             f"mimbench run --method METHOD --task TASK --vary {AT_EPOCH}=0,5,10,20",
@@ -70,17 +78,20 @@ def varied_paths(source: Source, options: Options) -> list[str]:
     """Paths with two or more values within one method; epochs have a kind of their own."""
     rows = source.rows(options)
     paths = dict.fromkeys(path for row in rows for path in source.bodies[row["id"]]["varied"])
-    found = []
+    varied = []
     for path in paths:
-        values = grouped([row for row in rows if row[path] is not None], lambda row: row["method"])
-        if path not in (EPOCHS, AT_EPOCH) and any(len({row[path] for row in of}) > 1 for of in values.values()):
-            found.append(path)
-    return found
+        values: dict[str, set[Any]] = {}
+        for row in rows:
+            if row[path] is not None:
+                values.setdefault(row["method"], set()).add(row[path])
+        if path not in (EPOCHS, AT_EPOCH) and any(len(of_method) > 1 for of_method in values.values()):
+            varied.append(path)
+    return varied
 
 
 @dataclass
-class _Swept:
-    """Records by series, panel and place on the axis."""
+class _Sweep:
+    """Records by (series, panel), and by value on the axis."""
 
     at: dict[tuple[Panel, Panel], dict[Any, list[Row]]]
     rows: list[Row]
@@ -89,27 +100,31 @@ class _Swept:
 
 
 def _sweep(source: Source, options: Options, path: str, *, loose: bool = False) -> Sheet | None:
-    """None where no method has two values of `path`. loose: recipes may differ in more than that."""
-    published = Published(path)
+    """Scores over `path`; None if no method has two values of it.
+
+    Args:
+        loose: recipes may differ in other settings too.
+    """
+    published = PublishedCurves(path)
     rows = source.rows(options, (path, *published.paths), epochs=path == AT_EPOCH)
     ours = [row for row in rows if row["method"] != options.baseline and row[path] is not None]
     if loose:
         ours = [row for row in ours if not is_early(row)]
-    setting = _setting(source, path, loose)
-    swept = _swept(ours, path, setting, loose)
+    setting = _series_key(source, path, loose)
+    swept = _collect_sweep(ours, path, setting, loose)
     if not swept.at:
         return None
-    series = named(swept.rows, setting, source, path)
-    places, categories = axis_of([value for of in swept.at.values() for value in of])
+    series = build_series(swept.rows, setting, source, path)
+    places, categories = place_values([value for rows_at in swept.at.values() for value in rows_at])
     titles, panels = Titles(source, swept.rows), list(dict.fromkeys(panel for _, panel in swept.at))
     plots, quoted_notes, means, quoted, levels = [], [], [], [], []
     for panel in sorted(panels, key=str):
         curves = []
-        for found, entry in series.items():
-            of = swept.at.get((found, panel), {})
-            xs = sorted(of, key=lambda value: places[value])
-            if of:
-                here = tuple(mean_of(of[x], options.spread) for x in xs)
+        for series_key, entry in series.items():
+            rows_at = swept.at.get((series_key, panel), {})
+            if rows_at:
+                xs = sorted(rows_at, key=lambda value: places[value])
+                here = tuple(mean_over_seeds(rows_at[x], options.spread) for x in xs)
                 curves.append(Curve(entry, tuple(places[x] for x in xs), here))
         means += [mean for curve in curves for mean in curve.means]
         first = curves[0].means[0].first
@@ -123,21 +138,21 @@ def _sweep(source: Source, options: Options, path: str, *, loose: bool = False) 
             whole=all(isinstance(value, int) for value in places),
             doubling=path == EPOCHS,
         )
-        same, beside = published.around(curves) if not categories else ([], [])
-        plots += [replace(lines, quoted=same), *(_beside(lines, found) for found in beside)]
+        same_panel, figures = published.match(curves) if not categories else ([], [])
+        plots += [replace(lines, quoted=same_panel), *(_published_panel(lines, figure) for figure in figures)]
         levels += lines.drawn_levels
-        quoted += [*same, *(curve for found in beside for curve in found.curves)]
-        quoted_notes += [found.note for found in beside]
+        quoted += [*same_panel, *(curve for figure in figures for curve in figure.curves)]
+        quoted_notes += [figure.note for figure in figures]
     legend = [key(entry, line=True) for entry in series.values()]
     legend += list({curve.label: curve.key() for curve in quoted}.values())
     legend += _level_keys(levels, options)
-    notes = [told(means), *swept.notes, *dict.fromkeys(quoted_notes)]
+    notes = [describe_means(means), *swept.notes, *dict.fromkeys(quoted_notes)]
     if quoted:
         notes.append(f"Epochs: {LAST_EPOCH}.")
     return Sheet([lines.plot() for lines in plots], legend, " ".join(notes))
 
 
-def _setting(source: Source, path: str, loose: bool) -> Callable[[Row], Panel]:
+def _series_key(source: Source, path: str, loose: bool) -> Callable[[Row], Panel]:
     if loose:
         return lambda row: (row["method"], row["backbone"], row["pretrain_dataset"])
     keys = {id_: fingerprint(recipe_of(body, path)) for id_, body in source.bodies.items()}
@@ -145,14 +160,14 @@ def _setting(source: Source, path: str, loose: bool) -> Callable[[Row], Panel]:
 
 
 def _panel(row: Row, path: str) -> Panel:
-    """A task's own setting is part of its protocol: varied, it is the axis, and all the rest has to agree."""
+    """The panel of a row. If `path` is a setting of the task, rows that differ only in it share the panel."""
     if not is_of_task(path):
         return row["task"], row["metric"], row["protocol"]
     return row["task"], row["metric"], fingerprint(_without(json.loads(row["protocol_json"]), path))
 
 
 def _without(protocol: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The protocol without a setting of the task: task.train.epochs, tasks.linear-probe.layer."""
+    """The protocol without the setting at a path such as "task.train.epochs" or "tasks.linear-probe.layer"."""
     keys = path.split(".")[1 if path.startswith("task.") else 2 :]
     rest = dict(protocol)
     if len(keys) > 1 and isinstance(rest.get(keys[0]), Mapping):
@@ -162,45 +177,48 @@ def _without(protocol: Mapping[str, Any], path: str) -> dict[str, Any]:
     return rest
 
 
-def _swept(rows: Sequence[Row], path: str, setting: Callable[[Row], Panel], loose: bool) -> _Swept:
+def _collect_sweep(rows: Sequence[Row], path: str, setting: Callable[[Row], Panel], loose: bool) -> _Sweep:
+    """The records of each curve that has two or more values of `path`, one per value and seed."""
     at: dict[tuple[Panel, Panel], dict[Any, list[Row]]] = {}
-    kept: list[Row] = []
-    left = 0
-    for place, of in grouped(rows, lambda row: (setting(row), _panel(row, path))).items():
-        by_value = grouped(of, lambda row: row[path])
+    used: list[Row] = []
+    left_out = 0
+    for curve, group in group_by(rows, lambda row: (setting(row), _panel(row, path))).items():
+        by_value = group_by(group, lambda row: row[path])
         if len(by_value) < 2:
             continue
-        at[place] = {}
-        for value, here in by_value.items():
-            pretrainings = grouped(here, lambda row: row["pretraining"])
+        at[curve] = {}
+        for value, rows_at in by_value.items():
+            pretrainings = group_by(rows_at, lambda row: row["pretraining"])
             if loose and len(pretrainings) > 1:
                 raise InputError(
-                    f"{here[0]['method']} has {len(pretrainings)} settings with {path} = {value}, which are not to be "
-                    f"averaged; give records that differ in {path} alone: `mimbench run --vary {path}=...`"
+                    f"{rows_at[0]['method']} has {len(pretrainings)} settings with {path} = {value}, which cannot be "
+                    f"averaged; use records that differ only in {path}: `mimbench run --vary {path}=...`"
                 )
-            best = max(pretrainings.values(), key=lambda rows: (len(rows), str(rows[0]["time"])))
-            at[place][value] = list({row["seed"]: row for row in best}.values())
-            left += len(here) - len(at[place][value])
-        kept += [row for here in at[place].values() for row in here]
-    notes = [f"{left} other records of the same settings and seeds are left out."] if left else []
+            # The pretraining with the most records, or the newest of these; a seed that was run twice counts once.
+            chosen = max(pretrainings.values(), key=lambda rows: (len(rows), str(rows[0]["time"])))
+            at[curve][value] = list({row["seed"]: row for row in chosen}.values())
+            left_out += len(rows_at) - len(at[curve][value])
+        used += [row for rows_at in at[curve].values() for row in rows_at]
+    notes = [f"{left_out} other records of the same settings and seeds are left out."] if left_out else []
     if loose:
         notes.append("The recipes differ in more than their epochs.")
-    return _Swept(at, kept, notes)
+    return _Sweep(at, used, notes)
 
 
 def _levels(source: Source, rows: Sequence[Row], panel: Panel, path: str, options: Options) -> list[Level]:
+    """Lines at chance, and at the baseline if one setting of it is in the panel."""
     here = [row for row in rows if _panel(row, path) == panel]
     firsts = {row["chance"]: row for row in here if row["chance"] is not None}
     levels = [Level(chance, name=(clean(row["task"]), chance_name(row, source))) for chance, row in firsts.items()]
     of_baseline = [row for row in here if row["method"] == options.baseline]
     if len({row["pretraining"] for row in of_baseline}) == 1:
-        mean = mean_of(of_baseline, options.spread)
-        levels.append(Level(mean.mean, look(str(options.baseline)).colour, (0, (5, 1, 1, 1)), always=True))
+        mean = mean_over_seeds(of_baseline, options.spread)
+        levels.append(Level(mean.mean, method_style(str(options.baseline)).colour, (0, (5, 1, 1, 1)), always=True))
     return levels
 
 
 def _level_keys(levels: Sequence[Level], options: Options) -> list[Any]:
-    keys = chance_keys(level.name for level in levels if not level.always)
+    keys = chance_entries(level.name for level in levels if not level.always)
     for level in levels:
         if level.always:
             keys.append(reference(f"{clean(options.baseline)} (baseline)", level.colour, level.dash))
@@ -208,6 +226,6 @@ def _level_keys(levels: Sequence[Level], options: Options) -> list[Any]:
     return keys
 
 
-def _beside(lines: Lines, found: Figures) -> Lines:
-    """The paper's panel: another protocol, so an axis of its own."""
-    return Lines(found.title, lines.x, found.y, quoted=found.curves, whole=lines.whole, doubling=lines.doubling)
+def _published_panel(lines: Lines, figure: PublishedFigure) -> Lines:
+    """A panel of published curves: another protocol, so an axis of its own."""
+    return Lines(figure.title, lines.x, figure.y, quoted=figure.curves, whole=lines.whole, doubling=lines.doubling)

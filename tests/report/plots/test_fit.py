@@ -1,4 +1,4 @@
-"""Figures are fit for a paper: the same look for a method everywhere, no text cut or covered, files that are sound."""
+"""Figures are fit for a paper: the same style for a method everywhere, no text cut or covered, files that are sound."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from mimbench.errors import InputError
 from mimbench.report.plots.kinds import figure, figures, plot_kinds
 from mimbench.report.plots.sheet import image, save
 from mimbench.report.plots.source import NothingToPlot, Options, Source
-from mimbench.report.plots.style import clean, look, wrapped
+from mimbench.report.plots.style import clean, method_style, wrap
 
-LOOKS = {name: look(name) for name in registry.methods.names()}
+STYLES = {name: method_style(name) for name in registry.methods.names()}
 NASTY = "a $x^2$ \\frac{1}{2} <script>alert(1)</script> of-a-method-whose-name-does-not-end\n\x07"
 
 
@@ -101,7 +101,7 @@ def assert_fit(kind, source, options, drawn_texts):
 @pytest.mark.parametrize("kind", [kind for kind in plot_kinds() if kind not in ("generated", "segmentations")])
 def test_nothing_is_cut_or_covered(kind, baseline, width, source, drawn_texts):
     if baseline and kind not in SHOW_BASELINE:
-        with pytest.raises(InputError, match="shows none"):
+        with pytest.raises(InputError, match="shows no baseline"):
             figures(kind, source, Options(baseline=baseline))
         return
     tasks = ("linear-probe", "finetune") if kind == "cost" else ()
@@ -124,7 +124,10 @@ def test_nothing_of_the_reference_is_cut_or_covered(baseline, width, reference, 
 def test_the_label_of_a_difference_is_whole(reference, drawn_texts):
     options = Options(baseline="random-init", tasks=("linear-probe",))
     (fig,) = assert_fit("bars", reference, options, drawn_texts)
-    assert fig.axes[0].get_xlabel().replace("\n", " ") == "Top-1 accuracy: difference to random-init (points)"
+    assert (
+        fig.axes[0].get_xlabel().replace("-\n", "-").replace("\n", " ")
+        == "Top-1 accuracy: difference from random-init (points)"
+    )
 
 
 def test_the_check_can_fail(source, drawn_texts):
@@ -143,7 +146,7 @@ def test_text_of_records_is_drawn_as_it_is(kind, record, drawn_texts):
         *made.layered(record, 2),
         *made.scores(record, [NASTY, "数据-$-é"], [NASTY, "knn"], 2),
     ]
-    fig = figure(kind, Source.of(records), Options(baseline=None))
+    fig = figure(kind, Source.from_records(records), Options(baseline=None))
     texts = drawn_texts(fig)
     assert faults(fig, texts) == []
     assert not any(text.get_parse_math() for text, _ in texts)
@@ -154,9 +157,11 @@ def test_text_of_records_is_drawn_as_it_is(kind, record, drawn_texts):
 
 
 def test_a_method_looks_the_same_everywhere(record):
-    few = figure("bars", Source.of(made.scores(record, ["mae", "sharpen"], ["knn"], 1)))
+    few = figure("bars", Source.from_records(made.scores(record, ["mae", "sharpen"], ["knn"], 1)))
     many = figure(
-        "bars", Source.of(made.scores(record, [*LOOKS, "sharpen", "aaa", "zzz"], ["knn"], 1)), Options(width=7)
+        "bars",
+        Source.from_records(made.scores(record, [*STYLES, "sharpen", "aaa", "zzz"], ["knn"], 1)),
+        Options(width=7),
     )
 
     def colours(fig):
@@ -165,21 +170,21 @@ def test_a_method_looks_the_same_everywhere(record):
 
     found = colours(many)
     assert {name: found[name] for name in colours(few)} == colours(few)
-    assert {name: found[name] for name in LOOKS} == {name: of.colour for name, of in LOOKS.items()}
-    lines = figure("seeds", Source.of(made.scores(record, ["mae", "sharpen"], ["knn"], 2)))
+    assert {name: found[name] for name in STYLES} == {name: of.colour for name, of in STYLES.items()}
+    lines = figure("seeds", Source.from_records(made.scores(record, ["mae", "sharpen"], ["knn"], 2)))
     drawn = {line.get_label(): (to_hex(line.get_color()), line.get_marker()) for line in lines.axes[0].lines}
     for name in ("mae", "sharpen"):
-        assert drawn[name] == (look(name).colour, look(name).marker)
+        assert drawn[name] == (method_style(name).colour, method_style(name).marker)
 
 
-def test_controls_are_grey_and_no_two_methods_look_alike():
+def test_controls_are_grey_and_no_two_methods_share_a_style():
     for name in ("random-init", "supervised", "autoencoder"):
-        red, green, blue = (LOOKS[name].colour[at : at + 2] for at in (1, 3, 5))
+        red, green, blue = (STYLES[name].colour[at : at + 2] for at in (1, 3, 5))
         assert red == green == blue
-    assert len({of.colour for of in LOOKS.values()}) == len({of.marker for of in LOOKS.values()}) == len(LOOKS)
-    others = {look(f"third-party-{number}") for number in range(200)}
+    assert len({of.colour for of in STYLES.values()}) == len({of.marker for of in STYLES.values()}) == len(STYLES)
+    others = {method_style(f"third-party-{number}") for number in range(200)}
     assert len(others) > 100
-    assert not {of.colour for of in others} & {of.colour for of in LOOKS.values()}
+    assert not {of.colour for of in others} & {of.colour for of in STYLES.values()}
     assert all(of.hatch for of in others)
 
 
@@ -187,7 +192,7 @@ def test_a_methods_main_setting_keeps_its_colour(source):
     bars = [bars for axes in figure("bars", source).axes for bars in axes.containers]
     shades = {b.get_label(): to_hex(b.patches[0].get_facecolor()) for b in bars if hasattr(b, "patches")}
     of_simmim = {label: shade for label, shade in shades.items() if label.startswith("simmim")}
-    assert of_simmim["simmim, mask_ratio=0.6"] == LOOKS["simmim"].colour
+    assert of_simmim["simmim, mask_ratio=0.6"] == STYLES["simmim"].colour
     assert len(set(of_simmim.values())) == len(of_simmim) == len(made.RATIOS)
 
 
@@ -231,7 +236,7 @@ def test_pictures_are_those_of_the_records_and_nothing_else_on_the_disk(record, 
     fig = figure("detections", Source.read(folder))
     assert [axes.get_title(loc="left").split(",")[0] for axes in fig.axes] == ["random-init"]
     assert fig.axes[0].images[0].get_array().shape[:2] == (160, 400)
-    assert "Without their pictures" in fig.get_supxlabel()
+    assert "Missing or damaged pictures: " in fig.get_supxlabel()
     (folder / "artifacts" / "random-init-0" / "predictions.png").unlink()
     with pytest.raises(NothingToPlot, match="copy the folder `artifacts` along with `records`"):
         figure("detections", Source.read(folder))
@@ -239,8 +244,8 @@ def test_pictures_are_those_of_the_records_and_nothing_else_on_the_disk(record, 
 
 def test_text_is_cleaned_and_wrapped():
     assert clean("a\n\tb\x00\ud800") == "a b\ufffd\ufffd"
-    assert wrapped("x" * 100, 10, 2) == "xxxxxxxxxx\nxxxxxxxxx…"
-    assert wrapped("", 10) == "-"
+    assert wrap("x" * 100, 10, 2) == "xxxxxxxxxx\nxxxxxxxxx…"
+    assert wrap("", 10) == "-"
 
 
 def test_importing_the_command_draws_nothing_in():

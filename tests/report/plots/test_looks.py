@@ -46,7 +46,7 @@ def several_settings(record):
 
 @pytest.mark.parametrize("of", ["made", "reference"])
 def test_a_setting_has_one_colour_in_every_kind_and_under_every_filter(of, record, reference):
-    source = reference if of == "reference" else Source.of(several_settings(record))
+    source = reference if of == "reference" else Source.from_records(several_settings(record))
     baseline = "random-init" if of == "reference" else "mae"
     wanted = [
         ("bars", Options()),
@@ -69,7 +69,7 @@ def test_a_setting_has_one_colour_in_every_kind_and_under_every_filter(of, recor
 
 
 def test_a_setting_has_one_dash_in_every_kind(record):
-    source = Source.of(several_settings(record))
+    source = Source.from_records(several_settings(record))
     dashes = {
         kind: {line.get_label(): line.get_linestyle() for axes in figure(kind, source).axes for line in axes.lines}
         for kind in ("loss", "layers")
@@ -83,7 +83,7 @@ def test_a_setting_has_one_dash_in_every_kind(record):
 def test_a_setting_that_is_not_the_main_one_is_told_where_it_is_alone(record):
     records = [*made.ablation(record), made.one(record, "simmim", 0, "knn", varied={"method.mask_ratio": 0.2})]
     records += made.scores(record, ["simmim"], ["finetune"], 3)
-    found = styles(figure("bars", Source.of(records), Options(tasks=("knn",))))
+    found = styles(figure("bars", Source.from_records(records), Options(tasks=("knn",))))
     assert list(found) == ["simmim, mask_ratio=0.2"]
     assert found["simmim, mask_ratio=0.2"] != {"#0173b2"}
 
@@ -111,7 +111,7 @@ def test_one_disturbed_run_does_not_move_the_cost(record):
     busy = seconds(made.scores(record, ["simmim"], ["knn"], 3), 0, 10)
     places = {}
     for name, records in (("plain", plain), ("busy", [*busy, *plain[3:]])):
-        fig = figure("cost", Source.of(records))
+        fig = figure("cost", Source.from_records(records))
         (marker,) = [line for line in fig.axes[0].lines if line.get_label() == "simmim"]
         places[name] = marker.get_xdata()[0]
     assert places["plain"] == places["busy"]
@@ -120,9 +120,9 @@ def test_one_disturbed_run_does_not_move_the_cost(record):
     assert any(span == pytest.approx((hours + 30 / 3600, 10 * hours + 30 / 3600)) for span in ends)
     assert fig.axes[0].get_xlim()[1] > 10 * hours
     note = fig.get_supxlabel().replace("\n", " ")
-    assert "median over seeds, lines from the least to the most" in note
+    assert "median over seeds (lines: range over seeds)" in note
     assert fig.axes[0].get_xlabel().replace("\n", " ") == "Time (h) on 1 CPU thread"
-    assert "lines from" not in figure("cost", Source.of(plain)).get_supxlabel().replace("\n", " ")
+    assert "range over seeds" not in figure("cost", Source.from_records(plain)).get_supxlabel().replace("\n", " ")
 
 
 def test_devices_as_readers_call_them():
@@ -135,7 +135,7 @@ def test_no_figure_is_higher_than_a_page(record, reference, tmp_path):
     """Six tasks and nine methods at the width of a column: several files where one would be higher."""
     methods = ("random-init", "supervised", "autoencoder", "simmim", "mae", "beit", "maskfeat", "data2vec", "sharpen")
     tasks = ("linear-probe", "knn", "finetune", "segmentation", "few-shot", "robustness")
-    many = Source.of(made.scores(record, methods, tasks, 2))
+    many = Source.from_records(made.scores(record, methods, tasks, 2))
     kinds = {many: ("cost", "loss", "seeds"), reference: ("cost", "seeds")}
     stored = made.stored(made.rebuilt(record), tmp_path / "runs", side=(400, 700))
     pictured = Source.read(stored)
@@ -168,10 +168,14 @@ def test_what_stands_for_no_knowledge_is_called_what_it_is(record):
     percent = made.scores(record, ["simmim", "mae"], ["knn"], 2)
 
     def keys(records, kind="bars"):
-        return [text.get_text() for legend in figure(kind, Source.of(records)).legends for text in legend.get_texts()]
+        return [
+            text.get_text()
+            for legend in figure(kind, Source.from_records(records)).legends
+            for text in legend.get_texts()
+        ]
 
     assert keys(told)[-1] == keys(told, "seeds")[-1] == keys(told, "cost")[-1] == "mean fill"
-    assert keys(records)[-1] == "knowing nothing"
+    assert keys(records)[-1] == "trivial baseline"
     assert keys(percent)[-1] == "chance"
     assert keys([*told, *percent])[-1] == "chance; reconstruction: mean fill"
 
@@ -181,7 +185,7 @@ def test_fills_are_one_line_each_the_mean_over_seeds(record):
     for index, one in enumerate(records):
         curves = one.curves | {"psnr, mean fill": [value + index for value in one.curves["psnr, mean fill"]]}
         records[index] = one.model_copy(update={"curves": curves})
-    (axes,) = figure("ratios", Source.of(records)).axes
+    (axes,) = figure("ratios", Source.from_records(records)).axes
     expected = np.mean([one.curves["psnr, mean fill"] for one in records], axis=0)
     for name in ("mean fill", "nearest fill"):
         (line,) = [line for line in axes.lines if line.get_label() == name]
@@ -193,7 +197,9 @@ def test_fills_are_one_line_each_the_mean_over_seeds(record):
 @pytest.mark.parametrize(("seeds", "named"), [(3, "(Student's t)"), (5, "(Student's t)"), (1, "without an")])
 def test_the_note_of_a_baseline_plot_names_what_was_used(seeds, named, record):
     records = made.scores(record, ["random-init", "mae"], ["knn"], seeds)
-    note = figure("bars", Source.of(records), Options(baseline="random-init")).get_supxlabel().replace("\n", " ")
+    note = (
+        figure("bars", Source.from_records(records), Options(baseline="random-init")).get_supxlabel().replace("\n", " ")
+    )
     assert named in note
     assert f"n = {seeds} pair" in note
 

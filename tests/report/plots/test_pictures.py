@@ -106,5 +106,5 @@ def test_damaged_pictures_are_left_out_and_the_note_says_so(record, tmp_path):
     assert len(found.axes) == 1
     for path in results.rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(NothingToPlot, match="no sound picture of 2 records"):
+    with pytest.raises(NothingToPlot, match="no readable picture of 2 records"):
         figure("reconstructions", Source.read(results))

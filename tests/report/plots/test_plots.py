@@ -13,7 +13,7 @@ from helpers.preset_records import preset_record
 from mimbench.errors import InputError
 from mimbench.report.page.board import board_of, leaderboard
 from mimbench.report.plots.cost import pareto_front
-from mimbench.report.plots.kinds import drawn, figure, plot_kinds
+from mimbench.report.plots.kinds import draw_kinds, figure, plot_kinds
 from mimbench.report.plots.source import NothingToPlot, Options, Source
 from mimbench.report.published.numbers import load_published
 from mimbench.report.records.protocols import label_protocols
@@ -54,7 +54,7 @@ def values_of(records, method, task, **varied):
 
 
 def test_bars_are_the_means_and_dots_the_seeds(scores, means):
-    fig = figure("bars", Source.of(scores), Options(width=7))
+    fig = figure("bars", Source.from_records(scores), Options(width=7))
     found, dots = {}, []
     for axes in fig.axes:
         tasks = [label.get_text().split("\n")[0] for label in axes.get_xticklabels()]
@@ -70,13 +70,13 @@ def test_bars_are_the_means_and_dots_the_seeds(scores, means):
 @pytest.mark.parametrize(("seeds", "spread"), [(5, "ci"), (3, "ci"), (5, "sd")])
 def test_whiskers_are_the_interval_that_the_note_names(record, seeds, spread):
     records = made.scores(record, ["simmim"], ["knn"], seeds)
-    fig = figure("bars", Source.of(records), Options(spread=spread))
+    fig = figure("bars", Source.from_records(records), Options(spread=spread))
     values = values_of(records, "simmim", "knn")
     (segment,) = [s for c in fig.axes[0].collections for s in c.get_segments() if s[0][0] == s[1][0]]
     if spread == "sd":
         expected, named = (
             (np.mean(values) - np.std(values, ddof=1), np.mean(values) + np.std(values, ddof=1)),
-            "±1 seed sd",
+            "±1 std over seeds",
         )
     else:
         interval = t_interval(values)
@@ -96,7 +96,7 @@ def test_table_page_and_plot_have_the_same_interval(record, framed, seeds):
     (in_table,) = [score.summary.interval for score in grid.scores.values() if score.shared["method"] == "simmim"]
     rows = {row["method"]: row for row in leaderboard(board_of(tidy), {one.id: 0 for one in records})["rows"]}
     cell = rows["simmim"]["cells"][0]
-    axes = figure("bars", Source.of(records), Options(methods=("simmim",))).axes[0]
+    axes = figure("bars", Source.from_records(records), Options(methods=("simmim",))).axes[0]
     (segment,) = [s for c in axes.collections for s in c.get_segments() if s[0][0] == s[1][0]]
     for low, high in ((in_table.low, in_table.high), (cell["low"], cell["high"]), segment[:, 1]):
         assert (low, high) == (pytest.approx(expected.low), pytest.approx(expected.high))
@@ -104,28 +104,28 @@ def test_table_page_and_plot_have_the_same_interval(record, framed, seeds):
     differences = build_table(grid, label_protocols(tidy), Choice(baseline=Baseline.parse("random-init")))
     place = [column.title for column in differences.columns].index("Δ random-init")
     (numbers,) = [row[place].content.numbers for row in differences.rows if row[place].content]
-    (axes,) = figure("bars", Source.of(records), Options(baseline="random-init")).axes
+    (axes,) = figure("bars", Source.from_records(records), Options(baseline="random-init")).axes
     (segment,) = [s for c in axes.collections for s in c.get_segments() if s[0][1] == s[1][1] and len(s) == 2]
     assert sorted(segment[:, 0]) == pytest.approx(numbers[1:3])
 
 
 def test_differences_to_a_baseline_are_paired(scores):
-    fig = figure("bars", Source.of(scores), Options(baseline="random-init", tasks=("knn",)))
+    fig = figure("bars", Source.from_records(scores), Options(baseline="random-init", tasks=("knn",)))
     found = {m: next(iter(points(fig.axes[0], m))) for m in made.METHODS if m != "random-init"}
     values = {m: dict(enumerate(values_of(scores, m, "knn"))) for m in made.METHODS}
     expected = {m: paired_difference(values[m], values["random-init"]).mean for m in made.METHODS if m != "random-init"}
     assert found == pytest.approx(expected)
     assert "paired by seed" in fig.get_supxlabel()
     with pytest.raises(InputError, match="no record has the baseline 'sim'; did you mean 'simmim'"):
-        figure("bars", Source.of(scores), Options(baseline="sim"))
+        figure("bars", Source.from_records(scores), Options(baseline="sim"))
     for kind in ("seeds", "cost", "layers", "loss"):
-        with pytest.raises(InputError, match=f"--baseline: {kind} shows none"):
-            figure(kind, Source.of(scores), Options(baseline="mae"))
+        with pytest.raises(InputError, match=f"--baseline: {kind} shows no baseline"):
+            figure(kind, Source.from_records(scores), Options(baseline="mae"))
 
 
 def test_protocols_never_share_a_panel(record):
     records = made.scores(record, ["simmim", "mae"], ["linear-probe", "knn"], 2) + made.layered(record, 2)
-    source = Source.of(records)
+    source = Source.from_records(records)
     layers = {"layers=one", "layers=all"}
     for kind in ("bars", "seeds"):
         titles = [axes.get_title(loc="left").replace("\n", " ") for axes in figure(kind, source).axes]
@@ -135,7 +135,7 @@ def test_protocols_never_share_a_panel(record):
 
 def test_ablation_has_every_value_and_the_paper_beside_it(record):
     records = made.ablation(record) + made.ablation(record, "mae")
-    fig = figure("ablation", Source.of(records), Options(methods=("simmim",)))
+    fig = figure("ablation", Source.from_records(records), Options(methods=("simmim",)))
     ours = points(by_title(fig, "linear-probe on mnist5k"), "simmim")
     expected = {
         r: np.mean(values_of(records, "simmim", "linear-probe", **{"method.mask_ratio": r})) for r in (0.2, 0.4, 0.8)
@@ -147,7 +147,7 @@ def test_ablation_has_every_value_and_the_paper_beside_it(record):
     rows = load_published().query("setting == 'random, mask patch 32'")
     assert theirs == dict(zip(rows["variant"].str[11:].astype(float), rows["value"], strict=True))
     assert theirs[0.5] == 83.0
-    fig = figure("ablation", Source.of(records), Options(methods=("mae",)))
+    fig = figure("ablation", Source.from_records(records), Options(methods=("mae",)))
     # MAE's paper has our very task: only that panel is shown, and none of its others.
     assert len(fig.axes) == 2
     axes = by_title(fig, "Published: MAE, ViT-L/16, linear-probe on ImageNet-1K")
@@ -158,7 +158,7 @@ def test_ablation_has_every_value_and_the_paper_beside_it(record):
 def test_a_published_curve_of_the_same_protocol_shares_the_panel(record):
     varied = [{"method.mask_ratio": ratio} for ratio in (0.4, 0.6)]
     records = [preset_record(record, settings=one, varied=one) for one in varied]
-    fig = figure("ablation", Source.of(records))
+    fig = figure("ablation", Source.from_records(records))
     (axes,) = fig.axes
     assert points(axes, "published: random, mask patch 32")[0.5] == 83.0
     assert set(points(axes, "simmim")) == {0.4, 0.6}
@@ -168,10 +168,10 @@ def test_an_ablation_of_several_paths_has_to_be_chosen(record):
     records = made.ablation(record) + [
         made.one(record, "simmim", varied={"method.masking": kind}) for kind in ("block", "square")
     ]
-    source = Source.of(records)
+    source = Source.from_records(records)
     with pytest.raises(InputError, match=r"vary method.mask_ratio, method.masking: choose one with --over PATH"):
         figure("ablation", source)
-    names = [name for name, found in drawn("all", source, Options()) if not isinstance(found, NothingToPlot)]
+    names = [name for name, found in draw_kinds("all", source, Options()) if not isinstance(found, NothingToPlot)]
     assert {"ablation-method.mask_ratio", "ablation-method.masking"} <= set(names)
     fig = figure("ablation", source, Options(over="method.masking"))
     assert [label.get_text() for label in fig.axes[0].get_xticklabels()] == ["block", "random", "square"]
@@ -189,7 +189,7 @@ def test_other_settings_make_lines_of_their_own(record):
         records.append(
             old.model_copy(update={"id": f"deep-{old.id}", "recipe": recipe, "pretraining": f"d{old.pretraining}"})
         )
-    axes = figure("ablation", Source.of(records)).axes[0]
+    axes = figure("ablation", Source.from_records(records)).axes[0]
     labels = [line.get_label() for line in axes.lines if len(line.get_xdata()) > 1]
     assert labels == ["simmim, vit 64x4/4, depth=4", "simmim, vit 64x8/4, depth=8"]
     assert [len(points(axes, label)) for label in labels] == [4, 4]
@@ -203,13 +203,13 @@ def test_a_task_s_own_setting_is_an_axis_though_it_is_part_of_the_protocol(recor
         for layer in (0, 1, 2)
         for seed in (0, 1)
     ]
-    fig = figure("ablation", Source.of(records))
+    fig = figure("ablation", Source.from_records(records))
     assert points(fig.axes[0], "simmim") == {0.0: 50.0, 1.0: 51.0, 2.0: 52.0}
 
 
 def test_epochs_say_that_each_is_a_full_schedule(record):
     records = made.lengths(record) + made.scores(record, ["random-init"], ["linear-probe"], 3)
-    fig = figure("epochs", Source.of(records), Options(baseline="random-init"))
+    fig = figure("epochs", Source.from_records(records), Options(baseline="random-init"))
     axes = by_title(fig, "linear-probe on mnist5k")
     lengths = (5, 10, 20, 40)
     expected = {e: np.mean(values_of(records, "mae", "linear-probe", **{"pretrain.epochs": e})) for e in lengths}
@@ -223,18 +223,18 @@ def test_epochs_say_that_each_is_a_full_schedule(record):
 
 def test_epochs_of_one_schedule_end_with_the_plain_record(record):
     records = made.on_the_way(record) + made.scores(record, ["random-init"], ["linear-probe"], 3)
-    fig = figure("epochs", Source.of(records))
+    fig = figure("epochs", Source.from_records(records))
     axes = by_title(fig, "linear-probe on mnist5k")
     assert set(points(axes, "mae")) == {0.0, 5.0, 26.0}
     assert points(axes, "mae")[26.0] == pytest.approx(np.mean(values_of(records, "mae", "linear-probe")))
     assert "of one schedule" in axes.get_xlabel()
     with pytest.raises(NothingToPlot):
-        figure("ablation", Source.of(records))
+        figure("ablation", Source.from_records(records))
 
 
 def test_lengths_and_epochs_of_one_schedule_share_no_panel(record):
     lengths = [r for r in made.lengths(record) if r.varied["pretrain.epochs"] != 26]
-    fig = figure("epochs", Source.of(made.on_the_way(record) + lengths))
+    fig = figure("epochs", Source.from_records(made.on_the_way(record) + lengths))
     places = {axes.get_xlabel(): set(points(axes, "mae")) for axes in fig.axes if lines(axes, "mae")}
     assert places["Epochs pretrained (of one schedule)"] == {0.0, 5.0, 26.0}
     assert places["Pretraining epochs (a full schedule each)"] == {5.0, 10.0, 20.0, 26.0, 40.0}
@@ -244,14 +244,14 @@ def test_recipes_of_several_lengths_are_grouped_and_the_note_says_so(record):
     records = [made.one(record, "mae", epochs=epochs) for epochs in (10, 20)]
     recipe = records[1].recipe
     records[1] = records[1].model_copy(update={"recipe": recipe | {"method": {**recipe["method"], "norm": True}}})
-    fig = figure("epochs", Source.of(records))
+    fig = figure("epochs", Source.from_records(records))
     assert set(points(by_title(fig, "linear-probe on mnist5k"), "mae")) == {10.0, 20.0}
     assert "recipes differ in more than their epochs" in fig.get_supxlabel().replace("\n", " ")
 
 
 def test_layers_ratios_and_losses_are_the_curves_of_the_records(record):
     records = made.layered(record) + made.rebuilt(record)
-    source = Source.of(records)
+    source = Source.from_records(records)
     axes = by_title(figure("layers", source), "linear-probe on mnist5k")
     for method in made.METHODS:
         curves = [
@@ -270,7 +270,7 @@ def test_layers_ratios_and_losses_are_the_curves_of_the_records(record):
 
 def test_cost_is_that_of_pretraining_and_task_together(record):
     records = made.scores(record, tasks=["finetune"], seeds=2)
-    fig = figure("cost", Source.of(records), Options(tasks=("finetune",)))
+    fig = figure("cost", Source.from_records(records), Options(tasks=("finetune",)))
     hours, images = fig.axes
     expected = {}
     for method in made.METHODS:
@@ -292,7 +292,7 @@ def test_devices_have_panels_of_their_own(record):
         update={"cost": records[1].checkpoint.cost.model_copy(update={"device": "NVIDIA H100"})}
     )
     records[1] = records[1].model_copy(update={"cost": gpu, "checkpoint": checkpoint})
-    labels = [axes.get_xlabel().replace("\n", " ") for axes in figure("cost", Source.of(records)).axes]
+    labels = [axes.get_xlabel().replace("\n", " ") for axes in figure("cost", Source.from_records(records)).axes]
     assert labels == ["Time (h) on cpu", "Images seen", "Time (h) on NVIDIA H100"]
 
 
@@ -311,17 +311,17 @@ def test_the_pareto_front_is_what_brute_force_finds(higher):
 
 
 def test_seeds_are_all_there_and_one_alone_is_no_spread(record, scores):
-    fig = figure("seeds", Source.of(scores), Options(tasks=("knn",)))
+    fig = figure("seeds", Source.from_records(scores), Options(tasks=("knn",)))
     for method in made.METHODS:
         assert sorted(points(fig.axes[0], method)) == pytest.approx(sorted(values_of(scores, method, "knn")))
     with pytest.raises(
-        NothingToPlot, match=r"two or more seeds of one setting; make some: `mimbench run .*--seeds 0,1,2"
+        NothingToPlot, match=r"two or more seeds of one setting; to make some, run `mimbench run .*--seeds 0,1,2"
     ):
-        figure("seeds", Source.of(made.scores(record, seeds=1)))
+        figure("seeds", Source.from_records(made.scores(record, seeds=1)))
 
 
 def test_every_kind_says_what_it_lacks(record):
-    bare = Source.of([record()])
+    bare = Source.from_records([record()])
     refused = {}
     for kind in set(plot_kinds()) - {"bars", "cost"}:
         with pytest.raises(NothingToPlot) as reason:
@@ -331,12 +331,12 @@ def test_every_kind_says_what_it_lacks(record):
         assert text.startswith(f"nothing to plot as {kind}: needs ")
         assert "`mimbench run --method" in text
         assert "\n" not in text
-    for kind, found in drawn("all", bare, Options()):
+    for kind, found in draw_kinds("all", bare, Options()):
         assert isinstance(found, NothingToPlot) == (kind in refused)
     with pytest.raises(InputError, match="unknown kind of plot 'bar'; did you mean 'bars'"):
         figure("bar", bare)
     with pytest.raises(InputError, match="no record has a task 'kn'"):
-        list(drawn("all", Source.of(made.scores(record, ["mae"], ["knn"], 1)), Options(tasks=("kn",))))
+        list(draw_kinds("all", Source.from_records(made.scores(record, ["mae"], ["knn"], 1)), Options(tasks=("kn",))))
 
 
 @pytest.mark.parametrize("methods", [("mae",), ("mae", "simmim")])
@@ -344,20 +344,26 @@ def test_every_kind_draws_methods_that_have_earlier_epochs_alone(methods, record
     """Their place among all settings is known, whether or not other methods have ends."""
     records = [one for one in made.everything(record, seeds=2) if one.method.name in ("random-init", "mae", "simmim")]
     early = [made.early(one) if one.method.name in methods else one for one in records]
-    refused = {title for title, found in drawn("all", Source.of(early), Options()) if isinstance(found, NothingToPlot)}
+    refused = {
+        title
+        for title, found in draw_kinds("all", Source.from_records(early), Options())
+        if isinstance(found, NothingToPlot)
+    }
     assert refused == {"detections", "segmentations", "reconstructions", "generated"}  # pictures are no part of these
 
 
 def test_a_seed_counted_twice_is_told_apart(record):
     twice = [record(value=50.0), record(value=60.0)]
-    labels = [bars.get_label() for bars in figure("bars", Source.of(twice)).axes[0].containers]
+    labels = [bars.get_label() for bars in figure("bars", Source.from_records(twice)).axes[0].containers]
     assert sorted(labels) == ["simmim, setting 1", "simmim, setting 2"]
 
 
 def test_whiskers_end_where_the_metric_does_and_the_note_says_so(record):
     def drawn_with(*values):
         fig = figure(
-            "bars", Source.of([made.one(record, "simmim", n, value=v) for n, v in enumerate(values)]), Options()
+            "bars",
+            Source.from_records([made.one(record, "simmim", n, value=v) for n, v in enumerate(values)]),
+            Options(),
         )
         ends = [end for line in fig.axes[0].collections for path in line.get_paths() for end in path.vertices[:, 1]]
         return ends, " ".join(text.get_text() for text in fig.findobj(Text)).replace("\n", " ")

@@ -371,7 +371,7 @@ def test_a_value_at_the_edge_of_its_range_is_sound(record, framed):
 
 def test_plots_and_layouts_refuse_a_value_outside_of_its_range(record, framed):
     with pytest.raises(InputError, match=r"^record mae-.*: top1 is 1e\+308, outside of its range 0 to 100"):
-        figure("bars", Source.of([record("mae", 1e308), record("beit", 50.0)]), Options())
+        figure("bars", Source.from_records([record("mae", 1e308), record("beit", 50.0)]), Options())
     records = [preset_record(record, value=value, seed=seed) for seed, value in enumerate((1e308, 83.0))]
     cells = [row[-1] for row in build_layout_table(read_layout("simmim-loss"), framed(records)).rows]
     assert cells[0].notes == ("top1 is 1e+308, outside of its range 0 to 100; see `mimbench verify`",)
