@@ -1,4 +1,4 @@
-"""What of a pixel is predicted, and how far off a prediction is: its value, its colour cluster, or its bins."""
+"""Targets of pixel prediction, each with its loss: a pixel's value, its colour cluster, or its bins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The control without a task: nothing is hidden, the image is to be copied."""
+"""The control without a pretext task: nothing is masked, and the model copies the image."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mimbench_methods._pixel_heads import linear_head, upsampling
 
 class AutoencoderConfig(Config):
     loss: Literal["l1", "l2"] = "l1"
-    """l1, as SimMIM's: then hiding is all that tells them apart."""
+    """l1, as SimMIM's, so that the two differ in masking only."""
 
 
 class Autoencoder(Method):
-    """SimMIM's encoder, head and loss on images that hide nothing: what a method earns by hiding is above this."""
+    """SimMIM's encoder, head and loss on unmasked images: what a method gains by masking is above this."""
 
     name: ClassVar[str] = "autoencoder"
     version: ClassVar[str] = "1"
@@ -31,14 +31,14 @@ class Autoencoder(Method):
         self.decoder = linear_head(encoder.out_dim, encoder.in_channels, upsampling(encoder, encoder.image_size))
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Nothing is hidden."""
+        """Nothing is masked."""
         return torch.zeros(batch, *self.encoder.grid, dtype=torch.bool, device=generator.device)
 
     def target(self, images: Tensor) -> Tensor:
         return images
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
-        """It is trained with nothing hidden; where a mask hides something all the same, that is zero."""
+        """Trained on unmasked images. If a mask is passed nevertheless, masked pixels are zero."""
         visible = images.masked_fill(resize_mask(mask, images.shape[-2:]).unsqueeze(1), 0.0)
         return self.decoder(self.encoder.encode(self.encoder.embed(visible)))
 

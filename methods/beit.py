@@ -1,4 +1,4 @@
-"""BEiT: predict the visual words of hidden patches."""
+"""BEiT: predict the visual words of masked patches."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class BEiTConfig(Config):
     """The mask's defaults are the official ones for 14 x 14 patches. Only the chosen tokenizer's table counts."""
 
     hidden_patches: int = Field(75, ge=1)
-    """Most patches that a mask hides; masks may end a little short of it, as the official ones do."""
+    """Most patches that are masked in an image; a mask may have a few less, as in the official code."""
     min_block: int = Field(16, ge=1)
     """Least size of a block, in patches."""
     tokenizer: Literal["kmeans", "dvae", "dalle"] = "kmeans"
@@ -82,7 +82,7 @@ class BEiT(Method):
         return self.head(self.encoder.encode_masked(images, mask, self.mask_token).permute(0, 2, 3, 1))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Cross-entropy, mean over all hidden patches of the batch together."""
+        """Cross-entropy, mean over all masked patches of the batch together."""
         surprise = F.cross_entropy(prediction.float().movedim(-1, 1), target, reduction="none")
         return mean_over_masked(surprise, mask)
 
@@ -93,7 +93,7 @@ class BEiT(Method):
         return StepOutput(self.loss(prediction, target, mask), {"mlm_acc": mean_over_masked(right, mask)})
 
     def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Hidden patches as the tokenizer decodes the likeliest words, among the words of the visible ones."""
+        """Masked patches as the tokenizer decodes the likeliest words, among the words of the visible ones."""
         return self._decoded(images, mask, self.predict(images, mask).argmax(-1))
 
     def sample_masked(
@@ -105,11 +105,11 @@ class BEiT(Method):
         return self._decoded(images, mask, words), scores.log_softmax(-1).gather(-1, words.unsqueeze(-1)).squeeze(-1)
 
     def _decoded(self, images: Tensor, mask: Tensor, words: Tensor) -> Tensor:
-        hidden = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
-        seen = self.tokenizer.tokens(images.masked_fill(hidden, 0))
+        masked = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
+        seen = self.tokenizer.tokens(images.masked_fill(masked, 0))
         words = torch.where(resize_mask(mask, words.shape[1:]), words, seen)
-        return torch.where(hidden, self.tokenizer.decode(words), images)
+        return torch.where(masked, self.tokenizer.decode(words), images)
 
     @property
     def reconstruction_note(self) -> str:
-        return f"Hidden patches are predicted words, as the tokenizer ({self.tokenizer.name}) decodes them."
+        return f"Masked patches are predicted words, as the tokenizer ({self.tokenizer.name}) decodes them."

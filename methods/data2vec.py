@@ -1,4 +1,4 @@
-"""data2vec: predict what a slowly moving copy of the encoder makes of the whole image, at hidden patches."""
+"""data2vec: predict what a slowly moving copy of the encoder makes of the whole image, at masked patches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Data2VecConfig(Config):
     """The defaults are those of the official ViT-B, with 14 x 14 patches."""
 
     hidden_patches: int = Field(120, ge=1)
-    """Most patches that a mask hides; masks may end a little short of it, as the official ones do."""
+    """Most patches that are masked in an image; a mask may have a few less, as in the official code."""
     min_block: int = Field(16, ge=1)
     """Least size of a block, in patches."""
     target_layers: int = Field(6, ge=1)
@@ -95,12 +95,12 @@ class Data2Vec(Method):
         return self.head(self.encoder.encode_masked(images, mask, self.mask_token).permute(0, 2, 3, 1))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Smooth L1, mean over all hidden patches of the batch together; 0 where none is hidden."""
+        """Smooth L1, mean over all masked patches of the batch together; 0 if none is masked."""
         error = F.smooth_l1_loss(prediction.float(), target, reduction="none", beta=self.config.beta).mean(-1)
         return mean_over_masked(error, mask)
 
     def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
-        """Logs the variance over the patches of the batch, mean over channels: near 0 where training has collapsed."""
+        """Logs the variance over the patches of the batch, mean over channels: near 0 if training has collapsed."""
         target = self.target(images)
         prediction = self.predict(images, mask)
         logs = {"target_variance": _variance(target), "prediction_variance": _variance(prediction.detach().float())}

@@ -1,4 +1,4 @@
-"""MAE: encode the visible patches alone, then reconstruct the hidden ones with a light decoder."""
+"""MAE: encode the visible patches alone, then reconstruct the masked ones with a light decoder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class MAEConfig(Config):
 
     mask: Literal["random", "block", "grid"] = "random"
     mask_ratio: float = Field(0.75, gt=0, lt=1)
-    """Share of the patches that is hidden. A grid keeps one patch of each k x k: 0.75, 0.889, 0.9375, ..."""
+    """Share of the patches that is masked. A grid keeps one patch of each k x k: 0.75, 0.889, 0.9375, ..."""
     min_block: int = Field(16, ge=1)
     """Block masks: least size of a block, in patches."""
     norm_pixels: bool = True
@@ -81,7 +81,7 @@ class MAE(Method):
         init_xavier(self)
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        """As many hidden in each image, whatever the kind, so that the visible ones make a batch."""
+        """The same number of masked patches in each image, for every kind, so that the visible ones form a batch."""
         grid, ratio = self.encoder.grid, self.config.mask_ratio
         if self.config.mask == "random":
             return random_mask(batch, grid, ratio, generator, rounding="mae")
@@ -102,13 +102,16 @@ class MAE(Method):
         return self._predict(images, visible_indices(resize_mask(mask, self.encoder.grid)))
 
     def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
-        """`mask` hides as many patches as `sample_mask` does: known beforehand, so that no device has to be asked."""
+        """`mask` has as many masked patches as those of `sample_mask`.
+
+        The number is known, so that an accelerator is not synchronised.
+        """
         target = self.target(images)
         keep = visible_indices(resize_mask(mask, self.encoder.grid), self.visible)
         return StepOutput(self.loss(self._predict(images, keep), target, mask))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Squared error, mean over each patch, then over the hidden patches of the batch."""
+        """Squared error, mean over each patch, then over the masked patches of the batch."""
         return mean_over_masked((prediction.float() - target).square().mean(-1), mask)
 
     def no_weight_decay(self) -> set[str]:
@@ -116,22 +119,22 @@ class MAE(Method):
         return set()
 
     def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
-        """A normalised prediction is brought back with the true mean and variance of each hidden patch.
+        """A normalised prediction is brought back with the true mean and variance of each masked patch.
 
-        They are not predicted: brightness and contrast of the hidden patches are given, structure is the model's.
+        They are not predicted: brightness and contrast of the masked patches are the true ones, structure is predicted.
         """
         patches = self.predict(images, mask).float()
         if self.config.norm_pixels:
             mean, std = _moments(patchify(images.float(), self.encoder.patch_size))
             patches = patches * std + mean
-        hidden = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
-        return torch.where(hidden, unpatchify(patches, self.encoder.patch_size), images)
+        masked = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
+        return torch.where(masked, unpatchify(patches, self.encoder.patch_size), images)
 
     @property
     def reconstruction_note(self) -> str:
         if not self.config.norm_pixels:
             return ""
-        return "Mean and contrast of each hidden patch are the true ones; only its structure is predicted."
+        return "Mean and contrast of each masked patch are the true ones; only its structure is predicted."
 
     def _predict(self, images: Tensor, keep: Tensor) -> Tensor:
         """keep: int64 [B, K], the visible patches, in any order."""
@@ -153,5 +156,5 @@ def _period(ratio: float) -> int:
     """The k of a grid that keeps one patch of each k x k."""
     period = round((1 - ratio) ** -0.5)
     if period < 2 or abs(1 - period**-2 - ratio) > 0.005:
-        raise InputError(f"a grid mask cannot hide {ratio:g} of the patches: choose method.mask_ratio 0.75, 0.889, ...")
+        raise InputError(f"no grid mask has the mask ratio {ratio:g}: choose method.mask_ratio 0.75, 0.889, ...")
     return period

@@ -1,4 +1,4 @@
-"""MaskFeat: predict the histograms of oriented gradients (HOG) of hidden patches with a linear head."""
+"""MaskFeat: predict the histograms of oriented gradients (HOG) of masked patches with a linear head."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class MaskFeatConfig(Config):
     mask: Literal["block", "random"] = "block"
     """block: BEiT's rectangles, which may end short of the ratio."""
     mask_ratio: float = Field(0.4, gt=0, lt=1)
-    """Share of the patches that is hidden; a patch is what the encoder's last map has one cell for."""
+    """Share of the patches that is masked. A patch is one cell of the encoder's last map."""
     min_block: int | None = Field(None, ge=1)
-    """Block masks: least size of a block, in patches; absent: a fifth of what is hidden."""
+    """Block masks: least size of a block, in patches; absent: a fifth of the masked patches."""
 
 
 class MaskFeat(Method):
@@ -82,7 +82,7 @@ class MaskFeat(Method):
         return self.head(self.encoder.encode_masked(images, mask, self.mask_token).permute(0, 2, 3, 1))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Squared error, mean over all hidden patches of the batch together; 0 where none is hidden."""
+        """Squared error, mean over all masked patches of the batch together; 0 if none is masked."""
         return mean_over_masked((prediction.float() - target).square().mean(-1), mask)
 
     def no_weight_decay(self) -> set[str]:

@@ -1,4 +1,4 @@
-"""SimMIM: predict the raw pixels of hidden patches with a linear head."""
+"""SimMIM: predict the raw pixels of masked patches with a linear head."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SimMIMConfig(Config):
     masking: Literal["random", "square", "block"] = "random"
     """square: one square at a random place; block: BEiT's rectangles."""
     mask_ratio: float = Field(0.6, gt=0, lt=1)
-    """Share of the mask patches that is hidden."""
+    """Share of the mask patches that is masked."""
     mask_patch_size: int = Field(32, ge=1)
     """Side of one mask patch, px."""
     head: Literal["linear", "mlp", "inverse-swin"] = "linear"
@@ -103,18 +103,18 @@ class SimMIM(Method):
         return self.pixels(F.interpolate(images, self.size, mode="area") if self._downsamples else images)
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
-        """[B, outputs, S, S] for the target's size S; one output a channel where pixel values are predicted."""
-        # Stems that overlap (ResNet's) would carry hidden pixels into visible cells.
+        """[B, outputs, S, S] for the target's size S; one output per channel if pixel values are predicted."""
+        # Stems that overlap (ResNet's) would carry masked pixels into visible cells.
         visible = images.masked_fill(resize_mask(mask, images.shape[-2:]).unsqueeze(1), 0.0)
         return self.decoder(self.encoder.encode_masked(visible, mask, self.mask_token))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Mean error over the hidden pixels, pooled over the batch, as the official code has it."""
+        """Mean error over the masked pixels, pooled over the batch, as the official code has it."""
         error = self.pixels.error(prediction, target)
         if self.config.loss_area == "all":
             return error.mean()
-        hidden = resize_mask(mask, error.shape[-2:]).unsqueeze(1)
-        return (error * hidden).sum() / (hidden.sum() + 1e-5) / error.shape[1]
+        masked = resize_mask(mask, error.shape[-2:]).unsqueeze(1)
+        return (error * masked).sum() / (masked.sum() + 1e-5) / error.shape[1]
 
     def no_weight_decay(self) -> set[str]:
         """The official scripts decay the mask token with a ViT encoder, not with a Swin."""

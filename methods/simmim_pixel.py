@@ -1,4 +1,4 @@
-"""SimMIM as textbooks tell it: hide single pixels, fill them with zeros, reconstruct the whole image."""
+"""SimMIM as in textbooks: mask single pixels, fill them with zeros, reconstruct the whole image."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mimbench_methods._pixel_heads import linear_head, upsampling
 
 class SimMIMPixelConfig(Config):
     mask_ratio: float = Field(0.6, gt=0, lt=1)
-    """Share of the pixels that is hidden."""
+    """Share of the pixels that is masked."""
 
 
 class SimMIMPixel(Method):
-    """The textbook form: no mask token; hidden pixels are zeros, the mean after normalisation, in the input."""
+    """The textbook form: no mask token; masked pixels are zeros, the mean after normalisation, in the input."""
 
     name: ClassVar[str] = "simmim-pixel"
     version: ClassVar[str] = "1"
@@ -44,7 +44,7 @@ class SimMIMPixel(Method):
         return self.decoder(self.encoder.encode(self.encoder.embed(visible)))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Squared error, mean over every pixel, hidden or not."""
+        """Squared error, mean over every pixel, masked or not."""
         return F.mse_loss(prediction.float(), target)
 
     def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class Supervised(Method):
 
     def __init__(self, config: SupervisedConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
-        self.head: nn.Module = nn.Identity()  # how many classes there are, `prepare` or a checkpoint tells
+        self.head: nn.Module = nn.Identity()  # `prepare` or a checkpoint sets the number of classes
 
     def prepare(self, stage: Stage) -> None:
         head = self._classify(len(stage.classes))
@@ -36,7 +36,7 @@ class Supervised(Method):
         nn.init.zeros_(head.bias)
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Nothing is hidden."""
+        """Nothing is masked."""
         return torch.zeros(batch, *self.encoder.grid, dtype=torch.bool, device=generator.device)
 
     def target(self, images: Tensor) -> Tensor:

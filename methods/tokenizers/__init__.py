@@ -1,4 +1,4 @@
-"""Visual vocabularies: from images to grids of words, and back where the tokenizer can."""
+"""Visual vocabularies: from images to grids of words, and back if the tokenizer can."""
 
 from mimbench_methods.tokenizers.base import Tokenizer, TokenizerConfig
 from mimbench_methods.tokenizers.dalle import DalleConfig, DalleTokenizer

@@ -20,7 +20,7 @@ class TokenizerConfig(Config):
     """Number of words."""
 
     def identity(self) -> dict[str, Any]:
-        """All of it that shapes tokens, as plain JSON data; where a file does, its content, not its path."""
+        """Every option that shapes tokens, as plain JSON data; of a file, its content and not its path."""
         return self.shaping()
 
 
@@ -36,7 +36,7 @@ class Tokenizer(nn.Module, ABC):
     Config: ClassVar[type[TokenizerConfig]] = TokenizerConfig
 
     def __init__(self, config: TokenizerConfig, *, patch_size: int, channels: int) -> None:
-        """Raises InputError where the options do not suit the images."""
+        """Raises InputError: the options do not suit the images."""
         super().__init__()
         self.config = config
         self.patch_size, self.channels = patch_size, channels

@@ -85,21 +85,24 @@ def _weights_file(path: Path | None) -> Path:
     return path
 
 
-def _official_state(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _official_state(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The file's tensors under this encoder's names (theirs say w and b), names and shapes checked."""
     names = {".w": ".weight", ".b": ".bias"}
-    found = {key[:-2] + names[key[-2:]] if key[-2:] in names else key: value for key, value in _read(path).items()}
-    for key, value in wanted.items():
-        if key not in found:
+    state = {}
+    for key, value in _read(path).items():
+        start, end = key[:-2], key[-2:]
+        state[start + names[end] if end in names else key] = value
+    for key, value in expected.items():
+        if key not in state:
             raise InputError(f"method.dalle.weights: {path} has no tensor {key!r}; is it the DALL-E encoder?")
-        if found[key].shape != value.shape:
+        if state[key].shape != value.shape:
             raise InputError(
-                f"method.dalle.weights: {key!r} is {list(found[key].shape)} in {path}, not {list(value.shape)}; "
+                f"method.dalle.weights: {key!r} is {list(state[key].shape)} in {path}, not {list(value.shape)}; "
                 "set method.dalle.width, blocks and vocabulary to the file's"
             )
-    if unknown := sorted(found.keys() - wanted.keys()):
+    if unknown := sorted(state.keys() - expected.keys()):
         raise InputError(f"method.dalle.weights: {path} has a tensor {unknown[0]!r} that the encoder does not have")
-    return found
+    return state
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:

@@ -29,13 +29,13 @@ class DVAEConfig(TokenizerConfig):
     base_lr: float = Field(1e-3, gt=0)
     """Absolute."""
     kl_weight: float = Field(1e-2, ge=0)
-    """Of the divergence from the uniform distribution (nats a word), beside the squared error of a pixel.
+    """Of the divergence from the uniform distribution (nats per word), relative to the squared error per pixel.
 
     Without it, few words are used."""
 
 
 class DVAE(nn.Module):
-    """Convolutions to word scores at one cell a patch, and back; trained through a Gumbel-softmax."""
+    """Convolutions to word scores at one cell per patch, and back; trained through a Gumbel-softmax."""
 
     temperature: Tensor
 

@@ -24,7 +24,10 @@ from mimbench.errors import NotSupported
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that a task reports. `low` and `high` bound it, in `unit`."""
+    """A number that a task reports. `low` and `high` bound it, in `unit`.
+
+    The labels of axes and tables are in the display file of the task's package, see `mimbench.display`.
+    """
 
     name: str
     unit: str

@@ -88,7 +88,7 @@ def run(golden: Golden, setup: ModelSetup, method: Method) -> Run:
 
 
 class _watched:
-    """While it lasts, what the encoder's two ways of encoding return is noted down, with the `keep` of the second."""
+    """While active, record what `encode` and `encode_visible` of the encoder return, with the `keep` of the second."""
 
     def __init__(self, encoder: Encoder, notes: list[tuple[Tensor, Tensor | None]]) -> None:
         self.encoder, self.notes = encoder, notes
@@ -152,20 +152,21 @@ def _outputs(golden: Golden, setup: ModelSetup, run: Run) -> Iterator[Row]:
 
 
 def _output(name: str, golden: Golden, run: Run) -> Tensor | None:
-    """This implementation's counterpart of the stored output `name`; `logits` are of hidden patches alone."""
+    """This implementation's counterpart of the stored output `name`; `logits` are of masked patches only."""
     if name in ("x_rec", "pred", "logits_all", "prediction"):
         return run.prediction
     if name in ("z", "latent"):
         return run.encoded if run.keep is None else _in_order(run.encoded, run.keep, golden.tensor("input/ids_keep"))
     if name in ("logits", "mlm_acc"):
-        hidden = run.prediction.flatten(0, -2)[_mask(golden, len(run.prediction)).flatten()]
-        right = hidden.argmax(-1) == golden.tensor("input/labels") if name == "mlm_acc" else hidden
-        return right.float().mean() if name == "mlm_acc" else hidden
+        masked = run.prediction.flatten(0, -2)[_mask(golden, len(run.prediction)).flatten()]
+        if name == "logits":
+            return masked
+        return (masked.argmax(-1) == golden.tensor("input/labels")).float().mean()
     return None
 
 
 def _in_order(encoded: Tensor, ours: Tensor, official: Tensor) -> Tensor:
-    """Visible tokens [B, P + K, D] that stand in the order `ours`, brought to the order `official`, both [B, K]."""
+    """Visible tokens [B, P + K, D] in the order `ours`, rearranged into the order `official`, both [B, K]."""
     prefix = encoded.shape[1] - ours.shape[1]
     order = ours.argsort(1).gather(1, official.argsort(1).argsort(1)).unsqueeze(-1)
     patches = encoded[:, prefix:].gather(1, order.expand(-1, -1, encoded.shape[-1]))
@@ -174,30 +175,30 @@ def _in_order(encoded: Tensor, ours: Tensor, official: Tensor) -> Tensor:
 
 def _gradients(golden: Golden, method: Method, layout: KeyLayout, loaded: ConvertedWeights, run: Run) -> Iterator[Row]:
     stored = golden.group("grad")
-    # Gradients are renamed and reordered exactly as weights are; where none is stored, zeros stand in.
+    # Gradients are renamed and reordered exactly as weights are; a gradient that is not stored counts as zeros.
     state = {name: stored.get(name, torch.zeros_like(value)) for name, value in golden.group("param").items()}
     unknown = sorted(set(stored) - set(state))
     if unknown:
         raise InputError(f"golden file {golden.path}: gradient of {unknown[0]!r}, which is no parameter there")
     official = to_method(state, layout, method).state
-    for own, sources in loaded.sources.items():
+    for name, sources in loaded.sources.items():
         if set(sources) <= set(stored):
-            ours = run.gradients.get(own, torch.zeros_like(official[own]))
-            close = torch.allclose(ours.double(), official[own].double(), rtol=RTOL, atol=ATOL)
-            error = _relative(ours, official[own])
+            ours = run.gradients.get(name, torch.zeros_like(official[name]))
+            close = torch.allclose(ours.double(), official[name].double(), rtol=RTOL, atol=ATOL)
+            error = _relative(ours, official[name])
             yield Row(f"gradient {' + '.join(sources)}", error, f"rtol {RTOL:g}, atol {ATOL:g}", close)
     if "grad_norm_names" in golden.arrays:
         yield _norms(golden, loaded.sources, run)
 
 
 def _norms(golden: Golden, sources: Mapping[str, tuple[str, ...]], run: Run) -> Row:
-    """The norm of every parameter's gradient; parameters that are one in the other code are taken together."""
+    """The norm of every parameter's gradient; parameters that the other code holds as one are combined."""
     names = [str(name) for name in golden.arrays["grad_norm_names"]]
     official = dict(zip(names, golden.tensor("grad_norm_each").double().tolist(), strict=True))
     # In single precision, as the files have them: large tensors lose digits there.
     ours: dict[tuple[str, ...], float] = {}
-    for own, gradient in run.gradients.items():
-        keys = sources.get(own, (own,))
+    for name, gradient in run.gradients.items():
+        keys = sources.get(name, (name,))
         ours[keys] = (ours.get(keys, 0.0) ** 2 + float(gradient.norm()) ** 2) ** 0.5
     theirs = {keys: sum(official.get(key, 0.0) ** 2 for key in keys) ** 0.5 for keys in ours}
     theirs |= {(name,): norm for name, norm in official.items() if not any(name in keys for keys in ours)}
@@ -214,7 +215,7 @@ def _scalar(quantity: str, ours: Tensor, official: Tensor, allowed: float) -> Ro
 
 
 def _relative(ours: Tensor, official: Tensor) -> float:
-    """|ours - official| / |official|, L2 over the whole tensor; infinite where anything is not finite."""
+    """|ours - official| / |official|, L2 over the whole tensor; infinite if anything is not finite."""
     size = official.double().norm()
     error = (ours.double() - official.double()).norm() / (size if size > 0 else 1.0)
     return float(error) if bool(torch.isfinite(error)) else float("inf")

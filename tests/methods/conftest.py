@@ -14,11 +14,11 @@ def sees_only_the_visible():
     """Check that see(images) depends on what `mask` leaves visible, and on nothing else."""
 
     def check(see, images, mask):
-        hidden = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
+        masked = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
         with torch.no_grad():
             expected = see(images)
-            assert torch.equal(see(torch.where(hidden, 9.0, images)), expected)
-            assert not torch.allclose(see(torch.where(hidden, images, 9.0)), expected)
+            assert torch.equal(see(torch.where(masked, 9.0, images)), expected)
+            assert not torch.allclose(see(torch.where(masked, images, 9.0)), expected)
 
     return check
 

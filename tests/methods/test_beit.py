@@ -101,24 +101,24 @@ def test_the_tokenizer_is_not_trained():
     assert "head.weight" in names
 
 
-def test_hidden_pixels_do_not_reach_the_prediction(sees_only_the_visible):
+def test_masked_pixels_do_not_reach_the_prediction(sees_only_the_visible):
     method = build().eval()
     images, mask = torch.randn(4, 3, 16, 16, generator=seeded()), method.sample_mask(4, seeded())
     sees_only_the_visible(lambda shown: method.predict(shown, mask), images, mask)
 
 
-def test_hidden_pixels_do_not_reach_the_reconstruction():
+def test_masked_pixels_do_not_reach_the_reconstruction():
     method = build(tokenizer="dvae", dvae={"vocabulary": 8, "width": 8}).eval()
     images, mask = torch.randn(2, 3, 16, 16, generator=seeded()), method.sample_mask(2, seeded())
-    hidden = mask.repeat_interleave(4, 1).repeat_interleave(4, 2).unsqueeze(1).expand_as(images)
+    masked = mask.repeat_interleave(4, 1).repeat_interleave(4, 2).unsqueeze(1).expand_as(images)
     with torch.no_grad():
         first = method.reconstruct(images, mask)
-        second = method.reconstruct(torch.where(hidden, 9.0, images), mask)
-    assert torch.equal(first[hidden], second[hidden])
-    assert torch.equal(first[~hidden], images[~hidden])
+        second = method.reconstruct(torch.where(masked, 9.0, images), mask)
+    assert torch.equal(first[masked], second[masked])
+    assert torch.equal(first[~masked], images[~masked])
 
 
-def test_a_batch_that_hides_nothing_has_no_loss():
+def test_a_batch_that_masks_nothing_has_no_loss():
     output = build()(torch.zeros(1, 3, 16, 16), torch.zeros(1, 4, 4, dtype=torch.bool))
     assert output.loss.item() == 0
 

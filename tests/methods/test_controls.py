@@ -1,4 +1,4 @@
-"""The controls: what is trained with labels, and what is trained with nothing hidden."""
+"""The controls: what is trained with labels, and what is trained with nothing masked."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_an_autoencoder_learns_to_copy_the_whole_image(name, loss):
     assert error.item() == pytest.approx(method.step(batch(), generator()).loss.item(), rel=1e-5)
 
 
-def test_what_a_mask_hides_does_not_reach_the_copy():
+def test_what_a_mask_covers_does_not_reach_the_copy():
     method, images = autoencoder().eval(), batch().images
     mask = torch.zeros(12, 4, 4, dtype=torch.bool)
     mask[:, :2] = True

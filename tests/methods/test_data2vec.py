@@ -151,14 +151,14 @@ def test_the_target_is_float32_under_autocast():
         assert method.target(batch(method)[0]).dtype == torch.float32
 
 
-def test_hidden_pixels_do_not_reach_the_prediction(sees_only_the_visible):
+def test_masked_pixels_do_not_reach_the_prediction(sees_only_the_visible):
     method = build().eval()
     images, mask = batch(method)
     assert method.predict(images, mask).shape == method.target(images).shape
     sees_only_the_visible(lambda shown: method.predict(shown, mask), images, mask)
 
 
-def test_the_loss_is_smooth_l1_over_hidden_patches():
+def test_the_loss_is_smooth_l1_over_masked_patches():
     target, mask = torch.zeros(1, 4, 4, 16), torch.zeros(1, 4, 4, dtype=torch.bool)
     mask[0, 0, :2] = True
     prediction = torch.full_like(target, 9.0)

@@ -103,7 +103,7 @@ def test_initial_weights_follow_the_official_ones():
     assert not method.encoder.body.pos_embed.requires_grad
 
 
-def test_the_encoder_costs_less_the_more_is_hidden():
+def test_the_encoder_costs_less_the_more_is_masked():
     def cost(ratio: float) -> int:
         method = build(32, dim=64, mask_ratio=ratio)
         images = torch.zeros(2, 3, 32, 32)
@@ -122,7 +122,7 @@ def test_the_encoder_costs_less_the_more_is_hidden():
 
 
 @pytest.mark.parametrize("kind", ["random", "block", "grid"])
-def test_every_mask_hides_as_many_patches_in_each_image_and_trains(kind):
+def test_every_mask_covers_as_many_patches_in_each_image_and_trains(kind):
     method = build(mask=kind)
     mask = method.sample_mask(8, seeded())
     assert mask.flatten(1).sum(1).tolist() == [12] * 8
@@ -140,13 +140,13 @@ def test_an_impossible_grid_is_refused_before_training():
 
 
 @pytest.mark.parametrize("position", ["sincos", "relative"])
-def test_hidden_pixels_do_not_reach_the_prediction(position, sees_only_the_visible):
+def test_masked_pixels_do_not_reach_the_prediction(position, sees_only_the_visible):
     method = build(position=position).eval()
     images, mask = torch.randn(2, 3, 16, 16, generator=seeded()), method.sample_mask(2, seeded())
     sees_only_the_visible(lambda shown: method.predict(shown, mask), images, mask)
 
 
-def test_any_equal_number_can_be_hidden_at_prediction_but_not_unequal_ones():
+def test_any_equal_number_can_be_masked_at_prediction_but_not_unequal_ones():
     method = build().eval()
     images = torch.zeros(2, 3, 16, 16)
     assert method.predict(images, random_mask(2, (4, 4), 0.3, seeded())).shape == (2, 4, 4, 48)

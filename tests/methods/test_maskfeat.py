@@ -103,11 +103,11 @@ KINDS = ["vit", "swin"]
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mask", ["block", "random"])
-def test_hidden_pixels_do_not_reach_the_prediction(kind, mask, sees_only_the_visible):
+def test_masked_pixels_do_not_reach_the_prediction(kind, mask, sees_only_the_visible):
     method = build(kind, mask=mask).eval()
-    images, hidden = batch(method)
-    assert method.predict(images, hidden).shape == method.target(images).shape
-    sees_only_the_visible(lambda shown: method.predict(shown, hidden), images, hidden)
+    images, masked = batch(method)
+    assert method.predict(images, masked).shape == method.target(images).shape
+    sees_only_the_visible(lambda shown: method.predict(shown, masked), images, masked)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -125,7 +125,7 @@ def test_the_target_is_float32_under_autocast():
         assert torch.equal(method.target(images), expected)
 
 
-def test_the_loss_is_the_mean_over_hidden_patches_of_the_batch():
+def test_the_loss_is_the_mean_over_masked_patches_of_the_batch():
     method = build()
     target, mask = torch.zeros(2, 4, 4, 108), torch.zeros(2, 4, 4, dtype=torch.bool)
     mask[0, 0], mask[1, 3, 3] = True, True
@@ -136,7 +136,7 @@ def test_the_loss_is_the_mean_over_hidden_patches_of_the_batch():
     assert method.loss(prediction, target, torch.zeros_like(mask)).item() == 0
 
 
-def test_masks_hide_their_share():
+def test_masks_cover_their_share():
     random = build(mask="random").sample_mask(20, seeded())
     assert set(random.sum((1, 2)).tolist()) == {7}  # ceil(0.4 x 16)
     small, large = (build(min_block=size).sample_mask(200, seeded()) for size in (1, 6))

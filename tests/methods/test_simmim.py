@@ -108,16 +108,16 @@ def test_it_is_the_official_implementation(name):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("variant", ["simmim", "simmim-pixel"])
-def test_hidden_pixels_are_not_seen_and_visible_ones_are(kind, variant, sees_only_the_visible):
+def test_masked_pixels_are_not_seen_and_visible_ones_are(kind, variant, sees_only_the_visible):
     method = make(kind) if variant == "simmim" else SimMIMPixel(SimMIMPixelConfig(), encoder(kind))
     method.eval()
     images, mask = batch(method)
     sees_only_the_visible(lambda shown: method.predict(shown, mask), images, mask)
-    hidden = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
+    masked = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
     before, shown = method.predict(images, mask), method.reconstruct(images, mask)
     assert before.shape == images.shape
-    assert torch.equal(torch.where(hidden, 0.0, shown), torch.where(hidden, 0.0, images))
-    assert torch.equal(torch.where(hidden, shown, 0.0), torch.where(hidden, before, 0.0))
+    assert torch.equal(torch.where(masked, 0.0, shown), torch.where(masked, 0.0, images))
+    assert torch.equal(torch.where(masked, shown, 0.0), torch.where(masked, before, 0.0))
 
 
 OPTIONS = [
@@ -160,7 +160,7 @@ def test_the_pixel_variant_on_another_device(kind, on_fake_cuda):
     assert on_fake_cuda(method, *batch(method)).loss.device.type == "cuda"
 
 
-def test_masks_hide_what_they_should():
+def test_masks_cover_what_they_should():
     generator = torch.Generator().manual_seed(0)
     random = make(mask_patch_size=4).sample_mask(50, generator)
     assert (random.shape, set(random.sum((1, 2)).tolist())) == ((50, 8, 8), {39})  # ceil(0.6 x 64)
@@ -174,14 +174,14 @@ def test_masks_hide_what_they_should():
     assert make(mask_patch_size=16, masking="block").sample_mask(5, generator).shape == (5, 2, 2)
 
 
-def test_losses_are_over_the_hidden_or_over_all_pixels():
+def test_losses_are_over_the_masked_or_over_all_pixels():
     mask = torch.zeros(1, 4, 4, dtype=torch.bool)
     mask[0, 0, 0] = True
     target = torch.zeros(1, 3, SIZE, SIZE)
     prediction = torch.full_like(target, 9.0)
     prediction[:, :, :8, :8] = 2.0
-    hidden = {loss: float(make(loss=loss).loss(prediction, target, mask)) for loss in ("l1", "smooth-l1", "l2")}
-    assert hidden == pytest.approx({"l1": 2.0, "smooth-l1": 1.5, "l2": 4.0}, rel=1e-6)
+    over_masked = {loss: float(make(loss=loss).loss(prediction, target, mask)) for loss in ("l1", "smooth-l1", "l2")}
+    assert over_masked == pytest.approx({"l1": 2.0, "smooth-l1": 1.5, "l2": 4.0}, rel=1e-6)
     assert float(make(loss_area="all").loss(prediction, target, mask)) == pytest.approx(2 / 16 + 9 * 15 / 16)
 
 
@@ -191,8 +191,8 @@ def test_a_smaller_target_is_the_image_averaged():
     assert torch.allclose(method.target(images), torch.nn.functional.avg_pool2d(images, 4), atol=1e-6)
     assert method.predict(images, mask).shape == (2, 3, 8, 8)
     shown = method.reconstruct(images, mask)
-    hidden = mask[0].nonzero()[0]
-    corner = shown[0, :, hidden[0] * 8 : hidden[0] * 8 + 4, hidden[1] * 8 : hidden[1] * 8 + 4]
+    masked = mask[0].nonzero()[0]
+    corner = shown[0, :, masked[0] * 8 : masked[0] * 8 + 4, masked[1] * 8 : masked[1] * 8 + 4]
     assert torch.equal(corner, corner[:, :1, :1].expand_as(corner))
 
 
@@ -201,7 +201,7 @@ class Images(Stage):
 
     seed = 0
     device = torch.device("cpu")
-    input_config = InputConfig(image_size=SIZE, mean=(0.5,), std=(0.25,))
+    input = InputConfig(image_size=SIZE, mean=(0.5,), std=(0.25,))
 
     def __init__(self) -> None:
         self.colours = torch.tensor([[-1.0, 0.5, 0.0], [1.0, 0.0, 0.25]])

@@ -20,10 +20,10 @@ GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*_tiny*.npz"))
 def test_official_numbers(path):
     rows = compare(read_golden(path))
     assert [row.quantity for row in rows if not row.passed] == []
-    told = " ".join(row.quantity for row in rows)
+    quantities = " ".join(row.quantity for row in rows)
     stored = [name for name in np.load(path).files if name not in ("out/loss", "out/loss_f64")]
-    assert all(f"gradient {name.removeprefix('grad/')}" in told for name in stored if name.startswith("grad/"))
-    assert all(f"output {name.removeprefix('out/')}" in told for name in stored if name.startswith("out/"))
+    assert all(f"gradient {name.removeprefix('grad/')}" in quantities for name in stored if name.startswith("grad/"))
+    assert all(f"output {name.removeprefix('out/')}" in quantities for name in stored if name.startswith("out/"))
     assert {"loss (fp32)", "loss (fp64)", "gradient norm (fp32)", "gradient norm (fp64)"} <= {r.quantity for r in rows}
 
 
@@ -128,9 +128,9 @@ def test_bad_files_are_exit_code_2_and_do_not_stop_the_others(tmp_path, capsys):
         np.savez(tmp_path / f"{name}.npz", **(arrays | {"meta": json.dumps(changed)}))
     bad = [tmp_path / f"{name}.npz" for name in ("none", "text", "nomask", "repo", "option", "size", "incomplete")]
     assert compare_files([*bad, GOLDEN[0]]) == 2
-    told = capsys.readouterr()
-    assert f"{GOLDEN[0]}: passed" in told.out
-    lines = told.err.splitlines()
+    printed = capsys.readouterr()
+    assert f"{GOLDEN[0]}: passed" in printed.out
+    lines = printed.err.splitlines()
     assert len(lines) == len(bad)
     for line, word in zip(
         lines,
