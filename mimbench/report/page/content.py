@@ -19,7 +19,8 @@ from mimbench.report.page.pictures import Pictures, pictures_of_pretraining
 from mimbench.report.page.pool import Pool
 from mimbench.report.plots.style import method_style
 from mimbench.report.published.numbers import LAST_EPOCH, Published, load_published
-from mimbench.report.records.frame import build_frame, name_backbone, to_rows
+from mimbench.report.records.backbones import name_backbone
+from mimbench.report.records.frame import build_frame, to_rows
 from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.score import range_problem
 from mimbench.report.scores.statistics import t_interval

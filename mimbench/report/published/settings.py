@@ -15,7 +15,8 @@ from mimbench.errors import InputError
 from mimbench.recipe import PRETRAINED
 from mimbench.recipe import document as doc
 from mimbench.recipe.departures import preset_values, shaping_values, task_departures
-from mimbench.report.records.frame import format_protocol, name_backbone
+from mimbench.report.records.backbones import name_backbone
+from mimbench.report.records.row import format_protocol
 
 _SIZES = frozenset(f"encoder.{name}" for name in ("embed_dim", "depth", "depths", "dims", "patch_size"))
 """What makes an encoder's name, as `backbone` gives it."""

@@ -17,7 +17,8 @@ from mimbench.report.published.numbers import (
     read_published,
     to_plugin_name,
 )
-from mimbench.report.records.frame import format_protocol, to_rows
+from mimbench.report.records.frame import to_rows
+from mimbench.report.records.row import format_protocol
 from mimbench.report.scores.choice import Choice
 from mimbench.report.tables.comparison import build_comparison
 from mimbench.report.tables.layouts import Layout, layout_names, read_layout

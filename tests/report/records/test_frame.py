@@ -12,7 +12,8 @@ import pytest
 
 import mimbench
 from mimbench.errors import InputError
-from mimbench.report.records.frame import COLUMNS, load_records, name_backbone
+from mimbench.report.records.backbones import name_backbone
+from mimbench.report.records.frame import COLUMNS, load_records
 from mimbench.store.record import write_record
 
 

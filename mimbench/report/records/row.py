@@ -1,0 +1,168 @@
+"""One record as values by column. The order of columns is the frame's business."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mimbench.recipe import AT_EPOCH, PRETRAINED, is_of_task
+from mimbench.report.records.backbones import name_backbone
+
+
+def to_json(data: Mapping[str, Any]) -> str:
+    """JSON with sorted keys: equal for equal data."""
+    return json.dumps(data, sort_keys=True, ensure_ascii=False)
+
+
+def recipe_values(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns that follow from a recipe alone."""
+    return {
+        "recipe_json": to_json(recipe),
+        "pretrain_dataset": _pretraining_option(recipe, "data", "name"),
+        "pretrain_epochs": _pretraining_option(recipe, "pretrain", "epochs"),
+        "image_size": recipe.get("input", {}).get("image_size"),
+    }
+
+
+def record_values(
+    file: Path | None, body: Mapping[str, Any], recipe_values: Mapping[str, Any], protocol_json: str
+) -> dict[str, Any]:
+    """Columns that all metrics of a record share."""
+    checkpoint, provenance = body["checkpoint"], body["provenance"]
+    cost, pretrain_cost = body["cost"], checkpoint["cost"]
+    passed = body["recipe_passed"].get("set", {})
+    values = {
+        **recipe_values,
+        "id": body["id"],
+        "file": str(file or ""),
+        "method": body["method"]["name"],
+        "method_version": body["method"]["version"],
+        "encoder": body["encoder"]["name"],
+        "encoder_version": body["encoder"]["version"],
+        "backbone": name_backbone(body["encoder"]["name"], body["recipe"].get("encoder", {})),
+        "task": body["task"]["name"],
+        "task_version": body["task"]["version"],
+        "dataset": body["dataset"]["name"],
+        "dataset_version": body["dataset"]["version"],
+        "protocol": body["protocol_fingerprint"],
+        "protocol_name": _protocol_name(body, passed),
+        "protocol_json": protocol_json,
+        "seed": body["seed"],
+        "varied": _format_settings(body["varied"]),
+        "set": _format_settings(passed),
+        "recipe": body["recipe_name"],
+        "pretraining": body["pretraining"],
+        "checkpoint": checkpoint["fingerprint"],
+        "weights_sha256": checkpoint["weights_sha256"],
+        "at_epoch": value_at(body, AT_EPOCH),
+        "pretrain_seconds": pretrain_cost["seconds"],
+        "pretrain_images": pretrain_cost["images_seen"],
+        "pretrain_steps": pretrain_cost["steps"],
+        "pretrain_memory": pretrain_cost["peak_memory"],
+        "pretrain_device": pretrain_cost["device"],
+        "seconds": cost["seconds"],
+        "images": cost["images_seen"],
+        "steps": cost["steps"],
+        "memory": cost["peak_memory"],
+        "device": cost["device"],
+        "precision": cost["precision"],
+        "time": provenance.get("time"),
+        "command": provenance.get("command"),
+        "commit": provenance.get("commit"),
+        "dirty": provenance.get("dirty"),
+        "host": provenance.get("host"),
+    }
+    if not _is_pretraining_known(body):
+        values["recipe_json"] = None
+    return values
+
+
+def metric_values(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Columns of each metric of a record, the primary metric first."""
+    for index, (name, value) in enumerate(body["metrics"].items()):
+        is_primary = index == 0
+        yield {
+            "metric": name,
+            "primary": is_primary,
+            "value": value["value"],
+            "unit": value["unit"],
+            "n": value["n"],
+            "low": value["low"],
+            "high": value["high"],
+            "higher_is_better": value["higher_is_better"],
+            "chance": body["chance"] if is_primary else None,
+        }
+
+
+def _pretraining_option(recipe: Mapping[str, Any], table: str, key: str) -> Any:
+    """An option of the recipe that the encoder was pretrained with; None for an imported checkpoint.
+
+    If a run was given a checkpoint, the PRETRAINED table of its recipe holds the options in which the checkpoint's
+    pretraining differed from the rest of the recipe.
+    """
+    if "imported" in recipe:
+        return None
+    return recipe.get(PRETRAINED, {}).get(f"{table}.{key}", recipe.get(table, {}).get(key))
+
+
+def _is_pretraining_known(body: Mapping[str, Any]) -> bool:
+    """False for imported checkpoints, and for given ones if an older record does not say how they were pretrained."""
+    recipe = body["recipe"]
+    return "imported" not in recipe and (PRETRAINED in recipe or not body["recipe_passed"].get("checkpoint"))
+
+
+def _protocol_name(body: Mapping[str, Any], passed: Mapping[str, Any]) -> str:
+    """The protocol's name and departures; "" if the task was run without a named protocol.
+
+    passed: the settings of --set.
+    """
+    name = body["recipe"].get("task", {}).get("protocol")
+    if not name:
+        return ""
+    departures = body.get("departures")
+    if departures is None:
+        # Older records have no departures. Options show them in part: settings in a recipe file do not.
+        prefixes = ("task.", f"tasks.{body['task']['name']}.")
+        departures = {
+            path.split(".", 1)[1]: value
+            for path, value in {**passed, **body["varied"]}.items()
+            if path.startswith(prefixes) and path.rsplit(".", 1)[-1] != "protocol" and ".data" not in path
+        }
+    return format_protocol(name, departures)
+
+
+def format_protocol(name: str, departures: Mapping[str, Any]) -> str:
+    """A protocol's name and its departures: "mae, train.epochs=50"."""
+    return ", ".join([name, *(f"{path}={value}" for path, value in departures.items())])
+
+
+def _format_settings(settings: Mapping[str, Any]) -> str:
+    """Settings as text, without those of the task: its protocol has them."""
+    return " ".join(f"{path}={value}" for path, value in settings.items() if not is_of_task(path))
+
+
+def value_at(body: Mapping[str, Any], path: str) -> Any:
+    """The value at a path of the resolved recipe; a list or table as JSON; None if there is none.
+
+    If nothing was pretrained, paths of [pretrain] have no value, unless one of them was varied.
+    """
+    recipe = body["recipe"]
+    if path.startswith("pretrain."):
+        is_trained = body["checkpoint"]["cost"]["steps"] > 0
+        if path == AT_EPOCH:
+            at_epoch = _pretraining_option(recipe, "pretrain", "at_epoch")
+            if at_epoch is None and is_trained:  # a missing epoch means the last one
+                return _pretraining_option(recipe, "pretrain", "epochs")
+            return at_epoch
+        if not is_trained and not any(name.startswith("pretrain.") for name in body["varied"]):
+            return None
+    value: Any = recipe
+    for key in path.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            # A task's settings are in the recipe under [task], but are varied as tasks.NAME.path.
+            value = body["varied"].get(path)
+            break
+        value = value[key]
+    return json.dumps(value) if isinstance(value, list | dict) else value
