@@ -1,4 +1,4 @@
-"""Few labels: logistic regression on frozen features of a handful of training images, over several draws."""
+"""Few-shot classification: logistic regression on frozen features of a few labelled images, over several draws."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ from mimbench.api import (
 )
 
 SHOTS: dict[str, int | float] = {"5shot": 5, "1shot": 1, "10shot": 10, "1percent": 0.01, "10percent": 0.1}
-"""Labels per class: a number, or a share of those that the class has, at least one. The first is the primary one."""
+"""Labels per class: a number, or a fraction of the images of the class, at least one. The first is the primary one."""
 
 
 class FewShotConfig(FrozenFeaturesConfig):
-    """Features are standardised by all training images, for which no label is needed."""
+    """Features are standardised with all training images, which needs no label."""
 
     draws: int = Field(5, ge=1)
-    """Choices of the labelled images; every metric is the mean over them."""
+    """Number of random draws of the labelled images. Every metric is the mean over draws."""
     inverse_regularisation: float = Field(1.0, gt=0)
-    """scikit-learn's C. It is fixed: a handful of labels leaves none to choose it by."""
+    """scikit-learn's C. It is fixed, because there are too few labels to choose it on held-out images."""
     max_iterations: int = Field(500, ge=1)
 
 
 class FewShot(FrozenFeaturesTask):
-    """Top-1 accuracy of logistic regression with 1, 5 or 10 labels a class, or 1% or 10% of them.
+    """Top-1 accuracy of logistic regression with 1, 5 or 10 labels per class (1-shot, ...), or with 1% or 10% of them.
 
-    The draws follow from the seed and the training labels alone, so that under one seed every method sees the same;
-    the images of fewer shots are among those of more. A class with fewer images than shots gives all it has.
+    The draws depend on the seed and the training labels only, so every method gets the same images under one seed. The
+    images of a 1-shot draw are among those of the 5-shot draw, and so on. A class with fewer images than shots
+    contributes all of them.
 
     This is mimbench's own protocol, and its 1% and 10% are not the published ones. SimCLR (arXiv:2002.05709) fixes one
     list of ImageNet images for each and fine-tunes the encoder on it. MSN (facebookresearch/msn@5474d5ff
@@ -57,7 +58,9 @@ class FewShot(FrozenFeaturesTask):
     config: FewShotConfig
 
     def chance(self, dataset: Dataset) -> float:
-        """A guess among the classes that training has, all alike: where labels are few, none is more frequent."""
+        """Accuracy of a uniform guess among the training classes. All have the same number of labels, so none is
+        more frequent.
+        """
         train, test = labelled_split(dataset, "train"), labelled_split(dataset, "test")
         seen = np.unique(train.labels.numpy())
         return 100 * float(np.isin(test.labels.numpy(), seen).mean()) / len(seen)
@@ -70,24 +73,21 @@ class FewShot(FrozenFeaturesTask):
         train_x, test_x = (features.numpy() for features in self.features(train, test, context))
         scaler = StandardScaler().fit(train_x)
         train_y, unseen = train.labels.numpy(), scaler.transform(test_x)
-        draws = [ranked(train_y, context.seed, draw) for draw in range(self.config.draws)]
-        scores: dict[str, list[np.ndarray]] = {}
+        draws = [rank_in_class(train_y, context.seed, draw) for draw in range(self.config.draws)]
+        by_draw: dict[str, list[float]] = {}
         for name, shots in SHOTS.items():
-            chosen = [first(ranks, train_y, shots) for ranks in draws]
-            scores[name] = [
-                self._scores(scaler.transform(train_x[images]), train_y[images], unseen, len(train.classes))
-                for images in chosen
-            ]
-        by_draw = {
-            name: [top_k_accuracy(test.labels.numpy(), each, 1).value for each in parts]
-            for name, parts in scores.items()
-        }
+            by_draw[name] = []
+            for ranks in draws:
+                images = choose_labelled(ranks, train_y, shots)
+                x, y = scaler.transform(train_x[images]), train_y[images]
+                scores = self._scores(x, y, unseen, len(train.classes))
+                by_draw[name].append(top_k_accuracy(test.labels.numpy(), scores, 1).value)
         return TaskResult(
             {f"top1_{name}": Measured(float(np.mean(values)), len(test)) for name, values in by_draw.items()},
             curves={f"top1_{name}_by_draw": values for name, values in by_draw.items()},
             details={
                 "deviation_over_draws": {name: _deviation(values) for name, values in by_draw.items()},
-                "labels": {name: len(first(draws[0], train_y, shots)) for name, shots in SHOTS.items()},
+                "labels": {name: len(choose_labelled(draws[0], train_y, shots)) for name, shots in SHOTS.items()},
                 "classes_short_of": _short(train_y, train.classes),
                 "feature_dim": int(train_x.shape[1]),
             },
@@ -99,9 +99,9 @@ class FewShot(FrozenFeaturesTask):
         return class_probabilities(probe, unseen, classes)
 
 
-def ranked(labels: np.ndarray, seed: int, draw: int) -> np.ndarray:
-    """The place of each image, from 0, in a random order of its own class."""
-    # RandomState and the bits of MT19937: both streams are frozen, so a draw is the same with every numpy release.
+def rank_in_class(labels: np.ndarray, seed: int, draw: int) -> np.ndarray:
+    """Rank of each image, from 0, in a random order of its class: int64 [N]."""
+    # The streams of RandomState and MT19937 are frozen, so a draw is the same with every numpy release.
     order = np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, draw]))).permutation(len(labels))
     ranks = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
@@ -110,21 +110,32 @@ def ranked(labels: np.ndarray, seed: int, draw: int) -> np.ndarray:
     return ranks
 
 
-def first(ranks: np.ndarray, labels: np.ndarray, shots: int | float) -> np.ndarray:
-    """Sorted indices of the labelled images: of each class the first `shots`, or the first so large a share of it."""
+def choose_labelled(ranks: np.ndarray, labels: np.ndarray, shots: int | float) -> np.ndarray:
+    """Sorted indices of the images whose labels are used.
+
+    Args:
+        ranks: from `rank_in_class`.
+        labels: int [N].
+        shots: images per class (int), or fraction of each class (float), rounded to at least one image.
+    """
     counts = np.bincount(labels)
-    limits = np.maximum(1, np.floor(shots * counts + 0.5)) if isinstance(shots, float) else np.full(len(counts), shots)
+    limits = np.full(len(counts), float(shots))
+    if isinstance(shots, float):
+        limits = np.maximum(1, np.floor(shots * counts + 0.5))
     return np.flatnonzero(ranks < limits[labels])
 
 
 def _deviation(values: list[float]) -> float | None:
-    """Sample standard deviation over draws; None of one."""
+    """Sample standard deviation over draws; None for a single draw."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def _short(labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Classes with fewer training images than shots, by the number of shots, and how many they have."""
+    """Shots -> {class: its number of training images} for classes with fewer images than shots."""
     counts = {classes[label]: int(count) for label, count in zip(*np.unique(labels, return_counts=True), strict=True)}
-    wanted = sorted(shots for shots in SHOTS.values() if isinstance(shots, int))
-    short = {str(shots): {name: count for name, count in counts.items() if count < shots} for shots in wanted}
-    return {shots: names for shots, names in short.items() if names}
+    short: dict[str, Any] = {}
+    for shots in sorted(shots for shots in SHOTS.values() if isinstance(shots, int)):
+        too_small = {name: count for name, count in counts.items() if count < shots}
+        if too_small:
+            short[str(shots)] = too_small
+    return short

@@ -1,1 +1,1 @@
-"""What authors of plugins run on what they wrote."""
+"""Checks that plugin authors run on their plugins."""

@@ -1,4 +1,4 @@
-"""A dataset that every encoder can tell apart, and that notes when its test labels are read."""
+"""A dataset whose classes every encoder can distinguish, and that logs when its test labels are read."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SIZE = 8
 CLASSES = ("red", "green", "blue", "yellow", "cyan", "magenta")
 RGB = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1), (1, 0, 1))
 _EACH = {"train": 40, "test": 30}
-"""Images a class."""
+"""Images per class."""
 
 
 class LabelLog:
-    """Notes whether a task reads test labels before its last request for features or training."""
+    """Records whether a task reads test labels before its last request for features or training."""
 
     def __init__(self) -> None:
         self.read_early: str | None = None
-        """The request that came after a read, or None."""
+        """The request ("features" or "training") that followed a read of test labels, or None."""
         self._read = self._listening = False
 
     @contextmanager
@@ -40,7 +40,7 @@ class LabelLog:
         self._read |= self._listening
 
     def watched(self, call: Callable[..., Any], what: str) -> Callable[..., Any]:
-        """`call` as one request: what it reads itself, to load images, is not the task's reading."""
+        """Wrap a call of the harness as a request. Labels that it reads itself, to load images, do not count."""
 
         def request(*arguments: Any, **options: Any) -> Any:
             if self._read and self.read_early is None:
@@ -55,7 +55,7 @@ class LabelLog:
 
 
 class WatchedFeatures:
-    """A FeatureSource whose requests a LabelLog sees."""
+    """A FeatureSource whose requests are recorded in a LabelLog."""
 
     def __init__(self, source: FeatureSource, log: LabelLog) -> None:
         self._one, self._each = log.watched(source, "features"), log.watched(source.each_layer, "features")
@@ -83,17 +83,19 @@ class _WatchedSplit(ArraySplit):
 
 
 class Colours(Dataset):
-    """Colours, RGB, 8 x 8 px, one a class: no crop or flip hides them.
+    """RGB images of 8 x 8 px with one colour per class, which survives crops and flips.
 
-    "plain": with a little noise. "faint": with so much that the best classifier errs, and any change to what it sees
-    shows in its score. "shuffled": plain, the labels of both splits in random order. "shifted": plain, each label of
-    the test split moved to the next class.
+    Kinds:
+        "plain": a little noise.
+        "faint": so much noise that the best classifier makes errors, and any change of its input changes its score.
+        "shuffled": plain, with the labels of both splits in random order.
+        "shifted": plain, with each test label moved to the next class.
     """
 
     name, channels, side = "colours", 3, SIZE
 
     def __init__(self, kind: Kind, folder: Path) -> None:
-        """`folder` is for what a task derives from the images."""
+        """`folder` holds files that tasks derive from the images."""
         super().__init__(DataConfig(), folder)
         self.kind = kind
         self.log = LabelLog()

@@ -1,4 +1,4 @@
-"""The least of methods that can reconstruct, for the checks of tasks that need one."""
+"""A minimal method that can reconstruct images, for checks of tasks that need one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mimbench.masks import random_mask, resize_mask
 
 
 class Pixels(Method):
-    """Pixels of hidden patches, by a linear layer from an encoder that sees them blank. It is not trained."""
+    """Predicts the pixels of masked patches with a linear layer on an encoder that gets them blank. Not trained."""
 
     name, version = "pixels", "1"
     encoders = ("vit", "swin", "convnet")
@@ -30,12 +30,12 @@ class Pixels(Method):
         return images
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
-        hidden = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
-        return self.head(self.encoder.encode(self.encoder.embed(images.masked_fill(hidden, 0))))
+        masked = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
+        return self.head(self.encoder.encode(self.encoder.embed(images.masked_fill(masked, 0))))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         return F.mse_loss(prediction, target)
 
     def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
-        hidden = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
-        return torch.where(hidden, self.predict(images, mask), images)
+        masked = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
+        return torch.where(masked, self.predict(images, mask), images)

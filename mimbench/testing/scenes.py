@@ -1,4 +1,4 @@
-"""Scenes of colours with boxes and masks, for the checks of tasks that need them."""
+"""Scenes of coloured squares with boxes and masks, for checks of tasks that need them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from mimbench.testing.colours import CLASSES, RGB, Kind, LabelLog
 CELL = 16
 """Side of an object, px."""
 _EACH = {"train": 48, "test": 40}
-"""Scenes. One object each: where it is, is then hard enough to guess that AP without learning is near 0."""
+"""Number of scenes. Each has one object, whose position is hard to guess, so AP without learning is near 0."""
 
 
 class ColourScenes(Dataset):
-    """Scenes of 2 x 2 cells, RGB, 32 x 32 px: one cell holds a square of one of six colours, the others are empty.
+    """RGB scenes of 2 x 2 cells, 32 x 32 px. One cell holds a square in one of six colours, the others are empty.
 
-    The kinds are those of Colours; "shuffled": each scene has the objects of another. Labels lie in a file, whose
-    reading nobody notes: `log` stays empty, and only "shifted" tells what was learnt from them.
+    The kinds are those of Colours; with "shuffled", each scene has the objects of another. The labels are in a file,
+    and reads of it are not logged: `log` stays empty, and only the kind "shifted" shows whether a task learns from
+    test labels.
     """
 
     name, channels, side = "colour-scenes", 3, 2 * CELL
@@ -46,10 +47,12 @@ class ColourScenes(Dataset):
         scenes = [_cells(rng) for _ in range(_EACH[name])]
         for number, cells in enumerate(scenes):
             Image.fromarray(self._drawn(cells, rng)).save(folder / f"{number}.png")
-        told = [scenes[other] for other in rng.permutation(len(scenes))] if self.kind == "shuffled" else scenes
+        annotated = scenes
+        if self.kind == "shuffled":
+            annotated = [scenes[other] for other in rng.permutation(len(scenes))]
         if self.kind == "shifted" and name == "test":
-            told = [{cell: (label + 1) % len(CLASSES) for cell, label in cells.items()} for cells in told]
-        (folder / "annotations.json").write_text(json.dumps(_as_coco(told)))
+            annotated = [{cell: (label + 1) % len(CLASSES) for cell, label in cells.items()} for cells in scenes]
+        (folder / "annotations.json").write_text(json.dumps(_as_coco(annotated)))
         return SceneSplit(folder / "annotations.json", folder, CLASSES, len(scenes))
 
     def _drawn(self, cells: dict[int, int], rng: np.random.RandomState) -> np.ndarray:
@@ -63,7 +66,7 @@ class ColourScenes(Dataset):
 
 
 def _cells(rng: np.random.RandomState) -> dict[int, int]:
-    """Label by cell, of those that hold an object."""
+    """Cell -> label of the object in it."""
     return {int(rng.randint(4)): int(rng.randint(len(CLASSES)))}
 
 

@@ -34,14 +34,14 @@ from mimbench.testing.pixels import Pixels
 from mimbench.testing.scenes import ColourScenes
 
 NEAR_BEST = 0.9
-"""Share of the way from chance to the best value that leaked labels must reach."""
+"""Score that leaked labels must reach, if chance is 0 and the best value is 1."""
 DEVIATIONS = 4.5
-"""Standard deviations from chance that shuffled labels may lie: one honest task in 150,000 fails."""
+"""Standard deviations that a score with shuffled labels may differ from chance. One correct task in 150,000 fails."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found; `passed` is None where it does not apply, and `detail` says why."""
+    """Result of a check. `passed` is None if the check does not apply; `detail` then says why."""
 
     name: str
     passed: bool | None
@@ -55,20 +55,29 @@ class Ran:
     result: TaskResult
     chance: float
     before: Mapping[str, Tensor]
-    """State of the encoder, and of the method where the task needs one."""
+    """State of the encoder before the run, and of the method if the task needs one."""
     after: Mapping[str, Tensor]
     log: LabelLog
 
 
 class Subject:
-    """A task under check, with its options; the checks share its runs.
+    """A task to check, with its options. The checks share its runs.
 
-    What it runs on are Colours, or ColourScenes where it needs boxes or masks, which any encoder tells apart. Where
-    the task trains, its options should make it do so for seconds, and well enough for that. `folder` is empty.
+    The task runs on Colours, or on ColourScenes if it needs boxes or masks. Any encoder can distinguish their classes.
+    If the task trains, choose options with which it trains for seconds and still learns these classes.
     """
 
     def __init__(self, task: type[Task], options: Mapping[str, Any] | None = None, *, folder: Path) -> None:
-        """Raises InputError where the options are not the task's."""
+        """Prepare a task for its checks.
+
+        Args:
+            task: the class.
+            options: options of its Config that differ from the defaults.
+            folder: an empty folder for data, features and trainings.
+
+        Raises:
+            InputError: the options are not valid.
+        """
         self.task = task(validate(task.Config, options or {}, f"tasks.{task.name}"))
         self.folder = folder
         self._runs: dict[Any, Ran] = {}
@@ -79,11 +88,17 @@ class Subject:
 
     @property
     def dataset(self) -> type[Colours] | type[ColourScenes] | None:
-        """What it runs on; None where neither has what it needs."""
+        """The dataset that provides what the task needs; None if neither does."""
         return next((kind for kind in (Colours, ColourScenes) if self.task.needs <= kind.provides), None)
 
     def ran(self, kind: Kind = "plain", *, batch: int = 64, again: bool = False) -> Ran:
-        """The task's run on its dataset of that kind, features in batches of `batch`; `again`: a second one."""
+        """Run the task on its dataset, or return the earlier run with the same arguments.
+
+        Args:
+            kind: of dataset; see Colours.
+            batch: batch size of feature extraction.
+            again: run it a second time.
+        """
         key = (kind, batch, again)
         if key not in self._runs:
             folder = self.folder / "-".join(map(str, key))
@@ -117,19 +132,19 @@ class Subject:
         return Ran(result, self.task.chance(dataset), before, _states(encoder, method), log)
 
     def score(self, ran: Ran) -> float:
-        """The primary metric on a scale where chance is 0 and the best value 1."""
+        """The primary metric, scaled so that chance is 0 and the best value is 1."""
         best = self.primary.high if self.primary.higher_is_better else self.primary.low
         return (ran.result.metrics[self.primary.name].value - ran.chance) / (best - ran.chance)
 
     def allowed(self, ran: Ran) -> float:
-        """How far from chance the primary metric may lie where nothing was learnt, in its unit."""
+        """How far the primary metric may differ from chance if nothing was learnt, in its unit."""
         metric, n = self.primary, ran.result.metrics[self.primary.name].n
         width = metric.high - metric.low
         share = min(max((ran.chance - metric.low) / width, 0.05), 0.95)
         return DEVIATIONS * width * math.sqrt(share * (1 - share) / n)
 
-    def told(self, ran: Ran) -> str:
-        """The primary metric in words."""
+    def describe(self, ran: Ran) -> str:
+        """The primary metric, chance and n, for the detail of a finding."""
         measured = ran.result.metrics[self.primary.name]
         return f"{self.primary.name} {measured.value:.1f} {self.primary.unit}, chance {ran.chance:.1f}, n {measured.n}"
 
@@ -138,26 +153,26 @@ Check = Callable[[Subject], Finding]
 
 
 def leaked_labels_score_near_best(subject: Subject) -> Finding:
-    """Images of one colour a class are told apart."""
+    """Images with one colour per class get a score near the best."""
     ran = subject.ran()
-    return _finding(subject.score(ran) >= NEAR_BEST, subject.told(ran))
+    return _finding(subject.score(ran) >= NEAR_BEST, subject.describe(ran))
 
 
 def shuffled_labels_give_chance(subject: Subject) -> Finding:
-    """Labels that have nothing to do with the images are not predicted, nor systematically missed."""
+    """Labels that are unrelated to the images give chance: they are neither predicted nor systematically missed."""
     ran, metric = subject.ran("shuffled"), subject.primary
     allowed = subject.allowed(ran)
     return _finding(
         abs(ran.result.metrics[metric.name].value - ran.chance) <= allowed,
-        f"{subject.told(ran)}, allowed: chance +-{allowed:.1f}",
+        f"{subject.describe(ran)}, allowed: chance +-{allowed:.1f}",
     )
 
 
 def only_scoring_reads_test_labels(subject: Subject) -> Finding:
-    """No test label is read before the last request for features or training, and none is learnt from.
+    """No test label is read before the last request for features or training, and the task does not learn from any.
 
-    With each test label moved to the next class, what was right is wrong: what scores better than chance all the same
-    has seen them.
+    Each test label is moved to the next class, so correct predictions count as wrong. A task that still scores better
+    than chance has learnt from test labels.
     """
     early = subject.ran().log.read_early
     if early:
@@ -165,11 +180,11 @@ def only_scoring_reads_test_labels(subject: Subject) -> Finding:
     ran = subject.ran("shifted")
     best = subject.primary.high if subject.primary.higher_is_better else subject.primary.low
     worse = subject.score(ran) <= subject.allowed(ran) / abs(best - ran.chance)
-    return _finding(worse, f"every test label moved to the next class: {subject.told(ran)}")
+    return _finding(worse, f"every test label moved to the next class: {subject.describe(ran)}")
 
 
 def frozen_weights_are_unchanged(subject: Subject) -> Finding:
-    """Parameters and buffers of the encoder are the same afterwards, bit for bit."""
+    """Parameters and buffers of the encoder do not change by a single bit."""
     if subject.task.trains_encoder:
         return _skipped("it trains the encoder")
     ran = subject.ran()
@@ -178,7 +193,7 @@ def frozen_weights_are_unchanged(subject: Subject) -> Finding:
 
 
 def batch_size_does_not_matter(subject: Subject) -> Finding:
-    """Features extracted in batches of 7 give what those in batches of 64 do, to within one test image."""
+    """Features extracted in batches of 7 and of 64 give the same metrics, up to one test image."""
     if subject.task.trains_encoder:
         return _skipped("it trains the encoder, whose batches are part of its protocol")
     runs, differing = [subject.ran("faint").result.metrics, subject.ran("faint", batch=7).result.metrics], []
@@ -190,7 +205,7 @@ def batch_size_does_not_matter(subject: Subject) -> Finding:
 
 
 def metrics_are_as_declared(subject: Subject) -> Finding:
-    """Every metric is declared, finite, in range and counted; one left out is explained in details["absent"]."""
+    """Every metric is declared, finite, in range and has an n; details["absent"] gives reasons for missing ones."""
     ran = subject.ran()
     wrong = [*_undeclared(subject.task, ran.result), *_out_of_range(subject.task, ran.result)]
     if not subject.primary.low <= ran.chance <= subject.primary.high:
@@ -198,13 +213,13 @@ def metrics_are_as_declared(subject: Subject) -> Finding:
     try:
         json.dumps([dict(ran.result.details), *map(list, ran.result.curves.values())], allow_nan=False)
     except (TypeError, ValueError) as error:
-        wrong.append(f"details or curves are no finite JSON data: {error}")
+        wrong.append(f"details or curves are not finite JSON data: {error}")
     return _finding(not wrong, "; ".join(wrong) or "as declared")
 
 
 def equal_seeds_give_equal_results(subject: Subject) -> Finding:
-    """A second run with the same seed reports the same to the last bit."""
-    # The loss curve of a training shows what differs even where the score is perfect.
+    """A second run with the same seed gives the same result to the last bit."""
+    # The loss curve of a training shows differences even if the score is perfect.
     kind: Kind = "plain" if subject.task.trains_encoder else "faint"
     one, other = subject.ran(kind).result, subject.ran(kind, again=True).result
     parts = ("metrics", "curves", "details")
@@ -224,26 +239,26 @@ TASK_CHECKS: tuple[Check, ...] = (
 
 
 def name_of(check: Check) -> str:
-    """A check's name, for reports and for pytest's `ids`."""
+    """Name of a check, for reports and for pytest's `ids`."""
     return getattr(check, "__name__", repr(check))
 
 
 def examine(subject: Subject, check: Check) -> Finding:
-    """One check; skipped where the task needs what neither dataset has, or the check needs labels and it uses none."""
-    unfit = _unfit(subject, check)
-    found = _skipped(unfit) if unfit else check(subject)
-    return Finding(name_of(check), found.passed, found.detail)
+    """Run one check. It is skipped if no dataset fits the task, or if it is about labels and the task uses none."""
+    reason = _reason_to_skip(subject, check)
+    finding = _skipped(reason) if reason else check(subject)
+    return Finding(name_of(check), finding.passed, finding.detail)
 
 
 def check_task(subject: Subject) -> list[Finding]:
-    """Every check, in the order of TASK_CHECKS."""
+    """Run every check, in the order of TASK_CHECKS."""
     return [examine(subject, check) for check in TASK_CHECKS]
 
 
 _ABOUT_LABELS = (leaked_labels_score_near_best, shuffled_labels_give_chance, only_scoring_reads_test_labels)
 
 
-def _unfit(subject: Subject, check: Check) -> str | None:
+def _reason_to_skip(subject: Subject, check: Check) -> str | None:
     needs = subject.task.needs
     if subject.dataset is None:
         return f"it needs {', '.join(sorted(needs))}, which neither labelled images nor scenes have"

@@ -66,13 +66,13 @@ def write_folder(
 
 @dataclass
 class PlainFit:
-    """The engine's part in a few lines; keeps what it was told."""
+    """The engine's part in a few lines; keeps its arguments."""
 
-    told: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
     epochs: int | None = None
 
-    def __call__(self, model: Any, loader: Any, config: Any, **told: Any) -> FitReport:
-        self.told = {**told, "model": model, "batches": len(loader)}
+    def __call__(self, model: Any, loader: Any, config: Any, **arguments: Any) -> FitReport:
+        self.arguments = {**arguments, "model": model, "batches": len(loader)}
         self.before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
         model.train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr)

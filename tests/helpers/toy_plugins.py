@@ -1,4 +1,4 @@
-"""A task that costs nothing and does as it is told, so that grids can be tested by the dozen."""
+"""A task that costs nothing and returns what its option says, so that grids can be tested by the dozen."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.hand_made import ENCODER, HandMade, Labelled, blurred, context, leaked, noise
-from mimbench_tasks.few_shot import SHOTS, FewShot, FewShotConfig, first, ranked
+from mimbench_tasks.few_shot import SHOTS, FewShot, FewShotConfig, choose_labelled, rank_in_class
 
 LABELS = np.repeat(np.arange(4), [300, 60, 7, 2])[np.random.RandomState(0).permutation(369)]
 
@@ -21,28 +21,30 @@ def run(dataset, features, tmp_path, seed=0, **options):
     [(1, [1, 1, 1, 1]), (5, [5, 5, 5, 2]), (10, [10, 10, 7, 2]), (0.01, [3, 1, 1, 1]), (0.1, [30, 6, 1, 1])],
 )
 def test_each_class_gives_as_many_labels_as_it_should_and_has(shots, counts):
-    chosen = first(ranked(LABELS, seed=0, draw=0), LABELS, shots)
+    chosen = choose_labelled(rank_in_class(LABELS, seed=0, draw=0), LABELS, shots)
     assert np.bincount(LABELS[chosen]).tolist() == counts
     assert chosen.tolist() == sorted(set(chosen.tolist()))
 
 
 def test_fewer_shots_are_among_more():
-    ranks = ranked(LABELS, seed=0, draw=0)
-    one, five, ten = (set(first(ranks, LABELS, shots).tolist()) for shots in (1, 5, 10))
+    ranks = rank_in_class(LABELS, seed=0, draw=0)
+    one, five, ten = (set(choose_labelled(ranks, LABELS, shots).tolist()) for shots in (1, 5, 10))
     assert one < five < ten
 
 
 def test_a_draw_follows_from_seed_and_number_alone():
-    assert ranked(LABELS, 3, 1).tolist() == ranked(LABELS, 3, 1).tolist()
-    others = [ranked(LABELS, seed, draw).tolist() for seed in range(3) for draw in range(3)]
+    assert rank_in_class(LABELS, 3, 1).tolist() == rank_in_class(LABELS, 3, 1).tolist()
+    others = [rank_in_class(LABELS, seed, draw).tolist() for seed in range(3) for draw in range(3)]
     assert len({tuple(ranks) for ranks in others}) == 9
     labels = np.array([0, 1] * 3)
-    assert ranked(labels, 0, 0).tolist() == [0, 2, 1, 1, 2, 0]  # the same on every machine, with every numpy
+    assert rank_in_class(labels, 0, 0).tolist() == [0, 2, 1, 1, 2, 0]  # the same on every machine, with every numpy
 
 
 def test_every_image_is_drawn_equally_often():
     labels = np.zeros(10, dtype=int)
-    times = sum(np.bincount(first(ranked(labels, 0, draw), labels, 5), minlength=10) for draw in range(400))
+    times = sum(
+        np.bincount(choose_labelled(rank_in_class(labels, 0, draw), labels, 5), minlength=10) for draw in range(400)
+    )
     assert abs(times - 200).max() < 45
 
 

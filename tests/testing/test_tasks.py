@@ -206,7 +206,7 @@ def test_every_fault_of_a_report_is_named(tmp_path):
     said = examine(Subject(Silent, folder=tmp_path / "b"), kit.metrics_are_as_declared).detail
     assert "top1 is missing without a reason" in said
     assert "the primary metric top1 is missing" in said
-    assert "no finite JSON data" in said
+    assert "not finite JSON data" in said
 
 
 def test_checks_are_skipped_by_what_a_task_declares(tmp_path):

@@ -86,12 +86,12 @@ def test_the_engine_is_told_what_it_needs(pixels, tmp_path):
     fit, encoder = PlainFit(), vit()
     weights = {name: value.clone() for name, value in encoder.state_dict().items()}
     run(pixels, tmp_path, fit=fit, encoder=encoder, train={"batch_size": 4, "accumulate": 2}, drop_path=0.2)
-    assert fit.told["label"] == "segmentation (simple-pyramid)"
-    assert fit.told["images_per_epoch"] == 4
-    assert fit.told["batches"] == 2, "the loader yields micro-batches"
+    assert fit.arguments["label"] == "segmentation (simple-pyramid)"
+    assert fit.arguments["images_per_epoch"] == 4
+    assert fit.arguments["batches"] == 2, "the loader yields micro-batches"
     for name, value in weights.items():
         assert torch.equal(fit.before[name], value), "pretrained weights reach the first step"
-    rates = [module.drop_prob for module in fit.told["model"].encoder.modules() if hasattr(module, "drop_prob")]
+    rates = [module.drop_prob for module in fit.arguments["model"].encoder.modules() if hasattr(module, "drop_prob")]
     assert max(rates) == pytest.approx(0.2)
 
 
