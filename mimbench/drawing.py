@@ -14,7 +14,7 @@ LEAST_SIDE = 96
 MOST_SIDE = 256
 """Larger images are shown reduced."""
 LEAST_TEXT = 6 / 72 / 3.3
-"""Height of the smallest text over a picture's width: 6 points where it fills the column of a paper."""
+"""Height of the smallest text over a picture's width: 6 points if it fills the column of a paper."""
 _TEXT, _SMALL = 14, 13
 _MARGIN, _GAP = 14, 4
 _INK, _SOFT, _PAPER = (28, 30, 34), (96, 100, 108), (255, 255, 255)
@@ -22,7 +22,7 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Colour = tuple[float, float, float]
 """Red, green and blue, 0 to 1."""
 GROUND: Colour = (0.15, 0.16, 0.17)
-"""Of a class that is all the rest: darker than every colour of the palette."""
+"""The colour of the background class: darker than every colour of the palette."""
 
 
 def image_grid(
@@ -37,7 +37,7 @@ def image_grid(
 
     Of more than three channels the first three are shown, of two the first.
 
-    columns: a heading for each column, or none. labels: a word beside each row, or none.
+    columns: a heading for each column, or none. labels: a word to the left of each row, or none.
     """
     panels = [[None if image is None else _panel(image) for image in row] for row in rows]
     sheet = _laid_out(panels, columns, labels, 1.0)
@@ -112,7 +112,7 @@ def _laid_out(
     width, _ = _size(panels)
     text = ImageFont.load_default(_text(scale))
     heads = [_wrapped(column, text, width) for column in columns]
-    # Labels alike: either all in one line, or all broken at every space that is needed for their longest word.
+    # One rule for all labels: each in one line, or each broken to the width of the longest word.
     wide = any(text.getlength(label) > width for label in labels)
     longest = max((text.getlength(word) for label in labels for word in label.split()), default=0)
     names = [_wrapped(label, text, int(longest) + 1 if wide else width) for label in labels]
@@ -132,23 +132,23 @@ def _size(panels: Sequence[Sequence[Image.Image | None]]) -> tuple[int, int]:
     return next(panel.size for row in panels for panel in row if panel)
 
 
-def class_colours(found: Sequence[int], classes: Sequence[str], ground: str | None = None) -> dict[int, Colour]:
-    """A colour for each label in `found`, the same for a class in every picture of a data set with few classes.
+def class_colours(labels: Sequence[int], classes: Sequence[str], ground: str | None = None) -> dict[int, Colour]:
+    """A colour for each label in `labels`, the same for a class in every picture of a data set with few classes.
 
-    seaborn's "colorblind" ten, which are told apart under the three common colour-vision deficiencies, then darker
-    shades of them. Of more than ten classes those get the plain ten that come first in `found`.
+    seaborn's "colorblind" ten, which stay distinct under the three common colour-vision deficiencies, then darker
+    shades of them. Of more than ten classes those get the plain ten that come first in `labels`.
 
-    classes: names by label. ground: the name of the class that is all the rest, if there is one.
+    classes: names by label. ground: the name of the background class, if there is one.
     """
     import seaborn
 
     palette = seaborn.color_palette("colorblind", 10)
     kinds = [label for label, name in enumerate(classes) if name != ground]
     if len(kinds) > len(palette):
-        kinds = [label for label in found if classes[label] != ground]
+        kinds = [label for label in labels if classes[label] != ground]
     places = {label: place for place, label in enumerate(kinds)}
     colours: dict[int, Colour] = {}
-    for label in found:
+    for label in labels:
         if classes[label] == ground:
             colours[label] = GROUND
         else:
@@ -165,10 +165,10 @@ def ink_on(colour: Colour) -> str:
     return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"
 
 
-def shade_masked(image: Tensor, hidden: Tensor) -> Tensor:
-    """`image` [C, H, W] in [0, 1] as RGB; what is hidden (bool [H, W]) in a blue grey that images rarely have."""
+def shade_masked(image: Tensor, mask: Tensor) -> Tensor:
+    """`image` [C, H, W] in [0, 1] as RGB [3, H, W], with masked pixels (bool [H, W]) in a shade of blue grey."""
     shade = image.new_tensor([0.45, 0.51, 0.60])[:, None, None]
-    return as_rgb(image).where(~hidden, shade)
+    return as_rgb(image).where(~mask, shade)
 
 
 def as_rgb(image: Tensor) -> Tensor:

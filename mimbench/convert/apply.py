@@ -40,10 +40,10 @@ def to_encoder(state: Mapping[str, Tensor], layout: KeyLayout, encoder: Encoder)
     Raises:
         InputError: another kind of encoder, a tensor of another shape, not finite, or without a place.
     """
-    pieces = _pieces(state, layout, encoder)
-    for name in [name for name in pieces.tensors if METHOD_PART.match(name)]:
-        pieces.drop(name, "belongs to the pretraining method, not to the encoder")
-    return _placed(pieces, _names(encoder), encoder)
+    tensors = _file_tensors(state, layout, encoder)
+    for name in [name for name in tensors.tensors if METHOD_PART.match(name)]:
+        tensors.drop(name, "belongs to the pretraining method, not to the encoder")
+    return _convert_encoder_part(tensors, _names(encoder), encoder)
 
 
 def to_method(
@@ -57,12 +57,13 @@ def to_method(
     Raises:
         InputError: as `to_encoder`, for the encoder's tensors.
     """
-    pieces = _pieces(state, layout, method.encoder)
-    own = FileTensors({name: pieces.tensors.pop(name) for name in list(pieces.tensors) if _is_own(name, method)})
-    for name in [name for name, piece in pieces.tensors.items() if outside >= set(piece.sources)]:
-        pieces.drop(name, "lies outside of the encoder's part of the file")
-    encoder = _placed(pieces, _names(method.encoder), method.encoder)
-    rest = _own_part(own, method)
+    tensors = _file_tensors(state, layout, method.encoder)
+    names = [name for name in tensors.tensors if _belongs_to_method(name, method)]
+    method_tensors = FileTensors({name: tensors.tensors.pop(name) for name in names})
+    for name in [name for name, tensor in tensors.tensors.items() if outside >= set(tensor.sources)]:
+        tensors.drop(name, "lies outside of the encoder's part of the file")
+    encoder = _convert_encoder_part(tensors, _names(method.encoder), method.encoder)
+    rest = _convert_method_part(method_tensors, method)
     return ConvertedWeights(
         {f"encoder.{name}": value for name, value in encoder.state.items()} | rest.state,
         {f"encoder.{name}": keys for name, keys in encoder.sources.items()} | rest.sources,
@@ -75,14 +76,14 @@ def to_method(
 def resize_positions(state: Mapping[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:
     """An encoder's own state dict for the same encoder at another image size or with position tables in each block.
 
-    Tables are resampled, and a shared one is copied to every block that wants its own. Whatever does not fit
-    otherwise stays as it is, for load_state_dict to find.
+    Tables are resampled, and a shared one is copied to every block that has its own table. A tensor that does
+    not fit for another reason stays as it is, and load_state_dict reports it.
     """
     target = encoder.state_dict()
     fitted = dict(state)
-    own = [name for name in target if name.endswith(f".attn.{TABLE}") and name not in state]
-    if own and SHARED_TABLE in fitted and SHARED_TABLE not in target:
-        fitted |= dict.fromkeys(own, fitted.pop(SHARED_TABLE))
+    block_tables = [name for name in target if name.endswith(f".attn.{TABLE}") and name not in state]
+    if block_tables and SHARED_TABLE in fitted and SHARED_TABLE not in target:
+        fitted |= dict.fromkeys(block_tables, fitted.pop(SHARED_TABLE))
     for name in set(target) & set(fitted):
         if fitted[name].shape != target[name].shape:
             value = resample_positions(encoder, name, fitted[name], target[name])
@@ -90,7 +91,7 @@ def resize_positions(state: Mapping[str, Tensor], encoder: Encoder) -> dict[str,
     return fitted
 
 
-def _pieces(state: Mapping[str, Tensor], layout: KeyLayout, encoder: Encoder) -> FileTensors:
+def _file_tensors(state: Mapping[str, Tensor], layout: KeyLayout, encoder: Encoder) -> FileTensors:
     if layout.kind != encoder.kind:
         raise InputError(f"the file is of layout {layout.name}, a {layout.kind}; the encoder is a {encoder.kind}")
     return match_forms(rename_tensors(state, layout), set(_names(encoder)))
@@ -101,29 +102,33 @@ def _names(encoder: Encoder) -> dict[str, str]:
     return {name.removeprefix(BODY): name for name in encoder.state_dict()}
 
 
-def _is_own(name: str, method: Method) -> bool:
+def _belongs_to_method(name: str, method: Method) -> bool:
     return bool(METHOD_PART.match(name)) or name.startswith(tuple(method.official_names))
 
 
-def _placed(pieces: FileTensors, names: Mapping[str, str], encoder: Encoder) -> ConvertedWeights:
+def _convert_encoder_part(tensors: FileTensors, names: Mapping[str, str], encoder: Encoder) -> ConvertedWeights:
     target = encoder.state_dict()
-    state, sources, wrong, homeless = {}, {}, [], []
-    for name, piece in pieces.tensors.items():
+    state, sources, wrong, unplaced = {}, {}, [], []
+    for name, tensor in tensors.tensors.items():
         if name not in names:
-            homeless.append(piece.sources[0])
+            unplaced.append(tensor.sources[0])
             continue
-        own = names[name]
-        value = _fitted(piece, target[own], encoder, own, pieces)
+        target_name = names[name]
+        value = _fitted(tensor, target[target_name], encoder, target_name, tensors)
         if value is None:
-            wrong.append(f"{piece.sources[0]} is {_shape(piece.value)} in the file, {_shape(target[own])} here")
+            wrong.append(
+                f"{tensor.sources[0]} is {_shape(tensor.value)} in the file, {_shape(target[target_name])} here"
+            )
         else:
-            state[own], sources[own] = value, piece.sources
+            state[target_name], sources[target_name] = value, tensor.sources
     if wrong:
         raise InputError(f"{_some(wrong, '; ')}; the encoder is of another size or patch")
-    if homeless:
-        raise InputError(f"the encoder has no place for {_some(homeless, ', ')}; it is of another size or form")
+    if unplaced:
+        raise InputError(
+            f"the encoder has no matching parameter for {_some(unplaced, ', ')}; it is of another size or form"
+        )
     _check_finite(state, sources)
-    return ConvertedWeights(state, sources, pieces.left_out, pieces.changed, tuple(set(target) - set(state)))
+    return ConvertedWeights(state, sources, tensors.left_out, tensors.changed, tuple(set(target) - set(state)))
 
 
 def _fitted(tensor: FileTensor, target: Tensor, encoder: Encoder, name: str, tensors: FileTensors) -> Tensor | None:
@@ -139,40 +144,42 @@ def _fitted(tensor: FileTensor, target: Tensor, encoder: Encoder, name: str, ten
     return _cast(value, target)
 
 
-def _own_part(pieces: FileTensors, method: Method) -> ConvertedWeights:
+def _convert_method_part(tensors: FileTensors, method: Method) -> ConvertedWeights:
     target = {name: value for name, value in method.state_dict().items() if not name.startswith("encoder.")}
     state, sources, trouble = {}, {}, ""
     left_out: dict[str, str] = {}
-    for name, piece in pieces.tensors.items():
-        own = _own_name(name, method.official_names)
-        if own is None:
-            left_out |= dict.fromkeys(piece.sources, "fixed, so the method computes it itself")
-        elif own not in target:
-            trouble = trouble or f"method {method.name!r} has no {own!r}"
-        elif _core(piece.value) != _core(target[own]):
-            trouble = trouble or (f"{piece.sources[0]} is {_shape(piece.value)}, here {own} is {_shape(target[own])}")
+    for name, tensor in tensors.tensors.items():
+        target_name = _method_name(name, method.official_names)
+        if target_name is None:
+            left_out |= dict.fromkeys(tensor.sources, "fixed, so the method computes it itself")
+        elif target_name not in target:
+            trouble = trouble or f"method {method.name!r} has no {target_name!r}"
+        elif _core(tensor.value) != _core(target[target_name]):
+            trouble = trouble or (
+                f"{tensor.sources[0]} is {_shape(tensor.value)}, here {target_name} is {_shape(target[target_name])}"
+            )
         else:
-            _require_floats(piece.value, target[own], piece.sources[0])
-            state[own] = _cast(piece.value.reshape(target[own].shape), target[own])
-            sources[own] = piece.sources
+            _require_floats(tensor.value, target[target_name], tensor.sources[0])
+            state[target_name] = _cast(tensor.value.reshape(target[target_name].shape), target[target_name])
+            sources[target_name] = tensor.sources
     if trouble:
-        keys = [key for piece in pieces.tensors.values() for key in piece.sources]
+        keys = [key for tensor in tensors.tensors.values() for key in tensor.sources]
         reason = f"the method's own part is left out as a whole, since {trouble}"
         return ConvertedWeights({}, {}, dict.fromkeys(keys, reason), {}, tuple(target))
     _check_finite(state, sources)
     return ConvertedWeights(state, sources, left_out, {}, tuple(set(target) - set(state)))
 
 
-def _own_name(official: str, names: Mapping[str, str | None]) -> str | None:
+def _method_name(official: str, names: Mapping[str, str | None]) -> str | None:
     prefix = max((prefix for prefix in names if official.startswith(prefix)), key=len, default=None)
     if prefix is None:
         return official
-    own = names[prefix]
-    return None if own is None else own + official.removeprefix(prefix)
+    target_name = names[prefix]
+    return None if target_name is None else target_name + official.removeprefix(prefix)
 
 
-def _cast(value: Tensor, wanted: Tensor) -> Tensor:
-    return value.to(wanted.dtype).contiguous().clone()
+def _cast(value: Tensor, target: Tensor) -> Tensor:
+    return value.to(target.dtype).contiguous().clone()
 
 
 def _core(value: Tensor) -> list[int]:

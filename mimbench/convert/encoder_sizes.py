@@ -1,4 +1,4 @@
-"""Encoders by their usual names, and what a file's own tensors tell about the encoder that they belong to."""
+"""Encoders by their usual names, and the options of an encoder that follow from the tensors of its file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mimbench.errors import InputError, nearest
 
 Options = dict[str, Any]
 _IMAGE_SIZE = 224
-"""px, where the tensors do not tell: convolutions fit any."""
+"""px. ConvNets take any size, so their tensors do not determine it."""
 
 
 def _vit(width: int, depth: int, heads: int) -> tuple[str, Options]:
@@ -56,7 +56,7 @@ SIZES: dict[str, tuple[str, Options]] = {
     "resnet-50": _resnet("bottleneck", 3, 4, 6, 3),
     "resnet-101": _resnet("bottleneck", 3, 4, 23, 3),
 }
-"""Name -> plugin and the options that the name stands for; the rest is the file's own."""
+"""Name -> plugin and its options. All other options follow from the tensors of the file."""
 
 
 @dataclass(frozen=True)
@@ -81,29 +81,29 @@ def describe_encoder(state: Mapping[str, Tensor], layout: KeyLayout, size: str) 
     kinds = {"vit": "vit", "swin": "swin"}
     if kinds.get(encoder, "convnet") != layout.kind:
         raise InputError(f"the file is of layout {layout.name}, a {layout.kind}; --encoder {size} is not")
-    pieces = rename_tensors(state, layout)
-    details, image_size = _DETAILS[layout.kind](pieces)
-    return EncoderDescription(encoder, options | details, image_size, channels_of(pieces))
+    tensors = rename_tensors(state, layout)
+    details, image_size = _DETAILS[layout.kind](tensors)
+    return EncoderDescription(encoder, options | details, image_size, channels_of(tensors))
 
 
-def channels_of(pieces: FileTensors) -> int:
+def channels_of(tensors: FileTensors) -> int:
     """Channels of the images that the first convolution takes."""
-    return _tensor(pieces, "patch_embed.proj.weight", "stem.0.weight", "conv1.weight").shape[1]
+    return _tensor(tensors, "patch_embed.proj.weight", "stem.0.weight", "conv1.weight").shape[1]
 
 
-def _of_vit(pieces: FileTensors) -> tuple[Options, int]:
-    patch = _tensor(pieces, "patch_embed.proj.weight")
+def _vit_options(tensors: FileTensors) -> tuple[Options, int]:
+    patch = _tensor(tensors, "patch_embed.proj.weight")
     width, side = patch.shape[0], patch.shape[-1]
-    hidden = _tensor(pieces, "blocks.0.mlp.fc1.weight").shape[0]
-    scaled = any(name.startswith(("blocks.0.gamma_1", "blocks.0.ls1")) for name in pieces.tensors)
+    hidden = _tensor(tensors, "blocks.0.mlp.fc1.weight").shape[0]
+    scaled = any(name.startswith(("blocks.0.gamma_1", "blocks.0.ls1")) for name in tensors.tensors)
     options: Options = {"patch_size": side, "mlp_ratio": hidden / width, "layer_scale": 0.1 if scaled else None}
-    tables = [piece.value for name, piece in pieces.tensors.items() if name.endswith(TABLE)]
+    tables = [tensor.value for name, tensor in tensors.tensors.items() if name.endswith(TABLE)]
     if tables:
         grid = (isqrt(len(tables[0]) - 3) + 1) // 2
-        alike = all(torch.equal(table, tables[0]) for table in tables)
-        return options | {"position": "relative" if alike else "relative-per-block"}, grid * side
-    positions = _tensor(pieces, "pos_embed")
-    if "cls_token" not in pieces.tensors:
+        is_shared = all(torch.equal(table, tables[0]) for table in tables)
+        return options | {"position": "relative" if is_shared else "relative-per-block"}, grid * side
+    positions = _tensor(tensors, "pos_embed")
+    if "cls_token" not in tensors.tensors:
         raise InputError("the file has no class token (cls_token), which mimbench's ViT has; it cannot be imported")
     grid = isqrt(positions.shape[1] - 1)
     return options | {"position": "sincos" if _is_sincos(positions, grid) else "learned"}, grid * side
@@ -115,28 +115,32 @@ def _is_sincos(positions: Tensor, grid: int) -> bool:
     return torch.allclose(positions.float(), sincos_positions((grid, grid), positions.shape[-1]), atol=1e-5)
 
 
-def _of_swin(pieces: FileTensors) -> tuple[Options, int]:
-    """Where the last stage's grid is smaller than the window, its table tells the image's size; else 7 windows do."""
-    side = _tensor(pieces, "patch_embed.proj.weight").shape[-1]
-    tables = {name: piece.value for name, piece in pieces.tensors.items() if name.endswith(TABLE)}
+def _swin_options(tensors: FileTensors) -> tuple[Options, int]:
+    """Swin's options and its image size.
+
+    If the grid of the last stage is smaller than the window, the table of that stage has the size of the grid. Else the
+    last stage is one window, as in the official configurations.
+    """
+    side = _tensor(tensors, "patch_embed.proj.weight").shape[-1]
+    tables = {name: tensor.value for name, tensor in tensors.tensors.items() if name.endswith(TABLE)}
     windows = {int(name.split(".")[1]): (isqrt(len(table)) + 1) // 2 for name, table in tables.items()}
     if not windows:
         raise InputError("the file has no relative-position tables, which every Swin has")
     last = max(windows)
-    first = _tensor(pieces, "layers.0.blocks.0.mlp.fc1.weight")
+    first = _tensor(tensors, "layers.0.blocks.0.mlp.fc1.weight")
     options = {"patch_size": side, "window": max(windows.values()), "mlp_ratio": first.shape[0] / first.shape[1]}
     return options, windows[last] * side * 2**last
 
 
-def _of_convnet(_: FileTensors) -> tuple[Options, int]:
+def _convnet_options(_: FileTensors) -> tuple[Options, int]:
     return {}, _IMAGE_SIZE
 
 
-_DETAILS = {"vit": _of_vit, "swin": _of_swin, "convnet": _of_convnet}
+_DETAILS = {"vit": _vit_options, "swin": _swin_options, "convnet": _convnet_options}
 
 
-def _tensor(pieces: FileTensors, *names: str) -> Tensor:
+def _tensor(tensors: FileTensors, *names: str) -> Tensor:
     for name in names:
-        if name in pieces.tensors:
-            return pieces.tensors[name].value
+        if name in tensors.tensors:
+            return tensors.tensors[name].value
     raise InputError(f"the file has no {names[0]!r}, which its layout needs")

@@ -1,4 +1,4 @@
-"""How other codes name the tensors of a ViT, a Swin or a ConvNet, told apart by their keys.
+"""How other codes name the tensors of a ViT, a Swin or a ConvNet, and which code wrote a file, by its keys.
 
 Every layout is renamed into one vocabulary: timm's names for the encoder, and for what belongs to the
 pretraining method the names of that method's official code (`mask_token`, `decoder.0.weight`, `lm_head.weight`).

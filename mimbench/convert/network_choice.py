@@ -102,9 +102,9 @@ def _networks(loaded: Any) -> Iterator[_Network]:
     for path, names in _dicts(loaded):
         prefixes = _prefixes(names)
         for prefix in prefixes:
-            # Alone and behind wrappers' prefixes only, it is the dict: all of it belongs together.
-            alone = len(prefixes) == 1 and not PREFIX.sub("", prefix)
-            key = ".".join([*path, *([] if alone else prefix.split(".")[:-1])])
+            # If the dict holds one network behind wrappers' prefixes only, the whole dict belongs to it.
+            is_whole_dict = len(prefixes) == 1 and not PREFIX.sub("", prefix)
+            key = ".".join(path if is_whole_dict else (*path, *prefix.split(".")[:-1]))
             if not key and len(prefixes) > 1:
                 key = TOP
             yield _Network(key, names, prefix, tuple(other for other in prefixes if other != prefix))
@@ -167,13 +167,13 @@ def _named(networks: Mapping[str, _Network], key: str, where: str) -> _Network:
     if key in networks:
         return networks[key]
     words = key.strip(".").split(".")
-    found = [network for network in networks.values() if network.words[: len(words)] == words]
-    if not found:
-        found = [network for network in networks.values() if _holds(network.words, words)]
-    if len(found) == 1:
-        return found[0]
-    problem = "names several networks" if found else "names no network that mimbench knows"
-    keys = _keys(found or list(networks.values()))
+    matches = [network for network in networks.values() if network.words[: len(words)] == words]
+    if not matches:
+        matches = [network for network in networks.values() if _holds(network.words, words)]
+    if len(matches) == 1:
+        return matches[0]
+    problem = "names several networks" if matches else "names no network that mimbench knows"
+    keys = _keys(matches or list(networks.values()))
     raise InputError(f"--key {key} {problem} in {where}; there {'are' if ', ' in keys else 'is'}: {keys}")
 
 
@@ -186,13 +186,22 @@ def _keys(networks: Sequence[_Network]) -> str:
 
 
 def _weights(chosen: _Network, others: tuple[str, ...], why: str) -> Weights:
-    """Its names without a prefix that wrappers do not explain, and what of its dict belongs to no other network."""
+    """The chosen network's tensors, and those of its dict that belong to no other network.
+
+    A prefix that is more than a wrapper's (`PREFIX`) is removed from the names.
+    """
     prefix, rivals = chosen.prefix, tuple(rival for rival in chosen.rivals if not chosen.prefix.startswith(rival))
     stripped = prefix if PREFIX.sub("", prefix) else ""
-    kept = {name: value for name, value in chosen.names.items() if not name.startswith(rivals)}
-    own = {name.removeprefix(stripped): value for name, value in kept.items() if name.startswith(prefix)}
-    taken = {PREFIX.sub("", name) for name in own}
-    rest = {
-        name: value for name, value in kept.items() if not name.startswith(prefix) and PREFIX.sub("", name) not in taken
-    }
-    return Weights({**own, **rest}, chosen.key, others, why, frozenset(rest))
+    encoder: dict[str, Tensor] = {}
+    outside: dict[str, Tensor] = {}
+    for name, value in chosen.names.items():
+        if name.startswith(rivals):
+            continue  # a part of another network
+        if name.startswith(prefix):
+            encoder[name.removeprefix(stripped)] = value
+        else:
+            outside[name] = value
+    # A name that the encoder has too, behind a wrapper's prefix, is not a part of the method.
+    taken = {PREFIX.sub("", name) for name in encoder}
+    outside = {name: value for name, value in outside.items() if PREFIX.sub("", name) not in taken}
+    return Weights({**encoder, **outside}, chosen.key, others, why, frozenset(outside))

@@ -14,7 +14,7 @@ def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names as timm's Beit, VisionTransformer, SwinTransformer, ConvNeXt or ResNet has them.
 
     Raises:
-        InputError: a tensor that is no part of a timm model.
+        InputError: a tensor that does not belong to a timm model.
     """
     foreign = next((name for name in state if not name.startswith(BODY)), None)
     if foreign:

@@ -19,9 +19,9 @@ from mimbench.convert.network_choice import Weights, choose_network, list_tensor
 from mimbench.errors import InputError
 
 WRAPPERS = ("state_dict", "model", "module", "net")
-"""Keys under which training scripts keep the weights, beside optimizers, arguments and the like."""
+"""Keys under which training scripts keep the weights, next to optimizers, arguments and the like."""
 _CONTAINERS = ("argparse.", "numpy.", "mmengine.logging.", "yacs.", "pathlib.")
-"""Packages whose objects training scripts save beside the weights: arguments, scores, log buffers."""
+"""Packages whose objects training scripts save next to the weights: arguments, scores, log buffers."""
 
 
 _FOREIGN = {
@@ -35,7 +35,7 @@ _FOREIGN = {
 
 
 class _Ignored:
-    """Stands in for a saved object that is no weight, so that its own class is never imported or run."""
+    """Replaces every saved object that is not a tensor, so that its class is never imported or run."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -140,7 +140,7 @@ def _load_pickle(path: Path) -> Any:
 
 
 def _classes(path: Path) -> list[str]:
-    """Classes that unpickling would import, beyond torch's own; old formats tell nothing beforehand."""
+    """Classes that unpickling would import, beyond torch's own; old formats do not list them."""
     with suppress(ValueError, RuntimeError, pickle.UnpicklingError):
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     return []
@@ -149,5 +149,5 @@ def _classes(path: Path) -> list[str]:
 def _refusal(path: Path, reason: str) -> str:
     return (
         f"{path} is a pickle that needs code to be run ({reason}), which could do anything; "
-        "where you trust it, load it in its own project and save model.state_dict() as safetensors"
+        "if you trust it, load it in its own project and save model.state_dict() as safetensors"
     )

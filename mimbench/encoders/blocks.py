@@ -41,7 +41,7 @@ def sincos_positions(grid: tuple[int, ...], dim: int) -> Tensor:
     """
     if dim % 4:
         raise InputError(f"sin-cos positions need a number of channels divisible by 4, not {dim}")
-    # timm lists the cells column by column where columns come first.
+    # timm lists the patches column by column if columns come first.
     by_column = build_sincos2d_pos_embed(list(grid), dim, reverse_coord=True, interleave_sin_cos=True)
     patches = by_column.unflatten(0, (grid[1], grid[0])).transpose(0, 1).flatten(0, 1)
     return torch.cat((torch.zeros(1, dim), patches)).unsqueeze(0)
@@ -72,8 +72,8 @@ def init_truncated(module: nn.Module, std: float = 0.02) -> None:
         if name.endswith("_token"):
             nn.init.trunc_normal_(parameter, std=std, a=-std, b=std)
     for name, part in module.named_modules():
-        if found := _RESIDUAL.search(name):
-            part.weight.div_(math.sqrt(2 * (int(found[1]) + 1)))
+        if match := _RESIDUAL.search(name):
+            part.weight.div_(math.sqrt(2 * (int(match[1]) + 1)))
 
 
 def _layers(module: nn.Module) -> list[nn.Linear | nn.Conv2d]:

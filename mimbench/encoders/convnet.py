@@ -25,7 +25,7 @@ EPS = 1e-6
 class ConvNet(Encoder):
     """What both have in common. `embed` is the stem; a layer is a residual block, counted through the stages.
 
-    A block that halves the grid includes the downsampling. Maps have ceil(H / s) rows where s does not divide H.
+    A block that halves the grid includes the downsampling. Maps have ceil(H / s) rows if s does not divide H.
     """
 
     kind: ClassVar[str] = "convnet"

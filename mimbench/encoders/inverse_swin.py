@@ -1,4 +1,4 @@
-"""The inverse Swin: a decoder of Swin stages that doubles the grid where Swin halves it (SimMIM, table 2)."""
+"""The inverse Swin: a decoder whose Swin stages double the grid, in place of halving it (SimMIM, table 2)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class InverseSwin(nn.Module):
     """
 
     def __init__(self, dim: int, grid: int, depths: Sequence[int], *, window: int) -> None:
-        """Raises InputError where `dim` cannot be halved between all stages of `depths`."""
+        """Raises InputError if `dim` cannot be halved between all stages of `depths`."""
         super().__init__()
         self.upsample = 2 ** (len(depths) - 1)
         if dim % self.upsample:

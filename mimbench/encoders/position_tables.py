@@ -13,34 +13,34 @@ from torch import Tensor, nn
 TABLE = "relative_position_bias_table"
 
 
-def resample_positions(encoder: nn.Module, name: str, value: Tensor, wanted: Tensor) -> Tensor | None:
-    """What `value` becomes as the parameter `name` of `encoder`, which is shaped as `wanted`.
+def resample_positions(encoder: nn.Module, name: str, value: Tensor, target: Tensor) -> Tensor | None:
+    """What `value` becomes as the parameter `name` of `encoder`, which is shaped as `target`.
 
     Relative-position tables [(2h-1) * (2w-1) + extra, heads]: see `resample_table`. Absolute positions
     [1, prefix + h * w, D], bicubically. None: `name` is neither, or another width, or `value` is not of a
     square grid.
     """
     path, _, leaf = name.rpartition(".")
-    if value.ndim != wanted.ndim or value.shape[-1] != wanted.shape[-1]:
+    if value.ndim != target.ndim or value.shape[-1] != target.shape[-1]:
         return None
     owner: Any = encoder.get_submodule(path)
     if leaf == TABLE:
         height, width = owner.window_size
-        extra = len(wanted) - (2 * height - 1) * (2 * width - 1)
+        extra = len(target) - (2 * height - 1) * (2 * width - 1)
         if not _square(len(value) - extra):
             return None
         return resample_table(value, (2 * height - 1, 2 * width - 1), extra)
     if leaf == "pos_embed":
         rows, columns = owner.patch_embed.grid_size
-        prefix = wanted.shape[1] - rows * columns
+        prefix = target.shape[1] - rows * columns
         if not _square(value.shape[1] - prefix):
             return None
         return resample_abs_pos_embed(value, new_size=[rows, columns], num_prefix_tokens=prefix)
     return None
 
 
-def resample_table(table: Tensor, sides: tuple[int, int], extra: int) -> Tensor:
-    """A relative-position table [s * s + extra, heads] at `sides`: [sides[0] * sides[1] + extra, heads].
+def resample_table(table: Tensor, size: tuple[int, int], extra: int) -> Tensor:
+    """A relative-position table [s * s + extra, heads] at `size`: [size[0] * size[1] + extra, heads].
 
     A cubic spline through the old values, which are placed at distances in geometric progression, as SimMIM's and
     BEiT's fine-tuning scripts have it (microsoft/SimMIM@d3e29bca utils.py, microsoft/unilm@768a3c87
@@ -50,15 +50,15 @@ def resample_table(table: Tensor, sides: tuple[int, int], extra: int) -> Tensor:
 
     side = isqrt(len(table) - extra)
     if table.is_meta:
-        return table.new_empty(sides[0] * sides[1] + extra, table.shape[1])
+        return table.new_empty(size[0] * size[1] + extra, table.shape[1])
     old = table[: side * side].detach().double().cpu().unflatten(0, (side, side)).movedim(2, 0).numpy()
-    rows, columns = (_distances(side, wanted) for wanted in sides)
-    at_rows, at_columns = (np.arange(wanted) - wanted // 2 for wanted in sides)
+    rows, columns = (_distances(side, length) for length in size)
+    at_rows, at_columns = (np.arange(length) - length // 2 for length in size)
     degree = min(3, side - 1)  # three distances, of a window of two tokens, bear a parabola at most
     heads = [
         RectBivariateSpline(rows, columns, head, kx=degree, ky=degree)(at_rows, at_columns)
         if degree
-        else np.full(sides, head.item())
+        else np.full(size, head.item())
         for head in old
     ]
     new = torch.from_numpy(np.stack(heads)).movedim(0, 2).flatten(0, 1).to(table)

@@ -1,4 +1,4 @@
-"""An encoder made anew with other options, as tasks that train it need it."""
+"""A new encoder with other options, for tasks that fine-tune it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mimbench.errors import InputError
 def rebuild_encoder(encoder: Encoder, *, image_size: int | None = None, **options: Any) -> Encoder:
     """An encoder like this one, with these options of its Config instead of its own, and fresh weights.
 
-    They are drawn from the global torch generator, on the CPU or, in a `with torch.device(...)`, there. An option that
-    its Config lacks may still be given as 0, False or None, and is then left out.
+    The weights are drawn from the global torch generator, on the CPU or on the device of a `with torch.device(...)`. An
+    option that its Config does not have is ignored if its value is 0, False or None.
 
     Raises:
-        InputError: it has no such option, or its size or drop path has no place in it.
+        InputError: it has no such option, or it does not support this size or drop path.
     """
     known = type(encoder.config).model_fields
     for name, value in options.items():
@@ -33,7 +33,7 @@ def rebuild_encoder(encoder: Encoder, *, image_size: int | None = None, **option
 
 
 def require_drop_path(model: nn.Module, rate: float) -> None:
-    """Make sure that a drop path asked for is there: some module of `model` has a `drop_prob` above 0.
+    """Check that a drop path above 0 took effect: some module of `model` has a `drop_prob` above 0.
 
     Raises:
         InputError: `rate` is above 0 and nothing in `model` drops paths.

@@ -83,7 +83,7 @@ class Swin(Encoder):
         return [Features(x.mean((1, 2)), x.permute(0, 3, 1, 2), x.new_empty(len(x), 0, x.shape[-1])) for x in outputs]
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
-        """One map a stage, each normalised over its channels; ceil(H / s) where stride s does not divide H.
+        """One map per stage, each normalised over its channels; ceil(H / s) rows if stride s does not divide H.
 
         Swin's detectors give each stage a LayerNorm; here it has no weights of its own, since the projection that
         every detector starts with takes their part. The last map passes the final norm, as `encode` does.
@@ -146,17 +146,17 @@ def shifted_window_block(block: SwinTransformerBlock, x: Tensor) -> Tensor:
 
 
 def window_mask(grid: tuple[int, ...], window: tuple[int, ...], shift: Sequence[int], like: Tensor) -> Tensor:
-    """[windows, N, N], 0 where one token may see another, -100 where not; device and dtype of `like`.
+    """[windows, N, N], 0 if one token may attend to another, else -100; device and dtype of `like`.
 
-    Tokens that only the cyclic shift brings together do not see each other, and none sees the padding.
+    Tokens that only the cyclic shift brings together do not attend to each other, and none attends to the padding.
     """
-    sides = []
+    regions = []
     for side, length, moved in zip(grid, window, shift, strict=True):
         padded = side + -side % length
         place = torch.arange(padded, device=like.device)
         wrapped = place >= padded - moved
-        sides.append(wrapped + 2 * ((place + moved) % padded >= side).long())
-    region = (4 * sides[0][:, None] + sides[1]).to(like.dtype)
+        regions.append(wrapped + 2 * ((place + moved) % padded >= side).long())
+    region = (4 * regions[0][:, None] + regions[1]).to(like.dtype)
     parts, _ = partition(region[None, :, :, None], window)
     return (parts != parts.transpose(1, 2)).to(like.dtype) * -100.0
 

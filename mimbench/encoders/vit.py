@@ -160,8 +160,8 @@ class ViT(Encoder):
         bias = self._bias(grid)
         outputs = []
         for block in self.body.blocks[: None if last is None else last + 1]:
-            own = getattr(block.attn, "rel_pos_bias", None)
-            x = self._run(block, x, bias if own is None else own().unsqueeze(0))
+            block_bias = getattr(block.attn, "rel_pos_bias", None)
+            x = self._run(block, x, bias if block_bias is None else block_bias().unsqueeze(0))
             outputs.append(x)
         return outputs
 
@@ -223,7 +223,7 @@ class ViT(Encoder):
 
 
 def _shared(config: ViTConfig, grid: Grid, in_channels: int) -> dict[str, Any]:
-    """What timm's two models are told alike."""
+    """The arguments that timm's two models share."""
     return {
         "img_size": tuple(side * config.patch_size for side in grid),
         "patch_size": config.patch_size,

@@ -16,7 +16,7 @@ Grid = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Windows:
-    """Blocks attend within `size` x `size` tokens, but for `global_blocks`, which see the whole grid."""
+    """Blocks attend within `size` x `size` tokens, except `global_blocks`, which see the whole grid."""
 
     size: int
     global_blocks: tuple[int, ...]

@@ -113,7 +113,7 @@ def _chosen(group: dict[str, Any], keep: list[bool]) -> dict[str, Any]:
 def _layer_scales(
     config: TrainConfig, layer_of: LayerOf | None, num_layers: int | None
 ) -> Callable[[str], tuple[int, float]]:
-    """A parameter's (layer, lr_scale) by name; (0, 1) for all where there is no layer decay."""
+    """A parameter's (layer, lr_scale) by name; (0, 1) for all if there is no layer decay."""
     decay = config.layer_decay
     if decay is None:
         return lambda name: (0, 1.0)

@@ -29,7 +29,7 @@ def vit_layer(name: str, num_layers: int) -> int:
 def swin_layer(name: str, depths: Sequence[int], *, downsample: Literal["end", "start"] = "end") -> int:
     """Depth of parameter `name` of a Swin with `depths` blocks a stage; blocks count through the stages.
 
-    Patch merging belongs to the block before it. `downsample` says where the names put it: "end" of a
+    Patch merging belongs to the block before it. `downsample` says in which stage the names put it: "end" of a
     stage (the official models) or "start" of the next (timm since 0.9).
     """
     parts = name.split(".")

@@ -121,7 +121,7 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def _whole(steps: float) -> int:
-    """Cut to whole steps, as the official scripts do, but for the error of 1/3 of an epoch x 3 steps."""
+    """Cut to whole steps, as the official scripts do, except for their rounding error of 1/3 of an epoch x 3 steps."""
     return int(steps + 1e-6)
 
 

@@ -79,7 +79,7 @@ def test_the_methods_part_is_left_out_of_an_encoder_and_of_a_method_that_it_does
     [
         ({"cls_token": torch.zeros(1, 1, 33)}, "cls_token is 1x1x33 in the file, 1x1x32 here"),
         ({"patch_embed.proj.weight": torch.zeros(32, 3, 8, 8)}, "patch_embed.proj.weight is 32x3x8x8 in the file"),
-        ({"blocks.2.norm1.weight": torch.zeros(32)}, "no place for blocks.2.norm1.weight"),
+        ({"blocks.2.norm1.weight": torch.zeros(32)}, "no matching parameter for blocks.2.norm1.weight"),
         ({"norm.bias": torch.full((32,), float("nan"))}, "norm.bias holds values that are not finite"),
         ({"module.norm.bias": torch.zeros(32)}, "both mean 'norm.bias'"),
         ({f"rel_pos_bias.{TABLE}": torch.zeros(227, 4)}, f"rel_pos_bias.{TABLE} is 227x4 in the file"),

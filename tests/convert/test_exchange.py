@@ -147,7 +147,7 @@ def test_export_and_import_again_through_a_recipe(tmp_path, capsys):
         ({"encoder": "vit-base", "settings": {}}, "cls_token is 1x1x32 in the file, 1x1x768 here"),
         ({"method": "maee"}, "unknown method 'maee'"),
         ({"settings": VIT | {"encoder.depth": 3}}, "lacks 12 of the encoder's tensors, such as 'body.blocks.2"),
-        ({"settings": VIT | {"encoder.depth": 1}}, "no place for blocks.1"),
+        ({"settings": VIT | {"encoder.depth": 1}}, "no matching parameter for blocks.1"),
         ({"settings": VIT | {"encoder.window": 4}}, "unknown key 'encoder.window'"),
         ({"encoder": None, "recipe": "smoke", "settings": {"method.mask_rato": 1}}, "unknown key 'method.mask_rato'"),
         ({"settings": VIT | {"data.name": "x"}}, "an import takes input, encoder, method settings only"),

@@ -1,4 +1,4 @@
-"""Where derived files are kept."""
+"""The cache folder, and the files in it that can be computed again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def default_cache() -> Path:
 
 
 def ensure_writable(cache: Path) -> Path:
-    """`cache`, made where it is absent.
+    """Make the folder `cache` if it does not exist, and return it.
 
     Raises:
         InputError: it cannot be made or written.

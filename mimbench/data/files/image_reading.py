@@ -54,11 +54,11 @@ class PixelPolicy:
     max_pixels: int = MAX_PIXELS
 
     def range_for(self, kind: str) -> Range:
-        """The range for images of this kind (see `stored_kind`). Raises ValueError where it is not known."""
-        found = self.range or (self.float_range if kind == "float" else CONTAINERS[kind])
-        if found is None:
+        """The range for images of this kind (see `stored_kind`). Raises ValueError if it is not known."""
+        scale = self.range or (self.float_range if kind == "float" else CONTAINERS[kind])
+        if scale is None:
             raise ValueError("it is a float image, and the range of its values is not known")
-        return found
+        return scale
 
     def check_values(self, low: float, high: float, kind: str) -> None:
         """Raises ValueError for values outside of a range that was not given; others are clipped to it."""
@@ -89,7 +89,7 @@ class TooManyPixels(ValueError):
     """An image beyond the limit; it was not decoded."""
 
     def __init__(self, limit: int, size: tuple[int, int] | None = None) -> None:
-        """size: width and height, where Pillow has read them."""
+        """size: width and height, if Pillow has read them."""
         has = f"{size[0]} x {size[1]} px, " if size else ""
         super().__init__(f"it has {has}more than the {limit / 1e6:g} million pixels that the option max_pixels allows")
 

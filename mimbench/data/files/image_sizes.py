@@ -173,7 +173,7 @@ def read_image_sizes(
 def read_sized(path: Path, channels: int, size: Size) -> np.ndarray:
     """uint8 [H, W, channels] of the size that annotations refer to.
 
-    The stored pixels where they have that size, else the image as EXIF turns it.
+    The stored pixels if they have that size, else the image as EXIF turns it.
 
     Raises:
         InputError: the image has neither size.
@@ -207,7 +207,7 @@ def match_size(raster: ImageSize, size: Size, path: Path) -> str | None:
 def find_inside(name: object, folder: Path) -> str:
     """The name, relative to `folder`, of the file in it that an annotation names.
 
-    Backslashes stand for slashes, and accents may be composed or not, where the name as it stands is no file.
+    If no file has exactly this name, slashes are tried for backslashes, and composed and decomposed accents.
     A link inside the folder may lead outside of it: whoever made the folder chose that.
 
     Raises:

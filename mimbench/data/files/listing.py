@@ -98,7 +98,7 @@ def has_images(folder: Path) -> bool:
 
 
 def normalize_name(name: str) -> str:
-    """The name as NFC, so that systems which store accents differently sort and hash alike."""
+    """The name as NFC, so that names sort and hash in the same way on every system."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -175,13 +175,13 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]], left_out:
 def _visible(folder: str | Path, left_out: list[str] | None = None, prefix: str = "") -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+            entries_by_name = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise InputError(f"cannot list the folder {printable(folder)}: {error.strerror or error}") from error
-    hidden = [entry for entry in found if entry.name.startswith(".") or entry.name == "__MACOSX"]
+    hidden = [entry for entry in entries_by_name if entry.name.startswith(".") or entry.name == "__MACOSX"]
     if left_out is not None:
         left_out += [prefix + entry.name for entry in hidden]
-    return [entry for entry in found if entry not in hidden] if hidden else found
+    return [entry for entry in entries_by_name if entry not in hidden] if hidden else entries_by_name
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -1,7 +1,7 @@
 """timm's training augmentation, drawn from seeds: RandAugment in the loader, erasing and mixing on the device.
 
-timm draws from the generators of Python, numpy and torch that all code shares. Here each use lends them one seed and
-puts them back, so that a batch depends on its seed alone: not on workers, ranks, or where a run was resumed. timm is
+timm draws from the generators of Python, numpy and torch that all code shares. Here each use seeds them
+and restores them (`fork_rng`), so that a batch depends on its seed only, and not on workers, ranks or a resume. timm is
 imported when something is built: a command that trains nothing does without it.
 """
 
@@ -22,7 +22,7 @@ Augment = Callable[[Tensor], Tensor]
 
 
 class ImageAugment:
-    """timm's training transform but for normalisation and erasing: crop, flip, and RandAugment or colour jitter."""
+    """timm's training transform without normalisation and erasing: crop, flip, and RandAugment or colour jitter."""
 
     def __init__(self, input_config: InputConfig, channels: int, rand_augment: str | None) -> None:
         """channels: of the images, 1 or 3. rand_augment: timm's notation; with it there is no jitter, as in timm.

@@ -1,4 +1,4 @@
-"""Loaders: batches of uint8 images and labels, the same whatever the workers and ranks.
+"""Loaders: batches of uint8 images and labels, the same for every number of workers and ranks.
 
 One loader item is one batch. Images in memory are indexed as a batch in the main process; others, and those that are
 augmented one by one, are read, cropped and stacked by workers.
@@ -25,7 +25,7 @@ from mimbench.seeds import fork_rng, image_seed
 
 
 class BatchIndices(NamedTuple):
-    """One batch to be loaded. The epoch travels along, for persistent workers hear of nothing else."""
+    """The images of one batch. The epoch is part of it because persistent workers get no other message."""
 
     epoch: int
     indices: Tensor
@@ -39,7 +39,7 @@ class EpochSampler(Sampler[BatchIndices]):
     """
 
     def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        """Raises InputError where `size` samples do not fill one batch on every rank."""
+        """Raises InputError if `size` samples do not fill one batch on every rank."""
         self.size, self.batch_size, self.seed, self.rank, self.world_size = size, batch_size, seed, rank, world_size
         self.epoch = self._skipped = 0
         if len(self) == 0:
@@ -73,8 +73,8 @@ class _ArrayBatches(TorchDataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, pick: BatchIndices) -> tuple[Tensor, Tensor]:
-        return self.split.images[pick.indices], self.split.labels[pick.indices]
+    def __getitem__(self, batch: BatchIndices) -> tuple[Tensor, Tensor]:
+        return self.split.images[batch.indices], self.split.labels[batch.indices]
 
 
 class _ImageBatches(TorchDataset[tuple[Tensor, Tensor]]):
@@ -87,8 +87,8 @@ class _ImageBatches(TorchDataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, pick: BatchIndices) -> tuple[Tensor, Tensor]:
-        loaded = [self._load(pick.epoch, index) for index in pick.indices.tolist()]
+    def __getitem__(self, batch: BatchIndices) -> tuple[Tensor, Tensor]:
+        loaded = [self._load(batch.epoch, index) for index in batch.indices.tolist()]
         return torch.stack([image for image, _ in loaded]), torch.tensor([label for _, label in loaded])
 
     def _load(self, epoch: int, index: int) -> tuple[Tensor, int]:
@@ -113,8 +113,8 @@ def training_loader(
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """One epoch of (uint8 [B, C, h, w], int64 [B]) for this rank; `batch_size` is B.
 
-    Images of an ArraySplit come as they are, for DeviceTransform(batched=True) to augment; others come
-    cropped to input.image_size. With `augment`, all come as it makes them. Call
+    Images of an ArraySplit stay whole: DeviceTransform(batched=True) crops them. Others are cropped to
+    input.image_size. With `augment`, all images are what it returns. Call
     `loader.sampler.set_epoch(epoch)` before each epoch.
 
     Raises:
@@ -129,12 +129,12 @@ def evaluation_loader(
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """Every image once, in order, as (uint8 [B, C, h, w], int64 [B]).
 
-    Images of an ArraySplit come as they are, for DeviceTransform(batched=True) to resize; others come
-    resized and centrally cropped to input.image_size.
+    Images of an ArraySplit stay whole: DeviceTransform(batched=True) resizes them. Others are resized and centrally
+    cropped to input.image_size.
     """
     check_eval_resize(input_config)
-    picks = [BatchIndices(0, indices) for indices in torch.arange(len(split)).split(batch_size)]
-    return _loader(split, input_config, picks, None, workers, device)
+    all_indices = [BatchIndices(0, indices) for indices in torch.arange(len(split)).split(batch_size)]
+    return _loader(split, input_config, all_indices, None, workers, device)
 
 
 def _loader(
@@ -146,6 +146,8 @@ def _loader(
     device: torch.device,
     augment: Augment | None = None,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
+    # In memory: whole images, which DeviceTransform(batched=True) crops on the device. From files, or with timm's
+    # augmentation per image: workers crop (see DeviceTransform).
     batches: TorchDataset[tuple[Tensor, Tensor]] = _ImageBatches(split, input_config, seed, augment)
     if isinstance(split, ArraySplit) and augment is None:
         batches, workers = _ArrayBatches(split), 0
@@ -158,12 +160,13 @@ def _loader(
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
         worker_init_fn=ignore_stop_signals,
-        # Its own, so that starting workers draws nothing from the global generator.
+        # A generator of this loader: starting workers then draws nothing from the global one.
         generator=torch.Generator().manual_seed(seed or 0),
     )
 
 
 def identity_collate(batch: Any) -> Any:
+    """The batch as it is: one loader item is already one batch."""
     return batch
 
 

@@ -28,7 +28,7 @@ def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def subset(split: ImageSplit, indices: Sequence[int]) -> ImageSplit:
-    """The images of `split` at `indices`, in that order; in memory where `split` is."""
+    """The images of `split` at `indices`, in that order; in memory if `split` is."""
     chosen = list(indices)
     if isinstance(split, ArraySplit):
         return ArraySplit(split.images[chosen], split.labels[chosen], split.classes)

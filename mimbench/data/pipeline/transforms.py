@@ -19,17 +19,20 @@ _LONGEST_ASPECT = 4
 class DeviceTransform(nn.Module):
     """uint8 [B, C, h, w] on the device -> float32 [B, C, S, S], normalised; S is input.image_size.
 
-    With `batched` (images of an ArraySplit, as they lie in memory) it also crops, flips and jitters when
-    `train`, and resizes otherwise: the whole image where it is square, its central square where it is
-    not, and of that the central image_size / eval_resize where the recipe sets eval_resize. Without
-    `batched` the loader's workers have done all that, and only normalisation is left.
+    There are two implementations of cropping, and `split.is_in_memory` decides which one runs:
+
+    - `batched=True`, for an ArraySplit: the loader gives whole images, and this module crops, flips and jitters the
+      batch on the device (`batched_crops`). At evaluation it resizes the central square of the image, or the central
+      image_size / eval_resize of that square if the recipe sets eval_resize.
+    - `batched=False`, for images in files: the loader's workers have cropped each image with torchvision
+      (`training_crop`, `evaluation_crop`), and this module only normalises.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, input_config: InputConfig, channels: int, train: bool, batched: bool) -> None:
-        """Raises InputError where mean, std or color_jitter do not fit `channels`."""
+        """Raises InputError if mean, std or color_jitter do not fit `channels`."""
         super().__init__()
         check_eval_resize(input_config)
         if train and input_config.color_jitter and channels not in (1, 3):
@@ -42,7 +45,7 @@ class DeviceTransform(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """`generator` is drawn from by batched training alone, which needs one."""
+        """Only batched training draws from `generator`, and needs one."""
         with _full_precision(images.device):
             pixels = images.to(torch.float32) / 255
             if self.batched:
@@ -86,16 +89,16 @@ def per_channel(values: tuple[float, ...], channels: int, name: str) -> Tensor:
         InputError: as many values as neither 1 nor `channels`.
     """
     if len(values) not in (1, channels):
-        wanted = "1 value" if channels == 1 else f"1 value or {channels}"
+        expected = "1 value" if channels == 1 else f"1 value or {channels}"
         raise InputError(
             f"input.{name} has {len(values)} values and the images have {channels} channel{'s' * (channels > 1)}: "
-            f"give {wanted}"
+            f"give {expected}"
         )
     return torch.tensor(values, dtype=torch.float32)[:, None, None]
 
 
 def check_eval_resize(input_config: InputConfig) -> None:
-    """Raises InputError where the central crop would be larger than what it is cut from."""
+    """Raises InputError if the central crop would be larger than the resized image."""
     if input_config.eval_resize is not None and input_config.eval_resize < input_config.image_size:
         raise InputError(
             f"input.eval_resize = {input_config.eval_resize} is below input.image_size = {input_config.image_size}"
@@ -103,9 +106,9 @@ def check_eval_resize(input_config: InputConfig) -> None:
 
 
 def jitter_colors(pixels: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast, saturation of images [B, C, H, W] in [0, 1], each times U(1 - s, 1 + s), by sample.
+    """Multiply brightness, contrast and saturation by U(1 - s, 1 + s), drawn per image; images [B, C, H, W] in [0, 1].
 
-    torchvision's ColorJitter but for the order, which it draws by image and which is fixed here. The images are crops;
+    As torchvision's ColorJitter, except that the order is fixed and not drawn per image. The images are crops;
     BEiT's and data2vec's scripts jitter the whole image first, so that contrast turns around the whole image's mean.
     """
     draws = torch.rand(3, len(pixels), 1, 1, 1, generator=generator, device=generator.device).to(pixels.device)

@@ -35,7 +35,7 @@ class Ade20kConfig(DataConfig):
     """Options of a folder in ADE20K's format."""
 
     classes: int | None = Field(default=None, ge=2, le=254)
-    """How many there are; absent: as many as the folder's list names, or ADE20K's 150 where it has no list."""
+    """How many there are; absent: as many as the folder's list names, or ADE20K's 150 if it has no list."""
     reduce_zero_label: bool = True
     """Pixels of value 0 are of no class and ignored, class k has the value k + 1, as in ADE20K. False: class k has
     the value k. 255 is always ignored."""
@@ -55,11 +55,11 @@ class Ade20kSplit(SemanticSplit):
     """One half of a folder."""
 
     def __init__(
-        self, root: Path, pairs: Sequence[_Pair], found: Sequence[list[int]], classes: tuple[str, ...], reduce: bool
+        self, root: Path, pairs: Sequence[_Pair], counts: Sequence[list[int]], classes: tuple[str, ...], reduce: bool
     ) -> None:
-        """found: [height, width, pixels of class 0, of class 1, ...] of each pair."""
+        """counts: [height, width, pixels of class 0, of class 1, ...] per pair."""
         self.root, self.pairs, self.classes, self.reduce = root, pairs, classes, reduce
-        self._found = np.array(found, dtype=np.int64)
+        self._counts = np.array(counts, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -68,7 +68,7 @@ class Ade20kSplit(SemanticSplit):
         return self.root / self.pairs[index].image.name
 
     def shape(self, index: int) -> tuple[int, int]:
-        height, width = self._found[index, :2].tolist()
+        height, width = self._counts[index, :2].tolist()
         return height, width
 
     def labels(self, index: int) -> Tensor:
@@ -81,14 +81,14 @@ class Ade20kSplit(SemanticSplit):
             raise RunError(f"cannot read the annotation {printable(path)}: {error}") from error
 
     def counts(self) -> Tensor:
-        return torch.from_numpy(self._found[:, 2:].sum(0))
+        return torch.from_numpy(self._counts[:, 2:].sum(0))
 
 
 class Ade20k(Dataset):
-    """root/images/{training,validation}/*.jpg with root/annotations/{training,validation}/*.png, names alike.
+    """root/images/{training,validation}/*.jpg with root/annotations/{training,validation}/*.png with equal names.
 
     An annotation is a grey or palette image, one class number a pixel. Class names come from root/objectInfo150.txt,
-    as ADE20K ships it, or from root/classes.txt, one a line; where neither is there, classes are called by their
+    as ADE20K ships it, or from root/classes.txt, one per line; if neither exists, classes are called by their
     numbers. Annotations without an image are left out, with a note. All files are read once, when the dataset is first
     opened; the verdict is kept in the cache.
 
@@ -113,12 +113,14 @@ class Ade20k(Dataset):
         where = printable(self.root)
         self._turns = self._compare_sizes()
         self._turns.check(f"ade20k: {where}")
-        self._found = self._examined()
+        self._counts = self._examined()
         notes = [*self._left_out, *self._turns.note(where), *similar_classes(self.classes)]
         self.notes = tuple(f"ade20k: {note}" for note in notes)
 
     def split(self, name: SplitName) -> Ade20kSplit:
-        return Ade20kSplit(self.root, self._pairs[name], self._found[name], self.classes, self.config.reduce_zero_label)
+        return Ade20kSplit(
+            self.root, self._pairs[name], self._counts[name], self.classes, self.config.reduce_zero_label
+        )
 
     def fingerprint(self) -> str:
         return self._fingerprint
@@ -143,8 +145,8 @@ class Ade20k(Dataset):
         if root is None:
             raise InputError("ade20k needs a root: pass --set task.data.root=PATH")
         root = root.expanduser()
-        wanted = [root / kind / part for kind in ("images", "annotations") for part in _FOLDERS.values()]
-        missing = [path for path in wanted if not path.is_dir()]
+        folders = [root / kind / part for kind in ("images", "annotations") for part in _FOLDERS.values()]
+        missing = [path for path in folders if not path.is_dir()]
         if missing:
             raise InputError(
                 f"ade20k wants training/ and validation/ in each of images/ and annotations/ under {printable(root)}, "
@@ -227,30 +229,30 @@ class Ade20k(Dataset):
 
     def _examined(self) -> dict[SplitName, list[list[int]]]:
         """Height, width and pixels of each class of every pair, kept under the fingerprint of the content."""
-        kept = ensure_writable(self.cache) / f"ade20k-{self.fingerprint()[:32]}.json"
-        found = read_derived(kept)
-        if found is None:
-            found = {name: self._examine(self._pairs[name]) for name in _FOLDERS}
-            write_derived(kept, found)
-        return found
+        path = ensure_writable(self.cache) / f"ade20k-{self.fingerprint()[:32]}.json"
+        counts = read_derived(path)
+        if counts is None:
+            counts = {name: self._count(self._pairs[name]) for name in _FOLDERS}
+            write_derived(path, counts)
+        return counts
 
-    def _examine(self, pairs: Sequence[_Pair]) -> list[list[int]]:
+    def _count(self, pairs: Sequence[_Pair]) -> list[list[int]]:
         with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
-            verdicts = list(pool.map(self._look, pairs))
-        bad = [verdict for verdict in verdicts if isinstance(verdict, str)]
+            results = list(pool.map(self._count_pixels, pairs))
+        bad = [result for result in results if isinstance(result, str)]
         if bad:
             raise InputError(f"{len(bad)} of {len(pairs)} annotations do not fit: {_listed(bad)}")
-        found = [verdict for verdict in verdicts if not isinstance(verdict, str)]
-        if not any(any(verdict[2:]) for verdict in found):
+        counts = [result for result in results if not isinstance(result, str)]
+        if not any(any(pixels) for _, _, *pixels in counts):
             raise InputError(
                 f"no pixel of {len(pairs)} annotations, such as {printable(pairs[0].annotation.name)}, has a class: "
                 f"all have {'0 or 255' if self.config.reduce_zero_label else '255'}, which is ignored "
                 "(data.reduce_zero_label=false makes 0 a class)"
             )
-        return found
+        return counts
 
-    def _look(self, pair: _Pair) -> list[int] | str:
-        """What is in the annotation, or why it does not fit its image."""
+    def _count_pixels(self, pair: _Pair) -> list[int] | str:
+        """[height, width, pixels of each class] of an annotation, or why it cannot be used."""
         path = self.root / pair.annotation.name
         try:
             labels = read_labels(path, len(self.classes), self.config.reduce_zero_label, self.config.max_pixels)

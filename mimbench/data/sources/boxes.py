@@ -170,11 +170,11 @@ def _check_polygon(polygon: Any, size: Size) -> None:
 
 
 def _check_rle(mask: Mapping[str, Any], size: Size) -> None:
-    given = mask.get("size")
-    if not isinstance(given, list) or given != [size[1], size[0]]:
+    declared = mask.get("size")
+    if not isinstance(declared, list) or declared != [size[1], size[0]]:
         raise ValueError(
-            f"has an RLE mask of the size {quoted(given)}; it should be [{size[1]}, {size[0]}], its image's height and "
-            "width"
+            f"has an RLE mask of the size {quoted(declared)}; it should be [{size[1]}, {size[0]}], the height and "
+            "width of its image"
         )
     counts = mask.get("counts")
     try:

@@ -11,7 +11,7 @@ from mimbench.errors import InputError
 from mimbench.text import printable
 
 _LISTED = 3
-_ALIKE = str.maketrans({**dict.fromkeys("‐‑‒–—―−", "-"), **dict.fromkeys("‘’`´", "'")})
+_EQUIVALENT = str.maketrans({**dict.fromkeys("‐‑‒–—―−", "-"), **dict.fromkeys("‘’`´", "'")})
 _OVERLOOKED = "case, blanks, dashes, dots at the end or invisible characters"
 
 
@@ -72,8 +72,8 @@ def _classes(names: Sequence[str]) -> str:
 
 
 def _loose(name: str) -> str:
-    """The name without what is easily overlooked: dashes and blanks are alike, and dots at the end none."""
-    compatible = unicodedata.normalize("NFKC", name).casefold().translate(_ALIKE)
+    """The name without what is easily overlooked: dashes count as blanks, and dots at the end are removed."""
+    compatible = unicodedata.normalize("NFKC", name).casefold().translate(_EQUIVALENT)
     shown = "".join(sign for sign in compatible if not _is_invisible(sign))
     return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", shown)).strip(" .")
 

@@ -61,7 +61,7 @@ class _Part:
 
 
 class CocoConfig(SceneConfig):
-    """Where a COCO-format dataset lies; paths are relative to `root`, where there is one."""
+    """Where a COCO-format dataset lies; paths are relative to `root` if it is set."""
 
     train_annotations: Path | None = cosmetic(None)
     """JSON; absent: looked for under `root`, as the paths below are."""
@@ -72,7 +72,7 @@ class CocoConfig(SceneConfig):
 
 
 class Coco(Dataset):
-    """Any dataset in COCO's format: boxes, and masks where every object has one.
+    """Any dataset in COCO's format: boxes, and masks if every object has one.
 
     Ids may be any; both splits must name the same categories, and those of test follow train's by name. What
     pycocotools or mmdet would misread is mended in a copy in the cache; what cannot be mended is refused. Width and
@@ -136,15 +136,15 @@ class Coco(Dataset):
         annotations: Path | None = getattr(self.config, f"{name}_annotations")
         images: Path | None = getattr(self.config, f"{name}_images")
         if annotations is None or images is None:
-            found = next((pair for pair in LAYOUTS[name] if root and (root / pair[0]).is_file()), None)
-            if found is None and (annotations is None or root is None):
+            layout = next((pair for pair in LAYOUTS[name] if root and (root / pair[0]).is_file()), None)
+            if layout is None and (annotations is None or root is None):
                 where = f"{printable(root)} has none of {', '.join(pair[0] for pair in LAYOUTS[name])}" if root else ""
                 raise InputError(
                     f"{self.name}: no {name} annotations: {where or 'task.data.root is missing'}; pass --set "
                     f"task.data.{name}_annotations=FILE.json and task.data.{name}_images=FOLDER, or task.data.root=PATH"
                 )
-            annotations = annotations or Path(found[0] if found else "")
-            images = images or Path(found[1] if found else ".")
+            annotations = annotations or Path(layout[0] if layout else "")
+            images = images or Path(layout[1] if layout else ".")
         base = root or Path()
         return base / annotations.expanduser(), base / images.expanduser()
 

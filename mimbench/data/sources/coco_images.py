@@ -88,7 +88,7 @@ def _mend_sizes(file: CocoFile, cache: Path, max_pixels: int) -> None:
 
 
 def _declared(file: CocoFile, index: int, image: dict[str, Any], raster: ImageSize) -> Size:
-    """Width and height of an entry; filled in, from the file's own, where they are absent or null."""
+    """Width and height of an entry; filled in from the image file if they are absent or null."""
     for side in ("width", "height"):
         value = image.get(side)
         if isinstance(value, float) and value.is_integer():

@@ -29,7 +29,7 @@ def mend_objects(
     images = {image["id"]: image for image in file.content["images"]}
     bare: list[str] = []
     for index, record in enumerate(file.content["annotations"]):
-        given = record.pop("_given_id", record["id"])
+        original_id = record.pop("_given_id", record["id"])
         try:
             _mend_reference(file, record, "image", image_ids)
             _mend_reference(file, record, "category", category_ids)
@@ -39,10 +39,10 @@ def mend_objects(
             at = images.get(record.get("image_id")) if isinstance(record.get("image_id"), int | str) else None
             name = f", image {quoted(at['file_name'])}" if at else ""
             raise InputError(
-                f"{file.where}: annotation {quoted(given)} {error} (entry {index} of annotations{name})"
+                f"{file.where}: annotation {quoted(original_id)} {error} (entry {index} of annotations{name})"
             ) from error
         if reason:
-            bare.append(f"annotation {quoted(given)} (entry {index} of annotations): {reason}")
+            bare.append(f"annotation {quoted(original_id)} (entry {index} of annotations): {reason}")
     records = file.content["annotations"]
     if are_fractions(record["bbox"] for record in records):
         raise InputError(f"{file.where}: {FRACTIONS}, as x, y, width, height")
@@ -118,7 +118,7 @@ def _mend_crowd(file: CocoFile, record: dict[str, Any]) -> None:
         record["iscrowd"] = 0
         file.mended.add("iscrowd absent")
         return
-    crowd = next((crowd for given, crowd in _CROWDS if value == given), None)
+    crowd = next((crowd for spelling, crowd in _CROWDS if value == spelling), None)
     if crowd is None:
         raise ValueError(f"has the iscrowd {quoted(value)}; it should be 0 or 1")
     record["iscrowd"] = crowd

@@ -43,12 +43,12 @@ def read_coco(annotations: Path, images: Path, cache: Path, max_pixels: int) -> 
 def match_categories(file: CocoFile, reference: CocoFile) -> None:
     """Give the categories of `file` the ids and the order that they have in `reference`, by name."""
     ids = {category["name"]: category["id"] for category in reference.content["categories"]}
-    own = {category["id"]: category["name"] for category in file.content["categories"]}
-    if list(own.items()) == [(identity, name) for name, identity in ids.items()]:
+    names_by_id = {category["id"]: category["name"] for category in file.content["categories"]}
+    if list(names_by_id.items()) == [(identity, name) for name, identity in ids.items()]:
         return
     by_name = {category["name"]: category for category in file.content["categories"]}
     for record in file.content["annotations"]:
-        record["category_id"] = ids[own[record["category_id"]]]
+        record["category_id"] = ids[names_by_id[record["category_id"]]]
     file.content["categories"] = [{**by_name[name], "id": identity} for name, identity in ids.items()]
     file.mended.add("categories of another order")
 
@@ -76,7 +76,7 @@ def _load(annotations: Path) -> dict[str, Any]:
 def _keys(file: CocoFile, table: str) -> dict[int | str, int | str]:
     """The id of each entry by the id that the file gives it. Ids of one kind stay; mixed ones become numbers from 1."""
     entries = file.content[table]
-    given: list[int | str] = []
+    original_ids: list[int | str] = []
     for index, entry in enumerate(entries):
         if "id" not in entry:
             raise InputError(f"{file.where}: entry {index} of {table} has no 'id'")
@@ -86,20 +86,20 @@ def _keys(file: CocoFile, table: str) -> dict[int | str, int | str]:
                 f"{file.where}: entry {index} of {table} has the id {quoted(entry['id'])}; ids of {table} should be "
                 "whole numbers or texts"
             )
-        given.append(key)
-    key, count = Counter(given).most_common(1)[0]
+        original_ids.append(key)
+    key, count = Counter(original_ids).most_common(1)[0]
     if count > 1:
         what = {"images": "image", "categories": "category"}[table]
         raise InputError(f"{file.where}: {what} id {quoted(key)} occurs {count} times; it must be unique")
-    is_plain = all(isinstance(key, str) for key in given) or all(
-        isinstance(key, int) and abs(key) < 2**53 for key in given
+    is_plain = all(isinstance(key, str) for key in original_ids) or all(
+        isinstance(key, int) and abs(key) < 2**53 for key in original_ids
     )
-    kept = given if is_plain else list(range(1, len(given) + 1))
-    for entry, key in zip(entries, kept, strict=True):
+    new_ids = original_ids if is_plain else list(range(1, len(original_ids) + 1))
+    for entry, key in zip(entries, new_ids, strict=True):
         if type(entry["id"]) is not type(key) or entry["id"] != key:
             entry["id"] = key
             file.mended.add(f"ids of {table}")
-    return dict(zip(given, kept, strict=True))
+    return dict(zip(original_ids, new_ids, strict=True))
 
 
 def _mend_categories(file: CocoFile) -> None:

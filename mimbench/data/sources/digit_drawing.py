@@ -68,7 +68,7 @@ def compose(
 ) -> Scene:
     """A scene of `digits` (least, most) digits, each `scale` (least, most) times its MNIST size.
 
-    Later digits cover earlier ones. Fewer than asked for appear where no room is left, never none.
+    Later digits cover earlier ones. If no room is left, fewer digits than requested appear, but at least one.
     """
     canvas = _background(rng, size)
     _add_strokes(rng, canvas)
@@ -183,5 +183,5 @@ def _resized(values: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _span(image: np.ndarray, axis: int) -> slice:
     """First to last row (axis 1) or column (axis 0) that is not empty."""
-    where = np.flatnonzero(image.any(axis=axis))
-    return slice(int(where[0]), int(where[-1]) + 1)
+    inked = np.flatnonzero(image.any(axis=axis))
+    return slice(int(inked[0]), int(inked[-1]) + 1)

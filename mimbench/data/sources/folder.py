@@ -71,7 +71,7 @@ class FolderSplit(ImageSplit):
 class Folder(Dataset):
     """A folder of images on disk.
 
-    Understood are root/train/<class>/* beside root/val (or test), root/train alone or root/<class>/*
+    It reads root/train/<class>/* with root/val (or test), root/train alone or root/<class>/*
     with a seeded stratified split, and images without class folders, which get the one class
     "unlabelled" and provide images only. Class names come from both splits together, sorted, so a class
     that only val has keeps a label of its own. Names match whichever way Unicode writes their accents (NFC, NFD).
@@ -168,7 +168,7 @@ class Folder(Dataset):
         return root
 
     def _samples(self, scan: FolderScan) -> dict[str, list[Sample]]:
-        """Every image by split; only "train" where the split is still to be drawn."""
+        """Every image by split; only "train" if the split is still to be drawn."""
         train, test = self._split_folders()
         if train is None:
             return {"train": scan.read(self.root)}

@@ -17,7 +17,7 @@ class FolderConfig(DataConfig):
     channels: Literal[1, 3] = 3
     """3: RGB. 1: grey."""
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the images that is held out where the folder has no val/ or test/ of its own."""
+    """Share of the images that is held out if the folder has no val/ or test/."""
     split_seed: int = Field(default=0, ge=0)
     range: Literal["auto"] | tuple[float, float] = "auto"
     """The stored values that become 0 and 255, for both train and val; what lies outside is clipped. auto: 0 to 255 of

@@ -32,9 +32,9 @@ class FolderScan:
         self._empty: list[str] = []
         """Class folders without images."""
         self._unread: list[str] = []
-        """Folders beside those of the splits."""
+        """Folders next to those of the splits."""
         self._deep: list[str] = []
-        """Class folders that hold images in several folders of their own, and none beside them."""
+        """Class folders that hold images in several folders of their own, and none directly."""
         subfolders(root, self._left_out)
 
     def read(self, folder: Path) -> list[Sample]:
@@ -43,22 +43,22 @@ class FolderScan:
         hidden: list[str] = []
         read = [(path, self._images(path)) for path in subfolders(folder, hidden)]
         self._left_out += [prefix + name for name in hidden]
-        self._empty += [path.name for path, found in read if not found]
-        classes = [(path, found) for path, found in read if found]
-        self._deep += [path.name for path, found in classes if _has_parts(path, found, self.root)]
+        self._empty += [path.name for path, files in read if not files]
+        classes = [(path, files) for path, files in read if files]
+        self._deep += [path.name for path, files in classes if _has_parts(path, files, self.root)]
         _check_unique(folder, [path.name for path, _ in classes])
         flat = has_images(folder)
         if flat and classes:
             raise InputError(
-                f"{printable(folder)} has images both in class folders and beside them: "
-                "move those beside them into a class folder, or remove them"
+                f"{printable(folder)} has images both in class folders and next to them: "
+                "move those next to them into a class folder, or remove them"
             )
         if flat:
             classes = [(folder, self._images(folder))]
         samples = [
             Sample(file, "" if flat else normalize_name(path.name), file.name.removeprefix(prefix))
-            for path, found in classes
-            for file in found
+            for path, files in classes
+            for file in files
         ]
         if not samples:
             raise InputError(f"no images in {printable(folder)}: pass --set data.root=PATH of an image folder")
@@ -80,7 +80,7 @@ class FolderScan:
         if self._empty:
             notes.append(f"left out {len(self._empty)} folders without images: {list_names(self._empty)}")
         if self._unread:
-            notes.append(f"left out the folders beside train and test: {list_names(self._unread)}")
+            notes.append(f"left out the folders next to train and test: {list_names(self._unread)}")
         if self._deep:
             deep = list(dict.fromkeys(self._deep))
             notes.append(
@@ -100,10 +100,10 @@ class FolderScan:
 
     def _images(self, folder: Path) -> list[ImageFile]:
         """Image files under `folder`, without those that are empty."""
-        found = image_files(folder, self.root, self._left_out)
-        empty = {file.name for file in found if file.size == 0 and (self.root / file.name).exists()}
+        files = image_files(folder, self.root, self._left_out)
+        empty = {file.name for file in files if file.size == 0 and (self.root / file.name).exists()}
         self._left_out += sorted(empty)
-        return [file for file in found if file.name not in empty]
+        return [file for file in files if file.name not in empty]
 
 
 def _has_parts(folder: Path, files: Sequence[ImageFile], root: Path) -> bool:

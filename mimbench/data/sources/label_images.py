@@ -14,7 +14,7 @@ _GREY = ("L", "P", "1", "I", "I;16", "I;16L", "I;16B")
 
 
 def read_labels(path: Path, classes: int, reduce: bool, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """uint8 [H, W]: the class of each pixel, from 0; 255 where it is ignored.
+    """uint8 [H, W]: the class of each pixel, from 0; 255 for ignored pixels.
 
     reduce: as `Ade20kConfig.reduce_zero_label`.
 
@@ -27,7 +27,7 @@ def read_labels(path: Path, classes: int, reduce: bool, max_pixels: int = MAX_PI
             raise ValueError(f"is {image.format} inside, not PNG; others may have changed the class numbers")
         if image.mode not in _GREY:
             raise ValueError(
-                f"is an image of mode {image.mode}, not grey with one class number a pixel (ADE20K's scene parsing "
+                f"is an image of mode {image.mode}, not grey with one class number per pixel (ADE20K's scene parsing "
                 "release, ADEChallengeData2016, has such; the full release colours its annotations)"
             )
         values = np.array(image).astype(np.int64)

@@ -1,4 +1,4 @@
-"""torchvision's benchmark sets, from a local root; downloaded only where asked."""
+"""torchvision's benchmark sets, from a local root; downloaded only on request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DownloadConfig(DataConfig):
     """Options of a set that can be downloaded."""
 
     download: bool = cosmetic(False)
-    """Fetch the files into `root` where they are absent."""
+    """Download the files into `root` if they are absent."""
 
 
 class _Vision(Dataset):

@@ -28,7 +28,7 @@ CONVERTER_VERSION = "1"
 """Raised whenever the same files would give other annotations."""
 ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 DEFAULTS = {"train": (("trainval",), ("train",)), "test": (("test",), ("val",))}
-"""Lists that make a split where none are named: the first ones that are there."""
+"""Lists that make a split if the options name none. The first ones that exist are taken."""
 
 
 class VocConfig(SceneConfig):
@@ -54,7 +54,7 @@ class _Scene:
     """Relative to the root."""
     width: int | None
     height: int | None
-    """None where the annotation states no size, until it is filled in."""
+    """None if the annotation states no size. The image's size is filled in later."""
     objects: tuple[_Object, ...]
 
 
@@ -120,7 +120,7 @@ class Voc(Dataset):
         return digest.hexdigest()
 
     def _names(self, split: str) -> set[str]:
-        return {found.name for scene in self._scenes[split] for found in scene.objects}
+        return {item.name for scene in self._scenes[split] for item in scene.objects}
 
     def _zero_based(self) -> list[str]:
         scenes = [scene for scenes in self._scenes.values() for scene in scenes]
@@ -133,17 +133,17 @@ class Voc(Dataset):
             f"{quoted(early[0])}; VOC counts from 1, so if these files count from 0, all boxes lie 1 px off"
         ]
 
-    def _read(self, split: str, asked: tuple[str, ...]) -> list[_Scene]:
-        for lists in (asked,) if asked else DEFAULTS[split]:
+    def _read(self, split: str, names: tuple[str, ...]) -> list[_Scene]:
+        for lists in (names,) if names else DEFAULTS[split]:
             paths = [path for entry in lists for path in self._lists(entry)]
             if paths:
                 listed = dict.fromkeys((path.parents[2], stem) for path in paths for stem in _stems(path))
                 scenes = self._sized([_scene(self.root, folder, stem) for folder, stem in listed])
                 self._check_objects(split, scenes)
                 return scenes
-        wanted = " or ".join(entry for lists in ((asked,) if asked else DEFAULTS[split]) for entry in lists)
+        choices = " or ".join(entry for lists in ((names,) if names else DEFAULTS[split]) for entry in lists)
         raise InputError(
-            f"voc: {printable(self.root)} has no ImageSets/Main/*.txt called {wanted}; "
+            f"voc: {printable(self.root)} has no ImageSets/Main/*.txt called {choices}; "
             f'pass --set task.data.{split}=["NAME"]'
         )
 
@@ -183,9 +183,9 @@ class Voc(Dataset):
     def _check_objects(self, split: str, scenes: list[_Scene]) -> None:
         where = f"voc: {printable(self.root)} ({split})"
         for scene in scenes:
-            for found in scene.objects:
-                if problem := box_problem(found.box, (scene.width or 0, scene.height or 0)):
-                    raise InputError(f"voc: {quoted(found.name)} in the annotation of {quoted(scene.image)} {problem}")
+            for item in scene.objects:
+                if problem := box_problem(item.box, (scene.width or 0, scene.height or 0)):
+                    raise InputError(f"voc: {quoted(item.name)} in the annotation of {quoted(scene.image)} {problem}")
         if are_fractions((x + 1, y + 1, w - 1, h - 1) for scene in scenes for x, y, w, h in _boxes(scene)):
             raise InputError(f"{where}: {FRACTIONS}, counted from 1")
         if problem := _count(scenes).problem(where):
@@ -200,15 +200,17 @@ class Voc(Dataset):
 
 
 def _voc_folders(root: Path) -> list[Path]:
-    candidates = [root, *subfolders(root), *(subfolders(root / "VOCdevkit") if (root / "VOCdevkit").is_dir() else [])]
-    found = [folder for folder in candidates if (folder / "Annotations").is_dir()]
-    if not found:
+    candidates = [root, *subfolders(root)]
+    if (root / "VOCdevkit").is_dir():
+        candidates += subfolders(root / "VOCdevkit")
+    folders = [folder for folder in candidates if (folder / "Annotations").is_dir()]
+    if not folders:
         raise InputError(f"voc: {printable(root)} is no VOC folder: neither it nor a folder in it has Annotations/")
-    return found
+    return folders
 
 
 def _stems(path: Path) -> list[str]:
-    """Image names of a list; lists of one class carry a second column, -1 where the class is absent."""
+    """Image names of a list; lists of one class carry a second column, -1 if the class is absent."""
     rows = [line.split() for line in read_text(path).splitlines() if line.strip()]
     return [row[0] for row in rows]
 
@@ -234,30 +236,30 @@ def _scene(root: Path, folder: Path, stem: str) -> _Scene:
 
 
 def _boxes(scene: _Scene) -> list[Box]:
-    return [found.box for found in scene.objects]
+    return [item.box for item in scene.objects]
 
 
 def _count(scenes: list[_Scene]) -> BoxCount:
     count = BoxCount()
     for scene in scenes:
-        for found in scene.objects:
-            area = found.box[2] * found.box[3]
-            count.add(found.box, area, (scene.width or 0, scene.height or 0), is_crowd=found.difficult)
+        for item in scene.objects:
+            area = item.box[2] * item.box[3]
+            count.add(item.box, area, (scene.width or 0, scene.height or 0), is_crowd=item.difficult)
     return count
 
 
 def _as_coco(scenes: list[_Scene], classes: tuple[str, ...]) -> dict[str, Any]:
     annotations: list[dict[str, Any]] = []
     for number, scene in enumerate(scenes):
-        for found in scene.objects:
+        for item in scene.objects:
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": number,
-                    "category_id": classes.index(found.name) + 1,
-                    "bbox": list(found.box),
-                    "area": found.box[2] * found.box[3],
-                    "iscrowd": int(found.difficult),
+                    "category_id": classes.index(item.name) + 1,
+                    "bbox": list(item.box),
+                    "area": item.box[2] * item.box[3],
+                    "iscrowd": int(item.difficult),
                 }
             )
     return {

@@ -22,7 +22,7 @@ _MARKS = {
 
 
 def read_annotation(path: Path) -> tuple[int | None, int | None, list[tuple[str, Box, bool]]]:
-    """Width and height, None where they are not stated, and of each object name, box and whether it is difficult.
+    """Width and height, None if they are not stated; and for each object its name, box and whether it is difficult.
 
     Raises:
         InputError: the file cannot be read, or is no VOC annotation.

@@ -177,7 +177,7 @@ def test_a_repaired_image_counts_again(root, cache):
         (lambda root: root.write_text("file"), "is not a folder"),
         (lambda root: root.mkdir(), "no images in"),
         (lambda root: fill(root, train__cat=2) and (root / "val").mkdir(), "no images in .*val"),
-        (lambda root: fill(root, **{"cat": 2, ".": 1}), "both in class folders and beside them"),
+        (lambda root: fill(root, **{"cat": 2, ".": 1}), "both in class folders and next to them"),
         (lambda root: fill(root, train__cat=2, val=2), "sort both into class folders"),
         (lambda root: fill(root, cat=1), "add more"),
         (lambda root: [spoil(p) for p in fill(root, train__a=1, val__a=1).rglob("*.png")], "every train image"),
@@ -369,7 +369,7 @@ def test_invisible_characters_make_no_other_class(root, cache, sign):
 def test_folders_that_are_not_read_are_noted(root, cache):
     fill(root, train__a=1, train__b=1, val__a=1, test__a=1, extra__b=1)
     (first, _) = opened(root, cache).notes
-    assert first == "left out the folders beside train and test: 'extra', 'test'"
+    assert first == "left out the folders next to train and test: 'extra', 'test'"
 
 
 def test_a_class_of_several_folders_is_noted(root, cache):

@@ -128,7 +128,7 @@ def test_the_fingerprint_follows_content_and_meaning(tmp_path):
 def test_what_was_examined_is_kept(tmp_path, monkeypatch):
     root = write_folder(tmp_path / "a")
     first = ade20k(root, tmp_path).split("train").counts()
-    monkeypatch.setattr(Ade20k, "_look", lambda self, pair: pytest.fail("examined again"))
+    monkeypatch.setattr(Ade20k, "_count_pixels", lambda self, pair: pytest.fail("examined again"))
     assert ade20k(root, tmp_path).split("train").counts().tolist() == first.tolist()
     for kept in (tmp_path / "cache").glob("ade20k-*.json"):
         kept.write_text("{damaged")
