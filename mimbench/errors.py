@@ -32,11 +32,11 @@ class NotSupported(MimbenchError):
 class Interrupted(KeyboardInterrupt):
     """A signal ended the command. As a KeyboardInterrupt it is never taken for the failure of one cell.
 
-    Its text says what was kept; empty if that is not known.
+    Its text says which results stay on disk; empty if that is not known.
     """
 
-    def __init__(self, number: int, kept: str = "") -> None:
-        super().__init__(kept)
+    def __init__(self, number: int, state: str = "") -> None:
+        super().__init__(state)
         self.signal = signal.Signals(number)
 
     @property

@@ -70,8 +70,8 @@ class FileState(NamedTuple):
     device: int
 
     @classmethod
-    def of(cls, path: Path) -> FileState:
-        """Raises OSError if the file is not there."""
+    def read(cls, path: Path) -> FileState:
+        """The file's present state. Raises OSError if the file is not there."""
         stat = path.stat()
         return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev)
 
@@ -79,7 +79,7 @@ class FileState(NamedTuple):
     def if_there(cls, path: Path) -> FileState | None:
         """None for a file that is not there, or that cannot be looked at."""
         try:
-            return cls.of(path)
+            return cls.read(path)
         except OSError:
             return None
 

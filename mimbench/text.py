@@ -46,7 +46,7 @@ def visible(text: str, keep: str = "") -> str:
 
     The escapes are those of JSON, so that JSON stays JSON.
     """
-    return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), text)
+    return _UNSAFE.sub(lambda match: match[0] if match[0] in keep else _escape(match[0]), text)
 
 
 def printable(path: str | Path) -> str:

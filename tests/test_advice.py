@@ -78,10 +78,10 @@ def test_without_memory_the_options_that_need_less_are_named(error):
     ],
 )
 def test_killed_workers_and_full_shared_memory_name_the_option(text, advice):
-    found = describe_error(RuntimeError(text), OPTIONS)
-    assert found.startswith(f"RuntimeError: {' '.join(text.split())}; ")
-    assert advice in found
-    assert "lower pretrain.workers" in found
+    text_shown = describe_error(RuntimeError(text), OPTIONS)
+    assert text_shown.startswith(f"RuntimeError: {' '.join(text.split())}; ")
+    assert advice in text_shown
+    assert "lower pretrain.workers" in text_shown
 
 
 @pytest.mark.parametrize(

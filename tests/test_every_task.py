@@ -28,10 +28,10 @@ def test_every_task_runs_and_reports_what_it_declares(quick):
     assert len({record["checkpoint"]["weights_sha256"] for record in records}) == 1
     for record in records:
         declared = {metric.name: metric for metric in registry.tasks.load(record["task"]["name"]).metrics}
-        found = record["metrics"]
-        assert next(iter(declared)) in found
-        assert set(declared) == {*found, *record["details"].get("absent", {})}, record["task"]
-        for name, measured in found.items():
+        metrics = record["metrics"]
+        assert next(iter(declared)) in metrics
+        assert set(declared) == {*metrics, *record["details"].get("absent", {})}, record["task"]
+        for name, measured in metrics.items():
             assert declared[name].low <= measured["value"] <= declared[name].high, (record["task"], name)
             assert (measured["unit"], measured["n"] > 0) == (declared[name].unit, True)
 

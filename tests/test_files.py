@@ -66,14 +66,14 @@ def test_writing_any_file_removes_what_was_left_beside_it(tmp_path):
 
 def test_temporary_files_of_living_processes_stay(tmp_path):
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    own = temporary_prefix("own") + "abcdefgh"
+    current = temporary_prefix("own") + "abcdefgh"
     start = subprocess.check_output(["sed", r"s/.*) //", f"/proc/{other.pid}/stat"], text=True).split()[19]
-    place = own.split(".")[2].split("-")[0]
+    place = current.split(".")[2].split("-")[0]
     alive, recycled = f".x.{place}-{other.pid}-{start}.abcdefgh", f".x.{place}-{other.pid}-7.abcdefgh"
-    for name in (own, alive, recycled, ".x.json", ".hidden", "x.deadbeef-1-1.abcdefgh"):
+    for name in (current, alive, recycled, ".x.json", ".hidden", "x.deadbeef-1-1.abcdefgh"):
         (tmp_path / name).write_bytes(b"")
     remove_abandoned(tmp_path)
-    assert set(names(tmp_path)) == {own, alive, ".x.json", ".hidden", "x.deadbeef-1-1.abcdefgh"}
+    assert set(names(tmp_path)) == {current, alive, ".x.json", ".hidden", "x.deadbeef-1-1.abcdefgh"}
     other.kill()
     try:
         deadline = time.monotonic() + 10

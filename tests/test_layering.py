@@ -70,7 +70,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "__main__": {"cli"},
 }  # fmt: skip
-"""Room -> the rooms that it may import. data.files and the like are rooms of their own; "" is the package root."""
+"""Room -> the rooms that it may import. data.files and the like are separate rooms; "" is the package root."""
 
 
 def is_module(name: str) -> bool:
@@ -108,11 +108,11 @@ def module_of(path: Path) -> str:
 def core_imports() -> Iterator[tuple[Path, str, str]]:
     """Each file of the core with its room, and each other room of the core that it imports."""
     for path in sorted([*CORE.rglob("*.py"), *CORE.rglob("*.pyi")]):
-        own = room_of(module_of(path))
+        room_here = room_of(module_of(path))
         for module in imported(path):
             room = room_of(module)
-            if room is not None and room != own:
-                yield path, own, room
+            if room is not None and room != room_here:
+                yield path, room_here, room
 
 
 def below(module: str, *packages: str) -> bool:
@@ -133,15 +133,17 @@ def offences(folder: Path, forbidden: tuple[str, ...], *, but: tuple[Path, ...] 
 def test_each_room_imports_only_what_is_listed_for_it():
     wrong = [
         f"{path.relative_to(ROOT)} imports {room or 'mimbench'}"
-        for path, own, room in core_imports()
-        if room not in (BASE if own in BASE else BASE | ALLOWED[own])
+        for path, room_here, room in core_imports()
+        if room not in (BASE if room_here in BASE else BASE | ALLOWED[room_here])
     ]
     assert wrong == []
 
 
 def test_each_listed_edge_is_used_and_none_leads_in_a_circle():
-    used = {(own, room) for _, own, room in core_imports()}
-    unused = [(own, room) for own, rooms in ALLOWED.items() for room in rooms if (own, room) not in used]
+    used = {(room_here, room) for _, room_here, room in core_imports()}
+    unused = [
+        (room_here, room) for room_here, rooms in ALLOWED.items() for room in rooms if (room_here, room) not in used
+    ]
     assert unused == []
     assert list(TopologicalSorter(ALLOWED).static_order())
 
@@ -166,9 +168,9 @@ def test_methods_and_tasks_do_not_know_each_other():
 
 def test_no_task_imports_another_task():
     for path in sorted((ROOT / "tasks").rglob("*.py")):
-        own = path.relative_to(ROOT / "tasks").parts[0].removesuffix(".py")
+        task = path.relative_to(ROOT / "tasks").parts[0].removesuffix(".py")
         others = {module for module in imported(path) if below(module, "mimbench_tasks")} - {"mimbench_tasks"}
-        assert all(below(module, f"mimbench_tasks.{own}") for module in others), path
+        assert all(below(module, f"mimbench_tasks.{task}") for module in others), path
 
 
 def test_the_report_does_not_need_torch():

@@ -112,12 +112,12 @@ def test_the_editable_install_points_into_the_tree(tmp_path):
 
 
 def test_every_package_is_listed():
-    found = {
+    packages = {
         ".".join([package, *path.parent.relative_to(ROOT / folder).parts])
         for package, folder in FOLDERS.items()
         for path in (ROOT / folder).rglob("__init__.py")
     }
-    assert found == set(PROJECT["tool"]["setuptools"]["packages"])
+    assert packages == set(PROJECT["tool"]["setuptools"]["packages"])
 
 
 def test_the_version_is_said_once():

@@ -67,14 +67,14 @@ def texts_of(source: str) -> Iterator[tuple[int, str, bool]]:
 def names_in(text: str, is_string: bool) -> set[str]:
     """Names of built-in plugins in a text; "-" and "_" are the same, and so are small and capital letters."""
     plain = text.lower().replace("_", "-")
-    found = set()
+    matches = set()
     for name in NAMES:
         if name not in WORDS:
             if re.search(rf"(?<![a-z0-9]){name}(?![a-z0-9])", plain):
-                found.add(name)
+                matches.add(name)
         elif is_string and (text == name or re.search(rf"--(method|task) (\S*,)?{name}\b", text)):
-            found.add(name)
-    return found
+            matches.add(name)
+    return matches
 
 
 def allowed(path: str) -> set[str]:
@@ -103,8 +103,8 @@ def test_the_core_names_no_built_in_plugin(room):
 
 def test_the_check_can_fail():
     source = '"""About mae."""\nx = "mae"\n"""mae"""\ndef draw_mae(simmim_pixel): return "run --task knn,detection"\n'
-    found = {(line, name) for line, text, is_string in texts_of(source) for name in names_in(text, is_string)}
-    assert found == {(2, "mae"), (4, "mae"), (4, "simmim"), (4, "simmim-pixel"), (4, "knn"), (4, "detection")}
+    matches = {(line, name) for line, text, is_string in texts_of(source) for name in names_in(text, is_string)}
+    assert matches == {(2, "mae"), (4, "mae"), (4, "simmim"), (4, "simmim-pixel"), (4, "knn"), (4, "detection")}
     assert names_in("segmentation", True) == {"segmentation"}
     assert names_in("the segmentation of it", True) == names_in("segmentation", False) == set()
     assert names_in("mean", True) == names_in("maestro", True) == set()

@@ -83,14 +83,14 @@ def test_the_pictures_are_those_of_the_records():
 
 @pytest.mark.parametrize("name", make_pictures.PLOTS)
 def test_a_plot_is_drawn_anew_alike(name, tmp_path):
-    kept = (ROOT / "docs" / name).read_text()
-    drawn_by = re.search(r"Matplotlib v([0-9.]+)", kept)[1]
+    expected = (ROOT / "docs" / name).read_text()
+    drawn_by = re.search(r"Matplotlib v([0-9.]+)", expected)[1]
     if drawn_by != matplotlib.__version__:
         pytest.skip(f"docs/{name} was drawn by matplotlib {drawn_by}, here is {matplotlib.__version__}")
     command = [*make_pictures.PLOTS[name], "--output", str(tmp_path / name)]
     done = subprocess.run([sys.executable, "-m", "mimbench", *command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / name).read_text() == kept
+    assert (tmp_path / name).read_text() == expected
 
 
 @pytest.mark.parametrize("pattern", make_pictures.SHOWN)
@@ -102,7 +102,7 @@ def test_a_picture_is_that_of_its_record(pattern):
 
 
 def test_what_it_says_of_mae_s_initial_weights_is_measured():
-    told = re.search(
+    stated = re.search(
         r"which probe at\s+([0-9.]+) before.* so of its ([0-9]+) points\D+([0-9]+) are not", README, re.DOTALL
     )
     records = load_records(ROOT / "results" / "reference")
@@ -110,7 +110,7 @@ def test_what_it_says_of_mae_s_initial_weights_is_measured():
     mae = probes[probes["method"] == "mae"].groupby("at_epoch")["value"].mean()
     control = probes[probes["method"] == "random-init"]["value"].mean()
     measured = (f"{mae[0]:.1f}", f"{mae.iloc[-1] - control:.0f}", f"{mae[0] - control:.0f}")
-    assert told.groups() == measured
+    assert stated.groups() == measured
 
 
 def test_what_it_links_to_exists():

@@ -148,7 +148,7 @@ def _content(path: Path, option: str) -> str:
     if path.exists() and not path.is_file():
         raise InputError(f"option {option!r}: {path} is a device, pipe or socket; set it to a file")
     try:
-        return _digest(path, FileState.of(path))
+        return _digest(path, FileState.read(path))
     except OSError as error:
         raise InputError(
             f"option {option!r}: {path} cannot be read ({error.strerror or error}); set it to a readable file"

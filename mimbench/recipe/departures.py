@@ -21,8 +21,8 @@ def departures(task: Task) -> dict[str, Any]:
     """Options that differ from the task's named protocol as shipped, by dotted path; {} for a task without one.
 
     It does not matter who set them: a preset, a recipe file, --set or --vary. What cannot change the score is left out:
-    cosmetic options, and those that `Task.protocol` leaves out. Of a protocol that cannot run alone, all is told that
-    it does not set itself.
+    cosmetic options, and those that `Task.protocol` leaves out. If the protocol
+    cannot run without further options, every option that it does not set is a departure.
     """
     cls, name = type(task), task.config.protocol
     protocol = cls.protocols.get(name or "")
@@ -34,12 +34,12 @@ def departures(task: Task) -> dict[str, Any]:
     except InputError:
         shipped: dict[str, Any] = {**options, "task": cls.name, "version": cls.version}
     else:
-        # An option that the protocol as shipped has no use for counts once it is of use.
+        # An option that has no effect in the shipped protocol becomes a departure when another option puts it to use.
         shipped = {**as_shipped.config.shaping(), **as_shipped.protocol()}
-    known, own = dict(doc.values(shipped)), dict(doc.values(task.protocol()))
-    departed = {path: value for path, value in own.items() if path not in known or known[path] != value}
-    # A protocol may set an option that is newer than the results. At its default, these results do not name it.
-    return departed | {path: value for path, value in task.config.left_out().items() if path in known.keys() - own}
+    known, actual = dict(doc.values(shipped)), dict(doc.values(task.protocol()))
+    departed = {path: value for path, value in actual.items() if path not in known or known[path] != value}
+    # A protocol may set an option that is newer than the record. The record leaves the option out, at its default.
+    return departed | {path: value for path, value in task.config.left_out().items() if path in known.keys() - actual}
 
 
 def task_departures(task: str, table: Mapping[str, Any], dataset: str) -> dict[str, Any]:
@@ -88,11 +88,11 @@ def preset_values(method: str) -> tuple[Mapping[str, Any], ...]:
         InputError: the method is not installed.
     """
     registry.methods.load(method)
-    found = []
+    presets = []
     for name in doc.preset_names():
         try:
             recipe = resolve(name, doc.read(name), method, {}, None)
         except InputError:
             continue
-        found.append(shaping_values(recipe.as_tables()))
-    return tuple(found)
+        presets.append(shaping_values(recipe.as_tables()))
+    return tuple(presets)

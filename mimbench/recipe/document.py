@@ -1,4 +1,4 @@
-"""Recipe files: TOML presets and files of one's own, and what --set puts over them."""
+"""Recipes as TOML tables: presets, recipe files, and the values of --set on top of them."""
 
 from __future__ import annotations
 
@@ -113,10 +113,10 @@ def _read(name: str, extending: tuple[str, ...]) -> Table:
         _check_keys(overlay, SECTIONS, name, f"methods.{method}.")
         _attribute(overlay)
     base = document.pop("extends", None)
-    return merge(_read(_beside(name, str(base)), (*extending, name)), document) if base else document
+    return merge(_read(_base_path(name, str(base)), (*extending, name)), document) if base else document
 
 
-def _beside(name: str, base: str) -> str:
+def _base_path(name: str, base: str) -> str:
     """What a recipe extends: a preset, or a file whose path starts from the recipe's own folder."""
     return normpath(Path(name).parent / base) if is_file(base) else base
 
@@ -143,14 +143,14 @@ def _check_tables(tables: Any, name: str, where: str) -> None:
 
 
 def _attribute(tables: Table) -> None:
-    """Give every value of these tables its source: its own, or that of the nearest table around it, or "".
+    """Write the source of every value into `tables["sources"]`; see `source_of`.
 
     A source may also stand for a key that is left out on purpose (no clipping).
     """
-    given = dict(values(tables.get("sources", {})))
+    sources = dict(values(tables.get("sources", {})))
     paths = [path for path, _ in values({key: tables[key] for key in SECTIONS[:-1] if key in tables})]
-    absent = [path for path in given if not any(f"{set_}.".startswith(f"{path}.") for set_ in paths)]
-    tables["sources"] = {path: source_of(path, given) for path in paths + absent}
+    absent = [path for path in sources if not any(f"{set_}.".startswith(f"{path}.") for set_ in paths)]
+    tables["sources"] = {path: source_of(path, sources) for path in paths + absent}
 
 
 def values(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -162,11 +162,11 @@ def values(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def source_of(path: str, given: Mapping[str, Any]) -> str:
-    """The source of the value at a dotted path: its own, that of the nearest table around it, or ""."""
-    while path and path not in given:
+def source_of(path: str, sources: Mapping[str, Any]) -> str:
+    """The source stated for a dotted path, else that of the nearest enclosing table, else ""."""
+    while path and path not in sources:
         path = path.rpartition(".")[0]
-    return " ".join(str(given.get(path, "")).split())
+    return " ".join(str(sources.get(path, "")).split())
 
 
 def _parse(name: str) -> Table:

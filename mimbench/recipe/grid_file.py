@@ -87,8 +87,8 @@ def _paths(path: Path, table: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def _variations(path: Path, table: Mapping[str, Any]) -> dict[str, list[Any]]:
-    found = _paths(path, table, "vary")
-    for dotted, values in found.items():
+    variations = _paths(path, table, "vary")
+    for dotted, values in variations.items():
         if not isinstance(values, list) or not values:
             raise InputError(f"[vary] of grid {path}: {dotted} is a list of values to run, not {values!r}")
-    return found
+    return variations

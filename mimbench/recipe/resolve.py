@@ -65,15 +65,15 @@ class Recipe:
         """The protocol that the task `name` starts from; None for a task without protocols.
 
         Raises:
-            InputError: the one that is asked for does not exist.
+            InputError: the task has no protocol of that name.
         """
         cls: type[Task] = registry.tasks.load(name)
-        asked = _table(self.task_tables, name, "tasks.").get("protocol", cls.default_protocol)
-        if asked is None:
+        protocol = _table(self.task_tables, name, "tasks.").get("protocol", cls.default_protocol)
+        if protocol is None:
             return None
-        if asked not in cls.protocols:
-            raise InputError(f"task {name!r} has no protocol {asked!r}{nearest(str(asked), cls.protocols)}")
-        return cls.protocols[asked]
+        if protocol not in cls.protocols:
+            raise InputError(f"task {name!r} has no protocol {protocol!r}{nearest(str(protocol), cls.protocols)}")
+        return cls.protocols[protocol]
 
     def task_data(self, task: Task) -> tuple[str, dict[str, Any]]:
         """The dataset that `task` runs on, and its options: [datasets.NAME] and over that the task's own `data`.
@@ -81,8 +81,8 @@ class Recipe:
         Of the dataset that is pretrained on, all of [data] counts.
         """
         name = task.config.dataset or task.default_dataset or self.dataset
-        own = name == self.dataset
-        under = self.data.model_dump() if own else _table(self.dataset_tables, name, "datasets.")
+        is_pretraining_set = name == self.dataset
+        under = self.data.model_dump() if is_pretraining_set else _table(self.dataset_tables, name, "datasets.")
         return name, doc.merge(under, task.config.data)
 
     def as_tables(self) -> dict[str, Any]:
@@ -111,8 +111,8 @@ def resolve(name: str, document: doc.Table, method: str, settings: Mapping[str, 
         placed = _placed(path, method, method_class, task)
         if placed:
             tables = doc.put(tables, placed, value)
-            kept = {p: s for p, s in _table(tables, "sources").items() if not f"{p}.".startswith(f"{placed}.")}
-            tables["sources"] = kept | {p: SET for p, _ in doc.values({placed: value})}
+            others = {p: s for p, s in _table(tables, "sources").items() if not f"{p}.".startswith(f"{placed}.")}
+            tables["sources"] = others | {p: SET for p, _ in doc.values({placed: value})}
     data = _table(tables, "data")
     encoder = _table(tables, "encoder")
     method_table = _table(tables, "method")
@@ -141,12 +141,19 @@ def resolve(name: str, document: doc.Table, method: str, settings: Mapping[str, 
 
 
 def _sources(sources: dict[str, str], chosen: Mapping[str, str]) -> dict[str, str]:
-    """Sources with [datasets.NAME] told as [data] and [encoders.NAME] as [encoder], which win where both set a key."""
-    told: dict[str, str] = {}
+    """Sources, with those of [datasets.NAME] under "data" and of [encoders.NAME] under "encoder".
+
+    If both tables set a key, the named table's source is used.
+    """
+    renamed: dict[str, str] = {}
     for group, table in (("datasets", "data"), ("encoders", "encoder")):
         prefix = f"{group}.{chosen[group]}."
-        told |= {f"{table}.{path.removeprefix(prefix)}": sources[path] for path in sources if path.startswith(prefix)}
-    return told | {path: source for path, source in sources.items() if not path.startswith(("datasets.", "encoders."))}
+        renamed |= {
+            f"{table}.{path.removeprefix(prefix)}": sources[path] for path in sources if path.startswith(prefix)
+        }
+    return renamed | {
+        path: source for path, source in sources.items() if not path.startswith(("datasets.", "encoders."))
+    }
 
 
 def applies(path: str, method: str, task: str | None) -> bool:

@@ -71,9 +71,9 @@ def _table(path: str, values: Mapping[str, Any], sources: Mapping[str, str]) -> 
         source = sources.get(f"{path}.{key}", "default" if value is not None else "")
         note = f"  # {source}" if source else ""
         if value is None:
-            # Only what was left out on purpose has to be said for the same recipe to come of it again.
-            given = f"{path}.{key}" in sources
-            yield f'{_key(key)} = "{NONE}"{note}' if given else f"# {key}: {NONE}{note}"
+            # A value set to none is printed as a setting, so that the printed recipe resolves to the same recipe.
+            is_set = f"{path}.{key}" in sources
+            yield f'{_key(key)} = "{NONE}"{note}' if is_set else f"# {key}: {NONE}{note}"
         else:
             yield f"{_key(key)} = {_toml(value)}{note}"
     for key, value in values.items():

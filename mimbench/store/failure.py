@@ -66,15 +66,15 @@ def read_failures(files: Iterable[Path], recorded: Container[str] = ()) -> tuple
 
     Of a cell that failed twice, the last. recorded: ids of records that are there by now: these cells have not failed.
     """
-    found: list[Failure] = []
+    failures: list[Failure] = []
     damaged: dict[str, str] = {}
     for path in files:
         if path.stem in recorded:
             continue
         try:
-            found.append(read_failure(path))
+            failures.append(read_failure(path))
         except InputError as error:
             damaged[path.stem] = str(error)
-    found.sort(key=lambda failure: (failure.id, str(failure.provenance.get("time"))))
-    last = {failure.id: failure for failure in found if failure.id not in recorded}  # a file may have been renamed
+    failures.sort(key=lambda failure: (failure.id, str(failure.provenance.get("time"))))
+    last = {failure.id: failure for failure in failures if failure.id not in recorded}  # a file may have been renamed
     return list(last.values()), damaged

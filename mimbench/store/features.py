@@ -115,7 +115,7 @@ def is_whole(path: Path) -> bool:
     """Whether the file is there as it was written; False for a damaged one, which can be made again."""
     try:
         noted = seal_of(path).read_text(encoding="ascii", errors="replace")
-        if noted != _seal(path, _kept_checksum(path, FileState.of(path))):
+        if noted != _seal(path, _cached_checksum(path, FileState.read(path))):
             return False
         rows = np.load(path, mmap_mode="r")  # never a pickle
         return rows.ndim == 2 and rows.dtype == np.float32
@@ -124,6 +124,6 @@ def is_whole(path: Path) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _kept_checksum(path: Path, state: FileState) -> str:
+def _cached_checksum(path: Path, state: FileState) -> str:
     """Computed once per process, not for every task and seed, while the file stays the same."""
     return checksum(path)

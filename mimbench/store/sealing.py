@@ -53,10 +53,10 @@ def read_sealed(path: Path, what: str, advice: str) -> dict[str, Any]:
     """
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
-        seal, found = body.pop("sha256"), fingerprint(body, 64)
+        seal, digest = body.pop("sha256"), fingerprint(body, 64)
     except DAMAGE as error:
         raise InputError(f"{what} {path} {damage_in_words(error, advice)}") from error
-    if seal != found:
+    if seal != digest:
         raise InputError(f"{what} {path} does not match its own sha256: it was altered or damaged; {advice}")
     return body
 

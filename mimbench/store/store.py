@@ -110,13 +110,13 @@ class Store:
         folder = self.root / "checkpoints" / fingerprint
         if not folder.exists():
             return None
-        found = read_checkpoint(folder)
-        if found.card.get("fingerprint") != fingerprint:
+        checkpoint = read_checkpoint(folder)
+        if checkpoint.card.get("fingerprint") != fingerprint:
             raise InputError(
-                f"checkpoint {folder} says that it is {found.card.get('fingerprint')!r}; "
+                f"checkpoint {folder} says that it is {checkpoint.card.get('fingerprint')!r}; "
                 f"delete {folder} to pretrain it again"
             )
-        return found
+        return checkpoint
 
     def has_checkpoint(self, fingerprint: str) -> bool:
         """Whether there is one, sound or damaged."""
@@ -232,13 +232,13 @@ class Store:
         return record
 
     def save_record(self, record: Record) -> Path:
-        """Write a record, and settle its cell."""
+        """Write a record, and remove the failure of its cell."""
         path = self.record_path(record.id)
         write_record(path, record)
-        self.settle(record.id)
+        self.clear_failure(record.id)
         return path
 
-    def settle(self, record_id: str) -> None:
+    def clear_failure(self, record_id: str) -> None:
         """The cell has its record: what was noted of attempts that failed goes, and what its task worked with."""
         with suppress(OSError):  # there is none, or it has to stay: beside a record it counts for nothing
             failure_path(self.root, record_id).unlink()

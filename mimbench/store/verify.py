@@ -31,8 +31,8 @@ _LISTED = 10
 
 
 @dataclass
-class Found:
-    """What was looked at, and what is wrong with it: one line each."""
+class Verification:
+    """How many files were checked, and one line per problem."""
 
     records: int = 0
     checkpoints: int = 0
@@ -66,7 +66,7 @@ class Found:
         return [visible(line) for line in lines]
 
 
-def verify(root: Path) -> Found:
+def verify(root: Path) -> Verification:
     """Check all below `root`: seals, schema, names, ranges of metrics, weights; that records go together, and that the
     files that they name are there and sound; notes of failures, what methods fitted before training, features.
 
@@ -76,69 +76,69 @@ def verify(root: Path) -> Found:
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"there is no folder {root}; nothing to verify")
-    found = Found()
+    result = Verification()
     weights: dict[str, str] = {}
     known: dict[str, tuple[Path, Record]] = {}
     for folder in _checkpoints(root):
-        found.checkpoints += 1
-        _check_checkpoint(folder, found, weights)
+        result.checkpoints += 1
+        _check_checkpoint(folder, result, weights)
     for path in _records(root):
-        found.records += 1
-        _check_record(path, found, known)
+        result.records += 1
+        _check_record(path, result, known)
     for path, record in known.values():
-        wanted, sha256 = record.checkpoint.weights_sha256, weights.get(record.checkpoint.fingerprint)
-        if sha256 and sha256 != wanted:
+        sha256 = weights.get(record.checkpoint.fingerprint)
+        if sha256 and sha256 != record.checkpoint.weights_sha256:
             name = record.checkpoint.fingerprint
-            found.damage.append(f"record {path} was made with other weights than checkpoint {name} now has")
+            result.damage.append(f"record {path} was made with other weights than checkpoint {name} now has")
     for folder in _results_folders(root):
-        _check_links(folder, found)
-        _check_failures(folder, found)
-        _check_stages(folder / "stages", found)
-        _check_features(folder / "features", found)
-        _check_work(folder / "work", found)
-    if not found.records and not found.checkpoints and not found.others:
+        _check_links(folder, result)
+        _check_failures(folder, result)
+        _check_stages(folder / "stages", result)
+        _check_features(folder / "features", result)
+        _check_work(folder / "work", result)
+    if not result.records and not result.checkpoints and not result.others:
         raise InputError(f"there are no records and no checkpoints below {root}; nothing to verify")
-    return found
+    return result
 
 
-def _check_record(path: Path, found: Found, known: dict[str, tuple[Path, Record]]) -> None:
+def _check_record(path: Path, result: Verification, known: dict[str, tuple[Path, Record]]) -> None:
     try:
         record = read_record(path)
     except InputError as error:
-        found.damage.append(_foreign(path) or str(error))
+        result.damage.append(_foreign(path) or str(error))
         return
     if path.stem != record.id:
-        found.damage.append(f"record {path} is that of {record.id}: its file was renamed")
+        result.damage.append(f"record {path} is that of {record.id}: its file was renamed")
     if fingerprint(record.protocol) != record.protocol_fingerprint:
-        found.damage.append(f"record {path}: its protocol does not have the fingerprint {record.protocol_fingerprint}")
+        result.damage.append(f"record {path}: its protocol does not have the fingerprint {record.protocol_fingerprint}")
     for name, value in record.metrics.items():
         if not value.low <= value.value <= value.high:
-            found.damage.append(
+            result.damage.append(
                 f"record {path}: {name} is {value.value} {value.unit}, outside {value.low} to {value.high}"
             )
     for name, file in record.artifacts.items():
-        _check_artifact(path, name, file, record.artifacts_sha256.get(name), found)
+        _check_artifact(path, name, file, record.artifacts_sha256.get(name), result)
     first_path, first = known.setdefault(record.id, (path, record))
     if first != record:
-        found.damage.append(conflict(first_path, read_body(first_path), path, read_body(path)))
+        result.damage.append(conflict(first_path, read_body(first_path), path, read_body(path)))
 
 
-def _check_artifact(record: Path, name: str, relative: str, sha256: str | None, found: Found) -> None:
+def _check_artifact(record: Path, name: str, relative: str, sha256: str | None, result: Verification) -> None:
     what = f"the {name} of record {record}"
     try:
         file = find_artifact(results_folders(record), relative)
     except OutsideError as error:
-        found.damage.append(f"{error}: {what}")
+        result.damage.append(f"{error}: {what}")
         return
     if file is None:
-        found.missing.append(f"{relative}, {what}")
-    elif (file, sha256) not in found.files:  # several records share the picture of their pretraining
-        found.files.add((file, sha256))
+        result.missing.append(f"{relative}, {what}")
+    elif (file, sha256) not in result.files:  # several records share the picture of their pretraining
+        result.files.add((file, sha256))
         if problem := damage_of(file, sha256):
             advice = "its numbers stand; the report leaves the file out" if is_picture(file) else "its numbers stand"
-            found.damage.append(f"{relative}, {what}, {problem}; {advice}")
+            result.damage.append(f"{relative}, {what}, {problem}; {advice}")
         elif sha256 is None and file.suffix.lower() not in SELF_CHECKED:
-            found.unhashed += 1
+            result.unhashed += 1
 
 
 def _foreign(path: Path) -> str:
@@ -152,81 +152,83 @@ def _foreign(path: Path) -> str:
     return f"{path} is no mimbench record; move it out of the folder of records"
 
 
-def _check_checkpoint(folder: Path, found: Found, weights: dict[str, str]) -> None:
+def _check_checkpoint(folder: Path, result: Verification, weights: dict[str, str]) -> None:
     from mimbench.store.store import read_checkpoint  # imports torch
 
     try:
         checkpoint = read_checkpoint(folder)
     except InputError as error:
-        found.damage.append(str(error))
+        result.damage.append(str(error))
         return
     name = checkpoint.card.get("fingerprint")
     if name != folder.name:
-        found.damage.append(f"checkpoint {folder} says that it is {name!r}: its folder was renamed")
+        result.damage.append(f"checkpoint {folder} says that it is {name!r}: its folder was renamed")
     weights[str(name)] = checkpoint.weights_sha256
 
 
-def _check_links(results: Path, found: Found) -> None:
+def _check_links(results: Path, result: Verification) -> None:
     for name in FOLDERS:
         if (results / name).is_symlink():
-            found.damage.append(f"{results / name} is a link, and mimbench writes through none; replace it by a folder")
+            result.damage.append(
+                f"{results / name} is a link, and mimbench writes through none; replace it by a folder"
+            )
 
 
-def _check_failures(results: Path, found: Found) -> None:
+def _check_failures(results: Path, result: Verification) -> None:
     for path in _sorted_files(results / FAILURES, ".json"):
-        found.others += 1
+        result.others += 1
         try:
             failure = read_failure(path)
             if failure.traceback:
                 find_artifact([results], failure.traceback)
         except InputError as error:
-            found.damage.append(str(error))
+            result.damage.append(str(error))
             continue
         except OutsideError as error:
-            found.damage.append(f"{error}: the traceback of failure {path}; delete {path}")
+            result.damage.append(f"{error}: the traceback of failure {path}; delete {path}")
         if path.stem != failure.id:
-            found.damage.append(f"failure {path} is that of {failure.id}: its file was renamed")
+            result.damage.append(f"failure {path} is that of {failure.id}: its file was renamed")
 
 
-def _check_stages(folder: Path, found: Found) -> None:
+def _check_stages(folder: Path, result: Verification) -> None:
     stems = {path.with_suffix("") for path in _sorted_files(folder, ".safetensors", ".json")}
     for stem in sorted(stems):
-        found.others += 1
+        result.others += 1
         weights = stem.with_suffix(".safetensors")
         if not card_of(weights).exists():
-            found.unfinished.append(f"{weights} has no {card_of(weights).name}")
+            result.unfinished.append(f"{weights} has no {card_of(weights).name}")
             continue
         try:
             check_stage(weights)
         except InputError as error:
-            found.damage.append(str(error))
+            result.damage.append(str(error))
 
 
-def _check_features(folder: Path, found: Found) -> None:
+def _check_features(folder: Path, result: Verification) -> None:
     for path in _sorted_files(folder, ".npy"):
-        found.others += 1
+        result.others += 1
         if not seal_of(path).exists():
-            found.unfinished.append(f"{path} has no {seal_of(path).name}")
+            result.unfinished.append(f"{path} has no {seal_of(path).name}")
         elif not is_whole(path):
-            found.damage.append(f"features {path} do not match {seal_of(path).name}; the next run makes them again")
+            result.damage.append(f"features {path} do not match {seal_of(path).name}; the next run makes them again")
     for seal in _sorted_files(folder, ".seal"):
         if not seal.with_suffix(".npy").exists():
-            found.unfinished.append(f"{seal} has no {seal.stem}.npy")
+            result.unfinished.append(f"{seal} has no {seal.stem}.npy")
 
 
-def _check_work(folder: Path, found: Found) -> None:
+def _check_work(folder: Path, result: Verification) -> None:
     """States of unfinished trainings: each has a sealed card that notes its hash."""
     for card in sorted(folder.rglob("step_*.json")):
-        found.others += 1
+        result.others += 1
         state = card.with_suffix(".pth")
         advice = f"delete {card} and {state.name}; the training then starts from an earlier state"
         try:
             if file_sha256(state) != read_sealed(card, "card", advice)["file_sha256"]:
-                found.damage.append(f"{state} does not have the sha256 in {card.name}; {advice}")
+                result.damage.append(f"{state} does not have the sha256 in {card.name}; {advice}")
         except InputError as error:
-            found.damage.append(str(error))
+            result.damage.append(str(error))
         except DAMAGE as error:
-            found.damage.append(f"{state} cannot be checked ({type(error).__name__}: {error}); {advice}")
+            result.damage.append(f"{state} cannot be checked ({type(error).__name__}: {error}); {advice}")
 
 
 def _records(root: Path) -> Iterator[Path]:

@@ -89,7 +89,7 @@ def departed(table: dict, settings: dict | None = None, task: str = "named", pre
 
 
 @pytest.mark.parametrize(
-    ("table", "settings", "told"),
+    ("table", "settings", "expected"),
     [
         ({}, {}, {}),
         ({"layer": 3, "betas": [0.9, 0.999]}, {"task.layer": 3}, {}),
@@ -110,8 +110,8 @@ def departed(table: dict, settings: dict | None = None, task: str = "named", pre
         ({"protocol": "long"}, {"task.train.style": "new"}, {"train.style": "new"}),
     ],
 )
-def test_what_differs_from_the_protocol_as_shipped_is_told(table, settings, told):
-    assert departed(table, settings) == told
+def test_what_differs_from_the_protocol_as_shipped_is_a_departure(table, settings, expected):
+    assert departed(table, settings) == expected
 
 
 def test_an_added_option_at_its_default_stays_out_of_what_shapes_a_result():
@@ -158,9 +158,9 @@ def test_a_recipe_file_that_alters_a_protocol_is_told_by_record_and_table(quick,
     arguments = ("--method", "random-init", "--task", "linear-probe", "--recipe", "mine.toml")
     done = quick("run", *arguments, "--vary", "task.layer=0,-1", "--set", "task.max_iterations=20")
     assert done.returncode == 0, done.stderr
-    told = {"held_out": 0.3, "max_iterations": 20}
+    expected = {"held_out": 0.3, "max_iterations": 20}
     noted = [record.departures for record in read_records(tmp_path / "runs")]
-    assert sorted(noted, key=len) == [told, told | {"layer": 0}]
+    assert sorted(noted, key=len) == [expected, expected | {"layer": 0}]
     shown = quick("table").stdout
     assert "linear-probe: top1 (cached-lbfgs, layer=0, held_out=0.3, max_iterations=20)" in shown
     assert "linear-probe: top1 (cached-lbfgs, held_out=0.3, max_iterations=20)" in shown

@@ -55,10 +55,10 @@ def test_a_presets_value_is_left_out_from_the_command_line(words):
 
 def test_what_is_left_out_of_a_protocol_stays_out_when_shown_and_read_again(tmp_path):
     settings = {"tasks.finetune.train.clip_grad": "none", "pretrain.clip_grad": "none"}
-    told = describe("imagenet-vit-base", "simmim", settings)
-    assert told.count('clip_grad = "none"  # set on the command line') == 2
+    text = describe("imagenet-vit-base", "simmim", settings)
+    assert text.count('clip_grad = "none"  # set on the command line') == 2
     path = tmp_path / "again.toml"
-    path.write_text(told)
+    path.write_text(text)
     again = resolve(str(path), doc.read(str(path)), "simmim", {}, None)
     assert again.pretrain.clip_grad is None
     assert again.task("finetune").config.train.clip_grad is None

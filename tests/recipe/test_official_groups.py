@@ -44,7 +44,7 @@ def official_name(name: str, method: Method) -> str:
             inner = name.removeprefix(prefix)
             stage = inner.split(".")[1] if ".downsample." in inner else ""
             return inner.replace(f"layers.{stage}.", f"layers.{int(stage) - 1}.", 1) if stage else inner
-    names = {own: official for official, own in method.official_names.items() if own}
+    names = {name_here: official for official, name_here in method.official_names.items() if name_here}
     head, dot, rest = name.partition(".")
     return names.get(head, head) + dot + rest
 

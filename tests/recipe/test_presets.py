@@ -23,15 +23,15 @@ def written(preset: str) -> dict:
     return tomllib.loads(files("mimbench.recipe.presets").joinpath(f"{preset}.toml").read_text(encoding="utf-8"))
 
 
-def of(table: dict) -> list:
+def cases_of(table: dict) -> list:
     return [pytest.param(*pair, id="-".join(pair)) for pair in table]
 
 
 def value(recipe: Recipe, path: str):
-    found = recipe.as_tables()
+    current = recipe.as_tables()
     for part in path.split("."):
-        found = found[part]
-    return found
+        current = current[part]
+    return current
 
 
 @pytest.mark.parametrize(("preset", "method"), pairs())
@@ -47,14 +47,14 @@ def test_the_presets_that_the_documents_name_are_there():
     assert all(doc.read(name).get("summary") for name in doc.preset_names())
 
 
-@pytest.mark.parametrize(("preset", "method"), of(OFFICIAL))
+@pytest.mark.parametrize(("preset", "method"), cases_of(OFFICIAL))
 def test_resolved_values_are_the_official_ones(preset, method):
     recipe = resolved(preset, method)
     expected = OFFICIAL[preset, method]
     assert {path: value(recipe, path) for path in expected} == expected
 
 
-@pytest.mark.parametrize(("preset", "method"), of(OFFICIAL))
+@pytest.mark.parametrize(("preset", "method"), cases_of(OFFICIAL))
 def test_official_values_do_not_rest_on_defaults(preset, method):
     """A changed default of a Config must not change an official recipe."""
     recipe = resolved(preset, method)
@@ -62,7 +62,7 @@ def test_official_values_do_not_rest_on_defaults(preset, method):
     assert stated - {"pretrain.accumulate"} <= set(recipe.sources)
 
 
-@pytest.mark.parametrize(("preset", "method"), of(RATES))
+@pytest.mark.parametrize(("preset", "method"), cases_of(RATES))
 def test_effective_rates_are_the_official_ones(preset, method):
     train = resolved(preset, method).pretrain
     schedule = Schedule(train, IMAGES // train.batch_size)
@@ -70,12 +70,12 @@ def test_effective_rates_are_the_official_ones(preset, method):
         assert schedule.lr(step % schedule.steps) == pytest.approx(rate, rel=1e-9), step
 
 
-@pytest.mark.parametrize(("preset", "method"), of(PEAKS))
+@pytest.mark.parametrize(("preset", "method"), cases_of(PEAKS))
 def test_the_peak_rate_is_scaled_by_the_recipes_own_divisor(preset, method):
     assert resolved(preset, method).pretrain.lr == pytest.approx(PEAKS[preset, method], rel=1e-12)
 
 
-@pytest.mark.parametrize(("preset", "method"), of(HIDDEN))
+@pytest.mark.parametrize(("preset", "method"), cases_of(HIDDEN))
 def test_masks_hide_the_official_number_of_cells(preset, method):
     settings = {"method.tokenizer": "kmeans"} if method == "beit" else {}  # the official one wants a file of weights
     recipe = resolve(preset, doc.read(preset), method, settings, None)
@@ -95,12 +95,12 @@ def test_every_value_has_a_source_and_every_source_a_value(preset):
     document = written(preset)
     for owner, tables in [("", document), *document.get("methods", {}).items()]:
         stated = [path for path, _ in doc.values({key: tables[key] for key in doc.SECTIONS[:-1] if key in tables})]
-        given = dict(doc.values(tables["sources"]))
+        sources = dict(doc.values(tables["sources"]))
         attributed = doc.read(preset)["methods"][owner]["sources"] if owner else doc.read(preset)["sources"]
         assert [path for path in stated if not attributed[path]] == [], owner
-        unused = [path for path in given if not any(f"{other}.".startswith(f"{path}.") for other in stated)]
+        unused = [path for path in sources if not any(f"{other}.".startswith(f"{path}.") for other in stated)]
         assert set(unused) <= ABSENT, (owner, unused)
-        assert all("@" in text or "arXiv:" in text or text.startswith("mimbench") for text in given.values())
+        assert all("@" in text or "arXiv:" in text or text.startswith("mimbench") for text in sources.values())
 
 
 ABSENT = {"encoders.vit.layer_scale", "pretrain.clip_grad", "pretrain.lr_divisor"}

@@ -149,7 +149,7 @@ PROBES = {
 }
 
 
-def of(table: dict) -> list:
+def cases_of(table: dict) -> list:
     return [pytest.param(*pair, id="-".join(pair)) for pair in table]
 
 
@@ -167,23 +167,23 @@ def at(tables: dict, path: str):
     return tables
 
 
-@pytest.mark.parametrize(("preset", "method"), of(FINETUNE))
+@pytest.mark.parametrize(("preset", "method"), cases_of(FINETUNE))
 def test_fine_tuning_is_the_official_one(preset, method):
     config, expected = options(preset, method, "finetune"), FINETUNE[preset, method]
     assert {path: at(config, path) for path in expected} == expected
 
 
-@pytest.mark.parametrize(("preset", "method"), of(FINETUNE))
+@pytest.mark.parametrize(("preset", "method"), cases_of(FINETUNE))
 def test_fine_tuning_is_shown_with_its_sources(preset, method):
     """A value of the official recipe never rests on a default."""
     expected = {path: value for path, value in FINETUNE[preset, method].items() if value not in (None, [])}
-    told = describe(preset, method, {}).split("[tasks.finetune]")[1].split("[tasks.linear-probe]")[0]
-    values = {line.partition(" = ")[0]: line for line in told.splitlines() if "  # " in line}
+    text = describe(preset, method, {}).split("[tasks.finetune]")[1].split("[tasks.linear-probe]")[0]
+    values = {line.partition(" = ")[0]: line for line in text.splitlines() if "  # " in line}
     for path in expected.keys() - {"train.accumulate"}:
         assert "@" in values[path.rpartition(".")[2]], path
 
 
-@pytest.mark.parametrize(("preset", "method"), of(FINETUNE_RATES))
+@pytest.mark.parametrize(("preset", "method"), cases_of(FINETUNE_RATES))
 def test_fine_tuning_rates_are_the_official_ones(preset, method):
     train = resolved(preset, method).task("finetune").config.train
     peak, rates = FINETUNE_RATES[preset, method]
@@ -196,13 +196,13 @@ def test_fine_tuning_rates_are_the_official_ones(preset, method):
     assert schedule.lr(1, 0.01) == pytest.approx(start if method == "simmim" else start / 100)
 
 
-@pytest.mark.parametrize(("preset", "method"), of(PROBES))
+@pytest.mark.parametrize(("preset", "method"), cases_of(PROBES))
 def test_the_probe_is_the_official_one(preset, method):
     config, expected = options(preset, method, "linear-probe"), PROBES[preset, method]
     assert {path: at(config, path) for path in expected} == expected
 
 
-@pytest.mark.parametrize(("preset", "method"), of(FINETUNE))
+@pytest.mark.parametrize(("preset", "method"), cases_of(FINETUNE))
 def test_fine_tuning_fits_the_recipes_encoder(preset, method):
     recipe = resolved(preset, method)
     images, labels = torch.empty(4096, 3, 8, 8, dtype=torch.uint8, device="meta"), torch.arange(4096) % 1000

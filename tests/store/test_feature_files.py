@@ -39,8 +39,8 @@ def test_rows_come_back_as_numpy_reads_them(tmp_path):
         file.add(block)
     file.finish()
     file.discard()
-    found = np.load(tmp_path / "features" / "a.npy", mmap_mode="r")
-    assert (found.dtype, found.tolist()) == (np.dtype("<f4"), ROWS.tolist())
+    rows = np.load(tmp_path / "features" / "a.npy", mmap_mode="r")
+    assert (rows.dtype, rows.tolist()) == (np.dtype("<f4"), ROWS.tolist())
     assert is_whole(tmp_path / "features" / "a.npy")
     assert sorted(path.name for path in (tmp_path / "features").iterdir()) == ["a.npy", "a.seal"]
 

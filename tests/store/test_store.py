@@ -63,10 +63,10 @@ def record(**changes) -> Record:
 def test_a_checkpoint_comes_back_as_it_was_saved(store):
     assert store.checkpoint("abc") is None
     save(store)
-    found = store.checkpoint("abc")
-    assert torch.equal(found.encoder()["w"], torch.arange(6.0).view(2, 3))
-    assert torch.equal(found.rest()["decoder"], torch.ones(2))
-    assert found.card["seed"] == 3
+    checkpoint = store.checkpoint("abc")
+    assert torch.equal(checkpoint.encoder()["w"], torch.arange(6.0).view(2, 3))
+    assert torch.equal(checkpoint.rest()["decoder"], torch.ones(2))
+    assert checkpoint.card["seed"] == 3
 
 
 @pytest.mark.parametrize("victim", ["encoder.safetensors", "method.safetensors", "checkpoint.json"])

@@ -42,8 +42,8 @@ def one(results: Path) -> Path:
 
 def test_all_sound(results, tmp_path):
     for root in (results, tmp_path, results / "records"):
-        found = verify(root)
-        assert (found.records, found.damage) == (len(list((results / "records").iterdir())), [])
+        result = verify(root)
+        assert (result.records, result.damage) == (len(list((results / "records").iterdir())), [])
     assert verify(results).checkpoints == 1
     assert verify(results / "checkpoints").records == 0
 
@@ -76,9 +76,9 @@ def test_missing_pictures_are_told_but_damage_no_record(results):
         Image.new("L", (2, 2)).save(results / file)
     assert verify(results).missing == []
     (results / "artifacts" / "3.png").unlink()
-    found = verify(results / "records")
-    assert (found.damage, found.missing) == ([], [f"artifacts/3.png, the picture3 of record {path}"])
-    assert found.lines()[-1] == f"{found.records} records, 0 checkpoints: all sound; 1 file that records name missing"
+    result = verify(results / "records")
+    assert (result.damage, result.missing) == ([], [f"artifacts/3.png, the picture3 of record {path}"])
+    assert result.lines()[-1] == f"{result.records} records, 0 checkpoints: all sound; 1 file that records name missing"
     shutil.rmtree(results / "artifacts")
     lines = verify(results).lines()
     assert len(lines) == 12
@@ -106,11 +106,11 @@ def test_sealed_nonsense_is_still_found(results):
 def test_a_record_of_another_schema_is_found(results):
     path = one(results)
     body = read_record(path).as_json()
-    for change, told in (({"schema": 9}, "has schema 9"), ({"seed": "x"}, "is not a valid record: seed: ")):
+    for change, message in (({"schema": 9}, "has schema 9"), ({"seed": "x"}, "is not a valid record: seed: ")):
         changed = {**body, **change}
         write_sealed(path, changed)
         (line,) = verify(results).damage
-        assert told in line
+        assert message in line
 
 
 def test_renamed_and_conflicting_records_are_found(results):
@@ -166,12 +166,12 @@ def test_no_line_holds_what_a_terminal_obeys(results):
     path = one(results)
     body = read_record(path).as_json() | {"artifacts": {"\x1b[31mred": "a\nb\u202e.png"}}
     write_sealed(path.with_name("\x1b]0;x.json"), body)
-    found = verify(results)
-    assert len(found.damage) == 2
-    assert len(found.missing) == 1
-    text = "\n".join(found.lines())
+    result = verify(results)
+    assert len(result.damage) == 2
+    assert len(result.missing) == 1
+    text = "\n".join(result.lines())
     assert not set(text) & {"\x1b", "\u202e"}
-    assert len(text.splitlines()) == len(found.lines()) == 4
+    assert len(text.splitlines()) == len(result.lines()) == 4
     assert "\\u001b]0;x.json" in text
 
 
@@ -278,8 +278,8 @@ def test_a_stage_without_its_weights_is_damage_and_without_its_card_unfinished(r
     weights = stage(results)
     card = weights.with_suffix(".json").read_bytes()
     weights.with_suffix(".json").unlink()
-    found = verify(results)
-    assert (found.damage, found.unfinished) == ([], [f"{weights} has no {weights.stem}.json"])
+    result = verify(results)
+    assert (result.damage, result.unfinished) == ([], [f"{weights} has no {weights.stem}.json"])
     weights.with_suffix(".json").write_bytes(card)
     weights.unlink()
     assert len(verify(results).damage) == 1
@@ -307,8 +307,8 @@ def test_damaged_features_are_named(results, victim, damage):
 def test_features_without_a_seal_are_unfinished(results):
     path = features(results)
     path.with_suffix(".seal").unlink()
-    found = verify(results)
-    assert (found.damage, found.unfinished) == ([], [f"{path} has no a.seal"])
+    result = verify(results)
+    assert (result.damage, result.unfinished) == ([], [f"{path} has no a.seal"])
 
 
 def failure(results, **changes):

@@ -204,7 +204,7 @@ class Scheduler:
         try:
             record = self.store.record(cell.record_id) if self.session.accepts(cell.record_id) else None
             if record:
-                self.store.settle(cell.record_id)
+                self.store.clear_failure(cell.record_id)
                 # One record may belong to several requests, and each of them varies other settings.
                 return record.model_copy(update={"varied": dict(cell.varied)})
         except InputError as error:
