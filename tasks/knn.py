@@ -1,4 +1,4 @@
-"""k nearest neighbours on frozen features: nothing is trained, nothing is tuned."""
+"""k-nearest-neighbour classification on frozen features, without training or tuning."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ NEIGHBOURS = (20, 10, 100, 200)
 
 
 class KNNConfig(FrozenFeaturesConfig):
-    """By default the features are patches of the last layer, averaged; with protocol "dino" the class token."""
+    """The default features are the mean of the last layer's patches; protocol "dino" uses the class token."""
 
     temperature: float = Field(0.07, gt=0)
     """A neighbour's vote counts exp(cosine similarity / temperature)."""
     chunk: int = cosmetic(1024, ge=1)
-    """Test images that are compared at once, with 16 times as many training images."""
+    """Number of test images per comparison, with 16 times as many training images."""
 
 
 class KNN(FrozenFeaturesTask):
@@ -76,7 +76,7 @@ class KNN(FrozenFeaturesTask):
     def _votes(
         self, queries: Tensor, bank: Tensor, labels: Tensor, classes: int, counts: list[int], device: torch.device
     ) -> dict[int, np.ndarray]:
-        """For each k, what every class gets from the k nearest: [N, classes]."""
+        """k -> votes of the k nearest training images for each class, float64 [N, classes]."""
         votes: dict[int, list[np.ndarray]] = {k: [] for k in counts}
         labels = labels.to(device)
         for rows in queries.split(self.config.chunk):

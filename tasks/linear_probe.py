@@ -1,4 +1,4 @@
-"""Linear probe: a linear classifier on frozen features, in the ways in which papers train it."""
+"""Linear probe: a linear classifier on frozen features, trained as papers do."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class LinearProbeConfig(RegressionConfig):
 
     probe: Literal["lbfgs", "trained"] = "lbfgs"
     layers: Literal["one", "all"] = "one"
-    """all (lbfgs): every layer is probed; the best by held-out training images is a metric beside `layer`'s."""
+    """"all" (lbfgs only) probes every layer. The best on held-out training images gives another metric."""
     train: ProbeTraining = ProbeTraining()
     augmentation: ProbeAugmentation = ProbeAugmentation()
     init_std: float = Field(0.01, ge=0)
-    """Of the trained linear layer's first weights, a normal cut at +-2; its bias starts at 0."""
+    """Standard deviation of the trained layer's initial weights (normal, truncated at +-2). Its bias starts at 0."""
 
     @model_validator(mode="after")
     def _one_layer_is_trained_on(self) -> LinearProbeConfig:
@@ -62,15 +62,15 @@ class _Fit:
 
     regression: Regression
     scores: np.ndarray
-    """Of the test images, [N, classes]."""
+    """Class probabilities of the test images, [N, classes]."""
     dim: int
 
 
 class LinearProbe(FrozenFeaturesTask):
     """Top-1 accuracy of a linear classifier on frozen features.
 
-    `top1` and `top5` are those of `layer` under every protocol. `top1_best_layer` is the test accuracy of the layer
-    that is best on held-out training images; no test label takes part in the choice.
+    `top1` and `top5` are of the configured `layer` under every protocol. `top1_best_layer` is the test accuracy of the
+    layer that is best on held-out training images. The choice uses no test label.
     """
 
     name: ClassVar[str] = "linear-probe"

@@ -1,4 +1,4 @@
-"""A COCO-format split as mmdet's detectors take it, decoded once where it fits in memory."""
+"""A COCO-format split as input of mmdet's detectors. It is decoded once if it fits in memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CACHE_LIMIT = 1 << 30
 """Bytes of one split, decoded (about: masks may weigh a byte a pixel each), up to which it is kept in memory."""
 
 Draw = tuple[int, int]
-"""A scene's index, and the seed of the augmentation that it is drawn with."""
+"""Index of a scene, and the seed of its augmentation."""
 
 
 class Scenes(TorchDataset):
@@ -112,7 +112,7 @@ class Scenes(TorchDataset):
 
 
 class Draws(Sampler[Draw]):
-    """Draws of every epoch, from (seed, epoch) alone, in equal shares for the processes; seed None: all, in order."""
+    """Draws of an epoch, which depend on (seed, epoch) only, in equal shares per process. Seed None: all, in order."""
 
     def __init__(self, size: int, seed: int | None, multiple: int = 1) -> None:
         """multiple: each process's share is filled to a multiple of so many."""
@@ -126,7 +126,7 @@ class Draws(Sampler[Draw]):
         self.epoch = epoch
 
     def skip_next(self, draws: int) -> None:
-        """Leave out the first `draws` the next time that this is iterated: an earlier run has seen them."""
+        """Skip the first `draws` in the next iteration, because an interrupted run has used them."""
         self._skipped = draws
 
     def __len__(self) -> int:
@@ -146,7 +146,7 @@ class Draws(Sampler[Draw]):
 
 
 def different_labels(training: SceneSplit, testing: SceneSplit) -> str:
-    """What to say of splits whose files list categories in different orders, which mmdet numbers labels by."""
+    """The message if the categories of two splits differ in name or order. mmdet numbers labels in that order."""
     return (
         f"{training.annotations} and {testing.annotations} list their categories differently, and labels follow that "
         "order; list the same names in the same order"
@@ -154,12 +154,12 @@ def different_labels(training: SceneSplit, testing: SceneSplit) -> str:
 
 
 def scene_filter(keep_empty: bool, least_side: int) -> dict[str, Any]:
-    """Which training scenes mmdet leaves out."""
+    """mmdet's options for the training scenes that are skipped."""
     return {"filter_empty_gt": not keep_empty, "min_size": least_side}
 
 
 class _Source(CocoDataset):
-    """mmdet's reading of annotations that are already in memory."""
+    """mmdet's dataset on annotations that are already in memory."""
 
     def __init__(self, annotations: COCO, **options: Any) -> None:
         self.COCOAPI = lambda path: annotations

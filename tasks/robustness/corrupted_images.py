@@ -1,4 +1,4 @@
-"""The test images that are corrupted, as the encoder's input is made of them, and a picture of what becomes of them."""
+"""Test images under every corruption, as the encoder gets them, and a picture of them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mimbench_tasks.robustness.corruptions import corrupt
 from mimbench_tasks.robustness.severities import CORRUPTIONS, JPEG_QUALITY, constants_for
 
 SHOWN_SIDE = 112
-"""Larger images are reduced to this in the picture, px: noise makes large PNGs."""
+"""Larger images are reduced to this side in px in the picture, since noise makes PNGs large."""
 
 
 def choose_images(images: int, limit: int) -> np.ndarray:
-    """Sorted places of at most `limit` of so many images, the same for every method and seed."""
-    # RandomState, because its stream is frozen: the same choice with every numpy release.
+    """Sorted indices of at most `limit` of `images` images, the same for every method and seed."""
+    # The stream of RandomState is frozen, so the choice is the same with every numpy release.
     return np.sort(np.random.RandomState(0).permutation(images)[:limit])
 
 
@@ -95,7 +95,7 @@ def as_published(input_config: InputConfig) -> InputConfig:
 
 
 def draw_corruptions(images: CorruptedImages, *, footnote: str) -> bytes:
-    """A PNG of the first image: a row for each corruption, a column for each severity."""
+    """A PNG of the first image, with one row per corruption and one column per severity."""
     clean, views = _shown(images.clean(images.places[0])), _shown(images[0])
     columns = len(images.severities)
     rows = [[clean, *views[start : start + columns]] for start in range(0, len(views), columns)]

@@ -1,4 +1,4 @@
-"""A split as mmsegmentation's models take it, decoded once where it fits in memory."""
+"""A split as input of mmsegmentation's models. It is decoded once if it fits in memory."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class LabelledImages(TorchDataset):
         return self._loader(sampler, workers, pin_memory)
 
     def evaluation_loader(self, batch_size: int, *, workers: int, pin_memory: bool) -> DataLoader:
-        """Every image once, in order; one at a time where their sizes differ."""
+        """Every image once, in order; one per batch if their sizes differ."""
         picks = [
             BatchIndices(0, indices) for indices in torch.arange(len(self)).split(batch_size if self.one_size else 1)
         ]

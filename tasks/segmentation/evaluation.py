@@ -12,29 +12,29 @@ IGNORED = 255
 
 @dataclass(frozen=True)
 class Scores:
-    """Percent. A class's value is NaN where there is nothing to take it over, and then left out of the mean."""
+    """Scores in percent. The value of a class without pixels is NaN, and the mean skips it."""
 
     mean_iou: float
     mean_accuracy: float
     accuracy: float
     """Of all pixels."""
     iou: list[float]
-    """By class; NaN where it neither is in the truth nor was predicted."""
+    """Per class; NaN if the class is neither in the ground truth nor predicted."""
     class_accuracy: list[float]
-    """By class; NaN where it is not in the truth."""
+    """Per class; NaN if the class is not in the ground truth."""
     pixels: list[int]
-    """Of each class, in the truth."""
+    """Pixels per class in the ground truth."""
 
 
 class Confusion:
-    """Pixels by true class (row) and predicted class (column): exact integers, over any number of images."""
+    """Counts of pixels by true class (row) and predicted class (column), over any number of images."""
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
         self.counts = torch.zeros(classes, classes, dtype=torch.long)
 
     def add(self, truth: Tensor, predicted: Tensor) -> None:
-        """Integers of one shape; pixels whose truth is 255 do not count."""
+        """Add ground truth and prediction, integers of the same shape. Pixels with ground truth 255 do not count."""
         known = truth != IGNORED
         pairs = truth[known].long() * self.classes + predicted[known].long()
         self.counts += torch.bincount(pairs, minlength=self.classes**2).reshape(self.counts.shape)

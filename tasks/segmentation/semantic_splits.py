@@ -1,4 +1,4 @@
-"""Datasets as images with a class for every pixel."""
+"""Splits of any dataset with masks as images with one class per pixel."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class SceneLabels(SemanticSplit):
 
 
 def semantic_split(dataset: Dataset, name: SplitName) -> SemanticSplit:
-    """A split of `dataset` with a class for every pixel.
+    """A split of `dataset` with one class per pixel.
 
     Raises:
         InputError: it has neither label maps nor instance masks, has too many classes, or does not suit its images.
