@@ -47,7 +47,7 @@ def _devices() -> list[str]:
         built = torch.version.cuda
         return [
             *lines,
-            f"cuda            none found (this torch was built {f'for CUDA {built}' if built else 'without CUDA'})",
+            f"cuda            none available (this torch was built {f'for CUDA {built}' if built else 'without CUDA'})",
         ]
     for index in range(torch.cuda.device_count()):
         free, total = (size / 2**30 for size in torch.cuda.mem_get_info(index))

@@ -1,4 +1,4 @@
-"""A recipe as a person reads it: every resolved value with its source, and the arithmetic of what is derived."""
+"""A resolved recipe for people to read: every value with its source, and the arithmetic of derived values."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import Recipe, check_settings, resolve
 
 MASKS = 256
-"""Masks that are drawn to see how many cells a method hides."""
+"""Number of masks that are drawn to count how many patches a method masks."""
 
 
 def describe(name: str, method: str, settings: Mapping[str, Any]) -> str:
     """The resolved recipe as TOML; loading it again gives the same recipe.
 
-    Each value is followed by its source; "default" where the recipe does not set it.
+    Each value is followed by its source, or by "default" if the recipe does not set it.
 
     Raises:
         InputError: an unknown recipe, method or key, or an impossible value.
@@ -31,7 +31,7 @@ def describe(name: str, method: str, settings: Mapping[str, Any]) -> str:
     for path in settings:
         if path.startswith("task."):
             rest = path.removeprefix("task.")
-            raise InputError(f"--set {path}: a recipe knows no chosen task; name it: --set tasks.NAME.{rest}=VALUE")
+            raise InputError(f"--set {path}: a recipe is for all tasks; name the task: --set tasks.NAME.{rest}=VALUE")
     document = doc.read(name)
     check_settings(list(settings), [method], [])
     recipe = resolve(name, document, method, settings, None)
@@ -101,7 +101,7 @@ def _derived(table: str, recipe: Recipe) -> list[str]:
         return []
     if table == "pretrain":
         return list(_arithmetic(recipe.pretrain))
-    return [_hidden(recipe)] if table == "method" else []
+    return [_masked_line(recipe)] if table == "method" else []
 
 
 def _budgets(config: Config) -> Iterator[str]:
@@ -126,8 +126,8 @@ def _arithmetic(train: TrainConfig) -> Iterator[str]:
             yield f"from epoch {epoch:g}: lr x {rule.gamma:g}{f'^{count}' * (count > 1)} = {rate:g}"
 
 
-def _hidden(recipe: Recipe) -> str:
-    """How many cells of how many the method hides, counted on masks that it draws."""
+def _masked_line(recipe: Recipe) -> str:
+    """How many patches of how many the method masks, counted on masks that it draws."""
     try:
         with torch.device("meta"):  # builds any size at once, without weights
             encoder = recipe.encoder_class()(
@@ -135,7 +135,7 @@ def _hidden(recipe: Recipe) -> str:
             )
             method = recipe.method_class()(recipe.method_config, encoder)
         return _counted(method.sample_mask(MASKS, torch.Generator().manual_seed(0)))
-    except Exception as error:  # a third party's method may need real weights; that is no fault of the recipe
+    except Exception as error:  # a third party's method may need real weights, which is no error of the recipe
         return f"mask: not counted: {' '.join(str(error).split()) or type(error).__name__}"
 
 
@@ -145,6 +145,5 @@ def _counted(mask: Any) -> str:
     counts = mask.flatten(1).sum(1)
     low, high, cells = int(counts.min()), int(counts.max()), mask[0].numel()
     span = f"{low}" if low == high else f"{low} to {high} (of {MASKS} masks drawn)"
-    return (
-        f"mask: {span} of {mask.shape[1]} x {mask.shape[2]} = {cells} cells hidden ({counts.sum() / mask.numel():.1%})"
-    )
+    ratio = counts.sum() / mask.numel()
+    return f"mask: {span} of {mask.shape[1]} x {mask.shape[2]} = {cells} patches masked ({ratio:.1%})"

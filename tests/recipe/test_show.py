@@ -69,7 +69,7 @@ def test_the_arithmetic_of_scaled_rates_and_of_masks_is_printed():
     assert "# lr = base_lr x batch_size / 512 = 0.0001 x 2048 / 512 = 0.0004\n" in text
     assert "# warmup_lr scales as lr: 5e-07 x 2048 / 512 = 2e-06\n" in text
     assert "# from epoch 700: lr x 0.1 = 4e-05\n" in text
-    assert "# mask: 30 of 7 x 7 = 49 cells hidden (61.2%)\n" in text
+    assert "# mask: 30 of 7 x 7 = 49 patches masked (61.2%)\n" in text
     tomllib.loads(text)
     control = describe("imagenet-vit-base", "random-init", {})
     assert "# lr =" not in control, "a control is not trained"
