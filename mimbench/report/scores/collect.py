@@ -12,43 +12,51 @@ from mimbench.display import describe_metric
 from mimbench.errors import InputError, nearest
 from mimbench.report.records.frame import early_rows, superseded_rows
 from mimbench.report.scores.axes import add_settings, resolve_axes
-from mimbench.report.scores.choice import ALL_METRICS, Choice
+from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.fields import column_of, sort_key
 from mimbench.report.scores.score import Key, Score
 
-_ONE = ("pretraining", "protocol", "task", "metric")
-"""What all seeds of one mean share."""
+_SHARED_BY_SEEDS = ("pretraining", "protocol", "task", "metric")
+"""Columns in which all seeds of one score are equal."""
 
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Scores by row and column, and the fields that these stand for."""
+    """Scores by row and column."""
 
     row_fields: tuple[str, ...]
     column_fields: tuple[str, ...]
     scores: Mapping[tuple[Key, Key], Score]
+    """(row, column) -> score; a key holds the values of the row's or column's fields."""
     row_keys: tuple[Key, ...]
+    """Sorted."""
     column_keys: tuple[Key, ...]
+    """Sorted."""
 
     def column(self, key: Key) -> list[Score | None]:
+        """One score per row; None: not measured."""
         return [self.scores.get((row, key)) for row in self.row_keys]
 
 
 def filter_rows(tidy: pd.DataFrame, choice: Choice) -> pd.DataFrame:
-    """The rows of the chosen methods, tasks and metrics, and of the ends of pretrainings where these are there."""
+    """The rows of the chosen methods, tasks and metrics, without earlier epochs that a last one supersedes.
+
+    Raises:
+        InputError: no records, or a chosen name that none of them has.
+    """
     if tidy.empty:
         raise InputError("there are no records to make a table of; run `mimbench run` first")
-    everything, baseline = tidy, choice.baseline.method if choice.baseline else None
-    if not choice.shows_epochs:  # before all else: whether the end is there is no matter of the choice
+    all_rows, baseline = tidy, choice.baseline.method if choice.baseline else None
+    if not choice.shows_epochs:
+        # Before anything else: the last epoch supersedes earlier ones even if the choice leaves it out.
         tidy = tidy[~superseded_rows(tidy)]
-    metrics = () if choice.metrics == ALL_METRICS else choice.metrics
-    for column, names in (("method", choice.methods), ("task", choice.tasks), ("metric", metrics)):
-        known = set(everything[column])
+    for column, names in (("method", choice.methods), ("task", choice.tasks), ("metric", choice.metrics)):
+        known = set(all_rows[column])
         for name in names:
             if name not in known:
                 raise InputError(f"no record has a {column} {name!r}{nearest(name, known)}")
             if name not in set(tidy[column]):
-                raise InputError(f"no record has a {column} {name!r} and all else that was asked for")
+                raise InputError(f"no record has a {column} {name!r} and all else that was chosen")
         if names:
             tidy = tidy[tidy[column].isin([*names, baseline or ""] if column == "method" else names)]
     if baseline and baseline not in set(tidy["method"]):
@@ -63,54 +71,59 @@ def _are_headlines(tidy: pd.DataFrame) -> pd.Series:
 
 
 def collect_scores(tidy: pd.DataFrame, choice: Choice) -> ScoreTable:
-    """Scores by the fields that are chosen, and by all that has to be told so that no cell mixes settings."""
-    rows, columns = resolve_axes(tidy, choice, early=bool(early_rows(tidy).any()))
-    by_column = bool({"task", "metric"} & set(columns))
+    """Scores by the chosen fields, and by as many others as it takes that no score mixes settings."""
+    rows, columns = resolve_axes(tidy, choice, has_early=bool(early_rows(tidy).any()))
+    protocol_in_columns = bool({"task", "metric"} & set(columns))
+    # Settings that no field shows, such as those of a recipe file, are kept apart by a hash or the record's id.
     for last_resort in ((), ("pretraining",), ("checkpoint",), ("id",)):
-        grid = _collect(tidy, *add_settings(rows, columns, last_resort), by_column)
-        if grid is not None:
-            return grid
+        table = _collect(tidy, *add_settings(rows, columns, last_resort), protocol_in_columns)
+        if table is not None:
+            return table
     raise AssertionError("ids are unique")
 
 
-def _collect(tidy: pd.DataFrame, rows: tuple[str, ...], columns: tuple[str, ...], by_column: bool) -> ScoreTable | None:
-    """The grid with the protocol as a hidden last field of columns or rows; None where a cell would mix settings."""
-    row_fields, column_fields = (rows, (*columns, "protocol")) if by_column else ((*rows, "protocol"), columns)
-    lists = {name: _plain(tidy[name]) for name in tidy.columns}
-    keys = {name: lists[column_of(name)] for name in (*row_fields, *column_fields)}
-    rows_of = zip(*(keys[name] for name in row_fields), strict=True)
-    columns_of = zip(*(keys[name] for name in column_fields), strict=True)
+def _collect(
+    tidy: pd.DataFrame, rows: tuple[str, ...], columns: tuple[str, ...], protocol_in_columns: bool
+) -> ScoreTable | None:
+    """The table of these fields and the protocol; None if a score would mix settings.
+
+    protocol_in_columns: whether the protocol becomes the last field of the columns, or of the rows.
+    """
+    row_fields = rows if protocol_in_columns else (*rows, "protocol")
+    column_fields = (*columns, "protocol") if protocol_in_columns else columns
+    fields = (*row_fields, *column_fields)
+    # Lists by column: a frame of 10,000 records is too slow to read row by row.
+    lists = {name: _to_list(tidy[name]) for name in tidy.columns}
+    values = {name: lists[column_of(name)] for name in fields}
+    rows_of_scores = zip(*(values[name] for name in row_fields), strict=True)
+    columns_of_scores = zip(*(values[name] for name in column_fields), strict=True)
     scores: dict[tuple[Key, Key], Score] = {}
-    for index, place in enumerate(zip(rows_of, columns_of, strict=True)):
+    for index, place in enumerate(zip(rows_of_scores, columns_of_scores, strict=True)):
         score = scores.get(place)
         if score is None:
-            first = {name: values[index] for name, values in lists.items()}
-            told = dict(zip((*row_fields, *column_fields), (*place[0], *place[1]), strict=True))
-            score = scores[place] = Score(first, told)
+            shared = {name: column[index] for name, column in lists.items()}
+            score = scores[place] = Score(shared, dict(zip(fields, (*place[0], *place[1]), strict=True)))
         seed = lists["seed"][index]
-        if seed in score.values or any(score.shared[name] != lists[name][index] for name in _ONE):
+        mixes_settings = any(score.shared[name] != lists[name][index] for name in _SHARED_BY_SEEDS)
+        if seed in score.values or mixes_settings:
             return None
         score.values[seed] = lists["value"][index]
         score.records[seed] = lists["id"][index]
-    metrics = list(dict.fromkeys(keys.get("metric", ())))
-    return ScoreTable(
-        row_fields,
-        column_fields,
-        scores,
-        _sorted({row for row, _ in scores}, row_fields, metrics),
-        _sorted({column for _, column in scores}, column_fields, metrics),
-    )
+    metrics = list(dict.fromkeys(values.get("metric", ())))
+    row_keys = _sort_keys({row for row, _ in scores}, row_fields, metrics)
+    column_keys = _sort_keys({column for _, column in scores}, column_fields, metrics)
+    return ScoreTable(row_fields, column_fields, scores, row_keys, column_keys)
 
 
-def _plain(column: pd.Series) -> list[Any]:
-    """Values as Python objects; what is missing is None."""
+def _to_list(column: pd.Series) -> list[Any]:
+    """Values as Python objects; missing values are None."""
     values = column.to_numpy(dtype=object, copy=True)
     values[column.isna().to_numpy()] = None
     return list(values)
 
 
-def _sorted(keys: set[Key], fields: tuple[str, ...], metrics: Sequence[str]) -> tuple[Key, ...]:
-    """By value; metrics as the task declares them; what is missing first."""
+def _sort_keys(keys: set[Key], fields: tuple[str, ...], metrics: Sequence[str]) -> tuple[Key, ...]:
+    """Keys by value, missing values first; metrics in the order of `metrics`, which is that of their task."""
 
     def order(key: Key) -> list[tuple[int, float, str]]:
         return [

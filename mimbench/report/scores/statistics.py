@@ -1,7 +1,7 @@
 """Means over seeds and how sure they are: deviations, intervals, paired differences, ranks, and which is best.
 
-Two spreads are told apart everywhere: the seed sd is the sample standard deviation (n - 1) of one run; the s.e. is
-that of the mean, seed sd / sqrt(n). scipy is imported where it is needed: it takes long.
+Two spreads exist: sd, the std over seeds (sample standard deviation, n - 1), and se, the standard error of the mean,
+sd / sqrt(n). Functions import scipy when they need it: the import takes long.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ class Interval:
 
 @dataclass(frozen=True)
 class Summary:
-    """Values over seeds, summed up. sd, se and interval are None for one value: it tells nothing of its spread."""
+    """Values over seeds, summed up. sd, se and interval are None for one value, which has no spread."""
 
     n: int
     mean: float
     sd: float | None = None
-    """Seed sd: sample standard deviation over seeds."""
+    """Std over seeds: sample standard deviation."""
     interval: Interval | None = None
     """Of the mean."""
 
     @property
     def se(self) -> float | None:
-        """s.e.: standard error of the mean over seeds, sd / sqrt(n)."""
+        """Standard error of the mean over seeds, sd / sqrt(n)."""
         return None if self.sd is None else self.sd / math.sqrt(self.n)
 
 
@@ -50,7 +50,7 @@ class Verdict:
     best: tuple[int, ...] = ()
     second: tuple[int, ...] = ()
     rivals: tuple[int, ...] = ()
-    """All others whose interval overlaps the best's, and those where one of the two has none; best mean first."""
+    """All others that are not significantly worse than the best, since intervals overlap or are missing; best first."""
 
     @property
     def is_clear(self) -> bool:
@@ -66,18 +66,18 @@ class Rank:
     mean: float
     tasks: int
     interval: tuple[float, float] | None
-    """Least and largest mean rank that the scores' own intervals, each marginal, leave open, see `mean_ranks`; None
-    where a score has one seed only."""
+    """Lowest and highest mean rank that the scores' marginal intervals allow, see `mean_ranks`; None if any score has
+    one seed only."""
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Mean, seed sd and Student's t interval of the mean.
+    """Mean, std over seeds and Student's t interval of the mean.
 
     Raises:
         ValueError: no values.
     """
     if not len(values):
-        raise ValueError("nothing to sum up")
+        raise ValueError("no values to summarise")
     mean, sd = _mean_and_sd(values)
     return Summary(len(values), mean, sd, t_interval(values))
 
@@ -107,10 +107,10 @@ def _t_quantile(freedom: int, probability: float) -> float:
 
 
 def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Summary | None:
-    """Differences to a baseline over the seeds that both have; None where they share none.
+    """Differences from a baseline over the seeds that both have; None if they share no seed.
 
-    Pairing by seed takes out what a seed does to both (order of the data, split). The interval is that of a paired
-    t test.
+    Pairing by seed removes effects that a seed has on both (order of the data, split). The interval is that of a
+    paired t test.
     """
     shared = sorted(set(values) & set(baseline))
     if not shared:
@@ -119,9 +119,9 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
 
 
 def best_and_next(scores: Sequence[Summary | None], higher_is_better: bool = True) -> Verdict:
-    """The best mean, the second, and all whose intervals do not keep them apart from the best. None: not measured.
+    """The best mean, the second, and all that are not significantly worse than the best. None: not measured.
 
-    A single score, or scores that are all the same, have no best.
+    A single score, or scores that are all equal, have no best.
     """
     sign = 1 if higher_is_better else -1
     present = sorted((-sign * score.mean, index) for index, score in enumerate(scores) if score is not None)
@@ -140,6 +140,7 @@ def best_and_next(scores: Sequence[Summary | None], higher_is_better: bool = Tru
 
 
 def _significantly_different(one: Summary | None, other: Summary | None) -> bool:
+    """Whether both have an interval, and these do not overlap."""
     return bool(one and other and one.interval and other.interval and not one.interval.overlaps(other.interval))
 
 
@@ -148,35 +149,38 @@ def mean_ranks(
 ) -> list[Rank]:
     """Each contender's mean rank over tasks, best first.
 
-    Args:
-        scores: task -> contender -> seed -> value. Contenders that lack a task are left out.
-        higher_is_better: by task.
+    The interval is built as by Klein, Wright and Wieczorek (2020, J. R. Stat. Soc. C 69(3), 589-606): in each task, a
+    contender ranks behind all that are significantly better, and before all that are significantly worse, by the rule
+    of `best_and_next`. Of two that overlap, either may lead. This holds for every task at once, so effects of one
+    pretraining on all its tasks make no interval too narrow. Theirs is simultaneous for all ranks, with an adjusted
+    level; here the interval of each score is marginal (95 %, Student's t), and all together hold less often. Resampling
+    seeds does not work for ranks: a resampled order repeats the observed one too often.
 
-    The interval is built as by Klein, Wright and Wieczorek (2020, J. R. Stat. Soc. C 69(3), 589-606): in each task a
-    contender comes after all that are told apart from it and better, and before all that are told apart and worse, as
-    `best_and_next` tells them apart; of two that overlap either may lead. In every task at once, so what one
-    pretraining does to all its tasks makes no interval too narrow. Theirs holds for all ranks together, its level
-    adjusted for that; here each score's interval is marginal (95 %, Student's t), and all together hold less often.
-    Resampling seeds does not do for ranks: an order that is drawn repeats the observed one too often.
+    Args:
+        scores: task -> contender -> seed -> value. Contenders without a score in every task are left out.
+        higher_is_better: by task.
     """
-    names = [name for name in next(iter(scores.values()), {}) if all(name in of for of in scores.values())]
-    summed = [[summarise(list(of[name].values())) for name in names] for of in scores.values()]
-    known = all(summary.interval for summaries in summed for summary in summaries)
-    places = [_places(summaries, higher_is_better[task]) for task, summaries in zip(scores, summed, strict=True)]
+    names = [name for name in next(iter(scores.values()), {}) if all(name in of_task for of_task in scores.values())]
+    summaries = [[summarise(list(of_task[name].values())) for name in names] for of_task in scores.values()]
+    has_intervals = all(summary.interval for of_task in summaries for summary in of_task)
+    places = [_places(of_task, higher_is_better[task]) for task, of_task in zip(scores, summaries, strict=True)]
     ranks = []
-    for name, of in zip(names, zip(*places, strict=True), strict=True):
-        mean, low, high = (math.fsum(kind) / len(scores) for kind in zip(*of, strict=True))
-        ranks.append(Rank(name, mean, len(scores), (low, high) if known else None))
+    for name, places_of_name in zip(names, zip(*places, strict=True), strict=True):
+        mean, low, high = (math.fsum(values) / len(scores) for values in zip(*places_of_name, strict=True))
+        ranks.append(Rank(name, mean, len(scores), (low, high) if has_intervals else None))
     return sorted(ranks, key=lambda rank: rank.mean)
 
 
 def _places(scores: Sequence[Summary], higher_is_better: bool) -> list[tuple[float, int, int]]:
-    """Each score's rank, and the least and the largest that intervals leave open."""
+    """Each score's rank, and the lowest and highest rank that intervals allow."""
     sign = 1 if higher_is_better else -1
-    found = []
-    for one in scores:
-        leads = [sign * (other.mean - one.mean) for other in scores if other is not one]
-        apart = [sign * (other.mean - one.mean) for other in scores if _significantly_different(one, other)]
-        rank = 1 + sum(1.0 if lead > 0 else 0.5 if lead == 0 else 0.0 for lead in leads)
-        found.append((rank, 1 + sum(lead > 0 for lead in apart), len(scores) - sum(lead < 0 for lead in apart)))
-    return found
+    places = []
+    for score in scores:
+        others = [(other, sign * (other.mean - score.mean)) for other in scores if other is not score]
+        significant_leads = [lead for other, lead in others if _significantly_different(score, other)]
+        better = sum(lead > 0 for _, lead in others)
+        tied = sum(lead == 0 for _, lead in others)
+        lowest = 1 + sum(lead > 0 for lead in significant_leads)
+        highest = len(scores) - sum(lead < 0 for lead in significant_leads)
+        places.append((1 + better + tied / 2, lowest, highest))
+    return places

@@ -35,7 +35,7 @@ def test_one_value_tells_nothing_of_its_spread():
     assert summarise([7.0]) == Summary(1, 7.0, None, None)
     assert summarise([7.0]).se is None
     assert t_interval([7.0]) is None
-    with pytest.raises(ValueError, match="nothing"):
+    with pytest.raises(ValueError, match="no values"):
         summarise([])
 
 
