@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from mimbench.report.page.build import report_command
+from mimbench.report.page.build import write_page
 from mimbench.report.records.frame import load_records
 from mimbench.report.scores.choice import Choice
 from mimbench.report.tables.command import table_command
@@ -90,7 +90,7 @@ def main() -> None:
             command = [sys.executable, "-m", "mimbench", "table", "--results", name]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         with timed("the page, records read and written to disk included"):
-            page = report_command(results, results / "page")
+            page = write_page(results, results / "page")
         print(f"          {page.stat().st_size / 1e6:.1f} MB")
 
 

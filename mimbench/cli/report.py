@@ -19,6 +19,6 @@ def report(
     ] = Path("report"),
 ) -> None:
     """Write one self-contained page: leaderboard, runs, comparisons, ablations, published numbers, downloads."""
-    from mimbench.report.page.build import report_command
+    from mimbench.report.page.build import write_page
 
-    print_text(f"written: {report_command(results, output)}")
+    print_text(f"written: {write_page(results, output)}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mimbench.recipe import AT_EPOCH
-from mimbench.report.page.board import LAST_RESORTS, Board, numbers_of
+from mimbench.report.page.leaderboard import LAST_RESORTS, Leaderboard, describe_score
 from mimbench.report.plots.lines import Curve, PublishedCurve
 from mimbench.report.plots.published_curves import PublishedCurves
 from mimbench.report.plots.series import Mean, Series
@@ -21,49 +21,53 @@ _Curves = Mapping[Key, Sequence[Score]]
 """Scores in the order of the varied value, by all the rest."""
 
 
-def ablations(
-    board: Board, numbers: Mapping[str, int], bodies: Mapping[str, Mapping[str, Any]]
+def describe_ablations(
+    board: Leaderboard, numbers: Mapping[str, int], bodies: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """For each varied path: the curves over its values by column, and the published ones in or beside them.
+    """For each varied path: the curves over its values by column, and the published curves over the same path.
 
     Args:
         numbers: of runs, by id.
         bodies: records, by id.
     """
-    found = []
-    for path in sorted((name for name in board.grid.row_fields if "." in name), key=lambda name: name == AT_EPOCH):
+    described = []
+    varied = [name for name in board.grid.row_fields if "." in name]
+    # Epochs come last.
+    for path in sorted(varied, key=lambda name: name == AT_EPOCH):
         panels = _panels(board, path)
         if not panels:
             continue
-        told: dict[str, Any] = {"path": path, "title": _TITLES.get(path, path), "panels": [], "published_figures": []}
-        published = _Beside(path, panels, bodies)
-        for index, curves in panels.items():
-            same, beside = published.around(curves)
-            told["published_figures"] += [figure for figure in beside if figure not in told["published_figures"]]
-            told["panels"].append(
+        published = _PublishedOfPath(path, panels, bodies)
+        all_figures: list[dict[str, Any]] = []  # each once, though several panels may refer to it
+        described_panels = []
+        for column, curves in panels.items():
+            same_panel, figures = published.match(curves)
+            all_figures += [figure for figure in figures if figure not in all_figures]
+            described_panels.append(
                 {
-                    "column": index,
-                    "curves": [_curve(path, key, of, numbers) for key, of in curves.items()],
-                    "published": same,
-                    "figures": [told["published_figures"].index(figure) for figure in beside],
+                    "column": column,
+                    "curves": [_curve(path, key, scores, numbers) for key, scores in curves.items()],
+                    "published": same_panel,
+                    "figures": [all_figures.index(figure) for figure in figures],
                 }
             )
-        found.append(told)
-    return found
+        title = _TITLES.get(path, path)
+        described.append({"path": path, "title": title, "panels": described_panels, "published_figures": all_figures})
+    return described
 
 
-def _panels(board: Board, path: str) -> dict[int, _Curves]:
-    """By number of column: the curves that have more than one place."""
+def _panels(board: Leaderboard, path: str) -> dict[int, _Curves]:
+    """By number of column: the curves with two or more values of the path."""
     grid = board.grid
     one_encoder = len({score.shared["backbone"] for score in grid.scores.values()}) == 1
-    unsaid = {*LAST_RESORTS, *(("encoder",) if one_encoder else ())}
+    unlabelled = {*LAST_RESORTS, *(("encoder",) if one_encoder else ())}
     columns = {column: index for index, column in enumerate(grid.column_keys)}
     curves: dict[tuple[int, Key], list[Score]] = {}
     for (row, column), score in grid.scores.items():
         rest = dict(zip(grid.row_fields, row, strict=True))
         if rest.pop(path) is None or score.problem:
             continue
-        key = tuple(_rest(name, other, score) for name, other in rest.items() if name not in unsaid)
+        key = tuple(_rest(name, other, score) for name, other in rest.items() if name not in unlabelled)
         curves.setdefault((columns[column], key), []).append(score)
     panels: dict[int, dict[Key, Sequence[Score]]] = {}
     for (index, key), scores in sorted(curves.items(), key=lambda entry: (entry[0][0], repr(entry[0][1]))):
@@ -73,7 +77,10 @@ def _panels(board: Board, path: str) -> dict[int, _Curves]:
 
 
 def _rest(name: str, other: Any, score: Score) -> Any:
-    """A field of a curve's key: the end of a pretraining is no setting; of what --set gave, only what is no field."""
+    """A field of a curve's key, as its label shows it; None if it shows nothing.
+
+    The last epoch is no setting. Settings passed with --set that are fields of their own are left out of "set".
+    """
     if name == AT_EPOCH:
         return describe_epochs(score.shared) if is_early(score.shared) else None
     if name == "set" and other:
@@ -89,7 +96,7 @@ def _curve(path: str, key: Key, scores: Sequence[Score], numbers: Mapping[str, i
         "points": [
             {
                 "x": score.fields[path],
-                **numbers_of(score),
+                **describe_score(score),
                 "runs": [numbers[name] for name in score.records.values()],
             }
             for score in scores
@@ -105,8 +112,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-class _Beside:
-    """What papers published over a setting, for the panels of a page: found as plots find it."""
+class _PublishedOfPath:
+    """Published curves over a path, for the panels of a page; matched as in plots."""
 
     def __init__(self, path: str, panels: Mapping[int, _Curves], bodies: Mapping[str, Mapping[str, Any]]) -> None:
         self._path = path
@@ -121,12 +128,12 @@ class _Beside:
             for score in scores
             if score.shared["method"] in known
         }
-        asked = [(None, bodies[name]) for name in firsts]
-        self._rows = {(row["id"], row["metric"]): row for row in to_rows(build_frame(asked, self._published.paths))}
-        """First rows of means, with the settings by which a published variant is known."""
+        records = [(None, bodies[name]) for name in firsts]
+        self._rows = {(row["id"], row["metric"]): row for row in to_rows(build_frame(records, self._published.paths))}
+        """The first row of each mean, with the settings that distinguish published variants."""
 
-    def around(self, curves: _Curves) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Curves for the panel itself, and whole panels for beside it: the latter beside primary metrics alone."""
+    def match(self, curves: _Curves) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Published curves for the panel itself, and figures of their own; these for primary metrics only."""
         ours = []
         for key, scores in curves.items():
             rows = [self._rows.get((score.shared["id"], score.shared["metric"])) for score in scores]
@@ -134,11 +141,13 @@ class _Beside:
             if all(rows) and all(map(_is_number, xs)):
                 means = tuple(Mean((row["value"],), (row,), "sd") for row in rows if row)
                 ours.append(Curve(Series(str(key[0]), _label(key)), tuple(map(float, xs)), means))
-        same, beside = self._published.match(ours)
-        figures = [{"title": one.title, "y": one.y, "note": one.note, "curves": _as_data(one.curves)} for one in beside]
-        if not next(iter(curves.values()))[0].shared["primary"]:
-            figures = []
-        return _as_data(same), figures
+        same_panel, figures = self._published.match(ours)
+        is_primary = next(iter(curves.values()))[0].shared["primary"]
+        described = [
+            {"title": figure.title, "y": figure.y, "note": figure.note, "curves": _as_data(figure.curves)}
+            for figure in (figures if is_primary else [])
+        ]
+        return _as_data(same_panel), described
 
 
 def _as_data(curves: Iterable[PublishedCurve]) -> list[dict[str, Any]]:

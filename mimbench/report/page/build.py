@@ -1,4 +1,4 @@
-"""`mimbench report`: the page of a results folder, whole or not there."""
+"""`mimbench report`: writes the page of a results folder, completely or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mimbench.errors import InputError
 from mimbench.files import write_atomic, writing
-from mimbench.report.page.content import content
+from mimbench.report.page.page_data import collect_page_data
 from mimbench.report.page.pictures import EMBEDDED, TYPES, Pictures
 from mimbench.report.viewer.render import MADE_BY, render_page
 from mimbench.store.failure import read_failures
@@ -18,14 +18,14 @@ INDEX, ARTIFACTS = "index.html", "artifacts"
 _OURS = re.compile(rf"[0-9a-f]{{16}}({'|'.join(map(re.escape, TYPES))})")
 
 
-def report_command(results: Path, output: Path, *, embedded: int = EMBEDDED) -> Path:
+def write_page(results: Path, output: Path, *, embedded: int = EMBEDDED) -> Path:
     """Write the page of the records below `results` into the folder `output`; returns its file.
 
-    Pictures come first, then the page in one step, so whoever reads sees the old page or the new one. A page that was
-    there is replaced; what it no longer needs goes.
+    Pictures are written first, then the page in one step, so a reader sees the old page or the new one. An earlier page
+    is replaced, and pictures that are no longer needed are removed.
 
     Args:
-        embedded: bytes of pictures within the page, in sum; further ones go into `output`/artifacts.
+        embedded: total bytes of pictures embedded in the page; further ones go into `output`/artifacts.
 
     Raises:
         InputError: no records, a damaged one, or a folder that is not a page of ours or cannot be written.
@@ -34,30 +34,30 @@ def report_command(results: Path, output: Path, *, embedded: int = EMBEDDED) -> 
     bodies = read_all(results)
     pictures = Pictures(embedded)
     failures, damaged = read_failures(failure_files(results), {body["id"] for _, body in bodies})
-    page = render_page(content(bodies, pictures, Path(results).resolve().name, failures, damaged))
+    page = render_page(collect_page_data(bodies, pictures, Path(results).resolve().name, failures, damaged))
     with writing(f"--output {output}"):
         output.mkdir(parents=True, exist_ok=True)
-        for name, source in pictures.beside.items():
+        for name, source in pictures.files.items():
             if not (output / ARTIFACTS / name).exists():
                 write_atomic(output / ARTIFACTS / name, source.read_bytes())
         write_atomic(output / INDEX, page.encode())
-        _remove_stale(output / ARTIFACTS, pictures.beside)
+        _remove_stale(output / ARTIFACTS, pictures.files)
     return output / INDEX
 
 
 def _check_output(output: Path) -> None:
-    """Nothing but an earlier page is ever overwritten or removed."""
+    """Refuse a folder that holds anything but an earlier page, so that nothing else is overwritten or removed."""
     if not output.exists():
         return
     advice = "choose another folder with --output FOLDER"
     if not output.is_dir():
         raise InputError(f"--output {output} is a file; {advice}")
-    strange = sorted(_strange(output))
-    if strange:
-        raise InputError(f"--output {output} holds {strange[0]}, which is not of a report of mimbench; {advice}")
+    foreign = sorted(_foreign_files(output))
+    if foreign:
+        raise InputError(f"--output {output} holds {foreign[0]}, which is not part of a mimbench report; {advice}")
 
 
-def _strange(output: Path) -> Iterable[str]:
+def _foreign_files(output: Path) -> Iterable[str]:
     for entry in output.iterdir():
         if entry.name == INDEX:
             with entry.open("rb") as stream:
@@ -70,7 +70,7 @@ def _strange(output: Path) -> Iterable[str]:
 
 
 def _is_ours(name: str) -> bool:
-    """A picture, or what a killed write of one left."""
+    """Whether a file is a picture of a page, or the temporary file of an interrupted write."""
     return bool(_OURS.fullmatch(name) or _OURS.match(name.removeprefix(".")))
 
 

@@ -1,4 +1,4 @@
-"""Pictures of records: within the page as long as they are small in sum, beside it from there on."""
+"""Pictures of records: embedded in the page up to a total size, in files next to it beyond that."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mimbench.files import file_sha256
 from mimbench.store.artifacts import OutsideError, damage_of, find_artifact, path_within
 
 EMBEDDED = 4_000_000
-"""Bytes of pictures within the page, in sum; what is beyond lies in FOLDER/artifacts."""
+"""Total bytes of pictures embedded in the page; further ones go to FOLDER/artifacts."""
 TYPES = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
@@ -22,19 +22,19 @@ TYPES = {
 
 
 class Pictures:
-    """Finds the pictures that records name and says how the page refers to them."""
+    """Finds the pictures of records, and how the page refers to them."""
 
     def __init__(self, limit: int = EMBEDDED) -> None:
-        self.beside: dict[str, Path] = {}
+        self.files: dict[str, Path] = {}
         """{name in FOLDER/artifacts: the file to copy there}; names are hashes of the content."""
         self._left = limit
         self._known: dict[Path, str] = {}
         self._problems: dict[tuple[Path, str | None], str] = {}
 
     def source(self, roots: Sequence[Path], relative: str) -> str | None:
-        """What an img element's src is to be; None where no results folder has that picture.
+        """What an img element's src is to be; None if no results folder has that picture.
 
-        A record is not to be trusted: a path that leads out of its results folder leads to nothing.
+        Records are not trusted: a path that leads out of its results folder has no picture.
         """
         if Path(relative).suffix.lower() not in TYPES:
             return None
@@ -43,13 +43,13 @@ class Pictures:
         except OutsideError:
             return None
         if path is not None and path not in self._known:
-            self._known[path] = self._taken(path)
+            self._known[path] = self._embed_or_copy(path)
         return self._known[path] if path is not None else None
 
     def problem(self, roots: Sequence[Path], relative: str, sha256: str | None) -> str:
-        """Why a picture is not shown, as the predicate of a sentence; "": nothing is wrong with it.
+        """Why a picture is not shown, such as "is missing"; "" if nothing is wrong with it.
 
-        sha256: as the record notes it; None in older records.
+        sha256: the hash in the record; None in older records.
         """
         if Path(relative).suffix.lower() not in TYPES:
             return ""
@@ -64,23 +64,23 @@ class Pictures:
             self._problems[key] = damage_of(path, sha256)
         return self._problems[key]
 
-    def _taken(self, path: Path) -> str:
+    def _embed_or_copy(self, path: Path) -> str:
         size = path.stat().st_size
         if size <= self._left:
             self._left -= size
             kind = TYPES[path.suffix.lower()]
             return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
         name = file_sha256(path)[:16] + path.suffix.lower()
-        self.beside[name] = path
+        self.files[name] = path
         return f"artifacts/{name}"
 
 
-def pictures_of_pretraining(roots: Sequence[Path], method: str, seed: int, fingerprint: str) -> list[str]:
-    """What a pretraining left, relative to the first of the folders that has any: reconstructions."""
+def find_pretraining_pictures(roots: Sequence[Path], method: str, seed: int, fingerprint: str) -> list[str]:
+    """Paths of the pictures of a pretraining (reconstructions), relative to the first results folder that has any."""
     relative = f"artifacts/{method}-s{seed}-{fingerprint}"
     for root in roots:
         folder = path_within(root, relative)
         if folder is not None and folder.is_dir():
-            found = sorted(path for path in folder.iterdir() if path.suffix.lower() in TYPES)
-            return [f"{relative}/{path.name}" for path in found]
+            paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in TYPES)
+            return [f"{relative}/{path.name}" for path in paths]
     return []

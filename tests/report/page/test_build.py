@@ -1,4 +1,4 @@
-"""The page as a file: what is in it, what is beside it, and what it never overwrites."""
+"""The page as a file: what is in it, which files belong to it, and what it never overwrites."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from PIL import Image
 from helpers.page_results import REFERENCE, write_epochs, write_paper, write_results
 from mimbench.errors import InputError
 from mimbench.files import file_sha256
-from mimbench.report.page.ablations import ablations
-from mimbench.report.page.board import board_of
-from mimbench.report.page.build import INDEX, report_command
-from mimbench.report.page.content import command_of, content
+from mimbench.report.page.ablations import describe_ablations
+from mimbench.report.page.build import INDEX, write_page
+from mimbench.report.page.leaderboard import build_leaderboard
+from mimbench.report.page.page_data import collect_page_data, rerun_command
 from mimbench.report.page.pictures import Pictures
-from mimbench.report.page.pool import Pool
+from mimbench.report.page.shared_values import SharedValues
 from mimbench.report.published.numbers import LAST_EPOCH
 from mimbench.report.records.frame import load_records
 from mimbench.report.scores.choice import Choice
@@ -42,7 +42,7 @@ def results(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(results) -> dict:
-    return content(read_all(results), Pictures(), "grid")
+    return collect_page_data(read_all(results), Pictures(), "grid")
 
 
 def read_page(page: Path) -> dict:
@@ -52,8 +52,8 @@ def read_page(page: Path) -> dict:
 
 
 def test_the_page_holds_all_records_and_is_the_same_every_time(results, tmp_path):
-    page = report_command(results, tmp_path / "a")
-    assert page.read_bytes() == report_command(results, tmp_path / "b").read_bytes()
+    page = write_page(results, tmp_path / "a")
+    assert page.read_bytes() == write_page(results, tmp_path / "b").read_bytes()
     found = read_page(page)
     assert {run["id"] for run in found["runs"]} == {body["id"] for _, body in read_all(results)}
     assert all(found["leaderboard"]["rows"][run["row"]]["method"] == run["method"] for run in found["runs"])
@@ -87,8 +87,8 @@ def test_ablations_run_over_the_varied_value_alone(data):
     assert all([point["x"] for point in curve["points"]] == [0.3, 0.6] for curve in curves)
 
 
-def test_what_a_curve_shares_is_told_as_it_was_given(record, framed):
-    """Beside what has no epochs, a frame holds these as floats; what --set gave is told once, and none of the axis."""
+def test_the_label_of_a_curve_has_shared_settings_as_they_were_passed(record, framed):
+    """A frame holds epochs as floats if a method has none. A setting of --set is in the label once, the axis not."""
     records = [
         record(
             "mine",
@@ -102,7 +102,7 @@ def test_what_a_curve_shares_is_told_as_it_was_given(record, framed):
     ]
     tidy = framed([*records, record("random-init")])
     assert tidy["pretrain.epochs"].dtype == float
-    found = ablations(board_of(tidy), {one: index for index, one in enumerate(tidy["id"])}, {})
+    found = describe_ablations(build_leaderboard(tidy), {one: index for index, one in enumerate(tidy["id"])}, {})
     labels = {one["path"]: [curve["label"] for curve in one["panels"][0]["curves"]] for one in found}
     assert labels == {
         "method.x": [f"mine pretrain.epochs={epochs} method.y=[1, 2]" for epochs in (2, 4)],
@@ -116,7 +116,7 @@ def test_a_value_outside_of_its_range_is_in_no_chart(record, framed):
         for x in (1, 2, 3)
     ]
     tidy = framed(records)
-    (found,) = ablations(board_of(tidy), {one: index for index, one in enumerate(tidy["id"])}, {})
+    (found,) = describe_ablations(build_leaderboard(tidy), {one: index for index, one in enumerate(tidy["id"])}, {})
     assert [point["x"] for point in found["panels"][0]["curves"][0]["points"]] == [1, 2]
 
 
@@ -137,7 +137,7 @@ def test_a_published_curve_is_in_the_chart_of_its_protocol_and_else_beside(data,
     of_32 = next(curve for curve in figure["curves"] if curve["label"] == "published: random, mask patch 32")
     assert {"x": 0.5, "y": 83.0} in of_32["points"]
     write_paper(tmp_path)
-    (ablation,) = content(read_all(tmp_path), Pictures(), "paper")["ablations"]
+    (ablation,) = collect_page_data(read_all(tmp_path), Pictures(), "paper")["ablations"]
     (panel,) = (one for one in ablation["panels"] if one["published"])
     (curve,) = panel["published"]
     assert (curve["method"], curve["label"]) == ("mae", "published: random sampling")
@@ -145,10 +145,10 @@ def test_a_published_curve_is_in_the_chart_of_its_protocol_and_else_beside(data,
     assert ablation["published_figures"] == []
 
 
-def test_earlier_epochs_are_told_in_words_and_curves_reach_the_end(tmp_path):
+def test_earlier_epochs_are_described_in_words_and_curves_reach_the_end(tmp_path):
     write_results(tmp_path, methods=("simmim",), ratios=(0.3, 0.6), seeds=(0,))
     write_epochs(tmp_path, epochs=(0, 5))
-    found = content(read_all(tmp_path), Pictures(), "epochs")
+    found = collect_page_data(read_all(tmp_path), Pictures(), "epochs")
     board = found["leaderboard"]
     assert "pretrain.at_epoch" not in board["labels"]
     assert sorted(row["epoch"] for row in board["rows"]) == ["", "", "epoch 0 of 26", "epoch 5 of 26"]
@@ -166,20 +166,20 @@ def test_earlier_epochs_are_told_in_words_and_curves_reach_the_end(tmp_path):
 
 def test_an_early_epoch_is_hidden_only_beside_the_end_of_the_same_task(tmp_path):
     write_epochs(tmp_path, epochs=(5,))
-    hidden = [row["early"] for row in content(read_all(tmp_path), Pictures(), "a")["leaderboard"]["rows"]]
+    hidden = [row["early"] for row in collect_page_data(read_all(tmp_path), Pictures(), "a")["leaderboard"]["rows"]]
     assert hidden == [False]
     write_results(tmp_path, methods=("simmim",), ratios=(0.6,), seeds=(0,))
     for path in (tmp_path / "records").glob("simmim-linear-probe-*"):
         if not json.loads(path.read_text())["recipe"]["pretrain"].get("at_epoch"):
             path.unlink()
-    rows = content(read_all(tmp_path), Pictures(), "b")["leaderboard"]["rows"]
+    rows = collect_page_data(read_all(tmp_path), Pictures(), "b")["leaderboard"]["rows"]
     assert {(row["epoch"], row["early"]) for row in rows} == {("", False), ("epoch 5 of 26", False)}
 
 
 def test_downloads_hold_what_the_leaderboard_shows_and_all_else_as_csv_alone(tmp_path):
     write_results(tmp_path, methods=("simmim",), ratios=(0.6,), seeds=(0,))
     write_epochs(tmp_path)
-    found = content(read_all(tmp_path), Pictures(), "downloads")["downloads"]
+    found = collect_page_data(read_all(tmp_path), Pictures(), "downloads")["downloads"]
     assert sorted(found) == ["all", "csv", "latex", "markdown"]
     rows = found["latex"].split("\\midrule")[1].split("\\bottomrule")[0]
     assert rows.count("\\\\") == 1
@@ -203,7 +203,10 @@ def test_each_picture_of_a_pretraining_is_there_once(tmp_path):
     for _, one in bodies:  # one record names it, the other does not
         if one["task"]["name"] == "linear-probe":
             one["artifacts"] = {"reconstruction": f"{folder}/reconstruction.png"}
-    shown = {run["task"]: [name for name, *_ in run["pictures"]] for run in content(bodies, Pictures(), "p")["runs"]}
+    shown = {
+        run["task"]: [name for name, *_ in run["pictures"]]
+        for run in collect_page_data(bodies, Pictures(), "p")["runs"]
+    }
     assert shown == {"linear-probe": ["reconstruction"], "detection": ["predictions", "reconstruction"]}
 
 
@@ -215,7 +218,7 @@ def test_pairs_are_judged_by_the_quantiles_of_tables(data):
 
 
 def test_nothing_is_loaded_from_elsewhere_and_the_policy_names_what_may_run(results, tmp_path):
-    page = report_command(results, tmp_path / "page").read_text()
+    page = write_page(results, tmp_path / "page").read_text()
     markup = re.sub(r"<script.*?</script>|<style.*?</style>", "", page, flags=re.DOTALL)
     assert set(re.findall(r'(?:src|href)="([^"]*)"', markup)) == {"#main", "data:,"}
     style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)[1]
@@ -234,23 +237,25 @@ def test_nothing_is_loaded_from_elsewhere_and_the_policy_names_what_may_run(resu
 def test_the_command_is_of_this_cell_and_every_word_is_quoted():
     bodies = [json.loads(path.read_text()) for path in REFERENCE.glob("simmim-linear-probe-s2-*")]
     body = next(body for body in bodies if not body["varied"])
-    assert command_of(body) == ("mimbench run --method simmim --task linear-probe --seeds 2 --recipe mnist5k-vit-tiny")
+    assert rerun_command(body) == (
+        "mimbench run --method simmim --task linear-probe --seeds 2 --recipe mnist5k-vit-tiny"
+    )
     body["recipe_passed"]["set"] = {"method.mask_ratio": 0.3, "pretrain.epochs": 2, "method.head": "a b"}
     body["varied"] = {"method.mask_ratio": 0.5, "pretrain.compile": True}
     body["method"]["name"] = "x; rm -rf /\n$(reboot)"
-    words = shlex.split(command_of(body))
+    words = shlex.split(rerun_command(body))
     assert words[:4] == ["mimbench", "run", "--method", "x; rm -rf / $(reboot)"]
     assert words[10:] == [
         *("--set", "pretrain.epochs=2", "--set", "method.head=a b"),
         *("--vary", "method.mask_ratio=0.5", "--vary", "pretrain.compile=true"),
     ]
     body["recipe_passed"]["checkpoint"] = "abc"
-    assert shlex.split(command_of(body))[2:4] == ["--checkpoint", body["checkpoint"]["fingerprint"]]
+    assert shlex.split(rerun_command(body))[2:4] == ["--checkpoint", body["checkpoint"]["fingerprint"]]
 
 
 def test_pictures_lie_within_the_page_up_to_a_limit_and_beside_it_beyond(results, tmp_path):
     sizes = sorted(path.stat().st_size for path in results.rglob("*.png"))
-    page = report_command(results, tmp_path / "page", embedded=sum(sizes[:1]))
+    page = write_page(results, tmp_path / "page", embedded=sum(sizes[:1]))
     sources = [source for run in read_page(page)["runs"] for _, _, source in run["pictures"]]
     within = [source for source in sources if source and source.startswith("data:image/png;base64,")]
     beside = [source for source in sources if source and source.startswith("artifacts/")]
@@ -258,7 +263,7 @@ def test_pictures_lie_within_the_page_up_to_a_limit_and_beside_it_beyond(results
     assert beside
     assert {path.name for path in (page.parent / "artifacts").iterdir()} == {Path(name).name for name in beside}
     assert sources.count(None) == 3  # of seed 1, which has no picture
-    report_command(results, tmp_path / "page")
+    write_page(results, tmp_path / "page")
     assert [path.name for path in page.parent.iterdir()] == [INDEX]
 
 
@@ -284,19 +289,19 @@ def test_a_damaged_picture_is_not_shown_and_the_page_says_why(results, tmp_path,
     picture = body["artifacts"]["predictions"]
     if has_hash:
         write_sealed(record, body | {"artifacts_sha256": {"predictions": file_sha256(results / picture)}})
-    before = {run["id"]: run for run in read_page(report_command(results, tmp_path / "page"))["runs"]}
+    before = {run["id"]: run for run in read_page(write_page(results, tmp_path / "page"))["runs"]}
     assert before[body["id"]]["pictures"][0][2] is not None
     assert before[body["id"]]["picture_problems"] == {}
     content = (results / picture).read_bytes()
     (results / picture).write_bytes(content[:-30] + bytes([content[-30] ^ 1]) + content[-29:])
-    runs = {run["id"]: run for run in read_page(report_command(results, tmp_path / "page"))["runs"]}
+    runs = {run["id"]: run for run in read_page(write_page(results, tmp_path / "page"))["runs"]}
     run = runs[body["id"]]
     assert run["pictures"] == [["predictions", picture, None]]
     reason = "does not have the sha256 in the record" if has_hash else "is a damaged picture"
     assert run["picture_problems"][picture].startswith(reason)
 
 
-def test_each_reason_not_to_show_a_picture_is_said(tmp_path):
+def test_each_reason_not_to_show_a_picture_is_given(tmp_path):
     root = tmp_path / "results"
     root.mkdir()
     (root / "link.png").symlink_to("/etc/passwd")
@@ -312,12 +317,12 @@ def test_each_reason_not_to_show_a_picture_is_said(tmp_path):
         assert found.problem([root], path, None) == reason, path
 
 
-def test_equal_values_are_kept_once():
-    pool = Pool()
+def test_equal_values_are_stored_once():
+    shared = SharedValues()
     first = {"a": [1]}
-    assert pool.add(first) == pool.add(first) == pool.add({"a": [1]}) == 0
-    assert pool.tables({"x": {"a": [1]}, "y": 1.5}) == {"x": 0, "y": 1}
-    assert pool.values == [{"a": [1]}, 1.5]
+    assert shared.add(first) == shared.add(first) == shared.add({"a": [1]}) == 0
+    assert shared.add_tables({"x": {"a": [1]}, "y": 1.5}) == {"x": 0, "y": 1}
+    assert shared.values == [{"a": [1]}, 1.5]
 
 
 def test_a_cell_that_has_a_record_by_now_has_not_failed(results, tmp_path):
@@ -325,7 +330,7 @@ def test_a_cell_that_has_a_record_by_now_has_not_failed(results, tmp_path):
     late = known.model_copy(update={"id": read_all(results)[0][1]["id"]})
     write_failure(failure_path(results, late.id), late)
     try:
-        page = report_command(results, tmp_path / "page")
+        page = write_page(results, tmp_path / "page")
         assert [one["id"] for one in read_page(page)["failures"]] == [known.id]
     finally:
         failure_path(results, late.id).unlink()
@@ -334,31 +339,31 @@ def test_a_cell_that_has_a_record_by_now_has_not_failed(results, tmp_path):
 def test_only_a_page_of_ours_is_overwritten(results, tmp_path):
     output = tmp_path / "page"
     output.mkdir()
-    page = report_command(results, output)
-    report_command(results, output)
+    page = write_page(results, output)
+    write_page(results, output)
     (output / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"holds notes\.txt, which is not of a report"):
-        report_command(results, output)
+    with pytest.raises(InputError, match=r"holds notes\.txt, which is not part of a mimbench report"):
+        write_page(results, output)
     (output / "notes.txt").unlink()
     (output / "artifacts").mkdir()
     (output / "artifacts" / "photo.png").write_text("mine")
     with pytest.raises(InputError, match=r"holds artifacts/photo\.png"):
-        report_command(results, output)
+        write_page(results, output)
     (output / "artifacts" / "photo.png").unlink()
     page.write_text("<!doctype html><title>mine</title>")
     with pytest.raises(InputError, match=r"holds index\.html"):
-        report_command(results, output)
+        write_page(results, output)
     assert "mine" in page.read_text()
     with pytest.raises(InputError, match="is a file"):
-        report_command(results, page)
+        write_page(results, page)
 
 
 def test_what_cannot_be_written_leaves_the_old_page(results, tmp_path, monkeypatch):
-    page = report_command(results, tmp_path / "page")
+    page = write_page(results, tmp_path / "page")
     before = page.read_bytes()
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(InputError, match="cannot be written: No space left on device"):
-        report_command(results, page.parent, embedded=0)
+        write_page(results, page.parent, embedded=0)
     assert page.read_bytes() == before
     assert not list(page.parent.rglob(".*"))
 
@@ -381,11 +386,11 @@ def test_control_characters_of_records_are_shown_on_the_page(tmp_path):
         body.pop("sha256")
         body["method"]["name"] = "a\x1b[31m\u202eb"
         write_sealed(path, body)
-    text = report_command(tmp_path, tmp_path / "page").read_text()
+    text = write_page(tmp_path, tmp_path / "page").read_text()
     assert not set(text) & {"\x1b", "\u202e"}
     assert "a\\\\u001b[31m\\\\u202eb" in text
 
 
-def test_a_best_epoch_beside_a_last_one_is_said(tmp_path):
+def test_the_page_says_which_epoch_published_numbers_are_of(tmp_path):
     write_results(tmp_path, methods=("simmim",), ratios=(0.6,), seeds=(0,))
-    assert LAST_EPOCH in report_command(tmp_path, tmp_path / "page").read_text()
+    assert LAST_EPOCH in write_page(tmp_path, tmp_path / "page").read_text()

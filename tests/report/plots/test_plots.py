@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from helpers import plot_records as made
 from helpers.preset_records import preset_record
 from mimbench.errors import InputError
-from mimbench.report.page.board import board_of, leaderboard
+from mimbench.report.page.leaderboard import build_leaderboard, describe_leaderboard
 from mimbench.report.plots.cost import pareto_front
 from mimbench.report.plots.kinds import draw_kinds, figure, plot_kinds
 from mimbench.report.plots.source import NothingToPlot, Options, Source
@@ -94,7 +94,10 @@ def test_table_page_and_plot_have_the_same_interval(record, framed, seeds):
     tidy = framed(records)
     grid = collect_scores(filter_rows(tidy, Choice()), Choice())
     (in_table,) = [score.summary.interval for score in grid.scores.values() if score.shared["method"] == "simmim"]
-    rows = {row["method"]: row for row in leaderboard(board_of(tidy), {one.id: 0 for one in records})["rows"]}
+    rows = {
+        row["method"]: row
+        for row in describe_leaderboard(build_leaderboard(tidy), {one.id: 0 for one in records})["rows"]
+    }
     cell = rows["simmim"]["cells"][0]
     axes = figure("bars", Source.from_records(records), Options(methods=("simmim",))).axes[0]
     (segment,) = [s for c in axes.collections for s in c.get_segments() if s[0][0] == s[1][0]]

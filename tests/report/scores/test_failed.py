@@ -10,7 +10,7 @@ import pytest
 from helpers.toy_plugins import TINY, Toy
 from mimbench import registry
 from mimbench.errors import InputError, RunError
-from mimbench.report.page.build import report_command
+from mimbench.report.page.build import write_page
 from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.choice import Choice
 from mimbench.report.tables.command import table_command
@@ -147,7 +147,7 @@ def test_a_damaged_note_is_named_and_stops_neither_table_nor_page(results, tmp_p
     path.write_text(path.read_text().replace("no luck", "luck"))
     told = f"failure {path} does not match its own sha256: it was altered or damaged; delete it"
     assert below(results) == [told]
-    page = report_command(results, tmp_path / "page").read_text()
+    page = write_page(results, tmp_path / "page").read_text()
     assert told in page
     with pytest.raises(InputError, match="altered or damaged"):
         read_failure(path)

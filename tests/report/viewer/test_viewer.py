@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from helpers.page_results import HOSTILE, REFERENCE, failure, write_epochs, write_hostile, write_results
-from mimbench.report.page.build import report_command
+from mimbench.report.page.build import write_page
 
 VIEWS = ("leaderboard", "runs", "ablations", "failures", "published", "downloads")
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
@@ -21,7 +21,7 @@ CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
 def built(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("page")
     write_results(root / "results", methods=("simmim", "mae", "random-init"), ratios=(0.3, 0.6, 0.9))
-    return report_command(root / "results", root / "page")
+    return write_page(root / "results", root / "page")
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def test_a_phone_needs_no_sideways_scroll_but_within_tables(opened, built):
 
 def test_a_hostile_record_is_only_text(opened, tmp_path):
     write_hostile(tmp_path / "results")
-    page = report_command(tmp_path / "results", tmp_path / "page")
+    page = write_page(tmp_path / "results", tmp_path / "page")
     data = data_of(page)
     assert any(run["method"] == HOSTILE for run in data["runs"])
     tab = opened(page=page)
@@ -346,7 +346,7 @@ def test_what_is_printed_is_the_view_alone_on_white(opened, built):
 
 
 def test_the_reference_records_open(opened, tmp_path):
-    tab = opened(page=report_command(REFERENCE.parent, tmp_path / "page"))
+    tab = opened(page=write_page(REFERENCE.parent, tmp_path / "page"))
     names = column(tab, "method")
     assert (names[0], names.count("simmim"), names.count("mae")) == ("supervised", 3, 1)
     assert "50.4" in tab.get_by_role("row", name="simmim").filter(has_text="58.6").inner_text()
@@ -355,7 +355,7 @@ def test_the_reference_records_open(opened, tmp_path):
 def test_earlier_epochs_are_there_when_asked_for_and_never_lead(opened, tmp_path):
     write_results(tmp_path / "results", methods=("simmim", "random-init"), ratios=(0.6,))
     write_epochs(tmp_path / "results")
-    tab = opened(page=report_command(tmp_path / "results", tmp_path / "page"))
+    tab = opened(page=write_page(tmp_path / "results", tmp_path / "page"))
     assert len(column(tab, "method")) == 2
     tab.get_by_label("Earlier epochs").check()
     told = column(tab, "pretraining")
@@ -425,7 +425,7 @@ def test_the_tab_of_the_view_is_in_sight_on_a_phone(opened, address):
 
 @pytest.mark.parametrize(("view", "table"), [("leaderboard", "Leaderboard"), ("published", "Published numbers")])
 def test_a_number_is_in_sight_on_a_phone(opened, tmp_path, view, table):
-    tab = opened(view, page=report_command(REFERENCE.parent, tmp_path / "page"), width=390)
+    tab = opened(view, page=write_page(REFERENCE.parent, tmp_path / "page"), width=390)
     box = tab.get_by_label(table, exact=True)
     for row in box.locator("tbody tr").all()[:5]:
         number = row.locator("td.number").first
@@ -444,7 +444,7 @@ def test_on_a_phone_the_name_tells_the_setting(opened):
 def test_the_command_of_a_failure_is_whole_and_copied(opened, tmp_path):
     write_results(tmp_path / "results", methods=("random-init",))
     failed = failure(tmp_path / "results", " ".join(["mimbench run --method simmim,mae", *["--set a.b=c"] * 30]))
-    tab = opened("failures", page=report_command(tmp_path / "results", tmp_path / "page"))
+    tab = opened("failures", page=write_page(tmp_path / "results", tmp_path / "page"))
     box = tab.get_by_label("Failures", exact=True)
     assert box.evaluate("one => one.scrollWidth - one.clientWidth") <= 1
     assert box.locator("pre").inner_text() == failed

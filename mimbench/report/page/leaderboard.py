@@ -30,27 +30,27 @@ from mimbench.report.tables.table import Table
 ROWS, COLUMNS = ("method", "encoder"), ("task", "metric")
 LAST_RESORTS = ("pretraining", "checkpoint", "id")
 _TITLES = {"pretraining": "pretraining's hash"}
-"""The page has a column of its own that tells the pretraining in words."""
+"""The page also has a column that describes the pretraining in words."""
 
 
 @dataclass(frozen=True)
-class Board:
-    """One table twice: as scores, and with the marks and footnotes that every format of it has."""
+class Leaderboard:
+    """The same table as scores and as formatted cells, with the marks and footnotes of every format."""
 
     grid: ScoreTable
     table: Table
     labels: Mapping[str, tuple[str, str]]
     """(name, footnote) of each protocol."""
     early: frozenset[str]
-    """Records of earlier epochs that have the end beside them."""
+    """Ids of records of earlier epochs whose last epoch is in the table too."""
 
     @property
     def label_columns(self) -> int:
         return len(self.table.columns) - len(self.grid.column_keys)
 
 
-def board_of(tidy: pd.DataFrame) -> Board:
-    """A row for each method, encoder and pretraining; a column for each metric of each task under each protocol."""
+def build_leaderboard(tidy: pd.DataFrame) -> Leaderboard:
+    """A row per method, encoder and pretraining; a column per metric of each task under each protocol."""
     choice = Choice(
         row_fields=ROWS,
         column_fields=COLUMNS,
@@ -60,13 +60,18 @@ def board_of(tidy: pd.DataFrame) -> Board:
     chosen = filter_rows(tidy, choice)
     grid, labels = collect_scores(chosen, choice), label_protocols(chosen)
     early = frozenset(chosen.loc[superseded_rows(chosen), "id"])
-    return Board(grid, build_table(grid, labels, choice), labels, early)
+    return Leaderboard(grid, build_table(grid, labels, choice), labels, early)
 
 
-def leaderboard(board: Board, numbers: Mapping[str, int]) -> dict[str, Any]:
-    """As the page reads it. `numbers`: of runs, by id."""
+def describe_leaderboard(board: Leaderboard, numbers: Mapping[str, int]) -> dict[str, Any]:
+    """The leaderboard as the page reads it.
+
+    Args:
+        numbers: of runs, by id.
+    """
     grid, table, skip = board.grid, board.table, board.label_columns
-    told = [index for index in range(skip) if grid.row_fields[index] != AT_EPOCH]  # in words with the pretraining
+    # The epoch is part of the description of the pretraining.
+    shown = [index for index in range(skip) if grid.row_fields[index] != AT_EPOCH]
     notes = table.notes
     letters = dict(zip(notes, table.letters(notes), strict=True))
     published: dict[str, list[Mapping[str, Any]]] = {}
@@ -76,18 +81,20 @@ def leaderboard(board: Board, numbers: Mapping[str, int]) -> dict[str, Any]:
     for key, cells in zip(grid.row_keys, table.rows, strict=True):
         row: dict[str, Any] = {
             "key": row_key(grid, key),
-            "labels": [cell_text(cells[index]) for index in told],
+            "labels": [cell_text(cells[index]) for index in shown],
             "cells": [],
         }
         rows.append(row)
-        found = [grid.scores.get((key, column)) for column in grid.column_keys]
-        scores = {index: score for index, score in enumerate(found) if score}
+        scores = {}
+        for index, column in enumerate(grid.column_keys):
+            if score := grid.scores.get((key, column)):
+                scores[index] = score
         for index, score in scores.items():
             cell = cells[skip + index]
             row["cells"].append(
                 {
                     "column": index,
-                    **numbers_of(score),
+                    **describe_score(score),
                     "mark": cell.mark,
                     "notes": [letters[note] for note in cell.notes],
                     "runs": [numbers[name] for name in score.records.values()],
@@ -99,7 +106,7 @@ def leaderboard(board: Board, numbers: Mapping[str, int]) -> dict[str, Any]:
         row["epoch"] = describe_epochs(first) if is_early(first) else ""
         row["early"] = all(board.early.issuperset(score.records.values()) for score in scores.values())
     return {
-        "labels": [_TITLES.get(title, title) for title in (table.columns[index].title for index in told)],
+        "labels": [_TITLES.get(title, title) for title in (table.columns[index].title for index in shown)],
         "columns": [_column(board, index, letters) for index in range(len(grid.column_keys))],
         "rows": rows,
         "notes": [[letters[note], note] for note in notes],
@@ -108,12 +115,12 @@ def leaderboard(board: Board, numbers: Mapping[str, int]) -> dict[str, Any]:
 
 
 def row_key(grid: ScoreTable, key: Key) -> str:
-    """The row's name in addresses: the same for the same setting, whatever else is in the results."""
-    told = repr([pair for pair in zip(grid.row_fields, key, strict=True) if pair[1] not in (None, "")])
-    return hashlib.sha256(told.encode()).hexdigest()[:12]
+    """The row's name in addresses, which depends on nothing but its setting."""
+    text = repr([pair for pair in zip(grid.row_fields, key, strict=True) if pair[1] not in (None, "")])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def numbers_of(score: Score) -> dict[str, Any]:
+def describe_score(score: Score) -> dict[str, Any]:
     summary = score.summary
     interval = summary.interval
     return {
@@ -125,7 +132,7 @@ def numbers_of(score: Score) -> dict[str, Any]:
     }
 
 
-def _column(board: Board, index: int, letters: Mapping[str, str]) -> dict[str, Any]:
+def _column(board: Leaderboard, index: int, letters: Mapping[str, str]) -> dict[str, Any]:
     key = board.grid.column_keys[index]
     score = next(score for score in board.grid.column(key) if score is not None)
     first, shown = score.shared, board.table.columns[board.label_columns + index]
@@ -151,7 +158,7 @@ def _pretraining(first: Mapping[str, Any]) -> str:
 
 
 def _published(score: Score, published: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """The authors' own number under the same protocol, where there is one."""
+    """The authors' number under the same protocol, if there is one."""
     rows = published.get(score.shared["method"], ())
     if not rows or not score.shared["protocol_name"] or score.problem:
         return {}

@@ -1,4 +1,4 @@
-"""All that the page shows, as plain data: nothing of it is markup."""
+"""Everything that the page shows, as plain data without markup."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 import pandas as pd
 
 from mimbench._version import __version__
-from mimbench.report.page.ablations import ablations
-from mimbench.report.page.board import COLUMNS, ROWS, Board, board_of, leaderboard
-from mimbench.report.page.pictures import Pictures, pictures_of_pretraining
-from mimbench.report.page.pool import Pool
+from mimbench.report.page.ablations import describe_ablations
+from mimbench.report.page.leaderboard import COLUMNS, ROWS, Leaderboard, build_leaderboard, describe_leaderboard
+from mimbench.report.page.pictures import Pictures, find_pretraining_pictures
+from mimbench.report.page.shared_values import SharedValues
 from mimbench.report.plots.style import method_style
 from mimbench.report.published.numbers import LAST_EPOCH, Published, load_published
 from mimbench.report.records.backbones import name_backbone
@@ -31,21 +31,21 @@ from mimbench.store.failure import Failure
 
 Bodies = Sequence[tuple[Path, Mapping[str, Any]]]
 _PAIRS = 60
-"""Student's quantiles are told up to so many pairs; beyond they hardly change."""
+"""Most pairs that the page has a quantile of Student's t for; with more pairs it hardly changes."""
 _OF_FAILURE = (
     *("id", "label", "stage", "reason", "error", "traceback", "method", "task", "seed", "varied", "checkpoint"),
     "recipe_name",
 )
 
 
-def content(
+def collect_page_data(
     bodies: Bodies,
     pictures: Pictures,
     title: str,
     failures: Sequence[Failure] = (),
     damaged: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """What page.js reads. The same records and failures give the same content, byte for byte.
+    """The data that the viewer's script reads. The same records and failures give the same data, byte for byte.
 
     Args:
         damaged: {id: what is wrong} of failures that cannot be read.
@@ -54,11 +54,11 @@ def content(
         InputError: a record that is not valid.
     """
     tidy = build_frame(bodies)
-    board = board_of(tidy)
+    board = build_leaderboard(tidy)
     numbers = {body["id"]: number for number, (_, body) in enumerate(bodies)}
-    pool = Pool()
-    runs = [_run(file, body, pool, pictures) for file, body in bodies]
-    shown = leaderboard(board, numbers)
+    shared = SharedValues()
+    runs = [_run(file, body, shared, pictures) for file, body in bodies]
+    shown = describe_leaderboard(board, numbers)
     for row_number, row in enumerate(shown["rows"]):
         for cell in row["cells"]:
             for number in cell["runs"]:
@@ -68,11 +68,11 @@ def content(
         "version": __version__,
         "newest": max((str(body["provenance"].get("time") or "") for _, body in bodies), default="")[:10],
         "methods": [_style(name) for name in sorted({run["method"] for run in runs})],
-        "shared": pool.values,
+        "shared": shared.values,
         "runs": runs,
         "protocols": {key: list(label) for key, label in board.labels.items()},
         "leaderboard": shown,
-        "ablations": ablations(board, numbers, {body["id"]: body for _, body in bodies}),
+        "ablations": describe_ablations(board, numbers, {body["id"]: body for _, body in bodies}),
         "failures": [*map(_failure, failures), *(_damaged(*note) for note in damaged.items())],
         "published": _published(),
         "downloads": _downloads(tidy, board),
@@ -85,12 +85,13 @@ def _style(method: str) -> list[str]:
     return [method, style.colour, style.marker]
 
 
-def _run(file: Path, body: Mapping[str, Any], pool: Pool, pictures: Pictures) -> dict[str, Any]:
-    checkpoint, made = body["checkpoint"], dict(body["provenance"])
+def _run(file: Path, body: Mapping[str, Any], shared: SharedValues, pictures: Pictures) -> dict[str, Any]:
+    checkpoint, provenance = body["checkpoint"], dict(body["provenance"])
     roots = results_folders(file)
-    time, command = made.pop("time", None), made.pop("command", None)
+    # Both are shown by themselves, and differ from record to record.
+    time, command = provenance.pop("time", None), provenance.pop("command", None)
     shown = list(body["artifacts"].items())
-    pretrained = pictures_of_pretraining(roots, body["method"]["name"], checkpoint["seed"], checkpoint["fingerprint"])
+    pretrained = find_pretraining_pictures(roots, body["method"]["name"], checkpoint["seed"], checkpoint["fingerprint"])
     named = set(body["artifacts"].values())
     shown += [(Path(path).stem, path) for path in pretrained if path not in named]
     hashes = {body["artifacts"].get(name): sha256 for name, sha256 in body.get("artifacts_sha256", {}).items()}
@@ -102,30 +103,30 @@ def _run(file: Path, body: Mapping[str, Any], pool: Pool, pictures: Pictures) ->
         "encoder": name_backbone(body["encoder"]["name"], body["recipe"].get("encoder", {})),
         "task": body["task"]["name"],
         "dataset": body["dataset"]["name"],
-        "versions": pool.add({part: body[part]["version"] for part in ("method", "encoder", "task", "dataset")}),
+        "versions": shared.add({part: body[part]["version"] for part in ("method", "encoder", "task", "dataset")}),
         "protocol": body["protocol_fingerprint"],
-        "settings": pool.add(body["protocol"]),
+        "settings": shared.add(body["protocol"]),
         "seed": body["seed"],
-        "varied": pool.add(body["varied"]),
+        "varied": shared.add(body["varied"]),
         "recipe_name": body["recipe_name"],
-        "passed": pool.add(body["recipe_passed"]),
-        "recipe": pool.tables(body["recipe"]),
-        "metrics": pool.add([[name, value["unit"]] for name, value in body["metrics"].items()]),
+        "passed": shared.add(body["recipe_passed"]),
+        "recipe": shared.add_tables(body["recipe"]),
+        "metrics": shared.add([[name, value["unit"]] for name, value in body["metrics"].items()]),
         "values": [[value["value"], value["n"]] for value in body["metrics"].values()],
         "out_of_range": _out_of_range(body["metrics"]),
         "chance": body["chance"],
         "curves": {name: _rounded(curve) for name, curve in body["curves"].items()},
-        "loss": pool.add(_rounded(checkpoint.get("loss", []))),
+        "loss": shared.add(_rounded(checkpoint.get("loss", []))),
         "pictures": [[name, path, source] for name, path, source in seen],
         "picture_problems": {path: problem for path, problem in problems.items() if problem},
-        "details": pool.add(body["details"]),
+        "details": shared.add(body["details"]),
         "cost": body["cost"],
         "pretraining": {key: checkpoint[key] for key in ("fingerprint", "weights_sha256", "seed")}
-        | {"setting": body["pretraining"], "cost": pool.add(checkpoint["cost"])},
-        "provenance": pool.add(made),
+        | {"setting": body["pretraining"], "cost": shared.add(checkpoint["cost"])},
+        "provenance": shared.add(provenance),
         "time": time,
         "command": command,
-        "rerun_command": command_of(body),
+        "rerun_command": rerun_command(body),
     }
 
 
@@ -138,8 +139,8 @@ def _out_of_range(metrics: Mapping[str, Mapping[str, Any]]) -> list[int]:
     ]
 
 
-def command_of(body: Mapping[str, Any]) -> str:
-    """The command that measures this one cell again. Every word is quoted: a record is not to be trusted."""
+def rerun_command(body: Mapping[str, Any]) -> str:
+    """The command that measures this cell again. Every word is quoted, since records are not trusted."""
     passed = body["recipe_passed"]
     words = ["mimbench", "run"]
     if passed.get("checkpoint"):
@@ -151,18 +152,18 @@ def command_of(body: Mapping[str, Any]) -> str:
     varied = body["varied"]
     for path, value in passed.get("set", {}).items():
         if path not in varied:
-            words += ["--set", f"{path}={_as_given(value)}"]
+            words += ["--set", f"{path}={_as_argument(value)}"]
     for path, value in varied.items():
-        words += ["--vary", f"{path}={_as_given(value)}"]
+        words += ["--vary", f"{path}={_as_argument(value)}"]
     return " ".join(shlex.quote(_printable(word)) for word in words)
 
 
-def _as_given(value: Any) -> str:
+def _as_argument(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _printable(text: str) -> str:
-    """A line break within quotes would still be run by some terminals as it is pasted."""
+    """Text without control characters: some terminals run a pasted line break even within quotes."""
     return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
@@ -171,8 +172,8 @@ def _rounded(curve: Iterable[float]) -> list[float]:
 
 
 def _failure(failure: Failure) -> dict[str, Any]:
-    kept = failure.model_dump(mode="json", include=set(_OF_FAILURE))
-    return kept | {key: failure.provenance.get(key) for key in ("time", "command", "host")}
+    fields = failure.model_dump(mode="json", include=set(_OF_FAILURE))
+    return fields | {key: failure.provenance.get(key) for key in ("time", "command", "host")}
 
 
 def _damaged(id: str, why: str) -> dict[str, Any]:
@@ -185,8 +186,8 @@ def _published() -> dict[str, Any]:
     return {"fields": list(Published.model_fields), "rows": rows, "epochs": LAST_EPOCH}
 
 
-def _downloads(tidy: pd.DataFrame, board: Board) -> dict[str, str]:
-    """What the leaderboard shows at first, in each format; all metrics and epochs are too wide for any but CSV."""
+def _downloads(tidy: pd.DataFrame, board: Leaderboard) -> dict[str, str]:
+    """The leaderboard as first shown, in each format; and all metrics and epochs, which fit into a CSV file only."""
     table = build_comparison(tidy, Choice(row_fields=ROWS, column_fields=COLUMNS))
     return {"all": render(board.table, "csv")} | {
         format: render(table, format) for format in ("csv", "latex", "markdown")
@@ -194,7 +195,7 @@ def _downloads(tidy: pd.DataFrame, board: Board) -> dict[str, str]:
 
 
 def _quantile(pairs: int) -> float:
-    """Student's t for a two-sided interval of a mean over so many: the one that tables use."""
+    """Student's t of the interval that tables use, for a mean over this many pairs."""
     values = [0.0] * (pairs - 1) + [1.0]
     interval = t_interval(values)
     assert interval is not None
