@@ -1,4 +1,4 @@
-"""Protocols under readable names: what each is called, and in what it differs from the others of its task."""
+"""Readable names for protocols, and the options in which each differs from the others of its task."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ import pandas as pd
 from mimbench.recipe.document import values
 
 _SHORT = 32
-"""Longest difference, in characters, that becomes part of what a protocol is called."""
+"""Longest difference, in characters, that becomes part of a protocol's name."""
 _CONTENT = 6
-"""Signs of a content's fingerprint that are shown."""
+"""Characters of a content's fingerprint that are shown."""
 
 
 def label_protocols(tidy: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """{fingerprint: (name, footnote)} of the protocols in a frame; names differ within a task.
 
-    Protocols of one name, or of none, are told by their difference where a short one does, else by a number.
+    Protocols with the same name, or without one, are named by their difference if it is short, else by a number.
     """
     labels = {}
-    told = tidy[["task", "protocol", "protocol_name", "protocol_json"]].drop_duplicates("protocol")
-    for task, group in told.groupby("task"):
+    rows = tidy[["task", "protocol", "protocol_name", "protocol_json"]].drop_duplicates("protocol")
+    for task, group in rows.groupby("task"):
         options = [dict(values(json.loads(text))) for text in group["protocol_json"]]
         found = list(zip(group["protocol"], group["protocol_name"], _differences(options), options, strict=True))
         found.sort(key=lambda entry: (entry[1], entry[2], entry[0]))
         for number, (key, name, difference, own) in enumerate(found, start=1):
             namesakes = [other for _, called, _, other in found if called == name]
-            told_by = _told_by(own, namesakes if len(namesakes) > 1 else options)
+            short = _short_difference(own, namesakes if len(namesakes) > 1 else options)
             label = name
             if not name or len(namesakes) > 1:
-                label = ", ".join(filter(None, (name, told_by))) if told_by else f"{name or 'protocol'} {number}"
+                label = ", ".join(filter(None, (name, short))) if short else f"{name or 'protocol'} {number}"
             labels[key] = label, _note(str(task), label, name, difference if len(found) > 1 else "")
     return labels
 
 
 def _note(task: str, label: str, name: str, difference: str) -> str:
-    if label in (difference, name and f"{name}, {difference}") or not difference:  # it says all that there is to say
+    if label in (difference, name and f"{name}, {difference}") or not difference:  # the label says it already
         return f"{task} protocol {label}" if name else ""
     return f"{task} protocol {label}: {difference}"
 
 
-def _told_by(own: dict[str, Any], protocols: Sequence[dict[str, Any]]) -> str:
-    """All in which a protocol differs from the others; where that is long, the first option that no two share."""
+def _short_difference(own: dict[str, Any], protocols: Sequence[dict[str, Any]]) -> str:
+    """The options in which a protocol differs; if they are long, the first with a different value in each protocol."""
     paths = differing_paths(protocols)
     for chosen in (_needed(paths, protocols), *([path] for path in sorted(paths, key=_is_content))):
-        told = _shown(own, chosen)
-        if 0 < len(told) <= _SHORT and len({_shown(other, chosen) for other in protocols}) == len(protocols):
-            return told
+        text = _shown(own, chosen)
+        if 0 < len(text) <= _SHORT and len({_shown(other, chosen) for other in protocols}) == len(protocols):
+            return text
     return ""
 
 
@@ -66,7 +66,7 @@ def differing_paths(options: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _needed(paths: Sequence[str], protocols: Sequence[dict[str, Any]]) -> list[str]:
-    """Without contents' fingerprints where the rest tells them apart; these come last."""
+    """Paths without fingerprints of contents if the rest distinguishes the protocols; else these come last."""
     rest = [path for path in paths if not _is_content(path)]
     if len({_shown(protocol, rest) for protocol in protocols}) == len(protocols):
         return rest

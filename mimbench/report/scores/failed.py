@@ -1,4 +1,4 @@
-"""Cells that failed, in words beneath a table: how many it lacks, which and why, and where that is told at length."""
+"""Failed cells as remarks below a table: how many the table misses, which ones, why, and where the details are."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from mimbench.store.failure import Failure
 
 _LINES = 4
-"""Groups of cells that are told; the others are counted."""
+"""Groups of cells that are described; the others are counted."""
 _NAMES, _REASON = 4, 100
-"""Most methods, tasks and seeds told by name, and longest reason, in characters."""
+"""Most methods, tasks or seeds that are listed by name, and the longest reason in characters."""
 
 
 class FailedCells:
-    """The failures below a results folder, but for those of cells that have a record by now."""
+    """The failures below a results folder, without those of cells that have a record by now."""
 
     def __init__(self, results: Path, recorded: Container[str]) -> None:
         files = failure_files(results)
@@ -37,7 +37,7 @@ class FailedCells:
             self._failures, self._damaged = read_failures(files, recorded)
 
     def require_records(self, choice: Choice, tidy: pd.DataFrame) -> None:
-        """Raise InputError where all cells of a chosen method or task have failed."""
+        """Raise InputError if all cells of a chosen method or task have failed."""
         for column, names in (("method", choice.methods), ("task", choice.tasks)):
             for name in names:
                 cells = sum(getattr(failure, column) == name for failure in self._failures)
@@ -47,28 +47,28 @@ class FailedCells:
                         f"{self._where}"
                     )
 
-    def remarks(self, wanted: Callable[[Failure], bool]) -> tuple[str, ...]:
-        """What a table has to say of them; `wanted` tells which of the cells it would have shown."""
-        missing = [failure for failure in self._failures if wanted(failure)]
-        return (*(_told(missing, self._where) if missing else ()), *self._damaged.values())
+    def remarks(self, is_shown: Callable[[Failure], bool]) -> tuple[str, ...]:
+        """Lines for a table. is_shown: whether the table would have shown a cell."""
+        missing = [failure for failure in self._failures if is_shown(failure)]
+        return (*(_describe(missing, self._where) if missing else ()), *self._damaged.values())
 
 
 def match_choice(choice: Choice, tidy: pd.DataFrame) -> Callable[[Failure], bool]:
-    """Whether the table that is chosen would have shown the cell of a failure."""
+    """A predicate: whether the chosen table would have shown the cell of a failure."""
     methods = {*choice.methods, *((choice.baseline.method,) if choice.baseline else ())}
     measured = set(tidy.loc[tidy["metric"].isin(choice.metrics), "task"])
 
-    def wanted(failure: Failure) -> bool:
+    def is_shown(failure: Failure) -> bool:
         return (
             (not choice.methods or failure.method in methods)
             and (not choice.tasks or failure.task in choice.tasks)
             and (not choice.metrics or failure.task in measured)
         )
 
-    return wanted
+    return is_shown
 
 
-def _told(failures: Sequence[Failure], where: str) -> list[str]:
+def _describe(failures: Sequence[Failure], where: str) -> list[str]:
     count = len(failures)
     lines = [f"{_cells(count)} failed and {'has' if count == 1 else 'have'} no number here; reasons in full: {where}"]
     groups = sorted(_groups(failures), key=lambda group: -group[0])
@@ -78,7 +78,7 @@ def _told(failures: Sequence[Failure], where: str) -> list[str]:
 
 
 def _groups(failures: Iterable[Failure]) -> list[tuple[int, str]]:
-    """(number of cells, these in words and their reason): what failed alike is told together."""
+    """(number of cells, their description and reason): cells that failed in the same way are one group."""
     cells: Counter[tuple[str, str, str]] = Counter()
     seeds: dict[tuple[str, str, str], set[int]] = defaultdict(set)
     for failure in failures:
@@ -94,10 +94,10 @@ def _groups(failures: Iterable[Failure]) -> list[tuple[int, str]]:
     found = []
     for (measured, of, reason), who in methods.items():
         count = sum(cells[method, task, reason] for method in who for task in measured)
-        told = f"{_listed(who, 'methods')} on {_listed(measured, 'tasks')}, {_seeds(of)}"
+        text = f"{_listed(who, 'methods')} on {_listed(measured, 'tasks')}, {_seeds(of)}"
         if count != len(who) * len(measured) * len(of):
-            told += f", {_cells(count)}"  # settings were varied
-        found.append((count, f"{told}: {reason}"))
+            text += f", {_cells(count)}"  # settings were varied
+        found.append((count, f"{text}: {reason}"))
     return found
 
 
