@@ -52,9 +52,9 @@ def _foreseen(error: Exception) -> tuple[str | None, int]:
         return None, 1
     if advice_on(error):
         return describe_error(error), 1
-    from mimbench.harness.running.blame import whose
+    from mimbench.harness.running.blame import describe_culprit
 
-    culprit = whose(error)
+    culprit = describe_culprit(error)
     if not culprit:
         return None, 1
     return f"{describe_error(error)} ({culprit}); MIMBENCH_DEBUG=1 shows the traceback", 2

@@ -21,7 +21,7 @@ from mimbench.errors import InputError
 from mimbench.files import file_sha256, write_atomic, writing
 from mimbench.harness.planning.build import build
 from mimbench.harness.planning.checkpoints import find_checkpoint
-from mimbench.harness.planning.code import code_of
+from mimbench.harness.planning.code import code_of_plugin
 from mimbench.harness.running.provenance import provenance
 from mimbench.recipe import document as doc
 from mimbench.recipe.resolve import Recipe, check_settings, resolve
@@ -218,6 +218,6 @@ def _card(imported: Imported, file: Path) -> dict[str, Any]:
             "missing": sorted(converted.missing),
         },
         "provenance": provenance(
-            {kind: code_of(kind, imported.identity[kind]["name"]) for kind in ("method", "encoder")}
+            {kind: code_of_plugin(kind, imported.identity[kind]["name"]) for kind in ("method", "encoder")}
         ),
     }

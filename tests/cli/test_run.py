@@ -209,7 +209,7 @@ def test_two_processes_pretrain_once(tmp_path):
         (("--method", "simmim", "--task", "linear-probe", "--seeds", "a"), ("--seeds 'a'", "0,1,2")),
         (("--method", "simmim", "--task", "linear-probe", "--results", "/proc/x"), ("/proc/x cannot be written",)),
         (("--method", "simmim", "--task", "linear-probe", "--set", "nonsense"), ("--set", "no '='")),
-        (("--method", "", "--task", "linear-probe"), ("--method names nothing",)),
+        (("--method", "", "--task", "linear-probe"), ("--method is empty",)),
         (("--method", "simmim", "--task", "linear-probe", "--seeds", ","), ("--seeds", "0,1,2")),
         (("--method", "simmim", "--task", "linear-probe", "--seeds", "-1"), ("--seeds", "0,1,2")),
         (("--method", "simmim", "--task", "linear-probe", "--set", "pretrain.base_lr=inf"), ("pretrain.base_lr",)),

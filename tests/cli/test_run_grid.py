@@ -118,7 +118,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(quick, log, tmp_path):
         ["random-init", "-", "0,1", "0/2", "0/2", "0/2"],
     ]
     assert "cells: 12, 0 recorded, 12 to run" in done.stdout
-    assert "distinct pretrainings: 6, 0 there, 6 to do" in done.stdout
+    assert "pretrainings: 6, 0 done, 6 to run" in done.stdout
     assert "time: no estimate, since runs holds no checkpoint and no record made on this device" in done.stdout
     assert not (tmp_path / "runs").exists()
     assert log.read_text() == ""
@@ -128,7 +128,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(quick, log, tmp_path):
     assert done.stdout.splitlines()[2].split()[-3:] == ["1/2", "1/2", "1/2"]
     assert "cells: 12, 6 recorded, 6 to run" in done.stdout
     assert "time: about " in done.stdout
-    assert "made from 2 checkpoints (seconds per image, " in done.stdout
+    assert "based on 2 checkpoints (seconds per image, " in done.stdout
     done = quick(*arguments, "--method", "simmim,random-init,mae", "--dry-run")
     assert "no estimate for: pretraining mae (4)" in done.stdout
     found = json.loads(quick(*arguments, "--dry-run", "--json").stdout)
@@ -226,7 +226,7 @@ def test_a_grid_file_says_all_of_it_and_flags_override(quick, tmp_path):
         (('"pretrain.batch_size"', '"pretrian.batch_size"'), ("pretrian.batch_size", "[set] of grid", "'pretrain'")),
         (("mine.toml", "yours.toml"), ("paper/yours.toml does not exist",)),
         (("[set]", "[set"), ("grid.toml is not valid TOML",)),
-        (('tasks = ["toy"]', ""), ("--task names nothing",)),
+        (('tasks = ["toy"]', ""), ("--task is empty",)),
         (("method.mask_ratio", "method.mask_rato"), ("mask_rato", "'mask_ratio'")),
     ],
 )

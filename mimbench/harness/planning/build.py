@@ -1,4 +1,4 @@
-"""A method around its encoder, built on the CPU from a seed."""
+"""Builds a method with its encoder on the CPU, from a seed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def assemble(
     channels: int,
     seed: int,
 ) -> Method:
-    """Freshly initialised; equal seeds give equal weights, and torch's global generator stays as it was.
+    """A freshly initialised method. Equal seeds give equal weights. torch's global generator stays unchanged.
 
     Raises:
-        InputError: no memory holds a model of these sizes.
+        InputError: a model of these sizes does not fit into memory.
     """
     try:
         with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""What a command asks for, and the cells that it comes down to: each a task on a pretraining."""
+"""A request, and the cells that it expands to: each is a task on a pretraining."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Request:
     settings: Mapping[str, Any] = field(default_factory=dict)
     variations: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     checkpoint: StoredCheckpoint | None = None
-    """Run the tasks on this one, instead of pretraining; it says which method and encoder."""
+    """Run the tasks on this checkpoint instead of pretraining. It determines method and encoder."""
 
     def passed(self) -> dict[str, Any]:
-        """As plain data, for records."""
+        """The request as plain JSON data, for records."""
         return {
             "methods": list(self.methods),
             "tasks": list(self.tasks),
@@ -44,70 +44,77 @@ class Request:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """One encoder to be trained (or only initialised), whoever needs it."""
+    """One encoder to be trained, or only initialised, from one recipe and one seed. Several cells may share it."""
 
     recipe: Recipe
     seed: int
     dataset: Dataset
     fingerprint: str
     identity: Mapping[str, Any]
-    """All that shapes the weights; its hash is the fingerprint."""
+    """Everything that shapes the weights. Its hash is the fingerprint."""
     checkpoint: StoredCheckpoint | None = None
-    """Given from outside: nothing is left to be trained."""
+    """The checkpoint that --checkpoint names, so that nothing has to be trained; else None."""
 
     @property
     def channels(self) -> int:
-        """Of the images that the encoder sees; grey ones are shown to an RGB encoder three times."""
+        """Channels of the encoder's input. An RGB encoder gets grey images with their channel repeated."""
         return self.identity["channels"]
 
     def tables(self) -> dict[str, Any]:
-        """What it was made by, as records keep it: the resolved recipe, or the file that it was imported from."""
+        """The resolved recipe as records hold it, with the source of an imported or chosen checkpoint."""
         tables = self.recipe.as_tables()
         if "imported" in self.identity:
             del tables["pretrain"]
             tables["imported"] = dict(self.identity["imported"])
         elif self.checkpoint:
-            tables[PRETRAINED] = self._pretrained_otherwise(self.checkpoint.card["recipe"], tables)
+            tables[PRETRAINED] = self._differences_of_checkpoint(self.checkpoint.card["recipe"], tables)
         return tables
 
-    def _pretrained_otherwise(self, pretrained: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
-        """In what the recipe that a given checkpoint was pretrained with differs from that of this run, by path.
+    def _differences_of_checkpoint(self, pretrained: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings by path in which the recipe of the checkpoint differs from the recipe of this run.
 
-        Of another dataset, all options.
+        Cosmetic settings are left out. If the checkpoint was pretrained on another dataset, all options of that
+        dataset are included.
+
+        Args:
+            pretrained: the recipe in the card of the checkpoint, as tables.
+            tables: the recipe of this run.
         """
-        known = dict(values(tables))
+        current = dict(values(tables))
         if pretrained.get("data", {}).get("name") != self.recipe.dataset:
-            known = {path: value for path, value in known.items() if not path.startswith("data.")}
+            current = {path: value for path, value in current.items() if not path.startswith("data.")}
         configs = {name: getattr(self.recipe, name) for name in ("data", "input", "pretrain")}
         configs |= {"encoder": self.recipe.encoder_config, "method": self.recipe.method_config}
         differing = {}
         for path, value in values({name: pretrained[name] for name in configs if name in pretrained}):
             table, _, key = path.partition(".")
-            if (path not in known or known[path] != value) and not configs[table].is_cosmetic(key):
+            differs = path not in current or current[path] != value
+            if differs and not configs[table].is_cosmetic(key):
                 differing[path] = value
         return differing
 
     @cached_property
     def training(self) -> str:
-        """Fingerprint of the training that it comes from: that of the weights at its end."""
+        """Fingerprint of the training: that of the weights after its last epoch."""
         shaping = self.identity.get("pretrain", {})
         if self.checkpoint or "at_epoch" not in shaping:
             return self.fingerprint
-        whole = {key: value for key, value in shaping.items() if key != "at_epoch"}
-        return fingerprint({**self.identity, "pretrain": whole})
+        without_epoch = {key: value for key, value in shaping.items() if key != "at_epoch"}
+        return fingerprint({**self.identity, "pretrain": without_epoch})
 
     @property
     def epoch(self) -> int:
-        """After how many epochs of its training the weights are taken."""
+        """Number of epochs of the training after which the weights are taken."""
         return self.recipe.pretrain.last_epoch
 
     @property
     def label(self) -> str:
+        """For messages, such as "mae seed 0 at epoch 100"."""
         early = "" if self.training == self.fingerprint else f" at epoch {self.epoch}"
         return f"{self.recipe.method} seed {self.seed}{early}"
 
     def images(self) -> ImageSplit:
-        """What is pretrained on. Raises InputError where the dataset has no plain images."""
+        """The training images. Raises InputError if the dataset has no plain images."""
         split = self.dataset.split("train")
         if not isinstance(split, ImageSplit):
             raise InputError(
@@ -118,7 +125,7 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class Cell:
-    """One record to be: a task on a pretraining."""
+    """One record to be made: a task on a pretraining."""
 
     pretraining: Pretraining
     task: Task
@@ -134,5 +141,5 @@ class Cell:
 
 
 def varied_text(varied: Mapping[str, Any]) -> str:
-    """Varied values as labels show them; the epoch is in the pretraining's label."""
+    """Varied settings as labels show them. The epoch is left out, since the pretraining's label shows it."""
     return "".join(f" {path}={value}" for path, value in varied.items() if path != AT_EPOCH)

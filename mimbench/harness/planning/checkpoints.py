@@ -1,4 +1,4 @@
-"""Checkpoints that a command names itself: by fingerprint, or by the path of their folder."""
+"""Checkpoints that a command names: by fingerprint, or by the path of their folder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from mimbench.store.store import CARD, Store, StoredCheckpoint, read_checkpoint
 
 
 def find_checkpoint(results: Path, which: str) -> StoredCheckpoint:
-    """The checkpoint that `which` names: a folder, or a fingerprint (or its beginning) in a results folder.
+    """The checkpoint that `which` names.
+
+    Args:
+        results: the results folder to search.
+        which: the folder of a checkpoint, or the beginning of a fingerprint.
 
     Raises:
-        InputError: there is none, more than one, or it is damaged.
+        InputError: there is none, there are several, or the checkpoint is damaged.
     """
     path = Path(which)
     if (path / CARD).is_file():
@@ -29,37 +33,42 @@ def find_checkpoint(results: Path, which: str) -> StoredCheckpoint:
         problem = "several checkpoints begin with" if matching else "there is no checkpoint"
         listed = f": {', '.join(matching)}" if matching else nearest(which, known) if known else "; it holds none"
         raise InputError(f"{problem} {which!r} in {folder}{listed}")
-    found = Store(results, write=False).checkpoint(matching[0])
-    if found is None:
-        raise InputError(f"checkpoint {folder / matching[0]} is gone")
-    return found
+    checkpoint = Store(results, write=False).checkpoint(matching[0])
+    if checkpoint is None:
+        raise InputError(f"checkpoint {folder / matching[0]} was deleted just now")
+    return checkpoint
 
 
-def method_of(checkpoint: StoredCheckpoint, asked: Sequence[str]) -> list[str]:
-    """The one method that a checkpoint is of. Raises InputError where another was asked for."""
+def method_of(checkpoint: StoredCheckpoint, requested: Sequence[str]) -> list[str]:
+    """The method of a checkpoint, as a list of one. Raises InputError if another method was requested."""
     method = checkpoint.card["what"]["method"]["name"]
-    if list(asked) not in ([], [method]):
-        raise InputError(f"the checkpoint is of method {method!r}, not of {', '.join(asked)}: leave --method out")
+    if list(requested) not in ([], [method]):
+        raise InputError(f"the checkpoint is of method {method!r}, not of {', '.join(requested)}: leave --method out")
     return [method]
 
 
 def refuse_pretraining(paths: Sequence[str], methods: Sequence[str]) -> None:
-    """Raise InputError for a setting that would shape the pretraining, which a given checkpoint has behind it."""
+    """Raise InputError for a setting that shapes pretraining, since a checkpoint is pretrained already.
+
+    Args:
+        paths: settings of the request, such as "pretrain.epochs" or "methods.mae.pretrain.epochs".
+        methods: of the request.
+    """
     for path in paths:
-        placed = path
+        general = path
         for method in methods:
-            placed = placed.removeprefix(f"methods.{method}.")
-        table, _, key = placed.partition(".")
+            general = general.removeprefix(f"methods.{method}.")
+        table, _, key = general.partition(".")
         if table == "pretrain" and not PretrainConfig.is_cosmetic(key):
             raise InputError(f"{path}: leave it out with --checkpoint, which is pretrained already")
 
 
 def with_checkpoint(document: doc.Table, checkpoint: StoredCheckpoint) -> doc.Table:
-    """A recipe whose encoder, method, view of images and pretraining, where it is known, are the checkpoint's.
+    """The recipe with the encoder, method, input and (if the card has it) pretrain tables of a checkpoint.
 
-    Data and tasks stay the recipe's.
+    Data and tasks stay those of the recipe.
     """
     tables = checkpoint.card["recipe"]
-    kept = doc.for_method(document, tables["method"]["name"])
-    kept.pop("encoders", None)
-    return kept | {table: tables[table] for table in ("input", "encoder", "method", "pretrain") if table in tables}
+    merged = doc.for_method(document, tables["method"]["name"])
+    merged.pop("encoders", None)
+    return merged | {table: tables[table] for table in ("input", "encoder", "method", "pretrain") if table in tables}

@@ -1,4 +1,4 @@
-"""Which code a record or checkpoint was made by, and whether that code has changed since without a new version."""
+"""The code of plugins, as records and checkpoints note it, and whether it has changed without a new version."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from mimbench.harness.planning.cells import Cell, Pretraining
 
 _KINDS = {kind.kind: kind for kind in registry.ALL}
 Code = Mapping[str, Mapping[str, Any]]
-"""By kind of plugin: its name, version, package, file, hash and commit."""
+"""By kind of plugin ("method", "task"...): name, version, package, file, sha256 and commit."""
 
 
-def code_of_pretraining(wanted: Pretraining) -> Code:
+def code_of_pretraining(pretraining: Pretraining) -> Code:
     """The code of the plugins that shape a checkpoint."""
-    recipe = wanted.recipe
+    recipe = pretraining.recipe
     return {
-        kind: code_of(kind, name)
+        kind: code_of_plugin(kind, name)
         for kind, name in (("method", recipe.method), ("encoder", recipe.encoder), ("dataset", recipe.dataset))
     }
 
 
 def code_of_cell(cell: Cell) -> Code:
-    """The code of the plugins that shape a record; its dataset is the task's."""
+    """The code of the plugins that shape a record. The dataset is that of the task."""
     recipe = cell.pretraining.recipe
     names = {"method": recipe.method, "encoder": recipe.encoder, "dataset": cell.dataset_name, "task": cell.task.name}
-    return {kind: code_of(kind, name) for kind, name in names.items()}
+    return {kind: code_of_plugin(kind, name) for kind, name in names.items()}
 
 
 @lru_cache(maxsize=256)
-def code_of(kind: str, name: str) -> Mapping[str, Any]:
-    """The code when this process first asked, since files may be edited during a long run."""
+def code_of_plugin(kind: str, name: str) -> Mapping[str, Any]:
+    """The code as it was at the first call in this process, since files may be edited during a long run."""
     cls = _KINDS[kind].load(name)
     files = _files(cls)
     return {
@@ -50,18 +50,21 @@ def code_of(kind: str, name: str) -> Mapping[str, Any]:
     }
 
 
-def changes(noted: Any, now: Code, what: str) -> Iterator[str]:
-    """A line for each plugin whose version is the one that `noted` holds, and whose code is not.
+def describe_changes(recorded: Any, current: Code, what: str) -> Iterator[str]:
+    """A line for each plugin whose code has changed while its version has not.
 
-    noted: provenance of a record or checkpoint; older ones hold no code and give no line.
+    Args:
+        recorded: provenance of a record or checkpoint. Old ones hold no code and give no lines.
+        current: the code now.
+        what: what was done with the recorded code, such as "this was recorded".
     """
-    plugins = noted.get("plugins") if isinstance(noted, Mapping) else None
-    for kind, code in now.items():
-        then = plugins.get(kind) if isinstance(plugins, Mapping) else None
-        if not isinstance(then, Mapping) or not then.get("sha256") or not code["sha256"]:
+    plugins = recorded.get("plugins") if isinstance(recorded, Mapping) else None
+    for kind, code in current.items():
+        before = plugins.get(kind) if isinstance(plugins, Mapping) else None
+        if not isinstance(before, Mapping) or not before.get("sha256") or not code["sha256"]:
             continue
-        same = all(then.get(key) == code[key] for key in ("name", "version"))
-        if same and then["sha256"] != code["sha256"]:
+        is_same_version = all(before.get(key) == code[key] for key in ("name", "version"))
+        if is_same_version and before["sha256"] != code["sha256"]:
             advice = ": rerun with --fresh"
             if code["version"]:
                 advice = f", and its version is still {code['version']!r}: raise `version`, or rerun with --fresh"
@@ -70,15 +73,15 @@ def changes(noted: Any, now: Code, what: str) -> Iterator[str]:
 
 
 def _files(cls: type) -> list[Path]:
-    """The file of a plugin's module, and all others of its package if no other plugin is in there."""
+    """The file of a plugin's module, and the other files of its package if the package holds no other plugin."""
     try:
-        own = Path(inspect.getfile(cls))
+        module = Path(inspect.getfile(cls))
     except (TypeError, OSError):
         return []
     package = cls.__module__.rpartition(".")[0]
     if not package or any(_is_within(value, package) and value != cls.__module__ for value in _modules()):
-        return [own]
-    return [own, *sorted(path for path in own.parent.rglob("*.py") if path != own)]
+        return [module]
+    return [module, *sorted(path for path in module.parent.rglob("*.py") if path != module)]
 
 
 @lru_cache(maxsize=1)
@@ -104,7 +107,7 @@ def _digest(files: list[Path]) -> str | None:
 
 @lru_cache(maxsize=64)
 def _commit(folder: Path) -> str | None:
-    """Commit of the git checkout around a folder, followed by "+" if the folder has changes; None: no checkout."""
+    """Commit of the git checkout around a folder, with "+" if the folder has changes; None if there is no checkout."""
     found = git(folder, "rev-parse", "HEAD")
     if not found or not git(folder, "ls-files", "--", "*.py"):
         return None
@@ -112,7 +115,7 @@ def _commit(folder: Path) -> str | None:
 
 
 def git(folder: Path, *arguments: str) -> str | None:
-    """What git says of the checkout around `folder`; None if it fails or is not there."""
+    """Output of a git command on the checkout around `folder`; None if git fails or is not installed."""
     try:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""`mimbench run --dry-run`: a plan in words, with what is done, and how long the rest may take."""
+"""`mimbench run --dry-run`: which cells of a plan are done, and how long the rest may take."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mimbench.harness.planning.cells import Cell, Pretraining
-from mimbench.harness.planning.code import changes, code_of_cell, code_of_pretraining
+from mimbench.harness.planning.code import code_of_cell, code_of_pretraining, describe_changes
 from mimbench.harness.planning.estimate import Estimate, Estimator, format_duration
 from mimbench.store.failure import failure_path
 from mimbench.store.sealing import DAMAGE
@@ -18,24 +18,25 @@ from mimbench.store.store import CARD, Store
 
 @dataclass(frozen=True)
 class PlanSummary:
-    """A plan against what a results folder holds already; nothing is read but what estimates are made of."""
+    """A plan, compared with a results folder."""
 
     cells: Sequence[Cell]
     recorded: frozenset[str]
-    """Ids."""
+    """Ids of the cells that have a record."""
     failed: frozenset[str]
+    """Ids of the cells whose last attempt failed."""
     pretrained: frozenset[str]
-    """Fingerprints."""
+    """Fingerprints of the pretrainings that have a checkpoint."""
     estimate: Estimate
     estimator: Estimator
 
     @property
     def pretrainings(self) -> dict[str, Pretraining]:
-        """Each distinct one, by fingerprint."""
+        """The distinct pretrainings, by fingerprint."""
         return {cell.pretraining.fingerprint: cell.pretraining for cell in self.cells}
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data: each cell with its state, and the estimate in seconds."""
+        """Plain JSON data: each cell with its state, and the estimate in seconds."""
         return {
             "cells": [
                 {
@@ -59,16 +60,18 @@ class PlanSummary:
         }
 
     def state(self, cell: Cell) -> str:
-        """recorded, failed (at the last attempt) or to run."""
+        """ "recorded", "failed" (at the last attempt) or "to run"."""
         if cell.record_id in self.recorded:
             return "recorded"
         return "failed" if cell.record_id in self.failed else "to run"
 
 
 def summarize_plan(cells: Sequence[Cell], results: Path, device: str, *, fresh: bool = False) -> PlanSummary:
-    """Where `cells` stand in a results folder, which need not exist yet and is only read.
+    """Compare a plan with a results folder. The folder need not exist, and nothing is written.
 
-    fresh: all of them are to run, whatever is there.
+    Args:
+        device: name of the device, for estimates.
+        fresh: all cells are to run, even if they are recorded.
     """
     store = Store(results, write=False)
     estimator = Estimator.from_results(store.root, device)
@@ -76,11 +79,13 @@ def summarize_plan(cells: Sequence[Cell], results: Path, device: str, *, fresh: 
     failed = frozenset(c.record_id for c in cells if failure_path(store.root, c.record_id).exists()) - recorded
     pretrainings = {cell.pretraining.fingerprint: cell.pretraining for cell in cells}
     pretrained = frozenset(
-        key for key, wanted in pretrainings.items() if wanted.checkpoint or (not fresh and store.has_checkpoint(key))
+        key
+        for key, pretraining in pretrainings.items()
+        if pretraining.checkpoint or (not fresh and store.has_checkpoint(key))
     )
     left = [cell for cell in cells if cell.record_id not in recorded]
     needed = {cell.pretraining.fingerprint for cell in left} - pretrained
-    untrained = [wanted for key, wanted in pretrainings.items() if key in needed]
+    untrained = [pretraining for key, pretraining in pretrainings.items() if key in needed]
     return PlanSummary(cells, recorded, failed, pretrained, estimator.estimate(untrained, left), estimator)
 
 
@@ -90,17 +95,17 @@ def code_changes(plan: PlanSummary, results: Path) -> list[str]:
     lines: list[str] = []
     for cell in plan.cells:
         if cell.record_id in plan.recorded:
-            noted = _provenance(store.record_path(cell.record_id))
-            lines += changes(noted, code_of_cell(cell), "this was recorded")
-    for key, wanted in plan.pretrainings.items():
-        if key in plan.pretrained and not wanted.checkpoint:
-            noted = _provenance(store.root / "checkpoints" / key / CARD)
-            lines += changes(noted, code_of_pretraining(wanted), "the checkpoint was trained")
+            recorded = _provenance(store.record_path(cell.record_id))
+            lines += describe_changes(recorded, code_of_cell(cell), "this was recorded")
+    for key, pretraining in plan.pretrainings.items():
+        if key in plan.pretrained and not pretraining.checkpoint:
+            recorded = _provenance(store.root / "checkpoints" / key / CARD)
+            lines += describe_changes(recorded, code_of_pretraining(pretraining), "the checkpoint was trained")
     return list(dict.fromkeys(lines))
 
 
 def _provenance(path: Path) -> Any:
-    """What a record or card says; None: it is damaged, which the run itself reports."""
+    """The provenance in a record or card; None if it is damaged, which the run itself reports."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))["provenance"]
     except DAMAGE:
@@ -108,8 +113,8 @@ def _provenance(path: Path) -> Any:
 
 
 def describe_plan(plan: PlanSummary, results: Path) -> str:
-    """A table of done / planned for each method and what is varied, the sums, and the estimate with its grounds."""
-    return "\n".join([*_table(plan), "", *_sums(plan), *_time(plan, results)]) + "\n"
+    """A table of done / planned per method and varied settings, the totals, and the estimate with its basis."""
+    return "\n".join([*_table(plan), "", *_totals(plan), *_time(plan, results)]) + "\n"
 
 
 def _table(plan: PlanSummary) -> Iterator[str]:
@@ -120,9 +125,9 @@ def _table(plan: PlanSummary) -> Iterator[str]:
         groups.setdefault((cell.pretraining.recipe.method, varied), []).append(cell)
     rows = [["method", "varied", "seeds", "pretraining", *tasks]]
     for (method, varied), cells in groups.items():
-        prints = {cell.pretraining.fingerprint for cell in cells}
+        fingerprints = {cell.pretraining.fingerprint for cell in cells}
         seeds = ",".join(map(str, sorted({cell.pretraining.seed for cell in cells})))
-        done = [f"{len(prints & plan.pretrained)}/{len(prints)}"]
+        done = [f"{len(fingerprints & plan.pretrained)}/{len(fingerprints)}"]
         for task in tasks:
             ids = {cell.record_id for cell in cells if cell.task.name == task}
             done.append(f"{len(ids & plan.recorded)}/{len(ids)}" if ids else "-")
@@ -132,20 +137,19 @@ def _table(plan: PlanSummary) -> Iterator[str]:
         yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _sums(plan: PlanSummary) -> Iterator[str]:
+def _totals(plan: PlanSummary) -> Iterator[str]:
     left = [cell for cell in plan.cells if cell.record_id not in plan.recorded]
     again = f", of which {len(plan.failed)} failed at the last attempt" if plan.failed else ""
     yield f"cells: {len(plan.cells)}, {len(plan.recorded)} recorded, {len(left)} to run{again}"
-    of_training: dict[str, set[str]] = {}
-    for key, wanted in plan.pretrainings.items():
-        of_training.setdefault(wanted.training, set()).add(key)
-    there = {training for training, keys in of_training.items() if keys <= plan.pretrained}
+    # Pretrainings that differ in their epoch only come from one training: count trainings.
+    epochs_of: dict[str, set[str]] = {}
+    for key, pretraining in plan.pretrainings.items():
+        epochs_of.setdefault(pretraining.training, set()).add(key)
+    done = {training for training, keys in epochs_of.items() if keys <= plan.pretrained}
     needed = {c.pretraining.training for c in left if c.pretraining.fingerprint not in plan.pretrained}
-    epochs = f", kept at {len(plan.pretrainings)} epochs in all" if len(plan.pretrainings) > len(of_training) else ""
-    yield (
-        f"distinct pretrainings: {len(of_training)}{epochs}, {len(there)} there, {len(needed)} to do"
-        f"{'' if len(needed) + len(there) == len(of_training) else ' (the others are not needed)'}"
-    )
+    epochs = f", saved at {len(plan.pretrainings)} epochs in all" if len(plan.pretrainings) > len(epochs_of) else ""
+    others = "" if len(needed) + len(done) == len(epochs_of) else " (the others are not needed)"
+    yield f"pretrainings: {len(epochs_of)}{epochs}, {len(done)} done, {len(needed)} to run{others}"
 
 
 def _time(plan: PlanSummary, results: Path) -> Iterator[str]:
@@ -166,6 +170,6 @@ def _time(plan: PlanSummary, results: Path) -> Iterator[str]:
         listed = ", ".join(f"{name} ({count})" for name, count in estimate.unknown.items())
         yield f"no estimate for: {listed}"
     yield (
-        f"made from {estimator.checkpoints} checkpoints (seconds per image, same method, encoder and image size) and "
+        f"based on {estimator.checkpoints} checkpoints (seconds per image, same method, encoder and image size) and "
         f"{estimator.records} records (seconds, same task, dataset and encoder) in {results} on {device}"
     )

@@ -1,4 +1,4 @@
-"""What a command asks for, expanded to cells and checked to the end before anything is computed."""
+"""Expands a request to cells, and checks all of them before anything is computed."""
 
 from __future__ import annotations
 
@@ -32,15 +32,50 @@ from mimbench.store.sealing import fingerprint
 from mimbench.store.store import StoredCheckpoint
 
 
+class _Datasets:
+    """Datasets of one plan: each is opened and checked once per name and options."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self._opened: dict[str, Dataset] = {}
+
+    def open(self, name: str, options: Mapping[str, Any], table: str) -> Dataset:
+        """A dataset by name.
+
+        Args:
+            table: of the recipe, from which the options come; messages name it.
+
+        Raises:
+            InputError: the options are wrong, or the files cannot be read.
+        """
+        key = repr((name, sorted(options.items(), key=str)))
+        if key not in self._opened:
+            try:
+                dataset = open_dataset(name, dict(options), self.cache, table)
+                check_dataset(dataset, name)
+            except MimbenchError:
+                raise
+            except OSError as error:
+                raise InputError(f"dataset {name!r} cannot be read: {error}") from error
+            self._opened[key] = dataset
+        return self._opened[key]
+
+
 def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
     """Expand a request: seeds x methods x varied values x tasks, each distinct cell once.
 
-    Every plugin is loaded, every option typed, every dataset opened and every model built (once for all
-    seeds), so that what is wrong with a request is said before the first step. Cells come in the order in
-    which they are to run: seeds outermost, then each pretraining with all its tasks.
+    Every plugin is loaded, every option validated, every dataset opened and every model built (once for all seeds).
+    So errors in a request appear before the first step.
+
+    Args:
+        device: decides what precision "auto" means, and how much memory there is.
+        cache: folder for derived data of datasets.
+
+    Returns:
+        The cells in the order in which they run: seeds outermost, then each pretraining with all its tasks.
 
     Raises:
-        InputError: anything wrong with the request.
+        InputError: something is wrong with the request.
     """
     document = doc.read(request.recipe)
     if request.checkpoint:
@@ -48,32 +83,32 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
         refuse_pretraining([*request.settings, *request.variations], request.methods)
     _check_names(request)
     check_settings([*request.settings, *request.variations], list(request.methods), list(request.tasks))
-    datasets: dict[str, Dataset] = {}
+    datasets = _Datasets(cache)
     cells: dict[str, Cell] = {}
-    built: tuple[str, Method] | None = None
+    built: tuple[str, Method] | None = None  # the last model, with the hash of what shapes it
     for method, values, task in itertools.product(request.methods, _combinations(request.variations), request.tasks):
         recipe = resolve(request.recipe, document, method, {**request.settings, **values}, task)
         varied = {path: value for path, value in values.items() if applies(path, method, task)}
-        if recipe.pretrain.at_epoch is None:  # its end is the plain pretraining
+        if recipe.pretrain.at_epoch is None:  # the last epoch is the plain pretraining, which varies no epoch
             varied = {p: v for p, v in varied.items() if p not in (AT_EPOCH, f"methods.{method}.{AT_EPOCH}")}
-        data = _opened(recipe.dataset, recipe.data.model_dump(), datasets, cache)
+        data = datasets.open(recipe.dataset, recipe.data.model_dump(), "data")
         first, *others = [_pretraining(recipe, seed, device, data, request.checkpoint) for seed in request.seeds]
         _check_training(first)
         shape = fingerprint([first.identity[key] for key in ("method", "encoder", "image_size", "channels")])
         if built is None or built[0] != shape:
             check_size(first, device)
-            built = shape, _built(first)
-        cell = _cell(first, task, varied, datasets, cache, device)
+            built = shape, _build_checked(first)
+        cell = _build_cell(first, task, varied, datasets, device)
         cell.task.check(built[1].exported_encoder(), cell.dataset)
         if cell.task.needs_reconstruction:
             check_reconstruction(built[1], task, request.checkpoint)
-        for again in (cell, *(_with_pretraining(cell, other) for other in others)):
-            cells.setdefault(again.record_id, again)
+        for cell_of_seed in (cell, *(_with_pretraining(cell, other) for other in others)):
+            cells.setdefault(cell_of_seed.record_id, cell_of_seed)
     return _in_order(list(cells.values()), request.seeds)
 
 
 def _in_order(cells: list[Cell], seeds: Sequence[int]) -> list[Cell]:
-    """Seeds outermost, so that what is stopped leaves whole seeds; the cells of one pretraining together."""
+    """Seeds outermost, so that a run that is stopped has complete seeds; cells of one pretraining together."""
     first: dict[str, int] = {}
     for cell in cells:
         first.setdefault(cell.pretraining.fingerprint, len(first))
@@ -81,21 +116,24 @@ def _in_order(cells: list[Cell], seeds: Sequence[int]) -> list[Cell]:
 
 
 def _check_training(pretraining: Pretraining) -> None:
-    """Raise InputError for all that would stop a training at once."""
+    """Raise InputError for settings that would stop a training at its start."""
     recipe, train = pretraining.recipe, pretraining.recipe.pretrain
-    DeviceTransform(recipe.input, pretraining.channels, train=True, batched=False)  # refuses what it cannot use
+    DeviceTransform(
+        recipe.input, pretraining.channels, train=True, batched=False
+    )  # raises InputError for settings that it cannot use
     if not recipe.method_class().pretrains or pretraining.checkpoint:
         return
     train.require_images(len(pretraining.images()), "pretrain")
     train.require_processes(get_world_size(), "pretrain")
     if "labels" in recipe.method_class().supervision and "labels" not in pretraining.dataset.provides:
-        raise InputError(f"method {recipe.method!r} learns from labels, which dataset {recipe.dataset!r} has not")
+        raise InputError(f"method {recipe.method!r} needs labels, but dataset {recipe.dataset!r} has none")
     if train.layer_decay is not None:
         raise InputError("pretrain.layer_decay: it is for fine-tuning; leave it out of [pretrain]")
     Schedule(train, steps_per_epoch=1)
 
 
-def _built(pretraining: Pretraining) -> Method:
+def _build_checked(pretraining: Pretraining) -> Method:
+    """The method of a pretraining. Raises InputError if it breaks the contract of methods."""
     recipe = pretraining.recipe
     method = build_method(recipe, pretraining.seed, pretraining.channels)
     check_method(method, recipe.method, recipe.encoder)
@@ -105,7 +143,7 @@ def _built(pretraining: Pretraining) -> Method:
 
 
 def build_method(recipe: Recipe, seed: int, channels: int) -> Method:
-    """The method around a fresh encoder, on the CPU; equal seeds give equal weights."""
+    """The method with a freshly initialised encoder, on the CPU. Equal seeds give equal weights."""
     return assemble(
         recipe.encoder_class(),
         recipe.encoder_config,
@@ -118,17 +156,18 @@ def build_method(recipe: Recipe, seed: int, channels: int) -> Method:
 
 
 def _pretraining_input(recipe: Recipe) -> dict[str, Any]:
-    """What of [input] shapes the weights; what only evaluation looks at never pretrains anew."""
+    """The settings of [input] that shape the weights; those of evaluation do not."""
     return {key: value for key, value in recipe.input.shaping().items() if not key.startswith("eval_")}
 
 
 def _check_names(request: Request) -> None:
+    """Load each method and task. Raises InputError if one is unknown, or there is none."""
     for kind, names, flag in (
         (registry.methods, request.methods, "--method"),
         (registry.tasks, request.tasks, "--task"),
     ):
         if not names:
-            raise InputError(f"{flag} names nothing; known: {', '.join(kind.names())}")
+            raise InputError(f"{flag} is empty; known: {', '.join(kind.names())}")
         for name in names:
             kind.load(name)
 
@@ -157,28 +196,28 @@ def _pretraining(
             "pretrain": {**recipe.pretrain.shaping(), "precision": precision, **world_size_identity()},
         }
     if checkpoint:
+        # The weights come from the checkpoint, but options of this run may change how the model uses them.
         what = checkpoint.card["what"]
-        given = what | {key: identity[key] for key in ("method", "encoder", "image_size")}
-        key = checkpoint.card["fingerprint"] if given == what else fingerprint([checkpoint.card["fingerprint"], given])
-        return Pretraining(recipe, seed, dataset, key, given, checkpoint)
+        used = what | {key: identity[key] for key in ("method", "encoder", "image_size")}
+        key = checkpoint.card["fingerprint"] if used == what else fingerprint([checkpoint.card["fingerprint"], used])
+        return Pretraining(recipe, seed, dataset, key, used, checkpoint)
     return Pretraining(recipe, seed, dataset, fingerprint(identity), identity)
 
 
-def _cell(
+def _build_cell(
     pretraining: Pretraining,
     task_name: str,
     varied: Mapping[str, Any],
-    datasets: dict[str, Dataset],
-    cache: Path,
+    datasets: _Datasets,
     device: torch.device,
 ) -> Cell:
     recipe = pretraining.recipe
     task = recipe.task(task_name)
     name, options = recipe.task_data(task)
-    dataset = _opened(name, options, datasets, cache, where="task.data")
+    dataset = datasets.open(name, options, "task.data")
     if not task.needs <= dataset.provides:
-        lacking = ", ".join(sorted(task.needs - dataset.provides))
-        raise InputError(f"task {task_name!r} needs {lacking}, which dataset {name!r} does not have")
+        missing = ", ".join(sorted(task.needs - dataset.provides))
+        raise InputError(f"task {task_name!r} needs {missing}, but dataset {name!r} does not provide it")
     if "images" in task.needs and dataset.channels not in (1, pretraining.channels):
         raise InputError(
             f"dataset {name!r} has {dataset.channels} channels, the encoder of {pretraining.label} "
@@ -197,26 +236,10 @@ def _cell(
 
 
 def _with_pretraining(cell: Cell, other: Pretraining) -> Cell:
-    """The same measurement on a pretraining that differs in its seed alone."""
+    """The same cell on a pretraining that differs in its seed only."""
     return replace(cell, pretraining=other, record_id=_record_id(other, cell.task.name, cell.protocol))
 
 
 def _record_id(pretraining: Pretraining, task: str, protocol: Mapping[str, Any]) -> str:
     key = fingerprint([pretraining.fingerprint, protocol, pretraining.seed], 12)
     return f"{pretraining.recipe.method}-{task}-s{pretraining.seed}-{key}"
-
-
-def _opened(
-    name: str, options: Mapping[str, Any], datasets: dict[str, Dataset], cache: Path, where: str = "data"
-) -> Dataset:
-    key = repr((name, sorted(options.items(), key=str)))
-    if key not in datasets:
-        try:
-            opened = open_dataset(name, dict(options), cache, where)
-            check_dataset(opened, name)
-            datasets[key] = opened
-        except MimbenchError:
-            raise
-        except OSError as error:
-            raise InputError(f"dataset {name!r} cannot be read: {error}") from error
-    return datasets[key]

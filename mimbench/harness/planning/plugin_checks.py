@@ -1,4 +1,4 @@
-"""Checks of what plugins return against their contract: encoders, datasets and results."""
+"""Checks of what plugins return against the contract: exported encoders, masks, datasets and results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NUMBERS = ("embed_dim", "out_dim", "patch_size", "stride", "num_layers", "num_p
 
 
 def check_method(method: Method, name: str, encoder: str) -> None:
-    """Raise InputError if tasks cannot use the encoder that the method exports, or the masks are no masks."""
+    """Raise InputError if tasks cannot use the encoder that the method exports, or its masks have another form."""
     whose = f"method {name!r} of {registry.methods.owner(name)}"
     exported: Any = method.exported_encoder()
     where = registry.location(type(method).exported_encoder)
@@ -52,12 +52,12 @@ def check_method(method: Method, name: str, encoder: str) -> None:
                 f"encoder {encoder!r} of {registry.encoders.owner(encoder)}: {attribute} is {value!r}, not a whole "
                 f"number; set self.{attribute} in __init__ ({registry.location(type(exported))})"
             )
-    if method.pretrains and (problem := _problem_of_mask(method)):
+    if method.pretrains and (problem := _describe_mask_problem(method)):
         raise InputError(f"{whose}: sample_mask {problem} ({registry.location(type(method).sample_mask)})")
 
 
-def _problem_of_mask(method: Method) -> str | None:
-    """What is wrong with masks of two images; None also for a method that has none, or an object of its own."""
+def _describe_mask_problem(method: Method) -> str | None:
+    """What is wrong with the masks of two images, or None. Masks that are no tensor are not checked."""
     try:
         mask: Any = method.sample_mask(2, torch.Generator())
     except NotSupported:
@@ -79,7 +79,7 @@ def _problem_of_mask(method: Method) -> str | None:
 
 
 def check_dataset(dataset: Dataset, name: str) -> None:
-    """Raise InputError for a fingerprint that does not hold, or images and labels that are not as the contract says."""
+    """Raise InputError if a fingerprint is not stable, or images and labels break the contract."""
     whose = f"dataset {name!r} of {registry.datasets.owner(name)}"
     where = registry.location(type(dataset))
     first, again = dataset.fingerprint(), dataset.fingerprint()
@@ -92,21 +92,21 @@ def check_dataset(dataset: Dataset, name: str) -> None:
         raise InputError(f"{whose}: channels is {dataset.channels!r}, not a whole number above 0 ({where})")
     parts: tuple[SplitName, ...] = ("train", "test")
     for part in parts:
-        problem = _look(dataset, part)
+        problem = _describe_split_problem(dataset, part)
         if problem:
             raise InputError(f"{whose}: in its {part} split, {problem} ({where})")
 
 
-def _look(dataset: Dataset, part: SplitName) -> str | None:
-    """What is wrong with one part, by its labels and its first image; None for a part that cannot be opened."""
+def _describe_split_problem(dataset: Dataset, part: SplitName) -> str | None:
+    """What is wrong with the labels or the first image of a part, or None. A part that cannot be opened is skipped."""
     try:
         split = dataset.split(part)
-        return _problem_of(split, dataset) if isinstance(split, ImageSplit) and len(split) else None
+        return _describe_problem(split, dataset) if isinstance(split, ImageSplit) and len(split) else None
     except InputError:
         return None
 
 
-def _problem_of(split: ImageSplit, dataset: Dataset) -> str | None:
+def _describe_problem(split: ImageSplit, dataset: Dataset) -> str | None:
     labels = split.labels
     if "labels" in dataset.provides:
         if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.shape != (len(split),):

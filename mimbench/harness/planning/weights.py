@@ -1,4 +1,4 @@
-"""Stored weights, back in the models that they came from."""
+"""Loading stored weights into encoders and methods, and splitting a method's state for storage."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from mimbench.store.store import StoredCheckpoint
 
 
 def restore_encoder(method: Method, checkpoint: StoredCheckpoint) -> Encoder:
-    """The encoder that `method` exports, with its pretrained weights; every tensor must fit by name and shape.
+    """The encoder that `method` exports, with the weights of a checkpoint.
 
-    Only position tables are resampled, where a given checkpoint is used at another image size.
+    Every tensor must match by name and shape. Only position tables are resampled, if a checkpoint is used at another
+    image size.
 
     Raises:
-        InputError: they do not fit.
+        InputError: a tensor does not match.
     """
     encoder = method.exported_encoder()
     try:
@@ -31,20 +32,20 @@ def restore_encoder(method: Method, checkpoint: StoredCheckpoint) -> Encoder:
 
 
 def restore(method: Method, checkpoint: StoredCheckpoint) -> Method:
-    """`method` with all its pretrained weights, decoder included, in evaluation mode.
+    """`method` with all its pretrained weights, including those of a decoder, in evaluation mode.
 
     Raises:
-        InputError: the checkpoint lacks some (it was imported without them, for instance), or they do not fit.
+        InputError: some weights are missing (the checkpoint may be imported without them), or do not match.
     """
     encoder = method.exported_encoder()
     prefix = encoder_prefix(method, encoder)
     state = {f"{prefix}{key}": value for key, value in resize_positions(checkpoint.encoder(), encoder).items()}
     rest = checkpoint.rest()
-    lacking = [key for key in non_encoder_state(method) if key not in rest]
-    if lacking and "imported" in checkpoint.card["what"]:
+    missing = [key for key in non_encoder_state(method) if key not in rest]
+    if missing and "imported" in checkpoint.card["what"]:
         raise InputError(
-            f"checkpoint {checkpoint.folder} was imported without {len(lacking)} tensors of method {method.name!r}, "
-            f"such as {lacking[0]!r}: its encoder can be used, but nothing that needs the whole method"
+            f"checkpoint {checkpoint.folder} was imported without {len(missing)} tensors of method {method.name!r}, "
+            f"such as {missing[0]!r}: its encoder can be used, but not for tasks that need the whole method"
         )
     try:
         method.load_state_dict({**state, **rest}, strict=True)
@@ -55,9 +56,9 @@ def restore(method: Method, checkpoint: StoredCheckpoint) -> Method:
 
 @torch.no_grad()
 def check_reconstruction(method: Method, task: str, checkpoint: StoredCheckpoint | None) -> None:
-    """Raise InputError where `method`, or what `checkpoint` holds of it, cannot fill in hidden pixels.
+    """Raise InputError if `method` cannot reconstruct masked pixels, or `checkpoint` lacks weights for it.
 
-    It is asked to fill in one patch of one blank image: then it need not be declared anywhere.
+    The method reconstructs one patch of a blank image here. So methods need not declare whether they can.
     """
     encoder = method.encoder
     mask = torch.zeros(1, *encoder.grid, dtype=torch.bool)
@@ -71,9 +72,9 @@ def check_reconstruction(method: Method, task: str, checkpoint: StoredCheckpoint
 
 
 def require_single_names(method: Method) -> None:
-    """Raise InputError if the method holds one tensor under two names, which a checkpoint could not store as one.
+    """Raise InputError if the method has one tensor under two names, which safetensors cannot store.
 
-    The usual cause is a second module that holds the encoder besides `self.encoder`.
+    The usual cause is a second attribute that holds the encoder, in addition to `self.encoder`.
     """
     names: dict[int, str] = {}
     for name, tensor in method.state_dict().items():
@@ -88,11 +89,11 @@ def require_single_names(method: Method) -> None:
 
 
 def non_encoder_state(method: Method) -> dict[str, Tensor]:
-    """The method's state besides that of the encoder which it exports."""
+    """The state dict of a method without the encoder that it exports."""
     prefix = encoder_prefix(method, method.exported_encoder())
     return {key: value for key, value in method.state_dict().items() if not key.startswith(prefix)}
 
 
 def encoder_prefix(method: Method, encoder: Encoder) -> str:
-    """What the names of the encoder's tensors begin with in the method's state."""
+    """The prefix of the encoder's tensors in the state dict of the method, such as "encoder."."""
     return next(name for name, module in method.named_modules() if module is encoder) + "."

@@ -1,4 +1,4 @@
-"""Frozen features: extracted once for each checkpoint, split, layer and pooling, kept on disk, read as memory maps."""
+"""Frozen features: extracted once per checkpoint, split, layer and pooling, stored on disk, read as memory maps."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ BATCH = 256
 
 
 class FrozenFeatures:
-    """A FeatureSource over one encoder. `identity` is all of it that shapes features (weights, data, input).
+    """A FeatureSource of one encoder.
 
-    All tasks and processes on one store share what is kept. Two that want the same extract it once; what is damaged
-    is made again.
+    All tasks and processes that use one results folder share the files. Two that need the same features extract them
+    once. Files that are damaged are written again.
     """
 
     def __init__(
@@ -40,6 +40,14 @@ class FrozenFeatures:
         workers: int = 0,
         batch: int = BATCH,
     ) -> None:
+        """
+        Args:
+            identity: everything that shapes features: weights, data, input, and the code of encoder and dataset.
+            store: the results folder, whose `features` folder holds the files.
+            say: prints a line.
+            workers: processes that load images.
+            batch: images per forward pass.
+        """
         self.encoder, self.input, self.device = encoder, input_config, device
         self.identity, self.store, self.say = identity, store, say
         self.workers, self.batch = workers, batch
@@ -50,18 +58,20 @@ class FrozenFeatures:
     def each_layer(self, split: ImageSplit, which: str, *, layers: Sequence[int], pooling: str) -> list[Tensor]:
         self.encoder.check_pooling(pooling)
         indices = [self.encoder.layer_index(layer) for layer in layers]
-        kept = self._paths(split, which, indices, pooling)
-        if not all(map(is_whole, kept.values())):
+        paths = self._paths(split, which, indices, pooling)
+        if not all(map(is_whole, paths.values())):
             waiting = functools.partial(self.say, f"waiting: another process extracts features of the {which} split")
             with self.store.lock(f"features-{fingerprint([self.identity, which])}", waiting):
-                missing = {index: path for index, path in kept.items() if not is_whole(path)}
+                # Another process may have written some of them before this one got the lock.
+                missing = {index: path for index, path in paths.items() if not is_whole(path)}
                 if missing:
                     self._extract(split, missing, pooling)
-        return [_mapped(kept[index]) for index in indices]
+        return [_open_memory_map(paths[index]) for index in indices]
 
     def _paths(self, split: ImageSplit, which: str, indices: Sequence[int], pooling: str) -> dict[int, Path]:
-        # A fingerprint of content need not fix the order of images. The labels in order do, as far as any task that
-        # pairs features with labels can tell: images that change places then are of one class.
+        # The dataset's fingerprint may not depend on the order of images, but features are stored in that order. The
+        # labels in order are hashed in addition: images that swap places then have the same label, which makes no
+        # difference to tasks that pair features with labels.
         order = hashlib.sha256(split.labels.numpy().astype("<i8").tobytes()).hexdigest()
         folder = self.store.root / "features"
         return {
@@ -70,6 +80,7 @@ class FrozenFeatures:
 
     @torch.inference_mode()
     def _extract(self, split: ImageSplit, paths: Mapping[int, Path], pooling: str) -> None:
+        """Write the features of some layers in one pass over the split. paths: by index of the layer."""
         transform = DeviceTransform(self.input, self.encoder.in_channels, train=False, batched=split.is_in_memory).to(
             self.device
         )
@@ -88,6 +99,6 @@ class FrozenFeatures:
                 file.discard()
 
 
-def _mapped(path: Path) -> Tensor:
-    """Pages come in as they are used; a write to the tensor stays in this process and off the disk."""
+def _open_memory_map(path: Path) -> Tensor:
+    """A tensor whose pages are read when they are used. Writes to it stay in this process, and never reach the file."""
     return torch.from_numpy(np.load(path, mmap_mode="c"))

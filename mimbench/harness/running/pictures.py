@@ -76,6 +76,6 @@ def picture_of(method: Method, pretraining: Pretraining) -> bytes:
     return image_grid(
         [(image, shade_masked(image, out), result) for image, out, result in zip(images, hidden, rebuilt, strict=True)],
         columns=("original", "masked", "reconstructed"),
-        title=f"{pretraining.label}: {hidden.float().mean():.0%} hidden",
+        title=f"{pretraining.label}: {hidden.float().mean():.0%} masked",
         footnote=method.reconstruction_note,
     )

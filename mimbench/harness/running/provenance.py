@@ -1,4 +1,4 @@
-"""Where a record comes from: code, packages, machine, command."""
+"""The provenance of a record or checkpoint: code, packages, machine, command."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ PACKAGES = (
 
 
 def provenance(plugins: Code | None = None) -> dict[str, Any]:
-    """Plain JSON data; `commit` is None if mimbench does not run from its own git checkout.
+    """Provenance as plain JSON data. `commit` is None if mimbench does not run from its own git checkout.
 
-    plugins: whose code made what this stands beside.
+    Args:
+        plugins: the code of the plugins that made the record or checkpoint.
     """
     commit, dirty = _commit()
     return {
@@ -49,7 +50,7 @@ def provenance(plugins: Code | None = None) -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str | None]:
-    """Installed versions; None where a package is missing."""
+    """Installed versions; None for a package that is missing."""
     return {name: _version(name) for name in PACKAGES}
 
 
@@ -65,5 +66,5 @@ def _commit() -> tuple[str | None, bool | None]:
     source = Path(__file__).parents[2]
     if git(source, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None, None
-    changes = git(source.parent, "status", "--porcelain", "--", ".", ":!results")  # records are no code
+    changes = git(source.parent, "status", "--porcelain", "--", ".", ":!results")  # records are not code
     return git(source, "rev-parse", "HEAD"), None if changes is None else bool(changes)

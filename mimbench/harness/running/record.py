@@ -1,4 +1,4 @@
-"""What a run leaves in words: the record of a cell that went through, the failure of one that did not."""
+"""Builds the record of a cell that succeeded, and the failure of one that did not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mimbench.engine.device import device_name
 from mimbench.errors import MimbenchError
 from mimbench.harness.planning.cells import Cell, Request
 from mimbench.harness.planning.code import code_of_cell
-from mimbench.harness.running.blame import whose
+from mimbench.harness.running.blame import describe_culprit
 from mimbench.harness.running.provenance import provenance
 from mimbench.recipe.departures import departures
 from mimbench.store.failure import Failure
@@ -34,7 +34,13 @@ def build_record(
     seconds: float,
     device: torch.device,
 ) -> Record:
-    """The record of what `cell` found on `checkpoint`; `seconds` is what it took in this process."""
+    """The record of a cell.
+
+    Args:
+        artifacts: paths of pictures and files, relative to the results folder, by name.
+        artifacts_sha256: their hashes, by name.
+        seconds: what the task took in this process.
+    """
     recipe, task = cell.pretraining.recipe, cell.task
     return Record(
         id=cell.record_id,
@@ -82,7 +88,12 @@ def build_failure(
     reason: str,
     traceback: str | None,
 ) -> Failure:
-    """Why `cell` has no record. reason: `reason_of(error)`; traceback: where it is kept."""
+    """The failure of a cell.
+
+    Args:
+        reason: `reason_of(error)`.
+        traceback: path of the saved traceback, relative to the results folder.
+    """
     return Failure(
         id=cell.record_id,
         label=cell.label,
@@ -108,12 +119,12 @@ def reason_of(error: Exception, options: SizeOptions = NO_OPTIONS) -> str:
     """
     if isinstance(error, MimbenchError):
         return " ".join(str(error).split())
-    culprit = whose(error)
+    culprit = describe_culprit(error)
     return " ".join(f"{describe_error(error, options)}{f' ({culprit})' if culprit else ''}".split())
 
 
 def _facts(cell: Cell) -> dict[str, Any]:
-    """How the images of the task, and of the pretraining, were read."""
+    """Facts about how the images of the task and of the pretraining were read, for the record's details."""
     facts = {"data": cell.dataset.facts}
     if cell.pretraining.dataset is not cell.dataset:
         facts["pretraining data"] = cell.pretraining.dataset.facts
@@ -121,22 +132,26 @@ def _facts(cell: Cell) -> dict[str, Any]:
 
 
 def options_of(cell: Cell, stage: Literal["pretraining", "task"]) -> SizeOptions:
-    """The options by which a stage of `cell` takes less memory."""
+    """The settings of a cell that reduce memory or worker processes, for advice when a stage fails."""
     if stage == "pretraining":
         config: Config = cell.pretraining.recipe.pretrain
         paths = list(_paths(config, "pretrain"))
     else:
         paths = list(_paths(cell.task.config, "task"))
 
-    def named(name: str) -> list[str]:
+    def paths_to(name: str) -> list[str]:
         return [path for path in paths if path.endswith(f".{name}")]
 
     return SizeOptions(
-        named("batch_size"), named("accumulate"), named("grad_checkpointing"), named("workers") or ["pretrain.workers"]
+        paths_to("batch_size"),
+        paths_to("accumulate"),
+        paths_to("grad_checkpointing"),
+        paths_to("workers") or ["pretrain.workers"],
     )
 
 
 def _paths(config: Config, prefix: str) -> Iterator[str]:
+    """Paths of all settings of a config, such as "task.train.batch_size"."""
     for name in type(config).model_fields:
         value = getattr(config, name)
         if isinstance(value, Config):
@@ -148,7 +163,7 @@ def _paths(config: Config, prefix: str) -> Iterator[str]:
 def _cost(result: TaskResult, seconds: float, device: torch.device) -> Cost:
     spent = result.cost
     return Cost(
-        seconds=max(seconds, spent.seconds if spent else 0.0),  # what a resumed training took before counts
+        seconds=max(seconds, spent.seconds if spent else 0.0),  # includes what a training took before it was resumed
         images_seen=spent.images_seen if spent else 0,
         steps=spent.steps if spent else 0,
         peak_memory=spent.peak_memory if spent else None,

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from mimbench.engine.progress import print_line
-from mimbench.harness.planning.code import Code, changes
+from mimbench.harness.planning.code import Code, describe_changes
 from mimbench.harness.running.provenance import provenance
 from mimbench.harness.running.shared_store import SharedStore
 from mimbench.harness.running.unfinished import compare_code
@@ -57,7 +57,7 @@ class Session:
             current: the code of the plugins now.
             what: what was done with the old code, such as "the checkpoint was trained".
         """
-        self._say_once(changes(recorded, current, what))
+        self._say_once(describe_changes(recorded, current, what))
 
     def compare_code(self, work: str, code: Code) -> None:
         """Print which plugins were edited since the training in this work folder was interrupted."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from mimbench.engine.ranks import on_first_rank
 from mimbench.engine.state_files import STATES, epochs_done
 from mimbench.harness.planning.cells import Pretraining
-from mimbench.harness.planning.code import Code, changes
+from mimbench.harness.planning.code import Code, describe_changes
 from mimbench.store.sealing import DAMAGE, fingerprint, write_json
 from mimbench.store.store import Store
 
@@ -66,6 +66,6 @@ def compare_code(store: Store, key: str, code: Code) -> list[str]:
         write_json(path, {"plugins": code})
         return []
     try:
-        return list(changes(json.loads(path.read_text(encoding="utf-8")), code, "this training began"))
+        return list(describe_changes(json.loads(path.read_text(encoding="utf-8")), code, "this training began"))
     except DAMAGE:
         return []

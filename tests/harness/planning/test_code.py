@@ -46,7 +46,7 @@ def theirs(tmp_path, monkeypatch):
 
 def forget():
     """As in another process."""
-    code.code_of.cache_clear()
+    code.code_of_plugin.cache_clear()
     code._commit.cache_clear()
 
 
@@ -104,13 +104,13 @@ def test_an_edited_method_is_said_when_its_checkpoint_is_used_again(bench, their
 def test_records_without_code_and_other_versions_say_nothing():
     now = {"method": {"name": "x", "version": "1", "package": "p 1", "file": "x.py", "sha256": "a" * 64}}
     for noted in (None, {}, {"plugins": None}, {"plugins": {}}, {"plugins": {"method": 3}}):
-        assert list(code.changes(noted, now, "then")) == []
+        assert list(code.describe_changes(noted, now, "then")) == []
     for then, count in (({}, 1), ({"version": "0"}, 0), ({"name": "y"}, 0), ({"sha256": None}, 0)):
         noted = {"plugins": {"method": {**now["method"], "sha256": "b" * 64, **then}}}
-        assert len(list(code.changes(noted, now, "then"))) == count
+        assert len(list(code.describe_changes(noted, now, "then"))) == count
     dataset = {"dataset": {**now["method"], "version": None}}
     noted = {"plugins": {"dataset": {**dataset["dataset"], "sha256": "b" * 64}}}
-    assert next(code.changes(noted, dataset, "then")).endswith("has changed since then: rerun with --fresh")
+    assert next(code.describe_changes(noted, dataset, "then")).endswith("has changed since then: rerun with --fresh")
 
 
 def test_fresh_trains_and_measures_anew_once_and_replaces_what_there_is(bench):
@@ -180,17 +180,17 @@ def test_a_package_of_one_plugin_counts_as_a_whole_and_its_commit_is_noted(tmp_p
 
     monkeypatch.setitem(registry.tasks._loaded, "theirs", Theirs)
     forget()
-    first = code.code_of("task", "theirs")
+    first = code.code_of_plugin("task", "theirs")
     (package / "helpers.py").write_text("A = 2\n")
     for arguments in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a", "commit", "-qm", "a"]):
         subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
     forget()
-    second = code.code_of("task", "theirs")
+    second = code.code_of_plugin("task", "theirs")
     assert first["sha256"] != second["sha256"]
     assert (first["commit"], len(second["commit"])) == (None, 40)
     (package / "helpers.py").write_text("A = 3\n")
     forget()
-    assert code.code_of("task", "theirs")["commit"] == second["commit"] + "+"
+    assert code.code_of_plugin("task", "theirs")["commit"] == second["commit"] + "+"
     forget()
 
 

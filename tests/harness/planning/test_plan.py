@@ -114,7 +114,7 @@ def test_a_task_takes_its_own_dataset(cells):
     assert detection.dataset_name == "digit-scenes"
     (probe,) = cells(BASE, "task.dataset=digits", "input.image_size=28")
     assert probe.dataset_name == "digits"
-    with pytest.raises(InputError, match="task 'linear-probe' needs images, labels, which dataset 'digit-scenes'"):
+    with pytest.raises(InputError, match="task 'linear-probe' needs images, labels, but dataset 'digit-scenes'"):
         cells(BASE, "task.dataset=digit-scenes")
     with pytest.raises(InputError, match="dataset 'digit-scenes' has no plain images to pretrain on"):
         cells(BASE, "data.name=digit-scenes")
@@ -193,7 +193,7 @@ def test_a_method_that_learns_from_labels_is_refused_where_there_are_none(cells,
     for number in range(30):
         Image.new("L", (28, 28), number).save(tmp_path / f"{number}.png")
     unlabelled = (f"data.root={tmp_path}", "data.name=folder", "pretrain.batch_size=8")
-    with pytest.raises(InputError, match="'supervised' learns from labels, which dataset 'folder' has not"):
+    with pytest.raises(InputError, match="'supervised' needs labels, but dataset 'folder' has none"):
         cells(replace(BASE, methods=["supervised"], tasks=["detection"]), *unlabelled)
     assert cells(replace(BASE, tasks=["detection"]), *unlabelled)
 

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.refusals import refused
 from mimbench import registry
-from mimbench.harness.running.blame import whose
+from mimbench.harness.running.blame import describe_culprit
 
 THEIRS = """
 import torch
@@ -50,7 +50,7 @@ def blamed(call) -> str:
     try:
         call()
     except Exception as error:
-        return whose(error)
+        return describe_culprit(error)
     raise AssertionError("nothing was raised")
 
 

@@ -203,7 +203,7 @@ def test_a_plan_counts_trainings_and_takes_their_time_once(bench):
     estimator = Estimator.from_results(bench.store.root, card["cost"]["device"])
     assert estimator.estimate([cell.pretraining for cell in cells], []).pretraining == pytest.approx(3 * 64 * 0.1)
     told = describe_plan(summarize_plan(cells, bench.store.root, card["cost"]["device"]), bench.store.root)
-    assert "distinct pretrainings: 1, kept at 2 epochs in all, 0 there, 1 to do" in told
+    assert "pretrainings: 1, saved at 2 epochs in all, 0 done, 1 to run" in told
 
 
 @pytest.mark.parametrize(
