@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import typer
 
@@ -21,7 +22,7 @@ def main() -> None:
     """Entry point: every foreseen error is one line on standard error and an exit code, never a traceback."""
     print_any_text()
     try:
-        sys.exit(typer.main.get_command(app).main(standalone_mode=False) or 0)
+        sys.exit(typer.main.get_command(app).main(prog_name="mimbench", standalone_mode=False) or 0)
     except MimbenchError as error:
         print_line(f"mimbench: {error}", error=True)
         sys.exit(error.exit_code)
@@ -34,13 +35,23 @@ def main() -> None:
     except Exception as error:
         # A usage error of typer's parser. Its class is click's in some versions of typer and typer's own in others.
         if hasattr(error, "show") and hasattr(error, "exit_code"):
-            error.show()
+            if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command: its message is the help
+                error.show()
+            else:
+                print_line(f"mimbench: {_usage_error(error)}", error=True)
             sys.exit(error.exit_code)
         line, code = _foreseen(error)
         if line is None:
             raise
         print_line(f"mimbench: {line}", error=True)
         sys.exit(code)
+
+
+def _usage_error(error: Any) -> str:
+    """One line for a usage error, with the command whose help lists the options."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "mimbench"
+    return f"{' '.join(error.format_message().split()).rstrip('.')}; see `{command} --help`"
 
 
 def _foreseen(error: Exception) -> tuple[str | None, int]:

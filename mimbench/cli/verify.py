@@ -19,6 +19,6 @@ def verify(
     """Check records, checkpoints, artifacts and all other files against their hashes. Exit code 1: some are damaged."""
     from mimbench.store.verify import verify as verify_folder
 
-    found = verify_folder(results)
-    print_text("\n".join(found.lines()))
-    raise typer.Exit(1 if found.damage else 0)
+    result = verify_folder(results)
+    print_text("\n".join(result.lines()))
+    raise typer.Exit(1 if result.damage else 0)

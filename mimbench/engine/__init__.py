@@ -17,8 +17,9 @@ What is switched off or replaced, and why:
   any optimizer step.
 - Learning-rate schedulers (ParamSchedulerHook): `StepHook` computes each rate from the step number alone, so a
   resumed training cannot drift.
-- Logging (LoggerHook, RuntimeInfoHook, IterTimerHook, the log file, the survey of the machine): `progress.py` prints,
-  records hold the provenance, and mmengine would keep a log file open per training until the process ends.
+- Logging (LoggerHook, RuntimeInfoHook, IterTimerHook, log file, config file, description of the machine):
+  `progress.py` prints, records hold the provenance, and mmengine would keep a log file open per training until the
+  process ends.
 - Seeding: Runner seeds once. `StepHook` seeds each step from (seed, rank, step), which makes resuming exact.
 - Initialisation (`init_weights`): it would overwrite the weights that a task has loaded.
 - Device placement (`wrap_model`): Runner picks a GPU itself, and its wrapping names one even on a CPU.

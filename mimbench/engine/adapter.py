@@ -47,9 +47,8 @@ class RunnerModel(BaseModel):
     def forward(self, *batch: Any, mode: str = "loss", **named: Any) -> dict[str, Tensor]:
         trainable: Trainable = self.trainable  # type: ignore[assignment]  # it is an nn.Module and a Trainable
         output = trainable.training_step(named or batch, self.generator)
-        _check_output(
-            output, getattr(self.trainable, "method", self.trainable)
-        )  # a TrainableMethod's step is its method's
+        # A TrainableMethod only passes the call on, so an error names the method.
+        _check_output(output, getattr(self.trainable, "method", self.trainable))
         self.logs = dict(output.logs)
         return {"loss": output.loss}
 
@@ -88,7 +87,7 @@ class Bf16OptimWrapper(OptimWrapper):
 
 
 class MinimalRunner(Runner):
-    """mmengine's Runner on a given device, without its environment log, log file and checkpoints."""
+    """mmengine's Runner on a given device, without its environment log, log file, config file and checkpoints."""
 
     def __init__(self, *, device: torch.device, restore: Callable[[], None], **options: Any) -> None:
         """restore: called once, when model, optimizer and loop exist, to load the state of an interrupted run."""
@@ -110,6 +109,9 @@ class MinimalRunner(Runner):
     def load_or_resume(self) -> None:
         """Load the state in mimbench's way. mmengine would unpickle any file, and ignore weights that do not match."""
         self._restore()
+
+    def dump_config(self) -> None:
+        """Does nothing. mmengine would write a config file, which would be almost empty, to the work folder."""
 
     def _log_env(self, env_cfg: dict) -> None:
         return

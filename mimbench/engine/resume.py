@@ -95,7 +95,7 @@ class TrainingStates:
             raise InputError(
                 f"{position.path} was left by other code of {self.label} ({type(error).__name__}: {error}); {advice}"
             ) from error
-        print_line(self.console, f"{self.label}: goes on {self.describe(state['iteration'])}")
+        print_line(self.console, f"{self.label}: resumes {self.describe(state['iteration'])}")
 
     def describe(self, iteration: int) -> str:
         """How far a training is after so many micro-batches, such as "after step 3 of 5 in epoch 2 of 4"."""

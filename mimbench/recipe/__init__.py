@@ -1,12 +1,13 @@
-"""Recipes: what a run is. Nothing of torch is imported before a recipe is resolved."""
+"""Recipes: every setting of a run. Reading one imports no torch; resolving one does."""
 
 AT_EPOCH = "pretrain.at_epoch"
-"""The option that takes a pretraining's weights before its end."""
+"""The setting that takes the weights of a pretraining after an earlier epoch than its last."""
 PRETRAINED = "pretrained"
-"""Table of a record's recipe: options in which a given checkpoint's pretraining differs from the run."""
+"""Table of a record's recipe: settings that the checkpoint named by --checkpoint was trained with, if they differ from
+those of the run."""
 DEFAULT_RECIPE = "mnist5k-vit-tiny"
 
 
 def is_of_task(path: str) -> bool:
-    """Whether a setting is a task's own, which its protocol tells; others shape the pretraining, or how it is seen."""
+    """Whether a setting belongs to a task, so that its protocol shows it. All others belong to the pretraining."""
     return path.startswith(("task.", "tasks."))

@@ -1,8 +1,9 @@
-"""A record in words."""
+"""`mimbench show record`: finds a record and describes it in words."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mimbench.errors import InputError, nearest
@@ -62,11 +63,21 @@ def describe_record(path: Path, record: Record) -> str:
         f"  cost: {training.seconds:.1f} s, {training.images_seen} images, {training.steps} steps on {training.device}",
         f"cost of the task: {record.cost.seconds:.1f} s, {record.cost.images_seen} images on {record.cost.device}",
         *(f"artifact {name}: {file}" for name, file in record.artifacts.items()),
-        *(f"{name}: {_short(value)}" for name, value in provenance.items()),
+        *(f"{name}: {_short(value)}" for name, value in provenance.items() if name != "plugins"),
+        *_plugin_lines(provenance.get("plugins")),
         "",
         "The file also holds the recipe as passed and as resolved, curves and details, as JSON.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _plugin_lines(plugins: object) -> Iterator[str]:
+    """A line per plugin with its code. Older records hold none."""
+    if not isinstance(plugins, Mapping):
+        return
+    yield "code of the plugins:"
+    for kind, code in plugins.items():
+        yield f"  {kind}: {_short(code)}"
 
 
 def _short(value: object) -> str:

@@ -1,4 +1,4 @@
-"""A record: one task on one checkpoint with one seed, and all that is needed to trust it."""
+"""A record: the result of one cell (one task on one pretraining with one seed), with everything that led to it."""
 
 from __future__ import annotations
 
@@ -35,77 +35,95 @@ class Value(_Part):
 
 
 class Cost(_Part):
-    """What a stage took. peak_memory in bytes; None where nothing was trained or the device does not tell."""
+    """What a pretraining or a task took, interrupted runs included."""
 
     seconds: float
     images_seen: int = 0
     steps: int = 0
+    """Optimizer steps; 0 if nothing was trained."""
     peak_memory: int | None = None
+    """Bytes; None if nothing was trained, or if the device does not report it."""
     device: str
     precision: str = "fp32"
 
 
 class Checkpoint(_Part):
-    """The pretraining that a record stands on."""
+    """The checkpoint that the task ran on."""
 
     fingerprint: str
+    """Of the pretraining: the name of the folder in `checkpoints`."""
     weights_sha256: str
+    """Hash of the file encoder.safetensors."""
     seed: int
     cost: Cost
     loss: list[float] = []
-    """Mean loss of each epoch of the pretraining; empty where nothing was trained, and in older records."""
+    """Mean loss of each epoch of the pretraining; empty if nothing was trained, and in older records."""
 
 
 class Record(_Part):
-    """schema 1."""
+    """The JSON file of a finished cell, schema 1. docs/concepts.md says which hash answers which question.
+
+    Paths are dotted paths of recipe settings, such as "method.mask_ratio".
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     schema_version: Literal[1] = Field(1, alias="schema")
     id: str
+    """METHOD-TASK-sSEED-HASH, the name of the file. The hash is that of the pretraining's fingerprint, the protocol and
+    the seed."""
     method: Named
     task: Named
     encoder: Named
     dataset: Named
     """The task's dataset; its version is the fingerprint of its content."""
     protocol: dict[str, Any]
+    """Everything in the task that may change the score: task version, options, dataset, input, ..."""
     protocol_fingerprint: str
+    """Hash of `protocol`. Records with different ones never share a column of a table."""
     departures: dict[str, Any] | None = None
-    """Options of the task that differ from its named protocol as shipped, by path, whoever set them. None: not noted,
-    in records made before this was."""
+    """Options of the task that differ from its named protocol as shipped, by path, whoever set them. None in records
+    made before this field existed."""
     seed: int
+    """Of the pretraining and the task."""
     varied: dict[str, Any] = {}
-    """What --vary gave this cell, by path."""
+    """Values of --vary for this cell, by path."""
     recipe_name: str
     recipe_passed: dict[str, Any]
+    """The request as the user wrote it: methods, tasks, recipe, seeds, --set, --vary, --checkpoint."""
     recipe: dict[str, Any]
-    """As resolved."""
+    """As resolved: every setting with its value, in the tables data, input, encoder, method, pretrain and task."""
     checkpoint: Checkpoint
     pretraining: str
-    """Hash of all that shaped the weights but the seed: equal for the seeds of one mean."""
+    """Hash of everything that shapes the weights except the seed. It is equal for all seeds of one mean."""
     metrics: dict[str, Value]
     """The first is the task's primary metric."""
     chance: float
+    """Value of the primary metric for random guesses."""
     curves: dict[str, list[float]] = {}
+    """Series of numbers that the task reports, such as the loss of each of its epochs."""
     artifacts: dict[str, str] = {}
-    """Paths relative to the results folder."""
+    """Pictures and files: paths relative to the results folder, by name."""
     artifacts_sha256: dict[str, str] = {}
-    """Hashes of these files, by the same names; empty in records made before they were noted."""
+    """Hashes of the artifacts, by the same names; empty in records made before this field existed."""
     details: dict[str, Any] = {}
+    """Further results of the task, and under "data" how the images were read."""
     cost: Cost
+    """Of the task; that of the pretraining is in `checkpoint`."""
     provenance: dict[str, Any]
+    """Time, command, commit, package versions, machine, and the code hash of each plugin."""
 
     @property
     def primary(self) -> tuple[str, Value]:
         return next(iter(self.metrics.items()))
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data, as it stands on disk but for the seal."""
+        """Plain data: the content of the file without its seal."""
         return self.model_dump(mode="json", by_alias=True)
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record with the hash of its content, atomically."""
+    """Write a record and its seal, atomically."""
     write_sealed(path, record.as_json())
 
 
@@ -113,7 +131,7 @@ def read_record(path: Path) -> Record:
     """Read and check one record.
 
     Raises:
-        InputError: it is unreadable, altered, or of a schema that this version does not know.
+        InputError: it is unreadable, altered, or has a schema that this version does not know.
     """
     try:
         return Record.model_validate(read_body(path))
@@ -128,6 +146,6 @@ def read_records(root: Path) -> list[Record]:
     """Every record below a results folder, or in a folder of records; sorted by id.
 
     Raises:
-        InputError: no such folder, or a damaged record (named).
+        InputError: there is no such folder, or a record is damaged; the message names it.
     """
     return [read_record(path) for path in record_files(root)]

@@ -1,4 +1,8 @@
-"""Hashes, canonical JSON, and JSON that carries its own hash."""
+"""Fingerprints of plain data, and seals: JSON files that hold the hash of their own content.
+
+The seal of records, failures and cards of training states has the key "sha256". The seal of the cards of checkpoints
+and stages has the key "seal", since their "sha256" is that of the weights.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,15 @@ from mimbench.errors import InputError
 from mimbench.files import is_unreadable, write_atomic
 
 SEAL = "seal"
-"""Hash of all the rest of a card; cards written before it was introduced have none."""
+"""Key of the hash of the rest of a card. Older cards have none."""
 DAMAGE = (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
-"""What reading a damaged file of JSON, and taking from it what should be there, may raise."""
+"""Exceptions from reading a damaged JSON file, or from using its content."""
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical_text(data: Any) -> str:
-    """The one JSON text of plain data, so that equal data hash alike. Numbers must be finite."""
+    """The canonical JSON text of plain data: equal data give equal text. Numbers must be finite."""
     return _CANONICAL.encode(data)
 
 
@@ -31,25 +35,29 @@ def canonical(data: Any) -> bytes:
 
 
 def fingerprint(data: Any, length: int = 16) -> str:
-    """Hex digest of plain JSON data."""
+    """The first `length` hex digits of the SHA-256 of plain data in canonical JSON."""
     return hashlib.sha256(canonical(data)).hexdigest()[:length]
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write plain data as JSON for people, atomically."""
+    """Write plain data as indented JSON, atomically."""
     write_atomic(path, (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def write_sealed(path: Path, body: Mapping[str, Any]) -> None:
-    """As `write_json`, with the hash of the content beside it."""
+    """As `write_json`, with the seal under "sha256"."""
     write_json(path, {**body, "sha256": fingerprint(body, 64)})
 
 
 def read_sealed(path: Path, what: str, advice: str) -> dict[str, Any]:
-    """What `write_sealed` wrote, without the hash, which was checked; `what` is what the messages call it.
+    """Read what `write_sealed` wrote, check the seal, and return the content without it.
+
+    Args:
+        what: names the kind of file in messages, such as "record".
+        advice: what to do if the file is damaged.
 
     Raises:
-        InputError: it is unreadable or altered.
+        InputError: the file is unreadable or altered.
     """
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
@@ -62,12 +70,12 @@ def read_sealed(path: Path, what: str, advice: str) -> dict[str, Any]:
 
 
 def seal_card(card: Mapping[str, Any]) -> dict[str, Any]:
-    """A card with its seal. Its own "sha256" is that of the weights that it describes."""
+    """A card with its seal."""
     return {**card, SEAL: fingerprint(card, 64)}
 
 
 def is_sealed(card: Mapping[str, Any]) -> bool:
-    """Whether a card is as it was written; one without a seal is older and counts as such."""
+    """Whether a card is as it was written. An older card without a seal counts as unaltered."""
     return SEAL not in card or card[SEAL] == fingerprint({key: card[key] for key in card if key != SEAL}, 64)
 
 

@@ -1,12 +1,14 @@
-"""The results folder: checkpoints under the hash of what shaped them, records, and what tasks left.
+"""The results folder: reads, writes and locks what it holds.
 
-DIR/checkpoints/<fingerprint>/   encoder.safetensors, method.safetensors, checkpoint.json
-DIR/records/<id>.json            one record each
-DIR/failures/<id>.json           why a cell has none: the reason of the last attempt
-DIR/artifacts/<id>/              a record's pictures and files
-DIR/work/<fingerprint>/          an unfinished training, to resume from
-DIR/stages/<fingerprint>.*       what methods fitted before training (tokenizers)
-DIR/features/                    frozen features, shared by all tasks
+DIR/checkpoints/<fingerprint>/   encoder.safetensors, method.safetensors, checkpoint.json (the card)
+DIR/records/<record id>.json     the result of a cell
+DIR/failures/<record id>.json    the reason why a cell has no record, from the last attempt
+DIR/artifacts/<folder>/          pictures and files of a record or a pretraining
+DIR/work/<fingerprint>/          states of an unfinished training, from which it resumes
+DIR/work/<record id>/            files of an unfinished task; error.txt is the traceback of a failure
+DIR/work/<key>.lock              locks between processes; <key> is a fingerprint or a record id
+DIR/stages/<fingerprint>.*       what methods fit before training (tokenizers), see stages.py
+DIR/features/                    frozen features, shared by all tasks, see features.py
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class StoredCheckpoint:
 
     folder: Path
     card: Mapping[str, Any]
-    """checkpoint.json: what the weights are, and their hashes."""
+    """Content of checkpoint.json. Its keys: `what` (the identity, whose hash is the fingerprint), `recipe`, `seed`,
+    `cost`, `provenance`, `fingerprint`, `sha256` (hashes of the two files of weights) and `seal`."""
 
     @property
     def weights_sha256(self) -> str:
@@ -54,12 +57,12 @@ class StoredCheckpoint:
         return load_file(self.folder / WEIGHTS[0])
 
     def rest(self) -> dict[str, Tensor]:
-        """The method's own parameters besides the exported encoder (decoder, mask token, student)."""
+        """State dict of the method without the exported encoder (decoder, mask token, student)."""
         return load_file(self.folder / WEIGHTS[1])
 
 
 def read_checkpoint(folder: Path) -> StoredCheckpoint:
-    """The checkpoint in `folder`, wherever that lies, its hashes checked.
+    """Read the checkpoint in a folder, and check its hashes. The folder may be outside a results folder.
 
     Raises:
         InputError: it is damaged.
@@ -78,10 +81,10 @@ def read_checkpoint(folder: Path) -> StoredCheckpoint:
 
 
 class Store:
-    """A results folder. Writes are atomic; one process at a time works on one fingerprint."""
+    """A results folder. Writes are atomic. Processes that share a folder hold a lock while they make something."""
 
     def __init__(self, root: Path, *, write: bool = True) -> None:
-        """`write=False`: only looked at, so it is neither made nor tried.
+        """write: create the folder if needed and check that it is writable. False: it is only read.
 
         Raises:
             InputError: the folder cannot be made or written, or a folder in it is a link.
@@ -102,10 +105,10 @@ class Store:
             remove_abandoned(self.root / name)
 
     def checkpoint(self, fingerprint: str) -> StoredCheckpoint | None:
-        """The checkpoint under `fingerprint`, or None where there is none yet.
+        """The checkpoint with this fingerprint, or None if there is none yet.
 
         Raises:
-            InputError: it is there but damaged. It is never silently reused or replaced.
+            InputError: it exists but is damaged. It is never silently reused or replaced.
         """
         folder = self.root / "checkpoints" / fingerprint
         if not folder.exists():
@@ -119,7 +122,7 @@ class Store:
         return checkpoint
 
     def has_checkpoint(self, fingerprint: str) -> bool:
-        """Whether there is one, sound or damaged."""
+        """Whether a checkpoint exists, valid or damaged."""
         return (self.root / "checkpoints" / fingerprint / CARD).exists()
 
     def save_checkpoint(
@@ -131,13 +134,13 @@ class Store:
         *,
         replace: bool = False,
     ) -> StoredCheckpoint:
-        """Write weights and card together: the folder appears whole, or not at all.
+        """Write weights and card together: the folder is complete, or does not appear.
 
-        The caller holds the lock on `fingerprint`. replace: a checkpoint that is there goes, once this one is written.
+        The caller holds the lock on the training. replace: an existing checkpoint is deleted once this one is written.
         """
         parent = self.root / "checkpoints"
         parent.mkdir(parents=True, exist_ok=True)
-        for left in parent.glob(f".{fingerprint}.*"):  # by a process that was killed at this
+        for left in parent.glob(f".{fingerprint}.*"):  # left by a process that was killed while writing
             shutil.rmtree(left, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(dir=parent, prefix=temporary_prefix(fingerprint)))
         try:
@@ -150,7 +153,8 @@ class Store:
             write_json(temporary / CARD, card)
             temporary.chmod(0o755)
             if replace and (parent / fingerprint).exists():
-                # A folder takes the place of an empty one only; what is moved aside goes with the next save at latest.
+                # os.rename replaces only an empty folder, so the old checkpoint is moved away first. If this process
+                # is killed here, the next save deletes what it moved.
                 os.rename(parent / fingerprint, temporary.with_name(f"{temporary.name}.old"))
             os.rename(temporary, parent / fingerprint)
             shutil.rmtree(temporary.with_name(f"{temporary.name}.old"), ignore_errors=True)
@@ -161,9 +165,9 @@ class Store:
 
     @contextmanager
     def lock(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold `key` alone among all processes; `waiting` is called once where another holds it.
+        """Hold the lock `key`, alone among all processes. If another process holds it, call `waiting` once and wait.
 
-        The lock goes with its process, however that ends.
+        The system releases the lock when its process ends, also if it is killed.
         """
         lock = self._lock(key)
         if not _taken(lock):
@@ -176,7 +180,7 @@ class Store:
 
     @contextmanager
     def lock_if_free(self, key: str) -> Iterator[bool]:
-        """Hold `key` as `lock` does, or yield False at once where another process holds it."""
+        """As `lock`, without waiting: yields False if another process holds the lock, else True."""
         lock = self._lock(key)
         if not _taken(lock):
             yield False
@@ -190,10 +194,10 @@ class Store:
         return FileLock(self.root / "work" / f"{key}.lock")
 
     def work(self, key: str) -> Path:
-        """Where an unfinished training keeps what it resumes from.
+        """The work folder of an unfinished training (key: its fingerprint) or task (key: the record id); creates it.
 
         Raises:
-            InputError: it is a link.
+            InputError: the folder is a link.
         """
         folder = self.root / "work" / key
         _check_no_link(folder)
@@ -204,7 +208,7 @@ class Store:
         shutil.rmtree(self.root / "work" / key, ignore_errors=True)
 
     def artifact(self, folder: str, name: str) -> Path:
-        """Where a picture or file of a record, or of a pretraining, lies."""
+        """Path of a picture or file of a record or a pretraining."""
         return self.root / "artifacts" / folder / name
 
     def save_artifact(self, folder: str, name: str, content: bytes) -> str:
@@ -222,7 +226,7 @@ class Store:
         return str(path.relative_to(self.root))
 
     def record(self, record_id: str) -> Record | None:
-        """The record `record_id`, or None. Raises InputError if it is damaged or that of another cell."""
+        """The record with this id, or None. Raises InputError if it is damaged, or if its file was renamed."""
         path = self.record_path(record_id)
         if not path.exists():
             return None
@@ -239,8 +243,8 @@ class Store:
         return path
 
     def clear_failure(self, record_id: str) -> None:
-        """The cell has its record: what was noted of attempts that failed goes, and what its task worked with."""
-        with suppress(OSError):  # there is none, or it has to stay: beside a record it counts for nothing
+        """Delete the failure and the work folder of a cell that has its record."""
+        with suppress(OSError):  # there is none, or it cannot be deleted: next to a record it is ignored
             failure_path(self.root, record_id).unlink()
         self.discard_work(record_id)
 
@@ -263,7 +267,7 @@ def _check_no_link(folder: Path) -> None:
 
 
 def _taken(lock: FileLock) -> bool:
-    """Take a lock at once; False where another process holds it. Raises InputError where locks cannot be made."""
+    """Take a lock without waiting; False if another process holds it. Raises InputError if locks do not work here."""
     try:
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)

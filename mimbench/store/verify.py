@@ -1,4 +1,4 @@
-"""Everything in a results folder, held against its hashes and its schema."""
+"""`mimbench verify`: compares everything in a results folder with its hashes and its schema."""
 
 from __future__ import annotations
 
@@ -37,38 +37,46 @@ class Verification:
     records: int = 0
     checkpoints: int = 0
     others: int = 0
-    """Notes of failures, states of stages, features, states of unfinished trainings."""
+    """Failures, stages, features and states of unfinished trainings."""
     damage: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    """Pictures and other files that records name and that are not there. A record is sound without: it has its numbers,
-    and records may be copied without `artifacts`."""
+    """Artifacts that records name and that do not exist. This is no damage: records may be copied without them."""
     unfinished: list[str] = field(default_factory=list)
-    """What a killed process left without its hash. It is made again when it is needed."""
+    """Files that a killed process left without their hash. They are made again when they are needed."""
     files: set[tuple[Path, str | None]] = field(default_factory=set)
-    """Files of records that were checked, with the hash in the record."""
+    """Artifacts that were checked, with the hash in the record."""
     unhashed: int = 0
-    """Files of records that can be checked neither by a hash in the record nor by checksums of their own."""
+    """Number of artifacts without a hash in the record and without checksums of their own."""
 
     def lines(self) -> list[str]:
-        """All of it in words, one line each, the sum last."""
+        """One line per problem, then one with the numbers of files."""
         state = f"{len(self.damage)} damaged" if self.damage else "all sound"
         if self.missing:
             state += f"; {len(self.missing)} file{'s' * (len(self.missing) > 1)} that records name missing"
         more = len(self.missing) - _LISTED
+        checked = [_count(self.records, "record"), _count(self.checkpoints, "checkpoint")]
+        checked += [_count(self.others, "other file")] if self.others else []
         lines = [
             *(f"damaged: {line}" for line in self.damage),
             *(f"missing: {line}" for line in self.missing[:_LISTED]),
             *([f"missing: and {more} more"] if more > 0 else []),
             *(f"unfinished: {line}" for line in self.unfinished),
             *([f"not checked: {self.unhashed} files, whose records note no hash"] if self.unhashed else []),
-            f"{self.records} records, {self.checkpoints} checkpoints: {state}",
+            f"{', '.join(checked)}: {state}",
         ]
         return [visible(line) for line in lines]
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def verify(root: Path) -> Verification:
-    """Check all below `root`: seals, schema, names, ranges of metrics, weights; that records go together, and that the
-    files that they name are there and sound; notes of failures, what methods fitted before training, features.
+    """Check everything below `root`.
+
+    - Records: seal, schema, file name, range of each metric, artifacts, and that no two of one id differ.
+    - Checkpoints: seal of the card, hashes of the weights, and that records were made with these weights.
+    - Failures, stages, features and states of unfinished trainings: their hashes.
 
     Raises:
         InputError: no such folder, or nothing in it to check.

@@ -24,7 +24,12 @@ def test_usage_errors_exit_with_2(quick):
     for arguments in (("run",), ("run", "--nonsense"), ("nonsense",), ("table", "--format", "word")):
         done = quick(*arguments)
         assert done.returncode == 2, arguments
-        assert "Traceback" not in done.stderr
+        assert done.stderr.startswith("mimbench: ")
+        assert done.stderr.count("\n") == 1
+    misspelt = quick("run", "--metod", "simmim").stderr
+    assert "No such option: --metod" in misspelt
+    assert quick("show").stderr.startswith("Usage: mimbench show ")
+    assert misspelt.endswith("; see `mimbench run --help`\n")
 
 
 def test_the_version_and_the_short_help(quick):

@@ -149,7 +149,7 @@ def test_a_stop_saves_the_step_and_says_where_it_goes_on(mimbench, tmp_path, num
         done = run_probe(mimbench, *settings, "--results", results, "--json")
         assert done.returncode == 0, done.stderr
         if results == "runs":
-            assert f"pretrain simmim seed 0: goes on {last.split(': saved ')[1].split('. ')[0]}" in done.stderr
+            assert f"pretrain simmim seed 0: resumes {last.split(': saved ')[1].split('. ')[0]}" in done.stderr
         hashes.append(json.loads(done.stdout)[0]["checkpoint"]["weights_sha256"])
     assert hashes[0] == hashes[1]
 

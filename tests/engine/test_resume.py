@@ -55,7 +55,7 @@ def test_a_signal_saves_the_step_and_the_training_goes_on_from_there(tmp_path, n
     where = f"after step {step} of 5 in epoch {epoch + 1} of 3" if step else f"after epoch {epoch} of 3"
     assert str(stopped.value) == f"probe: saved {where}"
     report, said = train(resumed, tmp_path / "stopped", accumulate=accumulate)
-    assert f"probe: goes on {where}" in said
+    assert f"probe: resumes {where}" in said
     assert resumed.seen == unbroken.seen[done:]
     assert torch.equal(resumed.linear.weight, unbroken.linear.weight)
     assert report.loss == whole.loss
@@ -121,12 +121,12 @@ def test_a_damaged_state_is_named_and_the_one_before_it_is_used(tmp_path, damage
     assert epochs_done(tmp_path / "work") == 1
     _, said = train(resumed, tmp_path / "work")
     assert "step_10.pth is damaged and not used" in said
-    assert "probe: goes on after epoch 1 of 3" in said
+    assert "probe: resumes after epoch 1 of 3" in said
     assert torch.equal(resumed.linear.weight, unbroken.linear.weight)
     for left in (tmp_path / "work").glob(f"*{suffix}"):
         left.write_bytes(DAMAGES[damage](left.read_bytes()))
     _, said = train(anew, tmp_path / "work")
-    assert "goes on" not in said
+    assert "resumes" not in said
     assert torch.equal(anew.linear.weight, unbroken.linear.weight)
 
 
@@ -225,7 +225,7 @@ def test_after_damage_what_a_training_saves_anew_is_kept(tmp_path, suffix):
     assert sorted(path.name for path in tmp_path.glob("step_*")) == ["step_3.json", "step_3.pth"]
     resumed = Probe()
     _, said = train(resumed, tmp_path)
-    assert "goes on after step 3 of 5 in epoch 1 of 3" in said
+    assert "resumes after step 3 of 5 in epoch 1 of 3" in said
     assert len(resumed.seen) == 12
 
 

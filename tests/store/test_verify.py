@@ -339,7 +339,7 @@ def test_a_failure_whose_traceback_leads_out_is_named(results):
 
 def test_a_folder_with_failures_alone_can_be_verified(tmp_path):
     failure(tmp_path)
-    assert verify(tmp_path).lines() == ["0 records, 0 checkpoints: all sound"]
+    assert verify(tmp_path).lines() == ["0 records, 0 checkpoints, 1 other file: all sound"]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -72,10 +72,10 @@ def picture_of(method: Method, pretraining: Pretraining) -> bytes:
     transform = DeviceTransform(input_config, pretraining.channels, train=False, batched=split.is_in_memory)
     images = transform.to(device)(pixels.to(device))
     rebuilt = denormalise(method.reconstruct(images, mask), input_config)
-    images, hidden = denormalise(images, input_config), resize_mask(mask, images.shape[-2:])
+    images, masked = denormalise(images, input_config), resize_mask(mask, images.shape[-2:])
     return image_grid(
-        [(image, shade_masked(image, out), result) for image, out, result in zip(images, hidden, rebuilt, strict=True)],
+        list(zip(images, map(shade_masked, images, masked), rebuilt, strict=True)),
         columns=("original", "masked", "reconstructed"),
-        title=f"{pretraining.label}: {hidden.float().mean():.0%} masked",
+        title=f"{pretraining.label}: {masked.float().mean():.0%} masked",
         footnote=method.reconstruction_note,
     )

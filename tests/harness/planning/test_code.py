@@ -220,7 +220,7 @@ def test_a_resumed_training_says_that_its_code_was_edited(bench, theirs, monkeyp
     (theirs / "their_own.py").write_text((theirs / "their_own.py").read_text() + "# edited\n")
     forget()
     (record,) = bench.run("own", settings=settings).records
-    assert "goes on after epoch 1 of 3" in bench.said
+    assert "resumes after epoch 1 of 3" in bench.said
     assert bench.said.count("code of method 'own'") == 1
     assert "has changed since this training began, and its version is still '1'" in bench.said
     assert record.checkpoint.cost.steps == 6
@@ -240,6 +240,6 @@ def test_a_resumed_task_says_that_its_code_was_edited(bench, theirs, monkeypatch
     (theirs / "their_task.py").write_text(source + "# edited\n")
     forget()
     assert len(bench.run("own", "theirs", settings=settings).records) == 1
-    assert "goes on after epoch 1 of 3" in bench.said
+    assert "resumes after epoch 1 of 3" in bench.said
     assert bench.said.count("code of task 'theirs'") == 1
     assert "has changed since this training began, and its version is still '1'" in bench.said

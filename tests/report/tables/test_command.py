@@ -79,7 +79,7 @@ def test_the_commands(mimbench, tmp_path):
     done = mimbench("verify", "r")
     assert done.returncode == 1
     assert done.stdout.splitlines()[0].startswith("damaged: r/records/x.json is no mimbench record; ")
-    assert done.stdout.splitlines()[1] == "1 records, 0 checkpoints: 1 damaged"
+    assert done.stdout.splitlines()[1] == "1 record, 0 checkpoints: 1 damaged"
 
 
 @pytest.mark.e2e
