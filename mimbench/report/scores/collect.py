@@ -12,7 +12,7 @@ from mimbench.display import describe_metric
 from mimbench.errors import InputError, nearest
 from mimbench.report.records.frame import early_rows, superseded_rows
 from mimbench.report.scores.axes import add_settings, resolve_axes
-from mimbench.report.scores.choice import Choice
+from mimbench.report.scores.choice import ALL_METRICS, Choice
 from mimbench.report.scores.fields import column_of, sort_key
 from mimbench.report.scores.score import Key, Score
 
@@ -50,7 +50,8 @@ def filter_rows(tidy: pd.DataFrame, choice: Choice) -> pd.DataFrame:
     if not choice.shows_epochs:
         # Before anything else: the last epoch supersedes earlier ones even if the choice leaves it out.
         tidy = tidy[~superseded_rows(tidy)]
-    for column, names in (("method", choice.methods), ("task", choice.tasks), ("metric", choice.metrics)):
+    metrics = () if choice.metrics == ALL_METRICS else choice.metrics
+    for column, names in (("method", choice.methods), ("task", choice.tasks), ("metric", metrics)):
         known = set(all_rows[column])
         for name in names:
             if name not in known:
