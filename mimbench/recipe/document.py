@@ -1,4 +1,4 @@
-"""Recipes as TOML tables: presets, recipe files, and the values of --set on top of them."""
+"""Recipes as plain tables: reads presets and recipe files, and puts the values of --set over them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from mimbench.toml import parse_toml, read_toml
 Table = dict[str, Any]
 
 SECTIONS = ("data", "datasets", "input", "encoder", "encoders", "method", "pretrain", "tasks", "sources")
-"""Tables of a recipe. [datasets.NAME] and [encoders.NAME] hold for that one alone, so that a name can be switched;
-[methods.NAME] may hold any of these tables for one method alone."""
+"""Tables of a recipe. [datasets.NAME] and [encoders.NAME] apply only if that dataset or encoder is chosen, so that
+--set encoder.name=swin also switches the options. [methods.NAME] may hold any of these tables for one method."""
 _LONGEST_PATH = 32
-"""Dots."""
+"""Maximum number of dots in a path."""
 HEADER = ("summary", "extends", "methods")
+"""Other keys at the top of a recipe."""
 
 
 def preset_names() -> list[str]:
@@ -29,10 +30,10 @@ def preset_names() -> list[str]:
 
 
 def read(name: str) -> Table:
-    """Read a preset by name, or a recipe file by path, with what it extends beneath it.
+    """Read a preset by name, or a recipe file by path, merged over the recipe that it extends.
 
-    `sources` comes back with one entry for every value, by dotted path, whether its table or it itself
-    has the source; "" where the recipe names none. So a source never outlives the value that it stands for.
+    `sources` of the result has an entry per value, by dotted path: the source that the recipe states for the value or
+    for its table, "" if there is none. When a recipe overrides a value, it so overrides the source too.
 
     Raises:
         InputError: no such recipe, not TOML, extends itself, or has a table that recipes do not have.
@@ -41,13 +42,13 @@ def read(name: str) -> Table:
 
 
 def for_method(document: Table, method: str) -> Table:
-    """The document as `method` sees it: its own overlay merged in, the others' left out."""
+    """The document for one method: its [methods.NAME] tables merged in, those of other methods left out."""
     shared = {key: value for key, value in document.items() if key in SECTIONS}
     return merge(shared, document.get("methods", {}).get(method, {}))
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
-    """`over` laid on `under`: tables merge, everything else is replaced."""
+    """`under` with the values of `over`. Tables are merged key by key; everything else is replaced."""
     merged = dict(under)
     for key, value in over.items():
         both_tables = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
@@ -56,7 +57,7 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
 
 
 def parse_value(text: str) -> Any:
-    """A value as TOML would read it; what TOML cannot read is a plain string."""
+    """The value that TOML reads from `text`, or `text` itself if it is no TOML value."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):
@@ -64,10 +65,10 @@ def parse_value(text: str) -> Any:
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """["a.b=c", ...] as given to --set -> {"a.b": value}.
+    """Parse values of --set: ["a.b=c", ...] -> {"a.b": c}.
 
     Raises:
-        InputError: no "=", or a path that starts with no table of a recipe.
+        InputError: there is no "=", or the path does not start with a table of a recipe.
     """
     parsed = {}
     for assignment in assignments:
@@ -79,7 +80,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def parse_variations(variations: Iterable[str]) -> dict[str, list[Any]]:
-    """["a.b=x,y,z", ...] as given to --vary -> {"a.b": [x, y, z]}."""
+    """Parse values of --vary: ["a.b=x,y,z", ...] -> {"a.b": [x, y, z]}."""
     parsed = {}
     for variation in variations:
         path, separator, text = variation.partition("=")
@@ -117,12 +118,12 @@ def _read(name: str, extending: tuple[str, ...]) -> Table:
 
 
 def _base_path(name: str, base: str) -> str:
-    """What a recipe extends: a preset, or a file whose path starts from the recipe's own folder."""
+    """The recipe that a recipe extends: a preset, or a file whose path is relative to the folder of the recipe."""
     return normpath(Path(name).parent / base) if is_file(base) else base
 
 
 def is_file(name: str) -> bool:
-    """Whether a recipe's name is the path of a file, rather than a preset."""
+    """Whether the name of a recipe is the path of a file; otherwise it is a preset."""
     return name.endswith(".toml") or "/" in name
 
 
@@ -145,7 +146,7 @@ def _check_tables(tables: Any, name: str, where: str) -> None:
 def _attribute(tables: Table) -> None:
     """Write the source of every value into `tables["sources"]`; see `source_of`.
 
-    A source may also stand for a key that is left out on purpose (no clipping).
+    A source may also belong to a key that the recipe leaves out on purpose (no clipping).
     """
     sources = dict(values(tables.get("sources", {})))
     paths = [path for path, _ in values({key: tables[key] for key in SECTIONS[:-1] if key in tables})]
@@ -154,7 +155,7 @@ def _attribute(tables: Table) -> None:
 
 
 def values(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted paths of all that is no table, with the values."""
+    """(dotted path, value) of everything in a table that is no table itself."""
     for key, value in table.items():
         if isinstance(value, Mapping):
             yield from values(value, f"{prefix}{key}.")
@@ -163,7 +164,7 @@ def values(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def source_of(path: str, sources: Mapping[str, Any]) -> str:
-    """The source stated for a dotted path, else that of the nearest enclosing table, else ""."""
+    """The source of a dotted path, else that of the nearest table around it, else ""."""
     while path and path not in sources:
         path = path.rpartition(".")[0]
     return " ".join(str(sources.get(path, "")).split())
@@ -179,7 +180,7 @@ def _parse(name: str) -> Table:
 
 
 def checked_path(path: str, flag: str) -> str:
-    """`path`, if it names a key of a recipe; `flag` says where it was given. Raises InputError where it does not."""
+    """Return `path`. Raises InputError, which names `flag`, if it is not the path of a key of a recipe."""
     allowed = ("data", "datasets", "input", "encoder", "encoders", "method", "methods", "pretrain", "task", "tasks")
     head, _, rest = path.partition(".")
     if head not in allowed:
