@@ -80,6 +80,13 @@ class MAE(Method):
         self.head = nn.Linear(dim, patch**2 * encoder.in_channels)
         init_xavier(self)
 
+    @classmethod
+    def masks_only(cls, config: MAEConfig, encoder: Encoder) -> MAE:
+        """Without the decoder, whose blocks are slow to import."""
+        method = cls.__new__(cls)
+        Method.__init__(method, config, encoder)
+        return method
+
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         """The same number of masked patches in each image, for every kind, so that the visible ones form a batch."""
         grid, ratio = self.encoder.grid, self.config.mask_ratio

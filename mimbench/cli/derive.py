@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,9 +28,16 @@ def derive(
         str | None,
         typer.Option("--baseline", help="The method whose errors count as 100.", show_default="as the table declares"),
     ] = None,
-    format_: Annotated[str, typer.Option("--format", help="text, markdown, csv, html or latex.")] = "text",
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="text, markdown, csv, html or latex.", show_default="by the suffix of --output, or text"
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Write to this file.")] = None,
 ) -> None:
     """Print a table that is derived from one task's records, such as the mean corruption error (mce)."""
+    from mimbench.report.tables.command import choose_format, write_table
     from mimbench.report.tables.relative_errors import build_derived_table, derived_tables, find_derived_table
     from mimbench.report.tables.render import render
     from mimbench.store.record import read_records
@@ -38,8 +46,14 @@ def derive(
         for table in derived_tables().values():
             print_text(f"{table.name:<24}{table.display.title} of {table.task}: {table.display.source}")
         return
+    format_ = choose_format(format_, output)
     table = find_derived_table(name)
     method = baseline or table.display.baseline
     if not method:
         raise InputError(f"derived table {name!r} needs a method to compare with: --baseline METHOD")
-    print_text(render(build_derived_table(table, read_records(results), method), format_), end="")
+    text = render(build_derived_table(table, read_records(results), method), format_)
+    if output is None:
+        print_text(text, end="")
+    else:
+        write_table(text, output)
+        print_text(f"written: {output}")

@@ -83,6 +83,31 @@ class Encoder(nn.Module, ABC):
         self.image_size = image_size
         self.in_channels = in_channels
 
+    def set_sizes(self) -> None:
+        """Set the attributes that the class documents, from `config` and `image_size`, without building weights.
+
+        An encoder that defines it can be made without weights (`sizes_only`). Its `__init__` calls it too.
+
+        Raises:
+            InputError: `image_size` does not fit the patch size or window of `config`.
+        """
+
+    @classmethod
+    def sizes_only(cls, config: BaseConfig, *, image_size: int, in_channels: int) -> Encoder:
+        """An encoder that has sizes but no weights and computes nothing, such as for counting a method's masks.
+
+        A class that does not define `set_sizes` gives a whole encoder.
+
+        Raises:
+            InputError: `image_size` does not fit the patch size or window of `config`.
+        """
+        if cls.set_sizes is Encoder.set_sizes:
+            return cls(config, image_size=image_size, in_channels=in_channels)
+        encoder = cls.__new__(cls)
+        Encoder.__init__(encoder, config, image_size=image_size, in_channels=in_channels)
+        encoder.set_sizes()
+        return encoder
+
     @property
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of the tokens from `embed` at `image_size`."""

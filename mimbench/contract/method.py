@@ -67,6 +67,18 @@ class Method(nn.Module, ABC):
         if kind not in cls.encoders:
             raise InputError(f"method {cls.name!r} does not take a {kind} encoder; it takes: {', '.join(cls.encoders)}")
 
+    @classmethod
+    def masks_only(cls, config: Any, encoder: Encoder) -> Method:
+        """A method to call `sample_mask` of, and nothing else.
+
+        The default builds all parts. Override it if the parts are slow to import or build.
+
+        Args:
+            config: an instance of `Config`.
+            encoder: may be one without weights, from `Encoder.sizes_only`.
+        """
+        return cls(config, encoder)
+
     def prepare(self, stage: Stage) -> None:
         """Fit what training needs, such as a tokenizer. Called once before training, with the weights on the CPU.
 

@@ -7,8 +7,6 @@ import re
 from functools import partial
 
 import torch
-from timm.layers import build_sincos2d_pos_embed
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from mimbench.errors import InputError
@@ -24,6 +22,8 @@ def transformer_blocks(
     Raises:
         InputError: `num_heads` does not divide `dim`.
     """
+    from timm.models.vision_transformer import Block  # slow to import
+
     if dim % num_heads:
         raise InputError(f"{dim} channels cannot be shared by {num_heads} heads; choose a multiple")
     norm = partial(nn.LayerNorm, eps=eps)
@@ -39,6 +39,8 @@ def sincos_positions(grid: tuple[int, ...], dim: int) -> Tensor:
     Raises:
         InputError: `dim` is not a multiple of 4.
     """
+    from timm.layers import build_sincos2d_pos_embed  # slow to import
+
     if dim % 4:
         raise InputError(f"sin-cos positions need a number of channels divisible by 4, not {dim}")
     # timm lists the patches column by column if columns come first.

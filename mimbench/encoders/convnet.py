@@ -10,10 +10,6 @@ from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
 from pydantic import Field
-from timm.layers import LayerNorm, LayerNorm2d, calculate_drop_path_rates
-from timm.models.convnext import ConvNeXtStage
-from timm.models.resnet import BasicBlock, Bottleneck
-from timm.models.resnet import ResNet as TimmResNet
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -136,9 +132,11 @@ class ConvNeXt(ConvNet):
     config: ConvNeXtConfig
 
     def __init__(self, config: ConvNeXtConfig, *, image_size: int, in_channels: int) -> None:
+        from timm.layers import LayerNorm, LayerNorm2d, calculate_drop_path_rates
+        from timm.models.convnext import ConvNeXtStage
+
         super().__init__(config, image_size=image_size, in_channels=in_channels)
-        _check_stages(config.dims, config.depths)
-        self._shape(config.patch_size, config.dims[0], config.dims, config.depths)
+        self.set_sizes()
         rates = calculate_drop_path_rates(config.drop_path, config.depths, stagewise=True)
         stem = nn.Conv2d(in_channels, config.dims[0], config.patch_size, config.patch_size)
         self.body = nn.ModuleDict(
@@ -164,6 +162,11 @@ class ConvNeXt(ConvNet):
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+
+    def set_sizes(self) -> None:
+        config = self.config
+        _check_stages(config.dims, config.depths)
+        self._shape(config.patch_size, config.dims[0], config.dims, config.depths)
 
     def layer_of(self, parameter: str) -> int:
         """Downsampling belongs to the block that follows it."""
@@ -215,13 +218,12 @@ class ResNet(ConvNet):
     config: ResNetConfig
 
     def __init__(self, config: ResNetConfig, *, image_size: int, in_channels: int) -> None:
+        from timm.models.resnet import BasicBlock, Bottleneck
+        from timm.models.resnet import ResNet as TimmResNet
+
         super().__init__(config, image_size=image_size, in_channels=in_channels)
-        _check_stages(config.dims, config.depths)
-        if sum(config.depths) < 2:
-            raise InputError("encoder.depths has one block; a ResNet needs two or more")
+        self.set_sizes()
         block = BasicBlock if config.block == "basic" else Bottleneck
-        dims = tuple(dim * block.expansion for dim in config.dims)
-        self._shape(4 if config.stem_pool else 2, 64, dims, config.depths)
         self.body = TimmResNet(
             block,
             config.depths,
@@ -233,6 +235,15 @@ class ResNet(ConvNet):
         )
         if not config.stem_pool:
             self.body.maxpool = nn.Identity()
+
+    def set_sizes(self) -> None:
+        config = self.config
+        _check_stages(config.dims, config.depths)
+        if sum(config.depths) < 2:
+            raise InputError("encoder.depths has one block; a ResNet needs two or more")
+        expansion = 1 if config.block == "basic" else 4  # output channels per channel of the 3x3 convolution
+        dims = tuple(dim * expansion for dim in config.dims)
+        self._shape(4 if config.stem_pool else 2, 64, dims, config.depths)
 
     def layer_of(self, parameter: str) -> int:
         parts = parameter.removeprefix("body.").split(".")

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 TABLE = "relative_position_bias_table"
@@ -35,6 +34,8 @@ def resample_positions(encoder: nn.Module, name: str, value: Tensor, target: Ten
         prefix = target.shape[1] - rows * columns
         if not _square(value.shape[1] - prefix):
             return None
+        from timm.layers import resample_abs_pos_embed  # slow to import
+
         return resample_abs_pos_embed(value, new_size=[rows, columns], num_prefix_tokens=prefix)
     return None
 

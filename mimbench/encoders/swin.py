@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mimbench.contract import Config, Depth, Encoder, Features, InputError
 from mimbench.encoders.windows import partition, unpartition
 from mimbench.optim.layers import swin_layer
+
+if TYPE_CHECKING:  # timm takes longer to import than torch, and only building a Swin needs it
+    from timm.models.swin_transformer import SwinTransformerBlock
 
 
 class SwinConfig(Config):
@@ -43,14 +45,10 @@ class Swin(Encoder):
     config: SwinConfig
 
     def __init__(self, config: SwinConfig, *, image_size: int, in_channels: int) -> None:
+        from timm.models.swin_transformer import SwinTransformer
+
         super().__init__(config, image_size=image_size, in_channels=in_channels)
-        _check(config, image_size)
-        halvings = len(config.depths) - 1
-        self.embed_dim = config.embed_dim
-        self.out_dim = config.embed_dim * 2**halvings
-        self.patch_size = config.patch_size
-        self.stride = config.patch_size * 2**halvings
-        self.num_layers = sum(config.depths)
+        self.set_sizes()
         self.body = SwinTransformer(
             img_size=image_size,
             patch_size=config.patch_size,
@@ -65,6 +63,16 @@ class Swin(Encoder):
             drop_path_rate=config.drop_path,
         )
         self.grad_checkpointing = False
+
+    def set_sizes(self) -> None:
+        config = self.config
+        _check(config, self.image_size)
+        halvings = len(config.depths) - 1
+        self.embed_dim = config.embed_dim
+        self.out_dim = config.embed_dim * 2**halvings
+        self.patch_size = config.patch_size
+        self.stride = config.patch_size * 2**halvings
+        self.num_layers = sum(config.depths)
 
     def embed(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
@@ -165,6 +173,8 @@ def build_blocks(
     depth: int, *, dim: int, grid: tuple[int, int], num_heads: int, window: int, mlp_ratio: float = 4.0
 ) -> nn.ModuleList:
     """`depth` Swin blocks of one stage for `shifted_window_block`; every second one shifts its windows."""
+    from timm.models.swin_transformer import SwinTransformerBlock
+
     blocks = nn.ModuleList(
         SwinTransformerBlock(
             dim=dim,

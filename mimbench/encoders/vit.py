@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from timm.layers import resample_abs_pos_embed
-from timm.layers.pos_embed_rel import resize_rel_pos_bias_table_simple
-from timm.models.beit import Beit, RelativePositionBias, gen_relative_position_index
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -19,6 +15,10 @@ from mimbench.contract import Config, Depth, Encoder, Features, InputError, adde
 from mimbench.encoders.blocks import sincos_positions
 from mimbench.encoders.windows import Windows, add_positions, windowed_block
 from mimbench.optim.layers import vit_layer
+
+if TYPE_CHECKING:  # timm takes longer to import than torch, and only building and running a ViT needs it
+    from timm.models.beit import Beit
+    from timm.models.vision_transformer import VisionTransformer
 
 Grid = tuple[int, ...]
 
@@ -52,6 +52,15 @@ class ViT(Encoder):
 
     def __init__(self, config: ViTConfig, *, image_size: int, in_channels: int) -> None:
         super().__init__(config, image_size=image_size, in_channels=in_channels)
+        self.set_sizes()
+        self.relative = config.position.startswith("relative")
+        self.body = _beit(config, self.grid, in_channels) if self.relative else _vit(config, self.grid, in_channels)
+        self.windows: Windows | None = None
+        self.grad_checkpointing = False
+        self._indices: dict[tuple[Grid, torch.device], Tensor] = {}
+
+    def set_sizes(self) -> None:
+        config, image_size = self.config, self.image_size
         if image_size % config.patch_size:
             raise InputError(
                 f"image size {image_size} px is not a multiple of the patch size {config.patch_size} px; "
@@ -65,11 +74,6 @@ class ViT(Encoder):
         self.patch_size = self.stride = config.patch_size
         self.num_layers = config.depth
         self.num_prefix_tokens = 1
-        self.relative = config.position.startswith("relative")
-        self.body = _beit(config, self.grid, in_channels) if self.relative else _vit(config, self.grid, in_channels)
-        self.windows: Windows | None = None
-        self.grad_checkpointing = False
-        self._indices: dict[tuple[Grid, torch.device], Tensor] = {}
 
     def embed(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
@@ -181,6 +185,8 @@ class ViT(Encoder):
             return None
         if tuple(grid) == self.grid:
             return self.body.pos_embed
+        from timm.layers import resample_abs_pos_embed
+
         return resample_abs_pos_embed(self.body.pos_embed, new_size=list(grid), old_size=list(self.grid))
 
     def _require_shared_table(self, what: str) -> None:
@@ -206,6 +212,8 @@ class ViT(Encoder):
             return None  # there is none, or blocks have their own
         table = self.body.rel_pos_bias.relative_position_bias_table
         if tuple(grid) != self.grid:
+            from timm.layers.pos_embed_rel import resize_rel_pos_bias_table_simple
+
             shape = ((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3, self.config.num_heads)
             table = resize_rel_pos_bias_table_simple(table, tuple(grid), shape)
         index = self._position_index(tuple(grid), table.device)
@@ -214,6 +222,8 @@ class ViT(Encoder):
     def _position_index(self, grid: Grid, device: torch.device) -> Tensor:
         key = (grid, device)
         if key not in self._indices:
+            from timm.models.beit import gen_relative_position_index
+
             with torch.inference_mode(False):  # an index first made in evaluation must serve training too
                 index = gen_relative_position_index(grid, device=device)
             if type(index) is not Tensor:  # a fake tensor must not outlive its mode
@@ -242,6 +252,8 @@ def _shared(config: ViTConfig, grid: Grid, in_channels: int) -> dict[str, Any]:
 
 
 def _beit(config: ViTConfig, grid: Grid, in_channels: int) -> Beit:
+    from timm.models.beit import Beit
+
     shared = config.position == "relative"
     return Beit(
         **_shared(config, grid, in_channels),
@@ -252,6 +264,9 @@ def _beit(config: ViTConfig, grid: Grid, in_channels: int) -> Beit:
 
 
 def _vit(config: ViTConfig, grid: Grid, in_channels: int) -> VisionTransformer:
+    from timm.models.beit import RelativePositionBias
+    from timm.models.vision_transformer import VisionTransformer
+
     body = VisionTransformer(**_shared(config, grid, in_channels))
     if config.position == "sincos":
         body.pos_embed = nn.Parameter(sincos_positions(grid, config.embed_dim), requires_grad=False)

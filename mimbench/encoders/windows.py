@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
-from timm.models.vision_transformer_sam import Attention as PositionedAttention
 from torch import Tensor
 
 from mimbench.errors import InputError
@@ -55,6 +54,8 @@ def windowed_block(block: Any, size: Grid, x: Tensor, bias: Tensor | None = None
 
     As in ViTDet, padding is zeros after the norm, costs the MLP nothing, and a dropped path drops a whole image's.
     """
+    from timm.models.vision_transformer_sam import Attention as PositionedAttention
+
     grid = tuple(x.shape[1:3])
     y, padded = partition(block.norm1(x), size)
     if isinstance(block.attn, PositionedAttention):
@@ -70,6 +71,8 @@ def add_positions(block: Any, size: Grid) -> None:
 
     A row and a column table (MViTv2, arXiv:2112.01526), as ViTDet fine-tunes with.
     """
+    from timm.models.vision_transformer_sam import Attention as PositionedAttention
+
     weight = block.attn.qkv.weight
     attention = PositionedAttention(
         weight.shape[1],

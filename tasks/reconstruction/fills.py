@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from mimbench.api import Grid, Method, NotSupported, patchify, resize_mask, unpatchify
@@ -80,5 +79,7 @@ def _nearest_visible(masked: np.ndarray) -> np.ndarray:
     """Row-major index of the nearest visible cell for each cell of bool [Gh, Gw]; the cell's own if none is visible."""
     if masked.all():
         return np.arange(masked.size)
+    from scipy.ndimage import distance_transform_edt  # slow to import
+
     rows, columns = distance_transform_edt(masked, return_distances=False, return_indices=True)
     return (rows.astype(np.int64) * masked.shape[1] + columns).ravel()

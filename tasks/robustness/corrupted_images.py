@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
-from torchvision.transforms.v2 import functional as F
 
 from mimbench.api import ArraySplit, ImageSplit, InputConfig, evaluation_crop, image_grid
 from mimbench_tasks.robustness.corruptions import corrupt
@@ -107,5 +106,7 @@ def draw_corruptions(images: CorruptedImages, *, footnote: str) -> bytes:
 def _shown(images: Tensor) -> Tensor:
     """uint8 [..., C, h, w] -> float in [0, 1], reduced."""
     if min(images.shape[-2:]) > SHOWN_SIDE:
+        from torchvision.transforms.v2 import functional as F  # slow to import
+
         images = F.resize(images, [SHOWN_SIDE], antialias=True)
     return images / 255

@@ -15,7 +15,6 @@ from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
-from scipy import fft, ndimage
 
 from mimbench_tasks.robustness.eight_bit import cut, picture, pixels, recompressed, rounded
 from mimbench_tasks.robustness.severities import CORRUPTIONS, Constants, constants_for
@@ -160,6 +159,8 @@ def contrast(x: np.ndarray, c: Constants, random: np.random.RandomState) -> np.n
 
 def elastic_transform(x: np.ndarray, c: Constants, random: np.random.RandomState) -> np.ndarray:
     """c: strength and smoothness (deviation) of displacements, and reach of an affine map's three points."""
+    from scipy import ndimage
+
     height, width, channels = x.shape
     side = min(height, width)
     strength, sigma, reach = (side * share for share in c)
@@ -212,11 +213,15 @@ def _filtered(x: np.ndarray, kernel: np.ndarray, edge: str) -> np.ndarray:
 
 
 def _gaussian(x: np.ndarray, sigma: float) -> np.ndarray:
+    from scipy import ndimage
+
     return ndimage.gaussian_filter(x, (sigma, sigma, 0), mode="nearest")
 
 
 def _smooth(field: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian blur of [H, W], mirrored at its edges, at the same cost for any sigma: a product of its cosines."""
+    from scipy import fft
+
     decay = [np.exp(-0.5 * (sigma * np.pi * np.arange(side) / side) ** 2) for side in field.shape]
     return fft.idctn(fft.dctn(field) * np.outer(*decay))
 
@@ -227,6 +232,8 @@ def _disk(radius: float, sigma: float) -> np.ndarray:
 
     At radius 8 the disk touches the edges, which reflect what the Gaussian takes from beyond.
     """
+    from scipy import ndimage
+
     reach, cut = (8, 1) if radius <= 8 else (int(radius), 2)
     line = np.arange(-reach, reach + 1)
     disk = (line[:, None] ** 2 + line**2 <= radius**2).astype(float)

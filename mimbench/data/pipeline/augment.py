@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
 from mimbench.contract import InputConfig
 from mimbench.errors import InputError
@@ -58,6 +57,8 @@ class ImageAugment:
 
     def __call__(self, image: Tensor) -> Tensor:
         """uint8 [C, H, W] -> uint8 [C, S, S]; draws from the shared generators."""
+        from torchvision.transforms.functional import to_pil_image
+
         return self.pipeline(to_pil_image(image))
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
 from mimbench.contract import InputConfig
 from mimbench.data.pipeline.batched_crops import random_boxes, resample
 from mimbench.errors import InputError
+
+if TYPE_CHECKING:  # torchvision takes as long to import as torch
+    from torchvision.transforms import v2
 
 _LONGEST_ASPECT = 4
 
@@ -123,11 +125,15 @@ def jitter_colors(pixels: Tensor, strength: float, generator: torch.Generator) -
 
 def _luminance(pixels: Tensor) -> Tensor:
     """[B, 1, H, W], ITU-R 601 weights."""
+    from torchvision.transforms.v2 import functional as F
+
     return F.rgb_to_grayscale(pixels) if pixels.shape[1] == 3 else pixels
 
 
 def training_crop(input_config: InputConfig) -> v2.Transform:
     """For one image uint8 [C, H, W] in a worker; draws from torch's global CPU generator."""
+    from torchvision.transforms import v2
+
     steps: list[nn.Module] = [
         v2.RandomResizedCrop(
             input_config.image_size,
@@ -149,12 +155,15 @@ def evaluation_crop(image: Tensor, input_config: InputConfig) -> Tensor:
 
     S x 256 / 224 is rounded. The official scripts cut it off, with the same result at 192 and 224 px but not at 384.
     """
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as F
+
     check_eval_resize(input_config)
     shorter = input_config.eval_resize or round(input_config.image_size * 256 / 224)
     # A sliver would grow to gigapixels first; the central crop never looks that far out.
     longest = _LONGEST_ASPECT * min(image.shape[-2:])
     image = F.center_crop(image, [min(side, longest) for side in image.shape[-2:]])
-    image = F.resize(image, [shorter], v2.InterpolationMode(input_config.eval_interpolation), antialias=True)
+    image = F.resize(image, [shorter], InterpolationMode(input_config.eval_interpolation), antialias=True)
     return F.center_crop(image, [input_config.image_size] * 2)
 
 

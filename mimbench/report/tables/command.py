@@ -44,7 +44,7 @@ def table_command(
     Raises:
         InputError: anything that cannot be shown.
     """
-    format = _format(format, output)
+    format = choose_format(format, output)
     if layout == "list":
         text = _layouts()
     elif layout:
@@ -55,10 +55,19 @@ def table_command(
         text = _with_failed(*_compared(choice, results or DEFAULT_RESULTS), format, warn)
     if output is None:
         return text
+    write_table(text, output)
+    return None
+
+
+def write_table(text: str, output: Path) -> None:
+    """Write a table to the file of --output, and make its folder.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     with writing(f"--output {output}"):
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
-    return None
 
 
 def format_records(records: Sequence[Record]) -> str:
@@ -126,7 +135,12 @@ def _refuse(choice: Choice, what: str, names: tuple[str, ...]) -> None:
         raise InputError(f"{', '.join(given)}: not for {what}")
 
 
-def _format(format: str | None, output: Path | None) -> str:
+def choose_format(format: str | None, output: Path | None) -> str:
+    """The format of a table: `format`, or the format that the suffix of `output` stands for, or "text".
+
+    Raises:
+        InputError: an unknown format or suffix.
+    """
     if format is None:
         suffix = output.suffix.lower() if output else ""
         if suffix and suffix not in _SUFFIXES:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from helpers.refusals import refused
 from mimbench.errors import InputError
 from mimbench.report.tables.relative_errors import build_derived_table, compute_error_ratios, find_derived_table
 from mimbench.report.tables.render import render
 from mimbench.report.tables.render.numbers import cell_text
+from mimbench.store.record import write_record
 
 MCE = find_derived_table("mce")
 
@@ -84,3 +86,16 @@ def test_derived_tables_are_declared_by_tasks():
     assert (MCE.task, MCE.display.title, MCE.display.baseline) == ("robustness", "mCE", "random-init")
     with pytest.raises(InputError, match="unknown derived table 'mcee'; did you mean 'mce'"):
         find_derived_table("mcee")
+
+
+def test_derive_writes_a_file_in_the_format_of_its_suffix(measured, quick, tmp_path):
+    for method, fog in (("simmim", [80.0, 60.0]), ("random-init", [70.0, 50.0])):
+        made = measured(90.0, fog, [60.0, 40.0], method=method)
+        write_record(tmp_path / "runs" / "records" / f"{made.id}.json", made)
+    command = ("derive", "mce", "--baseline", "random-init")
+    printed = quick(*command, "--format", "csv")
+    assert printed.returncode == 0, printed.stderr
+    output = tmp_path / "new" / "mce.csv"
+    assert quick(*command, "--output", str(output)).stdout == f"written: {output}\n"
+    assert output.read_text(encoding="utf-8") == printed.stdout
+    refused(quick(*command, "--output", "mce.doc"), "mce.doc", "--format")
