@@ -20,6 +20,7 @@ COMMANDS = (
     ("list", "--check"),
     ("show", "method", "simmim"),
     ("show", "recipe", "smoke"),
+    ("show", "recipe", "smoke", "--method", "mae"),
     ("run", "--method", "simmim", "--task", "knn", "--recipe", "smoke", "--dry-run"),
     ("doctor",),
 )
