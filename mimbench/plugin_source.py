@@ -62,7 +62,7 @@ def find_file(module: str) -> Path | None:
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
     for count, part in enumerate(rest, start=2):
         candidates = [folder / part for folder in folders]
-        file = next((found for path in candidates if (found := _file_at(path)) is not None), None)
+        file = next((existing for path in candidates if (existing := _file_at(path)) is not None), None)
         folders = [path for path in candidates if path.is_dir()]
         if file is None and not folders:
             if any(_is_compiled(path) for path in candidates) or not all(path.parent.is_dir() for path in candidates):

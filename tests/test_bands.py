@@ -34,7 +34,7 @@ class Bands(Dataset):
 
 @pytest.fixture
 def bands(monkeypatch):
-    monkeypatch.setitem(registry.datasets._loaded, "bands", Bands)
+    monkeypatch.setitem(registry.datasets.replacements, "bands", Bands)
 
 
 def run(task, *settings, method="simmim"):

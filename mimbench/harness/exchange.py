@@ -23,7 +23,7 @@ from mimbench.harness.planning.build import build
 from mimbench.harness.planning.checkpoints import find_checkpoint
 from mimbench.harness.planning.code import code_of_plugin
 from mimbench.harness.running.provenance import provenance
-from mimbench.recipe import document as doc
+from mimbench.recipe import document as recipe_document
 from mimbench.recipe.resolve import Recipe, check_settings, resolve
 from mimbench.store.sealing import fingerprint
 from mimbench.store.store import Store
@@ -178,7 +178,7 @@ def export_checkpoint(which: str, output: Path, *, results: Path) -> Exported:
 
 def _recipe_tables(name: str, method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     check_settings(list(settings), [method], [])
-    recipe: Recipe = resolve(name, doc.read(name), method, settings, None)
+    recipe: Recipe = resolve(name, recipe_document.read(name), method, settings, None)
     return {
         "input": recipe.input.model_dump(),
         "encoder": {"name": recipe.encoder, **recipe.encoder_config.model_dump()},
@@ -190,7 +190,7 @@ def _with_settings(tables: dict[str, Any], settings: Mapping[str, Any]) -> dict[
     for path, value in settings.items():
         if path.partition(".")[0] not in tables:
             raise InputError(f"--set {path}: an import takes {', '.join(tables)} settings only")
-        tables = doc.put(tables, path, value)
+        tables = recipe_document.put(tables, path, value)
     return tables
 
 

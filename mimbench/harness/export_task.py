@@ -13,7 +13,7 @@ from mimbench import registry
 from mimbench.contract import Dataset, Task
 from mimbench.data import default_cache, open_dataset
 from mimbench.errors import InputError
-from mimbench.recipe import document as doc
+from mimbench.recipe import document as recipe_document
 from mimbench.recipe.resolve import Recipe, check_settings, resolve
 from mimbench.text import print_text
 
@@ -27,7 +27,7 @@ def export_task(task_name: str, recipe_name: str, method: str, settings: Mapping
     """
     task_class: type[Task] = registry.tasks.load(task_name)
     check_settings(list(settings), [method], [task_class.name])
-    recipe = resolve(recipe_name, doc.read(recipe_name), method, settings, task_name)
+    recipe = resolve(recipe_name, recipe_document.read(recipe_name), method, settings, task_name)
     task = recipe.task(task_name)
     with redirect_stdout(sys.stderr):  # standard output is for the file alone, but libraries print
         dataset = _dataset(task, recipe)

@@ -10,7 +10,7 @@ from mimbench import registry
 from mimbench.contract import InputConfig, PretrainConfig, Task
 from mimbench.contract.validation import validate
 from mimbench.errors import InputError
-from mimbench.recipe import document as doc
+from mimbench.recipe import document as recipe_document
 from mimbench.recipe.resolve import resolve
 
 _SAME_STEPS = ("accumulate", "at_epoch")
@@ -36,7 +36,7 @@ def departures(task: Task) -> dict[str, Any]:
     else:
         # An option that has no effect in the shipped protocol becomes a departure when another option puts it to use.
         shipped = {**as_shipped.config.shaping(), **as_shipped.protocol()}
-    known, actual = dict(doc.values(shipped)), dict(doc.values(task.protocol()))
+    known, actual = dict(recipe_document.values(shipped)), dict(recipe_document.values(task.protocol()))
     departed = {path: value for path, value in actual.items() if path not in known or known[path] != value}
     # A protocol may set an option that is newer than the record. The record leaves the option out, at its default.
     return departed | {path: value for path, value in task.config.left_out().items() if path in known.keys() - actual}
@@ -50,7 +50,7 @@ def task_departures(task: str, table: Mapping[str, Any], dataset: str) -> dict[s
     """
     cls: type[Task] = registry.tasks.load(task)
     protocol = cls.protocols.get(str(table.get("protocol")))
-    options = doc.merge(protocol.options if protocol else {}, table)
+    options = recipe_document.merge(protocol.options if protocol else {}, table)
     data_config = registry.datasets.load(dataset).Config
     data = {f"data.{key}": value for key, value in table.get("data", {}).items() if not data_config.is_cosmetic(key)}
     return departures(cls(validate(cls.Config, options, f"tasks.{task}"))) | data
@@ -77,7 +77,7 @@ def shaping_values(tables: Mapping[str, Any]) -> dict[str, Any]:
     typed["input"] = validate(InputConfig, tables.get("input", {}), "input").shaping()
     pretrain = validate(PretrainConfig, tables.get("pretrain", {}), "pretrain").shaping()
     typed["pretrain"] = {key: value for key, value in pretrain.items() if key not in _SAME_STEPS}
-    return dict(doc.values(typed))
+    return dict(recipe_document.values(typed))
 
 
 @functools.cache
@@ -89,9 +89,9 @@ def preset_values(method: str) -> tuple[Mapping[str, Any], ...]:
     """
     registry.methods.load(method)
     presets = []
-    for name in doc.preset_names():
+    for name in recipe_document.preset_names():
         try:
-            recipe = resolve(name, doc.read(name), method, {}, None)
+            recipe = resolve(name, recipe_document.read(name), method, {}, None)
         except InputError:
             continue
         presets.append(shaping_values(recipe.as_tables()))

@@ -10,7 +10,7 @@ from typing import Any
 
 from mimbench.errors import InputError, nearest
 from mimbench.options import SEEDS, are_seeds
-from mimbench.recipe import document as doc
+from mimbench.recipe import document as recipe_document
 from mimbench.toml import read_toml
 
 KEYS = ("summary", "methods", "tasks", "recipe", "seeds", "results", "set", "vary")
@@ -77,13 +77,16 @@ def _distinct(values: list[Any] | None) -> list[Any] | None:
 
 def _recipe(path: Path, name: str | None) -> str | None:
     """A preset's name as it is; a file's path from the grid's own folder."""
-    return normpath(path.parent / name) if name and doc.is_file(name) else name
+    return normpath(path.parent / name) if name and recipe_document.is_file(name) else name
 
 
 def _paths(path: Path, table: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Dotted paths, whether they are written as such or as tables within tables."""
     flag = f"[{key}] of grid {path}"
-    return {doc.checked_path(dotted, flag): value for dotted, value in doc.values(table.get(key, {}))}
+    return {
+        recipe_document.checked_path(dotted, flag): value
+        for dotted, value in recipe_document.values(table.get(key, {}))
+    }
 
 
 def _variations(path: Path, table: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -20,7 +20,7 @@ from mimbench.contract import (
 )
 from mimbench.contract.validation import has_option, validate
 from mimbench.errors import InputError, nearest
-from mimbench.recipe import document as doc
+from mimbench.recipe import document as recipe_document
 
 SET = "set on the command line"
 """The source of a value that no recipe file gave."""
@@ -58,7 +58,7 @@ class Recipe:
         table = _table(self.task_tables, name, "tasks.")
         protocol = self.protocol(name)
         if protocol:
-            table = {"protocol": cls.default_protocol, **doc.merge(protocol.options, table)}
+            table = {"protocol": cls.default_protocol, **recipe_document.merge(protocol.options, table)}
         return cls(validate(cls.Config, table, f"tasks.{name}"))
 
     def protocol(self, name: str) -> Protocol | None:
@@ -83,7 +83,7 @@ class Recipe:
         name = task.config.dataset or task.default_dataset or self.dataset
         is_pretraining_set = name == self.dataset
         under = self.data.model_dump() if is_pretraining_set else _table(self.dataset_tables, name, "datasets.")
-        return name, doc.merge(under, task.config.data)
+        return name, recipe_document.merge(under, task.config.data)
 
     def as_tables(self) -> dict[str, Any]:
         """The resolved tables as plain JSON data, as records keep them."""
@@ -96,7 +96,9 @@ class Recipe:
         }
 
 
-def resolve(name: str, document: doc.Table, method: str, settings: Mapping[str, Any], task: str | None) -> Recipe:
+def resolve(
+    name: str, document: recipe_document.Table, method: str, settings: Mapping[str, Any], task: str | None
+) -> Recipe:
     """Lay `settings` ({dotted path: value}) over the document, and type what comes of it for `method`.
 
     `task` is the one that "task.KEY" settings mean. A "method.KEY" or "task.KEY" setting that the plugin
@@ -105,20 +107,20 @@ def resolve(name: str, document: doc.Table, method: str, settings: Mapping[str, 
     Raises:
         InputError: an unknown key or plugin (with the nearest), or an impossible value.
     """
-    tables = doc.for_method(document, method)
+    tables = recipe_document.for_method(document, method)
     method_class: type[Method] = registry.methods.load(method)
     for path, value in settings.items():
         placed = _placed(path, method, method_class, task)
         if placed:
-            tables = doc.put(tables, placed, value)
+            tables = recipe_document.put(tables, placed, value)
             others = {p: s for p, s in _table(tables, "sources").items() if not f"{p}.".startswith(f"{placed}.")}
-            tables["sources"] = others | {p: SET for p, _ in doc.values({placed: value})}
+            tables["sources"] = others | {p: SET for p, _ in recipe_document.values({placed: value})}
     data = _table(tables, "data")
     encoder = _table(tables, "encoder")
     method_table = _table(tables, "method")
     dataset_name, encoder_name = _named(data, "data"), _named(encoder, "encoder")
-    data = doc.merge(_table(_table(tables, "datasets"), dataset_name, "datasets."), data)
-    encoder = doc.merge(_table(_table(tables, "encoders"), encoder_name, "encoders."), encoder)
+    data = recipe_document.merge(_table(_table(tables, "datasets"), dataset_name, "datasets."), data)
+    encoder = recipe_document.merge(_table(_table(tables, "encoders"), encoder_name, "encoders."), encoder)
     pretrain = _table(tables, "pretrain")
     if not method_class.pretrains:
         pretrain.pop("at_epoch", None)
@@ -199,8 +201,8 @@ def _check_owner(head: str, rest: str, path: str) -> None:
         raise InputError(f"{path}: unknown {kinds[head].kind} {owner!r}{nearest(owner, kinds[head].names())}")
     if not inner:
         raise InputError(f"{path!r} names a table; name a key in it: {path}.KEY=VALUE")
-    if head == "methods" and inner.partition(".")[0] not in doc.SECTIONS:
-        raise InputError(f"unknown key {path!r}{nearest(inner.partition('.')[0], doc.SECTIONS)}")
+    if head == "methods" and inner.partition(".")[0] not in recipe_document.SECTIONS:
+        raise InputError(f"unknown key {path!r}{nearest(inner.partition('.')[0], recipe_document.SECTIONS)}")
 
 
 def _placed(path: str, method: str, method_class: type[Method], task: str | None) -> str | None:

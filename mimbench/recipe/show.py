@@ -13,7 +13,7 @@ import torch
 from mimbench.contract import Config, TrainConfig
 from mimbench.contract.validation import NONE
 from mimbench.errors import InputError
-from mimbench.recipe import document as doc
+from mimbench.recipe import document as recipe_document
 from mimbench.recipe.resolve import Recipe, check_settings, resolve
 
 MASKS = 256
@@ -32,7 +32,7 @@ def describe(name: str, method: str, settings: Mapping[str, Any]) -> str:
         if path.startswith("task."):
             rest = path.removeprefix("task.")
             raise InputError(f"--set {path}: a recipe is for all tasks; name the task: --set tasks.NAME.{rest}=VALUE")
-    document = doc.read(name)
+    document = recipe_document.read(name)
     check_settings(list(settings), [method], [])
     recipe = resolve(name, document, method, settings, None)
     recipe.method_class().require_kind(recipe.encoder_class().kind)
@@ -60,8 +60,8 @@ def _under(recipe: Recipe, task: str) -> dict[str, str]:
     protocol = recipe.protocol(task)
     if protocol is None:
         return {}
-    paths = [*(path for path, _ in doc.values(protocol.options)), *protocol.sources]
-    return {f"tasks.{task}.{path}": doc.source_of(path, protocol.sources) for path in paths}
+    paths = [*(path for path, _ in recipe_document.values(protocol.options)), *protocol.sources]
+    return {f"tasks.{task}.{path}": recipe_document.source_of(path, protocol.sources) for path in paths}
 
 
 def _table(path: str, values: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[str]:

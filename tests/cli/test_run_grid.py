@@ -33,7 +33,7 @@ GRID = ["run", "--recipe", "smoke", *SETTINGS, "--method", "simmim,random-init",
 @pytest.fixture(autouse=True)
 def _toys(monkeypatch):
     for toy in (Toy, OtherToy):
-        monkeypatch.setitem(registry.tasks._loaded, toy.name, toy)
+        monkeypatch.setitem(registry.tasks.replacements, toy.name, toy)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def run_command(
 
     os.chdir(folder)
     os.environ.update(environment)
-    registry.tasks._loaded.update({toy.name: toy for toy in (Toy, OtherToy)})
+    registry.tasks.replacements.update({toy.name: toy for toy in (Toy, OtherToy)})
     Toy.hook = staticmethod(hook)
     sys.argv = ["mimbench", *arguments]
     with (
@@ -131,9 +131,9 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(quick, log, tmp_path):
     assert "based on 2 checkpoints (seconds per image, " in done.stdout
     done = quick(*arguments, "--method", "simmim,random-init,mae", "--dry-run")
     assert "no estimate for: pretraining mae (4)" in done.stdout
-    found = json.loads(quick(*arguments, "--dry-run", "--json").stdout)
-    assert [cell["state"] for cell in found["cells"]] == ["recorded"] * 6 + ["to run"] * 6
-    assert found["estimate"]["without_estimate"] == {}
+    plan = json.loads(quick(*arguments, "--dry-run", "--json").stdout)
+    assert [cell["state"] for cell in plan["cells"]] == ["recorded"] * 6 + ["to run"] * 6
+    assert plan["estimate"]["without_estimate"] == {}
     assert "nothing is left to run" in quick(*arguments, "--seeds", "0", "--dry-run").stdout
 
 

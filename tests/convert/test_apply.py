@@ -20,7 +20,7 @@ def same(a, b):
 def test_every_trained_tensor_is_given_and_nothing_else_lost(official):
     _, state, method = official
     loaded = to_method(state, recognise(state), method)
-    trained = {own for own, parameter in method.named_parameters() if parameter.requires_grad}
+    trained = {name for name, parameter in method.named_parameters() if parameter.requires_grad}
     assert trained <= set(loaded.state)
     used = {key for keys in loaded.sources.values() for key in keys}
     assert used | set(loaded.left_out) == set(state)
@@ -138,10 +138,10 @@ def test_relative_position_tables_are_shared_and_copied():
 
 def test_layer_scale_and_pooled_norm_change_names():
     gamma = torch.ones(2)
-    found = match_forms(_pieces(**{"blocks.0.gamma_1": gamma}), {"blocks.0.ls1.gamma"}).tensors
-    assert list(found) == ["blocks.0.ls1.gamma"]
-    found = match_forms(_pieces(**{"blocks.0.ls2.gamma": gamma}), {"blocks.0.gamma_2"}).tensors
-    assert list(found) == ["blocks.0.gamma_2"]
+    matched = match_forms(_pieces(**{"blocks.0.gamma_1": gamma}), {"blocks.0.ls1.gamma"}).tensors
+    assert list(matched) == ["blocks.0.ls1.gamma"]
+    matched = match_forms(_pieces(**{"blocks.0.ls2.gamma": gamma}), {"blocks.0.gamma_2"}).tensors
+    assert list(matched) == ["blocks.0.gamma_2"]
     pooled = _pieces(**{"fc_norm.weight": gamma})
     assert list(match_forms(pooled, {"norm.weight"}).tensors) == ["norm.weight"]
     assert "stands in" in pooled.changed["fc_norm.weight"]

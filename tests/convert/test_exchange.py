@@ -68,15 +68,15 @@ def test_import_stores_the_whole_method(name, method, size, settings, image_size
     results, key = take_in(name, tmp_path, method, size, settings)
     out = capsys.readouterr().out
     assert "all found" in out
-    found = find_checkpoint(results, key)
-    what = found.card["what"]
+    checkpoint = find_checkpoint(results, key)
+    what = checkpoint.card["what"]
     assert what["image_size"] == image_size
     assert options.items() <= what["encoder"].items()
-    assert found.card["imported"]["left_out"]
-    assert found.rest().keys() >= {"mask_token"}
+    assert checkpoint.card["imported"]["left_out"]
+    assert checkpoint.rest().keys() >= {"mask_token"}
     official = params(name)
     key = next(key for key in official if key.endswith("patch_embed.proj.weight"))
-    assert torch.equal(found.encoder()["body.patch_embed.proj.weight"], official[key])
+    assert torch.equal(checkpoint.encoder()["body.patch_embed.proj.weight"], official[key])
 
 
 def test_tasks_run_on_an_imported_checkpoint_and_on_another_image_size(tmp_path, capsys):
@@ -103,9 +103,9 @@ def test_a_fine_tuned_beit_keeps_the_tables_of_each_block(tmp_path, capsys):
     arguments = {"method": "random-init", "encoder": "vit-tiny", "recipe": None, "settings": VIT, "results": results}
     import_checkpoint(tmp_path / "beit.safetensors", **arguments)
     key = next((results / "checkpoints").iterdir()).name
-    found = find_checkpoint(results, key)
-    assert found.card["what"]["encoder"]["position"] == "relative-per-block"
-    assert all(torch.equal(value, encoder.state_dict()[name]) for name, value in found.encoder().items())
+    checkpoint = find_checkpoint(results, key)
+    assert checkpoint.card["what"]["encoder"]["position"] == "relative-per-block"
+    assert all(torch.equal(value, encoder.state_dict()[name]) for name, value in checkpoint.encoder().items())
     assert not probe(results, key)
     assert read_records(results)[0].recipe["encoder"]["position"] == "relative-per-block"
 

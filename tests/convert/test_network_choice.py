@@ -54,8 +54,8 @@ DEEP = {"epoch": 3, "optimizer": OPTIMIZER}
 )  # fmt: skip
 def test_the_only_network_of_a_file_is_taken_whatever_is_around_it(wrap, key, vit, tmp_path):
     file = saved(tmp_path, wrap(vit))
-    found = read_weights(file)
-    assert (found.key, found.others) == (key, ())
+    weights = read_weights(file)
+    assert (weights.key, weights.others) == (key, ())
     arguments = {"method": "supervised", "encoder": "vit-tiny", "recipe": None, "results": tmp_path / "r"}
     imported, _ = import_checkpoint(file, settings={f"encoder.{k}": v for k, v in VIT.items()}, **arguments)
     assert key == "" or f"weights: {key}" in describe_import(imported)
@@ -89,9 +89,9 @@ PAIRS = [
 @pytest.mark.parametrize(("wrap", "taken", "other"), PAIRS)
 def test_of_two_networks_a_rule_prefers_one_and_key_gives_either(wrap, taken, other, vit, tmp_path):
     file = saved(tmp_path, wrap(vit, plus(vit)))
-    found = read_weights(file)
-    assert (found.key, found.others) == (taken, (other,))
-    assert found.why
+    weights = read_weights(file)
+    assert (weights.key, weights.others) == (taken, (other,))
+    assert weights.why
     for key, state in ((taken, vit), (other, plus(vit))):
         chosen = read_weights(file, key)
         assert chosen.key == key

@@ -30,9 +30,9 @@ def test_relative_tables_keep_the_class_tokens_rows(image_size):
 @pytest.mark.parametrize(("old", "new", "extra"), [(6, 7, 0), (14, 32, 3), (14, 24, 3)])
 def test_relative_tables_are_cubic_splines_over_growing_distances(old, new, extra):
     """Against another spline class of scipy's, and distances solved for instead of bisected to 1e-6 per step."""
-    side, wanted = 2 * old - 1, 2 * new - 1
+    side, new_side = 2 * old - 1, 2 * new - 1
     table = torch.randn(side * side + extra, 2, generator=torch.Generator().manual_seed(0))
-    found = resample_table(table, (wanted, wanted), extra)
+    resized = resample_table(table, (new_side, new_side), extra)
     factor = brentq(lambda q: sum(q**step for step in range(old - 1)) - (new - 1), 1.01, 1.5)
     steps = np.cumsum([factor**step for step in range(old - 1)])
     places = np.concatenate((-steps[::-1], [0], steps))
@@ -41,9 +41,9 @@ def test_relative_tables_are_cubic_splines_over_growing_distances(old, new, extr
     grid = table[: side * side].double().numpy().reshape(side, side, 2)
     expected = make_interp_spline(places, make_interp_spline(places, grid, axis=0)(at), axis=1)(at)
     np.testing.assert_allclose(
-        found[: wanted * wanted].numpy(), expected.reshape(-1, 2), atol=2e-3
+        resized[: new_side * new_side].numpy(), expected.reshape(-1, 2), atol=2e-3
     )  # distances are bisected to 1e-6 per step
-    assert torch.equal(found[wanted * wanted :], table[side * side :])
+    assert torch.equal(resized[new_side * new_side :], table[side * side :])
     linear = RegularGridInterpolator((places, places), grid)(np.stack(np.meshgrid(at, at, indexing="ij"), -1))
     assert np.abs(expected - linear).max() > 0.1
 

@@ -33,13 +33,13 @@ def test_a_training_is_reported(tmp_path):
 
 def test_a_training_may_stop_early_on_the_way_of_the_whole_schedule(tmp_path):
     whole, part = Probe(), Probe()
-    told, seen = [], []
+    reports, seen = [], []
     train(whole, tmp_path / "whole", epochs=4, after={2: lambda report: seen.append(whole.linear.weight.clone())})
-    report, _ = train(part, tmp_path / "part", epochs=4, until=2, after=dict.fromkeys((1, 3), told.append))
+    report, _ = train(part, tmp_path / "part", epochs=4, until=2, after=dict.fromkeys((1, 3), reports.append))
     assert part.progress == whole.progress[:10]
     assert whole.progress[-1] == 1.0
     torch.testing.assert_close(part.linear.weight, seen[0], rtol=0, atol=0)
-    assert [(report.steps, len(report.loss)) for report in (*told, report)] == [(5, 1), (10, 2)]
+    assert [(report.steps, len(report.loss)) for report in (*reports, report)] == [(5, 1), (10, 2)]
     assert epochs_done(tmp_path / "part") == 2
     assert epochs_done(tmp_path / "none") == 0
 
@@ -96,8 +96,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
     model.fail_at, model.loss_at_fail = 12, bad
     with pytest.raises(RunError, match=r"probe: the loss is (nan|inf) at step 2 of epoch 3; stopped.*step_10\.pth"):
         train(model, tmp_path)
-    kept = torch.load(tmp_path / "step_10.pth", weights_only=True)["model"]
-    assert all(torch.isfinite(value).all() for value in kept.values())
+    saved = torch.load(tmp_path / "step_10.pth", weights_only=True)["model"]
+    assert all(torch.isfinite(value).all() for value in saved.values())
     assert epochs_done(tmp_path) == 2
 
 

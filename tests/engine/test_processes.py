@@ -15,7 +15,7 @@ from mimbench.distributed import get_rank
 from mimbench.errors import Interrupted
 
 
-class Apart(Probe):
+class DiffersPerRank(Probe):
     """Its losses differ between the processes; one of them gets a signal within its n-th step."""
 
     def __init__(self, stop_at=None):
@@ -33,11 +33,11 @@ def stop_and_go_on(rank, port, folder):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
-    whole, resumed = Apart(), Apart()
+    whole, resumed = DiffersPerRank(), DiffersPerRank()
     report, _ = train(whole, folder / "whole")
     for step, further in ((3, 3), (9, 6), (13, 4)):
         with pytest.raises(Interrupted, match=f"saved after step {step % 5} of 5 in epoch {step // 5 + 1}"):
-            train(Apart(stop_at=further), folder / "work")
+            train(DiffersPerRank(stop_at=further), folder / "work")
     again, _ = train(resumed, folder / "work")
     assert torch.equal(whole.linear.weight, resumed.linear.weight)
     assert again.loss == report.loss
@@ -45,7 +45,7 @@ def stop_and_go_on(rank, port, folder):
         (folder / "full" / "step_5.pth").mkdir(parents=True)
     torch.distributed.barrier()
     with pytest.raises(OSError, match="Is a directory"):  # the first writes alone, and both stop
-        train(Apart(), folder / "full")
+        train(DiffersPerRank(), folder / "full")
     torch.distributed.destroy_process_group()
 
 

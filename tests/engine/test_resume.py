@@ -69,10 +69,10 @@ def test_a_second_signal_stops_at_once_and_says_what_is_kept(tmp_path):
                 os.kill(os.getpid(), self.number)
             return super().training_step(batch, generator)
 
-    for at, kept in ((3, "nothing is saved yet, so it starts over"), (8, "saved after epoch 1 of 3")):
+    for at, message in ((3, "nothing is saved yet, so it starts over"), (8, "saved after epoch 1 of 3")):
         with pytest.raises(Interrupted) as stopped:
             train(Twice(at), tmp_path / str(at))
-        assert str(stopped.value) == f"probe: {kept}"
+        assert str(stopped.value) == f"probe: {message}"
 
 
 def test_a_signal_that_was_ignored_stays_ignored(tmp_path):
@@ -233,7 +233,7 @@ def test_after_damage_what_a_training_saves_anew_is_kept(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", [".pth", ".json"])
 def test_a_state_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(tmp_path, monkeypatch, suffix, number):
     stopped_at(8, tmp_path)
-    kept = sorted(tmp_path.iterdir())
+    files_before = sorted(tmp_path.iterdir())
     opened = Path.open
 
     def refuse(path, *arguments, **named):
@@ -245,7 +245,7 @@ def test_a_state_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(tmp_path
         patch.setattr(Path, "open", refuse)
         with pytest.raises((OSError, InputError), match=rf"step_5\{suffix}"):
             train(Probe(), tmp_path)
-    assert sorted(path for path in tmp_path.iterdir() if path in kept) == kept
+    assert sorted(path for path in tmp_path.iterdir() if path in files_before) == files_before
     resumed = Probe()
     train(resumed, tmp_path)
     assert len(resumed.seen) == 10

@@ -95,10 +95,10 @@ def test_processes_share_each_batch(size, batch):
             continue
         micro = batch // world // accumulate
         ranks = [list(EpochSampler(size, micro, 3, rank, world)) for rank in range(world)]
-        for number, wanted in enumerate(alone):
+        for number, expected in enumerate(alone):
             of_step = range(number * accumulate, (number + 1) * accumulate)
             seen = torch.cat([ranks[rank][index].indices for index in of_step for rank in range(world)])
-            assert seen.tolist() == wanted
+            assert seen.tolist() == expected
 
 
 def test_a_batch_that_processes_cannot_share_is_refused():

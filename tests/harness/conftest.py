@@ -31,7 +31,7 @@ class Bench:
         self.fails: dict[object, Exception] = {}
         self.console = Console(file=self.screen, width=10_000)
         for toy in (Toy, OtherToy):
-            monkeypatch.setitem(registry.tasks._loaded, toy.name, toy)
+            monkeypatch.setitem(registry.tasks.replacements, toy.name, toy)
         monkeypatch.setattr(Toy, "hook", staticmethod(self._task))
         fit_method = Trainer.fit_method
 
@@ -46,10 +46,10 @@ class Bench:
         if (name, seed) in self.fails:
             raise self.fails[name, seed]
 
-    def _training(self, wanted) -> None:
-        self.trained.append(wanted.label)
-        if wanted.label in self.fails:
-            raise self.fails[wanted.label]
+    def _training(self, pretraining) -> None:
+        self.trained.append(pretraining.label)
+        if pretraining.label in self.fails:
+            raise self.fails[pretraining.label]
 
     def planned(self, methods="simmim", tasks="toy", seeds=(0,), settings=(), vary=()):
         request = Request(

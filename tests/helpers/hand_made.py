@@ -19,10 +19,10 @@ class Labelled(Dataset):
 
     def __init__(self, n: int = 0, classes: int = 0, *, train=None, test=None) -> None:
         super().__init__(DataConfig(), Path())
-        given = {"train": train, "test": test}
+        splits = {"train": train, "test": test}
         self.labels = {
             name: torch.arange(n) % classes if labels is None else torch.tensor(labels)
-            for name, labels in given.items()
+            for name, labels in splits.items()
         }
         self.classes = tuple(map(str, range(max(int(labels.max()) for labels in self.labels.values()) + 1)))
 

@@ -118,7 +118,7 @@ def _body(example: dict, method: str, ratio: float | None, seed: int, rng: rando
     }
     if not trained:
         body["checkpoint"]["cost"] |= {"steps": 0, "images_seen": 0, "seconds": 0.1}
-    body["curves"] = {name: [value + rng.gauss(0, 0.02) for value in of] for name, of in body["curves"].items()}
+    body["curves"] = {name: [value + rng.gauss(0, 0.02) for value in curve] for name, curve in body["curves"].items()}
     return body
 
 

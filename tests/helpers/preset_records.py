@@ -6,13 +6,13 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from mimbench.recipe import document as doc
+from mimbench.recipe import document as recipe_document
 from mimbench.recipe.departures import departures
 from mimbench.recipe.resolve import Recipe, resolve
 from mimbench.store.record import Checkpoint, Cost, Record, Value
 from mimbench.store.sealing import fingerprint
 
-_document = functools.cache(doc.read)
+_document = functools.cache(recipe_document.read)
 
 
 def resolved(preset: str, method: str, settings: Mapping[str, Any] | None = None, task: str = "finetune") -> Recipe:
@@ -63,7 +63,7 @@ def preset_record(
     """
     fields = record_fields(resolved(preset, method, settings, task), task)
     for path, new in (tables or {}).items():
-        fields["recipe"] = doc.put(fields["recipe"], path, new)
+        fields["recipe"] = recipe_document.put(fields["recipe"], path, new)
     del fields["task"], fields["method"]
     recipe = fields["recipe"].get("pretrain") or {}
     batch = recipe.get("batch_size", 1)

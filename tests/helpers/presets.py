@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mimbench.recipe import document as doc
+from mimbench.recipe import document as recipe_document
 from mimbench.recipe.resolve import Recipe, resolve
 
 
@@ -10,10 +10,10 @@ def pairs() -> list[tuple[str, str]]:
     """Every preset with every method that it has an overlay for, and with two that need none."""
     return [
         (preset, method)
-        for preset in doc.preset_names()
-        for method in sorted({*doc.read(preset).get("methods", {}), "simmim", "random-init"})
+        for preset in recipe_document.preset_names()
+        for method in sorted({*recipe_document.read(preset).get("methods", {}), "simmim", "random-init"})
     ]
 
 
 def resolved(preset: str, method: str) -> Recipe:
-    return resolve(preset, doc.read(preset), method, {}, None)
+    return resolve(preset, recipe_document.read(preset), method, {}, None)

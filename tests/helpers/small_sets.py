@@ -35,8 +35,8 @@ def write_coco(root: Path) -> Path:
 def record(identity: int, image: int, category: int, **more: Any) -> dict[str, Any]:
     box = [2, 3, 10, 8]
     polygon = [[2, 3, 12, 3, 12, 11, 2, 11]]
-    given = {"id": identity, "image_id": image, "category_id": category, "bbox": box, "area": 80}
-    return {**given, "segmentation": polygon, "iscrowd": 0, **more}
+    annotation = {"id": identity, "image_id": image, "category_id": category, "bbox": box, "area": 80}
+    return {**annotation, "segmentation": polygon, "iscrowd": 0, **more}
 
 
 def edit(path: Path, change) -> None:

@@ -201,6 +201,6 @@ def _official_name(name, method, meta):
         return None
     if name == "mask_token" and meta["repo"] == "SimMIM":
         return "encoder.mask_token"
-    back = {own: official for official, own in method.official_names.items() if own}
+    back = {our_name: official for official, our_name in method.official_names.items() if our_name}
     head, dot, rest = name.partition(".")
     return back.get(head, head) + dot + rest

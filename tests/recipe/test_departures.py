@@ -9,7 +9,7 @@ import pytest
 from mimbench import registry
 from mimbench.contract import Config, Measured, Protocol, Task, TaskConfig, TaskResult
 from mimbench.contract.config import added, cosmetic
-from mimbench.recipe import document as doc
+from mimbench.recipe import document as recipe_document
 from mimbench.recipe.departures import departures
 from mimbench.recipe.resolve import resolve
 from mimbench.store.record import read_records
@@ -80,11 +80,11 @@ class Needy(Named):
 @pytest.fixture(autouse=True)
 def _tasks(monkeypatch):
     for task in (Named, Bare, Needy):
-        monkeypatch.setitem(registry.tasks._loaded, task.name, task)
+        monkeypatch.setitem(registry.tasks.replacements, task.name, task)
 
 
 def departed(table: dict, settings: dict | None = None, task: str = "named", preset: str = "smoke") -> dict[str, Any]:
-    document = doc.merge(doc.read(preset), {"tasks": {task: table}})
+    document = recipe_document.merge(recipe_document.read(preset), {"tasks": {task: table}})
     return departures(resolve("x", document, "simmim", settings or {}, task).task(task))
 
 
@@ -146,7 +146,9 @@ def test_every_protocol_that_ships_can_run_alone():
     assert len(shipped) >= 4
     for cls in shipped:
         for name, protocol in cls.protocols.items():
-            recipe = resolve("x", doc.read("imagenet-vit-base"), "random-init", {"task.protocol": name}, cls.name)
+            recipe = resolve(
+                "x", recipe_document.read("imagenet-vit-base"), "random-init", {"task.protocol": name}, cls.name
+            )
             task = recipe.task(cls.name)
             assert departures(task) == {}, (cls.name, name)
             assert task.config.protocol == name

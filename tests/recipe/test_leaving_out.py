@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from mimbench.contract.validation import validate
 from mimbench.errors import InputError
-from mimbench.recipe import document as doc
+from mimbench.recipe import document as recipe_document
 from mimbench.recipe.resolve import resolve
 from mimbench.recipe.show import describe
 
@@ -40,16 +40,16 @@ def test_none_is_for_fields_that_may_be_none_and_have_no_such_word():
 
 
 def test_a_value_that_must_be_there_is_not_left_out():
-    recipe = doc.read("smoke")
+    recipe = recipe_document.read("smoke")
     with pytest.raises(InputError, match=r"pretrain\.epochs = 'none'"):
         resolve("smoke", recipe, "simmim", {"pretrain.epochs": "none"}, None)
 
 
 @pytest.mark.parametrize("words", ["clip_grad=none", 'clip_grad="none"'])
 def test_a_presets_value_is_left_out_from_the_command_line(words):
-    settings = doc.parse_assignments([f"pretrain.{words}"])
-    recipe = resolve("smoke", doc.read("smoke"), "simmim", settings, None)
-    assert doc.read("smoke")["pretrain"]["clip_grad"] == 5.0
+    settings = recipe_document.parse_assignments([f"pretrain.{words}"])
+    recipe = resolve("smoke", recipe_document.read("smoke"), "simmim", settings, None)
+    assert recipe_document.read("smoke")["pretrain"]["clip_grad"] == 5.0
     assert recipe.pretrain.clip_grad is None
 
 
@@ -59,7 +59,7 @@ def test_what_is_left_out_of_a_protocol_stays_out_when_shown_and_read_again(tmp_
     assert text.count('clip_grad = "none"  # set on the command line') == 2
     path = tmp_path / "again.toml"
     path.write_text(text)
-    again = resolve(str(path), doc.read(str(path)), "simmim", {}, None)
+    again = resolve(str(path), recipe_document.read(str(path)), "simmim", {}, None)
     assert again.pretrain.clip_grad is None
     assert again.task("finetune").config.train.clip_grad is None
     assert again.task("finetune").config.train.layer_decay == 0.65
@@ -68,4 +68,4 @@ def test_what_is_left_out_of_a_protocol_stays_out_when_shown_and_read_again(tmp_
 def test_a_recipe_of_ones_own_leaves_out_what_it_extends(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('extends = "smoke"\n[pretrain]\nclip_grad = "none"\n')
-    assert resolve(str(path), doc.read(str(path)), "simmim", {}, None).pretrain.clip_grad is None
+    assert resolve(str(path), recipe_document.read(str(path)), "simmim", {}, None).pretrain.clip_grad is None

@@ -11,7 +11,7 @@ from mimbench.contract import InputConfig, Method, TrainConfig
 from mimbench.harness.planning.build import build
 from mimbench.optim import decay_rules, param_groups
 from mimbench.parity.golden import read_golden, setup_of
-from mimbench.recipe import document as doc
+from mimbench.recipe import document as recipe_document
 from mimbench_tasks.finetune.config import FinetuneConfig
 from mimbench_tasks.finetune.model import Classifier, FinetuneTraining, adapt, freeze_unreached
 from mimbench_tasks.finetune.task import Finetune
@@ -65,7 +65,7 @@ def test_fine_tuning_has_the_official_groups_and_scales(case):
     method, official = method_of(golden), OFFICIAL[case]
     size = method.encoder.image_size
     changed = {**changed, "image_size": size, "train": {"layer_decay": official["layer_decay"]}}
-    config = FinetuneConfig(**doc.merge(Finetune.protocols[protocol].options, changed))
+    config = FinetuneConfig(**recipe_document.merge(Finetune.protocols[protocol].options, changed))
     classifier = Classifier(adapt(method.encoder, config, size), config, classes=10)
     freeze_unreached(classifier)
     model = FinetuneTraining(classifier, config, InputConfig(image_size=size), batched=True)

@@ -12,10 +12,10 @@ import torch
 from helpers.official_recipes import HIDDEN, IMAGES, OFFICIAL, PEAKS, RATES
 from helpers.presets import pairs, resolved
 from mimbench.optim import Schedule
-from mimbench.recipe import document as doc
+from mimbench.recipe import document as recipe_document
 from mimbench.recipe.resolve import Recipe, resolve
 
-IMAGENET = [name for name in doc.preset_names() if name.startswith("imagenet-")]
+IMAGENET = [name for name in recipe_document.preset_names() if name.startswith("imagenet-")]
 
 
 @cache
@@ -42,9 +42,9 @@ def test_every_preset_resolves_and_its_schedule_holds_together(preset, method):
 
 
 def test_the_presets_that_the_documents_name_are_there():
-    assert {"mnist5k-vit-tiny", "smoke", "imagenet-vit-base"} <= set(doc.preset_names())
+    assert {"mnist5k-vit-tiny", "smoke", "imagenet-vit-base"} <= set(recipe_document.preset_names())
     assert ("imagenet-vit-base", "simmim") in pairs()
-    assert all(doc.read(name).get("summary") for name in doc.preset_names())
+    assert all(recipe_document.read(name).get("summary") for name in recipe_document.preset_names())
 
 
 @pytest.mark.parametrize(("preset", "method"), cases_of(OFFICIAL))
@@ -78,7 +78,7 @@ def test_the_peak_rate_is_scaled_by_the_recipes_own_divisor(preset, method):
 @pytest.mark.parametrize(("preset", "method"), cases_of(HIDDEN))
 def test_masks_hide_the_official_number_of_cells(preset, method):
     settings = {"method.tokenizer": "kmeans"} if method == "beit" else {}  # the official one wants a file of weights
-    recipe = resolve(preset, doc.read(preset), method, settings, None)
+    recipe = resolve(preset, recipe_document.read(preset), method, settings, None)
     with torch.device("meta"):
         encoder = recipe.encoder_class()(recipe.encoder_config, image_size=recipe.input.image_size, in_channels=3)
         model = recipe.method_class()(recipe.method_config, encoder)
@@ -94,9 +94,18 @@ def test_masks_hide_the_official_number_of_cells(preset, method):
 def test_every_value_has_a_source_and_every_source_a_value(preset):
     document = written(preset)
     for owner, tables in [("", document), *document.get("methods", {}).items()]:
-        stated = [path for path, _ in doc.values({key: tables[key] for key in doc.SECTIONS[:-1] if key in tables})]
-        sources = dict(doc.values(tables["sources"]))
-        attributed = doc.read(preset)["methods"][owner]["sources"] if owner else doc.read(preset)["sources"]
+        stated = [
+            path
+            for path, _ in recipe_document.values(
+                {key: tables[key] for key in recipe_document.SECTIONS[:-1] if key in tables}
+            )
+        ]
+        sources = dict(recipe_document.values(tables["sources"]))
+        attributed = (
+            recipe_document.read(preset)["methods"][owner]["sources"]
+            if owner
+            else recipe_document.read(preset)["sources"]
+        )
         assert [path for path in stated if not attributed[path]] == [], owner
         unused = [path for path in sources if not any(f"{other}.".startswith(f"{path}.") for other in stated)]
         assert set(unused) <= ABSENT, (owner, unused)

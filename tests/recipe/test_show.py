@@ -11,7 +11,7 @@ import torch
 from helpers.presets import pairs, resolved
 from mimbench import registry
 from mimbench.errors import InputError
-from mimbench.recipe import document as doc
+from mimbench.recipe import document as recipe_document
 from mimbench.recipe.resolve import SET, check_settings, resolve
 from mimbench.recipe.show import describe
 
@@ -25,7 +25,7 @@ def lines(text: str) -> dict[str, str]:
 def reloaded(text: str, method: str, folder):
     path = folder / "shown.toml"
     path.write_text(text, encoding="utf-8")
-    return resolve(str(path), doc.read(str(path)), method, {}, None)
+    return resolve(str(path), recipe_document.read(str(path)), method, {}, None)
 
 
 @pytest.fixture
@@ -55,7 +55,10 @@ def test_settings_and_task_tables_survive_the_round_trip(recipe_file, tmp_path):
     )
     settings = {"tasks.detection.image_size": 96, "pretrain.epochs": 3, "method.mask_ratio": 0.5}
     text = describe(name, "simmim", settings)
-    recipe, again = resolve(name, doc.read(name), "simmim", settings, None), reloaded(text, "simmim", tmp_path)
+    recipe, again = (
+        resolve(name, recipe_document.read(name), "simmim", settings, None),
+        reloaded(text, "simmim", tmp_path),
+    )
     assert again.as_tables() == recipe.as_tables()
     for task in ("linear-probe", "detection"):
         assert again.task(task).config == recipe.task(task).config
@@ -96,16 +99,21 @@ def test_a_source_never_outlives_its_value(recipe_file):
         '[methods.simmim.sources]\npretrain.base_lr = "own\\nrun"\n',
         "c.toml",
     )
-    assert doc.read(base)["sources"]["pretrain.epochs"] == "paper"
-    assert doc.read(child)["sources"]["pretrain.epochs"] == ""
-    assert doc.read(child)["sources"]["pretrain.base_lr"] == "paper"
-    assert doc.for_method(doc.read(grandchild), "simmim")["sources"]["pretrain.base_lr"] == "own run"
-    assert doc.for_method(doc.read(grandchild), "other")["sources"]["pretrain.base_lr"] == "paper"
+    assert recipe_document.read(base)["sources"]["pretrain.epochs"] == "paper"
+    assert recipe_document.read(child)["sources"]["pretrain.epochs"] == ""
+    assert recipe_document.read(child)["sources"]["pretrain.base_lr"] == "paper"
+    assert (
+        recipe_document.for_method(recipe_document.read(grandchild), "simmim")["sources"]["pretrain.base_lr"]
+        == "own run"
+    )
+    assert (
+        recipe_document.for_method(recipe_document.read(grandchild), "other")["sources"]["pretrain.base_lr"] == "paper"
+    )
 
 
 def test_the_encoders_own_table_yields_to_the_encoder_table():
     settings = {"encoder.drop_path": 0.2, "encoders.vit.depth": 4}
-    recipe = resolve("imagenet-vit-base", doc.read("imagenet-vit-base"), "simmim", settings, None)
+    recipe = resolve("imagenet-vit-base", recipe_document.read("imagenet-vit-base"), "simmim", settings, None)
     assert (recipe.encoder_config.drop_path, recipe.encoder_config.depth) == (0.2, 4)
     assert recipe.sources["encoder.drop_path"] == recipe.sources["encoder.depth"] == SET
     assert "arXiv:2010.11929" in recipe.sources["encoder.embed_dim"]
@@ -177,14 +185,18 @@ def test_a_bad_file_is_one_clear_line(recipe_file, text, expected):
 @pytest.mark.parametrize(
     ("parse", "text", "expected"),
     [
-        (doc.parse_assignments, "pretrain.epochs", r"--set 'pretrain.epochs' has no '='"),
-        (doc.parse_assignments, "pretran.epochs=3", r"unknown key 'pretran.epochs' in --set; did you mean 'pretrain'"),
-        (doc.parse_assignments, "pretrain=3", r"--set 'pretrain' names a table"),
-        (doc.parse_variations, "method.mask_ratio", r"--vary 'method.mask_ratio' lists no values"),
-        (doc.parse_variations, "method.mask_ratio=", r"--vary 'method.mask_ratio=' lists no values"),
-        (doc.parse_variations, "method.mask_ratio= ", r"--vary .* lists no values"),
+        (recipe_document.parse_assignments, "pretrain.epochs", r"--set 'pretrain.epochs' has no '='"),
         (
-            doc.parse_variations,
+            recipe_document.parse_assignments,
+            "pretran.epochs=3",
+            r"unknown key 'pretran.epochs' in --set; did you mean 'pretrain'",
+        ),
+        (recipe_document.parse_assignments, "pretrain=3", r"--set 'pretrain' names a table"),
+        (recipe_document.parse_variations, "method.mask_ratio", r"--vary 'method.mask_ratio' lists no values"),
+        (recipe_document.parse_variations, "method.mask_ratio=", r"--vary 'method.mask_ratio=' lists no values"),
+        (recipe_document.parse_variations, "method.mask_ratio= ", r"--vary .* lists no values"),
+        (
+            recipe_document.parse_variations,
             "metod.mask_ratio=1",
             r"unknown key 'metod.mask_ratio' in --vary; did you mean 'method'",
         ),
@@ -196,9 +208,11 @@ def test_a_bad_override_is_one_clear_line(parse, text, expected):
 
 
 def test_overrides_are_read_as_toml_would_read_them():
-    parsed = doc.parse_assignments(["data.name=digits", "pretrain.betas=[0.9, 0.95]", "encoder.layer_scale=1e-5"])
+    parsed = recipe_document.parse_assignments(
+        ["data.name=digits", "pretrain.betas=[0.9, 0.95]", "encoder.layer_scale=1e-5"]
+    )
     assert parsed == {"data.name": "digits", "pretrain.betas": [0.9, 0.95], "encoder.layer_scale": 1e-5}
-    varied = doc.parse_variations(["method.mask_ratio=0.4,0.6", "encoder.name=vit,swin"])
+    varied = recipe_document.parse_variations(["method.mask_ratio=0.4,0.6", "encoder.name=vit,swin"])
     assert varied == {"method.mask_ratio": [0.4, 0.6], "encoder.name": ["vit", "swin"]}
 
 

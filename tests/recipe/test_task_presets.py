@@ -9,7 +9,7 @@ import torch
 
 from mimbench.contract import ArraySplit
 from mimbench.optim import Schedule
-from mimbench.recipe import document as doc
+from mimbench.recipe import document as recipe_document
 from mimbench.recipe.resolve import Recipe, resolve
 from mimbench.recipe.show import describe
 from mimbench_tasks.segmentation.config import pyramid_strides
@@ -154,7 +154,7 @@ def cases_of(table: dict) -> list:
 
 
 def resolved(preset: str, method: str) -> Recipe:
-    return resolve(preset, doc.read(preset), method, {}, None)
+    return resolve(preset, recipe_document.read(preset), method, {}, None)
 
 
 def options(preset: str, method: str, task: str) -> dict:
@@ -217,7 +217,9 @@ def test_fine_tuning_fits_the_recipes_encoder(preset, method):
     [("vit", (2, 4, 8)), ("swin", None), ("convnext", None), ("resnet", None)],
 )
 def test_the_default_recipe_segments_with_every_encoder(encoder, strides):
-    recipe = resolve("mnist5k-vit-tiny", doc.read("mnist5k-vit-tiny"), "random-init", {"encoder.name": encoder}, None)
+    recipe = resolve(
+        "mnist5k-vit-tiny", recipe_document.read("mnist5k-vit-tiny"), "random-init", {"encoder.name": encoder}, None
+    )
     with torch.device("meta"):
         built = recipe.encoder_class()(recipe.encoder_config, image_size=recipe.input.image_size, in_channels=1)
     assert pyramid_strides(recipe.task("segmentation").config, built) == (strides or built.pyramid_strides)

@@ -53,7 +53,7 @@ class _Part:
     """Of its images, sorted."""
 
     @classmethod
-    def of(cls, file: CocoFile, cache: Path) -> _Part:
+    def from_file(cls, file: CocoFile, cache: Path) -> _Part:
         return cls(_scenes(file, cache), file.path, file.changes, sorted(set(file.names)))
 
     def files(self) -> list[ImageFile]:
@@ -102,7 +102,7 @@ class Coco(Dataset):
         if not (train.masked and test.masked):
             self.provides = frozenset({"boxes"})
         # Not the files' content itself: COCO's own takes gigabytes.
-        self._parts = {name: _Part.of(file, cache) for name, file in files.items()}
+        self._parts = {name: _Part.from_file(file, cache) for name, file in files.items()}
 
     def split(self, name: SplitName) -> SceneSplit:
         return self._parts[name].scenes

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mimbench.contract import PretrainConfig
 from mimbench.errors import InputError, nearest
-from mimbench.recipe import document as doc
+from mimbench.recipe import document as recipe_document
 from mimbench.store.store import CARD, Store, StoredCheckpoint, read_checkpoint
 
 
@@ -63,12 +63,12 @@ def refuse_pretraining(paths: Sequence[str], methods: Sequence[str]) -> None:
             raise InputError(f"{path}: leave it out with --checkpoint, which is pretrained already")
 
 
-def with_checkpoint(document: doc.Table, checkpoint: StoredCheckpoint) -> doc.Table:
+def with_checkpoint(document: recipe_document.Table, checkpoint: StoredCheckpoint) -> recipe_document.Table:
     """The recipe with the encoder, method, input and (if the card has it) pretrain tables of a checkpoint.
 
     Data and tasks stay those of the recipe.
     """
     tables = checkpoint.card["recipe"]
-    merged = doc.for_method(document, tables["method"]["name"])
+    merged = recipe_document.for_method(document, tables["method"]["name"])
     merged.pop("encoders", None)
     return merged | {table: tables[table] for table in ("input", "encoder", "method", "pretrain") if table in tables}

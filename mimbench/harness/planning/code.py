@@ -108,10 +108,10 @@ def _digest(files: list[Path]) -> str | None:
 @lru_cache(maxsize=64)
 def _commit(folder: Path) -> str | None:
     """Commit of the git checkout around a folder, with "+" if the folder has changes; None if there is no checkout."""
-    found = git(folder, "rev-parse", "HEAD")
-    if not found or not git(folder, "ls-files", "--", "*.py"):
+    commit = git(folder, "rev-parse", "HEAD")
+    if not commit or not git(folder, "ls-files", "--", "*.py"):
         return None
-    return found + ("+" if git(folder, "status", "--porcelain", "--", ".") else "")
+    return commit + ("+" if git(folder, "status", "--porcelain", "--", ".") else "")
 
 
 def git(folder: Path, *arguments: str) -> str | None:

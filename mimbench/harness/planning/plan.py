@@ -25,7 +25,7 @@ from mimbench.harness.planning.size import check_size
 from mimbench.harness.planning.weights import check_reconstruction, require_single_names
 from mimbench.optim import Schedule
 from mimbench.recipe import AT_EPOCH
-from mimbench.recipe import document as doc
+from mimbench.recipe import document as recipe_document
 from mimbench.recipe.resolve import Recipe, applies, check_settings, resolve
 from mimbench.seeds import derive_seed
 from mimbench.store.sealing import fingerprint
@@ -77,7 +77,7 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
     Raises:
         InputError: something is wrong with the request.
     """
-    document = doc.read(request.recipe)
+    document = recipe_document.read(request.recipe)
     if request.checkpoint:
         document = with_checkpoint(document, request.checkpoint)
         refuse_pretraining([*request.settings, *request.variations], request.methods)

@@ -13,7 +13,7 @@ from typing import Any
 
 from mimbench.errors import InputError
 from mimbench.recipe import PRETRAINED
-from mimbench.recipe import document as doc
+from mimbench.recipe import document as recipe_document
 from mimbench.recipe.departures import preset_values, shaping_values, task_departures
 from mimbench.report.records.backbones import name_backbone
 from mimbench.report.records.row import format_protocol
@@ -72,7 +72,7 @@ def _settings(recipe: str, task: str, dataset: str) -> tuple[Mapping[str, Any], 
         as_run = {path: value for path, value in as_run.items() if not path.startswith("data.")}
         tables["data"] = {}
     for path, value in pretrained.items():
-        tables = doc.put(tables, path, value)
+        tables = recipe_document.put(tables, path, value)
     as_pretrained = shaping_values(tables)
     protocol = format_protocol(str(options.get("protocol")), task_departures(task, options, dataset))
     return as_run, as_pretrained, protocol

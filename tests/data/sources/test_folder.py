@@ -117,10 +117,10 @@ def test_real_folders_are_untidy(root, cache, tmp_path):
     assert [os.fsencode(name) for name in dataset.classes] == [
         os.fsencode(name) for name in ("Größe 1", "deep", "far", os.fsdecode(b"latin-\xe9"), "猫")
     ]
-    found = names(dataset, "train") | names(dataset, "test")
-    assert len(found) == 2 + 1 + 2 + 1 + 1 + 2 + 1
-    assert "Größe 1/a picture, with spaces.txt" in found
-    assert "猫/link.png" in found
+    file_names = names(dataset, "train") | names(dataset, "test")
+    assert len(file_names) == 2 + 1 + 2 + 1 + 1 + 2 + 1
+    assert "Größe 1/a picture, with spaces.txt" in file_names
+    assert "猫/link.png" in file_names
     for split in map(dataset.split, ("train", "test")):
         assert all(split[index][0].shape == (3, 4, 6) for index in range(len(split)))
 
@@ -256,11 +256,11 @@ def test_unchanged_files_are_examined_once(root, cache, examined):
     changed = opened(root, cache).fingerprint()
     assert changed != expected
     assert len(examined) == 5
-    kept = next(cache.glob("images-*.json"))
+    cached_list = next(cache.glob("images-*.json"))
     digest = hashlib.sha256((root / "cat" / "1.png").read_bytes()).hexdigest()
-    for altered in ("{damaged", kept.read_text().replace(digest, "0" * 64)):
-        assert altered != kept.read_text()
-        kept.write_text(altered)
+    for altered in ("{damaged", cached_list.read_text().replace(digest, "0" * 64)):
+        assert altered != cached_list.read_text()
+        cached_list.write_text(altered)
         assert opened(root, cache).fingerprint() == changed
     assert len(examined) == 13
 

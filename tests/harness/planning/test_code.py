@@ -34,8 +34,8 @@ def theirs(tmp_path, monkeypatch):
     import their_own
     import their_task
 
-    monkeypatch.setitem(registry.tasks._loaded, "theirs", their_task.Theirs)
-    monkeypatch.setitem(registry.methods._loaded, "own", their_own.Own)
+    monkeypatch.setitem(registry.tasks.replacements, "theirs", their_task.Theirs)
+    monkeypatch.setitem(registry.methods.replacements, "own", their_own.Own)
     for kind in (registry.tasks, registry.methods):
         monkeypatch.setattr(kind, "names", lambda: ["theirs", "own"])
     forget()
@@ -178,7 +178,7 @@ def test_a_package_of_one_plugin_counts_as_a_whole_and_its_commit_is_noted(tmp_p
     monkeypatch.syspath_prepend(tmp_path)
     from their_lone.task import Theirs
 
-    monkeypatch.setitem(registry.tasks._loaded, "theirs", Theirs)
+    monkeypatch.setitem(registry.tasks.replacements, "theirs", Theirs)
     forget()
     first = code.code_of_plugin("task", "theirs")
     (package / "helpers.py").write_text("A = 2\n")
@@ -212,7 +212,7 @@ def test_a_resumed_training_says_that_its_code_was_edited(bench, theirs, monkeyp
     import their_own
 
     importlib.reload(their_own)
-    monkeypatch.setitem(registry.methods._loaded, "own", their_own.Own)
+    monkeypatch.setitem(registry.methods.replacements, "own", their_own.Own)
     forget()
     settings = ["pretrain.epochs=3", "pretrain.checkpoint_every=1"]
     interrupt_in_second_epoch(monkeypatch, bench, "own", settings=settings)
@@ -232,7 +232,7 @@ def test_a_resumed_task_says_that_its_code_was_edited(bench, theirs, monkeypatch
     import their_task
 
     importlib.reload(their_task)
-    monkeypatch.setitem(registry.tasks._loaded, "theirs", their_task.Theirs)
+    monkeypatch.setitem(registry.tasks.replacements, "theirs", their_task.Theirs)
     forget()
     settings = ["tasks.theirs.train.epochs=3", "tasks.theirs.train.checkpoint_every=1"]
     interrupt_in_second_epoch(monkeypatch, bench, "own", "theirs", settings=settings)

@@ -74,9 +74,9 @@ def test_what_does_not_shape_the_weights_reuses_them(cells, setting):
 
 
 def test_tasks_share_a_pretraining_and_seeds_do_not(cells):
-    found = cells(replace(BASE, tasks=["linear-probe", "detection"], seeds=[0, 1]))
-    assert len(found) == 4
-    assert len(set(prints(found))) == 2
+    planned_cells = cells(replace(BASE, tasks=["linear-probe", "detection"], seeds=[0, 1]))
+    assert len(planned_cells) == 4
+    assert len(set(prints(planned_cells))) == 2
 
 
 def test_a_control_depends_on_no_training_option(cells):
@@ -87,8 +87,8 @@ def test_a_control_depends_on_no_training_option(cells):
 
 def test_what_is_varied_multiplies_only_what_it_means_something_for(cells):
     both = replace(BASE, methods=["simmim", "random-init"])
-    found = cells(both, vary=("method.mask_ratio=0.3,0.6", "task.pooling=mean,token"))
-    assert [(c.pretraining.recipe.method, dict(c.varied)) for c in found] == [
+    planned_cells = cells(both, vary=("method.mask_ratio=0.3,0.6", "task.pooling=mean,token"))
+    assert [(c.pretraining.recipe.method, dict(c.varied)) for c in planned_cells] == [
         ("simmim", {"method.mask_ratio": 0.3, "task.pooling": "mean"}),
         ("simmim", {"method.mask_ratio": 0.3, "task.pooling": "token"}),
         ("simmim", {"method.mask_ratio": 0.6, "task.pooling": "mean"}),
@@ -96,7 +96,7 @@ def test_what_is_varied_multiplies_only_what_it_means_something_for(cells):
         ("random-init", {"task.pooling": "mean"}),
         ("random-init", {"task.pooling": "token"}),
     ]
-    assert len({cell.record_id for cell in found}) == 6
+    assert len({cell.record_id for cell in planned_cells}) == 6
 
 
 def test_the_protocol_holds_the_task_its_data_and_how_images_are_shown(cells):
@@ -133,16 +133,16 @@ def test_a_recipe_s_options_of_scenes_are_not_for_coco(cells, tmp_path):
         written(tmp_path / part / "a.png", np.zeros((32, 32), np.uint8))
         scenes = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "thing"}]}
         (tmp_path / "annotations" / f"instances_{part}.json").write_text(json.dumps(scenes))
-    given = ("task.dataset=coco", f"task.data.root={tmp_path}", "task.train.batch_size=1")
+    settings = ("task.dataset=coco", f"task.data.root={tmp_path}", "task.train.batch_size=1")
     detection = replace(BASE, tasks=["detection"])
-    (cell,) = cells(detection, *given)
+    (cell,) = cells(detection, *settings)
     assert (cell.dataset_name, cell.dataset.split("train").classes) == ("coco", ("thing",))
     (scenes,) = cells(detection)
     assert (scenes.dataset.config.train_scenes, scenes.dataset.config.test_scenes) == (24, 8)
     (fewer,) = cells(detection, "task.data.test_scenes=4")
     assert (fewer.dataset.config.train_scenes, fewer.dataset.config.test_scenes) == (24, 4)
     with pytest.raises(InputError, match=r"unknown key 'task\.data\.train_scenes'"):
-        cells(detection, *given, "task.data.train_scenes=3")
+        cells(detection, *settings, "task.data.train_scenes=3")
 
 
 def test_a_recipe_s_options_of_scenes_are_not_for_ade20k(cells, tmp_path):
@@ -151,9 +151,9 @@ def test_a_recipe_s_options_of_scenes_are_not_for_ade20k(cells, tmp_path):
         for index in range(2):
             written(tmp_path / "images" / part / f"{index}.png", np.zeros((32, 32, 3), np.uint8))
             written(tmp_path / "annotations" / part / f"{index}.png", labels)
-    given = ("task.dataset=ade20k", f"task.data.root={tmp_path}", "task.data.classes=3")
+    settings = ("task.dataset=ade20k", f"task.data.root={tmp_path}", "task.data.classes=3")
     suited = ("task.train.batch_size=2", "task.background_weight=1")
-    (cell,) = cells(replace(BASE, tasks=["segmentation"]), *given, *suited)
+    (cell,) = cells(replace(BASE, tasks=["segmentation"]), *settings, *suited)
     assert (cell.dataset_name, len(cell.dataset.split("train"))) == ("ade20k", 2)
 
 
@@ -241,7 +241,7 @@ class Twice(Method):
 
 
 def test_an_encoder_under_two_names_is_refused_before_training(cells, monkeypatch):
-    monkeypatch.setitem(registry.methods._loaded, "random-init", Twice)
+    monkeypatch.setitem(registry.methods.replacements, "random-init", Twice)
     with pytest.raises(
         InputError, match=r"holds one tensor under two names, 'encoder\..*' and 'student\.0\..*self\.encoder"
     ):
@@ -254,7 +254,7 @@ def test_a_file_that_an_option_names_counts_by_its_content(cells, tmp_path, monk
 
     control = registry.methods.load("random-init")
     monkeypatch.setitem(
-        registry.methods._loaded, "distill", type("Distill", (control,), {"name": "distill", "Config": Options})
+        registry.methods.replacements, "distill", type("Distill", (control,), {"name": "distill", "Config": Options})
     )
     distill, teacher = replace(BASE, methods=["distill"]), tmp_path / "t.bin"
     teacher.write_bytes(b"one")

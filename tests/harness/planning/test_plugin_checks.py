@@ -35,10 +35,10 @@ class Grey(Dataset):
 @pytest.fixture
 def planned(quick, monkeypatch):
     def run(*settings, method="random-init", dataset=Grey):
-        monkeypatch.setitem(registry.datasets._loaded, "grey", dataset)
+        monkeypatch.setitem(registry.datasets.replacements, "grey", dataset)
         monkeypatch.setattr(type(registry.datasets), "names", lambda self: ["grey"])
-        given = [word for setting in settings for word in ("--set", setting)]
-        arguments = ("run", "--method", method, "--task", "knn", "--recipe", "./own.toml", "--dry-run", *given)
+        options = [word for setting in settings for word in ("--set", setting)]
+        arguments = ("run", "--method", method, "--task", "knn", "--recipe", "./own.toml", "--dry-run", *options)
         return quick(*arguments)
 
     return run
@@ -111,7 +111,7 @@ def test_a_fingerprint_is_a_text_that_stays(fingerprint, planned):
 
 def method_with(monkeypatch, **attributes):
     cls = type("Odd", (registry.methods.load("random-init"),), {"name": "odd", **attributes})
-    monkeypatch.setitem(registry.methods._loaded, "odd", cls)
+    monkeypatch.setitem(registry.methods.replacements, "odd", cls)
     return ("run", "--method", "odd", "--task", "knn", "--recipe", "smoke", "--dry-run")
 
 
@@ -137,7 +137,7 @@ def test_an_encoder_has_its_numbers(value, quick, monkeypatch):
             super().__init__(config, **sizes)
             self.__dict__["num_layers"] = value
 
-    monkeypatch.setitem(registry.encoders._loaded, "vit", Odd)
+    monkeypatch.setitem(registry.encoders.replacements, "vit", Odd)
     arguments = ("run", "--method", "random-init", "--task", "knn", "--recipe", "smoke", "--dry-run")
     refused(quick(*arguments), "encoder 'vit' of mimbench", f"num_layers is {value!r}", "test_plugin_checks.py:")
 

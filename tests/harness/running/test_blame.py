@@ -39,8 +39,8 @@ def theirs(tmp_path, monkeypatch):
     (tmp_path / "their_package" / "helpers.py").write_text("def helped(images):\n    return 1 / 0\n")
     from their_package.method import Others, Theirs
 
-    monkeypatch.setitem(registry.methods._loaded, "theirs", Theirs)
-    monkeypatch.setitem(registry.methods._loaded, "others", Others)
+    monkeypatch.setitem(registry.methods.replacements, "theirs", Theirs)
+    monkeypatch.setitem(registry.methods.replacements, "others", Others)
     yield {cls: cls.__new__(cls) for cls in (Theirs, Others)}
     for name in [name for name in sys.modules if name.startswith("their_package")]:
         del sys.modules[name]
@@ -66,8 +66,8 @@ def test_the_innermost_line_of_a_plugin_is_named_with_plugin_and_package(theirs)
 
 
 def test_other_modules_of_the_package_count_as_the_plugin_s(theirs):
-    found = blamed(lambda: next(iter(theirs.values())).target(None))
-    assert found == "method 'theirs' of no installed package, their_package/helpers.py:2 in helped"
+    owner = blamed(lambda: next(iter(theirs.values())).target(None))
+    assert owner == "method 'theirs' of no installed package, their_package/helpers.py:2 in helped"
 
 
 def test_code_that_is_no_plugin_s_is_not_blamed():

@@ -25,11 +25,11 @@ SOME = ["pretrain.at_epoch=1,3,4"]
 
 def hashes(bench) -> dict[int, str]:
     """Hash of the encoder by epoch of the schedule."""
-    found = {}
+    by_epoch = {}
     for path in bench.store.root.glob("checkpoints/*/checkpoint.json"):
         card = json.loads(path.read_text())
-        found[card["what"]["pretrain"].get("at_epoch", 4)] = card["sha256"]["encoder.safetensors"]
-    return found
+        by_epoch[card["what"]["pretrain"].get("at_epoch", 4)] = card["sha256"]["encoder.safetensors"]
+    return by_epoch
 
 
 @contextmanager
@@ -202,8 +202,8 @@ def test_a_plan_counts_trainings_and_takes_their_time_once(bench):
     _, cells = bench.planned(settings=FOUR, vary=["pretrain.at_epoch=1,3"])
     estimator = Estimator.from_results(bench.store.root, card["cost"]["device"])
     assert estimator.estimate([cell.pretraining for cell in cells], []).pretraining == pytest.approx(3 * 64 * 0.1)
-    told = describe_plan(summarize_plan(cells, bench.store.root, card["cost"]["device"]), bench.store.root)
-    assert "pretrainings: 1, saved at 2 epochs in all, 0 done, 1 to run" in told
+    description = describe_plan(summarize_plan(cells, bench.store.root, card["cost"]["device"]), bench.store.root)
+    assert "pretrainings: 1, saved at 2 epochs in all, 0 done, 1 to run" in description
 
 
 @pytest.mark.parametrize(
@@ -225,20 +225,20 @@ def test_an_impossible_epoch_is_refused(bench, settings, said):
 def test_a_given_checkpoint_is_pretrained_already(bench, setting):
     bench.run(settings=FOUR)
     request, (cell,) = bench.planned(settings=FOUR)
-    given = replace(request, settings={}, checkpoint=bench.store.checkpoint(cell.pretraining.fingerprint))
-    assert len(plan(given, CPU, bench.cache)) == 1
+    with_checkpoint = replace(request, settings={}, checkpoint=bench.store.checkpoint(cell.pretraining.fingerprint))
+    assert len(plan(with_checkpoint, CPU, bench.cache)) == 1
     with pytest.raises(InputError, match=f"{setting.split('=')[0]}: leave it out with --checkpoint"):
-        plan(replace(given, settings=parse_assignments([setting])), CPU, bench.cache)
-    cosmetic = replace(given, settings=parse_assignments(["pretrain.workers=1"]))
+        plan(replace(with_checkpoint, settings=parse_assignments([setting])), CPU, bench.cache)
+    cosmetic = replace(with_checkpoint, settings=parse_assignments(["pretrain.workers=1"]))
     assert len(plan(cosmetic, CPU, bench.cache)) == 1
 
 
 def test_an_epoch_s_checkpoint_can_be_given(bench):
     bench.run(settings=[*FOUR, "pretrain.at_epoch=1"])
     request, (cell,) = bench.planned(settings=[*FOUR, "pretrain.at_epoch=1"])
-    given = replace(request, settings={}, checkpoint=bench.store.checkpoint(cell.pretraining.fingerprint))
-    (found,) = plan(given, CPU, bench.cache)
-    assert found.pretraining.recipe.pretrain.last_epoch == 1
+    with_checkpoint = replace(request, settings={}, checkpoint=bench.store.checkpoint(cell.pretraining.fingerprint))
+    (cell_of_stored,) = plan(with_checkpoint, CPU, bench.cache)
+    assert cell_of_stored.pretraining.recipe.pretrain.last_epoch == 1
 
 
 def test_a_record_of_a_given_checkpoint_notes_how_it_was_pretrained(bench):
@@ -246,14 +246,14 @@ def test_a_record_of_a_given_checkpoint_notes_how_it_was_pretrained(bench):
     request, (cell,) = bench.planned(settings=FOUR)
     assert "pretrained" not in cell.pretraining.tables()
     data = {path: value for path, value in request.settings.items() if path.startswith("data.")}
-    given = replace(request, settings=data, checkpoint=bench.store.checkpoint(cell.pretraining.fingerprint))
+    with_checkpoint = replace(request, settings=data, checkpoint=bench.store.checkpoint(cell.pretraining.fingerprint))
     for setting, noted in (
         ({"pretrain.workers": 1}, {}),
         ({"encoder.drop_path": 0.5}, {"encoder.drop_path": 0.0}),
         ({"data.train_limit": 99}, {"data.train_limit": cell.pretraining.recipe.data.train_limit}),
     ):
-        (found,) = plan(replace(given, settings=data | setting), CPU, bench.cache)
-        assert found.pretraining.tables()["pretrained"] == noted
+        (cell_of_stored,) = plan(replace(with_checkpoint, settings=data | setting), CPU, bench.cache)
+        assert cell_of_stored.pretraining.tables()["pretrained"] == noted
 
 
 def test_a_control_that_trains_nothing_has_no_epochs(bench):

@@ -76,9 +76,9 @@ def test_features_are_those_of_the_encoder_in_order(encoder, source):
     with torch.no_grad():
         expected = encoder.eval().layers(pixels)
     for layer, pooling in ((-1, "mean"), (0, "token"), (1, "mean+token")):
-        found = source(split, "train", layer=layer, pooling=pooling)
-        assert found.dtype == torch.float32
-        torch.testing.assert_close(found, expected[layer].pool(pooling))
+        features = source(split, "train", layer=layer, pooling=pooling)
+        assert features.dtype == torch.float32
+        torch.testing.assert_close(features, expected[layer].pool(pooling))
 
 
 def test_all_layers_come_from_one_pass_and_are_kept(source, counted, tmp_path):
@@ -113,11 +113,11 @@ def test_only_what_is_missing_is_extracted_and_no_deeper_than_needed(source, cou
     ids=["swin", "convnext"],
 )
 def test_layers_may_differ_in_width(other, tmp_path):
-    found = made(other, tmp_path).each_layer(a_split(), "train", layers=range(other.num_layers), pooling="mean")
-    assert [layer.shape for layer in found] == [(20, 8), (20, 16)]
+    features = made(other, tmp_path).each_layer(a_split(), "train", layers=range(other.num_layers), pooling="mean")
+    assert [layer.shape for layer in features] == [(20, 8), (20, 16)]
     pixels = (a_split().images.float() / 255 - 0.5) / 0.25
     with torch.no_grad():
-        torch.testing.assert_close(found, [layer.pooled for layer in other.eval().layers(pixels)])
+        torch.testing.assert_close(features, [layer.pooled for layer in other.eval().layers(pixels)])
 
 
 def test_batches_do_not_matter(encoder, tmp_path):
@@ -163,12 +163,12 @@ def test_a_damaged_file_is_made_again(damage, source, counted, tmp_path):
 
 
 def test_what_is_kept_is_mapped_and_not_written_through(source, tmp_path):
-    found = source(a_split(), "train")
+    features = source(a_split(), "train")
     (path,) = files(tmp_path)
     before = path.read_bytes()
-    found += 1
+    features += 1
     assert path.read_bytes() == before
-    assert not torch.equal(source(a_split(), "train"), found)
+    assert not torch.equal(source(a_split(), "train"), features)
 
 
 def test_a_checksum_sees_every_byte_and_its_place(tmp_path, monkeypatch):
@@ -224,9 +224,9 @@ def test_unknown_layers_and_poolings_are_refused(source):
 
 def test_two_threads_extract_once(tmp_path):
     encoders = [an_encoder(), an_encoder()]
-    counts, found = [Counting(encoder) for encoder in encoders], []
+    counts, features = [Counting(encoder) for encoder in encoders], []
     threads = [
-        threading.Thread(target=lambda e=encoder: found.append(made(e, tmp_path)(a_split(), "train")))
+        threading.Thread(target=lambda e=encoder: features.append(made(e, tmp_path)(a_split(), "train")))
         for encoder in encoders
     ]
     for thread in threads:
@@ -234,15 +234,15 @@ def test_two_threads_extract_once(tmp_path):
     for thread in threads:
         thread.join()
     assert sum(len(count.calls) for count in counts) == 1
-    assert torch.equal(found[0], found[1])
+    assert torch.equal(features[0], features[1])
 
 
 def _ask(folder, there):
     count = Counting(encoder := an_encoder())
     source = made(encoder, folder)
     source.say = there.send
-    found = source(a_split(), "train")
-    there.send((len(count.calls), found.numpy()))
+    features = source(a_split(), "train")
+    there.send((len(count.calls), features.numpy()))
 
 
 def test_another_process_waits_for_the_one_that_extracts(encoder, tmp_path):
@@ -258,9 +258,9 @@ def test_another_process_waits_for_the_one_that_extracts(encoder, tmp_path):
         extract(*arguments)
 
     first._extract = extract_while_the_other_asks
-    found = first(a_split(), "train")
+    features = first(a_split(), "train")
     assert here.poll(30)
     calls, received = here.recv()
     process.join()
     assert calls == 0
-    assert np.array_equal(received, found.numpy())
+    assert np.array_equal(received, features.numpy())

@@ -33,8 +33,8 @@ def planned(cache, method: str, *settings: str, task: str = "linear-probe", chec
     return cell.pretraining
 
 
-def built(wanted, seed: int = 0) -> Method:
-    return build_method(wanted.recipe, seed, wanted.channels).eval()
+def built(pretraining, seed: int = 0) -> Method:
+    return build_method(pretraining.recipe, seed, pretraining.channels).eval()
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -49,11 +49,11 @@ def panel(png: bytes, row: int, column: int) -> np.ndarray:
 
 @pytest.mark.parametrize("method", ["simmim", "simmim-pixel", "mae", "beit", "autoencoder"])
 def test_columns_are_the_image_what_is_seen_of_it_and_what_becomes_of_that(cache, method):
-    wanted = planned(cache, method)
-    png = picture_of(built(wanted), wanted)
+    pretraining = planned(cache, method)
+    png = picture_of(built(pretraining), pretraining)
     assert pixels(png).shape[1] == 2 * LEFT + 3 * PANEL + 2 * GAP
     assert pixels(png).shape[0] >= TOP + 8 * (PANEL + GAP)
-    test = wanted.dataset.split("test")
+    test = pretraining.dataset.split("test")
     chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:8]
     for row, index in enumerate(chosen.tolist()):
         original, masked, rebuilt = (panel(png, row, column) for column in range(3))
@@ -66,14 +66,14 @@ def test_columns_are_the_image_what_is_seen_of_it_and_what_becomes_of_that(cache
         assert 0.25 < hidden.mean() < 0.8
         assert np.array_equal(rebuilt[~hidden], original[~hidden])
     assert not np.array_equal(pixels(png)[:, LEFT + PANEL + GAP :], pixels(png)[:, : -(PANEL + GAP)])
-    assert picture_of(built(wanted), wanted) == png
+    assert picture_of(built(pretraining), pretraining) == png
 
 
 def test_what_a_reconstruction_owes_to_the_truth_is_written_below(cache):
     plain, normalised = (planned(cache, "mae", f"method.norm_pixels={value}") for value in ("false", "true"))
     assert built(plain).reconstruction_note == ""
     assert "true" in built(normalised).reconstruction_note
-    heights = [pixels(picture_of(built(wanted), wanted)).shape[0] for wanted in (plain, normalised)]
+    heights = [pixels(picture_of(built(pretraining), pretraining)).shape[0] for pretraining in (plain, normalised)]
     assert heights[1] > heights[0]
     assert "kmeans" in built(planned(cache, "beit")).reconstruction_note
 
@@ -130,42 +130,44 @@ def test_a_subset_keeps_order_labels_and_kind(cache):
     assert other.labels.tolist() == few.labels.tolist()
 
 
-def stored(store: Store, wanted, method: Method, *, drop: str = "", **what):
+def stored(store: Store, pretraining, method: Method, *, drop: str = "", **what):
     rest = {key: value for key, value in non_encoder_state(method).items() if not (drop and key.startswith(drop))}
-    card = {"what": {**wanted.identity, **what}, "recipe": wanted.recipe.as_tables(), "seed": 0}
-    return store.save_checkpoint(f"{wanted.recipe.method}{drop}", method.encoder.state_dict(), rest, card)
+    card = {"what": {**pretraining.identity, **what}, "recipe": pretraining.recipe.as_tables(), "seed": 0}
+    return store.save_checkpoint(f"{pretraining.recipe.method}{drop}", method.encoder.state_dict(), rest, card)
 
 
 @pytest.mark.parametrize("method", ["simmim", "mae", "beit", "data2vec"])
 def test_the_whole_method_comes_back_bit_for_bit(cache, tmp_path, method):
-    wanted = planned(cache, method)
-    trained, fresh = built(wanted, seed=0), built(wanted, seed=1).train()
-    found = restore(fresh, stored(Store(tmp_path), wanted, trained))
-    assert found is fresh
-    assert not found.training
+    pretraining = planned(cache, method)
+    trained, fresh = built(pretraining, seed=0), built(pretraining, seed=1).train()
+    restored = restore(fresh, stored(Store(tmp_path), pretraining, trained))
+    assert restored is fresh
+    assert not restored.training
     state = trained.state_dict()
-    assert state.keys() == found.state_dict().keys()
-    assert all(torch.equal(value, state[key]) for key, value in found.state_dict().items())
+    assert state.keys() == restored.state_dict().keys()
+    assert all(torch.equal(value, state[key]) for key, value in restored.state_dict().items())
 
 
 def test_weights_that_are_not_there_are_named(cache, tmp_path):
-    wanted, store = planned(cache, "simmim"), Store(tmp_path)
-    headless = stored(store, wanted, built(wanted), drop="decoder", imported={"sha256": "0", "layout": "official"})
+    pretraining, store = planned(cache, "simmim"), Store(tmp_path)
+    headless = stored(
+        store, pretraining, built(pretraining), drop="decoder", imported={"sha256": "0", "layout": "official"}
+    )
     with pytest.raises(InputError, match=r"imported without 2 tensors of method 'simmim', such as 'decoder\.0"):
-        restore(built(wanted), headless)
-    encoder, same = restore_encoder(built(wanted, seed=1), headless), built(wanted).encoder
+        restore(built(pretraining), headless)
+    encoder, same = restore_encoder(built(pretraining, seed=1), headless), built(pretraining).encoder
     assert all(torch.equal(value, same.state_dict()[key]) for key, value in encoder.state_dict().items())
-    damaged = stored(store, wanted, built(wanted), drop="mask_token")
+    damaged = stored(store, pretraining, built(pretraining), drop="mask_token")
     with pytest.raises(InputError, match="does not fit method 'simmim'"):
-        restore(built(wanted), damaged)
+        restore(built(pretraining), damaged)
 
 
 def test_an_imported_encoder_alone_is_refused_while_planning(cache, tmp_path):
-    wanted, store = planned(cache, "simmim"), Store(tmp_path)
+    pretraining, store = planned(cache, "simmim"), Store(tmp_path)
     imported = {"imported": {"sha256": "0", "layout": "official"}}
-    whole = stored(store, wanted, built(wanted), **imported)
+    whole = stored(store, pretraining, built(pretraining), **imported)
     planned(cache, "simmim", task="reconstruction", checkpoint=whole)
-    headless = stored(store, wanted, built(wanted), drop="decoder", **imported)
+    headless = stored(store, pretraining, built(pretraining), drop="decoder", **imported)
     planned(cache, "simmim", checkpoint=headless)
     with pytest.raises(InputError, match="imported without"):
         planned(cache, "simmim", task="reconstruction", checkpoint=headless)
@@ -175,9 +177,9 @@ def test_an_imported_encoder_alone_is_refused_while_planning(cache, tmp_path):
 def test_methods_that_cannot_reconstruct_are_refused_while_planning(cache, method):
     with pytest.raises(InputError, match=f"'reconstruction' needs a method that reconstructs images.*'{method}'"):
         planned(cache, method, task="reconstruction")
-    wanted = planned(cache, method)
+    pretraining = planned(cache, method)
     with pytest.raises(NotSupported):
-        built(wanted).reconstruct(torch.zeros(1, 1, 28, 28), torch.ones(1, 7, 7, dtype=torch.bool))
+        built(pretraining).reconstruct(torch.zeros(1, 1, 28, 28), torch.ones(1, 7, 7, dtype=torch.bool))
 
 
 def test_a_part_that_cannot_decode_is_found_while_planning(cache, monkeypatch):

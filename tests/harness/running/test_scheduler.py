@@ -105,16 +105,16 @@ def test_a_failure_is_noted_even_where_its_traceback_finds_no_room(bench, monkey
 
 
 def test_a_traceback_is_not_written_through_a_link(bench, tmp_path):
-    kept = tmp_path / "kept"
-    kept.write_text("kept")
+    linked_file = tmp_path / "kept"
+    linked_file.write_text("kept")
     bench.fails = {("toy", 0): ValueError("no luck")}
     bench.run(seeds=(0, 1))
     (noted,) = failures_of(bench)
     path = bench.store.root / noted.traceback
     path.unlink()
-    path.symlink_to(kept)
+    path.symlink_to(linked_file)
     bench.run(seeds=(0, 1))
-    assert kept.read_text() == "kept"
+    assert linked_file.read_text() == "kept"
     assert not path.is_symlink()
 
 
@@ -251,11 +251,11 @@ def test_estimates_come_from_the_same_things_on_the_same_device(bench):
     path.write_text(json.dumps(card | {"cost": card["cost"] | {"seconds": 12.8, "images_seen": 128}}))
     for path in bench.store.root.glob("records/*.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"cost": {"seconds": 3.0, "device": "here"}}))
-    found = Estimator.from_results(bench.store.root, card["cost"]["device"])
+    estimator = Estimator.from_results(bench.store.root, card["cost"]["device"])
     pretrainings = {cell.pretraining.recipe.method: cell.pretraining for cell in cells}
-    assert found.pretraining_seconds(pretrainings["simmim"]) == pytest.approx(8 * 64 * 0.1)
-    assert found.pretraining_seconds(pretrainings["mae"]) is None
-    assert found.task_seconds(cells[0]) is None
+    assert estimator.pretraining_seconds(pretrainings["simmim"]) == pytest.approx(8 * 64 * 0.1)
+    assert estimator.pretraining_seconds(pretrainings["mae"]) is None
+    assert estimator.task_seconds(cells[0]) is None
     here = Estimator.from_results(bench.store.root, "here")
     assert (here.checkpoints, here.records) == (0, 2)
     assert here.task_seconds(cells[0]) == 3.0
@@ -271,25 +271,27 @@ def test_no_estimate_is_made_of_damaged_files(tmp_path, content):
     for name in ("records/x.json", "checkpoints/x/checkpoint.json"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(content)
-    found = Estimator.from_results(tmp_path, "d")
-    assert (found.checkpoints, found.records) == (0, 0)
+    estimator = Estimator.from_results(tmp_path, "d")
+    assert (estimator.checkpoints, estimator.records) == (0, 0)
 
 
 def test_a_task_with_other_epochs_is_estimated_by_their_ratio(bench):
     _, (cell,) = bench.planned()
     encoder = cell.pretraining.recipe.as_tables()["encoder"]
-    found = Estimator("d")
+    estimator = Estimator("d")
     trained = {"train": {"epochs": 2}}
-    found.add_record(
+    estimator.add_record(
         {
             "cost": {"seconds": 10.0, "device": "d"},
             "protocol": {**cell.protocol, **trained},
             "recipe": {"encoder": encoder},
         }
     )
-    assert found.task_seconds(replace(cell, protocol={**cell.protocol, "train": {"epochs": 6}})) == pytest.approx(30.0)
-    assert found.task_seconds(cell) == 10.0
-    assert found.task_seconds(replace(cell, protocol={**cell.protocol, "dataset": {"name": "else"}})) is None
+    assert estimator.task_seconds(replace(cell, protocol={**cell.protocol, "train": {"epochs": 6}})) == pytest.approx(
+        30.0
+    )
+    assert estimator.task_seconds(cell) == 10.0
+    assert estimator.task_seconds(replace(cell, protocol={**cell.protocol, "dataset": {"name": "else"}})) is None
 
 
 @pytest.mark.parametrize(

@@ -48,15 +48,15 @@ def test_each_model_is_trained_and_an_interrupted_one_goes_on(tmp_path):
         return TaskTraining(folder, identity, seed=0, device=CPU, console=Console(file=io.StringIO()))
 
     whole = fit(tmp_path / "whole")
-    wanted = [run(whole, Weight(), rate) for rate in (1.0, 2.0)]
-    assert wanted[0] != wanted[1]
+    expected = [run(whole, Weight(), rate) for rate in (1.0, 2.0)]
+    assert expected[0] != expected[1]
     broken = fit(tmp_path / "work")
     run(broken, Weight(), 1.0)
     with pytest.raises(MemoryError):
         run(broken, Killed(), 2.0)
     models, again = [Weight(), Weight()], fit(tmp_path / "work")
-    assert [run(again, model, rate) for model, rate in zip(models, (1.0, 2.0), strict=True)] == wanted
+    assert [run(again, model, rate) for model, rate in zip(models, (1.0, 2.0), strict=True)] == expected
     assert [model.steps for model in models] == [0, 2]
     other = Weight()
-    assert run(fit(tmp_path / "work", "another cell"), other, 1.0) == wanted[0]
+    assert run(fit(tmp_path / "work", "another cell"), other, 1.0) == expected[0]
     assert other.steps == 4

@@ -7,7 +7,7 @@ import pytest
 from helpers.preset_records import preset_record, resolved
 from mimbench.contract import Config, InputConfig, PretrainConfig
 from mimbench.errors import InputError
-from mimbench.recipe import document as doc
+from mimbench.recipe import document as recipe_document
 from mimbench.recipe.departures import preset_values, shaping_values
 from mimbench.recipe.resolve import resolve
 from mimbench.report.published.numbers import (
@@ -151,7 +151,7 @@ def test_a_recipe_file_of_ones_own_is_compared_by_what_it_sets(record, framed, t
     for text, is_same in (("[pretrain]\nworkers = 3\n", True), ("[pretrain]\nbase_lr = 1e-4\n", False)):
         path = tmp_path / "mine.toml"
         path.write_text(f'extends = "imagenet-swin-base"\n{text}')
-        recipe = resolve(str(path), doc.read(str(path)), "simmim", {}, "finetune")
+        recipe = resolve(str(path), recipe_document.read(str(path)), "simmim", {}, "finetune")
         tables = {name: table for name, table in recipe.as_tables().items() if name == "pretrain"}
         row = to_rows(framed([preset_record(record, tables=tables, recipe_name=str(path))]))[0]
         match = find_published(row, load_author_numbers())

@@ -189,7 +189,7 @@ def test_what_failed_in_a_run_is_told_by_its_table(quick, tmp_path, monkeypatch)
         if seed == 1:
             raise RunError("no luck")
 
-    monkeypatch.setitem(registry.tasks._loaded, "toy", Toy)
+    monkeypatch.setitem(registry.tasks.replacements, "toy", Toy)
     monkeypatch.setattr(Toy, "hook", staticmethod(unlucky))
     settings = [word for setting in TINY for word in ("--set", setting)]
     arguments = ["--recipe", "smoke", *settings, "--method", "random-init", "--task", "toy", "--seeds", "0,1"]

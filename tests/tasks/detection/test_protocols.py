@@ -15,7 +15,7 @@ from mimbench.contract import InputConfig, InputError
 from mimbench.encoders.swin import Swin, SwinConfig
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.optim import decay_rules, param_groups
-from mimbench.recipe import document as doc
+from mimbench.recipe import document as recipe_document
 from mimbench_tasks.detection.config import DetectionConfig
 from mimbench_tasks.detection.model import DetectorTraining, build_detector, model_config
 from mimbench_tasks.detection.pipeline import test_pipeline as pipeline_of_tests
@@ -29,7 +29,7 @@ IMAGES = InputConfig(image_size=224)
 
 
 def options_of(name: str, **changed: Any) -> DetectionConfig:
-    return DetectionConfig(**doc.merge(PROTOCOLS[name].options, {"protocol": name, **changed}))
+    return DetectionConfig(**recipe_document.merge(PROTOCOLS[name].options, {"protocol": name, **changed}))
 
 
 def vit_b() -> ViT:
@@ -180,8 +180,8 @@ def test_options_that_were_added_later_stay_out_of_older_protocols():
 
 def test_every_value_of_every_protocol_has_a_source():
     for name, protocol in PROTOCOLS.items():
-        for path, _ in doc.values(protocol.options):
-            assert doc.source_of(path, protocol.sources), f"{name}: {path}"
+        for path, _ in recipe_document.values(protocol.options):
+            assert recipe_document.source_of(path, protocol.sources), f"{name}: {path}"
         for path in protocol.sources:
             node: Any = DetectionConfig(**protocol.options).model_dump()
             for key in path.split("."):
