@@ -128,12 +128,15 @@ def _arithmetic(train: TrainConfig) -> Iterator[str]:
 
 def _masked_line(recipe: Recipe) -> str:
     """How many patches of how many the method masks, counted on masks that it draws."""
+    method_class, encoder_class = recipe.method_class(), recipe.encoder_class()
+    image = {"image_size": recipe.input.image_size, "in_channels": max(3, len(recipe.input.mean))}
     try:
         with torch.device("meta"):  # builds the method's parts at once, without weights
-            encoder = recipe.encoder_class().sizes_only(
-                recipe.encoder_config, image_size=recipe.input.image_size, in_channels=max(3, len(recipe.input.mean))
-            )
-            method = recipe.method_class().masks_only(recipe.method_config, encoder)
+            try:
+                sizes = encoder_class.sizes_only(recipe.encoder_config, **image)
+                method = method_class.masks_only(recipe.method_config, sizes)
+            except Exception:  # the method needs more of the encoder than its sizes
+                method = method_class(recipe.method_config, encoder_class(recipe.encoder_config, **image))
         return _counted(method.sample_mask(MASKS, torch.Generator().manual_seed(0)))
     except Exception as error:  # a third party's method may need real weights, which is no error of the recipe
         return f"mask: not counted: {' '.join(str(error).split()) or type(error).__name__}"

@@ -233,3 +233,17 @@ def test_a_mask_that_is_no_grid_is_said(monkeypatch):
     ):
         monkeypatch.setattr(simmim, "sample_mask", lambda self, batch, generator, mask=mask: mask)
         assert words in describe("smoke", "simmim", {})
+
+
+def test_masks_are_counted_for_a_method_that_needs_the_encoder_s_parts(monkeypatch):
+    simmim = registry.methods.load("simmim")
+    expected = next(line for line in describe("smoke", "simmim", {}).splitlines() if line.startswith("# mask: "))
+
+    class NeedsParts(simmim):
+        def __init__(self, config, encoder):
+            super().__init__(config, encoder)
+            self.first = next(encoder.parameters()).shape  # an encoder of sizes only has none
+
+    monkeypatch.setitem(registry.methods.replacements, "simmim", NeedsParts)
+    assert expected in describe("smoke", "simmim", {})
+    assert "not counted" not in expected
