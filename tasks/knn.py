@@ -101,6 +101,6 @@ def nearest(queries: Tensor, bank: Tensor, k: int, chunk: int) -> tuple[Tensor, 
         part = F.normalize(bank[start : start + chunk].to(queries.device).float(), dim=1)
         best = torch.cat((best, queries @ part.T), 1)
         index = torch.arange(start, start + len(part), device=queries.device).expand(len(queries), -1)
-        best, kept = best.topk(min(k, best.shape[1]), dim=1)
-        where = torch.cat((where, index), 1).gather(1, kept)
+        best, positions = best.topk(min(k, best.shape[1]), dim=1)
+        where = torch.cat((where, index), 1).gather(1, positions)
     return best, where

@@ -99,10 +99,10 @@ class LinearProbe(FrozenFeaturesTask):
         context.say(f"linear-probe: probing {len(train):,} training and {len(test):,} test images")
         if self.config.probe == "trained":
             return self._trained(encoder, train, test, context)
-        wanted = encoder.layer_index(self.config.layer)
-        layers = list(range(encoder.num_layers)) if self.config.layers == "all" else [wanted]
+        reported_layer = encoder.layer_index(self.config.layer)
+        layers = list(range(encoder.num_layers)) if self.config.layers == "all" else [reported_layer]
         fits = dict(zip(layers, self._regress(train, test, layers, context), strict=True))
-        chosen, test_y = fits[wanted], test.labels.numpy()
+        chosen, test_y = fits[reported_layer], test.labels.numpy()
         metrics = {"top1": top_k_accuracy(test_y, chosen.scores, 1), "top5": top_k_accuracy(test_y, chosen.scores, 5)}
         details: dict[str, Any] = {
             **chosen.regression.details(),
@@ -118,7 +118,7 @@ class LinearProbe(FrozenFeaturesTask):
             curves={"top1_by_layer": [point.value for point in test_curve], "held_out_top1_by_layer": held_out_curve},
             details=details
             | {
-                "layer": wanted,
+                "layer": reported_layer,
                 "best_layer": best,
                 "best_layer_on_test": int(np.argmax([point.value for point in test_curve])),
             },

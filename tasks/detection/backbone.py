@@ -45,11 +45,11 @@ class EncoderBackbone(PretrainedModule):
             InputError: the encoder does not go with these options, or `weights` with the encoder.
         """
         super().__init__()
-        given = encoder if isinstance(encoder, Encoder) else _built(encoder)
+        base = encoder if isinstance(encoder, Encoder) else _built(encoder)
         if weights:
-            _load(given, weights)
+            _load(base, weights)
         self.encoder = adapt_encoder(
-            given,
+            base,
             drop_path=drop_path,
             window=window,
             global_blocks=global_blocks,

@@ -41,11 +41,11 @@ class SharedSampleCascade(CascadeRoIHead):
         losses: dict[str, Tensor] = {}
         current = sampled
         for stage, head in enumerate(self.bbox_head):
-            found = self.bbox_loss(stage, x, current)
-            losses |= {f"s{stage}.{name}": value for name, value in found["loss_bbox"].items()}
+            result = self.bbox_loss(stage, x, current)
+            losses |= {f"s{stage}.{name}": value for name, value in result["loss_bbox"].items()}
             if stage + 1 < self.num_stages:
                 counts = [len(each.priors) for each in current]
-                boxes = self._refined(head, found["rois"], found["bbox_pred"], counts, metas)
+                boxes = self._refined(head, result["rois"], result["bbox_pred"], counts, metas)
                 current = [self._match(stage + 1, *each) for each in zip(boxes, truths, ignored, strict=True)]
         return losses | self._mask_loss(x, sampled, truths)
 
@@ -59,12 +59,12 @@ class SharedSampleCascade(CascadeRoIHead):
         """RoIs and box deltas of the last stage, and as class scores the logarithm of the mean probability."""
         counts, probabilities = list(num_proposals_per_img), []
         for stage, head in enumerate(self.bbox_head):
-            found = self._bbox_forward(stage, x, rois)
-            probabilities.append(found["cls_score"].float().softmax(-1))
+            result = self._bbox_forward(stage, x, rois)
+            probabilities.append(result["cls_score"].float().softmax(-1))
             if stage < self.num_stages - 1:
-                rois = bbox2roi(self._refined(head, rois, found["bbox_pred"], counts, batch_img_metas))
+                rois = bbox2roi(self._refined(head, rois, result["bbox_pred"], counts, batch_img_metas))
         scores = torch.stack(probabilities).mean(0).log()
-        return rois.split(counts), scores.split(counts), found["bbox_pred"].split(counts)
+        return rois.split(counts), scores.split(counts), result["bbox_pred"].split(counts)
 
     def _match(self, stage: int, boxes: Tensor, truth: InstanceData, ignore: InstanceData) -> SamplingResult:
         """All boxes of an image that are not empty, as objects or background by the stage's overlap."""

@@ -127,11 +127,11 @@ class DetectionConfig(TaskConfig):
         """Side of the scenes that relative positions are learned for, px; None: none are."""
         return self.image_size if self.relative_positions else None
 
-    def pyramid(self, own: tuple[int, ...]) -> tuple[int, ...]:
-        """`strides`, with what absent ones mean for an encoder whose maps have the strides `own`."""
-        if self.strides or len(own) > 1:
-            return self.strides or own
-        stride = own[0]
+    def pyramid(self, encoder_strides: tuple[int, ...]) -> tuple[int, ...]:
+        """`strides`, with what absent ones mean for an encoder whose maps have the strides `encoder_strides`."""
+        if self.strides or len(encoder_strides) > 1:
+            return self.strides or encoder_strides
+        stride = encoder_strides[0]
         return (stride // 4, stride // 2, stride, 2 * stride) if stride >= 16 else (stride, 2 * stride)
 
     def levels(self, encoder: Encoder) -> tuple[int, ...]:
@@ -140,19 +140,19 @@ class DetectionConfig(TaskConfig):
         Raises:
             InputError: the encoder's maps cannot be brought to them.
         """
-        own = encoder.pyramid_strides
-        strides = self.pyramid(own)
-        if len(own) == 1:
-            if not all(_reachable(own[0], stride) for stride in strides):
+        encoder_strides = encoder.pyramid_strides
+        strides = self.pyramid(encoder_strides)
+        if len(encoder_strides) == 1:
+            if not all(_reachable(encoder_strides[0], stride) for stride in strides):
                 raise InputError(
-                    f"strides {strides} px are neither multiples of the encoder's, {own[0]} px, nor halves of it, "
-                    "quarters and so on; change task.strides"
+                    f"strides {strides} px are neither multiples of the encoder's, {encoder_strides[0]} px, "
+                    "nor halves of it, quarters and so on; change task.strides"
                 )
         else:
-            extra = tuple(own[-1] * 2**step for step in range(1, len(strides) - len(own) + 1))
-            if strides != own + extra:
+            extra = tuple(encoder_strides[-1] * 2**step for step in range(1, len(strides) - len(encoder_strides) + 1))
+            if strides != encoder_strides + extra:
                 raise InputError(
-                    f"strides {strides} px do not begin with the encoder's own, {own} px, doubling after that; "
+                    f"strides {strides} px do not begin with the encoder's, {encoder_strides} px, doubling after that; "
                     "leave task.strides out"
                 )
         return strides + tuple(strides[-1] * 2**step for step in range(1, self.extra_levels + 1))
@@ -186,10 +186,10 @@ class DetectionConfig(TaskConfig):
 
     @field_validator("strides", "shorter_side", "precrop_side")
     @classmethod
-    def _strictly_rising(cls, sides: tuple[int, ...]) -> tuple[int, ...]:
-        if list(sides) != sorted(set(sides)) or (sides and sides[0] < 1):
-            raise ValueError(f"these must rise, from 1 px, not {sides}")
-        return sides
+    def _strictly_rising(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if list(sizes) != sorted(set(sizes)) or (sizes and sizes[0] < 1):
+            raise ValueError(f"these must rise, from 1 px, not {sizes}")
+        return sizes
 
     @model_validator(mode="after")
     def _sized(self) -> DetectionConfig:
@@ -222,7 +222,7 @@ def undecayed_names(encoder: Encoder, patterns: Sequence[str]) -> set[str]:
         InputError: one matches none, and is no name of position tables either.
     """
     names = [name for name, _ in encoder.named_parameters()]
-    found: set[str] = set()
+    undecayed: set[str] = set()
     for pattern in patterns:
         matched = {name for name in names if fnmatchcase(f".{name}", f"*.{pattern}")}
         if not matched and pattern not in POSITIONS:
@@ -230,10 +230,12 @@ def undecayed_names(encoder: Encoder, patterns: Sequence[str]) -> set[str]:
             raise InputError(
                 f"task.train.undecayed: {pattern!r} matches no parameter of the encoder{nearest(pattern, known)}"
             )
-        found |= matched
-    return found
+        undecayed |= matched
+    return undecayed
 
 
-def _reachable(own: int, stride: int) -> bool:
+def _reachable(encoder_stride: int, stride: int) -> bool:
     """Whether 2 x 2 upsampling, or one max pooling, leads from the one stride to the other."""
-    return stride % own == 0 or (own % stride == 0 and (own // stride).bit_count() == 1)
+    return stride % encoder_stride == 0 or (
+        encoder_stride % stride == 0 and (encoder_stride // stride).bit_count() == 1
+    )

@@ -43,12 +43,12 @@ def coco_results(samples: Iterable[DetDataSample], category_ids: list[int]) -> l
     """mmdet's predictions as COCO's result records, masks as RLE where there are any."""
     records = []
     for sample in samples:
-        found = sample.pred_instances.cpu()
-        boxes = found.bboxes.clone()
+        predictions = sample.pred_instances.cpu()
+        boxes = predictions.bboxes.clone()
         boxes[:, 2:] -= boxes[:, :2]
-        masks = _encode(found.masks) if "masks" in found else [None] * len(boxes)
+        masks = _encode(predictions.masks) if "masks" in predictions else [None] * len(boxes)
         for box, score, label, mask in zip(
-            boxes.tolist(), found.scores.tolist(), found.labels.tolist(), masks, strict=True
+            boxes.tolist(), predictions.scores.tolist(), predictions.labels.tolist(), masks, strict=True
         ):
             record = {"image_id": sample.img_id, "category_id": category_ids[label], "bbox": box, "score": score}
             records.append(record if mask is None else {**record, "segmentation": mask})
@@ -63,8 +63,8 @@ def average_precision(
     classes: name of each category that counts, by COCO category id.
     """
     with redirect_stdout(StringIO()):
-        found = annotations.loadRes(_of_kind(results, kind)) if results else _nothing(annotations)
-        evaluation = COCOeval(annotations, found, kind)
+        predictions = annotations.loadRes(_of_kind(results, kind)) if results else _nothing(annotations)
+        evaluation = COCOeval(annotations, predictions, kind)
         evaluation.params.catIds = list(classes)
         evaluation.evaluate()
         evaluation.accumulate()

@@ -72,14 +72,14 @@ def model_config(
 
 def _neck(config: DetectionConfig, encoder: Encoder) -> dict[str, Any]:
     """A simple feature pyramid for an encoder with one map, an FPN for one with several."""
-    own = encoder.pyramid_strides
-    if len(own) == 1:
+    strides = encoder.pyramid_strides
+    if len(strides) == 1:
         return {
             "type": backbone.SimpleFeaturePyramid.__name__,
             "in_channels": encoder.pyramid_dims[0],
-            "in_stride": own[0],
+            "in_stride": strides[0],
             "out_channels": config.channels,
-            "strides": config.pyramid(own),
+            "strides": config.pyramid(strides),
             "extra_levels": config.extra_levels,
         }
     return {
@@ -109,11 +109,11 @@ def layer_rules(model: nn.Module, encoder: Encoder, undecayed: Sequence[str]) ->
         InputError: as `undecayed_names`.
     """
     prefix = next(name for name, module in model.named_modules() if module is encoder)
-    found = undecayed_names(encoder, undecayed)
+    undecayed_parameters = undecayed_names(encoder, undecayed)
     return {
         "layer_of": encoder_layers(model, encoder),
         "num_layers": encoder.num_layers,
-        "no_decay": {f"{prefix}.{name}" for name in encoder.no_weight_decay() | found},
+        "no_decay": {f"{prefix}.{name}" for name in encoder.no_weight_decay() | undecayed_parameters},
     }
 
 

@@ -113,10 +113,10 @@ def _multi_scale(longest: int, config: DetectionConfig) -> list[Step]:
     ]
 
 
-def _choose_side(sides: tuple[int, ...], longest: int) -> Step:
+def _choose_side(short_sides: tuple[int, ...], longest: int) -> Step:
     return {
         "type": "RandomChoiceResize",
         "resize_type": "mmdet.Resize",
-        "scales": [(longest, side) for side in sides],
+        "scales": [(longest, side) for side in short_sides],
         "keep_ratio": True,
     }

@@ -95,10 +95,10 @@ class FinetuneConfig(TaskConfig):
     def input(self, recipe: InputConfig) -> InputConfig:
         """How images are shown: the recipe's [input], with what these options set instead."""
         names = ("image_size", "crop_scale", "crop_ratio", "flip", "color_jitter", "interpolation")
-        own: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        replaced: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if self.rand_augment:
-            own["color_jitter"] = 0.0
-        return InputConfig(**{**recipe.model_dump(), **own})
+            replaced["color_jitter"] = 0.0
+        return InputConfig(**{**recipe.model_dump(), **replaced})
 
     @model_validator(mode="after")
     def _ranges(self) -> FinetuneConfig:

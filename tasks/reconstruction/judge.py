@@ -112,15 +112,15 @@ def frechet(one: Tensor, other: Tensor) -> float:
     # torchmetrics takes a second to import.
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    given = _Given()
-    given.num_features = one.shape[1]
-    distance = FrechetInceptionDistance(feature=given)
+    identity = _FeaturesAsInput()
+    identity.num_features = one.shape[1]
+    distance = FrechetInceptionDistance(feature=identity)
     distance.update(one.double(), real=True)
     distance.update(other.double(), real=False)
     return max(0.0, float(distance.compute()))
 
 
-class _Given(nn.Identity):
+class _FeaturesAsInput(nn.Identity):
     """torchmetrics asks for a network; the features are here already."""
 
     num_features: int

@@ -102,7 +102,7 @@ IMAGENET: Table = {
 
 JPEG_QUALITY = {"CIFAR-10-C": 0, "Tiny ImageNet-C": 85, "ImageNet-C": 85}
 """Of the files of the published sets (make_tinyimagenet_c.py; @e0377d46 create_c/make_imagenet_c.py); 0: none."""
-SIDES = {"CIFAR-10-C": 32, "Tiny ImageNet-C": 64, "ImageNet-C": 224}
+IMAGE_SIZES = {"CIFAR-10-C": 32, "Tiny ImageNet-C": 64, "ImageNet-C": 224}
 """Of the published sets' images, px."""
 CORRUPTIONS: tuple[str, ...] = tuple(IMAGENET)
 SEVERITIES = (1, 2, 3, 4, 5)

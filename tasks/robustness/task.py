@@ -27,7 +27,7 @@ from mimbench.api import (
 )
 from mimbench_tasks.robustness.corrupted_images import CorruptedImages, as_published, choose_images, draw_corruptions
 from mimbench_tasks.robustness.corruptions import DEPARTURES, FROST
-from mimbench_tasks.robustness.severities import CORRUPTIONS, JPEG_QUALITY, SEVERITIES, SIDES
+from mimbench_tasks.robustness.severities import CORRUPTIONS, IMAGE_SIZES, JPEG_QUALITY, SEVERITIES
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -135,8 +135,10 @@ class Robustness(FrozenFeaturesTask):
 def _departures(images: CorruptedImages) -> list[str]:
     """In what the corrupted images differ from those of the published set whose constants they have."""
     departures = list(DEPARTURES)
-    if images.side != SIDES[images.constants]:
-        departures.append(f"all: images of {images.side} px, and {images.constants} is of {SIDES[images.constants]} px")
+    if images.side != IMAGE_SIZES[images.constants]:
+        departures.append(
+            f"all: images of {images.side} px, and {images.constants} is of {IMAGE_SIZES[images.constants]} px"
+        )
     if images.quality != JPEG_QUALITY[images.constants]:
         departures.append(f"all: JPEG quality {images.quality} and not {JPEG_QUALITY[images.constants]} (0: no JPEG)")
     from_files = not images.split.is_in_memory

@@ -113,14 +113,14 @@ def pyramid_strides(config: SegmentationConfig, encoder: Encoder) -> tuple[int, 
     Raises:
         InputError: this encoder's maps cannot be brought to them, or it has no such layers.
     """
-    own, strides = encoder.pyramid_strides, config.strides
-    if len(own) > 1:
-        if strides and strides != own:
+    encoder_strides, strides = encoder.pyramid_strides, config.strides
+    if len(encoder_strides) > 1:
+        if strides and strides != encoder_strides:
             raise InputError(f"task.strides {list(strides)} are not those of this encoder's maps; leave strides out")
         if config.layers:
             raise InputError("task.layers is for encoders with one map, such as vit; leave it out")
-        return own
-    stride = own[0]
+        return encoder_strides
+    stride = encoder_strides[0]
     if not strides:
         finest, levels = (stride // 4, 4) if stride >= 16 else (max(1, stride // 2), 3)
         strides = tuple(finest * 2**level for level in range(levels))

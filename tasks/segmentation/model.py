@@ -123,11 +123,11 @@ def segmentor_config(config: SegmentationConfig, encoder: Encoder, classes: int,
         "test_cfg": _evaluation(config),
     }
     if not several:
-        own = encoder.pyramid_strides[0]
+        encoder_stride = encoder.pyramid_strides[0]
         described["neck"] = {
             "type": StridePyramid.__name__,
             "channels": dims[0],
-            "in_stride": own,
+            "in_stride": encoder_stride,
             "strides": strides,
         }
     if config.auxiliary:

@@ -163,5 +163,5 @@ def metric_label(task: str, metric: str, unit: str) -> str:
 
 def device_label(device: str) -> str:
     """A record's device as an axis calls it: "cpu, 4 threads" is 4 CPU threads."""
-    found = re.fullmatch(r"cpu, (\d+) threads?", device)
-    return f"{found[1]} CPU thread{'' if found[1] == '1' else 's'}" if found else clean(device)
+    cpu = re.fullmatch(r"cpu, (\d+) threads?", device)
+    return f"{cpu[1]} CPU thread{'' if cpu[1] == '1' else 's'}" if cpu else clean(device)

@@ -73,7 +73,7 @@ class Published(BaseModel):
 
     @field_validator("params_m", "epochs", "resolution", mode="before")
     @classmethod
-    def _told(cls, value: Any) -> Any:
+    def _read_empty_as_none(cls, value: Any) -> Any:
         return None if value == "" else value
 
     @field_validator("value")
@@ -128,7 +128,7 @@ def read_published(path: Traversable) -> list[Published]:
     Raises:
         InputError: file:line of a row that is not valid, or of a second number to compare with the same records.
     """
-    found: list[Published] = []
+    entries: list[Published] = []
     lines: dict[tuple[Any, ...], int] = {}
     reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), strict=True)
     for row in reader:
@@ -144,8 +144,8 @@ def read_published(path: Traversable) -> list[Published]:
             line = lines.setdefault(_key(entry), reader.line_num)
             if line != reader.line_num:
                 raise InputError(f"{where}: line {line} already is the number to compare under this protocol")
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
 
 
 def parse_settings(same: str) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def find_published(record: Mapping[str, Any], published: Iterable[Mapping[str, A
     for what, holds in steps:
         named = [row for row in named if row["reported"] == "own" and holds(row)]
         if not named:
-            return Match(None, f"no published number has the {what} of {_told(what, record)}")
+            return Match(None, f"no published number has the {what} of {_describe_difference(what, record)}")
     named = [row for row in named if row["same"] != NO_EQUAL]
     if not named:
         return Match(None, "mimbench has no such variant")
@@ -226,8 +226,8 @@ def to_plugin_name(name: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in name.replace("+", "plus")).lower().split())
 
 
-def _told(what: str, record: Mapping[str, Any]) -> str:
-    told = {
+def _describe_difference(what: str, record: Mapping[str, Any]) -> str:
+    descriptions = {
         "metric": f"{record['task']} {record['metric']}",
         "dataset": record["dataset"],
         "protocol": record["protocol_name"] or "a protocol without a name",
@@ -238,7 +238,7 @@ def _told(what: str, record: Mapping[str, Any]) -> str:
         "test images": f"{record['n']:,}",
     }
     # Not in the table: only records of a training have images per epoch.
-    shown = f"{_images_per_epoch(record):,.0f} per epoch" if what == "pretraining images" else told[what]
+    shown = f"{_images_per_epoch(record):,.0f} per epoch" if what == "pretraining images" else descriptions[what]
     return f"these records ({shown})"
 
 

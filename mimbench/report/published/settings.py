@@ -46,14 +46,14 @@ def find_departures(record: Mapping[str, Any], stated: Mapping[str, Any]) -> lis
     return sorted(departed) + ([f"options of the task: {protocol}"] if protocol != record["protocol_name"] else [])
 
 
-def _departed(found: Mapping[str, Any], preset: Mapping[str, Any], stated: Mapping[str, Any]) -> set[str]:
+def _departed(actual: Mapping[str, Any], preset: Mapping[str, Any], stated: Mapping[str, Any]) -> set[str]:
     """Paths at which settings differ from a preset's. Settings in `stated` must have the stated values instead."""
     expected = {**preset, **stated}
-    sizes = _SIZES if _name(found) != _name(preset) else frozenset()
+    sizes = _SIZES if _name(actual) != _name(preset) else frozenset()
     return {
         path
-        for path in {*found, *expected}
-        if path not in sizes and path != "pretrain.epochs" and not _equal(found.get(path), expected.get(path))
+        for path in {*actual, *expected}
+        if path not in sizes and path != "pretrain.epochs" and not _equal(actual.get(path), expected.get(path))
     }
 
 
@@ -94,7 +94,7 @@ def _name(settings: Mapping[str, Any]) -> str:
     return name_backbone(options["name"], options)
 
 
-def _equal(found: Any, expected: Any) -> bool:
-    if isinstance(expected, float) and isinstance(found, int | float):
-        return math.isclose(found, expected)
-    return bool(found == expected)
+def _equal(actual: Any, expected: Any) -> bool:
+    if isinstance(expected, float) and isinstance(actual, int | float):
+        return math.isclose(actual, expected)
+    return bool(actual == expected)

@@ -25,15 +25,15 @@ def label_protocols(tidy: pd.DataFrame) -> dict[str, tuple[str, str]]:
     rows = tidy[["task", "protocol", "protocol_name", "protocol_json"]].drop_duplicates("protocol")
     for task, group in rows.groupby("task"):
         options = [dict(values(json.loads(text))) for text in group["protocol_json"]]
-        found = list(zip(group["protocol"], group["protocol_name"], _differences(options), options, strict=True))
-        found.sort(key=lambda entry: (entry[1], entry[2], entry[0]))
-        for number, (key, name, difference, own) in enumerate(found, start=1):
-            namesakes = [other for _, called, _, other in found if called == name]
-            short = _short_difference(own, namesakes if len(namesakes) > 1 else options)
+        entries = list(zip(group["protocol"], group["protocol_name"], _differences(options), options, strict=True))
+        entries.sort(key=lambda entry: (entry[1], entry[2], entry[0]))
+        for number, (key, name, difference, protocol) in enumerate(entries, start=1):
+            namesakes = [other for _, called, _, other in entries if called == name]
+            short = _short_difference(protocol, namesakes if len(namesakes) > 1 else options)
             label = name
             if not name or len(namesakes) > 1:
                 label = ", ".join(filter(None, (name, short))) if short else f"{name or 'protocol'} {number}"
-            labels[key] = label, _note(str(task), label, name, difference if len(found) > 1 else "")
+            labels[key] = label, _note(str(task), label, name, difference if len(entries) > 1 else "")
     return labels
 
 
@@ -43,11 +43,11 @@ def _note(task: str, label: str, name: str, difference: str) -> str:
     return f"{task} protocol {label}: {difference}"
 
 
-def _short_difference(own: dict[str, Any], protocols: Sequence[dict[str, Any]]) -> str:
+def _short_difference(protocol: dict[str, Any], protocols: Sequence[dict[str, Any]]) -> str:
     """The options in which a protocol differs; if they are long, the first with a different value in each protocol."""
     paths = differing_paths(protocols)
     for chosen in (_needed(paths, protocols), *([path] for path in sorted(paths, key=_is_content))):
-        text = _shown(own, chosen)
+        text = _shown(protocol, chosen)
         if 0 < len(text) <= _SHORT and len({_shown(other, chosen) for other in protocols}) == len(protocols):
             return text
     return ""

@@ -19,7 +19,7 @@ from mimbench.report.scores.score import Score
 _OF_THE_METHOD = ("method", "set", "pretraining", "checkpoint", "id")
 """Fields in which a method and its baseline may differ."""
 _SAME = ("task", "metric", "protocol", "backbone")
-_TOLD = 4
+_LISTED = 4
 """Most settings that a message tells."""
 
 
@@ -51,38 +51,38 @@ class Baseline:
 
     def check(self, tidy: pd.DataFrame) -> None:
         """Raise InputError where a setting is none of the method's records'."""
-        own = tidy[tidy["method"] == self.method]
+        method_rows = tidy[tidy["method"] == self.method]
         for path, value in self.settings.items():
             column = column_of(path)
             where = f"--baseline {self.text}: "
-            fields = list_fields(own)
-            known = [name for name in fields if "." in name and own[name].notna().any()]
+            fields = list_fields(method_rows)
+            known = [name for name in fields if "." in name and method_rows[name].notna().any()]
             if column not in known and not (column in COLUMNS and column in fields):
-                told = nearest(path, known) if known else "; nothing of it was varied"
-                raise InputError(f"{where}{self.method} has no setting {path!r}{told}")
-            met = own[[_alike(each, value) for each in own[column]]]
+                hint = nearest(path, known) if known else "; nothing of it was varied"
+                raise InputError(f"{where}{self.method} has no setting {path!r}{hint}")
+            met = method_rows[[_is_equal(each, value) for each in method_rows[column]]]
             if met.empty:
                 there = ", ".join(
-                    dict.fromkeys(format_value(each) for each in sorted(own[column].dropna(), key=sort_key))
+                    dict.fromkeys(format_value(each) for each in sorted(method_rows[column].dropna(), key=sort_key))
                 )
                 raise InputError(
                     f"{where}no record of {self.method} has {path}={format_value(value)}"
                     + (f" with {_settings(done)}" if (done := _before(self.settings, path)) else "")
                     + f"; there is {there or 'none'}"
                 )
-            own = met
+            method_rows = met
 
     def matches(self, score: Score) -> bool:
         """Whether a score is the baseline's, of the settings that were chosen."""
         return score.shared["method"] == self.method and all(
-            _alike(score.shared[column_of(path)], value) for path, value in self.settings.items()
+            _is_equal(score.shared[column_of(path)], value) for path, value in self.settings.items()
         )
 
     def partner(self, score: Score, everything: Sequence[Score]) -> Score | str:
         """The baseline's score to compare with, or why there is none.
 
-        Of the same task, metric, protocol and encoder; of several, the one most alike in what rows and columns tell,
-        and of those the one that nothing was varied for.
+        It has the same task, metric, protocol and encoder. Of several, it is the one that shares the most fields with
+        `score`, and of those the one that nothing was varied for.
         """
         same = [
             other
@@ -92,41 +92,50 @@ class Baseline:
         if not same:
             return f"{self.text} was not measured with this encoder under this protocol"
 
-        def alike(other: Score) -> int:
+        def count_shared(other: Score) -> int:
             names = [name for name in score.fields if name not in _OF_THE_METHOD]
             return sum(other.fields.get(name) == score.fields[name] for name in names)
 
-        closest = max(map(alike, same))
-        found = same if self._is_other_setting(score) else [other for other in same if alike(other) == closest]
-        plain = [other for other in found if not other.shared["varied"]]
-        for chosen in (plain, found):
+        closest = max(map(count_shared, same))
+        candidates = (
+            same if self._is_other_setting(score) else [other for other in same if count_shared(other) == closest]
+        )
+        plain = [other for other in candidates if not other.shared["varied"]]
+        for chosen in (plain, candidates):
             if len(chosen) == 1:
                 return chosen[0]
         if self._is_other_setting(score):
             return score
-        return f"{self.text} has {len(found)} settings to compare with; choose one: --baseline {self._choices(found)}"
+        choices = self._choices(candidates)
+        return f"{self.text} has {len(candidates)} settings to compare with; choose one: --baseline {choices}"
 
     def _is_other_setting(self, score: Score) -> bool:
-        """Whether it is of the baseline's method, where no setting was chosen."""
+        """Whether the score is of the baseline's method while the baseline names no setting."""
         return not self.settings and score.shared["method"] == self.method
 
     def describe(self, partners: Sequence[Score], everything: Sequence[Score]) -> str:
-        """The baseline and, where its method has several settings, that of all these partners."""
-        own = [score for score in everything if score.shared["method"] == self.method]
-        paths = [path for path in own[0].fields if "." in path and len({repr(score.fields[path]) for score in own}) > 1]
+        """The baseline and, if its method has several settings, the setting of these partners."""
+        method_scores = [score for score in everything if score.shared["method"] == self.method]
+        paths = [
+            path
+            for path in method_scores[0].fields
+            if "." in path and len({repr(score.fields[path]) for score in method_scores}) > 1
+        ]
         settings = {_settings({path: score.fields[path] for path in paths}) for score in partners}
         if self.settings or not paths or not settings:
             return self.text
         return f"{self.method} ({settings.pop() if len(settings) == 1 else 'its setting that is most alike'})"
 
-    def _choices(self, found: Sequence[Score]) -> str:
-        paths = [path for path in found[0].fields if len({repr(other.fields.get(path)) for other in found}) > 1]
+    def _choices(self, candidates: Sequence[Score]) -> str:
+        paths = [
+            path for path in candidates[0].fields if len({repr(other.fields.get(path)) for other in candidates}) > 1
+        ]
         paths = [path for path in paths if "." in path] or paths
         texts = [
             f"{self.method}:" + _settings({**self.settings, **{path: other.fields[path] for path in paths}})
-            for other in found
+            for other in candidates
         ]
-        return " or ".join(texts[:_TOLD]) + (", ..." if len(texts) > _TOLD else "")
+        return " or ".join(texts[:_LISTED]) + (", ..." if len(texts) > _LISTED else "")
 
 
 def _before(settings: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -138,6 +147,6 @@ def _settings(settings: Mapping[str, Any]) -> str:
     return ",".join(f"{path}={format_value(value)}" for path, value in settings.items() if value not in (None, ""))
 
 
-def _alike(own: Any, asked: Any) -> bool:
-    asked = json.dumps(asked) if isinstance(asked, list | dict) else asked  # as a frame holds them
-    return bool(own == asked) or format_value(own) == format_value(asked)
+def _is_equal(recorded: Any, chosen: Any) -> bool:
+    chosen = json.dumps(chosen) if isinstance(chosen, list | dict) else chosen  # as a frame holds them
+    return bool(recorded == chosen) or format_value(recorded) == format_value(chosen)

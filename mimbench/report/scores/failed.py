@@ -89,16 +89,16 @@ def _groups(failures: Iterable[Failure]) -> list[tuple[int, str]]:
     for (method, task, reason), numbers in sorted(seeds.items()):
         tasks[method, tuple(sorted(numbers)), reason].append(task)
     methods: dict[tuple[tuple[str, ...], tuple[int, ...], str], list[str]] = defaultdict(list)
-    for (method, of, reason), names in tasks.items():
-        methods[tuple(names), of, reason].append(method)
-    found = []
-    for (measured, of, reason), who in methods.items():
+    for (method, seed_numbers, reason), names in tasks.items():
+        methods[tuple(names), seed_numbers, reason].append(method)
+    remarks = []
+    for (measured, seed_numbers, reason), who in methods.items():
         count = sum(cells[method, task, reason] for method in who for task in measured)
-        text = f"{_listed(who, 'methods')} on {_listed(measured, 'tasks')}, {_seeds(of)}"
-        if count != len(who) * len(measured) * len(of):
+        text = f"{_listed(who, 'methods')} on {_listed(measured, 'tasks')}, {_seeds(seed_numbers)}"
+        if count != len(who) * len(measured) * len(seed_numbers):
             text += f", {_cells(count)}"  # settings were varied
-        found.append((count, f"{text}: {reason}"))
-    return found
+        remarks.append((count, f"{text}: {reason}"))
+    return remarks
 
 
 def _seeds(seeds: Sequence[int]) -> str:

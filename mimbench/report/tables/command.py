@@ -130,9 +130,9 @@ def _refuse(choice: Choice, what: str, names: tuple[str, ...]) -> None:
         "tasks": "task",
         "ranks": "rank",
     }
-    given = [f"--{flags.get(name, name)}" for name in names if getattr(choice, name)]
-    if given:
-        raise InputError(f"{', '.join(given)}: not for {what}")
+    flags_in_use = [f"--{flags.get(name, name)}" for name in names if getattr(choice, name)]
+    if flags_in_use:
+        raise InputError(f"{', '.join(flags_in_use)}: not for {what}")
 
 
 def choose_format(format: str | None, output: Path | None) -> str:
