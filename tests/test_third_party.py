@@ -60,9 +60,9 @@ def test_plots_use_its_display_file(mimbench, example_plugin, tmp_path):
 def test_its_display_file_is_read_without_an_import_of_the_package(example_plugin):
     code = (
         "import sys\n"
-        "from mimbench.report.plots.style import look, metric_label\n"
+        "from mimbench.report.plots.style import method_style, metric_label\n"
         "print(metric_label('nearest-mean', 'top1', 'percent'))\n"
-        "print(look('deblur'))\n"
+        "print(method_style('deblur'))\n"
         "print([name for name in sys.modules if name.startswith(('torch', 'mimbench_example'))])"
     )
     done = subprocess.run(
@@ -70,7 +70,7 @@ def test_its_display_file_is_read_without_an_import_of_the_package(example_plugi
     )
     label, style, imported = done.stdout.splitlines()
     assert label == "Nearest-mean accuracy (%)"
-    assert style == "Look(colour='#117755', marker='v', hatch='')"
+    assert style == "MethodStyle(colour='#117755', marker='v', hatch='')"
     assert imported == "[]"
 
 
