@@ -85,7 +85,7 @@ def main() -> None:
         with timed("render as text"):
             render(table, "text")
         with timed("load and print, in this process"):
-            table_command(Choice(), results=results, format="text", layout=None, output=None)
+            table_command(Choice(), results=results, format="text", layout=None)
         with timed("`mimbench table`, start of Python and imports included"):
             command = [sys.executable, "-m", "mimbench", "table", "--results", name]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -16,16 +16,19 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mimbench import registry
 from mimbench.errors import InputError, nearest
 from mimbench.toml import read_toml
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 FILE = "display.toml"
 _WHAT = "display file"
 _NONE: Mapping[str, Any] = MappingProxyType({})
-T = TypeVar("T")
+T = TypeVar("T", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -238,7 +241,7 @@ _TYPES = {
 
 def _read_entry(cls: type[T], values: Any, where: str) -> T:
     values = dict(_as_table(values, where))
-    fields = {each.name: each for each in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = {each.name: each for each in dataclasses.fields(cls)}
     _check_keys(values, fields, where)
     for name, value in values.items():
         kind, words = _TYPES.get(str(fields[name].type), (str if name == "image_size" else dict, "a table"))

@@ -84,7 +84,7 @@ class Registry:
 
     def survey(self) -> list[Plugin]:
         """Import every plugin. A broken one is listed with its problem and raises nothing."""
-        return [self._inspect(name, claims) for name, claims in sorted(self._claims().items())]
+        return [replace(plugin, problem=self._problem_of_loading(plugin.name)) for plugin in self.outline()]
 
     def overview(self) -> list[Plugin]:
         """Every registered name with its owner. Imports and reads no plugin, so only duplicates are problems."""
@@ -116,13 +116,12 @@ class Registry:
     def _broken(self, name: str, owner: str) -> str:
         return f"{self.kind} {name!r} of {owner} is broken"
 
-    def _inspect(self, name: str, claims: list[EntryPoint]) -> Plugin:
-        owners = " and ".join(_owner(claim) for claim in claims)
+    def _problem_of_loading(self, name: str) -> str | None:
         try:
             self.load(name)
         except InputError as error:
-            return Plugin(name, owners, claims[0].value, str(error))
-        return Plugin(name, owners, claims[0].value)
+            return str(error)
+        return None
 
     def _claims(self) -> dict[str, list[EntryPoint]]:
         claims: dict[str, list[EntryPoint]] = {}

@@ -46,6 +46,7 @@ def test_every_plugin_that_ships_loads_under_its_own_name():
     for kind in registry.ALL:
         for plugin in kind.survey():
             assert plugin.problem is None, plugin
+            assert plugin.summary, plugin
     for kind in (registry.methods, registry.tasks):
         assert [kind.load(name).name for name in kind.names()] == kind.names()
 

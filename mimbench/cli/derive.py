@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mimbench.cli.options import ResultsOption
+from mimbench.cli.options import OutputOption, ResultsOption, TableFormatOption
+from mimbench.cli.output import print_table
 from mimbench.errors import InputError
 from mimbench.store import DEFAULT_RESULTS
 from mimbench.text import print_text
@@ -28,16 +28,11 @@ def derive(
         str | None,
         typer.Option("--baseline", help="The method whose errors count as 100.", show_default="as the table declares"),
     ] = None,
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format", help="text, markdown, csv, html or latex.", show_default="by the suffix of --output, or text"
-        ),
-    ] = None,
-    output: Annotated[Path | None, typer.Option("--output", help="Write to this file.")] = None,
+    format_: TableFormatOption = None,
+    output: OutputOption = None,
 ) -> None:
     """Print a table that is derived from one task's records, such as the mean corruption error (mce)."""
-    from mimbench.report.tables.command import choose_format, write_table
+    from mimbench.report.tables.command import choose_format
     from mimbench.report.tables.relative_errors import build_derived_table, derived_tables, find_derived_table
     from mimbench.report.tables.render import render
     from mimbench.store.record import read_records
@@ -51,9 +46,4 @@ def derive(
     method = baseline or table.display.baseline
     if not method:
         raise InputError(f"derived table {name!r} needs a method to compare with: --baseline METHOD")
-    text = render(build_derived_table(table, read_records(results), method), format_)
-    if output is None:
-        print_text(text, end="")
-    else:
-        write_table(text, output)
-        print_text(f"written: {output}")
+    print_table(render(build_derived_table(table, read_records(results), method), format_), output)

@@ -59,6 +59,13 @@ MetricsOption = Annotated[
     str,
     typer.Option("--metric", help="Metrics, comma-separated, or all. Default: each task's primary metric."),
 ]
+TableFormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format", help="text, markdown, csv, html or latex.", show_default="by the suffix of --output, or text"
+    ),
+]
+OutputOption = Annotated[Path | None, typer.Option("--output", help="Write to this file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: table.key=value. Repeatable.")]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Results folder: checkpoints, records, artifacts.")]
 OptionalResults = Annotated[

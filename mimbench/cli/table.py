@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mimbench.cli.options import MethodsOption, MetricsOption, OptionalResults, TasksOption, flag
+from mimbench.cli.options import (
+    MethodsOption,
+    MetricsOption,
+    OptionalResults,
+    OutputOption,
+    TableFormatOption,
+    TasksOption,
+    flag,
+)
+from mimbench.cli.output import print_table
 from mimbench.errors import InputError
 from mimbench.options import split_names
 from mimbench.text import print_text
@@ -42,18 +50,13 @@ def table(
         str | None,
         typer.Option("--layout", help="A paper's table by name (`--layout list` prints them) or a TOML file."),
     ] = None,
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format", help="text, markdown, csv, html or latex.", show_default="by the suffix of --output, or text"
-        ),
-    ] = None,
-    output: Annotated[Path | None, typer.Option("--output", help="Write to this file.")] = None,
+    format_: TableFormatOption = None,
+    output: OutputOption = None,
 ) -> None:
     """Print a table of records: mean, std over seeds and n; best and second marked; one column per protocol."""
     from mimbench.report.scores.baseline import Baseline
     from mimbench.report.scores.choice import Choice
-    from mimbench.report.tables.command import table_command
+    from mimbench.report.tables.command import choose_format, table_command
 
     if spread not in ("sd", "se"):
         raise InputError(f"--spread {spread!r}: choose sd (std over seeds) or se (standard error of the mean)")
@@ -71,12 +74,8 @@ def table(
     text = table_command(
         choice,
         results=results,
-        format=format_,
+        format=choose_format(format_, output),
         layout=layout,
-        output=output,
         warn=lambda line: print_text(line, error=True),
     )
-    if text is None:
-        print_text(f"written: {output}")
-    else:
-        print_text(text, end="")
+    print_table(text, output)

@@ -1,4 +1,4 @@
-"""`mimbench table`: which table is asked for, and where it goes.
+"""`mimbench table`: which table is asked for, as text.
 
 What needs pydantic is imported where it is asked for: a table of records starts at once.
 """
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mimbench.errors import InputError, nearest
-from mimbench.files import writing
 from mimbench.report.records.frame import build_frame, load_records
 from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.failed import FailedCells, match_choice
@@ -31,43 +30,28 @@ def table_command(
     choice: Choice,
     *,
     results: Path | None,
-    format: str | None,
+    format: str,
     layout: str | None,
-    output: Path | None,
     warn: Callable[[str], None] = lambda line: None,
-) -> str | None:
-    """The table as text; None where it was written to `output`.
+) -> str:
+    """The table as text.
 
-    `published` without results lists published numbers. A layout takes records where there are some. Cells that failed
-    are told beneath the table, or to `warn` where the format has no room for remarks.
+    `published` without results lists published numbers. A layout takes records if there are some. Cells that failed
+    are listed beneath the table, or passed to `warn` if the format has no room for remarks.
+
+    Args:
+        format: one of `render.FORMATS`; `choose_format` gives it.
 
     Raises:
         InputError: anything that cannot be shown.
     """
-    format = choose_format(format, output)
     if layout == "list":
-        text = _layouts()
-    elif layout:
-        text = _with_failed(*_laid_out(layout, choice, results), format, warn)
-    elif choice.published and results is None:
-        text = render(_listed(choice), format)
-    else:
-        text = _with_failed(*_compared(choice, results or DEFAULT_RESULTS), format, warn)
-    if output is None:
-        return text
-    write_table(text, output)
-    return None
-
-
-def write_table(text: str, output: Path) -> None:
-    """Write a table to the file of --output, and make its folder.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    with writing(f"--output {output}"):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text, encoding="utf-8")
+        return _layouts()
+    if layout:
+        return _with_failed(*_laid_out(layout, choice, results), format, warn)
+    if choice.published and results is None:
+        return render(_listed(choice), format)
+    return _with_failed(*_compared(choice, results or DEFAULT_RESULTS), format, warn)
 
 
 def format_records(records: Sequence[Record]) -> str:

@@ -5,7 +5,7 @@ A task declares such a table in its display file, see `mimbench.display.Relative
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -103,11 +103,11 @@ def build_derived_table(table: DerivedTable, records: Sequence[Record], baseline
             groups.setdefault((record.method.name, record.pretraining), []).append(ratios)
     rows = [groups[key] for key in sorted(groups)]
     columns = {
-        title: _cells(rows, lambda ratios: ratios.mean),
-        f"relative {title}": _cells(rows, lambda ratios: ratios.mean_above_clean),
+        title: _cells([[ratios.mean for ratios in row] for row in rows]),
+        f"relative {title}": _cells([[ratios.mean_above_clean for ratios in row] for row in rows]),
     }
     for name in rows[0][0].by_condition:
-        columns[name] = _cells(rows, lambda ratios, name=name: ratios.by_condition[name])  # type: ignore[misc]
+        columns[name] = _cells([[ratios.by_condition[name] for ratios in row] for row in rows])
     note = f"error over that of {baseline}, percent, paired by seed: 100 is as good, less is better"
     return Table(
         (
@@ -136,11 +136,11 @@ def _by_seed(table: DerivedTable, records: Sequence[Record], baseline: str) -> d
     return base
 
 
-def _cells(rows: Sequence[Sequence[ErrorRatios]], value: Callable[[ErrorRatios], float | None]) -> list[Cell]:
-    """One column: the mean over seeds of each row, empty if a seed has no value."""
+def _cells(rows: Sequence[Sequence[float | None]]) -> list[Cell]:
+    """One column: the mean over the seeds of each row, empty if a seed has no value."""
     summaries: list[Summary | None] = []
     for row in rows:
-        values = [number for ratios in row if (number := value(ratios)) is not None]
+        values = [value for value in row if value is not None]
         summaries.append(summarise(values) if len(values) == len(row) else None)
     cells = [Cell() if each is None else Cell(Mean(each)) for each in summaries]
     return mark_best(cells, summaries, higher_is_better=False)

@@ -149,7 +149,7 @@ def test_a_setting_that_was_never_varied_is_read_from_the_recipes(results_of, re
     ]
     folder = results_of(records)
     choice = Choice(baseline=Baseline.parse("simmim:method.deep.y=true"))
-    text = table_command(choice, results=folder, format="csv", layout=None, output=None)
+    text = table_command(choice, results=folder, format="csv", layout=None)
     assert [row["linear-probe: top1 Δ simmim:method.deep.y=true"] for row in csv.DictReader(io.StringIO(text))] == [
         "10.0",
         "",

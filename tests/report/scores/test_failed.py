@@ -57,7 +57,7 @@ def failures(root):
 
 def table(root, format="text", **choice):
     said: list[str] = []
-    text = table_command(Choice(**choice), results=root, format=format, layout=None, output=None, warn=said.append)
+    text = table_command(Choice(**choice), results=root, format=format, layout=None, warn=said.append)
     return text, said
 
 
@@ -179,7 +179,7 @@ def test_a_layout_tells_what_it_could_have_compared(results):
     fail(results)
     fail(results, task="finetune", seed=5)
     fail(results, "mae", "finetune")
-    text = table_command(Choice(), results=results, format="text", layout="simmim-masking", output=None)
+    text = table_command(Choice(), results=results, format="text", layout="simmim-masking")
     assert "1 cell failed and has no number here" in text
     assert "simmim on finetune, seed 5: no luck" in text
 
@@ -212,7 +212,7 @@ def test_without_failures_nothing_heavy_is_imported(results):
     script = (
         "import sys; from pathlib import Path; from mimbench.report.tables.command import table_command as t; "
         "from mimbench.report.scores.choice import Choice; "
-        "t(Choice(), results=Path(sys.argv[1]), format=None, layout=None, output=None); "
+        "t(Choice(), results=Path(sys.argv[1]), format='text', layout=None); "
         "print('pydantic' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(results)], capture_output=True, text=True, check=True)

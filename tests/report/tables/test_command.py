@@ -8,16 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from mimbench.cli.output import print_table
 from mimbench.errors import InputError
 from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.choice import Choice
-from mimbench.report.tables.command import table_command
+from mimbench.report.tables.command import choose_format, table_command
 
 REFERENCE = Path(__file__).parents[3] / "results" / "reference"
 
 
 def run(choice=None, *, results=None, format=None, layout=None, output=None):
-    return table_command(choice or Choice(), results=results, format=format, layout=layout, output=output)
+    text = table_command(choice or Choice(), results=results, format=choose_format(format, output), layout=layout)
+    if output is None:
+        return text
+    return print_table(text, output)
 
 
 def test_the_file_tells_the_format(tmp_path):
