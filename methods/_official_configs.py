@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mimbench.api import InputError, ModelSetup
-
-ReadConfig = Callable[[Mapping[str, Any], Mapping[str, Any]], ModelSetup]
 
 
 def simmim_setup(config: Mapping[str, Any], meta: Mapping[str, Any]) -> ModelSetup:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mimbench.api import Config, Encoder, Method, resize_mask
+from mimbench.api import Config, Encoder, Method, mask_at_pixels
 from mimbench_methods._pixel_heads import linear_head, upsampling
 
 
@@ -39,7 +39,7 @@ class Autoencoder(Method):
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """Trained on unmasked images. If a mask is passed nevertheless, masked pixels are zero."""
-        visible = images.masked_fill(resize_mask(mask, images.shape[-2:]).unsqueeze(1), 0.0)
+        visible = images.masked_fill(mask_at_pixels(mask, images), 0.0)
         return self.decoder(self.encoder.encode(self.encoder.embed(visible)))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:

@@ -14,14 +14,16 @@ from mimbench.api import (
     Config,
     Encoder,
     Method,
+    ReadConfig,
     Stage,
     StepOutput,
     block_mask,
     init_truncated,
+    mask_at_pixels,
     mean_over_masked,
     resize_mask,
 )
-from mimbench_methods._official_configs import ReadConfig, beit_setup
+from mimbench_methods._official_configs import beit_setup
 from mimbench_methods.tokenizers import TOKENIZERS, DalleConfig, DVAEConfig, KMeansConfig
 
 
@@ -105,7 +107,7 @@ class BEiT(Method):
         return self._decoded(images, mask, words), scores.log_softmax(-1).gather(-1, words.unsqueeze(-1)).squeeze(-1)
 
     def _decoded(self, images: Tensor, mask: Tensor, words: Tensor) -> Tensor:
-        masked = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
+        masked = mask_at_pixels(mask, images)
         seen = self.tokenizer.tokens(images.masked_fill(masked, 0))
         words = torch.where(resize_mask(mask, words.shape[1:]), words, seen)
         return torch.where(masked, self.tokenizer.decode(words), images)

@@ -15,10 +15,12 @@ from mimbench.api import (
     Encoder,
     InputError,
     Method,
+    ReadConfig,
     StepOutput,
     block_mask,
     grid_mask,
     init_xavier,
+    mask_at_pixels,
     masked_count,
     mean_over_masked,
     patchify,
@@ -29,7 +31,7 @@ from mimbench.api import (
     unpatchify,
     visible_indices,
 )
-from mimbench_methods._official_configs import ReadConfig, mae_setup
+from mimbench_methods._official_configs import mae_setup
 
 
 class MAEConfig(Config):
@@ -134,7 +136,7 @@ class MAE(Method):
         if self.config.norm_pixels:
             mean, std = _moments(patchify(images.float(), self.encoder.patch_size))
             patches = patches * std + mean
-        masked = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
+        masked = mask_at_pixels(mask, images)
         return torch.where(masked, unpatchify(patches, self.encoder.patch_size), images)
 
     @property

@@ -15,16 +15,17 @@ from mimbench.api import (
     Depth,
     Encoder,
     Method,
+    ReadConfig,
     Stage,
     block_mask,
     init_truncated,
+    mask_at_pixels,
     mask_grid,
     masked_count,
     random_mask,
-    resize_mask,
     square_mask,
 )
-from mimbench_methods._official_configs import ReadConfig, simmim_setup
+from mimbench_methods._official_configs import simmim_setup
 from mimbench_methods._pixel_heads import inverse_swin_head, linear_head, mlp_head, upsampling
 from mimbench_methods._pixel_targets import Bins, Clusters, PixelTarget, Values
 
@@ -105,7 +106,7 @@ class SimMIM(Method):
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """[B, outputs, S, S] for the target's size S; one output per channel if pixel values are predicted."""
         # Stems that overlap (ResNet's) would carry masked pixels into visible cells.
-        visible = images.masked_fill(resize_mask(mask, images.shape[-2:]).unsqueeze(1), 0.0)
+        visible = images.masked_fill(mask_at_pixels(mask, images), 0.0)
         return self.decoder(self.encoder.encode_masked(visible, mask, self.mask_token))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -113,7 +114,7 @@ class SimMIM(Method):
         error = self.pixels.error(prediction, target)
         if self.config.loss_area == "all":
             return error.mean()
-        masked = resize_mask(mask, error.shape[-2:]).unsqueeze(1)
+        masked = mask_at_pixels(mask, error)
         return (error * masked).sum() / (masked.sum() + 1e-5) / error.shape[1]
 
     def no_weight_decay(self) -> set[str]:
@@ -124,7 +125,7 @@ class SimMIM(Method):
         predicted = self.pixels.decode(self.predict(images, mask).float())
         if self._downsamples:
             predicted = F.interpolate(predicted, images.shape[-2:], mode="nearest")
-        return torch.where(resize_mask(mask, images.shape[-2:]).unsqueeze(1), predicted, images)
+        return torch.where(mask_at_pixels(mask, images), predicted, images)
 
     @property
     def _downsamples(self) -> bool:

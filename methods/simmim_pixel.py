@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from mimbench.api import Config, Encoder, Method, random_mask, resize_mask
+from mimbench.api import Config, Encoder, Method, mask_at_pixels, random_mask
 from mimbench_methods._pixel_heads import linear_head, upsampling
 
 
@@ -40,7 +40,7 @@ class SimMIMPixel(Method):
         return images
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
-        visible = images.masked_fill(_at_pixels(mask, images), 0.0)
+        visible = images.masked_fill(mask_at_pixels(mask, images), 0.0)
         return self.decoder(self.encoder.encode(self.encoder.embed(visible)))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -48,9 +48,4 @@ class SimMIMPixel(Method):
         return F.mse_loss(prediction.float(), target)
 
     def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
-        return torch.where(_at_pixels(mask, images), self.predict(images, mask).float(), images)
-
-
-def _at_pixels(mask: Tensor, images: Tensor) -> Tensor:
-    """[B, Gh, Gw] -> [B, 1, H, W]."""
-    return resize_mask(mask, images.shape[-2:]).unsqueeze(1)
+        return torch.where(mask_at_pixels(mask, images), self.predict(images, mask).float(), images)

@@ -41,6 +41,7 @@ from mimbench.contract import (
     added as added,
     cosmetic as cosmetic,
     load_protocols as load_protocols,
+    ReadConfig as ReadConfig,
 )
 
 # Masks and patches
@@ -48,6 +49,7 @@ from mimbench.masks import (
     Grid as Grid,
     block_mask as block_mask,
     grid_mask as grid_mask,
+    mask_at_pixels as mask_at_pixels,
     mask_grid as mask_grid,
     masked_count as masked_count,
     mean_over_masked as mean_over_masked,

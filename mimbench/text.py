@@ -9,6 +9,7 @@ import codecs
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -47,6 +48,18 @@ def visible(text: str, keep: str = "") -> str:
     The escapes are those of JSON, so that JSON stays JSON.
     """
     return _UNSAFE.sub(lambda match: match[0] if match[0] in keep else _escape(match[0]), text)
+
+
+def list_first(items: Sequence[str], most: int = 3) -> str:
+    """The first items, and how many more there are: "a, b, c and 2 more"."""
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+
+
+def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines: columns padded with spaces, and a rule below the first row."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
 
 
 def printable(path: str | Path) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from mimbench.cli.options import ResultsOption, SetOption, names_of, recipe_names
 from mimbench.store import DEFAULT_RESULTS
-from mimbench.text import print_line, print_text
+from mimbench.text import list_first, print_line, print_text
 
 if TYPE_CHECKING:
     from mimbench.harness.exchange import Imported
@@ -84,5 +84,4 @@ def _by_reason(label: str, reasons: Mapping[str, str]) -> Iterator[str]:
     for key, reason in reasons.items():
         keys_by_reason.setdefault(reason, []).append(key)
     for reason, keys in keys_by_reason.items():
-        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-        yield f"{label}: {', '.join(keys[:3])}{more}: {reason}"
+        yield f"{label}: {list_first(keys)}: {reason}"

@@ -6,7 +6,7 @@ from mimbench.contract.encoder import Encoder, Features, Pooling
 from mimbench.contract.input import InputConfig
 from mimbench.contract.method import Method
 from mimbench.contract.protocol import Protocol, load_protocols
-from mimbench.contract.setup import ModelSetup
+from mimbench.contract.setup import ModelSetup, ReadConfig
 from mimbench.contract.stage import Stage
 from mimbench.contract.task import (
     FeatureSource,
@@ -52,6 +52,7 @@ __all__ = [
     "Pooling",
     "PretrainConfig",
     "Protocol",
+    "ReadConfig",
     "RunError",
     "SceneSplit",
     "ScheduleConfig",

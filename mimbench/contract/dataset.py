@@ -36,8 +36,8 @@ class ImageSplit(torch.utils.data.Dataset, ABC):
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether it is an ArraySplit, whose batches are cropped on the device and not by the loader's workers."""
-        return isinstance(self, ArraySplit)
+        """Whether whole batches are cropped on the device (an ArraySplit), and not single images by the workers."""
+        return False
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -52,6 +52,10 @@ class ArraySplit(ImageSplit):
     def __init__(self, images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> None:
         """Hold images uint8 [N, C, H, W] and labels int64 [N]; `classes` are names, indexed by label."""
         self.images, self.labels, self.classes = images, labels, classes
+
+    @property
+    def is_in_memory(self) -> bool:
+        return True
 
     def __len__(self) -> int:
         return len(self.images)

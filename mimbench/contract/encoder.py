@@ -82,11 +82,12 @@ class Encoder(nn.Module, ABC):
         self.config = config
         self.image_size = image_size
         self.in_channels = in_channels
+        self.set_sizes()
 
     def set_sizes(self) -> None:
         """Set the attributes that the class documents, from `config` and `image_size`, without building weights.
 
-        An encoder that defines it can be made without weights (`sizes_only`). Its `__init__` calls it too.
+        An encoder that defines it can be made without weights (`sizes_only`). `Encoder.__init__` calls it.
 
         Raises:
             InputError: `image_size` does not fit the patch size or window of `config`.
@@ -105,7 +106,6 @@ class Encoder(nn.Module, ABC):
             return cls(config, image_size=image_size, in_channels=in_channels)
         encoder = cls.__new__(cls)
         Encoder.__init__(encoder, config, image_size=image_size, in_channels=in_channels)
-        encoder.set_sizes()
         return encoder
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mimbench.contract.config import Config as BaseConfig
 from mimbench.contract.encoder import Encoder
-from mimbench.contract.setup import ModelSetup
+from mimbench.contract.setup import ReadConfig
 from mimbench.contract.stage import Stage
 from mimbench.contract.training import Batch, StepOutput
 from mimbench.errors import InputError, NotSupported
@@ -42,7 +42,7 @@ class Method(nn.Module, ABC):
     None marks a parameter that is computed here instead of stored. Parameters of encoders need no entry; see
     mimbench.convert.
     """
-    official_configs: ClassVar[Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], ModelSetup]]] = {}
+    official_configs: ClassVar[Mapping[str, ReadConfig]] = {}
     """Official repository, as files of golden vectors name it -> a function that gives the same model in mimbench.
 
     Its arguments are the file's `config` (arguments of the official model) and the whole `meta`. It raises InputError

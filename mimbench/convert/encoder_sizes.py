@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mimbench.convert.file_tensors import TABLE, FileTensors, rename_tensors
+from mimbench.convert.file_tensors import FileTensors, rename_tensors
 from mimbench.convert.key_layouts import KeyLayout
 from mimbench.encoders.blocks import sincos_positions
+from mimbench.encoders.position_tables import TABLE
 from mimbench.errors import InputError, nearest
 
 Options = dict[str, Any]

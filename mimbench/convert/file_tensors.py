@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from mimbench.convert.key_layouts import LEFT_OUT, PREFIX, KeyLayout
+from mimbench.encoders.position_tables import TABLE
 from mimbench.errors import InputError
 
-TABLE = "relative_position_bias_table"
 _DOWNSAMPLE = re.compile(r"^layers\.(\d+)\.downsample\.")
 _STAGE_NORM = re.compile(r"^norm(\d)\.")
 

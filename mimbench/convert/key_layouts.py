@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mimbench.errors import InputError
+from mimbench.text import list_first
 
 PREFIX = re.compile(r"^(?:_orig_mod\.|module\.|model\.|backbone\.|encoder\.|body\.)+")
 """What wrappers put before the names: DDP, torch.compile, mmpretrain, SimMIM, mimbench itself."""
@@ -125,6 +126,5 @@ def recognise(keys: Iterable[str]) -> KeyLayout:
             "the names are those of Hugging Face transformers (encoder.layer.0.attention...), which are not read; take "
             "the same weights from timm or from the official code"
         )
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     known = ", ".join(layout.name for layout in LAYOUTS)
-    raise InputError(f"unknown key layout ({shown or 'no keys'}); known: {known}")
+    raise InputError(f"unknown key layout ({list_first(names) or 'no keys'}); known: {known}")

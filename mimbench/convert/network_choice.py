@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mimbench.convert.key_layouts import LAYOUTS, PREFIX
 from mimbench.errors import InputError
+from mimbench.text import list_first
 
 TOP = "."
 """The key of a network whose names have no prefix, in a file that holds another one under a prefix."""
@@ -95,7 +96,7 @@ def list_tensors(loaded: Any) -> str:
     for path, names in _dicts(loaded):
         some = ", ".join(list(names)[:2])
         parts.append(f"{'.'.join(path) or 'the top level'} ({len(names)} tensors: {some}{', ...' * (len(names) > 2)})")
-    return ", ".join(parts[:6]) + (f" and {len(parts) - 6} more" if len(parts) > 6 else "")
+    return list_first(parts, 6)
 
 
 def _networks(loaded: Any) -> Iterator[_Network]:

@@ -136,7 +136,6 @@ class ConvNeXt(ConvNet):
         from timm.models.convnext import ConvNeXtStage
 
         super().__init__(config, image_size=image_size, in_channels=in_channels)
-        self.set_sizes()
         rates = calculate_drop_path_rates(config.drop_path, config.depths, stagewise=True)
         stem = nn.Conv2d(in_channels, config.dims[0], config.patch_size, config.patch_size)
         self.body = nn.ModuleDict(
@@ -222,7 +221,6 @@ class ResNet(ConvNet):
         from timm.models.resnet import ResNet as TimmResNet
 
         super().__init__(config, image_size=image_size, in_channels=in_channels)
-        self.set_sizes()
         block = BasicBlock if config.block == "basic" else Bottleneck
         self.body = TimmResNet(
             block,

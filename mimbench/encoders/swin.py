@@ -48,7 +48,6 @@ class Swin(Encoder):
         from timm.models.swin_transformer import SwinTransformer
 
         super().__init__(config, image_size=image_size, in_channels=in_channels)
-        self.set_sizes()
         self.body = SwinTransformer(
             img_size=image_size,
             patch_size=config.patch_size,

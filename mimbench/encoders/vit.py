@@ -52,7 +52,6 @@ class ViT(Encoder):
 
     def __init__(self, config: ViTConfig, *, image_size: int, in_channels: int) -> None:
         super().__init__(config, image_size=image_size, in_channels=in_channels)
-        self.set_sizes()
         self.relative = config.position.startswith("relative")
         self.body = _beit(config, self.grid, in_channels) if self.relative else _vit(config, self.grid, in_channels)
         self.windows: Windows | None = None

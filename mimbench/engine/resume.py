@@ -20,6 +20,7 @@ from mimbench.engine.ranks import fails_together, on_first_rank
 from mimbench.engine.state_files import Position, load_state, newest_valid_state, save_state
 from mimbench.errors import InputError, RunError
 from mimbench.optim import Schedule
+from mimbench.text import list_first
 
 
 class TrainingStates:
@@ -126,7 +127,4 @@ def _describe_mismatch(saved: Mapping[str, Any], current: Mapping[str, Any]) -> 
         "of another shape": sorted(name for name in set(saved) & set(current) if shapes[0][name] != shapes[1][name]),
     }
     named = {what: [name.removeprefix("trainable.") for name in names] for what, names in differing.items() if names}
-    return "; ".join(
-        f"{what}: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
-        for what, names in named.items()
-    )
+    return "; ".join(f"{what}: {list_first(names)}" for what, names in named.items())

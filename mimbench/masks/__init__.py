@@ -5,7 +5,7 @@ returns its masks on that generator's device. What this package exports is publi
 """
 
 from mimbench.masks.blocks import block_mask
-from mimbench.masks.grids import Grid, mask_grid, mean_over_masked, resize_mask, visible_indices
+from mimbench.masks.grids import Grid, mask_at_pixels, mask_grid, mean_over_masked, resize_mask, visible_indices
 from mimbench.masks.patches import patchify, unpatchify
 from mimbench.masks.sampling import grid_mask, masked_count, random_mask, random_order, square_mask
 
@@ -13,6 +13,7 @@ __all__ = [
     "Grid",
     "block_mask",
     "grid_mask",
+    "mask_at_pixels",
     "mask_grid",
     "masked_count",
     "mean_over_masked",

@@ -55,6 +55,11 @@ def resize_mask(mask: Tensor, grid: Grid, rule: Literal["any", "all"] = "any") -
     return mask
 
 
+def mask_at_pixels(mask: Tensor, images: Tensor) -> Tensor:
+    """A mask bool [B, Gh, Gw] at the size of the images [B, C, H, W]: bool [B, 1, H, W]."""
+    return resize_mask(mask, images.shape[-2:]).unsqueeze(1)
+
+
 def visible_indices(mask: Tensor, count: int | None = None) -> Tensor:
     """Row-major indices of the visible cells, rising: int64 [B, K].
 

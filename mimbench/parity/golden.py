@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mimbench import registry
-from mimbench.contract import Method, ModelSetup
+from mimbench.contract import Method, ModelSetup, ReadConfig
 from mimbench.errors import InputError
 
 
@@ -85,9 +85,9 @@ def setup_of(golden: Golden) -> ModelSetup:
     )
 
 
-def _official_configs() -> dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], ModelSetup]]:
+def _official_configs() -> dict[str, ReadConfig]:
     """{official repository: the function that reads its configs}, of every installed method."""
-    functions: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], ModelSetup]] = {}
+    functions: dict[str, ReadConfig] = {}
     for name in registry.methods.names():
         with suppress(InputError):  # a broken plugin does not keep the others from working
             method: type[Method] = registry.methods.load(name)

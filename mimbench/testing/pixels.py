@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mimbench.contract import Config, Encoder, Method
-from mimbench.masks import random_mask, resize_mask
+from mimbench.masks import mask_at_pixels, random_mask
 
 
 class Pixels(Method):
@@ -30,12 +30,12 @@ class Pixels(Method):
         return images
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
-        masked = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
+        masked = mask_at_pixels(mask, images)
         return self.head(self.encoder.encode(self.encoder.embed(images.masked_fill(masked, 0))))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         return F.mse_loss(prediction, target)
 
     def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
-        masked = resize_mask(mask, images.shape[-2:]).unsqueeze(1)
+        masked = mask_at_pixels(mask, images)
         return torch.where(masked, self.predict(images, mask), images)

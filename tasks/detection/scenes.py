@@ -115,11 +115,9 @@ class Draws(Sampler[Draw]):
     """Draws of an epoch, which depend on (seed, epoch) only, in equal shares per process. Seed None: all, in order."""
 
     def __init__(self, size: int, seed: int | None, multiple: int = 1) -> None:
-        """multiple: each process's share is filled to a multiple of so many."""
+        """multiple: each process's share is filled to a multiple of this number."""
         self.multiple = multiple
         self.size, self.seed, self.epoch, self._skipped = size, seed, 0, 0
-        self.rank: int
-        self.world: int
         self.rank, self.world = (0, 1) if seed is None else (get_rank(), get_world_size())
 
     def set_epoch(self, epoch: int) -> None:

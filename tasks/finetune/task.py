@@ -84,10 +84,10 @@ class Finetune(Task):
         report = context.fit(model, loader, config.train, label="finetune", images_per_epoch=len(train))
         details: dict[str, Any] = {"parameters": sum(p.numel() for p in classifier.parameters() if p.requires_grad)}
         if model.ema is not None:
-            last = self._score(classifier, test, input_config, context.device)
+            last = self._score(classifier, encoder.in_channels, test, input_config, context.device)
             details["without_ema"] = {name: measured.value for name, measured in last.items()}
         return TaskResult(
-            metrics=self._score(model.scored, test, input_config, context.device),
+            metrics=self._score(model.scored, encoder.in_channels, test, input_config, context.device),
             curves={"loss": report.loss},
             details=details,
             cost=report,
@@ -123,10 +123,14 @@ class Finetune(Task):
         return self.config.train.micro_batch(get_world_size())
 
     def _score(
-        self, classifier: torch.nn.Module, test: ImageSplit, input_config: InputConfig, device: torch.device
+        self,
+        classifier: torch.nn.Module,
+        channels: int,
+        test: ImageSplit,
+        input_config: InputConfig,
+        device: torch.device,
     ) -> dict[str, Measured]:
-        encoder: Encoder = classifier.encoder  # type: ignore[assignment]  # a Classifier, or the average of some
-        transform = DeviceTransform(input_config, encoder.in_channels, train=False, batched=test.is_in_memory)
+        transform = DeviceTransform(input_config, channels, train=False, batched=test.is_in_memory)
         loader = evaluation_loader(
             test, input_config, batch_size=self._share(), device=device, workers=self.config.train.workers
         )

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mimbench.api import Grid, Method, NotSupported, patchify, resize_mask, unpatchify
+from mimbench.api import Grid, Method, NotSupported, mask_at_pixels, patchify, unpatchify
 
 
-def mask_grid(method: Method) -> Grid:
+def grid_of_masks(method: Method) -> Grid:
     """Rows and columns of the masks that `method` trains with; of the encoder's patches if it trains without masks."""
     try:
         return tuple(method.sample_mask(1, torch.Generator()).shape[1:])
@@ -38,14 +38,9 @@ def mask_first(order: Tensor, grid: Grid, count: int) -> Tensor:
     return mask.scatter_(1, order[:, :count], True).unflatten(1, tuple(grid))
 
 
-def at_pixels(mask: Tensor, images: Tensor) -> Tensor:
-    """A mask bool [B, Gh, Gw] at the size of the images: bool [B, 1, H, W]."""
-    return resize_mask(mask, images.shape[-2:]).unsqueeze(1)
-
-
 def mean_filled(images: Tensor, mask: Tensor) -> Tensor:
     """Images with the mean of the visible pixels, per image and channel, in place of masked pixels."""
-    masked = at_pixels(mask, images)
+    masked = mask_at_pixels(mask, images)
     visible = (~masked).sum((2, 3), keepdim=True)
     mean = images.masked_fill(masked, 0).sum((2, 3), keepdim=True) / visible.clamp(min=1)
     return torch.where(masked, mean, images)
@@ -72,7 +67,7 @@ def nearest_filled(images: Tensor, mask: Tensor, generator: torch.Generator) -> 
     if all_masked.any():
         noise = torch.randn(images.shape, generator=generator, device=generator.device).to(images)
         filled = torch.where(all_masked[:, None, None, None], noise, filled)
-    return torch.where(at_pixels(mask, images), filled, images)
+    return torch.where(mask_at_pixels(mask, images), filled, images)
 
 
 def _nearest_visible(masked: np.ndarray) -> np.ndarray:

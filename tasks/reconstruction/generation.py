@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mimbench.api import Grid, InputConfig, Method, NotSupported, per_channel
-from mimbench_tasks.reconstruction.fills import at_pixels, mask_first, nearest_filled
+from mimbench.api import Grid, InputConfig, Method, NotSupported, mask_at_pixels, per_channel
+from mimbench_tasks.reconstruction.fills import mask_first, nearest_filled
 
 VIEWS = 2
 """Further answers that a method without a distribution is asked for, to see how far they agree."""
@@ -42,7 +42,9 @@ def generate(
 
     mask: bool [B, Gh, Gw] that hides as many cells of each image. generator: on the images' device.
     """
-    black, white = (((value - mean) / std) for value, mean, std in _range(images, input_config))
+    channels = images.shape[1]
+    mean, std = (per_channel(getattr(input_config, name), channels, name).to(images) for name in ("mean", "std"))
+    black, white = (0.0 - mean) / std, (1.0 - mean) / std
     hidden = total = int(mask[0].sum())
     yield images, mask
     for step in range(1, steps + 1):
@@ -54,7 +56,7 @@ def generate(
         rank = sure + temperature * (1 - step / steps) * noise
         order = rank.masked_fill(~mask, math.inf).flatten(1).argsort(dim=1, stable=True)
         waiting = mask_first(order, mask.shape[1:], left)
-        images = torch.where(at_pixels(mask & ~waiting, images), guess.float().clamp(black, white), images)
+        images = torch.where(mask_at_pixels(mask & ~waiting, images), guess.float().clamp(black, white), images)
         mask, hidden = waiting, left
         yield images, mask
 
@@ -89,9 +91,3 @@ def _agreed(method: Method, shown: Tensor, mask: Tensor, generator: torch.Genera
 
 def _on_grid(values: Tensor, grid: Grid) -> Tensor:
     return F.adaptive_avg_pool2d(values.float().unsqueeze(1), (grid[0], grid[1])).squeeze(1)
-
-
-def _range(images: Tensor, input_config: InputConfig) -> list[tuple[float, Tensor, Tensor]]:
-    channels = images.shape[1]
-    mean, std = (per_channel(getattr(input_config, name), channels, name).to(images) for name in ("mean", "std"))
-    return [(0.0, mean, std), (1.0, mean, std)]

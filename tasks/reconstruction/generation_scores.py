@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mimbench.api import Grid, ImageSplit, InputConfig, Method, denormalise, random_order, subset
+from mimbench.api import Grid, ImageSplit, InputConfig, Method, denormalise, mask_at_pixels, random_order, subset
 from mimbench_tasks.reconstruction.config import ReconstructionConfig
-from mimbench_tasks.reconstruction.fills import at_pixels, mask_first, masked_cells
+from mimbench_tasks.reconstruction.fills import mask_first, masked_cells
 from mimbench_tasks.reconstruction.generation import generate
 from mimbench_tasks.reconstruction.image_batches import normalised_batches
 from mimbench_tasks.reconstruction.judge import Judge, frechet
@@ -61,7 +61,8 @@ def score_generation(
         for images in normalised_batches(halves[0], input_config, channels, device):
             steps = _made(method, images, input_config, grid, share, config, generator)
             features.append(judge.features(steps[-1][0]))
-            frames.setdefault(share, [_frame(images, mask, input_config, config.shown) for images, mask in steps])
+            if share not in frames:  # pictures show the first batch
+                frames[share] = [_frame(images, mask, input_config, config.shown) for images, mask in steps]
         distances[share] = frechet(torch.cat(features), other_half)
     return GenerationScores(distances, frechet(hidden_half, other_half), n, frames)
 
@@ -84,4 +85,4 @@ def _made(
 
 
 def _frame(images: Tensor, mask: Tensor, input_config: InputConfig, shown: int) -> Frame:
-    return denormalise(images[:shown], input_config).cpu(), at_pixels(mask[:shown], images)[:, 0].cpu()
+    return denormalise(images[:shown], input_config).cpu(), mask_at_pixels(mask[:shown], images)[:, 0].cpu()

@@ -155,10 +155,11 @@ def _key(config: JudgeConfig, dataset: Dataset, channels: int, input_config: Inp
 
 
 def _loaded(judge: Judge, path: Path) -> bool:
-    """Whether a judge is kept at `path`; one that is damaged can be trained again, so it is as none."""
+    """Whether a judge was loaded from `path`. A damaged file counts as none, since the judge can be trained again."""
     try:
         with safe_open(path, "pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            state = {name: file.get_tensor(name) for name in names}
             intact = (file.metadata() or {}).get(_CHECKSUM) == _checksum(state)
         if intact:
             judge.load_state_dict(state)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mimbench.api import Grid, InputConfig, Method, denormalise, random_order
-from mimbench_tasks.reconstruction.fills import at_pixels, mask_first, masked_cells, mean_filled, nearest_filled
+from mimbench.api import Grid, InputConfig, Method, denormalise, mask_at_pixels, random_order
+from mimbench_tasks.reconstruction.fills import mask_first, masked_cells, mean_filled, nearest_filled
 from mimbench_tasks.reconstruction.scores import Scores
 
 PEEKS = 1e-4
@@ -58,21 +58,22 @@ class ReconstructionScorer:
     @torch.no_grad()
     def add(self, images: Tensor) -> list[Sample]:
         """Score normalised images [B, C, S, S]. A higher mask ratio masks what the lower ones do, and more."""
+        truth = denormalise(images, self.input)
         order = random_order(len(images), self.grid, self.generator).to(images.device)
         samples = []
         for ratio in self.ratios:
             mask = mask_first(order, self.grid, masked_cells(self.grid, ratio))
-            masked = at_pixels(mask, images)
+            masked = mask_at_pixels(mask, images)
             nearest = nearest_filled(images, mask, self.generator)
             rebuilt = self._reconstruct(nearest, mask)
             for kind, made in ((METHOD, rebuilt), (MEAN, mean_filled(images, mask)), (NEAREST, nearest)):
-                self._score(kind, ratio, made, images, masked)
+                self._score(kind, ratio, made, truth, masked)
             # The first batch decides whether the method depends on masked pixels.
             is_first = self.n == 0
             if ratio == self.ratio and (is_first or (PEEKING, ratio) in self.scores):
                 peeking = self._reconstruct(images, mask)
                 if not is_first or bool(((peeking - rebuilt).abs() * masked).max() > PEEKS):
-                    self._score(PEEKING, ratio, peeking, images, masked)
+                    self._score(PEEKING, ratio, peeking, truth, masked)
             samples.append(Sample(ratio, masked[:, 0], denormalise(rebuilt, self.input)))
         self.n += len(images)
         return samples
@@ -89,9 +90,9 @@ class ReconstructionScorer:
 
     def _reconstruct(self, inputs: Tensor, mask: Tensor) -> Tensor:
         """`inputs` with the masked part replaced by the method's prediction from them."""
-        return torch.where(at_pixels(mask, inputs), self.method.reconstruct(inputs, mask).float(), inputs)
+        return torch.where(mask_at_pixels(mask, inputs), self.method.reconstruct(inputs, mask).float(), inputs)
 
-    def _score(self, kind: str, ratio: float, made: Tensor, images: Tensor, masked: Tensor) -> None:
+    def _score(self, kind: str, ratio: float, made: Tensor, truth: Tensor, masked: Tensor) -> None:
         if (kind, ratio) not in self.scores:
-            self.scores[kind, ratio] = Scores(self.input.image_size).to(images.device)
-        self.scores[kind, ratio].add(denormalise(made, self.input), denormalise(images, self.input), masked)
+            self.scores[kind, ratio] = Scores(self.input.image_size).to(truth.device)
+        self.scores[kind, ratio].add(denormalise(made, self.input), truth, masked)

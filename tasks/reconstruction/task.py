@@ -26,7 +26,7 @@ from mimbench.api import (
     image_split,
 )
 from mimbench_tasks.reconstruction.config import ReconstructionConfig
-from mimbench_tasks.reconstruction.fills import mask_grid, masked_cells
+from mimbench_tasks.reconstruction.fills import grid_of_masks, masked_cells
 from mimbench_tasks.reconstruction.generation_scores import GenerationScores, score_generation
 from mimbench_tasks.reconstruction.image_batches import normalised_batches, shuffle
 from mimbench_tasks.reconstruction.judge import load_or_train_judge
@@ -85,7 +85,7 @@ class Reconstruction(Task):
         method, config = context.method, self.config
         if method is None:
             raise InputError("reconstruction needs the whole pretrained method, and there is only an encoder")
-        test, grid = shuffle(image_split(dataset, "test"), config.images), mask_grid(method)
+        test, grid = shuffle(image_split(dataset, "test"), config.images), grid_of_masks(method)
         scorer, artifacts = self._reconstruct(method, test, grid, context)
         metrics, details, cost = _metrics(scorer, config.ratio), _details(scorer, config.ratio), None
         if config.generate:
@@ -172,6 +172,6 @@ def _details(scorer: ReconstructionScorer, ratio: float) -> dict[str, Any]:
         "nearest_fill": scorer.values(NEAREST, ratio),
         "truth_given": scorer.values(PEEKING, ratio),
     }
-    if "ssim" not in scorer.curves(METHOD):
+    if "ssim" not in (scorer.values(METHOD, ratio) or {}):
         details["absent"] = {"ssim": "its window of 11 px is larger than the images"}
     return details

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from mimbench.api import ArraySplit, ImageSplit, InputConfig, evaluation_crop, image_grid
+from mimbench.api import ImageSplit, InputConfig, evaluation_crop, image_grid
 from mimbench_tasks.robustness.corruptions import corrupt
 from mimbench_tasks.robustness.severities import CORRUPTIONS, JPEG_QUALITY, constants_for
 
@@ -65,9 +65,8 @@ class CorruptedImages(TorchDataset[Tensor]):
 
     def clean(self, place: int) -> Tensor:
         """uint8 [C, h, w]: the image at a place in the split, as it is before it is corrupted."""
-        if isinstance(self.split, ArraySplit):
-            return self.split.images[place]
-        return evaluation_crop(self.split[place][0], self.input)
+        image = self.split[place][0]
+        return image if self.split.is_in_memory else evaluation_crop(image, self.input)
 
     def loader(self, device: torch.device, workers: int) -> DataLoader[Tensor]:
         """One image at a time, in order."""

@@ -1,22 +1,30 @@
 """The 15 common corruptions of Hendrycks & Dietterich (arXiv:1903.12261), for grey and RGB images of any size.
 
-Made anew after the paper and the behaviour of its code (see severities.py): the packages of it draw from numpy's
-global generator, refuse images below 32 px or know one size only. As there, results are cut off to 8 bits, glass_blur
-and snow also on the way, and saved as JPEG if the published set was (severities.JPEG_QUALITY). The draws are others
-than those of the published sets, so that scores are close to, not equal to, scores on CIFAR-10-C or ImageNet-C.
+Written from the paper and the behaviour of its code (see severities.py), because the packages that exist draw from
+numpy's global generator, refuse images below 32 px or know one size only. As there, results are cut off to 8 bits,
+glass_blur and snow also on the way, and saved as JPEG if the published set was (severities.JPEG_QUALITY). The draws
+differ from those of the published sets, so that scores are close to, not equal to, scores on CIFAR-10-C or ImageNet-C.
 DEPARTURES lists the other differences.
 """
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
 from mimbench_tasks.robustness.eight_bit import cut, picture, pixels, recompressed, rounded
+from mimbench_tasks.robustness.filters import (
+    correlate,
+    draw_ice,
+    draw_plasma,
+    gaussian_blur,
+    make_disk,
+    make_streak,
+    smooth_field,
+    zoom_centre,
+)
 from mimbench_tasks.robustness.severities import CORRUPTIONS, Constants, constants_for
 
 FROST = "a procedural stand-in for the photographs of frost that the authors blend in"
@@ -78,7 +86,7 @@ def impulse_noise(x: np.ndarray, c: Constants, random: np.random.RandomState) ->
 
 def defocus_blur(x: np.ndarray, c: Constants, random: np.random.RandomState) -> np.ndarray:
     """c: radius of a disk, and the standard deviation of the small Gaussian that smooths its edge."""
-    return _filtered(x, _disk(*c), "reflect")
+    return correlate(x, make_disk(*c), "reflect")
 
 
 def glass_blur(x: np.ndarray, c: Constants, random: np.random.RandomState) -> np.ndarray:
@@ -98,20 +106,20 @@ def glass_blur(x: np.ndarray, c: Constants, random: np.random.RandomState) -> np
         there = ((rows + down) * width + columns + right).ravel().tolist()
         for one, other in zip(here, there, strict=True):  # one after the other: some are copies of copies
             order[one] = order[other]
-    blurred = cut(_gaussian(x, sigma)) / 255
+    blurred = cut(gaussian_blur(x, sigma)) / 255
     shuffled = blurred.reshape(-1, channels)[order].reshape(x.shape)
-    return _gaussian(shuffled, sigma)
+    return gaussian_blur(shuffled, sigma)
 
 
 def motion_blur(x: np.ndarray, c: Constants, random: np.random.RandomState) -> np.ndarray:
     """c: radius and standard deviation of a one-sided Gaussian streak."""
-    return rounded(_filtered(x, _streak(c[0], c[1], random.uniform(-45, 45)), "edge"))
+    return rounded(correlate(x, make_streak(c[0], c[1], random.uniform(-45, 45)), "edge"))
 
 
 def zoom_blur(x: np.ndarray, c: Constants, random: np.random.RandomState) -> np.ndarray:
     """The mean of the image and its enlargements. c: greatest factor, and step."""
     factors = np.arange(1, *c)
-    return (x + sum(_zoomed(x, factor) for factor in factors.tolist())) / (len(factors) + 1)
+    return (x + sum(zoom_centre(x, factor) for factor in factors.tolist())) / (len(factors) + 1)
 
 
 # --- weather ---------------------------------------------------------------------------------------------------------
@@ -120,9 +128,9 @@ def zoom_blur(x: np.ndarray, c: Constants, random: np.random.RandomState) -> np.
 def snow(x: np.ndarray, c: Constants, random: np.random.RandomState) -> np.ndarray:
     """c: mean, deviation, enlargement and threshold of flakes, radius and deviation of their fall, image's weight."""
     mean, deviation, factor, threshold, radius, sigma, weight = c
-    flakes = _zoomed(random.normal(mean, deviation, size=(*x.shape[:2], 1)), factor)
+    flakes = zoom_centre(random.normal(mean, deviation, size=(*x.shape[:2], 1)), factor)
     flakes = cut(np.where(flakes < threshold, 0, flakes)) / 255
-    flakes = rounded(_filtered(flakes, _streak(radius, sigma, random.uniform(-135, -45)), "edge"))
+    flakes = rounded(correlate(flakes, make_streak(radius, sigma, random.uniform(-135, -45)), "edge"))
     grey = x @ [0.299, 0.587, 0.114] if x.shape[2] == 3 else x[..., 0]
     whitened = weight * x + (1 - weight) * np.maximum(x, 1.5 * grey[..., None] + 0.5)
     return whitened + flakes + flakes[::-1, ::-1]
@@ -130,14 +138,14 @@ def snow(x: np.ndarray, c: Constants, random: np.random.RandomState) -> np.ndarr
 
 def frost(x: np.ndarray, c: Constants, random: np.random.RandomState) -> np.ndarray:
     """A procedural stand-in, see above. c: weights of image and ice."""
-    ice = _ice(x.shape[:2], random)[..., None]
+    ice = draw_ice(x.shape[:2], random)[..., None]
     return c[0] * x + c[1] * (ice * _ICE if x.shape[2] == 3 else ice)
 
 
 def fog(x: np.ndarray, c: Constants, random: np.random.RandomState) -> np.ndarray:
     """c: weight of the fog, and how its amplitude falls from each scale to the next finer one."""
     brightest = x.max()
-    return (x + c[0] * _plasma(x.shape[:2], c[1], random)[..., None]) * brightest / (brightest + c[0])
+    return (x + c[0] * draw_plasma(x.shape[:2], c[1], random)[..., None]) * brightest / (brightest + c[0])
 
 
 def brightness(x: np.ndarray, c: Constants, random: np.random.RandomState) -> np.ndarray:
@@ -168,7 +176,9 @@ def elastic_transform(x: np.ndarray, c: Constants, random: np.random.RandomState
     # Points as (row, column, 1): where they come from, and where they go to.
     source = np.array([height // 2, width // 2]) + third * np.array([[1, 1], [-1, 1], [-1, -1]])
     target = np.column_stack([source + random.uniform(-reach, reach, size=(3, 2)), np.ones(3)])
-    displaced = strength * np.stack([_smooth(random.uniform(-1, 1, size=(height, width)), sigma) for _ in range(2)])
+    displaced = strength * np.stack(
+        [smooth_field(random.uniform(-1, 1, size=(height, width)), sigma) for _ in range(2)]
+    )
     grid = np.mgrid[:height, :width]
     affine = np.linalg.solve(target, source)
     places = np.tensordot(affine[:2].T, grid, 1) + affine[2][:, None, None]
@@ -194,110 +204,3 @@ _FUNCTIONS: tuple[Corruption, ...] = (
     brightness, contrast, elastic_transform, pixelate, jpeg_compression,
 )  # fmt: skip
 _BY_NAME = dict(zip(CORRUPTIONS, _FUNCTIONS, strict=True))
-
-
-# --- parts of them ---------------------------------------------------------------------------------------------------
-
-
-def _filtered(x: np.ndarray, kernel: np.ndarray, edge: str) -> np.ndarray:
-    """Correlation of [H, W, C] with a kernel of odd sides, or [H, W, 1] with several of them, [h, w, K].
-
-    edge: numpy's name of what lies outside.
-    """
-    kernels = kernel.reshape(*kernel.shape[:2], -1)
-    down, right = (side // 2 for side in kernel.shape[:2])
-    padded = np.pad(x, ((down, down), (right, right), (0, 0)), mode=edge)  # type: ignore[call-overload]
-    from scipy.signal import fftconvolve  # takes a second to import
-
-    return fftconvolve(padded, kernels[::-1, ::-1], mode="valid", axes=(0, 1))
-
-
-def _gaussian(x: np.ndarray, sigma: float) -> np.ndarray:
-    from scipy import ndimage
-
-    return ndimage.gaussian_filter(x, (sigma, sigma, 0), mode="nearest")
-
-
-def _smooth(field: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur of [H, W], mirrored at its edges, at the same cost for any sigma: a product of its cosines."""
-    from scipy import fft
-
-    decay = [np.exp(-0.5 * (sigma * np.pi * np.arange(side) / side) ** 2) for side in field.shape]
-    return fft.idctn(fft.dctn(field) * np.outer(*decay))
-
-
-@functools.cache
-def _disk(radius: float, sigma: float) -> np.ndarray:
-    """A disk of sum 1 on 17 x 17 px, smoothed by a Gaussian of 3 x 3 px; above a radius of 8, all that holds it, 5 x 5.
-
-    At radius 8 the disk touches the edges, which reflect what the Gaussian takes from beyond.
-    """
-    from scipy import ndimage
-
-    reach, cut = (8, 1) if radius <= 8 else (int(radius), 2)
-    line = np.arange(-reach, reach + 1)
-    disk = (line[:, None] ** 2 + line**2 <= radius**2).astype(float)
-    disk /= disk.sum()
-    bell = np.exp(-0.5 * (np.arange(-cut, cut + 1) / sigma) ** 2)
-    for axis in (0, 1):
-        disk = ndimage.correlate1d(disk, bell / bell.sum(), axis, mode="mirror")
-    return disk
-
-
-def _streak(radius: float, sigma: float, angle: float) -> np.ndarray:
-    """ImageMagick's motion blur: weights of a one-sided Gaussian along `angle`, degrees, from the centre outwards."""
-    steps = np.arange(2 * int(radius) + 1)
-    weights = np.exp(-0.5 * (steps / sigma) ** 2)
-    rows, columns = (np.ceil(steps * f(math.radians(angle)) - 0.5).astype(int) for f in (math.sin, math.cos))
-    kernel = np.zeros((2 * steps[-1] + 1,) * 2)
-    np.add.at(kernel, (steps[-1] + rows, steps[-1] + columns), weights / weights.sum())
-    return kernel
-
-
-def _zoomed(x: np.ndarray, factor: float) -> np.ndarray:
-    """The centre of [H, W, C], enlarged by linear interpolation, as scipy.ndimage.zoom places it."""
-    near, far, share = _zoom(x.shape[0], factor)
-    x = x[near] + share[:, None, None] * (x[far] - x[near])
-    near, far, share = _zoom(x.shape[1], factor)
-    return x[:, near] + share[:, None] * (x[:, far] - x[:, near])
-
-
-@functools.lru_cache(maxsize=512)
-def _zoom(side: int, factor: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each place in the enlarged line: its two neighbours in the line, and the second one's share."""
-    shown = math.ceil(side / factor)
-    enlarged = round(shown * factor)
-    places = np.arange(side) + (enlarged - side) // 2
-    source = (side - shown) // 2 + places * (shown - 1) / max(enlarged - 1, 1)
-    near = np.floor(source).astype(int)
-    return near, np.minimum(near + 1, side - 1), source - near
-
-
-def _plasma(shape: tuple[int, int], decay: float, random: np.random.RandomState) -> np.ndarray:
-    """Clouds in [0, 1] by the diamond-square algorithm; noise falls by decay ** 2 from each scale to the next."""
-    step = 1 << max(1, math.ceil(math.log2(max(shape))))
-    field = np.zeros((step, step))
-    amplitude = 1.0
-    while step > 1:
-        half = step // 2
-        noise = random.uniform(-amplitude, amplitude, size=(3, len(field) // step, len(field) // step))
-        corners = field[::step, ::step]
-        right, below = np.roll(corners, -1, 1), np.roll(corners, -1, 0)
-        centres = (corners + right + below + np.roll(right, -1, 0)) / 4 + noise[0]
-        field[half::step, half::step] = centres
-        field[::step, half::step] = (corners + right + centres + np.roll(centres, 1, 0)) / 4 + noise[1]
-        field[half::step, ::step] = (corners + below + centres + np.roll(centres, 1, 1)) / 4 + noise[2]
-        step, amplitude = half, amplitude / decay**2
-    field -= field.min()
-    return (field / field.max())[: shape[0], : shape[1]]
-
-
-def _ice(shape: tuple[int, int], random: np.random.RandomState) -> np.ndarray:
-    """Frost on a pane, in [0, 1]: a film of changing thickness, with six-armed crystals on it."""
-    film = _plasma(shape, 1.6, random)
-    length = max(min(shape) / 8, 1.0)
-    seeds = (random.random_sample(shape) < 0.15 / length)[..., None].astype(float)
-    turn = random.uniform(0, 60)
-    arms = np.stack([_streak(length, length / 2, turn + angle) for angle in range(0, 360, 60)], axis=2)
-    crystals = _filtered(seeds, arms / arms.max(axis=(0, 1)), "reflect").max(axis=2)
-    return (0.7 * film + 0.6 * crystals).clip(0, 1)

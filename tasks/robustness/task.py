@@ -13,7 +13,6 @@ from mimbench.api import (
     DeviceTransform,
     Encoder,
     FrozenFeaturesTask,
-    InputConfig,
     Measured,
     Metric,
     RegressionConfig,
@@ -120,9 +119,8 @@ class Robustness(FrozenFeaturesTask):
     @torch.inference_mode()
     def _answers(self, probe: Pipeline, encoder: Encoder, images: CorruptedImages, context: TaskContext) -> np.ndarray:
         """Classes that the probe names, int [images, corruptions x severities]."""
-        input_config: InputConfig = context.input
         batched = images.split.is_in_memory
-        transform = DeviceTransform(input_config, encoder.in_channels, train=False, batched=batched).to(context.device)
+        transform = DeviceTransform(context.input, encoder.in_channels, train=False, batched=batched).to(context.device)
         encoder = encoder.to(context.device).eval()
         answers = []
         for views in images.loader(context.device, self.config.workers):

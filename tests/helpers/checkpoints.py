@@ -1,10 +1,8 @@
 """Official state dicts from the golden files, small encoders, and mmpretrain's names for both."""
 
-import json
 import re
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from mimbench import registry
@@ -82,11 +80,6 @@ def noisy(module):
         if value.is_floating_point():
             value.copy_(torch.rand(value.shape, generator=generator) * 0.2 + 0.05)
     return module
-
-
-def write_npz(path, arrays, meta):
-    np.savez(path, meta=json.dumps(meta), **arrays)
-    return path
 
 
 def _sub(key, rules):

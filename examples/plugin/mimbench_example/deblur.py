@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mimbench.api import Config, Method, random_mask, resize_mask
+from mimbench.api import Config, Method, mask_at_pixels, random_mask
 
 
 class DeblurConfig(Config):
@@ -34,8 +34,7 @@ class Deblur(Method):
     def predict(self, images, mask):
         size = images.shape[-2:]
         blurred = F.interpolate(F.avg_pool2d(images, self.encoder.patch_size), size)
-        masked_pixels = resize_mask(mask, size).unsqueeze(1)
-        network_input = torch.where(masked_pixels, blurred, images)
+        network_input = torch.where(mask_at_pixels(mask, images), blurred, images)
         return self.decoder(self.encoder.encode(self.encoder.embed(network_input)))
 
     def loss(self, prediction, target, mask):

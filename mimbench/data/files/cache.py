@@ -5,14 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from mimbench.errors import InputError
 from mimbench.files import FileState, write_atomic
 
 MIN_AGE = 2_000_000_000
 """ns. A file system may note times as coarsely as every 2 s (FAT)."""
+READERS = min(32, 2 * (os.cpu_count() or 1))
+"""Threads that read files at the same time."""
 
 
 def default_cache() -> Path:
@@ -59,15 +65,31 @@ def write_if_changed(path: Path, content: bytes) -> Path:
     return path
 
 
-def is_proven(state: FileState, examined: int) -> bool:
-    """Whether what was found in a file still holds while its state stays the same.
+@contextmanager
+def folder_entries(cache: Path, kind: str, folder: Path) -> Iterator[tuple[Path, dict[str, list]]]:
+    """The derived file about the files in `folder`, and its entries by file name. It is locked meanwhile.
+
+    Args:
+        kind: what the entries are and their version; part of the derived file's name.
+    """
+    identity = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    path = ensure_writable(cache) / f"{kind}-{identity}.json"
+    with FileLock(f"{path}.lock"):
+        yield path, read_derived(path) or {}
+
+
+def is_current(recorded: FileState, examined: int, state: FileState | None) -> bool:
+    """Whether what was found in a file still holds.
 
     A file that was examined right after its last change may have been changed again without a new time in its state.
 
     Args:
-        state: of the file, read when it was examined.
+        recorded: the file's state when it was examined.
         examined: when that was, ns since the epoch, read before the state.
+        state: the file's state now; None if it is gone.
     """
+    if state != recorded:
+        return False
     # A date in the future says nothing about when the file was written.
     latest = max(state.changed, state.modified if state.modified <= examined else 0)
     return examined - latest > MIN_AGE

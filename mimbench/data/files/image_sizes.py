@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 import unicodedata
@@ -13,9 +12,8 @@ from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock
 
-from mimbench.data.files.cache import ensure_writable, is_proven, read_derived, write_derived
+from mimbench.data.files.cache import READERS, folder_entries, is_current, write_derived
 from mimbench.data.files.header_details import has_extra_bands
 from mimbench.data.files.image_reading import (
     DEFAULT_POLICY,
@@ -71,9 +69,6 @@ class _Entry(NamedTuple):
         state, *others = data
         return cls(FileState(*state), *others)
 
-    def is_current(self, state: FileState | None) -> bool:
-        return state is not None and state == self.state and is_proven(state, self.examined)
-
     def size_within(self, max_pixels: int) -> ImageSize | str:
         """The size, or that it has too many pixels."""
         if self.width * self.height > max_pixels:
@@ -91,7 +86,7 @@ class ExifTurns:
     """Both have the same size; such images are read as stored."""
 
     def add(self, name: str, raster: ImageSize, how: str) -> None:
-        """how: as `fit` returns it."""
+        """how: as `match_size` returns it."""
         if raster.orientation != 1 or how == "upright":
             {"stored": self.stored, "upright": self.upright, "either": self.either}[how].append(name)
 
@@ -118,7 +113,7 @@ class ExifTurns:
 
 
 def read_image_size(path: Path, max_pixels: int = MAX_PIXELS, *, whole: bool = False) -> ImageSize:
-    """The raster of an image file.
+    """The size of an image file.
 
     whole: decode a PNG that may have its EXIF data after its pixels.
 
@@ -143,21 +138,23 @@ def read_image_size(path: Path, max_pixels: int = MAX_PIXELS, *, whole: bool = F
 def read_image_sizes(
     names: Sequence[str], folder: Path, cache: Path, max_pixels: int = MAX_PIXELS
 ) -> dict[str, ImageSize | str]:
-    """The raster of each file, by name relative to `folder`, or why it cannot be read.
+    """The size of each file, by name relative to `folder`, or why it cannot be read.
 
-    Headers of unchanged files come from `cache`.
+    Sizes of unchanged files come from `cache`.
     """
-    identity = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-    store = ensure_writable(cache) / f"rasters-v{_CACHE_VERSION}-{identity}.json"
-    with FileLock(f"{store}.lock"):
-        known = {name: _Entry.from_json(entry) for name, entry in (read_derived(store) or {}).items()}
+    with folder_entries(cache, f"rasters-v{_CACHE_VERSION}", folder) as (store, entries):
+        known = {name: _Entry.from_json(entry) for name, entry in entries.items()}
         # The clock is read before the states: a change that comes later makes the entry stale.
         examined = time.time_ns()
         states = {name: FileState.if_there(folder / name) for name in dict.fromkeys(names)}
-        stale = [name for name, state in states.items() if name not in known or not known[name].is_current(state)]
+        stale = [
+            name
+            for name, state in states.items()
+            if name not in known or not is_current(known[name].state, known[name].examined, state)
+        ]
         failed: dict[str, str] = {}
         if stale:
-            with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
+            with ThreadPoolExecutor(READERS) as pool:
                 results = list(pool.map(lambda name: _try_image_size(folder / name, max_pixels), stale))
             for name, size in zip(stale, results, strict=True):
                 state = states[name]

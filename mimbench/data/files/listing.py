@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock
 from rich.console import Console
 from rich.progress import track
 
-from mimbench.data.files.cache import ensure_writable, is_proven, read_derived, write_derived
+from mimbench.data.files.cache import READERS, folder_entries, is_current, write_derived
 from mimbench.data.files.image_inspection import INSPECTION_VERSION, Inspection, inspect_image
 from mimbench.data.files.image_reading import DEFAULT_POLICY, PixelPolicy, is_image
 from mimbench.errors import InputError
@@ -62,10 +61,8 @@ class _Entry(NamedTuple):
         return cls(FileState(*state), examined, is_decoded, digest, Inspection(*inspection))
 
     def is_current(self, state: FileState | None, decode: bool, max_pixels: int) -> bool:
-        if state is None or state != self.state or not self.digest:
-            return False
         is_decided = not decode or (self.is_decoded and self.inspection.holds_at(max_pixels))
-        return is_decided and is_proven(state, self.examined)
+        return bool(self.digest) and is_decided and is_current(self.state, self.examined, state)
 
 
 def image_files(folder: Path, root: Path, left_out: list[str] | None = None) -> list[ImageFile]:
@@ -106,11 +103,9 @@ def check_files(
     files: Iterable[ImageFile], root: Path, cache: Path, *, decode: bool, policy: PixelPolicy = DEFAULT_POLICY
 ) -> dict[str, FileCheck]:
     """Digest every file and, with `decode`, try to decode it; unchanged files come from `cache`."""
-    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    store = ensure_writable(cache) / f"images-v{INSPECTION_VERSION}-{name}.json"
     names = [file.name for file in files]
-    with FileLock(f"{store}.lock"):
-        known = _load(store)
+    with folder_entries(cache, f"images-v{INSPECTION_VERSION}", root) as (store, entries):
+        known = {name: _Entry.from_json(entry) for name, entry in entries.items()}
         stale = [
             name
             for name in names
@@ -129,7 +124,7 @@ def check_files(
 def _examine_all(names: list[str], root: Path, decode: bool, max_pixels: int) -> list[_Entry]:
     console = Console(stderr=True)
     quiet = not console.is_terminal or len(names) < _SHOW_PROGRESS_FROM
-    pool = ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1)))
+    pool = ThreadPoolExecutor(READERS)
     try:
         results = pool.map(lambda name: _examine(root / name, decode, max_pixels), names)
         watched = track(results, "checking images", len(names), console=console, transient=True, disable=quiet)
@@ -211,8 +206,3 @@ def _size_and_date(entry: os.DirEntry[str]) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return stat.st_size, stat.st_mtime_ns
-
-
-def _load(store: Path) -> dict[str, _Entry]:
-    """The stored entries; none if the store is absent, damaged or altered, since it can be made again."""
-    return {name: _Entry.from_json(entry) for name, entry in (read_derived(store) or {}).items()}

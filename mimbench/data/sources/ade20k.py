@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mimbench.contract import DataConfig, Dataset, InputError, RunError, SemanticSplit, SplitName, cosmetic
-from mimbench.data.files.cache import ensure_writable, read_derived, write_derived
+from mimbench.data.files.cache import READERS, ensure_writable, read_derived, write_derived
 from mimbench.data.files.image_reading import MAX_PIXELS, READER_VERSION, PixelPolicy
 from mimbench.data.files.image_sizes import ExifTurns, match_size, read_image_sizes
 from mimbench.data.files.listing import ImageFile, check_files, image_files, normalize_name
@@ -25,7 +25,7 @@ from mimbench.data.sources.class_lists import class_names
 from mimbench.data.sources.class_matching import similar_classes
 from mimbench.data.sources.label_images import read_labels
 from mimbench.data.sources.scene_options import note_values
-from mimbench.text import printable
+from mimbench.text import list_first, printable
 
 _FOLDERS: dict[SplitName, str] = {"train": "training", "test": "validation"}
 _OFFICIAL_CLASSES = 150
@@ -237,7 +237,7 @@ class Ade20k(Dataset):
         return counts
 
     def _count(self, pairs: Sequence[_Pair]) -> list[list[int]]:
-        with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
+        with ThreadPoolExecutor(READERS) as pool:
             results = list(pool.map(self._count_pixels, pairs))
         bad = [result for result in results if isinstance(result, str)]
         if bad:
@@ -281,5 +281,4 @@ def _by_stem(files: Sequence[ImageFile], kind: str) -> dict[str, ImageFile]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(printable(name) for name in names[:3]) + more
+    return list_first([printable(name) for name in names])

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from mimbench.errors import InputError
-from mimbench.text import printable
+from mimbench.text import list_first, quoted
 
 _LISTED = 3
 _EQUIVALENT = str.maketrans({**dict.fromkeys("‐‑‒–—―−", "-"), **dict.fromkeys("‘’`´", "'")})
@@ -32,7 +32,7 @@ def match_classes(train: Mapping[str, int], test: Mapping[str, int], train_name:
         one, other = pairs[0]
         more = f" (and {len(pairs) - 1} more pairs)" if len(pairs) > 1 else ""
         raise InputError(
-            f"class {printable(one)!r} of {train_name} and class {printable(other)!r} of {test_name}{more} differ only "
+            f"class {quoted(one)} of {train_name} and class {quoted(other)} of {test_name}{more} differ only "
             f"in {_OVERLOOKED}: give the folders of one class one name"
         )
     if len(only_test) == len(test):
@@ -59,12 +59,11 @@ def similar_classes(names: Iterable[str]) -> list[str]:
     similar = [name for name in names if counts[_loose(name)] > 1]
     if not similar:
         return []
-    return [f"classes {list_names(similar)} differ only in {_OVERLOOKED}; each counts as a class of its own"]
+    return [f"classes {list_names(similar)} differ only in {_OVERLOOKED}; each counts as a separate class"]
 
 
 def list_names(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(printable(name)) for name in names[:_LISTED])
-    return shown + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+    return list_first([quoted(name) for name in names], _LISTED)
 
 
 def _classes(names: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ from mimbench.data.pipeline.subsets import complement, stratified
 from mimbench.data.sources.class_matching import match_classes, similar_classes
 from mimbench.data.sources.folder_config import FolderConfig
 from mimbench.data.sources.folder_scan import FolderScan, Sample
-from mimbench.text import printable
+from mimbench.text import list_first, printable
 
 _TRAIN = ("train", "training")
 _TEST = ("val", "valid", "validation", "test", "testing")
@@ -238,9 +238,7 @@ class Folder(Dataset):
         )
 
     def _listed(self, bad: list[str]) -> str:
-        shown = [f"{printable(name)} ({self._health[name].problem})" for name in bad[:3]]
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        return ", ".join(shown) + more
+        return list_first([f"{printable(name)} ({self._health[name].problem})" for name in bad])
 
     def _hold_out(self, samples: list[Sample]) -> dict[str, list[Sample]]:
         if len(samples) < 2:

@@ -11,6 +11,7 @@ from mimbench.report.plots.sheet import Plot, Sheet
 from mimbench.report.plots.source import NothingToPlot, Options, Row, Source
 from mimbench.report.plots.style import clean
 from mimbench.store.artifacts import OutsideError, damage_of, find_artifact
+from mimbench.text import list_first
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,10 +58,7 @@ def pictures(kind: str, source: Source, options: Options) -> Sheet:
     if count > len(plots):
         notes.append(f"{len(plots)} of {count} settings; choose others with --method and --task.")
     if missing:
-        notes.append(
-            f"Missing or damaged pictures: {', '.join(map(clean, missing[:3]))}"
-            f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}."
-        )
+        notes.append(f"Missing or damaged pictures: {list_first([clean(name) for name in missing])}.")
     return Sheet(plots, (), " ".join(notes), columns=1)
 
 

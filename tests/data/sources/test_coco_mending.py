@@ -410,7 +410,7 @@ def test_names_that_differ_by_case_alone_are_noted(root):
         edit(root / path, lambda d: d["categories"][0].update(name="Dog"))
     (note,) = open_coco(root).notes
     assert note.startswith("coco: classes 'Dog', 'dog' differ only in case, blanks")
-    assert note.endswith("; each counts as a class of its own")
+    assert note.endswith("; each counts as a separate class")
 
 
 def test_an_image_of_both_splits_is_refused(root):

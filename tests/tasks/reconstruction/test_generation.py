@@ -15,13 +15,12 @@ from mimbench.contract import ArraySplit, Config, DataConfig, Dataset, InputConf
 from mimbench.data import denormalise
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.engine.fit import fit
-from mimbench.masks import random_mask
+from mimbench.masks import mask_at_pixels, random_mask
 from mimbench_methods.beit import BEiT, BEiTConfig
 from mimbench_methods.mae import MAE, MAEConfig
 from mimbench_methods.simmim import SimMIM, SimMIMConfig
 from mimbench_methods.tokenizers import KMeansConfig
 from mimbench_tasks.reconstruction.config import ReconstructionConfig
-from mimbench_tasks.reconstruction.fills import at_pixels
 from mimbench_tasks.reconstruction.generation import generate
 from mimbench_tasks.reconstruction.judge import JudgeConfig, frechet, load_or_train_judge
 from mimbench_tasks.reconstruction.task import Reconstruction
@@ -96,7 +95,7 @@ class Sure(Method):
         return prediction.mean()
 
     def sample_masked(self, images, mask, temperature, generator):
-        return torch.where(at_pixels(mask, images), 50.0, images), self.sure.expand(len(images), -1, -1)
+        return torch.where(mask_at_pixels(mask, images), 50.0, images), self.sure.expand(len(images), -1, -1)
 
 
 def steps_of(method, images, mask, *, steps=8, temperature=0.0, seed=0):
@@ -124,7 +123,7 @@ def test_the_surest_cells_come_first_and_stay():
     made = steps_of(Sure(sure), torch.zeros(2, 1, SIDE, SIDE), everything(2))
     for images, mask in made[1:]:
         assert (sure[~mask[0]].min() > sure[mask[0]].max()) if mask.any() else True
-        filled = ~at_pixels(mask, images)
+        filled = ~mask_at_pixels(mask, images)
         white = (1 - INPUT.mean[0]) / INPUT.std[0]
         assert torch.allclose(images[filled], torch.tensor(white))
     noisy = steps_of(Sure(sure), torch.zeros(2, 1, SIDE, SIDE), everything(2), temperature=50.0)
@@ -135,7 +134,7 @@ def test_the_surest_cells_come_first_and_stay():
 def test_methods_make_images_from_something_and_from_nothing(make):
     method, given = make(), torch.randn(3, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1)).clamp(-1.3, 2)
     for mask in (random_mask(3, (CELLS, CELLS), 0.7, torch.Generator().manual_seed(2)), everything(3)):
-        visible = ~at_pixels(mask, given).expand_as(given)
+        visible = ~mask_at_pixels(mask, given).expand_as(given)
         made, left = steps_of(method, given, mask, temperature=1.0)[-1]
         assert not left.any()
         assert made.isfinite().all()
@@ -158,7 +157,7 @@ def test_words_are_drawn_by_their_probabilities():
         scores = method.predict(images, mask)
         assert torch.allclose(sure, scores.log_softmax(-1).amax(-1))
         draws = [method.sample_masked(images, mask, 1.0, generator) for _ in range(300)]
-    visible = ~at_pixels(mask, images).expand_as(images)
+    visible = ~mask_at_pixels(mask, images).expand_as(images)
     assert all(torch.equal(drawn[visible], images[visible]) for drawn, _ in draws)
     shown = torch.stack([drawn[0, 0, 8, 8] for drawn, _ in draws])
     words, counts = shown.unique(return_counts=True)
@@ -176,7 +175,7 @@ def test_an_answer_is_surest_where_answers_agree():
         sample_masked = Method.sample_masked
 
         def reconstruct(self, images, mask):
-            hidden = at_pixels(mask, images)
+            hidden = mask_at_pixels(mask, images)
             below = (images * ~hidden).sum((2, 3), keepdim=True) / (~hidden).sum((2, 3), keepdim=True)
             rows = torch.arange(SIDE)[:, None] < SIDE // 2
             return torch.where(hidden, torch.where(rows, 2.0, below), images)

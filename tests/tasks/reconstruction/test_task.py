@@ -22,12 +22,11 @@ from mimbench.contract import (
     TaskContext,
 )
 from mimbench.encoders.vit import ViT, ViTConfig
-from mimbench.masks import random_mask, random_order
+from mimbench.masks import mask_at_pixels, random_mask, random_order
 from mimbench_tasks.reconstruction.config import ReconstructionConfig
 from mimbench_tasks.reconstruction.fills import (
-    at_pixels,
+    grid_of_masks,
     mask_first,
-    mask_grid,
     masked_cells,
     mean_filled,
     nearest_filled,
@@ -103,7 +102,7 @@ def normalised_batches(dataset: Dataset) -> torch.Tensor:
 def oracle(images, mask):
     """It knows every image by heart, and finds the one that agrees best with what is visible."""
     known = normalised_batches(Blobs())
-    far = ((images[:, None] - known).square() * ~at_pixels(mask, images)[:, None]).sum((2, 3, 4))
+    far = ((images[:, None] - known).square() * ~mask_at_pixels(mask, images)[:, None]).sum((2, 3, 4))
     return known[far.argmin(1)]
 
 
@@ -148,7 +147,9 @@ def test_it_repeats_bit_for_bit(tmp_path):
 
 def test_a_visible_pixel_counts_as_it_is(tmp_path):
     """The autoencoder rebuilds the visible part too; its errors there are not counted."""
-    result = run(Toy(lambda images, mask: torch.where(at_pixels(mask, images), oracle(images, mask), 5.0)), tmp_path)
+    result = run(
+        Toy(lambda images, mask: torch.where(mask_at_pixels(mask, images), oracle(images, mask), 5.0)), tmp_path
+    )
     assert result.metrics["psnr"].value == 100
 
 
@@ -163,7 +164,7 @@ def test_masks_have_the_methods_own_cells_and_the_nearest_count(patch, tmp_path)
     method = Toy(note, patch)
     details = run(method, tmp_path).details
     cells = (SIDE // patch) ** 2
-    assert mask_grid(method) == (SIDE // patch, SIDE // patch)
+    assert grid_of_masks(method) == (SIDE // patch, SIDE // patch)
     assert details["mask_grid"] == [SIDE // patch, SIDE // patch]
     assert details["hidden_cells"] == {f"{ratio:g}": round(ratio * cells) for ratio in RATIOS}
     counts = {int(count) for mask in seen for count in mask.sum((1, 2))}
@@ -186,7 +187,7 @@ def test_fills_take_nothing_from_what_is_hidden():
     images = normalised_batches(Blobs())[:6]
     mask = random_mask(6, (4, 4), 0.6, torch.Generator().manual_seed(1))
     mask[0] = True
-    changed = torch.where(at_pixels(mask, images), 7.0, images)
+    changed = torch.where(mask_at_pixels(mask, images), 7.0, images)
 
     def generator():
         return torch.Generator().manual_seed(2)

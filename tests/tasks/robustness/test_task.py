@@ -19,6 +19,7 @@ from mimbench.testing.tasks import TASK_CHECKS, Subject, examine, name_of
 from mimbench.toolkit.accuracy import majority_accuracy
 from mimbench_tasks.linear_probe import LinearProbe, LinearProbeConfig
 from mimbench_tasks.robustness import corruptions as made
+from mimbench_tasks.robustness import filters
 from mimbench_tasks.robustness.corrupted_images import CorruptedImages, choose_images, draw_corruptions
 from mimbench_tasks.robustness.corruptions import DEPARTURES, corrupt
 from mimbench_tasks.robustness.eight_bit import recompressed
@@ -121,14 +122,16 @@ def test_parts_are_what_scipy_and_pillow_make():
         start = (32 - shown) // 2
         whole = ndimage.zoom(x[start : start + shown, start : start + shown], (factor, factor, 1), order=1)
         trim = (len(whole) - 32) // 2
-        np.testing.assert_allclose(made._zoomed(x, factor), whole[trim : trim + 32, trim : trim + 32], atol=1e-12)
+        np.testing.assert_allclose(
+            filters.zoom_centre(x, factor), whole[trim : trim + 32, trim : trim + 32], atol=1e-12
+        )
     field = np.random.RandomState(0).uniform(size=(32, 20))
     expected = ndimage.gaussian_filter(field, 2.5, mode="reflect", truncate=8)
-    np.testing.assert_allclose(made._smooth(field, 2.5), expected, atol=1e-3)
+    np.testing.assert_allclose(filters.smooth_field(field, 2.5), expected, atol=1e-3)
     kernel = np.random.RandomState(0).uniform(size=(5, 3))
     expected = ndimage.correlate(x[..., 0], kernel, mode="mirror")
-    np.testing.assert_allclose(made._filtered(x, kernel, "reflect")[..., 0], expected, atol=1e-12)
-    streak = made._streak(6, 2.0, 0.0)
+    np.testing.assert_allclose(filters.correlate(x, kernel, "reflect")[..., 0], expected, atol=1e-12)
+    streak = filters.make_streak(6, 2.0, 0.0)
     assert streak.sum() == pytest.approx(1)
     assert streak[12, 12:].tolist() == sorted(streak[12, 12:], reverse=True)
     assert np.count_nonzero(streak[:, :12]) == np.count_nonzero(streak[13:]) == 0
@@ -180,7 +183,7 @@ def test_the_disk_of_defocus_is_opencvs():
         padded = np.pad(disk / disk.sum(), cut, mode="reflect")
         windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * cut + 1,) * 2)
         expected = np.einsum("hwij,i,j->hw", windows, bell / bell.sum(), bell / bell.sum())
-        np.testing.assert_allclose(made._disk(radius, sigma), expected, atol=1e-12)
+        np.testing.assert_allclose(filters.make_disk(radius, sigma), expected, atol=1e-12)
 
 
 # --- the task --------------------------------------------------------------------------------------------------------
@@ -281,6 +284,8 @@ def test_a_limit_takes_some_of_the_same_images(tmp_path):
 
 def test_images_of_files_are_cropped_before_they_are_corrupted():
     class Files:
+        is_in_memory = False
+
         def __getitem__(self, index):
             return torch.from_numpy(scene(60, 3, index)), 0
 
