@@ -90,8 +90,8 @@ def run(
             raise typer.Exit(1 if result.outcome.failures else 0)
 
 
-def _print_preview(plan: Preview, as_json: bool) -> None:
-    if not plan.is_first_rank:
+def _print_preview(plan: Preview | None, as_json: bool) -> None:
+    if plan is None:  # another rank prints it
         return
     from mimbench.harness.planning.dryrun import describe_plan
 

@@ -67,7 +67,7 @@ def _problems(kind: str, name: str, plugin: Any) -> Iterator[str]:
             yield f"it is named {plugin.name!r}, and its entry point {name!r}; use the same name for both"
     if kind != "dataset":
         yield from _text(plugin, "version", '"1"')
-    yield from _own_problems(kind, plugin)
+    yield from _problems_of_kind(kind, plugin)
     yield from _config_problems(kind, plugin.Config)
 
 
@@ -79,7 +79,7 @@ def _text(plugin: Any, attribute: str, example: str) -> Iterator[str]:
         yield f"{attribute} = {value!r} is not a string; write {attribute} = {example}"
 
 
-def _own_problems(kind: str, plugin: Any) -> Iterator[str]:
+def _problems_of_kind(kind: str, plugin: Any) -> Iterator[str]:
     if kind == "method":
         yield from _names(plugin, "encoders", tuple)
         yield from _names(plugin, "supervision", tuple)

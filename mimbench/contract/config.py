@@ -31,14 +31,13 @@ class Config(BaseModel):
     def _is_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse true and false as numbers, which Python accepts as 1 and 0, and integers that are too large."""
         field = cls.model_fields[info.field_name or ""]
-        types = set(parts_of(field.annotation))
+        parts = set(parts_of(field.annotation))
         items = value if isinstance(value, list | tuple) else [value]
-        is_numeric = bool(types & {int, float}) and not types & {bool, Any}
-        if is_numeric:
+        if parts & {int, float} and not parts & {bool, Any}:
             for item in items:
                 if isinstance(item, bool):
                     raise ValueError(f"{str(item).lower()} is not a number")
-        if int in types and any(isinstance(item, int | float) and abs(item) > _LARGEST for item in items):
+        if int in parts and any(isinstance(item, int | float) and abs(item) > _LARGEST for item in items):
             raise ValueError(f"{value} is too large; the maximum is {_LARGEST}")
         return value
 

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import Tensor, nn
 
-from mimbench.contract import StepOutput, Trainable
+from mimbench.contract import StepOutput
 from mimbench.errors import RunError
 
 
@@ -37,7 +37,7 @@ class RunnerModel(BaseModel):
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         super().__init__()
         self.data_preprocessor = _PassThrough()
-        self.trainable = model
+        self.trainable: Any = model  # an nn.Module and a Trainable
         self.generator = torch.Generator(device)
         self.logs: dict[str, Tensor] = {}
 
@@ -45,8 +45,7 @@ class RunnerModel(BaseModel):
         """Does nothing. mmengine would call the initialiser of every child, and overwrite loaded weights."""
 
     def forward(self, *batch: Any, mode: str = "loss", **named: Any) -> dict[str, Tensor]:
-        trainable: Trainable = self.trainable  # type: ignore[assignment]  # it is an nn.Module and a Trainable
-        output = trainable.training_step(named or batch, self.generator)
+        output = self.trainable.training_step(named or batch, self.generator)
         # A TrainableMethod only passes the call on, so an error names the method.
         _check_output(output, getattr(self.trainable, "method", self.trainable))
         self.logs = dict(output.logs)

@@ -6,20 +6,10 @@ import resource
 import sys
 
 import torch
-from mmengine.dist import barrier
 
 from mimbench.contract import TrainConfig
 from mimbench.distributed import get_world_size
 from mimbench.errors import InputError
-
-__all__ = [
-    "barrier",
-    "device_name",
-    "peak_memory",
-    "pick_device",
-    "pick_precision",
-    "world_size_identity",
-]
 
 CHOICES = ("auto", "cpu", "cuda")
 

@@ -126,7 +126,7 @@ class HistoryHook(Hook):
         # Averaged over ranks first, as `state` saves them: a resumed epoch has the same mean to the last bit.
         self.loss.append(float(_mean_over_ranks(torch.stack(self._losses)).mean()))
         self._losses = []
-        self.progress.epoch(runner.epoch + 1, runner.max_epochs, self.loss[-1])
+        self.progress.epoch(runner.epoch + 1, runner.max_epochs)
         self.check_weights(f"after epoch {runner.epoch + 1}")
         runner.visualizer.add_scalar("loss", self.loss[-1], runner.epoch + 1)
         for name, value in self.adapter.logs.items():

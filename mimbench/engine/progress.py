@@ -72,7 +72,7 @@ class Progress:
         self._note = f"{speed:,.0f} images/s  loss {loss:.4f}  lr {rate:.2g}"
         self._bar.update(self._task, completed=done, note=self._note)
 
-    def epoch(self, done: int, total: int, loss: float) -> None:
+    def epoch(self, done: int, total: int) -> None:
         """Print a line at the end of an epoch, if the output is no terminal and the last line is old enough."""
         now = time.monotonic()
         if self._console.is_terminal or (now - self._last_line < QUIET_SECONDS and done < total):

@@ -58,22 +58,21 @@ def on_first_rank(function: Callable[Arguments, Result]) -> Callable[Arguments, 
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         if get_world_size() == 1 or _is_first_rank_alone.get():
             return function(*args, **kwargs)
-        message: list[tuple[Result, None] | tuple[None, Exception] | None] = [None]
+        message: list[tuple[list[Result], Exception | None]] = [([], None)]
         original: Exception | None = None
         if get_rank() == 0:
             token = _is_first_rank_alone.set(True)
             try:
-                message = [(function(*args, **kwargs), None)]
+                message = [([function(*args, **kwargs)], None)]
             except Exception as error:
-                original, message = error, [(None, _picklable(error))]
+                original, message = error, [([], _picklable(error))]
             finally:
                 _is_first_rank_alone.reset(token)
         broadcast_object_list(message)
-        assert message[0] is not None
-        result, error_of_first = message[0]
+        results, error_of_first = message[0]
         if error_of_first is not None:
             raise original or error_of_first  # rank 0 raises its own error, with its traceback
-        return result  # type: ignore[return-value]  # None only if the function returns None
+        return results[0]
 
     return call
 

@@ -63,15 +63,18 @@ def save_state(folder: Path, state: Mapping[str, Any], *, steps: int, epochs: fl
     return path
 
 
-def newest_valid_state(folder: Path, report: Callable[[str], None] = lambda problem: None) -> Position | None:
-    """The newest state that matches its hash, or None. `report` is called with a line per damaged state."""
-    return next(_valid_states(folder, report), None)
+def newest_valid_state(folder: Path) -> Position | None:
+    """The newest state that matches its hash, or None."""
+    return next(_valid_states(folder, lambda problem: None), None)
 
 
 def load_state(
     folder: Path, report: Callable[[str], None] = lambda problem: None, *, identity: str = ""
 ) -> tuple[Position, dict[str, Any]] | None:
-    """As `newest_valid_state`, with the state itself (tensors on the CPU). Only states of `identity` are used."""
+    """The newest valid state of `identity`, with its content (tensors on the CPU).
+
+    `report` is called with a line per state that is not used.
+    """
     for position in _valid_states(folder, report):
         if position.identity != identity:
             report(f"{position.path} is the state of another training and not used")

@@ -24,7 +24,7 @@ from mimbench.harness.planning.checkpoints import find_checkpoint
 from mimbench.harness.planning.code import code_of_plugin
 from mimbench.harness.running.provenance import provenance
 from mimbench.recipe import document as recipe_document
-from mimbench.recipe.resolve import Recipe, check_settings, resolve
+from mimbench.recipe.resolve import NAME_IS_A_FLAG, check_settings, resolve
 from mimbench.store.sealing import fingerprint
 from mimbench.store.store import Store
 
@@ -91,7 +91,7 @@ def import_checkpoint(
             encoder_state = {name: value.detach() for name, value in imported.method.encoder.state_dict().items()}
             rest = {name: value for name, value in imported.converted.state.items() if not name.startswith("encoder.")}
             store.save_checkpoint(name, encoder_state, rest, _card(imported, file))
-    return imported, store.root / "checkpoints" / name
+    return imported, store.checkpoint_path(name)
 
 
 def prepare_import(
@@ -178,12 +178,8 @@ def export_checkpoint(which: str, output: Path, *, results: Path) -> Exported:
 
 def _recipe_tables(name: str, method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     check_settings(list(settings), [method], [])
-    recipe: Recipe = resolve(name, recipe_document.read(name), method, settings, None)
-    return {
-        "input": recipe.input.model_dump(),
-        "encoder": {"name": recipe.encoder, **recipe.encoder_config.model_dump()},
-        "method": {"name": method, **recipe.method_config.model_dump()},
-    }
+    tables = resolve(name, recipe_document.read(name), method, settings, None).as_tables()
+    return {table: tables[table] for table in ("input", "encoder", "method")}
 
 
 def _with_settings(tables: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,7 +193,7 @@ def _with_settings(tables: dict[str, Any], settings: Mapping[str, Any]) -> dict[
 def _setup(tables: Mapping[str, Any], method: str, channels: int, image_size: int) -> ModelSetup:
     encoder, options = dict(tables["encoder"]), dict(tables["method"])
     if options.pop("name") != method:
-        raise InputError("method.name cannot be set; choose the method with --method")
+        raise InputError(NAME_IS_A_FLAG)
     return ModelSetup(method, encoder.pop("name"), image_size, channels, options, encoder)
 
 

@@ -54,7 +54,6 @@ class Preview:
     summary: PlanSummary
     code_changes: Sequence[str]
     """One line per plugin whose code has changed since it made something that would be reused."""
-    is_first_rank: bool
 
 
 @dataclass(frozen=True)
@@ -77,16 +76,18 @@ class _Planned:
     cells: Sequence[Cell]
 
 
-def preview(options: RunOptions) -> Preview:
-    """Plan a run and compare the plan with the results folder; nothing is written.
+def preview(options: RunOptions) -> Preview | None:
+    """Plan a run and compare the plan with the results folder; nothing is written. None on other ranks than the first.
 
     Raises:
         InputError: an option or setting that cannot be used.
     """
     with _planned(options) as run:
+        if get_rank() > 0:
+            return None
         summary = summarize_plan(run.cells, run.results, device_name(run.device), fresh=options.fresh)
         changes = [] if options.fresh else code_changes(summary, run.results)
-        return Preview(run.results, summary, changes, get_rank() == 0)
+        return Preview(run.results, summary, changes)
 
 
 def execute(options: RunOptions) -> RunResult:
@@ -101,8 +102,9 @@ def execute(options: RunOptions) -> RunResult:
         with redirect_stdout(sys.stderr):
             session = Session(Store(run.results), run.device, run.console, options.fresh)
             outcome = Scheduler(session, run.request, run.cells).run()
-        outdated = _outdated(run.results, outcome) if options.fresh else []
-        return RunResult(run.results, outcome, outdated, get_rank() == 0)
+        is_first_rank = get_rank() == 0
+        outdated = _outdated(run.results, outcome) if options.fresh and is_first_rank else []
+        return RunResult(run.results, outcome, outdated, is_first_rank)
 
 
 @contextmanager

@@ -62,12 +62,12 @@ def compare(golden: Golden) -> list[Row]:
     method = build(setup)
     loaded = to_method(official, layout, method)
     _load(method, loaded, golden.path)
-    single, double = (run(golden, setup, method.to(dtype)) for dtype in (torch.float32, torch.float64))
+    single, double = (run(golden, method.to(dtype)) for dtype in (torch.float32, torch.float64))
     rows = [*_losses(golden, single, double), *_outputs(golden, setup, single)]
     return [*rows, *_gradients(golden, method, layout, loaded, single)]
 
 
-def run(golden: Golden, setup: ModelSetup, method: Method) -> Run:
+def run(golden: Golden, method: Method) -> Run:
     """One step on the stored images and mask, in the precision that `method` has."""
     images = golden.tensor("input/image").to(next(method.parameters()).dtype)
     mask = _mask(golden, len(images))

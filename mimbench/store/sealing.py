@@ -29,14 +29,9 @@ def canonical_text(data: Any) -> str:
     return _CANONICAL.encode(data)
 
 
-def canonical(data: Any) -> bytes:
-    """As `canonical_text`, in UTF-8."""
-    return canonical_text(data).encode()
-
-
 def fingerprint(data: Any, length: int = 16) -> str:
     """The first `length` hex digits of the SHA-256 of plain data in canonical JSON."""
-    return hashlib.sha256(canonical(data)).hexdigest()[:length]
+    return hashlib.sha256(canonical_text(data).encode()).hexdigest()[:length]
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -31,7 +31,7 @@ from torch import Tensor
 from mimbench.errors import InputError
 from mimbench.files import file_sha256, naming, remove_abandoned, temporary_prefix, write_atomic
 from mimbench.store.failure import Failure, failure_path, write_failure
-from mimbench.store.reading import FOLDERS
+from mimbench.store.reading import CHECKPOINTS, FOLDERS
 from mimbench.store.record import Record, read_record, write_record
 from mimbench.store.sealing import DAMAGE, damage_in_words, is_sealed, seal_card, write_json
 
@@ -104,13 +104,16 @@ class Store:
             _check_no_link(self.root / name)
             remove_abandoned(self.root / name)
 
+    def checkpoint_path(self, fingerprint: str) -> Path:
+        return self.root / CHECKPOINTS / fingerprint
+
     def checkpoint(self, fingerprint: str) -> StoredCheckpoint | None:
         """The checkpoint with this fingerprint, or None if there is none yet.
 
         Raises:
             InputError: it exists but is damaged. It is never silently reused or replaced.
         """
-        folder = self.root / "checkpoints" / fingerprint
+        folder = self.checkpoint_path(fingerprint)
         if not folder.exists():
             return None
         checkpoint = read_checkpoint(folder)
@@ -123,7 +126,7 @@ class Store:
 
     def has_checkpoint(self, fingerprint: str) -> bool:
         """Whether a checkpoint exists, valid or damaged."""
-        return (self.root / "checkpoints" / fingerprint / CARD).exists()
+        return (self.checkpoint_path(fingerprint) / CARD).exists()
 
     def save_checkpoint(
         self,
@@ -138,7 +141,7 @@ class Store:
 
         The caller holds the lock on the training. replace: an existing checkpoint is deleted once this one is written.
         """
-        parent = self.root / "checkpoints"
+        parent = self.checkpoint_path(fingerprint).parent
         parent.mkdir(parents=True, exist_ok=True)
         for left in parent.glob(f".{fingerprint}.*"):  # left by a process that was killed while writing
             shutil.rmtree(left, ignore_errors=True)

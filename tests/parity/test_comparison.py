@@ -177,7 +177,7 @@ def _self_made(meta, path):
         tokens = torch.randint(meta["config"]["vocab_size"], (2, mask[0].numel()), generator=generator)
         arrays["input/token_ids"] = tokens
     golden = Golden(path, meta, {name: value.numpy() for name, value in arrays.items()})
-    result = run(golden, setup, method)
+    result = run(golden, method)
     arrays |= {"out/loss": result.loss, "grad_norm": result.norm, "out/prediction": result.prediction}
     arrays |= {f"grad/{names[name]}": value for name, value in result.gradients.items()}
     arrays["grad_norm_each"] = torch.stack([value.norm() for value in result.gradients.values()])

@@ -21,7 +21,7 @@ from mimbench.errors import InputError
 from mimbench.files import temporary_prefix, write_atomic
 from mimbench.store.reading import FOLDERS
 from mimbench.store.record import Checkpoint, Cost, Named, Record, Value, read_record, read_records, write_record
-from mimbench.store.sealing import canonical, fingerprint
+from mimbench.store.sealing import canonical_text, fingerprint
 from mimbench.store.store import Store
 
 
@@ -310,7 +310,7 @@ def test_a_metric_that_is_not_finite_is_no_record(tmp_path):
 
 def test_equal_data_hash_alike_whatever_the_order():
     assert fingerprint({"a": 1, "b": [1.0, None]}) == fingerprint({"b": [1.0, None], "a": 1})
-    assert canonical({"ä": 0.1}) == '{"ä":0.1}'.encode()
+    assert canonical_text({"ä": 0.1}) == '{"ä":0.1}'
 
 
 def _hold(root, started, released):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -138,6 +138,11 @@ class Cell:
     @property
     def label(self) -> str:
         return f"{self.task.name} of {self.pretraining.label}{varied_text(self.varied)}"
+
+
+def distinct_pretrainings(cells: Iterable[Cell]) -> dict[str, Pretraining]:
+    """The pretrainings of these cells, by fingerprint."""
+    return {cell.pretraining.fingerprint: cell.pretraining for cell in cells}
 
 
 def varied_text(varied: Mapping[str, Any]) -> str:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mimbench.harness.planning.cells import Cell, Pretraining
+from mimbench.harness.planning.cells import Cell, Pretraining, distinct_pretrainings
 from mimbench.harness.planning.code import code_of_cell, code_of_pretraining, describe_changes
 from mimbench.harness.planning.estimate import Estimate, Estimator, format_duration
 from mimbench.store.failure import failure_path
 from mimbench.store.sealing import DAMAGE
 from mimbench.store.store import CARD, Store
+from mimbench.text import align_columns
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class PlanSummary:
     @property
     def pretrainings(self) -> dict[str, Pretraining]:
         """The distinct pretrainings, by fingerprint."""
-        return {cell.pretraining.fingerprint: cell.pretraining for cell in self.cells}
+        return distinct_pretrainings(self.cells)
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON data: each cell with its state, and the estimate in seconds."""
@@ -77,7 +78,7 @@ def summarize_plan(cells: Sequence[Cell], results: Path, device: str, *, fresh: 
     estimator = Estimator.from_results(store.root, device)
     recorded = frozenset(c.record_id for c in cells if not fresh and store.record_path(c.record_id).exists())
     failed = frozenset(c.record_id for c in cells if failure_path(store.root, c.record_id).exists()) - recorded
-    pretrainings = {cell.pretraining.fingerprint: cell.pretraining for cell in cells}
+    pretrainings = distinct_pretrainings(cells)
     pretrained = frozenset(
         key
         for key, pretraining in pretrainings.items()
@@ -99,7 +100,7 @@ def code_changes(plan: PlanSummary, results: Path) -> list[str]:
             lines += describe_changes(recorded, code_of_cell(cell), "this was recorded")
     for key, pretraining in plan.pretrainings.items():
         if key in plan.pretrained and not pretraining.checkpoint:
-            recorded = _provenance(store.root / "checkpoints" / key / CARD)
+            recorded = _provenance(store.checkpoint_path(key) / CARD)
             lines += describe_changes(recorded, code_of_pretraining(pretraining), "the checkpoint was trained")
     return list(dict.fromkeys(lines))
 
@@ -132,9 +133,7 @@ def _table(plan: PlanSummary) -> Iterator[str]:
             ids = {cell.record_id for cell in cells if cell.task.name == task}
             done.append(f"{len(ids & plan.recorded)}/{len(ids)}" if ids else "-")
         rows.append([method, varied or "-", seeds, *done])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in [rows[0], ["-" * width for width in widths], *rows[1:]]:
-        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+    yield from align_columns(rows)
 
 
 def _totals(plan: PlanSummary) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class Estimate:
 
     pretraining: float = 0.0
     tasks: float = 0.0
-    unknown: dict[str, int] = field(default_factory=dict)
+    unknown: Counter[str] = field(default_factory=Counter)
     """What has no estimate, such as "pretraining mae" or "detection", and how often."""
 
     @property
@@ -127,12 +127,12 @@ class Estimator:
         for pretraining in trainings.values():
             seconds = self.pretraining_seconds(pretraining)
             if seconds is None:
-                _count(estimate.unknown, f"pretraining {pretraining.recipe.method}")
+                estimate.unknown[f"pretraining {pretraining.recipe.method}"] += 1
             estimate.pretraining += seconds or 0.0
         for cell in cells:
             seconds = self.task_seconds(cell)
             if seconds is None:
-                _count(estimate.unknown, cell.task.name)
+                estimate.unknown[cell.task.name] += 1
             estimate.tasks += seconds or 0.0
         return estimate
 
@@ -159,7 +159,3 @@ def _task_key(protocol: Mapping[str, Any], encoder: Mapping[str, Any]) -> str:
 def _epochs(protocol: Mapping[str, Any]) -> float | None:
     train = protocol.get("train")
     return train.get("epochs") if isinstance(train, Mapping) else None
-
-
-def _count(counts: dict[str, int], name: str) -> None:
-    counts[name] = counts.get(name, 0) + 1

@@ -118,9 +118,8 @@ def _in_order(cells: list[Cell], seeds: Sequence[int]) -> list[Cell]:
 def _check_training(pretraining: Pretraining) -> None:
     """Raise InputError for settings that would stop a training at its start."""
     recipe, train = pretraining.recipe, pretraining.recipe.pretrain
-    DeviceTransform(
-        recipe.input, pretraining.channels, train=True, batched=False
-    )  # raises InputError for settings that it cannot use
+    # Raises InputError for settings that it cannot use.
+    DeviceTransform(recipe.input, pretraining.channels, train=True, batched=False)
     if not recipe.method_class().pretrains or pretraining.checkpoint:
         return
     train.require_images(len(pretraining.images()), "pretrain")

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from mimbench.engine.progress import QUIET_SECONDS, print_line
-from mimbench.harness.planning.cells import Cell
+from mimbench.harness.planning.cells import Cell, distinct_pretrainings
 from mimbench.harness.planning.estimate import Estimator, format_duration
 
 
@@ -69,8 +69,8 @@ class Overview:
             print_line(self.console, f"grid: {self.done} of {self.total} cells done, {self._note()}")
 
     def seconds_left(self) -> float | None:
-        """Until this process, on its own, has run all that is left; None if there is no basis for an estimate."""
-        pretrainings = {cell.pretraining.fingerprint: cell.pretraining for cell in self.left.values()}
+        """Seconds until all is run if this process alone runs it; None if there is no basis for an estimate."""
+        pretrainings = distinct_pretrainings(self.left.values())
         untrained = [pretraining for key, pretraining in pretrainings.items() if key not in self.trained]
         estimate = self.estimator.estimate(untrained, self.left.values())
         if not estimate.unknown:

@@ -20,7 +20,7 @@ from mimbench.engine.device import device_name
 from mimbench.engine.ranks import on_first_rank
 from mimbench.errors import InputError, MimbenchError
 from mimbench.files import write_atomic
-from mimbench.harness.planning.cells import Cell, Pretraining, Request, varied_text
+from mimbench.harness.planning.cells import Cell, Pretraining, Request, distinct_pretrainings, varied_text
 from mimbench.harness.planning.code import code_of_cell
 from mimbench.harness.planning.estimate import Estimator
 from mimbench.harness.running.measurement import measure
@@ -144,7 +144,7 @@ class Scheduler:
             for cell in self.cells
             if cell.pretraining.training == pretraining.training and not self._is_finished(cell)
         ]
-        epochs = list({cell.pretraining.fingerprint: cell.pretraining for cell in cells_of_training}.values())
+        epochs = list(distinct_pretrainings(cells_of_training).values())
         try:
             self.trainer.train(epochs)
         except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from mimbench.contract import Batch, FitReport, Stage, StepOutput, TrainConfig
 from mimbench.data import DeviceTransform, training_loader
 from mimbench.distributed import get_rank
-from mimbench.engine.device import barrier, world_size_identity
+from mimbench.engine.device import world_size_identity
 from mimbench.engine.progress import print_line
 from mimbench.engine.ranks import on_first_rank
 from mimbench.harness.planning.cells import Pretraining
@@ -23,7 +24,7 @@ from mimbench.harness.running.provenance import provenance
 from mimbench.harness.running.training import fit_on_images
 from mimbench.seeds import derive_seed
 from mimbench.store.sealing import fingerprint
-from mimbench.store.stages import check_stage, write_stage
+from mimbench.store.stages import card_of, check_stage, write_stage
 from mimbench.store.store import Store
 
 BATCH = 256
@@ -85,16 +86,12 @@ class PretrainStage(Stage):
         waiting = functools.partial(self.say, f"waiting: another process is fitting {key}")
         # All ranks call `make`, since it may train on all of them. Rank 0 locks and writes.
         with self.store.lock(f"stage-{key}", waiting) if get_rank() == 0 else nullcontext():
-            is_stored = on_first_rank(path.with_suffix(".json").exists)()
+            is_stored = on_first_rank(card_of(path).exists)()
             if is_stored and not self.fresh:
                 self.say(f"reusing the fitted stage ({path})")
             else:
                 self._fits = [key]
-                state = make()
-                if get_rank() == 0:
-                    content = save({key: value.detach().cpu().contiguous() for key, value in state.items()})
-                    write_stage(path, content, shaping, provenance())
-                barrier()
+                _write(path, make(), shaping)
             check_stage(path)
             return load_file(path)
 
@@ -104,6 +101,12 @@ class PretrainStage(Stage):
     def _transform(self) -> DeviceTransform:
         channels = self.pretraining.dataset.channels
         return DeviceTransform(self.input, channels, train=True, batched=self.split.is_in_memory)
+
+
+@on_first_rank
+def _write(path: Path, state: Mapping[str, Tensor], shaping: Mapping[str, Any]) -> None:
+    content = save({key: value.detach().cpu().contiguous() for key, value in state.items()})
+    write_stage(path, content, shaping, provenance())
 
 
 class _TrainableStage(nn.Module):

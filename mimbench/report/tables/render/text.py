@@ -5,6 +5,7 @@ from __future__ import annotations
 from mimbench.report.tables.render.notes import lines_below, with_letters
 from mimbench.report.tables.render.numbers import cell_text
 from mimbench.report.tables.table import Cell, Table
+from mimbench.text import align_columns
 
 _MARKS = {"": "{}", "best": "*{}*", "second": "_{}_"}
 _LETTERS = " [{}]"
@@ -18,9 +19,7 @@ def render_text(table: Table) -> str:
 
     head = [with_letters(table, column.title, column.notes, _LETTERS) for column in table.columns]
     rows = [head, *([show(cell) for cell in row] for row in table.rows)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    lines = align_columns(rows)
     title = [table.title, ""] if table.title else []
     below = lines_below(table, "[{}]", _MARKS["best"].format("best"), _MARKS["second"].format("second"), str)
     return "\n".join([*title, *lines, *([""] if below else []), *below]) + "\n"
