@@ -2,8 +2,8 @@
 
 A package that registers plugins may hold a file `display.toml` in its top-level folder (see `methods/display.toml`).
 The file describes plugins that the same package registers, so that no two packages describe one plugin. It is located
-and read without an import of the package: tables and plots of records need neither torch nor the plugin. A plugin that
-no file describes is shown under its own name.
+and read without an import of the package: tables and plots of records need neither torch nor the plugin. A plugin
+without an entry is shown under its registered name.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mimbench import registry
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 FILE = "display.toml"
 _WHAT = "display file"
-_NONE: Mapping[str, Any] = MappingProxyType({})
 T = TypeVar("T", bound="DataclassInstance")
 
 
@@ -154,7 +152,7 @@ def paper_name(dataset: str) -> str:
 
 def described_tasks() -> dict[str, TaskDisplay]:
     """Every installed task that a display file describes, sorted by name."""
-    described = {name: describe_task(name) for name in registry.tasks.names()}
+    described = {name: describe_task(name) for name in _packages(registry.tasks)}
     return {name: display for name, display in described.items() if display != TaskDisplay()}
 
 
@@ -203,7 +201,7 @@ def read_display(path: Path) -> _File:
     """Read and check one display file.
 
     Raises:
-        InputError: it is no TOML, or a key or a value in it is not one of those above.
+        InputError: the file is not valid TOML, or a key or a value in it is not one of those above.
     """
     content = read_toml(path, _WHAT)
     kinds: dict[str, Any] = {"methods": MethodDisplay, "tasks": TaskDisplay, "datasets": DatasetDisplay}
@@ -219,23 +217,32 @@ def read_display(path: Path) -> _File:
 
 
 _NESTED: dict[str, Any] = {"metrics": MetricDisplay, "pictures": PictureKind, "relative_errors": RelativeErrors}
-"""Fields of a TaskDisplay that hold tables of their own."""
-_CHECKS: dict[str, tuple[str, Any]] = {
-    "colour": ('a colour such as "#0173b2"', lambda value: bool(re.fullmatch("#[0-9a-fA-F]{6}", value))),
-    "marker": ("one character", lambda value: len(value) == 1),
+"""Fields of a TaskDisplay that hold nested tables."""
+_Check = tuple[str, Callable[[Any], bool]]
+"""What a value must be, in words, and as a predicate."""
+_TEXT: _Check = ("text", lambda value: isinstance(value, str))
+_TABLE: _Check = ("a table", lambda value: isinstance(value, dict))
+_BY_TYPE: dict[str, _Check] = {
+    "str": _TEXT,
+    "str | None": _TEXT,
+    "bool": ("true or false", lambda value: isinstance(value, bool)),
+    "int | None": ("a whole number", lambda value: type(value) is int),  # not a bool
+}
+_BY_NAME: dict[str, _Check] = {
+    "colour": (
+        'a colour such as "#0173b2"',
+        lambda value: isinstance(value, str) and bool(re.fullmatch("#[0-9a-fA-F]{6}", value)),
+    ),
+    "marker": ("one character", lambda value: isinstance(value, str) and len(value) == 1),
     "image_size": ('"recipe" or "protocol"', lambda value: value in ("recipe", "protocol")),
     "reference_curves": (
         'a table of "dotted" or "dashed"',
-        lambda value: all(line in ("dotted", "dashed") for line in value.values()),
+        lambda value: isinstance(value, dict) and all(line in ("dotted", "dashed") for line in value.values()),
     ),
-    "plots": ("a table of texts", lambda value: all(isinstance(text, str) for text in value.values())),
-}
-"""What a value must be beyond its type, for messages and as a predicate."""
-_TYPES = {
-    "str": (str, "text"),
-    "str | None": (str, "text"),
-    "bool": (bool, "true or false"),
-    "int | None": (int, "a whole number"),
+    "plots": (
+        "a table of texts",
+        lambda value: isinstance(value, dict) and all(isinstance(text, str) for text in value.values()),
+    ),
 }
 
 
@@ -244,10 +251,8 @@ def _read_entry(cls: type[T], values: Any, where: str) -> T:
     fields = {each.name: each for each in dataclasses.fields(cls)}
     _check_keys(values, fields, where)
     for name, value in values.items():
-        kind, words = _TYPES.get(str(fields[name].type), (str if name == "image_size" else dict, "a table"))
-        is_wrong = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
-        words, holds = _CHECKS.get(name, (words, lambda value: True))
-        if is_wrong or not holds(value):
+        words, is_valid = _BY_NAME.get(name) or _BY_TYPE.get(str(fields[name].type)) or _TABLE
+        if not is_valid(value):
             raise InputError(f"{where}: {name} must be {words}, not {value!r}")
         if name in _NESTED:
             values[name] = {

@@ -13,7 +13,7 @@ from mimbench.report.plots.published_curves import PublishedCurves
 from mimbench.report.plots.series import Mean, Series
 from mimbench.report.published.numbers import describe_epochs, load_published, to_plugin_name
 from mimbench.report.records.frame import build_frame, is_early, to_rows
-from mimbench.report.scores.fields import format_value, sort_key
+from mimbench.report.scores.fields import format_value, is_number, sort_key
 from mimbench.report.scores.score import Key, Score
 
 _TITLES = {AT_EPOCH: "epochs pretrained", "pretrain.epochs": "pretraining epochs, a full schedule each"}
@@ -108,10 +108,6 @@ def _label(key: Key) -> str:
     return " ".join(str(part) for part in key if part not in (None, ""))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 class _PublishedOfPath:
     """Published curves over a path, for the panels of a page; matched as in plots."""
 
@@ -138,7 +134,7 @@ class _PublishedOfPath:
         for key, scores in curves.items():
             rows = [self._rows.get((score.shared["id"], score.shared["metric"])) for score in scores]
             xs = [score.fields[self._path] for score in scores]
-            if all(rows) and all(map(_is_number, xs)):
+            if all(rows) and all(map(is_number, xs)):
                 means = tuple(Mean((row["value"],), (row,), "sd") for row in rows if row)
                 ours.append(Curve(Series(str(key[0]), _label(key)), tuple(map(float, xs)), means))
         same_panel, figures = self._published.match(ours)

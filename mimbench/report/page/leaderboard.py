@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from mimbench.display import describe_metric
 from mimbench.recipe import AT_EPOCH
 from mimbench.report.published.numbers import (
     describe_epochs,
     find_published,
     format_source,
     load_author_numbers,
-    to_plugin_name,
 )
 from mimbench.report.records.frame import is_early, superseded_rows
 from mimbench.report.records.protocols import label_protocols
-from mimbench.report.scores.choice import Choice
-from mimbench.report.scores.collect import ScoreTable, collect_scores, filter_rows
+from mimbench.report.scores.choice import ALL_METRICS, Choice
+from mimbench.report.scores.collect import ScoreTable, collect_scores, filter_rows, is_default_metric
 from mimbench.report.scores.score import Key, Score
 from mimbench.report.tables.comparison import build_table
 from mimbench.report.tables.render.numbers import cell_text
@@ -51,12 +49,7 @@ class Leaderboard:
 
 def build_leaderboard(tidy: pd.DataFrame) -> Leaderboard:
     """A row per method, encoder and pretraining; a column per metric of each task under each protocol."""
-    choice = Choice(
-        row_fields=ROWS,
-        column_fields=COLUMNS,
-        metrics=tuple(dict.fromkeys(tidy["metric"])),
-        epochs=True,
-    )
+    choice = Choice(row_fields=ROWS, column_fields=COLUMNS, metrics=ALL_METRICS, epochs=True)
     chosen = filter_rows(tidy, choice)
     grid, labels = collect_scores(chosen, choice), label_protocols(chosen)
     early = frozenset(chosen.loc[superseded_rows(chosen), "id"])
@@ -74,9 +67,6 @@ def describe_leaderboard(board: Leaderboard, numbers: Mapping[str, int]) -> dict
     shown = [index for index in range(skip) if grid.row_fields[index] != AT_EPOCH]
     notes = table.notes
     letters = dict(zip(notes, table.letters(notes), strict=True))
-    published: dict[str, list[Mapping[str, Any]]] = {}
-    for number in load_author_numbers():
-        published.setdefault(to_plugin_name(number["method"]), []).append(number)
     rows = []
     for key, cells in zip(grid.row_keys, table.rows, strict=True):
         row: dict[str, Any] = {
@@ -98,7 +88,7 @@ def describe_leaderboard(board: Leaderboard, numbers: Mapping[str, int]) -> dict
                     "mark": cell.mark,
                     "notes": [letters[note] for note in cell.notes],
                     "runs": [numbers[name] for name in score.records.values()],
-                    **_published(score, published),
+                    **_published(score),
                 }
             )
         first = next(iter(scores.values())).shared
@@ -145,7 +135,7 @@ def _column(board: Leaderboard, index: int, letters: Mapping[str, str]) -> dict[
         "unit": first["unit"],
         "higher": bool(first["higher_is_better"]),
         "primary": bool(first["primary"]),
-        "headline": bool(first["primary"]) or describe_metric(first["task"], first["metric"]).is_headline,
+        "headline": is_default_metric(first["task"], first["metric"], first["primary"]),
         "chance": first["chance"],
         "notes": [letters[note] for note in shown.notes],
     }
@@ -157,9 +147,9 @@ def _pretraining(first: Mapping[str, Any]) -> str:
     return f"{first['pretrain_dataset']}, {describe_epochs(first)}"
 
 
-def _published(score: Score, published: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def _published(score: Score) -> dict[str, Any]:
     """The authors' number under the same protocol, if there is one."""
-    rows = published.get(score.shared["method"], ())
+    rows = load_author_numbers(score.shared["method"])
     if not rows or not score.shared["protocol_name"] or score.problem:
         return {}
     number = find_published(score.shared, rows).number

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +17,12 @@ from mimbench.report.page.leaderboard import COLUMNS, ROWS, Leaderboard, build_l
 from mimbench.report.page.pictures import Pictures, find_pretraining_pictures
 from mimbench.report.page.shared_values import SharedValues
 from mimbench.report.plots.style import method_style
-from mimbench.report.published.numbers import LAST_EPOCH, Published, load_published
+from mimbench.report.published.numbers import LAST_EPOCH, Published, published_rows
 from mimbench.report.records.backbones import name_backbone
-from mimbench.report.records.frame import build_frame, to_rows
+from mimbench.report.records.frame import build_frame
 from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.score import range_problem
-from mimbench.report.scores.statistics import t_interval
+from mimbench.report.scores.statistics import t_quantile
 from mimbench.report.tables.comparison import build_comparison
 from mimbench.report.tables.render import render
 from mimbench.store.artifacts import results_folders
@@ -76,7 +75,7 @@ def collect_page_data(
         "failures": [*map(_failure, failures), *(_damaged(*note) for note in damaged.items())],
         "published": _published(),
         "downloads": _downloads(tidy, board),
-        "quantiles": [_quantile(pairs) for pairs in range(2, _PAIRS + 1)],
+        "quantiles": [round(t_quantile(pairs), 6) for pairs in range(2, _PAIRS + 1)],
     }
 
 
@@ -182,7 +181,7 @@ def _damaged(id: str, why: str) -> dict[str, Any]:
 
 
 def _published() -> dict[str, Any]:
-    rows = [list(row.values()) for row in to_rows(load_published())]
+    rows = [list(row.values()) for row in published_rows()]
     return {"fields": list(Published.model_fields), "rows": rows, "epochs": LAST_EPOCH}
 
 
@@ -192,13 +191,3 @@ def _downloads(tidy: pd.DataFrame, board: Leaderboard) -> dict[str, str]:
     return {"all": render(board.table, "csv")} | {
         format: render(table, format) for format in ("csv", "latex", "markdown")
     }
-
-
-def _quantile(pairs: int) -> float:
-    """Student's t of the interval that tables use, for a mean over this many pairs."""
-    values = [0.0] * (pairs - 1) + [1.0]
-    interval = t_interval(values)
-    assert interval is not None
-    mean = 1 / pairs
-    sd = math.sqrt(sum((value - mean) ** 2 for value in values) / (pairs - 1))
-    return round((interval.high - interval.low) / 2 * math.sqrt(pairs) / sd, 6)

@@ -36,12 +36,7 @@ class Pictures:
 
         Records are not trusted: a path that leads out of its results folder has no picture.
         """
-        if Path(relative).suffix.lower() not in TYPES:
-            return None
-        try:
-            path = find_artifact(roots, relative)
-        except OutsideError:
-            return None
+        path, _ = self._locate(roots, relative)
         if path is not None and path not in self._known:
             self._known[path] = self._embed_or_copy(path)
         return self._known[path] if path is not None else None
@@ -51,18 +46,24 @@ class Pictures:
 
         sha256: the hash in the record; None in older records.
         """
-        if Path(relative).suffix.lower() not in TYPES:
-            return ""
-        try:
-            path = find_artifact(roots, relative)
-        except OutsideError:
-            return "leads out of the results folder"
+        path, problem = self._locate(roots, relative)
         if path is None:
-            return "is missing"
+            return problem
         key = path, sha256
         if key not in self._problems:
             self._problems[key] = damage_of(path, sha256)
         return self._problems[key]
+
+    @staticmethod
+    def _locate(roots: Sequence[Path], relative: str) -> tuple[Path | None, str]:
+        """The file of a picture, or why there is none; "" if it is no picture."""
+        if Path(relative).suffix.lower() not in TYPES:
+            return None, ""
+        try:
+            path = find_artifact(roots, relative)
+        except OutsideError:
+            return None, "leads out of the results folder"
+        return path, "" if path else "is missing"
 
     def _embed_or_copy(self, path: Path) -> str:
         size = path.stat().st_size

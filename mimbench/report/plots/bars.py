@@ -12,7 +12,7 @@ from mimbench.report.plots.groups import Group, build_groups, chance_entries, dr
 from mimbench.report.plots.series import describe_means, group_by
 from mimbench.report.plots.sheet import Plot, Sheet, key
 from mimbench.report.plots.source import Options, Source
-from mimbench.report.plots.style import INK, clean, wrap
+from mimbench.report.plots.style import CHANCE_DASH, INK, clean, wrap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,4 +113,4 @@ def _draw_group(axes: Axes, place: int, group: Group, width: float) -> None:
             axes.plot(dots, mean.values, "o", ms=1.9, mfc="white", mec=INK, mew=0.4, zorder=4)
     if group.chance is not None:
         half = width * len(group.means) / 2 + 0.04
-        axes.hlines(group.chance, place - half, place + half, INK, (0, (4, 2)), linewidth=0.8, zorder=3)
+        axes.hlines(group.chance, place - half, place + half, INK, CHANCE_DASH, linewidth=0.8, zorder=3)

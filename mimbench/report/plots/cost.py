@@ -11,7 +11,7 @@ from mimbench.report.plots.groups import Group, build_groups, chance_entries, is
 from mimbench.report.plots.series import Mean, Series, describe_means
 from mimbench.report.plots.sheet import Plot, Sheet, key
 from mimbench.report.plots.source import Options, Row, Source
-from mimbench.report.plots.style import INK, SOFT, clean, device_label
+from mimbench.report.plots.style import CHANCE_DASH, INK, SOFT, clean, device_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,8 +35,6 @@ class Point:
 
 def cost(source: Source, options: Options) -> Sheet:
     """A row per task: device time and images seen, each of pretraining and task together."""
-    if options.baseline:
-        raise source.baseline_error("cost")
     groups, series = build_groups(source, options)
     plots, chance = list[Plot | None](), list[tuple[str, str]]()
     for group in groups:
@@ -116,7 +114,7 @@ def _plot(group: Group, points: Sequence[Point], factor: float, label: str, titl
 
     def draw(axes: Axes) -> None:
         if is_near(group.chance, _reach(points)):
-            axes.axhline(float(group.chance or 0), color=INK, linestyle=(0, (4, 2)), linewidth=0.8)
+            axes.axhline(float(group.chance or 0), color=INK, linestyle=CHANCE_DASH, linewidth=0.8)
         steps = ([costs[index] for index in front], [points[index].score.mean for index in front])
         axes.step(*steps, where="post", color=SOFT, linewidth=0.8, label="Pareto front", zorder=1)
         for index, (point, x) in enumerate(zip(points, costs, strict=True)):

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mimbench.report.plots.groups import Group, build_groups, chance_entries, draw_whisker, is_near, spread_dots
-from mimbench.report.plots.series import Mean, Series, describe_means, name_interval
+from mimbench.report.plots.series import Mean, Series, describe_means, interval_of, name_interval
 from mimbench.report.plots.sheet import Plot, Sheet
 from mimbench.report.plots.source import Options, Source
-from mimbench.report.plots.style import INK, SMALL, clean, wrap
-from mimbench.report.scores.statistics import Summary, paired_difference
+from mimbench.report.plots.style import CHANCE_DASH, INK, SMALL, clean, wrap
+from mimbench.report.scores.statistics import paired_difference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,8 +37,6 @@ class DotRow:
 
 def seeds(source: Source, options: Options) -> Sheet:
     """Every seed as a dot, and the mean of each method as a bar."""
-    if options.baseline:
-        raise source.baseline_error("seeds")
     groups, _ = build_groups(source, options)
     # One seed has no spread to show.
     several = [[(entry, mean) for entry, mean in group.means.items() if len(mean.values) > 1] for group in groups]
@@ -69,7 +67,7 @@ def differences(source: Source, options: Options, groups: Sequence[Group]) -> Sh
         for entry, mean in group.means.items():
             if entry.method != baseline and len(of_baseline) == 1:
                 pair = paired_difference(_by_seed(mean), _by_seed(of_baseline[0]))
-                rows += [DotRow(entry, pair.n, pair.mean, _whisker(pair, options))] if pair else []
+                rows += [DotRow(entry, pair.n, pair.mean, interval_of(pair, options.spread))] if pair else []
         if rows:
             panels.append((group, rows))
         else:
@@ -103,12 +101,6 @@ def _by_seed(mean: Mean) -> dict[int, float]:
     return {row["seed"]: float(row["value"]) for row in mean.rows}
 
 
-def _whisker(summary: Summary, options: Options) -> tuple[float, float] | None:
-    if options.spread == "sd" and summary.sd is not None:
-        return summary.mean - summary.sd, summary.mean + summary.sd
-    return (summary.interval.low, summary.interval.high) if summary.interval else None
-
-
 def _plot(title: str, label: str, rows: Sequence[DotRow], chance: float | None, *, counted: bool) -> Plot:
     """counted: the number of seeds follows each name."""
     names = [wrap(row.series.label + (f" (n={row.n})" if counted else ""), 22, 4) for row in rows]
@@ -117,7 +109,7 @@ def _plot(title: str, label: str, rows: Sequence[DotRow], chance: float | None, 
         for place, row in enumerate(rows):
             _draw_row(axes, place, row)
         if chance is not None:
-            axes.axvline(chance, color=INK, linestyle=(0, (4, 2)), linewidth=0.8)
+            axes.axvline(chance, color=INK, linestyle=CHANCE_DASH, linewidth=0.8)
         if not any(row.dots for row in rows):
             axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_yticks(range(len(names)), names)

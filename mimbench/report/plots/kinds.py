@@ -33,6 +33,7 @@ _OF_EVERY_TASK: dict[str, Maker] = {
     "seeds": seeds,
 }
 ALL = "all"
+_SHOW_BASELINE = ("bars", "ablation", "epochs")
 
 
 def plot_kinds() -> dict[str, Maker]:
@@ -53,13 +54,13 @@ def figure(kind: str, source: Source, options: Options | None = None) -> Figure:
     """
     options = options or Options()
     with drawing():
-        return compose(_maker(kind)(source, options), options.width)
+        return compose(_make_sheet(kind, source, options), options.width)
 
 
 def figures(kind: str, source: Source, options: Options) -> list[Figure]:
     """As `figure`, in parts that each fit on a page."""
     with drawing():
-        return pages(_maker(kind)(source, options), options.width)
+        return pages(_make_sheet(kind, source, options), options.width)
 
 
 def require_kind(kind: str) -> None:
@@ -69,9 +70,11 @@ def require_kind(kind: str) -> None:
         raise InputError(f"unknown kind of plot {kind!r}{nearest(kind, kinds)}")
 
 
-def _maker(kind: str) -> Maker:
+def _make_sheet(kind: str, source: Source, options: Options) -> Sheet:
     require_kind(kind)
-    return plot_kinds()[kind]
+    if options.baseline and kind not in _SHOW_BASELINE:
+        raise InputError(f"--baseline: {kind} shows no baseline; only bars, ablation and epochs do")
+    return plot_kinds()[kind](source, options)
 
 
 def draw_kinds(kind: str, source: Source, options: Options) -> Iterator[tuple[str, list[Figure] | NothingToPlot]]:
@@ -90,8 +93,7 @@ def draw_kinds(kind: str, source: Source, options: Options) -> Iterator[tuple[st
 
 def _choices(kind: str, source: Source, options: Options) -> Iterator[tuple[str, Options]]:
     """An ablation per path that was varied. Kinds that show no baseline ignore it."""
-    shows_baseline = kind in ("bars", "ablation", "epochs")
-    options = options if shows_baseline else replace(options, baseline=None)
+    options = options if kind in _SHOW_BASELINE else replace(options, baseline=None)
     if kind != "ablation" or options.over:
         yield kind, options
         return

@@ -40,7 +40,7 @@ Points = Callable[[Row], dict[float, float]]
 
 def layers(source: Source, options: Options) -> Sheet:
     """The probe's score on the features of each layer."""
-    rows = [row for row in _rows(source, options, "layers") if f"{row['metric']}_by_layer" in _curves(source, row)]
+    rows = [row for row in source.rows(options) if f"{row['metric']}_by_layer" in _curves(source, row)]
     if not rows:
         raise source.nothing_to_plot("layers", "records of a task that measured every layer", command_for("layers"))
 
@@ -52,7 +52,7 @@ def layers(source: Source, options: Options) -> Sheet:
 
 def ratios(source: Source, options: Options) -> Sheet:
     """Quality of reconstructed pixels by mask ratio."""
-    rows = _rows(source, options, "ratios")
+    rows = source.rows(options)
     rows = [row for row in rows if {"mask_ratio", row["metric"]} <= set(_curves(source, row))]
     if not rows:
         raise source.nothing_to_plot(
@@ -64,12 +64,6 @@ def ratios(source: Source, options: Options) -> Sheet:
         return dict(zip(curves["mask_ratio"], curves[row["metric"]], strict=True))
 
     return _sheet(source, options, rows, points, "Mask ratio", whole=False)
-
-
-def _rows(source: Source, options: Options, kind: str) -> list[Row]:
-    if options.baseline:
-        raise source.baseline_error(kind)
-    return source.rows(options)
 
 
 def _curves(source: Source, row: Row) -> dict[str, list[float]]:
@@ -142,7 +136,7 @@ def _with_references(lines: Lines, references: ReferenceCurves, dashes: Mapping[
 
 def loss(source: Source, options: Options) -> Sheet:
     """Loss of the pretraining by epoch; a panel per method, since losses of different methods are not comparable."""
-    rows = [row for row in _rows(source, options, "loss") if source.bodies[row["id"]]["checkpoint"].get("loss")]
+    rows = [row for row in source.rows(options) if source.bodies[row["id"]]["checkpoint"].get("loss")]
     if not rows:
         raise source.nothing_to_plot(
             "loss",

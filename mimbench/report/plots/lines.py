@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mimbench.report.plots.groups import is_near
 from mimbench.report.plots.series import DASHES, Mean, Series
 from mimbench.report.plots.sheet import Plot
-from mimbench.report.plots.style import INK, clean, lightened, method_style, wrap
+from mimbench.report.plots.style import CHANCE_DASH, INK, clean, lightened, method_style, wrap
+from mimbench.report.scores.fields import is_number
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -67,7 +68,7 @@ class Level:
 
     value: float
     colour: str = INK
-    dash: Any = (0, (4, 2))
+    dash: Any = CHANCE_DASH
     name: tuple[str, str] = ("", "chance")
     """Of a line at chance: the task, and what the line is."""
     always: bool = False
@@ -165,7 +166,7 @@ def draw_curve(axes: Axes, curve: Curve, *, joined: bool, banded: bool) -> None:
 def place_values(values: Sequence[Any]) -> tuple[dict[Any, float], list[str]]:
     """{value: place on the axis}, and the names of the places if the values are no numbers."""
     distinct = list(dict.fromkeys(values))
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in distinct):
+    if all(map(is_number, distinct)):
         return {value: float(value) for value in sorted(distinct)}, []
     distinct.sort(key=str)
     return {value: float(place) for place, value in enumerate(distinct)}, [clean(value) for value in distinct]

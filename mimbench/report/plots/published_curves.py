@@ -9,8 +9,8 @@ from typing import Any
 from mimbench.report.plots.lines import Curve, PublishedCurve
 from mimbench.report.plots.series import group_by, natural_key
 from mimbench.report.plots.style import clean, metric_label
-from mimbench.report.published.numbers import find_published, load_published, parse_settings, to_plugin_name
-from mimbench.report.records.frame import to_rows
+from mimbench.report.published.numbers import find_published, parse_settings, published_rows, to_plugin_name
+from mimbench.report.scores.fields import is_number
 
 _EPOCHS = "pretrain.epochs"
 _SHARED = ("paper", "study", "method", "encoder", "task", "metric", "dataset", "resolution", "unit")
@@ -31,7 +31,7 @@ class PublishedCurves:
     """Published numbers in which `path` is varied."""
 
     def __init__(self, path: str) -> None:
-        rows = [row for row in to_rows(load_published()) if row["study"] and row["reported"] == "own"]
+        rows = [row for row in published_rows() if row["study"] and row["reported"] == "own"]
         places = {id(row): _place(row, path) for row in rows}
         self._x = {key: place for key, place in places.items() if place is not None}
         # Rows have no id in the file, so the identity of the object is the key.
@@ -106,7 +106,7 @@ class PublishedCurves:
 
 def _place(row: Mapping[str, Any], path: str) -> float | None:
     value = row["epochs"] if path == _EPOCHS else parse_settings(row["same"]).get(path)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return float(value) if value is not None and is_number(value) else None
 
 
 def _others(row: Mapping[str, Any], path: str) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from mimbench.recipe.document import values
 from mimbench.report.plots.source import Options, Row, Source
 from mimbench.report.plots.style import MethodStyle, clean, lightened, method_style
 from mimbench.report.records.protocols import differing_paths, label_protocols
-from mimbench.report.scores.statistics import LEVEL_TEXT, summarise
+from mimbench.report.scores.statistics import LEVEL_TEXT, Summary, summarise
 
 T = TypeVar("T")
 Panel = tuple[Any, ...]
@@ -64,9 +64,13 @@ class Mean:
     def first(self) -> Row:
         return self.rows[0]
 
+    @cached_property
+    def summary(self) -> Summary:
+        return summarise(self.values)
+
     @property
     def mean(self) -> float:
-        return summarise(self.values).mean
+        return self.summary.mean
 
     @property
     def whisker(self) -> tuple[float, float] | None:
@@ -80,21 +84,23 @@ class Mean:
         """Whether the metric's range ends before the interval."""
         return self.whisker != self.interval
 
-    @cached_property
+    @property
     def interval(self) -> tuple[float, float] | None:
-        """The t interval of the mean, or mean ± std over seeds; None for one value."""
-        summary = summarise(self.values)
-        if summary.sd is None:
-            return None
-        if self.spread == "sd":
-            return summary.mean - summary.sd, summary.mean + summary.sd
-        assert summary.interval is not None
-        return summary.interval.low, summary.interval.high
+        return interval_of(self.summary, self.spread)
 
     @property
     def errors(self) -> tuple[float, float]:
         """Below and above the mean, as matplotlib takes them; 0 for one value."""
         return (self.mean - self.whisker[0], self.whisker[1] - self.mean) if self.whisker else (0.0, 0.0)
+
+
+def interval_of(summary: Summary, spread: Literal["ci", "sd"]) -> tuple[float, float] | None:
+    """The t interval of a mean, or mean ± std over seeds; None for one value."""
+    if summary.sd is None or summary.interval is None:
+        return None
+    if spread == "sd":
+        return summary.mean - summary.sd, summary.mean + summary.sd
+    return summary.interval.low, summary.interval.high
 
 
 def mean_over_seeds(rows: Sequence[Row], spread: Literal["ci", "sd"]) -> Mean:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mimbench.files import writing
 from mimbench.report.plots.series import Series
-from mimbench.report.plots.style import INK, SMALL, SOFT, drawing, wrap, wrap_to_width
+from mimbench.report.plots.style import CHANCE_DASH, INK, SMALL, SOFT, drawing, wrap, wrap_to_width
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -227,7 +227,7 @@ def key(series: Series, *, line: bool = True) -> tuple[str, Artist]:
     return series.label, Line2D([], [], color=series.colour, marker=series.style.marker, linestyle=series.dash)
 
 
-def reference(label: str, colour: Any = INK, dash: Any = (0, (4, 2))) -> tuple[str, Artist]:
+def reference(label: str, colour: Any = INK, dash: Any = CHANCE_DASH) -> tuple[str, Artist]:
     """The legend entry of a dashed line."""
     from matplotlib.lines import Line2D
 

@@ -126,6 +126,3 @@ class Source:
         return NothingToPlot(
             f"nothing to plot as {kind}: needs {needed}; to make some, run `{command} --results {self.folder}`"
         )
-
-    def baseline_error(self, kind: str) -> InputError:
-        return InputError(f"--baseline: {kind} shows no baseline; only bars, ablation and epochs do")

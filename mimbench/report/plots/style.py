@@ -16,6 +16,8 @@ from mimbench.display import describe_method, describe_metric
 SIZE, SMALL = 7.0, 6.0
 """Of text, points."""
 INK, SOFT = "#26282c", "#6b6e75"
+CHANCE_DASH = (0, (4, 2))
+"""Of the line at chance, and of its entry in the legend."""
 _TIED = "\u00a0"
 """A space at which no line ends."""
 _NAME = 28

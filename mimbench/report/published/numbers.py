@@ -1,4 +1,4 @@
-"""Published numbers: loaded from CSV, validated, and matched with records where the protocol is the same."""
+"""Published numbers: loaded from CSV, validated, and matched with records of the same protocol."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import functools
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -87,7 +87,7 @@ class Published(BaseModel):
     @classmethod
     def _pairs(cls, value: str) -> str:
         if value != NO_EQUAL and not all("=" in pair for pair in value.split()):
-            raise ValueError(f"settings are path=value, apart by blanks, or {NO_EQUAL!r}; not {value!r}")
+            raise ValueError(f"settings are path=value, separated by spaces, or {NO_EQUAL!r}; not {value!r}")
         return value
 
 
@@ -112,13 +112,27 @@ def load_published() -> pd.DataFrame:
 
 
 @functools.cache
-def load_author_numbers() -> tuple[Mapping[str, Any], ...]:
-    """Rows of what authors report of their own methods under a protocol that mimbench has: what `find` looks in."""
-    return tuple(row for row in to_rows(load_published()) if row["reported"] == "own" and row["protocol"])
+def published_rows() -> tuple[Mapping[str, Any], ...]:
+    """All published numbers as dictionaries; missing values are None."""
+    return tuple(to_rows(load_published()))
+
+
+@functools.cache
+def load_author_numbers(method: str) -> tuple[Mapping[str, Any], ...]:
+    """What authors report of their method under a protocol that mimbench has: what `find_published` searches.
+
+    Args:
+        method: as plugins are called.
+    """
+    return tuple(
+        row
+        for row in published_rows()
+        if row["reported"] == "own" and row["protocol"] and to_plugin_name(row["method"]) == method
+    )
 
 
 def format_source(number: Mapping[str, Any]) -> str:
-    """Where a number stands, and what is doubtful about it."""
+    """Paper and place of a number, and the doubt about it if there is one."""
     return "; ".join(filter(None, (f"{number['paper']}, {number['source']}", number["doubt"])))
 
 
@@ -159,7 +173,7 @@ def find_published(record: Mapping[str, Any], published: Iterable[Mapping[str, A
 
     Args:
         record: a row of a frame.
-        published: rows of `load_published`, see `as_rows`.
+        published: rows of `load_published`, as dictionaries, see `to_rows`.
     """
     named = [row for row in published if to_plugin_name(row["method"]) == record["method"]]
     if not named:
@@ -167,21 +181,46 @@ def find_published(record: Mapping[str, Any], published: Iterable[Mapping[str, A
     sets_size = describe_task(record["task"]).image_size == "recipe"
     # A folder with some of a dataset's classes is the same dataset in a record; its number of images differs.
     test_images = describe_dataset(record["dataset"]).test_images
-    steps = (
-        ("metric", lambda row: (row["task"], row["metric"]) == (record["task"], record["metric"])),
-        ("dataset", lambda row: row["dataset"] == paper_name(record["dataset"])),
-        ("protocol", lambda row: bool(row["protocol"]) and row["protocol"] == record["protocol_name"]),
-        ("encoder", lambda row: row["encoder"] == record["backbone"]),
-        ("pretraining data", lambda row: row["pretrain_data"] == _paper_name(record["pretrain_dataset"])),
-        ("epochs", lambda row: None is not row["epochs"] == record["pretrain_epochs"] and not is_early(record)),
-        ("image size", lambda row: not sets_size or row["resolution"] == _image_size(record)),
-        ("test images", lambda row: test_images in (None, record["n"])),
-        ("pretraining images", lambda row: _has_all_pretraining_images(record)),
+    # Each condition with the record's side of it, in words.
+    steps: tuple[tuple[str, Callable[[Mapping[str, Any]], bool], Callable[[], str]], ...] = (
+        (
+            "metric",
+            lambda row: (row["task"], row["metric"]) == (record["task"], record["metric"]),
+            lambda: f"{record['task']} {record['metric']}",
+        ),
+        ("dataset", lambda row: row["dataset"] == paper_name(record["dataset"]), lambda: str(record["dataset"])),
+        (
+            "protocol",
+            lambda row: bool(row["protocol"]) and row["protocol"] == record["protocol_name"],
+            lambda: record["protocol_name"] or "a protocol without a name",
+        ),
+        ("encoder", lambda row: row["encoder"] == record["backbone"], lambda: str(record["backbone"])),
+        (
+            "pretraining data",
+            lambda row: row["pretrain_data"] == _paper_name(record["pretrain_dataset"]),
+            lambda: str(record["pretrain_dataset"]),
+        ),
+        (
+            "epochs",
+            lambda row: None is not row["epochs"] == record["pretrain_epochs"] and not is_early(record),
+            lambda: describe_epochs(record),
+        ),
+        (
+            "image size",
+            lambda row: not sets_size or row["resolution"] == _image_size(record),
+            lambda: f"{_image_size(record)} px",
+        ),
+        ("test images", lambda row: test_images in (None, record["n"]), lambda: f"{record['n']:,}"),
+        (
+            "pretraining images",
+            lambda row: _has_all_pretraining_images(record),
+            lambda: f"{_images_per_epoch(record):,.0f} per epoch",
+        ),
     )
-    for what, holds in steps:
+    for what, holds, describe in steps:
         named = [row for row in named if row["reported"] == "own" and holds(row)]
         if not named:
-            return Match(None, f"no published number has the {what} of {_describe_difference(what, record)}")
+            return Match(None, f"no published number has the {what} of these records ({describe()})")
     named = [row for row in named if row["same"] != NO_EQUAL]
     if not named:
         return Match(None, "mimbench has no such variant")
@@ -224,22 +263,6 @@ def select_matching(row: Mapping[str, Any], records: Iterable[Mapping[str, Any]]
 def to_plugin_name(name: str) -> str:
     """A paper's name for a method as plugins are called: "MoCo v3" -> "moco-v3"."""
     return "-".join("".join(c if c.isalnum() else " " for c in name.replace("+", "plus")).lower().split())
-
-
-def _describe_difference(what: str, record: Mapping[str, Any]) -> str:
-    descriptions = {
-        "metric": f"{record['task']} {record['metric']}",
-        "dataset": record["dataset"],
-        "protocol": record["protocol_name"] or "a protocol without a name",
-        "encoder": record["backbone"],
-        "pretraining data": record["pretrain_dataset"],
-        "epochs": describe_epochs(record),
-        "image size": f"{_image_size(record)} px",
-        "test images": f"{record['n']:,}",
-    }
-    # Not in the table: only records of a training have images per epoch.
-    shown = f"{_images_per_epoch(record):,.0f} per epoch" if what == "pretraining images" else descriptions[what]
-    return f"these records ({shown})"
 
 
 def describe_epochs(record: Mapping[str, Any]) -> str:

@@ -124,8 +124,8 @@ def is_early(row: Mapping[str, Any]) -> bool:
 
 
 def early_rows(tidy: pd.DataFrame) -> pd.Series:
-    """A bool per row, see `is_early`."""
-    return _to_bools(tidy, map(is_early, to_rows(tidy[["at_epoch", "pretrain_epochs"]])))
+    """A bool per row: the rule of `is_early`, for a whole frame."""
+    return tidy["at_epoch"].notna() & (tidy["at_epoch"] != tidy["pretrain_epochs"])
 
 
 def superseded_rows(tidy: pd.DataFrame) -> pd.Series:
@@ -133,11 +133,7 @@ def superseded_rows(tidy: pd.DataFrame) -> pd.Series:
     early = early_rows(tidy)
     pairs = list(zip(tidy["method"], tidy["task"], strict=True))
     pairs_with_last_epoch = {pair for pair, is_early_row in zip(pairs, early, strict=True) if not is_early_row}
-    return early & _to_bools(tidy, (pair in pairs_with_last_epoch for pair in pairs))
-
-
-def _to_bools(tidy: pd.DataFrame, values: Iterable[bool]) -> pd.Series:
-    return pd.Series(list(values), index=tidy.index, dtype=bool)
+    return early & pd.Series([pair in pairs_with_last_epoch for pair in pairs], index=tidy.index, dtype=bool)
 
 
 class _PerObject(Generic[T]):

@@ -39,5 +39,10 @@ class Choice:
     """What follows ±: the std over seeds, or the standard error of the mean."""
 
     @property
+    def named_metrics(self) -> tuple[str, ...]:
+        """The metrics that are chosen by name: () for the default and for ALL_METRICS."""
+        return () if self.metrics == ALL_METRICS else self.metrics
+
+    @property
     def shows_epochs(self) -> bool:
         return self.epochs or bool({"at_epoch", AT_EPOCH} & {*self.row_fields, *self.column_fields})

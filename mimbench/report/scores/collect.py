@@ -12,7 +12,7 @@ from mimbench.display import describe_metric
 from mimbench.errors import InputError, nearest
 from mimbench.report.records.frame import early_rows, superseded_rows
 from mimbench.report.scores.axes import add_settings, resolve_axes
-from mimbench.report.scores.choice import ALL_METRICS, Choice
+from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.fields import column_of, sort_key
 from mimbench.report.scores.score import Key, Score
 
@@ -50,8 +50,7 @@ def filter_rows(tidy: pd.DataFrame, choice: Choice) -> pd.DataFrame:
     if not choice.shows_epochs:
         # Before anything else: the last epoch supersedes earlier ones even if the choice leaves it out.
         tidy = tidy[~superseded_rows(tidy)]
-    metrics = () if choice.metrics == ALL_METRICS else choice.metrics
-    for column, names in (("method", choice.methods), ("task", choice.tasks), ("metric", metrics)):
+    for column, names in (("method", choice.methods), ("task", choice.tasks), ("metric", choice.named_metrics)):
         known = set(all_rows[column])
         for name in names:
             if name not in known:
@@ -62,39 +61,46 @@ def filter_rows(tidy: pd.DataFrame, choice: Choice) -> pd.DataFrame:
             tidy = tidy[tidy[column].isin([*names, baseline or ""] if column == "method" else names)]
     if baseline and baseline not in set(tidy["method"]):
         raise InputError(f"no record has the baseline {baseline!r}{nearest(baseline, tidy['method'])}")
-    return tidy if choice.metrics else tidy[tidy["primary"] | _are_headlines(tidy)]
+    if choice.metrics:
+        return tidy
+    metrics = list(zip(tidy["task"], tidy["metric"], tidy["primary"], strict=True))
+    defaults = {metric for metric in set(metrics) if is_default_metric(*metric)}
+    return tidy[[metric in defaults for metric in metrics]]
 
 
-def _are_headlines(tidy: pd.DataFrame) -> pd.Series:
-    metrics = list(zip(tidy["task"], tidy["metric"], strict=True))
-    headlines = {metric for metric in set(metrics) if describe_metric(*metric).is_headline}
-    return pd.Series([metric in headlines for metric in metrics], index=tidy.index, dtype=bool)
+def is_default_metric(task: str, metric: str, is_primary: bool) -> bool:
+    """Whether tables show a metric if no metrics are chosen."""
+    return bool(is_primary) or describe_metric(task, metric).is_headline
 
 
 def collect_scores(tidy: pd.DataFrame, choice: Choice) -> ScoreTable:
     """Scores by the chosen fields, and by as many others as it takes that no score mixes settings."""
     rows, columns = resolve_axes(tidy, choice, has_early=bool(early_rows(tidy).any()))
     protocol_in_columns = bool({"task", "metric"} & set(columns))
-    # Settings that no field shows, such as those of a recipe file, are kept apart by a hash or the record's id.
+    # Lists by column: a frame of 10,000 records is too slow to read row by row.
+    lists = {name: _to_list(tidy[name]) for name in tidy.columns}
+    # Settings that no field shows, such as those of a recipe file, are separated by a hash or the record's id.
     for last_resort in ((), ("pretraining",), ("checkpoint",), ("id",)):
-        table = _collect(tidy, *add_settings(rows, columns, last_resort), protocol_in_columns)
+        table = _collect(lists, *add_settings(rows, columns, last_resort), protocol_in_columns)
         if table is not None:
             return table
     raise AssertionError("ids are unique")
 
 
 def _collect(
-    tidy: pd.DataFrame, rows: tuple[str, ...], columns: tuple[str, ...], protocol_in_columns: bool
+    lists: Mapping[str, list[Any]], rows: tuple[str, ...], columns: tuple[str, ...], protocol_in_columns: bool
 ) -> ScoreTable | None:
     """The table of these fields and the protocol; None if a score would mix settings.
 
-    protocol_in_columns: whether the protocol becomes the last field of the columns, or of the rows.
+    Args:
+        lists: the frame, as lists by column.
+        rows: fields of the rows.
+        columns: fields of the columns.
+        protocol_in_columns: whether the protocol becomes the last field of the columns, or of the rows.
     """
     row_fields = rows if protocol_in_columns else (*rows, "protocol")
     column_fields = (*columns, "protocol") if protocol_in_columns else columns
     fields = (*row_fields, *column_fields)
-    # Lists by column: a frame of 10,000 records is too slow to read row by row.
-    lists = {name: _to_list(tidy[name]) for name in tidy.columns}
     values = {name: lists[column_of(name)] for name in fields}
     rows_of_scores = zip(*(values[name] for name in row_fields), strict=True)
     columns_of_scores = zip(*(values[name] for name in column_fields), strict=True)

@@ -56,13 +56,13 @@ class FailedCells:
 def match_choice(choice: Choice, tidy: pd.DataFrame) -> Callable[[Failure], bool]:
     """A predicate: whether the chosen table would have shown the cell of a failure."""
     methods = {*choice.methods, *((choice.baseline.method,) if choice.baseline else ())}
-    measured = set(tidy.loc[tidy["metric"].isin(choice.metrics), "task"])
+    measured = set(tidy.loc[tidy["metric"].isin(choice.named_metrics), "task"])
 
     def is_shown(failure: Failure) -> bool:
         return (
             (not choice.methods or failure.method in methods)
             and (not choice.tasks or failure.task in choice.tasks)
-            and (not choice.metrics or failure.task in measured)
+            and (not choice.named_metrics or failure.task in measured)
         )
 
     return is_shown

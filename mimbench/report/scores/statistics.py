@@ -87,8 +87,13 @@ def t_interval(values: Sequence[float]) -> Interval | None:
     mean, sd = _mean_and_sd(values)
     if sd is None:
         return None
-    half = _t_quantile(len(values) - 1, (1 + LEVEL) / 2) * sd / math.sqrt(len(values))
+    half = t_quantile(len(values)) * sd / math.sqrt(len(values))
     return Interval(mean - half, mean + half)
+
+
+def t_quantile(count: int) -> float:
+    """Student's t of the interval of a mean over `count` values, at LEVEL."""
+    return _t_quantile(count - 1, (1 + LEVEL) / 2)
 
 
 def _mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:

@@ -88,7 +88,7 @@ def _listed(choice: Choice) -> Table:
     from mimbench.report.tables.papers import build_published_table
 
     _refuse(choice, "a list of published numbers; give --results", ("row_fields", "column_fields", "baseline", "ranks"))
-    return build_published_table(choice.methods, choice.tasks, choice.metrics)
+    return build_published_table(choice.methods, choice.tasks, choice.named_metrics)
 
 
 def _laid_out(name: str, choice: Choice, results: Path | None) -> tuple[Table, Sequence[str]]:
@@ -112,6 +112,7 @@ def _refuse(choice: Choice, what: str, names: tuple[str, ...]) -> None:
         "column_fields": "columns",
         "methods": "method",
         "tasks": "task",
+        "metrics": "metric",
         "ranks": "rank",
     }
     flags_in_use = [f"--{flags.get(name, name)}" for name in names if getattr(choice, name)]

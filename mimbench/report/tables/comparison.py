@@ -249,6 +249,8 @@ def _remarks_on_spread(scores: ScoreTable, choice: Choice) -> list[str]:
 
 def _remark_on_early_records(tidy: pd.DataFrame, choice: Choice, chosen: pd.DataFrame) -> tuple[str, ...]:
     """How many records of earlier epochs the table leaves out, and which option shows them."""
+    if choice.shows_epochs:
+        return ()
     all_epochs = filter_rows(tidy, replace(choice, epochs=True))
     count = all_epochs["id"].nunique() - chosen["id"].nunique()
     if not count:

@@ -71,7 +71,7 @@ def _compared_cell(score: Score) -> Cell:
 
     if score.problem:
         return Cell(notes=(f"not compared: {score.problem}",))
-    match = find_published(score.shared, load_author_numbers())
+    match = find_published(score.shared, load_author_numbers(score.shared["method"]))
     if match.number is None:
         return Cell(notes=(f"not compared: {match.reason}",))
     value = match.number["value"]

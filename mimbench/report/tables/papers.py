@@ -11,7 +11,7 @@ from mimbench.errors import InputError, nearest
 from mimbench.report.published.numbers import (
     LAST_EPOCH,
     Published,
-    load_published,
+    published_rows,
     select_matching,
     to_plugin_name,
 )
@@ -35,7 +35,7 @@ def build_published_table(
     """Published numbers, one per row, without ablations and without numbers that a paper quotes from another.
 
     Args:
-        methods: names of plugins, as simmim or moco-v3; () stands for all, here and below.
+        methods: names of plugins, such as simmim or moco-v3; () stands for all, here and below.
         tasks: names of plugins.
         metrics: as tasks name them.
         encoders: as papers name them.
@@ -43,7 +43,7 @@ def build_published_table(
     Raises:
         InputError: a name that no published number has.
     """
-    rows = [row for row in to_rows(load_published()) if not row["study"]]
+    rows = [row for row in published_rows() if not row["study"]]
     filters = (
         ("method", methods, to_plugin_name),
         ("task", tasks, str),
@@ -140,16 +140,17 @@ def _published_column(layout: Layout, numbers: Sequence[Row | None]) -> list[Cel
     return mark_best(cells, scores, higher_is_better=not lower_is_better)
 
 
-def _select_rows(layout: Layout) -> list[dict[str, Any]]:
+def _select_rows(layout: Layout) -> list[Row]:
     """The published rows that a layout shows, in the order of its `where` tables."""
     known = set(Published.model_fields)
     for name in (*layout.rows, *layout.columns, *(name for table in layout.where for name in table)):
         if name not in known:
             raise InputError(f"layout {layout.title!r}: unknown field {name!r}{nearest(name, known)}")
-    published = to_rows(load_published())
-    selected: list[dict[str, Any]] = []
+    selected: list[Row] = []
     for table in layout.where:
-        matching = [row for row in published if all(_has_value(row[name], value) for name, value in table.items())]
+        matching = [
+            row for row in published_rows() if all(_has_value(row[name], value) for name, value in table.items())
+        ]
         if not matching:
             raise InputError(f"layout {layout.title!r}: no published number has {table}")
         selected += [row for row in matching if row not in selected]

@@ -355,7 +355,7 @@ def test_classes_with_case_alone_between_them_are_two(root, cache):
     assert dataset.classes == ("A", "a")
     assert dataset.notes == (
         "classes 'A', 'a' differ only in case, blanks, dashes, dots at the end or invisible characters; each counts as "
-        "a class of its own",
+        "a separate class",
     )
 
 

@@ -40,7 +40,7 @@ def render_html(table: Table) -> str:
         cells = (_cell(table, column, cell) for column, cell in zip(table.columns, row, strict=True))
         lines.append(f"<tr>{''.join(cells)}</tr>")
     lines.append("</tbody>")
-    below = lines_below(table, _LETTERS, _MARKS["best"].format("best"), _MARKS["second"].format("second"), html.escape)
+    below = lines_below(table, _LETTERS, _MARKS, html.escape)
     if below:
         lines.append(f'<tfoot><tr><td colspan="{len(table.columns)}">{"<br>".join(below)}</td></tr></tfoot>')
     return _STYLE + "\n".join([*lines, "</table>"]).encode("ascii", "xmlcharrefreplace").decode() + "\n"

@@ -56,8 +56,7 @@ def render_latex(table: Table) -> str:
 
 
 def _below(table: Table) -> list[str]:
-    best, second = _MARKS["best"].format("best"), _MARKS["second"].format("second")
-    lines = lines_below(table, _RAISED, best, second, escape_latex)
+    lines = lines_below(table, _RAISED, _MARKS, escape_latex)
     if not lines:
         return []
     minipage = [r"\begin{minipage}{\linewidth}", r"\footnotesize\raggedright", " \\\\\n".join(lines), r"\end{minipage}"]

@@ -25,7 +25,7 @@ def render_markdown(table: Table) -> str:
     rows.insert(1, ["-" * width for width in widths])
     lines = [f"| {' | '.join(text.ljust(width) for text, width in zip(row, widths, strict=True))} |" for row in rows]
     title = [f"**{_escape(table.title)}**", ""] if table.title else []
-    below = lines_below(table, _LETTERS, _MARKS["best"].format("best"), _MARKS["second"].format("second"), _escape)
+    below = lines_below(table, _LETTERS, _MARKS, _escape)
     return "\n".join([*title, *lines, *(["", "<br>\n".join(below)] if below else [])]) + "\n"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from mimbench.report.tables.table import Table
 
@@ -12,20 +12,20 @@ def with_letters(table: Table, text: str, notes: tuple[str, ...], form: str) -> 
     return text + form.format(",".join(table.letters(notes))) if notes else text
 
 
-def lines_below(table: Table, form: str, best: str, second: str, escape: Callable[[str], str]) -> list[str]:
+def lines_below(table: Table, form: str, marks: Mapping[str, str], escape: Callable[[str], str]) -> list[str]:
     """The remarks of a table, then its footnotes.
 
     Args:
         table: any table.
         form: a footnote's letter in this format, as "[{}]".
-        best: the word "best", marked as this format marks a best cell.
-        second: likewise.
+        marks: this format's marks of "best" and "second" cells, as "*{}*".
         escape: turns plain text into text of this format.
     """
-    # "{best}" is replaced after escaping, which may escape its braces too.
-    remarks = [
-        escape(remark).replace(escape("{best}"), best).replace(escape("{second}"), second) for remark in table.remarks
-    ]
+    remarks = []
+    for remark in map(escape, table.remarks):
+        for mark in ("best", "second"):  # replaced after escaping, which may escape the braces too
+            remark = remark.replace(escape(f"{{{mark}}}"), marks[mark].format(mark))
+        remarks.append(remark)
     letters = table.letters(table.notes)
     return remarks + [
         f"{form.format(letter)} {escape(note)}" for letter, note in zip(letters, table.notes, strict=True)

@@ -21,5 +21,5 @@ def render_text(table: Table) -> str:
     rows = [head, *([show(cell) for cell in row] for row in table.rows)]
     lines = align_columns(rows)
     title = [table.title, ""] if table.title else []
-    below = lines_below(table, "[{}]", _MARKS["best"].format("best"), _MARKS["second"].format("second"), str)
+    below = lines_below(table, "[{}]", _MARKS, str)
     return "\n".join([*title, *lines, *([""] if below else []), *below]) + "\n"

@@ -57,22 +57,15 @@ const drawComparedScore = (score, baseline) => {
 };
 // A head with a column per item. note: below the name of the first one.
 const comparisonHead = (title, items, note = null) =>
-  h(
-    "thead",
-    {},
-    h(
-      "tr",
-      {},
-      h("th", { scope: "col", class: "first" }, title),
-      items.map((item, index) =>
-        h(
-          "th",
-          { scope: "col" },
-          item.href ? link(item.href, item.name) : breakable(item.name),
-          index === 0 && note ? h("small", {}, note) : null,
-        ),
-      ),
-    ),
+  tableHead(
+    [
+      title,
+      ...items.map((item, index) => [
+        item.href ? link(item.href, item.name) : breakable(item.name),
+        index === 0 && note ? h("small", {}, note) : null,
+      ]),
+    ],
+    (index) => (index ? null : "first"),
   );
 const drawComparedMetrics = (items) => {
   const scores = items.map(scoresOf);

@@ -24,6 +24,8 @@ const selectControl = (name, options, onchange) => {
   );
   return { control, element: labelled(name, control) };
 };
+// Whether a select shows all values, or this one.
+const isChosen = ({ control }, value) => !control.value || value === control.value;
 const searchControl = (name, placeholder, oninput) => {
   const control = h("input", { type: "search", placeholder, oninput, autocomplete: "off", spellcheck: "false" });
   return { control, element: labelled(name, control, true) };

@@ -123,8 +123,8 @@ const drawLeaderboard = () => {
   const earlier = checkControl("Earlier epochs", false, changed);
   earlier.element.hidden = !leaderboard.rows.some((row) => row.early);
 
-  const isOfTask = (column) => !task.control.value || column.task === task.control.value;
-  const isOfProtocol = (column) => !protocol.control.value || column.protocol === protocol.control.value;
+  const isOfTask = (column) => isChosen(task, column.task);
+  const isOfProtocol = (column) => isChosen(protocol, column.protocol);
   // The protocols of the chosen task.
   const offerProtocols = () => {
     const options = unique(allColumns.filter(isOfTask).map((column) => column.protocol)).map((key) => {
@@ -144,7 +144,7 @@ const drawLeaderboard = () => {
     const rows = leaderboard.rows.filter(
       (row) =>
         (!row.early || earlier.control.checked) &&
-        (!method.control.value || row.method === method.control.value) &&
+        isChosen(method, row.method) &&
         matchesTerms(`${nameOf(row)} ${row.encoder} ${row.pretraining}`.toLowerCase(), terms) &&
         (!needsScore || columns.some((column) => cellOf(row, column.index))),
     );

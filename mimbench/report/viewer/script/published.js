@@ -64,8 +64,8 @@ const drawPublished = () => {
     const terms = filterTerms(search.control.value);
     const shown = rows.filter(
       (row, index) =>
-        (!method.control.value || publishedField(row, "method") === method.control.value) &&
-        (!task.control.value || publishedField(row, "task") === task.control.value) &&
+        isChosen(method, publishedField(row, "method")) &&
+        isChosen(task, publishedField(row, "task")) &&
         matchesTerms(texts[index], terms),
     );
     count.textContent = `${shown.length.toLocaleString("en")} of ${plural(rows.length, "number")}`;

@@ -51,8 +51,8 @@ const drawRuns = () => {
     const terms = filterTerms(search.control.value);
     const rows = runs.filter(
       (run) =>
-        (!method.control.value || run.method === method.control.value) &&
-        (!task.control.value || run.task === task.control.value) &&
+        isChosen(method, run.method) &&
+        isChosen(task, run.task) &&
         matchesTerms(textOf(run), terms),
     );
     count.textContent = `${rows.length.toLocaleString("en")} of ${plural(runs.length, "run")}`;
