@@ -60,7 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     # A template, a style and a script: no record is read here.
     "report.viewer": set(),
     "report.page": {
-        "display", "recipe", "store", "report.records", "report.published", "report.scores", "report.tables",
+        "recipe", "store", "report.records", "report.published", "report.scores", "report.tables",
         "report.plots", "report.viewer",
     },
     "": {"report.records"},

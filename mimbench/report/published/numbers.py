@@ -118,16 +118,16 @@ def published_rows() -> tuple[Mapping[str, Any], ...]:
 
 
 @functools.cache
-def load_author_numbers(method: str) -> tuple[Mapping[str, Any], ...]:
+def load_author_numbers(method: str | None = None) -> tuple[Mapping[str, Any], ...]:
     """What authors report of their method under a protocol that mimbench has: what `find_published` searches.
 
     Args:
-        method: as plugins are called.
+        method: a plugin's name; None for the numbers of all methods.
     """
     return tuple(
         row
         for row in published_rows()
-        if row["reported"] == "own" and row["protocol"] and to_plugin_name(row["method"]) == method
+        if row["reported"] == "own" and row["protocol"] and method in (None, to_plugin_name(row["method"]))
     )
 
 
