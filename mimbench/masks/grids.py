@@ -82,7 +82,17 @@ def visible_indices(mask: Tensor, count: int | None = None) -> Tensor:
 
 
 def mean_over_masked(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` [B, h, w] over all masked cells of the batch together; 0 if none is masked."""
+    """Mean of `values` [B, h, w] over all masked cells of the batch together; 0 if none is masked.
+
+    Args:
+        values: one number per cell. Average the error over channels first.
+        mask: bool [B, Gh, Gw] on any grid, True = masked.
+
+    Raises:
+        ValueError: `values` has other dimensions.
+    """
+    if values.ndim != 3:
+        raise ValueError(f"mean_over_masked needs values [B, h, w], one per cell; these are {list(values.shape)}")
     masked = resize_mask(mask, values.shape[1:])
     return (values * masked).sum() / masked.sum().clamp(min=1)
 

@@ -183,7 +183,8 @@ def check_settings(paths: list[str], methods: list[str], tasks: list[str]) -> No
         if chosen and not any(has_option(plugin.Config, rest) for plugin in chosen):
             keys = {key for plugin in chosen for key in plugin.Config.model_fields}
             names = ", ".join(plugin.name for plugin in chosen)
-            raise InputError(f"unknown key {path!r} for {head} {names}{nearest(rest.split('.')[0], keys)}")
+            hint = nearest(rest.split(".")[0], keys) if keys else "; it has no options"
+            raise InputError(f"unknown key {path!r} for {head} {names}{hint}")
 
 
 def _check_owner(head: str, rest: str, path: str) -> None:

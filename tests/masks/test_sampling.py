@@ -14,6 +14,7 @@ from mimbench.masks import (
     block_mask,
     grid_mask,
     masked_count,
+    mean_over_masked,
     random_mask,
     random_order,
     resize_mask,
@@ -216,6 +217,14 @@ def test_visible_indices_are_the_cells_that_are_not_masked():
     assert torch.equal(torch.ones(3, 20).scatter(1, keep, 0).bool().view(3, 4, 5), mask)
     with pytest.raises(InputError, match="different numbers"):
         visible_indices(block_mask(200, (14, 14), 75, seeded()))
+
+
+def test_mean_over_masked_takes_one_value_per_cell():
+    values = torch.arange(8.0).reshape(2, 2, 2)
+    mask = torch.tensor([[[True, False], [False, False]], [[False, False], [True, True]]])
+    assert mean_over_masked(values, mask) == (0 + 6 + 7) / 3
+    with pytest.raises(ValueError, match=r"needs values \[B, h, w\], one per cell; these are \[2, 2, 2, 3\]"):
+        mean_over_masked(values[..., None].expand(2, 2, 2, 3), mask)
 
 
 def test_resize_repeats_cells_and_coarsens_by_rule():

@@ -14,6 +14,7 @@ from mimbench.contract import (
     Encoder,
     ImageSplit,
     InputError,
+    Measured,
     Method,
     NotSupported,
     RunError,
@@ -126,7 +127,7 @@ def _describe_problem(split: ImageSplit, dataset: Dataset) -> str | None:
 
 
 def check_result(task: Task, result: TaskResult) -> None:
-    """Raise RunError if a metric is undeclared or no finite number, or if the primary metric is missing."""
+    """Raise RunError if a metric is undeclared, no finite `Measured`, or if the primary metric is missing."""
     whose = f"task {task.name!r} of {registry.tasks.owner(task.name)}"
     declared = [metric.name for metric in task.metrics]
     unknown = sorted(set(result.metrics) - set(declared))
@@ -135,6 +136,11 @@ def check_result(task: Task, result: TaskResult) -> None:
     if declared[0] not in result.metrics:
         raise RunError(f"{whose} left out its primary metric {declared[0]!r}; it reported {', '.join(result.metrics)}")
     for name, measured in result.metrics.items():
+        if not isinstance(measured, Measured):
+            raise RunError(
+                f"{whose} reported {name} = {measured!r}, a {type(measured).__name__}; return "
+                "mimbench.api.Measured(value, number of samples)"
+            )
         if not _is_finite(measured.value):
             raise RunError(
                 f"{whose} reported {name} = {measured.value!r}, which is no finite number; nothing is recorded"

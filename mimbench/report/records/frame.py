@@ -32,7 +32,7 @@ COLUMNS: dict[str, str] = {
     "protocol_json": "the whole protocol, as JSON",
     "seed": "seed of the pretraining and the task",
     "varied": "settings of --vary, path=value, without those of the task",
-    "set": "settings of --set, path=value, without those of the task",
+    "set": "settings of --set that shape the pretraining, path=value",
     "recipe": "the recipe's name",
     "recipe_json": "the resolved recipe, as JSON; missing if it is not known how the encoder was pretrained",
     "pretraining": "hash of all that shaped the weights except the seed: equal for the seeds of one mean",

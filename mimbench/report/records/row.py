@@ -51,7 +51,7 @@ def record_values(
         "protocol_json": protocol_json,
         "seed": body["seed"],
         "varied": _format_settings(body["varied"]),
-        "set": _format_settings(passed),
+        "set": _format_settings(_settings_that_apply(passed, body)),
         "recipe": body["recipe_name"],
         "pretraining": body["pretraining"],
         "checkpoint": checkpoint["fingerprint"],
@@ -136,6 +136,25 @@ def _protocol_name(body: Mapping[str, Any], passed: Mapping[str, Any]) -> str:
 def format_protocol(name: str, departures: Mapping[str, Any]) -> str:
     """A protocol's name and its departures: "mae, train.epochs=50"."""
     return ", ".join([name, *(f"{path}={value}" for path, value in departures.items())])
+
+
+def _settings_that_apply(passed: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of --set that this record's pretraining uses.
+
+    One --set serves all methods of a run. A control without the option, or without training, is the same with and
+    without it, so that its seeds belong to one mean.
+    """
+    recipe = body["recipe"]
+    options = recipe.get("method")
+    is_trained = body["checkpoint"]["cost"]["steps"] > 0 or value_at(body, AT_EPOCH) is not None
+
+    def applies(path: str) -> bool:
+        table, _, key = path.partition(".")
+        if table == "method":
+            return options is None or key.partition(".")[0] in options
+        return table != "pretrain" or is_trained or "imported" in recipe
+
+    return {path: value for path, value in passed.items() if applies(path)}
 
 
 def _format_settings(settings: Mapping[str, Any]) -> str:

@@ -106,8 +106,8 @@ class Baseline:
                 return chosen[0]
         if self._is_other_setting(score):
             return score
-        choices = self._choices(candidates)
-        return f"{self.text} has {len(candidates)} settings to compare with; choose one: --baseline {choices}"
+        advice = f"; choose one: --baseline {choices}" if (choices := self._choices(candidates)) else ""
+        return f"{self.text} has {len(candidates)} settings to compare with{advice}"
 
     def _is_other_setting(self, score: Score) -> bool:
         """Whether the score is of the baseline's method while the baseline names no setting."""
@@ -127,14 +127,15 @@ class Baseline:
         return f"{self.method} ({settings.pop() if len(settings) == 1 else 'its setting that is most alike'})"
 
     def _choices(self, candidates: Sequence[Score]) -> str:
+        """Baselines to choose from. A candidate without any setting has no name of its own and is left out."""
         paths = [
             path for path in candidates[0].fields if len({repr(other.fields.get(path)) for other in candidates}) > 1
         ]
         paths = [path for path in paths if "." in path] or paths
-        texts = [
-            f"{self.method}:" + _settings({**self.settings, **{path: other.fields[path] for path in paths}})
-            for other in candidates
+        settings = [
+            _settings({**self.settings, **{path: other.fields[path] for path in paths}}) for other in candidates
         ]
+        texts = [f"{self.method}:{text}" for text in settings if text]
         return " or ".join(texts[:_LISTED]) + (", ..." if len(texts) > _LISTED else "")
 
 

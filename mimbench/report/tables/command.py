@@ -6,7 +6,7 @@ What needs pydantic is imported where it is asked for: a table of records starts
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,7 +87,7 @@ def _layouts() -> str:
 def _listed(choice: Choice) -> Table:
     from mimbench.report.tables.papers import build_published_table
 
-    _refuse(choice, "a list of published numbers; give --results", ("row_fields", "column_fields", "baseline", "ranks"))
+    _refuse_others(choice, "a list of published numbers; give --results", {"methods", "tasks", "metrics"})
     return build_published_table(choice.methods, choice.tasks, choice.named_metrics)
 
 
@@ -96,7 +96,7 @@ def _laid_out(name: str, choice: Choice, results: Path | None) -> tuple[Table, S
     from mimbench.report.tables.layouts import read_layout
     from mimbench.report.tables.papers import build_layout_table, list_layout_cells
 
-    _refuse(choice, "a layout", ("row_fields", "column_fields", "metrics", "methods", "tasks", "baseline", "ranks"))
+    _refuse_others(choice, "a layout", set())
     layout = read_layout(name)
     folder = results or DEFAULT_RESULTS
     if results is None and not (folder.is_dir() and record_files(folder)):
@@ -106,7 +106,9 @@ def _laid_out(name: str, choice: Choice, results: Path | None) -> tuple[Table, S
     return build_layout_table(layout, tidy), failed.remarks(lambda cell: (cell.method, cell.task) in measures)
 
 
-def _refuse(choice: Choice, what: str, names: tuple[str, ...]) -> None:
+def _refuse_others(choice: Choice, what: str, allowed: set[str]) -> None:
+    """Raise InputError if fields other than `allowed` are chosen: this kind of table would ignore them."""
+    allowed = allowed | {"published", "spread"}
     flags = {
         "row_fields": "rows",
         "column_fields": "columns",
@@ -115,6 +117,7 @@ def _refuse(choice: Choice, what: str, names: tuple[str, ...]) -> None:
         "metrics": "metric",
         "ranks": "rank",
     }
+    names = [field.name for field in fields(Choice) if field.name not in allowed]
     flags_in_use = [f"--{flags.get(name, name)}" for name in names if getattr(choice, name)]
     if flags_in_use:
         raise InputError(f"{', '.join(flags_in_use)}: not for {what}")

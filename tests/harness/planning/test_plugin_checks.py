@@ -177,6 +177,7 @@ class Two(Toy):
         ({"score": Measured(float("nan"), 1)}, "reported score = nan, which is no finite number"),
         ({"score": Measured(1.0, 1), "other": Measured(float("inf"), 1)}, "reported other = inf"),
         ({"score": Measured(None, 1)}, "reported score = None"),
+        ({"score": 3.0}, r"reported score = 3.0, a float; return mimbench.api.Measured\(value, number of samples\)"),
         ({"score": Measured(1.0, 1), "purity": Measured(1.0, 1)}, "undeclared metrics: purity"),
     ],
 )

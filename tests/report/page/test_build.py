@@ -94,7 +94,7 @@ def test_the_label_of_a_curve_has_shared_settings_as_they_were_passed(record, fr
             "mine",
             50.0 + x,
             varied={"pretrain.epochs": epochs, "method.x": x},
-            recipe={"pretrain": {"epochs": epochs}, "method": {"x": x}},
+            recipe={"pretrain": {"epochs": epochs}, "method": {"x": x, "y": [1, 2]}},
             recipe_passed={"set": {"method.x": x, "method.y": [1, 2]}},
         )
         for epochs in (2, 4)

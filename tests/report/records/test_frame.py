@@ -28,7 +28,9 @@ def results(tmp_path, record):
 
 
 def test_one_row_a_metric_and_the_columns_that_are_documented(results, record):
-    one = record(
+    one = trained(
+        record,
+        "simmim",
         metrics={"AP": 40.0, "AP50": 70.0},
         task="detection",
         recipe={"method": {"mask_ratio": 0.6}, "encoder": {"embed_dim": 768, "depth": 12, "patch_size": 16}},

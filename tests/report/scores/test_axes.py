@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from helpers.tables import rows_by_title
+from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.choice import Choice
 from mimbench.report.tables.comparison import build_comparison
 from mimbench.report.tables.render.numbers import cell_text
@@ -149,3 +150,19 @@ def test_what_neither_rows_nor_columns_tell_is_remarked(record, framed):
     )
     assert told.remarks[0].startswith("all: linear-probe; ")
     assert not build_comparison(framed([record(), record("mae")])).remarks[0].startswith("all")
+
+
+def test_a_setting_of_another_method_does_not_split_the_seeds_of_a_control(record, framed):
+    settings = {"set": {"method.x": 1, "pretrain.epochs": 3}}
+    control = {"recipe": {"method": {"name": "random-init"}}, "pretraining": "control"}
+    seeds = [
+        record("random-init", 40.0, 0, recipe_passed=settings, **control),
+        record("random-init", 42.0, 1, **control),
+        record("simmim", 50.0, recipe_passed=settings, recipe={"method": {"name": "simmim", "x": 1}}),
+    ]
+    tidy = framed(seeds)
+    assert tidy["set"].tolist() == ["", "", "method.x=1"]
+    table = build_comparison(tidy, Choice(baseline=Baseline.parse("random-init")))
+    row_values = {row["method"]: row["linear-probe: top1"] for row in rows_by_title(table)}
+    assert row_values["random-init"].startswith("41.0 ± 1.4 (n=2)")
+    assert [cell_text(row[-1]) for row in table.rows] == ["-", "+10.0 (n=1)"]

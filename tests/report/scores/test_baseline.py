@@ -120,6 +120,22 @@ def test_where_several_could_be_meant_the_message_names_what_to_write(record, fr
     )
 
 
+def test_a_candidate_without_a_setting_is_not_offered_as_a_choice(record, framed):
+    changed = {"recipe_passed": {"set": {"encoder.x": 1}}, "pretraining": "changed"}
+    table = build_comparison(
+        framed([record("mae"), record("simmim"), record("simmim", 51.0, **changed)]),
+        Choice(baseline=Baseline.parse("simmim")),
+    )
+    assert table.rows[0][-1].notes == (
+        "simmim has 2 settings to compare with; choose one: --baseline simmim:set=encoder.x=1",
+    )
+    chosen = build_comparison(
+        framed([record("mae"), record("simmim"), record("simmim", 51.0, **changed)]),
+        Choice(baseline=Baseline.parse("simmim:set=encoder.x=1")),
+    )
+    assert cell_text(chosen.rows[0][-1]) == "−1.0 (n=1)"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

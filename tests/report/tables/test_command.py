@@ -56,6 +56,8 @@ def test_layouts_and_lists_take_no_choice_that_they_would_not_heed(monkeypatch, 
     assert "scope=full image" in run(layout="simmim-loss")
     with pytest.raises(InputError, match="--rows, --method: not for a layout"):
         run(Choice(row_fields=("method",), methods=("mae",)), layout="simmim-loss")
+    with pytest.raises(InputError, match="--metric, --rank: not for a layout"):
+        run(Choice(metrics=("top1",), ranks=True), layout="simmim-loss")
     with pytest.raises(InputError, match="--baseline: not for a list of published numbers; give --results"):
         run(Choice(baseline=Baseline.parse("mae"), published=True))
     assert "52.3" in run(Choice(methods=("simmim",), tasks=("detection",), published=True))
