@@ -1,4 +1,6 @@
-"""Every formula that turns a run's seed into the seed of one random stream, and the fork of the shared generators.
+"""Formulas that modules share to turn a run's seed into the seed of a random stream; the fork of shared generators.
+
+A few streams are seeded where they are drawn (few-shot, corruptions, k-means).
 
 Recorded numbers depend on these formulas, so each stays as it is. They differ because each was fixed by records that
 exist; new code uses `derive_seed`.

@@ -39,7 +39,7 @@ _PLAIN = str.maketrans(
         **dict.fromkeys("\u00a0\u202f\u2009", " "),
     }
 )
-"""What stands for a sign that the encoding of a terminal or file lacks."""
+"""ASCII replacements for characters that the encoding of a terminal or file cannot write."""
 
 
 def visible(text: str, keep: str = "") -> str:

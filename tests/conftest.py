@@ -51,7 +51,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def mimbench(tmp_path) -> Command:
-    """Run the real command in a folder of its own: mimbench("run", "--method", ...)."""
+    """Run the real command in a separate folder: mimbench("run", "--method", ...)."""
 
     def run(*arguments: str, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -14,7 +14,7 @@ from mimbench.errors import InputError
 ROOT = Path(__file__).parents[1]
 
 
-def test_every_built_in_method_has_a_label_and_a_look_of_its_own():
+def test_every_built_in_method_has_a_label_and_a_distinct_style():
     displays = [display.describe_method(name) for name in registry.methods.names()]
     for of_each in ("label", "colour", "marker"):
         values = [getattr(each, of_each) for each in displays]
@@ -48,7 +48,7 @@ def test_the_files_describe_registered_plugins_only():
         assert set(file.datasets) <= set(registry.datasets.names())
 
 
-def test_a_star_stands_for_any_text():
+def test_a_star_matches_any_text():
     assert display.describe_metric("knn", "top1_k15").label.replace("\u00a0", " ") == "Top-1 accuracy, k = 15"
     assert display.describe_metric("knn", "top1").label == "Top-1 accuracy"
     assert display.describe_metric("knn", "top1_k").label == "top1_k"

@@ -58,7 +58,7 @@ def test_what_a_killed_write_leaves_is_removed_by_the_next(step, tmp_path):
     assert names(tmp_path) == ["record.json"]
 
 
-def test_writing_any_file_removes_what_was_left_beside_it(tmp_path):
+def test_writing_any_file_removes_temporary_files_left_in_its_folder(tmp_path):
     kill_while_writing(tmp_path / "a", "fsync")
     write_atomic(tmp_path / "b", b"b")
     assert names(tmp_path) == ["b"]

@@ -139,7 +139,7 @@ def test_each_room_imports_only_what_is_listed_for_it():
     assert wrong == []
 
 
-def test_each_listed_edge_is_used_and_none_leads_in_a_circle():
+def test_each_listed_edge_is_used_and_none_is_part_of_a_circle():
     used = {(room_here, room) for _, room_here, room in core_imports()}
     unused = [
         (room_here, room) for room_here, rooms in ALLOWED.items() for room in rooms if (room_here, room) not in used

@@ -120,7 +120,7 @@ def test_every_package_is_listed():
     assert packages == set(PROJECT["tool"]["setuptools"]["packages"])
 
 
-def test_the_version_is_said_once():
+def test_the_version_is_printed_once():
     import mimbench
 
     assert PROJECT["project"]["version"] == mimbench.__version__

@@ -82,7 +82,7 @@ def test_the_pictures_are_those_of_the_records():
 
 
 @pytest.mark.parametrize("name", make_pictures.PLOTS)
-def test_a_plot_is_drawn_anew_alike(name, tmp_path):
+def test_a_plot_drawn_again_is_identical(name, tmp_path):
     expected = (ROOT / "docs" / name).read_text()
     drawn_by = re.search(r"Matplotlib v([0-9.]+)", expected)[1]
     if drawn_by != matplotlib.__version__:

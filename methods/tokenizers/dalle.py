@@ -23,7 +23,7 @@ STRIDE = 8
 EDGE = 0.1
 """Pixels are squeezed into [EDGE, 1 - EDGE], as the logit-Laplace likelihood wants them."""
 CONVERSION = (
-    "convert it once where you trust it, with the dall_e package installed: "
+    "if you trust the file, convert it once, with the dall_e package installed: "
     "torch.save(torch.load('encoder.pkl', weights_only=False).state_dict(), 'encoder.pt')"
 )
 

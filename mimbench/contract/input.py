@@ -28,7 +28,7 @@ class InputConfig(Config):
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     """Interpolation of the training crops."""
     eval_interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    """Interpolation at evaluation. It is an option of its own because SimMIM pretrains with one and evaluates with the
+    """Interpolation at evaluation. It is a separate option because SimMIM pretrains with one and evaluates with the
     other."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)

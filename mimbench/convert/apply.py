@@ -21,7 +21,7 @@ SHARED_TABLE = f"{BODY}rel_pos_bias.{TABLE}"
 
 @dataclass(frozen=True)
 class ConvertedWeights:
-    """A state dict in the target's own names, and what became of everything else."""
+    """A state dict in the target's own names, and what happened to all other tensors."""
 
     state: dict[str, Tensor]
     sources: dict[str, tuple[str, ...]]

@@ -269,5 +269,5 @@ class ResNet(ConvNet):
 def _check_stages(dims: Sequence[int], depths: Sequence[int]) -> None:
     if not dims or len(dims) != len(depths) or min(*dims, *depths) < 1:
         raise InputError(
-            f"encoder.dims {list(dims)} and encoder.depths {list(depths)} must have one number of 1 or more a stage"
+            f"encoder.dims {list(dims)} and encoder.depths {list(depths)} must have one number of 1 or more per stage"
         )

@@ -197,7 +197,7 @@ def _check(config: SwinConfig, image_size: int) -> None:
     if not depths or min(depths) < 1 or len(depths) != len(heads) or min(heads) < 1:
         raise InputError(
             f"encoder.depths {list(depths)} and encoder.num_heads {list(heads)} must have "
-            "one number of 1 or more a stage"
+            "one number of 1 or more per stage"
         )
     if image_size % patch:
         raise InputError(

@@ -32,9 +32,9 @@ class ViTConfig(Config):
     num_heads: int = Field(12, ge=1)
     mlp_ratio: float = Field(4.0, gt=0)
     position: Literal["relative", "relative-per-block", "sincos", "learned", "learned-and-relative"] = "relative"
-    """relative: one bias table shared by all blocks (SimMIM, BEiT); relative-per-block: a table each, as those two
-    fine-tune, at image_size alone; sincos: fixed (MAE); learned: the first ViT; learned-and-relative: learned, and a
-    table for each block besides, zero at first, at image_size alone (MAE's ViT as mmsegmentation fine-tunes it)."""
+    """relative: one bias table shared by all blocks (SimMIM, BEiT); relative-per-block: one table per block, as those
+    two fine-tune, at image_size alone; sincos: fixed (MAE); learned: the first ViT; learned-and-relative: learned, and
+    one table per block as well, zero at first, at image_size alone (MAE's ViT as mmsegmentation fine-tunes it)."""
     layer_scale: float | None = Field(None, gt=0)
     """Initial value of LayerScale; absent: none."""
     drop_path: float = Field(0.0, ge=0, lt=1)

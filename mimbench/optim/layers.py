@@ -27,7 +27,7 @@ def vit_layer(name: str, num_layers: int) -> int:
 
 
 def swin_layer(name: str, depths: Sequence[int], *, downsample: Literal["end", "start"] = "end") -> int:
-    """Depth of parameter `name` of a Swin with `depths` blocks a stage; blocks count through the stages.
+    """Depth of parameter `name` of a Swin with `depths` blocks per stage; blocks count through the stages.
 
     Patch merging belongs to the block before it. `downsample` says in which stage the names put it: "end" of a
     stage (the official models) or "start" of the next (timm since 0.9).

@@ -117,7 +117,7 @@ def _mask(golden: Golden, batch: int) -> Tensor:
     if mask.ndim == 2 and isqrt(mask.shape[1]) ** 2 == mask.shape[1]:
         mask = mask.view(batch, isqrt(mask.shape[1]), -1)
     if mask.ndim != 3 or len(mask) != batch:
-        raise InputError(f"golden file {golden.path}: its mask is shaped {list(mask.shape)}, not one grid an image")
+        raise InputError(f"golden file {golden.path}: its mask is shaped {list(mask.shape)}, not one grid per image")
     return mask
 
 

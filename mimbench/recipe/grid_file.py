@@ -1,4 +1,4 @@
-"""Grid files: what `mimbench run` is to run, as TOML that can be kept in git."""
+"""Grid files: the settings of `mimbench run` as TOML, which can be kept in git."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The results folder. Nothing of torch is imported before a file of it is opened."""
+"""The results folder. Importing this package does not import torch."""
 
 from pathlib import Path
 

@@ -94,7 +94,7 @@ class DetectionConfig(TaskConfig):
     box_norm: Norm | None = None
     """After each of its convolutions."""
     class_agnostic: bool = False
-    """The second stage regresses one box a RoI, not one a class."""
+    """The second stage regresses one box per RoI, not one per class."""
     low_quality_matches: bool = added(True)
     """In training mask-rcnn, an object also takes the RoI that overlaps it most from another object, as in mmdet."""
     cascade: Literal["mmdet", "detectron2"] = added("mmdet")

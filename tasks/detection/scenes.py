@@ -29,7 +29,7 @@ from mimbench.api import (
 )
 
 CACHE_LIMIT = 1 << 30
-"""Bytes of one split, decoded (about: masks may weigh a byte a pixel each), up to which it is kept in memory."""
+"""Bytes of one split, decoded (about: masks may weigh one byte per pixel each), up to which it is kept in memory."""
 
 Draw = tuple[int, int]
 """Index of a scene, and the seed of its augmentation."""

@@ -72,8 +72,8 @@ class FinetuneConfig(TaskConfig):
     switch_prob: float = Field(0.5, ge=0, le=1)
     """Share of the mixed groups that get CutMix, if both are on."""
     mix_group: int = Field(128, ge=2, multiple_of=2)
-    """Images of a micro-batch that are mixed alike: each group of so many draws mixup or CutMix and its share anew, as
-    each GPU of the official runs does for its own batch. A smaller micro-batch is one group."""
+    """Images per group that mixup and CutMix treat in the same way. Each group draws one of the two and its share anew,
+    as each GPU of the official runs does for its own batch. A smaller micro-batch is one group."""
     smoothing: float = Field(0.1, ge=0, lt=1)
     """Label smoothing."""
     ema_decay: float | None = Field(None, gt=0, lt=1)

@@ -70,7 +70,7 @@ class FinetuneTraining(nn.Module):
 
     @property
     def scored(self) -> nn.Module:
-        """What is evaluated: the moving average of the weights, where there is one."""
+        """What is evaluated: the moving average of the weights, if there is one."""
         return self.classifier if self.ema is None else self.ema.module
 
     def training_step(self, batch: Any, generator: torch.Generator) -> StepOutput:

@@ -31,7 +31,7 @@ def scores(probabilities: Tensor, labels: Tensor, bins: int) -> dict[str, Measur
 
     best = probabilities.topk(min(5, probabilities.shape[1]), dim=1)
     hits = best.indices == labels[:, None]
-    # torchmetrics would give probabilities of exactly 1 a bin of their own.
+    # torchmetrics would give probabilities of exactly 1 an extra bin.
     confidence = best.values[:, 0].clamp(max=1 - torch.finfo(torch.float32).eps)
     error = binary_calibration_error(confidence, hits[:, 0].long(), n_bins=bins, norm="l1")
     values = {"top1": hits[:, 0].float().mean(), "top5": hits.any(1).float().mean(), "ece": error}

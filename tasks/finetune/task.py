@@ -57,7 +57,7 @@ class Finetune(Task):
     config: FinetuneConfig
 
     def relevant_input(self, input_config: InputConfig) -> dict[str, Any]:
-        """Its training augments as the recipe's [input] does, where its own options say nothing."""
+        """Its training augments as the recipe's [input] does, unless the task's options set it."""
         return self.config.input(input_config).shaping()
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:

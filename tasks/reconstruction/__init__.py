@@ -1,1 +1,1 @@
-"""What a method makes of hidden pixels: rebuilt test images against the true ones, and images made from nothing."""
+"""Reconstruction of masked pixels, and generation of images, by a pretrained method."""

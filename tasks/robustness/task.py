@@ -59,7 +59,7 @@ class Robustness(FrozenFeaturesTask):
     """Top-1 accuracy under the 15 common corruptions of Hendrycks & Dietterich (arXiv:1903.12261).
 
     `top1_corrupted` is the mean over corruptions and severities; `top1_clean` is of the same images, and
-    `degradation` is what lies between them. Every metric counts n test images, each seen under all corruptions. An
+    `degradation` is their difference. Every metric counts n test images, each seen under all corruptions. An
     image's corruptions follow from its place in the test split alone, so that every method and seed sees the same.
     The curve "top1, NAME" holds the accuracy under one corruption by severity; `mimbench derive mce` computes mean
     corruption errors from them. `details["departures"]` lists in what the images differ from those of the published

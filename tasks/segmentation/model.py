@@ -48,7 +48,7 @@ class PixelBackbone(PretrainedModule):
 
 @MODELS.register_module()
 class StridePyramid(nn.Module):
-    """Maps of one stride, one a level or one for all, brought to several strides.
+    """Maps of one stride, one per level or one for all, brought to several strides.
 
     Finer levels by 2x2 transposed convolutions with BatchNorm and GELU between them, coarser ones by max pooling, as
     BEiT does for UPerNet (microsoft/unilm@768a3c87, beit/semantic_segmentation/backbone/beit.py); mmsegmentation's

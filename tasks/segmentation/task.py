@@ -1,4 +1,4 @@
-"""Segmentation: a class for every pixel, by an mmsegmentation head fine-tuned with the encoder."""
+"""Segmentation: one class per pixel, by an mmsegmentation head fine-tuned with the encoder."""
 
 from __future__ import annotations
 

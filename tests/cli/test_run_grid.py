@@ -108,7 +108,7 @@ def run_command(
         main()
 
 
-def test_a_dry_run_tells_the_plan_and_writes_nothing(quick, log, tmp_path):
+def test_a_dry_run_prints_the_plan_and_writes_nothing(quick, log, tmp_path):
     arguments = (*GRID, "--seeds", "0,1", "--vary", "method.mask_ratio=0.3,0.6")
     done = quick(*arguments, "--dry-run")
     assert done.returncode == 0, done.stderr
@@ -137,7 +137,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(quick, log, tmp_path):
     assert "nothing is left to run" in quick(*arguments, "--seeds", "0", "--dry-run").stdout
 
 
-def test_what_failed_is_told_and_the_same_command_runs_only_that(quick, log, tmp_path, monkeypatch):
+def test_failures_are_listed_and_the_same_command_runs_only_those(quick, log, tmp_path, monkeypatch):
     noted = Toy.hook
 
     def unlucky(name: str, seed: int) -> None:

@@ -145,7 +145,7 @@ def test_plain_options_and_cosmetic_ones_are_fine():
         ("task", TaskConfig, "precision"),
     ],
 )
-def test_options_with_names_that_the_harness_writes_beside_them_are_refused(kind, base, name, kinds):
+def test_option_names_that_the_harness_uses_itself_are_refused(kind, base, name, kinds):
     options = type("Options", (base,), {"__annotations__": {name: str}, name: "x", "__module__": __name__})
     problem = find_problem(kind, "x", spoiled(kinds[kind], name="x", Config=options))
     assert f"option {name!r} has a name that mimbench uses itself" in problem

@@ -30,7 +30,7 @@ def file(tmp_path):
     return path
 
 
-def test_a_path_stands_for_its_content_wherever_it_lies(file, tmp_path):
+def test_a_path_option_is_identified_by_the_files_content(file, tmp_path):
     (tmp_path / "other.bin").write_bytes(b"one")
     one = Options(teacher=file).shaping()
     assert one["teacher"].startswith("sha256:")

@@ -17,7 +17,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_every_trained_tensor_is_given_and_nothing_else_lost(official):
+def test_every_trained_tensor_is_stored_and_only_buffers_are_left_out(official):
     _, state, method = official
     loaded = to_method(state, recognise(state), method)
     trained = {name for name, parameter in method.named_parameters() if parameter.requires_grad}

@@ -52,7 +52,7 @@ DEEP = {"epoch": 3, "optimizer": OPTIMIZER}
         (lambda s: {"model": under("encoder.", s) | under("decoder.", s)}, "model"),
     ],
 )  # fmt: skip
-def test_the_only_network_of_a_file_is_taken_whatever_is_around_it(wrap, key, vit, tmp_path):
+def test_the_only_network_of_a_file_is_read_at_any_depth(wrap, key, vit, tmp_path):
     file = saved(tmp_path, wrap(vit))
     weights = read_weights(file)
     assert (weights.key, weights.others) == (key, ())

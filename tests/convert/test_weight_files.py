@@ -36,7 +36,7 @@ def test_plain_files(tmp_path):
         assert torch.equal(read_weights(tmp_path / name).state["a.weight"], STATE["a.weight"])
 
 
-def test_what_training_scripts_save_beside_the_weights_is_ignored(tmp_path, monkeypatch):
+def test_what_training_scripts_save_with_the_weights_is_ignored(tmp_path, monkeypatch):
     yacs = types.ModuleType("yacs.config")
 
     class CfgNode(dict):

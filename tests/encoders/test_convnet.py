@@ -141,9 +141,9 @@ def test_a_resnet_for_small_images_keeps_its_first_stage_at_stride_2():
     [
         ("convnext", {"image_size": 36}, "36 px is not a multiple of the encoder's stride, 8 px"),
         ("resnet", {"image_size": 36}, "36 px is not a multiple of the encoder's stride, 8 px"),
-        ("convnext", {"dims": (8,)}, "one number of 1 or more a stage"),
+        ("convnext", {"dims": (8,)}, "one number of 1 or more per stage"),
         ("resnet", {"dims": (8,), "depths": (1,)}, "needs two or more"),
-        ("resnet", {"dims": (8, 0)}, "one number of 1 or more a stage"),
+        ("resnet", {"dims": (8, 0)}, "one number of 1 or more per stage"),
     ],
 )
 def test_what_does_not_fit_is_refused(kind, options, message):

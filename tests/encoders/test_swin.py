@@ -118,7 +118,7 @@ def test_padding_is_not_seen():
     assert torch.allclose(shifted_window_block(block, x), y + block.mlp(block.norm2(y)), atol=1e-5)
 
 
-def test_masks_are_timms_where_there_is_no_padding():
+def test_masks_equal_timms_without_padding():
     block = make().body.layers[0].blocks[1]
     ours = window_mask((16, 16), (4, 4), (2, 2), torch.zeros(()))
     assert torch.equal(ours, block.attn_mask)
@@ -176,8 +176,8 @@ def test_checkpointing_changes_memory_not_gradients():
         ({"image_size": 30, "window": 15}, "30 px is not a multiple of 4 px, the stride of stage 1"),
         ({"image_size": 36}, "window 4 does not divide the 18 x 18 grid of stage 0"),
         ({"num_heads": (3, 2)}, "num_heads 3 does not divide the 8 channels of stage 0"),
-        ({"num_heads": (1,)}, "one number of 1 or more a stage"),
-        ({"depths": (), "num_heads": ()}, "one number of 1 or more a stage"),
+        ({"num_heads": (1,)}, "one number of 1 or more per stage"),
+        ({"depths": (), "num_heads": ()}, "one number of 1 or more per stage"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, message):

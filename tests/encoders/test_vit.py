@@ -201,7 +201,7 @@ def test_a_bad_window_is_refused():
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-def test_attention_dropout_acts_in_training_alone(position):
+def test_attention_dropout_acts_only_in_training(position):
     vit, plain, images = make(position, attention_dropout=0.5), make(position), torch.randn(2, 1, 16, 16)
     vit.load_state_dict(plain.state_dict())
     assert torch.equal(vit.features(images).dense, plain.features(images).dense)

@@ -59,7 +59,7 @@ def test_every_step_uses_the_scheduled_rate(tmp_path, monkeypatch):
     assert max(used) == pytest.approx(0.1)
 
 
-def test_equal_seeds_train_alike_and_others_do_not(tmp_path):
+def test_equal_seeds_give_equal_weights_and_others_do_not(tmp_path):
     first, same, other = Probe(), Probe(), Probe()
     train(first, tmp_path / "1")
     train(same, tmp_path / "2")

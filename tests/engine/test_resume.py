@@ -214,7 +214,7 @@ def test_the_state_of_another_training_is_not_used(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".json"])
-def test_after_damage_what_a_training_saves_anew_is_kept(tmp_path, suffix):
+def test_after_damage_a_newly_saved_state_is_used(tmp_path, suffix):
     with pytest.raises(Interrupted):
         train(Stopping(13), tmp_path)
     (tmp_path / "step_12.pth").write_bytes(b"left by a kill before its card")

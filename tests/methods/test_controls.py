@@ -19,7 +19,7 @@ ENCODERS = {
 }
 
 
-class Told:
+class FakeStage:
     """As much of a Stage as `prepare` asks of it."""
 
     seed = 3
@@ -34,7 +34,7 @@ def encoder(name="vit"):
 
 def supervised(name="vit", **options) -> Supervised:
     method = Supervised(Supervised.Config(**options), encoder(name))
-    method.prepare(Told())
+    method.prepare(FakeStage())
     return method
 
 

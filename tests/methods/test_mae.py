@@ -26,9 +26,9 @@ OFFICIAL = {
 
 
 def ours(name: str) -> str:
-    for theirs, own in OFFICIAL.items():
+    for theirs, prefix in OFFICIAL.items():
         if name.startswith(theirs):
-            return own + name.removeprefix(theirs)
+            return prefix + name.removeprefix(theirs)
     return f"encoder.body.{name}"
 
 

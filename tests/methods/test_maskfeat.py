@@ -44,8 +44,8 @@ def plain_hog(image: np.ndarray, bins: int, cell: int) -> np.ndarray:
         for column in range(width):
             dx = dy = 0.0
             for step, weight in weights.items():
-                beside, above = mirror[0][row + 1 + step], mirror[1][column + 1 + step]
-                dx += weight * (image[beside, mirror[1][column]] - image[beside, mirror[1][column + 2]])
+                right, above = mirror[0][row + 1 + step], mirror[1][column + 1 + step]
+                dx += weight * (image[right, mirror[1][column]] - image[right, mirror[1][column + 2]])
                 dy += weight * (image[mirror[0][row], above] - image[mirror[0][row + 2], above])
             degrees = math.degrees(math.atan2(dx, dy)) % 180
             histograms[row // cell, column // cell, int(degrees // (180 / bins))] += math.sqrt(dx * dx + dy * dy)
@@ -55,10 +55,10 @@ def plain_hog(image: np.ndarray, bins: int, cell: int) -> np.ndarray:
 @pytest.mark.parametrize(("bins", "cell"), [(9, 4), (4, 2), (12, 8)])
 def test_histograms_are_those_of_a_plain_reference(bins, cell):
     images = torch.randn(2, 2, 8, 16, generator=seeded())
-    found = hog(images, bins, cell).numpy()
-    assert found.shape == (2, 2, bins, 8 // cell, 16 // cell)
+    features = hog(images, bins, cell).numpy()
+    assert features.shape == (2, 2, bins, 8 // cell, 16 // cell)
     for index in np.ndindex(2, 2):
-        assert np.allclose(found[index].transpose(1, 2, 0), plain_hog(images[index].numpy(), bins, cell), atol=1e-4)
+        assert np.allclose(features[index].transpose(1, 2, 0), plain_hog(images[index].numpy(), bins, cell), atol=1e-4)
 
 
 def test_the_target_holds_a_patchs_normalised_histograms():

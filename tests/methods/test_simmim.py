@@ -70,17 +70,17 @@ def official(name: str) -> tuple[SimMIM, dict[str, np.ndarray]]:
         )
     method = SimMIM(SimMIMConfig(mask_patch_size=meta["mask_patch_size"]), backbone)
     state = {ours(key[6:]): torch.from_numpy(data[key]) for key in data.files if key.startswith("param/")}
-    wanted = method.state_dict()
-    method.load_state_dict({key: state[key].view(value.shape) for key, value in wanted.items()})
+    expected = method.state_dict()
+    method.load_state_dict({key: state[key].view(value.shape) for key, value in expected.items()})
     buffers = {key for key in state if key.endswith(("relative_position_index", "attn_mask"))}
-    assert set(state) - set(wanted) == buffers
+    assert set(state) - set(expected) == buffers
     return method, dict(data)
 
 
 def ours(name: str) -> str:
     if name == "encoder.mask_token":
         return "mask_token"
-    name = re.sub(r"layers\.(\d)\.downsample", lambda found: f"layers.{int(found[1]) + 1}.downsample", name)
+    name = re.sub(r"layers\.(\d)\.downsample", lambda match: f"layers.{int(match[1]) + 1}.downsample", name)
     return re.sub(r"^encoder\.", "encoder.body.", name)
 
 

@@ -41,14 +41,14 @@ class Bench:
         self.store, self.cache, self.screen = Store(folder), cache, io.StringIO()
         self.console = Console(file=self.screen, width=10_000)
 
-    def wanted(self, seed=0, **settings):
+    def pretraining_of(self, seed=0, **settings):
         request = Request(["beit"], ["linear-probe"], "smoke", (seed,), {**TINY, **settings})
         return plan(request, torch.device("cpu"), self.cache)[0].pretraining
 
     def prepared(self, seed=0, **settings):
-        wanted = self.wanted(seed, **settings)
-        method = build_method(wanted.recipe, seed, 1)
-        method.prepare(PretrainStage(wanted, self.store, torch.device("cpu"), self.console))
+        pretraining = self.wanted(seed, **settings)
+        method = build_method(pretraining.recipe, seed, 1)
+        method.prepare(PretrainStage(pretraining, self.store, torch.device("cpu"), self.console))
         return method
 
     @property
@@ -103,11 +103,11 @@ def test_damaged_words_are_named_and_never_used(bench):
 
 
 def test_a_stored_checkpoint_reconstructs_without_fitting_again(bench):
-    wanted = bench.wanted()
+    pretraining = bench.wanted()
     trainer = Trainer(Session(bench.store, torch.device("cpu"), bench.console))
-    trainer.train([wanted])
-    checkpoint = trainer.load_stored(wanted)
-    method = build_method(wanted.recipe, 0, 1)
+    trainer.train([pretraining])
+    checkpoint = trainer.load_stored(pretraining)
+    method = build_method(pretraining.recipe, 0, 1)
     state = {f"encoder.{key}": value for key, value in checkpoint.encoder().items()} | checkpoint.rest()
     method.load_state_dict(state, strict=True)
     images = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -154,7 +154,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def test_dvae_learns_to_tell_patches_apart(one_thread):
+def test_dvae_learns_to_distinguish_patches(one_thread):
     torch.manual_seed(0)
     tokenizer = DVAETokenizer(DVAETokenizer.Config(vocabulary=8, width=16), patch_size=2, channels=1)
     generator = torch.Generator().manual_seed(0)

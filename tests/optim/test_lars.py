@@ -63,7 +63,7 @@ def test_weight_decay_joins_the_gradient_and_the_trust_ratio_as_in_the_paper():
     torch.testing.assert_close(layer.bias.detach(), bias - db, rtol=1e-12, atol=0)
 
 
-def test_groups_hold_every_parameter_once_with_its_scale():
+def test_groups_contain_every_parameter_once_with_its_scale():
     model = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
     groups = lars(model).param_groups
     adapted = {name: group["always_adapt"] for group in groups for name in group["names"]}

@@ -115,6 +115,6 @@ def test_what_could_have_no_effect_is_refused(rule, words):
 
 
 @pytest.mark.parametrize("step", [-1, 10])
-def test_there_is_no_rate_outside_the_training(step):
+def test_no_rate_is_shown_outside_of_training(step):
     with pytest.raises(ValueError, match="outside the 10 steps"):
         schedule().lr(step)

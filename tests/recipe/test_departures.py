@@ -127,7 +127,7 @@ def test_a_task_without_protocols_departs_from_none():
     assert departed({"layer": 2}, task="bare") == {}
 
 
-def test_of_a_protocol_that_cannot_run_alone_all_is_told_that_it_does_not_set():
+def test_a_protocol_that_cannot_run_alone_lists_everything_it_leaves_open():
     assert departed({"classes": 10}, {"task.protocol": "plain"}, task="needy") == {"classes": 10}
     both = departed({"classes": 10}, {"task.protocol": "plain", "task.layer": 1}, task="needy")
     assert both == {"classes": 10, "layer": 1}
@@ -141,7 +141,7 @@ def test_presets_depart_too_where_it_counts():
     assert "train.workers" not in trained
 
 
-def test_every_protocol_that_ships_can_run_alone():
+def test_every_shipped_protocol_can_run_by_itself():
     shipped = [cls for cls in map(registry.tasks.load, registry.tasks.names()) if cls.protocols]
     assert len(shipped) >= 4
     for cls in shipped:
@@ -155,7 +155,7 @@ def test_every_protocol_that_ships_can_run_alone():
             assert protocol.summary
 
 
-def test_a_recipe_file_that_alters_a_protocol_is_told_by_record_and_table(quick, tmp_path):
+def test_record_and_table_show_that_a_recipe_file_changes_a_protocol(quick, tmp_path):
     (tmp_path / "mine.toml").write_text('extends = "smoke"\n[tasks.linear-probe]\nheld_out = 0.3\n')
     arguments = ("--method", "random-init", "--task", "linear-probe", "--recipe", "mine.toml")
     done = quick("run", *arguments, "--vary", "task.layer=0,-1", "--set", "task.max_iterations=20")

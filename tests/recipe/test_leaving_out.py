@@ -65,7 +65,7 @@ def test_what_is_left_out_of_a_protocol_stays_out_when_shown_and_read_again(tmp_
     assert again.task("finetune").config.train.layer_decay == 0.65
 
 
-def test_a_recipe_of_ones_own_leaves_out_what_it_extends(tmp_path):
+def test_a_users_recipe_leaves_out_what_it_extends(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('extends = "smoke"\n[pretrain]\nclip_grad = "none"\n')
     assert resolve(str(path), recipe_document.read(str(path)), "simmim", {}, None).pretrain.clip_grad is None

@@ -226,7 +226,7 @@ def test_a_setting_that_no_chosen_plugin_knows_is_refused():
         check_settings(["task.poling"], ["simmim"], ["linear-probe"])
 
 
-def test_a_mask_that_is_no_grid_is_said(monkeypatch):
+def test_a_mask_that_is_no_grid_is_refused(monkeypatch):
     simmim = registry.methods.load("simmim")
     for mask, words in (
         (object(), "# mask: no grid (object)"),

@@ -134,7 +134,7 @@ def test_a_limit_on_the_size_of_files_is_an_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_lies_in_the_place_of_the_temporary_file_is_not_followed(tmp_path):
+def test_a_link_in_place_of_the_temporary_file_is_not_followed(tmp_path):
     outside = tmp_path / "outside"
     outside.write_bytes(b"kept")
     folder = tmp_path / "features"

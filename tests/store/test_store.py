@@ -107,7 +107,7 @@ def test_a_record_from_before_losses_were_kept_is_still_read(tmp_path):
     assert read_record(tmp_path / "r.json").checkpoint.loss == []
 
 
-def test_a_lock_that_is_held_is_told_at_once(store):
+def test_a_lock_that_is_held_is_reported_at_once(store):
     with store.lock_if_free("k") as first, store.lock_if_free("k") as second, store.lock_if_free("other") as third:
         assert (first, second, third) == (True, False, True)
     with store.lock_if_free("k") as again:
@@ -308,7 +308,7 @@ def test_a_metric_that_is_not_finite_is_no_record(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_equal_data_hash_alike_whatever_the_order():
+def test_equal_data_has_one_hash_in_any_order():
     assert fingerprint({"a": 1, "b": [1.0, None]}) == fingerprint({"b": [1.0, None], "a": 1})
     assert canonical_text({"ä": 0.1}) == '{"ä":0.1}'
 

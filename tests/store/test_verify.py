@@ -60,13 +60,13 @@ def test_damaged_records_are_named(results):
 
 
 @pytest.mark.parametrize("text", ["{}", '{"a": 1}', "[1]", "3"])
-def test_json_of_another_origin_is_told_apart(results, text):
+def test_json_of_another_origin_is_listed_separately(results, text):
     path = results / "records" / "notes.json"
     path.write_text(text)
     assert verify(results).damage == [f"{path} is no mimbench record; move it out of the folder of records"]
 
 
-def test_missing_pictures_are_told_but_damage_no_record(results):
+def test_missing_pictures_are_reported_but_damage_no_record(results):
     path = one(results)
     record = read_record(path)
     names = {f"picture{index}": f"artifacts/{index}.png" for index in range(12)}
@@ -337,7 +337,7 @@ def test_a_failure_whose_traceback_leads_out_is_named(results):
     assert verify(results).damage == [f"failure {path} is that of g: its file was renamed"]
 
 
-def test_a_folder_with_failures_alone_can_be_verified(tmp_path):
+def test_a_folder_with_only_failures_can_be_verified(tmp_path):
     failure(tmp_path)
     assert verify(tmp_path).lines() == ["0 records, 0 checkpoints, 1 other file: all sound"]
 

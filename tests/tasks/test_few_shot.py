@@ -32,7 +32,7 @@ def test_fewer_shots_are_among_more():
     assert one < five < ten
 
 
-def test_a_draw_follows_from_seed_and_number_alone():
+def test_a_draw_depends_on_seed_and_number_only():
     assert rank_in_class(LABELS, 3, 1).tolist() == rank_in_class(LABELS, 3, 1).tolist()
     others = [rank_in_class(LABELS, seed, draw).tolist() for seed in range(3) for draw in range(3)]
     assert len({tuple(ranks) for ranks in others}) == 9
@@ -71,9 +71,9 @@ def test_every_method_sees_the_same_draws(tmp_path):
 
 def test_leaked_labels_score_best_and_features_of_nothing_chance(tmp_path):
     dataset = Labelled(1000, 10)
-    found = run(dataset, leaked, tmp_path, draws=2).metrics
-    assert list(found) == [metric.name for metric in FewShot.metrics]
-    assert {measured.value for measured in found.values()} == {100}
+    metrics = run(dataset, leaked, tmp_path, draws=2).metrics
+    assert list(metrics) == [metric.name for metric in FewShot.metrics]
+    assert {measured.value for measured in metrics.values()} == {100}
     assert run(dataset, noise, tmp_path, draws=2).metrics["top1_5shot"].value == pytest.approx(10, abs=4)
     assert FewShot(FewShotConfig()).chance(dataset) == 10
 

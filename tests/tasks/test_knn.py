@@ -27,15 +27,15 @@ def test_it_votes_as_scikit_learn_does(temperature, tmp_path):
     dataset = Labelled(400, 7)
     x, unseen = (blurred(dataset.split(which).labels, which, -1).numpy() for which in ("train", "test"))
     y = dataset.split("train").labels.numpy()
-    found = run(dataset, blurred, tmp_path, temperature=temperature).metrics
-    assert list(found) == [f"top1_k{k}" for k in COUNTS] == [metric.name for metric in KNN.metrics]
+    metrics = run(dataset, blurred, tmp_path, temperature=temperature).metrics
+    assert list(metrics) == [f"top1_k{k}" for k in COUNTS] == [metric.name for metric in KNN.metrics]
     for k in COUNTS:
         oracle = KNeighborsClassifier(
             k, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / temperature)
         )
         accuracy = 100 * oracle.fit(x, y).score(unseen, dataset.split("test").labels.numpy())
-        assert found[f"top1_k{k}"].value == pytest.approx(accuracy, abs=1e-9)
-        assert found[f"top1_k{k}"].n == 400
+        assert metrics[f"top1_k{k}"].value == pytest.approx(accuracy, abs=1e-9)
+        assert metrics[f"top1_k{k}"].n == 400
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
@@ -67,7 +67,7 @@ def test_leaked_labels_score_best_and_features_of_nothing_chance(tmp_path):
     assert KNN(KNNConfig()).chance(dataset) == 10
 
 
-def test_more_neighbours_than_training_images_are_left_out_and_said(tmp_path):
+def test_more_neighbours_than_training_images_are_left_out_and_reported(tmp_path):
     result = run(Labelled(150, 3), leaked, tmp_path)
     assert list(result.metrics) == ["top1_k20", "top1_k10", "top1_k100"]
     assert result.details["absent"] == {"top1_k200": "there are only 150 training images"}

@@ -49,12 +49,12 @@ def test_the_regularisation_is_chosen_on_held_out_training_images(tmp_path):
     assert probe(Labelled(200, 10), noise, tmp_path, inverse_regularisation=(0.5,)).details["held_out_top1"] == {}
 
 
-def test_a_class_that_training_lacks_is_never_right(tmp_path):
+def test_a_class_without_training_images_is_never_right(tmp_path):
     result = probe(Labelled(train=[0, 1] * 10, test=[0, 1, 2, 2]), leaked, tmp_path)
     assert result.metrics["top1"].value == 50
 
 
-def test_what_it_cannot_probe_is_said_beforehand():
+def test_what_it_cannot_probe_is_refused_while_planning():
     def check(options, dataset, encoder=ENCODER):
         LinearProbe(LinearProbeConfig(**options)).check(encoder, dataset)
 
@@ -88,7 +88,7 @@ def by_depth(labels, which, layer):
     return leaked(labels, which, layer) if layer == 0 else noise(labels, which, layer)
 
 
-def test_the_best_layer_is_chosen_without_test_labels_and_reported_beside_the_final_one(tmp_path):
+def test_the_best_layer_is_chosen_without_test_labels_and_reported_with_the_final_one(tmp_path):
     source = HandMade(by_depth)
     task = LinearProbe(LinearProbeConfig(**LinearProbe.protocols["simmim"].options))
     result = task.run(ENCODER, Labelled(200, 10), context(source, tmp_path))
@@ -142,7 +142,7 @@ def colour_encoder():
     return type(ENCODER)(ENCODER.config, image_size=8, in_channels=3).train()
 
 
-def test_the_encoder_is_seen_frozen_and_the_head_alone_is_trained(tmp_path):
+def test_the_encoder_is_frozen_and_only_the_head_is_trained(tmp_path):
     encoder, modes = colour_encoder(), []
     encoder.body.norm.register_forward_hook(lambda m, i, o: modes.append((m.training, o.requires_grad)))
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
@@ -155,15 +155,15 @@ def test_the_encoder_is_seen_frozen_and_the_head_alone_is_trained(tmp_path):
     assert result.details["feature_dim"] == 16
 
 
-def test_its_checkpoints_hold_the_head_only(tmp_path):
+def test_its_checkpoints_contain_only_the_head(tmp_path):
     trained(
         Colours("plain", tmp_path),
         tmp_path,
         colour_encoder(),
         train={"epochs": 1, "batch_size": 120, "schedule": {"warmup_epochs": 0}},
     )
-    (kept,) = (tmp_path / "training").glob("*.pth")
-    state = torch.load(kept, weights_only=True)["model"]
+    (state_file,) = (tmp_path / "training").glob("*.pth")
+    state = torch.load(state_file, weights_only=True)["model"]
     assert {name.removeprefix("trainable.") for name in state} == {
         "head.0.running_mean", "head.0.running_var", "head.0.num_batches_tracked", "head.1.weight", "head.1.bias",
     }  # fmt: skip

@@ -156,15 +156,15 @@ class Guessing(Toy):
 
 class Misreporting(Toy):
     reports: ClassVar = {"top1": Measured(float("nan"), 180), "top2": Measured(100.5, 0), "top3": Measured(1.0, 180)}
-    tells: ClassVar = {}
+    details: ClassVar = {}
 
     def scored(self, scores, labels):
-        return TaskResult(self.reports, details=self.tells)
+        return TaskResult(self.reports, details=self.details)
 
 
 class Silent(Misreporting):
     reports: ClassVar = {"top2": Measured(100.0, 180)}
-    tells: ClassVar = {"spread": float("inf")}
+    details: ClassVar = {"spread": float("inf")}
 
 
 WRONG = {

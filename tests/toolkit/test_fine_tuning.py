@@ -34,28 +34,28 @@ def rates(encoder: Encoder) -> list[float]:
 
 
 def test_nothing_to_change_leaves_the_encoder_itself():
-    given = vit()
-    assert adapt_encoder(given, drop_path=None, **PLAIN) is given
+    pretrained = vit()
+    assert adapt_encoder(pretrained, drop_path=None, **PLAIN) is pretrained
 
 
 def test_a_changed_drop_path_keeps_weights_and_the_global_generator():
-    given = vit(drop_path=0.1)
+    pretrained = vit(drop_path=0.1)
     before = torch.random.get_rng_state()
-    changed = adapt_encoder(given, drop_path=0.3, **PLAIN)
+    changed = adapt_encoder(pretrained, drop_path=0.3, **PLAIN)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert max(rates(changed)) == pytest.approx(0.3)
-    for name, value in given.state_dict().items():
+    for name, value in pretrained.state_dict().items():
         assert torch.equal(changed.state_dict()[name], value)
 
 
 def test_attention_dropout_of_pretraining_is_turned_off():
-    given = vit(attention_dropout=0.2)
-    changed = adapt_encoder(given, drop_path=None, **PLAIN)
-    assert {block.attn.attn_drop.p for block in given.body.blocks} == {0.2}
+    pretrained = vit(attention_dropout=0.2)
+    changed = adapt_encoder(pretrained, drop_path=None, **PLAIN)
+    assert {block.attn.attn_drop.p for block in pretrained.body.blocks} == {0.2}
     assert {block.attn.attn_drop.p for block in changed.body.blocks} == {0.0}
 
 
-def test_what_an_encoder_lacks_is_named_unless_it_is_off():
+def test_an_encoder_option_that_is_missing_is_named_unless_it_is_off():
     bare = ConvNeXt(ConvNeXtConfig(patch_size=4, dims=(8, 16), depths=(1, 1)), image_size=32, in_channels=1)
     with pytest.raises(InputError, match=r"task\.position 'learned' is not for a convnet encoder"):
         adapt_encoder(bare, drop_path=None, **PLAIN, position="learned")
@@ -66,7 +66,7 @@ def test_what_an_encoder_lacks_is_named_unless_it_is_off():
 
 
 @pytest.mark.parametrize(
-    ("own", "wanted", "instead"),
+    ("pretrained_position", "position", "instead"),
     [
         ("relative", "learned", "relative-per-block"),
         ("relative", "learned-and-relative", "relative-per-block"),
@@ -74,32 +74,34 @@ def test_what_an_encoder_lacks_is_named_unless_it_is_off():
         ("learned", "relative-per-block", "learned"),
     ],
 )
-def test_positions_that_cannot_start_from_the_pretrained_ones_are_named(own, wanted, instead):
+def test_positions_that_cannot_start_from_the_pretrained_ones_are_named(pretrained_position, position, instead):
     with pytest.raises(
-        InputError, match=rf'task\.position "{wanted}" starts from.*"{own}"\); use "{instead}"'
+        InputError, match=rf'task\.position "{position}" starts from.*"{pretrained_position}"\); use "{instead}"'
     ) as error:
-        adapt_encoder(without_weights(vit(own)), drop_path=None, **PLAIN, position=wanted, image_size=32)
+        adapt_encoder(
+            without_weights(vit(pretrained_position)), drop_path=None, **PLAIN, position=position, image_size=32
+        )
     assert "\n" not in str(error.value)
 
 
 def test_one_shared_table_becomes_one_for_each_block_resampled_once():
-    given = vit(drop_path=0.1)
-    changed = adapt_encoder(given, drop_path=0.1, **PLAIN, position="relative-per-block", image_size=32)
+    pretrained = vit(drop_path=0.1)
+    changed = adapt_encoder(pretrained, drop_path=0.1, **PLAIN, position="relative-per-block", image_size=32)
     assert list(tables(changed)) == [f"body.blocks.{i}.attn.relative_position_bias_table" for i in range(3)]
     first, *others = tables(changed).values()
     assert first.shape == (15 * 15 + 3, 2)
     assert all(torch.equal(each, first) for each in others)
-    assert torch.equal(first[-3:], given.body.rel_pos_bias.relative_position_bias_table[-3:])
-    same = adapt_encoder(given, drop_path=0.1, **PLAIN, position="relative-per-block", image_size=16).eval()
+    assert torch.equal(first[-3:], pretrained.body.rel_pos_bias.relative_position_bias_table[-3:])
+    same = adapt_encoder(pretrained, drop_path=0.1, **PLAIN, position="relative-per-block", image_size=16).eval()
     images = torch.randn(2, 1, 16, 16)
-    torch.testing.assert_close(same.encode(same.embed(images)), given.encode(given.embed(images)))
+    torch.testing.assert_close(same.encode(same.embed(images)), pretrained.encode(pretrained.embed(images)))
 
 
-@pytest.mark.parametrize("own", ["sincos", "learned"])
-def test_absolute_positions_are_trained_and_relative_ones_start_at_zero_beside_them(own):
-    given = vit(own)
+@pytest.mark.parametrize("pretrained_position", ["sincos", "learned"])
+def test_absolute_positions_are_trained_and_added_relative_ones_start_at_zero(pretrained_position):
+    pretrained = vit(pretrained_position)
     changed = adapt_encoder(
-        given, drop_path=None, **PLAIN, position="learned-and-relative", layer_scale=1.0, image_size=16
+        pretrained, drop_path=None, **PLAIN, position="learned-and-relative", layer_scale=1.0, image_size=16
     ).eval()
     assert len(tables(changed)) == 3
     assert not any(table.any() for table in tables(changed).values())
@@ -108,16 +110,16 @@ def test_absolute_positions_are_trained_and_relative_ones_start_at_zero_beside_t
     assert all(bool((gamma == 1).all()) for gamma in gammas)
     assert changed.body.pos_embed.requires_grad
     images = torch.randn(2, 1, 16, 16)
-    torch.testing.assert_close(changed.encode(changed.embed(images)), given.encode(given.embed(images)))
+    torch.testing.assert_close(changed.encode(changed.embed(images)), pretrained.encode(pretrained.embed(images)))
     with torch.no_grad():
         tables(changed)["body.blocks.1.attn.rel_pos_bias.relative_position_bias_table"].normal_()
-    assert not torch.allclose(changed.encode(changed.embed(images)), given.encode(given.embed(images)))
+    assert not torch.allclose(changed.encode(changed.embed(images)), pretrained.encode(pretrained.embed(images)))
     assert [changed.layer_of(name) for name in tables(changed)] == [1, 2, 3]
     with pytest.raises(InputError, match=r'another size than 16 px is not for encoder\.position "learned-and'):
         changed.pyramid(torch.randn(1, 1, 32, 32))
 
 
-def test_training_positions_concerns_fixed_ones_alone():
+def test_train_positions_applies_to_fixed_positions_only():
     assert adapt_encoder(vit("sincos"), drop_path=None, **PLAIN, train_positions=True).body.pos_embed.requires_grad
     relative = vit()
     assert adapt_encoder(relative, drop_path=None, **PLAIN, train_positions=True) is relative

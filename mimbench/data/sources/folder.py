@@ -74,7 +74,7 @@ class Folder(Dataset):
     It reads root/train/<class>/* with root/val (or test), root/train alone or root/<class>/*
     with a seeded stratified split, and images without class folders, which get the one class
     "unlabelled" and provide images only. Class names come from both splits together, sorted, so a class
-    that only val has keeps a label of its own. Names match whichever way Unicode writes their accents (NFC, NFD).
+    that only val has keeps a separate label. Names match whichever way Unicode writes their accents (NFC, NFD).
     Empty class folders, empty files, hidden files and files that are no images are left out, with a note.
 
     Attributes:

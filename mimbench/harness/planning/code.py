@@ -51,7 +51,7 @@ def code_of_plugin(kind: str, name: str) -> Mapping[str, Any]:
 
 
 def describe_changes(recorded: Any, current: Code, what: str) -> Iterator[str]:
-    """A line for each plugin whose code has changed while its version has not.
+    """A line per plugin whose code has changed although its version has not.
 
     Args:
         recorded: provenance of a record or checkpoint. Old ones hold no code and give no lines.

@@ -177,7 +177,7 @@ class Scheduler:
     def _unfinished(self, cells: list[Cell]) -> list[Cell]:
         """Those of `cells` that have to run: without a record, and not failed in this run or a concurrent one.
 
-        Records and failures on disk that this run has not seen yet are taken over.
+        Records and failures on disk that this run has not seen yet are added to its results.
         """
         cells = [cell for cell in cells if not self._is_finished(cell)]
         results = self._look_up(cells)

@@ -79,7 +79,7 @@ def _panels(board: Leaderboard, path: str) -> dict[int, _Curves]:
 def _rest(name: str, other: Any, score: Score) -> Any:
     """A field of a curve's key, as its label shows it; None if it shows nothing.
 
-    The last epoch is no setting. Settings passed with --set that are fields of their own are left out of "set".
+    The last epoch is no setting. Settings passed with --set that are separate fields are left out of "set".
     """
     if name == AT_EPOCH:
         return describe_epochs(score.shared) if is_early(score.shared) else None
@@ -129,7 +129,7 @@ class _PublishedOfPath:
         """The first row of each mean, with the settings that distinguish published variants."""
 
     def match(self, curves: _Curves) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Published curves for the panel itself, and figures of their own; these for primary metrics only."""
+        """Published curves for the panel itself, and separate figures; these for primary metrics only."""
         ours = []
         for key, scores in curves.items():
             rows = [self._rows.get((score.shared["id"], score.shared["metric"])) for score in scores]

@@ -110,7 +110,7 @@ def _dashes(task: str) -> dict[str, Dashes]:
 
 
 def _reference_curves(source: Source, rows: Sequence[Row]) -> ReferenceCurves:
-    """Reference curves of one panel: means over all its records, since each record draws masks of its own."""
+    """Reference curves of one panel: means over all its records, since each record draws different masks."""
     values: dict[str, dict[float, list[float]]] = {}
     for row in rows:
         curves = _curves(source, row)

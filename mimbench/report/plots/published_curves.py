@@ -1,4 +1,4 @@
-"""Published curves over a setting: in the panel of our own curves, or in panels of their own."""
+"""Published curves over a setting: in the panel of our own curves, or in separate panels."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class PublishedCurves:
 
         Returns:
             Curves with exactly our settings and protocol, which share the panel of ours; and, for methods without any,
-            figures of their own: with our task and metric if there are any, else all that the method's paper measured.
+            separate figures: with our task and metric if there are any, else all that the method's paper measured.
         """
         same_panel, figures = [], []
         for method in dict.fromkeys(curve.series.method for curve in curves):

@@ -144,7 +144,7 @@ def make_setting_key(rows: Sequence[Row], place_of: Callable[[Row], Hashable] = 
         place_of: where in the figure a row belongs. A setting has each seed at most once per place.
     """
     # A setting is a pretraining. If that would put one seed twice in a place, as when a pretraining was made twice, its
-    # checkpoints are settings of their own; if that is not enough, so are its records.
+    # checkpoints count as separate settings; if that is not enough, so are its records.
     extra_fields: dict[Panel, tuple[str, ...]] = {}
     for pretraining, group in group_by(rows, _pretraining_key).items():
         for fields in ((), ("checkpoint",), ("id",)):

@@ -142,7 +142,7 @@ def wrap(text: Any, characters: int = _NAME, lines: int = 3) -> str:
 
 
 def wrap_to_width(text: str, inches: float, size: float = SIZE, weight: str = "normal", lines: int = 12) -> str:
-    """`text` wrap to a width, as DejaVu Sans of `size` points takes it."""
+    """`text` wrapped to a width, as DejaVu Sans of `size` points takes it."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextToPath
 

@@ -59,7 +59,7 @@ def ablation(source: Source, options: Options) -> Sheet:
 
 
 def epochs(source: Source, options: Options) -> Sheet:
-    """Scores over pretraining: as it goes on, and, in panels of their own, by its length, a full schedule each."""
+    """Scores over pretraining: as it goes on, and, in separate panels, by its length, a full schedule each."""
     on_the_way = _sweep(source, options, AT_EPOCH)
     by_length = _sweep(source, options, EPOCHS) or _sweep(source, options, EPOCHS, loose=True)
     sheets = [sheet for sheet in (on_the_way, by_length) if sheet]
@@ -75,7 +75,7 @@ def epochs(source: Source, options: Options) -> Sheet:
 
 
 def varied_paths(source: Source, options: Options) -> list[str]:
-    """Paths with two or more values within one method; epochs have a kind of their own."""
+    """Paths with two or more values within one method; epochs are a separate kind of plot."""
     rows = source.rows(options)
     paths = dict.fromkeys(path for row in rows for path in source.bodies[row["id"]]["varied"])
     varied = []
@@ -227,5 +227,5 @@ def _level_keys(levels: Sequence[Level], options: Options) -> list[Any]:
 
 
 def _published_panel(lines: Lines, figure: PublishedFigure) -> Lines:
-    """A panel of published curves: another protocol, so an axis of its own."""
+    """A panel of published curves: another protocol, so a separate axis."""
     return Lines(figure.title, lines.x, figure.y, quoted=figure.curves, whole=lines.whole, doubling=lines.doubling)

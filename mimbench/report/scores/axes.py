@@ -1,4 +1,4 @@
-"""The fields of a table's rows and columns: the chosen ones, and those that keep different settings apart."""
+"""The fields of a table's rows and columns: the chosen ones, and those that separate different settings."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Baseline:
             fields = list_fields(method_rows)
             known = [name for name in fields if "." in name and method_rows[name].notna().any()]
             if column not in known and not (column in COLUMNS and column in fields):
-                hint = nearest(path, known) if known else "; nothing of it was varied"
+                hint = nearest(path, known) if known else "; none of its settings was varied"
                 raise InputError(f"{where}{self.method} has no setting {path!r}{hint}")
             met = method_rows[[_is_equal(each, value) for each in method_rows[column]]]
             if met.empty:
@@ -124,7 +124,7 @@ class Baseline:
         settings = {_settings({path: score.fields[path] for path in paths}) for score in partners}
         if self.settings or not paths or not settings:
             return self.text
-        return f"{self.method} ({settings.pop() if len(settings) == 1 else 'its setting that is most alike'})"
+        return f"{self.method} ({settings.pop() if len(settings) == 1 else 'its most similar setting'})"
 
     def _choices(self, candidates: Sequence[Score]) -> str:
         """Baselines to choose from. A candidate without any setting has no name of its own and is left out."""

@@ -32,7 +32,7 @@ def build_comparison(tidy: pd.DataFrame, choice: Choice | None = None) -> Table:
 
     By default a row is a method with its varied settings, a column a metric of a task under one protocol. A cell is
     "mean ± std over seeds (n)". Seeds are averaged only if everything else that shaped the weights is equal: fields
-    that keep settings apart are added to the chosen ones. Scores of different protocols never share a column, or a row
+    that separate settings are added to the chosen ones. Scores of different protocols never share a column, or a row
     if columns are not tasks. The best and the second of comparable scores are marked, and the best has a footnote if
     it is not significantly better.
 
@@ -149,7 +149,7 @@ def _protocol_cell(label: str, note: str) -> Cell:
 
 
 def _label(name: str, value: Any) -> str | None:
-    """A field's value in a column of its own; None if it is missing."""
+    """A field's value as the field's column shows it; None if it is missing."""
     if value is None or value == "":
         return None
     text = format_value(value)
@@ -186,7 +186,7 @@ def _title(scores: ScoreTable, key: Key) -> str:
 
 
 def _name_value(name: str, value: Any) -> str:
-    """A field's value outside of a column of its own. Numbers and settings need their field's name."""
+    """A field's value in a title or footnote. Numbers and settings need their field's name."""
     text = _label(name, value) or "-"
     is_plain = "." not in name and not isinstance(value, int | float)
     return text if is_plain else f"{name}={text}"

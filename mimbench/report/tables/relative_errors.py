@@ -94,7 +94,7 @@ def build_derived_table(table: DerivedTable, records: Sequence[Record], baseline
     if not records:
         raise InputError(f"no records of the task {task}; make some: mimbench run --task {task} --method METHOD")
     if len({(record.protocol_fingerprint, record.dataset.version) for record in records}) > 1:
-        raise InputError(f"the {task} records are of several protocols or datasets; keep each in a folder of its own")
+        raise InputError(f"the {task} records are of several protocols or datasets; keep each in a separate folder")
     base = _by_seed(table, records, baseline)
     groups: dict[tuple[str, str], list[ErrorRatios]] = {}
     for record in records:

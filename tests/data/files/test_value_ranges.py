@@ -73,7 +73,7 @@ def test_a_set_that_uses_its_range_gets_no_note(root, stored):
     assert spread(dataset) == (0, 255)
 
 
-def test_a_split_alone_that_uses_a_small_part_is_noted(root):
+def test_a_single_split_that_uses_a_small_part_is_noted(root):
     fill(root, "png", 0, 65535, np.uint16)
     for name in "ab":
         for index in range(2):

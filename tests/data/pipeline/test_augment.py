@@ -41,7 +41,7 @@ def epoch(split, augment, number=0, **options):
 
 
 @pytest.mark.parametrize("kind", [Read, lambda images: ArraySplit(images, torch.arange(24) % 2, ("even", "odd"))])
-def test_a_batch_follows_from_seed_epoch_and_index_alone(kind):
+def test_a_batch_depends_on_seed_epoch_and_index_only(kind):
     split, augment = kind(NOISE), ImageAugment(INPUT, 3, POLICY)
     whole = torch.cat(epoch(split, augment))
     assert whole.shape == (24, 3, 16, 16)

@@ -89,7 +89,7 @@ def test_no_crop_changes_nothing():
     assert torch.allclose(transform(images, seeded()) * 255, images.float(), atol=1e-3)
 
 
-def test_training_draws_from_its_generator_alone():
+def test_training_draws_from_its_generator_only():
     images = noise(8, 3, 28, 28)
     transform = DeviceTransform(config(crop_scale=(0.2, 1), flip=0.5, color_jitter=0.4), 3, train=True, batched=True)
     before = torch.get_rng_state()
@@ -109,7 +109,7 @@ def test_flips_as_often_as_asked(share):
     assert abs(flipped.float().mean() - share) < 0.04
 
 
-def test_colour_jitter_spans_its_strength_and_leaves_zero_alone():
+def test_colour_jitter_spans_its_strength_and_zero_changes_nothing():
     grey = torch.full((4000, 3, 2, 2), 0.4)
     factors = jitter_colors(grey, 0.5, seeded())[:, 0, 0, 0] / 0.4
     assert factors.min() < 0.52

@@ -61,7 +61,7 @@ def test_arrays_come_as_whole_shuffled_batches():
     assert seen != sorted(seen)
 
 
-def test_order_follows_seed_and_epoch_alone():
+def test_order_depends_on_seed_and_epoch_only():
     first = epoch_of(training(numbered()), 3)
     assert same(first, epoch_of(training(numbered(), workers=2), 3))
     loader = training(numbered())
@@ -95,7 +95,7 @@ def test_a_batch_larger_than_the_set_is_refused():
         training(numbered(), batch_size=30, world_size=2)
 
 
-def test_crops_are_the_same_whatever_the_workers(pictures):
+def test_crops_are_the_same_with_any_number_of_workers(pictures):
     alone = training(pictures)
     state = torch.get_rng_state()
     expected = [epoch_of(alone, epoch) for epoch in range(2)]

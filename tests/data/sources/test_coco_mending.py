@@ -147,7 +147,7 @@ def test_files_that_need_no_mending_are_used_as_they_are(root):
     assert [dataset.split(name).annotations for name in ("train", "test")] == [root / TRAIN, root / VAL]
 
 
-def test_the_fingerprint_tells_a_mended_meaning(root, monkeypatch):
+def test_the_fingerprint_changes_with_the_meaning_of_the_data(root, monkeypatch):
     def both():
         fingerprints = [open_coco(root).fingerprint()]
         monkeypatch.setattr(module, "MENDER_VERSION", "other")
@@ -405,7 +405,7 @@ def test_names_match_whichever_way_accents_are_written(root, form):
     assert dataset.split("train").classes == dataset.split("test").classes == ("bär", "dog")
 
 
-def test_names_that_differ_by_case_alone_are_noted(root):
+def test_names_that_differ_only_in_case_are_noted(root):
     for path in (TRAIN, VAL):
         edit(root / path, lambda d: d["categories"][0].update(name="Dog"))
     (note,) = open_coco(root).notes

@@ -125,7 +125,7 @@ def test_real_folders_are_untidy(root, cache, tmp_path):
         assert all(split[index][0].shape == (3, 4, 6) for index in range(len(split)))
 
 
-def test_a_class_in_val_that_train_lacks_keeps_labels_right(root, cache):
+def test_a_class_that_only_val_has_keeps_labels_right(root, cache):
     fill(root, train__b=2, train__d=2, val__a=1, val__d=1)
     dataset = opened(root, cache)
     assert dataset.classes == ("a", "b", "d")
@@ -349,7 +349,7 @@ def test_classes_of_one_split_only_are_noted(root, cache):
     assert second == f"class 'c' is only in {root}/train: no test image measures it"
 
 
-def test_classes_with_case_alone_between_them_are_two(root, cache):
+def test_classes_that_differ_only_in_case_are_two(root, cache):
     fill(root, train__A=2, train__a=2, val__A=1, val__a=1)
     dataset = opened(root, cache)
     assert dataset.classes == ("A", "a")

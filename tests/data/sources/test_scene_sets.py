@@ -81,7 +81,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", sorted(WRONG))
-def test_what_is_wrong_with_a_file_is_said_at_once(case, root):
+def test_a_wrong_file_is_refused_at_once(case, root):
     change, message = WRONG[case]
     edit(root / VAL, change)
     with pytest.raises(InputError, match=message):

@@ -77,7 +77,7 @@ def test_records_and_cards_name_the_code_that_made_them(bench, theirs):
     }
 
 
-def test_an_edit_without_a_new_version_is_said_once_and_only_then(bench, theirs):
+def test_an_edit_without_a_new_version_is_reported_once(bench, theirs):
     run = {"methods": "own", "tasks": "theirs", "seeds": (0, 1)}
     bench.run(**run)
     forget()
@@ -91,7 +91,7 @@ def test_an_edit_without_a_new_version_is_said_once_and_only_then(bench, theirs)
     assert bench.said.count(f"{note}version is still '1': raise `version`, or rerun with --fresh") == 1
 
 
-def test_an_edited_method_is_said_when_its_checkpoint_is_used_again(bench, theirs):
+def test_an_edited_method_is_reported_when_its_checkpoint_is_used_again(bench, theirs):
     bench.run("own", "theirs")
     (theirs / "their_own.py").write_text(METHOD + "# edited\n")
     forget()
@@ -113,7 +113,7 @@ def test_records_without_code_and_other_versions_say_nothing():
     assert next(code.describe_changes(noted, dataset, "then")).endswith("has changed since then: rerun with --fresh")
 
 
-def test_fresh_trains_and_measures_anew_once_and_replaces_what_there_is(bench):
+def test_fresh_trains_and_measures_again_once_and_replaces_the_records(bench):
     bench.run("simmim", "toy")
     (folder,) = (bench.store.root / "checkpoints").iterdir()
     (folder / "old").write_text("")
@@ -145,7 +145,7 @@ def test_fresh_replaces_a_damaged_record_and_a_damaged_checkpoint(bench):
     assert json.loads(path.read_text())["id"] == record.id
 
 
-def test_the_command_takes_fresh_and_says_what_stands_on_old_weights(quick, theirs, tmp_path, monkeypatch):
+def test_the_command_takes_fresh_and_lists_records_of_old_weights(quick, theirs, tmp_path, monkeypatch):
     run = ("run", "--method", "random-init", "--recipe", "smoke", "--task")
     assert quick(*run, "knn,few-shot").returncode == 0
     assert "cells: 1, 1 recorded, 0 to run" in quick(*run, "knn", "--dry-run").stdout

@@ -51,7 +51,7 @@ def prints(cells) -> list[str]:
         "data.train_limit=150",
     ],
 )
-def test_what_shapes_the_weights_pretrains_anew(cells, setting):
+def test_what_changes_the_weights_pretrains_again(cells, setting):
     assert prints(cells(BASE, setting)) != prints(cells())
 
 
@@ -198,7 +198,7 @@ def test_a_method_that_learns_from_labels_is_refused_where_there_are_none(cells,
     assert cells(replace(BASE, tasks=["detection"]), *unlabelled)
 
 
-def test_augmentation_is_part_of_the_protocols_of_tasks_that_train_by_it_alone(cells):
+def test_augmentation_is_only_in_protocols_of_tasks_that_use_it(cells):
     both = replace(BASE, methods=["random-init"], tasks=["linear-probe", "finetune"])
     plain, flipped = cells(both), cells(both, "input.flip=0.5")
     assert prints(plain) == prints(flipped)

@@ -115,7 +115,7 @@ def method_with(monkeypatch, **attributes):
     return ("run", "--method", "odd", "--task", "knn", "--recipe", "smoke", "--dry-run")
 
 
-def test_what_a_method_exports_is_an_encoder_of_its_own(quick, monkeypatch):
+def test_what_a_method_exports_is_a_separate_encoder(quick, monkeypatch):
     for exported, words in (
         (lambda self: nn.Linear(2, 2), "gives a Linear, not an Encoder"),
         (lambda self: None, "gives a NoneType, not an Encoder"),

@@ -59,7 +59,7 @@ def test_all_epochs_come_of_one_training(bench):
     assert not list(bench.store.root.glob("work/*/"))
 
 
-def test_an_epoch_has_the_weights_that_it_has_alone_and_the_end_those_of_a_plain_run(bench):
+def test_an_epoch_has_the_weights_of_a_run_that_keeps_only_it_and_the_end_those_of_a_plain_run(bench):
     bench.run(settings=FOUR, vary=SOME)
     together = hashes(bench)
     bench.moves("alone")
@@ -96,7 +96,7 @@ def test_only_what_is_missing_is_trained_and_no_further_than_asked(bench):
     assert bench.trained == ["simmim seed 0 at epoch 1", "simmim seed 0 at epoch 2"]
 
 
-def test_an_interrupted_training_that_is_past_a_wanted_epoch_is_not_taken_up_for_it(bench, monkeypatch):
+def test_an_interrupted_training_that_is_past_a_requested_epoch_is_not_resumed_for_it(bench, monkeypatch):
     with stopped_after(3, monkeypatch):
         assert len(bench.run(settings=FOUR, seeds=(0, 1)).failures) == 2
     left = sorted(bench.store.root.glob("work/*/step_*.json"))
@@ -121,7 +121,7 @@ def test_a_training_stopped_on_the_way_goes_on_and_keeps_the_same_weights(bench,
 
 
 @pytest.mark.parametrize("epoch", [2, 3])
-def test_a_training_that_stopped_right_at_a_wanted_epoch_still_keeps_it(bench, monkeypatch, epoch):
+def test_a_training_that_stopped_right_at_a_requested_epoch_still_keeps_it(bench, monkeypatch, epoch):
     bench.run(settings=FOUR, vary=[f"pretrain.at_epoch=0,{epoch},4"])
     whole = hashes(bench)
     bench.moves("stopped")
@@ -131,7 +131,7 @@ def test_a_training_that_stopped_right_at_a_wanted_epoch_still_keeps_it(bench, m
     assert hashes(bench) == whole
 
 
-def test_a_training_that_stopped_right_at_the_one_wanted_epoch_is_not_run_again(bench, monkeypatch):
+def test_a_training_that_stopped_right_at_the_only_requested_epoch_is_not_run_again(bench, monkeypatch):
     with stopped_after(2, monkeypatch):
         bench.run(settings=FOUR, seeds=(0, 1))
     steps = []
@@ -150,7 +150,7 @@ def test_a_training_that_fails_is_tried_once_for_all_its_epochs(bench, monkeypat
     assert bench.said.count("failed: pretraining") == 1
 
 
-def test_nothing_is_left_of_a_training_that_ran_anew(bench, monkeypatch):
+def test_nothing_is_left_of_a_training_that_ran_again(bench, monkeypatch):
     with stopped_after(3, monkeypatch):
         bench.run(settings=FOUR, seeds=(0, 1))
     save = Store.save_checkpoint
@@ -168,7 +168,7 @@ def test_nothing_is_left_of_a_training_that_ran_anew(bench, monkeypatch):
     assert not list(bench.store.root.glob("work/*/"))
 
 
-def test_a_damaged_epoch_fails_its_own_cell_alone(bench):
+def test_a_damaged_epoch_fails_only_its_cell(bench):
     bench.run(settings=FOUR, vary=["pretrain.at_epoch=1,3"])
     (damaged,) = (p for p in bench.store.root.glob("checkpoints/*/checkpoint.json") if '"at_epoch": 1' in p.read_text())
     damaged.write_text("{}")
@@ -269,6 +269,6 @@ def test_what_is_wrong_is_refused_for_a_control_too(bench, wrong):
         bench.planned("random-init", vary=[wrong])
 
 
-def test_the_end_is_the_end_whoever_s_table_says_so(bench):
+def test_the_last_epoch_is_the_last_in_every_table(bench):
     _, cells = bench.planned(settings=FOUR, vary=["methods.simmim.pretrain.at_epoch=1,4"])
     assert [dict(cell.varied) for cell in cells] == [{"methods.simmim.pretrain.at_epoch": 1}, {}]

@@ -162,7 +162,7 @@ def test_weights_that_are_not_there_are_named(cache, tmp_path):
         restore(built(pretraining), damaged)
 
 
-def test_an_imported_encoder_alone_is_refused_while_planning(cache, tmp_path):
+def test_an_imported_encoder_without_a_method_is_refused_while_planning(cache, tmp_path):
     pretraining, store = planned(cache, "simmim"), Store(tmp_path)
     imported = {"imported": {"sha256": "0", "layout": "official"}}
     whole = stored(store, pretraining, built(pretraining), **imported)
@@ -226,7 +226,7 @@ def test_every_pretraining_leaves_one_picture(mimbench_run, tmp_path):
     assert path.read_bytes() == drawn
 
 
-def test_a_picture_that_cannot_be_drawn_costs_nothing_else(mimbench_run, tmp_path, monkeypatch):
+def test_a_picture_that_cannot_be_drawn_loses_nothing_else(mimbench_run, tmp_path, monkeypatch):
     def fail(*_):
         raise MemoryError("no room")
 

@@ -145,7 +145,7 @@ def test_bad_input_found_late_ends_a_single_cell_but_not_a_grid(bench):
     assert len(outcome.records) == 1
 
 
-def test_a_damaged_record_fails_its_own_cell_alone(bench):
+def test_a_damaged_record_fails_only_its_cell(bench):
     bench.run(seeds=(0, 1))
     damaged = next(bench.store.root.glob("records/*-s0-*.json"))
     damaged.write_text("{}")
@@ -298,11 +298,11 @@ def test_a_task_with_other_epochs_is_estimated_by_their_ratio(bench):
     ("seconds", "words"),
     [(4.4, "4 s"), (99, "99 s"), (150, "2 min"), (7500, "2 h 5 min"), (200_000, "2 d 7 h")],
 )
-def test_durations_are_told_as_a_person_would(seconds, words):
+def test_durations_are_printed_as_a_person_would_say_them(seconds, words):
     assert format_duration(seconds) == words
 
 
-def test_where_there_is_no_terminal_the_grid_is_told_at_its_end(bench):
+def test_without_a_terminal_the_grid_is_printed_at_its_end(bench):
     bench.fails = {("toy", 1): RunError("no luck")}
     bench.run(seeds=(0, 1, 2))
     assert "grid: 2 of 3 cells done, 1 failed, 0 left" in bench.said

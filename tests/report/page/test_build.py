@@ -46,19 +46,19 @@ def data(results) -> dict:
 
 
 def read_page(page: Path) -> dict:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
-    assert found
-    return json.loads(found[1])
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
+    assert match
+    return json.loads(match[1])
 
 
 def test_the_page_holds_all_records_and_is_the_same_every_time(results, tmp_path):
     page = write_page(results, tmp_path / "a")
     assert page.read_bytes() == write_page(results, tmp_path / "b").read_bytes()
-    found = read_page(page)
-    assert {run["id"] for run in found["runs"]} == {body["id"] for _, body in read_all(results)}
-    assert all(found["leaderboard"]["rows"][run["row"]]["method"] == run["method"] for run in found["runs"])
-    assert [one["id"] for one in found["failures"]] == ["beit-finetune-s0-0123456789ab"]
-    assert len(found["published"]["rows"]) > 1000
+    content = read_page(page)
+    assert {run["id"] for run in content["runs"]} == {body["id"] for _, body in read_all(results)}
+    assert all(content["leaderboard"]["rows"][run["row"]]["method"] == run["method"] for run in content["runs"])
+    assert [one["id"] for one in content["failures"]] == ["beit-finetune-s0-0123456789ab"]
+    assert len(content["published"]["rows"]) > 1000
 
 
 def test_the_leaderboard_is_the_comparison_table(results, data):
@@ -69,9 +69,9 @@ def test_the_leaderboard_is_the_comparison_table(results, data):
     board = data["leaderboard"]
     for row, cells in zip(board["rows"], table.rows, strict=True):
         assert row["labels"] == [cell_text(cell) for cell in cells[: len(board["labels"])]]
-        for cell, told in zip(row["cells"], cells[len(board["labels"]) :], strict=True):
-            assert (cell["mean"], cell["sd"], cell["n"]) == told.content.numbers
-            assert cell["mark"] == told.mark
+        for cell, shown in zip(row["cells"], cells[len(board["labels"]) :], strict=True):
+            assert (cell["mean"], cell["sd"], cell["n"]) == shown.content.numbers
+            assert cell["mark"] == shown.mark
             assert len(cell["runs"]) == cell["n"]
     assert {cell["mark"] for row in board["rows"] for cell in row["cells"]} == {"best", "second", ""}
     assert [column["chance"] for column in board["columns"] if column["metric"] == "top1"] == [10.0]
@@ -79,7 +79,7 @@ def test_the_leaderboard_is_the_comparison_table(results, data):
     assert "\\toprule" in data["downloads"]["latex"]
 
 
-def test_ablations_run_over_the_varied_value_alone(data):
+def test_ablations_compare_only_the_varied_value(data):
     (ablation,) = data["ablations"]
     assert ablation["path"] == "method.mask_ratio"
     curves = [curve for panel in ablation["panels"] for curve in panel["curves"]]
@@ -102,8 +102,8 @@ def test_the_label_of_a_curve_has_shared_settings_as_they_were_passed(record, fr
     ]
     tidy = framed([*records, record("random-init")])
     assert tidy["pretrain.epochs"].dtype == float
-    found = describe_ablations(build_leaderboard(tidy), {one: index for index, one in enumerate(tidy["id"])}, {})
-    labels = {one["path"]: [curve["label"] for curve in one["panels"][0]["curves"]] for one in found}
+    ablations = describe_ablations(build_leaderboard(tidy), {one: index for index, one in enumerate(tidy["id"])}, {})
+    labels = {one["path"]: [curve["label"] for curve in one["panels"][0]["curves"]] for one in ablations}
     assert labels == {
         "method.x": [f"mine pretrain.epochs={epochs} method.y=[1, 2]" for epochs in (2, 4)],
         "pretrain.epochs": [f"mine method.x={x} method.y=[1, 2]" for x in (1, 3)],
@@ -116,11 +116,11 @@ def test_a_value_outside_of_its_range_is_in_no_chart(record, framed):
         for x in (1, 2, 3)
     ]
     tidy = framed(records)
-    (found,) = describe_ablations(build_leaderboard(tidy), {one: index for index, one in enumerate(tidy["id"])}, {})
-    assert [point["x"] for point in found["panels"][0]["curves"][0]["points"]] == [1, 2]
+    (ablations,) = describe_ablations(build_leaderboard(tidy), {one: index for index, one in enumerate(tidy["id"])}, {})
+    assert [point["x"] for point in ablations["panels"][0]["curves"][0]["points"]] == [1, 2]
 
 
-def test_a_published_curve_is_in_the_chart_of_its_protocol_and_else_beside(data, tmp_path):
+def test_a_published_curve_is_in_the_chart_of_its_protocol_or_in_a_separate_one(data, tmp_path):
     (panel,) = (
         one
         for one in data["ablations"][0]["panels"]
@@ -148,12 +148,12 @@ def test_a_published_curve_is_in_the_chart_of_its_protocol_and_else_beside(data,
 def test_earlier_epochs_are_described_in_words_and_curves_reach_the_end(tmp_path):
     write_results(tmp_path, methods=("simmim",), ratios=(0.3, 0.6), seeds=(0,))
     write_epochs(tmp_path, epochs=(0, 5))
-    found = collect_page_data(read_all(tmp_path), Pictures(), "epochs")
-    board = found["leaderboard"]
+    content = collect_page_data(read_all(tmp_path), Pictures(), "epochs")
+    board = content["leaderboard"]
     assert "pretrain.at_epoch" not in board["labels"]
     assert sorted(row["epoch"] for row in board["rows"]) == ["", "", "epoch 0 of 26", "epoch 5 of 26"]
     assert [row["pretraining"].endswith(row["epoch"] or ", 26 epochs") for row in board["rows"]] == [True] * 4
-    ratio, epochs = found["ablations"]
+    ratio, epochs = content["ablations"]
     assert (ratio["path"], epochs["path"], epochs["title"]) == (
         *("method.mask_ratio", "pretrain.at_epoch"),
         "epochs pretrained",
@@ -164,7 +164,7 @@ def test_earlier_epochs_are_described_in_words_and_curves_reach_the_end(tmp_path
     assert all([point["x"] for point in curve["points"]] == [0, 5, 26] for curve in curves)
 
 
-def test_an_early_epoch_is_hidden_only_beside_the_end_of_the_same_task(tmp_path):
+def test_an_early_epoch_is_hidden_only_if_the_same_task_has_a_last_one(tmp_path):
     write_epochs(tmp_path, epochs=(5,))
     hidden = [row["early"] for row in collect_page_data(read_all(tmp_path), Pictures(), "a")["leaderboard"]["rows"]]
     assert hidden == [False]
@@ -176,20 +176,20 @@ def test_an_early_epoch_is_hidden_only_beside_the_end_of_the_same_task(tmp_path)
     assert {(row["epoch"], row["early"]) for row in rows} == {("", False), ("epoch 5 of 26", False)}
 
 
-def test_downloads_hold_what_the_leaderboard_shows_and_all_else_as_csv_alone(tmp_path):
+def test_downloads_contain_the_leaderboard_and_everything_else_as_csv_only(tmp_path):
     write_results(tmp_path, methods=("simmim",), ratios=(0.6,), seeds=(0,))
     write_epochs(tmp_path)
-    found = collect_page_data(read_all(tmp_path), Pictures(), "downloads")["downloads"]
-    assert sorted(found) == ["all", "csv", "latex", "markdown"]
-    rows = found["latex"].split("\\midrule")[1].split("\\bottomrule")[0]
+    downloads = collect_page_data(read_all(tmp_path), Pictures(), "downloads")["downloads"]
+    assert sorted(downloads) == ["all", "csv", "latex", "markdown"]
+    rows = downloads["latex"].split("\\midrule")[1].split("\\bottomrule")[0]
     assert rows.count("\\\\") == 1
-    for text in (found["csv"], found["latex"], found["markdown"]):
+    for text in (downloads["csv"], downloads["latex"], downloads["markdown"]):
         assert "top5" not in text
         assert "AP75" not in text
         assert "AP50" in text
         assert "epoch" not in text.split("\n")[0]
-    assert "linear-probe: top5" in found["all"]
-    assert len(found["all"].splitlines()) > len(found["csv"].splitlines())
+    assert "linear-probe: top5" in downloads["all"]
+    assert len(downloads["all"].splitlines()) > len(downloads["csv"].splitlines())
 
 
 def test_each_picture_of_a_pretraining_is_there_once(tmp_path):
@@ -253,15 +253,15 @@ def test_the_command_is_of_this_cell_and_every_word_is_quoted():
     assert shlex.split(rerun_command(body))[2:4] == ["--checkpoint", body["checkpoint"]["fingerprint"]]
 
 
-def test_pictures_lie_within_the_page_up_to_a_limit_and_beside_it_beyond(results, tmp_path):
+def test_pictures_are_embedded_in_the_page_up_to_a_limit_and_linked_beyond_it(results, tmp_path):
     sizes = sorted(path.stat().st_size for path in results.rglob("*.png"))
     page = write_page(results, tmp_path / "page", embedded=sum(sizes[:1]))
     sources = [source for run in read_page(page)["runs"] for _, _, source in run["pictures"]]
     within = [source for source in sources if source and source.startswith("data:image/png;base64,")]
-    beside = [source for source in sources if source and source.startswith("artifacts/")]
+    linked = [source for source in sources if source and source.startswith("artifacts/")]
     assert within
-    assert beside
-    assert {path.name for path in (page.parent / "artifacts").iterdir()} == {Path(name).name for name in beside}
+    assert linked
+    assert {path.name for path in (page.parent / "artifacts").iterdir()} == {Path(name).name for name in linked}
     assert sources.count(None) == 3  # of seed 1, which has no picture
     write_page(results, tmp_path / "page")
     assert [path.name for path in page.parent.iterdir()] == [INDEX]
@@ -274,10 +274,10 @@ def test_a_picture_outside_of_its_results_folder_is_none(results, tmp_path):
     (root / "link.png").symlink_to(tmp_path / "secret.png")
     (root / "own.png").write_bytes(b"own")
     (root / "own.html").write_bytes(b"own")
-    found = Pictures()
+    pictures = Pictures()
     for path in ("../secret.png", str(tmp_path / "secret.png"), "link.png", "own.html", "none.png", "a\0.png"):
-        assert found.source([root], path) is None, path
-    assert found.source([root], "own.png") == "data:image/png;base64," + base64.b64encode(b"own").decode()
+        assert pictures.source([root], path) is None, path
+    assert pictures.source([root], "own.png") == "data:image/png;base64," + base64.b64encode(b"own").decode()
 
 
 @pytest.mark.parametrize("has_hash", [True, False])
@@ -306,7 +306,7 @@ def test_each_reason_not_to_show_a_picture_is_given(tmp_path):
     root.mkdir()
     (root / "link.png").symlink_to("/etc/passwd")
     (root / "empty.png").write_bytes(b"")
-    found = Pictures()
+    pictures = Pictures()
     for path, reason in {
         "../secret.png": "leads out of the results folder",
         "link.png": "leads out of the results folder",
@@ -314,7 +314,7 @@ def test_each_reason_not_to_show_a_picture_is_given(tmp_path):
         "empty.png": "is empty",
         "text.html": "",
     }.items():
-        assert found.problem([root], path, None) == reason, path
+        assert pictures.problem([root], path, None) == reason, path
 
 
 def test_equal_values_are_stored_once():
@@ -325,7 +325,7 @@ def test_equal_values_are_stored_once():
     assert shared.values == [{"a": [1]}, 1.5]
 
 
-def test_a_cell_that_has_a_record_by_now_has_not_failed(results, tmp_path):
+def test_a_cell_with_a_later_record_is_no_failure(results, tmp_path):
     known = read_failure(next((results / "failures").glob("*.json")))
     late = known.model_copy(update={"id": read_all(results)[0][1]["id"]})
     write_failure(failure_path(results, late.id), late)

@@ -28,7 +28,7 @@ def plot(kind, results, output, formats=(), **options):
     return said
 
 
-def test_all_draws_what_there_is_and_says_what_is_lacking(results, tmp_path):
+def test_all_draws_what_there_is_and_says_what_is_missing(results, tmp_path):
     said = plot("all", results, tmp_path / "out", ["svg"])
     names = {path.name for path in (tmp_path / "out").iterdir()}
     drawn = {"bars", "ablation-method.mask_ratio", "cost", "loss", "seeds", "detections"}

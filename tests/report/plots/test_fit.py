@@ -35,7 +35,7 @@ def source(record, tmp_path_factory):
 def drawn_texts(monkeypatch):
     """fig -> [(text, its box)] of all that is really drawn, in pixels."""
 
-    def found(fig):
+    def draw_and_collect(fig):
         texts = []
         draw = Text.draw
 
@@ -49,7 +49,7 @@ def drawn_texts(monkeypatch):
             fig.canvas.draw()
         return texts
 
-    return found
+    return draw_and_collect
 
 
 def overlap(one, other, slack=2.0):
@@ -60,19 +60,19 @@ def overlap(one, other, slack=2.0):
 
 def faults(fig, texts):
     """What is cut off, and what covers what."""
-    sheet, found = fig.bbox, []
+    sheet, problems = fig.bbox, []
     for text, box in texts:
         if box.x0 < sheet.x0 - 0.5 or box.x1 > sheet.x1 + 0.5 or box.y0 < sheet.y0 - 0.5 or box.y1 > sheet.y1 + 0.5:
-            found.append(f"cut: {text.get_text()!r} {box} of {sheet}")
-        found += [f"over axes: {text.get_text()!r}" for axes in fig.axes if overlap(box, axes.get_window_extent())]
+            problems.append(f"cut: {text.get_text()!r} {box} of {sheet}")
+        problems += [f"over axes: {text.get_text()!r}" for axes in fig.axes if overlap(box, axes.get_window_extent())]
     for (one, box), (other, its) in itertools.combinations(texts, 2):
         if overlap(box, its):
-            found.append(f"{one.get_text()!r} over {other.get_text()!r}")
+            problems.append(f"{one.get_text()!r} over {other.get_text()!r}")
     for legend in fig.legends:
-        found += [
+        problems += [
             "legend over axes" for axes in fig.axes if overlap(legend.get_window_extent(), axes.get_window_extent())
         ]
-    return found
+    return problems
 
 
 REFERENCE = Path(__file__).parents[3] / "results" / "reference"
@@ -87,13 +87,13 @@ def reference():
 
 def assert_fit(kind, source, options, drawn_texts):
     """Of each of its parts."""
-    found = figures(kind, source, options)
-    for fig in found:
+    drawn = figures(kind, source, options)
+    for fig in drawn:
         texts = drawn_texts(fig)
         assert len(texts) > 1
         assert faults(fig, texts) == []
         assert fig.get_figwidth() == options.width
-    return found
+    return drawn
 
 
 @pytest.mark.parametrize("width", [3.4, 7.0])
@@ -134,9 +134,9 @@ def test_the_check_can_fail(source, drawn_texts):
     fig = figure("layers", source)
     fig.text(0.99, 0.5, "far too long for this place")
     fig.text(0.5, 0.5, "in the way")
-    found = faults(fig, drawn_texts(fig))
-    assert any(fault.startswith("cut: 'far") for fault in found)
-    assert "over axes: 'in the way'" in found
+    problems = faults(fig, drawn_texts(fig))
+    assert any(fault.startswith("cut: 'far") for fault in problems)
+    assert "over axes: 'in the way'" in problems
 
 
 @pytest.mark.parametrize("kind", ["bars", "ablation", "cost", "seeds", "layers", "loss"])
@@ -168,9 +168,9 @@ def test_a_method_looks_the_same_everywhere(record):
         bars = [bars for axes in fig.axes for bars in axes.containers]
         return {each.get_label(): to_hex(each.patches[0].get_facecolor()) for each in bars}
 
-    found = colours(many)
-    assert {name: found[name] for name in colours(few)} == colours(few)
-    assert {name: found[name] for name in STYLES} == {name: of.colour for name, of in STYLES.items()}
+    colours_of_many = colours(many)
+    assert {name: colours_of_many[name] for name in colours(few)} == colours(few)
+    assert {name: colours_of_many[name] for name in STYLES} == {name: style.colour for name, style in STYLES.items()}
     lines = figure("seeds", Source.from_records(made.scores(record, ["mae", "sharpen"], ["knn"], 2)))
     drawn = {line.get_label(): (to_hex(line.get_color()), line.get_marker()) for line in lines.axes[0].lines}
     for name in ("mae", "sharpen"):
@@ -181,11 +181,15 @@ def test_controls_are_grey_and_no_two_methods_share_a_style():
     for name in ("random-init", "supervised", "autoencoder"):
         red, green, blue = (STYLES[name].colour[at : at + 2] for at in (1, 3, 5))
         assert red == green == blue
-    assert len({of.colour for of in STYLES.values()}) == len({of.marker for of in STYLES.values()}) == len(STYLES)
+    assert (
+        len({style.colour for style in STYLES.values()})
+        == len({style.marker for style in STYLES.values()})
+        == len(STYLES)
+    )
     others = {method_style(f"third-party-{number}") for number in range(200)}
     assert len(others) > 100
-    assert not {of.colour for of in others} & {of.colour for of in STYLES.values()}
-    assert all(of.hatch for of in others)
+    assert not {style.colour for style in others} & {style.colour for style in STYLES.values()}
+    assert all(style.hatch for style in others)
 
 
 def test_a_methods_main_setting_keeps_its_colour(source):

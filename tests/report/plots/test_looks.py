@@ -27,14 +27,14 @@ def reference():
 
 def styles(fig):
     """{label: its colours and dashes}, of all bars, lines and marks of settings."""
-    found: dict[str, set] = {}
+    colours: dict[str, set] = {}
     for axes in fig.axes:
         for bars in axes.containers:
             if hasattr(bars, "patches") and bars.patches:
-                found.setdefault(bars.get_label(), set()).add(to_hex(bars.patches[0].get_facecolor()))
+                colours.setdefault(bars.get_label(), set()).add(to_hex(bars.patches[0].get_facecolor()))
         for line in axes.lines:
-            found.setdefault(line.get_label(), set()).add(to_hex(line.get_color()))
-    return {label: shades for label, shades in found.items() if label.startswith("simmim")}
+            colours.setdefault(line.get_label(), set()).add(to_hex(line.get_color()))
+    return {label: shades for label, shades in colours.items() if label.startswith("simmim")}
 
 
 def several_settings(record):
@@ -44,11 +44,11 @@ def several_settings(record):
     return [*layered, *made.scores(record, ["simmim", "mae"], ["knn"], 3)]
 
 
-@pytest.mark.parametrize("of", ["made", "reference"])
-def test_a_setting_has_one_colour_in_every_kind_and_under_every_filter(of, record, reference):
-    source = reference if of == "reference" else Source.from_records(several_settings(record))
-    baseline = "random-init" if of == "reference" else "mae"
-    wanted = [
+@pytest.mark.parametrize("records", ["made", "reference"])
+def test_a_setting_has_one_colour_in_every_kind_and_under_every_filter(records, record, reference):
+    source = reference if records == "reference" else Source.from_records(several_settings(record))
+    baseline = "random-init" if records == "reference" else "mae"
+    choices = [
         ("bars", Options()),
         ("bars", Options(tasks=("linear-probe",))),
         ("bars", Options(tasks=("linear-probe",), methods=("simmim",))),
@@ -56,10 +56,10 @@ def test_a_setting_has_one_colour_in_every_kind_and_under_every_filter(of, recor
         ("cost", Options()),
         ("seeds", Options(tasks=("linear-probe",))),
         ("loss", Options()),
-        *([("layers", Options())] if of == "made" else []),
+        *([("layers", Options())] if records == "made" else []),
     ]
     colours: dict[str, set] = {}
-    for kind, options in wanted:
+    for kind, options in choices:
         for label, shades in styles(figure(kind, source, options)).items():
             colours.setdefault(label, set()).update(shades)
     main = colours.pop("simmim", set())  # where it is alone, its setting is not told
@@ -80,12 +80,12 @@ def test_a_setting_has_one_dash_in_every_kind(record):
     assert len(set(of_simmim.values())) == 3
 
 
-def test_a_setting_that_is_not_the_main_one_is_told_where_it_is_alone(record):
+def test_a_setting_that_is_not_the_main_one_is_named_even_if_it_is_the_only_one(record):
     records = [*made.ablation(record), made.one(record, "simmim", 0, "knn", varied={"method.mask_ratio": 0.2})]
     records += made.scores(record, ["simmim"], ["finetune"], 3)
-    found = styles(figure("bars", Source.from_records(records), Options(tasks=("knn",))))
-    assert list(found) == ["simmim, mask_ratio=0.2"]
-    assert found["simmim, mask_ratio=0.2"] != {"#0173b2"}
+    shades = styles(figure("bars", Source.from_records(records), Options(tasks=("knn",))))
+    assert list(shades) == ["simmim, mask_ratio=0.2"]
+    assert shades["simmim, mask_ratio=0.2"] != {"#0173b2"}
 
 
 def test_curves_over_a_setting_keep_the_main_settings_colour(reference):
@@ -140,12 +140,12 @@ def test_no_figure_is_higher_than_a_page(record, reference, tmp_path):
     stored = made.stored(made.rebuilt(record), tmp_path / "runs", side=(400, 700))
     pictured = Source.read(stored)
     counts = {}
-    for source, wanted in (kinds | {pictured: ("reconstructions",)}).items():
-        for kind in wanted:
-            found = figures(kind, source, Options())
-            counts[source, kind] = len(found)
-            assert all(fig.get_figheight() <= HIGHEST + 0.01 for fig in found), kind
-            assert all(fig.get_supxlabel() for fig in found), "each stands for itself"
+    for source, expected in (kinds | {pictured: ("reconstructions",)}).items():
+        for kind in expected:
+            drawn = figures(kind, source, Options())
+            counts[source, kind] = len(drawn)
+            assert all(fig.get_figheight() <= HIGHEST + 0.01 for fig in drawn), kind
+            assert all(fig.get_supxlabel() for fig in drawn), "each stands for itself"
     assert counts[many, "loss"] == 1
     assert max(counts[reference, kind] for kind in ("seeds", "cost")) <= 2
     assert counts[many, "seeds"] == counts[pictured, "reconstructions"] == 2
@@ -162,9 +162,9 @@ def test_text_is_never_smaller_than_six_points(reference):
     assert min(text.get_fontsize() for text in texts) == 6.0
 
 
-def test_what_stands_for_no_knowledge_is_called_what_it_is(record):
+def test_the_chance_level_is_called_what_it_is(record):
     records = [r.model_copy(update={"chance": 19.5}) for r in made.rebuilt(record)]
-    told = [r.model_copy(update={"details": {"chance": "mean fill"}}) for r in records]
+    with_chance = [r.model_copy(update={"details": {"chance": "mean fill"}}) for r in records]
     percent = made.scores(record, ["simmim", "mae"], ["knn"], 2)
 
     def keys(records, kind="bars"):
@@ -174,10 +174,10 @@ def test_what_stands_for_no_knowledge_is_called_what_it_is(record):
             for text in legend.get_texts()
         ]
 
-    assert keys(told)[-1] == keys(told, "seeds")[-1] == keys(told, "cost")[-1] == "mean fill"
+    assert keys(with_chance)[-1] == keys(with_chance, "seeds")[-1] == keys(with_chance, "cost")[-1] == "mean fill"
     assert keys(records)[-1] == "trivial baseline"
     assert keys(percent)[-1] == "chance"
-    assert keys([*told, *percent])[-1] == "chance; reconstruction: mean fill"
+    assert keys([*with_chance, *percent])[-1] == "chance; reconstruction: mean fill"
 
 
 def test_fills_are_one_line_each_the_mean_over_seeds(record):

@@ -22,15 +22,15 @@ DIGITS = tuple("0123456789")
 @pytest.fixture
 def sizes(monkeypatch):
     """Sizes of the fonts that are asked for, px."""
-    found = []
+    text_sizes = []
     load = ImageFont.load_default
 
     def noted(size):
-        found.append(size)
+        text_sizes.append(size)
         return load(size)
 
     monkeypatch.setattr(ImageFont, "load_default", noted)
-    return found
+    return text_sizes
 
 
 def grid(across, rows=2, **texts):
@@ -86,9 +86,9 @@ def test_text_is_read_on_every_colour():
 
 def test_pictures_that_were_stored_before_are_drawn_and_tall_ones_fit_on_a_page(record, tmp_path):
     tall = made.stored(made.rebuilt(record), tmp_path / "tall", side=(300, 1200))
-    found = figures("reconstructions", Source.read(tall), Options())
-    assert len(found) == 2
-    for fig in found:
+    drawn = figures("reconstructions", Source.read(tall), Options())
+    assert len(drawn) == 2
+    for fig in drawn:
         assert fig.get_figheight() <= HIGHEST
         (axes,) = fig.axes
         assert axes.images[0].get_array().shape[:2] == (1200, 300)
@@ -102,8 +102,8 @@ def test_damaged_pictures_are_left_out_and_the_note_says_so(record, tmp_path):
     content = bytearray(first.read_bytes())
     content[-30] ^= 1
     first.write_bytes(content)
-    found = figure("reconstructions", Source.read(results))
-    assert len(found.axes) == 1
+    drawn = figure("reconstructions", Source.read(results))
+    assert len(drawn.axes) == 1
     for path in results.rglob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(NothingToPlot, match="no readable picture of 2 records"):

@@ -44,8 +44,8 @@ def points(axes, label):
 
 
 def by_title(fig, title):
-    (found,) = [axes for axes in fig.axes if axes.get_title(loc="left").replace("\n", " ") == title]
-    return found
+    (axes_with_title,) = [axes for axes in fig.axes if axes.get_title(loc="left").replace("\n", " ") == title]
+    return axes_with_title
 
 
 def values_of(records, method, task, **varied):
@@ -55,15 +55,15 @@ def values_of(records, method, task, **varied):
 
 def test_bars_are_the_means_and_dots_the_seeds(scores, means):
     fig = figure("bars", Source.from_records(scores), Options(width=7))
-    found, dots = {}, []
+    heights, dots = {}, []
     for axes in fig.axes:
         tasks = [label.get_text().split("\n")[0] for label in axes.get_xticklabels()]
         for bars in axes.containers:
             if hasattr(bars, "patches"):
                 (bar,) = bars.patches
-                found[bars.get_label(), tasks[round(bar.get_x() + bar.get_width() / 2)]] = bar.get_height()
+                heights[bars.get_label(), tasks[round(bar.get_x() + bar.get_width() / 2)]] = bar.get_height()
         dots += [value for line in axes.lines if line.get_markersize() < 2 for value in line.get_ydata()]
-    assert found == pytest.approx(means)
+    assert heights == pytest.approx(means)
     assert sorted(dots) == pytest.approx(sorted(record.primary[1].value for record in scores))
 
 
@@ -114,10 +114,10 @@ def test_table_page_and_plot_have_the_same_interval(record, framed, seeds):
 
 def test_differences_to_a_baseline_are_paired(scores):
     fig = figure("bars", Source.from_records(scores), Options(baseline="random-init", tasks=("knn",)))
-    found = {m: next(iter(points(fig.axes[0], m))) for m in made.METHODS if m != "random-init"}
+    drawn = {m: next(iter(points(fig.axes[0], m))) for m in made.METHODS if m != "random-init"}
     values = {m: dict(enumerate(values_of(scores, m, "knn"))) for m in made.METHODS}
     expected = {m: paired_difference(values[m], values["random-init"]).mean for m in made.METHODS if m != "random-init"}
-    assert found == pytest.approx(expected)
+    assert drawn == pytest.approx(expected)
     assert "paired by seed" in fig.get_supxlabel()
     with pytest.raises(InputError, match="no record has the baseline 'sim'; did you mean 'simmim'"):
         figure("bars", Source.from_records(scores), Options(baseline="sim"))
@@ -136,7 +136,7 @@ def test_protocols_never_share_a_panel(record):
     assert len(figure("cost", source).axes) == 6
 
 
-def test_ablation_has_every_value_and_the_paper_beside_it(record):
+def test_ablation_has_every_value_and_the_papers_curve(record):
     records = made.ablation(record) + made.ablation(record, "mae")
     fig = figure("ablation", Source.from_records(records), Options(methods=("simmim",)))
     ours = points(by_title(fig, "linear-probe on mnist5k"), "simmim")
@@ -174,7 +174,7 @@ def test_an_ablation_of_several_paths_has_to_be_chosen(record):
     source = Source.from_records(records)
     with pytest.raises(InputError, match=r"vary method.mask_ratio, method.masking: choose one with --over PATH"):
         figure("ablation", source)
-    names = [name for name, found in draw_kinds("all", source, Options()) if not isinstance(found, NothingToPlot)]
+    names = [name for name, drawn in draw_kinds("all", source, Options()) if not isinstance(drawn, NothingToPlot)]
     assert {"ablation-method.mask_ratio", "ablation-method.masking"} <= set(names)
     fig = figure("ablation", source, Options(over="method.masking"))
     assert [label.get_text() for label in fig.axes[0].get_xticklabels()] == ["block", "random", "square"]
@@ -279,8 +279,8 @@ def test_cost_is_that_of_pretraining_and_task_together(record):
     for method in made.METHODS:
         one = next(r for r in records if r.method.name == method)
         expected[method] = (one.checkpoint.cost.seconds + 30) / 3600, one.checkpoint.cost.images_seen + 10000
-    found = {m: (next(iter(points(hours, m))), next(iter(points(images, m)))) for m in made.METHODS}
-    assert found == {method: pytest.approx(of) for method, of in expected.items()}
+    drawn = {m: (next(iter(points(hours, m))), next(iter(points(images, m)))) for m in made.METHODS}
+    assert drawn == {method: pytest.approx(point) for method, point in expected.items()}
     (front,) = lines(hours, "Pareto front")
     means = {m: np.mean(values_of(records, m, "finetune")) for m in made.METHODS}
     assert sorted(front.get_ydata()) == pytest.approx(sorted(means[m] for m in ("random-init", "mae", "simmim")))
@@ -313,7 +313,7 @@ def test_the_pareto_front_is_what_brute_force_finds(higher):
         assert sorted(pareto_front(*zip(*pairs, strict=True), higher)) == expected
 
 
-def test_seeds_are_all_there_and_one_alone_is_no_spread(record, scores):
+def test_all_seeds_are_drawn_and_one_seed_has_no_spread(record, scores):
     fig = figure("seeds", Source.from_records(scores), Options(tasks=("knn",)))
     for method in made.METHODS:
         assert sorted(points(fig.axes[0], method)) == pytest.approx(sorted(values_of(scores, method, "knn")))
@@ -323,7 +323,7 @@ def test_seeds_are_all_there_and_one_alone_is_no_spread(record, scores):
         figure("seeds", Source.from_records(made.scores(record, seeds=1)))
 
 
-def test_every_kind_says_what_it_lacks(record):
+def test_every_kind_says_what_is_missing(record):
     bare = Source.from_records([record()])
     refused = {}
     for kind in set(plot_kinds()) - {"bars", "cost"}:
@@ -334,8 +334,8 @@ def test_every_kind_says_what_it_lacks(record):
         assert text.startswith(f"nothing to plot as {kind}: needs ")
         assert "`mimbench run --method" in text
         assert "\n" not in text
-    for kind, found in draw_kinds("all", bare, Options()):
-        assert isinstance(found, NothingToPlot) == (kind in refused)
+    for kind, drawn in draw_kinds("all", bare, Options()):
+        assert isinstance(drawn, NothingToPlot) == (kind in refused)
     with pytest.raises(InputError, match="unknown kind of plot 'bar'; did you mean 'bars'"):
         figure("bar", bare)
     with pytest.raises(InputError, match="no record has a task 'kn'"):
@@ -343,19 +343,19 @@ def test_every_kind_says_what_it_lacks(record):
 
 
 @pytest.mark.parametrize("methods", [("mae",), ("mae", "simmim")])
-def test_every_kind_draws_methods_that_have_earlier_epochs_alone(methods, record):
+def test_every_kind_draws_methods_that_have_only_earlier_epochs(methods, record):
     """Their place among all settings is known, whether or not other methods have ends."""
     records = [one for one in made.everything(record, seeds=2) if one.method.name in ("random-init", "mae", "simmim")]
     early = [made.early(one) if one.method.name in methods else one for one in records]
     refused = {
         title
-        for title, found in draw_kinds("all", Source.from_records(early), Options())
-        if isinstance(found, NothingToPlot)
+        for title, drawn in draw_kinds("all", Source.from_records(early), Options())
+        if isinstance(drawn, NothingToPlot)
     }
     assert refused == {"detections", "segmentations", "reconstructions", "generated"}  # pictures are no part of these
 
 
-def test_a_seed_counted_twice_is_told_apart(record):
+def test_two_records_of_one_seed_are_separate_points(record):
     twice = [record(value=50.0), record(value=60.0)]
     labels = [bars.get_label() for bars in figure("bars", Source.from_records(twice)).axes[0].containers]
     assert sorted(labels) == ["simmim, setting 1", "simmim, setting 2"]

@@ -51,7 +51,7 @@ def test_every_stored_number_is_valid():
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         (GOOD.replace(",50,", ",x,"), ":3: value: "),
         (GOOD.replace(",50,", ",150,"), ":3: value: "),
@@ -64,15 +64,15 @@ def test_every_stored_number_is_valid():
         (GOOD.replace(",50,", ",51,"), ":3: line 2 already is the number to compare"),
     ],
 )
-def test_a_bad_row_is_told_with_file_and_line(tmp_path, row, told):
+def test_a_bad_row_is_refused_with_file_and_line(tmp_path, row, message):
     path = tmp_path / "bad.csv"
     path.write_text(f"{HEADER}\n{GOOD}\n{row}\n")
     with pytest.raises(InputError) as error:
         read_published(path)
-    assert f"{path}{told}" in str(error.value)
+    assert f"{path}{message}" in str(error.value)
 
 
-def test_an_unknown_column_and_a_bad_condition_are_told(tmp_path):
+def test_an_unknown_column_and_a_bad_condition_are_refused(tmp_path):
     path = tmp_path / "bad.csv"
     path.write_text(f"{HEADER},colour\n{GOOD},red\n")
     with pytest.raises(InputError, match=r"bad.csv:2: colour: Extra inputs"):
@@ -134,7 +134,7 @@ def test_a_record_is_compared_under_the_same_protocol(record, framed):
         ({"method": "supervised"}, "no number of supervised is stored"),
     ],
 )
-def test_what_differs_is_not_compared_and_said(record, framed, changes, reason):
+def test_different_settings_are_not_compared_and_listed(record, framed, changes, reason):
     table = build_comparison(framed([ours(record, **changes)]), Choice(published=True))
     cell = table.rows[0][-1]
     assert (cell_text(cell), cell.content) == ("-", None)
@@ -169,7 +169,7 @@ def texts(table):
     return [[cell_text(cell) for cell in row] for row in table.rows]
 
 
-def test_layouts_print_from_published_numbers_alone():
+def test_layouts_print_from_published_numbers_only():
     names = layout_names()
     assert len(names) == 26
     for name in names:
@@ -193,8 +193,8 @@ def test_layouts_have_a_column_of_ours_where_records_match(record, framed):
     records.append(ours(record, 82.0))
     table = build_layout_table(layout, framed(records))
     assert [column.title for column in table.columns] == ["setting", "variant", "top1", "ours"]
-    found = {cell_text(row[1]): cell_text(row[3]) for row in table.rows if cell_text(row[3]) != "-"}
-    assert found == {"mask_ratio=0.5": "83.0 ± 0.1 (n=2), +0.0", "mask_ratio=0.6": "82.0, −0.8"}
+    cells = {cell_text(row[1]): cell_text(row[3]) for row in table.rows if cell_text(row[3]) != "-"}
+    assert cells == {"mask_ratio=0.5": "83.0 ± 0.1 (n=2), +0.0", "mask_ratio=0.6": "82.0, −0.8"}
     assert "ours: mean ± std over n seeds" in table.remarks[-1]
 
 
@@ -206,18 +206,18 @@ def test_our_settings_are_not_averaged_in_a_layout(record, framed):
     assert table.rows[0][-1].notes == ("2 of our settings match; they are not averaged",)
 
 
-def test_layouts_of_ones_own_and_what_is_wrong_with_them(tmp_path):
+def test_a_users_layouts_and_their_errors(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('title = "T"\nrows = ["method"]\ncolumns = ["metric"]\n[[where]]\nstudy = "loss-area"\n')
     with pytest.raises(InputError, match="two numbers in one cell: SimMIM Swin-B finetune top1"):
         build_layout_table(read_layout(str(path)))
-    for text, told in (
+    for text, message in (
         ('title = "T"\nrows = []\n[[where]]\nstudy = "x"', "rows: "),
         ('title = "T"\nrow = ["method"]\n[[where]]\nstudy = "x"', "row"),
         ("title = ", "is not valid TOML"),
     ):
         path.write_text(text)
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             read_layout(str(path))
     with pytest.raises(InputError, match="unknown field 'studdy'; did you mean 'study'"):
         build_layout_table(Layout(title="T", rows=("method",), where=({"studdy": "x"},)))
@@ -285,8 +285,8 @@ def test_numbers_are_not_compared_under_protocols_whose_training_is_mimbenchs_ow
 
     for row in load_author_numbers():
         protocol = tasks.load(row["task"]).protocols[row["protocol"].split(", ")[0]]
-        own = [path for path, source in protocol.sources.items() if source.startswith("mimbench")]
-        assert own == [], (row["source"], protocol)
+        chosen_here = [path for path, source in protocol.sources.items() if source.startswith("mimbench")]
+        assert chosen_here == [], (row["source"], protocol)
 
 
 def test_maes_ablations_of_plain_pixels_are_fine_tuned_as_its_appendix_says():
@@ -324,7 +324,7 @@ def test_a_teacher_is_part_of_what_was_pretrained_on():
     assert of_itpn["pretrain_data"].tolist() == ["ImageNet-1K+CLIP teacher"]
 
 
-def test_a_best_epoch_beside_a_last_one_is_said(record, framed):
+def test_a_best_epoch_compared_with_a_last_one_is_noted(record, framed):
     table = build_comparison(framed([ours(record)]), Choice(published=True))
     said = [
         *build_published_table(["simmim"], ["finetune"]).remarks,

@@ -34,7 +34,7 @@ VIT_HUGE = {"encoder.embed_dim": 1280, "encoder.depth": 32, "encoder.patch_size"
 
 
 @pytest.fixture
-def found(record, framed):
+def published_value(record, framed):
     """The published value that a record of a preset is compared with; None if there is none."""
 
     def find_for(*args, **changes):
@@ -46,15 +46,15 @@ def found(record, framed):
 
 
 @pytest.mark.parametrize(("preset", "method", "task", "settings", "value"), PUBLISHED)
-def test_what_a_preset_gives_is_compared(found, preset, method, task, settings, value):
-    assert found(preset, method, task, settings=settings) == value
+def test_what_a_preset_gives_is_compared(published_value, preset, method, task, settings, value):
+    assert published_value(preset, method, task, settings=settings) == value
 
 
-def test_a_size_without_a_preset_is_compared_if_all_else_is_that_of_the_next(found):
+def test_a_size_without_a_preset_is_compared_if_all_else_equals_the_nearest_preset(published_value):
     probe = ("imagenet-vit-large", "mae", "linear-probe")
-    assert found(*probe, settings=VIT_HUGE) == 77.2
-    assert found(*probe, settings={**VIT_HUGE, "encoder.drop_path": 0.1}) is None
-    assert found(*probe, settings={**VIT_HUGE, "pretrain.base_lr": 1e-4}) is None
+    assert published_value(*probe, settings=VIT_HUGE) == 77.2
+    assert published_value(*probe, settings={**VIT_HUGE, "encoder.drop_path": 0.1}) is None
+    assert published_value(*probe, settings={**VIT_HUGE, "pretrain.base_lr": 1e-4}) is None
 
 
 def other(value):
@@ -111,7 +111,7 @@ def test_any_other_value_of_any_option_ends_the_match(record, framed, preset, me
         assert find_published(row, unstated).number is None, path
 
 
-def test_what_shapes_no_result_may_differ(found):
+def test_what_shapes_no_result_may_differ(published_value):
     free = {
         "data.root": "/x",
         "pretrain.workers": 1,
@@ -123,7 +123,7 @@ def test_what_shapes_no_result_may_differ(found):
         "task.data.root": "/x",
         "task.train.workers": 1,
     }
-    assert found(settings=free, recipe_passed={"set": free}) == 82.8
+    assert published_value(settings=free, recipe_passed={"set": free}) == 82.8
 
 
 @pytest.mark.parametrize(
@@ -143,11 +143,11 @@ def test_what_shapes_no_result_may_differ(found):
         {"task.data.channels": 1},
     ],
 )
-def test_it_does_not_matter_how_a_setting_was_changed(found, settings):
-    assert found(settings=settings) is None
+def test_it_does_not_matter_how_a_setting_was_changed(published_value, settings):
+    assert published_value(settings=settings) is None
 
 
-def test_a_recipe_file_of_ones_own_is_compared_by_what_it_sets(record, framed, tmp_path):
+def test_a_users_recipe_file_is_compared_by_what_it_sets(record, framed, tmp_path):
     for text, is_same in (("[pretrain]\nworkers = 3\n", True), ("[pretrain]\nbase_lr = 1e-4\n", False)):
         path = tmp_path / "mine.toml"
         path.write_text(f'extends = "imagenet-swin-base"\n{text}')
@@ -169,13 +169,13 @@ def test_a_recipe_file_of_ones_own_is_compared_by_what_it_sets(record, framed, t
         ({"train_images": 640_000, "test_images": 50_000}, False),
     ],
 )
-def test_some_of_the_classes_are_not_the_dataset(found, images, is_same):
-    assert found(**images) == (82.8 if is_same else None)
+def test_some_of_the_classes_are_not_the_dataset(published_value, images, is_same):
+    assert published_value(**images) == (82.8 if is_same else None)
 
 
-def test_the_epochs_of_another_preset_are_not_reached_by_setting_epochs_alone(found):
+def test_setting_only_the_epochs_does_not_match_another_preset(published_value):
     at_800 = {"pretrain.epochs": 800, "task.protocol": "simmim-swin-base-800ep"}
-    assert found(settings=at_800) is None
+    assert published_value(settings=at_800) is None
 
 
 @pytest.mark.parametrize(
@@ -191,17 +191,17 @@ def test_the_epochs_of_another_preset_are_not_reached_by_setting_epochs_alone(fo
         (None, False),
     ],
 )
-def test_a_given_checkpoint_is_compared_by_how_it_was_pretrained(found, pretrained, is_same):
+def test_a_given_checkpoint_is_compared_by_how_it_was_pretrained(published_value, pretrained, is_same):
     tables = {} if pretrained is None else {"pretrained": pretrained}
-    value = found(tables=tables, recipe_passed={"checkpoint": "0" * 16, "set": {}})
+    value = published_value(tables=tables, recipe_passed={"checkpoint": "0" * 16, "set": {}})
     assert (value == 82.8) == is_same
 
 
-def test_a_given_checkpoint_keeps_its_own_dataset(found):
+def test_a_given_checkpoint_keeps_its_own_dataset(published_value):
     def run_on_another(**data):
         pretrained = {f"data.{key}": value for key, value in data.items()}
         tables = {"data": {"name": "cifar100"}, "pretrained": pretrained}
-        return found(tables=tables, recipe_passed={"checkpoint": "0" * 16})
+        return published_value(tables=tables, recipe_passed={"checkpoint": "0" * 16})
 
     # Options that are newer than the checkpoint are absent: they have their defaults.
     data = {"name": "imagenet", "channels": 3, "val_fraction": 0.2, "split_seed": 0}
@@ -218,12 +218,12 @@ def test_an_imported_checkpoint_is_compared_with_nothing(record, framed):
     assert find_published(row, load_author_numbers()).number is None
 
 
-def test_older_records_are_compared_by_their_resolved_recipe(found):
-    assert found(departures=None) == 82.8
-    assert found(departures=None, tables={"task.train.base_lr": 1.0}) is None
-    assert found(tables={"method": {"name": "simmim"}}) == 82.8  # options that are newer than the record
-    assert found(tables={"method.option_of_the_past": 1}) is None
-    assert found(tables={"pretrain": {}}) is None
+def test_older_records_are_compared_by_their_resolved_recipe(published_value):
+    assert published_value(departures=None) == 82.8
+    assert published_value(departures=None, tables={"task.train.base_lr": 1.0}) is None
+    assert published_value(tables={"method": {"name": "simmim"}}) == 82.8  # options that are newer than the record
+    assert published_value(tables={"method.option_of_the_past": 1}) is None
+    assert published_value(tables={"pretrain": {}}) is None
 
 
 def test_stated_settings_are_options_of_the_resolved_recipe():

@@ -69,9 +69,9 @@ def test_what_was_not_pretrained_has_no_settings_of_pretraining(framed, record):
         ],
         ["method.x"],
     ).set_index("method")
-    found = tidy["pretrain.base_lr"]
-    assert (found["simmim"], found["mae"], found["early"]) == (0.002, 0.002, 0.002)
-    assert pd.isna(found["random-init"])
+    rates = tidy["pretrain.base_lr"]
+    assert (rates["simmim"], rates["mae"], rates["early"]) == (0.002, 0.002, 0.002)
+    assert pd.isna(rates["random-init"])
     assert tidy["method.x"].to_dict() == dict.fromkeys(tidy.index, 1)
 
 
@@ -97,7 +97,7 @@ def test_machines_merge_by_copying_files(results, record, tmp_path):
     assert sorted(load_records(tmp_path)["seed"]) == [0, 1]
 
 
-def test_one_id_with_two_contents_is_told(results, record, tmp_path):
+def test_one_id_with_two_contents_is_refused(results, record, tmp_path):
     one = record(provenance={"host": "here"})
     results("r/records", one)
     results("r/records/other", one.model_copy(update={"chance": 11.0, "provenance": {"host": "there"}}))
@@ -110,7 +110,7 @@ def test_one_id_with_two_contents_is_told(results, record, tmp_path):
 @pytest.mark.parametrize(
     "change", ["value", "space", "truncated", "one brace", "endless", "not json", "extra", "no seal"]
 )
-def test_damage_is_told_whatever_the_layout_of_the_file(results, record, tmp_path, change):
+def test_damage_is_reported_whatever_the_layout_of_the_file(results, record, tmp_path, change):
     one = record(value=50.25)
     folder = results("r/records", one, record(seed=1))
     path = tmp_path / "r" / "records" / f"{one.id}.json"

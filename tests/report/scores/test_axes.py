@@ -33,7 +33,7 @@ def test_a_varied_path_can_be_the_columns(record, framed):
     assert [cell.mark for cell in table.rows[0]] == ["", "second", "best"]
 
 
-def test_settings_are_never_averaged_whatever_the_rows(record, framed):
+def test_different_settings_are_never_averaged(record, framed):
     records = [record(value=v, seed=0, pretraining=name) for name, v in (("aaaaaaaa", 40.0), ("bbbbbbbb", 60.0))]
     table = build_comparison(framed(records), Choice(row_fields=("method",)))
     assert rows_by_title(table) == [
@@ -80,7 +80,7 @@ def test_settings_go_with_the_method(record, framed):
     assert rows_by_title(build_comparison(tidy, Choice(row_fields=("task",), column_fields=("method.x",)))) == across
 
 
-def test_a_setting_that_the_method_tells_is_left_out(record, framed):
+def test_a_setting_that_the_method_implies_is_left_out(record, framed):
     tidy = framed([one for one in ablation(record) if one.varied.get("method.x") != 1])
     assert rows_by_title(build_comparison(tidy, Choice(row_fields=("task",), column_fields=("method",)))) == [
         {"task": task, "metric": "top1", "mae": "45.0", "simmim": "52.0"} for task in ("few-shot", "knn")
@@ -88,7 +88,7 @@ def test_a_setting_that_the_method_tells_is_left_out(record, framed):
     assert [*rows_by_title(build_comparison(tidy))[0]] == ["method", "few-shot: top1", "knn: top1"]
 
 
-def test_what_makes_a_comparison_unfair_is_always_told(record, framed):
+def test_what_makes_a_comparison_unfair_is_always_shown(record, framed):
     records = [record("mae"), record("simmim", recipe_name="other", varied={"pretrain.x": 3})]
     assert [*rows_by_title(build_comparison(framed(records)))[0]] == [
         "method",
@@ -98,7 +98,7 @@ def test_what_makes_a_comparison_unfair_is_always_told(record, framed):
     ]
 
 
-def test_settings_that_nothing_tells_apart_are_told_by_their_pretraining(record, framed):
+def test_settings_without_a_visible_difference_show_their_pretraining(record, framed):
     records = [record(value=v, pretraining=name) for name, v in (("aaaaaaaa", 40.0), ("bbbbbbbb", 60.0))]
     assert rows_by_title(
         build_comparison(framed(records), Choice(row_fields=("task",), column_fields=("method",)))
@@ -133,7 +133,7 @@ def test_titles_tell_the_metric_and_seeds_are_no_contenders(record, framed):
     assert all(": top1, seed=" in column.title for column in both.columns[1:])
 
 
-def test_a_seed_alone_has_no_contenders(record, framed):
+def test_one_seed_has_no_contenders(record, framed):
     table = build_comparison(
         framed([record(value=v, seed=s) for s, v in enumerate((1.0, 2.0))]), Choice(column_fields=("seed",))
     )
@@ -145,10 +145,10 @@ def test_what_neither_rows_nor_columns_tell_is_remarked(record, framed):
         framed([record(), record("mae")]), Choice(row_fields=("encoder",), column_fields=("method",))
     )
     assert table.remarks[0].startswith("all: linear-probe: top1; ")
-    told = build_comparison(
+    other_table = build_comparison(
         framed([record(), record("mae")]), Choice(row_fields=("method",), column_fields=("metric",))
     )
-    assert told.remarks[0].startswith("all: linear-probe; ")
+    assert other_table.remarks[0].startswith("all: linear-probe; ")
     assert not build_comparison(framed([record(), record("mae")])).remarks[0].startswith("all")
 
 

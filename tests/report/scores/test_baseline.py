@@ -38,9 +38,9 @@ def test_the_baseline_is_the_one_with_the_same_encoder_and_settings(record, fram
 
     records = [sized("random-init", 10.0, 2), sized("random-init", 20.0, 4), sized("simmim", 30.0, 4)]
     table = build_comparison(framed([*records, sized("mae", 30.0, 8)]), Choice(baseline=Baseline.parse("random-init")))
-    found = {(row["method"], row["encoder"]): row["Δ random-init"] for row in rows_by_title(table)}
-    assert found["simmim", "vit 64x4/4"] == "+10.0 (n=1)"
-    assert found["mae", "vit 64x8/4"] == "-"
+    differences = {(row["method"], row["encoder"]): row["Δ random-init"] for row in rows_by_title(table)}
+    assert differences["simmim", "vit 64x4/4"] == "+10.0 (n=1)"
+    assert differences["mae", "vit 64x8/4"] == "-"
     vague = [record("mae", 1.0, varied={"method.x": x}, pretraining=str(x)) for x in (1, 2)]
     table = build_comparison(framed([*vague, record()]), Choice(baseline=Baseline.parse("mae")))
     assert table.rows[-1][-1].notes == (
@@ -58,8 +58,8 @@ def ablation(record, values, path="method.x", method="simmim"):
             varied={} if setting is None else {path: setting},
             recipe={"method": {"x": 6 if setting is None else setting}},
         )
-        for setting, of in values.items()
-        for seed, value in enumerate(of)
+        for setting, values_of_seeds in values.items()
+        for seed, value in enumerate(values_of_seeds)
     ]
 
 
@@ -71,13 +71,13 @@ def test_a_setting_can_be_the_baseline(record, framed):
     others = {("simmim", "6"): VALUES[None], ("simmim", "8"): VALUES[8], ("mae", "-"): (40, 41, 42)}
     for text in ("simmim:method.x=3", "simmim: method.x = 3"):
         table = build_comparison(framed(records), Choice(baseline=Baseline.parse(text)))
-        found = {(row["method"], row["method.x"]): row[f"Δ {text}"] for row in rows_by_title(table)}
+        cells = {(row["method"], row["method.x"]): row[f"Δ {text}"] for row in rows_by_title(table)}
         for key, values in others.items():
             differences = np.subtract(values, VALUES[3])
             half = stats.t.ppf(0.975, 2) * stats.sem(differences)
             low, high = differences.mean() - half, differences.mean() + half
-            assert found[key] == f"{differences.mean():+.1f} [{low:.1f}, {high:.1f}] (n=3)".replace("-", "−")
-        assert found["simmim", "3"] == "-"
+            assert cells[key] == f"{differences.mean():+.1f} [{low:.1f}, {high:.1f}] (n=3)".replace("-", "−")
+        assert cells["simmim", "3"] == "-"
         assert table.columns[-1].notes[0].startswith(f"difference from {text}, paired by seed; ")
     only = build_comparison(framed(records), Choice(baseline=Baseline.parse("simmim:method.x=3"), methods=("simmim",)))
     assert [row["method"] for row in rows_by_title(only)] == ["simmim"] * 3
@@ -96,8 +96,8 @@ def test_several_settings_choose_together(record, framed):
     with pytest.raises(InputError, match=r"no record of simmim has method\.y=c with method\.x=2; there is \[1, 2\], b"):
         build_comparison(framed(records), Choice(baseline=Baseline.parse("simmim:method.x=2,method.y=c")))
     open_ = build_comparison(framed(records), Choice(baseline=Baseline.parse("simmim:method.x=2")))
-    found = {(row["method.x"], row["method.y"]): row["Δ simmim:method.x=2"] for row in rows_by_title(open_)}
-    assert found == {("1", "[1, 2]"): "−10.0 (n=1)", ("1", "b"): "−10.0 (n=1)", ("2", "[1, 2]"): "-", ("2", "b"): "-"}
+    cells = {(row["method.x"], row["method.y"]): row["Δ simmim:method.x=2"] for row in rows_by_title(open_)}
+    assert cells == {("1", "[1, 2]"): "−10.0 (n=1)", ("1", "b"): "−10.0 (n=1)", ("2", "[1, 2]"): "-", ("2", "b"): "-"}
 
 
 def test_without_a_setting_it_is_the_one_that_nothing_was_varied_for(record, framed):
@@ -148,10 +148,10 @@ def test_a_candidate_without_a_setting_is_not_offered_as_a_choice(record, framed
         ),
         ("simmim:value=3", "simmim has no setting 'value'"),
         ("simmim:method.x=4", "no record of simmim has method.x=4; there is 3, 6, 8"),
-        ("mae:method.x=4", "mae has no setting 'method.x'; nothing of it was varied"),
+        ("mae:method.x=4", "mae has no setting 'method.x'; none of its settings was varied"),
     ],
 )
-def test_a_setting_that_there_is_not_is_told_in_one_line(text, message, record, framed):
+def test_an_unknown_setting_is_refused_in_one_line(text, message, record, framed):
     with pytest.raises(InputError) as error:
         build_comparison(framed([*ablation(record, VALUES), record("mae")]), Choice(baseline=Baseline.parse(text)))
     assert message in str(error.value)

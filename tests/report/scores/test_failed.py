@@ -68,7 +68,7 @@ def below(root, **choice):
     return lines[first:]
 
 
-def test_a_table_tells_the_cells_that_it_lacks(results):
+def test_a_table_lists_its_failed_cells(results):
     assert below(results) == []
     fail(results)
     assert below(results) == [
@@ -91,7 +91,7 @@ def test_every_format_has_its_place_for_them(results, format):
     assert ("<b>" in text) == (format == "text")
 
 
-def test_what_failed_alike_is_told_together_and_the_rest_is_counted(results):
+def test_equal_failures_are_one_line_and_the_rest_is_counted(results):
     for method in ("mae", "simmim", "beit", "data2vec", "maskfeat"):
         for task in ("knn", "linear-probe"):
             for seed in (2, 3, 4):
@@ -126,12 +126,14 @@ def test_only_what_the_table_would_have_shown_counts(results):
     assert below(results, methods=("simmim",), baseline=Baseline.parse("mae"))[1:] == ["mae on knn, seed 2: no luck"]
     assert below(results, tasks=("linear-probe",))[1:] == ["beit on linear-probe, seed 2: no luck"]
     assert below(results, metrics=("top1",))[1:] == ["beit on linear-probe, seed 2: no luck"]
-    for chosen, told in (({"methods": ("beit",)}, "method 'beit'"), ({"tasks": ("knn",)}, "task 'knn'")):
-        with pytest.raises(InputError, match=f"no record has a {told}: 1 cell of it failed; the reasons are in .*res$"):
+    for chosen, choice in (({"methods": ("beit",)}, "method 'beit'"), ({"tasks": ("knn",)}, "task 'knn'")):
+        with pytest.raises(
+            InputError, match=f"no record has a {choice}: 1 cell of it failed; the reasons are in .*res$"
+        ):
             table(results, **chosen)
 
 
-def test_a_cell_that_has_a_record_by_now_has_not_failed(results):
+def test_a_cell_with_a_later_record_is_no_failure(results):
     known = next((results / "records").iterdir()).stem
     path = fail(results, id=known)
     assert below(results) == []
@@ -145,10 +147,10 @@ def test_a_cell_that_has_a_record_by_now_has_not_failed(results):
 def test_a_damaged_note_is_named_and_stops_neither_table_nor_page(results, tmp_path):
     path = fail(results)
     path.write_text(path.read_text().replace("no luck", "luck"))
-    told = f"failure {path} does not match its own sha256: it was altered or damaged; delete it"
-    assert below(results) == [told]
+    message = f"failure {path} does not match its own sha256: it was altered or damaged; delete it"
+    assert below(results) == [message]
     page = write_page(results, tmp_path / "page").read_text()
-    assert told in page
+    assert message in page
     with pytest.raises(InputError, match="altered or damaged"):
         read_failure(path)
 
@@ -166,16 +168,16 @@ def test_all_folders_of_results_below_count_each_cell_once(results, tmp_path):
     assert len(below(results)) == 3
 
 
-def test_failures_alone_are_told_by_every_command(tmp_path, quick):
+def test_every_command_reports_failures_if_there_are_no_records(tmp_path, quick):
     fail(tmp_path / "runs", seed=0)
     fail(tmp_path / "runs", seed=1)
-    told = "there are no records in runs: all that was run failed, 2 cells; the reasons are in runs/failures"
+    message = "there are no records in runs: all that was run failed, 2 cells; the reasons are in runs/failures"
     for command in (["table"], ["plot", "bars"], ["report", "--output", "page"]):
         done = quick(*command, "--results", "runs")
-        assert (done.returncode, done.stderr) == (2, f"mimbench: {told}\n"), command
+        assert (done.returncode, done.stderr) == (2, f"mimbench: {message}\n"), command
 
 
-def test_a_layout_tells_what_it_could_have_compared(results):
+def test_a_layout_lists_failures_of_cells_that_it_compares(results):
     fail(results)
     fail(results, task="finetune", seed=5)
     fail(results, "mae", "finetune")
@@ -184,7 +186,7 @@ def test_a_layout_tells_what_it_could_have_compared(results):
     assert "simmim on finetune, seed 5: no luck" in text
 
 
-def test_what_failed_in_a_run_is_told_by_its_table(quick, tmp_path, monkeypatch):
+def test_what_failed_in_a_run_is_listed_under_its_table(quick, tmp_path, monkeypatch):
     def unlucky(name: str, seed: int) -> None:
         if seed == 1:
             raise RunError("no luck")

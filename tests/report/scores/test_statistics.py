@@ -23,15 +23,15 @@ from mimbench.report.scores.statistics import (
 def test_mean_deviation_and_t_interval_are_scipys(trial):
     rng = np.random.default_rng(trial)
     values = rng.normal(rng.uniform(-50, 50), rng.uniform(0.1, 9), rng.integers(2, 12))
-    found = summarise(list(values))
-    assert (found.n, found.mean) == (len(values), pytest.approx(values.mean()))
-    assert found.sd == pytest.approx(stats.tstd(values))
-    assert found.se == pytest.approx(stats.sem(values))
+    summary = summarise(list(values))
+    assert (summary.n, summary.mean) == (len(values), pytest.approx(values.mean()))
+    assert summary.sd == pytest.approx(stats.tstd(values))
+    assert summary.se == pytest.approx(stats.sem(values))
     low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
-    assert (found.interval.low, found.interval.high) == (pytest.approx(low), pytest.approx(high))
+    assert (summary.interval.low, summary.interval.high) == (pytest.approx(low), pytest.approx(high))
 
 
-def test_one_value_tells_nothing_of_its_spread():
+def test_one_value_has_no_spread():
     assert summarise([7.0]) == Summary(1, 7.0, None, None)
     assert summarise([7.0]).se is None
     assert t_interval([7.0]) is None
@@ -41,9 +41,9 @@ def test_one_value_tells_nothing_of_its_spread():
 
 def test_differences_are_paired_by_seed():
     ours, base = {0: 51.0, 1: 62.0, 2: 70.0, 7: 1.0}, {2: 68.0, 1: 60.0, 0: 50.0, 9: 5.0}
-    found = paired_difference(ours, base)
-    assert (found.n, found.mean) == (3, pytest.approx(5 / 3))
-    assert found.sd == pytest.approx(np.std([1, 2, 2], ddof=1))
+    difference = paired_difference(ours, base)
+    assert (difference.n, difference.mean) == (3, pytest.approx(5 / 3))
+    assert difference.sd == pytest.approx(np.std([1, 2, 2], ddof=1))
     assert paired_difference({0: 1.0}, {1: 1.0}) is None
     single = paired_difference({0: 3.0}, {0: 1.0})
     assert (single.n, single.mean, single.interval) == (1, 2.0, None)
@@ -67,9 +67,9 @@ def test_intervals_of_means_and_of_paired_differences_cover_the_truth_in_95_of_1
 @pytest.mark.parametrize("seeds", [2, 4, 5, 9, 20])
 def test_the_paired_interval_is_that_of_scipys_paired_t_test(seeds):
     one, other = np.random.default_rng(seeds).normal(size=(2, seeds))
-    found = paired_difference(dict(enumerate(one)), dict(enumerate(other))).interval
+    interval = paired_difference(dict(enumerate(one)), dict(enumerate(other))).interval
     expected = stats.ttest_rel(one, other).confidence_interval(0.95)
-    assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    assert (interval.low, interval.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
 
 
 def score(mean, half=None):
@@ -77,7 +77,7 @@ def score(mean, half=None):
 
 
 @pytest.mark.parametrize(
-    ("scores", "higher", "best", "second", "apart"),
+    ("scores", "higher", "best", "second", "is_clear"),
     [
         ([score(1, 0.1), score(9, 0.1), score(5, 0.1)], True, (1,), (2,), True),
         ([score(1, 0.1), score(9, 0.1), score(5, 0.1)], False, (0,), (2,), True),
@@ -98,28 +98,30 @@ def score(mean, half=None):
         ([None, None], True, (), (), True),
     ],
 )
-def test_a_best_is_told_apart_or_said_not_to_be(scores, higher, best, second, apart):
-    found = best_and_next(scores, higher)
-    assert (found.best, found.second, found.is_clear) == (best, second, apart)
+def test_a_best_is_clear_or_has_rivals(scores, higher, best, second, is_clear):
+    best_two = best_and_next(scores, higher)
+    assert (best_two.best, best_two.second, best_two.is_clear) == (best, second, is_clear)
 
 
 @pytest.mark.parametrize("trial", range(20))
 def test_the_verdict_agrees_with_the_intervals(trial):
     rng = np.random.default_rng(trial)
     scores = [summarise(list(rng.normal(50 + rng.uniform(0, 6), 1, 5))) for _ in range(4)]
-    found = best_and_next(scores)
+    best_two = best_and_next(scores)
     means = [one.mean for one in scores]
-    assert found.best == (int(np.argmax(means)),)
-    assert found.second == (int(np.argsort(means)[-2]),)
-    low = scores[found.best[0]].interval.low
-    rivals = {index for index, one in enumerate(scores) if index not in found.best and one.interval.high >= low}
-    assert set(found.rivals) == rivals
-    assert found.is_clear == (not rivals)
+    assert best_two.best == (int(np.argmax(means)),)
+    assert best_two.second == (int(np.argsort(means)[-2]),)
+    low = scores[best_two.best[0]].interval.low
+    rivals = {index for index, one in enumerate(scores) if index not in best_two.best and one.interval.high >= low}
+    assert set(best_two.rivals) == rivals
+    assert best_two.is_clear == (not rivals)
 
 
 def test_mean_ranks_of_clear_cases():
     clear = {name: {seed: base + seed / 100 for seed in range(5)} for name, base in (("a", 9), ("b", 5), ("c", 1))}
-    lower = {name: {seed: 10 - value for seed, value in of.items()} for name, of in clear.items()}
+    lower = {
+        name: {seed: 10 - value for seed, value in values_by_name.items()} for name, values_by_name in clear.items()
+    }
     ranks = mean_ranks({"one": clear, "two": lower}, {"one": True, "two": False})
     assert [(rank.name, rank.mean, rank.tasks) for rank in ranks] == [("a", 1, 2), ("b", 2, 2), ("c", 3, 2)]
     assert all(rank.interval == (rank.mean, rank.mean) for rank in ranks)
@@ -131,7 +133,7 @@ def test_mean_ranks_know_what_seeds_leave_open():
     ranks = mean_ranks({"t": noisy}, {"t": True})
     assert sum(rank.mean for rank in ranks) == 3
     assert [rank.interval for rank in ranks] == [(1, 2), (1, 2)]
-    single = {name: {0: of[0]} for name, of in noisy.items()}
+    single = {name: {0: values_by_name[0]} for name, values_by_name in noisy.items()}
     assert all(rank.interval is None for rank in mean_ranks({"t": single}, {"t": True}))
 
 
@@ -152,23 +154,25 @@ def test_an_interval_of_ranks_is_what_overlapping_intervals_leave_open(trial):
     higher = {task: bool(rng.integers(2)) for task in scores}
     for rank in mean_ranks(scores, higher):
         low, high, mean = [], [], []
-        for task, of in scores.items():
-            own = t_interval(list(of[rank.name].values()))
-            others = {name: t_interval(list(values.values())) for name, values in of.items() if name != rank.name}
-            above = sum(other.low > own.high for other in others.values())
-            below = sum(other.high < own.low for other in others.values())
+        for task, values_by_name in scores.items():
+            interval = t_interval(list(values_by_name[rank.name].values()))
+            others = {
+                name: t_interval(list(values.values())) for name, values in values_by_name.items() if name != rank.name
+            }
+            above = sum(other.low > interval.high for other in others.values())
+            below = sum(other.high < interval.low for other in others.values())
             before, behind = (above, below) if higher[task] else (below, above)
             low.append(1 + before)
             high.append(6 - behind)
-            means = [np.mean(list(values.values())) for values in of.values()]
+            means = [np.mean(list(values.values())) for values in values_by_name.values()]
             order = stats.rankdata([-value if higher[task] else value for value in means])
-            mean.append(order[list(of).index(rank.name)])
+            mean.append(order[list(values_by_name).index(rank.name)])
         assert rank.interval == (pytest.approx(np.mean(low)), pytest.approx(np.mean(high)))
         assert rank.mean == pytest.approx(np.mean(mean))
         assert rank.interval[0] <= rank.mean <= rank.interval[1]
 
 
-def test_intervals_of_ranks_hold_the_truth_as_often_as_they_say():
+def test_intervals_of_ranks_contain_the_true_rank_as_often_as_they_claim():
     """Six contenders, three seeds that move all three tasks: neither false certainty nor nothing said."""
     rng = np.random.default_rng(1)
     held, widths = [], []
@@ -199,6 +203,6 @@ def test_ranks_need_every_task():
 
 
 def test_deviation_and_error_are_not_confused():
-    found = summarise([1.0, 3.0, 5.0, 7.0])
-    assert found.sd == pytest.approx(2.581988897)
-    assert found.se == pytest.approx(found.sd / math.sqrt(4))
+    summary = summarise([1.0, 3.0, 5.0, 7.0])
+    assert summary.sd == pytest.approx(2.581988897)
+    assert summary.se == pytest.approx(summary.sd / math.sqrt(4))

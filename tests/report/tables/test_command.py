@@ -24,7 +24,7 @@ def run(choice=None, *, results=None, format=None, layout=None, output=None):
     return print_table(text, output)
 
 
-def test_the_file_tells_the_format(tmp_path):
+def test_the_format_follows_the_files_suffix(tmp_path):
     for name, start in (("a.md", "| method"), ("a.tex", "% needs"), ("b/a.html", "<style>"), ("a.csv", "method,")):
         assert run(results=REFERENCE, output=tmp_path / name) is None
         assert (tmp_path / name).read_text(encoding="utf-8").startswith(start)
@@ -38,10 +38,10 @@ def test_the_file_tells_the_format(tmp_path):
 
 def test_a_suffix_that_no_table_has_is_refused_before_anything_is_written(tmp_path):
     path = tmp_path / "a.pdf"
-    told = r"a.pdf: no table is a .pdf; there are .txt, .md, .csv, .html, .tex, or give --format"
-    with pytest.raises(InputError, match=told):
+    message = r"a.pdf: no table is a .pdf; there are .txt, .md, .csv, .html, .tex, or give --format"
+    with pytest.raises(InputError, match=message):
         run(results=REFERENCE, output=path)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         run(layout="list", output=path)
     assert not path.exists()
     run(results=REFERENCE, output=path, format="csv")

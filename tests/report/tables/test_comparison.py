@@ -82,20 +82,20 @@ def test_a_protocol_that_was_departed_from_is_another(record, framed):
     }
 
 
-def test_a_departure_is_told_whoever_made_it_and_once(record, framed):
-    told = {"recipe": {"task": {"protocol": "mae"}}, "recipe_passed": {"set": {"task.epochs": 3, "task.workers": 2}}}
-    noted = record(departures={"epochs": 3, "train.betas": [0.9, 0.95]}, **told)
+def test_a_departure_is_shown_once_whatever_set_it(record, framed):
+    recipes = {"recipe": {"task": {"protocol": "mae"}}, "recipe_passed": {"set": {"task.epochs": 3, "task.workers": 2}}}
+    noted = record(departures={"epochs": 3, "train.betas": [0.9, 0.95]}, **recipes)
     assert noted.as_json()["departures"] == {"epochs": 3, "train.betas": [0.9, 0.95]}
     table = build_comparison(framed([noted]))
     assert table.notes == ("linear-probe protocol mae, epochs=3, train.betas=[0.9, 0.95]",)
-    assert build_comparison(framed([record(departures={}, **told)])).notes == ("linear-probe protocol mae",)
-    old = record(**told).as_json()
+    assert build_comparison(framed([record(departures={}, **recipes)])).notes == ("linear-probe protocol mae",)
+    old = record(**recipes).as_json()
     del old["departures"]  # records made before departures were noted
     assert build_comparison(build_frame([(None, old)])).notes == ("linear-probe protocol mae, epochs=3, workers=2",)
     assert build_comparison(framed([record(departures={"epochs": 3})])).notes == ()
 
 
-def test_protocols_of_one_name_are_told_with_it(record, framed):
+def test_protocols_of_one_name_show_what_differs(record, framed):
     recipe = {"task": {"protocol": "mae"}}
     records = [record(recipe=recipe, departures={"layer": 2}, protocol={"size": size}) for size in (28, 32)]
     table = build_comparison(framed(records))
@@ -105,7 +105,7 @@ def test_protocols_of_one_name_are_told_with_it(record, framed):
     )
 
 
-def test_content_alone_also_sets_protocols_apart(record, framed):
+def test_protocols_of_different_content_are_different(record, framed):
     records = [record(protocol={"dataset": {"content": content}}, value=v) for content, v in (("a", 1.0), ("b", 2.0))]
     assert rows_by_title(build_comparison(framed(records))) == [
         {
@@ -143,7 +143,7 @@ def test_two_versions_of_a_dataset_leave_protocols_their_names(record, framed):
     assert "linear-probe protocol cached-lbfgs, dataset.content=777777" in alone.notes
 
 
-def test_protocols_that_no_short_difference_tells_apart_are_numbered(record, framed):
+def test_protocols_without_a_short_difference_are_numbered(record, framed):
     long = [record(protocol={"p": "x" * 40 + end}, value=v) for end, v in (("a", 1.0), ("b", 2.0))]
     titles = list(rows_by_title(build_comparison(framed(long)))[0])[1:]
     assert titles == ["linear-probe: top1 (protocol 1)", "linear-probe: top1 (protocol 2)"]
@@ -249,9 +249,9 @@ def test_ranks_over_tasks(record, framed):
 def test_csv_has_the_numbers_in_columns_of_their_own(record, framed):
     records = [record(m, v + s, s) for m, v in (("a", 40), ("b", 50.5)) for s in (0, 1)]
     table = build_comparison(framed(records), Choice(baseline=Baseline.parse("a")))
-    found = list(csv.DictReader(io.StringIO(render(table, "csv"))))
-    assert float(found[1].pop("linear-probe: top1 sd")) == pytest.approx(statistics.stdev([50.5, 51.5]))
-    assert found[1] == {
+    rows = list(csv.DictReader(io.StringIO(render(table, "csv"))))
+    assert float(rows[1].pop("linear-probe: top1 sd")) == pytest.approx(statistics.stdev([50.5, 51.5]))
+    assert rows[1] == {
         "method": "b",
         "linear-probe: top1": "51.0",
         "linear-probe: top1 n": "2",
@@ -297,7 +297,7 @@ def test_earlier_epochs_are_left_out_and_counted_unless_the_epoch_is_asked_for(r
     assert set(columns[1]) - {"method", "task", "metric"} == {"-", "at_epoch=0", "at_epoch=5", "at_epoch=26"}
 
 
-def test_earlier_epochs_are_shown_where_nothing_else_is_there(record, framed):
+def test_earlier_epochs_are_shown_if_there_is_nothing_else(record, framed):
     tidy = framed([at_epoch(record, 5, 55.0), at_epoch(record, 10, 58.0), record("random-init", 40.0)])
     table = build_comparison(tidy)
     assert [row["pretrain.at_epoch"] for row in rows_by_title(table)] == ["-", "5", "10"]
@@ -314,7 +314,7 @@ def test_one_record_is_not_counted_as_several(record, framed):
     )
 
 
-def test_where_one_task_has_earlier_epochs_alone_the_remark_says_what_is_aside(record, framed):
+def test_if_one_task_has_only_earlier_epochs_the_remark_says_what_is_left_out(record, framed):
     early = [at_epoch(record, epoch, 50.0 + epoch, task="knn") for epoch in (5, 10)]
     ends = [at_epoch(record, epoch, 70.0 - epoch) for epoch in (5, 26)] + [record("mae", 40.0)]
     table = build_comparison(framed([*early, *ends]), Choice(epochs=True))
@@ -327,7 +327,7 @@ def test_where_one_task_has_earlier_epochs_alone_the_remark_says_what_is_aside(r
     assert "of each column, without earlier epochs if there is a last one" in table.remarks[0]
 
 
-def test_earlier_epochs_have_no_rank_beside_the_end(record, framed):
+def test_earlier_epochs_have_no_rank_if_there_is_a_last_one(record, framed):
     records = [at_epoch(record, epoch, value) for epoch, value in ((0, 99.0), (5, 55.0), (26, 60.0))]
     tidy = framed([*records, record("random-init", 40.0), record("mae", 30.0, task="knn")])
     choice = Choice(row_fields=("method", "pretrain.at_epoch"), tasks=("linear-probe",), ranks=True)
@@ -343,7 +343,7 @@ def test_earlier_epochs_have_no_rank_beside_the_end(record, framed):
 
 
 @pytest.mark.parametrize("value", [1e308, -5.0, 100.5, math.nan, math.inf])
-def test_a_value_outside_of_its_range_is_never_best_and_is_said(record, framed, value):
+def test_a_value_outside_of_its_range_is_never_best_and_has_a_note(record, framed, value):
     shown = "not a number" if math.isnan(value) else f"{value:g}"
     problem = f"top1 is {shown}, outside of its range 0 to 100; see `mimbench verify`"
     for higher in (True, False):
@@ -352,14 +352,14 @@ def test_a_value_outside_of_its_range_is_never_best_and_is_said(record, framed, 
         sound[1] = record("beit", 40.0, 1, higher=higher)
         choice = Choice(baseline=Baseline.parse("beit"), ranks=True)
         table = build_comparison(framed([*broken, *sound]), choice)
-        found = {cell_text(row[0]): row for row in table.rows}
-        assert found["mae"][1].mark == ""
-        assert {found["beit"][1].mark, found["simmim"][1].mark} == {"best", "second"}
-        assert found["mae"][1].notes == (problem,)
-        assert len(cell_text(found["mae"][1])) < 12
-        assert found["mae"][2].notes == (problem,)
-        assert found["mae"][3].notes == (f"no rank: {problem}",)
-        assert [cell_text(row[3]).split()[0] for name, row in found.items() if name != "mae"] != ["-", "-"]
+        cells = {cell_text(row[0]): row for row in table.rows}
+        assert cells["mae"][1].mark == ""
+        assert {cells["beit"][1].mark, cells["simmim"][1].mark} == {"best", "second"}
+        assert cells["mae"][1].notes == (problem,)
+        assert len(cell_text(cells["mae"][1])) < 12
+        assert cells["mae"][2].notes == (problem,)
+        assert cells["mae"][3].notes == (f"no rank: {problem}",)
+        assert [cell_text(row[3]).split()[0] for name, row in cells.items() if name != "mae"] != ["-", "-"]
     alone = build_comparison(framed([record("mae", value)]), Choice())
     assert alone.rows[0][1].notes == (problem,)
 

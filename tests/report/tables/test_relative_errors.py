@@ -36,7 +36,7 @@ def test_errors_are_summed_over_severities_and_averaged_over_corruptions(measure
     assert (itself.mean, itself.mean_above_clean) == (pytest.approx(100), pytest.approx(100))
 
 
-def test_where_the_baseline_loses_nothing_there_is_no_relative_error(measured):
+def test_without_a_loss_of_the_baseline_there_is_no_relative_error(measured):
     ours, base = measured(90.0, [80.0, 60.0], [70.0, 50.0]), measured(50.0, [50.0, 50.0], [60.0, 40.0])
     assert compute_error_ratios(MCE, ours, base).mean_above_clean is None
 

@@ -126,15 +126,15 @@ NASTY = [
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_to_the_letter(format):
-    found = render(SMALL, format)
+    text = render(SMALL, format)
     if format == "html":
-        style, table = found.split("</style>\n")
-        found = "STYLE" + table
+        style, table = text.split("</style>\n")
+        text = "STYLE" + table
         assert style.startswith("<style>\ntable.mimbench {")
-    assert found == GOLDEN[format]
+    assert text == GOLDEN[format]
 
 
-def test_another_format_is_told():
+def test_an_unknown_format_is_refused():
     with pytest.raises(InputError, match="unknown table format 'latx'; did you mean 'latex'"):
         render(SMALL, "latx")
 
@@ -188,11 +188,11 @@ def test_text_holds_no_control_characters_and_one_line_a_row():
 
 
 def test_csv_is_read_back_as_it_was():
-    found = list(csv.reader(io.StringIO(render(nasty_table(), "csv"))))
+    parsed = list(csv.reader(io.StringIO(render(nasty_table(), "csv"))))
     escaped = {NASTY[5]: "line\\nbreak\\u001b[31m\\r", NASTY[6]: NASTY[6].replace("\u202e", "\\u202e")}
     escaped[NASTY[8]] = f"'{NASTY[8]}"
-    assert [row[0] for row in found[1:]] == [escaped.get(text, text) for text in NASTY]
-    assert found[0] == ["label", NASTY[0]]
+    assert [row[0] for row in parsed[1:]] == [escaped.get(text, text) for text in NASTY]
+    assert parsed[0] == ["label", NASTY[0]]
 
 
 FORMULAS = [
@@ -217,9 +217,9 @@ def test_no_cell_of_a_csv_file_is_a_formula():
     # No number is text by its type; the format escapes it all the same.
     rows = tuple((Cell(text), Cell(PublishedAndDifference(-0.5, text))) for text in FORMULAS)
     table = Table((Column("=1"), Column("x", ("@a", "b"))), rows)
-    found = list(csv.reader(io.StringIO(render(table, "csv"))))
-    assert found[0] == ["'=1", "x", "x b"]
-    for text, row in zip(FORMULAS, found[1:], strict=True):
+    parsed = list(csv.reader(io.StringIO(render(table, "csv"))))
+    assert parsed[0] == ["'=1", "x", "x b"]
+    for text, row in zip(FORMULAS, parsed[1:], strict=True):
         assert row == [f"'{visible(text)}", "-0.5", f"'{visible(text)}"]
 
 
@@ -265,15 +265,15 @@ def test_latex_shows_n_once_if_it_is_the_same_everywhere():
         *(Cell(MeanAndDifference(Summary(3, 60.0, 1.0), 0.1)), Cell(mean(3, 50.0)), Cell()),
         Cell(Difference(Summary(3, 2.0, 1.0, Interval(-1.0, 5.0)))),
     )
-    found = render(Table((column,), tuple((cell,) for cell in three)), "latex")
-    assert "(n=" not in found
-    assert "\nn = 3 throughout\n" in found
-    assert r"60.0 $\pm$ 1.0, +0.1 \\" in found
-    assert r"+2.0 {[}$-$1.0, 5.0{]} \\" in found
+    latex = render(Table((column,), tuple((cell,) for cell in three)), "latex")
+    assert "(n=" not in latex
+    assert "\nn = 3 throughout\n" in latex
+    assert r"60.0 $\pm$ 1.0, +0.1 \\" in latex
+    assert r"+2.0 {[}$-$1.0, 5.0{]} \\" in latex
     for other in (Cell(mean(1, 50.0)), Cell(mean(2, 50.0))):
-        found = render(Table((column,), ((three[0],), (other,))), "latex")
-        assert "(n=3)" in found
-        assert "throughout" not in found
+        latex = render(Table((column,), ((three[0],), (other,))), "latex")
+        assert "(n=3)" in latex
+        assert "throughout" not in latex
 
 
 @pytest.mark.parametrize(
@@ -320,23 +320,23 @@ WIDE = Table(
 
 
 def test_latex_splits_columns_that_do_not_fit_the_line():
-    found = render(WIDE, "latex")
-    assert found.startswith("% needs \\usepackage{array,booktabs,graphicx}\n")
-    assert found.count(r"59.8 $\pm$ 1.9") == 70 * TASKS
-    assert "all rows: method: mae" in found
-    parts = found.count(r"\begin{table}")
+    latex = render(WIDE, "latex")
+    assert latex.startswith("% needs \\usepackage{array,booktabs,graphicx}\n")
+    assert latex.count(r"59.8 $\pm$ 1.9") == 70 * TASKS
+    assert "all rows: method: mae" in latex
+    parts = latex.count(r"\begin{table}")
     assert parts > 1
-    assert parts == found.count(r"\begin{tabular}{>") == found.count(r"\end{tabular}}") == found.count(r"\end{table}")
+    assert parts == latex.count(r"\begin{tabular}{>") == latex.count(r"\end{tabular}}") == latex.count(r"\end{table}")
     for part in range(1, parts + 1):
-        assert found.count(rf"\caption{{Wide and long (part {part} of {parts})}}") == 1
-    assert found.count(r"\begin{minipage}") == 1
+        assert latex.count(rf"\caption{{Wide and long (part {part} of {parts})}}") == 1
+    assert latex.count(r"\begin{minipage}") == 1
     assert "(part" not in render(SMALL, "latex")
 
 
 @pytest.mark.parametrize("table", [SMALL, WIDE])
 def test_latex_leaves_pages_to_the_author(table):
-    found = render(table, "latex")
-    assert not any(command in found for command in (r"\clearpage", r"\newpage", r"\addtocounter", "longtable"))
+    latex = render(table, "latex")
+    assert not any(command in latex for command in (r"\clearpage", r"\newpage", r"\addtocounter", "longtable"))
 
 
 def compiled(tables, folder, preamble=()) -> subprocess.CompletedProcess[str]:

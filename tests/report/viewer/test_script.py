@@ -70,7 +70,7 @@ def test_the_paired_difference_is_that_of_tables(script):
         interval, summary = t_interval(differences), summarise(differences)
         # The quantile that gives the interval of tables is what the page is given.
         quantile = (interval.high - interval.low) / 2 * count**0.5 / summary.sd
-        found = script.evaluate(
+        result = script.evaluate(
             "([scores, baseline, quantiles]) => pairedDifference(new Map(scores), new Map(baseline), quantiles)",
             [
                 [[seed, value] for seed, value in scores.items()],
@@ -78,10 +78,10 @@ def test_the_paired_difference_is_that_of_tables(script):
                 [0] * (count - 2) + [quantile],
             ],
         )
-        assert found["seeds"] == list(range(count))
-        assert found["mean"] == pytest.approx(summary.mean)
-        assert found["mean"] - found["halfWidth"] == pytest.approx(interval.low)
-        assert found["mean"] + found["halfWidth"] == pytest.approx(interval.high)
+        assert result["seeds"] == list(range(count))
+        assert result["mean"] == pytest.approx(summary.mean)
+        assert result["mean"] - result["halfWidth"] == pytest.approx(interval.low)
+        assert result["mean"] + result["halfWidth"] == pytest.approx(interval.high)
 
 
 def test_a_difference_needs_a_common_seed_and_an_interval_needs_two(script):
@@ -140,7 +140,7 @@ def test_rows_sort_by_value_with_missing_ones_last(script):
     assert ordered(["a10", "a9", "B1"], True) == ["a9", "a10", "B1"]
 
 
-def test_ticks_are_round_and_lie_in_the_range(script):
+def test_ticks_are_round_and_within_the_range(script):
     assert script.evaluate("ticksBetween(0, 1, 5)") == [0, 0.2, 0.4, 0.6, 0.8, 1]
     assert script.evaluate("ticksBetween(-3, 47, 6)") == [0, 10, 20, 30, 40]
     assert script.evaluate("ticksBetween(0.1, 0.3, 4)") == [0.1, 0.15, 0.2, 0.25, 0.3]

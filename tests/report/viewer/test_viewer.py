@@ -88,11 +88,11 @@ def test_a_header_sorts_by_click_and_says_so(opened):
     assert ranked == sorted(ranked, reverse=True)  # a leaderboard begins with the best
     header.get_by_role("button").click()
     assert header.get_attribute("aria-sort") == "descending"
-    found = numbers(column(tab, "linear-probe: top1"))
-    assert found == sorted(found, reverse=True)
+    values = numbers(column(tab, "linear-probe: top1"))
+    assert values == sorted(values, reverse=True)
     header.get_by_role("button").click()
     assert header.get_attribute("aria-sort") == "ascending"
-    assert numbers(column(tab, "linear-probe: top1")) == found[::-1]
+    assert numbers(column(tab, "linear-probe: top1")) == values[::-1]
     ratio = tab.get_by_role("columnheader", name="method.mask_ratio")
     ratio.get_by_role("button").click()
     assert column(tab, "method.mask_ratio") == ["0.3", "0.3", "0.6", "0.6", "0.9", "0.9", "-"]
@@ -120,7 +120,7 @@ def test_filters_narrow_rows_and_columns(opened):
     assert len(column(tab, "linear-probe: top1")) == 1
 
 
-def test_a_number_leads_to_its_runs_and_a_run_tells_all(opened, built):
+def test_a_number_links_to_its_runs_and_a_run_shows_everything(opened, built):
     tab = opened()
     tab.get_by_role("row", name="random-init").get_by_role("link").first.click()
     expect(tab.get_by_role("heading", name="random-init")).to_be_visible()
@@ -177,13 +177,13 @@ def test_settings_are_compared_with_differences_paired_by_seed(opened, built):
         runs = [data["runs"][number] for cell in row["cells"] for number in cell["runs"]]
         return {run["seed"]: run["values"][0][0] for run in runs if run["task"] == "linear-probe"}
 
-    base, own = by_seed("random-init", "-"), by_seed("simmim", "0.6")
+    base, ours = by_seed("random-init", "-"), by_seed("simmim", "0.6")
     from mimbench.report.scores.statistics import t_interval
 
-    differences = [own[seed] - base[seed] for seed in sorted(base)]
+    differences = [ours[seed] - base[seed] for seed in sorted(base)]
     interval = t_interval(differences)
-    told = tab.get_by_role("row", name="linear-probe: top1").inner_text().replace("\u2212", "-")
-    assert f"Δ +{sum(differences) / 3:.1f} [{interval.low:.1f}, {interval.high:.1f}] (n=3)" in told
+    text = tab.get_by_role("row", name="linear-probe: top1").inner_text().replace("\u2212", "-")
+    assert f"Δ +{sum(differences) / 3:.1f} [{interval.low:.1f}, {interval.high:.1f}] (n=3)" in text
     recipes = tab.get_by_label("Recipes side by side")
     differing = recipes.locator("tbody tr").count()
     assert recipes.locator("tr.differs").count() == differing > 0
@@ -213,13 +213,13 @@ def test_everything_is_reached_and_done_by_keyboard(opened):
     seen = []
     for _ in range(40):
         press("Tab")
-        told = tab.evaluate(
+        focus = tab.evaluate(
             """() => { const one = document.activeElement, style = getComputedStyle(one);
             return [one.tagName, one.textContent || one.ariaLabel || "", style.outlineStyle, one.ariaLabel] }"""
         )
-        assert told[2] != "none", f"no focus is seen on {told}"
-        seen.append(told)
-        if told[3] and told[3].startswith("Compare "):
+        assert focus[2] != "none", f"no focus is seen on {focus}"
+        seen.append(focus)
+        if focus[3] and focus[3].startswith("Compare "):
             break
     tags = [tag for tag, *_ in seen]
     assert {"INPUT", "SELECT", "BUTTON", "DIV"} <= set(tags)  # the DIV scrolls
@@ -239,7 +239,7 @@ def test_everything_is_reached_and_done_by_keyboard(opened):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_ground(opened, built, scheme):
+def test_text_has_contrast_to_its_background(opened, built, scheme):
     data = data_of(built)
     rows = [f"setting%3A{row['key']}" for row in data["leaderboard"]["rows"][:2]]
     tab = opened(scheme=scheme)
@@ -248,10 +248,10 @@ def test_text_stands_out_from_its_ground(opened, built, scheme):
         go(tab, address)
         tab.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
         tab.wait_for_timeout(50)
-        found = tab.evaluate(CONTRAST)
-        assert found["texts"] > 20
-        assert found["faint"] == [], address
-        grounds.add(found["ground"])
+        contrast = tab.evaluate(CONTRAST)
+        assert contrast["texts"] > 20
+        assert contrast["faint"] == [], address
+        grounds.add(contrast["ground"])
     assert grounds == {"rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 27)"}
 
 
@@ -317,7 +317,7 @@ def test_ablations_failures_and_published_numbers_are_shown(opened):
     assert all(column(tab, "source"))
 
 
-def test_downloads_hold_the_table_and_every_measurement(opened, built, tmp_path):
+def test_downloads_contain_the_table_and_every_measurement(opened, built, tmp_path):
     tab = opened("downloads")
     got = {}
     for name in ("leaderboard.csv", "leaderboard.tex", "leaderboard.md", "leaderboard-all.csv", "measurements.csv"):
@@ -335,7 +335,7 @@ def test_downloads_hold_the_table_and_every_measurement(opened, built, tmp_path)
     assert (rows[0]["id"], float(rows[0]["value"])) == (first["id"], first["values"][0][0])
 
 
-def test_what_is_printed_is_the_view_alone_on_white(opened, built):
+def test_only_the_view_is_printed_on_white(opened, built):
     run = next(run["id"] for run in data_of(built)["runs"] if run["task"] == "detection")
     tab = opened(f"run={run}", scheme="dark")
     tab.emulate_media(media="print")
@@ -358,8 +358,8 @@ def test_earlier_epochs_are_there_when_asked_for_and_never_lead(opened, tmp_path
     tab = opened(page=write_page(tmp_path / "results", tmp_path / "page"))
     assert len(column(tab, "method")) == 2
     tab.get_by_label("Earlier epochs").check()
-    told = column(tab, "pretraining")
-    assert [text.split(", ")[1] for text in told if "epoch " in text] == ["epoch 10 of 26", "epoch 2 of 26"]
+    pretrainings = column(tab, "pretraining")
+    assert [text.split(", ")[1] for text in pretrainings if "epoch " in text] == ["epoch 10 of 26", "epoch 2 of 26"]
     early = tab.get_by_role("row").filter(has_text="epoch 10 of 26")
     assert early.locator("a.best").count() == 0
     go(tab, "ablations")
@@ -391,7 +391,7 @@ def test_a_filter_takes_a_seed_for_one_thing(opened):
     assert set(column(tab, "seed")) == {"1"}
 
 
-def test_losses_of_methods_stand_in_charts_of_their_own(opened, built):
+def test_losses_of_different_methods_have_separate_charts(opened, built):
     chosen = [
         row["key"]
         for row in data_of(built)["leaderboard"]["rows"]
@@ -433,7 +433,7 @@ def test_a_number_is_in_sight_on_a_phone(opened, tmp_path, view, table):
         assert within(tab, number.bounding_box(), box.bounding_box())
 
 
-def test_on_a_phone_the_name_tells_the_setting(opened):
+def test_on_a_phone_the_name_contains_the_setting(opened):
     tab = opened(width=390)
     expect(tab.locator("tbody th small").get_by_text("method.mask_ratio=0.6").first).to_be_visible()
     tab.set_viewport_size({"width": 1280, "height": 800})  # turned over, or a wider window

@@ -29,14 +29,14 @@ def perfect(annotations, masks: bool = False) -> list[DetDataSample]:
         records = annotations.loadAnns(annotations.getAnnIds([image_id]))
         boxes = torch.tensor([record["bbox"] for record in records], dtype=torch.float)
         boxes[:, 2:] += boxes[:, :2]
-        found = InstanceData(
+        predicted = InstanceData(
             bboxes=boxes,
             scores=torch.ones(len(records)),
             labels=torch.tensor([record["category_id"] // 10 - 1 for record in records]),
         )
         if masks:
-            found.masks = torch.from_numpy(np.stack([annotations.annToMask(record) for record in records])).bool()
-        samples.append(DetDataSample(pred_instances=found, metainfo={"img_id": image_id}))
+            predicted.masks = torch.from_numpy(np.stack([annotations.annToMask(record) for record in records])).bool()
+        samples.append(DetDataSample(pred_instances=predicted, metainfo={"img_id": image_id}))
     return samples
 
 
@@ -54,7 +54,7 @@ def test_perfect_predictions_score_100(annotations):
         assert scores["AP"].objects == len(annotations.getAnnIds(catIds=[10 * (label + 1)]))
 
 
-def test_perfect_masks_score_100_apart_from_their_boxes(annotations):
+def test_perfect_masks_score_100_whatever_their_boxes(annotations):
     samples = perfect(annotations, masks=True)
     for sample in samples:
         sample.pred_instances.bboxes = torch.zeros_like(sample.pred_instances.bboxes)

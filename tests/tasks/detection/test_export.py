@@ -35,8 +35,8 @@ def vit() -> ViT:
 def options(**changed):
     train = {"epochs": 2, "batch_size": 2, "layer_decay": 0.5, "workers": 0, "precision": "fp32"}
     train["schedule"] = {"kind": "multistep", "milestones": [1.5], "warmup_epochs": 0.5}
-    given = {"detector": "mask-rcnn", "image_size": 64, "scale_jitter": (0.5, 1.5), "recompute_boxes": True}
-    return small_config(**given, square=True, flip=0.5, drop_path=0.1, window=3, train=train, **changed)
+    chosen = {"detector": "mask-rcnn", "image_size": 64, "scale_jitter": (0.5, 1.5), "recompute_boxes": True}
+    return small_config(**chosen, square=True, flip=0.5, drop_path=0.1, window=3, train=train, **changed)
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def test_mmengines_runner_trains_and_evaluates_it(file, tmp_path):
     config.experiment_name = tmp_path.name
     runner = Listening.from_cfg(config)
     runner.train()
-    found = {key for key in runner.message_hub.log_scalars if key.startswith("val/")}
-    assert {"val/coco/bbox_mAP", "val/coco/segm_mAP"} <= found
+    scalars = {key for key in runner.message_hub.log_scalars if key.startswith("val/")}
+    assert {"val/coco/bbox_mAP", "val/coco/segm_mAP"} <= scalars
     assert len(rates) == 4
     schedule = Schedule(options().train, steps_per_epoch=2)
     for step, groups in enumerate(rates):
@@ -88,14 +88,14 @@ def test_mmengines_runner_trains_and_evaluates_it(file, tmp_path):
 
 
 def test_a_checkpoints_weights_can_be_named(tmp_path):
-    given = vit()
-    save_file(given.state_dict(), tmp_path / "encoder.safetensors")
-    backbone = EncoderBackbone(describe(given), weights=str(tmp_path / "encoder.safetensors"), drop_path=0.1)
+    pretrained = vit()
+    save_file(pretrained.state_dict(), tmp_path / "encoder.safetensors")
+    backbone = EncoderBackbone(describe(pretrained), weights=str(tmp_path / "encoder.safetensors"), drop_path=0.1)
     for key, value in backbone.encoder.state_dict().items():
-        assert torch.equal(value, given.state_dict()[key])
+        assert torch.equal(value, pretrained.state_dict()[key])
     (tmp_path / "encoder.safetensors").write_bytes(b"no weights")
     with pytest.raises(InputError, match="does not hold this encoder's weights"):
-        EncoderBackbone(describe(given), weights=str(tmp_path / "encoder.safetensors"))
+        EncoderBackbone(describe(pretrained), weights=str(tmp_path / "encoder.safetensors"))
 
 
 def test_the_command_resolves_recipe_protocol_and_settings(capsys, tmp_path):
@@ -151,7 +151,9 @@ def test_mmdet_gives_one_label_to_a_name_in_both_splits(tiny, tmp_path, name, re
         assert labels == dict(enumerate(scenes.metainfo["classes"])) == dict(enumerate(expected))
         by_image = {entry["img_id"]: entry["instances"] for entry in map(scenes.get_data_info, range(len(scenes)))}
         for record in document["annotations"]:
-            boxes = {tuple(found["bbox"][:2]): found["bbox_label"] for found in by_image[record["image_id"]]}
+            boxes = {
+                tuple(prediction["bbox"][:2]): prediction["bbox_label"] for prediction in by_image[record["image_id"]]
+            }
             assert labels[boxes[tuple(record["bbox"][:2])]] == names[record["category_id"]]
 
 

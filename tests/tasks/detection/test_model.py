@@ -51,10 +51,10 @@ def test_one_step_trains_everything_and_predicts(detector, maps, scenes):
     output.loss.backward()
     idle = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert idle == []
-    found = model.eval().predict(batch)
-    assert [sample.img_id for sample in found] == [sample.img_id for sample in batch["data_samples"]]
-    assert all(len(sample.pred_instances) <= 5 for sample in found)
-    assert all(("masks" in sample.pred_instances) == detector.endswith("mask-rcnn") for sample in found)
+    samples = model.eval().predict(batch)
+    assert [sample.img_id for sample in samples] == [sample.img_id for sample in batch["data_samples"]]
+    assert all(len(sample.pred_instances) <= 5 for sample in samples)
+    assert all(("masks" in sample.pred_instances) == detector.endswith("mask-rcnn") for sample in samples)
 
 
 CASCADES = {
@@ -158,11 +158,11 @@ def test_detectron2s_cascade_scores_by_mean_probabilities_and_draws_masks_of_the
         last, scores, deltas = head._refine_roi(maps, rois, [{"img_shape": (64, 64)}], (2,))
         stages = []
         for stage in range(3):
-            found = head._bbox_forward(stage, maps, rois)
-            stages.append(found["cls_score"].softmax(-1))
+            outputs = head._bbox_forward(stage, maps, rois)
+            stages.append(outputs["cls_score"].softmax(-1))
             if stage < 2:
                 boxes = head.bbox_head[stage].regress_by_class(
-                    rois[:, 1:], None, found["bbox_pred"], {"img_shape": (64, 64)}
+                    rois[:, 1:], None, outputs["bbox_pred"], {"img_shape": (64, 64)}
                 )
                 rois = torch.cat((rois[:, :1], boxes), 1)
     torch.testing.assert_close(scores[0].softmax(-1), sum(stages) / 3)
@@ -187,10 +187,10 @@ def test_matches_of_low_quality_are_an_option_of_mask_rcnn(low_quality):
     assert model.detector.rpn_head.assigner.match_low_quality
 
 
-@pytest.mark.parametrize(("own", "strides"), [(4, (4, 8, 16)), (16, (4, 8, 16, 32, 64)), (8, (4,))])
-def test_simple_feature_pyramid_gives_every_stride(own, strides):
-    neck = SimpleFeaturePyramid(8, own, 6, strides)
-    maps = neck((torch.randn(2, 8, 128 // own, 192 // own),))
+@pytest.mark.parametrize(("map_stride", "strides"), [(4, (4, 8, 16)), (16, (4, 8, 16, 32, 64)), (8, (4,))])
+def test_simple_feature_pyramid_gives_every_stride(map_stride, strides):
+    neck = SimpleFeaturePyramid(8, map_stride, 6, strides)
+    maps = neck((torch.randn(2, 8, 128 // map_stride, 192 // map_stride),))
     assert [tuple(each.shape) for each in maps] == [(2, 6, 128 // stride, 192 // stride) for stride in strides]
 
 
@@ -284,7 +284,7 @@ def test_layers_for_layer_decay_are_the_encoders():
     assert model.no_weight_decay() == {"detector.backbone.encoder.stem.weight"} <= names
 
 
-def test_the_loss_follows_the_seed_alone(scenes):
+def test_the_loss_depends_on_the_seed_only(scenes):
     def loss() -> float:
         torch.manual_seed(7)
         model = build(detector="faster-rcnn", strides=(4, 8))

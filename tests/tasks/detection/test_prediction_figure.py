@@ -27,14 +27,14 @@ def drawn(tmp_path, monkeypatch):
             bboxes=boxes, labels=torch.tensor([0, 1]), scores=torch.tensor([0.5, 0.97])
         )
         samples.append(sample)
-    kept = []
+    figures = []
     save = Figure.savefig
     monkeypatch.setattr(
-        Figure, "savefig", lambda self, *args, **options: (kept.append(self), save(self, *args, **options))
+        Figure, "savefig", lambda self, *args, **options: (figures.append(self), save(self, *args, **options))
     )
     names = {10 * (label + 1): name for label, name in enumerate(CLASSES)}
     draw_predictions(tmp_path / "p.png", samples, annotations, scenes.images, names)
-    return kept[0]
+    return figures[0]
 
 
 def test_boxes_have_the_colours_of_their_classes(drawn):

@@ -79,13 +79,13 @@ SMALL = {
 
 
 def reduced(name: str) -> DetectionConfig:
-    given = PROTOCOLS[name].options
-    changed: dict[str, Any] = {**SMALL, "train": {"batch_size": 2, "epochs": given["train"]["epochs"]}}
-    if "scale_jitter" in given:
+    options = PROTOCOLS[name].options
+    changed: dict[str, Any] = {**SMALL, "train": {"batch_size": 2, "epochs": options["train"]["epochs"]}}
+    if "scale_jitter" in options:
         return options_of(name, **changed, image_size=128, window=3)
-    sides = [48, 56, 64] if len(given["shorter_side"]) > 1 else [64]
-    changed |= {"shorter_side": sides, "image_size": 107, "window": 3}
-    return options_of(name, **changed, **({"precrop_side": [40, 50], "precrop": [30, 45]} if len(sides) > 1 else {}))
+    sizes = [48, 56, 64] if len(options["shorter_side"]) > 1 else [64]
+    changed |= {"shorter_side": sizes, "image_size": 107, "window": 3}
+    return options_of(name, **changed, **({"precrop_side": [40, 50], "precrop": [30, 45]} if len(sizes) > 1 else {}))
 
 
 def small_encoder(name: str) -> ViT | Swin:
@@ -120,8 +120,8 @@ def test_a_reduced_step_with_every_option_on(name, tmp_path):
     undecayed = {key for group in groups if not group["weight_decay"] for key in group["names"]}
     assert all("relative_position_bias_table" not in key or key in undecayed for key in trained)
     test = Scenes(split, pipeline_of_tests(config, 3), training=False)
-    found = model.eval().predict(next(iter(test.loader(2, seed=None, workers=0, pin_memory=False))))
-    assert all(sample.pred_instances.masks.shape[1:] == (56, 72) for sample in found)
+    samples = model.eval().predict(next(iter(test.loader(2, seed=None, workers=0, pin_memory=False))))
+    assert all(sample.pred_instances.masks.shape[1:] == (56, 72) for sample in samples)
 
 
 @pytest.mark.parametrize("name", COCO)
@@ -268,7 +268,7 @@ def test_empty_and_small_scenes_are_kept_or_left_out_as_asked(tmp_path):
         count(least_side=41)
 
 
-def test_learned_norms_stand_on_each_map():
+def test_each_map_has_a_learned_norm():
     encoder = TinyEncoder(maps=3)
     config = DetectionConfig(map_norms=True, strides=(4, 8, 16))
     detector = build_detector(config, encoder, InputConfig(image_size=28, mean=(0.5,), std=(0.5,)), classes=2, seed=0)

@@ -74,7 +74,7 @@ def test_processes_share_the_draws_of_training_but_each_sees_every_test_scene(mo
     assert share(1, seed=None) == list(range(5))
 
 
-def test_flip_is_drawn_from_the_seed_and_leaves_global_generators_alone(split):
+def test_flip_is_drawn_from_the_seed_without_the_global_generators(split):
     scenes = open_scenes(split, flip=0.5)
     plain = open_scenes(split)[0, 0]["inputs"]
     numpy_state, python_state = np.random.get_state()[1].tolist(), random.getstate()
@@ -121,12 +121,12 @@ def test_test_scenes_are_resized_and_know_their_factor(split):
 
 
 def test_large_sets_are_read_from_disk_each_time(split, monkeypatch):
-    kept = open_scenes(split)
+    in_memory = open_scenes(split)
     monkeypatch.setattr(module, "CACHE_LIMIT", 100)
     streamed = open_scenes(split)
-    assert kept.in_memory
+    assert in_memory.in_memory
     assert not streamed.in_memory
-    assert torch.equal(streamed[1, 0]["inputs"], kept[1, 0]["inputs"])
+    assert torch.equal(streamed[1, 0]["inputs"], in_memory[1, 0]["inputs"])
     batch = next(iter(streamed.loader(2, seed=0, workers=1, pin_memory=False)))
     assert len(batch["inputs"]) == 2
 
@@ -165,7 +165,7 @@ def test_bad_annotations_are_named(split):
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_boxes_lie_on_their_objects_where_exif_turns_images(tmp_path, orientation):
+def test_boxes_are_on_their_objects_if_exif_rotates_images(tmp_path, orientation):
     """As stored if width and height say so, else as EXIF turns them."""
     split = write_scenes(tmp_path, 3, size=(48, 64))
     expected = open_scenes(split)

@@ -35,7 +35,7 @@ def test_importing_it_does_not_import_mmdet():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_doctor_is_told_which_ops_are_here(capsys):
+def test_the_doctor_lists_which_ops_are_here(capsys):
     lines = Detection.checkup()
     assert "mmcv" in lines[0]
     assert "roi_align_forward" in lines[0] or "compiled ops" in lines[0]
@@ -119,7 +119,7 @@ def test_batch_size_and_worker_count_do_not_change_what_is_found(scenes, tmp_pat
     assert scores[0] == pytest.approx(scores[1])
 
 
-def test_the_engine_is_told_what_it_needs(scenes, tmp_path):
+def test_the_engine_gets_what_it_needs(scenes, tmp_path):
     seen = {}
 
     class Listening(PlainFit):
@@ -154,7 +154,7 @@ def test_the_config_survives_a_round_trip():
     assert Detection(config).protocol()["strides"] == [4, 8]
 
 
-def test_a_part_of_the_training_budget_can_be_set_alone():
+def test_one_part_of_the_training_budget_can_be_set():
     config = DetectionConfig(train={"epochs": 3})
     assert config.train.epochs == 3
     assert config.train.batch_size == DetectionConfig().train.batch_size

@@ -38,12 +38,12 @@ def plain_iou(a: list[float], b: list[float], offset: float) -> float:
 
 
 def plain_nms(boxes: Tensor, scores: Tensor, threshold: float, offset: float) -> list[int]:
-    kept: list[int] = []
+    remaining: list[int] = []
     rows = boxes.tolist()
     for index in scores.argsort(descending=True).tolist():
-        if all(plain_iou(rows[index], rows[other], offset) <= threshold for other in kept):
-            kept.append(index)
-    return kept
+        if all(plain_iou(rows[index], rows[other], offset) <= threshold for other in remaining):
+            remaining.append(index)
+    return remaining
 
 
 def random_boxes(count: int, size: float = 16.0, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -57,9 +57,9 @@ def random_boxes(count: int, size: float = 16.0, seed: int = 0) -> tuple[Tensor,
 @pytest.mark.parametrize("threshold", [0.2, 0.5, 0.7])
 def test_nms(threshold, offset, device):
     boxes, scores = random_boxes(60)
-    dets, kept = mmcv_ops.nms(boxes.to(device), scores.to(device), threshold, offset=offset)
+    dets, indices = mmcv_ops.nms(boxes.to(device), scores.to(device), threshold, offset=offset)
     expected = plain_nms(boxes, scores, threshold, offset)
-    assert kept.tolist() == expected
+    assert indices.tolist() == expected
     assert 1 < len(expected) < 60
     torch.testing.assert_close(dets.cpu(), torch.cat((boxes, scores[:, None]), 1)[expected])
 
@@ -95,10 +95,10 @@ def test_nms_without_boxes_and_with_limits():
     assert mmcv_ops.nms(boxes, scores, 0.5, score_threshold=0.6)[1].tolist() == above
 
 
-def test_batched_nms_keeps_classes_apart(device):
+def test_batched_nms_keeps_classes_separate(device):
     boxes, scores = random_boxes(60, seed=1)
     labels = torch.arange(60) % 3
-    dets, kept = mmcv_ops.batched_nms(
+    dets, indices = mmcv_ops.batched_nms(
         boxes.to(device), scores.to(device), labels.to(device), {"type": "nms", "iou_threshold": 0.4}
     )
     expected = []
@@ -106,7 +106,7 @@ def test_batched_nms_keeps_classes_apart(device):
         rows = (labels == label).nonzero()[:, 0]
         expected += rows[plain_nms(boxes[rows], scores[rows], 0.4, 0)].tolist()
     expected.sort(key=lambda index: -scores[index])
-    assert kept.tolist() == expected
+    assert indices.tolist() == expected
     torch.testing.assert_close(dets[:, 4].cpu(), scores[expected])
 
 
@@ -114,7 +114,7 @@ def test_batched_nms_keeps_classes_apart(device):
 @pytest.mark.parametrize("method", ["naive", "linear", "gaussian"])
 def test_soft_nms(method, offset):
     boxes, scores = random_boxes(25, seed=2)
-    dets, kept = mmcv_ops.soft_nms(boxes, scores, 0.3, 0.5, 0.05, method, offset)
+    dets, indices = mmcv_ops.soft_nms(boxes, scores, 0.3, 0.5, 0.05, method, offset)
     rows, remaining, expected = boxes.tolist(), dict(enumerate(scores.tolist())), []
     while remaining:
         best = max(remaining, key=remaining.__getitem__)
@@ -125,9 +125,9 @@ def test_soft_nms(method, offset):
             remaining[other] *= soft if method == "gaussian" or iou >= 0.3 else 1.0
             if remaining[other] < 0.05:
                 del remaining[other]
-    assert kept.tolist() == [index for index, _ in expected]
+    assert indices.tolist() == [index for index, _ in expected]
     torch.testing.assert_close(dets[:, 4], torch.tensor([score for _, score in expected]))
-    torch.testing.assert_close(dets[:, :4], boxes[kept])
+    torch.testing.assert_close(dets[:, :4], boxes[indices])
 
 
 def plain_bilinear(image: Tensor, y: float, x: float) -> Tensor:
@@ -262,7 +262,7 @@ def test_any_other_op_says_its_name_and_what_to_install():
 
 
 @supplied
-def test_the_stand_in_is_a_module_like_any_other():
+def test_the_replacement_is_a_module_like_any_other():
     module = importlib.import_module(mmcv_extension.NAME)
     spec = importlib.util.find_spec(mmcv_extension.NAME)
     assert module.__spec__ is not None

@@ -12,18 +12,18 @@ from mimbench.optim import param_groups
 from mimbench_tasks.finetune.model import FinetuneTraining, adapt, build_classifier
 
 
-def classifier(config, given=None, size=8, classes=4):
-    return build_classifier(given or encoder(), config, size, classes, seed=0)
+def classifier(config, pretrained=None, size=8, classes=4):
+    return build_classifier(pretrained or encoder(), config, size, classes, seed=0)
 
 
 def test_pretrained_weights_arrive_and_fresh_ones_do_not():
-    given = encoder(drop_path=0.3)
-    kept = classifier(task({"drop_path": 0.1}).config, given).encoder
-    assert all(torch.equal(value, given.state_dict()[name]) for name, value in kept.state_dict().items())
-    assert kept.config.drop_path == 0.1
-    fresh = classifier(task(protocol="scratch").config, given).encoder
-    assert not torch.equal(fresh.body.blocks[0].mlp.fc1.weight, given.body.blocks[0].mlp.fc1.weight)
-    again = classifier(task(protocol="scratch").config, given).encoder
+    pretrained = encoder(drop_path=0.3)
+    tuned = classifier(task({"drop_path": 0.1}).config, pretrained).encoder
+    assert all(torch.equal(value, pretrained.state_dict()[name]) for name, value in tuned.state_dict().items())
+    assert tuned.config.drop_path == 0.1
+    fresh = classifier(task(protocol="scratch").config, pretrained).encoder
+    assert not torch.equal(fresh.body.blocks[0].mlp.fc1.weight, pretrained.body.blocks[0].mlp.fc1.weight)
+    again = classifier(task(protocol="scratch").config, pretrained).encoder
     assert torch.equal(fresh.body.blocks[0].mlp.fc1.weight, again.body.blocks[0].mlp.fc1.weight)
 
 
@@ -31,10 +31,10 @@ def test_pretrained_weights_arrive_and_fresh_ones_do_not():
     ("before", "after"), [("relative", "relative-per-block"), ("sincos", "learned"), ("learned", None)]
 )
 def test_positions_become_trainable_and_change_no_feature(before, after):
-    given = encoder(position=before)
-    tuned = classifier(task({"position": after, "drop_path": 0.0}).config, given).encoder.eval()
+    pretrained = encoder(position=before)
+    tuned = classifier(task({"position": after, "drop_path": 0.0}).config, pretrained).encoder.eval()
     images = torch.randn(2, 1, 8, 8)
-    torch.testing.assert_close(tuned.features(images).pooled, given.eval().features(images).pooled)
+    torch.testing.assert_close(tuned.features(images).pooled, pretrained.eval().features(images).pooled)
     trained = {name for name, parameter in tuned.named_parameters() if parameter.requires_grad}
     if after == "relative-per-block":
         assert {f"body.blocks.{i}.attn.relative_position_bias_table" for i in range(2)} <= trained
@@ -96,8 +96,8 @@ def test_a_full_size_step_on_the_meta_device(protocol, position, published):
     tuned = task(protocol=protocol)
     layer_scale = 0.1 if position == "relative" else None
     with torch.device("meta"):
-        given = ViT(ViTConfig(position=position, layer_scale=layer_scale), image_size=224, in_channels=3)
-        model = classifier(task({"from_scratch": True}, protocol=protocol).config, given, size=224, classes=1000)
+        pretrained = ViT(ViTConfig(position=position, layer_scale=layer_scale), image_size=224, in_channels=3)
+        model = classifier(task({"from_scratch": True}, protocol=protocol).config, pretrained, size=224, classes=1000)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == published
     shown = tuned.config.input(InputConfig(image_size=224))
     training = FinetuneTraining(model, tuned.config, shown, batched=False).to("meta")

@@ -18,12 +18,12 @@ from mimbench_tasks.finetune.task import Finetune
 
 @pytest.mark.parametrize("kind", ["vit", "swin", "convnext", "resnet"])
 def test_it_learns_with_every_kind_of_encoder(kind, tmp_path):
-    wanted = {"train": {"epochs": 12, "batch_size": 8, "base_lr": 5e-3, "layer_decay": 0.9}}
-    tuned, dataset = task(wanted, {"crop_scale": (1.0, 1.0), "drop_path": 0.05}), Greys()
-    given = encoder(kind)
-    before = {name: value.clone() for name, value in given.state_dict().items()}
-    tuned.check(given, dataset)
-    result = tuned.run(given, dataset, context(tmp_path))
+    options = {"train": {"epochs": 12, "batch_size": 8, "base_lr": 5e-3, "layer_decay": 0.9}}
+    tuned, dataset = task(options, {"crop_scale": (1.0, 1.0), "drop_path": 0.05}), Greys()
+    pretrained = encoder(kind)
+    before = {name: value.clone() for name, value in pretrained.state_dict().items()}
+    tuned.check(pretrained, dataset)
+    result = tuned.run(pretrained, dataset, context(tmp_path))
     assert {metric.name for metric in Finetune.metrics} == set(result.metrics)
     assert result.metrics["top1"].value > 60
     assert result.metrics["top5"].value == 100
@@ -31,7 +31,7 @@ def test_it_learns_with_every_kind_of_encoder(kind, tmp_path):
     assert 0 <= result.metrics["ece"].value <= 100
     assert result.cost.steps == 48
     assert tuned.chance(dataset) == 25
-    assert all(torch.equal(value, given.state_dict()[name]) for name, value in before.items())
+    assert all(torch.equal(value, pretrained.state_dict()[name]) for name, value in before.items())
 
 
 def test_shuffled_labels_score_chance(tmp_path):
@@ -49,7 +49,7 @@ def weights(result_folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["model"]
 
 
-def test_equal_seeds_tune_alike_whatever_the_workers(tmp_path):
+def test_equal_seeds_tune_equally_with_any_number_of_workers(tmp_path):
     runs = {}
     for name, seed, workers in (("one", 0, 0), ("same", 0, 2), ("other", 1, 0)):
         tuned = task(EVERYTHING, {"train": {"workers": workers}})
@@ -137,13 +137,13 @@ def test_scores_of_a_hand_example():
         ({"train": {"schedule": {"min_lr": 1.0}}}, "min_lr 1 is above the peak rate"),
     ],
 )
-def test_what_cannot_work_is_said_at_planning(options, words):
+def test_what_cannot_work_is_refused_while_planning(options, words):
     with pytest.raises(InputError, match=words) as error:
         task(SMALL, options).check(encoder(), Greys())
     assert "\n" not in str(error.value)
 
 
-def test_what_the_encoder_lacks_is_said_at_planning():
+def test_what_the_encoder_cannot_do_is_refused_while_planning():
     with pytest.raises(InputError, match="'token' needs a class token, which a swin encoder does not have"):
         task(SMALL, {"pooling": "token"}).check(encoder("swin"), Greys())
     with pytest.raises(InputError, match=r"drop_path 0\.1 reaches no block of ViT"):

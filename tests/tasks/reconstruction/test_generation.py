@@ -111,8 +111,8 @@ def everything(batch: int) -> torch.Tensor:
 def test_the_schedule_is_a_cosine(steps):
     made = steps_of(Sure(torch.rand(CELLS, CELLS)), torch.zeros(2, 1, SIDE, SIDE), everything(2), steps=steps)
     left = [int(mask[0].sum()) for _, mask in made]
-    wanted = [int(16 * math.cos(math.pi / 2 * step / steps)) for step in range(steps + 1)]
-    assert left == sorted(set(wanted), reverse=True)
+    expected = [int(16 * math.cos(math.pi / 2 * step / steps)) for step in range(steps + 1)]
+    assert left == sorted(set(expected), reverse=True)
     assert left[0] == 16
     assert left[-1] == 0
     assert all((mask.sum((1, 2)) == count).all() for (_, mask), count in zip(made, left, strict=True))
@@ -132,17 +132,17 @@ def test_the_surest_cells_come_first_and_stay():
 
 @pytest.mark.parametrize("make", [simmim, mae, beit])
 def test_methods_make_images_from_something_and_from_nothing(make):
-    method, given = make(), torch.randn(3, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1)).clamp(-1.3, 2)
+    method, images = make(), torch.randn(3, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1)).clamp(-1.3, 2)
     for mask in (random_mask(3, (CELLS, CELLS), 0.7, torch.Generator().manual_seed(2)), everything(3)):
-        visible = ~mask_at_pixels(mask, given).expand_as(given)
-        made, left = steps_of(method, given, mask, temperature=1.0)[-1]
+        visible = ~mask_at_pixels(mask, images).expand_as(images)
+        made, left = steps_of(method, images, mask, temperature=1.0)[-1]
         assert not left.any()
         assert made.isfinite().all()
-        assert torch.equal(made[visible], given[visible])
+        assert torch.equal(made[visible], images[visible])
         assert 0 <= denormalise(made, INPUT).min() <= denormalise(made, INPUT).max() <= 1
-        again, _ = steps_of(method, given, mask, temperature=1.0)[-1]
+        again, _ = steps_of(method, images, mask, temperature=1.0)[-1]
         assert torch.equal(made, again)
-        other, _ = steps_of(method, torch.where(visible, given, 1.5), mask, temperature=1.0)[-1]
+        other, _ = steps_of(method, torch.where(visible, images, 1.5), mask, temperature=1.0)[-1]
         assert torch.equal(made, other)
 
 
@@ -200,11 +200,11 @@ def test_the_distance_has_its_closed_form():
     means = torch.tensor([[0.0, 1, -2, 3], [1.0, 1, 0, 5]], dtype=torch.float64)
     deviations = torch.tensor([[1.0, 2, 0.5, 1], [1.0, 1, 3, 0]], dtype=torch.float64)
     one, other = exactly(300, means[0], deviations[0]), exactly(200, means[1], deviations[1])
-    wanted = (means[0] - means[1]).square().sum() + (deviations[0] - deviations[1]).square().sum()
-    assert frechet(one, other) == pytest.approx(wanted.item(), rel=1e-6)
-    assert frechet(other, one) == pytest.approx(wanted.item(), rel=1e-6)
+    expected = (means[0] - means[1]).square().sum() + (deviations[0] - deviations[1]).square().sum()
+    assert frechet(one, other) == pytest.approx(expected.item(), rel=1e-6)
+    assert frechet(other, one) == pytest.approx(expected.item(), rel=1e-6)
     turn = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(5))).Q
-    assert frechet(one @ turn, other @ turn) == pytest.approx(wanted.item(), rel=1e-6)
+    assert frechet(one @ turn, other @ turn) == pytest.approx(expected.item(), rel=1e-6)
     assert frechet(one, one) == pytest.approx(0, abs=1e-6)
     assert frechet(one, one + 2) == pytest.approx(16, rel=1e-6)
 
@@ -225,10 +225,12 @@ def test_the_judge_learns_once_and_is_the_same_for_every_seed(tmp_path):
     config = JudgeConfig(features=8, epochs=15, batch_size=16)
     judge, cost = load_or_train_judge(config, dataset, dataset.split("train"), 1, context(tmp_path / "a"))
     assert cost.images_seen == 15 * 64
-    kept, cost = load_or_train_judge(config, dataset, dataset.split("train"), 1, context(tmp_path / "b", trains=False))
+    loaded, cost = load_or_train_judge(
+        config, dataset, dataset.split("train"), 1, context(tmp_path / "b", trains=False)
+    )
     assert cost is None
     images = judge.transform(dataset.images)
-    assert torch.equal(judge.features(images), kept.features(images))
+    assert torch.equal(judge.features(images), loaded.features(images))
     assert (judge.head(judge(images)).argmax(1) == dataset.labels).float().mean() > 0.9
     (path,) = (tmp_path / "cache" / "judges").glob("*.safetensors")
     whole = path.read_bytes()
@@ -243,13 +245,13 @@ def test_completed_images_come_nearer_than_those_made_from_nothing(tmp_path):
     dataset = Stripes(tmp_path / "cache")
     options = {"generated": 32, "steps": 3, "ratios": (0.5,), "judge": {"features": 8, "epochs": 15, "batch_size": 16}}
     task = Reconstruction(ReconstructionConfig(starts=(1.0, 0.3), **options))
-    found = task.run(None, dataset, context(tmp_path / "run", simmim()))
-    details = found.details["frechet"]
+    result = task.run(None, dataset, context(tmp_path / "run", simmim()))
+    details = result.details["frechet"]
     nothing, something = details["by_share_hidden_at_start"]["1"], details["by_share_hidden_at_start"]["0.3"]
-    assert found.metrics["frechet"].value == nothing
-    assert found.metrics["frechet"].n == details["images"] == 32
+    assert result.metrics["frechet"].value == nothing
+    assert result.metrics["frechet"].n == details["images"] == 32
     assert details["floor"] < something < nothing
-    with Image.open(found.artifacts["generated"]) as picture:
+    with Image.open(result.artifacts["generated"]) as picture:
         assert picture.width > 4 * 96
         assert picture.height > 8 * 96
     swapped = Reconstruction(ReconstructionConfig(starts=(0.3, 1.0), **options))

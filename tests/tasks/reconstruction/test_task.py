@@ -108,10 +108,10 @@ def oracle(images, mask):
 
 def test_the_oracle_scores_best_at_every_ratio(tmp_path):
     result = run(Toy(oracle), tmp_path)
-    found = {name: metric.value for name, metric in result.metrics.items()}
-    assert found["ssim"] == pytest.approx(1, abs=1e-5)
-    assert found["hidden_mae"] < 1e-6
-    assert found["hidden_mse"] < 1e-10
+    values = {name: metric.value for name, metric in result.metrics.items()}
+    assert values["ssim"] == pytest.approx(1, abs=1e-5)
+    assert values["hidden_mae"] < 1e-6
+    assert values["hidden_mse"] < 1e-10
     assert result.curves["mask_ratio"] == list(RATIOS)
     assert min(result.curves["psnr"]) == 100
     assert all(metric.n == 40 for metric in result.metrics.values())
@@ -253,7 +253,7 @@ def test_options_that_make_no_sense_are_refused():
             ReconstructionConfig(**options)
 
 
-def test_what_it_cannot_measure_is_said_beforehand(tmp_path):
+def test_what_it_cannot_measure_is_refused_while_planning(tmp_path):
     class Unlabelled(Blobs):
         provides = frozenset({"images"})
 

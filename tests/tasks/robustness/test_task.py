@@ -59,9 +59,9 @@ def test_corruptions_keep_shape_and_type_and_grow_with_severity(size, channels):
     for name in CORRUPTIONS:
         distances = []
         for severity in SEVERITIES:
-            found = [corrupt(image, name, severity, index) for index, image in enumerate(images)]
-            assert all(one.dtype == np.uint8 and one.shape == (channels, size, size) for one in found)
-            pairs = zip(found, images, strict=True)
+            corrupted = [corrupt(image, name, severity, index) for index, image in enumerate(images)]
+            assert all(one.dtype == np.uint8 and one.shape == (channels, size, size) for one in corrupted)
+            pairs = zip(corrupted, images, strict=True)
             distances.append(np.mean([np.abs(one.astype(float) - image).mean() for one, image in pairs]))
         assert distances[0] > 0.05, name
         if name in WANDERING:
@@ -71,7 +71,7 @@ def test_corruptions_keep_shape_and_type_and_grow_with_severity(size, channels):
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_a_corruption_follows_from_image_severity_and_place_alone(name):
+def test_a_corruption_depends_on_image_severity_and_index_only(name):
     image = scene(28, 3, 0)
     before = np.random.get_state()[1].copy()
     one = corrupt(image, name, 4, 17)
@@ -87,8 +87,8 @@ def test_a_corruption_follows_from_image_severity_and_place_alone(name):
 def test_images_of_any_shape_and_flat_ones_go_through(shape):
     for value in (0, 255):
         for name in CORRUPTIONS:
-            found = corrupt(np.full(shape, value, np.uint8), name, 5, 0)
-            assert found.shape == shape, name
+            corrupted = corrupt(np.full(shape, value, np.uint8), name, 5, 0)
+            assert corrupted.shape == shape, name
 
 
 def test_every_table_has_every_corruption_and_size_chooses_among_them():
@@ -150,8 +150,8 @@ def test_results_are_cut_off_to_8_bits_and_not_rounded():
         as_file = io.BytesIO()
         Image.fromarray(image.transpose(1, 2, 0)).save(as_file, "JPEG", quality=quality)
         read = np.asarray(Image.open(as_file)).transpose(2, 0, 1)
-        found = recompressed(image.transpose(1, 2, 0) / 255, quality)
-        assert np.array_equal(np.rint(255 * found).transpose(2, 0, 1), read)
+        output = recompressed(image.transpose(1, 2, 0) / 255, quality)
+        assert np.array_equal(np.rint(255 * output).transpose(2, 0, 1), read)
     assert np.array_equal(corrupt(image, "jpeg_compression", 5, 0), read)
 
 
@@ -249,9 +249,9 @@ def test_accuracies_are_those_of_the_linear_probe_on_images_corrupted_by_hand(re
 
 def test_the_metrics_are_means_of_the_curves(result):
     every = [result.curves[f"top1, {name}"] for name in CORRUPTIONS]
-    found = {name: measured.value for name, measured in result.metrics.items()}
-    assert found["top1_corrupted"] == pytest.approx(np.mean(every))
-    assert found["degradation"] == pytest.approx(found["top1_clean"] - found["top1_corrupted"])
+    values = {name: measured.value for name, measured in result.metrics.items()}
+    assert values["top1_corrupted"] == pytest.approx(np.mean(every))
+    assert values["degradation"] == pytest.approx(values["top1_clean"] - values["top1_corrupted"])
     assert result.curves["top1"] == pytest.approx(np.mean(every, axis=0))
     assert result.curves["severity"] == [1, 5]
     assert {measured.n for measured in result.metrics.values()} == {40}
@@ -278,8 +278,8 @@ def test_a_limit_takes_some_of_the_same_images(tmp_path):
     task, dataset = Robustness(RobustnessConfig(test_limit=10)), Stripes()
     places = choose_images(40, 10)
     assert task.chance(dataset) == majority_accuracy(dataset, places)
-    wanted = np.bincount(dataset.splits["train"].labels.numpy()).argmax()
-    assert task.chance(dataset) == 10 * np.sum(dataset.splits["test"].labels.numpy()[places] == wanted)
+    majority = np.bincount(dataset.splits["train"].labels.numpy()).argmax()
+    assert task.chance(dataset) == 10 * np.sum(dataset.splits["test"].labels.numpy()[places] == majority)
 
 
 def test_images_of_files_are_cropped_before_they_are_corrupted():
@@ -297,7 +297,7 @@ def test_images_of_files_are_cropped_before_they_are_corrupted():
     )
 
 
-def test_files_are_cropped_as_imagenet_c_was_made_whatever_the_recipe_says():
+def test_files_are_cropped_as_imagenet_c_was_made_under_any_recipe():
     class Files:
         is_in_memory = False
 
@@ -309,11 +309,11 @@ def test_files_are_cropped_as_imagenet_c_was_made_whatever_the_recipe_says():
     image = Image.fromarray(scene(300, 3, 0).transpose(1, 2, 0))
     expected = np.asarray(image.resize((256, 256), Image.Resampling.BILINEAR)).transpose(2, 0, 1)[:, 16:240, 16:240]
     assert np.abs(images.clean(0).numpy().astype(int) - expected).max() <= 1
-    own = CorruptedImages(Files(), [0], recipe, (1,), crop="recipe")
+    corrupted = CorruptedImages(Files(), [0], recipe, (1,), crop="recipe")
     expected = np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
-    assert np.abs(own.clean(0).numpy().astype(int) - expected).max() <= 1
+    assert np.abs(corrupted.clean(0).numpy().astype(int) - expected).max() <= 1
     assert [each for each in _departures(images) if each.startswith("all: ")] == [DEPARTURES[-1]]
-    assert _departures(own)[-1].startswith("all: resized and cropped as [input] says")
+    assert _departures(corrupted)[-1].startswith("all: resized and cropped as [input] says")
     small = InputConfig(image_size=64, eval_interpolation="bicubic")
     assert CorruptedImages(Files(), [0], small, (1,)).input == small
 

@@ -130,8 +130,8 @@ def test_what_was_examined_is_kept(tmp_path, monkeypatch):
     first = ade20k(root, tmp_path).split("train").counts()
     monkeypatch.setattr(Ade20k, "_count_pixels", lambda self, pair: pytest.fail("examined again"))
     assert ade20k(root, tmp_path).split("train").counts().tolist() == first.tolist()
-    for kept in (tmp_path / "cache").glob("ade20k-*.json"):
-        kept.write_text("{damaged")
+    for cached in (tmp_path / "cache").glob("ade20k-*.json"):
+        cached.write_text("{damaged")
     with pytest.raises(pytest.fail.Exception):
         ade20k(root, tmp_path)
 
@@ -229,10 +229,10 @@ def test_annotations_without_an_image_are_noted(tmp_path):
 def test_kept_counts_that_were_altered_are_made_again(tmp_path):
     root = write_folder(tmp_path / "a")
     before = ade20k(root, tmp_path).split("train").counts()
-    (kept,) = tmp_path.rglob("ade20k-*.json")
-    content = kept.read_text()
-    kept.write_text(content.replace(", 0]", ", 7]").replace("[40, 56", "[41, 56"))
-    assert kept.read_text() != content
+    (cached,) = tmp_path.rglob("ade20k-*.json")
+    content = cached.read_text()
+    cached.write_text(content.replace(", 0]", ", 7]").replace("[40, 56", "[41, 56"))
+    assert cached.read_text() != content
     assert torch.equal(ade20k(root, tmp_path).split("train").counts(), before)
 
 
@@ -301,7 +301,7 @@ def images_of(root, tmp_path, seed=0, channels=1, **options):
     return LabelledImages(split, settings(**options), channels=channels, seed=seed)
 
 
-def test_image_and_labels_are_augmented_alike(tmp_path):
+def test_image_and_labels_are_augmented_equally(tmp_path):
     """A pixel's brightness gives its label away; crop and flip must keep them together."""
     images = images_of(write_folder(tmp_path / "a"), tmp_path, crop_size=24, flip=0.5)
     places = set()
@@ -314,7 +314,7 @@ def test_image_and_labels_are_augmented_alike(tmp_path):
     assert len(places) > 4
 
 
-def test_augmentation_follows_seed_epoch_and_index_alone(tmp_path):
+def test_augmentation_depends_on_seed_epoch_and_index_only(tmp_path):
     root = write_folder(tmp_path / "a", mode="RGB")
     options = {"image_size": 40, "scale_jitter": (0.5, 2.0), "crop_size": 32, "flip": 0.5, "photometric": True}
     images = images_of(root, tmp_path, channels=3, most_of_crop=0.75, **options)

@@ -53,9 +53,9 @@ def test_one_step_reaches_every_parameter(head, kind, auxiliary, batch):
     torch.testing.assert_close(parts, output.loss.detach())
     output.loss.backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
-    found = model.eval().predict(batch)
-    assert [labels.shape for labels in found] == [(40, 56)] * 2
-    assert all(labels.min() >= 0 and labels.max() < 3 for labels in found)
+    predictions = model.eval().predict(batch)
+    assert [labels.shape for labels in predictions] == [(40, 56)] * 2
+    assert all(labels.min() >= 0 and labels.max() < 3 for labels in predictions)
 
 
 @pytest.mark.parametrize(
@@ -86,10 +86,10 @@ def test_layers_of_a_plain_vit_make_up_the_levels():
     assert not torch.allclose(maps[0], maps[2])
 
 
-@pytest.mark.parametrize(("own", "strides"), [(16, (4, 8, 16, 32)), (4, (1, 2, 4, 32)), (8, (8,))])
-def test_the_neck_brings_one_map_to_every_stride(own, strides):
-    neck = StridePyramid(8, own, strides)
-    maps = neck((torch.randn(2, 8, 128 // own, 192 // own),))
+@pytest.mark.parametrize(("map_stride", "strides"), [(16, (4, 8, 16, 32)), (4, (1, 2, 4, 32)), (8, (8,))])
+def test_the_neck_brings_one_map_to_every_stride(map_stride, strides):
+    neck = StridePyramid(8, map_stride, strides)
+    maps = neck((torch.randn(2, 8, 128 // map_stride, 192 // map_stride),))
     assert [tuple(each.shape) for each in maps] == [(2, 8, 128 // stride, 192 // stride) for stride in strides]
 
 

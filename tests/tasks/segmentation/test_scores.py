@@ -13,19 +13,19 @@ from mimbench_tasks.segmentation.evaluation import Confusion, constant_score
 from mimbench_tasks.segmentation.prediction_figure import UNKNOWN, Panel, draw_predictions, paint, panel_colours
 
 TRUTH = torch.tensor([[0, 0, 1, 1], [0, 2, 1, 255]])
-FOUND = torch.tensor([[0, 1, 1, 1], [0, 2, 0, 3]])
+PREDICTION = torch.tensor([[0, 1, 1, 1], [0, 2, 0, 3]])
 """Class 0: 2 hit of 3, 3 predicted. Class 1: 2 of 3, 3 predicted. Class 2: 1 of 1. Class 3, only where nobody knows."""
 
 
 def scored(*pairs, classes=4):
     confusion = Confusion(classes)
-    for truth, found in pairs:
-        confusion.add(truth, found)
+    for truth, prediction in pairs:
+        confusion.add(truth, prediction)
     return confusion.scores()
 
 
 def test_a_hand_example_with_an_ignored_pixel_and_an_absent_class():
-    scores = scored((TRUTH, FOUND))
+    scores = scored((TRUTH, PREDICTION))
     assert scores.iou[:3] == pytest.approx([50, 50, 100])
     assert math.isnan(scores.iou[3]), "class 3 neither occurs nor is predicted on a pixel that counts"
     assert scores.mean_iou == pytest.approx(200 / 3)
@@ -36,9 +36,9 @@ def test_a_hand_example_with_an_ignored_pixel_and_an_absent_class():
 
 
 def test_an_absent_class_that_is_predicted_counts_as_nothing():
-    found = FOUND.clone()
-    found[1, 1] = 3
-    scores = scored((TRUTH, found))
+    prediction = PREDICTION.clone()
+    prediction[1, 1] = 3
+    scores = scored((TRUTH, prediction))
     assert scores.iou == pytest.approx([50, 50, 0, 0])
     assert scores.mean_iou == pytest.approx(25)
     assert math.isnan(scores.class_accuracy[3])
@@ -46,10 +46,10 @@ def test_an_absent_class_that_is_predicted_counts_as_nothing():
 
 
 def test_images_are_summed_before_anything_is_divided():
-    together = scored((torch.cat((TRUTH, TRUTH.T.reshape(2, 4))), torch.cat((FOUND, FOUND.T.reshape(2, 4)))))
-    apart = scored((TRUTH, FOUND), (TRUTH.T, FOUND.T))
-    assert together.mean_iou == apart.mean_iou
-    assert together.pixels == apart.pixels == [6, 6, 2, 0]
+    together = scored((torch.cat((TRUTH, TRUTH.T.reshape(2, 4))), torch.cat((PREDICTION, PREDICTION.T.reshape(2, 4)))))
+    one_by_one = scored((TRUTH, PREDICTION), (TRUTH.T, PREDICTION.T))
+    assert together.mean_iou == one_by_one.mean_iou
+    assert together.pixels == one_by_one.pixels == [6, 6, 2, 0]
 
 
 def test_it_agrees_with_mmsegmentation():
@@ -58,11 +58,11 @@ def test_it_agrees_with_mmsegmentation():
     generator = torch.Generator().manual_seed(0)
     truth = torch.randint(0, 7, (40, 30), generator=generator)
     truth[truth == 5] = 255
-    found = torch.where(torch.rand(truth.shape, generator=generator) < 0.6, truth, (truth + 1) % 5)
-    found[truth == 255] = 6
-    areas = IoUMetric.intersect_and_union(found, truth, 7, 255)
+    prediction = torch.where(torch.rand(truth.shape, generator=generator) < 0.6, truth, (truth + 1) % 5)
+    prediction[truth == 255] = 6
+    areas = IoUMetric.intersect_and_union(prediction, truth, 7, 255)
     theirs = IoUMetric.total_area_to_metrics(*areas)
-    ours = scored((truth, found), classes=7)
+    ours = scored((truth, prediction), classes=7)
     assert np.array(ours.iou) == pytest.approx(100 * theirs["IoU"], nan_ok=True)
     assert np.array(ours.class_accuracy) == pytest.approx(100 * theirs["Acc"], nan_ok=True)
     assert ours.accuracy == pytest.approx(100 * float(theirs["aAcc"]))

@@ -82,7 +82,7 @@ def test_batch_size_and_workers_do_not_change_what_is_found(pixels, tmp_path):
     assert results[0].details == results[1].details
 
 
-def test_the_engine_is_told_what_it_needs(pixels, tmp_path):
+def test_the_engine_gets_what_it_needs(pixels, tmp_path):
     fit, encoder = PlainFit(), vit()
     weights = {name: value.clone() for name, value in encoder.state_dict().items()}
     run(pixels, tmp_path, fit=fit, encoder=encoder, train={"batch_size": 4, "accumulate": 2}, drop_path=0.2)
@@ -128,7 +128,7 @@ def check(dataset, encoder=None, **options):
         (vit, {"train": {"schedule": {"kind": "multistep"}}}, r"needs schedule\.milestones"),
     ],
 )
-def test_what_cannot_work_is_said_at_planning(encoder, options, words, pixels):
+def test_what_cannot_work_is_refused_while_planning(encoder, options, words, pixels):
     with pytest.raises(InputError, match=words) as caught:
         check(pixels, encoder(), **options)
     assert "\n" not in str(caught.value)

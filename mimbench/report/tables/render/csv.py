@@ -1,4 +1,4 @@
-"""Tables as CSV: each number in a column of its own, no marks, remarks or footnotes."""
+"""Tables as CSV: each number in a separate column, no marks, remarks or footnotes."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ const drawAblations = () => {
     const panels = ablation.panels.filter(
       (panel) => allMetrics.control.checked || leaderboard.columns[panel.column].primary,
     );
-    // Published curves of other protocols have charts of their own, each once.
+    // Published curves of other protocols have separate charts, each once.
     const figures = unique(panels.flatMap((panel) => panel.figures)).map((index) => ablation.published_figures[index]);
     charts.replaceChildren(
       ...panels.map((panel) => drawAblationPanel(ablation, panel)),
