@@ -46,7 +46,7 @@ class Bench:
         return plan(request, torch.device("cpu"), self.cache)[0].pretraining
 
     def prepared(self, seed=0, **settings):
-        pretraining = self.wanted(seed, **settings)
+        pretraining = self.pretraining_of(seed, **settings)
         method = build_method(pretraining.recipe, seed, 1)
         method.prepare(PretrainStage(pretraining, self.store, torch.device("cpu"), self.console))
         return method
@@ -64,7 +64,7 @@ def bench(tmp_path, cache):
 @pytest.mark.parametrize("tokenizer", ["kmeans", "dvae"])
 def test_a_tokenizer_is_fitted_once_and_used_again(bench, tokenizer):
     first = bench.prepared(**{"method.tokenizer": tokenizer})
-    untouched = build_method(bench.wanted(**{"method.tokenizer": tokenizer}).recipe, 0, 1)
+    untouched = build_method(bench.pretraining_of(**{"method.tokenizer": tokenizer}).recipe, 0, 1)
     names = [n for n in first.state_dict() if n.startswith("tokenizer.")]
     assert any(not torch.equal(first.state_dict()[n], untouched.state_dict()[n]) for n in names)
     assert "reusing" not in bench.screen.getvalue()
@@ -103,7 +103,7 @@ def test_damaged_words_are_named_and_never_used(bench):
 
 
 def test_a_stored_checkpoint_reconstructs_without_fitting_again(bench):
-    pretraining = bench.wanted()
+    pretraining = bench.pretraining_of()
     trainer = Trainer(Session(bench.store, torch.device("cpu"), bench.console))
     trainer.train([pretraining])
     checkpoint = trainer.load_stored(pretraining)
@@ -294,7 +294,7 @@ def test_the_content_of_dalle_weights_shapes_the_result_not_their_place(bench, t
     def fingerprint(path: Path) -> str:
         save_file(state, path)
         settings = {f"method.dalle.{key}": value for key, value in {**options, "weights": str(path)}.items()}
-        return bench.wanted(**settings, **{"method.tokenizer": "dalle"}).fingerprint
+        return bench.pretraining_of(**settings, **{"method.tokenizer": "dalle"}).fingerprint
 
     first, moved = fingerprint(tmp_path / "a.safetensors"), fingerprint(tmp_path / "b.safetensors")
     state["blocks.input.b"] += 1
@@ -303,9 +303,9 @@ def test_the_content_of_dalle_weights_shapes_the_result_not_their_place(bench, t
 
 def test_dalle_without_a_file_says_so_before_anything_runs(bench, tmp_path):
     with pytest.raises(InputError, match=r"set method\.dalle\.weights"):
-        bench.wanted(**{"method.tokenizer": "dalle"})
+        bench.pretraining_of(**{"method.tokenizer": "dalle"})
     with pytest.raises(InputError, match="there is no file"):
-        bench.wanted(**{"method.tokenizer": "dalle", "method.dalle.weights": str(tmp_path / "none.pt")})
+        bench.pretraining_of(**{"method.tokenizer": "dalle", "method.dalle.weights": str(tmp_path / "none.pt")})
 
 
 def test_every_tokenizer_is_known_by_its_name():
