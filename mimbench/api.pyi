@@ -38,6 +38,7 @@ from mimbench.contract import (
     TaskResult as TaskResult,
     TrainConfig as TrainConfig,
     Trainable as Trainable,
+    View as View,
     added as added,
     cosmetic as cosmetic,
     load_protocols as load_protocols,

@@ -16,7 +16,7 @@ Erasing FeatureSource Features Fit FitReport FollowsModelDevice FrozenFeaturesCo
 ImageAugment ImageSplit InputConfig InputError InverseSwin LEAST_TEXT Measured Method Metric Mixing ModelSetup
 NotSupported Pooling PretrainConfig PretrainedModule ProbeAugmentation ProbeTraining Protocol Regression ReadConfig
 RegressionConfig RunError SceneSplit Schedule ScheduleConfig SemanticSplit SplitName Stage StepOutput Task
-TaskConfig TaskContext TaskResult TrainConfig Trainable TrainedProbe adapt_encoder added block_mask build_optimizer
+TaskConfig TaskContext TaskResult TrainConfig Trainable View TrainedProbe adapt_encoder added block_mask build_optimizer
 check_position check_probe_training class_colours class_probabilities coco_split compose_transforms cosmetic
 decay_rules denormalise derive_seed encoder_layers evaluation_crop evaluation_loader fit_regression
 fit_without_warning fork_rng get_rank get_world_size grid_mask identity_collate ignore_stop_signals image_grid

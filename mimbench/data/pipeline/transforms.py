@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mimbench.contract import InputConfig
+from mimbench.contract import InputConfig, View
+from mimbench.data.pipeline.batched_colors import augment_view, blur_kernel, jitter_colors
 from mimbench.data.pipeline.batched_crops import random_boxes, resample
 from mimbench.errors import InputError
 
@@ -37,7 +38,8 @@ class DeviceTransform(nn.Module):
         """Raises InputError if mean, std or color_jitter do not fit `channels`."""
         super().__init__()
         check_eval_resize(input_config)
-        if train and input_config.color_jitter and channels not in (1, 3):
+        needs_colors = input_config.changes_colors if isinstance(input_config, View) else input_config.color_jitter
+        if train and needs_colors and channels not in (1, 3):
             raise InputError(
                 f"input.color_jitter takes grey and RGB images, and these have {channels} channels: leave it out"
             )
@@ -62,7 +64,9 @@ class DeviceTransform(nn.Module):
         boxes = random_boxes(batch, height, width, self.input.crop_scale, self.input.crop_ratio, generator)
         mirror = torch.rand(batch, generator=generator, device=generator.device) < self.input.flip
         pixels = resample(pixels, boxes, self.input.image_size, self.input.interpolation, mirror)
-        return jitter_colors(pixels, self.input.color_jitter, generator) if self.input.color_jitter else pixels
+        if self.input.color_jitter:
+            pixels = jitter_colors(pixels, self.input.color_jitter, generator)
+        return augment_view(pixels, self.input, generator) if isinstance(self.input, View) else pixels
 
     def _framed(self, pixels: Tensor) -> Tensor:
         batch, _, height, width = pixels.shape
@@ -107,29 +111,6 @@ def check_eval_resize(input_config: InputConfig) -> None:
         )
 
 
-def jitter_colors(pixels: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Multiply brightness, contrast and saturation by U(1 - s, 1 + s), drawn per image; images [B, C, H, W] in [0, 1].
-
-    As torchvision's ColorJitter, except that the order is fixed and not drawn per image. The images are crops;
-    BEiT's and data2vec's scripts jitter the whole image first, so that contrast turns around the whole image's mean.
-    """
-    draws = torch.rand(3, len(pixels), 1, 1, 1, generator=generator, device=generator.device).to(pixels.device)
-    low = max(0.0, 1 - strength)
-    brightness, contrast, saturation = low + (1 + strength - low) * draws
-    pixels = (pixels * brightness).clamp(0, 1)
-    mean = _luminance(pixels).mean(dim=(2, 3), keepdim=True)
-    pixels = (mean + contrast * (pixels - mean)).clamp(0, 1)
-    grey = _luminance(pixels)
-    return (grey + saturation * (pixels - grey)).clamp(0, 1)
-
-
-def _luminance(pixels: Tensor) -> Tensor:
-    """[B, 1, H, W], ITU-R 601 weights."""
-    from torchvision.transforms.v2 import functional as F
-
-    return F.rgb_to_grayscale(pixels) if pixels.shape[1] == 3 else pixels
-
-
 def training_crop(input_config: InputConfig) -> v2.Transform:
     """For one image uint8 [C, H, W] in a worker; draws from torch's global CPU generator."""
     from torchvision.transforms import v2
@@ -147,7 +128,24 @@ def training_crop(input_config: InputConfig) -> v2.Transform:
         steps.append(v2.RandomHorizontalFlip(input_config.flip))
     if input_config.color_jitter:
         steps.append(v2.ColorJitter(*[input_config.color_jitter] * 3))
+    if isinstance(input_config, View):
+        steps += _steps_of_view(input_config)
     return v2.Compose(steps)
+
+
+def _steps_of_view(view: View) -> list[nn.Module]:
+    from torchvision.transforms import v2
+
+    steps: list[nn.Module] = []
+    if any(view.jitter):
+        steps.append(v2.RandomApply([v2.ColorJitter(*view.jitter)], view.jitter_probability))
+    if view.grayscale:
+        steps.append(v2.RandomGrayscale(view.grayscale))
+    if view.blur:
+        steps.append(v2.RandomApply([v2.GaussianBlur(blur_kernel(view.image_size), view.blur_sigma)], view.blur))
+    if view.solarize:
+        steps.append(v2.RandomSolarize(128, view.solarize))
+    return steps
 
 
 def evaluation_crop(image: Tensor, input_config: InputConfig) -> Tensor:

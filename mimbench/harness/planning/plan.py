@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mimbench import registry
-from mimbench.contract import Dataset, Method, TrainConfig
+from mimbench.contract import Dataset, InputConfig, Method, TrainConfig
 from mimbench.data import DeviceTransform, open_dataset
 from mimbench.distributed import get_world_size
 from mimbench.encoders.rebuilding import require_drop_path
@@ -119,7 +119,8 @@ def _check_training(pretraining: Pretraining) -> None:
     """Raise InputError for settings that would stop a training at its start."""
     recipe, train = pretraining.recipe, pretraining.recipe.pretrain
     # Raises InputError for settings that it cannot use.
-    DeviceTransform(recipe.input, pretraining.channels, train=True, batched=False)
+    for view in recipe.views():
+        DeviceTransform(view, pretraining.channels, train=True, batched=False)
     if not recipe.method_class().pretrains or pretraining.checkpoint:
         return
     train.require_images(len(pretraining.images()), "pretrain")
@@ -154,9 +155,15 @@ def build_method(recipe: Recipe, seed: int, channels: int) -> Method:
     )
 
 
-def _pretraining_input(recipe: Recipe) -> dict[str, Any]:
+def _shaping_of_training(view: InputConfig) -> dict[str, Any]:
     """The settings of [input] that shape the weights; those of evaluation do not."""
-    return {key: value for key, value in recipe.input.shaping().items() if not key.startswith("eval_")}
+    return {key: value for key, value in view.shaping().items() if not key.startswith("eval_")}
+
+
+def _other_views(recipe: Recipe) -> dict[str, Any]:
+    """The views of a method that asks for others than the recipe's [input], for the identity of a pretraining."""
+    views = recipe.views()
+    return {} if views == (recipe.input,) else {"views": [_shaping_of_training(view) for view in views]}
 
 
 def _check_names(request: Request) -> None:
@@ -191,7 +198,8 @@ def _pretraining(
         precision = pick_precision(recipe.pretrain, device)
         identity |= {
             "data": {"name": recipe.dataset, "content": dataset.fingerprint()},
-            "input": _pretraining_input(recipe),
+            "input": _shaping_of_training(recipe.input),
+            **_other_views(recipe),
             "pretrain": {**recipe.pretrain.shaping(), "precision": precision, **world_size_identity()},
         }
     if checkpoint:

@@ -22,6 +22,7 @@ from mimbench.contract import (
     Task,
     TaskResult,
 )
+from mimbench.plugin_source import location
 
 _NUMBERS = ("embed_dim", "out_dim", "patch_size", "stride", "num_layers", "num_prefix_tokens")
 
@@ -30,7 +31,7 @@ def check_method(method: Method, name: str, encoder: str) -> None:
     """Raise InputError if tasks cannot use the encoder that the method exports, or its masks have another form."""
     whose = f"method {name!r} of {registry.methods.owner(name)}"
     exported: Any = method.exported_encoder()
-    where = registry.location(type(method).exported_encoder)
+    where = location(type(method).exported_encoder)
     if not isinstance(exported, Encoder):
         raise InputError(
             f"{whose}: exported_encoder gives a {type(exported).__name__}, not an Encoder ({where}); give self.encoder "
@@ -51,20 +52,24 @@ def check_method(method: Method, name: str, encoder: str) -> None:
         if type(value) is not int:
             raise InputError(
                 f"encoder {encoder!r} of {registry.encoders.owner(encoder)}: {attribute} is {value!r}, not a whole "
-                f"number; set self.{attribute} in __init__ ({registry.location(type(exported))})"
+                f"number; set self.{attribute} in __init__ ({location(type(exported))})"
             )
     if method.pretrains and (problem := _describe_mask_problem(method)):
-        raise InputError(f"{whose}: sample_mask {problem} ({registry.location(type(method).sample_mask)})")
+        raise InputError(f"{whose}: sample_mask {problem} ({location(type(method).sample_mask)})")
 
 
 def _describe_mask_problem(method: Method) -> str | None:
-    """What is wrong with the masks of two images, or None. Masks that are no tensor are not checked."""
+    """What is wrong with the masks of two images, or None. Of a mask of another structure, its cells are checked."""
     try:
         mask: Any = method.sample_mask(2, torch.Generator())
     except NotSupported:
         return None
-    if not isinstance(mask, torch.Tensor):
+    if not isinstance(mask, torch.Tensor) or type(method).masked_cells is not Method.masked_cells:
+        mask = method.masked_cells(mask)
+    if mask is None:
         return None
+    if not isinstance(mask, torch.Tensor):
+        return f"gives masks whose masked_cells are a {type(mask).__name__}; return a bool tensor or None"
     if mask.dtype != torch.bool or mask.ndim != 3 or len(mask) != 2:
         return (
             f"gives {mask.dtype} {list(mask.shape)} for 2 images; return bool [2, rows, columns], True = masked, "
@@ -82,7 +87,7 @@ def _describe_mask_problem(method: Method) -> str | None:
 def check_dataset(dataset: Dataset, name: str) -> None:
     """Raise InputError if a fingerprint is not stable, or images and labels break the contract."""
     whose = f"dataset {name!r} of {registry.datasets.owner(name)}"
-    where = registry.location(type(dataset))
+    where = location(type(dataset))
     first, again = dataset.fingerprint(), dataset.fingerprint()
     if not isinstance(first, str) or first != again:
         raise InputError(

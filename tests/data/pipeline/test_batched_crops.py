@@ -12,7 +12,6 @@ from mimbench.data.pipeline.transforms import (
     DeviceTransform,
     denormalise,
     evaluation_crop,
-    jitter_colors,
     training_crop,
 )
 from mimbench.errors import InputError
@@ -107,17 +106,6 @@ def test_flips_as_often_as_asked(share):
     out = DeviceTransform(config(image_size=8, flip=share), 1, train=True, batched=True)(images, seeded())
     flipped = (out - images.flip(-1).float() / 255).abs().amax(dim=(1, 2, 3)) < 1e-3
     assert abs(flipped.float().mean() - share) < 0.04
-
-
-def test_colour_jitter_spans_its_strength_and_zero_changes_nothing():
-    grey = torch.full((4000, 3, 2, 2), 0.4)
-    factors = jitter_colors(grey, 0.5, seeded())[:, 0, 0, 0] / 0.4
-    assert factors.min() < 0.52
-    assert factors.max() > 1.48
-    assert abs(factors.mean() - 1) < 0.02
-    images = noise(4, 3, 8, 8).float() / 255
-    assert torch.allclose(jitter_colors(images, 0.0, seeded()), images, atol=1e-6)
-    assert jitter_colors(images[:, :1], 2.0, seeded()).shape == (4, 1, 8, 8)
 
 
 def test_autocast_does_not_round_pixels():

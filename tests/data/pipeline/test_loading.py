@@ -129,3 +129,22 @@ def test_evaluation_of_arrays_leaves_them_as_they_are():
     batches = list(evaluation_loader(numbered(), INPUT, batch_size=20, device=CPU))
     assert indices(batches) == list(range(50))
     assert batches[0][0].shape == (20, 1, 4, 4)
+
+
+def test_views_of_files_are_drawn_each_and_the_first_as_if_it_were_alone(pictures):
+    small = INPUT.model_copy(update={"image_size": 8})
+    alone = epoch_of(training(pictures))
+    for workers in (0, 2):
+        loader = training_loader(pictures, [INPUT, INPUT, small], batch_size=4, seed=0, device=CPU, workers=workers)
+        batches = epoch_of_views(loader)
+        for (first, second, third), (images, _) in zip(batches, alone, strict=True):
+            assert torch.equal(first, images)
+            assert not torch.equal(second, images)
+            assert third.shape[-2:] == (8, 8)
+    again = epoch_of_views(training_loader(pictures, [INPUT] * 3, batch_size=4, seed=0, device=CPU))
+    assert all(torch.equal(a[1], b[1]) for a, b in zip(batches, again, strict=True))
+
+
+def epoch_of_views(loader):
+    loader.sampler.set_epoch(0)
+    return [views for views, _ in loader]

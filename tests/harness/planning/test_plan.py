@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from mimbench import registry
-from mimbench.contract import Config, Method
+from mimbench.contract import Config, InputConfig, Method, View
 from mimbench.errors import InputError
 from mimbench.harness.planning.cells import Request
 from mimbench.harness.planning.plan import build_method, plan
@@ -21,6 +21,7 @@ from mimbench.masks import random_mask
 from mimbench.recipe.document import parse_assignments, parse_variations
 
 CPU = torch.device("cpu")
+INPUT = InputConfig(image_size=28)
 BASE = Request(methods=["simmim"], tasks=["linear-probe"], recipe="smoke")
 
 
@@ -265,3 +266,30 @@ def test_a_file_that_an_option_names_counts_by_its_content(cells, tmp_path, monk
     assert prints(cells(distill, f"method.teacher={tmp_path / 'other.bin'}")) == first
     with pytest.raises(InputError, match=r"option 'teacher': .*t\.bin cannot be read"):
         cells(distill, f"method.teacher={teacher}")
+
+
+def views_of(monkeypatch, views):
+    cls = type("Views", (registry.methods.load("autoencoder"),), {"name": "views", "views": classmethod(views)})
+    monkeypatch.setitem(registry.methods.replacements, "views", cls)
+
+
+def test_views_that_a_method_asks_for_make_another_pretraining(cells, monkeypatch):
+    request = replace(BASE, methods=["views"])
+    views_of(monkeypatch, lambda cls, config, input: (input,))
+    (plain,) = cells(request)
+    assert "views" not in plain.pretraining.identity
+    prints_by_blur = set()
+    for blur in (0.1, 0.5):
+        views_of(monkeypatch, lambda cls, config, input, blur=blur: (input, View.from_input(input, blur=blur)))
+        (cell,) = cells(request)
+        assert [view.get("blur") for view in cell.pretraining.identity["views"]] == [None, blur]
+        assert not any(name.startswith("eval_") for name in cell.pretraining.identity["views"][1])
+        prints_by_blur.add(cell.pretraining.fingerprint)
+    assert len({*prints_by_blur, plain.pretraining.fingerprint}) == 3
+
+
+@pytest.mark.parametrize("views", [(), ("two",), (View.from_input(INPUT, mean=(0.1, 0.2)),)])
+def test_impossible_views_are_refused_with_the_plugin(cells, monkeypatch, views):
+    views_of(monkeypatch, lambda cls, config, input: views)
+    with pytest.raises(InputError, match=r"method 'views' of .* views gives|input.mean has 2 values"):
+        cells(replace(BASE, methods=["views"]))
