@@ -88,6 +88,7 @@ def _problems_of_kind(kind: str, plugin: Any) -> Iterator[str]:
             )
         yield from _names(plugin, "encoders", tuple)
         yield from _names(plugin, "supervision", tuple)
+        yield from _names(plugin, "not_stored", tuple)
         if not plugin.encoders:
             yield 'encoders is empty; list the kinds of encoders that it takes, such as encoders = ("vit",)'
     elif kind == "task":

@@ -53,6 +53,9 @@ class Method(nn.Module):
     Its arguments are the file's `config` (arguments of the official model) and the whole `meta`. It raises InputError
     for a part that mimbench lacks, and KeyError, TypeError or ValueError for an incomplete config.
     """
+    not_stored: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of names in the state dict that `__init__` makes again from the config, such as "teacher." for a
+    frozen teacher that an option's file gives. They are in no checkpoint and no saved state."""
     Config: ClassVar[type[BaseConfig]] = BaseConfig
 
     def __init__(self, config: BaseConfig, encoder: Encoder) -> None:
@@ -65,6 +68,9 @@ class Method(nn.Module):
         self.require_kind(encoder.kind)
         self.config = config
         self.encoder = encoder
+        if self.not_stored:
+            self.register_state_dict_post_hook(_leave_out_not_stored)
+            self.register_load_state_dict_pre_hook(_add_not_stored)
 
     @classmethod
     def require_kind(cls, kind: str) -> None:
@@ -230,3 +236,14 @@ class Method(nn.Module):
     def exported_encoder(self) -> Encoder:
         """The encoder that downstream tasks get."""
         return self.encoder
+
+
+def _leave_out_not_stored(method: Method, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    for name in [name for name in state if name.startswith(tuple(prefix + part for part in method.not_stored))]:
+        del state[name]
+
+
+def _add_not_stored(method: Method, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Give loading the current values of what is not stored, so that it can stay strict."""
+    tensors = [*method.named_parameters(), *method.named_buffers()]
+    state.update({prefix + name: value for name, value in tensors if name.startswith(method.not_stored)})

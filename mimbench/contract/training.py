@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
@@ -135,6 +136,9 @@ class PretrainConfig(TrainConfig):
 
     at_epoch: int | None = added(None, ge=0)
     """Take the weights after this epoch of the schedule; 0 means untrained. Default: the last epoch."""
+    start: Path | None = added(None)
+    """File of encoder weights (encoder.safetensors of a checkpoint) to start from, of the same [encoder]. Its content
+    is part of the fingerprint. Default: initial weights from the seed."""
 
     @model_validator(mode="before")
     @classmethod

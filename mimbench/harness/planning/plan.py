@@ -94,7 +94,10 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
         data = datasets.open(recipe.dataset, recipe.data.model_dump(), "data")
         first, *others = [_pretraining(recipe, seed, device, data, request.checkpoint) for seed in request.seeds]
         _check_training(first)
-        shape = fingerprint([first.identity[key] for key in ("method", "encoder", "image_size", "channels")])
+        shape = fingerprint(
+            [first.identity[key] for key in ("method", "encoder", "image_size", "channels")]
+            + [first.identity.get("pretrain", {}).get("start")]
+        )
         if built is None or built[0] != shape:
             check_size(first, device)
             built = shape, _build_checked(first)
@@ -135,15 +138,18 @@ def _check_training(pretraining: Pretraining) -> None:
 def _build_checked(pretraining: Pretraining) -> Method:
     """The method of a pretraining. Raises InputError if it breaks the contract of methods."""
     recipe = pretraining.recipe
-    method = build_method(recipe, pretraining.seed, pretraining.channels)
+    method = build_method(recipe, pretraining.seed, pretraining.channels, to_train=not pretraining.checkpoint)
     check_method(method, recipe.method, recipe.encoder)
     require_drop_path(method.encoder, getattr(recipe.encoder_config, "drop_path", 0.0))
     require_single_names(method)
     return method
 
 
-def build_method(recipe: Recipe, seed: int, channels: int) -> Method:
-    """The method with a freshly initialised encoder, on the CPU. Equal seeds give equal weights."""
+def build_method(recipe: Recipe, seed: int, channels: int, *, to_train: bool = False) -> Method:
+    """The method with a freshly initialised encoder, on the CPU. Equal seeds give equal weights.
+
+    to_train: start from the weights that `pretrain.start` names, if it does. Otherwise all weights are loaded later.
+    """
     return assemble(
         recipe.encoder_class(),
         recipe.encoder_config,
@@ -152,6 +158,7 @@ def build_method(recipe: Recipe, seed: int, channels: int) -> Method:
         image_size=recipe.input.image_size,
         channels=channels,
         seed=derive_seed("init", seed),
+        start=recipe.pretrain.start if to_train and recipe.method_class().pretrains else None,
     )
 
 

@@ -110,7 +110,7 @@ class Trainer:
         """
         recipe, channels = last.recipe, last.dataset.channels
         session = self.session
-        method = build_method(recipe, last.seed, channels)
+        method = build_method(recipe, last.seed, channels, to_train=True)
         report = FitReport([], 0.0, 0, 0, None, "fp32")
         if not method.pretrains:
             session.say(f"{last.label}: nothing to pretrain")

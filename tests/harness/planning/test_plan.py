@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from mimbench import registry
@@ -293,3 +294,45 @@ def test_impossible_views_are_refused_with_the_plugin(cells, monkeypatch, views)
     views_of(monkeypatch, lambda cls, config, input: views)
     with pytest.raises(InputError, match=r"method 'views' of .* views gives|input.mean has 2 values"):
         cells(replace(BASE, methods=["views"]))
+
+
+@pytest.fixture
+def weights(cells, tmp_path):
+    """Writes the encoder of the smoke recipe, filled with a constant, and returns the file."""
+    (cell,) = cells()
+    encoder = build_method(cell.pretraining.recipe, 0, 1).encoder
+
+    def write(name: str, value: float, **changes) -> str:
+        state = {key: torch.full_like(tensor, value) for key, tensor in encoder.state_dict().items()}
+        save_file({**state, **changes}, tmp_path / name)
+        return f"pretrain.start={tmp_path / name}"
+
+    return write
+
+
+def test_the_content_of_the_starting_weights_shapes_the_pretraining(cells, weights):
+    one, moved, other = weights("a.safetensors", 1.0), weights("b.safetensors", 1.0), weights("c.safetensors", 2.0)
+    fingerprints = [prints(cells(BASE, *settings))[0] for settings in ((), (one,), (moved,), (other,))]
+    assert fingerprints[1] == fingerprints[2]
+    assert len(set(fingerprints)) == 3
+    (cell,) = cells(BASE, other)
+    started = build_method(cell.pretraining.recipe, 0, 1, to_train=True)
+    assert all((tensor == 2).all() for tensor in started.encoder.state_dict().values())
+    assert not (build_method(cell.pretraining.recipe, 0, 1).encoder.body.patch_embed.proj.weight == 2).any()
+
+
+def test_a_teacher_starts_from_the_starting_weights_too(cells, weights):
+    (cell,) = cells(replace(BASE, methods=["data2vec"]), weights("a.safetensors", 1.5))
+    method = build_method(cell.pretraining.recipe, 0, 1, to_train=True)
+    assert all((parameter == 1.5).all() for parameter in method.teacher.parameters())
+
+
+def test_starting_weights_that_do_not_fit_are_refused_while_planning(cells, weights, tmp_path):
+    (tmp_path / "text.safetensors").write_text("nothing")
+    for setting, words in (
+        (weights("more.safetensors", 1.0, extra=torch.zeros(1)), "does not fit the vit encoder"),
+        (f"pretrain.start={tmp_path / 'text.safetensors'}", "is no readable safetensors file"),
+        (f"pretrain.start={tmp_path / 'none.safetensors'}", "cannot be read"),
+    ):
+        with pytest.raises(InputError, match=words):
+            cells(BASE, setting)
