@@ -136,6 +136,10 @@ class PretrainConfig(TrainConfig):
 
     at_epoch: int | None = added(None, ge=0)
     """Take the weights after this epoch of the schedule; 0 means untrained. Default: the last epoch."""
+    data_share: float = added(1.0, gt=0, le=1)
+    """Fraction of the training images to pretrain on, with every class in proportion."""
+    data_seed: int = added(0, ge=0)
+    """Which images these are."""
     start: Path | None = added(None)
     """File of encoder weights (encoder.safetensors of a checkpoint) to start from, of the same [encoder]. Its content
     is part of the fingerprint. Default: initial weights from the seed."""
@@ -152,6 +156,8 @@ class PretrainConfig(TrainConfig):
     def _within(self) -> PretrainConfig:
         if self.at_epoch is not None and self.at_epoch > self.epochs:
             raise ValueError(f"at_epoch {self.at_epoch} is more than the {self.epochs} epochs")
+        if self.data_seed and self.data_share == 1:
+            raise ValueError("data_seed needs a data_share below 1: it chooses the images")
         return self
 
     @property

@@ -96,8 +96,9 @@ def check_dataset(dataset: Dataset, name: str) -> None:
         )
     if type(dataset.channels) is not int or dataset.channels < 1:
         raise InputError(f"{whose}: channels is {dataset.channels!r}, not a whole number above 0 ({where})")
-    parts: tuple[SplitName, ...] = ("train", "test")
-    for part in parts:
+    if not {"train", "test"} <= set(dataset.parts):
+        raise InputError(f"{whose}: parts is {dataset.parts!r}, without 'train' and 'test' ({where})")
+    for part in dataset.parts:
         problem = _describe_split_problem(dataset, part)
         if problem:
             raise InputError(f"{whose}: in its {part} split, {problem} ({where})")
@@ -122,6 +123,10 @@ def _describe_problem(split: ImageSplit, dataset: Dataset) -> str | None:
         if low < 0 or high >= len(split.classes):
             count = len(split.classes)
             return f"labels run from {low} to {high}, beyond 0 to {count - 1} of the {count} classes"
+    for name, values in split.attributes.items():
+        if not isinstance(values, torch.Tensor) or values.dtype != torch.int64 or values.shape != (len(split),):
+            form = f"{values.dtype} {list(values.shape)}" if isinstance(values, torch.Tensor) else type(values).__name__
+            return f"the attribute {name!r} is {form}, not int64 [{len(split)}]"
     image = split.images[0] if isinstance(split, ArraySplit) else split[0][0]
     if not isinstance(image, torch.Tensor) or image.dtype != torch.uint8:
         form = str(image.dtype) if isinstance(image, torch.Tensor) else type(image).__name__

@@ -336,3 +336,23 @@ def test_starting_weights_that_do_not_fit_are_refused_while_planning(cells, weig
     ):
         with pytest.raises(InputError, match=words):
             cells(BASE, setting)
+
+
+def test_a_share_of_the_training_images_is_drawn_by_its_own_seed(cells):
+    def planned(*settings):
+        (cell,) = cells(BASE, *settings)
+        return cell.pretraining
+
+    whole, half, other = (
+        planned(),
+        planned("pretrain.data_share=0.5"),
+        planned("pretrain.data_share=0.5", "pretrain.data_seed=1"),
+    )
+    assert len({one.fingerprint for one in (whole, half, other)}) == 3
+    assert len(half.images()) == len(whole.images()) / 2
+    counts = torch.bincount(half.images().labels)
+    assert counts.max() - counts.min() <= 1
+    assert torch.equal(half.images().images, planned("pretrain.data_share=0.5").images().images)
+    assert not torch.equal(half.images().images, other.images().images)
+    with pytest.raises(InputError, match="data_seed needs a data_share below 1"):
+        planned("pretrain.data_seed=1")

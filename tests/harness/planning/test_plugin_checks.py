@@ -89,6 +89,14 @@ CHANGES = [
         "images are [4, 28, 28], not [1, H, W]",
     ),
     (lambda s: ArraySplit(s.images.squeeze(1), s.labels, s.classes), "images are [28, 28]"),
+    (
+        lambda s: ArraySplit(s.images, s.labels, s.classes, {"ground": s.labels[:3]}),
+        "the attribute 'ground' is torch.int64 [3], not int64 [40]",
+    ),
+    (
+        lambda s: ArraySplit(s.images, s.labels, s.classes, {"ground": s.labels.tolist()}),
+        "the attribute 'ground' is list, not int64 [40]",
+    ),
 ]
 
 
@@ -101,6 +109,11 @@ def test_images_and_labels_are_looked_at_before_anything_is_computed(change, wor
         words,
         "test_plugin_checks.py:",
     )
+
+
+def test_a_dataset_has_a_train_and_a_test_split(planned):
+    refused(planned(dataset=type("Odd", (Grey,), {"parts": ("train", "validation")})), "without 'train' and 'test'")
+    assert planned(dataset=type("More", (Grey,), {"parts": ("train", "test", "validation")})).returncode == 0
 
 
 @pytest.mark.parametrize("fingerprint", [lambda self: os.urandom(8).hex(), lambda self: 3, lambda self: None])
