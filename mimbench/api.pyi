@@ -121,6 +121,7 @@ from mimbench.data.pipeline.subsets import (
     subset as subset,
 )
 from mimbench.data.pipeline.transforms import (
+    to_byte_scale as to_byte_scale,
     evaluation_crop as evaluation_crop,
     per_channel as per_channel,
 )

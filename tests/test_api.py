@@ -25,7 +25,8 @@ majority_accuracy mask_at_pixels mask_grid masked_count mean_over_masked missing
 patchify per_channel quiet_mmengine random_mask random_order read_sized rebuild_encoder require_classes
 require_grey_or_rgb
 resize_mask resize_positions scale_to_bytes scene_seed scene_split shade_masked sincos_positions square_mask subset
-top_k_accuracy train_probe training_loader transformer_blocks unpatchify visible_indices without_weights write_atomic
+top_k_accuracy to_byte_scale train_probe training_loader transformer_blocks unpatchify visible_indices
+without_weights write_atomic
 """.split()  # noqa: SIM905
 """Adding a name here is a promise to plugin authors; removing one breaks their code and belongs in the changelog."""
 

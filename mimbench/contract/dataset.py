@@ -16,6 +16,7 @@ from mimbench.contract.config import Config, cosmetic
 
 SplitName = str
 """Name of a split: "train", "test", or another one of `Dataset.parts`."""
+BYTES = (0.0, 255.0)
 NO_ATTRIBUTES: Mapping[str, Tensor] = MappingProxyType({})
 
 
@@ -27,9 +28,10 @@ class DataConfig(Config):
 
 
 class ImageSplit(torch.utils.data.Dataset, ABC):
-    """Labelled images of any sizes: `split[i]` is (uint8 [C, H, W], label).
+    """Labelled images of any sizes: `split[i]` is (image [C, H, W], label). Pixels are uint8, uint16 or float32.
 
     Attributes:
+        pixel_range: pixel values of black and of full brightness. It is (0, 255) for uint8 pixels.
         labels: int64 [N].
         classes: class names, indexed by label.
         attributes: what else is known of each sample, such as its background or group: int64 [N] by name.
@@ -38,6 +40,7 @@ class ImageSplit(torch.utils.data.Dataset, ABC):
     labels: Tensor
     classes: tuple[str, ...]
     attributes: Mapping[str, Tensor] = NO_ATTRIBUTES
+    pixel_range: tuple[float, float] = BYTES
 
     @property
     def is_in_memory(self) -> bool:
@@ -60,9 +63,11 @@ class ArraySplit(ImageSplit):
         labels: Tensor,
         classes: tuple[str, ...],
         attributes: Mapping[str, Tensor] = NO_ATTRIBUTES,
+        pixel_range: tuple[float, float] = BYTES,
     ) -> None:
-        """Hold images uint8 [N, C, H, W] and labels int64 [N]; `classes` are names, indexed by label."""
+        """Hold images [N, C, H, W] and labels int64 [N]; `classes` are names, indexed by label."""
         self.images, self.labels, self.classes, self.attributes = images, labels, classes, attributes
+        self.pixel_range = pixel_range
 
     @property
     def is_in_memory(self) -> bool:

@@ -1,4 +1,4 @@
-"""Loaders: batches of uint8 images and labels, the same for every number of workers and ranks.
+"""Loaders: batches of images on the scale of bytes and labels, the same for every number of workers and ranks.
 
 One loader item is one batch. Images in memory are indexed as a batch in the main process; others, and those that are
 augmented one by one, are read, cropped and stacked by workers.
@@ -19,7 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mimbench.contract import ArraySplit, ImageSplit, InputConfig
 from mimbench.data.pipeline.augment import Augment
-from mimbench.data.pipeline.transforms import check_eval_resize, evaluation_crop, training_crop
+from mimbench.data.pipeline.transforms import TrainingCrop, check_eval_resize, evaluation_crop, to_byte_scale
 from mimbench.errors import InputError
 from mimbench.seeds import fork_rng, image_seed
 
@@ -74,7 +74,8 @@ class _ArrayBatches(TorchDataset[tuple[Tensor, Tensor]]):
         return len(self.split)
 
     def __getitem__(self, batch: BatchIndices) -> tuple[Tensor, Tensor]:
-        return self.split.images[batch.indices], self.split.labels[batch.indices]
+        images = self.split.images[batch.indices]
+        return to_byte_scale(images, self.split.pixel_range), self.split.labels[batch.indices]
 
 
 class _EvaluationBatches(TorchDataset[tuple[Tensor, Tensor]]):
@@ -88,7 +89,7 @@ class _EvaluationBatches(TorchDataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, batch: BatchIndices) -> tuple[Tensor, Tensor]:
         loaded = [self.split[index] for index in batch.indices.tolist()]
-        images = [evaluation_crop(image, self.input) for image, _ in loaded]
+        images = [evaluation_crop(to_byte_scale(image, self.split.pixel_range), self.input) for image, _ in loaded]
         return torch.stack(images), torch.tensor([label for _, label in loaded])
 
 
@@ -109,6 +110,7 @@ class _AugmentedBatches(TorchDataset[tuple[Any, Tensor]]):
         labels = []
         for index in batch.indices.tolist():
             image, label = self.split[index]
+            image = to_byte_scale(image, self.split.pixel_range)
             images.append([self._augmented(image, batch.epoch, index, view) for view in range(len(self.augments))])
             labels.append(label)
         views = tuple(torch.stack(view) for view in zip(*images, strict=True))
@@ -132,7 +134,9 @@ def training_loader(
     world_size: int = 1,
     augment: Augment | None = None,
 ) -> DataLoader[Any]:
-    """One epoch of (uint8 [B, C, h, w], int64 [B]) for this rank; `batch_size` is B.
+    """One epoch of (images [B, C, h, w], int64 labels [B]) for this rank; `batch_size` is B.
+
+    Images are uint8. Those of other types are float32 on the same scale, 0 to 255.
 
     Images of an ArraySplit stay whole: DeviceTransform(batched=True) crops them. Others are cropped to the image_size
     of `views`; if there are several views, the first item of a batch is a tuple with one tensor per view. With
@@ -148,14 +152,14 @@ def training_loader(
     if isinstance(split, ArraySplit) and augment is None:  # cropped on the device, see DeviceTransform
         return _loader(_ArrayBatches(split), sampler, seed, 0, device)
     views = [views] if isinstance(views, InputConfig) else views
-    augments = [augment] if augment else [training_crop(view) for view in views]
+    augments = [augment] if augment else [TrainingCrop(view) for view in views]
     return _loader(_AugmentedBatches(split, seed, augments), sampler, seed, workers, device)
 
 
 def evaluation_loader(
     split: ImageSplit, input_config: InputConfig, *, batch_size: int, device: torch.device, workers: int = 0
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Every image once, in order, as (uint8 [B, C, h, w], int64 [B]).
+    """Every image once, in order, as (images [B, C, h, w], int64 labels [B]): uint8, or float32 on the same scale.
 
     Images of an ArraySplit stay whole: DeviceTransform(batched=True) resizes them. Others are resized and centrally
     cropped to input.image_size.

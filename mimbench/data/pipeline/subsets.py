@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mimbench.contract import ArraySplit, ImageSplit
@@ -32,7 +33,8 @@ def subset(split: ImageSplit, indices: Sequence[int]) -> ImageSplit:
     """The images of `split` at `indices`, in that order; in memory if `split` is."""
     chosen = list(indices)
     if isinstance(split, ArraySplit):
-        return ArraySplit(split.images[chosen], split.labels[chosen], split.classes, _attributes(split, chosen))
+        images, labels = split.images[chosen], split.labels[chosen]
+        return ArraySplit(images, labels, split.classes, _attributes(split, chosen), split.pixel_range)
     return _Subset(split, chosen)
 
 
@@ -40,7 +42,7 @@ class _Subset(ImageSplit):
     def __init__(self, split: ImageSplit, indices: list[int]) -> None:
         self.split, self.indices = split, indices
         self.labels, self.classes = split.labels[indices], split.classes
-        self.attributes = _attributes(split, indices)
+        self.attributes, self.pixel_range = _attributes(split, indices), split.pixel_range
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -80,6 +82,10 @@ def array_fingerprint(splits: Mapping[str, ArraySplit]) -> str:
     digest = hashlib.sha256()
     for name, split in sorted(splits.items()):
         digest.update(repr((name, tuple(split.images.shape), split.classes)).encode())
+        if split.images.dtype != torch.uint8:  # the digests of bytes stay as they were
+            digest.update(repr((str(split.images.dtype), split.pixel_range)).encode())
+        for attribute, values in sorted(split.attributes.items()):
+            digest.update(attribute.encode() + values.numpy().astype("<i8").tobytes())
         digest.update(split.images.contiguous().numpy().tobytes())
         digest.update(split.labels.numpy().astype("<i8").tobytes())
     return digest.hexdigest()

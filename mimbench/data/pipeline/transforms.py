@@ -1,4 +1,4 @@
-"""From uint8 images to what the encoder sees: crops, flips, colour jitter, normalisation."""
+"""From images on the scale of bytes to what the encoder sees: crops, flips, colour jitter, normalisation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONGEST_ASPECT = 4
 
 
 class DeviceTransform(nn.Module):
-    """uint8 [B, C, h, w] on the device -> float32 [B, C, S, S], normalised; S is input.image_size.
+    """Images [B, C, h, w] from a loader, on the device -> float32 [B, C, S, S], normalised; S is input.image_size.
 
     There are two implementations of cropping, and `split.is_in_memory` decides which one runs:
 
@@ -28,7 +28,7 @@ class DeviceTransform(nn.Module):
       batch on the device (`batched_crops`). At evaluation it resizes the central square of the image, or the central
       image_size / eval_resize of that square if the recipe sets eval_resize.
     - `batched=False`, for images in files: the loader's workers have cropped each image with torchvision
-      (`training_crop`, `evaluation_crop`), and this module only normalises.
+      (`TrainingCrop`, `evaluation_crop`), and this module only normalises.
     """
 
     mean: Tensor
@@ -111,8 +111,33 @@ def check_eval_resize(input_config: InputConfig) -> None:
         )
 
 
-def training_crop(input_config: InputConfig) -> v2.Transform:
-    """For one image uint8 [C, H, W] in a worker; draws from torch's global CPU generator."""
+def to_byte_scale(image: Tensor, pixel_range: tuple[float, float]) -> Tensor:
+    """uint8 pixels as they are; others as float32 from 0 (black) to 255 (full brightness), limited to that.
+
+    Args:
+        image: uint8, uint16 or float32 of any shape.
+        pixel_range: values of black and of full brightness.
+    """
+    if image.dtype == torch.uint8:
+        return image
+    low, high = pixel_range
+    return ((image.to(torch.float32) - low) * (255 / (high - low))).clamp(0, 255)
+
+
+class TrainingCrop:
+    """Crops and augments one image in a worker; draws from torch's global CPU generator."""
+
+    def __init__(self, input_config: InputConfig) -> None:
+        self._on_bytes = _training_steps(input_config, threshold=128)
+        self._on_floats = _training_steps(input_config, threshold=128 / 255)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """[C, H, W] -> [C, S, S], uint8 or float32 on the same scale. torchvision takes floats in [0, 1]."""
+        return self._on_bytes(image) if image.dtype == torch.uint8 else 255 * self._on_floats(image / 255)
+
+
+def _training_steps(input_config: InputConfig, threshold: float) -> v2.Transform:
+    """threshold: from which pixels are inverted, if the view asks for that."""
     from torchvision.transforms import v2
 
     steps: list[nn.Module] = [
@@ -129,11 +154,11 @@ def training_crop(input_config: InputConfig) -> v2.Transform:
     if input_config.color_jitter:
         steps.append(v2.ColorJitter(*[input_config.color_jitter] * 3))
     if isinstance(input_config, View):
-        steps += _steps_of_view(input_config)
+        steps += _steps_of_view(input_config, threshold)
     return v2.Compose(steps)
 
 
-def _steps_of_view(view: View) -> list[nn.Module]:
+def _steps_of_view(view: View, threshold: float) -> list[nn.Module]:
     from torchvision.transforms import v2
 
     steps: list[nn.Module] = []
@@ -144,12 +169,12 @@ def _steps_of_view(view: View) -> list[nn.Module]:
     if view.blur:
         steps.append(v2.RandomApply([v2.GaussianBlur(blur_kernel(view.image_size), view.blur_sigma)], view.blur))
     if view.solarize:
-        steps.append(v2.RandomSolarize(128, view.solarize))
+        steps.append(v2.RandomSolarize(threshold, view.solarize))
     return steps
 
 
 def evaluation_crop(image: Tensor, input_config: InputConfig) -> Tensor:
-    """uint8 [C, H, W] -> [C, S, S]: the shorter side to eval_resize (S x 256 / 224), then the central crop.
+    """Image [C, H, W] -> [C, S, S]: the shorter side to eval_resize (S x 256 / 224), then the central crop.
 
     S x 256 / 224 is rounded. The official scripts cut it off, with the same result at 192 and 224 px but not at 384.
     """

@@ -24,6 +24,7 @@ from mimbench.contract import (
 )
 from mimbench.plugin_source import location
 
+_PIXELS = (torch.uint8, torch.uint16, torch.float32)
 _NUMBERS = ("embed_dim", "out_dim", "patch_size", "stride", "num_layers", "num_prefix_tokens")
 
 
@@ -128,9 +129,20 @@ def _describe_problem(split: ImageSplit, dataset: Dataset) -> str | None:
             form = f"{values.dtype} {list(values.shape)}" if isinstance(values, torch.Tensor) else type(values).__name__
             return f"the attribute {name!r} is {form}, not int64 [{len(split)}]"
     image = split.images[0] if isinstance(split, ArraySplit) else split[0][0]
-    if not isinstance(image, torch.Tensor) or image.dtype != torch.uint8:
+    if not isinstance(image, torch.Tensor) or image.dtype not in _PIXELS:
         form = str(image.dtype) if isinstance(image, torch.Tensor) else type(image).__name__
-        return f"images are {form}, not uint8 tensors with pixels from 0 to 255"
+        return f"images are {form}, not tensors of uint8, uint16 or float32"
+    black, white = split.pixel_range
+    if image.dtype == torch.uint8 and (black, white) != (0, 255):
+        return f"pixel_range is ({black:g}, {white:g}), but uint8 pixels run from 0 to 255"
+    values = image.to(torch.float32)
+    if not black < white or values.min() < black or values.max() > white:
+        return (
+            f"pixels run from {float(values.min()):g} to {float(values.max()):g}, outside of pixel_range "
+            f"({black:g}, {white:g}); set it to the values of black and of full brightness"
+        )
+    if image.dtype != torch.uint8 and (black, white) == (0, 255) and values.max() <= 1:
+        return "pixels run from 0 to 1 at most, and pixel_range is (0, 255); set pixel_range = (0.0, 1.0)"
     if image.ndim != 3 or image.shape[0] != dataset.channels:
         return f"images are {list(image.shape)}, not [{dataset.channels}, H, W] as `channels` says"
     return None

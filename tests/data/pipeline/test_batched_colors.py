@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as F
 
 from mimbench.contract import InputConfig, View
 from mimbench.data.pipeline.batched_colors import augment_view, blur_kernel, jitter_colors
-from mimbench.data.pipeline.transforms import DeviceTransform, training_crop
+from mimbench.data.pipeline.transforms import DeviceTransform, TrainingCrop
 from mimbench.errors import InputError
 
 INPUT = InputConfig(image_size=16)
@@ -102,7 +102,7 @@ def test_images_in_memory_and_from_files_take_the_same_options():
     view = View.from_input(INPUT, jitter=(0.4, 0.4, 0.2, 0.1), grayscale=1.0, blur=1.0, solarize=1.0)
     image = (255 * pixels(1, 3, 20, 20)).to(torch.uint8)
     in_memory = DeviceTransform(view.model_copy(update={"mean": (0.0,), "std": (1.0,)}), 3, train=True, batched=True)
-    for result in (in_memory(image, seeded()), training_crop(view)(image[0])[None].float() / 255):
+    for result in (in_memory(image, seeded()), TrainingCrop(view)(image[0])[None].float() / 255):
         assert result.shape == (1, 3, 16, 16)
         assert torch.allclose(result[:, 0], result[:, 2], atol=1e-6)  # grey
         assert result.max() <= 0.51  # solarised

@@ -10,9 +10,9 @@ from mimbench.contract import InputConfig
 from mimbench.data.pipeline.batched_crops import random_boxes, resample
 from mimbench.data.pipeline.transforms import (
     DeviceTransform,
+    TrainingCrop,
     denormalise,
     evaluation_crop,
-    training_crop,
 )
 from mimbench.errors import InputError
 
@@ -146,7 +146,7 @@ def test_evaluation_crop_is_the_usual_one():
 
 
 def test_training_crop_takes_any_size():
-    crop = training_crop(config(crop_scale=(0.2, 1), crop_ratio=(0.75, 4 / 3), flip=0.5, color_jitter=0.4))
+    crop = TrainingCrop(config(crop_scale=(0.2, 1), crop_ratio=(0.75, 4 / 3), flip=0.5, color_jitter=0.4))
     with torch.random.fork_rng():
         for shape in ((3, 1, 1), (1, 700, 3), (3, 50, 40)):
             assert crop(noise(*shape)).shape == (shape[0], 32, 32)

@@ -78,7 +78,19 @@ def test_a_sound_dataset_passes(planned):
 
 
 CHANGES = [
-    (lambda s: ArraySplit(s.images.float() / 255, s.labels, s.classes), "images are torch.float32, not uint8"),
+    (lambda s: ArraySplit(s.images.double(), s.labels, s.classes), "images are torch.float64, not tensors of uint8"),
+    (
+        lambda s: ArraySplit(s.images.float() / 255, s.labels, s.classes),
+        "pixels run from 0 to 1 at most, and pixel_range is (0, 255); set pixel_range = (0.0, 1.0)",
+    ),
+    (
+        lambda s: ArraySplit(8.0 * s.images, s.labels, s.classes),
+        "outside of pixel_range (0, 255); set it to the values of black and of full brightness",
+    ),
+    (
+        lambda s: ArraySplit(s.images, s.labels, s.classes, pixel_range=(0, 1)),
+        "pixel_range is (0, 1), but uint8 pixels run from 0 to 255",
+    ),
     (lambda s: ArraySplit(s.images, s.labels + 1, s.classes), "labels run from 1 to 4, beyond 0 to 3"),
     (lambda s: ArraySplit(s.images, s.labels - 1, s.classes), "labels run from -1 to 2"),
     (lambda s: ArraySplit(s.images, s.labels.int(), s.classes), "labels are torch.int32 [40], not int64 [40]"),
@@ -98,6 +110,17 @@ CHANGES = [
         "the attribute 'ground' is list, not int64 [40]",
     ),
 ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: ArraySplit(s.images.float() / 255, s.labels, s.classes, pixel_range=(0, 1)),
+        lambda s: ArraySplit(s.images.to(torch.uint16), s.labels, s.classes, pixel_range=(0, 4095)),
+    ],
+)
+def test_pixels_of_other_types_pass_with_their_range(planned, change):
+    assert planned(dataset=with_change(change)).returncode == 0
 
 
 @pytest.mark.parametrize(("change", "words"), CHANGES)
