@@ -22,6 +22,7 @@ from mimbench.contract import (
     Metric as Metric,
     ModelSetup as ModelSetup,
     NotSupported as NotSupported,
+    PartOptions as PartOptions,
     Pooling as Pooling,
     PretrainConfig as PretrainConfig,
     Protocol as Protocol,

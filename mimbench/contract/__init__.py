@@ -21,6 +21,7 @@ from mimbench.contract.task import (
 from mimbench.contract.training import (
     Batch,
     FitReport,
+    PartOptions,
     PretrainConfig,
     ScheduleConfig,
     StepOutput,
@@ -49,6 +50,7 @@ __all__ = [
     "Metric",
     "ModelSetup",
     "NotSupported",
+    "PartOptions",
     "Pooling",
     "PretrainConfig",
     "Protocol",

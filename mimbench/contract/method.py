@@ -13,7 +13,7 @@ from mimbench.contract.encoder import Encoder
 from mimbench.contract.input import InputConfig
 from mimbench.contract.setup import ReadConfig
 from mimbench.contract.stage import Stage
-from mimbench.contract.training import Batch, StepOutput
+from mimbench.contract.training import Batch, PartOptions, StepOutput
 from mimbench.errors import InputError, NotSupported
 
 PARTS = ("sample_mask", "target", "predict", "loss")
@@ -232,6 +232,10 @@ class Method(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of parameters with two or more dimensions that get no weight decay. 1-D parameters never get any."""
         return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
+
+    def optimizer_parts(self) -> dict[str, PartOptions]:
+        """Options of the optimizer for parts of the method, by the beginning of their names, such as "tokenizer."."""
+        return {}
 
     def exported_encoder(self) -> Encoder:
         """The encoder that downstream tasks get."""

@@ -167,6 +167,21 @@ class PretrainConfig(TrainConfig):
 
 
 @dataclass(frozen=True)
+class PartOptions:
+    """Options of the optimizer for some of a model's parameters, such as those of an online tokenizer.
+
+    AdamW updates each parameter by itself, so a part with its options is trained as by a second optimizer.
+    """
+
+    lr_scale: float = 1.0
+    """Multiplies the learning rate of each step."""
+    weight_decay: float | None = None
+    """Constant weight decay; None: that of the training."""
+    betas: tuple[float, float] | None = None
+    """None: those of the training."""
+
+
+@dataclass(frozen=True)
 class Batch:
     """Input of one training step, on the training device.
 
@@ -208,7 +223,8 @@ class Trainable(Protocol):
         after_step(progress): called after each optimizer step, with the share of the training that is done.
         no_weight_decay(): names or patterns of parameters without weight decay.
         layer_of(name) and num_layers: for layer decay.
-        trained_part: a module that must receive a gradient at the first step, and its name in messages.
+        optimizer_parts(): options of the optimizer by the beginning of parameters' names.
+        trained_encoder: the encoder, if it must receive a gradient at the first step.
     """
 
     def training_step(self, batch: Any, generator: torch.Generator) -> StepOutput:

@@ -39,7 +39,7 @@ class StepHook(Hook):
         step = runner.iter // self.accumulate
         for group in runner.optim_wrapper.optimizer.param_groups:
             group["lr"] = self.schedule.lr(step, group["lr_scale"])
-            if group["weight_decay"]:  # 0 marks the parameters without decay
+            if group["weight_decay"] and not group.get("fixed_decay"):  # 0 marks the parameters without decay
                 group["weight_decay"] = self.schedule.weight_decay(step)
         before_step = getattr(self.adapter.trainable, "before_step", None)
         if before_step:

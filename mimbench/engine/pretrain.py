@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mimbench.contract import Batch, Encoder, InputConfig, Method, StepOutput
+from mimbench.contract import Batch, Encoder, InputConfig, Method, PartOptions, StepOutput
 from mimbench.data import DeviceTransform
 from mimbench.seeds import derive_seed
 
@@ -59,6 +59,9 @@ class TrainableMethod(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         return {f"method.{name}" for name in self.method.no_weight_decay()}
+
+    def optimizer_parts(self) -> dict[str, PartOptions]:
+        return {f"method.{name}": options for name, options in self.method.optimizer_parts().items()}
 
 
 def _generator_of_view(index: int, generator: torch.Generator) -> torch.Generator:
