@@ -33,6 +33,7 @@ HOLDS = {
     "display": "labels, colours and metrics that plugins describe in `display.toml`",
     "optim": "schedules, parameter groups",
     "encoders": "built-in backbones",
+    "parts": "parts of methods: teachers, predictors, heads, sparse convolution",
     "convert": "weights of other code bases",
     "data": "datasets, loaders, augmentation",
     "recipe": "TOML to typed settings, departures",
