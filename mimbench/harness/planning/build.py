@@ -15,10 +15,11 @@ from mimbench.contract import Config, Encoder, Method, ModelSetup
 from mimbench.contract.validation import validate
 from mimbench.convert import resize_positions
 from mimbench.errors import InputError
+from mimbench.recipe.needs import check_method_needs
 
 
 def assemble(
-    encoder: type[Encoder],
+    encoder_name: str,
     encoder_config: Config,
     method: type[Method],
     method_config: Config,
@@ -34,12 +35,16 @@ def assemble(
         start: file of weights that the encoder, and copies of it that the method made, get instead of initial ones.
 
     Raises:
-        InputError: a model of these sizes does not fit into memory, or `start` does not fit the encoder.
+        InputError: the encoder cannot do what the method needs, a model of these sizes does not fit into memory, or
+            `start` does not fit the encoder.
     """
+    encoder: type[Encoder] = registry.encoders.load(encoder_name)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            built = method(method_config, encoder(encoder_config, image_size=image_size, in_channels=channels))
+            built_encoder = encoder(encoder_config, image_size=image_size, in_channels=channels)
+            check_method_needs(method, built_encoder, encoder_name)
+            built = method(method_config, built_encoder)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -90,7 +95,7 @@ def build(setup: ModelSetup) -> Method:
     encoder: type[Encoder] = registry.encoders.load(setup.encoder)
     method: type[Method] = registry.methods.load(setup.method)
     return assemble(
-        encoder,
+        setup.encoder,
         validate(encoder.Config, setup.encoder_options, "encoder"),
         method,
         validate(method.Config, setup.method_options, "method"),

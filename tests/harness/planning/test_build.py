@@ -20,4 +20,4 @@ def test_no_memory_while_a_model_is_built_is_one_line(error, monkeypatch):
 
     monkeypatch.setattr(method, "__init__", fail)
     with pytest.raises(InputError, match=r"^method 'mae' .* does not fit into the memory of this machine .* lower the"):
-        assemble(encoder, encoder.Config(), method, method.Config(), image_size=32, channels=1, seed=0)
+        assemble("vit", encoder.Config(), method, method.Config(), image_size=32, channels=1, seed=0)
