@@ -44,6 +44,7 @@ from mimbench.contract import (
     added as added,
     cosmetic as cosmetic,
     load_protocols as load_protocols,
+    require_abilities as require_abilities,
     ReadConfig as ReadConfig,
 )
 
