@@ -24,8 +24,8 @@ def rebuild_encoder(encoder: Encoder, *, image_size: int | None = None, **option
     for name, value in options.items():
         if value and name not in known:
             raise InputError(
-                f"task.{name} {value!r} is not for this {encoder.kind} encoder, which has no such option; leave it out, or "
-                f"set it to none if the protocol has it (--set task.{name}=none)"
+                f"task.{name} {value!r} is not for this {encoder.kind} encoder, which has no such option; leave it "
+                f"out, or set it to none if the protocol has it (--set task.{name}=none)"
             )
     changes = {name: value for name, value in options.items() if name in known}
     if "weights" in known:

@@ -27,7 +27,7 @@ class TimmConfig(Config):
     content belongs to the fingerprint. Nothing is downloaded."""
     drop_path: float = Field(0.0, ge=0, lt=1)
     """Stochastic depth rate of the last block."""
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of timm's model, such as patch_size or embed_dim of a ViT."""
 
 
@@ -62,9 +62,7 @@ class TimmModel(Encoder):
             drop_path=config.drop_path,
         )
         if config.weights is not None and not next(self.body.parameters()).is_meta:
-            load_timm_weights(
-                self.body, config.model, config.weights, channels=in_channels, optional=self.parts.unused
-            )
+            load_timm_weights(self.body, config.model, config.weights, channels=in_channels, optional=self.parts.unused)
         for name, parameter in self.body.named_parameters():
             if name in self.parts.unused:
                 parameter.requires_grad_(False)
@@ -123,11 +121,11 @@ class TimmModel(Encoder):
         if self.parts.prefix:
             options["return_prefix_tokens"] = True
         with self._tokens_for_images(tokens, keep) as images:
-            outputs = self.body.forward_intermediates(images, **options)
-        final, outputs = outputs if with_final else (None, outputs)
+            ran = self.body.forward_intermediates(images, **options)
+        outputs = ran[1] if with_final else ran
         features = {index: self._features(output) for index, output in zip(computed, outputs, strict=True)}
         if with_final:
-            features[computed[-1]] = self._normed(features[computed[-1]], final)
+            features[computed[-1]] = self._normed(features[computed[-1]], final=ran[0])
         return [features[index] for index in indices]
 
     def pyramid(self, images: Tensor) -> list[Tensor]:

@@ -50,9 +50,7 @@ def load_timm_weights(body: Any, model: str, path: Path, *, channels: int, optio
         classifiers = tuple(f"{name}." for name in _listed(config.get("classifier")))
         own = set(body.state_dict())
         state = {
-            name: value
-            for name, value in state.items()
-            if name in own or not name.startswith((*classifiers, *_HEAD))
+            name: value for name, value in state.items() if name in own or not name.startswith((*classifiers, *_HEAD))
         }
         loaded = body.load_state_dict(state, strict=False)
     except Exception as error:  # timm's converters raise what they like on foreign files

@@ -96,7 +96,11 @@ def test_depths_are_those_of_blocks_and_stages():
     vit, resnet = make(*SMALL_MODELS["ViT"]), make(*SMALL_MODELS["ResNet"])
     names = ("body.cls_token", "body.patch_embed.proj.weight", "body.blocks.0.norm1.weight", "body.blocks.2.norm1.bias")
     assert [vit.layer_of(name) for name in (*names, "body.norm.weight")] == [0, 0, 1, 3, 4]
-    assert [resnet.layer_of(f"body.{name}.weight") for name in ("conv1.0", "layer1.0.conv1", "layer4.0.bn1")] == [0, 1, 4]
+    assert [resnet.layer_of(f"body.{name}.weight") for name in ("conv1.0", "layer1.0.conv1", "layer4.0.bn1")] == [
+        0,
+        1,
+        4,
+    ]
 
 
 def test_a_vit_drops_masked_patches_and_others_refuse():
@@ -186,8 +190,16 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path):
         ({"model": "vit_smal_patch16_224"}, 224, r"has no model 'vit_smal_patch16_224'; did you mean 'vit_small_"),
         ({"model": "hf_hub:timm/test_vit"}, 224, r"timm \S+ has no model 'hf_hub:timm/test_vit'"),
         ({"model": "test_vit"}, 40, r"timm's test_vit does not run on images of 40 px: Input height"),
-        ({"model": "test_vit", "arguments": {"deepth": 3}}, 32, r"encoder\.arguments: timm's test_vit takes no 'deepth'"),
-        ({"model": "test_resnet"}, 30, r"image size 30 px is not a multiple of the patches of timm's test_resnet, 4 px"),
+        (
+            {"model": "test_vit", "arguments": {"deepth": 3}},
+            32,
+            r"encoder\.arguments: timm's test_vit takes no 'deepth'",
+        ),
+        (
+            {"model": "test_resnet"},
+            30,
+            r"image size 30 px is not a multiple of the patches of timm's test_resnet, 4 px",
+        ),
     ],
 )
 def test_what_cannot_serve_is_refused_in_one_line(options, size, message):

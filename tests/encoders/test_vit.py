@@ -153,8 +153,11 @@ def test_prefix_tokens_of_any_number(position, class_token, registers):
     assert ("body.cls_token" in names, "body.reg_token" in names) == (class_token, registers > 0)
     assert vit.no_weight_decay() <= names
     assert {vit.layer_of(name) for name in names if "token" in name} <= {0}
-    assert all(parameter.requires_grad is ("token" not in name) for name, parameter in vit.named_parameters()
-               if name != "body.pos_embed")
+    assert all(
+        parameter.requires_grad is ("token" not in name)
+        for name, parameter in vit.named_parameters()
+        if name != "body.pos_embed"
+    )
 
 
 def test_register_tokens_matter_and_have_no_positions():
