@@ -171,10 +171,10 @@ class TimmModel(Encoder):
         with ExitStack() as stack:
             stack.enter_context(_replaced(getattr(self.body, stem.name), lambda _: output))
             if keep is not None:
-                stack.enter_context(_replaced(self.body.patch_drop, lambda x: self._kept(x, keep)))
+                stack.enter_context(_replaced(self.body.patch_drop, lambda x: self._drop_masked(x, keep)))
             yield images
 
-    def _kept(self, x: Tensor, keep: Tensor) -> Tensor:
+    def _drop_masked(self, x: Tensor, keep: Tensor) -> Tensor:
         prefix, patches = x[:, : self.parts.prefix], x[:, self.parts.prefix :]
         return torch.cat((prefix, patches.gather(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]))), 1)
 

@@ -48,9 +48,9 @@ def load_timm_weights(body: Any, model: str, path: Path, *, channels: int, optio
             if weight is not None and weight.ndim == 4 and weight.shape[1] != channels:
                 state[f"{name}.weight"] = adapt_input_conv(channels, weight)
         classifiers = tuple(f"{name}." for name in _listed(config.get("classifier")))
-        own = set(body.state_dict())
+        names = set(body.state_dict())
         state = {
-            name: value for name, value in state.items() if name in own or not name.startswith((*classifiers, *_HEAD))
+            name: value for name, value in state.items() if name in names or not name.startswith((*classifiers, *_HEAD))
         }
         loaded = body.load_state_dict(state, strict=False)
     except Exception as error:  # timm's converters raise what they like on foreign files
