@@ -15,7 +15,7 @@ from mimbench.contract.input import InputConfig
 from mimbench.contract.setup import ReadConfig
 from mimbench.contract.stage import Stage
 from mimbench.contract.training import Batch, PartOptions, StepOutput
-from mimbench.errors import InputError, NotSupported
+from mimbench.errors import NotSupported
 
 PARTS = ("sample_mask", "target", "predict", "loss")
 """What the default `Method.step` calls."""

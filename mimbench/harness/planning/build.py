@@ -31,6 +31,8 @@ def assemble(
 ) -> Method:
     """A freshly initialised method. Equal seeds give equal weights. torch's global generator stays unchanged.
 
+    Methods initialise the encoder in their own way. If the encoder's option `weights` names a file, its weights stay.
+
     Args:
         start: file of weights that the encoder, and copies of it that the method made, get instead of initial ones.
 
@@ -44,6 +46,9 @@ def assemble(
             torch.manual_seed(seed)
             built_encoder = encoder(encoder_config, image_size=image_size, in_channels=channels)
             check_method_needs(method, built_encoder, encoder_name)
+            weights = {}
+            if getattr(encoder_config, "weights", None) and not torch.empty(0).is_meta:
+                weights = {name: value.clone() for name, value in built_encoder.state_dict().items()}
             built = method(method_config, built_encoder)
     except Exception as error:
         if not is_out_of_memory(error):
@@ -53,6 +58,9 @@ def assemble(
             f"memory of this machine ({short_text(error)}); lower the sizes in [encoder] and [method], or "
             "input.image_size"
         ) from error
+    if weights:
+        for module in _copies_of_encoder(built):
+            module.load_state_dict(weights)
     if start:
         _load_start(built, start)
     return built
@@ -65,10 +73,9 @@ def _load_start(method: Method, start: Path) -> None:
     is a copy of the encoder starts from the same weights.
     """
     encoder = method.encoder
-    copies = [module for module in method.modules() if type(module) is type(encoder) and _are_equal(module, encoder)]
     try:
         weights = resize_positions(load_file(start), encoder)
-        for module in copies:
+        for module in _copies_of_encoder(method):
             module.load_state_dict(weights, strict=True)
     except (OSError, SafetensorError) as error:
         raise InputError(f"pretrain.start: {start} is no readable safetensors file ({short_text(error)})") from error
@@ -77,6 +84,12 @@ def _load_start(method: Method, start: Path) -> None:
             f"pretrain.start: {start} does not fit the {encoder.kind} encoder ({short_text(error)}); choose "
             "encoder.safetensors of a checkpoint with the same [encoder]"
         ) from error
+
+
+def _copies_of_encoder(method: Method) -> list[nn.Module]:
+    """The method's encoder, and every other one in it with the same weights, such as a teacher."""
+    encoder = method.encoder
+    return [module for module in method.modules() if type(module) is type(encoder) and _are_equal(module, encoder)]
 
 
 def _are_equal(module: nn.Module, other: nn.Module) -> bool:
