@@ -3,6 +3,7 @@
 
 # The contracts: what a method, task, dataset or encoder defines, and what it is given
 from mimbench.contract import (
+    ABILITIES as ABILITIES,
     ArraySplit as ArraySplit,
     Batch as Batch,
     Config as Config,
@@ -43,6 +44,7 @@ from mimbench.contract import (
     added as added,
     cosmetic as cosmetic,
     load_protocols as load_protocols,
+    require_abilities as require_abilities,
     ReadConfig as ReadConfig,
 )
 
@@ -60,6 +62,8 @@ from mimbench.masks import (
     patchify as patchify,
     random_mask as random_mask,
     random_order as random_order,
+    repeat_per_mask as repeat_per_mask,
+    replace_masked as replace_masked,
     resize_mask as resize_mask,
     square_mask as square_mask,
     tube_mask as tube_mask,

@@ -11,6 +11,7 @@ import pytest
 from mimbench import api, contract
 
 PUBLIC = """
+ABILITIES repeat_per_mask replace_masked require_abilities
 ArraySplit Batch BatchIndices BoxCount Colour Config DataConfig Dataset Depth DeviceTransform Encoder EpochSampler
 Erasing FeatureSource Features Fit FitReport FollowsModelDevice FrozenFeaturesConfig FrozenFeaturesTask Grid
 ImageAugment ImageSplit InputConfig InputError InverseSwin LEAST_TEXT Measured Method Metric Mixing ModelSetup

@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "registry": {"contract", "plugin_source"},
     "display": {"registry"},
     "optim": {"contract"},
-    "encoders": {"contract", "optim"},
+    "encoders": {"contract", "masks", "optim"},
     "convert": {"contract", "encoders"},
     "parts": {"masks", "encoders"},
     "data.files": set(),

@@ -19,6 +19,7 @@ from mimbench.api import (
     cancel_gradients,
     mean_over_ranks,
     ramp,
+    replace_masked,
 )
 
 
@@ -45,12 +46,12 @@ class IBOT(Method):
     version = "1"
     paper = "https://arxiv.org/abs/2111.07832"
     reference = "https://github.com/bytedance/ibot@da316d82636a7a7356835ef224b13d5f3ace0489"
+    needs = frozenset({"class-token"})
     Config = IBOTConfig
     waivers = {"one_batch_overfits": "the teacher's targets move and sharpen"}  # noqa: RUF012
 
     def __init__(self, config: IBOTConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
-        encoder.check_pooling("token")  # it needs a class token
         self.head = ProjectionHead(encoder.out_dim, config.out_dim, hidden_dim=config.hidden_dim, fixed_gain=False)
         self.mask_token = torch.nn.Parameter(torch.zeros(1, 1, 1, encoder.embed_dim))
         self.teacher, self.teacher_head = Teacher(encoder), Teacher(self.head)
@@ -70,18 +71,16 @@ class IBOT(Method):
     def step(self, batch: Batch, generator: torch.Generator) -> StepOutput:
         views = torch.cat(batch.views)
         mask = self.sample_mask(len(views), generator)
-        every = torch.arange(mask[0].numel(), device=mask.device).expand(len(views), -1)
         with torch.no_grad():
-            outputs = self.teacher_head(self.teacher.module.encode_visible(self.teacher.module.embed(views), every))
+            outputs = self.teacher_head(self.teacher.module.features(views).sequence)
             heat = ramp(batch.progress, *self.config.temperature, warmup=self.config.warmup)
             cls, patches = outputs[:, 0], outputs[:, self.encoder.num_prefix_tokens :]
             other = ((cls - self.centre[0]) / heat).softmax(-1).roll(len(views) // 2, 0)
             same = ((patches - self.centre[1]) / heat).softmax(-1)
             means = mean_over_ranks(torch.stack((cls.mean(0), patches.mean((0, 1)))))
             self.centre.lerp_(means.to(self.centre.dtype), 0.1)
-        tokens = self.encoder.embed(views)
-        tokens = torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
-        logits = (self.head(self.encoder.encode_visible(tokens, every)).float() / 0.1).log_softmax(-1)
+        tokens = replace_masked(self.encoder.embed(views), mask, self.mask_token)
+        logits = (self.head(self.encoder.forward_tokens(tokens).sequence).float() / 0.1).log_softmax(-1)
         between = -(other * logits[:, 0]).sum(-1).mean()
         errors, masked = -(same * logits[:, self.encoder.num_prefix_tokens :]).sum(-1), mask.flatten(1)
         within = ((errors * masked).sum(1) / masked.sum(1).clamp(min=1)).mean()

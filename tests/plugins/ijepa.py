@@ -45,6 +45,7 @@ class IJEPA(Method):
     version = "1"
     paper = "https://arxiv.org/abs/2301.08243"
     reference = "https://github.com/facebookresearch/ijepa@52c1ae95d05f743e000e8f10a1f3a79b10cff048"
+    needs = frozenset({"visible-only"})
     Config = IJEPAConfig
     config: IJEPAConfig
 
@@ -69,12 +70,12 @@ class IJEPA(Method):
 
     def target(self, images: Tensor) -> Tensor:
         """[B, N, D], each patch normalised over its channels."""
-        tokens = self.teacher.module.encode(self.teacher.module.embed(images)).flatten(2).transpose(1, 2)
+        tokens = self.teacher.module.features(images).patches
         return F.layer_norm(tokens, tokens.shape[-1:])
 
     def predict(self, images: Tensor, mask: MultiBlockMask) -> Tensor:
         """[M, B, T, D]. Blocks do not see each other."""
-        context = self.encoder.encode_visible(self.encoder.embed(images), mask.context)
+        context = self.encoder.forward_tokens(self.encoder.embed(images), mask.context).sequence
         return torch.stack([self.predictor(context, mask.context, block) for block in mask.targets])
 
     def loss(self, prediction: Tensor, target: Tensor, mask: MultiBlockMask) -> Tensor:

@@ -41,7 +41,6 @@ class MixMIM(Method):
     version = "1"
     paper = "https://arxiv.org/abs/2205.13137"
     reference = "https://github.com/Sense-X/MixMIM@2b2f5a9a"
-    encoders = ("vit", "swin")
     Config = MixMIMConfig
     waivers = {  # noqa: RUF012
         "masked_pixels_do_not_reach_predict": "the masked pixels of an image are those that its partner shows",

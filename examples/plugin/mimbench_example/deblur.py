@@ -17,7 +17,6 @@ class Deblur(Method):
 
     name = "deblur"
     version = "1"
-    encoders = ("vit", "swin", "convnet")
     Config = DeblurConfig
 
     def __init__(self, config, encoder):
@@ -35,7 +34,7 @@ class Deblur(Method):
         size = images.shape[-2:]
         blurred = F.interpolate(F.avg_pool2d(images, self.encoder.patch_size), size)
         network_input = torch.where(mask_at_pixels(mask, images), blurred, images)
-        return self.decoder(self.encoder.encode(self.encoder.embed(network_input)))
+        return self.decoder(self.encoder.features(network_input).dense)
 
     def loss(self, prediction, target, mask):
         return (prediction - target).pow(2).mean()
