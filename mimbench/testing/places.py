@@ -19,8 +19,8 @@ def definition(plugin: type[Any], attribute: str = "") -> str:
         function = vars(cls).get(attribute)
         function = getattr(function, "__func__", getattr(function, "fget", function))
         if inspect.isfunction(function) and _is_code_of(function.__module__, plugin):
-            function = inspect.unwrap(function)
-            return f"{_short(function.__code__.co_filename)}:{function.__code__.co_firstlineno} in {cls.__name__}.{attribute}"
+            code = inspect.unwrap(function).__code__
+            return f"{_short(code.co_filename)}:{code.co_firstlineno} in {cls.__name__}.{attribute}"
     for cls in plugin.__mro__:
         with suppress(TypeError, OSError):
             return f"{_short(inspect.getsourcefile(cls) or '')}:{inspect.getsourcelines(cls)[1]} in {cls.__name__}"

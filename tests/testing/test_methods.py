@@ -1,10 +1,10 @@
-"""The checks of methods: every built-in method passes them, and each check fails on a method that is wrong in its way."""
+"""The checks of methods: built-in methods pass them, and each check fails on a method that is wrong in its way."""
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,8 +16,7 @@ from mimbench.contract import Config, Method, StepOutput
 from mimbench.masks import mask_at_pixels, random_mask
 from mimbench.recipe.document import read
 from mimbench.recipe.resolve import resolve
-from mimbench.testing.methods import METHOD_CHECKS, check_method, method_suite
-from mimbench.testing.method_subject import IMAGES
+from mimbench.testing.methods import METHOD_CHECKS, check_method
 
 ENCODERS = ("vit", "swin", "convnext", "resnet")
 NOT_TRAINED = {"nothing_is_stored_twice", "builds_on_the_meta_device", "builds_around_an_encoder"}
