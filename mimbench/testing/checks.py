@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from mimbench.errors import InputError, NotSupported, nearest
+from mimbench.errors import InputError, MimbenchError, NotSupported, nearest
 from mimbench.testing.places import definition, raising_line
 
 if TYPE_CHECKING:
@@ -133,7 +133,9 @@ class Suite:
             message = f"{_line(failure)} ({definition(plugin, one.place)})"
         except Exception as error:  # whatever the plugin's code raises
             where = raising_line(error, plugin) or definition(plugin, one.place)
-            message = f"{type(error).__name__}: {_line(error)} ({where}); correct that line, or what calls it"
+            message = f"{type(error).__name__}: {_line(error)} ({where})"
+            if not isinstance(error, MimbenchError):  # whose text has a remedy
+                message = f"{message}; correct that line, or what calls it"
         else:
             if reason is None:
                 return Result(one.name, "passed")
