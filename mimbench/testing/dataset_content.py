@@ -86,8 +86,9 @@ def _check_labels(name: str, split: ImageSplit) -> None:
         raise Failure(f"labels of {name} go from {low} to {high}, and there are {classes} classes; number them from 0")
     for index in spaced(len(split)):
         if int(split[index][1]) != int(labels[index]):
+            label, listed = int(split[index][1]), int(labels[index])
             raise Failure(
-                f"image {index} of {name} has label {split[index][1]}, and labels[{index}] is {labels[index]}"
+                f"image {index} of {name} has label {label}, and labels[{index}] is {listed}; make them equal"
             )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mimbench.contract import Config, Dataset, ImageSplit, SceneSplit, SemanticSplit, SplitName
+from mimbench.contract import Config, DataConfig, Dataset, ImageSplit, SceneSplit, SemanticSplit, SplitName
 from mimbench.data.files.cache import default_cache
 from mimbench.testing.form import make_config
 
@@ -33,7 +33,7 @@ class DatasetSubject:
         self._opened: Dataset | None = None
         self._scenes: dict[Path, dict[str, Any]] = {}
 
-    def make_config(self) -> Config:
+    def make_config(self) -> DataConfig:
         return make_config(self.plugin, self._options, "data")
 
     def open(self) -> Dataset:

@@ -20,7 +20,7 @@ from mimbench.contract import Config, Dataset
 from mimbench.testing.checks import Failure, Result, Skip, Suite, check
 from mimbench.testing.dataset_content import CONTENT_CHECKS
 from mimbench.testing.dataset_subject import NAMES, DatasetSubject, spaced
-from mimbench.testing.form import FORM_CHECKS, make_config
+from mimbench.testing.form import FORM_CHECKS, make_config, make_suite
 
 
 @check("split", needs=["splits_open"])
@@ -104,9 +104,9 @@ def dataset_suite(
         cache: folder for files that the dataset derives. Default: the usual cache.
 
     Raises:
-        InputError: `waivers` of the class names no check.
+        InputError: the options are not valid, or `waivers` of the class names no check.
     """
-    return Suite(DatasetSubject(dataset, options, cache), DATASET_CHECKS)
+    return make_suite(DatasetSubject(dataset, options, cache), DATASET_CHECKS)
 
 
 def check_dataset(

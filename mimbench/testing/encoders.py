@@ -16,7 +16,7 @@ from mimbench.testing.checks import Result, Suite
 from mimbench.testing.encoder_outputs import OUTPUT_CHECKS
 from mimbench.testing.encoder_subject import EncoderSubject
 from mimbench.testing.encoder_training import TRAINING_CHECKS
-from mimbench.testing.form import FORM_CHECKS
+from mimbench.testing.form import FORM_CHECKS, make_suite
 
 ENCODER_CHECKS = (*FORM_CHECKS, *OUTPUT_CHECKS, *TRAINING_CHECKS)
 
@@ -37,9 +37,9 @@ def encoder_suite(
         channels: of the images.
 
     Raises:
-        InputError: `waivers` of the class names no check.
+        InputError: the options are not valid, or `waivers` of the class names no check.
     """
-    return Suite(EncoderSubject(encoder, options, image_size, channels), ENCODER_CHECKS)
+    return make_suite(EncoderSubject(encoder, options, image_size, channels), ENCODER_CHECKS)
 
 
 def check_encoder(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +13,7 @@ from mimbench.contract.check import find_problem
 from mimbench.contract.config import parts_of
 from mimbench.contract.validation import validate
 from mimbench.errors import InputError
-from mimbench.testing.checks import Failure, check
+from mimbench.testing.checks import Check, Failure, Suite, check
 
 UNKNOWN = "an_option_that_no_plugin_has"
 
@@ -27,17 +28,32 @@ class Configured(Protocol):
         """The options of this check, validated anew."""
 
 
-def make_config(plugin: type[Any], options: Any, where: str) -> Config:
+def make_config(plugin: type[Any], options: Any, where: str) -> Any:
     """`options`, a Config or a table of options, as a new Config of the plugin."""
     values = options.model_dump(exclude_unset=True) if isinstance(options, Config) else dict(options or {})
     return validate(plugin.Config, values, where)
 
 
+def make_suite(subject: Configured, checks: Iterable[Check]) -> Suite:
+    """The checks of a subject.
+
+    Raises:
+        InputError: its options are not valid, or `waivers` of its class names no check.
+    """
+    if _problem(subject) is None:  # a class with a problem fails its first check instead
+        subject.make_config()
+    return Suite(subject, checks)
+
+
+def _problem(subject: Configured) -> str | None:
+    name = getattr(subject.plugin, "name", None) or subject.plugin.__name__
+    return find_problem(subject.kind, name, subject.plugin)
+
+
 @check()
 def metadata_is_complete(subject: Configured) -> None:
     """The class declares what its kind of plugin needs, as `mimbench list --check` requires it."""
-    name = getattr(subject.plugin, "name", subject.plugin.__name__)
-    problem = find_problem(subject.kind, str(name), subject.plugin)
+    problem = _problem(subject)
     if problem:
         raise Failure(problem)
 
@@ -57,7 +73,7 @@ def options_are_plain(subject: Configured) -> None:
     if subject.make_config() != one:
         raise Failure("equal options give configs that are not equal; leave __eq__ as it is")
     try:
-        make_config(subject.plugin, {UNKNOWN: 1}, subject.kind)
+        make_config(subject.plugin, {**one.model_dump(exclude_unset=True), UNKNOWN: 1}, subject.kind)
     except InputError as error:
         if UNKNOWN in str(error):
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -55,16 +56,17 @@ class MethodSubject:
         return make_config(self.plugin, self._options, "method")
 
     def make_encoder(self, seed: int = 0) -> Encoder:
-        kind, options = self._encoder, self._encoder_options
-        if kind is None:
-            kind = next((known for known in self.plugin.encoders if known in _ENCODERS), None)
-        if kind is None:
-            raise Failure(f"no small encoder is of the kinds {self.plugin.encoders}; pass one: encoder=MyEncoder")
-        if isinstance(kind, str):
-            kind, options = _ENCODERS[kind][0], options or _ENCODERS[kind][1]
+        encoder, options = self._small_encoder() if not inspect.isclass(self._encoder) else (self._encoder, None)
         with seeded(seed):
-            config = make_config(kind, options, "encoder")
-            return kind(config, image_size=self.input.image_size, in_channels=self.channels)
+            config = make_config(encoder, self._encoder_options or options, "encoder")
+            return encoder(config, image_size=self.input.image_size, in_channels=self.channels)
+
+    def _small_encoder(self) -> tuple[type[Encoder], Mapping[str, Any]]:
+        kinds = [self._encoder] if isinstance(self._encoder, str) else list(self.plugin.encoders)
+        known = [_ENCODERS[kind] for kind in kinds if kind in _ENCODERS]
+        if not known:
+            raise Failure(f"there is no small encoder of kind {', '.join(map(str, kinds))}; pass encoder=MyEncoder")
+        return known[0]
 
     def build(self, seed: int = 0, *, prepared: bool = True) -> Method:
         """The method in training mode.

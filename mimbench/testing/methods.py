@@ -13,7 +13,7 @@ from typing import Any
 
 from mimbench.contract import Config, Encoder, InputConfig, Method
 from mimbench.testing.checks import Result, Suite
-from mimbench.testing.form import FORM_CHECKS
+from mimbench.testing.form import FORM_CHECKS, make_suite
 from mimbench.testing.method_masks import MASK_CHECKS, PREDICTION_CHECKS
 from mimbench.testing.method_states import STATE_CHECKS
 from mimbench.testing.method_steps import LIMIT_CHECKS, STEP_CHECKS
@@ -44,10 +44,10 @@ def method_suite(
         channels: of the images.
 
     Raises:
-        InputError: `waivers` of the class names no check.
+        InputError: the options are not valid, or `waivers` of the class names no check.
     """
     subject = MethodSubject(method, options, encoder, encoder_options, input_config, channels)
-    return Suite(subject, METHOD_CHECKS)
+    return make_suite(subject, METHOD_CHECKS)
 
 
 def check_method(
