@@ -28,6 +28,13 @@ class Skip(Exception):
     """A check does not apply to a plugin. Its text is the reason."""
 
 
+class BadOptions(InputError):
+    """The options do not suit the plugin or the small sizes of its check, or its data is missing: no fault of its code.
+
+    A suite raises it to its caller.
+    """
+
+
 @dataclass(frozen=True)
 class Result:
     """Result of one check.
@@ -105,7 +112,11 @@ class Suite:
         return list(self._checks)
 
     def run(self) -> list[Result]:
-        """Run all checks, in order."""
+        """Run all checks, in order.
+
+        Raises:
+            InputError: the options do not suit the plugin, or its data is missing.
+        """
         return [self.result(name) for name in self._checks]
 
     def result(self, name: str) -> Result:
@@ -131,6 +142,8 @@ class Suite:
             return Result(one.name, "skipped", _line(skipped))
         except Failure as failure:
             message = f"{_line(failure)} ({definition(plugin, one.place)})"
+        except BadOptions:
+            raise
         except Exception as error:  # whatever the plugin's code raises
             where = raising_line(error, plugin) or definition(plugin, one.place)
             message = f"{type(error).__name__}: {_line(error)} ({where})"

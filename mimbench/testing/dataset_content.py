@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from mimbench.contract import ImageSplit, SceneSplit, SemanticSplit
-from mimbench.testing.checks import Failure, Skip, check
+from mimbench.errors import InputError
+from mimbench.testing.checks import BadOptions, Failure, Skip, check
 from mimbench.testing.dataset_subject import NAMES, SPLITS, DatasetSubject, Split, spaced
 
 UNKNOWN = 255
@@ -23,8 +24,11 @@ SLACK = 1.0
 @check("split", needs=["metadata_is_complete"])
 def splits_open(subject: DatasetSubject) -> None:
     """Both splits are of the form that `provides` declares, hold images, and share their classes."""
-    dataset, form = subject.dataset, SPLITS[subject.form]
-    splits = {name: dataset.split(name) for name in NAMES}
+    try:
+        dataset, form = subject.dataset, SPLITS[subject.form]
+        splits = {name: dataset.split(name) for name in NAMES}
+    except InputError as error:  # its files are missing
+        raise BadOptions(str(error)) from error
     for name, split in splits.items():
         if not isinstance(split, form):
             raise Failure(

@@ -6,7 +6,7 @@ import torch
 
 from mimbench.contract import Encoder
 from mimbench.errors import InputError
-from mimbench.testing.checks import Failure, Skip, check
+from mimbench.testing.checks import BadOptions, Failure, Skip, check
 from mimbench.testing.encoder_subject import IMAGES, EncoderSubject, differ
 
 SIZES = ("embed_dim", "out_dim", "patch_size", "stride", "num_layers", "num_prefix_tokens")
@@ -15,7 +15,10 @@ SIZES = ("embed_dim", "out_dim", "patch_size", "stride", "num_layers", "num_pref
 @check("__init__", needs=["metadata_is_complete"])
 def sizes_are_declared(subject: EncoderSubject) -> None:
     """The encoder is built, and has each size that the contract names, as a whole number."""
-    encoder = subject.build()
+    try:
+        encoder = subject.build()
+    except InputError as error:
+        raise BadOptions(f"the options do not suit images of {subject.image_size} px: {error}") from error
     for name in SIZES:
         value = getattr(encoder, name, None)
         if not isinstance(value, int) or value < (name != "num_prefix_tokens"):

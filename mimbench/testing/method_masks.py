@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from mimbench.contract import Method
+from mimbench.errors import InputError
 from mimbench.masks import resize_mask
-from mimbench.testing.checks import Failure, Skip, check
+from mimbench.testing.checks import BadOptions, Failure, Skip, check
 from mimbench.testing.method_subject import IMAGES, MethodSubject, seeded, tensors_in
 
 RATIO_TOLERANCE = 0.1
@@ -23,9 +24,12 @@ def sample(subject: MethodSubject, method: Method, count: int = IMAGES, seed: in
 @check("__init__", needs=["metadata_is_complete"])
 def builds_around_an_encoder(subject: MethodSubject) -> None:
     """The method is built, and holds the encoder that it gets as `self.encoder`."""
-    encoder = subject.make_encoder()
-    with seeded(0):
-        method = subject.plugin(subject.make_config(), encoder)
+    try:
+        encoder = subject.make_encoder()
+        with seeded(0):
+            method = subject.plugin(subject.make_config(), encoder)
+    except InputError as error:
+        raise BadOptions(f"the options do not suit {subject.describe_encoder()}: {error}") from error
     if getattr(method, "encoder", None) is not encoder:
         raise Failure("self.encoder is not the encoder that __init__ gets; call super().__init__(config, encoder)")
 

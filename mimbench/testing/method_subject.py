@@ -61,6 +61,10 @@ class MethodSubject:
             config = make_config(encoder, self._encoder_options or options, "encoder")
             return encoder(config, image_size=self.input.image_size, in_channels=self.channels)
 
+    def describe_encoder(self) -> str:
+        encoder = self._encoder if inspect.isclass(self._encoder) else self._small_encoder()[0]
+        return f"a small {encoder.__name__} at {self.input.image_size} px"
+
     def _small_encoder(self) -> tuple[type[Encoder], Mapping[str, Any]]:
         kinds = [self._encoder] if isinstance(self._encoder, str) else list(self.plugin.encoders)
         known = [_ENCODERS[kind] for kind in kinds if kind in _ENCODERS]

@@ -28,7 +28,7 @@ NEAR_BEST = 0.9
 
 @check("run", needs=["metadata_is_complete"])
 def metrics_are_as_declared(subject: TaskSubject) -> None:
-    """The task runs. Each metric is declared, finite, in range and has an n; `absent` gives reasons for missing ones."""
+    """The task runs. Each metric is declared, finite, in range and has an n; `absent` says why one is missing."""
     ran = subject.ran()
     wrong = [*_undeclared(subject.task, ran.result), *_out_of_range(subject.task, ran.result)]
     if not subject.primary.low <= ran.chance <= subject.primary.high:

@@ -14,56 +14,30 @@ from sklearn.cluster import KMeans
 from mimbench import registry
 from mimbench.contract import Measured, Metric, Task, TaskConfig, TaskResult
 from mimbench.errors import InputError
-from mimbench.recipe.document import merge
+from mimbench.recipe.document import read
+from mimbench.recipe.resolve import resolve
 from mimbench.testing.tasks import TASK_CHECKS, check_task, task_suite
-from mimbench_tasks.detection.task import Detection
-from mimbench_tasks.few_shot import FewShot
-from mimbench_tasks.finetune.task import Finetune
-from mimbench_tasks.knn import KNN
 from mimbench_tasks.linear_probe import LinearProbe
-from mimbench_tasks.reconstruction.task import Reconstruction
-from mimbench_tasks.robustness.task import Robustness
-from mimbench_tasks.segmentation.task import Segmentation
 
-BRIEF = {"epochs": 12, "batch_size": 48, "base_lr": 30.0, "lr_divisor": None, "schedule": {"warmup_epochs": 1}}
-"""LARS moves a weight by a thousandth of its norm times the rate: 60 steps need a high one."""
-SECONDS = {"epochs": 10, "batch_size": 40, "base_lr": 5e-3, "schedule": {"warmup_epochs": 1}}
-SCENES = {"epochs": 24, "batch_size": 8, "base_lr": 8e-3, "schedule": {"warmup_epochs": 1}}
-DETECTOR = {"train": SCENES, "strides": [8], "channels": 32, "convs": 1, "window": 0, "pictures": 1}
-SEGMENTOR = {"train": SCENES | {"batch_size": 6}, "strides": [4, 8], "channels": 16, "background_weight": 0.3}
-OPTIONS = {
-    "knn": (KNN, {}),
-    "robustness": (Robustness, {"severities": [1], "test_limit": 90}),
-    "reconstruction": (Reconstruction, {"generated": 40, "steps": 2, "judge": {"epochs": 2, "workers": 0}}),
-    "finetune": (Finetune, {"train": SECONDS}),
-    "segmentation": (Segmentation, SEGMENTOR | {"dropout": 0.0, "pictures": 1}),
-    "detection": (Detection, DETECTOR),
-    "few-shot": (FewShot, {"draws": 2}),
-    **{
-        f"linear-probe {name}": (LinearProbe, merge(protocol.options, {"train": BRIEF} if name == "mae" else {}))
-        for name, protocol in LinearProbe.protocols.items()
-    },
-}
-
-
+BUILT_IN = [name for name in registry.tasks.names() if registry.tasks.owner(name).startswith("mimbench ")]
 ABOUT_LABELS = {"leaked_labels_score_near_best", "shuffled_labels_give_chance", "only_scoring_reads_test_labels"}
 ABOUT_FROZEN_WEIGHTS = {"frozen_weights_are_unchanged", "batch_size_does_not_matter"}
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_built_in_tasks_pass(name, tmp_path):
-    task, options = OPTIONS[name]
-    results = check_task(task, options, folder=tmp_path)
+def cases() -> list[tuple[str, dict[str, str]]]:
+    """Each built-in task with the settings that differ from the preset `check`: every protocol of linear probing."""
+    probes = [("linear-probe", {"task.protocol": protocol}) for protocol in LinearProbe.protocols]
+    return [*((name, {}) for name in BUILT_IN if name != "linear-probe"), *probes]
+
+
+@pytest.mark.parametrize(("name", "settings"), cases(), ids=str)
+def test_built_in_tasks_pass(name, settings, tmp_path):
+    task = resolve("check", read("check"), "simmim", settings, name).task(name)
+    results = check_task(type(task), task.config, folder=tmp_path)
     assert [result for result in results if result.status in ("failed", "waived")] == []
     allowed = ABOUT_FROZEN_WEIGHTS if task.trains_encoder else set()
     allowed |= set() if task.needs - {"images"} else ABOUT_LABELS
     assert {result.name for result in results if result.status == "skipped"} == allowed
-
-
-def test_every_built_in_task_is_here():
-    tasks = [registry.tasks.load(name) for name in registry.tasks.names()]
-    ours = {task.name for task in tasks if task.__module__.startswith("mimbench_tasks.")}
-    assert {task.name for task, _ in OPTIONS.values()} == ours
 
 
 class Toy(Task):
