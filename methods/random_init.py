@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from mimbench.api import Method, NotSupported
+from mimbench.api import Method
 
 
 class RandomInit(Method):
@@ -17,15 +14,3 @@ class RandomInit(Method):
     version: ClassVar[str] = "1"
     encoders: ClassVar[tuple[str, ...]] = ("vit", "swin", "convnet")
     pretrains: ClassVar[bool] = False
-
-    def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        raise NotSupported("random-init masks nothing: it is not trained")
-
-    def target(self, images: Tensor) -> Tensor:
-        raise NotSupported("random-init predicts nothing: it is not trained")
-
-    def predict(self, images: Tensor, mask: Tensor) -> Tensor:
-        raise NotSupported("random-init predicts nothing: it is not trained")
-
-    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        raise NotSupported("random-init has no loss: it is not trained")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from mimbench.api import Batch, Config, Encoder, Method, NotSupported, Stage, StepOutput
 
@@ -35,27 +35,14 @@ class Supervised(Method):
         nn.init.trunc_normal_(head.weight, std=0.02, generator=torch.Generator().manual_seed(stage.seed))
         nn.init.zeros_(head.bias)
 
-    def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Nothing is masked."""
-        return torch.zeros(batch, *self.encoder.grid, dtype=torch.bool, device=generator.device)
-
-    def target(self, images: Tensor) -> Tensor:
-        raise NotSupported("supervised takes its targets from labels, not from images")
-
-    def predict(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Scores of the classes, [B, classes]."""
-        return self.head(self.encoder.features(images).pooled)
-
-    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        return F.cross_entropy(prediction.float(), target, label_smoothing=self.config.label_smoothing)
-
     def step(self, batch: Batch, generator: torch.Generator) -> StepOutput:
+        """Cross-entropy of whole images; logs top-1 accuracy in percent."""
         if batch.labels is None:
             raise NotSupported("supervised needs labels with its images")
-        mask = self.sample_mask(len(batch.images), generator)
-        scores = self.predict(batch.images, mask)
-        right = (scores.detach().argmax(1) == batch.labels).float().mean()
-        return StepOutput(self.loss(scores, batch.labels, mask), {"top1": 100 * right})
+        scores = self.head(self.encoder.features(batch.images).pooled)
+        loss = F.cross_entropy(scores.float(), batch.labels, label_smoothing=self.config.label_smoothing)
+        top1 = 100 * (scores.detach().argmax(1) == batch.labels).float().mean()
+        return StepOutput(loss, {"top1": top1})
 
     def _classify(self, classes: int) -> nn.Linear:
         self.head = head = nn.Linear(self.encoder.out_dim, classes)

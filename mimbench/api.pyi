@@ -22,6 +22,7 @@ from mimbench.contract import (
     Metric as Metric,
     ModelSetup as ModelSetup,
     NotSupported as NotSupported,
+    PartOptions as PartOptions,
     Pooling as Pooling,
     PretrainConfig as PretrainConfig,
     Protocol as Protocol,
@@ -38,6 +39,7 @@ from mimbench.contract import (
     TaskResult as TaskResult,
     TrainConfig as TrainConfig,
     Trainable as Trainable,
+    View as View,
     added as added,
     cosmetic as cosmetic,
     load_protocols as load_protocols,
@@ -120,6 +122,7 @@ from mimbench.data.pipeline.subsets import (
     subset as subset,
 )
 from mimbench.data.pipeline.transforms import (
+    to_byte_scale as to_byte_scale,
     evaluation_crop as evaluation_crop,
     per_channel as per_channel,
 )

@@ -1,13 +1,16 @@
-"""What the source file of a plugin says about it, read without importing it."""
+"""What the source file of a plugin says about it, read without importing it; and where a class is defined."""
 
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 _MAX_IMPORTS = 5
 """How many `from a import b` are followed to the file that defines a class."""
@@ -152,3 +155,11 @@ def _first_sentence(docstring: str) -> str:
     paragraph = " ".join(docstring.partition("\n\n")[0].split())
     sentence, end, _ = paragraph.partition(". ")
     return sentence + end.strip()
+
+
+def location(thing: Any) -> str:
+    """File and line of a function or class; for a class without a file, of its nearest base that has one."""
+    for definition in getattr(thing, "__mro__", (thing,)):
+        with suppress(TypeError, OSError):
+            return f"{inspect.getsourcefile(definition)}:{inspect.getsourcelines(definition)[1]}"
+    return "no file"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from mimbench.errors import InputError, nearest
-from mimbench.plugin_source import read_source
+from mimbench.plugin_source import location, read_source
 
 
 @dataclass(frozen=True)
@@ -134,14 +132,6 @@ class Registry:
 
 def _owner(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
-
-
-def location(thing: Any) -> str:
-    """File and line of a function or class; for a class without a file, of its nearest base that has one."""
-    for definition in getattr(thing, "__mro__", (thing,)):
-        with suppress(TypeError, OSError):
-            return f"{inspect.getsourcefile(definition)}:{inspect.getsourcelines(definition)[1]}"
-    return "no file"
 
 
 def _why(error: BaseException) -> str:

@@ -14,18 +14,18 @@ PUBLIC = """
 ArraySplit Batch BatchIndices BoxCount Colour Config DataConfig Dataset Depth DeviceTransform Encoder EpochSampler
 Erasing FeatureSource Features Fit FitReport FollowsModelDevice FrozenFeaturesConfig FrozenFeaturesTask Grid
 ImageAugment ImageSplit InputConfig InputError InverseSwin LEAST_TEXT Measured Method Metric Mixing ModelSetup
-NotSupported Pooling PretrainConfig PretrainedModule ProbeAugmentation ProbeTraining Protocol Regression ReadConfig
-RegressionConfig RunError SceneSplit Schedule ScheduleConfig SemanticSplit SplitName Stage StepOutput Task
-TaskConfig TaskContext TaskResult TrainConfig Trainable TrainedProbe adapt_encoder added block_mask build_optimizer
-check_position check_probe_training class_colours class_probabilities coco_split compose_transforms cosmetic
-decay_rules denormalise derive_seed encoder_layers evaluation_crop evaluation_loader fit_regression
+NotSupported PartOptions Pooling PretrainConfig PretrainedModule ProbeAugmentation ProbeTraining Protocol ReadConfig
+Regression RegressionConfig RunError SceneSplit Schedule ScheduleConfig SemanticSplit SplitName Stage StepOutput Task
+TaskConfig TaskContext TaskResult TrainConfig Trainable TrainedProbe View adapt_encoder added block_mask
+build_optimizer check_position check_probe_training class_colours class_probabilities coco_split compose_transforms
+cosmetic decay_rules denormalise derive_seed encoder_layers evaluation_crop evaluation_loader fit_regression
 fit_without_warning fork_rng get_rank get_world_size grid_mask identity_collate ignore_stop_signals image_grid
 image_seed image_split init_truncated init_xavier ink_on labelled_split load_protocols logistic_regression
 majority_accuracy mask_at_pixels mask_grid masked_count mean_over_masked missing_masks_note mm_step_output nearest
 patchify per_channel quiet_mmengine random_mask random_order read_sized rebuild_encoder require_classes
-require_grey_or_rgb
-resize_mask resize_positions scale_to_bytes scene_seed scene_split shade_masked sincos_positions square_mask subset
-top_k_accuracy train_probe training_loader transformer_blocks unpatchify visible_indices without_weights write_atomic
+require_grey_or_rgb resize_mask resize_positions scale_to_bytes scene_seed scene_split shade_masked sincos_positions
+square_mask subset to_byte_scale top_k_accuracy train_probe training_loader transformer_blocks unpatchify
+visible_indices without_weights write_atomic
 """.split()  # noqa: SIM905
 """Adding a name here is a promise to plugin authors; removing one breaks their code and belongs in the changelog."""
 

@@ -34,17 +34,20 @@ ALLOWED: dict[str, set[str]] = {
     "data.pipeline": {"contract"},
     "data.sources": {"contract", "data.files", "data.pipeline"},
     "data": {"contract", "registry", "data.files", "data.pipeline", "data.sources"},
-    "recipe": {"contract", "registry"},
+    "recipe": {"contract", "plugin_source", "registry"},
     "store": set(),
     # The engine seals its files as the store does, and knows nothing of results folders.
-    "engine": {"contract", "data", "optim", "store"},
-    "harness.planning": {"contract", "registry", "data", "encoders", "optim", "convert", "recipe", "engine", "store"},
+    "engine": {"contract", "data", "optim", "plugin_source", "store"},
+    "harness.planning": {
+        "contract", "plugin_source", "registry", "data", "encoders", "optim", "convert", "recipe", "engine", "store",
+    },
     "harness.running": {
         "contract", "registry", "masks", "drawing", "data", "data.pipeline", "recipe", "engine", "store",
         "harness.planning",
     },
     "harness": {
-        "contract", "registry", "data", "convert", "recipe", "engine", "store", "harness.planning", "harness.running",
+        "contract", "plugin_source", "registry", "data", "convert", "recipe", "engine", "store", "harness.planning",
+        "harness.running",
     },
     "toolkit": {"contract", "convert", "encoders", "optim", "data", "data.pipeline"},
     # What plugins may import: the modules that api.pyi names.

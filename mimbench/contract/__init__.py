@@ -3,7 +3,7 @@
 from mimbench.contract.config import Config, Depth, added, cosmetic
 from mimbench.contract.dataset import ArraySplit, DataConfig, Dataset, ImageSplit, SceneSplit, SemanticSplit, SplitName
 from mimbench.contract.encoder import Encoder, Features, Pooling
-from mimbench.contract.input import InputConfig
+from mimbench.contract.input import InputConfig, View
 from mimbench.contract.method import Method
 from mimbench.contract.protocol import Protocol, load_protocols
 from mimbench.contract.setup import ModelSetup, ReadConfig
@@ -21,6 +21,7 @@ from mimbench.contract.task import (
 from mimbench.contract.training import (
     Batch,
     FitReport,
+    PartOptions,
     PretrainConfig,
     ScheduleConfig,
     StepOutput,
@@ -49,6 +50,7 @@ __all__ = [
     "Metric",
     "ModelSetup",
     "NotSupported",
+    "PartOptions",
     "Pooling",
     "PretrainConfig",
     "Protocol",
@@ -66,6 +68,7 @@ __all__ = [
     "TaskResult",
     "TrainConfig",
     "Trainable",
+    "View",
     "added",
     "cosmetic",
     "load_protocols",

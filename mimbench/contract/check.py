@@ -81,8 +81,14 @@ def _text(plugin: Any, attribute: str, example: str) -> Iterator[str]:
 
 def _problems_of_kind(kind: str, plugin: Any) -> Iterator[str]:
     if kind == "method":
+        if missing := plugin.missing_parts():
+            yield (
+                f"class {plugin.__name__} has no training step: it does not define {', '.join(missing)}; add "
+                f"{'it' if len(missing) == 1 else 'them'}, or define `step` itself"
+            )
         yield from _names(plugin, "encoders", tuple)
         yield from _names(plugin, "supervision", tuple)
+        yield from _names(plugin, "not_stored", tuple)
         if not plugin.encoders:
             yield 'encoders is empty; list the kinds of encoders that it takes, such as encoders = ("vit",)'
     elif kind == "task":

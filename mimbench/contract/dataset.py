@@ -6,14 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from mimbench.contract.config import Config, cosmetic
 
-SplitName = Literal["train", "test"]
+SplitName = str
+"""Name of a split: "train", "test", or another one of `Dataset.parts`."""
+BYTES = (0.0, 255.0)
+NO_ATTRIBUTES: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class DataConfig(Config):
@@ -24,15 +28,19 @@ class DataConfig(Config):
 
 
 class ImageSplit(torch.utils.data.Dataset, ABC):
-    """Labelled images of any sizes: `split[i]` is (uint8 [C, H, W], label).
+    """Labelled images of any sizes: `split[i]` is (image [C, H, W], label). Pixels are uint8, uint16 or float32.
 
     Attributes:
+        pixel_range: pixel values of black and of full brightness. It is (0, 255) for uint8 pixels.
         labels: int64 [N].
         classes: class names, indexed by label.
+        attributes: what else is known of each sample, such as its background or group: int64 [N] by name.
     """
 
     labels: Tensor
     classes: tuple[str, ...]
+    attributes: Mapping[str, Tensor] = NO_ATTRIBUTES
+    pixel_range: tuple[float, float] = BYTES
 
     @property
     def is_in_memory(self) -> bool:
@@ -49,9 +57,17 @@ class ImageSplit(torch.utils.data.Dataset, ABC):
 class ArraySplit(ImageSplit):
     """Images of one size, held in memory. Whole batches of them are augmented on the device."""
 
-    def __init__(self, images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> None:
-        """Hold images uint8 [N, C, H, W] and labels int64 [N]; `classes` are names, indexed by label."""
-        self.images, self.labels, self.classes = images, labels, classes
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        classes: tuple[str, ...],
+        attributes: Mapping[str, Tensor] = NO_ATTRIBUTES,
+        pixel_range: tuple[float, float] = BYTES,
+    ) -> None:
+        """Hold images [N, C, H, W] and labels int64 [N]; `classes` are names, indexed by label."""
+        self.images, self.labels, self.classes, self.attributes = images, labels, classes, attributes
+        self.pixel_range = pixel_range
 
     @property
     def is_in_memory(self) -> bool:
@@ -121,8 +137,10 @@ class Dataset(ABC):
 
     name: ClassVar[str]
     provides: frozenset[str] = frozenset({"images", "labels"})
-    """What the splits hold: "images" and "labels" (ImageSplit), "boxes" and "masks" (SceneSplit), or "masks" only
-    (SemanticSplit). The class states the usual case; an instance may provide less if its data does."""
+    """What the splits hold: "images", "labels" and "attributes" (ImageSplit), "boxes" and "masks" (SceneSplit), or
+    "masks" only (SemanticSplit). The class states the usual case; an instance may provide less if its data does."""
+    parts: tuple[SplitName, ...] = ("train", "test")
+    """Names of all splits. "train" and "test" are required; others, such as "validation", are for tasks that ask."""
     Config: ClassVar[type[DataConfig]] = DataConfig
 
     channels: int
@@ -151,4 +169,4 @@ class Dataset(ABC):
 
     @abstractmethod
     def split(self, name: SplitName) -> ImageSplit | SceneSplit | SemanticSplit:
-        """The train or test split."""
+        """The split of this name, one of `parts`."""

@@ -51,3 +51,45 @@ class InputConfig(Config):
         if self.crop_scale[1] > 1:
             raise ValueError(f"crop_scale is a fraction of the image's area: {self.crop_scale[1]:g} is above 1")
         return self
+
+
+class View(InputConfig):
+    """One augmented view of an image, for methods that compare several. The options beyond [input] are torchvision's.
+
+    They apply after the crop and the flip, in this order: jitter, grey, blur, solarisation.
+    """
+
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Strengths of brightness, contrast, saturation and hue, in an order that is drawn per image (ColorJitter)."""
+    jitter_probability: float = Field(1.0, ge=0, le=1)
+    grayscale: float = Field(0.0, ge=0, le=1)
+    """Probability of a grey image."""
+    blur: float = Field(0.0, ge=0, le=1)
+    """Probability of a Gaussian blur, with a kernel of a tenth of image_size."""
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """Least and greatest std of the blur in px."""
+    solarize: float = Field(0.0, ge=0, le=1)
+    """Probability that pixels of 128 and more, of 255, are inverted."""
+
+    @classmethod
+    def from_input(cls, input_config: InputConfig, **options: Any) -> View:
+        """A view that differs from the recipe's [input] in `options`, such as image_size=96, crop_scale=(0.05, 0.25).
+
+        Raises:
+            pydantic.ValidationError: an option is unknown or impossible.
+        """
+        return cls(**{**input_config.model_dump(), **options})
+
+    @property
+    def changes_colors(self) -> bool:
+        """Whether the view needs grey or RGB images."""
+        return bool(self.color_jitter or any(self.jitter) or self.grayscale)
+
+    @model_validator(mode="after")
+    def _possible(self) -> View:
+        if min(self.jitter) < 0 or self.jitter[3] > 0.5:
+            raise ValueError(f"jitter must be 0 or more, its hue at most 0.5, not {self.jitter}")
+        low, high = self.blur_sigma
+        if not 0 < low <= high:
+            raise ValueError(f"blur_sigma must be two increasing numbers above 0, not ({low:g}, {high:g})")
+        return self

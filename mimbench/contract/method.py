@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,17 +10,23 @@ from torch import Tensor, nn
 
 from mimbench.contract.config import Config as BaseConfig
 from mimbench.contract.encoder import Encoder
+from mimbench.contract.input import InputConfig
 from mimbench.contract.setup import ReadConfig
 from mimbench.contract.stage import Stage
-from mimbench.contract.training import Batch, StepOutput
+from mimbench.contract.training import Batch, PartOptions, StepOutput
 from mimbench.errors import InputError, NotSupported
 
+PARTS = ("sample_mask", "target", "predict", "loss")
+"""What the default `Method.step` calls."""
 
-class Method(nn.Module, ABC):
+
+class Method(nn.Module):
     """A pretraining method around an encoder.
 
-    A mask is bool [B, Gh, Gw], True = masked, on any grid that tiles the image; `resize_mask` changes the grid. A
-    subclass defines `sample_mask`, `target`, `predict` and `loss`. Everything else has a default.
+    A method is its `step`: the loss of one batch. Most methods define the four parts that the default step calls,
+    `sample_mask`, `target`, `predict` and `loss`. Others define `step` itself. Everything else has a default.
+
+    A mask is bool [B, Gh, Gw], True = masked, on any grid that tiles the image; `resize_mask` changes the grid.
     """
 
     name: ClassVar[str]
@@ -48,6 +53,9 @@ class Method(nn.Module, ABC):
     Its arguments are the file's `config` (arguments of the official model) and the whole `meta`. It raises InputError
     for a part that mimbench lacks, and KeyError, TypeError or ValueError for an incomplete config.
     """
+    not_stored: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of names in the state dict that `__init__` makes again from the config, such as "teacher." for a
+    frozen teacher that an option's file gives. They are in no checkpoint and no saved state."""
     Config: ClassVar[type[BaseConfig]] = BaseConfig
 
     def __init__(self, config: BaseConfig, encoder: Encoder) -> None:
@@ -60,6 +68,9 @@ class Method(nn.Module, ABC):
         self.require_kind(encoder.kind)
         self.config = config
         self.encoder = encoder
+        if self.not_stored:
+            self.register_state_dict_post_hook(_leave_out_not_stored)
+            self.register_load_state_dict_pre_hook(_add_not_stored)
 
     @classmethod
     def require_kind(cls, kind: str) -> None:
@@ -85,29 +96,77 @@ class Method(nn.Module, ABC):
         Keep the result in parameters or buffers, so that a checkpoint holds it.
         """
 
-    @abstractmethod
-    def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Masks for a batch: bool [batch, Gh, Gw] on the generator's device, True = masked."""
+    @classmethod
+    def missing_parts(cls) -> list[str]:
+        """The parts of a step that a subclass still has to define; empty if it has a step, or is never trained.
 
-    @abstractmethod
+        It is called when the plugin is loaded, and not when the class is made, so that a class may leave parts to its
+        subclasses.
+        """
+        if cls.step is not Method.step or not cls.pretrains:
+            return []
+        needed = [part for part in PARTS if getattr(cls, part) is getattr(Method, part)]
+        # A subclass with its own `forward` may need none of the parts but the mask.
+        return [part for part in needed if part == "sample_mask"] if cls.forward is not Method.forward else needed
+
+    @classmethod
+    def views(cls, config: Any, input: InputConfig) -> Sequence[InputConfig]:
+        """How each view of an image is cropped and augmented. The default asks for one view, as the recipe's [input].
+
+        Every view is drawn anew from the same image. Views may have other sizes. The first one should have
+        `input.image_size`, as the encoder was built for it.
+
+        Args:
+            config: an instance of `Config`.
+            input: the recipe's [input]; `input.model_copy(update={"crop_scale": (0.05, 0.25)})` changes a view.
+        """
+        return (input,)
+
+    def sample_mask(self, batch: int, generator: torch.Generator) -> Any:
+        """Masks for a batch: bool [batch, Gh, Gw] on the generator's device, True = masked.
+
+        A method that needs another structure, such as lists of indices, returns that and defines `masked_cells`.
+
+        Raises:
+            NotSupported: the method has no masks.
+        """
+        raise NotSupported(f"method {self.name!r} has no masks")
+
+    def masked_cells(self, mask: Any) -> Tensor | None:
+        """What `sample_mask` returned, as bool [B, Gh, Gw], True = masked, for counts and pictures; None: no grid."""
+        is_grid = isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.ndim == 3
+        return mask if is_grid else None
+
     def target(self, images: Tensor) -> Tensor:
-        """The target of the prediction (pixels, tokens, features) for images [B, C, H, W]. It gets no gradient."""
+        """The target of the prediction (pixels, tokens, features) for images [B, C, H, W]. It gets no gradient.
 
-    @abstractmethod
-    def predict(self, images: Tensor, mask: Tensor) -> Tensor:
+        Raises:
+            NotSupported: the method has no target that images alone determine.
+        """
+        raise NotSupported(f"method {self.name!r} has no target that images alone determine")
+
+    def predict(self, images: Tensor, mask: Any) -> Tensor:
         """The prediction, in the shape that `loss` expects.
 
         Args:
             images: float [B, C, H, W], normalised. The prediction must depend on visible pixels only.
-            mask: bool [B, Gh, Gw], True = masked.
+            mask: what `sample_mask` returned.
+
+        Raises:
+            NotSupported: the method predicts nothing from a masked image.
         """
+        raise NotSupported(f"method {self.name!r} predicts nothing from a masked image")
 
-    @abstractmethod
-    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Scalar to minimise, from the outputs of `predict` and `target`."""
+    def loss(self, prediction: Tensor, target: Tensor, mask: Any) -> Tensor:
+        """Scalar to minimise, from the outputs of `predict` and `target`.
 
-    def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
-        """Loss of normalised images float [B, C, H, W] under a mask bool [B, Gh, Gw], True = masked."""
+        Raises:
+            NotSupported: the method has no loss of a prediction and a target.
+        """
+        raise NotSupported(f"method {self.name!r} has no loss of a prediction and a target")
+
+    def forward(self, images: Tensor, mask: Any) -> StepOutput:
+        """Loss of normalised images float [B, C, H, W] under a mask from `sample_mask`."""
         with torch.no_grad():
             target = self.target(images)
         return StepOutput(self.loss(self.predict(images, mask), target, mask))
@@ -116,7 +175,7 @@ class Method(nn.Module, ABC):
         """One training step. Override it to use several views, labels or no mask.
 
         Args:
-            batch: images and, if `supervision` names them, labels.
+            batch: the views and, if `supervision` names them, labels; `batch.progress` for temperatures.
             generator: on the images' device, freshly seeded for this step.
         """
         return self(batch.images, self.sample_mask(len(batch.images), generator))
@@ -160,6 +219,13 @@ class Method(nn.Module, ABC):
         """One line under pictures: how pixels are predicted, and whether `reconstruct` uses masked pixels too."""
         return ""
 
+    def before_update(self, progress: float) -> None:
+        """Called before each optimizer step, when all gradients are there and clipped, e.g. to cancel some of them.
+
+        Args:
+            progress: of the training before this step, in [0, 1).
+        """
+
     def after_step(self, progress: float) -> None:
         """Called after each optimizer step, e.g. to update an EMA teacher; `progress` of the training is in [0, 1]."""
 
@@ -167,6 +233,21 @@ class Method(nn.Module, ABC):
         """Names of parameters with two or more dimensions that get no weight decay. 1-D parameters never get any."""
         return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
 
+    def optimizer_parts(self) -> dict[str, PartOptions]:
+        """Options of the optimizer for parts of the method, by the beginning of their names, such as "tokenizer."."""
+        return {}
+
     def exported_encoder(self) -> Encoder:
         """The encoder that downstream tasks get."""
         return self.encoder
+
+
+def _leave_out_not_stored(method: Method, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    for name in [name for name in state if name.startswith(tuple(prefix + part for part in method.not_stored))]:
+        del state[name]
+
+
+def _add_not_stored(method: Method, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Give loading the current values of what is not stored, so that it can stay strict."""
+    tensors = [*method.named_parameters(), *method.named_buffers()]
+    state.update({prefix + name: value for name, value in tensors if name.startswith(method.not_stored)})

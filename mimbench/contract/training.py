@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
@@ -44,9 +45,13 @@ class TrainConfig(Config):
     momentum: float = Field(0.9, ge=0, lt=1)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.05, ge=0)
+    final_weight_decay: float | None = added(None, ge=0)
+    """Weight decay goes from weight_decay to this on a half cosine over all steps (DINO, iBOT). Default: constant."""
     layer_decay: float | None = Field(None, gt=0, le=1)
     clip_grad: float | None = Field(None, gt=0)
-    """Largest L2 norm of the whole gradient. Default: no clipping."""
+    """Largest L2 norm of the gradient. Default: no clipping."""
+    clip_each: bool = added(False)
+    """clip_grad limits the norm of each parameter's gradient (DINO, iBOT), not that of the whole gradient."""
     schedule: ScheduleConfig = ScheduleConfig()
     accumulate: int = Field(1, ge=1)
     """Micro-batches per optimizer step."""
@@ -67,6 +72,10 @@ class TrainConfig(Config):
             raise ValueError(f"betas must lie in [0, 1), not {self.betas}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+        if self.final_weight_decay is not None and not self.weight_decay:
+            raise ValueError("final_weight_decay needs a weight_decay above 0 to start from")
+        if self.clip_each and self.clip_grad is None:
+            raise ValueError("clip_each needs clip_grad, the largest norm")
         if self.schedule.warmup_epochs >= self.epochs and self.schedule.warmup_epochs > 0:
             raise ValueError(
                 f"warmup_epochs {self.schedule.warmup_epochs:g} must be less than epochs, which is {self.epochs}"
@@ -127,6 +136,13 @@ class PretrainConfig(TrainConfig):
 
     at_epoch: int | None = added(None, ge=0)
     """Take the weights after this epoch of the schedule; 0 means untrained. Default: the last epoch."""
+    data_share: float = added(1.0, gt=0, le=1)
+    """Fraction of the training images to pretrain on, with every class in proportion."""
+    data_seed: int = added(0, ge=0)
+    """Which images these are."""
+    start: Path | None = added(None)
+    """File of encoder weights (encoder.safetensors of a checkpoint) to start from, of the same [encoder]. Its content
+    is part of the fingerprint. Default: initial weights from the seed."""
 
     @model_validator(mode="before")
     @classmethod
@@ -140,6 +156,8 @@ class PretrainConfig(TrainConfig):
     def _within(self) -> PretrainConfig:
         if self.at_epoch is not None and self.at_epoch > self.epochs:
             raise ValueError(f"at_epoch {self.at_epoch} is more than the {self.epochs} epochs")
+        if self.data_seed and self.data_share == 1:
+            raise ValueError("data_seed needs a data_share below 1: it chooses the images")
         return self
 
     @property
@@ -149,16 +167,38 @@ class PretrainConfig(TrainConfig):
 
 
 @dataclass(frozen=True)
+class PartOptions:
+    """Options of the optimizer for some of a model's parameters, such as those of an online tokenizer.
+
+    AdamW updates each parameter by itself, so a part with its options is trained as by a second optimizer.
+    """
+
+    lr_scale: float = 1.0
+    """Multiplies the learning rate of each step."""
+    weight_decay: float | None = None
+    """Constant weight decay; None: that of the training."""
+    betas: tuple[float, float] | None = None
+    """None: those of the training."""
+
+
+@dataclass(frozen=True)
 class Batch:
     """Input of one training step, on the training device.
 
     Attributes:
-        images: float [B, C, H, W], normalised.
+        views: float [B, C, S, S] each, normalised, as `Method.views` asks for them; usually one. S may differ.
         labels: int64 [B]; None for methods without supervision.
+        progress: share of the training before this step, in [0, 1).
     """
 
-    images: torch.Tensor
+    views: tuple[torch.Tensor, ...]
     labels: torch.Tensor | None = None
+    progress: float = 0.0
+
+    @property
+    def images(self) -> torch.Tensor:
+        """The first view."""
+        return self.views[0]
 
 
 @dataclass(frozen=True)
@@ -177,8 +217,14 @@ class StepOutput:
 class Trainable(Protocol):
     """An nn.Module that the engine can train: it has `training_step`.
 
-    Optional: `after_step(progress)`, called after each optimizer step; `no_weight_decay()`, names or patterns of
-    parameters without weight decay; `layer_of(name)` and `num_layers`, for layer decay.
+    Optional:
+        before_step(progress): called before each micro-batch, with the share of the training before its step.
+        before_update(progress): called before each optimizer step, when the gradients are there and clipped.
+        after_step(progress): called after each optimizer step, with the share of the training that is done.
+        no_weight_decay(): names or patterns of parameters without weight decay.
+        layer_of(name) and num_layers: for layer decay.
+        optimizer_parts(): options of the optimizer by the beginning of parameters' names.
+        trained_encoder: the encoder, if it must receive a gradient at the first step.
     """
 
     def training_step(self, batch: Any, generator: torch.Generator) -> StepOutput:
@@ -202,3 +248,5 @@ class FitReport:
     peak_memory: int | None
     """Bytes on the device; None if the device does not report it."""
     precision: str
+    logs: dict[str, list[float]] = field(default_factory=dict)
+    """Mean of each log of `StepOutput` in each epoch, by name."""

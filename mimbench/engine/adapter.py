@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import BaseModel, MMDistributedDataParallel
-from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 
 from mimbench.contract import StepOutput
 from mimbench.errors import RunError
+from mimbench.plugin_source import location
 
 
 class _PassThrough(nn.Module):
@@ -68,21 +67,13 @@ def _check_output(output: Any, module: object) -> None:
         problem = f"must return scalar tensors as logs, not {wrong[0]} = {logs[wrong[0]]!r}"
     else:
         return
+    raise RunError(f"the training step of {type(module).__qualname__} {problem} ({place_of_step(module)})")
+
+
+def place_of_step(module: object) -> str:
+    """File and line of the training step of a method or another Trainable."""
     cls = type(module)
-    raise RunError(f"the training step of {cls.__qualname__} ({cls.__module__}) {problem}")
-
-
-class Bf16OptimWrapper(OptimWrapper):
-    """bf16 autocast on any device. mmengine's own is CUDA only. bf16 has the range of fp32, so no loss scaling."""
-
-    def __init__(self, device_type: str, **options: Any) -> None:
-        super().__init__(**options)
-        self._device_type = device_type
-
-    @contextmanager
-    def optim_context(self, model: nn.Module) -> Iterator[None]:
-        with super().optim_context(model), torch.autocast(self._device_type, dtype=torch.bfloat16):
-            yield
+    return location(getattr(cls, "step", None) or getattr(cls, "training_step", cls))
 
 
 class MinimalRunner(Runner):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from mmengine.dist import all_reduce, barrier
-from mmengine.optim import OptimWrapper
 from rich.console import Console
 from torch import nn
 from torch.utils.data import DataLoader
@@ -16,13 +15,14 @@ from torch.utils.data import DataLoader
 from mimbench.advice import describe_error
 from mimbench.contract import FitReport, TrainConfig
 from mimbench.distributed import get_world_size
-from mimbench.engine.adapter import Bf16OptimWrapper, MinimalRunner, RunnerModel, release_run
+from mimbench.engine.adapter import MinimalRunner, RunnerModel, release_run
 from mimbench.engine.device import peak_memory, pick_precision, reset_peak_memory
 from mimbench.engine.hooks import EpochHook, HistoryHook, StepHook
 from mimbench.engine.loop import WholeStepLoop
 from mimbench.engine.progress import Progress
 from mimbench.engine.resume import TrainingStates
 from mimbench.engine.stopping import StopRequest, stop_when_convenient
+from mimbench.engine.update import FirstUpdate, UpdateWrapper
 from mimbench.errors import InputError, Interrupted
 from mimbench.optim import Schedule, build_optimizer, decay_rules
 from mimbench.seeds import mmengine_seed
@@ -108,6 +108,7 @@ def fit(
                 steps=runner.iter // config.accumulate,
                 peak_memory=peak_memory(device),
                 precision=precision,
+                logs={name: list(values) for name, values in history.logs.items()},
             )
 
         states = TrainingStates(label, workdir, adapter, optimizer, history, schedule, config, console, identity)
@@ -122,6 +123,14 @@ def fit(
             if is_epoch_end and (epochs_done % config.checkpoint_every == 0 or epochs_done == runner.max_epochs):
                 states.save(iteration)
 
+        first_update = FirstUpdate(adapter, label, console)
+
+        def before_update() -> None:
+            first_update.check()
+            hook = getattr(model, "before_update", None)
+            if hook:
+                hook((runner.iter // config.accumulate) / schedule.steps)
+
         runner = MinimalRunner(
             device=device,
             restore=lambda: states.restore(runner),
@@ -134,7 +143,7 @@ def fit(
                 "accumulate": config.accumulate,
                 "after_step": after_step,
             },
-            optim_wrapper=_optim_wrapper(optimizer, config, precision, device),
+            optim_wrapper=_optim_wrapper(optimizer, config, precision, device, before_update),
             launcher="pytorch" if get_world_size() > 1 else "none",
             # None switches a default hook off.
             default_hooks=dict.fromkeys(("logger", "param_scheduler", "timer", "runtime_info", "checkpoint")),
@@ -199,11 +208,20 @@ def _divergence_advice(config: TrainConfig, options: str, precision: str) -> str
 
 
 def _optim_wrapper(
-    optimizer: torch.optim.Optimizer, config: TrainConfig, precision: str, device: torch.device
-) -> OptimWrapper:
-    clip = {"max_norm": config.clip_grad} if config.clip_grad else None
-    options = {"optimizer": optimizer, "accumulative_counts": config.accumulate, "clip_grad": clip}
-    return Bf16OptimWrapper(device.type, **options) if precision == "bf16" else OptimWrapper(**options)
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+    precision: str,
+    device: torch.device,
+    before_update: Callable[[], None],
+) -> UpdateWrapper:
+    return UpdateWrapper(
+        optimizer,
+        before_update=before_update,
+        bf16_on=device.type if precision == "bf16" else None,
+        clip_each=config.clip_each,
+        accumulative_counts=config.accumulate,
+        clip_grad={"max_norm": config.clip_grad} if config.clip_grad else None,
+    )
 
 
 def _visualizer(config: TrainConfig, workdir: Path) -> dict:

@@ -21,7 +21,7 @@ from mimbench.seeds import derive_seed
 
 
 class StepHook(Hook):
-    """Seeds every step from (seed, rank, step) and sets its learning rate.
+    """Seeds every step from (seed, rank, step), and sets its learning rate and weight decay.
 
     All randomness of a step follows from these three, so a resumed training draws the same numbers as one without
     interruption.
@@ -39,6 +39,11 @@ class StepHook(Hook):
         step = runner.iter // self.accumulate
         for group in runner.optim_wrapper.optimizer.param_groups:
             group["lr"] = self.schedule.lr(step, group["lr_scale"])
+            if group["weight_decay"] and not group.get("fixed_decay"):  # 0 marks the parameters without decay
+                group["weight_decay"] = self.schedule.weight_decay(step)
+        before_step = getattr(self.adapter.trainable, "before_step", None)
+        if before_step:
+            before_step(step / self.schedule.steps)
 
     def after_train_iter(
         self, runner: MinimalRunner, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -87,9 +92,11 @@ class HistoryHook(Hook):
         self.advice, self.accumulate, self.last_saved = advice, accumulate, last_saved
         self.images_per_step = images_per_step
         self.loss: list[float] = []
+        self.logs: dict[str, list[float]] = {}
         self.seconds_before = 0.0
         self._started = time.perf_counter()
         self._losses: list[torch.Tensor] = []  # of this rank, one per micro-batch of the current epoch
+        self._logs: dict[str, list[torch.Tensor]] = {}  # the same for each log
         self._unread = 0  # how many of them, at the end of the list, have not been checked
 
     @property
@@ -99,15 +106,23 @@ class HistoryHook(Hook):
     def state(self) -> dict[str, Any]:
         """What a resumed training needs to report the same history. All ranks call it together.
 
-        Losses of the current epoch are averaged over the ranks.
+        Losses and logs of the current epoch are averaged over the ranks.
         """
-        losses = _mean_over_ranks(torch.stack(self._losses)).cpu() if self._losses else torch.empty(0)
-        return {"loss": list(self.loss), "seconds": self.seconds, "losses": losses}
+        return {
+            "loss": list(self.loss),
+            "logs": {name: list(values) for name, values in self.logs.items()},
+            "seconds": self.seconds,
+            "losses": _stacked_over_ranks(self._losses).cpu(),
+            "step_logs": {name: _stacked_over_ranks(values).cpu() for name, values in sorted(self._logs.items())},
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state` returned."""
         self.loss, self.seconds_before = list(state["loss"]), state["seconds"]
-        self._losses = list(state["losses"].to(self.adapter.generator.device))
+        self.logs = {name: list(values) for name, values in state["logs"].items()}
+        device = self.adapter.generator.device
+        self._losses = list(state["losses"].to(device))
+        self._logs = {name: list(values.to(device)) for name, values in state["step_logs"].items()}
 
     def before_train(self, runner: MinimalRunner) -> None:
         self._started = time.perf_counter()
@@ -117,6 +132,8 @@ class HistoryHook(Hook):
         self, runner: MinimalRunner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         self._losses.append(outputs["loss"].detach())
+        for name, value in self.adapter.logs.items():
+            self._logs.setdefault(name, []).append(torch.as_tensor(value, dtype=torch.float32).detach())
         self._unread += 1
         if self._unread == self.every:
             self._read(runner)
@@ -124,13 +141,15 @@ class HistoryHook(Hook):
     def after_train_epoch(self, runner: MinimalRunner) -> None:
         self._read(runner)
         # Averaged over ranks first, as `state` saves them: a resumed epoch has the same mean to the last bit.
-        self.loss.append(float(_mean_over_ranks(torch.stack(self._losses)).mean()))
-        self._losses = []
+        self.loss.append(float(_stacked_over_ranks(self._losses).mean()))
+        for name, values in sorted(self._logs.items()):
+            self.logs.setdefault(name, []).append(float(_stacked_over_ranks(values).mean()))
+        self._losses, self._logs = [], {}
         self.progress.epoch(runner.epoch + 1, runner.max_epochs)
         self.check_weights(f"after epoch {runner.epoch + 1}")
         runner.visualizer.add_scalar("loss", self.loss[-1], runner.epoch + 1)
-        for name, value in self.adapter.logs.items():
-            runner.visualizer.add_scalar(name, float(value), runner.epoch + 1)
+        for name, means in self.logs.items():
+            runner.visualizer.add_scalar(name, means[-1], runner.epoch + 1)
 
     def _read(self, runner: MinimalRunner) -> None:
         if not self._unread:
@@ -144,7 +163,8 @@ class HistoryHook(Hook):
             what = f"the loss is {float(losses[first_bad])} at step {micro_batch} of epoch {runner.epoch + 1}"
             raise self._diverged(what, updated=runner.epoch > 0 or micro_batch > self.accumulate)
         rate = runner.optim_wrapper.optimizer.param_groups[0]["lr"]
-        self.progress.step(runner.iter + 1, float(losses[-1]), rate)
+        logs = {name: float(value) for name, value in self.adapter.logs.items()}
+        self.progress.step(runner.iter + 1, float(losses[-1]), rate, logs)
 
     def check_weights(self, when: str) -> None:
         """Raise RunError if a weight is not finite; such weights are never saved."""
@@ -183,3 +203,8 @@ def _mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
     values = values.clone()
     all_reduce(values, "mean")
     return values
+
+
+def _stacked_over_ranks(values: list[torch.Tensor]) -> torch.Tensor:
+    """Scalars, one per micro-batch, as one tensor of their means over all ranks; empty if there are none."""
+    return _mean_over_ranks(torch.stack(values)) if values else torch.empty(0)

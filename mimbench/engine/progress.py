@@ -6,7 +6,8 @@ On a terminal the bar appears below the overview of the whole run, since rich ne
 from __future__ import annotations
 
 import time
-from types import TracebackType
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -14,6 +15,8 @@ from rich.progress import Progress as Bar
 
 from mimbench.text import visible
 
+MOST_LOGS = 3
+"""Logs of a step that fit on the line."""
 QUIET_SECONDS = 15.0
 """Seconds between two printed lines if the output is no terminal."""
 
@@ -65,11 +68,12 @@ class Progress:
         self._started = self._last_line = time.monotonic()
         self._bar.update(self._task, total=total, completed=done)
 
-    def step(self, done: int, loss: float, rate: float) -> None:
-        """Show that `done` micro-batches of the total are done; `rate` is the learning rate."""
+    def step(self, done: int, loss: float, rate: float, logs: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Show that `done` micro-batches of the total are done, the learning rate, and what the step logs."""
         seconds = time.monotonic() - self._started
         speed = (done - self._first) * self._images_per_step / max(seconds, 1e-9)
-        self._note = f"{speed:,.0f} images/s  loss {loss:.4f}  lr {rate:.2g}"
+        logged = "".join(f"  {name} {value:.4g}" for name, value in list(logs.items())[:MOST_LOGS])
+        self._note = f"{speed:,.0f} images/s  loss {loss:.4f}  lr {rate:.2g}{logged}"
         self._bar.update(self._task, completed=done, note=self._note)
 
     def epoch(self, done: int, total: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from mimbench import registry
 from mimbench.contract import Config, Dataset, Encoder, Method, Task
+from mimbench.plugin_source import location
 
 _WIDTH = 100
 _TABLES = {
@@ -35,7 +36,7 @@ def describe_plugin(kind: registry.Registry, name: str) -> str:
     plugin = kind.load(name)
     lines = [f"{kind.kind} {name}, from {kind.owner(name)}"]
     lines += _wrapped(inspect.getdoc(plugin) or "", "")
-    lines += ["", f"source: {registry.location(plugin)}"]
+    lines += ["", f"source: {location(plugin)}"]
     version = getattr(plugin, "version", None)
     if isinstance(version, str):
         lines.append(f"version: {version}")

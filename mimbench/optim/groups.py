@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatchcase
 from itertools import compress
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
-from mimbench.contract.training import TrainConfig
+from mimbench.contract.training import PartOptions, TrainConfig
 from mimbench.errors import InputError, nearest
 
 LayerOf = Callable[[str], int]
+NO_PARTS: Mapping[str, PartOptions] = MappingProxyType({})
 
 
 def param_groups(
@@ -23,6 +25,7 @@ def param_groups(
     layer_of: LayerOf | None = None,
     num_layers: int | None = None,
     no_decay: Collection[str] = (),
+    parts: Mapping[str, PartOptions] = NO_PARTS,
 ) -> list[dict[str, Any]]:
     """Groups of the trainable parameters of `model` for a torch optimizer.
 
@@ -34,22 +37,27 @@ def param_groups(
         num_layers: blocks of the encoder; it and `layer_of` are needed only for layer decay.
         no_decay: names, or shell patterns (* also spans dots), each matched against the whole name or the
             part after any dot: "mask_token" matches "encoder.mask_token".
+        parts: options of parameters by the beginning of their names, as if these had an optimizer of the same kind to
+            themselves. lr_scale is multiplied by theirs. A group with "fixed_decay" keeps its weight decay.
 
     Raises:
-        InputError: nothing is trainable, or the layer decay or a no-decay name reaches no parameter.
+        InputError: nothing is trainable, or the layer decay, a no-decay name or a part reaches no parameter.
     """
     _require_match(no_decay, [name for name, _ in model.named_parameters()])
-    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    _require_parts(parts, [name for name, _ in model.named_parameters()], config)
+    groups: dict[tuple[int, bool, int], dict[str, Any]] = {}
     scales = _layer_scales(config, layer_of, num_layers)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         layer, scale = scales(name)
         decayed = parameter.ndim > 1 and not _is_bias(name) and not any(_matches(name, p) for p in no_decay)
-        group = groups.setdefault(
-            (layer, decayed),
-            {"params": [], "names": [], "weight_decay": config.weight_decay if decayed else 0.0, "lr_scale": scale},
-        )
+        index, part = _part_of(name, parts)
+        decay = config.weight_decay if part.weight_decay is None else part.weight_decay
+        options: dict[str, Any] = {"weight_decay": decay if decayed else 0.0, "lr_scale": scale * part.lr_scale}
+        options |= {} if part.betas is None else {"betas": part.betas}
+        options |= {} if part.weight_decay is None else {"fixed_decay": True}
+        group = groups.setdefault((layer, decayed, index), {"params": [], "names": [], **options})
         group["params"].append(parameter)
         group["names"].append(name)
     _require_effect(groups, config)
@@ -62,6 +70,7 @@ def decay_rules(model: nn.Module) -> dict[str, Any]:
         "layer_of": getattr(model, "layer_of", None),
         "num_layers": getattr(model, "num_layers", None),
         "no_decay": getattr(model, "no_weight_decay", set)(),
+        "parts": getattr(model, "optimizer_parts", dict)(),
     }
 
 
@@ -72,12 +81,13 @@ def build_optimizer(
     layer_of: LayerOf | None = None,
     num_layers: int | None = None,
     no_decay: Collection[str] = (),
+    parts: Mapping[str, PartOptions] = NO_PARTS,
 ) -> torch.optim.Optimizer:
     """The optimizer of `config` over `param_groups`, whose arguments and errors it shares.
 
     Every group starts at config.lr; whoever steps it sets each group's "lr" from a Schedule first.
     """
-    groups = param_groups(model, config, layer_of=layer_of, num_layers=num_layers, no_decay=no_decay)
+    groups = param_groups(model, config, layer_of=layer_of, num_layers=num_layers, no_decay=no_decay, parts=parts)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
     if config.optimizer == "lars":
@@ -129,7 +139,24 @@ def _layer_scales(
     return scale
 
 
-def _require_effect(groups: dict[tuple[int, bool], dict[str, Any]], config: TrainConfig) -> None:
+def _part_of(name: str, parts: Mapping[str, PartOptions]) -> tuple[int, PartOptions]:
+    """The options of a parameter, and the number of its part; 0 and the defaults for a parameter of no part."""
+    for index, (beginning, options) in enumerate(parts.items(), 1):
+        if name.startswith(beginning):
+            return index, options
+    return 0, PartOptions()
+
+
+def _require_parts(parts: Mapping[str, PartOptions], names: list[str], config: TrainConfig) -> None:
+    for beginning, options in parts.items():
+        if not any(name.startswith(beginning) for name in names):
+            known = {name.partition(".")[0] for name in names}
+            raise InputError(f"the optimizer's part {beginning!r} matches no parameter{nearest(beginning, known)}")
+        if options.betas is not None and config.optimizer != "adamw":
+            raise InputError(f"the optimizer's part {beginning!r} has betas, which {config.optimizer} does not use")
+
+
+def _require_effect(groups: dict[tuple[int, bool, int], dict[str, Any]], config: TrainConfig) -> None:
     if not groups:
         raise InputError("nothing to train: every parameter is frozen")
     decay = config.layer_decay

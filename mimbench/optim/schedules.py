@@ -52,6 +52,15 @@ class Schedule:
         """Optimizer steps of the whole training."""
         return self.config.epochs * self.steps_per_epoch
 
+    def weight_decay(self, step: int) -> float:
+        """The weight decay of optimizer step `step`, from 0, for the parameters that have any.
+
+        With `final_weight_decay` it follows a half cosine without warmup, as in facebookresearch/dino@7c446df5
+        utils.py cosine_scheduler.
+        """
+        start, end = self.config.weight_decay, self.config.final_weight_decay
+        return start if end is None else _cosine(start, end, step / self.steps)
+
     def lr(self, step: int, lr_scale: float = 1.0) -> float:
         """The rate that optimizer step `step`, from 0, uses for a group with layer scale `lr_scale`.
 

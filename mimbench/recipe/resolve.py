@@ -20,6 +20,7 @@ from mimbench.contract import (
 )
 from mimbench.contract.validation import has_option, validate
 from mimbench.errors import InputError, nearest
+from mimbench.plugin_source import location
 from mimbench.recipe import document as recipe_document
 
 SET = "set on the command line"
@@ -51,6 +52,21 @@ class Recipe:
 
     def method_class(self) -> type[Method]:
         return registry.methods.load(self.method)
+
+    def views(self) -> tuple[InputConfig, ...]:
+        """How the method wants each view of an image: the recipe's [input], unless it asks for others.
+
+        Raises:
+            InputError: the method asks for no view, or for something else than views.
+        """
+        method = self.method_class()
+        views = tuple(method.views(self.method_config, self.input))
+        if not views or not all(isinstance(view, InputConfig) for view in views):
+            raise InputError(
+                f"method {self.method!r} of {registry.methods.owner(self.method)}: views gives {views!r}, not one or "
+                f"more InputConfig ({location(method.views)})"
+            )
+        return views
 
     def task(self, name: str) -> Task:
         """The task `name` as its protocol and, over that, this recipe configure it."""

@@ -12,7 +12,7 @@ import torch
 
 from mimbench.contract import Config, TrainConfig
 from mimbench.contract.validation import NONE
-from mimbench.errors import InputError
+from mimbench.errors import InputError, NotSupported
 from mimbench.recipe import document as recipe_document
 from mimbench.recipe.resolve import Recipe, check_settings, resolve
 
@@ -137,14 +137,16 @@ def _masked_line(recipe: Recipe) -> str:
                 method = method_class.masks_only(recipe.method_config, sizes)
             except Exception:  # the method needs more of the encoder than its sizes
                 method = method_class(recipe.method_config, encoder_class(recipe.encoder_config, **image))
-        return _counted(method.sample_mask(MASKS, torch.Generator().manual_seed(0)))
+        return _counted(method.masked_cells(method.sample_mask(MASKS, torch.Generator().manual_seed(0))))
+    except NotSupported:
+        return "mask: none"
     except Exception as error:  # a third party's method may need real weights, which is no error of the recipe
         return f"mask: not counted: {' '.join(str(error).split()) or type(error).__name__}"
 
 
-def _counted(mask: Any) -> str:
-    if not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool or mask.ndim != 3:
-        return f"mask: no grid ({type(mask).__name__})"
+def _counted(mask: torch.Tensor | None) -> str:
+    if mask is None:
+        return "mask: no grid"
     counts = mask.flatten(1).sum(1)
     low, high, cells = int(counts.min()), int(counts.max()), mask[0].numel()
     span = f"{low}" if low == high else f"{low} to {high} (of {MASKS} masks drawn)"

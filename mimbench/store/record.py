@@ -58,6 +58,8 @@ class Checkpoint(_Part):
     cost: Cost
     loss: list[float] = []
     """Mean loss of each epoch of the pretraining; empty if nothing was trained, and in older records."""
+    logs: dict[str, list[float]] = {}
+    """Mean of each quantity that the method logs, per epoch; empty in older records."""
 
 
 class Record(_Part):

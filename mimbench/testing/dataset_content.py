@@ -11,8 +11,9 @@ from PIL import Image
 from mimbench.contract import ImageSplit, SceneSplit, SemanticSplit
 from mimbench.errors import InputError
 from mimbench.testing.checks import BadOptions, Failure, Skip, check
-from mimbench.testing.dataset_subject import NAMES, SPLITS, DatasetSubject, Split, spaced
+from mimbench.testing.dataset_subject import SPLITS, DatasetSubject, Split, spaced
 
+PIXELS = (torch.uint8, torch.uint16, torch.float32)
 UNKNOWN = 255
 """The label of a pixel of unknown class."""
 COMPARED = 2000
@@ -23,12 +24,13 @@ SLACK = 1.0
 
 @check("split", needs=["metadata_is_complete"])
 def splits_open(subject: DatasetSubject) -> None:
-    """Both splits are of the form that `provides` declares, hold images, and share their classes."""
+    """Every split has the form that `provides` declares, holds images, and has the same classes."""
     try:
-        dataset, form = subject.dataset, SPLITS[subject.form]
-        splits = {name: dataset.split(name) for name in NAMES}
+        dataset, form, splits = subject.dataset, SPLITS[subject.form], subject.splits()
     except InputError as error:  # its files are missing
         raise BadOptions(str(error)) from error
+    if not {"train", "test"} <= splits.keys():
+        raise Failure(f"parts is {dataset.parts}; name the splits train and test in it")
     for name, split in splits.items():
         if not isinstance(split, form):
             raise Failure(
@@ -37,40 +39,42 @@ def splits_open(subject: DatasetSubject) -> None:
             )
         if not len(split):
             raise Failure(f"the {name} split has no images; raise InputError in __init__ if data is missing")
-    if splits["train"].classes != splits["test"].classes:
-        raise Failure("the splits have different classes; use the same names in the same order in both")
+    if len({split.classes for split in splits.values()}) > 1:
+        raise Failure("the splits have different classes; use the same names in the same order in all")
 
 
 @check("split", needs=["splits_open"])
 def images_have_their_form(subject: DatasetSubject) -> None:
-    """Images are uint8 [channels, H, W], or files that open."""
-    dataset = subject.dataset
-    channels = getattr(dataset, "channels", None)
+    """Images are [channels, H, W] of a known type within their range, or files that open."""
+    channels = getattr(subject.dataset, "channels", None)
     if not isinstance(channels, int) or channels < 1:
         raise Failure(f"channels is {channels!r}; set it to the channels of the images")
-    for name in NAMES:
-        split = dataset.split(name)
+    for name, split in subject.splits().items():
         for index in spaced(len(split)):
             if isinstance(split, ImageSplit):
-                _check_image(f"image {index} of {name}", split[index][0], channels)
+                _check_image(f"image {index} of {name}", split[index][0], channels, split.pixel_range)
             else:
                 with Image.open(subject.file(split, index)) as image:
                     image.load()
 
 
-def _check_image(where: str, image: Any, channels: int) -> None:
-    if not isinstance(image, torch.Tensor) or image.dtype != torch.uint8:
+def _check_image(where: str, image: Any, channels: int, pixel_range: tuple[float, float]) -> None:
+    if not isinstance(image, torch.Tensor) or image.dtype not in PIXELS:
         what = image.dtype if isinstance(image, torch.Tensor) else type(image).__name__
-        raise Failure(f"{where} is {what}, not uint8; return pixels from 0 to 255 as torch.uint8")
+        raise Failure(f"{where} is {what}; return torch.uint8, uint16 or float32")
     if image.ndim != 3 or image.shape[0] != channels:
         raise Failure(f"{where} has shape {list(image.shape)}, and channels is {channels}; return [{channels}, H, W]")
+    if image.dtype == torch.uint8 and tuple(pixel_range) != (0, 255):
+        raise Failure(f"{where} is uint8, and pixel_range is {pixel_range}; leave it at (0, 255)")
+    low, high = float(image.float().min()), float(image.float().max())
+    if not pixel_range[0] <= low <= high <= pixel_range[1]:  # so is NaN
+        raise Failure(f"{where} has pixels from {low:g} to {high:g}, and pixel_range is {pixel_range}; correct either")
 
 
 @check("split", needs=["splits_open"])
 def labels_are_within_classes(subject: DatasetSubject) -> None:
     """Labels are indices of `classes`, and those of single images agree with `labels`."""
-    for name in NAMES:
-        split = subject.dataset.split(name)
+    for name, split in subject.splits().items():
         if isinstance(split, ImageSplit):
             _check_labels(name, split)
         elif isinstance(split, SemanticSplit):
@@ -88,6 +92,9 @@ def _check_labels(name: str, split: ImageSplit) -> None:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise Failure(f"labels of {name} go from {low} to {high}, and there are {classes} classes; number them from 0")
+    for attribute, values in split.attributes.items():
+        if values.dtype != torch.int64 or values.shape != (len(split),):
+            raise Failure(f"attribute {attribute!r} of {name} is {values.dtype} {list(values.shape)}; return int64 [N]")
     for index in spaced(len(split)):
         if int(split[index][1]) != int(labels[index]):
             label, listed = int(split[index][1]), int(labels[index])
@@ -124,8 +131,7 @@ def annotations_fit_the_images(subject: DatasetSubject) -> None:
     """Boxes lie within their images, and pixel labels have the size of theirs."""
     if subject.form == "images":
         raise Skip("it has no boxes or masks")
-    for name in NAMES:
-        split = subject.dataset.split(name)
+    for name, split in subject.splits().items():
         if isinstance(split, SemanticSplit):
             for index in spaced(len(split)):
                 _check_size(f"{name} {index}", split, index)
@@ -162,15 +168,17 @@ def _check_boxes(name: str, subject: DatasetSubject, split: SceneSplit) -> None:
 
 @check("split", needs=["splits_open"])
 def splits_are_disjoint(subject: DatasetSubject) -> None:
-    """No image of the test split is in the train split. A dataset with repeated images waives this."""
-    train, test = (subject.dataset.split(name) for name in NAMES)
-    trained = {_digest(subject, train, index) for index in spaced(len(train), COMPARED)}
-    repeated = [index for index in spaced(len(test), COMPARED) if _digest(subject, test, index) in trained]
-    if repeated:
-        raise Failure(
-            f"{len(repeated)} test images are training images as well, such as image {repeated[0]}; remove them from "
-            "one split"
-        )
+    """No image is in two splits. A dataset with repeated images waives this."""
+    first: dict[bytes, str] = {}
+    for name, split in subject.splits().items():
+        digests = {index: _digest(subject, split, index) for index in spaced(len(split), COMPARED)}
+        repeated = [index for index, digest in digests.items() if digest in first]
+        if repeated:
+            raise Failure(
+                f"{len(repeated)} images of {name} are in {first[digests[repeated[0]]]} as well, such as image "
+                f"{repeated[0]}; remove them from one split"
+            )
+        first |= dict.fromkeys(digests.values(), name)
 
 
 def _digest(subject: DatasetSubject, split: Split, index: int) -> bytes:

@@ -16,7 +16,6 @@ from mimbench.testing.form import make_config
 
 Split = ImageSplit | SceneSplit | SemanticSplit
 Form = Literal["images", "scenes", "pixels"]
-NAMES: tuple[SplitName, ...] = ("train", "test")
 SPLITS: Mapping[Form, type[Split]] = {"images": ImageSplit, "scenes": SceneSplit, "pixels": SemanticSplit}
 MOST = 40
 """Images per split that a check reads, evenly spaced."""
@@ -46,6 +45,10 @@ class DatasetSubject:
         if self._opened is None:
             self._opened = self.open()
         return self._opened
+
+    def splits(self) -> dict[SplitName, Split]:
+        """Every split by name."""
+        return {name: self.dataset.split(name) for name in self.dataset.parts}
 
     @property
     def form(self) -> Form:

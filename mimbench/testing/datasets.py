@@ -19,7 +19,7 @@ from typing import Any
 from mimbench.contract import Config, Dataset
 from mimbench.testing.checks import Failure, Result, Skip, Suite, check
 from mimbench.testing.dataset_content import CONTENT_CHECKS
-from mimbench.testing.dataset_subject import NAMES, DatasetSubject, spaced
+from mimbench.testing.dataset_subject import DatasetSubject, spaced
 from mimbench.testing.form import FORM_CHECKS, make_config, make_suite
 
 
@@ -27,8 +27,8 @@ from mimbench.testing.form import FORM_CHECKS, make_config, make_suite
 def reading_is_deterministic(subject: DatasetSubject) -> None:
     """Images and labels are equal when they are read again, and from a new instance."""
     other = subject.open()
-    for name in NAMES:
-        first, second = subject.dataset.split(name), other.split(name)
+    for name, first in subject.splits().items():
+        second = other.split(name)
         for index in spaced(len(first)):
             one = subject.read(first, index)
             if one != subject.read(first, index):

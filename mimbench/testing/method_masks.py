@@ -18,7 +18,7 @@ TOLERANCE = 1e-4
 
 
 def sample(subject: MethodSubject, method: Method, count: int = IMAGES, seed: int = 0) -> Tensor:
-    return subject.grid(method.sample_mask(count, torch.Generator().manual_seed(seed)))
+    return subject.grid(method, method.sample_mask(count, torch.Generator().manual_seed(seed)))
 
 
 @check("__init__", needs=["metadata_is_complete"])
@@ -41,9 +41,12 @@ def mask_has_its_form(subject: MethodSubject) -> None:
     for count in (IMAGES, 1):
         mask = sample(subject, method, count)
         if mask.dtype != torch.bool:
-            raise Failure(f"the mask has dtype {mask.dtype}; return torch.bool, True = masked")
+            raise Failure(f"the mask has dtype {mask.dtype}; return torch.bool, or define masked_cells")
         if mask.ndim != 3 or len(mask) != count:
-            raise Failure(f"the mask of {count} images has shape {list(mask.shape)}; return [{count}, rows, columns]")
+            raise Failure(
+                f"the mask of {count} images has shape {list(mask.shape)}; return [{count}, rows, columns], or define "
+                "masked_cells"
+            )
         if any(rows == 0 or side % rows for rows in mask.shape[1:]):
             raise Failure(
                 f"a mask grid of {mask.shape[1]} x {mask.shape[2]} does not tile an image of {side} px; "
@@ -91,7 +94,7 @@ def mask_ratio_is_as_declared(subject: MethodSubject) -> None:
 
 def predicted(method: Method, images: Tensor, mask: object) -> list[Tensor]:
     with torch.no_grad(), seeded(0):
-        return [value.float() for value in tensors_in(method.predict(images, mask))]  # type: ignore[arg-type]
+        return [value.float() for value in tensors_in(method.predict(images, mask))]
 
 
 def moved(before: list[Tensor], after: list[Tensor]) -> float:
@@ -120,7 +123,7 @@ def masked_pixels_do_not_reach_predict(subject: MethodSubject) -> None:
     """
     method, images = subject.shaken(), subject.images()
     mask = method.sample_mask(IMAGES, torch.Generator().manual_seed(0))
-    grid = subject.grid(mask)
+    grid = subject.grid(method, mask)
     if not grid.any():
         raise Skip("it masks nothing")
     change = moved(
@@ -138,7 +141,7 @@ def visible_pixels_reach_predict(subject: MethodSubject) -> None:
     """A prediction changes if visible pixels change."""
     method, images = subject.shaken(), subject.images()
     mask = method.sample_mask(IMAGES, torch.Generator().manual_seed(0))
-    grid = subject.grid(mask)
+    grid = subject.grid(method, mask)
     if grid.all():
         raise Skip("it masks everything")
     visible = ~_masked_pixels(grid, images)

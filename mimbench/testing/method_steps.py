@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mimbench.contract import StepOutput
 from mimbench.testing.checks import Failure, Skip, check
-from mimbench.testing.method_subject import MethodSubject, seeded, tensors_in
+from mimbench.testing.method_subject import MethodSubject, seeded, tensors_in, update
 
 OVERFIT_STEPS = 40
 OVERFIT_RATE = 2e-3
@@ -146,10 +146,7 @@ def one_batch_overfits(subject: MethodSubject) -> None:
     optimizer = torch.optim.AdamW([one for one in method.parameters() if one.requires_grad], OVERFIT_RATE)
     for number in range(OVERFIT_STEPS):
         loss = subject.step(method, batch).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        method.after_step((number + 1) / OVERFIT_STEPS)
+        update(method, optimizer, loss, number / OVERFIT_STEPS, (number + 1) / OVERFIT_STEPS)
         losses.append(loss.item())
     first, last = sum(losses[:3]) / 3, sum(losses[-3:]) / 3
     if not last < first:

@@ -93,11 +93,16 @@ class MethodSubject:
         noise = torch.randn(count, self.channels, side, side, generator=generator)
         return F.interpolate(coarse, side, mode="bilinear") + 0.1 * noise
 
-    def batch(self, count: int = IMAGES, seed: int = 0) -> Batch:
-        return self._as_batch(self.images(count, seed), torch.arange(count) % len(CLASSES))
-
-    def _as_batch(self, images: Tensor, labels: Tensor) -> Batch:
-        return Batch(images, labels if "labels" in self.plugin.supervision else None)
+    def batch(self, count: int = IMAGES, seed: int = 0, progress: float = 0.0) -> Batch:
+        """Every view that the method asks for, as float [count, C, S, S] with the S of that view."""
+        images = self.images(count, seed)
+        sizes = [view.image_size for view in self.plugin.views(self.make_config(), self.input)]
+        views = tuple(
+            F.interpolate(images, size, mode="bilinear") if size != len(images[0, 0]) else images.clone()
+            for size in sizes
+        )
+        labels = torch.arange(count) % len(CLASSES) if "labels" in self.plugin.supervision else None
+        return Batch(views, labels, progress)
 
     def step(self, method: Method, batch: Batch, seed: int = 0) -> StepOutput:
         """One step, seeded as the engine does: its generator and torch's own.
@@ -118,23 +123,23 @@ class MethodSubject:
         optimizer = optimizer or make_optimizer(method)
         losses = []
         for number in steps:
-            output = self.step(method, self.batch(seed=number), number)
-            optimizer.zero_grad()
-            output.loss.backward()
-            optimizer.step()
-            method.after_step((number + 1) / 100)
+            output = self.step(method, self.batch(seed=number, progress=number / 100), number)
+            update(method, optimizer, output.loss, number / 100, (number + 1) / 100)
             losses.append(output.loss.item())
         return losses
 
-    def grid(self, mask: Any) -> Tensor:
-        """The mask as a bool grid [B, Gh, Gw].
+    def grid(self, method: Method, mask: Any) -> Tensor:
+        """The mask as a grid [B, Gh, Gw].
 
         Raises:
             Skip: this method's masks have none.
         """
-        if not isinstance(mask, Tensor):
-            raise Skip(f"its masks have no grid: sample_mask returns a {type(mask).__name__}")
-        return mask
+        cells = method.masked_cells(mask)
+        if cells is None and isinstance(mask, Tensor) and self.plugin.masked_cells is Method.masked_cells:
+            return mask  # of a wrong form, which its own check reports
+        if cells is None:
+            raise Skip("its masks have no grid: masked_cells returns None")
+        return cells
 
     def shaken(self) -> Method:
         """The method in evaluation mode with every trainable weight moved, so that none of them is zero."""
@@ -149,6 +154,17 @@ class MethodSubject:
 
 def make_optimizer(method: Method) -> torch.optim.Optimizer:
     return torch.optim.AdamW([one for one in method.parameters() if one.requires_grad], _RATE)
+
+
+def update(
+    method: Method, optimizer: torch.optim.Optimizer, loss: Tensor, before: float = 0.0, after: float = 1.0
+) -> None:
+    """One update, as the engine makes it; `before` and `after` are the progress of the training."""
+    optimizer.zero_grad()
+    loss.backward()
+    method.before_update(before)
+    optimizer.step()
+    method.after_step(after)
 
 
 @contextmanager
@@ -196,7 +212,7 @@ class _FewImages(Stage):
         optimizer = torch.optim.AdamW(model.parameters(), config.lr)
         losses: list[float] = []
         for number, images in zip(range(2), self.images(), strict=False):
-            loss = trainable.step(Batch(images), torch.Generator().manual_seed(number)).loss
+            loss = trainable.step(Batch((images,)), torch.Generator().manual_seed(number)).loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

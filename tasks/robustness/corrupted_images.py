@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from mimbench.api import ImageSplit, InputConfig, evaluation_crop, image_grid
+from mimbench.api import ImageSplit, InputConfig, evaluation_crop, image_grid, to_byte_scale
 from mimbench_tasks.robustness.corruptions import corrupt
 from mimbench_tasks.robustness.severities import CORRUPTIONS, JPEG_QUALITY, constants_for
 
@@ -65,7 +65,7 @@ class CorruptedImages(TorchDataset[Tensor]):
 
     def clean(self, place: int) -> Tensor:
         """uint8 [C, h, w]: the image at a place in the split, as it is before it is corrupted."""
-        image = self.split[place][0]
+        image = to_byte_scale(self.split[place][0], self.split.pixel_range).round().to(torch.uint8)
         return image if self.split.is_in_memory else evaluation_crop(image, self.input)
 
     def loader(self, device: torch.device, workers: int) -> DataLoader[Tensor]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from helpers.toy_plugins import Toy, ToyConfig
 from mimbench import registry
-from mimbench.contract import Config, DataConfig, Method, Metric, TaskConfig, cosmetic
+from mimbench.contract import Config, DataConfig, Method, Metric, StepOutput, TaskConfig, cosmetic
 from mimbench.contract.check import find_problem
 
 
@@ -73,7 +73,29 @@ def test_parts_that_are_left_out_are_listed():
         def target(self, images):
             return images
 
-    assert "class Half does not define loss, predict, sample_mask; add them" in find_problem("method", "x", Half)
+    problem = find_problem("method", "x", Half)
+    assert "class Half has no training step: it does not define sample_mask, predict, loss; add them, or" in problem
+
+
+def test_a_method_is_complete_with_its_step_or_if_it_is_never_trained():
+    class Step(Method):
+        name, version = "x", "1"
+
+        def step(self, batch, generator):
+            return StepOutput(self.encoder.features(batch.images).pooled.mean())
+
+    class Untrained(Method):
+        name, version, pretrains = "x", "1", False
+
+    class Forward(Method):
+        name, version = "x", "1"
+
+        def forward(self, images, mask):
+            return StepOutput(images.mean())
+
+    assert find_problem("method", "x", Step) is None
+    assert find_problem("method", "x", Untrained) is None
+    assert "does not define sample_mask; add it" in find_problem("method", "x", Forward)
 
 
 def test_an_entry_point_is_a_class_of_its_kind(kinds):

@@ -265,5 +265,5 @@ def test_a_step_that_returns_something_else_is_named(tmp_path, returned, problem
         def training_step(self, batch, generator):
             return returned(super().training_step(batch, generator).loss)
 
-    with pytest.raises(RunError, match=rf"the training step of .*Wrong \(tests\.engine\.test_fit\) {problem}"):
+    with pytest.raises(RunError, match=rf"the training step of .*Wrong {problem}.* \(.*test_fit\.py:\d+\)"):
         train(Wrong(), tmp_path)

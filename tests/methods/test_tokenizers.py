@@ -163,7 +163,7 @@ def test_dvae_learns_to_distinguish_patches(one_thread):
     optimizer = torch.optim.Adam(tokenizer.dvae.parameters(), 1e-2)
     for step in range(150):
         optimizer.zero_grad()
-        tokenizer.dvae.step(Batch(images), generator).loss.backward()
+        tokenizer.dvae.step(Batch((images,)), generator).loss.backward()
         optimizer.step()
         tokenizer.dvae.after_step(step / 150)
     with torch.no_grad():

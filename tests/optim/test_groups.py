@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mimbench.contract import TrainConfig
+from mimbench.contract import PartOptions, TrainConfig
 from mimbench.errors import InputError
 from mimbench.optim import build_optimizer, encoder_layers, param_groups, swin_layer, vit_layer
 
@@ -183,3 +183,49 @@ def test_a_layer_decay_without_effect_is_refused():
 def test_a_frozen_model_is_refused():
     with pytest.raises(InputError, match="every parameter is frozen"):
         build_optimizer(Encoder().requires_grad_(False), train())
+
+
+def test_a_part_has_options_as_if_it_had_an_optimizer_to_itself():
+    shapes = {"encoder.weight": (2, 2), "encoder.bias": (2,), "tokenizer.weight": (2, 2), "tokenizer.bias": (2,)}
+    options = PartOptions(lr_scale=0.1, weight_decay=0.3, betas=(0.5, 0.6))
+    torch.manual_seed(0)
+    together, split_model = model_of(shapes), model_of(shapes)
+    split_model.load_state_dict(together.state_dict())
+    one = build_optimizer(together, train(weight_decay=0.1), parts={"tokenizer.": options})
+    tokenizer = [p for name, p in split_model.named_parameters() if name.startswith("tokenizer")]
+    encoder = [p for name, p in split_model.named_parameters() if name.startswith("encoder")]
+    two = [
+        torch.optim.AdamW(
+            [{"params": encoder[:1], "weight_decay": 0.1}, {"params": encoder[1:], "weight_decay": 0.0}], 1e-3
+        ),
+        torch.optim.AdamW(
+            [{"params": tokenizer[:1], "weight_decay": 0.3}, {"params": tokenizer[1:], "weight_decay": 0.0}],
+            1e-4,
+            betas=(0.5, 0.6),
+        ),
+    ]
+    for group in one.param_groups:
+        group["lr"] *= group["lr_scale"]
+    for step in range(3):
+        for model in (together, split_model):
+            for parameter in model.parameters():
+                parameter.grad = torch.full_like(parameter, 0.5 + step) * parameter.detach().sign()
+        for optimizer in (one, *two):
+            optimizer.step()
+    for name, value in together.named_parameters():
+        torch.testing.assert_close(value, dict(split_model.named_parameters())[name])
+    fixed = {name: group.get("fixed_decay", False) for group in one.param_groups for name in group["names"]}
+    assert fixed == {name: name.startswith("tokenizer") for name in shapes}
+
+
+@pytest.mark.parametrize(
+    ("parts", "optimizer", "words"),
+    [
+        ({"tokeniser.": PartOptions()}, "adamw", "part 'tokeniser.' matches no parameter; did you mean 'tokenizer'"),
+        ({"tokenizer.": PartOptions(betas=(0.1, 0.2))}, "sgd", "has betas, which sgd does not use"),
+    ],
+)
+def test_a_part_without_effect_is_refused(parts, optimizer, words):
+    model = model_of({"tokenizer.weight": (2, 2)})
+    with pytest.raises(InputError, match=words):
+        build_optimizer(model, train(optimizer=optimizer), parts=parts)

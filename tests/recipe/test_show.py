@@ -229,8 +229,8 @@ def test_a_setting_that_no_chosen_plugin_knows_is_refused():
 def test_a_mask_that_is_no_grid_is_refused(monkeypatch):
     simmim = registry.methods.load("simmim")
     for mask, words in (
-        (object(), "# mask: no grid (object)"),
-        (torch.zeros(4, 9), "# mask: no grid (Tensor)"),
+        (object(), "# mask: no grid"),
+        (torch.zeros(4, 9), "# mask: no grid"),
         (torch.zeros(4, 3, 3, dtype=torch.bool, device="meta"), "# mask: not counted: "),
     ):
         monkeypatch.setattr(simmim, "sample_mask", lambda self, batch, generator, mask=mask: mask)

@@ -41,7 +41,7 @@ def test_a_coco_folder_shows_its_faults(tmp_path):
     results = {result.name: result for result in check_dataset(registry.datasets.load("coco"), {"root": root})}
     failures = {name for name, result in results.items() if result.status == "failed"}
     assert failures == {"splits_are_disjoint"}  # its small images are equal in both splits
-    assert "2 test images are training images as well" in results["splits_are_disjoint"].message
+    assert "2 images of test are in train as well" in results["splits_are_disjoint"].message
     assert results["annotations_fit_the_images"].status == "passed"
 
 
@@ -113,11 +113,51 @@ class OtherClasses(Plain):
         return split
 
 
-class Floats(Plain):
+class Doubles(Plain):
     def draw(self, seed, count):
         split = super().draw(seed, count)
-        split.images = split.images / 255
+        split.images = split.images.double()
         return split
+
+
+class Bright(Plain):
+    """Images of 0 to 255 that are declared as 0 to 1."""
+
+    def draw(self, seed, count):
+        split = super().draw(seed, count)
+        split.images = split.images.float()
+        split.images[:, :, 0, :2] = torch.tensor([0.0, 255.0])
+        split.pixel_range = (0.0, 1.0)
+        return split
+
+
+class ShiftedBytes(Plain):
+    def draw(self, seed, count):
+        split = super().draw(seed, count)
+        split.pixel_range = (1, 255)
+        return split
+
+
+class Attributed(Plain):
+    """Each image has a background, as a float."""
+
+    def draw(self, seed, count):
+        split = super().draw(seed, count)
+        split.attributes = {"background": torch.zeros(count)}
+        return split
+
+
+class OnlyTraining(Plain):
+    parts = ("train",)
+
+
+class Validated(Plain):
+    """Its validation split repeats the training split."""
+
+    parts = ("train", "test", "validation")
+
+    def split(self, name):
+        return self.splits["train" if name == "validation" else name]
 
 
 class Coloured(Plain):
@@ -297,11 +337,14 @@ WRONG: dict[str, list[tuple[type[Dataset], str]]] = {
     "files_count_by_content": [(ByName, "'weights' enters the fingerprint by the name of its file")],
     "splits_open": [
         (OtherForm, "the train split is a ArraySplit, and provides = ['masks'] means SemanticSplit"),
+        (OnlyTraining, "parts is ('train',)"),
         (Empty, "the test split has no images"),
         (OtherClasses, "different classes"),
     ],
     "images_have_their_form": [
-        (Floats, "image 0 of train is torch.float32, not uint8"),
+        (Doubles, "image 0 of train is torch.float64; return torch.uint8, uint16 or float32"),
+        (Bright, "has pixels from 0 to 255, and pixel_range is (0.0, 1.0)"),
+        (ShiftedBytes, "is uint8, and pixel_range is (1, 255)"),
         (Coloured, "has shape [1, 8, 8], and channels is 3"),
     ],
     "labels_are_within_classes": [
@@ -309,6 +352,7 @@ WRONG: dict[str, list[tuple[type[Dataset], str]]] = {
         (ShortLabels, "labels of train are torch.int16"),
         (Disagreeing, "image 0 of train has label 1"),
         (UnknownCategory, "annotation 1 of train has an unknown category"),
+        (Attributed, "attribute 'background' of train is torch.float32 [12]; return int64 [N]"),
         (ThirdClass, "up to 2, and there are 2 classes"),
     ],
     "annotations_fit_the_images": [
@@ -317,7 +361,10 @@ WRONG: dict[str, list[tuple[type[Dataset], str]]] = {
         (SceneSizes, "scene 0 of train is (16, 16), and its entry is (32, 32)"),
         (SmallMask, "its labels are (8, 8)"),
     ],
-    "splits_are_disjoint": [(Repeating, "6 test images are training images as well")],
+    "splits_are_disjoint": [
+        (Repeating, "6 images of test are in train as well"),
+        (Validated, "12 images of validation are in train as well"),
+    ],
     "reading_is_deterministic": [(Restless, "differs when it is read again"), (RandomOrder, "in a new instance")],
     "fingerprint_is_stable": [(Counting, "from call to call")],
     "fingerprint_is_equal_in_other_processes": [(Hashed, "from process to process"), (ProcessId, "process")],

@@ -19,6 +19,14 @@ from mimbench.recipe.resolve import resolve
 from mimbench.testing.methods import METHOD_CHECKS, check_method
 
 ENCODERS = ("vit", "swin", "convnext", "resnet")
+NO_PARTS = {
+    "mask_has_its_form",
+    "mask_comes_from_the_generator",
+    "target_has_no_gradient",
+    "visible_pixels_reach_predict",
+    "images_of_a_batch_are_independent",
+}
+"""Checks that do not apply to a method that defines its step only."""
 NOT_TRAINED = {"nothing_is_stored_twice", "builds_on_the_meta_device", "builds_around_an_encoder"}
 """Checks that a method without training passes, besides those of its form and its export."""
 
@@ -52,7 +60,7 @@ def test_built_in_methods_pass(name, encoder):
             "mask_ratio_is_as_declared",
             "masks_differ",
             "masked_pixels_do_not_reach_predict",
-        }
+        } | (NO_PARTS if name == "supervised" else set())
     else:
         assert passed >= NOT_TRAINED
 
@@ -96,6 +104,63 @@ class Plain(Method):
         self.count += 1
         for slow, fast in zip(self.average.parameters(), self.head.parameters(), strict=True):
             slow.lerp_(fast, 0.1)
+
+
+class Cropped(Plain):
+    """An honest method of another shape: two views, a mask that is a mapping, and a temperature by progress."""
+
+    @classmethod
+    def views(cls, config, input):
+        return (input, input.model_copy(update={"image_size": 16}))
+
+    def sample_mask(self, batch, generator):
+        return {"grid": super().sample_mask(batch, generator)}
+
+    def masked_cells(self, mask):
+        return mask["grid"]
+
+    def predict(self, images, mask):
+        return super().predict(images, mask["grid"])
+
+    def step(self, batch, generator):
+        large, small = batch.views
+        assert small.shape[-1] == 16
+        consistency = self.encoder.features(small).pooled.float().square().mean()
+        output = self(large, self.sample_mask(len(large), generator))
+        return StepOutput(output.loss + 0.1 * (1 + batch.progress) * consistency)
+
+    def before_update(self, progress):
+        if progress < 0.1:
+            self.token.grad.mul_(0.5)
+
+
+class StepOnly(Method):
+    """An honest method without any of the four parts."""
+
+    name, version = "step-only", "1"
+
+    def __init__(self, config, encoder):
+        super().__init__(config, encoder)
+        self.head = nn.Linear(encoder.out_dim, encoder.in_channels)
+
+    def step(self, batch, generator):
+        colours = self.head(self.encoder.features(batch.images).pooled).float()
+        return StepOutput((colours - batch.images.mean((2, 3))).square().mean())
+
+
+class FrozenTeacher(Plain):
+    """An honest method with a teacher that its config determines, and that no checkpoint holds."""
+
+    not_stored = ("teacher.",)
+
+    def __init__(self, config, encoder):
+        super().__init__(config, encoder)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(5)
+            self.teacher = nn.Conv2d(encoder.in_channels, encoder.in_channels, 3, padding=1).requires_grad_(False)
+
+    def target(self, images):
+        return self.teacher(images)
 
 
 class NoVersion(Plain):
@@ -405,6 +470,19 @@ def test_each_check_has_a_wrong_method():
 @pytest.mark.parametrize("kind", ["vit", "swin", "convnet"])
 def test_an_honest_method_passes(kind):
     assert {result.status for result in check_method(Plain, encoder=kind)} == {"passed"}
+
+
+def test_honest_methods_of_other_shapes_pass():
+    assert {result.status for result in check_method(Cropped)} == {"passed"}
+    assert {result.status for result in check_method(FrozenTeacher)} == {"passed"}
+    results = check_method(StepOnly)
+    assert {result.status for result in results} == {"passed", "skipped"}
+    assert {result.name for result in results if result.status == "skipped"} == {
+        *NO_PARTS,
+        "masks_differ",
+        "mask_ratio_is_as_declared",
+        "masked_pixels_do_not_reach_predict",
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Loaders: batches of uint8 images and labels, the same for every number of workers and ranks.
+"""Loaders: batches of images on the scale of bytes and labels, the same for every number of workers and ranks.
 
 One loader item is one batch. Images in memory are indexed as a batch in the main process; others, and those that are
 augmented one by one, are read, cropped and stacked by workers.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mimbench.contract import ArraySplit, ImageSplit, InputConfig
 from mimbench.data.pipeline.augment import Augment
-from mimbench.data.pipeline.transforms import check_eval_resize, evaluation_crop, training_crop
+from mimbench.data.pipeline.transforms import TrainingCrop, check_eval_resize, evaluation_crop, to_byte_scale
 from mimbench.errors import InputError
 from mimbench.seeds import fork_rng, image_seed
 
@@ -74,34 +74,57 @@ class _ArrayBatches(TorchDataset[tuple[Tensor, Tensor]]):
         return len(self.split)
 
     def __getitem__(self, batch: BatchIndices) -> tuple[Tensor, Tensor]:
-        return self.split.images[batch.indices], self.split.labels[batch.indices]
+        images = self.split.images[batch.indices]
+        return to_byte_scale(images, self.split.pixel_range), self.split.labels[batch.indices]
 
 
-class _ImageBatches(TorchDataset[tuple[Tensor, Tensor]]):
-    """Images of any size, brought to one size; with a `seed`, augmented by (seed, epoch, index)."""
+class _EvaluationBatches(TorchDataset[tuple[Tensor, Tensor]]):
+    """Images of any size, resized and centrally cropped."""
 
-    def __init__(self, split: ImageSplit, input_config: InputConfig, seed: int | None, augment: Augment | None) -> None:
-        self.split, self.input, self.seed = split, input_config, seed
-        self.augment = augment or training_crop(input_config)
+    def __init__(self, split: ImageSplit, input_config: InputConfig) -> None:
+        self.split, self.input = split, input_config
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitem__(self, batch: BatchIndices) -> tuple[Tensor, Tensor]:
-        loaded = [self._load(batch.epoch, index) for index in batch.indices.tolist()]
-        return torch.stack([image for image, _ in loaded]), torch.tensor([label for _, label in loaded])
+        loaded = [self.split[index] for index in batch.indices.tolist()]
+        images = [evaluation_crop(to_byte_scale(image, self.split.pixel_range), self.input) for image, _ in loaded]
+        return torch.stack(images), torch.tensor([label for _, label in loaded])
 
-    def _load(self, epoch: int, index: int) -> tuple[Tensor, int]:
-        image, label = self.split[index]
-        if self.seed is None:
-            return evaluation_crop(image, self.input), label
-        with fork_rng(image_seed(self.seed, epoch, index)):
-            return self.augment(image), label
+
+class _AugmentedBatches(TorchDataset[tuple[Any, Tensor]]):
+    """Images of any size, cropped and augmented; one tensor, or a tuple with one tensor per view.
+
+    View v > 0 of an image is drawn from (seed, epoch, index, v), the first view from (seed, epoch, index).
+    """
+
+    def __init__(self, split: ImageSplit, seed: int, augments: Sequence[Augment]) -> None:
+        self.split, self.seed, self.augments = split, seed, augments
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, batch: BatchIndices) -> tuple[Any, Tensor]:
+        images: list[list[Tensor]] = []
+        labels = []
+        for index in batch.indices.tolist():
+            image, label = self.split[index]
+            image = to_byte_scale(image, self.split.pixel_range)
+            images.append([self._augmented(image, batch.epoch, index, view) for view in range(len(self.augments))])
+            labels.append(label)
+        views = tuple(torch.stack(view) for view in zip(*images, strict=True))
+        return views[0] if len(views) == 1 else views, torch.tensor(labels)
+
+    def _augmented(self, image: Tensor, epoch: int, index: int, view: int) -> Tensor:
+        parts = (self.seed, epoch, index, view) if view else (self.seed, epoch, index)
+        with fork_rng(image_seed(*parts)):
+            return self.augments[view](image)
 
 
 def training_loader(
     split: ImageSplit,
-    input_config: InputConfig,
+    views: InputConfig | Sequence[InputConfig],
     *,
     batch_size: int,
     seed: int,
@@ -110,47 +133,45 @@ def training_loader(
     rank: int = 0,
     world_size: int = 1,
     augment: Augment | None = None,
-) -> DataLoader[tuple[Tensor, Tensor]]:
-    """One epoch of (uint8 [B, C, h, w], int64 [B]) for this rank; `batch_size` is B.
+) -> DataLoader[Any]:
+    """One epoch of (images [B, C, h, w], int64 labels [B]) for this rank; `batch_size` is B.
 
-    Images of an ArraySplit stay whole: DeviceTransform(batched=True) crops them. Others are cropped to
-    input.image_size. With `augment`, all images are what it returns. Call
-    `loader.sampler.set_epoch(epoch)` before each epoch.
+    Images are uint8. Those of other types are float32 on the same scale, 0 to 255.
+
+    Images of an ArraySplit stay whole: DeviceTransform(batched=True) crops them. Others are cropped to the image_size
+    of `views`; if there are several views, the first item of a batch is a tuple with one tensor per view. With
+    `augment`, all images are what it returns. Call `loader.sampler.set_epoch(epoch)` before each epoch.
+
+    Args:
+        views: how images are cropped and augmented, once or once per view.
 
     Raises:
         InputError: the split does not fill one batch on every rank.
     """
     sampler = EpochSampler(len(split), batch_size, seed, rank, world_size)
-    return _loader(split, input_config, sampler, seed, workers, device, augment)
+    if isinstance(split, ArraySplit) and augment is None:  # cropped on the device, see DeviceTransform
+        return _loader(_ArrayBatches(split), sampler, seed, 0, device)
+    views = [views] if isinstance(views, InputConfig) else views
+    augments = [augment] if augment else [TrainingCrop(view) for view in views]
+    return _loader(_AugmentedBatches(split, seed, augments), sampler, seed, workers, device)
 
 
 def evaluation_loader(
     split: ImageSplit, input_config: InputConfig, *, batch_size: int, device: torch.device, workers: int = 0
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Every image once, in order, as (uint8 [B, C, h, w], int64 [B]).
+    """Every image once, in order, as (images [B, C, h, w], int64 labels [B]): uint8, or float32 on the same scale.
 
     Images of an ArraySplit stay whole: DeviceTransform(batched=True) resizes them. Others are resized and centrally
     cropped to input.image_size.
     """
     check_eval_resize(input_config)
     all_indices = [BatchIndices(0, indices) for indices in torch.arange(len(split)).split(batch_size)]
-    return _loader(split, input_config, all_indices, None, workers, device)
+    if isinstance(split, ArraySplit):  # resized on the device, see DeviceTransform
+        return _loader(_ArrayBatches(split), all_indices, 0, 0, device)
+    return _loader(_EvaluationBatches(split, input_config), all_indices, 0, workers, device)
 
 
-def _loader(
-    split: ImageSplit,
-    input_config: InputConfig,
-    sampler: Any,
-    seed: int | None,
-    workers: int,
-    device: torch.device,
-    augment: Augment | None = None,
-) -> DataLoader[tuple[Tensor, Tensor]]:
-    # In memory: whole images, which DeviceTransform(batched=True) crops on the device. From files, or with timm's
-    # augmentation per image: workers crop (see DeviceTransform).
-    batches: TorchDataset[tuple[Tensor, Tensor]] = _ImageBatches(split, input_config, seed, augment)
-    if isinstance(split, ArraySplit) and augment is None:
-        batches, workers = _ArrayBatches(split), 0
+def _loader(batches: TorchDataset[Any], sampler: Any, seed: int, workers: int, device: torch.device) -> DataLoader[Any]:
     return DataLoader(
         batches,
         batch_size=None,
@@ -161,7 +182,7 @@ def _loader(
         pin_memory=device.type == "cuda",
         worker_init_fn=ignore_stop_signals,
         # A generator of this loader: starting workers then draws nothing from the global one.
-        generator=torch.Generator().manual_seed(seed or 0),
+        generator=torch.Generator().manual_seed(seed),
     )
 
 

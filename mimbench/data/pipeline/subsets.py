@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mimbench.contract import ArraySplit, ImageSplit
+from mimbench.errors import InputError
 
 
 def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -31,7 +33,8 @@ def subset(split: ImageSplit, indices: Sequence[int]) -> ImageSplit:
     """The images of `split` at `indices`, in that order; in memory if `split` is."""
     chosen = list(indices)
     if isinstance(split, ArraySplit):
-        return ArraySplit(split.images[chosen], split.labels[chosen], split.classes)
+        images, labels = split.images[chosen], split.labels[chosen]
+        return ArraySplit(images, labels, split.classes, _attributes(split, chosen), split.pixel_range)
     return _Subset(split, chosen)
 
 
@@ -39,12 +42,34 @@ class _Subset(ImageSplit):
     def __init__(self, split: ImageSplit, indices: list[int]) -> None:
         self.split, self.indices = split, indices
         self.labels, self.classes = split.labels[indices], split.classes
+        self.attributes, self.pixel_range = _attributes(split, indices), split.pixel_range
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.split[self.indices[index]]
+
+
+def _attributes(split: ImageSplit, indices: list[int]) -> dict[str, Tensor]:
+    return {name: values[indices] for name, values in split.attributes.items()}
+
+
+def share_of(split: ImageSplit, share: float, seed: int) -> ImageSplit:
+    """A seeded share of a split, with every class in proportion; the whole split if `share` is 1.
+
+    Args:
+        share: fraction of the images, in (0, 1].
+
+    Raises:
+        InputError: less than one image is left.
+    """
+    if share == 1:
+        return split
+    count = round(share * len(split))
+    if count < 1:
+        raise InputError(f"a share of {share:g} of {len(split)} images leaves none")
+    return subset(split, stratified(split.labels.numpy(), count, seed).tolist())
 
 
 def complement(size: int, chosen: np.ndarray) -> np.ndarray:
@@ -57,6 +82,10 @@ def array_fingerprint(splits: Mapping[str, ArraySplit]) -> str:
     digest = hashlib.sha256()
     for name, split in sorted(splits.items()):
         digest.update(repr((name, tuple(split.images.shape), split.classes)).encode())
+        if split.images.dtype != torch.uint8:  # the digests of bytes stay as they were
+            digest.update(repr((str(split.images.dtype), split.pixel_range)).encode())
+        for attribute, values in sorted(split.attributes.items()):
+            digest.update(attribute.encode() + values.numpy().astype("<i8").tobytes())
         digest.update(split.images.contiguous().numpy().tobytes())
         digest.update(split.labels.numpy().astype("<i8").tobytes())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""From uint8 images to what the encoder sees: crops, flips, colour jitter, normalisation."""
+"""From images on the scale of bytes to what the encoder sees: crops, flips, colour jitter, normalisation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mimbench.contract import InputConfig
+from mimbench.contract import InputConfig, View
+from mimbench.data.pipeline.batched_colors import augment_view, blur_kernel, jitter_colors
 from mimbench.data.pipeline.batched_crops import random_boxes, resample
 from mimbench.errors import InputError
 
@@ -19,7 +20,7 @@ _LONGEST_ASPECT = 4
 
 
 class DeviceTransform(nn.Module):
-    """uint8 [B, C, h, w] on the device -> float32 [B, C, S, S], normalised; S is input.image_size.
+    """Images [B, C, h, w] from a loader, on the device -> float32 [B, C, S, S], normalised; S is input.image_size.
 
     There are two implementations of cropping, and `split.is_in_memory` decides which one runs:
 
@@ -27,7 +28,7 @@ class DeviceTransform(nn.Module):
       batch on the device (`batched_crops`). At evaluation it resizes the central square of the image, or the central
       image_size / eval_resize of that square if the recipe sets eval_resize.
     - `batched=False`, for images in files: the loader's workers have cropped each image with torchvision
-      (`training_crop`, `evaluation_crop`), and this module only normalises.
+      (`TrainingCrop`, `evaluation_crop`), and this module only normalises.
     """
 
     mean: Tensor
@@ -37,7 +38,8 @@ class DeviceTransform(nn.Module):
         """Raises InputError if mean, std or color_jitter do not fit `channels`."""
         super().__init__()
         check_eval_resize(input_config)
-        if train and input_config.color_jitter and channels not in (1, 3):
+        needs_colors = input_config.changes_colors if isinstance(input_config, View) else input_config.color_jitter
+        if train and needs_colors and channels not in (1, 3):
             raise InputError(
                 f"input.color_jitter takes grey and RGB images, and these have {channels} channels: leave it out"
             )
@@ -62,7 +64,9 @@ class DeviceTransform(nn.Module):
         boxes = random_boxes(batch, height, width, self.input.crop_scale, self.input.crop_ratio, generator)
         mirror = torch.rand(batch, generator=generator, device=generator.device) < self.input.flip
         pixels = resample(pixels, boxes, self.input.image_size, self.input.interpolation, mirror)
-        return jitter_colors(pixels, self.input.color_jitter, generator) if self.input.color_jitter else pixels
+        if self.input.color_jitter:
+            pixels = jitter_colors(pixels, self.input.color_jitter, generator)
+        return augment_view(pixels, self.input, generator) if isinstance(self.input, View) else pixels
 
     def _framed(self, pixels: Tensor) -> Tensor:
         batch, _, height, width = pixels.shape
@@ -107,31 +111,33 @@ def check_eval_resize(input_config: InputConfig) -> None:
         )
 
 
-def jitter_colors(pixels: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Multiply brightness, contrast and saturation by U(1 - s, 1 + s), drawn per image; images [B, C, H, W] in [0, 1].
+def to_byte_scale(image: Tensor, pixel_range: tuple[float, float]) -> Tensor:
+    """uint8 pixels as they are; others as float32 from 0 (black) to 255 (full brightness), limited to that.
 
-    As torchvision's ColorJitter, except that the order is fixed and not drawn per image. The images are crops;
-    BEiT's and data2vec's scripts jitter the whole image first, so that contrast turns around the whole image's mean.
+    Args:
+        image: uint8, uint16 or float32 of any shape.
+        pixel_range: values of black and of full brightness.
     """
-    draws = torch.rand(3, len(pixels), 1, 1, 1, generator=generator, device=generator.device).to(pixels.device)
-    low = max(0.0, 1 - strength)
-    brightness, contrast, saturation = low + (1 + strength - low) * draws
-    pixels = (pixels * brightness).clamp(0, 1)
-    mean = _luminance(pixels).mean(dim=(2, 3), keepdim=True)
-    pixels = (mean + contrast * (pixels - mean)).clamp(0, 1)
-    grey = _luminance(pixels)
-    return (grey + saturation * (pixels - grey)).clamp(0, 1)
+    if image.dtype == torch.uint8:
+        return image
+    low, high = pixel_range
+    return ((image.to(torch.float32) - low) * (255 / (high - low))).clamp(0, 255)
 
 
-def _luminance(pixels: Tensor) -> Tensor:
-    """[B, 1, H, W], ITU-R 601 weights."""
-    from torchvision.transforms.v2 import functional as F
+class TrainingCrop:
+    """Crops and augments one image in a worker; draws from torch's global CPU generator."""
 
-    return F.rgb_to_grayscale(pixels) if pixels.shape[1] == 3 else pixels
+    def __init__(self, input_config: InputConfig) -> None:
+        self._on_bytes = _training_steps(input_config, threshold=128)
+        self._on_floats = _training_steps(input_config, threshold=128 / 255)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """[C, H, W] -> [C, S, S], uint8 or float32 on the same scale. torchvision takes floats in [0, 1]."""
+        return self._on_bytes(image) if image.dtype == torch.uint8 else 255 * self._on_floats(image / 255)
 
 
-def training_crop(input_config: InputConfig) -> v2.Transform:
-    """For one image uint8 [C, H, W] in a worker; draws from torch's global CPU generator."""
+def _training_steps(input_config: InputConfig, threshold: float) -> v2.Transform:
+    """threshold: from which pixels are inverted, if the view asks for that."""
     from torchvision.transforms import v2
 
     steps: list[nn.Module] = [
@@ -147,11 +153,28 @@ def training_crop(input_config: InputConfig) -> v2.Transform:
         steps.append(v2.RandomHorizontalFlip(input_config.flip))
     if input_config.color_jitter:
         steps.append(v2.ColorJitter(*[input_config.color_jitter] * 3))
+    if isinstance(input_config, View):
+        steps += _steps_of_view(input_config, threshold)
     return v2.Compose(steps)
 
 
+def _steps_of_view(view: View, threshold: float) -> list[nn.Module]:
+    from torchvision.transforms import v2
+
+    steps: list[nn.Module] = []
+    if any(view.jitter):
+        steps.append(v2.RandomApply([v2.ColorJitter(*view.jitter)], view.jitter_probability))
+    if view.grayscale:
+        steps.append(v2.RandomGrayscale(view.grayscale))
+    if view.blur:
+        steps.append(v2.RandomApply([v2.GaussianBlur(blur_kernel(view.image_size), view.blur_sigma)], view.blur))
+    if view.solarize:
+        steps.append(v2.RandomSolarize(threshold, view.solarize))
+    return steps
+
+
 def evaluation_crop(image: Tensor, input_config: InputConfig) -> Tensor:
-    """uint8 [C, H, W] -> [C, S, S]: the shorter side to eval_resize (S x 256 / 224), then the central crop.
+    """Image [C, H, W] -> [C, S, S]: the shorter side to eval_resize (S x 256 / 224), then the central crop.
 
     S x 256 / 224 is rounded. The official scripts cut it off, with the same result at 192 and 224 px but not at 384.
     """

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
 
 from mimbench import registry
 from mimbench.advice import is_out_of_memory, short_text
 from mimbench.contract import Config, Encoder, Method, ModelSetup
 from mimbench.contract.validation import validate
+from mimbench.convert import resize_positions
 from mimbench.errors import InputError
 
 
@@ -20,16 +26,20 @@ def assemble(
     image_size: int,
     channels: int,
     seed: int,
+    start: Path | None = None,
 ) -> Method:
     """A freshly initialised method. Equal seeds give equal weights. torch's global generator stays unchanged.
 
+    Args:
+        start: file of weights that the encoder, and copies of it that the method made, get instead of initial ones.
+
     Raises:
-        InputError: a model of these sizes does not fit into memory.
+        InputError: a model of these sizes does not fit into memory, or `start` does not fit the encoder.
     """
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return method(method_config, encoder(encoder_config, image_size=image_size, in_channels=channels))
+            built = method(method_config, encoder(encoder_config, image_size=image_size, in_channels=channels))
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -38,6 +48,37 @@ def assemble(
             f"memory of this machine ({short_text(error)}); lower the sizes in [encoder] and [method], or "
             "input.image_size"
         ) from error
+    if start:
+        _load_start(built, start)
+    return built
+
+
+def _load_start(method: Method, start: Path) -> None:
+    """Load the weights that `pretrain.start` names. Only position tables are resampled, to another image size.
+
+    They are loaded after the method is built, since methods initialise the encoder in their own way. A teacher that
+    is a copy of the encoder starts from the same weights.
+    """
+    encoder = method.encoder
+    copies = [module for module in method.modules() if type(module) is type(encoder) and _are_equal(module, encoder)]
+    try:
+        weights = resize_positions(load_file(start), encoder)
+        for module in copies:
+            module.load_state_dict(weights, strict=True)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"pretrain.start: {start} is no readable safetensors file ({short_text(error)})") from error
+    except RuntimeError as error:
+        raise InputError(
+            f"pretrain.start: {start} does not fit the {encoder.kind} encoder ({short_text(error)}); choose "
+            "encoder.safetensors of a checkpoint with the same [encoder]"
+        ) from error
+
+
+def _are_equal(module: nn.Module, other: nn.Module) -> bool:
+    states = module.state_dict(), other.state_dict()
+    return states[0].keys() == states[1].keys() and all(
+        torch.equal(value, states[1][name]) for name, value in states[0].items()
+    )
 
 
 def build(setup: ModelSetup) -> Method:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from mimbench.contract import Dataset, ImageSplit, Task
+from mimbench.data import share_of
 from mimbench.errors import InputError
 from mimbench.recipe import AT_EPOCH, PRETRAINED
 from mimbench.recipe.document import values
@@ -114,13 +115,17 @@ class Pretraining:
         return f"{self.recipe.method} seed {self.seed}{early}"
 
     def images(self) -> ImageSplit:
-        """The training images. Raises InputError if the dataset has no plain images."""
+        """The training images: all, or the share that the recipe sets.
+
+        Raises:
+            InputError: the dataset has no plain images.
+        """
         split = self.dataset.split("train")
         if not isinstance(split, ImageSplit):
             raise InputError(
                 f"dataset {self.recipe.dataset!r} has no plain images to pretrain on; choose another data.name"
             )
-        return split
+        return share_of(split, self.recipe.pretrain.data_share, self.recipe.pretrain.data_seed)
 
 
 @dataclass(frozen=True)

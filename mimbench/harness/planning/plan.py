@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mimbench import registry
-from mimbench.contract import Dataset, Method, TrainConfig
+from mimbench.contract import Dataset, InputConfig, Method, TrainConfig
 from mimbench.data import DeviceTransform, open_dataset
 from mimbench.distributed import get_world_size
 from mimbench.encoders.rebuilding import require_drop_path
@@ -94,7 +94,10 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
         data = datasets.open(recipe.dataset, recipe.data.model_dump(), "data")
         first, *others = [_pretraining(recipe, seed, device, data, request.checkpoint) for seed in request.seeds]
         _check_training(first)
-        shape = fingerprint([first.identity[key] for key in ("method", "encoder", "image_size", "channels")])
+        shape = fingerprint(
+            [first.identity[key] for key in ("method", "encoder", "image_size", "channels")]
+            + [first.identity.get("pretrain", {}).get("start")]
+        )
         if built is None or built[0] != shape:
             check_size(first, device)
             built = shape, _build_checked(first)
@@ -119,7 +122,8 @@ def _check_training(pretraining: Pretraining) -> None:
     """Raise InputError for settings that would stop a training at its start."""
     recipe, train = pretraining.recipe, pretraining.recipe.pretrain
     # Raises InputError for settings that it cannot use.
-    DeviceTransform(recipe.input, pretraining.channels, train=True, batched=False)
+    for view in recipe.views():
+        DeviceTransform(view, pretraining.channels, train=True, batched=False)
     if not recipe.method_class().pretrains or pretraining.checkpoint:
         return
     train.require_images(len(pretraining.images()), "pretrain")
@@ -134,15 +138,18 @@ def _check_training(pretraining: Pretraining) -> None:
 def _build_checked(pretraining: Pretraining) -> Method:
     """The method of a pretraining. Raises InputError if it breaks the contract of methods."""
     recipe = pretraining.recipe
-    method = build_method(recipe, pretraining.seed, pretraining.channels)
+    method = build_method(recipe, pretraining.seed, pretraining.channels, to_train=not pretraining.checkpoint)
     check_method(method, recipe.method, recipe.encoder)
     require_drop_path(method.encoder, getattr(recipe.encoder_config, "drop_path", 0.0))
     require_single_names(method)
     return method
 
 
-def build_method(recipe: Recipe, seed: int, channels: int) -> Method:
-    """The method with a freshly initialised encoder, on the CPU. Equal seeds give equal weights."""
+def build_method(recipe: Recipe, seed: int, channels: int, *, to_train: bool = False) -> Method:
+    """The method with a freshly initialised encoder, on the CPU. Equal seeds give equal weights.
+
+    to_train: start from the weights that `pretrain.start` names, if it does. Otherwise all weights are loaded later.
+    """
     return assemble(
         recipe.encoder_class(),
         recipe.encoder_config,
@@ -151,12 +158,19 @@ def build_method(recipe: Recipe, seed: int, channels: int) -> Method:
         image_size=recipe.input.image_size,
         channels=channels,
         seed=derive_seed("init", seed),
+        start=recipe.pretrain.start if to_train and recipe.method_class().pretrains else None,
     )
 
 
-def _pretraining_input(recipe: Recipe) -> dict[str, Any]:
+def _shaping_of_training(view: InputConfig) -> dict[str, Any]:
     """The settings of [input] that shape the weights; those of evaluation do not."""
-    return {key: value for key, value in recipe.input.shaping().items() if not key.startswith("eval_")}
+    return {key: value for key, value in view.shaping().items() if not key.startswith("eval_")}
+
+
+def _other_views(recipe: Recipe) -> dict[str, Any]:
+    """The views of a method that asks for others than the recipe's [input], for the identity of a pretraining."""
+    views = recipe.views()
+    return {} if views == (recipe.input,) else {"views": [_shaping_of_training(view) for view in views]}
 
 
 def _check_names(request: Request) -> None:
@@ -191,7 +205,8 @@ def _pretraining(
         precision = pick_precision(recipe.pretrain, device)
         identity |= {
             "data": {"name": recipe.dataset, "content": dataset.fingerprint()},
-            "input": _pretraining_input(recipe),
+            "input": _shaping_of_training(recipe.input),
+            **_other_views(recipe),
             "pretrain": {**recipe.pretrain.shaping(), "precision": precision, **world_size_identity()},
         }
     if checkpoint:

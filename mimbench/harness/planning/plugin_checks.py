@@ -22,7 +22,9 @@ from mimbench.contract import (
     Task,
     TaskResult,
 )
+from mimbench.plugin_source import location
 
+_PIXELS = (torch.uint8, torch.uint16, torch.float32)
 _NUMBERS = ("embed_dim", "out_dim", "patch_size", "stride", "num_layers", "num_prefix_tokens")
 
 
@@ -30,7 +32,7 @@ def check_method(method: Method, name: str, encoder: str) -> None:
     """Raise InputError if tasks cannot use the encoder that the method exports, or its masks have another form."""
     whose = f"method {name!r} of {registry.methods.owner(name)}"
     exported: Any = method.exported_encoder()
-    where = registry.location(type(method).exported_encoder)
+    where = location(type(method).exported_encoder)
     if not isinstance(exported, Encoder):
         raise InputError(
             f"{whose}: exported_encoder gives a {type(exported).__name__}, not an Encoder ({where}); give self.encoder "
@@ -51,20 +53,24 @@ def check_method(method: Method, name: str, encoder: str) -> None:
         if type(value) is not int:
             raise InputError(
                 f"encoder {encoder!r} of {registry.encoders.owner(encoder)}: {attribute} is {value!r}, not a whole "
-                f"number; set self.{attribute} in __init__ ({registry.location(type(exported))})"
+                f"number; set self.{attribute} in __init__ ({location(type(exported))})"
             )
     if method.pretrains and (problem := _describe_mask_problem(method)):
-        raise InputError(f"{whose}: sample_mask {problem} ({registry.location(type(method).sample_mask)})")
+        raise InputError(f"{whose}: sample_mask {problem} ({location(type(method).sample_mask)})")
 
 
 def _describe_mask_problem(method: Method) -> str | None:
-    """What is wrong with the masks of two images, or None. Masks that are no tensor are not checked."""
+    """What is wrong with the masks of two images, or None. Of a mask of another structure, its cells are checked."""
     try:
         mask: Any = method.sample_mask(2, torch.Generator())
     except NotSupported:
         return None
-    if not isinstance(mask, torch.Tensor):
+    if not isinstance(mask, torch.Tensor) or type(method).masked_cells is not Method.masked_cells:
+        mask = method.masked_cells(mask)
+    if mask is None:
         return None
+    if not isinstance(mask, torch.Tensor):
+        return f"gives masks whose masked_cells are a {type(mask).__name__}; return a bool tensor or None"
     if mask.dtype != torch.bool or mask.ndim != 3 or len(mask) != 2:
         return (
             f"gives {mask.dtype} {list(mask.shape)} for 2 images; return bool [2, rows, columns], True = masked, "
@@ -82,7 +88,7 @@ def _describe_mask_problem(method: Method) -> str | None:
 def check_dataset(dataset: Dataset, name: str) -> None:
     """Raise InputError if a fingerprint is not stable, or images and labels break the contract."""
     whose = f"dataset {name!r} of {registry.datasets.owner(name)}"
-    where = registry.location(type(dataset))
+    where = location(type(dataset))
     first, again = dataset.fingerprint(), dataset.fingerprint()
     if not isinstance(first, str) or first != again:
         raise InputError(
@@ -91,8 +97,9 @@ def check_dataset(dataset: Dataset, name: str) -> None:
         )
     if type(dataset.channels) is not int or dataset.channels < 1:
         raise InputError(f"{whose}: channels is {dataset.channels!r}, not a whole number above 0 ({where})")
-    parts: tuple[SplitName, ...] = ("train", "test")
-    for part in parts:
+    if not {"train", "test"} <= set(dataset.parts):
+        raise InputError(f"{whose}: parts is {dataset.parts!r}, without 'train' and 'test' ({where})")
+    for part in dataset.parts:
         problem = _describe_split_problem(dataset, part)
         if problem:
             raise InputError(f"{whose}: in its {part} split, {problem} ({where})")
@@ -117,10 +124,25 @@ def _describe_problem(split: ImageSplit, dataset: Dataset) -> str | None:
         if low < 0 or high >= len(split.classes):
             count = len(split.classes)
             return f"labels run from {low} to {high}, beyond 0 to {count - 1} of the {count} classes"
+    for name, values in split.attributes.items():
+        if not isinstance(values, torch.Tensor) or values.dtype != torch.int64 or values.shape != (len(split),):
+            form = f"{values.dtype} {list(values.shape)}" if isinstance(values, torch.Tensor) else type(values).__name__
+            return f"the attribute {name!r} is {form}, not int64 [{len(split)}]"
     image = split.images[0] if isinstance(split, ArraySplit) else split[0][0]
-    if not isinstance(image, torch.Tensor) or image.dtype != torch.uint8:
+    if not isinstance(image, torch.Tensor) or image.dtype not in _PIXELS:
         form = str(image.dtype) if isinstance(image, torch.Tensor) else type(image).__name__
-        return f"images are {form}, not uint8 tensors with pixels from 0 to 255"
+        return f"images are {form}, not tensors of uint8, uint16 or float32"
+    black, white = split.pixel_range
+    if image.dtype == torch.uint8 and (black, white) != (0, 255):
+        return f"pixel_range is ({black:g}, {white:g}), but uint8 pixels run from 0 to 255"
+    values = image.to(torch.float32)
+    if not black < white or values.min() < black or values.max() > white:
+        return (
+            f"pixels run from {float(values.min()):g} to {float(values.max()):g}, outside of pixel_range "
+            f"({black:g}, {white:g}); set it to the values of black and of full brightness"
+        )
+    if image.dtype != torch.uint8 and (black, white) == (0, 255) and values.max() <= 1:
+        return "pixels run from 0 to 1 at most, and pixel_range is (0, 255); set pixel_range = (0.0, 1.0)"
     if image.ndim != 3 or image.shape[0] != dataset.channels:
         return f"images are {list(image.shape)}, not [{dataset.channels}, H, W] as `channels` says"
     return None

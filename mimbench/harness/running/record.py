@@ -180,4 +180,5 @@ def _checkpoint(checkpoint: StoredCheckpoint) -> Checkpoint:
         seed=checkpoint.card["seed"],
         cost=Cost(**{key: cost[key] for key in Cost.model_fields}),
         loss=cost.get("loss", []),
+        logs=cost.get("logs", {}),
     )

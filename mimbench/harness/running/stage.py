@@ -119,7 +119,7 @@ class _TrainableStage(nn.Module):
 
     def training_step(self, batch: Any, generator: torch.Generator) -> StepOutput:
         images = self.transform(batch[0].to(generator.device, non_blocking=True), generator)
-        return self.model.step(Batch(images), generator)
+        return self.model.step(Batch((images,)), generator)
 
     def after_step(self, progress: float) -> None:
         if hasattr(self.model, "after_step"):

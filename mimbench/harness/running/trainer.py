@@ -110,7 +110,7 @@ class Trainer:
         """
         recipe, channels = last.recipe, last.dataset.channels
         session = self.session
-        method = build_method(recipe, last.seed, channels)
+        method = build_method(recipe, last.seed, channels, to_train=True)
         report = FitReport([], 0.0, 0, 0, None, "fp32")
         if not method.pretrains:
             session.say(f"{last.label}: nothing to pretrain")
@@ -129,7 +129,7 @@ class Trainer:
         others = f", kept at epochs {', '.join(str(epoch) for epoch in sorted(save_after))} too" if save_after else ""
         session.say(f"pretraining {last.label} on {len(split):,} images ({last.fingerprint}){others}")
         report = fit_on_images(
-            TrainableMethod(method, recipe.input, channels=channels, batched=split.is_in_memory),
+            TrainableMethod(method, recipe.views(), channels=channels, batched=split.is_in_memory),
             last,
             recipe.pretrain,
             label=f"pretrain {last.label}",
@@ -138,6 +138,7 @@ class Trainer:
             identity=last.training,
             device=session.device,
             console=session.console,
+            views=recipe.views(),
             epochs=last.epoch,
             after_epoch=save_after,
         )

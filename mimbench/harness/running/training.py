@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mimbench.contract import FitReport, TrainConfig
+from mimbench.contract import FitReport, InputConfig, TrainConfig
 from mimbench.data import training_loader
 from mimbench.distributed import get_rank, get_world_size
 from mimbench.engine.fit import fit
@@ -29,6 +29,7 @@ def fit_on_images(
     device: torch.device,
     console: Console,
     identity: str,
+    views: Sequence[InputConfig] = (),
     epochs: int | None = None,
     after_epoch: Mapping[int, Callable[[FitReport], None]] | None = None,
 ) -> FitReport:
@@ -37,13 +38,14 @@ def fit_on_images(
     Args:
         model: a Trainable; its batches are (uint8 images [B, C, h, w], int64 labels [B]).
         pretraining: its dataset, input, seed and number of workers are used.
+        views: how each view of an image is augmented; (): one, as the pretraining's [input].
 
     The other arguments are those of `mimbench.engine.fit.fit`.
     """
     split, world_size = pretraining.images(), get_world_size()
     loader = training_loader(
         split,
-        pretraining.recipe.input,
+        views or pretraining.recipe.input,
         batch_size=config.micro_batch(world_size),
         seed=pretraining.seed,
         workers=pretraining.recipe.pretrain.workers,

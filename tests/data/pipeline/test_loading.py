@@ -5,8 +5,9 @@ import torch
 from mmengine.hooks import DistSamplerSeedHook
 from PIL import Image
 
-from mimbench.contract import ArraySplit, InputConfig
+from mimbench.contract import ArraySplit, ImageSplit, InputConfig, View
 from mimbench.data.pipeline.loading import evaluation_loader, training_loader
+from mimbench.data.pipeline.transforms import DeviceTransform
 from mimbench.data.sources.folder import Folder
 from mimbench.data.sources.folder_config import FolderConfig
 from mimbench.errors import InputError
@@ -129,3 +130,67 @@ def test_evaluation_of_arrays_leaves_them_as_they_are():
     batches = list(evaluation_loader(numbered(), INPUT, batch_size=20, device=CPU))
     assert indices(batches) == list(range(50))
     assert batches[0][0].shape == (20, 1, 4, 4)
+
+
+def test_views_of_files_are_drawn_each_and_the_first_as_if_it_were_alone(pictures):
+    small = INPUT.model_copy(update={"image_size": 8})
+    alone = epoch_of(training(pictures))
+    for workers in (0, 2):
+        loader = training_loader(pictures, [INPUT, INPUT, small], batch_size=4, seed=0, device=CPU, workers=workers)
+        batches = epoch_of_views(loader)
+        for (first, second, third), (images, _) in zip(batches, alone, strict=True):
+            assert torch.equal(first, images)
+            assert not torch.equal(second, images)
+            assert third.shape[-2:] == (8, 8)
+    again = epoch_of_views(training_loader(pictures, [INPUT] * 3, batch_size=4, seed=0, device=CPU))
+    assert all(torch.equal(a[1], b[1]) for a, b in zip(batches, again, strict=True))
+
+
+def epoch_of_views(loader):
+    loader.sampler.set_epoch(0)
+    return [views for views, _ in loader]
+
+
+class Files(ImageSplit):
+    """The images of an ArraySplit, as if each were read from a file."""
+
+    def __init__(self, split):
+        self.split = split
+        self.labels, self.classes, self.pixel_range = split.labels, split.classes, split.pixel_range
+
+    def __len__(self):
+        return len(self.split)
+
+    def __getitem__(self, index):
+        return self.split[index]
+
+
+@pytest.mark.parametrize("wrap", [lambda split: split, Files])
+@pytest.mark.parametrize(
+    ("change", "pixel_range"),
+    [
+        (lambda images: images.float() / 255, (0.0, 1.0)),
+        (lambda images: images.float() * 4 - 1000, (-1000.0, 20.0)),
+        (lambda images: images.to(torch.int32).mul(257).to(torch.uint16), (0.0, 65535.0)),
+    ],
+)
+def test_pixels_of_other_types_reach_the_encoder_as_bytes_do(wrap, change, pixel_range):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (12, 3, 20, 20), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(12) % 2
+    view = View.from_input(INPUT, jitter=(0.4, 0.4, 0.2, 0.1), grayscale=0.3, blur=0.5, solarize=0.5)
+    bytes_split = wrap(ArraySplit(images, labels, ("a", "b")))
+    other = wrap(ArraySplit(change(images), labels, ("a", "b"), pixel_range=pixel_range))
+    for make, train in (
+        (lambda split: training_loader(split, view, batch_size=6, seed=0, device=CPU), True),
+        (lambda split: evaluation_loader(split, INPUT, batch_size=6, device=CPU), False),
+    ):
+        transform = DeviceTransform(view if train else INPUT, 3, train=train, batched=bytes_split.is_in_memory)
+        results = [
+            torch.cat([transform(batch, torch.Generator().manual_seed(1)) for batch, _ in make(split)])
+            for split in (bytes_split, other)
+        ]
+        # torchvision truncates bytes after each step of the augmentation. A byte is 0.017 after normalisation.
+        difference = (results[0] - results[1]).abs()
+        assert difference.median() < (0.1 if train else 0.02)
+        assert difference.mean() < (0.1 if train else 0.02)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from mimbench import registry
-from mimbench.contract import Config, Method
+from mimbench.contract import Config, InputConfig, Method, View
 from mimbench.errors import InputError
 from mimbench.harness.planning.cells import Request
 from mimbench.harness.planning.plan import build_method, plan
@@ -21,6 +22,7 @@ from mimbench.masks import random_mask
 from mimbench.recipe.document import parse_assignments, parse_variations
 
 CPU = torch.device("cpu")
+INPUT = InputConfig(image_size=28)
 BASE = Request(methods=["simmim"], tasks=["linear-probe"], recipe="smoke")
 
 
@@ -265,3 +267,92 @@ def test_a_file_that_an_option_names_counts_by_its_content(cells, tmp_path, monk
     assert prints(cells(distill, f"method.teacher={tmp_path / 'other.bin'}")) == first
     with pytest.raises(InputError, match=r"option 'teacher': .*t\.bin cannot be read"):
         cells(distill, f"method.teacher={teacher}")
+
+
+def views_of(monkeypatch, views):
+    cls = type("Views", (registry.methods.load("autoencoder"),), {"name": "views", "views": classmethod(views)})
+    monkeypatch.setitem(registry.methods.replacements, "views", cls)
+
+
+def test_views_that_a_method_asks_for_make_another_pretraining(cells, monkeypatch):
+    request = replace(BASE, methods=["views"])
+    views_of(monkeypatch, lambda cls, config, input: (input,))
+    (plain,) = cells(request)
+    assert "views" not in plain.pretraining.identity
+    prints_by_blur = set()
+    for blur in (0.1, 0.5):
+        views_of(monkeypatch, lambda cls, config, input, blur=blur: (input, View.from_input(input, blur=blur)))
+        (cell,) = cells(request)
+        assert [view.get("blur") for view in cell.pretraining.identity["views"]] == [None, blur]
+        assert not any(name.startswith("eval_") for name in cell.pretraining.identity["views"][1])
+        prints_by_blur.add(cell.pretraining.fingerprint)
+    assert len({*prints_by_blur, plain.pretraining.fingerprint}) == 3
+
+
+@pytest.mark.parametrize("views", [(), ("two",), (View.from_input(INPUT, mean=(0.1, 0.2)),)])
+def test_impossible_views_are_refused_with_the_plugin(cells, monkeypatch, views):
+    views_of(monkeypatch, lambda cls, config, input: views)
+    with pytest.raises(InputError, match=r"method 'views' of .* views gives|input.mean has 2 values"):
+        cells(replace(BASE, methods=["views"]))
+
+
+@pytest.fixture
+def weights(cells, tmp_path):
+    """Writes the encoder of the smoke recipe, filled with a constant, and returns the file."""
+    (cell,) = cells()
+    encoder = build_method(cell.pretraining.recipe, 0, 1).encoder
+
+    def write(name: str, value: float, **changes) -> str:
+        state = {key: torch.full_like(tensor, value) for key, tensor in encoder.state_dict().items()}
+        save_file({**state, **changes}, tmp_path / name)
+        return f"pretrain.start={tmp_path / name}"
+
+    return write
+
+
+def test_the_content_of_the_starting_weights_shapes_the_pretraining(cells, weights):
+    one, moved, other = weights("a.safetensors", 1.0), weights("b.safetensors", 1.0), weights("c.safetensors", 2.0)
+    fingerprints = [prints(cells(BASE, *settings))[0] for settings in ((), (one,), (moved,), (other,))]
+    assert fingerprints[1] == fingerprints[2]
+    assert len(set(fingerprints)) == 3
+    (cell,) = cells(BASE, other)
+    started = build_method(cell.pretraining.recipe, 0, 1, to_train=True)
+    assert all((tensor == 2).all() for tensor in started.encoder.state_dict().values())
+    assert not (build_method(cell.pretraining.recipe, 0, 1).encoder.body.patch_embed.proj.weight == 2).any()
+
+
+def test_a_teacher_starts_from_the_starting_weights_too(cells, weights):
+    (cell,) = cells(replace(BASE, methods=["data2vec"]), weights("a.safetensors", 1.5))
+    method = build_method(cell.pretraining.recipe, 0, 1, to_train=True)
+    assert all((parameter == 1.5).all() for parameter in method.teacher.parameters())
+
+
+def test_starting_weights_that_do_not_fit_are_refused_while_planning(cells, weights, tmp_path):
+    (tmp_path / "text.safetensors").write_text("nothing")
+    for setting, words in (
+        (weights("more.safetensors", 1.0, extra=torch.zeros(1)), "does not fit the vit encoder"),
+        (f"pretrain.start={tmp_path / 'text.safetensors'}", "is no readable safetensors file"),
+        (f"pretrain.start={tmp_path / 'none.safetensors'}", "cannot be read"),
+    ):
+        with pytest.raises(InputError, match=words):
+            cells(BASE, setting)
+
+
+def test_a_share_of_the_training_images_is_drawn_by_its_own_seed(cells):
+    def planned(*settings):
+        (cell,) = cells(BASE, *settings)
+        return cell.pretraining
+
+    whole, half, other = (
+        planned(),
+        planned("pretrain.data_share=0.5"),
+        planned("pretrain.data_share=0.5", "pretrain.data_seed=1"),
+    )
+    assert len({one.fingerprint for one in (whole, half, other)}) == 3
+    assert len(half.images()) == len(whole.images()) / 2
+    counts = torch.bincount(half.images().labels)
+    assert counts.max() - counts.min() <= 1
+    assert torch.equal(half.images().images, planned("pretrain.data_share=0.5").images().images)
+    assert not torch.equal(half.images().images, other.images().images)
+    with pytest.raises(InputError, match="data_seed needs a data_share below 1"):
+        planned("pretrain.data_seed=1")

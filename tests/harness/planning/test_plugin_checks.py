@@ -78,7 +78,19 @@ def test_a_sound_dataset_passes(planned):
 
 
 CHANGES = [
-    (lambda s: ArraySplit(s.images.float() / 255, s.labels, s.classes), "images are torch.float32, not uint8"),
+    (lambda s: ArraySplit(s.images.double(), s.labels, s.classes), "images are torch.float64, not tensors of uint8"),
+    (
+        lambda s: ArraySplit(s.images.float() / 255, s.labels, s.classes),
+        "pixels run from 0 to 1 at most, and pixel_range is (0, 255); set pixel_range = (0.0, 1.0)",
+    ),
+    (
+        lambda s: ArraySplit(8.0 * s.images, s.labels, s.classes),
+        "outside of pixel_range (0, 255); set it to the values of black and of full brightness",
+    ),
+    (
+        lambda s: ArraySplit(s.images, s.labels, s.classes, pixel_range=(0, 1)),
+        "pixel_range is (0, 1), but uint8 pixels run from 0 to 255",
+    ),
     (lambda s: ArraySplit(s.images, s.labels + 1, s.classes), "labels run from 1 to 4, beyond 0 to 3"),
     (lambda s: ArraySplit(s.images, s.labels - 1, s.classes), "labels run from -1 to 2"),
     (lambda s: ArraySplit(s.images, s.labels.int(), s.classes), "labels are torch.int32 [40], not int64 [40]"),
@@ -89,7 +101,26 @@ CHANGES = [
         "images are [4, 28, 28], not [1, H, W]",
     ),
     (lambda s: ArraySplit(s.images.squeeze(1), s.labels, s.classes), "images are [28, 28]"),
+    (
+        lambda s: ArraySplit(s.images, s.labels, s.classes, {"ground": s.labels[:3]}),
+        "the attribute 'ground' is torch.int64 [3], not int64 [40]",
+    ),
+    (
+        lambda s: ArraySplit(s.images, s.labels, s.classes, {"ground": s.labels.tolist()}),
+        "the attribute 'ground' is list, not int64 [40]",
+    ),
 ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: ArraySplit(s.images.float() / 255, s.labels, s.classes, pixel_range=(0, 1)),
+        lambda s: ArraySplit(s.images.to(torch.uint16), s.labels, s.classes, pixel_range=(0, 4095)),
+    ],
+)
+def test_pixels_of_other_types_pass_with_their_range(planned, change):
+    assert planned(dataset=with_change(change)).returncode == 0
 
 
 @pytest.mark.parametrize(("change", "words"), CHANGES)
@@ -101,6 +132,11 @@ def test_images_and_labels_are_looked_at_before_anything_is_computed(change, wor
         words,
         "test_plugin_checks.py:",
     )
+
+
+def test_a_dataset_has_a_train_and_a_test_split(planned):
+    refused(planned(dataset=type("Odd", (Grey,), {"parts": ("train", "validation")})), "without 'train' and 'test'")
+    assert planned(dataset=type("More", (Grey,), {"parts": ("train", "test", "validation")})).returncode == 0
 
 
 @pytest.mark.parametrize("fingerprint", [lambda self: os.urandom(8).hex(), lambda self: 3, lambda self: None])

@@ -285,7 +285,7 @@ def test_a_limit_takes_some_of_the_same_images(tmp_path):
 
 def test_images_of_files_are_cropped_before_they_are_corrupted():
     class Files:
-        is_in_memory = False
+        is_in_memory, pixel_range = False, (0.0, 255.0)
 
         def __getitem__(self, index):
             return torch.from_numpy(scene(60, 3, index)), 0
@@ -300,7 +300,7 @@ def test_images_of_files_are_cropped_before_they_are_corrupted():
 
 def test_files_are_cropped_as_imagenet_c_was_made_under_any_recipe():
     class Files:
-        is_in_memory = False
+        is_in_memory, pixel_range = False, (0.0, 255.0)
 
         def __getitem__(self, index):
             return torch.from_numpy(scene(300, 3, index)), 0
