@@ -7,7 +7,8 @@ import torch
 from mimbench.contract import Encoder
 from mimbench.errors import InputError
 from mimbench.testing.checks import BadOptions, Failure, Skip, check
-from mimbench.testing.encoder_subject import IMAGES, EncoderSubject, differ
+from mimbench.testing.encoder_subject import IMAGES, EncoderSubject
+from mimbench.testing.tensors import differ
 
 SIZES = ("embed_dim", "out_dim", "patch_size", "stride", "num_layers", "num_prefix_tokens")
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from mimbench.contract import Config, Encoder
 from mimbench.testing.form import make_config
+from mimbench.testing.tensors import seeded
 
 IMAGES = 3
 
@@ -43,19 +43,3 @@ class EncoderSubject:
         """float [count, C, H, W]; `size` is (H, W), image_size if it is None."""
         generator = torch.Generator().manual_seed(0)
         return torch.randn(count, self.channels, *(size or (self.image_size,) * 2), generator=generator)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's own generator within the block."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
-
-
-def differ(one: Tensor, other: Tensor, tolerance: float = 1e-4) -> bool:
-    """Whether two tensors differ in shape, or by more than `tolerance` times the largest value."""
-    if one.shape != other.shape:
-        return True
-    one, other = one.detach(), other.detach()
-    return float((one - other).abs().max()) > tolerance * max(float(one.abs().max()), 1e-6)

@@ -9,7 +9,8 @@ from mimbench.contract import Encoder
 from mimbench.errors import InputError
 from mimbench.testing.checks import Failure, Skip, check
 from mimbench.testing.encoder_outputs import SIZES
-from mimbench.testing.encoder_subject import EncoderSubject, differ, seeded
+from mimbench.testing.encoder_subject import EncoderSubject
+from mimbench.testing.tensors import differ, seeded
 
 
 @check("layer_of", needs=["layers_have_their_form"])

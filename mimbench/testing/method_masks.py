@@ -9,7 +9,8 @@ from mimbench.contract import Method
 from mimbench.errors import InputError
 from mimbench.masks import resize_mask
 from mimbench.testing.checks import BadOptions, Failure, Skip, check
-from mimbench.testing.method_subject import IMAGES, MethodSubject, seeded, tensors_in
+from mimbench.testing.method_subject import IMAGES, MethodSubject
+from mimbench.testing.tensors import seeded, tensors_in
 
 RATIO_TOLERANCE = 0.1
 """How far the mean mask ratio may be from the declared one, if one cell of the grid is less than that."""

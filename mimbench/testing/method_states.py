@@ -7,7 +7,8 @@ from torch import Tensor
 
 from mimbench.contract import Encoder, Method
 from mimbench.testing.checks import Failure, check
-from mimbench.testing.method_subject import MethodSubject, copy_state, make_optimizer
+from mimbench.testing.method_subject import MethodSubject, make_optimizer
+from mimbench.testing.tensors import copy_state
 
 STEPS = 2
 """Training steps before and after an interruption."""

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mimbench.contract import StepOutput
 from mimbench.testing.checks import Failure, Skip, check
-from mimbench.testing.method_subject import MethodSubject, seeded, tensors_in, update
+from mimbench.testing.method_subject import MethodSubject, update
+from mimbench.testing.tensors import seeded, tensors_in
 
 OVERFIT_STEPS = 40
 OVERFIT_RATE = 2e-3

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,6 +18,7 @@ from mimbench.encoders.vit import ViT
 from mimbench.errors import NotSupported
 from mimbench.testing.checks import Failure, Skip
 from mimbench.testing.form import make_config
+from mimbench.testing.tensors import seeded
 
 CLASSES = ("a", "b", "c", "d", "e")
 IMAGES = 8
@@ -165,32 +164,6 @@ def update(
     method.before_update(before)
     optimizer.step()
     method.after_step(after)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's own generator within the block, as the engine does before each step."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
-
-
-def copy_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state as a checkpoint holds it: copies of all stored tensors."""
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """All tensors in a tensor, or in nested lists, tuples, mappings and dataclasses."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        return [tensor for item in value.values() for tensor in tensors_in(item)]
-    if isinstance(value, list | tuple):
-        return [tensor for item in value for tensor in tensors_in(item)]
-    if dataclasses.is_dataclass(value):
-        return [t for field in dataclasses.fields(value) for t in tensors_in(getattr(value, field.name))]
-    return []
 
 
 class _FewImages(Stage):
