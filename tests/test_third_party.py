@@ -81,14 +81,24 @@ def test_the_broken_part_is_refused_with_its_owner(mimbench, example_plugin):
     assert "method 'deblur-broken' of mimbench-example 0.3.0 is broken" in broken.stderr
 
 
-def test_the_example_task_passes_the_checks_for_tasks(example_plugin, monkeypatch, tmp_path):
+def test_the_example_plugins_pass_their_checks(example_plugin, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(example_plugin)
+    from mimbench_example.deblur import Deblur
     from mimbench_example.nearest_mean import NearestMean
+    from mimbench_example.plain_cnn import PlainCNN
+    from mimbench_example.shapes import Shapes
 
-    from mimbench.testing.tasks import Subject, check_task
+    from mimbench.testing import check_dataset, check_encoder, check_method, check_task
 
-    for finding in check_task(Subject(NearestMean, folder=tmp_path)):
-        assert finding.passed is not False, finding
+    results = {
+        "task": check_task(NearestMean, folder=tmp_path),
+        "dataset": check_dataset(Shapes, cache=tmp_path),
+        "encoder": check_encoder(PlainCNN),
+        "method": check_method(Deblur),
+        "method around its encoder": check_method(Deblur, encoder=PlainCNN),
+    }
+    failures = [(kind, one) for kind, all_of in results.items() for one in all_of if one.status == "failed"]
+    assert failures == []
 
 
 def test_the_doctor_finds_the_broken_part(mimbench, example_plugin):

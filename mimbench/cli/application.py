@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mimbench._version import __version__
-from mimbench.cli import derive, doctor, export, import_, list, parity, plot, report, run, show, table, verify
+from mimbench.cli import check, derive, doctor, export, import_, list, parity, plot, report, run, show, table, verify
 from mimbench.cli.options import examples
 from mimbench.text import print_text
 
@@ -48,6 +48,11 @@ COMMANDS: tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...] = (
         ),
     ),
     ("list", list.list_plugins, ("mimbench list", "mimbench list --check")),
+    (
+        "check",
+        check.check,
+        ("mimbench check method simmim", "mimbench check encoder vit --set encoder.position=learned"),
+    ),
     (
         "table",
         table.table,

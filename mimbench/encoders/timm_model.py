@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -129,9 +130,16 @@ class TimmModel(Encoder):
         return [features[index] for index in indices]
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
-        """The last layer of each stride; the coarsest has passed the final norm."""
-        levels = [max(i for i, stride in enumerate(self.parts.strides) if stride == s) for s in self.pyramid_strides]
-        return [features.dense for features in self.forward_layers(self.embed(images), levels)]
+        """The last layer of each stride; the coarsest has passed the final norm.
+
+        Models of timm drop rows and columns that a stride does not divide. So images are padded with zeros first.
+        """
+        strides = self.pyramid_strides
+        levels = [max(i for i, stride in enumerate(self.parts.strides) if stride == s) for s in strides]
+        height, width = images.shape[-2:]
+        images = F.pad(images, (0, -width % strides[-1], 0, -height % strides[-1]))
+        maps = [features.dense for features in self.forward_layers(self.embed(images), levels)]
+        return [one[..., : -(-height // s), : -(-width // s)] for one, s in zip(maps, strides, strict=True)]
 
     @property
     def pyramid_strides(self) -> tuple[int, ...]:

@@ -94,7 +94,7 @@ class ViT(Encoder):
         if not config.class_token:
             self.can -= {"class-token"}
         if config.position in ("relative-per-block", "learned-and-relative"):
-            self.can -= {"visible-only", "windows"}
+            self.can -= {"visible-only", "windows", "any-size"}
         if config.position.startswith("relative") or config.position.endswith("rope"):
             self.can -= {"relative-positions"}
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mimbench.contract import ArraySplit, DataConfig, Dataset, FeatureSource, ImageSplit, SplitName
 
-Kind = Literal["plain", "faint", "shuffled", "shifted"]
+Kind = Literal["plain", "faint", "shuffled", "test-shuffled"]
 SIZE = 8
 CLASSES = ("red", "green", "blue", "yellow", "cyan", "magenta")
 RGB = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1), (1, 0, 1))
@@ -89,7 +89,7 @@ class Colours(Dataset):
         "plain": a little noise.
         "faint": so much noise that the best classifier makes errors, and any change of its input changes its score.
         "shuffled": plain, with the labels of both splits in random order.
-        "shifted": plain, with each test label moved to the next class.
+        "test-shuffled": plain, with the labels of the test split in random order.
     """
 
     name, channels, side = "colours", 3, SIZE
@@ -116,8 +116,6 @@ class Colours(Dataset):
         strength, spread = (30, 200) if self.kind == "faint" else (200, 40)
         noise = torch.randint(0, spread, (n, 3, SIZE, SIZE), generator=generator)
         images = (torch.tensor(RGB)[labels][:, :, None, None] * strength + noise).to(torch.uint8)
-        if self.kind == "shuffled":
+        if self.kind == "shuffled" or (self.kind == "test-shuffled" and name == "test"):
             labels = labels[torch.randperm(n, generator=generator)]
-        if self.kind == "shifted" and name == "test":
-            labels = (labels + 1) % len(CLASSES)
         return images, labels

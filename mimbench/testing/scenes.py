@@ -21,9 +21,9 @@ _EACH = {"train": 48, "test": 40}
 class ColourScenes(Dataset):
     """RGB scenes of 2 x 2 cells, 32 x 32 px. One cell holds a square in one of six colours, the others are empty.
 
-    The kinds are those of Colours; with "shuffled", each scene has the objects of another. The labels are in a file,
-    and reads of it are not logged: `log` stays empty, and only the kind "shifted" shows whether a task learns from
-    test labels.
+    The kinds are those of Colours; with "shuffled", each scene has the objects of another, with "test-shuffled" their
+    labels only. The labels are in a file, and reads of it are not logged: `log` stays empty, and only the kind
+    "test-shuffled" shows whether a task learns from test labels.
     """
 
     name, channels, side = "colour-scenes", 3, 2 * CELL
@@ -50,8 +50,9 @@ class ColourScenes(Dataset):
         annotated = scenes
         if self.kind == "shuffled":
             annotated = [scenes[other] for other in rng.permutation(len(scenes))]
-        if self.kind == "shifted" and name == "test":
-            annotated = [{cell: (label + 1) % len(CLASSES) for cell, label in cells.items()} for cells in scenes]
+        if self.kind == "test-shuffled" and name == "test":
+            labels = rng.permutation([label for cells in scenes for label in cells.values()]).tolist()
+            annotated = [{cell: labels.pop() for cell in cells} for cells in scenes]
         (folder / "annotations.json").write_text(json.dumps(_as_coco(annotated)))
         return SceneSplit(folder / "annotations.json", folder, CLASSES, len(scenes))
 

@@ -1,211 +1,34 @@
-"""Sanity checks that every task passes, built-in or third-party.
+"""The checks of a task.
 
-    subject = Subject(MyTask, {"option": 1}, folder=tmp_path)
-    for finding in check_task(subject):
-        assert finding.passed is not False, finding
+    for result in check_task(MyTask, {"option": 1}):
+        print(result.name, result.status, result.message)
 
-Or one test for each: `@pytest.mark.parametrize("check", TASK_CHECKS, ids=name_of)` and `examine(subject, check)`. A
-check that does not apply to a task, by what it declares (`trains_encoder`, `needs`, `needs_reconstruction`), is
-skipped and says why.
+As tests, one per check: `@parametrize_checks(task_suite(MyTask))`. A check that does not apply to a task, by what it
+declares (`trains_encoder`, `needs`, `needs_reconstruction`), is skipped.
 """
 
 from __future__ import annotations
 
-import functools
 import json
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from torch import Tensor
 
-from mimbench.contract import Encoder, InputConfig, Measured, Method, Metric, Task, TaskContext, TaskResult
-from mimbench.contract.validation import validate
-from mimbench.encoders.vit import ViT, ViTConfig
-from mimbench.engine.fit import fit
-from mimbench.harness.running.features import FrozenFeatures
-from mimbench.store.store import Store
-from mimbench.testing.colours import Colours, Kind, LabelLog, WatchedFeatures
-from mimbench.testing.pixels import Pixels
-from mimbench.testing.scenes import ColourScenes
+from mimbench.contract import Config, Measured, Task, TaskResult
+from mimbench.testing.checks import Failure, Result, Skip, Suite, check
+from mimbench.testing.colours import Kind
+from mimbench.testing.form import FORM_CHECKS, make_suite
+from mimbench.testing.task_subject import TaskSubject
 
 NEAR_BEST = 0.9
 """Score that leaked labels must reach, if chance is 0 and the best value is 1."""
-DEVIATIONS = 4.5
-"""Standard deviations that a score with shuffled labels may differ from chance. One correct task in 150,000 fails."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Result of a check. `passed` is None if the check does not apply; `detail` then says why."""
-
-    name: str
-    passed: bool | None
-    detail: str
-
-
-@dataclass(frozen=True)
-class Ran:
-    """One run of the task under check."""
-
-    result: TaskResult
-    chance: float
-    before: Mapping[str, Tensor]
-    """State of the encoder before the run, and of the method if the task needs one."""
-    after: Mapping[str, Tensor]
-    log: LabelLog
-
-
-class Subject:
-    """A task to check, with its options. The checks share its runs.
-
-    The task runs on Colours, or on ColourScenes if it needs boxes or masks. Any encoder can distinguish their classes.
-    If the task trains, choose options with which it trains for seconds and still learns these classes.
-    """
-
-    def __init__(self, task: type[Task], options: Mapping[str, Any] | None = None, *, folder: Path) -> None:
-        """Prepare a task for its checks.
-
-        Args:
-            task: the class.
-            options: options of its Config that differ from the defaults.
-            folder: an empty folder for data, features and trainings.
-
-        Raises:
-            InputError: the options are not valid.
-        """
-        self.task = task(validate(task.Config, options or {}, f"tasks.{task.name}"))
-        self.folder = folder
-        self._runs: dict[Any, Ran] = {}
-
-    @property
-    def primary(self) -> Metric:
-        return self.task.metrics[0]
-
-    @property
-    def dataset(self) -> type[Colours] | type[ColourScenes] | None:
-        """The dataset that provides what the task needs; None if neither does."""
-        return next((kind for kind in (Colours, ColourScenes) if self.task.needs <= kind.provides), None)
-
-    def ran(self, kind: Kind = "plain", *, batch: int = 64, again: bool = False) -> Ran:
-        """Run the task on its dataset, or return the earlier run with the same arguments.
-
-        Args:
-            kind: of dataset; see Colours.
-            batch: batch size of feature extraction.
-            again: run it a second time.
-        """
-        key = (kind, batch, again)
-        if key not in self._runs:
-            folder = self.folder / "-".join(map(str, key))
-            assert self.dataset is not None, f"{self.task.name} needs what no dataset here has"
-            self._runs[key] = self._run(self.dataset(kind, folder / "data"), batch, folder)
-        return self._runs[key]
-
-    def _run(self, dataset: Colours | ColourScenes, batch: int, folder: Path) -> Ran:
-        device, input_config, log = torch.device("cpu"), InputConfig(image_size=dataset.side), dataset.log
-        encoder = _encoder(dataset.side)
-        method = Pixels(Pixels.Config(), _encoder(dataset.side)).eval() if self.task.needs_reconstruction else None
-        before = _states(encoder, method)
-        self.task.check(encoder, dataset)
-        store = Store(folder)
-        features = FrozenFeatures(encoder, input_config, device, {}, store, say=_silent, batch=batch)
-        trainer = functools.partial(
-            fit, seed=0, device=device, workdir=folder / "training", console=Console(quiet=True)
-        )
-        context = TaskContext(
-            seed=0,
-            device=device,
-            workdir=store.work("task"),
-            input=input_config,
-            fit=log.watched(trainer, "training"),
-            features=WatchedFeatures(features, log),
-            say=_silent,
-            method=method,
-        )
-        with log.listening():
-            result = self.task.run(encoder, dataset, context)
-        return Ran(result, self.task.chance(dataset), before, _states(encoder, method), log)
-
-    def score(self, ran: Ran) -> float:
-        """The primary metric, scaled so that chance is 0 and the best value is 1."""
-        best = self.primary.high if self.primary.higher_is_better else self.primary.low
-        return (ran.result.metrics[self.primary.name].value - ran.chance) / (best - ran.chance)
-
-    def allowed(self, ran: Ran) -> float:
-        """How far the primary metric may differ from chance if nothing was learnt, in its unit."""
-        metric, n = self.primary, ran.result.metrics[self.primary.name].n
-        width = metric.high - metric.low
-        share = min(max((ran.chance - metric.low) / width, 0.05), 0.95)
-        return DEVIATIONS * width * math.sqrt(share * (1 - share) / n)
-
-    def describe(self, ran: Ran) -> str:
-        """The primary metric, chance and n, for the detail of a finding."""
-        measured = ran.result.metrics[self.primary.name]
-        return f"{self.primary.name} {measured.value:.1f} {self.primary.unit}, chance {ran.chance:.1f}, n {measured.n}"
-
-
-Check = Callable[[Subject], Finding]
-
-
-def leaked_labels_score_near_best(subject: Subject) -> Finding:
-    """Images with one colour per class get a score near the best."""
-    ran = subject.ran()
-    return _finding(subject.score(ran) >= NEAR_BEST, subject.describe(ran))
-
-
-def shuffled_labels_give_chance(subject: Subject) -> Finding:
-    """Labels that are unrelated to the images give chance: they are neither predicted nor systematically missed."""
-    ran, metric = subject.ran("shuffled"), subject.primary
-    allowed = subject.allowed(ran)
-    return _finding(
-        abs(ran.result.metrics[metric.name].value - ran.chance) <= allowed,
-        f"{subject.describe(ran)}, allowed: chance +-{allowed:.1f}",
-    )
-
-
-def only_scoring_reads_test_labels(subject: Subject) -> Finding:
-    """No test label is read before the last request for features or training, and the task does not learn from any.
-
-    Each test label is moved to the next class, so correct predictions count as wrong. A task that still scores better
-    than chance has learnt from test labels.
-    """
-    early = subject.ran().log.read_early
-    if early:
-        return _finding(False, f"test labels were read before a request for {early}")
-    ran = subject.ran("shifted")
-    best = subject.primary.high if subject.primary.higher_is_better else subject.primary.low
-    worse = subject.score(ran) <= subject.allowed(ran) / abs(best - ran.chance)
-    return _finding(worse, f"every test label moved to the next class: {subject.describe(ran)}")
-
-
-def frozen_weights_are_unchanged(subject: Subject) -> Finding:
-    """Parameters and buffers of the encoder do not change by a single bit."""
-    if subject.task.trains_encoder:
-        return _skipped("it trains the encoder")
-    ran = subject.ran()
-    changed = [name for name, value in ran.before.items() if not torch.equal(value, ran.after[name])]
-    return _finding(not changed, f"changed: {', '.join(changed)}" if changed else "unchanged")
-
-
-def batch_size_does_not_matter(subject: Subject) -> Finding:
-    """Features extracted in batches of 7 and of 64 give the same metrics, up to one test image."""
-    if subject.task.trains_encoder:
-        return _skipped("it trains the encoder, whose batches are part of its protocol")
-    runs, differing = [subject.ran("faint").result.metrics, subject.ran("faint", batch=7).result.metrics], []
-    for metric in subject.task.metrics:
-        one, other = (metrics.get(metric.name, Measured(metric.low, 1)) for metrics in runs)
-        if abs(one.value - other.value) > 1.001 * (metric.high - metric.low) / one.n:
-            differing.append(f"{metric.name} {one.value:.3f} and {other.value:.3f}")
-    return _finding(not differing, f"batches of 64 and of 7: {'; '.join(differing) or 'equal'}")
-
-
-def metrics_are_as_declared(subject: Subject) -> Finding:
-    """Every metric is declared, finite, in range and has an n; details["absent"] gives reasons for missing ones."""
+@check("run", needs=["metadata_is_complete"])
+def metrics_are_as_declared(subject: TaskSubject) -> None:
+    """The task runs. Each metric is declared, finite, in range and has an n; `absent` says why one is missing."""
     ran = subject.ran()
     wrong = [*_undeclared(subject.task, ran.result), *_out_of_range(subject.task, ran.result)]
     if not subject.primary.low <= ran.chance <= subject.primary.high:
@@ -214,55 +37,124 @@ def metrics_are_as_declared(subject: Subject) -> Finding:
         json.dumps([dict(ran.result.details), *map(list, ran.result.curves.values())], allow_nan=False)
     except (TypeError, ValueError) as error:
         wrong.append(f"details or curves are not finite JSON data: {error}")
-    return _finding(not wrong, "; ".join(wrong) or "as declared")
+    if wrong:
+        raise Failure(f"{', '.join(wrong)}; report each metric as `metrics` declares it")
 
 
-def equal_seeds_give_equal_results(subject: Subject) -> Finding:
+@check("run", needs=["metrics_are_as_declared"])
+def leaked_labels_score_near_best(subject: TaskSubject) -> None:
+    """Images with one colour per class get a score near the best."""
+    subject.require_labels()
+    ran = subject.ran()
+    if subject.score(ran) < NEAR_BEST:
+        raise Failure(
+            f"images with one colour per class: {subject.describe(ran)}; it should be near the best: train longer, "
+            "or look for labels and images that do not belong together"
+        )
+
+
+@check("run", needs=["metrics_are_as_declared"])
+def only_scoring_reads_test_labels(subject: TaskSubject) -> None:
+    """No test label is read before the last request for features or training, and none is learnt from.
+
+    Test labels are shuffled over the images, so that nothing can predict them. A task that still scores better than
+    chance has learnt them, or does not compare with them.
+    """
+    subject.require_labels()
+    early = subject.ran().log.read_early
+    if early:
+        raise Failure(f"test labels were read before a request for {early}; read them when all is trained, to score")
+    ran = subject.ran("test-shuffled")
+    best = subject.primary.high if subject.primary.higher_is_better else subject.primary.low
+    if subject.score(ran) > subject.allowed(ran) / abs(best - ran.chance):
+        raise Failure(
+            f"test labels in random order: {subject.describe(ran)}; it should be chance: learn from the train split "
+            "only, and score against the test labels"
+        )
+
+
+@check("chance", needs=["only_scoring_reads_test_labels"])
+def shuffled_labels_give_chance(subject: TaskSubject) -> None:
+    """Labels that are unrelated to the images give chance: they are neither predicted nor systematically missed."""
+    subject.require_labels()
+    ran = subject.ran("shuffled")
+    allowed = subject.allowed(ran)
+    if abs(ran.result.metrics[subject.primary.name].value - ran.chance) > allowed:
+        raise Failure(
+            f"labels in random order: {subject.describe(ran)}, allowed: chance +-{allowed:.1f}; correct `chance`, or "
+            "how the score is computed"
+        )
+
+
+@check("run", needs=["metrics_are_as_declared"])
+def frozen_weights_are_unchanged(subject: TaskSubject) -> None:
+    """Parameters and buffers of the encoder do not change by a single bit."""
+    if subject.task.trains_encoder:
+        raise Skip("it trains the encoder")
+    ran = subject.ran()
+    changed = [name for name, value in ran.before.items() if not torch.equal(value, ran.after[name])]
+    if changed:
+        raise Failure(f"changed: {', '.join(changed[:3])}; work on a copy, or declare trains_encoder = True")
+
+
+@check("run", needs=["metrics_are_as_declared", "equal_seeds_give_equal_results"])
+def batch_size_does_not_matter(subject: TaskSubject) -> None:
+    """Features extracted in batches of 7 and of 64 give the same metrics, up to one test image."""
+    if subject.task.trains_encoder:
+        raise Skip("it trains the encoder, whose batches are part of its protocol")
+    runs, differing = [subject.ran("faint").result.metrics, subject.ran("faint", batch=7).result.metrics], []
+    for metric in subject.task.metrics:
+        one, other = (metrics.get(metric.name, Measured(metric.low, 1)) for metrics in runs)
+        if abs(one.value - other.value) > 1.001 * (metric.high - metric.low) / one.n:
+            differing.append(f"{metric.name} {one.value:.3f} and {other.value:.3f}")
+    if differing:
+        raise Failure(f"batches of 64 and of 7: {', '.join(differing)}; use no statistics of a batch of features")
+
+
+@check("run", needs=["metrics_are_as_declared"])
+def equal_seeds_give_equal_results(subject: TaskSubject) -> None:
     """A second run with the same seed gives the same result to the last bit."""
     # The loss curve of a training shows differences even if the score is perfect.
     kind: Kind = "plain" if subject.task.trains_encoder else "faint"
     one, other = subject.ran(kind).result, subject.ran(kind, again=True).result
     parts = ("metrics", "curves", "details")
     differing = [part for part in parts if dict(getattr(one, part)) != dict(getattr(other, part))]
-    return _finding(not differing, f"differing: {', '.join(differing)}" if differing else "equal")
+    if differing:
+        raise Failure(f"differing: {', '.join(differing)}; draw from context.seed only")
 
 
-TASK_CHECKS: tuple[Check, ...] = (
-    leaked_labels_score_near_best,
-    shuffled_labels_give_chance,
-    only_scoring_reads_test_labels,
-    frozen_weights_are_unchanged,
-    batch_size_does_not_matter,
+TASK_CHECKS = (
+    *FORM_CHECKS,
     metrics_are_as_declared,
+    leaked_labels_score_near_best,
+    only_scoring_reads_test_labels,
+    shuffled_labels_give_chance,
+    frozen_weights_are_unchanged,
     equal_seeds_give_equal_results,
+    batch_size_does_not_matter,
 )
 
 
-def name_of(check: Check) -> str:
-    """Name of a check, for reports and for pytest's `ids`."""
-    return getattr(check, "__name__", repr(check))
+def task_suite(
+    task: type[Task], options: Mapping[str, Any] | Config | None = None, *, folder: Path | None = None
+) -> Suite:
+    """The checks of a task, none of which has run.
+
+    Args:
+        task: the class.
+        options: options of its Config that differ from the defaults. If the task trains, choose options with which it
+            trains for seconds and still learns six colours.
+        folder: an empty folder for data, features and trainings. Default: a temporary one.
+
+    Raises:
+        InputError: the options are not valid, or `waivers` of the class names no check.
+    """
+    return make_suite(TaskSubject(task, options, folder), TASK_CHECKS)
 
 
-def examine(subject: Subject, check: Check) -> Finding:
-    """Run one check. It is skipped if no dataset fits the task, or if it is about labels and the task uses none."""
-    reason = _reason_to_skip(subject, check)
-    finding = _skipped(reason) if reason else check(subject)
-    return Finding(name_of(check), finding.passed, finding.detail)
-
-
-def check_task(subject: Subject) -> list[Finding]:
-    """Run every check, in the order of TASK_CHECKS."""
-    return [examine(subject, check) for check in TASK_CHECKS]
-
-
-_ABOUT_LABELS = (leaked_labels_score_near_best, shuffled_labels_give_chance, only_scoring_reads_test_labels)
-
-
-def _reason_to_skip(subject: Subject, check: Check) -> str | None:
-    needs = subject.task.needs
-    if subject.dataset is None:
-        return f"it needs {', '.join(sorted(needs))}, which neither labelled images nor scenes have"
-    return "it uses no labels" if check in _ABOUT_LABELS and not needs & {"labels", "boxes", "masks"} else None
+def check_task(task: type[Task], options: Mapping[str, Any] | Config | None = None, **setting: Any) -> list[Result]:
+    """Run every check of a task. The arguments are those of `task_suite`."""
+    return task_suite(task, options, **setting).run()
 
 
 def _undeclared(task: Task, result: TaskResult) -> list[str]:
@@ -284,29 +176,3 @@ def _out_of_range(task: Task, result: TaskResult) -> list[str]:
         if measured.n < 1:
             wrong.append(f"{metric.name} is taken over {measured.n} samples")
     return wrong
-
-
-def _encoder(side: int) -> Encoder:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = ViTConfig(patch_size=4, embed_dim=16, depth=2, num_heads=2)
-        return ViT(config, image_size=side, in_channels=Colours.channels)
-
-
-def _states(encoder: Encoder, method: Method | None) -> dict[str, Tensor]:
-    state = dict(encoder.state_dict())
-    if method is not None:
-        state |= {f"method.{name}": value for name, value in method.state_dict().items()}
-    return {name: value.detach().cpu().clone() for name, value in state.items()}
-
-
-def _silent(text: str) -> None:
-    return
-
-
-def _finding(passed: bool, detail: str) -> Finding:
-    return Finding("", passed, detail)
-
-
-def _skipped(why: str) -> Finding:
-    return Finding("", None, why)

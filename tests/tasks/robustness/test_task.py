@@ -15,7 +15,8 @@ from helpers.hand_made import ENCODER
 from mimbench.contract import ArraySplit, DataConfig, Dataset, InputConfig, TaskContext
 from mimbench.harness.running.features import FrozenFeatures
 from mimbench.store.store import Store
-from mimbench.testing.tasks import TASK_CHECKS, Subject, examine, name_of
+from mimbench.testing.checks import parametrize_checks
+from mimbench.testing.tasks import task_suite
 from mimbench.toolkit.accuracy import majority_accuracy
 from mimbench_tasks.linear_probe import LinearProbe, LinearProbeConfig
 from mimbench_tasks.robustness import corruptions as made
@@ -324,15 +325,9 @@ def test_impossible_severities_are_refused(severities):
         RobustnessConfig(severities=severities)
 
 
-@pytest.fixture(scope="module")
-def subject(tmp_path_factory):
-    return Subject(Robustness, {"severities": [1], "test_limit": 90}, folder=tmp_path_factory.mktemp("subject"))
-
-
-@pytest.mark.parametrize("check", TASK_CHECKS, ids=name_of)
-def test_it_passes_the_sanity_checks(subject, check):
-    finding = examine(subject, check)
-    assert finding.passed, finding.detail
+@parametrize_checks(task_suite(Robustness, {"severities": [1], "test_limit": 90}))
+def test_it_passes_the_checks(check):
+    check()
 
 
 @pytest.mark.cuda

@@ -1,0 +1,311 @@
+"""The checks of encoders: built-in encoders pass them, and each check fails on an encoder that is wrong in its way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from mimbench import registry
+from mimbench.contract import Encoder
+from mimbench.encoders.vit import ViT, ViTConfig
+from mimbench.recipe.document import read
+from mimbench.recipe.resolve import resolve
+from mimbench.testing.encoders import ENCODER_CHECKS, check_encoder
+
+TINY = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
+DROPS = {"encoding_all_tokens_equals_encode", "dropped_tokens_are_not_seen"}
+
+
+def skipped(encoder, options, **setting) -> set[str]:
+    """Names of the skipped checks; every other check has passed."""
+    results = check_encoder(encoder, options, **setting)
+    assert [result for result in results if result.status in ("failed", "waived")] == []
+    return {result.name for result in results if result.status == "skipped"}
+
+
+@pytest.mark.parametrize("name", ["vit", "swin", "convnext", "resnet"])
+def test_built_in_encoders_pass(name):
+    recipe = resolve("smoke", read("smoke"), "simmim", {"encoder.name": name}, None)
+    allowed = set() if name == "vit" else DROPS
+    assert skipped(recipe.encoder_class(), recipe.encoder_config, image_size=28, channels=1) == allowed
+
+
+@pytest.mark.parametrize("model", ["test_vit", "test_resnet", "test_convnext", "test_mambaout"])
+def test_models_of_timm_pass(model):
+    assert skipped(registry.encoders.load("timm"), {"model": model}, image_size=64) <= {
+        *DROPS,
+        "pyramid_takes_other_sizes",
+        "checkpointing_gives_equal_gradients",
+    }
+
+
+def test_every_built_in_encoder_is_here():
+    built_in = {name for name in registry.encoders.names() if registry.encoders.owner(name).startswith("mimbench ")}
+    assert built_in == {"vit", "swin", "convnext", "resnet", "timm"}
+
+
+@pytest.mark.parametrize("position", ["sincos", "learned", "relative-per-block", "learned-and-relative"])
+def test_a_vit_passes_with_all_positions(position):
+    one_size_only = {"pyramid_takes_other_sizes", *DROPS} if position.endswith(("block", "and-relative")) else set()
+    assert skipped(ViT, TINY | {"position": position}) == one_size_only
+
+
+class SmallConfig(ViTConfig):
+    """A ViT of two blocks with learned positions."""
+
+    patch_size: int = 4
+    embed_dim: int = 16
+    depth: int = 2
+    num_heads: int = 2
+    position: str = "learned"
+    table: Path | None = None
+
+
+class Plain(ViT):
+    """An honest encoder, of which the others here are wrong versions."""
+
+    Config = SmallConfig
+
+
+class NoKind(Plain):
+    kind = None
+
+
+class OddConfig(SmallConfig):
+    def shaping(self):
+        return {**super().shaping(), "scale": {1.0}}
+
+
+class Odd(Plain):
+    Config = OddConfig
+
+
+class ByNameConfig(SmallConfig):
+    def shaping(self):
+        return {**super().shaping(), "table": str(self.table)}
+
+
+class ByName(Plain):
+    Config = ByNameConfig
+
+
+class NoStride(Plain):
+    def set_sizes(self):
+        super().set_sizes()
+        self.stride = None
+
+
+class TokensFirst(Plain):
+    def embed(self, images):
+        return super().embed(images).permute(0, 3, 1, 2)
+
+
+class WrongDim(Plain):
+    def encode(self, tokens):
+        return torch.cat((super().encode(tokens),) * 2, 1)
+
+
+class LayersTwice(Plain):
+    def layers(self, images, last=-1, *, final_norm=True):
+        return [layer for layer in super().layers(images, last, final_norm=final_norm) for _ in range(2)]
+
+
+class PooledToken(Plain):
+    def layers(self, images, last=-1, *, final_norm=True):
+        return [replace(one, pooled=one.prefix[:, 0]) for one in super().layers(images, last, final_norm=final_norm)]
+
+
+class IgnoresLast(Plain):
+    def layers(self, images, last=-1, *, final_norm=True):
+        return super().layers(images, final_norm=final_norm)
+
+
+class NoFinalNorm(Plain):
+    def features(self, images, layer=-1):
+        return self.forward_layers(self.embed(images), (layer,), final_norm=False)[0]
+
+
+class WrongPyramid(Plain):
+    pyramid_strides = (8,)
+
+
+class OneSize(Plain):
+    def pyramid(self, images):
+        assert images.shape[-1] == images.shape[-2] == self.image_size, "one size only"
+        return super().pyramid(images)
+
+
+class Unordered(Plain):
+    def forward_layers(self, tokens, layers=None, *, keep=None, final_norm=True):
+        in_order = None if keep is None else keep.sort().values
+        return super().forward_layers(tokens, layers, keep=in_order, final_norm=final_norm)
+
+
+class SeesAll(Plain):
+    """Adds the mean of all tokens, and so the dropped ones, to the class token."""
+
+    def forward_layers(self, tokens, layers=None, *, keep=None, final_norm=True):
+        outputs = super().forward_layers(tokens, layers, keep=keep, final_norm=final_norm)
+        mean = tokens.mean((1, 2)).unsqueeze(1)
+        return [replace(one, prefix=one.prefix + mean) for one in outputs]
+
+
+class SortedLayers(Plain):
+    """Returns layers by their depth, whatever their order in `layers`."""
+
+    def forward_layers(self, tokens, layers=None, *, keep=None, final_norm=True):
+        in_order = sorted(self.layer_indices(layers))
+        return super().forward_layers(tokens, in_order, keep=keep, final_norm=final_norm)
+
+
+class Boastful(Plain):
+    """Claims a class token."""
+
+    def set_sizes(self):
+        super().set_sizes()
+        self.can |= {"class-token"}
+
+
+class BoastfulConfig(SmallConfig):
+    class_token: bool = False
+
+
+Boastful.Config = BoastfulConfig
+
+
+class TooDeep(Plain):
+    def layer_of(self, parameter):
+        return 9 if parameter.startswith("body.norm") else super().layer_of(parameter)
+
+
+class Reversed(Plain):
+    def layer_of(self, parameter):
+        depth = super().layer_of(parameter)
+        return 3 - depth if depth in (1, 2) else depth
+
+
+class UndecayedGhost(Plain):
+    def no_weight_decay(self):
+        return {"cls_token"}
+
+
+class Unstored(Plain):
+    """Scales its features by a random number that no checkpoint holds."""
+
+    def __init__(self, config, *, image_size, in_channels):
+        super().__init__(config, image_size=image_size, in_channels=in_channels)
+        self.register_buffer("scale", torch.rand(()), persistent=False)
+
+    def embed(self, images):
+        return super().embed(images * self.scale)
+
+
+class Restless(Plain):
+    """Counts its calls in evaluation mode."""
+
+    def __init__(self, config, *, image_size, in_channels):
+        super().__init__(config, image_size=image_size, in_channels=in_channels)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward_layers(self, tokens, layers=None, *, keep=None, final_norm=True):
+        self.calls += 1
+        return super().forward_layers(tokens, layers, keep=keep, final_norm=final_norm)
+
+
+class Centred(Plain):
+    """Takes the mean of a batch off its tokens."""
+
+    def embed(self, images):
+        return super().embed(images - images.mean(0) if len(images) > 1 else images)
+
+
+class OtherSizes(Plain):
+    def set_sizes(self):
+        super().set_sizes()
+        self.num_prefix_tokens = 3
+
+    def __init__(self, config, *, image_size, in_channels):
+        super().__init__(config, image_size=image_size, in_channels=in_channels)
+        self.num_prefix_tokens = 1
+
+
+class ReadsValues(Plain):
+    def __init__(self, config, *, image_size, in_channels):
+        super().__init__(config, image_size=image_size, in_channels=in_channels)
+        self.spread = float(self.body.cls_token.std())
+
+
+class NeedsFloat(Plain):
+    def embed(self, images):
+        tokens = super().embed(images)
+        if not tokens.is_meta:
+            tokens.detach().numpy()
+        return tokens
+
+
+class Forgetful(Plain):
+    """Detaches what it would recompute."""
+
+    def _run(self, block, x, bias):
+        if self.grad_checkpointing and self.training:
+            return checkpoint(block, x.detach().requires_grad_(), use_reentrant=False)
+        return super()._run(block, x, bias)
+
+
+WRONG: dict[str, list[tuple[type[Encoder], str]]] = {
+    "metadata_is_complete": [(NoKind, "no `kind`")],
+    "options_are_plain": [(Odd, "JSON cannot hold")],
+    "files_count_by_content": [(ByName, "'table' enters the fingerprint by the name of its file")],
+    "sizes_are_declared": [(NoStride, "stride is None")],
+    "tokens_have_their_shape": [
+        (TokensFirst, "embed has shape [3, 16, 8, 8], and by the declared sizes [3, 8, 8, 16]")
+    ],
+    "map_has_its_shape": [(WrongDim, "encode has shape [3, 32, 8, 8]")],
+    "layers_have_their_form": [
+        (LayersTwice, "returns 4 layers"),
+        (PooledToken, "layer 0: pooled is not the mean of dense"),
+        (IgnoresLast, "does not end with that layer's features"),
+    ],
+    "last_features_equal_encode": [(NoFinalNorm, "apply the final norm in both")],
+    "pyramid_is_as_declared": [(WrongPyramid, "map 0 of pyramid for 32 x 32 px has shape [3, 16, 8, 8]")],
+    "pyramid_takes_other_sizes": [(OneSize, "one size only")],
+    "encoding_all_tokens_equals_encode": [(Unordered, "differs from encode")],
+    "dropped_tokens_are_not_seen": [(SeesAll, "changes with a dropped token")],
+    "layers_come_in_the_order_asked_for": [(SortedLayers, "keep the order")],
+    "abilities_agree_with_the_sizes": [(Boastful, 'can has "class-token", and num_prefix_tokens is 0')],
+    "depths_are_in_range": [(TooDeep, "layer_of('body.norm.weight') is 9")],
+    "depths_follow_the_layers": [(Reversed, "acts in an earlier layer")],
+    "undecayed_names_exist": [(UndecayedGhost, "names 'cls_token', which is no parameter")],
+    "state_round_trips": [(Unstored, "gives other features")],
+    "evaluation_is_deterministic": [(Restless, "change calls")],
+    "batch_size_does_not_matter": [(Centred, "depend on its batch")],
+    "sizes_without_weights_are_equal": [(OtherSizes, "num_prefix_tokens is 3 without weights and 1 with them")],
+    "builds_on_the_meta_device": [(ReadsValues, "meta")],
+    "runs_in_bf16": [(NeedsFloat, "BFloat16")],
+    "checkpointing_gives_equal_gradients": [(Forgetful, "gradients differ")],
+}
+
+
+def test_each_check_has_a_wrong_encoder():
+    assert set(WRONG) == {one.name for one in ENCODER_CHECKS}
+
+
+def test_an_honest_encoder_passes():
+    assert skipped(Plain, {}) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "text"),
+    [(name, encoder, text) for name, wrong in WRONG.items() for encoder, text in wrong],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_a_wrong_encoder_fails_its_check_and_no_other(name, encoder, text):
+    failures = {result.name: result.message for result in check_encoder(encoder) if result.status == "failed"}
+    assert set(failures) == {name}
+    assert text in failures[name]
+    assert "; " in failures[name]
+    assert "test_encoders.py:" in failures[name]
