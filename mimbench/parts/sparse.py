@@ -33,12 +33,12 @@ def visible_only(network: nn.Module, mask: Tensor) -> Iterator[None]:
 
     Args:
         network: an encoder or another module whose maps [B, C, h, w] are aligned with the image.
-        mask: bool [B, Gh, Gw], True = masked. At a coarser map, a cell is masked if any part of it is: use the grid of
-            the coarsest map, (image_size // stride,) * 2.
+        mask: bool [B, Gh, Gw], True = masked, on the grid of the coarsest map: (image_size // stride,) * 2.
 
     Raises:
         InputError: the network has parts that mix cells in another way (attention, group norm), or is compiled, or uses
-            gradient checkpointing. At a map whose size does not fit the mask's grid, its own forward pass raises it.
+            gradient checkpointing. At a map that is coarser than the mask, or whose size is no multiple of it, the
+            network's forward pass raises it.
     """
     _check(network, mask)
     cells = _Cells(mask)
@@ -59,6 +59,12 @@ class _Cells:
 
     def masked(self, height: int, width: int) -> Tensor:
         """bool [B, h, w]."""
+        rows, columns = self.mask.shape[1:]
+        if height < rows or width < columns:
+            raise InputError(
+                f"visible_only meets a map of {height} x {width} cells, coarser than the mask, {rows} x {columns}; "
+                "draw the mask on the grid of the coarsest map, and use a network without squeeze-and-excitation"
+            )
         if (height, width) not in self._masked:
             self._masked[height, width] = resize_mask(self.mask, (height, width))
         return self._masked[height, width]
@@ -77,8 +83,8 @@ class _Cells:
         return x.masked_fill(self.masked(*x.shape[-2:]).unsqueeze(1), 0)
 
     def blank_last(self, x: Tensor) -> Tensor:
-        """A map [B, h, w, C], zero at masked cells."""
-        return x.masked_fill(self.masked(*x.shape[1:3]).unsqueeze(-1), 0)
+        """A map [B, h, w, C], zero at masked cells; pooled features [B, C] as they are."""
+        return x if x.ndim < 4 else x.masked_fill(self.masked(*x.shape[1:3]).unsqueeze(-1), 0)
 
 
 def _hooks(module: nn.Module, cells: _Cells) -> list[tuple[Callable[..., Any], Callable[..., Any]]]:

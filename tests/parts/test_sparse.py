@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from timm.layers import SqueezeExcite
 from timm.layers.grn import GlobalResponseNorm
 from torch import nn
 
@@ -106,9 +107,28 @@ def test_hooks_and_forward_are_as_before_after_an_error():
         network.pyramid(images[:, :, :30, :30])
     assert hooks(network) == 0
     assert not any("forward" in vars(module) for module in network.modules())
+    fine = mask.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    coarser = "map of 4 x 4 cells, coarser than the mask, 8 x 8"
+    with pytest.raises(InputError, match=coarser), visible_only(network, fine):
+        network.pyramid(images)
+    assert hooks(network) == 0
     with pytest.raises(InputError, match="3 x 3 cells does not fit"), visible_only(network, mask[:, :3, :3]):
         network.pyramid(images)
     assert hooks(network) == 0
+
+
+def test_squeeze_and_excitation_is_refused():
+    """A convolution on the mean over space would read and put out zeros only."""
+    network = SqueezeExcite(8)
+    with visible_only(network, batch()[1]), pytest.raises(InputError, match=r"map of 1 x 1 cells, .* squeeze-and-exc"):
+        network(torch.randn(4, 8, 8, 8))
+
+
+def test_pooled_features_pass_a_layer_norm():
+    network = nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(8))
+    images, mask = batch()
+    with visible_only(network, mask):
+        assert network(images).shape == (4, 8)
 
 
 def test_a_batch_norm_counts_visible_cells_only():
