@@ -31,6 +31,7 @@ HOLDS = {
     "contract": "what a plugin author reads",
     "registry": "plugins by name, from entry points",
     "plugin_source": "descriptions of plugins, read without importing them",
+    "plugin_file": "plugins from a Python file, for one process",
     "display": "labels, colours and metrics that plugins describe in `display.toml`",
     "optim": "schedules, parameter groups",
     "encoders": "built-in backbones",

@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "contract": {"masks"},
     "plugin_source": set(),
     "registry": {"contract", "plugin_source"},
+    "plugin_file": {"contract", "registry", "plugin_source"},
     "display": {"registry"},
     "optim": {"contract"},
     "encoders": {"contract", "masks", "optim"},
@@ -69,7 +70,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "": {"report.records"},
     "cli": {
-        "registry", "recipe", "engine", "store", "harness", "harness.planning", "harness.running", "parity",
+        "registry", "plugin_file", "recipe",
+        "engine", "store", "harness", "harness.planning", "harness.running", "parity",
         "report.scores", "report.tables", "report.plots", "report.page",
     },
     "__main__": {"cli"},

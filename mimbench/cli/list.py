@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
-from mimbench.cli.options import flag
+from mimbench.cli.options import PluginOption, flag
 from mimbench.text import print_line, print_text
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def list_plugins(
     names: Annotated[bool, flag("--names", "Print only names and owners.")] = False,
     check: Annotated[bool, flag("--check", "Import each plugin and report every problem; takes longer.")] = False,
+    plugin: PluginOption = None,
 ) -> None:
     """List methods, tasks, datasets, encoders and recipes with a description; broken plugins with the reason."""
     from mimbench import registry
