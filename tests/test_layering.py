@@ -16,7 +16,19 @@ MM = ("mmengine", "mmcv", "mmdet", "mmseg")
 HEAVY = ("torch", "torchvision", "timm", *MM)
 
 BASE = frozenset(
-    {"_version", "errors", "files", "text", "toml", "options", "advice", "seeds", "distributed", "text_files"}
+    {
+        "_version",
+        "errors",
+        "files",
+        "text",
+        "toml",
+        "options",
+        "advice",
+        "seeds",
+        "distributed",
+        "text_files",
+        "lean_imports",
+    }
 )
 """Modules that every room may import. They import nothing but each other."""
 
