@@ -19,7 +19,7 @@ def list_plugins(
 ) -> None:
     """List methods, tasks, datasets, encoders and recipes with a description; broken plugins with the reason."""
     from mimbench import registry
-    from mimbench.recipe.document import preset_names, read
+    from mimbench.recipe.document import recipe_names
 
     for kind in registry.ALL:
         print_text(f"{kind.kind}s")
@@ -27,8 +27,19 @@ def list_plugins(
             text = f"BROKEN: {plugin.problem}" if plugin.problem else plugin.summary
             print_line(f"  {plugin.name:<24} {plugin.owner:<18}  {text}".rstrip())
     print_text("recipes")
-    for name in preset_names():
-        print_line(f"  {name:<24} {read(name).get('summary', '')}")
+    for name in recipe_names():
+        print_line(f"  {name:<24} {_describe_recipe(name)}")
+
+
+def _describe_recipe(name: str) -> str:
+    """Owner and summary of a recipe, or why it cannot be used."""
+    from mimbench.errors import InputError
+    from mimbench.recipe.document import owner_of, read
+
+    try:
+        return f"{owner_of(name):<18}  {read(name).get('summary', '')}"
+    except InputError as error:
+        return f"BROKEN: {error}"
 
 
 def _plugins(kind: Registry, names: bool, check: bool) -> Iterable[Plugin]:

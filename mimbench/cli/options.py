@@ -38,9 +38,9 @@ def names_of(kind: str) -> Callable[[str], list[str]]:
 
 
 def recipe_names(incomplete: str) -> list[str]:
-    from mimbench.recipe.document import preset_names
+    from mimbench.recipe import document
 
-    return [name for name in preset_names() if name.startswith(incomplete)]
+    return [name for name in document.recipe_names() if name.startswith(incomplete)]
 
 
 def _add_plugin_files(paths: list[Path] | None) -> list[Path] | None:
@@ -72,7 +72,7 @@ PluginOption = Annotated[
 ]
 """Its callback registers the plugins, so a command only has to declare it."""
 RecipeOption = Annotated[
-    str, typer.Option("--recipe", help="A preset's name or a TOML file.", autocompletion=recipe_names)
+    str, typer.Option("--recipe", help="A recipe's name or a TOML file.", autocompletion=recipe_names)
 ]
 MethodOption = Annotated[
     str,

@@ -40,7 +40,7 @@ def run(
         str | None,
         typer.Option(
             "--recipe",
-            help="A preset's name or a TOML file.",
+            help="A recipe's name or a TOML file.",
             show_default=DEFAULT_RECIPE,
             autocompletion=recipe_names,
         ),

@@ -41,7 +41,7 @@ app = typer.Typer(
 )
 def show_recipe(
     name: Annotated[
-        str, typer.Argument(help="A preset's name or a TOML file.", autocompletion=recipe_names)
+        str, typer.Argument(help="A recipe's name or a TOML file.", autocompletion=recipe_names)
     ] = DEFAULT_RECIPE,
     method: MethodOption = METHOD_TO_RESOLVE,
     set_: SetOption = None,
