@@ -62,7 +62,9 @@ class Registry:
         """
         claim = _Claim(EntryPoint(name, target, self.group), owner)
         known = self._claims().get(name, [])
-        if known and known != [claim]:
+        if any(other.target == target for other in known):
+            return  # the same class, which a package registers or the file did before
+        if known:
             raise InputError(_duplicate(self.kind, name, [*known, claim]))
         self._added[name] = claim
 

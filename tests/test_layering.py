@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "plugin_source": set(),
     "registry": {"contract", "plugin_source"},
     "plugin_file": {"contract", "registry", "plugin_source"},
+    "scaffold": {"registry"},
     "display": {"registry"},
     "optim": {"contract"},
     "encoders": {"contract", "masks", "optim"},
@@ -82,7 +83,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "": {"report.records"},
     "cli": {
-        "registry", "plugin_file", "recipe",
+        "registry", "plugin_file", "scaffold", "recipe",
         "engine", "store", "harness", "harness.planning", "harness.running", "parity",
         "report.scores", "report.tables", "report.plots", "report.page",
     },

@@ -99,9 +99,8 @@ def test_the_broken_part_is_refused_with_its_owner(mimbench, example_plugin):
 
 def test_the_example_task_passes_the_checks_for_tasks(example_plugin, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(example_plugin)
-    from mimbench_example.nearest_mean import NearestMean
-
     from mimbench.testing.tasks import Subject, check_task
+    from mimbench_example.nearest_mean import NearestMean
 
     for finding in check_task(Subject(NearestMean, folder=tmp_path)):
         assert finding.passed is not False, finding
