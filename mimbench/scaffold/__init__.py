@@ -43,7 +43,6 @@ def write_package(kind: str, name: str, folder: Path | None = None) -> list[Path
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "is not empty" if folder.is_dir() else "is a file"
         raise InputError(f"--output {folder} {what}; name a new or an empty folder")
-    values["folder"] = str(folder)
     values["command"] = _render(f"{kind}/command", values).strip()
     package, module = values["package"], values["module"]
     texts = {
