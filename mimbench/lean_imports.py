@@ -5,11 +5,13 @@
 - mmengine imports torch.distributed.fsdp for three classes of sharded training. They are left out.
 - timm, torchvision and the optimizers of torch import torch._dynamo to mark functions that it must not compile. Nothing
   is compiled before torch._dynamo is imported, so until something else of it is used, the marks do nothing.
+- Garbage is collected more rarely until a run begins to compute.
 """
 
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -28,6 +30,9 @@ LEFT_OUT = {
 }
 """Module -> the one class that the rest of mmengine imports from it."""
 POSTPONED = "torch._dynamo"
+_USUAL = gc.get_threshold()
+_COLLECT_EVERY = 50_000
+"""New objects between two garbage collections during imports, which make many objects and no garbage."""
 _UTILS = f"{POSTPONED}.utils"
 _IMPORTS_UTILS = "torchvision.ops.roi_align"
 """Imports one function of the utils, `is_compile_supported`, and calls it in some operations."""
@@ -37,6 +42,12 @@ def install() -> None:
     """Leave the parts out in this process from now on. Modules that are imported already stay as they are."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+    gc.set_threshold(_COLLECT_EVERY, *_USUAL[1:])
+
+
+def end_of_imports() -> None:
+    """Collect garbage as often as usual again: a training may leave large tensors in it."""
+    gc.set_threshold(*_USUAL)
 
 
 class _Finder(MetaPathFinder):

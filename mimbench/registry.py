@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -158,12 +161,22 @@ class Registry:
 
     def _claims(self) -> dict[str, list[_Claim]]:
         claims: dict[str, list[_Claim]] = {}
-        installed = [_Claim(point, owner_of(point)) for point in entry_points(group=self.group)]
+        installed = [_Claim(point, owner_of(point)) for point in installed_points(self.group)]
         for claim in [*installed, *self._added.values()]:
             known = claims.setdefault(claim.point.name, [])
             if (claim.target, claim.owner) not in [(other.target, other.owner) for other in known]:
                 known.append(claim)
         return claims
+
+
+def installed_points(group: str) -> tuple[EntryPoint, ...]:
+    """The entry points of installed packages in one group. Their metadata is read once per process and sys.path."""
+    return _installed_points(entry_points, group, tuple(sys.path))
+
+
+@cache
+def _installed_points(read: Callable[..., Any], group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    return tuple(read(group=group))
 
 
 def owner_of(point: EntryPoint) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ def preset_tables(preset: str) -> list[tuple[str, dict[str, Any]]]:
 
 def _files(group: str) -> dict[str, list[PackageFile]]:
     files: dict[str, list[PackageFile]] = {}
-    for point in sorted(entry_points(group=group), key=lambda point: (point.name, registry.owner_of(point))):
+    for point in sorted(registry.installed_points(group), key=lambda point: (point.name, registry.owner_of(point))):
         same_name = files.setdefault(point.name, [])
         file = PackageFile(point, registry.owner_of(point))
         if (file.owner, point.value) not in [(other.owner, other.point.value) for other in same_name]:

@@ -49,7 +49,7 @@ def test_the_package_registers_its_plugin(packages, kind):
     assert name == NAMES[kind]
     text = (packages[kind] / f"{module.replace('.', '/')}.py").read_text()
     assert f"class {class_name}(" in text
-    leftovers = "[Dd]eblur|nearest[-_]mean|NearestMean|\\bShapes\\b|\"shapes\"|plain[-_]cnn|PlainCNN|mimbench.example|\\$"
+    leftovers = '[Dd]eblur|nearest[-_]mean|NearestMean|\\bShapes\\b|"shapes"|plain[-_]cnn|PlainCNN|mimbench.example|\\$'
     files = [path for path in packages[kind].rglob("*") if path.is_file()]
     assert len(files) == 5
     assert [path for path in files if re.search(leftovers, path.read_text())] == []

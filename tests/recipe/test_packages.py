@@ -22,8 +22,9 @@ def package(tmp_path, monkeypatch):
     """package("alpha", group, name, content): a package that ships one file, as if it was installed."""
     points: list[EntryPoint] = []
     monkeypatch.syspath_prepend(tmp_path)
+    installed = registry.installed_points
     monkeypatch.setattr(
-        "mimbench.recipe.packages.entry_points", lambda group: [point for point in points if point.group == group]
+        registry, "installed_points", lambda group: (*installed(group), *[p for p in points if p.group == group])
     )
 
     def install(owner: str, group: str, name: str, content: str, value: str | None = None) -> None:
