@@ -35,7 +35,7 @@ class FilePlugin:
 def add_plugin_file(path: Path) -> list[FilePlugin]:
     """Register every Method, Task, Dataset and Encoder class that a file defines, under its name, for this process.
 
-    An encoder without a `name` is registered under its `kind`. The file is imported as a module, under the name that
+    The name of an encoder is its `kind`. The file is imported as a module, under the name that
     it has in its package, or else under its own name. Its folder (of a package: the folder of the package) is
     appended to sys.path, which Python hands on to worker processes, so that they can import the file too.
 
@@ -169,7 +169,5 @@ def _plugins(path: Path, module: ModuleType) -> Iterator[FilePlugin]:
 
 
 def _name(kind: str, cls: Any) -> str | None:
-    name = getattr(cls, "name", None)
-    if name is None and kind == "encoder":
-        name = getattr(cls, "kind", None)
+    name = getattr(cls, "kind" if kind == "encoder" else "name", None)
     return name if isinstance(name, str) and name else None
