@@ -22,6 +22,7 @@ ABILITIES: Mapping[str, str] = MappingProxyType(
         "drop-path": "drop paths at random (an option drop_path)",
         "windows": "attend within windows",
         "relative-positions": "add relative positions for windows",
+        "attention": "return its attention weights",
         "grad-checkpointing": "recompute activations (gradient checkpointing)",
     }
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mimbench.contract.config import Config as BaseConfig
-from mimbench.errors import InputError, nearest
+from mimbench.errors import InputError, NotSupported, nearest
 from mimbench.masks import replace_masked
 
 Pooling = Literal["mean", "token", "mean+token"]
@@ -200,6 +200,21 @@ class Encoder(nn.Module, ABC):
     def features(self, images: Tensor, layer: int = -1) -> Features:
         """Features after `layer`. Those of the last layer (-1) have passed the final norm, as in `encode`."""
         return self.forward_layers(self.embed(images), (layer,))[0]
+
+    def attention(self, images: Tensor) -> Iterator[Tensor]:
+        """Attention weights, one layer at a time, for audits of what the encoder looks at. Needs "attention" in `can`.
+
+        Args:
+            images: [B, C, H, W]. In evaluation mode nothing is dropped.
+
+        Returns:
+            [B, heads, P + N, P + N] per layer: weights of queries (rows, each sums to 1) on keys, the P prefix tokens
+            before the N patches in row-major order.
+
+        Raises:
+            NotSupported: this encoder has no global attention.
+        """
+        raise NotSupported(f"a {self.kind} encoder does not return attention weights")
 
     def layer_index(self, layer: int) -> int:
         """`layer` as a non-negative index. Raises InputError if this encoder has no such layer."""

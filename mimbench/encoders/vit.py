@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mimbench.contract import Config, Depth, Encoder, Features, InputError, added
+from mimbench.encoders.attention import attention_of_each
 from mimbench.encoders.blocks import sincos_positions
 from mimbench.encoders.rope import rotary_table
 from mimbench.encoders.windows import Windows, add_positions, windowed_block
@@ -59,7 +61,7 @@ class ViT(Encoder):
     can: frozenset[str] = frozenset(
         {
             *("mask-tokens", "separate-patches", "one-grid", "visible-only", "class-token"),
-            *("any-size", "drop-path", "windows", "relative-positions", "grad-checkpointing"),
+            *("any-size", "drop-path", "windows", "relative-positions", "grad-checkpointing", "attention"),
         }
     )
     version: ClassVar[str] = "1"
@@ -128,7 +130,7 @@ class ViT(Encoder):
         indices, grid = self.layer_indices(layers), tuple(tokens.shape[1:3])
         if keep is not None:
             self._require_shared_table("dropping patches")
-        outputs = self._run_blocks(tokens, keep, max(indices) + 1)
+        outputs = list(islice(self._block_outputs(tokens, keep), max(indices) + 1))
         if final_norm and len(outputs) == self.num_layers:
             outputs[-1] = self.body.norm(outputs[-1])
         shape = grid if keep is None else (1, keep.shape[1])
@@ -188,8 +190,11 @@ class ViT(Encoder):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         self.grad_checkpointing = enable
 
-    def _run_blocks(self, tokens: Tensor, keep: Tensor | None, depth: int) -> list[Tensor]:
-        """Outputs [B, P + N, D] of the first `depth` blocks, for all patches or those of `keep`."""
+    def attention(self, images: Tensor) -> Iterator[Tensor]:
+        return attention_of_each(self._block_outputs(self.embed(images), None))
+
+    def _block_outputs(self, tokens: Tensor, keep: Tensor | None) -> Iterator[Tensor]:
+        """Run block by block: the output [B, P + N, D] of each, for all patches or those of `keep`."""
         grid = tuple(tokens.shape[1:3])
         positions, bias = self._positions(grid), self._bias(grid)
         x = tokens.flatten(1, 2)
@@ -199,12 +204,11 @@ class ViT(Encoder):
         if keep is not None:
             x = x.gather(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
             bias = None if bias is None else self._bias_of(bias, keep)
-        x, outputs = torch.cat((*prefix, x), 1), []
-        for block in self.body.blocks[:depth]:
+        x = torch.cat((*prefix, x), 1)
+        for block in self.body.blocks:
             block_bias = getattr(block.attn, "rel_pos_bias", None)
             x = self._run(block, x, bias if block_bias is None else block_bias().unsqueeze(0))
-            outputs.append(x)
-        return outputs
+            yield x
 
     def _prefix(self, batch: int, positions: Tensor | None) -> list[Tensor]:
         """The class token, with its position, and the register tokens: [batch, 1, D] and [batch, R, D]."""

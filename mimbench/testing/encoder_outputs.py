@@ -133,6 +133,20 @@ def layers_come_in_the_order_asked_for(subject: EncoderSubject) -> None:
             _expect(f"layer {number} with keep: patches", features.patches, (IMAGES, 2, features.pooled.shape[1]))
 
 
+@check("attention", needs=["layers_have_their_form"])
+def attention_is_a_distribution(subject: EncoderSubject) -> None:
+    """`attention` yields one map per layer over prefix tokens and patches, whose rows sum to 1."""
+    encoder = _able("attention", subject)
+    tokens = encoder.num_prefix_tokens + encoder.grid[0] * encoder.grid[1]
+    layers = list(encoder.attention(subject.images()))
+    if len(layers) != encoder.num_layers:
+        raise Failure(f"attention yields {len(layers)} maps, and num_layers is {encoder.num_layers}; yield one each")
+    for number, weights in enumerate(layers):
+        _expect(f"attention of layer {number}", weights, (IMAGES, weights.shape[1], tokens, tokens))
+        if weights.min() < 0 or differ(weights.sum(-1), torch.ones(weights.shape[:-1])):
+            raise Failure(f"rows of layer {number} do not sum to 1; return the weights after the softmax")
+
+
 @check("set_sizes", needs=["sizes_are_declared"])
 def abilities_agree_with_the_sizes(subject: EncoderSubject) -> None:
     """`can` names "class-token" only with a prefix token, and "one-grid" only if stride and patch_size are equal."""
@@ -181,5 +195,6 @@ OUTPUT_CHECKS = (
     encoding_all_tokens_equals_encode,
     dropped_tokens_are_not_seen,
     layers_come_in_the_order_asked_for,
+    attention_is_a_distribution,
     abilities_agree_with_the_sizes,
 )
