@@ -7,6 +7,7 @@ A generated part stands between `<!-- generated: WHAT -->` and `<!-- end -->`. W
     base            the modules that every room may import, from BASE there
     rooms           the rooms by top-level folder: what each holds, and what it may import
     commands        the help of every command
+    abilities       what encoders can do, from ABILITIES in mimbench/contract/abilities.py, and which encoder can
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ HOLDS = {
     "display": "labels, colours and metrics that plugins describe in `display.toml`",
     "optim": "schedules, parameter groups",
     "encoders": "built-in backbones",
+    "parts": "parts of methods: teachers, predictors, heads, sparse convolution",
     "convert": "weights of other code bases",
     "data": "datasets, loaders, augmentation",
     "recipe": "TOML to typed settings, departures",
@@ -126,6 +128,22 @@ def commands_text() -> str:
     return "\n" + "\n".join(parts) + "\n"
 
 
+def abilities_text() -> str:
+    """One row per ability, with the built-in encoders that have it with some of their options."""
+    from mimbench.contract import ABILITIES
+    from mimbench.encoders.convnet import ConvNeXt, ResNet
+    from mimbench.encoders.swin import Swin
+    from mimbench.encoders.timm_model import TimmModel
+    from mimbench.encoders.vit import ViT
+
+    encoders = {"vit": ViT, "swin": Swin, "convnext": ConvNeXt, "resnet": ResNet, "timm": TimmModel}
+    lines = ["| Name | The encoder can | Built-in encoders |", "| --- | --- | --- |"]
+    for name, text in ABILITIES.items():
+        able = ", ".join(f"`{encoder}`" for encoder, cls in encoders.items() if name in cls.can)
+        lines.append(f"| `{name}` | {text} | {able} |")
+    return "\n".join(lines) + "\n"
+
+
 def pages() -> list[Path]:
     return [*sorted(DOCS.glob("*.md")), ROOT / "CONTRIBUTING.md"]
 
@@ -140,6 +158,7 @@ def fill(text: str) -> str:
             "base": base_text,
             "rooms": rooms_text,
             "commands": commands_text,
+            "abilities": abilities_text,
             "file": lambda: file_text(argument),
         }[what]
         return part[1] + make() + part[3]

@@ -22,7 +22,6 @@ class Autoencoder(Method):
 
     name: ClassVar[str] = "autoencoder"
     version: ClassVar[str] = "1"
-    encoders: ClassVar[tuple[str, ...]] = ("vit", "swin", "convnet")
     Config = AutoencoderConfig
     config: AutoencoderConfig
 
@@ -40,7 +39,7 @@ class Autoencoder(Method):
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """Trained on unmasked images. If a mask is passed nevertheless, masked pixels are zero."""
         visible = images.masked_fill(mask_at_pixels(mask, images), 0.0)
-        return self.decoder(self.encoder.encode(self.encoder.embed(visible)))
+        return self.decoder(self.encoder.features(visible).dense)
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Mean over every pixel."""

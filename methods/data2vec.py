@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import ClassVar, Literal
 
 import torch
@@ -11,7 +10,18 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mimbench.api import Config, Encoder, InputError, Method, StepOutput, block_mask, init_truncated, mean_over_masked
+from mimbench.api import (
+    Config,
+    Encoder,
+    InputError,
+    Method,
+    StepOutput,
+    Teacher,
+    block_mask,
+    init_truncated,
+    mean_over_masked,
+    ramp,
+)
 
 
 class Data2VecConfig(Config):
@@ -56,6 +66,7 @@ class Data2Vec(Method):
         "https://github.com/facebookresearch/data2vec_vision@6146726a0123d536201b500d7f80b476dcbf6e42"
     )
     official_names: ClassVar[Mapping[str, str | None]] = {"lm_head": "head"}
+    needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches", "one-grid"})
     Config = Data2VecConfig
     config: Data2VecConfig
 
@@ -69,13 +80,7 @@ class Data2Vec(Method):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, 1, encoder.embed_dim))
         self.head = nn.Linear(encoder.out_dim, encoder.out_dim)
         init_truncated(self)
-        self.teacher = deepcopy(encoder).requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> Data2Vec:
-        """The teacher stays as in evaluation: nothing of it drops out."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
+        self.teacher = Teacher(encoder)
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         config = self.config
@@ -84,7 +89,7 @@ class Data2Vec(Method):
     @torch.no_grad()
     def target(self, images: Tensor) -> Tensor:
         """[B, h, w, D] from the whole images, in float32."""
-        layers = self.teacher.layers(images, final_norm=False)[-self.config.target_layers :]
+        layers = self.teacher.module.layers(images, final_norm=False)[-self.config.target_layers :]
         outputs = [layer.dense.permute(0, 2, 3, 1).float() for layer in layers]
         if self.config.norm_layers:
             outputs = [_normalised(output) for output in outputs]
@@ -106,25 +111,18 @@ class Data2Vec(Method):
         logs = {"target_variance": _variance(target), "prediction_variance": _variance(prediction.detach().float())}
         return StepOutput(self.loss(prediction, target, mask), logs)
 
-    @torch.no_grad()
     def after_step(self, progress: float) -> None:
         """Move the teacher's parameters towards the student's."""
-        torch._foreach_lerp_(list(self.teacher.parameters()), list(self.encoder.parameters()), 1 - self.tau(progress))
+        self.teacher.follow(self.encoder, self.tau(progress))
 
     def tau(self, progress: float) -> float:
         """What the teacher keeps of itself at `progress`, in [0, 1]."""
         config = self.config
-        if progress >= config.tau_share:
-            return config.tau_end
-        return config.tau_start + (config.tau_end - config.tau_start) * progress / config.tau_share
+        return ramp(progress, config.tau_start, config.tau_end, warmup=config.tau_share)
 
     def exported_encoder(self) -> Encoder:
         """The teacher, once exported, can be trained as any encoder, and no longer teaches."""
-        if self.config.export == "student":
-            return self.encoder
-        for parameter, twin in zip(self.teacher.parameters(), self.encoder.parameters(), strict=True):
-            parameter.requires_grad_(twin.requires_grad)
-        return self.teacher
+        return self.encoder if self.config.export == "student" else self.teacher.release()
 
 
 def _normalised(patches: Tensor) -> Tensor:

@@ -57,6 +57,7 @@ class MAE(Method):
     version: ClassVar[str] = "1"
     paper: ClassVar[str] = "https://arxiv.org/abs/2111.06377"
     reference: ClassVar[str] = "https://github.com/facebookresearch/mae@efb2a8062c206524e35e47d04501ed4f544c0ae8"
+    needs: ClassVar[frozenset[str]] = frozenset({"visible-only"})
     official_names: ClassVar[Mapping[str, str | None]] = {
         "decoder_embed": "project",
         "decoder_pos_embed": None,
@@ -149,7 +150,7 @@ class MAE(Method):
         """keep: int64 [B, K], the visible patches, in any order."""
         tokens = self.encoder.embed(images)
         prefix = self.encoder.num_prefix_tokens
-        x = self.project(self.encoder.encode_visible(tokens, keep))
+        x = self.project(self.encoder.forward_tokens(tokens, keep).sequence)
         grid = self.mask_token.to(x.dtype).expand(len(x), self.positions.shape[1], -1)
         grid = grid.scatter(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]), x[:, prefix:])
         x = self.blocks(torch.cat((x[:, :prefix], grid + self.positions), 1))

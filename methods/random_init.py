@@ -12,5 +12,4 @@ class RandomInit(Method):
 
     name: ClassVar[str] = "random-init"
     version: ClassVar[str] = "1"
-    encoders: ClassVar[tuple[str, ...]] = ("vit", "swin", "convnet")
     pretrains: ClassVar[bool] = False

@@ -24,7 +24,6 @@ class SimMIMPixel(Method):
     name: ClassVar[str] = "simmim-pixel"
     version: ClassVar[str] = "1"
     paper: ClassVar[str] = "https://arxiv.org/abs/2111.09886"
-    encoders: ClassVar[tuple[str, ...]] = ("vit", "swin", "convnet")
     Config = SimMIMPixelConfig
     config: SimMIMPixelConfig
 
@@ -41,7 +40,7 @@ class SimMIMPixel(Method):
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         visible = images.masked_fill(mask_at_pixels(mask, images), 0.0)
-        return self.decoder(self.encoder.encode(self.encoder.embed(visible)))
+        return self.decoder(self.encoder.features(visible).dense)
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Squared error, mean over every pixel, masked or not."""

@@ -21,7 +21,6 @@ class Supervised(Method):
 
     name: ClassVar[str] = "supervised"
     version: ClassVar[str] = "1"
-    encoders: ClassVar[tuple[str, ...]] = ("vit", "swin", "convnet")
     supervision: ClassVar[tuple[str, ...]] = ("labels",)
     Config = SupervisedConfig
     config: SupervisedConfig

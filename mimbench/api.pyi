@@ -3,6 +3,7 @@
 
 # The contracts: what a method, task, dataset or encoder defines, and what it is given
 from mimbench.contract import (
+    ABILITIES as ABILITIES,
     ArraySplit as ArraySplit,
     Batch as Batch,
     Config as Config,
@@ -43,29 +44,36 @@ from mimbench.contract import (
     added as added,
     cosmetic as cosmetic,
     load_protocols as load_protocols,
+    require_abilities as require_abilities,
     ReadConfig as ReadConfig,
 )
 
 # Masks and patches
 from mimbench.masks import (
     Grid as Grid,
+    MultiBlockMask as MultiBlockMask,
     block_mask as block_mask,
     grid_mask as grid_mask,
     mask_at_pixels as mask_at_pixels,
     mask_grid as mask_grid,
     masked_count as masked_count,
     mean_over_masked as mean_over_masked,
+    multi_block_mask as multi_block_mask,
     patchify as patchify,
     random_mask as random_mask,
     random_order as random_order,
+    repeat_per_mask as repeat_per_mask,
+    replace_masked as replace_masked,
     resize_mask as resize_mask,
     square_mask as square_mask,
+    tube_mask as tube_mask,
     unpatchify as unpatchify,
     visible_indices as visible_indices,
 )
 
 # Encoders: parts of decoders, and encoders with other options
 from mimbench.encoders.blocks import (
+    cross_blocks as cross_blocks,
     init_truncated as init_truncated,
     init_xavier as init_xavier,
     sincos_positions as sincos_positions,
@@ -79,6 +87,28 @@ from mimbench.encoders.rebuilding import (
 )
 from mimbench.convert import (
     resize_positions as resize_positions,
+)
+
+# Parts of methods: teachers, predictors, heads, ramps, sparse convolution, means over ranks
+from mimbench.parts.teacher import (
+    Teacher as Teacher,
+)
+from mimbench.parts.predictor import (
+    Predictor as Predictor,
+)
+from mimbench.parts.heads import (
+    ProjectionHead as ProjectionHead,
+    WeightNormLinear as WeightNormLinear,
+    cancel_gradients as cancel_gradients,
+)
+from mimbench.parts.schedules import (
+    ramp as ramp,
+)
+from mimbench.parts.sparse import (
+    visible_only as visible_only,
+)
+from mimbench.parts.ranks import (
+    mean_over_ranks as mean_over_ranks,
 )
 
 # Training: schedules, parameter groups, random seeds, processes

@@ -11,6 +11,7 @@ import pytest
 from mimbench import api, contract
 
 PUBLIC = """
+ABILITIES repeat_per_mask replace_masked require_abilities
 ArraySplit Batch BatchIndices BoxCount Colour Config DataConfig Dataset Depth DeviceTransform Encoder EpochSampler
 Erasing FeatureSource Features Fit FitReport FollowsModelDevice FrozenFeaturesConfig FrozenFeaturesTask Grid
 ImageAugment ImageSplit InputConfig InputError InverseSwin LEAST_TEXT Measured Method Metric Mixing ModelSetup
@@ -26,6 +27,8 @@ patchify per_channel quiet_mmengine random_mask random_order read_sized rebuild_
 require_grey_or_rgb resize_mask resize_positions scale_to_bytes scene_seed scene_split shade_masked sincos_positions
 square_mask subset to_byte_scale top_k_accuracy train_probe training_loader transformer_blocks unpatchify
 visible_indices without_weights write_atomic
+MultiBlockMask Predictor ProjectionHead Teacher WeightNormLinear cancel_gradients cross_blocks mean_over_ranks
+multi_block_mask ramp tube_mask visible_only
 """.split()  # noqa: SIM905
 """Adding a name here is a promise to plugin authors; removing one breaks their code and belongs in the changelog."""
 

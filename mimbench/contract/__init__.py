@@ -1,5 +1,6 @@
 """What a plugin author has to read: the contracts of methods, tasks, datasets and encoders, and their options."""
 
+from mimbench.contract.abilities import ABILITIES, require_abilities
 from mimbench.contract.config import Config, Depth, added, cosmetic
 from mimbench.contract.dataset import ArraySplit, DataConfig, Dataset, ImageSplit, SceneSplit, SemanticSplit, SplitName
 from mimbench.contract.encoder import Encoder, Features, Pooling
@@ -31,6 +32,7 @@ from mimbench.contract.training import (
 from mimbench.errors import InputError, NotSupported, RunError
 
 __all__ = [
+    "ABILITIES",
     "ArraySplit",
     "Batch",
     "Config",
@@ -72,4 +74,5 @@ __all__ = [
     "added",
     "cosmetic",
     "load_protocols",
+    "require_abilities",
 ]

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from mimbench.contract.abilities import find_unknown_ability
 from mimbench.contract.config import Config, parts_of
 from mimbench.contract.dataset import DataConfig, Dataset
 from mimbench.contract.encoder import Encoder
@@ -86,18 +87,28 @@ def _problems_of_kind(kind: str, plugin: Any) -> Iterator[str]:
                 f"class {plugin.__name__} has no training step: it does not define {', '.join(missing)}; add "
                 f"{'it' if len(missing) == 1 else 'them'}, or define `step` itself"
             )
-        yield from _names(plugin, "encoders", tuple)
+        yield from _abilities(plugin, "needs")
         yield from _names(plugin, "supervision", tuple)
         yield from _names(plugin, "not_stored", tuple)
-        if not plugin.encoders:
-            yield 'encoders is empty; list the kinds of encoders that it takes, such as encoders = ("vit",)'
+    elif kind == "encoder" and not isinstance(inspect.getattr_static(plugin, "can"), property):
+        yield from _abilities(plugin, "can")
     elif kind == "task":
         yield from _names(plugin, "needs", frozenset)
+        yield from _abilities(plugin, "encoder_needs")
         metrics = getattr(plugin, "metrics", None)
         if not isinstance(metrics, tuple) or not metrics or not all(isinstance(one, Metric) for one in metrics):
             yield f"class {plugin.__name__} declares no `metrics`; add a tuple of Metric, the primary one first"
     elif kind == "dataset" and not isinstance(inspect.getattr_static(plugin, "provides"), property):
         yield from _names(plugin, "provides", frozenset)
+
+
+def _abilities(plugin: Any, attribute: str) -> Iterator[str]:
+    """A set of names from `ABILITIES`. Another name would be a need that no encoder meets."""
+    wrong = list(_names(plugin, attribute, frozenset))
+    yield from wrong
+    unknown = None if wrong else find_unknown_ability(frozenset(getattr(plugin, attribute)))
+    if unknown:
+        yield f"{attribute}: {unknown}; use names from mimbench.api.ABILITIES"
 
 
 def _names(plugin: Any, attribute: str, form: Callable[..., Any]) -> Iterator[str]:

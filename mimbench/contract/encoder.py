@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from mimbench.contract.config import Config as BaseConfig
 from mimbench.errors import InputError, nearest
-from mimbench.masks import resize_mask
+from mimbench.masks import replace_masked
 
 Pooling = Literal["mean", "token", "mean+token"]
 """One vector per image: the mean over space, the class token, or the two concatenated."""
@@ -23,13 +24,23 @@ class Features:
 
     Attributes:
         pooled: [B, D], the mean over space.
-        dense: [B, D, h, w], one vector per patch or cell.
-        prefix: [B, P, D], class and register tokens. The class token comes first; P is 0 without such tokens.
+        dense: [B, D, h, w], one vector per patch or cell. If only K visible patches were encoded, h is 1 and w is K.
+        prefix: [B, P, D], class and register tokens. A class token comes first; P is 0 without such tokens.
     """
 
     pooled: Tensor
     dense: Tensor
     prefix: Tensor
+
+    @property
+    def patches(self) -> Tensor:
+        """[B, h * w, D], the vectors of `dense` in row-major order, or in the order of `keep`."""
+        return self.dense.flatten(2).transpose(1, 2)
+
+    @property
+    def sequence(self) -> Tensor:
+        """[B, P + h * w, D], the prefix tokens and then the patches."""
+        return torch.cat((self.prefix, self.patches), 1)
 
     def pool(self, pooling: str) -> Tensor:
         """One vector per image: [B, D], or [B, 2 D] for "mean+token".
@@ -43,7 +54,9 @@ class Features:
 
 
 class Encoder(nn.Module, ABC):
-    """A backbone for square images of `image_size` px. `pyramid` also takes other sizes.
+    """A backbone for square images of `image_size` px; "any-size" in `can` says that it takes other sizes too.
+
+    A subclass defines `embed`, `forward_layers` and `layer_of`. Everything else has a default.
 
     Attributes:
         embed_dim: channels of the tokens from `embed`.
@@ -55,7 +68,10 @@ class Encoder(nn.Module, ABC):
     """
 
     kind: ClassVar[str]
-    """Family of encoders: "vit", "swin" or "convnet". Methods declare which families they accept."""
+    """Family of encoders, such as "vit", for messages and for weights of other code bases."""
+    can: frozenset[str] = frozenset()
+    """What the encoder can do: names from `ABILITIES`, which methods and tasks need. If it depends on the options, the
+    class lists the most that is possible, and `set_sizes` sets `self.can`."""
     version: ClassVar[str] = "1"
     """Raise it whenever the same config gives other weights or other features."""
     Config: ClassVar[type[BaseConfig]] = BaseConfig
@@ -118,13 +134,48 @@ class Encoder(nn.Module, ABC):
         """Images [B, C, H, W] -> patch tokens [B, h, w, embed_dim], without positions and prefix tokens."""
 
     @abstractmethod
+    def forward_layers(
+        self,
+        tokens: Tensor,
+        layers: Sequence[int] | None = None,
+        *,
+        keep: Tensor | None = None,
+        final_norm: bool = True,
+    ) -> list[Features]:
+        """Features after some layers, from one forward pass that ends at the last of them.
+
+        The features of the encoder's last layer have passed the final norm if `final_norm` is true.
+
+        Args:
+            tokens: [B, h, w, embed_dim], from `embed`; a method may have changed them (mask tokens, mixing).
+            layers: indices of layers; negative values count from the end. None means all layers.
+            keep: indices of K visible patches in row-major order, int64 [B, K]. Only these are encoded, so that masked
+                patches cost nothing (MAE). None encodes all patches. Needs "visible-only" in `can`.
+            final_norm: whether to apply the final norm to the features of the encoder's last layer.
+
+        Returns:
+            Features per entry of `layers`, in its order. With `keep`, their patches have the order of `keep`.
+
+        Raises:
+            InputError: this encoder has no such layer, or cannot encode visible patches only.
+        """
+
+    def forward_tokens(self, tokens: Tensor, keep: Tensor | None = None) -> Features:
+        """Features of the last layer, after the final norm: the map and the prefix tokens.
+
+        Args and errors are those of `forward_layers`.
+        """
+        return self.forward_layers(tokens, (-1,), keep=keep)[0]
+
     def encode(self, tokens: Tensor) -> Tensor:
         """Patch tokens [B, h, w, embed_dim] from `embed` -> the final map [B, out_dim, h', w']."""
+        return self.forward_tokens(tokens).dense
 
     def encode_masked(self, images: Tensor, mask: Tensor, token: Tensor) -> Tensor:
         """Encode images with a mask token in place of each masked patch (SimMIM, BEiT).
 
-        If patches overlap (ResNet), visible tokens still contain masked pixels. Blank those in `images` first.
+        Without "separate-patches" in `can` (ResNet), visible tokens still contain masked pixels. Blank those in
+        `images` first.
 
         Args:
             images: [B, C, H, W].
@@ -134,26 +185,8 @@ class Encoder(nn.Module, ABC):
         Returns:
             The final map [B, out_dim, h', w'].
         """
-        tokens = self.embed(images)
-        masked = resize_mask(mask, tokens.shape[1:3]).unsqueeze(-1)
-        return self.encode(torch.where(masked, token.to(tokens.dtype), tokens))
+        return self.encode(replace_masked(self.embed(images), mask, token))
 
-    def encode_visible(self, tokens: Tensor, keep: Tensor) -> Tensor:
-        """Encode some of the tokens only, so that masked patches cost nothing (MAE).
-
-        Args:
-            tokens: [B, h, w, embed_dim].
-            keep: indices of K tokens in row-major order, int64 [B, K]. The output has the same order.
-
-        Returns:
-            [B, P + K, out_dim], the P prefix tokens first.
-
-        Raises:
-            InputError: this kind of encoder cannot do that.
-        """
-        raise InputError(f"a {self.kind} encoder cannot drop masked patches; use a vit encoder")
-
-    @abstractmethod
     def layers(self, images: Tensor, last: int = -1, *, final_norm: bool = True) -> list[Features]:
         """Features after each layer up to and including `last`, from one forward pass.
 
@@ -162,10 +195,11 @@ class Encoder(nn.Module, ABC):
             last: index of the last layer to compute; negative values count from the end.
             final_norm: apply the final norm to the features of the encoder's last layer, as `encode` does.
         """
+        return self.forward_layers(self.embed(images), range(self.layer_index(last) + 1), final_norm=final_norm)
 
     def features(self, images: Tensor, layer: int = -1) -> Features:
         """Features after `layer`. Those of the last layer (-1) have passed the final norm, as in `encode`."""
-        return self.layers(images, layer)[-1]
+        return self.forward_layers(self.embed(images), (layer,))[0]
 
     def layer_index(self, layer: int) -> int:
         """`layer` as a non-negative index. Raises InputError if this encoder has no such layer."""
@@ -173,19 +207,22 @@ class Encoder(nn.Module, ABC):
             raise InputError(f"layer {layer} is outside this encoder's {self.num_layers} layers")
         return layer % self.num_layers
 
+    def layer_indices(self, layers: Sequence[int] | None) -> list[int]:
+        """`layers` as non-negative indices; None means all. Raises InputError if this encoder has no such layer."""
+        return list(range(self.num_layers)) if layers is None else [self.layer_index(layer) for layer in layers]
+
     def check_pooling(self, pooling: str) -> None:
         """Raise InputError if `pooling` is unknown, or needs a class token that this encoder does not have."""
         known = ("mean", "token", "mean+token")
         if pooling not in known:
             raise InputError(f"unknown pooling {pooling!r}{nearest(pooling, known)}")
-        if pooling != "mean" and not self.num_prefix_tokens:
+        if pooling != "mean" and "class-token" not in self.can:
             raise InputError(
-                f'pooling {pooling!r} needs a class token, which a {self.kind} encoder does not have; use "mean"'
+                f'pooling {pooling!r} needs a class token, which this {self.kind} encoder does not have; use "mean"'
             )
 
-    @abstractmethod
     def pyramid(self, images: Tensor) -> list[Tensor]:
-        """Feature maps for dense prediction.
+        """Feature maps for dense prediction. The default is the one map of `encode`.
 
         Args:
             images: [B, C, H, W]; `patch_size` divides H and W.
@@ -193,22 +230,23 @@ class Encoder(nn.Module, ABC):
         Returns:
             One map [B, D, H/s, W/s] per stride s of `pyramid_strides`, the finest first.
         """
+        return [self.encode(self.embed(images))]
 
     @property
-    @abstractmethod
     def pyramid_strides(self) -> tuple[int, ...]:
         """px per cell of each map of `pyramid`."""
+        return (self.stride,)
 
     @property
-    @abstractmethod
     def pyramid_dims(self) -> tuple[int, ...]:
         """Channels of each map of `pyramid`."""
+        return (self.out_dim,)
 
     def use_windows(self, window: int, global_blocks: tuple[int, ...]) -> None:
         """Restrict attention in `pyramid` to `window` x `window` tokens, except in the global blocks (ViTDet).
 
         Raises:
-            InputError: this kind of encoder has no such windows, or there is no such block.
+            InputError: this encoder has no such windows, or there is no such block.
         """
         raise InputError(f"a {self.kind} encoder has no windowed attention to choose; leave window at 0")
 
@@ -218,7 +256,7 @@ class Encoder(nn.Module, ABC):
         Call it after `use_windows`. An encoder that was pretrained with relative positions keeps those.
 
         Raises:
-            InputError: this kind of encoder takes no relative positions.
+            InputError: this encoder takes no relative positions.
         """
         raise InputError(f"a {self.kind} encoder takes no relative positions; set relative_positions to false")
 
@@ -238,6 +276,6 @@ class Encoder(nn.Module, ABC):
         """Recompute activations in the backward pass. It saves memory and takes about a third more time.
 
         Raises:
-            InputError: this kind of encoder cannot do that.
+            InputError: this encoder cannot do that.
         """
         raise InputError(f"a {self.kind} encoder has no gradient checkpointing")

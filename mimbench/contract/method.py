@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from mimbench.contract.abilities import require_abilities
 from mimbench.contract.config import Config as BaseConfig
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.input import InputConfig
 from mimbench.contract.setup import ReadConfig
 from mimbench.contract.stage import Stage
 from mimbench.contract.training import Batch, PartOptions, StepOutput
-from mimbench.errors import InputError, NotSupported
+from mimbench.errors import NotSupported
 
 PARTS = ("sample_mask", "target", "predict", "loss")
 """What the default `Method.step` calls."""
@@ -35,8 +36,8 @@ class Method(nn.Module):
     paper: ClassVar[str] = ""
     reference: ClassVar[str] = ""
     """url@commit of the code that the method follows."""
-    encoders: ClassVar[tuple[str, ...]] = ("vit",)
-    """Kinds of encoders that the method takes."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What its encoder must be able to do: names from `ABILITIES`. With none, the method takes every encoder."""
     supervision: ClassVar[tuple[str, ...]] = ()
     """What the method learns from besides pixels, e.g. ("labels",); empty for pixels only."""
     pretrains: ClassVar[bool] = True
@@ -65,18 +66,12 @@ class Method(nn.Module):
             InputError: the config does not fit the encoder or its image size.
         """
         super().__init__()
-        self.require_kind(encoder.kind)
+        require_abilities(f"method {self.name!r}", self.needs, encoder)
         self.config = config
         self.encoder = encoder
         if self.not_stored:
             self.register_state_dict_post_hook(_leave_out_not_stored)
             self.register_load_state_dict_pre_hook(_add_not_stored)
-
-    @classmethod
-    def require_kind(cls, kind: str) -> None:
-        """Raise InputError if the method does not take encoders of this kind."""
-        if kind not in cls.encoders:
-            raise InputError(f"method {cls.name!r} does not take a {kind} encoder; it takes: {', '.join(cls.encoders)}")
 
     @classmethod
     def masks_only(cls, config: Any, encoder: Encoder) -> Method:

@@ -150,6 +150,8 @@ class Task(ABC):
     """Raise it whenever the same encoder could get another score."""
     needs: ClassVar[frozenset[str]] = frozenset({"images", "labels"})
     """What the dataset must provide; see `Dataset.provides`."""
+    encoder_needs: ClassVar[frozenset[str]] = frozenset()
+    """What the encoder must be able to do: names from `ABILITIES`. `check` checks what depends on the options."""
     trains_encoder: ClassVar[bool] = False
     """Whether the task changes the weights of the encoder."""
     needs_reconstruction: ClassVar[bool] = False

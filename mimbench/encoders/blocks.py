@@ -7,6 +7,7 @@ import re
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mimbench.errors import InputError
@@ -15,19 +16,86 @@ _RESIDUAL = re.compile(r"\bblocks\.(\d+)\.(attn\.proj|mlp\.fc2)$")
 
 
 def transformer_blocks(
-    dim: int, depth: int, num_heads: int, mlp_ratio: float = 4.0, *, eps: float = 1e-6
+    dim: int, depth: int, num_heads: int, mlp_ratio: float = 4.0, *, drop_path: float = 0.0, eps: float = 1e-6
 ) -> nn.Sequential:
     """Pre-norm blocks over [B, N, dim], as a ViT has them: biases everywhere, exact GELU.
+
+    Args:
+        drop_path: rate of the last block; the rates rise from 0 in equal steps.
 
     Raises:
         InputError: `num_heads` does not divide `dim`.
     """
     from timm.models.vision_transformer import Block  # slow to import
 
+    _check_heads(dim, num_heads)
+    norm = partial(nn.LayerNorm, eps=eps)
+    return nn.Sequential(
+        *(
+            Block(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm, drop_path=rate)
+            for rate in _drop_rates(drop_path, depth)
+        )
+    )
+
+
+class CrossBlock(nn.Module):
+    """A pre-norm block whose tokens read a context and not each other (CrossMAE, arXiv:2401.14391, section 3.2)."""
+
+    def __init__(
+        self,
+        dim: int,
+        context_dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        *,
+        drop_path: float = 0.0,
+        eps: float = 1e-6,
+    ) -> None:
+        """Raises InputError if `num_heads` does not divide `dim`."""
+        from timm.layers import DropPath, Mlp  # slow to import
+
+        super().__init__()
+        _check_heads(dim, num_heads)
+        self.num_heads = num_heads
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = nn.ModuleDict(
+            {"q": nn.Linear(dim, dim), "kv": nn.Linear(context_dim, 2 * dim), "proj": nn.Linear(dim, dim)}
+        )
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """x: [B, N, dim]. context: [B, K, context_dim]. Returns [B, N, dim]."""
+        query = self.attn["q"](self.norm1(x)).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        key, value = self.attn["kv"](context).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        read = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        x = x + self.drop_path(self.attn["proj"](read))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+def cross_blocks(
+    dim: int, context_dim: int, depth: int, num_heads: int, mlp_ratio: float = 4.0, *, drop_path: float = 0.0
+) -> nn.ModuleList:
+    """Blocks whose tokens [B, N, dim] read a context [B, K, context_dim] (CrossMAE); call each as block(x, context).
+
+    Args:
+        drop_path: rate of the last block; the rates rise from 0 in equal steps.
+
+    Raises:
+        InputError: `num_heads` does not divide `dim`.
+    """
+    rates = _drop_rates(drop_path, depth)
+    return nn.ModuleList(CrossBlock(dim, context_dim, num_heads, mlp_ratio, drop_path=rate) for rate in rates)
+
+
+def _check_heads(dim: int, num_heads: int) -> None:
     if dim % num_heads:
         raise InputError(f"{dim} channels cannot be shared by {num_heads} heads; choose a multiple")
-    norm = partial(nn.LayerNorm, eps=eps)
-    return nn.Sequential(*(Block(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth)))
+
+
+def _drop_rates(drop_path: float, depth: int) -> list[float]:
+    return [drop_path * index / max(depth - 1, 1) for index in range(depth)]
 
 
 def sincos_positions(grid: tuple[int, ...], dim: int) -> Tensor:

@@ -25,6 +25,9 @@ class ConvNet(Encoder):
     """
 
     kind: ClassVar[str] = "convnet"
+    can: frozenset[str] = frozenset(
+        {"mask-tokens", "pyramid", "any-size", "drop-path", "grad-checkpointing", "sparse-convolution"}
+    )
     depths: tuple[int, ...]
     dims: tuple[int, ...]
     body: Any  # timm's modules carry no types
@@ -66,14 +69,21 @@ class ConvNet(Encoder):
             raise InputError(f"an image of {height} x {width} px is not a multiple of the stem, {self.patch_size} px")
         return self._stem(images).permute(0, 2, 3, 1)
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return self._norm(self._blocks(tokens)[-1])
-
-    def layers(self, images: Tensor, last: int = -1, *, final_norm: bool = True) -> list[Features]:
-        outputs = self._blocks(self.embed(images), last=self.layer_index(last))
+    def forward_layers(
+        self,
+        tokens: Tensor,
+        layers: Sequence[int] | None = None,
+        *,
+        keep: Tensor | None = None,
+        final_norm: bool = True,
+    ) -> list[Features]:
+        if keep is not None:
+            raise InputError("a convnet encoder cannot drop masked patches; encode all of them (keep=None)")
+        indices = self.layer_indices(layers)
+        outputs = self._blocks(tokens, last=max(indices))
         if final_norm and len(outputs) == self.num_layers:
             outputs[-1] = self._norm(outputs[-1])
-        return [Features(x.mean((2, 3)), x, x.new_empty(len(x), 0, x.shape[1])) for x in outputs]
+        return [_as_features(outputs[index]) for index in indices]
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         outputs = self._blocks(self.embed(images))
@@ -127,6 +137,7 @@ class ConvNeXt(ConvNet):
     The final norm acts on the map, before pooling (timm's head_norm_first); the original pools first.
     """
 
+    can: frozenset[str] = ConvNet.can | {"separate-patches"}
     version: ClassVar[str] = "1"
     Config = ConvNeXtConfig
     config: ConvNeXtConfig
@@ -264,6 +275,10 @@ class ResNet(ConvNet):
 
     def _level(self, x: Tensor) -> Tensor:
         return x
+
+
+def _as_features(x: Tensor) -> Features:
+    return Features(x.mean((2, 3)), x, x.new_empty(len(x), 0, x.shape[1]))
 
 
 def _check_stages(dims: Sequence[int], depths: Sequence[int]) -> None:

@@ -14,7 +14,8 @@ def rebuild_encoder(encoder: Encoder, *, image_size: int | None = None, **option
     """An encoder like this one, with these options of its Config instead of its own, and fresh weights.
 
     The weights are drawn from the global torch generator, on the CPU or on the device of a `with torch.device(...)`. An
-    option that its Config does not have is ignored if its value is 0, False or None.
+    option that its Config does not have is ignored if its value is 0, False or None. An option `weights`, a file of
+    initial weights, is set to None.
 
     Raises:
         InputError: it has no such option, or it does not support this size or drop path.
@@ -23,9 +24,13 @@ def rebuild_encoder(encoder: Encoder, *, image_size: int | None = None, **option
     for name, value in options.items():
         if value and name not in known:
             raise InputError(
-                f"task.{name} {value!r} is not for a {encoder.kind} encoder, which has no such option; leave it out"
+                f"task.{name} {value!r} is not for this {encoder.kind} encoder, which has no such option; leave it "
+                f"out, or set it to none if the protocol has it (--set task.{name}=none)"
             )
-    config = encoder.config.model_copy(update={name: value for name, value in options.items() if name in known})
+    changes = {name: value for name, value in options.items() if name in known}
+    if "weights" in known:
+        changes["weights"] = None
+    config = encoder.config.model_copy(update=changes)
     size = encoder.image_size if image_size is None else image_size
     made = type(encoder)(config, image_size=size, in_channels=encoder.in_channels)
     require_drop_path(made, options.get("drop_path", 0.0))

@@ -40,6 +40,9 @@ class Swin(Encoder):
     """A Swin Transformer. `embed` includes the patch norm: SimMIM's mask token comes after it."""
 
     kind: ClassVar[str] = "swin"
+    can: frozenset[str] = frozenset(
+        {"mask-tokens", "separate-patches", "pyramid", "any-size", "drop-path", "grad-checkpointing"}
+    )
     version: ClassVar[str] = "1"
     Config = SwinConfig
     config: SwinConfig
@@ -79,15 +82,22 @@ class Swin(Encoder):
             raise InputError(f"an image of {height} x {width} px is not a multiple of the patch, {self.patch_size} px")
         return self.body.patch_embed.norm(self.body.patch_embed.proj(images).permute(0, 2, 3, 1))
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return self.body.norm(self._blocks(tokens)[-1]).permute(0, 3, 1, 2)
-
-    def layers(self, images: Tensor, last: int = -1, *, final_norm: bool = True) -> list[Features]:
+    def forward_layers(
+        self,
+        tokens: Tensor,
+        layers: Sequence[int] | None = None,
+        *,
+        keep: Tensor | None = None,
+        final_norm: bool = True,
+    ) -> list[Features]:
         """Blocks count through the stages; a block's map has the resolution and channels of its stage."""
-        outputs = self._blocks(self.embed(images), last=self.layer_index(last))
+        if keep is not None:
+            raise InputError("a swin encoder cannot drop masked patches; encode all of them (keep=None)")
+        indices = self.layer_indices(layers)
+        outputs = self._blocks(tokens, last=max(indices))
         if final_norm and len(outputs) == self.num_layers:
             outputs[-1] = self.body.norm(outputs[-1])
-        return [Features(x.mean((1, 2)), x.permute(0, 3, 1, 2), x.new_empty(len(x), 0, x.shape[-1])) for x in outputs]
+        return [_as_features(outputs[index]) for index in indices]
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """One map per stage, each normalised over its channels; ceil(H / s) rows if stride s does not divide H.
@@ -127,6 +137,11 @@ class Swin(Encoder):
                 if len(outputs) - 1 == last:
                     return outputs
         return outputs
+
+
+def _as_features(x: Tensor) -> Features:
+    """From an output [B, h, w, D]."""
+    return Features(x.mean((1, 2)), x.permute(0, 3, 1, 2), x.new_empty(len(x), 0, x.shape[-1]))
 
 
 def shifted_window_block(block: SwinTransformerBlock, x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mimbench.contract import Config, Depth, Encoder, Features, InputError, added
 from mimbench.encoders.blocks import sincos_positions
+from mimbench.encoders.rope import rotary_table
 from mimbench.encoders.windows import Windows, add_positions, windowed_block
 from mimbench.optim.layers import vit_layer
 
@@ -31,10 +32,19 @@ class ViTConfig(Config):
     depth: Depth = Field(12, ge=1)
     num_heads: int = Field(12, ge=1)
     mlp_ratio: float = Field(4.0, gt=0)
-    position: Literal["relative", "relative-per-block", "sincos", "learned", "learned-and-relative"] = "relative"
+    position: Literal[
+        "relative", "relative-per-block", "sincos", "learned", "learned-and-relative", "rope", "learned-and-rope"
+    ] = "relative"
     """relative: one bias table shared by all blocks (SimMIM, BEiT); relative-per-block: one table per block, as those
     two fine-tune, at image_size alone; sincos: fixed (MAE); learned: the first ViT; learned-and-relative: learned, and
-    one table per block as well, zero at first, at image_size alone (MAE's ViT as mmsegmentation fine-tunes it)."""
+    one table per block as well, zero at first, at image_size alone (MAE's ViT as mmsegmentation fine-tunes it); rope:
+    queries and keys are rotated by their patch's row and column (DINOv3); learned-and-rope: both, as EVA-02."""
+    rope_base: float = added(100.0, gt=0)
+    """rope: the longest period is about this many times the shortest; see mimbench/encoders/rope.py."""
+    class_token: bool = added(True)
+    """False: without a class token; not for relative and relative-per-block positions."""
+    registers: int = added(0, ge=0, le=1000)
+    """Register tokens (arXiv:2309.16588), learned and without positions; not for relative ones, shared or per block."""
     layer_scale: float | None = Field(None, gt=0)
     """Initial value of LayerScale; absent: none."""
     drop_path: float = Field(0.0, ge=0, lt=1)
@@ -43,9 +53,15 @@ class ViTConfig(Config):
 
 
 class ViT(Encoder):
-    """A ViT with a class token. Blocks attend globally, or in windows for dense use (`use_windows`)."""
+    """A ViT. Blocks attend globally, or in windows for dense use (`use_windows`)."""
 
     kind: ClassVar[str] = "vit"
+    can: frozenset[str] = frozenset(
+        {
+            *("mask-tokens", "separate-patches", "one-grid", "visible-only", "class-token"),
+            *("any-size", "drop-path", "windows", "relative-positions", "grad-checkpointing"),
+        }
+    )
     version: ClassVar[str] = "1"
     Config = ViTConfig
     config: ViTConfig
@@ -53,6 +69,7 @@ class ViT(Encoder):
     def __init__(self, config: ViTConfig, *, image_size: int, in_channels: int) -> None:
         super().__init__(config, image_size=image_size, in_channels=in_channels)
         self.relative = config.position.startswith("relative")
+        self.rotary = config.position.endswith("rope")
         self.body = _beit(config, self.grid, in_channels) if self.relative else _vit(config, self.grid, in_channels)
         self.windows: Windows | None = None
         self.grad_checkpointing = False
@@ -72,7 +89,27 @@ class ViT(Encoder):
         self.embed_dim = self.out_dim = config.embed_dim
         self.patch_size = self.stride = config.patch_size
         self.num_layers = config.depth
-        self.num_prefix_tokens = 1
+        self.num_prefix_tokens = int(config.class_token) + config.registers
+        self._check_positions()
+        if not config.class_token:
+            self.can -= {"class-token"}
+        if config.position in ("relative-per-block", "learned-and-relative"):
+            self.can -= {"visible-only", "windows", "any-size"}
+        if config.position.startswith("relative") or config.position.endswith("rope"):
+            self.can -= {"relative-positions"}
+
+    def _check_positions(self) -> None:
+        config = self.config
+        if config.position.startswith("relative") and (config.registers or not config.class_token):
+            option = "encoder.registers" if config.registers else "encoder.class_token = false"
+            raise InputError(
+                f'{option} is not for encoder.position "{config.position}"; choose another position, such as "rope"'
+            )
+        if config.position.endswith("rope") and config.embed_dim // config.num_heads % 4:
+            raise InputError(
+                f'encoder.position "{config.position}" needs heads whose channels are a multiple of 4; these have '
+                f"{config.embed_dim // config.num_heads}; change encoder.embed_dim or encoder.num_heads"
+            )
 
     def embed(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
@@ -80,32 +117,22 @@ class ViT(Encoder):
             raise InputError(f"an image of {height} x {width} px is not a multiple of the patch, {self.patch_size} px")
         return self.body.patch_embed.proj(images).permute(0, 2, 3, 1)
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return self._split(self.body.norm(self._blocks(tokens)[-1]), tokens.shape[1:3]).dense
-
-    def encode_visible(self, tokens: Tensor, keep: Tensor) -> Tensor:
-        self._require_shared_table("dropping patches")
-        grid = tokens.shape[1:3]
-        positions = self._positions(grid)
-        x = tokens.flatten(1, 2)
-        prefix = self.body.cls_token.expand(len(x), -1, -1)
-        if positions is not None:
-            x, prefix = x + positions[:, 1:], prefix + positions[:, :1]
-        x = torch.cat((prefix, x.gather(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]))), 1)
-        bias = self._bias(grid)
-        if bias is not None:
-            rows = torch.cat((keep.new_zeros(len(keep), 1), keep + 1), 1)
-            bias = bias[0][:, rows[:, :, None], rows[:, None, :]].transpose(0, 1)
-        for block in self.body.blocks:
-            x = self._run(block, x, bias)
-        return self.body.norm(x)
-
-    def layers(self, images: Tensor, last: int = -1, *, final_norm: bool = True) -> list[Features]:
-        tokens = self.embed(images)
-        outputs = self._blocks(tokens, last=self.layer_index(last))
+    def forward_layers(
+        self,
+        tokens: Tensor,
+        layers: Sequence[int] | None = None,
+        *,
+        keep: Tensor | None = None,
+        final_norm: bool = True,
+    ) -> list[Features]:
+        indices, grid = self.layer_indices(layers), tuple(tokens.shape[1:3])
+        if keep is not None:
+            self._require_shared_table("dropping patches")
+        outputs = self._run_blocks(tokens, keep, max(indices) + 1)
         if final_norm and len(outputs) == self.num_layers:
             outputs[-1] = self.body.norm(outputs[-1])
-        return [self._split(x, tokens.shape[1:3]) for x in outputs]
+        shape = grid if keep is None else (1, keep.shape[1])
+        return [self._split(outputs[index], shape) for index in indices]
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         tokens = self.embed(images)
@@ -113,7 +140,7 @@ class ViT(Encoder):
             return [self.encode(tokens)]
         grid = tuple(tokens.shape[1:3])
         positions = self._positions(grid)
-        x = tokens if positions is None else tokens + positions[:, 1:].unflatten(1, grid)
+        x = tokens if positions is None else tokens + positions[:, self.config.class_token :].unflatten(1, grid)
         window = (self.windows.size, self.windows.size)
         biases = {size: self._patch_bias(size) for size in {grid, window}}
         for index, block in enumerate(self.body.blocks):
@@ -133,10 +160,13 @@ class ViT(Encoder):
         """Windowed `pyramid`, without the class token, as ViTDet (arXiv:2203.16527) does; 0: global attention."""
         self._require_shared_table("windowed attention")
         self.windows = Windows.checked(window, global_blocks, self.num_layers) if window else None
-        self.body.cls_token.requires_grad_(self.windows is None)  # idle in windows, which distributed training forbids
+        for token in (self.body.cls_token, self.body.reg_token if self.config.registers else None):
+            if token is not None:
+                token.requires_grad_(self.windows is None)  # idle in windows, which distributed training forbids
 
     def add_relative_positions(self, image_size: int) -> None:
-        if self.relative:
+        """An encoder with relative or rotary positions keeps those."""
+        if self.relative or self.rotary:
             return
         if self.windows is None:
             raise InputError("relative_positions are for windows: set window above 0, or relative_positions to false")
@@ -149,24 +179,50 @@ class ViT(Encoder):
         return vit_layer(parameter.removeprefix("body."), self.num_layers)
 
     def no_weight_decay(self) -> set[str]:
-        """The class token and learned positions, not the relative-position tables: as SimMIM's and BEiT's scripts."""
-        return {"body.cls_token"} | ({"body.pos_embed"} if self.config.position.startswith("learned") else set())
+        """Prefix tokens and learned positions, not the relative-position tables: as SimMIM's and BEiT's scripts."""
+        names = {"body.cls_token"} if self.config.class_token else set()
+        if self.config.registers:
+            names.add("body.reg_token")
+        return names | ({"body.pos_embed"} if self.config.position.startswith("learned") else set())
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         self.grad_checkpointing = enable
 
-    def _blocks(self, tokens: Tensor, last: int | None = None) -> list[Tensor]:
-        grid = tokens.shape[1:3]
-        x = torch.cat((self.body.cls_token.expand(len(tokens), -1, -1), tokens.flatten(1, 2)), 1)
-        positions = self._positions(grid)
-        x = x if positions is None else x + positions
-        bias = self._bias(grid)
-        outputs = []
-        for block in self.body.blocks[: None if last is None else last + 1]:
+    def _run_blocks(self, tokens: Tensor, keep: Tensor | None, depth: int) -> list[Tensor]:
+        """Outputs [B, P + N, D] of the first `depth` blocks, for all patches or those of `keep`."""
+        grid = tuple(tokens.shape[1:3])
+        positions, bias = self._positions(grid), self._bias(grid)
+        x = tokens.flatten(1, 2)
+        prefix = self._prefix(len(x), positions)
+        if positions is not None:
+            x = x + positions[:, self.config.class_token :]
+        if keep is not None:
+            x = x.gather(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+            bias = None if bias is None else self._bias_of(bias, keep)
+        x, outputs = torch.cat((*prefix, x), 1), []
+        for block in self.body.blocks[:depth]:
             block_bias = getattr(block.attn, "rel_pos_bias", None)
             x = self._run(block, x, bias if block_bias is None else block_bias().unsqueeze(0))
             outputs.append(x)
         return outputs
+
+    def _prefix(self, batch: int, positions: Tensor | None) -> list[Tensor]:
+        """The class token, with its position, and the register tokens: [batch, 1, D] and [batch, R, D]."""
+        tokens = []
+        if self.config.class_token:
+            token = self.body.cls_token
+            tokens.append((token if positions is None else token + positions[:, :1]).expand(batch, -1, -1))
+        if self.config.registers:
+            tokens.append(self.body.reg_token.expand(batch, -1, -1))
+        return tokens
+
+    def _bias_of(self, bias: Tensor, keep: Tensor) -> Tensor:
+        """The rows of `bias`, and its columns if it has some per token, for the prefix and the patches of `keep`."""
+        prefix = self.num_prefix_tokens
+        rows = torch.cat((torch.arange(prefix, device=keep.device).expand(len(keep), -1), keep + prefix), 1)
+        if self.rotary:
+            return bias[0, 0][rows].unsqueeze(1)
+        return bias[0][:, rows[:, :, None], rows[:, None, :]].transpose(0, 1)
 
     def _run(self, block: Callable[..., Tensor], x: Tensor, bias: Tensor | None) -> Tensor:
         arguments = (x, bias.to(x.dtype)) if bias is not None else (x,)
@@ -179,14 +235,15 @@ class ViT(Encoder):
         return Features(patches.mean(1), patches.transpose(1, 2).unflatten(2, grid), prefix)
 
     def _positions(self, grid: Grid) -> Tensor | None:
-        """Absolute position embeddings [1, 1 + h*w, D] at `grid`, class token first."""
-        if self.relative:
+        """Absolute position embeddings [1, C + h*w, D] at `grid`, that of the class token first if there is one."""
+        if self.relative or self.config.position == "rope":
             return None
         if tuple(grid) == self.grid:
             return self.body.pos_embed
         from timm.layers import resample_abs_pos_embed
 
-        return resample_abs_pos_embed(self.body.pos_embed, new_size=list(grid), old_size=list(self.grid))
+        table, prefix = self.body.pos_embed, int(self.config.class_token)
+        return resample_abs_pos_embed(table, new_size=list(grid), old_size=list(self.grid), num_prefix_tokens=prefix)
 
     def _require_shared_table(self, what: str) -> None:
         position = self.config.position
@@ -195,16 +252,21 @@ class ViT(Encoder):
             raise InputError(f'{what} is not for encoder.position "{position}"; use "{instead}"')
 
     def _patch_bias(self, grid: Grid) -> Tensor | None:
-        """`_bias` without the class token."""
-        bias = self._bias(grid)
-        return None if bias is None else bias[..., 1:, 1:]
+        """`_bias` without the prefix tokens."""
+        bias, prefix = self._bias(grid), self.num_prefix_tokens
+        if bias is None or self.rotary:
+            return None if bias is None else bias[..., prefix:, :]
+        return bias[..., prefix:, prefix:]
 
     def _bias(self, grid: Grid) -> Tensor | None:
-        """Relative position bias [1, heads, N, N] over N = 1 + h*w tokens, class token first.
+        """Relative position bias [1, heads, N, N] over N = 1 + h*w tokens, class token first; or a rotary table.
 
+        A rotary table [1, 1, P + h*w, 2 * channels of a head] takes the place of the bias in each block's attention.
         At another grid than that of image_size the shared table is resized anew in every pass, by plain bicubic
         interpolation. The official codes convert it once, as encoders/resample.py does.
         """
+        if self.rotary:
+            return self._rotary_table(tuple(grid), self.body.norm.weight.device)
         if tuple(grid) != self.grid:
             self._require_shared_table(f"another size than {self.image_size} px")
         if self.config.position != "relative":
@@ -217,6 +279,13 @@ class ViT(Encoder):
             table = resize_rel_pos_bias_table_simple(table, tuple(grid), shape)
         index = self._position_index(tuple(grid), table.device)
         return table[index.flatten()].unflatten(0, index.shape).permute(2, 0, 1).unsqueeze(0)
+
+    def _rotary_table(self, grid: Grid, device: torch.device) -> Tensor:
+        config = self.config
+        table = rotary_table(grid, config.embed_dim // config.num_heads, config.rope_base, device=device)
+        idle = torch.zeros(self.num_prefix_tokens, table.shape[1], device=device)
+        idle[:, : table.shape[1] // 2] = 1.0  # cosine 1 and sine 0: prefix tokens are not rotated
+        return torch.cat((idle, table))[None, None]
 
     def _position_index(self, grid: Grid, device: torch.device) -> Tensor:
         key = (grid, device)
@@ -266,9 +335,26 @@ def _vit(config: ViTConfig, grid: Grid, in_channels: int) -> VisionTransformer:
     from timm.models.beit import RelativePositionBias
     from timm.models.vision_transformer import VisionTransformer
 
-    body = VisionTransformer(**_shared(config, grid, in_channels))
+    options: dict[str, Any] = {"reg_tokens": config.registers, "class_token": config.class_token}
+    if not config.class_token:
+        options["global_pool"] = "avg"  # timm's pooling, which is not used here, must have its tokens
+        options["fc_norm"] = False
+    if config.registers:
+        options["no_embed_class"] = True
+    if config.position.endswith("rope"):
+        from mimbench.encoders.rotary_attention import RotaryAttention
+
+        options["attn_layer"] = RotaryAttention
+    if config.position == "rope":
+        options["pos_embed"] = "none"
+    body = VisionTransformer(**_shared(config, grid, in_channels) | options)
+    if body.pos_embed is not None and config.registers and config.class_token:
+        # timm gives positions to all prefix tokens or to none; here the class token has one, registers have none.
+        body.pos_embed = nn.Parameter(torch.empty(1, 1 + grid[0] * grid[1], config.embed_dim))
+        nn.init.trunc_normal_(body.pos_embed, std=0.02)
     if config.position == "sincos":
-        body.pos_embed = nn.Parameter(sincos_positions(grid, config.embed_dim), requires_grad=False)
+        table = sincos_positions(grid, config.embed_dim)[:, int(not config.class_token) :]
+        body.pos_embed = nn.Parameter(table, requires_grad=False)
     if config.position == "learned-and-relative":
         for block in body.blocks:
             block.attn.rel_pos_bias = RelativePositionBias(grid, config.num_heads)

@@ -47,7 +47,7 @@ def describe_plugin(kind: registry.Registry, name: str) -> str:
     elif issubclass(plugin, Dataset):
         lines.append(f"provides: {_listed(plugin.provides)}")
     elif issubclass(plugin, Encoder):
-        lines.append(f"kind: {plugin.kind}")
+        lines += [f"kind: {plugin.kind}", f"can: {_listed(plugin.can)}"]
     setting, table = _TABLES[kind.kind]
     lines += ["", f"options (--set {setting}.KEY=VALUE, or {table.replace('NAME', name)} of a recipe):"]
     lines += list(_options(plugin.Config)) or ["  none"]
@@ -59,7 +59,7 @@ def _method_facts(method: type[Method]) -> Iterator[str]:
         yield f"paper: {method.paper}"
     if method.reference:
         yield f"reference code: {method.reference}"
-    yield f"encoders: {_listed(method.encoders)}"
+    yield f"needs of its encoder: {_listed(method.needs)}"
     if method.supervision:
         yield f"also learns from: {_listed(method.supervision)}"
     if not method.pretrains:
@@ -67,7 +67,8 @@ def _method_facts(method: type[Method]) -> Iterator[str]:
 
 
 def _task_facts(task: type[Task]) -> Iterator[str]:
-    yield f"needs: {_listed(task.needs)}"
+    yield f"needs of the dataset: {_listed(task.needs)}"
+    yield f"needs of the encoder: {_listed(task.encoder_needs)}"
     yield f"default dataset: {task.default_dataset or 'that of the pretraining'}"
     yield f"trains the encoder: {'yes' if task.trains_encoder else 'no'}"
     yield ""

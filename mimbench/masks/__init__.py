@@ -5,23 +5,38 @@ returns its masks on that generator's device. What this package exports is publi
 """
 
 from mimbench.masks.blocks import block_mask
-from mimbench.masks.grids import Grid, mask_at_pixels, mask_grid, mean_over_masked, resize_mask, visible_indices
+from mimbench.masks.grids import (
+    Grid,
+    mask_at_pixels,
+    mask_grid,
+    mean_over_masked,
+    repeat_per_mask,
+    replace_masked,
+    resize_mask,
+    visible_indices,
+)
+from mimbench.masks.multi_block import MultiBlockMask, multi_block_mask
 from mimbench.masks.patches import patchify, unpatchify
-from mimbench.masks.sampling import grid_mask, masked_count, random_mask, random_order, square_mask
+from mimbench.masks.sampling import grid_mask, masked_count, random_mask, random_order, square_mask, tube_mask
 
 __all__ = [
     "Grid",
+    "MultiBlockMask",
     "block_mask",
     "grid_mask",
     "mask_at_pixels",
     "mask_grid",
     "masked_count",
     "mean_over_masked",
+    "multi_block_mask",
     "patchify",
     "random_mask",
     "random_order",
+    "repeat_per_mask",
+    "replace_masked",
     "resize_mask",
     "square_mask",
+    "tube_mask",
     "unpatchify",
     "visible_indices",
 ]

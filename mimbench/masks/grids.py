@@ -81,6 +81,35 @@ def visible_indices(mask: Tensor, count: int | None = None) -> Tensor:
     return masked.to(torch.uint8).argsort(dim=1, stable=True)[:, :count]
 
 
+def replace_masked(tokens: Tensor, mask: Tensor, token: Tensor) -> Tensor:
+    """Patch tokens with a mask token in place of each masked one.
+
+    Args:
+        tokens: [B, h, w, D].
+        mask: bool [B, Gh, Gw] on any grid, True = masked. A patch that it touches counts as masked.
+        token: [1, 1, 1, D].
+    """
+    masked = resize_mask(mask, tokens.shape[1:3]).unsqueeze(-1)
+    return torch.where(masked, token.to(tokens.dtype), tokens)
+
+
+def repeat_per_mask(values: Tensor, masks: Tensor) -> Tensor:
+    """Repeat what belongs to an image for each of its masks: [B, ...] -> [B * M, ...].
+
+    Several masks per image then share one embedding, as in data2vec 2.0 (arXiv:2212.07525).
+
+    Args:
+        values: [B, ...], such as tokens or targets.
+        masks: [B * M, ...], such as masks or indices of visible patches; rows i * M to i * M + M - 1 belong to image i.
+
+    Raises:
+        InputError: the number of masks is not a multiple of the number of images.
+    """
+    if not len(values) or len(masks) % len(values):
+        raise InputError(f"{len(masks)} masks do not divide among {len(values)} images; draw the same number per image")
+    return values.repeat_interleave(len(masks) // len(values), 0)
+
+
 def mean_over_masked(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of `values` [B, h, w] over all masked cells of the batch together; 0 if none is masked.
 

@@ -1,7 +1,7 @@
 """Masks drawn from the official implementations' own random streams, mask for mask.
 
 With the same seed, each function gives the masks that the official generator gives in as many calls in a row. Methods
-reach them with rng="official" of `random_mask` and `block_mask`.
+reach them with rng="official" of `random_mask`, `tube_mask`, `block_mask` and `multi_block_mask`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from mimbench.masks.grids import Grid
 
 ATTEMPTS = 10
 """Rectangles that BEiT tries for one block before it gives up."""
+TRIES = 20
+"""Contexts that I-JEPA draws before one more target may overlap it."""
 
 
 def draw_seed(generator: torch.Generator) -> int:
@@ -33,6 +35,57 @@ def numpy_random_mask(batch: int, grid: Grid, masked: int, rng: np.random.Random
     for mask in masks:
         mask[rng.permutation(mask.size)[:masked]] = True
     return torch.from_numpy(masks).unflatten(1, grid)
+
+
+def numpy_tube_mask(batch: int, grid: Grid, masked: int, rng: np.random.RandomState) -> Tensor:
+    """VideoMAE's tubes in one frame (MCG-NJU/VideoMAE@14ef8d85, masking_generator.py): `masked` ones, shuffled.
+
+    Returns bool [batch, Gh, Gw] on the CPU. `np.random.seed(s)` there is RandomState(s) here.
+    """
+    masks = np.zeros((batch, grid[0] * grid[1]), dtype=bool)
+    masks[:, masks.shape[1] - masked :] = True
+    for mask in masks:
+        rng.shuffle(mask)
+    return torch.from_numpy(masks).unflatten(1, grid)
+
+
+def torch_multi_blocks(
+    batch: int,
+    grid: Grid,
+    count: int,
+    target: tuple[int, int],
+    context: tuple[int, int],
+    least: int,
+    allow_overlap: bool,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """I-JEPA's blocks of given sizes (facebookresearch/ijepa@52c1ae95, src/masks/multiblock.py), before they are cut.
+
+    Returns:
+        Targets bool [count, batch, Gh, Gw] and contexts bool [batch, Gh, Gw], on the CPU. `torch.manual_seed(s)` there
+        is torch.Generator().manual_seed(s) here.
+    """
+
+    def place(size: tuple[int, int]) -> Tensor:
+        top, left = (
+            int(torch.randint(0, length - side, (1,), generator=generator))
+            for length, side in zip(grid, size, strict=True)
+        )
+        block = torch.zeros(grid, dtype=torch.bool)
+        block[top : top + size[0], left : left + size[1]] = True
+        return block
+
+    targets = torch.zeros(count, batch, *grid, dtype=torch.bool)
+    contexts = torch.zeros(batch, *grid, dtype=torch.bool)
+    for sample in range(batch):
+        for index in range(count):
+            targets[index, sample] = place(target)
+        tries = 0
+        while contexts[sample].sum() < least:
+            avoided = 0 if allow_overlap else max(count - tries // TRIES, 0)
+            contexts[sample] = place(context) & ~targets[:avoided, sample].any(0)
+            tries += 1
+    return targets, contexts
 
 
 def python_block_mask(

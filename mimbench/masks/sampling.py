@@ -1,4 +1,4 @@
-"""Random, square and grid masks."""
+"""Random, square, grid and tube masks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mimbench.errors import InputError
 from mimbench.masks.grids import Grid, check_count, grid_text, spans
-from mimbench.masks.official import draw_seed, numpy_random_mask
+from mimbench.masks.official import draw_seed, numpy_random_mask, numpy_tube_mask
 
 Rounding = Literal["ceil", "floor", "mae"]
 
@@ -61,6 +61,39 @@ def random_mask(
     visible = random_order(batch, grid, generator)[:, : cells - masked]
     mask = torch.ones(batch, cells, dtype=torch.bool, device=generator.device)
     return mask.scatter_(1, visible, False).unflatten(1, grid)
+
+
+def tube_mask(
+    batch: int,
+    grid: Grid,
+    ratio: float,
+    generator: torch.Generator,
+    *,
+    rng: Literal["torch", "official"] = "torch",
+) -> Tensor:
+    """Mask the same random cells in every frame of a clip (VideoMAE, arXiv:2203.12602, section 3.2).
+
+    Args:
+        grid: (T, Gh, Gw).
+        ratio: share of masked cells, rounded down.
+        rng: "official" draws from numpy as VideoMAE does, seeded by `generator`; "torch" has the same distribution.
+
+    Returns:
+        bool [batch, T, Gh, Gw].
+
+    Raises:
+        InputError: `grid` has no three lengths, or the ratio masks nothing or everything.
+    """
+    if len(grid) != 3:
+        raise InputError(f"a tube mask needs a grid of time, rows and columns, not {grid_text(grid)}")
+    frames, frame = grid[0], grid[1:]
+    if rng == "official":
+        masked = masked_count(frame[0] * frame[1], ratio, "floor")
+        masks = numpy_tube_mask(batch, frame, masked, np.random.RandomState(draw_seed(generator)))
+        masks = masks.to(generator.device)
+    else:
+        masks = random_mask(batch, frame, ratio, generator, rounding="floor")
+    return masks.unsqueeze(1).expand(-1, frames, -1, -1).contiguous()
 
 
 def random_order(batch: int, grid: Grid, generator: torch.Generator) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mimbench.contract import Encoder, Method, ModelSetup
+from mimbench.contract import Encoder, Features, Method, ModelSetup
 from mimbench.convert import recognise, to_method
 from mimbench.convert.apply import ConvertedWeights
 from mimbench.convert.key_layouts import KeyLayout
@@ -88,27 +88,27 @@ def run(golden: Golden, method: Method) -> Run:
 
 
 class _watched:
-    """While active, record what `encode` and `encode_visible` of the encoder return, with the `keep` of the second."""
+    """While active, record what `forward_tokens` of the encoder returns, with its `keep`.
+
+    This is the map [B, D, h, w], or the sequence [B, P + K, D] of a run on visible patches only.
+    """
 
     def __init__(self, encoder: Encoder, notes: list[tuple[Tensor, Tensor | None]]) -> None:
         self.encoder, self.notes = encoder, notes
 
     def __enter__(self) -> None:
         encoder, notes = self.encoder, self.notes
-        encode, encode_visible = encoder.encode, encoder.encode_visible
+        forward_tokens = encoder.forward_tokens
 
-        def whole(tokens: Tensor) -> Tensor:
-            notes.append((encode(tokens), None))
-            return notes[-1][0]
+        def forward_and_note(tokens: Tensor, keep: Tensor | None = None) -> Features:
+            features = forward_tokens(tokens, keep)
+            notes.append((features.dense if keep is None else features.sequence, keep))
+            return features
 
-        def visible(tokens: Tensor, keep: Tensor) -> Tensor:
-            notes.append((encode_visible(tokens, keep), keep))
-            return notes[-1][0]
-
-        vars(encoder).update(encode=whole, encode_visible=visible)
+        vars(encoder).update(forward_tokens=forward_and_note)
 
     def __exit__(self, *_: Any) -> None:
-        del vars(self.encoder)["encode"], vars(self.encoder)["encode_visible"]
+        del vars(self.encoder)["forward_tokens"]
 
 
 def _mask(golden: Golden, batch: int) -> Tensor:

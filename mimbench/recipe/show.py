@@ -14,6 +14,7 @@ from mimbench.contract import Config, TrainConfig
 from mimbench.contract.validation import NONE
 from mimbench.errors import InputError, NotSupported
 from mimbench.recipe import document as recipe_document
+from mimbench.recipe.needs import check_method_needs
 from mimbench.recipe.resolve import Recipe, check_settings, resolve
 
 MASKS = 256
@@ -35,7 +36,7 @@ def describe(name: str, method: str, settings: Mapping[str, Any]) -> str:
     document = recipe_document.read(name)
     check_settings(list(settings), [method], [])
     recipe = resolve(name, document, method, settings, None)
-    recipe.method_class().require_kind(recipe.encoder_class().kind)
+    _check_needs(recipe)
     lines = [f"# recipe {name}, resolved for {method}"]
     if document.get("summary"):
         lines.append(f"summary = {_toml(document['summary'])}")
@@ -53,6 +54,20 @@ def describe(name: str, method: str, settings: Mapping[str, Any]) -> str:
         ]
         lines += [f"# {line}" for line in _budgets(config)]
     return "\n".join(lines) + "\n"
+
+
+def _check_needs(recipe: Recipe) -> None:
+    """Raise InputError if the encoder cannot do what the method needs."""
+    method, encoder = recipe.method_class(), recipe.encoder_class()
+    if method.needs:
+        with torch.device("meta"):
+            sizes = encoder.sizes_only(recipe.encoder_config, **_image(recipe))
+        check_method_needs(method, sizes, recipe.encoder)
+
+
+def _image(recipe: Recipe) -> dict[str, int]:
+    """Sizes of the images that an encoder is built for; a recipe does not know the dataset's channels."""
+    return {"image_size": recipe.input.image_size, "in_channels": max(3, len(recipe.input.mean))}
 
 
 def _under(recipe: Recipe, task: str) -> dict[str, str]:
@@ -129,7 +144,7 @@ def _arithmetic(train: TrainConfig) -> Iterator[str]:
 def _masked_line(recipe: Recipe) -> str:
     """How many patches of how many the method masks, counted on masks that it draws."""
     method_class, encoder_class = recipe.method_class(), recipe.encoder_class()
-    image = {"image_size": recipe.input.image_size, "in_channels": max(3, len(recipe.input.mean))}
+    image = _image(recipe)
     try:
         with torch.device("meta"):  # builds the method's parts at once, without weights
             try:

@@ -83,46 +83,75 @@ def pyramid_is_as_declared(subject: EncoderSubject) -> None:
 @check("pyramid", needs=["pyramid_is_as_declared"])
 def pyramid_takes_other_sizes(subject: EncoderSubject) -> None:
     """`pyramid` takes larger and oblong images whose sides `patch_size` divides."""
-    encoder, side = subject.build(), subject.image_size
+    encoder, side = _able("any-size", subject), subject.image_size
     for size in ((2 * side, 2 * side), (side, side + encoder.stride), (side + encoder.patch_size, side)):
-        try:
-            _expect_pyramid(encoder, subject, size)
-        except InputError as error:
-            raise Skip(f"{size[0]} x {size[1]} px: {error}") from error
+        _expect_pyramid(encoder, subject, size)
 
 
-@check("encode_visible", needs=["map_has_its_shape"])
+@check("forward_layers", needs=["map_has_its_shape"])
 def encoding_all_tokens_equals_encode(subject: EncoderSubject) -> None:
-    """`encode_visible` with all tokens, in another order, returns the tokens of `encode` in that order."""
-    encoder = subject.build()
+    """`forward_tokens` with all tokens in `keep`, in another order, returns the tokens of `encode` in that order."""
+    encoder = _able("visible-only", subject)
     tokens = encoder.embed(subject.images())
     order = torch.randperm(tokens.shape[1] * tokens.shape[2], generator=torch.Generator().manual_seed(0))
-    try:
-        visible = encoder.encode_visible(tokens, order.expand(IMAGES, -1))
-    except InputError as error:
-        raise Skip(str(error)) from error
-    _expect("encode_visible", visible, (IMAGES, encoder.num_prefix_tokens + len(order), encoder.out_dim))
+    visible = encoder.forward_tokens(tokens, order.expand(IMAGES, -1)).sequence
+    _expect("forward_tokens", visible, (IMAGES, encoder.num_prefix_tokens + len(order), encoder.out_dim))
     whole = encoder.encode(tokens).flatten(2).mT[:, order]
     if differ(whole, visible[:, encoder.num_prefix_tokens :]):
         raise Failure(
-            "encode_visible of all tokens differs from encode; add the same positions, norm and prefix tokens"
+            "forward_tokens of all tokens differs from encode; add the same positions, norm and prefix tokens"
         )
 
 
-@check("encode_visible", needs=["encoding_all_tokens_equals_encode"])
+@check("forward_layers", needs=["encoding_all_tokens_equals_encode"])
 def dropped_tokens_are_not_seen(subject: EncoderSubject) -> None:
-    """`encode_visible` does not depend on tokens that it drops."""
-    encoder = subject.build()
+    """`forward_tokens` does not depend on tokens that it drops."""
+    encoder = _able("visible-only", subject)
     tokens = encoder.embed(subject.images())
     count = tokens.shape[1] * tokens.shape[2]
     keep = torch.arange(0, count, 2).expand(IMAGES, -1)
     dropped = (torch.arange(count) % 2 == 1).view(1, *tokens.shape[1:3], 1)
-    try:
-        before = encoder.encode_visible(tokens, keep)
-    except InputError as error:
-        raise Skip(str(error)) from error
-    if differ(before, encoder.encode_visible(torch.where(dropped, tokens + 1, tokens), keep)):
-        raise Failure("the output of encode_visible changes with a dropped token; encode the tokens at `keep` only")
+    before, after = (
+        encoder.forward_tokens(some, keep).sequence for some in (tokens, torch.where(dropped, tokens + 1, tokens))
+    )
+    if differ(before, after):
+        raise Failure("the output of forward_tokens changes with a dropped token; encode the tokens at `keep` only")
+
+
+@check("forward_layers", needs=["layers_have_their_form"])
+def layers_come_in_the_order_asked_for(subject: EncoderSubject) -> None:
+    """`forward_layers` returns the layers that it is asked for, in that order; with `keep`, of the visible tokens."""
+    encoder = subject.build()
+    tokens = encoder.embed(subject.images())
+    whole = encoder.forward_layers(tokens)
+    chosen = encoder.forward_layers(tokens, (-1, 0))
+    if len(chosen) != 2 or differ(chosen[0].dense, whole[-1].dense) or differ(chosen[1].dense, whole[0].dense):
+        raise Failure("forward_layers(tokens, (-1, 0)) does not give the last and the first layer; keep the order")
+    if "visible-only" in encoder.can:
+        keep = torch.arange(2).expand(IMAGES, -1)
+        for number, features in enumerate(encoder.forward_layers(tokens, keep=keep)):
+            _expect(f"layer {number} with keep: patches", features.patches, (IMAGES, 2, features.pooled.shape[1]))
+
+
+@check("set_sizes", needs=["sizes_are_declared"])
+def abilities_agree_with_the_sizes(subject: EncoderSubject) -> None:
+    """`can` names "class-token" only with a prefix token, and "one-grid" only if stride and patch_size are equal."""
+    encoder = subject.build()
+    if "class-token" in encoder.can and not encoder.num_prefix_tokens:
+        raise Failure('can has "class-token", and num_prefix_tokens is 0; leave the ability out')
+    if "one-grid" in encoder.can and encoder.stride != encoder.patch_size:
+        raise Failure(
+            f'can has "one-grid", and stride {encoder.stride} differs from patch_size {encoder.patch_size}; leave the '
+            "ability out"
+        )
+
+
+def _able(ability: str, subject: EncoderSubject) -> Encoder:
+    """The encoder, if it has an ability. Raises Skip if it has not."""
+    encoder = subject.build()
+    if ability not in encoder.can:
+        raise Skip(f"{ability!r} is not in `can`")
+    return encoder
 
 
 def _expect_pyramid(encoder: Encoder, subject: EncoderSubject, size: tuple[int, int]) -> None:
@@ -151,4 +180,6 @@ OUTPUT_CHECKS = (
     pyramid_takes_other_sizes,
     encoding_all_tokens_equals_encode,
     dropped_tokens_are_not_seen,
+    layers_come_in_the_order_asked_for,
+    abilities_agree_with_the_sizes,
 )

@@ -133,7 +133,7 @@ def masked_pixels_do_not_reach_predict(subject: MethodSubject) -> None:
     if change > TOLERANCE:
         raise Failure(
             f"the prediction moves by {change:.0%} when only masked pixels change; remove them from the input: "
-            "encode_masked, encode_visible or masked_fill"
+            "encode_masked, forward_tokens with `keep`, or masked_fill"
         )
 
 

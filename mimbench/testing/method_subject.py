@@ -65,11 +65,13 @@ class MethodSubject:
         return f"a small {encoder.__name__} at {self.input.image_size} px"
 
     def _small_encoder(self) -> tuple[type[Encoder], Mapping[str, Any]]:
-        kinds = [self._encoder] if isinstance(self._encoder, str) else list(self.plugin.encoders)
-        known = [_ENCODERS[kind] for kind in kinds if kind in _ENCODERS]
-        if not known:
-            raise Failure(f"there is no small encoder of kind {', '.join(map(str, kinds))}; pass encoder=MyEncoder")
-        return known[0]
+        """The first one that can do what the method needs, or the one of the chosen kind."""
+        for kind, (encoder, options) in _ENCODERS.items():
+            chosen = kind == self._encoder or (self._encoder is None and self.plugin.needs <= encoder.can)
+            if chosen:
+                return encoder, options
+        which = self._encoder or f"that can do all of {', '.join(sorted(self.plugin.needs))}"
+        raise Failure(f"there is no small encoder {which}; pass encoder=MyEncoder")
 
     def build(self, seed: int = 0, *, prepared: bool = True) -> Method:
         """The method in training mode.

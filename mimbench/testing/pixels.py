@@ -14,7 +14,6 @@ class Pixels(Method):
     """Predicts the pixels of masked patches with a linear layer on an encoder that gets them blank. Not trained."""
 
     name, version = "pixels", "1"
-    encoders = ("vit", "swin", "convnet")
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)
@@ -31,7 +30,7 @@ class Pixels(Method):
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         masked = mask_at_pixels(mask, images)
-        return self.head(self.encoder.encode(self.encoder.embed(images.masked_fill(masked, 0))))
+        return self.head(self.encoder.features(images.masked_fill(masked, 0)).dense)
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         return F.mse_loss(prediction, target)

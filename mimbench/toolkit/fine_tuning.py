@@ -83,10 +83,10 @@ def check_position(position: str | None, encoder: Encoder) -> None:
     pretrained = getattr(encoder.config, "position", None)
     if position is None or pretrained is None or pretrained in STARTS[position]:
         return
-    possible = [name for name, starts in STARTS.items() if pretrained in starts]
+    possible = next((f'use "{name}", or ' for name, starts in STARTS.items() if pretrained in starts), "")
     raise InputError(
         f'task.position "{position}" starts from {_describe(STARTS[position])} positions, and the encoder has '
-        f'{_describe([pretrained])} ones ("{pretrained}"); use "{possible[0]}", or leave it out'
+        f'{_describe([pretrained])} ones ("{pretrained}"); {possible}leave it out'
     )
 
 
@@ -116,4 +116,6 @@ def _copy_with(encoder: Encoder, image_size: int | None, changes: dict[str, Any]
 
 
 def _describe(positions: Sequence[str]) -> str:
+    if positions[0].endswith("rope"):
+        return "rotary"
     return "relative" if positions[0].startswith("relative") else "absolute"

@@ -44,6 +44,7 @@ class Detection(Task):
     name: ClassVar[str] = "detection"
     version: ClassVar[str] = "2"
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"any-size"})
     trains_encoder: ClassVar[bool] = True
     metrics: ClassVar[tuple[Metric, ...]] = tuple(
         Metric(name, "percent", 0.0, 100.0)

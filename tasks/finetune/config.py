@@ -35,8 +35,9 @@ class FinetuneConfig(TaskConfig):
     """encoder: its final norm, before pooling; fresh: a new LayerNorm after pooling, and no final norm."""
     head_std: float = Field(0.02, gt=0)
     """Standard deviation of the head's initial weights; its biases start at 0."""
-    drop_path: float = Field(0.0, ge=0, lt=1)
-    """Rate of the encoder's last block, rising from 0 at its first; pretraining's own rate is not used."""
+    drop_path: float | None = Field(0.0, ge=0, lt=1)
+    """Rate of the encoder's last block, rising from 0 at its first, instead of the pretraining's rate. none: as
+    pretrained, also for an encoder that cannot drop paths."""
     attention_dropout: float = Field(0.0, ge=0, lt=1)
     """Of a ViT while it is fine-tuned; pretraining's own is not used."""
     position: Literal["relative-per-block", "learned"] | None = None

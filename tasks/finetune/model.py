@@ -21,6 +21,7 @@ from mimbench.api import (
     check_position,
     encoder_layers,
     rebuild_encoder,
+    require_abilities,
     resize_positions,
 )
 from mimbench_tasks.finetune.config import FinetuneConfig
@@ -116,8 +117,11 @@ def adapt(encoder: Encoder, config: FinetuneConfig, image_size: int) -> Encoder:
         InputError: as `build_classifier`.
     """
     encoder.check_pooling(config.pooling)
-    changes: dict[str, Any] = {"drop_path": config.drop_path, "attention_dropout": config.attention_dropout}
-    changes |= {name: getattr(config, name) for name in ("position", "window") if getattr(config, name) is not None}
+    if image_size != encoder.image_size:
+        require_abilities(f"task.image_size {image_size} px", {"any-size"}, encoder)
+    optional = ("drop_path", "position", "window")
+    changes: dict[str, Any] = {"attention_dropout": config.attention_dropout}
+    changes |= {name: getattr(config, name) for name in optional if getattr(config, name) is not None}
     check_position(config.position, encoder)
     return rebuild_encoder(encoder, image_size=image_size, **changes)
 

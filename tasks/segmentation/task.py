@@ -39,6 +39,7 @@ class Segmentation(Task):
     name: ClassVar[str] = "segmentation"
     version: ClassVar[str] = "2"
     needs: ClassVar[frozenset[str]] = frozenset({"masks"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"any-size"})
     trains_encoder: ClassVar[bool] = True
     metrics: ClassVar[tuple[Metric, ...]] = tuple(
         Metric(name, "percent", 0.0, 100.0) for name in ("mIoU", "mAcc", "aAcc")

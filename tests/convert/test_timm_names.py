@@ -89,3 +89,10 @@ def test_features_are_the_same_bit_for_bit(case, tmp_path):
 def test_what_timm_does_not_have_is_not_exported():
     with pytest.raises(InputError, match=r"'extra\.weight', which no timm model has"):
         to_timm({"body.norm.weight": torch.ones(2), "extra.weight": torch.ones(2)})
+
+
+def test_rotary_positions_cannot_be_exported():
+    state = {"body.norm.weight": torch.ones(2)}
+    assert to_timm(state, "learned") == {"norm.weight": state["body.norm.weight"]}
+    with pytest.raises(InputError, match=r'encoder\.position "learned-and-rope": timm\'s ViT has no such positions'):
+        to_timm(state, "learned-and-rope")

@@ -41,7 +41,7 @@ def test_options_are_changed_and_the_rest_is_kept(vit):
 
 def test_an_encoder_without_an_option_refuses_it_but_takes_its_absence():
     bare = toy_encoder()
-    with pytest.raises(InputError, match=r"task\.window 7 is not for a convnet encoder, which has no such option"):
+    with pytest.raises(InputError, match=r"task\.window 7 is not for this convnet encoder, which has no such option"):
         rebuild_encoder(bare, window=7)
     assert rebuild_encoder(bare, window=0).config == bare.config
 

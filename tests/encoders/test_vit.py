@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from timm.layers import Attention
 
+from mimbench.encoders.rope import rotary_table, rotate
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.encoders.windows import partition, unpartition
 from mimbench.errors import InputError
+from mimbench.masks import repeat_per_mask
 
-POSITIONS = ["relative", "sincos", "learned"]
+POSITIONS = ["relative", "sincos", "learned", "rope", "learned-and-rope"]
+TIMMS = ["relative", "sincos", "learned"]
+"""Positions for which `body` is timm's whole model."""
 
 
 def make(position: str = "relative", *, image_size: int = 16, **options) -> ViT:
@@ -21,9 +26,17 @@ def make(position: str = "relative", *, image_size: int = 16, **options) -> ViT:
     )
     vit = ViT(config, image_size=image_size, in_channels=1)
     for name, parameter in vit.named_parameters():
-        if "table" in name or "pos_embed" in name or "cls" in name:
+        if any(part in name for part in ("table", "pos_embed", "cls", "reg_token")):
             torch.nn.init.normal_(parameter, std=0.5)
     return vit.eval()
+
+
+def with_strong_attention(vit: ViT) -> ViT:
+    """Initial weights are so small that attention hardly changes anything."""
+    for block in vit.body.blocks:
+        torch.nn.init.normal_(block.attn.qkv.weight, std=0.5)
+        torch.nn.init.normal_(block.attn.proj.weight, std=0.5)
+    return vit
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -58,7 +71,7 @@ def test_one_run_gives_every_layer(position):
     assert len(runs) == 3
 
 
-@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("position", TIMMS)
 def test_it_is_timms_own_model(position):
     vit = make(position)
     images = torch.randn(2, 1, 16, 16)
@@ -71,7 +84,7 @@ def test_keeping_every_patch_in_any_order_changes_nothing(position):
     tokens = vit.embed(torch.randn(2, 1, 16, 16))
     keep = torch.stack([torch.randperm(16) for _ in range(2)])
     whole = vit.encode(tokens).flatten(2).mT
-    visible = vit.encode_visible(tokens, keep)
+    visible = vit.forward_tokens(tokens, keep).sequence
     assert visible.shape == (2, 17, 16)
     assert torch.allclose(visible[:, 1:], whole.gather(1, keep[..., None].expand(-1, -1, 16)), atol=1e-5)
 
@@ -80,12 +93,121 @@ def test_dropped_patches_are_not_seen():
     vit = make("sincos")
     tokens = vit.embed(torch.randn(1, 1, 16, 16))
     keep = torch.tensor([[3, 0, 9]])
-    before = vit.encode_visible(tokens, keep)
+    before = vit.forward_tokens(tokens, keep).sequence
     changed = tokens.clone()
     changed[0, 1, 1, 0] += 5.0  # patch 5
-    assert torch.equal(before, vit.encode_visible(changed, keep))
+    assert torch.equal(before, vit.forward_tokens(changed, keep).sequence)
     changed[0, 0, 3, 0] += 5.0  # patch 3
-    assert not torch.allclose(before, vit.encode_visible(changed, keep))
+    assert not torch.allclose(before, vit.forward_tokens(changed, keep).sequence)
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_layers_of_a_run_on_visible_patches(position):
+    vit, runs = make(position), []
+    tokens, keep = vit.embed(torch.randn(2, 1, 16, 16)), torch.tensor([[3, 0, 9], [1, 2, 15]])
+    vit.body.blocks[0].register_forward_hook(lambda *_: runs.append(1))
+    first, last = vit.forward_layers(tokens, (0, -1), keep=keep)
+    assert len(runs) == 1
+    assert (first.dense.shape, first.prefix.shape, first.pooled.shape) == ((2, 16, 1, 3), (2, 1, 16), (2, 16))
+    assert torch.equal(last.sequence, vit.forward_tokens(tokens, keep).sequence)
+    (alone,) = vit.forward_layers(tokens[1:], (0,), keep=keep[1:])
+    torch.testing.assert_close(alone.sequence, first.sequence[1:])
+    assert torch.allclose(last.pooled, last.patches.mean(1), atol=1e-6)
+
+
+def test_several_masks_share_one_embedding():
+    vit, embeddings = make("sincos"), []
+    vit.body.patch_embed.proj.register_forward_hook(lambda *_: embeddings.append(1))
+    tokens = vit.embed(torch.randn(2, 1, 16, 16))
+    keep = torch.stack([torch.randperm(16)[:5] for _ in range(6)])
+    together = vit.forward_tokens(repeat_per_mask(tokens, keep), keep).sequence
+    assert len(embeddings) == 1
+    for row in range(6):
+        image = row // 3
+        alone = vit.forward_tokens(tokens[image : image + 1], keep[row : row + 1]).sequence[0]
+        torch.testing.assert_close(together[row], alone)
+    with pytest.raises(InputError, match="5 masks do not divide among 2 images"):
+        repeat_per_mask(tokens, keep[:5])
+
+
+@pytest.mark.parametrize("position", ["sincos", "learned", "rope", "learned-and-rope"])
+@pytest.mark.parametrize(("class_token", "registers"), [(True, 2), (False, 0), (False, 3)])
+def test_prefix_tokens_of_any_number(position, class_token, registers):
+    vit = make(position, class_token=class_token, registers=registers)
+    images, count = torch.randn(2, 1, 16, 16), int(class_token) + registers
+    tokens = vit.embed(images)
+    last = vit.forward_tokens(tokens)
+    assert (vit.num_prefix_tokens, last.prefix.shape) == (count, (2, count, 16))
+    keep = torch.arange(16).expand(2, -1)
+    torch.testing.assert_close(vit.forward_tokens(tokens, keep).sequence, last.sequence)
+    assert ("class-token" in vit.can) is class_token
+    if class_token:
+        vit.check_pooling("token")
+    else:
+        with pytest.raises(InputError, match="needs a class token"):
+            vit.check_pooling("token")
+    assert vit.pyramid(torch.randn(1, 1, 24, 8))[0].shape == (1, 16, 6, 2)
+    vit.use_windows(2, ())
+    assert vit.pyramid(images)[0].shape == (2, 16, 4, 4)
+    names = {name for name, _ in vit.named_parameters()}
+    assert ("body.cls_token" in names, "body.reg_token" in names) == (class_token, registers > 0)
+    assert vit.no_weight_decay() <= names
+    assert {vit.layer_of(name) for name in names if "token" in name} <= {0}
+    assert all(
+        parameter.requires_grad is ("token" not in name)
+        for name, parameter in vit.named_parameters()
+        if name != "body.pos_embed"
+    )
+
+
+def test_register_tokens_matter_and_have_no_positions():
+    vit = with_strong_attention(make("learned", registers=2))
+    images = torch.randn(1, 1, 16, 16)
+    assert vit.body.pos_embed.shape == (1, 17, 16)
+    before = vit.encode(vit.embed(images))
+    with torch.no_grad():
+        vit.body.reg_token += 1.0
+    assert not torch.allclose(before, vit.encode(vit.embed(images)))
+
+
+@pytest.mark.parametrize("options", [{"registers": 1}, {"class_token": False}])
+@pytest.mark.parametrize("position", ["relative", "relative-per-block"])
+def test_relative_positions_take_one_class_token_only(position, options):
+    with pytest.raises(InputError, match=rf'is not for encoder\.position "{position}"; choose another'):
+        make(position, **options)
+
+
+def test_rotary_positions_are_those_of_dinov3():
+    """Checked against timm's port, which is checked against the original."""
+    from timm.layers import apply_rot_embed_cat
+    from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
+
+    table = rotary_table((3, 5), 8, 100.0)
+    sine, cosine = RotaryEmbeddingDinoV3(8, temperature=100.0).get_embed([3, 5]).chunk(2, -1)
+    torch.testing.assert_close(table, torch.cat((cosine, sine), 1))
+    x = torch.randn(2, 4, 15, 8)
+    theirs = apply_rot_embed_cat(x, torch.cat((sine, cosine), 1), half=True)
+    torch.testing.assert_close(rotate(x, table[None, None]), theirs)
+
+
+def test_without_rotation_it_is_timms_attention():
+    vit, x = make("rope"), torch.randn(2, 6, 16)
+    rotary = vit.body.blocks[0].attn
+    plain = Attention(16, num_heads=2, qkv_bias=True)
+    plain.load_state_dict(rotary.state_dict())
+    torch.testing.assert_close(rotary(x), plain(x))
+    idle = torch.cat((torch.ones(8), torch.zeros(8)))
+    torch.testing.assert_close(rotary(x, idle.expand(1, 1, 6, -1)), plain(x))
+
+
+def test_rotary_positions_depend_on_the_order_of_patches():
+    vit, tokens = with_strong_attention(make("rope")), torch.randn(1, 4, 4, 16)
+    moved = tokens.roll(1, 2)
+    assert not torch.allclose(vit.encode(tokens).roll(1, 3), vit.encode(moved), atol=1e-3)
+    with pytest.raises(InputError, match="heads whose channels are a multiple of 4; these have 2"):
+        make("rope", num_heads=8)
+    assert vit.config.shaping()["position"] == "rope"
+    assert {"rope_base", "registers", "class_token"} <= set(vit.config.left_out())
 
 
 @pytest.mark.parametrize("position", POSITIONS)

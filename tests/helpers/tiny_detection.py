@@ -40,15 +40,12 @@ class TinyEncoder(Encoder):
     def embed(self, images):
         return self.stem(images).permute(0, 2, 3, 1)
 
-    def encode(self, tokens):
-        x = tokens.permute(0, 3, 1, 2)
+    def forward_layers(self, tokens, layers=None, *, keep=None, final_norm=True):
+        dense, outputs = tokens.permute(0, 3, 1, 2), []
         for block in self.blocks:
-            x = x + block(x).relu()
-        return x
-
-    def layers(self, images, last=-1, *, final_norm=True):
-        dense = self.encode(self.embed(images))
-        return [Features(dense.mean((2, 3)), dense, dense.new_zeros(len(dense), 0, self.embed_dim))]
+            dense = dense + block(dense).relu()
+            outputs.append(Features(dense.mean((2, 3)), dense, dense.new_zeros(len(dense), 0, self.embed_dim)))
+        return [outputs[index] for index in self.layer_indices(layers)]
 
     def pyramid(self, images):
         maps = [self.encode(self.embed(images))]

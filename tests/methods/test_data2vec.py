@@ -52,7 +52,7 @@ def test_the_target_is_the_mean_of_the_teachers_last_blocks(norm_layers, norm_ta
         method.after_step(1.0)
     images, _ = batch(method)
     outputs = []
-    for block in method.teacher.body.blocks:
+    for block in method.teacher.module.body.blocks:
         block.register_forward_hook(lambda *call: outputs.append(call[2][:, 1:].double()))
     target = method.target(images)
     assert len(outputs) == 3  # one run
@@ -185,7 +185,7 @@ def test_the_tasks_get_the_student_or_the_teacher():
     assert student.exported_encoder() is student.encoder
     shake(teacher.encoder)
     exported = teacher.exported_encoder()
-    assert exported is teacher.teacher
+    assert exported is teacher.teacher.module
     assert {n for n, p in exported.named_parameters() if not p.requires_grad} == {"body.pos_embed"}
 
 

@@ -81,9 +81,9 @@ def test_prediction_target_and_latent_are_the_official_ones(official):
     vectors, method, images, mask = official
     with torch.no_grad():
         prediction, target = method.predict(images, mask), method.target(images)
-        latent = method.encoder.encode_visible(
+        latent = method.encoder.forward_tokens(
             method.encoder.embed(images), torch.from_numpy(vectors["input/ids_keep"])
-        )
+        ).sequence
     assert np.allclose(prediction.flatten(1, 2), vectors["out/pred"], atol=5e-6)
     assert np.allclose(target.flatten(1, 2), vectors["aux/target"], atol=5e-5)
     assert np.allclose(latent, vectors["out/latent"], atol=5e-6)
@@ -111,7 +111,7 @@ def test_the_encoder_costs_less_the_more_is_masked():
         keep = (~mask.flatten(1)).nonzero()[:, 1].view(2, -1)
         tokens = method.encoder.embed(images)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            encoded = method.encoder.encode_visible(tokens, keep)
+            encoded = method.encoder.forward_tokens(tokens, keep).sequence
         assert encoded.shape[1] == 1 + method.visible
         return counter.get_total_flops()
 

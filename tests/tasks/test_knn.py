@@ -116,7 +116,7 @@ def test_the_protocol_dino_has_dinos_values_each_with_its_source():
     assert set(protocol.sources) == set(protocol.options)
     assert all("facebookresearch/dino@7c446df" in source for source in protocol.sources.values())
     swin = Swin(SwinConfig(embed_dim=8, depths=(1,), num_heads=(1,), window=2), image_size=8, in_channels=1)
-    with pytest.raises(InputError, match="pooling 'token' needs a class token, which a swin encoder does not have"):
+    with pytest.raises(InputError, match="pooling 'token' needs a class token, which this swin encoder does not have"):
         KNN(KNNConfig(**protocol.options)).check(swin, Labelled(40, 2))
 
 

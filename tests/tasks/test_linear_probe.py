@@ -66,7 +66,7 @@ def test_what_it_cannot_probe_is_refused_while_planning():
         SwinConfig(patch_size=2, embed_dim=8, depths=(1,), num_heads=(1,), window=2), image_size=8, in_channels=1
     )
     with pytest.raises(
-        InputError, match=r"task\.pooling 'token' needs a class token, which a swin encoder does not have"
+        InputError, match=r"task\.pooling 'token' needs a class token, which this swin encoder does not have"
     ):
         check({"pooling": "token"}, Labelled(20, 2), swin)
     with pytest.raises(InputError, match=r"task\.train\.batch_size 16384 is more than the 20 training images"):

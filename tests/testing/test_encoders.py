@@ -34,9 +34,18 @@ def test_built_in_encoders_pass(name):
     assert skipped(recipe.encoder_class(), recipe.encoder_config, image_size=28, channels=1) == allowed
 
 
+@pytest.mark.parametrize("model", ["test_vit", "test_resnet", "test_convnext", "test_mambaout"])
+def test_models_of_timm_pass(model):
+    assert skipped(registry.encoders.load("timm"), {"model": model}, image_size=64) <= {
+        *DROPS,
+        "pyramid_takes_other_sizes",
+        "checkpointing_gives_equal_gradients",
+    }
+
+
 def test_every_built_in_encoder_is_here():
     built_in = {name for name in registry.encoders.names() if registry.encoders.owner(name).startswith("mimbench ")}
-    assert built_in == {"vit", "swin", "convnext", "resnet"}
+    assert built_in == {"vit", "swin", "convnext", "resnet", "timm"}
 
 
 @pytest.mark.parametrize("position", ["sincos", "learned", "relative-per-block", "learned-and-relative"])
@@ -116,8 +125,8 @@ class IgnoresLast(Plain):
 
 
 class NoFinalNorm(Plain):
-    def layers(self, images, last=-1, *, final_norm=True):
-        return super().layers(images, last, final_norm=False)
+    def features(self, images, layer=-1):
+        return self.forward_layers(self.embed(images), (layer,), final_norm=False)[0]
 
 
 class WrongPyramid(Plain):
@@ -131,16 +140,41 @@ class OneSize(Plain):
 
 
 class Unordered(Plain):
-    def encode_visible(self, tokens, keep):
-        return super().encode_visible(tokens, keep.sort().values)
+    def forward_layers(self, tokens, layers=None, *, keep=None, final_norm=True):
+        in_order = None if keep is None else keep.sort().values
+        return super().forward_layers(tokens, layers, keep=in_order, final_norm=final_norm)
 
 
 class SeesAll(Plain):
     """Adds the mean of all tokens, and so the dropped ones, to the class token."""
 
-    def encode_visible(self, tokens, keep):
-        visible = super().encode_visible(tokens, keep)
-        return torch.cat((visible[:, :1] + tokens.mean((1, 2)).unsqueeze(1), visible[:, 1:]), 1)
+    def forward_layers(self, tokens, layers=None, *, keep=None, final_norm=True):
+        outputs = super().forward_layers(tokens, layers, keep=keep, final_norm=final_norm)
+        mean = tokens.mean((1, 2)).unsqueeze(1)
+        return [replace(one, prefix=one.prefix + mean) for one in outputs]
+
+
+class SortedLayers(Plain):
+    """Returns layers by their depth, whatever their order in `layers`."""
+
+    def forward_layers(self, tokens, layers=None, *, keep=None, final_norm=True):
+        in_order = sorted(self.layer_indices(layers))
+        return super().forward_layers(tokens, in_order, keep=keep, final_norm=final_norm)
+
+
+class Boastful(Plain):
+    """Claims a class token."""
+
+    def set_sizes(self):
+        super().set_sizes()
+        self.can |= {"class-token"}
+
+
+class BoastfulConfig(SmallConfig):
+    class_token: bool = False
+
+
+Boastful.Config = BoastfulConfig
 
 
 class TooDeep(Plain):
@@ -166,16 +200,8 @@ class Unstored(Plain):
         super().__init__(config, image_size=image_size, in_channels=in_channels)
         self.register_buffer("scale", torch.rand(()), persistent=False)
 
-    def layers(self, images, last=-1, *, final_norm=True):
-        return super().layers(images * self.scale, last, final_norm=final_norm)
-
-    def encode(self, tokens):
-        bias = self.body.patch_embed.proj.bias
-        return super().encode((tokens - bias) * self.scale + bias)
-
-    def encode_visible(self, tokens, keep):
-        bias = self.body.patch_embed.proj.bias
-        return super().encode_visible((tokens - bias) * self.scale + bias, keep)
+    def embed(self, images):
+        return super().embed(images * self.scale)
 
 
 class Restless(Plain):
@@ -185,9 +211,9 @@ class Restless(Plain):
         super().__init__(config, image_size=image_size, in_channels=in_channels)
         self.register_buffer("calls", torch.zeros(()))
 
-    def layers(self, images, last=-1, *, final_norm=True):
+    def forward_layers(self, tokens, layers=None, *, keep=None, final_norm=True):
         self.calls += 1
-        return super().layers(images, last, final_norm=final_norm)
+        return super().forward_layers(tokens, layers, keep=keep, final_norm=final_norm)
 
 
 class Centred(Plain):
@@ -249,6 +275,8 @@ WRONG: dict[str, list[tuple[type[Encoder], str]]] = {
     "pyramid_takes_other_sizes": [(OneSize, "one size only")],
     "encoding_all_tokens_equals_encode": [(Unordered, "differs from encode")],
     "dropped_tokens_are_not_seen": [(SeesAll, "changes with a dropped token")],
+    "layers_come_in_the_order_asked_for": [(SortedLayers, "keep the order")],
+    "abilities_agree_with_the_sizes": [(Boastful, 'can has "class-token", and num_prefix_tokens is 0')],
     "depths_are_in_range": [(TooDeep, "layer_of('body.norm.weight') is 9")],
     "depths_follow_the_layers": [(Reversed, "acts in an earlier layer")],
     "undecayed_names_exist": [(UndecayedGhost, "names 'cls_token', which is no parameter")],

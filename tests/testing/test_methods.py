@@ -32,14 +32,14 @@ NOT_TRAINED = {"nothing_is_stored_twice", "builds_on_the_meta_device", "builds_a
 
 
 def built_in() -> list[tuple[str, str]]:
-    """Each method of this repository with each encoder whose kind it takes."""
+    """Each method of this repository with each encoder that can do what it needs."""
     methods = [(name, registry.methods.load(name)) for name in registry.methods.names()]
     return [
         (name, encoder)
         for name, method in methods
         if method.__module__.startswith("mimbench_methods.")
         for encoder in ENCODERS
-        if registry.encoders.load(encoder).kind in method.encoders
+        if method.needs <= registry.encoders.load(encoder).can
     ]
 
 
@@ -74,7 +74,7 @@ class Plain(Method):
     """An honest method with an EMA teacher of its head, of which the others here are wrong versions."""
 
     name, version = "plain", "1"
-    encoders = ("vit", "swin", "convnet")
+    needs = frozenset({"mask-tokens"})
     Config = RatioConfig
 
     def __init__(self, config, encoder):

@@ -57,10 +57,10 @@ def test_attention_dropout_of_pretraining_is_turned_off():
 
 def test_an_encoder_option_that_is_missing_is_named_unless_it_is_off():
     bare = ConvNeXt(ConvNeXtConfig(patch_size=4, dims=(8, 16), depths=(1, 1)), image_size=32, in_channels=1)
-    with pytest.raises(InputError, match=r"task\.position 'learned' is not for a convnet encoder"):
+    with pytest.raises(InputError, match=r"task\.position 'learned' is not for this convnet encoder"):
         adapt_encoder(bare, drop_path=None, **PLAIN, position="learned")
     swin = Swin(SwinConfig(embed_dim=8, depths=(1,), num_heads=(1,), window=2), image_size=16, in_channels=1)
-    with pytest.raises(InputError, match=r"task\.layer_scale 1\.0 is not for a swin encoder"):
+    with pytest.raises(InputError, match=r"task\.layer_scale 1\.0 is not for this swin encoder"):
         adapt_encoder(swin, drop_path=None, **PLAIN, layer_scale=1.0)
     assert adapt_encoder(swin, drop_path=None, **PLAIN, train_positions=True) is swin
 

@@ -19,7 +19,6 @@ class Deblur(Method):
 
     name = "deblur"
     version = "1"
-    encoders = ("vit", "swin", "convnet")
     Config = DeblurConfig
     waivers: ClassVar = {"masked_pixels_do_not_reach_predict": "a masked patch shows its mean"}
 
@@ -38,7 +37,7 @@ class Deblur(Method):
         size = images.shape[-2:]
         blurred = F.interpolate(F.avg_pool2d(images, self.encoder.patch_size), size)
         network_input = torch.where(mask_at_pixels(mask, images), blurred, images)
-        return self.decoder(self.encoder.encode(self.encoder.embed(network_input)))
+        return self.decoder(self.encoder.features(network_input).dense)
 
     def loss(self, prediction, target, mask):
         return (prediction - target).pow(2).mean()

@@ -14,7 +14,8 @@ class PlainCNNConfig(Config):
 class PlainCNN(Encoder):
     """`depth` residual 3 x 3 convolutions on a grid of patches; it has no class token."""
 
-    kind = "convnet"
+    kind = "plain-cnn"
+    can = frozenset({"mask-tokens", "separate-patches", "one-grid", "any-size"})
     version = "1"
     Config = PlainCNNConfig
 
@@ -32,38 +33,23 @@ class PlainCNN(Encoder):
     def make_block(self, dim):
         return nn.Sequential(nn.GroupNorm(1, dim), nn.Conv2d(dim, dim, 3, padding=1), nn.GELU())
 
-    def run_blocks(self, tokens):
-        """The output of each block: [B, D, h, w]."""
-        x, outputs = tokens.permute(0, 3, 1, 2), []
-        for block in self.blocks:
-            x = x + block(x)
-            outputs.append(x)
-        return outputs
-
     def embed(self, images):
         return self.stem(images).permute(0, 2, 3, 1)
 
-    def encode(self, tokens):
-        return self.norm(self.run_blocks(tokens)[-1])
-
-    def layers(self, images, last=-1, *, final_norm=True):
-        outputs = self.run_blocks(self.embed(images))
-        if final_norm:
+    def forward_layers(self, tokens, layers=None, *, keep=None, final_norm=True):
+        if keep is not None:
+            raise InputError("a convolution needs all patches; it cannot drop masked ones")
+        layers = self.layer_indices(layers)
+        x, outputs = tokens.permute(0, 3, 1, 2), []
+        for block in self.blocks[: max(layers) + 1]:
+            x = x + block(x)
+            outputs.append(x)
+        if final_norm and len(outputs) == self.num_layers:
             outputs[-1] = self.norm(outputs[-1])
-        outputs = outputs[: self.layer_index(last) + 1]
-        no_prefix = (0, self.out_dim)
-        return [Features(x.mean((2, 3)), x, x.new_empty(len(x), *no_prefix)) for x in outputs]
+        return [self.as_features(outputs[layer]) for layer in layers]
 
-    def pyramid(self, images):
-        return [self.encode(self.embed(images))]
-
-    @property
-    def pyramid_strides(self):
-        return (self.stride,)
-
-    @property
-    def pyramid_dims(self):
-        return (self.out_dim,)
+    def as_features(self, x):
+        return Features(pooled=x.mean((2, 3)), dense=x, prefix=x.new_empty(len(x), 0, self.out_dim))
 
     def layer_of(self, parameter):
         """0 for the stem, i + 1 for block i, depth + 1 for the final norm."""

@@ -15,10 +15,11 @@ from mimbench.contract import Config, Encoder, Method, ModelSetup
 from mimbench.contract.validation import validate
 from mimbench.convert import resize_positions
 from mimbench.errors import InputError
+from mimbench.recipe.needs import check_method_needs
 
 
 def assemble(
-    encoder: type[Encoder],
+    encoder_name: str,
     encoder_config: Config,
     method: type[Method],
     method_config: Config,
@@ -30,16 +31,25 @@ def assemble(
 ) -> Method:
     """A freshly initialised method. Equal seeds give equal weights. torch's global generator stays unchanged.
 
+    Methods initialise the encoder in their own way. If the encoder's option `weights` names a file, its weights stay.
+
     Args:
         start: file of weights that the encoder, and copies of it that the method made, get instead of initial ones.
 
     Raises:
-        InputError: a model of these sizes does not fit into memory, or `start` does not fit the encoder.
+        InputError: the encoder cannot do what the method needs, a model of these sizes does not fit into memory, or
+            `start` does not fit the encoder.
     """
+    encoder: type[Encoder] = registry.encoders.load(encoder_name)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            built = method(method_config, encoder(encoder_config, image_size=image_size, in_channels=channels))
+            built_encoder = encoder(encoder_config, image_size=image_size, in_channels=channels)
+            check_method_needs(method, built_encoder, encoder_name)
+            weights = {}
+            if getattr(encoder_config, "weights", None) and not torch.empty(0).is_meta:
+                weights = {name: value.clone() for name, value in built_encoder.state_dict().items()}
+            built = method(method_config, built_encoder)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -48,6 +58,9 @@ def assemble(
             f"memory of this machine ({short_text(error)}); lower the sizes in [encoder] and [method], or "
             "input.image_size"
         ) from error
+    if weights:
+        for module in _copies_of_encoder(built):
+            module.load_state_dict(weights)
     if start:
         _load_start(built, start)
     return built
@@ -60,10 +73,9 @@ def _load_start(method: Method, start: Path) -> None:
     is a copy of the encoder starts from the same weights.
     """
     encoder = method.encoder
-    copies = [module for module in method.modules() if type(module) is type(encoder) and _are_equal(module, encoder)]
     try:
         weights = resize_positions(load_file(start), encoder)
-        for module in copies:
+        for module in _copies_of_encoder(method):
             module.load_state_dict(weights, strict=True)
     except (OSError, SafetensorError) as error:
         raise InputError(f"pretrain.start: {start} is no readable safetensors file ({short_text(error)})") from error
@@ -72,6 +84,12 @@ def _load_start(method: Method, start: Path) -> None:
             f"pretrain.start: {start} does not fit the {encoder.kind} encoder ({short_text(error)}); choose "
             "encoder.safetensors of a checkpoint with the same [encoder]"
         ) from error
+
+
+def _copies_of_encoder(method: Method) -> list[nn.Module]:
+    """The method's encoder, and every other one in it with the same weights, such as a teacher."""
+    encoder = method.encoder
+    return [module for module in method.modules() if type(module) is type(encoder) and _are_equal(module, encoder)]
 
 
 def _are_equal(module: nn.Module, other: nn.Module) -> bool:
@@ -90,7 +108,7 @@ def build(setup: ModelSetup) -> Method:
     encoder: type[Encoder] = registry.encoders.load(setup.encoder)
     method: type[Method] = registry.methods.load(setup.method)
     return assemble(
-        encoder,
+        setup.encoder,
         validate(encoder.Config, setup.encoder_options, "encoder"),
         method,
         validate(method.Config, setup.method_options, "method"),

@@ -26,6 +26,7 @@ from mimbench.harness.planning.weights import check_reconstruction, require_sing
 from mimbench.optim import Schedule
 from mimbench.recipe import AT_EPOCH
 from mimbench.recipe import document as recipe_document
+from mimbench.recipe.needs import check_task_needs
 from mimbench.recipe.resolve import Recipe, applies, check_settings, resolve
 from mimbench.seeds import derive_seed
 from mimbench.store.sealing import fingerprint
@@ -102,7 +103,9 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
             check_size(first, device)
             built = shape, _build_checked(first)
         cell = _build_cell(first, task, varied, datasets, device)
-        cell.task.check(built[1].exported_encoder(), cell.dataset)
+        exported = built[1].exported_encoder()
+        check_task_needs(cell.task, exported, recipe.encoder)
+        cell.task.check(exported, cell.dataset)
         if cell.task.needs_reconstruction:
             check_reconstruction(built[1], task, request.checkpoint)
         for cell_of_seed in (cell, *(_with_pretraining(cell, other) for other in others)):
@@ -151,7 +154,7 @@ def build_method(recipe: Recipe, seed: int, channels: int, *, to_train: bool = F
     to_train: start from the weights that `pretrain.start` names, if it does. Otherwise all weights are loaded later.
     """
     return assemble(
-        recipe.encoder_class(),
+        recipe.encoder,
         recipe.encoder_config,
         recipe.method_class(),
         recipe.method_config,

@@ -63,7 +63,7 @@ def _count_numbers(pretraining: Pretraining) -> int:
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")  # torch warns that weights loaded onto the meta device are ignored
         method = assemble(
-            recipe.encoder_class(),
+            recipe.encoder,
             recipe.encoder_config,
             recipe.method_class(),
             recipe.method_config,

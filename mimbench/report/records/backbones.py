@@ -24,7 +24,12 @@ _SIZES = {
 
 
 def name_backbone(encoder: str, options: Mapping[str, Any]) -> str:
-    """An encoder as papers call it: "ViT-B/16", "Swin-B", "ResNet-50"; else its plugin with width and depth."""
+    """An encoder as papers call it: "ViT-B/16", "Swin-B", "ResNet-50"; else its plugin with width and depth.
+
+    A model of timm has timm's name.
+    """
+    if encoder == "timm":
+        return str(options["model"])
     depth = options.get("depths", options.get("depth"))
     depth = tuple(depth) if isinstance(depth, list | tuple) else depth
     width = (options.get("dims") or [options.get("embed_dim")])[0]

@@ -126,7 +126,7 @@ def test_scores_of_a_hand_example():
         ({"train": {"batch_size": 64}}, "batch_size 64 is more than the 32 training images"),
         ({"mixup": 0.8, "train": {"batch_size": 9}}, "pair the images of a batch, and 9 is odd"),
         ({"cutmix": 1.0, "train": {"batch_size": 6, "accumulate": 2}}, "and 3 is odd"),
-        ({"window": 2}, "task.window 2 is not for a vit encoder"),
+        ({"window": 2}, "task.window 2 is not for this vit encoder"),
         (
             {"position": "learned"},
             "starts from absolute positions, and the encoder has relative ones.*use .relative-per-block",
@@ -144,7 +144,7 @@ def test_what_cannot_work_is_refused_while_planning(options, words):
 
 
 def test_what_the_encoder_cannot_do_is_refused_while_planning():
-    with pytest.raises(InputError, match="'token' needs a class token, which a swin encoder does not have"):
+    with pytest.raises(InputError, match="'token' needs a class token, which this swin encoder does not have"):
         task(SMALL, {"pooling": "token"}).check(encoder("swin"), Greys())
     with pytest.raises(InputError, match=r"drop_path 0\.1 reaches no block of ViT"):
         task(SMALL, {"drop_path": 0.1}).check(encoder(depth=1), Greys())

@@ -1,0 +1,157 @@
+"""Sparse convolution by masking: a convolutional network that computes on visible cells only (SparK)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mimbench.errors import InputError
+from mimbench.masks import resize_mask
+
+_BATCH_NORM = (nn.BatchNorm2d, nn.SyncBatchNorm)
+_LOCAL = (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
+_REFUSED = (nn.GroupNorm, nn.modules.instancenorm._InstanceNorm, nn.MultiheadAttention)
+
+
+@contextmanager
+def visible_only(network: nn.Module, mask: Tensor) -> Iterator[None]:
+    """Within this context, a convolutional network computes as if masked cells did not exist.
+
+    - A convolution or pooling reads zero at masked cells, and puts out zero there.
+    - A batch norm takes its statistics, also the running ones, over the visible cells of the batch, and puts out zero
+      at masked cells. With SyncBatchNorm, over those of all ranks.
+    - A layer norm over channels puts out zero at masked cells. A global response norm (ConvNeXt V2) takes its norms
+      over the visible cells of each image.
+
+    So a visible output does not depend on masked pixels. These are the semantics of SparK (arXiv:2301.03580;
+    keyu-tian/SparK@a63e386f, pretrain/encoder.py). Outputs at masked cells have no meaning; replace them by mask
+    tokens. All hooks are removed at the end, also after an error.
+
+    Args:
+        network: an encoder or another module whose maps [B, C, h, w] are aligned with the image.
+        mask: bool [B, Gh, Gw], True = masked, on the grid of the coarsest map: (image_size // stride,) * 2.
+
+    Raises:
+        InputError: the network has parts that mix cells in another way (attention, group norm), or is compiled, or uses
+            gradient checkpointing. At a map that is coarser than the mask, or whose size is no multiple of it, the
+            network's forward pass raises it.
+    """
+    _check(network, mask)
+    cells = _Cells(mask)
+    with ExitStack() as hooks:
+        for module in network.modules():
+            for register, hook in _hooks(module, cells):
+                hooks.callback(register(hook).remove)
+        yield
+
+
+class _Cells:
+    """The mask at the size of each map, computed once per size."""
+
+    def __init__(self, mask: Tensor) -> None:
+        self.mask = mask
+        self._masked: dict[tuple[int, int], Tensor] = {}
+        self._visible: dict[tuple[int, int], Tensor] = {}
+
+    def masked(self, height: int, width: int) -> Tensor:
+        """bool [B, h, w]."""
+        rows, columns = self.mask.shape[1:]
+        if height < rows or width < columns:
+            raise InputError(
+                f"visible_only meets a map of {height} x {width} cells, coarser than the mask, {rows} x {columns}; "
+                "draw the mask on the grid of the coarsest map, and use a network without squeeze-and-excitation"
+            )
+        if (height, width) not in self._masked:
+            self._masked[height, width] = resize_mask(self.mask, (height, width))
+        return self._masked[height, width]
+
+    def visible(self, height: int, width: int) -> Tensor:
+        """Indices of the visible cells in B * h * w, int64 [N]."""
+        if (height, width) not in self._visible:
+            visible = ~self.masked(height, width).flatten()
+            # The meta device holds no values, only sizes: take all cells there.
+            index = torch.arange(len(visible), device="meta") if visible.is_meta else visible.nonzero().squeeze(1)
+            self._visible[height, width] = index
+        return self._visible[height, width]
+
+    def blank(self, x: Tensor) -> Tensor:
+        """A map [B, C, h, w], zero at masked cells."""
+        return x.masked_fill(self.masked(*x.shape[-2:]).unsqueeze(1), 0)
+
+    def blank_last(self, x: Tensor) -> Tensor:
+        """A map [B, h, w, C], zero at masked cells; pooled features [B, C] as they are."""
+        return x if x.ndim < 4 else x.masked_fill(self.masked(*x.shape[1:3]).unsqueeze(-1), 0)
+
+
+def _hooks(module: nn.Module, cells: _Cells) -> list[tuple[Callable[..., Any], Callable[..., Any]]]:
+    """(function that registers, hook) for what `module` has to do differently."""
+    before, after = module.register_forward_pre_hook, module.register_forward_hook
+
+    def on_input(blank: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+        return lambda _, inputs: (blank(inputs[0]), *inputs[1:])
+
+    def on_output(blank: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+        return lambda _, inputs, output: blank(output)
+
+    if isinstance(module, _LOCAL):
+        return [(before, on_input(cells.blank)), (after, on_output(cells.blank))]
+    if isinstance(module, _BATCH_NORM):
+        return _batch_norm_hooks(module, cells)
+    if _is_response_norm(module):
+        blank = cells.blank_last if getattr(module, "channel_dim", -1) in (-1, 3) else cells.blank
+        return [(before, on_input(blank)), (after, on_output(blank))]
+    if isinstance(module, nn.LayerNorm):
+        # timm's LayerNorm2d takes [B, C, h, w], torch's own [B, h, w, C].
+        return [
+            (after, on_output(cells.blank if type(module).__name__.startswith("LayerNorm2d") else cells.blank_last))
+        ]
+    return []
+
+
+def _batch_norm_hooks(norm: nn.Module, cells: _Cells) -> list[tuple[Callable[..., Any], Callable[..., Any]]]:
+    """The norm gets the visible cells as samples [N, C, 1, 1], and its output goes back to their places."""
+    shapes: list[torch.Size] = []
+
+    def gather(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x = inputs[0]
+        shapes.append(x.shape)
+        rows = x.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, cells.visible(*x.shape[-2:]))
+        return (rows[:, :, None, None], *inputs[1:])
+
+    def scatter(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        batch, channels, height, width = shapes.pop()
+        places = output.new_zeros(batch * height * width, channels)
+        places = places.index_copy(0, cells.visible(height, width), output[:, :, 0, 0])
+        return places.unflatten(0, (batch, height, width)).permute(0, 3, 1, 2)
+
+    return [(norm.register_forward_pre_hook, gather), (norm.register_forward_hook, scatter)]
+
+
+def _is_response_norm(module: nn.Module) -> bool:
+    """timm's GlobalResponseNorm, or the GRN of the official ConvNeXt V2 code; each library has its own class."""
+    return type(module).__name__ in ("GlobalResponseNorm", "GRN")
+
+
+def _check(network: nn.Module, mask: Tensor) -> None:
+    if mask.dtype != torch.bool or mask.ndim != 3:
+        raise InputError(f"visible_only needs a mask bool [B, Gh, Gw], not {mask.dtype} {list(mask.shape)}")
+    if torch.compiler.is_compiling():
+        raise InputError("visible_only does not work in compiled code; set pretrain.compile to false")
+    for name, module in network.named_modules():
+        kind = type(module).__name__
+        if isinstance(module, _REFUSED) or "Attention" in kind:
+            raise InputError(
+                f"visible_only takes convolutional networks; {name or 'this one'} is a {kind}, which mixes visible and "
+                "masked cells"
+            )
+        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
+            raise InputError(f"visible_only does not work with a compiled module ({name or kind}); leave it uncompiled")
+        if getattr(module, "grad_checkpointing", False) and module.training:
+            raise InputError(
+                "visible_only does not work with gradient checkpointing, whose second forward pass would see masked "
+                "pixels; set pretrain.grad_checkpointing to false"
+            )

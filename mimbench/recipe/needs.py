@@ -1,0 +1,48 @@
+"""Refuses an encoder that cannot do what a method or task needs, and names those that can."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+
+from mimbench import registry
+from mimbench.contract import Encoder, Method, Task, require_abilities
+from mimbench.errors import InputError
+
+
+def check_method_needs(method: type[Method], encoder: Encoder, name: str) -> None:
+    """Raise InputError if a method needs what its encoder cannot do.
+
+    Args:
+        method: the class.
+        encoder: may be one without weights.
+        name: of the encoder plugin.
+    """
+    _check(registry.methods, method.name, method.needs, encoder, name)
+
+
+def check_task_needs(task: Task, encoder: Encoder, name: str) -> None:
+    """Raise InputError if a task needs what the pretrained encoder cannot do. Arguments as in `check_method_needs`."""
+    _check(registry.tasks, task.name, task.encoder_needs, encoder, name)
+
+
+def _check(kind: registry.Registry, plugin: str, needs: Set[str], encoder: Encoder, name: str) -> None:
+    if needs <= encoder.can:
+        return
+    require_abilities(
+        f"{kind.kind} {plugin!r} ({kind.owner(plugin)})",
+        needs,
+        encoder,
+        name=f"{name} ({registry.encoders.owner(name)})",
+        others=[other for other in _encoders_that_can(needs) if other != name],
+    )
+
+
+def _encoders_that_can(needs: Set[str]) -> Iterator[str]:
+    """Registered encoders that can do this, with some of their options at least."""
+    for name in registry.encoders.names():
+        try:
+            encoder: type[Encoder] = registry.encoders.load(name)
+        except InputError:  # a broken plugin
+            continue
+        if isinstance(encoder.can, Set) and needs <= encoder.can:
+            yield name

@@ -1,0 +1,56 @@
+"""Means over ranks: in one process, and in two that train together."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+
+import torch
+
+from mimbench.parts.ranks import mean_over_ranks
+
+
+def test_in_a_single_process_it_is_a_copy():
+    tensor = torch.ones(2, requires_grad=True)
+    plain, smooth = mean_over_ranks(tensor), mean_over_ranks(tensor, differentiable=True)
+    assert torch.equal(plain, tensor)
+    assert not plain.requires_grad
+    plain.zero_()
+    assert tensor.sum() == 2
+    (smooth * torch.tensor([1.0, 3.0])).sum().backward()
+    assert tensor.grad.tolist() == [1.0, 3.0]
+
+
+def compare(rank, port, failures):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    try:
+        local = torch.tensor([[1.0, 2.0], [3.0, 5.0]][rank], requires_grad=True)
+        mean = mean_over_ranks(local)
+        assert mean.tolist() == [2.0, 3.5]
+        assert not mean.requires_grad
+        assert local.tolist() == [[1.0, 2.0], [3.0, 5.0]][rank]
+        # The losses of both ranks depend on both tensors: d(loss 0 + loss 1) / d(local) = (weight 0 + weight 1) / 2.
+        weight = torch.tensor([[1.0, 10.0], [3.0, 30.0]][rank])
+        (mean_over_ranks(local, differentiable=True) * weight).sum().backward()
+        assert local.grad.tolist() == [2.0, 20.0]
+    except AssertionError as error:
+        failures.put(f"rank {rank}: {error}")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_get_the_same_mean_and_gradients():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("forkserver")
+    failures = context.Queue()
+    processes = [context.Process(target=compare, args=(rank, port, failures), daemon=True) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert failures.empty(), failures.get()
