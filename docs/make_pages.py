@@ -1,5 +1,7 @@
 """Writes the generated parts of the pages in docs/: run `python docs/make_pages.py` after a change, or `make pages`.
 
+It also writes the templates of `mimbench new` from the example package.
+
 A generated part stands between `<!-- generated: WHAT -->` and `<!-- end -->`. WHAT is
 
     floors          the rooms of mimbench by floor, from ALLOWED in tests/test_layering.py
@@ -12,6 +14,7 @@ A generated part stands between `<!-- generated: WHAT -->` and `<!-- end -->`. W
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -31,6 +34,8 @@ HOLDS = {
     "contract": "what a plugin author reads",
     "registry": "plugins by name, from entry points",
     "plugin_source": "descriptions of plugins, read without importing them",
+    "plugin_file": "plugins from a Python file, for one process",
+    "scaffold": "new packages with one plugin each",
     "display": "labels, colours and metrics that plugins describe in `display.toml`",
     "optim": "schedules, parameter groups",
     "encoders": "built-in backbones",
@@ -144,6 +149,39 @@ def abilities_text() -> str:
     return "\n".join(lines) + "\n"
 
 
+EXAMPLES = {
+    "method": ("deblur", "deblur", "Deblur"),
+    "task": ("nearest-mean", "nearest_mean", "NearestMean"),
+    "dataset": ("shapes", "shapes", "Shapes"),
+    "encoder": ("plain-cnn", "plain_cnn", "PlainCNN"),
+}
+"""Kind of plugin -> name, module and class in the example package."""
+
+
+def templates() -> dict[Path, str]:
+    """The templates of `mimbench new` that are made from the example package, by path."""
+    example = ROOT / "examples" / "plugin"
+    folder = ROOT / "mimbench" / "scaffold" / "templates"
+    made = {}
+    for kind, names in EXAMPLES.items():
+        module = (example / "mimbench_example" / f"{names[1]}.py").read_text(encoding="utf-8")
+        test = (example / "tests" / f"test_{names[1]}.py").read_text(encoding="utf-8")
+        arguments = re.search(r"^RUN = (\[.*\])$", test, re.MULTILINE)
+        assert arguments is not None, kind
+        command = " ".join(["run", *ast.literal_eval(arguments[1])])
+        texts = {"module.py": module, "test.py": test, "command": f"{command}\n"}
+        made |= {folder / kind / f"{name}.txt": _as_template(text, *names) for name, text in texts.items()}
+    return made
+
+
+def _as_template(text: str, name: str, module: str, class_name: str) -> str:
+    """A file of the example package with placeholders instead of its names."""
+    text = text.replace("$", "$$").replace(f"mimbench_example.{module}", "${package}.${module}")
+    text = text.replace("mimbench_example", "${package}").replace(f'"{module}.py"', '"${module}.py"')
+    text = text.replace(class_name, "${class_name}")
+    return re.sub(rf"""(?<=["=\s]){name}(?=["\s])""", "${name}", text)
+
+
 def pages() -> list[Path]:
     return [*sorted(DOCS.glob("*.md")), ROOT / "CONTRIBUTING.md"]
 
@@ -170,6 +208,9 @@ def main() -> None:
     for page in pages():
         text = page.read_text(encoding="utf-8")
         page.write_text(fill(text), encoding="utf-8")
+    for path, text in templates().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

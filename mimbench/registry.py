@@ -1,9 +1,12 @@
-"""Plugins by name, from entry points: listed without importing, loaded on first use."""
+"""Plugins by name, from entry points and from files of --plugin: listed without importing, loaded on first use."""
 
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -23,8 +26,20 @@ class Plugin:
     """The first sentence of its docstring; empty if its source was not read."""
 
 
+@dataclass(frozen=True)
+class _Claim:
+    """An entry point, or a class of a file as one, with its owner: a package and its version, or the file's path."""
+
+    point: EntryPoint
+    owner: str
+
+    @property
+    def target(self) -> str:
+        return self.point.value
+
+
 class Registry:
-    """The plugins of one entry-point group.
+    """The plugins of one entry-point group, and those that `add` registers for this process.
 
     Names are read from package metadata alone. A plugin that cannot be imported, or whose name two packages claim,
     raises an error only when it is loaded. All other plugins still work.
@@ -34,8 +49,31 @@ class Registry:
         self.kind = kind
         self.group = f"mimbench.{kind}s"
         self._loaded: dict[str, Any] = {}
+        self._added: dict[str, _Claim] = {}
         self.replacements: dict[str, Any] = {}
         """Plugins by name that `load` returns, unchecked, instead of the registered ones. Tests put plugins here."""
+
+    def add(self, name: str, target: str, owner: str) -> None:
+        """Register a plugin for this process, as if an entry point of `owner` named it.
+
+        Args:
+            target: "module:Class"; the module is importable.
+            owner: path of the file that defines it.
+
+        Raises:
+            InputError: another plugin has this name; the error names both owners.
+        """
+        claim = _Claim(EntryPoint(name, target, self.group), owner)
+        known = self._claims().get(name, [])
+        if any(other.target == target for other in known):
+            return  # the same class, which a package registers or the file did before
+        if known:
+            raise InputError(_duplicate(self.kind, name, [*known, claim]))
+        self._added[name] = claim
+
+    def targets(self) -> list[str]:
+        """What every plugin points to: "module:Class"; imports nothing."""
+        return sorted(claim.target for claims in self._claims().values() for claim in claims)
 
     def names(self) -> list[str]:
         """Every registered name, sorted; imports nothing."""
@@ -57,11 +95,11 @@ class Registry:
             raise InputError(f"unknown {self.kind} {name!r}{nearest(name, self._claims())}")
         if len(claims) > 1:
             raise InputError(_duplicate(self.kind, name, claims))
-        broken = self._broken(name, _owner(claims[0]))
+        broken = self._broken(name, claims[0].owner)
         try:
-            plugin = claims[0].load()
+            plugin = claims[0].point.load()
         except (Exception, SystemExit) as error:
-            raise InputError(f"{broken}: {_why(error)} (imported from {claims[0].value})") from error
+            raise InputError(f"{broken}: {describe_import_error(error)} (imported from {claims[0].target})") from error
         # Imported here, since the contract imports torch and names are listed without it.
         from mimbench.contract.check import find_problem
 
@@ -76,9 +114,9 @@ class Registry:
         return self._loaded | self.replacements
 
     def owner(self, name: str) -> str:
-        """Name and version of the package that registers `name`."""
+        """Name and version of the package that registers `name`, or the path of the file that defines it."""
         claims = self._claims().get(name)
-        return _owner(claims[0]) if claims else "no installed package"
+        return claims[0].owner if claims else "no installed package"
 
     def survey(self) -> list[Plugin]:
         """Import every plugin. A broken one is listed with its problem and raises nothing."""
@@ -89,8 +127,8 @@ class Registry:
         return [
             Plugin(
                 name,
-                " and ".join(_owner(claim) for claim in claims),
-                claims[0].value,
+                " and ".join(claim.owner for claim in claims),
+                claims[0].target,
                 _duplicate(self.kind, name, claims) if len(claims) > 1 else None,
             )
             for name, claims in sorted(self._claims().items())
@@ -121,20 +159,32 @@ class Registry:
             return str(error)
         return None
 
-    def _claims(self) -> dict[str, list[EntryPoint]]:
-        claims: dict[str, list[EntryPoint]] = {}
-        for point in entry_points(group=self.group):
-            known = claims.setdefault(point.name, [])
-            if (point.value, _owner(point)) not in [(p.value, _owner(p)) for p in known]:
-                known.append(point)
+    def _claims(self) -> dict[str, list[_Claim]]:
+        claims: dict[str, list[_Claim]] = {}
+        installed = [_Claim(point, owner_of(point)) for point in installed_points(self.group)]
+        for claim in [*installed, *self._added.values()]:
+            known = claims.setdefault(claim.point.name, [])
+            if (claim.target, claim.owner) not in [(other.target, other.owner) for other in known]:
+                known.append(claim)
         return claims
 
 
-def _owner(point: EntryPoint) -> str:
+def installed_points(group: str) -> tuple[EntryPoint, ...]:
+    """The entry points of installed packages in one group. Their metadata is read once per process and sys.path."""
+    return _installed_points(entry_points, group, tuple(sys.path))
+
+
+@cache
+def _installed_points(read: Callable[..., Any], group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    return tuple(read(group=group))
+
+
+def owner_of(point: EntryPoint) -> str:
+    """Name and version of the package that declares an entry point."""
     return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
 
 
-def _why(error: BaseException) -> str:
+def describe_import_error(error: BaseException) -> str:
     """The first line of the error of an import. Pydantic's advice is replaced by advice that applies to a Config."""
     text = str(error).strip()
     unknown = re.match(r"Unable to generate pydantic-core schema for <class '([^']+)'>", text)
@@ -146,8 +196,8 @@ def _why(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(text.splitlines()[:1])}".rstrip(": ")
 
 
-def _duplicate(kind: str, name: str, claims: list[EntryPoint]) -> str:
-    owners = " and ".join(f"{_owner(claim)} ({claim.value})" for claim in claims)
+def _duplicate(kind: str, name: str, claims: list[_Claim]) -> str:
+    owners = " and ".join(f"{claim.owner} ({claim.target})" for claim in claims)
     return f"{kind} {name!r} is registered twice, by {owners}; uninstall or rename one of them"
 
 

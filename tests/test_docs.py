@@ -21,7 +21,10 @@ make_pages = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(make_pages)
 PAGES = [*make_pages.pages(), ROOT / "README.md"]
 FOLDERS = "mimbench|methods|tasks|tests|results|docs|examples|benchmarks"
-ENTRY_POINT_GROUPS = {"mimbench.methods", "mimbench.tasks", "mimbench.datasets", "mimbench.encoders"}
+ENTRY_POINT_GROUPS = {
+    *("mimbench.methods", "mimbench.tasks", "mimbench.datasets", "mimbench.encoders"),
+    *("mimbench.recipes", "mimbench.preset_tables"),
+}
 
 
 def page_id(path: Path) -> str:
@@ -100,7 +103,7 @@ def test_toml_blocks_are_lines_of_the_example():
     with (ROOT / "examples" / "plugin" / "pyproject.toml").open("rb") as stream:
         entry_points = tomllib.load(stream)["project"]["entry-points"]
     blocks = [block for page in DOCS.glob("adding-*.md") for block in code_blocks(page, "toml")]
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         for group, lines in tomllib.loads(block)["project"]["entry-points"].items():
             assert lines.items() <= entry_points[group].items()

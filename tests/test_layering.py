@@ -16,7 +16,19 @@ MM = ("mmengine", "mmcv", "mmdet", "mmseg")
 HEAVY = ("torch", "torchvision", "timm", *MM)
 
 BASE = frozenset(
-    {"_version", "errors", "files", "text", "toml", "options", "advice", "seeds", "distributed", "text_files"}
+    {
+        "_version",
+        "errors",
+        "files",
+        "text",
+        "toml",
+        "options",
+        "advice",
+        "seeds",
+        "distributed",
+        "text_files",
+        "lean_imports",
+    }
 )
 """Modules that every room may import. They import nothing but each other."""
 
@@ -26,6 +38,8 @@ ALLOWED: dict[str, set[str]] = {
     "contract": {"masks"},
     "plugin_source": set(),
     "registry": {"contract", "plugin_source"},
+    "plugin_file": {"contract", "registry", "plugin_source"},
+    "scaffold": {"registry"},
     "display": {"registry"},
     "optim": {"contract"},
     "encoders": {"contract", "masks", "optim"},
@@ -69,7 +83,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "": {"report.records"},
     "cli": {
-        "registry", "recipe", "engine", "store", "harness", "harness.planning", "harness.running", "parity",
+        "registry", "plugin_file", "scaffold", "recipe",
+        "engine", "store", "harness", "harness.planning", "harness.running", "parity",
         "report.scores", "report.tables", "report.plots", "report.page", "testing",
     },
     "__main__": {"cli"},

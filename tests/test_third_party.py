@@ -48,6 +48,22 @@ def test_it_runs_like_a_built_in(mimbench, example_plugin, settings):
 
 
 @pytest.mark.e2e
+def test_its_recipe_and_its_tables_of_a_preset_are_used(mimbench, example_plugin):
+    listed = mimbench("list", PYTHONPATH=example_plugin).stdout
+    assert "shapes-tiny              mimbench-example 0.3.0  Squares and discs" in listed
+    preset = mimbench("show", "recipe", "smoke", "--method", "deblur", PYTHONPATH=example_plugin).stdout
+    assert "mask_ratio = 0.6  # mimbench-example 0.3.0" in preset
+    run = ("run", "--recipe", "shapes-tiny", "--method", "deblur", "--task", "nearest-mean", "--json")
+    done = mimbench(*run, PYTHONPATH=example_plugin)
+    assert done.returncode == 0, done.stderr
+    (record,) = json.loads(done.stdout)
+    assert record["recipe"]["method"] == {"name": "deblur", "mask_ratio": 0.6}
+    assert record["recipe"]["encoder"]["name"] == "plain-cnn"
+    assert record["recipe"]["encoder"]["depth"] == 1
+    assert record["dataset"]["name"] == "shapes"
+
+
+@pytest.mark.e2e
 def test_plots_use_its_display_file(mimbench, example_plugin, tmp_path):
     run = ("run", "--method", "deblur", "--task", "nearest-mean", "--recipe", "smoke", "--seeds", "0,1")
     done = mimbench(*run, PYTHONPATH=example_plugin)
@@ -83,12 +99,11 @@ def test_the_broken_part_is_refused_with_its_owner(mimbench, example_plugin):
 
 def test_the_example_plugins_pass_their_checks(example_plugin, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(example_plugin)
+    from mimbench.testing import check_dataset, check_encoder, check_method, check_task
     from mimbench_example.deblur import Deblur
     from mimbench_example.nearest_mean import NearestMean
     from mimbench_example.plain_cnn import PlainCNN
     from mimbench_example.shapes import Shapes
-
-    from mimbench.testing import check_dataset, check_encoder, check_method, check_task
 
     results = {
         "task": check_task(NearestMean, folder=tmp_path),

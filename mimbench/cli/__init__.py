@@ -15,12 +15,14 @@ import typer
 from mimbench.advice import advice_on, describe_error
 from mimbench.cli.application import app
 from mimbench.errors import MimbenchError
+from mimbench.lean_imports import install
 from mimbench.text import print_any_text, print_line, print_text
 
 
 def main() -> None:
     """Entry point: every foreseen error is one line on standard error and an exit code, never a traceback."""
     print_any_text()
+    install()
     try:
         sys.exit(typer.main.get_command(app).main(prog_name="mimbench", standalone_mode=False) or 0)
     except MimbenchError as error:

@@ -8,7 +8,22 @@ from typing import Annotated
 import typer
 
 from mimbench._version import __version__
-from mimbench.cli import check, derive, doctor, export, import_, list, parity, plot, report, run, show, table, verify
+from mimbench.cli import (
+    check,
+    derive,
+    doctor,
+    export,
+    import_,
+    list,
+    new,
+    parity,
+    plot,
+    report,
+    run,
+    show,
+    table,
+    verify,
+)
 from mimbench.cli.options import examples
 from mimbench.text import print_text
 
@@ -67,6 +82,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...] = (
     ("report", report.report, ("mimbench report --output page",)),
     ("verify", verify.verify, ("mimbench verify runs",)),
     ("doctor", doctor.doctor, ("mimbench doctor",)),
+    ("new", new.new, ("mimbench new method sharpen", "mimbench new task my-task --output my-task")),
     ("parity", parity.parity, ("mimbench parity tests/golden/simmim_vit_tiny.npz",)),
     ("import", import_.import_, ("mimbench import mae_pretrain_vit_base.pth --method mae --encoder vit-base",)),
     ("export", export.export, ("mimbench export dbed40d371925f42 --output encoder.safetensors",)),

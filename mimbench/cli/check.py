@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mimbench.cli.options import SetOption, recipe_names
+from mimbench.cli.options import PluginOption, SetOption, recipe_names
 from mimbench.errors import InputError, nearest
 from mimbench.text import print_line
 
@@ -30,6 +30,7 @@ def check(
         ),
     ] = RECIPE,
     set_: SetOption = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Check a plugin against its contract, on the CPU, and print each check. Exit code 1: a check fails."""
     from mimbench import registry
@@ -70,7 +71,7 @@ def _suite(plugins: Registry, name: str, recipe_name: str, assignments: list[str
         size = recipe.input.image_size
         return testing.encoder_suite(plugin, recipe.encoder_config, image_size=size, channels=channels)
     encoder = recipe.encoder_class()
-    if encoder.kind not in plugin.encoders and "encoder.name" not in settings:
+    if not plugin.needs <= encoder.can and "encoder.name" not in settings:
         return testing.method_suite(plugin, recipe.method_config)
     return testing.method_suite(
         plugin,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from mimbench.cli.options import PluginOption
 from mimbench.text import print_text
 
 
-def doctor() -> None:
+def doctor(plugin: PluginOption = None) -> None:
     """Print versions, devices, available mmcv ops, and how to get what is missing. Exit code 1: a run would fail."""
     from mimbench.harness.doctor import examine
 

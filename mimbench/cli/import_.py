@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mimbench.cli.options import ResultsOption, SetOption, names_of, recipe_names
+from mimbench.cli.options import PluginOption, ResultsOption, SetOption, names_of, recipe_names, resolve_methods
 from mimbench.store import DEFAULT_RESULTS
 from mimbench.text import list_first, print_line, print_text
 
@@ -20,7 +20,12 @@ def import_(
     file: Annotated[Path, typer.Argument(help="A checkpoint: .pth, .pt or .safetensors.")],
     method: Annotated[
         str,
-        typer.Option("--method", help="The method that pretrained it.", autocompletion=names_of("methods")),
+        typer.Option(
+            "--method",
+            help="The method that pretrained it.",
+            autocompletion=names_of("methods"),
+            callback=resolve_methods,
+        ),
     ],
     encoder: Annotated[
         str | None, typer.Option("--encoder", help="The size of its encoder: vit-base, swin-tiny, convnext-base, ...")
@@ -36,6 +41,7 @@ def import_(
         typer.Option("--key", help="Which weights to take if the file holds several: model_ema, teacher, ..."),
     ] = None,
     set_: SetOption = None,
+    plugin: PluginOption = None,
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
     """Import a checkpoint from another code base. Every task then runs on it as on a pretraining of mimbench."""

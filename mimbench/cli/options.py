@@ -38,16 +38,50 @@ def names_of(kind: str) -> Callable[[str], list[str]]:
 
 
 def recipe_names(incomplete: str) -> list[str]:
-    from mimbench.recipe.document import preset_names
+    from mimbench.recipe import document
 
-    return [name for name in preset_names() if name.startswith(incomplete)]
+    return [name for name in document.recipe_names() if name.startswith(incomplete)]
 
 
+def _add_plugin_files(paths: list[Path] | None) -> list[Path] | None:
+    for path in paths or ():
+        from mimbench.plugin_file import add_plugin_file
+
+        add_plugin_file(path)
+    return paths
+
+
+def resolve_methods(text: str | None) -> str | None:
+    """Comma-separated methods, in which FILE.py:Class is replaced by the name of the class; the file is registered."""
+    if text is None or ".py:" not in text:
+        return text
+    from mimbench.plugin_file import resolve_method
+
+    return ",".join(resolve_method(part.strip()) for part in text.split(","))
+
+
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        help="A Python file whose plugins are registered for this command. Repeatable.",
+        metavar="FILE.py",
+        is_eager=True,  # before options that name plugins
+        callback=_add_plugin_files,
+    ),
+]
+"""Its callback registers the plugins, so a command only has to declare it."""
 RecipeOption = Annotated[
-    str, typer.Option("--recipe", help="A preset's name or a TOML file.", autocompletion=recipe_names)
+    str, typer.Option("--recipe", help="A recipe's name or a TOML file.", autocompletion=recipe_names)
 ]
 MethodOption = Annotated[
-    str, typer.Option("--method", help="The method to resolve the recipe for.", autocompletion=names_of("methods"))
+    str,
+    typer.Option(
+        "--method",
+        help="The method to resolve the recipe for.",
+        autocompletion=names_of("methods"),
+        callback=resolve_methods,
+    ),
 ]
 MethodsOption = Annotated[
     str, typer.Option("--method", help="Only these methods, comma-separated.", autocompletion=names_of("methods"))

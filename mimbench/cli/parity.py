@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mimbench.cli.options import PluginOption
 from mimbench.errors import MimbenchError
 from mimbench.text import print_line, print_text
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 def parity(
     files: Annotated[list[Path], typer.Argument(help="Golden vectors (.npz) of official implementations.")],
+    plugin: PluginOption = None,
 ) -> None:
     """Compare loss, outputs and gradients with golden vectors. Exit code 1: some differ by more than the tolerance."""
     raise typer.Exit(compare_files(files))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mimbench.cli.options import OptionalResults, SetOption, flag, names_of, recipe_names
+from mimbench.cli.options import OptionalResults, PluginOption, SetOption, flag, names_of, recipe_names, resolve_methods
 from mimbench.errors import Interrupted
 from mimbench.options import parse_seeds, split_names
 from mimbench.recipe import DEFAULT_RECIPE
@@ -25,7 +25,13 @@ LISTED_FILES = 10
 
 def run(
     method: Annotated[
-        str | None, typer.Option("--method", help="Methods, comma-separated.", autocompletion=names_of("methods"))
+        str | None,
+        typer.Option(
+            "--method",
+            help="Methods, comma-separated. FILE.py:Class is a class of a file, as with --plugin.",
+            autocompletion=names_of("methods"),
+            callback=resolve_methods,
+        ),
     ] = None,
     task: Annotated[
         str | None, typer.Option("--task", help="Downstream tasks, comma-separated.", autocompletion=names_of("tasks"))
@@ -34,7 +40,7 @@ def run(
         str | None,
         typer.Option(
             "--recipe",
-            help="A preset's name or a TOML file.",
+            help="A recipe's name or a TOML file.",
             show_default=DEFAULT_RECIPE,
             autocompletion=recipe_names,
         ),
@@ -50,6 +56,7 @@ def run(
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", help="Fingerprint or folder of a checkpoint to use; no pretraining.")
     ] = None,
+    plugin: PluginOption = None,
     results: OptionalResults = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     dry_run: Annotated[

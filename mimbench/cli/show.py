@@ -10,6 +10,7 @@ import typer
 from mimbench.cli.options import (
     METHOD_TO_RESOLVE,
     MethodOption,
+    PluginOption,
     RecipeOption,
     ResultsOption,
     SetOption,
@@ -40,10 +41,11 @@ app = typer.Typer(
 )
 def show_recipe(
     name: Annotated[
-        str, typer.Argument(help="A preset's name or a TOML file.", autocompletion=recipe_names)
+        str, typer.Argument(help="A recipe's name or a TOML file.", autocompletion=recipe_names)
     ] = DEFAULT_RECIPE,
     method: MethodOption = METHOD_TO_RESOLVE,
     set_: SetOption = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Print a resolved recipe: every value with its source, and the arithmetic of scaled learning rates."""
     from mimbench.recipe.document import parse_assignments
@@ -55,6 +57,7 @@ def show_recipe(
 @app.command("method", epilog=examples("mimbench show method simmim"))
 def show_method(
     name: Annotated[str, typer.Argument(help="A method.", autocompletion=names_of("methods"))],
+    plugin: PluginOption = None,
 ) -> None:
     """Print what a method is, the encoders it takes, and its options."""
     _print_plugin("methods", name)
@@ -75,6 +78,7 @@ def show_task(
     recipe: RecipeOption = DEFAULT_RECIPE,
     method: MethodOption = METHOD_TO_RESOLVE,
     set_: SetOption = None,
+    plugin: PluginOption = None,
     output: Annotated[Path | None, typer.Option("--output", help="Write to this file.")] = None,
 ) -> None:
     """Print a task's metrics, protocols and options, or with --config its config file for a recipe and method."""
@@ -92,6 +96,7 @@ def show_task(
 @app.command("dataset", epilog=examples("mimbench show dataset folder"))
 def show_dataset(
     name: Annotated[str, typer.Argument(help="A dataset.", autocompletion=names_of("datasets"))],
+    plugin: PluginOption = None,
 ) -> None:
     """Print what a dataset is, what it provides, and its options."""
     _print_plugin("datasets", name)
@@ -100,6 +105,7 @@ def show_dataset(
 @app.command("encoder", epilog=examples("mimbench show encoder vit"))
 def show_encoder(
     name: Annotated[str, typer.Argument(help="An encoder.", autocompletion=names_of("encoders"))],
+    plugin: PluginOption = None,
 ) -> None:
     """Print what an encoder is, and its options."""
     _print_plugin("encoders", name)

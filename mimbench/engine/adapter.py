@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -76,6 +77,13 @@ def place_of_step(module: object) -> str:
     return location(getattr(cls, "step", None) or getattr(cls, "training_step", cls))
 
 
+class ScalarVisualizer(Visualizer):
+    """mmengine's Visualizer for numbers. It has no figure, which would import matplotlib in every training."""
+
+    def _initialize_fig(self, fig_cfg: dict) -> tuple[Any, Any, Any]:
+        return None, SimpleNamespace(get_dpi=lambda: None), None
+
+
 class MinimalRunner(Runner):
     """mmengine's Runner on a given device, without its environment log, log file, config file and checkpoints."""
 
@@ -109,5 +117,5 @@ class MinimalRunner(Runner):
 
 def release_run(name: str) -> None:
     """Drop the logger, message hub, visualizer and scope that mmengine keeps per run until the process ends."""
-    for kind in (MMLogger, MessageHub, Visualizer, DefaultScope):
+    for kind in (MMLogger, MessageHub, ScalarVisualizer, DefaultScope):
         kind._instance_dict.pop(name, None)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from mimbench.advice import describe_error
 from mimbench.contract import FitReport, TrainConfig
 from mimbench.distributed import get_world_size
-from mimbench.engine.adapter import MinimalRunner, RunnerModel, release_run
+from mimbench.engine.adapter import MinimalRunner, RunnerModel, ScalarVisualizer, release_run
 from mimbench.engine.device import peak_memory, pick_precision, reset_peak_memory
 from mimbench.engine.hooks import EpochHook, HistoryHook, StepHook
 from mimbench.engine.loop import WholeStepLoop
@@ -226,4 +226,4 @@ def _optim_wrapper(
 
 def _visualizer(config: TrainConfig, workdir: Path) -> dict:
     backends = [{"type": "TensorboardVisBackend"}] if config.tensorboard else []
-    return {"type": "Visualizer", "vis_backends": backends, "save_dir": str(workdir)}
+    return {"type": ScalarVisualizer, "vis_backends": backends, "save_dir": str(workdir)}

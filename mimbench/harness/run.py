@@ -27,6 +27,7 @@ from mimbench.harness.planning.dryrun import PlanSummary, code_changes, summariz
 from mimbench.harness.planning.plan import plan
 from mimbench.harness.running.scheduler import Outcome, Scheduler
 from mimbench.harness.running.session import Session
+from mimbench.lean_imports import end_of_imports
 from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.recipe.grid_file import GridFile, read_grid
 from mimbench.store import DEFAULT_RESULTS
@@ -122,6 +123,7 @@ def _planned(options: RunOptions) -> Iterator[_Planned]:
         # Standard output is for the result alone. Libraries print there, too.
         with redirect_stdout(sys.stderr):
             cells = plan(request, device, default_cache())
+        end_of_imports()
         datasets = [dataset for cell in cells for dataset in (cell.pretraining.dataset, cell.dataset)]
         for note in dict.fromkeys(note for dataset in datasets for note in dataset.notes):
             print_line(console, note)

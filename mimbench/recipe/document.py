@@ -9,7 +9,9 @@ from os.path import normpath
 from pathlib import Path
 from typing import Any
 
+from mimbench._version import __version__
 from mimbench.errors import InputError, nearest
+from mimbench.recipe.packages import PackageFile, find_recipe, package_recipes, preset_tables
 from mimbench.toml import parse_toml, read_toml
 
 Table = dict[str, Any]
@@ -21,6 +23,7 @@ _LONGEST_PATH = 32
 """Maximum number of dots in a path."""
 HEADER = ("summary", "extends", "methods")
 """Other keys at the top of a recipe."""
+_OWN = f"mimbench {__version__}"
 
 
 def preset_names() -> list[str]:
@@ -29,8 +32,27 @@ def preset_names() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
+def recipe_names() -> list[str]:
+    """Presets, and the recipes of installed packages."""
+    return sorted({*preset_names(), *package_recipes()})
+
+
+def owner_of(name: str) -> str:
+    """Name and version of the package that ships a recipe; of a file its path.
+
+    Raises:
+        InputError: two packages ship a recipe of this name.
+    """
+    if is_file(name):
+        return name
+    file = _package_recipe(name)
+    return file.owner if file else _OWN
+
+
 def read(name: str) -> Table:
-    """Read a preset by name, or a recipe file by path, merged over the recipe that it extends.
+    """Read a preset or a package's recipe by name, or a recipe file by path, merged over the recipe that it extends.
+
+    A preset includes the tables that installed packages ship for it.
 
     `sources` of the result has an entry per value, by dotted path: the source that the recipe states for the value or
     for its table, "" if there is none. When a recipe overrides a value, it so overrides the source too.
@@ -106,24 +128,40 @@ def _read(name: str, extending: tuple[str, ...]) -> Table:
     if name in extending:
         raise InputError(f"recipe {name!r} extends itself: {' extends '.join([*extending, name])}")
     document = _parse(name)
-    _check_keys(document, SECTIONS + HEADER, name, "")
-    _attribute(document)
-    overlays = document.get("methods", {})
-    _check_tables(overlays, name, "methods")
-    for method, overlay in overlays.items():
-        _check_keys(overlay, SECTIONS, name, f"methods.{method}.")
-        _attribute(overlay)
+    _check(document, name, "")
+    if not is_file(name) and name in preset_names():
+        for owner, tables in preset_tables(name):
+            _check(tables, f"{name}, tables of {owner}", owner)
+            document = merge(document, tables)
     base = document.pop("extends", None)
     return merge(_read(_base_path(name, str(base)), (*extending, name)), document) if base else document
 
 
+def _check(document: Table, name: str, source: str) -> None:
+    """Refuse tables that recipes do not have, and write the source of each value, by default `source`, next to it."""
+    _check_keys(document, SECTIONS + HEADER, name, "")
+    _attribute(document, source)
+    overlays = document.get("methods", {})
+    _check_tables(overlays, name, "methods")
+    for method, overlay in overlays.items():
+        _check_keys(overlay, SECTIONS, name, f"methods.{method}.")
+        _attribute(overlay, source)
+
+
 def _base_path(name: str, base: str) -> str:
-    """The recipe that a recipe extends: a preset, or a file whose path is relative to the folder of the recipe."""
-    return normpath(Path(name).parent / base) if is_file(base) else base
+    """The recipe that a recipe extends: a name, or a file whose path is relative to the folder of the recipe."""
+    if not is_file(base):
+        return base
+    file = None if is_file(name) else _package_recipe(name)
+    return normpath((file.path if file else Path(name)).parent / base)
+
+
+def _package_recipe(name: str) -> PackageFile | None:
+    return find_recipe(name, dict.fromkeys(preset_names(), _OWN))
 
 
 def is_file(name: str) -> bool:
-    """Whether the name of a recipe is the path of a file; otherwise it is a preset."""
+    """Whether the name of a recipe is the path of a file; otherwise it is a preset or the recipe of a package."""
     return name.endswith(".toml") or "/" in name
 
 
@@ -143,15 +181,15 @@ def _check_tables(tables: Any, name: str, where: str) -> None:
             raise InputError(f"{path} is a table of a recipe, not {table!r}, in recipe {name!r}")
 
 
-def _attribute(tables: Table) -> None:
-    """Write the source of every value into `tables["sources"]`; see `source_of`.
+def _attribute(tables: Table, default: str) -> None:
+    """Write the source of every value into `tables["sources"]`; see `source_of`. `default` is that of all others.
 
     A source may also belong to a key that the recipe leaves out on purpose (no clipping).
     """
     sources = dict(values(tables.get("sources", {})))
     paths = [path for path, _ in values({key: tables[key] for key in SECTIONS[:-1] if key in tables})]
     absent = [path for path in sources if not any(f"{set_}.".startswith(f"{path}.") for set_ in paths)]
-    tables["sources"] = {path: source_of(path, sources) for path in paths + absent}
+    tables["sources"] = {path: source_of(path, sources) or default for path in paths + absent}
 
 
 def values(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -173,8 +211,11 @@ def source_of(path: str, sources: Mapping[str, Any]) -> str:
 def _parse(name: str) -> Table:
     if is_file(name):
         return read_toml(Path(name), "recipe file")
+    file = _package_recipe(name)
+    if file:
+        return file.read()
     if name not in preset_names():
-        raise InputError(f"unknown recipe {name!r}{nearest(name, preset_names())}")
+        raise InputError(f"unknown recipe {name!r}{nearest(name, recipe_names())}")
     text = files("mimbench.recipe.presets").joinpath(f"{name}.toml").read_text(encoding="utf-8")
     return parse_toml(text, f"preset {name}")
 

@@ -37,7 +37,7 @@ def describe(name: str, method: str, settings: Mapping[str, Any]) -> str:
     check_settings(list(settings), [method], [])
     recipe = resolve(name, document, method, settings, None)
     _check_needs(recipe)
-    lines = [f"# recipe {name}, resolved for {method}"]
+    lines = [f"# recipe {name}, resolved for {method}{_owner(name)}"]
     if document.get("summary"):
         lines.append(f"summary = {_toml(document['summary'])}")
     sources = {"method.name": "", **recipe.sources}
@@ -68,6 +68,11 @@ def _check_needs(recipe: Recipe) -> None:
 def _image(recipe: Recipe) -> dict[str, int]:
     """Sizes of the images that an encoder is built for; a recipe does not know the dataset's channels."""
     return {"image_size": recipe.input.image_size, "in_channels": max(3, len(recipe.input.mean))}
+
+
+def _owner(name: str) -> str:
+    """Who ships a recipe; "" for a file, whose path is its name."""
+    return "" if recipe_document.is_file(name) else f" ({recipe_document.owner_of(name)})"
 
 
 def _under(recipe: Recipe, task: str) -> dict[str, str]:

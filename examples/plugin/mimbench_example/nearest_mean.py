@@ -3,9 +3,12 @@
 import torch
 
 from mimbench.api import (
+    Dataset,
+    Encoder,
     FrozenFeaturesConfig,
     FrozenFeaturesTask,
     Metric,
+    TaskContext,
     TaskResult,
     labelled_split,
     top_k_accuracy,
@@ -20,7 +23,7 @@ class NearestMean(FrozenFeaturesTask):
     metrics = (Metric("top1", "percent", 0.0, 100.0),)
     Config = FrozenFeaturesConfig
 
-    def run(self, encoder, dataset, context):
+    def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
         train, test = labelled_split(dataset, "train"), labelled_split(dataset, "test")
         train_features, test_features = self.features(train, test, context)
         labels = range(len(train.classes))

@@ -1,6 +1,8 @@
 """An encoder: a patch stem and a few residual convolutions at one resolution."""
 
-from torch import nn
+from collections.abc import Sequence
+
+from torch import Tensor, nn
 
 from mimbench.api import Config, Encoder, Features, InputError
 
@@ -18,8 +20,9 @@ class PlainCNN(Encoder):
     can = frozenset({"mask-tokens", "separate-patches", "one-grid", "any-size"})
     version = "1"
     Config = PlainCNNConfig
+    config: PlainCNNConfig
 
-    def __init__(self, config, *, image_size, in_channels):
+    def __init__(self, config: PlainCNNConfig, *, image_size: int, in_channels: int) -> None:
         super().__init__(config, image_size=image_size, in_channels=in_channels)
         if image_size % config.patch_size:
             raise InputError(f"image size {image_size} px is not a multiple of encoder.patch_size, {config.patch_size}")
@@ -30,13 +33,20 @@ class PlainCNN(Encoder):
         self.blocks = nn.ModuleList(self.make_block(config.embed_dim) for _ in range(config.depth))
         self.norm = nn.GroupNorm(1, config.embed_dim)
 
-    def make_block(self, dim):
+    def make_block(self, dim: int) -> nn.Sequential:
         return nn.Sequential(nn.GroupNorm(1, dim), nn.Conv2d(dim, dim, 3, padding=1), nn.GELU())
 
-    def embed(self, images):
+    def embed(self, images: Tensor) -> Tensor:
         return self.stem(images).permute(0, 2, 3, 1)
 
-    def forward_layers(self, tokens, layers=None, *, keep=None, final_norm=True):
+    def forward_layers(
+        self,
+        tokens: Tensor,
+        layers: Sequence[int] | None = None,
+        *,
+        keep: Tensor | None = None,
+        final_norm: bool = True,
+    ) -> list[Features]:
         if keep is not None:
             raise InputError("a convolution needs all patches; it cannot drop masked ones")
         layers = self.layer_indices(layers)
@@ -48,10 +58,10 @@ class PlainCNN(Encoder):
             outputs[-1] = self.norm(outputs[-1])
         return [self.as_features(outputs[layer]) for layer in layers]
 
-    def as_features(self, x):
+    def as_features(self, x: Tensor) -> Features:
         return Features(pooled=x.mean((2, 3)), dense=x, prefix=x.new_empty(len(x), 0, self.out_dim))
 
-    def layer_of(self, parameter):
+    def layer_of(self, parameter: str) -> int:
         """0 for the stem, i + 1 for block i, depth + 1 for the final norm."""
         if parameter.startswith("stem."):
             return 0

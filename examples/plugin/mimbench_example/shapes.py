@@ -1,11 +1,12 @@
 """A dataset: squares and discs, drawn from a fixed seed."""
 
 import hashlib
+from pathlib import Path
 from typing import ClassVar
 
 import torch
 
-from mimbench.api import ArraySplit, DataConfig, Dataset
+from mimbench.api import ArraySplit, DataConfig, Dataset, SplitName
 
 SIZE = 28
 """Side of an image, px."""
@@ -22,14 +23,15 @@ class Shapes(Dataset):
 
     name = "shapes"
     Config = ShapesConfig
+    config: ShapesConfig
     channels = 1
     waivers: ClassVar = {"splits_are_disjoint": "an image of one shape has few positions, so some images repeat"}
 
-    def __init__(self, config, cache):
+    def __init__(self, config: ShapesConfig, cache: Path) -> None:
         super().__init__(config, cache)
         self.splits = {name: self.draw(count, seed) for seed, (name, count) in enumerate(COUNTS.items())}
 
-    def draw(self, count, seed):
+    def draw(self, count: int, seed: int) -> ArraySplit:
         """A split of `count` images. Even indices are squares, odd ones are discs."""
         generator = torch.Generator().manual_seed(seed)
         radius = self.config.radius
@@ -43,10 +45,10 @@ class Shapes(Dataset):
             image[0, inside] = 255
         return ArraySplit(images, labels, ("square", "disc"))
 
-    def split(self, name):
+    def split(self, name: SplitName) -> ArraySplit:
         return self.splits[name]
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """Equal content gives an equal digest, on every machine."""
         digest = hashlib.sha256()
         for split in self.splits.values():

@@ -7,7 +7,6 @@ import inspect
 import subprocess
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,9 @@ def describe_changes(recorded: Any, current: Code, what: str) -> Iterator[str]:
             advice = ": rerun with --fresh"
             if code["version"]:
                 advice = f", and its version is still {code['version']!r}: raise `version`, or rerun with --fresh"
-            where = f"{kind} {code['name']!r} ({code['package']}, {code['file']})"
+            is_path = Path(str(code["package"])).name == code["file"]  # a file of --plugin has no package
+            places = code["package"] if is_path else f"{code['package']}, {code['file']}"
+            where = f"{kind} {code['name']!r} ({places})"
             yield f"code of {where} has changed since {what}{advice}"
 
 
@@ -87,7 +88,7 @@ def _files(cls: type) -> list[Path]:
 @lru_cache(maxsize=1)
 def _modules() -> frozenset[str]:
     """The modules of all registered plugins."""
-    return frozenset(point.value.partition(":")[0] for kind in registry.ALL for point in entry_points(group=kind.group))
+    return frozenset(target.partition(":")[0] for kind in registry.ALL for target in kind.targets())
 
 
 def _is_within(module: str, package: str) -> bool:

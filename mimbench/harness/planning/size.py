@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
+from torch import nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
+from mimbench.contract import Method
 from mimbench.distributed import get_world_size
 from mimbench.errors import InputError
 from mimbench.harness.planning.build import assemble
@@ -18,6 +25,10 @@ _COPIES = 4
 """Numbers per parameter while AdamW trains: weight, gradient and two moments."""
 _BYTES_PER_NUMBER = 4
 """In fp32."""
+_SMALL_MODEL = 2**24
+"""Numbers of a model that is counted by building it: 64 MiB."""
+_SMALL_IMAGE = 256
+"""Side in px. Tables of positions, which grow with the fourth power of it, are made before they are counted."""
 
 
 def check_size(pretraining: Pretraining, device: torch.device) -> None:
@@ -58,20 +69,53 @@ def memory_of(device: torch.device) -> int:
 
 
 def _count_numbers(pretraining: Pretraining) -> int:
-    """Numbers in all parameters and buffers. The model is built on the meta device, without memory for them."""
-    recipe = pretraining.recipe
+    """Numbers in all parameters and buffers.
+
+    The model is built on the meta device, without memory for them. That takes seconds, in which torch imports its
+    compiler, so a small model is built in memory instead.
+    """
+    if pretraining.recipe.input.image_size <= _SMALL_IMAGE:
+        with suppress(Exception), _at_most(_SMALL_MODEL):
+            return _numbers_of(_assemble(pretraining))
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")  # torch warns that weights loaded onto the meta device are ignored
-        method = assemble(
-            recipe.encoder,
-            recipe.encoder_config,
-            recipe.method_class(),
-            recipe.method_config,
-            image_size=recipe.input.image_size,
-            channels=pretraining.channels,
-            seed=0,
-        )
+        return _numbers_of(_assemble(pretraining))
+
+
+def _assemble(pretraining: Pretraining) -> Method:
+    recipe = pretraining.recipe
+    return assemble(
+        recipe.encoder,
+        recipe.encoder_config,
+        recipe.method_class(),
+        recipe.method_config,
+        image_size=recipe.input.image_size,
+        channels=pretraining.channels,
+        seed=0,
+    )
+
+
+def _numbers_of(method: Method) -> int:
     return sum(tensor.numel() for tensor in (*method.parameters(), *method.buffers()))
+
+
+@contextmanager
+def _at_most(numbers: int) -> Iterator[None]:
+    """Raise MemoryError when modules that are built within the context hold more numbers, before they are written."""
+    total = 0
+
+    def count(module: nn.Module, name: str, tensor: torch.Tensor | None) -> None:
+        nonlocal total
+        total += 0 if tensor is None else tensor.numel()
+        if total > numbers:
+            raise MemoryError
+
+    hooks = [register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _require_memory(needed: int, available: int, what: str, advice: str) -> None:
