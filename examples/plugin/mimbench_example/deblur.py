@@ -1,5 +1,7 @@
 """A method: masked patches are blurred instead of removed, and the model predicts the sharp image."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ class Deblur(Method):
     version = "1"
     Config = DeblurConfig
     config: DeblurConfig
+    waivers: ClassVar = {"masked_pixels_do_not_reach_predict": "a masked patch shows its mean"}
 
     def __init__(self, config: DeblurConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
