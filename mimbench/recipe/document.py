@@ -23,7 +23,7 @@ _LONGEST_PATH = 32
 """Maximum number of dots in a path."""
 HEADER = ("summary", "extends", "methods")
 """Other keys at the top of a recipe."""
-_OWN = f"mimbench {__version__}"
+_MIMBENCH = f"mimbench {__version__}"
 
 
 def preset_names() -> list[str]:
@@ -46,7 +46,7 @@ def owner_of(name: str) -> str:
     if is_file(name):
         return name
     file = _package_recipe(name)
-    return file.owner if file else _OWN
+    return file.owner if file else _MIMBENCH
 
 
 def read(name: str) -> Table:
@@ -157,7 +157,7 @@ def _base_path(name: str, base: str) -> str:
 
 
 def _package_recipe(name: str) -> PackageFile | None:
-    return find_recipe(name, dict.fromkeys(preset_names(), _OWN))
+    return find_recipe(name, dict.fromkeys(preset_names(), _MIMBENCH))
 
 
 def is_file(name: str) -> bool:
