@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mimbench.contract import Config, Depth, Encoder, Features, InputError, added
 from mimbench.encoders.rope import rotary_table
-from mimbench.encoders.vit_body import build_beit, build_vit
+from mimbench.encoders.vit_body import build_relative_body, build_absolute_body
 from mimbench.encoders.windows import Windows, add_positions, windowed_block
 from mimbench.optim.layers import vit_layer
 
@@ -66,7 +66,7 @@ class ViT(Encoder):
         super().__init__(config, image_size=image_size, in_channels=in_channels)
         self.relative = config.position.startswith("relative")
         self.rotary = config.position.endswith("rope")
-        self.body = (build_beit if self.relative else build_vit)(config, self.grid, in_channels)
+        self.body = (build_relative_body if self.relative else build_absolute_body)(config, self.grid, in_channels)
         self.windows: Windows | None = None
         self.grad_checkpointing = False
         self._indices: dict[tuple[Grid, torch.device], Tensor] = {}

@@ -37,7 +37,7 @@ def _shared(config: ViTConfig, grid: Grid, in_channels: int) -> dict[str, Any]:
     }
 
 
-def build_beit(config: ViTConfig, grid: Grid, in_channels: int) -> Beit:
+def build_relative_body(config: ViTConfig, grid: Grid, in_channels: int) -> Beit:
     """A model with relative position bias, shared by all blocks or one per block."""
     from timm.models.beit import Beit
 
@@ -50,7 +50,7 @@ def build_beit(config: ViTConfig, grid: Grid, in_channels: int) -> Beit:
     )
 
 
-def build_vit(config: ViTConfig, grid: Grid, in_channels: int) -> VisionTransformer:
+def build_absolute_body(config: ViTConfig, grid: Grid, in_channels: int) -> VisionTransformer:
     """A model with the other positions of `ViTConfig.position`."""
     from timm.models.beit import RelativePositionBias
     from timm.models.vision_transformer import VisionTransformer
