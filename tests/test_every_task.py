@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from mimbench import registry
-from mimbench.encoders.timm_model import TimmModel
 from mimbench.errors import InputError
 from mimbench.harness.planning.cells import Request
 from mimbench.harness.planning.plan import plan
@@ -65,14 +64,7 @@ def test_simmim_pretrains_every_kind_of_encoder(quick):
 TIMM_VIT = ("encoder.name=timm", "encoder.model=test_vit", "encoder.arguments={patch_size=4,depth=2}")
 
 
-@pytest.fixture
-def timm_encoder(monkeypatch):
-    """The encoder plugin, also where an older installation of mimbench does not register it."""
-    monkeypatch.setitem(registry.encoders.replacements, "timm", TimmModel)
-
-
 @pytest.mark.e2e
-@pytest.mark.usefixtures("timm_encoder")
 def test_a_model_of_timm_serves_methods_and_tasks(quick):
     settings = [argument for setting in TIMM_VIT for argument in ("--set", setting)]
     methods = ("random-init", "mae", "simmim", "beit")
@@ -86,7 +78,6 @@ def test_a_model_of_timm_serves_methods_and_tasks(quick):
     assert {record["checkpoint"]["fingerprint"] for record in tuned} == {records[1]["checkpoint"]["fingerprint"]}
 
 
-@pytest.mark.usefixtures("timm_encoder")
 def test_a_model_of_timm_that_cannot_serve_a_method_is_refused(cache):
     settings = {"encoder.name": "timm", "encoder.model": "test_resnet", "input.image_size": 32}
     with pytest.raises(InputError, match=r"method 'mae' \(.*\) needs an encoder that can drop masked patches; timm"):

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mimbench.contract import Config, Depth, Encoder, Features, InputError, added
 from mimbench.encoders.rope import rotary_table
-from mimbench.encoders.vit_body import build_relative_body, build_absolute_body
+from mimbench.encoders.vit_body import build_absolute_body, build_relative_body
 from mimbench.encoders.windows import Windows, add_positions, windowed_block
 from mimbench.optim.layers import vit_layer
 
