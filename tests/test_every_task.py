@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mimbench import registry
+from mimbench.errors import InputError
 from mimbench.harness.planning.cells import Request
 from mimbench.harness.planning.plan import plan
 
@@ -53,8 +54,31 @@ def test_every_method_can_be_probed(quick):
 
 @pytest.mark.e2e
 def test_simmim_pretrains_every_kind_of_encoder(quick):
-    names = registry.encoders.names()
+    names = [name for name in registry.encoders.names() if name != "timm"]  # it needs the name of a model
     assert {"vit", "swin", "convnext", "resnet"} <= set(names)
     records = recorded(quick, "--method", "simmim", "--task", "knn", "--vary", f"encoder.name={','.join(names)}")
     assert [record["recipe"]["encoder"]["name"] for record in records] == names
     assert len({record["checkpoint"]["fingerprint"] for record in records}) == len(names)
+
+
+TIMM_VIT = ("encoder.name=timm", "encoder.model=test_vit", "encoder.arguments={patch_size=4,depth=2}")
+
+
+@pytest.mark.e2e
+def test_a_model_of_timm_serves_methods_and_tasks(quick):
+    settings = [argument for setting in TIMM_VIT for argument in ("--set", setting)]
+    methods = ("random-init", "mae", "simmim", "beit")
+    records = recorded(quick, "--method", ",".join(methods), "--task", "knn", *settings)
+    assert [record["method"]["name"] for record in records] == list(methods)
+    for record in records:
+        assert record["recipe"]["encoder"]["model"] == "test_vit"
+        assert "timm" in record["provenance"]["packages"]
+    whole = ("--set", "tasks.segmentation.window=0")  # timm's ViT attends globally
+    tuned = recorded(quick, "--method", "mae", "--task", "finetune,segmentation", *settings, *whole)
+    assert {record["checkpoint"]["fingerprint"] for record in tuned} == {records[1]["checkpoint"]["fingerprint"]}
+
+
+def test_a_model_of_timm_that_cannot_serve_a_method_is_refused(cache):
+    settings = {"encoder.name": "timm", "encoder.model": "test_resnet", "input.image_size": 32}
+    with pytest.raises(InputError, match=r"method 'mae' \(.*\) needs an encoder that can drop masked patches; timm"):
+        plan(Request(["mae"], ["knn"], "smoke", settings=settings), torch.device("cpu"), cache)

@@ -35,7 +35,7 @@ ALLOWED = {
     "contract/training.py": {"simmim", "mae", "beit"},
     "masks/sampling.py": {"mae"},
     "convert/key_layouts.py": {"simmim", "mae", "beit"},
-    "encoders/vit.py": {"beit"},  # timm's class of that name
+    "encoders/vit_body.py": {"beit"},  # timm's class of that name
     # Formats: the type of a COCO file, the key of a COCO object, a record's artifact.
     "data/__init__.py": {"coco"},
     "testing/scenes.py": {"coco", "segmentation"},

@@ -263,7 +263,9 @@ class Encoder(nn.Module, ABC):
         Raises:
             InputError: this encoder has no such windows, or there is no such block.
         """
-        raise InputError(f"a {self.kind} encoder has no windowed attention to choose; leave window at 0")
+        raise InputError(
+            f"a {self.kind} encoder has no windowed attention to choose; set window to 0 (--set task.window=0)"
+        )
 
     def add_relative_positions(self, image_size: int) -> None:
         """Add learned relative positions, initially zero, for the windows of `pyramid` at `image_size` px.

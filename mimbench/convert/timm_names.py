@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor
 
@@ -10,18 +12,24 @@ from mimbench.convert.apply import BODY
 from mimbench.errors import InputError
 
 
-def to_timm(state: Mapping[str, Tensor], position: str | None = None) -> dict[str, Tensor]:
+def to_timm(state: Mapping[str, Tensor], options: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Tensor]:
     """Names as timm's Beit, VisionTransformer, SwinTransformer, ConvNeXt or ResNet has them.
 
     Args:
         state: the encoder's state dict.
-        position: the encoder's option of that name, if it has one.
+        options: those of the encoder, as its checkpoint's card holds them.
 
     Raises:
         InputError: a tensor that does not belong to a timm model, or positions that timm's ViT does not compute.
     """
-    if position and position.endswith("rope"):
+    position = str(options.get("position", ""))
+    if position.endswith("rope"):
         raise InputError(f'encoder.position "{position}": timm\'s ViT has no such positions; it cannot be exported')
+    if options.get("registers") and options.get("class_token", True):
+        raise InputError(
+            "encoder.registers: timm's ViT has no registers beside a class token that has a position; it cannot be "
+            "exported"
+        )
     foreign = next((name for name in state if not name.startswith(BODY)), None)
     if foreign:
         raise InputError(f"the encoder keeps {foreign!r}, which no timm model has: it cannot be exported")

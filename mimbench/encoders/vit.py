@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mimbench.contract import Config, Depth, Encoder, Features, InputError, added
 from mimbench.encoders.attention import attention_of_each
-from mimbench.encoders.blocks import sincos_positions
 from mimbench.encoders.rope import rotary_table
+from mimbench.encoders.vit_body import build_absolute_body, build_relative_body
 from mimbench.encoders.windows import Windows, add_positions, windowed_block
 from mimbench.optim.layers import vit_layer
-
-if TYPE_CHECKING:  # timm takes longer to import than torch, and only building and running a ViT needs it
-    from timm.models.beit import Beit
-    from timm.models.vision_transformer import VisionTransformer
 
 Grid = tuple[int, ...]
 
@@ -72,7 +68,7 @@ class ViT(Encoder):
         super().__init__(config, image_size=image_size, in_channels=in_channels)
         self.relative = config.position.startswith("relative")
         self.rotary = config.position.endswith("rope")
-        self.body = _beit(config, self.grid, in_channels) if self.relative else _vit(config, self.grid, in_channels)
+        self.body = (build_relative_body if self.relative else build_absolute_body)(config, self.grid, in_channels)
         self.windows: Windows | None = None
         self.grad_checkpointing = False
         self._indices: dict[tuple[Grid, torch.device], Tensor] = {}
@@ -302,64 +298,3 @@ class ViT(Encoder):
                 return index
             self._indices[key] = index
         return self._indices[key]
-
-
-def _shared(config: ViTConfig, grid: Grid, in_channels: int) -> dict[str, Any]:
-    """The arguments that timm's two models share."""
-    return {
-        "img_size": tuple(side * config.patch_size for side in grid),
-        "patch_size": config.patch_size,
-        "in_chans": in_channels,
-        "num_classes": 0,
-        "global_pool": "token",
-        "embed_dim": config.embed_dim,
-        "depth": config.depth,
-        "num_heads": config.num_heads,
-        "qkv_bias": True,
-        "mlp_ratio": config.mlp_ratio,
-        "init_values": config.layer_scale,
-        "drop_path_rate": config.drop_path,
-        "attn_drop_rate": config.attention_dropout,
-    }
-
-
-def _beit(config: ViTConfig, grid: Grid, in_channels: int) -> Beit:
-    from timm.models.beit import Beit
-
-    shared = config.position == "relative"
-    return Beit(
-        **_shared(config, grid, in_channels),
-        use_abs_pos_emb=False,
-        use_shared_rel_pos_bias=shared,
-        use_rel_pos_bias=not shared,
-    )
-
-
-def _vit(config: ViTConfig, grid: Grid, in_channels: int) -> VisionTransformer:
-    from timm.models.beit import RelativePositionBias
-    from timm.models.vision_transformer import VisionTransformer
-
-    options: dict[str, Any] = {"reg_tokens": config.registers, "class_token": config.class_token}
-    if not config.class_token:
-        options["global_pool"] = "avg"  # timm's pooling, which is not used here, must have its tokens
-        options["fc_norm"] = False
-    if config.registers:
-        options["no_embed_class"] = True
-    if config.position.endswith("rope"):
-        from mimbench.encoders.rotary_attention import RotaryAttention
-
-        options["attn_layer"] = RotaryAttention
-    if config.position == "rope":
-        options["pos_embed"] = "none"
-    body = VisionTransformer(**_shared(config, grid, in_channels) | options)
-    if body.pos_embed is not None and config.registers and config.class_token:
-        # timm gives positions to all prefix tokens or to none; here the class token has one, registers have none.
-        body.pos_embed = nn.Parameter(torch.empty(1, 1 + grid[0] * grid[1], config.embed_dim))
-        nn.init.trunc_normal_(body.pos_embed, std=0.02)
-    if config.position == "sincos":
-        table = sincos_positions(grid, config.embed_dim)[:, int(not config.class_token) :]
-        body.pos_embed = nn.Parameter(table, requires_grad=False)
-    if config.position == "learned-and-relative":
-        for block in body.blocks:
-            block.attn.rel_pos_bias = RelativePositionBias(grid, config.num_heads)
-    return body

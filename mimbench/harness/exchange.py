@@ -164,7 +164,7 @@ def export_checkpoint(which: str, output: Path, *, results: Path) -> Exported:
         )
     checkpoint = find_checkpoint(results, which)
     what = checkpoint.card["what"]
-    state = to_timm(checkpoint.encoder(), what["encoder"].get("position"))
+    state = to_timm(checkpoint.encoder(), what["encoder"])
     notes = {
         "format": "pt",
         "mimbench": __version__,

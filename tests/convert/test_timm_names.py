@@ -91,8 +91,10 @@ def test_what_timm_does_not_have_is_not_exported():
         to_timm({"body.norm.weight": torch.ones(2), "extra.weight": torch.ones(2)})
 
 
-def test_rotary_positions_cannot_be_exported():
+def test_positions_that_timm_does_not_compute_cannot_be_exported():
     state = {"body.norm.weight": torch.ones(2)}
-    assert to_timm(state, "learned") == {"norm.weight": state["body.norm.weight"]}
+    assert to_timm(state, {"position": "learned", "registers": 0}) == {"norm.weight": state["body.norm.weight"]}
     with pytest.raises(InputError, match=r'encoder\.position "learned-and-rope": timm\'s ViT has no such positions'):
-        to_timm(state, "learned-and-rope")
+        to_timm(state, {"position": "learned-and-rope"})
+    with pytest.raises(InputError, match=r"encoder\.registers: timm's ViT has no registers beside a class token"):
+        to_timm(state, {"position": "learned", "registers": 2})

@@ -336,3 +336,14 @@ def test_attention_dropout_acts_only_in_training(position):
 def test_no_attention_dropout_is_what_encoders_were_before_there_was_such_an_option():
     assert "attention_dropout" not in ViTConfig().shaping()
     assert ViTConfig(attention_dropout=0.1).shaping()["attention_dropout"] == 0.1
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_mixed_precision_and_checkpointing_change_little(position):
+    vit = make(position).train()
+    tokens, keep = vit.embed(torch.randn(2, 1, 16, 16)), torch.tensor([[3, 0, 9], [1, 2, 15]])
+    exact = vit.forward_tokens(tokens, keep).sequence
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(vit.forward_tokens(tokens, keep).sequence.float(), exact, atol=0.05, rtol=0.05)
+    vit.set_grad_checkpointing()
+    torch.testing.assert_close(vit.forward_tokens(tokens, keep).sequence, exact)

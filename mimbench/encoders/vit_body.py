@@ -1,0 +1,81 @@
+"""timm's models that a ViT of mimbench runs: Beit for relative positions, VisionTransformer for the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from mimbench.encoders.blocks import sincos_positions
+
+if TYPE_CHECKING:  # timm takes longer to import than torch, and only building and running a ViT needs it
+    from timm.models.beit import Beit
+    from timm.models.vision_transformer import VisionTransformer
+
+    from mimbench.encoders.vit import ViTConfig
+
+Grid = tuple[int, ...]
+
+
+def _shared(config: ViTConfig, grid: Grid, in_channels: int) -> dict[str, Any]:
+    """The arguments that timm's two models share."""
+    return {
+        "img_size": tuple(side * config.patch_size for side in grid),
+        "patch_size": config.patch_size,
+        "in_chans": in_channels,
+        "num_classes": 0,
+        "global_pool": "token",
+        "embed_dim": config.embed_dim,
+        "depth": config.depth,
+        "num_heads": config.num_heads,
+        "qkv_bias": True,
+        "mlp_ratio": config.mlp_ratio,
+        "init_values": config.layer_scale,
+        "drop_path_rate": config.drop_path,
+        "attn_drop_rate": config.attention_dropout,
+    }
+
+
+def build_relative_body(config: ViTConfig, grid: Grid, in_channels: int) -> Beit:
+    """A model with relative position bias, shared by all blocks or one per block."""
+    from timm.models.beit import Beit
+
+    shared = config.position == "relative"
+    return Beit(
+        **_shared(config, grid, in_channels),
+        use_abs_pos_emb=False,
+        use_shared_rel_pos_bias=shared,
+        use_rel_pos_bias=not shared,
+    )
+
+
+def build_absolute_body(config: ViTConfig, grid: Grid, in_channels: int) -> VisionTransformer:
+    """A model with the other positions of `ViTConfig.position`."""
+    from timm.models.beit import RelativePositionBias
+    from timm.models.vision_transformer import VisionTransformer
+
+    options: dict[str, Any] = {"reg_tokens": config.registers, "class_token": config.class_token}
+    if not config.class_token:
+        options["global_pool"] = "avg"  # timm's pooling, which is not used here, must have its tokens
+        options["fc_norm"] = False
+    if config.registers:
+        options["no_embed_class"] = True
+    if config.position.endswith("rope"):
+        from mimbench.encoders.rotary_attention import RotaryAttention
+
+        options["attn_layer"] = RotaryAttention
+    if config.position == "rope":
+        options["pos_embed"] = "none"
+    body = VisionTransformer(**_shared(config, grid, in_channels) | options)
+    if body.pos_embed is not None and config.registers and config.class_token:
+        # timm gives positions to all prefix tokens or to none; here the class token has one, registers have none.
+        body.pos_embed = nn.Parameter(torch.empty(1, 1 + grid[0] * grid[1], config.embed_dim))
+        nn.init.trunc_normal_(body.pos_embed, std=0.02)
+    if config.position == "sincos":
+        table = sincos_positions(grid, config.embed_dim)[:, int(not config.class_token) :]
+        body.pos_embed = nn.Parameter(table, requires_grad=False)
+    if config.position == "learned-and-relative":
+        for block in body.blocks:
+            block.attn.rel_pos_bias = RelativePositionBias(grid, config.num_heads)
+    return body
