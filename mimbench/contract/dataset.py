@@ -141,6 +141,8 @@ class Dataset(ABC):
     "masks" only (SemanticSplit). The class states the usual case; an instance may provide less if its data does."""
     parts: tuple[SplitName, ...] = ("train", "test")
     """Names of all splits. "train" and "test" are required; others, such as "validation", are for tasks that ask."""
+    waivers: ClassVar[Mapping[str, str]] = {}
+    """Checks of `mimbench check` that may fail for this plugin: name of the check -> reason."""
     Config: ClassVar[type[DataConfig]] = DataConfig
 
     channels: int

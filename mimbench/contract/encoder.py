@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -74,6 +74,8 @@ class Encoder(nn.Module, ABC):
     class lists the most that is possible, and `set_sizes` sets `self.can`."""
     version: ClassVar[str] = "1"
     """Raise it whenever the same config gives other weights or other features."""
+    waivers: ClassVar[Mapping[str, str]] = {}
+    """Checks of `mimbench check` that may fail for this plugin: name of the check -> reason."""
     Config: ClassVar[type[BaseConfig]] = BaseConfig
 
     embed_dim: int

@@ -54,6 +54,8 @@ class Method(nn.Module):
     Its arguments are the file's `config` (arguments of the official model) and the whole `meta`. It raises InputError
     for a part that mimbench lacks, and KeyError, TypeError or ValueError for an incomplete config.
     """
+    waivers: ClassVar[Mapping[str, str]] = {}
+    """Checks of `mimbench check` that may fail for this plugin: name of the check -> reason."""
     not_stored: ClassVar[tuple[str, ...]] = ()
     """Beginnings of names in the state dict that `__init__` makes again from the config, such as "teacher." for a
     frozen teacher that an option's file gives. They are in no checkpoint and no saved state."""

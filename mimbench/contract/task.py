@@ -155,9 +155,12 @@ class Task(ABC):
     trains_encoder: ClassVar[bool] = False
     """Whether the task changes the weights of the encoder."""
     needs_reconstruction: ClassVar[bool] = False
-    """It measures what the method makes of hidden pixels: it gets TaskContext.method, and runs only where that can."""
+    """Whether the task measures reconstructions of masked pixels. It gets TaskContext.method, and runs only with
+    methods that reconstruct."""
     metrics: ClassVar[tuple[Metric, ...]]
     """All metrics that the task reports; the first is the primary one."""
+    waivers: ClassVar[Mapping[str, str]] = {}
+    """Checks of `mimbench check` that may fail for this plugin: name of the check -> reason."""
     Config: ClassVar[type[TaskConfig]] = TaskConfig
     protocols: ClassVar[Mapping[str, Protocol]] = {}
     """Protocols by name; see `load_protocols`. Options of the recipe and the command line override them."""

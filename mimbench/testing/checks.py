@@ -99,7 +99,7 @@ class Suite:
         self.subject = subject
         self._checks = {one.name: one for one in checks}
         self._results: dict[str, Result] = {}
-        self._waivers: Mapping[str, str] = getattr(subject.plugin, "waivers", {})
+        self._waivers: Mapping[str, str] = subject.plugin.waivers
         for name, reason in self._waivers.items():
             where = f"waivers of {subject.plugin.__name__}"
             if name not in self._checks:
