@@ -60,7 +60,7 @@ def test_tasks_and_pictures_take_any_number_of_channels(quick, bands):
         ("detection", (), "detection is defined on grey and RGB images, and the encoder has 4 channels"),
         ("segmentation", (), "segmentation is defined on grey and RGB images, and the encoder has 4 channels"),
         ("finetune", ("tasks.finetune.rand_augment=rand-m9-mstd0.5-inc1",), "timm's augmentation takes grey and RGB"),
-        ("knn", ("input.color_jitter=0.4",), "input.color_jitter takes grey and RGB images"),
+        ("knn", ("input.color_jitter=0.4",), "take grey and RGB images, and these have"),
     ],
 )
 def test_what_is_defined_on_grey_and_rgb_refuses_others(quick, bands, task, settings, words, tmp_path):

@@ -119,7 +119,7 @@ def _names(plugin: Any, attribute: str, form: Callable[..., Any]) -> Iterator[st
         example = f'("{value}",)'
     elif isinstance(value, str):
         example = f'frozenset({{"{value}"}})'
-    is_collection = isinstance(value, list | tuple | set | frozenset)
+    is_collection = isinstance(value, set | frozenset if form is frozenset else list | tuple | set | frozenset)
     if not is_collection or not all(isinstance(name, str) for name in value):
         yield f"{attribute} = {value!r} is not a collection of names; write {attribute} = {example}"
 

@@ -140,7 +140,8 @@ class Dataset(ABC):
     """What the splits hold: "images", "labels" and "attributes" (ImageSplit), "boxes" and "masks" (SceneSplit), or
     "masks" only (SemanticSplit). The class states the usual case; an instance may provide less if its data does."""
     parts: tuple[SplitName, ...] = ("train", "test")
-    """Names of all splits. "train" and "test" are required; others, such as "validation", are for tasks that ask."""
+    """Names of all splits. "train" and "test" are required. Others, such as "validation", are used by tasks that name
+    them."""
     waivers: ClassVar[Mapping[str, str]] = {}
     """Checks of `mimbench check` that may fail for this plugin: name of the check -> reason."""
     Config: ClassVar[type[DataConfig]] = DataConfig

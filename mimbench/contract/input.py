@@ -35,6 +35,11 @@ class InputConfig(Config):
     eval_resize: int | None = None
     """Shorter side in px before the central crop at evaluation. Default: image_size x 256 / 224."""
 
+    @property
+    def changes_colors(self) -> bool:
+        """Whether the augmentation needs grey or RGB images."""
+        return bool(self.color_jitter)
+
     def evaluation(self) -> dict[str, Any]:
         """The options that apply at evaluation, as plain JSON data. Training augmentation is not among them."""
         names = ("image_size", "eval_interpolation", "mean", "std", "eval_resize")
@@ -82,7 +87,6 @@ class View(InputConfig):
 
     @property
     def changes_colors(self) -> bool:
-        """Whether the view needs grey or RGB images."""
         return bool(self.color_jitter or any(self.jitter) or self.grayscale)
 
     @model_validator(mode="after")

@@ -115,7 +115,7 @@ class Method(nn.Module):
 
         Args:
             config: an instance of `Config`.
-            input: the recipe's [input]; `input.model_copy(update={"crop_scale": (0.05, 0.25)})` changes a view.
+            input: the recipe's [input]. `View.from_input(input, crop_scale=(0.05, 0.25))` gives a changed view.
         """
         return (input,)
 
@@ -245,6 +245,10 @@ def _leave_out_not_stored(method: Method, state: dict[str, Tensor], prefix: str,
 
 
 def _add_not_stored(method: Method, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Give loading the current values of what is not stored, so that it can stay strict."""
-    tensors = [*method.named_parameters(), *method.named_buffers()]
-    state.update({prefix + name: value for name, value in tensors if name.startswith(method.not_stored)})
+    """Add the current values of what is not stored, so that strict loading succeeds."""
+    for path, module in method.named_modules():
+        tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        for name, value in tensors:
+            whole = f"{path}.{name}" if path else name
+            if whole.startswith(method.not_stored) and name not in module._non_persistent_buffers_set:
+                state[prefix + whole] = value

@@ -32,7 +32,8 @@ class Stage(ABC):
         """Train a model on the training images. An interrupted training is resumed.
 
         Args:
-            model: has `step(batch: Batch, generator) -> StepOutput`, and may have `after_step(progress)`, as a Method.
+            model: has `step(batch: Batch, generator) -> StepOutput`, and may have the hooks of a Method:
+                `before_update`, `after_step`, `no_weight_decay`, `optimizer_parts`.
             config: the training budget.
             label: what the progress bar shows.
             options: path of the table that `config` comes from, such as "method.tokenizer.train", for error messages.

@@ -165,7 +165,7 @@ class TimmModel(Encoder):
 
     @contextmanager
     def _tokens_for_images(self, tokens: Tensor, keep: Tensor | None) -> Iterator[Tensor]:
-        """Images for timm's model. Within, its stem outputs `tokens`, and it drops what is not in `keep`."""
+        """Images for timm's model. Inside this context, its stem outputs `tokens`, and it drops others than `keep`."""
         stem = self.parts.stem
         if stem is None:
             yield unpatchify(tokens, self.patch_size)
@@ -217,7 +217,7 @@ class TimmModel(Encoder):
 
 @contextmanager
 def _replaced(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Within, `module` runs `forward` instead of its own."""
+    """Inside this context, `module` runs `forward` instead of its own."""
     vars(module)["forward"] = forward
     try:
         yield

@@ -53,13 +53,13 @@ def load_timm_weights(body: Any, model: str, path: Path, *, channels: int, optio
             name: value for name, value in state.items() if name in names or not name.startswith((*classifiers, *_HEAD))
         }
         loaded = body.load_state_dict(state, strict=False)
-    except Exception as error:  # timm's converters raise what they like on foreign files
+    except Exception as error:  # timm's converters raise any exception on foreign files
         raise InputError(_refusal(path, model, " ".join(str(error).split())[:300])) from error
     missing = sorted(set(loaded.missing_keys) - optional)
     if missing or loaded.unexpected_keys:
         problems = [f"it lacks {list_first(missing)}"] if missing else []
         if loaded.unexpected_keys:
-            problems.append(f"it has {list_first(sorted(loaded.unexpected_keys))} besides")
+            problems.append(f"it also has {list_first(sorted(loaded.unexpected_keys))}")
         raise InputError(_refusal(path, model, "; ".join(problems)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,21 +54,30 @@ class RunnerModel(BaseModel):
 
 def _check_output(output: Any, module: object) -> None:
     """Raise RunError if a training step returned something that torch would refuse without naming `module`."""
-    loss = getattr(output, "loss", None)
-    logs = getattr(output, "logs", {})
-    wrong = [name for name, value in logs.items() if not isinstance(value, float | int | Tensor)]
     if not isinstance(output, StepOutput):
         problem = f"must return StepOutput(loss, logs), not {type(output).__name__}"
-    elif not isinstance(loss, Tensor) or loss.dim():
-        shape = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        problem = f"must return a scalar tensor as loss, not {shape}; take its mean or sum"
-    elif not loss.requires_grad:
-        problem = "returns a loss without gradient: it depends on no trainable parameter, or was detached"
-    elif wrong:
-        problem = f"must return scalar tensors as logs, not {wrong[0]} = {logs[wrong[0]]!r}"
     else:
-        return
-    raise RunError(f"the training step of {type(module).__qualname__} {problem} ({place_of_step(module)})")
+        problem = _describe_output_problem(output)
+    if problem:
+        raise RunError(f"the training step of {type(module).__qualname__} {problem} ({place_of_step(module)})")
+
+
+def _describe_output_problem(output: StepOutput) -> str:
+    loss: Any = output.loss
+    logs: Any = output.logs
+    if not isinstance(loss, Tensor) or loss.dim():
+        shape = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        return f"must return a scalar tensor as loss, not {shape}; take its mean or sum"
+    if not loss.requires_grad:
+        return "returns a loss without gradient: it depends on no trainable parameter, or was detached"
+    if not isinstance(logs, Mapping):
+        return f"must return a table of logs by name, not {logs!r}"
+    for name, value in logs.items():
+        if isinstance(value, Tensor) and value.numel() != 1:
+            return f"must return scalar tensors as logs, not {name} of shape {list(value.shape)}"
+        if not isinstance(value, float | int | Tensor):
+            return f"must return scalar tensors as logs, not {name} = {value!r}"
+    return ""
 
 
 def place_of_step(module: object) -> str:

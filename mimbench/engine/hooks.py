@@ -132,18 +132,36 @@ class HistoryHook(Hook):
         self, runner: MinimalRunner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         self._losses.append(outputs["loss"].detach())
-        for name, value in self.adapter.logs.items():
-            self._logs.setdefault(name, []).append(torch.as_tensor(value, dtype=torch.float32).detach())
+        self._keep_logs()
         self._unread += 1
         if self._unread == self.every:
             self._read(runner)
+
+    def _keep_logs(self) -> None:
+        """Keep what the step logs. Each step must log the same, since all ranks average together."""
+        logs, device = self.adapter.logs, self.adapter.generator.device
+        if self._logs and set(logs) != set(self._logs):
+            raise RunError(
+                f"{self.label}: a step logs {sorted(logs)}, and an earlier one {sorted(self._logs)}; log the same "
+                "names in every step"
+            )
+        for name, value in logs.items():
+            self._logs.setdefault(name, []).append(
+                torch.as_tensor(value, dtype=torch.float32, device=device).detach().reshape(())
+            )
 
     def after_train_epoch(self, runner: MinimalRunner) -> None:
         self._read(runner)
         # Averaged over ranks first, as `state` saves them: a resumed epoch has the same mean to the last bit.
         self.loss.append(float(_stacked_over_ranks(self._losses).mean()))
         for name, values in sorted(self._logs.items()):
-            self.logs.setdefault(name, []).append(float(_stacked_over_ranks(values).mean()))
+            steps = _stacked_over_ranks(values)
+            finite = steps[torch.isfinite(steps)]  # an accuracy over no samples is NaN
+            if not len(finite):
+                raise RunError(
+                    f"{self.label}: the log {name!r} is never finite in epoch {runner.epoch + 1}; leave it out"
+                )
+            self.logs.setdefault(name, []).append(float(finite.mean()))
         self._losses, self._logs = [], {}
         self.progress.epoch(runner.epoch + 1, runner.max_epochs)
         self.check_weights(f"after epoch {runner.epoch + 1}")

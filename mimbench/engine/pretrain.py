@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mimbench.contract import Batch, Encoder, InputConfig, Method, PartOptions, StepOutput
 from mimbench.data import DeviceTransform
@@ -14,28 +14,31 @@ from mimbench.seeds import derive_seed
 
 
 class TrainableMethod(nn.Module):
-    """A method as the engine trains it.
+    """A method, or another module with a `step`, as the engine trains it.
 
-    The loader yields (uint8 images, int64 labels [B]). Images in memory are one tensor [B, C, h, w], from which each
-    view is cropped here. Images from files are one tensor per view, cropped by the loader's workers.
+    The loader yields (images, int64 labels [B]), images uint8 or float32 on the same scale. Images in memory are one
+    tensor [B, C, h, w], from which each view is cropped here. Images from files are one tensor per view, cropped by the
+    loader's workers.
     """
 
-    def __init__(self, method: Method, views: Sequence[InputConfig], *, channels: int, batched: bool) -> None:
+    def __init__(self, method: nn.Module, views: Sequence[InputConfig], *, channels: int, batched: bool) -> None:
         """
         Args:
+            method: has `step(batch, generator)`; the hooks of a Method are optional.
             views: as `Method.views` gives them.
             channels: of the images.
             batched: the loader yields whole images, which are cropped here on the device. Otherwise it crops them.
         """
         super().__init__()
-        self.method, self.batched = method, batched
+        self.method: Any = method
+        self.batched = batched
         transforms = [DeviceTransform(view, channels, train=True, batched=batched) for view in views]
         self.transforms = nn.ModuleList(transforms)
         self._progress = 0.0
 
     @property
-    def trained_encoder(self) -> Encoder:
-        return self.method.encoder
+    def trained_encoder(self) -> Encoder | None:
+        return self.method.encoder if isinstance(self.method, Method) else None
 
     def before_step(self, progress: float) -> None:
         self._progress = progress
@@ -43,25 +46,32 @@ class TrainableMethod(nn.Module):
     def training_step(self, batch: Any, generator: torch.Generator) -> StepOutput:
         images, labels = batch
         device = generator.device
-        sources = [images] * len(self.transforms) if self.batched or len(self.transforms) == 1 else images
+        sources = [one.to(device, non_blocking=True) for one in ([images] if isinstance(images, Tensor) else images)]
+        if len(sources) == 1:
+            sources *= len(self.transforms)
         views = [
-            transform(source.to(device, non_blocking=True), _generator_of_view(index, generator))
+            transform(source, _generator_of_view(index, generator))
             for index, (transform, source) in enumerate(zip(self.transforms, sources, strict=True))
         ]
-        labels_for_method = labels.to(device, non_blocking=True) if "labels" in self.method.supervision else None
+        needs_labels = "labels" in getattr(self.method, "supervision", ())
+        labels_for_method = labels.to(device, non_blocking=True) if needs_labels else None
         return self.method.step(Batch(tuple(views), labels_for_method, self._progress), generator)
 
     def before_update(self, progress: float) -> None:
-        self.method.before_update(progress)
+        if hasattr(self.method, "before_update"):
+            self.method.before_update(progress)
 
     def after_step(self, progress: float) -> None:
-        self.method.after_step(progress)
+        if hasattr(self.method, "after_step"):
+            self.method.after_step(progress)
 
     def no_weight_decay(self) -> set[str]:
-        return {f"method.{name}" for name in self.method.no_weight_decay()}
+        names = self.method.no_weight_decay() if hasattr(self.method, "no_weight_decay") else ()
+        return {f"method.{name}" for name in names}
 
     def optimizer_parts(self) -> dict[str, PartOptions]:
-        return {f"method.{name}": options for name, options in self.method.optimizer_parts().items()}
+        parts = self.method.optimizer_parts() if hasattr(self.method, "optimizer_parts") else {}
+        return {f"method.{name}": options for name, options in parts.items()}
 
 
 def _generator_of_view(index: int, generator: torch.Generator) -> torch.Generator:

@@ -11,6 +11,7 @@ from mmengine.optim import OptimWrapper
 from rich.console import Console
 from torch import nn
 
+from mimbench.distributed import get_world_size
 from mimbench.engine.adapter import RunnerModel, place_of_step
 from mimbench.engine.progress import print_line
 from mimbench.errors import RunError
@@ -97,4 +98,9 @@ class FirstUpdate:
         idle = [name for name, parameter in parameters.items() if parameter.requires_grad and parameter.grad is None]
         if idle:
             names = list_first([name.removeprefix("method.") for name in idle])
+            if get_world_size() > 1:  # the ranks would wait for these gradients
+                raise RunError(
+                    f"{whose} gives no gradient to {len(idle)} parameters: {names}; training on several processes "
+                    f"needs all of them: use them, or freeze them with requires_grad_(False) ({place})"
+                )
             print_line(self.console, f"{self.label}: {len(idle)} parameters receive no gradient: {names}")

@@ -47,11 +47,15 @@ def describe_plugin(kind: registry.Registry, name: str) -> str:
     elif issubclass(plugin, Dataset):
         lines.append(f"provides: {_listed(plugin.provides)}")
     elif issubclass(plugin, Encoder):
-        lines += [f"kind: {plugin.kind}", f"can: {_listed(plugin.can)}"]
+        lines += [f"kind: {plugin.kind}", f"can: {_describe_abilities(plugin)}"]
     setting, table = _TABLES[kind.kind]
     lines += ["", f"options (--set {setting}.KEY=VALUE, or {table.replace('NAME', name)} of a recipe):"]
     lines += list(_options(plugin.Config)) or ["  none"]
     return "\n".join(lines) + "\n"
+
+
+def _describe_abilities(encoder: type[Encoder]) -> str:
+    return "depends on its options" if isinstance(encoder.can, property) else _listed(encoder.can)
 
 
 def _method_facts(method: type[Method]) -> Iterator[str]:

@@ -76,7 +76,7 @@ def multi_block_mask(
         )
     check_sizes(grid, target_scale, target_aspect, context_scale, min_context)
     if rng == "official":
-        # Two streams, as there: the sizes are common to all workers of a loader, the places are not.
+        # Two streams, as in the official code: the sizes are common to all workers of a loader, the places are not.
         sizes, places = (torch.Generator().manual_seed(draw_seed(generator)) for _ in range(2))
         target, context = draw_sizes(grid, sizes, target_scale, target_aspect, context_scale)
         chosen, seen = torch_multi_blocks(batch, grid, targets, target, context, min_context, allow_overlap, places)

@@ -150,8 +150,10 @@ def _part_of(name: str, parts: Mapping[str, PartOptions]) -> tuple[int, PartOpti
 def _require_parts(parts: Mapping[str, PartOptions], names: list[str], config: TrainConfig) -> None:
     for beginning, options in parts.items():
         if not any(name.startswith(beginning) for name in names):
-            known = {name.partition(".")[0] for name in names}
-            raise InputError(f"the optimizer's part {beginning!r} matches no parameter{nearest(beginning, known)}")
+            depth = beginning.rstrip(".").count(".") + 1
+            known = {".".join(name.split(".")[:depth]) for name in names}
+            hint = nearest(beginning.rstrip("."), known)
+            raise InputError(f"the optimizer's part {beginning!r} matches no parameter{hint}")
         if options.betas is not None and config.optimizer != "adamw":
             raise InputError(f"the optimizer's part {beginning!r} has betas, which {config.optimizer} does not use")
 

@@ -73,7 +73,7 @@ class ProjectionHead(nn.Module):
         parts: list[nn.Module] = []
         for index, (narrow, wide) in enumerate(pairwise(widths)):
             linear = nn.Linear(narrow, wide)
-            nn.init.trunc_normal_(linear.weight, std=0.02, a=-0.04, b=0.04)
+            nn.init.trunc_normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
             parts.append(linear)
             if index < layers - 1:

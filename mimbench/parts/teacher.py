@@ -79,7 +79,7 @@ def _copy(student: Copied) -> Copied:
     memo: dict[int, Any] = {}
     for module in list(student.modules()):
         for name in _HOOKS:
-            # A bound method as a hook would drag a copy of its owner along.
+            # deepcopy would also copy the module that a bound method belongs to.
             memo |= {id(hook): hook for hook in getattr(module, name).values()}
         for value in vars(module).values():
             # A tensor that the last forward pass computed, such as the weight of torch's old weight_norm.

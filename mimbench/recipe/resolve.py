@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from mimbench import registry
 from mimbench.contract import (
     Config,
@@ -30,7 +32,7 @@ NAME_IS_A_FLAG = "method.name cannot be set; choose the method with --method"
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that shapes one pretraining but its seed; tasks' tables ride along until a task asks."""
+    """All that shapes one pretraining but its seed; tasks' tables are kept for the tasks."""
 
     name: str
     dataset: str
@@ -60,7 +62,15 @@ class Recipe:
             InputError: the method asks for no view, or for something else than views.
         """
         method = self.method_class()
-        views = tuple(method.views(self.method_config, self.input))
+        try:
+            views = tuple(method.views(self.method_config, self.input))
+        except ValidationError as error:
+            (first, *_) = error.errors(include_url=False)
+            option = ".".join(map(str, first["loc"]))
+            raise InputError(
+                f"method {self.method!r} of {registry.methods.owner(self.method)}: a view is not possible: "
+                f"{f'{option}: ' if option else ''}{first['msg']} ({location(method.views)})"
+            ) from error
         if not views or not all(isinstance(view, InputConfig) for view in views):
             raise InputError(
                 f"method {self.method!r} of {registry.methods.owner(self.method)}: views gives {views!r}, not one or "

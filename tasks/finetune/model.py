@@ -117,13 +117,20 @@ def adapt(encoder: Encoder, config: FinetuneConfig, image_size: int) -> Encoder:
         InputError: as `build_classifier`.
     """
     encoder.check_pooling(config.pooling)
-    if image_size != encoder.image_size:
-        require_abilities(f"task.image_size {image_size} px", {"any-size"}, encoder)
     optional = ("drop_path", "position", "window")
     changes: dict[str, Any] = {"attention_dropout": config.attention_dropout}
     changes |= {name: getattr(config, name) for name in optional if getattr(config, name) is not None}
     check_position(config.position, encoder)
-    return rebuild_encoder(encoder, image_size=image_size, **changes)
+    adapted = rebuild_encoder(encoder, image_size=image_size, **changes)
+    if not config.from_scratch and not _fits(encoder, adapted):
+        require_abilities(f"task.image_size {image_size} px", {"any-size"}, encoder)
+    return adapted
+
+
+def _fits(encoder: Encoder, adapted: Encoder) -> bool:
+    """Whether the weights have the shapes of the adapted encoder, once position tables are resampled."""
+    resized = resize_positions(encoder.state_dict(), adapted)
+    return all(name not in resized or resized[name].shape == one.shape for name, one in adapted.state_dict().items())
 
 
 def freeze_unreached(classifier: Classifier) -> None:

@@ -12,9 +12,10 @@ from mimbench.api import Grid, Method, NotSupported, mask_at_pixels, patchify, u
 def grid_of_masks(method: Method) -> Grid:
     """Rows and columns of the masks that `method` trains with; of the encoder's patches if it trains without masks."""
     try:
-        return tuple(method.sample_mask(1, torch.Generator()).shape[1:])
+        cells = method.masked_cells(method.sample_mask(1, torch.Generator()))
     except NotSupported:
-        return method.encoder.grid
+        cells = None
+    return method.encoder.grid if cells is None else tuple(cells.shape[1:])
 
 
 def masked_cells(grid: Grid, ratio: float) -> int:

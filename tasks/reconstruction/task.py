@@ -24,6 +24,7 @@ from mimbench.api import (
     TaskResult,
     denormalise,
     image_split,
+    to_byte_scale,
 )
 from mimbench_tasks.reconstruction.config import ReconstructionConfig
 from mimbench_tasks.reconstruction.fills import grid_of_masks, masked_cells
@@ -103,7 +104,8 @@ class Reconstruction(Task):
         the same fill on the actual masks.
         """
         test = shuffle(image_split(dataset, "test"), self.config.images)
-        variances = [(test[index][0].float() / 255).var((1, 2), correction=0).mean() for index in range(len(test))]
+        images = (to_byte_scale(test[index][0], test.pixel_range).float() / 255 for index in range(len(test)))
+        variances = [image.var((1, 2), correction=0).mean() for image in images]
         error = self.config.ratio * torch.stack(variances).double().mean()
         return min(100.0, float(-10 * error.log10()))
 

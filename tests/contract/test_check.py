@@ -50,7 +50,7 @@ def test_sound_plugins_have_no_problem(kinds):
         ("method", {"needs": None}, ("not a collection of names",)),
         ("method", {"needs": {"visibel-only"}}, ("'visibel-only' is not an ability", "did you mean 'visible-only'")),
         ("encoder", {"can": frozenset({"pyramids"})}, ("can: 'pyramids'", "use names from mimbench.api.ABILITIES")),
-        ("task", {"encoder_needs": ("labels",)}, ("encoder_needs: 'labels' is not an ability of encoders",)),
+        ("task", {"encoder_needs": frozenset({"labels"})}, ("encoder_needs: 'labels' is not an ability of encoders",)),
         ("method", {"supervision": "labels"}, ('write supervision = ("labels",)',)),
         ("task", {"needs": "boxes"}, ('needs = frozenset({"boxes"})',)),
         ("dataset", {"provides": "images"}, ('provides = frozenset({"images"})',)),
@@ -77,6 +77,11 @@ def test_parts_that_are_left_out_are_listed():
 
     problem = find_problem("method", "x", Half)
     assert "class Half has no training step: it does not define sample_mask, predict, loss; add them, or" in problem
+
+
+def test_needs_are_a_set(kinds):
+    problem = find_problem("method", "x", spoiled(kinds["method"], name="x", needs=("mask-tokens",)))
+    assert "needs = ('mask-tokens',) is not a collection of names; write needs = frozenset" in problem
 
 
 def test_a_method_is_complete_with_its_step_or_if_it_is_never_trained():

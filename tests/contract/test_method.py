@@ -23,6 +23,7 @@ class Distill(Method):
         self.head = nn.Linear(4, 4)
         self.teacher = nn.Linear(4, 4).requires_grad_(False)
         self.teacher.register_buffer("scale", torch.tensor(level))
+        self.teacher.register_buffer("cache", torch.zeros(2), persistent=False)
         nn.init.constant_(self.teacher.weight, level)
 
     def step(self, batch, generator):

@@ -143,3 +143,47 @@ def test_the_device_of_the_views_is_that_of_the_step():
     trainable = TrainableMethod(subject, subject.views(subject.config, INPUT), channels=1, batched=True)
     trainable.training_step((SPLIT.images[:4], SPLIT.labels[:4]), torch.Generator(CPU).manual_seed(0))
     assert {view.device for view in subject.notes[0][:2]} == {CPU}
+
+
+class Logs(TwoViews):
+    """Logs what its `logs` returns for the number of the step."""
+
+    logs = staticmethod(lambda step: {})
+
+    def step(self, batch, generator):
+        output = super().step(batch, generator)
+        return StepOutput(output.loss, type(self).logs(len(self.notes)))
+
+
+@pytest.mark.parametrize(
+    ("logs", "words"),
+    [
+        (lambda step: {"a": 1.0} if step < 3 else {"a": 1.0, "b": 2.0}, "log the same names in every step"),
+        (lambda step: {"a": float("nan")}, "the log 'a' is never finite in epoch 1; leave it out"),
+        (lambda step: {"a": torch.ones(3)}, r"must return scalar tensors as logs, not a of shape \[3\]"),
+        (lambda step: None, "must return a table of logs by name, not None"),
+    ],
+)
+def test_logs_that_cannot_be_kept_are_refused(logs, words, tmp_path):
+    with pytest.raises(RunError, match=words):
+        run(method(type("Odd", (Logs,), {"logs": staticmethod(logs)})), tmp_path)
+
+
+def test_steps_without_a_finite_log_are_left_out_of_its_mean(tmp_path):
+    logs = staticmethod(lambda step: {"a": torch.ones(1) if step % 2 else float("nan")})
+    report, _ = run(method(type("Odd", (Logs,), {"logs": logs})), tmp_path, epochs=1)
+    assert report.logs == {"a": [1.0]}
+
+
+def test_a_module_with_a_step_and_no_hooks_is_trained(tmp_path):
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def step(self, batch, generator):
+            return StepOutput((self.scale * batch.images).square().mean())
+
+    model = Model()
+    train(TrainableMethod(model, [INPUT], channels=1, batched=True), tmp_path, epochs=1)
+    assert float(model.scale) < 1

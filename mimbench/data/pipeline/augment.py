@@ -56,10 +56,13 @@ class ImageAugment:
             ) from error
 
     def __call__(self, image: Tensor) -> Tensor:
-        """uint8 [C, H, W] -> uint8 [C, S, S]; draws from the shared generators."""
+        """[C, H, W] on the scale of bytes -> uint8 [C, S, S]; draws from the shared generators.
+
+        Pillow's images are bytes, so float pixels are rounded.
+        """
         from torchvision.transforms.functional import to_pil_image
 
-        return self.pipeline(to_pil_image(image))
+        return self.pipeline(to_pil_image(image.round().to(torch.uint8) if image.is_floating_point() else image))
 
 
 class Erasing:

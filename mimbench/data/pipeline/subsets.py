@@ -68,7 +68,7 @@ def share_of(split: ImageSplit, share: float, seed: int) -> ImageSplit:
         return split
     count = round(share * len(split))
     if count < 1:
-        raise InputError(f"a share of {share:g} of {len(split)} images leaves none")
+        raise InputError(f"pretrain.data_share {share:g} of {len(split)} images leaves none; raise it")
     return subset(split, stratified(split.labels.numpy(), count, seed).tolist())
 
 

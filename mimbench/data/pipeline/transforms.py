@@ -38,10 +38,10 @@ class DeviceTransform(nn.Module):
         """Raises InputError if mean, std or color_jitter do not fit `channels`."""
         super().__init__()
         check_eval_resize(input_config)
-        needs_colors = input_config.changes_colors if isinstance(input_config, View) else input_config.color_jitter
-        if train and needs_colors and channels not in (1, 3):
+        if train and input_config.changes_colors and channels not in (1, 3):
             raise InputError(
-                f"input.color_jitter takes grey and RGB images, and these have {channels} channels: leave it out"
+                "color_jitter, and jitter and grayscale of a view, take grey and RGB images, and these have "
+                f"{channels} channels: leave them out"
             )
         self.input, self.channels, self.train_time, self.batched = input_config, channels, train, batched
         self.register_buffer("mean", per_channel(input_config.mean, channels, "mean"), persistent=False)

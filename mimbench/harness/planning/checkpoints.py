@@ -71,4 +71,7 @@ def with_checkpoint(document: recipe_document.Table, checkpoint: StoredCheckpoin
     tables = checkpoint.card["recipe"]
     merged = recipe_document.for_method(document, tables["method"]["name"])
     merged.pop("encoders", None)
-    return merged | {table: tables[table] for table in ("input", "encoder", "method", "pretrain") if table in tables}
+    taken = {table: tables[table] for table in ("input", "encoder", "method", "pretrain") if table in tables}
+    if "pretrain" in taken:  # the file that the pretraining started from is not needed any more
+        taken["pretrain"] = {key: value for key, value in taken["pretrain"].items() if key != "start"}
+    return merged | taken

@@ -12,6 +12,7 @@ import torch
 
 from mimbench import registry
 from mimbench.contract import Dataset, InputConfig, Method, TrainConfig
+from mimbench.contract.abilities import require_abilities
 from mimbench.data import DeviceTransform, open_dataset
 from mimbench.distributed import get_world_size
 from mimbench.encoders.rebuilding import require_drop_path
@@ -145,7 +146,19 @@ def _build_checked(pretraining: Pretraining) -> Method:
     check_method(method, recipe.method, recipe.encoder)
     require_drop_path(method.encoder, getattr(recipe.encoder_config, "drop_path", 0.0))
     require_single_names(method)
+    if recipe.method_class().pretrains and not pretraining.checkpoint:
+        _require_of_training(method, recipe)
     return method
+
+
+def _require_of_training(method: Method, recipe: Recipe) -> None:
+    """Raise InputError if the encoder cannot do what the training asks of it."""
+    if recipe.pretrain.grad_checkpointing:
+        require_abilities("pretrain.grad_checkpointing", {"grad-checkpointing"}, method.encoder, name=recipe.encoder)
+    sizes = {view.image_size for view in recipe.views()} - {recipe.input.image_size}
+    if sizes:
+        who = f"method {recipe.method!r}, with views of {min(sizes)} px,"
+        require_abilities(who, {"any-size"}, method.encoder, name=recipe.encoder)
 
 
 def build_method(recipe: Recipe, seed: int, channels: int, *, to_train: bool = False) -> Method:
@@ -163,6 +176,12 @@ def build_method(recipe: Recipe, seed: int, channels: int, *, to_train: bool = F
         seed=derive_seed("init", seed),
         start=recipe.pretrain.start if to_train and recipe.method_class().pretrains else None,
     )
+
+
+def _share(recipe: Recipe) -> dict[str, Any]:
+    """Which part of the images is used; empty if all are."""
+    train = recipe.pretrain
+    return {} if train.data_share == 1 else {"share": train.data_share, "seed": train.data_seed}
 
 
 def _shaping_of_training(view: InputConfig) -> dict[str, Any]:
@@ -207,7 +226,7 @@ def _pretraining(
     if method.pretrains:
         precision = pick_precision(recipe.pretrain, device)
         identity |= {
-            "data": {"name": recipe.dataset, "content": dataset.fingerprint()},
+            "data": {"name": recipe.dataset, "content": dataset.fingerprint(), **_share(recipe)},
             "input": _shaping_of_training(recipe.input),
             **_other_views(recipe),
             "pretrain": {**recipe.pretrain.shaping(), "precision": precision, **world_size_identity()},

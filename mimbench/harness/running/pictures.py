@@ -67,16 +67,14 @@ def picture_of(method: Method, pretraining: Pretraining) -> bytes:
         raise NotSupported(f"dataset {pretraining.recipe.dataset!r} has no plain test images")
     generator = torch.Generator().manual_seed(SEED)
     chosen = subset(split, torch.randperm(len(split), generator=generator)[:IMAGES].tolist())
-    mask = method.sample_mask(len(chosen), generator)
-    cells = method.masked_cells(mask)
+    cells = method.masked_cells(method.sample_mask(len(chosen), generator))
     if cells is None:
         raise NotSupported(f"the masks of method {method.name!r} are no grid")
     cells = cells.to(device)
-    mask = mask.to(device) if isinstance(mask, torch.Tensor) else mask
     ((pixels, _),) = evaluation_loader(chosen, input_config, batch_size=IMAGES, device=device)
     transform = DeviceTransform(input_config, pretraining.channels, train=False, batched=split.is_in_memory)
     images = transform.to(device)(pixels.to(device))
-    rebuilt = denormalise(method.reconstruct(images, mask), input_config)
+    rebuilt = denormalise(method.reconstruct(images, cells), input_config)
     images, masked = denormalise(images, input_config), resize_mask(cells, images.shape[-2:])
     return image_grid(
         list(zip(images, map(shade_masked, images, masked), rebuilt, strict=True)),

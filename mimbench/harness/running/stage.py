@@ -13,10 +13,11 @@ from rich.console import Console
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from mimbench.contract import Batch, FitReport, Stage, StepOutput, TrainConfig
+from mimbench.contract import FitReport, Stage, TrainConfig
 from mimbench.data import DeviceTransform, training_loader
 from mimbench.distributed import get_rank
 from mimbench.engine.device import world_size_identity
+from mimbench.engine.pretrain import TrainableMethod
 from mimbench.engine.progress import print_line
 from mimbench.engine.ranks import on_first_rank
 from mimbench.harness.planning.cells import Pretraining
@@ -64,7 +65,7 @@ class PretrainStage(Stage):
         self._fits.append(label)
         key = fingerprint(self._fits)
         return fit_on_images(
-            _TrainableStage(model, self._transform()),
+            TrainableMethod(model, [self.input], channels=self._channels, batched=self.split.is_in_memory),
             self.pretraining,
             config,
             label=label,
@@ -99,28 +100,14 @@ class PretrainStage(Stage):
         print_line(self.console, text)
 
     def _transform(self) -> DeviceTransform:
-        channels = self.pretraining.dataset.channels
-        return DeviceTransform(self.input, channels, train=True, batched=self.split.is_in_memory)
+        return DeviceTransform(self.input, self._channels, train=True, batched=self.split.is_in_memory)
+
+    @property
+    def _channels(self) -> int:
+        return self.pretraining.dataset.channels
 
 
 @on_first_rank
 def _write(path: Path, state: Mapping[str, Tensor], shaping: Mapping[str, Any]) -> None:
     content = save({key: value.detach().cpu().contiguous() for key, value in state.items()})
     write_stage(path, content, shaping, provenance())
-
-
-class _TrainableStage(nn.Module):
-    """A model with `step`, as a Trainable of the engine. Batches are (uint8 images [B, C, h, w], labels)."""
-
-    def __init__(self, model: nn.Module, transform: DeviceTransform) -> None:
-        super().__init__()
-        self.model: Any = model
-        self.transform = transform
-
-    def training_step(self, batch: Any, generator: torch.Generator) -> StepOutput:
-        images = self.transform(batch[0].to(generator.device, non_blocking=True), generator)
-        return self.model.step(Batch((images,)), generator)
-
-    def after_step(self, progress: float) -> None:
-        if hasattr(self.model, "after_step"):
-            self.model.after_step(progress)

@@ -40,6 +40,16 @@ def epoch(split, augment, number=0, **options):
     return [images for images, _ in loader]
 
 
+def test_float_pixels_are_augmented_as_bytes():
+    augment = ImageAugment(INPUT, 3, None)
+    for image in NOISE[:4]:
+        with fork_rng(1):
+            as_bytes = augment(image)
+        with fork_rng(1):
+            as_floats = augment(image.float())
+        assert torch.equal(as_bytes, as_floats)
+
+
 @pytest.mark.parametrize("kind", [Read, lambda images: ArraySplit(images, torch.arange(24) % 2, ("even", "odd"))])
 def test_a_batch_depends_on_seed_epoch_and_index_only(kind):
     split, augment = kind(NOISE), ImageAugment(INPUT, 3, POLICY)

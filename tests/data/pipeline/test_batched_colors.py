@@ -116,6 +116,6 @@ def test_an_impossible_view_is_refused():
 
 def test_colours_need_grey_or_rgb_images():
     for options in ({"jitter": (0.1, 0, 0, 0)}, {"grayscale": 0.5}):
-        with pytest.raises(InputError, match="takes grey and RGB images, and these have 4 channels"):
+        with pytest.raises(InputError, match="take grey and RGB images, and these have 4 channels"):
             DeviceTransform(View.from_input(INPUT, mean=(0.5,), std=(0.5,), **options), 4, train=True, batched=True)
     DeviceTransform(View.from_input(INPUT, mean=(0.5,), std=(0.5,), blur=1.0), 4, train=True, batched=True)

@@ -47,5 +47,5 @@ def test_a_share_has_every_class_in_proportion():
     assert torch.equal(part.attributes["number"], share_of(split, 0.3, seed=1).attributes["number"])
     assert not torch.equal(part.attributes["number"], share_of(split, 0.3, seed=2).attributes["number"])
     assert share_of(split, 1, seed=0) is split
-    with pytest.raises(InputError, match=r"a share of 0\.01 of 40 images leaves none"):
+    with pytest.raises(InputError, match=r"pretrain\.data_share 0\.01 of 40 images leaves none"):
         share_of(split, 0.01, seed=0)

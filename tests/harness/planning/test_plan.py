@@ -356,3 +356,22 @@ def test_a_share_of_the_training_images_is_drawn_by_its_own_seed(cells):
     assert not torch.equal(half.images().images, other.images().images)
     with pytest.raises(InputError, match="data_seed needs a data_share below 1"):
         planned("pretrain.data_seed=1")
+
+
+def test_a_share_is_part_of_the_data_that_stages_are_fitted_on(cells):
+    whole, half = (
+        cells(BASE, *settings)[0].pretraining.identity["data"] for settings in ((), ("pretrain.data_share=0.5",))
+    )
+    assert set(half) - set(whole) == {"share", "seed"}
+
+
+def test_what_the_training_asks_of_the_encoder_is_checked_while_planning(cells, monkeypatch):
+    views_of(monkeypatch, lambda cls, config, input: (input, View.from_input(input, image_size=16)))
+    with pytest.raises(InputError, match=r"with views of 16 px, needs an encoder that can take images of other sizes"):
+        cells(replace(BASE, methods=["views"]), "encoder.position=relative-per-block")
+
+
+def test_a_view_that_is_not_possible_is_one_line(cells, monkeypatch):
+    views_of(monkeypatch, lambda cls, config, input: (View.from_input(input, blur=3.0),))
+    with pytest.raises(InputError, match=r"method 'views' of .*: a view is not possible: blur: Input should be less"):
+        cells(replace(BASE, methods=["views"]))

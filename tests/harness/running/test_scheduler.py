@@ -232,7 +232,7 @@ def test_a_record_keeps_the_losses_of_its_pretraining(bench):
 def test_models_are_built_once_for_all_seeds_tasks_and_training_options(bench, monkeypatch):
     built = []
     build = planning.build_method
-    monkeypatch.setattr(planning, "build_method", lambda *a: (built.append(a[0].method), build(*a))[1])
+    monkeypatch.setattr(planning, "build_method", lambda *a, **b: (built.append(a[0].method), build(*a, **b))[1])
     _, cells = bench.planned(
         "simmim,random-init",
         "toy,other-toy",
