@@ -62,6 +62,8 @@ def resolve_method(text: str) -> str:
         InputError: see `add_plugin_file`; or the file defines no such method.
     """
     match = _CLASS_IN_FILE.fullmatch(text)
+    if match is None and text.endswith(".py"):
+        raise InputError(f"--method {text} names a file; write {text}:CLASS, or --plugin {text} --method NAME")
     if match is None:
         return text
     methods = {
@@ -95,8 +97,9 @@ def _import(path: Path) -> ModuleType:
 
 def _module_of(path: Path) -> tuple[Path, str]:
     """The folder from which a file is importable, and the dotted name that it then has."""
-    if path.suffix != ".py" or "." in path.stem:
-        raise InputError(f"plugin file {path} cannot be imported; rename it to NAME.py, without a dot in NAME")
+    if path.suffix != ".py" or not path.stem.isidentifier():
+        name = re.sub(r"\W", "_", path.stem)
+        raise InputError(f"plugin file {path} cannot be imported; rename it, such as to {name}.py")
     path = path.resolve()
     parts, folder = [path.stem], path.parent
     while (folder / "__init__.py").is_file():

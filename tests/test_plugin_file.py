@@ -132,8 +132,8 @@ def test_a_path_that_is_no_python_file_is_refused(tmp_path, file):
     for path, message in (
         (tmp_path / "missing.py", "does not exist"),
         (tmp_path, "is a folder; name a Python file in it"),
-        (file(METHOD, "mine.txt"), "rename it to NAME.py"),
-        (file(METHOD, "a.b.py"), "rename it to NAME.py"),
+        (file(METHOD, "mine.txt"), "cannot be imported; rename it, such as to"),
+        (file(METHOD, "a.b.py"), "cannot be imported; rename it, such as to"),
     ):
         with pytest.raises(InputError, match=message):
             add_plugin_file(path)

@@ -88,6 +88,9 @@ def _problems_of_kind(kind: str, plugin: Any) -> Iterator[str]:
                 f"{'it' if len(missing) == 1 else 'them'}, or define `step` itself"
             )
         yield from _abilities(plugin, "needs")
+        for name in ("views", "masks_only"):
+            if not isinstance(inspect.getattr_static(plugin, name), classmethod):
+                yield f"{name} is not a class method; write @classmethod above it, with `cls` as first argument"
         yield from _names(plugin, "supervision", tuple)
         yield from _names(plugin, "not_stored", tuple)
     elif kind == "encoder" and not isinstance(inspect.getattr_static(plugin, "can"), property):

@@ -156,6 +156,8 @@ class PretrainConfig(TrainConfig):
     def _within(self) -> PretrainConfig:
         if self.at_epoch is not None and self.at_epoch > self.epochs:
             raise ValueError(f"at_epoch {self.at_epoch} is more than the {self.epochs} epochs")
+        if self.start and self.start.is_dir():
+            raise ValueError(f"start is the folder {self.start}; write {self.start / 'encoder.safetensors'}")
         if self.data_seed and self.data_share == 1:
             raise ValueError("data_seed needs a data_share below 1: it chooses the images")
         return self

@@ -21,6 +21,7 @@ from mimbench.testing.checks import Failure, Result, Skip, Suite, check
 from mimbench.testing.dataset_content import CONTENT_CHECKS
 from mimbench.testing.dataset_subject import DatasetSubject, spaced
 from mimbench.testing.form import FORM_CHECKS, make_config, make_suite
+from mimbench.text import print_text
 
 
 @check("split", needs=["splits_open"])
@@ -81,7 +82,7 @@ def print_fingerprint(module: str, name: str, options: str, cache: str) -> None:
 
     dataset: type[Dataset] = attrgetter(name)(importlib.import_module(module))
     config: Any = make_config(dataset, json.loads(options), "data")
-    print(dataset(config, Path(cache)).fingerprint())
+    print_text(dataset(config, Path(cache)).fingerprint())
 
 
 DATASET_CHECKS = (

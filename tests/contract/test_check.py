@@ -79,6 +79,13 @@ def test_parts_that_are_left_out_are_listed():
     assert "class Half has no training step: it does not define sample_mask, predict, loss; add them, or" in problem
 
 
+def test_views_are_a_class_method(kinds):
+    problem = find_problem(
+        "method", "x", spoiled(kinds["method"], name="x", views=lambda self, config, input: (input,))
+    )
+    assert "views is not a class method; write @classmethod above it" in problem
+
+
 def test_needs_are_a_set(kinds):
     problem = find_problem("method", "x", spoiled(kinds["method"], name="x", needs=("mask-tokens",)))
     assert "needs = ('mask-tokens',) is not a collection of names; write needs = frozenset" in problem

@@ -375,3 +375,13 @@ def test_a_view_that_is_not_possible_is_one_line(cells, monkeypatch):
     views_of(monkeypatch, lambda cls, config, input: (View.from_input(input, blur=3.0),))
     with pytest.raises(InputError, match=r"method 'views' of .*: a view is not possible: blur: Input should be less"):
         cells(replace(BASE, methods=["views"]))
+
+
+def test_a_control_that_trains_nothing_takes_no_starting_weights(cells, weights):
+    with pytest.raises(InputError, match="method 'random-init' trains nothing and would leave the file out"):
+        cells(replace(BASE, methods=["random-init"]), weights("a.safetensors", 1.0))
+
+
+def test_a_folder_as_starting_weights_is_answered_with_its_file(cells, tmp_path):
+    with pytest.raises(InputError, match=r"start is the folder .*; write .*encoder\.safetensors"):
+        cells(BASE, f"pretrain.start={tmp_path}")
