@@ -130,8 +130,8 @@ def _check_training(pretraining: Pretraining) -> None:
         DeviceTransform(view, pretraining.channels, train=True, batched=False)
     if not recipe.method_class().pretrains and train.start:
         raise InputError(
-            f"pretrain.start: method {recipe.method!r} trains nothing and would leave the file out; set it for the others "
-            "with --set methods.NAME.pretrain.start=FILE, or measure the file with --vary pretrain.at_epoch=0"
+            f"pretrain.start: method {recipe.method!r} trains nothing and would leave the file out; set it for the "
+            "others with --set methods.NAME.pretrain.start=FILE, or measure the file with --vary pretrain.at_epoch=0"
         )
     if not recipe.method_class().pretrains or pretraining.checkpoint:
         return
