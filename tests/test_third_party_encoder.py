@@ -1,4 +1,4 @@
-"""An encoder of a third party, of a kind of its own: it serves each method and task whose needs it meets."""
+"""An encoder of a third party and of an unknown kind works with each method and task whose needs it meets."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 from mimbench.contract.abilities import ABILITIES, require_abilities
 from mimbench.contract.config import Config, Depth, added, cosmetic
 from mimbench.contract.dataset import ArraySplit, DataConfig, Dataset, ImageSplit, SceneSplit, SemanticSplit, SplitName
-from mimbench.contract.encoder import Encoder, Features, Pooling
+from mimbench.contract.encoder import Encoder
+from mimbench.contract.features import Features, Pooling
 from mimbench.contract.input import InputConfig, View
 from mimbench.contract.method import Method
 from mimbench.contract.protocol import Protocol, load_protocols

@@ -4,53 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from mimbench.contract.config import Config as BaseConfig
+from mimbench.contract.features import Features
 from mimbench.errors import InputError, NotSupported, nearest
 from mimbench.masks import replace_masked
-
-Pooling = Literal["mean", "token", "mean+token"]
-"""One vector per image: the mean over space, the class token, or the two concatenated."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """Features of a batch at one depth.
-
-    Attributes:
-        pooled: [B, D], the mean over space.
-        dense: [B, D, h, w], one vector per patch or cell. If only K visible patches were encoded, h is 1 and w is K.
-        prefix: [B, P, D], class and register tokens. A class token comes first; P is 0 without such tokens.
-    """
-
-    pooled: Tensor
-    dense: Tensor
-    prefix: Tensor
-
-    @property
-    def patches(self) -> Tensor:
-        """[B, h * w, D], the vectors of `dense` in row-major order, or in the order of `keep`."""
-        return self.dense.flatten(2).transpose(1, 2)
-
-    @property
-    def sequence(self) -> Tensor:
-        """[B, P + h * w, D], the prefix tokens and then the patches."""
-        return torch.cat((self.prefix, self.patches), 1)
-
-    def pool(self, pooling: str) -> Tensor:
-        """One vector per image: [B, D], or [B, 2 D] for "mean+token".
-
-        "token" needs a class token. `Encoder.check_pooling` checks that in advance.
-        """
-        if pooling == "mean":
-            return self.pooled
-        token = self.prefix[:, 0]
-        return token if pooling == "token" else torch.cat((self.pooled, token), 1)
 
 
 class Encoder(nn.Module, ABC):
@@ -227,6 +188,11 @@ class Encoder(nn.Module, ABC):
     def layer_indices(self, layers: Sequence[int] | None) -> list[int]:
         """`layers` as non-negative indices; None means all. Raises InputError if this encoder has no such layer."""
         return list(range(self.num_layers)) if layers is None else [self.layer_index(layer) for layer in layers]
+
+    def check_keep(self, keep: Tensor | None) -> None:
+        """Raise InputError if `keep` is passed to `forward_layers` of an encoder that encodes all patches only."""
+        if keep is not None and "visible-only" not in self.can:
+            raise InputError(f"a {self.kind} encoder cannot drop masked patches; encode all of them (keep=None)")
 
     def check_pooling(self, pooling: str) -> None:
         """Raise InputError if `pooling` is unknown, or needs a class token that this encoder does not have."""

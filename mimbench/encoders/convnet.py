@@ -77,13 +77,12 @@ class ConvNet(Encoder):
         keep: Tensor | None = None,
         final_norm: bool = True,
     ) -> list[Features]:
-        if keep is not None:
-            raise InputError("a convnet encoder cannot drop masked patches; encode all of them (keep=None)")
+        self.check_keep(keep)
         indices = self.layer_indices(layers)
         outputs = self._blocks(tokens, last=max(indices))
         if final_norm and len(outputs) == self.num_layers:
             outputs[-1] = self._norm(outputs[-1])
-        return [_as_features(outputs[index]) for index in indices]
+        return [Features.from_map(outputs[index]) for index in indices]
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         outputs = self._blocks(self.embed(images))
@@ -275,10 +274,6 @@ class ResNet(ConvNet):
 
     def _level(self, x: Tensor) -> Tensor:
         return x
-
-
-def _as_features(x: Tensor) -> Features:
-    return Features(x.mean((2, 3)), x, x.new_empty(len(x), 0, x.shape[1]))
 
 
 def _check_stages(dims: Sequence[int], depths: Sequence[int]) -> None:

@@ -91,13 +91,12 @@ class Swin(Encoder):
         final_norm: bool = True,
     ) -> list[Features]:
         """Blocks count through the stages; a block's map has the resolution and channels of its stage."""
-        if keep is not None:
-            raise InputError("a swin encoder cannot drop masked patches; encode all of them (keep=None)")
+        self.check_keep(keep)
         indices = self.layer_indices(layers)
         outputs = self._blocks(tokens, last=max(indices))
         if final_norm and len(outputs) == self.num_layers:
             outputs[-1] = self.body.norm(outputs[-1])
-        return [_as_features(outputs[index]) for index in indices]
+        return [Features.from_map(outputs[index].permute(0, 3, 1, 2)) for index in indices]
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """One map per stage, each normalised over its channels; ceil(H / s) rows if stride s does not divide H.
@@ -137,11 +136,6 @@ class Swin(Encoder):
                 if len(outputs) - 1 == last:
                     return outputs
         return outputs
-
-
-def _as_features(x: Tensor) -> Features:
-    """From an output [B, h, w, D]."""
-    return Features(x.mean((1, 2)), x.permute(0, 3, 1, 2), x.new_empty(len(x), 0, x.shape[-1]))
 
 
 def shifted_window_block(block: SwinTransformerBlock, x: Tensor) -> Tensor:

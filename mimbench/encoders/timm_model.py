@@ -190,8 +190,7 @@ class TimmModel(Encoder):
         dense, prefix = output if isinstance(output, tuple | list) else (output, None)
         if dense.ndim == 3:
             dense = dense.transpose(1, 2).unsqueeze(2)
-        prefix = dense.new_empty(len(dense), 0, dense.shape[1]) if prefix is None else prefix
-        return Features(dense.mean((2, 3)), dense, prefix)
+        return Features.from_map(dense, prefix)
 
     def _normed(self, last: Features, final: Tensor) -> Features:
         """`last` with the values of timm's final features, after the norm before its classifier if there is one."""
@@ -203,7 +202,7 @@ class TimmModel(Encoder):
             of_channels = nn.LayerNorm.forward  # timm's LayerNorm2d is one for maps; here channels come last
             dense = of_channels(norm, dense.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # type: ignore[arg-type]
             prefix = of_channels(norm, prefix)  # type: ignore[arg-type]
-        return Features(dense.mean((2, 3)), dense, prefix)
+        return Features.from_map(dense, prefix)
 
     def _split(self, final: Tensor, last: Features) -> tuple[Tensor, Tensor]:
         """Map and prefix tokens of timm's final features, in the shapes of `last`."""
@@ -217,7 +216,7 @@ class TimmModel(Encoder):
 
 @contextmanager
 def _replaced(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Inside this context, `module` runs `forward` instead of its own."""
+    """Inside this context, `forward` runs in place of the forward pass of `module`."""
     vars(module)["forward"] = forward
     try:
         yield

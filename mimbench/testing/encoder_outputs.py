@@ -161,7 +161,7 @@ def abilities_agree_with_the_sizes(subject: EncoderSubject) -> None:
 
 
 def _able(ability: str, subject: EncoderSubject) -> Encoder:
-    """The encoder, if it has an ability. Raises Skip if it has not."""
+    """The encoder. Raises Skip if it does not have the ability."""
     encoder = subject.build()
     if ability not in encoder.can:
         raise Skip(f"{ability!r} is not in `can`")

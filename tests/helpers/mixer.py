@@ -1,4 +1,4 @@
-"""An encoder as a third party writes it: an MLP-Mixer, of a kind of its own, for one image size, without drop path."""
+"""An encoder as a third party writes it: an MLP-Mixer of an unknown kind, for one image size, without drop path."""
 
 from __future__ import annotations
 
@@ -43,18 +43,17 @@ class Mixer(Encoder):
         return self.body.stem(images).unflatten(1, self.grid)
 
     def forward_layers(self, tokens, layers=None, *, keep=None, final_norm=True):
-        if keep is not None:
-            raise InputError("a mixer needs all patches; it cannot drop masked ones")
+        self.check_keep(keep)
         x, outputs = tokens.flatten(1, 2), []
         for block in self.body.blocks:
             x = block(x)
             outputs.append(x)
         if final_norm:
             outputs[-1] = self.body.norm(outputs[-1])
-        return [self.as_features(outputs[layer]) for layer in self.layer_indices(layers)]
+        return [self.to_features(outputs[layer]) for layer in self.layer_indices(layers)]
 
-    def as_features(self, x):
-        return Features(pooled=x.mean(1), dense=x.transpose(1, 2).unflatten(2, self.grid), prefix=x[:, :0])
+    def to_features(self, x):
+        return Features.from_map(x.transpose(1, 2).unflatten(2, self.grid))
 
     def layer_of(self, parameter):
         name = parameter.removeprefix("body.")

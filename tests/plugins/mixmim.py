@@ -5,6 +5,8 @@ Tokens of the two images attend to each other, which the original's encoder prev
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -42,7 +44,7 @@ class MixMIM(Method):
     paper = "https://arxiv.org/abs/2205.13137"
     reference = "https://github.com/Sense-X/MixMIM@2b2f5a9a"
     Config = MixMIMConfig
-    waivers = {  # noqa: RUF012
+    waivers: ClassVar = {
         "masked_pixels_do_not_reach_predict": "the masked pixels of an image are those that its partner shows",
         "images_of_a_batch_are_independent": "an image shows its partner where it is masked",
     }

@@ -47,8 +47,7 @@ class PlainCNN(Encoder):
         keep: Tensor | None = None,
         final_norm: bool = True,
     ) -> list[Features]:
-        if keep is not None:
-            raise InputError("a convolution needs all patches; it cannot drop masked ones")
+        self.check_keep(keep)
         layers = self.layer_indices(layers)
         x, outputs = tokens.permute(0, 3, 1, 2), []
         for block in self.blocks[: max(layers) + 1]:
@@ -56,10 +55,7 @@ class PlainCNN(Encoder):
             outputs.append(x)
         if final_norm and len(outputs) == self.num_layers:
             outputs[-1] = self.norm(outputs[-1])
-        return [self.as_features(outputs[layer]) for layer in layers]
-
-    def as_features(self, x: Tensor) -> Features:
-        return Features(pooled=x.mean((2, 3)), dense=x, prefix=x.new_empty(len(x), 0, self.out_dim))
+        return [Features.from_map(outputs[layer]) for layer in layers]
 
     def layer_of(self, parameter: str) -> int:
         """0 for the stem, i + 1 for block i, depth + 1 for the final norm."""

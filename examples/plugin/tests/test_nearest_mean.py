@@ -18,5 +18,5 @@ def test_it_runs(tmp_path: Path) -> None:
     (record,) = json.loads(done.stdout)
     assert record["task"]["name"] == "nearest-mean"
     assert set(record["metrics"]) == {metric.name for metric in NearestMean.metrics}
-    # An encoder that is not trained tells some digits apart. Chance is about 10 percent.
+    # An untrained encoder separates some digits. Chance is about 10 percent.
     assert 15 < record["metrics"]["top1"]["value"] <= 100

@@ -293,9 +293,7 @@ def _key(entry: Published) -> tuple[Any, ...]:
 
 
 def _plain(text: str) -> Any:
-    if text == "none":
-        return None
     try:
-        return json.loads(text)
+        return None if text == "none" else json.loads(text)
     except ValueError:
         return text

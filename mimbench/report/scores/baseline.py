@@ -127,7 +127,7 @@ class Baseline:
         return f"{self.method} ({settings.pop() if len(settings) == 1 else 'its most similar setting'})"
 
     def _choices(self, candidates: Sequence[Score]) -> str:
-        """Baselines to choose from. A candidate without any setting has no name of its own and is left out."""
+        """Baselines to choose from. A candidate without any setting cannot be named and is left out."""
         paths = [
             path for path in candidates[0].fields if len({repr(other.fields.get(path)) for other in candidates}) > 1
         ]
