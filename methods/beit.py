@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,7 +13,7 @@ from mimbench.api import (
     Config,
     Encoder,
     Method,
-    ReadConfig,
+    OfficialCode,
     Stage,
     StepOutput,
     block_mask,
@@ -23,7 +22,7 @@ from mimbench.api import (
     mean_over_masked,
     resize_mask,
 )
-from mimbench_methods._official_configs import beit_setup
+from mimbench_methods.official.beit import OfficialBEiT
 from mimbench_methods.tokenizers import TOKENIZERS, DalleConfig, DVAEConfig, KMeansConfig
 
 
@@ -53,8 +52,7 @@ class BEiT(Method):
     reference: ClassVar[str] = (
         "https://github.com/microsoft/unilm/tree/master/beit@768a3c873f598bb9b4d4dfb9267b099e35f8fe56"
     )
-    official_names: ClassVar[Mapping[str, str | None]] = {"lm_head": "head"}
-    official_configs: ClassVar[Mapping[str, ReadConfig]] = {"beit": beit_setup}
+    official: ClassVar[OfficialCode | None] = OfficialBEiT()
     needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches", "one-grid"})
     Config = BEiTConfig
     config: BEiTConfig

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -15,6 +14,7 @@ from mimbench.api import (
     Encoder,
     InputError,
     Method,
+    OfficialCode,
     StepOutput,
     Teacher,
     block_mask,
@@ -22,6 +22,7 @@ from mimbench.api import (
     mean_over_masked,
     ramp,
 )
+from mimbench_methods.official.data2vec import OfficialData2Vec
 
 
 class Data2VecConfig(Config):
@@ -65,7 +66,7 @@ class Data2Vec(Method):
     reference: ClassVar[str] = (
         "https://github.com/facebookresearch/data2vec_vision@6146726a0123d536201b500d7f80b476dcbf6e42"
     )
-    official_names: ClassVar[Mapping[str, str | None]] = {"lm_head": "head"}
+    official: ClassVar[OfficialCode | None] = OfficialData2Vec()
     needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches", "one-grid"})
     Config = Data2VecConfig
     config: Data2VecConfig

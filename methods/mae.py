@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -15,7 +14,7 @@ from mimbench.api import (
     Encoder,
     InputError,
     Method,
-    ReadConfig,
+    OfficialCode,
     StepOutput,
     block_mask,
     grid_mask,
@@ -31,7 +30,7 @@ from mimbench.api import (
     unpatchify,
     visible_indices,
 )
-from mimbench_methods._official_configs import mae_setup
+from mimbench_methods.official.mae import OfficialMAE
 
 
 class MAEConfig(Config):
@@ -58,14 +57,7 @@ class MAE(Method):
     paper: ClassVar[str] = "https://arxiv.org/abs/2111.06377"
     reference: ClassVar[str] = "https://github.com/facebookresearch/mae@efb2a8062c206524e35e47d04501ed4f544c0ae8"
     needs: ClassVar[frozenset[str]] = frozenset({"visible-only"})
-    official_names: ClassVar[Mapping[str, str | None]] = {
-        "decoder_embed": "project",
-        "decoder_pos_embed": None,
-        "decoder_blocks": "blocks",
-        "decoder_norm": "norm",
-        "decoder_pred": "head",
-    }
-    official_configs: ClassVar[Mapping[str, ReadConfig]] = {"mae": mae_setup}
+    official: ClassVar[OfficialCode | None] = OfficialMAE()
     Config = MAEConfig
     config: MAEConfig
     positions: Tensor

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from mimbench.api import Config, Encoder, InputError, Method, block_mask, mean_over_masked, random_mask
+from mimbench.api import Config, Encoder, InputError, Method, OfficialCode, block_mask, mean_over_masked, random_mask
+from mimbench_methods.official.maskfeat import OfficialMaskFeat
 
 
 class MaskFeatConfig(Config):
@@ -39,6 +40,7 @@ class MaskFeat(Method):
     version: ClassVar[str] = "1"
     paper: ClassVar[str] = "https://arxiv.org/abs/2112.09133"
     reference: ClassVar[str] = "https://github.com/facebookresearch/SlowFast@adc55ca38a62a8bf3899a2d7c2dfbc9f9eee1ade"
+    official: ClassVar[OfficialCode | None] = OfficialMaskFeat()
     needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches"})
     Config = MaskFeatConfig
     config: MaskFeatConfig

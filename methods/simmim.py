@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -15,7 +14,7 @@ from mimbench.api import (
     Depth,
     Encoder,
     Method,
-    ReadConfig,
+    OfficialCode,
     Stage,
     block_mask,
     init_truncated,
@@ -25,9 +24,9 @@ from mimbench.api import (
     random_mask,
     square_mask,
 )
-from mimbench_methods._official_configs import simmim_setup
 from mimbench_methods._pixel_heads import inverse_swin_head, linear_head, mlp_head, upsampling
 from mimbench_methods._pixel_targets import Bins, Clusters, PixelTarget, Values
+from mimbench_methods.official.simmim import OfficialSimMIM
 
 
 class SimMIMConfig(Config):
@@ -73,7 +72,7 @@ class SimMIM(Method):
     paper: ClassVar[str] = "https://arxiv.org/abs/2111.09886"
     reference: ClassVar[str] = "https://github.com/microsoft/SimMIM@d3e29bcac950b83edc34ca33fe4404f38309052c"
     needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens"})
-    official_configs: ClassVar[Mapping[str, ReadConfig]] = {"SimMIM": simmim_setup}
+    official: ClassVar[OfficialCode | None] = OfficialSimMIM()
     Config = SimMIMConfig
     config: SimMIMConfig
 

@@ -16,6 +16,7 @@ from mimbench.contract import (
     Fit as Fit,
     FitReport as FitReport,
     ImageSplit as ImageSplit,
+    Golden as Golden,
     InputConfig as InputConfig,
     InputError as InputError,
     Measured as Measured,
@@ -23,6 +24,7 @@ from mimbench.contract import (
     Metric as Metric,
     ModelSetup as ModelSetup,
     NotSupported as NotSupported,
+    OfficialCode as OfficialCode,
     PartOptions as PartOptions,
     Pooling as Pooling,
     PretrainConfig as PretrainConfig,
@@ -45,7 +47,6 @@ from mimbench.contract import (
     cosmetic as cosmetic,
     load_protocols as load_protocols,
     require_abilities as require_abilities,
-    ReadConfig as ReadConfig,
 )
 
 # Masks and patches

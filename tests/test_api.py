@@ -14,8 +14,8 @@ PUBLIC = """
 ABILITIES repeat_per_mask replace_masked require_abilities
 ArraySplit Batch BatchIndices BoxCount Colour Config DataConfig Dataset Depth DeviceTransform Encoder EpochSampler
 Erasing FeatureSource Features Fit FitReport FollowsModelDevice FrozenFeaturesConfig FrozenFeaturesTask Grid
-ImageAugment ImageSplit InputConfig InputError InverseSwin LEAST_TEXT Measured Method Metric Mixing ModelSetup
-NotSupported PartOptions Pooling PretrainConfig PretrainedModule ProbeAugmentation ProbeTraining Protocol ReadConfig
+Golden OfficialCode ImageAugment ImageSplit InputConfig InputError InverseSwin LEAST_TEXT Measured Method Metric Mixing ModelSetup
+NotSupported PartOptions Pooling PretrainConfig PretrainedModule ProbeAugmentation ProbeTraining Protocol
 Regression RegressionConfig RunError SceneSplit Schedule ScheduleConfig SemanticSplit SplitName Stage StepOutput Task
 TaskConfig TaskContext TaskResult TrainConfig Trainable TrainedProbe View adapt_encoder added block_mask
 build_optimizer check_position check_probe_training class_colours class_probabilities coco_split compose_transforms

@@ -68,7 +68,7 @@ ALLOWED: dict[str, set[str]] = {
     # What plugins may import: the modules that api.pyi names.
     "api": {"contract", "masks", "drawing", "encoders", "convert", "optim", "data", "data.files", "data.pipeline",
             "data.sources", "parts", "toolkit"},
-    "parity": {"contract", "convert", "harness.planning", "registry"},
+    "parity": {"contract", "convert", "engine", "harness.planning", "optim", "registry"},
     "testing": {"contract", "masks", "data.files", "encoders", "engine", "store", "harness.running"},
     "report.records": {"recipe", "store"},
     "report.published": {"display", "recipe", "report.records"},

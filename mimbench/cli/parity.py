@@ -10,10 +10,10 @@ import typer
 
 from mimbench.cli.options import PluginOption
 from mimbench.errors import MimbenchError
-from mimbench.text import print_line, print_text
+from mimbench.text import list_first, print_line, print_text
 
 if TYPE_CHECKING:
-    from mimbench.parity.comparison import Row
+    from mimbench.parity.comparison import Comparison, Row
 
 
 def parity(
@@ -36,14 +36,14 @@ def compare_files(files: Sequence[Path]) -> int:
     codes = [0]
     for file in files:
         try:
-            rows = compare(read_golden(file))
+            found = compare(read_golden(file))
         except MimbenchError as error:
             print_line(f"mimbench: {error}", error=True)
             codes.append(error.exit_code)
             continue
-        failed = sum(not row.passed for row in rows)
-        verdict = f"FAILED: {failed} of {len(rows)} numbers are beyond tolerance" if failed else "passed"
-        print_text("\n".join([f"{file}: {verdict}", *_lines(rows)]))
+        failed = sum(not row.passed for row in found.rows)
+        verdict = f"FAILED: {failed} of {len(found.rows)} numbers are beyond tolerance" if failed else "passed"
+        print_text("\n".join([f"{file}: {verdict}", *_lines(found.rows), *_skipped_lines(found)]))
         codes.append(1 if failed else 0)
     return max(codes)
 
@@ -53,3 +53,10 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         verdict = "passed" if row.passed else "FAILED"
         yield f"  {verdict}  {row.quantity:<{width}}  {row.error:.1e}  (allowed: {row.allowed})"
+
+
+def _skipped_lines(found: Comparison) -> Iterator[str]:
+    reasons = found.skipped.values()
+    for reason in dict.fromkeys(reasons):
+        names = [name for name, why in found.skipped.items() if why == reason]
+        yield f"  not compared: {list_first(names)}" + (f" ({reason})" if reason else "")

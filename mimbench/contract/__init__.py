@@ -7,8 +7,9 @@ from mimbench.contract.encoder import Encoder
 from mimbench.contract.features import Features, Pooling
 from mimbench.contract.input import InputConfig, View
 from mimbench.contract.method import Method
+from mimbench.contract.official import Golden, OfficialCode
 from mimbench.contract.protocol import Protocol, load_protocols
-from mimbench.contract.setup import ModelSetup, ReadConfig
+from mimbench.contract.setup import ModelSetup
 from mimbench.contract.stage import Stage
 from mimbench.contract.task import (
     FeatureSource,
@@ -45,6 +46,7 @@ __all__ = [
     "Features",
     "Fit",
     "FitReport",
+    "Golden",
     "ImageSplit",
     "InputConfig",
     "InputError",
@@ -53,11 +55,11 @@ __all__ = [
     "Metric",
     "ModelSetup",
     "NotSupported",
+    "OfficialCode",
     "PartOptions",
     "Pooling",
     "PretrainConfig",
     "Protocol",
-    "ReadConfig",
     "RunError",
     "SceneSplit",
     "ScheduleConfig",

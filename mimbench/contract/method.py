@@ -12,7 +12,7 @@ from mimbench.contract.abilities import require_abilities
 from mimbench.contract.config import Config as BaseConfig
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.input import InputConfig
-from mimbench.contract.setup import ReadConfig
+from mimbench.contract.official import OfficialCode
 from mimbench.contract.stage import Stage
 from mimbench.contract.training import Batch, PartOptions, StepOutput
 from mimbench.errors import NotSupported
@@ -42,18 +42,8 @@ class Method(nn.Module):
     """What the method learns from besides pixels, e.g. ("labels",); empty for pixels only."""
     pretrains: ClassVar[bool] = True
     """False for a control whose encoder stays as initialised."""
-    official_names: ClassVar[Mapping[str, str | None]] = {}
-    """Parameters of the method that have other names in its official code: prefix there -> prefix here.
-
-    None marks a parameter that is computed here instead of stored. Parameters of encoders need no entry; see
-    mimbench.convert.
-    """
-    official_configs: ClassVar[Mapping[str, ReadConfig]] = {}
-    """Official repository, as files of golden vectors name it -> a function that gives the same model in mimbench.
-
-    Its arguments are the file's `config` (arguments of the official model) and the whole `meta`. It raises InputError
-    for a part that mimbench lacks, and KeyError, TypeError or ValueError for an incomplete config.
-    """
+    official: ClassVar[OfficialCode | None] = None
+    """What relates the method to its official code: names of parameters, options, golden vectors."""
     waivers: ClassVar[Mapping[str, str]] = {}
     """Checks of `mimbench check` that may fail for this plugin: name of the check -> reason."""
     not_stored: ClassVar[tuple[str, ...]] = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +17,3 @@ class ModelSetup:
     channels: int
     method_options: dict[str, Any] = field(default_factory=dict)
     encoder_options: dict[str, Any] = field(default_factory=dict)
-
-
-ReadConfig = Callable[[Mapping[str, Any], Mapping[str, Any]], ModelSetup]
-"""A function that reads an official model's arguments: a golden file's `config` and its whole `meta`."""

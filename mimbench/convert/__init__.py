@@ -1,6 +1,6 @@
 """Other codes' checkpoints, in and out: recognised by their keys, renamed, reordered, checked tensor by tensor."""
 
-from mimbench.convert.apply import ConvertedWeights, resize_positions, to_encoder, to_method
+from mimbench.convert.apply import ConvertedWeights, resize_positions, to_encoder, to_method, to_part
 from mimbench.convert.key_layouts import LAYOUTS, KeyLayout, recognise
 from mimbench.convert.network_choice import Weights
 from mimbench.convert.timm_names import to_timm
@@ -16,5 +16,6 @@ __all__ = [
     "resize_positions",
     "to_encoder",
     "to_method",
+    "to_part",
     "to_timm",
 ]

@@ -63,7 +63,8 @@ def to_method(
     for name in [name for name, tensor in tensors.tensors.items() if outside >= set(tensor.sources)]:
         tensors.drop(name, "lies outside of the encoder's part of the file")
     encoder = _convert_encoder_part(tensors, _names(method.encoder), method.encoder)
-    rest = _convert_method_part(method_tensors, method)
+    target = {name: value for name, value in method.state_dict().items() if not name.startswith("encoder.")}
+    rest = _convert_part(method_tensors, target, official_names(method), f"method {method.name!r}")
     return ConvertedWeights(
         {f"encoder.{name}": value for name, value in encoder.state.items()} | rest.state,
         {f"encoder.{name}": keys for name, keys in encoder.sources.items()} | rest.sources,
@@ -71,6 +72,26 @@ def to_method(
         encoder.changed | rest.changed,
         tuple(f"encoder.{name}" for name in encoder.missing) + rest.missing,
     )
+
+
+def to_part(
+    state: Mapping[str, Tensor], target: Mapping[str, Tensor], names: Mapping[str, str | None]
+) -> ConvertedWeights:
+    """What `state` holds for a module that is no encoder, such as a decoder or a head, in the names of `target`.
+
+    All is left out, with the reason, if one tensor does not fit.
+
+    Args:
+        target: the module's state dict.
+        names: beginnings of names in `state` -> those in `target`; None: computed here.
+    """
+    tensors = FileTensors({name: FileTensor(value, (name,)) for name, value in state.items()})
+    return _convert_part(tensors, target, names, "it")
+
+
+def official_names(method: Method) -> Mapping[str, str | None]:
+    """Official beginnings of names of the method's parameters -> those here."""
+    return method.official.names if method.official else {}
 
 
 def resize_positions(state: Mapping[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:
@@ -103,7 +124,7 @@ def _names(encoder: Encoder) -> dict[str, str]:
 
 
 def _belongs_to_method(name: str, method: Method) -> bool:
-    return bool(METHOD_PART.match(name)) or name.startswith(tuple(method.official_names))
+    return bool(METHOD_PART.match(name)) or name.startswith(tuple(official_names(method)))
 
 
 def _convert_encoder_part(tensors: FileTensors, names: Mapping[str, str], encoder: Encoder) -> ConvertedWeights:
@@ -144,24 +165,30 @@ def _fitted(tensor: FileTensor, target: Tensor, encoder: Encoder, name: str, ten
     return _cast(value, target)
 
 
-def _convert_method_part(tensors: FileTensors, method: Method) -> ConvertedWeights:
-    target = {name: value for name, value in method.state_dict().items() if not name.startswith("encoder.")}
-    state, sources, trouble = {}, {}, ""
+def _convert_part(
+    tensors: FileTensors, target: Mapping[str, Tensor], names: Mapping[str, str | None], owner: str
+) -> ConvertedWeights:
+    """As `to_part`; `owner` is named in messages."""
+    renamed: dict[str, FileTensor] = {}
     left_out: dict[str, str] = {}
     for name, tensor in tensors.tensors.items():
-        target_name = _method_name(name, method.official_names)
+        target_name = _renamed(name, names)
         if target_name is None:
             left_out |= dict.fromkeys(tensor.sources, "fixed, so the method computes it itself")
-        elif target_name not in target:
-            trouble = trouble or f"method {method.name!r} has no {target_name!r}"
-        elif _core(tensor.value) != _core(target[target_name]):
+        else:
+            renamed[target_name] = tensor
+    state, sources, trouble = {}, {}, ""
+    for name, tensor in match_forms(FileTensors(renamed), set(target)).tensors.items():
+        if name not in target:
+            trouble = trouble or f"{owner} has no {name!r}"
+        elif _core(tensor.value) != _core(target[name]):
             trouble = trouble or (
-                f"{tensor.sources[0]} is {_shape(tensor.value)}, here {target_name} is {_shape(target[target_name])}"
+                f"{tensor.sources[0]} is {_shape(tensor.value)}, here {name} is {_shape(target[name])}"
             )
         else:
-            _require_floats(tensor.value, target[target_name], tensor.sources[0])
-            state[target_name] = _cast(tensor.value.reshape(target[target_name].shape), target[target_name])
-            sources[target_name] = tensor.sources
+            _require_floats(tensor.value, target[name], tensor.sources[0])
+            state[name] = _cast(tensor.value.reshape(target[name].shape), target[name])
+            sources[name] = tensor.sources
     if trouble:
         keys = [key for tensor in tensors.tensors.values() for key in tensor.sources]
         reason = f"the method's own part is left out as a whole, since {trouble}"
@@ -170,7 +197,7 @@ def _convert_method_part(tensors: FileTensors, method: Method) -> ConvertedWeigh
     return ConvertedWeights(state, sources, left_out, {}, tuple(set(target) - set(state)))
 
 
-def _method_name(official: str, names: Mapping[str, str | None]) -> str | None:
+def _renamed(official: str, names: Mapping[str, str | None]) -> str | None:
     prefix = max((prefix for prefix in names if official.startswith(prefix)), key=len, default=None)
     if prefix is None:
         return official

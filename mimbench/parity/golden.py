@@ -1,46 +1,19 @@
-"""Golden vectors: what an official implementation computed, in an .npz file, and the model that computed it.
-
-Arrays: `param/NAME` (its state dict), `input/*`, `out/*`, `grad/NAME`, `grad_norm`, `grad_norm_names` with
-`grad_norm_each`, the last two scalars in double precision as `*_f64`; `meta`: JSON with `repo` and `config`.
-"""
+"""Files of golden vectors: read, and matched with the method whose official code made them."""
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mimbench import registry
-from mimbench.contract import Method, ModelSetup, ReadConfig
+from mimbench.contract import Golden, Method, ModelSetup, OfficialCode
 from mimbench.errors import InputError
-
-
-@dataclass(frozen=True)
-class Golden:
-    """One file, read."""
-
-    path: Path
-    meta: Mapping[str, Any]
-    arrays: Mapping[str, np.ndarray]
-
-    def group(self, prefix: str) -> dict[str, Tensor]:
-        """The arrays whose names start with `prefix`, without it, as tensors."""
-        start = f"{prefix}/"
-        return {name.removeprefix(start): self.tensor(name) for name in self.arrays if name.startswith(start)}
-
-    def tensor(self, name: str) -> Tensor:
-        """Raises InputError: the file has no array `name`."""
-        if name not in self.arrays:
-            raise InputError(f"golden file {self.path} has no {name!r}")
-        return torch.from_numpy(np.array(self.arrays[name]))
 
 
 def read_golden(path: Path) -> Golden:
@@ -51,45 +24,57 @@ def read_golden(path: Path) -> Golden:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         meta = json.loads(str(arrays.pop("meta")))
-    except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        texts = {name: tuple(map(str, value.ravel())) for name, value in arrays.items() if value.dtype.kind == "U"}
+        tensors = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items() if name not in texts}
+    except (ValueError, TypeError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         why = "it is no .npz of plain arrays" if "pickle" in str(error) else f"{type(error).__name__}: {error}"
         raise InputError(f"golden file {path} cannot be read ({why})") from error
     if not isinstance(meta, dict) or not isinstance(meta.get("config"), dict):
         raise InputError(f"golden file {path} has no config in its meta")
-    return Golden(path, meta, arrays)
+    return Golden(path, meta, tensors, texts)
 
 
-def setup_of(golden: Golden) -> ModelSetup:
-    """The plugins and options that are the same model as a golden file's.
+def setup_of(golden: Golden) -> tuple[ModelSetup, OfficialCode]:
+    """The plugins and options that are the same model as a golden file's, and what relates them to its code.
 
-    Each method recognises the files of its official repository. A file of any other code names the plugins itself:
-    meta.setup holds the fields of `ModelSetup`.
+    A method recognises the files of its official code by `meta.method`, or by `meta.repo` if they name no method. A
+    file of any other code names the plugins itself: `meta.setup` has the fields of `ModelSetup`.
 
     Raises:
-        InputError: no method recognises the repository, or the model has a part that mimbench lacks.
+        InputError: no method recognises the file, or the model has a part that mimbench lacks.
     """
     try:
+        code = _official_code(golden)
+        if code is not None:
+            return code.setup(golden.config, golden.meta), code
         if "setup" in golden.meta:
-            return ModelSetup(**golden.meta["setup"])
-        repository = str(golden.meta.get("repo", "")).lower()
-        known = _official_configs()
-        for official in sorted(known, key=len, reverse=True):  # the most specific name first
-            if official.lower() in repository:
-                return known[official](golden.meta["config"], golden.meta)
+            setup = ModelSetup(**golden.meta["setup"])
+            method: type[Method] = registry.methods.load(setup.method)
+            return setup, method.official or OfficialCode()
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"golden file {golden.path}: its meta is incomplete ({type(error).__name__}: {error})"
         ) from error
-    raise InputError(
-        f"golden file {golden.path} is of repository {golden.meta.get('repo')!r}; known: {', '.join(known)}"
-    )
+    name = golden.meta.get("method")
+    what = f"of method {name!r}" if name else f"of repository {golden.meta.get('repo')!r}"
+    known = sorted({name for code in _all_codes() for name in (*code.methods, code.repository) if name})
+    raise InputError(f"golden file {golden.path} is {what}; known: {', '.join(known)}")
 
 
-def _official_configs() -> dict[str, ReadConfig]:
-    """{official repository: the function that reads its configs}, of every installed method."""
-    functions: dict[str, ReadConfig] = {}
+def _official_code(golden: Golden) -> OfficialCode | None:
+    codes = list(_all_codes())
+    name = golden.meta.get("method")
+    if name is not None:
+        return next((code for code in codes if name in code.methods), None)
+    repository = str(golden.meta.get("repo", "")).lower()
+    matches = [code for code in codes if code.repository and code.repository.lower() in repository]
+    return max(matches, key=lambda code: len(code.repository), default=None)  # the most specific name
+
+
+def _all_codes() -> Iterator[OfficialCode]:
+    """Of every installed method. A broken plugin does not keep the others from working."""
     for name in registry.methods.names():
-        with suppress(InputError):  # a broken plugin does not keep the others from working
+        with suppress(InputError):
             method: type[Method] = registry.methods.load(name)
-            functions |= method.official_configs
-    return functions
+            if method.official is not None:
+                yield method.official

@@ -40,11 +40,11 @@ _TO_MM_SWIN = (
 
 
 def params(name):
-    return read_golden(GOLDEN / f"{name}.npz").group("param")
+    return read_golden(GOLDEN / f"{name}.npz").group("param/")
 
 
 def method_of(name):
-    return build(setup_of(read_golden(GOLDEN / f"{name}.npz")))
+    return build(setup_of(read_golden(GOLDEN / f"{name}.npz"))[0])
 
 
 def encoder_of(kind, options, image_size, channels=3):

@@ -8,23 +8,28 @@ import pytest
 import torch
 
 from mimbench.cli.parity import compare_files
+from mimbench.contract import Golden
 from mimbench.errors import InputError
 from mimbench.harness.planning.build import build
-from mimbench.parity.comparison import compare, run
-from mimbench.parity.golden import Golden, read_golden, setup_of
+from mimbench.parity.comparison import compare
+from mimbench.parity.golden import read_golden, setup_of
+from mimbench.parity.replay import run_step
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*_tiny*.npz"))
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_official_numbers(path):
-    rows = compare(read_golden(path))
-    assert [row.quantity for row in rows if not row.passed] == []
-    quantities = " ".join(row.quantity for row in rows)
+    found = compare(read_golden(path))
+    assert [row.quantity for row in found.rows if not row.passed] == []
+    quantities = " ".join(row.quantity for row in found.rows)
     stored = [name for name in np.load(path).files if name not in ("out/loss", "out/loss_f64")]
     assert all(f"gradient {name.removeprefix('grad/')}" in quantities for name in stored if name.startswith("grad/"))
     assert all(f"output {name.removeprefix('out/')}" in quantities for name in stored if name.startswith("out/"))
-    assert {"loss (fp32)", "loss (fp64)", "gradient norm (fp32)", "gradient norm (fp64)"} <= {r.quantity for r in rows}
+    assert {"loss (fp32)", "loss (fp64)", "gradient norm (fp32)", "gradient norm (fp64)"} <= {
+        row.quantity for row in found.rows
+    }
+    assert [name for name, reason in found.skipped.items() if not reason] == []
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
@@ -47,7 +52,7 @@ def test_each_stored_number_counts(quantity, tmp_path):
     arrays = dict(np.load(next(path for path in GOLDEN if path.stem == "simmim_vit_tiny")))
     arrays[quantity] = arrays[quantity] * (1 + 1e-4)
     np.savez(tmp_path / "off.npz", **arrays)
-    assert [row.passed for row in compare(read_golden(tmp_path / "off.npz"))].count(False) == 1
+    assert [row.passed for row in compare(read_golden(tmp_path / "off.npz")).rows].count(False) == 1
 
 
 BEIT = {
@@ -109,7 +114,7 @@ OTHER_SIZES = {
 def test_nothing_depends_on_the_sizes(case, tmp_path):
     repo, config, more = OTHER_SIZES[case]
     path = _self_made({"repo": repo, "config": config, **more}, tmp_path / "other.npz")
-    rows = compare(read_golden(path))
+    rows = compare(read_golden(path)).rows
     assert [row.quantity for row in rows if not row.passed] == []
     assert compare_files([path]) == 0
 
@@ -138,7 +143,7 @@ def test_bad_files_are_exit_code_2_and_do_not_stop_the_others(tmp_path, capsys):
             "exist",
             "cannot be read",
             "input/mask",
-            "known: beit, mae, SimMIM",
+            "known: SimMIM",
             "use_abs_pos_emb",
             "in the file",
             "incomplete",
@@ -150,15 +155,40 @@ def test_bad_files_are_exit_code_2_and_do_not_stop_the_others(tmp_path, capsys):
 
 def test_a_file_may_name_its_own_plugins():
     setup = {"method": "simmim", "encoder": "vit", "image_size": 32, "channels": 3}
-    golden = Golden(Path("own.npz"), {"config": {}, "setup": setup}, {})
-    assert setup_of(golden).image_size == 32
+    golden = Golden(Path("own.npz"), {"config": {}, "setup": setup}, {}, {})
+    assert setup_of(golden)[0].image_size == 32
     with pytest.raises(InputError, match="incomplete"):
-        setup_of(Golden(Path("own.npz"), {"config": {}, "setup": {"what": 1}}, {}))
+        setup_of(Golden(Path("own.npz"), {"config": {}, "setup": {"what": 1}}, {}, {}))
+
+
+def test_the_method_of_a_file_counts_more_than_its_repository():
+    meta = {"config": {}, "repo": "MCG-NJU/VideoMAE", "method": "no-such-method"}
+    with pytest.raises(InputError, match=r"of method 'no-such-method'; known: .*maskfeat"):
+        setup_of(Golden(Path("own.npz"), meta, {}, {}))
+
+
+def test_a_teacher_without_weights_is_refused(tmp_path):
+    arrays = dict(np.load(next(path for path in GOLDEN if path.stem == "data2vec_vit_tiny")))
+    np.savez(tmp_path / "a.npz", **{name: value for name, value in arrays.items() if not name.startswith("teacher/")})
+    with pytest.raises(InputError, match="has no arrays teacher/"):
+        compare(read_golden(tmp_path / "a.npz"))
+    np.savez(tmp_path / "b.npz", **{name: value for name, value in arrays.items() if name != "teacher/cls_token"})
+    with pytest.raises(InputError, match=r"gives no 'teacher.module.body.cls_token'"):
+        compare(read_golden(tmp_path / "b.npz"))
+
+
+def test_an_update_that_deviates_fails(tmp_path):
+    arrays = dict(np.load(next(path for path in GOLDEN if path.stem == "data2vec_vit_tiny")))
+    name = "after/teacher/blocks.0.mlp.fc1.weight"
+    arrays[name] = arrays[name] * np.float32(1.001)
+    np.savez(tmp_path / "off.npz", **arrays)
+    (row,) = (row for row in compare(read_golden(tmp_path / "off.npz")).rows if not row.passed)
+    assert row.quantity == "after/teacher/: 51 tensors, worst: teacher.module.body.blocks.0.mlp.fc1.weight"
 
 
 def _self_made(meta, path):
     """A file of the golden format whose numbers mimbench itself computed, under the official names."""
-    setup = setup_of(Golden(path, meta, {}))
+    setup, code = setup_of(Golden(path, meta, {}, {}))
     method = build(setup)
     generator = torch.Generator().manual_seed(0)
     for name, value in method.named_parameters():
@@ -176,9 +206,8 @@ def _self_made(meta, path):
     if "vocab_size" in meta["config"]:
         tokens = torch.randint(meta["config"]["vocab_size"], (2, mask[0].numel()), generator=generator)
         arrays["input/token_ids"] = tokens
-    golden = Golden(path, meta, {name: value.numpy() for name, value in arrays.items()})
-    result = run(golden, method)
-    arrays |= {"out/loss": result.loss, "grad_norm": result.norm, "out/prediction": result.prediction}
+    result = run_step(Golden(path, meta, arrays, {}), code, method, torch.float32)
+    arrays |= {name: result.outputs[name] for name in ("out/loss", "out/prediction")} | {"grad_norm": result.norm}
     arrays |= {f"grad/{names[name]}": value for name, value in result.gradients.items()}
     arrays["grad_norm_each"] = torch.stack([value.norm() for value in result.gradients.values()])
     np.savez(
@@ -201,6 +230,6 @@ def _official_name(name, method, meta):
         return None
     if name == "mask_token" and meta["repo"] == "SimMIM":
         return "encoder.mask_token"
-    back = {our_name: official for official, our_name in method.official_names.items() if our_name}
+    back = {our_name: official for official, our_name in method.official.names.items() if our_name}
     head, dot, rest = name.partition(".")
     return back.get(head, head) + dot + rest

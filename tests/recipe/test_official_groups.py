@@ -34,7 +34,7 @@ FINE_TUNED = {
 
 
 def method_of(golden: str) -> Method:
-    return build(setup_of(read_golden(GOLDEN / f"{golden}.npz")))
+    return build(setup_of(read_golden(GOLDEN / f"{golden}.npz"))[0])
 
 
 def official_name(name: str, method: Method) -> str:
@@ -44,7 +44,7 @@ def official_name(name: str, method: Method) -> str:
             inner = name.removeprefix(prefix)
             stage = inner.split(".")[1] if ".downsample." in inner else ""
             return inner.replace(f"layers.{stage}.", f"layers.{int(stage) - 1}.", 1) if stage else inner
-    names = {name_here: official for official, name_here in method.official_names.items() if name_here}
+    names = {name_here: official for official, name_here in method.official.names.items() if name_here}
     head, dot, rest = name.partition(".")
     return names.get(head, head) + dot + rest
 

@@ -1,0 +1,39 @@
+"""Encoders of official models in mimbench's options. Errors as in `OfficialCode.setup`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mimbench.api import InputError
+
+
+def vit_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a ViT with timm's names of arguments, without its positions."""
+    shared = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")
+    rate = config.get("drop_path_rate", config.get("drop_path", 0.0))
+    return {key: config[key] for key in shared} | {"drop_path": rate}
+
+
+def relative_vit_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a ViT of BEiT, whose relative positions are shared by all layers."""
+    require(config, qkv_bias=True, use_abs_pos_emb=False, use_mean_pooling=False)
+    require(config, use_shared_rel_pos_bias=True, use_rel_pos_bias=False)
+    return vit_options(config) | {"position": "relative", "layer_scale": config.get("init_values") or None}
+
+
+def swin_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a Swin of SimMIM."""
+    require(config, qkv_bias=True, ape=False, patch_norm=True)
+    shared = ("patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
+    return {key: config[key] for key in shared} | {
+        "window": config["window_size"],
+        "drop_path": config.get("drop_path_rate", config.get("drop_path", 0.0)),
+    }
+
+
+def require(config: Mapping[str, Any], **values: bool) -> None:
+    """Raises InputError: a switch is not at the only value that mimbench has."""
+    for key, value in values.items():
+        if bool(config.get(key, value)) is not value:
+            raise InputError(f"mimbench's encoders have no {key} = {config[key]}")
