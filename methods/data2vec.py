@@ -18,6 +18,7 @@ from mimbench.api import (
     StepOutput,
     Teacher,
     block_mask,
+    full_precision,
     init_truncated,
     mean_over_masked,
     ramp,
@@ -60,7 +61,7 @@ class Data2Vec(Method):
     """Baevski et al., data2vec: A General Framework for Self-supervised Learning (ICML 2022, arXiv:2202.03555)."""
 
     name: ClassVar[str] = "data2vec"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     paper: ClassVar[str] = "https://arxiv.org/abs/2202.03555"
     reference: ClassVar[str] = (
         "https://github.com/facebookresearch/data2vec_vision@6146726a0123d536201b500d7f80b476dcbf6e42"
@@ -81,6 +82,7 @@ class Data2Vec(Method):
         self.head = nn.Linear(encoder.out_dim, encoder.out_dim)
         init_truncated(self)
         self.teacher = Teacher(encoder)
+        self._progress = 0.0
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         config = self.config
@@ -88,13 +90,14 @@ class Data2Vec(Method):
 
     @torch.no_grad()
     def target(self, images: Tensor) -> Tensor:
-        """[B, h, w, D] from the whole images, in float32."""
-        layers = self.teacher.module.layers(images, final_norm=False)[-self.config.target_layers :]
-        outputs = [layer.dense.permute(0, 2, 3, 1).float() for layer in layers]
-        if self.config.norm_layers:
-            outputs = [_normalised(output) for output in outputs]
-        mean = torch.stack(outputs).mean(0)
-        return _normalised(mean) if self.config.norm_target else mean
+        """[B, h, w, D] from the whole images. As officially, the teacher runs in float32 under autocast too."""
+        with full_precision(images.device):
+            layers = self.teacher.module.layers(images.float(), final_norm=False)[-self.config.target_layers :]
+            outputs = [layer.dense.permute(0, 2, 3, 1) for layer in layers]
+            if self.config.norm_layers:
+                outputs = [_normalised(output) for output in outputs]
+            mean = torch.stack(outputs).mean(0)
+            return _normalised(mean) if self.config.norm_target else mean
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         return self.head(self.encoder.encode_masked(images, mask, self.mask_token).permute(0, 2, 3, 1))
@@ -111,12 +114,18 @@ class Data2Vec(Method):
         logs = {"target_variance": _variance(target), "prediction_variance": _variance(prediction.detach().float())}
         return StepOutput(self.loss(prediction, target, mask), logs)
 
+    def before_update(self, progress: float) -> None:
+        self._progress = progress
+
     def after_step(self, progress: float) -> None:
-        """Move the teacher's parameters towards the student's."""
-        self.teacher.follow(self.encoder, self.tau(progress))
+        """Move the teacher's parameters towards the student's, with the tau of the progress before the step."""
+        self.teacher.follow(self.encoder, self.tau(self._progress))
 
     def tau(self, progress: float) -> float:
-        """What the teacher keeps of itself at `progress`, in [0, 1]."""
+        """What the teacher keeps of itself in the step that begins at `progress`, in [0, 1].
+
+        The official loop holds the last value before tau_end until the epoch ends. Here tau_end follows at once.
+        """
         config = self.config
         return ramp(progress, config.tau_start, config.tau_end, warmup=config.tau_share)
 

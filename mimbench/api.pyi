@@ -43,6 +43,7 @@ from mimbench.contract import (
     View as View,
     added as added,
     cosmetic as cosmetic,
+    full_precision as full_precision,
     load_protocols as load_protocols,
     require_abilities as require_abilities,
     ReadConfig as ReadConfig,

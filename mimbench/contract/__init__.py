@@ -7,6 +7,7 @@ from mimbench.contract.encoder import Encoder
 from mimbench.contract.features import Features, Pooling
 from mimbench.contract.input import InputConfig, View
 from mimbench.contract.method import Method
+from mimbench.contract.precision import full_precision
 from mimbench.contract.protocol import Protocol, load_protocols
 from mimbench.contract.setup import ModelSetup, ReadConfig
 from mimbench.contract.stage import Stage
@@ -74,6 +75,7 @@ __all__ = [
     "View",
     "added",
     "cosmetic",
+    "full_precision",
     "load_protocols",
     "require_abilities",
 ]
