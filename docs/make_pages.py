@@ -183,7 +183,7 @@ def _as_template(text: str, name: str, module: str, class_name: str) -> str:
 
 
 def pages() -> list[Path]:
-    return [*sorted(DOCS.glob("*.md")), ROOT / "CONTRIBUTING.md"]
+    return [*sorted(DOCS.rglob("*.md")), ROOT / "CONTRIBUTING.md"]
 
 
 def fill(text: str) -> str:

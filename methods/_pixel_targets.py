@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimbench.api import InputError, Stage
+from mimbench.api import InputError, Stage, at_least_float32
 
 FIT_PIXELS = 65_536
 """Pixels that the colour clusters are fitted to."""
@@ -51,7 +51,7 @@ class Values(PixelTarget):
         return images
 
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return self.distance(prediction.float(), target, reduction="none")
+        return self.distance(at_least_float32(prediction), target, reduction="none")
 
     def decode(self, prediction: Tensor) -> Tensor:
         return prediction

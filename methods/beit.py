@@ -16,6 +16,7 @@ from mimbench.api import (
     OfficialCode,
     Stage,
     StepOutput,
+    at_least_float32,
     block_mask,
     init_truncated,
     mask_at_pixels,
@@ -84,7 +85,7 @@ class BEiT(Method):
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Cross-entropy, mean over all masked patches of the batch together."""
-        surprise = F.cross_entropy(prediction.float().movedim(-1, 1), target, reduction="none")
+        surprise = F.cross_entropy(at_least_float32(prediction).movedim(-1, 1), target, reduction="none")
         return mean_over_masked(surprise, mask)
 
     def forward(self, images: Tensor, mask: Tensor) -> StepOutput:

@@ -17,7 +17,9 @@ from mimbench.api import (
     OfficialCode,
     StepOutput,
     Teacher,
+    at_least_float32,
     block_mask,
+    full_precision,
     init_truncated,
     mean_over_masked,
     ramp,
@@ -61,7 +63,7 @@ class Data2Vec(Method):
     """Baevski et al., data2vec: A General Framework for Self-supervised Learning (ICML 2022, arXiv:2202.03555)."""
 
     name: ClassVar[str] = "data2vec"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     paper: ClassVar[str] = "https://arxiv.org/abs/2202.03555"
     reference: ClassVar[str] = (
         "https://github.com/facebookresearch/data2vec_vision@6146726a0123d536201b500d7f80b476dcbf6e42"
@@ -82,6 +84,7 @@ class Data2Vec(Method):
         self.head = nn.Linear(encoder.out_dim, encoder.out_dim)
         init_truncated(self)
         self.teacher = Teacher(encoder)
+        self._progress = 0.0
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         config = self.config
@@ -89,20 +92,23 @@ class Data2Vec(Method):
 
     @torch.no_grad()
     def target(self, images: Tensor) -> Tensor:
-        """[B, h, w, D] from the whole images, in float32."""
-        layers = self.teacher.module.layers(images, final_norm=False)[-self.config.target_layers :]
-        outputs = [layer.dense.permute(0, 2, 3, 1).float() for layer in layers]
-        if self.config.norm_layers:
-            outputs = [_normalised(output) for output in outputs]
-        mean = torch.stack(outputs).mean(0)
-        return _normalised(mean) if self.config.norm_target else mean
+        """[B, h, w, D] from the whole images. As officially, the teacher runs in float32 under autocast too."""
+        with full_precision(images.device):
+            layers = self.teacher.module.layers(at_least_float32(images), final_norm=False)[
+                -self.config.target_layers :
+            ]
+            outputs = [layer.dense.permute(0, 2, 3, 1) for layer in layers]
+            if self.config.norm_layers:
+                outputs = [_normalised(output) for output in outputs]
+            mean = torch.stack(outputs).mean(0)
+            return _normalised(mean) if self.config.norm_target else mean
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         return self.head(self.encoder.encode_masked(images, mask, self.mask_token).permute(0, 2, 3, 1))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Smooth L1, mean over all masked patches of the batch together; 0 if none is masked."""
-        error = F.smooth_l1_loss(prediction.float(), target, reduction="none", beta=self.config.beta).mean(-1)
+        error = F.smooth_l1_loss(at_least_float32(prediction), target, reduction="none", beta=self.config.beta).mean(-1)
         return mean_over_masked(error, mask)
 
     def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
@@ -112,12 +118,18 @@ class Data2Vec(Method):
         logs = {"target_variance": _variance(target), "prediction_variance": _variance(prediction.detach().float())}
         return StepOutput(self.loss(prediction, target, mask), logs)
 
+    def before_update(self, progress: float) -> None:
+        self._progress = progress
+
     def after_step(self, progress: float) -> None:
-        """Move the teacher's parameters towards the student's."""
-        self.teacher.follow(self.encoder, self.tau(progress))
+        """Move the teacher's parameters towards the student's, with the tau of the progress before the step."""
+        self.teacher.follow(self.encoder, self.tau(self._progress))
 
     def tau(self, progress: float) -> float:
-        """What the teacher keeps of itself at `progress`, in [0, 1]."""
+        """What the teacher keeps of itself in the step that begins at `progress`, in [0, 1].
+
+        The official loop holds the last value before tau_end until the epoch ends. Here tau_end follows at once.
+        """
         config = self.config
         return ramp(progress, config.tau_start, config.tau_end, warmup=config.tau_share)
 

@@ -16,6 +16,7 @@ from mimbench.api import (
     Method,
     OfficialCode,
     StepOutput,
+    at_least_float32,
     block_mask,
     grid_mask,
     init_xavier,
@@ -94,7 +95,7 @@ class MAE(Method):
 
     def target(self, images: Tensor) -> Tensor:
         """[B, h, w, patch * patch * C], ordered row, column, channel."""
-        patches = patchify(images.float(), self.encoder.patch_size)
+        patches = patchify(at_least_float32(images), self.encoder.patch_size)
         if not self.config.norm_pixels:
             return patches
         mean, std = _moments(patches)
@@ -114,7 +115,7 @@ class MAE(Method):
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Squared error, mean over each patch, then over the masked patches of the batch."""
-        return mean_over_masked((prediction.float() - target).square().mean(-1), mask)
+        return mean_over_masked((at_least_float32(prediction) - target).square().mean(-1), mask)
 
     def no_weight_decay(self) -> set[str]:
         """The official script decays everything of two or more dimensions, class and mask token included."""
@@ -127,7 +128,7 @@ class MAE(Method):
         """
         patches = self.predict(images, mask).float()
         if self.config.norm_pixels:
-            mean, std = _moments(patchify(images.float(), self.encoder.patch_size))
+            mean, std = _moments(patchify(at_least_float32(images), self.encoder.patch_size))
             patches = patches * std + mean
         masked = mask_at_pixels(mask, images)
         return torch.where(masked, unpatchify(patches, self.encoder.patch_size), images)

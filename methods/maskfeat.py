@@ -10,7 +10,18 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from mimbench.api import Config, Encoder, InputError, Method, OfficialCode, block_mask, mean_over_masked, random_mask
+from mimbench.api import (
+    Config,
+    Encoder,
+    InputError,
+    Method,
+    OfficialCode,
+    at_least_float32,
+    block_mask,
+    full_precision,
+    mean_over_masked,
+    random_mask,
+)
 from mimbench_methods.official.maskfeat import OfficialMaskFeat
 
 
@@ -37,7 +48,7 @@ class MaskFeat(Method):
     """Wei et al., Masked Feature Prediction for Self-Supervised Visual Pre-Training (CVPR 2022, arXiv:2112.09133)."""
 
     name: ClassVar[str] = "maskfeat"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     paper: ClassVar[str] = "https://arxiv.org/abs/2112.09133"
     reference: ClassVar[str] = "https://github.com/facebookresearch/SlowFast@adc55ca38a62a8bf3899a2d7c2dfbc9f9eee1ade"
     official: ClassVar[OfficialCode | None] = OfficialMaskFeat()
@@ -57,6 +68,7 @@ class MaskFeat(Method):
         channels = encoder.in_channels if config.colour == "channels" else 1
         self.mask_token = nn.Parameter(torch.empty(1, 1, 1, encoder.embed_dim))
         self.head = nn.Linear(encoder.out_dim, channels * config.bins * (encoder.stride // config.cell_size) ** 2)
+        _init_weights(encoder)
         for parameter in (self.mask_token, self.head.weight):
             nn.init.trunc_normal_(parameter, std=0.02)
         nn.init.zeros_(self.head.bias)
@@ -69,11 +81,12 @@ class MaskFeat(Method):
         return block_mask(batch, self.grid, count, generator, min_block=self.config.min_block or max(1, count // 5))
 
     def target(self, images: Tensor) -> Tensor:
-        """[B, h, w, channels * bins * cells], ordered so; a patch's cells row by row."""
-        config, images = self.config, images.float()
+        """[B, h, w, channels * bins * cells], ordered so; a patch's cells row by row. In float32 under autocast too."""
+        config, images = self.config, at_least_float32(images)
         if config.colour == "grey":
             images = images.mean(1, keepdim=True)
-        histograms = hog(images, config.bins, config.cell_size)
+        with full_precision(images.device):
+            histograms = hog(images, config.bins, config.cell_size)
         if config.norm != "none":
             histograms = F.normalize(histograms, p=2 if config.norm == "l2" else 1, dim=2)
         side = self.encoder.stride // config.cell_size
@@ -85,7 +98,7 @@ class MaskFeat(Method):
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Squared error, mean over all masked patches of the batch together; 0 if none is masked."""
-        return mean_over_masked((prediction.float() - target).square().mean(-1), mask)
+        return mean_over_masked((at_least_float32(prediction) - target).square().mean(-1), mask)
 
     def no_weight_decay(self) -> set[str]:
         """The official recipe decays everything of two or more dimensions, tokens and positions included."""
@@ -97,16 +110,37 @@ def hog(images: Tensor, bins: int, cell: int) -> Tensor:
 
     Gradients are Sobel's, the image mirrored at its edges. Each pixel adds its gradient's length to one bin, that of
     its direction in [0, 180) degrees, which is counted from the vertical.
+
+    A convolution per channel computes the gradients, as in the official code. Where one is exactly vertical, rounding
+    chooses between the first and the last bin, and another order of the same sums would choose differently.
     """
+    channels = images.shape[1]
+    sobel = images.new_tensor([[1, 0, -1], [2, 0, -2], [1, 0, -1]]).expand(channels, 1, 3, 3)
     padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
-    across = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
-    down = padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]
-    dx, dy = across[..., :-2] - across[..., 2:], down[..., :-2, :] - down[..., 2:, :]
-    length = torch.hypot(dx, dy)
+    dx, dy = F.conv2d(padded, sobel, groups=channels), F.conv2d(padded, sobel.mT, groups=channels)
+    length = torch.stack((dx, dy), -1).norm(dim=-1)
     direction = (torch.atan2(dx, dy) / math.pi * bins).floor() % bins
     # One bin at a time: a scatter over all would hold `bins` copies of the batch.
     histograms = [_cell_sums(torch.where(direction == index, length, 0.0), cell) for index in range(bins)]
     return torch.stack(histograms, 2)
+
+
+@torch.no_grad()
+def _init_weights(encoder: Encoder) -> None:
+    """The official initial weights of an encoder: normal, 0.02; biases of linear layers and norms start at 0.02.
+
+    The bias of a convolution is as torch draws it, and that of the final norm is 0: officially this norm is part of the
+    head. facebookresearch/SlowFast@287ec007 slowfast/models/video_model_builder.py, head_helper.py.
+    """
+    norms = [part for part in encoder.modules() if isinstance(part, nn.LayerNorm)]
+    for part in encoder.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            nn.init.trunc_normal_(part.weight, std=0.02)
+        if isinstance(part, nn.Linear | nn.LayerNorm) and part.bias is not None:
+            nn.init.constant_(part.bias, 0.0 if part in norms[-1:] else 0.02)
+    for name, parameter in encoder.named_parameters():
+        if name.endswith("_token"):
+            nn.init.trunc_normal_(parameter, std=0.02)
 
 
 def _cell_sums(values: Tensor, cell: int) -> Tensor:

@@ -45,6 +45,8 @@ from mimbench.contract import (
     View as View,
     added as added,
     cosmetic as cosmetic,
+    at_least_float32 as at_least_float32,
+    full_precision as full_precision,
     load_protocols as load_protocols,
     require_abilities as require_abilities,
 )

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from mimbench.recipe import document
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 _spec = importlib.util.spec_from_file_location("make_pages", DOCS / "make_pages.py")
@@ -125,6 +127,17 @@ def test_commands_are_accepted(mimbench, example_plugin):
         assert done.returncode == 0, (command, done.stderr)
     others = [line for line in lines if not line.startswith("mimbench ")]
     assert set(others) <= {"pip install examples/plugin", "make docs", "make pages"}
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "methods").glob("*.md")), ids=page_id)
+def test_a_methods_page_runs_that_method_with_a_preset_for_it(page):
+    commands = [shlex.split(line) for block in code_blocks(page, "bash") for line in block.splitlines()]
+    runs = [command for command in commands if command[:2] == ["mimbench", "run"]]
+    assert runs
+    for command in runs:
+        method, preset = (command[command.index(flag) + 1] for flag in ("--method", "--recipe"))
+        assert method == page.stem
+        assert method in document.read(preset)["methods"]
 
 
 def test_the_site_builds_without_network(tmp_path):

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mimbench.api import Config, NotSupported, Stage
+from mimbench.api import Config, NotSupported, Stage, full_precision
 
 
 class TokenizerConfig(Config):
@@ -48,10 +48,7 @@ class Tokenizer(nn.Module, ABC):
 
         In full precision under autocast too: rounding would change words.
         """
-        kind = images.device.type
-        if not torch.amp.is_autocast_available(kind):
-            return self._tokens(images.float())
-        with torch.autocast(kind, enabled=False):
+        with full_precision(images.device):
             return self._tokens(images.float())
 
     def decode(self, tokens: Tensor) -> Tensor:

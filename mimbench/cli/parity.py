@@ -36,14 +36,14 @@ def compare_files(files: Sequence[Path]) -> int:
     codes = [0]
     for file in files:
         try:
-            found = compare(read_golden(file))
+            result = compare(read_golden(file))
         except MimbenchError as error:
             print_line(f"mimbench: {error}", error=True)
             codes.append(error.exit_code)
             continue
-        failed = sum(not row.passed for row in found.rows)
-        verdict = f"FAILED: {failed} of {len(found.rows)} numbers are beyond tolerance" if failed else "passed"
-        print_text("\n".join([f"{file}: {verdict}", *_lines(found.rows), *_skipped_lines(found)]))
+        failed = sum(not row.passed for row in result.rows)
+        verdict = f"FAILED: {failed} of {len(result.rows)} numbers are beyond tolerance" if failed else "passed"
+        print_text("\n".join([f"{file}: {verdict}", *_lines(result.rows), *_skipped_lines(result)]))
         codes.append(1 if failed else 0)
     return max(codes)
 
@@ -55,8 +55,8 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
         yield f"  {verdict}  {row.quantity:<{width}}  {row.error:.1e}  (allowed: {row.allowed})"
 
 
-def _skipped_lines(found: Comparison) -> Iterator[str]:
-    reasons = found.skipped.values()
+def _skipped_lines(result: Comparison) -> Iterator[str]:
+    reasons = result.skipped.values()
     for reason in dict.fromkeys(reasons):
-        names = [name for name, why in found.skipped.items() if why == reason]
+        names = [name for name, why in result.skipped.items() if why == reason]
         yield f"  not compared: {list_first(names)}" + (f" ({reason})" if reason else "")

@@ -8,6 +8,7 @@ from mimbench.contract.features import Features, Pooling
 from mimbench.contract.input import InputConfig, View
 from mimbench.contract.method import Method
 from mimbench.contract.official import Golden, OfficialCode
+from mimbench.contract.precision import at_least_float32, full_precision
 from mimbench.contract.protocol import Protocol, load_protocols
 from mimbench.contract.setup import ModelSetup
 from mimbench.contract.stage import Stage
@@ -75,7 +76,9 @@ __all__ = [
     "Trainable",
     "View",
     "added",
+    "at_least_float32",
     "cosmetic",
+    "full_precision",
     "load_protocols",
     "require_abilities",
 ]

@@ -17,7 +17,9 @@ from mimbench.parity.replay import Step, Trajectory, run_step, run_trajectory
 from mimbench.parity.weights import Placed, group_weights, load_weights
 
 LOSS, NORM, OUTPUT = 5e-7, 1e-5, 1e-5
-"""Largest relative errors."""
+"""Largest relative errors in single precision."""
+DOUBLE_LOSS, DOUBLE_NORM = 1e-7, 1e-6
+"""In double precision. What remains is the rounding of tables that official code computes in single precision."""
 STEPS_LOSS, STEPS_STATE = 2e-6, 1e-4
 """Of the losses of a trajectory, and of weights after it: a first step of Adam is the gradient's sign, also if the
 gradient is rounding noise."""
@@ -55,8 +57,8 @@ def compare(golden: Golden) -> Comparison:
     for start, options in code.variants.items():
         if golden.group(start):
             other = replace(setup, method_options=setup.method_options | dict(options))
-            found = _compare(_variant(golden, start), other, code)
-            result.rows.extend(replace(row, quantity=f"{start}{row.quantity}") for row in found.rows)
+            rows = _compare(_variant(golden, start), other, code).rows
+            result.rows.extend(replace(row, quantity=f"{start}{row.quantity}") for row in rows)
     return result
 
 
@@ -94,9 +96,12 @@ class _Comparing:
 
     def _losses(self, single: Step, double: Step) -> Iterator[Row]:
         yield _row("loss (fp32)", single.outputs["out/loss"], self.golden.tensor("out/loss"), LOSS)
-        for step, ending, label in ((single, "", "fp32"), (double, "_f64", "fp64")):
-            if f"grad_norm{ending}" in self.golden.arrays:
-                yield _row(f"gradient norm ({label})", step.norm, self.golden.tensor(f"grad_norm{ending}"), NORM)
+        for step, name, label, allowed in (
+            (single, "grad_norm", "fp32", NORM),
+            (double, "grad_norm_f64", "fp64", DOUBLE_NORM),
+        ):
+            if name in self.golden.arrays:
+                yield _row(f"gradient norm ({label})", step.norm, self.golden.tensor(name), allowed)
 
     def _outputs(self, single: Step, double: Step) -> Iterator[Row]:
         for name in self._names_of_outputs():
@@ -113,7 +118,8 @@ class _Comparing:
                     f"{list(value.shape)} here"
                 )
             label = "loss (fp64)" if name == "out/loss_f64" else f"output {name.removeprefix('out/')}"
-            yield _row(label, value.reshape(official.shape), official, LOSS if "loss" in name else OUTPUT)
+            allowed = (DOUBLE_LOSS if name.endswith("_f64") else LOSS) if "loss" in name else OUTPUT
+            yield _row(label, value.reshape(official.shape), official, allowed)
 
     def _names_of_outputs(self) -> list[str]:
         return [name for name in self.golden.arrays if name.startswith(_GROUPS) and name != "out/loss"]

@@ -55,11 +55,11 @@ def place(golden: Golden, code: OfficialCode, method: Method, values: Mapping[st
     for start, tensors in _networks(golden, code).items():
         changed = {name: values.get(start + name, value) for name, value in tensors.items()}
         try:
-            found = _convert(changed, code.networks[start], code, method)
+            placed = _convert(changed, code.networks[start], code, method)
         except InputError as error:
             raise InputError(f"golden file {golden.path}: {error}") from error
-        state |= found.state
-        sources |= {name: tuple(start + key for key in keys) for name, keys in found.sources.items()}
+        state |= placed.state
+        sources |= {name: tuple(start + key for key in keys) for name, keys in placed.sources.items()}
     return Placed(state, sources)
 
 
@@ -72,9 +72,9 @@ def place_some(golden: Golden, code: OfficialCode, method: Method, values: Mappi
 
 def group_weights(golden: Golden, code: OfficialCode, method: Method, start: str, weights: str) -> Placed:
     """The floats of the group `start`, such as "ema/", as weights of the group `weights`, such as "param/"."""
-    found = golden.group(start).items()
+    placed = golden.group(start).items()
     return place_some(
-        golden, code, method, {weights + name: value for name, value in found if value.is_floating_point()}
+        golden, code, method, {weights + name: value for name, value in placed if value.is_floating_point()}
     )
 
 
@@ -86,16 +86,16 @@ def load_groups(golden: Golden, code: OfficialCode, method: Method, groups: Mapp
 
 def _networks(golden: Golden, code: OfficialCode) -> dict[str, dict[str, Tensor]]:
     """The tensors of each network, without the beginning of their names that identifies it."""
-    found: dict[str, dict[str, Tensor]] = {start: {} for start in code.networks}
+    placed: dict[str, dict[str, Tensor]] = {start: {} for start in code.networks}
     starts = sorted(code.networks, key=len, reverse=True)
     for name, value in golden.arrays.items():
         start = next((start for start in starts if name.startswith(start)), None)
         if start is not None:
-            found[start][name.removeprefix(start)] = value
-    empty = [start for start, tensors in found.items() if not tensors]
+            placed[start][name.removeprefix(start)] = value
+    empty = [start for start, tensors in placed.items() if not tensors]
     if empty:
         raise InputError(f"golden file {golden.path} has no arrays {empty[0]}*")
-    return found
+    return placed
 
 
 def _convert(tensors: Mapping[str, Tensor], place: str, code: OfficialCode, method: Method) -> ConvertedWeights:
@@ -116,15 +116,15 @@ def _convert(tensors: Mapping[str, Tensor], place: str, code: OfficialCode, meth
     return _under(place, _whole(to_part(tensors, target, code.names)))
 
 
-def _under(place: str, found: ConvertedWeights) -> ConvertedWeights:
-    state = {place + name: value for name, value in found.state.items()}
-    sources = {place + name: keys for name, keys in found.sources.items()}
-    return ConvertedWeights(state, sources, found.left_out, found.changed, found.missing)
+def _under(place: str, placed: ConvertedWeights) -> ConvertedWeights:
+    state = {place + name: value for name, value in placed.state.items()}
+    sources = {place + name: keys for name, keys in placed.sources.items()}
+    return ConvertedWeights(state, sources, placed.left_out, placed.changed, placed.missing)
 
 
-def _whole(found: ConvertedWeights) -> ConvertedWeights:
+def _whole(placed: ConvertedWeights) -> ConvertedWeights:
     """Raises InputError: a tensor of the method's part did not fit."""
-    why = next((reason for reason in found.left_out.values() if "as a whole" in reason), None)
+    why = next((reason for reason in placed.left_out.values() if "as a whole" in reason), None)
     if why:
         raise InputError(why.partition("since ")[2])
-    return found
+    return placed

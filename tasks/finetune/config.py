@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from mimbench.api import InputConfig, TaskConfig, TrainConfig, cosmetic
+from mimbench.api import InputConfig, TaskConfig, TrainConfig, added, cosmetic
 
 
 class FinetuneTrain(TrainConfig):
@@ -46,6 +46,8 @@ class FinetuneConfig(TaskConfig):
     """A Swin's window, tokens a side; absent: as pretrained."""
     no_decay: tuple[str, ...] = ()
     """Parameters that are not decayed, by name or pattern, besides biases, 1-D ones and the encoder's own list."""
+    decay_tokens: bool = added(False)
+    """Decay the encoder's own list too: class token, registers and learned positions (MaskFeat)."""
 
     image_size: int | None = Field(None, ge=4)
     """Side of what the encoder sees, px; position tables are resampled."""

@@ -67,7 +67,8 @@ class FinetuneTraining(nn.Module):
             self.ema.requires_grad_(False)
         self.num_layers = encoder.num_layers
         self.layer_of: Callable[[str], int] = encoder_layers(self, encoder)
-        self._no_decay = {f"classifier.encoder.{name}" for name in encoder.no_weight_decay()} | set(config.no_decay)
+        listed = set() if config.decay_tokens else encoder.no_weight_decay()
+        self._no_decay = {f"classifier.encoder.{name}" for name in listed} | set(config.no_decay)
 
     @property
     def scored(self) -> nn.Module:

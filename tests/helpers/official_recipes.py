@@ -130,6 +130,7 @@ MASKFEAT = AUGMENTATION | {
     "pretrain.lr_divisor": 256,
     "pretrain.betas": [0.9, 0.999],
     "pretrain.clip_grad": 0.02,
+    "pretrain.precision": "fp32",
     "pretrain.schedule.convention": "plain",
     "pretrain.schedule.kind": "cosine",
     "pretrain.schedule.warmup_epochs": 30,

@@ -1,15 +1,34 @@
-"""data2vec: teacher, targets and schedule, and what it promises besides."""
+"""data2vec: against the official code; teacher, targets and schedule, and what it promises besides."""
 
 from __future__ import annotations
+
+import random
 
 import pytest
 import torch
 from pydantic import ValidationError
 
+from helpers.official_values import (
+    build_official,
+    check_decay,
+    check_gradients,
+    check_initial_weights,
+    check_rates,
+    read_arrays,
+    read_json,
+    set_parameters,
+    state_of,
+)
+from helpers.presets import resolved
 from mimbench.contract import InputError, NotSupported, TrainConfig
 from mimbench.encoders.vit import ViT
+from mimbench.masks.official import python_block_mask
 from mimbench.optim import build_optimizer
 from mimbench_methods.data2vec import Data2Vec
+from mimbench_tasks.finetune.task import Finetune
+
+PARTS = {"mask_token": "mask_token", "lm_head": "head"}
+"""Official names outside of the encoder -> here."""
 
 
 def build(position="relative", drop_path=0.0, **options) -> Data2Vec:
@@ -42,6 +61,131 @@ def by_hand(patches: torch.Tensor) -> torch.Tensor:
     patches = patches.double()
     variance = patches.var(-1, keepdim=True, correction=0)
     return (patches - patches.mean(-1, keepdim=True)) / (variance + 1e-5).sqrt()
+
+
+def official_method(**options) -> tuple[Data2Vec, dict[str, torch.Tensor]]:
+    """The method with official weights of student and teacher, and the arrays of their file."""
+    arrays, meta = read_arrays("data2vec_vit_tiny")
+    meta["setup"]["method_options"] |= options
+    method = build_official(meta)
+    set_encoder(method.teacher.module, arrays, "teacher")
+    state = state_of(arrays, "param", PARTS)
+    set_encoder(method.encoder, arrays, "param")
+    for name in ("mask_token", "head.weight", "head.bias"):
+        parameter = method.get_parameter(name)
+        parameter.data = state[name].reshape(parameter.shape)
+    return method, arrays
+
+
+def set_encoder(encoder: torch.nn.Module, arrays: dict[str, torch.Tensor], group: str) -> None:
+    set_parameters(
+        encoder, {name.removeprefix("encoder."): value for name, value in state_of(arrays, group, PARTS).items()}
+    )
+
+
+def test_official_weights_give_the_official_step():
+    method, arrays = official_method()
+    images, mask = arrays["input/image"], arrays["input/mask"].bool()
+    target, prediction = method.target(images), method.predict(images, mask)
+    assert torch.allclose(target.flatten(1, 2), arrays["aux/target_all"], rtol=0, atol=5e-6)
+    assert torch.allclose(prediction.flatten(1, 2), arrays["out/prediction"], rtol=0, atol=1e-5)
+    loss = method(images, mask).loss
+    assert loss.item() == pytest.approx(arrays["out/loss_f64"].item(), rel=5e-7)
+    loss.backward()
+    check_gradients(method, arrays, PARTS)
+
+
+def test_the_teacher_moves_as_officially_while_tau_rises():
+    """Step 3 of 20; tau rises over 10 steps."""
+    method, arrays = official_method(tau_start=0.9, tau_end=0.95, tau_share=0.5)
+    set_encoder(method.encoder, arrays, "after/student")
+    method.before_update(3 / 20)
+    method.after_step(4 / 20)
+    expected = state_of(arrays, "after/teacher", PARTS)
+    for name, value in method.teacher.module.named_parameters():
+        assert torch.allclose(value, expected[f"encoder.{name}"].reshape(value.shape), rtol=1e-6, atol=1e-7), name
+
+
+@pytest.mark.parametrize("case", [name for name in read_json("lr_schedule_b") if name.startswith("data2vec_ema/")])
+def test_tau_at_each_step_is_the_official_one(monkeypatch, case):
+    """Except between the end of the rise and the end of its epoch: there the official loop holds the last value."""
+    official = read_json("lr_schedule_b")[case]
+    per_epoch, rising = official["n_iter_per_epoch"], official["ema_start_at"]
+    steps = official["epochs"] * per_epoch
+    start = official["ema_decay_init"] if rising else official["ema_decay"]
+    method, used = build(tau_start=start, tau_end=official["ema_decay"], tau_share=rising / steps), []
+    monkeypatch.setattr(method.teacher, "follow", lambda student, momentum: used.append(momentum))
+    for step in range(steps):
+        method.before_update(step / steps)
+        method.after_step((step + 1) / steps)
+    expected = list(official["decay_after_optimizer_step"])
+    expected[rising : -(-rising // per_epoch) * per_epoch] = [official["ema_decay"]] * (-rising % per_epoch)
+    assert used == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_teacher_runs_in_float32_under_autocast():
+    method, arrays = official_method()
+    images, mask = arrays["input/image"], arrays["input/mask"].bool()
+    exact = method.target(images)
+    plain = method.predict(images, mask)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(method.target(images), exact)
+        assert torch.equal(method.target(images.bfloat16()), method.target(images.bfloat16().float()))
+        assert not torch.allclose(method.predict(images, mask).float(), plain, atol=1e-4)  # the student is rounded
+
+
+def test_initial_weights_are_distributed_as_the_official_ones():
+    torch.manual_seed(0)
+    config = ViT.Config(patch_size=16, embed_dim=192, depth=2, num_heads=3, layer_scale=1e-4)
+    method = Data2Vec(Data2Vec.Config(target_layers=2), ViT(config, image_size=224, in_channels=3))
+    check_initial_weights(method, read_json("init_stats_b")["data2vec"], PARTS)
+
+
+@pytest.mark.parametrize(
+    ("grid", "options", "name"),
+    [
+        (14, {}, "data2vec_14x14_120_16_196"),
+        (8, {"hidden_patches": 38, "min_block": 4}, "data2vec_8x8_38_4_64"),
+    ],
+)
+def test_masks_are_the_official_ones_from_the_official_stream(monkeypatch, grid, options, name):
+    config = ViT.Config(patch_size=16, embed_dim=8, depth=6, num_heads=2)
+    method = Data2Vec(Data2Vec.Config(**options), ViT(config, image_size=16 * grid, in_channels=3))
+    stream = random.Random()
+    monkeypatch.setattr(
+        "mimbench_methods.data2vec.block_mask",
+        lambda batch, grid, count, generator, **options: python_block_mask(batch, grid, count, stream, **options),
+    )
+    expected = read_arrays("mask_exact_b")[0][name].bool()
+    for seed in range(10):
+        stream.seed(seed)
+        assert torch.equal(method.sample_mask(3, seeded()), expected[seed])
+
+
+@pytest.mark.parametrize("case", ["A", "B"])
+def test_pretraining_and_fine_tuning_have_the_official_rates(case):
+    official = read_json("lr_schedule_b")
+    check_rates(resolved("imagenet-vit-base", "data2vec").pretrain, official[f"data2vec_pretrain/{case}"])
+    tuned = Finetune.Config(**Finetune.protocols["data2vec-vit-base"].options)
+    check_rates(tuned.train, official[f"data2vec_finetune/{case}"])
+
+
+def test_pretraining_decays_the_official_parameters():
+    meta = read_arrays("data2vec_vit_tiny")[1]
+    meta["setup"]["encoder_options"]["depth"] = 2
+    check_decay(build_official(meta), read_json("decay_groups_b")["data2vec_pretrain"], PARTS)
+
+
+def test_attention_dropout_reaches_the_student_and_not_the_teacher():
+    encoder = resolved("imagenet-vit-base", "data2vec").encoder_config
+    assert encoder.attention_dropout == 0.05
+    config = ViT.Config(patch_size=4, embed_dim=16, depth=3, num_heads=2, attention_dropout=0.5)
+    method = Data2Vec(
+        Data2Vec.Config(hidden_patches=9, min_block=4, target_layers=2), ViT(config, image_size=16, in_channels=3)
+    ).train()
+    images, mask = batch(method)
+    assert torch.equal(method.target(images), method.target(images))
+    assert not torch.equal(method.predict(images, mask), method.predict(images, mask))
 
 
 @pytest.mark.parametrize(("norm_layers", "norm_target"), [(True, True), (False, True), (True, False), (False, False)])
@@ -143,12 +287,6 @@ def test_everything_but_the_teacher_trains(position, reaches_every_parameter, tr
     reaches_every_parameter(method, *batch(method))
     assert all(p.grad is None for p in method.teacher.parameters())
     trains_in_bf16(method, *batch(method))
-
-
-def test_the_target_is_float32_under_autocast():
-    method = build()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert method.target(batch(method)[0]).dtype == torch.float32
 
 
 def test_masked_pixels_do_not_reach_the_prediction(sees_only_the_visible):

@@ -1,17 +1,39 @@
-"""MaskFeat: its histograms against a plain reference, and what it promises besides."""
+"""MaskFeat: against the official code and a plain reference, and what it promises besides."""
 
 from __future__ import annotations
 
 import math
+import random
 
 import numpy as np
 import pytest
 import torch
 
+from helpers.official_values import (
+    build_official,
+    check_decay,
+    check_gradients,
+    check_initial_weights,
+    check_rates,
+    read_arrays,
+    read_json,
+    set_parameters,
+    state_of,
+)
+from helpers.presets import resolved
 from mimbench.contract import InputError, NotSupported
 from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
+from mimbench.masks.official import python_block_mask
 from mimbench_methods.maskfeat import MaskFeat, hog
+from mimbench_tasks.finetune.task import Finetune
+
+PARTS = {
+    "mask_token": "mask_token",
+    "pred_head.transforms.0.0": "encoder.body.norm",
+    "pred_head.projections.0": "head",
+}
+"""Official names outside of the encoder -> here."""
 
 
 def build(kind="vit", channels=3, position="relative", **options) -> MaskFeat:
@@ -54,11 +76,68 @@ def plain_hog(image: np.ndarray, bins: int, cell: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("bins", "cell"), [(9, 4), (4, 2), (12, 8)])
 def test_histograms_are_those_of_a_plain_reference(bins, cell):
-    images = torch.randn(2, 2, 8, 16, generator=seeded())
+    # Multiples of 1 / 64, whose sums are exact: at a mirrored edge a gradient is 0, and rounding would choose its bin.
+    images = (64 * torch.randn(2, 2, 8, 16, generator=seeded())).round() / 64
     features = hog(images, bins, cell).numpy()
     assert features.shape == (2, 2, bins, 8 // cell, 16 // cell)
     for index in np.ndindex(2, 2):
         assert np.allclose(features[index].transpose(1, 2, 0), plain_hog(images[index].numpy(), bins, cell), atol=1e-4)
+
+
+def test_histograms_of_8_bit_images_are_the_official_ones_to_the_last_bit():
+    arrays, _ = read_arrays("maskfeat_hog_8bit")
+    histograms = torch.nn.functional.normalize(hog(arrays["input/image"], 9, 8), dim=2)
+    assert torch.equal(histograms, arrays["aux/hog"])
+
+
+def test_official_weights_give_the_official_step():
+    arrays, meta = read_arrays("maskfeat_vit_tiny")
+    method = build_official(meta)
+    set_parameters(method, state_of(arrays, "param", PARTS))
+    images, mask = arrays["input/image"], arrays["input/mask"].bool()
+    target, prediction = method.target(images), method.predict(images, mask)
+    assert torch.equal(target.flatten(1, 2), arrays["aux/target_all"])
+    assert torch.allclose(prediction.flatten(1, 2), arrays["out/prediction"], rtol=0, atol=1e-5)
+    loss = method(images, mask).loss
+    assert loss.item() == pytest.approx(arrays["out/loss_f64"].item(), rel=5e-7)
+    loss.backward()
+    check_gradients(method, arrays, PARTS)
+
+
+def test_initial_weights_are_distributed_as_the_official_ones():
+    torch.manual_seed(0)
+    config = ViT.Config(patch_size=16, embed_dim=192, depth=2, num_heads=3, position="learned")
+    method = MaskFeat(MaskFeat.Config(), ViT(config, image_size=224, in_channels=3))
+    check_initial_weights(method, read_json("init_stats_b")["maskfeat"], PARTS)
+
+
+@pytest.mark.parametrize(("grid", "name"), [(14, "maskfeat_14x14_78_15"), (7, "maskfeat_7x7_20_4")])
+def test_masks_are_the_official_ones_from_the_official_stream(monkeypatch, grid, name):
+    config = ViT.Config(patch_size=16, embed_dim=8, depth=1, num_heads=2, position="learned")
+    method = MaskFeat(MaskFeat.Config(), ViT(config, image_size=16 * grid, in_channels=3))
+    stream = random.Random()
+    monkeypatch.setattr(
+        "mimbench_methods.maskfeat.block_mask",
+        lambda batch, grid, count, generator, **options: python_block_mask(batch, grid, count, stream, **options),
+    )
+    expected = read_arrays("mask_exact_b")[0][name].bool()
+    for seed in range(10):
+        stream.seed(seed)
+        assert torch.equal(method.sample_mask(3, seeded()), expected[seed])
+
+
+@pytest.mark.parametrize("case", ["A", "B"])
+def test_pretraining_and_fine_tuning_have_the_official_rates(case):
+    official = read_json("lr_schedule_b")
+    check_rates(resolved("imagenet-vit-base", "maskfeat").pretrain, official[f"maskfeat_pretrain_8shards/{case}"])
+    tuned = Finetune.Config(**Finetune.protocols["maskfeat-vit-base"].options)
+    check_rates(tuned.train, official[f"maskfeat_finetune/{case}"])
+
+
+def test_pretraining_decays_the_official_parameters():
+    check_decay(
+        build_official(read_arrays("maskfeat_vit_tiny")[1]), read_json("decay_groups_b")["maskfeat_pretrain"], PARTS
+    )
 
 
 def test_the_target_holds_a_patchs_normalised_histograms():

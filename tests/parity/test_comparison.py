@@ -20,16 +20,16 @@ GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*_tiny*.npz"))
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_official_numbers(path):
-    found = compare(read_golden(path))
-    assert [row.quantity for row in found.rows if not row.passed] == []
-    quantities = " ".join(row.quantity for row in found.rows)
+    result = compare(read_golden(path))
+    assert [row.quantity for row in result.rows if not row.passed] == []
+    quantities = " ".join(row.quantity for row in result.rows)
     stored = [name for name in np.load(path).files if name not in ("out/loss", "out/loss_f64")]
     assert all(f"gradient {name.removeprefix('grad/')}" in quantities for name in stored if name.startswith("grad/"))
     assert all(f"output {name.removeprefix('out/')}" in quantities for name in stored if name.startswith("out/"))
     assert {"loss (fp32)", "loss (fp64)", "gradient norm (fp32)", "gradient norm (fp64)"} <= {
-        row.quantity for row in found.rows
+        row.quantity for row in result.rows
     }
-    assert [name for name, reason in found.skipped.items() if not reason] == []
+    assert [name for name, reason in result.skipped.items() if not reason] == []
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from mimbench.contract import InputConfig, View
+from mimbench.contract import InputConfig, View, full_precision
 from mimbench.data.pipeline.batched_colors import augment_view, blur_kernel, jitter_colors
 from mimbench.data.pipeline.batched_crops import random_boxes, resample
 from mimbench.errors import InputError
@@ -50,7 +49,7 @@ class DeviceTransform(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Only batched training draws from `generator`, and needs one."""
-        with _full_precision(images.device):
+        with full_precision(images.device):  # bf16 would round the pixels in the resampling products
             pixels = images.to(torch.float32) / 255
             if self.batched:
                 pixels = self._augmented(pixels, generator) if self.train_time else self._framed(pixels)
@@ -188,8 +187,3 @@ def evaluation_crop(image: Tensor, input_config: InputConfig) -> Tensor:
     image = F.center_crop(image, [min(side, longest) for side in image.shape[-2:]])
     image = F.resize(image, [shorter], InterpolationMode(input_config.eval_interpolation), antialias=True)
     return F.center_crop(image, [input_config.image_size] * 2)
-
-
-def _full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """bf16 autocast would round the pixels in the resampling products."""
-    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
