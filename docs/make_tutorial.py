@@ -42,7 +42,7 @@ class Step:
 
     @property
     def takes_minutes(self) -> bool:
-        """Whether the block has a training that is only planned here (--dry-run), so that its output is not compared."""
+        """Whether the block has a training that is only planned here (--dry-run). Its output is not compared."""
         return any(map(_takes_minutes, self.commands.splitlines()))
 
     @property
