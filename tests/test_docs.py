@@ -22,6 +22,8 @@ _spec = importlib.util.spec_from_file_location("make_pages", DOCS / "make_pages.
 make_pages = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(make_pages)
 PAGES = [*make_pages.pages(), ROOT / "README.md"]
+TUTORIAL = DOCS / "tutorial.md"
+"""Its code and commands build on each other, and are tested in tests/test_tutorial.py."""
 FOLDERS = "mimbench|methods|tasks|tests|results|docs|examples|benchmarks"
 ENTRY_POINT_GROUPS = {
     *("mimbench.methods", "mimbench.tasks", "mimbench.datasets", "mimbench.encoders"),
@@ -91,7 +93,7 @@ def test_a_missing_name_is_noticed():
     assert not has_name("mimbench.no_room.module")
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=page_id)
+@pytest.mark.parametrize("page", sorted({*DOCS.glob("*.md")} - {TUTORIAL}), ids=page_id)
 def test_python_blocks_run(page, monkeypatch):
     blocks = code_blocks(page, "python")
     if not blocks:
@@ -114,7 +116,7 @@ def test_toml_blocks_are_lines_of_the_example():
 @pytest.mark.e2e
 def test_commands_are_accepted(mimbench, example_plugin):
     """Each `mimbench run` of the guides passes all checks of a plan. tests/test_third_party.py runs such commands."""
-    pages = [*sorted(DOCS.glob("*.md")), ROOT / "examples" / "plugin" / "README.md"]
+    pages = [*sorted({*DOCS.glob("*.md")} - {TUTORIAL}), ROOT / "examples" / "plugin" / "README.md"]
     lines = [line for page in pages for block in code_blocks(page, "bash") for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("mimbench ")]
     assert len(commands) >= 5

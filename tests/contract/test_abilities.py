@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from plugins.mixer import Mixer, MixerConfig
 
-from helpers.mixer import Mixer, MixerConfig
 from mimbench import registry
 from mimbench.contract import ABILITIES, Encoder, Method, require_abilities
 from mimbench.contract.abilities import describe_needs, find_unknown_ability

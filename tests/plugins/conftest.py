@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-METHODS = {
-    "i-jepa": "plugins.ijepa:IJEPA",
-    "ibot": "plugins.ibot:IBOT",
-    "spark": "plugins.spark:SparK",
-    "mixmim": "plugins.mixmim:MixMIM",
-    "distill": "plugins.distill:Distill",
+ENTRY_POINTS = {
+    "methods": {
+        "i-jepa": "plugins.ijepa:IJEPA",
+        "ibot": "plugins.ibot:IBOT",
+        "spark": "plugins.spark:SparK",
+        "mixmim": "plugins.mixmim:MixMIM",
+        "distill": "plugins.distill:Distill",
+        "coarse": "plugins.coarse:Coarse",
+    },
+    "tasks": {
+        "cluster": "plugins.cluster:Cluster",
+        "attentive-probe": "plugins.attentive_probe:AttentiveProbe",
+    },
+    "datasets": {"bands": "plugins.bands:Bands"},
+    "encoders": {"mixer": "plugins.mixer:Mixer", "poolformer": "plugins.poolformer:PoolFormer"},
 }
 
 
@@ -20,7 +29,9 @@ def registered(tmp_path_factory, monkeypatch):
     folder = site / "plugins_of_tests-0.1.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: plugins-of-tests\nVersion: 0.1\n")
-    lines = "\n".join(f"{name} = {target}" for name, target in METHODS.items())
-    (folder / "entry_points.txt").write_text(f"[mimbench.methods]\n{lines}\n")
+    lines = []
+    for kind, targets in ENTRY_POINTS.items():
+        lines += [f"[mimbench.{kind}]", *(f"{name} = {target}" for name, target in targets.items())]
+    (folder / "entry_points.txt").write_text("\n".join([*lines, ""]))
     monkeypatch.syspath_prepend(site)
     return site

@@ -1,4 +1,4 @@
-"""Methods of 2021 to 2023 as plugins, built from mimbench.api alone: each pretrains and is measured."""
+"""Methods as plugins, built from mimbench.api alone: each pretrains and is measured."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from plugins.coarse import Coarse
 from plugins.distill import Distill
 from plugins.ibot import IBOT
 from plugins.ijepa import IJEPA
@@ -17,11 +18,12 @@ from plugins.mixmim import MixMIM
 from plugins.spark import SparK
 from safetensors.torch import save_file
 
-from mimbench.api import ProjectionHead, Teacher
+from mimbench.api import ProjectionHead, Teacher, patchify
 from mimbench.contract import Batch, InputConfig, InputError
 from mimbench.encoders.convnet import ConvNeXt, ResNet
 from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
+from mimbench.testing import check_method
 
 FOLDER = Path(__file__).parent
 GOLDEN = FOLDER.parent / "golden"
@@ -89,6 +91,7 @@ RUNS = {
     "spark": ["encoder.name=convnext", "method.decoder_dim=16"],
     "mixmim": ["method.decoder_dim=16", "method.decoder_depth=1", "method.decoder_heads=2"],
     "distill": [],
+    "coarse": [],
 }
 
 
@@ -111,16 +114,23 @@ CHECKED = {
     "spark": (SparK, {"decoder_dim": 16}, None),
     "mixmim-vit": (MixMIM, {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2}, "vit"),
     "mixmim-swin": (MixMIM, {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2}, "swin"),
+    "coarse": (Coarse, {}, None),
 }
 
 
 @pytest.mark.parametrize(("method", "options", "encoder"), CHECKED.values(), ids=CHECKED)
 def test_it_passes_the_checks_for_methods(method, options, encoder):
-    checks = pytest.importorskip("mimbench.testing.methods")
-    results = checks.check_method(method, options, encoder=encoder)
+    results = check_method(method, options, encoder=encoder)
     assert [result for result in results if result.status == "failed"] == []
     assert {result.name for result in results if result.status == "waived"} == set(getattr(method, "waivers", {}))
     assert sum(result.status == "passed" for result in results) > 10
+
+
+@pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
+def test_distill_passes_the_checks_for_methods(tmp_path):
+    size = InputConfig(image_size=28)
+    results = check_method(Distill, {"teacher": teacher_file(tmp_path)}, encoder="vit", input_config=size)
+    assert [result for result in results if result.status != "passed"] == []
 
 
 def test_show_recipe_counts_the_masks_of_blocks(quick, registered):
@@ -281,6 +291,23 @@ def test_the_teacher_of_distill_enters_by_content(tmp_path):
     assert not any(name.startswith("teacher") for name in method.state_dict())
     with pytest.raises(InputError, match=r"copy\.safetensors holds other weights: size mismatch for pos_embed"):
         Distill(Distill.Config(teacher=copy), vit())
+
+
+def test_coarse_predicts_means_of_masked_patches():
+    method = Coarse(Coarse.Config(cells=2), vit(position="learned"))
+    images = torch.randn(2, 3, 32, 32, generator=seeded())
+    target = method.target(images)
+    assert target.shape == (2, 8, 8, 12)
+    patch = images[1, :, 4:8, 12:16]
+    assert torch.allclose(target[1, 1, 3, :3], patch[:, :2, :2].mean((1, 2)), atol=1e-6)
+    assert torch.allclose(target[1, 1, 3, -3:], patch[:, 2:, 2:].mean((1, 2)), atol=1e-6)
+    mask = method.sample_mask(2, seeded())
+    assert method.loss(torch.where(mask.unsqueeze(-1), target, 7.0), target, mask).item() == 0
+    assert method.loss(torch.where(mask.unsqueeze(-1), 7.0, target), target, mask).item() > 1
+    pixels = Coarse(Coarse.Config(cells=4), vit())
+    assert torch.equal(pixels.target(images), patchify(images, 4))
+    with pytest.raises(InputError, match=r"method\.cells 3 does not divide a patch of 4 px"):
+        Coarse(Coarse.Config(cells=3), vit())
 
 
 def views(count=2):

@@ -1,40 +1,29 @@
-"""Images of four bands: tasks work on them, or refuse them before anything is computed."""
+"""A dataset of four bands as a plugin: tasks work on it, or refuse it before anything is computed."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
-import torch
+from plugins.bands import SPECTRA, Bands
 
 from helpers.refusals import refused
-from mimbench import registry
-from mimbench.contract import ArraySplit, Dataset
-from mimbench.contract.dataset import DataConfig
+from mimbench.testing import dataset_suite, parametrize_checks
 
 
-class Bands(Dataset):
-    """Two classes that the fourth band alone keeps apart."""
-
-    name = "bands"
-    Config = DataConfig
-    channels = 4
-
-    def fingerprint(self):
-        return "bands"
-
-    def split(self, name):
-        count = 64 if name == "train" else 32
-        generator = torch.Generator().manual_seed(count)
-        labels = torch.arange(count) % 2
-        images = torch.randint(60, 120, (count, 4, 28, 28), generator=generator, dtype=torch.uint8)
-        images[:, 3] += (100 * labels).to(torch.uint8)[:, None, None]
-        return ArraySplit(images, labels, ("low", "high"))
+@parametrize_checks(dataset_suite(Bands))
+def test_bands_passes_the_checks_for_datasets(check):
+    check()
 
 
-@pytest.fixture
-def bands(monkeypatch):
-    monkeypatch.setitem(registry.datasets.replacements, "bands", Bands)
+def test_grass_and_shade_differ_in_the_fourth_band_only():
+    split = Bands(Bands.Config(), Path("unused")).split("train")
+    means = split.images.float().mean((2, 3))
+    grass, shade = (means[split.labels == list(SPECTRA).index(name)].mean(0) for name in ("grass", "shade"))
+    gaps = (grass - shade).abs().tolist()
+    assert max(gaps[:3]) < 10
+    assert gaps[3] > 120
 
 
 def run(task, *settings, method="simmim"):
@@ -43,16 +32,19 @@ def run(task, *settings, method="simmim"):
     return ["run", "--recipe", "smoke", "--method", method, "--task", task, *chosen]
 
 
-def test_tasks_and_pictures_take_any_number_of_channels(quick, bands):
+@pytest.mark.usefixtures("registered")
+def test_tasks_and_pictures_take_any_number_of_channels(quick):
     judged = ("tasks.reconstruction.judge.epochs=1", "tasks.reconstruction.generated=8")
     done = quick(*run("linear-probe,knn,reconstruction", *judged), "--json")
     assert done.returncode == 0, done.stderr
     assert "no picture" not in done.stderr
     records = {record["task"]["name"]: record for record in json.loads(done.stdout)}
     assert records["linear-probe"]["metrics"]["top1"]["value"] > 90
+    assert records["linear-probe"]["dataset"]["name"] == "bands"
     assert set(records["reconstruction"]["artifacts"]) == {"reconstruction", "rebuilt", "generated"}
 
 
+@pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize(
     ("task", "settings", "words"),
     [
@@ -63,6 +55,6 @@ def test_tasks_and_pictures_take_any_number_of_channels(quick, bands):
         ("knn", ("input.color_jitter=0.4",), "take grey and RGB images, and these have"),
     ],
 )
-def test_what_is_defined_on_grey_and_rgb_refuses_others(quick, bands, task, settings, words, tmp_path):
+def test_what_is_defined_on_grey_and_rgb_refuses_others(quick, task, settings, words, tmp_path):
     refused(quick(*run(task, *settings), "--results", "results"), words)
     assert not (tmp_path / "results").exists()

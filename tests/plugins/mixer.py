@@ -1,4 +1,4 @@
-"""An encoder as a third party writes it: an MLP-Mixer of an unknown kind, for one image size, without drop path."""
+"""An encoder of one stage and one image size: timm's MLP-Mixer (arXiv:2105.01601), without drop path."""
 
 from __future__ import annotations
 
