@@ -55,7 +55,7 @@ class BEiT(Method):
     )
     official_names: ClassVar[Mapping[str, str | None]] = {"lm_head": "head"}
     official_configs: ClassVar[Mapping[str, ReadConfig]] = {"beit": beit_setup}
-    needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches", "one-grid"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches", "one-grid"})
     Config = BEiTConfig
     config: BEiTConfig
 

@@ -39,7 +39,7 @@ class MaskFeat(Method):
     version: ClassVar[str] = "1"
     paper: ClassVar[str] = "https://arxiv.org/abs/2112.09133"
     reference: ClassVar[str] = "https://github.com/facebookresearch/SlowFast@adc55ca38a62a8bf3899a2d7c2dfbc9f9eee1ade"
-    needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches"})
     Config = MaskFeatConfig
     config: MaskFeatConfig
 

@@ -87,7 +87,7 @@ def _problems_of_kind(kind: str, plugin: Any) -> Iterator[str]:
                 f"class {plugin.__name__} has no training step: it does not define {', '.join(missing)}; add "
                 f"{'it' if len(missing) == 1 else 'them'}, or define `step` itself"
             )
-        yield from _abilities(plugin, "needs")
+        yield from _abilities(plugin, "encoder_needs")
         for name in ("views", "masks_only"):
             if not isinstance(inspect.getattr_static(plugin, name), classmethod):
                 yield f"{name} is not a class method; write @classmethod above it, with `cls` as first argument"

@@ -66,7 +66,7 @@ def test_failures_are_printed_and_end_with_1(quick, mae):
 
 def test_a_method_that_needs_another_encoder_gets_a_small_one(quick, monkeypatch):
     class ForPyramids(SimMIM):
-        needs = frozenset({"mask-tokens", "pyramid"})
+        encoder_needs = frozenset({"mask-tokens", "pyramid"})
 
     monkeypatch.setattr(registry.methods, "replacements", {"simmim": ForPyramids})
     done = quick("check", "method", "simmim")

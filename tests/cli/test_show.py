@@ -45,7 +45,7 @@ def test_options_have_type_default_and_description(quick):
     shown = quick("show", "method", "mae").stdout
     assert "  mask: random | block | grid = random\n" in shown
     assert "  norm_pixels: bool = true\n      Predict each patch" in shown
-    assert "needs of its encoder: visible-only\n" in shown
+    assert "needs of the encoder: visible-only\n" in shown
 
 
 def test_a_task_is_shown_with_metrics_and_protocols(quick):

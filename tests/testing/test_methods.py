@@ -39,7 +39,7 @@ def built_in() -> list[tuple[str, str]]:
         for name, method in methods
         if method.__module__.startswith("mimbench_methods.")
         for encoder in ENCODERS
-        if method.needs <= registry.encoders.load(encoder).can
+        if method.encoder_needs <= registry.encoders.load(encoder).can
     ]
 
 
@@ -74,7 +74,7 @@ class Plain(Method):
     """An honest method with an EMA teacher of its head, of which the others here are wrong versions."""
 
     name, version = "plain", "1"
-    needs = frozenset({"mask-tokens"})
+    encoder_needs = frozenset({"mask-tokens"})
     Config = RatioConfig
 
     def __init__(self, config, encoder):
