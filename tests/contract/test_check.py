@@ -48,7 +48,11 @@ def test_sound_plugins_have_no_problem(kinds):
         ("encoder", {"kind": None}, ("no `kind`",)),
         ("method", {"encoder_needs": "any-size"}, ('write encoder_needs = frozenset({"any-size"})',)),
         ("method", {"encoder_needs": None}, ("not a collection of names",)),
-        ("method", {"encoder_needs": {"visibel-only"}}, ("'visibel-only' is not an ability", "did you mean 'visible-only'")),
+        (
+            "method",
+            {"encoder_needs": {"visibel-only"}},
+            ("'visibel-only' is not an ability", "did you mean 'visible-only'"),
+        ),
         ("encoder", {"can": frozenset({"pyramids"})}, ("can: 'pyramids'", "use names from mimbench.api.ABILITIES")),
         ("task", {"encoder_needs": frozenset({"labels"})}, ("encoder_needs: 'labels' is not an ability of encoders",)),
         ("method", {"supervision": "labels"}, ('write supervision = ("labels",)',)),

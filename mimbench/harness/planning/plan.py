@@ -21,7 +21,7 @@ from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.planning.build import assemble
 from mimbench.harness.planning.cells import Cell, Pretraining, Request
 from mimbench.harness.planning.checkpoints import refuse_pretraining, with_checkpoint
-from mimbench.harness.planning.plugin_checks import check_dataset, check_method
+from mimbench.harness.planning.plugin_checks import check_dataset, check_encoder, check_method
 from mimbench.harness.planning.size import check_size
 from mimbench.harness.planning.weights import check_reconstruction, require_single_names
 from mimbench.optim import Schedule
@@ -148,7 +148,8 @@ def _build_checked(pretraining: Pretraining) -> Method:
     """The method of a pretraining. Raises InputError if it breaks the contract of methods."""
     recipe = pretraining.recipe
     method = build_method(recipe, pretraining.seed, pretraining.channels, to_train=not pretraining.checkpoint)
-    check_method(method, recipe.method, recipe.encoder)
+    check_encoder(method.encoder, recipe.encoder)
+    check_method(method, recipe.method)
     require_drop_path(method.encoder, getattr(recipe.encoder_config, "drop_path", 0.0))
     require_single_names(method)
     if recipe.method_class().pretrains and not pretraining.checkpoint:
