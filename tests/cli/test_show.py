@@ -73,3 +73,4 @@ def test_bad_names_are_one_clear_line(quick):
     refused(quick("show", "task", "knn", "--set", "task.k=3"), "--config")
     refused(quick("show", "record", "simmim", "--results", str(REFERENCE)), "begin with 'simmim'")
     refused(quick("show", "record", "nothing", "--results", str(REFERENCE)), "there is no record 'nothing'")
+    refused(quick("show", "record", "gone.json"), "there is no file gone.json; name a record's file, or its id")

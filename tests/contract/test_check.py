@@ -56,6 +56,13 @@ def test_sound_plugins_have_no_problem(kinds):
         ("encoder", {"can": frozenset({"pyramids"})}, ("can: 'pyramids'", "use names from mimbench.api.ABILITIES")),
         ("task", {"encoder_needs": frozenset({"labels"})}, ("encoder_needs: 'labels' is not an ability of encoders",)),
         ("method", {"supervision": "labels"}, ('write supervision = ("labels",)',)),
+        (
+            "method",
+            {"waivers": {"masks_difer": "they are fixed"}},
+            ("waivers: 'masks_difer' is no check of a method", "did you mean 'masks_differ'"),
+        ),
+        ("task", {"waivers": {"batch_size_does_not_matter": " "}}, ("has no reason; say why the check may fail",)),
+        ("encoder", {"waivers": ("sizes_are_declared",)}, ("is not a table; write waivers = {CHECK: REASON}",)),
         ("task", {"needs": "boxes"}, ('needs = frozenset({"boxes"})',)),
         ("dataset", {"provides": "images"}, ('provides = frozenset({"images"})',)),
         ("task", {"metrics": ()}, ("declares no `metrics`",)),

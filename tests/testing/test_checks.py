@@ -6,8 +6,13 @@ from typing import ClassVar
 
 import pytest
 
+from mimbench.contract import check_names
 from mimbench.errors import InputError, NotSupported
 from mimbench.testing.checks import BadOptions, Failure, Skip, Suite, check, parametrize_checks
+from mimbench.testing.datasets import DATASET_CHECKS
+from mimbench.testing.encoders import ENCODER_CHECKS
+from mimbench.testing.methods import METHOD_CHECKS
+from mimbench.testing.tasks import TASK_CHECKS
 
 
 class Plugin:
@@ -124,7 +129,7 @@ def test_a_waived_check_that_passes_is_a_failure():
 @pytest.mark.parametrize(
     ("waivers", "error"),
     [
-        ({"third_works": "no"}, "waivers of Waiving: 'third_works' is no check of a plugin; did you mean"),
+        ({"third_works": "no"}, "class Waiving: waivers: 'third_works' is no check of a plugin; did you mean"),
         ({"first_works": " "}, "'first_works' has no reason"),
     ],
 )
@@ -179,3 +184,8 @@ def test_a_failed_check_is_a_failed_test():
 def test_a_waived_check_is_an_expected_failure():
     with pytest.raises(pytest.xfail.Exception, match="it mixes images"):
         parametrize_checks(Suite(Subject(Mixed), CHECKS)).args[1][0].values[0]()
+
+
+def test_the_contract_names_the_checks_of_each_kind():
+    suites = {"method": METHOD_CHECKS, "task": TASK_CHECKS, "dataset": DATASET_CHECKS, "encoder": ENCODER_CHECKS}
+    assert {kind: tuple(one.name for one in checks) for kind, checks in suites.items()} == dict(check_names.CHECKS)
