@@ -10,6 +10,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from mimbench.advice import describe_invalid
 from mimbench.errors import InputError, nearest
 from mimbench.plugin_source import location, read_source
 
@@ -193,7 +194,7 @@ def describe_import_error(error: BaseException) -> str:
             f"a Config has an option of type {unknown[1]}, which no recipe can give; use numbers, texts, paths, lists "
             "or tables of them"
         )
-    return f"{type(error).__name__}: {' '.join(text.splitlines()[:1])}".rstrip(": ")
+    return describe_invalid(error) or f"{type(error).__name__}: {' '.join(text.splitlines()[:1])}".rstrip(": ")
 
 
 def _duplicate(kind: str, name: str, claims: list[_Claim]) -> str:

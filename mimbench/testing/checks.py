@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from mimbench.advice import describe_invalid
 from mimbench.contract.check import find_wrong_waiver
 from mimbench.errors import InputError, MimbenchError, NotSupported
 from mimbench.testing.places import definition, raising_line
@@ -143,7 +144,7 @@ class Suite:
             raise
         except Exception as error:  # whatever the plugin's code raises
             where = raising_line(error, plugin) or definition(plugin, one.place)
-            message = f"{type(error).__name__}: {_line(error)} ({where})"
+            message = f"{describe_invalid(error) or f'{type(error).__name__}: {_line(error)}'} ({where})"
             if not isinstance(error, MimbenchError):  # whose text has a remedy
                 message = f"{message}; correct that line, or what calls it"
         else:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 
-from mimbench.contract import check_names
+from mimbench.contract import View, check_names
 from mimbench.errors import InputError, NotSupported
 from mimbench.testing.checks import BadOptions, Failure, Skip, Suite, check, parametrize_checks
 from mimbench.testing.datasets import DATASET_CHECKS
@@ -104,6 +104,16 @@ def test_a_skipped_check_blocks_nothing(error):
 
     assert statuses(Partial) == ["skipped", "passed", "passed"]
     assert Suite(Subject(Partial), CHECKS).result("first_works").message == "it has none"
+
+
+def test_an_option_that_pydantic_refuses_is_one_clear_line():
+    class Blurred(Plugin):
+        def first(self):
+            View(image_size=8, blur=3.0)
+
+    result = Suite(Subject(Blurred), CHECKS).result("first_works")
+    assert result.message.startswith("View.blur = 3.0: it must be less than or equal to 1 (")
+    assert "validation error" not in result.message
 
 
 def test_a_waiver_allows_a_failure_with_its_reason():

@@ -6,15 +6,22 @@ import errno
 import json
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from helpers.toy_plugins import TINY
+from mimbench import registry
+from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.errors import InputError, RunError
 from mimbench.harness.planning import plan as planning
+from mimbench.harness.planning.cells import Request
+from mimbench.harness.planning.checkpoints import find_checkpoint
 from mimbench.harness.planning.estimate import Estimator, format_duration
 from mimbench.harness.running.scheduler import Scheduler
 from mimbench.harness.running.session import Session
+from mimbench.recipe.document import parse_assignments
 from mimbench.store.failure import Failure, failure_path, read_failure, read_failures
 from mimbench.store.reading import failure_files
 
@@ -156,6 +163,38 @@ def test_a_damaged_checkpoint_fails_its_cell_and_no_other(bench):
     assert [cell.label for cell, _ in outcome.failures] == ["other-toy of simmim seed 0"]
     assert "card was altered" in outcome.failures[0][1]
     assert len(outcome.records) == 1
+
+
+class LoadedConfig(ViTConfig):
+    weights: Path | None = None
+
+
+class Loaded(ViT):
+    """Reads a file of initial weights whenever it is built."""
+
+    Config = LoadedConfig
+
+    def __init__(self, config, **sizes):
+        super().__init__(config, **sizes)
+        if config.weights:
+            config.weights.read_bytes()
+
+
+def test_a_checkpoint_is_measured_without_the_file_that_its_encoder_started_from(bench, tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.encoders.replacements, "vit", Loaded)
+    file = tmp_path / "start.bin"
+    file.write_bytes(b"weights")
+    (first,) = bench.run(settings=[f"encoder.weights={file}"]).records
+    file.unlink()
+    checkpoint = find_checkpoint(bench.store.root, first.checkpoint.fingerprint)
+    request = Request(["simmim"], ["other-toy"], "smoke", [0], parse_assignments(TINY[:2]), {}, checkpoint)
+    cells = planning.plan(request, CPU, bench.cache)
+    assert [cell.pretraining.fingerprint for cell in cells] == [first.checkpoint.fingerprint]
+    outcome = Scheduler(Session(bench.store, CPU, bench.console), request, cells).run()
+    assert [record.task.name for record in outcome.records] == ["other-toy"]
+    assert bench.trained == ["simmim seed 0"]
+    with pytest.raises(InputError, match=r"encoder\.weights: leave it out with --checkpoint"):
+        planning.plan(replace(request, settings={"encoder.weights": str(file)}), CPU, bench.cache)
 
 
 def test_a_damaged_record_fails_only_its_cell(bench):
