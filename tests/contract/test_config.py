@@ -69,7 +69,7 @@ def test_an_option_of_a_nested_table_is_named_by_its_full_path(tmp_path):
     with pytest.raises(InputError, match=rf"^pretrain\.inner\.files: {tmp_path} is a folder"):
         shaping_at(Options(inner=Inner(files=(tmp_path,))), "pretrain")
     with pytest.raises(InputError, match=r"^task\.train\.start is the folder"):
-        validate(Trained, {"train": {"epochs": 1, "batch_size": 1, "start": tmp_path}}, "task")
+        validate(Trained, {"train": {"epochs": 1, "batch_size": 1, "base_lr": 1.0, "start": tmp_path}}, "task")
 
 
 def test_a_set_in_an_open_option_is_refused():

@@ -350,6 +350,7 @@ def test_a_share_of_the_training_images_is_drawn_by_its_own_seed(cells):
     )
     assert len({one.fingerprint for one in (whole, half, other)}) == 3
     assert len(half.images()) == len(whole.images()) / 2
+    assert half.images() is half.images()
     counts = torch.bincount(half.images().labels)
     assert counts.max() - counts.min() <= 1
     assert torch.equal(half.images().images, planned("pretrain.data_share=0.5").images().images)
