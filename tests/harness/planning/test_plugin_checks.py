@@ -170,18 +170,18 @@ def _built_again(encoder):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"embed": lambda of, self, images: of.embed(self, images).flatten(1, 2)}, "embed has shape [1, 49, "),
-        ({"embed": lambda of, self, images: [of.embed(self, images)]}, "embed is a list; return a tensor [1, 7, 7, "),
+        ({"embed": lambda vit, self, images: vit.embed(self, images).flatten(1, 2)}, "embed has shape [1, 49, "),
+        ({"embed": lambda vit, self, images: [vit.embed(self, images)]}, "embed is a list; return a tensor [1, 7, 7, "),
         (
-            {"forward_layers": lambda of, self, *rest, **named: of.forward_layers(self, *rest, **named)[:1]},
+            {"forward_layers": lambda vit, self, *rest, **named: vit.forward_layers(self, *rest, **named)[:1]},
             "forward_layers returns 1 layers, and num_layers is ",
         ),
         (
-            {"forward_layers": lambda of, self, *_, **named: [torch.zeros(1, 7, 7, 4)]},
+            {"forward_layers": lambda vit, self, *_, **named: [torch.zeros(1, 7, 7, 4)]},
             "forward_layers returns a list of torch.float32 [1, 7, 7, 4]; return a list of mimbench.api.Features",
         ),
         (
-            {"forward_layers": lambda of, self, *_, **named: [Features.from_map(torch.zeros(1, 4, 7, 7))] * 2},
+            {"forward_layers": lambda vit, self, *_, **named: [Features.from_map(torch.zeros(1, 4, 7, 7))] * 2},
             "layer 0 of forward_layers: prefix has shape [1, 0, 4], and by the declared sizes [1, 1, 4]",
         ),
     ],
