@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -82,7 +81,7 @@ def _describe_first(cls: type[BaseModel], error: ValidationError, where: str) ->
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if first["type"] == "value_error":
         # An error of several options begins with the name of one.
-        names_option = re.match(r"\w*", message)[0] in _fields_at(cls, location)
+        names_option = message.partition(" ")[0].partition("=")[0] in _fields_at(cls, location)
         return f"{path}{'.' if names_option else ': '}{message}"
     return f"{path} = {first['input']!r}: it must be {message}"
 
