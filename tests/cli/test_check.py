@@ -104,6 +104,6 @@ def test_an_unknown_waiver_is_bad_input(quick, mae):
     done = quick("check", "method", "mae")
     assert done.returncode == 2
     assert (
-        "waivers of Misspelt: 'one_batch_overfit' is no check of a method; did you mean 'one_batch_overfits'"
+        "class Misspelt: waivers: 'one_batch_overfit' is no check of a method; did you mean 'one_batch_overfits'"
         in done.stderr
     )
