@@ -54,7 +54,7 @@ class BEiT(Method):
         "https://github.com/microsoft/unilm/tree/master/beit@768a3c873f598bb9b4d4dfb9267b099e35f8fe56"
     )
     official: ClassVar[OfficialCode | None] = OfficialBEiT()
-    needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches", "one-grid"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches", "one-grid"})
     Config = BEiTConfig
     config: BEiTConfig
 

@@ -69,7 +69,7 @@ class Data2Vec(Method):
         "https://github.com/facebookresearch/data2vec_vision@6146726a0123d536201b500d7f80b476dcbf6e42"
     )
     official: ClassVar[OfficialCode | None] = OfficialData2Vec()
-    needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches", "one-grid"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches", "one-grid"})
     Config = Data2VecConfig
     config: Data2VecConfig
 

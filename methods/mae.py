@@ -57,7 +57,7 @@ class MAE(Method):
     version: ClassVar[str] = "1"
     paper: ClassVar[str] = "https://arxiv.org/abs/2111.06377"
     reference: ClassVar[str] = "https://github.com/facebookresearch/mae@efb2a8062c206524e35e47d04501ed4f544c0ae8"
-    needs: ClassVar[frozenset[str]] = frozenset({"visible-only"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"visible-only"})
     official: ClassVar[OfficialCode | None] = OfficialMAE()
     Config = MAEConfig
     config: MAEConfig

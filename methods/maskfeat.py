@@ -52,7 +52,7 @@ class MaskFeat(Method):
     paper: ClassVar[str] = "https://arxiv.org/abs/2112.09133"
     reference: ClassVar[str] = "https://github.com/facebookresearch/SlowFast@adc55ca38a62a8bf3899a2d7c2dfbc9f9eee1ade"
     official: ClassVar[OfficialCode | None] = OfficialMaskFeat()
-    needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches"})
     Config = MaskFeatConfig
     config: MaskFeatConfig
 

@@ -71,7 +71,7 @@ class SimMIM(Method):
     version: ClassVar[str] = "1"
     paper: ClassVar[str] = "https://arxiv.org/abs/2111.09886"
     reference: ClassVar[str] = "https://github.com/microsoft/SimMIM@d3e29bcac950b83edc34ca33fe4404f38309052c"
-    needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens"})
     official: ClassVar[OfficialCode | None] = OfficialSimMIM()
     Config = SimMIMConfig
     config: SimMIMConfig

@@ -71,7 +71,7 @@ def _suite(plugins: Registry, name: str, recipe_name: str, assignments: list[str
         size = recipe.input.image_size
         return testing.encoder_suite(plugin, recipe.encoder_config, image_size=size, channels=channels)
     encoder = recipe.encoder_class()
-    if not plugin.needs <= encoder.can and "encoder.name" not in settings:
+    if not plugin.encoder_needs <= encoder.can and "encoder.name" not in settings:
         return testing.method_suite(plugin, recipe.method_config)
     return testing.method_suite(
         plugin,

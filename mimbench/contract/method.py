@@ -36,7 +36,7 @@ class Method(nn.Module):
     paper: ClassVar[str] = ""
     reference: ClassVar[str] = ""
     """url@commit of the code that the method follows."""
-    needs: ClassVar[frozenset[str]] = frozenset()
+    encoder_needs: ClassVar[frozenset[str]] = frozenset()
     """What its encoder must be able to do: names from `ABILITIES`. With none, the method takes every encoder."""
     supervision: ClassVar[tuple[str, ...]] = ()
     """What the method learns from besides pixels, e.g. ("labels",); empty for pixels only."""
@@ -58,7 +58,7 @@ class Method(nn.Module):
             InputError: the config does not fit the encoder or its image size.
         """
         super().__init__()
-        require_abilities(f"method {self.name!r}", self.needs, encoder)
+        require_abilities(f"method {self.name!r}", self.encoder_needs, encoder)
         self.config = config
         self.encoder = encoder
         if self.not_stored:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 
 from mimbench.contract import FitReport
+from mimbench.distributed import average_over_ranks
 from mimbench.engine.adapter import MinimalRunner, RunnerModel
 from mimbench.engine.progress import Progress
 from mimbench.errors import RunError
@@ -172,7 +172,8 @@ class HistoryHook(Hook):
     def _read(self, runner: MinimalRunner) -> None:
         if not self._unread:
             return
-        losses = _mean_over_ranks(torch.stack(self._losses[-self._unread :]))
+        # All ranks see the same losses, and stop together if one of them is not finite.
+        losses = average_over_ranks(torch.stack(self._losses[-self._unread :]))
         self._unread = 0
         if not torch.isfinite(losses).all():
             first_bad = int((~torch.isfinite(losses)).nonzero()[0])
@@ -216,13 +217,6 @@ class EpochHook(Hook):
             self.after[runner.epoch + 1](self.report())
 
 
-def _mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """Means over all ranks. So all see the same losses, and all stop if one of them is not finite on any rank."""
-    values = values.clone()
-    all_reduce(values, "mean")
-    return values
-
-
 def _stacked_over_ranks(values: list[torch.Tensor]) -> torch.Tensor:
     """Scalars, one per micro-batch, as one tensor of their means over all ranks; empty if there are none."""
-    return _mean_over_ranks(torch.stack(values)) if values else torch.empty(0)
+    return average_over_ranks(torch.stack(values)) if values else torch.empty(0)

@@ -27,7 +27,7 @@ from mimbench.harness.planning.dryrun import PlanSummary, code_changes, summariz
 from mimbench.harness.planning.plan import plan
 from mimbench.harness.running.scheduler import Outcome, Scheduler
 from mimbench.harness.running.session import Session
-from mimbench.lean_imports import end_of_imports
+from mimbench.lean_imports import end_of_imports, keep_imports
 from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.recipe.grid_file import GridFile, read_grid
 from mimbench.store import DEFAULT_RESULTS
@@ -121,6 +121,7 @@ def _planned(options: RunOptions) -> Iterator[_Planned]:
     with process_group(device):
         console = Console(stderr=True, quiet=get_rank() > 0)
         # Standard output is for the result alone. Libraries print there, too.
+        keep_imports()
         with redirect_stdout(sys.stderr):
             cells = plan(request, device, default_cache())
         end_of_imports()

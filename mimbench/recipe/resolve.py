@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mimbench import registry
+from mimbench.advice import describe_invalid
 from mimbench.contract import (
     Config,
     DataConfig,
@@ -65,11 +66,9 @@ class Recipe:
         try:
             views = tuple(method.views(self.method_config, self.input))
         except ValidationError as error:
-            (first, *_) = error.errors(include_url=False)
-            option = ".".join(map(str, first["loc"]))
             raise InputError(
                 f"method {self.method!r} of {registry.methods.owner(self.method)}: a view is not possible: "
-                f"{f'{option}: ' if option else ''}{first['msg']} ({location(method.views)})"
+                f"{describe_invalid(error)} ({location(method.views)})"
             ) from error
         if not views or not all(isinstance(view, InputConfig) for view in views):
             raise InputError(

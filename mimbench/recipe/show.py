@@ -59,7 +59,7 @@ def describe(name: str, method: str, settings: Mapping[str, Any]) -> str:
 def _check_needs(recipe: Recipe) -> None:
     """Raise InputError if the encoder cannot do what the method needs."""
     method, encoder = recipe.method_class(), recipe.encoder_class()
-    if method.needs:
+    if method.encoder_needs:
         with torch.device("meta"):
             sizes = encoder.sizes_only(recipe.encoder_config, **_image(recipe))
         check_method_needs(method, sizes, recipe.encoder)

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from mimbench.errors import InputError, MimbenchError, NotSupported, nearest
+from mimbench.advice import describe_invalid
+from mimbench.contract.check import find_wrong_waiver
+from mimbench.errors import InputError, MimbenchError, NotSupported
 from mimbench.testing.places import definition, raising_line
 
 if TYPE_CHECKING:
@@ -100,12 +102,8 @@ class Suite:
         self._checks = {one.name: one for one in checks}
         self._results: dict[str, Result] = {}
         self._waivers: Mapping[str, str] = subject.plugin.waivers
-        for name, reason in self._waivers.items():
-            where = f"waivers of {subject.plugin.__name__}"
-            if name not in self._checks:
-                raise InputError(f"{where}: {name!r} is no check of a {subject.kind}{nearest(name, self._checks)}")
-            if not (isinstance(reason, str) and reason.strip()):
-                raise InputError(f"{where}: {name!r} has no reason; say why the check may fail")
+        if problem := find_wrong_waiver(subject.kind, self._waivers, self._checks):
+            raise InputError(f"class {subject.plugin.__name__}: {problem}")
 
     @property
     def names(self) -> list[str]:
@@ -146,7 +144,7 @@ class Suite:
             raise
         except Exception as error:  # whatever the plugin's code raises
             where = raising_line(error, plugin) or definition(plugin, one.place)
-            message = f"{type(error).__name__}: {_line(error)} ({where})"
+            message = f"{describe_invalid(error) or f'{type(error).__name__}: {_line(error)}'} ({where})"
             if not isinstance(error, MimbenchError):  # whose text has a remedy
                 message = f"{message}; correct that line, or what calls it"
         else:

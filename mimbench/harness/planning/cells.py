@@ -115,11 +115,15 @@ class Pretraining:
         return f"{self.recipe.method} seed {self.seed}{early}"
 
     def images(self) -> ImageSplit:
-        """The training images: all, or the share that the recipe sets.
+        """The training images: all, or the share that the recipe sets, which is drawn once.
 
         Raises:
             InputError: the dataset has no plain images.
         """
+        return self._images
+
+    @cached_property
+    def _images(self) -> ImageSplit:
         split = self.dataset.split("train")
         if not isinstance(split, ImageSplit):
             raise InputError(

@@ -13,6 +13,7 @@ import torch
 from mimbench import registry
 from mimbench.contract import Dataset, InputConfig, Method, TrainConfig
 from mimbench.contract.abilities import require_abilities
+from mimbench.contract.config import OptionError, shaping_at
 from mimbench.data import DeviceTransform, open_dataset
 from mimbench.distributed import get_world_size
 from mimbench.encoders.rebuilding import require_drop_path
@@ -21,7 +22,7 @@ from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.planning.build import assemble
 from mimbench.harness.planning.cells import Cell, Pretraining, Request
 from mimbench.harness.planning.checkpoints import refuse_pretraining, with_checkpoint
-from mimbench.harness.planning.plugin_checks import check_dataset, check_method
+from mimbench.harness.planning.plugin_checks import check_dataset, check_encoder, check_method
 from mimbench.harness.planning.size import check_size
 from mimbench.harness.planning.weights import check_reconstruction, require_single_names
 from mimbench.optim import Schedule
@@ -148,7 +149,8 @@ def _build_checked(pretraining: Pretraining) -> Method:
     """The method of a pretraining. Raises InputError if it breaks the contract of methods."""
     recipe = pretraining.recipe
     method = build_method(recipe, pretraining.seed, pretraining.channels, to_train=not pretraining.checkpoint)
-    check_method(method, recipe.method, recipe.encoder)
+    check_encoder(method.encoder, recipe.encoder)
+    check_method(method, recipe.method)
     require_drop_path(method.encoder, getattr(recipe.encoder_config, "drop_path", 0.0))
     require_single_names(method)
     if recipe.method_class().pretrains and not pretraining.checkpoint:
@@ -222,8 +224,8 @@ def _pretraining(
 ) -> Pretraining:
     method, encoder = recipe.method_class(), recipe.encoder_class()
     identity: dict[str, Any] = {
-        "method": {"name": recipe.method, "version": method.version, **recipe.method_config.shaping()},
-        "encoder": {"name": recipe.encoder, "version": encoder.version, **recipe.encoder_config.shaping()},
+        "method": {"name": recipe.method, "version": method.version, **shaping_at(recipe.method_config, "method")},
+        "encoder": {"name": recipe.encoder, "version": encoder.version, **shaping_at(recipe.encoder_config, "encoder")},
         "image_size": recipe.input.image_size,
         "channels": dataset.channels,
         "seed": seed,
@@ -234,11 +236,13 @@ def _pretraining(
             "data": {"name": recipe.dataset, "content": dataset.fingerprint(), **_share(recipe)},
             "input": _shaping_of_training(recipe.input),
             **_other_views(recipe),
-            "pretrain": {**recipe.pretrain.shaping(), "precision": precision, **world_size_identity()},
+            "pretrain": {**shaping_at(recipe.pretrain, "pretrain"), "precision": precision, **world_size_identity()},
         }
     if checkpoint:
         # The weights come from the checkpoint, but options of this run may change how the model uses them.
         what = checkpoint.card["what"]
+        if started := what["encoder"].get("weights"):  # the file is not read again; see with_checkpoint
+            identity["encoder"] |= {"weights": started}
         used = what | {key: identity[key] for key in ("method", "encoder", "image_size")}
         key = checkpoint.card["fingerprint"] if used == what else fingerprint([checkpoint.card["fingerprint"], used])
         return Pretraining(recipe, seed, dataset, key, used, checkpoint)
@@ -264,8 +268,12 @@ def _build_cell(
             f"dataset {name!r} has {dataset.channels} channels, the encoder of {pretraining.label} "
             f"takes {pretraining.channels}"
         )
+    try:
+        of_task = task.protocol()
+    except OptionError as error:
+        raise InputError(f"task.{error}") from error
     protocol = {
-        **task.protocol(),
+        **of_task,
         "dataset": {"name": name, "content": dataset.fingerprint()},
         "input": task.relevant_input(recipe.input),
     }

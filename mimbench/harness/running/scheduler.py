@@ -63,11 +63,7 @@ class Scheduler:
         self.overview = Overview(session.console, device_name(session.device), self.cells)
 
     def run(self) -> Outcome:
-        """Run every cell that has no record yet. A cell that fails does not stop the others.
-
-        Raises:
-            InputError: the plan has a single cell, and its input is wrong.
-        """
+        """Run every cell that has no record yet. A cell that fails, for whatever reason, does not stop the others."""
         waiting = self._unfinished(self.cells)
         before = len(self._records)
         self._say_recorded()
@@ -224,19 +220,14 @@ class Scheduler:
             return None
 
     def _fail(self, cells: list[Cell], stage: Literal["pretraining", "task"], error: Exception) -> None:
-        """Write down one error for all cells that it stops.
-
-        Raises:
-            InputError: the error itself, if it is one and the plan has a single cell.
-        """
-        if len(self.cells) == 1 and isinstance(error, InputError):
-            raise error
+        """Write down one error for all cells that it stops."""
         reason = reason_of(error, options_of(cells[0], stage))
         key, what = cells[0].record_id, cells[0].label
         if stage == "pretraining":
             count = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"
             key, what = cells[0].pretraining.fingerprint, f"pretraining {_name_pretraining(cells)}, for {count}"
-        self.session.say(f"failed: {what}: {reason}")
+        if len(self.cells) > 1:  # the end of a run lists its failures; of a single cell that is the next line
+            self.session.say(f"failed: {what}: {reason}")
         self._save_failures(cells, stage, error, reason, key)
         for cell in cells:
             self._failures[cell.record_id] = reason

@@ -209,7 +209,7 @@ def test_a_plan_counts_trainings_and_takes_their_time_once(bench):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["pretrain.at_epoch=5"], "pretrain: at_epoch 5 is more than the 4 epochs"),
+        (["pretrain.at_epoch=5"], r"pretrain\.at_epoch 5 is more than the 4 epochs"),
         (["pretrain.at_epoch=-1"], "pretrain.at_epoch = -1: it must be greater than or equal to 0"),
         (["pretrain.at_epoch=soon"], "pretrain.at_epoch = 'soon': it must be a valid integer"),
     ],
