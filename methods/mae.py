@@ -55,6 +55,9 @@ class MAE(Method):
 
     name: ClassVar[str] = "mae"
     version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "normalised pixels of masked patches"
+    sees: ClassVar[str] = "visible patches"
+    networks: ClassVar[tuple[str, ...]] = ("decoder",)
     paper: ClassVar[str] = "https://arxiv.org/abs/2111.06377"
     reference: ClassVar[str] = "https://github.com/facebookresearch/mae@efb2a8062c206524e35e47d04501ed4f544c0ae8"
     encoder_needs: ClassVar[frozenset[str]] = frozenset({"visible-only"})

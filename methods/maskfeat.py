@@ -49,6 +49,9 @@ class MaskFeat(Method):
 
     name: ClassVar[str] = "maskfeat"
     version: ClassVar[str] = "2"
+    predicts: ClassVar[str] = "HOG of masked patches"
+    sees: ClassVar[str] = "all patches, masked ones as a token"
+    networks: ClassVar[tuple[str, ...]] = ("linear head",)
     paper: ClassVar[str] = "https://arxiv.org/abs/2112.09133"
     reference: ClassVar[str] = "https://github.com/facebookresearch/SlowFast@adc55ca38a62a8bf3899a2d7c2dfbc9f9eee1ade"
     official: ClassVar[OfficialCode | None] = OfficialMaskFeat()

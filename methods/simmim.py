@@ -69,6 +69,9 @@ class SimMIM(Method):
 
     name: ClassVar[str] = "simmim"
     version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "pixels of masked patches"
+    sees: ClassVar[str] = "all patches, masked ones as a token"
+    networks: ClassVar[tuple[str, ...]] = ("linear head",)
     paper: ClassVar[str] = "https://arxiv.org/abs/2111.09886"
     reference: ClassVar[str] = "https://github.com/microsoft/SimMIM@d3e29bcac950b83edc34ca33fe4404f38309052c"
     encoder_needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens"})

@@ -23,6 +23,9 @@ class SimMIMPixel(Method):
 
     name: ClassVar[str] = "simmim-pixel"
     version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "all pixels"
+    sees: ClassVar[str] = "all patches, masked ones blank"
+    networks: ClassVar[tuple[str, ...]] = ("linear head",)
     paper: ClassVar[str] = "https://arxiv.org/abs/2111.09886"
     Config = SimMIMPixelConfig
     config: SimMIMPixelConfig

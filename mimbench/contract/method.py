@@ -38,6 +38,12 @@ class Method(nn.Module):
     """url@commit of the code that the method follows."""
     encoder_needs: ClassVar[frozenset[str]] = frozenset()
     """What its encoder must be able to do: names from `ABILITIES`. With none, the method takes every encoder."""
+    predicts: ClassVar[str] = ""
+    """What it predicts, in a few words for tables, such as "pixels of masked patches"."""
+    sees: ClassVar[str] = ""
+    """What its encoder sees of an image, such as "visible patches"."""
+    networks: ClassVar[tuple[str, ...]] = ()
+    """Networks that training has besides the encoder, such as ("decoder", "EMA teacher")."""
     supervision: ClassVar[tuple[str, ...]] = ()
     """What the method learns from besides pixels, e.g. ("labels",); empty for pixels only."""
     pretrains: ClassVar[bool] = True
