@@ -89,7 +89,7 @@ def test_each_path_exists(page):
 
 def test_the_start_page_links_every_page():
     linked = set(re.findall(r"\]\((\S+\.md)\)", (DOCS / "index.md").read_text(encoding="utf-8")))
-    assert linked == {page.name for page in DOCS.glob("*.md")} - {"index.md"}
+    assert linked == {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")} - {"index.md"}
 
 
 def test_what_methods_get_and_return_is_documented():
