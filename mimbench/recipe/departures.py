@@ -13,7 +13,7 @@ from mimbench.errors import InputError
 from mimbench.recipe import document as recipe_document
 from mimbench.recipe.resolve import resolve
 
-_SAME_STEPS = ("accumulate", "at_epoch")
+_SAME_STEPS = ("accumulate", "at_epoch", "at_step")
 """Options of [pretrain] that leave each optimizer step as it is: `batch_size` counts accumulated images."""
 
 

@@ -136,14 +136,15 @@ def _arithmetic(train: TrainConfig) -> Iterator[str]:
     yield train.lr_arithmetic()
     rule = train.schedule
     if rule.convention == "simmim" and train.lr_divisor:
-        used = {"warmup_lr": rule.warmup_epochs > 0, "min_lr": rule.kind == "cosine"}
+        used = {"warmup_lr": rule.has_warmup, "min_lr": rule.kind == "cosine"}
         for key in (key for key, counts in used.items() if counts):
             rate = getattr(rule, key)
             yield f"{key} scales as lr: {rate:g} x {train.batch_size} / {train.lr_divisor} = {rate * train.lr_scale:g}"
     if rule.kind == "multistep":
-        for count, epoch in enumerate(rule.milestones, 1):
+        unit = "step" if rule.milestone_steps else "epoch"
+        for count, milestone in enumerate(rule.milestone_steps or rule.milestones, 1):
             rate = train.lr * rule.gamma**count
-            yield f"from epoch {epoch:g}: lr x {rule.gamma:g}{f'^{count}' * (count > 1)} = {rate:g}"
+            yield f"from {unit} {milestone:g}: lr x {rule.gamma:g}{f'^{count}' * (count > 1)} = {rate:g}"
 
 
 def _masked_line(recipe: Recipe) -> str:
