@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mimbench.contract import Config, TrainConfig
+from mimbench.contract import Config, Method, TrainConfig
 from mimbench.contract.validation import NONE
 from mimbench.errors import InputError, NotSupported
 from mimbench.recipe import document as recipe_document
@@ -158,14 +158,18 @@ def _masked_line(recipe: Recipe) -> str:
                 method = method_class.masks_only(recipe.method_config, sizes)
             except Exception:  # the method needs more of the encoder than its sizes
                 method = method_class(recipe.method_config, encoder_class(recipe.encoder_config, **image))
-        return _counted(method.masked_cells(method.sample_mask(MASKS, torch.Generator().manual_seed(0))))
+        end = _count_masked(method)
+        method.progress = 0.0
+        start = _count_masked(method)
+        return end if start == end else f"{start} at first, {end.removeprefix('mask: ')} at the end"
     except NotSupported:
         return "mask: none"
     except Exception as error:  # a third party's method may need real weights, which is no error of the recipe
         return f"mask: not counted: {' '.join(str(error).split()) or type(error).__name__}"
 
 
-def _counted(mask: torch.Tensor | None) -> str:
+def _count_masked(method: Method) -> str:
+    mask = method.masked_cells(method.sample_mask(MASKS, torch.Generator().manual_seed(0)))
     if mask is None:
         return "mask: no grid"
     counts = mask.flatten(1).sum(1)
