@@ -7,6 +7,7 @@ import pytest
 from mimbench.errors import InputError
 from mimbench.harness.run import RunOptions, _request
 from mimbench.recipe import document as recipe_document
+from mimbench.recipe.departures import departures
 from mimbench.recipe.grid_file import GridFile
 from mimbench.recipe.resolve import resolve
 from mimbench.recipe.show import describe
@@ -95,3 +96,10 @@ def test_the_command_line_replaces_the_unit_of_a_grid_file(tmp_path):
     assert dict(request.variations) == {}
     unchanged = _request(RunOptions(settings={"pretrain.steps": "none"}), file, tmp_path)
     assert dict(unchanged.settings) == {"pretrain.epochs": 3, "pretrain.steps": "none"}
+
+
+def test_steps_are_one_departure_from_a_protocol_in_epochs():
+    task = resolved({"task.train.steps": 90, "task.protocol": "mae-vit-base"}, task="finetune").task("finetune")
+    departed = departures(task)
+    assert departed["train.steps"] == 90
+    assert "train.epochs" not in departed
