@@ -211,7 +211,7 @@ def _divergence_advice(config: TrainConfig, options: str, precision: str) -> str
     lower = f"Lower {options}.base_lr (it is {config.base_lr:g})"
     if not options.endswith("train"):  # a small table of a plugin, which has neither warmup nor precision
         return lower
-    ways = [lower, f"raise {options}.schedule.warmup_epochs"]
+    ways = [lower, f"raise {options}.schedule.warmup_{config.unit}s"]
     ways += [f"set {options}.precision=fp32"] if precision != "fp32" else []
     return f"{', '.join(ways[:-1])} or {ways[-1]}"
 
