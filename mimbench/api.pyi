@@ -107,6 +107,10 @@ from mimbench.parts.heads import (
 from mimbench.parts.schedules import (
     ramp as ramp,
 )
+from mimbench.parts.mask_ratio import (
+    MaskRatioConfig as MaskRatioConfig,
+    check_mask_ratios as check_mask_ratios,
+)
 from mimbench.parts.sparse import (
     visible_only as visible_only,
 )

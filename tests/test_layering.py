@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "optim": {"contract"},
     "encoders": {"contract", "masks", "optim"},
     "convert": {"contract", "encoders"},
-    "parts": {"masks", "encoders"},
+    "parts": {"masks", "encoders", "contract"},
     "data.files": set(),
     "data.pipeline": {"contract"},
     "data.sources": {"contract", "data.files", "data.pipeline"},

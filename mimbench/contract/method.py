@@ -56,6 +56,8 @@ class Method(nn.Module):
     """Beginnings of names in the state dict that `__init__` makes again from the config, such as "teacher." for a
     frozen teacher that an option's file gives. They are in no checkpoint and no saved state."""
     Config: ClassVar[type[BaseConfig]] = BaseConfig
+    progress: float = 1.0
+    """Share of the training before the current step, in [0, 1); 1 outside of a training."""
 
     def __init__(self, config: BaseConfig, encoder: Encoder) -> None:
         """Build the parts around `encoder`.
@@ -211,6 +213,14 @@ class Method(nn.Module):
     def reconstruction_note(self) -> str:
         """One line under pictures: how pixels are predicted, and whether `reconstruct` uses masked pixels too."""
         return ""
+
+    def before_step(self, progress: float) -> None:
+        """Called before each micro-batch, and so before its mask is drawn. The default sets `progress`.
+
+        Args:
+            progress: share of the training before this step, in [0, 1).
+        """
+        self.progress = progress
 
     def before_update(self, progress: float) -> None:
         """Called before each optimizer step, when all gradients are there and clipped, e.g. to cancel some of them.

@@ -103,7 +103,7 @@ class Finetune(Task):
                 f"task.mixup and task.cutmix pair the images of a batch, and {self._share()} is odd "
                 "(task.train.batch_size over accumulated steps and processes)"
             )
-        Schedule(config.train, steps_per_epoch=1)
+        Schedule(config.train, steps_per_epoch=len(train) // config.train.batch_size)
         size = config.image_size or encoder.image_size
         _augment(config, config.input(InputConfig(image_size=size)), dataset.channels)
         with torch.device("meta"):

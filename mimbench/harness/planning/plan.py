@@ -26,7 +26,7 @@ from mimbench.harness.planning.plugin_checks import check_dataset, check_encoder
 from mimbench.harness.planning.size import check_size
 from mimbench.harness.planning.weights import check_reconstruction, require_single_names
 from mimbench.optim import Schedule
-from mimbench.recipe import AT_EPOCH
+from mimbench.recipe import AT
 from mimbench.recipe import document as recipe_document
 from mimbench.recipe.needs import check_task_needs
 from mimbench.recipe.resolve import Recipe, applies, check_settings, resolve
@@ -92,8 +92,8 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
     for method, values, task in itertools.product(request.methods, _combinations(request.variations), request.tasks):
         recipe = resolve(request.recipe, document, method, {**request.settings, **values}, task)
         varied = {path: value for path, value in values.items() if applies(path, method, task)}
-        if recipe.pretrain.at_epoch is None:  # the last epoch is the plain pretraining, which varies no epoch
-            varied = {p: v for p, v in varied.items() if p not in (AT_EPOCH, f"methods.{method}.{AT_EPOCH}")}
+        if recipe.pretrain.end == recipe.pretrain.length:  # the end is the plain pretraining, which varies no end
+            varied = {p: v for p, v in varied.items() if p.removeprefix(f"methods.{method}.") not in AT}
         data = datasets.open(recipe.dataset, recipe.data.model_dump(), "data")
         first, *others = [_pretraining(recipe, seed, device, data, request.checkpoint) for seed in request.seeds]
         _check_training(first)
@@ -136,13 +136,14 @@ def _check_training(pretraining: Pretraining) -> None:
         )
     if not recipe.method_class().pretrains or pretraining.checkpoint:
         return
-    train.require_images(len(pretraining.images()), "pretrain")
+    images = len(pretraining.images())
+    train.require_images(images, "pretrain")
     train.require_processes(get_world_size(), "pretrain")
     if "labels" in recipe.method_class().supervision and "labels" not in pretraining.dataset.provides:
         raise InputError(f"method {recipe.method!r} needs labels, but dataset {recipe.dataset!r} has none")
     if train.layer_decay is not None:
         raise InputError("pretrain.layer_decay: it is for fine-tuning; leave it out of [pretrain]")
-    Schedule(train, steps_per_epoch=1)
+    Schedule(train, steps_per_epoch=images // train.batch_size)
 
 
 def _build_checked(pretraining: Pretraining) -> Method:

@@ -123,12 +123,12 @@ class Scheduler:
         return checkpoint
 
     def _pretrain(self, cells: Sequence[Cell]) -> StoredCheckpoint | None:
-        """Train the pretraining of these cells, and all other epochs of its training that the plan needs.
+        """Train the pretraining of these cells, and all others of its training that the plan needs.
 
-        If the training fails, so do all cells whose epoch it has not saved. The caller holds the lock on the training.
+        If the training fails, so do all cells whose weights it has not saved. The caller holds the training's lock.
 
         Returns:
-            The checkpoint of these cells; None if their epoch was not reached.
+            The checkpoint of these cells; None if their epoch or step was not reached.
         """
         pretraining = cells[0].pretraining
         checkpoint = self.trainer.existing_checkpoint(pretraining)
@@ -140,11 +140,11 @@ class Scheduler:
             for cell in self.cells
             if cell.pretraining.training == pretraining.training and not self._is_finished(cell)
         ]
-        epochs = list(distinct_pretrainings(cells_of_training).values())
+        pretrainings = list(distinct_pretrainings(cells_of_training).values())
         try:
-            self.trainer.train(epochs)
+            self.trainer.train(pretrainings)
         except Exception as error:
-            lost = {epoch.fingerprint for epoch in self.trainer.missing_epochs(epochs)}
+            lost = {missing.fingerprint for missing in self.trainer.missing(pretrainings)}
             failed = [cell for cell in cells_of_training if cell.pretraining.fingerprint in lost]
             self._fail(failed, "pretraining", error)
         checkpoint = self.trainer.load_stored(pretraining)
