@@ -28,6 +28,7 @@ from mimbench.contract import (
     PretrainConfig as PretrainConfig,
     Protocol as Protocol,
     RunError as RunError,
+    SampleScores as SampleScores,
     SceneSplit as SceneSplit,
     ScheduleConfig as ScheduleConfig,
     SemanticSplit as SemanticSplit,
@@ -189,6 +190,7 @@ from mimbench.toolkit.splits import (
     scene_split as scene_split,
 )
 from mimbench.toolkit.accuracy import (
+    classification_scores as classification_scores,
     majority_accuracy as majority_accuracy,
     top_k_accuracy as top_k_accuracy,
 )

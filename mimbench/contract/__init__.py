@@ -8,6 +8,7 @@ from mimbench.contract.features import Features, Pooling
 from mimbench.contract.input import InputConfig, View
 from mimbench.contract.method import Method
 from mimbench.contract.protocol import Protocol, load_protocols
+from mimbench.contract.scores import SampleScores
 from mimbench.contract.setup import ModelSetup, ReadConfig
 from mimbench.contract.stage import Stage
 from mimbench.contract.task import (
@@ -59,6 +60,7 @@ __all__ = [
     "Protocol",
     "ReadConfig",
     "RunError",
+    "SampleScores",
     "SceneSplit",
     "ScheduleConfig",
     "SemanticSplit",

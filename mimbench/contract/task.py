@@ -18,6 +18,7 @@ from mimbench.contract.encoder import Encoder
 from mimbench.contract.input import InputConfig
 from mimbench.contract.method import Method
 from mimbench.contract.protocol import Protocol
+from mimbench.contract.scores import SampleScores
 from mimbench.contract.training import FitReport, Trainable, TrainConfig
 from mimbench.errors import NotSupported
 
@@ -58,6 +59,8 @@ class TaskResult:
     """Further results, such as a chosen regularisation, as plain JSON data."""
     cost: FitReport | None = None
     """Report of the task's training, if it trains."""
+    scores: SampleScores | None = None
+    """Scores of single samples. They become an artifact of the record."""
 
 
 class Fit(typing.Protocol):

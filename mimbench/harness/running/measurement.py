@@ -20,6 +20,7 @@ from mimbench.harness.running.record import build_record
 from mimbench.harness.running.session import Session
 from mimbench.harness.running.training import TaskTraining
 from mimbench.store.record import Record
+from mimbench.store.scores import FILE, SCORES, pack_scores
 from mimbench.store.store import StoredCheckpoint
 
 
@@ -94,7 +95,7 @@ def _write_record(
     seconds: float,
 ) -> Record:
     store = session.store
-    artifacts = pictures | _move_artifacts(session, cell, result)
+    artifacts = pictures | _move_artifacts(session, cell, result) | _save_scores(session, cell, result)
     record = build_record(
         request,
         cell,
@@ -116,6 +117,14 @@ def _move_artifacts(session: Session, cell: Cell, result: TaskResult) -> dict[st
         paths[name] = session.store.save_artifact(cell.record_id, path.name, path.read_bytes())
         path.unlink()
     return paths
+
+
+def _save_scores(session: Session, cell: Cell, result: TaskResult) -> dict[str, str]:
+    """Write the scores of single samples, if the task returns any. Returns the path of their file, by name."""
+    if result.scores is None:
+        return {}
+    content = pack_scores(result.scores.arrays(), result.scores.split)
+    return {SCORES: session.store.save_artifact(cell.record_id, FILE, content)}
 
 
 def _restored_method(session: Session, pretraining: Pretraining, checkpoint: StoredCheckpoint) -> Method:
