@@ -7,6 +7,7 @@ from mimbench.contract import (
     ArraySplit as ArraySplit,
     Batch as Batch,
     Config as Config,
+    DataChoice as DataChoice,
     DataConfig as DataConfig,
     Dataset as Dataset,
     Depth as Depth,
@@ -150,7 +151,9 @@ from mimbench.data.pipeline.loading import (
     identity_collate as identity_collate,
 )
 from mimbench.data.pipeline.subsets import (
+    planted_indices as planted_indices,
     subset as subset,
+    training_indices as training_indices,
 )
 from mimbench.data.pipeline.transforms import (
     to_byte_scale as to_byte_scale,

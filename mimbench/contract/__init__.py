@@ -2,6 +2,7 @@
 
 from mimbench.contract.abilities import ABILITIES, require_abilities
 from mimbench.contract.config import Config, Depth, added, cosmetic
+from mimbench.contract.data_choice import DataChoice
 from mimbench.contract.dataset import ArraySplit, DataConfig, Dataset, ImageSplit, SceneSplit, SemanticSplit, SplitName
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.features import Features, Pooling
@@ -38,6 +39,7 @@ __all__ = [
     "ArraySplit",
     "Batch",
     "Config",
+    "DataChoice",
     "DataConfig",
     "Dataset",
     "Depth",

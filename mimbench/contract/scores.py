@@ -14,7 +14,7 @@ ID, LABEL, ATTRIBUTE = "id", "label", "attribute."
 Column = np.ndarray | Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SampleScores:
     """What a task measured of each sample. The record keeps it as the file scores.npz; see `mimbench.load_scores`.
 
@@ -32,6 +32,13 @@ class SampleScores:
     """Attributes of the samples, as `ImageSplit.attributes`."""
     split: str = "test"
     """The dataset's split that the samples come from."""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SampleScores):
+            return NotImplemented
+        one, two = self.arrays(), other.arrays()
+        is_equal = self.split == other.split and one.keys() == two.keys()
+        return is_equal and all(np.array_equal(one[name], two[name]) for name in one)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All columns by name, as stored: "id", "label", "attribute.NAME", then the measured ones.

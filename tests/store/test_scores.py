@@ -82,6 +82,13 @@ def test_scores_of_another_form_are_refused(wrong, words):
         wrong.arrays()
 
 
+def test_scores_are_equal_if_their_columns_are():
+    assert scores() == scores()
+    assert scores() != scores(loss=np.array([0.5, 1.5, 2.0]))
+    assert scores() != None  # noqa: E711
+    assert SampleScores(IDS, {}) != SampleScores(IDS, {}, split="validation")
+
+
 def test_equal_scores_give_equal_bytes():
     assert pack_scores(scores().arrays(), "test") == pack_scores(scores().arrays(), "test")
 

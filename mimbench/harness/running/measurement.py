@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from mimbench.contract import Method, TaskContext, TaskResult
+from mimbench.contract import DataChoice, Method, TaskContext, TaskResult
 from mimbench.distributed import get_rank
 from mimbench.engine.ranks import fails_together, on_first_rank
 from mimbench.files import file_sha256, writing_into
@@ -67,6 +67,7 @@ def _run_task(session: Session, cell: Cell, checkpoint: StoredCheckpoint, workdi
     # Ranks must not write to the same files. Rank 0 works in the folder itself.
     folder_of_rank = workdir / f"rank{get_rank()}" if get_rank() else workdir
     folder_of_rank.mkdir(exist_ok=True)
+    data = checkpoint.card["what"].get("data")
     context = TaskContext(
         seed=pretraining.seed,
         device=session.device,
@@ -78,6 +79,7 @@ def _run_task(session: Session, cell: Cell, checkpoint: StoredCheckpoint, workdi
         features=features,
         say=session.say,
         method=_restored_method(session, pretraining, checkpoint) if cell.task.needs_reconstruction else None,
+        pretrained_on=DataChoice.from_identity(data) if data else None,
     )
     result = cell.task.run(encoder, cell.dataset, context)
     check_result(cell.task, result)
