@@ -5,6 +5,7 @@
 from mimbench.contract import (
     ABILITIES as ABILITIES,
     ArraySplit as ArraySplit,
+    Audit as Audit,
     Batch as Batch,
     Config as Config,
     DataChoice as DataChoice,
@@ -26,6 +27,7 @@ from mimbench.contract import (
     NotSupported as NotSupported,
     PartOptions as PartOptions,
     Pooling as Pooling,
+    Planted as Planted,
     PretrainConfig as PretrainConfig,
     Protocol as Protocol,
     RunError as RunError,

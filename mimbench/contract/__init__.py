@@ -1,6 +1,7 @@
 """What a plugin author has to read: the contracts of methods, tasks, datasets and encoders, and their options."""
 
 from mimbench.contract.abilities import ABILITIES, require_abilities
+from mimbench.contract.audit import Audit, Planted
 from mimbench.contract.config import Config, Depth, added, cosmetic
 from mimbench.contract.data_choice import DataChoice
 from mimbench.contract.dataset import ArraySplit, DataConfig, Dataset, ImageSplit, SceneSplit, SemanticSplit, SplitName
@@ -37,6 +38,7 @@ from mimbench.errors import InputError, NotSupported, RunError
 __all__ = [
     "ABILITIES",
     "ArraySplit",
+    "Audit",
     "Batch",
     "Config",
     "DataChoice",
@@ -57,6 +59,7 @@ __all__ = [
     "ModelSetup",
     "NotSupported",
     "PartOptions",
+    "Planted",
     "Pooling",
     "PretrainConfig",
     "Protocol",
