@@ -83,7 +83,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "": {"report.records"},
     "cli": {
-        "registry", "plugin_file", "scaffold", "recipe",
+        "contract", "registry", "plugin_file", "scaffold", "recipe",
         "engine", "store", "harness", "harness.planning", "harness.running", "parity",
         "report.scores", "report.tables", "report.plots", "report.page", "testing",
     },

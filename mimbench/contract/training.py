@@ -191,6 +191,12 @@ class PretrainConfig(TrainConfig):
     """Fraction of the training images to pretrain on, with every class in proportion."""
     data_seed: int = added(0, ge=0)
     """Which images these are."""
+    plant_count: int = added(0, ge=0)
+    """Number of planted images (canaries), drawn from all training images, whatever their class."""
+    plant_copies: int = added(1, ge=0)
+    """How often each of them is among the images to pretrain on; 0 leaves them out."""
+    plant_seed: int = added(0, ge=0)
+    """Which images are planted. Of two counts with one seed, the smaller set is part of the larger one."""
     start: Path | None = added(None)
     """File of encoder weights (encoder.safetensors of a checkpoint) to start from, of the same [encoder]. Its content
     is part of the fingerprint. Default: initial weights from the seed."""
@@ -216,6 +222,8 @@ class PretrainConfig(TrainConfig):
             raise ValueError(f"start is the folder {self.start}; write {self.start / 'encoder.safetensors'}")
         if self.data_seed and self.data_share == 1:
             raise ValueError("data_seed needs a data_share below 1: it chooses the images")
+        if not self.plant_count and (self.plant_copies != 1 or self.plant_seed):
+            raise ValueError("plant_copies and plant_seed need a plant_count above 0: the number of planted images")
         return self
 
     @property

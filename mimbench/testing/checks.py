@@ -45,7 +45,7 @@ class Result:
         name: of the check.
         status: "waived" if it failed and the plugin has a waiver for it.
         message: of a failure: the problem, the remedy, and file:line of the plugin. Of a waived or skipped check: the
-            reason. Empty if it passed.
+            reason. If it passed: what was measured, or empty.
     """
 
     name: str
@@ -66,12 +66,12 @@ class Check:
     """A named check.
 
     Attributes:
-        function: raises Failure or Skip, or returns.
+        function: raises Failure or Skip, or returns a note on what was measured, or None.
         place: name of the plugin's function that a failure points to; empty for the class.
         needs: names of earlier checks. If one of them fails, this one is skipped, since it would fail as well.
     """
 
-    function: Callable[[Any], None]
+    function: Callable[[Any], str | None]
     place: str = ""
     needs: tuple[str, ...] = ()
 
@@ -80,7 +80,7 @@ class Check:
         return self.function.__name__
 
 
-def check(place: str = "", *, needs: Iterable[str] = ()) -> Callable[[Callable[[Any], None]], Check]:
+def check(place: str = "", *, needs: Iterable[str] = ()) -> Callable[[Callable[[Any], str | None]], Check]:
     """Declare a function as a check; the arguments are those of Check."""
     return lambda function: Check(function, place, tuple(needs))
 
@@ -135,7 +135,7 @@ class Suite:
     def _judge(self, one: Check) -> Result:
         plugin, reason = self.subject.plugin, self._waivers.get(one.name)
         try:
-            one.function(self.subject)
+            note = one.function(self.subject)
         except (Skip, NotSupported) as skipped:
             return Result(one.name, "skipped", _line(skipped))
         except Failure as failure:
@@ -149,7 +149,7 @@ class Suite:
                 message = f"{message}; correct that line, or what calls it"
         else:
             if reason is None:
-                return Result(one.name, "passed")
+                return Result(one.name, "passed", note or "")
             where = definition(plugin, "waivers")
             return Result(one.name, "failed", f"it passes, and is waived; remove the waiver {reason!r} ({where})")
         return Result(one.name, "failed", message) if reason is None else Result(one.name, "waived", reason)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from mimbench.contract import Dataset, ImageSplit, Task
-from mimbench.data import share_of
+from mimbench.contract import DataChoice, Dataset, ImageSplit, Task
+from mimbench.data import training_images
 from mimbench.errors import InputError
 from mimbench.recipe import AT, PRETRAINED
 from mimbench.recipe.document import values
@@ -119,7 +119,7 @@ class Pretraining:
         return f"{self.recipe.method} seed {self.seed}{early}"
 
     def images(self) -> ImageSplit:
-        """The training images: all, or the share that the recipe sets, which is drawn once.
+        """The training images: all, or the share that the recipe sets, and the planted ones. They are drawn once.
 
         Raises:
             InputError: the dataset has no plain images.
@@ -133,7 +133,7 @@ class Pretraining:
             raise InputError(
                 f"dataset {self.recipe.dataset!r} has no plain images to pretrain on; choose another data.name"
             )
-        return share_of(split, self.recipe.pretrain.data_share, self.recipe.pretrain.data_seed)
+        return training_images(split, DataChoice.from_config(self.recipe.pretrain))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mimbench import registry
-from mimbench.contract import Dataset, InputConfig, Method, TrainConfig
+from mimbench.contract import DataChoice, Dataset, InputConfig, Method, TrainConfig
 from mimbench.contract.abilities import require_abilities
 from mimbench.contract.config import OptionError, shaping_at
 from mimbench.data import DeviceTransform, open_dataset
@@ -186,12 +186,6 @@ def build_method(recipe: Recipe, seed: int, channels: int, *, to_train: bool = F
     )
 
 
-def _share(recipe: Recipe) -> dict[str, Any]:
-    """Which part of the images is used; empty if all are."""
-    train = recipe.pretrain
-    return {} if train.data_share == 1 else {"share": train.data_share, "seed": train.data_seed}
-
-
 def _shaping_of_training(view: InputConfig) -> dict[str, Any]:
     """The settings of [input] that shape the weights; those of evaluation do not."""
     return {key: value for key, value in view.shaping().items() if not key.startswith("eval_")}
@@ -232,12 +226,17 @@ def _pretraining(
         "seed": seed,
     }
     if method.pretrains:
-        precision = pick_precision(recipe.pretrain, device)
+        train = recipe.pretrain
+        precision = pick_precision(train, device)
         identity |= {
-            "data": {"name": recipe.dataset, "content": dataset.fingerprint(), **_share(recipe)},
+            "data": {
+                "name": recipe.dataset,
+                "content": dataset.fingerprint(),
+                **DataChoice.from_config(train).identity(),
+            },
             "input": _shaping_of_training(recipe.input),
             **_other_views(recipe),
-            "pretrain": {**shaping_at(recipe.pretrain, "pretrain"), "precision": precision, **world_size_identity()},
+            "pretrain": {**shaping_at(train, "pretrain"), "precision": precision, **world_size_identity()},
         }
     if checkpoint:
         # The weights come from the checkpoint, but options of this run may change how the model uses them.

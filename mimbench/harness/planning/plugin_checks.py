@@ -18,6 +18,7 @@ from mimbench.contract import (
     Method,
     NotSupported,
     RunError,
+    SampleScores,
     SplitName,
     Task,
     TaskResult,
@@ -31,6 +32,7 @@ from mimbench.contract.forms import (
     describe_tokens_problem,
 )
 from mimbench.plugin_source import location
+from mimbench.store.scores import FILE, SCORES
 
 _IMAGES = 2
 """Images that masks are sampled for."""
@@ -137,7 +139,10 @@ def _describe_problem(split: ImageSplit, dataset: Dataset) -> str | None:
 
 
 def check_result(task: Task, result: TaskResult) -> None:
-    """Raise RunError if a metric is undeclared, no finite `Measured`, or if the primary metric is missing."""
+    """Raise RunError if a metric is undeclared, no finite `Measured`, or if the primary metric is missing.
+
+    The same holds for scores of single samples that break their contract.
+    """
     whose = f"task {task.name!r} of {registry.tasks.owner(task.name)}"
     declared = [metric.name for metric in task.metrics]
     unknown = sorted(set(result.metrics) - set(declared))
@@ -145,6 +150,7 @@ def check_result(task: Task, result: TaskResult) -> None:
         raise RunError(f"{whose} reported undeclared metrics: {', '.join(unknown)}; add them to its `metrics`")
     if declared[0] not in result.metrics:
         raise RunError(f"{whose} left out its primary metric {declared[0]!r}; it reported {', '.join(result.metrics)}")
+    _check_scores(result, whose)
     for name, measured in result.metrics.items():
         if not isinstance(measured, Measured):
             raise RunError(
@@ -155,6 +161,20 @@ def check_result(task: Task, result: TaskResult) -> None:
             raise RunError(
                 f"{whose} reported {name} = {measured.value!r}, which is no finite number; nothing is recorded"
             )
+
+
+def _check_scores(result: TaskResult, whose: str) -> None:
+    scores: Any = result.scores
+    if scores is None:
+        return
+    if not isinstance(scores, SampleScores):
+        raise RunError(f"{whose} reported scores as a {type(scores).__name__}; return mimbench.api.SampleScores")
+    try:
+        scores.arrays()
+    except ValueError as error:
+        raise RunError(f"{whose} reported scores of single samples whose {error}; nothing is recorded") from error
+    if SCORES in result.artifacts or FILE in [path.name for path in result.artifacts.values()]:
+        raise RunError(f"{whose} reported scores, and an artifact {SCORES!r} or a file {FILE}; rename the artifact")
 
 
 def _is_finite(value: Any) -> bool:

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mimbench import registry
-from mimbench.contract import Config, InputConfig, Method, View
+from mimbench.contract import Config, DataChoice, InputConfig, Method, View
+from mimbench.data.pipeline.subsets import training_indices
 from mimbench.errors import InputError
 from mimbench.harness.planning.cells import Request
 from mimbench.harness.planning.plan import build_method, plan
@@ -357,6 +358,31 @@ def test_a_share_of_the_training_images_is_drawn_by_its_own_seed(cells):
     assert not torch.equal(half.images().images, other.images().images)
     with pytest.raises(InputError, match="data_seed needs a data_share below 1"):
         planned("pretrain.data_seed=1")
+
+
+def test_planted_images_enter_the_fingerprint(cells):
+    def planned(*settings):
+        (cell,) = cells(BASE, *settings)
+        return cell.pretraining
+
+    plain = planned()
+    once, four_times = (planned("pretrain.plant_count=3", *more) for more in ((), ("pretrain.plant_copies=4",)))
+    assert len({one.fingerprint for one in (plain, once, four_times)}) == 3
+    assert set(four_times.identity["data"]) - set(plain.identity["data"]) == {
+        "plant_count",
+        "plant_copies",
+        "plant_seed",
+    }
+    assert len(four_times.images()) == len(plain.images()) + 9
+    choice = DataChoice.from_identity(four_times.identity["data"])
+    assert choice.content == four_times.dataset.fingerprint()
+    indices = training_indices(plain.images().labels, choice)
+    assert torch.equal(four_times.images().images, plain.images().images[indices])
+    for setting in ("pretrain.plant_copies=4", "pretrain.plant_seed=1"):
+        with pytest.raises(InputError, match="plant_copies and plant_seed need a plant_count above 0"):
+            planned(setting)
+    with pytest.raises(InputError, match=r"plant_count 100000 is more than the \d+ images"):
+        planned("pretrain.plant_count=100000")
 
 
 def test_a_share_is_part_of_the_data_that_stages_are_fitted_on(cells):

@@ -11,7 +11,7 @@ from torch import nn
 from helpers.refusals import refused
 from helpers.toy_plugins import Toy
 from mimbench import registry
-from mimbench.contract import ArraySplit, Dataset, Features, Measured, Metric, TaskResult
+from mimbench.contract import ArraySplit, Dataset, Features, Measured, Metric, SampleScores, TaskResult
 from mimbench.errors import RunError
 from mimbench.harness.planning.plugin_checks import check_result
 
@@ -264,3 +264,22 @@ def test_such_a_result_is_a_failure_that_is_noted(bench, monkeypatch):
     monkeypatch.setattr(Toy, "run", lambda self, *_: TaskResult({"score": Measured(float("nan"), 1)}))
     ((_, reason),) = bench.run().failures
     assert "task 'toy' of no installed package reported score = nan" in reason
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ({"loss": [1.0]}, "reported scores as a dict; return mimbench.api.SampleScores"),
+        (SampleScores(torch.arange(2), {"loss": torch.ones(3)}), r"whose loss is \[3\], and there are 2 ids"),
+    ],
+)
+def test_scores_of_another_form_are_refused(scores, words):
+    with pytest.raises(RunError, match=words):
+        check_result(Two(Two.Config()), TaskResult({"score": Measured(3.0, 1)}, scores=scores))
+
+
+def test_an_artifact_may_not_take_the_name_of_the_scores(tmp_path):
+    scores = SampleScores(torch.arange(2), {"loss": torch.ones(2)})
+    for artifacts in ({"scores": tmp_path / "a.csv"}, {"mine": tmp_path / "scores.npz"}):
+        with pytest.raises(RunError, match=r"an artifact 'scores' or a file scores\.npz; rename the artifact"):
+            check_result(Two(Two.Config()), TaskResult({"score": Measured(3.0, 1)}, artifacts=artifacts, scores=scores))
