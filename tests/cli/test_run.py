@@ -277,7 +277,9 @@ def test_corrupt_files_are_named_and_not_reused(quick, tmp_path):
     (record,) = tmp_path.glob("runs/records/*.json")
     record.write_text(record.read_text().replace('"seed": 0', '"seed": 7'))
     refused(quick("table"), record.name, "altered or damaged")
-    refused(run_probe(quick), record.name)
+    done = run_probe(quick)
+    assert done.returncode == 1
+    assert f"record runs/records/{record.name} does not match" in done.stderr
 
 
 def test_the_same_folder_from_elsewhere(quick, tmp_path):
