@@ -44,9 +44,7 @@ def describe_mask_problem(mask: Any, images: int, grid: Sequence[int]) -> str | 
     return None
 
 
-def describe_image_problem(
-    image: Any, channels: int, pixel_range: tuple[float, float], frames: int = 1
-) -> str | None:
+def describe_image_problem(image: Any, channels: int, pixel_range: tuple[float, float], frames: int = 1) -> str | None:
     """What is wrong with an image of a dataset, such as "has shape [28, 28]; return [1, H, W]".
 
     Args:

@@ -14,6 +14,11 @@ def image_shape(channels: int, image_size: int, frames: int = 1) -> tuple[int, .
     return (channels, *((frames,) if frames > 1 else ()), image_size, image_size)
 
 
+def frames_identity(frames: int) -> dict[str, int]:
+    """What fingerprints hold of the frames of each clip: nothing for images, so that theirs stay as they are."""
+    return {"frames": frames} if frames > 1 else {}
+
+
 class InputConfig(Config):
     """The recipe's [input]. A normalised pixel is (pixel / 255 - mean) / std.
 

@@ -27,8 +27,8 @@ class Method(nn.Module):
     A method is its `step`: the loss of one batch. Most methods define the four parts that the default step calls,
     `sample_mask`, `target`, `predict` and `loss`. Others define `step` itself. Everything else has a default.
 
-    A mask is bool [B, Gh, Gw], True = masked, on any grid that tiles the image; `resize_mask` changes the grid. A method
-    that takes clips gets [B, C, T, H, W] where images are [B, C, H, W], and its masks are bool [B, Gt, Gh, Gw] then.
+    A mask is bool [B, Gh, Gw], True = masked, on any grid that tiles the image; `resize_mask` changes the grid.
+    A method that takes clips gets [B, C, T, H, W] instead of [B, C, H, W], and its masks are bool [B, Gt, Gh, Gw] then.
     """
 
     name: ClassVar[str]

@@ -91,7 +91,8 @@ def replace_masked(tokens: Tensor, mask: Tensor, token: Tensor) -> Tensor:
 
     Args:
         tokens: [B, h, w, D], or [B, T', h, w, D] of clips.
-        mask: bool [B, *cells] on any grid with the axes of the tokens, True = masked. A patch that it touches counts as masked.
+        mask: bool [B, *cells] on any grid with the axes of the tokens, True = masked. A patch that it touches counts as
+            masked.
         token: [1, 1, 1, D].
     """
     masked = resize_mask(mask, tokens.shape[1:-1]).unsqueeze(-1)
@@ -142,7 +143,9 @@ def check_count(masked: int, cells: int, what: str) -> int:
 def require_two_axes(grid: Grid, what: str) -> None:
     """Raise InputError unless the grid has rows and columns alone. what: the mask that needs that, for the message."""
     if len(grid) != 2:
-        raise InputError(f"{what} needs a grid of rows and columns, not {grid_text(grid)}; clips take tube or random masks")
+        raise InputError(
+            f"{what} needs a grid of rows and columns, not {grid_text(grid)}; clips take tube or random masks"
+        )
 
 
 def spans(start: Tensor, stop: Tensor, length: int) -> Tensor:

@@ -97,7 +97,7 @@ def tube_mask(
 
 
 def random_order(batch: int, grid: Grid, generator: torch.Generator) -> Tensor:
-    """Cells in random order, int64 [batch, N], N cells in `grid`; at a mask ratio of MAE, the first are the visible ones.
+    """Cells of `grid` in random order, int64 [batch, N]; at a mask ratio of MAE, the first are the visible ones.
 
     This is `ids_shuffle` of facebookresearch/mae@efb2a806, draw for draw; its argsort is `ids_restore`.
     """

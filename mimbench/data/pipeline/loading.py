@@ -165,8 +165,8 @@ def evaluation_loader(
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """Every image once, in order, as (images [B, C, h, w], int64 labels [B]): uint8, or float32 on the same scale.
 
-    Clips are [B, C, T, h, w]. Images of an ArraySplit stay whole: DeviceTransform(batched=True) resizes them. Others are resized and centrally
-    cropped to input.image_size.
+    Clips are [B, C, T, h, w]. Images of an ArraySplit stay whole: DeviceTransform(batched=True) resizes them. Others
+    are resized and centrally cropped to input.image_size.
     """
     check_eval_resize(input_config)
     all_indices = [BatchIndices(0, indices) for indices in torch.arange(len(split)).split(batch_size)]

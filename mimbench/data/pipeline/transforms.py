@@ -85,9 +85,7 @@ class DeviceTransform(nn.Module):
         return _resample(pixels, box.expand(batch, 4), size, self.input.eval_interpolation)
 
 
-def _resample(
-    pixels: Tensor, boxes: Tensor, size: int, interpolation: str, mirror: Tensor | None = None
-) -> Tensor:
+def _resample(pixels: Tensor, boxes: Tensor, size: int, interpolation: str, mirror: Tensor | None = None) -> Tensor:
     """`resample` of images [B, C, h, w] or clips [B, C, T, h, w], whose frames are resampled as channels are."""
     cropped = resample(pixels.flatten(1, -3), boxes, size, interpolation, mirror)
     return cropped.unflatten(1, pixels.shape[1:-2])
@@ -196,8 +194,9 @@ def _steps_of_view(view: View, threshold: float) -> list[nn.Module]:
 
 
 def evaluation_crop(image: Tensor, input_config: InputConfig) -> Tensor:
-    """Image [C, H, W] -> [C, S, S], or clip [C, T, H, W] -> [C, T, S, S]: the shorter side to eval_resize (S x 256 / 224), then the central crop.
+    """Image [C, H, W] -> [C, S, S]: the shorter side to eval_resize (S x 256 / 224), then the central crop.
 
+    A clip [C, T, H, W] -> [C, T, S, S].
     S x 256 / 224 is rounded. The official scripts cut it off, with the same result at 192 and 224 px but not at 384.
     """
     from torchvision.transforms.v2 import InterpolationMode
