@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-import torch
+from PIL import Image
 from plugins.cube_vit import CubeViT
 from plugins.moving_squares import FRAMES, SIZE, MovingSquares
 from plugins.tube_mae import TubeMAE
@@ -57,9 +56,32 @@ def run(methods, tasks, *settings):
 
 @pytest.mark.usefixtures("registered")
 def test_clips_are_pretrained_on_and_probed(quick, tmp_path):
-    done = quick(*run("tube-mae,supervised", "linear-probe,knn,few-shot", "pretrain.epochs=4"), "--json")
+    done = quick(*run("tube-mae,random-init", "linear-probe,knn,few-shot", "pretrain.epochs=4"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert "no picture" not in done.stderr
+    records = {(one["method"]["name"], one["task"]["name"]): one for one in json.loads(done.stdout)}
+    assert len(records) == 6
+    probe = records["tube-mae", "linear-probe"]
+    assert probe["metrics"]["top1"]["value"] > 40  # chance is 25
+    assert probe["protocol"]["input"]["frames"] == FRAMES
+    with Image.open(tmp_path / "runs" / probe["artifacts"]["reconstruction"]) as picture:
+        assert picture.width > FRAMES * 96
+
+
+TRAINED = ("tasks.linear-probe.probe=trained", "tasks.linear-probe.layers=one", "tasks.linear-probe.train.base_lr=0.1")
+FINETUNE = (
+    "tasks.finetune.drop_path=none",
+    "tasks.finetune.mixup=0.8",
+    "tasks.finetune.cutmix=1.0",
+    "tasks.finetune.erase_prob=0.5",
+    "tasks.finetune.train.epochs=2",
+)
+
+
+@pytest.mark.usefixtures("registered")
+def test_drawn_clips_train_classifiers_of_motion(quick):
+    options = ("data.length=12", "input.flip=0", "pretrain.epochs=1", *TRAINED, *FINETUNE)
+    done = quick(*run("supervised", "linear-probe,finetune", *options), "--json")
     assert done.returncode == 0, done.stderr
     print(done.stderr)
-    records = json.loads(done.stdout)
-    print([(r["method"]["name"], {k: v["value"] for k, v in r["metrics"].items()}) for r in records])
     assert 0
