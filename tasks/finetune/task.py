@@ -110,7 +110,7 @@ class Finetune(Task):
             )
         Schedule(config.train, steps_per_epoch=len(train) // config.train.batch_size)
         size = config.image_size or encoder.image_size
-        _augment(config, config.input(InputConfig(image_size=size, frames=dataset.frames)), dataset.channels)
+        _augment(config, config.input(InputConfig(image_size=size, frames=encoder.frames)), dataset.channels)
         with torch.device("meta"):
             classifier = Classifier(adapt(encoder, config, size), config, len(train.classes))
         freeze_unreached(classifier)
