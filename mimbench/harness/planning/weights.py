@@ -66,9 +66,9 @@ def check_reconstruction(method: Method, task: str, checkpoint: StoredCheckpoint
     """
     encoder = method.encoder
     mask = torch.zeros(1, *encoder.grid, dtype=torch.bool)
-    mask[0, 0, 0] = True
+    mask.view(-1)[0] = True
     try:
-        method.eval().reconstruct(torch.zeros(1, encoder.in_channels, *[encoder.image_size] * 2), mask)
+        method.eval().reconstruct(torch.zeros(1, *encoder.input_shape), mask)
     except NotSupported as error:
         raise InputError(f"task {task!r} needs a method that reconstructs images: {error}") from error
     if checkpoint:
