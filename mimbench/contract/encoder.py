@@ -90,7 +90,11 @@ class Encoder(nn.Module, ABC):
     @property
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of the tokens from `embed` at `image_size`."""
-        return (self.image_size // self.patch_size,) * 2
+        return self.grid_at(self.image_size)
+
+    def grid_at(self, image_size: int) -> tuple[int, int]:
+        """(rows, columns) of the tokens from `embed` for images of `image_size` px."""
+        return (image_size // self.patch_size,) * 2
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:

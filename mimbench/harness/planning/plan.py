@@ -22,6 +22,7 @@ from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.planning.build import assemble
 from mimbench.harness.planning.cells import Cell, Pretraining, Request
 from mimbench.harness.planning.checkpoints import refuse_pretraining, with_checkpoint
+from mimbench.harness.planning.image_sizes import check_image_sizes
 from mimbench.harness.planning.plugin_checks import check_dataset, check_encoder, check_method
 from mimbench.harness.planning.size import check_size
 from mimbench.harness.planning.weights import check_reconstruction, require_single_names
@@ -104,6 +105,8 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
         if built is None or built[0] != shape:
             check_size(first, device)
             built = shape, _build_checked(first)
+        if first.trains:
+            check_image_sizes(first, built[1])
         cell = _build_cell(first, task, varied, datasets, device)
         exported = built[1].exported_encoder()
         check_task_needs(cell.task, exported, recipe.encoder)
@@ -134,7 +137,7 @@ def _check_training(pretraining: Pretraining) -> None:
             f"pretrain.start: method {recipe.method!r} trains nothing and would leave the file out; set it for the "
             "others with --set methods.NAME.pretrain.start=FILE, or measure the file with --vary pretrain.at_epoch=0"
         )
-    if not recipe.method_class().pretrains or pretraining.checkpoint:
+    if not pretraining.trains:
         return
     images = len(pretraining.images())
     train.require_images(images, "pretrain")
@@ -154,7 +157,7 @@ def _build_checked(pretraining: Pretraining) -> Method:
     check_method(method, recipe.method)
     require_drop_path(method.encoder, getattr(recipe.encoder_config, "drop_path", 0.0))
     require_single_names(method)
-    if recipe.method_class().pretrains and not pretraining.checkpoint:
+    if pretraining.trains:
         _require_of_training(method, recipe)
     return method
 

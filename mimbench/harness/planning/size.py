@@ -34,11 +34,13 @@ _SMALL_IMAGE = 256
 def check_size(pretraining: Pretraining, device: torch.device) -> None:
     """Raise InputError if a batch of images or the model cannot fit. The estimate is a lower bound."""
     recipe, available = pretraining.recipe, memory_of(device)
-    trains = recipe.method_class().pretrains and not pretraining.checkpoint
+    trains = pretraining.trains
     images = recipe.pretrain.micro_batch(get_world_size()) if trains else 1
-    pixels = max(images, 1) * pretraining.channels * recipe.input.image_size**2 * _BYTES_PER_NUMBER
-    what = f"a batch of {images} images of {recipe.input.image_size} px"
-    _require_memory(pixels, available, what, "lower input.image_size or pretrain.batch_size")
+    side = max([recipe.input.image_size, *([size for _, size in recipe.pretrain.image_sizes] if trains else [])])
+    option = "input.image_size" if side == recipe.input.image_size else "the sizes in pretrain.image_sizes"
+    pixels = max(images, 1) * pretraining.channels * side**2 * _BYTES_PER_NUMBER
+    what = f"a batch of {images} images of {side} px"
+    _require_memory(pixels, available, what, f"lower {option} or pretrain.batch_size")
     advice = "lower the sizes in [encoder] and [method]"
     try:
         numbers = _count_numbers(pretraining)
