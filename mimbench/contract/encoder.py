@@ -114,16 +114,20 @@ class Encoder(nn.Module, ABC):
     @property
     def grid(self) -> tuple[int, ...]:
         """(rows, columns) of the tokens from `embed` at `image_size`; (frames / tubelet, rows, columns) of a clip."""
-        return self._grid(self.patch_size)
+        return self.grid_at(self.image_size)
 
     @property
     def map_grid(self) -> tuple[int, ...]:
         """Cells of the map from `encode` at `image_size`, by the same axes as `grid`."""
-        return self._grid(self.stride)
+        return self._cells(self.image_size, self.stride)
 
-    def _grid(self, step: int) -> tuple[int, ...]:
+    def grid_at(self, image_size: int) -> tuple[int, ...]:
+        """`grid` for images or clips of `image_size` px."""
+        return self._cells(image_size, self.patch_size)
+
+    def _cells(self, image_size: int, step: int) -> tuple[int, ...]:
         time = (self.frames // self.tubelet,) if self.frames > 1 else ()
-        return (*time, *(self.image_size // step,) * 2)
+        return (*time, *(image_size // step,) * 2)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -36,7 +36,7 @@ class StepCost:
 
 
 def count_step(recipe: Recipe, channels: int) -> StepCost:
-    """Run one step on random images on the CPU and count.
+    """Run one step on random images on the CPU and count, at input.image_size whatever pretrain.image_sizes says.
 
     Attention is computed by its plain formula meanwhile, since torch counts no operations of its fused kernels.
 

@@ -23,6 +23,7 @@ from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.planning.build import assemble
 from mimbench.harness.planning.cells import Cell, Pretraining, Request
 from mimbench.harness.planning.checkpoints import refuse_pretraining, with_checkpoint
+from mimbench.harness.planning.image_sizes import check_image_sizes
 from mimbench.harness.planning.plugin_checks import check_dataset, check_encoder, check_method
 from mimbench.harness.planning.size import check_size
 from mimbench.harness.planning.weights import check_reconstruction, require_single_names, restore_encoder
@@ -105,6 +106,8 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
         if built is None or built[0] != shape:
             check_size(first, device)
             built = shape, _build_checked(first)
+        if first.trains:
+            check_image_sizes(first, built[1])
         cell = _build_cell(first, task, varied, datasets, device)
         exported = built[1].exported_encoder()
         check_task_needs(cell.task, exported, recipe.encoder)
@@ -138,7 +141,7 @@ def _check_training(pretraining: Pretraining) -> None:
             f"pretrain.start: method {recipe.method!r} trains nothing and would leave the file out; set it for the "
             "others with --set methods.NAME.pretrain.start=FILE, or measure the file with --vary pretrain.at_epoch=0"
         )
-    if not recipe.method_class().pretrains or pretraining.checkpoint:
+    if not pretraining.trains:
         return
     images = len(pretraining.images())
     train.require_images(images, "pretrain")
@@ -171,7 +174,7 @@ def _build_checked(pretraining: Pretraining) -> Method:
     require_single_names(method)
     if pretraining.checkpoint:
         restore_encoder(method, pretraining.checkpoint)
-    elif recipe.method_class().pretrains:
+    elif pretraining.trains:
         _require_of_training(method, recipe)
     return method
 

@@ -59,11 +59,11 @@ def check_method(method: Method, name: str) -> None:
             f"{whose}: exported_encoder gives a {exported.kind} encoder, the recipe's is a {method.encoder.kind} "
             f"({where})"
         )
-    if method.pretrains and (problem := _describe_mask_problem(method)):
+    if method.pretrains and (problem := describe_masks_problem(method)):
         raise InputError(f"{whose}: the result of sample_mask {problem} ({location(type(method).sample_mask)})")
 
 
-def _describe_mask_problem(method: Method) -> str | None:
+def describe_masks_problem(method: Method) -> str | None:
     """What is wrong with the masks of two images, or None. Of a mask of another structure, its cells are checked."""
     try:
         mask: Any = method.sample_mask(_IMAGES, torch.Generator())
@@ -71,7 +71,7 @@ def _describe_mask_problem(method: Method) -> str | None:
         return None
     if not isinstance(mask, torch.Tensor) or type(method).masked_cells is not Method.masked_cells:
         mask = method.masked_cells(mask)
-    return None if mask is None else describe_mask_problem(mask, _IMAGES, method.encoder.grid)
+    return None if mask is None else describe_mask_problem(mask, _IMAGES, method.patch_grid)
 
 
 def check_encoder(encoder: Encoder, name: str) -> None:

@@ -82,7 +82,7 @@ def picture_of(method: Method, pretraining: Pretraining) -> bytes:
     columns: tuple[str, ...] = ("original", "masked", "reconstructed")
     labels: tuple[str, ...] = ()
     if images.ndim == 4:
-        rows = list(zip(images, map(shade_masked, images, masked), rebuilt, strict=True))
+        rows: list[tuple[Tensor, ...]] = list(zip(images, map(shade_masked, images, masked), rebuilt, strict=True))
     else:
         columns, labels = (), columns * len(images)
         rows = [row for clip in zip(images, masked, rebuilt, strict=True) for row in _rows_of_clip(*clip)]
