@@ -77,6 +77,7 @@ from mimbench.masks import (
 # Encoders: parts of decoders, and encoders with other options
 from mimbench.encoders.blocks import (
     cross_blocks as cross_blocks,
+    init_normal as init_normal,
     init_truncated as init_truncated,
     init_xavier as init_xavier,
     sincos_positions as sincos_positions,

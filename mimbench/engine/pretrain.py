@@ -34,14 +34,14 @@ class TrainableMethod(nn.Module):
         self.batched = batched
         transforms = [DeviceTransform(view, channels, train=True, batched=batched) for view in views]
         self.transforms = nn.ModuleList(transforms)
-        self._progress = 0.0
+        self._progress, self._epoch = 0.0, 0
 
     @property
     def trained_encoder(self) -> Encoder | None:
         return self.method.encoder if isinstance(self.method, Method) else None
 
-    def before_step(self, progress: float) -> None:
-        self._progress = progress
+    def before_step(self, progress: float, epoch: int) -> None:
+        self._progress, self._epoch = progress, epoch
 
     def training_step(self, batch: Any, generator: torch.Generator) -> StepOutput:
         images, labels = batch
@@ -55,7 +55,7 @@ class TrainableMethod(nn.Module):
         ]
         needs_labels = "labels" in getattr(self.method, "supervision", ())
         labels_for_method = labels.to(device, non_blocking=True) if needs_labels else None
-        return self.method.step(Batch(tuple(views), labels_for_method, self._progress), generator)
+        return self.method.step(Batch(tuple(views), labels_for_method, self._progress, self._epoch), generator)
 
     def before_update(self, progress: float) -> None:
         if hasattr(self.method, "before_update"):

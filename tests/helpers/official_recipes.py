@@ -174,7 +174,51 @@ DATA2VEC_LARGE = DATA2VEC | {
 }
 BASE = {"encoder.patch_size": 16, "encoder.embed_dim": 768, "encoder.depth": 12, "encoder.num_heads": 12}
 LARGE = {"encoder.patch_size": 16, "encoder.embed_dim": 1024, "encoder.depth": 24, "encoder.num_heads": 16}
+IJEPA = AUGMENTATION | {
+    "input.image_size": 224,
+    "input.crop_scale": [0.3, 1.0],
+    "input.flip": 0.0,
+    "input.color_jitter": 0.0,
+    "input.interpolation": "bilinear",
+    "encoder.position": "sincos",
+    "encoder.class_token": False,
+    "encoder.layer_scale": None,
+    "encoder.drop_path": 0.0,
+    "method.targets": 4,
+    "method.target_scale": [0.15, 0.2],
+    "method.target_aspect": [0.75, 1.5],
+    "method.context_scale": [0.85, 1.0],
+    "method.min_context": 11,
+    "method.allow_overlap": False,
+    "method.predictor_dim": 384,
+    "method.predictor_depth": 12,
+    "method.predictor_heads": 16,
+    "method.momentum_start": 0.996,
+    "method.momentum_end": 1.0,
+    "pretrain.epochs": 300,
+    "pretrain.batch_size": 2048,
+    "pretrain.base_lr": 1e-3,
+    "pretrain.lr_divisor": None,
+    "pretrain.betas": [0.9, 0.999],
+    "pretrain.weight_decay": 0.04,
+    "pretrain.final_weight_decay": 0.4,
+    "pretrain.clip_grad": None,
+    "pretrain.schedule.convention": "ijepa",
+    "pretrain.schedule.warmup_epochs": 40,
+    "pretrain.schedule.warmup_lr": 2e-4,
+    "pretrain.schedule.min_lr": 1e-6,
+}
+HUGE = {
+    "encoder.name": "vit",
+    "encoder.patch_size": 14,
+    "encoder.embed_dim": 1280,
+    "encoder.depth": 32,
+    "encoder.num_heads": 16,
+    "encoder.mlp_ratio": 4.0,
+}
+
 OFFICIAL = {
+    ("imagenet-vit-huge", "ijepa"): HUGE | IJEPA,
     ("imagenet-vit-base", "simmim"): BASE | SIMMIM_VIT,
     ("imagenet-vit-base", "mae"): BASE | MAE,
     ("imagenet-vit-base", "beit"): BASE | BEIT,

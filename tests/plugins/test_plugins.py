@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from plugins.coarse import Coarse
 from plugins.distill import Distill
 from plugins.ibot import IBOT
-from plugins.ijepa import IJEPA
 from plugins.mixmim import MixMIM
 from plugins.spark import SparK
 from safetensors.torch import save_file
@@ -53,11 +52,6 @@ def convnext():
     return ConvNeXt(ConvNeXt.Config(patch_size=4, dims=(8, 16), depths=(1, 1)), image_size=32, in_channels=3)
 
 
-def ijepa(encoder=vit, **options):
-    sizes = {"predictor_dim": 8, "predictor_depth": 1, "predictor_heads": 2, "min_context": 4}
-    return IJEPA(IJEPA.Config(**sizes | options), encoder())
-
-
 def ibot(encoder=vit, **options):
     sizes = {"out_dim": 16, "hidden_dim": 16}
     return IBOT(IBOT.Config(**sizes | options), encoder())
@@ -81,12 +75,6 @@ def teacher_file(folder):
 
 
 RUNS = {
-    "i-jepa": [
-        "method.predictor_dim=16",
-        "method.predictor_depth=1",
-        "method.predictor_heads=2",
-        "method.min_context=4",
-    ],
     "ibot": ["method.out_dim=32", "method.hidden_dim=32"],
     "spark": ["encoder.name=convnext", "method.decoder_dim=16"],
     "mixmim": ["method.decoder_dim=16", "method.decoder_depth=1", "method.decoder_heads=2"],
@@ -109,7 +97,6 @@ def test_it_pretrains_and_is_measured(name, quick, registered, tmp_path):
 
 
 CHECKED = {
-    "i-jepa": (IJEPA, {"predictor_dim": 8, "predictor_depth": 1, "predictor_heads": 2, "min_context": 4}, None),
     "ibot": (IBOT, {"out_dim": 16, "hidden_dim": 16}, None),
     "spark": (SparK, {"decoder_dim": 16}, None),
     "mixmim-vit": (MixMIM, {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2}, "vit"),
@@ -133,16 +120,7 @@ def test_distill_passes_the_checks_for_methods(tmp_path):
     assert [result for result in results if result.status != "passed"] == []
 
 
-def test_show_recipe_counts_the_masks_of_blocks(quick, registered):
-    options = [part for setting in RUNS["i-jepa"] for part in ("--set", setting)]
-    done = quick("show", "recipe", "smoke", "--method", "i-jepa", *options)
-    assert done.returncode == 0, done.stderr
-    (line,) = (line for line in done.stdout.splitlines() if line.startswith("# mask:"))
-    assert "of 7 x 7 = 49 patches masked" in line
-
-
 BUILDS = {
-    "i-jepa": ijepa,
     "spark-convnext": spark,
     "spark-resnet": lambda: spark(resnet),
     "mixmim-vit": mixmim,
@@ -252,24 +230,6 @@ def test_ibot_has_the_official_patch_loss_and_centres():
     assert np.allclose(method.centre, after, atol=1e-6)
 
 
-def test_ijepa_predicts_from_the_context_and_follows():
-    method = ijepa().eval()
-    images, mask = torch.randn(2, 3, 32, 32, generator=seeded()), method.sample_mask(2, seeded())
-    hidden = method.masked_cells(mask).repeat_interleave(4, 1).repeat_interleave(4, 2).unsqueeze(1)
-    with torch.no_grad():
-        expected = method.predict(images, mask)
-        assert expected.shape == (*mask.targets.shape, 16)
-        assert torch.equal(method.predict(torch.where(hidden, 9.0, images), mask), expected)
-    before = [p.clone() for p in method.teacher.parameters()]
-    with torch.no_grad():
-        for parameter in method.encoder.parameters():
-            parameter += 1
-    method.after_step(0.5)
-    moved = [(new - old).abs().max().item() for new, old in zip(method.teacher.parameters(), before, strict=True)]
-    assert moved == pytest.approx([0.002] * len(moved), rel=1e-3)
-    assert method.exported_encoder() is method.teacher.module
-
-
 def test_mixmim_reconstructs_each_patch_of_a_pair_once():
     """A prediction equal to one image where it is masked, and to its partner elsewhere, has no error."""
     method = mixmim()
@@ -344,6 +304,6 @@ def test_ibot_masks_some_of_the_views():
     assert 6 <= masks.sum((1, 2)).max() <= 32
 
 
-@pytest.mark.parametrize(("name", "most"), [("ijepa", 90), ("ibot", 100), ("spark", 80)])
+@pytest.mark.parametrize(("name", "most"), [("ibot", 100), ("spark", 80)])
 def test_it_is_short(name, most):
     assert len((FOLDER / f"{name}.py").read_text().splitlines()) <= most
