@@ -60,6 +60,7 @@ from mimbench.masks import (
     mask_at_pixels as mask_at_pixels,
     mask_grid as mask_grid,
     masked_count as masked_count,
+    mixed_ratio_mask as mixed_ratio_mask,
     mean_over_masked as mean_over_masked,
     multi_block_mask as multi_block_mask,
     patchify as patchify,
