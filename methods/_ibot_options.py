@@ -1,12 +1,13 @@
-"""Options of iBOT."""
+"""Options of iBOT, and the views that they ask for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from mimbench.api import Config
+from mimbench.api import Config, InputConfig, InputError, View
 
 Range = tuple[float, float]
 
@@ -67,3 +68,20 @@ class IBOTConfig(Config):
         if not self.class_weight and not self.patch_weight:
             raise ValueError("class_weight and patch_weight are both 0: nothing is learned")
         return self
+
+    def check_local_size(self, patch_size: int) -> None:
+        """Raises InputError: a patch of `patch_size` px cuts the local crops."""
+        if self.local_crops and self.local_size % patch_size:
+            raise InputError(f"method.local_size {self.local_size} px is not a multiple of the patch, {patch_size} px")
+
+
+def augmented_views(config: IBOTConfig, input: InputConfig) -> Sequence[InputConfig]:
+    """Two global views and the local ones: crops and flips as [input] has them, then colours, blur, solarisation."""
+    colours = config.model_dump(include={"jitter", "jitter_probability", "grayscale"})
+    first, second, local = config.blur
+    small = View.from_input(input, **colours, image_size=config.local_size, crop_scale=config.local_scale, blur=local)
+    return (
+        View.from_input(input, **colours, crop_scale=config.global_scale, blur=first),
+        View.from_input(input, **colours, crop_scale=config.global_scale, blur=second, solarize=config.solarize),
+        *[small] * config.local_crops,
+    )

@@ -12,13 +12,11 @@ from mimbench.api import (
     Batch,
     Encoder,
     InputConfig,
-    InputError,
     Method,
     OfficialCode,
     ProjectionHead,
     StepOutput,
     Teacher,
-    View,
     at_least_float32,
     cancel_gradients,
     mean_over_ranks,
@@ -26,7 +24,7 @@ from mimbench.api import (
     ramp,
     replace_masked,
 )
-from mimbench_methods._ibot_options import IBOTConfig
+from mimbench_methods._ibot_options import IBOTConfig, augmented_views
 from mimbench_methods.official.ibot import OfficialIBOT
 
 
@@ -49,22 +47,15 @@ class IBOT(Method):
     }
     Config = IBOTConfig
     config: IBOTConfig
+    centre: Tensor
+    patch_centre: Tensor
 
     def __init__(self, config: IBOTConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         self.sample_mask(2, torch.Generator())  # an impossible mask is refused now, not at the first step
-        if config.local_crops and config.local_size % encoder.patch_size:
-            raise InputError(
-                f"method.local_size {config.local_size} px is not a multiple of the patch, {encoder.patch_size} px"
-            )
-        self.head = ProjectionHead(
-            encoder.out_dim,
-            config.out_dim,
-            hidden_dim=config.hidden_dim,
-            bottleneck_dim=config.bottleneck_dim,
-            layers=config.head_layers,
-            fixed_gain=config.fixed_gain,
-        )
+        config.check_local_size(encoder.patch_size)
+        sizes = config.model_dump(include={"hidden_dim", "bottleneck_dim", "fixed_gain"})
+        self.head = ProjectionHead(encoder.out_dim, config.out_dim, layers=config.head_layers, **sizes)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, 1, encoder.embed_dim))
         for name, parameter in encoder.named_parameters():
             if name.endswith("cls_token"):
@@ -77,18 +68,7 @@ class IBOT(Method):
     @classmethod
     def views(cls, config: IBOTConfig, input: InputConfig) -> Sequence[InputConfig]:
         """Two global views, which may be masked, and the local ones."""
-        colours = config.model_dump(include={"jitter", "jitter_probability", "grayscale"})
-        first, second, local = config.blur
-        return (
-            View.from_input(input, **colours, crop_scale=config.global_scale, blur=first),
-            View.from_input(input, **colours, crop_scale=config.global_scale, blur=second, solarize=config.solarize),
-            *[
-                View.from_input(
-                    input, **colours, image_size=config.local_size, crop_scale=config.local_scale, blur=local
-                )
-            ]
-            * config.local_crops,
-        )
+        return augmented_views(config, input)
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         """Each sample draws a mask ratio of its own, so that by default half of the masks are empty."""

@@ -35,6 +35,7 @@ ALLOWED = {
     "contract/training.py": {"simmim", "mae", "beit", "ijepa"},
     "masks/sampling.py": {"mae"},
     "convert/key_layouts.py": {"simmim", "mae", "beit"},
+    "convert/network_choice.py": {"ibot"},
     "encoders/vit_body.py": {"beit"},  # timm's class of that name
     # Formats: the type of a COCO file, the key of a COCO object, a record's artifact.
     "data/__init__.py": {"coco"},

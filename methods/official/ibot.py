@@ -77,7 +77,7 @@ class OfficialIBOT(OfficialCode):
     def replay(self, golden: Golden, method: Method) -> dict[str, Tensor]:
         model: Any = method
         views, mask = golden.tensor("input/global_crops"), golden.tensor("input/masks").bool().flatten(0, 1)
-        crops = golden.tensor("input/local_crops") if model.config.local_crops else ()
+        crops = golden.tensor("input/local_crops") if model.config.local_crops else views[:0]
         model.centre.copy_(golden.tensor("input/center").flatten())
         model.patch_centre.copy_(golden.tensor("input/center2").flatten())
         model._epoch = int(golden.tensor("input/epoch"))

@@ -93,7 +93,7 @@ def cubic(distance, a=-0.75):
 
 @pytest.mark.parametrize("grid", [(4, 4), (6, 6), (12, 12)])
 def test_dinos_resizing_has_a_scale_that_is_a_tenth_of_a_patch_larger(grid):
-    """Output i reads the table at (i + 0.5) N / (n + 0.1) - 0.5, by cubic convolution with a = -0.75, as torch has it."""
+    """Output i reads the table at (i + 0.5) N / (n + 0.1) - 0.5, by torch's cubic convolution, a = -0.75."""
     encoder = encoder_of("vit", VIT | {"position": "learned", "position_resize": "dino"}, 32)
     table = torch.randn(8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
