@@ -38,7 +38,10 @@ class IBOT(Method):
     version: ClassVar[str] = "1"
     paper: ClassVar[str] = "https://arxiv.org/abs/2111.07832"
     reference: ClassVar[str] = "https://github.com/bytedance/ibot@da316d82636a7a7356835ef224b13d5f3ace0489"
-    needs: ClassVar[frozenset[str]] = frozenset(
+    predicts: ClassVar[str] = "teacher's tokens at masked patches, and its class token of another view"
+    sees: ClassVar[str] = "two views with mask tokens, and local crops"
+    networks: ClassVar[tuple[str, ...]] = ("EMA teacher", "projection head")
+    encoder_needs: ClassVar[frozenset[str]] = frozenset(
         {"mask-tokens", "separate-patches", "one-grid", "class-token", "any-size"}
     )
     official: ClassVar[OfficialCode | None] = OfficialIBOT()

@@ -70,7 +70,10 @@ class IJEPA(Method):
     version: ClassVar[str] = "1"
     paper: ClassVar[str] = "https://arxiv.org/abs/2301.08243"
     reference: ClassVar[str] = "https://github.com/facebookresearch/ijepa@52c1ae95d05f743e000e8f10a1f3a79b10cff048"
-    needs: ClassVar[frozenset[str]] = frozenset({"visible-only"})
+    predicts: ClassVar[str] = "teacher's features of target blocks"
+    sees: ClassVar[str] = "patches of a context block"
+    networks: ClassVar[tuple[str, ...]] = ("EMA teacher", "predictor")
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"visible-only"})
     official: ClassVar[OfficialCode | None] = OfficialIJEPA()
     Config = IJEPAConfig
     config: IJEPAConfig

@@ -42,6 +42,8 @@ class TrainableMethod(nn.Module):
 
     def before_step(self, progress: float, epoch: int) -> None:
         self._progress, self._epoch = progress, epoch
+        if hasattr(self.method, "before_step"):
+            self.method.before_step(progress)
 
     def training_step(self, batch: Any, generator: torch.Generator) -> StepOutput:
         images, labels = batch
