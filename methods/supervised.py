@@ -21,6 +21,7 @@ class Supervised(Method):
 
     name: ClassVar[str] = "supervised"
     version: ClassVar[str] = "1"
+    takes_clips: ClassVar[bool] = True
     predicts: ClassVar[str] = "class"
     sees: ClassVar[str] = "all patches"
     networks: ClassVar[tuple[str, ...]] = ("linear head",)

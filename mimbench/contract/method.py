@@ -28,6 +28,7 @@ class Method(nn.Module):
     `sample_mask`, `target`, `predict` and `loss`. Others define `step` itself. Everything else has a default.
 
     A mask is bool [B, Gh, Gw], True = masked, on any grid that tiles the image; `resize_mask` changes the grid.
+    A method that takes clips gets [B, C, T, H, W] instead of [B, C, H, W], and its masks are bool [B, Gt, Gh, Gw] then.
     """
 
     name: ClassVar[str]
@@ -38,6 +39,8 @@ class Method(nn.Module):
     """url@commit of the code that the method follows."""
     encoder_needs: ClassVar[frozenset[str]] = frozenset()
     """What its encoder must be able to do: names from `ABILITIES`. With none, the method takes every encoder."""
+    takes_clips: ClassVar[bool] = False
+    """Whether it takes clips [B, C, T, H, W] too, around an encoder with "clips" in `can`."""
     predicts: ClassVar[str] = ""
     """What it predicts, in a few words for tables, such as "pixels of masked patches"."""
     sees: ClassVar[str] = ""
@@ -118,7 +121,9 @@ class Method(nn.Module):
         return (input,)
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Any:
-        """Masks for a batch: bool [batch, Gh, Gw] on the generator's device, True = masked.
+        """Masks for a batch: bool [batch, Gh, Gw], of clips [batch, Gt, Gh, Gw], True = masked.
+
+        They are on the generator's device, and have as many axes as the encoder's grid.
 
         A method that needs another structure, such as lists of indices, returns that and defines `masked_cells`.
 
@@ -128,8 +133,9 @@ class Method(nn.Module):
         raise NotSupported(f"method {self.name!r} has no masks")
 
     def masked_cells(self, mask: Any) -> Tensor | None:
-        """What `sample_mask` returned, as bool [B, Gh, Gw], True = masked, for counts and pictures; None: no grid."""
-        is_grid = isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.ndim == 3
+        """What `sample_mask` returned, as bool [B, *cells], True = masked, for counts and pictures; None: no grid."""
+        axes = 1 + len(self.encoder.grid)
+        is_grid = isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.ndim == axes
         return mask if is_grid else None
 
     def target(self, images: Tensor) -> Tensor:

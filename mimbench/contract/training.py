@@ -253,7 +253,8 @@ class Batch:
     """Input of one training step, on the training device.
 
     Attributes:
-        views: float [B, C, S, S] each, normalised, as `Method.views` asks for them; usually one. S may differ.
+        views: float [B, C, S, S] each, or clips [B, C, T, S, S], normalised, as `Method.views` asks for them; usually
+            one. S may differ.
         labels: int64 [B]; None for methods without supervision.
         progress: share of the training before this step, in [0, 1).
         epoch: whole epochs before this step.

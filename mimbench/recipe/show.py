@@ -57,9 +57,9 @@ def describe(name: str, method: str, settings: Mapping[str, Any]) -> str:
 
 
 def _check_needs(recipe: Recipe) -> None:
-    """Raise InputError if the encoder cannot do what the method needs."""
+    """Raise InputError if the encoder cannot do what the method needs, or one of both takes no clips."""
     method, encoder = recipe.method_class(), recipe.encoder_class()
-    if method.encoder_needs:
+    if method.encoder_needs or recipe.input.frames > 1:
         with torch.device("meta"):
             sizes = encoder.sizes_only(recipe.encoder_config, **_image(recipe))
         check_method_needs(method, sizes, recipe.encoder)
@@ -67,7 +67,11 @@ def _check_needs(recipe: Recipe) -> None:
 
 def _image(recipe: Recipe) -> dict[str, int]:
     """Sizes of the images that an encoder is built for; a recipe does not know the dataset's channels."""
-    return {"image_size": recipe.input.image_size, "in_channels": max(3, len(recipe.input.mean))}
+    return {
+        "image_size": recipe.input.image_size,
+        "in_channels": max(3, len(recipe.input.mean)),
+        "frames": recipe.input.frames,
+    }
 
 
 def _owner(name: str) -> str:
@@ -157,7 +161,7 @@ def _masked_line(recipe: Recipe) -> str:
                 sizes = encoder_class.sizes_only(recipe.encoder_config, **image)
                 method = method_class.masks_only(recipe.method_config, sizes)
             except Exception:  # the method needs more of the encoder than its sizes
-                method = method_class(recipe.method_config, encoder_class(recipe.encoder_config, **image))
+                method = method_class(recipe.method_config, encoder_class.build(recipe.encoder_config, **image))
         end = _count_masked(method)
         method.progress = 0.0
         start = _count_masked(method)
@@ -176,4 +180,4 @@ def _count_masked(method: Method) -> str:
     low, high, cells = int(counts.min()), int(counts.max()), mask[0].numel()
     span = f"{low}" if low == high else f"{low} to {high} (of {MASKS} masks drawn)"
     ratio = counts.sum() / mask.numel()
-    return f"mask: {span} of {mask.shape[1]} x {mask.shape[2]} = {cells} patches masked ({ratio:.1%})"
+    return f"mask: {span} of {' x '.join(map(str, mask.shape[1:]))} = {cells} patches masked ({ratio:.1%})"

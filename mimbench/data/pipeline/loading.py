@@ -21,7 +21,7 @@ from mimbench.contract import ArraySplit, ImageSplit, InputConfig
 from mimbench.data.pipeline.augment import Augment
 from mimbench.data.pipeline.transforms import TrainingCrop, check_eval_resize, evaluation_crop, to_byte_scale
 from mimbench.errors import InputError
-from mimbench.seeds import fork_rng, image_seed
+from mimbench.seeds import derive_seed, fork_rng, image_seed
 
 
 class BatchIndices(NamedTuple):
@@ -109,12 +109,16 @@ class _AugmentedBatches(TorchDataset[tuple[Any, Tensor]]):
         images: list[list[Tensor]] = []
         labels = []
         for index in batch.indices.tolist():
-            image, label = self.split[index]
+            image, label = self.split.draw(index, self._generator(batch.epoch, index))
             image = to_byte_scale(image, self.split.pixel_range)
             images.append([self._augmented(image, batch.epoch, index, view) for view in range(len(self.augments))])
             labels.append(label)
         views = tuple(torch.stack(view) for view in zip(*images, strict=True))
         return views[0] if len(views) == 1 else views, torch.tensor(labels)
+
+    def _generator(self, epoch: int, index: int) -> torch.Generator:
+        """What chooses the frames of a clip, apart from the stream that crops it."""
+        return torch.Generator().manual_seed(derive_seed("frames", self.seed, epoch, index))
 
     def _augmented(self, image: Tensor, epoch: int, index: int, view: int) -> Tensor:
         parts = (self.seed, epoch, index, view) if view else (self.seed, epoch, index)
@@ -136,7 +140,7 @@ def training_loader(
 ) -> DataLoader[Any]:
     """One epoch of (images [B, C, h, w], int64 labels [B]) for this rank; `batch_size` is B.
 
-    Images are uint8. Those of other types are float32 on the same scale, 0 to 255.
+    Clips are [B, C, T, h, w]. Images are uint8. Those of other types are float32 on the same scale, 0 to 255.
 
     Images of an ArraySplit stay whole: DeviceTransform(batched=True) crops them. Others are cropped to the image_size
     of `views`; if there are several views, the first item of a batch is a tuple with one tensor per view. With
@@ -161,8 +165,8 @@ def evaluation_loader(
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """Every image once, in order, as (images [B, C, h, w], int64 labels [B]): uint8, or float32 on the same scale.
 
-    Images of an ArraySplit stay whole: DeviceTransform(batched=True) resizes them. Others are resized and centrally
-    cropped to input.image_size.
+    Clips are [B, C, T, h, w]. Images of an ArraySplit stay whole: DeviceTransform(batched=True) resizes them. Others
+    are resized and centrally cropped to input.image_size.
     """
     check_eval_resize(input_config)
     all_indices = [BatchIndices(0, indices) for indices in torch.arange(len(split)).split(batch_size)]

@@ -158,7 +158,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _training_key(what: Mapping[str, Any]) -> str:
-    return fingerprint([what["method"]["name"], what["encoder"], what["image_size"]])
+    return fingerprint([what["method"]["name"], what["encoder"], what["image_size"], what.get("frames", 1)])
 
 
 def _task_key(protocol: Mapping[str, Any], encoder: Mapping[str, Any]) -> str:
