@@ -25,7 +25,7 @@ from mimbench.harness.planning.cells import Cell, Pretraining, Request
 from mimbench.harness.planning.checkpoints import refuse_pretraining, with_checkpoint
 from mimbench.harness.planning.plugin_checks import check_dataset, check_encoder, check_method
 from mimbench.harness.planning.size import check_size
-from mimbench.harness.planning.weights import check_reconstruction, require_single_names
+from mimbench.harness.planning.weights import check_reconstruction, require_single_names, restore_encoder
 from mimbench.optim import Schedule
 from mimbench.recipe import AT
 from mimbench.recipe import document as recipe_document
@@ -169,7 +169,9 @@ def _build_checked(pretraining: Pretraining) -> Method:
     check_method(method, recipe.method)
     require_drop_path(method.encoder, getattr(recipe.encoder_config, "drop_path", 0.0))
     require_single_names(method)
-    if recipe.method_class().pretrains and not pretraining.checkpoint:
+    if pretraining.checkpoint:
+        restore_encoder(method, pretraining.checkpoint)
+    elif recipe.method_class().pretrains:
         _require_of_training(method, recipe)
     return method
 
