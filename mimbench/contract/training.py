@@ -18,10 +18,10 @@ class ScheduleConfig(Config):
     """The learning rate over optimizer steps."""
 
     kind: Literal["cosine", "linear", "multistep", "constant"] = "cosine"
-    convention: Literal["plain", "simmim", "mae", "beit"] = "plain"
+    convention: Literal["plain", "simmim", "mae", "beit", "spark"] = "plain"
     """Whose arithmetic to follow. "plain": linear warmup, then a full cosine (or line) over the remaining steps.
-    "simmim", "mae" and "beit": the exact values of these official scripts. Rates are given before scaling by the batch
-    size; "simmim" scales `warmup_lr` and `min_lr` too."""
+    "simmim", "mae", "beit" and "spark": the exact values of these official scripts. Rates are given before scaling by
+    the batch size; "simmim" and "spark" scale `warmup_lr` and `min_lr` too."""
     warmup_epochs: float = Field(0.0, ge=0)
     warmup_lr: float = Field(0.0, ge=0)
     min_lr: float = Field(0.0, ge=0)
@@ -39,8 +39,8 @@ class TrainConfig(Config):
     base_lr: float = Field(gt=0)
     lr_divisor: int | None = Field(None, ge=1)
     """lr = base_lr x batch_size / lr_divisor (SimMIM 512, MAE 256, BEiT none). Without it, lr = base_lr."""
-    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
-    """sgd and lars use `momentum`; adamw uses `betas` and `eps`."""
+    optimizer: Literal["adamw", "sgd", "lars", "lamb"] = "adamw"
+    """sgd and lars use `momentum`; adamw and lamb use `betas` and `eps`."""
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = Field(0.9, ge=0, lt=1)
     eps: float = Field(1e-8, gt=0)
@@ -74,6 +74,10 @@ class TrainConfig(Config):
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
         if self.final_weight_decay is not None and not self.weight_decay:
             raise ValueError("final_weight_decay needs a weight_decay above 0 to start from")
+        if self.optimizer == "lamb" and not self.weight_decay:
+            raise ValueError(
+                "lamb adapts the steps of decayed parameters only: give weight_decay above 0, or use adamw"
+            )
         if self.clip_each and self.clip_grad is None:
             raise ValueError("clip_each needs clip_grad, the largest norm")
         if self.schedule.warmup_epochs >= self.epochs and self.schedule.warmup_epochs > 0:

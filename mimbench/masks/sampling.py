@@ -13,7 +13,7 @@ from mimbench.errors import InputError
 from mimbench.masks.grids import Grid, check_count, grid_text, spans
 from mimbench.masks.official import draw_seed, numpy_random_mask, numpy_tube_mask
 
-Rounding = Literal["ceil", "floor", "mae"]
+Rounding = Literal["ceil", "floor", "mae", "spark"]
 
 
 def masked_count(cells: int, ratio: float, rounding: Rounding = "ceil") -> int:
@@ -22,7 +22,7 @@ def masked_count(cells: int, ratio: float, rounding: Rounding = "ceil") -> int:
     Args:
         ratio: share of masked cells, in (0, 1).
         rounding: "ceil": up, as SimMIM does. "floor": down. "mae": the number of visible cells is rounded down, as
-            MAE does.
+            MAE does. "spark": the number of visible cells is rounded to the nearest, as SparK does.
 
     Raises:
         InputError: the ratio is not in (0, 1), or so near to an end that no cell is masked, or none visible.
@@ -31,6 +31,8 @@ def masked_count(cells: int, ratio: float, rounding: Rounding = "ceil") -> int:
         raise InputError(f"mask ratio {ratio:g} is not inside (0, 1)")
     if rounding == "mae":
         masked = cells - int(cells * (1 - ratio))
+    elif rounding == "spark":
+        masked = cells - round(cells * (1 - ratio))
     else:
         masked = math.ceil(cells * ratio) if rounding == "ceil" else int(cells * ratio)
     return check_count(masked, cells, f"mask ratio {ratio:g}")

@@ -92,6 +92,8 @@ def build_optimizer(
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
     if config.optimizer == "lars":
         return _lars(groups, config)
+    if config.optimizer == "lamb":
+        return _lamb(groups, config)
     # Fused: one pass over all parameters, several times faster on a CPU and less memory traffic on CUDA.
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
@@ -114,6 +116,17 @@ def _lars(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim.Opti
         for wide in (True, False)
     ]
     return Lars([group for group in split if group["params"]], lr=config.lr, momentum=config.momentum, eps=0.0)
+
+
+def _lamb(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim.Optimizer:
+    """timm's LAMB (arXiv:1904.00962), whose steps are those of keyu-tian/SparK@a63e386f pretrain/utils/lamb.py.
+
+    The step of a parameter with weight decay is scaled by its trust ratio, the norm of the parameter over that of its
+    step. There the optimizer itself clips the whole gradient to a norm of 5; here config.clip_grad does.
+    """
+    from timm.optim import Lamb
+
+    return Lamb(groups, lr=config.lr, betas=config.betas, eps=config.eps, max_grad_norm=None)
 
 
 def _chosen(group: dict[str, Any], keep: list[bool]) -> dict[str, Any]:
@@ -154,7 +167,7 @@ def _require_parts(parts: Mapping[str, PartOptions], names: list[str], config: T
             known = {".".join(name.split(".")[:depth]) for name in names}
             hint = nearest(beginning.rstrip("."), known)
             raise InputError(f"the optimizer's part {beginning!r} matches no parameter{hint}")
-        if options.betas is not None and config.optimizer != "adamw":
+        if options.betas is not None and config.optimizer not in ("adamw", "lamb"):
             raise InputError(f"the optimizer's part {beginning!r} has betas, which {config.optimizer} does not use")
 
 
