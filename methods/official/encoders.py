@@ -48,12 +48,14 @@ def resnet_options(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def convnext_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a ConvNeXt of facebookresearch/ConvNeXt."""
-    require_values(config, norm_eps=1e-6)
+    """Of a ConvNeXt of facebookresearch/ConvNeXt, or of ConvNeXt-V2 if it has no initial LayerScale."""
+    require_values(config, norm_eps=1e-6, grn_eps=1e-6)
+    scale = config.get("layer_scale_init_value")
     return {
         "dims": config["dims"],
         "depths": config["depths"],
-        "layer_scale": config["layer_scale_init_value"],
+        "layer_scale": scale,
+        "grn": scale is None,
         "drop_path": config.get("drop_path", 0.0),
     }
 

@@ -228,6 +228,7 @@ class Trainable(Protocol):
         before_update(progress): called before each optimizer step, when the gradients are there and clipped.
         after_step(progress): called after each optimizer step, with the share of the training that is done.
         no_weight_decay(): names or patterns of parameters without weight decay.
+        extra_weight_decay(): names or patterns of parameters of one dimension that are decayed all the same.
         layer_of(name) and num_layers: for layer decay.
         optimizer_parts(): options of the optimizer by the beginning of parameters' names.
         trained_encoder: the encoder, if it must receive a gradient at the first step.

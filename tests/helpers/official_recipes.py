@@ -213,6 +213,34 @@ SPARK_CONVNEXT = SPARK | {
     "method.norm": "layer",
     "pretrain.betas": [0.9, 0.999],
 }
+FCMAE = AUGMENTATION | {
+    "input.image_size": 224,
+    "input.crop_scale": [0.2, 1.0],
+    "input.color_jitter": 0.0,
+    "input.interpolation": "bicubic",
+    "encoder.name": "convnext",
+    "encoder.dims": [128, 256, 512, 1024],
+    "encoder.depths": [3, 3, 27, 3],
+    "encoder.grn": True,
+    "encoder.layer_scale": None,
+    "encoder.drop_path": 0.0,
+    "method.mask_ratio": 0.6,
+    "method.norm_pixels": True,
+    "method.decoder_dim": 512,
+    "method.decoder_depth": 1,
+    "method.init": "official",
+    "pretrain.epochs": 1600,
+    "pretrain.batch_size": 4096,
+    "pretrain.base_lr": 1.5e-4,
+    "pretrain.lr_divisor": 256,
+    "pretrain.betas": [0.9, 0.95],
+    "pretrain.clip_grad": None,
+    "pretrain.precision": "fp32",
+    "pretrain.schedule.convention": "mae",
+    "pretrain.schedule.kind": "cosine",
+    "pretrain.schedule.warmup_epochs": 40,
+    "pretrain.schedule.min_lr": 0.0,
+}
 BASE = {"encoder.patch_size": 16, "encoder.embed_dim": 768, "encoder.depth": 12, "encoder.num_heads": 12}
 LARGE = {"encoder.patch_size": 16, "encoder.embed_dim": 1024, "encoder.depth": 24, "encoder.num_heads": 16}
 OFFICIAL = {
@@ -228,6 +256,7 @@ OFFICIAL = {
     ("imagenet-vit-large", "beit"): LARGE | BEIT | {"encoder.layer_scale": 1e-5, "pretrain.clip_grad": 1.0},
     ("imagenet-resnet-50", "spark"): SPARK_RESNET,
     ("imagenet-convnext-base", "spark"): SPARK_CONVNEXT,
+    ("imagenet-convnext-base", "fcmae"): FCMAE,
     ("imagenet-swin-base-800ep", "simmim"): SWIN_B | SIMMIM_800,
     ("imagenet-swin-base", "simmim"): SWIN_B
     | SIMMIM
@@ -299,6 +328,12 @@ RATES |= {
     }
     for preset in ("imagenet-resnet-50", "imagenet-convnext-base")
 }
+RATES["imagenet-convnext-base", "fcmae"] = {
+    0: 0.0,
+    20 * (IMAGES // 4096): 1.2e-3,
+    40 * (IMAGES // 4096): 2.4e-3,
+    820 * (IMAGES // 4096): 1.2e-3,
+}
 """What each optimizer step uses, on one accelerator or many, with batches that are cut whole from ImageNet-1k."""
 
 RATES |= {
@@ -313,6 +348,7 @@ PEAKS = {
     ("imagenet-vit-base", "data2vec"): 2e-3,
     ("imagenet-resnet-50", "spark"): 3.2e-3,
     ("imagenet-convnext-base", "spark"): 3.2e-3,
+    ("imagenet-convnext-base", "fcmae"): 2.4e-3,
     ("imagenet-swin-base", "simmim"): 8e-4,
     ("imagenet-swin-base-800ep", "simmim"): 4e-4,
 }
@@ -322,6 +358,7 @@ HIDDEN = {
     ("imagenet-swin-base", "simmim"): (6, 22, 22),
     ("imagenet-resnet-50", "spark"): (7, 29, 29),
     ("imagenet-convnext-base", "spark"): (7, 29, 29),
+    ("imagenet-convnext-base", "fcmae"): (7, 30, 30),
     ("imagenet-vit-base", "mae"): (14, 147, 147),
     ("imagenet-vit-base", "beit"): (14, 60, 75),
     ("imagenet-vit-base", "maskfeat"): (14, 60, 78),

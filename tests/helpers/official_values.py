@@ -39,9 +39,12 @@ def method_name(official: str, parts: Mapping[str, str]) -> str:
     return f"encoder.body.{official}"
 
 
+GRN = (("mlp.grn.weight", "grn.gamma"), ("mlp.grn.bias", "grn.beta"))
+
+
 def convnext_name(name: str) -> str:
-    """The name of a ConvNeXt's parameter in facebookresearch/ConvNeXt, from timm's."""
-    for here, there in (("stem.", "downsample_layers.0."), ("conv_dw", "dwconv"), ("mlp.fc", "pwconv")):
+    """The name of a ConvNeXt's parameter in facebookresearch/ConvNeXt or ConvNeXt-V2, from timm's."""
+    for here, there in (("stem.", "downsample_layers.0."), ("conv_dw", "dwconv"), ("mlp.fc", "pwconv"), *GRN):
         name = name.replace(here, there)
     name = re.sub(r"^stages\.(\d+)\.downsample", r"downsample_layers.\1", name)
     return name.replace(".blocks.", ".")

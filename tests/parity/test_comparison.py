@@ -128,6 +128,21 @@ OTHER_SIZES = {
         },
         {},
     ),
+    "FCMAE": (
+        "ConvNeXt-V2",
+        {
+            "dims": [6, 10, 14],
+            "depths": [1, 2, 1],
+            "img_size": 48,
+            "in_chans": 1,
+            "patch_size": 16,
+            "decoder_embed_dim": 12,
+            "decoder_depth": 2,
+            "mask_ratio": 0.4,
+            "norm_pix_loss": False,
+        },
+        {},
+    ),
     "SparK ConvNeXt": (
         "SparK",
         {
@@ -260,6 +275,8 @@ def _self_made(meta, path):
 def _official_name(name, method, meta):
     if name.startswith("encoder.body.norm_pre."):
         return None
+    if meta["repo"] == "ConvNeXt-V2" and name.startswith(("encoder.", "decoder.")):
+        return convnext_name(name.replace("body.", "")).replace("encoder.stem", "encoder.downsample_layers.0")
     if name.startswith("encoder.body."):
         name = name.removeprefix("encoder.body.")
         if meta["repo"] == "SparK":

@@ -150,6 +150,23 @@ def test_a_response_norm_counts_visible_cells_only():
         assert torch.allclose(result[~hidden], norm(rows[None, None])[0, 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_a_response_norm_may_count_the_visible_cells_of_the_batch(channels_last):
+    """As facebookresearch/ConvNeXt-V2@25538957 does in pretraining; here by hand, over the rows of visible cells."""
+    norm = GlobalResponseNorm(3, channels_last=channels_last).double()
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x, mask = torch.randn(2, 4, 4, 3).double(), random_mask(2, (4, 4), 0.5, torch.Generator().manual_seed(1))
+    with visible_only(norm, mask, response_norm="batch"):
+        out = norm(x if channels_last else x.permute(0, 3, 1, 2))
+    out = out if channels_last else out.permute(0, 2, 3, 1)
+    rows = x[~mask]
+    size = rows.norm(dim=0)
+    expected = norm.weight * rows * size / (size.mean() + 1e-6) + norm.bias + rows
+    assert torch.allclose(out[~mask], expected)
+    assert (out[mask] == 0).all()
+
+
 def test_the_gradient_is_that_of_visible_cells():
     network = resnet().train()
     nn.init.ones_(network.body.layer1[0].bn2.weight)  # timm's initial 0 would keep gradients from the block
