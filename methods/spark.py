@@ -172,7 +172,9 @@ def _widths(dim: int, stride: int) -> list[int]:
 
 
 def _norm(kind: str, dim: int) -> nn.Module:
-    return {"batch": nn.BatchNorm2d, "layer": LayerNorm2d, "none": lambda _: nn.Identity()}[kind](dim)
+    if kind == "none":
+        return nn.Identity()
+    return nn.BatchNorm2d(dim) if kind == "batch" else LayerNorm2d(dim)
 
 
 def _projection(dim: int, out_dim: int, level: int) -> nn.Module:

@@ -191,8 +191,8 @@ def test_initial_weights_have_the_official_spread():
         "head.weight": wide,
     }
     assert {name: spread[name] for name in expected} == pytest.approx(expected, rel=0.05)
-    own = FCMAE(FCMAE.Config(decoder_dim=128, init="encoder"), encoder)
-    assert own.head.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    plain = FCMAE(FCMAE.Config(decoder_dim=128, init="encoder"), encoder)
+    assert plain.head.weight.std().item() == pytest.approx(0.02, rel=0.05)
 
 
 @pytest.mark.parametrize("norm_pixels", [True, False])
