@@ -9,13 +9,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mimbench.api import (
-    Config,
     Depth,
     Encoder,
     InputError,
+    MaskRatioConfig,
     Method,
     OfficialCode,
     at_least_float32,
+    check_mask_ratios,
     convnext_blocks,
     mean_over_masked,
     patchify,
@@ -27,7 +28,7 @@ from mimbench_methods._sparse_encoders import freeze_final_norm
 from mimbench_methods.official.fcmae import OfficialFCMAE
 
 
-class FCMAEConfig(Config):
+class FCMAEConfig(MaskRatioConfig):
     """The defaults are those of the official code."""
 
     mask_ratio: float = Field(0.6, gt=0, lt=1)
@@ -50,12 +51,15 @@ class FCMAE(Method):
 
     name: ClassVar[str] = "fcmae"
     version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "normalised pixels of masked patches"
+    sees: ClassVar[str] = "visible patches, by sparse convolution"
+    networks: ClassVar[tuple[str, ...]] = ("decoder",)
     paper: ClassVar[str] = "https://arxiv.org/abs/2301.00808"
     reference: ClassVar[str] = (
         "https://github.com/facebookresearch/ConvNeXt-V2@2553895753323c6fe0b2bf390683f5ea358a42b9"
     )
     official: ClassVar[OfficialCode | None] = OfficialFCMAE()
-    needs: ClassVar[frozenset[str]] = frozenset({"sparse-convolution", "response-norm"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"sparse-convolution", "response-norm"})
     waivers: ClassVar = {
         "images_of_a_batch_are_independent": "as officially, response norms count the visible cells of the whole batch"
     }
@@ -64,7 +68,7 @@ class FCMAE(Method):
 
     def __init__(self, config: FCMAEConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
-        self.sample_mask(1, torch.Generator())  # an impossible mask is refused now, not at the first step
+        check_mask_ratios(self)
         freeze_final_norm(encoder)
         self.mask_token = nn.Parameter(nn.init.normal_(torch.empty(1, config.decoder_dim, 1, 1), std=0.02))
         self.project = nn.Conv2d(encoder.out_dim, config.decoder_dim, 1)
@@ -79,7 +83,7 @@ class FCMAE(Method):
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         cells = self.encoder.image_size // self.encoder.stride
-        ratio = self.config.mask_ratio
+        ratio = self.config.ratio_at(self.progress)
         return random_mask(batch, (cells, cells), ratio, generator, rounding="mae", noise="normal")
 
     def target(self, images: Tensor) -> Tensor:
@@ -107,7 +111,7 @@ class FCMAE(Method):
 
     def extra_weight_decay(self) -> set[str]:
         """The official script decays them in pretraining, since they have two axes there, and not in fine-tuning."""
-        return {"grn.weight", "grn.bias"}
+        return {"*.grn.weight", "*.grn.bias"}
 
     def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
         """A normalised prediction is brought back with the true mean and variance of each masked patch."""

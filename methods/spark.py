@@ -9,12 +9,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mimbench.api import (
-    Config,
     Encoder,
     InputError,
+    MaskRatioConfig,
     Method,
     OfficialCode,
     at_least_float32,
+    check_mask_ratios,
     mean_over_masked,
     patchify,
     random_mask,
@@ -26,7 +27,7 @@ from mimbench_methods._sparse_encoders import freeze_final_norm, stage_maps
 from mimbench_methods.official.spark import OfficialSparK
 
 
-class SparKConfig(Config):
+class SparKConfig(MaskRatioConfig):
     """The defaults are those of the official code."""
 
     mask_ratio: float = Field(0.6, gt=0, lt=1)
@@ -46,16 +47,19 @@ class SparK(Method):
 
     name: ClassVar[str] = "spark"
     version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "normalised pixels of masked patches"
+    sees: ClassVar[str] = "visible patches, by sparse convolution"
+    networks: ClassVar[tuple[str, ...]] = ("UNet decoder",)
     paper: ClassVar[str] = "https://arxiv.org/abs/2301.03580"
     reference: ClassVar[str] = "https://github.com/keyu-tian/SparK@a63e386f8e5186bc07ad7fce86e06b08f48a61ea"
     official: ClassVar[OfficialCode | None] = OfficialSparK()
-    needs: ClassVar[frozenset[str]] = frozenset({"pyramid", "sparse-convolution"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"pyramid", "sparse-convolution"})
     Config = SparKConfig
     config: SparKConfig
 
     def __init__(self, config: SparKConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
-        self.sample_mask(1, torch.Generator())  # an impossible mask is refused now, not at the first step
+        check_mask_ratios(self)
         freeze_final_norm(encoder)
         widths = _widths(config.decoder_dim, encoder.stride)
         dims = encoder.pyramid_dims[::-1]
@@ -74,7 +78,7 @@ class SparK(Method):
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         cells = self.encoder.image_size // self.encoder.stride
-        return random_mask(batch, (cells, cells), self.config.mask_ratio, generator, rounding="spark")
+        return random_mask(batch, (cells, cells), self.config.ratio_at(self.progress), generator, rounding="spark")
 
     def target(self, images: Tensor) -> Tensor:
         """[B, h, w, stride * stride * C], ordered row, column, channel."""

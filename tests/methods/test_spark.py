@@ -219,7 +219,7 @@ def test_what_does_not_fit_is_refused(options, encoder, message):
 
 @pytest.mark.parametrize("encoder", ["vit", "swin"])
 def test_it_needs_a_convolutional_encoder(encoder):
-    assert not SparK.needs <= registry.encoders.load(encoder).can
+    assert not SparK.encoder_needs <= registry.encoders.load(encoder).can
 
 
 @pytest.mark.parametrize(("kind", "layout"), [("resnet", "timm-resnet"), ("convnext", "convnext")])
