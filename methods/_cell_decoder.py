@@ -25,7 +25,7 @@ from mimbench.api import (
 
 
 class CellDecoderConfig(Config):
-    """Masked cells and the decoder that predicts them."""
+    """Masked cells and the decoder that predicts them; the defaults are those of the official MixMIM-B."""
 
     mask_ratio: float = Field(0.5, gt=0, lt=1)
     """Fraction of the cells of the encoder's last map that is masked."""

@@ -99,6 +99,8 @@ LAYOUTS = (
     KeyLayout("timm-vit", "vit", f"{_TIMM}, models/vision_transformer.py", (_BLOCK, r"^pos_embed$")),
     KeyLayout("simmim-swin", "swin", _SIMMIM, (_SWIN_ATTENTION, _MERGED_LAST, r"^decoder\.0\.weight$"),
            merges_last=True),
+    KeyLayout("mixmim", "swin", "https://github.com/Sense-X/MixMIM@2b2f5a9a",
+           (_SWIN_ATTENTION, _MERGED_LAST, r"^absolute_pos_embed$", r"^decoder_embed\."), merges_last=True),
     KeyLayout("greenmim", "swin", "https://github.com/LayneH/GreenMIM@b9810122",
            (_SWIN_ATTENTION, _MERGED_LAST, r"^decoder_blocks\.0\.", r"^decoder_embed\."), merges_last=True),
     KeyLayout("swin", "swin", "https://github.com/microsoft/Swin-Transformer, timm before 0.9",
