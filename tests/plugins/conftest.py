@@ -9,7 +9,6 @@ ENTRY_POINTS = {
         "i-jepa": "plugins.ijepa:IJEPA",
         "ibot": "plugins.ibot:IBOT",
         "spark": "plugins.spark:SparK",
-        "mixmim": "plugins.mixmim:MixMIM",
         "distill": "plugins.distill:Distill",
         "coarse": "plugins.coarse:Coarse",
     },

@@ -14,14 +14,12 @@ from plugins.coarse import Coarse
 from plugins.distill import Distill
 from plugins.ibot import IBOT
 from plugins.ijepa import IJEPA
-from plugins.mixmim import MixMIM
 from plugins.spark import SparK
 from safetensors.torch import save_file
 
 from mimbench.api import ProjectionHead, Teacher, patchify
 from mimbench.contract import Batch, InputConfig, InputError
 from mimbench.encoders.convnet import ConvNeXt, ResNet
-from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
 from mimbench.testing import check_method
 
@@ -38,11 +36,6 @@ def vit(**options):
         **{"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "position": "sincos"} | options
     )
     return ViT(config, image_size=32, in_channels=3)
-
-
-def swin():
-    config = Swin.Config(embed_dim=8, depths=(1, 1), num_heads=(1, 2), patch_size=2, window=4)
-    return Swin(config, image_size=32, in_channels=3)
 
 
 def resnet():
@@ -67,11 +60,6 @@ def spark(encoder=convnext, **options):
     return SparK(SparK.Config(**{"decoder_dim": 16} | options), encoder())
 
 
-def mixmim(encoder=vit, **options):
-    sizes = {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2}
-    return MixMIM(MixMIM.Config(**sizes | options), encoder())
-
-
 def teacher_file(folder):
     torch.manual_seed(0)
     teacher = timm.create_model("vit_tiny_patch16_224", img_size=28, patch_size=4, in_chans=1, num_classes=0)
@@ -89,7 +77,6 @@ RUNS = {
     ],
     "ibot": ["method.out_dim=32", "method.hidden_dim=32"],
     "spark": ["encoder.name=convnext", "method.decoder_dim=16"],
-    "mixmim": ["method.decoder_dim=16", "method.decoder_depth=1", "method.decoder_heads=2"],
     "distill": [],
     "coarse": [],
 }
@@ -112,8 +99,6 @@ CHECKED = {
     "i-jepa": (IJEPA, {"predictor_dim": 8, "predictor_depth": 1, "predictor_heads": 2, "min_context": 4}, None),
     "ibot": (IBOT, {"out_dim": 16, "hidden_dim": 16}, None),
     "spark": (SparK, {"decoder_dim": 16}, None),
-    "mixmim-vit": (MixMIM, {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2}, "vit"),
-    "mixmim-swin": (MixMIM, {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2}, "swin"),
     "coarse": (Coarse, {}, None),
 }
 
@@ -145,8 +130,6 @@ BUILDS = {
     "i-jepa": ijepa,
     "spark-convnext": spark,
     "spark-resnet": lambda: spark(resnet),
-    "mixmim-vit": mixmim,
-    "mixmim-swin": lambda: mixmim(swin),
 }
 
 
@@ -268,16 +251,6 @@ def test_ijepa_predicts_from_the_context_and_follows():
     moved = [(new - old).abs().max().item() for new, old in zip(method.teacher.parameters(), before, strict=True)]
     assert moved == pytest.approx([0.002] * len(moved), rel=1e-3)
     assert method.exported_encoder() is method.teacher.module
-
-
-def test_mixmim_reconstructs_each_patch_of_a_pair_once():
-    """A prediction equal to one image where it is masked, and to its partner elsewhere, has no error."""
-    method = mixmim()
-    images, mask = torch.randn(2, 3, 32, 32, generator=seeded()), method.sample_mask(2, seeded())
-    target = method.target(images)
-    hidden = torch.stack((mask, ~mask), 1).unsqueeze(-1)
-    assert method.loss(torch.where(hidden, target, 7.0), target, mask).item() == 0
-    assert method.loss(torch.where(hidden, 7.0, target), target, mask).item() > 1
 
 
 def test_the_teacher_of_distill_enters_by_content(tmp_path):
