@@ -35,8 +35,8 @@ def shifted_window_block(block: SwinTransformerBlock, x: Tensor, mixed: Tensor |
     parts, _ = partition(y.roll((-shift[0], -shift[1]), (1, 2)), window)
     mask = None if whole and not any(shift) else window_mask(grid, window, shift, x)
     if mixed is not None:
-        apart = mixed_mask(F.pad(mixed, (0, right, 0, down)), window, shift, x)
-        mask = apart if mask is None else apart + mask.repeat(len(apart) // len(mask), 1, 1)
+        between = mixed_mask(F.pad(mixed, (0, right, 0, down)), window, shift, x)
+        mask = between if mask is None else between + mask.repeat(len(between) // len(mask), 1, 1)
     y = unpartition(block.attn(parts, mask=mask), window, padded, padded).roll(shift, (1, 2))
     x = x + block.drop_path1(y[:, : grid[0], : grid[1]])
     return x + block.drop_path2(block.mlp(block.norm2(x)))
@@ -64,8 +64,8 @@ def mixed_mask(mixed: Tensor, window: tuple[int, ...], shift: Sequence[int], lik
     mixed: bool [B, h, w], whole windows.
     """
     parts, _ = partition(mixed.roll((-shift[0], -shift[1]), (1, 2)).unsqueeze(-1), window)
-    apart = parts != parts.transpose(1, 2)
-    return torch.zeros(apart.shape, dtype=like.dtype, device=like.device).masked_fill(apart, -torch.inf)
+    between = parts != parts.transpose(1, 2)
+    return torch.zeros(between.shape, dtype=like.dtype, device=like.device).masked_fill(between, -torch.inf)
 
 
 def build_blocks(
