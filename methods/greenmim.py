@@ -19,6 +19,7 @@ from mimbench.api import (
     masked_count,
     mean_over_masked,
     random_order,
+    resize_mask,
     visible_indices,
 )
 from mimbench_methods._cell_decoder import CellDecoder, CellDecoderConfig
@@ -58,10 +59,10 @@ class GreenMIM(CellDecoder):
         return places if self.config.decoder == "official" else self.masked_cells(places)
 
     def masked_cells(self, mask: Tensor) -> Tensor:
-        return mask if mask.dtype == torch.bool else mask >= self._visible
+        return resize_mask(mask, self.grid) if mask.dtype == torch.bool else mask >= self._visible
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
-        """[B, h, w, stride * stride * C]. The masks of the images may differ if all mask the same number of cells."""
+        """[B, h, w, stride * stride * C]. Masks of images may differ if all mask the same number of cells."""
         x = self.project(self.encode(images, mask))
         places = self.places(mask)
         tokens = self.mask_token.to(x.dtype).expand(len(x), places.shape[1] - x.shape[1], -1)
@@ -74,7 +75,7 @@ class GreenMIM(CellDecoder):
         """
         if mask.dtype != torch.bool:
             return mask.flatten(1)
-        return mask.flatten(1).to(torch.uint8).argsort(dim=1, stable=True).argsort(1)
+        return self.masked_cells(mask).flatten(1).to(torch.uint8).argsort(dim=1, stable=True).argsort(1)
 
     def encode(self, images: Tensor, mask: Tensor) -> Tensor:
         """The encoder's visible cells [B, K, out_dim], row by row."""

@@ -44,6 +44,7 @@ class MixMIM(CellDecoder):
         Masked cells are predicted from the mixed image that shows the visible ones, and visible cells from that which
         shows the masked ones.
         """
+        mask = resize_mask(mask, self.grid)
         first, second = self.decode_both(self.encode(images, mask), mask)
         return torch.where(mask.unsqueeze(-1), first, second.flip(0))
 

@@ -30,7 +30,7 @@ class OfficialMixMIM(OfficialCode):
         shared = ("patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio", "norm_eps")
         encoder = {key: config[key] for key in shared} | {
             "window": config["window_size"],
-            "drop_path": config["drop_path"],
+            "drop_path": config.get("drop_path_rate", config.get("drop_path", 0.0)),
             "shift": False,
             "position": "sincos-and-relative",
         }

@@ -132,6 +132,8 @@ class Swin(Encoder):
         return self.body.norm(self._blocks(tokens, mask=mask)[-1]).permute(0, 3, 1, 2)
 
     def encode_visible(self, tokens: Tensor, keep: Tensor) -> Tensor:
+        if keep.shape[1] == 0:
+            return tokens.new_zeros(len(tokens), 0, self.out_dim)
         return self.body.norm(encode_cells(self.body.layers, self._positioned(tokens), keep, self._run))
 
     def pyramid(self, images: Tensor) -> list[Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from mimbench.convert import resize_positions
 from mimbench.encoders.blocks import sincos_positions
@@ -247,6 +248,18 @@ def test_visible_cells_train_with_and_without_checkpointing():
         gradients.append({name: p.grad.clone() for name, p in swin.named_parameters() if p.grad is not None})
     assert {name.split(".")[1] for name in gradients[0]} == {"layers", "norm"}
     assert all(torch.allclose(gradients[0][name], gradients[1][name], atol=1e-5) for name in gradients[0])
+
+
+def test_a_quarter_of_the_cells_takes_a_quarter_of_the_computation():
+    """Counted for Swin-B at 224 px and 12 of 49 cells, without values."""
+    with torch.device("meta"):
+        swin = Swin(SwinConfig(), image_size=224, in_channels=3)
+        tokens, keep = torch.zeros(1, 56, 56, 128), torch.zeros(1, 12, dtype=torch.long)
+        with FlopCounterMode(display=False) as visible:
+            swin.encode_visible(tokens, keep)
+        with FlopCounterMode(display=False) as whole:
+            swin.encode(tokens)
+    assert 0.24 < visible.get_total_flops() / whole.get_total_flops() < 0.26
 
 
 def test_visible_cells_need_whole_cells():

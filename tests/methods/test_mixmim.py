@@ -10,7 +10,7 @@ from helpers.official_values import GOLDEN, read_arrays, read_json
 from mimbench.contract import InputError
 from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
-from mimbench.masks import mask_at_pixels
+from mimbench.masks import mask_at_pixels, resize_mask
 from mimbench.parity.comparison import compare
 from mimbench.parity.golden import read_golden
 from mimbench_methods.mixmim import MixMIM
@@ -124,6 +124,15 @@ def test_everything_trains(encoder, reaches_every_parameter, trains_in_bf16):
 
 def test_a_step_runs_without_values(trains_without_values):
     trains_without_values(build, (2, 3, 32, 32), (2, 4, 4))
+
+
+def test_masks_may_have_any_grid_and_mask_everything():
+    method = build().eval()
+    images, mask = batch(method)
+    finer = resize_mask(mask, (16, 16))
+    assert torch.equal(method.predict(images, finer), method.predict(images, mask))
+    nothing = method.predict(images, torch.ones_like(mask))
+    assert torch.equal(nothing, method.predict(images.flip(-1), torch.ones_like(mask)))
 
 
 def test_what_cannot_be_is_refused():
