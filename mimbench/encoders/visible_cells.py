@@ -51,9 +51,11 @@ class VisibleGrid:
 
     def windows(self, size: Sequence[int], shift: Sequence[int], padded: Sequence[int]) -> VisibleWindows:
         """Windows of `size` tokens on a grid that is `padded` to whole windows and moved up and left by `shift`."""
-        places, windows = [], torch.zeros((), dtype=torch.long)
+        places, windows = [], torch.zeros_like(self.cells[0, 0])
         for axis, cell in enumerate((self.cells // self.columns, self.cells % self.columns)):
-            inner = torch.arange(self.side).view((self.side, 1) if axis == 0 else (1, self.side))
+            inner = torch.arange(self.side, device=self.cells.device).view(
+                (self.side, 1) if axis == 0 else (1, self.side)
+            )
             place = (cell[:, :, None, None] * self.side + inner - shift[axis]) % padded[axis]
             place = place.expand(-1, -1, self.side, self.side).flatten()
             # What the shift moves around the border attends to itself only.
@@ -61,7 +63,7 @@ class VisibleGrid:
             windows = (windows * (padded[axis] // size[axis]) + place // size[axis]) * 2 + wrapped
             places.append(place)
         images = len(self.cells)
-        image = torch.arange(images).repeat_interleave(len(places[0]) // images)
+        image = torch.arange(images, device=windows.device).repeat_interleave(len(places[0]) // images)
         return _by_window(images, image * (int(windows.max()) + 1) + windows, places, size)
 
 
@@ -69,14 +71,14 @@ def _by_window(images: int, windows: Tensor, places: list[Tensor], size: Sequenc
     """windows: int64 [images * N], an arbitrary number per window. places: row and column of each token."""
     order = windows.argsort(stable=True)
     _, window, counts = windows[order].unique_consecutive(return_inverse=True, return_counts=True)
-    slot = torch.arange(len(order)) - (counts.cumsum(0) - counts)[window]
+    slot = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[window]
     most = int(counts.max())
-    tokens = torch.zeros(len(counts), most, dtype=torch.long)
-    filled = torch.zeros(len(counts), most, dtype=torch.bool)
+    tokens = order.new_zeros(len(counts), most)
+    filled = torch.zeros_like(tokens, dtype=torch.bool)
     tokens[window, slot], filled[window, slot] = order, True
     of_token = torch.empty_like(order)
     of_token[order] = window * most + slot
-    distances = torch.zeros((), dtype=torch.long)
+    distances = torch.zeros_like(order[0])
     for place, length in zip(places, size, strict=True):
         at = place[tokens]
         distances = distances * (2 * length - 1) + at[:, :, None] - at[:, None, :] + length - 1
@@ -108,7 +110,7 @@ def encode_cells(
     x = tokens.unflatten(2, (-1, side)).unflatten(1, (-1, side)).transpose(2, 3).flatten(1, 2)
     x = x[:, keep[0]] if len(keep) == 1 else x[torch.arange(len(x), device=keep.device)[:, None], keep]
     # Windows are made on the CPU, in one synchronisation. On the meta device cells have no values: take the first ones.
-    cells = torch.arange(keep.shape[1]).expand_as(keep) if keep.is_meta else keep.cpu()
+    cells = torch.arange(keep.shape[1], device="cpu").expand_as(keep) if keep.is_meta else keep.cpu()
     for stage in stages:
         x = stage.downsample(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         visible = VisibleGrid(cells, width // side, x.shape[2])
