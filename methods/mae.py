@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mimbench.api import (
-    Config,
     Depth,
     Encoder,
     InputError,
+    MaskRatioConfig,
     Method,
     OfficialCode,
     StepOutput,
     at_least_float32,
     block_mask,
+    check_mask_ratios,
     grid_mask,
     init_xavier,
     mask_at_pixels,
@@ -34,7 +35,7 @@ from mimbench.api import (
 from mimbench_methods.official.mae import OfficialMAE
 
 
-class MAEConfig(Config):
+class MAEConfig(MaskRatioConfig):
     """The paper's choices; the defaults are those of its ViT-B."""
 
     mask: Literal["random", "block", "grid"] = "random"
@@ -49,15 +50,24 @@ class MAEConfig(Config):
     decoder_heads: int = Field(16, ge=1)
     decoder_mlp_ratio: float = Field(4.0, gt=0)
 
+    @model_validator(mode="after")
+    def _has_masks_at_every_ratio(self) -> MAEConfig:
+        if self.mask == "grid" and self.initial_mask_ratio is not None:
+            raise ValueError("grid masks exist for few ratios and cannot change; leave initial_mask_ratio out")
+        return self
+
 
 class MAE(Method):
     """He et al., Masked Autoencoders Are Scalable Vision Learners (CVPR 2022, arXiv:2111.06377)."""
 
     name: ClassVar[str] = "mae"
     version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "normalised pixels of masked patches"
+    sees: ClassVar[str] = "visible patches"
+    networks: ClassVar[tuple[str, ...]] = ("decoder",)
     paper: ClassVar[str] = "https://arxiv.org/abs/2111.06377"
     reference: ClassVar[str] = "https://github.com/facebookresearch/mae@efb2a8062c206524e35e47d04501ed4f544c0ae8"
-    needs: ClassVar[frozenset[str]] = frozenset({"visible-only"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"visible-only"})
     official: ClassVar[OfficialCode | None] = OfficialMAE()
     Config = MAEConfig
     config: MAEConfig
@@ -66,7 +76,8 @@ class MAE(Method):
     def __init__(self, config: MAEConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         dim, patch = config.decoder_dim, encoder.patch_size
-        self.visible = int((~self.sample_mask(1, torch.Generator())).sum())
+        check_mask_ratios(self)
+        self.visible = self._count_visible()
         """Patches that the encoder sees of each image."""
         self.project = nn.Linear(encoder.out_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
@@ -83,9 +94,14 @@ class MAE(Method):
         Method.__init__(method, config, encoder)
         return method
 
+    def before_step(self, progress: float) -> None:
+        super().before_step(progress)
+        if self.config.initial_mask_ratio is not None:
+            self.visible = self._count_visible()
+
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         """The same number of masked patches in each image, for every kind, so that the visible ones form a batch."""
-        grid, ratio = self.encoder.grid, self.config.mask_ratio
+        grid, ratio = self.encoder.grid, self.config.ratio_at(self.progress)
         if self.config.mask == "random":
             return random_mask(batch, grid, ratio, generator, rounding="mae")
         if self.config.mask == "grid":
@@ -138,6 +154,10 @@ class MAE(Method):
         if not self.config.norm_pixels:
             return ""
         return "Mean and contrast of each masked patch are the true ones; only its structure is predicted."
+
+    def _count_visible(self) -> int:
+        """Visible patches in each image now: all masks of one ratio have as many."""
+        return int((~self.sample_mask(1, torch.Generator())).sum())
 
     def _predict(self, images: Tensor, keep: Tensor) -> Tensor:
         """keep: int64 [B, K], the visible patches, in any order."""
