@@ -41,9 +41,12 @@ class GreenMIM(CellDecoder):
 
     name: ClassVar[str] = "greenmim"
     version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "normalised pixels of masked patches"
+    sees: ClassVar[str] = "visible patches"
+    networks: ClassVar[tuple[str, ...]] = ("decoder",)
     paper: ClassVar[str] = "https://arxiv.org/abs/2205.13515"
     reference: ClassVar[str] = "https://github.com/LayneH/GreenMIM@b98101221822ff0c7a3543f6691946a06163fc88"
-    needs: ClassVar[frozenset[str]] = frozenset({"visible-cells"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"visible-cells"})
     waivers: ClassVar[Mapping[str, str]] = {"masks_differ": "all images of a batch have one mask"}
     official: ClassVar[OfficialCode | None] = OfficialGreenMIM()
     eps: ClassVar[float] = 1e-6

@@ -21,9 +21,12 @@ class MixMIM(CellDecoder):
 
     name: ClassVar[str] = "mixmim"
     version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "normalised pixels of two mixed images"
+    sees: ClassVar[str] = "all patches, masked ones of another image"
+    networks: ClassVar[tuple[str, ...]] = ("decoder",)
     paper: ClassVar[str] = "https://arxiv.org/abs/2205.13137"
     reference: ClassVar[str] = "https://github.com/Sense-X/MixMIM@2b2f5a9a8c0fa18b8e261d0bc21301300589fb21"
-    needs: ClassVar[frozenset[str]] = frozenset({"mixed-images"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"mixed-images"})
     waivers: ClassVar[Mapping[str, str]] = {
         "masks_differ": "all images of a batch have one mask",
         "masked_pixels_do_not_reach_predict": "visible cells are predicted too, from the masked ones",
