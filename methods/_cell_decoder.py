@@ -10,11 +10,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mimbench.api import (
-    Config,
     Depth,
     Encoder,
+    MaskRatioConfig,
     Method,
     at_least_float32,
+    check_mask_ratios,
     init_xavier,
     mask_at_pixels,
     patchify,
@@ -24,7 +25,7 @@ from mimbench.api import (
 )
 
 
-class CellDecoderConfig(Config):
+class CellDecoderConfig(MaskRatioConfig):
     """Masked cells and the decoder that predicts them; the defaults are those of the official MixMIM-B."""
 
     mask_ratio: float = Field(0.5, gt=0, lt=1)
@@ -48,7 +49,7 @@ class CellDecoder(Method):
 
     def __init__(self, config: CellDecoderConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
-        self.sample_mask(1, torch.Generator())  # an impossible mask is refused now, not at the first step
+        check_mask_ratios(self)
         dim = config.decoder_dim
         self.project = nn.Linear(encoder.out_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))

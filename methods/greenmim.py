@@ -98,6 +98,6 @@ class GreenMIM(CellDecoder):
 
     @property
     def _visible(self) -> int:
-        """Visible cells per image."""
+        """Visible cells per image, at the current mask ratio."""
         cells = self.grid[0] * self.grid[1]
-        return cells - masked_count(cells, self.config.mask_ratio, "mae")
+        return cells - masked_count(cells, self.config.ratio_at(self.progress), "mae")

@@ -37,7 +37,7 @@ class MixMIM(CellDecoder):
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         """One mask for the batch: bool [batch, Gh, Gw]."""
         order = random_order(1, self.grid, generator)
-        masked = order[:, : masked_count(order.shape[1], self.config.mask_ratio, "floor")]
+        masked = order[:, : masked_count(order.shape[1], self.config.ratio_at(self.progress), "floor")]
         mask = torch.zeros(order.shape, dtype=torch.bool, device=order.device).scatter(1, masked, True)
         return mask.unflatten(1, self.grid).expand(batch, -1, -1)
 

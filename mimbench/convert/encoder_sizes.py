@@ -104,17 +104,18 @@ def _vit_options(tensors: FileTensors) -> tuple[Options, int]:
         is_shared = all(torch.equal(table, tables[0]) for table in tables)
         return options | {"position": "relative" if is_shared else "relative-per-block"}, grid * side
     positions = _tensor(tensors, "pos_embed")
-    if "cls_token" not in tensors.tensors:
-        raise InputError("the file has no class token (cls_token), which mimbench's ViT has; it cannot be imported")
-    grid = isqrt(positions.shape[1] - 1)
+    has_class_token = "cls_token" in tensors.tensors
+    grid = isqrt(positions.shape[1] - has_class_token)
+    options |= {} if has_class_token else {"class_token": False}
     return options | {"position": "sincos" if _is_sincos(positions, grid) else "learned"}, grid * side
 
 
-def _is_sincos(positions: Tensor, grid: int, prefix: int = 1) -> bool:
-    if positions.shape[-1] % 4 or positions.shape[1] != grid * grid + prefix:
+def _is_sincos(positions: Tensor, grid: int) -> bool:
+    prefix = positions.shape[1] - grid * grid  # 1 with a class token
+    if positions.shape[-1] % 4 or prefix not in (0, 1):
         return False
-    expected = sincos_positions((grid, grid), positions.shape[-1])[:, 1 - prefix :]
-    return torch.allclose(positions.float(), expected, atol=1e-5)
+    table = sincos_positions((grid, grid), positions.shape[-1])[:, 1 - prefix :]
+    return torch.allclose(positions.float(), table, atol=1e-5)
 
 
 def _swin_options(tensors: FileTensors) -> tuple[Options, int]:
@@ -135,7 +136,7 @@ def _swin_options(tensors: FileTensors) -> tuple[Options, int]:
         return options, windows[last] * side * 2**last
     positions = tensors.tensors["absolute_pos_embed"].value
     grid = isqrt(positions.shape[1])
-    if not _is_sincos(positions, grid, prefix=0):
+    if not _is_sincos(positions, grid):
         raise InputError("the file has learned absolute positions (absolute_pos_embed), which mimbench's Swin has not")
     return options | {"position": "sincos-and-relative"}, grid * side
 

@@ -7,6 +7,7 @@ import torch
 
 from helpers.noting import INPUT, train
 from mimbench import registry
+from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
 from mimbench.engine.pretrain import TrainableMethod
 from mimbench.errors import InputError
@@ -19,6 +20,8 @@ SMALL = {
     "mae": {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2, "min_block": 1},
     "maskfeat": {"cell_size": 1, "mask": "random"},
     "simmim-pixel": {},
+    "greenmim": {"decoder_dim": 8, "decoder_heads": 2},
+    "mixmim": {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2},
 }
 KINDS = [
     ("simmim", {}),
@@ -29,13 +32,18 @@ KINDS = [
     ("maskfeat", {}),
     ("maskfeat", {"mask": "block", "min_block": 1}),
     ("simmim-pixel", {}),
+    ("greenmim", {}),
+    ("mixmim", {}),
 ]
 
 
 def build(name, **options):
     torch.manual_seed(0)
-    encoder = ViT(ViT.Config(patch_size=2, embed_dim=8, depth=1, num_heads=2), image_size=8, in_channels=1)
     cls = registry.methods.load(name)
+    kind, config = ViT, ViT.Config(patch_size=2, embed_dim=8, depth=1, num_heads=2)
+    if not cls.encoder_needs <= ViT.can:
+        kind, config = Swin, Swin.Config(patch_size=1, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window=4)
+    encoder = kind(config, image_size=8, in_channels=1)
     return cls(cls.Config(**SMALL[name] | options), encoder)
 
 
