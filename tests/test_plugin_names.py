@@ -34,7 +34,7 @@ ALLOWED = {
     "recipe/show.py": {"simmim", "spark"},
     "contract/training.py": {"simmim", "mae", "beit", "ijepa", "spark"},
     "masks/sampling.py": {"mae", "spark"},
-    "convert/key_layouts.py": {"simmim", "mae", "beit"},
+    "convert/key_layouts.py": {"simmim", "mae", "beit", "greenmim", "mixmim"},
     "convert/network_choice.py": {"ibot"},
     "encoders/vit_body.py": {"beit"},  # timm's class of that name
     # Formats: the type of a COCO file, the key of a COCO object, a record's artifact.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from mimbench.errors import InputError
 from mimbench.text import list_first
@@ -48,6 +49,9 @@ class KeyLayout:
     """Swin: a stage ends with its patch merging; in timm, the next one begins with it."""
     unfolds: bool = False
     """Swin: patches are merged by nn.Unfold, with channels outermost; in timm, innermost."""
+
+    options: tuple[tuple[str, Any], ...] = ()
+    """Options of the encoder that its tensors do not show."""
 
     def rename(self, name: str) -> str:
         """A name without prefix -> timm's name, or the official name of a method's parameter."""
@@ -113,6 +117,10 @@ LAYOUTS = (
     KeyLayout("timm-vit", "vit", f"{_TIMM}, models/vision_transformer.py", (_BLOCK, r"^pos_embed$")),
     KeyLayout("simmim-swin", "swin", _SIMMIM, (_SWIN_ATTENTION, _MERGED_LAST, r"^decoder\.0\.weight$"),
            merges_last=True),
+    KeyLayout("mixmim", "swin", "https://github.com/Sense-X/MixMIM@2b2f5a9a",
+           (_SWIN_ATTENTION, _MERGED_LAST, r"^absolute_pos_embed$"), merges_last=True, options=(("shift", False),)),
+    KeyLayout("greenmim", "swin", "https://github.com/LayneH/GreenMIM@b9810122",
+           (_SWIN_ATTENTION, _MERGED_LAST, r"^decoder_embed\."), merges_last=True, options=(("norm_eps", 1e-6),)),
     KeyLayout("swin", "swin", "https://github.com/microsoft/Swin-Transformer, timm before 0.9",
            (_SWIN_ATTENTION, _MERGED_LAST), merges_last=True),
     KeyLayout("timm-swin", "swin", f"{_TIMM}, models/swin_transformer.py, from 0.9", (_SWIN_ATTENTION,)),

@@ -5,6 +5,7 @@ import torch
 
 from helpers.checkpoints import encoder_of, mm_swin, mm_vit, params
 from mimbench.convert import recognise, to_timm
+from mimbench.convert.encoder_sizes import describe_encoder
 from mimbench.convert.weight_files import unwrap
 from mimbench.errors import InputError
 
@@ -26,6 +27,22 @@ def test_official_and_mmpretrain_layouts(name, layout, mm, mm_layout):
     without_head = [key for key in state if not key.startswith(("decoder", "lm_head", "encoder.mask", "mask"))]
     expected = {"simmim-swin": "swin", "mae": "timm-vit"}.get(layout, "timm-beit")
     assert recognise(without_head).name == expected
+
+
+@pytest.mark.parametrize(("name", "without_decoder"), [("greenmim", "swin"), ("mixmim", "mixmim")])
+def test_layouts_of_swins_with_a_pixel_decoder(name, without_decoder):
+    state = params(f"{name}_swin_tiny")
+    assert recognise(state).name == name
+    assert recognise([f"module.{key}" for key in state]).name == name
+    assert recognise(key for key in state if not key.startswith("decoder")).name == without_decoder
+
+
+def test_learned_positions_of_a_swin_are_refused():
+    state = params("mixmim_swin_tiny")
+    assert describe_encoder(state, recognise(state), "swin-tiny").options["position"] == "sincos-and-relative"
+    state["absolute_pos_embed"] = state["absolute_pos_embed"] + 0.1
+    with pytest.raises(InputError, match="learned absolute positions"):
+        describe_encoder(state, recognise(state), "swin-tiny")
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,47 @@ FCMAE = AUGMENTATION | {
     "pretrain.schedule.warmup_epochs": 40,
     "pretrain.schedule.min_lr": 0.0,
 }
+CELLS = AUGMENTATION | {
+    "input.image_size": 224,
+    "input.crop_scale": [0.2, 1.0],
+    "input.color_jitter": 0.0,
+    "input.interpolation": "bicubic",
+    "encoder.name": "swin",
+    "encoder.patch_size": 4,
+    "encoder.embed_dim": 128,
+    "encoder.depths": [2, 2, 18, 2],
+    "encoder.num_heads": [4, 8, 16, 32],
+    "encoder.drop_path": 0.0,
+    "method.norm_pixels": True,
+    "method.decoder_dim": 512,
+    "method.decoder_heads": 16,
+    "pretrain.batch_size": 2048,
+    "pretrain.lr_divisor": 256,
+    "pretrain.betas": [0.9, 0.95],
+    "pretrain.clip_grad": None,
+    "pretrain.schedule.convention": "mae",
+    "pretrain.schedule.kind": "cosine",
+    "pretrain.schedule.warmup_epochs": 40,
+    "pretrain.schedule.min_lr": 0.0,
+}
+GREENMIM = CELLS | {
+    "encoder.window": 7,
+    "encoder.norm_eps": 1e-6,
+    "method.mask_ratio": 0.75,
+    "method.decoder_depth": 1,
+    "pretrain.epochs": 800,
+    "pretrain.base_lr": 1e-4,
+}
+MIXMIM = CELLS | {
+    "encoder.window": [14, 14, 14, 7],
+    "encoder.shift": False,
+    "encoder.position": "sincos-and-relative",
+    "encoder.norm_eps": 1e-5,
+    "method.mask_ratio": 0.5,
+    "method.decoder_depth": 8,
+    "pretrain.epochs": 600,
+    "pretrain.base_lr": 1.5e-4,
+}
 BASE = {"encoder.patch_size": 16, "encoder.embed_dim": 768, "encoder.depth": 12, "encoder.num_heads": 12}
 LARGE = {"encoder.patch_size": 16, "encoder.embed_dim": 1024, "encoder.depth": 24, "encoder.num_heads": 16}
 IJEPA = AUGMENTATION | {
@@ -358,6 +399,8 @@ OFFICIAL = {
         "pretrain.schedule.warmup_lr": 1e-6,
         "pretrain.schedule.min_lr": 1e-5,
     },
+    ("imagenet-swin-base-224", "greenmim"): GREENMIM,
+    ("imagenet-swin-base-224", "mixmim"): MIXMIM,
 }
 
 STEPS = IMAGES // 2048
@@ -409,6 +452,8 @@ RATES = {
         80 * (IMAGES // 4096) - 1: 1e-3,
         440 * (IMAGES // 4096): (1e-5 + 1e-3) / 2,
     },
+    ("imagenet-swin-base-224", "greenmim"): {0: 0.0, 20 * STEPS: 4e-4, 40 * STEPS: 8e-4, 420 * STEPS: 4e-4},
+    ("imagenet-swin-base-224", "mixmim"): {0: 0.0, 20 * STEPS: 6e-4, 40 * STEPS: 1.2e-3, 320 * STEPS: 6e-4},
 }
 RATES |= {
     (preset, "spark"): {
@@ -442,6 +487,8 @@ PEAKS = {
     ("imagenet-convnext-base", "fcmae"): 2.4e-3,
     ("imagenet-swin-base", "simmim"): 8e-4,
     ("imagenet-swin-base-800ep", "simmim"): 4e-4,
+    ("imagenet-swin-base-224", "greenmim"): 8e-4,
+    ("imagenet-swin-base-224", "mixmim"): 1.2e-3,
 }
 
 HIDDEN = {
@@ -454,5 +501,7 @@ HIDDEN = {
     ("imagenet-vit-base", "beit"): (14, 60, 75),
     ("imagenet-vit-base", "maskfeat"): (14, 60, 78),
     ("imagenet-vit-base", "data2vec"): (14, 90, 120),
+    ("imagenet-swin-base-224", "greenmim"): (7, 37, 37),
+    ("imagenet-swin-base-224", "mixmim"): (7, 24, 24),
 }
 """Cells along a side; least and most that are hidden."""

@@ -8,6 +8,7 @@ import torch
 from helpers.noting import INPUT, train
 from mimbench import registry
 from mimbench.encoders.convnet import ConvNeXt
+from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
 from mimbench.engine.pretrain import TrainableMethod
 from mimbench.errors import InputError
@@ -22,6 +23,8 @@ SMALL = {
     "simmim-pixel": {},
     "spark": {"decoder_dim": 4},
     "fcmae": {"decoder_dim": 4, "init": "encoder"},
+    "greenmim": {"decoder_dim": 8, "decoder_heads": 2},
+    "mixmim": {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2},
 }
 KINDS = [
     ("simmim", {}),
@@ -34,6 +37,8 @@ KINDS = [
     ("simmim-pixel", {}),
     ("spark", {}),
     ("fcmae", {}),
+    ("greenmim", {}),
+    ("mixmim", {}),
 ]
 
 
@@ -43,8 +48,11 @@ def build(name, **options):
     if "sparse-convolution" in cls.encoder_needs:
         config = ConvNeXt.Config(patch_size=2, dims=(8,), depths=(1,), grn=True, layer_scale=None)
         encoder = ConvNeXt(config, image_size=8, in_channels=1)
-    else:
+    elif cls.encoder_needs <= ViT.can:
         encoder = ViT(ViT.Config(patch_size=2, embed_dim=8, depth=1, num_heads=2), image_size=8, in_channels=1)
+    else:
+        config = Swin.Config(patch_size=1, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window=4)
+        encoder = Swin(config, image_size=8, in_channels=1)
     return cls(cls.Config(**SMALL[name] | options), encoder)
 
 
