@@ -19,6 +19,7 @@ ABILITIES: Mapping[str, str] = MappingProxyType(
         "pyramid": "output maps at several strides",
         "sparse-convolution": "convolve visible cells only (mimbench.api.visible_only)",
         "response-norm": "normalise responses over each map (option grn of convnext)",
+        "clips": "take clips of several frames",
         "any-size": "take images of other sizes than input.image_size",
         "drop-path": "drop paths at random (an option drop_path)",
         "windows": "attend within windows",

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mimbench.errors import InputError
-from mimbench.masks.grids import Grid, check_count, grid_text, spans
+from mimbench.masks.grids import Grid, check_count, grid_text, require_two_axes, spans
 from mimbench.masks.official import ATTEMPTS, draw_seed, python_block_mask
 
 
@@ -118,6 +118,7 @@ def _fill_up(mask: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def _check_blocks(grid: Grid, count: int, min_block: int, max_block: int, aspect: tuple[float, float]) -> None:
+    require_two_axes(grid, "a block mask")
     check_count(count, grid[0] * grid[1], f"a mask of {count} cells")
     if min_block < 1 or max_block < 1 or not 0 < aspect[0] <= aspect[1]:
         raise InputError(

@@ -29,9 +29,9 @@ def draw_seed(generator: torch.Generator) -> int:
 def numpy_random_mask(batch: int, grid: Grid, masked: int, rng: np.random.RandomState) -> Tensor:
     """SimMIM's masks (microsoft/SimMIM@d3e29bca, MaskGenerator): the first `masked` cells of a permutation.
 
-    Returns bool [batch, Gh, Gw] on the CPU. `np.random.seed(s)` there is RandomState(s) here.
+    Returns bool [batch, *grid] on the CPU. `np.random.seed(s)` there is RandomState(s) here.
     """
-    masks = np.zeros((batch, grid[0] * grid[1]), dtype=bool)
+    masks = np.zeros((batch, math.prod(grid)), dtype=bool)
     for mask in masks:
         mask[rng.permutation(mask.size)[:masked]] = True
     return torch.from_numpy(masks).unflatten(1, grid)
