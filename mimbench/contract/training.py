@@ -19,10 +19,10 @@ class ScheduleConfig(Config):
     """The learning rate over optimizer steps."""
 
     kind: Literal["cosine", "linear", "multistep", "constant"] = "cosine"
-    convention: Literal["plain", "simmim", "mae", "beit", "spark"] = "plain"
+    convention: Literal["plain", "simmim", "mae", "beit", "ijepa", "spark"] = "plain"
     """Whose arithmetic to follow. "plain": linear warmup, then a full cosine (or line) over the remaining steps.
-    "simmim", "mae", "beit" and "spark": the exact values of these official scripts. Rates are given before scaling by
-    the batch size; "simmim" and "spark" scale `warmup_lr` and `min_lr` too."""
+    The others: the exact values of these official scripts. Rates are given before scaling by the batch size; "simmim"
+    and "spark" scale `warmup_lr` and `min_lr` too."""
     warmup_epochs: float = Field(0.0, ge=0)
     warmup_steps: int | None = added(None, ge=0)
     """The warmup in optimizer steps, instead of `warmup_epochs`."""
@@ -265,11 +265,13 @@ class Batch:
             one. S may differ.
         labels: int64 [B]; None for methods without supervision.
         progress: share of the training before this step, in [0, 1).
+        epoch: whole epochs before this step.
     """
 
     views: tuple[torch.Tensor, ...]
     labels: torch.Tensor | None = None
     progress: float = 0.0
+    epoch: int = 0
 
     @property
     def images(self) -> torch.Tensor:
@@ -295,7 +297,8 @@ class Trainable(Protocol):
 
     Optional:
         before_epoch(epoch): called before each epoch, counted from 0, and when a training resumes within one.
-        before_step(progress): called before each micro-batch, with the share of the training before its step.
+        before_step(progress, epoch): called before each micro-batch, with the share of the training before its step,
+            and the whole epochs before it.
         before_update(progress): called before each optimizer step, when the gradients are there and clipped.
         after_step(progress): called after each optimizer step, with the share of the training that is done.
         no_weight_decay(): names or patterns of parameters without weight decay.

@@ -47,7 +47,7 @@ class StepHook(Hook):
                 group["weight_decay"] = self.schedule.weight_decay(step)
         before_step = getattr(self.adapter.trainable, "before_step", None)
         if before_step:
-            before_step(step / self.schedule.steps)
+            before_step(step / self.schedule.steps, step // self.schedule.steps_per_epoch)
 
     def after_train_iter(
         self, runner: MinimalRunner, batch_idx: int, data_batch: Any = None, outputs: Any = None

@@ -33,7 +33,7 @@ class TrainableMethod(nn.Module):
         self.batched, self.views = batched, views
         transforms = [DeviceTransform(view, channels, train=True, batched=batched) for view in views_at(views, 0)]
         self.transforms: Any = nn.ModuleList(transforms)  # of DeviceTransform
-        self._progress = 0.0
+        self._progress, self._epoch = 0.0, 0
 
     @property
     def trained_encoder(self) -> Encoder | None:
@@ -48,8 +48,8 @@ class TrainableMethod(nn.Module):
             transform.input = view
         self.method.set_image_size(views[0].image_size)
 
-    def before_step(self, progress: float) -> None:
-        self._progress = progress
+    def before_step(self, progress: float, epoch: int) -> None:
+        self._progress, self._epoch = progress, epoch
         if hasattr(self.method, "before_step"):
             self.method.before_step(progress)
 
@@ -65,7 +65,7 @@ class TrainableMethod(nn.Module):
         ]
         needs_labels = "labels" in getattr(self.method, "supervision", ())
         labels_for_method = labels.to(device, non_blocking=True) if needs_labels else None
-        return self.method.step(Batch(tuple(views), labels_for_method, self._progress), generator)
+        return self.method.step(Batch(tuple(views), labels_for_method, self._progress, self._epoch), generator)
 
     def before_update(self, progress: float) -> None:
         if hasattr(self.method, "before_update"):

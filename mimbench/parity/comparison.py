@@ -97,7 +97,7 @@ class _Comparing:
         rows += self._states(self.code.states, single.state)
         if "traj/loss" in self.golden.arrays:
             rows += self._trajectory()
-        return Comparison([self._with_tolerance(row) for row in rows], self._skipped(single))
+        return Comparison([self._with_tolerance(row) for row in rows], self._skipped(single, rows))
 
     def _losses(self, single: Step, double: Step) -> Iterator[Row]:
         yield _row("loss (fp32)", single.outputs["out/loss"], self.golden.tensor("out/loss"), LOSS)
@@ -183,6 +183,9 @@ class _Comparing:
                 yield _row(f"step {step}: loss ({str(dtype).removeprefix('torch.')})", ours, theirs, allowed)
             states = _in_double(self.code.trajectory_states) if ending else self.code.trajectory_states
             yield from self._states(states, run.state, OUTPUT if ending else self._allowed_states())
+            if not ending:
+                for name, value in run.outputs.items():
+                    yield _row(name, value, self.golden.tensor(name).reshape(value.shape), STEPS_STATE)
 
     def _allowed_states(self) -> float:
         """Of weights after the steps in single precision."""
@@ -194,7 +197,7 @@ class _Comparing:
         ]
         return max([STEPS_STATE, *(ROUNDING * error for error in errors)])
 
-    def _skipped(self, single: Step) -> dict[str, str]:
+    def _skipped(self, single: Step, rows: list[Row]) -> dict[str, str]:
         """The arrays that are neither compared nor what the model sees."""
         seen = (
             "input/", "grad/", "grad_norm", *self.code.networks, *self.code.followed, *self.code.states,
@@ -203,6 +206,7 @@ class _Comparing:
         )  # fmt: skip
         used = {"traj/loss", "traj/loss_f64", "traj/lr", "traj/wd"}
         compared = {name for name in self._names_of_outputs() if name.removesuffix("_f64") in single.outputs}
+        compared |= {row.quantity for row in rows}
         left = [name for name in self.golden.arrays if name not in compared | used | {"out/loss"}]
         return {name: self._reason(name) for name in left if not name.startswith(seen)}
 

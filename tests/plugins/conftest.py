@@ -6,8 +6,6 @@ import pytest
 
 ENTRY_POINTS = {
     "methods": {
-        "i-jepa": "plugins.ijepa:IJEPA",
-        "ibot": "plugins.ibot:IBOT",
         "mixmim": "plugins.mixmim:MixMIM",
         "distill": "plugins.distill:Distill",
         "coarse": "plugins.coarse:Coarse",
