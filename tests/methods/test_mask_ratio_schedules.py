@@ -6,10 +6,8 @@ import pytest
 import torch
 
 from helpers.noting import INPUT, train
+from helpers.small_encoders import encoder_for
 from mimbench import registry
-from mimbench.encoders.convnet import ConvNeXt
-from mimbench.encoders.swin import Swin
-from mimbench.encoders.vit import ViT
 from mimbench.engine.pretrain import TrainableMethod
 from mimbench.errors import InputError
 from mimbench.masks import masked_count
@@ -45,15 +43,7 @@ KINDS = [
 def build(name, **options):
     torch.manual_seed(0)
     cls = registry.methods.load(name)
-    if "sparse-convolution" in cls.encoder_needs:
-        config = ConvNeXt.Config(patch_size=2, dims=(8,), depths=(1,), grn=True, layer_scale=None)
-        encoder = ConvNeXt(config, image_size=8, in_channels=1)
-    elif cls.encoder_needs <= ViT.can:
-        encoder = ViT(ViT.Config(patch_size=2, embed_dim=8, depth=1, num_heads=2), image_size=8, in_channels=1)
-    else:
-        config = Swin.Config(patch_size=1, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window=4)
-        encoder = Swin(config, image_size=8, in_channels=1)
-    return cls(cls.Config(**SMALL[name] | options), encoder)
+    return cls(cls.Config(**SMALL[name] | options), encoder_for(cls))
 
 
 def train_and_count(folder, method, **options):

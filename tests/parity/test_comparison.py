@@ -313,5 +313,5 @@ def _official_name(name, method, meta):
     if name == "mask_token" and meta["repo"] == "SimMIM":
         return "encoder.mask_token"
     back = {our_name: official for official, our_name in method.official.names.items() if our_name}
-    head, dot, rest = name.partition(".")
-    return back.get(head, head) + dot + rest
+    start = max((start for start in back if name.startswith(start)), key=len, default="")
+    return back.get(start, start) + name.removeprefix(start)
