@@ -56,7 +56,9 @@ class BEiTv2(Method):
     predicts: ClassVar[str] = "words of VQ-KD at masked patches"
     sees: ClassVar[str] = "all patches, masked ones as a token"
     networks: ClassVar[tuple[str, ...]] = ("linear head", "2 blocks", "tokenizer")
-    supervision: ClassVar[tuple[str, ...]] = ('CLIP features (the tokenizer\'s teacher; not with vqkd.teacher = "hog")',)
+    supervision: ClassVar[tuple[str, ...]] = (
+        'CLIP features (the tokenizer\'s teacher; not with vqkd.teacher = "hog")',
+    )
     paper: ClassVar[str] = "https://arxiv.org/abs/2208.06366"
     reference: ClassVar[str] = (
         "https://github.com/microsoft/unilm/tree/master/beit2@768a3c873f598bb9b4d4dfb9267b099e35f8fe56"

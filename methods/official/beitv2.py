@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mimbench.api import Golden, Method, ModelSetup, OfficialCode
+from mimbench.api import Golden, InputError, Method, ModelSetup, OfficialCode
 from mimbench_methods.official.encoders import relative_vit_options, require
 from mimbench_methods.tokenizers.vqkd import OFFICIAL_NAMES, VQKDConfig
 from mimbench_methods.tokenizers.vqkd_network import VQKD, kmeans_on_sphere
@@ -19,7 +19,7 @@ _TINY = {"embed_dim": 8, "depth": 1, "num_heads": 1, "decoder_dim": 8, "decoder_
 
 
 class OfficialVQKD(OfficialCode):
-    """The file is of the tokenizer alone: the method is built around the smallest encoder, and only the tokenizer runs."""
+    """Files of the tokenizer alone. The method is built around the smallest encoder, and only its tokenizer runs."""
 
     methods = ("beitv2-vqkd",)
     names: ClassVar = {
@@ -29,10 +29,14 @@ class OfficialVQKD(OfficialCode):
     }
     networks: ClassVar = {"param/": "tokenizer."}
     computed = ("encoder.", "mask_token", "head.", "late_blocks.")
+    not_compared: ClassVar = {"aux/kmeans_samples": "the input of k-means"}
 
     def setup(self, config: Mapping[str, Any], meta: Mapping[str, Any]) -> ModelSetup:
         require(config, qkv_bias=True, use_abs_pos_emb=True, use_mean_pooling=True, use_rel_pos_bias=False)
         require(config, init_values=False, use_shared_rel_pos_bias=False)
+        for key, only in {"beta": 1.0, "process_type": "default", "rec_loss_type": "cosine"}.items():
+            if config.get(key, only) != only:
+                raise InputError(f"VQ-KD has no {key} = {config[key]} here")
         vqkd = {
             "vocabulary": config["codebook_size"],
             "embed_dim": config["embed_dim"],
@@ -67,10 +71,7 @@ class OfficialVQKD(OfficialCode):
         with torch.no_grad():
             tokens = untouched.words(pixels)
             quantizer.count_usage(F.one_hot(tokens.flatten(), len(quantizer.codes)).sum(0).to(quantizer.usage.dtype))
-        samples = golden.tensor("aux/kmeans_samples")
-        generator = torch.Generator().manual_seed(golden.meta["seed"])
-        means, sizes = kmeans_on_sphere(samples, golden.config["kmeans_k"], generator)
-        return {
+        return self._kmeans(golden) | {
             "out/loss": read.commitment + read.error,
             "out/quant_loss": read.commitment,
             "out/rec_loss": read.error,
@@ -82,10 +83,13 @@ class OfficialVQKD(OfficialCode):
             "after/cluster_size": network.words.quantizer.usage,
             "aux/eval_tokens": tokens,
             "aux/eval_cluster_size": quantizer.usage,
-            "aux/kmeans_samples": samples,
-            "aux/kmeans_means": means,
-            "aux/kmeans_bins": sizes,
         }
+
+    def _kmeans(self, golden: Golden) -> dict[str, Tensor]:
+        """The k-means that starts a codebook, on the file's own samples."""
+        generator = torch.Generator().manual_seed(golden.meta["seed"])
+        means, sizes = kmeans_on_sphere(golden.tensor("aux/kmeans_samples"), golden.config["kmeans_k"], generator)
+        return {"aux/kmeans_means": means, "aux/kmeans_bins": sizes}
 
 
 class OfficialBEiTv2(OfficialCode):

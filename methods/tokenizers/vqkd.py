@@ -44,7 +44,7 @@ class VQKDConfig(TokenizerConfig):
     """Its size, its teacher and its training. The defaults are the official ones for ViT-B."""
 
     weights: Path | None = None
-    """A trained tokenizer: a state dict of the official VQ-KD, or one saved under its names. Nothing is trained then."""
+    """A trained tokenizer: a state dict under the names of the official VQ-KD. Then none is trained."""
     embed_dim: int = Field(768, ge=4)
     depth: Depth = Field(12, ge=1)
     num_heads: int = Field(12, ge=1)
@@ -103,12 +103,7 @@ class VQKDConfig(TokenizerConfig):
             lr_divisor=128,
             betas=(0.9, 0.99),
             weight_decay=1e-4,
-            # "beit" does not scale min_lr by the batch size, and this base rate is scaled.
-            schedule=ScheduleConfig(
-                convention="beit",
-                warmup_epochs=self.warmup_epochs,
-                min_lr=self.min_lr * 128 / self.batch_size,
-            ),
+            schedule=ScheduleConfig(convention="beit", warmup_epochs=self.warmup_epochs, min_lr=self.min_lr),
         )
 
     def word_encoder(self, image_size: int, patch_size: int) -> WordEncoder:
@@ -223,9 +218,7 @@ def _load_words(path: Path, words: WordEncoder) -> None:
     place = "method.vqkd.weights"
     target = words.state_dict()
     try:
-        state = {
-            name: value for name, value in read_weights(path).state.items() if name.startswith(_MAKES_WORDS)
-        }
+        state = {name: value for name, value in read_weights(path).state.items() if name.startswith(_MAKES_WORDS)}
         placed = to_part(state, target, OFFICIAL_NAMES)
     except InputError as error:
         raise InputError(f"{place}: {error}") from error
