@@ -89,6 +89,10 @@ from mimbench.encoders.blocks import (
 from mimbench.encoders.inverse_swin import (
     InverseSwin as InverseSwin,
 )
+from mimbench.encoders.towers import (
+    CLIPTower as CLIPTower,
+    PatchViT as PatchViT,
+)
 from mimbench.encoders.rebuilding import (
     rebuild_encoder as rebuild_encoder,
 )

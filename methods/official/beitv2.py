@@ -23,7 +23,7 @@ class OfficialVQKD(OfficialCode):
 
     methods = ("beitv2-vqkd",)
     names: ClassVar = {
-        "encoder.": "words.encoder.",
+        "decoder.": "decoder.body.",
         "decode_task_layer.": "to_target.",
         **{name: place and f"words.{place}" for name, place in OFFICIAL_NAMES.items()},
     }
@@ -64,7 +64,7 @@ class OfficialVQKD(OfficialCode):
     def replay(self, golden: Golden, method: Method) -> dict[str, Tensor]:
         network: Any = method.tokenizer
         untouched: VQKD = copy.deepcopy(network).eval()
-        grid = network.decoder.patch_embed.grid_size
+        grid = network.decoder.grid
         pixels = golden.images() * 2 - 1
         read = network(pixels, golden.tensor("input/teacher").unflatten(1, grid))
         quantizer = untouched.words.quantizer

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from mimbench.api import (
     Batch,
+    CLIPTower,
     Depth,
     InputError,
+    PatchViT,
     ScheduleConfig,
     Stage,
     StepOutput,
@@ -24,10 +26,11 @@ from mimbench.api import (
     to_part,
 )
 from mimbench_methods.tokenizers.base import FittedTokenizer, TokenizerConfig
-from mimbench_methods.tokenizers.vqkd_network import VQKD, Sizes, WordEncoder
-from mimbench_methods.tokenizers.vqkd_teachers import CLIPTeacher, HOGTeacher
+from mimbench_methods.tokenizers.vqkd_network import VQKD, Quantizer, WordEncoder
+from mimbench_methods.tokenizers.vqkd_teachers import HOGTeacher, read_clip
 
 OFFICIAL_NAMES = {
+    "encoder.": "encoder.body.",
     "encode_task_layer.": "to_code.",
     "quantize.embedding.weight": "quantizer.codes",
     "quantize.embedding.initted": "quantizer.is_started",
@@ -108,19 +111,15 @@ class VQKDConfig(TokenizerConfig):
 
     def word_encoder(self, image_size: int, patch_size: int) -> WordEncoder:
         """With initial weights."""
-        return WordEncoder(
-            Sizes(self.embed_dim, self.depth, self.num_heads, self.mlp_ratio),
-            image_size=image_size,
-            patch_size=patch_size,
-            count=self.vocabulary,
-            code_dim=self.code_dim,
-            decay=self.decay,
-        )
+        sizes = {"depth": self.depth, "num_heads": self.num_heads, "mlp_ratio": self.mlp_ratio}
+        encoder = PatchViT(image_size, patch_size, 3, dim=self.embed_dim, **sizes)
+        return WordEncoder(encoder, self.embed_dim, Quantizer(self.vocabulary, self.code_dim, self.decay))
 
     def network(self, words: WordEncoder, grid: int, target_dim: int) -> VQKD:
         """The whole network around `words`, the rest with initial weights."""
-        decoder = Sizes(self.decoder_dim, self.decoder_depth, self.decoder_heads, self.mlp_ratio)
-        return VQKD(words, decoder, grid=grid, code_dim=self.code_dim, target_dim=target_dim)
+        sizes = {"depth": self.decoder_depth, "num_heads": self.decoder_heads, "mlp_ratio": self.mlp_ratio}
+        decoder = PatchViT(grid, 1, self.code_dim, dim=self.decoder_dim, **sizes)
+        return VQKD(words, decoder, self.decoder_dim, target_dim)
 
 
 class VQKDTokenizer(FittedTokenizer):
@@ -165,10 +164,10 @@ class VQKDTokenizer(FittedTokenizer):
         stage.fit(model, config.train, label="VQ-KD", options="method.vqkd")
         return self.state_dict() | {f"words.{name}": value for name, value in network.words.state_dict().items()}
 
-    def _teacher(self) -> HOGTeacher | CLIPTeacher:
+    def _teacher(self) -> HOGTeacher | CLIPTower:
         if self.config.clip is None:
             return HOGTeacher(self.patch_size)
-        return CLIPTeacher(self.config.clip, grid=self.grid, quick_gelu=self.config.clip_activation == "quick-gelu")
+        return read_clip(self.config.clip, grid=self.grid, quick_gelu=self.config.clip_activation == "quick-gelu")
 
     def _set_statistics(self, stage: Stage) -> None:
         self.mean.copy_(per_channel(stage.input.mean, self.channels, "mean"))

@@ -12,19 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimbench.api import at_least_float32, full_precision, get_rank, get_world_size, mean_over_ranks
+from mimbench.api import PatchViT, at_least_float32, full_precision, get_rank, get_world_size, mean_over_ranks
 
 KMEANS_ITERATIONS = 10
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Of a ViT."""
-
-    dim: int
-    depth: int
-    num_heads: int
-    mlp_ratio: float = 4.0
 
 
 def kmeans_on_sphere(samples: Tensor, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -115,18 +105,17 @@ class Quantizer(nn.Module):
 class WordEncoder(nn.Module):
     """Pixels to words: the part of VQ-KD that stays after its training."""
 
-    def __init__(
-        self, sizes: Sizes, *, image_size: int, patch_size: int, count: int, code_dim: int, decay: float
-    ) -> None:
+    def __init__(self, encoder: PatchViT, dim: int, quantizer: Quantizer) -> None:
+        """dim: channels of `encoder`."""
         super().__init__()
-        self.encoder = _patch_vit(sizes, image_size, patch_size, 3)
-        self.to_code = nn.Sequential(nn.Linear(sizes.dim, sizes.dim), nn.Tanh(), nn.Linear(sizes.dim, code_dim))
-        self.quantizer = Quantizer(count, code_dim, decay)
+        self.encoder = encoder
+        self.to_code = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, quantizer.codes.shape[1]))
+        self.quantizer = quantizer
         _init_linear(self.to_code)
 
     def features(self, pixels: Tensor) -> Tensor:
         """What is quantized: pixels in [-1, 1], [B, 3, H, W] -> [B, h, w, code_dim], in full precision."""
-        patches = _patches(self.encoder, pixels)
+        patches = self.encoder(pixels)
         with full_precision(pixels.device):
             return self.to_code(at_least_float32(patches))
 
@@ -156,13 +145,11 @@ class Reading:
 class VQKD(nn.Module):
     """The whole network, as it is trained."""
 
-    def __init__(self, words: WordEncoder, decoder: Sizes, *, grid: int, code_dim: int, target_dim: int) -> None:
+    def __init__(self, words: WordEncoder, decoder: PatchViT, dim: int, target_dim: int) -> None:
+        """dim: channels of `decoder`."""
         super().__init__()
-        self.words = words
-        self.decoder = _patch_vit(decoder, grid, 1, code_dim)
-        self.to_target = nn.Sequential(
-            nn.Linear(decoder.dim, decoder.dim), nn.Tanh(), nn.Linear(decoder.dim, target_dim)
-        )
+        self.words, self.decoder = words, decoder
+        self.to_target = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, target_dim))
         _init_linear(self.to_target)
 
     def forward(self, pixels: Tensor, target: Tensor, generator: torch.Generator | None = None) -> Reading:
@@ -170,38 +157,13 @@ class VQKD(nn.Module):
         features = self.words.features(pixels)
         with full_precision(pixels.device):
             codes, tokens, commitment = self.words.quantizer(features, generator)
-        prediction = self.to_target(_patches(self.decoder, codes.permute(0, 3, 1, 2)))
+        prediction = self.to_target(self.decoder(codes.permute(0, 3, 1, 2)))
         error = 1 - F.cosine_similarity(at_least_float32(prediction), target, dim=-1).mean()
         return Reading(tokens, features, codes, prediction, commitment, error)
 
     def no_weight_decay(self) -> set[str]:
-        vits = ("words.encoder", "decoder")
-        return {f"{vit}.{name}" for vit in vits for name in ("cls_token", "pos_embed")}
-
-
-def _patch_vit(sizes: Sizes, image_size: int, patch_size: int, channels: int) -> nn.Module:
-    """BEiT's ViT with learned positions, and a norm that only its patches pass."""
-    from timm.models.beit import Beit  # slow to import
-
-    return Beit(
-        img_size=image_size,
-        patch_size=patch_size,
-        in_chans=channels,
-        num_classes=0,
-        global_pool="avg",
-        embed_dim=sizes.dim,
-        depth=sizes.depth,
-        num_heads=sizes.num_heads,
-        mlp_ratio=sizes.mlp_ratio,
-        qkv_bias=True,
-        use_abs_pos_emb=True,
-    )
-
-
-def _patches(vit: nn.Module, images: Tensor) -> Tensor:
-    """[B, C, H, W] -> the normed patches [B, h, w, D], without the class token."""
-    tokens = vit.fc_norm(vit.forward_features(images)[:, 1:])
-    return tokens.unflatten(1, vit.patch_embed.grid_size)
+        vits = {"words.encoder": self.words.encoder, "decoder": self.decoder}
+        return {f"{place}.{name}" for place, vit in vits.items() for name in vit.no_weight_decay()}
 
 
 def _init_linear(module: nn.Module) -> None:

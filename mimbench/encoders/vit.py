@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mimbench.contract import Config, Depth, Encoder, Features, InputError, added
 from mimbench.encoders.attention import attention_of_each
-from mimbench.encoders.rope import rotary_table
+from mimbench.encoders.rope import rotary_table, with_idle
 from mimbench.encoders.vit_body import build_body, further_blocks
 from mimbench.encoders.windows import Windows, add_positions, windowed_block
 from mimbench.optim.layers import vit_layer
@@ -280,7 +280,9 @@ class ViT(Encoder):
         interpolation. The official codes convert it once, as encoders/resample.py does.
         """
         if self.rotary:
-            return self._rotary_table(tuple(grid), self.body.norm.weight.device)
+            config, device = self.config, self.body.norm.weight.device
+            channels = config.embed_dim // config.num_heads
+            return with_idle(rotary_table(grid, channels, config.rope_base, device=device), self.num_prefix_tokens)
         if tuple(grid) != self.grid:
             self._require_shared_table(f"another size than {self.image_size} px")
         if self.config.position != "relative":
@@ -293,13 +295,6 @@ class ViT(Encoder):
             table = resize_rel_pos_bias_table_simple(table, tuple(grid), shape)
         index = self._position_index(tuple(grid), table.device)
         return table[index.flatten()].unflatten(0, index.shape).permute(2, 0, 1).unsqueeze(0)
-
-    def _rotary_table(self, grid: Grid, device: torch.device) -> Tensor:
-        config = self.config
-        table = rotary_table(grid, config.embed_dim // config.num_heads, config.rope_base, device=device)
-        idle = torch.zeros(self.num_prefix_tokens, table.shape[1], device=device)
-        idle[:, : table.shape[1] // 2] = 1.0  # cosine 1 and sine 0: prefix tokens are not rotated
-        return torch.cat((idle, table))[None, None]
 
     def _position_index(self, grid: Grid, device: torch.device) -> Tensor:
         key = (grid, device)

@@ -21,7 +21,7 @@ from mimbench.optim import param_groups
 from mimbench.store.store import Store
 from mimbench_methods.tokenizers.vqkd import VQKDConfig, VQKDTokenizer
 from mimbench_methods.tokenizers.vqkd_network import Quantizer, kmeans_on_sphere
-from mimbench_methods.tokenizers.vqkd_teachers import CLIP_MEAN, CLIP_STD, CLIPTeacher, HOGTeacher
+from mimbench_methods.tokenizers.vqkd_teachers import HOGTeacher, read_clip
 
 SIZES = {"vocabulary": 6, "embed_dim": 8, "depth": 1, "num_heads": 2, "code_dim": 4}
 DECODER = {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2}
@@ -159,18 +159,21 @@ def clip_file(folder, *, head_bias=True, side=32, patch=8):
 @pytest.mark.parametrize("head_bias", [True, False])
 def test_clip_gives_its_projected_patches(tmp_path, head_bias):
     path, tower = clip_file(tmp_path, head_bias=head_bias)
-    teacher = CLIPTeacher(path, grid=4, quick_gelu=True).eval()
+    teacher = read_clip(path, grid=4, quick_gelu=True).eval()
     pixels = torch.rand(2, 3, 32, 32, generator=seeded())
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    mean, std = (
+        torch.tensor(values).view(3, 1, 1)
+        for values in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+    )
     x = tower.patch_embed((pixels - mean) / std)
     x = tower.norm_pre(torch.cat((tower.cls_token.expand(2, -1, -1), x), 1) + tower.pos_embed)
     expected = tower.head(tower.norm(tower.blocks(x))[:, 1:]).view(2, 4, 4, 6)
     assert torch.allclose(teacher(pixels), expected, atol=1e-5)
-    assert not torch.allclose(CLIPTeacher(path, grid=4, quick_gelu=False).eval()(pixels), expected, atol=1e-3)
+    assert not torch.allclose(read_clip(path, grid=4, quick_gelu=False).eval()(pixels), expected, atol=1e-3)
 
 
 def test_clip_sees_as_many_patches_as_the_encoder(tmp_path):
-    teacher = CLIPTeacher(clip_file(tmp_path)[0], grid=7, quick_gelu=True)
+    teacher = read_clip(clip_file(tmp_path)[0], grid=7, quick_gelu=True)
     assert teacher(torch.rand(1, 3, 28, 28)).shape == (1, 7, 7, 6)
 
 
@@ -178,10 +181,10 @@ def test_a_file_that_is_no_tower_of_clip_is_refused_in_one_line(tmp_path):
     path, _ = clip_file(tmp_path)
     state = VisionTransformer(img_size=32, patch_size=8, embed_dim=128, depth=1, num_heads=2).state_dict()
     save_file(state, tmp_path / "other.safetensors")
-    with pytest.raises(InputError, match=r"method\.vqkd\.clip: .* has no tensor 'norm_pre\.weight'"):
-        CLIPTeacher(tmp_path / "other.safetensors", grid=4, quick_gelu=True)
-    with pytest.raises(InputError, match=r"method\.vqkd\.clip: .* does not exist"):
-        CLIPTeacher(tmp_path / "none.safetensors", grid=4, quick_gelu=True)
+    with pytest.raises(InputError, match=r"method\.vqkd\.clip, .*: there is no tensor 'norm_pre\.weight'"):
+        read_clip(tmp_path / "other.safetensors", grid=4, quick_gelu=True)
+    with pytest.raises(InputError, match=r"method\.vqkd\.clip, .* does not exist"):
+        read_clip(tmp_path / "none.safetensors", grid=4, quick_gelu=True)
     assert path.is_file()
 
 
@@ -205,7 +208,12 @@ def test_words_are_those_of_the_nearest_code_whatever_the_channels():
 def test_it_is_fitted_once_and_used_again(prepared):
     first, before, _ = prepared()
     after = first.state_dict()
-    for part in ("words.encoder.blocks.0.attn.qkv.weight", "words.to_code.0.weight", "words.quantizer.codes", "mean"):
+    for part in (
+        "words.encoder.body.blocks.0.attn.qkv.weight",
+        "words.to_code.0.weight",
+        "words.quantizer.codes",
+        "mean",
+    ):
         assert not torch.equal(after[part], before[part])
     assert bool(first.words.quantizer.is_started)
     assert not any(value.requires_grad for value in first.parameters())
@@ -221,7 +229,7 @@ def test_clip_teaches_from_its_file(prepared, tmp_path):
     path, _ = clip_file(tmp_path)
     clip = {"method.vqkd.teacher": "clip", "method.vqkd.clip": str(path)}
     taught, _, _ = prepared(**clip)
-    assert not any("tower" in name for name in taught.state_dict())
+    assert not any("body.norm_pre" in name for name in taught.state_dict())
     state = {"head.bias": torch.ones(6)}
     save_file(_changed(path, state), path)  # another file under the same name is another teacher
     other, _, printed = prepared(**clip)
@@ -287,7 +295,12 @@ def test_its_training_decays_the_official_parameters():
     official = read_json("decay_groups_b")["beitv2_vqkd"]
     groups = param_groups(network, TrainConfig(epochs=1, batch_size=1, base_lr=1.0), no_decay=network.no_weight_decay())
     ours = {name: group["weight_decay"] > 0 for group in groups for name in group["names"]}
-    renamed = {"encoder.": "words.encoder.", "encode_task_layer.": "words.to_code.", "decode_task_layer.": "to_target."}
+    renamed = {
+        "encoder.": "words.encoder.body.",
+        "decoder.": "decoder.body.",
+        "encode_task_layer.": "words.to_code.",
+        "decode_task_layer.": "to_target.",
+    }
 
     def here(name: str) -> str:
         return next((new + name.removeprefix(old) for old, new in renamed.items() if name.startswith(old)), name)
