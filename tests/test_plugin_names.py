@@ -36,6 +36,7 @@ ALLOWED = {
     "masks/sampling.py": {"mae"},
     "convert/key_layouts.py": {"simmim", "mae", "beit", "beitv2"},
     "encoders/vit_body.py": {"beit"},  # timm's class of that name
+    "encoders/towers.py": {"beit"},  # likewise
     # Formats: the type of a COCO file, the key of a COCO object, a record's artifact.
     "data/__init__.py": {"coco"},
     "testing/scenes.py": {"coco", "segmentation"},

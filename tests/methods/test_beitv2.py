@@ -129,9 +129,9 @@ def test_masks_are_distributed_as_the_official_ones(rng):
     expected = read_arrays("mask_exact_b")[0]["beitv2_8x8_26_4"].float().flatten(0, 1)
     masks = block_mask(2000, (8, 8), 26, seeded(), min_block=4, exact=True, rng=rng)
     assert set(masks.flatten(1).sum(1).tolist()) == {26}
-    sides = (masks[:, :, 1:] != masks[:, :, :-1]).float().sum((1, 2)).mean()  # blocks have short borders
+    borders = (masks[:, :, 1:] != masks[:, :, :-1]).float().sum((1, 2)).mean()  # blocks have short borders
     theirs = (expected[:, :, 1:] != expected[:, :, :-1]).float().sum((1, 2))
-    assert abs(sides - theirs.mean()) < 4 * theirs.std() / len(theirs) ** 0.5
+    assert abs(borders - theirs.mean()) < 4 * theirs.std() / len(theirs) ** 0.5
 
 
 def test_the_method_masks_exactly_so_many():
