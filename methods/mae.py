@@ -94,6 +94,14 @@ class MAE(Method):
         Method.__init__(method, config, encoder)
         return method
 
+    def set_image_size(self, size: int) -> None:
+        self.image_size = size
+        check_mask_ratios(self)
+        self.visible = self._count_visible()
+        if "positions" in self._buffers:  # not of a method for masks only
+            positions = sincos_positions(self.patch_grid, self.config.decoder_dim)[:, 1:]
+            self.positions = positions.to(self.positions)
+
     def before_step(self, progress: float) -> None:
         super().before_step(progress)
         if self.config.initial_mask_ratio is not None:
@@ -101,7 +109,7 @@ class MAE(Method):
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         """The same number of masked patches in each image, for every kind, so that the visible ones form a batch."""
-        grid, ratio = self.encoder.grid, self.config.ratio_at(self.progress)
+        grid, ratio = self.patch_grid, self.config.ratio_at(self.progress)
         if self.config.mask == "random":
             return random_mask(batch, grid, ratio, generator, rounding="mae")
         if self.config.mask == "grid":
@@ -118,7 +126,7 @@ class MAE(Method):
         return (patches - mean) / std
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
-        return self._predict(images, visible_indices(resize_mask(mask, self.encoder.grid)))
+        return self._predict(images, visible_indices(resize_mask(mask, self.patch_grid)))
 
     def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
         """`mask` has as many masked patches as those of `sample_mask`.
@@ -126,7 +134,7 @@ class MAE(Method):
         The number is known, so that an accelerator is not synchronised.
         """
         target = self.target(images)
-        keep = visible_indices(resize_mask(mask, self.encoder.grid), self.visible)
+        keep = visible_indices(resize_mask(mask, self.patch_grid), self.visible)
         return StepOutput(self.loss(self._predict(images, keep), target, mask))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:

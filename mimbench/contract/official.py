@@ -167,3 +167,7 @@ class OfficialCode:
 
     def after_step(self, golden: Golden, method: Method, step: int) -> None:
         """What follows the optimizer's step, such as the update of a teacher."""
+
+    def after_all_steps(self, golden: Golden, method: Method) -> dict[str, Tensor]:
+        """What the method holds after the last step of `traj/` besides weights, by the names of the file's arrays."""
+        return {}

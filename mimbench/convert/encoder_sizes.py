@@ -104,16 +104,18 @@ def _vit_options(tensors: FileTensors) -> tuple[Options, int]:
         is_shared = all(torch.equal(table, tables[0]) for table in tables)
         return options | {"position": "relative" if is_shared else "relative-per-block"}, grid * side
     positions = _tensor(tensors, "pos_embed")
-    if "cls_token" not in tensors.tensors:
-        raise InputError("the file has no class token (cls_token), which mimbench's ViT has; it cannot be imported")
-    grid = isqrt(positions.shape[1] - 1)
+    has_class_token = "cls_token" in tensors.tensors
+    grid = isqrt(positions.shape[1] - has_class_token)
+    options |= {} if has_class_token else {"class_token": False}
     return options | {"position": "sincos" if _is_sincos(positions, grid) else "learned"}, grid * side
 
 
 def _is_sincos(positions: Tensor, grid: int) -> bool:
-    if positions.shape[-1] % 4 or positions.shape[1] != grid * grid + 1:
+    prefix = positions.shape[1] - grid * grid  # 1 with a class token
+    if positions.shape[-1] % 4 or prefix not in (0, 1):
         return False
-    return torch.allclose(positions.float(), sincos_positions((grid, grid), positions.shape[-1]), atol=1e-5)
+    table = sincos_positions((grid, grid), positions.shape[-1])[:, 1 - prefix :]
+    return torch.allclose(positions.float(), table, atol=1e-5)
 
 
 def _swin_options(tensors: FileTensors) -> tuple[Options, int]:

@@ -24,6 +24,7 @@ LEFT_OUT = (
     (re.compile(r"relative_coords_table$"), "coordinates that the encoder computes itself"),
     (re.compile(r"attn_mask$"), "the mask of shifted windows, which the encoder computes itself"),
     (re.compile(r"\bk_bias$"), "adds the same to every score of a query, so the softmax cancels it"),
+    (re.compile(r"^head\.(?:mlp|last_layer)"), "a projection head, which only pretraining uses"),
     (re.compile(r"^(?:head|fc|classifier|pre_logits|head_dist)\."), "a classifier, which tasks train anew"),
     (re.compile(r"^(?:target_generator|d_vae|teacher)\."), "the network that gave the targets"),
     (re.compile(r"^data_preprocessor\.|^(?:mean|std)$"), "pixel statistics, which the recipe's [input] gives"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mimbench.errors import InputError
-from mimbench.masks.grids import Grid, check_count, grid_text, spans
+from mimbench.masks.grids import Grid, check_count, grid_text, require_two_axes, spans
 from mimbench.masks.official import draw_seed, numpy_random_mask, numpy_tube_mask
 
 Rounding = Literal["ceil", "floor", "mae"]
@@ -51,9 +51,9 @@ def random_mask(
         rng: "official" draws from numpy as SimMIM does, seeded by `generator`; "torch" is MAE's own stream.
 
     Returns:
-        bool [batch, Gh, Gw].
+        bool [batch, *grid].
     """
-    cells = grid[0] * grid[1]
+    cells = math.prod(grid)
     masked = masked_count(cells, ratio, rounding)
     if rng == "official":
         masks = numpy_random_mask(batch, grid, masked, np.random.RandomState(draw_seed(generator)))
@@ -97,11 +97,11 @@ def tube_mask(
 
 
 def random_order(batch: int, grid: Grid, generator: torch.Generator) -> Tensor:
-    """Cells in random order, int64 [batch, Gh * Gw]; at a mask ratio of MAE, the first are the visible ones.
+    """Cells of `grid` in random order, int64 [batch, N]; at a mask ratio of MAE, the first are the visible ones.
 
     This is `ids_shuffle` of facebookresearch/mae@efb2a806, draw for draw; its argsort is `ids_restore`.
     """
-    return torch.rand(batch, grid[0] * grid[1], generator=generator, device=generator.device).argsort(dim=1)
+    return torch.rand(batch, math.prod(grid), generator=generator, device=generator.device).argsort(dim=1)
 
 
 def square_mask(batch: int, grid: Grid, ratio: float, generator: torch.Generator, *, centred: bool = False) -> Tensor:
@@ -113,8 +113,9 @@ def square_mask(batch: int, grid: Grid, ratio: float, generator: torch.Generator
         bool [batch, Gh, Gw].
 
     Raises:
-        InputError: the ratio is not in (0, 1), or the square is larger than the grid or covers it.
+        InputError: the ratio is not in (0, 1), the square is larger than the grid or covers it, or the grid has frames.
     """
+    require_two_axes(grid, "a square mask")
     if not 0 < ratio < 1:
         raise InputError(f"mask ratio {ratio:g} is not inside (0, 1)")
     side = max(1, round(math.sqrt(ratio * grid[0] * grid[1])))
@@ -141,8 +142,9 @@ def grid_mask(batch: int, grid: Grid, generator: torch.Generator, *, period: int
         bool [batch, Gh, Gw].
 
     Raises:
-        InputError: squares of `period` cells do not tile the grid.
+        InputError: squares of `period` cells do not tile the grid, or it has frames.
     """
+    require_two_axes(grid, "a grid mask")
     if period < 2 or grid[0] % period or grid[1] % period:
         raise InputError(f"a grid mask of period {period} does not tile a {grid_text(grid)} grid")
     offset = torch.randint(0, period, (2, batch, 1), generator=generator, device=generator.device)

@@ -14,6 +14,7 @@ KINDS = {
     "simmim": ("cosine", "multistep"),
     "mae": ("cosine",),
     "beit": ("cosine",),
+    "ijepa": ("cosine",),
 }
 """The kinds that each convention knows: those that its official scripts have."""
 
@@ -31,6 +32,8 @@ class Schedule:
         mae (facebookresearch/mae@efb2a806): as plain, from 0.
         beit (microsoft/unilm@768a3c87, beit/): warmup_lr is ignored, the warmup starts at 0 and ends on
             base_lr, which the first step of the cosine uses once more.
+        ijepa (facebookresearch/ijepa@52c1ae95, src/utils/schedulers.py): as plain, but each step uses the rate and the
+            weight decay of its end, so that the last step has exactly min_lr and final_weight_decay.
 
     Raises:
         InputError: the convention has no such kind, or a value of the schedule could have no effect.
@@ -80,7 +83,8 @@ class Schedule:
         utils.py cosine_scheduler.
         """
         start, end = self.config.weight_decay, self.config.final_weight_decay
-        return start if end is None else _cosine(start, end, step / self.steps)
+        done = step + 1 if self.config.schedule.convention == "ijepa" else step
+        return start if end is None else _cosine(start, end, done / self.steps)
 
     def lr(self, step: int, lr_scale: float = 1.0) -> float:
         """The rate that optimizer step `step`, from 0, uses for a group with layer scale `lr_scale`.
@@ -134,11 +138,21 @@ def _beit(schedule: Schedule, step: int, lr_scale: float) -> float:
     return lr_scale * _cosine(config.lr, config.schedule.min_lr, (step - warmup) / (schedule.steps - warmup))
 
 
+def _ijepa(schedule: Schedule, step: int, lr_scale: float) -> float:
+    config, done = schedule.config, step + 1
+    warmup = _whole(schedule.warmup * schedule.steps_per_epoch)
+    if done < warmup:
+        return lr_scale * _line(config.schedule.warmup_lr, config.lr, done / warmup)
+    progress = (done - warmup) / max(schedule.steps - warmup, 1)
+    return lr_scale * _cosine(config.lr, config.schedule.min_lr, progress)
+
+
 _RULES: dict[str, Callable[[Schedule, int, float], float]] = {
     "plain": _plain,
     "simmim": _simmim,
     "mae": _plain,
     "beit": _beit,
+    "ijepa": _ijepa,
 }
 
 

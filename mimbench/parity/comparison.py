@@ -93,7 +93,7 @@ class _Comparing:
         rows += self._states(self.code.states, single.state)
         if "traj/loss" in self.golden.arrays:
             rows += self._trajectory()
-        return Comparison([self._with_tolerance(row) for row in rows], self._skipped(single))
+        return Comparison([self._with_tolerance(row) for row in rows], self._skipped(single, rows))
 
     def _losses(self, single: Step, double: Step) -> Iterator[Row]:
         yield _row("loss (fp32)", single.outputs["out/loss"], self.golden.tensor("out/loss"), LOSS)
@@ -176,8 +176,10 @@ class _Comparing:
                 yield _row(f"step {step}: loss ({str(dtype).removeprefix('torch.')})", ours, theirs, STEPS_LOSS)
             if not ending:
                 yield from self._states(self.code.trajectory_states, run.state, STEPS_STATE)
+                for name, value in run.outputs.items():
+                    yield _row(name, value, self.golden.tensor(name).reshape(value.shape), STEPS_STATE)
 
-    def _skipped(self, single: Step) -> dict[str, str]:
+    def _skipped(self, single: Step, rows: list[Row]) -> dict[str, str]:
         """The arrays that are neither compared nor what the model sees."""
         seen = (
             "input/", "grad/", "grad_norm", *self.code.networks, *self.code.followed, *self.code.states,
@@ -186,6 +188,7 @@ class _Comparing:
         )  # fmt: skip
         used = {"traj/loss", "traj/loss_f64", "traj/lr", "traj/wd"}
         compared = {name for name in self._names_of_outputs() if name.removesuffix("_f64") in single.outputs}
+        compared |= {row.quantity for row in rows}
         left = [name for name in self.golden.arrays if name not in compared | used | {"out/loss"}]
         return {name: self._reason(name) for name in left if not name.startswith(seen)}
 
