@@ -145,6 +145,7 @@ def _late_blocks(encoder: Encoder, config: BEiTv2Config) -> nn.ModuleList:
         if isinstance(layer, nn.Linear):
             layer.reset_parameters()
     for index, block in enumerate(blocks):
-        for layer in (block.attn.proj, block.mlp.fc2):
-            layer.weight /= (2 * (before + index + 1)) ** 0.5
+        for name, layer in block.named_modules():
+            if isinstance(layer, nn.Linear) and name in ("attn.proj", "mlp.fc2"):
+                layer.weight /= (2 * (before + index + 1)) ** 0.5
     return blocks

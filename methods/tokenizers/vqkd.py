@@ -111,14 +111,28 @@ class VQKDConfig(TokenizerConfig):
 
     def word_encoder(self, image_size: int, patch_size: int) -> WordEncoder:
         """With initial weights."""
-        sizes = {"depth": self.depth, "num_heads": self.num_heads, "mlp_ratio": self.mlp_ratio}
-        encoder = PatchViT(image_size, patch_size, 3, dim=self.embed_dim, **sizes)
+        encoder = PatchViT(
+            image_size,
+            patch_size,
+            3,
+            dim=self.embed_dim,
+            depth=self.depth,
+            num_heads=self.num_heads,
+            mlp_ratio=self.mlp_ratio,
+        )
         return WordEncoder(encoder, self.embed_dim, Quantizer(self.vocabulary, self.code_dim, self.decay))
 
     def network(self, words: WordEncoder, grid: int, target_dim: int) -> VQKD:
         """The whole network around `words`, the rest with initial weights."""
-        sizes = {"depth": self.decoder_depth, "num_heads": self.decoder_heads, "mlp_ratio": self.mlp_ratio}
-        decoder = PatchViT(grid, 1, self.code_dim, dim=self.decoder_dim, **sizes)
+        decoder = PatchViT(
+            grid,
+            1,
+            self.code_dim,
+            dim=self.decoder_dim,
+            depth=self.decoder_depth,
+            num_heads=self.decoder_heads,
+            mlp_ratio=self.mlp_ratio,
+        )
         return VQKD(words, decoder, self.decoder_dim, target_dim)
 
 
