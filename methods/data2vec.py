@@ -89,7 +89,6 @@ class Data2Vec(Method):
         self.head = nn.Linear(encoder.out_dim, encoder.out_dim)
         init_truncated(self)
         self.teacher = Teacher(encoder)
-        self._progress = 0.0
 
     def set_image_size(self, size: int) -> None:
         self.image_size = size
@@ -126,12 +125,9 @@ class Data2Vec(Method):
         logs = {"target_variance": _variance(target), "prediction_variance": _variance(prediction.detach().float())}
         return StepOutput(self.loss(prediction, target, mask), logs)
 
-    def before_update(self, progress: float) -> None:
-        self._progress = progress
-
     def after_step(self, progress: float) -> None:
         """Move the teacher's parameters towards the student's, with the tau of the progress before the step."""
-        self.teacher.follow(self.encoder, self.tau(self._progress))
+        self.teacher.follow(self.encoder, self.tau(self.progress))
 
     def tau(self, progress: float) -> float:
         """What the teacher keeps of itself in the step that begins at `progress`, in [0, 1].

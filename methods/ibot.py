@@ -66,7 +66,7 @@ class IBOT(Method):
         self.teacher, self.teacher_head = Teacher(encoder), Teacher(self.head)
         self.register_buffer("centre", torch.zeros(config.out_dim))
         self.register_buffer("patch_centre", torch.zeros(config.out_dim))
-        self._progress, self._epoch = 0.0, 0
+        self._epoch = 0
 
     @classmethod
     def views(cls, config: IBOTConfig, input: InputConfig) -> Sequence[InputConfig]:
@@ -132,13 +132,12 @@ class IBOT(Method):
         return at_least_float32(self.head(self.encoder.features(crops).prefix[:, 0]))
 
     def before_update(self, progress: float) -> None:
-        self._progress = progress
         if self._epoch < self.config.freeze_epochs:
             cancel_gradients(self.head.last)
 
     def after_step(self, progress: float) -> None:
         """Move the teacher towards the student, with the momentum of the progress before the step."""
-        momentum = ramp(self._progress, self.config.momentum_start, 1.0, "cosine")
+        momentum = ramp(self.progress, self.config.momentum_start, 1.0, "cosine")
         self.teacher.follow(self.encoder, momentum)
         self.teacher_head.follow(self.head, momentum)
 

@@ -92,7 +92,6 @@ class IJEPA(Method):
         )
         init_normal(self)
         self.teacher = Teacher(encoder)
-        self._progress = 0.0
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> MultiBlockMask:
         names = {"targets", "target_scale", "target_aspect", "context_scale", "min_context", "allow_overlap"}
@@ -127,12 +126,9 @@ class IJEPA(Method):
         loss = self.loss(self.predict(images, mask), target, mask)
         return StepOutput(loss, {"target_variance": target.flatten(0, 1).var(0, correction=0).mean()})
 
-    def before_update(self, progress: float) -> None:
-        self._progress = progress
-
     def after_step(self, progress: float) -> None:
         """Move the teacher towards the student, with the momentum of the progress before the step."""
-        self.teacher.follow(self.encoder, self.momentum(self._progress))
+        self.teacher.follow(self.encoder, self.momentum(self.progress))
 
     def momentum(self, progress: float) -> float:
         """What the teacher keeps of itself in the step that begins at `progress`, in [0, 1]."""

@@ -102,7 +102,6 @@ class MAE(Method):
             self.positions = positions.to(self.positions)
 
     def before_step(self, progress: float) -> None:
-        super().before_step(progress)
         if self.config.initial_mask_ratio is not None:
             self.visible = self._count_visible()
 

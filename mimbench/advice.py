@@ -71,7 +71,23 @@ def describe_invalid(error: BaseException) -> str | None:
         return f"{path} is missing"
     if first["type"] == "value_error":
         return f"{path}: {message}"
-    return f"{path} = {short_text(repr(first['input']))}: it must be {message.removeprefix('Input should be ')}"
+    return describe_refused(path, first["input"], first["msg"])
+
+
+def describe_refused(path: str, value: object, message: str) -> str:
+    """One line for a value that pydantic refused, such as "train.lr = 0: it must be greater than 0".
+
+    Args:
+        path: of the option.
+        value: that was refused.
+        message: of pydantic, such as "Input should be greater than 0" or "Tuple should have at most 2 items".
+    """
+    start = "Input should be "
+    if message.startswith(start):
+        reason = f"it must be {message.removeprefix(start)}"
+    else:
+        reason = message[:1].lower() + message[1:]
+    return f"{path} = {short_text(repr(value))}: {reason}"
 
 
 def short_text(error: object) -> str:

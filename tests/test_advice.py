@@ -8,8 +8,12 @@ import os
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from mimbench.advice import SizeOptions, advice_on, describe_error
+from mimbench.contract import TrainConfig
+from mimbench.contract.validation import validate
+from mimbench.errors import InputError
 
 OPTIONS = SizeOptions(
     batch_size=["task.train.batch_size"], accumulate=["task.train.accumulate"], workers=["pretrain.workers"]
@@ -107,3 +111,16 @@ def test_other_errors_get_no_advice(error):
 def test_long_texts_are_cut_but_only_with_advice():
     assert len(describe_error(RuntimeError("std::bad_alloc " + "frame " * 500))) < 500
     assert len(describe_error(RuntimeError("frame " * 500))) > 2900
+
+
+def test_a_refused_option_reads_equally_in_a_table_and_in_a_class():
+    values = {"epochs": 1, "batch_size": 1, "base_lr": 1.0, "betas": [0.9, 0.95, 0.99]}
+    words = "betas = [0.9, 0.95, 0.99]: tuple should have at most 2 items after validation, not 3"
+    with pytest.raises(InputError) as refused:
+        validate(TrainConfig, values, "pretrain")
+    assert str(refused.value) == f"pretrain.{words}"
+    with pytest.raises(ValidationError) as invalid:
+        TrainConfig(**values)
+    assert describe_error(invalid.value) == f"TrainConfig.{words}"
+    with pytest.raises(InputError, match="pretrain.base_lr = 0: it must be greater than 0"):
+        validate(TrainConfig, {**values, "betas": (0.9, 0.95), "base_lr": 0}, "pretrain")

@@ -1,7 +1,7 @@
 """What a plugin author has to read: the contracts of methods, tasks, datasets and encoders, and their options."""
 
 from mimbench.contract.abilities import ABILITIES, require_abilities
-from mimbench.contract.audit import Audit, Planted
+from mimbench.contract.audit import Audit, AuditInput
 from mimbench.contract.config import Config, Depth, added, cosmetic
 from mimbench.contract.data_choice import DataChoice
 from mimbench.contract.dataset import ArraySplit, DataConfig, Dataset, ImageSplit, SceneSplit, SemanticSplit, SplitName
@@ -41,6 +41,7 @@ __all__ = [
     "ABILITIES",
     "ArraySplit",
     "Audit",
+    "AuditInput",
     "Batch",
     "Config",
     "DataChoice",
@@ -63,7 +64,6 @@ __all__ = [
     "NotSupported",
     "OfficialCode",
     "PartOptions",
-    "Planted",
     "Pooling",
     "PretrainConfig",
     "Protocol",

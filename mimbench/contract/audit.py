@@ -15,7 +15,7 @@ from mimbench.contract.task import Task
 
 
 @dataclass(frozen=True)
-class Planted:
+class AuditInput:
     """What an audit runs on when it is calibrated: small, so that a run takes about a second on the CPU."""
 
     dataset: Dataset
@@ -37,11 +37,11 @@ class Audit(Task):
 
     doses: ClassVar[tuple[float, ...]]
     """Doses of the planted truth, rising; the first is 0, and there are three or more."""
-    end: ClassVar[Literal["low", "high"]] = "high"
+    effect_end: ClassVar[Literal["low", "high"]] = "high"
     """End of the primary metric's range that a large effect moves it to."""
 
     @abstractmethod
-    def plant(self, dose: float, seed: int, folder: Path) -> Planted:
+    def plant(self, dose: float, seed: int, folder: Path) -> AuditInput:
         """An encoder and a dataset with a planted truth.
 
         Args:
@@ -51,5 +51,5 @@ class Audit(Task):
         """
 
     @abstractmethod
-    def oracle(self, seed: int, folder: Path) -> Planted:
+    def oracle(self, seed: int, folder: Path) -> AuditInput:
         """As `plant`, with a truth so plain that the audit has to see all of it."""

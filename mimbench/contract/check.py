@@ -15,12 +15,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from mimbench.contract.abilities import find_unknown_ability
+from mimbench.contract.audit import Audit
 from mimbench.contract.check_names import CHECKS
 from mimbench.contract.config import Config, parts_of
 from mimbench.contract.dataset import DataConfig, Dataset
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.method import Method
 from mimbench.contract.task import Metric, Task, TaskConfig
+from mimbench.contract.training import TrainConfig
 from mimbench.errors import InputError, nearest
 
 _BASES: dict[str, type] = {"method": Method, "task": Task, "dataset": Dataset, "encoder": Encoder}
@@ -32,6 +34,8 @@ _RESERVED = {
     "task": ("task", "version", "input", "precision"),
 }
 """Keys that mimbench writes next to a plugin's options, in recipes, fingerprints and protocols."""
+_RENAMED = {"needs": "encoder_needs", "official_names": "official", "official_configs": "official"}
+"""Former names of what a method declares. Nothing reads them, so such a method would have no requirements."""
 _PLAIN = (
     *(str, int, float, bool, types.NoneType),
     *(list, tuple, dict, abc.Sequence, abc.Mapping, abc.Iterable),
@@ -70,7 +74,8 @@ def _problems(kind: str, name: str, plugin: Any) -> Iterator[str]:
     if kind != "dataset":
         yield from _text(plugin, "version", '"1"')
     yield from _problems_of_kind(kind, plugin)
-    if problem := find_wrong_waiver(kind, plugin.waivers, CHECKS[kind]):
+    checked_as = "audit" if issubclass(plugin, Audit) else kind
+    if problem := find_wrong_waiver(checked_as, plugin.waivers, CHECKS[checked_as]):
         yield problem
     yield from _config_problems(kind, plugin.Config)
 
@@ -79,7 +84,7 @@ def find_wrong_waiver(kind: str, waivers: Any, checks: abc.Collection[str]) -> s
     """The first waiver that names no check or has no reason, with the remedy; None if all are valid.
 
     Args:
-        kind: "method", "task", "dataset" or "encoder".
+        kind: what the plugin is checked as: "method", "task", "audit", "dataset" or "encoder".
         waivers: of the plugin; should be {name of the check: reason}.
         checks: names of the checks of this kind.
     """
@@ -87,7 +92,7 @@ def find_wrong_waiver(kind: str, waivers: Any, checks: abc.Collection[str]) -> s
         return f"waivers = {waivers!r} is not a table; write waivers = {{CHECK: REASON}}"
     for name, reason in waivers.items():
         if name not in checks:
-            return f"waivers: {name!r} is no check of a {kind}{nearest(str(name), checks)}"
+            return f"waivers: {name!r} is no check of {_with_article(kind)}{nearest(str(name), checks)}"
         if not (isinstance(reason, str) and reason.strip()):
             return f"waivers: {name!r} has no reason; say why the check may fail"
     return None
@@ -103,6 +108,9 @@ def _text(plugin: Any, attribute: str, example: str) -> Iterator[str]:
 
 def _problems_of_kind(kind: str, plugin: Any) -> Iterator[str]:
     if kind == "method":
+        for former, current in _RENAMED.items():
+            if hasattr(plugin, former):
+                yield f"class {plugin.__name__} declares `{former}`, which is now called `{current}`; rename it"
         if missing := plugin.missing_parts():
             yield (
                 f"class {plugin.__name__} has no training step: it does not define {', '.join(missing)}; add "
@@ -194,6 +202,13 @@ def _type_problems(part: Any, option: str, above: tuple[type, ...]) -> Iterator[
             "process; use a tuple or a sorted list"
         )
     elif issubclass(part, Config):
+        if issubclass(part, TrainConfig):
+            for name in ("epochs", "checkpoint_every"):
+                if types.NoneType not in parts_of(part.model_fields[name].annotation):
+                    yield (
+                        f"its option '{option}.{name}' cannot be none, so its counterpart in steps cannot replace it; "
+                        "declare it as `int | None`"
+                    )
         yield from _option_problems(part, f"{option}.", above)
     elif issubclass(part, BaseModel):
         yield f"its option {option!r} is a {part.__name__}, not a subclass of {_public(Config)}; derive it from that"
@@ -202,6 +217,10 @@ def _type_problems(part: Any, option: str, above: tuple[type, ...]) -> Iterator[
             f"its option {option!r} is a {part.__name__}, which recipes cannot write and fingerprints cannot hold; use "
             "numbers, strings, paths, lists or tables of them"
         )
+
+
+def _with_article(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeio' else 'a'} {kind}"
 
 
 def _public(base: type) -> str:

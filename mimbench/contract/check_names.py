@@ -1,4 +1,7 @@
-"""Names of the checks of `mimbench check`, by kind of plugin, so that waivers are checked without importing the kit."""
+"""Names of the checks of `mimbench check`, by kind of plugin, so that waivers are checked without importing the kit.
+
+Audits are tasks with checks of their own.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,19 @@ CHECKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "frozen_weights_are_unchanged",
             "equal_seeds_give_equal_results",
             "batch_size_does_not_matter",
+        ),
+        "audit": (
+            "metadata_is_complete",
+            "options_are_plain",
+            "files_count_by_content",
+            "doses_rise_from_zero",
+            "metrics_are_as_declared",
+            "score_rises_with_the_dose",
+            "oracle_scores_at_the_end",
+            "null_is_chance",
+            "untrained_encoder_is_measured",
+            "frozen_weights_are_unchanged",
+            "equal_seeds_give_equal_results",
         ),
         "dataset": (
             "metadata_is_complete",

@@ -1,4 +1,4 @@
-"""Forms of what plugins return: masks, images, labels, and an encoder's outputs.
+"""Shapes and dtypes of what plugins return: masks, images, labels, and an encoder's outputs.
 
 Each function returns what is wrong, with the remedy, as the rest of a sentence whose subject is the value; None if
 nothing is wrong. A plan and `mimbench check` use the same functions.
@@ -22,14 +22,18 @@ _AXES = {2: "rows, columns", 3: "frames, rows, columns"}
 """Number of axes of a grid -> their names."""
 
 
-def describe_mask_problem(mask: Any, images: int, grid: Sequence[int]) -> str | None:
+def describe_mask_problem(mask: Any, images: int, encoder: Encoder, image_size: int | None = None) -> str | None:
     """What is wrong with the masks of some images, such as "has dtype torch.float32; return bool [2, rows, columns]".
 
     Args:
-        mask: should be bool [images, *cells], True = masked, with as many axes as `grid` after the first.
+        mask: should be bool [images, *cells], True = masked, with as many axes of cells as the encoder's grid. Along
+            each axis, one of both grids must be a multiple of the other, and the cells must tile the image.
         images: number of images.
-        grid: cells per axis of the encoder. Along each axis, one of both grids must be a multiple of the other.
+        encoder: of the method.
+        image_size: side of the images, px; None: that of the encoder.
     """
+    size = image_size or encoder.image_size
+    grid, frames = encoder.grid_at(size), encoder.input_shape[1:-2]
     form = f"return bool [{images}, {_AXES[len(grid)]}], True = masked, or define masked_cells"
     if not isinstance(mask, Tensor):
         return f"is a {type(mask).__name__}; {form}"
@@ -40,6 +44,12 @@ def describe_mask_problem(mask: Any, images: int, grid: Sequence[int]) -> str | 
         return (
             f"has {_cells(cells)} cells, and the encoder has {_cells(grid)}: neither is a multiple of the other; "
             "derive the mask's grid from self.encoder.grid"
+        )
+    pixels = (*frames, size, size)
+    if any(length % count for length, count in zip(pixels, cells, strict=True)):
+        return (
+            f"has {_cells(cells)} cells, which do not tile {_cells(pixels)} pixels; derive the mask's grid from "
+            "self.encoder.grid"
         )
     return None
 

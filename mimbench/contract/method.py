@@ -244,12 +244,11 @@ class Method(nn.Module):
         return ""
 
     def before_step(self, progress: float) -> None:
-        """Called before each micro-batch, and so before its mask is drawn. The default sets `progress`.
+        """Called before each micro-batch, when `self.progress` is set, and before its mask is drawn.
 
         Args:
             progress: share of the training before this step, in [0, 1).
         """
-        self.progress = progress
 
     def before_update(self, progress: float) -> None:
         """Called before each optimizer step, when all gradients are there and clipped, e.g. to cancel some of them.

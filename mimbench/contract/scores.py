@@ -11,6 +11,9 @@ from torch import Tensor
 
 ID, LABEL, ATTRIBUTE = "id", "label", "attribute."
 """Names of columns that every file of scores may have; ATTRIBUTE is the beginning of a name."""
+RESERVED = ("split", "file", "allow_pickle", "record", "method", "seed")
+"""Names that a column may not have: the entry "split" of scores.npz, parameters of numpy.savez, and the columns that
+`mimbench.join_scores` adds."""
 Column = np.ndarray | Tensor
 
 
@@ -44,7 +47,8 @@ class SampleScores:
         """All columns by name, as stored: "id", "label", "attribute.NAME", then the measured ones.
 
         Raises:
-            ValueError: a column has another form, or two have one name; the message says which.
+            ValueError: a column has another shape or dtype, a reserved name, or the name of another column; the message
+                says which.
         """
         arrays = {ID: _as_whole(ID, self.ids)}
         if self.labels is not None:
@@ -52,15 +56,19 @@ class SampleScores:
         for name, values in self.attributes.items():
             arrays[f"{ATTRIBUTE}{name}"] = _as_whole(f"{ATTRIBUTE}{name}", values)
         for name, values in self.columns.items():
-            if not isinstance(name, str) or not name.isidentifier() or name in arrays:
-                raise ValueError(f"the name {name!r} is no identifier, or is one of another column")
+            if not isinstance(name, str) or not name.isidentifier():
+                raise ValueError(f"the column name {name!r} is not an identifier")
+            if name in arrays:
+                raise ValueError(f"the column name {name!r} is that of another column")
+            if name in RESERVED:
+                raise ValueError(f"the column name {name!r} is reserved")
             arrays[name] = _as_stored(name, values)
         count = len(arrays[ID])
         for name, array in arrays.items():
             if array.shape != (count,):
                 raise ValueError(f"{name} is {list(array.shape)}, and there are {count} ids")
         if count == 0 or len(np.unique(arrays[ID])) < count:
-            raise ValueError("ids are empty, or one occurs twice")
+            raise ValueError("ids are empty, or one id occurs twice")
         return arrays
 
 

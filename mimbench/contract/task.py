@@ -134,7 +134,8 @@ class TaskContext:
     """The whole pretrained method, on `device` and in evaluation mode, if the task declares `needs_reconstruction`."""
     pretrained_on: DataChoice | None = None
     """Which images of its dataset's train split the pretraining saw: a share, planted ones. They are images of the
-    task's dataset if `content` is its fingerprint. None if nothing was trained, or if this is not known."""
+    task's dataset if `content` is its fingerprint. None if nothing was trained, or if this is not known, as
+    after a training from other weights (`pretrain.start`)."""
 
 
 class TaskConfig(Config):

@@ -85,8 +85,8 @@ class TrainConfig(Config):
     grad_checkpointing: bool = cosmetic(False)
     workers: int = cosmetic(4, ge=0, le=1024)
     """DataLoader workers. Datasets in memory use none."""
-    checkpoint_every: int = cosmetic(10, ge=1)
-    """Epochs between saved training states, from which an interrupted run resumes."""
+    checkpoint_every: int | None = cosmetic(10, ge=1)
+    """Epochs between saved training states, from which an interrupted run resumes; None with `checkpoint_steps`."""
     checkpoint_steps: int | None = cosmetic(None, ge=1)
     """Optimizer steps between saved training states, instead of `checkpoint_every`."""
     tensorboard: bool = cosmetic(False)
@@ -94,10 +94,12 @@ class TrainConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _steps_replace_a_default(cls, values: Any) -> Any:
-        """Leave out a default of `epochs` if the budget is in steps."""
-        if isinstance(values, Mapping) and values.get("steps") is not None and "epochs" not in values:
-            return {**values, "epochs": None}
-        return values
+        """Leave out defaults of `epochs` and `checkpoint_every` if their counterparts in steps are set."""
+        if not isinstance(values, Mapping):
+            return values
+        pairs = (("epochs", "steps"), ("checkpoint_every", "checkpoint_steps"))
+        replaced = [one for one, steps in pairs if values.get(steps) is not None and one not in values]
+        return {**values, **dict.fromkeys(replaced)}
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
@@ -105,6 +107,13 @@ class TrainConfig(Config):
             raise ValueError(f"epochs {self.epochs} and steps {self.steps} are both set: set only one")
         if self.epochs is None and self.steps is None:
             raise ValueError("epochs and steps are both none: set one of them")
+        if self.checkpoint_every is not None and self.checkpoint_steps is not None:
+            raise ValueError(
+                f"checkpoint_every {self.checkpoint_every} and checkpoint_steps {self.checkpoint_steps} are both set: "
+                "set only one"
+            )
+        if self.checkpoint_every is None and self.checkpoint_steps is None:
+            raise ValueError("checkpoint_every and checkpoint_steps are both none: set one of them")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1), not {self.betas}")
         if self.batch_size % self.accumulate:
@@ -135,6 +144,10 @@ class TrainConfig(Config):
     def length(self) -> int:
         """Length of the training, in `unit`."""
         return self.epochs or self.steps or 0
+
+    def saving_interval(self, steps_per_epoch: int) -> int:
+        """Optimizer steps between two saved training states."""
+        return self.checkpoint_steps or (self.checkpoint_every or 1) * steps_per_epoch
 
     @property
     def lr_scale(self) -> float:

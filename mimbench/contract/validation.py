@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from mimbench.advice import describe_refused
 from mimbench.errors import InputError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -78,12 +79,12 @@ def _describe_first(cls: type[BaseModel], error: ValidationError, where: str) ->
         return f"unknown key {path!r}{nearest(location[-1], _fields_at(cls, location[:-1]))}"
     if first["type"] == "missing":
         return f"{path} is missing: set it in the recipe or with --set {path}=VALUE"
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if first["type"] == "value_error":
+        message = first["msg"].removeprefix("Value error, ")
         # An error of several options begins with the name of one.
         names_option = message.partition(" ")[0].partition("=")[0] in _fields_at(cls, location)
         return f"{path}{'.' if names_option else ': '}{message}"
-    return f"{path} = {first['input']!r}: it must be {message}"
+    return describe_refused(path, first["input"], first["msg"])
 
 
 def _fields_at(cls: type[BaseModel], location: list[str]) -> list[str]:

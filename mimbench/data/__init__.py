@@ -3,7 +3,7 @@
 from mimbench.data.files.cache import default_cache
 from mimbench.data.open import open_dataset
 from mimbench.data.pipeline.loading import evaluation_loader, training_loader
-from mimbench.data.pipeline.subsets import training_images
+from mimbench.data.pipeline.subsets import count_training_images, training_images
 from mimbench.data.pipeline.transforms import DeviceTransform, denormalise
 from mimbench.data.pipeline.view_schedule import Views, ViewSchedule, views_at
 from mimbench.data.sources.coco import coco_split
@@ -13,6 +13,7 @@ __all__ = [
     "ViewSchedule",
     "Views",
     "coco_split",
+    "count_training_images",
     "default_cache",
     "denormalise",
     "evaluation_loader",

@@ -90,7 +90,7 @@ def fit(
     per_unit = schedule.steps_per_epoch if config.unit == "epoch" else 1
     last_step = schedule.steps if end is None else end * per_unit
     calls = {count * per_unit: function for count, function in (after or {}).items()}
-    save_every = config.checkpoint_steps or config.checkpoint_every * schedule.steps_per_epoch
+    save_every = config.saving_interval(schedule.steps_per_epoch)
     read_every = READ_EVERY.get(device.type, 1)
     run_name = f"mimbench-{uuid.uuid4().hex}"
     reset_peak_memory(device)

@@ -50,6 +50,8 @@ class TrainableMethod(nn.Module):
 
     def before_step(self, progress: float, epoch: int) -> None:
         self._progress, self._epoch = progress, epoch
+        if isinstance(self.method, Method):
+            self.method.progress = progress
         if hasattr(self.method, "before_step"):
             self.method.before_step(progress)
 

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from mimbench.harness.running.scheduler import Outcome, Scheduler
 from mimbench.harness.running.session import Session
 from mimbench.lean_imports import end_of_imports, keep_imports
 from mimbench.recipe import DEFAULT_RECIPE
-from mimbench.recipe.document import other_unit
+from mimbench.recipe.document import covers, other_unit, overlap
 from mimbench.recipe.grid_file import GridFile, read_grid
 from mimbench.store import DEFAULT_RESULTS
 from mimbench.store.reading import record_files
@@ -144,9 +144,12 @@ def _request(options: RunOptions, file: GridFile, results: Path) -> Request:
         if both:
             raise InputError(f"{both[0]} is both set and varied in {where}; leave one of the two out")
     chosen = {**options.settings, **options.variations}
-    replaced = {other_unit(path) for path, value in chosen.items() if value != NONE}
-    varied = {path: values for path, values in file.variations.items() if path not in {*options.settings, *replaced}}
-    settings = {path: value for path, value in file.settings.items() if path not in replaced}
+    replaced = [other for path, value in chosen.items() if value != NONE and (other := other_unit(path))]
+    varied = _not_covered(file.variations, replaced)
+    varied = {path: values for path, values in varied.items() if path not in options.settings}
+    settings = _not_covered(file.settings, replaced)
+    # A length for all methods or tasks stays for the others.
+    settings |= {other: NONE for other in replaced if any(overlap(other, path) for path in settings)}
     methods = _first(options.methods, file.methods, [])
     checkpoint = find_checkpoint(results, options.checkpoint) if options.checkpoint is not None else None
     return Request(
@@ -158,6 +161,11 @@ def _request(options: RunOptions, file: GridFile, results: Path) -> Request:
         {**varied, **options.variations},
         checkpoint,
     )
+
+
+def _not_covered(table: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """What settings at these paths leave of a table of the grid file."""
+    return {path: value for path, value in table.items() if not any(covers(upper, path) for upper in paths)}
 
 
 def _first(*choices: Any) -> Any:

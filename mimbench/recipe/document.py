@@ -24,6 +24,7 @@ _IN_STEPS = {
     "at_epoch": "at_step",
     "warmup_epochs": "warmup_steps",
     "milestones": "milestone_steps",
+    "checkpoint_every": "checkpoint_steps",
 }
 _OTHER_UNIT = _IN_STEPS | {steps: epochs for epochs, steps in _IN_STEPS.items()}
 _LONGEST_PATH = 32
@@ -101,13 +102,39 @@ def without_other_unit(under: Mapping[str, Any], over: Mapping[str, Any], where:
 
 
 def other_unit(path: str) -> str | None:
-    """The path of the setting that gives the same length in steps instead of epochs, or the other way round.
+    """The path of the setting that gives the same length or interval in the other unit, steps or epochs.
 
     None if the path is not that of a length in [pretrain] or in the `train` table of a task.
     """
     *tables, key = path.split(".")
     is_length = key in _OTHER_UNIT and not {"pretrain", "train"}.isdisjoint(tables)
     return ".".join([*tables, _OTHER_UNIT[key]]) if is_length else None
+
+
+def covers(upper: str, lower: str) -> bool:
+    """Whether a setting at path `upper` sets all that one at `lower` sets.
+
+    `pretrain.x` covers `methods.mae.pretrain.x`, and `task.x` covers `tasks.knn.x`.
+    """
+    (method, task, key), (lower_method, lower_task, lower_key) = _scope(upper), _scope(lower)
+    return key == lower_key and method in ("", lower_method) and task in ("", lower_task)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether settings at both paths set the same value of some method and task."""
+    (method, task, key), (other_method, other_task, other_key) = _scope(one), _scope(other)
+    return key == other_key and all(a == b or "" in (a, b) for a, b in ((method, other_method), (task, other_task)))
+
+
+def _scope(path: str) -> tuple[str, str, str]:
+    """(method, task, key) of a path; "" for all methods or tasks."""
+    method = task = ""
+    if path.startswith("methods."):
+        method, _, path = path.removeprefix("methods.").partition(".")
+    if path.startswith("tasks."):
+        task, _, path = path.removeprefix("tasks.").partition(".")
+        path = f"task.{path}"
+    return method, task, path
 
 
 def parse_value(text: str) -> Any:

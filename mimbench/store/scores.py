@@ -24,11 +24,9 @@ def pack_scores(columns: Mapping[str, np.ndarray], split: str) -> bytes:
     """The content of a file of scores. Equal columns give equal bytes.
 
     Args:
-        columns: int64 or float32 [N] by name, the ids as "id".
+        columns: int64 or float32 [N] by name, as `SampleScores.arrays` gives them.
         split: the dataset's split that the samples come from.
     """
-    if SPLIT in columns:
-        raise ValueError(f"a column may not be called {SPLIT!r}")
     buffer = io.BytesIO()
     # numpy's ZIP entries carry a fixed date, so the bytes depend on the content alone.
     np.savez_compressed(buffer, allow_pickle=False, **{SPLIT: np.array(split)}, **columns)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mimbench.contract import Audit, Config, Encoder, ImageSplit, Planted
+from mimbench.contract import Audit, AuditInput, Config, Encoder, ImageSplit
 from mimbench.testing.checks import Failure, Result, Suite, check
 from mimbench.testing.colours import Kind, LabelLog
 from mimbench.testing.form import FORM_CHECKS, make_suite
@@ -60,7 +60,7 @@ class AuditSubject(TaskSubject):
     def untrained(self) -> Ran:
         """The run on the highest dose with an encoder that has seen nothing."""
 
-        def plant(seed: int, folder: Path) -> Planted:
+        def plant(seed: int, folder: Path) -> AuditInput:
             planted = self.make_audit().plant(self.doses[-1], seed, folder)
             return replace(planted, encoder=_fresh_encoder(planted, seed))
 
@@ -86,9 +86,8 @@ class AuditSubject(TaskSubject):
         return self._runs[key]
 
     def effect(self, ran: Ran) -> float:
-        """The primary metric as an effect: 0 is chance, 1 is the end of the range that the audit declares."""
-        end = self.primary.high if self.make_audit().end == "high" else self.primary.low
-        return (ran.result.metrics[self.primary.name].value - ran.chance) / (end - ran.chance)
+        """The primary metric as an effect: 0 is chance, 1 is `effect_end` of its range."""
+        return self._scaled(ran, self.primary.high if self.make_audit().effect_end == "high" else self.primary.low)
 
     def effects(self, dose: float, seeds: Sequence[int]) -> list[float]:
         return [self.effect(self.planted(dose, seed)) for seed in seeds]
@@ -99,7 +98,7 @@ class AuditSubject(TaskSubject):
         return statistics.fmean(self.planted(dose, seed).result.metrics[name].value for seed in seeds)
 
 
-def _fresh_encoder(planted: Planted, seed: int) -> Encoder:
+def _fresh_encoder(planted: AuditInput, seed: int) -> Encoder:
     """A small ViT for the images of what is planted."""
     if planted.encoder is not None:
         return build_untrained(planted.encoder.image_size, planted.encoder.in_channels, seed)
@@ -115,8 +114,8 @@ def doses_rise_from_zero(subject: AuditSubject) -> None:
     doses = subject.doses
     if len(doses) < 3 or doses[0] != 0 or any(high <= low for low, high in itertools.pairwise(doses)):
         raise Failure(f"doses is {doses}; declare three or more, rising, of which the first is 0")
-    if subject.make_audit().end not in ("low", "high"):
-        raise Failure(f"end is {subject.make_audit().end!r}; set it to 'low' or 'high'")
+    if subject.make_audit().effect_end not in ("low", "high"):
+        raise Failure(f"effect_end is {subject.make_audit().effect_end!r}; set it to 'low' or 'high'")
 
 
 @check("plant", needs=["metrics_are_as_declared"])
@@ -134,7 +133,7 @@ def score_rises_with_the_dose(subject: AuditSubject) -> str:
 @check("oracle", needs=["metrics_are_as_declared"])
 def oracle_scores_at_the_end(subject: AuditSubject) -> str:
     """A truth that is plain to see moves the score to its end, or 95 % of the way there from chance."""
-    ran, end = subject.oracle(), subject.make_audit().end
+    ran, end = subject.oracle(), subject.make_audit().effect_end
     text = subject.describe(ran)
     if subject.effect(ran) < NEAR_END:
         raise Failure(f"oracle: {text}; it should be at the {end} end: the audit misses what is plain to see")

@@ -39,37 +39,38 @@ def builds_around_an_encoder(subject: MethodSubject) -> None:
 @check("sample_mask", needs=["builds_around_an_encoder"])
 def mask_has_its_form(subject: MethodSubject) -> None:
     """bool [B, Gh, Gw], of clips [B, Gt, Gh, Gw], for any B, on a grid that fits the encoder's."""
-    method = subject.build()
-    for count in (IMAGES, 1):
-        problem = describe_mask_problem(sample(subject, method, count), count, method.encoder.grid)
-        if problem:
-            raise Failure(f"the mask {problem}")
+    for method in subject.at_both_ends():
+        for count in (IMAGES, 1):
+            problem = describe_mask_problem(sample(subject, method, count), count, method.encoder)
+            if problem:
+                raise Failure(f"the mask {problem}")
 
 
 @check("sample_mask", needs=["mask_has_its_form"])
 def mask_comes_from_the_generator(subject: MethodSubject) -> None:
     """Equal seeds of the generator give equal masks, whatever other generators do."""
-    method, masks = subject.build(), []
-    for seed in (0, 1):
-        with seeded(seed):
-            masks.append(sample(subject, method))
-    if not torch.equal(*masks):
-        raise Failure(
-            "equal seeds give different masks; draw from `generator` only: torch.rand(..., generator=generator)"
-        )
+    for method in subject.at_both_ends():
+        masks = []
+        for seed in (0, 1):
+            with seeded(seed):
+                masks.append(sample(subject, method))
+        if not torch.equal(*masks):
+            raise Failure(
+                "equal seeds give different masks; draw from `generator` only: torch.rand(..., generator=generator)"
+            )
 
 
 @check("sample_mask", needs=["mask_has_its_form"])
 def masks_differ(subject: MethodSubject) -> None:
     """Images of a batch, and batches, get different masks."""
-    method = subject.build()
-    mask = sample(subject, method, 2 * IMAGES)
-    if not mask.any() or mask.all():
-        raise Skip(f"it masks {'everything' if mask.all() else 'nothing'}")
-    if (mask == mask[:1]).all():
-        raise Failure("every image of a batch gets the same mask; draw one per image")
-    if all(torch.equal(mask, sample(subject, method, 2 * IMAGES, seed)) for seed in (1, 2)):
-        raise Failure("different seeds give equal masks; draw from `generator`")
+    for method in subject.at_both_ends():
+        mask = sample(subject, method, 2 * IMAGES)
+        if not mask.any() or mask.all():
+            raise Skip(f"it masks {'everything' if mask.all() else 'nothing'}")
+        if (mask == mask[:1]).all():
+            raise Failure("every image of a batch gets the same mask; draw one per image")
+        if all(torch.equal(mask, sample(subject, method, 2 * IMAGES, seed)) for seed in (1, 2)):
+            raise Failure("different seeds give equal masks; draw from `generator`")
 
 
 @check("sample_mask", needs=["mask_has_its_form"])

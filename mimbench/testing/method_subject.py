@@ -106,8 +106,20 @@ class MethodSubject:
         labels = torch.arange(count) % len(CLASSES) if "labels" in self.plugin.supervision else None
         return Batch(views, labels, progress)
 
+    def at_both_ends(self) -> Iterator[Method]:
+        """The method as it is outside of a training, and another one as it is before the first step."""
+        yield self.build()
+        method = self.build()
+        self.begin_step(method, 0.0)
+        yield method
+
+    def begin_step(self, method: Method, progress: float) -> None:
+        """What the engine does before the mask of a step is drawn."""
+        method.progress = progress
+        method.before_step(progress)
+
     def step(self, method: Method, batch: Batch, seed: int = 0) -> StepOutput:
-        """One step, seeded as the engine does: its generator and torch's own.
+        """One step as the engine makes it: after `before_step`, with a seeded generator, and torch's own seeded too.
 
         Raises:
             Skip: the method is not trained.
@@ -115,6 +127,7 @@ class MethodSubject:
         if not self.plugin.pretrains:
             raise Skip("it is not trained: pretrains = False")
         with seeded(seed):
+            self.begin_step(method, batch.progress)
             try:
                 return method.step(batch, torch.Generator().manual_seed(seed))
             except NotSupported as error:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mimbench.contract import Config, Metric, Task
-from mimbench.testing.checks import Skip
+from mimbench.testing.checks import Failure, Skip
 from mimbench.testing.colours import Colours, Kind
 from mimbench.testing.form import make_config
 from mimbench.testing.pixels import Pixels
@@ -88,7 +88,20 @@ class TaskSubject:
     def score(self, ran: Ran) -> float:
         """The primary metric, scaled so that chance is 0 and the best value is 1."""
         best = self.primary.high if self.primary.higher_is_better else self.primary.low
-        return (ran.result.metrics[self.primary.name].value - ran.chance) / (best - ran.chance)
+        return self._scaled(ran, best)
+
+    def _scaled(self, ran: Ran, end: float) -> float:
+        """The primary metric, scaled so that chance is 0 and `end` is 1.
+
+        Raises:
+            Failure: chance is at this end.
+        """
+        if end == ran.chance:
+            raise Failure(
+                f"chance is at the declared end of {self.primary.name}, {end:g} {self.primary.unit}; correct `chance`, "
+                "or low and high of the metric"
+            )
+        return (ran.result.metrics[self.primary.name].value - ran.chance) / (end - ran.chance)
 
     def allowed(self, ran: Ran) -> float:
         """How far the primary metric may differ from chance if nothing was learnt, in its unit."""

@@ -26,20 +26,31 @@ def classification_scores(split: ImageSplit, probabilities: np.ndarray, *, has_l
     """Scores of single samples, for `TaskResult.scores`: "prediction", "confidence" and "loss".
 
     The prediction is the class of the highest probability, of equal ones the lower; the confidence is this probability.
-    The loss is -log of the probability of the label, in nats.
+    The loss is -log of the probability of the label, in nats. Near probability 1 it follows from the probabilities of
+    the other classes, so that small losses keep their digits.
 
     Args:
         split: the samples, all of them, with their labels and attributes.
-        probabilities: float [N, classes], rows of sum 1, in the order of the split.
+        probabilities: float64 [N, classes], rows of sum 1, in the order of the split. In float32, a probability near 1
+            would be rounded to 1, and a small one to 0: use `logits.double().softmax(1)`.
         has_loss: False leaves the loss out, for probabilities that may be 0, as those of a vote.
     """
     labels = split.labels.numpy()
     prediction = probabilities.argmax(axis=1)
     columns = {"prediction": prediction, "confidence": probabilities.max(axis=1)}
     if has_loss:
-        with np.errstate(divide="ignore"):  # a class that the training images lack has probability 0
-            columns["loss"] = -np.log(np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0])
+        columns["loss"] = _cross_entropy(probabilities, labels)
     return SampleScores(np.arange(len(labels)), columns, labels, split.attributes)
+
+
+def _cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """-log of the probability of each label, float64 [N]; inf if that is 0."""
+    is_label = np.arange(probabilities.shape[1]) == labels[:, None]
+    of_label = np.where(is_label, probabilities, 0.0).sum(axis=1)
+    of_others = np.where(is_label, 0.0, probabilities).sum(axis=1)
+    with np.errstate(divide="ignore"):  # a class that the training images lack has probability 0
+        plain = -np.log(of_label)
+    return np.where(of_label > 0.5, -np.log1p(-np.minimum(of_others, 0.5)), plain)
 
 
 def majority_accuracy(dataset: Dataset, indices: np.ndarray | None = None) -> float:

@@ -43,7 +43,7 @@ class ProbeTraining(TrainConfig):
     base_lr: float = Field(1.0, gt=0)
     optimizer: Literal["adamw", "sgd", "lars"] = "lars"
     weight_decay: float = Field(0.0, ge=0)
-    checkpoint_every: int = cosmetic(10, ge=1)
+    checkpoint_every: int | None = cosmetic(10, ge=1)
 
 
 class ProbeAugmentation(Config):

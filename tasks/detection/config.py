@@ -25,7 +25,7 @@ class DetectionTrain(TrainConfig):
     batch_size: int = Field(4, ge=1)
     base_lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
-    checkpoint_every: int = cosmetic(1, ge=1)
+    checkpoint_every: int | None = cosmetic(1, ge=1)
     schedule: ScheduleConfig = ScheduleConfig(warmup_epochs=0.5)
     undecayed: tuple[str, ...] = ()
     """Names or patterns of the encoder's parameters that are not decayed, besides what never is: norms, biases, and

@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from torch import nn
 
-from mimbench.api import Schedule, build_optimizer
+from mimbench.api import InputError, Schedule, build_optimizer
 from mimbench_tasks.detection.config import DetectionTrain
 from mimbench_tasks.detection.model import layer_rules
 
@@ -33,7 +33,7 @@ class EncoderOptimizer:
 
 @HOOKS.register_module()
 class EncoderSchedule(Hook):
-    """Sets the learning rates of each step as mimbench's engine does. mmengine's schedulers have no layer decay."""
+    """Sets learning rates and weight decay of each step as mimbench's engine does. mmengine's have no layer decay."""
 
     priority = "VERY_HIGH"
 
@@ -43,10 +43,19 @@ class EncoderSchedule(Hook):
         self.schedule: Schedule | None = None
 
     def before_train(self, runner: Any) -> None:
-        self.schedule = Schedule(self.train, len(runner.train_dataloader) // self.train.accumulate)
+        batches, accumulate = len(runner.train_dataloader), self.train.accumulate
+        if batches % accumulate:
+            raise InputError(
+                f"an epoch has {batches} micro-batches, which is not a multiple of accumulate = {accumulate}: mmengine "
+                "would accumulate across the end of an epoch, and mimbench drops the rest; choose another batch size, "
+                "or accumulate = 1"
+            )
+        self.schedule = Schedule(self.train, batches // accumulate)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         assert self.schedule is not None
         step = min(runner.iter // self.train.accumulate, self.schedule.steps - 1)
         for group in runner.optim_wrapper.optimizer.param_groups:
             group["lr"] = self.schedule.lr(step, group["lr_scale"])
+            if group["weight_decay"] and not group.get("fixed_decay"):  # 0 marks the parameters without decay
+                group["weight_decay"] = self.schedule.weight_decay(step)

@@ -11,16 +11,16 @@ from mimbench.api import DeviceTransform, Measured
 
 
 @torch.inference_mode()
-def predictions(
+def compute_logits(
     classifier: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], transform: DeviceTransform, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Probabilities float32 [N, classes] and labels int64 [N], on the CPU."""
+    """Logits float32 [N, classes] and labels int64 [N], on the CPU."""
     classifier.eval().to(device)
     transform.to(device)
     rows, labels = [], []
     for images, known in loader:
         logits = classifier(transform(images.to(device, non_blocking=True)))
-        rows.append(logits.float().softmax(1).cpu())
+        rows.append(logits.float().cpu())
         labels.append(known)
     return torch.cat(rows), torch.cat(labels)
 

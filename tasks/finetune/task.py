@@ -36,7 +36,7 @@ from mimbench.api import (
 )
 from mimbench_tasks.finetune.config import FinetuneConfig
 from mimbench_tasks.finetune.model import Classifier, FinetuneTraining, adapt, build_classifier, freeze_unreached
-from mimbench_tasks.finetune.scoring import predictions, scores
+from mimbench_tasks.finetune.scoring import compute_logits, scores
 
 
 class Finetune(Task):
@@ -89,13 +89,13 @@ class Finetune(Task):
         if model.ema is not None:
             last, _ = self._score(classifier, encoder.in_channels, test, input_config, context.device)
             details["without_ema"] = {name: measured.value for name, measured in last.items()}
-        metrics, probabilities = self._score(model.scored, encoder.in_channels, test, input_config, context.device)
+        metrics, logits = self._score(model.scored, encoder.in_channels, test, input_config, context.device)
         return TaskResult(
             metrics,
             curves={"loss": report.loss},
             details=details,
             cost=report,
-            scores=classification_scores(test, probabilities.numpy()),
+            scores=classification_scores(test, logits.double().softmax(1).numpy()),
         )
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
@@ -135,13 +135,13 @@ class Finetune(Task):
         input_config: InputConfig,
         device: torch.device,
     ) -> tuple[dict[str, Measured], Tensor]:
-        """Metrics, and the probabilities that they follow from, float32 [N, classes]."""
+        """Metrics, and the logits that they follow from, float32 [N, classes]."""
         transform = DeviceTransform(input_config, channels, train=False, batched=test.is_in_memory)
         loader = evaluation_loader(
             test, input_config, batch_size=self._share(), device=device, workers=self.config.train.workers
         )
-        probabilities, labels = predictions(classifier, loader, transform, device)
-        return scores(probabilities, labels, self.config.calibration_bins), probabilities
+        logits, labels = compute_logits(classifier, loader, transform, device)
+        return scores(logits.softmax(1), labels, self.config.calibration_bins), logits
 
 
 def _augment(config: FinetuneConfig, input_config: InputConfig, channels: int) -> ImageAugment | None:

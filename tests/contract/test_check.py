@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from helpers.toy_plugins import Toy, ToyConfig
 from mimbench import registry
-from mimbench.contract import Config, DataConfig, Method, Metric, StepOutput, TaskConfig, cosmetic
+from mimbench.contract import Audit, Config, DataConfig, Method, Metric, StepOutput, TaskConfig, TrainConfig, cosmetic
 from mimbench.contract.check import find_problem
 
 
@@ -63,6 +63,9 @@ def test_sound_plugins_have_no_problem(kinds):
         ),
         ("task", {"waivers": {"batch_size_does_not_matter": " "}}, ("has no reason; say why the check may fail",)),
         ("encoder", {"waivers": ("sizes_are_declared",)}, ("is not a table; write waivers = {CHECK: REASON}",)),
+        ("method", {"needs": frozenset({"mask-tokens"})}, ("declares `needs`, which is now called `encoder_needs`",)),
+        ("method", {"official_names": {}}, ("declares `official_names`, which is now called `official`",)),
+        ("method", {"official_configs": {}}, ("declares `official_configs`, which is now called `official`",)),
         ("task", {"needs": "boxes"}, ('needs = frozenset({"boxes"})',)),
         ("dataset", {"provides": "images"}, ('provides = frozenset({"images"})',)),
         ("task", {"metrics": ()}, ("declares no `metrics`",)),
@@ -223,3 +226,27 @@ def test_a_default_that_the_config_refuses_is_the_plugin_s_fault(kinds):
         needed: int
 
     assert find_problem("method", "x", spoiled(kinds["method"], name="x", Config=Needs)) is None
+
+
+def test_an_audit_may_waive_the_checks_of_audits_and_no_others(kinds):
+    class Search(Audit, kinds["task"]):
+        name, waivers = "x", {"null_is_chance": "its score is a rank"}
+        doses = (0, 1, 2)
+
+        def plant(self, dose, seed, folder):
+            raise NotImplementedError
+
+        oracle = plant
+
+    assert find_problem("task", "x", Search) is None
+    Search.waivers = {"shuffled_labels_give_chance": "it has none"}
+    assert "'shuffled_labels_give_chance' is no check of an audit" in find_problem("task", "x", Search)
+
+
+@pytest.mark.parametrize("option", ["epochs", "checkpoint_every"])
+def test_a_length_in_epochs_may_be_none(option, kinds):
+    Training = type("Training", (TrainConfig,), {"__annotations__": {option: int}, option: 5})
+    Options = type("Options", (TaskConfig,), {"__annotations__": {"train": Training | None}, "train": None})
+    problem = find_problem("task", "x", spoiled(kinds["task"], name="x", Config=Options))
+    assert f"its option 'train.{option}' cannot be none" in problem
+    assert "declare it as `int | None`" in problem

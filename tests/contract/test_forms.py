@@ -8,6 +8,33 @@ import torch
 from mimbench.contract.forms import describe_image_problem, describe_labels_problem, describe_mask_problem
 
 
+class Sizes:
+    """The sizes of an encoder of images, or of clips with two frames per cell, with this grid."""
+
+    def __init__(self, grid, image_size):
+        self.grid, self.image_size = grid, image_size
+        self.input_shape = (1, *(2 * count for count in grid[:-2]), image_size, image_size)
+
+    def grid_at(self, image_size):
+        return (*self.grid[:-2], *(count * image_size // self.image_size for count in self.grid[-2:]))
+
+
+@pytest.mark.parametrize(
+    ("cells", "image_size", "words"),
+    [
+        (7, None, None),
+        (28, None, None),
+        (21, None, "has 21 x 21 cells, which do not tile 28 x 28 pixels; derive the mask's grid from"),
+        (56, None, "has 56 x 56 cells, which do not tile 28 x 28 pixels"),
+        (42, 84, None),
+    ],
+)
+def test_the_cells_of_a_mask_tile_the_image(cells, image_size, words):
+    mask = torch.zeros(2, cells, cells, dtype=torch.bool)
+    problem = describe_mask_problem(mask, 2, Sizes((7, 7), 28), image_size)
+    assert problem is None if words is None else problem.startswith(words)
+
+
 @pytest.mark.parametrize(
     ("shape", "grid", "words"),
     [
@@ -22,13 +49,13 @@ from mimbench.contract.forms import describe_image_problem, describe_labels_prob
     ],
 )
 def test_masks_have_the_axes_of_the_encoder_s_grid(shape, grid, words):
-    problem = describe_mask_problem(torch.zeros(shape, dtype=torch.bool), 2, grid)
+    problem = describe_mask_problem(torch.zeros(shape, dtype=torch.bool), 2, Sizes(grid, 16))
     assert problem is None if words is None else problem.startswith(words)
 
 
 def test_masks_are_tensors_of_bool():
-    assert describe_mask_problem(torch.zeros(2, 8, 8), 2, (8, 8)).startswith("is torch.float32 [2, 8, 8]")
-    assert describe_mask_problem([True], 2, (8, 8)).startswith("is a list; return bool [2, rows, columns]")
+    assert describe_mask_problem(torch.zeros(2, 8, 8), 2, Sizes((8, 8), 16)).startswith("is torch.float32 [2, 8, 8]")
+    assert describe_mask_problem([True], 2, Sizes((8, 8), 16)).startswith("is a list; return bool [2, rows, columns]")
 
 
 def test_pixels_lie_within_their_range():

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from mimbench.contract import Config, Method, NotSupported, StepOutput
+from mimbench.contract import Config, InputConfig, Method, NotSupported, StepOutput
 from mimbench.encoders.vit import ViT
+from mimbench.engine.pretrain import TrainableMethod
 
 
 class Distill(Method):
@@ -74,3 +75,15 @@ def test_only_a_bool_grid_counts_as_masked_cells():
     assert method.masked_cells(grid) is grid
     for other in (grid.float(), grid[0], (grid, grid), [torch.arange(3)], None):
         assert method.masked_cells(other) is None
+
+
+def test_progress_is_set_even_if_before_step_is_overridden():
+    class Cooling(Distill):
+        def before_step(self, progress):
+            self.temperature = 1 - self.progress
+
+    method = Cooling(Config(), encoder())
+    trainable = TrainableMethod(method, [InputConfig(image_size=8)], channels=1, batched=True)
+    assert method.progress == 1
+    trainable.before_step(0.25, 0)
+    assert (method.progress, method.temperature) == (0.25, 0.75)

@@ -99,7 +99,7 @@ def test_the_teacher_moves_as_officially_while_tau_rises():
     """Step 3 of 20; tau rises over 10 steps."""
     method, arrays = official_method(tau_start=0.9, tau_end=0.95, tau_share=0.5)
     set_encoder(method.encoder, arrays, "after/student")
-    method.before_update(3 / 20)
+    method.progress = 3 / 20
     method.after_step(4 / 20)
     expected = state_of(arrays, "after/teacher", PARTS)
     for name, value in method.teacher.module.named_parameters():
@@ -116,7 +116,7 @@ def test_tau_at_each_step_is_the_official_one(monkeypatch, case):
     method, used = build(tau_start=start, tau_end=official["ema_decay"], tau_share=rising / steps), []
     monkeypatch.setattr(method.teacher, "follow", lambda student, momentum: used.append(momentum))
     for step in range(steps):
-        method.before_update(step / steps)
+        method.progress = step / steps
         method.after_step((step + 1) / steps)
     expected = list(official["decay_after_optimizer_step"])
     expected[rising : -(-rising // per_epoch) * per_epoch] = [official["ema_decay"]] * (-rising % per_epoch)

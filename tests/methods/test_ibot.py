@@ -157,7 +157,7 @@ def test_each_step_has_the_official_rate_decay_momentum_and_temperature(monkeypa
         with torch.no_grad():
             method.step(batch(method, 1, step // per_epoch), seeded())
         temperatures.append(method.teacher_temperature(method.config.temperature))
-        method.before_update(step / steps)
+        method.progress = step / steps
         method.after_step((step + 1) / steps)
     assert used[::2] == used[1::2] == pytest.approx(official["ema_momentum_at_step"], rel=1e-12)
     assert temperatures == pytest.approx(official["teacher_temp_at_step"], rel=1e-12)
@@ -248,7 +248,7 @@ def test_a_fixed_gain_of_the_teacher_still_follows():
     method = build(fixed_gain=True, momentum_start=0.5)
     with torch.no_grad():
         method.teacher_head.module.last.gain.fill_(3.0)
-    method.before_update(0.0)
+    method.progress = 0.0
     method.after_step(0.1)
     assert torch.allclose(method.teacher_head.module.last.gain, torch.full((16, 1), 2.0))
     assert torch.equal(method.head.last.gain, torch.ones(16, 1))

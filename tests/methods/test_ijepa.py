@@ -153,7 +153,7 @@ def test_each_step_has_the_official_rate_weight_decay_and_momentum(monkeypatch, 
     method, used = build(momentum_start=0.996, momentum_end=0.996 + 0.004 / stretch), []
     monkeypatch.setattr(method.teacher, "follow", lambda student, momentum: used.append(momentum))
     for step in range(steps):
-        method.before_update(step / steps)
+        method.progress = step / steps
         method.after_step((step + 1) / steps)
     assert used == pytest.approx(official["ema_momentum_at_step"], rel=1e-12)
 
@@ -256,7 +256,7 @@ def test_the_tasks_get_the_teacher_or_the_student():
     with torch.no_grad():
         for parameter in method.encoder.parameters():
             parameter += 1
-    method.before_update(0.0)
+    method.progress = 0.0
     method.after_step(0.5)
     exported = method.exported_encoder()
     assert exported is method.teacher.module

@@ -35,7 +35,7 @@ from mimbench.api import (
 
 
 class Training(TrainConfig):
-    epochs: int = Field(10, ge=1)
+    epochs: int | None = Field(10, ge=1)
     batch_size: int = Field(64, ge=1)
     base_lr: float = Field(1e-2, gt=0)
     weight_decay: float = Field(0.0, ge=0)

@@ -98,6 +98,52 @@ def test_the_command_line_replaces_the_unit_of_a_grid_file(tmp_path):
     assert dict(unchanged.settings) == {"pretrain.epochs": 3, "pretrain.steps": "none"}
 
 
+@pytest.mark.parametrize(
+    ("grid", "line", "expected"),
+    [
+        ({"pretrain.steps": 9}, {"methods.mae.pretrain.epochs": 1}, {"mae": (1, None), "simmim": (None, 9)}),
+        ({"methods.mae.pretrain.epochs": 1}, {"pretrain.steps": 9}, {"mae": (None, 9), "simmim": (None, 9)}),
+        (
+            {"methods.simmim.pretrain.steps": 9},
+            {"methods.mae.pretrain.epochs": 1},
+            {"mae": (1, None), "simmim": (None, 9)},
+        ),
+    ],
+)
+def test_a_length_for_one_method_on_the_command_line_replaces_that_for_all(tmp_path, grid, line, expected):
+    file = GridFile(["mae", "simmim"], ["knn"], "smoke", settings=grid)
+    settings = _request(RunOptions(settings=line), file, tmp_path).settings
+    lengths = {method: resolved(settings, method=method).pretrain for method in expected}
+    assert {method: (one.epochs, one.steps) for method, one in lengths.items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("grid", "line"),
+    [
+        ({"task.train.steps": 90}, {"tasks.finetune.train.epochs": 2}),
+        ({"tasks.finetune.train.steps": 90}, {"task.train.epochs": 2}),
+    ],
+)
+def test_a_length_for_one_task_on_the_command_line_replaces_that_for_all(tmp_path, grid, line):
+    file = GridFile(["mae"], ["finetune"], "smoke", settings=grid)
+    settings = _request(RunOptions(settings=line), file, tmp_path).settings
+    train = resolved(settings, task="finetune").task("finetune").config.train
+    assert (train.epochs, train.steps) == (2, None)
+
+
+def test_the_upper_layer_chooses_the_unit_of_the_saving_interval(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "smoke"\n[pretrain]\ncheckpoint_steps = 4\n')
+    below = resolved(recipe=str(path)).pretrain
+    assert (below.checkpoint_every, below.checkpoint_steps, below.saving_interval(10)) == (None, 4, 4)
+    above = resolved({"pretrain.checkpoint_every": 2}, recipe=str(path)).pretrain
+    assert (above.checkpoint_every, above.checkpoint_steps, above.saving_interval(10)) == (2, None, 20)
+    with pytest.raises(InputError, match="checkpoint_every 2 and checkpoint_steps 4 are both set: set only one"):
+        resolved({"pretrain.checkpoint_every": 2, "pretrain.checkpoint_steps": 4})
+    with pytest.raises(InputError, match="checkpoint_every and checkpoint_steps are both none"):
+        resolved({"pretrain.checkpoint_every": "none"})
+
+
 def test_steps_are_one_departure_from_a_protocol_in_epochs():
     task = resolved({"task.train.steps": 90, "task.protocol": "mae-vit-base"}, task="finetune").task("finetune")
     departed = departures(task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from mimbench import join_scores, load_records, load_scores
 from mimbench.contract import SampleScores
+from mimbench.contract.scores import RESERVED
 from mimbench.errors import InputError
 from mimbench.files import file_sha256
 from mimbench.store.reading import read_body
@@ -71,9 +73,10 @@ def test_columns_are_stored_as_int64_and_float32():
         (scores(loss=np.array([0.5, 1.0, np.nan])), "loss has NaN"),
         (scores(loss=[0.5, 1.0, 2.0]), "loss is list; use a tensor or an array"),
         (scores(name=np.array(["a", "b", "c"])), "name is <U1; use a tensor or an array of numbers"),
-        (scores(label=IDS), "'label' is no identifier, or is one of another column"),
-        (scores(**{"top-1": IDS}), "'top-1' is no identifier"),
-        (SampleScores(np.array([0, 0]), {}), "ids are empty, or one occurs twice"),
+        (scores(label=IDS), "'label' is that of another column"),
+        (scores(**{"top-1": IDS}), "'top-1' is not an identifier"),
+        *((scores(**{name: IDS}), f"'{name}' is reserved") for name in RESERVED),
+        (SampleScores(np.array([0, 0]), {}), "ids are empty, or one id occurs twice"),
         (SampleScores(np.array([0.0, 1.0]), {}), "id has real numbers"),
     ],
 )
@@ -192,3 +195,10 @@ def test_classification_tasks_keep_scores_that_agree_with_their_metrics(quick, t
     (line,) = verify(tmp_path / "runs").damage
     assert "scores" in line
     assert "does not have the sha256 in the record" in line
+
+
+def test_the_parameters_of_numpy_and_the_columns_of_a_join_are_reserved(write):
+    parameters = {name for name in inspect.signature(np.savez_compressed).parameters if name not in ("args", "kwds")}
+    assert parameters <= set(RESERVED)
+    joined, plain = join_scores([write(0)]).columns, load_scores(write(0)).columns
+    assert set(joined) - set(plain) <= set(RESERVED)

@@ -11,11 +11,11 @@ import torch
 from mimbench.api import (
     ArraySplit,
     Audit,
+    AuditInput,
     DataConfig,
     Dataset,
     Measured,
     Metric,
-    Planted,
     TaskConfig,
     TaskResult,
     labelled_split,
@@ -57,13 +57,13 @@ class Bias(Audit):
     doses = (0, 3, 9)
 
     def plant(self, dose, seed, folder):
-        return Planted(Groups(self.strength(dose), seed, folder))
+        return AuditInput(Groups(self.strength(dose), seed, folder))
 
     def strength(self, dose):
         return int(dose)
 
     def oracle(self, seed, folder):
-        return Planted(Groups(127, seed, folder))
+        return AuditInput(Groups(127, seed, folder))
 
     def run(self, encoder, dataset, context):
         train, test = labelled_split(dataset, "train"), labelled_split(dataset, "test")
@@ -111,6 +111,13 @@ class WrongChance(Bias):
         return 45.0
 
 
+class AtTheEnd(Bias):
+    """Its chance is the end of the range that an effect moves the score to."""
+
+    def chance(self, dataset):
+        return 100.0
+
+
 class Undeclared(Bias):
     def scored(self, hits, encoder):
         return TaskResult({**super().scored(hits, encoder).metrics, "extra": Measured(1.0, 1)})
@@ -133,7 +140,7 @@ class Sized(Bias):
     def plant(self, dose, seed, folder):
         encoder = build_untrained(SIDE, 1, seed)
         encoder.is_planted = True
-        return Planted(Groups(9, seed, folder), encoder)
+        return AuditInput(Groups(9, seed, folder), encoder)
 
     oracle = plant
 
@@ -170,6 +177,22 @@ def test_a_wrong_audit_fails_exactly_one_check(audit, failing, words, tmp_path):
     assert re.search(words, failed[0].message)
 
 
+def test_a_waived_check_of_an_audit(tmp_path):
+    class Waived(Unequal):
+        waivers: ClassVar = {"null_is_chance": "the groups differ before anything is planted"}
+
+    result = audit_suite(Waived, folder=tmp_path).result("null_is_chance")
+    assert (result.status, result.message) == ("waived", "the groups differ before anything is planted")
+
+
+def test_chance_at_the_declared_end_is_one_line(tmp_path):
+    suite = audit_suite(AtTheEnd, folder=tmp_path)
+    for name in ("score_rises_with_the_dose", "oracle_scores_at_the_end"):
+        result = suite.result(name)
+        assert result.status == "failed"
+        assert result.message.startswith("chance is at the declared end of accuracy, 100 percent; correct `chance`")
+
+
 def test_an_audit_that_cannot_run_on_an_untrained_encoder_fails(tmp_path):
     result = audit_suite(Sized, folder=tmp_path).result("untrained_encoder_is_measured")
     assert result.status == "failed"
@@ -181,7 +204,7 @@ def test_an_effect_may_move_the_score_down(tmp_path):
         """The share of errors, which falls if the groups differ."""
 
         metrics: ClassVar = (Metric("errors", "percent", 0.0, 100.0, higher_is_better=False),)
-        end = "low"
+        effect_end = "low"
 
         def scored(self, hits, encoder):
             return TaskResult({"errors": Measured(100 - 100 * float(hits.float().mean()), len(hits))})

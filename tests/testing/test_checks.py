@@ -8,6 +8,7 @@ import pytest
 
 from mimbench.contract import View, check_names
 from mimbench.errors import InputError, NotSupported
+from mimbench.testing.audits import AUDIT_CHECKS
 from mimbench.testing.checks import BadOptions, Failure, Skip, Suite, check, parametrize_checks
 from mimbench.testing.datasets import DATASET_CHECKS
 from mimbench.testing.encoders import ENCODER_CHECKS
@@ -197,5 +198,11 @@ def test_a_waived_check_is_an_expected_failure():
 
 
 def test_the_contract_names_the_checks_of_each_kind():
-    suites = {"method": METHOD_CHECKS, "task": TASK_CHECKS, "dataset": DATASET_CHECKS, "encoder": ENCODER_CHECKS}
+    suites = {
+        "method": METHOD_CHECKS,
+        "task": TASK_CHECKS,
+        "audit": AUDIT_CHECKS,
+        "dataset": DATASET_CHECKS,
+        "encoder": ENCODER_CHECKS,
+    }
     assert {kind: tuple(one.name for one in checks) for kind, checks in suites.items()} == dict(check_names.CHECKS)

@@ -108,6 +108,19 @@ class Plain(Method):
             slow.lerp_(fast, 0.1)
 
 
+class Cooling(Plain):
+    """An honest method that sets a temperature before each step, and masks less at first."""
+
+    def before_step(self, progress):
+        self.temperature = 0.1 + 0.9 * (1 - progress)
+
+    def sample_mask(self, batch, generator):
+        return random_mask(batch, self.encoder.grid, self.config.mask_ratio * (0.5 + 0.5 * self.progress), generator)
+
+    def loss(self, prediction, target, mask):
+        return super().loss(prediction, target, mask) / self.temperature
+
+
 class Cropped(Plain):
     """An honest method of another shape: two views, a mask that is a mapping, and a temperature by progress."""
 
@@ -498,3 +511,16 @@ def test_a_wrong_method_fails_its_check_and_no_other(name, method, text):
     assert text in failures[name]
     assert "; " in failures[name]
     assert "test_methods.py:" in failures[name]
+
+
+def test_before_step_is_called_before_each_step_and_masks_are_checked_at_the_first_one():
+    assert {result.status for result in check_method(Cooling)} == {"passed"}
+
+    class OddAtFirst(Plain):
+        def sample_mask(self, batch, generator):
+            grid = self.encoder.grid if self.progress else (5, 5)
+            return random_mask(batch, grid, self.config.mask_ratio, generator)
+
+    failures = [result for result in check_method(OddAtFirst) if result.status == "failed"]
+    assert failures[0].name == "mask_has_its_form"
+    assert "has 5 x 5 cells" in failures[0].message

@@ -108,6 +108,17 @@ def training_images(split: ImageSplit, choice: DataChoice) -> ImageSplit:
     return subset(split, training_indices(split.labels, choice).tolist())
 
 
+def count_training_images(split: ImageSplit, choice: DataChoice) -> int:
+    """Number of the images to pretrain on. It copies no images.
+
+    Raises:
+        InputError: as `training_indices`.
+    """
+    if choice.share == 1 and not choice.plant_count:
+        return len(split)
+    return len(training_indices(split.labels, choice))
+
+
 def complement(size: int, chosen: np.ndarray) -> np.ndarray:
     """Sorted indices below `size` that are not in `chosen`."""
     return np.setdiff1d(np.arange(size), chosen)

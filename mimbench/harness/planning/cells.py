@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 from mimbench.contract import DataChoice, Dataset, ImageSplit, Task
-from mimbench.data import training_images
+from mimbench.data import count_training_images, training_images
 from mimbench.errors import InputError
 from mimbench.recipe import AT, PRETRAINED
 from mimbench.recipe.document import values
 from mimbench.recipe.resolve import Recipe
 from mimbench.store.sealing import fingerprint
 from mimbench.store.store import StoredCheckpoint
+
+_DRAWN: weakref.WeakKeyDictionary[Dataset, weakref.WeakValueDictionary[DataChoice, ImageSplit]] = (
+    weakref.WeakKeyDictionary()
+)
+"""Training images in use, by dataset and choice."""
 
 
 @dataclass(frozen=True)
@@ -124,21 +130,37 @@ class Pretraining:
         return f"{self.recipe.method} seed {self.seed}{early}"
 
     def images(self) -> ImageSplit:
-        """The training images: all, or the share that the recipe sets, and the planted ones. They are drawn once.
+        """The training images: all, or the share that the recipe sets, and the planted ones.
+
+        A share of images in memory is a copy of them. All who ask for the same images get the same copy, which is freed
+        when nobody holds it.
 
         Raises:
             InputError: the dataset has no plain images.
         """
-        return self._images
+        choice = DataChoice.from_config(self.recipe.pretrain)
+        drawn = _DRAWN.setdefault(self.dataset, weakref.WeakValueDictionary())
+        images = drawn.get(choice)
+        if images is None:
+            images = drawn[choice] = training_images(self._split(), choice)
+        return images
 
     @cached_property
-    def _images(self) -> ImageSplit:
+    def image_count(self) -> int:
+        """Number of training images.
+
+        Raises:
+            InputError: as `images`.
+        """
+        return count_training_images(self._split(), DataChoice.from_config(self.recipe.pretrain))
+
+    def _split(self) -> ImageSplit:
         split = self.dataset.split("train")
         if not isinstance(split, ImageSplit):
             raise InputError(
                 f"dataset {self.recipe.dataset!r} has no plain images to pretrain on; choose another data.name"
             )
-        return training_images(split, DataChoice.from_config(self.recipe.pretrain))
+        return split
 
 
 @dataclass(frozen=True)

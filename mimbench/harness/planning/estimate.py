@@ -101,7 +101,7 @@ class Estimator:
         """Images that it will see, counted in each epoch; incomplete batches are dropped."""
         data, train = fingerprint(pretraining.identity["data"]), pretraining.recipe.pretrain
         if data not in self._sizes:
-            self._sizes[data] = len(pretraining.images())
+            self._sizes[data] = pretraining.image_count
         per_unit = self._sizes[data] // train.batch_size if train.unit == "epoch" else 1
         return train.end * per_unit * train.batch_size
 

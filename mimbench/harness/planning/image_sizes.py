@@ -20,7 +20,7 @@ def training_views(pretraining: Pretraining) -> Views:
     recipe, train = pretraining.recipe, pretraining.recipe.pretrain
     if not train.image_sizes:
         return recipe.views()
-    schedule = Schedule(train, steps_per_epoch=len(pretraining.images()) // train.batch_size)
+    schedule = Schedule(train, steps_per_epoch=pretraining.image_count // train.batch_size)
     starts = first_epochs(train.image_sizes, steps=schedule.steps, steps_per_epoch=schedule.steps_per_epoch)
     return ViewSchedule.from_sizes(recipe.views(), starts)
 

@@ -90,6 +90,7 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
     check_settings([*request.settings, *request.variations], list(request.methods), list(request.tasks))
     datasets = _Datasets(cache)
     cells: dict[str, Cell] = {}
+    checked_encoders: set[str] = set()  # hashes of what shapes them
     built: tuple[str, Method] | None = None  # the last model, with the hash of what shapes it
     for method, values, task in itertools.product(request.methods, _combinations(request.variations), request.tasks):
         recipe = resolve(request.recipe, document, method, {**request.settings, **values}, task)
@@ -105,7 +106,7 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
         )
         if built is None or built[0] != shape:
             check_size(first, device)
-            built = shape, _build_checked(first)
+            built = shape, _build_checked(first, checked_encoders)
         if first.trains:
             check_image_sizes(first, built[1])
         cell = _build_cell(first, task, varied, datasets, device)
@@ -143,7 +144,7 @@ def _check_training(pretraining: Pretraining) -> None:
         )
     if not pretraining.trains:
         return
-    images = len(pretraining.images())
+    images = pretraining.image_count
     train.require_images(images, "pretrain")
     train.require_processes(get_world_size(), "pretrain")
     if "labels" in recipe.method_class().supervision and "labels" not in pretraining.dataset.provides:
@@ -153,11 +154,20 @@ def _check_training(pretraining: Pretraining) -> None:
     Schedule(train, steps_per_epoch=images // train.batch_size)
 
 
-def _build_checked(pretraining: Pretraining) -> Method:
-    """The method of a pretraining. Raises InputError if it breaks the contract of methods."""
+def _build_checked(pretraining: Pretraining, checked_encoders: set[str]) -> Method:
+    """The method of a pretraining. Raises InputError if it or its encoder breaks its contract.
+
+    Args:
+        checked_encoders: hashes of encoders that are not checked again. That of this encoder is added.
+    """
     recipe = pretraining.recipe
     method = build_method(recipe, pretraining.seed, pretraining.channels, to_train=not pretraining.checkpoint)
-    check_encoder(method.encoder, recipe.encoder)
+    shape = fingerprint(
+        [recipe.as_tables()["encoder"], recipe.input.image_size, recipe.input.frames, pretraining.channels]
+    )
+    if shape not in checked_encoders:
+        check_encoder(method.encoder, recipe.encoder)
+        checked_encoders.add(shape)
     check_method(method, recipe.method)
     require_drop_path(method.encoder, getattr(recipe.encoder_config, "drop_path", 0.0))
     require_single_names(method)

@@ -72,7 +72,7 @@ def describe_masks_problem(method: Method) -> str | None:
         return None
     if not isinstance(mask, torch.Tensor) or type(method).masked_cells is not Method.masked_cells:
         mask = method.masked_cells(mask)
-    return None if mask is None else describe_mask_problem(mask, _IMAGES, method.patch_grid)
+    return None if mask is None else describe_mask_problem(mask, _IMAGES, method.encoder, method.image_size)
 
 
 def check_encoder(encoder: Encoder, name: str) -> None:
@@ -186,7 +186,9 @@ def _check_scores(result: TaskResult, whose: str) -> None:
     try:
         scores.arrays()
     except ValueError as error:
-        raise RunError(f"{whose} reported scores of single samples whose {error}; nothing is recorded") from error
+        raise RunError(
+            f"{whose} reported scores of single samples that cannot be stored: {error}; nothing is recorded"
+        ) from error
     if SCORES in result.artifacts or FILE in [path.name for path in result.artifacts.values()]:
         raise RunError(f"{whose} reported scores, and an artifact {SCORES!r} or a file {FILE}; rename the artifact")
 

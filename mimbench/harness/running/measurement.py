@@ -67,7 +67,9 @@ def _run_task(session: Session, cell: Cell, checkpoint: StoredCheckpoint, workdi
     # Ranks must not write to the same files. Rank 0 works in the folder itself.
     folder_of_rank = workdir / f"rank{get_rank()}" if get_rank() else workdir
     folder_of_rank.mkdir(exist_ok=True)
-    data = checkpoint.card["what"].get("data")
+    what = checkpoint.card["what"]
+    # Weights that the training started from have seen images that the card does not name.
+    data = None if what.get("pretrain", {}).get("start") else what.get("data")
     context = TaskContext(
         seed=pretraining.seed,
         device=session.device,

@@ -17,6 +17,7 @@ from mimbench import registry
 from mimbench.contract import Config, DataChoice, InputConfig, Method, View
 from mimbench.data.pipeline.subsets import training_indices
 from mimbench.errors import InputError
+from mimbench.harness.planning import cells as cells_module
 from mimbench.harness.planning.cells import Request
 from mimbench.harness.planning.plan import build_method, plan
 from mimbench.masks import random_mask
@@ -414,3 +415,31 @@ def test_a_control_that_trains_nothing_takes_no_starting_weights(cells, weights)
 def test_a_folder_as_starting_weights_is_answered_with_its_file(cells, tmp_path):
     with pytest.raises(InputError, match=r"^pretrain\.start is the folder .*; write .*encoder\.safetensors"):
         cells(BASE, f"pretrain.start={tmp_path}")
+
+
+def test_an_encoder_is_checked_once_per_shape(cells, monkeypatch):
+    checked = []
+    monkeypatch.setattr(
+        "mimbench.harness.planning.plan.check_encoder",
+        lambda encoder, name: checked.append((name, encoder.num_layers)),
+    )
+    cells(replace(BASE, methods=["simmim", "mae"]), vary=("encoder.depth=1,2",))
+    assert sorted(checked) == [("vit", 1), ("vit", 2)]
+
+
+def test_planning_copies_no_images_and_a_drawn_share_is_shared(cells, monkeypatch):
+    draw, drawn = cells_module.training_images, []
+    monkeypatch.setattr(cells_module, "training_images", lambda *arguments: drawn.append(1) or draw(*arguments))
+    planned = cells(
+        replace(BASE, tasks=["linear-probe", "knn"]), "pretrain.data_share=0.1", vary=("pretrain.base_lr=1e-3,2e-3",)
+    )
+    assert len(planned) == 4
+    assert drawn == []
+    first = planned[0].pretraining
+    images = first.images()
+    assert len(images) == first.image_count
+    assert all(cell.pretraining.images() is images for cell in planned)
+    assert len(drawn) == 1
+    del images
+    assert len(first.images()) == first.image_count
+    assert len(drawn) == 2

@@ -57,3 +57,11 @@ def test_a_task_reads_from_the_checkpoint_which_images_were_planted(members):
 
     control, *_ = members("random-init")
     assert control["details"]["is_known"] is False  # it was trained on no images
+
+
+def test_what_other_weights_have_seen_is_not_known(members, tmp_path):
+    members("simmim")
+    (weights,) = tmp_path.glob("runs/checkpoints/*/encoder.safetensors")
+    started = members("mae", "--set", f"pretrain.start={weights}")
+    known = {record["method"]["name"]: record["details"]["is_known"] for record in started}
+    assert known == {"simmim": True, "mae": False}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import torch
 
 from helpers.tiny_finetune import EVERYTHING, SMALL, Greys, context, encoder, task
 from mimbench.contract import ArraySplit, InputError
-from mimbench_tasks.finetune.scoring import scores
+from mimbench.toolkit.accuracy import classification_scores
+from mimbench_tasks.finetune.scoring import compute_logits, scores
 from mimbench_tasks.finetune.task import Finetune
 
 
@@ -168,3 +170,21 @@ def test_what_the_encoder_cannot_do_is_refused_while_planning():
 def test_options_that_contradict_each_other_are_refused(options, words):
     with pytest.raises(InputError, match=words):
         task(options)
+
+
+@pytest.mark.parametrize("gap", [20.0, 25.0, 40.0, -20.0, -120.0])
+def test_losses_of_certain_predictions_keep_their_digits(gap):
+    """`gap` is the logit of the label less that of the other class: the loss is log(1 + exp(-gap))."""
+    test = Greys(n=8, classes=2).split("test")
+
+    class Certain(torch.nn.Module):
+        def forward(self, images):
+            right = torch.nn.functional.one_hot(test.labels, 2).float()
+            return gap * right
+
+    loader = [(torch.zeros(len(test), 1, 8, 8), test.labels)]
+    logits, labels = compute_logits(Certain(), loader, torch.nn.Identity(), torch.device("cpu"))
+    assert torch.equal(labels, test.labels)
+    losses = classification_scores(test, logits.double().softmax(1).numpy()).arrays()["loss"]
+    expected = math.log1p(math.exp(-gap))
+    assert losses == pytest.approx([expected] * len(test), rel=1e-6)
