@@ -21,7 +21,6 @@ from mimbench.api import (
     check_mask_ratios,
     grid_mask,
     init_xavier,
-    mask_at_pixels,
     masked_count,
     mean_over_masked,
     patchify,
@@ -29,9 +28,9 @@ from mimbench.api import (
     resize_mask,
     sincos_positions,
     transformer_blocks,
-    unpatchify,
     visible_indices,
 )
+from mimbench_methods._normalised_patches import NOTE, fill_masked, normalised_patches
 from mimbench_methods.official.mae import OfficialMAE
 
 
@@ -119,11 +118,9 @@ class MAE(Method):
 
     def target(self, images: Tensor) -> Tensor:
         """[B, h, w, patch * patch * C], ordered row, column, channel."""
-        patches = patchify(at_least_float32(images), self.encoder.patch_size)
-        if not self.config.norm_pixels:
-            return patches
-        mean, std = _moments(patches)
-        return (patches - mean) / std
+        if self.config.norm_pixels:
+            return normalised_patches(images, self.encoder.patch_size)
+        return patchify(at_least_float32(images), self.encoder.patch_size)
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         return self._predict(images, visible_indices(resize_mask(mask, self.patch_grid)))
@@ -150,18 +147,12 @@ class MAE(Method):
 
         They are not predicted: brightness and contrast of the masked patches are the true ones, structure is predicted.
         """
-        patches = self.predict(images, mask).float()
-        if self.config.norm_pixels:
-            mean, std = _moments(patchify(at_least_float32(images), self.encoder.patch_size))
-            patches = patches * std + mean
-        masked = mask_at_pixels(mask, images)
-        return torch.where(masked, unpatchify(patches, self.encoder.patch_size), images)
+        patches, size = self.predict(images, mask), self.encoder.patch_size
+        return fill_masked(images, mask, patches, size, normalised=self.config.norm_pixels)
 
     @property
     def reconstruction_note(self) -> str:
-        if not self.config.norm_pixels:
-            return ""
-        return "Mean and contrast of each masked patch are the true ones; only its structure is predicted."
+        return NOTE if self.config.norm_pixels else ""
 
     def _count_visible(self) -> int:
         """Visible patches in each image now: all masks of one ratio have as many."""
@@ -176,11 +167,6 @@ class MAE(Method):
         grid = grid.scatter(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]), x[:, prefix:])
         x = self.blocks(torch.cat((x[:, :prefix], grid + self.positions), 1))
         return self.head(self.norm(x))[:, prefix:].unflatten(1, tokens.shape[1:3])
-
-
-def _moments(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and (unbiased) standard deviation of each patch."""
-    return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + 1e-6).sqrt()
 
 
 def _period(ratio: float) -> int:

@@ -265,6 +265,10 @@ class Method(nn.Module):
         """Names of parameters with two or more dimensions that get no weight decay. 1-D parameters never get any."""
         return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
 
+    def extra_weight_decay(self) -> set[str]:
+        """Names or patterns of parameters of one dimension that are decayed all the same."""
+        return set()
+
     def optimizer_parts(self) -> dict[str, PartOptions]:
         """Options of the optimizer for parts of the method, by the beginning of their names, such as "tokenizer."."""
         return {}

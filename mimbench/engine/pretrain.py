@@ -79,6 +79,10 @@ class TrainableMethod(nn.Module):
         names = self.method.no_weight_decay() if hasattr(self.method, "no_weight_decay") else ()
         return {f"method.{name}" for name in names}
 
+    def extra_weight_decay(self) -> set[str]:
+        names = self.method.extra_weight_decay() if hasattr(self.method, "extra_weight_decay") else ()
+        return {f"method.{name}" for name in names}
+
     def optimizer_parts(self) -> dict[str, PartOptions]:
         parts = self.method.optimizer_parts() if hasattr(self.method, "optimizer_parts") else {}
         return {f"method.{name}": options for name, options in parts.items()}

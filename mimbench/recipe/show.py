@@ -140,7 +140,7 @@ def _budgets(config: Config) -> Iterator[str]:
 def _arithmetic(train: TrainConfig) -> Iterator[str]:
     yield train.lr_arithmetic()
     rule = train.schedule
-    if rule.convention == "simmim" and train.lr_divisor:
+    if rule.convention in ("simmim", "spark") and train.lr_divisor:
         used = {"warmup_lr": rule.has_warmup, "min_lr": rule.kind == "cosine"}
         for key in (key for key, counts in used.items() if counts):
             rate = getattr(rule, key)

@@ -33,6 +33,9 @@ BEITV2 = {
     **{f"method.vqkd.{key}": value for key, value in _WORDS.items()},
 }
 
+GREENMIM = {"method.decoder_dim": 32, "method.decoder_heads": 4}
+MIXMIM = GREENMIM | {"method.decoder_depth": 2, "encoder.depths": [1, 2, 2, 1]}
+
 
 def file_of(name, folder):
     path = folder / f"{name}.pth"
@@ -63,6 +66,15 @@ def probe(results, which, **settings):
     [
         ("mae_vit_tiny_rawpix", "mae", "vit-tiny", MAE, 32, {"position": "sincos", "patch_size": 4}),
         ("simmim_swin_tiny", "simmim", "swin-tiny", SWIN, 64, {"window": 4, "mlp_ratio": 4.0}),
+        ("greenmim_swin_tiny", "greenmim", "swin-tiny", SWIN | GREENMIM, 96, {"window": 3, "norm_eps": 1e-6}),
+        (
+            "mixmim_swin_tiny",
+            "mixmim",
+            "swin-tiny",
+            SWIN | MIXMIM,
+            96,
+            {"window": 6, "shift": False, "position": "sincos-and-relative"},
+        ),
         (
             "beit_vit_tiny",
             "beit",
