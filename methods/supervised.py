@@ -38,6 +38,9 @@ class Supervised(Method):
         nn.init.trunc_normal_(head.weight, std=0.02, generator=torch.Generator().manual_seed(stage.seed))
         nn.init.zeros_(head.bias)
 
+    def set_image_size(self, size: int) -> None:
+        self.image_size = size
+
     def step(self, batch: Batch, generator: torch.Generator) -> StepOutput:
         """Cross-entropy of whole images; logs top-1 accuracy in percent."""
         if batch.labels is None:

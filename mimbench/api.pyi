@@ -88,6 +88,9 @@ from mimbench.encoders.blocks import (
     sincos_positions as sincos_positions,
     transformer_blocks as transformer_blocks,
 )
+from mimbench.encoders.convnet import (
+    convnext_blocks as convnext_blocks,
+)
 from mimbench.encoders.inverse_swin import (
     InverseSwin as InverseSwin,
 )

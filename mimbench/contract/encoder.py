@@ -114,16 +114,20 @@ class Encoder(nn.Module, ABC):
     @property
     def grid(self) -> tuple[int, ...]:
         """(rows, columns) of the tokens from `embed` at `image_size`; (frames / tubelet, rows, columns) of a clip."""
-        return self._grid(self.patch_size)
+        return self.grid_at(self.image_size)
 
     @property
     def map_grid(self) -> tuple[int, ...]:
         """Cells of the map from `encode` at `image_size`, by the same axes as `grid`."""
-        return self._grid(self.stride)
+        return self._cells(self.image_size, self.stride)
 
-    def _grid(self, step: int) -> tuple[int, ...]:
+    def grid_at(self, image_size: int) -> tuple[int, ...]:
+        """`grid` for images or clips of `image_size` px."""
+        return self._cells(image_size, self.patch_size)
+
+    def _cells(self, image_size: int, step: int) -> tuple[int, ...]:
         time = (self.frames // self.tubelet,) if self.frames > 1 else ()
-        return (*time, *(self.image_size // step,) * 2)
+        return (*time, *(image_size // step,) * 2)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -191,6 +195,40 @@ class Encoder(nn.Module, ABC):
             The final map [B, out_dim, *map_grid].
         """
         return self.encode(replace_masked(self.embed(images), mask, token))
+
+    def encode_visible(self, tokens: Tensor, keep: Tensor) -> Tensor:
+        """Encode the visible cells of the last map only, as if the masked ones did not exist (GreenMIM).
+
+        Needs "visible-cells" in `can`.
+
+        Args:
+            tokens: [B, h, w, embed_dim], from `embed`.
+            keep: int64 [B, K], or [1, K] for all images: indices of the visible cells of the last map, row-major.
+
+        Returns:
+            [B, K, out_dim], after the final norm, in the order of `keep`.
+
+        Raises:
+            NotSupported: this encoder has no such pass.
+        """
+        raise NotSupported(f"a {self.kind} encoder cannot drop the masked cells of its last map")
+
+    def encode_mixed(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Encode images that are mixed of two each, whose tokens attend to those of the same image only (MixMIM).
+
+        Needs "mixed-images" in `can`.
+
+        Args:
+            tokens: [B, h, w, embed_dim], from `embed`, of one image where `mask` is true, of another elsewhere.
+            mask: bool [B, Gh, Gw], or [1, Gh, Gw] for all images, on the grid of the last map.
+
+        Returns:
+            The final map [B, out_dim, h', w'].
+
+        Raises:
+            NotSupported: this encoder has no such pass.
+        """
+        raise NotSupported(f"a {self.kind} encoder cannot keep the tokens of mixed images apart")
 
     def layers(self, images: Tensor, last: int = -1, *, final_norm: bool = True) -> list[Features]:
         """Features after each layer up to and including `last`, from one forward pass.

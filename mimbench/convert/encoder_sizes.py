@@ -30,8 +30,8 @@ def _swin(width: int, third: int, heads: int) -> tuple[str, Options]:
     return "swin", {"embed_dim": width, "depths": [2, 2, third, 2], "num_heads": doubled}
 
 
-def _convnext(width: int, third: int) -> tuple[str, Options]:
-    return "convnext", {"dims": [width * 2**stage for stage in range(4)], "depths": [3, 3, third, 3]}
+def _convnext(width: int, third: int, other: int = 3) -> tuple[str, Options]:
+    return "convnext", {"dims": [width * 2**stage for stage in range(4)], "depths": [other, other, third, other]}
 
 
 def _resnet(block: str, *depths: int) -> tuple[str, Options]:
@@ -48,10 +48,15 @@ SIZES: dict[str, tuple[str, Options]] = {
     "swin-small": _swin(96, 18, 3),
     "swin-base": _swin(128, 18, 4),
     "swin-large": _swin(192, 18, 6),
+    "convnext-atto": _convnext(40, 6, 2),
+    "convnext-femto": _convnext(48, 6, 2),
+    "convnext-pico": _convnext(64, 6, 2),
+    "convnext-nano": _convnext(80, 8, 2),
     "convnext-tiny": _convnext(96, 9),
     "convnext-small": _convnext(96, 27),
     "convnext-base": _convnext(128, 27),
     "convnext-large": _convnext(192, 27),
+    "convnext-huge": _convnext(352, 27),
     "resnet-18": _resnet("basic", 2, 2, 2, 2),
     "resnet-34": _resnet("basic", 3, 4, 6, 3),
     "resnet-50": _resnet("bottleneck", 3, 4, 6, 3),
@@ -84,7 +89,7 @@ def describe_encoder(state: Mapping[str, Tensor], layout: KeyLayout, size: str) 
         raise InputError(f"the file is of layout {layout.name}, a {layout.kind}; --encoder {size} is not")
     tensors = rename_tensors(state, layout)
     details, image_size = _DETAILS[layout.kind](tensors)
-    return EncoderDescription(encoder, options | details, image_size, channels_of(tensors))
+    return EncoderDescription(encoder, options | details | dict(layout.options), image_size, channels_of(tensors))
 
 
 def channels_of(tensors: FileTensors) -> int:
@@ -121,8 +126,8 @@ def _is_sincos(positions: Tensor, grid: int) -> bool:
 def _swin_options(tensors: FileTensors) -> tuple[Options, int]:
     """Swin's options and its image size.
 
-    If the grid of the last stage is smaller than the window, the table of that stage has the size of the grid. Else the
-    last stage is one window, as in the official configurations.
+    Absolute positions show the size. Without them: if the grid of the last stage is smaller than the window, the table
+    of that stage has the size of the grid. Else the last stage is one window, as in the official configurations.
     """
     side = _tensor(tensors, "patch_embed.proj.weight").shape[-1]
     tables = {name: tensor.value for name, tensor in tensors.tensors.items() if name.endswith(TABLE)}
@@ -132,11 +137,22 @@ def _swin_options(tensors: FileTensors) -> tuple[Options, int]:
     last = max(windows)
     first = _tensor(tensors, "layers.0.blocks.0.mlp.fc1.weight")
     options = {"patch_size": side, "window": max(windows.values()), "mlp_ratio": first.shape[0] / first.shape[1]}
-    return options, windows[last] * side * 2**last
+    if "absolute_pos_embed" not in tensors.tensors:
+        return options, windows[last] * side * 2**last
+    positions = tensors.tensors["absolute_pos_embed"].value
+    grid = isqrt(positions.shape[1])
+    if not _is_sincos(positions, grid):
+        raise InputError("the file has learned absolute positions (absolute_pos_embed), which mimbench's Swin has not")
+    return options | {"position": "sincos-and-relative"}, grid * side
 
 
-def _convnet_options(_: FileTensors) -> tuple[Options, int]:
-    return {}, _IMAGE_SIZE
+def _convnet_options(tensors: FileTensors) -> tuple[Options, int]:
+    if "stages.0.blocks.0.conv_dw.weight" not in tensors.tensors:
+        return {}, _IMAGE_SIZE  # a ResNet
+    options: Options = {"patch_size": _tensor(tensors, "stem.0.weight").shape[-1]}
+    options |= {"grn": "stages.0.blocks.0.mlp.grn.weight" in tensors.tensors}
+    options |= {} if "stages.0.blocks.0.gamma" in tensors.tensors else {"layer_scale": None}
+    return options, _IMAGE_SIZE
 
 
 _DETAILS = {"vit": _vit_options, "swin": _swin_options, "convnet": _convnet_options}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from mimbench.errors import InputError
 from mimbench.text import list_first
@@ -49,6 +50,9 @@ class KeyLayout:
     unfolds: bool = False
     """Swin: patches are merged by nn.Unfold, with channels outermost; in timm, innermost."""
 
+    options: tuple[tuple[str, Any], ...] = ()
+    """Options of the encoder that its tensors do not show."""
+
     def rename(self, name: str) -> str:
         """A name without prefix -> timm's name, or the official name of a method's parameter."""
         for pattern, replacement in self.renames:
@@ -87,6 +91,19 @@ _MM_SWIN: Renames = (
     *_MM_FFN,
 )
 
+_CONVNEXT: Renames = (
+    (r"^downsample_layers\.0\.", "stem."),
+    (r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample."),
+    (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."),
+    (r"\.dwconv\.", ".conv_dw."),
+    (r"\.pwconv([12])\.", r".mlp.fc\1."),
+    (r"\.(?:ln|linear)\.", "."),
+    (r"\.kernel$", ".weight"),
+    (r"\.grn\.gamma$", ".mlp.grn.weight"),
+    (r"\.grn\.beta$", ".mlp.grn.bias"),
+    (r"^norm\.", "norm_pre."),
+)
+
 LAYOUTS = (
     KeyLayout("mmpretrain-swin", "swin", _MMPRETRAIN, (r"^stages\.0\.blocks\.0\.attn\.w_msa\.qkv\.weight$",),
            renames=_MM_SWIN, merges_last=True, unfolds=True),
@@ -100,12 +117,18 @@ LAYOUTS = (
     KeyLayout("timm-vit", "vit", f"{_TIMM}, models/vision_transformer.py", (_BLOCK, r"^pos_embed$")),
     KeyLayout("simmim-swin", "swin", _SIMMIM, (_SWIN_ATTENTION, _MERGED_LAST, r"^decoder\.0\.weight$"),
            merges_last=True),
+    KeyLayout("mixmim", "swin", "https://github.com/Sense-X/MixMIM@2b2f5a9a",
+           (_SWIN_ATTENTION, _MERGED_LAST, r"^absolute_pos_embed$"), merges_last=True, options=(("shift", False),)),
+    KeyLayout("greenmim", "swin", "https://github.com/LayneH/GreenMIM@b9810122",
+           (_SWIN_ATTENTION, _MERGED_LAST, r"^decoder_embed\."), merges_last=True, options=(("norm_eps", 1e-6),)),
     KeyLayout("swin", "swin", "https://github.com/microsoft/Swin-Transformer, timm before 0.9",
            (_SWIN_ATTENTION, _MERGED_LAST), merges_last=True),
     KeyLayout("timm-swin", "swin", f"{_TIMM}, models/swin_transformer.py, from 0.9", (_SWIN_ATTENTION,)),
     KeyLayout("timm-convnext", "convnet", f"{_TIMM}, models/convnext.py",
            (r"^stem\.0\.weight$", r"^stages\.0\.blocks\.0\.conv_dw\.weight$"),
            renames=((r"^head\.norm\.", "norm_pre."),)),
+    KeyLayout("convnext", "convnet", "https://github.com/facebookresearch/ConvNeXt and ConvNeXt-V2, sparse weights too",
+           (r"^downsample_layers\.0\.0\.weight$", r"^stages\.0\.0\.dwconv\.(?:weight|kernel)$"), renames=_CONVNEXT),
     KeyLayout("timm-resnet", "convnet", f"{_TIMM}, models/resnet.py", (r"^conv1\.weight$", r"^layer1\.0\.conv1\.")),
 )  # fmt: skip
 

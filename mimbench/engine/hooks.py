@@ -31,6 +31,11 @@ class StepHook(Hook):
     def __init__(self, adapter: RunnerModel, schedule: Schedule, seed: int, accumulate: int) -> None:
         self.adapter, self.schedule, self.seed, self.accumulate = adapter, schedule, seed, accumulate
 
+    def before_train_epoch(self, runner: MinimalRunner) -> None:
+        before_epoch = getattr(self.adapter.trainable, "before_epoch", None)
+        if before_epoch:
+            before_epoch(runner.epoch)
+
     def before_train_iter(self, runner: MinimalRunner, batch_idx: int, data_batch: Any = None) -> None:
         seed = derive_seed(self.seed, runner.rank, runner.iter)
         torch.manual_seed(seed)

@@ -127,7 +127,8 @@ def prepare_import(
     setup = _setup(tables, method, channels, images)
     model = build(setup)
     converted = to_method(weights, layout, model, chosen.outside)
-    missing = [name for name in converted.missing if name.startswith("encoder.")]
+    unused = model.official.computed if model.official else ()  # what its files do not give
+    missing = [name for name in converted.missing if name.startswith("encoder.") and not name.startswith(unused)]
     if missing:
         raise InputError(
             f"{file} lacks {len(missing)} of the encoder's tensors, such as {missing[0].removeprefix('encoder.')!r}; "

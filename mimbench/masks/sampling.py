@@ -13,7 +13,8 @@ from mimbench.errors import InputError
 from mimbench.masks.grids import Grid, check_count, grid_text, require_two_axes, spans
 from mimbench.masks.official import draw_seed, numpy_random_mask, numpy_tube_mask
 
-Rounding = Literal["ceil", "floor", "mae"]
+Rounding = Literal["ceil", "floor", "mae", "spark"]
+Noise = Literal["uniform", "normal"]
 
 
 def masked_count(cells: int, ratio: float, rounding: Rounding = "ceil") -> int:
@@ -22,7 +23,7 @@ def masked_count(cells: int, ratio: float, rounding: Rounding = "ceil") -> int:
     Args:
         ratio: share of masked cells, in (0, 1).
         rounding: "ceil": up, as SimMIM does. "floor": down. "mae": the number of visible cells is rounded down, as
-            MAE does.
+            MAE does. "spark": the number of visible cells is rounded to the nearest, as SparK does.
 
     Raises:
         InputError: the ratio is not in (0, 1), or so near to an end that no cell is masked, or none visible.
@@ -31,6 +32,8 @@ def masked_count(cells: int, ratio: float, rounding: Rounding = "ceil") -> int:
         raise InputError(f"mask ratio {ratio:g} is not inside (0, 1)")
     if rounding == "mae":
         masked = cells - int(cells * (1 - ratio))
+    elif rounding == "spark":
+        masked = cells - round(cells * (1 - ratio))
     else:
         masked = math.ceil(cells * ratio) if rounding == "ceil" else int(cells * ratio)
     return check_count(masked, cells, f"mask ratio {ratio:g}")
@@ -44,11 +47,13 @@ def random_mask(
     *,
     rounding: Rounding = "ceil",
     rng: Literal["torch", "official"] = "torch",
+    noise: Noise = "uniform",
 ) -> Tensor:
     """Mask `masked_count` cells of each sample, chosen uniformly.
 
     Args:
         rng: "official" draws from numpy as SimMIM does, seeded by `generator`; "torch" is MAE's own stream.
+        noise: whose order decides. "normal" is FCMAE's own stream; its masks have the same distribution.
 
     Returns:
         bool [batch, *grid].
@@ -58,7 +63,7 @@ def random_mask(
     if rng == "official":
         masks = numpy_random_mask(batch, grid, masked, np.random.RandomState(draw_seed(generator)))
         return masks.to(generator.device)
-    visible = random_order(batch, grid, generator)[:, : cells - masked]
+    visible = random_order(batch, grid, generator, noise)[:, : cells - masked]
     mask = torch.ones(batch, cells, dtype=torch.bool, device=generator.device)
     return mask.scatter_(1, visible, False).unflatten(1, grid)
 
@@ -96,12 +101,13 @@ def tube_mask(
     return masks.unsqueeze(1).expand(-1, frames, -1, -1).contiguous()
 
 
-def random_order(batch: int, grid: Grid, generator: torch.Generator) -> Tensor:
+def random_order(batch: int, grid: Grid, generator: torch.Generator, noise: Noise = "uniform") -> Tensor:
     """Cells of `grid` in random order, int64 [batch, N]; at a mask ratio of MAE, the first are the visible ones.
 
     This is `ids_shuffle` of facebookresearch/mae@efb2a806, draw for draw; its argsort is `ids_restore`.
     """
-    return torch.rand(batch, math.prod(grid), generator=generator, device=generator.device).argsort(dim=1)
+    draw = torch.randn if noise == "normal" else torch.rand
+    return draw(batch, math.prod(grid), generator=generator, device=generator.device).argsort(dim=1)
 
 
 def square_mask(batch: int, grid: Grid, ratio: float, generator: torch.Generator, *, centred: bool = False) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mimbench.contract import Config, Method, TrainConfig
+from mimbench.contract.image_sizes import require_multiple
 from mimbench.contract.validation import NONE
 from mimbench.errors import InputError, NotSupported
 from mimbench.recipe import document as recipe_document
@@ -125,7 +126,7 @@ def _derived(table: str, recipe: Recipe) -> list[str]:
         return []
     if table == "pretrain":
         return list(_arithmetic(recipe.pretrain))
-    return [_masked_line(recipe)] if table == "method" else []
+    return list(_masked_lines(recipe)) if table == "method" else []
 
 
 def _budgets(config: Config) -> Iterator[str]:
@@ -139,7 +140,7 @@ def _budgets(config: Config) -> Iterator[str]:
 def _arithmetic(train: TrainConfig) -> Iterator[str]:
     yield train.lr_arithmetic()
     rule = train.schedule
-    if rule.convention == "simmim" and train.lr_divisor:
+    if rule.convention in ("simmim", "spark") and train.lr_divisor:
         used = {"warmup_lr": rule.has_warmup, "min_lr": rule.kind == "cosine"}
         for key in (key for key, counts in used.items() if counts):
             rate = getattr(rule, key)
@@ -151,8 +152,17 @@ def _arithmetic(train: TrainConfig) -> Iterator[str]:
             yield f"from {unit} {milestone:g}: lr x {rule.gamma:g}{f'^{count}' * (count > 1)} = {rate:g}"
 
 
-def _masked_line(recipe: Recipe) -> str:
-    """How many patches of how many the method masks, counted on masks that it draws."""
+def _masked_lines(recipe: Recipe) -> Iterator[str]:
+    """How many patches of how many the method masks, at each image size of the training."""
+    sizes = recipe.pretrain.image_sizes
+    if not sizes:
+        yield _masked_line(recipe, recipe.input.image_size)
+    for size in dict.fromkeys(size for _, size in sizes):
+        yield f"at {size} px, {_masked_line(recipe, size)}"
+
+
+def _masked_line(recipe: Recipe, size: int) -> str:
+    """How many patches of how many the method masks at this image size, counted on masks that it draws."""
     method_class, encoder_class = recipe.method_class(), recipe.encoder_class()
     image = _image(recipe)
     try:
@@ -162,6 +172,9 @@ def _masked_line(recipe: Recipe) -> str:
                 method = method_class.masks_only(recipe.method_config, sizes)
             except Exception:  # the method needs more of the encoder than its sizes
                 method = method_class(recipe.method_config, encoder_class.build(recipe.encoder_config, **image))
+        if size != recipe.input.image_size:
+            require_multiple(size, method.encoder.stride, "stride")
+            method.set_image_size(size)
         end = _count_masked(method)
         method.progress = 0.0
         start = _count_masked(method)

@@ -5,6 +5,7 @@ import torch
 
 from helpers.checkpoints import encoder_of, mm_swin, mm_vit, params
 from mimbench.convert import recognise, to_timm
+from mimbench.convert.encoder_sizes import describe_encoder
 from mimbench.convert.weight_files import unwrap
 from mimbench.errors import InputError
 
@@ -28,6 +29,22 @@ def test_official_and_mmpretrain_layouts(name, layout, mm, mm_layout):
     assert recognise(without_head).name == expected
 
 
+@pytest.mark.parametrize(("name", "without_decoder"), [("greenmim", "swin"), ("mixmim", "mixmim")])
+def test_layouts_of_swins_with_a_pixel_decoder(name, without_decoder):
+    state = params(f"{name}_swin_tiny")
+    assert recognise(state).name == name
+    assert recognise([f"module.{key}" for key in state]).name == name
+    assert recognise(key for key in state if not key.startswith("decoder")).name == without_decoder
+
+
+def test_learned_positions_of_a_swin_are_refused():
+    state = params("mixmim_swin_tiny")
+    assert describe_encoder(state, recognise(state), "swin-tiny").options["position"] == "sincos-and-relative"
+    state["absolute_pos_embed"] = state["absolute_pos_embed"] + 0.1
+    with pytest.raises(InputError, match="learned absolute positions"):
+        describe_encoder(state, recognise(state), "swin-tiny")
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "layout"),
     [
@@ -36,6 +53,7 @@ def test_official_and_mmpretrain_layouts(name, layout, mm, mm_layout):
         ("vit", {"position": "sincos"}, "timm-vit"),
         ("swin", {"window": 4, "depths": [2, 1], "num_heads": [2, 2]}, "timm-swin"),
         ("convnext", {"dims": [8, 16], "depths": [1, 1]}, "timm-convnext"),
+        ("convnext", {"dims": [8, 16], "depths": [1, 1], "grn": True, "layer_scale": None}, "timm-convnext"),
         ("resnet", {"dims": [8, 16], "depths": [1, 1]}, "timm-resnet"),
     ],
 )

@@ -172,6 +172,116 @@ DATA2VEC_LARGE = DATA2VEC | {
     "pretrain.base_lr": 1e-3,
     "pretrain.schedule.warmup_epochs": 80,
 }
+SPARK = AUGMENTATION | {
+    "input.image_size": 224,
+    "input.crop_scale": [0.67, 1.0],
+    "input.color_jitter": 0.0,
+    "input.interpolation": "bicubic",
+    "method.mask_ratio": 0.6,
+    "method.decoder_dim": 768,
+    "pretrain.epochs": 1600,
+    "pretrain.batch_size": 4096,
+    "pretrain.base_lr": 2e-4,
+    "pretrain.lr_divisor": 256,
+    "pretrain.optimizer": "lamb",
+    "pretrain.eps": 1e-6,
+    "pretrain.weight_decay": 0.04,
+    "pretrain.final_weight_decay": 0.2,
+    "pretrain.clip_grad": 5.0,
+    "pretrain.precision": "fp32",
+    "pretrain.schedule.convention": "spark",
+    "pretrain.schedule.kind": "cosine",
+    "pretrain.schedule.warmup_epochs": 40,
+    "pretrain.schedule.warmup_lr": 1e-6,
+    "pretrain.schedule.min_lr": 2e-7,
+}
+SPARK_RESNET = SPARK | {
+    "encoder.name": "resnet",
+    "encoder.block": "bottleneck",
+    "encoder.dims": [64, 128, 256, 512],
+    "encoder.depths": [3, 4, 6, 3],
+    "encoder.drop_path": 0.05,
+    "method.norm": "batch",
+    "pretrain.betas": [0.9, 0.95],
+}
+SPARK_CONVNEXT = SPARK | {
+    "encoder.name": "convnext",
+    "encoder.dims": [128, 256, 512, 1024],
+    "encoder.depths": [3, 3, 27, 3],
+    "encoder.layer_scale": 1e-6,
+    "encoder.drop_path": 0.3,
+    "method.norm": "layer",
+    "pretrain.betas": [0.9, 0.999],
+}
+FCMAE = AUGMENTATION | {
+    "input.image_size": 224,
+    "input.crop_scale": [0.2, 1.0],
+    "input.color_jitter": 0.0,
+    "input.interpolation": "bicubic",
+    "encoder.name": "convnext",
+    "encoder.dims": [128, 256, 512, 1024],
+    "encoder.depths": [3, 3, 27, 3],
+    "encoder.grn": True,
+    "encoder.layer_scale": None,
+    "encoder.drop_path": 0.0,
+    "method.mask_ratio": 0.6,
+    "method.norm_pixels": True,
+    "method.decoder_dim": 512,
+    "method.decoder_depth": 1,
+    "method.init": "official",
+    "pretrain.epochs": 1600,
+    "pretrain.batch_size": 4096,
+    "pretrain.base_lr": 1.5e-4,
+    "pretrain.lr_divisor": 256,
+    "pretrain.betas": [0.9, 0.95],
+    "pretrain.clip_grad": None,
+    "pretrain.precision": "fp32",
+    "pretrain.schedule.convention": "mae",
+    "pretrain.schedule.kind": "cosine",
+    "pretrain.schedule.warmup_epochs": 40,
+    "pretrain.schedule.min_lr": 0.0,
+}
+CELLS = AUGMENTATION | {
+    "input.image_size": 224,
+    "input.crop_scale": [0.2, 1.0],
+    "input.color_jitter": 0.0,
+    "input.interpolation": "bicubic",
+    "encoder.name": "swin",
+    "encoder.patch_size": 4,
+    "encoder.embed_dim": 128,
+    "encoder.depths": [2, 2, 18, 2],
+    "encoder.num_heads": [4, 8, 16, 32],
+    "encoder.drop_path": 0.0,
+    "method.norm_pixels": True,
+    "method.decoder_dim": 512,
+    "method.decoder_heads": 16,
+    "pretrain.batch_size": 2048,
+    "pretrain.lr_divisor": 256,
+    "pretrain.betas": [0.9, 0.95],
+    "pretrain.clip_grad": None,
+    "pretrain.schedule.convention": "mae",
+    "pretrain.schedule.kind": "cosine",
+    "pretrain.schedule.warmup_epochs": 40,
+    "pretrain.schedule.min_lr": 0.0,
+}
+GREENMIM = CELLS | {
+    "encoder.window": 7,
+    "encoder.norm_eps": 1e-6,
+    "method.mask_ratio": 0.75,
+    "method.decoder_depth": 1,
+    "pretrain.epochs": 800,
+    "pretrain.base_lr": 1e-4,
+}
+MIXMIM = CELLS | {
+    "encoder.window": [14, 14, 14, 7],
+    "encoder.shift": False,
+    "encoder.position": "sincos-and-relative",
+    "encoder.norm_eps": 1e-5,
+    "method.mask_ratio": 0.5,
+    "method.decoder_depth": 8,
+    "pretrain.epochs": 600,
+    "pretrain.base_lr": 1.5e-4,
+}
 BASE = {"encoder.patch_size": 16, "encoder.embed_dim": 768, "encoder.depth": 12, "encoder.num_heads": 12}
 LARGE = {"encoder.patch_size": 16, "encoder.embed_dim": 1024, "encoder.depth": 24, "encoder.num_heads": 16}
 IJEPA = AUGMENTATION | {
@@ -276,6 +386,9 @@ OFFICIAL = {
     ("imagenet-vit-large", "simmim"): LARGE | SIMMIM_VIT,
     ("imagenet-vit-large", "mae"): LARGE | MAE,
     ("imagenet-vit-large", "beit"): LARGE | BEIT | {"encoder.layer_scale": 1e-5, "pretrain.clip_grad": 1.0},
+    ("imagenet-resnet-50", "spark"): SPARK_RESNET,
+    ("imagenet-convnext-base", "spark"): SPARK_CONVNEXT,
+    ("imagenet-convnext-base", "fcmae"): FCMAE,
     ("imagenet-swin-base-800ep", "simmim"): SWIN_B | SIMMIM_800,
     ("imagenet-swin-base", "simmim"): SWIN_B
     | SIMMIM
@@ -286,6 +399,8 @@ OFFICIAL = {
         "pretrain.schedule.warmup_lr": 1e-6,
         "pretrain.schedule.min_lr": 1e-5,
     },
+    ("imagenet-swin-base-224", "greenmim"): GREENMIM,
+    ("imagenet-swin-base-224", "mixmim"): MIXMIM,
 }
 
 STEPS = IMAGES // 2048
@@ -337,6 +452,23 @@ RATES = {
         80 * (IMAGES // 4096) - 1: 1e-3,
         440 * (IMAGES // 4096): (1e-5 + 1e-3) / 2,
     },
+    ("imagenet-swin-base-224", "greenmim"): {0: 0.0, 20 * STEPS: 4e-4, 40 * STEPS: 8e-4, 420 * STEPS: 4e-4},
+    ("imagenet-swin-base-224", "mixmim"): {0: 0.0, 20 * STEPS: 6e-4, 40 * STEPS: 1.2e-3, 320 * STEPS: 6e-4},
+}
+RATES |= {
+    (preset, "spark"): {
+        0: 1.6e-5,
+        20 * (IMAGES // 4096): (1.6e-5 + 3.2e-3) / 2,
+        40 * (IMAGES // 4096): 3.2e-3,
+        -1: 3.2e-6,
+    }
+    for preset in ("imagenet-resnet-50", "imagenet-convnext-base")
+}
+RATES["imagenet-convnext-base", "fcmae"] = {
+    0: 0.0,
+    20 * (IMAGES // 4096): 1.2e-3,
+    40 * (IMAGES // 4096): 2.4e-3,
+    820 * (IMAGES // 4096): 1.2e-3,
 }
 """What each optimizer step uses, on one accelerator or many, with batches that are cut whole from ImageNet-1k."""
 
@@ -350,16 +482,26 @@ PEAKS = {
     ("imagenet-vit-base", "beit"): 1.5e-3,
     ("imagenet-vit-base", "maskfeat"): 1.6e-3,
     ("imagenet-vit-base", "data2vec"): 2e-3,
+    ("imagenet-resnet-50", "spark"): 3.2e-3,
+    ("imagenet-convnext-base", "spark"): 3.2e-3,
+    ("imagenet-convnext-base", "fcmae"): 2.4e-3,
     ("imagenet-swin-base", "simmim"): 8e-4,
     ("imagenet-swin-base-800ep", "simmim"): 4e-4,
+    ("imagenet-swin-base-224", "greenmim"): 8e-4,
+    ("imagenet-swin-base-224", "mixmim"): 1.2e-3,
 }
 
 HIDDEN = {
     ("imagenet-vit-base", "simmim"): (7, 30, 30),
     ("imagenet-swin-base", "simmim"): (6, 22, 22),
+    ("imagenet-resnet-50", "spark"): (7, 29, 29),
+    ("imagenet-convnext-base", "spark"): (7, 29, 29),
+    ("imagenet-convnext-base", "fcmae"): (7, 30, 30),
     ("imagenet-vit-base", "mae"): (14, 147, 147),
     ("imagenet-vit-base", "beit"): (14, 60, 75),
     ("imagenet-vit-base", "maskfeat"): (14, 60, 78),
     ("imagenet-vit-base", "data2vec"): (14, 90, 120),
+    ("imagenet-swin-base-224", "greenmim"): (7, 37, 37),
+    ("imagenet-swin-base-224", "mixmim"): (7, 24, 24),
 }
 """Cells along a side; least and most that are hidden."""

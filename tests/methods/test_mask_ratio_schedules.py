@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from helpers.noting import INPUT, train
+from helpers.small_encoders import encoder_for
 from mimbench import registry
-from mimbench.encoders.vit import ViT
 from mimbench.engine.pretrain import TrainableMethod
 from mimbench.errors import InputError
 from mimbench.masks import masked_count
@@ -19,6 +19,10 @@ SMALL = {
     "mae": {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2, "min_block": 1},
     "maskfeat": {"cell_size": 1, "mask": "random"},
     "simmim-pixel": {},
+    "spark": {"decoder_dim": 4},
+    "fcmae": {"decoder_dim": 4, "init": "encoder"},
+    "greenmim": {"decoder_dim": 8, "decoder_heads": 2},
+    "mixmim": {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2},
 }
 KINDS = [
     ("simmim", {}),
@@ -29,14 +33,17 @@ KINDS = [
     ("maskfeat", {}),
     ("maskfeat", {"mask": "block", "min_block": 1}),
     ("simmim-pixel", {}),
+    ("spark", {}),
+    ("fcmae", {}),
+    ("greenmim", {}),
+    ("mixmim", {}),
 ]
 
 
 def build(name, **options):
     torch.manual_seed(0)
-    encoder = ViT(ViT.Config(patch_size=2, embed_dim=8, depth=1, num_heads=2), image_size=8, in_channels=1)
     cls = registry.methods.load(name)
-    return cls(cls.Config(**SMALL[name] | options), encoder)
+    return cls(cls.Config(**SMALL[name] | options), encoder_for(cls))
 
 
 def train_and_count(folder, method, **options):

@@ -5,21 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
 from plugins.coarse import Coarse
 from plugins.distill import Distill
-from plugins.mixmim import MixMIM
-from plugins.spark import SparK
 from safetensors.torch import save_file
 
 from mimbench.api import patchify
 from mimbench.contract import InputConfig, InputError
-from mimbench.encoders.convnet import ConvNeXt, ResNet
-from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
 from mimbench.testing import check_method
 
@@ -38,28 +33,6 @@ def vit(**options):
     return ViT(config, image_size=32, in_channels=3)
 
 
-def swin():
-    config = Swin.Config(embed_dim=8, depths=(1, 1), num_heads=(1, 2), patch_size=2, window=4)
-    return Swin(config, image_size=32, in_channels=3)
-
-
-def resnet():
-    return ResNet(ResNet.Config(block="basic", dims=(8, 16), depths=(1, 1)), image_size=32, in_channels=3)
-
-
-def convnext():
-    return ConvNeXt(ConvNeXt.Config(patch_size=4, dims=(8, 16), depths=(1, 1)), image_size=32, in_channels=3)
-
-
-def spark(encoder=convnext, **options):
-    return SparK(SparK.Config(**{"decoder_dim": 16} | options), encoder())
-
-
-def mixmim(encoder=vit, **options):
-    sizes = {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2}
-    return MixMIM(MixMIM.Config(**sizes | options), encoder())
-
-
 def teacher_file(folder):
     torch.manual_seed(0)
     teacher = timm.create_model("vit_tiny_patch16_224", img_size=28, patch_size=4, in_chans=1, num_classes=0)
@@ -69,8 +42,6 @@ def teacher_file(folder):
 
 
 RUNS = {
-    "spark": ["encoder.name=convnext", "method.decoder_dim=16"],
-    "mixmim": ["method.decoder_dim=16", "method.decoder_depth=1", "method.decoder_heads=2"],
     "distill": [],
     "coarse": [],
 }
@@ -90,9 +61,6 @@ def test_it_pretrains_and_is_measured(name, quick, registered, tmp_path):
 
 
 CHECKED = {
-    "spark": (SparK, {"decoder_dim": 16}, None),
-    "mixmim-vit": (MixMIM, {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2}, "vit"),
-    "mixmim-swin": (MixMIM, {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2}, "swin"),
     "coarse": (Coarse, {}, None),
 }
 
@@ -112,12 +80,7 @@ def test_distill_passes_the_checks_for_methods(tmp_path):
     assert [result for result in results if result.status != "passed"] == []
 
 
-BUILDS = {
-    "spark-convnext": spark,
-    "spark-resnet": lambda: spark(resnet),
-    "mixmim-vit": mixmim,
-    "mixmim-swin": lambda: mixmim(swin),
-}
+BUILDS = {}
 
 
 @pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
@@ -137,59 +100,6 @@ def test_it_learns_one_batch_and_reaches_every_parameter(build):
         losses.append(loss.item())
     assert losses[-1] < 0.9 * losses[0]
     assert [name for name, p in trained.items() if p.grad is None or not p.grad.abs().sum() > 0] == []
-
-
-@pytest.mark.parametrize("build", [spark, lambda: spark(resnet)], ids=["convnext", "resnet"])
-def test_spark_predicts_from_visible_pixels(build):
-    method = build().eval()
-    images, mask = torch.randn(2, 3, 32, 32, generator=seeded()), method.sample_mask(2, seeded())
-    hidden = mask.repeat_interleave(32 // mask.shape[1], 1).repeat_interleave(32 // mask.shape[2], 2).unsqueeze(1)
-    with torch.no_grad():
-        expected = method.predict(images, mask)
-        assert torch.equal(method.predict(torch.where(hidden, 9.0, images), mask), expected)
-        assert not torch.allclose(method.predict(torch.where(hidden, images, 9.0), mask), expected)
-
-
-SPARK_NAMES = {
-    "sparse_encoder.sp_cnn": "encoder.body",
-    "dense_decoder.dec": "blocks",
-    "dense_decoder.proj": "pixels",
-    "densify_norms": "norms",
-    "densify_projs": "project",
-    "mask_tokens": "tokens",
-}
-
-
-def test_spark_is_the_official_method():
-    """keyu-tian/SparK@a63e386f with a ResNet, its weights, images and mask: loss and gradient in float64."""
-    golden = dict(np.load(GOLDEN / "spark_resnet_convnext.npz"))
-    weights = {}
-    for key, value in golden.items():
-        if key.startswith(("resnet/param/", "resnet-method/param/")):
-            name = key.split("param/")[1]
-            name = name if "method" in key else f"sparse_encoder.sp_cnn.{name}"
-            (start,) = (start for start in SPARK_NAMES if name.startswith(start))
-            weights[name.replace(start, SPARK_NAMES[start])] = torch.from_numpy(value)
-    encoder = ResNet(ResNet.Config(dims=(4, 8, 16, 32), depths=(1, 2, 1, 1)), image_size=96, in_channels=3)
-    method = SparK(SparK.Config(decoder_dim=64), encoder)
-    method.load_state_dict(weights)
-    method.double().train()
-    images = torch.from_numpy(golden["resnet/input/image"]).double()
-    loss = method(images, torch.from_numpy(golden["resnet/input/mask"]).bool()).loss
-    loss.backward()
-    gradient = torch.stack([parameter.grad.norm() for parameter in method.parameters()]).norm()
-    assert loss.item() == pytest.approx(float(golden["resnet-method/out/loss_f64"]), rel=1e-8)
-    assert gradient.item() == pytest.approx(float(golden["resnet-method/grad_norm_f64"]), rel=1e-8)
-
-
-def test_mixmim_reconstructs_each_patch_of_a_pair_once():
-    """A prediction equal to one image where it is masked, and to its partner elsewhere, has no error."""
-    method = mixmim()
-    images, mask = torch.randn(2, 3, 32, 32, generator=seeded()), method.sample_mask(2, seeded())
-    target = method.target(images)
-    hidden = torch.stack((mask, ~mask), 1).unsqueeze(-1)
-    assert method.loss(torch.where(hidden, target, 7.0), target, mask).item() == 0
-    assert method.loss(torch.where(hidden, 7.0, target), target, mask).item() > 1
 
 
 def test_the_teacher_of_distill_enters_by_content(tmp_path):
@@ -222,6 +132,5 @@ def test_coarse_predicts_means_of_masked_patches():
         Coarse(Coarse.Config(cells=3), vit())
 
 
-@pytest.mark.parametrize(("name", "most"), [("spark", 80)])
 def test_it_is_short(name, most):
     assert len((FOLDER / f"{name}.py").read_text().splitlines()) <= most

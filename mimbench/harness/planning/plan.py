@@ -23,7 +23,8 @@ from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.planning.build import assemble
 from mimbench.harness.planning.cells import Cell, Pretraining, Request
 from mimbench.harness.planning.checkpoints import refuse_pretraining, with_checkpoint
-from mimbench.harness.planning.plugin_checks import check_dataset, check_encoder, check_method
+from mimbench.harness.planning.image_sizes import check_image_sizes
+from mimbench.harness.planning.plugin_checks import check_dataset, check_encoder, check_frames, check_method
 from mimbench.harness.planning.size import check_size
 from mimbench.harness.planning.weights import check_reconstruction, require_single_names, restore_encoder
 from mimbench.optim import Schedule
@@ -105,6 +106,8 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
         if built is None or built[0] != shape:
             check_size(first, device)
             built = shape, _build_checked(first)
+        if first.trains:
+            check_image_sizes(first, built[1])
         cell = _build_cell(first, task, varied, datasets, device)
         exported = built[1].exported_encoder()
         check_task_needs(cell.task, exported, recipe.encoder)
@@ -127,7 +130,7 @@ def _in_order(cells: list[Cell], seeds: Sequence[int]) -> list[Cell]:
 def _check_training(pretraining: Pretraining) -> None:
     """Raise InputError for settings that would stop a training at its start."""
     recipe, train = pretraining.recipe, pretraining.recipe.pretrain
-    _check_frames(recipe, recipe.dataset, pretraining.dataset)
+    check_frames(pretraining.dataset, recipe.dataset, recipe.input)
     # Raises InputError for settings that it cannot use.
     for view in recipe.views():
         DeviceTransform(view, pretraining.channels, train=True, batched=False)
@@ -138,7 +141,7 @@ def _check_training(pretraining: Pretraining) -> None:
             f"pretrain.start: method {recipe.method!r} trains nothing and would leave the file out; set it for the "
             "others with --set methods.NAME.pretrain.start=FILE, or measure the file with --vary pretrain.at_epoch=0"
         )
-    if not recipe.method_class().pretrains or pretraining.checkpoint:
+    if not pretraining.trains:
         return
     images = len(pretraining.images())
     train.require_images(images, "pretrain")
@@ -148,17 +151,6 @@ def _check_training(pretraining: Pretraining) -> None:
     if train.layer_decay is not None:
         raise InputError("pretrain.layer_decay: it is for fine-tuning; leave it out of [pretrain]")
     Schedule(train, steps_per_epoch=images // train.batch_size)
-
-
-def _check_frames(recipe: Recipe, name: str, dataset: Dataset) -> None:
-    """Raise InputError if a dataset has other clips than [input], or clips instead of images."""
-    if dataset.frames == recipe.input.frames:
-        return
-    holds = "images" if dataset.frames == 1 else f"clips of {dataset.frames} frames"
-    raise InputError(
-        f"dataset {name!r} has {holds}, and input.frames is {recipe.input.frames}; set input.frames to "
-        f"{dataset.frames}, or choose another dataset"
-    )
 
 
 def _build_checked(pretraining: Pretraining) -> Method:
@@ -171,7 +163,7 @@ def _build_checked(pretraining: Pretraining) -> Method:
     require_single_names(method)
     if pretraining.checkpoint:
         restore_encoder(method, pretraining.checkpoint)
-    elif recipe.method_class().pretrains:
+    elif pretraining.trains:
         _require_of_training(method, recipe)
     return method
 
@@ -283,7 +275,7 @@ def _build_cell(
         missing = ", ".join(sorted(task.needs - dataset.provides))
         raise InputError(f"task {task_name!r} needs {missing}, but dataset {name!r} does not provide it")
     if "images" in task.needs:
-        _check_frames(recipe, name, dataset)
+        check_frames(dataset, name, recipe.input)
     if "images" in task.needs and dataset.channels not in (1, pretraining.channels):
         raise InputError(
             f"dataset {name!r} has {dataset.channels} channels, the encoder of {pretraining.label} "

@@ -13,6 +13,7 @@ from mimbench.contract import (
     Dataset,
     Encoder,
     ImageSplit,
+    InputConfig,
     InputError,
     Measured,
     Method,
@@ -59,11 +60,11 @@ def check_method(method: Method, name: str) -> None:
             f"{whose}: exported_encoder gives a {exported.kind} encoder, the recipe's is a {method.encoder.kind} "
             f"({where})"
         )
-    if method.pretrains and (problem := _describe_mask_problem(method)):
+    if method.pretrains and (problem := describe_masks_problem(method)):
         raise InputError(f"{whose}: the result of sample_mask {problem} ({location(type(method).sample_mask)})")
 
 
-def _describe_mask_problem(method: Method) -> str | None:
+def describe_masks_problem(method: Method) -> str | None:
     """What is wrong with the masks of two images, or None. Of a mask of another structure, its cells are checked."""
     try:
         mask: Any = method.sample_mask(_IMAGES, torch.Generator())
@@ -71,7 +72,7 @@ def _describe_mask_problem(method: Method) -> str | None:
         return None
     if not isinstance(mask, torch.Tensor) or type(method).masked_cells is not Method.masked_cells:
         mask = method.masked_cells(mask)
-    return None if mask is None else describe_mask_problem(mask, _IMAGES, method.encoder.grid)
+    return None if mask is None else describe_mask_problem(mask, _IMAGES, method.patch_grid)
 
 
 def check_encoder(encoder: Encoder, name: str) -> None:
@@ -138,6 +139,17 @@ def _describe_problem(split: ImageSplit, dataset: Dataset) -> str | None:
     image = split.images[0] if isinstance(split, ArraySplit) else split[0][0]
     problem = describe_image_problem(image, dataset.channels, split.pixel_range, dataset.frames)
     return f"image 0 {problem}" if problem else None
+
+
+def check_frames(dataset: Dataset, name: str, input_config: InputConfig) -> None:
+    """Raise InputError if a dataset has other clips than [input], or clips instead of images."""
+    if dataset.frames == input_config.frames:
+        return
+    holds = "images" if dataset.frames == 1 else f"clips of {dataset.frames} frames"
+    raise InputError(
+        f"dataset {name!r} has {holds}, and input.frames is {input_config.frames}; set input.frames to "
+        f"{dataset.frames}, or choose another dataset"
+    )
 
 
 def check_result(task: Task, result: TaskResult) -> None:

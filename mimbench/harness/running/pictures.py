@@ -79,17 +79,14 @@ def picture_of(method: Method, pretraining: Pretraining) -> bytes:
     images = transform.to(device)(pixels.to(device))
     rebuilt = denormalise(method.reconstruct(images, cells), input_config)
     images, masked = denormalise(images, input_config), resize_mask(cells, images.shape[2:])
-    columns: tuple[str, ...] = ("original", "masked", "reconstructed")
-    labels: tuple[str, ...] = ()
-    if images.ndim == 4:
-        rows = list(zip(images, map(shade_masked, images, masked), rebuilt, strict=True))
-    else:
-        columns, labels = (), columns * len(images)
-        rows = [row for clip in zip(images, masked, rebuilt, strict=True) for row in _rows_of_clip(*clip)]
+    names, is_clip = ("original", "masked", "reconstructed"), images.ndim == 5
+    rows: list[tuple[Tensor, ...]] = []
+    for one in zip(images, masked, rebuilt, strict=True):
+        rows += _rows_of_clip(*one) if is_clip else [(one[0], shade_masked(one[0], one[1]), one[2])]
     return image_grid(
         rows,
-        columns=columns,
-        labels=labels,
+        columns=() if is_clip else names,
+        labels=names * len(images) if is_clip else (),
         title=f"{pretraining.label}: {masked.float().mean():.0%} masked",
         footnote=method.reconstruction_note,
     )
