@@ -17,7 +17,7 @@ from mimbench.text import list_first
 PREFIX = re.compile(r"^(?:_orig_mod\.|module\.|model\.|backbone\.|encoder\.|body\.)+")
 """What wrappers put before the names: DDP, torch.compile, mmpretrain, SimMIM, mimbench itself."""
 
-METHOD_PART = re.compile(r"^(?:mask_token$|decoder[._]|lm_head\.)")
+METHOD_PART = re.compile(r"^(?:mask_token$|decoder[._]|lm_head\.|cls_pt_)")
 """Names that belong to the pretraining method, not to the encoder."""
 
 LEFT_OUT = (
@@ -112,6 +112,7 @@ LAYOUTS = (
     KeyLayout("mae", "vit", "https://github.com/facebookresearch/mae@efb2a806",
            (_BLOCK, r"^decoder_blocks\.0\.", r"^decoder_embed\.")),
     KeyLayout("simmim-vit", "vit", _SIMMIM, (_BLOCK, _RELATIVE, r"^decoder\.0\.weight$")),
+    KeyLayout("beitv2", "vit", "https://github.com/microsoft/unilm/tree/768a3c87/beit2", (_BLOCK, r"^cls_pt_layers\.")),
     KeyLayout("beit", "vit", "https://github.com/microsoft/unilm/tree/768a3c87/beit", (_BLOCK, r"^lm_head\.")),
     KeyLayout("timm-beit", "vit", f"{_TIMM}, models/beit.py", (_BLOCK, _RELATIVE)),
     KeyLayout("timm-vit", "vit", f"{_TIMM}, models/vision_transformer.py", (_BLOCK, r"^pos_embed$")),

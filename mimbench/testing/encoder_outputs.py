@@ -188,6 +188,24 @@ def attention_is_a_distribution(subject: EncoderSubject) -> None:
             raise Failure(f"rows of layer {number} do not sum to 1; return the weights after the softmax")
 
 
+@check("run_blocks", needs=["layers_have_their_form"])
+def further_blocks_go_on_from_a_layer(subject: EncoderSubject) -> None:
+    """`run_blocks` passes features of a layer through new blocks, and with none through the final norm alone."""
+    encoder = _able("further-blocks", subject)
+    tokens = encoder.embed(subject.images())
+    (last,) = encoder.forward_layers(tokens, (-1,), final_norm=False)
+    if differ(encoder.run_blocks((), last).dense, encoder.encode(tokens)):
+        raise Failure("run_blocks without blocks differs from encode; apply the final norm alone")
+    blocks = encoder.further_blocks((0.0, 0.0))
+    if len(blocks) != 2:
+        raise Failure(f"further_blocks((0.0, 0.0)) gives {len(blocks)} blocks; give one for each rate")
+    further = encoder.run_blocks(blocks, last, final_norm=False)
+    _expect("run_blocks: sequence", further.sequence, tuple(last.sequence.shape))
+    one_by_one = encoder.run_blocks(blocks[1:], encoder.run_blocks(blocks[:1], last, final_norm=False))
+    if differ(one_by_one.dense, encoder.run_blocks(blocks, last).dense):
+        raise Failure("two blocks at once differ from one after the other; apply them in their order")
+
+
 @check("set_sizes", needs=["sizes_are_declared"])
 def abilities_agree_with_the_sizes(subject: EncoderSubject) -> None:
     """`can` names "class-token" only with a prefix token, and "one-grid" only if stride and patch_size are equal."""
@@ -246,5 +264,6 @@ OUTPUT_CHECKS = (
     mixed_images_stay_apart,
     layers_come_in_the_order_asked_for,
     attention_is_a_distribution,
+    further_blocks_go_on_from_a_layer,
     abilities_agree_with_the_sizes,
 )

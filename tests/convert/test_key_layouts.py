@@ -65,6 +65,12 @@ def test_own_exports_are_timm_layouts(kind, options, layout):
     assert recognise(encoder.state_dict()).kind == encoder.kind
 
 
+def test_blocks_that_only_pretraining_has_distinguish_beit_v2():
+    state = params("beitv2_vit_tiny")
+    assert recognise(state).name == "beitv2"
+    assert recognise([key for key in state if not key.startswith("cls_pt")]).name == "beit"
+
+
 def test_an_unknown_layout_names_keys_and_the_known_ones():
     with pytest.raises(InputError, match=r"unknown key layout \(clip\.a, clip\.b\); known: .*mae"):
         recognise(["clip.a", "clip.b"])

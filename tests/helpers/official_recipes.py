@@ -282,6 +282,23 @@ MIXMIM = CELLS | {
     "pretrain.epochs": 600,
     "pretrain.base_lr": 1.5e-4,
 }
+_TOKENIZER = ("method.tokenizer", "method.dalle")
+BEITV2 = {path: value for path, value in BEIT.items() if not path.startswith(_TOKENIZER)} | {
+    "input.crop_scale": [0.2, 1.0],
+    "pretrain.epochs": 1600,
+    "method.early_layers": 9,
+    "method.late_blocks": 2,
+    "method.shared_head": True,
+    "method.vqkd.vocabulary": 8192,
+    "method.vqkd.code_dim": 32,
+    "method.vqkd.decoder_depth": 3,
+    "method.vqkd.teacher": "clip",
+    "method.vqkd.epochs": 100,
+    "method.vqkd.batch_size": 512,
+    "method.vqkd.base_lr": 5e-5,
+    "method.vqkd.min_lr": 1e-5,
+    "method.vqkd.warmup_epochs": 10,
+}
 BASE = {"encoder.patch_size": 16, "encoder.embed_dim": 768, "encoder.depth": 12, "encoder.num_heads": 12}
 LARGE = {"encoder.patch_size": 16, "encoder.embed_dim": 1024, "encoder.depth": 24, "encoder.num_heads": 16}
 IJEPA = AUGMENTATION | {
@@ -379,8 +396,10 @@ OFFICIAL = {
     ("imagenet-vit-base", "simmim"): BASE | SIMMIM_VIT,
     ("imagenet-vit-base", "mae"): BASE | MAE,
     ("imagenet-vit-base", "beit"): BASE | BEIT,
+    ("imagenet-vit-base", "beitv2"): BASE | BEITV2,
     ("imagenet-vit-base", "maskfeat"): BASE | MASKFEAT,
     ("imagenet-vit-base", "data2vec"): BASE | DATA2VEC,
+    ("imagenet-vit-large", "beitv2"): LARGE | BEITV2 | {"encoder.layer_scale": 1e-5, "method.early_layers": 21},
     ("imagenet-vit-large", "maskfeat"): LARGE | MASKFEAT,
     ("imagenet-vit-large", "data2vec"): LARGE | DATA2VEC_LARGE,
     ("imagenet-vit-large", "simmim"): LARGE | SIMMIM_VIT,
@@ -435,6 +454,12 @@ RATES = {
         10 * STEPS: 1.5e-3,
         405 * STEPS: (1e-5 + 1.5e-3) / 2,
     },
+    ("imagenet-vit-base", "beitv2"): {
+        0: 0.0,
+        10 * STEPS - 1: 1.5e-3,
+        10 * STEPS: 1.5e-3,
+        805 * STEPS: (1e-5 + 1.5e-3) / 2,
+    },
     ("imagenet-vit-base", "maskfeat"): {
         0: 8e-6,
         15 * STEPS: (8e-6 + 1.6e-3) / 2,
@@ -474,12 +499,13 @@ RATES["imagenet-convnext-base", "fcmae"] = {
 
 RATES |= {
     ("imagenet-vit-large", method): RATES["imagenet-vit-base", method]
-    for method in ("simmim", "mae", "beit", "maskfeat")
+    for method in ("simmim", "mae", "beit", "beitv2", "maskfeat")
 }
 PEAKS = {
     ("imagenet-vit-base", "simmim"): 4e-4,
     ("imagenet-vit-base", "mae"): 2.4e-3,
     ("imagenet-vit-base", "beit"): 1.5e-3,
+    ("imagenet-vit-base", "beitv2"): 1.5e-3,
     ("imagenet-vit-base", "maskfeat"): 1.6e-3,
     ("imagenet-vit-base", "data2vec"): 2e-3,
     ("imagenet-resnet-50", "spark"): 3.2e-3,
@@ -499,6 +525,7 @@ HIDDEN = {
     ("imagenet-convnext-base", "fcmae"): (7, 30, 30),
     ("imagenet-vit-base", "mae"): (14, 147, 147),
     ("imagenet-vit-base", "beit"): (14, 60, 75),
+    ("imagenet-vit-base", "beitv2"): (14, 75, 75),
     ("imagenet-vit-base", "maskfeat"): (14, 60, 78),
     ("imagenet-vit-base", "data2vec"): (14, 90, 120),
     ("imagenet-swin-base-224", "greenmim"): (7, 37, 37),

@@ -19,6 +19,7 @@ from mimbench.testing.encoders import ENCODER_CHECKS, check_encoder
 
 TINY = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
 ATTENTION = "attention_is_a_distribution"
+BLOCKS = "further_blocks_go_on_from_a_layer"
 DROPS = {"encoding_all_tokens_equals_encode", "dropped_tokens_are_not_seen"}
 CELLS = {"visible_cells_stand_alone", "mixed_images_stay_apart"}
 
@@ -33,7 +34,7 @@ def skipped(encoder, options, **setting) -> set[str]:
 @pytest.mark.parametrize("name", ["vit", "swin", "convnext", "resnet"])
 def test_built_in_encoders_pass(name):
     recipe = resolve("smoke", read("smoke"), "simmim", {"encoder.name": name}, None)
-    allowed = CELLS if name == "vit" else {*DROPS, ATTENTION} | (set() if name == "swin" else CELLS)
+    allowed = CELLS if name == "vit" else {*DROPS, ATTENTION, BLOCKS} | (set() if name == "swin" else CELLS)
     assert skipped(recipe.encoder_class(), recipe.encoder_config, image_size=28, channels=1) == allowed
 
 
@@ -43,6 +44,7 @@ def test_models_of_timm_pass(model):
         *DROPS,
         *CELLS,
         ATTENTION,
+        BLOCKS,
         "pyramid_takes_other_sizes",
         "checkpointing_gives_equal_gradients",
     }
@@ -170,6 +172,22 @@ class SortedLayers(Plain):
 class Unscaled(Plain):
     def attention(self, images):
         return (2 * weights for weights in super().attention(images))
+
+
+class NormedTwice(Plain):
+    def run_blocks(self, blocks, features, *, final_norm=True):
+        once = super().run_blocks(blocks, features, final_norm=final_norm)
+        return super().run_blocks((), once) if final_norm else once
+
+
+class OneBlock(Plain):
+    def further_blocks(self, drop_path):
+        return super().further_blocks(drop_path[:1])
+
+
+class Backwards(Plain):
+    def run_blocks(self, blocks, features, *, final_norm=True):
+        return super().run_blocks(reversed(list(blocks)), features, final_norm=final_norm)
 
 
 class Boastful(Plain):
@@ -339,6 +357,11 @@ WRONG: dict[str, list[tuple[type[Encoder], str]]] = {
     ],
     "layers_come_in_the_order_asked_for": [(SortedLayers, "keep the order")],
     "attention_is_a_distribution": [(Unscaled, "do not sum to 1")],
+    "further_blocks_go_on_from_a_layer": [
+        (NormedTwice, "apply the final norm alone"),
+        (OneBlock, "gives 1 blocks"),
+        (Backwards, "apply them in their order"),
+    ],
     "abilities_agree_with_the_sizes": [(Boastful, 'can has "class-token", and num_prefix_tokens is 0')],
     "depths_are_in_range": [(TooDeep, "layer_of('body.norm.weight') is 9")],
     "depths_follow_the_layers": [(Reversed, "acts in an earlier layer")],
