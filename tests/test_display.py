@@ -12,14 +12,19 @@ from mimbench import display, registry
 from mimbench.errors import InputError
 
 ROOT = Path(__file__).parents[1]
+FILLED_MARKERS = "ov^<>8sp*hHDdPX"
+"""Those of matplotlib whose name is one character. Others vanish, since markers have white edges."""
 
 
 def test_every_built_in_method_has_a_label_and_a_distinct_style():
     displays = [display.describe_method(name) for name in registry.methods.names()]
-    for of_each in ("label", "colour", "marker"):
+    for of_each in ("label", "colour"):
         values = [getattr(each, of_each) for each in displays]
         assert all(values)
         assert len(set(values)) == len(values)
+    markers = [each.marker for each in displays]
+    assert set(markers) <= set(FILLED_MARKERS)
+    assert len(set(markers)) == min(len(markers), len(FILLED_MARKERS))  # one is shared only when none is left
 
 
 def test_controls_are_the_methods_that_predict_nothing_masked():
