@@ -6,82 +6,32 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from mimbench.api import (
-    Config,
-    Depth,
-    Encoder,
-    InputError,
-    Method,
-    OfficialCode,
-    StepOutput,
-    at_least_float32,
-    block_mask,
-    grid_mask,
-    init_xavier,
-    mask_at_pixels,
-    masked_count,
-    mean_over_masked,
-    patchify,
-    random_mask,
-    resize_mask,
-    sincos_positions,
-    transformer_blocks,
-    unpatchify,
-    visible_indices,
-)
+from mimbench.api import InputError, OfficialCode, block_mask, grid_mask, masked_count, random_mask
+from mimbench_methods._pixel_decoder import PixelDecoder, PixelDecoderConfig
 from mimbench_methods.official.mae import OfficialMAE
 
 
-class MAEConfig(Config):
+class MAEConfig(PixelDecoderConfig):
     """The paper's choices; the defaults are those of its ViT-B."""
 
     mask: Literal["random", "block", "grid"] = "random"
-    mask_ratio: float = Field(0.75, gt=0, lt=1)
-    """Share of the patches that is masked. A grid keeps one patch of each k x k: 0.75, 0.889, 0.9375, ..."""
+    """A grid keeps one patch of each k x k, so its mask ratio is 0.75, 0.889, 0.9375, ..."""
     min_block: int = Field(16, ge=1)
     """Block masks: least size of a block, in patches."""
-    norm_pixels: bool = True
-    """Predict each patch's pixels normalised by that patch's own mean and variance."""
-    decoder_dim: int = Field(512, ge=4)
-    decoder_depth: Depth = Field(8, ge=0)
-    decoder_heads: int = Field(16, ge=1)
-    decoder_mlp_ratio: float = Field(4.0, gt=0)
 
 
-class MAE(Method):
+class MAE(PixelDecoder):
     """He et al., Masked Autoencoders Are Scalable Vision Learners (CVPR 2022, arXiv:2111.06377)."""
 
     name: ClassVar[str] = "mae"
     version: ClassVar[str] = "1"
     paper: ClassVar[str] = "https://arxiv.org/abs/2111.06377"
     reference: ClassVar[str] = "https://github.com/facebookresearch/mae@efb2a8062c206524e35e47d04501ed4f544c0ae8"
-    needs: ClassVar[frozenset[str]] = frozenset({"visible-only"})
     official: ClassVar[OfficialCode | None] = OfficialMAE()
     Config = MAEConfig
     config: MAEConfig
-    positions: Tensor
-
-    def __init__(self, config: MAEConfig, encoder: Encoder) -> None:
-        super().__init__(config, encoder)
-        dim, patch = config.decoder_dim, encoder.patch_size
-        self.visible = int((~self.sample_mask(1, torch.Generator())).sum())
-        """Patches that the encoder sees of each image."""
-        self.project = nn.Linear(encoder.out_dim, dim)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.register_buffer("positions", sincos_positions(encoder.grid, dim)[:, 1:], persistent=False)
-        self.blocks = transformer_blocks(dim, config.decoder_depth, config.decoder_heads, config.decoder_mlp_ratio)
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.head = nn.Linear(dim, patch**2 * encoder.in_channels)
-        init_xavier(self)
-
-    @classmethod
-    def masks_only(cls, config: MAEConfig, encoder: Encoder) -> MAE:
-        """Without the decoder, whose blocks are slow to import."""
-        method = cls.__new__(cls)
-        Method.__init__(method, config, encoder)
-        return method
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         """The same number of masked patches in each image, for every kind, so that the visible ones form a batch."""
@@ -92,67 +42,6 @@ class MAE(Method):
             return grid_mask(batch, grid, generator, period=_period(ratio))
         count = masked_count(grid[0] * grid[1], ratio, "mae")
         return block_mask(batch, grid, count, generator, min_block=self.config.min_block, exact=True)
-
-    def target(self, images: Tensor) -> Tensor:
-        """[B, h, w, patch * patch * C], ordered row, column, channel."""
-        patches = patchify(at_least_float32(images), self.encoder.patch_size)
-        if not self.config.norm_pixels:
-            return patches
-        mean, std = _moments(patches)
-        return (patches - mean) / std
-
-    def predict(self, images: Tensor, mask: Tensor) -> Tensor:
-        return self._predict(images, visible_indices(resize_mask(mask, self.encoder.grid)))
-
-    def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
-        """`mask` has as many masked patches as those of `sample_mask`.
-
-        The number is known, so that an accelerator is not synchronised.
-        """
-        target = self.target(images)
-        keep = visible_indices(resize_mask(mask, self.encoder.grid), self.visible)
-        return StepOutput(self.loss(self._predict(images, keep), target, mask))
-
-    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Squared error, mean over each patch, then over the masked patches of the batch."""
-        return mean_over_masked((at_least_float32(prediction) - target).square().mean(-1), mask)
-
-    def no_weight_decay(self) -> set[str]:
-        """The official script decays everything of two or more dimensions, class and mask token included."""
-        return set()
-
-    def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
-        """A normalised prediction is brought back with the true mean and variance of each masked patch.
-
-        They are not predicted: brightness and contrast of the masked patches are the true ones, structure is predicted.
-        """
-        patches = self.predict(images, mask).float()
-        if self.config.norm_pixels:
-            mean, std = _moments(patchify(at_least_float32(images), self.encoder.patch_size))
-            patches = patches * std + mean
-        masked = mask_at_pixels(mask, images)
-        return torch.where(masked, unpatchify(patches, self.encoder.patch_size), images)
-
-    @property
-    def reconstruction_note(self) -> str:
-        if not self.config.norm_pixels:
-            return ""
-        return "Mean and contrast of each masked patch are the true ones; only its structure is predicted."
-
-    def _predict(self, images: Tensor, keep: Tensor) -> Tensor:
-        """keep: int64 [B, K], the visible patches, in any order."""
-        tokens = self.encoder.embed(images)
-        prefix = self.encoder.num_prefix_tokens
-        x = self.project(self.encoder.forward_tokens(tokens, keep).sequence)
-        grid = self.mask_token.to(x.dtype).expand(len(x), self.positions.shape[1], -1)
-        grid = grid.scatter(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]), x[:, prefix:])
-        x = self.blocks(torch.cat((x[:, :prefix], grid + self.positions), 1))
-        return self.head(self.norm(x))[:, prefix:].unflatten(1, tokens.shape[1:3])
-
-
-def _moments(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and (unbiased) standard deviation of each patch."""
-    return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + 1e-6).sqrt()
 
 
 def _period(ratio: float) -> int:

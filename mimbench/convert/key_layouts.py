@@ -91,6 +91,8 @@ LAYOUTS = (
            renames=_MM_SWIN, merges_last=True, unfolds=True),
     KeyLayout("mmpretrain-beit", "vit", _MMPRETRAIN, (_MM_BLOCK, _MM_RELATIVE), renames=_MM_VIT),
     KeyLayout("mmpretrain-vit", "vit", _MMPRETRAIN, (_MM_BLOCK, r"^layers\.0\.ln1\.weight$"), renames=_MM_VIT),
+    KeyLayout("hpm", "vit", "https://github.com/Haochen-Wang409/HPM@c15ae907",
+           (_BLOCK, r"^decoder_blocks_losspred\.0\.", r"^decoder_embed\.")),
     KeyLayout("mae", "vit", "https://github.com/facebookresearch/mae@efb2a806",
            (_BLOCK, r"^decoder_blocks\.0\.", r"^decoder_embed\.")),
     KeyLayout("simmim-vit", "vit", _SIMMIM, (_BLOCK, _RELATIVE, r"^decoder\.0\.weight$")),

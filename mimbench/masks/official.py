@@ -49,6 +49,31 @@ def numpy_tube_mask(batch: int, grid: Grid, masked: int, rng: np.random.RandomSt
     return torch.from_numpy(masks).unflatten(1, grid)
 
 
+def official_guided_mask(
+    scores: Tensor, masked: int, guided: int, rng: np.random.RandomState, generator: torch.Generator
+) -> Tensor:
+    """HPM's masks (Haochen-Wang409/HPM@c15ae907, models_mae_learn_loss.py): `guided` cells of the highest scores.
+
+    Numpy shuffles the other cells. Without guided cells, torch's normal noise is sorted.
+
+    Args:
+        scores: [B, N], on the CPU.
+        rng, generator: `np.random.seed(s)` there is RandomState(s) here, `torch.manual_seed(s)` is manual_seed(s).
+
+    Returns:
+        bool [B, N].
+    """
+    mask = torch.ones(scores.shape, dtype=torch.bool)
+    visible = scores.shape[1] - masked
+    if not guided:
+        return mask.scatter_(1, torch.randn(scores.shape, generator=generator).argsort(1)[:, :visible], False)
+    for row, order in zip(mask, scores.argsort(1).numpy(), strict=True):
+        others = np.sort(order[:-guided])
+        rng.shuffle(others)
+        row[torch.from_numpy(others[:visible])] = False
+    return mask
+
+
 def torch_multi_blocks(
     batch: int,
     grid: Grid,

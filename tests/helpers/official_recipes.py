@@ -172,6 +172,17 @@ DATA2VEC_LARGE = DATA2VEC | {
     "pretrain.base_lr": 1e-3,
     "pretrain.schedule.warmup_epochs": 80,
 }
+HPM = MAE | {
+    "method.norm_pixels": False,
+    "method.guided_share": 0.5,
+    "method.growth_steps": 200,
+    "method.tau_start": 0.999,
+    "method.tau_end": 0.9999,
+    "method.tau_share": 0.5,
+    "pretrain.epochs": 200,
+    "pretrain.batch_size": 2048,
+}
+del HPM["method.mask"]
 BASE = {"encoder.patch_size": 16, "encoder.embed_dim": 768, "encoder.depth": 12, "encoder.num_heads": 12}
 LARGE = {"encoder.patch_size": 16, "encoder.embed_dim": 1024, "encoder.depth": 24, "encoder.num_heads": 16}
 OFFICIAL = {
@@ -180,6 +191,7 @@ OFFICIAL = {
     ("imagenet-vit-base", "beit"): BASE | BEIT,
     ("imagenet-vit-base", "maskfeat"): BASE | MASKFEAT,
     ("imagenet-vit-base", "data2vec"): BASE | DATA2VEC,
+    ("imagenet-vit-base", "hpm"): BASE | HPM,
     ("imagenet-vit-large", "maskfeat"): LARGE | MASKFEAT,
     ("imagenet-vit-large", "data2vec"): LARGE | DATA2VEC_LARGE,
     ("imagenet-vit-large", "simmim"): LARGE | SIMMIM_VIT,
@@ -241,6 +253,7 @@ RATES = {
         10 * STEPS: 2e-3,
         405 * STEPS: (1e-5 + 2e-3) / 2,
     },
+    ("imagenet-vit-base", "hpm"): {0: 0.0, 20 * STEPS: 6e-4, 40 * STEPS: 1.2e-3, 120 * STEPS: 6e-4},
     ("imagenet-vit-large", "data2vec"): {
         0: 0.0,
         80 * (IMAGES // 4096) - 1: 1e-3,
@@ -259,6 +272,7 @@ PEAKS = {
     ("imagenet-vit-base", "beit"): 1.5e-3,
     ("imagenet-vit-base", "maskfeat"): 1.6e-3,
     ("imagenet-vit-base", "data2vec"): 2e-3,
+    ("imagenet-vit-base", "hpm"): 1.2e-3,
     ("imagenet-swin-base", "simmim"): 8e-4,
     ("imagenet-swin-base-800ep", "simmim"): 4e-4,
 }
@@ -267,6 +281,7 @@ HIDDEN = {
     ("imagenet-vit-base", "simmim"): (7, 30, 30),
     ("imagenet-swin-base", "simmim"): (6, 22, 22),
     ("imagenet-vit-base", "mae"): (14, 147, 147),
+    ("imagenet-vit-base", "hpm"): (14, 147, 147),
     ("imagenet-vit-base", "beit"): (14, 60, 75),
     ("imagenet-vit-base", "maskfeat"): (14, 60, 78),
     ("imagenet-vit-base", "data2vec"): (14, 90, 120),

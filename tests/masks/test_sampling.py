@@ -13,6 +13,7 @@ from mimbench.errors import InputError
 from mimbench.masks import (
     block_mask,
     grid_mask,
+    guided_mask,
     masked_count,
     mean_over_masked,
     random_mask,
@@ -260,3 +261,26 @@ def test_impossible_masks_are_refused(draw, words):
     with pytest.raises(InputError, match=words) as error:
         draw(seeded())
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("rng", ["torch", "official"])
+def test_a_guided_mask_has_the_highest_scores_and_random_others(rng):
+    scores = torch.randn(200, 4, 4, generator=seeded())
+    mask = guided_mask(scores, 12, 5, seeded(), rng=rng).flatten(1)
+    order = scores.flatten(1).argsort(1, descending=True)
+    assert (mask.sum(1) == 12).all()
+    assert mask.gather(1, order[:, :5]).all()
+    assert (mask.gather(1, order[:, 5:]).float().mean(0) - 7 / 11).abs().max() < 0.15
+    assert torch.equal(mask, guided_mask(scores, 12, 5, seeded(), rng=rng).flatten(1))
+    assert not torch.equal(mask, guided_mask(scores, 12, 5, seeded(1), rng=rng).flatten(1))
+    assert (guided_mask(scores, 12, 0, seeded(), rng=rng).float().mean(0) - 12 / 16).abs().max() < 0.15
+    assert torch.equal(
+        guided_mask(scores, 12, 12, seeded(), rng=rng).flatten(1),
+        mask.scatter(1, order, False).scatter(1, order[:, :12], True),
+    )
+
+
+@pytest.mark.parametrize(("masked", "guided", "message"), [(16, 1, "masks everything"), (3, 4, "4 guided cells")])
+def test_an_impossible_guided_mask_is_refused(masked, guided, message):
+    with pytest.raises(InputError, match=message):
+        guided_mask(torch.zeros(1, 4, 4), masked, guided, seeded())
