@@ -93,6 +93,8 @@ LAYOUTS = (
     KeyLayout("mmpretrain-vit", "vit", _MMPRETRAIN, (_MM_BLOCK, r"^layers\.0\.ln1\.weight$"), renames=_MM_VIT),
     KeyLayout("hpm", "vit", "https://github.com/Haochen-Wang409/HPM@c15ae907",
            (_BLOCK, r"^decoder_blocks_losspred\.0\.", r"^decoder_embed\.")),
+    KeyLayout("localmim", "vit", "https://github.com/Haoqing-Wang/LocalMIM@314a6e55",
+           (_BLOCK, r"^norm\.3\.weight$", r"^decoder\.3\.pred\."), renames=((r"^norm\.3\.", "norm."),)),
     KeyLayout("mae", "vit", "https://github.com/facebookresearch/mae@efb2a806",
            (_BLOCK, r"^decoder_blocks\.0\.", r"^decoder_embed\.")),
     KeyLayout("simmim-vit", "vit", _SIMMIM, (_BLOCK, _RELATIVE, r"^decoder\.0\.weight$")),

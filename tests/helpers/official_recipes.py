@@ -183,6 +183,33 @@ HPM = MAE | {
     "pretrain.batch_size": 2048,
 }
 del HPM["method.mask"]
+LOCALMIM = AUGMENTATION | {
+    "input.image_size": 224,
+    "input.crop_scale": [0.2, 1.0],
+    "input.color_jitter": 0.0,
+    "input.interpolation": "bicubic",
+    "encoder.position": "sincos",
+    "encoder.layer_scale": None,
+    "encoder.drop_path": 0.0,
+    "method.mask_ratio": 0.75,
+    "method.layers": [1, 3, -3, -1],
+    "method.cells": [4, 8, 16, 32],
+    "method.bins": 9,
+    "method.random_bias": False,
+    "method.decoder_dim": 256,
+    "method.decoder_depth": 1,
+    "method.decoder_heads": 8,
+    "pretrain.epochs": 1600,
+    "pretrain.batch_size": 2048,
+    "pretrain.base_lr": 2e-4,
+    "pretrain.lr_divisor": 256,
+    "pretrain.betas": [0.9, 0.95],
+    "pretrain.clip_grad": None,
+    "pretrain.schedule.convention": "mae",
+    "pretrain.schedule.kind": "cosine",
+    "pretrain.schedule.warmup_epochs": 40,
+    "pretrain.schedule.min_lr": 1e-6,
+}
 BASE = {"encoder.patch_size": 16, "encoder.embed_dim": 768, "encoder.depth": 12, "encoder.num_heads": 12}
 LARGE = {"encoder.patch_size": 16, "encoder.embed_dim": 1024, "encoder.depth": 24, "encoder.num_heads": 16}
 OFFICIAL = {
@@ -192,6 +219,8 @@ OFFICIAL = {
     ("imagenet-vit-base", "maskfeat"): BASE | MASKFEAT,
     ("imagenet-vit-base", "data2vec"): BASE | DATA2VEC,
     ("imagenet-vit-base", "hpm"): BASE | HPM,
+    ("imagenet-vit-base", "localmim"): BASE | LOCALMIM,
+    ("imagenet-vit-large", "localmim"): LARGE | LOCALMIM | {"method.bins": 18, "method.random_bias": True},
     ("imagenet-vit-large", "maskfeat"): LARGE | MASKFEAT,
     ("imagenet-vit-large", "data2vec"): LARGE | DATA2VEC_LARGE,
     ("imagenet-vit-large", "simmim"): LARGE | SIMMIM_VIT,
@@ -253,6 +282,7 @@ RATES = {
         10 * STEPS: 2e-3,
         405 * STEPS: (1e-5 + 2e-3) / 2,
     },
+    ("imagenet-vit-base", "localmim"): {0: 0.0, 20 * STEPS: 8e-4, 40 * STEPS: 1.6e-3, 820 * STEPS: (1e-6 + 1.6e-3) / 2},
     ("imagenet-vit-base", "hpm"): {0: 0.0, 20 * STEPS: 6e-4, 40 * STEPS: 1.2e-3, 120 * STEPS: 6e-4},
     ("imagenet-vit-large", "data2vec"): {
         0: 0.0,
@@ -273,6 +303,7 @@ PEAKS = {
     ("imagenet-vit-base", "maskfeat"): 1.6e-3,
     ("imagenet-vit-base", "data2vec"): 2e-3,
     ("imagenet-vit-base", "hpm"): 1.2e-3,
+    ("imagenet-vit-base", "localmim"): 1.6e-3,
     ("imagenet-swin-base", "simmim"): 8e-4,
     ("imagenet-swin-base-800ep", "simmim"): 4e-4,
 }
@@ -282,6 +313,7 @@ HIDDEN = {
     ("imagenet-swin-base", "simmim"): (6, 22, 22),
     ("imagenet-vit-base", "mae"): (14, 147, 147),
     ("imagenet-vit-base", "hpm"): (14, 147, 147),
+    ("imagenet-vit-base", "localmim"): (14, 147, 147),
     ("imagenet-vit-base", "beit"): (14, 60, 75),
     ("imagenet-vit-base", "maskfeat"): (14, 60, 78),
     ("imagenet-vit-base", "data2vec"): (14, 90, 120),
