@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +82,7 @@ class LocalMIM(Method):
             raise InputError(f"method.layers {config.layers} of {encoder.num_layers} layers must rise")
         scales = [_doublings(cell, encoder) for cell in config.cells]
         self.norms = nn.ModuleList(nn.LayerNorm(encoder.out_dim, eps=1e-6) for _ in config.layers[:-1])
-        decoder = {
+        decoder: dict[str, Any] = {
             "dim": config.decoder_dim,
             "depth": config.decoder_depth,
             "num_heads": config.decoder_heads,

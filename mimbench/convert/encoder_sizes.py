@@ -107,13 +107,16 @@ def _vit_options(tensors: FileTensors) -> tuple[Options, int]:
     if "cls_token" not in tensors.tensors:
         raise InputError("the file has no class token (cls_token), which mimbench's ViT has; it cannot be imported")
     grid = isqrt(positions.shape[1] - 1)
-    return options | {"position": "sincos" if _is_sincos(positions, grid) else "learned"}, grid * side
+    return options | {"position": _kind_of_positions(positions, grid)}, grid * side
 
 
-def _is_sincos(positions: Tensor, grid: int) -> bool:
-    if positions.shape[-1] % 4 or positions.shape[1] != grid * grid + 1:
-        return False
-    return torch.allclose(positions.float(), sincos_positions((grid, grid), positions.shape[-1]), atol=1e-5)
+def _kind_of_positions(positions: Tensor, grid: int) -> str:
+    if positions.shape[-1] % 4 == 0 and positions.shape[1] == grid * grid + 1:
+        for kind, rows_first in (("sincos", False), ("sincos-rows-first", True)):
+            table = sincos_positions((grid, grid), positions.shape[-1], rows_first=rows_first)
+            if torch.allclose(positions.float(), table, atol=1e-5):
+                return kind
+    return "learned"
 
 
 def _swin_options(tensors: FileTensors) -> tuple[Options, int]:

@@ -91,6 +91,7 @@ LAYOUTS = (
            renames=_MM_SWIN, merges_last=True, unfolds=True),
     KeyLayout("mmpretrain-beit", "vit", _MMPRETRAIN, (_MM_BLOCK, _MM_RELATIVE), renames=_MM_VIT),
     KeyLayout("mmpretrain-vit", "vit", _MMPRETRAIN, (_MM_BLOCK, r"^layers\.0\.ln1\.weight$"), renames=_MM_VIT),
+    KeyLayout("cae", "vit", "https://github.com/lxtGH/CAE@d7259714", (_BLOCK, r"^pretext_neck\.head\.")),
     KeyLayout("hpm", "vit", "https://github.com/Haochen-Wang409/HPM@c15ae907",
            (_BLOCK, r"^decoder_blocks_losspred\.0\.", r"^decoder_embed\.")),
     KeyLayout("localmim", "vit", "https://github.com/Haoqing-Wang/LocalMIM@314a6e55",

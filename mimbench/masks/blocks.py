@@ -25,6 +25,7 @@ def block_mask(
     max_block: int | None = None,
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
     exact: bool = False,
+    retry: bool = False,
     rng: Literal["torch", "official"] = "torch",
 ) -> Tensor:
     """BEiT's block-wise masks (arXiv:2106.08254, algorithm 1): rectangles until `count` cells are masked.
@@ -38,6 +39,7 @@ def block_mask(
         max_block: most cells that one rectangle may add; None: all that are left.
         aspect: least and greatest height / width.
         exact: mask random cells in addition until each sample has `count`.
+        retry: after ten rectangles that do not fit, try others until each sample has `count`, as CAE does.
         rng: "official" draws from Python's random as BEiT does, seeded by `generator`; "torch" has the same
             distribution, a whole batch at a time.
 
@@ -49,12 +51,16 @@ def block_mask(
     """
     max_block = count if max_block is None else max_block
     _check_blocks(grid, count, min_block, max_block, aspect)
+    if retry and not aspect[0] <= 1 <= aspect[1]:
+        raise InputError(f"blocks with aspect {aspect[0]:g} to {aspect[1]:g} cannot fill single cells; include 1")
     if rng == "official":
         stream = random.Random(draw_seed(generator))
-        masks = python_block_mask(batch, grid, count, stream, min_block=min_block, max_block=max_block, aspect=aspect)
+        masks = python_block_mask(
+            batch, grid, count, stream, min_block=min_block, max_block=max_block, aspect=aspect, retry=retry
+        )
         mask = masks.to(generator.device)
     else:
-        mask = _draw_blocks(batch, grid, count, generator, min_block, max_block, aspect)
+        mask = _draw_blocks(batch, grid, count, generator, min_block, max_block, aspect, retry)
     return _fill_up(mask, count, generator) if exact else mask
 
 
@@ -66,6 +72,7 @@ def _draw_blocks(
     min_block: int,
     max_block: int,
     aspect: tuple[float, float],
+    retry: bool,
 ) -> Tensor:
     """Each round adds one rectangle to every unfinished sample: the first of its ATTEMPTS draws that fits."""
     device, (rows, columns) = generator.device, grid
@@ -91,8 +98,8 @@ def _draw_blocks(
         block = spans(top, top + height, rows)[:, :, None] & spans(left, left + width, columns)[:, None, :]
         has_block = is_valid.any(1, keepdim=True)
         mask |= block & has_block[:, :, None]
-        # A sample for which no draw fits is finished, as in the official code.
-        missing = torch.where(has_block, missing - added, 0)
+        # A sample for which no draw fits is finished, as in BEiT's code, or gets other draws, as in CAE's.
+        missing = torch.where(has_block, missing - added, missing if retry else 0)
     return mask
 
 

@@ -122,9 +122,11 @@ def python_block_mask(
     min_block: int = 16,
     max_block: int | None = None,
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
+    retry: bool = False,
 ) -> Tensor:
     """BEiT's block-wise masks (microsoft/unilm@768a3c87, beit/, MaskingGenerator); may mask fewer cells than `count`.
 
+    With `retry` those of CAE (lxtGH/CAE@d7259714, furnace/masking_generator.py), which mask exactly `count`.
     Returns bool [batch, Gh, Gw] on the CPU. `random.seed(s)` there is Random(s) here.
     """
     masks = np.zeros((batch, *grid), dtype=bool)
@@ -133,7 +135,7 @@ def python_block_mask(
         left = count
         while left > 0:
             added = _add_block(mask, min_block, min(left, max_block or count), limits, rng)
-            if added == 0:
+            if added == 0 and not retry:
                 break
             left -= added
     return torch.from_numpy(masks)

@@ -210,6 +210,20 @@ LOCALMIM = AUGMENTATION | {
     "pretrain.schedule.warmup_epochs": 40,
     "pretrain.schedule.min_lr": 1e-6,
 }
+CAE = BEIT | {
+    "input.color_jitter": 0.0,
+    "encoder.position": "sincos-rows-first",
+    "method.hidden_patches": 98,
+    "method.regressor_depth": 4,
+    "method.decoder_depth": 4,
+    "method.decoder_dim": 768,
+    "method.decoder_heads": 12,
+    "method.decoder_layer_scale": 0.1,
+    "method.decoder_drop_path": 0.1,
+    "method.align_weight": 2.0,
+    "method.momentum": 0.0,
+    "pretrain.schedule.warmup_epochs": 20,
+}
 BASE = {"encoder.patch_size": 16, "encoder.embed_dim": 768, "encoder.depth": 12, "encoder.num_heads": 12}
 LARGE = {"encoder.patch_size": 16, "encoder.embed_dim": 1024, "encoder.depth": 24, "encoder.num_heads": 16}
 OFFICIAL = {
@@ -219,6 +233,7 @@ OFFICIAL = {
     ("imagenet-vit-base", "maskfeat"): BASE | MASKFEAT,
     ("imagenet-vit-base", "data2vec"): BASE | DATA2VEC,
     ("imagenet-vit-base", "hpm"): BASE | HPM,
+    ("imagenet-vit-base", "cae"): BASE | CAE,
     ("imagenet-vit-base", "localmim"): BASE | LOCALMIM,
     ("imagenet-vit-large", "localmim"): LARGE | LOCALMIM | {"method.bins": 18, "method.random_bias": True},
     ("imagenet-vit-large", "maskfeat"): LARGE | MASKFEAT,
@@ -283,6 +298,12 @@ RATES = {
         405 * STEPS: (1e-5 + 2e-3) / 2,
     },
     ("imagenet-vit-base", "localmim"): {0: 0.0, 20 * STEPS: 8e-4, 40 * STEPS: 1.6e-3, 820 * STEPS: (1e-6 + 1.6e-3) / 2},
+    ("imagenet-vit-base", "cae"): {
+        0: 0.0,
+        20 * STEPS - 1: 1.5e-3,
+        20 * STEPS: 1.5e-3,
+        410 * STEPS: (1e-5 + 1.5e-3) / 2,
+    },
     ("imagenet-vit-base", "hpm"): {0: 0.0, 20 * STEPS: 6e-4, 40 * STEPS: 1.2e-3, 120 * STEPS: 6e-4},
     ("imagenet-vit-large", "data2vec"): {
         0: 0.0,
@@ -303,6 +324,7 @@ PEAKS = {
     ("imagenet-vit-base", "maskfeat"): 1.6e-3,
     ("imagenet-vit-base", "data2vec"): 2e-3,
     ("imagenet-vit-base", "hpm"): 1.2e-3,
+    ("imagenet-vit-base", "cae"): 1.5e-3,
     ("imagenet-vit-base", "localmim"): 1.6e-3,
     ("imagenet-swin-base", "simmim"): 8e-4,
     ("imagenet-swin-base-800ep", "simmim"): 4e-4,
@@ -313,6 +335,7 @@ HIDDEN = {
     ("imagenet-swin-base", "simmim"): (6, 22, 22),
     ("imagenet-vit-base", "mae"): (14, 147, 147),
     ("imagenet-vit-base", "hpm"): (14, 147, 147),
+    ("imagenet-vit-base", "cae"): (14, 98, 98),
     ("imagenet-vit-base", "localmim"): (14, 147, 147),
     ("imagenet-vit-base", "beit"): (14, 60, 75),
     ("imagenet-vit-base", "maskfeat"): (14, 60, 78),

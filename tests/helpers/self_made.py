@@ -41,7 +41,7 @@ def other_sizes(name: str, config: Mapping[str, Any], inputs: Mapping[str, Tenso
     arrays = {key: value for key, value in official.arrays.items() if key.startswith("param/") and _is_fixed(key, code)}
     names: dict[str, str] = {}
     for ours, value in method.state_dict().items():
-        theirs = _official(ours, sources)
+        theirs = _official(ours, sources, code.names)
         if not theirs:
             continue
         if not ours.endswith("pos_embed") and value.is_floating_point():
@@ -60,15 +60,19 @@ def other_sizes(name: str, config: Mapping[str, Any], inputs: Mapping[str, Tenso
     return path
 
 
-def _official(ours: str, sources: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """The arrays of a parameter here. A block that the official file lacks is named as the first one."""
+def _official(ours: str, sources: Mapping[str, tuple[str, ...]], names: Mapping[str, str | None]) -> tuple[str, ...]:
+    """The arrays of a parameter here.
+
+    A block that the official file lacks is named as the first one, and another part as `names` has it.
+    """
     if ours in sources:
         return sources[ours]
     match = _BLOCK.search(ours)
-    if not match:
-        return ()
     first = _BLOCK.sub(r"\g<1>0.", ours)
-    return tuple(_BLOCK.sub(rf"\g<1>{match[2]}.", key) for key in sources.get(first, ()))
+    if match and first in sources:
+        return tuple(_BLOCK.sub(rf"\g<1>{match[2]}.", key) for key in sources[first])
+    start = next((start for start, here in names.items() if here and ours.startswith(here)), None)
+    return () if start is None else (f"param/{start}{ours.removeprefix(str(names[start]))}",)
 
 
 def _is_fixed(key: str, code: Any) -> bool:
