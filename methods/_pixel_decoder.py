@@ -9,12 +9,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mimbench.api import (
-    Config,
     Depth,
     Encoder,
+    MaskRatioConfig,
     Method,
     StepOutput,
     at_least_float32,
+    check_mask_ratios,
     init_xavier,
     mask_at_pixels,
     mean_over_masked,
@@ -27,7 +28,7 @@ from mimbench.api import (
 )
 
 
-class PixelDecoderConfig(Config):
+class PixelDecoderConfig(MaskRatioConfig):
     """Masked patches and the decoder that predicts them; the defaults are those of MAE's ViT-B."""
 
     mask_ratio: float = Field(0.75, gt=0, lt=1)
@@ -46,7 +47,8 @@ class PixelDecoder(Method):
     Each image has the same number of masked patches, so that the visible ones form a batch.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"visible-only"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"visible-only"})
+    sees: ClassVar[str] = "visible patches"
     Config = PixelDecoderConfig
     config: PixelDecoderConfig
     positions: Tensor
@@ -54,7 +56,8 @@ class PixelDecoder(Method):
     def __init__(self, config: PixelDecoderConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         dim, patch = config.decoder_dim, encoder.patch_size
-        self.visible = int((~self.sample_mask(1, torch.Generator())).sum())
+        check_mask_ratios(self)
+        self.visible = self._count_visible()
         """Patches that the encoder sees of each image."""
         self.project = nn.Linear(encoder.out_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
@@ -70,6 +73,11 @@ class PixelDecoder(Method):
         method = cls.__new__(cls)
         Method.__init__(method, config, encoder)
         return method
+
+    def before_step(self, progress: float) -> None:
+        super().before_step(progress)
+        if self.config.initial_mask_ratio is not None:
+            self.visible = self._count_visible()
 
     def target(self, images: Tensor) -> Tensor:
         """[B, h, w, patch * patch * C], ordered row, column, channel."""
@@ -120,6 +128,10 @@ class PixelDecoder(Method):
         if not self.config.norm_pixels:
             return ""
         return "Mean and contrast of each masked patch are the true ones; only its structure is predicted."
+
+    def _count_visible(self) -> int:
+        """Visible patches in each image now: all masks of one ratio have as many."""
+        return int((~self.sample_mask(1, torch.Generator())).sum())
 
     def _predict(self, images: Tensor, keep: Tensor) -> Tensor:
         """keep: int64 [B, K], the visible patches, in any order."""

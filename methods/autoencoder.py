@@ -22,6 +22,9 @@ class Autoencoder(Method):
 
     name: ClassVar[str] = "autoencoder"
     version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "all pixels"
+    sees: ClassVar[str] = "all patches"
+    networks: ClassVar[tuple[str, ...]] = ("linear head",)
     Config = AutoencoderConfig
     config: AutoencoderConfig
 

@@ -38,12 +38,15 @@ class BEiT(Method):
 
     name: ClassVar[str] = "beit"
     version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "visual words of masked patches"
+    sees: ClassVar[str] = "all patches, masked ones as a token"
+    networks: ClassVar[tuple[str, ...]] = ("linear head", "tokenizer")
     paper: ClassVar[str] = "https://arxiv.org/abs/2106.08254"
     reference: ClassVar[str] = (
         "https://github.com/microsoft/unilm/tree/master/beit@768a3c873f598bb9b4d4dfb9267b099e35f8fe56"
     )
     official: ClassVar[OfficialCode | None] = OfficialBEiT()
-    needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches", "one-grid"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches", "one-grid"})
     Config = BEiTConfig
     config: BEiTConfig
 

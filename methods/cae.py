@@ -59,10 +59,13 @@ class CAE(Method):
 
     name: ClassVar[str] = "cae"
     version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "encoder's outputs and visual words of masked patches"
+    sees: ClassVar[str] = "visible patches"
+    networks: ClassVar[tuple[str, ...]] = ("regressor", "decoder", "teacher", "tokenizer")
     paper: ClassVar[str] = "https://arxiv.org/abs/2202.03026"
     reference: ClassVar[str] = "https://github.com/lxtGH/CAE@d72597143e486d9bbbaf1e3adc4fd9cfa618633a"
     official: ClassVar[OfficialCode | None] = OfficialCAE()
-    needs: ClassVar[frozenset[str]] = frozenset({"visible-only", "one-grid"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"visible-only", "one-grid"})
     Config = CAEConfig
     config: CAEConfig
     positions: Tensor

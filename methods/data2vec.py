@@ -64,12 +64,15 @@ class Data2Vec(Method):
 
     name: ClassVar[str] = "data2vec"
     version: ClassVar[str] = "2"
+    predicts: ClassVar[str] = "teacher's features at masked patches"
+    sees: ClassVar[str] = "all patches, masked ones as a token"
+    networks: ClassVar[tuple[str, ...]] = ("linear head", "EMA teacher")
     paper: ClassVar[str] = "https://arxiv.org/abs/2202.03555"
     reference: ClassVar[str] = (
         "https://github.com/facebookresearch/data2vec_vision@6146726a0123d536201b500d7f80b476dcbf6e42"
     )
     official: ClassVar[OfficialCode | None] = OfficialData2Vec()
-    needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches", "one-grid"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches", "one-grid"})
     Config = Data2VecConfig
     config: Data2VecConfig
 

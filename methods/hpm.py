@@ -17,7 +17,6 @@ from mimbench.api import (
     at_least_float32,
     guided_mask,
     init_xavier,
-    masked_count,
     ramp,
     random_mask,
     resize_mask,
@@ -58,6 +57,8 @@ class HPM(PixelDecoder):
 
     name: ClassVar[str] = "hpm"
     version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "pixels of masked patches, and the order of their errors"
+    networks: ClassVar[tuple[str, ...]] = ("decoder", "loss decoder", "EMA teacher of all three")
     paper: ClassVar[str] = "https://arxiv.org/abs/2304.05919"
     reference: ClassVar[str] = "https://github.com/Haochen-Wang409/HPM@c15ae9077160b7940957f1423071d84044e41c8b"
     official: ClassVar[OfficialCode | None] = OfficialHPM()
@@ -77,11 +78,12 @@ class HPM(PixelDecoder):
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         """A mask that no teacher guides, as at the beginning of the training."""
-        return random_mask(batch, self.encoder.grid, self.config.mask_ratio, generator, rounding="mae")
+        ratio = self.config.ratio_at(self.progress)
+        return random_mask(batch, self.encoder.grid, ratio, generator, rounding="mae")
 
     def sample_guided_mask(self, images: Tensor, progress: float, generator: torch.Generator) -> Tensor:
         """The masks of the step that begins at `progress`, in [0, 1)."""
-        masked = masked_count(self.encoder.grid[0] * self.encoder.grid[1], self.config.mask_ratio, "mae")
+        masked = self.positions.shape[1] - self.visible
         guided = int(masked * self.guided_share(progress))
         if not guided:
             return self.sample_mask(len(images), generator)

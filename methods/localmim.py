@@ -66,10 +66,13 @@ class LocalMIM(Method):
 
     name: ClassVar[str] = "localmim"
     version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "HOG of masked patches at several scales"
+    sees: ClassVar[str] = "visible patches"
+    networks: ClassVar[tuple[str, ...]] = ("decoder per scale",)
     paper: ClassVar[str] = "https://arxiv.org/abs/2303.05251"
     reference: ClassVar[str] = "https://github.com/Haoqing-Wang/LocalMIM@314a6e558a8c47bf0ef146235e2ced8d01e27fe6"
     official: ClassVar[OfficialCode | None] = OfficialLocalMIM()
-    needs: ClassVar[frozenset[str]] = frozenset({"visible-only"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"visible-only"})
     Config = LocalMIMConfig
     config: LocalMIMConfig
 

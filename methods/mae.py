@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from mimbench.api import InputError, OfficialCode, block_mask, grid_mask, masked_count, random_mask
@@ -21,12 +21,20 @@ class MAEConfig(PixelDecoderConfig):
     min_block: int = Field(16, ge=1)
     """Block masks: least size of a block, in patches."""
 
+    @model_validator(mode="after")
+    def _has_masks_at_every_ratio(self) -> MAEConfig:
+        if self.mask == "grid" and self.initial_mask_ratio is not None:
+            raise ValueError("grid masks exist for few ratios and cannot change; leave initial_mask_ratio out")
+        return self
+
 
 class MAE(PixelDecoder):
     """He et al., Masked Autoencoders Are Scalable Vision Learners (CVPR 2022, arXiv:2111.06377)."""
 
     name: ClassVar[str] = "mae"
     version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "normalised pixels of masked patches"
+    networks: ClassVar[tuple[str, ...]] = ("decoder",)
     paper: ClassVar[str] = "https://arxiv.org/abs/2111.06377"
     reference: ClassVar[str] = "https://github.com/facebookresearch/mae@efb2a8062c206524e35e47d04501ed4f544c0ae8"
     official: ClassVar[OfficialCode | None] = OfficialMAE()
@@ -35,7 +43,7 @@ class MAE(PixelDecoder):
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         """The same number of masked patches in each image, for every kind, so that the visible ones form a batch."""
-        grid, ratio = self.encoder.grid, self.config.mask_ratio
+        grid, ratio = self.encoder.grid, self.config.ratio_at(self.progress)
         if self.config.mask == "random":
             return random_mask(batch, grid, ratio, generator, rounding="mae")
         if self.config.mask == "grid":

@@ -10,13 +10,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mimbench.api import (
-    Config,
     Encoder,
     InputError,
+    MaskRatioConfig,
     Method,
     OfficialCode,
     at_least_float32,
     block_mask,
+    check_mask_ratios,
     full_precision,
     mean_over_masked,
     random_mask,
@@ -25,7 +26,7 @@ from mimbench_methods._hog import hog
 from mimbench_methods.official.maskfeat import OfficialMaskFeat
 
 
-class MaskFeatConfig(Config):
+class MaskFeatConfig(MaskRatioConfig):
     """The paper's choices; the defaults are those of its ViT-B, with patches of 16 px."""
 
     bins: int = Field(9, ge=2)
@@ -49,10 +50,13 @@ class MaskFeat(Method):
 
     name: ClassVar[str] = "maskfeat"
     version: ClassVar[str] = "2"
+    predicts: ClassVar[str] = "HOG of masked patches"
+    sees: ClassVar[str] = "all patches, masked ones as a token"
+    networks: ClassVar[tuple[str, ...]] = ("linear head",)
     paper: ClassVar[str] = "https://arxiv.org/abs/2112.09133"
     reference: ClassVar[str] = "https://github.com/facebookresearch/SlowFast@adc55ca38a62a8bf3899a2d7c2dfbc9f9eee1ade"
     official: ClassVar[OfficialCode | None] = OfficialMaskFeat()
-    needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches"})
     Config = MaskFeatConfig
     config: MaskFeatConfig
 
@@ -64,7 +68,7 @@ class MaskFeat(Method):
                 f"{encoder.stride} px"
             )
         self.grid = (encoder.image_size // encoder.stride,) * 2
-        self.sample_mask(1, torch.Generator())  # an impossible mask is refused now, not at the first step
+        check_mask_ratios(self)
         channels = encoder.in_channels if config.colour == "channels" else 1
         self.mask_token = nn.Parameter(torch.empty(1, 1, 1, encoder.embed_dim))
         self.head = nn.Linear(encoder.out_dim, channels * config.bins * (encoder.stride // config.cell_size) ** 2)
@@ -74,7 +78,7 @@ class MaskFeat(Method):
         nn.init.zeros_(self.head.bias)
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        ratio = self.config.mask_ratio
+        ratio = self.config.ratio_at(self.progress)
         if self.config.mask == "random":
             return random_mask(batch, self.grid, ratio, generator)
         count = max(1, round(self.grid[0] * self.grid[1] * ratio))

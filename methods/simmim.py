@@ -10,13 +10,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mimbench.api import (
-    Config,
     Depth,
     Encoder,
+    MaskRatioConfig,
     Method,
     OfficialCode,
     Stage,
     block_mask,
+    check_mask_ratios,
     init_truncated,
     mask_at_pixels,
     mask_grid,
@@ -29,7 +30,7 @@ from mimbench_methods._pixel_targets import Bins, Clusters, PixelTarget, Values
 from mimbench_methods.official.simmim import OfficialSimMIM
 
 
-class SimMIMConfig(Config):
+class SimMIMConfig(MaskRatioConfig):
     """What the paper varies; the defaults are its choices."""
 
     masking: Literal["random", "square", "block"] = "random"
@@ -69,9 +70,12 @@ class SimMIM(Method):
 
     name: ClassVar[str] = "simmim"
     version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "pixels of masked patches"
+    sees: ClassVar[str] = "all patches, masked ones as a token"
+    networks: ClassVar[tuple[str, ...]] = ("linear head",)
     paper: ClassVar[str] = "https://arxiv.org/abs/2111.09886"
     reference: ClassVar[str] = "https://github.com/microsoft/SimMIM@d3e29bcac950b83edc34ca33fe4404f38309052c"
-    needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens"})
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens"})
     official: ClassVar[OfficialCode | None] = OfficialSimMIM()
     Config = SimMIMConfig
     config: SimMIMConfig
@@ -79,7 +83,7 @@ class SimMIM(Method):
     def __init__(self, config: SimMIMConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         self.grid = mask_grid(encoder.image_size, config.mask_patch_size, encoder.patch_size)
-        self.sample_mask(1, torch.Generator())  # an impossible mask is refused now, not at the first step
+        check_mask_ratios(self)
         self.mask_token = nn.Parameter(torch.empty(1, 1, 1, encoder.embed_dim))
         self._initialise()
         self.pixels = self._pixels(encoder.in_channels)
@@ -90,7 +94,7 @@ class SimMIM(Method):
         self.pixels.prepare(stage)
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        ratio = self.config.mask_ratio
+        ratio = self.config.ratio_at(self.progress)
         if self.config.masking == "square":
             return square_mask(batch, self.grid, ratio, generator)
         if self.config.masking == "block":

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from mimbench.api import Config, Encoder, Method, mask_at_pixels, random_mask
+from mimbench.api import Encoder, MaskRatioConfig, Method, check_mask_ratios, mask_at_pixels, random_mask
 from mimbench_methods._pixel_heads import linear_head, upsampling
 
 
-class SimMIMPixelConfig(Config):
+class SimMIMPixelConfig(MaskRatioConfig):
     mask_ratio: float = Field(0.6, gt=0, lt=1)
     """Share of the pixels that is masked."""
 
@@ -23,6 +23,9 @@ class SimMIMPixel(Method):
 
     name: ClassVar[str] = "simmim-pixel"
     version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "all pixels"
+    sees: ClassVar[str] = "all patches, masked ones blank"
+    networks: ClassVar[tuple[str, ...]] = ("linear head",)
     paper: ClassVar[str] = "https://arxiv.org/abs/2111.09886"
     Config = SimMIMPixelConfig
     config: SimMIMPixelConfig
@@ -30,10 +33,11 @@ class SimMIMPixel(Method):
     def __init__(self, config: SimMIMPixelConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         self.grid = (encoder.image_size, encoder.image_size)
+        check_mask_ratios(self)
         self.decoder = linear_head(encoder.out_dim, encoder.in_channels, upsampling(encoder, encoder.image_size))
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        return random_mask(batch, self.grid, self.config.mask_ratio, generator)
+        return random_mask(batch, self.grid, self.config.ratio_at(self.progress), generator)
 
     def target(self, images: Tensor) -> Tensor:
         return images

@@ -21,6 +21,9 @@ class Supervised(Method):
 
     name: ClassVar[str] = "supervised"
     version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "class"
+    sees: ClassVar[str] = "all patches"
+    networks: ClassVar[tuple[str, ...]] = ("linear head",)
     supervision: ClassVar[tuple[str, ...]] = ("labels",)
     Config = SupervisedConfig
     config: SupervisedConfig

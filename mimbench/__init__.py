@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from mimbench._version import __version__
 
 if TYPE_CHECKING:
     from mimbench.report.records.frame import load_records
+    from mimbench.report.records.scores import join_scores, load_scores
 
-__all__ = ["__version__", "load_records"]
+__all__ = ["__version__", "join_scores", "load_records", "load_scores"]
+_MODULES = {"load_records": "frame", "load_scores": "scores", "join_scores": "scores"}
+"""Public function -> its module in mimbench.report.records. They bring pandas, so they are imported on first use."""
 
 
 def __getattr__(name: str) -> Any:
-    """`load_records` brings pandas with it, so it is imported where it is asked for."""
-    if name == "load_records":
-        from mimbench.report.records.frame import load_records
-
-        return load_records
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"mimbench.report.records.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

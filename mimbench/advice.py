@@ -48,12 +48,33 @@ _LONGEST = 300
 
 def describe_error(error: BaseException, options: SizeOptions = NO_OPTIONS) -> str:
     """One line for an unforeseen error: its class, its text, and what to do if that is known."""
+    if invalid := describe_invalid(error):
+        return invalid
     advice = advice_on(error, options)
     text = short_text(error) if advice else " ".join(str(error).split())
     return f"{type(error).__name__}: {text}{f'; {advice}' if advice else ''}"
 
 
-def short_text(error: BaseException) -> str:
+def describe_invalid(error: BaseException) -> str | None:
+    """The first option that pydantic refused, such as "View.blur = 3.0: it must be less than or equal to 1".
+
+    None for any other error. Errors of pydantic are known by their parts: importing it takes time.
+    """
+    if type(error).__name__ != "ValidationError" or not hasattr(error, "errors") or not hasattr(error, "title"):
+        return None
+    first = error.errors(include_url=False)[0]
+    path = ".".join(map(str, (error.title, *first["loc"])))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"{path}: there is no such option"
+    if first["type"] == "missing":
+        return f"{path} is missing"
+    if first["type"] == "value_error":
+        return f"{path}: {message}"
+    return f"{path} = {short_text(repr(first['input']))}: it must be {message.removeprefix('Input should be ')}"
+
+
+def short_text(error: object) -> str:
     """An error's text in one line that is not too long to read."""
     text = " ".join(str(error).split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

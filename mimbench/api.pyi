@@ -5,8 +5,10 @@
 from mimbench.contract import (
     ABILITIES as ABILITIES,
     ArraySplit as ArraySplit,
+    Audit as Audit,
     Batch as Batch,
     Config as Config,
+    DataChoice as DataChoice,
     DataConfig as DataConfig,
     Dataset as Dataset,
     Depth as Depth,
@@ -27,9 +29,11 @@ from mimbench.contract import (
     OfficialCode as OfficialCode,
     PartOptions as PartOptions,
     Pooling as Pooling,
+    Planted as Planted,
     PretrainConfig as PretrainConfig,
     Protocol as Protocol,
     RunError as RunError,
+    SampleScores as SampleScores,
     SceneSplit as SceneSplit,
     ScheduleConfig as ScheduleConfig,
     SemanticSplit as SemanticSplit,
@@ -108,6 +112,10 @@ from mimbench.parts.heads import (
 from mimbench.parts.schedules import (
     ramp as ramp,
 )
+from mimbench.parts.mask_ratio import (
+    MaskRatioConfig as MaskRatioConfig,
+    check_mask_ratios as check_mask_ratios,
+)
 from mimbench.parts.sparse import (
     visible_only as visible_only,
 )
@@ -153,7 +161,9 @@ from mimbench.data.pipeline.loading import (
     identity_collate as identity_collate,
 )
 from mimbench.data.pipeline.subsets import (
+    planted_indices as planted_indices,
     subset as subset,
+    training_indices as training_indices,
 )
 from mimbench.data.pipeline.transforms import (
     to_byte_scale as to_byte_scale,
@@ -193,6 +203,7 @@ from mimbench.toolkit.splits import (
     scene_split as scene_split,
 )
 from mimbench.toolkit.accuracy import (
+    classification_scores as classification_scores,
     majority_accuracy as majority_accuracy,
     top_k_accuracy as top_k_accuracy,
 )

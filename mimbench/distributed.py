@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 def get_rank() -> int:
     """The number of this process among those that train together; 0 if it is the only one."""
@@ -15,6 +20,21 @@ def get_world_size() -> int:
     from torch import distributed
 
     return distributed.get_world_size() if _is_initialized() else 1
+
+
+def average_over_ranks(tensor: Tensor) -> Tensor:
+    """The mean of floating point tensors of one shape over all processes, which all call it. It has no gradient.
+
+    Returns:
+        A new tensor; in a single process, a copy.
+    """
+    import torch
+
+    total = tensor.detach().clone(memory_format=torch.contiguous_format)
+    if get_world_size() > 1:
+        torch.distributed.all_reduce(total)
+        total /= get_world_size()
+    return total
 
 
 def _is_initialized() -> bool:

@@ -5,7 +5,7 @@
 - mmengine imports torch.distributed.fsdp for three classes of sharded training. They are left out.
 - timm, torchvision and the optimizers of torch import torch._dynamo to mark functions that it must not compile. Nothing
   is compiled before torch._dynamo is imported, so until something else of it is used, the marks do nothing.
-- Garbage is collected more rarely until a run begins to compute.
+- Garbage is collected more rarely until a run begins to compute, and never among the objects of imported libraries.
 """
 
 from __future__ import annotations
@@ -43,6 +43,15 @@ def install() -> None:
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
     gc.set_threshold(_COLLECT_EVERY, *_USUAL[1:])
+
+
+def keep_imports() -> None:
+    """Leave what is imported so far out of all garbage collections: libraries stay, and torch alone is many objects.
+
+    The first call in a process counts, and only if `install` was called.
+    """
+    if not gc.get_freeze_count() and any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        gc.freeze()
 
 
 def end_of_imports() -> None:

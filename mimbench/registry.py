@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import Any
 
+from mimbench.advice import describe_invalid
 from mimbench.errors import InputError, nearest
 from mimbench.plugin_source import location, read_source
 
@@ -181,7 +182,14 @@ def _installed_points(read: Callable[..., Any], group: str, path: tuple[str, ...
 
 def owner_of(point: EntryPoint) -> str:
     """Name and version of the package that declares an entry point."""
-    return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
+    return _name_and_version(point.dist) if point.dist else "an unknown package"
+
+
+@cache
+def _name_and_version(package: Distribution) -> str:
+    """Each access to a name or version parses all of the package's metadata."""
+    metadata = package.metadata
+    return f"{metadata['Name']} {metadata['Version']}"
 
 
 def describe_import_error(error: BaseException) -> str:
@@ -193,7 +201,7 @@ def describe_import_error(error: BaseException) -> str:
             f"a Config has an option of type {unknown[1]}, which no recipe can give; use numbers, texts, paths, lists "
             "or tables of them"
         )
-    return f"{type(error).__name__}: {' '.join(text.splitlines()[:1])}".rstrip(": ")
+    return describe_invalid(error) or f"{type(error).__name__}: {' '.join(text.splitlines()[:1])}".rstrip(": ")
 
 
 def _duplicate(kind: str, name: str, claims: list[_Claim]) -> str:

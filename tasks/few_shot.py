@@ -14,6 +14,7 @@ from mimbench.api import (
     FrozenFeaturesTask,
     Measured,
     Metric,
+    SampleScores,
     TaskContext,
     TaskResult,
     class_probabilities,
@@ -75,13 +76,16 @@ class FewShot(FrozenFeaturesTask):
         train_y, unseen = train.labels.numpy(), scaler.transform(test_x)
         draws = [rank_in_class(train_y, context.seed, draw) for draw in range(self.config.draws)]
         by_draw: dict[str, list[float]] = {}
+        test_y = test.labels.numpy()
+        hits: dict[str, np.ndarray] = {}
         for name, shots in SHOTS.items():
-            by_draw[name] = []
+            by_draw[name], hits[f"hits_{name}"] = [], np.zeros(len(test))
             for ranks in draws:
                 images = choose_labelled(ranks, train_y, shots)
                 x, y = scaler.transform(train_x[images]), train_y[images]
                 scores = self._scores(x, y, unseen, len(train.classes))
-                by_draw[name].append(top_k_accuracy(test.labels.numpy(), scores, 1).value)
+                by_draw[name].append(top_k_accuracy(test_y, scores, 1).value)
+                hits[f"hits_{name}"] += (scores.argmax(axis=1) == test_y) / len(draws)
         return TaskResult(
             {f"top1_{name}": Measured(float(np.mean(values)), len(test)) for name, values in by_draw.items()},
             curves={f"top1_{name}_by_draw": values for name, values in by_draw.items()},
@@ -91,6 +95,7 @@ class FewShot(FrozenFeaturesTask):
                 "classes_short_of": _short(train_y, train.classes),
                 "feature_dim": int(train_x.shape[1]),
             },
+            scores=SampleScores(np.arange(len(test)), hits, test_y, test.attributes),
         )
 
     def _scores(self, x: np.ndarray, y: np.ndarray, unseen: np.ndarray, classes: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from mimbench.api import (
     Metric,
     TaskContext,
     TaskResult,
+    classification_scores,
     cosmetic,
     labelled_split,
     load_protocols,
@@ -70,7 +71,14 @@ class KNN(FrozenFeaturesTask):
         details: dict[str, Any] = {"feature_dim": bank.shape[1]}
         if absent := [k for k in NEIGHBOURS if k > len(train)]:
             details["absent"] = {f"top1_k{k}": f"there are only {len(train)} training images" for k in absent}
-        return TaskResult({f"top1_k{k}": top_k_accuracy(labels, scores[k], 1) for k in counts}, details=details)
+        votes = scores[NEIGHBOURS[0]]
+        total = votes.sum(axis=1, keepdims=True).clip(min=np.finfo(votes.dtype).tiny)  # 0 if all votes underflow
+        return TaskResult(
+            {f"top1_k{k}": top_k_accuracy(labels, scores[k], 1) for k in counts},
+            details=details,
+            # A class without a neighbour has no vote, and its loss would be infinite.
+            scores=classification_scores(test, votes / total, has_loss=False),
+        )
 
     @torch.inference_mode()
     def _votes(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from pydantic import Field, model_validator
 
 from mimbench.api import (
@@ -23,6 +24,7 @@ from mimbench.api import (
     TaskResult,
     check_probe_training,
     class_probabilities,
+    classification_scores,
     fit_regression,
     labelled_split,
     load_protocols,
@@ -108,8 +110,9 @@ class LinearProbe(FrozenFeaturesTask):
             **chosen.regression.details(),
             "feature_dim": chosen.dim,
         }
+        by_sample = classification_scores(test, chosen.scores)
         if self.config.layers == "one":
-            return TaskResult(metrics, details=details | _one_layer())
+            return TaskResult(metrics, details=details | _one_layer(), scores=by_sample)
         test_curve = [top_k_accuracy(test_y, fits[layer].scores, 1) for layer in layers]
         held_out_curve = [100 * max(fits[layer].regression.held_out.values()) for layer in layers]
         best = int(np.argmax(held_out_curve))
@@ -122,6 +125,7 @@ class LinearProbe(FrozenFeaturesTask):
                 "best_layer": best,
                 "best_layer_on_test": int(np.argmax([point.value for point in test_curve])),
             },
+            scores=by_sample,
         )
 
     def _regress(self, train: ImageSplit, test: ImageSplit, layers: Sequence[int], context: TaskContext) -> list[_Fit]:
@@ -154,6 +158,7 @@ class LinearProbe(FrozenFeaturesTask):
             curves={"loss": trained.report.loss},
             details={"feature_dim": trained.dim} | _one_layer(),
             cost=trained.report,
+            scores=classification_scores(test, torch.from_numpy(scores).double().softmax(1).numpy()),
         )
 
 

@@ -30,7 +30,8 @@ require_grey_or_rgb resize_mask resize_positions scale_to_bytes scene_seed scene
 square_mask subset to_byte_scale top_k_accuracy train_probe training_loader transformer_blocks unpatchify
 visible_indices without_weights write_atomic
 MultiBlockMask Predictor ProjectionHead Teacher WeightNormLinear cancel_gradients cross_blocks mean_over_ranks
-multi_block_mask ramp tube_mask visible_only
+MaskRatioConfig check_mask_ratios multi_block_mask ramp tube_mask visible_only
+SampleScores classification_scores Audit DataChoice Planted planted_indices training_indices
 """.split()  # noqa: SIM905
 """Adding a name here is a promise to plugin authors; removing one breaks their code and belongs in the changelog."""
 

@@ -87,6 +87,26 @@ def test_each_path_exists(page):
     assert missing == []
 
 
+def test_the_start_page_links_every_page():
+    linked = set(re.findall(r"\]\((\S+\.md)\)", (DOCS / "index.md").read_text(encoding="utf-8")))
+    assert linked == {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")} - {"index.md"}
+
+
+def test_what_methods_get_and_return_is_documented():
+    documented = re.findall(r"^::: ([\w.]+)$", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [name for name in documented if not has_name(name)] == []
+    names = {name.rpartition(".")[2] for name in documented}
+    assert names >= {"Method", "Batch", "InputConfig", "View", "StepOutput", "Stage", "Encoder", "Features"}
+
+
+@pytest.mark.parametrize("source", ["mimbench", "methods", "tasks"])
+def test_each_environment_variable_is_documented(source):
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / source).rglob("*.py"))
+    assert set(re.findall(r"MIMBENCH_[A-Z]+", code)) <= set(
+        re.findall(r"MIMBENCH_[A-Z]+", (DOCS / "cli.md").read_text(encoding="utf-8"))
+    )
+
+
 def test_a_missing_name_is_noticed():
     assert has_name("mimbench.api.Method.predict")
     assert not has_name("mimbench.api.Metod")

@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "optim": {"contract"},
     "encoders": {"contract", "masks", "optim"},
     "convert": {"contract", "encoders"},
-    "parts": {"masks", "encoders"},
+    "parts": {"masks", "encoders", "contract"},
     "data.files": set(),
     "data.pipeline": {"contract"},
     "data.sources": {"contract", "data.files", "data.pipeline"},
@@ -83,7 +83,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "": {"report.records"},
     "cli": {
-        "registry", "plugin_file", "scaffold", "recipe",
+        "contract", "registry", "plugin_file", "scaffold", "recipe",
         "engine", "store", "harness", "harness.planning", "harness.running", "parity",
         "report.scores", "report.tables", "report.plots", "report.page", "testing",
     },

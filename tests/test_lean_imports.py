@@ -88,3 +88,21 @@ def test_who_imports_mimbench_gets_the_libraries_whole():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith("["), done.stderr
     assert "mimbench.lean_imports" not in done.stdout
+
+
+def test_imported_libraries_are_left_out_of_garbage_collections_of_the_command_line_only():
+    code = """
+import gc
+from mimbench.lean_imports import install, keep_imports
+keep_imports()
+assert gc.get_freeze_count() == 0
+install()
+keep_imports()
+kept = gc.get_freeze_count()
+assert kept > 1000
+later = [[] for _ in range(1000)]
+keep_imports()
+assert gc.get_freeze_count() == kept
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

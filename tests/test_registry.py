@@ -16,7 +16,7 @@ from mimbench.registry import Registry
 
 class _Dist:
     def __init__(self, name: str) -> None:
-        self.name, self.version = name, "1.0"
+        self.metadata = {"Name": name, "Version": "1.0"}
 
 
 def point(name: str, value: str, owner: str, group: str = "mimbench.tasks") -> EntryPoint:
@@ -120,3 +120,21 @@ def test_what_a_package_raises_on_import_is_one_short_line(with_points, tmp_path
     assert "arbitrary_types_allowed" not in tensors
     assert "ValueError: one (" in lines
     assert "SystemExit: 3" in exits
+
+
+def test_the_metadata_of_a_package_is_read_once(with_points):
+    reads = []
+
+    class Counted(_Dist):
+        metadata = property(lambda self: reads.append(self) or {"Name": "alpha", "Version": "1.0"})
+
+        def __init__(self) -> None:
+            return
+
+    points = (point("one", "alpha:One", "alpha"), point("two", "alpha:Two", "alpha"))
+    shared = Counted()
+    for entry in points:
+        vars(entry).update(dist=shared)
+    tasks = with_points(*points)
+    assert [tasks.owner(name) for name in ("one", "two", "one")] == ["alpha 1.0"] * 3
+    assert len(reads) == 1

@@ -100,6 +100,7 @@ def test_the_broken_part_is_refused_with_its_owner(mimbench, example_plugin):
 def test_the_example_plugins_pass_their_checks(example_plugin, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(example_plugin)
     from mimbench.testing import check_dataset, check_encoder, check_method, check_task
+    from mimbench_example.agree import Agree
     from mimbench_example.deblur import Deblur
     from mimbench_example.nearest_mean import NearestMean
     from mimbench_example.plain_cnn import PlainCNN
@@ -110,6 +111,7 @@ def test_the_example_plugins_pass_their_checks(example_plugin, monkeypatch, tmp_
         "dataset": check_dataset(Shapes, cache=tmp_path),
         "encoder": check_encoder(PlainCNN),
         "method": check_method(Deblur),
+        "method of two views": check_method(Agree),
         "method around its encoder": check_method(Deblur, encoder=PlainCNN),
     }
     failures = [(kind, one) for kind, all_of in results.items() for one in all_of if one.status == "failed"]

@@ -10,6 +10,7 @@ import typer
 from mimbench._version import __version__
 from mimbench.cli import (
     check,
+    cost,
     derive,
     doctor,
     export,
@@ -67,6 +68,11 @@ COMMANDS: tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...] = (
         "check",
         check.check,
         ("mimbench check method simmim", "mimbench check encoder vit --set encoder.position=learned"),
+    ),
+    (
+        "cost",
+        cost.cost,
+        ("mimbench cost --recipe imagenet-vit-base", "mimbench cost --method simmim,mae --format markdown"),
     ),
     (
         "table",

@@ -52,6 +52,7 @@ def _suite(plugins: Registry, name: str, recipe_name: str, assignments: list[str
     """The checks of a plugin with its options from a recipe and --set."""
     from mimbench import testing
     from mimbench.cli.options import METHOD_TO_RESOLVE
+    from mimbench.contract import Audit
     from mimbench.recipe.document import parse_assignments, read
     from mimbench.recipe.resolve import check_settings, resolve
 
@@ -64,14 +65,15 @@ def _suite(plugins: Registry, name: str, recipe_name: str, assignments: list[str
     recipe = resolve(recipe_name, read(recipe_name), method, {**settings, **chosen}, task)
     channels = len(recipe.input.mean)
     if kind == "task":
-        return testing.task_suite(plugin, recipe.task(name).config)
+        suite = testing.audit_suite if issubclass(plugin, Audit) else testing.task_suite
+        return suite(plugin, recipe.task(name).config)
     if kind == "dataset":
         return testing.dataset_suite(plugin, recipe.data)
     if kind == "encoder":
         size = recipe.input.image_size
         return testing.encoder_suite(plugin, recipe.encoder_config, image_size=size, channels=channels)
     encoder = recipe.encoder_class()
-    if not plugin.needs <= encoder.can and "encoder.name" not in settings:
+    if not plugin.encoder_needs <= encoder.can and "encoder.name" not in settings:
         return testing.method_suite(plugin, recipe.method_config)
     return testing.method_suite(
         plugin,

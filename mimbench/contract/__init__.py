@@ -1,7 +1,9 @@
 """What a plugin author has to read: the contracts of methods, tasks, datasets and encoders, and their options."""
 
 from mimbench.contract.abilities import ABILITIES, require_abilities
+from mimbench.contract.audit import Audit, Planted
 from mimbench.contract.config import Config, Depth, added, cosmetic
+from mimbench.contract.data_choice import DataChoice
 from mimbench.contract.dataset import ArraySplit, DataConfig, Dataset, ImageSplit, SceneSplit, SemanticSplit, SplitName
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.features import Features, Pooling
@@ -10,6 +12,7 @@ from mimbench.contract.method import Method
 from mimbench.contract.official import Golden, OfficialCode
 from mimbench.contract.precision import at_least_float32, full_precision
 from mimbench.contract.protocol import Protocol, load_protocols
+from mimbench.contract.scores import SampleScores
 from mimbench.contract.setup import ModelSetup
 from mimbench.contract.stage import Stage
 from mimbench.contract.task import (
@@ -37,8 +40,10 @@ from mimbench.errors import InputError, NotSupported, RunError
 __all__ = [
     "ABILITIES",
     "ArraySplit",
+    "Audit",
     "Batch",
     "Config",
+    "DataChoice",
     "DataConfig",
     "Dataset",
     "Depth",
@@ -58,10 +63,12 @@ __all__ = [
     "NotSupported",
     "OfficialCode",
     "PartOptions",
+    "Planted",
     "Pooling",
     "PretrainConfig",
     "Protocol",
     "RunError",
+    "SampleScores",
     "SceneSplit",
     "ScheduleConfig",
     "SemanticSplit",

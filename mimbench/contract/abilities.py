@@ -26,7 +26,7 @@ ABILITIES: Mapping[str, str] = MappingProxyType(
         "grad-checkpointing": "recompute activations (gradient checkpointing)",
     }
 )
-"""Name of an ability -> what follows "an encoder that can". `Encoder.can`, `Method.needs` and `Task.encoder_needs` are
+"""Name of an ability -> what follows "an encoder that can". `Encoder.can`, and `encoder_needs` of a method or task, are
 sets of these names."""
 
 

@@ -15,12 +15,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from mimbench.contract.abilities import find_unknown_ability
+from mimbench.contract.check_names import CHECKS
 from mimbench.contract.config import Config, parts_of
 from mimbench.contract.dataset import DataConfig, Dataset
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.method import Method
 from mimbench.contract.task import Metric, Task, TaskConfig
-from mimbench.errors import InputError
+from mimbench.errors import InputError, nearest
 
 _BASES: dict[str, type] = {"method": Method, "task": Task, "dataset": Dataset, "encoder": Encoder}
 _CONFIGS: dict[str, type[Config]] = {"method": Config, "task": TaskConfig, "dataset": DataConfig, "encoder": Config}
@@ -69,7 +70,27 @@ def _problems(kind: str, name: str, plugin: Any) -> Iterator[str]:
     if kind != "dataset":
         yield from _text(plugin, "version", '"1"')
     yield from _problems_of_kind(kind, plugin)
+    if problem := find_wrong_waiver(kind, plugin.waivers, CHECKS[kind]):
+        yield problem
     yield from _config_problems(kind, plugin.Config)
+
+
+def find_wrong_waiver(kind: str, waivers: Any, checks: abc.Collection[str]) -> str | None:
+    """The first waiver that names no check or has no reason, with the remedy; None if all are valid.
+
+    Args:
+        kind: "method", "task", "dataset" or "encoder".
+        waivers: of the plugin; should be {name of the check: reason}.
+        checks: names of the checks of this kind.
+    """
+    if not isinstance(waivers, abc.Mapping):
+        return f"waivers = {waivers!r} is not a table; write waivers = {{CHECK: REASON}}"
+    for name, reason in waivers.items():
+        if name not in checks:
+            return f"waivers: {name!r} is no check of a {kind}{nearest(str(name), checks)}"
+        if not (isinstance(reason, str) and reason.strip()):
+            return f"waivers: {name!r} has no reason; say why the check may fail"
+    return None
 
 
 def _text(plugin: Any, attribute: str, example: str) -> Iterator[str]:
@@ -87,7 +108,7 @@ def _problems_of_kind(kind: str, plugin: Any) -> Iterator[str]:
                 f"class {plugin.__name__} has no training step: it does not define {', '.join(missing)}; add "
                 f"{'it' if len(missing) == 1 else 'them'}, or define `step` itself"
             )
-        yield from _abilities(plugin, "needs")
+        yield from _abilities(plugin, "encoder_needs")
         for name in ("views", "masks_only"):
             if not isinstance(inspect.getattr_static(plugin, name), classmethod):
                 yield f"{name} is not a class method; write @classmethod above it, with `cls` as first argument"

@@ -17,6 +17,21 @@ from mimbench.errors import InputError
 from mimbench.files import FileState, file_sha256
 
 _LARGEST = 2**32 - 1
+
+
+class OptionError(InputError):
+    """An option whose value has no place in a fingerprint.
+
+    Args:
+        path: of the option within its config, such as "schedule.table".
+        problem: what is wrong with it, and the remedy.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path, self.problem = path, problem
+
+
 Depth = Annotated[int, Field(le=1000)]
 """A number of layers. It is limited because each layer takes time to build, so a typo could run for hours."""
 
@@ -48,7 +63,7 @@ class Config(BaseModel):
         that another file under the same name is another value.
 
         Raises:
-            InputError: a file is not readable.
+            OptionError: a file is not readable. Its message names the option; `shaping_at` adds the table's path.
         """
         return {
             name: _plain(getattr(self, name), name)
@@ -76,6 +91,21 @@ class Config(BaseModel):
         """Whether a field is declared with `cosmetic`. False for an unknown name."""
         field = cls.model_fields.get(name)
         return field is not None and _is_marked(field, "cosmetic")
+
+
+def shaping_at(config: Config, where: str) -> dict[str, Any]:
+    """`config.shaping()`, whose errors name options by their full path.
+
+    Args:
+        where: path of the table, such as "pretrain".
+
+    Raises:
+        InputError: a file is not readable.
+    """
+    try:
+        return config.shaping()
+    except OptionError as error:
+        raise OptionError(f"{where}.{error.path}", error.problem) from error.__cause__
 
 
 def parts_of(annotation: Any) -> Iterator[Any]:
@@ -126,13 +156,13 @@ def _is_marked(field: FieldInfo, mark: str) -> bool:
 
 def _plain(value: Any, option: str) -> Any:
     if isinstance(value, Config):
-        return value.shaping()
+        return shaping_at(value, option)
     if isinstance(value, tuple | list):
         return [_plain(item, option) for item in value]
     if isinstance(value, dict):
         return {key: _plain(item, option) for key, item in value.items()}
     if isinstance(value, set | frozenset):
-        raise InputError(f"option {option!r} is a set, which has no stable order; use a list")
+        raise OptionError(option, "it is a set, which has no stable order; use a list")
     if isinstance(value, Path):
         return _content(value, option)
     return value if isinstance(value, str | int | float | bool | None) else str(value)
@@ -140,17 +170,18 @@ def _plain(value: Any, option: str) -> Any:
 
 def _content(path: Path, option: str) -> str:
     if path.is_dir():
-        raise InputError(
-            f"option {option!r}: {path} is a folder, and fingerprints need a file's content; set it to a file (the "
-            "plugin's author may declare the option as cosmetic, or add the folder's content in Config.shaping)"
+        raise OptionError(
+            option,
+            f"{path} is a folder, and fingerprints need a file's content; set it to a file (the plugin's author may "
+            "declare the option as cosmetic, or add the folder's content in Config.shaping)",
         )
     if path.exists() and not path.is_file():
-        raise InputError(f"option {option!r}: {path} is a device, pipe or socket; set it to a file")
+        raise OptionError(option, f"{path} is a device, pipe or socket; set it to a file")
     try:
         return _digest(path, FileState.read(path))
     except OSError as error:
-        raise InputError(
-            f"option {option!r}: {path} cannot be read ({error.strerror or error}); set it to a readable file"
+        raise OptionError(
+            option, f"{path} cannot be read ({error.strerror or error}); set it to a readable file"
         ) from error
 
 

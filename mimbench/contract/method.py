@@ -36,8 +36,14 @@ class Method(nn.Module):
     paper: ClassVar[str] = ""
     reference: ClassVar[str] = ""
     """url@commit of the code that the method follows."""
-    needs: ClassVar[frozenset[str]] = frozenset()
+    encoder_needs: ClassVar[frozenset[str]] = frozenset()
     """What its encoder must be able to do: names from `ABILITIES`. With none, the method takes every encoder."""
+    predicts: ClassVar[str] = ""
+    """What it predicts, in a few words for tables, such as "pixels of masked patches"."""
+    sees: ClassVar[str] = ""
+    """What its encoder sees of an image, such as "visible patches"."""
+    networks: ClassVar[tuple[str, ...]] = ()
+    """Networks that training has besides the encoder, such as ("decoder", "EMA teacher")."""
     supervision: ClassVar[tuple[str, ...]] = ()
     """What the method learns from besides pixels, e.g. ("labels",); empty for pixels only."""
     pretrains: ClassVar[bool] = True
@@ -50,6 +56,8 @@ class Method(nn.Module):
     """Beginnings of names in the state dict that `__init__` makes again from the config, such as "teacher." for a
     frozen teacher that an option's file gives. They are in no checkpoint and no saved state."""
     Config: ClassVar[type[BaseConfig]] = BaseConfig
+    progress: float = 1.0
+    """Share of the training before the current step, in [0, 1); 1 outside of a training."""
 
     def __init__(self, config: BaseConfig, encoder: Encoder) -> None:
         """Build the parts around `encoder`.
@@ -58,7 +66,7 @@ class Method(nn.Module):
             InputError: the config does not fit the encoder or its image size.
         """
         super().__init__()
-        require_abilities(f"method {self.name!r}", self.needs, encoder)
+        require_abilities(f"method {self.name!r}", self.encoder_needs, encoder)
         self.config = config
         self.encoder = encoder
         if self.not_stored:
@@ -205,6 +213,14 @@ class Method(nn.Module):
     def reconstruction_note(self) -> str:
         """One line under pictures: how pixels are predicted, and whether `reconstruct` uses masked pixels too."""
         return ""
+
+    def before_step(self, progress: float) -> None:
+        """Called before each micro-batch, and so before its mask is drawn. The default sets `progress`.
+
+        Args:
+            progress: share of the training before this step, in [0, 1).
+        """
+        self.progress = progress
 
     def before_update(self, progress: float) -> None:
         """Called before each optimizer step, when all gradients are there and clipped, e.g. to cancel some of them.

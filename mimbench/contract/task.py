@@ -13,11 +13,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from mimbench.contract.config import Config, cosmetic
+from mimbench.contract.data_choice import DataChoice
 from mimbench.contract.dataset import Dataset, ImageSplit
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.input import InputConfig
 from mimbench.contract.method import Method
 from mimbench.contract.protocol import Protocol
+from mimbench.contract.scores import SampleScores
 from mimbench.contract.training import FitReport, Trainable, TrainConfig
 from mimbench.errors import NotSupported
 
@@ -58,6 +60,8 @@ class TaskResult:
     """Further results, such as a chosen regularisation, as plain JSON data."""
     cost: FitReport | None = None
     """Report of the task's training, if it trains."""
+    scores: SampleScores | None = None
+    """Scores of single samples. They become an artifact of the record."""
 
 
 class Fit(typing.Protocol):
@@ -128,6 +132,9 @@ class TaskContext:
     """Prints one line on the terminal."""
     method: Method | None = None
     """The whole pretrained method, on `device` and in evaluation mode, if the task declares `needs_reconstruction`."""
+    pretrained_on: DataChoice | None = None
+    """Which images of its dataset's train split the pretraining saw: a share, planted ones. They are images of the
+    task's dataset if `content` is its fingerprint. None if nothing was trained, or if this is not known."""
 
 
 class TaskConfig(Config):

@@ -23,17 +23,39 @@ class ScheduleConfig(Config):
     "simmim", "mae" and "beit": the exact values of these official scripts. Rates are given before scaling by the batch
     size; "simmim" scales `warmup_lr` and `min_lr` too."""
     warmup_epochs: float = Field(0.0, ge=0)
+    warmup_steps: int | None = added(None, ge=0)
+    """The warmup in optimizer steps, instead of `warmup_epochs`."""
     warmup_lr: float = Field(0.0, ge=0)
     min_lr: float = Field(0.0, ge=0)
     milestones: tuple[float, ...] = ()
     """Epochs after which the rate is multiplied by `gamma` (multistep)."""
+    milestone_steps: tuple[int, ...] = added(())
+    """The same in optimizer steps, instead of `milestones`."""
     gamma: float = Field(0.1, gt=0)
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> ScheduleConfig:
+        if self.warmup_steps is not None and self.warmup_epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs:g} and warmup_steps {self.warmup_steps}: set only one")
+        if self.milestones and self.milestone_steps:
+            raise ValueError("milestones and milestone_steps are both set: set only one")
+        return self
+
+    @property
+    def has_warmup(self) -> bool:
+        return bool(self.warmup_steps or self.warmup_epochs)
 
 
 class TrainConfig(Config):
-    """A training budget and its optimizer. Lengths are in epochs, rates are per optimizer step."""
+    """A training budget and its optimizer. Its length is in epochs or in optimizer steps; rates are per optimizer step.
 
-    epochs: int = Field(ge=1, le=10_000_000)
+    A later layer of a recipe that sets one unit removes the other unit of the layers below: see `docs/concepts.md`.
+    """
+
+    epochs: int | None = Field(ge=1, le=10_000_000)
+    """None if `steps` is set. A subclass with a default declares `int | None` too."""
+    steps: int | None = added(None, ge=1)
+    """Optimizer steps of the whole training, instead of `epochs`. It ends within an epoch if need be."""
     batch_size: int = Field(ge=1)
     """Images per optimizer step, summed over all processes and accumulated micro-batches."""
     base_lr: float = Field(gt=0)
@@ -64,10 +86,24 @@ class TrainConfig(Config):
     """DataLoader workers. Datasets in memory use none."""
     checkpoint_every: int = cosmetic(10, ge=1)
     """Epochs between saved training states, from which an interrupted run resumes."""
+    checkpoint_steps: int | None = cosmetic(None, ge=1)
+    """Optimizer steps between saved training states, instead of `checkpoint_every`."""
     tensorboard: bool = cosmetic(False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_replace_a_default(cls, values: Any) -> Any:
+        """Leave out a default of `epochs` if the budget is in steps."""
+        if isinstance(values, Mapping) and values.get("steps") is not None and "epochs" not in values:
+            return {**values, "epochs": None}
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(f"epochs {self.epochs} and steps {self.steps} are both set: set only one")
+        if self.epochs is None and self.steps is None:
+            raise ValueError("epochs and steps are both none: set one of them")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1), not {self.betas}")
         if self.batch_size % self.accumulate:
@@ -76,11 +112,24 @@ class TrainConfig(Config):
             raise ValueError("final_weight_decay needs a weight_decay above 0 to start from")
         if self.clip_each and self.clip_grad is None:
             raise ValueError("clip_each needs clip_grad, the largest norm")
-        if self.schedule.warmup_epochs >= self.epochs and self.schedule.warmup_epochs > 0:
-            raise ValueError(
-                f"warmup_epochs {self.schedule.warmup_epochs:g} must be less than epochs, which is {self.epochs}"
-            )
+        # A warmup in the other unit is checked by `Schedule`, which knows the steps in an epoch.
+        for name, warmup, length in (
+            ("epochs", self.schedule.warmup_epochs, self.epochs),
+            ("steps", self.schedule.warmup_steps, self.steps),
+        ):
+            if warmup and length and warmup >= length:
+                raise ValueError(f"warmup_{name} {warmup:g} must be less than {name}, which is {length}")
         return self
+
+    @property
+    def unit(self) -> Literal["epoch", "step"]:
+        """What the length of the training is counted in."""
+        return "step" if self.epochs is None else "epoch"
+
+    @property
+    def length(self) -> int:
+        """Length of the training, in `unit`."""
+        return self.epochs or self.steps or 0
 
     @property
     def lr_scale(self) -> float:
@@ -132,14 +181,22 @@ class TrainConfig(Config):
 
 
 class PretrainConfig(TrainConfig):
-    """The budget of a pretraining, and the epoch after which its weights are taken."""
+    """The budget of a pretraining, and the epoch or step after which its weights are taken."""
 
     at_epoch: int | None = added(None, ge=0)
     """Take the weights after this epoch of the schedule; 0 means untrained. Default: the last epoch."""
+    at_step: int | None = added(None, ge=0)
+    """The same for a budget in `steps`: take the weights after this optimizer step. Default: the last step."""
     data_share: float = added(1.0, gt=0, le=1)
     """Fraction of the training images to pretrain on, with every class in proportion."""
     data_seed: int = added(0, ge=0)
     """Which images these are."""
+    plant_count: int = added(0, ge=0)
+    """Number of planted images (canaries), drawn from all training images, whatever their class."""
+    plant_copies: int = added(1, ge=0)
+    """How often each of them is among the images to pretrain on; 0 leaves them out."""
+    plant_seed: int = added(0, ge=0)
+    """Which images are planted. Of two counts with one seed, the smaller set is part of the larger one."""
     start: Path | None = added(None)
     """File of encoder weights (encoder.safetensors of a checkpoint) to start from, of the same [encoder]. Its content
     is part of the fingerprint. Default: initial weights from the seed."""
@@ -147,25 +204,33 @@ class PretrainConfig(TrainConfig):
     @model_validator(mode="before")
     @classmethod
     def _end_is_the_end(cls, values: Any) -> Any:
-        """Drop an `at_epoch` that equals `epochs`, since it means the same as none."""
-        if isinstance(values, Mapping) and values.get("at_epoch") == values.get("epochs"):
-            return {key: value for key, value in values.items() if key != "at_epoch"}
-        return values
+        """Drop an `at_epoch` that equals `epochs`, or an `at_step` that equals `steps`: it means the same as none."""
+        if not isinstance(values, Mapping):
+            return values
+        ends = [at for at, all_ in (("at_epoch", "epochs"), ("at_step", "steps")) if values.get(at) == values.get(all_)]
+        return {key: value for key, value in values.items() if key not in ends}
 
     @model_validator(mode="after")
     def _within(self) -> PretrainConfig:
-        if self.at_epoch is not None and self.at_epoch > self.epochs:
-            raise ValueError(f"at_epoch {self.at_epoch} is more than the {self.epochs} epochs")
+        if self.at_epoch is not None and self.epochs is None:
+            raise ValueError(f"at_epoch {self.at_epoch}: the budget is in steps; use at_step")
+        if self.at_step is not None and self.steps is None:
+            raise ValueError(f"at_step {self.at_step}: the budget is in epochs; use at_epoch, or set steps")
+        if self.end > self.length:
+            raise ValueError(f"at_{self.unit} {self.end} is more than the {self.length} {self.unit}s")
         if self.start and self.start.is_dir():
             raise ValueError(f"start is the folder {self.start}; write {self.start / 'encoder.safetensors'}")
         if self.data_seed and self.data_share == 1:
             raise ValueError("data_seed needs a data_share below 1: it chooses the images")
+        if not self.plant_count and (self.plant_copies != 1 or self.plant_seed):
+            raise ValueError("plant_copies and plant_seed need a plant_count above 0: the number of planted images")
         return self
 
     @property
-    def last_epoch(self) -> int:
-        """Number of epochs to train."""
-        return self.epochs if self.at_epoch is None else self.at_epoch
+    def end(self) -> int:
+        """The epoch or step, by `unit`, after which the weights are taken."""
+        chosen = self.at_step if self.epochs is None else self.at_epoch
+        return self.length if chosen is None else chosen
 
 
 @dataclass(frozen=True)
@@ -243,7 +308,7 @@ class FitReport:
     """Loss and cost of a training."""
 
     loss: list[float]
-    """Mean loss of each epoch."""
+    """Mean loss of each epoch. A training that ends within an epoch has the mean over its steps as the last value."""
     seconds: float
     images_seen: int
     steps: int
@@ -251,4 +316,4 @@ class FitReport:
     """Bytes on the device; None if the device does not report it."""
     precision: str
     logs: dict[str, list[float]] = field(default_factory=dict)
-    """Mean of each log of `StepOutput` in each epoch, by name."""
+    """Mean of each log of `StepOutput` in each epoch, by name; the last one as in `loss`."""

@@ -80,7 +80,9 @@ def _describe_first(cls: type[BaseModel], error: ValidationError, where: str) ->
         return f"{path} is missing: set it in the recipe or with --set {path}=VALUE"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if first["type"] == "value_error":
-        return f"{path}: {message}"
+        # An error of several options begins with the name of one.
+        names_option = message.partition(" ")[0].partition("=")[0] in _fields_at(cls, location)
+        return f"{path}{'.' if names_option else ': '}{message}"
     return f"{path} = {first['input']!r}: it must be {message}"
 
 

@@ -3,7 +3,7 @@
 from mimbench.data.files.cache import default_cache
 from mimbench.data.open import open_dataset
 from mimbench.data.pipeline.loading import evaluation_loader, training_loader
-from mimbench.data.pipeline.subsets import share_of
+from mimbench.data.pipeline.subsets import training_images
 from mimbench.data.pipeline.transforms import DeviceTransform, denormalise
 from mimbench.data.sources.coco import coco_split
 
@@ -14,6 +14,6 @@ __all__ = [
     "denormalise",
     "evaluation_loader",
     "open_dataset",
-    "share_of",
+    "training_images",
     "training_loader",
 ]

@@ -17,7 +17,7 @@ from mimbench.contract import FitReport, TrainConfig
 from mimbench.distributed import get_world_size
 from mimbench.engine.adapter import MinimalRunner, RunnerModel, ScalarVisualizer, release_run
 from mimbench.engine.device import peak_memory, pick_precision, reset_peak_memory
-from mimbench.engine.hooks import EpochHook, HistoryHook, StepHook
+from mimbench.engine.hooks import HistoryHook, StepHook
 from mimbench.engine.loop import WholeStepLoop
 from mimbench.engine.progress import Progress
 from mimbench.engine.resume import TrainingStates
@@ -44,8 +44,8 @@ def fit(
     workdir: Path,
     console: Console,
     identity: str = "",
-    epochs: int | None = None,
-    after_epoch: Mapping[int, Callable[[FitReport], None]] | None = None,
+    end: int | None = None,
+    after: Mapping[int, Callable[[FitReport], None]] | None = None,
 ) -> FitReport:
     """Train a model in place. Resumes from `workdir` if an earlier run was interrupted there. All ranks call it.
 
@@ -62,9 +62,9 @@ def fit(
         workdir: folder of the training state.
         console: for progress and messages.
         identity: names the training among all others. A state of another identity in `workdir` is not used.
-        epochs: stop after so many epochs of the schedule; None: train all of them.
-        after_epoch: functions by number of epochs done. Each is called on all ranks with the report so far, before
-            the state of that epoch is saved.
+        end: stop after so many epochs of the schedule, or steps if the budget is in steps; None: train all of them.
+        after: functions by number of epochs (or steps) done. Each is called on all ranks with the report so far, before
+            the state at that point is saved. Points that an earlier, interrupted run has passed are left out.
 
     Returns:
         Loss per epoch, and what the training took, interrupted runs included.
@@ -85,6 +85,10 @@ def fit(
     adapter = RunnerModel(model.to(device), device)
     optimizer = build_optimizer(model, config, **decay_rules(model))
     schedule = Schedule(config, steps_per_epoch=len(loader) // config.accumulate)
+    per_unit = schedule.steps_per_epoch if config.unit == "epoch" else 1
+    last_step = schedule.steps if end is None else end * per_unit
+    calls = {count * per_unit: function for count, function in (after or {}).items()}
+    save_every = config.checkpoint_steps or config.checkpoint_every * schedule.steps_per_epoch
     read_every = READ_EVERY.get(device.type, 1)
     run_name = f"mimbench-{uuid.uuid4().hex}"
     reset_peak_memory(device)
@@ -96,31 +100,37 @@ def fit(
             every=read_every,
             accumulate=config.accumulate,
             label=label,
+            unit=config.unit,
             advice=_divergence_advice(config, options, precision),
             last_saved=lambda: states.last_saved(),
         )
 
         def report() -> FitReport:
+            loss, logs = history.means(runner.epoch + 1)
             return FitReport(
-                loss=list(history.loss),
+                loss=loss,
                 seconds=history.seconds,
                 images_seen=runner.iter * config.micro_batch(1),
                 steps=runner.iter // config.accumulate,
                 peak_memory=peak_memory(device),
                 precision=precision,
-                logs={name: list(values) for name, values in history.logs.items()},
+                logs=logs,
             )
 
         states = TrainingStates(label, workdir, adapter, optimizer, history, schedule, config, console, identity)
 
         def after_step(iteration: int) -> None:
             step = iteration // config.accumulate
-            epochs_done, step_of_epoch = divmod(step, schedule.steps_per_epoch)
-            is_epoch_end = step_of_epoch == 0
+            is_saved = step % save_every == 0 or step == last_step
+            is_epoch_end = step % schedule.steps_per_epoch == 0
+            if (step in calls or is_saved) and not is_epoch_end:  # at the end of an epoch, the hook has checked
+                history.check(runner)
+            if step in calls:
+                calls[step](report())
             signal = _signal_on_any_rank(request, device, ask_others=is_epoch_end or step % read_every == 0)
             if signal:
                 raise _save_and_interrupt(signal, states, history, iteration)
-            if is_epoch_end and (epochs_done % config.checkpoint_every == 0 or epochs_done == runner.max_epochs):
+            if is_saved:
                 states.save(iteration)
 
         first_update = FirstUpdate(adapter, label, console)
@@ -139,7 +149,7 @@ def fit(
             train_dataloader=loader,
             train_cfg={
                 "type": WholeStepLoop,
-                "max_epochs": config.epochs if epochs is None else epochs,
+                "steps": last_step,
                 "accumulate": config.accumulate,
                 "after_step": after_step,
             },
@@ -150,7 +160,6 @@ def fit(
             custom_hooks=[
                 StepHook(adapter, schedule, seed, config.accumulate),
                 history,
-                EpochHook(after_epoch or {}, report),
             ],
             visualizer=_visualizer(config, workdir),
             randomness={"seed": mmengine_seed(seed)},
@@ -202,7 +211,7 @@ def _divergence_advice(config: TrainConfig, options: str, precision: str) -> str
     lower = f"Lower {options}.base_lr (it is {config.base_lr:g})"
     if not options.endswith("train"):  # a small table of a plugin, which has neither warmup nor precision
         return lower
-    ways = [lower, f"raise {options}.schedule.warmup_epochs"]
+    ways = [lower, f"raise {options}.schedule.warmup_{config.unit}s"]
     ways += [f"set {options}.precision=fp32"] if precision != "fp32" else []
     return f"{', '.join(ways[:-1])} or {ways[-1]}"
 

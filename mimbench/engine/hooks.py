@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 
-from mimbench.contract import FitReport
+from mimbench.distributed import average_over_ranks
 from mimbench.engine.adapter import MinimalRunner, RunnerModel
 from mimbench.engine.progress import Progress
 from mimbench.errors import RunError
@@ -76,6 +75,7 @@ class HistoryHook(Hook):
         every: int,
         accumulate: int,
         label: str,
+        unit: str,
         advice: str,
         last_saved: Callable[[], Path | None],
     ) -> None:
@@ -85,14 +85,16 @@ class HistoryHook(Hook):
             every: micro-batches between two reads of the loss.
             accumulate: micro-batches per optimizer step.
             label: names the training in messages.
+            unit: "epoch" or "step": what the progress is printed in.
             advice: what to try if the training diverges, in the imperative.
             last_saved: returns the file that an interrupted training would resume from.
         """
         self.adapter, self.progress, self.every, self.label = adapter, progress, every, label
-        self.advice, self.accumulate, self.last_saved = advice, accumulate, last_saved
+        self.advice, self.accumulate, self.last_saved, self.unit = advice, accumulate, last_saved, unit
         self.images_per_step = images_per_step
-        self.loss: list[float] = []
-        self.logs: dict[str, list[float]] = {}
+        # Means of each complete epoch.
+        self._epoch_losses: list[float] = []
+        self._epoch_logs: dict[str, list[float]] = {}
         self.seconds_before = 0.0
         self._started = time.perf_counter()
         self._losses: list[torch.Tensor] = []  # of this rank, one per micro-batch of the current epoch
@@ -103,14 +105,34 @@ class HistoryHook(Hook):
     def seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self._started
 
+    def means(self, epoch: int) -> tuple[list[float], dict[str, list[float]]]:
+        """Mean loss and means of logs per epoch, with those of the current epoch so far. All ranks call it together.
+
+        Args:
+            epoch: number of the current epoch, from 1, for messages.
+        """
+        loss = list(self._epoch_losses)
+        logs = {name: list(values) for name, values in self._epoch_logs.items()}
+        if not self._losses:
+            return loss, logs
+        # Averaged over ranks first, as `state` saves them: a resumed epoch has the same mean to the last bit.
+        loss.append(float(_stacked_over_ranks(self._losses).mean()))
+        for name, values in sorted(self._logs.items()):
+            steps = _stacked_over_ranks(values)
+            finite = steps[torch.isfinite(steps)]  # an accuracy over no samples is NaN
+            if not len(finite):
+                raise RunError(f"{self.label}: the log {name!r} is never finite in epoch {epoch}; leave it out")
+            logs.setdefault(name, []).append(float(finite.mean()))
+        return loss, logs
+
     def state(self) -> dict[str, Any]:
         """What a resumed training needs to report the same history. All ranks call it together.
 
         Losses and logs of the current epoch are averaged over the ranks.
         """
         return {
-            "loss": list(self.loss),
-            "logs": {name: list(values) for name, values in self.logs.items()},
+            "loss": list(self._epoch_losses),
+            "logs": {name: list(values) for name, values in self._epoch_logs.items()},
             "seconds": self.seconds,
             "losses": _stacked_over_ranks(self._losses).cpu(),
             "step_logs": {name: _stacked_over_ranks(values).cpu() for name, values in sorted(self._logs.items())},
@@ -118,8 +140,8 @@ class HistoryHook(Hook):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state` returned."""
-        self.loss, self.seconds_before = list(state["loss"]), state["seconds"]
-        self.logs = {name: list(values) for name, values in state["logs"].items()}
+        self._epoch_losses, self.seconds_before = list(state["loss"]), state["seconds"]
+        self._epoch_logs = {name: list(values) for name, values in state["logs"].items()}
         device = self.adapter.generator.device
         self._losses = list(state["losses"].to(device))
         self._logs = {name: list(values.to(device)) for name, values in state["step_logs"].items()}
@@ -135,7 +157,10 @@ class HistoryHook(Hook):
         self._keep_logs()
         self._unread += 1
         if self._unread == self.every:
-            self._read(runner)
+            done = runner.iter + 1
+            self._read(runner, done)
+            if self.unit == "step" and done < runner.max_iters:
+                self._print_progress(runner, done)
 
     def _keep_logs(self) -> None:
         """Keep what the step logs. Each step must log the same, since all ranks average together."""
@@ -151,28 +176,36 @@ class HistoryHook(Hook):
             )
 
     def after_train_epoch(self, runner: MinimalRunner) -> None:
-        self._read(runner)
-        # Averaged over ranks first, as `state` saves them: a resumed epoch has the same mean to the last bit.
-        self.loss.append(float(_stacked_over_ranks(self._losses).mean()))
-        for name, values in sorted(self._logs.items()):
-            steps = _stacked_over_ranks(values)
-            finite = steps[torch.isfinite(steps)]  # an accuracy over no samples is NaN
-            if not len(finite):
-                raise RunError(
-                    f"{self.label}: the log {name!r} is never finite in epoch {runner.epoch + 1}; leave it out"
-                )
-            self.logs.setdefault(name, []).append(float(finite.mean()))
-        self._losses, self._logs = [], {}
-        self.progress.epoch(runner.epoch + 1, runner.max_epochs)
-        self.check_weights(f"after epoch {runner.epoch + 1}")
-        runner.visualizer.add_scalar("loss", self.loss[-1], runner.epoch + 1)
-        for name, means in self.logs.items():
-            runner.visualizer.add_scalar(name, means[-1], runner.epoch + 1)
+        """Complete an epoch. One in which the training ends stays open, so that a longer training can continue it."""
+        epoch = runner.epoch + 1
+        self._read(runner, runner.iter)
+        loss, logs = self.means(epoch)
+        if runner.train_loop.is_at_epoch_end:
+            self._epoch_losses, self._epoch_logs, self._losses, self._logs = loss, logs, [], {}
+        self._print_progress(runner, runner.iter)
+        self.check_weights(f"after epoch {epoch}")
+        runner.visualizer.add_scalar("loss", loss[-1], epoch)
+        for name, means in logs.items():
+            runner.visualizer.add_scalar(name, means[-1], epoch)
 
-    def _read(self, runner: MinimalRunner) -> None:
+    def check(self, runner: MinimalRunner) -> None:
+        """Raise RunError if a loss or weight so far is not finite. All ranks call it together, between two steps."""
+        self._read(runner, runner.iter)
+        self.check_weights(f"after step {runner.iter // self.accumulate}")
+
+    def _print_progress(self, runner: MinimalRunner, done: int) -> None:
+        """done: micro-batches."""
+        if self.unit == "epoch":
+            self.progress.line("epoch", runner.epoch + 1, runner.max_epochs)
+        else:
+            self.progress.line("step", done // self.accumulate, runner.max_iters // self.accumulate)
+
+    def _read(self, runner: MinimalRunner, done: int) -> None:
+        """Check the losses that have not been checked, and show the last one. done: micro-batches."""
         if not self._unread:
             return
-        losses = _mean_over_ranks(torch.stack(self._losses[-self._unread :]))
+        # All ranks see the same losses, and stop together if one of them is not finite.
+        losses = average_over_ranks(torch.stack(self._losses[-self._unread :]))
         self._unread = 0
         if not torch.isfinite(losses).all():
             first_bad = int((~torch.isfinite(losses)).nonzero()[0])
@@ -182,7 +215,7 @@ class HistoryHook(Hook):
             raise self._diverged(what, updated=runner.epoch > 0 or micro_batch > self.accumulate)
         rate = runner.optim_wrapper.optimizer.param_groups[0]["lr"]
         logs = {name: float(value) for name, value in self.adapter.logs.items()}
-        self.progress.step(runner.iter + 1, float(losses[-1]), rate, logs)
+        self.progress.step(done, float(losses[-1]), rate, logs)
 
     def check_weights(self, when: str) -> None:
         """Raise RunError if a weight is not finite; such weights are never saved."""
@@ -198,31 +231,6 @@ class HistoryHook(Hook):
         return RunError(f"{self.label}: {what}; stopped. {advice} ({saved})")
 
 
-class EpochHook(Hook):
-    """Calls functions after certain epochs. Epochs that were completed before a resume are skipped."""
-
-    priority = "LOW"  # after HistoryHook, so that the history of the epoch is complete
-
-    def __init__(self, after: Mapping[int, Callable[[FitReport], None]], report: Callable[[], FitReport]) -> None:
-        """
-        Args:
-            after: functions by number of epochs done.
-            report: returns the report so far, which is passed to them.
-        """
-        self.after, self.report = after, report
-
-    def after_train_epoch(self, runner: MinimalRunner) -> None:
-        if runner.epoch + 1 in self.after:
-            self.after[runner.epoch + 1](self.report())
-
-
-def _mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """Means over all ranks. So all see the same losses, and all stop if one of them is not finite on any rank."""
-    values = values.clone()
-    all_reduce(values, "mean")
-    return values
-
-
 def _stacked_over_ranks(values: list[torch.Tensor]) -> torch.Tensor:
     """Scalars, one per micro-batch, as one tensor of their means over all ranks; empty if there are none."""
-    return _mean_over_ranks(torch.stack(values)) if values else torch.empty(0)
+    return average_over_ranks(torch.stack(values)) if values else torch.empty(0)

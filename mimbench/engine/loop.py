@@ -1,7 +1,8 @@
-"""The training loop: epochs of whole optimizer steps. A training can start and stop between any two steps."""
+"""The training loop: epochs of whole optimizer steps. A training can start and end between any two steps."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -21,42 +22,51 @@ class WholeStepLoop(EpochBasedTrainLoop):
         self,
         runner: Any,
         dataloader: DataLoader,
-        max_epochs: int,
+        steps: int,
         *,
         accumulate: int,
         after_step: Callable[[int], None],
     ) -> None:
-        """after_step: called after each optimizer step, with the number of micro-batches done so far.
-
-        After the last step of an epoch it is called when the hooks of that epoch have run.
         """
-        super().__init__(runner, dataloader, max_epochs)
-        self.accumulate = accumulate
+        Args:
+            steps: optimizer steps to train. The last of them may lie within an epoch.
+            after_step: called after each optimizer step, with the number of micro-batches done so far. After the last
+                step of an epoch it is called when the hooks of that epoch have run.
+        """
         self.per_epoch = len(dataloader) // accumulate * accumulate
-        self._max_iters = max_epochs * self.per_epoch
+        super().__init__(runner, dataloader, math.ceil(steps * accumulate / self.per_epoch))
+        self.accumulate = accumulate
+        self._max_iters = steps * accumulate
         self._after_step = after_step
 
     def start_from(self, iteration: int) -> None:
         """Start after `iteration` micro-batches of the training, which may be within an epoch, between two steps."""
-        self._iter, self._epoch = iteration, iteration // self.per_epoch
+        self._iter = iteration
+        self._epoch = self._max_epochs if iteration == self._max_iters else iteration // self.per_epoch
+
+    @property
+    def is_at_epoch_end(self) -> bool:
+        """Whether the micro-batches done so far are whole epochs."""
+        return self._iter % self.per_epoch == 0
 
     def run_epoch(self) -> None:
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         done = self._iter % self.per_epoch
-        for index, batch in enumerate(self._batches(done), start=done):
+        end = min(self.per_epoch, self._max_iters - self._epoch * self.per_epoch)
+        for index, batch in enumerate(self._batches(done, end), start=done):
             self.run_iter(index, batch)
-            is_last = index + 1 == self.per_epoch
+            is_last = index + 1 == end
             if not is_last and (index + 1) % self.accumulate == 0:
                 self._after_step(self._iter)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
         self._after_step(self._iter)
 
-    def _batches(self, done: int) -> Iterator[Any]:
-        """The micro-batches of this epoch except for the first `done`."""
+    def _batches(self, done: int, end: int) -> Iterator[Any]:
+        """The micro-batches of this epoch up to number `end`, except for the first `done`."""
         skip = getattr(self.dataloader.sampler, "skip_next", None)
         if done and skip:  # the sampler can skip them without loading their images
             skip(done * (self.dataloader.batch_size or 1))
-            return islice(iter(self.dataloader), self.per_epoch - done)
-        return islice(iter(self.dataloader), done, self.per_epoch)
+            return islice(iter(self.dataloader), end - done)
+        return islice(iter(self.dataloader), done, end)

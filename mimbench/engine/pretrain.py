@@ -42,6 +42,8 @@ class TrainableMethod(nn.Module):
 
     def before_step(self, progress: float) -> None:
         self._progress = progress
+        if hasattr(self.method, "before_step"):
+            self.method.before_step(progress)
 
     def training_step(self, batch: Any, generator: torch.Generator) -> StepOutput:
         images, labels = batch

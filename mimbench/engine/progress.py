@@ -76,14 +76,20 @@ class Progress:
         self._note = f"{speed:,.0f} images/s  loss {loss:.4f}  lr {rate:.2g}{logged}"
         self._bar.update(self._task, completed=done, note=self._note)
 
-    def epoch(self, done: int, total: int) -> None:
-        """Print a line at the end of an epoch, if the output is no terminal and the last line is old enough."""
+    def line(self, unit: str, done: int, total: int) -> None:
+        """Print a line, such as "epoch 2/4 ...", if the output is no terminal and the last line is old enough.
+
+        Args:
+            unit: "epoch" or "step".
+            done: how many are done.
+            total: how many there are.
+        """
         now = time.monotonic()
         if self._console.is_terminal or (now - self._last_line < QUIET_SECONDS and done < total):
             return
         self._last_line = now
-        epochs_before = self._first / max(self._total, 1) * total  # by an earlier, interrupted run
-        seconds_per_epoch = (now - self._started) / max(done - epochs_before, 1e-9)
-        left = seconds_per_epoch * (total - done)
-        line = f"{self._label}: epoch {done}/{total}  {self._note}  {left:.0f} s left"
+        done_before = self._first / max(self._total, 1) * total  # by an earlier, interrupted run
+        seconds_each = (now - self._started) / max(done - done_before, 1e-9)
+        left = seconds_each * (total - done)
+        line = f"{self._label}: {unit} {done}/{total}  {self._note}  {left:.0f} s left"
         print_line(self._console, line)

@@ -99,8 +99,14 @@ class TrainingStates:
         print_line(self.console, f"{self.label}: resumes {self.describe(state['iteration'])}")
 
     def describe(self, iteration: int) -> str:
-        """How far a training is after so many micro-batches, such as "after step 3 of 5 in epoch 2 of 4"."""
-        epoch, step = divmod(iteration // self.config.accumulate, self.schedule.steps_per_epoch)
+        """How far a training is after so many micro-batches, such as "after step 3 of 5 in epoch 2 of 4".
+
+        If the budget is in steps: "after step 8 of 20".
+        """
+        steps = iteration // self.config.accumulate
+        if self.config.unit == "step":
+            return f"after step {steps} of {self.config.length}"
+        epoch, step = divmod(steps, self.schedule.steps_per_epoch)
         if not step:
             return f"after epoch {epoch} of {self.config.epochs}"
         return f"after step {step} of {self.schedule.steps_per_epoch} in epoch {epoch + 1} of {self.config.epochs}"

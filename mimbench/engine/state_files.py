@@ -89,10 +89,12 @@ def load_state(
     return None
 
 
-def epochs_done(folder: Path) -> float:
-    """Epochs that a training in `folder` has done if it is resumed; 0 if it would start."""
+def amount_done(folder: Path, unit: str = "epoch") -> float:
+    """Epochs or steps, by `unit`, that a training in `folder` has done if it is resumed; 0 if it would start."""
     position = newest_valid_state(folder)
-    return position.epochs if position else 0.0
+    if position is None:
+        return 0.0
+    return position.steps if unit == "step" else position.epochs
 
 
 def _valid_states(folder: Path, report: Callable[[str], None]) -> Iterator[Position]:

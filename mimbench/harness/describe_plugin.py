@@ -63,7 +63,7 @@ def _method_facts(method: type[Method]) -> Iterator[str]:
         yield f"paper: {method.paper}"
     if method.reference:
         yield f"reference code: {method.reference}"
-    yield f"needs of its encoder: {_listed(method.needs)}"
+    yield f"needs of the encoder: {_listed(method.encoder_needs)}"
     if method.supervision:
         yield f"also learns from: {_listed(method.supervision)}"
     if not method.pretrains:

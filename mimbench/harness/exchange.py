@@ -12,6 +12,7 @@ from safetensors.torch import save
 
 from mimbench._version import __version__
 from mimbench.contract import InputConfig, Method, ModelSetup
+from mimbench.contract.config import shaping_at
 from mimbench.contract.validation import validate
 from mimbench.convert import ConvertedWeights, Weights, read_weights, recognise, to_method, to_timm
 from mimbench.convert.encoder_sizes import channels_of, describe_encoder
@@ -138,8 +139,12 @@ def prepare_import(
         "method": {"name": method, **model.config.model_dump(mode="json")},
     }
     identity = {
-        "method": {"name": method, "version": model.version, **model.config.shaping()},
-        "encoder": {"name": setup.encoder, "version": model.encoder.version, **model.encoder.config.shaping()},
+        "method": {"name": method, "version": model.version, **shaping_at(model.config, "method")},
+        "encoder": {
+            "name": setup.encoder,
+            "version": model.encoder.version,
+            **shaping_at(model.encoder.config, "encoder"),
+        },
         "image_size": setup.image_size,
         "channels": channels,
         # A file with a single network needs no key in its identity.

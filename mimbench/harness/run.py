@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from mimbench.contract.validation import NONE
 from mimbench.data import default_cache
 from mimbench.distributed import get_rank
 from mimbench.engine.device import device_name, pick_device
@@ -27,8 +28,9 @@ from mimbench.harness.planning.dryrun import PlanSummary, code_changes, summariz
 from mimbench.harness.planning.plan import plan
 from mimbench.harness.running.scheduler import Outcome, Scheduler
 from mimbench.harness.running.session import Session
-from mimbench.lean_imports import end_of_imports
+from mimbench.lean_imports import end_of_imports, keep_imports
 from mimbench.recipe import DEFAULT_RECIPE
+from mimbench.recipe.document import other_unit
 from mimbench.recipe.grid_file import GridFile, read_grid
 from mimbench.store import DEFAULT_RESULTS
 from mimbench.store.reading import record_files
@@ -121,6 +123,7 @@ def _planned(options: RunOptions) -> Iterator[_Planned]:
     with process_group(device):
         console = Console(stderr=True, quiet=get_rank() > 0)
         # Standard output is for the result alone. Libraries print there, too.
+        keep_imports()
         with redirect_stdout(sys.stderr):
             cells = plan(request, device, default_cache())
         end_of_imports()
@@ -131,12 +134,19 @@ def _planned(options: RunOptions) -> Iterator[_Planned]:
 
 
 def _request(options: RunOptions, file: GridFile, results: Path) -> Request:
-    """The grid file, overridden by the command line. A path that the command line sets is no longer varied."""
+    """The grid file, overridden by the command line.
+
+    A path that the command line sets is no longer varied. Epochs that it sets replace steps of the file, and the other
+    way round.
+    """
     for where, source in (("the command line", options), (f"grid {options.grid}", file)):
         both = sorted(set(source.settings) & set(source.variations))
         if both:
             raise InputError(f"{both[0]} is both set and varied in {where}; leave one of the two out")
-    varied = {path: values for path, values in file.variations.items() if path not in options.settings}
+    chosen = {**options.settings, **options.variations}
+    replaced = {other_unit(path) for path, value in chosen.items() if value != NONE}
+    varied = {path: values for path, values in file.variations.items() if path not in {*options.settings, *replaced}}
+    settings = {path: value for path, value in file.settings.items() if path not in replaced}
     methods = _first(options.methods, file.methods, [])
     checkpoint = find_checkpoint(results, options.checkpoint) if options.checkpoint is not None else None
     return Request(
@@ -144,7 +154,7 @@ def _request(options: RunOptions, file: GridFile, results: Path) -> Request:
         _first(options.tasks, file.tasks, []),
         _first(options.recipe, file.recipe, DEFAULT_RECIPE),
         _first(options.seeds, file.seeds, [0]),
-        {**file.settings, **options.settings},
+        {**settings, **options.settings},
         {**varied, **options.variations},
         checkpoint,
     )

@@ -45,12 +45,33 @@ class Schedule:
             raise InputError(f"an epoch has no step: batch_size {self.config.batch_size} exceeds the training images")
         _check_kind(self.config.schedule)
         _check_rates(self.config)
-        _check_milestones(self.config)
+        _check_lengths(self)
+        _check_milestones(self)
 
     @property
     def steps(self) -> int:
         """Optimizer steps of the whole training."""
-        return self.config.epochs * self.steps_per_epoch
+        return self.config.steps or (self.config.epochs or 0) * self.steps_per_epoch
+
+    @property
+    def epochs(self) -> float:
+        """Epochs of the whole training, with the fraction of the last one."""
+        return self.config.epochs or self._to_epochs(self.steps)
+
+    @property
+    def warmup(self) -> float:
+        """Epochs of the warmup, with a fraction."""
+        rule = self.config.schedule
+        return rule.warmup_epochs if rule.warmup_steps is None else self._to_epochs(rule.warmup_steps)
+
+    @property
+    def milestones(self) -> tuple[float, ...]:
+        """Epochs, with fractions, after which the rate of a multistep schedule falls."""
+        rule = self.config.schedule
+        return rule.milestones or tuple(map(self._to_epochs, rule.milestone_steps))
+
+    def _to_epochs(self, steps: int) -> float:
+        return steps / self.steps_per_epoch
 
     def weight_decay(self, step: int) -> float:
         """The weight decay of optimizer step `step`, from 0, for the parameters that have any.
@@ -74,19 +95,18 @@ class Schedule:
 
 def _plain(schedule: Schedule, step: int, lr_scale: float) -> float:
     config, epoch = schedule.config, step / schedule.steps_per_epoch
-    warmup = config.schedule.warmup_epochs
-    if epoch < warmup:
-        return lr_scale * _line(config.schedule.warmup_lr, config.lr, epoch / warmup)
-    return lr_scale * _after_warmup(config, epoch)
+    if epoch < schedule.warmup:
+        return lr_scale * _line(config.schedule.warmup_lr, config.lr, epoch / schedule.warmup)
+    return lr_scale * _after_warmup(schedule, epoch)
 
 
-def _after_warmup(config: TrainConfig, epoch: float) -> float:
-    rule = config.schedule
+def _after_warmup(schedule: Schedule, epoch: float) -> float:
+    config, rule = schedule.config, schedule.config.schedule
     if rule.kind == "constant":
         return config.lr
     if rule.kind == "multistep":
-        return config.lr * rule.gamma ** sum(milestone <= epoch for milestone in rule.milestones)
-    progress = (epoch - rule.warmup_epochs) / (config.epochs - rule.warmup_epochs)
+        return config.lr * rule.gamma ** sum(milestone <= epoch for milestone in schedule.milestones)
+    progress = (epoch - schedule.warmup) / (schedule.epochs - schedule.warmup)
     if rule.kind == "linear":
         return _line(config.lr, rule.min_lr, progress)
     return _cosine(config.lr, rule.min_lr, progress)
@@ -96,18 +116,19 @@ def _simmim(schedule: Schedule, step: int, lr_scale: float) -> float:
     config, rule = schedule.config, schedule.config.schedule
     updates_per_epoch = schedule.steps_per_epoch * config.accumulate
     update = max(step * config.accumulate - 1, 0)
-    warmup = _whole(rule.warmup_epochs * updates_per_epoch)
+    warmup = _whole(schedule.warmup * updates_per_epoch)
     peak = config.lr * lr_scale
     if update < warmup:
         return _line(rule.warmup_lr * config.lr_scale, peak, update / warmup)
     if rule.kind == "multistep":
-        return peak * rule.gamma ** sum(milestone * updates_per_epoch <= update for milestone in rule.milestones)
-    return _cosine(peak, rule.min_lr * config.lr_scale, update / (config.epochs * updates_per_epoch))
+        epoch = update / updates_per_epoch
+        return peak * rule.gamma ** sum(milestone <= epoch for milestone in schedule.milestones)
+    return _cosine(peak, rule.min_lr * config.lr_scale, update / (schedule.steps * config.accumulate))
 
 
 def _beit(schedule: Schedule, step: int, lr_scale: float) -> float:
     config = schedule.config
-    warmup = _whole(config.schedule.warmup_epochs * schedule.steps_per_epoch)
+    warmup = _whole(schedule.warmup * schedule.steps_per_epoch)
     if step < warmup:
         return lr_scale * config.lr * step / max(warmup - 1, 1)
     return lr_scale * _cosine(config.lr, config.schedule.min_lr, (step - warmup) / (schedule.steps - warmup))
@@ -152,7 +173,7 @@ def _check_rates(config: TrainConfig) -> None:
     scale = config.lr_scale if rule.convention == "simmim" else 1.0
     used = {
         "min_lr": rule.kind in ("cosine", "linear"),
-        "warmup_lr": rule.warmup_epochs > 0 and rule.convention != "beit",
+        "warmup_lr": rule.has_warmup and rule.convention != "beit",
     }
     for name, counts in used.items():
         if counts and getattr(rule, name) * scale > config.lr:
@@ -161,17 +182,37 @@ def _check_rates(config: TrainConfig) -> None:
             )
 
 
-def _check_milestones(config: TrainConfig) -> None:
-    rule = config.schedule
-    milestones = rule.milestones
+def _check_lengths(schedule: Schedule) -> None:
+    """Check a warmup that is given in another unit than the budget."""
+    rule = schedule.config.schedule
+    if rule.has_warmup and schedule.warmup * schedule.steps_per_epoch >= schedule.steps:
+        name, value = ("epochs", rule.warmup_epochs) if rule.warmup_steps is None else ("steps", rule.warmup_steps)
+        raise InputError(
+            f"schedule.warmup_{name} {value:g} must be less than the training, which has {_describe_length(schedule)}; "
+            f"set schedule.warmup_{schedule.config.unit}s"
+        )
+
+
+def _check_milestones(schedule: Schedule) -> None:
+    rule = schedule.config.schedule
+    name, milestones, per = "milestones", rule.milestones, "epoch"
+    if rule.milestone_steps:
+        name, milestones, per = "milestone_steps", rule.milestone_steps, "step"
     if (rule.kind == "multistep") != bool(milestones):
         problem = "needs" if rule.kind == "multistep" else "does not use"
-        raise InputError(f"a {rule.kind} schedule {problem} schedule.milestones")
+        raise InputError(f"a {rule.kind} schedule {problem} schedule.{name}")
     if list(milestones) != sorted(set(milestones)):
-        raise InputError(f"schedule.milestones {list(milestones)} do not rise")
-    for milestone in milestones:
-        if not rule.warmup_epochs <= milestone < config.epochs:
+        raise InputError(f"schedule.{name} {list(milestones)} do not rise")
+    for milestone, epoch in zip(milestones, schedule.milestones, strict=True):
+        if not schedule.warmup <= epoch < schedule.epochs:
+            unit = "epoch" if rule.warmup_steps is None else "step"
+            warmup = f"{rule.warmup_epochs:g}" if unit == "epoch" else f"{rule.warmup_steps}"
+            warmup += f" {unit}s" if {unit, schedule.config.unit} != {per} else ""
             raise InputError(
-                f"schedule.milestones: epoch {milestone:g} is outside the {config.epochs} epochs "
-                f"(warmup: {rule.warmup_epochs:g}) and would do nothing; change schedule.milestones"
+                f"schedule.{name}: {per} {milestone:g} is outside the {_describe_length(schedule)} "
+                f"(warmup: {warmup}) and would do nothing; change schedule.{name}"
             )
+
+
+def _describe_length(schedule: Schedule) -> str:
+    return f"{schedule.config.length} {schedule.config.unit}s"

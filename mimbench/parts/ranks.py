@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
-from mimbench.distributed import get_world_size
+from mimbench.distributed import average_over_ranks, get_world_size
 
 
 def mean_over_ranks(tensor: Tensor, *, differentiable: bool = False) -> Tensor:
@@ -23,15 +23,7 @@ def mean_over_ranks(tensor: Tensor, *, differentiable: bool = False) -> Tensor:
     """
     if differentiable:
         return _Mean.apply(tensor) if get_world_size() > 1 else tensor.clone()
-    return _mean(tensor.detach())
-
-
-def _mean(tensor: Tensor) -> Tensor:
-    total = tensor.clone(memory_format=torch.contiguous_format)
-    if get_world_size() > 1:
-        distributed.all_reduce(total)
-        total /= get_world_size()
-    return total
+    return average_over_ranks(tensor)
 
 
 class _Mean(torch.autograd.Function):
@@ -39,8 +31,8 @@ class _Mean(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, tensor: Tensor) -> Tensor:
-        return _mean(tensor)
+        return average_over_ranks(tensor)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:
-        return _mean(gradients[0])
+        return average_over_ranks(gradients[0])

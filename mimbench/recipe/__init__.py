@@ -2,6 +2,9 @@
 
 AT_EPOCH = "pretrain.at_epoch"
 """The setting that takes the weights of a pretraining after an earlier epoch than its last."""
+AT_STEP = "pretrain.at_step"
+"""The same for a pretraining whose budget is in optimizer steps."""
+AT = (AT_EPOCH, AT_STEP)
 PRETRAINED = "pretrained"
 """Table of a record's recipe: settings that the checkpoint named by --checkpoint was trained with, if they differ from
 those of the run."""

@@ -13,7 +13,7 @@ from mimbench.errors import InputError
 from mimbench.recipe import document as recipe_document
 from mimbench.recipe.resolve import resolve
 
-_SAME_STEPS = ("accumulate", "at_epoch")
+_SAME_STEPS = ("accumulate", "at_epoch", "at_step")
 """Options of [pretrain] that leave each optimizer step as it is: `batch_size` counts accumulated images."""
 
 
@@ -39,7 +39,9 @@ def departures(task: Task) -> dict[str, Any]:
     known, actual = dict(recipe_document.values(shipped)), dict(recipe_document.values(task.protocol()))
     departed = {path: value for path, value in actual.items() if path not in known or known[path] != value}
     # A protocol may set an option that is newer than the record. The record leaves the option out, at its default.
-    return departed | {path: value for path, value in task.config.left_out().items() if path in known.keys() - actual}
+    departed |= {path: value for path, value in task.config.left_out().items() if path in known.keys() - actual}
+    # A length in one unit replaces that in the other, which says nothing more.
+    return {p: v for p, v in departed.items() if v is not None or recipe_document.other_unit(p) not in departed}
 
 
 def task_departures(task: str, table: Mapping[str, Any], dataset: str) -> dict[str, Any]:

@@ -19,6 +19,13 @@ Table = dict[str, Any]
 SECTIONS = ("data", "datasets", "input", "encoder", "encoders", "method", "pretrain", "tasks", "sources")
 """Tables of a recipe. [datasets.NAME] and [encoders.NAME] apply only if that dataset or encoder is chosen, so that
 --set encoder.name=swin also switches the options. [methods.NAME] may hold any of these tables for one method."""
+_IN_STEPS = {
+    "epochs": "steps",
+    "at_epoch": "at_step",
+    "warmup_epochs": "warmup_steps",
+    "milestones": "milestone_steps",
+}
+_OTHER_UNIT = _IN_STEPS | {steps: epochs for epochs, steps in _IN_STEPS.items()}
 _LONGEST_PATH = 32
 """Maximum number of dots in a path."""
 HEADER = ("summary", "extends", "methods")
@@ -69,13 +76,38 @@ def for_method(document: Table, method: str) -> Table:
     return merge(shared, document.get("methods", {}).get(method, {}))
 
 
-def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
-    """`under` with the values of `over`. Tables are merged key by key; everything else is replaced."""
-    merged = dict(under)
+def merge(under: Mapping[str, Any], over: Mapping[str, Any], where: str = "") -> Table:
+    """`under` with the values of `over`. Tables are merged key by key; everything else is replaced.
+
+    A length of a training is replaced in its other unit too: `steps` of `over` removes `epochs` of `under`.
+
+    Args:
+        where: path of both tables, with a dot at the end; "" for whole documents.
+    """
+    merged = without_other_unit(under, over, where)
     for key, value in over.items():
-        both_tables = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = merge(merged[key], value) if both_tables else value
+        below: Any = merged.get(key)
+        # The keys of [sources] are paths of the document.
+        path = "" if key == "sources" else f"{where}{key}."
+        both_tables = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[key] = merge(below, value, path) if both_tables else value
     return merged
+
+
+def without_other_unit(under: Mapping[str, Any], over: Mapping[str, Any], where: str) -> Table:
+    """`under` without the keys that `over` sets in the other unit. `where`: as in `merge`."""
+    replaced = {other_unit(f"{where}{key}") for key, value in over.items() if value not in (None, "none")}
+    return {key: value for key, value in under.items() if f"{where}{key}" not in replaced}
+
+
+def other_unit(path: str) -> str | None:
+    """The path of the setting that gives the same length in steps instead of epochs, or the other way round.
+
+    None if the path is not that of a length in [pretrain] or in the `train` table of a task.
+    """
+    *tables, key = path.split(".")
+    is_length = key in _OTHER_UNIT and not {"pretrain", "train"}.isdisjoint(tables)
+    return ".".join([*tables, _OTHER_UNIT[key]]) if is_length else None
 
 
 def parse_value(text: str) -> Any:
@@ -122,6 +154,15 @@ def put(document: Table, path: str, value: Any) -> Table:
     below = copy.get(head)
     copy[head] = put(dict(below) if isinstance(below, Mapping) else {}, rest, value) if rest else value
     return copy
+
+
+def remove(document: Table, path: str) -> Table:
+    """A copy of `document` without the key at a dotted path, if it has one."""
+    head, _, rest = path.partition(".")
+    if not rest:
+        return {key: value for key, value in document.items() if key != head}
+    below = document.get(head)
+    return {**document, head: remove(dict(below), rest)} if isinstance(below, Mapping) else document
 
 
 def _read(name: str, extending: tuple[str, ...]) -> Table:

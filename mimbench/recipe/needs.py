@@ -17,7 +17,7 @@ def check_method_needs(method: type[Method], encoder: Encoder, name: str) -> Non
         encoder: may be one without weights.
         name: of the encoder plugin.
     """
-    _check(registry.methods, method.name, method.needs, encoder, name)
+    _check(registry.methods, method.name, method.encoder_needs, encoder, name)
 
 
 def check_task_needs(task: Task, encoder: Encoder, name: str) -> None:

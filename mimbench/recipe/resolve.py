@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mimbench import registry
+from mimbench.advice import describe_invalid
 from mimbench.contract import (
     Config,
     DataConfig,
@@ -20,9 +21,10 @@ from mimbench.contract import (
     Task,
     TaskConfig,
 )
-from mimbench.contract.validation import has_option, validate
+from mimbench.contract.validation import NONE, has_option, validate
 from mimbench.errors import InputError, nearest
 from mimbench.plugin_source import location
+from mimbench.recipe import AT
 from mimbench.recipe import document as recipe_document
 
 SET = "set on the command line"
@@ -65,11 +67,9 @@ class Recipe:
         try:
             views = tuple(method.views(self.method_config, self.input))
         except ValidationError as error:
-            (first, *_) = error.errors(include_url=False)
-            option = ".".join(map(str, first["loc"]))
             raise InputError(
                 f"method {self.method!r} of {registry.methods.owner(self.method)}: a view is not possible: "
-                f"{f'{option}: ' if option else ''}{first['msg']} ({location(method.views)})"
+                f"{describe_invalid(error)} ({location(method.views)})"
             ) from error
         if not views or not all(isinstance(view, InputConfig) for view in views):
             raise InputError(
@@ -135,11 +135,17 @@ def resolve(
     """
     tables = recipe_document.for_method(document, method)
     method_class: type[Method] = registry.methods.load(method)
+    places = {path: _placed(path, method, method_class, task) for path in settings}
     for path, value in settings.items():
-        placed = _placed(path, method, method_class, task)
+        placed = places[path]
         if placed:
             tables = recipe_document.put(tables, placed, value)
-            others = {p: s for p, s in _table(tables, "sources").items() if not f"{p}.".startswith(f"{placed}.")}
+            replaced = [f"{placed}."]
+            other_unit = recipe_document.other_unit(placed)
+            if other_unit and other_unit not in places.values() and value != NONE:
+                tables = recipe_document.remove(tables, other_unit)
+                replaced.append(f"{other_unit}.")
+            others = {p: s for p, s in _table(tables, "sources").items() if not f"{p}.".startswith(tuple(replaced))}
             tables["sources"] = others | {p: SET for p, _ in recipe_document.values({placed: value})}
     data = _table(tables, "data")
     encoder = _table(tables, "encoder")
@@ -149,7 +155,7 @@ def resolve(
     encoder = recipe_document.merge(_table(_table(tables, "encoders"), encoder_name, "encoders."), encoder)
     pretrain = _table(tables, "pretrain")
     if not method_class.pretrains:
-        pretrain.pop("at_epoch", None)
+        pretrain = {key: value for key, value in pretrain.items() if f"pretrain.{key}" not in AT}
     if method_table.pop("name", method) != method:
         raise InputError(NAME_IS_A_FLAG)
     return Recipe(

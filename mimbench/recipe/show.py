@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mimbench.contract import Config, TrainConfig
+from mimbench.contract import Config, Method, TrainConfig
 from mimbench.contract.validation import NONE
 from mimbench.errors import InputError, NotSupported
 from mimbench.recipe import document as recipe_document
@@ -59,7 +59,7 @@ def describe(name: str, method: str, settings: Mapping[str, Any]) -> str:
 def _check_needs(recipe: Recipe) -> None:
     """Raise InputError if the encoder cannot do what the method needs."""
     method, encoder = recipe.method_class(), recipe.encoder_class()
-    if method.needs:
+    if method.encoder_needs:
         with torch.device("meta"):
             sizes = encoder.sizes_only(recipe.encoder_config, **_image(recipe))
         check_method_needs(method, sizes, recipe.encoder)
@@ -136,14 +136,15 @@ def _arithmetic(train: TrainConfig) -> Iterator[str]:
     yield train.lr_arithmetic()
     rule = train.schedule
     if rule.convention == "simmim" and train.lr_divisor:
-        used = {"warmup_lr": rule.warmup_epochs > 0, "min_lr": rule.kind == "cosine"}
+        used = {"warmup_lr": rule.has_warmup, "min_lr": rule.kind == "cosine"}
         for key in (key for key, counts in used.items() if counts):
             rate = getattr(rule, key)
             yield f"{key} scales as lr: {rate:g} x {train.batch_size} / {train.lr_divisor} = {rate * train.lr_scale:g}"
     if rule.kind == "multistep":
-        for count, epoch in enumerate(rule.milestones, 1):
+        unit = "step" if rule.milestone_steps else "epoch"
+        for count, milestone in enumerate(rule.milestone_steps or rule.milestones, 1):
             rate = train.lr * rule.gamma**count
-            yield f"from epoch {epoch:g}: lr x {rule.gamma:g}{f'^{count}' * (count > 1)} = {rate:g}"
+            yield f"from {unit} {milestone:g}: lr x {rule.gamma:g}{f'^{count}' * (count > 1)} = {rate:g}"
 
 
 def _masked_line(recipe: Recipe) -> str:
@@ -157,14 +158,18 @@ def _masked_line(recipe: Recipe) -> str:
                 method = method_class.masks_only(recipe.method_config, sizes)
             except Exception:  # the method needs more of the encoder than its sizes
                 method = method_class(recipe.method_config, encoder_class(recipe.encoder_config, **image))
-        return _counted(method.masked_cells(method.sample_mask(MASKS, torch.Generator().manual_seed(0))))
+        end = _count_masked(method)
+        method.progress = 0.0
+        start = _count_masked(method)
+        return end if start == end else f"{start} at first, {end.removeprefix('mask: ')} at the end"
     except NotSupported:
         return "mask: none"
     except Exception as error:  # a third party's method may need real weights, which is no error of the recipe
         return f"mask: not counted: {' '.join(str(error).split()) or type(error).__name__}"
 
 
-def _counted(mask: torch.Tensor | None) -> str:
+def _count_masked(method: Method) -> str:
+    mask = method.masked_cells(method.sample_mask(MASKS, torch.Generator().manual_seed(0)))
     if mask is None:
         return "mask: no grid"
     counts = mask.flatten(1).sum(1)

@@ -18,6 +18,8 @@ def find_record(results: Path, identifier: str) -> tuple[Path, Record]:
         InputError: no such record, several of them, or a damaged one.
     """
     if identifier.endswith(".json"):
+        if not Path(identifier).exists():
+            raise InputError(f"there is no file {identifier}; name a record's file, or its id with --results")
         return Path(identifier), read_record(Path(identifier))
     paths = {path.stem: path for path in record_files(results)}
     matches = [identifier] if identifier in paths else [name for name in paths if name.startswith(identifier)]

@@ -5,6 +5,7 @@
 `mimbench check KIND NAME` runs them on the command line.
 """
 
+from mimbench.testing.audits import audit_suite, check_audit
 from mimbench.testing.checks import Result, Suite, parametrize_checks
 from mimbench.testing.datasets import check_dataset, dataset_suite
 from mimbench.testing.encoders import check_encoder, encoder_suite
@@ -14,6 +15,8 @@ from mimbench.testing.tasks import check_task, task_suite
 __all__ = [
     "Result",
     "Suite",
+    "audit_suite",
+    "check_audit",
     "check_dataset",
     "check_encoder",
     "check_method",

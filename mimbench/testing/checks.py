@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from mimbench.errors import InputError, MimbenchError, NotSupported, nearest
+from mimbench.advice import describe_invalid
+from mimbench.contract.check import find_wrong_waiver
+from mimbench.errors import InputError, MimbenchError, NotSupported
 from mimbench.testing.places import definition, raising_line
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class Result:
         name: of the check.
         status: "waived" if it failed and the plugin has a waiver for it.
         message: of a failure: the problem, the remedy, and file:line of the plugin. Of a waived or skipped check: the
-            reason. Empty if it passed.
+            reason. If it passed: what was measured, or empty.
     """
 
     name: str
@@ -64,12 +66,12 @@ class Check:
     """A named check.
 
     Attributes:
-        function: raises Failure or Skip, or returns.
+        function: raises Failure or Skip, or returns a note on what was measured, or None.
         place: name of the plugin's function that a failure points to; empty for the class.
         needs: names of earlier checks. If one of them fails, this one is skipped, since it would fail as well.
     """
 
-    function: Callable[[Any], None]
+    function: Callable[[Any], str | None]
     place: str = ""
     needs: tuple[str, ...] = ()
 
@@ -78,7 +80,7 @@ class Check:
         return self.function.__name__
 
 
-def check(place: str = "", *, needs: Iterable[str] = ()) -> Callable[[Callable[[Any], None]], Check]:
+def check(place: str = "", *, needs: Iterable[str] = ()) -> Callable[[Callable[[Any], str | None]], Check]:
     """Declare a function as a check; the arguments are those of Check."""
     return lambda function: Check(function, place, tuple(needs))
 
@@ -100,12 +102,8 @@ class Suite:
         self._checks = {one.name: one for one in checks}
         self._results: dict[str, Result] = {}
         self._waivers: Mapping[str, str] = subject.plugin.waivers
-        for name, reason in self._waivers.items():
-            where = f"waivers of {subject.plugin.__name__}"
-            if name not in self._checks:
-                raise InputError(f"{where}: {name!r} is no check of a {subject.kind}{nearest(name, self._checks)}")
-            if not (isinstance(reason, str) and reason.strip()):
-                raise InputError(f"{where}: {name!r} has no reason; say why the check may fail")
+        if problem := find_wrong_waiver(subject.kind, self._waivers, self._checks):
+            raise InputError(f"class {subject.plugin.__name__}: {problem}")
 
     @property
     def names(self) -> list[str]:
@@ -137,7 +135,7 @@ class Suite:
     def _judge(self, one: Check) -> Result:
         plugin, reason = self.subject.plugin, self._waivers.get(one.name)
         try:
-            one.function(self.subject)
+            note = one.function(self.subject)
         except (Skip, NotSupported) as skipped:
             return Result(one.name, "skipped", _line(skipped))
         except Failure as failure:
@@ -146,12 +144,12 @@ class Suite:
             raise
         except Exception as error:  # whatever the plugin's code raises
             where = raising_line(error, plugin) or definition(plugin, one.place)
-            message = f"{type(error).__name__}: {_line(error)} ({where})"
+            message = f"{describe_invalid(error) or f'{type(error).__name__}: {_line(error)}'} ({where})"
             if not isinstance(error, MimbenchError):  # whose text has a remedy
                 message = f"{message}; correct that line, or what calls it"
         else:
             if reason is None:
-                return Result(one.name, "passed")
+                return Result(one.name, "passed", note or "")
             where = definition(plugin, "waivers")
             return Result(one.name, "failed", f"it passes, and is waived; remove the waiver {reason!r} ({where})")
         return Result(one.name, "failed", message) if reason is None else Result(one.name, "waived", reason)

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from mimbench.contract import ImageSplit, SceneSplit, SemanticSplit
+from mimbench.contract.forms import describe_attribute_problem, describe_image_problem, describe_labels_problem
 from mimbench.errors import InputError
 from mimbench.testing.checks import BadOptions, Failure, Skip, check
 from mimbench.testing.dataset_subject import SPLITS, DatasetSubject, Split, spaced
 
-PIXELS = (torch.uint8, torch.uint16, torch.float32)
 UNKNOWN = 255
 """The label of a pixel of unknown class."""
 COMPARED = 2000
@@ -52,23 +52,12 @@ def images_have_their_form(subject: DatasetSubject) -> None:
     for name, split in subject.splits().items():
         for index in spaced(len(split)):
             if isinstance(split, ImageSplit):
-                _check_image(f"image {index} of {name}", split[index][0], channels, split.pixel_range)
+                problem = describe_image_problem(split[index][0], channels, split.pixel_range)
+                if problem:
+                    raise Failure(f"image {index} of {name} {problem}")
             else:
                 with Image.open(subject.file(split, index)) as image:
                     image.load()
-
-
-def _check_image(where: str, image: Any, channels: int, pixel_range: tuple[float, float]) -> None:
-    if not isinstance(image, torch.Tensor) or image.dtype not in PIXELS:
-        what = image.dtype if isinstance(image, torch.Tensor) else type(image).__name__
-        raise Failure(f"{where} is {what}; return torch.uint8, uint16 or float32")
-    if image.ndim != 3 or image.shape[0] != channels:
-        raise Failure(f"{where} has shape {list(image.shape)}, and channels is {channels}; return [{channels}, H, W]")
-    if image.dtype == torch.uint8 and tuple(pixel_range) != (0, 255):
-        raise Failure(f"{where} is uint8, and pixel_range is {pixel_range}; leave it at (0, 255)")
-    low, high = float(image.float().min()), float(image.float().max())
-    if not pixel_range[0] <= low <= high <= pixel_range[1]:  # so is NaN
-        raise Failure(f"{where} has pixels from {low:g} to {high:g}, and pixel_range is {pixel_range}; correct either")
 
 
 @check("split", needs=["splits_open"])
@@ -84,17 +73,12 @@ def labels_are_within_classes(subject: DatasetSubject) -> None:
 
 
 def _check_labels(name: str, split: ImageSplit) -> None:
-    labels, classes = split.labels, len(split.classes)
-    if labels.dtype != torch.int64 or labels.shape != (len(split),):
-        raise Failure(
-            f"labels of {name} are {labels.dtype} {list(labels.shape)} for {len(split)} images; return int64 [N]"
-        )
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        raise Failure(f"labels of {name} go from {low} to {high}, and there are {classes} classes; number them from 0")
+    labels = split.labels
+    if problem := describe_labels_problem(labels, len(split), len(split.classes)):
+        raise Failure(f"labels of {name} {problem}")
     for attribute, values in split.attributes.items():
-        if values.dtype != torch.int64 or values.shape != (len(split),):
-            raise Failure(f"attribute {attribute!r} of {name} is {values.dtype} {list(values.shape)}; return int64 [N]")
+        if problem := describe_attribute_problem(values, len(split)):
+            raise Failure(f"values of the attribute {attribute!r} of {name} {problem}")
     for index in spaced(len(split)):
         if int(split[index][1]) != int(labels[index]):
             label, listed = int(split[index][1]), int(labels[index])

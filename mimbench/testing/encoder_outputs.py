@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from mimbench.contract import Encoder
+from mimbench.contract.forms import describe_layers_problem, describe_tokens_problem
 from mimbench.errors import InputError
 from mimbench.testing.checks import BadOptions, Failure, Skip, check
 from mimbench.testing.encoder_subject import IMAGES, EncoderSubject
@@ -32,7 +33,9 @@ def sizes_are_declared(subject: EncoderSubject) -> None:
 def tokens_have_their_shape(subject: EncoderSubject) -> None:
     """`embed` returns [B, h, w, embed_dim] on `grid`."""
     encoder = subject.build()
-    _expect("embed", encoder.embed(subject.images()), (IMAGES, *encoder.grid, encoder.embed_dim))
+    problem = describe_tokens_problem(encoder, encoder.embed(subject.images()), IMAGES)
+    if problem:
+        raise Failure(problem)
 
 
 @check("encode", needs=["tokens_have_their_shape"])
@@ -48,14 +51,11 @@ def layers_have_their_form(subject: EncoderSubject) -> None:
     """`layers` returns num_layers Features of consistent shapes; `last` ends them earlier."""
     encoder, images = subject.build(), subject.images()
     layers = encoder.layers(images)
-    if len(layers) != encoder.num_layers:
-        raise Failure(f"layers returns {len(layers)} layers, and num_layers is {encoder.num_layers}; make them equal")
+    if problem := describe_layers_problem("layers", encoder, layers, IMAGES):
+        raise Failure(problem)
     for number, features in enumerate(layers):
-        where, dim = f"layer {number}: ", features.dense.shape[1]
-        _expect(f"{where}pooled", features.pooled, (IMAGES, dim))
-        _expect(f"{where}prefix", features.prefix, (IMAGES, encoder.num_prefix_tokens, dim))
         if differ(features.dense.mean((2, 3)), features.pooled):
-            raise Failure(f"{where}pooled is not the mean of dense over space; compute it so")
+            raise Failure(f"layer {number}: pooled is not the mean of dense over space; compute it so")
     for last in {0, -2, -1} - ({-2} if encoder.num_layers < 2 else set()):
         some = encoder.layers(images, last)
         if len(some) != last % encoder.num_layers + 1 or differ(some[-1].dense, layers[last].dense):

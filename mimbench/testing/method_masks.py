@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mimbench.contract import Method
+from mimbench.contract.forms import describe_mask_problem
 from mimbench.errors import InputError
 from mimbench.masks import resize_mask
 from mimbench.testing.checks import BadOptions, Failure, Skip, check
@@ -37,22 +38,12 @@ def builds_around_an_encoder(subject: MethodSubject) -> None:
 
 @check("sample_mask", needs=["builds_around_an_encoder"])
 def mask_has_its_form(subject: MethodSubject) -> None:
-    """bool [B, Gh, Gw] for any B, on a grid that tiles the image."""
-    method, side = subject.build(), subject.input.image_size
+    """bool [B, Gh, Gw] for any B, on a grid that fits the encoder's."""
+    method = subject.build()
     for count in (IMAGES, 1):
-        mask = sample(subject, method, count)
-        if mask.dtype != torch.bool:
-            raise Failure(f"the mask has dtype {mask.dtype}; return torch.bool, or define masked_cells")
-        if mask.ndim != 3 or len(mask) != count:
-            raise Failure(
-                f"the mask of {count} images has shape {list(mask.shape)}; return [{count}, rows, columns], or define "
-                "masked_cells"
-            )
-        if any(rows == 0 or side % rows for rows in mask.shape[1:]):
-            raise Failure(
-                f"a mask grid of {mask.shape[1]} x {mask.shape[2]} does not tile an image of {side} px; "
-                "derive it from self.encoder.grid"
-            )
+        problem = describe_mask_problem(sample(subject, method, count), count, method.encoder.grid)
+        if problem:
+            raise Failure(f"the mask {problem}")
 
 
 @check("sample_mask", needs=["mask_has_its_form"])

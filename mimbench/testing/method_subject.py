@@ -67,10 +67,10 @@ class MethodSubject:
     def _small_encoder(self) -> tuple[type[Encoder], Mapping[str, Any]]:
         """The first one that can do what the method needs, or the one of the chosen kind."""
         for kind, (encoder, options) in _ENCODERS.items():
-            chosen = kind == self._encoder or (self._encoder is None and self.plugin.needs <= encoder.can)
+            chosen = kind == self._encoder or (self._encoder is None and self.plugin.encoder_needs <= encoder.can)
             if chosen:
                 return encoder, options
-        which = self._encoder or f"that can do all of {', '.join(sorted(self.plugin.needs))}"
+        which = self._encoder or f"that can do all of {', '.join(sorted(self.plugin.encoder_needs))}"
         raise Failure(f"there is no small encoder {which}; pass encoder=MyEncoder")
 
     def build(self, seed: int = 0, *, prepared: bool = True) -> Method:

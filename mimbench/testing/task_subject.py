@@ -5,37 +5,20 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from rich.console import Console
-from torch import Tensor
-
-from mimbench.contract import Config, Encoder, InputConfig, Method, Metric, Task, TaskContext, TaskResult
-from mimbench.encoders.vit import ViT, ViTConfig
+from mimbench.contract import Config, Metric, Task
 from mimbench.testing.checks import Skip
-from mimbench.testing.colours import Colours, Kind, LabelLog, WatchedFeatures
+from mimbench.testing.colours import Colours, Kind
 from mimbench.testing.form import make_config
 from mimbench.testing.pixels import Pixels
 from mimbench.testing.scenes import ColourScenes
+from mimbench.testing.task_runs import Ran, build_untrained, run_task
 
 DEVIATIONS = 4.5
 """Standard deviations that a score with shuffled labels may differ from chance. One correct task in 150,000 fails."""
-
-
-@dataclass(frozen=True)
-class Ran:
-    """One run of the task under check."""
-
-    result: TaskResult
-    chance: float
-    before: Mapping[str, Tensor]
-    """State of the encoder before the run, and of the method if the task needs one."""
-    after: Mapping[str, Tensor]
-    log: LabelLog
 
 
 class TaskSubject:
@@ -96,34 +79,11 @@ class TaskSubject:
         return self._runs[key]
 
     def _run(self, dataset: Colours | ColourScenes, batch: int, folder: Path) -> Ran:
-        # Imported here, since the engine is slow to import and checks of other plugins do not need it.
-        from mimbench.engine.fit import fit
-        from mimbench.harness.running.features import FrozenFeatures
-        from mimbench.store.store import Store
-
-        device, input_config, log = torch.device("cpu"), InputConfig(image_size=dataset.side), dataset.log
-        encoder = _encoder(dataset.side)
-        method = Pixels(Pixels.Config(), _encoder(dataset.side)).eval() if self.task.needs_reconstruction else None
-        before = _states(encoder, method)
-        self.task.check(encoder, dataset)
-        store = Store(folder)
-        features = FrozenFeatures(encoder, input_config, device, {}, store, say=_silent, batch=batch)
-        trainer = functools.partial(
-            fit, seed=0, device=device, workdir=folder / "training", console=Console(quiet=True)
-        )
-        context = TaskContext(
-            seed=0,
-            device=device,
-            workdir=store.work("task"),
-            input=input_config,
-            fit=log.watched(trainer, "training"),
-            features=WatchedFeatures(features, log),
-            say=_silent,
-            method=method,
-        )
-        with log.listening():
-            result = self.task.run(encoder, dataset, context)
-        return Ran(result, self.task.chance(dataset), before, _states(encoder, method), log)
+        encoder = build_untrained(dataset.side, Colours.channels)
+        method = None
+        if self.task.needs_reconstruction:
+            method = Pixels(Pixels.Config(), build_untrained(dataset.side, Colours.channels)).eval()
+        return run_task(self.task, encoder, dataset, folder, log=dataset.log, batch=batch, method=method)
 
     def score(self, ran: Ran) -> float:
         """The primary metric, scaled so that chance is 0 and the best value is 1."""
@@ -141,21 +101,3 @@ class TaskSubject:
         """The primary metric, chance and n, for messages."""
         measured = ran.result.metrics[self.primary.name]
         return f"{self.primary.name} {measured.value:.1f} {self.primary.unit}, chance {ran.chance:.1f}, n {measured.n}"
-
-
-def _encoder(side: int) -> Encoder:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = ViTConfig(patch_size=4, embed_dim=16, depth=2, num_heads=2)
-        return ViT(config, image_size=side, in_channels=Colours.channels)
-
-
-def _states(encoder: Encoder, method: Method | None) -> dict[str, Tensor]:
-    state = dict(encoder.state_dict())
-    if method is not None:
-        state |= {f"method.{name}": value for name, value in method.state_dict().items()}
-    return {name: value.detach().cpu().clone() for name, value in state.items()}
-
-
-def _silent(text: str) -> None:
-    return

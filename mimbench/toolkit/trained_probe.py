@@ -37,7 +37,7 @@ ROWS = 4096
 class ProbeTraining(TrainConfig):
     """The training budget of the probe. The defaults suit a few thousand images; protocols set their own."""
 
-    epochs: int = Field(30, ge=1)
+    epochs: int | None = Field(30, ge=1)
     batch_size: int = Field(64, ge=1)
     base_lr: float = Field(1.0, gt=0)
     optimizer: Literal["adamw", "sgd", "lars"] = "lars"
@@ -98,7 +98,7 @@ def check_probe_training(config: TrainConfig, images: int) -> None:
         )
     if config.micro_batch(1) < 2:
         raise InputError("task.train.batch_size: batch normalisation needs two or more images in each micro-batch")
-    Schedule(config, steps_per_epoch=1)
+    Schedule(config, steps_per_epoch=images // config.batch_size)
 
 
 def train_probe(

@@ -21,7 +21,7 @@ POSITIONS = ("pos_embed", "relative_position_bias_table")
 class DetectionTrain(TrainConfig):
     """The budget of the fine-tuning; protocols set it."""
 
-    epochs: int = Field(5, ge=1)
+    epochs: int | None = Field(5, ge=1)
     batch_size: int = Field(4, ge=1)
     base_lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)

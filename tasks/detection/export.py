@@ -9,7 +9,7 @@ from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
 from mimbench.api import Dataset, Encoder, InputConfig, InputError, SceneSplit, SplitName, scene_split
-from mimbench_tasks.detection.config import DetectionConfig
+from mimbench_tasks.detection.config import DetectionConfig, DetectionTrain
 from mimbench_tasks.detection.model import model_config
 from mimbench_tasks.detection.pipeline import test_pipeline, training_pipeline
 from mimbench_tasks.detection.scenes import different_labels, read_annotations, scene_filter
@@ -87,17 +87,34 @@ def mmdet_config(
             "clip_grad": {"max_norm": train.clip_grad} if train.clip_grad else None,
         },
         "custom_hooks": [{"type": "EncoderSchedule", "train": fields}],
-        "train_cfg": {"type": "EpochBasedTrainLoop", "max_epochs": train.epochs, "val_interval": train.epochs},
+        **_length(train),
         "val_cfg": {"type": "ValLoop"},
         "test_cfg": {"type": "TestLoop"},
         "default_hooks": {
             "logger": {"type": "LoggerHook", "interval": 50},
-            "checkpoint": {"type": "CheckpointHook", "interval": train.checkpoint_every, "max_keep_ckpts": 2},
+            "checkpoint": {"type": "CheckpointHook", **_checkpoint_interval(train), "max_keep_ckpts": 2},
             "param_scheduler": None,
         },
         "env_cfg": {"cudnn_benchmark": False},
         "randomness": {"seed": 0},
     }
+
+
+def _length(train: DetectionTrain) -> dict[str, Any]:
+    """The loop, with one validation at the end. mmengine counts micro-batches as iterations."""
+    if train.steps is None:
+        return {"train_cfg": {"type": "EpochBasedTrainLoop", "max_epochs": train.epochs, "val_interval": train.epochs}}
+    iterations = train.steps * train.accumulate
+    return {
+        "train_cfg": {"type": "IterBasedTrainLoop", "max_iters": iterations, "val_interval": iterations},
+        "log_processor": {"by_epoch": False},
+    }
+
+
+def _checkpoint_interval(train: DetectionTrain) -> dict[str, Any]:
+    # mmengine's loop over iterations has no epochs, so a budget in steps saves its end if no other interval is set.
+    steps = train.checkpoint_steps or train.steps
+    return {"interval": steps * train.accumulate, "by_epoch": False} if steps else {"interval": train.checkpoint_every}
 
 
 def _precision(config: DetectionConfig) -> dict[str, Any]:

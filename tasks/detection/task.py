@@ -116,10 +116,11 @@ class Detection(Task):
                 f"{config.detector} needs masks, which dataset {dataset.name!r} does not have; use faster-rcnn"
                 f"{missing_masks_note(dataset)}"
             )
-        config.train.require_images(len(scene_split(dataset, "train")), "task.train")
+        scenes = len(scene_split(dataset, "train"))
+        config.train.require_images(scenes, "task.train")
         config.levels(encoder)
         config.padding(encoder)
-        Schedule(config.train, steps_per_epoch=1)
+        Schedule(config.train, steps_per_epoch=-(-scenes // config.train.batch_size))
         like = adapt_encoder(
             without_weights(encoder),
             drop_path=config.drop_path,

@@ -12,7 +12,7 @@ from mimbench.api import InputConfig, TaskConfig, TrainConfig, added, cosmetic
 class FinetuneTrain(TrainConfig):
     """The budget; the defaults are those of a few thousand small images."""
 
-    epochs: int = Field(12, ge=1)
+    epochs: int | None = Field(12, ge=1)
     batch_size: int = Field(32, ge=1)
     base_lr: float = Field(3e-3, gt=0)
     workers: int = cosmetic(0, ge=0, le=1024)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from mimbench.api import (
     Dataset,
@@ -22,6 +23,7 @@ from mimbench.api import (
     TaskContext,
     TaskResult,
     build_optimizer,
+    classification_scores,
     decay_rules,
     evaluation_loader,
     get_rank,
@@ -84,13 +86,15 @@ class Finetune(Task):
         report = context.fit(model, loader, config.train, label="finetune", images_per_epoch=len(train))
         details: dict[str, Any] = {"parameters": sum(p.numel() for p in classifier.parameters() if p.requires_grad)}
         if model.ema is not None:
-            last = self._score(classifier, encoder.in_channels, test, input_config, context.device)
+            last, _ = self._score(classifier, encoder.in_channels, test, input_config, context.device)
             details["without_ema"] = {name: measured.value for name, measured in last.items()}
+        metrics, probabilities = self._score(model.scored, encoder.in_channels, test, input_config, context.device)
         return TaskResult(
-            metrics=self._score(model.scored, encoder.in_channels, test, input_config, context.device),
+            metrics,
             curves={"loss": report.loss},
             details=details,
             cost=report,
+            scores=classification_scores(test, probabilities.numpy()),
         )
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
@@ -103,7 +107,7 @@ class Finetune(Task):
                 f"task.mixup and task.cutmix pair the images of a batch, and {self._share()} is odd "
                 "(task.train.batch_size over accumulated steps and processes)"
             )
-        Schedule(config.train, steps_per_epoch=1)
+        Schedule(config.train, steps_per_epoch=len(train) // config.train.batch_size)
         size = config.image_size or encoder.image_size
         _augment(config, config.input(InputConfig(image_size=size)), dataset.channels)
         with torch.device("meta"):
@@ -129,12 +133,14 @@ class Finetune(Task):
         test: ImageSplit,
         input_config: InputConfig,
         device: torch.device,
-    ) -> dict[str, Measured]:
+    ) -> tuple[dict[str, Measured], Tensor]:
+        """Metrics, and the probabilities that they follow from, float32 [N, classes]."""
         transform = DeviceTransform(input_config, channels, train=False, batched=test.is_in_memory)
         loader = evaluation_loader(
             test, input_config, batch_size=self._share(), device=device, workers=self.config.train.workers
         )
-        return scores(*predictions(classifier, loader, transform, device), self.config.calibration_bins)
+        probabilities, labels = predictions(classifier, loader, transform, device)
+        return scores(probabilities, labels, self.config.calibration_bins), probabilities
 
 
 def _augment(config: FinetuneConfig, input_config: InputConfig, channels: int) -> ImageAugment | None:

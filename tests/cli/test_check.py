@@ -66,7 +66,7 @@ def test_failures_are_printed_and_end_with_1(quick, mae):
 
 def test_a_method_that_needs_another_encoder_gets_a_small_one(quick, monkeypatch):
     class ForPyramids(SimMIM):
-        needs = frozenset({"mask-tokens", "pyramid"})
+        encoder_needs = frozenset({"mask-tokens", "pyramid"})
 
     monkeypatch.setattr(registry.methods, "replacements", {"simmim": ForPyramids})
     done = quick("check", "method", "simmim")
@@ -104,6 +104,6 @@ def test_an_unknown_waiver_is_bad_input(quick, mae):
     done = quick("check", "method", "mae")
     assert done.returncode == 2
     assert (
-        "waivers of Misspelt: 'one_batch_overfit' is no check of a method; did you mean 'one_batch_overfits'"
+        "class Misspelt: waivers: 'one_batch_overfit' is no check of a method; did you mean 'one_batch_overfits'"
         in done.stderr
     )

@@ -21,7 +21,7 @@ from helpers.refusals import refused
 from helpers.toy_plugins import TINY, OtherToy, Toy
 from mimbench import registry
 from mimbench.distributed import get_rank
-from mimbench.errors import RunError
+from mimbench.errors import InputError, RunError
 from mimbench.store.failure import read_failures
 from mimbench.store.reading import failure_files
 from mimbench.store.record import read_records
@@ -137,6 +137,19 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(quick, log, tmp_path):
     assert "nothing is left to run" in quick(*arguments, "--seeds", "0", "--dry-run").stdout
 
 
+def test_bad_input_that_one_cell_finds_is_printed_once_and_ends_with_code_1(quick, monkeypatch):
+    def refuse(name: str, seed: int) -> None:
+        raise InputError("level is too high; lower task.level")
+
+    monkeypatch.setattr(Toy, "hook", staticmethod(refuse))
+    done = quick("run", "--recipe", "smoke", *SETTINGS, "--method", "random-init", "--task", "toy")
+    assert done.returncode == 1
+    assert done.stderr.count("level is too high") == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert line.startswith("failed: toy of random-init seed 0: level is too high; lower task.level (task 'toy' of ")
+    assert "Traceback" not in done.stderr
+
+
 def test_failures_are_listed_and_the_same_command_runs_only_those(quick, log, tmp_path, monkeypatch):
     noted = Toy.hook
 
@@ -148,8 +161,9 @@ def test_failures_are_listed_and_the_same_command_runs_only_those(quick, log, tm
     monkeypatch.setattr(Toy, "hook", staticmethod(unlucky))
     done = quick(*GRID, "--seeds", "0,1")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-3:] == [
-        "failed: toy of simmim seed 0 and 1 more: no luck",
+    first, *others = done.stderr.splitlines()[-3:]
+    assert first.startswith("failed: toy of simmim seed 0 and 1 more: no luck (task 'toy' of ")
+    assert others == [
         "8 cells: 6 new, 0 already recorded, 2 failed",
         "failures: runs/failures; the same command runs only these cells again",
     ]

@@ -45,7 +45,7 @@ def test_options_have_type_default_and_description(quick):
     shown = quick("show", "method", "mae").stdout
     assert "  mask: random | block | grid = random\n" in shown
     assert "  norm_pixels: bool = true\n      Predict each patch" in shown
-    assert "needs of its encoder: visible-only\n" in shown
+    assert "needs of the encoder: visible-only\n" in shown
 
 
 def test_a_task_is_shown_with_metrics_and_protocols(quick):
@@ -73,3 +73,4 @@ def test_bad_names_are_one_clear_line(quick):
     refused(quick("show", "task", "knn", "--set", "task.k=3"), "--config")
     refused(quick("show", "record", "simmim", "--results", str(REFERENCE)), "begin with 'simmim'")
     refused(quick("show", "record", "nothing", "--results", str(REFERENCE)), "there is no record 'nothing'")
+    refused(quick("show", "record", "gone.json"), "there is no file gone.json; name a record's file, or its id")

@@ -22,7 +22,7 @@ def mixer() -> Mixer:
 def test_every_method_and_task_needs_known_abilities_that_some_encoder_has():
     encoders = [registry.encoders.load(name) for name in ("vit", "swin", "convnext", "resnet")]
     assert all(encoder.can <= set(ABILITIES) for encoder in encoders)
-    needs = {name: registry.methods.load(name).needs for name in registry.methods.names()}
+    needs = {name: registry.methods.load(name).encoder_needs for name in registry.methods.names()}
     assert all(any(need <= encoder.can for encoder in encoders) for need in needs.values())
     assert {name for name, need in needs.items() if not need} == {
         "autoencoder",
@@ -48,7 +48,7 @@ def test_a_missing_ability_is_one_line_with_what_is_needed(mixer):
 
 def test_a_method_refuses_an_encoder_that_cannot_serve_it(mixer):
     class Needy(Method):
-        name, version, needs = "needy", "1", frozenset({"pyramid"})
+        name, version, encoder_needs = "needy", "1", frozenset({"pyramid"})
 
         def step(self, batch, generator):
             raise AssertionError

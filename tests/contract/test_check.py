@@ -46,12 +46,23 @@ def test_sound_plugins_have_no_problem(kinds):
         ("task", {"version": 1}, ('write version = "1"',)),
         ("encoder", {"version": 2.0}, ('write version = "1"',)),
         ("encoder", {"kind": None}, ("no `kind`",)),
-        ("method", {"needs": "any-size"}, ('write needs = frozenset({"any-size"})',)),
-        ("method", {"needs": None}, ("not a collection of names",)),
-        ("method", {"needs": {"visibel-only"}}, ("'visibel-only' is not an ability", "did you mean 'visible-only'")),
+        ("method", {"encoder_needs": "any-size"}, ('write encoder_needs = frozenset({"any-size"})',)),
+        ("method", {"encoder_needs": None}, ("not a collection of names",)),
+        (
+            "method",
+            {"encoder_needs": {"visibel-only"}},
+            ("'visibel-only' is not an ability", "did you mean 'visible-only'"),
+        ),
         ("encoder", {"can": frozenset({"pyramids"})}, ("can: 'pyramids'", "use names from mimbench.api.ABILITIES")),
         ("task", {"encoder_needs": frozenset({"labels"})}, ("encoder_needs: 'labels' is not an ability of encoders",)),
         ("method", {"supervision": "labels"}, ('write supervision = ("labels",)',)),
+        (
+            "method",
+            {"waivers": {"masks_difer": "they are fixed"}},
+            ("waivers: 'masks_difer' is no check of a method", "did you mean 'masks_differ'"),
+        ),
+        ("task", {"waivers": {"batch_size_does_not_matter": " "}}, ("has no reason; say why the check may fail",)),
+        ("encoder", {"waivers": ("sizes_are_declared",)}, ("is not a table; write waivers = {CHECK: REASON}",)),
         ("task", {"needs": "boxes"}, ('needs = frozenset({"boxes"})',)),
         ("dataset", {"provides": "images"}, ('provides = frozenset({"images"})',)),
         ("task", {"metrics": ()}, ("declares no `metrics`",)),
@@ -87,8 +98,8 @@ def test_views_are_a_class_method(kinds):
 
 
 def test_needs_are_a_set(kinds):
-    problem = find_problem("method", "x", spoiled(kinds["method"], name="x", needs=("mask-tokens",)))
-    assert "needs = ('mask-tokens',) is not a collection of names; write needs = frozenset" in problem
+    problem = find_problem("method", "x", spoiled(kinds["method"], name="x", encoder_needs=("mask-tokens",)))
+    assert "encoder_needs = ('mask-tokens',) is not a collection of names; write encoder_needs = frozenset" in problem
 
 
 def test_a_method_is_complete_with_its_step_or_if_it_is_never_trained():

@@ -8,11 +8,17 @@ from typing import Any
 
 import pytest
 
-from mimbench.contract import Config, InputError, cosmetic
+from mimbench.contract import Config, InputError, PretrainConfig, cosmetic
+from mimbench.contract.config import shaping_at
+from mimbench.contract.validation import validate
 
 
 class Inner(Config):
     files: tuple[Path, ...] = ()
+
+
+class Trained(Config):
+    train: PretrainConfig
 
 
 class Options(Config):
@@ -54,11 +60,18 @@ def test_a_path_without_a_file_is_one_line(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     paths = {tmp_path / "none": "cannot be read", tmp_path: "is a folder", tmp_path / "pipe": "is a device, pipe"}
     for path, words in paths.items():
-        with pytest.raises(InputError, match=f"option 'teacher': {path} {words}"):
+        with pytest.raises(InputError, match=f"^teacher: {path} {words}"):
             Options(teacher=path).shaping()
     assert "log" not in Options(log=tmp_path / "none").shaping()
 
 
+def test_an_option_of_a_nested_table_is_named_by_its_full_path(tmp_path):
+    with pytest.raises(InputError, match=rf"^pretrain\.inner\.files: {tmp_path} is a folder"):
+        shaping_at(Options(inner=Inner(files=(tmp_path,))), "pretrain")
+    with pytest.raises(InputError, match=r"^task\.train\.start is the folder"):
+        validate(Trained, {"train": {"epochs": 1, "batch_size": 1, "base_lr": 1.0, "start": tmp_path}}, "task")
+
+
 def test_a_set_in_an_open_option_is_refused():
-    with pytest.raises(InputError, match="option 'anything' is a set"):
+    with pytest.raises(InputError, match=r"^anything: it is a set"):
         Options(anything={"a"}).shaping()

@@ -14,7 +14,7 @@ from mimbench.contract import ScheduleConfig, StepOutput, TrainConfig
 from mimbench.data import training_loader
 from mimbench.engine.device import pick_device, pick_precision
 from mimbench.engine.fit import fit
-from mimbench.engine.state_files import epochs_done
+from mimbench.engine.state_files import amount_done
 from mimbench.errors import InputError, RunError
 from mimbench.optim import Schedule
 
@@ -40,8 +40,8 @@ def test_a_training_may_stop_early_on_the_way_of_the_whole_schedule(tmp_path):
     assert whole.progress[-1] == 1.0
     torch.testing.assert_close(part.linear.weight, seen[0], rtol=0, atol=0)
     assert [(report.steps, len(report.loss)) for report in (*reports, report)] == [(5, 1), (10, 2)]
-    assert epochs_done(tmp_path / "part") == 2
-    assert epochs_done(tmp_path / "none") == 0
+    assert amount_done(tmp_path / "part") == 2
+    assert amount_done(tmp_path / "none") == 0
 
 
 def test_every_step_uses_the_scheduled_rate(tmp_path, monkeypatch):
@@ -98,7 +98,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
         train(model, tmp_path)
     saved = torch.load(tmp_path / "step_10.pth", weights_only=True)["model"]
     assert all(torch.isfinite(value).all() for value in saved.values())
-    assert epochs_done(tmp_path) == 2
+    assert amount_done(tmp_path) == 2
 
 
 def test_a_loss_that_is_not_finite_before_any_update_does_not_blame_the_rate(tmp_path):

@@ -42,6 +42,6 @@ def test_a_resumed_training_counts_only_its_own_time(monkeypatch):
     progress.start(total=100, done=80, images_per_step=1)
     now[0] = 30.0
     progress.step(90, 0.5, 0.1)
-    progress.epoch(9, 10)
+    progress.line("epoch", 9, 10)
     assert "epoch 9/10" in out.getvalue()
     assert "30 s left" in out.getvalue()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from helpers.noting import Probe, train
-from mimbench.engine.state_files import epochs_done, load_state, save_state
+from mimbench.engine.state_files import amount_done, load_state, save_state
 from mimbench.errors import InputError, Interrupted, RunError
 from mimbench.files import file_sha256
 from mimbench.store.sealing import write_sealed
@@ -118,7 +118,7 @@ def test_a_damaged_state_is_named_and_the_one_before_it_is_used(tmp_path, damage
     stopped_at(14, tmp_path / "work")
     last = tmp_path / "work" / f"step_10{suffix}"
     last.write_bytes(DAMAGES[damage](last.read_bytes()))
-    assert epochs_done(tmp_path / "work") == 1
+    assert amount_done(tmp_path / "work") == 1
     _, said = train(resumed, tmp_path / "work")
     assert "step_10.pth is damaged and not used" in said
     assert "probe: resumes after epoch 1 of 3" in said
@@ -279,7 +279,7 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypa
     with pytest.raises(OSError, match=r"No space left on device: '.*step_2\.pth'"):
         save_state(tmp_path, state, steps=2, epochs=1.0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_1.json", "step_1.pth"]
-    assert epochs_done(tmp_path) == 0.5
+    assert amount_done(tmp_path) == 0.5
 
 
 @pytest.mark.parametrize("limit", [500, 20_000, 60_000, 100_000])

@@ -57,7 +57,12 @@ def train(
 ):
     """Train on 40 images with a checkpoint per epoch; returns the report and what was printed."""
     options.setdefault("base_lr", 1e-2)
-    config = TrainConfig(epochs=epochs, batch_size=batch_size, accumulate=accumulate, checkpoint_every=1, **options)
+    config = TrainConfig(
+        epochs=None if "steps" in options else epochs,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        **{"checkpoint_every": 1, **options},
+    )
     loader = training_loader(SPLIT, INPUT, batch_size=batch_size // accumulate, seed=seed, device=CPU)
     out = io.StringIO()
     report = fit(
@@ -72,7 +77,7 @@ def train(
         workdir=workdir,
         console=Console(file=out),
         identity=identity,
-        epochs=until,
-        after_epoch=after,
+        end=until,
+        after=after,
     )
     return report, out.getvalue()

@@ -67,7 +67,7 @@ def preset_record(
     del fields["task"], fields["method"]
     recipe = fields["recipe"].get("pretrain") or {}
     batch = recipe.get("batch_size", 1)
-    spent = Cost(seconds=1.0, device="cpu", images_seen=recipe.get("epochs", 0) * (train_images // batch) * batch)
+    spent = Cost(seconds=1.0, device="cpu", images_seen=(recipe.get("epochs") or 0) * (train_images // batch) * batch)
     fields["checkpoint"] = Checkpoint(fingerprint="abc", weights_sha256="0", seed=seed, cost=spent)
     record: Record = make(method, value, seed, metric, task=task, **{**fields, **changes})
     measured = Value(value=value, unit="percent", n=test_images, low=0, high=100, higher_is_better=True)

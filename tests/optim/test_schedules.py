@@ -1,6 +1,7 @@
 """Schedules against the rates that the official scripts use at each optimizer step."""
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -118,3 +119,78 @@ def test_what_could_have_no_effect_is_refused(rule, words):
 def test_no_rate_is_shown_outside_of_training(step):
     with pytest.raises(ValueError, match="outside the 10 steps"):
         schedule().lr(step)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"warmup_epochs": 2, "warmup_lr": 0.1, "min_lr": 0.05},
+        {"convention": "simmim", "warmup_epochs": 2, "warmup_lr": 0.1, "min_lr": 0.05},
+        {"convention": "mae", "warmup_epochs": 1},
+        {"convention": "beit", "warmup_epochs": 3},
+        {"kind": "multistep", "warmup_epochs": 1, "milestones": (3, 4)},
+        {"kind": "multistep", "convention": "simmim", "warmup_epochs": 1, "milestones": (3, 4)},
+        {"kind": "linear"},
+    ],
+)
+@pytest.mark.parametrize("per_epoch", [3, 7])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_budget_in_steps_has_the_rates_of_the_same_budget_in_epochs(rule, per_epoch, accumulate):
+    options = {"batch_size": 64, "base_lr": 1.0, "accumulate": accumulate, "final_weight_decay": 0.2}
+    in_epochs = TrainConfig(epochs=5, schedule=ScheduleConfig(**rule), **options)
+    in_steps = dict(rule)
+    if "warmup_epochs" in rule:
+        in_steps["warmup_steps"] = in_steps.pop("warmup_epochs") * per_epoch
+    if "milestones" in rule:
+        in_steps["milestone_steps"] = tuple(epoch * per_epoch for epoch in in_steps.pop("milestones"))
+    expected = Schedule(in_epochs, per_epoch)
+    for schedule_options in (rule, in_steps):
+        config = TrainConfig(steps=5 * per_epoch, schedule=ScheduleConfig(**schedule_options), **options)
+        plan = Schedule(config, per_epoch)
+        assert rates(plan) == rates(expected)
+        assert [plan.weight_decay(i) for i in range(plan.steps)] == [
+            expected.weight_decay(i) for i in range(expected.steps)
+        ]
+
+
+def test_milestones_in_steps_fall_at_their_step_whatever_the_epoch():
+    for per_epoch, steps in ((1251, 90_000), (7, 90_000), (100_000, 90_000)):
+        rule = ScheduleConfig(kind="multistep", milestone_steps=(60_000, 80_000), warmup_steps=500)
+        for accumulate in (1, 4):
+            config = TrainConfig(steps=steps, batch_size=64, base_lr=1.0, accumulate=accumulate, schedule=rule)
+            plan = Schedule(config, per_epoch)
+            assert plan.steps == 90_000
+            assert [plan.lr(i) for i in (500, 59_999, 60_000, 79_999, 80_000)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+            assert plan.lr(250) == pytest.approx(0.5)
+            assert plan.lr(499) < 1
+
+
+@pytest.mark.parametrize(
+    ("options", "rule", "message"),
+    [
+        (
+            {"steps": 20},
+            {"warmup_epochs": 2},
+            "schedule.warmup_epochs 2 must be less than the training, which has 20 steps; set schedule.warmup_steps",
+        ),
+        (
+            {"epochs": 2},
+            {"warmup_steps": 20},
+            "schedule.warmup_steps 20 must be less than the training, which has 2 epochs; set schedule.warmup_epochs",
+        ),
+        (
+            {"steps": 20},
+            {"kind": "multistep", "milestone_steps": (5, 20)},
+            "schedule.milestone_steps: step 20 is outside the 20 steps (warmup: 0 epochs)",
+        ),
+        (
+            {"steps": 20},
+            {"kind": "multistep", "milestones": (2,)},
+            "schedule.milestones: epoch 2 is outside the 20 steps (warmup: 0 epochs)",
+        ),
+    ],
+)
+def test_lengths_in_two_units_are_compared(options, rule, message):
+    config = TrainConfig(batch_size=64, base_lr=1.0, schedule=ScheduleConfig(**rule), **options)
+    with pytest.raises(InputError, match=re.escape(message)):
+        Schedule(config, steps_per_epoch=10)

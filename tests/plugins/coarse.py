@@ -20,7 +20,7 @@ class Coarse(Method):
 
     name = "coarse"
     version = "1"
-    needs = frozenset({"mask-tokens", "separate-patches", "one-grid"})
+    encoder_needs = frozenset({"mask-tokens", "separate-patches", "one-grid"})
     Config = CoarseConfig
     config: CoarseConfig
 

@@ -46,7 +46,7 @@ class IBOT(Method):
     version = "1"
     paper = "https://arxiv.org/abs/2111.07832"
     reference = "https://github.com/bytedance/ibot@da316d82636a7a7356835ef224b13d5f3ace0489"
-    needs = frozenset({"class-token"})
+    encoder_needs = frozenset({"class-token"})
     Config = IBOTConfig
     waivers = {"one_batch_overfits": "the teacher's targets move and sharpen"}  # noqa: RUF012
 

@@ -45,7 +45,7 @@ class IJEPA(Method):
     version = "1"
     paper = "https://arxiv.org/abs/2301.08243"
     reference = "https://github.com/facebookresearch/ijepa@52c1ae95d05f743e000e8f10a1f3a79b10cff048"
-    needs = frozenset({"visible-only"})
+    encoder_needs = frozenset({"visible-only"})
     Config = IJEPAConfig
     config: IJEPAConfig
 

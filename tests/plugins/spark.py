@@ -35,7 +35,7 @@ class SparK(Method):
     version = "1"
     paper = "https://arxiv.org/abs/2301.03580"
     reference = "https://github.com/keyu-tian/SparK@a63e386f8e5186bc07ad7fce86e06b08f48a61ea"
-    needs = frozenset({"pyramid", "sparse-convolution"})
+    encoder_needs = frozenset({"pyramid", "sparse-convolution"})
     Config = SparKConfig
     config: SparKConfig
 

@@ -41,8 +41,8 @@ def test_none_is_for_fields_that_may_be_none_and_have_no_such_word():
 
 def test_a_value_that_must_be_there_is_not_left_out():
     recipe = recipe_document.read("smoke")
-    with pytest.raises(InputError, match=r"pretrain\.epochs = 'none'"):
-        resolve("smoke", recipe, "simmim", {"pretrain.epochs": "none"}, None)
+    with pytest.raises(InputError, match=r"pretrain\.batch_size = 'none'"):
+        resolve("smoke", recipe, "simmim", {"pretrain.batch_size": "none"}, None)
 
 
 @pytest.mark.parametrize("words", ["clip_grad=none", 'clip_grad="none"'])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint
-from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +14,13 @@ from mimbench.recipe.resolve import resolve
 from mimbench.recipe.show import describe
 
 TINY = 'summary = "Tiny"\nextends = "smoke"\n[encoders.vit]\nembed_dim = 16\n'
+
+
+class Installed:
+    """A distribution, as importlib.metadata describes it."""
+
+    def __init__(self, name: str) -> None:
+        self.metadata = {"Name": name, "Version": "1.0"}
 
 
 @pytest.fixture
@@ -34,7 +40,7 @@ def package(tmp_path, monkeypatch):
         file = f"{group.rpartition('.')[2]}_{name}.toml".replace("-", "_")
         (folder / file).write_text(content, encoding="utf-8")
         point = EntryPoint(name, value or f"package_{owner}:{file}", group)
-        vars(point).update(dist=SimpleNamespace(name=owner, version="1.0"))
+        vars(point).update(dist=Installed(owner))
         points.append(point)
 
     return install

@@ -6,8 +6,13 @@ from typing import ClassVar
 
 import pytest
 
+from mimbench.contract import View, check_names
 from mimbench.errors import InputError, NotSupported
 from mimbench.testing.checks import BadOptions, Failure, Skip, Suite, check, parametrize_checks
+from mimbench.testing.datasets import DATASET_CHECKS
+from mimbench.testing.encoders import ENCODER_CHECKS
+from mimbench.testing.methods import METHOD_CHECKS
+from mimbench.testing.tasks import TASK_CHECKS
 
 
 class Plugin:
@@ -101,6 +106,16 @@ def test_a_skipped_check_blocks_nothing(error):
     assert Suite(Subject(Partial), CHECKS).result("first_works").message == "it has none"
 
 
+def test_an_option_that_pydantic_refuses_is_one_clear_line():
+    class Blurred(Plugin):
+        def first(self):
+            View(image_size=8, blur=3.0)
+
+    result = Suite(Subject(Blurred), CHECKS).result("first_works")
+    assert result.message.startswith("View.blur = 3.0: it must be less than or equal to 1 (")
+    assert "validation error" not in result.message
+
+
 def test_a_waiver_allows_a_failure_with_its_reason():
     class Mixing(Plugin):
         waivers: ClassVar = {"first_works": "it mixes images"}
@@ -124,7 +139,7 @@ def test_a_waived_check_that_passes_is_a_failure():
 @pytest.mark.parametrize(
     ("waivers", "error"),
     [
-        ({"third_works": "no"}, "waivers of Waiving: 'third_works' is no check of a plugin; did you mean"),
+        ({"third_works": "no"}, "class Waiving: waivers: 'third_works' is no check of a plugin; did you mean"),
         ({"first_works": " "}, "'first_works' has no reason"),
     ],
 )
@@ -179,3 +194,8 @@ def test_a_failed_check_is_a_failed_test():
 def test_a_waived_check_is_an_expected_failure():
     with pytest.raises(pytest.xfail.Exception, match="it mixes images"):
         parametrize_checks(Suite(Subject(Mixed), CHECKS)).args[1][0].values[0]()
+
+
+def test_the_contract_names_the_checks_of_each_kind():
+    suites = {"method": METHOD_CHECKS, "task": TASK_CHECKS, "dataset": DATASET_CHECKS, "encoder": ENCODER_CHECKS}
+    assert {kind: tuple(one.name for one in checks) for kind, checks in suites.items()} == dict(check_names.CHECKS)

@@ -342,17 +342,17 @@ WRONG: dict[str, list[tuple[type[Dataset], str]]] = {
         (OtherClasses, "different classes"),
     ],
     "images_have_their_form": [
-        (Doubles, "image 0 of train is torch.float64; return torch.uint8, uint16 or float32"),
-        (Bright, "has pixels from 0 to 255, and pixel_range is (0.0, 1.0)"),
+        (Doubles, "image 0 of train is torch.float64 [1, 8, 8]; return a tensor of uint8, uint16 or float32"),
+        (Bright, "has pixels from 0 to 255, and pixel_range is (0, 1)"),
         (ShiftedBytes, "is uint8, and pixel_range is (1, 255)"),
         (Coloured, "has shape [1, 8, 8], and channels is 3"),
     ],
     "labels_are_within_classes": [
-        (OneTooMany, "go from 1 to 2, and there are 2 classes"),
+        (OneTooMany, "labels of train run from 1 to 2, beyond 0 to 1 of the 2 classes"),
         (ShortLabels, "labels of train are torch.int16"),
         (Disagreeing, "image 0 of train has label 1"),
         (UnknownCategory, "annotation 1 of train has an unknown category"),
-        (Attributed, "attribute 'background' of train is torch.float32 [12]; return int64 [N]"),
+        (Attributed, "values of the attribute 'background' of train are torch.float32 [12]; return int64 [12]"),
         (ThirdClass, "up to 2, and there are 2 classes"),
     ],
     "annotations_fit_the_images": [

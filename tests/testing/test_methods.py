@@ -39,7 +39,7 @@ def built_in() -> list[tuple[str, str]]:
         for name, method in methods
         if method.__module__.startswith("mimbench_methods.")
         for encoder in ENCODERS
-        if method.needs <= registry.encoders.load(encoder).can
+        if method.encoder_needs <= registry.encoders.load(encoder).can
     ]
 
 
@@ -74,7 +74,7 @@ class Plain(Method):
     """An honest method with an EMA teacher of its head, of which the others here are wrong versions."""
 
     name, version = "plain", "1"
-    needs = frozenset({"mask-tokens"})
+    encoder_needs = frozenset({"mask-tokens"})
     Config = RatioConfig
 
     def __init__(self, config, encoder):
@@ -425,10 +425,10 @@ WRONG: dict[str, list[tuple[type[Method], str]]] = {
     "files_count_by_content": [(ByName, "'teacher' enters the fingerprint by the name of its file")],
     "builds_around_an_encoder": [(OtherEncoder, "self.encoder is not the encoder")],
     "mask_has_its_form": [
-        (FlatMask, "has shape [8, 64]"),
-        (FloatMask, "has dtype torch.float32"),
-        (ShortMask, "has shape [1, 8, 8]"),
-        (OddGrid, "5 x 5 does not tile"),
+        (FlatMask, "is torch.bool [8, 64] for 8 images; return bool [8, rows, columns]"),
+        (FloatMask, "is torch.float32 [8, 8, 8] for 8 images"),
+        (ShortMask, "is torch.bool [1, 8, 8] for 8 images"),
+        (OddGrid, "has 5 x 5 cells, and the encoder has 8 x 8"),
     ],
     "mask_comes_from_the_generator": [(GlobalMask, "draw from `generator`")],
     "masks_differ": [(EqualMasks, "the same mask"), (FixedMask, "different seeds give equal masks")],

@@ -1,14 +1,12 @@
-"""Tests of the dataset: its splits are sound and always the same, and it runs."""
+"""Tests of the dataset: it runs, and it passes each check of `mimbench check dataset`."""
 
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-import torch
-
-from mimbench.api import SplitName
+from mimbench.testing import dataset_suite, parametrize_checks
 from mimbench_example.shapes import Shapes
 
 MODULE = Path(__file__).parents[1] / "mimbench_example" / "shapes.py"
@@ -23,18 +21,6 @@ def test_it_runs(tmp_path: Path) -> None:
     assert record["dataset"]["name"] == "shapes"
 
 
-@pytest.mark.parametrize("name", ["train", "test"])
-def test_a_split_is_sound(tmp_path: Path, name: SplitName) -> None:
-    dataset = Shapes(Shapes.Config(), tmp_path)
-    split = dataset.split(name)
-    image, label = split[0]
-    assert image.dtype == torch.uint8
-    assert len(image) == dataset.channels
-    assert len(split.labels) == len(split)
-    assert set(split.labels.tolist()) == set(range(len(split.classes)))
-    assert label == split.labels[0]
-
-
-def test_the_content_is_always_the_same(tmp_path: Path) -> None:
-    fingerprints = {Shapes(Shapes.Config(), tmp_path).fingerprint() for _ in range(2)}
-    assert len(fingerprints) == 1
+@parametrize_checks(dataset_suite(Shapes))
+def test_it_keeps_the_contract(check: Callable[[], None]) -> None:
+    check()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mimbench.contract import ArraySplit, ImageSplit
+from mimbench.contract import ArraySplit, DataChoice, ImageSplit
 from mimbench.errors import InputError
 
 
@@ -55,21 +55,54 @@ def _attributes(split: ImageSplit, indices: list[int]) -> dict[str, Tensor]:
     return {name: values[indices] for name, values in split.attributes.items()}
 
 
-def share_of(split: ImageSplit, share: float, seed: int) -> ImageSplit:
-    """A seeded share of a split, with every class in proportion; the whole split if `share` is 1.
+def training_indices(labels: Tensor, choice: DataChoice) -> Tensor:
+    """Positions of the images to pretrain on, int64: the share, sorted, then the planted images, copy by copy.
+
+    The share is drawn, with every class in proportion, from the images that are not planted. So it does not depend on
+    the number of copies, and no planted image is in it.
 
     Args:
-        share: fraction of the images, in (0, 1].
+        labels: int64 [N], of the whole split.
 
     Raises:
-        InputError: less than one image is left.
+        InputError: more images are planted than there are, or no image is left to pretrain on.
     """
-    if share == 1:
+    planted = planted_indices(len(labels), choice)
+    others = complement(len(labels), planted.numpy())
+    count = round(choice.share * len(others))
+    chosen = others
+    if choice.share < 1:
+        if count < 1:
+            raise InputError(f"pretrain.data_share {choice.share:g} of {len(others)} images leaves none; raise it")
+        chosen = others[stratified(labels.numpy()[others], count, choice.seed)]
+    indices = torch.cat((torch.from_numpy(chosen), planted.repeat(choice.plant_copies)))
+    if not len(indices):
+        raise InputError("all images are planted, with pretrain.plant_copies 0: none is left; lower plant_count")
+    return indices
+
+
+def planted_indices(count: int, choice: DataChoice) -> Tensor:
+    """Sorted positions of the planted images among all `count` images of the split, int64 [plant_count].
+
+    Raises:
+        InputError: there are fewer images.
+    """
+    if choice.plant_count > count:
+        raise InputError(f"pretrain.plant_count {choice.plant_count} is more than the {count} images; lower it")
+    # RandomState, because its stream is frozen: the same images with every numpy release.
+    order = np.random.RandomState(choice.plant_seed).permutation(count)
+    return torch.from_numpy(np.sort(order[: choice.plant_count])).long()
+
+
+def training_images(split: ImageSplit, choice: DataChoice) -> ImageSplit:
+    """The images to pretrain on, as `training_indices`; the split itself if that is all of it, each once.
+
+    Raises:
+        InputError: as `training_indices`.
+    """
+    if choice.share == 1 and not choice.plant_count:
         return split
-    count = round(share * len(split))
-    if count < 1:
-        raise InputError(f"pretrain.data_share {share:g} of {len(split)} images leaves none; raise it")
-    return subset(split, stratified(split.labels.numpy(), count, seed).tolist())
+    return subset(split, training_indices(split.labels, choice).tolist())
 
 
 def complement(size: int, chosen: np.ndarray) -> np.ndarray:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
-from mimbench.contract import Dataset, ImageSplit, Task
-from mimbench.data import share_of
+from mimbench.contract import DataChoice, Dataset, ImageSplit, Task
+from mimbench.data import training_images
 from mimbench.errors import InputError
-from mimbench.recipe import AT_EPOCH, PRETRAINED
+from mimbench.recipe import AT, PRETRAINED
 from mimbench.recipe.document import values
 from mimbench.recipe.resolve import Recipe
 from mimbench.store.sealing import fingerprint
@@ -96,36 +96,44 @@ class Pretraining:
 
     @cached_property
     def training(self) -> str:
-        """Fingerprint of the training: that of the weights after its last epoch."""
+        """Fingerprint of the training: that of the weights after its last step."""
         shaping = self.identity.get("pretrain", {})
-        if self.checkpoint or "at_epoch" not in shaping:
+        whole = {key: value for key, value in shaping.items() if f"pretrain.{key}" not in AT}
+        if self.checkpoint or whole == shaping:
             return self.fingerprint
-        without_epoch = {key: value for key, value in shaping.items() if key != "at_epoch"}
-        return fingerprint({**self.identity, "pretrain": without_epoch})
+        return fingerprint({**self.identity, "pretrain": whole})
 
     @property
-    def epoch(self) -> int:
-        """Number of epochs of the training after which the weights are taken."""
-        return self.recipe.pretrain.last_epoch
+    def end(self) -> int:
+        """Number of epochs or steps of the training, by its `unit`, after which the weights are taken."""
+        return self.recipe.pretrain.end
+
+    @property
+    def unit(self) -> Literal["epoch", "step"]:
+        return self.recipe.pretrain.unit
 
     @property
     def label(self) -> str:
         """For messages, such as "mae seed 0 at epoch 100"."""
-        early = "" if self.training == self.fingerprint else f" at epoch {self.epoch}"
+        early = "" if self.training == self.fingerprint else f" at {self.unit} {self.end}"
         return f"{self.recipe.method} seed {self.seed}{early}"
 
     def images(self) -> ImageSplit:
-        """The training images: all, or the share that the recipe sets.
+        """The training images: all, or the share that the recipe sets, and the planted ones. They are drawn once.
 
         Raises:
             InputError: the dataset has no plain images.
         """
+        return self._images
+
+    @cached_property
+    def _images(self) -> ImageSplit:
         split = self.dataset.split("train")
         if not isinstance(split, ImageSplit):
             raise InputError(
                 f"dataset {self.recipe.dataset!r} has no plain images to pretrain on; choose another data.name"
             )
-        return share_of(split, self.recipe.pretrain.data_share, self.recipe.pretrain.data_seed)
+        return training_images(split, DataChoice.from_config(self.recipe.pretrain))
 
 
 @dataclass(frozen=True)
@@ -151,5 +159,5 @@ def distinct_pretrainings(cells: Iterable[Cell]) -> dict[str, Pretraining]:
 
 
 def varied_text(varied: Mapping[str, Any]) -> str:
-    """Varied settings as labels show them. The epoch is left out, since the pretraining's label shows it."""
-    return "".join(f" {path}={value}" for path, value in varied.items() if path != AT_EPOCH)
+    """Varied settings as labels show them. The epoch or step is left out, since the pretraining's label shows it."""
+    return "".join(f" {path}={value}" for path, value in varied.items() if path not in AT)

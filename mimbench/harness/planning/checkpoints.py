@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from mimbench import registry
 from mimbench.contract import PretrainConfig
 from mimbench.errors import InputError, nearest
 from mimbench.recipe import document as recipe_document
@@ -61,6 +62,8 @@ def refuse_pretraining(paths: Sequence[str], methods: Sequence[str]) -> None:
         table, _, key = general.partition(".")
         if table == "pretrain" and not PretrainConfig.is_cosmetic(key):
             raise InputError(f"{path}: leave it out with --checkpoint, which is pretrained already")
+        if general == "encoder.weights":
+            raise InputError(f"{path}: leave it out with --checkpoint, whose weights replace those of the file")
 
 
 def with_checkpoint(document: recipe_document.Table, checkpoint: StoredCheckpoint) -> recipe_document.Table:
@@ -74,4 +77,7 @@ def with_checkpoint(document: recipe_document.Table, checkpoint: StoredCheckpoin
     taken = {table: tables[table] for table in ("input", "encoder", "method", "pretrain") if table in tables}
     if "pretrain" in taken:  # the file that the pretraining started from is not needed any more
         taken["pretrain"] = {key: value for key, value in taken["pretrain"].items() if key != "start"}
+    field = registry.encoders.load(tables["encoder"]["name"]).Config.model_fields.get("weights")
+    if field and not field.is_required():  # nor are the weights that its encoder started from
+        taken["encoder"] = {key: value for key, value in taken["encoder"].items() if key != "weights"}
     return merged | taken

@@ -140,15 +140,16 @@ def _totals(plan: PlanSummary) -> Iterator[str]:
     left = [cell for cell in plan.cells if cell.record_id not in plan.recorded]
     again = f", of which {len(plan.failed)} failed at the last attempt" if plan.failed else ""
     yield f"cells: {len(plan.cells)}, {len(plan.recorded)} recorded, {len(left)} to run{again}"
-    # Pretrainings that differ in their epoch only come from one training: count trainings.
-    epochs_of: dict[str, set[str]] = {}
+    # Pretrainings that differ in their epoch or step only come from one training: count trainings.
+    keys_of: dict[str, set[str]] = {}
     for key, pretraining in plan.pretrainings.items():
-        epochs_of.setdefault(pretraining.training, set()).add(key)
-    done = {training for training, keys in epochs_of.items() if keys <= plan.pretrained}
+        keys_of.setdefault(pretraining.training, set()).add(key)
+    done = {training for training, keys in keys_of.items() if keys <= plan.pretrained}
     needed = {c.pretraining.training for c in left if c.pretraining.fingerprint not in plan.pretrained}
-    epochs = f", saved at {len(plan.pretrainings)} epochs in all" if len(plan.pretrainings) > len(epochs_of) else ""
-    others = "" if len(needed) + len(done) == len(epochs_of) else " (the others are not needed)"
-    yield f"pretrainings: {len(epochs_of)}{epochs}, {len(done)} done, {len(needed)} to run{others}"
+    units = " or ".join(sorted({f"{pretraining.unit}s" for pretraining in plan.pretrainings.values()}))
+    saved = f", saved at {len(plan.pretrainings)} {units} in all" if len(plan.pretrainings) > len(keys_of) else ""
+    others = "" if len(needed) + len(done) == len(keys_of) else " (the others are not needed)"
+    yield f"pretrainings: {len(keys_of)}{saved}, {len(done)} done, {len(needed)} to run{others}"
 
 
 def _time(plan: PlanSummary, results: Path) -> Iterator[str]:

@@ -37,7 +37,8 @@ class Estimator:
     encoder and image size. If some of these have the same method options too, only they count.
 
     A task: the median seconds of records with the same protocol and encoder. If there are none, of records with the
-    same task, dataset and encoder, scaled by the ratio of epochs if both train.
+    same task, dataset and encoder, scaled by the length of the training: by the ratio of epochs, or, for a budget in
+    steps, of images.
     """
 
     def __init__(self, device: str) -> None:
@@ -50,8 +51,8 @@ class Estimator:
         self._rates: dict[str, list[tuple[str, float]]] = defaultdict(list)
         # Seconds by protocol and encoder.
         self._same_protocol: dict[str, list[float]] = defaultdict(list)
-        # (epochs, seconds) by task, dataset and encoder.
-        self._same_task: dict[str, list[tuple[float | None, float]]] = defaultdict(list)
+        # (epochs, images, seconds) by task, dataset and encoder.
+        self._same_task: dict[str, list[tuple[float | None, float, float]]] = defaultdict(list)
 
     @classmethod
     def from_results(cls, root: Path, device: str) -> Estimator:
@@ -79,7 +80,9 @@ class Estimator:
         cost, protocol = record.get("cost", {}), record.get("protocol", {})
         if cost.get("device") == self.device and "encoder" in record.get("recipe", {}):
             encoder, seconds = record["recipe"]["encoder"], float(cost["seconds"])
-            self._same_task[_task_key(protocol, encoder)].append((_epochs(protocol), seconds))
+            self._same_task[_task_key(protocol, encoder)].append(
+                (_training(protocol).get("epochs"), float(cost.get("images_seen", 0)), seconds)
+            )
             self._same_protocol[fingerprint([protocol, encoder])].append(seconds)
             self.records += 1
 
@@ -95,11 +98,12 @@ class Estimator:
         return self._count_images(pretraining) * median(same_options or [rate for _, rate in rates])
 
     def _count_images(self, pretraining: Pretraining) -> int:
-        """Images that it will see, each epoch counted; incomplete batches are dropped."""
+        """Images that it will see, counted in each epoch; incomplete batches are dropped."""
         data, train = fingerprint(pretraining.identity["data"]), pretraining.recipe.pretrain
         if data not in self._sizes:
             self._sizes[data] = len(pretraining.images())
-        return pretraining.epoch * (self._sizes[data] // train.batch_size) * train.batch_size
+        per_unit = self._sizes[data] // train.batch_size if train.unit == "epoch" else 1
+        return train.end * per_unit * train.batch_size
 
     def task_seconds(self, cell: Cell) -> float | None:
         """Seconds, or None if nothing similar was measured before."""
@@ -110,20 +114,25 @@ class Estimator:
         same_task = self._same_task.get(_task_key(cell.protocol, encoder))
         if not same_task:
             return None
-        epochs = _epochs(cell.protocol)
+        train = _training(cell.protocol)
+        epochs, images = train.get("epochs"), (train.get("steps") or 0) * train.get("batch_size", 0)
         scaled = []
-        for epochs_before, seconds in same_task:
-            ratio = epochs / epochs_before if epochs and epochs_before else 1.0
-            scaled.append(seconds * ratio)
-        return median(scaled)
+        for epochs_before, images_before, seconds in same_task:
+            if images and images_before:
+                scaled.append(seconds * images / images_before)
+            elif epochs and epochs_before:
+                scaled.append(seconds * epochs / epochs_before)
+            elif not (epochs and images_before):  # the epochs of a record whose budget is in steps are not known
+                scaled.append(seconds)
+        return median(scaled) if scaled else None
 
     def estimate(self, pretrainings: Iterable[Pretraining], cells: Iterable[Cell]) -> Estimate:
-        """For all of these, run one after the other. A training counts once, up to the last of its epochs."""
+        """For all of these, run one after the other. A training counts once, up to its last checkpoint."""
         estimate = Estimate()
         trainings: dict[str, Pretraining] = {}
         for pretraining in pretrainings:
             longest = trainings.get(pretraining.training, pretraining)
-            trainings[pretraining.training] = max(pretraining, longest, key=lambda one: one.epoch)
+            trainings[pretraining.training] = max(pretraining, longest, key=lambda one: one.end)
         for pretraining in trainings.values():
             seconds = self.pretraining_seconds(pretraining)
             if seconds is None:
@@ -156,6 +165,7 @@ def _task_key(protocol: Mapping[str, Any], encoder: Mapping[str, Any]) -> str:
     return fingerprint([protocol.get("task"), protocol.get("dataset"), encoder])
 
 
-def _epochs(protocol: Mapping[str, Any]) -> float | None:
+def _training(protocol: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The training options of a protocol; empty if the task does not train."""
     train = protocol.get("train")
-    return train.get("epochs") if isinstance(train, Mapping) else None
+    return train if isinstance(train, Mapping) else {}

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from mimbench import registry
-from mimbench.contract import Dataset, InputConfig, Method, TrainConfig
+from mimbench.contract import DataChoice, Dataset, InputConfig, Method, TrainConfig
 from mimbench.contract.abilities import require_abilities
+from mimbench.contract.config import OptionError, shaping_at
 from mimbench.data import DeviceTransform, open_dataset
 from mimbench.distributed import get_world_size
 from mimbench.encoders.rebuilding import require_drop_path
@@ -21,11 +22,11 @@ from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.planning.build import assemble
 from mimbench.harness.planning.cells import Cell, Pretraining, Request
 from mimbench.harness.planning.checkpoints import refuse_pretraining, with_checkpoint
-from mimbench.harness.planning.plugin_checks import check_dataset, check_method
+from mimbench.harness.planning.plugin_checks import check_dataset, check_encoder, check_method
 from mimbench.harness.planning.size import check_size
 from mimbench.harness.planning.weights import check_reconstruction, require_single_names
 from mimbench.optim import Schedule
-from mimbench.recipe import AT_EPOCH
+from mimbench.recipe import AT
 from mimbench.recipe import document as recipe_document
 from mimbench.recipe.needs import check_task_needs
 from mimbench.recipe.resolve import Recipe, applies, check_settings, resolve
@@ -91,8 +92,8 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
     for method, values, task in itertools.product(request.methods, _combinations(request.variations), request.tasks):
         recipe = resolve(request.recipe, document, method, {**request.settings, **values}, task)
         varied = {path: value for path, value in values.items() if applies(path, method, task)}
-        if recipe.pretrain.at_epoch is None:  # the last epoch is the plain pretraining, which varies no epoch
-            varied = {p: v for p, v in varied.items() if p not in (AT_EPOCH, f"methods.{method}.{AT_EPOCH}")}
+        if recipe.pretrain.end == recipe.pretrain.length:  # the end is the plain pretraining, which varies no end
+            varied = {p: v for p, v in varied.items() if p.removeprefix(f"methods.{method}.") not in AT}
         data = datasets.open(recipe.dataset, recipe.data.model_dump(), "data")
         first, *others = [_pretraining(recipe, seed, device, data, request.checkpoint) for seed in request.seeds]
         _check_training(first)
@@ -135,20 +136,22 @@ def _check_training(pretraining: Pretraining) -> None:
         )
     if not recipe.method_class().pretrains or pretraining.checkpoint:
         return
-    train.require_images(len(pretraining.images()), "pretrain")
+    images = len(pretraining.images())
+    train.require_images(images, "pretrain")
     train.require_processes(get_world_size(), "pretrain")
     if "labels" in recipe.method_class().supervision and "labels" not in pretraining.dataset.provides:
         raise InputError(f"method {recipe.method!r} needs labels, but dataset {recipe.dataset!r} has none")
     if train.layer_decay is not None:
         raise InputError("pretrain.layer_decay: it is for fine-tuning; leave it out of [pretrain]")
-    Schedule(train, steps_per_epoch=1)
+    Schedule(train, steps_per_epoch=images // train.batch_size)
 
 
 def _build_checked(pretraining: Pretraining) -> Method:
     """The method of a pretraining. Raises InputError if it breaks the contract of methods."""
     recipe = pretraining.recipe
     method = build_method(recipe, pretraining.seed, pretraining.channels, to_train=not pretraining.checkpoint)
-    check_method(method, recipe.method, recipe.encoder)
+    check_encoder(method.encoder, recipe.encoder)
+    check_method(method, recipe.method)
     require_drop_path(method.encoder, getattr(recipe.encoder_config, "drop_path", 0.0))
     require_single_names(method)
     if recipe.method_class().pretrains and not pretraining.checkpoint:
@@ -181,12 +184,6 @@ def build_method(recipe: Recipe, seed: int, channels: int, *, to_train: bool = F
         seed=derive_seed("init", seed),
         start=recipe.pretrain.start if to_train and recipe.method_class().pretrains else None,
     )
-
-
-def _share(recipe: Recipe) -> dict[str, Any]:
-    """Which part of the images is used; empty if all are."""
-    train = recipe.pretrain
-    return {} if train.data_share == 1 else {"share": train.data_share, "seed": train.data_seed}
 
 
 def _shaping_of_training(view: InputConfig) -> dict[str, Any]:
@@ -222,23 +219,30 @@ def _pretraining(
 ) -> Pretraining:
     method, encoder = recipe.method_class(), recipe.encoder_class()
     identity: dict[str, Any] = {
-        "method": {"name": recipe.method, "version": method.version, **recipe.method_config.shaping()},
-        "encoder": {"name": recipe.encoder, "version": encoder.version, **recipe.encoder_config.shaping()},
+        "method": {"name": recipe.method, "version": method.version, **shaping_at(recipe.method_config, "method")},
+        "encoder": {"name": recipe.encoder, "version": encoder.version, **shaping_at(recipe.encoder_config, "encoder")},
         "image_size": recipe.input.image_size,
         "channels": dataset.channels,
         "seed": seed,
     }
     if method.pretrains:
-        precision = pick_precision(recipe.pretrain, device)
+        train = recipe.pretrain
+        precision = pick_precision(train, device)
         identity |= {
-            "data": {"name": recipe.dataset, "content": dataset.fingerprint(), **_share(recipe)},
+            "data": {
+                "name": recipe.dataset,
+                "content": dataset.fingerprint(),
+                **DataChoice.from_config(train).identity(),
+            },
             "input": _shaping_of_training(recipe.input),
             **_other_views(recipe),
-            "pretrain": {**recipe.pretrain.shaping(), "precision": precision, **world_size_identity()},
+            "pretrain": {**shaping_at(train, "pretrain"), "precision": precision, **world_size_identity()},
         }
     if checkpoint:
         # The weights come from the checkpoint, but options of this run may change how the model uses them.
         what = checkpoint.card["what"]
+        if started := what["encoder"].get("weights"):  # the file is not read again; see with_checkpoint
+            identity["encoder"] |= {"weights": started}
         used = what | {key: identity[key] for key in ("method", "encoder", "image_size")}
         key = checkpoint.card["fingerprint"] if used == what else fingerprint([checkpoint.card["fingerprint"], used])
         return Pretraining(recipe, seed, dataset, key, used, checkpoint)
@@ -264,8 +268,12 @@ def _build_cell(
             f"dataset {name!r} has {dataset.channels} channels, the encoder of {pretraining.label} "
             f"takes {pretraining.channels}"
         )
+    try:
+        of_task = task.protocol()
+    except OptionError as error:
+        raise InputError(f"task.{error}") from error
     protocol = {
-        **task.protocol(),
+        **of_task,
         "dataset": {"name": name, "content": dataset.fingerprint()},
         "input": task.relevant_input(recipe.input),
     }

@@ -17,18 +17,21 @@ class _Plugin(NamedTuple):
     cls: Any
 
 
-def describe_culprit(error: BaseException) -> str:
+def describe_culprit(error: BaseException, *, of_others_only: bool = False) -> str:
     """The plugin and the line that raised an error, such as "method 'x' of package 0.1, x.py:69 in step".
 
     It is the innermost line of a plugin's code; "" if there is none. Plugins of other packages come first, since they
     may call built-in plugins with wrong values, which then fail inside the built-in code.
+
+    Args:
+        of_others_only: name no built-in plugin.
     """
     plugins = [_Plugin(kind, name, cls) for kind in registry.ALL for name, cls in kind.loaded().items()]
     frames = list(traceback.walk_tb(error.__traceback__))[::-1]
     candidates = []  # (index in frames, whether it belongs to built-in plugins only)
     for index, (frame, _) in enumerate(frames):
         owners = _owners(frame, plugins)
-        if owners:
+        if owners and not (of_others_only and all(map(_is_built_in, owners))):
             candidates.append((index, all(map(_is_built_in, owners))))
     if not candidates:
         return ""

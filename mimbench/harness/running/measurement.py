@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from mimbench.contract import Method, TaskContext, TaskResult
+from mimbench.contract import DataChoice, Method, TaskContext, TaskResult
 from mimbench.distributed import get_rank
 from mimbench.engine.ranks import fails_together, on_first_rank
 from mimbench.files import file_sha256, writing_into
@@ -20,6 +20,7 @@ from mimbench.harness.running.record import build_record
 from mimbench.harness.running.session import Session
 from mimbench.harness.running.training import TaskTraining
 from mimbench.store.record import Record
+from mimbench.store.scores import FILE, SCORES, pack_scores
 from mimbench.store.store import StoredCheckpoint
 
 
@@ -66,6 +67,7 @@ def _run_task(session: Session, cell: Cell, checkpoint: StoredCheckpoint, workdi
     # Ranks must not write to the same files. Rank 0 works in the folder itself.
     folder_of_rank = workdir / f"rank{get_rank()}" if get_rank() else workdir
     folder_of_rank.mkdir(exist_ok=True)
+    data = checkpoint.card["what"].get("data")
     context = TaskContext(
         seed=pretraining.seed,
         device=session.device,
@@ -77,6 +79,7 @@ def _run_task(session: Session, cell: Cell, checkpoint: StoredCheckpoint, workdi
         features=features,
         say=session.say,
         method=_restored_method(session, pretraining, checkpoint) if cell.task.needs_reconstruction else None,
+        pretrained_on=DataChoice.from_identity(data) if data else None,
     )
     result = cell.task.run(encoder, cell.dataset, context)
     check_result(cell.task, result)
@@ -94,7 +97,7 @@ def _write_record(
     seconds: float,
 ) -> Record:
     store = session.store
-    artifacts = pictures | _move_artifacts(session, cell, result)
+    artifacts = pictures | _move_artifacts(session, cell, result) | _save_scores(session, cell, result)
     record = build_record(
         request,
         cell,
@@ -116,6 +119,14 @@ def _move_artifacts(session: Session, cell: Cell, result: TaskResult) -> dict[st
         paths[name] = session.store.save_artifact(cell.record_id, path.name, path.read_bytes())
         path.unlink()
     return paths
+
+
+def _save_scores(session: Session, cell: Cell, result: TaskResult) -> dict[str, str]:
+    """Write the scores of single samples, if the task returns any. Returns the path of their file, by name."""
+    if result.scores is None:
+        return {}
+    content = pack_scores(result.scores.arrays(), result.scores.split)
+    return {SCORES: session.store.save_artifact(cell.record_id, FILE, content)}
 
 
 def _restored_method(session: Session, pretraining: Pretraining, checkpoint: StoredCheckpoint) -> Method:

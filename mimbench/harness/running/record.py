@@ -113,14 +113,16 @@ def build_failure(
 
 
 def reason_of(error: Exception, options: SizeOptions = NO_OPTIONS) -> str:
-    """An error in one line. One that was not foreseen begins with its class and ends with the plugin that raised it.
+    """An error in one line. One that was not foreseen begins with its class. At the end is the plugin that raised it.
+
+    A message that mimbench or a built-in plugin wrote says what to do, and names no line of code.
 
     options: what can be lowered when memory runs out.
     """
-    if isinstance(error, MimbenchError):
-        return " ".join(str(error).split())
-    culprit = describe_culprit(error)
-    return " ".join(f"{describe_error(error, options)}{f' ({culprit})' if culprit else ''}".split())
+    is_foreseen = isinstance(error, MimbenchError)
+    text = str(error) if is_foreseen else describe_error(error, options)
+    culprit = describe_culprit(error, of_others_only=is_foreseen)
+    return " ".join(f"{text}{f' ({culprit})' if culprit else ''}".split())
 
 
 def _facts(cell: Cell) -> dict[str, Any]:

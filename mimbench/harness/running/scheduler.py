@@ -63,11 +63,7 @@ class Scheduler:
         self.overview = Overview(session.console, device_name(session.device), self.cells)
 
     def run(self) -> Outcome:
-        """Run every cell that has no record yet. A cell that fails does not stop the others.
-
-        Raises:
-            InputError: the plan has a single cell, and its input is wrong.
-        """
+        """Run every cell that has no record yet. A cell that fails, for whatever reason, does not stop the others."""
         waiting = self._unfinished(self.cells)
         before = len(self._records)
         self._say_recorded()
@@ -127,12 +123,12 @@ class Scheduler:
         return checkpoint
 
     def _pretrain(self, cells: Sequence[Cell]) -> StoredCheckpoint | None:
-        """Train the pretraining of these cells, and all other epochs of its training that the plan needs.
+        """Train the pretraining of these cells, and all others of its training that the plan needs.
 
-        If the training fails, so do all cells whose epoch it has not saved. The caller holds the lock on the training.
+        If the training fails, so do all cells whose weights it has not saved. The caller holds the training's lock.
 
         Returns:
-            The checkpoint of these cells; None if their epoch was not reached.
+            The checkpoint of these cells; None if their epoch or step was not reached.
         """
         pretraining = cells[0].pretraining
         checkpoint = self.trainer.existing_checkpoint(pretraining)
@@ -144,11 +140,11 @@ class Scheduler:
             for cell in self.cells
             if cell.pretraining.training == pretraining.training and not self._is_finished(cell)
         ]
-        epochs = list(distinct_pretrainings(cells_of_training).values())
+        pretrainings = list(distinct_pretrainings(cells_of_training).values())
         try:
-            self.trainer.train(epochs)
+            self.trainer.train(pretrainings)
         except Exception as error:
-            lost = {epoch.fingerprint for epoch in self.trainer.missing_epochs(epochs)}
+            lost = {missing.fingerprint for missing in self.trainer.missing(pretrainings)}
             failed = [cell for cell in cells_of_training if cell.pretraining.fingerprint in lost]
             self._fail(failed, "pretraining", error)
         checkpoint = self.trainer.load_stored(pretraining)
@@ -224,19 +220,14 @@ class Scheduler:
             return None
 
     def _fail(self, cells: list[Cell], stage: Literal["pretraining", "task"], error: Exception) -> None:
-        """Write down one error for all cells that it stops.
-
-        Raises:
-            InputError: the error itself, if it is one and the plan has a single cell.
-        """
-        if len(self.cells) == 1 and isinstance(error, InputError):
-            raise error
+        """Write down one error for all cells that it stops."""
         reason = reason_of(error, options_of(cells[0], stage))
         key, what = cells[0].record_id, cells[0].label
         if stage == "pretraining":
             count = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"
             key, what = cells[0].pretraining.fingerprint, f"pretraining {_name_pretraining(cells)}, for {count}"
-        self.session.say(f"failed: {what}: {reason}")
+        if len(self.cells) > 1:  # the end of a run lists its failures; of a single cell that is the next line
+            self.session.say(f"failed: {what}: {reason}")
         self._save_failures(cells, stage, error, reason, key)
         for cell in cells:
             self._failures[cell.record_id] = reason

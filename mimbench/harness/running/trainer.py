@@ -65,26 +65,26 @@ class Trainer:
             _check_card(stored, pretraining)
         return stored
 
-    def missing_epochs(self, epochs: Sequence[Pretraining]) -> list[Pretraining]:
-        """Those epochs of one training that have no checkpoint yet. A damaged checkpoint counts as one."""
-        exists = self.shared.have_checkpoints([epoch.fingerprint for epoch in epochs])
+    def missing(self, pretrainings: Sequence[Pretraining]) -> list[Pretraining]:
+        """Those that have no checkpoint yet. A damaged checkpoint counts as one."""
+        exists = self.shared.have_checkpoints([pretraining.fingerprint for pretraining in pretrainings])
         return [
-            epoch
-            for epoch, is_stored in zip(epochs, exists, strict=True)
-            if not (is_stored and self.session.accepts(epoch.fingerprint))
+            pretraining
+            for pretraining, is_stored in zip(pretrainings, exists, strict=True)
+            if not (is_stored and self.session.accepts(pretraining.fingerprint))
         ]
 
-    def train(self, epochs: Sequence[Pretraining]) -> None:
+    def train(self, pretrainings: Sequence[Pretraining]) -> None:
         """Write the missing checkpoints of one training; resumes it if it was interrupted.
 
         Args:
-            epochs: pretrainings that differ in `at_epoch` only. The training runs to the last of them, and saves the
-                others on the way.
+            pretrainings: that differ in `at_epoch` or `at_step` only. The training runs to the last of them, and saves
+                the others on the way.
         """
-        missing = self.missing_epochs(epochs)
+        missing = self.missing(pretrainings)
         if self.session.fresh:
             discard_unfinished(self.store, missing[0].training)
-        last = max(missing, key=lambda epoch: epoch.epoch)
+        last = max(missing, key=lambda pretraining: pretraining.end)
         work = work_key(self.store, missing)
         self.session.compare_code(work, code_of_pretraining(last))
         with writing_into(self.store.root / "work" / work):
@@ -94,19 +94,19 @@ class Trainer:
         self.discard_work(last)
 
     def discard_work(self, pretraining: Pretraining) -> None:
-        """Remove the states of a training whose final checkpoint exists. An earlier epoch keeps them."""
+        """Remove the states of a training whose final checkpoint exists. An earlier end keeps them."""
         if pretraining.fingerprint == pretraining.training:
             discard_unfinished(self.store, pretraining.training)
 
     @fails_together
     def fit_method(self, last: Pretraining, missing: Sequence[Pretraining], work: str) -> tuple[Method, FitReport]:
-        """Train a method as far as the epoch `last`, and save the other missing epochs on the way.
+        """Train a method as far as the end of `last`, and save the other missing pretrainings on the way.
 
         Args:
             work: key of the work folder to train in.
 
         Returns:
-            The method after the epoch `last`, which is not saved yet, and what its training took.
+            The method at the end of `last`, which is not saved yet, and what its training took.
         """
         recipe, channels = last.recipe, last.dataset.channels
         session = self.session
@@ -119,14 +119,13 @@ class Trainer:
         method.prepare(PretrainStage(last, self.store, session.device, session.console, fresh=session.fresh))
         if recipe.pretrain.grad_checkpointing:
             method.encoder.set_grad_checkpointing()
-        save_after = {
-            epoch.epoch: functools.partial(self._save, epoch, method) for epoch in missing if epoch is not last
-        }
+        save_after = {other.end: functools.partial(self._save, other, method) for other in missing if other is not last}
         if 0 in save_after:  # the weights before the first step
             save_after.pop(0)(report)
-        if last.epoch == 0:
+        if last.end == 0:
             return method, report
-        others = f", kept at epochs {', '.join(str(epoch) for epoch in sorted(save_after))} too" if save_after else ""
+        ends = ", ".join(map(str, sorted(save_after)))
+        others = f", kept at {last.unit}s {ends} too" if save_after else ""
         session.say(f"pretraining {last.label} on {len(split):,} images ({last.fingerprint}){others}")
         report = fit_on_images(
             TrainableMethod(method, recipe.views(), channels=channels, batched=split.is_in_memory),
@@ -139,8 +138,8 @@ class Trainer:
             device=session.device,
             console=session.console,
             views=recipe.views(),
-            epochs=last.epoch,
-            after_epoch=save_after,
+            end=last.end,
+            after=save_after,
         )
         return method, report
 

@@ -30,8 +30,8 @@ def fit_on_images(
     console: Console,
     identity: str,
     views: Sequence[InputConfig] = (),
-    epochs: int | None = None,
-    after_epoch: Mapping[int, Callable[[FitReport], None]] | None = None,
+    end: int | None = None,
+    after: Mapping[int, Callable[[FitReport], None]] | None = None,
 ) -> FitReport:
     """Train `model` on the training images of a pretraining; resumes from `workdir`.
 
@@ -65,8 +65,8 @@ def fit_on_images(
         workdir=workdir,
         console=console,
         identity=identity,
-        epochs=epochs,
-        after_epoch=after_epoch,
+        end=end,
+        after=after,
     )
 
 

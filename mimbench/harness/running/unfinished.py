@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 
 from mimbench.engine.ranks import on_first_rank
-from mimbench.engine.state_files import STATES, epochs_done
+from mimbench.engine.state_files import STATES, amount_done
 from mimbench.harness.planning.cells import Pretraining
 from mimbench.harness.planning.code import Code, describe_changes
 from mimbench.store.sealing import DAMAGE, fingerprint, write_json
@@ -20,18 +20,18 @@ from mimbench.store.store import Store
 def work_key(store: Store, missing: Sequence[Pretraining]) -> str:
     """The key of the work folder to train in.
 
-    An interrupted training that has already passed a missing epoch cannot give the weights of that epoch. Its state
-    stays, since it may still serve later epochs, and a second folder is used to train again from the start.
+    An interrupted training that has already passed the end of a missing pretraining cannot give its weights. Its state
+    stays, since it may still serve later ends, and a second folder is used to train again from the start.
 
     Args:
-        missing: the epochs of one training that have no checkpoint yet.
+        missing: the pretrainings of one training that have no checkpoint yet.
     """
-    epochs = [pretraining.epoch for pretraining in missing if pretraining.epoch]  # epoch 0 needs no training
+    ends = [pretraining.end for pretraining in missing if pretraining.end]  # 0 needs no training
     first, second = work_keys(missing[0].training)
     for key in (first, second):
-        done = epochs_done(store.root / "work" / key)
-        reaches_all = all(done < epoch for epoch in epochs)
-        stopped_at_the_only_one = epochs == [done]
+        done = amount_done(store.root / "work" / key, missing[0].unit)
+        reaches_all = all(done < end for end in ends)
+        stopped_at_the_only_one = ends == [done]
         if reaches_all or stopped_at_the_only_one:
             return key
     store.discard_work(second)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mimbench.recipe import AT_EPOCH
+from mimbench.recipe import AT, AT_EPOCH, AT_STEP
 from mimbench.report.page.leaderboard import LAST_RESORTS, Leaderboard, describe_score
 from mimbench.report.plots.lines import Curve, PublishedCurve
 from mimbench.report.plots.published_curves import PublishedCurves
@@ -16,7 +16,12 @@ from mimbench.report.records.frame import build_frame, is_early, to_rows
 from mimbench.report.scores.fields import format_value, is_number, sort_key
 from mimbench.report.scores.score import Key, Score
 
-_TITLES = {AT_EPOCH: "epochs pretrained", "pretrain.epochs": "pretraining epochs, a full schedule each"}
+_TITLES = {
+    AT_EPOCH: "epochs pretrained",
+    AT_STEP: "steps pretrained",
+    "pretrain.epochs": "pretraining epochs, a full schedule each",
+    "pretrain.steps": "pretraining steps, a full schedule each",
+}
 _Curves = Mapping[Key, Sequence[Score]]
 """Scores in the order of the varied value, by all the rest."""
 
@@ -33,7 +38,7 @@ def describe_ablations(
     described = []
     varied = [name for name in board.grid.row_fields if "." in name]
     # Epochs come last.
-    for path in sorted(varied, key=lambda name: name == AT_EPOCH):
+    for path in sorted(varied, key=lambda name: name in AT):
         panels = _panels(board, path)
         if not panels:
             continue
@@ -81,7 +86,7 @@ def _rest(name: str, other: Any, score: Score) -> Any:
 
     The last epoch is no setting. Settings passed with --set that are separate fields are left out of "set".
     """
-    if name == AT_EPOCH:
+    if name in AT:
         return describe_epochs(score.shared) if is_early(score.shared) else None
     if name == "set" and other:
         parts = re.split(r" (?=[\w.-]+=)", other)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from mimbench.recipe import AT_EPOCH
+from mimbench.recipe import AT
 from mimbench.report.published.numbers import (
     describe_epochs,
     find_published,
@@ -63,8 +63,8 @@ def describe_leaderboard(board: Leaderboard, numbers: Mapping[str, int]) -> dict
         numbers: of runs, by id.
     """
     grid, table, skip = board.grid, board.table, board.label_columns
-    # The epoch is part of the description of the pretraining.
-    shown = [index for index in range(skip) if grid.row_fields[index] != AT_EPOCH]
+    # The epoch or step is part of the description of the pretraining.
+    shown = [index for index in range(skip) if grid.row_fields[index] not in AT]
     notes = table.notes
     letters = dict(zip(notes, table.letters(notes), strict=True))
     rows = []

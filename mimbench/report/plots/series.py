@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 from mimbench.display import drawing_rank
-from mimbench.recipe import AT_EPOCH, is_of_task
+from mimbench.recipe import AT, is_of_task
 from mimbench.recipe.document import values
 from mimbench.report.plots.source import Options, Row, Source
 from mimbench.report.plots.style import MethodStyle, clean, lightened, method_style
@@ -208,7 +208,7 @@ def _place_settings(source: Source, key: Callable[[Row], Panel], varied: str = "
     First comes what holds the main setting of the method, then what has more records, then order by name.
     """
     main_places = source.cached(_main_settings) if varied else {}
-    rows = source.cached(_all_epochs if varied == AT_EPOCH else _ends)
+    rows = source.cached(_all_epochs if varied in AT else _ends)
     groups = group_by(rows, key)
     places: dict[Panel, _Place] = {}
     for keys in group_by(groups, lambda series_key: groups[series_key][0]["method"]).values():

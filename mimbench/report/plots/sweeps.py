@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mimbench.errors import InputError, nearest
-from mimbench.recipe import AT_EPOCH, is_of_task
+from mimbench.recipe import AT, AT_EPOCH, AT_STEP, is_of_task
 from mimbench.report.plots.groups import chance_entries, chance_name
 from mimbench.report.plots.lines import Curve, Level, Lines, place_values
 from mimbench.report.plots.published_curves import PublishedCurves, PublishedFigure
@@ -29,10 +29,13 @@ from mimbench.report.records.frame import is_early
 from mimbench.store.sealing import fingerprint
 
 EPOCHS = "pretrain.epochs"
+STEPS = "pretrain.steps"
 _TITLES = {
     "method.mask_ratio": "Mask ratio",
     EPOCHS: "Pretraining epochs (a full schedule each)",
     AT_EPOCH: "Epochs pretrained (of one schedule)",
+    STEPS: "Pretraining steps (a full schedule each)",
+    AT_STEP: "Steps pretrained (of one schedule)",
 }
 
 
@@ -60,9 +63,9 @@ def ablation(source: Source, options: Options) -> Sheet:
 
 def epochs(source: Source, options: Options) -> Sheet:
     """Scores over pretraining: as it goes on, and, in separate panels, by its length, a full schedule each."""
-    on_the_way = _sweep(source, options, AT_EPOCH)
-    by_length = _sweep(source, options, EPOCHS) or _sweep(source, options, EPOCHS, loose=True)
-    sheets = [sheet for sheet in (on_the_way, by_length) if sheet]
+    on_the_way = [_sweep(source, options, path) for path in AT]
+    by_length = [_sweep(source, options, path) or _sweep(source, options, path, loose=True) for path in (EPOCHS, STEPS)]
+    sheets = [sheet for sheet in (*on_the_way, *by_length) if sheet]
     if not sheets:
         raise source.nothing_to_plot(
             "epochs",
@@ -84,7 +87,7 @@ def varied_paths(source: Source, options: Options) -> list[str]:
         for row in rows:
             if row[path] is not None:
                 values.setdefault(row["method"], set()).add(row[path])
-        if path not in (EPOCHS, AT_EPOCH) and any(len(of_method) > 1 for of_method in values.values()):
+        if path not in (EPOCHS, STEPS, *AT) and any(len(of_method) > 1 for of_method in values.values()):
             varied.append(path)
     return varied
 
@@ -106,7 +109,7 @@ def _sweep(source: Source, options: Options, path: str, *, loose: bool = False) 
         loose: recipes may differ in other settings too.
     """
     published = PublishedCurves(path)
-    rows = source.rows(options, (path, *published.paths), epochs=path == AT_EPOCH)
+    rows = source.rows(options, (path, *published.paths), epochs=path in AT)
     ours = [row for row in rows if row["method"] != options.baseline and row[path] is not None]
     if loose:
         ours = [row for row in ours if not is_early(row)]
@@ -136,7 +139,7 @@ def _sweep(source: Source, options: Options, path: str, *, loose: bool = False) 
             levels=_levels(source, rows, panel, path, options),
             categories=categories,
             whole=all(isinstance(value, int) for value in places),
-            doubling=path == EPOCHS,
+            doubling=path in (EPOCHS, STEPS),
         )
         same_panel, figures = published.match(curves) if not categories else ([], [])
         plots += [replace(lines, quoted=same_panel), *(_published_panel(lines, figure) for figure in figures)]

@@ -266,11 +266,13 @@ def to_plugin_name(name: str) -> str:
 
 
 def describe_epochs(record: Mapping[str, Any]) -> str:
-    """Of a row of a frame: "800 epochs", or "epoch 100 of 800"; an imported encoder's are not known."""
-    epochs, at = record["pretrain_epochs"], record["at_epoch"]
-    if epochs is None:
+    """Of a row of a frame: "800 epochs", "epoch 100 of 800" or "step 500 of 1000"; an imported one's are unknown."""
+    unit, length, at = "epoch", record["pretrain_epochs"], record["at_epoch"]
+    if record["step_budget"] is not None:
+        unit, length, at = "step", record["step_budget"], record["at_step"]
+    if length is None:
         return "unknown epochs"
-    return f"epoch {at:g} of {epochs:g}" if is_early(record) else f"{epochs:g} epochs"
+    return f"{unit} {int(at)} of {int(length)}" if is_early(record) else f"{int(length)} {unit}s"
 
 
 def _paper_name(dataset: str | None) -> str | None:

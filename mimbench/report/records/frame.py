@@ -39,8 +39,10 @@ COLUMNS: dict[str, str] = {
     "checkpoint": "fingerprint of the pretraining",
     "weights_sha256": "hash of the encoder's weights",
     "pretrain_dataset": "the dataset pretrained on",
-    "pretrain_epochs": "by the recipe",
+    "pretrain_epochs": "by the recipe; missing if its budget is in steps",
     "at_epoch": "after how many of them the weights were taken; missing if nothing was trained",
+    "step_budget": "optimizer steps by the recipe; missing if its budget is in epochs",
+    "at_step": "after how many of them the weights were taken; missing if nothing was trained",
     "image_size": "side of the images, px, by the recipe",
     "metric": "its name",
     "primary": "whether it is the task's primary metric",
@@ -119,13 +121,14 @@ def to_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def is_early(row: Mapping[str, Any]) -> bool:
-    """Whether a row was measured at an earlier epoch of its pretraining than the last."""
-    return row["at_epoch"] not in (None, row["pretrain_epochs"])
+    """Whether a row was measured at an earlier epoch or step of its pretraining than the last."""
+    return row["at_epoch"] not in (None, row["pretrain_epochs"]) or row["at_step"] not in (None, row["step_budget"])
 
 
 def early_rows(tidy: pd.DataFrame) -> pd.Series:
     """A bool per row: the rule of `is_early`, for a whole frame."""
-    return tidy["at_epoch"].notna() & (tidy["at_epoch"] != tidy["pretrain_epochs"])
+    by_epoch = tidy["at_epoch"].notna() & (tidy["at_epoch"] != tidy["pretrain_epochs"])
+    return by_epoch | (tidy["at_step"].notna() & (tidy["at_step"] != tidy["step_budget"]))
 
 
 def superseded_rows(tidy: pd.DataFrame) -> pd.Series:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mimbench.recipe import AT_EPOCH, PRETRAINED, is_of_task
+from mimbench.recipe import AT, AT_EPOCH, AT_STEP, PRETRAINED, is_of_task
 from mimbench.report.records.backbones import name_backbone
 
 
@@ -22,6 +22,7 @@ def recipe_values(recipe: Mapping[str, Any]) -> dict[str, Any]:
         "recipe_json": to_json(recipe),
         "pretrain_dataset": _pretraining_option(recipe, "data", "name"),
         "pretrain_epochs": _pretraining_option(recipe, "pretrain", "epochs"),
+        "step_budget": _pretraining_option(recipe, "pretrain", "steps"),
         "image_size": recipe.get("input", {}).get("image_size"),
     }
 
@@ -57,6 +58,7 @@ def record_values(
         "checkpoint": checkpoint["fingerprint"],
         "weights_sha256": checkpoint["weights_sha256"],
         "at_epoch": value_at(body, AT_EPOCH),
+        "at_step": value_at(body, AT_STEP),
         "pretrain_seconds": pretrain_cost["seconds"],
         "pretrain_images": pretrain_cost["images_seen"],
         "pretrain_steps": pretrain_cost["steps"],
@@ -146,7 +148,7 @@ def _settings_that_apply(passed: Mapping[str, Any], body: Mapping[str, Any]) -> 
     """
     recipe = body["recipe"]
     options = recipe.get("method")
-    is_trained = body["checkpoint"]["cost"]["steps"] > 0 or value_at(body, AT_EPOCH) is not None
+    is_trained = body["checkpoint"]["cost"]["steps"] > 0 or any(value_at(body, path) is not None for path in AT)
 
     def applies(path: str) -> bool:
         table, _, key = path.partition(".")
@@ -170,11 +172,11 @@ def value_at(body: Mapping[str, Any], path: str) -> Any:
     recipe = body["recipe"]
     if path.startswith("pretrain."):
         is_trained = body["checkpoint"]["cost"]["steps"] > 0
-        if path == AT_EPOCH:
-            at_epoch = _pretraining_option(recipe, "pretrain", "at_epoch")
-            if at_epoch is None and is_trained:  # a missing epoch means the last one
-                return _pretraining_option(recipe, "pretrain", "epochs")
-            return at_epoch
+        if path in AT:
+            at = _pretraining_option(recipe, *path.split("."))
+            if at is None and is_trained:  # a missing epoch or step means the last one
+                return _pretraining_option(recipe, "pretrain", "epochs" if path == AT_EPOCH else "steps")
+            return at
         if not is_trained and not any(name.startswith("pretrain.") for name in body["varied"]):
             return None
     value: Any = recipe

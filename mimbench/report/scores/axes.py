@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from mimbench.errors import InputError, nearest
-from mimbench.recipe import AT_EPOCH, is_of_task
+from mimbench.recipe import AT, is_of_task
 from mimbench.report.records.frame import COLUMNS
 from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.fields import Fields, column_of, list_fields
@@ -34,9 +34,11 @@ def resolve_axes(tidy: pd.DataFrame, choice: Choice, has_early: bool) -> tuple[F
         _check_field(name, tidy)
     rows, columns = _default_axes(choice.row_fields, choice.column_fields)
     present = {*rows, *columns}
-    if "at_epoch" in present or not has_early:
-        # "at_epoch" shows the same epoch already; without earlier epochs, all records are of the last one.
-        present.add(AT_EPOCH)
+    for path in AT:
+        column = path.removeprefix("pretrain.")
+        if column in present or not has_early:
+            # The column shows the same epoch or step already; without earlier ones, all records are of the last one.
+            present.add(path)
 
     def differs(name: str) -> bool:
         return name not in present and tidy[column_of(name)].nunique(dropna=False) > 1
@@ -91,7 +93,7 @@ def _insert_next_to(partner: str, name: str, fields: Fields) -> Fields:
 
 def _is_of_method(name: str) -> bool:
     """Whether a field is a setting of the pretraining."""
-    return name in (*_METHOD_SETTINGS, "set", "at_epoch") or ("." in name and not is_of_task(name))
+    return name in (*_METHOD_SETTINGS, "set", "at_epoch", "at_step") or ("." in name and not is_of_task(name))
 
 
 def _distinguishes(name: str, tidy: pd.DataFrame, present: set[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mimbench.recipe import AT_EPOCH
+from mimbench.recipe import AT
 from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.fields import Fields
 
@@ -45,4 +45,4 @@ class Choice:
 
     @property
     def shows_epochs(self) -> bool:
-        return self.epochs or bool({"at_epoch", AT_EPOCH} & {*self.row_fields, *self.column_fields})
+        return self.epochs or bool({"at_epoch", "at_step", *AT} & {*self.row_fields, *self.column_fields})

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from mimbench.recipe import AT_EPOCH
+from mimbench.recipe import AT_EPOCH, AT_STEP
 from mimbench.report.records.protocols import label_protocols
 from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.collect import ScoreTable, collect_scores, filter_rows
@@ -259,5 +259,8 @@ def _remark_on_early_records(tidy: pd.DataFrame, choice: Choice, chosen: pd.Data
     by_column = "method" in choice.column_fields
     fields = choice.column_fields if by_column else choice.row_fields or ("method",)
     option = "--columns" if by_column else "--rows"
-    shown = ",".join([*fields, AT_EPOCH])
-    return (f"not shown: {count} {records} of earlier epochs of these pretrainings ({option} {shown} shows {them})",)
+    left_out = all_epochs[~all_epochs["id"].isin(chosen["id"])]
+    paths = [AT_EPOCH] * bool(left_out["pretrain_epochs"].notna().any())
+    paths += [AT_STEP] * bool(left_out["step_budget"].notna().any())
+    shown, units = ",".join([*fields, *paths]), " or ".join("epochs" if path == AT_EPOCH else "steps" for path in paths)
+    return (f"not shown: {count} {records} of earlier {units} of these pretrainings ({option} {shown} shows {them})",)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mimbench import registry
-from mimbench.engine.hooks import EpochHook
+from mimbench.engine.hooks import HistoryHook
 from mimbench.errors import Interrupted
 from mimbench.harness.planning import code
 from mimbench.harness.running.scheduler import Scheduler
@@ -200,7 +200,7 @@ def interrupt_in_second_epoch(monkeypatch, bench, *names, settings):
             raise Interrupted(signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr(EpochHook, "after_train_epoch", interrupted)
+        patched.setattr(HistoryHook, "before_train_epoch", interrupted)
         with pytest.raises(Interrupted):
             bench.run(*names, settings=settings)
 

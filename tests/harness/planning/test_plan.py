@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mimbench import registry
-from mimbench.contract import Config, InputConfig, Method, View
+from mimbench.contract import Config, DataChoice, InputConfig, Method, View
+from mimbench.data.pipeline.subsets import training_indices
 from mimbench.errors import InputError
 from mimbench.harness.planning.cells import Request
 from mimbench.harness.planning.plan import build_method, plan
@@ -265,7 +266,7 @@ def test_a_file_that_an_option_names_counts_by_its_content(cells, tmp_path, monk
     assert prints(cells(distill, f"method.teacher={teacher}")) != first
     teacher.rename(tmp_path / "other.bin").write_bytes(b"one")
     assert prints(cells(distill, f"method.teacher={tmp_path / 'other.bin'}")) == first
-    with pytest.raises(InputError, match=r"option 'teacher': .*t\.bin cannot be read"):
+    with pytest.raises(InputError, match=r"method\.teacher: .*t\.bin cannot be read"):
         cells(distill, f"method.teacher={teacher}")
 
 
@@ -332,7 +333,7 @@ def test_starting_weights_that_do_not_fit_are_refused_while_planning(cells, weig
     for setting, words in (
         (weights("more.safetensors", 1.0, extra=torch.zeros(1)), "does not fit the vit encoder"),
         (f"pretrain.start={tmp_path / 'text.safetensors'}", "is no readable safetensors file"),
-        (f"pretrain.start={tmp_path / 'none.safetensors'}", "cannot be read"),
+        (f"pretrain.start={tmp_path / 'none.safetensors'}", r"^pretrain\.start: .*none\.safetensors cannot be read"),
     ):
         with pytest.raises(InputError, match=words):
             cells(BASE, setting)
@@ -350,12 +351,38 @@ def test_a_share_of_the_training_images_is_drawn_by_its_own_seed(cells):
     )
     assert len({one.fingerprint for one in (whole, half, other)}) == 3
     assert len(half.images()) == len(whole.images()) / 2
+    assert half.images() is half.images()
     counts = torch.bincount(half.images().labels)
     assert counts.max() - counts.min() <= 1
     assert torch.equal(half.images().images, planned("pretrain.data_share=0.5").images().images)
     assert not torch.equal(half.images().images, other.images().images)
     with pytest.raises(InputError, match="data_seed needs a data_share below 1"):
         planned("pretrain.data_seed=1")
+
+
+def test_planted_images_enter_the_fingerprint(cells):
+    def planned(*settings):
+        (cell,) = cells(BASE, *settings)
+        return cell.pretraining
+
+    plain = planned()
+    once, four_times = (planned("pretrain.plant_count=3", *more) for more in ((), ("pretrain.plant_copies=4",)))
+    assert len({one.fingerprint for one in (plain, once, four_times)}) == 3
+    assert set(four_times.identity["data"]) - set(plain.identity["data"]) == {
+        "plant_count",
+        "plant_copies",
+        "plant_seed",
+    }
+    assert len(four_times.images()) == len(plain.images()) + 9
+    choice = DataChoice.from_identity(four_times.identity["data"])
+    assert choice.content == four_times.dataset.fingerprint()
+    indices = training_indices(plain.images().labels, choice)
+    assert torch.equal(four_times.images().images, plain.images().images[indices])
+    for setting in ("pretrain.plant_copies=4", "pretrain.plant_seed=1"):
+        with pytest.raises(InputError, match="plant_copies and plant_seed need a plant_count above 0"):
+            planned(setting)
+    with pytest.raises(InputError, match=r"plant_count 100000 is more than the \d+ images"):
+        planned("pretrain.plant_count=100000")
 
 
 def test_a_share_is_part_of_the_data_that_stages_are_fitted_on(cells):
@@ -373,7 +400,9 @@ def test_what_the_training_asks_of_the_encoder_is_checked_while_planning(cells, 
 
 def test_a_view_that_is_not_possible_is_one_line(cells, monkeypatch):
     views_of(monkeypatch, lambda cls, config, input: (View.from_input(input, blur=3.0),))
-    with pytest.raises(InputError, match=r"method 'views' of .*: a view is not possible: blur: Input should be less"):
+    with pytest.raises(
+        InputError, match=r"method 'views' of .*: a view is not possible: View.blur = 3.0: it must be less"
+    ):
         cells(replace(BASE, methods=["views"]))
 
 
@@ -383,5 +412,5 @@ def test_a_control_that_trains_nothing_takes_no_starting_weights(cells, weights)
 
 
 def test_a_folder_as_starting_weights_is_answered_with_its_file(cells, tmp_path):
-    with pytest.raises(InputError, match=r"start is the folder .*; write .*encoder\.safetensors"):
+    with pytest.raises(InputError, match=r"^pretrain\.start is the folder .*; write .*encoder\.safetensors"):
         cells(BASE, f"pretrain.start={tmp_path}")

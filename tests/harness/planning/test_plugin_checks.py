@@ -11,7 +11,7 @@ from torch import nn
 from helpers.refusals import refused
 from helpers.toy_plugins import Toy
 from mimbench import registry
-from mimbench.contract import ArraySplit, Dataset, Measured, Metric, TaskResult
+from mimbench.contract import ArraySplit, Dataset, Features, Measured, Metric, SampleScores, TaskResult
 from mimbench.errors import RunError
 from mimbench.harness.planning.plugin_checks import check_result
 
@@ -78,36 +78,39 @@ def test_a_sound_dataset_passes(planned):
 
 
 CHANGES = [
-    (lambda s: ArraySplit(s.images.double(), s.labels, s.classes), "images are torch.float64, not tensors of uint8"),
+    (
+        lambda s: ArraySplit(s.images.double(), s.labels, s.classes),
+        "image 0 is torch.float64 [1, 28, 28]; return a tensor of uint8",
+    ),
     (
         lambda s: ArraySplit(s.images.float() / 255, s.labels, s.classes),
-        "pixels run from 0 to 1 at most, and pixel_range is (0, 255); set pixel_range = (0.0, 1.0)",
+        "image 0 has pixels from 0 to 1, and pixel_range is (0, 255); set pixel_range = (0.0, 1.0)",
     ),
     (
         lambda s: ArraySplit(8.0 * s.images, s.labels, s.classes),
-        "outside of pixel_range (0, 255); set it to the values of black and of full brightness",
+        "and pixel_range is (0, 255); set it to the values of black and of full brightness",
     ),
     (
         lambda s: ArraySplit(s.images, s.labels, s.classes, pixel_range=(0, 1)),
-        "pixel_range is (0, 1), but uint8 pixels run from 0 to 255",
+        "image 0 is uint8, and pixel_range is (0, 1); leave it at (0, 255)",
     ),
     (lambda s: ArraySplit(s.images, s.labels + 1, s.classes), "labels run from 1 to 4, beyond 0 to 3"),
     (lambda s: ArraySplit(s.images, s.labels - 1, s.classes), "labels run from -1 to 2"),
-    (lambda s: ArraySplit(s.images, s.labels.int(), s.classes), "labels are torch.int32 [40], not int64 [40]"),
-    (lambda s: ArraySplit(s.images, s.labels[:9], s.classes), "labels are torch.int64 [9], not int64 [40]"),
-    (lambda s: ArraySplit(s.images, s.labels.tolist(), s.classes), "labels are list"),
+    (lambda s: ArraySplit(s.images, s.labels.int(), s.classes), "labels are torch.int32 [40]; return int64 [40]"),
+    (lambda s: ArraySplit(s.images, s.labels[:9], s.classes), "labels are torch.int64 [9]; return int64 [40]"),
+    (lambda s: ArraySplit(s.images, s.labels.tolist(), s.classes), "labels are a list; return int64 [40]"),
     (
         lambda s: ArraySplit(s.images.expand(-1, 4, -1, -1), s.labels, s.classes),
-        "images are [4, 28, 28], not [1, H, W]",
+        "image 0 has shape [4, 28, 28], and channels is 1; return [1, H, W]",
     ),
-    (lambda s: ArraySplit(s.images.squeeze(1), s.labels, s.classes), "images are [28, 28]"),
+    (lambda s: ArraySplit(s.images.squeeze(1), s.labels, s.classes), "image 0 has shape [28, 28]"),
     (
         lambda s: ArraySplit(s.images, s.labels, s.classes, {"ground": s.labels[:3]}),
-        "the attribute 'ground' is torch.int64 [3], not int64 [40]",
+        "values of the attribute 'ground' are torch.int64 [3]; return int64 [40]",
     ),
     (
         lambda s: ArraySplit(s.images, s.labels, s.classes, {"ground": s.labels.tolist()}),
-        "the attribute 'ground' is list, not int64 [40]",
+        "values of the attribute 'ground' are a list; return int64 [40]",
     ),
 ]
 
@@ -164,6 +167,37 @@ def _built_again(encoder):
     return type(encoder)(encoder.config, image_size=encoder.image_size, in_channels=encoder.in_channels)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"embed": lambda vit, self, images: vit.embed(self, images).flatten(1, 2)}, "embed has shape [1, 49, "),
+        ({"embed": lambda vit, self, images: [vit.embed(self, images)]}, "embed is a list; return a tensor [1, 7, 7, "),
+        (
+            {"forward_layers": lambda vit, self, *rest, **named: vit.forward_layers(self, *rest, **named)[:1]},
+            "forward_layers returns 1 layers, and num_layers is ",
+        ),
+        (
+            {"forward_layers": lambda vit, self, *_, **named: [torch.zeros(1, 7, 7, 4)]},
+            "forward_layers returns a list of torch.float32 [1, 7, 7, 4]; return a list of mimbench.api.Features",
+        ),
+        (
+            {"forward_layers": lambda vit, self, *_, **named: [Features.from_map(torch.zeros(1, 4, 7, 7))] * 2},
+            "layer 0 of forward_layers: prefix has shape [1, 0, 4], and by the declared sizes [1, 1, 4]",
+        ),
+    ],
+)
+def test_an_encoder_of_other_shapes_is_blamed_before_anything_is_trained(changes, words, quick, monkeypatch):
+    vit = registry.encoders.load("vit")
+
+    def changed(call):
+        return lambda self, *rest, **named: call(vit, self, *rest, **named)
+
+    methods = {name: changed(call) for name, call in changes.items()}
+    monkeypatch.setitem(registry.encoders.replacements, "vit", type("Odd", (vit,), methods))
+    arguments = ("run", "--method", "simmim", "--task", "knn", "--recipe", "smoke", "--set", "encoder.depth=2")
+    refused(quick(*arguments), "encoder 'vit' of mimbench", words, "test_plugin_checks.py:")
+
+
 @pytest.mark.parametrize("value", [None, 2.0, "2"])
 def test_an_encoder_has_its_numbers(value, quick, monkeypatch):
     vit = registry.encoders.load("vit")
@@ -183,11 +217,11 @@ def test_an_encoder_has_its_numbers(value, quick, monkeypatch):
     [
         (
             lambda batch: torch.zeros(batch, 7, 7),
-            "gives torch.float32 [2, 7, 7] for 2 images; return bool [2, rows, columns], True = masked",
+            "is torch.float32 [2, 7, 7] for 2 images; return bool [2, rows, columns], True = masked",
         ),
-        (lambda batch: torch.zeros(1, 7, 7, dtype=torch.bool), "gives torch.bool [1, 7, 7] for 2 images"),
-        (lambda batch: torch.zeros(batch, 49, dtype=torch.bool), "gives torch.bool [2, 49] for 2 images"),
-        (lambda batch: torch.zeros(batch, 5, 5, dtype=torch.bool), "gives 5 x 5 cells, and the encoder has 7 x 7"),
+        (lambda batch: torch.zeros(1, 7, 7, dtype=torch.bool), "is torch.bool [1, 7, 7] for 2 images"),
+        (lambda batch: torch.zeros(batch, 49, dtype=torch.bool), "is torch.bool [2, 49] for 2 images"),
+        (lambda batch: torch.zeros(batch, 5, 5, dtype=torch.bool), "has 5 x 5 cells, and the encoder has 7 x 7"),
     ],
 )
 def test_masks_are_looked_at_before_anything_is_trained(mask, words, quick, monkeypatch):
@@ -230,3 +264,22 @@ def test_such_a_result_is_a_failure_that_is_noted(bench, monkeypatch):
     monkeypatch.setattr(Toy, "run", lambda self, *_: TaskResult({"score": Measured(float("nan"), 1)}))
     ((_, reason),) = bench.run().failures
     assert "task 'toy' of no installed package reported score = nan" in reason
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ({"loss": [1.0]}, "reported scores as a dict; return mimbench.api.SampleScores"),
+        (SampleScores(torch.arange(2), {"loss": torch.ones(3)}), r"whose loss is \[3\], and there are 2 ids"),
+    ],
+)
+def test_scores_of_another_form_are_refused(scores, words):
+    with pytest.raises(RunError, match=words):
+        check_result(Two(Two.Config()), TaskResult({"score": Measured(3.0, 1)}, scores=scores))
+
+
+def test_an_artifact_may_not_take_the_name_of_the_scores(tmp_path):
+    scores = SampleScores(torch.arange(2), {"loss": torch.ones(2)})
+    for artifacts in ({"scores": tmp_path / "a.csv"}, {"mine": tmp_path / "scores.npz"}):
+        with pytest.raises(RunError, match=r"an artifact 'scores' or a file scores\.npz; rename the artifact"):
+            check_result(Two(Two.Config()), TaskResult({"score": Measured(3.0, 1)}, artifacts=artifacts, scores=scores))

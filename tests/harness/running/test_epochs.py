@@ -209,7 +209,7 @@ def test_a_plan_counts_trainings_and_takes_their_time_once(bench):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["pretrain.at_epoch=5"], "pretrain: at_epoch 5 is more than the 4 epochs"),
+        (["pretrain.at_epoch=5"], r"pretrain\.at_epoch 5 is more than the 4 epochs"),
         (["pretrain.at_epoch=-1"], "pretrain.at_epoch = -1: it must be greater than or equal to 0"),
         (["pretrain.at_epoch=soon"], "pretrain.at_epoch = 'soon': it must be a valid integer"),
     ],
@@ -238,7 +238,7 @@ def test_an_epoch_s_checkpoint_can_be_given(bench):
     request, (cell,) = bench.planned(settings=[*FOUR, "pretrain.at_epoch=1"])
     with_checkpoint = replace(request, settings={}, checkpoint=bench.store.checkpoint(cell.pretraining.fingerprint))
     (cell_of_stored,) = plan(with_checkpoint, CPU, bench.cache)
-    assert cell_of_stored.pretraining.recipe.pretrain.last_epoch == 1
+    assert cell_of_stored.pretraining.recipe.pretrain.end == 1
 
 
 def test_a_record_of_a_given_checkpoint_notes_how_it_was_pretrained(bench):

@@ -6,15 +6,22 @@ import errno
 import json
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from helpers.toy_plugins import TINY
+from mimbench import registry
+from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.errors import InputError, RunError
 from mimbench.harness.planning import plan as planning
+from mimbench.harness.planning.cells import Request
+from mimbench.harness.planning.checkpoints import find_checkpoint
 from mimbench.harness.planning.estimate import Estimator, format_duration
 from mimbench.harness.running.scheduler import Scheduler
 from mimbench.harness.running.session import Session
+from mimbench.recipe.document import parse_assignments
 from mimbench.store.failure import Failure, failure_path, read_failure, read_failures
 from mimbench.store.reading import failure_files
 
@@ -58,7 +65,8 @@ def test_a_failed_cell_is_noted_with_its_reason_and_the_rest_goes_on(bench):
     bench.fails = {("toy", 0): ValueError("two\nlines"), ("other-toy", 1): RunError("no luck")}
     outcome = bench.run(tasks="toy,other-toy", seeds=(0, 1))
     (first, why), (second, other_why) = outcome.failures
-    assert (first.label, second.label, other_why) == ("toy of simmim seed 0", "other-toy of simmim seed 1", "no luck")
+    assert (first.label, second.label) == ("toy of simmim seed 0", "other-toy of simmim seed 1")
+    assert other_why.startswith("no luck (task 'other-toy' of no installed package, helpers/toy_plugins.py:")
     assert why.startswith("ValueError: two lines (task 'toy' of ")
     assert len(outcome.records) == 2
     luckless, unforeseen = failures_of(bench)
@@ -132,17 +140,61 @@ def test_a_pretraining_that_fails_is_tried_once_and_stops_only_its_own_cells(ben
     assert failures_of(bench) == []
 
 
-def test_bad_input_found_late_ends_a_single_cell_but_not_a_grid(bench):
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_bad_input_that_a_plugin_finds_late_fails_its_cell_and_names_the_plugin(bench, seeds):
+    bench.fails = {("toy", 0): InputError("k is too large; lower it")}
+    outcome = bench.run(seeds=seeds)
+    ((cell, reason),) = outcome.failures
+    assert cell.label == "toy of simmim seed 0"
+    assert reason.startswith("k is too large; lower it (task 'toy' of no installed package, helpers/toy_plugins.py:")
+    assert [failure.reason for failure in failures_of(bench)] == [reason]
+    assert bench.said.count("k is too large") == (1 if len(seeds) > 1 else 0)  # the caller prints that of one cell
+    assert len(outcome.records) == len(seeds) - 1
+
+
+def test_a_damaged_checkpoint_fails_its_cell_and_no_other(bench):
     bench.run(seeds=(0,))
     (card,) = bench.store.root.glob("checkpoints/*/checkpoint.json")
     card.write_text(card.read_text().replace('"mask_ratio": 0.6', '"mask_ratio": 0.7'))
-    with pytest.raises(InputError, match="card was altered"):
-        bench.run(tasks="other-toy")
-    assert failures_of(bench) == []
+    ((cell, reason),) = bench.run(tasks="other-toy").failures
+    assert cell.label == "other-toy of simmim seed 0"
+    assert "card was altered" in reason
     outcome = bench.run(tasks="other-toy", seeds=(0, 1))
     assert [cell.label for cell, _ in outcome.failures] == ["other-toy of simmim seed 0"]
     assert "card was altered" in outcome.failures[0][1]
     assert len(outcome.records) == 1
+
+
+class LoadedConfig(ViTConfig):
+    weights: Path | None = None
+
+
+class Loaded(ViT):
+    """Reads a file of initial weights whenever it is built."""
+
+    Config = LoadedConfig
+
+    def __init__(self, config, **sizes):
+        super().__init__(config, **sizes)
+        if config.weights:
+            config.weights.read_bytes()
+
+
+def test_a_checkpoint_is_measured_without_the_file_that_its_encoder_started_from(bench, tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.encoders.replacements, "vit", Loaded)
+    file = tmp_path / "start.bin"
+    file.write_bytes(b"weights")
+    (first,) = bench.run(settings=[f"encoder.weights={file}"]).records
+    file.unlink()
+    checkpoint = find_checkpoint(bench.store.root, first.checkpoint.fingerprint)
+    request = Request(["simmim"], ["other-toy"], "smoke", [0], parse_assignments(TINY[:2]), {}, checkpoint)
+    cells = planning.plan(request, CPU, bench.cache)
+    assert [cell.pretraining.fingerprint for cell in cells] == [first.checkpoint.fingerprint]
+    outcome = Scheduler(Session(bench.store, CPU, bench.console), request, cells).run()
+    assert [record.task.name for record in outcome.records] == ["other-toy"]
+    assert bench.trained == ["simmim seed 0"]
+    with pytest.raises(InputError, match=r"encoder\.weights: leave it out with --checkpoint"):
+        planning.plan(replace(request, settings={"encoder.weights": str(file)}), CPU, bench.cache)
 
 
 def test_a_damaged_record_fails_only_its_cell(bench):

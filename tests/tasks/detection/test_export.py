@@ -32,9 +32,10 @@ def vit() -> ViT:
     return ViT(config, image_size=32, in_channels=1)
 
 
-def options(**changed):
+def options(budget=None, **changed):
     train = {"epochs": 2, "batch_size": 2, "layer_decay": 0.5, "workers": 0, "precision": "fp32"}
     train["schedule"] = {"kind": "multistep", "milestones": [1.5], "warmup_epochs": 0.5}
+    train |= budget or {}
     chosen = {"detector": "mask-rcnn", "image_size": 64, "scale_jitter": (0.5, 1.5), "recompute_boxes": True}
     return small_config(**chosen, square=True, flip=0.5, drop_path=0.1, window=3, train=train, **changed)
 
@@ -85,6 +86,28 @@ def test_mmengines_runner_trains_and_evaluates_it(file, tmp_path):
     for step, groups in enumerate(rates):
         assert [rate for rate, _ in groups] == pytest.approx([schedule.lr(step, scale) for _, scale in groups])
     assert {scale for _, scale in rates[0]} == {0.5**3, 0.5**2, 0.5, 1.0}
+
+
+def test_a_budget_in_steps_is_a_loop_over_iterations(tiny, tmp_path):
+    path = tmp_path / "detection.py"
+    budget = {"epochs": None, "steps": 3, "schedule": {"warmup_steps": 1}}
+    path.write_text(Detection(options(budget)).export(vit(), tiny, IMAGES))
+    config, rates = Config.fromfile(path), []
+    iterations = 3 * options().train.accumulate
+    assert (config.train_cfg.type, config.train_cfg.max_iters) == ("IterBasedTrainLoop", iterations)
+    assert (config.default_hooks.checkpoint.interval, config.default_hooks.checkpoint.by_epoch) == (iterations, False)
+
+    class Listening(Runner):
+        def call_hook(self, name, **arguments):
+            super().call_hook(name, **arguments)
+            if name == "before_train_iter":
+                rates.append(self.optim_wrapper.optimizer.param_groups[0]["lr"])
+
+    config.work_dir, config.log_level, config.default_hooks.checkpoint = str(tmp_path / "work"), "ERROR", None
+    config.experiment_name = tmp_path.name
+    Listening.from_cfg(config).train()
+    assert len(rates) == iterations
+    assert rates[0] == 0 < rates[-1]
 
 
 def test_a_checkpoints_weights_can_be_named(tmp_path):

@@ -1,7 +1,8 @@
 // Filters and the order of rows.
 
-// Terms of a filter, lower case. "seed 1" and "epoch 5" are one term each, which "seed 12" or a 5 elsewhere is not.
-const filterTerms = (query) => query.toLowerCase().match(/(?:seed|epoch)\s+\d+(?!\S)|\S+/g) ?? [];
+// Terms of a filter, lower case. "seed 1", "epoch 5" and "step 5" are one term each, which "seed 12" or a 5 elsewhere is
+// not.
+const filterTerms = (query) => query.toLowerCase().match(/(?:seed|epoch|step)\s+\d+(?!\S)|\S+/g) ?? [];
 // Whether a text, lower case, matches every term.
 const matchesTerms = (text, terms) =>
   terms.every((term) => (/\s/.test(term) ? ` ${text} `.includes(` ${term.replace(/\s+/, " ")} `) : text.includes(term)));

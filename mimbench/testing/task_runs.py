@@ -1,0 +1,97 @@
+"""Runs a task on the CPU, as the harness does, with its encoder's state before and after."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from mimbench.contract import DataChoice, Dataset, Encoder, InputConfig, Method, Task, TaskContext, TaskResult
+from mimbench.encoders.vit import ViT, ViTConfig
+from mimbench.testing.colours import LabelLog, WatchedFeatures
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One run of the task under check."""
+
+    result: TaskResult
+    chance: float
+    before: Mapping[str, Tensor]
+    """State of the encoder before the run, and of the method if the task needs one."""
+    after: Mapping[str, Tensor]
+    log: LabelLog
+
+
+def run_task(
+    task: Task,
+    encoder: Encoder,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    log: LabelLog,
+    batch: int = 64,
+    seed: int = 0,
+    method: Method | None = None,
+    pretrained_on: DataChoice | None = None,
+) -> Ran:
+    """Run a task.
+
+    Args:
+        folder: an empty folder for features and trainings.
+        log: records whether test labels are read early.
+        batch: batch size of feature extraction.
+        seed: of the task's context.
+        method: for tasks that need a reconstruction.
+        pretrained_on: as in the task's context.
+    """
+    # Imported here, since the engine is slow to import and checks of other plugins do not need it.
+    from mimbench.engine.fit import fit
+    from mimbench.harness.running.features import FrozenFeatures
+    from mimbench.store.store import Store
+
+    device, input_config = torch.device("cpu"), InputConfig(image_size=encoder.image_size)
+    before = _states(encoder, method)
+    task.check(encoder, dataset)
+    store = Store(folder)
+    features = FrozenFeatures(encoder, input_config, device, {}, store, say=_silent, batch=batch)
+    trainer = functools.partial(fit, seed=seed, device=device, workdir=folder / "training", console=Console(quiet=True))
+    context = TaskContext(
+        seed=seed,
+        device=device,
+        workdir=store.work("task"),
+        input=input_config,
+        fit=log.watched(trainer, "training"),
+        features=WatchedFeatures(features, log),
+        say=_silent,
+        method=method,
+        pretrained_on=pretrained_on,
+    )
+    with log.listening():
+        result = task.run(encoder, dataset, context)
+    return Ran(result, task.chance(dataset), before, _states(encoder, method), log)
+
+
+def build_untrained(image_size: int, channels: int, seed: int = 0) -> Encoder:
+    """A small ViT with fresh weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        patch_size = next(size for size in (4, 3, 2, 1) if image_size % size == 0)
+        config = ViTConfig(patch_size=patch_size, embed_dim=16, depth=2, num_heads=2)
+        return ViT(config, image_size=image_size, in_channels=channels)
+
+
+def _states(encoder: Encoder, method: Method | None) -> dict[str, Tensor]:
+    state = dict(encoder.state_dict())
+    if method is not None:
+        state |= {f"method.{name}": value for name, value in method.state_dict().items()}
+    return {name: value.detach().cpu().clone() for name, value in state.items()}
+
+
+def _silent(text: str) -> None:
+    return

@@ -1,0 +1,65 @@
+"""What a training step costs."""
+
+from __future__ import annotations
+
+import pytest
+
+from mimbench import registry
+from mimbench.contract import Encoder
+from mimbench.harness.cost import count_step
+from mimbench.recipe.document import parse_assignments, read
+from mimbench.recipe.resolve import resolve
+
+
+def cost_of(method, *assignments):
+    recipe = resolve("smoke", read("smoke"), method, parse_assignments(list(assignments)), None)
+    return count_step(recipe, channels=3), recipe
+
+
+def test_operations_of_a_vit_are_those_of_the_formula():
+    cost, recipe = cost_of("autoencoder")
+    encoder = recipe.encoder_config
+    patches, dim, hidden = 49, encoder.embed_dim, int(encoder.embed_dim * encoder.mlp_ratio)
+    tokens = patches + 1  # the class token
+    block = tokens * (3 * dim * dim + dim * dim + 2 * dim * hidden) + 2 * tokens * tokens * dim
+    patch_pixels = 3 * encoder.patch_size**2
+    forward = 2 * (encoder.depth * block + patches * dim * patch_pixels + patches * dim * patch_pixels)
+    # The backward pass takes twice the forward pass, but the images need no gradient.
+    assert cost.flops == 3 * forward - 2 * patches * dim * patch_pixels
+    assert cost.patches == patches
+
+
+def test_visible_patches_and_teachers_count():
+    assert cost_of("mae", "method.mask_ratio=0.75")[0].patches == 12
+    assert cost_of("mae", "method.mask_ratio=0.5")[0].patches == 24
+    student, teacher = cost_of("simmim")[0], cost_of("data2vec")[0]
+    assert (student.patches, teacher.patches) == (49, 98)
+    assert teacher.stored > 1.8 * teacher.trained
+    assert student.stored == pytest.approx(student.trained, rel=0.01)
+
+
+def test_counting_leaves_the_encoder_as_it_was():
+    before = Encoder.forward_layers
+    cost_of("simmim")
+    assert Encoder.forward_layers is before
+
+
+def test_every_method_says_what_it_predicts_and_sees():
+    for name in registry.methods.names():
+        method = registry.methods.load(name)
+        if method.pretrains and registry.methods.owner(name).startswith("mimbench"):
+            assert method.predicts, name
+            assert method.sees, name
+
+
+def test_the_command_prints_a_row_per_method(mimbench):
+    done = mimbench("cost", "--method", "simmim,mae", "--recipe", "smoke", "--format", "markdown")
+    assert done.returncode == 0, done.stderr
+    head, rule, simmim, mae = done.stdout.splitlines()
+    assert head.startswith("| method | encoder | predicts | sees |")
+    assert rule.count("---") == head.count("|") - 1
+    assert simmim.startswith("| simmim | vit | pixels of masked patches |")
+    assert mae.startswith("| mae | vit |")
+    wrong = mimbench("cost", "--method", "simim", "--recipe", "smoke")
+    assert wrong.returncode == 2
+    assert "did you mean 'simmim'" in wrong.stderr
