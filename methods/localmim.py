@@ -11,14 +11,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mimbench.api import (
-    Config,
     Depth,
     Encoder,
     InputError,
+    MaskRatioConfig,
     Method,
     OfficialCode,
     StepOutput,
     at_least_float32,
+    check_mask_ratios,
     full_precision,
     init_xavier,
     random_mask,
@@ -30,7 +31,7 @@ from mimbench_methods._scale_decoder import ScaleDecoder
 from mimbench_methods.official.localmim import OfficialLocalMIM
 
 
-class LocalMIMConfig(Config):
+class LocalMIMConfig(MaskRatioConfig):
     """The defaults are those of the official ViT-B."""
 
     mask_ratio: float = Field(0.75, gt=0, lt=1)
@@ -78,7 +79,8 @@ class LocalMIM(Method):
 
     def __init__(self, config: LocalMIMConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
-        self.visible = int((~self.sample_mask(1, torch.Generator())).sum())
+        check_mask_ratios(self)
+        self.visible = self._count_visible()
         """Patches that the encoder sees of each image."""
         self.layers = encoder.layer_indices(config.layers)
         if self.layers != sorted(set(self.layers)):
@@ -98,8 +100,14 @@ class LocalMIM(Method):
         )
         init_xavier(encoder)
 
+    def before_step(self, progress: float) -> None:
+        super().before_step(progress)
+        if self.config.initial_mask_ratio is not None:
+            self.visible = self._count_visible()
+
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        return random_mask(batch, self.encoder.grid, self.config.mask_ratio, generator, rounding="mae")
+        ratio = self.config.ratio_at(self.progress)
+        return random_mask(batch, self.encoder.grid, ratio, generator, rounding="mae")
 
     def target(self, images: Tensor) -> Tensor:
         """[B, N, C * bins]: the histograms of each scale, row by row, one scale after the other.
@@ -118,6 +126,9 @@ class LocalMIM(Method):
         target = self.target(images)
         keep = visible_indices(resize_mask(mask, self.encoder.grid), self.visible)
         return StepOutput(self.loss(self._predict(images, keep), target, mask))
+
+    def _count_visible(self) -> int:
+        return int((~self.sample_mask(1, torch.Generator())).sum())
 
     def _predict(self, images: Tensor, keep: Tensor) -> Tensor:
         """keep: int64 [B, K], the visible patches."""

@@ -19,6 +19,8 @@ SMALL = {
     "mae": {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2, "min_block": 1},
     "maskfeat": {"cell_size": 1, "mask": "random"},
     "simmim-pixel": {},
+    "hpm": {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2, "guided_share": 0.0},
+    "localmim": {"layers": (-1,), "cells": (2,), "decoder_dim": 8, "decoder_heads": 2},
 }
 KINDS = [
     ("simmim", {}),
@@ -29,6 +31,8 @@ KINDS = [
     ("maskfeat", {}),
     ("maskfeat", {"mask": "block", "min_block": 1}),
     ("simmim-pixel", {}),
+    ("hpm", {}),
+    ("localmim", {}),
 ]
 
 
@@ -73,6 +77,17 @@ def test_the_ratio_rises_over_the_training(tmp_path, name, options):
     assert drawn == pytest.approx(expected, abs=0.15 if "square" in options.values() else 0.06)
     unchanged, _ = train_and_count(tmp_path / "unchanged", build(name, mask_ratio=0.75, **options), steps=8)
     assert len(set(unchanged)) == 1
+
+
+def test_guided_masks_follow_the_ratio():
+    method = build("hpm", mask_ratio=0.75, initial_mask_ratio=0.25, guided_share=1.0)
+    images, counts = torch.randn(2, 1, 8, 8), []
+    for progress in (0.0, 0.5):
+        method.before_step(progress)
+        mask = method.sample_guided_mask(images, progress, torch.Generator())
+        counts.append(int(mask[0].sum()))
+        assert torch.isfinite(method(images, mask).loss)
+    assert counts == [4, 8]
 
 
 @pytest.mark.parametrize(
