@@ -34,7 +34,7 @@ ALLOWED = {
     "recipe/show.py": {"simmim"},
     "contract/training.py": {"simmim", "mae", "beit"},
     "masks/sampling.py": {"mae"},
-    "convert/key_layouts.py": {"simmim", "mae", "beit"},
+    "convert/key_layouts.py": {"simmim", "mae", "beit", "cae", "hpm", "localmim"},
     "encoders/vit_body.py": {"beit"},  # timm's class of that name
     # Formats: the type of a COCO file, the key of a COCO object, a record's artifact.
     "data/__init__.py": {"coco"},
