@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,15 +22,17 @@ class RegressorBlock(nn.Module):
         self, dim: int, num_heads: int, mlp_ratio: float, *, layer_scale: float | None, drop_path: float
     ) -> None:
         """Raises InputError if `num_heads` does not divide `dim`."""
-        from timm.layers import DropPath, Mlp  # slow to import
-
         super().__init__()
         if dim % num_heads:
             raise InputError(f"{dim} channels cannot be shared by {num_heads} heads; choose a multiple")
         self.norm1_q, self.norm1_k, self.norm1_v, self.norm2_cross = (nn.LayerNorm(dim, eps=1e-6) for _ in range(4))
         self.cross_attn = CrossAttention(dim, num_heads)
-        self.mlp_cross = Mlp(dim, int(dim * mlp_ratio))
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.mlp_cross = nn.Sequential(
+            OrderedDict(
+                fc1=nn.Linear(dim, int(dim * mlp_ratio)), act=nn.GELU(), fc2=nn.Linear(int(dim * mlp_ratio), dim)
+            )
+        )
+        self.drop_path = drop_path
         scale = torch.ones(dim) * (layer_scale or 1.0)
         self.gamma_1_cross = nn.Parameter(scale.clone(), requires_grad=layer_scale is not None)
         self.gamma_2_cross = nn.Parameter(scale.clone(), requires_grad=layer_scale is not None)
@@ -38,8 +42,15 @@ class RegressorBlock(nn.Module):
         read = self.cross_attn(
             self.norm1_q(queries + query_positions), self.norm1_k(context + context_positions), self.norm1_v(context)
         )
-        x = self.norm2_cross(queries + self.drop_path(self.gamma_1_cross * read))
-        return x + self.drop_path(self.gamma_2_cross * self.mlp_cross(x))
+        x = self.norm2_cross(queries + self._dropped(self.gamma_1_cross * read))
+        return x + self._dropped(self.gamma_2_cross * self.mlp_cross(x))
+
+    def _dropped(self, branch: Tensor) -> Tensor:
+        """In training, the branch of some samples is zero, and that of the others larger accordingly (drop path)."""
+        if not self.training or not self.drop_path:
+            return branch
+        stays = branch.new_empty(len(branch), 1, 1).bernoulli_(1 - self.drop_path)
+        return branch * stays / (1 - self.drop_path)
 
 
 class CrossAttention(nn.Module):

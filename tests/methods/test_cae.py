@@ -166,6 +166,20 @@ def test_a_regressor_block_by_hand():
     assert torch.allclose(block(queries, context, here, there)[0], expected, atol=1e-12)
 
 
+def test_drop_path_of_a_regressor_block_drops_whole_branches():
+    torch.manual_seed(0)
+    block = RegressorBlock(8, 2, 2.0, layer_scale=None, drop_path=0.5)
+    shake(block.cross_attn)
+    queries, context = torch.randn(64, 2, 8), torch.randn(64, 5, 8)
+    branch = torch.ones(64, 2, 8)
+    dropped = block._dropped(branch)
+    assert set(dropped[:, 0, 0].tolist()) == {0.0, 2.0}
+    assert torch.equal(dropped, dropped[:, :1, :1].expand(-1, 2, 8))
+    whole = block.eval()(queries, context, 0.0, 0.0)
+    assert torch.equal(block(queries, context, 0.0, 0.0), whole)
+    assert not torch.equal(block.train()(queries, context, 0.0, 0.0), whole)
+
+
 def test_losses_are_added_with_their_weight():
     method = build(align_weight=3.0)
     mask = method.sample_mask(3, seeded())
