@@ -143,7 +143,7 @@ def test_bad_files_are_exit_code_2_and_do_not_stop_the_others(tmp_path, capsys):
             "exist",
             "cannot be read",
             "input/mask",
-            "known: SimMIM",
+            "; known: ",
             "use_abs_pos_emb",
             "in the file",
             "incomplete",
