@@ -17,15 +17,14 @@ from mimbench.api import (
     at_least_float32,
     check_mask_ratios,
     init_xavier,
-    mask_at_pixels,
     mean_over_masked,
     patchify,
     resize_mask,
     sincos_positions,
     transformer_blocks,
-    unpatchify,
     visible_indices,
 )
+from mimbench_methods._normalised_patches import NOTE, fill_masked, normalised_patches
 
 
 class PixelDecoderConfig(MaskRatioConfig):
@@ -74,6 +73,14 @@ class PixelDecoder(Method):
         Method.__init__(method, config, encoder)
         return method
 
+    def set_image_size(self, size: int) -> None:
+        self.image_size = size
+        check_mask_ratios(self)
+        self.visible = self._count_visible()
+        if "positions" in self._buffers:  # not of a method for masks only
+            positions = sincos_positions(self.patch_grid, self.config.decoder_dim)[:, 1:]
+            self.positions = positions.to(self.positions)
+
     def before_step(self, progress: float) -> None:
         super().before_step(progress)
         if self.config.initial_mask_ratio is not None:
@@ -81,14 +88,12 @@ class PixelDecoder(Method):
 
     def target(self, images: Tensor) -> Tensor:
         """[B, h, w, patch * patch * C], ordered row, column, channel."""
-        patches = patchify(at_least_float32(images), self.encoder.patch_size)
-        if not self.config.norm_pixels:
-            return patches
-        mean, std = _moments(patches)
-        return (patches - mean) / std
+        if self.config.norm_pixels:
+            return normalised_patches(images, self.encoder.patch_size)
+        return patchify(at_least_float32(images), self.encoder.patch_size)
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
-        return self._predict(images, visible_indices(resize_mask(mask, self.encoder.grid)))
+        return self._predict(images, visible_indices(resize_mask(mask, self.patch_grid)))
 
     def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
         """`mask` has as many masked patches as those of `sample_mask`.
@@ -96,7 +101,7 @@ class PixelDecoder(Method):
         The number is known, so that an accelerator is not synchronised.
         """
         target = self.target(images)
-        keep = visible_indices(resize_mask(mask, self.encoder.grid), self.visible)
+        keep = visible_indices(resize_mask(mask, self.patch_grid), self.visible)
         return StepOutput(self.loss(self._predict(images, keep), target, mask))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -116,18 +121,12 @@ class PixelDecoder(Method):
 
         They are not predicted: brightness and contrast of the masked patches are the true ones, structure is predicted.
         """
-        patches = self.predict(images, mask).float()
-        if self.config.norm_pixels:
-            mean, std = _moments(patchify(at_least_float32(images), self.encoder.patch_size))
-            patches = patches * std + mean
-        masked = mask_at_pixels(mask, images)
-        return torch.where(masked, unpatchify(patches, self.encoder.patch_size), images)
+        patches, size = self.predict(images, mask), self.encoder.patch_size
+        return fill_masked(images, mask, patches, size, normalised=self.config.norm_pixels)
 
     @property
     def reconstruction_note(self) -> str:
-        if not self.config.norm_pixels:
-            return ""
-        return "Mean and contrast of each masked patch are the true ones; only its structure is predicted."
+        return NOTE if self.config.norm_pixels else ""
 
     def _count_visible(self) -> int:
         """Visible patches in each image now: all masks of one ratio have as many."""
@@ -151,9 +150,4 @@ class PixelDecoder(Method):
     def decode_pixels(self, x: Tensor) -> Tensor:
         """What `decoder_input` returns -> pixels of each patch [B, h, w, patch * patch * C]."""
         pixels = self.head(self.norm(self.blocks(x)))
-        return pixels[:, self.encoder.num_prefix_tokens :].unflatten(1, self.encoder.grid)
-
-
-def _moments(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and (unbiased) standard deviation of each patch."""
-    return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+        return pixels[:, self.encoder.num_prefix_tokens :].unflatten(1, self.patch_grid)

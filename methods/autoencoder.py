@@ -32,9 +32,12 @@ class Autoencoder(Method):
         super().__init__(config, encoder)
         self.decoder = linear_head(encoder.out_dim, encoder.in_channels, upsampling(encoder, encoder.image_size))
 
+    def set_image_size(self, size: int) -> None:
+        self.image_size = size
+
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         """Nothing is masked."""
-        return torch.zeros(batch, *self.encoder.grid, dtype=torch.bool, device=generator.device)
+        return torch.zeros(batch, *self.patch_grid, dtype=torch.bool, device=generator.device)
 
     def target(self, images: Tensor) -> Tensor:
         return images

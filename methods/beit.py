@@ -20,6 +20,7 @@ from mimbench.api import (
     init_truncated,
     mean_over_masked,
 )
+from mimbench_methods._masked_patches import count_masked
 from mimbench_methods.official.beit import OfficialBEiT
 from mimbench_methods.tokenizers import TokenizedConfig
 
@@ -28,7 +29,8 @@ class BEiTConfig(TokenizedConfig):
     """The mask's defaults are the official ones for 14 x 14 patches. Only the chosen tokenizer's table counts."""
 
     hidden_patches: int = Field(75, ge=1)
-    """Most patches that are masked in an image; a mask may have a few less, as in the official code."""
+    """Most patches that are masked in an image; a mask may have a few less, as in the official code. If the image size
+    changes over the training (pretrain.image_sizes), this is for input.image_size, and the share stays."""
     min_block: int = Field(16, ge=1)
     """Least size of a block, in patches."""
 
@@ -61,9 +63,12 @@ class BEiT(Method):
     def prepare(self, stage: Stage) -> None:
         self.tokenizer.prepare(stage)
 
+    def set_image_size(self, size: int) -> None:
+        self.image_size = size
+
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        config = self.config
-        return block_mask(batch, self.encoder.grid, config.hidden_patches, generator, min_block=config.min_block)
+        count = count_masked(self, self.config.hidden_patches)
+        return block_mask(batch, self.patch_grid, count, generator, min_block=self.config.min_block)
 
     def target(self, images: Tensor) -> Tensor:
         """Words, int64 [B, h, w]."""

@@ -24,6 +24,7 @@ from mimbench.api import (
     mean_over_masked,
     ramp,
 )
+from mimbench_methods._masked_patches import count_masked
 from mimbench_methods.official.data2vec import OfficialData2Vec
 
 
@@ -31,7 +32,8 @@ class Data2VecConfig(Config):
     """The defaults are those of the official ViT-B, with 14 x 14 patches."""
 
     hidden_patches: int = Field(120, ge=1)
-    """Most patches that are masked in an image; a mask may have a few less, as in the official code."""
+    """Most patches that are masked in an image; a mask may have a few less, as in the official code. If the image size
+    changes over the training (pretrain.image_sizes), this is for input.image_size, and the share stays."""
     min_block: int = Field(16, ge=1)
     """Least size of a block, in patches."""
     target_layers: int = Field(6, ge=1)
@@ -89,9 +91,12 @@ class Data2Vec(Method):
         self.teacher = Teacher(encoder)
         self._progress = 0.0
 
+    def set_image_size(self, size: int) -> None:
+        self.image_size = size
+
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        config = self.config
-        return block_mask(batch, self.encoder.grid, config.hidden_patches, generator, min_block=config.min_block)
+        count = count_masked(self, self.config.hidden_patches)
+        return block_mask(batch, self.patch_grid, count, generator, min_block=self.config.min_block)
 
     @torch.no_grad()
     def target(self, images: Tensor) -> Tensor:

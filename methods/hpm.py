@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mimbench.api import (
     Batch,
     Encoder,
+    Method,
     OfficialCode,
     StepOutput,
     Teacher,
@@ -75,6 +76,9 @@ class HPM(PixelDecoder):
         init_xavier(self.loss_head)
         self.teacher = Teacher(self)
         self._progress = 0.0
+
+    def set_image_size(self, size: int) -> None:
+        Method.set_image_size(self, size)  # the teacher is for one size
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         """A mask that no teacher guides, as at the beginning of the training."""

@@ -43,7 +43,7 @@ class MAE(PixelDecoder):
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         """The same number of masked patches in each image, for every kind, so that the visible ones form a batch."""
-        grid, ratio = self.encoder.grid, self.config.ratio_at(self.progress)
+        grid, ratio = self.patch_grid, self.config.ratio_at(self.progress)
         if self.config.mask == "random":
             return random_mask(batch, grid, ratio, generator, rounding="mae")
         if self.config.mask == "grid":

@@ -77,6 +77,11 @@ class MaskFeat(Method):
             nn.init.trunc_normal_(parameter, std=0.02)
         nn.init.zeros_(self.head.bias)
 
+    def set_image_size(self, size: int) -> None:
+        self.image_size = size
+        self.grid = (size // self.encoder.stride,) * 2
+        check_mask_ratios(self)
+
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         ratio = self.config.ratio_at(self.progress)
         if self.config.mask == "random":

@@ -12,4 +12,5 @@ class RandomInit(Method):
 
     name: ClassVar[str] = "random-init"
     version: ClassVar[str] = "1"
+    takes_clips: ClassVar[bool] = True
     pretrains: ClassVar[bool] = False

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mimbench.api import (
     Depth,
     Encoder,
+    InputError,
     MaskRatioConfig,
     Method,
     OfficialCode,
@@ -92,6 +93,16 @@ class SimMIM(Method):
 
     def prepare(self, stage: Stage) -> None:
         self.pixels.prepare(stage)
+
+    def set_image_size(self, size: int) -> None:
+        """Each cell of the linear and the MLP head predicts as many pixels at every size."""
+        if self.config.head == "inverse-swin" and size != self.encoder.image_size:
+            raise InputError('method.head "inverse-swin" is for images of one size; choose "linear" or "mlp"')
+        if self._downsamples and size != self.encoder.image_size:
+            raise InputError(f"method.target_size {self.size} px is for images of one size; leave it out")
+        self.image_size = size
+        self.grid = mask_grid(size, self.config.mask_patch_size, self.encoder.patch_size)
+        check_mask_ratios(self)
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         ratio = self.config.ratio_at(self.progress)

@@ -36,6 +36,11 @@ class SimMIMPixel(Method):
         check_mask_ratios(self)
         self.decoder = linear_head(encoder.out_dim, encoder.in_channels, upsampling(encoder, encoder.image_size))
 
+    def set_image_size(self, size: int) -> None:
+        self.image_size = size
+        self.grid = (size, size)
+        check_mask_ratios(self)
+
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         return random_mask(batch, self.grid, self.config.ratio_at(self.progress), generator)
 

@@ -21,6 +21,7 @@ class Supervised(Method):
 
     name: ClassVar[str] = "supervised"
     version: ClassVar[str] = "1"
+    takes_clips: ClassVar[bool] = True
     predicts: ClassVar[str] = "class"
     sees: ClassVar[str] = "all patches"
     networks: ClassVar[tuple[str, ...]] = ("linear head",)
@@ -36,6 +37,9 @@ class Supervised(Method):
         head = self._classify(len(stage.classes))
         nn.init.trunc_normal_(head.weight, std=0.02, generator=torch.Generator().manual_seed(stage.seed))
         nn.init.zeros_(head.bias)
+
+    def set_image_size(self, size: int) -> None:
+        self.image_size = size
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepOutput:
         """Cross-entropy of whole images; logs top-1 accuracy in percent."""

@@ -65,6 +65,7 @@ from mimbench.masks import (
     mask_at_pixels as mask_at_pixels,
     mask_grid as mask_grid,
     masked_count as masked_count,
+    mixed_ratio_mask as mixed_ratio_mask,
     mean_over_masked as mean_over_masked,
     multi_block_mask as multi_block_mask,
     patchify as patchify,
@@ -82,10 +83,14 @@ from mimbench.masks import (
 # Encoders: parts of decoders, and encoders with other options
 from mimbench.encoders.blocks import (
     cross_blocks as cross_blocks,
+    init_normal as init_normal,
     init_truncated as init_truncated,
     init_xavier as init_xavier,
     sincos_positions as sincos_positions,
     transformer_blocks as transformer_blocks,
+)
+from mimbench.encoders.convnet import (
+    convnext_blocks as convnext_blocks,
 )
 from mimbench.encoders.inverse_swin import (
     InverseSwin as InverseSwin,

@@ -54,6 +54,7 @@ class FewShot(FrozenFeaturesTask):
 
     name: ClassVar[str] = "few-shot"
     version: ClassVar[str] = "1"
+    takes_clips: ClassVar[bool] = True
     metrics: ClassVar[tuple[Metric, ...]] = tuple(Metric(f"top1_{name}", "percent", 0.0, 100.0) for name in SHOTS)
     Config = FewShotConfig
     config: FewShotConfig

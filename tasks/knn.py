@@ -50,6 +50,7 @@ class KNN(FrozenFeaturesTask):
 
     name: ClassVar[str] = "knn"
     version: ClassVar[str] = "1"
+    takes_clips: ClassVar[bool] = True
     metrics: ClassVar[tuple[Metric, ...]] = tuple(Metric(f"top1_k{k}", "percent", 0.0, 100.0) for k in NEIGHBOURS)
     Config = KNNConfig
     protocols = load_protocols("mimbench_tasks", "protocols/knn")

@@ -77,6 +77,7 @@ class LinearProbe(FrozenFeaturesTask):
 
     name: ClassVar[str] = "linear-probe"
     version: ClassVar[str] = "1"
+    takes_clips: ClassVar[bool] = True
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("top1", "percent", 0.0, 100.0),
         Metric("top5", "percent", 0.0, 100.0),

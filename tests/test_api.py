@@ -20,6 +20,7 @@ NotSupported PartOptions Pooling PretrainConfig PretrainedModule ProbeAugmentati
 Regression RegressionConfig RunError SceneSplit Schedule ScheduleConfig SemanticSplit SplitName Stage StepOutput Task
 TaskConfig TaskContext TaskResult TrainConfig Trainable TrainedProbe View adapt_encoder added block_mask
 build_optimizer check_position check_probe_training class_colours class_probabilities coco_split compose_transforms
+convnext_blocks
 cosmetic decay_rules denormalise derive_seed encoder_layers evaluation_crop evaluation_loader fit_regression
 fit_without_warning fork_rng full_precision get_rank get_world_size grid_mask guided_mask identity_collate
 ignore_stop_signals
@@ -30,7 +31,7 @@ require_grey_or_rgb resize_mask resize_positions scale_to_bytes scene_seed scene
 square_mask subset to_byte_scale top_k_accuracy train_probe training_loader transformer_blocks unpatchify
 visible_indices without_weights write_atomic
 MultiBlockMask Predictor ProjectionHead Teacher WeightNormLinear cancel_gradients cross_blocks mean_over_ranks
-MaskRatioConfig check_mask_ratios multi_block_mask ramp tube_mask visible_only
+MaskRatioConfig check_mask_ratios init_normal mixed_ratio_mask multi_block_mask ramp tube_mask visible_only
 SampleScores classification_scores Audit DataChoice Planted planted_indices training_indices
 """.split()  # noqa: SIM905
 """Adding a name here is a promise to plugin authors; removing one breaks their code and belongs in the changelog."""

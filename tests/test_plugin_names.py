@@ -30,11 +30,12 @@ ALLOWED = {
     "toolkit/trained_probe.py": {"linear-probe"},
     "recipe/__init__.py": {"mnist5k"},  # within the name of the default recipe
     # Values of options and layouts that are named after the official code which they follow, not after the plugin.
-    "optim/schedules.py": {"simmim", "mae", "beit"},
-    "recipe/show.py": {"simmim"},
-    "contract/training.py": {"simmim", "mae", "beit"},
-    "masks/sampling.py": {"mae"},
+    "optim/schedules.py": {"simmim", "mae", "beit", "ijepa", "spark"},
+    "recipe/show.py": {"simmim", "spark"},
+    "contract/training.py": {"simmim", "mae", "beit", "ijepa", "spark"},
+    "masks/sampling.py": {"mae", "spark"},
     "convert/key_layouts.py": {"simmim", "mae", "beit", "cae", "hpm", "localmim"},
+    "convert/network_choice.py": {"ibot"},
     "encoders/vit_body.py": {"beit"},  # timm's class of that name
     # Formats: the type of a COCO file, the key of a COCO object, a record's artifact.
     "data/__init__.py": {"coco"},

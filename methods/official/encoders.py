@@ -32,8 +32,43 @@ def swin_options(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def resnet_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a ResNet of timm 0.5.4, whose stem has 64 channels."""
+    blocks = {"BasicBlock": ("basic", 1), "Bottleneck": ("bottleneck", 4)}
+    if config["block"] not in blocks:
+        raise InputError(f"mimbench's ResNet has no block {config['block']!r}; {' and '.join(blocks)}")
+    block, expansion = blocks[config["block"]]
+    require_values(config, stem_out=64, expansion=expansion)
+    return {
+        "block": block,
+        "dims": config["planes"],
+        "depths": config["layers"],
+        "drop_path": config.get("drop_path", 0.0),
+    }
+
+
+def convnext_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a ConvNeXt of facebookresearch/ConvNeXt, or of ConvNeXt-V2 if it has no initial LayerScale."""
+    require_values(config, norm_eps=1e-6, grn_eps=1e-6)
+    scale = config.get("layer_scale_init_value")
+    return {
+        "dims": config["dims"],
+        "depths": config["depths"],
+        "layer_scale": scale,
+        "grn": scale is None,
+        "drop_path": config.get("drop_path", 0.0),
+    }
+
+
 def require(config: Mapping[str, Any], **values: bool) -> None:
     """Raises InputError: a switch is not at the only value that mimbench has."""
     for key, value in values.items():
         if bool(config.get(key, value)) is not value:
             raise InputError(f"mimbench's encoders have no {key} = {config[key]}")
+
+
+def require_values(config: Mapping[str, Any], **values: float) -> None:
+    """Raises InputError: a number is not the only one that mimbench has."""
+    for key, value in values.items():
+        if config.get(key, value) != value:
+            raise InputError(f"mimbench's encoders have no {key} = {config[key]}, only {value:g}")

@@ -70,8 +70,8 @@ def _suite(plugins: Registry, name: str, recipe_name: str, assignments: list[str
     if kind == "dataset":
         return testing.dataset_suite(plugin, recipe.data)
     if kind == "encoder":
-        size = recipe.input.image_size
-        return testing.encoder_suite(plugin, recipe.encoder_config, image_size=size, channels=channels)
+        size, frames = recipe.input.image_size, recipe.input.frames
+        return testing.encoder_suite(plugin, recipe.encoder_config, image_size=size, channels=channels, frames=frames)
     encoder = recipe.encoder_class()
     if not plugin.encoder_needs <= encoder.can and "encoder.name" not in settings:
         return testing.method_suite(plugin, recipe.method_config)

@@ -18,6 +18,8 @@ ABILITIES: Mapping[str, str] = MappingProxyType(
         "class-token": "output a class token",
         "pyramid": "output maps at several strides",
         "sparse-convolution": "convolve visible cells only (mimbench.api.visible_only)",
+        "clips": "take clips of several frames",
+        "response-norm": "normalise responses over each map (option grn of convnext)",
         "any-size": "take images of other sizes than input.image_size",
         "drop-path": "drop paths at random (an option drop_path)",
         "windows": "attend within windows",

@@ -30,6 +30,8 @@ class DataConfig(Config):
 class ImageSplit(torch.utils.data.Dataset, ABC):
     """Labelled images of any sizes: `split[i]` is (image [C, H, W], label). Pixels are uint8, uint16 or float32.
 
+    A dataset with `frames` above 1 has clips [C, T, H, W] instead, T = frames. All else holds for clips as for images.
+
     Attributes:
         pixel_range: pixel values of black and of full brightness. It is (0, 255) for uint8 pixels.
         labels: int64 [N].
@@ -53,9 +55,20 @@ class ImageSplit(torch.utils.data.Dataset, ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
 
+    def draw(self, index: int, generator: torch.Generator) -> tuple[Tensor, int]:
+        """The sample at `index` for one training step. The default is `split[index]`.
+
+        Override it to draw which frames of a longer video make the clip. Evaluation reads `split[index]`. Of an
+        ArraySplit, samples are not drawn.
+
+        Args:
+            generator: on the CPU, seeded by the run's seed, the epoch and `index`.
+        """
+        return self[index]
+
 
 class ArraySplit(ImageSplit):
-    """Images of one size, held in memory. Whole batches of them are augmented on the device."""
+    """Images or clips of one size, held in memory. Whole batches of them are augmented on the device."""
 
     def __init__(
         self,
@@ -65,7 +78,10 @@ class ArraySplit(ImageSplit):
         attributes: Mapping[str, Tensor] = NO_ATTRIBUTES,
         pixel_range: tuple[float, float] = BYTES,
     ) -> None:
-        """Hold images [N, C, H, W] and labels int64 [N]; `classes` are names, indexed by label."""
+        """Hold images [N, C, H, W], or clips [N, C, T, H, W], and labels int64 [N].
+
+        `classes` are names, indexed by label.
+        """
         self.images, self.labels, self.classes, self.attributes = images, labels, classes, attributes
         self.pixel_range = pixel_range
 
@@ -148,6 +164,8 @@ class Dataset(ABC):
 
     channels: int
     """Channels of the images: 1 (grey), 3 (RGB) or any other number."""
+    frames: int = 1
+    """Frames of each clip; 1 if the splits hold images. The recipe's input.frames must agree."""
     notes: tuple[str, ...] = ()
     """Lines that are printed about the data, such as files that are skipped."""
     facts: Mapping[str, Any] = {}

@@ -10,12 +10,17 @@ from torch import Tensor, nn
 
 from mimbench.contract.config import Config as BaseConfig
 from mimbench.contract.features import Features
+from mimbench.contract.input import image_shape
 from mimbench.errors import InputError, NotSupported, nearest
 from mimbench.masks import replace_masked
 
 
 class Encoder(nn.Module, ABC):
     """A backbone for square images of `image_size` px; "any-size" in `can` says that it takes other sizes too.
+
+    With "clips" in `can` it also takes clips of `frames` frames: [B, C, T, H, W] instead of [B, C, H, W]. Then tokens
+    are [B, T', h, w, embed_dim], maps [B, D, T', h, w] and masks [B, T', h, w], with T' = frames / tubelet. Its
+    `__init__` takes `frames`, and passes it on.
 
     A subclass defines `embed`, `forward_layers` and `layer_of`. Everything else has a default.
 
@@ -24,6 +29,7 @@ class Encoder(nn.Module, ABC):
         out_dim: channels of the map from `encode` and of `features(-1)`.
         patch_size: px per token of `embed`.
         stride: px per cell of the map from `encode`.
+        tubelet: frames per token of `embed`, and per cell of the map from `encode`.
         num_layers: depth; `features(layer=i)` takes i in [-num_layers, num_layers).
         num_prefix_tokens: class and register tokens before the patch tokens.
     """
@@ -45,22 +51,25 @@ class Encoder(nn.Module, ABC):
     stride: int
     num_layers: int
     num_prefix_tokens: int = 0
+    tubelet: int = 1
 
-    def __init__(self, config: BaseConfig, *, image_size: int, in_channels: int) -> None:
+    def __init__(self, config: BaseConfig, *, image_size: int, in_channels: int, frames: int = 1) -> None:
         """Build the encoder with initial weights from torch's global generator.
 
         Args:
             config: the encoder's options.
             image_size: side of the square images in px.
             in_channels: channels of the images.
+            frames: of each clip; 1 for images. Only an encoder with "clips" in `can` gets it.
 
         Raises:
-            InputError: `image_size` does not fit the patch size or window of `config`.
+            InputError: `image_size` does not fit the patch size or window of `config`, or `frames` its tubelet.
         """
         super().__init__()
         self.config = config
         self.image_size = image_size
         self.in_channels = in_channels
+        self.frames = frames
         self.set_sizes()
 
     def set_sizes(self) -> None:
@@ -73,7 +82,22 @@ class Encoder(nn.Module, ABC):
         """
 
     @classmethod
-    def sizes_only(cls, config: BaseConfig, *, image_size: int, in_channels: int) -> Encoder:
+    def build(cls, config: BaseConfig, *, image_size: int, in_channels: int, frames: int = 1) -> Encoder:
+        """An encoder for images, or for clips if `frames` is above 1.
+
+        Raises:
+            InputError: it takes no clips, or the sizes do not fit `config`.
+        """
+        clips = {"frames": frames} if frames > 1 else {}
+        if clips and "clips" not in cls.can:
+            raise InputError(
+                f"input.frames {frames}: a {cls.kind} encoder takes images and no clips; set encoder.name to one that "
+                'has "clips" in `can`, or input.frames to 1'
+            )
+        return cls(config, image_size=image_size, in_channels=in_channels, **clips)
+
+    @classmethod
+    def sizes_only(cls, config: BaseConfig, *, image_size: int, in_channels: int, frames: int = 1) -> Encoder:
         """An encoder that has sizes but no weights and computes nothing, such as for counting a method's masks.
 
         A class that does not define `set_sizes` gives a whole encoder.
@@ -81,20 +105,41 @@ class Encoder(nn.Module, ABC):
         Raises:
             InputError: `image_size` does not fit the patch size or window of `config`.
         """
-        if cls.set_sizes is Encoder.set_sizes:
-            return cls(config, image_size=image_size, in_channels=in_channels)
+        if cls.set_sizes is Encoder.set_sizes or (frames > 1 and "clips" not in cls.can):
+            return cls.build(config, image_size=image_size, in_channels=in_channels, frames=frames)
         encoder = cls.__new__(cls)
-        Encoder.__init__(encoder, config, image_size=image_size, in_channels=in_channels)
+        Encoder.__init__(encoder, config, image_size=image_size, in_channels=in_channels, frames=frames)
         return encoder
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """(rows, columns) of the tokens from `embed` at `image_size`."""
-        return (self.image_size // self.patch_size,) * 2
+    def grid(self) -> tuple[int, ...]:
+        """(rows, columns) of the tokens from `embed` at `image_size`; (frames / tubelet, rows, columns) of a clip."""
+        return self.grid_at(self.image_size)
+
+    @property
+    def map_grid(self) -> tuple[int, ...]:
+        """Cells of the map from `encode` at `image_size`, by the same axes as `grid`."""
+        return self._cells(self.image_size, self.stride)
+
+    def grid_at(self, image_size: int) -> tuple[int, ...]:
+        """`grid` for images or clips of `image_size` px."""
+        return self._cells(image_size, self.patch_size)
+
+    def _cells(self, image_size: int, step: int) -> tuple[int, ...]:
+        time = (self.frames // self.tubelet,) if self.frames > 1 else ()
+        return (*time, *(image_size // step,) * 2)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one image, (C, H, W), or clip, (C, T, H, W), at `image_size`."""
+        return image_shape(self.in_channels, self.image_size, self.frames)
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
-        """Images [B, C, H, W] -> patch tokens [B, h, w, embed_dim], without positions and prefix tokens."""
+        """Images [B, C, H, W] -> patch tokens [B, h, w, embed_dim], without positions and prefix tokens.
+
+        Clips [B, C, T, H, W] -> [B, T', h, w, embed_dim].
+        """
 
     @abstractmethod
     def forward_layers(
@@ -110,7 +155,7 @@ class Encoder(nn.Module, ABC):
         The features of the encoder's last layer have passed the final norm if `final_norm` is true.
 
         Args:
-            tokens: [B, h, w, embed_dim], from `embed`; a method may have changed them (mask tokens, mixing).
+            tokens: [B, *grid, embed_dim], from `embed`; a method may have changed them (mask tokens, mixing).
             layers: indices of layers; negative values count from the end. None means all layers.
             keep: indices of K visible patches in row-major order, int64 [B, K]. Only these are encoded, so that masked
                 patches cost nothing (MAE). None encodes all patches. Needs "visible-only" in `can`.
@@ -131,7 +176,7 @@ class Encoder(nn.Module, ABC):
         return self.forward_layers(tokens, (-1,), keep=keep)[0]
 
     def encode(self, tokens: Tensor) -> Tensor:
-        """Patch tokens [B, h, w, embed_dim] from `embed` -> the final map [B, out_dim, h', w']."""
+        """Patch tokens [B, *grid, embed_dim] from `embed` -> the final map [B, out_dim, *map_grid]."""
         return self.forward_tokens(tokens).dense
 
     def encode_masked(self, images: Tensor, mask: Tensor, token: Tensor) -> Tensor:
@@ -141,12 +186,13 @@ class Encoder(nn.Module, ABC):
         `images` first.
 
         Args:
-            images: [B, C, H, W].
-            mask: bool [B, Gh, Gw] on any grid, True = masked. A patch that it touches counts as masked.
+            images: [B, C, H, W], or clips [B, C, T, H, W].
+            mask: bool [B, *cells] on any grid with the axes of `grid`, True = masked. A patch that it touches counts as
+                masked.
             token: [1, 1, 1, embed_dim].
 
         Returns:
-            The final map [B, out_dim, h', w'].
+            The final map [B, out_dim, *map_grid].
         """
         return self.encode(replace_masked(self.embed(images), mask, token))
 

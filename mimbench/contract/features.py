@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Pooling = Literal["mean", "token", "mean+token"]
-"""One vector per image: the mean over space, the class token, or the two concatenated."""
+"""One vector per image or clip: the mean over patches, the class token, or the two concatenated."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,9 @@ class Features:
     """Features of a batch at one depth.
 
     Attributes:
-        pooled: [B, D], the mean over space.
-        dense: [B, D, h, w], one vector per patch or cell. If only K visible patches were encoded, h is 1 and w is K.
+        pooled: [B, D], the mean over space, and over time if the encoder got clips.
+        dense: [B, D, h, w], one vector per patch or cell; of clips [B, D, T', h, w]. If only K visible patches were
+            encoded, it is [B, D, 1, K].
         prefix: [B, P, D], class and register tokens. A class token comes first; P is 0 without such tokens.
     """
 
@@ -28,19 +29,19 @@ class Features:
 
     @classmethod
     def from_map(cls, dense: Tensor, prefix: Tensor | None = None) -> Features:
-        """Features of a map [B, D, h, w], with the prefix tokens [B, P, D] if there are any."""
-        return cls(
-            dense.mean((2, 3)), dense, dense.new_empty(len(dense), 0, dense.shape[1]) if prefix is None else prefix
-        )
+        """Features of a map [B, D, h, w] or [B, D, T', h, w], with the prefix tokens [B, P, D] if there are any."""
+        if prefix is None:
+            prefix = dense.new_empty(len(dense), 0, dense.shape[1])
+        return cls(dense.mean(tuple(range(2, dense.ndim))), dense, prefix)
 
     @property
     def patches(self) -> Tensor:
-        """[B, h * w, D], the vectors of `dense` in row-major order, or in the order of `keep`."""
+        """[B, N, D], the vectors of `dense` in row-major order, or in the order of `keep`."""
         return self.dense.flatten(2).transpose(1, 2)
 
     @property
     def sequence(self) -> Tensor:
-        """[B, P + h * w, D], the prefix tokens and then the patches."""
+        """[B, P + N, D], the prefix tokens and then the patches."""
         return torch.cat((self.prefix, self.patches), 1)
 
     def pool(self, pooling: str) -> Tensor:

@@ -44,17 +44,26 @@ def describe_mask_problem(mask: Any, images: int, grid: Sequence[int]) -> str | 
     return None
 
 
-def describe_image_problem(image: Any, channels: int, pixel_range: tuple[float, float]) -> str | None:
+def describe_image_problem(image: Any, channels: int, pixel_range: tuple[float, float], frames: int = 1) -> str | None:
     """What is wrong with an image of a dataset, such as "has shape [28, 28]; return [1, H, W]".
 
     Args:
-        image: should be [channels, H, W] of a type in `PIXELS`, with values within `pixel_range`.
+        image: should be [channels, H, W], or [channels, frames, H, W] if `frames` is above 1, of a type in `PIXELS`,
+            with values within `pixel_range`.
         channels: of the dataset.
         pixel_range: values of black and of full brightness.
+        frames: of the dataset.
     """
     if not isinstance(image, Tensor) or image.dtype not in PIXELS:
         return f"is {_form(image)}; return a tensor of uint8, uint16 or float32"
-    if image.ndim != 3 or image.shape[0] != channels:
+    if frames == 1 and image.ndim == 4 and image.shape[0] == channels:
+        return f"has shape {list(image.shape)}, and frames is 1; set frames to {image.shape[1]}, or return an image"
+    if frames > 1 and (image.ndim != 4 or tuple(image.shape[:2]) != (channels, frames)):
+        return (
+            f"has shape {list(image.shape)}, channels is {channels} and frames is {frames}; return "
+            f"[{channels}, {frames}, H, W]"
+        )
+    if frames == 1 and (image.ndim != 3 or image.shape[0] != channels):
         return f"has shape {list(image.shape)}, and channels is {channels}; return [{channels}, H, W]"
     black, white = pixel_range
     if image.dtype == torch.uint8 and (black, white) != BYTES:
@@ -95,7 +104,7 @@ def describe_tokens_problem(encoder: Encoder, tokens: Any, images: int) -> str |
 def describe_layers_problem(function: str, encoder: Encoder, layers: Any, images: int) -> str | None:
     """What is wrong with the features of all layers, as `function` returns them: num_layers Features that fit.
 
-    `dense` of the last one should be [images, out_dim, h, w] with one cell per `stride` px.
+    `dense` of the last one should be [images, out_dim, *map_grid], with one cell per `stride` px.
     """
     if not isinstance(layers, list | tuple) or not all(isinstance(one, Features) for one in layers):
         what = _form(layers) if not isinstance(layers, list | tuple) else f"a list of {_form(next(iter(layers)))}"
@@ -104,17 +113,17 @@ def describe_layers_problem(function: str, encoder: Encoder, layers: Any, images
         return f"{function} returns {len(layers)} layers, and num_layers is {encoder.num_layers}; make them equal"
     for number, features in enumerate(layers):
         where = f"layer {number} of {function}: "
-        if features.dense.ndim != 4 or len(features.dense) != images:
-            return f"{where}dense has shape {list(features.dense.shape)}; return [{images}, D, h, w]"
+        if features.dense.ndim != 2 + len(encoder.grid) or len(features.dense) != images:
+            axes = "h, w" if len(encoder.grid) == 2 else "T, h, w"
+            return f"{where}dense has shape {list(features.dense.shape)}; return [{images}, D, {axes}]"
         dim = features.dense.shape[1]
         problem = _describe_shape_problem(f"{where}pooled", features.pooled, (images, dim)) or _describe_shape_problem(
             f"{where}prefix", features.prefix, (images, encoder.num_prefix_tokens, dim)
         )
         if problem:
             return problem
-    side = encoder.image_size // encoder.stride
     where = f"layer {encoder.num_layers - 1} of {function}: "
-    return _describe_shape_problem(f"{where}dense", layers[-1].dense, (images, encoder.out_dim, side, side))
+    return _describe_shape_problem(f"{where}dense", layers[-1].dense, (images, encoder.out_dim, *encoder.map_grid))
 
 
 def _describe_shape_problem(what: str, value: Any, shape: tuple[int, ...]) -> str | None:

@@ -6,17 +6,31 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from mimbench.contract.config import Config
+from mimbench.contract.config import Config, added
+
+
+def image_shape(channels: int, image_size: int, frames: int = 1) -> tuple[int, ...]:
+    """Shape of one image as an encoder gets it, (C, S, S), or of one clip, (C, T, S, S)."""
+    return (channels, *((frames,) if frames > 1 else ()), image_size, image_size)
+
+
+def frames_identity(frames: int) -> dict[str, int]:
+    """What fingerprints hold of the frames of each clip: nothing for images, so that theirs stay as they are."""
+    return {"frames": frames} if frames > 1 else {}
 
 
 class InputConfig(Config):
     """The recipe's [input]. A normalised pixel is (pixel / 255 - mean) / std.
+
+    A crop, a flip and changes of colours are drawn once per clip, and are the same in all of its frames.
 
     `mean` and `std` hold one value for all channels, or one value per channel.
     """
 
     image_size: int = Field(ge=4)
     """Side in px of the square that the encoder sees."""
+    frames: int = added(1, ge=1)
+    """Frames per clip; 1 for images. It is `Dataset.frames` of the data, and above 1 the encoder must take clips."""
     crop_scale: tuple[float, float] = (1.0, 1.0)
     """Random resized crop: least and greatest fraction of the image's area; (1, 1) crops nothing."""
     crop_ratio: tuple[float, float] = (1.0, 1.0)
@@ -42,7 +56,7 @@ class InputConfig(Config):
 
     def evaluation(self) -> dict[str, Any]:
         """The options that apply at evaluation, as plain JSON data. Training augmentation is not among them."""
-        names = ("image_size", "eval_interpolation", "mean", "std", "eval_resize")
+        names = ("image_size", "frames", "eval_interpolation", "mean", "std", "eval_resize")
         return {name: value for name, value in self.shaping().items() if name in names}
 
     @model_validator(mode="after")

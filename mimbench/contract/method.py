@@ -15,7 +15,7 @@ from mimbench.contract.input import InputConfig
 from mimbench.contract.official import OfficialCode
 from mimbench.contract.stage import Stage
 from mimbench.contract.training import Batch, PartOptions, StepOutput
-from mimbench.errors import NotSupported
+from mimbench.errors import InputError, NotSupported
 
 PARTS = ("sample_mask", "target", "predict", "loss")
 """What the default `Method.step` calls."""
@@ -28,6 +28,7 @@ class Method(nn.Module):
     `sample_mask`, `target`, `predict` and `loss`. Others define `step` itself. Everything else has a default.
 
     A mask is bool [B, Gh, Gw], True = masked, on any grid that tiles the image; `resize_mask` changes the grid.
+    A method that takes clips gets [B, C, T, H, W] instead of [B, C, H, W], and its masks are bool [B, Gt, Gh, Gw] then.
     """
 
     name: ClassVar[str]
@@ -38,6 +39,8 @@ class Method(nn.Module):
     """url@commit of the code that the method follows."""
     encoder_needs: ClassVar[frozenset[str]] = frozenset()
     """What its encoder must be able to do: names from `ABILITIES`. With none, the method takes every encoder."""
+    takes_clips: ClassVar[bool] = False
+    """Whether it takes clips [B, C, T, H, W] too, around an encoder with "clips" in `can`."""
     predicts: ClassVar[str] = ""
     """What it predicts, in a few words for tables, such as "pixels of masked patches"."""
     sees: ClassVar[str] = ""
@@ -56,6 +59,8 @@ class Method(nn.Module):
     """Beginnings of names in the state dict that `__init__` makes again from the config, such as "teacher." for a
     frozen teacher that an option's file gives. They are in no checkpoint and no saved state."""
     Config: ClassVar[type[BaseConfig]] = BaseConfig
+    image_size: int
+    """Side of the images of the current step, px: that of the encoder, unless `pretrain.image_sizes` changes it."""
     progress: float = 1.0
     """Share of the training before the current step, in [0, 1); 1 outside of a training."""
 
@@ -69,6 +74,7 @@ class Method(nn.Module):
         require_abilities(f"method {self.name!r}", self.encoder_needs, encoder)
         self.config = config
         self.encoder = encoder
+        self.image_size = encoder.image_size
         if self.not_stored:
             self.register_state_dict_post_hook(_leave_out_not_stored)
             self.register_load_state_dict_pre_hook(_add_not_stored)
@@ -117,8 +123,30 @@ class Method(nn.Module):
         """
         return (input,)
 
+    @property
+    def patch_grid(self) -> tuple[int, ...]:
+        """(rows, columns) of the encoder's patches at the current `image_size`. `encoder.grid` never changes."""
+        return self.encoder.grid_at(self.image_size)
+
+    def set_image_size(self, size: int) -> None:
+        """Follow a change of the image size: called while planning, and before each epoch, if they change.
+
+        The default refuses. A method that follows overrides it with `self.image_size = size`, reads `image_size` and
+        `patch_grid` at each step, and makes again what it derived from them.
+
+        Args:
+            size: side of the first view, px. All other views scale by the same factor.
+
+        Raises:
+            InputError: the method, or one of its options, is for one size.
+        """
+        if size != self.encoder.image_size:
+            raise InputError(f"method {self.name!r} trains on images of one size; leave pretrain.image_sizes out")
+
     def sample_mask(self, batch: int, generator: torch.Generator) -> Any:
-        """Masks for a batch: bool [batch, Gh, Gw] on the generator's device, True = masked.
+        """Masks for a batch: bool [batch, Gh, Gw], of clips [batch, Gt, Gh, Gw], True = masked.
+
+        They are on the generator's device, and have as many axes as the encoder's grid.
 
         A method that needs another structure, such as lists of indices, returns that and defines `masked_cells`.
 
@@ -128,8 +156,9 @@ class Method(nn.Module):
         raise NotSupported(f"method {self.name!r} has no masks")
 
     def masked_cells(self, mask: Any) -> Tensor | None:
-        """What `sample_mask` returned, as bool [B, Gh, Gw], True = masked, for counts and pictures; None: no grid."""
-        is_grid = isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.ndim == 3
+        """What `sample_mask` returned, as bool [B, *cells], True = masked, for counts and pictures; None: no grid."""
+        axes = 1 + len(self.encoder.grid)
+        is_grid = isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.ndim == axes
         return mask if is_grid else None
 
     def target(self, images: Tensor) -> Tensor:
@@ -235,6 +264,10 @@ class Method(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of parameters with two or more dimensions that get no weight decay. 1-D parameters never get any."""
         return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
+
+    def extra_weight_decay(self) -> set[str]:
+        """Names or patterns of parameters of one dimension that are decayed all the same."""
+        return set()
 
     def optimizer_parts(self) -> dict[str, PartOptions]:
         """Options of the optimizer for parts of the method, by the beginning of their names, such as "tokenizer."."""

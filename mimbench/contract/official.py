@@ -99,7 +99,10 @@ class OfficialCode:
     name. Names of encoders, at any place, are converted into those of the encoder here.
     """
     computed: ClassVar[tuple[str, ...]] = ()
-    """Beginnings of parameters here that no file gives, such as a tokenizer whose output is in the file."""
+    """Beginnings of parameters here that no file gives and that stay as initialised.
+
+    For example a tokenizer whose output is in the file, or a final norm that pretraining does not use.
+    """
     trained: ClassVar[str] = ""
     """What is missing before the names of gradients, such as "student."."""
     followed: ClassVar[Mapping[str, str]] = {}
@@ -162,3 +165,7 @@ class OfficialCode:
 
     def after_step(self, golden: Golden, method: Method, step: int) -> None:
         """What follows the optimizer's step, such as the update of a teacher."""
+
+    def after_all_steps(self, golden: Golden, method: Method) -> dict[str, Tensor]:
+        """What the method holds after the last step of `traj/` besides weights, by the names of the file's arrays."""
+        return {}

@@ -17,3 +17,5 @@ class ModelSetup:
     channels: int
     method_options: dict[str, Any] = field(default_factory=dict)
     encoder_options: dict[str, Any] = field(default_factory=dict)
+    frames: int = 1
+    """Of each clip; 1 for images."""

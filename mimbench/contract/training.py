@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, model_validator
 
 from mimbench.contract.config import Config, added, cosmetic
+from mimbench.contract.image_sizes import ImageSizes
 from mimbench.errors import InputError
 
 
@@ -18,10 +19,10 @@ class ScheduleConfig(Config):
     """The learning rate over optimizer steps."""
 
     kind: Literal["cosine", "linear", "multistep", "constant"] = "cosine"
-    convention: Literal["plain", "simmim", "mae", "beit"] = "plain"
+    convention: Literal["plain", "simmim", "mae", "beit", "ijepa", "spark"] = "plain"
     """Whose arithmetic to follow. "plain": linear warmup, then a full cosine (or line) over the remaining steps.
-    "simmim", "mae" and "beit": the exact values of these official scripts. Rates are given before scaling by the batch
-    size; "simmim" scales `warmup_lr` and `min_lr` too."""
+    The others: the exact values of these official scripts. Rates are given before scaling by the batch size; "simmim"
+    and "spark" scale `warmup_lr` and `min_lr` too."""
     warmup_epochs: float = Field(0.0, ge=0)
     warmup_steps: int | None = added(None, ge=0)
     """The warmup in optimizer steps, instead of `warmup_epochs`."""
@@ -61,8 +62,8 @@ class TrainConfig(Config):
     base_lr: float = Field(gt=0)
     lr_divisor: int | None = Field(None, ge=1)
     """lr = base_lr x batch_size / lr_divisor (SimMIM 512, MAE 256, BEiT none). Without it, lr = base_lr."""
-    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
-    """sgd and lars use `momentum`; adamw uses `betas` and `eps`."""
+    optimizer: Literal["adamw", "sgd", "lars", "lamb"] = "adamw"
+    """sgd and lars use `momentum`; adamw and lamb use `betas` and `eps`."""
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = Field(0.9, ge=0, lt=1)
     eps: float = Field(1e-8, gt=0)
@@ -110,6 +111,10 @@ class TrainConfig(Config):
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
         if self.final_weight_decay is not None and not self.weight_decay:
             raise ValueError("final_weight_decay needs a weight_decay above 0 to start from")
+        if self.optimizer == "lamb" and not self.weight_decay:
+            raise ValueError(
+                "lamb adapts the steps of decayed parameters only: give weight_decay above 0, or use adamw"
+            )
         if self.clip_each and self.clip_grad is None:
             raise ValueError("clip_each needs clip_grad, the largest norm")
         # A warmup in the other unit is checked by `Schedule`, which knows the steps in an epoch.
@@ -197,6 +202,9 @@ class PretrainConfig(TrainConfig):
     """How often each of them is among the images to pretrain on; 0 leaves them out."""
     plant_seed: int = added(0, ge=0)
     """Which images are planted. Of two counts with one seed, the smaller set is part of the larger one."""
+    image_sizes: ImageSizes = added(())
+    """[share, px] pairs, such as [[0, 112], [0.8, 224]]: side of the training images from this share of the training
+    on, changed only between epochs. All views of a method scale along. Default: input.image_size."""
     start: Path | None = added(None)
     """File of encoder weights (encoder.safetensors of a checkpoint) to start from, of the same [encoder]. Its content
     is part of the fingerprint. Default: initial weights from the seed."""
@@ -253,14 +261,17 @@ class Batch:
     """Input of one training step, on the training device.
 
     Attributes:
-        views: float [B, C, S, S] each, normalised, as `Method.views` asks for them; usually one. S may differ.
+        views: float [B, C, S, S] each, or clips [B, C, T, S, S], normalised, as `Method.views` asks for them; usually
+            one. S may differ.
         labels: int64 [B]; None for methods without supervision.
         progress: share of the training before this step, in [0, 1).
+        epoch: whole epochs before this step.
     """
 
     views: tuple[torch.Tensor, ...]
     labels: torch.Tensor | None = None
     progress: float = 0.0
+    epoch: int = 0
 
     @property
     def images(self) -> torch.Tensor:
@@ -285,10 +296,13 @@ class Trainable(Protocol):
     """An nn.Module that the engine can train: it has `training_step`.
 
     Optional:
-        before_step(progress): called before each micro-batch, with the share of the training before its step.
+        before_epoch(epoch): called before each epoch, counted from 0, and when a training resumes within one.
+        before_step(progress, epoch): called before each micro-batch, with the share of the training before its step,
+            and the whole epochs before it.
         before_update(progress): called before each optimizer step, when the gradients are there and clipped.
         after_step(progress): called after each optimizer step, with the share of the training that is done.
         no_weight_decay(): names or patterns of parameters without weight decay.
+        extra_weight_decay(): names or patterns of parameters of one dimension that are decayed all the same.
         layer_of(name) and num_layers: for layer decay.
         optimizer_parts(): options of the optimizer by the beginning of parameters' names.
         trained_encoder: the encoder, if it must receive a gradient at the first step.

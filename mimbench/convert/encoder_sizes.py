@@ -30,8 +30,8 @@ def _swin(width: int, third: int, heads: int) -> tuple[str, Options]:
     return "swin", {"embed_dim": width, "depths": [2, 2, third, 2], "num_heads": doubled}
 
 
-def _convnext(width: int, third: int) -> tuple[str, Options]:
-    return "convnext", {"dims": [width * 2**stage for stage in range(4)], "depths": [3, 3, third, 3]}
+def _convnext(width: int, third: int, other: int = 3) -> tuple[str, Options]:
+    return "convnext", {"dims": [width * 2**stage for stage in range(4)], "depths": [other, other, third, other]}
 
 
 def _resnet(block: str, *depths: int) -> tuple[str, Options]:
@@ -48,10 +48,15 @@ SIZES: dict[str, tuple[str, Options]] = {
     "swin-small": _swin(96, 18, 3),
     "swin-base": _swin(128, 18, 4),
     "swin-large": _swin(192, 18, 6),
+    "convnext-atto": _convnext(40, 6, 2),
+    "convnext-femto": _convnext(48, 6, 2),
+    "convnext-pico": _convnext(64, 6, 2),
+    "convnext-nano": _convnext(80, 8, 2),
     "convnext-tiny": _convnext(96, 9),
     "convnext-small": _convnext(96, 27),
     "convnext-base": _convnext(128, 27),
     "convnext-large": _convnext(192, 27),
+    "convnext-huge": _convnext(352, 27),
     "resnet-18": _resnet("basic", 2, 2, 2, 2),
     "resnet-34": _resnet("basic", 3, 4, 6, 3),
     "resnet-50": _resnet("bottleneck", 3, 4, 6, 3),
@@ -104,16 +109,17 @@ def _vit_options(tensors: FileTensors) -> tuple[Options, int]:
         is_shared = all(torch.equal(table, tables[0]) for table in tables)
         return options | {"position": "relative" if is_shared else "relative-per-block"}, grid * side
     positions = _tensor(tensors, "pos_embed")
-    if "cls_token" not in tensors.tensors:
-        raise InputError("the file has no class token (cls_token), which mimbench's ViT has; it cannot be imported")
-    grid = isqrt(positions.shape[1] - 1)
+    has_class_token = "cls_token" in tensors.tensors
+    grid = isqrt(positions.shape[1] - has_class_token)
+    options |= {} if has_class_token else {"class_token": False}
     return options | {"position": _kind_of_positions(positions, grid)}, grid * side
 
 
 def _kind_of_positions(positions: Tensor, grid: int) -> str:
-    if positions.shape[-1] % 4 == 0 and positions.shape[1] == grid * grid + 1:
+    prefix = positions.shape[1] - grid * grid  # 1 with a class token
+    if positions.shape[-1] % 4 == 0 and prefix in (0, 1):
         for kind, rows_first in (("sincos", False), ("sincos-rows-first", True)):
-            table = sincos_positions((grid, grid), positions.shape[-1], rows_first=rows_first)
+            table = sincos_positions((grid, grid), positions.shape[-1], rows_first=rows_first)[:, 1 - prefix :]
             if torch.allclose(positions.float(), table, atol=1e-5):
                 return kind
     return "learned"
@@ -136,8 +142,13 @@ def _swin_options(tensors: FileTensors) -> tuple[Options, int]:
     return options, windows[last] * side * 2**last
 
 
-def _convnet_options(_: FileTensors) -> tuple[Options, int]:
-    return {}, _IMAGE_SIZE
+def _convnet_options(tensors: FileTensors) -> tuple[Options, int]:
+    if "stages.0.blocks.0.conv_dw.weight" not in tensors.tensors:
+        return {}, _IMAGE_SIZE  # a ResNet
+    options: Options = {"patch_size": _tensor(tensors, "stem.0.weight").shape[-1]}
+    options |= {"grn": "stages.0.blocks.0.mlp.grn.weight" in tensors.tensors}
+    options |= {} if "stages.0.blocks.0.gamma" in tensors.tensors else {"layer_scale": None}
+    return options, _IMAGE_SIZE
 
 
 _DETAILS = {"vit": _vit_options, "swin": _swin_options, "convnet": _convnet_options}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
+from math import isqrt
 
 import torch
 from torch import Tensor
@@ -56,6 +57,8 @@ def rename_tensors(state: Mapping[str, Tensor], layout: KeyLayout) -> FileTensor
             tensors.tensors[name] = FileTensor(value, (key,))
     if layout.kind == "swin":
         _order_swin(tensors, layout)
+    if layout.kind == "convnet":
+        _shape_convnet(tensors)
     return tensors
 
 
@@ -101,6 +104,27 @@ def _order_swin(tensors: FileTensors, layout: KeyLayout) -> None:
         mergings = {name: tensors.tensors.pop(name) for name in list(tensors.tensors) if _DOWNSAMPLE.match(name)}
         for name, tensor in mergings.items():
             tensors.tensors[_DOWNSAMPLE.sub(lambda match: f"layers.{int(match[1]) + 1}.downsample.", name)] = tensor
+
+
+def _shape_convnet(tensors: FileTensors) -> None:
+    """The forms of ConvNeXt V2: kernels of MinkowskiEngine become convolutions, vectors lose their axes of length 1."""
+    for name, tensor in tensors.tensors.items():
+        (source, *_), value = tensor.sources, tensor.value
+        if source.endswith(".kernel"):
+            tensors.tensors[name] = FileTensor(_from_sparse_kernel(value), tensor.sources)
+            tensors.changed[source] = "a kernel of sparse convolution, reordered"
+        elif name.endswith((".bias", ".grn.weight")):
+            tensors.tensors[name] = FileTensor(value.flatten(), tensor.sources)
+
+
+def _from_sparse_kernel(value: Tensor) -> Tensor:
+    """[k * k, C] of a depthwise convolution, or [k * k, C, D] -> [C, 1, k, k] or [D, C, k, k].
+
+    The k * k places go column by column: facebookresearch/ConvNeXt-V2@25538957 utils.py, remap_checkpoint_keys.
+    """
+    side = isqrt(len(value))
+    places = value.unflatten(0, (side, side)).transpose(0, 1)
+    return (places.unsqueeze(2) if value.ndim == 2 else places).permute(3, 2, 0, 1)
 
 
 def _from_unfold(value: Tensor) -> Tensor:

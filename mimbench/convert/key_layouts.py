@@ -24,6 +24,7 @@ LEFT_OUT = (
     (re.compile(r"relative_coords_table$"), "coordinates that the encoder computes itself"),
     (re.compile(r"attn_mask$"), "the mask of shifted windows, which the encoder computes itself"),
     (re.compile(r"\bk_bias$"), "adds the same to every score of a query, so the softmax cancels it"),
+    (re.compile(r"^head\.(?:mlp|last_layer)"), "a projection head, which only pretraining uses"),
     (re.compile(r"^(?:head|fc|classifier|pre_logits|head_dist)\."), "a classifier, which tasks train anew"),
     (re.compile(r"^(?:target_generator|d_vae|teacher)\."), "the network that gave the targets"),
     (re.compile(r"^data_preprocessor\.|^(?:mean|std)$"), "pixel statistics, which the recipe's [input] gives"),
@@ -86,6 +87,19 @@ _MM_SWIN: Renames = (
     *_MM_FFN,
 )
 
+_CONVNEXT: Renames = (
+    (r"^downsample_layers\.0\.", "stem."),
+    (r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample."),
+    (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."),
+    (r"\.dwconv\.", ".conv_dw."),
+    (r"\.pwconv([12])\.", r".mlp.fc\1."),
+    (r"\.(?:ln|linear)\.", "."),
+    (r"\.kernel$", ".weight"),
+    (r"\.grn\.gamma$", ".mlp.grn.weight"),
+    (r"\.grn\.beta$", ".mlp.grn.bias"),
+    (r"^norm\.", "norm_pre."),
+)
+
 LAYOUTS = (
     KeyLayout("mmpretrain-swin", "swin", _MMPRETRAIN, (r"^stages\.0\.blocks\.0\.attn\.w_msa\.qkv\.weight$",),
            renames=_MM_SWIN, merges_last=True, unfolds=True),
@@ -110,6 +124,8 @@ LAYOUTS = (
     KeyLayout("timm-convnext", "convnet", f"{_TIMM}, models/convnext.py",
            (r"^stem\.0\.weight$", r"^stages\.0\.blocks\.0\.conv_dw\.weight$"),
            renames=((r"^head\.norm\.", "norm_pre."),)),
+    KeyLayout("convnext", "convnet", "https://github.com/facebookresearch/ConvNeXt and ConvNeXt-V2, sparse weights too",
+           (r"^downsample_layers\.0\.0\.weight$", r"^stages\.0\.0\.dwconv\.(?:weight|kernel)$"), renames=_CONVNEXT),
     KeyLayout("timm-resnet", "convnet", f"{_TIMM}, models/resnet.py", (r"^conv1\.weight$", r"^layer1\.0\.conv1\.")),
 )  # fmt: skip
 

@@ -5,10 +5,13 @@ from mimbench.data.open import open_dataset
 from mimbench.data.pipeline.loading import evaluation_loader, training_loader
 from mimbench.data.pipeline.subsets import training_images
 from mimbench.data.pipeline.transforms import DeviceTransform, denormalise
+from mimbench.data.pipeline.view_schedule import Views, ViewSchedule, views_at
 from mimbench.data.sources.coco import coco_split
 
 __all__ = [
     "DeviceTransform",
+    "ViewSchedule",
+    "Views",
     "coco_split",
     "default_cache",
     "denormalise",
@@ -16,4 +19,5 @@ __all__ = [
     "open_dataset",
     "training_images",
     "training_loader",
+    "views_at",
 ]

@@ -159,6 +159,19 @@ def init_truncated(module: nn.Module, std: float = 0.02) -> None:
             part.weight.div_(math.sqrt(2 * (int(match[1]) + 1)))
 
 
+@torch.no_grad()
+def init_normal(module: nn.Module, std: float = 0.02) -> None:
+    """Initial weights of I-JEPA: normal with `std` in every linear layer, convolution and token, biases zero.
+
+    From the global torch generator. facebookresearch/ijepa@52c1ae95, src/helper.py.
+    """
+    for part in _layers(module):
+        nn.init.trunc_normal_(part.weight, std=std)  # cut at two units, which is far outside
+    for name, parameter in module.named_parameters():
+        if name.endswith("_token"):
+            nn.init.trunc_normal_(parameter, std=std)
+
+
 def _layers(module: nn.Module) -> list[nn.Linear | nn.Conv2d]:
     """Linear layers and convolutions, their biases set to zero."""
     layers = [part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)]

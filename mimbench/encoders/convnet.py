@@ -1,4 +1,4 @@
-"""Convolutional encoders from timm's parts: ConvNeXt (arXiv:2201.03545) and ResNet (arXiv:1512.03385)."""
+"""Convolutional encoders from timm's parts: ConvNeXt (arXiv:2201.03545; V2: 2301.00808), ResNet (arXiv:1512.03385)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mimbench.contract import Config, Depth, Encoder, Features, InputError
+from mimbench.contract import Config, Depth, Encoder, Features, InputError, added
 
 EPS = 1e-6
 
@@ -118,16 +118,19 @@ class ConvNet(Encoder):
 
 
 class ConvNeXtConfig(Config):
-    """A ConvNeXt; the defaults are ConvNeXt-T."""
+    """A ConvNeXt; the defaults are ConvNeXt-T. ConvNeXt V2 has grn = true and layer_scale = "none"."""
 
     patch_size: int = Field(4, ge=1)
     """Side and stride of the stem's one convolution, px."""
     dims: tuple[int, ...] = (96, 192, 384, 768)
     """Channels of each stage; each but the first halves the grid."""
     depths: tuple[Depth, ...] = (3, 3, 9, 3)
-    layer_scale: float = Field(1e-6, gt=0)
-    """Initial value of LayerScale."""
+    layer_scale: float | None = Field(1e-6, gt=0)
+    """Initial value of LayerScale; None: no LayerScale."""
     drop_path: float = Field(0.0, ge=0, lt=1)
+    grn: bool = added(False)
+    """Global response normalisation in each block, as in ConvNeXt V2: each channel is scaled by its norm over the map,
+    relative to the other channels."""
 
 
 class ConvNeXt(ConvNet):
@@ -136,7 +139,7 @@ class ConvNeXt(ConvNet):
     The final norm acts on the map, before pooling (timm's head_norm_first); the original pools first.
     """
 
-    can: frozenset[str] = ConvNet.can | {"separate-patches"}
+    can: frozenset[str] = ConvNet.can | {"separate-patches", "response-norm"}
     version: ClassVar[str] = "1"
     Config = ConvNeXtConfig
     config: ConvNeXtConfig
@@ -159,6 +162,7 @@ class ConvNeXt(ConvNet):
                         depth=config.depths[stage],
                         drop_path_rates=rates[stage],
                         ls_init_value=config.layer_scale,
+                        use_grn=config.grn,
                         norm_layer=partial(LayerNorm2d, eps=EPS),
                         norm_layer_cl=partial(LayerNorm, eps=EPS),
                     )
@@ -175,6 +179,8 @@ class ConvNeXt(ConvNet):
     def set_sizes(self) -> None:
         config = self.config
         _check_stages(config.dims, config.depths)
+        if not config.grn:
+            self.can = self.can - {"response-norm"}
         self._shape(config.patch_size, config.dims[0], config.dims, config.depths)
 
     def layer_of(self, parameter: str) -> int:
@@ -201,6 +207,15 @@ class ConvNeXt(ConvNet):
     def _level(self, x: Tensor) -> Tensor:
         """Normalised over its channels, without weights: the projection of a detector's neck takes their part."""
         return F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2], eps=EPS).permute(0, 3, 1, 2)
+
+
+def convnext_blocks(dim: int, depth: int) -> nn.Sequential:
+    """Blocks of ConvNeXt V2 on maps [B, dim, h, w], with torch's initial weights; their response norms begin at 0."""
+    from timm.layers import LayerNorm
+    from timm.models.convnext import ConvNeXtBlock
+
+    norm = partial(LayerNorm, eps=EPS)
+    return nn.Sequential(*(ConvNeXtBlock(dim, use_grn=True, ls_init_value=None, norm_layer=norm) for _ in range(depth)))
 
 
 class ResNetConfig(Config):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 TABLE = "relative_position_bias_table"
@@ -38,6 +39,26 @@ def resample_positions(encoder: nn.Module, name: str, value: Tensor, target: Ten
 
         return resample_abs_pos_embed(value, new_size=[rows, columns], num_prefix_tokens=prefix)
     return None
+
+
+def resize_absolute(
+    table: Tensor, old: tuple[int, ...], new: tuple[int, ...], prefix: int, shift: float | None
+) -> Tensor:
+    """Absolute positions [1, prefix + h * w, D] of the grid `old` at the grid `new`, by bicubic interpolation.
+
+    Args:
+        prefix: positions of prefix tokens, which come first and stay as they are.
+        shift: None: antialiased. Else without antialiasing, and with a scale of (n + shift) / N along an axis: 0.1 in
+            facebookresearch/dino@7c446df5 and bytedance/ibot@da316d82, so that n is not rounded down.
+    """
+    if shift is None:
+        from timm.layers import resample_abs_pos_embed  # slow to import
+
+        return resample_abs_pos_embed(table, new_size=list(new), old_size=list(old), num_prefix_tokens=prefix)
+    cells = table[:, prefix:].unflatten(1, old).permute(0, 3, 1, 2)
+    scale = [(n + shift) / length for n, length in zip(new, old, strict=True)]
+    cells = F.interpolate(cells, scale_factor=scale, mode="bicubic")
+    return torch.cat((table[:, :prefix], cells.flatten(2).transpose(1, 2)), 1)
 
 
 def resample_table(table: Tensor, size: tuple[int, int], extra: int) -> Tensor:

@@ -32,7 +32,7 @@ def rebuild_encoder(encoder: Encoder, *, image_size: int | None = None, **option
         changes["weights"] = None
     config = encoder.config.model_copy(update=changes)
     size = encoder.image_size if image_size is None else image_size
-    made = type(encoder)(config, image_size=size, in_channels=encoder.in_channels)
+    made = type(encoder).build(config, image_size=size, in_channels=encoder.in_channels, frames=encoder.frames)
     require_drop_path(made, options.get("drop_path", 0.0))
     return made
 

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mimbench.contract import Config, Depth, Encoder, Features, InputError, added
 from mimbench.encoders.attention import attention_of_each
+from mimbench.encoders.position_tables import resize_absolute
 from mimbench.encoders.rope import rotary_table
 from mimbench.encoders.vit_body import build_absolute_body, build_relative_body
 from mimbench.encoders.windows import Windows, add_positions, windowed_block
@@ -45,6 +46,8 @@ class ViTConfig(Config):
     before those of columns (CAE); learned: the first ViT; learned-and-relative: learned, and one table per block as
     well, zero at first, at image_size alone (MAE's ViT as mmsegmentation fine-tunes it); rope: queries and keys are
     rotated by their patch's row and column (DINOv3); learned-and-rope: both, as EVA-02."""
+    position_resize: Literal["antialiased", "dino"] = added("antialiased")
+    """Absolute positions at another grid: antialiased bicubic; or, as DINO, plain bicubic with scale (n + 0.1) / N."""
     rope_base: float = added(100.0, gt=0)
     """rope: the longest period is about this many times the shortest; see mimbench/encoders/rope.py."""
     class_token: bool = added(True)
@@ -110,6 +113,10 @@ class ViT(Encoder):
             option = "encoder.registers" if config.registers else "encoder.class_token = false"
             raise InputError(
                 f'{option} is not for encoder.position "{config.position}"; choose another position, such as "rope"'
+            )
+        if config.position_resize != "antialiased" and config.position not in ("sincos", "learned", "learned-and-rope"):
+            raise InputError(
+                f'encoder.position_resize does nothing for encoder.position "{config.position}"; leave it out'
             )
         if config.position.endswith("rope") and config.embed_dim // config.num_heads % 4:
             raise InputError(
@@ -248,10 +255,8 @@ class ViT(Encoder):
             return None
         if tuple(grid) == self.grid:
             return self.body.pos_embed
-        from timm.layers import resample_abs_pos_embed
-
-        table, prefix = self.body.pos_embed, int(self.config.class_token)
-        return resample_abs_pos_embed(table, new_size=list(grid), old_size=list(self.grid), num_prefix_tokens=prefix)
+        prefix, shift = int(self.config.class_token), 0.1 if self.config.position_resize == "dino" else None
+        return resize_absolute(self.body.pos_embed, self.grid, tuple(grid), prefix, shift)
 
     def _require_shared_table(self, what: str) -> None:
         position = self.config.position

@@ -81,7 +81,9 @@ def fit(
         )
     precision = pick_precision(config, device)
     if config.channels_last:
-        model.to(memory_format=torch.channels_last)
+        for parameter in model.parameters():
+            if parameter.ndim == 4:  # kernels over clips have five axes, and stay as they are
+                parameter.data = parameter.data.to(memory_format=torch.channels_last)
     adapter = RunnerModel(model.to(device), device)
     optimizer = build_optimizer(model, config, **decay_rules(model))
     schedule = Schedule(config, steps_per_epoch=len(loader) // config.accumulate)

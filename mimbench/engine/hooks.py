@@ -31,6 +31,11 @@ class StepHook(Hook):
     def __init__(self, adapter: RunnerModel, schedule: Schedule, seed: int, accumulate: int) -> None:
         self.adapter, self.schedule, self.seed, self.accumulate = adapter, schedule, seed, accumulate
 
+    def before_train_epoch(self, runner: MinimalRunner) -> None:
+        before_epoch = getattr(self.adapter.trainable, "before_epoch", None)
+        if before_epoch:
+            before_epoch(runner.epoch)
+
     def before_train_iter(self, runner: MinimalRunner, batch_idx: int, data_batch: Any = None) -> None:
         seed = derive_seed(self.seed, runner.rank, runner.iter)
         torch.manual_seed(seed)
@@ -42,7 +47,7 @@ class StepHook(Hook):
                 group["weight_decay"] = self.schedule.weight_decay(step)
         before_step = getattr(self.adapter.trainable, "before_step", None)
         if before_step:
-            before_step(step / self.schedule.steps)
+            before_step(step / self.schedule.steps, step // self.schedule.steps_per_epoch)
 
     def after_train_iter(
         self, runner: MinimalRunner, batch_idx: int, data_batch: Any = None, outputs: Any = None

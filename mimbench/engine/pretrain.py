@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mimbench.contract import Batch, Encoder, InputConfig, Method, PartOptions, StepOutput
-from mimbench.data import DeviceTransform
+from mimbench.contract import Batch, Encoder, Method, PartOptions, StepOutput
+from mimbench.data import DeviceTransform, Views, ViewSchedule, views_at
 from mimbench.seeds import derive_seed
 
 
@@ -21,27 +20,36 @@ class TrainableMethod(nn.Module):
     loader's workers.
     """
 
-    def __init__(self, method: nn.Module, views: Sequence[InputConfig], *, channels: int, batched: bool) -> None:
+    def __init__(self, method: nn.Module, views: Views, *, channels: int, batched: bool) -> None:
         """
         Args:
             method: has `step(batch, generator)`; the hooks of a Method are optional.
-            views: as `Method.views` gives them.
+            views: as `Method.views` gives them; or, if their sizes change, as the loader has them.
             channels: of the images.
             batched: the loader yields whole images, which are cropped here on the device. Otherwise it crops them.
         """
         super().__init__()
         self.method: Any = method
-        self.batched = batched
-        transforms = [DeviceTransform(view, channels, train=True, batched=batched) for view in views]
-        self.transforms = nn.ModuleList(transforms)
-        self._progress = 0.0
+        self.batched, self.views = batched, views
+        transforms = [DeviceTransform(view, channels, train=True, batched=batched) for view in views_at(views, 0)]
+        self.transforms: Any = nn.ModuleList(transforms)  # of DeviceTransform
+        self._progress, self._epoch = 0.0, 0
 
     @property
     def trained_encoder(self) -> Encoder | None:
         return self.method.encoder if isinstance(self.method, Method) else None
 
-    def before_step(self, progress: float) -> None:
-        self._progress = progress
+    def before_epoch(self, epoch: int) -> None:
+        """Set the sizes of this epoch, from 0, for the images and the method, if they change."""
+        if not isinstance(self.views, ViewSchedule):
+            return
+        views = self.views.at(epoch)
+        for transform, view in zip(self.transforms, views, strict=True):
+            transform.input = view
+        self.method.set_image_size(views[0].image_size)
+
+    def before_step(self, progress: float, epoch: int) -> None:
+        self._progress, self._epoch = progress, epoch
         if hasattr(self.method, "before_step"):
             self.method.before_step(progress)
 
@@ -57,7 +65,7 @@ class TrainableMethod(nn.Module):
         ]
         needs_labels = "labels" in getattr(self.method, "supervision", ())
         labels_for_method = labels.to(device, non_blocking=True) if needs_labels else None
-        return self.method.step(Batch(tuple(views), labels_for_method, self._progress), generator)
+        return self.method.step(Batch(tuple(views), labels_for_method, self._progress, self._epoch), generator)
 
     def before_update(self, progress: float) -> None:
         if hasattr(self.method, "before_update"):
@@ -69,6 +77,10 @@ class TrainableMethod(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         names = self.method.no_weight_decay() if hasattr(self.method, "no_weight_decay") else ()
+        return {f"method.{name}" for name in names}
+
+    def extra_weight_decay(self) -> set[str]:
+        names = self.method.extra_weight_decay() if hasattr(self.method, "extra_weight_decay") else ()
         return {f"method.{name}" for name in names}
 
     def optimizer_parts(self) -> dict[str, PartOptions]:

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mimbench.contract import Batch, Encoder, Method
+from mimbench.contract.input import image_shape
 from mimbench.harness.planning.plan import build_method
 from mimbench.recipe.resolve import Recipe
 
@@ -35,7 +36,7 @@ class StepCost:
 
 
 def count_step(recipe: Recipe, channels: int) -> StepCost:
-    """Run one step on random images on the CPU and count.
+    """Run one step on random images on the CPU and count, at input.image_size whatever pretrain.image_sizes says.
 
     Attention is computed by its plain formula meanwhile, since torch counts no operations of its fused kernels.
 
@@ -44,8 +45,8 @@ def count_step(recipe: Recipe, channels: int) -> StepCost:
     """
     method = build_method(recipe, 0, channels, to_train=True).train()
     generator = torch.Generator().manual_seed(0)
-    sizes = [view.image_size for view in recipe.views()]
-    views = tuple(torch.randn(_IMAGES, channels, size, size, generator=generator) for size in sizes)
+    shapes = [image_shape(channels, view.image_size, view.frames) for view in recipe.views()]
+    views = tuple(torch.randn(_IMAGES, *shape, generator=generator) for shape in shapes)
     labels = torch.arange(_IMAGES) if "labels" in method.supervision else None
     patches: list[int] = []
     with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH), _counted_patches(method, patches):

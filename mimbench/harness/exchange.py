@@ -13,6 +13,7 @@ from safetensors.torch import save
 from mimbench._version import __version__
 from mimbench.contract import InputConfig, Method, ModelSetup
 from mimbench.contract.config import shaping_at
+from mimbench.contract.input import frames_identity
 from mimbench.contract.validation import validate
 from mimbench.convert import ConvertedWeights, Weights, read_weights, recognise, to_method, to_timm
 from mimbench.convert.encoder_sizes import channels_of, describe_encoder
@@ -123,10 +124,11 @@ def prepare_import(
         }
         tables = _with_settings(tables, settings)
     images = validate(InputConfig, tables["input"], "input")
-    setup = _setup(tables, method, channels, images.image_size)
+    setup = _setup(tables, method, channels, images)
     model = build(setup)
     converted = to_method(weights, layout, model, chosen.outside)
-    missing = [name for name in converted.missing if name.startswith("encoder.")]
+    unused = model.official.computed if model.official else ()  # what its files do not give
+    missing = [name for name in converted.missing if name.startswith("encoder.") and not name.startswith(unused)]
     if missing:
         raise InputError(
             f"{file} lacks {len(missing)} of the encoder's tensors, such as {missing[0].removeprefix('encoder.')!r}; "
@@ -146,6 +148,7 @@ def prepare_import(
             **shaping_at(model.encoder.config, "encoder"),
         },
         "image_size": setup.image_size,
+        **frames_identity(setup.frames),
         "channels": channels,
         # A file with a single network needs no key in its identity.
         "imported": {"sha256": file_sha256(file), "layout": layout.name}
@@ -195,11 +198,12 @@ def _with_settings(tables: dict[str, Any], settings: Mapping[str, Any]) -> dict[
     return tables
 
 
-def _setup(tables: Mapping[str, Any], method: str, channels: int, image_size: int) -> ModelSetup:
+def _setup(tables: Mapping[str, Any], method: str, channels: int, images: InputConfig) -> ModelSetup:
     encoder, options = dict(tables["encoder"]), dict(tables["method"])
     if options.pop("name") != method:
         raise InputError(NAME_IS_A_FLAG)
-    return ModelSetup(method, encoder.pop("name"), image_size, channels, options, encoder)
+    name = encoder.pop("name")
+    return ModelSetup(method, name, images.image_size, channels, options, encoder, images.frames)
 
 
 def _card(imported: Imported, file: Path) -> dict[str, Any]:

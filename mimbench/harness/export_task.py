@@ -14,6 +14,7 @@ from mimbench.contract import Dataset, Task
 from mimbench.data import default_cache, open_dataset
 from mimbench.errors import InputError
 from mimbench.recipe import document as recipe_document
+from mimbench.recipe.needs import check_task_needs
 from mimbench.recipe.resolve import Recipe, check_settings, resolve
 from mimbench.text import print_text
 
@@ -33,9 +34,13 @@ def export_task(task_name: str, recipe_name: str, method: str, settings: Mapping
         dataset = _dataset(task, recipe)
         channels = dataset.channels if dataset and dataset.channels == 1 else len(recipe.input.mean)
         with torch.device("meta"):  # builds any size at once, without weights
-            encoder = recipe.encoder_class()(
-                recipe.encoder_config, image_size=recipe.input.image_size, in_channels=max(channels, 1)
+            encoder = recipe.encoder_class().build(
+                recipe.encoder_config,
+                image_size=recipe.input.image_size,
+                in_channels=max(channels, 1),
+                frames=recipe.input.frames,
             )
+        check_task_needs(task, encoder, recipe.encoder)
         if dataset:
             task.check(encoder, dataset)
             for note in dataset.notes:

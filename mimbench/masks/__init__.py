@@ -15,6 +15,7 @@ from mimbench.masks.grids import (
     resize_mask,
     visible_indices,
 )
+from mimbench.masks.mixed import mixed_ratio_mask
 from mimbench.masks.multi_block import MultiBlockMask, multi_block_mask
 from mimbench.masks.patches import patchify, unpatchify
 from mimbench.masks.sampling import (
@@ -37,6 +38,7 @@ __all__ = [
     "mask_grid",
     "masked_count",
     "mean_over_masked",
+    "mixed_ratio_mask",
     "multi_block_mask",
     "patchify",
     "random_mask",

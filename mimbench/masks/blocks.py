@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mimbench.errors import InputError
-from mimbench.masks.grids import Grid, check_count, grid_text, spans
+from mimbench.masks.grids import Grid, check_count, grid_text, require_two_axes, spans
 from mimbench.masks.official import ATTEMPTS, draw_seed, python_block_mask
 
 
 def block_mask(
     batch: int,
     grid: Grid,
-    count: int,
+    count: int | Tensor,
     generator: torch.Generator,
     *,
     min_block: int = 16,
@@ -34,12 +34,14 @@ def block_mask(
     not fit. A rectangle must be smaller than the grid along both axes.
 
     Args:
-        count: most cells to mask in each sample.
+        count: most cells to mask in each sample; or float [batch] on the generator's device, one number per sample, as
+            iBOT has it. 0 masks nothing.
         min_block: least area of a rectangle, in cells, while that many are left to mask.
         max_block: most cells that one rectangle may add; None: all that are left.
         aspect: least and greatest height / width.
-        exact: mask random cells in addition until each sample has `count`.
-        retry: after ten rectangles that do not fit, try others until each sample has `count`, as CAE does.
+        exact: mask random cells in addition until each sample has `count`, which is a whole number then.
+        retry: after ten rectangles that do not fit, try others until each sample has `count`, as CAE does. It is a
+            whole number then.
         rng: "official" draws from Python's random as BEiT does, seeded by `generator`; "torch" has the same
             distribution, a whole batch at a time.
 
@@ -49,25 +51,30 @@ def block_mask(
     Raises:
         InputError: no mask of this count, or no such block, fits the grid.
     """
-    max_block = count if max_block is None else max_block
-    _check_blocks(grid, count, min_block, max_block, aspect)
+    if isinstance(count, Tensor):
+        if exact or retry:
+            raise InputError(f"{'exact' if exact else 'retry'}=True needs one count for all samples")
+        most, counts = math.ceil(float(count.max())), count
+    else:
+        most, counts = count, torch.full((batch,), count, device=generator.device)
+    max_block = most if max_block is None else max_block
+    if most > 0 or not isinstance(count, Tensor):
+        _check_blocks(grid, most, min_block, max_block, aspect)
     if retry and not aspect[0] <= 1 <= aspect[1]:
         raise InputError(f"blocks with aspect {aspect[0]:g} to {aspect[1]:g} cannot fill single cells; include 1")
     if rng == "official":
         stream = random.Random(draw_seed(generator))
-        masks = python_block_mask(
-            batch, grid, count, stream, min_block=min_block, max_block=max_block, aspect=aspect, retry=retry
-        )
-        mask = masks.to(generator.device)
+        options: dict[str, Any] = {"min_block": min_block, "max_block": max_block, "aspect": aspect, "retry": retry}
+        masks = [python_block_mask(1, grid, one, stream, **options) for one in counts.tolist()]
+        mask = torch.cat(masks).to(generator.device)
     else:
-        mask = _draw_blocks(batch, grid, count, generator, min_block, max_block, aspect, retry)
-    return _fill_up(mask, count, generator) if exact else mask
+        mask = _draw_blocks(grid, counts, generator, min_block, max_block, aspect, retry)
+    return mask if isinstance(count, Tensor) or not exact else _fill_up(mask, count, generator)
 
 
 def _draw_blocks(
-    batch: int,
     grid: Grid,
-    count: int,
+    counts: Tensor,
     generator: torch.Generator,
     min_block: int,
     max_block: int,
@@ -75,9 +82,9 @@ def _draw_blocks(
     retry: bool,
 ) -> Tensor:
     """Each round adds one rectangle to every unfinished sample: the first of its ATTEMPTS draws that fits."""
-    device, (rows, columns) = generator.device, grid
+    device, (rows, columns), batch = generator.device, grid, len(counts)
     mask = torch.zeros(batch, rows, columns, dtype=torch.bool, device=device)
-    missing = torch.full((batch, 1), count, device=device)
+    missing = counts.unsqueeze(1)
     log_low, log_high = math.log(aspect[0]), math.log(aspect[1])
     while bool((missing > 0).any()):
         room = missing.clamp(max=max_block)
@@ -125,6 +132,7 @@ def _fill_up(mask: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def _check_blocks(grid: Grid, count: int, min_block: int, max_block: int, aspect: tuple[float, float]) -> None:
+    require_two_axes(grid, "a block mask")
     check_count(count, grid[0] * grid[1], f"a mask of {count} cells")
     if min_block < 1 or max_block < 1 or not 0 < aspect[0] <= aspect[1]:
         raise InputError(

@@ -10,7 +10,7 @@ from torch import Tensor
 from mimbench.errors import InputError
 
 Grid = tuple[int, ...]
-"""Rows and columns of a mask: (Gh, Gw)."""
+"""Cells of a mask per axis: rows and columns, (Gh, Gw), or frames, rows and columns of a clip, (Gt, Gh, Gw)."""
 
 
 def mask_grid(image_size: int, mask_patch_size: int, patch_size: int) -> Grid:
@@ -29,17 +29,19 @@ def mask_grid(image_size: int, mask_patch_size: int, patch_size: int) -> Grid:
 
 
 def resize_mask(mask: Tensor, grid: Grid, rule: Literal["any", "all"] = "any") -> Tensor:
-    """Resize a mask to another grid of the same image.
+    """Resize a mask to another grid of the same image or clip.
 
     Args:
-        mask: bool [B, Gh, Gw].
-        grid: the new (Gh, Gw). A finer cell has the value of the cell that it lies in.
+        mask: bool [B, *cells], with as many axes of cells as `grid` has.
+        grid: the new (Gh, Gw) or (Gt, Gh, Gw). A finer cell has the value of the cell that it lies in.
         rule: "any": a coarser cell is masked if any cell in it is, so that nothing masked ever counts as visible.
             "all": only if all of them are.
 
     Raises:
-        InputError: along an axis, neither grid is a multiple of the other.
+        InputError: along an axis, neither grid is a multiple of the other, or their numbers of axes differ.
     """
+    if mask.ndim != 1 + len(grid):
+        raise InputError(f"a mask of {grid_text(mask.shape[1:])} cells has other axes than a {grid_text(grid)} grid")
     for axis, length in enumerate(grid, start=1):
         size = mask.shape[axis]
         if length % size == 0:
@@ -56,15 +58,18 @@ def resize_mask(mask: Tensor, grid: Grid, rule: Literal["any", "all"] = "any") -
 
 
 def mask_at_pixels(mask: Tensor, images: Tensor) -> Tensor:
-    """A mask bool [B, Gh, Gw] at the size of the images [B, C, H, W]: bool [B, 1, H, W]."""
-    return resize_mask(mask, images.shape[-2:]).unsqueeze(1)
+    """A mask bool [B, Gh, Gw] at the size of the images [B, C, H, W]: bool [B, 1, H, W].
+
+    Of clips [B, C, T, H, W] and a mask [B, Gt, Gh, Gw] it is [B, 1, T, H, W].
+    """
+    return resize_mask(mask, images.shape[2:]).unsqueeze(1)
 
 
 def visible_indices(mask: Tensor, count: int | None = None) -> Tensor:
     """Row-major indices of the visible cells, rising: int64 [B, K].
 
     Args:
-        mask: bool [B, Gh, Gw].
+        mask: bool [B, *cells].
         count: K, if it is known beforehand. On an accelerator it is not checked, which saves a synchronisation.
 
     Raises:
@@ -85,11 +90,12 @@ def replace_masked(tokens: Tensor, mask: Tensor, token: Tensor) -> Tensor:
     """Patch tokens with a mask token in place of each masked one.
 
     Args:
-        tokens: [B, h, w, D].
-        mask: bool [B, Gh, Gw] on any grid, True = masked. A patch that it touches counts as masked.
+        tokens: [B, h, w, D], or [B, T', h, w, D] of clips.
+        mask: bool [B, *cells] on any grid with the axes of the tokens, True = masked. A patch that it touches counts as
+            masked.
         token: [1, 1, 1, D].
     """
-    masked = resize_mask(mask, tokens.shape[1:3]).unsqueeze(-1)
+    masked = resize_mask(mask, tokens.shape[1:-1]).unsqueeze(-1)
     return torch.where(masked, token.to(tokens.dtype), tokens)
 
 
@@ -111,17 +117,18 @@ def repeat_per_mask(values: Tensor, masks: Tensor) -> Tensor:
 
 
 def mean_over_masked(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` [B, h, w] over all masked cells of the batch together; 0 if none is masked.
+    """Mean of `values` [B, h, w] or [B, T', h, w] over all masked cells of the batch together; 0 if none is masked.
 
     Args:
         values: one number per cell. Average the error over channels first.
-        mask: bool [B, Gh, Gw] on any grid, True = masked.
+        mask: bool [B, *cells] on any grid with the axes of `values`, True = masked.
 
     Raises:
         ValueError: `values` has other dimensions.
     """
-    if values.ndim != 3:
-        raise ValueError(f"mean_over_masked needs values [B, h, w], one per cell; these are {list(values.shape)}")
+    if values.ndim != mask.ndim:
+        axes = "T', h, w" if mask.ndim == 4 else "h, w"
+        raise ValueError(f"mean_over_masked needs values [B, {axes}], one per cell; these are {list(values.shape)}")
     masked = resize_mask(mask, values.shape[1:])
     return (values * masked).sum() / masked.sum().clamp(min=1)
 
@@ -131,6 +138,14 @@ def check_count(masked: int, cells: int, what: str) -> int:
     if not 0 < masked < cells:
         raise InputError(f"{what} masks {'nothing' if masked <= 0 else 'everything'} of {cells} cells")
     return masked
+
+
+def require_two_axes(grid: Grid, what: str) -> None:
+    """Raise InputError unless the grid has rows and columns alone. what: the mask that needs that, for the message."""
+    if len(grid) != 2:
+        raise InputError(
+            f"{what} needs a grid of rows and columns, not {grid_text(grid)}; clips take tube or random masks"
+        )
 
 
 def spans(start: Tensor, stop: Tensor, length: int) -> Tensor:

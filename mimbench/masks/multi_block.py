@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mimbench.errors import InputError
-from mimbench.masks.grids import Grid, grid_text, spans
+from mimbench.masks.grids import Grid, grid_text, require_two_axes, spans
 from mimbench.masks.official import TRIES, draw_seed, torch_multi_blocks
 
 Range = tuple[float, float]
@@ -70,6 +70,7 @@ def multi_block_mask(
     Raises:
         InputError: a range is impossible, or a block of a possible size has no cell, or a context has too few.
     """
+    require_two_axes(grid, "a multi-block mask")
     if targets < 1 or min_context < 1:
         raise InputError(
             f"a multi-block mask needs one target and one cell of context or more, not {targets} and {min_context}"

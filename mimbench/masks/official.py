@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -29,9 +30,9 @@ def draw_seed(generator: torch.Generator) -> int:
 def numpy_random_mask(batch: int, grid: Grid, masked: int, rng: np.random.RandomState) -> Tensor:
     """SimMIM's masks (microsoft/SimMIM@d3e29bca, MaskGenerator): the first `masked` cells of a permutation.
 
-    Returns bool [batch, Gh, Gw] on the CPU. `np.random.seed(s)` there is RandomState(s) here.
+    Returns bool [batch, *grid] on the CPU. `np.random.seed(s)` there is RandomState(s) here.
     """
-    masks = np.zeros((batch, grid[0] * grid[1]), dtype=bool)
+    masks = np.zeros((batch, math.prod(grid)), dtype=bool)
     for mask in masks:
         mask[rng.permutation(mask.size)[:masked]] = True
     return torch.from_numpy(masks).unflatten(1, grid)
@@ -116,7 +117,7 @@ def torch_multi_blocks(
 def python_block_mask(
     batch: int,
     grid: Grid,
-    count: int,
+    count: float,
     rng: random.Random,
     *,
     min_block: int = 16,
@@ -127,6 +128,8 @@ def python_block_mask(
     """BEiT's block-wise masks (microsoft/unilm@768a3c87, beit/, MaskingGenerator); may mask fewer cells than `count`.
 
     With `retry` those of CAE (lxtGH/CAE@d7259714, furnace/masking_generator.py), which mask exactly `count`.
+    iBOT has the same loop with a `count` that is no whole number (bytedance/ibot@da316d82, loader.py).
+
     Returns bool [batch, Gh, Gw] on the CPU. `random.seed(s)` there is Random(s) here.
     """
     masks = np.zeros((batch, *grid), dtype=bool)
@@ -141,7 +144,37 @@ def python_block_mask(
     return torch.from_numpy(masks)
 
 
-def _add_block(mask: np.ndarray, low: int, high: int, log_aspect: tuple[float, float], rng: random.Random) -> int:
+def python_mixed_mask(
+    batch: int,
+    grid: Grid,
+    ratios: Sequence[float],
+    spreads: Sequence[float],
+    kind: str,
+    rng: random.Random,
+    numpy_rng: np.random.RandomState,
+) -> Tensor:
+    """iBOT's masks (bytedance/ibot@da316d82, loader.py, ImageFolderMask), one after the other.
+
+    Returns bool [batch, Gh, Gw] on the CPU. `random.seed(s)` and `np.random.seed(s)` there are Random(s) and
+    RandomState(s) here. Official loaders also draw, and drop, a mask for each local crop.
+    """
+    masks = []
+    for _ in range(batch):
+        drawn = [
+            rng.uniform(ratio - spread, ratio + spread) if spread > 0 else ratio
+            for ratio, spread in zip(ratios, spreads, strict=True)
+        ]
+        count = (rng.choice(drawn) if len(drawn) > 1 else drawn[0]) * grid[0] * grid[1]
+        if kind == "random":
+            cells = np.arange(grid[0] * grid[1]) >= grid[0] * grid[1] - int(count)
+            numpy_rng.shuffle(cells)
+            masks.append(torch.from_numpy(cells).view(1, *grid))
+        else:
+            masks.append(python_block_mask(1, grid, count, rng, min_block=(min(grid) // 3) ** 2))
+    return torch.cat(masks)
+
+
+def _add_block(mask: np.ndarray, low: float, high: float, log_aspect: tuple[float, float], rng: random.Random) -> int:
     """Mask one rectangle with 1 to `high` visible cells in it; return their number, 0 if no draw fits."""
     rows, columns = mask.shape
     for _ in range(ATTEMPTS):

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from mimbench.errors import InputError
-from mimbench.masks.grids import Grid, check_count, grid_text, spans
+from mimbench.masks.grids import Grid, check_count, grid_text, require_two_axes, spans
 from mimbench.masks.official import draw_seed, numpy_random_mask, numpy_tube_mask, official_guided_mask
 
-Rounding = Literal["ceil", "floor", "mae"]
+Rounding = Literal["ceil", "floor", "mae", "spark"]
+Noise = Literal["uniform", "normal"]
 
 
 def masked_count(cells: int, ratio: float, rounding: Rounding = "ceil") -> int:
@@ -22,7 +23,7 @@ def masked_count(cells: int, ratio: float, rounding: Rounding = "ceil") -> int:
     Args:
         ratio: share of masked cells, in (0, 1).
         rounding: "ceil": up, as SimMIM does. "floor": down. "mae": the number of visible cells is rounded down, as
-            MAE does.
+            MAE does. "spark": the number of visible cells is rounded to the nearest, as SparK does.
 
     Raises:
         InputError: the ratio is not in (0, 1), or so near to an end that no cell is masked, or none visible.
@@ -31,6 +32,8 @@ def masked_count(cells: int, ratio: float, rounding: Rounding = "ceil") -> int:
         raise InputError(f"mask ratio {ratio:g} is not inside (0, 1)")
     if rounding == "mae":
         masked = cells - int(cells * (1 - ratio))
+    elif rounding == "spark":
+        masked = cells - round(cells * (1 - ratio))
     else:
         masked = math.ceil(cells * ratio) if rounding == "ceil" else int(cells * ratio)
     return check_count(masked, cells, f"mask ratio {ratio:g}")
@@ -44,21 +47,23 @@ def random_mask(
     *,
     rounding: Rounding = "ceil",
     rng: Literal["torch", "official"] = "torch",
+    noise: Noise = "uniform",
 ) -> Tensor:
     """Mask `masked_count` cells of each sample, chosen uniformly.
 
     Args:
         rng: "official" draws from numpy as SimMIM does, seeded by `generator`; "torch" is MAE's own stream.
+        noise: whose order decides. "normal" is FCMAE's own stream; its masks have the same distribution.
 
     Returns:
-        bool [batch, Gh, Gw].
+        bool [batch, *grid].
     """
-    cells = grid[0] * grid[1]
+    cells = math.prod(grid)
     masked = masked_count(cells, ratio, rounding)
     if rng == "official":
         masks = numpy_random_mask(batch, grid, masked, np.random.RandomState(draw_seed(generator)))
         return masks.to(generator.device)
-    visible = random_order(batch, grid, generator)[:, : cells - masked]
+    visible = random_order(batch, grid, generator, noise)[:, : cells - masked]
     mask = torch.ones(batch, cells, dtype=torch.bool, device=generator.device)
     return mask.scatter_(1, visible, False).unflatten(1, grid)
 
@@ -135,12 +140,13 @@ def guided_mask(
     return torch.zeros_like(flat, dtype=torch.bool).scatter(1, chosen, True).view_as(scores)
 
 
-def random_order(batch: int, grid: Grid, generator: torch.Generator) -> Tensor:
-    """Cells in random order, int64 [batch, Gh * Gw]; at a mask ratio of MAE, the first are the visible ones.
+def random_order(batch: int, grid: Grid, generator: torch.Generator, noise: Noise = "uniform") -> Tensor:
+    """Cells of `grid` in random order, int64 [batch, N]; at a mask ratio of MAE, the first are the visible ones.
 
     This is `ids_shuffle` of facebookresearch/mae@efb2a806, draw for draw; its argsort is `ids_restore`.
     """
-    return torch.rand(batch, grid[0] * grid[1], generator=generator, device=generator.device).argsort(dim=1)
+    draw = torch.randn if noise == "normal" else torch.rand
+    return draw(batch, math.prod(grid), generator=generator, device=generator.device).argsort(dim=1)
 
 
 def square_mask(batch: int, grid: Grid, ratio: float, generator: torch.Generator, *, centred: bool = False) -> Tensor:
@@ -152,8 +158,9 @@ def square_mask(batch: int, grid: Grid, ratio: float, generator: torch.Generator
         bool [batch, Gh, Gw].
 
     Raises:
-        InputError: the ratio is not in (0, 1), or the square is larger than the grid or covers it.
+        InputError: the ratio is not in (0, 1), the square is larger than the grid or covers it, or the grid has frames.
     """
+    require_two_axes(grid, "a square mask")
     if not 0 < ratio < 1:
         raise InputError(f"mask ratio {ratio:g} is not inside (0, 1)")
     side = max(1, round(math.sqrt(ratio * grid[0] * grid[1])))
@@ -180,8 +187,9 @@ def grid_mask(batch: int, grid: Grid, generator: torch.Generator, *, period: int
         bool [batch, Gh, Gw].
 
     Raises:
-        InputError: squares of `period` cells do not tile the grid.
+        InputError: squares of `period` cells do not tile the grid, or it has frames.
     """
+    require_two_axes(grid, "a grid mask")
     if period < 2 or grid[0] % period or grid[1] % period:
         raise InputError(f"a grid mask of period {period} does not tile a {grid_text(grid)} grid")
     offset = torch.randint(0, period, (2, batch, 1), generator=generator, device=generator.device)

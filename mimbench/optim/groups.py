@@ -25,6 +25,7 @@ def param_groups(
     layer_of: LayerOf | None = None,
     num_layers: int | None = None,
     no_decay: Collection[str] = (),
+    decay: Collection[str] = (),
     parts: Mapping[str, PartOptions] = NO_PARTS,
 ) -> list[dict[str, Any]]:
     """Groups of the trainable parameters of `model` for a torch optimizer.
@@ -37,24 +38,28 @@ def param_groups(
         num_layers: blocks of the encoder; it and `layer_of` are needed only for layer decay.
         no_decay: names, or shell patterns (* also spans dots), each matched against the whole name or the
             part after any dot: "mask_token" matches "encoder.mask_token".
+        decay: as `no_decay`, of parameters of one dimension that are decayed all the same.
         parts: options of parameters by the beginning of their names, as if these had an optimizer of the same kind to
             themselves. lr_scale is multiplied by theirs. A group with "fixed_decay" keeps its weight decay.
 
     Raises:
-        InputError: nothing is trainable, or the layer decay, a no-decay name or a part reaches no parameter.
+        InputError: nothing is trainable, or the layer decay, a name or a part reaches no parameter.
     """
-    _require_match(no_decay, [name for name, _ in model.named_parameters()])
-    _require_parts(parts, [name for name, _ in model.named_parameters()], config)
+    names = [name for name, _ in model.named_parameters()]
+    _require_match("no-decay", no_decay, names)
+    _require_match("decay", decay, names)
+    _require_parts(parts, names, config)
     groups: dict[tuple[int, bool, int], dict[str, Any]] = {}
     scales = _layer_scales(config, layer_of, num_layers)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         layer, scale = scales(name)
-        decayed = parameter.ndim > 1 and not _is_bias(name) and not any(_matches(name, p) for p in no_decay)
+        is_matrix = parameter.ndim > 1 and not _is_bias(name) and not any(_matches(name, p) for p in no_decay)
+        decayed = is_matrix or any(_matches(name, p) for p in decay)
         index, part = _part_of(name, parts)
-        decay = config.weight_decay if part.weight_decay is None else part.weight_decay
-        options: dict[str, Any] = {"weight_decay": decay if decayed else 0.0, "lr_scale": scale * part.lr_scale}
+        value = config.weight_decay if part.weight_decay is None else part.weight_decay
+        options: dict[str, Any] = {"weight_decay": value if decayed else 0.0, "lr_scale": scale * part.lr_scale}
         options |= {} if part.betas is None else {"betas": part.betas}
         options |= {} if part.weight_decay is None else {"fixed_decay": True}
         group = groups.setdefault((layer, decayed, index), {"params": [], "names": [], **options})
@@ -70,6 +75,7 @@ def decay_rules(model: nn.Module) -> dict[str, Any]:
         "layer_of": getattr(model, "layer_of", None),
         "num_layers": getattr(model, "num_layers", None),
         "no_decay": getattr(model, "no_weight_decay", set)(),
+        "decay": getattr(model, "extra_weight_decay", set)(),
         "parts": getattr(model, "optimizer_parts", dict)(),
     }
 
@@ -81,17 +87,22 @@ def build_optimizer(
     layer_of: LayerOf | None = None,
     num_layers: int | None = None,
     no_decay: Collection[str] = (),
+    decay: Collection[str] = (),
     parts: Mapping[str, PartOptions] = NO_PARTS,
 ) -> torch.optim.Optimizer:
     """The optimizer of `config` over `param_groups`, whose arguments and errors it shares.
 
     Every group starts at config.lr; whoever steps it sets each group's "lr" from a Schedule first.
     """
-    groups = param_groups(model, config, layer_of=layer_of, num_layers=num_layers, no_decay=no_decay, parts=parts)
+    groups = param_groups(
+        model, config, layer_of=layer_of, num_layers=num_layers, no_decay=no_decay, decay=decay, parts=parts
+    )
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
     if config.optimizer == "lars":
         return _lars(groups, config)
+    if config.optimizer == "lamb":
+        return _lamb(groups, config)
     # Fused: one pass over all parameters, several times faster on a CPU and less memory traffic on CUDA.
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
@@ -114,6 +125,17 @@ def _lars(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim.Opti
         for wide in (True, False)
     ]
     return Lars([group for group in split if group["params"]], lr=config.lr, momentum=config.momentum, eps=0.0)
+
+
+def _lamb(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim.Optimizer:
+    """timm's LAMB (arXiv:1904.00962), whose steps are those of keyu-tian/SparK@a63e386f pretrain/utils/lamb.py.
+
+    The step of a parameter with weight decay is scaled by its trust ratio, the norm of the parameter over that of its
+    step. There the optimizer itself clips the whole gradient to a norm of 5; here config.clip_grad does.
+    """
+    from timm.optim import Lamb
+
+    return Lamb(groups, lr=config.lr, betas=config.betas, eps=config.eps, max_grad_norm=None)
 
 
 def _chosen(group: dict[str, Any], keep: list[bool]) -> dict[str, Any]:
@@ -154,7 +176,7 @@ def _require_parts(parts: Mapping[str, PartOptions], names: list[str], config: T
             known = {".".join(name.split(".")[:depth]) for name in names}
             hint = nearest(beginning.rstrip("."), known)
             raise InputError(f"the optimizer's part {beginning!r} matches no parameter{hint}")
-        if options.betas is not None and config.optimizer != "adamw":
+        if options.betas is not None and config.optimizer not in ("adamw", "lamb"):
             raise InputError(f"the optimizer's part {beginning!r} has betas, which {config.optimizer} does not use")
 
 
@@ -166,13 +188,13 @@ def _require_effect(groups: dict[tuple[int, bool, int], dict[str, Any]], config:
         raise InputError(f"layer_decay {decay:g} reaches no trainable parameter: the encoder is frozen; leave it out")
 
 
-def _require_match(patterns: Collection[str], names: list[str]) -> None:
+def _require_match(what: str, patterns: Collection[str], names: list[str]) -> None:
     if isinstance(patterns, str):
-        raise TypeError(f"no_decay is a collection of names, not the one string {patterns!r}")
+        raise TypeError(f"{what} names are a collection, not the one string {patterns!r}")
     for pattern in sorted(patterns):
         if not any(_matches(name, pattern) for name in names):
             known = {name.rpartition(".")[2] for name in names}
-            raise InputError(f"no-decay name {pattern!r} matches no parameter{nearest(pattern, known)}")
+            raise InputError(f"{what} name {pattern!r} matches no parameter{nearest(pattern, known)}")
 
 
 def _matches(name: str, pattern: str) -> bool:

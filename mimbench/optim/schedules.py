@@ -14,6 +14,8 @@ KINDS = {
     "simmim": ("cosine", "multistep"),
     "mae": ("cosine",),
     "beit": ("cosine",),
+    "ijepa": ("cosine",),
+    "spark": ("cosine",),
 }
 """The kinds that each convention knows: those that its official scripts have."""
 
@@ -31,6 +33,10 @@ class Schedule:
         mae (facebookresearch/mae@efb2a806): as plain, from 0.
         beit (microsoft/unilm@768a3c87, beit/): warmup_lr is ignored, the warmup starts at 0 and ends on
             base_lr, which the first step of the cosine uses once more.
+        ijepa (facebookresearch/ijepa@52c1ae95, src/utils/schedulers.py): as plain, but each step uses the rate and the
+            weight decay of its end, so that the last step has exactly min_lr and final_weight_decay.
+        spark (keyu-tian/SparK@a63e386f, pretrain/utils/lr_control.py): as plain, but the cosines of the rate and of the
+            weight decay reach their ends at the last step; the batch scales warmup_lr and min_lr too.
 
     Raises:
         InputError: the convention has no such kind, or a value of the schedule could have no effect.
@@ -77,10 +83,13 @@ class Schedule:
         """The weight decay of optimizer step `step`, from 0, for the parameters that have any.
 
         With `final_weight_decay` it follows a half cosine without warmup, as in facebookresearch/dino@7c446df5
-        utils.py cosine_scheduler.
+        utils.py cosine_scheduler. In the conventions "ijepa" and "spark" the last step has exactly the final value.
         """
         start, end = self.config.weight_decay, self.config.final_weight_decay
-        return start if end is None else _cosine(start, end, step / self.steps)
+        convention = self.config.schedule.convention
+        done = step + 1 if convention == "ijepa" else step
+        length = max(self.steps - 1, 1) if convention == "spark" else self.steps
+        return start if end is None else _cosine(start, end, done / length)
 
     def lr(self, step: int, lr_scale: float = 1.0) -> float:
         """The rate that optimizer step `step`, from 0, uses for a group with layer scale `lr_scale`.
@@ -134,11 +143,31 @@ def _beit(schedule: Schedule, step: int, lr_scale: float) -> float:
     return lr_scale * _cosine(config.lr, config.schedule.min_lr, (step - warmup) / (schedule.steps - warmup))
 
 
+def _ijepa(schedule: Schedule, step: int, lr_scale: float) -> float:
+    config, done = schedule.config, step + 1
+    warmup = _whole(schedule.warmup * schedule.steps_per_epoch)
+    if done < warmup:
+        return lr_scale * _line(config.schedule.warmup_lr, config.lr, done / warmup)
+    progress = (done - warmup) / max(schedule.steps - warmup, 1)
+    return lr_scale * _cosine(config.lr, config.schedule.min_lr, progress)
+
+
+def _spark(schedule: Schedule, step: int, lr_scale: float) -> float:
+    config, rule = schedule.config, schedule.config.schedule
+    warmup = round(schedule.warmup * schedule.steps_per_epoch)
+    if step < warmup:
+        return lr_scale * _line(rule.warmup_lr * config.lr_scale, config.lr, step / warmup)
+    progress = (step - warmup) / max(schedule.steps - 1 - warmup, 1)
+    return lr_scale * _cosine(config.lr, rule.min_lr * config.lr_scale, progress)
+
+
 _RULES: dict[str, Callable[[Schedule, int, float], float]] = {
     "plain": _plain,
     "simmim": _simmim,
     "mae": _plain,
     "beit": _beit,
+    "ijepa": _ijepa,
+    "spark": _spark,
 }
 
 
@@ -170,7 +199,7 @@ def _check_kind(rule: ScheduleConfig) -> None:
 
 def _check_rates(config: TrainConfig) -> None:
     rule = config.schedule
-    scale = config.lr_scale if rule.convention == "simmim" else 1.0
+    scale = config.lr_scale if rule.convention in ("simmim", "spark") else 1.0
     used = {
         "min_lr": rule.kind in ("cosine", "linear"),
         "warmup_lr": rule.has_warmup and rule.convention != "beit",

@@ -41,6 +41,8 @@ class Trajectory:
     losses: Tensor
     """[T]"""
     state: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+    """Other quantities after the last step, by the names of the file's arrays."""
 
 
 def run_step(golden: Golden, code: OfficialCode, method: Method, dtype: torch.dtype) -> Step:
@@ -90,7 +92,7 @@ def run_trajectory(golden: Golden, code: OfficialCode, method: Method, dtype: to
         losses.append(loss.detach())
         wrapper.update_params(loss)
         code.after_step(golden, method, step)
-    return Trajectory(torch.stack(losses), method.state_dict())
+    return Trajectory(torch.stack(losses), method.state_dict(), code.after_all_steps(golden, method))
 
 
 def _copy(method: Method, dtype: torch.dtype) -> Method:

@@ -16,19 +16,14 @@ class WeightNormLinear(nn.Module):
 
     Attributes:
         weight: [out_dim, in_dim]; only the direction of each row counts.
-        gain: [out_dim, 1], initially 1; a buffer if it is fixed, else a parameter.
+        gain: [out_dim, 1], initially 1; not trained if it is fixed. A teacher's follows by momentum either way, as in
+            the official code.
     """
-
-    gain: Tensor
 
     def __init__(self, in_dim: int, out_dim: int, *, fixed_gain: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(nn.init.trunc_normal_(torch.empty(out_dim, in_dim), std=0.02))
-        gain = torch.ones(out_dim, 1)
-        if fixed_gain:
-            self.register_buffer("gain", gain)
-        else:
-            self.gain = nn.Parameter(gain)
+        self.gain = nn.Parameter(torch.ones(out_dim, 1), requires_grad=not fixed_gain)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_dim] -> [..., out_dim]."""

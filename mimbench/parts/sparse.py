@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,9 @@ _REFUSED = (nn.GroupNorm, nn.modules.instancenorm._InstanceNorm, nn.MultiheadAtt
 
 
 @contextmanager
-def visible_only(network: nn.Module, mask: Tensor) -> Iterator[None]:
+def visible_only(
+    network: nn.Module, mask: Tensor, *, response_norm: Literal["image", "batch"] = "image"
+) -> Iterator[None]:
     """Within this context, a convolutional network computes as if masked cells did not exist.
 
     - A convolution or pooling reads zero at masked cells, and puts out zero there.
@@ -34,6 +36,8 @@ def visible_only(network: nn.Module, mask: Tensor) -> Iterator[None]:
     Args:
         network: an encoder or another module whose maps [B, C, h, w] are aligned with the image.
         mask: bool [B, Gh, Gw], True = masked, on the grid of the coarsest map: (image_size // stride,) * 2.
+        response_norm: "batch": a global response norm takes its norms over the visible cells of the whole batch, as
+            facebookresearch/ConvNeXt-V2@25538957 models/convnextv2_sparse.py does.
 
     Raises:
         InputError: the network has parts that mix cells in another way (attention, group norm), or is compiled, or uses
@@ -44,7 +48,7 @@ def visible_only(network: nn.Module, mask: Tensor) -> Iterator[None]:
     cells = _Cells(mask)
     with ExitStack() as hooks:
         for module in network.modules():
-            for register, hook in _hooks(module, cells):
+            for register, hook in _hooks(module, cells, response_norm == "batch"):
                 hooks.callback(register(hook).remove)
         yield
 
@@ -87,8 +91,11 @@ class _Cells:
         return x if x.ndim < 4 else x.masked_fill(self.masked(*x.shape[1:3]).unsqueeze(-1), 0)
 
 
-def _hooks(module: nn.Module, cells: _Cells) -> list[tuple[Callable[..., Any], Callable[..., Any]]]:
-    """(function that registers, hook) for what `module` has to do differently."""
+def _hooks(module: nn.Module, cells: _Cells, joins_images: bool) -> list[tuple[Callable[..., Any], Callable[..., Any]]]:
+    """(function that registers, hook) for what `module` has to do differently.
+
+    joins_images: whether a global response norm sees the batch as one image.
+    """
     before, after = module.register_forward_pre_hook, module.register_forward_hook
 
     def on_input(blank: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
@@ -102,14 +109,29 @@ def _hooks(module: nn.Module, cells: _Cells) -> list[tuple[Callable[..., Any], C
     if isinstance(module, _BATCH_NORM):
         return _batch_norm_hooks(module, cells)
     if _is_response_norm(module):
-        blank = cells.blank_last if getattr(module, "channel_dim", -1) in (-1, 3) else cells.blank
-        return [(before, on_input(blank)), (after, on_output(blank))]
+        is_last = getattr(module, "channel_dim", -1) in (-1, 3)
+        blank = cells.blank_last if is_last else cells.blank
+        if not joins_images:
+            return [(before, on_input(blank)), (after, on_output(blank))]
+        rows = 1 if is_last else 2
+        return [
+            (before, on_input(lambda x: _stacked(blank(x), rows))),
+            (
+                after,
+                on_output(lambda x: blank(x.unflatten(rows, (len(cells.mask), -1)).squeeze(0).movedim(rows - 1, 0))),
+            ),
+        ]
     if isinstance(module, nn.LayerNorm):
         # timm's LayerNorm2d takes [B, C, h, w], torch's own [B, h, w, C].
         return [
             (after, on_output(cells.blank if type(module).__name__.startswith("LayerNorm2d") else cells.blank_last))
         ]
     return []
+
+
+def _stacked(x: Tensor, rows: int) -> Tensor:
+    """The images of a batch one below the other, as one image. rows: the axis of rows, 1 or 2."""
+    return x.movedim(0, rows - 1).unsqueeze(0).flatten(rows, rows + 1)
 
 
 def _batch_norm_hooks(norm: nn.Module, cells: _Cells) -> list[tuple[Callable[..., Any], Callable[..., Any]]]:

@@ -10,7 +10,7 @@ from mimbench.errors import InputError
 
 
 def check_method_needs(method: type[Method], encoder: Encoder, name: str) -> None:
-    """Raise InputError if a method needs what its encoder cannot do.
+    """Raise InputError if a method needs what its encoder cannot do, or takes no clips and its encoder is for them.
 
     Args:
         method: the class.
@@ -18,11 +18,22 @@ def check_method_needs(method: type[Method], encoder: Encoder, name: str) -> Non
         name: of the encoder plugin.
     """
     _check(registry.methods, method.name, method.encoder_needs, encoder, name)
+    if encoder.frames > 1 and not method.takes_clips:
+        owner = registry.methods.owner(method.name)
+        raise InputError(
+            f"method {method.name!r} ({owner}) takes images and no clips, and input.frames is {encoder.frames}; choose "
+            "a method that sets takes_clips"
+        )
 
 
 def check_task_needs(task: Task, encoder: Encoder, name: str) -> None:
     """Raise InputError if a task needs what the pretrained encoder cannot do. Arguments as in `check_method_needs`."""
     _check(registry.tasks, task.name, task.encoder_needs, encoder, name)
+    if encoder.frames > 1 and not task.takes_clips:
+        raise InputError(
+            f"task {task.name!r} ({registry.tasks.owner(task.name)}) takes images and no clips, and input.frames is "
+            f"{encoder.frames}; leave the task out"
+        )
 
 
 def _check(kind: registry.Registry, plugin: str, needs: Set[str], encoder: Encoder, name: str) -> None:

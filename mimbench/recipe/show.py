@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mimbench.contract import Config, Method, TrainConfig
+from mimbench.contract.image_sizes import require_multiple
 from mimbench.contract.validation import NONE
 from mimbench.errors import InputError, NotSupported
 from mimbench.recipe import document as recipe_document
@@ -57,9 +58,9 @@ def describe(name: str, method: str, settings: Mapping[str, Any]) -> str:
 
 
 def _check_needs(recipe: Recipe) -> None:
-    """Raise InputError if the encoder cannot do what the method needs."""
+    """Raise InputError if the encoder cannot do what the method needs, or one of both takes no clips."""
     method, encoder = recipe.method_class(), recipe.encoder_class()
-    if method.encoder_needs:
+    if method.encoder_needs or recipe.input.frames > 1:
         with torch.device("meta"):
             sizes = encoder.sizes_only(recipe.encoder_config, **_image(recipe))
         check_method_needs(method, sizes, recipe.encoder)
@@ -67,7 +68,11 @@ def _check_needs(recipe: Recipe) -> None:
 
 def _image(recipe: Recipe) -> dict[str, int]:
     """Sizes of the images that an encoder is built for; a recipe does not know the dataset's channels."""
-    return {"image_size": recipe.input.image_size, "in_channels": max(3, len(recipe.input.mean))}
+    return {
+        "image_size": recipe.input.image_size,
+        "in_channels": max(3, len(recipe.input.mean)),
+        "frames": recipe.input.frames,
+    }
 
 
 def _owner(name: str) -> str:
@@ -121,7 +126,7 @@ def _derived(table: str, recipe: Recipe) -> list[str]:
         return []
     if table == "pretrain":
         return list(_arithmetic(recipe.pretrain))
-    return [_masked_line(recipe)] if table == "method" else []
+    return list(_masked_lines(recipe)) if table == "method" else []
 
 
 def _budgets(config: Config) -> Iterator[str]:
@@ -135,7 +140,7 @@ def _budgets(config: Config) -> Iterator[str]:
 def _arithmetic(train: TrainConfig) -> Iterator[str]:
     yield train.lr_arithmetic()
     rule = train.schedule
-    if rule.convention == "simmim" and train.lr_divisor:
+    if rule.convention in ("simmim", "spark") and train.lr_divisor:
         used = {"warmup_lr": rule.has_warmup, "min_lr": rule.kind == "cosine"}
         for key in (key for key, counts in used.items() if counts):
             rate = getattr(rule, key)
@@ -147,8 +152,17 @@ def _arithmetic(train: TrainConfig) -> Iterator[str]:
             yield f"from {unit} {milestone:g}: lr x {rule.gamma:g}{f'^{count}' * (count > 1)} = {rate:g}"
 
 
-def _masked_line(recipe: Recipe) -> str:
-    """How many patches of how many the method masks, counted on masks that it draws."""
+def _masked_lines(recipe: Recipe) -> Iterator[str]:
+    """How many patches of how many the method masks, at each image size of the training."""
+    sizes = recipe.pretrain.image_sizes
+    if not sizes:
+        yield _masked_line(recipe, recipe.input.image_size)
+    for size in dict.fromkeys(size for _, size in sizes):
+        yield f"at {size} px, {_masked_line(recipe, size)}"
+
+
+def _masked_line(recipe: Recipe, size: int) -> str:
+    """How many patches of how many the method masks at this image size, counted on masks that it draws."""
     method_class, encoder_class = recipe.method_class(), recipe.encoder_class()
     image = _image(recipe)
     try:
@@ -157,7 +171,10 @@ def _masked_line(recipe: Recipe) -> str:
                 sizes = encoder_class.sizes_only(recipe.encoder_config, **image)
                 method = method_class.masks_only(recipe.method_config, sizes)
             except Exception:  # the method needs more of the encoder than its sizes
-                method = method_class(recipe.method_config, encoder_class(recipe.encoder_config, **image))
+                method = method_class(recipe.method_config, encoder_class.build(recipe.encoder_config, **image))
+        if size != recipe.input.image_size:
+            require_multiple(size, method.encoder.stride, "stride")
+            method.set_image_size(size)
         end = _count_masked(method)
         method.progress = 0.0
         start = _count_masked(method)
@@ -176,4 +193,4 @@ def _count_masked(method: Method) -> str:
     low, high, cells = int(counts.min()), int(counts.max()), mask[0].numel()
     span = f"{low}" if low == high else f"{low} to {high} (of {MASKS} masks drawn)"
     ratio = counts.sum() / mask.numel()
-    return f"mask: {span} of {mask.shape[1]} x {mask.shape[2]} = {cells} patches masked ({ratio:.1%})"
+    return f"mask: {span} of {' x '.join(map(str, mask.shape[1:]))} = {cells} patches masked ({ratio:.1%})"

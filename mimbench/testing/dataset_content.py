@@ -45,14 +45,14 @@ def splits_open(subject: DatasetSubject) -> None:
 
 @check("split", needs=["splits_open"])
 def images_have_their_form(subject: DatasetSubject) -> None:
-    """Images are [channels, H, W] of a known type within their range, or files that open."""
+    """Images are [channels, H, W], or clips [channels, frames, H, W], of a known type and range; files open."""
     channels = getattr(subject.dataset, "channels", None)
     if not isinstance(channels, int) or channels < 1:
         raise Failure(f"channels is {channels!r}; set it to the channels of the images")
     for name, split in subject.splits().items():
         for index in spaced(len(split)):
             if isinstance(split, ImageSplit):
-                problem = describe_image_problem(split[index][0], channels, split.pixel_range)
+                problem = describe_image_problem(split[index][0], channels, split.pixel_range, subject.dataset.frames)
                 if problem:
                     raise Failure(f"image {index} of {name} {problem}")
             else:

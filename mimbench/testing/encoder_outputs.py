@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from mimbench.contract import Encoder
@@ -11,7 +13,7 @@ from mimbench.testing.checks import BadOptions, Failure, Skip, check
 from mimbench.testing.encoder_subject import IMAGES, EncoderSubject
 from mimbench.testing.tensors import differ
 
-SIZES = ("embed_dim", "out_dim", "patch_size", "stride", "num_layers", "num_prefix_tokens")
+SIZES = ("embed_dim", "out_dim", "patch_size", "stride", "num_layers", "num_prefix_tokens", "tubelet")
 
 
 @check("__init__", needs=["metadata_is_complete"])
@@ -25,13 +27,13 @@ def sizes_are_declared(subject: EncoderSubject) -> None:
         value = getattr(encoder, name, None)
         if not isinstance(value, int) or value < (name != "num_prefix_tokens"):
             raise Failure(f"{name} is {value!r}; set it to a whole number in set_sizes or __init__")
-    if (encoder.image_size, encoder.in_channels) != (subject.image_size, subject.channels):
-        raise Failure("image_size or in_channels differ from the arguments; pass them to super().__init__")
+    if encoder.input_shape != subject.shape:
+        raise Failure("image_size, in_channels or frames differ from the arguments; pass them to super().__init__")
 
 
 @check("embed", needs=["sizes_are_declared"])
 def tokens_have_their_shape(subject: EncoderSubject) -> None:
-    """`embed` returns [B, h, w, embed_dim] on `grid`."""
+    """`embed` returns [B, *grid, embed_dim]."""
     encoder = subject.build()
     problem = describe_tokens_problem(encoder, encoder.embed(subject.images()), IMAGES)
     if problem:
@@ -40,10 +42,10 @@ def tokens_have_their_shape(subject: EncoderSubject) -> None:
 
 @check("encode", needs=["tokens_have_their_shape"])
 def map_has_its_shape(subject: EncoderSubject) -> None:
-    """`encode` returns [B, out_dim, h, w] with one cell per `stride` px."""
+    """`encode` returns [B, out_dim, *map_grid] with one cell per `stride` px and `tubelet` frames."""
     encoder = subject.build()
-    side = subject.image_size // encoder.stride
-    _expect("encode", encoder.encode(encoder.embed(subject.images())), (IMAGES, encoder.out_dim, side, side))
+    shape = (IMAGES, encoder.out_dim, *encoder.map_grid)
+    _expect("encode", encoder.encode(encoder.embed(subject.images())), shape)
 
 
 @check("layers", needs=["map_has_its_shape"])
@@ -54,8 +56,8 @@ def layers_have_their_form(subject: EncoderSubject) -> None:
     if problem := describe_layers_problem("layers", encoder, layers, IMAGES):
         raise Failure(problem)
     for number, features in enumerate(layers):
-        if differ(features.dense.mean((2, 3)), features.pooled):
-            raise Failure(f"layer {number}: pooled is not the mean of dense over space; compute it so")
+        if differ(features.dense.flatten(2).mean(2), features.pooled):
+            raise Failure(f"layer {number}: pooled is not the mean of dense over its cells; compute it so")
     for last in {0, -2, -1} - ({-2} if encoder.num_layers < 2 else set()):
         some = encoder.layers(images, last)
         if len(some) != last % encoder.num_layers + 1 or differ(some[-1].dense, layers[last].dense):
@@ -73,7 +75,7 @@ def last_features_equal_encode(subject: EncoderSubject) -> None:
 @check("pyramid", needs=["map_has_its_shape"])
 def pyramid_is_as_declared(subject: EncoderSubject) -> None:
     """`pyramid` returns one map per stride and dim, the finest first."""
-    encoder = subject.build()
+    encoder = _for_images(subject)
     strides, dims = encoder.pyramid_strides, encoder.pyramid_dims
     if len(strides) != len(dims) or not strides or list(strides) != sorted(strides):
         raise Failure(f"pyramid_strides {strides} and pyramid_dims {dims}: give one of each per map, the finest first")
@@ -83,6 +85,7 @@ def pyramid_is_as_declared(subject: EncoderSubject) -> None:
 @check("pyramid", needs=["pyramid_is_as_declared"])
 def pyramid_takes_other_sizes(subject: EncoderSubject) -> None:
     """`pyramid` takes larger and oblong images whose sides `patch_size` divides."""
+    _for_images(subject)
     encoder, side = _able("any-size", subject), subject.image_size
     for size in ((2 * side, 2 * side), (side, side + encoder.stride), (side + encoder.patch_size, side)):
         _expect_pyramid(encoder, subject, size)
@@ -93,7 +96,7 @@ def encoding_all_tokens_equals_encode(subject: EncoderSubject) -> None:
     """`forward_tokens` with all tokens in `keep`, in another order, returns the tokens of `encode` in that order."""
     encoder = _able("visible-only", subject)
     tokens = encoder.embed(subject.images())
-    order = torch.randperm(tokens.shape[1] * tokens.shape[2], generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(math.prod(encoder.grid), generator=torch.Generator().manual_seed(0))
     visible = encoder.forward_tokens(tokens, order.expand(IMAGES, -1)).sequence
     _expect("forward_tokens", visible, (IMAGES, encoder.num_prefix_tokens + len(order), encoder.out_dim))
     whole = encoder.encode(tokens).flatten(2).mT[:, order]
@@ -108,9 +111,9 @@ def dropped_tokens_are_not_seen(subject: EncoderSubject) -> None:
     """`forward_tokens` does not depend on tokens that it drops."""
     encoder = _able("visible-only", subject)
     tokens = encoder.embed(subject.images())
-    count = tokens.shape[1] * tokens.shape[2]
+    count = math.prod(encoder.grid)
     keep = torch.arange(0, count, 2).expand(IMAGES, -1)
-    dropped = (torch.arange(count) % 2 == 1).view(1, *tokens.shape[1:3], 1)
+    dropped = (torch.arange(count) % 2 == 1).view(1, *encoder.grid, 1)
     before, after = (
         encoder.forward_tokens(some, keep).sequence for some in (tokens, torch.where(dropped, tokens + 1, tokens))
     )
@@ -137,7 +140,7 @@ def layers_come_in_the_order_asked_for(subject: EncoderSubject) -> None:
 def attention_is_a_distribution(subject: EncoderSubject) -> None:
     """`attention` yields one map per layer over prefix tokens and patches, whose rows sum to 1."""
     encoder = _able("attention", subject)
-    tokens = encoder.num_prefix_tokens + encoder.grid[0] * encoder.grid[1]
+    tokens = encoder.num_prefix_tokens + math.prod(encoder.grid)
     layers = list(encoder.attention(subject.images()))
     if len(layers) != encoder.num_layers:
         raise Failure(f"attention yields {len(layers)} maps, and num_layers is {encoder.num_layers}; yield one each")
@@ -158,6 +161,13 @@ def abilities_agree_with_the_sizes(subject: EncoderSubject) -> None:
             f'can has "one-grid", and stride {encoder.stride} differs from patch_size {encoder.patch_size}; leave the '
             "ability out"
         )
+
+
+def _for_images(subject: EncoderSubject) -> Encoder:
+    """The encoder. Raises Skip if it gets clips."""
+    if subject.frames > 1:
+        raise Skip("dense tasks take images only, and it gets clips")
+    return subject.build()
 
 
 def _able(ability: str, subject: EncoderSubject) -> Encoder:

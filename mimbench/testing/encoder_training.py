@@ -107,7 +107,7 @@ def sizes_without_weights_are_equal(subject: EncoderSubject) -> None:
     if subject.plugin.set_sizes is Encoder.set_sizes:
         raise Skip("it does not define set_sizes, so sizes_only builds the whole encoder")
     whole = subject.build()
-    bare = subject.plugin.sizes_only(subject.make_config(), image_size=subject.image_size, in_channels=subject.channels)
+    bare = subject.plugin.sizes_only(subject.make_config(), **subject.sizes)
     for name in SIZES:
         if getattr(bare, name, None) != getattr(whole, name):
             raise Failure(
@@ -120,7 +120,7 @@ def sizes_without_weights_are_equal(subject: EncoderSubject) -> None:
 def builds_on_the_meta_device(subject: EncoderSubject) -> None:
     """An encoder built on the meta device reads no values, so that a run is planned without its weights."""
     with torch.device("meta"), seeded(0):
-        encoder = subject.plugin(subject.make_config(), image_size=subject.image_size, in_channels=subject.channels)
+        encoder = subject.plugin.build(subject.make_config(), **subject.sizes)
     elsewhere = [name for name, one in encoder.named_parameters() if one.requires_grad and not one.is_meta]
     if elsewhere:
         raise Failure(

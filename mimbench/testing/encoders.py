@@ -27,6 +27,7 @@ def encoder_suite(
     *,
     image_size: int = 32,
     channels: int = 3,
+    frames: int = 1,
 ) -> Suite:
     """The checks of an encoder, none of which has run.
 
@@ -35,11 +36,12 @@ def encoder_suite(
         options: options of its Config that differ from the defaults. Choose few channels and layers.
         image_size: side of the images, px.
         channels: of the images.
+        frames: of each clip; 1 for images.
 
     Raises:
         InputError: the options are not valid, or `waivers` of the class names no check.
     """
-    return make_suite(EncoderSubject(encoder, options, image_size, channels), ENCODER_CHECKS)
+    return make_suite(EncoderSubject(encoder, options, image_size, channels, frames), ENCODER_CHECKS)
 
 
 def check_encoder(

@@ -8,7 +8,7 @@ from torch import Tensor
 from mimbench.contract import Method
 from mimbench.contract.forms import describe_mask_problem
 from mimbench.errors import InputError
-from mimbench.masks import resize_mask
+from mimbench.masks import mask_at_pixels
 from mimbench.testing.checks import BadOptions, Failure, Skip, check
 from mimbench.testing.method_subject import IMAGES, MethodSubject
 from mimbench.testing.tensors import seeded, tensors_in
@@ -38,7 +38,7 @@ def builds_around_an_encoder(subject: MethodSubject) -> None:
 
 @check("sample_mask", needs=["builds_around_an_encoder"])
 def mask_has_its_form(subject: MethodSubject) -> None:
-    """bool [B, Gh, Gw] for any B, on a grid that fits the encoder's."""
+    """bool [B, Gh, Gw], of clips [B, Gt, Gh, Gw], for any B, on a grid that fits the encoder's."""
     method = subject.build()
     for count in (IMAGES, 1):
         problem = describe_mask_problem(sample(subject, method, count), count, method.encoder.grid)
@@ -103,8 +103,7 @@ def _with_noise(images: Tensor, where: Tensor) -> Tensor:
 
 
 def _masked_pixels(grid: Tensor, images: Tensor) -> Tensor:
-    size = (images.shape[-2], images.shape[-1])
-    return resize_mask(grid, size).unsqueeze(1)
+    return mask_at_pixels(grid, images)
 
 
 @check("predict", needs=["step_returns_a_loss"])
@@ -147,7 +146,7 @@ def images_of_a_batch_are_independent(subject: MethodSubject) -> None:
     """In evaluation mode the prediction for an image stays as it is if the other images change."""
     method, images = subject.shaken(), subject.images()
     mask = method.sample_mask(IMAGES, torch.Generator().manual_seed(0))
-    others = torch.arange(IMAGES).view(-1, 1, 1, 1) > 0
+    others = torch.arange(IMAGES).view(-1, *[1] * (images.ndim - 1)) > 0
     before, after = predicted(method, images, mask), predicted(method, _with_noise(images, others), mask)
     if any(value.ndim == 0 or len(value) != IMAGES for value in before):
         raise Skip("its predictions have no axis of images")

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mimbench.contract import Batch, Config, Encoder, FitReport, InputConfig, Method, Stage, StepOutput, TrainConfig
+from mimbench.contract.input import image_shape
 from mimbench.encoders.convnet import ConvNeXt
 from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
@@ -58,7 +59,9 @@ class MethodSubject:
         encoder, options = self._small_encoder() if not inspect.isclass(self._encoder) else (self._encoder, None)
         with seeded(seed):
             config = make_config(encoder, self._encoder_options or options, "encoder")
-            return encoder(config, image_size=self.input.image_size, in_channels=self.channels)
+            return encoder.build(
+                config, image_size=self.input.image_size, in_channels=self.channels, frames=self.input.frames
+            )
 
     def describe_encoder(self) -> str:
         encoder = self._encoder if inspect.isclass(self._encoder) else self._small_encoder()[0]
@@ -88,20 +91,18 @@ class MethodSubject:
         return method.train()
 
     def images(self, count: int = IMAGES, seed: int = 0) -> Tensor:
-        """Smooth images with a little noise: float [count, C, S, S], about in [-3, 3]."""
-        generator, side = torch.Generator().manual_seed(seed), self.input.image_size
-        coarse = torch.randn(count, self.channels, 4, 4, generator=generator)
-        noise = torch.randn(count, self.channels, side, side, generator=generator)
-        return F.interpolate(coarse, side, mode="bilinear") + 0.1 * noise
+        """Smooth images with a little noise: float [count, C, S, S], or clips [count, C, T, S, S], about in [-3, 3]."""
+        generator = torch.Generator().manual_seed(seed)
+        shape = image_shape(self.channels, self.input.image_size, self.input.frames)
+        coarse = torch.randn(count, *shape[:-2], 4, 4, generator=generator)
+        noise = torch.randn(count, *shape, generator=generator)
+        return _enlarged(coarse, shape[-1]) + 0.1 * noise
 
     def batch(self, count: int = IMAGES, seed: int = 0, progress: float = 0.0) -> Batch:
-        """Every view that the method asks for, as float [count, C, S, S] with the S of that view."""
+        """Every view that the method asks for, as float [count, C, S, S] or clips, with the S of that view."""
         images = self.images(count, seed)
         sizes = [view.image_size for view in self.plugin.views(self.make_config(), self.input)]
-        views = tuple(
-            F.interpolate(images, size, mode="bilinear") if size != len(images[0, 0]) else images.clone()
-            for size in sizes
-        )
+        views = tuple(_enlarged(images, size) if size != images.shape[-1] else images.clone() for size in sizes)
         labels = torch.arange(count) % len(CLASSES) if "labels" in self.plugin.supervision else None
         return Batch(views, labels, progress)
 
@@ -130,7 +131,7 @@ class MethodSubject:
         return losses
 
     def grid(self, method: Method, mask: Any) -> Tensor:
-        """The mask as a grid [B, Gh, Gw].
+        """The mask as a grid [B, *cells].
 
         Raises:
             Skip: this method's masks have none.
@@ -151,6 +152,11 @@ class MethodSubject:
                 if parameter.requires_grad:
                     parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
         return method
+
+
+def _enlarged(images: Tensor, size: int) -> Tensor:
+    """Images [B, C, H, W] or clips [B, C, T, H, W] at another size."""
+    return F.interpolate(images.flatten(1, -3), size, mode="bilinear").unflatten(1, images.shape[1:-2])
 
 
 def make_optimizer(method: Method) -> torch.optim.Optimizer:

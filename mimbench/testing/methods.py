@@ -40,7 +40,7 @@ def method_suite(
         encoder: class of the encoder, or a kind ("vit", "swin", "convnet") for a small built-in one. Default: the
             first kind that the method takes.
         encoder_options: options of the encoder's Config.
-        input_config: its `image_size` is the side of the images.
+        input_config: its `image_size` is the side of the images; with `frames` above 1 they are clips.
         channels: of the images.
 
     Raises:

@@ -24,6 +24,7 @@ from mimbench.contract import (
     TrainConfig,
     cosmetic,
 )
+from mimbench.contract.input import image_shape
 from mimbench.data import DeviceTransform, training_loader
 from mimbench.distributed import get_rank, get_world_size
 from mimbench.optim import Schedule
@@ -161,8 +162,8 @@ def _feature_function(
 
 @torch.no_grad()
 def _feature_dim(encoder: Encoder, context: TaskContext, layer: int, pooling: str) -> int:
-    size = context.input.image_size
-    image = torch.zeros(1, encoder.in_channels, size, size, device=context.device)
+    shape = image_shape(encoder.in_channels, context.input.image_size, context.input.frames)
+    image = torch.zeros(1, *shape, device=context.device)
     return encoder.features(image, layer).pool(pooling).shape[1]
 
 

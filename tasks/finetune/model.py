@@ -31,7 +31,7 @@ EPS = 1e-6
 
 
 class Classifier(nn.Module):
-    """images float [B, C, S, S], normalised -> logits [B, classes]."""
+    """images float [B, C, S, S] or clips [B, C, T, S, S], normalised -> logits [B, classes]."""
 
     def __init__(self, encoder: Encoder, config: FinetuneConfig, classes: int) -> None:
         """The head is drawn from the global torch generator."""
@@ -145,7 +145,7 @@ def freeze_unreached(classifier: Classifier) -> None:
         for name, parameter in classifier.named_parameters()
     }
     buffers = {name: torch.empty_like(buffer, device="meta") for name, buffer in classifier.named_buffers()}
-    images = torch.empty(2, encoder.in_channels, encoder.image_size, encoder.image_size, device="meta")
+    images = torch.empty(2, *encoder.input_shape, device="meta")
     functional_call(classifier.eval(), {**parameters, **buffers}, (images,)).sum().backward()
     for name, parameter in classifier.train().named_parameters():
         if parameters[name].grad is None:

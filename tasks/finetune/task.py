@@ -47,6 +47,7 @@ class Finetune(Task):
 
     name: ClassVar[str] = "finetune"
     version: ClassVar[str] = "2"
+    takes_clips: ClassVar[bool] = True
     trains_encoder: ClassVar[bool] = True
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("top1", "percent", 0.0, 100.0),
@@ -109,7 +110,7 @@ class Finetune(Task):
             )
         Schedule(config.train, steps_per_epoch=len(train) // config.train.batch_size)
         size = config.image_size or encoder.image_size
-        _augment(config, config.input(InputConfig(image_size=size)), dataset.channels)
+        _augment(config, config.input(InputConfig(image_size=size, frames=encoder.frames)), dataset.channels)
         with torch.device("meta"):
             classifier = Classifier(adapt(encoder, config, size), config, len(train.classes))
         freeze_unreached(classifier)

@@ -264,15 +264,22 @@ def test_corrupt_files_are_named_and_not_reused(quick, tmp_path):
     (weights,) = tmp_path.glob("runs/checkpoints/*/encoder.safetensors")
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 255]))
-    refused(run_probe(quick, "--set", "task.pooling=token"), str(weights.parent.name), "corrupt", "delete")
+    done = run_probe(quick, "--set", "task.pooling=token")
+    assert done.returncode == 1
+    assert f"checkpoints/{weights.parent.name}/encoder.safetensors is corrupt" in done.stderr
+    assert f"delete runs/checkpoints/{weights.parent.name} to pretrain it again" in done.stderr
     card = weights.parent / "checkpoint.json"
     weights.write_bytes(weights.read_bytes()[:-1] + whole[-1:])
     card.write_text(card.read_text().replace('"mask_ratio": 0.6', '"mask_ratio": 0.7', 1))
-    refused(run_probe(quick, "--set", "task.pooling=token"), "card was altered")
+    done = run_probe(quick, "--set", "task.pooling=token")
+    assert done.returncode == 1
+    assert "checkpoint.json is corrupt: the card was altered or damaged; delete" in done.stderr
     (record,) = tmp_path.glob("runs/records/*.json")
     record.write_text(record.read_text().replace('"seed": 0', '"seed": 7'))
     refused(quick("table"), record.name, "altered or damaged")
-    refused(run_probe(quick), record.name)
+    done = run_probe(quick)
+    assert done.returncode == 1
+    assert f"record runs/records/{record.name} does not match" in done.stderr
 
 
 def test_the_same_folder_from_elsewhere(quick, tmp_path):

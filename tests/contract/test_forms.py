@@ -43,3 +43,17 @@ def test_labels_are_indices_of_classes():
     assert describe_labels_problem(torch.arange(4), 4, 4) is None
     assert describe_labels_problem(torch.arange(4), 4, 3).startswith("run from 0 to 3, beyond 0 to 2 of the 3 classes")
     assert describe_labels_problem(torch.arange(4), 5, 4) == "are torch.int64 [4]; return int64 [5]"
+
+
+@pytest.mark.parametrize(
+    ("shape", "frames", "words"),
+    [
+        ((1, 8, 4, 4), 8, None),
+        ((1, 8, 4, 4), 1, "has shape [1, 8, 4, 4], and frames is 1; set frames to 8, or return an image"),
+        ((8, 1, 4, 4), 8, "has shape [8, 1, 4, 4], channels is 1 and frames is 8; return [1, 8, H, W]"),
+        ((1, 4, 4), 8, "has shape [1, 4, 4], channels is 1 and frames is 8; return [1, 8, H, W]"),
+        ((4, 4), 1, "has shape [4, 4], and channels is 1; return [1, H, W]"),
+    ],
+)
+def test_clips_have_the_frames_of_their_dataset(shape, frames, words):
+    assert describe_image_problem(torch.zeros(shape, dtype=torch.uint8), 1, (0.0, 255.0), frames) == words

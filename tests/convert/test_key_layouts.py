@@ -36,6 +36,7 @@ def test_official_and_mmpretrain_layouts(name, layout, mm, mm_layout):
         ("vit", {"position": "sincos"}, "timm-vit"),
         ("swin", {"window": 4, "depths": [2, 1], "num_heads": [2, 2]}, "timm-swin"),
         ("convnext", {"dims": [8, 16], "depths": [1, 1]}, "timm-convnext"),
+        ("convnext", {"dims": [8, 16], "depths": [1, 1], "grn": True, "layer_scale": None}, "timm-convnext"),
         ("resnet", {"dims": [8, 16], "depths": [1, 1]}, "timm-resnet"),
     ],
 )

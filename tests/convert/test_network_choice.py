@@ -154,13 +154,14 @@ def test_a_file_that_holds_itself_ends(vit, tmp_path):
     assert read_weights(saved(tmp_path, content)).key == "model"
 
 
-def test_a_vit_without_a_class_token_is_named(tmp_path):
-    state = to_timm(encoder_of("vit", VIT | {"position": "learned"}, 32).state_dict())
-    state["pos_embed"] = state["pos_embed"][:, 1:]
-    del state["cls_token"]
+@pytest.mark.parametrize("position", ["learned", "sincos"])
+def test_a_vit_without_a_class_token_is_imported(position, tmp_path):
+    state = to_timm(encoder_of("vit", VIT | {"position": position, "class_token": False}, 32).state_dict())
+    settings = {f"encoder.{name}": VIT[name] for name in ("embed_dim", "depth", "num_heads")}
     arguments = {"method": "supervised", "encoder": "vit-tiny", "recipe": None, "results": tmp_path / "r"}
-    with pytest.raises(InputError, match="no class token"):
-        import_checkpoint(saved(tmp_path, state), settings={}, **arguments)
+    imported, _ = import_checkpoint(saved(tmp_path, state), settings=settings, **arguments)
+    config = imported.method.encoder.config
+    assert (config.position, config.class_token, imported.method.encoder.image_size) == (position, False, 32)
 
 
 @pytest.mark.parametrize(("averaged", "trained"), [("ema_model", "model"), ("params_ema", "params")])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from timm.models.convnext import ConvNeXt as TimmConvNeXt
+from timm.models.convnext import ConvNeXtStage
 from torch import nn
 
-from mimbench.encoders.convnet import ConvNeXt, ConvNeXtConfig, ResNet, ResNetConfig
+from mimbench.encoders.convnet import ConvNeXt, ConvNeXtConfig, ResNet, ResNetConfig, convnext_blocks
 from mimbench.encoders.rebuilding import require_drop_path
 from mimbench.errors import InputError
 
@@ -28,11 +29,16 @@ def make(kind: str, *, image_size: int = 32, **options):
     return encoder.eval()
 
 
-def test_a_whole_convnext_is_timms_own_model():
-    ours = make("convnext", image_size=64, dims=(8, 16, 16, 24), depths=(1, 1, 2, 1))
+@pytest.mark.parametrize(("grn", "scale"), [(False, 0.5), (True, None), (False, None)], ids=["v1", "v2", "neither"])
+def test_a_whole_convnext_is_timms_own_model(grn, scale):
+    ours = make("convnext", image_size=64, dims=(8, 16, 16, 24), depths=(1, 1, 2, 1), grn=grn, layer_scale=scale)
+    for name, parameter in ours.named_parameters():
+        if ".grn." in name:
+            nn.init.normal_(parameter)
     theirs = TimmConvNeXt(
-        in_chans=1, num_classes=0, dims=(8, 16, 16, 24), depths=(1, 1, 2, 1), ls_init_value=0.5, head_norm_first=True
-    ).eval()
+        in_chans=1, num_classes=0, dims=(8, 16, 16, 24), depths=(1, 1, 2, 1), ls_init_value=scale, use_grn=grn,
+        head_norm_first=True,
+    ).eval()  # fmt: skip
     theirs.load_state_dict(ours.body.state_dict())
     images = torch.randn(2, 1, 64, 64)
     assert torch.allclose(ours.features(images).pooled, theirs(images), atol=1e-5)
@@ -44,6 +50,23 @@ def test_a_whole_resnet_is_timms_own_model():
     images = torch.randn(2, 1, 64, 64)
     assert torch.equal(ours.features(images).dense, ours.body.forward_features(images))
     assert ours.out_dim == 64
+
+
+def test_grn_leaves_the_fingerprint_of_a_convnext_without_it():
+    assert "grn" not in ConvNeXtConfig().shaping()
+    assert ConvNeXtConfig(grn=True).shaping()["grn"] is True
+    assert ("response-norm" in make("convnext", grn=True).can, "response-norm" in make("convnext").can) == (True, False)
+
+
+def test_blocks_of_a_decoder_are_those_of_timms_convnext_v2():
+    torch.manual_seed(0)
+    ours = convnext_blocks(8, 2)
+    theirs = ConvNeXtStage(8, 8, stride=1, depth=2, ls_init_value=None, use_grn=True)
+    for parameter in ours.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    theirs.blocks.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 8, 5, 5)
+    assert torch.allclose(ours(x), theirs(x), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,6 +10,7 @@ from helpers.checkpoints import SWIN, VIT, encoder_of, params
 from mimbench.convert import recognise, resize_positions, to_encoder
 from mimbench.convert.file_tensors import TABLE
 from mimbench.encoders.position_tables import resample_table
+from mimbench.errors import InputError
 
 
 @pytest.mark.parametrize("image_size", [16, 48])
@@ -83,3 +84,31 @@ def test_own_weights_at_another_size_and_the_same():
     other = encoder_of("vit", VIT | {"embed_dim": 16}, 32)
     with pytest.raises(RuntimeError, match="size mismatch"):
         other.load_state_dict(resize_positions(state, other))
+
+
+def cubic(distance, a=-0.75):
+    d = abs(distance)
+    return (a + 2) * d**3 - (a + 3) * d**2 + 1 if d <= 1 else a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (6, 6), (12, 12)])
+def test_dinos_resizing_has_a_scale_that_is_a_tenth_of_a_patch_larger(grid):
+    """Output i reads the table at (i + 0.5) N / (n + 0.1) - 0.5, by torch's cubic convolution, a = -0.75."""
+    encoder = encoder_of("vit", VIT | {"position": "learned", "position_resize": "dino"}, 32)
+    table = torch.randn(8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        encoder.body.pos_embed[0, 1:] = table[:, None].expand(8, 8).flatten()[:, None]
+        resized = encoder._positions(grid)
+    assert torch.equal(resized[:, :1], encoder.body.pos_embed[:, :1])
+    for row in range(grid[0]):
+        place = (row + 0.5) * 8 / (grid[0] + 0.1) - 0.5
+        near = [int(np.floor(place)) + step for step in (-1, 0, 1, 2)]
+        value = sum(cubic(place - one) * table[min(max(one, 0), 7)].item() for one in near)
+        assert resized[0, 1:].unflatten(0, grid)[row, 0, 0].item() == pytest.approx(value, abs=1e-4)
+    plain = encoder_of("vit", VIT | {"position": "learned"}, 32)
+    assert plain._positions(grid).shape == resized.shape
+
+
+def test_resizing_is_refused_for_positions_without_a_table():
+    with pytest.raises(InputError, match=r'position_resize does nothing for encoder\.position "rope"'):
+        encoder_of("vit", VIT | {"position": "rope", "position_resize": "dino"}, 32)

@@ -28,7 +28,7 @@ class TwoViews(Method):
 
     def step(self, batch, generator):
         large, small = batch.views
-        self.notes.append((large.clone(), small.clone(), batch.labels, batch.progress))
+        self.notes.append((large.clone(), small.clone(), batch.labels, batch.progress, batch.epoch))
         loss = (self.encoder.embed(large).mean((1, 2)) - self.encoder.embed(small).mean((1, 2))).square().mean()
         return StepOutput(loss, {"distance": loss.detach().sqrt()})
 
@@ -53,11 +53,12 @@ def run(subject, folder, **options):
 def test_a_method_gets_its_views_and_its_progress(tmp_path):
     subject = method()
     run(subject, tmp_path, epochs=2, accumulate=2)
-    large, small, labels, _ = subject.notes[0]
+    large, small, labels, *_ = subject.notes[0]
     assert large.shape == (4, 1, 8, 8)
     assert small.shape == (4, 1, 4, 4)
     assert labels is None  # it does not declare them
     progress = [note[3] for note in subject.notes]
+    assert [note[4] for note in subject.notes] == [0] * 10 + [1] * 10
     assert progress == pytest.approx([step / 10 for step in range(10) for _ in range(2)])
     assert [one for one, _ in subject.updates] == pytest.approx([step / 10 for step in range(10)])
 

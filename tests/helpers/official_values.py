@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,17 @@ def method_name(official: str, parts: Mapping[str, str]) -> str:
         if official.startswith(there):
             return here + official.removeprefix(there)
     return f"encoder.body.{official}"
+
+
+GRN = (("mlp.grn.weight", "grn.gamma"), ("mlp.grn.bias", "grn.beta"))
+
+
+def convnext_name(name: str) -> str:
+    """The name of a ConvNeXt's parameter in facebookresearch/ConvNeXt or ConvNeXt-V2, from timm's."""
+    for here, there in (("stem.", "downsample_layers.0."), ("conv_dw", "dwconv"), ("mlp.fc", "pwconv"), *GRN):
+        name = name.replace(here, there)
+    name = re.sub(r"^stages\.(\d+)\.downsample", r"downsample_layers.\1", name)
+    return name.replace(".blocks.", ".")
 
 
 def state_of(arrays: Mapping[str, Tensor], group: str, parts: Mapping[str, str]) -> dict[str, Tensor]:

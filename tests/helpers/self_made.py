@@ -1,10 +1,9 @@
-"""Golden files of other sizes than the official ones, with numbers that mimbench itself computed."""
+"""Golden files whose weights are mimbench's own, under the official names: for sizes that no official file has."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,70 +11,52 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from helpers.official_values import GOLDEN
-from mimbench.contract import Golden
+from mimbench.contract import Encoder, Golden, Method, OfficialCode
 from mimbench.harness.planning.build import build
-from mimbench.parity.golden import read_golden, setup_of
+from mimbench.parity.golden import setup_of
 from mimbench.parity.replay import run_step
-from mimbench.parity.weights import load_weights
 
-_BLOCK = re.compile(r"(blocks\w*\.)(\d+)\.")
+Inputs = Callable[[Method, torch.Generator], Mapping[str, Tensor]]
 
 
-def other_sizes(name: str, config: Mapping[str, Any], inputs: Mapping[str, Tensor], path: Path) -> Path:
-    """Write a file like the golden file `name`, of a model with changes in its config.
-
-    Its weights are random and have the official names, so `compare` shows whether anything depends on the sizes.
+def write_self_made(path: Path, meta: Mapping[str, Any], inputs: Inputs) -> Path:
+    """Write a file with random weights, what `inputs` gives, and what mimbench computes from both.
 
     Args:
-        config: changed arguments of the official model.
-        inputs: arrays of `input/`.
+        meta: of the file, as the official ones have it.
+        inputs: (method, generator) -> the file's arrays besides the weights, by name.
     """
-    official = read_golden(GOLDEN / f"{name}.npz")
-    setup, code = setup_of(official)
-    sources = load_weights(official, code, build(setup)).sources
-    meta = {**official.meta, "config": {**official.config, **config}}
     setup, code = setup_of(Golden(path, meta, {}, {}))
-    method = build(setup)
-    generator = torch.Generator().manual_seed(0)
-    arrays = {key: value for key, value in official.arrays.items() if key.startswith("param/") and _is_fixed(key, code)}
-    names: dict[str, str] = {}
-    for ours, value in method.state_dict().items():
-        theirs = _official(ours, sources, code.names)
-        if not theirs:
-            continue
-        if not ours.endswith("pos_embed") and value.is_floating_point():
-            value.copy_(torch.randn(value.shape, generator=generator) * 0.1)
-        parts = [value] if len(theirs) == 1 else [value.chunk(3)[0], value.chunk(3)[2]]  # biases of q and v
-        if len(theirs) > 1:
-            value.chunk(3)[1].zero_()
-        arrays |= dict(zip(theirs, [part.clone() for part in parts], strict=True))
-        if len(theirs) == 1:
-            names[ours] = theirs[0].removeprefix("param/")
-    arrays |= {f"input/{key}": value for key, value in inputs.items()}
-    result = run_step(Golden(path, meta, arrays, {}), code, method, torch.float32)
-    arrays |= dict(result.outputs) | {"grad_norm": result.norm}
-    arrays |= {f"grad/{names[ours]}": value for ours, value in result.gradients.items() if ours in names}
-    np.savez(path, meta=json.dumps(meta), **{key: value.numpy() for key, value in arrays.items()})
+    method, generator = build(setup), torch.Generator().manual_seed(0)
+    for name, value in method.named_parameters():
+        if value.requires_grad or "gain" in name or "teacher" in name:
+            value.data = torch.randn(value.shape, generator=generator) * 0.1 + name.endswith(("norm.weight", "gain"))
+    weights = {
+        f"{start}{name}": value
+        for start, place in code.networks.items()
+        for name, value in _official_state(method, code, place)
+    }
+    golden = Golden(path, meta, {**weights, **inputs(method, generator)}, {})
+    step = run_step(golden, code, method, torch.float32)
+    arrays = {**golden.arrays, **step.outputs, "grad_norm": step.norm}
+    values = {name: value.detach().contiguous().numpy() for name, value in arrays.items()}
+    np.savez(path, meta=json.dumps(meta), **values)
     return path
 
 
-def _official(ours: str, sources: Mapping[str, tuple[str, ...]], names: Mapping[str, str | None]) -> tuple[str, ...]:
-    """The arrays of a parameter here.
-
-    A block that the official file lacks is named as the first one, and another part as `names` has it.
-    """
-    if ours in sources:
-        return sources[ours]
-    match = _BLOCK.search(ours)
-    first = _BLOCK.sub(r"\g<1>0.", ours)
-    if match and first in sources:
-        return tuple(_BLOCK.sub(rf"\g<1>{match[2]}.", key) for key in sources[first])
-    start = next((start for start, here in names.items() if here and ours.startswith(here)), None)
-    return () if start is None else (f"param/{start}{ours.removeprefix(str(names[start]))}",)
+def _official_state(method: Method, code: OfficialCode, place: str) -> list[tuple[str, Tensor]]:
+    """The tensors of the network at `place`, such as "encoder.", by their official names."""
+    module = method.get_submodule(place.rstrip("."))
+    state = {name.removeprefix("body."): value for name, value in module.state_dict().items()}
+    if isinstance(module, Encoder):
+        token = next((there for there, here in code.names.items() if here == "mask_token"), None)
+        if module is method.encoder and token:
+            state[token] = method.get_parameter("mask_token")
+        return list(state.items())
+    back = {here: there for there, here in code.names.items() if here}
+    return [(_renamed(name, back), value) for name, value in state.items()]
 
 
-def _is_fixed(key: str, code: Any) -> bool:
-    """Whether no parameter here is made of this array."""
-    name = key.removeprefix("param/")
-    return any(name.startswith(start) for start, ours in code.names.items() if ours is None)
+def _renamed(name: str, back: Mapping[str, str]) -> str:
+    start = max((here for here in back if name.startswith(here)), key=len, default=None)
+    return name if start is None else back[start] + name.removeprefix(start)

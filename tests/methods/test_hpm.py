@@ -8,8 +8,8 @@ import torch
 from pydantic import ValidationError
 
 from helpers.official_values import GOLDEN, check_decay, check_rates, read_arrays, read_json
+from helpers.other_sizes import other_sizes
 from helpers.presets import resolved
-from helpers.self_made import other_sizes
 from mimbench.contract import Batch, InputError
 from mimbench.convert import recognise, to_method
 from mimbench.encoders.vit import ViT

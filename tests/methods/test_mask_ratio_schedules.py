@@ -7,6 +7,7 @@ import torch
 
 from helpers.noting import INPUT, train
 from mimbench import registry
+from mimbench.encoders.convnet import ConvNeXt
 from mimbench.encoders.vit import ViT
 from mimbench.engine.pretrain import TrainableMethod
 from mimbench.errors import InputError
@@ -19,6 +20,8 @@ SMALL = {
     "mae": {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2, "min_block": 1},
     "maskfeat": {"cell_size": 1, "mask": "random"},
     "simmim-pixel": {},
+    "spark": {"decoder_dim": 4},
+    "fcmae": {"decoder_dim": 4, "init": "encoder"},
     "hpm": {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2, "guided_share": 0.0},
     "localmim": {"layers": (-1,), "cells": (2,), "decoder_dim": 8, "decoder_heads": 2},
 }
@@ -31,6 +34,8 @@ KINDS = [
     ("maskfeat", {}),
     ("maskfeat", {"mask": "block", "min_block": 1}),
     ("simmim-pixel", {}),
+    ("spark", {}),
+    ("fcmae", {}),
     ("hpm", {}),
     ("localmim", {}),
 ]
@@ -38,8 +43,12 @@ KINDS = [
 
 def build(name, **options):
     torch.manual_seed(0)
-    encoder = ViT(ViT.Config(patch_size=2, embed_dim=8, depth=1, num_heads=2), image_size=8, in_channels=1)
     cls = registry.methods.load(name)
+    if "sparse-convolution" in cls.encoder_needs:
+        config = ConvNeXt.Config(patch_size=2, dims=(8,), depths=(1,), grn=True, layer_scale=None)
+        encoder = ConvNeXt(config, image_size=8, in_channels=1)
+    else:
+        encoder = ViT(ViT.Config(patch_size=2, embed_dim=8, depth=1, num_heads=2), image_size=8, in_channels=1)
     return cls(cls.Config(**SMALL[name] | options), encoder)
 
 

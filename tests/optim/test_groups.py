@@ -163,6 +163,14 @@ def test_no_decay_takes_names_parts_and_patterns():
         assert {name for name, value in decays.items() if value == 0} == undecayed
 
 
+def test_vectors_are_decayed_if_they_are_named():
+    model = model_of({"a.grn.weight": (3,), "a.grn.bias": (3,), "a.norm.weight": (3,), "a.norm.bias": (3,)})
+    decays = by_name(param_groups(model, train(weight_decay=0.05), decay={"grn.*"}), "weight_decay")
+    assert decays == {"a.grn.weight": 0.05, "a.grn.bias": 0.05, "a.norm.weight": 0.0, "a.norm.bias": 0.0}
+    with pytest.raises(InputError, match=r"^decay name 'gnr' matches no parameter"):
+        param_groups(model, train(), decay={"gnr"})
+
+
 def test_a_no_decay_name_that_matches_nothing_is_refused():
     with pytest.raises(InputError, match="'cls_tokn' matches no parameter; did you mean 'cls_token'"):
         param_groups(model_of({"encoder.cls_token": (1, 1, 2)}), train(), no_decay={"cls_tokn"})

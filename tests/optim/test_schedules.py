@@ -121,6 +121,23 @@ def test_no_rate_is_shown_outside_of_training(step):
         schedule().lr(step)
 
 
+def test_in_the_convention_of_spark_the_last_step_has_the_final_values():
+    config = TrainConfig(
+        epochs=2,
+        batch_size=512,
+        base_lr=0.1,
+        lr_divisor=256,
+        weight_decay=0.04,
+        final_weight_decay=0.2,
+        schedule=ScheduleConfig(convention="spark", warmup_epochs=0.5, warmup_lr=0.01, min_lr=0.001),
+    )
+    plan = Schedule(config, 4)
+    assert [plan.lr(step, 0.5) for step in (0, 2, 7)] == pytest.approx([0.01, 0.1, 0.001])
+    assert [plan.weight_decay(step) for step in (0, 7)] == pytest.approx([0.04, 0.2])
+    single = Schedule(config.model_copy(update={"epochs": 1}), 1)  # one step: the start of each
+    assert single.weight_decay(0) == pytest.approx(0.04)
+
+
 @pytest.mark.parametrize(
     "rule",
     [

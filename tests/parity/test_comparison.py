@@ -1,12 +1,14 @@
 """`mimbench parity`: golden vectors of the official implementations, of these sizes and of others."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from helpers.official_values import convnext_name
 from mimbench.cli.parity import compare_files
 from mimbench.contract import Golden
 from mimbench.errors import InputError
@@ -15,6 +17,8 @@ from mimbench.parity.comparison import compare
 from mimbench.parity.golden import read_golden, setup_of
 from mimbench.parity.replay import run_step
 
+NORM = re.compile(r"^param/.*(?:\.norm1?|\.bn1|\.norm\.ln)\.weight$")
+"""The norm of an encoder's block."""
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*_tiny*.npz"))
 
 
@@ -35,7 +39,7 @@ def test_official_numbers(path):
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_a_deviation_fails_with_exit_code_1(path, tmp_path, capsys):
     arrays = dict(np.load(path))
-    name = next(name for name in arrays if name.endswith("blocks.0.norm1.weight") and "decoder" not in name)
+    name = next(name for name in arrays if NORM.search(name) and "decoder" not in name)
     arrays[name] = arrays[name] * np.float32(1.001)
     np.savez(tmp_path / "off.npz", **arrays)
     assert compare_files([path, tmp_path / "off.npz"]) == 1
@@ -107,6 +111,53 @@ OTHER_SIZES = {
         {},
     ),
     "BEiT": ("unilm/beit", BEIT | {"vocab_size": 17}, {}),
+    "SparK ResNet": (
+        "SparK",
+        {
+            "encoder": "resnet",
+            "block": "BasicBlock",
+            "expansion": 1,
+            "layers": [2, 1],
+            "planes": [6, 10],
+            "stem_out": 64,
+            "img_size": 40,
+            "downsample": 8,
+            "dec_width": 20,
+            "mask_ratio": 0.7,
+            "densify_norm": "ln",
+        },
+        {},
+    ),
+    "FCMAE": (
+        "ConvNeXt-V2",
+        {
+            "dims": [6, 10, 14],
+            "depths": [1, 2, 1],
+            "img_size": 48,
+            "in_chans": 1,
+            "patch_size": 16,
+            "decoder_embed_dim": 12,
+            "decoder_depth": 2,
+            "mask_ratio": 0.4,
+            "norm_pix_loss": False,
+        },
+        {},
+    ),
+    "SparK ConvNeXt": (
+        "SparK",
+        {
+            "encoder": "convnext",
+            "dims": [6, 10, 16],
+            "depths": [1, 2, 1],
+            "layer_scale_init_value": 0.1,
+            "img_size": 64,
+            "downsample": 16,
+            "dec_width": 16,
+            "mask_ratio": 0.5,
+            "densify_norm": "bn",
+        },
+        {},
+    ),
 }
 
 
@@ -143,7 +194,7 @@ def test_bad_files_are_exit_code_2_and_do_not_stop_the_others(tmp_path, capsys):
             "exist",
             "cannot be read",
             "input/mask",
-            "; known: ",
+            "known: ConvNeXt-V2, ",
             "use_abs_pos_emb",
             "in the file",
             "incomplete",
@@ -201,13 +252,15 @@ def _self_made(meta, path):
     mask = method.sample_mask(2, generator)
     arrays = {f"param/{names[name]}": value for name, value in method.state_dict().items() if name in names}
     arrays |= {"input/image": images, "input/mask": mask.long() if mask.ndim == 3 else mask}
+    if meta["repo"] == "SparK":
+        arrays["input/active"] = ~mask
     if meta["repo"] == "mae":
         arrays["param/decoder_pos_embed"] = torch.zeros(1, 1, 1)
     if "vocab_size" in meta["config"]:
         tokens = torch.randint(meta["config"]["vocab_size"], (2, mask[0].numel()), generator=generator)
         arrays["input/token_ids"] = tokens
     result = run_step(Golden(path, meta, arrays, {}), code, method, torch.float32)
-    arrays |= {name: result.outputs[name] for name in ("out/loss", "out/prediction")} | {"grad_norm": result.norm}
+    arrays |= {**result.outputs, "grad_norm": result.norm}
     arrays |= {f"grad/{names[name]}": value for name, value in result.gradients.items()}
     arrays["grad_norm_each"] = torch.stack([value.norm() for value in result.gradients.values()])
     np.savez(
@@ -220,8 +273,14 @@ def _self_made(meta, path):
 
 
 def _official_name(name, method, meta):
+    if name.startswith("encoder.body.norm_pre."):
+        return None
+    if meta["repo"] == "ConvNeXt-V2" and name.startswith(("encoder.", "decoder.")):
+        return convnext_name(name.replace("body.", "")).replace("encoder.stem", "encoder.downsample_layers.0")
     if name.startswith("encoder.body."):
         name = name.removeprefix("encoder.body.")
+        if meta["repo"] == "SparK":
+            return f"sparse_encoder.sp_cnn.{convnext_name(name) if 'dims' in meta['config'] else name}"
         if "depths" in meta["config"] and ".downsample." in name:
             stage = int(name.split(".")[1])
             name = name.replace(f"layers.{stage}.", f"layers.{stage - 1}.", 1)

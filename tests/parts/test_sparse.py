@@ -1,11 +1,7 @@
-"""Sparse convolution by masking: SparK's own maps, no leak from masked pixels, and no hook left behind."""
+"""Sparse convolution by masking: no leak from masked pixels, and no hook left behind."""
 
 from __future__ import annotations
 
-from itertools import accumulate
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 from timm.layers import SqueezeExcite
@@ -18,8 +14,6 @@ from mimbench.encoders.vit import ViT
 from mimbench.errors import InputError
 from mimbench.masks import random_mask, resize_mask
 from mimbench.parts.sparse import visible_only
-
-GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "spark_resnet_convnext.npz"))
 
 
 def resnet(block="basic"):
@@ -156,54 +150,21 @@ def test_a_response_norm_counts_visible_cells_only():
         assert torch.allclose(result[~hidden], norm(rows[None, None])[0, 0], atol=1e-6)
 
 
-def official_name(kind, name):
-    """A parameter of SparK's encoders under timm's name."""
-    if kind == "resnet":
-        return name
-    for old, new in (("dwconv", "conv_dw"), ("pwconv1", "mlp.fc1"), ("pwconv2", "mlp.fc2")):
-        name = name.replace(old, new)
-    parts = name.split(".")
-    if parts[0] == "downsample_layers":
-        start = ["stem"] if parts[1] == "0" else ["stages", parts[1], "downsample"]
-        return ".".join([*start, *parts[2:]])
-    return ".".join([*parts[:2], "blocks", *parts[2:]])
-
-
-def spark_encoder(kind):
-    golden = {
-        name.removeprefix(f"{kind}/"): torch.from_numpy(value)
-        for name, value in GOLDEN.items()
-        if name.startswith(f"{kind}/")
-    }
-    config = (
-        ResNet.Config(dims=(4, 8, 16, 32), depths=(1, 2, 1, 1))
-        if kind == "resnet"
-        else ConvNeXt.Config(dims=(6, 12, 24, 48), depths=(1, 1, 2, 1))
-    )
-    encoder = (ResNet if kind == "resnet" else ConvNeXt)(config, image_size=96, in_channels=3)
-    params = {name.removeprefix("param/"): value for name, value in golden.items() if name.startswith("param/")}
-    weights = {f"body.{official_name(kind, name)}": value for name, value in params.items()}
-    missing = encoder.load_state_dict(weights, strict=False)
-    assert missing.unexpected_keys == []
-    assert set(missing.missing_keys) <= {"body.norm_pre.weight", "body.norm_pre.bias"}
-    return encoder.double().train(), golden
-
-
-@pytest.mark.parametrize("kind", ["resnet", "convnext"])
-def test_the_maps_are_those_of_spark(kind):
-    """keyu-tian/SparK@a63e386f, in training mode, with running statistics after the pass."""
-    encoder, golden = spark_encoder(kind)
-    mask = golden["input/mask"].bool()
-    with torch.no_grad(), visible_only(encoder, mask):
-        outputs = [layer.dense for layer in encoder.layers(golden["input/image"].double(), final_norm=False)]
-    ends = [blocks - 1 for blocks in accumulate(encoder.depths)]
-    for stage in (1, 3):
-        (ours,) = visible([outputs[ends[stage]]], mask)
-        assert torch.allclose(ours, golden[f"out/fea_{stage}"].double(), atol=5e-5)
-    buffers = {name.removeprefix("buffer_after/"): value for name, value in golden.items() if "buffer_after" in name}
-    assert len(buffers) == (0 if kind == "convnext" else 60)
-    for name, value in buffers.items():
-        assert torch.allclose(encoder.body.get_buffer(name).double(), value.double(), atol=1e-5), name
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_a_response_norm_may_count_the_visible_cells_of_the_batch(channels_last):
+    """As facebookresearch/ConvNeXt-V2@25538957 does in pretraining; here by hand, over the rows of visible cells."""
+    norm = GlobalResponseNorm(3, channels_last=channels_last).double()
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x, mask = torch.randn(2, 4, 4, 3).double(), random_mask(2, (4, 4), 0.5, torch.Generator().manual_seed(1))
+    with visible_only(norm, mask, response_norm="batch"):
+        out = norm(x if channels_last else x.permute(0, 3, 1, 2))
+    out = out if channels_last else out.permute(0, 2, 3, 1)
+    rows = x[~mask]
+    size = rows.norm(dim=0)
+    expected = norm.weight * rows * size / (size.mean() + 1e-6) + norm.bias + rows
+    assert torch.allclose(out[~mask], expected)
+    assert (out[mask] == 0).all()
 
 
 def test_the_gradient_is_that_of_visible_cells():

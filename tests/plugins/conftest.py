@@ -6,19 +6,21 @@ import pytest
 
 ENTRY_POINTS = {
     "methods": {
-        "i-jepa": "plugins.ijepa:IJEPA",
-        "ibot": "plugins.ibot:IBOT",
-        "spark": "plugins.spark:SparK",
         "mixmim": "plugins.mixmim:MixMIM",
         "distill": "plugins.distill:Distill",
         "coarse": "plugins.coarse:Coarse",
+        "tube-mae": "plugins.tube_mae:TubeMAE",
     },
     "tasks": {
         "cluster": "plugins.cluster:Cluster",
         "attentive-probe": "plugins.attentive_probe:AttentiveProbe",
     },
-    "datasets": {"bands": "plugins.bands:Bands"},
-    "encoders": {"mixer": "plugins.mixer:Mixer", "poolformer": "plugins.poolformer:PoolFormer"},
+    "datasets": {"bands": "plugins.bands:Bands", "moving-squares": "plugins.moving_squares:MovingSquares"},
+    "encoders": {
+        "mixer": "plugins.mixer:Mixer",
+        "poolformer": "plugins.poolformer:PoolFormer",
+        "cube-vit": "plugins.cube_vit:CubeViT",
+    },
 }
 
 

@@ -93,7 +93,7 @@ def test_show_prints_abilities_and_needs(quick):
 @pytest.mark.usefixtures("registered")
 def test_poolformer_pretrains_and_serves_dense_tasks(quick):
     done = quick("run", "--method", "simmim,spark", "--task", "knn,detection", *POOLED, "--dry-run")
-    refused(done, "method 'spark' (plugins-of-tests 0.1) needs an encoder that can convolve visible cells only")
+    refused(done, "method 'spark' (mimbench 0.1.0) needs an encoder that can convolve visible cells only")
     done = quick("run", "--method", "simmim", "--task", "knn,detection", *POOLED, "--json")
     assert done.returncode == 0, done.stderr
     records = {record["task"]["name"]: record for record in json.loads(done.stdout)}

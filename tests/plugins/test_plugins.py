@@ -5,22 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
 from plugins.coarse import Coarse
 from plugins.distill import Distill
-from plugins.ibot import IBOT
-from plugins.ijepa import IJEPA
 from plugins.mixmim import MixMIM
-from plugins.spark import SparK
 from safetensors.torch import save_file
 
-from mimbench.api import ProjectionHead, Teacher, patchify
-from mimbench.contract import Batch, InputConfig, InputError
-from mimbench.encoders.convnet import ConvNeXt, ResNet
+from mimbench.api import patchify
+from mimbench.contract import InputConfig, InputError
 from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
 from mimbench.testing import check_method
@@ -45,28 +40,6 @@ def swin():
     return Swin(config, image_size=32, in_channels=3)
 
 
-def resnet():
-    return ResNet(ResNet.Config(block="basic", dims=(8, 16), depths=(1, 1)), image_size=32, in_channels=3)
-
-
-def convnext():
-    return ConvNeXt(ConvNeXt.Config(patch_size=4, dims=(8, 16), depths=(1, 1)), image_size=32, in_channels=3)
-
-
-def ijepa(encoder=vit, **options):
-    sizes = {"predictor_dim": 8, "predictor_depth": 1, "predictor_heads": 2, "min_context": 4}
-    return IJEPA(IJEPA.Config(**sizes | options), encoder())
-
-
-def ibot(encoder=vit, **options):
-    sizes = {"out_dim": 16, "hidden_dim": 16}
-    return IBOT(IBOT.Config(**sizes | options), encoder())
-
-
-def spark(encoder=convnext, **options):
-    return SparK(SparK.Config(**{"decoder_dim": 16} | options), encoder())
-
-
 def mixmim(encoder=vit, **options):
     sizes = {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2}
     return MixMIM(MixMIM.Config(**sizes | options), encoder())
@@ -81,14 +54,6 @@ def teacher_file(folder):
 
 
 RUNS = {
-    "i-jepa": [
-        "method.predictor_dim=16",
-        "method.predictor_depth=1",
-        "method.predictor_heads=2",
-        "method.min_context=4",
-    ],
-    "ibot": ["method.out_dim=32", "method.hidden_dim=32"],
-    "spark": ["encoder.name=convnext", "method.decoder_dim=16"],
     "mixmim": ["method.decoder_dim=16", "method.decoder_depth=1", "method.decoder_heads=2"],
     "distill": [],
     "coarse": [],
@@ -109,9 +74,6 @@ def test_it_pretrains_and_is_measured(name, quick, registered, tmp_path):
 
 
 CHECKED = {
-    "i-jepa": (IJEPA, {"predictor_dim": 8, "predictor_depth": 1, "predictor_heads": 2, "min_context": 4}, None),
-    "ibot": (IBOT, {"out_dim": 16, "hidden_dim": 16}, None),
-    "spark": (SparK, {"decoder_dim": 16}, None),
     "mixmim-vit": (MixMIM, {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2}, "vit"),
     "mixmim-swin": (MixMIM, {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2}, "swin"),
     "coarse": (Coarse, {}, None),
@@ -133,18 +95,7 @@ def test_distill_passes_the_checks_for_methods(tmp_path):
     assert [result for result in results if result.status != "passed"] == []
 
 
-def test_show_recipe_counts_the_masks_of_blocks(quick, registered):
-    options = [part for setting in RUNS["i-jepa"] for part in ("--set", setting)]
-    done = quick("show", "recipe", "smoke", "--method", "i-jepa", *options)
-    assert done.returncode == 0, done.stderr
-    (line,) = (line for line in done.stdout.splitlines() if line.startswith("# mask:"))
-    assert "of 7 x 7 = 49 patches masked" in line
-
-
 BUILDS = {
-    "i-jepa": ijepa,
-    "spark-convnext": spark,
-    "spark-resnet": lambda: spark(resnet),
     "mixmim-vit": mixmim,
     "mixmim-swin": lambda: mixmim(swin),
 }
@@ -167,107 +118,6 @@ def test_it_learns_one_batch_and_reaches_every_parameter(build):
         losses.append(loss.item())
     assert losses[-1] < 0.9 * losses[0]
     assert [name for name, p in trained.items() if p.grad is None or not p.grad.abs().sum() > 0] == []
-
-
-@pytest.mark.parametrize("build", [spark, lambda: spark(resnet)], ids=["convnext", "resnet"])
-def test_spark_predicts_from_visible_pixels(build):
-    method = build().eval()
-    images, mask = torch.randn(2, 3, 32, 32, generator=seeded()), method.sample_mask(2, seeded())
-    hidden = mask.repeat_interleave(32 // mask.shape[1], 1).repeat_interleave(32 // mask.shape[2], 2).unsqueeze(1)
-    with torch.no_grad():
-        expected = method.predict(images, mask)
-        assert torch.equal(method.predict(torch.where(hidden, 9.0, images), mask), expected)
-        assert not torch.allclose(method.predict(torch.where(hidden, images, 9.0), mask), expected)
-
-
-SPARK_NAMES = {
-    "sparse_encoder.sp_cnn": "encoder.body",
-    "dense_decoder.dec": "blocks",
-    "dense_decoder.proj": "pixels",
-    "densify_norms": "norms",
-    "densify_projs": "project",
-    "mask_tokens": "tokens",
-}
-
-
-def test_spark_is_the_official_method():
-    """keyu-tian/SparK@a63e386f with a ResNet, its weights, images and mask: loss and gradient in float64."""
-    golden = dict(np.load(GOLDEN / "spark_resnet_convnext.npz"))
-    weights = {}
-    for key, value in golden.items():
-        if key.startswith(("resnet/param/", "resnet-method/param/")):
-            name = key.split("param/")[1]
-            name = name if "method" in key else f"sparse_encoder.sp_cnn.{name}"
-            (start,) = (start for start in SPARK_NAMES if name.startswith(start))
-            weights[name.replace(start, SPARK_NAMES[start])] = torch.from_numpy(value)
-    encoder = ResNet(ResNet.Config(dims=(4, 8, 16, 32), depths=(1, 2, 1, 1)), image_size=96, in_channels=3)
-    method = SparK(SparK.Config(decoder_dim=64), encoder)
-    method.load_state_dict(weights)
-    method.double().train()
-    images = torch.from_numpy(golden["resnet/input/image"]).double()
-    loss = method(images, torch.from_numpy(golden["resnet/input/mask"]).bool()).loss
-    loss.backward()
-    gradient = torch.stack([parameter.grad.norm() for parameter in method.parameters()]).norm()
-    assert loss.item() == pytest.approx(float(golden["resnet-method/out/loss_f64"]), rel=1e-8)
-    assert gradient.item() == pytest.approx(float(golden["resnet-method/grad_norm_f64"]), rel=1e-8)
-
-
-IBOT_NAMES = {
-    "student.backbone.masked_embed": "mask_token",
-    "student.backbone": "encoder.body",
-    "teacher.backbone": "teacher.module.body",
-    "student.head.last_layer.weight_v": "head.last.weight",
-    "student.head.last_layer.weight_g": "head.last.gain",
-    "student.head": "head",
-    "teacher.head.last_layer.weight_v": "teacher_head.module.last.weight",
-    "teacher.head.last_layer.weight_g": "teacher_head.module.last.gain",
-    "teacher.head": "teacher_head.module",
-}
-
-
-def test_ibot_has_the_official_patch_loss_and_centres():
-    """bytedance/ibot@da316d82 with its weights, crops and masks, in the third of ten epochs, in float64.
-
-    The class loss there counts local crops too.
-    """
-    golden = {key.removeprefix("ibot/"): value for key, value in np.load(GOLDEN / "ijepa_ibot.npz").items()}
-    weights = {"centre": torch.from_numpy(np.stack([golden["input/center"][0], golden["input/center2"][0, 0]]))}
-    for key, value in golden.items():
-        if key.startswith("param/"):
-            name = key.removeprefix("param/")
-            start = next(start for start in IBOT_NAMES if name.startswith(start))
-            weights[name.replace(start, IBOT_NAMES[start])] = torch.from_numpy(value)
-    weights["mask_token"] = weights["mask_token"].view(1, 1, 1, -1)
-    config = ViT.Config(patch_size=4, embed_dim=32, depth=2, num_heads=4, position="learned")
-    method = IBOT(IBOT.Config(out_dim=64, hidden_dim=48, warmup=0.4), ViT(config, image_size=32, in_channels=3))
-    method.head = ProjectionHead(32, 64, hidden_dim=48, bottleneck_dim=16, fixed_gain=False)
-    method.teacher_head = Teacher(method.head)
-    method.load_state_dict(weights)
-    method.double().train()
-    method.sample_mask = lambda batch, generator: torch.from_numpy(golden["input/masks"]).flatten(0, 1)
-    crops = torch.from_numpy(golden["input/global_crops"]).double()
-    output = method.step(Batch(tuple(crops), progress=0.2), seeded())
-    assert output.logs["patches"].item() == pytest.approx(float(golden["out/loss_patch_f64"]), rel=1e-6)
-    after = np.stack([golden["out/center_after"][0], golden["out/center2_after"][0, 0]])
-    assert np.allclose(method.centre, after, atol=1e-6)
-
-
-def test_ijepa_predicts_from_the_context_and_follows():
-    method = ijepa().eval()
-    images, mask = torch.randn(2, 3, 32, 32, generator=seeded()), method.sample_mask(2, seeded())
-    hidden = method.masked_cells(mask).repeat_interleave(4, 1).repeat_interleave(4, 2).unsqueeze(1)
-    with torch.no_grad():
-        expected = method.predict(images, mask)
-        assert expected.shape == (*mask.targets.shape, 16)
-        assert torch.equal(method.predict(torch.where(hidden, 9.0, images), mask), expected)
-    before = [p.clone() for p in method.teacher.parameters()]
-    with torch.no_grad():
-        for parameter in method.encoder.parameters():
-            parameter += 1
-    method.after_step(0.5)
-    moved = [(new - old).abs().max().item() for new, old in zip(method.teacher.parameters(), before, strict=True)]
-    assert moved == pytest.approx([0.002] * len(moved), rel=1e-3)
-    assert method.exported_encoder() is method.teacher.module
 
 
 def test_mixmim_reconstructs_each_patch_of_a_pair_once():
@@ -310,40 +160,5 @@ def test_coarse_predicts_means_of_masked_patches():
         Coarse(Coarse.Config(cells=3), vit())
 
 
-def views(count=2):
-    """A batch as the engine makes it, of two views."""
-    return Batch(tuple(torch.randn(count, 3, 32, 32, generator=seeded(view)) for view in range(2)), progress=0.01)
-
-
-def test_ibot_learns_and_cancels_the_last_layers_gradient():
-    torch.manual_seed(0)
-    method = ibot(unmasked_views=0.0, warmup=0.5, freeze=0.1).train()
-    output = method.step(views(), seeded())
-    assert set(output.logs) == {"class", "patches"}
-    output.loss.backward()
-    method.before_update(0.05)
-    missing = {name for name, p in method.named_parameters() if p.requires_grad and p.grad is None}
-    assert missing == {"head.last.weight", "head.last.gain"}
-    method.step(views(), seeded()).loss.backward()
-    method.before_update(0.1)
-    assert method.head.last.weight.grad.abs().sum() > 0
-    assert method.centre.abs().sum() > 0
-
-
-def test_ibot_asks_for_two_crops():
-    config = IBOT.Config(crop_scale=(0.3, 0.9))
-    two = IBOT.views(config, InputConfig(image_size=32))
-    assert [view.crop_scale for view in two] == [(0.3, 0.9)] * 2
-
-
-def test_ibot_masks_some_of_the_views():
-    method = ibot()
-    masks = method.sample_mask(200, seeded())
-    empty = (~masks.flatten(1).any(1)).float().mean()
-    assert 0.35 < empty < 0.65
-    assert 6 <= masks.sum((1, 2)).max() <= 32
-
-
-@pytest.mark.parametrize(("name", "most"), [("ijepa", 90), ("ibot", 100), ("spark", 80)])
 def test_it_is_short(name, most):
     assert len((FOLDER / f"{name}.py").read_text().splitlines()) <= most

@@ -31,6 +31,8 @@ class ImageAugment:
         """
         from timm.data import create_transform
 
+        if input_config.frames > 1:
+            raise InputError("timm's augmentation takes images and no clips: leave rand_augment out")
         if channels not in (1, 3):
             raise InputError(
                 f"timm's augmentation takes grey and RGB images, and these have {channels} channels: "
@@ -66,18 +68,22 @@ class ImageAugment:
 
 
 class Erasing:
-    """timm's random erasing of normalised images: a rectangle of 2% to a third of the area becomes normal noise."""
+    """timm's random erasing of normalised images: a rectangle of 2% to a third of the area becomes normal noise.
+
+    In a clip it is the same rectangle in every frame, as in VideoMAE.
+    """
 
     def __init__(self, probability: float) -> None:
         self.probability = probability
 
     def __call__(self, images: Tensor, seed: int) -> Tensor:
-        """float [B, C, H, W], changed in place."""
+        """float [B, C, H, W], or clips [B, C, T, H, W]; contiguous, and changed in place."""
         from timm.data.random_erasing import RandomErasing
 
         erase = RandomErasing(self.probability, mode="pixel", device=images.device)
         with fork_rng(seed, images.device):
-            return erase(images)
+            erase(_with_frames_as_channels(images))
+        return images
 
 
 class Mixing:
@@ -117,9 +123,14 @@ class Mixing:
     def __call__(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """float [B, C, H, W], changed in place, and int64 [B] -> the same images and soft targets [B, classes].
 
-        B must be even.
+        Of clips [B, C, T, H, W] every frame is mixed in the same way. The images are contiguous. B must be even.
         """
         with fork_rng(seed):
-            groups = zip(images.split(self.group), labels.split(self.group), strict=True)
+            groups = zip(_with_frames_as_channels(images).split(self.group), labels.split(self.group), strict=True)
             targets = [self.mix(*group)[1] for group in groups]  # a group is a view: `images` itself is mixed
         return images, torch.cat(targets)
+
+
+def _with_frames_as_channels(images: Tensor) -> Tensor:
+    """A view [B, C, H, W] of images, or [B, C * T, H, W] of contiguous clips [B, C, T, H, W]."""
+    return images if images.ndim == 4 else images.view(len(images), -1, *images.shape[-2:])

@@ -1,4 +1,7 @@
-"""Colour jitter, grey images, blur and solarisation of batches on any device, each drawn per image from a generator."""
+"""Colour jitter, grey images, blur and solarisation of batches on any device, each drawn per image from a generator.
+
+A batch is [B, C, H, W], or [B, T, C, H, W] of clips. What is drawn for a clip holds in all of its frames.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ def augment_view(pixels: Tensor, view: View, generator: torch.Generator) -> Tens
     """Apply the options of a view that [input] does not have: jitter, grey, blur and solarisation, in this order.
 
     Args:
-        pixels: float [B, C, H, W] in [0, 1].
+        pixels: float [B, C, H, W] or [B, T, C, H, W] in [0, 1].
     """
     if any(view.jitter):
         chosen = _choose(pixels, view.jitter_probability, generator)
@@ -30,16 +33,17 @@ def augment_view(pixels: Tensor, view: View, generator: torch.Generator) -> Tens
 
 
 def jitter_colors(pixels: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Multiply brightness, contrast and saturation by U(1 - s, 1 + s), drawn per image; images [B, C, H, W] in [0, 1].
+    """Multiply brightness, contrast and saturation by U(1 - s, 1 + s), drawn per image; images in [0, 1].
 
     As torchvision's ColorJitter, except that the order is fixed and not drawn per image. The images are crops;
     BEiT's and data2vec's scripts jitter the whole image first, so that contrast turns around the whole image's mean.
     """
-    draws = torch.rand(3, len(pixels), 1, 1, 1, generator=generator, device=generator.device).to(pixels.device)
+    shape = (3, len(pixels), *[1] * (pixels.ndim - 1))
+    draws = torch.rand(shape, generator=generator, device=generator.device).to(pixels.device)
     low = max(0.0, 1 - strength)
     brightness, contrast, saturation = low + (1 + strength - low) * draws
     pixels = (pixels * brightness).clamp(0, 1)
-    mean = _luminance(pixels).mean(dim=(2, 3), keepdim=True)
+    mean = _luminance(pixels).mean(dim=(-2, -1), keepdim=True)
     pixels = (mean + contrast * (pixels - mean)).clamp(0, 1)
     grey = _luminance(pixels)
     return (grey + saturation * (pixels - grey)).clamp(0, 1)
@@ -98,7 +102,7 @@ def _per_image(chosen: Tensor, pixels: Tensor) -> Tensor:
 
 
 def _luminance(pixels: Tensor) -> Tensor:
-    """[B, 1, H, W], ITU-R 601 weights."""
+    """[..., 1, H, W], ITU-R 601 weights."""
     from torchvision.transforms.v2 import functional as F
 
-    return F.rgb_to_grayscale(pixels) if pixels.shape[1] == 3 else pixels
+    return F.rgb_to_grayscale(pixels) if pixels.shape[-3] == 3 else pixels

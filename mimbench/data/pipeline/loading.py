@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -20,12 +21,16 @@ from torch.utils.data import Dataset as TorchDataset
 from mimbench.contract import ArraySplit, ImageSplit, InputConfig
 from mimbench.data.pipeline.augment import Augment
 from mimbench.data.pipeline.transforms import TrainingCrop, check_eval_resize, evaluation_crop, to_byte_scale
+from mimbench.data.pipeline.view_schedule import Views, views_at
 from mimbench.errors import InputError
-from mimbench.seeds import fork_rng, image_seed
+from mimbench.seeds import derive_seed, fork_rng, image_seed
 
 
 class BatchIndices(NamedTuple):
-    """The images of one batch. The epoch is part of it because persistent workers get no other message."""
+    """The images of one batch. The epoch is part of it because persistent workers get no other message.
+
+    The sizes of the views follow from it, too.
+    """
 
     epoch: int
     indices: Tensor
@@ -99,8 +104,9 @@ class _AugmentedBatches(TorchDataset[tuple[Any, Tensor]]):
     View v > 0 of an image is drawn from (seed, epoch, index, v), the first view from (seed, epoch, index).
     """
 
-    def __init__(self, split: ImageSplit, seed: int, augments: Sequence[Augment]) -> None:
-        self.split, self.seed, self.augments = split, seed, augments
+    def __init__(self, split: ImageSplit, seed: int, views: Views, augment: Augment | None) -> None:
+        """augment: instead of the crops of `views`."""
+        self.split, self.seed, self.views, self.augment = split, seed, views, augment
 
     def __len__(self) -> int:
         return len(self.split)
@@ -108,23 +114,33 @@ class _AugmentedBatches(TorchDataset[tuple[Any, Tensor]]):
     def __getitem__(self, batch: BatchIndices) -> tuple[Any, Tensor]:
         images: list[list[Tensor]] = []
         labels = []
+        augments = (self.augment,) if self.augment else _crops(views_at(self.views, batch.epoch))
         for index in batch.indices.tolist():
-            image, label = self.split[index]
+            image, label = self.split.draw(index, self._generator(batch.epoch, index))
             image = to_byte_scale(image, self.split.pixel_range)
-            images.append([self._augmented(image, batch.epoch, index, view) for view in range(len(self.augments))])
+            images.append([self._augmented(image, augments, batch.epoch, index, view) for view in range(len(augments))])
             labels.append(label)
         views = tuple(torch.stack(view) for view in zip(*images, strict=True))
         return views[0] if len(views) == 1 else views, torch.tensor(labels)
 
-    def _augmented(self, image: Tensor, epoch: int, index: int, view: int) -> Tensor:
+    def _generator(self, epoch: int, index: int) -> torch.Generator:
+        """What chooses the frames of a clip, apart from the stream that crops it."""
+        return torch.Generator().manual_seed(derive_seed("frames", self.seed, epoch, index))
+
+    def _augmented(self, image: Tensor, augments: tuple[Augment, ...], epoch: int, index: int, view: int) -> Tensor:
         parts = (self.seed, epoch, index, view) if view else (self.seed, epoch, index)
         with fork_rng(image_seed(*parts)):
-            return self.augments[view](image)
+            return augments[view](image)
+
+
+@lru_cache
+def _crops(views: tuple[InputConfig, ...]) -> tuple[Augment, ...]:
+    return tuple(TrainingCrop(view) for view in views)
 
 
 def training_loader(
     split: ImageSplit,
-    views: InputConfig | Sequence[InputConfig],
+    views: InputConfig | Views,
     *,
     batch_size: int,
     seed: int,
@@ -136,14 +152,14 @@ def training_loader(
 ) -> DataLoader[Any]:
     """One epoch of (images [B, C, h, w], int64 labels [B]) for this rank; `batch_size` is B.
 
-    Images are uint8. Those of other types are float32 on the same scale, 0 to 255.
+    Clips are [B, C, T, h, w]. Images are uint8. Those of other types are float32 on the same scale, 0 to 255.
 
     Images of an ArraySplit stay whole: DeviceTransform(batched=True) crops them. Others are cropped to the image_size
     of `views`; if there are several views, the first item of a batch is a tuple with one tensor per view. With
     `augment`, all images are what it returns. Call `loader.sampler.set_epoch(epoch)` before each epoch.
 
     Args:
-        views: how images are cropped and augmented, once or once per view.
+        views: how images are cropped and augmented, once or once per view; their sizes may change between epochs.
 
     Raises:
         InputError: the split does not fill one batch on every rank.
@@ -151,9 +167,8 @@ def training_loader(
     sampler = EpochSampler(len(split), batch_size, seed, rank, world_size)
     if isinstance(split, ArraySplit) and augment is None:  # cropped on the device, see DeviceTransform
         return _loader(_ArrayBatches(split), sampler, seed, 0, device)
-    views = [views] if isinstance(views, InputConfig) else views
-    augments = [augment] if augment else [TrainingCrop(view) for view in views]
-    return _loader(_AugmentedBatches(split, seed, augments), sampler, seed, workers, device)
+    views = (views,) if isinstance(views, InputConfig) else views
+    return _loader(_AugmentedBatches(split, seed, views, augment), sampler, seed, workers, device)
 
 
 def evaluation_loader(
@@ -161,8 +176,8 @@ def evaluation_loader(
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """Every image once, in order, as (images [B, C, h, w], int64 labels [B]): uint8, or float32 on the same scale.
 
-    Images of an ArraySplit stay whole: DeviceTransform(batched=True) resizes them. Others are resized and centrally
-    cropped to input.image_size.
+    Clips are [B, C, T, h, w]. Images of an ArraySplit stay whole: DeviceTransform(batched=True) resizes them. Others
+    are resized and centrally cropped to input.image_size.
     """
     check_eval_resize(input_config)
     all_indices = [BatchIndices(0, indices) for indices in torch.arange(len(split)).split(batch_size)]

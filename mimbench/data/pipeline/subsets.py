@@ -50,6 +50,9 @@ class _Subset(ImageSplit):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.split[self.indices[index]]
 
+    def draw(self, index: int, generator: torch.Generator) -> tuple[Tensor, int]:
+        return self.split.draw(self.indices[index], generator)
+
 
 def _attributes(split: ImageSplit, indices: list[int]) -> dict[str, Tensor]:
     return {name: values[indices] for name, values in split.attributes.items()}

@@ -21,6 +21,8 @@ _LONGEST_ASPECT = 4
 class DeviceTransform(nn.Module):
     """Images [B, C, h, w] from a loader, on the device -> float32 [B, C, S, S], normalised; S is input.image_size.
 
+    Clips [B, C, T, h, w] -> [B, C, T, S, S]; crop, flip and colours are drawn once per clip.
+
     There are two implementations of cropping, and `split.is_in_memory` decides which one runs:
 
     - `batched=True`, for an ArraySplit: the loader gives whole images, and this module crops, flips and jitters the
@@ -53,22 +55,26 @@ class DeviceTransform(nn.Module):
             pixels = images.to(torch.float32) / 255
             if self.batched:
                 pixels = self._augmented(pixels, generator) if self.train_time else self._framed(pixels)
+            mean, std = (_along_channels(values, pixels) for values in (self.mean, self.std))
             # Grey images are shown to an RGB encoder three times.
-            return ((pixels - self.mean) / self.std).expand(-1, self.channels, -1, -1)
+            return ((pixels - mean) / std).expand(-1, self.channels, *[-1] * (pixels.ndim - 2))
 
     def _augmented(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
         if generator is None:
             raise ValueError("augmentation needs a generator")
-        batch, _, height, width = pixels.shape
+        batch, height, width = len(pixels), *pixels.shape[-2:]
         boxes = random_boxes(batch, height, width, self.input.crop_scale, self.input.crop_ratio, generator)
         mirror = torch.rand(batch, generator=generator, device=generator.device) < self.input.flip
-        pixels = resample(pixels, boxes, self.input.image_size, self.input.interpolation, mirror)
+        pixels = _resample(pixels, boxes, self.input.image_size, self.input.interpolation, mirror)
+        pixels = pixels.movedim(1, -3)  # the frames of a clip before its channels
         if self.input.color_jitter:
             pixels = jitter_colors(pixels, self.input.color_jitter, generator)
-        return augment_view(pixels, self.input, generator) if isinstance(self.input, View) else pixels
+        if isinstance(self.input, View):
+            pixels = augment_view(pixels, self.input, generator)
+        return pixels.movedim(-3, 1)
 
     def _framed(self, pixels: Tensor) -> Tensor:
-        batch, _, height, width = pixels.shape
+        batch, height, width = len(pixels), *pixels.shape[-2:]
         size, resize = self.input.image_size, self.input.eval_resize
         side = min(height, width)
         if resize is not None:
@@ -76,14 +82,26 @@ class DeviceTransform(nn.Module):
         if height == width == side == size:
             return pixels
         box = torch.tensor([(height - side) // 2, (width - side) // 2, side, side])
-        return resample(pixels, box.expand(batch, 4), size, self.input.eval_interpolation)
+        return _resample(pixels, box.expand(batch, 4), size, self.input.eval_interpolation)
+
+
+def _resample(pixels: Tensor, boxes: Tensor, size: int, interpolation: str, mirror: Tensor | None = None) -> Tensor:
+    """`resample` of images [B, C, h, w] or clips [B, C, T, h, w], whose frames are resampled as channels are."""
+    cropped = resample(pixels.flatten(1, -3), boxes, size, interpolation, mirror)
+    return cropped.unflatten(1, pixels.shape[1:-2])
+
+
+def _along_channels(values: Tensor, images: Tensor) -> Tensor:
+    """Values [C, 1, 1] or [1, 1, 1] as they broadcast against images [B, C, H, W] or clips [B, C, T, H, W]."""
+    return values.view(-1, *[1] * (images.ndim - 2))
 
 
 def denormalise(images: Tensor, input_config: InputConfig) -> Tensor:
-    """Normalised images [B, C, H, W] back to [0, 1]."""
-    channels = images.shape[1]
-    mean = per_channel(input_config.mean, channels, "mean").to(images.device)
-    std = per_channel(input_config.std, channels, "std").to(images.device)
+    """Normalised images [B, C, H, W] or clips [B, C, T, H, W] back to [0, 1]."""
+    mean, std = (
+        _along_channels(per_channel(values, images.shape[1], name).to(images.device), images)
+        for values, name in ((input_config.mean, "mean"), (input_config.std, "std"))
+    )
     return (images.float() * std + mean).clamp(0, 1)
 
 
@@ -131,8 +149,11 @@ class TrainingCrop:
         self._on_floats = _training_steps(input_config, threshold=128 / 255)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """[C, H, W] -> [C, S, S], uint8 or float32 on the same scale. torchvision takes floats in [0, 1]."""
-        return self._on_bytes(image) if image.dtype == torch.uint8 else 255 * self._on_floats(image / 255)
+        """[C, H, W] -> [C, S, S], uint8 or float32 on the same scale; a clip [C, T, H, W] -> [C, T, S, S]."""
+        frames = image.movedim(0, -3)  # torchvision wants [T, C, H, W], and draws once for all frames
+        # It takes floats in [0, 1].
+        done = self._on_bytes(frames) if image.dtype == torch.uint8 else 255 * self._on_floats(frames / 255)
+        return done.movedim(-3, 0)
 
 
 def _training_steps(input_config: InputConfig, threshold: float) -> v2.Transform:
@@ -175,6 +196,7 @@ def _steps_of_view(view: View, threshold: float) -> list[nn.Module]:
 def evaluation_crop(image: Tensor, input_config: InputConfig) -> Tensor:
     """Image [C, H, W] -> [C, S, S]: the shorter side to eval_resize (S x 256 / 224), then the central crop.
 
+    A clip [C, T, H, W] -> [C, T, S, S].
     S x 256 / 224 is rounded. The official scripts cut it off, with the same result at 192 and 224 px but not at 384.
     """
     from torchvision.transforms.v2 import InterpolationMode

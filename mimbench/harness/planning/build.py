@@ -26,6 +26,7 @@ def assemble(
     *,
     image_size: int,
     channels: int,
+    frames: int = 1,
     seed: int,
     start: Path | None = None,
 ) -> Method:
@@ -34,17 +35,18 @@ def assemble(
     Methods initialise the encoder in their own way. If the encoder's option `weights` names a file, its weights stay.
 
     Args:
+        frames: of each clip; 1 for images.
         start: file of weights that the encoder, and copies of it that the method made, get instead of initial ones.
 
     Raises:
-        InputError: the encoder cannot do what the method needs, a model of these sizes does not fit into memory, or
-            `start` does not fit the encoder.
+        InputError: the encoder cannot do what the method needs, one of both takes no clips, a model of these sizes
+            does not fit into memory, or `start` does not fit the encoder.
     """
     encoder: type[Encoder] = registry.encoders.load(encoder_name)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            built_encoder = encoder(encoder_config, image_size=image_size, in_channels=channels)
+            built_encoder = encoder.build(encoder_config, image_size=image_size, in_channels=channels, frames=frames)
             check_method_needs(method, built_encoder, encoder_name)
             weights = {}
             if getattr(encoder_config, "weights", None) and not torch.empty(0).is_meta:
@@ -114,5 +116,6 @@ def build(setup: ModelSetup) -> Method:
         validate(method.Config, setup.method_options, "method"),
         image_size=setup.image_size,
         channels=setup.channels,
+        frames=setup.frames,
         seed=0,
     ).eval()

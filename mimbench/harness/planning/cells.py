@@ -57,6 +57,11 @@ class Pretraining:
     """The checkpoint that --checkpoint names, so that nothing has to be trained; else None."""
 
     @property
+    def trains(self) -> bool:
+        """Whether there is something to train: not for a control that stays as initialised, or with a checkpoint."""
+        return self.recipe.method_class().pretrains and self.checkpoint is None
+
+    @property
     def channels(self) -> int:
         """Channels of the encoder's input. An RGB encoder gets grey images with their channel repeated."""
         return self.identity["channels"]

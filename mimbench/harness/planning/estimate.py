@@ -88,7 +88,7 @@ class Estimator:
 
     def pretraining_seconds(self, pretraining: Pretraining) -> float | None:
         """Seconds, or None if nothing similar was trained before."""
-        if not pretraining.recipe.method_class().pretrains or pretraining.checkpoint:
+        if not pretraining.trains:
             return 0.0
         rates = self._rates.get(_training_key(pretraining.identity), [])
         if not rates:
@@ -158,7 +158,9 @@ def format_duration(seconds: float) -> str:
 
 
 def _training_key(what: Mapping[str, Any]) -> str:
-    return fingerprint([what["method"]["name"], what["encoder"], what["image_size"]])
+    """Trainings whose images change their size are similar only if they have the same sizes."""
+    sizes = what.get("pretrain", {}).get("image_sizes", [])
+    return fingerprint([what["method"]["name"], what["encoder"], what["image_size"], what.get("frames", 1), sizes])
 
 
 def _task_key(protocol: Mapping[str, Any], encoder: Mapping[str, Any]) -> str:

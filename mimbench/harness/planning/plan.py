@@ -14,6 +14,7 @@ from mimbench import registry
 from mimbench.contract import DataChoice, Dataset, InputConfig, Method, TrainConfig
 from mimbench.contract.abilities import require_abilities
 from mimbench.contract.config import OptionError, shaping_at
+from mimbench.contract.input import frames_identity
 from mimbench.data import DeviceTransform, open_dataset
 from mimbench.distributed import get_world_size
 from mimbench.encoders.rebuilding import require_drop_path
@@ -22,9 +23,10 @@ from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.planning.build import assemble
 from mimbench.harness.planning.cells import Cell, Pretraining, Request
 from mimbench.harness.planning.checkpoints import refuse_pretraining, with_checkpoint
+from mimbench.harness.planning.image_sizes import check_image_sizes
 from mimbench.harness.planning.plugin_checks import check_dataset, check_encoder, check_method
 from mimbench.harness.planning.size import check_size
-from mimbench.harness.planning.weights import check_reconstruction, require_single_names
+from mimbench.harness.planning.weights import check_reconstruction, require_single_names, restore_encoder
 from mimbench.optim import Schedule
 from mimbench.recipe import AT
 from mimbench.recipe import document as recipe_document
@@ -98,12 +100,14 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
         first, *others = [_pretraining(recipe, seed, device, data, request.checkpoint) for seed in request.seeds]
         _check_training(first)
         shape = fingerprint(
-            [first.identity[key] for key in ("method", "encoder", "image_size", "channels")]
+            [first.identity.get(key) for key in ("method", "encoder", "image_size", "channels", "frames")]
             + [first.identity.get("pretrain", {}).get("start")]
         )
         if built is None or built[0] != shape:
             check_size(first, device)
             built = shape, _build_checked(first)
+        if first.trains:
+            check_image_sizes(first, built[1])
         cell = _build_cell(first, task, varied, datasets, device)
         exported = built[1].exported_encoder()
         check_task_needs(cell.task, exported, recipe.encoder)
@@ -126,15 +130,18 @@ def _in_order(cells: list[Cell], seeds: Sequence[int]) -> list[Cell]:
 def _check_training(pretraining: Pretraining) -> None:
     """Raise InputError for settings that would stop a training at its start."""
     recipe, train = pretraining.recipe, pretraining.recipe.pretrain
+    _check_frames(recipe, recipe.dataset, pretraining.dataset)
     # Raises InputError for settings that it cannot use.
     for view in recipe.views():
         DeviceTransform(view, pretraining.channels, train=True, batched=False)
+        if view.frames != recipe.input.frames:
+            raise InputError(f"method {recipe.method!r}: a view has frames {view.frames}; leave those of input.frames")
     if not recipe.method_class().pretrains and train.start:
         raise InputError(
             f"pretrain.start: method {recipe.method!r} trains nothing and would leave the file out; set it for the "
             "others with --set methods.NAME.pretrain.start=FILE, or measure the file with --vary pretrain.at_epoch=0"
         )
-    if not recipe.method_class().pretrains or pretraining.checkpoint:
+    if not pretraining.trains:
         return
     images = len(pretraining.images())
     train.require_images(images, "pretrain")
@@ -146,6 +153,17 @@ def _check_training(pretraining: Pretraining) -> None:
     Schedule(train, steps_per_epoch=images // train.batch_size)
 
 
+def _check_frames(recipe: Recipe, name: str, dataset: Dataset) -> None:
+    """Raise InputError if a dataset has other clips than [input], or clips instead of images."""
+    if dataset.frames == recipe.input.frames:
+        return
+    holds = "images" if dataset.frames == 1 else f"clips of {dataset.frames} frames"
+    raise InputError(
+        f"dataset {name!r} has {holds}, and input.frames is {recipe.input.frames}; set input.frames to "
+        f"{dataset.frames}, or choose another dataset"
+    )
+
+
 def _build_checked(pretraining: Pretraining) -> Method:
     """The method of a pretraining. Raises InputError if it breaks the contract of methods."""
     recipe = pretraining.recipe
@@ -154,7 +172,9 @@ def _build_checked(pretraining: Pretraining) -> Method:
     check_method(method, recipe.method)
     require_drop_path(method.encoder, getattr(recipe.encoder_config, "drop_path", 0.0))
     require_single_names(method)
-    if recipe.method_class().pretrains and not pretraining.checkpoint:
+    if pretraining.checkpoint:
+        restore_encoder(method, pretraining.checkpoint)
+    elif pretraining.trains:
         _require_of_training(method, recipe)
     return method
 
@@ -181,6 +201,7 @@ def build_method(recipe: Recipe, seed: int, channels: int, *, to_train: bool = F
         recipe.method_config,
         image_size=recipe.input.image_size,
         channels=channels,
+        frames=recipe.input.frames,
         seed=derive_seed("init", seed),
         start=recipe.pretrain.start if to_train and recipe.method_class().pretrains else None,
     )
@@ -222,6 +243,7 @@ def _pretraining(
         "method": {"name": recipe.method, "version": method.version, **shaping_at(recipe.method_config, "method")},
         "encoder": {"name": recipe.encoder, "version": encoder.version, **shaping_at(recipe.encoder_config, "encoder")},
         "image_size": recipe.input.image_size,
+        **frames_identity(recipe.input.frames),
         "channels": dataset.channels,
         "seed": seed,
     }
@@ -243,7 +265,7 @@ def _pretraining(
         what = checkpoint.card["what"]
         if started := what["encoder"].get("weights"):  # the file is not read again; see with_checkpoint
             identity["encoder"] |= {"weights": started}
-        used = what | {key: identity[key] for key in ("method", "encoder", "image_size")}
+        used = what | {key: identity[key] for key in ("method", "encoder", "image_size", "frames") if key in identity}
         key = checkpoint.card["fingerprint"] if used == what else fingerprint([checkpoint.card["fingerprint"], used])
         return Pretraining(recipe, seed, dataset, key, used, checkpoint)
     return Pretraining(recipe, seed, dataset, fingerprint(identity), identity)
@@ -263,6 +285,8 @@ def _build_cell(
     if not task.needs <= dataset.provides:
         missing = ", ".join(sorted(task.needs - dataset.provides))
         raise InputError(f"task {task_name!r} needs {missing}, but dataset {name!r} does not provide it")
+    if "images" in task.needs:
+        _check_frames(recipe, name, dataset)
     if "images" in task.needs and dataset.channels not in (1, pretraining.channels):
         raise InputError(
             f"dataset {name!r} has {dataset.channels} channels, the encoder of {pretraining.label} "

@@ -36,7 +36,7 @@ from mimbench.store.scores import FILE, SCORES
 
 _IMAGES = 2
 """Images that masks are sampled for."""
-_NUMBERS = ("embed_dim", "out_dim", "patch_size", "stride", "num_layers", "num_prefix_tokens")
+_NUMBERS = ("embed_dim", "out_dim", "patch_size", "stride", "num_layers", "num_prefix_tokens", "tubelet")
 
 
 def check_method(method: Method, name: str) -> None:
@@ -59,11 +59,11 @@ def check_method(method: Method, name: str) -> None:
             f"{whose}: exported_encoder gives a {exported.kind} encoder, the recipe's is a {method.encoder.kind} "
             f"({where})"
         )
-    if method.pretrains and (problem := _describe_mask_problem(method)):
+    if method.pretrains and (problem := describe_masks_problem(method)):
         raise InputError(f"{whose}: the result of sample_mask {problem} ({location(type(method).sample_mask)})")
 
 
-def _describe_mask_problem(method: Method) -> str | None:
+def describe_masks_problem(method: Method) -> str | None:
     """What is wrong with the masks of two images, or None. Of a mask of another structure, its cells are checked."""
     try:
         mask: Any = method.sample_mask(_IMAGES, torch.Generator())
@@ -71,7 +71,7 @@ def _describe_mask_problem(method: Method) -> str | None:
         return None
     if not isinstance(mask, torch.Tensor) or type(method).masked_cells is not Method.masked_cells:
         mask = method.masked_cells(mask)
-    return None if mask is None else describe_mask_problem(mask, _IMAGES, method.encoder.grid)
+    return None if mask is None else describe_mask_problem(mask, _IMAGES, method.patch_grid)
 
 
 def check_encoder(encoder: Encoder, name: str) -> None:
@@ -84,7 +84,7 @@ def check_encoder(encoder: Encoder, name: str) -> None:
                 f"{whose}: {attribute} is {value!r}, not a whole number; set self.{attribute} in __init__ "
                 f"({location(type(encoder))})"
             )
-    images = torch.zeros(1, encoder.in_channels, encoder.image_size, encoder.image_size)
+    images = torch.zeros(1, *encoder.input_shape)
     was_training = encoder.training
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         tokens: Any = encoder.eval().embed(images)
@@ -108,6 +108,8 @@ def check_dataset(dataset: Dataset, name: str) -> None:
         )
     if type(dataset.channels) is not int or dataset.channels < 1:
         raise InputError(f"{whose}: channels is {dataset.channels!r}, not a whole number above 0 ({where})")
+    if type(dataset.frames) is not int or dataset.frames < 1:
+        raise InputError(f"{whose}: frames is {dataset.frames!r}, not a whole number above 0 ({where})")
     if not {"train", "test"} <= set(dataset.parts):
         raise InputError(f"{whose}: parts is {dataset.parts!r}, without 'train' and 'test' ({where})")
     for part in dataset.parts:
@@ -134,7 +136,7 @@ def _describe_problem(split: ImageSplit, dataset: Dataset) -> str | None:
         if problem := describe_attribute_problem(values, len(split)):
             return f"values of the attribute {name!r} {problem}"
     image = split.images[0] if isinstance(split, ArraySplit) else split[0][0]
-    problem = describe_image_problem(image, dataset.channels, split.pixel_range)
+    problem = describe_image_problem(image, dataset.channels, split.pixel_range, dataset.frames)
     return f"image 0 {problem}" if problem else None
 
 

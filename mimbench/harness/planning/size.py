@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from torch.nn.modules.module import (
 )
 
 from mimbench.contract import Method
+from mimbench.contract.input import image_shape
 from mimbench.distributed import get_world_size
 from mimbench.errors import InputError
 from mimbench.harness.planning.build import assemble
@@ -34,11 +36,14 @@ _SMALL_IMAGE = 256
 def check_size(pretraining: Pretraining, device: torch.device) -> None:
     """Raise InputError if a batch of images or the model cannot fit. The estimate is a lower bound."""
     recipe, available = pretraining.recipe, memory_of(device)
-    trains = recipe.method_class().pretrains and not pretraining.checkpoint
+    trains = pretraining.trains
     images = recipe.pretrain.micro_batch(get_world_size()) if trains else 1
-    pixels = max(images, 1) * pretraining.channels * recipe.input.image_size**2 * _BYTES_PER_NUMBER
-    what = f"a batch of {images} images of {recipe.input.image_size} px"
-    _require_memory(pixels, available, what, "lower input.image_size or pretrain.batch_size")
+    side = max([recipe.input.image_size, *([size for _, size in recipe.pretrain.image_sizes] if trains else [])])
+    option = "input.image_size" if side == recipe.input.image_size else "the sizes in pretrain.image_sizes"
+    frames = recipe.input.frames
+    pixels = max(images, 1) * math.prod(image_shape(pretraining.channels, side, frames)) * _BYTES_PER_NUMBER
+    what = f"a batch of {images} {'images' if frames == 1 else 'clips'} of {side} px"
+    _require_memory(pixels, available, what, f"lower {option} or pretrain.batch_size")
     advice = "lower the sizes in [encoder] and [method]"
     try:
         numbers = _count_numbers(pretraining)
@@ -91,6 +96,7 @@ def _assemble(pretraining: Pretraining) -> Method:
         recipe.method_config,
         image_size=recipe.input.image_size,
         channels=pretraining.channels,
+        frames=recipe.input.frames,
         seed=0,
     )
 

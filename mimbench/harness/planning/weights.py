@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mimbench.advice import short_text
 from mimbench.contract import Encoder, Method
 from mimbench.convert import resize_positions
 from mimbench.errors import InputError, NotSupported
@@ -26,7 +27,8 @@ def restore_encoder(method: Method, checkpoint: StoredCheckpoint) -> Encoder:
     except RuntimeError as error:
         what = checkpoint.card["what"]["encoder"]["name"]
         raise InputError(
-            f"checkpoint {checkpoint.folder} does not fit encoder {what!r}: {error}; delete it to pretrain it again"
+            f"checkpoint {checkpoint.folder} does not fit encoder {what!r} with these options: {short_text(error)}; "
+            "use the options that it was made with"
         ) from error
     return encoder
 
@@ -50,7 +52,9 @@ def restore(method: Method, checkpoint: StoredCheckpoint) -> Method:
     try:
         method.load_state_dict({**state, **rest}, strict=True)
     except RuntimeError as error:
-        raise InputError(f"checkpoint {checkpoint.folder} does not fit method {method.name!r}: {error}") from error
+        raise InputError(
+            f"checkpoint {checkpoint.folder} does not fit method {method.name!r}: {short_text(error)}"
+        ) from error
     return method.eval()
 
 
@@ -62,9 +66,9 @@ def check_reconstruction(method: Method, task: str, checkpoint: StoredCheckpoint
     """
     encoder = method.encoder
     mask = torch.zeros(1, *encoder.grid, dtype=torch.bool)
-    mask[0, 0, 0] = True
+    mask.view(-1)[0] = True
     try:
-        method.eval().reconstruct(torch.zeros(1, encoder.in_channels, *[encoder.image_size] * 2), mask)
+        method.eval().reconstruct(torch.zeros(1, *encoder.input_shape), mask)
     except NotSupported as error:
         raise InputError(f"task {task!r} needs a method that reconstructs images: {error}") from error
     if checkpoint:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor
 
 from mimbench.contract import ImageSplit, Method
 from mimbench.data import DeviceTransform, denormalise, evaluation_loader
@@ -18,6 +19,7 @@ from mimbench.store.artifacts import damage_of
 from mimbench.store.store import Store
 
 IMAGES = 8
+CLIPS = 3
 SEED = 0
 """Seed of images and masks: the same for every method and seed, so that pictures can be compared."""
 
@@ -53,7 +55,7 @@ def save_picture(
 
 @torch.no_grad()
 def picture_of(method: Method, pretraining: Pretraining) -> bytes:
-    """A PNG with one row per test image: original, masked, reconstructed.
+    """A PNG with one row per test image: original, masked, reconstructed. A clip has three rows of frames.
 
     Args:
         method: the pretrained method of `pretraining`, in evaluation mode, on any device.
@@ -65,8 +67,9 @@ def picture_of(method: Method, pretraining: Pretraining) -> bytes:
     split, input_config = pretraining.dataset.split("test"), pretraining.recipe.input
     if not isinstance(split, ImageSplit):
         raise NotSupported(f"dataset {pretraining.recipe.dataset!r} has no plain test images")
+    count = IMAGES if input_config.frames == 1 else CLIPS
     generator = torch.Generator().manual_seed(SEED)
-    chosen = subset(split, torch.randperm(len(split), generator=generator)[:IMAGES].tolist())
+    chosen = subset(split, torch.randperm(len(split), generator=generator)[:count].tolist())
     cells = method.masked_cells(method.sample_mask(len(chosen), generator))
     if cells is None:
         raise NotSupported(f"the masks of method {method.name!r} are no grid")
@@ -75,10 +78,22 @@ def picture_of(method: Method, pretraining: Pretraining) -> bytes:
     transform = DeviceTransform(input_config, pretraining.channels, train=False, batched=split.is_in_memory)
     images = transform.to(device)(pixels.to(device))
     rebuilt = denormalise(method.reconstruct(images, cells), input_config)
-    images, masked = denormalise(images, input_config), resize_mask(cells, images.shape[-2:])
+    images, masked = denormalise(images, input_config), resize_mask(cells, images.shape[2:])
+    names, is_clip = ("original", "masked", "reconstructed"), images.ndim == 5
+    rows: list[tuple[Tensor, ...]] = []
+    for one in zip(images, masked, rebuilt, strict=True):
+        rows += _rows_of_clip(*one) if is_clip else [(one[0], shade_masked(one[0], one[1]), one[2])]
     return image_grid(
-        list(zip(images, map(shade_masked, images, masked), rebuilt, strict=True)),
-        columns=("original", "masked", "reconstructed"),
+        rows,
+        columns=() if is_clip else names,
+        labels=names * len(images) if is_clip else (),
         title=f"{pretraining.label}: {masked.float().mean():.0%} masked",
         footnote=method.reconstruction_note,
     )
+
+
+def _rows_of_clip(clip: Tensor, masked: Tensor, rebuilt: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Frames [C, H, W] of a clip [C, T, H, W]: original, masked (bool [T, H, W]) and reconstructed."""
+    yield clip.unbind(1)
+    yield tuple(map(shade_masked, clip.unbind(1), masked))
+    yield rebuilt.unbind(1)

@@ -15,6 +15,7 @@ from mimbench.errors import InputError
 from mimbench.files import writing_into
 from mimbench.harness.planning.cells import Pretraining
 from mimbench.harness.planning.code import code_of_pretraining
+from mimbench.harness.planning.image_sizes import training_views
 from mimbench.harness.planning.plan import build_method
 from mimbench.harness.running.pictures import picture_name
 from mimbench.harness.running.provenance import provenance
@@ -127,8 +128,9 @@ class Trainer:
         ends = ", ".join(map(str, sorted(save_after)))
         others = f", kept at {last.unit}s {ends} too" if save_after else ""
         session.say(f"pretraining {last.label} on {len(split):,} images ({last.fingerprint}){others}")
+        views = training_views(last)
         report = fit_on_images(
-            TrainableMethod(method, recipe.views(), channels=channels, batched=split.is_in_memory),
+            TrainableMethod(method, views, channels=channels, batched=split.is_in_memory),
             last,
             recipe.pretrain,
             label=f"pretrain {last.label}",
@@ -137,7 +139,7 @@ class Trainer:
             identity=last.training,
             device=session.device,
             console=session.console,
-            views=recipe.views(),
+            views=views,
             end=last.end,
             after=save_after,
         )

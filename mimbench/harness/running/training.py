@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ from rich.console import Console
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mimbench.contract import FitReport, InputConfig, TrainConfig
-from mimbench.data import training_loader
+from mimbench.contract import FitReport, TrainConfig
+from mimbench.data import Views, training_loader
 from mimbench.distributed import get_rank, get_world_size
 from mimbench.engine.fit import fit
 from mimbench.harness.planning.cells import Pretraining
@@ -29,7 +29,7 @@ def fit_on_images(
     device: torch.device,
     console: Console,
     identity: str,
-    views: Sequence[InputConfig] = (),
+    views: Views = (),
     end: int | None = None,
     after: Mapping[int, Callable[[FitReport], None]] | None = None,
 ) -> FitReport:

@@ -1,0 +1,20 @@
+"""What methods need of an encoder that convolves visible cells only."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mimbench.api import Encoder
+
+
+def stage_maps(encoder: Encoder, images: Tensor) -> list[Tensor]:
+    """The output of each stage before the final norm, the finest first; a stage ends with the last map of its size."""
+    maps = {layer.dense.shape[-2:]: layer.dense for layer in encoder.layers(images, final_norm=False)}
+    return list(maps.values())
+
+
+def freeze_final_norm(encoder: Encoder) -> None:
+    """Take what comes after the last block from the training, as no loss reaches it."""
+    for name, parameter in encoder.named_parameters():
+        if encoder.layer_of(name) > encoder.num_layers:
+            parameter.requires_grad_(False)

@@ -1,0 +1,143 @@
+"""FCMAE: a ConvNeXt V2 sees the visible patches by sparse convolution; a light decoder predicts the masked ones."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from mimbench.api import (
+    Depth,
+    Encoder,
+    InputError,
+    MaskRatioConfig,
+    Method,
+    OfficialCode,
+    at_least_float32,
+    check_mask_ratios,
+    convnext_blocks,
+    mean_over_masked,
+    patchify,
+    random_mask,
+    visible_only,
+)
+from mimbench_methods._normalised_patches import NOTE, fill_masked, normalised_patches
+from mimbench_methods._sparse_encoders import freeze_final_norm
+from mimbench_methods.official.fcmae import OfficialFCMAE
+
+
+class FCMAEConfig(MaskRatioConfig):
+    """The defaults are those of the official code."""
+
+    mask_ratio: float = Field(0.6, gt=0, lt=1)
+    """Share of masked patches, which are as large as a cell of the encoder's last map."""
+    norm_pixels: bool = True
+    """Predict each patch's pixels normalised by that patch's own mean and variance."""
+    decoder_dim: int = Field(512, ge=1)
+    decoder_depth: Depth = Field(1, ge=0)
+    init: Literal["official", "encoder"] = "official"
+    """Initial weights of the encoder and of convolutions: those of the official script, of which most have a standard
+    deviation of 0.88; or the encoder's own, with 0.02 in the decoder."""
+
+
+class FCMAE(Method):
+    """Woo et al., ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders (CVPR 2023,
+    arXiv:2301.00808).
+
+    The reference code has the MIT licence; nothing of it is used here.
+    """
+
+    name: ClassVar[str] = "fcmae"
+    version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "normalised pixels of masked patches"
+    sees: ClassVar[str] = "visible patches, by sparse convolution"
+    networks: ClassVar[tuple[str, ...]] = ("decoder",)
+    paper: ClassVar[str] = "https://arxiv.org/abs/2301.00808"
+    reference: ClassVar[str] = (
+        "https://github.com/facebookresearch/ConvNeXt-V2@2553895753323c6fe0b2bf390683f5ea358a42b9"
+    )
+    official: ClassVar[OfficialCode | None] = OfficialFCMAE()
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"sparse-convolution", "response-norm"})
+    waivers: ClassVar = {
+        "images_of_a_batch_are_independent": "as officially, response norms count the visible cells of the whole batch"
+    }
+    Config = FCMAEConfig
+    config: FCMAEConfig
+
+    def __init__(self, config: FCMAEConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        check_mask_ratios(self)
+        freeze_final_norm(encoder)
+        self.mask_token = nn.Parameter(nn.init.normal_(torch.empty(1, config.decoder_dim, 1, 1), std=0.02))
+        self.project = nn.Conv2d(encoder.out_dim, config.decoder_dim, 1)
+        self.decoder = convnext_blocks(config.decoder_dim, config.decoder_depth)
+        self.head = nn.Conv2d(config.decoder_dim, encoder.stride**2 * encoder.in_channels, 1)
+        is_official = config.init == "official"
+        for module in (self.project, *self.decoder.modules(), self.head):
+            if isinstance(module, nn.Conv2d):
+                _init(module, 1.0 if is_official else 0.02)
+        if is_official:
+            _init_encoder(encoder)
+
+    def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
+        cells = self.encoder.image_size // self.encoder.stride
+        ratio = self.config.ratio_at(self.progress)
+        return random_mask(batch, (cells, cells), ratio, generator, rounding="mae", noise="normal")
+
+    def target(self, images: Tensor) -> Tensor:
+        """[B, h, w, stride * stride * C], ordered row, column, channel."""
+        if self.config.norm_pixels:
+            return normalised_patches(images, self.encoder.stride)
+        return patchify(at_least_float32(images), self.encoder.stride)
+
+    def encode(self, images: Tensor, mask: Tensor) -> Tensor:
+        """The last map before the final norm, [B, D, h, w]. Masked cells have no meaning."""
+        with visible_only(self.encoder, mask, response_norm="batch"):
+            return self.encoder.layers(images, final_norm=False)[-1].dense
+
+    def decode(self, latent: Tensor, mask: Tensor) -> Tensor:
+        """[B, stride * stride * C, h, w]."""
+        x = self.project(latent)
+        return self.head(self.decoder(torch.where(mask.unsqueeze(1), self.mask_token.to(x.dtype), x)))
+
+    def predict(self, images: Tensor, mask: Tensor) -> Tensor:
+        return self.decode(self.encode(images, mask), mask).permute(0, 2, 3, 1)
+
+    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Squared error, mean over each patch, then over the masked patches of the batch."""
+        return mean_over_masked((at_least_float32(prediction) - target).square().mean(-1), mask)
+
+    def extra_weight_decay(self) -> set[str]:
+        """The official script decays them in pretraining, since they have two axes there, and not in fine-tuning."""
+        return {"*.grn.weight", "*.grn.bias"}
+
+    def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
+        """A normalised prediction is brought back with the true mean and variance of each masked patch."""
+        patches, size = self.predict(images, mask), self.encoder.stride
+        return fill_masked(images, mask, patches, size, normalised=self.config.norm_pixels)
+
+    @property
+    def reconstruction_note(self) -> str:
+        return NOTE if self.config.norm_pixels else ""
+
+
+def _init_encoder(encoder: Encoder) -> None:
+    """facebookresearch/ConvNeXt-V2@25538957 models/fcmae.py: only downsampling has the usual 0.02.
+
+    Raises:
+        InputError: the encoder has no depthwise convolutions, so that it is no ConvNeXt.
+    """
+    layers = [module for module in encoder.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    if not any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in layers):
+        raise InputError('method.init "official" is for ConvNeXt; set it to "encoder" (--set method.init=encoder)')
+    for layer in layers:
+        is_dense = isinstance(layer, nn.Conv2d) and layer.groups == 1
+        _init(layer, 0.02 if is_dense and layer is not layers[0] else 1.0)
+
+
+def _init(layer: nn.Conv2d | nn.Linear, std: float) -> None:
+    nn.init.trunc_normal_(layer.weight, std=std)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -1,0 +1,172 @@
+"""iBOT: predict a slow teacher's class token of another view, and its patch tokens of the same view where masked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mimbench.api import (
+    Batch,
+    Encoder,
+    InputConfig,
+    Method,
+    OfficialCode,
+    ProjectionHead,
+    StepOutput,
+    Teacher,
+    at_least_float32,
+    cancel_gradients,
+    mean_over_ranks,
+    mixed_ratio_mask,
+    ramp,
+    replace_masked,
+)
+from mimbench_methods._ibot_options import IBOTConfig, augmented_views
+from mimbench_methods.official.ibot import OfficialIBOT
+
+
+class IBOT(Method):
+    """Zhou et al., iBOT: Image BERT Pre-Training with Online Tokenizer (ICLR 2022, arXiv:2111.07832).
+
+    One head for class and patch tokens, as in the official recipes. Licence of the reference code: Apache 2.0.
+    """
+
+    name: ClassVar[str] = "ibot"
+    version: ClassVar[str] = "1"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2111.07832"
+    reference: ClassVar[str] = "https://github.com/bytedance/ibot@da316d82636a7a7356835ef224b13d5f3ace0489"
+    predicts: ClassVar[str] = "teacher's tokens at masked patches, and its class token of another view"
+    sees: ClassVar[str] = "two views with mask tokens, and local crops"
+    networks: ClassVar[tuple[str, ...]] = ("EMA teacher", "projection head")
+    encoder_needs: ClassVar[frozenset[str]] = frozenset(
+        {"mask-tokens", "separate-patches", "one-grid", "class-token", "any-size"}
+    )
+    official: ClassVar[OfficialCode | None] = OfficialIBOT()
+    waivers: ClassVar[Mapping[str, str]] = {
+        "one_batch_overfits": "targets move and sharpen with the teacher; from a fixed one it falls"
+    }
+    Config = IBOTConfig
+    config: IBOTConfig
+    centre: Tensor
+    patch_centre: Tensor
+
+    def __init__(self, config: IBOTConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        self.sample_mask(2, torch.Generator())  # an impossible mask is refused now, not at the first step
+        config.check_local_size(encoder.patch_size)
+        sizes = config.model_dump(include={"hidden_dim", "bottleneck_dim", "fixed_gain"})
+        self.head = ProjectionHead(encoder.out_dim, config.out_dim, layers=config.head_layers, **sizes)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, 1, encoder.embed_dim))
+        for name, parameter in encoder.named_parameters():
+            if name.endswith("cls_token"):
+                nn.init.trunc_normal_(parameter, std=0.02)
+        self.teacher, self.teacher_head = Teacher(encoder), Teacher(self.head)
+        self.register_buffer("centre", torch.zeros(config.out_dim))
+        self.register_buffer("patch_centre", torch.zeros(config.out_dim))
+        self._progress, self._epoch = 0.0, 0
+
+    @classmethod
+    def views(cls, config: IBOTConfig, input: InputConfig) -> Sequence[InputConfig]:
+        """Two global views, which may be masked, and the local ones."""
+        return augmented_views(config, input)
+
+    def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Each sample draws a mask ratio of its own, so that by default half of the masks are empty."""
+        config = self.config
+        ratios, spreads = config.mask_ratios, config.ratio_spread
+        return mixed_ratio_mask(batch, self.encoder.grid, ratios, spreads, generator, kind=config.mask)
+
+    @torch.no_grad()
+    def target(self, images: Tensor) -> Tensor:
+        """The teacher's logits of all tokens of whole images: [B, P + N, K]."""
+        return at_least_float32(self.teacher_head(self.teacher.module.features(images).sequence))
+
+    def predict(self, images: Tensor, mask: Tensor) -> Tensor:
+        """The student's logits of all tokens: [B, P + N, K]."""
+        return at_least_float32(self.head(self.student_tokens(images, mask)))
+
+    def student_tokens(self, images: Tensor, mask: Tensor) -> Tensor:
+        """[B, P + N, D], with the mask token in place of each masked patch."""
+        tokens = replace_masked(self.encoder.embed(images), mask, self.mask_token)
+        return self.encoder.forward_tokens(tokens).sequence
+
+    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Cross-entropy of masked patches: mean over each image, then over images. An empty mask counts as 0."""
+        start = self.encoder.num_prefix_tokens
+        target = self._sharpened(target[:, start:], self.patch_centre, self.config.patch_temperature)
+        error = -(target * self._log_softmax(prediction[:, start:])).sum(-1)
+        masked = mask.flatten(1)
+        return ((error * masked).sum(1) / masked.sum(1).clamp(min=1)).mean()
+
+    def class_loss(self, predictions: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+        """Cross-entropy between class tokens [B, K] of different views, mean over pairs of views and images.
+
+        targets: the first views of `predictions`.
+        """
+        logs = [self._log_softmax(prediction) for prediction in predictions]
+        sharp = [self._sharpened(target, self.centre, self.config.temperature) for target in targets]
+        pairs = [(q, p) for q in range(len(sharp)) for p in range(len(logs)) if q != p]
+        return torch.stack([-(sharp[q] * logs[p]).sum(-1).mean() for q, p in pairs]).mean()
+
+    def step(self, batch: Batch, generator: torch.Generator) -> StepOutput:
+        self._epoch = batch.epoch
+        mask = self.sample_mask(2 * len(batch.images), generator)
+        return self.compare(batch.views[:2], batch.views[2:], mask)
+
+    def compare(self, views: Sequence[Tensor], crops: Sequence[Tensor], mask: Tensor) -> StepOutput:
+        """The loss of two views and of local crops, [B, C, S, S] each. mask: [2 B, Gh, Gw] of the views."""
+        images = torch.cat(tuple(views))
+        target, prediction = self.target(images), self.predict(images, mask)
+        local = self.local_logits(torch.cat(tuple(crops))).chunk(len(crops)) if crops else ()
+        between = self.class_loss((*prediction[:, 0].chunk(2), *local), target[:, 0].chunk(2))
+        within = self.loss(prediction, target, mask)
+        self._follow_centres(target)
+        loss = self.config.class_weight * between + self.config.patch_weight * within
+        return StepOutput(loss, {"class": between.detach(), "patches": within.detach()})
+
+    def local_logits(self, crops: Tensor) -> Tensor:
+        """The student's logits of the class token of crops, which are never masked: [B, K]."""
+        return at_least_float32(self.head(self.encoder.features(crops).prefix[:, 0]))
+
+    def before_update(self, progress: float) -> None:
+        self._progress = progress
+        if self._epoch < self.config.freeze_epochs:
+            cancel_gradients(self.head.last)
+
+    def after_step(self, progress: float) -> None:
+        """Move the teacher towards the student, with the momentum of the progress before the step."""
+        momentum = ramp(self._progress, self.config.momentum_start, 1.0, "cosine")
+        self.teacher.follow(self.encoder, momentum)
+        self.teacher_head.follow(self.head, momentum)
+
+    def no_weight_decay(self) -> set[str]:
+        """The official script decays everything of two or more dimensions: tokens, positions and gains, too."""
+        return set()
+
+    def exported_encoder(self) -> Encoder:
+        """The teacher, once exported, can be trained as any encoder, and no longer teaches."""
+        return self.encoder if self.config.export == "student" else self.teacher.release()
+
+    def teacher_temperature(self, ends: tuple[float, float]) -> float:
+        """The temperature of an epoch: from the first end to the second in equal steps, over `temperature_epochs`."""
+        rises = self.config.temperature_epochs
+        if self._epoch >= rises:
+            return ends[1]
+        return ends[0] + (ends[1] - ends[0]) * self._epoch / max(rises - 1, 1)
+
+    def _sharpened(self, logits: Tensor, centre: Tensor, ends: tuple[float, float]) -> Tensor:
+        return ((logits - centre) / self.teacher_temperature(ends)).softmax(-1)
+
+    def _log_softmax(self, logits: Tensor) -> Tensor:
+        return (logits / self.config.student_temperature).log_softmax(-1)
+
+    @torch.no_grad()
+    def _follow_centres(self, target: Tensor) -> None:
+        """Move the centres towards the means of the batch: of class tokens, and of all patches, masked or not."""
+        patches = target[:, self.encoder.num_prefix_tokens :]
+        means = mean_over_ranks(torch.stack((target[:, 0].mean(0), patches.mean((0, 1)))))
+        self.centre.lerp_(means[0].to(self.centre.dtype), 1 - self.config.centre_momentum)
+        self.patch_centre.lerp_(means[1].to(self.centre.dtype), 1 - self.config.centre_momentum)

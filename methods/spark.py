@@ -1,0 +1,198 @@
+"""SparK: a convolutional encoder sees the visible patches only; a UNet decoder predicts the masked ones."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from mimbench.api import (
+    Encoder,
+    InputError,
+    MaskRatioConfig,
+    Method,
+    OfficialCode,
+    at_least_float32,
+    check_mask_ratios,
+    mean_over_masked,
+    patchify,
+    random_mask,
+    resize_mask,
+    visible_only,
+)
+from mimbench_methods._normalised_patches import NOTE, fill_masked, normalised_patches
+from mimbench_methods._sparse_encoders import freeze_final_norm, stage_maps
+from mimbench_methods.official.spark import OfficialSparK
+
+
+class SparKConfig(MaskRatioConfig):
+    """The defaults are those of the official code."""
+
+    mask_ratio: float = Field(0.6, gt=0, lt=1)
+    """Share of masked patches, which are as large as a cell of the encoder's last map."""
+    decoder_dim: int = Field(768, ge=2)
+    """Channels of the decoder's coarsest map; each doubling of the map halves them."""
+    norm: Literal["encoder", "batch", "layer", "none"] = "encoder"
+    """Norm of each encoder map before the decoder. encoder: batch norm if the encoder has batch norms, else layer."""
+
+
+class SparK(Method):
+    """Tian et al., Designing BERT for Convolutional Networks: Sparse and Hierarchical Masked Modeling (ICLR 2023,
+    arXiv:2301.03580).
+
+    The reference code has the MIT licence; nothing of it is used here.
+    """
+
+    name: ClassVar[str] = "spark"
+    version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "normalised pixels of masked patches"
+    sees: ClassVar[str] = "visible patches, by sparse convolution"
+    networks: ClassVar[tuple[str, ...]] = ("UNet decoder",)
+    paper: ClassVar[str] = "https://arxiv.org/abs/2301.03580"
+    reference: ClassVar[str] = "https://github.com/keyu-tian/SparK@a63e386f8e5186bc07ad7fce86e06b08f48a61ea"
+    official: ClassVar[OfficialCode | None] = OfficialSparK()
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"pyramid", "sparse-convolution"})
+    Config = SparKConfig
+    config: SparKConfig
+
+    def __init__(self, config: SparKConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        check_mask_ratios(self)
+        freeze_final_norm(encoder)
+        widths = _widths(config.decoder_dim, encoder.stride)
+        dims = encoder.pyramid_dims[::-1]
+        self.levels = [(encoder.stride // stride).bit_length() - 1 for stride in encoder.pyramid_strides[::-1]]
+        """The decoder's block that takes each map of the encoder, the coarsest first."""
+        self.norms = nn.ModuleList(_norm(self._norm_kind(), dim) for dim in dims)
+        tokens = (torch.empty(1, dim, 1, 1) for dim in dims)
+        self.tokens = nn.ParameterList(nn.init.trunc_normal_(token, std=0.02, a=-0.02, b=0.02) for token in tokens)
+        self.project = nn.ModuleList(
+            _projection(dim, widths[level], level) for dim, level in zip(dims, self.levels, strict=True)
+        )
+        self.blocks = nn.ModuleList(UpBlock(*widths[level : level + 2]) for level in range(len(widths) - 1))
+        self.pixels = nn.Conv2d(widths[-1], encoder.in_channels, 1)
+        for module in (*self.blocks.modules(), self.pixels):
+            _init(module)
+
+    def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
+        cells = self.encoder.image_size // self.encoder.stride
+        return random_mask(batch, (cells, cells), self.config.ratio_at(self.progress), generator, rounding="spark")
+
+    def target(self, images: Tensor) -> Tensor:
+        """[B, h, w, stride * stride * C], ordered row, column, channel."""
+        return normalised_patches(images, self.encoder.stride)
+
+    def encode(self, images: Tensor, mask: Tensor) -> list[Tensor]:
+        """The map of each stage, the finest first. Masked cells have no meaning."""
+        with visible_only(self.encoder, mask):
+            return stage_maps(self.encoder, images)
+
+    def densify(self, maps: list[Tensor], mask: Tensor) -> list[Tensor]:
+        """Maps with mask tokens at masked cells, projected to the decoder's channels, the coarsest first."""
+        dense = []
+        for index, x in enumerate(reversed(maps)):
+            with visible_only(self.norms[index], mask):
+                x = self.norms[index](x)
+            masked = resize_mask(mask, x.shape[-2:]).unsqueeze(1)
+            dense.append(self.project[index](torch.where(masked, self.tokens[index].to(x.dtype), x)))
+        return dense
+
+    def decode(self, dense: list[Tensor]) -> Tensor:
+        """The predicted image [B, C, H, W], each of its patches normalised."""
+        inputs = dict(zip(self.levels, dense, strict=True))
+        x = inputs[0]
+        for level, block in enumerate(self.blocks):
+            x = block(x + inputs[level] if level and level in inputs else x)
+        return self.pixels(x)
+
+    def predict(self, images: Tensor, mask: Tensor) -> Tensor:
+        return self.patches(self.decode(self.densify(self.encode(images, mask), mask)))
+
+    def patches(self, images: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, h, w, stride * stride * C]."""
+        return patchify(images, self.encoder.stride)
+
+    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Squared error, mean over each patch, then over the masked patches of the batch."""
+        return mean_over_masked((at_least_float32(prediction) - target).square().mean(-1), mask)
+
+    def no_weight_decay(self) -> set[str]:
+        return super().no_weight_decay() | {"tokens.*"}
+
+    def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
+        """The prediction is brought back with the true mean and variance of each masked patch."""
+        return fill_masked(images, mask, self.predict(images, mask), self.encoder.stride, normalised=True)
+
+    @property
+    def reconstruction_note(self) -> str:
+        return NOTE
+
+    def _norm_kind(self) -> str:
+        if self.config.norm != "encoder":
+            return self.config.norm
+        has_batch_norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.encoder.modules())
+        return "batch" if has_batch_norms else "layer"
+
+
+class UpBlock(nn.Module):
+    """Doubles the map, and brings `dim` channels to `out_dim`."""
+
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.up_sample = nn.ConvTranspose2d(dim, dim, 4, stride=2, padding=1)
+        self.conv = nn.Sequential(
+            nn.Conv2d(dim, dim, 3, padding=1, bias=False), nn.BatchNorm2d(dim), nn.ReLU6(),
+            nn.Conv2d(dim, out_dim, 3, padding=1, bias=False), nn.BatchNorm2d(out_dim),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.up_sample(x))
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Over the channels of a map [B, C, h, w]; `visible_only` recognises it by its name, which is timm's."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _widths(dim: int, stride: int) -> list[int]:
+    """Channels of the decoder's maps, from one cell per `stride` px to one per pixel."""
+    doublings = stride.bit_length() - 1
+    if stride != 2**doublings:
+        raise InputError(
+            f"method 'spark' doubles maps up to the image; the encoder's stride, {stride}, is no power of 2"
+        )
+    if dim < 2**doublings:
+        raise InputError(
+            f"method.decoder_dim {dim} is halved {doublings} times, once per doubling; set it to {2**doublings} or more"
+        )
+    return [dim // 2**level for level in range(doublings + 1)]
+
+
+def _norm(kind: str, dim: int) -> nn.Module:
+    if kind == "none":
+        return nn.Identity()
+    return nn.BatchNorm2d(dim) if kind == "batch" else LayerNorm2d(dim)
+
+
+def _projection(dim: int, out_dim: int, level: int) -> nn.Module:
+    """As officially: of the coarsest map one cell at a time, and nothing if it has the decoder's channels already."""
+    if level:
+        return nn.Conv2d(dim, out_dim, 3, padding=1)
+    return nn.Identity() if dim == out_dim else nn.Conv2d(dim, out_dim, 1)
+
+
+def _init(module: nn.Module) -> None:
+    """Initial weights of the decoder, keyu-tian/SparK@a63e386f pretrain/decoder.py; norms start at 1 and 0."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.ConvTranspose2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
+        nn.init.zeros_(module.bias)
