@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mimbench.api import Encoder
+from mimbench.api import Encoder, InputError
 
 
 def stage_maps(encoder: Encoder, images: Tensor) -> list[Tensor]:
@@ -18,3 +18,14 @@ def freeze_final_norm(encoder: Encoder) -> None:
     for name, parameter in encoder.named_parameters():
         if encoder.layer_of(name) > encoder.num_layers:
             parameter.requires_grad_(False)
+
+
+def cell_grid(encoder: Encoder, image_size: int) -> tuple[int, int]:
+    """(rows, columns) of the encoder's last map for images of `image_size` px.
+
+    Raises:
+        InputError: the encoder's stride does not divide the images.
+    """
+    if image_size % encoder.stride:
+        raise InputError(f"images of {image_size} px are no multiple of the encoder's stride, {encoder.stride} px")
+    return (image_size // encoder.stride,) * 2

@@ -24,7 +24,7 @@ from mimbench.api import (
     visible_only,
 )
 from mimbench_methods._normalised_patches import NOTE, fill_masked, normalised_patches
-from mimbench_methods._sparse_encoders import freeze_final_norm
+from mimbench_methods._sparse_encoders import cell_grid, freeze_final_norm
 from mimbench_methods.official.fcmae import OfficialFCMAE
 
 
@@ -81,10 +81,13 @@ class FCMAE(Method):
         if is_official:
             _init_encoder(encoder)
 
+    def set_image_size(self, size: int) -> None:
+        self.image_size = size
+        check_mask_ratios(self)
+
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        cells = self.encoder.image_size // self.encoder.stride
-        ratio = self.config.ratio_at(self.progress)
-        return random_mask(batch, (cells, cells), ratio, generator, rounding="mae", noise="normal")
+        grid, ratio = cell_grid(self.encoder, self.image_size), self.config.ratio_at(self.progress)
+        return random_mask(batch, grid, ratio, generator, rounding="mae", noise="normal")
 
     def target(self, images: Tensor) -> Tensor:
         """[B, h, w, stride * stride * C], ordered row, column, channel."""

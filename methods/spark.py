@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from mimbench.api import (
     Encoder,
-    InputError,
     MaskRatioConfig,
     Method,
     OfficialCode,
@@ -23,7 +22,8 @@ from mimbench.api import (
     visible_only,
 )
 from mimbench_methods._normalised_patches import NOTE, fill_masked, normalised_patches
-from mimbench_methods._sparse_encoders import freeze_final_norm, stage_maps
+from mimbench_methods._sparse_encoders import cell_grid, freeze_final_norm, stage_maps
+from mimbench_methods._unet_decoder import UNetDecoder
 from mimbench_methods.official.spark import OfficialSparK
 
 
@@ -61,24 +61,24 @@ class SparK(Method):
         super().__init__(config, encoder)
         check_mask_ratios(self)
         freeze_final_norm(encoder)
-        widths = _widths(config.decoder_dim, encoder.stride)
+        self.decoder = UNetDecoder(config.decoder_dim, encoder.stride, encoder.in_channels)
         dims = encoder.pyramid_dims[::-1]
         self.levels = [(encoder.stride // stride).bit_length() - 1 for stride in encoder.pyramid_strides[::-1]]
-        """The decoder's block that takes each map of the encoder, the coarsest first."""
+        """Level of the decoder at which each map of the encoder enters, the coarsest first."""
         self.norms = nn.ModuleList(_norm(self._norm_kind(), dim) for dim in dims)
         tokens = (torch.empty(1, dim, 1, 1) for dim in dims)
         self.tokens = nn.ParameterList(nn.init.trunc_normal_(token, std=0.02, a=-0.02, b=0.02) for token in tokens)
         self.project = nn.ModuleList(
-            _projection(dim, widths[level], level) for dim, level in zip(dims, self.levels, strict=True)
+            _projection(dim, self.decoder.widths[level], level) for dim, level in zip(dims, self.levels, strict=True)
         )
-        self.blocks = nn.ModuleList(UpBlock(*widths[level : level + 2]) for level in range(len(widths) - 1))
-        self.pixels = nn.Conv2d(widths[-1], encoder.in_channels, 1)
-        for module in (*self.blocks.modules(), self.pixels):
-            _init(module)
+
+    def set_image_size(self, size: int) -> None:
+        self.image_size = size
+        check_mask_ratios(self)
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        cells = self.encoder.image_size // self.encoder.stride
-        return random_mask(batch, (cells, cells), self.config.ratio_at(self.progress), generator, rounding="spark")
+        grid, ratio = cell_grid(self.encoder, self.image_size), self.config.ratio_at(self.progress)
+        return random_mask(batch, grid, ratio, generator, rounding="spark")
 
     def target(self, images: Tensor) -> Tensor:
         """[B, h, w, stride * stride * C], ordered row, column, channel."""
@@ -101,11 +101,7 @@ class SparK(Method):
 
     def decode(self, dense: list[Tensor]) -> Tensor:
         """The predicted image [B, C, H, W], each of its patches normalised."""
-        inputs = dict(zip(self.levels, dense, strict=True))
-        x = inputs[0]
-        for level, block in enumerate(self.blocks):
-            x = block(x + inputs[level] if level and level in inputs else x)
-        return self.pixels(x)
+        return self.decoder(dict(zip(self.levels, dense, strict=True)))
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         return self.patches(self.decode(self.densify(self.encode(images, mask), mask)))
@@ -136,21 +132,6 @@ class SparK(Method):
         return "batch" if has_batch_norms else "layer"
 
 
-class UpBlock(nn.Module):
-    """Doubles the map, and brings `dim` channels to `out_dim`."""
-
-    def __init__(self, dim: int, out_dim: int) -> None:
-        super().__init__()
-        self.up_sample = nn.ConvTranspose2d(dim, dim, 4, stride=2, padding=1)
-        self.conv = nn.Sequential(
-            nn.Conv2d(dim, dim, 3, padding=1, bias=False), nn.BatchNorm2d(dim), nn.ReLU6(),
-            nn.Conv2d(dim, out_dim, 3, padding=1, bias=False), nn.BatchNorm2d(out_dim),
-        )  # fmt: skip
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(self.up_sample(x))
-
-
 class LayerNorm2d(nn.LayerNorm):
     """Over the channels of a map [B, C, h, w]; `visible_only` recognises it by its name, which is timm's."""
 
@@ -159,20 +140,6 @@ class LayerNorm2d(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-def _widths(dim: int, stride: int) -> list[int]:
-    """Channels of the decoder's maps, from one cell per `stride` px to one per pixel."""
-    doublings = stride.bit_length() - 1
-    if stride != 2**doublings:
-        raise InputError(
-            f"method 'spark' doubles maps up to the image; the encoder's stride, {stride}, is no power of 2"
-        )
-    if dim < 2**doublings:
-        raise InputError(
-            f"method.decoder_dim {dim} is halved {doublings} times, once per doubling; set it to {2**doublings} or more"
-        )
-    return [dim // 2**level for level in range(doublings + 1)]
 
 
 def _norm(kind: str, dim: int) -> nn.Module:
@@ -186,13 +153,3 @@ def _projection(dim: int, out_dim: int, level: int) -> nn.Module:
     if level:
         return nn.Conv2d(dim, out_dim, 3, padding=1)
     return nn.Identity() if dim == out_dim else nn.Conv2d(dim, out_dim, 1)
-
-
-def _init(module: nn.Module) -> None:
-    """Initial weights of the decoder, keyu-tian/SparK@a63e386f pretrain/decoder.py; norms start at 1 and 0."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-    elif isinstance(module, nn.ConvTranspose2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
-        nn.init.zeros_(module.bias)

@@ -95,11 +95,17 @@ from mimbench.encoders.convnet import (
 from mimbench.encoders.inverse_swin import (
     InverseSwin as InverseSwin,
 )
+from mimbench.encoders.towers import (
+    CLIPTower as CLIPTower,
+    PatchViT as PatchViT,
+)
 from mimbench.encoders.rebuilding import (
     rebuild_encoder as rebuild_encoder,
 )
 from mimbench.convert import (
+    read_weights as read_weights,
     resize_positions as resize_positions,
+    to_part as to_part,
 )
 
 # Parts of methods: teachers, predictors, heads, ramps, sparse convolution, means over ranks

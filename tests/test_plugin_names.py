@@ -34,9 +34,10 @@ ALLOWED = {
     "recipe/show.py": {"simmim", "spark"},
     "contract/training.py": {"simmim", "mae", "beit", "ijepa", "spark"},
     "masks/sampling.py": {"mae", "spark"},
-    "convert/key_layouts.py": {"simmim", "mae", "beit", "cae", "hpm", "localmim"},
+    "convert/key_layouts.py": {"simmim", "mae", "beit", "beitv2", "greenmim", "mixmim", "cae", "hpm", "localmim"},
     "convert/network_choice.py": {"ibot"},
     "encoders/vit_body.py": {"beit"},  # timm's class of that name
+    "encoders/towers.py": {"beit"},  # likewise
     # Formats: the type of a COCO file, the key of a COCO object, a record's artifact.
     "data/__init__.py": {"coco"},
     "testing/scenes.py": {"coco", "segmentation"},

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
 from mimbench.api import Golden, Method, ModelSetup, OfficialCode
 from mimbench_methods.official.encoders import vit_options
 
+DECODER: Mapping[str, str | None] = {
+    "decoder_embed": "project",
+    "decoder_pos_embed": None,
+    "decoder_blocks": "blocks",
+    "decoder_norm": "norm",
+    "decoder_pred": "head",
+}
+"""Names of a pixel decoder, in MAE's code and those that follow it."""
+
 
 class OfficialMAE(OfficialCode):
     methods = ("mae",)
     repository = "mae"
-    names: ClassVar = {
-        "decoder_embed": "project",
-        "decoder_pos_embed": None,
-        "decoder_blocks": "blocks",
-        "decoder_norm": "norm",
-        "decoder_pred": "head",
-    }
+    names = DECODER
 
     def setup(self, config: Mapping[str, Any], meta: Mapping[str, Any]) -> ModelSetup:
         method = {

@@ -19,8 +19,8 @@ class OfficialSparK(OfficialCode):
     methods = ("spark",)
     repository = "SparK"
     names: ClassVar = {
-        "dense_decoder.dec": "blocks",
-        "dense_decoder.proj": "pixels",
+        "dense_decoder.dec": "decoder.blocks",
+        "dense_decoder.proj": "decoder.pixels",
         "densify_norms": "norms",
         "densify_projs": "project",
         "mask_tokens": "tokens",

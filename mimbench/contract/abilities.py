@@ -15,6 +15,8 @@ ABILITIES: Mapping[str, str] = MappingProxyType(
         "separate-patches": "embed each patch from its own pixels only",
         "one-grid": "keep the grid of its patches up to the last map",
         "visible-only": "drop masked patches",
+        "visible-cells": "drop the masked cells of its last map",
+        "mixed-images": "keep the tokens of two mixed images apart",
         "class-token": "output a class token",
         "pyramid": "output maps at several strides",
         "sparse-convolution": "convolve visible cells only (mimbench.api.visible_only)",
@@ -25,6 +27,7 @@ ABILITIES: Mapping[str, str] = MappingProxyType(
         "windows": "attend within windows",
         "relative-positions": "add relative positions for windows",
         "attention": "return its attention weights",
+        "further-blocks": "run further blocks of its own kind",
         "grad-checkpointing": "recompute activations (gradient checkpointing)",
     }
 )

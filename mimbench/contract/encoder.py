@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -196,6 +196,40 @@ class Encoder(nn.Module, ABC):
         """
         return self.encode(replace_masked(self.embed(images), mask, token))
 
+    def encode_visible(self, tokens: Tensor, keep: Tensor) -> Tensor:
+        """Encode the visible cells of the last map only, as if the masked ones did not exist (GreenMIM).
+
+        Needs "visible-cells" in `can`.
+
+        Args:
+            tokens: [B, h, w, embed_dim], from `embed`.
+            keep: int64 [B, K], or [1, K] for all images: indices of the visible cells of the last map, row-major.
+
+        Returns:
+            [B, K, out_dim], after the final norm, in the order of `keep`.
+
+        Raises:
+            NotSupported: this encoder has no such pass.
+        """
+        raise NotSupported(f"a {self.kind} encoder cannot drop the masked cells of its last map")
+
+    def encode_mixed(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Encode images that are mixed of two each, whose tokens attend to those of the same image only (MixMIM).
+
+        Needs "mixed-images" in `can`.
+
+        Args:
+            tokens: [B, h, w, embed_dim], from `embed`, of one image where `mask` is true, of another elsewhere.
+            mask: bool [B, Gh, Gw], or [1, Gh, Gw] for all images, on the grid of the last map.
+
+        Returns:
+            The final map [B, out_dim, h', w'].
+
+        Raises:
+            NotSupported: this encoder has no such pass.
+        """
+        raise NotSupported(f"a {self.kind} encoder cannot keep the tokens of mixed images apart")
+
     def layers(self, images: Tensor, last: int = -1, *, final_norm: bool = True) -> list[Features]:
         """Features after each layer up to and including `last`, from one forward pass.
 
@@ -209,6 +243,31 @@ class Encoder(nn.Module, ABC):
     def features(self, images: Tensor, layer: int = -1) -> Features:
         """Features after `layer`. Those of the last layer (-1) have passed the final norm, as in `encode`."""
         return self.forward_layers(self.embed(images), (layer,))[0]
+
+    def further_blocks(self, drop_path: Sequence[float]) -> nn.ModuleList:
+        """New blocks of the encoder's own form, with initial weights, for `run_blocks`. They belong to the caller.
+
+        They use the encoder's positions. Needs "further-blocks" in `can`.
+
+        Args:
+            drop_path: the rate of each block; there are as many blocks as rates.
+
+        Raises:
+            NotSupported: this encoder has no such blocks.
+        """
+        raise NotSupported(f"a {self.kind} encoder has no further blocks")
+
+    def run_blocks(self, blocks: Iterable[nn.Module], features: Features, *, final_norm: bool = True) -> Features:
+        """Pass features of all patches through blocks from `further_blocks`; with none, the final norm alone.
+
+        Args:
+            features: not normed, from `forward_layers(..., final_norm=False)`, with prefix tokens and a whole grid.
+            final_norm: apply the encoder's final norm to the result.
+
+        Raises:
+            NotSupported: this encoder has no such blocks.
+        """
+        raise NotSupported(f"a {self.kind} encoder has no further blocks")
 
     def attention(self, images: Tensor) -> Iterator[Tensor]:
         """Attention weights, one layer at a time, for audits of what the encoder looks at. Needs "attention" in `can`.

@@ -87,6 +87,8 @@ class OfficialCode:
     """What golden files call the method in `meta.method`."""
     repository: ClassVar[str] = ""
     """Part of the official repository's name that identifies it in `meta.repo`, if a file names no method."""
+    parts: ClassVar[tuple[OfficialCode, ...]] = ()
+    """Official code of parts of the method that have golden files of their own, such as a tokenizer."""
     names: ClassVar[Mapping[str, str | None]] = {}
     """Parameters of the method that have other names here: beginning there -> beginning here; None: computed here.
 
@@ -131,6 +133,9 @@ class OfficialCode:
             KeyError, TypeError, ValueError: the config is incomplete.
         """
         raise NotSupported("this method does not read golden files of other codes; give meta.setup")
+
+    def complete(self, golden: Golden, method: Method) -> None:
+        """Add to `method`, before it gets the file's weights, what it has only while `prepare` fits it: a decoder."""
 
     def replay(self, golden: Golden, method: Method) -> dict[str, Tensor]:
         """What the official code computed, by the names of the file's arrays.

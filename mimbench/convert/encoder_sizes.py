@@ -89,7 +89,7 @@ def describe_encoder(state: Mapping[str, Tensor], layout: KeyLayout, size: str) 
         raise InputError(f"the file is of layout {layout.name}, a {layout.kind}; --encoder {size} is not")
     tensors = rename_tensors(state, layout)
     details, image_size = _DETAILS[layout.kind](tensors)
-    return EncoderDescription(encoder, options | details, image_size, channels_of(tensors))
+    return EncoderDescription(encoder, options | details | dict(layout.options), image_size, channels_of(tensors))
 
 
 def channels_of(tensors: FileTensors) -> int:
@@ -128,8 +128,8 @@ def _kind_of_positions(positions: Tensor, grid: int) -> str:
 def _swin_options(tensors: FileTensors) -> tuple[Options, int]:
     """Swin's options and its image size.
 
-    If the grid of the last stage is smaller than the window, the table of that stage has the size of the grid. Else the
-    last stage is one window, as in the official configurations.
+    Absolute positions show the size. Without them: if the grid of the last stage is smaller than the window, the table
+    of that stage has the size of the grid. Else the last stage is one window, as in the official configurations.
     """
     side = _tensor(tensors, "patch_embed.proj.weight").shape[-1]
     tables = {name: tensor.value for name, tensor in tensors.tensors.items() if name.endswith(TABLE)}
@@ -139,7 +139,13 @@ def _swin_options(tensors: FileTensors) -> tuple[Options, int]:
     last = max(windows)
     first = _tensor(tensors, "layers.0.blocks.0.mlp.fc1.weight")
     options = {"patch_size": side, "window": max(windows.values()), "mlp_ratio": first.shape[0] / first.shape[1]}
-    return options, windows[last] * side * 2**last
+    if "absolute_pos_embed" not in tensors.tensors:
+        return options, windows[last] * side * 2**last
+    positions = tensors.tensors["absolute_pos_embed"].value
+    grid = isqrt(positions.shape[1])
+    if not _is_sincos(positions, grid):
+        raise InputError("the file has learned absolute positions (absolute_pos_embed), which mimbench's Swin has not")
+    return options | {"position": "sincos-and-relative"}, grid * side
 
 
 def _convnet_options(tensors: FileTensors) -> tuple[Options, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from mimbench.errors import InputError
 from mimbench.text import list_first
@@ -16,7 +17,7 @@ from mimbench.text import list_first
 PREFIX = re.compile(r"^(?:_orig_mod\.|module\.|model\.|backbone\.|encoder\.|body\.)+")
 """What wrappers put before the names: DDP, torch.compile, mmpretrain, SimMIM, mimbench itself."""
 
-METHOD_PART = re.compile(r"^(?:mask_token$|decoder[._]|lm_head\.)")
+METHOD_PART = re.compile(r"^(?:mask_token$|decoder[._]|lm_head\.|cls_pt_)")
 """Names that belong to the pretraining method, not to the encoder."""
 
 LEFT_OUT = (
@@ -48,6 +49,9 @@ class KeyLayout:
     """Swin: a stage ends with its patch merging; in timm, the next one begins with it."""
     unfolds: bool = False
     """Swin: patches are merged by nn.Unfold, with channels outermost; in timm, innermost."""
+
+    options: tuple[tuple[str, Any], ...] = ()
+    """Options of the encoder that its tensors do not show."""
 
     def rename(self, name: str) -> str:
         """A name without prefix -> timm's name, or the official name of a method's parameter."""
@@ -113,11 +117,16 @@ LAYOUTS = (
     KeyLayout("mae", "vit", "https://github.com/facebookresearch/mae@efb2a806",
            (_BLOCK, r"^decoder_blocks\.0\.", r"^decoder_embed\.")),
     KeyLayout("simmim-vit", "vit", _SIMMIM, (_BLOCK, _RELATIVE, r"^decoder\.0\.weight$")),
+    KeyLayout("beitv2", "vit", "https://github.com/microsoft/unilm/tree/768a3c87/beit2", (_BLOCK, r"^cls_pt_layers\.")),
     KeyLayout("beit", "vit", "https://github.com/microsoft/unilm/tree/768a3c87/beit", (_BLOCK, r"^lm_head\.")),
     KeyLayout("timm-beit", "vit", f"{_TIMM}, models/beit.py", (_BLOCK, _RELATIVE)),
     KeyLayout("timm-vit", "vit", f"{_TIMM}, models/vision_transformer.py", (_BLOCK, r"^pos_embed$")),
     KeyLayout("simmim-swin", "swin", _SIMMIM, (_SWIN_ATTENTION, _MERGED_LAST, r"^decoder\.0\.weight$"),
            merges_last=True),
+    KeyLayout("mixmim", "swin", "https://github.com/Sense-X/MixMIM@2b2f5a9a",
+           (_SWIN_ATTENTION, _MERGED_LAST, r"^absolute_pos_embed$"), merges_last=True, options=(("shift", False),)),
+    KeyLayout("greenmim", "swin", "https://github.com/LayneH/GreenMIM@b9810122",
+           (_SWIN_ATTENTION, _MERGED_LAST, r"^decoder_embed\."), merges_last=True, options=(("norm_eps", 1e-6),)),
     KeyLayout("swin", "swin", "https://github.com/microsoft/Swin-Transformer, timm before 0.9",
            (_SWIN_ATTENTION, _MERGED_LAST), merges_last=True),
     KeyLayout("timm-swin", "swin", f"{_TIMM}, models/swin_transformer.py, from 0.9", (_SWIN_ATTENTION,)),

@@ -20,7 +20,7 @@ def to_timm(state: Mapping[str, Tensor], options: Mapping[str, Any] = MappingPro
         options: those of the encoder, as its checkpoint's card holds them.
 
     Raises:
-        InputError: a tensor that does not belong to a timm model, or positions that timm's ViT does not compute.
+        InputError: a tensor that does not belong to a timm model, or an option that timm's model lacks.
     """
     position = str(options.get("position", ""))
     if position.endswith("rope"):
@@ -30,6 +30,9 @@ def to_timm(state: Mapping[str, Tensor], options: Mapping[str, Any] = MappingPro
             "encoder.registers: timm's ViT has no registers beside a class token that has a position; it cannot be "
             "exported"
         )
+    if position == "sincos-and-relative" or not options.get("shift", True):
+        option = f'encoder.position "{position}"' if options.get("shift", True) else "encoder.shift = false"
+        raise InputError(f"{option}: timm's Swin has no such option; it cannot be exported")
     foreign = next((name for name in state if not name.startswith(BODY)), None)
     if foreign:
         raise InputError(f"the encoder keeps {foreign!r}, which no timm model has: it cannot be exported")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimbench.encoders.swin import build_blocks, shifted_window_block
+from mimbench.encoders.swin_blocks import build_blocks, shifted_window_block
 from mimbench.errors import InputError
 
 

@@ -30,7 +30,7 @@ def resample_positions(encoder: nn.Module, name: str, value: Tensor, target: Ten
         if not _square(len(value) - extra):
             return None
         return resample_table(value, (2 * height - 1, 2 * width - 1), extra)
-    if leaf == "pos_embed":
+    if leaf in ("pos_embed", "absolute_pos_embed"):
         rows, columns = owner.patch_embed.grid_size
         prefix = target.shape[1] - rows * columns
         if not _square(value.shape[1] - prefix):

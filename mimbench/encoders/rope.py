@@ -34,6 +34,13 @@ def rotary_table(grid: tuple[int, ...], channels: int, base: float, *, device: t
     return torch.cat((angles.cos(), angles.sin()), 1)
 
 
+def with_idle(table: Tensor, prefix: int) -> Tensor:
+    """A table for `prefix` tokens that are not rotated and then the patches: [1, 1, prefix + h * w, 2 * channels]."""
+    idle = torch.zeros(prefix, table.shape[1], device=table.device)
+    idle[:, : table.shape[1] // 2] = 1.0  # cosine 1 and sine 0
+    return torch.cat((idle, table))[None, None]
+
+
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Rotate pairs of channels of x [B, heads, N, channels] by `table` [1 or B, 1, N, 2 * channels]."""
     cosine, sine = table.chunk(2, -1)

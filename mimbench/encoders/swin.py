@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import TYPE_CHECKING, ClassVar
+from typing import Annotated, ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mimbench.contract import Config, Depth, Encoder, Features, InputError
-from mimbench.encoders.windows import partition, unpartition
+from mimbench.contract import Config, Depth, Encoder, Features, InputError, added
+from mimbench.encoders.blocks import sincos_positions
+from mimbench.encoders.swin_blocks import shifted_window_block
+from mimbench.encoders.visible_cells import encode_cells
+from mimbench.masks import resize_mask
 from mimbench.optim.layers import swin_layer
 
-if TYPE_CHECKING:  # timm takes longer to import than torch, and only building a Swin needs it
-    from timm.models.swin_transformer import SwinTransformerBlock
+Side = Annotated[int, Field(ge=1)]
 
 
 class SwinConfig(Config):
@@ -30,10 +31,22 @@ class SwinConfig(Config):
     depths: tuple[Depth, ...] = (2, 2, 18, 2)
     """Blocks of each stage."""
     num_heads: tuple[int, ...] = (4, 8, 16, 32)
-    window: int = Field(7, ge=1)
-    """Side of an attention window, tokens. A grid that is not larger shrinks it to itself and drops the shift."""
+    window: Side | tuple[Side, ...] = 7
+    """Side of an attention window, tokens; or one per stage. A grid that is not larger shrinks it to itself and drops
+    the shift."""
     mlp_ratio: float = Field(4.0, gt=0)
     drop_path: float = Field(0.0, ge=0, lt=1)
+    shift: bool = added(True)
+    """Shift the windows of every second block by half their side."""
+    position: Literal["relative", "sincos-and-relative"] = added("relative")
+    """relative: a table in each block; sincos-and-relative: also fixed 2-D sin-cos positions of the tokens."""
+    norm_eps: float = added(1e-5, gt=0)
+    """Added to the variance in each LayerNorm."""
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Side of the window in each stage."""
+        return self.window if isinstance(self.window, tuple) else (self.window,) * len(self.depths)
 
 
 class Swin(Encoder):
@@ -41,7 +54,16 @@ class Swin(Encoder):
 
     kind: ClassVar[str] = "swin"
     can: frozenset[str] = frozenset(
-        {"mask-tokens", "separate-patches", "pyramid", "any-size", "drop-path", "grad-checkpointing"}
+        {
+            "mask-tokens",
+            "separate-patches",
+            "visible-cells",
+            "mixed-images",
+            "pyramid",
+            "any-size",
+            "drop-path",
+            "grad-checkpointing",
+        }
     )
     version: ClassVar[str] = "1"
     Config = SwinConfig
@@ -60,10 +82,18 @@ class Swin(Encoder):
             embed_dim=config.embed_dim,
             depths=config.depths,
             num_heads=config.num_heads,
-            window_size=config.window,
+            window_size=config.window if isinstance(config.window, int) else [(side, side) for side in config.window],
             mlp_ratio=config.mlp_ratio,
             drop_path_rate=config.drop_path,
+            norm_layer=partial(nn.LayerNorm, eps=config.norm_eps),
         )
+        if config.position == "sincos-and-relative":
+            positions = sincos_positions(self.grid, config.embed_dim)[:, 1:]
+            self.body.absolute_pos_embed = nn.Parameter(positions, requires_grad=False)
+        if not config.shift:
+            for block in (block for stage in self.body.layers for block in stage.blocks):
+                block.target_shift_size = block.shift_size = (0, 0)
+                block.attn_mask = None
         self.grad_checkpointing = False
 
     def set_sizes(self) -> None:
@@ -98,6 +128,14 @@ class Swin(Encoder):
             outputs[-1] = self.body.norm(outputs[-1])
         return [Features.from_map(outputs[index].permute(0, 3, 1, 2)) for index in indices]
 
+    def encode_mixed(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        return self.body.norm(self._blocks(tokens, mask=mask)[-1]).permute(0, 3, 1, 2)
+
+    def encode_visible(self, tokens: Tensor, keep: Tensor) -> Tensor:
+        if keep.shape[1] == 0:
+            return tokens.new_zeros(len(tokens), 0, self.out_dim)
+        return self.body.norm(encode_cells(self.body.layers, self._positioned(tokens), keep, self._run))
+
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """One map per stage, each normalised over its channels; ceil(H / s) rows if stride s does not divide H.
 
@@ -106,7 +144,7 @@ class Swin(Encoder):
         """
         outputs = self._blocks(self.embed(images))
         ends = [blocks - 1 for blocks in accumulate(self.config.depths)]
-        maps = [F.layer_norm(outputs[end], outputs[end].shape[-1:]) for end in ends[:-1]]
+        maps = [F.layer_norm(outputs[end], outputs[end].shape[-1:], eps=self.config.norm_eps) for end in ends[:-1]]
         return [x.permute(0, 3, 1, 2) for x in (*maps, self.body.norm(outputs[-1]))]
 
     @property
@@ -123,97 +161,55 @@ class Swin(Encoder):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         self.grad_checkpointing = enable
 
-    def _blocks(self, tokens: Tensor, last: int | None = None) -> list[Tensor]:
-        """Every block's output [B, h, w, D], up to block `last`, before the final norm."""
-        x, outputs = tokens, []
+    def _blocks(self, tokens: Tensor, last: int | None = None, mask: Tensor | None = None) -> list[Tensor]:
+        """Every block's output [B, h, w, D], up to block `last`, before the final norm.
+
+        mask: as in `encode_mixed`.
+        """
+        x, outputs = self._positioned(tokens), []
         for stage in self.body.layers:
             x = stage.downsample(x)
+            here = None if mask is None else resize_mask(mask, tuple(x.shape[1:3]))
             for block in stage.blocks:
-                run = partial(shifted_window_block, block)
-                recompute = self.grad_checkpointing and self.training
-                x = checkpoint(run, x, use_reentrant=False) if recompute else run(x)
+                x = self._run(partial(shifted_window_block, block, mixed=here), x)
                 outputs.append(x)
                 if len(outputs) - 1 == last:
                     return outputs
         return outputs
 
+    def _run(self, block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        recompute = self.grad_checkpointing and self.training
+        return checkpoint(block, x, use_reentrant=False) if recompute else block(x)
 
-def shifted_window_block(block: SwinTransformerBlock, x: Tensor) -> Tensor:
-    """Run timm's `block` on a grid [B, h, w, D] of any size.
+    def _positioned(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, h, w, D] with absolute positions, if the encoder has some; resampled for another grid."""
+        if self.config.position == "relative":
+            return tokens
+        positions, grid = self.body.absolute_pos_embed, tuple(tokens.shape[1:3])
+        if grid != self.grid:
+            from timm.layers import resample_abs_pos_embed
 
-    On another grid than it was built for, the block keeps its window, and hence its position table; it shifts where
-    the grid is larger than the window. Padding, up to whole windows, is hidden from attention.
-    """
-    grid = tuple(x.shape[1:3])
-    window, shift = block.attn.window_size, [0, 0]
-    whole = all(side % length == 0 for side, length in zip(grid, window, strict=True))
-    if whole and grid == tuple(block.input_resolution):
-        return block(x)
-    if any(block.target_shift_size):
-        shift = [length // 2 if side > length else 0 for side, length in zip(grid, window, strict=True)]
-    down, right = (-side % length for side, length in zip(grid, window, strict=True))
-    y = F.pad(block.norm1(x), (0, 0, 0, right, 0, down))
-    padded = tuple(y.shape[1:3])
-    parts, _ = partition(y.roll((-shift[0], -shift[1]), (1, 2)), window)
-    mask = None if whole and not any(shift) else window_mask(grid, window, shift, x)
-    y = unpartition(block.attn(parts, mask=mask), window, padded, padded).roll(shift, (1, 2))
-    x = x + block.drop_path1(y[:, : grid[0], : grid[1]])
-    return x + block.drop_path2(block.mlp(block.norm2(x)))
-
-
-def window_mask(grid: tuple[int, ...], window: tuple[int, ...], shift: Sequence[int], like: Tensor) -> Tensor:
-    """[windows, N, N], 0 if one token may attend to another, else -100; device and dtype of `like`.
-
-    Tokens that only the cyclic shift brings together do not attend to each other, and none attends to the padding.
-    """
-    regions = []
-    for side, length, moved in zip(grid, window, shift, strict=True):
-        padded = side + -side % length
-        place = torch.arange(padded, device=like.device)
-        wrapped = place >= padded - moved
-        regions.append(wrapped + 2 * ((place + moved) % padded >= side).long())
-    region = (4 * regions[0][:, None] + regions[1]).to(like.dtype)
-    parts, _ = partition(region[None, :, :, None], window)
-    return (parts != parts.transpose(1, 2)).to(like.dtype) * -100.0
-
-
-def build_blocks(
-    depth: int, *, dim: int, grid: tuple[int, int], num_heads: int, window: int, mlp_ratio: float = 4.0
-) -> nn.ModuleList:
-    """`depth` Swin blocks of one stage for `shifted_window_block`; every second one shifts its windows."""
-    from timm.models.swin_transformer import SwinTransformerBlock
-
-    blocks = nn.ModuleList(
-        SwinTransformerBlock(
-            dim=dim,
-            input_resolution=grid,
-            num_heads=num_heads,
-            window_size=window,
-            shift_size=window // 2 if index % 2 else 0,
-            mlp_ratio=mlp_ratio,
-        )
-        for index in range(depth)
-    )
-    for module in blocks.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
-    return blocks
+            positions = resample_abs_pos_embed(
+                positions, new_size=list(grid), old_size=list(self.grid), num_prefix_tokens=0
+            )
+        return tokens + positions.unflatten(1, grid)
 
 
 def _check(config: SwinConfig, image_size: int) -> None:
-    depths, heads, patch, window = config.depths, config.num_heads, config.patch_size, config.window
+    depths, heads, patch, windows = config.depths, config.num_heads, config.patch_size, config.windows
     if not depths or min(depths) < 1 or len(depths) != len(heads) or min(heads) < 1:
         raise InputError(
             f"encoder.depths {list(depths)} and encoder.num_heads {list(heads)} must have "
             "one number of 1 or more per stage"
         )
+    if len(windows) != len(depths):
+        raise InputError(f"encoder.window {list(windows)} must be one number, or one per stage of {list(depths)}")
     if image_size % patch:
         raise InputError(
             f"image size {image_size} px is not a multiple of the patch size {patch} px; "
             "change input.image_size or encoder.patch_size"
         )
-    for stage, stage_heads in enumerate(heads):
+    for stage, (stage_heads, window) in enumerate(zip(heads, windows, strict=True)):
         dim, grid = config.embed_dim * 2**stage, image_size // patch // 2**stage
         if dim % stage_heads:
             raise InputError(f"encoder.num_heads {stage_heads} does not divide the {dim} channels of stage {stage}")

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mimbench.contract import Config, Depth, Encoder, Features, InputError, added
 from mimbench.encoders.attention import attention_of_each
 from mimbench.encoders.position_tables import resize_absolute
-from mimbench.encoders.rope import rotary_table
-from mimbench.encoders.vit_body import build_absolute_body, build_relative_body
+from mimbench.encoders.rope import rotary_table, with_idle
+from mimbench.encoders.vit_body import build_body, further_blocks
 from mimbench.encoders.windows import Windows, add_positions, windowed_block
 from mimbench.optim.layers import vit_layer
 
@@ -69,6 +69,7 @@ class ViT(Encoder):
         {
             *("mask-tokens", "separate-patches", "one-grid", "visible-only", "class-token"),
             *("any-size", "drop-path", "windows", "relative-positions", "grad-checkpointing", "attention"),
+            "further-blocks",
         }
     )
     version: ClassVar[str] = "1"
@@ -79,7 +80,7 @@ class ViT(Encoder):
         super().__init__(config, image_size=image_size, in_channels=in_channels)
         self.relative = config.position.startswith("relative")
         self.rotary = config.position.endswith("rope")
-        self.body = (build_relative_body if self.relative else build_absolute_body)(config, self.grid, in_channels)
+        self.body = build_body(config, self.grid, in_channels)
         self.windows: Windows | None = None
         self.grad_checkpointing = False
         self._indices: dict[tuple[Grid, torch.device], Tensor] = {}
@@ -204,6 +205,16 @@ class ViT(Encoder):
     def attention(self, images: Tensor) -> Iterator[Tensor]:
         return attention_of_each(self._block_outputs(self.embed(images), None))
 
+    def further_blocks(self, drop_path: Sequence[float]) -> nn.ModuleList:
+        return further_blocks(self.config, self.grid, drop_path)
+
+    def run_blocks(self, blocks: Iterable[nn.Module], features: Features, *, final_norm: bool = True) -> Features:
+        grid = tuple(features.dense.shape[2:])
+        x, bias = features.sequence, self._bias(grid)
+        for block in blocks:
+            x = self._run_block(block, x, bias)
+        return self._split(self.body.norm(x) if final_norm else x, grid)
+
     def _block_outputs(self, tokens: Tensor, keep: Tensor | None) -> Iterator[Tensor]:
         """Run block by block: the output [B, P + N, D] of each, for all patches or those of `keep`."""
         grid = tuple(tokens.shape[1:3])
@@ -217,9 +228,12 @@ class ViT(Encoder):
             bias = None if bias is None else self._bias_of(bias, keep)
         x = torch.cat((*prefix, x), 1)
         for block in self.body.blocks:
-            block_bias = getattr(block.attn, "rel_pos_bias", None)
-            x = self._run(block, x, bias if block_bias is None else block_bias().unsqueeze(0))
+            x = self._run_block(block, x, bias)
             yield x
+
+    def _run_block(self, block: nn.Module, x: Tensor, bias: Tensor | None) -> Tensor:
+        block_bias = getattr(block.attn, "rel_pos_bias", None)
+        return self._run(block, x, bias if block_bias is None else block_bias().unsqueeze(0))
 
     def _prefix(self, batch: int, positions: Tensor | None) -> list[Tensor]:
         """The class token, with its position, and the register tokens: [batch, 1, D] and [batch, R, D]."""
@@ -279,7 +293,9 @@ class ViT(Encoder):
         interpolation. The official codes convert it once, as encoders/resample.py does.
         """
         if self.rotary:
-            return self._rotary_table(tuple(grid), self.body.norm.weight.device)
+            config, device = self.config, self.body.norm.weight.device
+            channels = config.embed_dim // config.num_heads
+            return with_idle(rotary_table(grid, channels, config.rope_base, device=device), self.num_prefix_tokens)
         if tuple(grid) != self.grid:
             self._require_shared_table(f"another size than {self.image_size} px")
         if self.config.position != "relative":
@@ -292,13 +308,6 @@ class ViT(Encoder):
             table = resize_rel_pos_bias_table_simple(table, tuple(grid), shape)
         index = self._position_index(tuple(grid), table.device)
         return table[index.flatten()].unflatten(0, index.shape).permute(2, 0, 1).unsqueeze(0)
-
-    def _rotary_table(self, grid: Grid, device: torch.device) -> Tensor:
-        config = self.config
-        table = rotary_table(grid, config.embed_dim // config.num_heads, config.rope_base, device=device)
-        idle = torch.zeros(self.num_prefix_tokens, table.shape[1], device=device)
-        idle[:, : table.shape[1] // 2] = 1.0  # cosine 1 and sine 0: prefix tokens are not rotated
-        return torch.cat((idle, table))[None, None]
 
     def _position_index(self, grid: Grid, device: torch.device) -> Tensor:
         key = (grid, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,7 +38,24 @@ def _shared(config: ViTConfig, grid: Grid, in_channels: int) -> dict[str, Any]:
     }
 
 
-def build_relative_body(config: ViTConfig, grid: Grid, in_channels: int) -> Beit:
+def build_body(config: ViTConfig, grid: Grid, in_channels: int) -> Beit | VisionTransformer:
+    build = _build_relative_body if config.position.startswith("relative") else _build_absolute_body
+    return build(config, grid, in_channels)
+
+
+def further_blocks(config: ViTConfig, grid: Grid, drop_path: Sequence[float]) -> nn.ModuleList:
+    """Blocks as those of `config`, with one rate of drop path each, and initial weights of their own."""
+    from timm.layers import DropPath
+
+    if not drop_path:
+        return nn.ModuleList()
+    blocks = build_body(config.model_copy(update={"depth": len(drop_path)}), grid, 1).blocks
+    for block, rate in zip(blocks, drop_path, strict=True):
+        block.drop_path1, block.drop_path2 = (DropPath(rate) if rate else nn.Identity() for _ in range(2))
+    return nn.ModuleList(blocks)
+
+
+def _build_relative_body(config: ViTConfig, grid: Grid, in_channels: int) -> Beit:
     """A model with relative position bias, shared by all blocks or one per block."""
     from timm.models.beit import Beit
 
@@ -50,7 +68,7 @@ def build_relative_body(config: ViTConfig, grid: Grid, in_channels: int) -> Beit
     )
 
 
-def build_absolute_body(config: ViTConfig, grid: Grid, in_channels: int) -> VisionTransformer:
+def _build_absolute_body(config: ViTConfig, grid: Grid, in_channels: int) -> VisionTransformer:
     """A model with the other positions of `ViTConfig.position`."""
     from timm.models.beit import RelativePositionBias
     from timm.models.vision_transformer import VisionTransformer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -61,26 +61,43 @@ def count_step(recipe: Recipe, channels: int) -> StepCost:
     )
 
 
+_ENCODE = ("forward_layers", "encode_visible", "encode_mixed")
+"""Functions of an encoder that process patches."""
+
+
 @contextmanager
 def _counted_patches(method: Method, counts: list[int]) -> Iterator[None]:
-    """While active, add to `counts` how many patches each call of an encoder's `forward_layers` processes."""
+    """While active, add to `counts` how many patches each call of an encoder processes."""
     encoders = [module for module in method.modules() if isinstance(module, Encoder)]
     for encoder in encoders:
-        _watch(encoder, counts)
+        for name in _ENCODE:
+            _watch(encoder, name, counts)
     try:
         yield
     finally:
         for encoder in encoders:
-            del vars(encoder)["forward_layers"]
+            for name in _ENCODE:
+                del vars(encoder)[name]
 
 
-def _watch(encoder: Encoder, counts: list[int]) -> None:
-    forward_layers = encoder.forward_layers
+def _watch(encoder: Encoder, name: str, counts: list[int]) -> None:
+    encode = getattr(encoder, name)
 
-    def counted(
-        tokens: Tensor, layers: Sequence[int] | None = None, *, keep: Tensor | None = None, **options: Any
-    ) -> Any:
-        counts.append(tokens[..., 0].numel() if keep is None else keep.numel())
-        return forward_layers(tokens, layers, keep=keep, **options)
+    def counted(tokens: Tensor, *others: Any, **options: Any) -> Any:
+        keep = others[0] if name == "encode_visible" and others else options.get("keep")
+        before = len(counts)
+        result = encode(tokens, *others, **options)
+        del counts[before:]  # what it called itself
+        counts.append(_count_patches(encoder, name, tokens, keep))
+        return result
 
-    vars(encoder)["forward_layers"] = counted
+    vars(encoder)[name] = counted
+
+
+def _count_patches(encoder: Encoder, name: str, tokens: Tensor, keep: Tensor | None) -> int:
+    """keep: the visible patches, or for `encode_visible` the visible cells of the last map."""
+    if keep is None:
+        return tokens[..., 0].numel()
+    if name == "encode_visible":
+        return len(tokens) * keep.shape[1] * (encoder.stride // encoder.patch_size) ** 2
+    return keep.numel()

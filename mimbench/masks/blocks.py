@@ -6,13 +6,14 @@ import math
 import random
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mimbench.errors import InputError
 from mimbench.masks.grids import Grid, check_count, grid_text, require_two_axes, spans
-from mimbench.masks.official import ATTEMPTS, draw_seed, python_block_mask
+from mimbench.masks.official import ATTEMPTS, draw_seed, numpy_fill_up, python_block_mask
 
 
 def block_mask(
@@ -42,8 +43,8 @@ def block_mask(
         exact: mask random cells in addition until each sample has `count`, which is a whole number then.
         retry: after ten rectangles that do not fit, try others until each sample has `count`, as CAE does. It is a
             whole number then.
-        rng: "official" draws from Python's random as BEiT does, seeded by `generator`; "torch" has the same
-            distribution, a whole batch at a time.
+        rng: "official" draws from Python's random as BEiT does, and what `exact` adds from numpy's as BEiT v2 does,
+            both seeded by `generator`; "torch" has the same distribution, a whole batch at a time.
 
     Returns:
         bool [batch, Gh, Gw].
@@ -65,10 +66,11 @@ def block_mask(
     if rng == "official":
         stream = random.Random(draw_seed(generator))
         options: dict[str, Any] = {"min_block": min_block, "max_block": max_block, "aspect": aspect, "retry": retry}
-        masks = [python_block_mask(1, grid, one, stream, **options) for one in counts.tolist()]
-        mask = torch.cat(masks).to(generator.device)
-    else:
-        mask = _draw_blocks(grid, counts, generator, min_block, max_block, aspect, retry)
+        masks = torch.cat([python_block_mask(1, grid, one, stream, **options) for one in counts.tolist()])
+        if exact and not isinstance(count, Tensor):
+            numpy_fill_up(masks, count, np.random.RandomState(draw_seed(generator)))
+        return masks.to(generator.device)
+    mask = _draw_blocks(grid, counts, generator, min_block, max_block, aspect, retry)
     return mask if isinstance(count, Tensor) or not exact else _fill_up(mask, count, generator)
 
 

@@ -174,6 +174,18 @@ def python_mixed_mask(
     return torch.cat(masks)
 
 
+def numpy_fill_up(masks: Tensor, count: int, rng: np.random.RandomState) -> None:
+    """Mask random visible cells, in place, until each mask has `count` (microsoft/unilm@768a3c87, beit2/).
+
+    masks: bool [batch, Gh, Gw] on the CPU, from `python_block_mask`. `np.random.seed(s)` there is RandomState(s) here.
+    """
+    for mask in masks.numpy():
+        missing = count - int(mask.sum())
+        if missing > 0:
+            visible = np.flatnonzero(~mask)
+            mask.flat[visible[rng.choice(len(visible), missing, replace=False)]] = True
+
+
 def _add_block(mask: np.ndarray, low: float, high: float, log_aspect: tuple[float, float], rng: random.Random) -> int:
     """Mask one rectangle with 1 to `high` visible cells in it; return their number, 0 if no draw fits."""
     rows, columns = mask.shape

@@ -69,6 +69,7 @@ def compare(golden: Golden) -> Comparison:
 
 def _compare(golden: Golden, setup: ModelSetup, code: OfficialCode) -> Comparison:
     method = build(setup)
+    code.complete(golden, method)
     return _Comparing(golden, code, method, load_weights(golden, code, method)).everything()
 
 

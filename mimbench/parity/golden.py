@@ -77,4 +77,4 @@ def _all_codes() -> Iterator[OfficialCode]:
         with suppress(InputError):
             method: type[Method] = registry.methods.load(name)
             if method.official is not None:
-                yield method.official
+                yield from (method.official, *method.official.parts)

@@ -17,23 +17,23 @@ def check_method_needs(method: type[Method], encoder: Encoder, name: str) -> Non
         encoder: may be one without weights.
         name: of the encoder plugin.
     """
-    _check(registry.methods, method.name, method.encoder_needs, encoder, name)
     if encoder.frames > 1 and not method.takes_clips:
         owner = registry.methods.owner(method.name)
         raise InputError(
             f"method {method.name!r} ({owner}) takes images and no clips, and input.frames is {encoder.frames}; choose "
             "a method that sets takes_clips"
         )
+    _check(registry.methods, method.name, method.encoder_needs, encoder, name)
 
 
 def check_task_needs(task: Task, encoder: Encoder, name: str) -> None:
     """Raise InputError if a task needs what the pretrained encoder cannot do. Arguments as in `check_method_needs`."""
-    _check(registry.tasks, task.name, task.encoder_needs, encoder, name)
     if encoder.frames > 1 and not task.takes_clips:
         raise InputError(
             f"task {task.name!r} ({registry.tasks.owner(task.name)}) takes images and no clips, and input.frames is "
             f"{encoder.frames}; leave the task out"
         )
+    _check(registry.tasks, task.name, task.encoder_needs, encoder, name)
 
 
 def _check(kind: registry.Registry, plugin: str, needs: Set[str], encoder: Encoder, name: str) -> None:

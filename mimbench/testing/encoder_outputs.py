@@ -9,6 +9,7 @@ import torch
 from mimbench.contract import Encoder
 from mimbench.contract.forms import describe_layers_problem, describe_tokens_problem
 from mimbench.errors import InputError
+from mimbench.masks import resize_mask
 from mimbench.testing.checks import BadOptions, Failure, Skip, check
 from mimbench.testing.encoder_subject import IMAGES, EncoderSubject
 from mimbench.testing.tensors import differ
@@ -121,6 +122,43 @@ def dropped_tokens_are_not_seen(subject: EncoderSubject) -> None:
         raise Failure("the output of forward_tokens changes with a dropped token; encode the tokens at `keep` only")
 
 
+@check("encode_visible", needs=["map_has_its_shape"])
+def visible_cells_stand_alone(subject: EncoderSubject) -> None:
+    """`encode_visible` of all cells is the map of `encode`; of some cells, it does not depend on the others."""
+    encoder = _able("visible-cells", subject)
+    tokens = encoder.embed(subject.images())
+    whole = encoder.encode(tokens).flatten(2).mT
+    order = torch.randperm(whole.shape[1], generator=torch.Generator().manual_seed(0)).unsqueeze(0)
+    every = encoder.encode_visible(tokens, order)
+    _expect("encode_visible", every, (IMAGES, order.shape[1], encoder.out_dim))
+    if differ(whole[:, order[0]], every):
+        raise Failure("encode_visible of all cells differs from encode; keep the order, and add the same norm")
+    keep, side = order[:, : order.shape[1] // 2], subject.image_size // encoder.stride
+    before = encoder.encode_visible(tokens, keep)
+    if differ(before, encoder.encode_visible(tokens, keep.expand(IMAGES, -1))):
+        raise Failure("encode_visible with one mask per image differs from that with one for all; use each row of keep")
+    masked = torch.ones(1, side * side, dtype=torch.bool).scatter(1, keep, False).view(1, side, side)
+    masked = resize_mask(masked, tokens.shape[1:3]).unsqueeze(-1)
+    if differ(before, encoder.encode_visible(torch.where(masked, tokens.flip(-1), tokens), keep)):
+        raise Failure("encode_visible changes with a masked cell; encode the cells of `keep` only")
+
+
+@check("encode_mixed", needs=["map_has_its_shape"])
+def mixed_images_stay_apart(subject: EncoderSubject) -> None:
+    """`encode_mixed` of one image is `encode`; of two images, neither depends on the other."""
+    encoder = _able("mixed-images", subject)
+    tokens = encoder.embed(subject.images())
+    whole = encoder.encode(tokens)
+    side = subject.image_size // encoder.stride
+    mask = torch.arange(side * side).view(1, side, side) % 3 == 0
+    if differ(whole, encoder.encode_mixed(tokens, torch.zeros_like(mask))):
+        raise Failure("encode_mixed of an image that is not mixed differs from encode; compute the same")
+    changed = torch.where(resize_mask(mask, tokens.shape[1:3]).unsqueeze(-1), tokens.flip(-1), tokens)
+    before, after = (encoder.encode_mixed(some, mask).masked_fill(mask.unsqueeze(1), 0) for some in (tokens, changed))
+    if differ(before, after):
+        raise Failure("encode_mixed of one image changes with the other; let tokens attend to their own image only")
+
+
 @check("forward_layers", needs=["layers_have_their_form"])
 def layers_come_in_the_order_asked_for(subject: EncoderSubject) -> None:
     """`forward_layers` returns the layers that it is asked for, in that order; with `keep`, of the visible tokens."""
@@ -148,6 +186,24 @@ def attention_is_a_distribution(subject: EncoderSubject) -> None:
         _expect(f"attention of layer {number}", weights, (IMAGES, weights.shape[1], tokens, tokens))
         if weights.min() < 0 or differ(weights.sum(-1), torch.ones(weights.shape[:-1])):
             raise Failure(f"rows of layer {number} do not sum to 1; return the weights after the softmax")
+
+
+@check("run_blocks", needs=["layers_have_their_form"])
+def further_blocks_go_on_from_a_layer(subject: EncoderSubject) -> None:
+    """`run_blocks` passes features of a layer through new blocks, and with none through the final norm alone."""
+    encoder = _able("further-blocks", subject)
+    tokens = encoder.embed(subject.images())
+    (last,) = encoder.forward_layers(tokens, (-1,), final_norm=False)
+    if differ(encoder.run_blocks((), last).dense, encoder.encode(tokens)):
+        raise Failure("run_blocks without blocks differs from encode; apply the final norm alone")
+    blocks = encoder.further_blocks((0.0, 0.0))
+    if len(blocks) != 2:
+        raise Failure(f"further_blocks((0.0, 0.0)) gives {len(blocks)} blocks; give one for each rate")
+    further = encoder.run_blocks(blocks, last, final_norm=False)
+    _expect("run_blocks: sequence", further.sequence, tuple(last.sequence.shape))
+    one_by_one = encoder.run_blocks(blocks[1:], encoder.run_blocks(blocks[:1], last, final_norm=False))
+    if differ(one_by_one.dense, encoder.run_blocks(blocks, last).dense):
+        raise Failure("two blocks at once differ from one after the other; apply them in their order")
 
 
 @check("set_sizes", needs=["sizes_are_declared"])
@@ -204,7 +260,10 @@ OUTPUT_CHECKS = (
     pyramid_takes_other_sizes,
     encoding_all_tokens_equals_encode,
     dropped_tokens_are_not_seen,
+    visible_cells_stand_alone,
+    mixed_images_stay_apart,
     layers_come_in_the_order_asked_for,
     attention_is_a_distribution,
+    further_blocks_go_on_from_a_layer,
     abilities_agree_with_the_sizes,
 )

@@ -23,6 +23,18 @@ from mimbench.store.store import Store
 VIT = {"encoder.embed_dim": 32, "encoder.depth": 2, "encoder.num_heads": 4}
 SWIN = {"encoder.embed_dim": 8, "encoder.depths": [2, 2, 2, 1], "encoder.num_heads": [1, 2, 4, 8]}
 MAE = VIT | {"method.decoder_dim": 24, "method.decoder_depth": 2, "method.decoder_heads": 3}
+_WORDS = {"embed_dim": 8, "depth": 1, "num_heads": 1, "decoder_dim": 8, "decoder_heads": 1, "vocabulary": 64}
+BEITV2 = {
+    **VIT,
+    "encoder.depth": 4,
+    "method.hidden_patches": 20,
+    "method.early_layers": 3,
+    "method.vqkd.teacher": "hog",
+    **{f"method.vqkd.{key}": value for key, value in _WORDS.items()},
+}
+
+GREENMIM = {"method.decoder_dim": 32, "method.decoder_heads": 4}
+MIXMIM = GREENMIM | {"method.decoder_depth": 2, "encoder.depths": [1, 2, 2, 1]}
 
 
 def file_of(name, folder):
@@ -54,6 +66,15 @@ def probe(results, which, **settings):
     [
         ("mae_vit_tiny_rawpix", "mae", "vit-tiny", MAE, 32, {"position": "sincos", "patch_size": 4}),
         ("simmim_swin_tiny", "simmim", "swin-tiny", SWIN, 64, {"window": 4, "mlp_ratio": 4.0}),
+        ("greenmim_swin_tiny", "greenmim", "swin-tiny", SWIN | GREENMIM, 96, {"window": 3, "norm_eps": 1e-6}),
+        (
+            "mixmim_swin_tiny",
+            "mixmim",
+            "swin-tiny",
+            SWIN | MIXMIM,
+            96,
+            {"window": 6, "shift": False, "position": "sincos-and-relative"},
+        ),
         (
             "beit_vit_tiny",
             "beit",
@@ -62,6 +83,7 @@ def probe(results, which, **settings):
             32,
             {"position": "relative", "layer_scale": 0.1},
         ),
+        ("beitv2_vit_tiny", "beitv2", "vit-small", BEITV2, 32, {"position": "relative", "layer_scale": 0.1}),
     ],
 )
 def test_import_stores_the_whole_method(name, method, size, settings, image_size, options, tmp_path, capsys):

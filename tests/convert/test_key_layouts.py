@@ -5,6 +5,7 @@ import torch
 
 from helpers.checkpoints import encoder_of, mm_swin, mm_vit, params
 from mimbench.convert import recognise, to_timm
+from mimbench.convert.encoder_sizes import describe_encoder
 from mimbench.convert.weight_files import unwrap
 from mimbench.errors import InputError
 
@@ -28,6 +29,22 @@ def test_official_and_mmpretrain_layouts(name, layout, mm, mm_layout):
     assert recognise(without_head).name == expected
 
 
+@pytest.mark.parametrize(("name", "without_decoder"), [("greenmim", "swin"), ("mixmim", "mixmim")])
+def test_layouts_of_swins_with_a_pixel_decoder(name, without_decoder):
+    state = params(f"{name}_swin_tiny")
+    assert recognise(state).name == name
+    assert recognise([f"module.{key}" for key in state]).name == name
+    assert recognise(key for key in state if not key.startswith("decoder")).name == without_decoder
+
+
+def test_learned_positions_of_a_swin_are_refused():
+    state = params("mixmim_swin_tiny")
+    assert describe_encoder(state, recognise(state), "swin-tiny").options["position"] == "sincos-and-relative"
+    state["absolute_pos_embed"] = state["absolute_pos_embed"] + 0.1
+    with pytest.raises(InputError, match="learned absolute positions"):
+        describe_encoder(state, recognise(state), "swin-tiny")
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "layout"),
     [
@@ -46,6 +63,12 @@ def test_own_exports_are_timm_layouts(kind, options, layout):
     encoder = encoder_of(kind, sized | more | options, 32)
     assert recognise(to_timm(encoder.state_dict())).name == layout
     assert recognise(encoder.state_dict()).kind == encoder.kind
+
+
+def test_blocks_that_only_pretraining_has_distinguish_beit_v2():
+    state = params("beitv2_vit_tiny")
+    assert recognise(state).name == "beitv2"
+    assert recognise([key for key in state if not key.startswith("cls_pt")]).name == "beit"
 
 
 def test_an_unknown_layout_names_keys_and_the_known_ones():

@@ -58,6 +58,21 @@ CASES = {
             num_classes=0,
         ),
     ),
+    "swin with other windows and epsilon": (
+        "swin",
+        {"patch_size": 2, "embed_dim": 8, "depths": [1, 2], "num_heads": [1, 2], "window": [8, 4], "norm_eps": 1e-3},
+        partial(
+            SwinTransformer,
+            img_size=32,
+            patch_size=2,
+            embed_dim=8,
+            depths=(1, 2),
+            num_heads=(1, 2),
+            window_size=((8, 8), (4, 4)),
+            num_classes=0,
+            norm_layer=partial(torch.nn.LayerNorm, eps=1e-3),
+        ),
+    ),
     "convnext": (
         "convnext",
         {"patch_size": 4, "dims": [8, 16, 16, 32], "depths": [1, 1, 1, 1]},
@@ -103,3 +118,16 @@ def test_positions_that_timm_does_not_compute_cannot_be_exported():
         to_timm(state, {"position": "learned-and-rope"})
     with pytest.raises(InputError, match=r"encoder\.registers: timm's ViT has no registers beside a class token"):
         to_timm(state, {"position": "learned", "registers": 2})
+
+
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        ({"position": "sincos-and-relative"}, 'encoder.position "sincos-and-relative"'),
+        ({"shift": False}, "encoder.shift = false"),
+    ],
+)
+def test_a_swin_that_timm_does_not_have_is_refused(options, option):
+    encoder = encoder_of("swin", {"embed_dim": 8, "depths": [2], "num_heads": [1], "window": 4} | options, 32)
+    with pytest.raises(InputError, match=f"{option}: timm's Swin has no such option"):
+        to_timm(encoder.state_dict(), options)

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from mimbench.convert import resize_positions
+from mimbench.encoders.blocks import sincos_positions
 from mimbench.encoders.inverse_swin import InverseSwin
 from mimbench.encoders.rebuilding import require_drop_path
-from mimbench.encoders.swin import Swin, SwinConfig, shifted_window_block, window_mask
+from mimbench.encoders.swin import Swin, SwinConfig
+from mimbench.encoders.swin_blocks import shifted_window_block, window_mask
 from mimbench.errors import InputError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -200,3 +204,110 @@ def test_the_inverse_swin_doubles_the_grid_and_halves_the_channels():
     assert all(parameter.grad is not None for parameter in head.parameters())
     with pytest.raises(InputError, match="30 channels cannot be halved 2 times"):
         InverseSwin(30, 3, (1, 1, 1), window=2)
+
+
+DEEP = {"patch_size": 2, "depths": (2, 3, 1), "num_heads": (1, 2, 2)}
+
+
+@pytest.mark.parametrize("window", [4, 3, (4, 2, 2), 16])
+@pytest.mark.parametrize("masks", ["one", "one per image"])
+def test_visible_cells_are_encoded_as_if_masked_tokens_were_no_keys(window, masks):
+    """GreenMIM's encoder, without computing on masked tokens: with shifted windows, whole and shrunk ones."""
+    swin = make(image_size=48 if window == 3 else 32, window=window, **DEEP).double()
+    tokens = swin.embed(torch.randn(3, 1, swin.image_size, swin.image_size, dtype=torch.float64))
+    side = swin.image_size // swin.stride
+    order = torch.rand(1 if masks == "one" else 3, side**2, generator=torch.Generator().manual_seed(0)).argsort(1)
+    keep = order[:, : side**2 // 3]
+    mask = torch.ones(len(keep), side**2, dtype=torch.bool).scatter(1, keep, False).view(-1, side, side)
+    whole = swin.encode_mixed(tokens, mask).flatten(2).mT
+    expected = whole.gather(1, keep.expand(3, -1).unsqueeze(-1).expand(-1, -1, swin.out_dim))
+    assert torch.allclose(swin.encode_visible(tokens, keep), expected, rtol=0, atol=1e-12)
+
+
+def test_tokens_of_mixed_images_attend_to_their_own_image_only():
+    """By hand: the block's attention with one key at a time, and the softmax over those of the same image."""
+    block = make(image_size=8, depths=(1,), num_heads=(1,)).double().body.layers[0].blocks[0]
+    x, mixed = torch.randn(1, 4, 4, 8, dtype=torch.float64), torch.rand(1, 4, 4) < 0.5
+    query, key, value = block.attn.qkv(block.norm1(x)).flatten(1, 2)[0].chunk(3, -1)
+    scores = query @ key.T * block.attn.scale + block.attn._get_rel_pos_bias()[0, 0]
+    same = mixed.flatten()[:, None] == mixed.flatten()
+    weights = scores.exp() * same
+    y = x + block.attn.proj(weights / weights.sum(1, keepdim=True) @ value).view_as(x)
+    expected = y + block.mlp(block.norm2(y))
+    assert torch.allclose(shifted_window_block(block, x, mixed), expected, rtol=0, atol=1e-12)
+
+
+def test_visible_cells_train_with_and_without_checkpointing():
+    swin = make(**DEEP).train()
+    tokens = swin.embed(torch.randn(2, 1, 32, 32)).detach()
+    keep, gradients = torch.tensor([[0, 3, 9]]), []
+    for enable in (False, True):
+        swin.zero_grad()
+        swin.set_grad_checkpointing(enable)
+        swin.encode_visible(tokens, keep).square().sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in swin.named_parameters() if p.grad is not None})
+    assert {name.split(".")[1] for name in gradients[0]} == {"layers", "norm"}
+    assert all(torch.allclose(gradients[0][name], gradients[1][name], atol=1e-5) for name in gradients[0])
+
+
+def test_a_quarter_of_the_cells_takes_a_quarter_of_the_computation():
+    """Counted for Swin-B at 224 px and 12 of 49 cells, without values."""
+    with torch.device("meta"):
+        swin = Swin(SwinConfig(), image_size=224, in_channels=3)
+        tokens, keep = torch.zeros(1, 56, 56, 128), torch.zeros(1, 12, dtype=torch.long)
+        with FlopCounterMode(display=False) as visible:
+            swin.encode_visible(tokens, keep)
+        with FlopCounterMode(display=False) as whole:
+            swin.encode(tokens)
+    assert 0.24 < visible.get_total_flops() / whole.get_total_flops() < 0.26
+
+
+def test_visible_cells_need_whole_cells():
+    swin = make(**DEEP)
+    with pytest.raises(InputError, match="16 x 18 patches does not consist of cells of 4 x 4"):
+        swin.encode_visible(swin.embed(torch.zeros(1, 1, 32, 36)), torch.tensor([[0]]))
+
+
+def test_windows_per_stage_and_no_shift():
+    swin = make(image_size=64, window=(8, 4), shift=False)
+    blocks = [block for stage in swin.body.layers for block in stage.blocks]
+    assert [block.window_size for block in blocks] == [(8, 8), (8, 8), (4, 4), (4, 4)]
+    tokens = swin.embed(torch.randn(1, 1, 64, 64))
+    changed = tokens.clone()
+    changed[:, :8, :8] += 1  # the first window of the first stage
+    before, after = (swin.forward_layers(some, (1,))[0].dense for some in (tokens, changed))
+    moved = (before != after).any(1)[0]
+    assert moved[:8, :8].all()
+    assert not moved[8:].any()
+    assert not moved[:, 8:].any()
+    swin.pyramid(torch.randn(1, 1, 70, 98))
+    with pytest.raises(
+        InputError, match=r"encoder\.window \[4, 4, 4\] must be one number, or one per stage of \[2, 2\]"
+    ):
+        make(window=(4, 4, 4))
+    with pytest.raises(InputError, match=r"encoder\.window 5 does not divide the 8 x 8 grid of stage 1"):
+        make(window=(4, 5))
+
+
+def test_fixed_positions_are_added_at_every_size():
+    swin = make(position="sincos-and-relative")
+    positions = sincos_positions((16, 16), 8)[:, 1:].unflatten(1, (16, 16))
+    plain = make()
+    plain.load_state_dict({k: v for k, v in swin.state_dict().items() if "absolute" not in k})
+    tokens = swin.embed(torch.randn(2, 1, 32, 32))
+    assert torch.equal(swin.encode(tokens), plain.encode(tokens + positions))
+    assert not swin.body.absolute_pos_embed.requires_grad
+    keep = torch.arange(64).unsqueeze(0)
+    assert torch.allclose(swin.encode_visible(tokens, keep).mT, swin.encode(tokens).flatten(2), atol=1e-5)
+    larger = swin.pyramid(torch.randn(1, 1, 64, 48))
+    assert [level.shape[2:] for level in larger] == [(32, 24), (16, 12)]
+    again = make(image_size=64, position="sincos-and-relative")
+    resized = resize_positions(swin.state_dict(), again)
+    assert resized["body.absolute_pos_embed"].shape == (1, 1024, 8)
+
+
+def test_the_norms_have_the_epsilon():
+    swin = make(norm_eps=1e-3)
+    assert {module.eps for module in swin.modules() if isinstance(module, torch.nn.LayerNorm)} == {1e-3}
+    flat = swin.pyramid(torch.zeros(1, 1, 32, 32))[0]
+    assert flat.var(1, correction=0).max() < 1

@@ -38,6 +38,12 @@ def test_visible_patches_and_teachers_count():
     assert student.stored == pytest.approx(student.trained, rel=0.01)
 
 
+def test_visible_cells_and_mixed_images_count():
+    """A Swin of 14 x 14 patches and 7 x 7 cells, of which 12 are visible."""
+    assert cost_of("greenmim")[0].patches == 12 * 4
+    assert cost_of("mixmim")[0].patches == 196
+
+
 def test_counting_leaves_the_encoder_as_it_was():
     before = Encoder.forward_layers
     cost_of("simmim")

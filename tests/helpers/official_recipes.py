@@ -241,6 +241,64 @@ FCMAE = AUGMENTATION | {
     "pretrain.schedule.warmup_epochs": 40,
     "pretrain.schedule.min_lr": 0.0,
 }
+CELLS = AUGMENTATION | {
+    "input.image_size": 224,
+    "input.crop_scale": [0.2, 1.0],
+    "input.color_jitter": 0.0,
+    "input.interpolation": "bicubic",
+    "encoder.name": "swin",
+    "encoder.patch_size": 4,
+    "encoder.embed_dim": 128,
+    "encoder.depths": [2, 2, 18, 2],
+    "encoder.num_heads": [4, 8, 16, 32],
+    "encoder.drop_path": 0.0,
+    "method.norm_pixels": True,
+    "method.decoder_dim": 512,
+    "method.decoder_heads": 16,
+    "pretrain.batch_size": 2048,
+    "pretrain.lr_divisor": 256,
+    "pretrain.betas": [0.9, 0.95],
+    "pretrain.clip_grad": None,
+    "pretrain.schedule.convention": "mae",
+    "pretrain.schedule.kind": "cosine",
+    "pretrain.schedule.warmup_epochs": 40,
+    "pretrain.schedule.min_lr": 0.0,
+}
+GREENMIM = CELLS | {
+    "encoder.window": 7,
+    "encoder.norm_eps": 1e-6,
+    "method.mask_ratio": 0.75,
+    "method.decoder_depth": 1,
+    "pretrain.epochs": 800,
+    "pretrain.base_lr": 1e-4,
+}
+MIXMIM = CELLS | {
+    "encoder.window": [14, 14, 14, 7],
+    "encoder.shift": False,
+    "encoder.position": "sincos-and-relative",
+    "encoder.norm_eps": 1e-5,
+    "method.mask_ratio": 0.5,
+    "method.decoder_depth": 8,
+    "pretrain.epochs": 600,
+    "pretrain.base_lr": 1.5e-4,
+}
+_TOKENIZER = ("method.tokenizer", "method.dalle")
+BEITV2 = {path: value for path, value in BEIT.items() if not path.startswith(_TOKENIZER)} | {
+    "input.crop_scale": [0.2, 1.0],
+    "pretrain.epochs": 1600,
+    "method.early_layers": 9,
+    "method.late_blocks": 2,
+    "method.shared_head": True,
+    "method.vqkd.vocabulary": 8192,
+    "method.vqkd.code_dim": 32,
+    "method.vqkd.decoder_depth": 3,
+    "method.vqkd.teacher": "clip",
+    "method.vqkd.epochs": 100,
+    "method.vqkd.batch_size": 512,
+    "method.vqkd.base_lr": 5e-5,
+    "method.vqkd.min_lr": 1e-5,
+    "method.vqkd.warmup_epochs": 10,
+}
 HPM = MAE | {
     "method.norm_pixels": False,
     "method.guided_share": 0.5,
@@ -394,8 +452,10 @@ OFFICIAL = {
     ("imagenet-vit-base", "simmim"): BASE | SIMMIM_VIT,
     ("imagenet-vit-base", "mae"): BASE | MAE,
     ("imagenet-vit-base", "beit"): BASE | BEIT,
+    ("imagenet-vit-base", "beitv2"): BASE | BEITV2,
     ("imagenet-vit-base", "maskfeat"): BASE | MASKFEAT,
     ("imagenet-vit-base", "data2vec"): BASE | DATA2VEC,
+    ("imagenet-vit-large", "beitv2"): LARGE | BEITV2 | {"encoder.layer_scale": 1e-5, "method.early_layers": 21},
     ("imagenet-vit-large", "maskfeat"): LARGE | MASKFEAT,
     ("imagenet-vit-large", "data2vec"): LARGE | DATA2VEC_LARGE,
     ("imagenet-vit-large", "simmim"): LARGE | SIMMIM_VIT,
@@ -414,6 +474,8 @@ OFFICIAL = {
         "pretrain.schedule.warmup_lr": 1e-6,
         "pretrain.schedule.min_lr": 1e-5,
     },
+    ("imagenet-swin-base-224", "greenmim"): GREENMIM,
+    ("imagenet-swin-base-224", "mixmim"): MIXMIM,
 }
 
 STEPS = IMAGES // 2048
@@ -456,6 +518,12 @@ RATES = {
         10 * STEPS: 1.5e-3,
         405 * STEPS: (1e-5 + 1.5e-3) / 2,
     },
+    ("imagenet-vit-base", "beitv2"): {
+        0: 0.0,
+        10 * STEPS - 1: 1.5e-3,
+        10 * STEPS: 1.5e-3,
+        805 * STEPS: (1e-5 + 1.5e-3) / 2,
+    },
     ("imagenet-vit-base", "maskfeat"): {
         0: 8e-6,
         15 * STEPS: (8e-6 + 1.6e-3) / 2,
@@ -473,6 +541,8 @@ RATES = {
         80 * (IMAGES // 4096) - 1: 1e-3,
         440 * (IMAGES // 4096): (1e-5 + 1e-3) / 2,
     },
+    ("imagenet-swin-base-224", "greenmim"): {0: 0.0, 20 * STEPS: 4e-4, 40 * STEPS: 8e-4, 420 * STEPS: 4e-4},
+    ("imagenet-swin-base-224", "mixmim"): {0: 0.0, 20 * STEPS: 6e-4, 40 * STEPS: 1.2e-3, 320 * STEPS: 6e-4},
 }
 RATES |= {
     (preset, "spark"): {
@@ -493,7 +563,7 @@ RATES["imagenet-convnext-base", "fcmae"] = {
 
 RATES |= {
     ("imagenet-vit-large", method): RATES["imagenet-vit-base", method]
-    for method in ("simmim", "mae", "beit", "maskfeat")
+    for method in ("simmim", "mae", "beit", "beitv2", "maskfeat")
 }
 PEAKS = {
     ("imagenet-vit-base", "hpm"): 1.2e-3,
@@ -502,6 +572,7 @@ PEAKS = {
     ("imagenet-vit-base", "simmim"): 4e-4,
     ("imagenet-vit-base", "mae"): 2.4e-3,
     ("imagenet-vit-base", "beit"): 1.5e-3,
+    ("imagenet-vit-base", "beitv2"): 1.5e-3,
     ("imagenet-vit-base", "maskfeat"): 1.6e-3,
     ("imagenet-vit-base", "data2vec"): 2e-3,
     ("imagenet-resnet-50", "spark"): 3.2e-3,
@@ -509,6 +580,8 @@ PEAKS = {
     ("imagenet-convnext-base", "fcmae"): 2.4e-3,
     ("imagenet-swin-base", "simmim"): 8e-4,
     ("imagenet-swin-base-800ep", "simmim"): 4e-4,
+    ("imagenet-swin-base-224", "greenmim"): 8e-4,
+    ("imagenet-swin-base-224", "mixmim"): 1.2e-3,
 }
 
 HIDDEN = {
@@ -522,7 +595,10 @@ HIDDEN = {
     ("imagenet-convnext-base", "fcmae"): (7, 30, 30),
     ("imagenet-vit-base", "mae"): (14, 147, 147),
     ("imagenet-vit-base", "beit"): (14, 60, 75),
+    ("imagenet-vit-base", "beitv2"): (14, 75, 75),
     ("imagenet-vit-base", "maskfeat"): (14, 60, 78),
     ("imagenet-vit-base", "data2vec"): (14, 90, 120),
+    ("imagenet-swin-base-224", "greenmim"): (7, 37, 37),
+    ("imagenet-swin-base-224", "mixmim"): (7, 24, 24),
 }
 """Cells along a side; least and most that are hidden."""

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from helpers.noting import INPUT, train
+from helpers.small_encoders import encoder_for
 from mimbench import registry
 from mimbench.contract import Method
 from mimbench.data import ViewSchedule
 from mimbench.encoders.swin import Swin
-from mimbench.encoders.vit import ViT
 from mimbench.engine.pretrain import TrainableMethod
 from mimbench.errors import InputError
 
@@ -22,6 +22,8 @@ OPTIONS = {
     "maskfeat": {"cell_size": 1, "mask": "random", "mask_ratio": 0.5},
     "simmim": {"mask_patch_size": 2, "mask_ratio": 0.5},
     "simmim-pixel": {"mask_ratio": 0.5},
+    "spark": {"decoder_dim": 4, "mask_ratio": 0.5},
+    "fcmae": {"decoder_dim": 4, "mask_ratio": 0.5, "init": "encoder"},
 }
 """Options of the methods that follow. A supervised method, which has no mask, is tested by itself."""
 SCHEDULE = ViewSchedule.from_sizes([INPUT], [(0, 4), (1, 8)])
@@ -29,9 +31,8 @@ SCHEDULE = ViewSchedule.from_sizes([INPUT], [(0, 4), (1, 8)])
 
 def build(name, encoder=None, **options):
     torch.manual_seed(0)
-    encoder = encoder or ViT(ViT.Config(patch_size=2, embed_dim=8, depth=1, num_heads=2), image_size=8, in_channels=1)
     cls = registry.methods.load(name)
-    return cls(cls.Config(**OPTIONS.get(name, {}) | options), encoder)
+    return cls(cls.Config(**OPTIONS.get(name, {}) | options), encoder or encoder_for(cls))
 
 
 def train_and_note(folder, method, **options):
@@ -62,6 +63,8 @@ def test_the_methods_that_follow_are_these():
         ("simmim", (2, 8)),
         ("maskfeat", (2, 8)),
         ("simmim-pixel", (8, 32)),
+        ("spark", (2, 8)),
+        ("fcmae", (2, 8)),
         ("autoencoder", (0, 0)),
     ],
 )

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from helpers.noting import INPUT, train
+from helpers.small_encoders import encoder_for
 from mimbench import registry
-from mimbench.encoders.convnet import ConvNeXt
-from mimbench.encoders.vit import ViT
 from mimbench.engine.pretrain import TrainableMethod
 from mimbench.errors import InputError
 from mimbench.masks import masked_count
@@ -22,6 +21,8 @@ SMALL = {
     "simmim-pixel": {},
     "spark": {"decoder_dim": 4},
     "fcmae": {"decoder_dim": 4, "init": "encoder"},
+    "greenmim": {"decoder_dim": 8, "decoder_heads": 2},
+    "mixmim": {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2},
     "hpm": {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2, "guided_share": 0.0},
     "localmim": {"layers": (-1,), "cells": (2,), "decoder_dim": 8, "decoder_heads": 2},
 }
@@ -36,6 +37,8 @@ KINDS = [
     ("simmim-pixel", {}),
     ("spark", {}),
     ("fcmae", {}),
+    ("greenmim", {}),
+    ("mixmim", {}),
     ("hpm", {}),
     ("localmim", {}),
 ]
@@ -44,12 +47,7 @@ KINDS = [
 def build(name, **options):
     torch.manual_seed(0)
     cls = registry.methods.load(name)
-    if "sparse-convolution" in cls.encoder_needs:
-        config = ConvNeXt.Config(patch_size=2, dims=(8,), depths=(1,), grn=True, layer_scale=None)
-        encoder = ConvNeXt(config, image_size=8, in_channels=1)
-    else:
-        encoder = ViT(ViT.Config(patch_size=2, embed_dim=8, depth=1, num_heads=2), image_size=8, in_channels=1)
-    return cls(cls.Config(**SMALL[name] | options), encoder)
+    return cls(cls.Config(**SMALL[name] | options), encoder_for(cls))
 
 
 def train_and_count(folder, method, **options):

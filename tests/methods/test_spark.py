@@ -170,10 +170,10 @@ def test_the_coarsest_map_enters_as_it_is_if_it_has_the_decoders_channels():
 def test_the_decoder_starts_with_the_official_spread():
     torch.manual_seed(0)
     method = SparK(SparK.Config(decoder_dim=256), convnext())
-    block = method.blocks[0]
+    block = method.decoder.blocks[0]
     for module, std in ((block.conv[0], 0.02), (block.conv[3], 0.02), (block.up_sample, (2 / (256 * 16)) ** 0.5)):
         assert module.weight.std().item() == pytest.approx(std, rel=0.03)
-    assert block.up_sample.bias.abs().max() == method.pixels.bias.abs().max() == 0
+    assert block.up_sample.bias.abs().max() == method.decoder.pixels.bias.abs().max() == 0
     assert method.tokens[1].abs().max() <= 0.02
 
 
@@ -215,6 +215,14 @@ def test_pictures_show_the_prediction_with_true_moments(monkeypatch):
 def test_what_does_not_fit_is_refused(options, encoder, message):
     with pytest.raises(InputError, match=message):
         build(encoder, **options)
+
+
+def test_masks_follow_the_image_size():
+    method = build()
+    method.set_image_size(48)
+    assert method.sample_mask(2, seeded()).shape == (2, 6, 6)
+    with pytest.raises(InputError, match=r"images of 36 px are no multiple of the encoder's stride, 8 px"):
+        method.set_image_size(36)
 
 
 @pytest.mark.parametrize("encoder", ["vit", "swin"])

@@ -6,7 +6,6 @@ import pytest
 
 ENTRY_POINTS = {
     "methods": {
-        "mixmim": "plugins.mixmim:MixMIM",
         "distill": "plugins.distill:Distill",
         "coarse": "plugins.coarse:Coarse",
         "tube-mae": "plugins.tube_mae:TubeMAE",

@@ -108,9 +108,9 @@ def test_clips_drawn_from_longer_videos_train_probes_and_classifiers(quick):
     ("methods", "tasks", "settings", "words"),
     [
         ("random-init", "knn", ("encoder.name=vit",), "input.frames 8: a vit encoder takes images and no clips"),
-        ("autoencoder", "knn", (), "method 'autoencoder' (mimbench 0.1.0) takes images and no clips"),
-        ("tube-mae", "reconstruction", (), "task 'reconstruction' (mimbench 0.1.0) takes images and no clips"),
-        ("tube-mae", "detection", (), "task 'detection' (mimbench 0.1.0)"),
+        ("autoencoder", "knn", (), "takes images and no clips, and input.frames is 8; choose a method"),
+        ("tube-mae", "reconstruction", (), "takes images and no clips, and input.frames is 8; leave the task out"),
+        ("tube-mae", "detection", (), "takes images and no clips, and input.frames is 8; leave the task out"),
         ("tube-mae", "knn", ("input.frames=4",), "has clips of 8 frames, and input.frames is 4; set input.frames to 8"),
         ("tube-mae", "knn", ("data.name=mnist5k",), "dataset 'mnist5k' has images, and input.frames is 8"),
         ("tube-mae", "knn", ("encoder.tubelet=3",), "do not tile clips of 8 frames"),

@@ -11,12 +11,10 @@ import torch
 import torch.nn.functional as F
 from plugins.coarse import Coarse
 from plugins.distill import Distill
-from plugins.mixmim import MixMIM
 from safetensors.torch import save_file
 
 from mimbench.api import patchify
 from mimbench.contract import InputConfig, InputError
-from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
 from mimbench.testing import check_method
 
@@ -35,16 +33,6 @@ def vit(**options):
     return ViT(config, image_size=32, in_channels=3)
 
 
-def swin():
-    config = Swin.Config(embed_dim=8, depths=(1, 1), num_heads=(1, 2), patch_size=2, window=4)
-    return Swin(config, image_size=32, in_channels=3)
-
-
-def mixmim(encoder=vit, **options):
-    sizes = {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2}
-    return MixMIM(MixMIM.Config(**sizes | options), encoder())
-
-
 def teacher_file(folder):
     torch.manual_seed(0)
     teacher = timm.create_model("vit_tiny_patch16_224", img_size=28, patch_size=4, in_chans=1, num_classes=0)
@@ -54,7 +42,6 @@ def teacher_file(folder):
 
 
 RUNS = {
-    "mixmim": ["method.decoder_dim=16", "method.decoder_depth=1", "method.decoder_heads=2"],
     "distill": [],
     "coarse": [],
 }
@@ -74,8 +61,6 @@ def test_it_pretrains_and_is_measured(name, quick, registered, tmp_path):
 
 
 CHECKED = {
-    "mixmim-vit": (MixMIM, {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2}, "vit"),
-    "mixmim-swin": (MixMIM, {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2}, "swin"),
     "coarse": (Coarse, {}, None),
 }
 
@@ -95,10 +80,7 @@ def test_distill_passes_the_checks_for_methods(tmp_path):
     assert [result for result in results if result.status != "passed"] == []
 
 
-BUILDS = {
-    "mixmim-vit": mixmim,
-    "mixmim-swin": lambda: mixmim(swin),
-}
+BUILDS = {}
 
 
 @pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
@@ -118,16 +100,6 @@ def test_it_learns_one_batch_and_reaches_every_parameter(build):
         losses.append(loss.item())
     assert losses[-1] < 0.9 * losses[0]
     assert [name for name, p in trained.items() if p.grad is None or not p.grad.abs().sum() > 0] == []
-
-
-def test_mixmim_reconstructs_each_patch_of_a_pair_once():
-    """A prediction equal to one image where it is masked, and to its partner elsewhere, has no error."""
-    method = mixmim()
-    images, mask = torch.randn(2, 3, 32, 32, generator=seeded()), method.sample_mask(2, seeded())
-    target = method.target(images)
-    hidden = torch.stack((mask, ~mask), 1).unsqueeze(-1)
-    assert method.loss(torch.where(hidden, target, 7.0), target, mask).item() == 0
-    assert method.loss(torch.where(hidden, 7.0, target), target, mask).item() > 1
 
 
 def test_the_teacher_of_distill_enters_by_content(tmp_path):

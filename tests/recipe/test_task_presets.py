@@ -103,6 +103,7 @@ FINETUNE = {
     | {"norm": "fresh", "head_std": 2e-5, "position": "relative-per-block", "no_decay": []},
     ("imagenet-vit-base", "mae"): TUNED_MAE,
     ("imagenet-vit-base", "beit"): TUNED_BEIT,
+    ("imagenet-vit-base", "beitv2"): TUNED_BEIT | {"drop_path": 0.2, "train.base_lr": 5e-4, "train.layer_decay": 0.6},
     ("imagenet-vit-base", "data2vec"): TUNED_DATA2VEC | {"train.weight_decay": 0.0},
     ("imagenet-vit-base", "maskfeat"): TUNED_MASKFEAT | {"train.batch_size": 512, "train.base_lr": 2e-3},
     ("imagenet-vit-large", "data2vec"): TUNED_DATA2VEC
@@ -116,6 +117,9 @@ FINETUNE = {
     ("imagenet-vit-large", "maskfeat"): TUNED_MASKFEAT
     | TUNED_LARGE
     | {"mix_group": 32, "drop_path": 0.1, "train.batch_size": 256, "train.schedule.warmup_epochs": 5},
+    ("imagenet-vit-large", "beitv2"): TUNED_BEIT
+    | TUNED_LARGE
+    | {"mix_group": 64, "train.base_lr": 2e-4, "train.layer_decay": 0.8, "train.schedule.warmup_epochs": 5},
     ("imagenet-vit-large", "mae"): TUNED_MAE | TUNED_LARGE,
     ("imagenet-vit-large", "beit"): TUNED_BEIT | TUNED_LARGE | {"mix_group": 64, "train.schedule.warmup_epochs": 5},
     ("imagenet-swin-base", "simmim"): TUNED_SWIN | {"image_size": 192, "window": 6, "train.layer_decay": 0.9},
@@ -127,8 +131,10 @@ FINETUNE_RATES = {
     ("imagenet-vit-base", "simmim"): (5e-3, {0: 1e-6, 1: 1e-6, -1: 1e-6}),
     ("imagenet-vit-base", "mae"): (2e-3, {0: 0.0, -1: 1e-6}),
     ("imagenet-vit-base", "beit"): (4e-3, {0: 0.0, -1: 1e-6}),
+    ("imagenet-vit-base", "beitv2"): (5e-4, {0: 0.0, -1: 1e-6}),
     ("imagenet-vit-base", "data2vec"): (4e-3, {0: 0.0, -1: 1e-6}),
     ("imagenet-vit-base", "maskfeat"): (2e-3, {0: 1e-8, -1: 1e-6}),
+    ("imagenet-vit-large", "beitv2"): (2e-4, {0: 0.0, -1: 1e-6}),
     ("imagenet-vit-large", "data2vec"): (5e-3, {0: 0.0, -1: 1e-6}),
     ("imagenet-vit-large", "maskfeat"): (1e-3, {0: 1e-8, -1: 1e-6}),
     ("imagenet-vit-large", "mae"): (4e-3, {0: 0.0, -1: 1e-6}),

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mimbench import registry
 from mimbench.contract import Encoder
+from mimbench.encoders.swin import Swin, SwinConfig
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.recipe.document import read
 from mimbench.recipe.resolve import resolve
@@ -18,7 +19,9 @@ from mimbench.testing.encoders import ENCODER_CHECKS, check_encoder
 
 TINY = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
 ATTENTION = "attention_is_a_distribution"
+BLOCKS = "further_blocks_go_on_from_a_layer"
 DROPS = {"encoding_all_tokens_equals_encode", "dropped_tokens_are_not_seen"}
+CELLS = {"visible_cells_stand_alone", "mixed_images_stay_apart"}
 
 
 def skipped(encoder, options, **setting) -> set[str]:
@@ -31,7 +34,7 @@ def skipped(encoder, options, **setting) -> set[str]:
 @pytest.mark.parametrize("name", ["vit", "swin", "convnext", "resnet"])
 def test_built_in_encoders_pass(name):
     recipe = resolve("smoke", read("smoke"), "simmim", {"encoder.name": name}, None)
-    allowed = set() if name == "vit" else {*DROPS, ATTENTION}
+    allowed = CELLS if name == "vit" else {*DROPS, ATTENTION, BLOCKS} | (set() if name == "swin" else CELLS)
     assert skipped(recipe.encoder_class(), recipe.encoder_config, image_size=28, channels=1) == allowed
 
 
@@ -39,7 +42,9 @@ def test_built_in_encoders_pass(name):
 def test_models_of_timm_pass(model):
     assert skipped(registry.encoders.load("timm"), {"model": model}, image_size=64) <= {
         *DROPS,
+        *CELLS,
         ATTENTION,
+        BLOCKS,
         "pyramid_takes_other_sizes",
         "checkpointing_gives_equal_gradients",
     }
@@ -53,7 +58,7 @@ def test_every_built_in_encoder_is_here():
 @pytest.mark.parametrize("position", ["sincos", "learned", "relative-per-block", "learned-and-relative"])
 def test_a_vit_passes_with_all_positions(position):
     one_size_only = {"pyramid_takes_other_sizes", *DROPS} if position.endswith(("block", "and-relative")) else set()
-    assert skipped(ViT, TINY | {"position": position}) == one_size_only
+    assert skipped(ViT, TINY | {"position": position}) == one_size_only | CELLS
 
 
 class SmallConfig(ViTConfig):
@@ -169,6 +174,22 @@ class Unscaled(Plain):
         return (2 * weights for weights in super().attention(images))
 
 
+class NormedTwice(Plain):
+    def run_blocks(self, blocks, features, *, final_norm=True):
+        once = super().run_blocks(blocks, features, final_norm=final_norm)
+        return super().run_blocks((), once) if final_norm else once
+
+
+class OneBlock(Plain):
+    def further_blocks(self, drop_path):
+        return super().further_blocks(drop_path[:1])
+
+
+class Backwards(Plain):
+    def run_blocks(self, blocks, features, *, final_norm=True):
+        return super().run_blocks(reversed(list(blocks)), features, final_norm=final_norm)
+
+
 class Boastful(Plain):
     """Claims a class token."""
 
@@ -263,6 +284,49 @@ class Forgetful(Plain):
         return super()._run(block, x, bias)
 
 
+class SmallSwinConfig(SwinConfig):
+    patch_size: int = 4
+    embed_dim: int = 16
+    depths: tuple[int, ...] = (2, 1)
+    num_heads: tuple[int, ...] = (2, 2)
+    window: int = 4
+
+
+class PlainSwin(Swin):
+    Config = SmallSwinConfig
+
+
+class SortedCells(PlainSwin):
+    def encode_visible(self, tokens, keep):
+        return super().encode_visible(tokens, keep.sort().values)
+
+
+class FirstMask(PlainSwin):
+    """Takes the mask of the first image for all, turned around if there is one per image."""
+
+    def encode_visible(self, tokens, keep):
+        return super().encode_visible(tokens, keep[:1] if len(keep) == 1 else keep[:1].flip(1))
+
+
+class SeesMaskedCells(PlainSwin):
+    def encode_visible(self, tokens, keep):
+        return (
+            self.encode(tokens)
+            .flatten(2)
+            .mT.gather(1, keep.expand(len(tokens), -1).unsqueeze(-1).expand(-1, -1, self.out_dim))
+        )
+
+
+class AddsTheMask(PlainSwin):
+    def encode_mixed(self, tokens, mask):
+        return super().encode_mixed(tokens, mask) + 1
+
+
+class MixesImages(PlainSwin):
+    def encode_mixed(self, tokens, mask):
+        return self.encode(tokens)
+
+
 WRONG: dict[str, list[tuple[type[Encoder], str]]] = {
     "metadata_is_complete": [(NoKind, "no `kind`")],
     "options_are_plain": [(Odd, "JSON cannot hold")],
@@ -282,8 +346,22 @@ WRONG: dict[str, list[tuple[type[Encoder], str]]] = {
     "pyramid_takes_other_sizes": [(OneSize, "one size only")],
     "encoding_all_tokens_equals_encode": [(Unordered, "differs from encode")],
     "dropped_tokens_are_not_seen": [(SeesAll, "changes with a dropped token")],
+    "visible_cells_stand_alone": [
+        (SortedCells, "of all cells differs from encode"),
+        (FirstMask, "with one mask per image differs"),
+        (SeesMaskedCells, "changes with a masked cell"),
+    ],
+    "mixed_images_stay_apart": [
+        (AddsTheMask, "that is not mixed differs from encode"),
+        (MixesImages, "changes with the other"),
+    ],
     "layers_come_in_the_order_asked_for": [(SortedLayers, "keep the order")],
     "attention_is_a_distribution": [(Unscaled, "do not sum to 1")],
+    "further_blocks_go_on_from_a_layer": [
+        (NormedTwice, "apply the final norm alone"),
+        (OneBlock, "gives 1 blocks"),
+        (Backwards, "apply them in their order"),
+    ],
     "abilities_agree_with_the_sizes": [(Boastful, 'can has "class-token", and num_prefix_tokens is 0')],
     "depths_are_in_range": [(TooDeep, "layer_of('body.norm.weight') is 9")],
     "depths_follow_the_layers": [(Reversed, "acts in an earlier layer")],
@@ -302,8 +380,9 @@ def test_each_check_has_a_wrong_encoder():
     assert set(WRONG) == {one.name for one in ENCODER_CHECKS}
 
 
-def test_an_honest_encoder_passes():
-    assert skipped(Plain, {}) == set()
+def test_honest_encoders_pass():
+    assert skipped(Plain, {}) == CELLS
+    assert skipped(PlainSwin, {}) == {*DROPS, ATTENTION}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from mimbench.harness.planning.build import assemble
 from mimbench.harness.planning.cells import Cell, Pretraining, Request
 from mimbench.harness.planning.checkpoints import refuse_pretraining, with_checkpoint
 from mimbench.harness.planning.image_sizes import check_image_sizes
-from mimbench.harness.planning.plugin_checks import check_dataset, check_encoder, check_method
+from mimbench.harness.planning.plugin_checks import check_dataset, check_encoder, check_frames, check_method
 from mimbench.harness.planning.size import check_size
 from mimbench.harness.planning.weights import check_reconstruction, require_single_names, restore_encoder
 from mimbench.optim import Schedule
@@ -130,7 +130,7 @@ def _in_order(cells: list[Cell], seeds: Sequence[int]) -> list[Cell]:
 def _check_training(pretraining: Pretraining) -> None:
     """Raise InputError for settings that would stop a training at its start."""
     recipe, train = pretraining.recipe, pretraining.recipe.pretrain
-    _check_frames(recipe, recipe.dataset, pretraining.dataset)
+    check_frames(pretraining.dataset, recipe.dataset, recipe.input)
     # Raises InputError for settings that it cannot use.
     for view in recipe.views():
         DeviceTransform(view, pretraining.channels, train=True, batched=False)
@@ -151,17 +151,6 @@ def _check_training(pretraining: Pretraining) -> None:
     if train.layer_decay is not None:
         raise InputError("pretrain.layer_decay: it is for fine-tuning; leave it out of [pretrain]")
     Schedule(train, steps_per_epoch=images // train.batch_size)
-
-
-def _check_frames(recipe: Recipe, name: str, dataset: Dataset) -> None:
-    """Raise InputError if a dataset has other clips than [input], or clips instead of images."""
-    if dataset.frames == recipe.input.frames:
-        return
-    holds = "images" if dataset.frames == 1 else f"clips of {dataset.frames} frames"
-    raise InputError(
-        f"dataset {name!r} has {holds}, and input.frames is {recipe.input.frames}; set input.frames to "
-        f"{dataset.frames}, or choose another dataset"
-    )
 
 
 def _build_checked(pretraining: Pretraining) -> Method:
@@ -286,7 +275,7 @@ def _build_cell(
         missing = ", ".join(sorted(task.needs - dataset.provides))
         raise InputError(f"task {task_name!r} needs {missing}, but dataset {name!r} does not provide it")
     if "images" in task.needs:
-        _check_frames(recipe, name, dataset)
+        check_frames(dataset, name, recipe.input)
     if "images" in task.needs and dataset.channels not in (1, pretraining.channels):
         raise InputError(
             f"dataset {name!r} has {dataset.channels} channels, the encoder of {pretraining.label} "

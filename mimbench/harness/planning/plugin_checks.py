@@ -13,6 +13,7 @@ from mimbench.contract import (
     Dataset,
     Encoder,
     ImageSplit,
+    InputConfig,
     InputError,
     Measured,
     Method,
@@ -138,6 +139,17 @@ def _describe_problem(split: ImageSplit, dataset: Dataset) -> str | None:
     image = split.images[0] if isinstance(split, ArraySplit) else split[0][0]
     problem = describe_image_problem(image, dataset.channels, split.pixel_range, dataset.frames)
     return f"image 0 {problem}" if problem else None
+
+
+def check_frames(dataset: Dataset, name: str, input_config: InputConfig) -> None:
+    """Raise InputError if a dataset has other clips than [input], or clips instead of images."""
+    if dataset.frames == input_config.frames:
+        return
+    holds = "images" if dataset.frames == 1 else f"clips of {dataset.frames} frames"
+    raise InputError(
+        f"dataset {name!r} has {holds}, and input.frames is {input_config.frames}; set input.frames to "
+        f"{dataset.frames}, or choose another dataset"
+    )
 
 
 def check_result(task: Task, result: TaskResult) -> None:
