@@ -143,7 +143,7 @@ def _swin_options(tensors: FileTensors) -> tuple[Options, int]:
         return options, windows[last] * side * 2**last
     positions = tensors.tensors["absolute_pos_embed"].value
     grid = isqrt(positions.shape[1])
-    if not _is_sincos(positions, grid):
+    if _kind_of_positions(positions, grid) != "sincos":
         raise InputError("the file has learned absolute positions (absolute_pos_embed), which mimbench's Swin has not")
     return options | {"position": "sincos-and-relative"}, grid * side
 
