@@ -17,12 +17,11 @@ from mimbench.api import (
     at_least_float32,
     check_mask_ratios,
     init_xavier,
-    mask_at_pixels,
     patchify,
     sincos_positions,
     transformer_blocks,
-    unpatchify,
 )
+from mimbench_methods._normalised_patches import NOTE, fill_masked, normalised_patches
 
 
 class CellDecoderConfig(MaskRatioConfig):
@@ -75,31 +74,19 @@ class CellDecoder(Method):
 
     def target(self, images: Tensor) -> Tensor:
         """[B, h, w, stride * stride * C], ordered row, column, channel."""
-        cells = patchify(at_least_float32(images), self.encoder.stride)
-        if not self.config.norm_pixels:
-            return cells
-        mean, std = _moments(cells)
-        return (cells - mean) / std
+        if self.config.norm_pixels:
+            return normalised_patches(images, self.encoder.stride)
+        return patchify(at_least_float32(images), self.encoder.stride)
 
     def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
         """A normalised prediction is brought back with the true mean and variance of each masked cell."""
-        cells = self.predict(images, mask).float()
-        if self.config.norm_pixels:
-            mean, std = _moments(patchify(at_least_float32(images), self.encoder.stride))
-            cells = cells * std + mean
-        return torch.where(mask_at_pixels(mask, images), unpatchify(cells, self.encoder.stride), images)
+        cells = self.predict(images, mask)
+        return fill_masked(images, mask, cells, self.encoder.stride, normalised=self.config.norm_pixels)
 
     @property
     def reconstruction_note(self) -> str:
-        if not self.config.norm_pixels:
-            return ""
-        return "Mean and contrast of each masked patch are the true ones; only its structure is predicted."
+        return NOTE if self.config.norm_pixels else ""
 
     def decode(self, x: Tensor) -> Tensor:
         """Projected tokens [B, h * w, decoder_dim], mask tokens among them -> pixels [B, h, w, stride * stride * C]."""
         return self.head(self.norm(self.blocks(x + self.positions))).unflatten(1, self.grid)
-
-
-def _moments(cells: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and (unbiased) standard deviation of each cell."""
-    return cells.mean(-1, keepdim=True), (cells.var(-1, keepdim=True) + 1e-6).sqrt()

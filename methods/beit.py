@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mimbench.api import (
-    Config,
     Encoder,
     Method,
     OfficialCode,
@@ -19,16 +18,14 @@ from mimbench.api import (
     at_least_float32,
     block_mask,
     init_truncated,
-    mask_at_pixels,
     mean_over_masked,
-    resize_mask,
 )
 from mimbench_methods._masked_patches import count_masked
 from mimbench_methods.official.beit import OfficialBEiT
-from mimbench_methods.tokenizers import TOKENIZERS, DalleConfig, DVAEConfig, KMeansConfig
+from mimbench_methods.tokenizers import TokenizedConfig
 
 
-class BEiTConfig(Config):
+class BEiTConfig(TokenizedConfig):
     """The mask's defaults are the official ones for 14 x 14 patches. Only the chosen tokenizer's table counts."""
 
     hidden_patches: int = Field(75, ge=1)
@@ -36,14 +33,6 @@ class BEiTConfig(Config):
     changes over the training (pretrain.image_sizes), this is for input.image_size, and the share stays."""
     min_block: int = Field(16, ge=1)
     """Least size of a block, in patches."""
-    tokenizer: Literal["kmeans", "dvae", "dalle"] = "kmeans"
-    kmeans: KMeansConfig = KMeansConfig()
-    dvae: DVAEConfig = DVAEConfig()
-    dalle: DalleConfig = DalleConfig()
-
-    def shaping(self) -> dict[str, Any]:
-        shared = {key: value for key, value in super().shaping().items() if key not in TOKENIZERS}
-        return {**shared, self.tokenizer: getattr(self, self.tokenizer).identity()}
 
 
 class BEiT(Method):
@@ -66,12 +55,10 @@ class BEiT(Method):
     def __init__(self, config: BEiTConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         self.sample_mask(1, torch.Generator())  # an impossible mask is an error here, not in the first step
-        words = getattr(config, config.tokenizer)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, 1, encoder.embed_dim))
-        self.head = nn.Linear(encoder.out_dim, words.vocabulary)
+        self.head = nn.Linear(encoder.out_dim, config.words.vocabulary)
         init_truncated(self)
-        tokenizer = TOKENIZERS[config.tokenizer](words, patch_size=encoder.patch_size, channels=encoder.in_channels)
-        self.tokenizer = tokenizer.requires_grad_(False)
+        self.tokenizer = config.build_tokenizer(encoder)
 
     def prepare(self, stage: Stage) -> None:
         self.tokenizer.prepare(stage)
@@ -104,7 +91,7 @@ class BEiT(Method):
 
     def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
         """Masked patches as the tokenizer decodes the likeliest words, among the words of the visible ones."""
-        return self._decoded(images, mask, self.predict(images, mask).argmax(-1))
+        return self.tokenizer.paint(images, mask, self.predict(images, mask).argmax(-1))
 
     def sample_masked(
         self, images: Tensor, mask: Tensor, temperature: float, generator: torch.Generator
@@ -112,13 +99,9 @@ class BEiT(Method):
         scores = self.predict(images, mask).float()
         gumbel = -torch.empty_like(scores).exponential_(generator=generator).log()
         words = (scores + temperature * gumbel).argmax(-1)
-        return self._decoded(images, mask, words), scores.log_softmax(-1).gather(-1, words.unsqueeze(-1)).squeeze(-1)
-
-    def _decoded(self, images: Tensor, mask: Tensor, words: Tensor) -> Tensor:
-        masked = mask_at_pixels(mask, images)
-        seen = self.tokenizer.tokens(images.masked_fill(masked, 0))
-        words = torch.where(resize_mask(mask, words.shape[1:]), words, seen)
-        return torch.where(masked, self.tokenizer.decode(words), images)
+        return self.tokenizer.paint(images, mask, words), scores.log_softmax(-1).gather(
+            -1, words.unsqueeze(-1)
+        ).squeeze(-1)
 
     @property
     def reconstruction_note(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Literal
 
 import torch
@@ -23,6 +22,7 @@ from mimbench.api import (
     mean_over_masked,
     random_mask,
 )
+from mimbench_methods._hog import hog
 from mimbench_methods.official.maskfeat import OfficialMaskFeat
 
 
@@ -114,26 +114,6 @@ class MaskFeat(Method):
         return set()
 
 
-def hog(images: Tensor, bins: int, cell: int) -> Tensor:
-    """Histograms of oriented gradients: float [B, C, H, W] -> [B, C, bins, H / cell, W / cell], not normalised.
-
-    Gradients are Sobel's, the image mirrored at its edges. Each pixel adds its gradient's length to one bin, that of
-    its direction in [0, 180) degrees, which is counted from the vertical.
-
-    A convolution per channel computes the gradients, as in the official code. Where one is exactly vertical, rounding
-    chooses between the first and the last bin, and another order of the same sums would choose differently.
-    """
-    channels = images.shape[1]
-    sobel = images.new_tensor([[1, 0, -1], [2, 0, -2], [1, 0, -1]]).expand(channels, 1, 3, 3)
-    padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
-    dx, dy = F.conv2d(padded, sobel, groups=channels), F.conv2d(padded, sobel.mT, groups=channels)
-    length = torch.stack((dx, dy), -1).norm(dim=-1)
-    direction = (torch.atan2(dx, dy) / math.pi * bins).floor() % bins
-    # One bin at a time: a scatter over all would hold `bins` copies of the batch.
-    histograms = [_cell_sums(torch.where(direction == index, length, 0.0), cell) for index in range(bins)]
-    return torch.stack(histograms, 2)
-
-
 @torch.no_grad()
 def _init_weights(encoder: Encoder) -> None:
     """The official initial weights of an encoder: normal, 0.02; biases of linear layers and norms start at 0.02.
@@ -150,7 +130,3 @@ def _init_weights(encoder: Encoder) -> None:
     for name, parameter in encoder.named_parameters():
         if name.endswith("_token"):
             nn.init.trunc_normal_(parameter, std=0.02)
-
-
-def _cell_sums(values: Tensor, cell: int) -> Tensor:
-    return values.unflatten(3, (-1, cell)).unflatten(2, (-1, cell)).sum((3, 5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,19 @@ from mimbench import display, registry
 from mimbench.errors import InputError
 
 ROOT = Path(__file__).parents[1]
+FILLED_MARKERS = "ov^<>8sp*hHDdPX"
+"""Those of matplotlib whose name is one character. Others vanish, since markers have white edges."""
 
 
 def test_every_built_in_method_has_a_label_and_a_distinct_style():
     displays = [display.describe_method(name) for name in registry.methods.names()]
-    for of_each in ("label", "colour", "marker"):
+    for of_each in ("label", "colour"):
         values = [getattr(each, of_each) for each in displays]
         assert all(values)
         assert len(set(values)) == len(values)
+    uses = Counter(each.marker for each in displays)
+    assert set(uses) <= set(FILLED_MARKERS)
+    assert max(uses.values()) <= 2  # matplotlib has 15 filled markers, and there are more methods
 
 
 def test_controls_are_the_methods_that_predict_nothing_masked():

@@ -19,6 +19,10 @@ class OfficialData2Vec(OfficialCode):
     networks: ClassVar = {"param/": "", "teacher/": "teacher.module."}
     states: ClassVar = {"after/teacher/": "teacher/"}
     followed: ClassVar = {"after/student/": "param/"}
+    not_compared: ClassVar = {
+        "after/teacher/mask_token": "the teacher sees no masked patches",
+        "after/teacher/lm_head.*": "the teacher has no head here",
+    }
 
     def setup(self, config: Mapping[str, Any], meta: Mapping[str, Any]) -> ModelSetup:
         depth, layers = config["depth"], list(config["target_layers"])

@@ -40,7 +40,7 @@ class OfficialGreenMIM(OfficialCode):
     def replay(self, golden: Golden, method: Method) -> dict[str, Tensor]:
         green: Any = method
         images, places = golden.images(), golden.tensor("input/ids_restore")
-        mask = golden.mask()
+        mask = golden.mask(shared=True)
         if green.config.decoder == "official":
             mask = places.unflatten(0, green.grid).expand(len(images), -1, -1)
         target, prediction = method.target(images), method.predict(images, mask)

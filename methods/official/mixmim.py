@@ -46,7 +46,7 @@ class OfficialMixMIM(OfficialCode):
 
     def replay(self, golden: Golden, method: Method) -> dict[str, Tensor]:
         mixing: Any = method
-        images, mask = golden.images(), golden.mask()
+        images, mask = golden.images(), golden.mask(shared=True)
         encoded = mixing.encode(images, mask)
         target = method.target(images)
         return {

@@ -1,11 +1,10 @@
 """Visual vocabularies: from images to grids of words, and back if the tokenizer can."""
 
 from mimbench_methods.tokenizers.base import Tokenizer, TokenizerConfig
+from mimbench_methods.tokenizers.choice import TOKENIZERS, TokenizedConfig
 from mimbench_methods.tokenizers.dalle import DalleConfig, DalleTokenizer
 from mimbench_methods.tokenizers.dvae import DVAEConfig, DVAETokenizer
 from mimbench_methods.tokenizers.kmeans import KMeansConfig, KMeansTokenizer
-
-TOKENIZERS: dict[str, type[Tokenizer]] = {cls.name: cls for cls in (KMeansTokenizer, DVAETokenizer, DalleTokenizer)}
 
 __all__ = [
     "TOKENIZERS",
@@ -15,6 +14,7 @@ __all__ = [
     "DalleTokenizer",
     "KMeansConfig",
     "KMeansTokenizer",
+    "TokenizedConfig",
     "Tokenizer",
     "TokenizerConfig",
 ]

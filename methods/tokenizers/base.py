@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mimbench.api import Config, NotSupported, Stage, full_precision
+from mimbench.api import Config, NotSupported, Stage, full_precision, mask_at_pixels, resize_mask
 
 
 class TokenizerConfig(Config):
@@ -54,6 +54,19 @@ class Tokenizer(nn.Module, ABC):
     def decode(self, tokens: Tensor) -> Tensor:
         """int64 [B, h, w] -> normalised images [B, C, H, W]."""
         raise NotSupported(f"tokenizer {self.name!r} cannot turn words back into pixels")
+
+    def paint(self, images: Tensor, mask: Tensor, words: Tensor) -> Tensor:
+        """Images whose masked patches show `words`, decoded among the words of the visible patches.
+
+        Args:
+            images: normalised, [B, C, H, W].
+            mask: bool [B, Gh, Gw].
+            words: int64 [B, h, w]; those of visible patches do not count.
+        """
+        masked = mask_at_pixels(mask, images)
+        seen = self.tokens(images.masked_fill(masked, 0))
+        words = torch.where(resize_mask(mask, words.shape[1:]), words, seen)
+        return torch.where(masked, self.decode(words), images)
 
     @abstractmethod
     def prepare(self, stage: Stage) -> None:

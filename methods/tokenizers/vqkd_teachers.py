@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mimbench.api import CLIPTower, InputError, patchify, read_weights
-from mimbench_methods.maskfeat import hog
+from mimbench_methods._hog import hog
 
 
 class HOGTeacher(nn.Module):

@@ -35,10 +35,11 @@ def cost(
 ) -> None:
     """Count what one training step of each method costs per image: patches encoded, operations, parameters.
 
-    One step runs on random images of 3 channels on the CPU. GFLOPs are of the forward and backward pass, 2 per
-    multiplication with addition.
+    One step runs on random images on the CPU, at the final mask ratio. GFLOPs are of the forward and backward pass, 2 a
+    multiplication with addition. "predicts", "sees" and "further networks" are those of the default options.
     """
     from mimbench import registry
+    from mimbench.advice import short_text
     from mimbench.cli.options import resolve_methods
     from mimbench.errors import InputError
     from mimbench.harness.cost import count_step
@@ -47,29 +48,32 @@ def cost(
 
     names = [name.strip() for name in (resolve_methods(method) or "").split(",") if name.strip()]
     settings, document = parse_assignments(set_ or []), read(recipe)
-    chosen = names or [name for name in registry.methods.names() if registry.methods.load(name).pretrains]
-    check_settings(list(settings), chosen, [])
+    chosen = names or list(registry.methods.names())
     rows, refused = [], []
+    if names:
+        check_settings(list(settings), chosen, [])
     for name in chosen:
         try:
             resolved = resolve(recipe, document, name, settings, None)
-            rows.append(_row(resolved, count_step(resolved, channels=3)))
-        except InputError as error:
-            if names:
+            if resolved.method_class().pretrains:
+                rows.append(_row(resolved, count_step(resolved, channels=len(resolved.input.mean))))
+        except Exception as error:  # a plugin's fault is no reason to print no table
+            if names and isinstance(error, InputError):
                 raise
-            refused.append(f"left out: {name}: {error}")
+            refused.append(f"left out: {name}: {short_text(error) or type(error).__name__}")
     for line in _markdown(rows) if format == "markdown" else align_columns([HEAD, *rows]):
         print_line(line)
     for line in refused:
         print_line(line, error=True)
+    raise typer.Exit(1 if refused else 0)
 
 
 def _row(recipe: Recipe, cost: StepCost) -> tuple[str, ...]:
     method = recipe.method_class()
     return (
         recipe.method, recipe.encoder, method.predicts, method.sees, ", ".join(method.networks),
-        ", ".join(method.supervision), f"{cost.patches:.0f}", f"{cost.flops / 1e9:.3g}", f"{cost.trained / 1e6:.3g}",
-        f"{cost.stored / 1e6:.3g}",
+        ", ".join(method.supervision), f"{cost.patches:.0f}" if cost.patches else "-",
+        f"{cost.flops / 1e9:.3g}", f"{cost.trained / 1e6:.3g}", f"{cost.stored / 1e6:.3g}",
     )  # fmt: skip
 
 

@@ -92,6 +92,8 @@ CHECKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "pyramid_takes_other_sizes",
             "encoding_all_tokens_equals_encode",
             "dropped_tokens_are_not_seen",
+            "visible_cells_stand_alone",
+            "mixed_images_stay_apart",
             "layers_come_in_the_order_asked_for",
             "attention_is_a_distribution",
             "further_blocks_go_on_from_a_layer",

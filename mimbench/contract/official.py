@@ -58,13 +58,16 @@ class Golden:
         """float [B, C, H, W], normalised."""
         return self.tensor("input/image")
 
-    def mask(self, name: str = "input/mask") -> Tensor:
-        """bool [B, Gh, Gw], True = masked; the file has it so, or flat over a square grid, or once for the batch."""
+    def mask(self, name: str = "input/mask", *, shared: bool = False) -> Tensor:
+        """bool [B, Gh, Gw], True = masked. The file has it so, or flat over a square grid.
+
+        shared: the file has one mask [Gh, Gw] for the whole batch.
+        """
         mask, batch = self.tensor(name).bool(), len(self.images())
-        if mask.ndim == 2 and len(mask) == batch and isqrt(mask.shape[1]) ** 2 == mask.shape[1]:
-            mask = mask.view(batch, isqrt(mask.shape[1]), -1)
-        elif mask.ndim == 2:
-            mask = mask.expand(batch, -1, -1)
+        if shared:
+            mask = mask.expand(batch, *mask.shape)
+        elif mask.ndim == 2 and isqrt(mask.shape[1]) ** 2 == mask.shape[1]:
+            mask = mask.view(len(mask), isqrt(mask.shape[1]), -1)
         if mask.ndim != 3 or len(mask) != batch:
             raise InputError(f"golden file {self.path}: {name!r} is shaped {list(mask.shape)}, not one grid per image")
         return mask
@@ -90,15 +93,16 @@ class OfficialCode:
     parts: ClassVar[tuple[OfficialCode, ...]] = ()
     """Official code of parts of the method that have golden files of their own, such as a tokenizer."""
     names: ClassVar[Mapping[str, str | None]] = {}
-    """Parameters of the method that have other names here: beginning there -> beginning here; None: computed here.
+    """How official names of the method's parameters begin -> how ours do. None: computed here, and not loaded.
 
-    Parameters of encoders need no entry, since they are recognised; see mimbench.convert.
+    {"decoder_pred": "head"} loads the official `decoder_pred.weight` into `head.weight`. Parameters of encoders need no
+    entry: mimbench.convert recognises them.
     """
     networks: ClassVar[Mapping[str, str]] = {"param/": ""}
-    """Where the tensors of each official network belong: beginning there -> beginning here. The longest one counts.
+    """How arrays of each official network begin -> how its parameters begin in our state dict. The longest one counts.
 
-    For example {"param/encoder.": "encoder.", "param/target.": "teacher.module."}. `names` applies to the rest of a
-    name. Names of encoders, at any place, are converted into those of the encoder here.
+    {"param/encoder.": "encoder.", "param/target.": "teacher.module."} loads `param/target.norm.weight` into
+    `teacher.module.norm.weight`. `names` applies to the rest of a name.
     """
     computed: ClassVar[tuple[str, ...]] = ()
     """Beginnings of parameters here that no file gives and that stay as initialised.
@@ -106,14 +110,17 @@ class OfficialCode:
     For example a tokenizer whose output is in the file, or a final norm that pretraining does not use.
     """
     trained: ClassVar[str] = ""
-    """What is missing before the names of gradients, such as "student."."""
+    """Prefix that names of gradients lack: "student." if `grad/norm.weight` is of `param/student.norm.weight`."""
     followed: ClassVar[Mapping[str, str]] = {}
-    """Groups of weights that the method gets before `update` -> groups of `networks`, such as
-    {"after/student/": "param/"}: so a teacher's update does not depend on our optimizer's rounding."""
+    """Weights to load before `update`: group -> the group of `networks` that it replaces.
+
+    {"after/student/": "param/"} gives the student the weights that the official optimizer left. So the comparison of a
+    teacher's update does not depend on the rounding of our optimizer.
+    """
     states: ClassVar[Mapping[str, str]] = {}
-    """Groups that hold weights after `update` -> groups of `networks`, such as {"ema/": "param/"}."""
+    """Weights to compare after `update`: group -> the group of `networks` with the same names: {"ema/": "param/"}."""
     trajectory_states: ClassVar[Mapping[str, str]] = {"traj/param_after.": "param/"}
-    """Groups that hold weights after the steps of `traj/` -> groups of `networks`."""
+    """Weights to compare after the steps of `traj/`, as in `states`."""
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Groups that hold what the same weights give with other options of the method, such as {"fixed/": {...}}."""
     tolerances: ClassVar[Mapping[str, float]] = {}

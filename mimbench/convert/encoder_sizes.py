@@ -112,15 +112,17 @@ def _vit_options(tensors: FileTensors) -> tuple[Options, int]:
     has_class_token = "cls_token" in tensors.tensors
     grid = isqrt(positions.shape[1] - has_class_token)
     options |= {} if has_class_token else {"class_token": False}
-    return options | {"position": "sincos" if _is_sincos(positions, grid) else "learned"}, grid * side
+    return options | {"position": _kind_of_positions(positions, grid)}, grid * side
 
 
-def _is_sincos(positions: Tensor, grid: int) -> bool:
+def _kind_of_positions(positions: Tensor, grid: int) -> str:
     prefix = positions.shape[1] - grid * grid  # 1 with a class token
-    if positions.shape[-1] % 4 or prefix not in (0, 1):
-        return False
-    table = sincos_positions((grid, grid), positions.shape[-1])[:, 1 - prefix :]
-    return torch.allclose(positions.float(), table, atol=1e-5)
+    if positions.shape[-1] % 4 == 0 and prefix in (0, 1):
+        for kind, rows_first in (("sincos", False), ("sincos-rows-first", True)):
+            table = sincos_positions((grid, grid), positions.shape[-1], rows_first=rows_first)[:, 1 - prefix :]
+            if torch.allclose(positions.float(), table, atol=1e-5):
+                return kind
+    return "learned"
 
 
 def _swin_options(tensors: FileTensors) -> tuple[Options, int]:
@@ -141,7 +143,7 @@ def _swin_options(tensors: FileTensors) -> tuple[Options, int]:
         return options, windows[last] * side * 2**last
     positions = tensors.tensors["absolute_pos_embed"].value
     grid = isqrt(positions.shape[1])
-    if not _is_sincos(positions, grid):
+    if _kind_of_positions(positions, grid) != "sincos":
         raise InputError("the file has learned absolute positions (absolute_pos_embed), which mimbench's Swin has not")
     return options | {"position": "sincos-and-relative"}, grid * side
 

@@ -16,12 +16,20 @@ _RESIDUAL = re.compile(r"\bblocks\.(\d+)\.(attn\.proj|mlp\.fc2)$")
 
 
 def transformer_blocks(
-    dim: int, depth: int, num_heads: int, mlp_ratio: float = 4.0, *, drop_path: float = 0.0, eps: float = 1e-6
+    dim: int,
+    depth: int,
+    num_heads: int,
+    mlp_ratio: float = 4.0,
+    *,
+    drop_path: float = 0.0,
+    eps: float = 1e-6,
+    layer_scale: float | None = None,
 ) -> nn.Sequential:
     """Pre-norm blocks over [B, N, dim], as a ViT has them: biases everywhere, exact GELU.
 
     Args:
         drop_path: rate of the last block; the rates rise from 0 in equal steps.
+        layer_scale: initial value of LayerScale; None: none.
 
     Raises:
         InputError: `num_heads` does not divide `dim`.
@@ -32,7 +40,7 @@ def transformer_blocks(
     norm = partial(nn.LayerNorm, eps=eps)
     return nn.Sequential(
         *(
-            Block(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm, drop_path=rate)
+            Block(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm, drop_path=rate, init_values=layer_scale)
             for rate in _drop_rates(drop_path, depth)
         )
     )
@@ -98,11 +106,14 @@ def _drop_rates(drop_path: float, depth: int) -> list[float]:
     return [drop_path * index / max(depth - 1, 1) for index in range(depth)]
 
 
-def sincos_positions(grid: tuple[int, ...], dim: int) -> Tensor:
+def sincos_positions(grid: tuple[int, ...], dim: int, *, rows_first: bool = False) -> Tensor:
     """MAE's fixed 2-D sin-cos positions [1, 1 + h*w, dim].
 
     Channels, a quarter each: sine and cosine of the column, sine and cosine of the row. The class token, which
     comes first, has zeros.
+
+    Args:
+        rows_first: the channels of the row come before those of the column, as in CAE.
 
     Raises:
         InputError: `dim` is not a multiple of 4.
@@ -114,6 +125,8 @@ def sincos_positions(grid: tuple[int, ...], dim: int) -> Tensor:
     # timm lists the patches column by column if columns come first.
     by_column = build_sincos2d_pos_embed(list(grid), dim, reverse_coord=True, interleave_sin_cos=True)
     patches = by_column.unflatten(0, (grid[1], grid[0])).transpose(0, 1).flatten(0, 1)
+    if rows_first:
+        patches = patches.roll(dim // 2, 1)
     return torch.cat((torch.zeros(1, dim), patches)).unsqueeze(0)
 
 

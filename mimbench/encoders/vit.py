@@ -32,12 +32,20 @@ class ViTConfig(Config):
     num_heads: int = Field(12, ge=1)
     mlp_ratio: float = Field(4.0, gt=0)
     position: Literal[
-        "relative", "relative-per-block", "sincos", "learned", "learned-and-relative", "rope", "learned-and-rope"
+        "relative",
+        "relative-per-block",
+        "sincos",
+        "sincos-rows-first",
+        "learned",
+        "learned-and-relative",
+        "rope",
+        "learned-and-rope",
     ] = "relative"
     """relative: one bias table shared by all blocks (SimMIM, BEiT); relative-per-block: one table per block, as those
-    two fine-tune, at image_size alone; sincos: fixed (MAE); learned: the first ViT; learned-and-relative: learned, and
-    one table per block as well, zero at first, at image_size alone (MAE's ViT as mmsegmentation fine-tunes it); rope:
-    queries and keys are rotated by their patch's row and column (DINOv3); learned-and-rope: both, as EVA-02."""
+    two fine-tune, at image_size alone; sincos: fixed (MAE); sincos-rows-first: the same with the channels of rows
+    before those of columns (CAE); learned: the first ViT; learned-and-relative: learned, and one table per block as
+    well, zero at first, at image_size alone (MAE's ViT as mmsegmentation fine-tunes it); rope: queries and keys are
+    rotated by their patch's row and column (DINOv3); learned-and-rope: both, as EVA-02."""
     position_resize: Literal["antialiased", "dino"] = added("antialiased")
     """Absolute positions at another grid: antialiased bicubic; or, as DINO, plain bicubic with scale (n + 0.1) / N."""
     rope_base: float = added(100.0, gt=0)

@@ -26,7 +26,7 @@ class StepCost:
     """Per image of the training set, all its views together."""
 
     patches: float
-    """Patches that encoders process, teachers included."""
+    """Patches that encoders process, teachers included; 0 if they process maps, as convolutional ones do."""
     flops: float
     """Of the forward and the backward pass, two per multiplication with addition. Element-wise work is not counted."""
     trained: int
@@ -36,7 +36,9 @@ class StepCost:
 
 
 def count_step(recipe: Recipe, channels: int) -> StepCost:
-    """Run one step on random images on the CPU and count, at input.image_size whatever pretrain.image_sizes says.
+    """Run one step on random images on the CPU and count.
+
+    The step is one at `input.image_size` and the final mask ratio, whatever schedule these have.
 
     Attention is computed by its plain formula meanwhile, since torch counts no operations of its fused kernels.
 

@@ -18,13 +18,22 @@ from mimbench.masks.grids import (
 from mimbench.masks.mixed import mixed_ratio_mask
 from mimbench.masks.multi_block import MultiBlockMask, multi_block_mask
 from mimbench.masks.patches import patchify, unpatchify
-from mimbench.masks.sampling import grid_mask, masked_count, random_mask, random_order, square_mask, tube_mask
+from mimbench.masks.sampling import (
+    grid_mask,
+    guided_mask,
+    masked_count,
+    random_mask,
+    random_order,
+    square_mask,
+    tube_mask,
+)
 
 __all__ = [
     "Grid",
     "MultiBlockMask",
     "block_mask",
     "grid_mask",
+    "guided_mask",
     "mask_at_pixels",
     "mask_grid",
     "masked_count",

@@ -26,6 +26,7 @@ def block_mask(
     max_block: int | None = None,
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
     exact: bool = False,
+    retry: bool = False,
     rng: Literal["torch", "official"] = "torch",
 ) -> Tensor:
     """BEiT's block-wise masks (arXiv:2106.08254, algorithm 1): rectangles until `count` cells are masked.
@@ -40,6 +41,8 @@ def block_mask(
         max_block: most cells that one rectangle may add; None: all that are left.
         aspect: least and greatest height / width.
         exact: mask random cells in addition until each sample has `count`, which is a whole number then.
+        retry: after ten rectangles that do not fit, try others until each sample has `count`, as CAE does. It is a
+            whole number then.
         rng: "official" draws from Python's random as BEiT does, and what `exact` adds from numpy's as BEiT v2 does,
             both seeded by `generator`; "torch" has the same distribution, a whole batch at a time.
 
@@ -50,22 +53,24 @@ def block_mask(
         InputError: no mask of this count, or no such block, fits the grid.
     """
     if isinstance(count, Tensor):
-        if exact:
-            raise InputError("exact=True needs one count for all samples")
+        if exact or retry:
+            raise InputError(f"{'exact' if exact else 'retry'}=True needs one count for all samples")
         most, counts = math.ceil(float(count.max())), count
     else:
         most, counts = count, torch.full((batch,), count, device=generator.device)
     max_block = most if max_block is None else max_block
     if most > 0 or not isinstance(count, Tensor):
         _check_blocks(grid, most, min_block, max_block, aspect)
+    if retry and not aspect[0] <= 1 <= aspect[1]:
+        raise InputError(f"blocks with aspect {aspect[0]:g} to {aspect[1]:g} cannot fill single cells; include 1")
     if rng == "official":
         stream = random.Random(draw_seed(generator))
-        options: dict[str, Any] = {"min_block": min_block, "max_block": max_block, "aspect": aspect}
+        options: dict[str, Any] = {"min_block": min_block, "max_block": max_block, "aspect": aspect, "retry": retry}
         masks = torch.cat([python_block_mask(1, grid, one, stream, **options) for one in counts.tolist()])
         if exact and not isinstance(count, Tensor):
             numpy_fill_up(masks, count, np.random.RandomState(draw_seed(generator)))
         return masks.to(generator.device)
-    mask = _draw_blocks(grid, counts, generator, min_block, max_block, aspect)
+    mask = _draw_blocks(grid, counts, generator, min_block, max_block, aspect, retry)
     return mask if isinstance(count, Tensor) or not exact else _fill_up(mask, count, generator)
 
 
@@ -76,6 +81,7 @@ def _draw_blocks(
     min_block: int,
     max_block: int,
     aspect: tuple[float, float],
+    retry: bool,
 ) -> Tensor:
     """Each round adds one rectangle to every unfinished sample: the first of its ATTEMPTS draws that fits."""
     device, (rows, columns), batch = generator.device, grid, len(counts)
@@ -101,8 +107,8 @@ def _draw_blocks(
         block = spans(top, top + height, rows)[:, :, None] & spans(left, left + width, columns)[:, None, :]
         has_block = is_valid.any(1, keepdim=True)
         mask |= block & has_block[:, :, None]
-        # A sample for which no draw fits is finished, as in the official code.
-        missing = torch.where(has_block, missing - added, 0)
+        # A sample for which no draw fits is finished, as in BEiT's code, or gets other draws, as in CAE's.
+        missing = torch.where(has_block, missing - added, missing if retry else 0)
     return mask
 
 

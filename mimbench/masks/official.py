@@ -50,6 +50,31 @@ def numpy_tube_mask(batch: int, grid: Grid, masked: int, rng: np.random.RandomSt
     return torch.from_numpy(masks).unflatten(1, grid)
 
 
+def official_guided_mask(
+    scores: Tensor, masked: int, guided: int, rng: np.random.RandomState, generator: torch.Generator
+) -> Tensor:
+    """HPM's masks (Haochen-Wang409/HPM@c15ae907, models_mae_learn_loss.py): `guided` cells of the highest scores.
+
+    Numpy shuffles the other cells. Without guided cells, torch's normal noise is sorted.
+
+    Args:
+        scores: [B, N], on the CPU.
+        rng, generator: `np.random.seed(s)` there is RandomState(s) here, `torch.manual_seed(s)` is manual_seed(s).
+
+    Returns:
+        bool [B, N].
+    """
+    mask = torch.ones(scores.shape, dtype=torch.bool)
+    visible = scores.shape[1] - masked
+    if not guided:
+        return mask.scatter_(1, torch.randn(scores.shape, generator=generator).argsort(1)[:, :visible], False)
+    for row, order in zip(mask, scores.argsort(1).numpy(), strict=True):
+        others = np.sort(order[:-guided])
+        rng.shuffle(others)
+        row[torch.from_numpy(others[:visible])] = False
+    return mask
+
+
 def torch_multi_blocks(
     batch: int,
     grid: Grid,
@@ -98,9 +123,11 @@ def python_block_mask(
     min_block: int = 16,
     max_block: int | None = None,
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
+    retry: bool = False,
 ) -> Tensor:
     """BEiT's block-wise masks (microsoft/unilm@768a3c87, beit/, MaskingGenerator); may mask fewer cells than `count`.
 
+    With `retry` those of CAE (lxtGH/CAE@d7259714, furnace/masking_generator.py), which mask exactly `count`.
     iBOT has the same loop with a `count` that is no whole number (bytedance/ibot@da316d82, loader.py).
 
     Returns bool [batch, Gh, Gw] on the CPU. `random.seed(s)` there is Random(s) here.
@@ -111,7 +138,7 @@ def python_block_mask(
         left = count
         while left > 0:
             added = _add_block(mask, min_block, min(left, max_block or count), limits, rng)
-            if added == 0:
+            if added == 0 and not retry:
                 break
             left -= added
     return torch.from_numpy(masks)

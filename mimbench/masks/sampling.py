@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mimbench.errors import InputError
 from mimbench.masks.grids import Grid, check_count, grid_text, require_two_axes, spans
-from mimbench.masks.official import draw_seed, numpy_random_mask, numpy_tube_mask
+from mimbench.masks.official import draw_seed, numpy_random_mask, numpy_tube_mask, official_guided_mask
 
 Rounding = Literal["ceil", "floor", "mae", "spark"]
 Noise = Literal["uniform", "normal"]
@@ -99,6 +99,45 @@ def tube_mask(
     else:
         masks = random_mask(batch, frame, ratio, generator, rounding="floor")
     return masks.unsqueeze(1).expand(-1, frames, -1, -1).contiguous()
+
+
+def guided_mask(
+    scores: Tensor,
+    masked: int,
+    guided: int,
+    generator: torch.Generator,
+    *,
+    rng: Literal["torch", "official"] = "torch",
+) -> Tensor:
+    """Mask the cells of the highest scores, and random ones of the others (HPM, arXiv:2304.05919, section 3.3).
+
+    Args:
+        scores: [B, Gh, Gw].
+        masked: cells to mask in each sample.
+        guided: how many of these have the highest scores.
+        rng: "official" draws as HPM does, seeded by `generator`; "torch" has the same distribution.
+
+    Returns:
+        bool [B, Gh, Gw].
+
+    Raises:
+        InputError: nothing or everything would be masked, or `guided` is not in [0, masked].
+    """
+    flat = scores.flatten(1)
+    check_count(masked, flat.shape[1], f"a mask of {masked} cells")
+    if not 0 <= guided <= masked:
+        raise InputError(f"{guided} guided cells are not among {masked} masked ones")
+    if rng == "official":
+        seed = draw_seed(generator)
+        masks = official_guided_mask(
+            flat.cpu(), masked, guided, np.random.RandomState(seed), torch.Generator().manual_seed(seed)
+        )
+        return masks.to(scores.device).view_as(scores)
+    hardest = flat.argsort(1, descending=True)[:, :guided]
+    noise = torch.rand(flat.shape, generator=generator, device=generator.device)
+    # Noise is below 1, so that guided cells (2.0) rank before all others.
+    chosen = noise.scatter(1, hardest, 2.0).argsort(1, descending=True)[:, :masked]
+    return torch.zeros_like(flat, dtype=torch.bool).scatter(1, chosen, True).view_as(scores)
 
 
 def random_order(batch: int, grid: Grid, generator: torch.Generator, noise: Noise = "uniform") -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import torch
@@ -58,6 +58,15 @@ def compare(golden: Golden) -> Comparison:
         InputError: the file lacks something, or its weights do not fit the model that its meta describes.
     """
     setup, code = setup_of(golden)
+    try:
+        return _compare_variants(golden, setup, code)
+    except (KeyError, ValueError, IndexError) as error:
+        raise InputError(
+            f"golden file {golden.path} lacks what {setup.method!r} is compared with ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _compare_variants(golden: Golden, setup: ModelSetup, code: OfficialCode) -> Comparison:
     result = _compare(golden, setup, code)
     for start, options in code.variants.items():
         if golden.group(start):
@@ -70,7 +79,7 @@ def compare(golden: Golden) -> Comparison:
 def _compare(golden: Golden, setup: ModelSetup, code: OfficialCode) -> Comparison:
     method = build(setup)
     code.complete(golden, method)
-    return _Comparing(golden, code, method, load_weights(golden, code, method)).everything()
+    return _Comparing(golden, code, method, load_weights(golden, code, method)).compare_all()
 
 
 def _variant(golden: Golden, start: str) -> Golden:
@@ -89,8 +98,10 @@ class _Comparing:
     method: Method
     placed: Placed
     """The weights."""
+    compared: set[str] = field(default_factory=set)
+    """Arrays of weights and gradients that were compared so far."""
 
-    def everything(self) -> Comparison:
+    def compare_all(self) -> Comparison:
         single, double = (
             run_step(self.golden, self.code, self.method, dtype) for dtype in (torch.float32, torch.float64)
         )
@@ -98,7 +109,7 @@ class _Comparing:
         rows += self._states(self.code.states, single.state)
         if "traj/loss" in self.golden.arrays:
             rows += self._trajectory()
-        return Comparison([self._with_tolerance(row) for row in rows], self._skipped(single, rows))
+        return Comparison([self._with_tolerance(row) for row in rows], self._skipped(single))
 
     def _losses(self, single: Step, double: Step) -> Iterator[Row]:
         yield _row("loss (fp32)", single.outputs["out/loss"], self.golden.tensor("out/loss"), LOSS)
@@ -132,7 +143,7 @@ class _Comparing:
 
     def _gradients(self, single: Step, double: Step) -> Iterator[Row]:
         trained = f"param/{self.code.trained}"
-        official = group_weights(self.golden, self.code, self.method, "grad/", trained)
+        official = self._weights("grad/", trained)
         least = max(LEAST, ROUNDING * float(self.golden.meta.get("max_abs_grad_f32_vs_f64", 0.0)))
         for name, value in official.state.items():
             ours = single.gradients.get(name, torch.zeros_like(value))
@@ -165,7 +176,7 @@ class _Comparing:
     def _states(self, groups: Mapping[str, str], state: Mapping[str, Tensor], allowed: float = OUTPUT) -> Iterator[Row]:
         """Weights after an update. groups: beginnings of their names -> those of the weights before it."""
         for start, weights in groups.items():
-            official = group_weights(self.golden, self.code, self.method, start, weights).state
+            official = self._weights(start, weights).state
             if not official:
                 continue
             errors = {name: _relative(state[name], value) for name, value in official.items()}
@@ -185,6 +196,7 @@ class _Comparing:
             states = _in_double(self.code.trajectory_states) if ending else self.code.trajectory_states
             yield from self._states(states, run.state, OUTPUT if ending else self._allowed_states())
             if not ending:
+                self.compared.update(run.outputs)
                 for name, value in run.outputs.items():
                     yield _row(name, value, self.golden.tensor(name).reshape(value.shape), STEPS_STATE)
 
@@ -198,21 +210,26 @@ class _Comparing:
         ]
         return max([STEPS_STATE, *(ROUNDING * error for error in errors)])
 
-    def _skipped(self, single: Step, rows: list[Row]) -> dict[str, str]:
+    def _skipped(self, single: Step) -> dict[str, str]:
         """The arrays that are neither compared nor what the model sees."""
-        seen = (
-            "input/", "grad/", "grad_norm", *self.code.networks, *self.code.followed, *self.code.states,
-            *self.code.trajectory_states, *_in_double(self.code.trajectory_states),
-            *self.code.variants,
-        )  # fmt: skip
-        used = {"traj/loss", "traj/loss_f64", "traj/lr", "traj/wd"}
-        compared = {name for name in self._names_of_outputs() if name.removesuffix("_f64") in single.outputs}
-        compared |= {row.quantity for row in rows}
-        left = [name for name in self.golden.arrays if name not in compared | used | {"out/loss"}]
-        return {name: self._reason(name) for name in left if not name.startswith(seen)}
+        inputs = ("input/", *self.code.networks, *self.code.followed, *self.code.variants)
+        compared = {"out/loss", "grad_norm", "grad_norm_f64", "grad_norm_each", "grad_norm_each_f64"}
+        compared |= {name for name in self._names_of_outputs() if name.removesuffix("_f64") in single.outputs}
+        compared |= {"traj/loss", "traj/loss_f64", "traj/lr", "traj/wd"} | self.compared
+        left = [name for name in self.golden.arrays if name not in compared and not name.startswith(inputs)]
+        return {name: self._reason(name) for name in left}
+
+    def _weights(self, start: str, weights: str) -> Placed:
+        """A group of weights or gradients by our names, noted as compared."""
+        placed = group_weights(self.golden, self.code, self.method, start, weights)
+        keys = {key for sources in placed.sources.values() for key in sources}
+        self.compared.update(start + key.removeprefix(weights) for key in keys)
+        return placed
 
     def _reason(self, name: str) -> str:
         patterns = self.code.not_compared
+        if not self.golden.arrays[name].is_floating_point():
+            return next((why for pattern, why in patterns.items() if fnmatchcase(name, pattern)), "whole numbers")
         return next((why for pattern, why in patterns.items() if fnmatchcase(name, pattern)), "")
 
     def _with_tolerance(self, row: Row) -> Row:

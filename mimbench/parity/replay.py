@@ -82,8 +82,12 @@ def run_trajectory(golden: Golden, code: OfficialCode, method: Method, dtype: to
         clip_grad={"max_norm": config.clip_grad} if config.clip_grad else None,
     )
     losses = []
+    if len(rates) != len(decays):
+        raise InputError(f"golden file {golden.path}: traj/lr has {len(rates)} steps, and traj/wd {len(decays)}")
     for step, (rate, decay) in enumerate(zip(rates, decays, strict=True)):
         progress = step / len(rates)
+        method.progress = progress
+        method.before_step(progress)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
             if group["weight_decay"] and not group.get("fixed_decay"):  # 0 marks the parameters without decay

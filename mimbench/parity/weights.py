@@ -104,6 +104,8 @@ def _convert(tensors: Mapping[str, Tensor], place: str, code: OfficialCode, meth
     is_alone = place == "" and "encoder." not in code.networks.values()
     if module is method.encoder or is_alone:
         return _whole(to_method(tensors, recognise(tensors), method))
+    if isinstance(module, Method) and module is not method:  # a teacher that is a whole method
+        return _under(place, _whole(to_method(tensors, recognise(tensors), module)))
     if isinstance(module, Encoder):
         of_encoder = {name: value for name, value in tensors.items() if not name.startswith(tuple(code.names))}
         return _under(place, to_encoder(of_encoder, recognise(of_encoder), module))

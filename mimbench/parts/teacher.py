@@ -52,16 +52,17 @@ class Teacher(nn.Module, Generic[Copied]):
         Call it in `Method.after_step`.
 
         Args:
-            student: the module that was copied.
+            student: the module that was copied. It may hold this teacher, whose own tensors are then left out.
             momentum: in [0, 1]; 1 leaves the parameters as they are.
 
         Raises:
             InputError: the student has other parameters or buffers than the copy.
         """
-        slow, fast = _same(_parameters(self.module), _parameters(student))
+        tensors_here = {id(tensor) for tensor in (*self.parameters(), *self.buffers())}
+        slow, fast = _same(_parameters(self.module), _others(_parameters(student), tensors_here))
         if slow:
             torch._foreach_lerp_(slow, fast, 1 - momentum)
-        for old, new in zip(*_same(_buffers(self.module), _buffers(student)), strict=True):
+        for old, new in zip(*_same(_buffers(self.module), _others(_buffers(student), tensors_here)), strict=True):
             old.copy_(new)
 
     def release(self) -> Copied:
@@ -108,6 +109,11 @@ def _parameters(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from ((_plain(name), buffer) for name, buffer in module.named_buffers())
+
+
+def _others(tensors: Iterator[tuple[str, Tensor]], left_out: set[int]) -> Iterator[tuple[str, Tensor]]:
+    """`tensors` without those whose id is in `left_out`."""
+    return ((name, tensor) for name, tensor in tensors if id(tensor) not in left_out)
 
 
 def _plain(name: str) -> str:

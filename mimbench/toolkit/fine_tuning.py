@@ -14,8 +14,8 @@ from mimbench.encoders.rebuilding import rebuild_encoder
 
 STARTS = {
     "relative-per-block": ("relative", "relative-per-block"),
-    "learned": ("sincos", "learned"),
-    "learned-and-relative": ("sincos", "learned", "learned-and-relative"),
+    "learned": ("sincos", "sincos-rows-first", "learned"),
+    "learned-and-relative": ("sincos", "sincos-rows-first", "learned", "learned-and-relative"),
 }
 """Position type of a fine-tuned ViT -> the pretrained position types that can initialise it."""
 
@@ -57,7 +57,7 @@ def adapt_encoder(
     changes = {name: value for name, value in {"drop_path": drop_path, **options}.items() if value is not None}
     if getattr(encoder.config, "attention_dropout", 0):
         changes["attention_dropout"] = 0.0
-    if train_positions and getattr(encoder.config, "position", None) == "sincos":
+    if train_positions and getattr(encoder.config, "position", "").startswith("sincos"):
         changes["position"] = "learned"
     check_position(changes.get("position"), encoder)
     encoder = _copy_with(encoder, image_size, changes)

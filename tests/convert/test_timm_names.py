@@ -39,6 +39,11 @@ CASES = {
     ),
     "vit learned": ("vit", VIT | {"position": "learned"}, partial(VisionTransformer, **TIMM_VIT)),
     "vit sin-cos": ("vit", VIT | {"position": "sincos"}, partial(VisionTransformer, **TIMM_VIT)),
+    "vit sin-cos, rows first": (
+        "vit",
+        VIT | {"position": "sincos-rows-first", "layer_scale": 0.1},
+        partial(VisionTransformer, **TIMM_VIT, init_values=0.1),
+    ),
     "swin": (
         "swin",
         {"patch_size": 2, "embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2], "window": 4},

@@ -6,6 +6,7 @@ import pytest
 
 from mimbench import registry
 from mimbench.contract import Encoder
+from mimbench.harness import cost
 from mimbench.harness.cost import count_step
 from mimbench.recipe.document import parse_assignments, read
 from mimbench.recipe.resolve import resolve
@@ -13,20 +14,25 @@ from mimbench.recipe.resolve import resolve
 
 def cost_of(method, *assignments):
     recipe = resolve("smoke", read("smoke"), method, parse_assignments(list(assignments)), None)
-    return count_step(recipe, channels=3), recipe
+    return count_step(recipe, channels=len(recipe.input.mean)), recipe
 
 
 def test_operations_of_a_vit_are_those_of_the_formula():
-    cost, recipe = cost_of("autoencoder")
+    counted, recipe = cost_of("autoencoder")
     encoder = recipe.encoder_config
-    patches, dim, hidden = 49, encoder.embed_dim, int(encoder.embed_dim * encoder.mlp_ratio)
+    channels, patches, dim, hidden = (
+        len(recipe.input.mean),
+        49,
+        encoder.embed_dim,
+        int(encoder.embed_dim * encoder.mlp_ratio),
+    )
     tokens = patches + 1  # the class token
     block = tokens * (3 * dim * dim + dim * dim + 2 * dim * hidden) + 2 * tokens * tokens * dim
-    patch_pixels = 3 * encoder.patch_size**2
+    patch_pixels = channels * encoder.patch_size**2
     forward = 2 * (encoder.depth * block + patches * dim * patch_pixels + patches * dim * patch_pixels)
     # The backward pass takes twice the forward pass, but the images need no gradient.
-    assert cost.flops == 3 * forward - 2 * patches * dim * patch_pixels
-    assert cost.patches == patches
+    assert counted.flops == 3 * forward - 2 * patches * dim * patch_pixels
+    assert counted.patches == patches
 
 
 def test_visible_patches_and_teachers_count():
@@ -44,10 +50,28 @@ def test_visible_cells_and_mixed_images_count():
     assert cost_of("mixmim")[0].patches == 196
 
 
-def test_counting_leaves_the_encoder_as_it_was():
-    before = Encoder.forward_layers
-    cost_of("simmim")
-    assert Encoder.forward_layers is before
+def test_counting_leaves_the_encoder_as_it_was(monkeypatch):
+    built = []
+    build = cost.build_method
+    monkeypatch.setattr(
+        cost, "build_method", lambda *args, **options: built.append(build(*args, **options)) or built[0]
+    )
+    cost_of("data2vec")
+    encoders = [module for module in built[0].modules() if isinstance(module, Encoder)]
+    assert len(encoders) == 2
+    assert not any("forward_layers" in vars(encoder) for encoder in encoders)
+
+
+def test_a_method_that_fails_is_left_out(mimbench, tmp_path):
+    (tmp_path / "odd.py").write_text(
+        "from mimbench.api import Method\n\n\n"
+        "class Odd(Method):\n    name = 'odd'\n    version = '1'\n\n"
+        "    def step(self, batch, generator):\n        raise RuntimeError('this step is odd')\n"
+    )
+    done = mimbench("cost", "--plugin", "odd.py", "--method", "odd,simmim", "--recipe", "smoke")
+    assert done.returncode == 1
+    assert "simmim" in done.stdout
+    assert done.stderr.strip() == "left out: odd: this step is odd"
 
 
 def test_every_method_says_what_it_predicts_and_sees():

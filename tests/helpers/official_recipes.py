@@ -299,6 +299,58 @@ BEITV2 = {path: value for path, value in BEIT.items() if not path.startswith(_TO
     "method.vqkd.min_lr": 1e-5,
     "method.vqkd.warmup_epochs": 10,
 }
+HPM = MAE | {
+    "method.norm_pixels": False,
+    "method.guided_share": 0.5,
+    "method.growth_steps": 200,
+    "method.tau_start": 0.999,
+    "method.tau_end": 0.9999,
+    "method.tau_share": 0.5,
+    "pretrain.epochs": 200,
+    "pretrain.batch_size": 2048,
+}
+del HPM["method.mask"]
+LOCALMIM = AUGMENTATION | {
+    "input.image_size": 224,
+    "input.crop_scale": [0.2, 1.0],
+    "input.color_jitter": 0.0,
+    "input.interpolation": "bicubic",
+    "encoder.position": "sincos",
+    "encoder.layer_scale": None,
+    "encoder.drop_path": 0.0,
+    "method.mask_ratio": 0.75,
+    "method.layers": [1, 3, -3, -1],
+    "method.cells": [4, 8, 16, 32],
+    "method.bins": 9,
+    "method.random_bias": False,
+    "method.decoder_dim": 256,
+    "method.decoder_depth": 1,
+    "method.decoder_heads": 8,
+    "pretrain.epochs": 1600,
+    "pretrain.batch_size": 2048,
+    "pretrain.base_lr": 2e-4,
+    "pretrain.lr_divisor": 256,
+    "pretrain.betas": [0.9, 0.95],
+    "pretrain.clip_grad": None,
+    "pretrain.schedule.convention": "mae",
+    "pretrain.schedule.kind": "cosine",
+    "pretrain.schedule.warmup_epochs": 40,
+    "pretrain.schedule.min_lr": 1e-6,
+}
+CAE = BEIT | {
+    "input.color_jitter": 0.0,
+    "encoder.position": "sincos-rows-first",
+    "method.hidden_patches": 98,
+    "method.regressor_depth": 4,
+    "method.decoder_depth": 4,
+    "method.decoder_dim": 768,
+    "method.decoder_heads": 12,
+    "method.decoder_layer_scale": 0.1,
+    "method.decoder_drop_path": 0.1,
+    "method.align_weight": 2.0,
+    "method.momentum": 0.0,
+    "pretrain.schedule.warmup_epochs": 20,
+}
 BASE = {"encoder.patch_size": 16, "encoder.embed_dim": 768, "encoder.depth": 12, "encoder.num_heads": 12}
 LARGE = {"encoder.patch_size": 16, "encoder.embed_dim": 1024, "encoder.depth": 24, "encoder.num_heads": 16}
 IJEPA = AUGMENTATION | {
@@ -391,6 +443,10 @@ HUGE = {
 }
 
 OFFICIAL = {
+    ("imagenet-vit-base", "hpm"): BASE | HPM,
+    ("imagenet-vit-base", "cae"): BASE | CAE,
+    ("imagenet-vit-base", "localmim"): BASE | LOCALMIM,
+    ("imagenet-vit-large", "localmim"): LARGE | LOCALMIM | {"method.bins": 18, "method.random_bias": True},
     ("imagenet-vit-huge", "ijepa"): HUGE | IJEPA,
     ("imagenet-vit-small", "ibot"): SMALL | IBOT,
     ("imagenet-vit-base", "simmim"): BASE | SIMMIM_VIT,
@@ -433,6 +489,14 @@ MULTISTEP = {
     -1: 4e-5,
 }
 RATES = {
+    ("imagenet-vit-base", "localmim"): {0: 0.0, 20 * STEPS: 8e-4, 40 * STEPS: 1.6e-3, 820 * STEPS: (1e-6 + 1.6e-3) / 2},
+    ("imagenet-vit-base", "cae"): {
+        0: 0.0,
+        20 * STEPS - 1: 1.5e-3,
+        20 * STEPS: 1.5e-3,
+        410 * STEPS: (1e-5 + 1.5e-3) / 2,
+    },
+    ("imagenet-vit-base", "hpm"): {0: 0.0, 20 * STEPS: 6e-4, 40 * STEPS: 1.2e-3, 120 * STEPS: 6e-4},
     ("imagenet-vit-base", "simmim"): MULTISTEP,
     ("imagenet-swin-base-800ep", "simmim"): MULTISTEP,
     ("imagenet-swin-base", "simmim"): {
@@ -502,6 +566,9 @@ RATES |= {
     for method in ("simmim", "mae", "beit", "beitv2", "maskfeat")
 }
 PEAKS = {
+    ("imagenet-vit-base", "hpm"): 1.2e-3,
+    ("imagenet-vit-base", "cae"): 1.5e-3,
+    ("imagenet-vit-base", "localmim"): 1.6e-3,
     ("imagenet-vit-base", "simmim"): 4e-4,
     ("imagenet-vit-base", "mae"): 2.4e-3,
     ("imagenet-vit-base", "beit"): 1.5e-3,
@@ -518,6 +585,9 @@ PEAKS = {
 }
 
 HIDDEN = {
+    ("imagenet-vit-base", "hpm"): (14, 147, 147),
+    ("imagenet-vit-base", "cae"): (14, 98, 98),
+    ("imagenet-vit-base", "localmim"): (14, 147, 147),
     ("imagenet-vit-base", "simmim"): (7, 30, 30),
     ("imagenet-swin-base", "simmim"): (6, 22, 22),
     ("imagenet-resnet-50", "spark"): (7, 29, 29),

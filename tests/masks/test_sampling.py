@@ -13,6 +13,7 @@ from mimbench.errors import InputError
 from mimbench.masks import (
     block_mask,
     grid_mask,
+    guided_mask,
     masked_count,
     mean_over_masked,
     random_mask,
@@ -102,13 +103,17 @@ def test_official_streams_have_the_official_statistics(case):
 def assert_same_distribution(masks, case, *, sigmas=4.5):
     """Means and spreads of `masks` differ from the golden 2000 by no more than chance allows."""
     n, m = len(masks), case["n_masks"]
-    for name, values in statistics(masks).items():
+    measured = {name: values for name, values in statistics(masks).items() if name in case}
+    assert {"count", "n_components_4conn", "boundary_edges"} <= set(measured)
+    for name, values in measured.items():
         error = max(case[name]["std"], values.std()) * np.sqrt(1 / n + 1 / m)
         assert abs(values.mean() - case[name]["mean"]) <= sigmas * error, name
         kurtosis = ((values - values.mean()) ** 4).mean() / max(values.var() ** 2, 1e-12)
         spread = case[name]["std"] * np.sqrt((max(kurtosis, 3) - 1) / 4) * np.sqrt(1 / n + 1 / m)
         assert abs(values.std() - case[name]["std"]) <= sigmas * spread, name
-    for region, values in regions(masks).items():
+    measured = {name: values for name, values in regions(masks).items() if name in case["position_prob"]}
+    assert {"corners", "centre"} <= set(measured)
+    for region, values in measured.items():
         error = values.std() * np.sqrt(1 / n + 1 / m)
         assert abs(values.mean() - case["position_prob"][region]) <= sigmas * error + 1e-12, region
 
@@ -125,6 +130,28 @@ def test_block_masks_of_a_batch_have_the_official_distribution(case):
         assert abs(measured - share) <= 4.5 * np.sqrt(max(share, measured) * (1 / 2000 + 1 / 4000)), masked
 
 
+CAE = [
+    case
+    for case in json.loads((GOLDEN / "mask_stats_b.json").read_text())["stats"]
+    if case["generator"].startswith("CAE")
+]
+
+
+@pytest.mark.parametrize("rng", ["torch", "official"])
+@pytest.mark.parametrize("case", CAE, ids=lambda case: str(list(case["settings"].values())))
+def test_block_masks_that_try_further_blocks_have_caes_distribution(case, rng):
+    settings = case["settings"]
+    count, least = settings["num_masking_patches"], settings["min_num_patches"]
+    masks = block_mask(2000, settings["grid"], count, seeded(1), min_block=least, retry=True, rng=rng).numpy()
+    assert (masks.sum((1, 2)) == count).all()
+    assert_same_distribution(masks, case | {"n_masks": 2000})
+
+
+def test_block_masks_that_could_never_be_filled_are_refused():
+    with pytest.raises(InputError, match="aspect 2 to 3 cannot fill single cells; include 1"):
+        block_mask(2, (8, 8), 20, seeded(), min_block=4, aspect=(2, 3), retry=True)
+
+
 @pytest.mark.parametrize("rng", ["torch", "official"])
 def test_random_masks_have_simmims_distribution(rng):
     case = STATS[4]
@@ -139,6 +166,7 @@ GENERATORS = {
     "block": lambda g: block_mask(5, (6, 9), 20, g, min_block=4),
     "block-official": lambda g: block_mask(5, (6, 9), 20, g, min_block=4, rng="official"),
     "block-exact": lambda g: block_mask(5, (6, 9), 20, g, min_block=4, exact=True),
+    "block-retry": lambda g: block_mask(5, (6, 9), 20, g, min_block=4, retry=True),
     "square": lambda g: square_mask(5, (6, 9), 0.3, g),
     "grid": lambda g: grid_mask(5, (6, 9), g, period=3, shift=True),
 }
@@ -260,3 +288,26 @@ def test_impossible_masks_are_refused(draw, words):
     with pytest.raises(InputError, match=words) as error:
         draw(seeded())
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("rng", ["torch", "official"])
+def test_a_guided_mask_has_the_highest_scores_and_random_others(rng):
+    scores = torch.randn(200, 4, 4, generator=seeded(7))
+    mask = guided_mask(scores, 12, 5, seeded(), rng=rng).flatten(1)
+    order = scores.flatten(1).argsort(1, descending=True)
+    assert (mask.sum(1) == 12).all()
+    assert mask.gather(1, order[:, :5]).all()
+    assert (mask.gather(1, order[:, 5:]).float().mean(0) - 7 / 11).abs().max() < 0.15
+    assert torch.equal(mask, guided_mask(scores, 12, 5, seeded(), rng=rng).flatten(1))
+    assert not torch.equal(mask, guided_mask(scores, 12, 5, seeded(1), rng=rng).flatten(1))
+    assert (guided_mask(scores, 12, 0, seeded(), rng=rng).float().mean(0) - 12 / 16).abs().max() < 0.15
+    assert torch.equal(
+        guided_mask(scores, 12, 12, seeded(), rng=rng).flatten(1),
+        mask.scatter(1, order, False).scatter(1, order[:, :12], True),
+    )
+
+
+@pytest.mark.parametrize(("masked", "guided", "message"), [(16, 1, "masks everything"), (3, 4, "4 guided cells")])
+def test_an_impossible_guided_mask_is_refused(masked, guided, message):
+    with pytest.raises(InputError, match=message):
+        guided_mask(torch.zeros(1, 4, 4), masked, guided, seeded())

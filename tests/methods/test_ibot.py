@@ -110,7 +110,7 @@ def test_parts_that_are_not_here_are_refused(change, message, tmp_path):
         setup_of(read_golden(tmp_path / "other.npz"))
 
 
-@pytest.mark.parametrize("name", ["traj/center2_after", "traj/loss", "traj/teacher_after.head.last_layer.weight_v"])
+@pytest.mark.parametrize("name", ["traj/center2_after", "traj/loss_f64", "traj/teacher_after.head.last_layer.weight_v"])
 def test_what_the_steps_leave_counts_in_parity(name, tmp_path):
     arrays = dict(np.load(FILE))
     arrays[name] = arrays[name] * arrays[name].dtype.type(1.001)

@@ -83,7 +83,7 @@ def test_several_contexts_per_image_are_refused(tmp_path):
         setup_of(read_golden(tmp_path / "two.npz"))
 
 
-@pytest.mark.parametrize(("change", "row"), [("traj/loss", "step 4: loss (float32)"), ("ema/", "ema/target.")])
+@pytest.mark.parametrize(("change", "row"), [("traj/loss_f64", "step 4: loss (float64)"), ("ema/", "ema/target.")])
 def test_the_steps_and_the_teacher_count_in_parity(change, row, tmp_path):
     arrays = dict(np.load(FILE))
     name = next(name for name in arrays if name.startswith(change) and "momentum" not in name and arrays[name].any())

@@ -23,6 +23,8 @@ SMALL = {
     "fcmae": {"decoder_dim": 4, "init": "encoder"},
     "greenmim": {"decoder_dim": 8, "decoder_heads": 2},
     "mixmim": {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2},
+    "hpm": {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2, "guided_share": 0.0},
+    "localmim": {"layers": (-1,), "cells": (2,), "decoder_dim": 8, "decoder_heads": 2},
 }
 KINDS = [
     ("simmim", {}),
@@ -37,6 +39,8 @@ KINDS = [
     ("fcmae", {}),
     ("greenmim", {}),
     ("mixmim", {}),
+    ("hpm", {}),
+    ("localmim", {}),
 ]
 
 
@@ -80,6 +84,17 @@ def test_the_ratio_rises_over_the_training(tmp_path, name, options):
     assert drawn == pytest.approx(expected, abs=0.15 if "square" in options.values() else 0.06)
     unchanged, _ = train_and_count(tmp_path / "unchanged", build(name, mask_ratio=0.75, **options), steps=8)
     assert len(set(unchanged)) == 1
+
+
+def test_guided_masks_follow_the_ratio():
+    method = build("hpm", mask_ratio=0.75, initial_mask_ratio=0.25, guided_share=1.0)
+    images, counts = torch.randn(2, 1, 8, 8), []
+    for progress in (0.0, 0.5):
+        method.before_step(progress)
+        mask = method.sample_guided_mask(images, progress, torch.Generator())
+        counts.append(int(mask[0].sum()))
+        assert torch.isfinite(method(images, mask).loss)
+    assert counts == [4, 8]
 
 
 @pytest.mark.parametrize(

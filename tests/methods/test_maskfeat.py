@@ -25,7 +25,8 @@ from mimbench.contract import InputError, NotSupported
 from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
 from mimbench.masks.official import python_block_mask
-from mimbench_methods.maskfeat import MaskFeat, hog
+from mimbench_methods._hog import hog
+from mimbench_methods.maskfeat import MaskFeat
 from mimbench_tasks.finetune.task import Finetune
 
 PARTS = {

@@ -158,3 +158,12 @@ def test_a_released_teacher_trains_what_the_student_trained():
     released = teacher.release()
     assert released is teacher.module
     assert [n for n, p in released.named_parameters() if not p.requires_grad] == ["0.weight"]
+
+
+def test_a_student_that_holds_its_teacher_is_followed():
+    net = student()
+    net.add_module("slow", Teacher(net))
+    shake(net[0])
+    net.slow.follow(net, 0.0)
+    assert torch.equal(net.slow.module[0].weight, net[0].weight)
+    assert not hasattr(net.slow.module, "slow")

@@ -78,7 +78,8 @@ def test_the_peak_rate_is_scaled_by_the_recipes_own_divisor(preset, method):
 @pytest.mark.parametrize(("preset", "method"), cases_of(HIDDEN))
 def test_masks_hide_the_official_number_of_cells(preset, method):
     # The official tokenizers want a file of weights.
-    settings = {"beit": {"method.tokenizer": "kmeans"}, "beitv2": {"method.vqkd.teacher": "hog"}}.get(method, {})
+    local = {"method.tokenizer": "kmeans"}
+    settings = {"beit": local, "cae": local, "beitv2": {"method.vqkd.teacher": "hog"}}.get(method, {})
     recipe = resolve(preset, recipe_document.read(preset), method, settings, None)
     with torch.device("meta"):
         encoder = recipe.encoder_class()(recipe.encoder_config, image_size=recipe.input.image_size, in_channels=3)

@@ -40,7 +40,7 @@ def test_frames_of_a_clip_are_transformed_as_images_with_the_same_draws(options,
 
 @pytest.mark.parametrize("crop", [TrainingCrop(INPUT), TrainingCrop(VIEW), lambda clip: evaluation_crop(clip, INPUT)])
 @pytest.mark.parametrize("change", [lambda clip: clip, lambda clip: clip.float()])
-def test_workers_crop_all_frames_of_a_clip_equally(crop, change):
+def test_workers_crop_all_frames_of_a_clip_in_one_way(crop, change):
     for seed, clip in enumerate(map(change, clips())):
         torch.manual_seed(seed)
         whole = crop(clip)

@@ -6,12 +6,13 @@ import json
 
 import pytest
 import torch
-from PIL import Image
 
 from mimbench import registry
-from mimbench.contract import Method, View
+from mimbench.contract import ImageSplit, Method, View
+from mimbench.engine.device import device_name
 from mimbench.engine.hooks import HistoryHook
 from mimbench.errors import InputError
+from mimbench.harness.planning.cells import Pretraining
 from mimbench.harness.planning.dryrun import describe_plan, summarize_plan
 from mimbench.harness.planning.estimate import Estimator
 from mimbench.recipe.show import describe
@@ -25,15 +26,18 @@ def weights(bench) -> str:
     return json.loads(path.read_text())["sha256"]["encoder.safetensors"]
 
 
-@pytest.fixture
-def pictures(tmp_path):
-    """Settings of a dataset of files, which workers crop."""
-    for number in range(40):
-        folder = tmp_path / "images" / "train" / "ab"[number % 2]
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.linear_gradient("L").rotate(9 * number).resize((30, 32)).save(folder / f"{number}.png")
-    root = tmp_path / "images"
-    return [f"data.root={root}", "data.name=folder", "data.channels=1", "pretrain.batch_size=8", "pretrain.workers=2"]
+class Files(ImageSplit):
+    """The images of an ArraySplit as if each were read from a file, so that workers crop them."""
+
+    def __init__(self, split):
+        self.split = split
+        self.labels, self.classes, self.pixel_range = split.labels, split.classes, split.pixel_range
+
+    def __len__(self):
+        return len(self.split)
+
+    def __getitem__(self, index):
+        return self.split[index]
 
 
 def test_mae_trains_small_and_then_large(bench):
@@ -50,9 +54,11 @@ def test_mae_trains_small_and_then_large(bench):
 
 @pytest.mark.parametrize("stop", [3, 4, 5])
 @pytest.mark.parametrize("source", ["memory", "files"])
-def test_a_stopped_training_that_resumes_has_the_same_weights(bench, monkeypatch, pictures, source, stop):
-    settings = [*GROWING, "pretrain.checkpoint_steps=1"]
-    settings += [*pictures, "pretrain.epochs=2"] if source == "files" else []
+def test_a_stopped_training_that_resumes_has_the_same_weights(bench, monkeypatch, source, stop):
+    settings = [*GROWING, "pretrain.checkpoint_steps=1", "pretrain.workers=2"]
+    if source == "files":
+        images = Pretraining.images
+        monkeypatch.setattr(Pretraining, "images", lambda pretraining: Files(images(pretraining)))
     bench.run("mae", settings=settings)
     whole = weights(bench)
     bench.moves("stopped")
@@ -73,7 +79,8 @@ def test_a_stopped_training_that_resumes_has_the_same_weights(bench, monkeypatch
 
 def test_the_estimate_uses_trainings_with_the_same_sizes(bench, tmp_path):
     bench.run("mae", settings=GROWING)
-    estimator = Estimator.from_results(bench.store.root, "cpu")
+    device = device_name(torch.device("cpu"))
+    estimator = Estimator.from_results(bench.store.root, device)
     seconds = {
         name: estimator.pretraining_seconds(bench.planned("mae", settings=settings)[1][0].pretraining)
         for name, settings in (("growing", [*GROWING, "pretrain.epochs=8"]), ("plain", PLAIN))
@@ -83,7 +90,7 @@ def test_the_estimate_uses_trainings_with_the_same_sizes(bench, tmp_path):
     assert seconds["growing"] > 0
     _, cells = bench.planned("mae", settings=PLAIN)
     assert "no estimate for: pretraining mae (1)" in describe_plan(
-        summarize_plan(cells, bench.store.root, "cpu"), tmp_path
+        summarize_plan(cells, bench.store.root, device), tmp_path
     )
 
 

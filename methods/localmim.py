@@ -1,0 +1,171 @@
+"""LocalMIM: several layers predict histograms of oriented gradients of masked patches, each at another scale."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from mimbench.api import (
+    Depth,
+    Encoder,
+    InputError,
+    MaskRatioConfig,
+    Method,
+    OfficialCode,
+    StepOutput,
+    at_least_float32,
+    check_mask_ratios,
+    full_precision,
+    init_xavier,
+    random_mask,
+    resize_mask,
+    visible_indices,
+)
+from mimbench_methods._hog import Histograms
+from mimbench_methods._scale_decoder import ScaleDecoder
+from mimbench_methods.official.localmim import OfficialLocalMIM
+
+
+class LocalMIMConfig(MaskRatioConfig):
+    """The defaults are those of the official ViT-B."""
+
+    mask_ratio: float = Field(0.75, gt=0, lt=1)
+    """Share of the patches that is masked."""
+    layers: tuple[int, ...] = (1, 3, -3, -1)
+    """Indices of the encoder's layers that predict, rising; negative values count from the end, and the last is -1."""
+    cells: tuple[int, ...] = (4, 8, 16, 32)
+    """Side of the squares whose histograms each of these layers predicts, px: a patch times or over a power of two, at
+    most two patches."""
+    bins: int = Field(9, ge=2)
+    """Orientations, which share 180 degrees."""
+    random_bias: bool = False
+    """Add fixed random numbers to the gradients that the histograms count, as the official ViT-L does."""
+    decoder_dim: int = Field(256, ge=4)
+    decoder_depth: Depth = Field(1, ge=0)
+    decoder_heads: int = Field(8, ge=1)
+    decoder_mlp_ratio: float = Field(4.0, gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LocalMIMConfig:
+        if len(self.layers) != len(self.cells):
+            raise ValueError(f"{len(self.layers)} layers need as many cells, not {len(self.cells)}")
+        if not self.layers or self.layers[-1] != -1:
+            raise ValueError("the last of layers must be -1, the encoder's last layer")
+        return self
+
+
+class LocalMIM(Method):
+    """Wang et al., Masked Image Modeling with Local Multi-Scale Reconstruction (CVPR 2023, arXiv:2303.05251).
+
+    Reference code: no licence, its files name CC-BY-NC 4.0 (MAE's); not used here.
+    """
+
+    name: ClassVar[str] = "localmim"
+    version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "HOG of masked patches at several scales"
+    sees: ClassVar[str] = "visible patches"
+    networks: ClassVar[tuple[str, ...]] = ("decoder per scale",)
+    paper: ClassVar[str] = "https://arxiv.org/abs/2303.05251"
+    reference: ClassVar[str] = "https://github.com/Haoqing-Wang/LocalMIM@314a6e558a8c47bf0ef146235e2ced8d01e27fe6"
+    official: ClassVar[OfficialCode | None] = OfficialLocalMIM()
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"visible-only"})
+    Config = LocalMIMConfig
+    config: LocalMIMConfig
+
+    def __init__(self, config: LocalMIMConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        check_mask_ratios(self)
+        self.visible = self._count_visible()
+        """Patches that the encoder sees of each image."""
+        self.layers = encoder.layer_indices(config.layers)
+        if self.layers != sorted(set(self.layers)):
+            raise InputError(f"method.layers {config.layers} of {encoder.num_layers} layers must rise")
+        scales = [_doublings(cell, encoder) for cell in config.cells]
+        self.norms = nn.ModuleList(nn.LayerNorm(encoder.out_dim, eps=1e-6) for _ in config.layers[:-1])
+        decoder: dict[str, Any] = {
+            "dim": config.decoder_dim,
+            "depth": config.decoder_depth,
+            "num_heads": config.decoder_heads,
+            "mlp_ratio": config.decoder_mlp_ratio,
+            "outputs": config.bins * encoder.in_channels,
+        }
+        self.decoders = nn.ModuleList(ScaleDecoder(encoder, **decoder, doublings=doublings) for doublings in scales)
+        self.hogs = nn.ModuleList(
+            Histograms(config.bins, cell, random_bias=config.random_bias) for cell in config.cells
+        )
+        init_xavier(encoder)
+
+    def before_step(self, progress: float) -> None:
+        if self.config.initial_mask_ratio is not None:
+            self.visible = self._count_visible()
+
+    def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
+        ratio = self.config.ratio_at(self.progress)
+        return random_mask(batch, self.encoder.grid, ratio, generator, rounding="mae")
+
+    def target(self, images: Tensor) -> Tensor:
+        """[B, N, C * bins]: the histograms of each scale, row by row, one scale after the other.
+
+        In float32 under autocast too.
+        """
+        with full_precision(images.device):
+            return torch.cat([histograms(at_least_float32(images)) for histograms in self.hogs], 1)
+
+    def predict(self, images: Tensor, mask: Tensor) -> Tensor:
+        """What `target` lists, of masked and visible places."""
+        return self._predict(images, visible_indices(resize_mask(mask, self.encoder.grid)))
+
+    def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
+        """`mask` has as many masked patches as those of `sample_mask`, so that an accelerator is not synchronised."""
+        target = self.target(images)
+        keep = visible_indices(resize_mask(mask, self.encoder.grid), self.visible)
+        return StepOutput(self.loss(self._predict(images, keep), target, mask))
+
+    def _count_visible(self) -> int:
+        return int((~self.sample_mask(1, torch.Generator())).sum())
+
+    def _predict(self, images: Tensor, keep: Tensor) -> Tensor:
+        """keep: int64 [B, K], the visible patches."""
+        layers = self.encoder.forward_layers(self.encoder.embed(images), self.layers, keep=keep)
+        outputs = [layer.sequence for layer in layers]
+        outputs = [norm(output) for norm, output in zip(self.norms, outputs[:-1], strict=True)] + outputs[-1:]
+        return torch.cat([decode(output, keep) for decode, output in zip(self.decoders, outputs, strict=True)], 1)
+
+    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """The sum of the losses of all scales."""
+        return self.losses(prediction, target, mask).sum()
+
+    def losses(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Squared error of each scale, mean over its histograms, weighted by how much of each is masked: [scales]."""
+        errors = (at_least_float32(prediction) - target).square().mean(-1)
+        weights = [self.weights(mask, cell).to(errors) for cell in self.config.cells]
+        parts = errors.split([weight.shape[1] for weight in weights], 1)
+        return torch.stack([(part * weight).sum() / weight.sum() for part, weight in zip(parts, weights, strict=True)])
+
+    def weights(self, mask: Tensor, cell: int) -> Tensor:
+        """The masked share of each square of `cell` px: bool [B, Gh, Gw] -> float [B, N], row by row."""
+        side = self.encoder.image_size // cell
+        finer = max(side, self.encoder.grid[0])
+        shares = F.adaptive_avg_pool2d(resize_mask(mask, (finer, finer)).float(), side)
+        return shares.flatten(1)
+
+    def no_weight_decay(self) -> set[str]:
+        """The official script decays everything of two or more dimensions, class and mask tokens included."""
+        return set()
+
+
+def _doublings(cell: int, encoder: Encoder) -> int:
+    """How often a patch is halved to the side `cell` px; -1: it is doubled."""
+    doublings = round(math.log2(encoder.patch_size / cell)) if cell > 0 else 0
+    if doublings < -1 or cell * 2.0**doublings != encoder.patch_size or encoder.image_size % cell:
+        raise InputError(
+            f"method.cells: squares of {cell} px do not suit patches of {encoder.patch_size} px in an image of "
+            f"{encoder.image_size} px; choose a patch times or over a power of two, at most two patches, that divides "
+            "the image"
+        )
+    return doublings
