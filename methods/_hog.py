@@ -15,7 +15,7 @@ def hog(images: Tensor, bins: int, cell: int, bias: Tensor | None = None) -> Ten
     Gradients are Sobel's, the image mirrored at its edges. Each pixel adds its gradient's length to one bin, that of
     its direction in [0, 180) degrees, which is counted from the vertical.
 
-    A convolution per channel computes the gradients, as in the official code. Where one is exactly vertical, rounding
+    A convolution per channel computes the gradients, as in the official code. If one is exactly vertical, rounding
     chooses between the first and the last bin, and another order of the same sums would choose differently.
 
     bias: two numbers that are added to the horizontal and the vertical gradients.

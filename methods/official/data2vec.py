@@ -1,4 +1,8 @@
-"""data2vec beside its official code, facebookresearch/data2vec_vision@af9a3634 beit/."""
+"""data2vec beside its official code.
+
+The golden vectors were computed with facebookresearch/data2vec_vision@af9a3634 beit/. Recipe and protocols cite
+@6146726a.
+"""
 
 from __future__ import annotations
 

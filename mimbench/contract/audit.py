@@ -1,4 +1,4 @@
-"""Audits: tasks that are calibrated on a truth which they plant themselves."""
+"""Audits: tasks that look for an effect, and are calibrated on data with a planted effect of known size."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ class AuditInput:
 
 
 class Audit(Task):
-    """A task that looks for something, such as memorised images or a difference between groups.
+    """A task that looks for an effect, such as memorised images or a difference between groups.
 
-    It is a measuring instrument, so it brings what it can be calibrated on. `mimbench check task NAME` requires that
-    the primary metric rises with the dose of a planted truth, is at its end for an oracle, and is chance if nothing is
-    planted. It also shows the score of an untrained encoder.
+    It makes data with a planted effect of known size. `mimbench check task NAME` requires that the primary metric rises
+    with the dose of the effect, reaches `effect_end` for the positive control (`oracle`), and is at chance for the
+    negative control (dose 0). It also shows the score of an untrained encoder.
     """
 
     doses: ClassVar[tuple[float, ...]]
-    """Doses of the planted truth, rising; the first is 0, and there are three or more."""
+    """Strengths of the planted effect, rising; the first is 0, and there are three or more."""
     effect_end: ClassVar[Literal["low", "high"]] = "high"
-    """End of the primary metric's range that a large effect moves it to."""
+    """The end of the primary metric's range that a strong effect moves it to."""
 
     @abstractmethod
     def plant(self, dose: float, seed: int, folder: Path) -> AuditInput:
-        """An encoder and a dataset with a planted truth.
+        """An encoder and a dataset with a planted effect.
 
         Args:
             dose: one of `doses`; 0 plants nothing, so that the primary metric is chance up to its noise.
@@ -52,4 +52,4 @@ class Audit(Task):
 
     @abstractmethod
     def oracle(self, seed: int, folder: Path) -> AuditInput:
-        """As `plant`, with a truth so plain that the audit has to see all of it."""
+        """The positive control: as `plant`, with an effect so strong that the metric must reach `effect_end`."""

@@ -45,7 +45,7 @@ def fit(
     console: Console,
     identity: str = "",
     end: int | None = None,
-    after: Mapping[int, Callable[[FitReport], None]] | None = None,
+    call_after: Mapping[int, Callable[[FitReport], None]] | None = None,
 ) -> FitReport:
     """Train a model in place. Resumes from `workdir` if an earlier run was interrupted there. All ranks call it.
 
@@ -63,7 +63,7 @@ def fit(
         console: for progress and messages.
         identity: names the training among all others. A state of another identity in `workdir` is not used.
         end: stop after so many epochs of the schedule, or steps if the budget is in steps; None: train all of them.
-        after: functions by number of epochs (or steps) done. Each is called on all ranks with the report so far, before
+        call_after: functions by number of epochs (or steps) done. Each is called on all ranks with the report so far, before
             the state at that point is saved. Points that an earlier, interrupted run has passed are left out.
 
     Returns:
@@ -89,7 +89,7 @@ def fit(
     schedule = Schedule(config, steps_per_epoch=len(loader) // config.accumulate)
     per_unit = schedule.steps_per_epoch if config.unit == "epoch" else 1
     last_step = schedule.steps if end is None else end * per_unit
-    calls = {count * per_unit: function for count, function in (after or {}).items()}
+    calls = {count * per_unit: function for count, function in (call_after or {}).items()}
     save_every = config.saving_interval(schedule.steps_per_epoch)
     read_every = READ_EVERY.get(device.type, 1)
     run_name = f"mimbench-{uuid.uuid4().hex}"

@@ -21,17 +21,17 @@ class MaskRatioConfig(Config):
     """Share of the patches that is masked: by the end of the training, if it changes, and in pictures."""
     initial_mask_ratio: float | None = added(None, gt=0, lt=1)
     """Mask ratio at the first step, from which it moves to `mask_ratio`. Default: `mask_ratio` all the time."""
-    mask_ratio_ramp: Literal["linear", "cosine", "constant"] = added("linear")
-    """How it moves. constant: it stays, and changes at once at `mask_ratio_from`."""
-    mask_ratio_from: float = added(1.0, gt=0, le=1)
-    """Fraction of the training from which on it is `mask_ratio`."""
+    mask_ratio_ramp: Literal["linear", "cosine", "step"] = added("linear")
+    """How it moves. step: it stays, and changes at once at `mask_ratio_until`."""
+    mask_ratio_until: float = added(1.0, gt=0, le=1)
+    """Fraction of the training until which it moves; then it is `mask_ratio`. At 1, the last step is close to it."""
 
     @model_validator(mode="after")
     def _has_a_start(self) -> MaskRatioConfig:
-        if self.initial_mask_ratio is None and (self.mask_ratio_ramp, self.mask_ratio_from) != ("linear", 1.0):
-            raise ValueError("mask_ratio_ramp and mask_ratio_from need an initial_mask_ratio to start from")
-        if self.mask_ratio_ramp == "constant" and self.mask_ratio_from == 1:
-            raise ValueError("a constant mask_ratio_ramp needs a mask_ratio_from below 1, when the ratio changes")
+        if self.initial_mask_ratio is None and (self.mask_ratio_ramp, self.mask_ratio_until) != ("linear", 1.0):
+            raise ValueError("mask_ratio_ramp and mask_ratio_until need an initial_mask_ratio to start from")
+        if self.mask_ratio_ramp == "step" and self.mask_ratio_until == 1:
+            raise ValueError('mask_ratio_ramp "step" needs a mask_ratio_until below 1, when the ratio changes')
         return self
 
     def ratio_at(self, progress: float) -> float:
@@ -39,7 +39,7 @@ class MaskRatioConfig(Config):
         if self.initial_mask_ratio is None:
             return self.mask_ratio
         return ramp(
-            progress, self.initial_mask_ratio, self.mask_ratio, self.mask_ratio_ramp, warmup=self.mask_ratio_from
+            progress, self.initial_mask_ratio, self.mask_ratio, self.mask_ratio_ramp, warmup=self.mask_ratio_until
         )
 
 

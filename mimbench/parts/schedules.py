@@ -12,7 +12,7 @@ def ramp(
     progress: float,
     start: float,
     end: float,
-    kind: Literal["linear", "cosine", "constant"] = "linear",
+    kind: Literal["linear", "cosine", "step"] = "linear",
     *,
     warmup: float = 1.0,
 ) -> float:
@@ -23,7 +23,7 @@ def ramp(
         start: the value at progress 0.
         end: the value from progress `warmup` on.
         kind: "linear": in a straight line. "cosine": along half a cosine, slow at both ends, as the weight decay and
-            momentum of DINO. "constant": `start` until `warmup`, then `end`.
+            momentum of DINO. "step": `start` until `warmup`, then `end`.
         warmup: progress at which `end` is reached, in [0, 1]; 0: `end` from the first step on.
 
     Raises:
@@ -32,11 +32,11 @@ def ramp(
     for name, value in (("progress", progress), ("warmup", warmup)):
         if not 0 <= value <= 1:
             raise InputError(f"ramp: {name} must lie in [0, 1], not {value:g}")
-    if kind not in ("linear", "cosine", "constant"):
-        raise InputError(f'ramp: kind must be "linear", "cosine" or "constant", not {kind!r}')
+    if kind not in ("linear", "cosine", "step"):
+        raise InputError(f'ramp: kind must be "linear", "cosine" or "step", not {kind!r}')
     if progress >= warmup:
         return end
-    if kind == "constant":
+    if kind == "step":
         return start
     if kind == "linear":
         return start + (end - start) * progress / warmup

@@ -1,4 +1,4 @@
-"""The checks of an audit: a task that brings a planted truth to be calibrated on.
+"""The checks of an audit: a task that is calibrated on data with a planted effect.
 
     for result in check_audit(MyAudit):
         print(result.name, result.status, result.message)
@@ -27,7 +27,7 @@ from mimbench.testing.tasks import equal_seeds_give_equal_results, frozen_weight
 SEEDS = range(3)
 """Seeds of each dose."""
 NULL_SEEDS = range(8)
-"""Seeds of the null: the runs in which nothing is planted."""
+"""Seeds of the null: the negative control, in which nothing is planted."""
 T_99 = 3.4995
 """Quantile 0.995 of Student's t with 7 degrees of freedom: the 99 % interval of the mean of 8 values."""
 NEAR_END = 0.95
@@ -51,7 +51,7 @@ class AuditSubject(TaskSubject):
         return self.planted(self.doses[-1] if self.doses else 0.0, 0, batch=batch, again=again)
 
     def planted(self, dose: float, seed: int, *, batch: int = 64, again: bool = False) -> Ran:
-        """The run on a planted truth of this dose."""
+        """The run on a planted effect of this dose."""
         return self._once(("dose", dose, seed, batch, again), self.make_audit().plant, dose, batch=batch, seed=seed)
 
     def oracle(self) -> Ran:
@@ -132,17 +132,17 @@ def score_rises_with_the_dose(subject: AuditSubject) -> str:
 
 @check("oracle", needs=["metrics_are_as_declared"])
 def oracle_scores_at_the_end(subject: AuditSubject) -> str:
-    """A truth that is plain to see moves the score to its end, or 95 % of the way there from chance."""
+    """The positive control moves the score to `effect_end`, or 95 % of the way there from chance."""
     ran, end = subject.oracle(), subject.make_audit().effect_end
     text = subject.describe(ran)
     if subject.effect(ran) < NEAR_END:
-        raise Failure(f"oracle: {text}; it should be at the {end} end: the audit misses what is plain to see")
+        raise Failure(f"oracle: {text}; it should be at the {end} end: the audit misses the positive control")
     return text
 
 
 @check("plant", needs=["metrics_are_as_declared"])
 def null_is_chance(subject: AuditSubject) -> str:
-    """If nothing is planted, chance lies in the 99 % interval of the mean over 8 seeds."""
+    """Of the negative control, dose 0, chance lies in the 99 % interval of the mean over 8 seeds."""
     name, null = subject.primary.name, [subject.planted(subject.doses[0], seed) for seed in NULL_SEEDS]
     differences = [ran.result.metrics[name].value - ran.chance for ran in null]
     mean = statistics.fmean(differences)

@@ -78,6 +78,6 @@ def train(
         console=Console(file=out),
         identity=identity,
         end=until,
-        after=after,
+        call_after=after,
     )
     return report, out.getvalue()

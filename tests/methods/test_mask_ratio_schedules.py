@@ -101,8 +101,8 @@ def test_guided_masks_follow_the_ratio():
     ("ramp", "expected"),
     [
         ({}, [0.25, 0.375, 0.5, 0.625]),
-        ({"mask_ratio_from": 0.5}, [0.25, 0.5, 0.75, 0.75]),
-        ({"mask_ratio_ramp": "constant", "mask_ratio_from": 0.5}, [0.25, 0.25, 0.75, 0.75]),
+        ({"mask_ratio_until": 0.5}, [0.25, 0.5, 0.75, 0.75]),
+        ({"mask_ratio_ramp": "step", "mask_ratio_until": 0.5}, [0.25, 0.25, 0.75, 0.75]),
         ({"mask_ratio_ramp": "cosine"}, [0.25, 0.3232, 0.5, 0.6768]),
     ],
 )
@@ -155,8 +155,8 @@ def test_a_recipe_shows_both_ends_and_fingerprints_stay():
     ("name", "options", "message"),
     [
         ("mae", {"mask": "grid", "initial_mask_ratio": 0.5}, "grid masks exist for few ratios and cannot change"),
-        ("mae", {"mask_ratio_from": 0.5}, "need an initial_mask_ratio to start from"),
-        ("mae", {"initial_mask_ratio": 0.5, "mask_ratio_ramp": "constant"}, "needs a mask_ratio_from below 1"),
+        ("mae", {"mask_ratio_until": 0.5}, "need an initial_mask_ratio to start from"),
+        ("mae", {"initial_mask_ratio": 0.5, "mask_ratio_ramp": "step"}, "needs a mask_ratio_until below 1"),
     ],
 )
 def test_contradictions_are_refused(name, options, message):

@@ -36,7 +36,7 @@ def test_ibots_momentum_weight_decay_and_temperature(name):
 def test_a_warmup_ends_where_it_says():
     assert [ramp(p, 1.0, 3.0, warmup=0.5) for p in (0.0, 0.25, 0.5, 1.0)] == [1.0, 2.0, 3.0, 3.0]
     assert [ramp(p, 1.0, 3.0, "cosine", warmup=0.5) for p in (0.0, 0.25, 0.5)] == pytest.approx([1.0, 2.0, 3.0])
-    assert [ramp(p, 1.0, 3.0, "constant", warmup=0.5) for p in (0.0, 0.49, 0.5, 1.0)] == [1.0, 1.0, 3.0, 3.0]
+    assert [ramp(p, 1.0, 3.0, "step", warmup=0.5) for p in (0.0, 0.49, 0.5, 1.0)] == [1.0, 1.0, 3.0, 3.0]
     assert ramp(0.0, 1.0, 3.0, warmup=0.0) == 3.0
     assert ramp(1.0, 0.3, 0.1) == 0.1
 

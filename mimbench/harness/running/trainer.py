@@ -141,7 +141,7 @@ class Trainer:
             console=session.console,
             views=views,
             end=last.end,
-            after=save_after,
+            call_after=save_after,
         )
         return method, report
 

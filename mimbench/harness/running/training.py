@@ -31,7 +31,7 @@ def fit_on_images(
     identity: str,
     views: Views = (),
     end: int | None = None,
-    after: Mapping[int, Callable[[FitReport], None]] | None = None,
+    call_after: Mapping[int, Callable[[FitReport], None]] | None = None,
 ) -> FitReport:
     """Train `model` on the training images of a pretraining; resumes from `workdir`.
 
@@ -66,7 +66,7 @@ def fit_on_images(
         console=console,
         identity=identity,
         end=end,
-        after=after,
+        call_after=call_after,
     )
 
 

@@ -221,8 +221,10 @@ def _remark_on_marks(cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable) 
         remark += ", per seed"
     early = {place for place, score in scores.scores.items() if score.is_early}
     if early and early != set(scores.scores):
-        remark += ", without earlier epochs"
-        if early & marked:  # a comparison of earlier epochs only
+        in_steps = {scores.scores[place].shared["at_step"] is not None for place in early}
+        units = " or ".join(unit for unit, is_steps in (("epochs", False), ("steps", True)) if is_steps in in_steps)
+        remark += f", without earlier {units}"
+        if early & marked:  # a comparison of earlier epochs or steps only
             remark += " if there is a last one"
     return remark
 

@@ -431,7 +431,7 @@ def test_planning_copies_no_images_and_a_drawn_share_is_shared(cells, monkeypatc
     draw, drawn = cells_module.training_images, []
     monkeypatch.setattr(cells_module, "training_images", lambda *arguments: drawn.append(1) or draw(*arguments))
     planned = cells(
-        replace(BASE, tasks=["linear-probe", "knn"]), "pretrain.data_share=0.1", vary=("pretrain.base_lr=1e-3,2e-3",)
+        replace(BASE, tasks=["linear-probe", "knn"]), "pretrain.data_share=0.5", vary=("pretrain.base_lr=1e-3,2e-3",)
     )
     assert len(planned) == 4
     assert drawn == []

@@ -270,7 +270,10 @@ def test_such_a_result_is_a_failure_that_is_noted(bench, monkeypatch):
     ("scores", "words"),
     [
         ({"loss": [1.0]}, "reported scores as a dict; return mimbench.api.SampleScores"),
-        (SampleScores(torch.arange(2), {"loss": torch.ones(3)}), r"cannot be stored: loss is \[3\], and there are 2 ids"),
+        (
+            SampleScores(torch.arange(2), {"loss": torch.ones(3)}),
+            r"cannot be stored: loss is \[3\], and there are 2 ids",
+        ),
     ],
 )
 def test_scores_of_another_form_are_refused(scores, words):

@@ -297,6 +297,14 @@ def test_earlier_epochs_are_left_out_and_counted_unless_the_epoch_is_asked_for(r
     assert set(columns[1]) - {"method", "task", "metric"} == {"-", "at_epoch=0", "at_epoch=5", "at_epoch=26"}
 
 
+def test_earlier_steps_are_called_steps(record, framed):
+    training = {"epochs": None, "steps": 90}
+    early = {"recipe": {"pretrain": {**training, "at_step": 30}}, "varied": {"pretrain.at_step": 30}}
+    records = [record("simmim", 55.0, **early), record("simmim", 60.0, recipe={"pretrain": training})]
+    shown = build_comparison(framed(records), Choice(row_fields=("method", "pretrain.at_step")))
+    assert "of each column, without earlier steps" in shown.remarks[0]
+
+
 def test_earlier_epochs_are_shown_if_there_is_nothing_else(record, framed):
     tidy = framed([at_epoch(record, 5, 55.0), at_epoch(record, 10, 58.0), record("random-init", 40.0)])
     table = build_comparison(tidy)
