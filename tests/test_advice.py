@@ -122,5 +122,5 @@ def test_a_refused_option_reads_equally_in_a_table_and_in_a_class():
     with pytest.raises(ValidationError) as invalid:
         TrainConfig(**values)
     assert describe_error(invalid.value) == f"TrainConfig.{words}"
-    with pytest.raises(InputError, match="pretrain.base_lr = 0: it must be greater than 0"):
+    with pytest.raises(InputError, match=r"pretrain\.base_lr = 0: it must be greater than 0"):
         validate(TrainConfig, {**values, "betas": (0.9, 0.95), "base_lr": 0}, "pretrain")

@@ -63,8 +63,8 @@ def fit(
         console: for progress and messages.
         identity: names the training among all others. A state of another identity in `workdir` is not used.
         end: stop after so many epochs of the schedule, or steps if the budget is in steps; None: train all of them.
-        call_after: functions by number of epochs (or steps) done. Each is called on all ranks with the report so far, before
-            the state at that point is saved. Points that an earlier, interrupted run has passed are left out.
+        call_after: functions by number of epochs (or steps) done. Each is called on all ranks with the report so far,
+            before the state at that point is saved. Points that an earlier, interrupted run has passed are left out.
 
     Returns:
         Loss per epoch, and what the training took, interrupted runs included.

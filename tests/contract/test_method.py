@@ -83,7 +83,7 @@ def test_progress_is_set_even_if_before_step_is_overridden():
             self.temperature = 1 - self.progress
 
     method = Cooling(Config(), encoder())
-    trainable = TrainableMethod(method, [InputConfig(image_size=8)], channels=1, batched=True)
+    trainable = TrainableMethod(method, [InputConfig(image_size=8, mean=(0.5,), std=(0.5,))], channels=1, batched=True)
     assert method.progress == 1
     trainable.before_step(0.25, 0)
     assert (method.progress, method.temperature) == (0.25, 0.75)

@@ -71,8 +71,8 @@ def test_a_training_that_was_killed_in_its_last_partial_epoch_resumes(tmp_path, 
     with pytest.raises(
         RunError, match=r"the loss is nan at step 4 of epoch 2.*raise task\.train\.schedule\.warmup_steps.*step_8\.pth"
     ):
-        train(broken, tmp_path / "broken", steps=9, checkpoint_steps=4)
-    report, said = train(resumed, tmp_path / "broken", steps=9, checkpoint_steps=4)
+        train(broken, tmp_path / "broken", steps=9, checkpoint_every=None, checkpoint_steps=4)
+    report, said = train(resumed, tmp_path / "broken", steps=9, checkpoint_every=None, checkpoint_steps=4)
     assert "resumes after step 8 of 9" in said
     assert resumed.seen == unbroken.seen[8:]
     assert torch.equal(weight_of(resumed), weight_of(unbroken))

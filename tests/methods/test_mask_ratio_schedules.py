@@ -90,6 +90,7 @@ def test_guided_masks_follow_the_ratio():
     method = build("hpm", mask_ratio=0.75, initial_mask_ratio=0.25, guided_share=1.0)
     images, counts = torch.randn(2, 1, 8, 8), []
     for progress in (0.0, 0.5):
+        method.progress = progress
         method.before_step(progress)
         mask = method.sample_guided_mask(images, progress, torch.Generator())
         counts.append(int(mask[0].sum()))

@@ -101,12 +101,12 @@ def test_the_command_line_replaces_the_unit_of_a_grid_file(tmp_path):
 @pytest.mark.parametrize(
     ("grid", "line", "expected"),
     [
-        ({"pretrain.steps": 9}, {"methods.mae.pretrain.epochs": 1}, {"mae": (1, None), "simmim": (None, 9)}),
-        ({"methods.mae.pretrain.epochs": 1}, {"pretrain.steps": 9}, {"mae": (None, 9), "simmim": (None, 9)}),
+        ({"pretrain.steps": 9}, {"methods.mae.pretrain.epochs": 4}, {"mae": (4, None), "simmim": (None, 9)}),
+        ({"methods.mae.pretrain.epochs": 4}, {"pretrain.steps": 9}, {"mae": (None, 9), "simmim": (None, 9)}),
         (
             {"methods.simmim.pretrain.steps": 9},
-            {"methods.mae.pretrain.epochs": 1},
-            {"mae": (1, None), "simmim": (None, 9)},
+            {"methods.mae.pretrain.epochs": 4},
+            {"mae": (4, None), "simmim": (None, 9)},
         ),
     ],
 )

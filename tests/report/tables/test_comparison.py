@@ -300,7 +300,8 @@ def test_earlier_epochs_are_left_out_and_counted_unless_the_epoch_is_asked_for(r
 def test_earlier_steps_are_called_steps(record, framed):
     training = {"epochs": None, "steps": 90}
     early = {"recipe": {"pretrain": {**training, "at_step": 30}}, "varied": {"pretrain.at_step": 30}}
-    records = [record("simmim", 55.0, **early), record("simmim", 60.0, recipe={"pretrain": training})]
+    ends = [record(method, value, recipe={"pretrain": training}) for method, value in (("simmim", 60.0), ("mae", 50.0))]
+    records = [record("simmim", 55.0, **early), *ends]
     shown = build_comparison(framed(records), Choice(row_fields=("method", "pretrain.at_step")))
     assert "of each column, without earlier steps" in shown.remarks[0]
 
