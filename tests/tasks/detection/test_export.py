@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.harness.export_task import export_task
 from mimbench.optim import Schedule
 from mimbench_tasks.detection.backbone import EncoderBackbone, describe
+from mimbench_tasks.detection.mmengine_runner import EncoderSchedule
 from mimbench_tasks.detection.model import build_detector
 from mimbench_tasks.detection.task import Detection
 
@@ -108,6 +110,36 @@ def test_a_budget_in_steps_is_a_loop_over_iterations(tiny, tmp_path):
     Listening.from_cfg(config).train()
     assert len(rates) == iterations
     assert rates[0] == 0 < rates[-1]
+
+
+def scheduled(batches: int, **train):
+    """The weight decays and rates of the parameters with weight decay, per micro-batch of one epoch."""
+    fields = options(train).train.model_dump(mode="json")
+    hook, groups = EncoderSchedule(fields), [{"weight_decay": 0.1, "lr": 0.0, "lr_scale": 1.0}]
+    runner = SimpleNamespace(
+        train_dataloader=range(batches),
+        optim_wrapper=SimpleNamespace(optimizer=SimpleNamespace(param_groups=groups)),
+        iter=0,
+    )
+    hook.before_train(runner)
+    decays = []
+    for runner.iter in range(batches):
+        hook.before_train_iter(runner, runner.iter)
+        decays.append(groups[0]["weight_decay"])
+    return decays
+
+
+def test_the_weight_decay_follows_the_schedule_of_run():
+    changes = {"epochs": 1, "batch_size": 2, "accumulate": 2, "weight_decay": 0.1, "final_weight_decay": 0.3}
+    decays = scheduled(4, **changes, schedule={"warmup_epochs": 0})
+    schedule = Schedule(options({**changes, "schedule": {"warmup_epochs": 0}}).train, steps_per_epoch=2)
+    assert decays == pytest.approx([schedule.weight_decay(step) for step in (0, 0, 1, 1)])
+    assert decays[-1] > decays[0]
+
+
+def test_micro_batches_that_would_be_accumulated_over_two_epochs_are_refused():
+    with pytest.raises(InputError, match="an epoch has 5 micro-batches, which is not a multiple of accumulate = 2"):
+        scheduled(5, epochs=1, batch_size=2, accumulate=2, schedule={"warmup_epochs": 0})
 
 
 def test_a_checkpoints_weights_can_be_named(tmp_path):
