@@ -9,6 +9,7 @@ A generated part stands between `<!-- generated: WHAT -->` and `<!-- end -->`. W
     base            the modules that every room may import, from BASE there
     rooms           the rooms by top-level folder: what each holds, and what it may import
     commands        the help of every command
+    cost RECIPE     what `mimbench cost` prints
     abilities       what encoders can do, from ABILITIES in mimbench/contract/abilities.py, and which encoder can
 """
 
@@ -18,6 +19,7 @@ import ast
 import importlib.util
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -186,6 +188,13 @@ def pages() -> list[Path]:
     return [*sorted(DOCS.rglob("*.md")), ROOT / "CONTRIBUTING.md"]
 
 
+def cost_text(recipe: str) -> str:
+    """The table of methods."""
+    command = [sys.executable, "-m", "mimbench", "cost", "--recipe", recipe, "--format", "markdown"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    return f"\n{done.stdout}\n"
+
+
 def fill(text: str) -> str:
     """A page with its generated parts as they should be."""
 
@@ -197,6 +206,7 @@ def fill(text: str) -> str:
             "rooms": rooms_text,
             "commands": commands_text,
             "abilities": abilities_text,
+            "cost": lambda: cost_text(argument),
             "file": lambda: file_text(argument),
         }[what]
         return part[1] + make() + part[3]
