@@ -86,14 +86,18 @@ def shaping_values(tables: Mapping[str, Any]) -> dict[str, Any]:
 def preset_values(method: str) -> tuple[Mapping[str, Any], ...]:
     """`shaping_values` of each preset, resolved for `method`; presets that it cannot use are left out.
 
+    If some presets have a table of the method, only these are its presets: others are recipes of other methods.
+
     Raises:
         InputError: the method is not installed.
     """
     registry.methods.load(method)
+    documents = {name: recipe_document.read(name) for name in recipe_document.preset_names()}
+    named = {name: document for name, document in documents.items() if method in document.get("methods", {})}
     presets = []
-    for name in recipe_document.preset_names():
+    for name, document in (named or documents).items():
         try:
-            recipe = resolve(name, recipe_document.read(name), method, {}, None)
+            recipe = resolve(name, document, method, {}, None)
         except InputError:
             continue
         presets.append(shaping_values(recipe.as_tables()))

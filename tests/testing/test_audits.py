@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -212,10 +214,11 @@ def test_an_effect_may_move_the_score_down(tmp_path):
     assert {result.status for result in check_audit(Errors, folder=tmp_path)} == {"passed"}
 
 
-def test_the_command_runs_the_checks_of_audits(quick, tmp_path):
+def test_the_command_runs_the_checks_of_audits(mimbench, tmp_path):
     plugin = tmp_path / "audit_in_a_file.py"
     plugin.write_text("from testing.test_audits import Bias\n\n\nclass Filed(Bias):\n    name = 'filed'\n")
-    done = quick("check", "task", "filed", "--plugin", str(plugin))
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = mimbench("check", "task", "filed", "--plugin", str(plugin), PYTHONPATH=path)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["oracle_scores_at_the_end", "passed", "accuracy", "100.0"] in [line[:4] for line in lines]

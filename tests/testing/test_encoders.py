@@ -382,7 +382,7 @@ def test_each_check_has_a_wrong_encoder():
 
 def test_honest_encoders_pass():
     assert skipped(Plain, {}) == CELLS
-    assert skipped(PlainSwin, {}) == {*DROPS, ATTENTION}
+    assert skipped(PlainSwin, {}) == {*DROPS, ATTENTION, BLOCKS}
 
 
 @pytest.mark.parametrize(
