@@ -130,7 +130,3 @@ def test_coarse_predicts_means_of_masked_patches():
     assert torch.equal(pixels.target(images), patchify(images, 4))
     with pytest.raises(InputError, match=r"method\.cells 3 does not divide a patch of 4 px"):
         Coarse(Coarse.Config(cells=3), vit())
-
-
-def test_it_is_short(name, most):
-    assert len((FOLDER / f"{name}.py").read_text().splitlines()) <= most
