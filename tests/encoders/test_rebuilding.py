@@ -27,6 +27,7 @@ def toy_encoder() -> ConvNeXt:
         def __init__(self, config, *, image_size, in_channels):
             nn.Module.__init__(self)
             self.config, self.image_size, self.in_channels = config, image_size, in_channels
+            self.frames = 1
             self.stem = nn.Conv2d(in_channels, 2, 2)
 
     return Bare(Config(), image_size=16, in_channels=1)
