@@ -13,17 +13,13 @@ from mimbench.api import (
     Encoder,
     InputError,
     MaskRatioConfig,
-    Method,
     OfficialCode,
-    at_least_float32,
     check_mask_ratios,
     convnext_blocks,
-    mean_over_masked,
-    patchify,
     random_mask,
     visible_only,
 )
-from mimbench_methods._normalised_patches import NOTE, fill_masked, normalised_patches
+from mimbench_methods._patch_pixels import PatchPixels
 from mimbench_methods._sparse_encoders import cell_grid, freeze_final_norm
 from mimbench_methods.official.fcmae import OfficialFCMAE
 
@@ -42,7 +38,7 @@ class FCMAEConfig(MaskRatioConfig):
     deviation of 0.88; or the encoder's own, with 0.02 in the decoder."""
 
 
-class FCMAE(Method):
+class FCMAE(PatchPixels):
     """Woo et al., ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders (CVPR 2023,
     arXiv:2301.00808).
 
@@ -89,12 +85,6 @@ class FCMAE(Method):
         grid, ratio = cell_grid(self.encoder, self.image_size), self.config.ratio_at(self.progress)
         return random_mask(batch, grid, ratio, generator, rounding="mae", noise="normal")
 
-    def target(self, images: Tensor) -> Tensor:
-        """[B, h, w, stride * stride * C], ordered row, column, channel."""
-        if self.config.norm_pixels:
-            return normalised_patches(images, self.encoder.stride)
-        return patchify(at_least_float32(images), self.encoder.stride)
-
     def encode(self, images: Tensor, mask: Tensor) -> Tensor:
         """The last map before the final norm, [B, D, h, w]. Masked cells have no meaning."""
         with visible_only(self.encoder, mask, response_norm="batch"):
@@ -108,22 +98,9 @@ class FCMAE(Method):
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         return self.decode(self.encode(images, mask), mask).permute(0, 2, 3, 1)
 
-    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Squared error, mean over each patch, then over the masked patches of the batch."""
-        return mean_over_masked((at_least_float32(prediction) - target).square().mean(-1), mask)
-
     def extra_weight_decay(self) -> set[str]:
         """The official script decays them in pretraining, since they have two axes there, and not in fine-tuning."""
         return {"*.grn.weight", "*.grn.bias"}
-
-    def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
-        """A normalised prediction is brought back with the true mean and variance of each masked patch."""
-        patches, size = self.predict(images, mask), self.encoder.stride
-        return fill_masked(images, mask, patches, size, normalised=self.config.norm_pixels)
-
-    @property
-    def reconstruction_note(self) -> str:
-        return NOTE if self.config.norm_pixels else ""
 
 
 def _init_encoder(encoder: Encoder) -> None:

@@ -15,9 +15,7 @@ from torch import Tensor
 from mimbench.api import (
     Depth,
     OfficialCode,
-    at_least_float32,
     masked_count,
-    mean_over_masked,
     random_order,
     resize_mask,
     visible_indices,
@@ -88,8 +86,7 @@ class GreenMIM(CellDecoder):
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Squared error, mean over each cell, then over the masked cells of the batch."""
-        error = (at_least_float32(prediction) - target).square().mean(-1)
-        return mean_over_masked(error, self.masked_cells(mask))
+        return super().loss(prediction, target, self.masked_cells(mask))
 
     def no_weight_decay(self) -> set[str]:
         """The official script decays neither the mask token nor the tables of relative positions."""

@@ -74,7 +74,7 @@ class IBOT(Method):
         return augmented_views(config, input)
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Each sample draws a mask ratio of its own, so that by default half of the masks are empty."""
+        """Each sample draws its own mask ratio, so that by default half of the masks are empty."""
         config = self.config
         ratios, spreads = config.mask_ratios, config.ratio_spread
         return mixed_ratio_mask(batch, self.encoder.grid, ratios, spreads, generator, kind=config.mask)

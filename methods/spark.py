@@ -11,17 +11,14 @@ from torch import Tensor, nn
 from mimbench.api import (
     Encoder,
     MaskRatioConfig,
-    Method,
     OfficialCode,
-    at_least_float32,
     check_mask_ratios,
-    mean_over_masked,
     patchify,
     random_mask,
     resize_mask,
     visible_only,
 )
-from mimbench_methods._normalised_patches import NOTE, fill_masked, normalised_patches
+from mimbench_methods._patch_pixels import PatchPixels
 from mimbench_methods._sparse_encoders import cell_grid, freeze_final_norm, stage_maps
 from mimbench_methods._unet_decoder import UNetDecoder
 from mimbench_methods.official.spark import OfficialSparK
@@ -38,7 +35,7 @@ class SparKConfig(MaskRatioConfig):
     """Norm of each encoder map before the decoder. encoder: batch norm if the encoder has batch norms, else layer."""
 
 
-class SparK(Method):
+class SparK(PatchPixels):
     """Tian et al., Designing BERT for Convolutional Networks: Sparse and Hierarchical Masked Modeling (ICLR 2023,
     arXiv:2301.03580).
 
@@ -80,10 +77,6 @@ class SparK(Method):
         grid, ratio = cell_grid(self.encoder, self.image_size), self.config.ratio_at(self.progress)
         return random_mask(batch, grid, ratio, generator, rounding="spark")
 
-    def target(self, images: Tensor) -> Tensor:
-        """[B, h, w, stride * stride * C], ordered row, column, channel."""
-        return normalised_patches(images, self.encoder.stride)
-
     def encode(self, images: Tensor, mask: Tensor) -> list[Tensor]:
         """The map of each stage, the finest first. Masked cells have no meaning."""
         with visible_only(self.encoder, mask):
@@ -110,20 +103,8 @@ class SparK(Method):
         """[B, C, H, W] -> [B, h, w, stride * stride * C]."""
         return patchify(images, self.encoder.stride)
 
-    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Squared error, mean over each patch, then over the masked patches of the batch."""
-        return mean_over_masked((at_least_float32(prediction) - target).square().mean(-1), mask)
-
     def no_weight_decay(self) -> set[str]:
         return super().no_weight_decay() | {"tokens.*"}
-
-    def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
-        """The prediction is brought back with the true mean and variance of each masked patch."""
-        return fill_masked(images, mask, self.predict(images, mask), self.encoder.stride, normalised=True)
-
-    @property
-    def reconstruction_note(self) -> str:
-        return NOTE
 
     def _norm_kind(self) -> str:
         if self.config.norm != "encoder":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mimbench.api import InputError
@@ -58,6 +58,13 @@ def convnext_options(config: Mapping[str, Any]) -> dict[str, Any]:
         "grn": scale is None,
         "drop_path": config.get("drop_path", 0.0),
     }
+
+
+def require_stride(depths: Sequence[int], stated: int) -> None:
+    """Raises InputError: a convolutional encoder of so many stages has another stride than its file states, px."""
+    stride = 4 * 2 ** (len(depths) - 1)
+    if stated != stride:
+        raise InputError(f"{len(depths)} stages have a stride of {stride}, not {stated}")
 
 
 def require(config: Mapping[str, Any], **values: bool) -> None:

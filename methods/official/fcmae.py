@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mimbench.api import Golden, InputError, Method, ModelSetup, OfficialCode, TrainConfig
-from mimbench_methods.official.encoders import convnext_options
+from mimbench.api import Golden, Method, ModelSetup, OfficialCode, TrainConfig
+from mimbench_methods.official.encoders import convnext_options, require_stride
+from mimbench_methods.official.trajectories import mae_training
 
 
 class OfficialFCMAE(OfficialCode):
@@ -24,9 +25,7 @@ class OfficialFCMAE(OfficialCode):
 
     def setup(self, config: Mapping[str, Any], meta: Mapping[str, Any]) -> ModelSetup:
         options = convnext_options(config)
-        stride = 4 * 2 ** (len(options["depths"]) - 1)
-        if config["patch_size"] != stride:
-            raise InputError(f"{len(options['depths'])} stages have a stride of {stride}, not {config['patch_size']}")
+        require_stride(options["depths"], config["patch_size"])
         method = {
             "mask_ratio": config["mask_ratio"],
             "norm_pixels": config["norm_pix_loss"],
@@ -50,15 +49,7 @@ class OfficialFCMAE(OfficialCode):
         }
 
     def training(self, golden: Golden) -> TrainConfig:
-        run = golden.meta["traj"]
-        return TrainConfig(
-            epochs=run["epochs"],
-            batch_size=run["batch"],
-            base_lr=run["blr"],
-            lr_divisor=256,
-            betas=run["betas"],
-            weight_decay=run["weight_decay"],
-        )
+        return mae_training(golden)
 
     def step_loss(self, golden: Golden, method: Method, step: int) -> Tensor:
         return method(golden.images(), golden.tensor("traj/masks")[step].bool()).loss

@@ -10,6 +10,7 @@ from torch import Tensor
 from mimbench.api import Golden, InputError, Method, ModelSetup, OfficialCode, TrainConfig
 from mimbench_methods.official.encoders import swin_options
 from mimbench_methods.official.mae import DECODER
+from mimbench_methods.official.trajectories import mae_training
 
 
 class OfficialGreenMIM(OfficialCode):
@@ -53,22 +54,10 @@ class OfficialGreenMIM(OfficialCode):
         }
 
     def training(self, golden: Golden) -> TrainConfig:
-        return pixel_training(golden)
+        return mae_training(golden)
 
     def step_loss(self, golden: Golden, method: Method, step: int) -> Tensor:
         green: Any = method
         places = golden.tensor("traj/ids_restore")[step].unflatten(0, green.grid)
         images = golden.images()
         return method(images, places.expand(len(images), -1, -1)).loss
-
-
-def pixel_training(golden: Golden) -> TrainConfig:
-    """Of a file whose `meta.traj` has MAE's names of options."""
-    options = golden.meta["traj"]
-    return TrainConfig(
-        epochs=options["epochs"],
-        batch_size=options["batch"],
-        base_lr=options["blr"],
-        betas=tuple(options["betas"]),
-        weight_decay=options["weight_decay"],
-    )

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mimbench.api import Golden, InputError, Method, ModelSetup, OfficialCode, TrainConfig
 from mimbench_methods.official.encoders import require
-from mimbench_methods.official.greenmim import pixel_training
 from mimbench_methods.official.mae import DECODER
+from mimbench_methods.official.trajectories import mae_training
 
 
 class OfficialMixMIM(OfficialCode):
@@ -57,7 +57,7 @@ class OfficialMixMIM(OfficialCode):
         }
 
     def training(self, golden: Golden) -> TrainConfig:
-        return pixel_training(golden)
+        return mae_training(golden)
 
     def step_loss(self, golden: Golden, method: Method, step: int) -> Tensor:
         images = golden.images()

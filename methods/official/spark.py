@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mimbench.api import Golden, InputError, Method, ModelSetup, OfficialCode, TrainConfig, resize_mask
-from mimbench_methods.official.encoders import convnext_options, resnet_options
+from mimbench_methods.official.encoders import convnext_options, require_stride, resnet_options
 
 NORMS = {"bn": "batch", "ln": "layer", "": "none"}
 
@@ -39,9 +39,7 @@ class OfficialSparK(OfficialCode):
         if encoder not in ("resnet", "convnext"):
             raise InputError(f"mimbench has no official weights of SparK's encoder {encoder!r}; resnet and convnext")
         options = resnet_options(config) if encoder == "resnet" else convnext_options(config)
-        stride = 4 * 2 ** (len(options["depths"]) - 1)
-        if config["downsample"] != stride:
-            raise InputError(f"{len(options['depths'])} stages have a stride of {stride}, not {config['downsample']}")
+        require_stride(options["depths"], config["downsample"])
         method = {
             "mask_ratio": config["mask_ratio"],
             "decoder_dim": config["dec_width"],

@@ -27,7 +27,7 @@ ABILITIES: Mapping[str, str] = MappingProxyType(
         "windows": "attend within windows",
         "relative-positions": "add relative positions for windows",
         "attention": "return its attention weights",
-        "further-blocks": "run further blocks of its own kind",
+        "further-blocks": "run further blocks of the same form",
         "grad-checkpointing": "recompute activations (gradient checkpointing)",
     }
 )

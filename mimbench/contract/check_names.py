@@ -1,6 +1,6 @@
 """Names of the checks of `mimbench check`, by kind of plugin, so that waivers are checked without importing the kit.
 
-Audits are tasks with checks of their own.
+Audits are tasks with further checks.
 """
 
 from __future__ import annotations

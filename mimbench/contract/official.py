@@ -91,7 +91,7 @@ class OfficialCode:
     repository: ClassVar[str] = ""
     """Part of the official repository's name that identifies it in `meta.repo`, if a file names no method."""
     parts: ClassVar[tuple[OfficialCode, ...]] = ()
-    """Official code of parts of the method that have golden files of their own, such as a tokenizer."""
+    """Official code of parts of the method that have separate golden files, such as a tokenizer."""
     names: ClassVar[Mapping[str, str | None]] = {}
     """How official names of the method's parameters begin -> how ours do. None: computed here, and not loaded.
 

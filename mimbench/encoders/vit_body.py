@@ -44,7 +44,7 @@ def build_body(config: ViTConfig, grid: Grid, in_channels: int) -> Beit | Vision
 
 
 def further_blocks(config: ViTConfig, grid: Grid, drop_path: Sequence[float]) -> nn.ModuleList:
-    """Blocks as those of `config`, with one rate of drop path each, and initial weights of their own."""
+    """Blocks as those of `config`, with one rate of drop path each, and fresh initial weights."""
     from timm.layers import DropPath
 
     if not drop_path:

@@ -41,10 +41,7 @@ class StepHook(Hook):
         torch.manual_seed(seed)
         self.adapter.generator.manual_seed(seed)
         step = runner.iter // self.accumulate
-        for group in runner.optim_wrapper.optimizer.param_groups:
-            group["lr"] = self.schedule.lr(step, group["lr_scale"])
-            if group["weight_decay"] and not group.get("fixed_decay"):  # 0 marks the parameters without decay
-                group["weight_decay"] = self.schedule.weight_decay(step)
+        self.schedule.set_rates(runner.optim_wrapper.optimizer, step)
         before_step = getattr(self.adapter.trainable, "before_step", None)
         if before_step:
             before_step(step / self.schedule.steps, step // self.schedule.steps_per_epoch)

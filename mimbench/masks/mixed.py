@@ -27,7 +27,7 @@ def mixed_ratio_mask(
     kind: Literal["block", "random"] = "block",
     rng: Literal["torch", "official"] = "torch",
 ) -> Tensor:
-    """iBOT's masks (arXiv:2111.07832; bytedance/ibot@da316d82, loader.py): each sample has a mask ratio of its own.
+    """iBOT's masks (arXiv:2111.07832; bytedance/ibot@da316d82, loader.py): each sample has its own mask ratio.
 
     A sample draws one of `ratios`, and its ratio uniformly within the spread of that one, to both sides. A ratio of 0
     without spread gives an empty mask. Blocks are those of `block_mask`, of (min(grid) // 3)**2 cells or more.

@@ -107,6 +107,19 @@ def build_optimizer(
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
+def set_rates(optimizer: torch.optim.Optimizer, rate: Callable[[float], float], weight_decay: float) -> None:
+    """Set what the next step of an optimizer from `build_optimizer` uses.
+
+    Args:
+        rate: learning rate of a group, from its "lr_scale".
+        weight_decay: of the groups that are decayed and have no fixed decay.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = rate(group["lr_scale"])
+        if group["weight_decay"] and not group.get("fixed_decay"):  # 0 marks the parameters without decay
+            group["weight_decay"] = weight_decay
+
+
 def _lars(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim.Optimizer:
     """timm's LARS (arXiv:1708.03888), trust coefficient 0.001; parameters of one dimension take plain momentum steps.
 

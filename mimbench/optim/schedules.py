@@ -6,8 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from mimbench.contract.training import ScheduleConfig, TrainConfig
 from mimbench.errors import InputError
+from mimbench.optim.groups import set_rates
 
 KINDS = {
     "plain": ("cosine", "linear", "multistep", "constant"),
@@ -90,6 +93,10 @@ class Schedule:
         done = step + 1 if convention == "ijepa" else step
         length = max(self.steps - 1, 1) if convention == "spark" else self.steps
         return start if end is None else _cosine(start, end, done / length)
+
+    def set_rates(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Set the learning rates and weight decays of optimizer step `step`, from 0."""
+        set_rates(optimizer, lambda scale: self.lr(step, scale), self.weight_decay(step))
 
     def lr(self, step: int, lr_scale: float = 1.0) -> float:
         """The rate that optimizer step `step`, from 0, uses for a group with layer scale `lr_scale`.

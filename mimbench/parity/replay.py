@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from operator import mul
 
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from torch import Tensor
 from mimbench.contract import Golden, Method, OfficialCode
 from mimbench.engine.update import UpdateWrapper
 from mimbench.errors import InputError
-from mimbench.optim import build_optimizer, decay_rules
+from mimbench.optim import build_optimizer, decay_rules, set_rates
 from mimbench.parity.weights import load_groups
 
 
@@ -88,10 +90,7 @@ def run_trajectory(golden: Golden, code: OfficialCode, method: Method, dtype: to
         progress = step / len(rates)
         method.progress = progress
         method.before_step(progress)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["lr_scale"]
-            if group["weight_decay"] and not group.get("fixed_decay"):  # 0 marks the parameters without decay
-                group["weight_decay"] = decay
+        set_rates(optimizer, partial(mul, rate), decay)
         loss = code.step_loss(golden, method, step)
         losses.append(loss.detach())
         wrapper.update_params(loss)

@@ -55,7 +55,4 @@ class EncoderSchedule(Hook):
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         assert self.schedule is not None
         step = min(runner.iter // self.train.accumulate, self.schedule.steps - 1)
-        for group in runner.optim_wrapper.optimizer.param_groups:
-            group["lr"] = self.schedule.lr(step, group["lr_scale"])
-            if group["weight_decay"] and not group.get("fixed_decay"):  # 0 marks the parameters without decay
-                group["weight_decay"] = self.schedule.weight_decay(step)
+        self.schedule.set_rates(runner.optim_wrapper.optimizer, step)
