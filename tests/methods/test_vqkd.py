@@ -14,8 +14,9 @@ from timm.models.vision_transformer import VisionTransformer
 
 from helpers.official_values import read_arrays, read_json
 from mimbench.contract import InputError, NotSupported, TrainConfig
+from mimbench.harness.planning.build import build_method
 from mimbench.harness.planning.cells import Request
-from mimbench.harness.planning.plan import build_method, plan
+from mimbench.harness.planning.plan import plan
 from mimbench.harness.running.stage import PretrainStage
 from mimbench.optim import param_groups
 from mimbench.store.store import Store
