@@ -20,7 +20,8 @@ from mimbench.harness.planning.plan import plan
 from mimbench.harness.running.stage import PretrainStage
 from mimbench.optim import param_groups
 from mimbench.store.store import Store
-from mimbench_methods.tokenizers.vqkd import VQKDConfig, VQKDTokenizer
+from mimbench_methods.tokenizers.vqkd import VQKDTokenizer
+from mimbench_methods.tokenizers.vqkd_config import VQKDConfig
 from mimbench_methods.tokenizers.vqkd_network import Quantizer, kmeans_on_sphere
 from mimbench_methods.tokenizers.vqkd_teachers import HOGTeacher, read_clip
 
