@@ -166,5 +166,6 @@ STATE_CHECKS = (
     a_stored_state_gives_an_equal_loss,
     resume_is_exact,
     exported_encoder_has_its_type,
+    exporting_changes_nothing,
     exported_encoder_loads_into_a_plain_one,
 )
