@@ -70,6 +70,7 @@ class ViT(Encoder):
             *("mask-tokens", "separate-patches", "one-grid", "visible-only", "class-token"),
             *("any-size", "drop-path", "windows", "relative-positions", "grad-checkpointing", "attention"),
             "further-blocks",
+            "block-input",
         }
     )
     version: ClassVar[str] = "1"
@@ -215,18 +216,27 @@ class ViT(Encoder):
             x = self._run_block(block, x, bias)
         return self._split(self.body.norm(x) if final_norm else x, grid)
 
-    def _block_outputs(self, tokens: Tensor, keep: Tensor | None) -> Iterator[Tensor]:
-        """Run block by block: the output [B, P + N, D] of each, for all patches or those of `keep`."""
+    def block_input(self, tokens: Tensor, *, keep: Tensor | None = None) -> Features:
         grid = tuple(tokens.shape[1:3])
-        positions, bias = self._positions(grid), self._bias(grid)
+        return self._split(self._with_positions(tokens, keep), grid if keep is None else (1, keep.shape[1]))
+
+    def _with_positions(self, tokens: Tensor, keep: Tensor | None) -> Tensor:
+        """What the first block gets, [B, P + N, D]: prefix tokens, and all patches or those of `keep`."""
+        positions = self._positions(tuple(tokens.shape[1:3]))
         x = tokens.flatten(1, 2)
         prefix = self._prefix(len(x), positions)
         if positions is not None:
             x = x + positions[:, self.config.class_token :]
         if keep is not None:
             x = x.gather(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-            bias = None if bias is None else self._bias_of(bias, keep)
-        x = torch.cat((*prefix, x), 1)
+        return torch.cat((*prefix, x), 1)
+
+    def _block_outputs(self, tokens: Tensor, keep: Tensor | None) -> Iterator[Tensor]:
+        """Run block by block: the output [B, P + N, D] of each, for all patches or those of `keep`."""
+        bias = self._bias(tuple(tokens.shape[1:3]))
+        if keep is not None and bias is not None:
+            bias = self._bias_of(bias, keep)
+        x = self._with_positions(tokens, keep)
         for block in self.body.blocks:
             x = self._run_block(block, x, bias)
             yield x
