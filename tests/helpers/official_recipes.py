@@ -318,6 +318,24 @@ CROSSMAE = MAE | {
     "pretrain.base_lr": 5e-5,
 }
 del CROSSMAE["method.mask"]
+PIXIO = MAE | {
+    "input.image_size": 256,
+    "input.flip": 0.0,
+    "encoder.patch_size": 16,
+    "encoder.position": "learned",
+    "encoder.class_tokens": 8,
+    "encoder.drop_path": 0.4,
+    "method.mask_block": 4,
+    "method.decoder_depth": 32,
+    "pretrain.epochs": None,
+    "pretrain.steps": 642_000,
+    "pretrain.batch_size": 8192,
+    "pretrain.base_lr": 2.5e-5,
+    "pretrain.weight_decay": 0.05,
+    "pretrain.schedule.warmup_epochs": 0,
+    "pretrain.schedule.warmup_steps": 64_200,
+}
+del PIXIO["method.mask"]
 LOCALMIM = AUGMENTATION | {
     "input.image_size": 224,
     "input.crop_scale": [0.2, 1.0],
@@ -457,6 +475,7 @@ OFFICIAL = {
     ("imagenet-vit-base", "crossmae"): BASE | CROSSMAE,
     ("imagenet-vit-large", "localmim"): LARGE | LOCALMIM | {"method.bins": 18, "method.random_bias": True},
     ("imagenet-vit-huge", "ijepa"): HUGE | IJEPA,
+    ("imagenet-vit-huge", "pixio"): HUGE | PIXIO,
     ("imagenet-vit-small", "ibot"): SMALL | IBOT,
     ("imagenet-vit-base", "simmim"): BASE | SIMMIM_VIT,
     ("imagenet-vit-base", "mae"): BASE | MAE,
