@@ -54,9 +54,9 @@ class Pixio(PixelDecoder):
         """Blocks of patches, the same number of them in each image."""
         grid, block = self.encoder.grid, self.config.mask_block
         if any(side % block for side in grid):
-            sides = " x ".join(map(str, grid))
+            shape = " x ".join(map(str, grid))
             raise InputError(
-                f"method.mask_block {block} does not tile the grid of {sides} patches; change it or input.image_size"
+                f"method.mask_block {block} does not tile the grid of {shape} patches; change it or input.image_size"
             )
         blocks = tuple(side // block for side in grid)
         mask = random_mask(batch, blocks, self.config.ratio_at(self.progress), generator, rounding="mae")

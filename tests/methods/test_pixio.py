@@ -153,9 +153,9 @@ def test_initial_weights():
         assert value.std().item() == pytest.approx(0.02, rel=0.1)
 
 
-@pytest.mark.parametrize(("side", "block_side", "sides"), [(28, 4, "7 x 7"), (32, 3, "8 x 8")])
-def test_blocks_that_do_not_tile_the_grid_are_refused(side, block_side, sides):
-    message = f"method.mask_block {block_side} does not tile the grid of {sides} patches"
+@pytest.mark.parametrize(("side", "block_side", "shape"), [(28, 4, "7 x 7"), (32, 3, "8 x 8")])
+def test_blocks_that_do_not_tile_the_grid_are_refused(side, block_side, shape):
+    message = f"method.mask_block {block_side} does not tile the grid of {shape} patches"
     with pytest.raises(InputError, match=message):
         build(side, mask_block=block_side)
 
