@@ -52,6 +52,9 @@ class ViTConfig(Config):
     """rope: the longest period is about this many times the shortest; see mimbench/encoders/rope.py."""
     class_token: bool = added(True)
     """False: without a class token; not for relative and relative-per-block positions."""
+    class_tokens: int = added(1, ge=1, le=1000)
+    """Class tokens, if there are any, each with a position of its own (Pixio: 8); more than one is not for relative
+    positions, shared or per block. Tasks that take the class token get their mean."""
     registers: int = added(0, ge=0, le=1000)
     """Register tokens (arXiv:2309.16588), learned and without positions; not for relative ones, shared or per block."""
     layer_scale: float | None = Field(None, gt=0)
@@ -70,6 +73,7 @@ class ViT(Encoder):
             *("mask-tokens", "separate-patches", "one-grid", "visible-only", "class-token"),
             *("any-size", "drop-path", "windows", "relative-positions", "grad-checkpointing", "attention"),
             "further-blocks",
+            "block-input",
         }
     )
     version: ClassVar[str] = "1"
@@ -99,7 +103,8 @@ class ViT(Encoder):
         self.embed_dim = self.out_dim = config.embed_dim
         self.patch_size = self.stride = config.patch_size
         self.num_layers = config.depth
-        self.num_prefix_tokens = int(config.class_token) + config.registers
+        self.class_tokens = config.class_tokens * config.class_token
+        self.num_prefix_tokens = self.class_tokens + config.registers
         self._check_positions()
         if not config.class_token:
             self.can -= {"class-token"}
@@ -110,8 +115,11 @@ class ViT(Encoder):
 
     def _check_positions(self) -> None:
         config = self.config
-        if config.position.startswith("relative") and (config.registers or not config.class_token):
-            option = "encoder.registers" if config.registers else "encoder.class_token = false"
+        if config.class_tokens > 1 and not config.class_token:
+            raise InputError(f"encoder.class_tokens {config.class_tokens} needs encoder.class_token = true")
+        if config.position.startswith("relative") and (config.registers or self.class_tokens != 1):
+            option = "encoder.class_tokens" if config.class_tokens > 1 else "encoder.class_token = false"
+            option = "encoder.registers" if config.registers else option
             raise InputError(
                 f'{option} is not for encoder.position "{config.position}"; choose another position, such as "rope"'
             )
@@ -154,7 +162,7 @@ class ViT(Encoder):
             return [self.encode(tokens)]
         grid = tuple(tokens.shape[1:3])
         positions = self._positions(grid)
-        x = tokens if positions is None else tokens + positions[:, self.config.class_token :].unflatten(1, grid)
+        x = tokens if positions is None else tokens + positions[:, self.class_tokens :].unflatten(1, grid)
         window = (self.windows.size, self.windows.size)
         biases = {size: self._patch_bias(size) for size in {grid, window}}
         for index, block in enumerate(self.body.blocks):
@@ -215,18 +223,27 @@ class ViT(Encoder):
             x = self._run_block(block, x, bias)
         return self._split(self.body.norm(x) if final_norm else x, grid)
 
-    def _block_outputs(self, tokens: Tensor, keep: Tensor | None) -> Iterator[Tensor]:
-        """Run block by block: the output [B, P + N, D] of each, for all patches or those of `keep`."""
+    def block_input(self, tokens: Tensor, *, keep: Tensor | None = None) -> Features:
         grid = tuple(tokens.shape[1:3])
-        positions, bias = self._positions(grid), self._bias(grid)
+        return self._split(self._with_positions(tokens, keep), grid if keep is None else (1, keep.shape[1]))
+
+    def _with_positions(self, tokens: Tensor, keep: Tensor | None) -> Tensor:
+        """What the first block gets, [B, P + N, D]: prefix tokens, and all patches or those of `keep`."""
+        positions = self._positions(tuple(tokens.shape[1:3]))
         x = tokens.flatten(1, 2)
         prefix = self._prefix(len(x), positions)
         if positions is not None:
-            x = x + positions[:, self.config.class_token :]
+            x = x + positions[:, self.class_tokens :]
         if keep is not None:
             x = x.gather(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-            bias = None if bias is None else self._bias_of(bias, keep)
-        x = torch.cat((*prefix, x), 1)
+        return torch.cat((*prefix, x), 1)
+
+    def _block_outputs(self, tokens: Tensor, keep: Tensor | None) -> Iterator[Tensor]:
+        """Run block by block: the output [B, P + N, D] of each, for all patches or those of `keep`."""
+        bias = self._bias(tuple(tokens.shape[1:3]))
+        if keep is not None and bias is not None:
+            bias = self._bias_of(bias, keep)
+        x = self._with_positions(tokens, keep)
         for block in self.body.blocks:
             x = self._run_block(block, x, bias)
             yield x
@@ -236,11 +253,12 @@ class ViT(Encoder):
         return self._run(block, x, bias if block_bias is None else block_bias().unsqueeze(0))
 
     def _prefix(self, batch: int, positions: Tensor | None) -> list[Tensor]:
-        """The class token, with its position, and the register tokens: [batch, 1, D] and [batch, R, D]."""
+        """The class tokens, with their positions, and the register tokens: [batch, C, D] and [batch, R, D]."""
         tokens = []
         if self.config.class_token:
             token = self.body.cls_token
-            tokens.append((token if positions is None else token + positions[:, :1]).expand(batch, -1, -1))
+            token = token if positions is None else token + positions[:, : self.class_tokens]
+            tokens.append(token.expand(batch, -1, -1))
         if self.config.registers:
             tokens.append(self.body.reg_token.expand(batch, -1, -1))
         return tokens
@@ -261,15 +279,15 @@ class ViT(Encoder):
 
     def _split(self, x: Tensor, grid: Grid) -> Features:
         prefix, patches = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
-        return Features(patches.mean(1), patches.transpose(1, 2).unflatten(2, grid), prefix)
+        return Features(patches.mean(1), patches.transpose(1, 2).unflatten(2, grid), prefix, self.class_tokens)
 
     def _positions(self, grid: Grid) -> Tensor | None:
-        """Absolute position embeddings [1, C + h*w, D] at `grid`, that of the class token first if there is one."""
+        """Absolute position embeddings [1, C + h*w, D] at `grid`, those of C class tokens first."""
         if self.relative or self.config.position == "rope":
             return None
         if tuple(grid) == self.grid:
             return self.body.pos_embed
-        prefix, shift = int(self.config.class_token), 0.1 if self.config.position_resize == "dino" else None
+        prefix, shift = self.class_tokens, 0.1 if self.config.position_resize == "dino" else None
         return resize_absolute(self.body.pos_embed, self.grid, tuple(grid), prefix, shift)
 
     def _require_shared_table(self, what: str) -> None:
