@@ -240,6 +240,7 @@ from mimbench.toolkit.trained_probe import (
 from mimbench.toolkit.fine_tuning import (
     adapt_encoder as adapt_encoder,
     check_position as check_position,
+    copy_weights as copy_weights,
     without_weights as without_weights,
 )
 from mimbench.toolkit.mm import (

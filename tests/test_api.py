@@ -20,7 +20,7 @@ NotSupported PartOptions Pooling PretrainConfig PretrainedModule ProbeAugmentati
 Regression RegressionConfig RunError SceneSplit Schedule ScheduleConfig SemanticSplit SplitName Stage StepOutput Task
 TaskConfig TaskContext TaskResult TrainConfig Trainable TrainedProbe View adapt_encoder added block_mask
 build_optimizer check_position check_probe_training class_colours class_probabilities coco_split compose_transforms
-convnext_blocks
+convnext_blocks copy_weights
 cosmetic decay_rules denormalise derive_seed encoder_layers evaluation_crop evaluation_loader fit_regression
 fit_without_warning fork_rng full_precision get_rank get_world_size grid_mask guided_mask identity_collate
 ignore_stop_signals
