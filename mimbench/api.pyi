@@ -133,6 +133,9 @@ from mimbench.parts.sparse import (
 from mimbench.parts.ranks import (
     mean_over_ranks as mean_over_ranks,
 )
+from mimbench.parts.batch_norms import (
+    synchronise_batch_norms as synchronise_batch_norms,
+)
 
 # Training: schedules, parameter groups, random seeds, processes
 from mimbench.optim import (

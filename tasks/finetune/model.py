@@ -27,6 +27,7 @@ from mimbench.api import (
     rebuild_encoder,
     require_abilities,
     resize_positions,
+    synchronise_batch_norms,
 )
 from mimbench_tasks.finetune.config import FinetuneConfig
 
@@ -119,6 +120,7 @@ def build_classifier(encoder: Encoder, config: FinetuneConfig, image_size: int, 
             copy_weights(encoder, adapted)
         classifier = Classifier(adapted, config, classes)
     freeze_unreached(classifier)
+    synchronise_batch_norms(classifier)
     return classifier
 
 
