@@ -21,6 +21,8 @@ from mimbench.encoders.windows import Windows, add_positions, windowed_block
 from mimbench.optim.layers import vit_layer
 
 Grid = tuple[int, ...]
+OWN_TABLES = ("relative-per-block", "learned-and-relative", "sincos-rows-first-and-relative")
+"""Positions with one bias table per block, which are for image_size alone."""
 
 
 class ViTConfig(Config):
@@ -36,6 +38,7 @@ class ViTConfig(Config):
         "relative-per-block",
         "sincos",
         "sincos-rows-first",
+        "sincos-rows-first-and-relative",
         "learned",
         "learned-and-relative",
         "rope",
@@ -44,8 +47,9 @@ class ViTConfig(Config):
     """relative: one bias table shared by all blocks (SimMIM, BEiT); relative-per-block: one table per block, as those
     two fine-tune, at image_size alone; sincos: fixed (MAE); sincos-rows-first: the same with the channels of rows
     before those of columns (CAE); learned: the first ViT; learned-and-relative: learned, and one table per block as
-    well, zero at first, at image_size alone (MAE's ViT as mmsegmentation fine-tunes it); rope: queries and keys are
-    rotated by their patch's row and column (DINOv3); learned-and-rope: both, as EVA-02."""
+    well, zero at first, at image_size alone (MAE's ViT as mmsegmentation fine-tunes it);
+    sincos-rows-first-and-relative: the same tables beside fixed positions (CAE's ViT as it is fine-tuned); rope:
+    queries and keys are rotated by their patch's row and column (DINOv3); learned-and-rope: both, as EVA-02."""
     position_resize: Literal["antialiased", "dino"] = added("antialiased")
     """Absolute positions at another grid: antialiased bicubic; or, as DINO, plain bicubic with scale (n + 0.1) / N."""
     rope_base: float = added(100.0, gt=0)
@@ -108,7 +112,7 @@ class ViT(Encoder):
         self._check_positions()
         if not config.class_token:
             self.can -= {"class-token"}
-        if config.position in ("relative-per-block", "learned-and-relative"):
+        if config.position in OWN_TABLES:
             self.can -= {"visible-only", "windows", "any-size"}
         if config.position.startswith("relative") or config.position.endswith("rope"):
             self.can -= {"relative-positions"}
@@ -292,8 +296,8 @@ class ViT(Encoder):
 
     def _require_shared_table(self, what: str) -> None:
         position = self.config.position
-        if position in ("relative-per-block", "learned-and-relative"):
-            instead = "relative" if position == "relative-per-block" else "learned"
+        if position in OWN_TABLES:
+            instead = "relative" if position == "relative-per-block" else position.removesuffix("-and-relative")
             raise InputError(f'{what} is not for encoder.position "{position}"; use "{instead}"')
 
     def _patch_bias(self, grid: Grid) -> Tensor | None:

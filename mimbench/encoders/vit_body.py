@@ -94,13 +94,13 @@ def _build_absolute_body(config: ViTConfig, grid: Grid, in_channels: int) -> Vis
         body.pos_embed = nn.Parameter(torch.empty(1, config.class_tokens + grid[0] * grid[1], config.embed_dim))
         nn.init.trunc_normal_(body.pos_embed, std=0.02)
     if config.position.startswith("sincos"):
-        rows_first = config.position == "sincos-rows-first"
+        rows_first = config.position.startswith("sincos-rows-first")
         table = sincos_positions(grid, config.embed_dim, rows_first=rows_first)
         # The first row, of zeros, is for each class token.
         tokens = config.class_tokens * config.class_token
         table = torch.cat((table[:, :1].expand(-1, tokens, -1), table[:, 1:]), 1)
         body.pos_embed = nn.Parameter(table, requires_grad=False)
-    if config.position == "learned-and-relative":
+    if config.position.endswith("-and-relative"):
         for block in body.blocks:
             block.attn.rel_pos_bias = RelativePositionBias(grid, config.num_heads)
     return body
