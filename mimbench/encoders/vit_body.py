@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # timm takes longer to import than torch, and only building a
     from timm.models.beit import Beit
     from timm.models.vision_transformer import VisionTransformer
 
-    from mimbench.encoders.vit import ViTConfig
+    from mimbench.encoders.vit_config import ViTConfig
 
 Grid = tuple[int, ...]
 
