@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mimbench.compute.blocks import mark_blocks
 from mimbench.errors import InputError
 
 _RESIDUAL = re.compile(r"\bblocks\.(\d+)\.(attn\.proj|mlp\.fc2)$")
@@ -38,12 +39,12 @@ def transformer_blocks(
 
     _check_heads(dim, num_heads)
     norm = partial(nn.LayerNorm, eps=eps)
-    return nn.Sequential(
-        *(
-            Block(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm, drop_path=rate, init_values=layer_scale)
-            for rate in _drop_rates(drop_path, depth)
-        )
-    )
+    blocks = [
+        Block(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm, drop_path=rate, init_values=layer_scale)
+        for rate in _drop_rates(drop_path, depth)
+    ]
+    mark_blocks(blocks)
+    return nn.Sequential(*blocks)
 
 
 class CrossBlock(nn.Module):
@@ -94,7 +95,9 @@ def cross_blocks(
         InputError: `num_heads` does not divide `dim`.
     """
     rates = _drop_rates(drop_path, depth)
-    return nn.ModuleList(CrossBlock(dim, context_dim, num_heads, mlp_ratio, drop_path=rate) for rate in rates)
+    blocks = [CrossBlock(dim, context_dim, num_heads, mlp_ratio, drop_path=rate) for rate in rates]
+    mark_blocks(blocks)
+    return nn.ModuleList(blocks)
 
 
 def _check_heads(dim: int, num_heads: int) -> None:

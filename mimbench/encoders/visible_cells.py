@@ -7,15 +7,15 @@ window are padded to the largest number that any window has. That is exact, with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mimbench.compute.blocks import run_block, uncompiled
 from mimbench.encoders.swin_blocks import block_shift
 from mimbench.errors import InputError
 
@@ -86,16 +86,14 @@ def _by_window(images: int, windows: Tensor, places: list[Tensor], size: Sequenc
     return VisibleWindows(images, tokens, filled, of_token, distances)
 
 
-def encode_cells(
-    stages: Iterable[Any], tokens: Tensor, keep: Tensor, run: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
-) -> Tensor:
+def encode_cells(stages: Iterable[Any], tokens: Tensor, keep: Tensor, *, recompute: bool = False) -> Tensor:
     """Run timm's Swin stages on the visible cells of a grid.
 
     Args:
         stages: each with `downsample` and `blocks`.
         tokens: [B, h, w, D].
         keep: int64 [B, K], or [1, K] for all images: indices of the visible cells of the last map, in any order.
-        run: calls a block, with or without gradient checkpointing.
+        recompute: do not keep a block's activations for the backward pass.
 
     Returns:
         [B, K, D of the last stage], before the final norm.
@@ -121,11 +119,12 @@ def encode_cells(
             if (*size, *shift) not in made:
                 padded = [length + -length % window for length, window in zip(grid, size, strict=True)]
                 made[*size, *shift] = _moved(visible.windows(size, shift, padded), x.device)
-            x = run(partial(visible_block, block, made[*size, *shift]), x)
+            with uncompiled(block):  # each mask makes windows of other sizes
+                x = run_block(block, x, made[*size, *shift], by=visible_block, recompute=recompute)
     return x.flatten(1, 3)
 
 
-def visible_block(block: Any, windows: VisibleWindows, x: Tensor) -> Tensor:
+def visible_block(block: Any, x: Tensor, windows: VisibleWindows) -> Tensor:
     """Run timm's Swin `block` on visible tokens [B, K, side, side, D]."""
     attention, (count, most) = block.attn, windows.tokens.shape
     qkv = attention.qkv(block.norm1(x)).reshape(

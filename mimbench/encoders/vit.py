@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from itertools import islice
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from mimbench.compute.blocks import run_block
 from mimbench.contract import Encoder, Features, InputError
 from mimbench.encoders.attention import attention_of_each
 from mimbench.encoders.vit_body import build_body, further_blocks
 from mimbench.encoders.vit_config import ViTConfig, check_positions
-from mimbench.encoders.vit_positions import ViTPositions
+from mimbench.encoders.vit_positions import Bias, ViTPositions
 from mimbench.encoders.windows import Windows, add_positions, windowed_block
 from mimbench.optim.layers import vit_layer
 
@@ -101,7 +100,7 @@ class ViT(Encoder):
         biases = {size: self.positions.patch_bias(self.body, size) for size in {grid, window}}
         for index, block in enumerate(self.body.blocks):
             size = grid if index in self.windows.global_blocks else window
-            x = self._run(partial(windowed_block, block, size), x, biases[size])
+            x = self._run(block, x, biases[size], size, by=windowed_block)
         return [self.body.norm(x).permute(0, 3, 1, 2)]
 
     @property
@@ -173,7 +172,7 @@ class ViT(Encoder):
             x = self._run_block(block, x, bias)
             yield x
 
-    def _run_block(self, block: nn.Module, x: Tensor, bias: Tensor | None) -> Tensor:
+    def _run_block(self, block: nn.Module, x: Tensor, bias: Bias) -> Tensor:
         block_bias = getattr(block.attn, "rel_pos_bias", None)
         return self._run(block, x, bias if block_bias is None else block_bias().unsqueeze(0))
 
@@ -187,11 +186,12 @@ class ViT(Encoder):
             tokens.append(self.body.reg_token.expand(batch, -1, -1))
         return tokens
 
-    def _run(self, block: Callable[..., Tensor], x: Tensor, bias: Tensor | None) -> Tensor:
-        arguments = (x, bias.to(x.dtype)) if bias is not None else (x,)
-        if self.grad_checkpointing and self.training:
-            return checkpoint(block, *arguments, use_reentrant=False)
-        return block(*arguments)
+    def _run(
+        self, block: nn.Module, x: Tensor, bias: Bias, *options: Grid, by: Callable[..., Tensor] | None = None
+    ) -> Tensor:
+        bias = bias.to(x.dtype) if isinstance(bias, Tensor) else bias
+        recompute = self.grad_checkpointing and self.training
+        return run_block(block, x, bias, *options, by=by, recompute=recompute)
 
     def _split(self, x: Tensor, grid: Grid) -> Features:
         prefix, patches = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]

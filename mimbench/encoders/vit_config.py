@@ -55,9 +55,7 @@ def check_positions(config: ViTConfig) -> None:
             f'{option} is not for encoder.position "{config.position}"; choose another position, such as "rope"'
         )
     if config.position_resize != "antialiased" and config.position not in ("sincos", "learned", "learned-and-rope"):
-        raise InputError(
-            f'encoder.position_resize does nothing for encoder.position "{config.position}"; leave it out'
-        )
+        raise InputError(f'encoder.position_resize does nothing for encoder.position "{config.position}"; leave it out')
     if config.position.endswith("rope") and config.embed_dim // config.num_heads % 4:
         raise InputError(
             f'encoder.position "{config.position}" needs heads whose channels are a multiple of 4; these have '

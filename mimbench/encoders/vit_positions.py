@@ -7,12 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mimbench.compute.attention import dense_bias
 from mimbench.contract import InputError
 from mimbench.encoders.position_tables import resize_absolute
 from mimbench.encoders.rope import rotary_table, with_idle
 from mimbench.encoders.vit_config import ViTConfig
 
 Grid = tuple[int, ...]
+Bias = Tensor | tuple[Tensor, Tensor] | None
+"""As `mimbench.compute.attention.attend` takes it; or a rotary table."""
 
 
 class ViTPositions:
@@ -39,8 +42,10 @@ class ViTPositions:
         prefix, shift = int(self.config.class_token), 0.1 if self.config.position_resize == "dino" else None
         return resize_absolute(body.pos_embed, self.grid, tuple(grid), prefix, shift)
 
-    def bias(self, body: Any, grid: Grid) -> Tensor | None:
+    def bias(self, body: Any, grid: Grid) -> Bias:
         """Relative position bias [1, heads, N, N] over N = 1 + h*w tokens, class token first; or a rotary table.
+
+        If the blocks' attention has the form "flex": the table and the index of its rows instead.
 
         A rotary table [1, 1, P + h*w, 2 * channels of a head] takes the place of the bias in each block's attention.
         At another grid than that of the encoder the shared table is resized anew in every pass, by plain bicubic
@@ -62,23 +67,25 @@ class ViTPositions:
             shape = ((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3, self.config.num_heads)
             table = resize_rel_pos_bias_table_simple(table, tuple(grid), shape)
         index = self._index(tuple(grid), table.device)
-        return table[index.flatten()].unflatten(0, index.shape).permute(2, 0, 1).unsqueeze(0)
+        return (table, index) if body.blocks[0].attn.attention_form == "flex" else dense_bias(table, index)
 
-    def patch_bias(self, body: Any, grid: Grid) -> Tensor | None:
+    def patch_bias(self, body: Any, grid: Grid) -> Bias:
         """`bias` without the prefix tokens."""
         bias = self.bias(body, grid)
+        if isinstance(bias, tuple):
+            return bias[0], bias[1][self.prefix :, self.prefix :]
         if bias is None or self.rotary:
             return None if bias is None else bias[..., self.prefix :, :]
         return bias[..., self.prefix :, self.prefix :]
 
-    def chosen(self, bias: Tensor, keep: Tensor) -> Tensor:
+    def chosen(self, bias: Tensor | tuple[Tensor, Tensor], keep: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """The rows of `bias`, and its columns if it has some per token, for the prefix and the patches of `keep`.
 
         keep: int64 [B, K], indices of patches.
         """
-        rows = torch.cat(
-            (torch.arange(self.prefix, device=keep.device).expand(len(keep), -1), keep + self.prefix), 1
-        )
+        rows = torch.cat((torch.arange(self.prefix, device=keep.device).expand(len(keep), -1), keep + self.prefix), 1)
+        if isinstance(bias, tuple):
+            return bias[0], bias[1][rows[:, :, None], rows[:, None, :]]
         if self.rotary:
             return bias[0, 0][rows].unsqueeze(1)
         return bias[0][:, rows[:, :, None], rows[:, None, :]].transpose(0, 1)

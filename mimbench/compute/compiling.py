@@ -1,0 +1,52 @@
+"""Compiles the blocks of a model: each kind once, for all depths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from mimbench.compute.blocks import marked_blocks, set_runner
+from mimbench.compute.kinds import Kind, draw_outside, structure
+
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "kernels": {"options": {"fallback_random": True}},
+    "cuda-graphs": {"options": {"fallback_random": True, "triton.cudagraphs": True}},
+}
+"""Options of torch.compile. Dropout draws from torch's own generator (`fallback_random`), as it does uncompiled."""
+
+
+@contextmanager
+def compiled_blocks(model: nn.Module, options: Mapping[str, Any] = OPTIONS["kernels"]) -> Iterator[list[Kind]]:
+    """Within this context, the blocks of `model` that `mark_blocks` has marked run compiled.
+
+    Nothing is compiled before a block is first called. Masks, their generator and what lies between blocks stay as
+    they are. Random numbers are drawn as without compilation. At the end all blocks are as before.
+
+    Args:
+        model: on its device, with its final precision and memory format.
+        options: of torch.compile.
+
+    Yields:
+        The kinds of blocks, in their order in the model.
+    """
+    groups: dict[Any, list[nn.Module]] = {}
+    for block in marked_blocks(model):
+        groups.setdefault(structure(block), []).append(block)
+    kinds, replaced = [], []
+    try:
+        for blocks in groups.values():
+            replaced += draw_outside(blocks)
+            kinds.append(Kind(options))
+            for block in blocks:
+                set_runner(block, kinds[-1])
+        yield kinds
+    finally:
+        for blocks in groups.values():
+            for block in blocks:
+                set_runner(block, None)
+        for owner, name, module in replaced:
+            module.train(owner.training)
+            setattr(owner, name, module)

@@ -1,0 +1,70 @@
+"""Drop path whose random factors are drawn before a block runs: compiled code has neither rate nor generator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class DrawnDropPath(nn.Module):
+    """Multiplies the branch of each sample by a factor: 0 if it is dropped, 1 / (1 - rate) if it stays.
+
+    With the same random numbers, results are those of timm's DropPath.
+    """
+
+    def __init__(self, drop_prob: float, scale_by_keep: bool) -> None:
+        super().__init__()
+        self.drop_prob, self.scale_by_keep = drop_prob, scale_by_keep
+        self.factors: Tensor | None = None
+
+    def draw(self, batch: int, device: torch.device) -> None:
+        """Draw the factors, float32 [batch], of the next call from torch's global generator. A rate of 0 draws none."""
+        keep = 1 - self.drop_prob
+        factors = torch.ones(batch, device=device)
+        if self.drop_prob:
+            factors.bernoulli_(keep)
+            if keep and self.scale_by_keep:
+                factors.div_(keep)
+        self.factors = factors
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, ...] -> [B, ...]. In evaluation, `x` as it is."""
+        if not self.training:
+            return x
+        if self.factors is None:
+            self.draw(len(x), x.device)
+        assert self.factors is not None
+        return x * self.factors.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+
+
+def is_drop_path(module: nn.Module) -> bool:
+    """Whether a module is timm's DropPath, or one with its attributes."""
+    return type(module).__name__ == "DropPath" and hasattr(module, "drop_prob") and hasattr(module, "scale_by_keep")
+
+
+def paths_of(block: nn.Module) -> dict[str, nn.Module]:
+    """The modules of a block that drop paths, or would at another rate, by name: DropPath, or Identity in its place."""
+    return {
+        name: module
+        for name, module in block.named_modules()
+        if is_drop_path(module) or (isinstance(module, nn.Identity) and "drop_path" in name.rpartition(".")[2])
+    }
+
+
+def draw_paths(block: nn.Module, x: Tensor) -> None:
+    """Draw the factors of all paths of a block in training, in their order. x: its input [B, ...]."""
+    for path in drawn_paths(block):
+        path.draw(len(x), x.device)
+
+
+def drawn_paths(block: nn.Module) -> Iterator[DrawnDropPath]:
+    return (module for module in block.modules() if isinstance(module, DrawnDropPath))
+
+
+def drawn(path: Any) -> DrawnDropPath:
+    """A DrawnDropPath with the rate of timm's DropPath, or with rate 0 for an Identity; in the same mode."""
+    made = DrawnDropPath(float(getattr(path, "drop_prob", 0.0)), bool(getattr(path, "scale_by_keep", True)))
+    return made.train(path.training)
