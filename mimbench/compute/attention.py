@@ -92,7 +92,7 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | tuple[Tensor
             def add(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
                 return score + matrix[b, h, q, k]
 
-    return flex_attention(query.contiguous(), key.contiguous(), value.contiguous(), score_mod=add)  # type: ignore[return-value]
+    return flex_attention(query.contiguous(), key.contiguous(), value.contiguous(), score_mod=add)
 
 
 def set_attention_form(model: nn.Module, form: Form) -> list[tuple[Any, Form]]:
@@ -101,7 +101,7 @@ def set_attention_form(model: nn.Module, form: Form) -> list[tuple[Any, Form]]:
     Returns:
         (module, form before) of each, for `restore_attention_forms`.
     """
-    biased = [module for module in model.modules() if hasattr(module, "attention_form")]
+    biased: list[Any] = [module for module in model.modules() if hasattr(module, "attention_form")]
     before = [(module, module.attention_form) for module in biased]
     for module in biased:
         module.attention_form = form

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -17,8 +18,8 @@ class Runner(Protocol):
 
     is_paused: bool
 
-    def __call__(self, function: Callable[..., Tensor], block: nn.Module, *inputs: Any) -> Tensor:
-        """`function(block, *inputs)`."""
+    def __call__(self, function: Callable[..., Tensor], block: nn.Module, *inputs: Any, **named: Any) -> Tensor:
+        """`function(block, *inputs, **named)`."""
 
 
 def mark_blocks(blocks: Iterable[nn.Module]) -> None:
@@ -40,9 +41,9 @@ def marked_blocks(model: nn.Module) -> Iterator[nn.Module]:
             yield from marked_blocks(child)
 
 
-def forward(block: nn.Module, *inputs: Any) -> Tensor:
+def forward(block: nn.Module, *inputs: Any, **named: Any) -> Tensor:
     """The block's own forward pass with its hooks, never a compiled one."""
-    return block._call_impl(*inputs)
+    return block._call_impl(*inputs, **named)
 
 
 def run_block(
@@ -74,7 +75,7 @@ def set_runner(block: nn.Module, runner: Runner | None) -> None:
         return
     vars(block)[_RUNNER] = runner
     # torch calls this in place of the forward pass; it is neither copied nor pickled with the module.
-    block._compiled_call_impl = lambda *inputs: runner(forward, block, *inputs)
+    block._compiled_call_impl = functools.partial(runner, forward, block)
 
 
 @contextmanager

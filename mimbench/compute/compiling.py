@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,12 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 
 
 @contextmanager
-def compiled_blocks(model: nn.Module, options: Mapping[str, Any] = OPTIONS["kernels"]) -> Iterator[list[Kind]]:
+def compiled_blocks(
+    model: nn.Module,
+    options: Mapping[str, Any] = OPTIONS["kernels"],
+    *,
+    on_failure: Callable[[str], None] | None = None,
+) -> Iterator[list[Kind]]:
     """Within this context, the blocks of `model` that `mark_blocks` has marked run compiled.
 
     Nothing is compiled before a block is first called. Masks, their generator and what lies between blocks stay as
@@ -28,9 +33,14 @@ def compiled_blocks(model: nn.Module, options: Mapping[str, Any] = OPTIONS["kern
     Args:
         model: on its device, with its final precision and memory format.
         options: of torch.compile.
+        on_failure: called with a line once per kind that torch cannot compile, which then runs eagerly. None: such a
+            kind is an error.
 
     Yields:
         The kinds of blocks, in their order in the model.
+
+    Raises:
+        RunError: at the first call of a block that cannot be compiled.
     """
     groups: dict[Any, list[nn.Module]] = {}
     for block in marked_blocks(model):
@@ -39,7 +49,7 @@ def compiled_blocks(model: nn.Module, options: Mapping[str, Any] = OPTIONS["kern
     try:
         for blocks in groups.values():
             replaced += draw_outside(blocks)
-            kinds.append(Kind(options))
+            kinds.append(Kind(options, on_failure))
             for block in blocks:
                 set_runner(block, kinds[-1])
         yield kinds

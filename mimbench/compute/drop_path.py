@@ -9,39 +9,46 @@ import torch
 from torch import Tensor, nn
 
 
-class DrawnDropPath(nn.Module):
+class DropPath(nn.Module):
     """Multiplies the branch of each sample by a factor: 0 if it is dropped, 1 / (1 - rate) if it stays.
 
-    With the same random numbers, results are those of timm's DropPath.
+    With the same random numbers, results are those of timm's DropPath. A compiled block gets its factors from outside.
+
+    Args:
+        drop_prob: the rate, in [0, 1].
+        scale_by_keep: False: the factor of a sample that stays is 1.
     """
 
-    def __init__(self, drop_prob: float, scale_by_keep: bool) -> None:
+    def __init__(self, drop_prob: float = 0.0, *, scale_by_keep: bool = True) -> None:
         super().__init__()
         self.drop_prob, self.scale_by_keep = drop_prob, scale_by_keep
         self.factors: Tensor | None = None
 
-    def draw(self, batch: int, device: torch.device) -> None:
-        """Draw the factors, float32 [batch], of the next call from torch's global generator. A rate of 0 draws none."""
+    def draw(self, batch: int, device: torch.device) -> Tensor:
+        """Factors, float32 [batch], from torch's global generator. A rate of 0 draws no number."""
         keep = 1 - self.drop_prob
         factors = torch.ones(batch, device=device)
         if self.drop_prob:
             factors.bernoulli_(keep)
             if keep and self.scale_by_keep:
                 factors.div_(keep)
-        self.factors = factors
+        return factors
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, ...] -> [B, ...]. In evaluation, `x` as it is."""
         if not self.training:
             return x
-        if self.factors is None:
-            self.draw(len(x), x.device)
-        assert self.factors is not None
-        return x * self.factors.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+        # Factors serve one call. A module that drops two branches draws for the second one here.
+        factors, self.factors = self.factors, None
+        if factors is None:
+            if not self.drop_prob:
+                return x
+            factors = self.draw(len(x), x.device)
+        return x * factors.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
 
 
 def is_drop_path(module: nn.Module) -> bool:
-    """Whether a module is timm's DropPath, or one with its attributes."""
+    """Whether a module is timm's DropPath or the one of this file."""
     return type(module).__name__ == "DropPath" and hasattr(module, "drop_prob") and hasattr(module, "scale_by_keep")
 
 
@@ -57,14 +64,14 @@ def paths_of(block: nn.Module) -> dict[str, nn.Module]:
 def draw_paths(block: nn.Module, x: Tensor) -> None:
     """Draw the factors of all paths of a block in training, in their order. x: its input [B, ...]."""
     for path in drawn_paths(block):
-        path.draw(len(x), x.device)
+        path.factors = path.draw(len(x), x.device)
 
 
-def drawn_paths(block: nn.Module) -> Iterator[DrawnDropPath]:
-    return (module for module in block.modules() if isinstance(module, DrawnDropPath))
+def drawn_paths(block: nn.Module) -> Iterator[DropPath]:
+    return (module for module in block.modules() if isinstance(module, DropPath))
 
 
-def drawn(path: Any) -> DrawnDropPath:
-    """A DrawnDropPath with the rate of timm's DropPath, or with rate 0 for an Identity; in the same mode."""
-    made = DrawnDropPath(float(getattr(path, "drop_prob", 0.0)), bool(getattr(path, "scale_by_keep", True)))
+def drawn(path: Any) -> DropPath:
+    """A DropPath with the rate of timm's, or with rate 0 for an Identity; in the same mode."""
+    made = DropPath(float(getattr(path, "drop_prob", 0.0)), scale_by_keep=bool(getattr(path, "scale_by_keep", True)))
     return made.train(path.training)

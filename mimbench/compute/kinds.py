@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mimbench.compute.blocks import mark_blocks
-from mimbench.compute.drop_path import DrawnDropPath, draw_paths, drawn, is_drop_path, paths_of
+from mimbench.compute.drop_path import draw_paths, drawn, drawn_paths, is_drop_path, paths_of
+from mimbench.errors import RunError
 
 MOST_GRAPHS = 16
 """Graphs of one kind. A block that is called with ever new shapes runs eagerly for those beyond."""
@@ -25,26 +26,48 @@ class Kind:
     torch keeps graphs by code object and gives up after a few. So within one of them nothing is ever recompiled.
     """
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        """options: of torch.compile."""
-        self.options, self.is_paused = dict(options), False
+    def __init__(self, options: Mapping[str, Any], on_failure: Callable[[str], None] | None = None) -> None:
+        """
+        Args:
+            options: of torch.compile.
+            on_failure: called with what is wrong if torch cannot compile a block, which then runs eagerly; None: it is
+                an error.
+        """
+        self.options, self.on_failure, self.is_paused = dict(options), on_failure, False
+        self.problem = ""
+        """Why blocks of this kind run eagerly; "" if they do not."""
         self.graphs: dict[Any, Callable[..., Tensor]] = {}
         self.is_full = False
         """Whether some inputs were run eagerly, because there were too many shapes."""
 
-    def __call__(self, function: Callable[..., Tensor], block: nn.Module, *inputs: Any) -> Tensor:
+    def __call__(self, function: Callable[..., Tensor], block: nn.Module, *inputs: Any, **named: Any) -> Tensor:
         x = inputs[0]
         if block.training:
             draw_paths(block, x)
         try:
-            return self._compiled(function, block, inputs)(block, *inputs)
+            return self._run(function, block, inputs, named)
         finally:
-            for path in block.modules():
-                if isinstance(path, DrawnDropPath):
-                    path.factors = None
+            for path in drawn_paths(block):
+                path.factors = None
+
+    def _run(self, function: Callable[..., Tensor], block: nn.Module, inputs: tuple, named: dict[str, Any]) -> Tensor:
+        compiled = self._compiled(function, block, (*inputs, tuple(named.items())))
+        if compiled is function:
+            return function(block, *inputs, **named)
+        try:
+            return compiled(block, *inputs, **named)
+        except Exception as error:
+            problem = _compiler_problem(error)
+            if problem is None:
+                raise
+            self.problem = f"torch cannot compile {type(block).__name__} ({problem})"
+            if self.on_failure is None:
+                raise RunError(f'{self.problem}; set compile to "off"') from error
+        self.on_failure(self.problem)
+        return function(block, *inputs, **named)
 
     def _compiled(self, function: Callable[..., Tensor], block: nn.Module, inputs: tuple) -> Callable[..., Tensor]:
-        if self.is_paused or torch.compiler.is_compiling():
+        if self.is_paused or self.problem or torch.compiler.is_compiling():
             return function
         device = inputs[0].device.type
         autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
@@ -59,6 +82,15 @@ class Kind:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Kind:
         return self
+
+
+def _compiler_problem(error: Exception) -> str | None:
+    """The first line of an error of torch's compiler; None for an error of what it compiled."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    if not isinstance(error, TorchDynamoException):
+        return None
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
 
 
 def _copied(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -127,11 +159,11 @@ def mark_repeated(model: nn.Module) -> None:
     groups: dict[Any, list[nn.Module]] = {}
     for child in listed:
         groups.setdefault(structure(child), []).append(child)
-    mark_blocks(child for alike in groups.values() if len(alike) > 1 for child in alike)
+    mark_blocks(child for group in groups.values() if len(group) > 1 for child in group)
 
 
 def draw_outside(blocks: list[nn.Module]) -> list[tuple[nn.Module, str, nn.Module]]:
-    """Replace drop paths of blocks of one kind by DrawnDropPath, unless no block drops any.
+    """Replace drop paths of blocks of one kind by those that are drawn outside, unless no block drops any.
 
     Returns:
         (parent, name, module before) of each, to put it back.

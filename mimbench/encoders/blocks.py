@@ -72,15 +72,15 @@ class CrossBlock(nn.Module):
         )
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path1, self.drop_path2 = (DropPath(drop_path) if drop_path else nn.Identity() for _ in range(2))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """x: [B, N, dim]. context: [B, K, context_dim]. Returns [B, N, dim]."""
         query = self.attn["q"](self.norm1(x)).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
         key, value = self.attn["kv"](context).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         read = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        x = x + self.drop_path(self.attn["proj"](read))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = x + self.drop_path1(self.attn["proj"](read))
+        return x + self.drop_path2(self.mlp(self.norm2(x)))
 
 
 def cross_blocks(

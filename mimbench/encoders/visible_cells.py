@@ -92,7 +92,8 @@ def encode_cells(stages: Iterable[Any], tokens: Tensor, keep: Tensor, *, recompu
     Args:
         stages: each with `downsample` and `blocks`.
         tokens: [B, h, w, D].
-        keep: int64 [B, K], or [1, K] for all images: indices of the visible cells of the last map, in any order.
+        keep: int64 [B, K], or [1, K] for all images, on the device of `tokens` or on the CPU: indices of the visible
+            cells of the last map, in any order.
         recompute: do not keep a block's activations for the backward pass.
 
     Returns:
@@ -106,9 +107,10 @@ def encode_cells(stages: Iterable[Any], tokens: Tensor, keep: Tensor, *, recompu
     if height % side or width % side:
         raise InputError(f"a grid of {height} x {width} patches does not consist of cells of {side} x {side} patches")
     x = tokens.unflatten(2, (-1, side)).unflatten(1, (-1, side)).transpose(2, 3).flatten(1, 2)
-    x = x[:, keep[0]] if len(keep) == 1 else x[torch.arange(len(x), device=keep.device)[:, None], keep]
     # Windows are made on the CPU, in one synchronisation. On the meta device cells have no values: take the first ones.
     cells = torch.arange(keep.shape[1], device="cpu").expand_as(keep) if keep.is_meta else keep.cpu()
+    keep = keep.to(x.device, non_blocking=True)
+    x = x[:, keep[0]] if len(keep) == 1 else x[torch.arange(len(x), device=keep.device)[:, None], keep]
     for stage in stages:
         x = stage.downsample(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         visible = VisibleGrid(cells, width // side, x.shape[2])
