@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from mimbench.compute.blocks import marked_blocks, set_runner
+from mimbench.compute.drop_path import drawn_paths
 from mimbench.compute.kinds import Kind, draw_outside, structure
 
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -50,6 +51,7 @@ def compiled_blocks(
         for blocks in groups.values():
             replaced += draw_outside(blocks)
             kinds.append(Kind(options, on_failure))
+            kinds[-1].paths = {block: drawn_paths(block) for block in blocks}
             for block in blocks:
                 set_runner(block, kinds[-1])
         yield kinds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,12 +26,10 @@ class DropPath(nn.Module):
     def draw(self, batch: int, device: torch.device) -> Tensor:
         """Factors, float32 [batch], from torch's global generator. A rate of 0 draws no number."""
         keep = 1 - self.drop_prob
-        factors = torch.ones(batch, device=device)
-        if self.drop_prob:
-            factors.bernoulli_(keep)
-            if keep and self.scale_by_keep:
-                factors.div_(keep)
-        return factors
+        if not self.drop_prob:
+            return torch.ones(batch, device=device)
+        factors = torch.empty(batch, device=device).bernoulli_(keep)
+        return factors.div_(keep) if keep and self.scale_by_keep else factors
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, ...] -> [B, ...]. In evaluation, `x` as it is."""
@@ -61,14 +58,9 @@ def paths_of(block: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def draw_paths(block: nn.Module, x: Tensor) -> None:
-    """Draw the factors of all paths of a block in training, in their order. x: its input [B, ...]."""
-    for path in drawn_paths(block):
-        path.factors = path.draw(len(x), x.device)
-
-
-def drawn_paths(block: nn.Module) -> Iterator[DropPath]:
-    return (module for module in block.modules() if isinstance(module, DropPath))
+def drawn_paths(block: nn.Module) -> list[DropPath]:
+    """The modules of a block whose factors can be drawn from outside, in their order."""
+    return [module for module in block.modules() if isinstance(module, DropPath)]
 
 
 def drawn(path: Any) -> DropPath:

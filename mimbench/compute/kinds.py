@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mimbench.compute.blocks import mark_blocks
-from mimbench.compute.drop_path import draw_paths, drawn, drawn_paths, is_drop_path, paths_of
+from mimbench.compute.drop_path import DropPath, drawn, drawn_paths, is_drop_path, paths_of
 from mimbench.errors import RunError
 
 MOST_GRAPHS = 16
@@ -34,6 +34,8 @@ class Kind:
                 an error.
         """
         self.options, self.on_failure, self.is_paused = dict(options), on_failure, False
+        self.paths: dict[nn.Module, list[DropPath]] = {}
+        """The drop paths of each block, in their order."""
         self.problem = ""
         """Why blocks of this kind run eagerly; "" if they do not."""
         self.graphs: dict[Any, Callable[..., Tensor]] = {}
@@ -41,13 +43,16 @@ class Kind:
         """Whether some inputs were run eagerly, because there were too many shapes."""
 
     def __call__(self, function: Callable[..., Tensor], block: nn.Module, *inputs: Any, **named: Any) -> Tensor:
-        x = inputs[0]
+        x, paths = inputs[0], self.paths.get(block)
+        if paths is None:  # a copy of a block
+            paths = drawn_paths(block)
         if block.training:
-            draw_paths(block, x)
+            for path in paths:
+                path.factors = path.draw(len(x), x.device)
         try:
             return self._run(function, block, inputs, named)
         finally:
-            for path in drawn_paths(block):
+            for path in paths:
                 path.factors = None
 
     def _run(self, function: Callable[..., Tensor], block: nn.Module, inputs: tuple, named: dict[str, Any]) -> Tensor:
