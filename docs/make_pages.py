@@ -40,6 +40,7 @@ HOLDS = {
     "scaffold": "new packages with one plugin each",
     "display": "labels, colours and metrics that plugins describe in `display.toml`",
     "optim": "schedules, parameter groups",
+    "compute": "compiled blocks, forms of attention, drop path",
     "encoders": "built-in backbones",
     "parts": "parts of methods: teachers, predictors, heads, sparse convolution",
     "convert": "weights of other code bases",

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimbench.api import InputError
+from mimbench.api import DropPath, InputError
 
 
 class RegressorBlock(nn.Module):
@@ -32,7 +32,8 @@ class RegressorBlock(nn.Module):
                 fc1=nn.Linear(dim, int(dim * mlp_ratio)), act=nn.GELU(), fc2=nn.Linear(int(dim * mlp_ratio), dim)
             )
         )
-        self.drop_path = drop_path
+        self.drop_path1, self.drop_path2 = (DropPath(drop_path, scale_by_keep=False) for _ in range(2))
+        self.register_buffer("stays", torch.tensor(1 - drop_path), persistent=False)
         scale = torch.ones(dim) * (layer_scale or 1.0)
         self.gamma_1_cross = nn.Parameter(scale.clone(), requires_grad=layer_scale is not None)
         self.gamma_2_cross = nn.Parameter(scale.clone(), requires_grad=layer_scale is not None)
@@ -42,15 +43,12 @@ class RegressorBlock(nn.Module):
         read = self.cross_attn(
             self.norm1_q(queries + query_positions), self.norm1_k(context + context_positions), self.norm1_v(context)
         )
-        x = self.norm2_cross(queries + self._dropped(self.gamma_1_cross * read))
-        return x + self._dropped(self.gamma_2_cross * self.mlp_cross(x))
+        x = self.norm2_cross(queries + self._dropped(self.drop_path1, self.gamma_1_cross * read))
+        return x + self._dropped(self.drop_path2, self.gamma_2_cross * self.mlp_cross(x))
 
-    def _dropped(self, branch: Tensor) -> Tensor:
+    def _dropped(self, drop_path: nn.Module, branch: Tensor) -> Tensor:
         """In training, the branch of some samples is zero, and that of the others larger accordingly (drop path)."""
-        if not self.training or not self.drop_path:
-            return branch
-        stays = branch.new_empty(len(branch), 1, 1).bernoulli_(1 - self.drop_path)
-        return branch * stays / (1 - self.drop_path)
+        return drop_path(branch) / self.stays if self.training else branch
 
 
 class CrossAttention(nn.Module):

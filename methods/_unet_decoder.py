@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mimbench.api import InputError
+from mimbench.api import InputError, mark_blocks
 
 
 class UNetDecoder(nn.Module):
@@ -25,6 +25,7 @@ class UNetDecoder(nn.Module):
         super().__init__()
         self.widths = _halved(dim, stride)
         self.blocks = nn.ModuleList(UpBlock(*self.widths[level : level + 2]) for level in range(len(self.widths) - 1))
+        mark_blocks(self.blocks)
         self.pixels = nn.Conv2d(self.widths[-1], out_channels, 1)
         self.apply(_init)
 

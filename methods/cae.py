@@ -19,6 +19,7 @@ from mimbench.api import (
     Teacher,
     at_least_float32,
     block_mask,
+    mark_blocks,
     mean_over_masked,
     resize_mask,
     sincos_positions,
@@ -84,6 +85,7 @@ class CAE(Method):
             RegressorBlock(dim, heads, ratio, layer_scale=scale, drop_path=one)
             for one in drop_rates(rate, config.regressor_depth)
         )
+        mark_blocks(self.regressor)
         self.regressor_norm = nn.LayerNorm(dim, eps=1e-6)
         self.decoder = transformer_blocks(dim, config.decoder_depth, heads, ratio, drop_path=rate, layer_scale=scale)
         self.decoder_norm = nn.LayerNorm(dim, eps=1e-6)

@@ -80,8 +80,12 @@ class GreenMIM(CellDecoder):
 
     def encode(self, images: Tensor, mask: Tensor) -> Tensor:
         """The encoder's visible cells [B, K, out_dim], row by row."""
-        keep = visible_indices(self.masked_cells(mask), self._visible if mask.is_meta else None)
-        shared = keep.is_meta or bool((keep == keep[:1]).all())
+        # One mask that `sample_mask` has expanded to the batch is not compared with itself. The encoder needs it on the
+        # host, so it is read once, before it is looked at.
+        mask = mask[:1] if mask.stride(0) == 0 else mask
+        cells = self.masked_cells(mask)
+        keep = visible_indices(cells if mask.is_meta else cells.cpu(), self._visible if mask.is_meta else None)
+        shared = len(keep) == 1 or keep.is_meta or bool((keep == keep[:1]).all())
         return self.encoder.encode_visible(self.encoder.embed(images), keep[:1] if shared else keep)
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:

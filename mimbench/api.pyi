@@ -89,6 +89,12 @@ from mimbench.encoders.blocks import (
     sincos_positions as sincos_positions,
     transformer_blocks as transformer_blocks,
 )
+from mimbench.compute.blocks import (
+    mark_blocks as mark_blocks,
+)
+from mimbench.compute.drop_path import (
+    DropPath as DropPath,
+)
 from mimbench.encoders.convnet import (
     convnext_blocks as convnext_blocks,
 )

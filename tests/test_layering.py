@@ -42,9 +42,10 @@ ALLOWED: dict[str, set[str]] = {
     "scaffold": {"registry"},
     "display": {"registry"},
     "optim": {"contract"},
-    "encoders": {"contract", "masks", "optim"},
+    "compute": set(),
+    "encoders": {"compute", "contract", "masks", "optim"},
     "convert": {"contract", "encoders"},
-    "parts": {"masks", "encoders", "contract"},
+    "parts": {"compute", "masks", "encoders", "contract"},
     "data.files": set(),
     "data.pipeline": {"contract"},
     "data.sources": {"contract", "data.files", "data.pipeline"},
@@ -52,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "recipe": {"contract", "plugin_source", "registry"},
     "store": set(),
     # The engine seals its files as the store does, and knows nothing of results folders.
-    "engine": {"contract", "data", "optim", "plugin_source", "store"},
+    "engine": {"compute", "contract", "data", "optim", "plugin_source", "store"},
     "harness.planning": {
         "contract", "plugin_source", "registry", "data", "encoders", "optim", "convert", "recipe", "engine", "store",
     },
@@ -66,8 +67,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "toolkit": {"contract", "convert", "encoders", "optim", "data", "data.pipeline"},
     # What plugins may import: the modules that api.pyi names.
-    "api": {"contract", "masks", "drawing", "encoders", "convert", "optim", "data", "data.files", "data.pipeline",
-            "data.sources", "parts", "toolkit"},
+    "api": {"compute", "contract", "masks", "drawing", "encoders", "convert", "optim", "data", "data.files",
+            "data.pipeline", "data.sources", "parts", "toolkit"},
     "parity": {"contract", "convert", "engine", "harness.planning", "optim", "registry"},
     "testing": {"contract", "masks", "data.files", "encoders", "engine", "store", "harness.running"},
     "report.records": {"recipe", "store"},

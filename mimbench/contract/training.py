@@ -78,9 +78,15 @@ class TrainConfig(Config):
     schedule: ScheduleConfig = ScheduleConfig()
     accumulate: int = Field(1, ge=1)
     """Micro-batches per optimizer step."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast on CUDA devices that support it, else fp32."""
-    compile: bool = cosmetic(False)
+    precision: Literal["auto", "fp32", "bf16", "tf32"] = "auto"
+    """auto: bf16 autocast on CUDA devices that support it, else fp32. tf32: fp32 whose products round their factors to
+    ten bits, which CUDA devices since Ampere compute several times faster; the record states it."""
+    compile: Literal["auto", "on", "off", "cuda-graphs"] = cosmetic("auto")
+    """Compile the blocks of the networks, each kind once. auto: on CUDA, if the training is long enough to repay it.
+    cuda-graphs: also replay the kernels of each block as one CUDA graph. Results change by rounding only."""
+    attention: Literal["auto", "sdpa", "plain", "flex", "aligned"] = cosmetic("auto")
+    """Kernels of attention with a relative position bias; see mimbench/compute/attention.py. auto: plain in blocks that
+    are compiled on CUDA, else as timm has it. Results change by rounding only."""
     channels_last: bool = cosmetic(False)
     grad_checkpointing: bool = cosmetic(False)
     workers: int = cosmetic(4, ge=0, le=1024)
@@ -344,3 +350,5 @@ class FitReport:
     precision: str
     logs: dict[str, list[float]] = field(default_factory=dict)
     """Mean of each log of `StepOutput` in each epoch, by name; the last one as in `loss`."""
+    compiled: str = ""
+    """Which blocks ran compiled, and the form of their attention; "" if all ran as they are."""

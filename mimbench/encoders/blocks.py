@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mimbench.compute.blocks import mark_blocks
 from mimbench.errors import InputError
 
 _RESIDUAL = re.compile(r"\bblocks\.(\d+)\.(attn\.proj|mlp\.fc2)$")
@@ -38,12 +39,12 @@ def transformer_blocks(
 
     _check_heads(dim, num_heads)
     norm = partial(nn.LayerNorm, eps=eps)
-    return nn.Sequential(
-        *(
-            Block(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm, drop_path=rate, init_values=layer_scale)
-            for rate in _drop_rates(drop_path, depth)
-        )
-    )
+    blocks = [
+        Block(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm, drop_path=rate, init_values=layer_scale)
+        for rate in _drop_rates(drop_path, depth)
+    ]
+    mark_blocks(blocks)
+    return nn.Sequential(*blocks)
 
 
 class CrossBlock(nn.Module):
@@ -71,15 +72,15 @@ class CrossBlock(nn.Module):
         )
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path1, self.drop_path2 = (DropPath(drop_path) if drop_path else nn.Identity() for _ in range(2))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """x: [B, N, dim]. context: [B, K, context_dim]. Returns [B, N, dim]."""
         query = self.attn["q"](self.norm1(x)).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
         key, value = self.attn["kv"](context).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         read = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        x = x + self.drop_path(self.attn["proj"](read))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = x + self.drop_path1(self.attn["proj"](read))
+        return x + self.drop_path2(self.mlp(self.norm2(x)))
 
 
 def cross_blocks(
@@ -94,7 +95,9 @@ def cross_blocks(
         InputError: `num_heads` does not divide `dim`.
     """
     rates = _drop_rates(drop_path, depth)
-    return nn.ModuleList(CrossBlock(dim, context_dim, num_heads, mlp_ratio, drop_path=rate) for rate in rates)
+    blocks = [CrossBlock(dim, context_dim, num_heads, mlp_ratio, drop_path=rate) for rate in rates]
+    mark_blocks(blocks)
+    return nn.ModuleList(blocks)
 
 
 def _check_heads(dim: int, num_heads: int) -> None:

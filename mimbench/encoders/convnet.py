@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Literal
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from mimbench.compute.blocks import mark_blocks, run_block
 from mimbench.contract import Config, Depth, Encoder, Features, InputError, added
 
 EPS = 1e-6
@@ -110,7 +110,7 @@ class ConvNet(Encoder):
             x = self._enter(stage, x)
             for block in self._stage(stage):
                 recompute = self.grad_checkpointing and self.training
-                x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+                x = run_block(block, x, recompute=recompute)
                 outputs.append(x)
                 if len(outputs) - 1 == last:
                     return outputs
@@ -175,6 +175,7 @@ class ConvNeXt(ConvNet):
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+        mark_blocks(block for stage in range(len(config.dims)) for block in self._stage(stage))
 
     def set_sizes(self) -> None:
         config = self.config
@@ -215,7 +216,9 @@ def convnext_blocks(dim: int, depth: int) -> nn.Sequential:
     from timm.models.convnext import ConvNeXtBlock
 
     norm = partial(LayerNorm, eps=EPS)
-    return nn.Sequential(*(ConvNeXtBlock(dim, use_grn=True, ls_init_value=None, norm_layer=norm) for _ in range(depth)))
+    blocks = [ConvNeXtBlock(dim, use_grn=True, ls_init_value=None, norm_layer=norm) for _ in range(depth)]
+    mark_blocks(blocks)
+    return nn.Sequential(*blocks)
 
 
 class ResNetConfig(Config):
@@ -258,6 +261,7 @@ class ResNet(ConvNet):
         )
         if not config.stem_pool:
             self.body.maxpool = nn.Identity()
+        mark_blocks(block for stage in range(len(config.dims)) for block in self._stage(stage))
 
     def set_sizes(self) -> None:
         config = self.config

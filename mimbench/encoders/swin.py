@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Annotated, ClassVar, Literal
@@ -10,8 +10,8 @@ from typing import Annotated, ClassVar, Literal
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from mimbench.compute.blocks import mark_blocks
 from mimbench.contract import Config, Depth, Encoder, Features, InputError, added
 from mimbench.encoders.blocks import sincos_positions
 from mimbench.encoders.swin_blocks import shifted_window_block
@@ -72,6 +72,8 @@ class Swin(Encoder):
     def __init__(self, config: SwinConfig, *, image_size: int, in_channels: int) -> None:
         from timm.models.swin_transformer import SwinTransformer
 
+        from mimbench.encoders.biased_attention import with_forms
+
         super().__init__(config, image_size=image_size, in_channels=in_channels)
         self.body = SwinTransformer(
             img_size=image_size,
@@ -94,6 +96,8 @@ class Swin(Encoder):
             for block in (block for stage in self.body.layers for block in stage.blocks):
                 block.target_shift_size = block.shift_size = (0, 0)
                 block.attn_mask = None
+        with_forms(self.body)
+        mark_blocks(block for stage in self.body.layers for block in stage.blocks)
         self.grad_checkpointing = False
 
     def set_sizes(self) -> None:
@@ -134,7 +138,9 @@ class Swin(Encoder):
     def encode_visible(self, tokens: Tensor, keep: Tensor) -> Tensor:
         if keep.shape[1] == 0:
             return tokens.new_zeros(len(tokens), 0, self.out_dim)
-        return self.body.norm(encode_cells(self.body.layers, self._positioned(tokens), keep, self._run))
+        return self.body.norm(
+            encode_cells(self.body.layers, self._positioned(tokens), keep, recompute=self._recomputes)
+        )
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """One map per stage, each normalised over its channels; ceil(H / s) rows if stride s does not divide H.
@@ -171,15 +177,15 @@ class Swin(Encoder):
             x = stage.downsample(x)
             here = None if mask is None else resize_mask(mask, tuple(x.shape[1:3]))
             for block in stage.blocks:
-                x = self._run(partial(shifted_window_block, block, mixed=here), x)
+                x = shifted_window_block(block, x, here, recompute=self._recomputes)
                 outputs.append(x)
                 if len(outputs) - 1 == last:
                     return outputs
         return outputs
 
-    def _run(self, block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        recompute = self.grad_checkpointing and self.training
-        return checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+    @property
+    def _recomputes(self) -> bool:
+        return self.grad_checkpointing and self.training
 
     def _positioned(self, tokens: Tensor) -> Tensor:
         """Tokens [B, h, w, D] with absolute positions, if the encoder has some; resampled for another grid."""

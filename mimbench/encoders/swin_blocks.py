@@ -9,13 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mimbench.compute.blocks import mark_blocks, run_block
 from mimbench.encoders.windows import partition, unpartition
 
 if TYPE_CHECKING:  # timm takes longer to import than torch, and only building a Swin needs it
     from timm.models.swin_transformer import SwinTransformerBlock
 
 
-def shifted_window_block(block: SwinTransformerBlock, x: Tensor, mixed: Tensor | None = None) -> Tensor:
+def shifted_window_block(
+    block: SwinTransformerBlock, x: Tensor, mixed: Tensor | None = None, *, recompute: bool = False
+) -> Tensor:
     """Run timm's `block` on a grid [B, h, w, D] of any size.
 
     On another grid than it was built for, the block keeps its window, and hence its position table; it shifts where
@@ -23,20 +26,28 @@ def shifted_window_block(block: SwinTransformerBlock, x: Tensor, mixed: Tensor |
 
     Args:
         mixed: bool [B or 1, h, w]; a token attends to those with its own value only.
+        recompute: do not keep activations for the backward pass.
     """
     grid = tuple(x.shape[1:3])
     window, shift = block.attn.window_size, block_shift(block, grid)
     whole = all(side % length == 0 for side, length in zip(grid, window, strict=True))
     if whole and mixed is None and grid == tuple(block.input_resolution):
-        return block(x)
+        return run_block(block, x, recompute=recompute)
     down, right = (-side % length for side, length in zip(grid, window, strict=True))
-    y = F.pad(block.norm1(x), (0, 0, 0, right, 0, down))
-    padded = tuple(y.shape[1:3])
-    parts, _ = partition(y.roll((-shift[0], -shift[1]), (1, 2)), window)
     mask = None if whole and not any(shift) else window_mask(grid, window, shift, x)
     if mixed is not None:
         between = mixed_mask(F.pad(mixed, (0, right, 0, down)), window, shift, x)
         mask = between if mask is None else between + mask.repeat(len(between) // len(mask), 1, 1)
+    return run_block(block, x, mask, tuple(shift), by=_shifted_block, recompute=recompute)
+
+
+def _shifted_block(block: Any, x: Tensor, mask: Tensor | None, shift: tuple[int, int]) -> Tensor:
+    """mask: [windows, N, N], added to the attention of each window of the grid, padded and moved by `shift`."""
+    grid, window = tuple(x.shape[1:3]), block.attn.window_size
+    down, right = (-side % length for side, length in zip(grid, window, strict=True))
+    y = F.pad(block.norm1(x), (0, 0, 0, right, 0, down))
+    padded = tuple(y.shape[1:3])
+    parts, _ = partition(y.roll((-shift[0], -shift[1]), (1, 2)), window)
     y = unpartition(block.attn(parts, mask=mask), window, padded, padded).roll(shift, (1, 2))
     x = x + block.drop_path1(y[:, : grid[0], : grid[1]])
     return x + block.drop_path2(block.mlp(block.norm2(x)))
@@ -74,6 +85,8 @@ def build_blocks(
     """`depth` Swin blocks of one stage for `shifted_window_block`; every second one shifts its windows."""
     from timm.models.swin_transformer import SwinTransformerBlock
 
+    from mimbench.encoders.biased_attention import with_forms
+
     blocks = nn.ModuleList(
         SwinTransformerBlock(
             dim=dim,
@@ -85,6 +98,7 @@ def build_blocks(
         )
         for index in range(depth)
     )
+    mark_blocks(with_forms(blocks))
     for module in blocks.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from mimbench.compute.kinds import mark_repeated
 from mimbench.contract import Config, Encoder, Features, InputError
 from mimbench.encoders.timm_body import Body, build_body, find_head_norm, inspect_body
 from mimbench.encoders.timm_weights import load_timm_weights
@@ -67,6 +68,7 @@ class TimmModel(Encoder):
         for name, parameter in self.body.named_parameters():
             if name in self.parts.unused:
                 parameter.requires_grad_(False)
+        mark_repeated(self.body)
 
     def set_sizes(self) -> None:
         config = self.config

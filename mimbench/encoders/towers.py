@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mimbench.compute.blocks import mark_blocks
 from mimbench.errors import InputError
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -54,6 +55,7 @@ class PatchViT(nn.Module):
             qkv_bias=True,
             use_abs_pos_emb=True,
         )
+        mark_blocks(self.body.blocks)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, C, H, W] -> the patches of the last block, normed, [B, h, w, dim]."""
@@ -108,6 +110,7 @@ class CLIPTower(nn.Module):
             norm_layer="layernorm",
             act_layer="quick_gelu" if quick_gelu else "gelu",
         )
+        mark_blocks(self.body.blocks)
         positions = resample_abs_pos_embed(state["pos_embed"], new_size=[grid, grid], num_prefix_tokens=1)
         whole = {"head.bias": torch.zeros(self.dim), **state, "pos_embed": positions}
         _check_same(whole, self.body.state_dict())

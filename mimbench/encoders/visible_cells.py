@@ -7,15 +7,15 @@ window are padded to the largest number that any window has. That is exact, with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mimbench.compute.blocks import run_block, uncompiled
 from mimbench.encoders.swin_blocks import block_shift
 from mimbench.errors import InputError
 
@@ -86,16 +86,15 @@ def _by_window(images: int, windows: Tensor, places: list[Tensor], size: Sequenc
     return VisibleWindows(images, tokens, filled, of_token, distances)
 
 
-def encode_cells(
-    stages: Iterable[Any], tokens: Tensor, keep: Tensor, run: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
-) -> Tensor:
+def encode_cells(stages: Iterable[Any], tokens: Tensor, keep: Tensor, *, recompute: bool = False) -> Tensor:
     """Run timm's Swin stages on the visible cells of a grid.
 
     Args:
         stages: each with `downsample` and `blocks`.
         tokens: [B, h, w, D].
-        keep: int64 [B, K], or [1, K] for all images: indices of the visible cells of the last map, in any order.
-        run: calls a block, with or without gradient checkpointing.
+        keep: int64 [B, K], or [1, K] for all images, on the device of `tokens` or on the CPU: indices of the visible
+            cells of the last map, in any order.
+        recompute: do not keep a block's activations for the backward pass.
 
     Returns:
         [B, K, D of the last stage], before the final norm.
@@ -108,9 +107,10 @@ def encode_cells(
     if height % side or width % side:
         raise InputError(f"a grid of {height} x {width} patches does not consist of cells of {side} x {side} patches")
     x = tokens.unflatten(2, (-1, side)).unflatten(1, (-1, side)).transpose(2, 3).flatten(1, 2)
-    x = x[:, keep[0]] if len(keep) == 1 else x[torch.arange(len(x), device=keep.device)[:, None], keep]
     # Windows are made on the CPU, in one synchronisation. On the meta device cells have no values: take the first ones.
     cells = torch.arange(keep.shape[1], device="cpu").expand_as(keep) if keep.is_meta else keep.cpu()
+    keep = keep.to(x.device, non_blocking=True)
+    x = x[:, keep[0]] if len(keep) == 1 else x[torch.arange(len(x), device=keep.device)[:, None], keep]
     for stage in stages:
         x = stage.downsample(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         visible = VisibleGrid(cells, width // side, x.shape[2])
@@ -121,11 +121,12 @@ def encode_cells(
             if (*size, *shift) not in made:
                 padded = [length + -length % window for length, window in zip(grid, size, strict=True)]
                 made[*size, *shift] = _moved(visible.windows(size, shift, padded), x.device)
-            x = run(partial(visible_block, block, made[*size, *shift]), x)
+            with uncompiled(block):  # each mask makes windows of other sizes
+                x = run_block(block, x, made[*size, *shift], by=visible_block, recompute=recompute)
     return x.flatten(1, 3)
 
 
-def visible_block(block: Any, windows: VisibleWindows, x: Tensor) -> Tensor:
+def visible_block(block: Any, x: Tensor, windows: VisibleWindows) -> Tensor:
     """Run timm's Swin `block` on visible tokens [B, K, side, side, D]."""
     attention, (count, most) = block.attn, windows.tokens.shape
     qkv = attention.qkv(block.norm1(x)).reshape(

@@ -3,69 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from itertools import islice
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from mimbench.contract import Config, Depth, Encoder, Features, InputError, added
+from mimbench.compute.blocks import run_block
+from mimbench.contract import Encoder, Features, InputError
 from mimbench.encoders.attention import attention_of_each
-from mimbench.encoders.position_tables import resize_absolute
-from mimbench.encoders.rope import rotary_table, with_idle
 from mimbench.encoders.vit_body import build_body, further_blocks
+from mimbench.encoders.vit_config import OWN_TABLES, ViTConfig, check_positions
+from mimbench.encoders.vit_positions import Bias, ViTPositions
 from mimbench.encoders.windows import Windows, add_positions, windowed_block
 from mimbench.optim.layers import vit_layer
 
 Grid = tuple[int, ...]
-OWN_TABLES = ("relative-per-block", "learned-and-relative", "sincos-rows-first-and-relative")
-"""Positions with one bias table per block, which are for image_size alone."""
-
-
-class ViTConfig(Config):
-    """A ViT; "base", "large" and so on are recipes, not names."""
-
-    patch_size: int = Field(16, ge=1)
-    embed_dim: int = Field(768, ge=4)
-    depth: Depth = Field(12, ge=1)
-    num_heads: int = Field(12, ge=1)
-    mlp_ratio: float = Field(4.0, gt=0)
-    position: Literal[
-        "relative",
-        "relative-per-block",
-        "sincos",
-        "sincos-rows-first",
-        "sincos-rows-first-and-relative",
-        "learned",
-        "learned-and-relative",
-        "rope",
-        "learned-and-rope",
-    ] = "relative"
-    """relative: one bias table shared by all blocks (SimMIM, BEiT); relative-per-block: one table per block, as those
-    two fine-tune, at image_size alone; sincos: fixed (MAE); sincos-rows-first: the same with the channels of rows
-    before those of columns (CAE); learned: the first ViT; learned-and-relative: learned, and one table per block as
-    well, zero at first, at image_size alone (MAE's ViT as mmsegmentation fine-tunes it);
-    sincos-rows-first-and-relative: the same tables beside fixed positions (CAE's ViT as it is fine-tuned); rope:
-    queries and keys are rotated by their patch's row and column (DINOv3); learned-and-rope: both, as EVA-02."""
-    position_resize: Literal["antialiased", "dino"] = added("antialiased")
-    """Absolute positions at another grid: antialiased bicubic; or, as DINO, plain bicubic with scale (n + 0.1) / N."""
-    rope_base: float = added(100.0, gt=0)
-    """rope: the longest period is about this many times the shortest; see mimbench/encoders/rope.py."""
-    class_token: bool = added(True)
-    """False: without a class token; not for relative and relative-per-block positions."""
-    class_tokens: int = added(1, ge=1, le=1000)
-    """Class tokens, if there are any, each with a position of its own (Pixio: 8); more than one is not for relative
-    positions, shared or per block. Tasks that take the class token get their mean."""
-    registers: int = added(0, ge=0, le=1000)
-    """Register tokens (arXiv:2309.16588), learned and without positions; not for relative ones, shared or per block."""
-    layer_scale: float | None = Field(None, gt=0)
-    """Initial value of LayerScale; absent: none."""
-    drop_path: float = Field(0.0, ge=0, lt=1)
-    attention_dropout: float = added(0.0, ge=0, lt=1)
-    """Share of the attention weights that training zeroes."""
 
 
 class ViT(Encoder):
@@ -86,12 +39,10 @@ class ViT(Encoder):
 
     def __init__(self, config: ViTConfig, *, image_size: int, in_channels: int) -> None:
         super().__init__(config, image_size=image_size, in_channels=in_channels)
-        self.relative = config.position.startswith("relative")
-        self.rotary = config.position.endswith("rope")
+        self.positions = ViTPositions(config, self.grid, self.num_prefix_tokens)
         self.body = build_body(config, self.grid, in_channels)
         self.windows: Windows | None = None
         self.grad_checkpointing = False
-        self._indices: dict[tuple[Grid, torch.device], Tensor] = {}
 
     def set_sizes(self) -> None:
         config, image_size = self.config, self.image_size
@@ -109,33 +60,13 @@ class ViT(Encoder):
         self.num_layers = config.depth
         self.class_tokens = config.class_tokens * config.class_token
         self.num_prefix_tokens = self.class_tokens + config.registers
-        self._check_positions()
+        check_positions(config)
         if not config.class_token:
             self.can -= {"class-token"}
         if config.position in OWN_TABLES:
             self.can -= {"visible-only", "windows", "any-size"}
         if config.position.startswith("relative") or config.position.endswith("rope"):
             self.can -= {"relative-positions"}
-
-    def _check_positions(self) -> None:
-        config = self.config
-        if config.class_tokens > 1 and not config.class_token:
-            raise InputError(f"encoder.class_tokens {config.class_tokens} needs encoder.class_token = true")
-        if config.position.startswith("relative") and (config.registers or self.class_tokens != 1):
-            option = "encoder.class_tokens" if config.class_tokens > 1 else "encoder.class_token = false"
-            option = "encoder.registers" if config.registers else option
-            raise InputError(
-                f'{option} is not for encoder.position "{config.position}"; choose another position, such as "rope"'
-            )
-        if config.position_resize != "antialiased" and config.position not in ("sincos", "learned", "learned-and-rope"):
-            raise InputError(
-                f'encoder.position_resize does nothing for encoder.position "{config.position}"; leave it out'
-            )
-        if config.position.endswith("rope") and config.embed_dim // config.num_heads % 4:
-            raise InputError(
-                f'encoder.position "{config.position}" needs heads whose channels are a multiple of 4; these have '
-                f"{config.embed_dim // config.num_heads}; change encoder.embed_dim or encoder.num_heads"
-            )
 
     def embed(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
@@ -153,7 +84,7 @@ class ViT(Encoder):
     ) -> list[Features]:
         indices, grid = self.layer_indices(layers), tuple(tokens.shape[1:3])
         if keep is not None:
-            self._require_shared_table("dropping patches")
+            self.positions.require_shared_table("dropping patches")
         outputs = list(islice(self._block_outputs(tokens, keep), max(indices) + 1))
         if final_norm and len(outputs) == self.num_layers:
             outputs[-1] = self.body.norm(outputs[-1])
@@ -165,13 +96,13 @@ class ViT(Encoder):
         if self.windows is None:
             return [self.encode(tokens)]
         grid = tuple(tokens.shape[1:3])
-        positions = self._positions(grid)
+        positions = self.positions.absolute(self.body, grid)
         x = tokens if positions is None else tokens + positions[:, self.class_tokens :].unflatten(1, grid)
         window = (self.windows.size, self.windows.size)
-        biases = {size: self._patch_bias(size) for size in {grid, window}}
+        biases = {size: self.positions.patch_bias(self.body, size) for size in {grid, window}}
         for index, block in enumerate(self.body.blocks):
             size = grid if index in self.windows.global_blocks else window
-            x = self._run(partial(windowed_block, block, size), x, biases[size])
+            x = self._run(block, x, biases[size], size, by=windowed_block)
         return [self.body.norm(x).permute(0, 3, 1, 2)]
 
     @property
@@ -184,7 +115,7 @@ class ViT(Encoder):
 
     def use_windows(self, window: int, global_blocks: tuple[int, ...]) -> None:
         """Windowed `pyramid`, without the class token, as ViTDet (arXiv:2203.16527) does; 0: global attention."""
-        self._require_shared_table("windowed attention")
+        self.positions.require_shared_table("windowed attention")
         self.windows = Windows.checked(window, global_blocks, self.num_layers) if window else None
         for token in (self.body.cls_token, self.body.reg_token if self.config.registers else None):
             if token is not None:
@@ -192,7 +123,7 @@ class ViT(Encoder):
 
     def add_relative_positions(self, image_size: int) -> None:
         """An encoder with relative or rotary positions keeps those."""
-        if self.relative or self.rotary:
+        if self.positions.relative or self.positions.rotary:
             return
         if self.windows is None:
             raise InputError("relative_positions are for windows: set window above 0, or relative_positions to false")
@@ -222,7 +153,7 @@ class ViT(Encoder):
 
     def run_blocks(self, blocks: Iterable[nn.Module], features: Features, *, final_norm: bool = True) -> Features:
         grid = tuple(features.dense.shape[2:])
-        x, bias = features.sequence, self._bias(grid)
+        x, bias = features.sequence, self.positions.bias(self.body, grid)
         for block in blocks:
             x = self._run_block(block, x, bias)
         return self._split(self.body.norm(x) if final_norm else x, grid)
@@ -233,7 +164,7 @@ class ViT(Encoder):
 
     def _with_positions(self, tokens: Tensor, keep: Tensor | None) -> Tensor:
         """What the first block gets, [B, P + N, D]: prefix tokens, and all patches or those of `keep`."""
-        positions = self._positions(tuple(tokens.shape[1:3]))
+        positions = self.positions.absolute(self.body, tuple(tokens.shape[1:3]))
         x = tokens.flatten(1, 2)
         prefix = self._prefix(len(x), positions)
         if positions is not None:
@@ -244,15 +175,15 @@ class ViT(Encoder):
 
     def _block_outputs(self, tokens: Tensor, keep: Tensor | None) -> Iterator[Tensor]:
         """Run block by block: the output [B, P + N, D] of each, for all patches or those of `keep`."""
-        bias = self._bias(tuple(tokens.shape[1:3]))
+        bias = self.positions.bias(self.body, tuple(tokens.shape[1:3]))
         if keep is not None and bias is not None:
-            bias = self._bias_of(bias, keep)
+            bias = self.positions.chosen(bias, keep)
         x = self._with_positions(tokens, keep)
         for block in self.body.blocks:
             x = self._run_block(block, x, bias)
             yield x
 
-    def _run_block(self, block: nn.Module, x: Tensor, bias: Tensor | None) -> Tensor:
+    def _run_block(self, block: nn.Module, x: Tensor, bias: Bias) -> Tensor:
         block_bias = getattr(block.attn, "rel_pos_bias", None)
         return self._run(block, x, bias if block_bias is None else block_bias().unsqueeze(0))
 
@@ -267,78 +198,13 @@ class ViT(Encoder):
             tokens.append(self.body.reg_token.expand(batch, -1, -1))
         return tokens
 
-    def _bias_of(self, bias: Tensor, keep: Tensor) -> Tensor:
-        """The rows of `bias`, and its columns if it has some per token, for the prefix and the patches of `keep`."""
-        prefix = self.num_prefix_tokens
-        rows = torch.cat((torch.arange(prefix, device=keep.device).expand(len(keep), -1), keep + prefix), 1)
-        if self.rotary:
-            return bias[0, 0][rows].unsqueeze(1)
-        return bias[0][:, rows[:, :, None], rows[:, None, :]].transpose(0, 1)
-
-    def _run(self, block: Callable[..., Tensor], x: Tensor, bias: Tensor | None) -> Tensor:
-        arguments = (x, bias.to(x.dtype)) if bias is not None else (x,)
-        if self.grad_checkpointing and self.training:
-            return checkpoint(block, *arguments, use_reentrant=False)
-        return block(*arguments)
+    def _run(
+        self, block: nn.Module, x: Tensor, bias: Bias, *options: Grid, by: Callable[..., Tensor] | None = None
+    ) -> Tensor:
+        bias = bias.to(x.dtype) if isinstance(bias, Tensor) else bias
+        recompute = self.grad_checkpointing and self.training
+        return run_block(block, x, bias, *options, by=by, recompute=recompute)
 
     def _split(self, x: Tensor, grid: Grid) -> Features:
         prefix, patches = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
         return Features(patches.mean(1), patches.transpose(1, 2).unflatten(2, grid), prefix, self.class_tokens)
-
-    def _positions(self, grid: Grid) -> Tensor | None:
-        """Absolute position embeddings [1, C + h*w, D] at `grid`, those of C class tokens first."""
-        if self.relative or self.config.position == "rope":
-            return None
-        if tuple(grid) == self.grid:
-            return self.body.pos_embed
-        prefix, shift = self.class_tokens, 0.1 if self.config.position_resize == "dino" else None
-        return resize_absolute(self.body.pos_embed, self.grid, tuple(grid), prefix, shift)
-
-    def _require_shared_table(self, what: str) -> None:
-        position = self.config.position
-        if position in OWN_TABLES:
-            instead = "relative" if position == "relative-per-block" else position.removesuffix("-and-relative")
-            raise InputError(f'{what} is not for encoder.position "{position}"; use "{instead}"')
-
-    def _patch_bias(self, grid: Grid) -> Tensor | None:
-        """`_bias` without the prefix tokens."""
-        bias, prefix = self._bias(grid), self.num_prefix_tokens
-        if bias is None or self.rotary:
-            return None if bias is None else bias[..., prefix:, :]
-        return bias[..., prefix:, prefix:]
-
-    def _bias(self, grid: Grid) -> Tensor | None:
-        """Relative position bias [1, heads, N, N] over N = 1 + h*w tokens, class token first; or a rotary table.
-
-        A rotary table [1, 1, P + h*w, 2 * channels of a head] takes the place of the bias in each block's attention.
-        At another grid than that of image_size the shared table is resized anew in every pass, by plain bicubic
-        interpolation. The official codes convert it once, as encoders/resample.py does.
-        """
-        if self.rotary:
-            config, device = self.config, self.body.norm.weight.device
-            channels = config.embed_dim // config.num_heads
-            return with_idle(rotary_table(grid, channels, config.rope_base, device=device), self.num_prefix_tokens)
-        if tuple(grid) != self.grid:
-            self._require_shared_table(f"another size than {self.image_size} px")
-        if self.config.position != "relative":
-            return None  # there is none, or blocks have their own
-        table = self.body.rel_pos_bias.relative_position_bias_table
-        if tuple(grid) != self.grid:
-            from timm.layers.pos_embed_rel import resize_rel_pos_bias_table_simple
-
-            shape = ((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3, self.config.num_heads)
-            table = resize_rel_pos_bias_table_simple(table, tuple(grid), shape)
-        index = self._position_index(tuple(grid), table.device)
-        return table[index.flatten()].unflatten(0, index.shape).permute(2, 0, 1).unsqueeze(0)
-
-    def _position_index(self, grid: Grid, device: torch.device) -> Tensor:
-        key = (grid, device)
-        if key not in self._indices:
-            from timm.models.beit import gen_relative_position_index
-
-            with torch.inference_mode(False):  # an index first made in evaluation must serve training too
-                index = gen_relative_position_index(grid, device=device)
-            if type(index) is not Tensor:  # a fake tensor must not outlive its mode
-                return index
-            self._indices[key] = index
-        return self._indices[key]

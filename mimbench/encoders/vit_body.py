@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from mimbench.compute.blocks import mark_blocks
 from mimbench.encoders.blocks import sincos_positions
 
 if TYPE_CHECKING:  # timm takes longer to import than torch, and only building and running a ViT needs it
     from timm.models.beit import Beit
     from timm.models.vision_transformer import VisionTransformer
 
-    from mimbench.encoders.vit import ViTConfig
+    from mimbench.encoders.vit_config import ViTConfig
 
 Grid = tuple[int, ...]
 
@@ -40,7 +41,9 @@ def _shared(config: ViTConfig, grid: Grid, in_channels: int) -> dict[str, Any]:
 
 def build_body(config: ViTConfig, grid: Grid, in_channels: int) -> Beit | VisionTransformer:
     build = _build_relative_body if config.position.startswith("relative") else _build_absolute_body
-    return build(config, grid, in_channels)
+    body = build(config, grid, in_channels)
+    mark_blocks(body.blocks)
+    return body
 
 
 def further_blocks(config: ViTConfig, grid: Grid, drop_path: Sequence[float]) -> nn.ModuleList:
@@ -59,13 +62,16 @@ def _build_relative_body(config: ViTConfig, grid: Grid, in_channels: int) -> Bei
     """A model with relative position bias, shared by all blocks or one per block."""
     from timm.models.beit import Beit
 
+    from mimbench.encoders.biased_attention import with_forms
+
     shared = config.position == "relative"
-    return Beit(
+    body = Beit(
         **_shared(config, grid, in_channels),
         use_abs_pos_emb=False,
         use_shared_rel_pos_bias=shared,
         use_rel_pos_bias=not shared,
     )
+    return with_forms(body)
 
 
 def _build_absolute_body(config: ViTConfig, grid: Grid, in_channels: int) -> VisionTransformer:

@@ -49,7 +49,7 @@ def unpartition(windows: Tensor, size: Grid, padded: Grid, grid: Grid) -> Tensor
     return x.reshape(-1, *padded, windows.shape[-1])[:, : grid[0], : grid[1]]
 
 
-def windowed_block(block: Any, size: Grid, x: Tensor, bias: Tensor | None = None) -> Tensor:
+def windowed_block(block: Any, x: Tensor, bias: Tensor | tuple[Tensor, Tensor] | None, size: Grid) -> Tensor:
     """Run timm's ViT or Beit block on [B, h, w, D], attending within windows of `size`.
 
     As in ViTDet, padding is zeros after the norm, costs the MLP nothing, and a dropped path drops a whole image's.

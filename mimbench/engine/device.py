@@ -34,7 +34,15 @@ def pick_device(choice: str) -> torch.device:
 
 
 def pick_precision(config: TrainConfig, device: torch.device) -> str:
-    """The configured precision; "auto" is bf16 on a GPU that computes in it, and fp32 otherwise."""
+    """The configured precision; "auto" is bf16 on a GPU that computes in it, and fp32 otherwise.
+
+    Raises:
+        InputError: it is "tf32", and the device does not have it.
+    """
+    if config.precision == "tf32" and not (
+        device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    ):
+        raise InputError('precision "tf32" needs an NVIDIA GPU of the Ampere generation or newer; use "fp32" here')
     if config.precision != "auto":
         return config.precision
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"

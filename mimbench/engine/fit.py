@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from mimbench.advice import describe_error
 from mimbench.contract import FitReport, TrainConfig
 from mimbench.distributed import get_world_size
+from mimbench.engine.acceleration import accelerated, choose_acceleration, matrix_precision
 from mimbench.engine.adapter import MinimalRunner, RunnerModel, ScalarVisualizer, release_run
 from mimbench.engine.device import peak_memory, pick_precision, reset_peak_memory
 from mimbench.engine.hooks import HistoryHook, StepHook
@@ -93,8 +94,14 @@ def fit(
     save_every = config.saving_interval(schedule.steps_per_epoch)
     read_every = READ_EVERY.get(device.type, 1)
     run_name = f"mimbench-{uuid.uuid4().hex}"
+    choice = choose_acceleration(config, device, last_step * config.accumulate)
     reset_peak_memory(device)
-    with Progress(console, label) as progress, stop_when_convenient() as request:
+    with (
+        Progress(console, label) as progress,
+        stop_when_convenient() as request,
+        matrix_precision(precision, device),
+        accelerated(model, choice, falls_back=config.compile == "auto", label=label, console=console) as describe,
+    ):
         history = HistoryHook(
             adapter,
             progress,
@@ -117,6 +124,7 @@ def fit(
                 peak_memory=peak_memory(device),
                 precision=precision,
                 logs=logs,
+                compiled=describe(),
             )
 
         states = TrainingStates(label, workdir, adapter, optimizer, history, schedule, config, console, identity)
@@ -160,14 +168,13 @@ def fit(
             # None switches a default hook off.
             default_hooks=dict.fromkeys(("logger", "param_scheduler", "timer", "runtime_info", "checkpoint")),
             custom_hooks=[
-                StepHook(adapter, schedule, seed, config.accumulate),
+                StepHook(adapter, schedule, seed, config.accumulate, replays=choice.cuda_graphs),
                 history,
             ],
             visualizer=_visualizer(config, workdir),
             randomness={"seed": mmengine_seed(seed)},
             log_level="ERROR",
             experiment_name=run_name,
-            cfg={"compile": config.compile},
         )
         try:
             runner.train()

@@ -28,8 +28,12 @@ class StepHook(Hook):
 
     priority = "VERY_HIGH"
 
-    def __init__(self, adapter: RunnerModel, schedule: Schedule, seed: int, accumulate: int) -> None:
+    def __init__(
+        self, adapter: RunnerModel, schedule: Schedule, seed: int, accumulate: int, *, replays: bool = False
+    ) -> None:
+        """replays: compiled blocks replay CUDA graphs, whose outputs the next step may overwrite."""
         self.adapter, self.schedule, self.seed, self.accumulate = adapter, schedule, seed, accumulate
+        self.replays = replays
 
     def before_train_epoch(self, runner: MinimalRunner) -> None:
         before_epoch = getattr(self.adapter.trainable, "before_epoch", None)
@@ -40,6 +44,8 @@ class StepHook(Hook):
         seed = derive_seed(self.seed, runner.rank, runner.iter)
         torch.manual_seed(seed)
         self.adapter.generator.manual_seed(seed)
+        if self.replays:
+            torch.compiler.cudagraph_mark_step_begin()
         step = runner.iter // self.accumulate
         self.schedule.set_rates(runner.optim_wrapper.optimizer, step)
         before_step = getattr(self.adapter.trainable, "before_step", None)
@@ -173,9 +179,13 @@ class HistoryHook(Hook):
                 "names in every step"
             )
         for name, value in logs.items():
-            self._logs.setdefault(name, []).append(
-                torch.as_tensor(value, dtype=torch.float32, device=device).detach().reshape(())
+            # A plain number becomes a tensor on the device in a kernel; a copy from the host would wait.
+            scalar = (
+                value.detach().to(device, torch.float32)
+                if isinstance(value, torch.Tensor)
+                else torch.full((), value, dtype=torch.float32, device=device)
             )
+            self._logs.setdefault(name, []).append(scalar.reshape(()))
 
     def after_train_epoch(self, runner: MinimalRunner) -> None:
         """Complete an epoch. One in which the training ends stays open, so that a longer training can continue it."""

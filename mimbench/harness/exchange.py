@@ -37,6 +37,7 @@ _NOTHING_SPENT = {
     "peak_memory": None,
     "device": "imported",
     "precision": "fp32",
+    "compiled": "",
 }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mimbench.errors import InputError
 from mimbench.masks.grids import Grid, check_count, grid_text, require_two_axes, spans
+from mimbench.masks.host import host_generator, to_device
 from mimbench.masks.official import ATTEMPTS, draw_seed, numpy_fill_up, python_block_mask
 
 
@@ -35,8 +36,8 @@ def block_mask(
     not fit. A rectangle must be smaller than the grid along both axes.
 
     Args:
-        count: most cells to mask in each sample; or float [batch] on the generator's device, one number per sample, as
-            iBOT has it. 0 masks nothing.
+        count: most cells to mask in each sample; or float [batch], one number per sample, as iBOT has it; a CUDA
+            device is not waited for if they are on the CPU. 0 masks nothing.
         min_block: least area of a rectangle, in cells, while that many are left to mask.
         max_block: most cells that one rectangle may add; None: all that are left.
         aspect: least and greatest height / width.
@@ -57,7 +58,7 @@ def block_mask(
             raise InputError(f"{'exact' if exact else 'retry'}=True needs one count for all samples")
         most, counts = math.ceil(float(count.max())), count
     else:
-        most, counts = count, torch.full((batch,), count, device=generator.device)
+        most, counts = count, torch.full((batch,), count, device="cpu")
     max_block = most if max_block is None else max_block
     if most > 0 or not isinstance(count, Tensor):
         _check_blocks(grid, most, min_block, max_block, aspect)
@@ -70,8 +71,10 @@ def block_mask(
         if exact and not isinstance(count, Tensor):
             numpy_fill_up(masks, count, np.random.RandomState(draw_seed(generator)))
         return masks.to(generator.device)
-    mask = _draw_blocks(grid, counts, generator, min_block, max_block, aspect, retry)
-    return mask if isinstance(count, Tensor) or not exact else _fill_up(mask, count, generator)
+    host = host_generator(generator)
+    mask = _draw_blocks(grid, counts.to(host.device), host, min_block, max_block, aspect, retry)
+    mask = mask if isinstance(count, Tensor) or not exact else _fill_up(mask, count, host)
+    return to_device(mask, generator.device)
 
 
 def _draw_blocks(

@@ -13,6 +13,7 @@ from torch import Tensor
 from mimbench.errors import InputError
 from mimbench.masks.blocks import block_mask
 from mimbench.masks.grids import Grid
+from mimbench.masks.host import host_generator, to_device
 from mimbench.masks.official import draw_seed, python_mixed_mask
 from mimbench.masks.sampling import random_order
 
@@ -54,12 +55,14 @@ def mixed_ratio_mask(
         seed = draw_seed(generator)
         streams = random.Random(seed), np.random.RandomState(seed)
         return python_mixed_mask(batch, grid, ratios, spreads, kind, *streams).to(generator.device)
-    device = generator.device
-    draws = torch.rand(2, batch, generator=generator, device=device)
+    host = host_generator(generator)
+    draws = torch.rand(2, batch, generator=host, device=host.device)
     index = (draws[0] * len(ratios)).long()
-    means, widths = (torch.tensor(values, device=device)[index] for values in (ratios, spreads))
+    means, widths = (torch.tensor(values, device=host.device)[index] for values in (ratios, spreads))
     counts = (means + (2 * draws[1] - 1) * widths) * (grid[0] * grid[1])
     if kind == "random":
         # The order is a random permutation of the cells, so that a fixed number of its values is small.
-        return (random_order(batch, grid, generator) < counts.long()[:, None]).unflatten(1, tuple(grid))
-    return block_mask(batch, grid, counts, generator, min_block=max(1, (min(grid) // 3) ** 2))
+        mask = (random_order(batch, grid, host) < counts.long()[:, None]).unflatten(1, tuple(grid))
+    else:
+        mask = block_mask(batch, grid, counts, host, min_block=max(1, (min(grid) // 3) ** 2))
+    return to_device(mask, generator.device)

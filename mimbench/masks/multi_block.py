@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mimbench.errors import InputError
 from mimbench.masks.grids import Grid, grid_text, require_two_axes, spans
+from mimbench.masks.host import host_generator, to_device
 from mimbench.masks.official import TRIES, draw_seed, torch_multi_blocks
 
 Range = tuple[float, float]
@@ -81,13 +82,14 @@ def multi_block_mask(
         sizes, places = (torch.Generator().manual_seed(draw_seed(generator)) for _ in range(2))
         target, context = draw_sizes(grid, sizes, target_scale, target_aspect, context_scale)
         chosen, seen = torch_multi_blocks(batch, grid, targets, target, context, min_context, allow_overlap, places)
-        chosen, seen = chosen.to(generator.device), seen.to(generator.device)
     else:
-        target, context = draw_sizes(grid, generator, target_scale, target_aspect, context_scale)
-        chosen = torch.stack([_place(batch, grid, target, generator) for _ in range(targets)])
-        seen = _draw_contexts(chosen, context, min_context, allow_overlap, generator)
+        host = host_generator(generator)
+        target, context = draw_sizes(grid, host, target_scale, target_aspect, context_scale)
+        chosen = torch.stack([_place(batch, grid, target, host) for _ in range(targets)])
+        seen = _draw_contexts(chosen, context, min_context, allow_overlap, host)
     fewest = int(seen.sum((1, 2)).min())
-    return MultiBlockMask(_first_cells(seen, fewest), _first_cells(chosen, target[0] * target[1]), grid)
+    visible, masked = _first_cells(seen, fewest), _first_cells(chosen, target[0] * target[1])
+    return MultiBlockMask(to_device(visible, generator.device), to_device(masked, generator.device), grid)
 
 
 def draw_sizes(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mimbench.compute.blocks import has_runner, uncompiled
 from mimbench.errors import InputError
 from mimbench.masks import resize_mask
 
@@ -47,6 +48,7 @@ def visible_only(
     _check(network, mask)
     cells = _Cells(mask)
     with ExitStack() as hooks:
+        hooks.enter_context(uncompiled(network))
         for module in network.modules():
             for register, hook in _hooks(module, cells, response_norm == "batch"):
                 hooks.callback(register(hook).remove)
@@ -162,7 +164,7 @@ def _check(network: nn.Module, mask: Tensor) -> None:
     if mask.dtype != torch.bool or mask.ndim != 3:
         raise InputError(f"visible_only needs a mask bool [B, Gh, Gw], not {mask.dtype} {list(mask.shape)}")
     if torch.compiler.is_compiling():
-        raise InputError("visible_only does not work in compiled code; set pretrain.compile to false")
+        raise InputError("visible_only does not work in compiled code; call it outside of what you compile")
     for name, module in network.named_modules():
         kind = type(module).__name__
         if isinstance(module, _REFUSED) or "Attention" in kind:
@@ -170,7 +172,7 @@ def _check(network: nn.Module, mask: Tensor) -> None:
                 f"visible_only takes convolutional networks; {name or 'this one'} is a {kind}, which mixes visible and "
                 "masked cells"
             )
-        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
+        if hasattr(module, "_orig_mod") or (module._compiled_call_impl is not None and not has_runner(module)):
             raise InputError(f"visible_only does not work with a compiled module ({name or kind}); leave it uncompiled")
         if getattr(module, "grad_checkpointing", False) and module.training:
             raise InputError(

@@ -45,6 +45,8 @@ class Cost(_Part):
     """Bytes; None if nothing was trained, or if the device does not report it."""
     device: str
     precision: str = "fp32"
+    compiled: str = ""
+    """Which blocks ran compiled, and the form of their attention; "" for none, and in older records."""
 
 
 class Checkpoint(_Part):

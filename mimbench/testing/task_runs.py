@@ -12,7 +12,8 @@ from rich.console import Console
 from torch import Tensor
 
 from mimbench.contract import DataChoice, Dataset, Encoder, InputConfig, Method, Task, TaskContext, TaskResult
-from mimbench.encoders.vit import ViT, ViTConfig
+from mimbench.encoders.vit import ViT
+from mimbench.encoders.vit_config import ViTConfig
 from mimbench.testing.colours import LabelLog, WatchedFeatures
 
 

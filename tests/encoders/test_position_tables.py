@@ -98,7 +98,7 @@ def test_dinos_resizing_has_a_scale_that_is_a_tenth_of_a_patch_larger(grid):
     table = torch.randn(8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         encoder.body.pos_embed[0, 1:] = table[:, None].expand(8, 8).flatten()[:, None]
-        resized = encoder._positions(grid)
+        resized = encoder.positions.absolute(encoder.body, grid)
     assert torch.equal(resized[:, :1], encoder.body.pos_embed[:, :1])
     for row in range(grid[0]):
         place = (row + 0.5) * 8 / (grid[0] + 0.1) - 0.5
@@ -106,7 +106,7 @@ def test_dinos_resizing_has_a_scale_that_is_a_tenth_of_a_patch_larger(grid):
         value = sum(cubic(place - one) * table[min(max(one, 0), 7)].item() for one in near)
         assert resized[0, 1:].unflatten(0, grid)[row, 0, 0].item() == pytest.approx(value, abs=1e-4)
     plain = encoder_of("vit", VIT | {"position": "learned"}, 32)
-    assert plain._positions(grid).shape == resized.shape
+    assert plain.positions.absolute(plain.body, grid).shape == resized.shape
 
 
 def test_resizing_is_refused_for_positions_without_a_table():

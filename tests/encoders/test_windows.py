@@ -21,15 +21,15 @@ def vit(position: str = "sincos", **options) -> ViT:
 def test_a_window_of_the_whole_grid_is_the_block_itself(position, layer_scale):
     block = vit(position, layer_scale=layer_scale).body.blocks[1].eval()
     x = torch.randn(2, 5, 6, 16)
-    torch.testing.assert_close(windowed_block(block, (5, 6), x), block(x.flatten(1, 2)).unflatten(1, (5, 6)))
+    torch.testing.assert_close(windowed_block(block, x, None, (5, 6)), block(x.flatten(1, 2)).unflatten(1, (5, 6)))
 
 
 def test_windows_do_not_see_each_other_and_padding_is_zeros_after_the_norm():
     block = vit().body.blocks[0].eval()
     torch.nn.init.ones_(block.norm1.bias)
     x = torch.randn(1, 4, 5, 16)
-    whole = windowed_block(block, (4, 4), x)
-    torch.testing.assert_close(whole[:, :, :4], windowed_block(block, (4, 4), x[:, :, :4].contiguous()))
+    whole = windowed_block(block, x, None, (4, 4))
+    torch.testing.assert_close(whole[:, :, :4], windowed_block(block, x[:, :, :4].contiguous(), None, (4, 4)))
     padded = torch.zeros(1, 4, 4, 16)
     padded[:, :, :1] = block.norm1(x[:, :, 4:])
     attended = x[:, :, 4:] + block.attn(padded.flatten(1, 2)).unflatten(1, (4, 4))[:, :, :1]
@@ -39,7 +39,7 @@ def test_windows_do_not_see_each_other_and_padding_is_zeros_after_the_norm():
 def test_a_dropped_path_drops_a_whole_images():
     block = vit(drop_path=0.6).body.blocks[1].train()
     x = torch.randn(64, 4, 4, 16)
-    changed = (windowed_block(block, (2, 2), x) - x).abs().amax(3) > 0
+    changed = (windowed_block(block, x, None, (2, 2)) - x).abs().amax(3) > 0
     by_image = changed.flatten(1)
     assert all(image.all() or not image.any() for image in by_image)
     assert 0 < by_image.any(1).sum() < 64

@@ -161,7 +161,7 @@ def test_drop_path_of_a_regressor_block_drops_whole_branches():
     shake(block.cross_attn)
     queries, context = torch.randn(64, 2, 8), torch.randn(64, 5, 8)
     branch = torch.ones(64, 2, 8)
-    dropped = block._dropped(branch)
+    dropped = block._dropped(block.drop_path1, branch)
     assert set(dropped[:, 0, 0].tolist()) == {0.0, 2.0}
     assert torch.equal(dropped, dropped[:, :1, :1].expand(-1, 2, 8))
     whole = block.eval()(queries, context, 0.0, 0.0)

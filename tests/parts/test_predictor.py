@@ -108,7 +108,7 @@ def test_drop_path_rises_to_the_last_block():
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in transformer_blocks(8, 3, 2, drop_path=0.2)]
     assert rates == pytest.approx([0.0, 0.1, 0.2])
     crossed = build(cross=True, depth=3, drop_path=0.2).blocks
-    assert [getattr(block.drop_path, "drop_prob", 0.0) for block in crossed] == pytest.approx([0.0, 0.1, 0.2])
+    assert [getattr(block.drop_path1, "drop_prob", 0.0) for block in crossed] == pytest.approx([0.0, 0.1, 0.2])
     assert [getattr(b.drop_path1, "drop_prob", 0.0) for b in transformer_blocks(8, 1, 2, drop_path=0.2)] == [0.0]
 
 

@@ -221,7 +221,7 @@ def checkpointing():
     ("build", "mask", "words"),
     [
         (vit, MASK, "takes convolutional networks; body.blocks.0.attn is a"),
-        (swin, MASK, "is a WindowAttention"),
+        (swin, MASK, "is a BiasedWindowAttention"),
         (lambda: nn.Sequential(nn.GroupNorm(1, 4)), MASK, "0 is a GroupNorm"),
         (compiled, MASK, "compiled module"),
         (checkpointing, MASK, r"set pretrain.grad_checkpointing to false"),

@@ -34,13 +34,18 @@ def random_boxes(
     area = height * width * uniform(*scale, batch, _TRIES)
     aspect = uniform(math.log(ratio[0]), math.log(ratio[1]), batch, _TRIES).exp()
     sizes = torch.stack([(area / aspect).sqrt(), (area * aspect).sqrt()], dim=-1).round().long()
-    limits = torch.tensor([height, width], device=generator.device)
+    limits = _constants([height, width], generator.device)
     fits = ((sizes > 0) & (sizes <= limits)).all(dim=-1)
     first = fits.long().argmax(dim=1)
     size = sizes.gather(1, first[:, None, None].expand(-1, 1, 2)).squeeze(1)
     corner = (uniform(0, 1, batch, 2) * (limits - size + 1)).long().clamp(min=0)
-    central = torch.tensor(_central_box(height, width, ratio), device=generator.device)
+    central = _constants(_central_box(height, width, ratio), generator.device)
     return torch.where(fits.any(dim=1, keepdim=True), torch.cat([corner, size], dim=1), central)
+
+
+def _constants(values: list[int], device: torch.device) -> Tensor:
+    """int64 [N], made on the device: a copy from the host would wait for it."""
+    return torch.stack([torch.full((), value, device=device) for value in values])
 
 
 def _central_box(height: int, width: int, ratio: tuple[float, float]) -> list[int]:

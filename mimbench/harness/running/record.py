@@ -171,6 +171,7 @@ def _cost(result: TaskResult, seconds: float, device: torch.device) -> Cost:
         peak_memory=spent.peak_memory if spent else None,
         device=device_name(device),
         precision=spent.precision if spent else "fp32",
+        compiled=spent.compiled if spent else "",
     )
 
 
@@ -180,7 +181,7 @@ def _checkpoint(checkpoint: StoredCheckpoint) -> Checkpoint:
         fingerprint=checkpoint.card["fingerprint"],
         weights_sha256=checkpoint.weights_sha256,
         seed=checkpoint.card["seed"],
-        cost=Cost(**{key: cost[key] for key in Cost.model_fields}),
+        cost=Cost(**{key: cost[key] for key in Cost.model_fields if key in cost}),
         flops_per_image=cost.get("flops_per_image"),
         patches_per_image=cost.get("patches_per_image"),
         loss=cost.get("loss", []),

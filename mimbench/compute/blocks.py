@@ -1,0 +1,97 @@
+"""Blocks: the repeated parts of a network, which are compiled once per kind. They are called through `run_block`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+_MARK, _RUNNER = "_is_block", "_block_runner"
+
+
+class Runner(Protocol):
+    """Runs a block in place of its own call."""
+
+    is_paused: bool
+
+    def __call__(self, function: Callable[..., Tensor], block: nn.Module, *inputs: Any, **named: Any) -> Tensor:
+        """`function(block, *inputs, **named)`."""
+
+
+def mark_blocks(blocks: Iterable[nn.Module]) -> None:
+    """Say that these modules are blocks: a training may compile each, once for all that are built alike.
+
+    A block takes tensors [B, ...] and returns one. Its forward pass must not depend on values of tensors, nor set
+    attributes. Random numbers may come from drop path (timm's DropPath) and dropout.
+    """
+    for block in blocks:
+        vars(block)[_MARK] = True
+
+
+def marked_blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """The blocks of a model, except those that lie within another block."""
+    for child in model.children():
+        if _MARK in vars(child):
+            yield child
+        else:
+            yield from marked_blocks(child)
+
+
+def forward(block: nn.Module, *inputs: Any, **named: Any) -> Tensor:
+    """The block's own forward pass with its hooks, never a compiled one."""
+    return block._call_impl(*inputs, **named)
+
+
+def run_block(
+    block: nn.Module, *inputs: Any, by: Callable[..., Tensor] | None = None, recompute: bool = False
+) -> Tensor:
+    """Run a block, compiled if the training compiles its kind.
+
+    Args:
+        block: a module that `mark_blocks` has marked, or any other.
+        inputs: of the block. The first is a tensor [B, ...].
+        by: computes the block as by(block, *inputs), such as its parts in another order; None: its own forward pass.
+        recompute: do not keep activations for the backward pass, but compute them again (gradient checkpointing).
+    """
+
+    def run(*inputs: Any) -> Tensor:
+        runner = vars(block).get(_RUNNER)
+        if runner is None:
+            return block(*inputs) if by is None else by(block, *inputs)
+        return runner(by or forward, block, *inputs)
+
+    return checkpoint(run, *inputs, use_reentrant=False) if recompute else run(*inputs)
+
+
+def set_runner(block: nn.Module, runner: Runner | None) -> None:
+    """Let `runner` run the block from now on, also if it is called as a module; None: the block runs itself."""
+    if runner is None:
+        vars(block).pop(_RUNNER, None)
+        block._compiled_call_impl = None
+        return
+    vars(block)[_RUNNER] = runner
+    # torch calls this in place of the forward pass; it is neither copied nor pickled with the module.
+    block._compiled_call_impl = functools.partial(runner, forward, block)
+
+
+@contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Within this context, all blocks of `model` run eagerly, such as under hooks that change in every step."""
+    runners = {id(runner): runner for module in model.modules() if (runner := vars(module).get(_RUNNER))}
+    before = {key: runner.is_paused for key, runner in runners.items()}
+    for runner in runners.values():
+        runner.is_paused = True
+    try:
+        yield
+    finally:
+        for key, runner in runners.items():
+            runner.is_paused = before[key]
+
+
+def has_runner(module: nn.Module) -> bool:
+    """Whether the module is a block that `set_runner` was called for."""
+    return _RUNNER in vars(module)
