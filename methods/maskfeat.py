@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mimbench.api import (
@@ -23,10 +23,11 @@ from mimbench.api import (
     random_mask,
 )
 from mimbench_methods._hog import hog
+from mimbench_methods._noise_masks import NoiseKind, NoiseMaskConfig, is_noise
 from mimbench_methods.official.maskfeat import OfficialMaskFeat
 
 
-class MaskFeatConfig(MaskRatioConfig):
+class MaskFeatConfig(NoiseMaskConfig, MaskRatioConfig):
     """The paper's choices; the defaults are those of its ViT-B, with patches of 16 px."""
 
     bins: int = Field(9, ge=2)
@@ -37,12 +38,17 @@ class MaskFeatConfig(MaskRatioConfig):
     """channels: histograms of each, side by side; grey: of their mean."""
     norm: Literal["l2", "l1", "none"] = "l2"
     """What makes the length of each histogram 1."""
-    mask: Literal["block", "random"] = "block"
-    """block: BEiT's rectangles, which may end short of the ratio."""
+    mask: Literal["block", "random", NoiseKind] = "block"
+    """block: BEiT's rectangles, which may end short of the ratio; noise: ColorMAE's."""
     mask_ratio: float = Field(0.4, gt=0, lt=1)
     """Share of the patches that is masked. A patch is one cell of the encoder's last map."""
     min_block: int | None = Field(None, ge=1)
     """Block masks: least size of a block, in patches; absent: a fifth of the masked patches."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MaskFeatConfig:
+        self.check_noise(self.mask)
+        return self
 
 
 class MaskFeat(Method):
@@ -84,6 +90,8 @@ class MaskFeat(Method):
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         ratio = self.config.ratio_at(self.progress)
+        if is_noise(self.config.mask):
+            return self.config.draw_noise_mask(self.config.mask, batch, self.grid, ratio, generator)
         if self.config.mask == "random":
             return random_mask(batch, self.grid, ratio, generator)
         count = max(1, round(self.grid[0] * self.grid[1] * ratio))

@@ -26,16 +26,17 @@ from mimbench.api import (
     random_mask,
     square_mask,
 )
+from mimbench_methods._noise_masks import NoiseKind, NoiseMaskConfig, is_noise
 from mimbench_methods._pixel_heads import inverse_swin_head, linear_head, mlp_head, upsampling
 from mimbench_methods._pixel_targets import Bins, Clusters, PixelTarget, Values
 from mimbench_methods.official.simmim import OfficialSimMIM
 
 
-class SimMIMConfig(MaskRatioConfig):
+class SimMIMConfig(NoiseMaskConfig, MaskRatioConfig):
     """What the paper varies; the defaults are its choices."""
 
-    masking: Literal["random", "square", "block"] = "random"
-    """square: one square at a random place; block: BEiT's rectangles."""
+    masking: Literal["random", "square", "block", NoiseKind] = "random"
+    """square: one square at a random place; block: BEiT's rectangles; noise: ColorMAE's."""
     mask_ratio: float = Field(0.6, gt=0, lt=1)
     """Share of the mask patches that is masked."""
     mask_patch_size: int = Field(32, ge=1)
@@ -59,6 +60,7 @@ class SimMIMConfig(MaskRatioConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> SimMIMConfig:
+        self.check_noise(self.masking)
         if self.target != "pixels" and self.loss != "l1":
             raise ValueError(f"loss {self.loss!r} is for pixel values; target {self.target!r} takes the cross-entropy")
         if self.head != "inverse-swin" and self.head_depths is not None:
@@ -106,6 +108,8 @@ class SimMIM(Method):
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         ratio = self.config.ratio_at(self.progress)
+        if is_noise(self.config.masking):
+            return self.config.draw_noise_mask(self.config.masking, batch, self.grid, ratio, generator)
         if self.config.masking == "square":
             return square_mask(batch, self.grid, ratio, generator)
         if self.config.masking == "block":

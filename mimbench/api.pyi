@@ -68,6 +68,7 @@ from mimbench.masks import (
     mixed_ratio_mask as mixed_ratio_mask,
     mean_over_masked as mean_over_masked,
     multi_block_mask as multi_block_mask,
+    noise_mask as noise_mask,
     patchify as patchify,
     random_mask as random_mask,
     random_order as random_order,

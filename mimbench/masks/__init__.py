@@ -17,6 +17,7 @@ from mimbench.masks.grids import (
 )
 from mimbench.masks.mixed import mixed_ratio_mask
 from mimbench.masks.multi_block import MultiBlockMask, multi_block_mask
+from mimbench.masks.noise import noise_mask
 from mimbench.masks.patches import patchify, unpatchify
 from mimbench.masks.sampling import (
     grid_mask,
@@ -40,6 +41,7 @@ __all__ = [
     "mean_over_masked",
     "mixed_ratio_mask",
     "multi_block_mask",
+    "noise_mask",
     "patchify",
     "random_mask",
     "random_order",

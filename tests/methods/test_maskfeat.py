@@ -24,6 +24,7 @@ from helpers.presets import resolved
 from mimbench.contract import InputError, NotSupported
 from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
+from mimbench.masks import noise_mask
 from mimbench.masks.official import python_block_mask
 from mimbench_methods._hog import hog
 from mimbench_methods.maskfeat import MaskFeat
@@ -182,7 +183,7 @@ KINDS = ["vit", "swin"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mask", ["block", "random"])
+@pytest.mark.parametrize("mask", ["block", "random", "red-noise"])
 def test_masked_pixels_do_not_reach_the_prediction(kind, mask, sees_only_the_visible):
     method = build(kind, mask=mask).eval()
     images, masked = batch(method)
@@ -219,6 +220,9 @@ def test_the_loss_is_the_mean_over_masked_patches_of_the_batch():
 def test_masks_cover_their_share():
     random = build(mask="random").sample_mask(20, seeded())
     assert set(random.sum((1, 2)).tolist()) == {7}  # ceil(0.4 x 16)
+    noise = build(mask="green-noise", noise_sigma=(0.6, 1.2)).sample_mask(20, seeded())
+    assert torch.equal(noise, noise_mask(20, (4, 4), 0.4, seeded(), colour="green", sigma=(0.6, 1.2)))
+    assert set(noise.sum((1, 2)).tolist()) == {7}
     small, large = (build(min_block=size).sample_mask(200, seeded()) for size in (1, 6))
     assert int(small.sum((1, 2)).max()) == int(large.sum((1, 2)).max()) == 6  # round(0.4 x 16)
     extent = [(mask.any(1).sum(1) * mask.any(2).sum(1)).float().mean() for mask in (small, large)]

@@ -16,7 +16,7 @@ from mimbench.contract import InputConfig, InputError, Stage
 from mimbench.encoders.convnet import ConvNeXt, ConvNeXtConfig, ResNet, ResNetConfig
 from mimbench.encoders.swin import Swin, SwinConfig
 from mimbench.encoders.vit import ViT, ViTConfig
-from mimbench.masks import resize_mask
+from mimbench.masks import noise_mask, resize_mask
 from mimbench_methods.simmim import SimMIM, SimMIMConfig
 from mimbench_methods.simmim_pixel import SimMIMPixel, SimMIMPixelConfig
 
@@ -124,6 +124,7 @@ OPTIONS = [
     {},
     {"masking": "square", "mask_ratio": 0.3},
     {"masking": "block"},
+    {"masking": "green-noise", "noise_sigma": (0.5, 1.5)},
     {"head": "mlp"},
     {"head": "inverse-swin", "head_window": 4},
     {"target_size": 16, "loss": "l2"},
@@ -172,6 +173,10 @@ def test_masks_cover_what_they_should():
     assert int(block.sum((1, 2)).max()) <= 32
     assert float(block.sum((1, 2)).float().mean()) > 20
     assert make(mask_patch_size=16, masking="block").sample_mask(5, generator).shape == (5, 2, 2)
+    noise = make(mask_patch_size=4, masking="blue-noise").sample_mask(50, torch.Generator().manual_seed(1))
+    expected = noise_mask(50, (8, 8), 0.6, torch.Generator().manual_seed(1), colour="blue")
+    assert torch.equal(noise, expected)
+    assert set(noise.sum((1, 2)).tolist()) == {39}
 
 
 def test_losses_are_over_the_masked_or_over_all_pixels():
@@ -296,7 +301,8 @@ def test_what_does_not_fit_is_refused(options, message):
     [
         ({"target": "bins", "loss": "l2"}, "takes the cross-entropy"),
         ({"head_depths": (1,)}, "head_depths is for the inverse-swin head"),
-        ({"masking": "central"}, "'random', 'square' or 'block'"),
+        ({"masking": "central"}, "Input should be 'random', 'square', 'block'"),
+        ({"noise_sigma": (1.0, 3.0)}, 'noise_sigma is for masks of noise, such as "green-noise", not for "random"'),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(options, message):
