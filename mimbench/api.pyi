@@ -77,6 +77,7 @@ from mimbench.masks import (
     resize_mask as resize_mask,
     square_mask as square_mask,
     tube_mask as tube_mask,
+    uniform_mask as uniform_mask,
     unpatchify as unpatchify,
     visible_indices as visible_indices,
 )

@@ -16,7 +16,7 @@ from mimbench.contract import Config, Depth, Encoder, Features, InputError, adde
 from mimbench.encoders.attention import attention_of_each
 from mimbench.encoders.position_tables import resize_absolute
 from mimbench.encoders.rope import rotary_table, with_idle
-from mimbench.encoders.vit_body import build_body, further_blocks
+from mimbench.encoders.vit_body import build_body, further_blocks, join_tokens
 from mimbench.encoders.windows import Windows, add_positions, windowed_block
 from mimbench.optim.layers import vit_layer
 
@@ -67,7 +67,7 @@ class ViT(Encoder):
     kind: ClassVar[str] = "vit"
     can: frozenset[str] = frozenset(
         {
-            *("mask-tokens", "separate-patches", "one-grid", "visible-only", "class-token"),
+            *("mask-tokens", "separate-patches", "one-grid", "visible-only", "late-tokens", "class-token"),
             *("any-size", "drop-path", "windows", "relative-positions", "grad-checkpointing", "attention"),
             "further-blocks",
         }
@@ -104,7 +104,7 @@ class ViT(Encoder):
         if not config.class_token:
             self.can -= {"class-token"}
         if config.position in ("relative-per-block", "learned-and-relative"):
-            self.can -= {"visible-only", "windows", "any-size"}
+            self.can -= {"visible-only", "late-tokens", "windows", "any-size"}
         if config.position.startswith("relative") or config.position.endswith("rope"):
             self.can -= {"relative-positions"}
 
@@ -147,6 +147,23 @@ class ViT(Encoder):
             outputs[-1] = self.body.norm(outputs[-1])
         shape = grid if keep is None else (1, keep.shape[1])
         return [self._split(outputs[index], shape) for index in indices]
+
+    def encode_late(self, tokens: Tensor, keep: Tensor, token: Tensor, late: int) -> Tensor:
+        self._require_shared_table("dropping patches")
+        grid, early = tuple(tokens.shape[1:3]), self.num_layers - late
+        if not 0 <= early < self.num_layers:
+            raise InputError(f"mask tokens join in the last 1 to {self.num_layers} blocks, not in {late}")
+        x, bias = self._first_tokens(tokens, keep)
+        for block in self.body.blocks[:early]:
+            x = self._run_block(block, x, bias)
+        masked, positions = token.flatten(0, 2), self._positions(grid)
+        if positions is not None:
+            masked = masked + positions[:, self.config.class_token :]
+        x = join_tokens(x, keep, masked.expand(len(x), grid[0] * grid[1], -1), self.num_prefix_tokens)
+        bias = self._bias(grid)
+        for block in self.body.blocks[early:]:
+            x = self._run_block(block, x, bias)
+        return self._split(self.body.norm(x), grid).dense
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         tokens = self.embed(images)
@@ -217,6 +234,13 @@ class ViT(Encoder):
 
     def _block_outputs(self, tokens: Tensor, keep: Tensor | None) -> Iterator[Tensor]:
         """Run block by block: the output [B, P + N, D] of each, for all patches or those of `keep`."""
+        x, bias = self._first_tokens(tokens, keep)
+        for block in self.body.blocks:
+            x = self._run_block(block, x, bias)
+            yield x
+
+    def _first_tokens(self, tokens: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What the first block gets: tokens [B, P + N, D] of all patches or those of `keep`, and their bias."""
         grid = tuple(tokens.shape[1:3])
         positions, bias = self._positions(grid), self._bias(grid)
         x = tokens.flatten(1, 2)
@@ -226,10 +250,7 @@ class ViT(Encoder):
         if keep is not None:
             x = x.gather(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
             bias = None if bias is None else self._bias_of(bias, keep)
-        x = torch.cat((*prefix, x), 1)
-        for block in self.body.blocks:
-            x = self._run_block(block, x, bias)
-            yield x
+        return torch.cat((*prefix, x), 1), bias
 
     def _run_block(self, block: nn.Module, x: Tensor, bias: Tensor | None) -> Tensor:
         block_bias = getattr(block.attn, "rel_pos_bias", None)

@@ -28,6 +28,7 @@ from mimbench.masks.sampling import (
     square_mask,
     tube_mask,
 )
+from mimbench.masks.uniform import uniform_mask
 
 __all__ = [
     "Grid",
@@ -50,6 +51,7 @@ __all__ = [
     "resize_mask",
     "square_mask",
     "tube_mask",
+    "uniform_mask",
     "unpatchify",
     "visible_indices",
 ]
