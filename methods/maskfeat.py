@@ -19,15 +19,19 @@ from mimbench.api import (
     block_mask,
     check_mask_ratios,
     full_precision,
+    init_xavier,
+    mask_at_pixels,
     mean_over_masked,
     random_mask,
+    replace_masked,
 )
 from mimbench_methods._hog import hog
 from mimbench_methods._noise_masks import NoiseKind, NoiseMaskConfig, is_noise
+from mimbench_methods._token_decoder import TokenDecoder, TokenDecoderConfig
 from mimbench_methods.official.maskfeat import OfficialMaskFeat
 
 
-class MaskFeatConfig(NoiseMaskConfig, MaskRatioConfig):
+class MaskFeatConfig(TokenDecoderConfig, NoiseMaskConfig, MaskRatioConfig):
     """The paper's choices; the defaults are those of its ViT-B, with patches of 16 px."""
 
     bins: int = Field(9, ge=2)
@@ -76,8 +80,16 @@ class MaskFeat(Method):
         self.grid = (encoder.image_size // encoder.stride,) * 2
         check_mask_ratios(self)
         channels = encoder.in_channels if config.colour == "channels" else 1
-        self.mask_token = nn.Parameter(torch.empty(1, 1, 1, encoder.embed_dim))
-        self.head = nn.Linear(encoder.out_dim, channels * config.bins * (encoder.stride // config.cell_size) ** 2)
+        shape = (1, encoder.in_channels, 1, 1) if config.masked == "colour" else (1, 1, 1, encoder.embed_dim)
+        self.mask_token = nn.Parameter(torch.empty(shape))
+        decoder = TokenDecoder(config, encoder) if config.decoder_depth else None
+        dim = config.decoder_dim if decoder else encoder.out_dim
+        self.head = nn.Linear(dim, channels * config.bins * (encoder.stride // config.cell_size) ** 2)
+        if decoder:
+            self.decoder = decoder
+        if config.init == "xavier":
+            init_xavier(self)
+            return
         _init_weights(encoder)
         for parameter in (self.mask_token, self.head.weight):
             nn.init.trunc_normal_(parameter, std=0.02)
@@ -111,7 +123,12 @@ class MaskFeat(Method):
         return patches.permute(0, 3, 5, 1, 2, 4, 6).flatten(3)
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
-        return self.head(self.encoder.encode_masked(images, mask, self.mask_token).permute(0, 2, 3, 1))
+        if self.config.masked == "colour":
+            tokens = self.encoder.embed(torch.where(mask_at_pixels(mask, images), self.mask_token, images))
+        else:
+            tokens = replace_masked(self.encoder.embed(images), mask, self.mask_token)
+        features = self.encoder.forward_tokens(tokens)
+        return self.head(self.decoder(features) if self.config.decoder_depth else features.dense.permute(0, 2, 3, 1))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Squared error, mean over all masked patches of the batch together; 0 if none is masked."""
