@@ -13,6 +13,7 @@ from mimbench.api import (
     Encoder,
     MaskRatioConfig,
     Method,
+    added,
     at_least_float32,
     init_xavier,
     mask_at_pixels,
@@ -22,13 +23,14 @@ from mimbench.api import (
     transformer_blocks,
     unpatchify,
 )
+from mimbench_methods._low_pass import check_low_pass, low_pass
 
 
 class PatchPixels(Method):
     """A method whose `predict` returns the pixels of patches, [B, h, w, size * size * C], ordered row, column, channel.
 
     It normalises the pixels of each patch by their own mean and variance if its option `norm_pixels` is true, or if it
-    has no such option.
+    has no such option. It predicts pixels without high frequencies if it has the option `low_pass`.
     """
 
     @property
@@ -38,7 +40,7 @@ class PatchPixels(Method):
 
     def target(self, images: Tensor) -> Tensor:
         """[B, h, w, size * size * C], ordered row, column, channel."""
-        patches = patchify(at_least_float32(images), self.pixel_patch)
+        patches = self._patches(images)
         if not self._normalises:
             return patches
         mean, std = _moments(patches)
@@ -59,7 +61,7 @@ class PatchPixels(Method):
         """
         patches = self.predict(images, mask).float()
         if self._normalises:
-            mean, std = _moments(patchify(at_least_float32(images), self.pixel_patch))
+            mean, std = _moments(self._patches(images))
             patches = patches * std + mean
         return torch.where(mask_at_pixels(mask, images), unpatchify(patches, self.pixel_patch), images)
 
@@ -68,6 +70,11 @@ class PatchPixels(Method):
         if not self._normalises:
             return ""
         return "Mean and contrast of each masked patch are the true ones; only its structure is predicted."
+
+    def _patches(self, images: Tensor) -> Tensor:
+        """The pixels that are predicted, before they are normalised."""
+        radius = getattr(self.config, "low_pass", None)
+        return patchify(at_least_float32(images) if radius is None else low_pass(images, radius), self.pixel_patch)
 
     @property
     def _normalises(self) -> bool:
@@ -79,6 +86,8 @@ class PatchDecoderConfig(MaskRatioConfig):
 
     norm_pixels: bool = True
     """Predict the pixels of each patch normalised by their own mean and variance."""
+    low_pass: float | None = added(None, gt=0)
+    """Predict the image without frequencies above this, in cycles per image (PixMIM: 40). Absent: the image itself."""
     decoder_dim: int = Field(512, ge=4)
     decoder_depth: Depth = Field(8, ge=0)
     decoder_heads: int = Field(16, ge=1)
@@ -104,6 +113,7 @@ class PatchDecoder(PatchPixels):
     def build_decoder(self, grid: tuple[int, ...]) -> None:
         """Make the decoder for patches on `grid`, with MAE's initial weights for it and for the encoder."""
         config, dim = self.config, self.config.decoder_dim
+        check_low_pass(config.low_pass, self.encoder.image_size)
         self.project = nn.Linear(self.encoder.out_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.register_buffer("positions", sincos_positions(grid, dim)[:, 1:], persistent=False)

@@ -9,20 +9,23 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from mimbench.api import InputError, OfficialCode, block_mask, grid_mask, masked_count, random_mask
+from mimbench_methods._noise_masks import NoiseKind, NoiseMaskConfig, is_noise
 from mimbench_methods._pixel_decoder import PixelDecoder, PixelDecoderConfig
 from mimbench_methods.official.mae import OfficialMAE
 
 
-class MAEConfig(PixelDecoderConfig):
+class MAEConfig(NoiseMaskConfig, PixelDecoderConfig):
     """The paper's choices; the defaults are those of its ViT-B."""
 
-    mask: Literal["random", "block", "grid"] = "random"
-    """A grid keeps one patch of each k x k, so its mask ratio is 0.75, 0.889, 0.9375, ..."""
+    mask: Literal["random", "block", "grid", NoiseKind] = "random"
+    """A grid keeps one patch of each k x k, so its mask ratio is 0.75, 0.889, 0.9375, ... Noise masks are
+    ColorMAE's."""
     min_block: int = Field(16, ge=1)
     """Block masks: least size of a block, in patches."""
 
     @model_validator(mode="after")
     def _has_masks_at_every_ratio(self) -> MAEConfig:
+        self.check_noise(self.mask)
         if self.mask == "grid" and self.initial_mask_ratio is not None:
             raise ValueError("grid masks exist for few ratios and cannot change; leave initial_mask_ratio out")
         return self
@@ -46,6 +49,8 @@ class MAE(PixelDecoder):
         grid, ratio = self.patch_grid, self.config.ratio_at(self.progress)
         if self.config.mask == "random":
             return random_mask(batch, grid, ratio, generator, rounding="mae")
+        if is_noise(self.config.mask):
+            return self.config.draw_noise_mask(self.config.mask, batch, grid, ratio, generator, "mae")
         if self.config.mask == "grid":
             return grid_mask(batch, grid, generator, period=_period(ratio))
         count = masked_count(grid[0] * grid[1], ratio, "mae")

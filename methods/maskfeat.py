@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mimbench.api import (
@@ -19,14 +19,19 @@ from mimbench.api import (
     block_mask,
     check_mask_ratios,
     full_precision,
+    init_xavier,
+    mask_at_pixels,
     mean_over_masked,
     random_mask,
+    replace_masked,
 )
 from mimbench_methods._hog import hog
+from mimbench_methods._noise_masks import NoiseKind, NoiseMaskConfig, is_noise
+from mimbench_methods._token_decoder import TokenDecoder, TokenDecoderConfig
 from mimbench_methods.official.maskfeat import OfficialMaskFeat
 
 
-class MaskFeatConfig(MaskRatioConfig):
+class MaskFeatConfig(TokenDecoderConfig, NoiseMaskConfig, MaskRatioConfig):
     """The paper's choices; the defaults are those of its ViT-B, with patches of 16 px."""
 
     bins: int = Field(9, ge=2)
@@ -37,12 +42,17 @@ class MaskFeatConfig(MaskRatioConfig):
     """channels: histograms of each, side by side; grey: of their mean."""
     norm: Literal["l2", "l1", "none"] = "l2"
     """What makes the length of each histogram 1."""
-    mask: Literal["block", "random"] = "block"
-    """block: BEiT's rectangles, which may end short of the ratio."""
+    mask: Literal["block", "random", NoiseKind] = "block"
+    """block: BEiT's rectangles, which may end short of the ratio; noise: ColorMAE's."""
     mask_ratio: float = Field(0.4, gt=0, lt=1)
     """Share of the patches that is masked. A patch is one cell of the encoder's last map."""
     min_block: int | None = Field(None, ge=1)
     """Block masks: least size of a block, in patches; absent: a fifth of the masked patches."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MaskFeatConfig:
+        self.check_noise(self.mask)
+        return self
 
 
 class MaskFeat(Method):
@@ -70,8 +80,16 @@ class MaskFeat(Method):
         self.grid = (encoder.image_size // encoder.stride,) * 2
         check_mask_ratios(self)
         channels = encoder.in_channels if config.colour == "channels" else 1
-        self.mask_token = nn.Parameter(torch.empty(1, 1, 1, encoder.embed_dim))
-        self.head = nn.Linear(encoder.out_dim, channels * config.bins * (encoder.stride // config.cell_size) ** 2)
+        shape = (1, encoder.in_channels, 1, 1) if config.masked == "colour" else (1, 1, 1, encoder.embed_dim)
+        self.mask_token = nn.Parameter(torch.empty(shape))
+        decoder = TokenDecoder(config, encoder) if config.decoder_depth else None
+        dim = config.decoder_dim if decoder else encoder.out_dim
+        self.head = nn.Linear(dim, channels * config.bins * (encoder.stride // config.cell_size) ** 2)
+        if decoder:
+            self.decoder = decoder
+        if config.init == "xavier":
+            init_xavier(self)
+            return
         _init_weights(encoder)
         for parameter in (self.mask_token, self.head.weight):
             nn.init.trunc_normal_(parameter, std=0.02)
@@ -84,6 +102,8 @@ class MaskFeat(Method):
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         ratio = self.config.ratio_at(self.progress)
+        if is_noise(self.config.mask):
+            return self.config.draw_noise_mask(self.config.mask, batch, self.grid, ratio, generator)
         if self.config.mask == "random":
             return random_mask(batch, self.grid, ratio, generator)
         count = max(1, round(self.grid[0] * self.grid[1] * ratio))
@@ -103,7 +123,12 @@ class MaskFeat(Method):
         return patches.permute(0, 3, 5, 1, 2, 4, 6).flatten(3)
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
-        return self.head(self.encoder.encode_masked(images, mask, self.mask_token).permute(0, 2, 3, 1))
+        if self.config.masked == "colour":
+            tokens = self.encoder.embed(torch.where(mask_at_pixels(mask, images), self.mask_token, images))
+        else:
+            tokens = replace_masked(self.encoder.embed(images), mask, self.mask_token)
+        features = self.encoder.forward_tokens(tokens)
+        return self.head(self.decoder(features) if self.config.decoder_depth else features.dense.permute(0, 2, 3, 1))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Squared error, mean over all masked patches of the batch together; 0 if none is masked."""

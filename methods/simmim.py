@@ -17,6 +17,7 @@ from mimbench.api import (
     Method,
     OfficialCode,
     Stage,
+    StepOutput,
     block_mask,
     check_mask_ratios,
     init_truncated,
@@ -24,18 +25,21 @@ from mimbench.api import (
     mask_grid,
     masked_count,
     random_mask,
+    resize_mask,
     square_mask,
 )
+from mimbench_methods._late_tokens import LateTokensConfig
+from mimbench_methods._noise_masks import NoiseKind, NoiseMaskConfig, is_noise
 from mimbench_methods._pixel_heads import inverse_swin_head, linear_head, mlp_head, upsampling
 from mimbench_methods._pixel_targets import Bins, Clusters, PixelTarget, Values
 from mimbench_methods.official.simmim import OfficialSimMIM
 
 
-class SimMIMConfig(MaskRatioConfig):
+class SimMIMConfig(LateTokensConfig, NoiseMaskConfig, MaskRatioConfig):
     """What the paper varies; the defaults are its choices."""
 
-    masking: Literal["random", "square", "block"] = "random"
-    """square: one square at a random place; block: BEiT's rectangles."""
+    masking: Literal["random", "square", "block", NoiseKind] = "random"
+    """square: one square at a random place; block: BEiT's rectangles; noise: ColorMAE's."""
     mask_ratio: float = Field(0.6, gt=0, lt=1)
     """Share of the mask patches that is masked."""
     mask_patch_size: int = Field(32, ge=1)
@@ -59,10 +63,13 @@ class SimMIMConfig(MaskRatioConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> SimMIMConfig:
+        self.check_noise(self.masking)
         if self.target != "pixels" and self.loss != "l1":
             raise ValueError(f"loss {self.loss!r} is for pixel values; target {self.target!r} takes the cross-entropy")
         if self.head != "inverse-swin" and self.head_depths is not None:
             raise ValueError(f"head_depths is for the inverse-swin head, not for head {self.head!r}")
+        if self.encode == "visible" and self.masking == "block":
+            raise ValueError('encode "visible" needs as many masked patches in each image, which masking "block" lacks')
         return self
 
 
@@ -83,8 +90,11 @@ class SimMIM(Method):
 
     def __init__(self, config: SimMIMConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
+        config.check_encoder(encoder)
         self.grid = mask_grid(encoder.image_size, config.mask_patch_size, encoder.patch_size)
         check_mask_ratios(self)
+        self.visible = self._count_visible()
+        """Patches that the early blocks see of each image, if they see visible ones only."""
         self.mask_token = nn.Parameter(torch.empty(1, 1, 1, encoder.embed_dim))
         self._initialise()
         self.pixels = self._pixels(encoder.in_channels)
@@ -103,9 +113,16 @@ class SimMIM(Method):
         self.image_size = size
         self.grid = mask_grid(size, self.config.mask_patch_size, self.encoder.patch_size)
         check_mask_ratios(self)
+        self.visible = self._count_visible()
+
+    def before_step(self, progress: float) -> None:
+        if self.config.initial_mask_ratio is not None:
+            self.visible = self._count_visible()
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         ratio = self.config.ratio_at(self.progress)
+        if is_noise(self.config.masking):
+            return self.config.draw_noise_mask(self.config.masking, batch, self.grid, ratio, generator)
         if self.config.masking == "square":
             return square_mask(batch, self.grid, ratio, generator)
         if self.config.masking == "block":
@@ -119,9 +136,18 @@ class SimMIM(Method):
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """[B, outputs, S, S] for the target's size S; one output per channel if pixel values are predicted."""
+        return self._predict(images, mask, None)
+
+    def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
+        """`mask` has as many masked patches as those of `sample_mask`."""
+        with torch.no_grad():
+            target = self.target(images)
+        return StepOutput(self.loss(self._predict(images, mask, self.visible), target, mask))
+
+    def _predict(self, images: Tensor, mask: Tensor, count: int | None) -> Tensor:
         # Stems that overlap (ResNet's) would carry masked pixels into visible cells.
         visible = images.masked_fill(mask_at_pixels(mask, images), 0.0)
-        return self.decoder(self.encoder.encode_masked(visible, mask, self.mask_token))
+        return self.decoder(self.config.encode_masked(self.encoder, visible, mask, self.mask_token, count))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Mean error over the masked pixels, pooled over the batch, as the official code has it."""
@@ -144,6 +170,12 @@ class SimMIM(Method):
     @property
     def _downsamples(self) -> bool:
         return self.size != self.encoder.image_size
+
+    def _count_visible(self) -> int | None:
+        """All masks of one ratio have as many visible patches."""
+        if self.config.encode == "all":
+            return None
+        return int((~resize_mask(self.sample_mask(1, torch.Generator()), self.patch_grid)).sum())
 
     def _initialise(self) -> None:
         """The official initial weights: a ViT's are cut at one sigma, as BEiT's; a Swin's are not."""

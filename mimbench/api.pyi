@@ -68,6 +68,7 @@ from mimbench.masks import (
     mixed_ratio_mask as mixed_ratio_mask,
     mean_over_masked as mean_over_masked,
     multi_block_mask as multi_block_mask,
+    noise_mask as noise_mask,
     patchify as patchify,
     random_mask as random_mask,
     random_order as random_order,
@@ -76,6 +77,7 @@ from mimbench.masks import (
     resize_mask as resize_mask,
     square_mask as square_mask,
     tube_mask as tube_mask,
+    uniform_mask as uniform_mask,
     unpatchify as unpatchify,
     visible_indices as visible_indices,
 )

@@ -32,7 +32,8 @@ square_mask subset to_byte_scale top_k_accuracy train_probe training_loader tran
 CLIPTower PatchViT read_weights to_part
 visible_indices without_weights write_atomic DropPath mark_blocks
 MultiBlockMask Predictor ProjectionHead Teacher WeightNormLinear cancel_gradients cross_blocks mean_over_ranks
-MaskRatioConfig check_mask_ratios init_normal mixed_ratio_mask multi_block_mask ramp tube_mask visible_only
+MaskRatioConfig check_mask_ratios init_normal mixed_ratio_mask multi_block_mask noise_mask ramp tube_mask visible_only
+uniform_mask
 SampleScores classification_scores Audit AuditInput DataChoice planted_indices training_indices
 """.split()  # noqa: SIM905
 """Adding a name here is a promise to plugin authors; removing one breaks their code and belongs in the changelog."""

@@ -15,6 +15,7 @@ ABILITIES: Mapping[str, str] = MappingProxyType(
         "separate-patches": "embed each patch from its own pixels only",
         "one-grid": "keep the grid of its patches up to the last map",
         "visible-only": "drop masked patches",
+        "late-tokens": "let mask tokens join in its last blocks",
         "visible-cells": "drop the masked cells of its last map",
         "mixed-images": "keep the tokens of two mixed images apart",
         "class-token": "output a class token",

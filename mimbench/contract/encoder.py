@@ -207,6 +207,26 @@ class Encoder(nn.Module, ABC):
         """
         return self.encode(replace_masked(self.embed(images), mask, token))
 
+    def encode_late(self, tokens: Tensor, keep: Tensor, token: Tensor, late: int) -> Tensor:
+        """Encode the visible patches alone, and all patches in the last `late` blocks, where mask tokens join.
+
+        If all patches are visible, the result is that of `encode`; if `late` is the number of blocks, that of
+        `encode_masked`. Needs "late-tokens" in `can`.
+
+        Args:
+            tokens: [B, h, w, embed_dim], from `embed`.
+            keep: int64 [B, K], indices of the visible patches in row-major order.
+            token: [1, 1, 1, embed_dim]. Absolute positions are added to it.
+            late: number of blocks, from 1 to `num_layers`.
+
+        Returns:
+            The final map [B, out_dim, h, w].
+
+        Raises:
+            NotSupported: this encoder has no such pass.
+        """
+        raise NotSupported(f"a {self.kind} encoder cannot let mask tokens join in its last blocks")
+
     def encode_visible(self, tokens: Tensor, keep: Tensor) -> Tensor:
         """Encode the visible cells of the last map only, as if the masked ones did not exist (GreenMIM).
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mimbench.compute.blocks import run_block
 from mimbench.contract import Encoder, Features, InputError
 from mimbench.encoders.attention import attention_of_each
-from mimbench.encoders.vit_body import build_body, further_blocks
+from mimbench.encoders.vit_body import build_body, further_blocks, join_tokens
 from mimbench.encoders.vit_config import OWN_TABLES, ViTConfig, check_positions
 from mimbench.encoders.vit_positions import Bias, ViTPositions
 from mimbench.encoders.windows import Windows, add_positions, windowed_block
@@ -27,7 +27,7 @@ class ViT(Encoder):
     kind: ClassVar[str] = "vit"
     can: frozenset[str] = frozenset(
         {
-            *("mask-tokens", "separate-patches", "one-grid", "visible-only", "class-token"),
+            *("mask-tokens", "separate-patches", "one-grid", "visible-only", "late-tokens", "class-token"),
             *("any-size", "drop-path", "windows", "relative-positions", "grad-checkpointing", "attention"),
             "further-blocks",
             "block-input",
@@ -64,7 +64,7 @@ class ViT(Encoder):
         if not config.class_token:
             self.can -= {"class-token"}
         if config.position in OWN_TABLES:
-            self.can -= {"visible-only", "windows", "any-size"}
+            self.can -= {"visible-only", "late-tokens", "windows", "any-size"}
         if config.position.startswith("relative") or config.position.endswith("rope"):
             self.can -= {"relative-positions"}
 
@@ -90,6 +90,23 @@ class ViT(Encoder):
             outputs[-1] = self.body.norm(outputs[-1])
         shape = grid if keep is None else (1, keep.shape[1])
         return [self._split(outputs[index], shape) for index in indices]
+
+    def encode_late(self, tokens: Tensor, keep: Tensor, token: Tensor, late: int) -> Tensor:
+        self.positions.require_shared_table("dropping patches")
+        grid, early = tuple(tokens.shape[1:3]), self.num_layers - late
+        if not 0 <= early < self.num_layers:
+            raise InputError(f"mask tokens join in the last 1 to {self.num_layers} blocks, not in {late}")
+        x, bias = self._with_positions(tokens, keep), self._bias(grid, keep)
+        for block in self.body.blocks[:early]:
+            x = self._run_block(block, x, bias)
+        masked, positions = token.flatten(0, 2), self.positions.absolute(self.body, grid)
+        if positions is not None:
+            masked = masked + positions[:, self.class_tokens :]
+        x = join_tokens(x, keep, masked.expand(len(x), grid[0] * grid[1], -1), self.num_prefix_tokens)
+        bias = self._bias(grid, None)
+        for block in self.body.blocks[early:]:
+            x = self._run_block(block, x, bias)
+        return self._split(self.body.norm(x), grid).dense
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         tokens = self.embed(images)
@@ -175,13 +192,15 @@ class ViT(Encoder):
 
     def _block_outputs(self, tokens: Tensor, keep: Tensor | None) -> Iterator[Tensor]:
         """Run block by block: the output [B, P + N, D] of each, for all patches or those of `keep`."""
-        bias = self.positions.bias(self.body, tuple(tokens.shape[1:3]))
-        if keep is not None and bias is not None:
-            bias = self.positions.chosen(bias, keep)
-        x = self._with_positions(tokens, keep)
+        x, bias = self._with_positions(tokens, keep), self._bias(tuple(tokens.shape[1:3]), keep)
         for block in self.body.blocks:
             x = self._run_block(block, x, bias)
             yield x
+
+    def _bias(self, grid: Grid, keep: Tensor | None) -> Bias:
+        """The bias of all patches, or of those of `keep`."""
+        bias = self.positions.bias(self.body, grid)
+        return bias if bias is None or keep is None else self.positions.chosen(bias, keep)
 
     def _run_block(self, block: nn.Module, x: Tensor, bias: Bias) -> Tensor:
         block_bias = getattr(block.attn, "rel_pos_bias", None)

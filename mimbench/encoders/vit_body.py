@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mimbench.compute.blocks import mark_blocks
 from mimbench.encoders.blocks import sincos_positions
@@ -110,3 +110,16 @@ def _build_absolute_body(config: ViTConfig, grid: Grid, in_channels: int) -> Vis
         for block in body.blocks:
             block.attn.rel_pos_bias = RelativePositionBias(grid, config.num_heads)
     return body
+
+
+def join_tokens(visible: Tensor, keep: Tensor, masked: Tensor, prefix: int) -> Tensor:
+    """Tokens of all patches, [B, prefix + N, D]: those of visible patches at their places, mask tokens at the others.
+
+    Args:
+        visible: [B, prefix + K, D], prefix tokens first.
+        keep: int64 [B, K], the places of visible patches.
+        masked: [B, N, D], a mask token for every place.
+    """
+    places = keep.unsqueeze(-1).expand(-1, -1, visible.shape[-1])
+    patches = masked.to(visible.dtype).scatter(1, places, visible[:, prefix:])
+    return torch.cat((visible[:, :prefix], patches), 1)

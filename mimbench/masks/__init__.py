@@ -17,6 +17,7 @@ from mimbench.masks.grids import (
 )
 from mimbench.masks.mixed import mixed_ratio_mask
 from mimbench.masks.multi_block import MultiBlockMask, multi_block_mask
+from mimbench.masks.noise import noise_mask
 from mimbench.masks.patches import patchify, unpatchify
 from mimbench.masks.sampling import (
     grid_mask,
@@ -27,6 +28,7 @@ from mimbench.masks.sampling import (
     square_mask,
     tube_mask,
 )
+from mimbench.masks.uniform import uniform_mask
 
 __all__ = [
     "Grid",
@@ -40,6 +42,7 @@ __all__ = [
     "mean_over_masked",
     "mixed_ratio_mask",
     "multi_block_mask",
+    "noise_mask",
     "patchify",
     "random_mask",
     "random_order",
@@ -48,6 +51,7 @@ __all__ = [
     "resize_mask",
     "square_mask",
     "tube_mask",
+    "uniform_mask",
     "unpatchify",
     "visible_indices",
 ]

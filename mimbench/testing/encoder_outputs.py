@@ -9,7 +9,7 @@ import torch
 from mimbench.contract import Encoder
 from mimbench.contract.forms import describe_layers_problem, describe_tokens_problem
 from mimbench.errors import InputError
-from mimbench.masks import resize_mask
+from mimbench.masks import resize_mask, visible_indices
 from mimbench.testing.checks import BadOptions, Failure, Skip, check
 from mimbench.testing.encoder_subject import IMAGES, EncoderSubject
 from mimbench.testing.tensors import differ
@@ -221,6 +221,20 @@ def block_input_has_the_form_of_a_layer(subject: EncoderSubject) -> None:
         raise Failure("block_input with keep differs from that of the whole image at those patches; keep their order")
 
 
+@check("encode_late", needs=["last_features_equal_encode", "encoding_all_tokens_equals_encode"])
+def mask_tokens_join_late(subject: EncoderSubject) -> None:
+    """`encode_late` equals `encode` if nothing is masked, and `encode_masked` if mask tokens join before all blocks."""
+    encoder = _able("late-tokens", subject)
+    images, count = subject.images(), math.prod(encoder.grid)
+    tokens, token = encoder.embed(images), torch.full((1, 1, 1, encoder.embed_dim), 0.5)
+    if differ(encoder.encode_late(tokens, torch.arange(count).expand(IMAGES, -1), token, 1), encoder.encode(tokens)):
+        raise Failure("encode_late without masked patches differs from encode; give every block all tokens then")
+    mask = (torch.arange(count) % 2 == 1).view(1, *encoder.grid).expand(IMAGES, *encoder.grid)
+    late = encoder.encode_late(tokens, visible_indices(mask), token, encoder.num_layers)
+    if differ(late, encoder.encode_masked(images, mask, token)):
+        raise Failure("encode_late with mask tokens in all blocks differs from encode_masked; put them at their places")
+
+
 @check("set_sizes", needs=["sizes_are_declared"])
 def abilities_agree_with_the_sizes(subject: EncoderSubject) -> None:
     """`can` names "class-token" only with a prefix token, and "one-grid" only if stride and patch_size are equal."""
@@ -281,5 +295,6 @@ OUTPUT_CHECKS = (
     attention_is_a_distribution,
     further_blocks_go_on_from_a_layer,
     block_input_has_the_form_of_a_layer,
+    mask_tokens_join_late,
     abilities_agree_with_the_sizes,
 )

@@ -468,7 +468,85 @@ HUGE = {
     "encoder.mlp_ratio": 4.0,
 }
 
+UM_MAE = AUGMENTATION | {
+    "input.image_size": 256,
+    "input.crop_scale": [0.2, 1.0],
+    "input.color_jitter": 0.0,
+    "input.interpolation": "bicubic",
+    "encoder.name": "swin",
+    "encoder.patch_size": 4,
+    "encoder.embed_dim": 96,
+    "encoder.depths": [2, 2, 6, 2],
+    "encoder.num_heads": [3, 6, 12, 24],
+    "encoder.window": 8,
+    "encoder.drop_path": 0.0,
+    "encoder.norm_eps": 1e-6,
+    "method.mask_ratio": 0.75,
+    "method.token_ratio": 0.25,
+    "method.cell_size": 16,
+    "method.norm_pixels": True,
+    "method.decoder_dim": 512,
+    "method.decoder_depth": 2,
+    "method.decoder_heads": 16,
+    "pretrain.epochs": 200,
+    "pretrain.batch_size": 4096,
+    "pretrain.base_lr": 1.5e-4,
+    "pretrain.lr_divisor": 256,
+    "pretrain.betas": [0.9, 0.95],
+    "pretrain.clip_grad": None,
+    "pretrain.weight_decay": 0.05,
+    "pretrain.schedule.convention": "mae",
+    "pretrain.schedule.kind": "cosine",
+    "pretrain.schedule.warmup_epochs": 10,
+    "pretrain.schedule.min_lr": 0.0,
+}
+
+FASTMIM = AUGMENTATION | {
+    "input.image_size": 128,
+    "input.crop_scale": [0.2, 1.0],
+    "input.color_jitter": 0.0,
+    "input.interpolation": "bicubic",
+    "method.bins": 9,
+    "method.cell_size": 8,
+    "method.norm": "l2",
+    "method.mask": "random",
+    "method.mask_ratio": 0.75,
+    "method.masked": "colour",
+    "method.init": "xavier",
+    "method.decoder_dim": 256,
+    "method.decoder_heads": 8,
+    "pretrain.base_lr": 1.5e-4,
+    "pretrain.lr_divisor": 256,
+    "pretrain.betas": [0.9, 0.95],
+    "pretrain.clip_grad": None,
+    "pretrain.weight_decay": 0.05,
+    "pretrain.schedule.convention": "mae",
+    "pretrain.schedule.kind": "cosine",
+    "pretrain.schedule.min_lr": 0.0,
+}
+FASTMIM_VIT = FASTMIM | {
+    "encoder.name": "vit",
+    "encoder.num_heads": 6,
+    "encoder.position": "sincos",
+    "method.decoder_depth": 1,
+    "pretrain.epochs": 800,
+    "pretrain.batch_size": 4096,
+    "pretrain.schedule.warmup_epochs": 20,
+}
+FASTMIM_SWIN = FASTMIM | {
+    "encoder.name": "swin",
+    "encoder.depths": [2, 2, 18, 2],
+    "encoder.window": 4,
+    "method.decoder_depth": 4,
+    "pretrain.epochs": 400,
+    "pretrain.batch_size": 2048,
+    "pretrain.schedule.warmup_epochs": 10,
+}
+
 OFFICIAL = {
+    ("imagenet-vit-base-fastmim", "maskfeat"): FASTMIM_VIT,
+    ("imagenet-swin-base-fastmim", "maskfeat"): FASTMIM_SWIN,
+    ("imagenet-swin-tiny", "um-mae"): UM_MAE,
     ("imagenet-vit-base", "hpm"): BASE | HPM,
     ("imagenet-vit-base", "cae"): BASE | CAE,
     ("imagenet-vit-base", "localmim"): BASE | LOCALMIM,
@@ -517,6 +595,12 @@ MULTISTEP = {
     -1: 4e-5,
 }
 RATES = {
+    ("imagenet-swin-tiny", "um-mae"): {
+        0: 0.0,
+        5 * (IMAGES // 4096): 1.2e-3,
+        10 * (IMAGES // 4096): 2.4e-3,
+        105 * (IMAGES // 4096): 1.2e-3,
+    },
     ("imagenet-vit-base", "localmim"): {0: 0.0, 20 * STEPS: 8e-4, 40 * STEPS: 1.6e-3, 820 * STEPS: (1e-6 + 1.6e-3) / 2},
     ("imagenet-vit-base", "cae"): {
         0: 0.0,
@@ -600,6 +684,9 @@ RATES |= {
     for method in ("simmim", "mae", "beit", "beitv2", "maskfeat")
 }
 PEAKS = {
+    ("imagenet-vit-base-fastmim", "maskfeat"): 2.4e-3,
+    ("imagenet-swin-base-fastmim", "maskfeat"): 1.2e-3,
+    ("imagenet-swin-tiny", "um-mae"): 2.4e-3,
     ("imagenet-vit-base", "hpm"): 1.2e-3,
     ("imagenet-vit-base", "cae"): 1.5e-3,
     ("imagenet-vit-base", "localmim"): 1.6e-3,
@@ -620,6 +707,8 @@ PEAKS = {
 }
 
 HIDDEN = {
+    ("imagenet-vit-base-fastmim", "maskfeat"): (8, 48, 48),
+    ("imagenet-swin-base-fastmim", "maskfeat"): (4, 12, 12),
     ("imagenet-vit-base", "hpm"): (14, 147, 147),
     ("imagenet-vit-base", "cae"): (14, 98, 98),
     ("imagenet-vit-base", "localmim"): (14, 147, 147),

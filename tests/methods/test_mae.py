@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mimbench.contract import InputError
 from mimbench.encoders.vit import ViT
-from mimbench.masks import random_mask
+from mimbench.masks import noise_mask, patchify, random_mask
+from mimbench_methods._low_pass import low_pass
 from mimbench_methods.mae import MAE
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -121,7 +122,7 @@ def test_the_encoder_costs_less_the_more_is_masked():
     assert half / quarter <= 33 / 49
 
 
-@pytest.mark.parametrize("kind", ["random", "block", "grid"])
+@pytest.mark.parametrize("kind", ["random", "block", "grid", "red-noise", "green-noise", "blue-noise", "purple-noise"])
 def test_every_mask_covers_as_many_patches_in_each_image_and_trains(kind):
     method = build(mask=kind)
     mask = method.sample_mask(8, seeded())
@@ -137,6 +138,89 @@ def test_an_impossible_grid_is_refused_before_training():
         build(mask="grid", mask_ratio=0.6)
     with pytest.raises(InputError, match="does not tile a 7 x 7 grid"):
         build(28, mask="grid")
+
+
+def test_noise_masks_are_those_of_the_options():
+    method = build(mask="red-noise", noise_sigma=(0.4, 1.5), mask_ratio=0.6)
+    expected = noise_mask(3, (4, 4), 0.6, seeded(), colour="red", sigma=(0.4, 1.5), rounding="mae")
+    assert torch.equal(method.sample_mask(3, seeded()), expected)
+    assert expected.flatten(1).sum(1).tolist() == [10] * 3  # 6.4 visible ones are rounded down
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"noise_sigma": (0.5, 1.0)}, 'noise_sigma is for masks of noise, such as "green-noise", not for "random"'),
+        ({"mask": "green-noise", "noise_sigma": (2.0, 0.5)}, r"two rising numbers above 0, not \(2, 0.5\)"),
+        ({"low_pass": 0.0}, "greater than 0"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**options)
+
+
+def low_pass_by_sums(image: np.ndarray, radius: float) -> np.ndarray:
+    """One channel as a sum of the waves of the official filter: complex."""
+    size = len(image)
+    waves = [np.exp(2j * np.pi * frequency * np.arange(size) / size) for frequency in range(-(size // 2), size // 2)]
+    result = np.zeros((size, size), dtype=complex)
+    for row in range(size):
+        for column in range(size):
+            if (row - (size - 1) / 2) ** 2 + (column - (size - 1) / 2) ** 2 > radius**2:
+                continue
+            wave = np.outer(waves[row], waves[column])
+            result += (image * wave.conj()).sum() / size**2 * wave
+    return result
+
+
+@pytest.mark.parametrize("norm_pixels", [True, False])
+def test_a_low_pass_target_has_the_frequencies_of_the_official_filter(norm_pixels):
+    method = build(low_pass=5.0, norm_pixels=norm_pixels)
+    images = torch.randn(2, 3, 16, 16, generator=seeded())
+    expected = np.stack([[low_pass_by_sums(channel, 5.0).real for channel in image.numpy()] for image in images])
+    assert np.abs(expected - images.numpy()).max() > 0.5
+    patches = patchify(torch.tensor(expected), 4)
+    if norm_pixels:
+        std = (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+        patches = (patches - patches.mean(-1, keepdim=True)) / std
+    assert torch.allclose(method.target(images).double(), patches, atol=1e-5)
+    mask = method.sample_mask(2, seeded())
+    error = (method.predict(images, mask).double() - patches).square().mean(-1)
+    assert method(images, mask).loss.item() == pytest.approx(error[mask].mean().item(), rel=1e-5)
+
+
+def test_the_official_absolute_value_is_the_real_part_of_smooth_images_nearly():
+    mean, std = 0.45, 0.23
+    rows = torch.arange(32).float()
+    image = 0.5 + 0.2 * torch.cos(2 * np.pi * rows / 32)[:, None] * torch.sin(2 * np.pi * 3 * rows / 32)
+    image = image + 0.02 * torch.randn(32, 32, generator=seeded())
+    official = (np.abs(low_pass_by_sums(image.numpy(), 9.0)) - mean) / std
+    ours = low_pass(((image - mean) / std)[None, None], 9.0)[0, 0]
+    assert np.abs(official - ours.numpy()).max() < 2e-3
+
+
+def test_a_low_pass_filter_keeps_the_mean_and_is_no_filter_twice():
+    images = torch.randn(1, 1, 15, 15, generator=seeded())
+    once = low_pass(images, 4.0)
+    assert torch.allclose(once.mean(), images.mean(), atol=1e-6)
+    assert torch.allclose(low_pass(once, 4.0), once, atol=1e-5)  # the circle is symmetric for an odd size
+    assert torch.allclose(low_pass(3 * images + 2, 4.0), 3 * once + 2, atol=1e-5)
+
+
+def test_a_filter_that_removes_nothing_is_refused():
+    build(low_pass=10.6)
+    with pytest.raises(
+        InputError, match=r"method.low_pass 10.7 keeps all frequencies of an image of 16 px; choose less"
+    ):
+        build(low_pass=10.7)
+
+
+def test_a_perfect_low_pass_prediction_reconstructs_the_filtered_image(monkeypatch):
+    method = build(low_pass=5.0)
+    images, mask = torch.randn(2, 3, 16, 16, generator=seeded()), torch.ones(2, 4, 4, dtype=torch.bool)
+    monkeypatch.setattr(method, "predict", lambda images, mask: method.target(images))
+    assert torch.allclose(method.reconstruct(images, mask), low_pass(images, 5.0), atol=1e-5)
 
 
 @pytest.mark.parametrize("position", ["sincos", "relative"])

@@ -24,6 +24,7 @@ from helpers.presets import resolved
 from mimbench.contract import InputError, NotSupported
 from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
+from mimbench.masks import noise_mask
 from mimbench_methods._hog import hog
 from mimbench_methods.maskfeat import MaskFeat
 from mimbench_tasks.finetune.task import Finetune
@@ -173,7 +174,7 @@ KINDS = ["vit", "swin"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mask", ["block", "random"])
+@pytest.mark.parametrize("mask", ["block", "random", "red-noise"])
 def test_masked_pixels_do_not_reach_the_prediction(kind, mask, sees_only_the_visible):
     method = build(kind, mask=mask).eval()
     images, masked = batch(method)
@@ -210,6 +211,9 @@ def test_the_loss_is_the_mean_over_masked_patches_of_the_batch():
 def test_masks_cover_their_share():
     random = build(mask="random").sample_mask(20, seeded())
     assert set(random.sum((1, 2)).tolist()) == {7}  # ceil(0.4 x 16)
+    noise = build(mask="green-noise", noise_sigma=(0.6, 1.2)).sample_mask(20, seeded())
+    assert torch.equal(noise, noise_mask(20, (4, 4), 0.4, seeded(), colour="green", sigma=(0.6, 1.2)))
+    assert set(noise.sum((1, 2)).tolist()) == {7}
     small, large = (build(min_block=size).sample_mask(200, seeded()) for size in (1, 6))
     assert int(small.sum((1, 2)).max()) == int(large.sum((1, 2)).max()) == 6  # round(0.4 x 16)
     extent = [(mask.any(1).sum(1) * mask.any(2).sum(1)).float().mean() for mask in (small, large)]
@@ -247,3 +251,83 @@ def test_it_keeps_to_one_device(kind, on_fake_cuda, trains_without_values):
     images, mask = batch(method)
     assert on_fake_cuda(method, images, mask).loss.device.type == "cuda"
     trains_without_values(lambda: build(kind), images.shape, mask.shape)
+
+
+FASTMIM = {
+    "mask": "random",
+    "mask_ratio": 0.75,
+    "masked": "colour",
+    "init": "xavier",
+    "decoder_depth": 1,
+    "decoder_dim": 16,
+    "decoder_heads": 2,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fastmim_is_maskfeat_of_painted_images_with_a_decoder(kind):
+    """Prediction and loss a second way: patches painted one by one, HOG by loops, and each block called by itself."""
+    method = build(kind, **FASTMIM).eval()
+    images, mask = batch(method)
+    assert method.mask_token.shape == (1, 3, 1, 1)
+    with torch.no_grad():
+        painted, errors = images.clone(), []
+        for image, row, column in mask.nonzero().tolist():
+            for channel in range(3):
+                painted[image, channel, row * 4 : row * 4 + 4, column * 4 : column * 4 + 4] = method.mask_token[
+                    0, channel
+                ]
+        features = method.encoder.features(painted)
+        x = method.decoder.project(torch.cat((features.prefix, features.dense.flatten(2).mT), 1))
+        for block in method.decoder.blocks:
+            x = block(x)
+        prediction = method.head(method.decoder.norm(x))[:, features.prefix.shape[1] :].view(3, 4, 4, -1)
+        assert torch.allclose(method.predict(images, mask), prediction, atol=1e-5)
+        for image, row, column in mask.nonzero().tolist():
+            histograms = np.stack([plain_hog(channel.numpy().astype(float), 9, 2) for channel in images[image]])
+            lengths = np.sqrt((histograms**2).sum(-1, keepdims=True))
+            cells = (histograms / lengths)[:, row * 2 : row * 2 + 2, column * 2 : column * 2 + 2]
+            target = cells.transpose(0, 3, 1, 2).reshape(-1)  # channels, then bins, then cells
+            errors.append(((prediction[image, row, column].numpy() - target) ** 2).mean())
+        assert len(errors) == 3 * 12
+        assert method(images, mask).loss.item() == pytest.approx(np.mean(errors), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fastmim_trains_and_hides_masked_pixels(
+    kind, sees_only_the_visible, reaches_every_parameter, trains_in_bf16, on_fake_cuda
+):
+    method = build(kind, **FASTMIM)
+    images, mask = batch(method)
+    reaches_every_parameter(method, images, mask)
+    trains_in_bf16(method, images, mask)
+    method.eval()
+    sees_only_the_visible(lambda shown: method.predict(shown, mask), images, mask)
+    assert on_fake_cuda(build(kind, **FASTMIM), images, mask).loss.device.type == "cuda"
+    assert method.no_weight_decay() == set()
+
+
+def test_fastmims_initial_weights_are_maes():
+    method = build("vit", position="sincos", **FASTMIM)
+    for linear in (method.encoder.body.blocks[0].mlp.fc1, method.decoder.project, method.head):
+        bound = (6 / sum(linear.weight.shape)) ** 0.5
+        assert linear.weight.abs().max().item() == pytest.approx(bound, rel=0.05)
+        assert not linear.bias.abs().sum()
+    assert 0 < method.mask_token.abs().max() < 0.1
+
+
+@pytest.mark.parametrize("options", [{"masked": "colour"}, {"decoder_depth": 2, "decoder_dim": 8, "decoder_heads": 2}])
+def test_each_option_of_fastmim_stands_alone(options, reaches_every_parameter):
+    method = build(**options)
+    reaches_every_parameter(method, *batch(method))
+
+
+@pytest.mark.parametrize("options", [{"decoder_dim": 64}, {"decoder_heads": 4}])
+def test_a_decoder_without_blocks_has_no_options(options):
+    with pytest.raises(ValueError, match="decoder_dim and decoder_heads are for a decoder_depth above 0"):
+        build(**options)
+
+
+def test_heads_that_do_not_divide_the_decoder_are_refused():
+    with pytest.raises(InputError, match="16 channels cannot be shared by 3 heads"):
+        build(decoder_depth=1, decoder_dim=16, decoder_heads=3)

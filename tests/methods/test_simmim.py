@@ -16,7 +16,7 @@ from mimbench.contract import InputConfig, InputError, Stage
 from mimbench.encoders.convnet import ConvNeXt, ConvNeXtConfig, ResNet, ResNetConfig
 from mimbench.encoders.swin import Swin, SwinConfig
 from mimbench.encoders.vit import ViT, ViTConfig
-from mimbench.masks import resize_mask
+from mimbench.masks import noise_mask, resize_mask
 from mimbench_methods.simmim import SimMIM, SimMIMConfig
 from mimbench_methods.simmim_pixel import SimMIMPixel, SimMIMPixelConfig
 
@@ -124,6 +124,7 @@ OPTIONS = [
     {},
     {"masking": "square", "mask_ratio": 0.3},
     {"masking": "block"},
+    {"masking": "green-noise", "noise_sigma": (0.5, 1.5)},
     {"head": "mlp"},
     {"head": "inverse-swin", "head_window": 4},
     {"target_size": 16, "loss": "l2"},
@@ -172,6 +173,10 @@ def test_masks_cover_what_they_should():
     assert int(block.sum((1, 2)).max()) <= 32
     assert float(block.sum((1, 2)).float().mean()) > 20
     assert make(mask_patch_size=16, masking="block").sample_mask(5, generator).shape == (5, 2, 2)
+    noise = make(mask_patch_size=4, masking="blue-noise").sample_mask(50, torch.Generator().manual_seed(1))
+    expected = noise_mask(50, (8, 8), 0.6, torch.Generator().manual_seed(1), colour="blue")
+    assert torch.equal(noise, expected)
+    assert set(noise.sum((1, 2)).tolist()) == {39}
 
 
 def test_losses_are_over_the_masked_or_over_all_pixels():
@@ -296,9 +301,88 @@ def test_what_does_not_fit_is_refused(options, message):
     [
         ({"target": "bins", "loss": "l2"}, "takes the cross-entropy"),
         ({"head_depths": (1,)}, "head_depths is for the inverse-swin head"),
-        ({"masking": "central"}, "'random', 'square' or 'block'"),
+        ({"masking": "central"}, "Input should be 'random', 'square', 'block'"),
+        ({"late_blocks": 2}, 'late_blocks is for encode "visible", not for "all"'),
+        ({"encode": "visible", "masking": "block"}, 'which masking "block" lacks'),
+        ({"noise_sigma": (1.0, 3.0)}, 'noise_sigma is for masks of noise, such as "green-noise", not for "random"'),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(options, message):
     with pytest.raises(ValidationError, match=message):
         SimMIMConfig(**options)
+
+
+def late(position="relative", **options) -> SimMIM:
+    torch.manual_seed(0)
+    config = ViTConfig(patch_size=4, embed_dim=24, depth=3, num_heads=3, position=position)
+    options = {"mask_patch_size": 8, "encode": "visible", **options}
+    return SimMIM(SimMIMConfig(**options), ViT(config, image_size=SIZE, in_channels=3)).eval()
+
+
+def with_all_patches(method: SimMIM) -> SimMIM:
+    """The plain SimMIM with the same weights."""
+    plain = SimMIM(method.config.model_copy(update={"encode": "all", "late_blocks": 1}), method.encoder)
+    plain.load_state_dict(method.state_dict())
+    return plain.eval()
+
+
+@pytest.mark.parametrize("position", ["relative", "sincos", "learned", "rope"])
+def test_visible_encoding_is_plain_simmim_if_nothing_is_masked_or_all_blocks_are_late(position):
+    images, mask = batch(late(position))
+    for blocks in (1, 2, 3):
+        method = late(position, late_blocks=blocks)
+        with torch.no_grad():
+            method.mask_token.add_(1)
+            plain = with_all_patches(method)
+            nothing = torch.zeros_like(mask)
+            assert torch.allclose(method.predict(images, nothing), plain.predict(images, nothing), atol=1e-6)
+            equal = torch.allclose(method.predict(images, mask), plain.predict(images, mask), atol=1e-6)
+        assert equal == (blocks == 3)
+        assert method(images, mask).loss.item() == pytest.approx(
+            method.loss(method.predict(images, mask), images, mask).item(), rel=1e-6
+        )
+
+
+@pytest.mark.parametrize("position", ["relative", "sincos"])
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_visible_encoding_is_attention_without_masked_keys(position, blocks):
+    """The same by all patches in each block: early ones are kept from masked keys, late ones get mask tokens."""
+    method = late(position, late_blocks=blocks)
+    images, mask = batch(method)
+    encoder, body = method.encoder, method.encoder.body
+    with torch.no_grad():
+        method.mask_token.add_(1)
+        tokens = encoder.embed(images).flatten(1, 2)
+        positions = body.pos_embed if position == "sincos" else torch.zeros(1, 65, 24)
+        token = method.mask_token.flatten(0, 2) + positions[:, 1:]
+        x = torch.cat((body.cls_token + positions[:, :1].expand(len(images), -1, -1), tokens + positions[:, 1:]), 1)
+        masked = torch.nn.functional.pad(resize_mask(mask, (8, 8)).flatten(1), (1, 0))
+        shared = torch.zeros(1, 3, 65, 65) if position == "sincos" else body.rel_pos_bias().unsqueeze(0)
+        for number, block in enumerate(body.blocks):
+            is_late = number >= 3 - blocks
+            if number == 3 - blocks:
+                x = torch.where(masked.unsqueeze(-1), torch.nn.functional.pad(token, (0, 0, 1, 0)), x)
+            hidden_keys = torch.where(masked, -torch.inf, 0.0)[:, None, None]
+            x = block(x, shared if is_late else shared + hidden_keys)
+        dense = body.norm(x)[:, 1:].transpose(1, 2).unflatten(2, (8, 8))
+        assert torch.allclose(method.predict(images, mask), method.decoder(dense), atol=1e-5)
+
+
+def test_visible_encoding_trains_and_hides_masked_pixels(
+    sees_only_the_visible, reaches_every_parameter, trains_in_bf16, on_fake_cuda
+):
+    method = late(masking="square")
+    images, mask = batch(method)
+    sees_only_the_visible(lambda shown: method.predict(shown, mask), images, mask)
+    reaches_every_parameter(method, images, mask)
+    trains_in_bf16(method, images, mask)
+    assert on_fake_cuda(late(), *batch(late())).loss.device.type == "cuda"
+
+
+def test_visible_encoding_needs_an_encoder_that_can():
+    with pytest.raises(InputError, match=r'method.encode "visible" needs an encoder that can let mask tokens join'):
+        make("swin", encode="visible")
+    with pytest.raises(InputError, match=r"method.late_blocks 4 is more than the encoder's 3 blocks"):
+        late(late_blocks=4)
+    with pytest.raises(InputError, match="can let mask tokens join"):
+        late("relative-per-block")

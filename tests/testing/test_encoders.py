@@ -20,7 +20,7 @@ from mimbench.testing.encoders import ENCODER_CHECKS, check_encoder
 TINY = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
 ATTENTION = "attention_is_a_distribution"
 BLOCKS = {"further_blocks_go_on_from_a_layer", "block_input_has_the_form_of_a_layer"}
-DROPS = {"encoding_all_tokens_equals_encode", "dropped_tokens_are_not_seen"}
+DROPS = {"encoding_all_tokens_equals_encode", "dropped_tokens_are_not_seen", "mask_tokens_join_late"}
 CELLS = {"visible_cells_stand_alone", "mixed_images_stay_apart"}
 
 
@@ -226,6 +226,16 @@ class Reversed(Plain):
         return 3 - depth if depth in (1, 2) else depth
 
 
+class MirrorsLate(Plain):
+    def encode_late(self, tokens, keep, token, late):
+        return super().encode_late(tokens.flip(1), keep, token, late)
+
+
+class DoublesTheToken(Plain):
+    def encode_late(self, tokens, keep, token, late):
+        return super().encode_late(tokens, keep, 2 * token, late)
+
+
 class UndecayedGhost(Plain):
     def no_weight_decay(self):
         return {"cls_token"}
@@ -375,6 +385,10 @@ WRONG: dict[str, list[tuple[type[Encoder], str]]] = {
     "block_input_has_the_form_of_a_layer": [
         (NoPrefixInput, "block_input: sequence has shape [3, 64, 16]"),
         (SortedInput, "keep their order"),
+    ],
+    "mask_tokens_join_late": [
+        (MirrorsLate, "without masked patches differs from encode"),
+        (DoublesTheToken, "differs from encode_masked"),
     ],
     "abilities_agree_with_the_sizes": [(Boastful, 'can has "class-token", and num_prefix_tokens is 0')],
     "depths_are_in_range": [(TooDeep, "layer_of('body.norm.weight') is 9")],

@@ -1,4 +1,4 @@
-"""Random resized crops of whole batches, on any device.
+"""Random crops of whole batches, on any device.
 
 The same crops as torchvision's RandomResizedCrop and the same antialiased resize as Pillow's, for B
 images at once: a resize is separable and linear, so that each image is a product of three matrices.
@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _TRIES = 10
+BORDER = 4
+"""px that are mirrored around an image before a simple crop."""
 
 
 def random_boxes(
@@ -55,6 +58,27 @@ def _central_box(height: int, width: int, ratio: tuple[float, float]) -> list[in
     elif width / height > ratio[1]:
         w = round(height * ratio[1])
     return [(height - h) // 2, (width - w) // 2, h, w]
+
+
+def random_squares(batch: int, height: int, width: int, size: int, generator: torch.Generator) -> Tensor:
+    """Boxes of size x size px, as `random_boxes` has them, uniform over all places."""
+    limits = torch.tensor([height, width], device=generator.device) - size + 1
+    corner = torch.rand((batch, 2), generator=generator, device=generator.device) * limits
+    corner = corner.long().minimum(limits - 1)
+    return torch.cat([corner, torch.full_like(corner, size)], dim=1)
+
+
+def with_border(images: Tensor, size: int, interpolation: str) -> Tensor:
+    """Images [B, ..., H, W] in [0, 1], the shorter side resized to `size` px, with BORDER mirrored px on each side.
+
+    Sizes are cut off to whole px, as in torchvision's Resize.
+    """
+    height, width = images.shape[-2:]
+    new = (size, int(size * width / height)) if height <= width else (int(size * height / width), size)
+    flat = images.flatten(1, -3)
+    if new != (height, width):
+        flat = F.interpolate(flat, new, mode=interpolation, antialias=True).clamp(0, 1)
+    return F.pad(flat, (BORDER,) * 4, mode="reflect").unflatten(1, images.shape[1:-2])
 
 
 def resample(images: Tensor, boxes: Tensor, size: int, interpolation: str, mirror: Tensor | None = None) -> Tensor:

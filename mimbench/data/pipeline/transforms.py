@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mimbench.contract import InputConfig, View, full_precision
 from mimbench.data.pipeline.batched_colors import augment_view, blur_kernel, jitter_colors
-from mimbench.data.pipeline.batched_crops import random_boxes, resample
+from mimbench.data.pipeline.batched_crops import BORDER, random_boxes, random_squares, resample, with_border
 from mimbench.errors import InputError
 
 if TYPE_CHECKING:  # torchvision takes as long to import as torch
@@ -62,8 +62,13 @@ class DeviceTransform(nn.Module):
     def _augmented(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
         if generator is None:
             raise ValueError("augmentation needs a generator")
+        if self.input.crop == "simple":
+            pixels = with_border(pixels, self.input.image_size, self.input.interpolation)
         batch, height, width = len(pixels), *pixels.shape[-2:]
-        boxes = random_boxes(batch, height, width, self.input.crop_scale, self.input.crop_ratio, generator)
+        if self.input.crop == "simple":
+            boxes = random_squares(batch, height, width, self.input.image_size, generator)
+        else:
+            boxes = random_boxes(batch, height, width, self.input.crop_scale, self.input.crop_ratio, generator)
         mirror = torch.rand(batch, generator=generator, device=generator.device) < self.input.flip
         pixels = _resample(pixels, boxes, self.input.image_size, self.input.interpolation, mirror)
         pixels = pixels.movedim(1, -3)  # the frames of a clip before its channels
@@ -160,15 +165,17 @@ def _training_steps(input_config: InputConfig, threshold: float) -> v2.Transform
     """threshold: from which pixels are inverted, if the view asks for that."""
     from torchvision.transforms import v2
 
-    steps: list[nn.Module] = [
-        v2.RandomResizedCrop(
-            input_config.image_size,
-            scale=input_config.crop_scale,
-            ratio=input_config.crop_ratio,
-            interpolation=v2.InterpolationMode(input_config.interpolation),
-            antialias=True,
-        )
-    ]
+    size, interpolation = input_config.image_size, v2.InterpolationMode(input_config.interpolation)
+    steps: list[nn.Module]
+    if input_config.crop == "simple":
+        steps = [
+            v2.Lambda(_without_far_ends),
+            v2.Resize(size, interpolation, antialias=True),
+            v2.RandomCrop(size, padding=BORDER, padding_mode="reflect"),
+        ]
+    else:
+        scale, ratio = input_config.crop_scale, input_config.crop_ratio
+        steps = [v2.RandomResizedCrop(size, scale=scale, ratio=ratio, interpolation=interpolation, antialias=True)]
     if input_config.flip:
         steps.append(v2.RandomHorizontalFlip(input_config.flip))
     if input_config.color_jitter:
@@ -204,8 +211,15 @@ def evaluation_crop(image: Tensor, input_config: InputConfig) -> Tensor:
 
     check_eval_resize(input_config)
     shorter = input_config.eval_resize or round(input_config.image_size * 256 / 224)
-    # A sliver would grow to gigapixels first; the central crop never looks that far out.
-    longest = _LONGEST_ASPECT * min(image.shape[-2:])
-    image = F.center_crop(image, [min(side, longest) for side in image.shape[-2:]])
-    image = F.resize(image, [shorter], InterpolationMode(input_config.eval_interpolation), antialias=True)
+    image = F.resize(
+        _without_far_ends(image), [shorter], InterpolationMode(input_config.eval_interpolation), antialias=True
+    )
     return F.center_crop(image, [input_config.image_size] * 2)
+
+
+def _without_far_ends(image: Tensor) -> Tensor:
+    """The middle of a sliver, which would grow to gigapixels when its shorter side is resized."""
+    from torchvision.transforms.v2 import functional as F
+
+    longest = _LONGEST_ASPECT * min(image.shape[-2:])
+    return F.center_crop(image, [min(side, longest) for side in image.shape[-2:]])

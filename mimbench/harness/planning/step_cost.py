@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -29,7 +30,8 @@ class StepCost:
     """Per image of the training set, all its views together."""
 
     patches: float
-    """Patches that encoders process, teachers included; 0 if they process maps, as convolutional ones do."""
+    """Patches that encoders process, teachers included; 0 if they process maps, as convolutional ones do. One that only
+    half of the blocks process counts half."""
     flops: float
     """Of the forward and the backward pass, two per multiplication with addition. Element-wise work is not counted."""
     trained: int
@@ -58,7 +60,7 @@ def count_step(recipe: Recipe, channels: int, progress: float = 1.0) -> StepCost
     shapes = [image_shape(channels, view.image_size, view.frames) for view in recipe.views()]
     views = tuple(torch.randn(_IMAGES, *shape, generator=generator) for shape in shapes)
     labels = torch.arange(_IMAGES) if "labels" in method.supervision else None
-    patches: list[int] = []
+    patches: list[float] = []
     with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH), _counted_patches(method, patches):
         torch.manual_seed(0)
         with FlopCounterMode(display=False) as counter:
@@ -87,12 +89,12 @@ def count_training(recipe: Recipe, channels: int, images: int) -> StepCost | Non
     return last if first == last else None
 
 
-_ENCODE = ("forward_layers", "encode_visible", "encode_mixed")
+_ENCODE = ("forward_layers", "encode_late", "encode_visible", "encode_mixed")
 """Functions of an encoder that process patches."""
 
 
 @contextmanager
-def _counted_patches(method: Method, counts: list[int]) -> Iterator[None]:
+def _counted_patches(method: Method, counts: list[float]) -> Iterator[None]:
     """While active, add to `counts` how many patches each call of an encoder processes."""
     encoders = [module for module in method.modules() if isinstance(module, Encoder)]
     for encoder in encoders:
@@ -106,24 +108,27 @@ def _counted_patches(method: Method, counts: list[int]) -> Iterator[None]:
                 del vars(encoder)[name]
 
 
-def _watch(encoder: Encoder, name: str, counts: list[int]) -> None:
+def _watch(encoder: Encoder, name: str, counts: list[float]) -> None:
     encode = getattr(encoder, name)
 
     def counted(tokens: Tensor, *others: Any, **options: Any) -> Any:
-        keep = others[0] if name == "encode_visible" and others else options.get("keep")
+        arguments = signature(encode).bind(tokens, *others, **options).arguments
         before = len(counts)
         result = encode(tokens, *others, **options)
         del counts[before:]  # what it called itself
-        counts.append(_count_patches(encoder, name, tokens, keep))
+        counts.append(_count_patches(encoder, name, tokens, arguments.get("keep"), arguments.get("late")))
         return result
 
     vars(encoder)[name] = counted
 
 
-def _count_patches(encoder: Encoder, name: str, tokens: Tensor, keep: Tensor | None) -> int:
-    """keep: the visible patches, or for `encode_visible` the visible cells of the last map."""
+def _count_patches(encoder: Encoder, name: str, tokens: Tensor, keep: Tensor | None, late: int | None) -> float:
+    """keep: the visible patches, or for `encode_visible` the visible cells of the last map. late: of `encode_late`."""
     if keep is None:
         return tokens[..., 0].numel()
+    if late is not None:
+        share = late / encoder.num_layers
+        return (1 - share) * keep.numel() + share * tokens[..., 0].numel()
     if name == "encode_visible":
         return len(tokens) * keep.shape[1] * (encoder.stride // encoder.patch_size) ** 2
     return keep.numel()

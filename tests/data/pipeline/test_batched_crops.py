@@ -7,7 +7,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from mimbench.contract import InputConfig
-from mimbench.data.pipeline.batched_crops import random_boxes, resample
+from mimbench.data.pipeline.batched_crops import random_boxes, random_squares, resample, with_border
 from mimbench.data.pipeline.transforms import (
     DeviceTransform,
     TrainingCrop,
@@ -193,3 +193,67 @@ def test_on_cuda_as_on_the_cpu():
     # A generator on the CPU draws the same numbers for both.
     assert torch.allclose(transform.cuda()(images.cuda(), seeded()).cpu(), expected, atol=1e-4)
     assert transform(images.cuda(), torch.Generator("cuda").manual_seed(0)).device.type == "cuda"
+
+
+def places_of(crops, image, border=4):
+    """How often each square of the mirrored image is among the crops, by its top left corner."""
+    wide = torch.nn.functional.pad(image.float(), (border,) * 4, mode="reflect")
+    size = crops.shape[-1]
+    corners = {}
+    for top in range(wide.shape[-2] - size + 1):
+        for left in range(wide.shape[-1] - size + 1):
+            square = wide[:, top : top + size, left : left + size]
+            corners[top, left] = int(((crops - square).abs().amax((1, 2, 3)) < 1e-2).sum())
+    return corners
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_simple_crops_are_squares_of_the_mirrored_image_at_all_places(batched):
+    options, image = config(image_size=12, crop="simple"), noise(1, 12, 15)
+    if batched:
+        crops = 255 * DeviceTransform(options, 1, True, True)(image.expand(3000, -1, -1, -1), seeded())
+    else:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            crop = TrainingCrop(options)
+            crops = torch.stack([crop(image) for _ in range(3000)]).float()
+    counts = places_of(crops, image)
+    assert len(counts) == 9 * 12
+    assert sum(counts.values()) == 3000
+    assert min(counts.values()) > 8
+    assert max(counts.values()) < 56
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_simple_crops_resize_the_shorter_side(interpolation):
+    image = noise(3, 41, 60).float() / 255
+    resized = F.resize(image, [32], v2.InterpolationMode(interpolation), antialias=True).clamp(0, 1)
+    ours = with_border(image[None], 32, interpolation)
+    assert ours.shape == (1, 3, 40, 54)
+    assert torch.allclose(ours[0], F.pad(resized, [4], padding_mode="reflect"), atol=1e-6)
+    clip = image[None, :, None].expand(1, 3, 2, 41, 60)
+    assert torch.allclose(with_border(clip, 32, interpolation)[:, :, 1], ours)
+    boxes = random_squares(500, 40, 54, 32, seeded())
+    assert boxes[:, :2].amax(0).tolist() == [8, 22]
+    assert boxes[:, :2].amin(0).tolist() == [0, 0]
+    assert (boxes[:, 2:] == 32).all()
+
+
+def test_simple_crops_take_any_size():
+    crop = TrainingCrop(config(crop="simple"))
+    with torch.random.fork_rng():
+        for shape in ((3, 1, 1), (1, 700, 3), (3, 50, 40)):
+            assert crop(noise(*shape)).shape == (shape[0], 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop_scale": (0.2, 1.0)}, 'crop "simple" has no crop_scale: set crop_scale to'),
+        ({"crop_ratio": (0.75, 1.33)}, 'crop "simple" has no crop_ratio: set crop_ratio to'),
+        ({"image_size": 4}, 'crop "simple" needs an image_size of 5 px or more, not 4'),
+    ],
+)
+def test_options_without_effect_on_simple_crops_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        config(crop="simple", **options)

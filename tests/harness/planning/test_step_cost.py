@@ -51,6 +51,16 @@ def test_visible_cells_and_mixed_images_count():
     assert cost_of("mixmim")[0].patches == 196
 
 
+def test_patches_that_late_blocks_alone_process_count_by_their_share():
+    """Of 49 patches, 49 - ceil(29.4) = 19 are visible, in a ViT of 2 blocks. UM-MAE's Swin gets a quarter of 256."""
+    plain = cost_of("simmim", "method.mask_ratio=0.6")[0]
+    late = cost_of("simmim", "method.mask_ratio=0.6", "method.encode=visible")[0]
+    assert (plain.patches, late.patches) == (49, (19 + 49) / 2)
+    assert late.flops < plain.flops
+    assert (late.trained, late.stored) == (plain.trained, plain.stored)
+    assert cost_of("um-mae")[0].patches == 64
+
+
 def test_counting_leaves_the_encoder_as_it_was(monkeypatch):
     built = []
     build = step_cost.build_method

@@ -1,0 +1,170 @@
+"""UM-MAE: an encoder sees one cell of each 2 x 2, on a compact grid, and a light decoder predicts the others.
+
+Reference code: CC-BY-NC 4.0; not used here. No golden vectors: tests compare with a second formulation.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from mimbench.api import Depth, Encoder, InputError, init_xavier, replace_masked, require_abilities, uniform_mask
+from mimbench_methods._patch_pixels import PatchDecoder, PatchDecoderConfig
+
+VISIBLE, TOKEN, MASKED = 0, 1, 2
+"""What a mask holds of each cell: the encoder sees it, the encoder sees a mask token for it, or it is left out."""
+
+
+class UMMAEConfig(PatchDecoderConfig):
+    """The defaults are those of the official Swin-T."""
+
+    mask_ratio: float = Field(0.75, gt=0, lt=1)
+    """Share of the cells that is left out: always 0.75, three of each 2 x 2."""
+    token_ratio: float = Field(0.25, ge=0, lt=1)
+    """Share of the other cells that the encoder sees as a mask token; the number of visible ones is rounded down."""
+    cell_size: int | None = Field(None, ge=1)
+    """Side of a cell, px. Absent: half the encoder's stride, or its patch if that is larger."""
+    decoder_depth: Depth = Field(2, ge=0)
+
+    @model_validator(mode="after")
+    def _has_one_ratio(self) -> UMMAEConfig:
+        if self.mask_ratio != 0.75 or self.initial_mask_ratio is not None:
+            raise ValueError("one of each 2 x 2 cells stays, so mask_ratio is 0.75 and has no initial_mask_ratio")
+        return self
+
+
+class UMMAE(PatchDecoder):
+    """Li et al., Uniform Masking: Enabling MAE Pre-training for Pyramid-based Vision Transformers with Locality (2022).
+
+    A mask is uint8 [B, Gh, Gw], of VISIBLE, TOKEN and MASKED.
+    """
+
+    name: ClassVar[str] = "um-mae"
+    version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "normalised pixels of masked patches"
+    sees: ClassVar[str] = "a compact grid of the visible patches, some as a token"
+    networks: ClassVar[tuple[str, ...]] = ("decoder",)
+    paper: ClassVar[str] = "https://arxiv.org/abs/2205.10063"
+    reference: ClassVar[str] = "https://github.com/implus/UM-MAE@cb7776b075491824626cd93b64d7de62f0cf28c6"
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"mask-tokens", "separate-patches"})
+    Config = UMMAEConfig
+    config: UMMAEConfig
+
+    def __init__(self, config: UMMAEConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        if not self._drops_patches:
+            require_abilities("method um-mae", {"any-size"}, encoder)
+        self._check_sizes()
+        self.build_decoder(self.grid)
+        self.project = nn.Linear(encoder.out_dim, config.decoder_dim * self._cells_per_output**2)
+        init_xavier(self.project)
+        if config.token_ratio:
+            self.encoder_token = nn.Parameter(torch.empty(1, 1, 1, encoder.embed_dim).normal_(std=0.02))
+
+    @property
+    def pixel_patch(self) -> int:
+        return self.config.cell_size or max(self.encoder.patch_size, self.encoder.stride // 2)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Cells of the image, rows and columns."""
+        return (self.encoder.image_size // self.pixel_patch,) * 2
+
+    def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
+        masked = uniform_mask(batch, self.grid, generator)
+        stay = self.grid[0] * self.grid[1] // 4
+        noise = torch.rand(masked.shape, generator=generator, device=generator.device)
+        # Noise is below 1, so that cells that are left out (1 and more) rank after all others.
+        rank = (noise + masked).flatten(1).argsort(dim=1).argsort(dim=1).view_as(masked)
+        visible = rank < int(stay * (1 - self.config.token_ratio))
+        return torch.where(masked, MASKED, torch.where(visible, VISIBLE, TOKEN)).to(torch.uint8)
+
+    def masked_cells(self, mask: Tensor) -> Tensor:
+        """The cells that are predicted."""
+        return mask == MASKED
+
+    def predict(self, images: Tensor, mask: Tensor) -> Tensor:
+        """[B, h, w, cell_size * cell_size * C]"""
+        corners = squares_of(mask < MASKED).int().argmax(-1)
+        places = places_of(corners)
+        prefix, x = self.encode(images, mask, corners, places)
+        grid = self.mask_token.to(x.dtype).expand(len(x), self.positions.shape[1], -1)
+        grid = grid.scatter(1, places.unsqueeze(-1).expand(-1, -1, x.shape[-1]), x)
+        pixels = self.head(self.norm(self.blocks(torch.cat((prefix, grid + self.positions), 1))))
+        return pixels[:, prefix.shape[1] :].unflatten(1, self.grid)
+
+    def encode(self, images: Tensor, mask: Tensor, corners: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Projected prefix tokens, and one token per cell that stays, square by square: [B, N / 4, decoder_dim]."""
+        tokens = self.encoder.embed(images)
+        if self.config.token_ratio:
+            token: Tensor = self.encoder_token
+            # A Swin's tokens have passed a norm. Officially the mask token passes it too, with the norm's weights.
+            token = F.layer_norm(token, token.shape[-1:]) if self.encoder.kind == "swin" else token
+            tokens = replace_masked(tokens, mask == TOKEN, token)
+        if self._drops_patches:
+            x = self.project(self.encoder.forward_tokens(tokens, places).sequence)
+            prefix = self.encoder.num_prefix_tokens
+            return x[:, :prefix], x[:, prefix:]
+        x = self.project(self.encoder.encode(compact(tokens, corners)).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        x = F.pixel_shuffle(x, self._cells_per_output).flatten(2).transpose(1, 2)
+        return x[:, :0], x
+
+    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Squared error, mean over each cell, then over the cells of the batch that are left out."""
+        return super().loss(prediction, target, self.masked_cells(mask))
+
+    def no_weight_decay(self) -> set[str]:
+        """The official script decays everything of two or more dimensions, mask tokens included."""
+        return set()
+
+    @property
+    def _drops_patches(self) -> bool:
+        """Whether the encoder takes the cells that stay as a list, with their positions, and not as a compact grid."""
+        return "visible-only" in self.encoder.can and self.pixel_patch == self.encoder.patch_size
+
+    @property
+    def _cells_per_output(self) -> int:
+        """Cells along a side of what one output of the encoder stands for."""
+        return 1 if self._drops_patches else self.encoder.stride // self.pixel_patch
+
+    def _check_sizes(self) -> None:
+        cell, encoder = self.pixel_patch, self.encoder
+        if cell % encoder.patch_size or encoder.stride % cell:
+            raise InputError(
+                f"method.cell_size {cell} px must be a multiple of the encoder's patch, {encoder.patch_size} px, and "
+                f"divide its stride, {encoder.stride} px"
+            )
+        if encoder.image_size % (2 * encoder.stride):
+            raise InputError(
+                f"input.image_size {encoder.image_size} px: um-mae encodes images of half the side, which must be a "
+                f"multiple of the encoder's stride; choose a multiple of {2 * encoder.stride} px"
+            )
+
+
+def squares_of(cells: Tensor) -> Tensor:
+    """[B, Gh, Gw, ...] -> [B, Gh / 2, Gw / 2, 4, ...]: the four cells of each square, row by row."""
+    return cells.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).transpose(2, 3).flatten(3, 4)
+
+
+def places_of(corners: Tensor) -> Tensor:
+    """Row-major index of the cell of each square at its corner: [B, h, w], from 0 to 3 -> [B, h * w]."""
+    rows, columns = (torch.arange(length, device=corners.device) for length in corners.shape[1:])
+    row, column = 2 * rows[:, None] + corners // 2, 2 * columns + corners % 2
+    return (row * 2 * len(columns) + column).flatten(1)
+
+
+def compact(tokens: Tensor, corners: Tensor) -> Tensor:
+    """Tokens [B, h, w, D] of the cells at the corners only, as a grid [B, h / 2, w / 2, D].
+
+    corners: int64 [B, Gh / 2, Gw / 2], of squares of 2 x 2 cells with some tokens each.
+    """
+    rows, columns = corners.shape[1:]
+    side = tokens.shape[1] // (2 * rows)
+    cells = tokens.unflatten(2, (2 * columns, side)).unflatten(1, (2 * rows, side)).transpose(2, 3)
+    index = corners[..., None, None, None, None].expand(-1, -1, -1, 1, *cells.shape[3:])
+    kept = squares_of(cells).gather(3, index).squeeze(3)
+    return kept.transpose(2, 3).flatten(3, 4).flatten(1, 2)
