@@ -33,7 +33,7 @@ CLIPTower PatchViT read_weights to_part
 visible_indices without_weights write_atomic
 MultiBlockMask Predictor ProjectionHead Teacher WeightNormLinear cancel_gradients cross_blocks mean_over_ranks
 MaskRatioConfig check_mask_ratios init_normal mixed_ratio_mask multi_block_mask ramp tube_mask visible_only
-SampleScores classification_scores Audit AuditInput DataChoice planted_indices training_indices
+SampleScores classification_scores visible_blocks_mask Audit AuditInput DataChoice planted_indices training_indices
 """.split()  # noqa: SIM905
 """Adding a name here is a promise to plugin authors; removing one breaks their code and belongs in the changelog."""
 

@@ -28,6 +28,7 @@ ABILITIES: Mapping[str, str] = MappingProxyType(
         "relative-positions": "add relative positions for windows",
         "attention": "return its attention weights",
         "further-blocks": "run further blocks of the same form",
+        "mlp-outputs": "return the outputs of the MLPs in its blocks",
         "grad-checkpointing": "recompute activations (gradient checkpointing)",
     }
 )

@@ -59,6 +59,9 @@ class ViTConfig(Config):
     drop_path: float = Field(0.0, ge=0, lt=1)
     attention_dropout: float = added(0.0, ge=0, lt=1)
     """Share of the attention weights that training zeroes."""
+    post_norm: bool = added(False)
+    """True: norms after each residual sum and before the first block (data2vec 2.0), for sincos or learned positions;
+    False: norms before each branch of a block and after the last block."""
 
 
 class ViT(Encoder):
@@ -69,7 +72,7 @@ class ViT(Encoder):
         {
             *("mask-tokens", "separate-patches", "one-grid", "visible-only", "class-token"),
             *("any-size", "drop-path", "windows", "relative-positions", "grad-checkpointing", "attention"),
-            "further-blocks",
+            *("further-blocks", "mlp-outputs"),
         }
     )
     version: ClassVar[str] = "1"
@@ -107,9 +110,15 @@ class ViT(Encoder):
             self.can -= {"visible-only", "windows", "any-size"}
         if config.position.startswith("relative") or config.position.endswith("rope"):
             self.can -= {"relative-positions"}
+        if config.post_norm:
+            self.can -= {"relative-positions", "windows"}
 
     def _check_positions(self) -> None:
         config = self.config
+        if config.post_norm and config.position not in ("sincos", "learned"):
+            raise InputError(
+                f'encoder.post_norm is not for encoder.position "{config.position}"; choose "sincos" or "learned"'
+            )
         if config.position.startswith("relative") and (config.registers or not config.class_token):
             option = "encoder.registers" if config.registers else "encoder.class_token = false"
             raise InputError(
@@ -173,6 +182,8 @@ class ViT(Encoder):
     def use_windows(self, window: int, global_blocks: tuple[int, ...]) -> None:
         """Windowed `pyramid`, without the class token, as ViTDet (arXiv:2203.16527) does; 0: global attention."""
         self._require_shared_table("windowed attention")
+        if window and self.config.post_norm:
+            raise InputError("windows are not for encoder.post_norm; set window to 0 (--set task.window=0)")
         self.windows = Windows.checked(window, global_blocks, self.num_layers) if window else None
         for token in (self.body.cls_token, self.body.reg_token if self.config.registers else None):
             if token is not None:
@@ -205,6 +216,17 @@ class ViT(Encoder):
     def attention(self, images: Tensor) -> Iterator[Tensor]:
         return attention_of_each(self._block_outputs(self.embed(images), None))
 
+    def mlp_outputs(self, tokens: Tensor) -> list[Features]:
+        grid, outputs = tuple(tokens.shape[1:3]), []
+        hooks = [block.mlp.register_forward_hook(lambda *call: outputs.append(call[2])) for block in self.body.blocks]
+        try:
+            for _ in self._block_outputs(tokens, None):
+                pass
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [self._split(output, grid) for output in outputs]
+
     def further_blocks(self, drop_path: Sequence[float]) -> nn.ModuleList:
         return further_blocks(self.config, self.grid, drop_path)
 
@@ -227,6 +249,8 @@ class ViT(Encoder):
             x = x.gather(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
             bias = None if bias is None else self._bias_of(bias, keep)
         x = torch.cat((*prefix, x), 1)
+        if self.config.post_norm:
+            x = self.body.norm_pre(x)
         for block in self.body.blocks:
             x = self._run_block(block, x, bias)
             yield x

@@ -85,6 +85,10 @@ def _build_absolute_body(config: ViTConfig, grid: Grid, in_channels: int) -> Vis
         options["attn_layer"] = RotaryAttention
     if config.position == "rope":
         options["pos_embed"] = "none"
+    if config.post_norm:
+        from mimbench.encoders.post_norm import PostNormBlock
+
+        options |= {"block_fn": PostNormBlock, "final_norm": False}
     body = VisionTransformer(**_shared(config, grid, in_channels) | options)
     if body.pos_embed is not None and config.registers and config.class_token:
         # timm gives positions to all prefix tokens or to none; here the class token has one, registers have none.
@@ -94,6 +98,8 @@ def _build_absolute_body(config: ViTConfig, grid: Grid, in_channels: int) -> Vis
         rows_first = config.position == "sincos-rows-first"
         table = sincos_positions(grid, config.embed_dim, rows_first=rows_first)[:, int(not config.class_token) :]
         body.pos_embed = nn.Parameter(table, requires_grad=False)
+    if config.post_norm:  # timm's own option for this norm would take the bias from the patch embedding
+        body.norm_pre = nn.LayerNorm(config.embed_dim, eps=1e-6)
     if config.position == "learned-and-relative":
         for block in body.blocks:
             block.attn.rel_pos_bias = RelativePositionBias(grid, config.num_heads)

@@ -63,7 +63,7 @@ def count_step(recipe: Recipe, channels: int) -> StepCost:
     )
 
 
-_ENCODE = ("forward_layers", "encode_visible", "encode_mixed")
+_ENCODE = ("forward_layers", "encode_visible", "encode_mixed", "mlp_outputs")
 """Functions of an encoder that process patches."""
 
 

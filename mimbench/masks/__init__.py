@@ -27,6 +27,7 @@ from mimbench.masks.sampling import (
     square_mask,
     tube_mask,
 )
+from mimbench.masks.visible_blocks import visible_blocks_mask
 
 __all__ = [
     "Grid",
@@ -49,5 +50,6 @@ __all__ = [
     "square_mask",
     "tube_mask",
     "unpatchify",
+    "visible_blocks_mask",
     "visible_indices",
 ]

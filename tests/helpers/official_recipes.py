@@ -310,6 +310,39 @@ HPM = MAE | {
     "pretrain.batch_size": 2048,
 }
 del HPM["method.mask"]
+DATA2VEC2 = AUGMENTATION | {
+    "input.image_size": 224,
+    "input.crop_scale": [0.2, 1.0],
+    "input.color_jitter": 0.0,
+    "input.interpolation": "bicubic",
+    "encoder.position": "sincos",
+    "encoder.post_norm": True,
+    "encoder.layer_scale": None,
+    "encoder.drop_path": 0.0,
+    "encoder.attention_dropout": 0.0,
+    "method.masks": 16,
+    "method.mask_ratio": 0.8,
+    "method.mask_block": 3,
+    "method.mask_adjust": 0.07,
+    "method.target_layers": 10,
+    "method.target_output": "mlp",
+    "method.class_weight": 0.01 * 16 * 16,
+    "method.noise_std": 0.01,
+    "method.decoder_dim": 768,
+    "method.decoder_depth": 6,
+    "method.decoder_kernel": 3,
+    "method.decoder_groups": 16,
+    "method.tau_start": 0.9998,
+    "method.tau_end": 0.99999,
+    "pretrain.epochs": 75,
+    "pretrain.batch_size": 256,
+    "pretrain.base_lr": 1e-3,
+    "pretrain.lr_divisor": None,
+    "pretrain.betas": [0.9, 0.95],
+    "pretrain.clip_grad": 4.0,
+    "pretrain.schedule.convention": "mae",
+    "pretrain.schedule.warmup_epochs": 10,
+}
 LOCALMIM = AUGMENTATION | {
     "input.image_size": 224,
     "input.crop_scale": [0.2, 1.0],
@@ -444,6 +477,7 @@ HUGE = {
 
 OFFICIAL = {
     ("imagenet-vit-base", "hpm"): BASE | HPM,
+    ("imagenet-vit-base", "data2vec2"): BASE | DATA2VEC2,
     ("imagenet-vit-base", "cae"): BASE | CAE,
     ("imagenet-vit-base", "localmim"): BASE | LOCALMIM,
     ("imagenet-vit-large", "localmim"): LARGE | LOCALMIM | {"method.bins": 18, "method.random_bias": True},
@@ -495,6 +529,13 @@ RATES = {
         20 * STEPS - 1: 1.5e-3,
         20 * STEPS: 1.5e-3,
         410 * STEPS: (1e-5 + 1.5e-3) / 2,
+    },
+    ("imagenet-vit-base", "data2vec2"): {
+        0: 0.0,
+        25_020: 5e-4,
+        50_040: 1e-3,
+        (375_300 + 50_040) // 2: 5e-4,
+        375_299: 0.5e-3 * (1 + math.cos(math.pi * (1 - 1 / 325_260))),
     },
     ("imagenet-vit-base", "hpm"): {0: 0.0, 20 * STEPS: 6e-4, 40 * STEPS: 1.2e-3, 120 * STEPS: 6e-4},
     ("imagenet-vit-base", "simmim"): MULTISTEP,
@@ -566,6 +607,7 @@ RATES |= {
     for method in ("simmim", "mae", "beit", "beitv2", "maskfeat")
 }
 PEAKS = {
+    ("imagenet-vit-base", "data2vec2"): 1e-3,
     ("imagenet-vit-base", "hpm"): 1.2e-3,
     ("imagenet-vit-base", "cae"): 1.5e-3,
     ("imagenet-vit-base", "localmim"): 1.6e-3,
@@ -585,6 +627,7 @@ PEAKS = {
 }
 
 HIDDEN = {
+    ("imagenet-vit-base", "data2vec2"): (14, 157, 157),
     ("imagenet-vit-base", "hpm"): (14, 147, 147),
     ("imagenet-vit-base", "cae"): (14, 98, 98),
     ("imagenet-vit-base", "localmim"): (14, 147, 147),
