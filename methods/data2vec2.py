@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 from mimbench.api import (
     Batch,
-    Config,
     Depth,
     Encoder,
     InputError,
+    MaskRatioConfig,
     Method,
     OfficialCode,
     StepOutput,
     Teacher,
     at_least_float32,
+    check_mask_ratios,
     mean_over_masked,
     ramp,
     repeat_per_mask,
@@ -31,7 +32,7 @@ from mimbench_methods._conv_decoder import ConvDecoder
 from mimbench_methods.official.data2vec2 import OfficialData2Vec2
 
 
-class Data2Vec2Config(Config):
+class Data2Vec2Config(MaskRatioConfig):
     """The defaults are those of the official ViT-B."""
 
     masks: int = Field(16, ge=1)
@@ -90,7 +91,7 @@ class Data2Vec2(Method):
 
     def __init__(self, config: Data2Vec2Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)
-        self.sample_mask(1, torch.Generator())  # an impossible mask is refused now, not at the first step
+        check_mask_ratios(self)
         if config.target_layers > encoder.num_layers:
             raise InputError(
                 f"method.target_layers {config.target_layers} is more than the encoder's {encoder.num_layers} layers"
@@ -112,7 +113,7 @@ class Data2Vec2(Method):
         return visible_blocks_mask(
             batch,
             self.encoder.grid,
-            config.mask_ratio,
+            config.ratio_at(self.progress),
             generator,
             block=config.mask_block,
             adjust=config.mask_adjust,

@@ -124,6 +124,8 @@ LAYOUTS = (
            (_BLOCK, r"^decoder_blocks_losspred\.0\.", r"^decoder_embed\.")),
     KeyLayout("localmim", "vit", "https://github.com/Haoqing-Wang/LocalMIM@314a6e55",
            (_BLOCK, r"^norm\.3\.weight$", r"^decoder\.3\.pred\."), renames=((r"^norm\.3\.", "norm."),)),
+    KeyLayout("dbot", "vit", "https://github.com/liuxingbin/dbot@e935478a",
+           (_BLOCK, r"^decoder_blocks\.0\.", r"^decoder_predp\.")),
     KeyLayout("mae", "vit", "https://github.com/facebookresearch/mae@efb2a806",
            (_BLOCK, r"^decoder_blocks\.0\.", r"^decoder_embed\.")),
     KeyLayout("simmim-vit", "vit", _SIMMIM, (_BLOCK, _RELATIVE, r"^decoder\.0\.weight$")),

@@ -310,6 +310,34 @@ HPM = MAE | {
     "pretrain.batch_size": 2048,
 }
 del HPM["method.mask"]
+DBOT = AUGMENTATION | {
+    "input.image_size": 224,
+    "input.crop_scale": [0.2, 1.0],
+    "input.color_jitter": 0.0,
+    "input.interpolation": "bicubic",
+    "encoder.position": "sincos",
+    "encoder.layer_scale": None,
+    "encoder.drop_path": 0.2,
+    "method.mask_ratio": 0.75,
+    "method.stages": 2,
+    "method.norm_target": True,
+    "method.final_norm": False,
+    "method.beta": 2.0,
+    "method.decoder_dim": 512,
+    "method.decoder_depth": 8,
+    "method.decoder_heads": 16,
+    "method.decoder_mlp_ratio": 4.0,
+    "method.decoder_drop_path": 0.2,
+    "pretrain.epochs": 1600,
+    "pretrain.batch_size": 4096,
+    "pretrain.base_lr": 1.5e-4,
+    "pretrain.lr_divisor": 256,
+    "pretrain.betas": [0.9, 0.95],
+    "pretrain.clip_grad": 3.0,
+    "pretrain.schedule.convention": "mae",
+    "pretrain.schedule.warmup_epochs": 40,
+    "pretrain.schedule.cycles": 2,
+}
 DATA2VEC2 = AUGMENTATION | {
     "input.image_size": 224,
     "input.crop_scale": [0.2, 1.0],
@@ -478,6 +506,7 @@ HUGE = {
 OFFICIAL = {
     ("imagenet-vit-base", "hpm"): BASE | HPM,
     ("imagenet-vit-base", "data2vec2"): BASE | DATA2VEC2,
+    ("imagenet-vit-base", "dbot"): BASE | DBOT,
     ("imagenet-vit-base", "cae"): BASE | CAE,
     ("imagenet-vit-base", "localmim"): BASE | LOCALMIM,
     ("imagenet-vit-large", "localmim"): LARGE | LOCALMIM | {"method.bins": 18, "method.random_bias": True},
@@ -523,6 +552,14 @@ MULTISTEP = {
     -1: 4e-5,
 }
 RATES = {
+    ("imagenet-vit-base", "dbot"): {
+        0: 0.0,
+        20 * (IMAGES // 4096): 1.2e-3,
+        420 * (IMAGES // 4096): 1.2e-3,
+        800 * (IMAGES // 4096): 0.0,
+        840 * (IMAGES // 4096): 2.4e-3,
+        1220 * (IMAGES // 4096): 1.2e-3,
+    },
     ("imagenet-vit-base", "localmim"): {0: 0.0, 20 * STEPS: 8e-4, 40 * STEPS: 1.6e-3, 820 * STEPS: (1e-6 + 1.6e-3) / 2},
     ("imagenet-vit-base", "cae"): {
         0: 0.0,
@@ -607,6 +644,7 @@ RATES |= {
     for method in ("simmim", "mae", "beit", "beitv2", "maskfeat")
 }
 PEAKS = {
+    ("imagenet-vit-base", "dbot"): 2.4e-3,
     ("imagenet-vit-base", "data2vec2"): 1e-3,
     ("imagenet-vit-base", "hpm"): 1.2e-3,
     ("imagenet-vit-base", "cae"): 1.5e-3,
@@ -627,6 +665,7 @@ PEAKS = {
 }
 
 HIDDEN = {
+    ("imagenet-vit-base", "dbot"): (14, 147, 147),
     ("imagenet-vit-base", "data2vec2"): (14, 157, 157),
     ("imagenet-vit-base", "hpm"): (14, 147, 147),
     ("imagenet-vit-base", "cae"): (14, 98, 98),
