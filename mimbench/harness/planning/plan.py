@@ -297,7 +297,7 @@ def _build_cell(
         raise InputError(f"task.{error}") from error
     protocol = {
         **of_task,
-        "dataset": {"name": name, "content": dataset.fingerprint()},
+        "dataset": _scored_data(name, dataset),
         "input": task.relevant_input(recipe.input),
     }
     train = getattr(task.config, "train", None)
@@ -305,6 +305,11 @@ def _build_cell(
         train.require_processes(get_world_size(), "task.train")
         protocol |= {"precision": pick_precision(train, device), **world_size_identity()}
     return Cell(pretraining, task, name, dataset, protocol, varied, _record_id(pretraining, task_name, protocol))
+
+
+def _scored_data(name: str, dataset: Dataset) -> dict[str, Any]:
+    share = dataset.config.validation_share
+    return {"name": name, "content": dataset.fingerprint(), **({"validation_share": share} if share else {})}
 
 
 def _with_pretraining(cell: Cell, other: Pretraining) -> Cell:

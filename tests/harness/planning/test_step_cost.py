@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from mimbench import registry
 from mimbench.contract import Encoder
-from mimbench.harness import cost
-from mimbench.harness.cost import count_step
+from mimbench.harness.planning import step_cost
+from mimbench.harness.planning.step_cost import count_step, count_training
 from mimbench.recipe.document import parse_assignments, read
 from mimbench.recipe.resolve import resolve
 
@@ -52,9 +53,9 @@ def test_visible_cells_and_mixed_images_count():
 
 def test_counting_leaves_the_encoder_as_it_was(monkeypatch):
     built = []
-    build = cost.build_method
+    build = step_cost.build_method
     monkeypatch.setattr(
-        cost, "build_method", lambda *args, **options: built.append(build(*args, **options)) or built[0]
+        step_cost, "build_method", lambda *args, **options: built.append(build(*args, **options)) or built[0]
     )
     cost_of("data2vec")
     encoders = [module for module in built[0].modules() if isinstance(module, Encoder)]
@@ -93,3 +94,17 @@ def test_the_command_prints_a_row_per_method(mimbench):
     wrong = mimbench("cost", "--method", "simim", "--recipe", "smoke")
     assert wrong.returncode == 2
     assert "did you mean 'simmim'" in wrong.stderr
+
+
+def test_a_training_has_one_cost_unless_its_steps_differ():
+    def training(*assignments, images=64 * 100):
+        recipe = resolve("smoke", read("smoke"), "mae", parse_assignments(list(assignments)), None)
+        state = torch.random.get_rng_state()
+        counted = count_training(recipe, 1, images)
+        assert torch.equal(state, torch.random.get_rng_state())
+        return counted
+
+    assert training("method.mask_ratio=0.75") == cost_of("mae", "method.mask_ratio=0.75")[0]
+    assert training("method.initial_mask_ratio=0.5") is None
+    assert training("pretrain.image_sizes=[[0,14],[0.5,28]]") is None
+    assert training(images=640) is None  # a short training

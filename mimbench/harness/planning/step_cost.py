@@ -15,10 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from mimbench.contract import Batch, Encoder, Method
 from mimbench.contract.input import image_shape
 from mimbench.harness.planning.plan import build_method
+from mimbench.optim import Schedule
 from mimbench.recipe.resolve import Recipe
 
 _IMAGES = 2
 """Images of the step that is counted: the least that batch norm and methods that mix images take."""
+LEAST_STEPS = 100
+"""Optimizer steps from which a training is worth the seconds that counting its operations takes."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,22 @@ class StepCost:
     """Parameters and buffers in a checkpoint."""
 
 
-def count_step(recipe: Recipe, channels: int) -> StepCost:
+def count_step(recipe: Recipe, channels: int, progress: float = 1.0) -> StepCost:
     """Run one step on random images on the CPU and count.
 
-    The step is one at `input.image_size` and the final mask ratio, whatever schedule these have.
+    The step is one at `input.image_size`, whatever schedule that has.
 
     Attention is computed by its plain formula meanwhile, since torch counts no operations of its fused kernels.
+
+    Args:
+        progress: share of the training before this step; the default is the end. A scheduled mask ratio depends on it.
 
     Raises:
         InputError: the model is not possible.
     """
     method = build_method(recipe, 0, channels, to_train=True).train()
+    method.progress = progress
+    method.before_step(progress)
     generator = torch.Generator().manual_seed(0)
     shapes = [image_shape(channels, view.image_size, view.frames) for view in recipe.views()]
     views = tuple(torch.randn(_IMAGES, *shape, generator=generator) for shape in shapes)
@@ -61,6 +69,22 @@ def count_step(recipe: Recipe, channels: int) -> StepCost:
         sum(value.numel() for value in method.parameters() if value.requires_grad),
         sum(value.numel() for value in method.state_dict().values()),
     )
+
+
+def count_training(recipe: Recipe, channels: int, images: int) -> StepCost | None:
+    """What each step of a training on `images` images costs.
+
+    None if steps differ, by a schedule of the image size or the mask ratio, and for trainings under `LEAST_STEPS`. The
+    random numbers of the caller are left as they were.
+
+    Raises:
+        InputError: the model is not possible.
+    """
+    steps = Schedule(recipe.pretrain, steps_per_epoch=images // recipe.pretrain.batch_size).steps
+    if recipe.pretrain.image_sizes or steps < LEAST_STEPS:
+        return None
+    first, last = count_step(recipe, channels, progress=0.0), count_step(recipe, channels)
+    return last if first == last else None
 
 
 _ENCODE = ("forward_layers", "encode_visible", "encode_mixed", "mlp_outputs")
