@@ -63,7 +63,7 @@ class DBOT(Method):
     version: ClassVar[str] = "1"
     predicts: ClassVar[str] = "teacher's features at masked patches and at the class token"
     sees: ClassVar[str] = "visible patches"
-    networks: ClassVar[tuple[str, ...]] = ("decoder", "frozen teacher, replaced in stages")
+    networks: ClassVar[tuple[str, ...]] = ("decoder", "frozen teacher that stages replace")
     paper: ClassVar[str] = "https://arxiv.org/abs/2209.03917"
     reference: ClassVar[str] = "https://github.com/liuxingbin/dbot@e935478ab59f62a9cb61ddeb538fcd626fd54407"
     official: ClassVar[OfficialCode | None] = OfficialDBOT()
