@@ -16,7 +16,7 @@ def visible_blocks_mask(
 
     Blocks may overlap and are cut at the border. Then single cells, drawn at random, become visible or masked until
     int(cells * (1 - ratio)) are visible in each sample. After facebookresearch/fairseq@3d262bb,
-    fairseq/data/data_utils.py, compute_block_mask_2d; the random stream is another one.
+    fairseq/data/data_utils.py, compute_block_mask_2d, as cwx-worst-one/EAT quotes it; the random stream is another one.
 
     Args:
         ratio: share of masked cells, in (0, 1).

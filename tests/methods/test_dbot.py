@@ -83,7 +83,7 @@ def test_the_loss_is_that_of_a_second_computation(options):
     assert method(images(), mask).loss.item() == pytest.approx(np.mean(errors), rel=1e-5)
 
 
-def test_a_new_stage_makes_the_student_the_teacher_and_starts_it_anew():
+def test_a_new_stage_makes_the_student_the_teacher_and_starts_a_fresh_one():
     method = shaken(build(stages=3))
     student, first = state_of(method.encoder), state_of(method.teacher.module)
     for progress in (0.0, 0.2, 0.33):
