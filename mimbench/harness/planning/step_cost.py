@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mimbench.contract import Batch, Encoder, Method
 from mimbench.contract.input import image_shape
-from mimbench.harness.planning.plan import build_method
+from mimbench.harness.planning.build import build_method
 from mimbench.optim import Schedule
 from mimbench.recipe.resolve import Recipe
 

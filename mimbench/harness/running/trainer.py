@@ -14,10 +14,10 @@ from mimbench.engine.pretrain import TrainableMethod
 from mimbench.engine.ranks import fails_together, on_first_rank
 from mimbench.errors import InputError
 from mimbench.files import writing_into
+from mimbench.harness.planning.build import build_method
 from mimbench.harness.planning.cells import Pretraining
 from mimbench.harness.planning.code import code_of_pretraining
 from mimbench.harness.planning.image_sizes import training_views
-from mimbench.harness.planning.plan import build_method
 from mimbench.harness.planning.step_cost import count_training
 from mimbench.harness.running.pictures import picture_name
 from mimbench.harness.running.provenance import provenance
