@@ -45,9 +45,10 @@ ALLOWED = {
         "hpm",
         "localmim",
         "dbot",
+        "data2vec",
         "data2vec2",
     },
-    "convert/network_choice.py": {"ibot"},
+    "convert/network_choice.py": {"ibot", "data2vec"},
     "encoders/vit_body.py": {"beit"},  # timm's class of that name
     "encoders/towers.py": {"beit"},  # likewise
     # Formats: the type of a COCO file, the key of a COCO object, a record's artifact.
