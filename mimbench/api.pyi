@@ -62,6 +62,7 @@ from mimbench.masks import (
     block_mask as block_mask,
     grid_mask as grid_mask,
     guided_mask as guided_mask,
+    visible_blocks_mask as visible_blocks_mask,
     mask_at_pixels as mask_at_pixels,
     mask_grid as mask_grid,
     masked_count as masked_count,

@@ -34,7 +34,7 @@ visible_indices without_weights write_atomic DropPath mark_blocks
 MultiBlockMask Predictor ProjectionHead Teacher WeightNormLinear cancel_gradients cross_blocks mean_over_ranks
 MaskRatioConfig check_mask_ratios init_normal mixed_ratio_mask multi_block_mask noise_mask ramp tube_mask visible_only
 uniform_mask
-SampleScores classification_scores Audit AuditInput DataChoice planted_indices training_indices
+SampleScores classification_scores visible_blocks_mask Audit AuditInput DataChoice planted_indices training_indices
 """.split()  # noqa: SIM905
 """Adding a name here is a promise to plugin authors; removing one breaks their code and belongs in the changelog."""
 

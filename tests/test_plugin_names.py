@@ -36,8 +36,9 @@ ALLOWED = {
     "masks/sampling.py": {"mae", "spark"},
     "convert/key_layouts.py": {
         *("simmim", "mae", "beit", "beitv2", "greenmim", "mixmim", "cae", "hpm", "localmim", "crossmae"),
+        *("dbot", "data2vec", "data2vec2"),
     },
-    "convert/network_choice.py": {"ibot"},
+    "convert/network_choice.py": {"ibot", "data2vec"},
     "encoders/vit_body.py": {"beit"},  # timm's class of that name
     "encoders/towers.py": {"beit"},  # likewise
     # Formats: the type of a COCO file, the key of a COCO object, a record's artifact.

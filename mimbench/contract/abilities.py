@@ -30,6 +30,7 @@ ABILITIES: Mapping[str, str] = MappingProxyType(
         "attention": "return its attention weights",
         "further-blocks": "run further blocks of the same form",
         "block-input": "output what its first block gets",
+        "mlp-outputs": "return the outputs of the MLPs in its blocks",
         "grad-checkpointing": "recompute activations (gradient checkpointing)",
     }
 )

@@ -275,6 +275,22 @@ class Encoder(nn.Module, ABC):
         """Features after `layer`. Those of the last layer (-1) have passed the final norm, as in `encode`."""
         return self.forward_layers(self.embed(images), (layer,))[0]
 
+    def mlp_outputs(self, tokens: Tensor) -> list[Features]:
+        """What the MLP of each layer adds to its residual branch, before LayerScale and drop path (data2vec 2.0).
+
+        Needs "mlp-outputs" in `can`.
+
+        Args:
+            tokens: [B, *grid, embed_dim], from `embed`.
+
+        Returns:
+            Features per layer, not normed.
+
+        Raises:
+            NotSupported: this encoder does not return them.
+        """
+        raise NotSupported(f"a {self.kind} encoder does not return the outputs of its MLPs")
+
     def further_blocks(self, drop_path: Sequence[float]) -> nn.ModuleList:
         """New blocks of the encoder's own form, with initial weights, for `run_blocks`. They belong to the caller.
 

@@ -33,6 +33,8 @@ class ScheduleConfig(Config):
     milestone_steps: tuple[int, ...] = added(())
     """The same in optimizer steps, instead of `milestones`."""
     gamma: float = Field(0.1, gt=0)
+    cycles: int = added(1, ge=1)
+    """How often the schedule runs, warmup and all, each time over an equal share of the training (dBOT's stages)."""
 
     @model_validator(mode="after")
     def _one_unit(self) -> ScheduleConfig:

@@ -46,8 +46,9 @@ def rename_tensors(state: Mapping[str, Tensor], layout: KeyLayout) -> FileTensor
         InputError: two keys that mean the same tensor.
     """
     tensors = FileTensors({})
+    names = _count_on({key: layout.rename(PREFIX.sub("", key)) for key in state}, layout.first_blocks)
     for key, value in state.items():
-        name = layout.rename(PREFIX.sub("", key))
+        name = names[key]
         reason = next((reason for pattern, reason in LEFT_OUT if pattern.search(name)), None)
         if reason:
             tensors.left_out[key] = reason
@@ -55,11 +56,38 @@ def rename_tensors(state: Mapping[str, Tensor], layout: KeyLayout) -> FileTensor
             raise InputError(f"keys {tensors.tensors[name].sources[0]!r} and {key!r} both mean {name!r}; delete one")
         else:
             tensors.tensors[name] = FileTensor(value, (key,))
+    if layout.kind == "vit":
+        _give_class_token_a_position(tensors)
     if layout.kind == "swin":
         _order_swin(tensors, layout)
     if layout.kind == "convnet":
         _shape_convnet(tensors)
     return tensors
+
+
+def _count_on(names: Mapping[str, str], first: str) -> Mapping[str, str]:
+    """Blocks whose names begin with `first` become the first ones of `blocks.`; the others count on from them."""
+    if not first:
+        return names
+    blocks = [int(match[1]) for name in names.values() if (match := re.match(rf"{first}blocks\.(\d+)\.", name))]
+    count = max(blocks, default=-1) + 1
+
+    def joined(name: str) -> str:
+        counted = re.sub(r"^blocks\.(\d+)\.", lambda match: f"blocks.{int(match[1]) + count}.", name)
+        return name.removeprefix(first) if name.startswith(f"{first}blocks.") else counted
+
+    return {key: joined(name) for key, name in names.items()}
+
+
+def _give_class_token_a_position(tensors: FileTensors) -> None:
+    """Put zeros before absolute positions of the patches alone, if there is a class token."""
+    token, positions = tensors.tensors.get("cls_token"), tensors.tensors.get("pos_embed")
+    if token is None or positions is None or positions.value.ndim != 3 or "reg_token" in tensors.tensors:
+        return
+    if isqrt(positions.value.shape[1]) ** 2 == positions.value.shape[1]:
+        value = torch.cat((torch.zeros_like(positions.value[:, :1]), positions.value), 1)
+        tensors.tensors["pos_embed"] = FileTensor(value, positions.sources)
+        tensors.changed[positions.sources[0]] = "the class token, which has no position there, gets zeros"
 
 
 def match_forms(tensors: FileTensors, target_names: Set[str]) -> FileTensors:

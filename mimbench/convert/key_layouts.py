@@ -52,6 +52,8 @@ class KeyLayout:
 
     options: tuple[tuple[str, Any], ...] = ()
     """Options of the encoder that its tensors do not show."""
+    first_blocks: str = ""
+    """Beginning of the names, after `renames`, of blocks that come before `blocks.`, which count on from them."""
 
     def rename(self, name: str) -> str:
         """A name without prefix -> timm's name, or the official name of a method's parameter."""
@@ -91,6 +93,14 @@ _MM_SWIN: Renames = (
     *_MM_FFN,
 )
 
+_DATA2VEC2: Renames = (
+    (r"^modality_encoders\.IMAGE\.", ""),
+    (r"^local_encoder\.", "patch_embed."),
+    (r"^extra_tokens$", "cls_token"),
+    (r"^fixed_positional_encoder\.positions$", "pos_embed"),
+    (r"^context_encoder\.norm\.", "norm_pre."),
+)
+
 _CONVNEXT: Renames = (
     (r"^downsample_layers\.0\.", "stem."),
     (r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample."),
@@ -116,11 +126,16 @@ LAYOUTS = (
            (_BLOCK, r"^norm\.3\.weight$", r"^decoder\.3\.pred\."), renames=((r"^norm\.3\.", "norm."),)),
     KeyLayout("crossmae", "vit", "https://github.com/TonyLianLong/CrossMAE@6e1b329c",
            (_BLOCK, r"^decoder_blocks\.0\.cross_attn\.", r"^wfm\."), renames=((r"\.cross_attn\.", ".attn."),)),
+    KeyLayout("dbot", "vit", "https://github.com/liuxingbin/dbot@e935478a",
+           (_BLOCK, r"^decoder_blocks\.0\.", r"^decoder_predp\.")),
     KeyLayout("mae", "vit", "https://github.com/facebookresearch/mae@efb2a806",
            (_BLOCK, r"^decoder_blocks\.0\.", r"^decoder_embed\.")),
     KeyLayout("simmim-vit", "vit", _SIMMIM, (_BLOCK, _RELATIVE, r"^decoder\.0\.weight$")),
     KeyLayout("beitv2", "vit", "https://github.com/microsoft/unilm/tree/768a3c87/beit2", (_BLOCK, r"^cls_pt_layers\.")),
     KeyLayout("beit", "vit", "https://github.com/microsoft/unilm/tree/768a3c87/beit", (_BLOCK, r"^lm_head\.")),
+    KeyLayout("data2vec2", "vit", "https://github.com/facebookresearch/fairseq@3d262bb, examples/data2vec",
+           (_BLOCK, r"^modality_encoders\.IMAGE\.extra_tokens$"), renames=_DATA2VEC2, options=(("post_norm", True),),
+           first_blocks="context_encoder."),
     KeyLayout("timm-beit", "vit", f"{_TIMM}, models/beit.py", (_BLOCK, _RELATIVE)),
     KeyLayout("timm-vit", "vit", f"{_TIMM}, models/vision_transformer.py", (_BLOCK, r"^pos_embed$")),
     KeyLayout("simmim-swin", "swin", _SIMMIM, (_SWIN_ATTENTION, _MERGED_LAST, r"^decoder\.0\.weight$"),

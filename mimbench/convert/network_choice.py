@@ -38,10 +38,11 @@ _RULES: tuple[tuple[str, str, str], ...] = (
     ("backbone", "momentum_backbone", "solo-learn evaluates the trained encoder"),
     ("online_encoder", "target_encoder", "BYOL evaluates the online network"),
     ("online_network", "target_network", "BYOL evaluates the online network"),
+    ("", "_ema", "data2vec 2.0 fine-tunes the student"),
     ("encoder", "teacher", "the teacher gave the targets"),
     ("backbone", "teacher", "the teacher gave the targets"),
 )
-"""(taken, rather than, why): words of two networks' keys."""
+"""(taken, rather than, why): words of two networks' keys; "": the key has no words but those of the other one."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,8 @@ def _preferred(networks: Sequence[_Network], where: str) -> tuple[_Network, str]
 def _reason(one: _Network, other: _Network) -> str:
     """Why `one` is taken rather than `other`; "": no rule says so."""
     mine, theirs = set(one.words) - set(other.words), set(other.words) - set(one.words)
-    return next((why for taken, passed, why in _RULES if taken in mine and passed in theirs), "")
+    taken_from = mine or {""}
+    return next((why for taken, passed, why in _RULES if taken in taken_from and passed in theirs), "")
 
 
 def _named(networks: Mapping[str, _Network], key: str, where: str) -> _Network:

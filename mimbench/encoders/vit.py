@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mimbench.compute.blocks import run_block
+from mimbench.compute.blocks import run_block, uncompiled
 from mimbench.contract import Encoder, Features, InputError
 from mimbench.encoders.attention import attention_of_each
 from mimbench.encoders.vit_body import build_body, further_blocks, join_tokens
@@ -29,8 +29,7 @@ class ViT(Encoder):
         {
             *("mask-tokens", "separate-patches", "one-grid", "visible-only", "late-tokens", "class-token"),
             *("any-size", "drop-path", "windows", "relative-positions", "grad-checkpointing", "attention"),
-            "further-blocks",
-            "block-input",
+            *("further-blocks", "block-input", "mlp-outputs"),
         }
     )
     version: ClassVar[str] = "1"
@@ -67,6 +66,8 @@ class ViT(Encoder):
             self.can -= {"visible-only", "late-tokens", "windows", "any-size"}
         if config.position.startswith("relative") or config.position.endswith("rope"):
             self.can -= {"relative-positions"}
+        if config.post_norm:
+            self.can -= {"relative-positions", "windows"}
 
     def embed(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
@@ -133,6 +134,8 @@ class ViT(Encoder):
     def use_windows(self, window: int, global_blocks: tuple[int, ...]) -> None:
         """Windowed `pyramid`, without the class token, as ViTDet (arXiv:2203.16527) does; 0: global attention."""
         self.positions.require_shared_table("windowed attention")
+        if window and self.config.post_norm:
+            raise InputError("windows are not for encoder.post_norm; set window to 0 (--set task.window=0)")
         self.windows = Windows.checked(window, global_blocks, self.num_layers) if window else None
         for token in (self.body.cls_token, self.body.reg_token if self.config.registers else None):
             if token is not None:
@@ -165,6 +168,18 @@ class ViT(Encoder):
     def attention(self, images: Tensor) -> Iterator[Tensor]:
         return attention_of_each(self._block_outputs(self.embed(images), None))
 
+    def mlp_outputs(self, tokens: Tensor) -> list[Features]:
+        grid, outputs = tuple(tokens.shape[1:3]), []
+        hooks = [block.mlp.register_forward_hook(lambda *call: outputs.append(call[2])) for block in self.body.blocks]
+        try:
+            with uncompiled(self):  # a compiled block calls no hooks
+                for _ in self._block_outputs(tokens, None):
+                    pass
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [self._split(output, grid) for output in outputs]
+
     def further_blocks(self, drop_path: Sequence[float]) -> nn.ModuleList:
         return further_blocks(self.config, self.grid, drop_path)
 
@@ -188,7 +203,8 @@ class ViT(Encoder):
             x = x + positions[:, self.class_tokens :]
         if keep is not None:
             x = x.gather(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-        return torch.cat((*prefix, x), 1)
+        x = torch.cat((*prefix, x), 1)
+        return self.body.norm_pre(x) if self.config.post_norm else x
 
     def _block_outputs(self, tokens: Tensor, keep: Tensor | None) -> Iterator[Tensor]:
         """Run block by block: the output [B, P + N, D] of each, for all patches or those of `keep`."""

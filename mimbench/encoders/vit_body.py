@@ -91,6 +91,10 @@ def _build_absolute_body(config: ViTConfig, grid: Grid, in_channels: int) -> Vis
         options["attn_layer"] = RotaryAttention
     if config.position == "rope":
         options["pos_embed"] = "none"
+    if config.post_norm:
+        from mimbench.encoders.post_norm import PostNormBlock
+
+        options |= {"block_fn": PostNormBlock, "final_norm": False}
     body = VisionTransformer(**_shared(config, grid, in_channels) | options)
     if config.class_tokens > 1:
         body.cls_token = nn.Parameter(torch.empty(1, config.class_tokens, config.embed_dim))
@@ -106,6 +110,8 @@ def _build_absolute_body(config: ViTConfig, grid: Grid, in_channels: int) -> Vis
         tokens = config.class_tokens * config.class_token
         table = torch.cat((table[:, :1].expand(-1, tokens, -1), table[:, 1:]), 1)
         body.pos_embed = nn.Parameter(table, requires_grad=False)
+    if config.post_norm:  # timm's own option for this norm would take the bias from the patch embedding
+        body.norm_pre = nn.LayerNorm(config.embed_dim, eps=1e-6)
     if config.position.endswith("-and-relative"):
         for block in body.blocks:
             block.attn.rel_pos_bias = RelativePositionBias(grid, config.num_heads)

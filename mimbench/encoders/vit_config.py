@@ -53,10 +53,17 @@ class ViTConfig(Config):
     drop_path: float = Field(0.0, ge=0, lt=1)
     attention_dropout: float = added(0.0, ge=0, lt=1)
     """Share of the attention weights that training zeroes."""
+    post_norm: bool = added(False)
+    """True: norms after each residual sum and before the first block (data2vec 2.0), for sincos or learned positions;
+    False: norms before each branch of a block and after the last block."""
 
 
 def check_positions(config: ViTConfig) -> None:
     """Raise InputError if `position` does not go together with the other options."""
+    if config.post_norm and config.position not in ("sincos", "learned"):
+        raise InputError(
+            f'encoder.post_norm is not for encoder.position "{config.position}"; choose "sincos" or "learned"'
+        )
     if config.class_tokens > 1 and not config.class_token:
         raise InputError(f"encoder.class_tokens {config.class_tokens} needs encoder.class_token = true")
     if config.position.startswith("relative") and (

@@ -29,6 +29,7 @@ from mimbench.masks.sampling import (
     tube_mask,
 )
 from mimbench.masks.uniform import uniform_mask
+from mimbench.masks.visible_blocks import visible_blocks_mask
 
 __all__ = [
     "Grid",
@@ -53,5 +54,6 @@ __all__ = [
     "tube_mask",
     "uniform_mask",
     "unpatchify",
+    "visible_blocks_mask",
     "visible_indices",
 ]

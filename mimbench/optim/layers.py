@@ -19,7 +19,7 @@ def vit_layer(name: str, num_layers: int) -> int:
     A relative-position table shared by all blocks counts as coming after them, as the official code has it.
     """
     parts = name.split(".")
-    if parts[0] in ("cls_token", "reg_token", "mask_token", "pos_embed", "patch_embed"):
+    if parts[0] in ("cls_token", "reg_token", "mask_token", "pos_embed", "patch_embed", "norm_pre"):
         return 0
     if parts[0] == "blocks":
         return int(parts[1]) + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -41,6 +42,9 @@ class Schedule:
         spark (keyu-tian/SparK@a63e386f, pretrain/utils/lr_control.py): as plain, but the cosines of the rate and of the
             weight decay reach their ends at the last step; the batch scales warmup_lr and min_lr too.
 
+    With `cycles` above 1 all this is said of one cycle: a training of an equal share of the steps. The weight decay is
+    that of the whole training.
+
     Raises:
         InputError: the convention has no such kind, or a value of the schedule could have no effect.
     """
@@ -56,6 +60,21 @@ class Schedule:
         _check_rates(self.config)
         _check_lengths(self)
         _check_milestones(self)
+        if self.config.schedule.cycles > 1:
+            _ = self.cycle  # checks its lengths
+
+    @cached_property
+    def cycle(self) -> Schedule:
+        """One run of the schedule. Raises InputError if the training is no multiple of it."""
+        config, cycles = self.config, self.config.schedule.cycles
+        if config.length % cycles:
+            raise InputError(
+                f"schedule.cycles {cycles} does not divide the training, which has {_describe_length(self)}; "
+                f"change {config.unit}s"
+            )
+        changes = {f"{config.unit}s": config.length // cycles}
+        once = config.schedule.model_copy(update={"cycles": 1})
+        return Schedule(config.model_copy(update={**changes, "schedule": once}), self.steps_per_epoch)
 
     @property
     def steps(self) -> int:
@@ -106,7 +125,8 @@ class Schedule:
         """
         if not 0 <= step < self.steps:
             raise ValueError(f"step {step} is outside the {self.steps} steps of this schedule")
-        return _RULES[self.config.schedule.convention](self, step, lr_scale)
+        once = self.cycle if self.config.schedule.cycles > 1 else self
+        return _RULES[self.config.schedule.convention](once, step % once.steps, lr_scale)
 
 
 def _plain(schedule: Schedule, step: int, lr_scale: float) -> float:

@@ -65,7 +65,9 @@ class Predictor(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, out_dim)
 
-    def forward(self, context: Tensor | Sequence[Tensor], cells: Tensor, targets: Tensor) -> Tensor:
+    def forward(
+        self, context: Tensor | Sequence[Tensor], cells: Tensor, targets: Tensor, *, with_prefix: bool = False
+    ) -> Tensor:
         """Predict the tokens at `targets`.
 
         Args:
@@ -74,15 +76,18 @@ class Predictor(nn.Module):
                 different layers.
             cells: row-major indices of those K cells, int64 [B, K].
             targets: row-major indices of T cells to predict, int64 [B, T].
+            with_prefix: predict at the prefix tokens, too, as MAE's decoder can. Not with `cross`.
 
         Returns:
-            [B, T, out_dim].
+            [B, T, out_dim]; with the prefix tokens, which come first, [B, P + T, out_dim].
 
         Raises:
-            InputError: there are several contexts, and `cross` is false.
+            InputError: there are several contexts, and `cross` is false; or `with_prefix` and `cross` are both true.
         """
         queries = self.mask_token.expand(*targets.shape, -1) + self._positions(targets)
         if self.cross:
+            if with_prefix:
+                raise InputError("a predictor with cross-attention has no prefix tokens to predict at")
             contexts = [context] * len(self.blocks) if isinstance(context, Tensor) else context
             for block, tokens in zip(self.blocks, contexts, strict=True):
                 queries = block(queries, tokens)
@@ -92,7 +97,9 @@ class Predictor(nn.Module):
         x = self.project(context)
         prefix = x.shape[1] - cells.shape[1]
         x = torch.cat((x[:, :prefix], x[:, prefix:] + self._positions(cells), queries.to(x.dtype)), 1)
-        return self.head(self.norm(self.blocks(x)[:, context.shape[1] :]))
+        x = self.blocks(x)
+        chosen = x[:, context.shape[1] :]
+        return self.head(self.norm(torch.cat((x[:, :prefix], chosen), 1) if with_prefix else chosen))
 
     def _positions(self, cells: Tensor) -> Tensor | float:
         """[B, K] -> [B, K, dim]."""

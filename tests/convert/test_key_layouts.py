@@ -71,6 +71,12 @@ def test_blocks_that_only_pretraining_has_distinguish_beit_v2():
     assert recognise([key for key in state if not key.startswith("cls_pt")]).name == "beit"
 
 
+def test_a_decoder_of_features_distinguishes_dbot_from_mae():
+    state = params("mae_vit_tiny_rawpix")
+    features = {key.replace("decoder_pred.", "decoder_predp."): value for key, value in state.items()}
+    assert (recognise(state).name, recognise(features).name) == ("mae", "dbot")
+
+
 def test_an_unknown_layout_names_keys_and_the_known_ones():
     with pytest.raises(InputError, match=r"unknown key layout \(clip\.a, clip\.b\); known: .*mae"):
         recognise(["clip.a", "clip.b"])

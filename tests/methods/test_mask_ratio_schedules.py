@@ -24,6 +24,8 @@ SMALL = {
     "greenmim": {"decoder_dim": 8, "decoder_heads": 2},
     "mixmim": {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2},
     "hpm": {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2, "guided_share": 0.0},
+    "data2vec2": {"masks": 1, "mask_block": 1, "target_layers": 1, "decoder_dim": 8, "decoder_groups": 2},
+    "dbot": {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2},
     "localmim": {"layers": (-1,), "cells": (2,), "decoder_dim": 8, "decoder_heads": 2},
 }
 KINDS = [
@@ -41,6 +43,8 @@ KINDS = [
     ("mixmim", {}),
     ("hpm", {}),
     ("localmim", {}),
+    ("data2vec2", {}),
+    ("dbot", {}),
 ]
 
 

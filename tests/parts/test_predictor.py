@@ -15,6 +15,19 @@ NAMES = {"predictor_embed": "project", "predictor_blocks": "blocks", "predictor_
 """Parameters of I-JEPA's predictor -> ours."""
 
 
+def test_prefix_tokens_are_predicted_from_the_same_pass():
+    predictor = build()
+    context, cells, targets = inputs()
+    with torch.no_grad():
+        both = predictor(context, cells, targets, with_prefix=True)
+        assert both.shape == (2, 1 + 3, 5)
+        assert torch.equal(both[:, 1:], predictor(context, cells, targets))
+        alone = predictor(context[:, :1], cells[:, :0], targets, with_prefix=True)
+    assert not torch.allclose(alone[:, 0], both[:, 0])
+    with pytest.raises(InputError, match="a predictor with cross-attention has no prefix tokens"):
+        build(cross=True)(context, cells, targets, with_prefix=True)
+
+
 def test_it_is_ijepas_predictor():
     """facebookresearch/ijepa@52c1ae95, with its weights: the predictions of each of four blocks."""
     golden = {key: torch.from_numpy(value) for key, value in GOLDEN.items() if value.dtype.kind in "fi"}

@@ -89,7 +89,7 @@ def count_training(recipe: Recipe, channels: int, images: int) -> StepCost | Non
     return last if first == last else None
 
 
-_ENCODE = ("forward_layers", "encode_late", "encode_visible", "encode_mixed")
+_ENCODE = ("forward_layers", "encode_late", "encode_visible", "encode_mixed", "mlp_outputs")
 """Functions of an encoder that process patches."""
 
 

@@ -45,6 +45,11 @@ def test_visible_patches_and_teachers_count():
     assert student.stored == pytest.approx(student.trained, rel=0.01)
 
 
+def test_all_masks_of_an_image_and_one_pass_of_the_teacher_count():
+    assert cost_of("data2vec2", "method.masks=5", "method.mask_ratio=0.75")[0].patches == 49 + 5 * 12
+    assert cost_of("dbot", "method.mask_ratio=0.75")[0].patches == 49 + 12
+
+
 def test_visible_cells_and_mixed_images_count():
     """A Swin of 14 x 14 patches and 7 x 7 cells, of which 12 are visible."""
     assert cost_of("greenmim")[0].patches == 12 * 4

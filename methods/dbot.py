@@ -1,0 +1,159 @@
+"""dBOT: predict the features of a frozen teacher, which the student replaces at the end of each stage."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from mimbench.api import (
+    Depth,
+    Encoder,
+    MaskRatioConfig,
+    Method,
+    OfficialCode,
+    Predictor,
+    StepOutput,
+    Teacher,
+    at_least_float32,
+    check_mask_ratios,
+    derive_seed,
+    fork_rng,
+    init_xavier,
+    random_mask,
+    rebuild_encoder,
+    resize_mask,
+    visible_indices,
+)
+from mimbench_methods.official.dbot import OfficialDBOT
+
+
+class DBOTConfig(MaskRatioConfig):
+    """The defaults are those of the official ViT-B, whose own encoder is the teacher."""
+
+    mask_ratio: float = Field(0.75, gt=0, lt=1)
+    """Share of the patches that is masked."""
+    stages: int = Field(2, ge=1)
+    """Equal shares of the training. Each one begins with the student as the new teacher, and with a fresh student."""
+    norm_target: bool = True
+    """Normalise the features of each patch by their own mean and variance."""
+    final_norm: bool = False
+    """The target has passed the teacher's final norm."""
+    beta: float = Field(2.0, ge=0)
+    """Error at which the smooth L1 loss goes from square to straight; 0: L1."""
+    decoder_dim: int = Field(512, ge=4)
+    decoder_depth: Depth = Field(8, ge=1)
+    decoder_heads: int = Field(16, ge=1)
+    decoder_mlp_ratio: float = Field(4.0, gt=0)
+    decoder_drop_path: float = Field(0.2, ge=0, lt=1)
+    """Rate of the decoder's last block; that of the encoder is encoder.drop_path."""
+
+
+class DBOT(Method):
+    """Liu et al., Exploring Target Representations for Masked Autoencoders (ICLR 2024, arXiv:2209.03917).
+
+    The reference code is under the Apache 2.0 licence; none of it is used here. Nothing was compared with values of the
+    official code: there are none.
+    """
+
+    name: ClassVar[str] = "dbot"
+    version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "teacher's features at masked patches and at the class token"
+    sees: ClassVar[str] = "visible patches"
+    networks: ClassVar[tuple[str, ...]] = ("decoder", "frozen teacher that stages replace")
+    paper: ClassVar[str] = "https://arxiv.org/abs/2209.03917"
+    reference: ClassVar[str] = "https://github.com/liuxingbin/dbot@e935478ab59f62a9cb61ddeb538fcd626fd54407"
+    official: ClassVar[OfficialCode | None] = OfficialDBOT()
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"visible-only"})
+    Config = DBOTConfig
+    config: DBOTConfig
+    stage: Tensor
+    restart_seed: Tensor
+
+    def __init__(self, config: DBOTConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        check_mask_ratios(self)
+        self.decoder = self._make_decoder()
+        init_xavier(self)
+        self.teacher = Teacher(encoder)
+        # Stored, so that a resumed training begins the same stages with the same weights.
+        self.register_buffer("stage", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("restart_seed", torch.randint(2**31, ()))
+
+    def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
+        """The same number of masked patches in each image, so that the visible ones form a batch."""
+        return random_mask(batch, self.encoder.grid, self.config.ratio_at(self.progress), generator, rounding="mae")
+
+    def before_step(self, progress: float) -> None:
+        """Begin the next stage, if `progress` is its first."""
+        stage = int(progress * self.config.stages + 1e-9)
+        if stage > int(self.stage):
+            self.begin_stage(stage)
+
+    @torch.no_grad()
+    def begin_stage(self, stage: int) -> None:
+        """Make the student the teacher, and give the student initial weights again.
+
+        As officially, the patch embedding keeps its bias, and the optimizer its moments.
+        """
+        self.teacher.follow(self.encoder, 0.0)
+        student = nn.ModuleList([self.encoder, self.decoder])
+        with fork_rng(derive_seed("dbot", int(self.restart_seed), stage)):
+            fresh = nn.ModuleList([rebuild_encoder(self.encoder), self._make_decoder()])
+            init_xavier(fresh)
+        stays = {id(part.bias) for part in self.encoder.modules() if isinstance(part, nn.Conv2d)}
+        for old, new in zip(student.parameters(), fresh.parameters(), strict=True):
+            if id(old) not in stays:
+                old.copy_(new)
+        self.stage.fill_(stage)
+
+    def _make_decoder(self) -> Predictor:
+        config, encoder = self.config, self.encoder
+        return Predictor(
+            encoder.out_dim,
+            encoder.out_dim,
+            dim=config.decoder_dim,
+            depth=config.decoder_depth,
+            num_heads=config.decoder_heads,
+            mlp_ratio=config.decoder_mlp_ratio,
+            drop_path=config.decoder_drop_path,
+            grid=encoder.grid,
+        )
+
+    @torch.no_grad()
+    def target(self, images: Tensor) -> Tensor:
+        """[B, P + N, D] from the whole images: the teacher's features of prefix tokens and patches."""
+        teacher = self.teacher.module
+        (last,) = teacher.forward_layers(teacher.embed(images), (-1,), final_norm=self.config.final_norm)
+        features = at_least_float32(last.sequence)
+        if not self.config.norm_target:
+            return features
+        return (features - features.mean(-1, keepdim=True)) / (features.var(-1, keepdim=True) + 1e-6).sqrt()
+
+    def predict(self, images: Tensor, mask: Tensor) -> Tensor:
+        """[B, P + T, D] at prefix tokens and at the T masked patches, in row-major order."""
+        mask = resize_mask(mask, self.encoder.grid)
+        keep = visible_indices(mask)
+        context = self.encoder.forward_tokens(self.encoder.embed(images), keep).sequence
+        return self.decoder(context, keep, visible_indices(~mask), with_prefix=True)
+
+    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Smooth L1, mean over prefix tokens and masked patches together. target: [B, P + N, D]."""
+        prefix = self.encoder.num_prefix_tokens
+        masked = visible_indices(~resize_mask(mask, self.encoder.grid)).unsqueeze(-1)
+        patches = target[:, prefix:].gather(1, masked.expand(-1, -1, target.shape[-1]))
+        chosen = torch.cat((target[:, :prefix], patches), 1)
+        return F.smooth_l1_loss(at_least_float32(prediction), chosen, beta=self.config.beta)
+
+    def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
+        """Logs the variance of the target over the tokens of the batch: near 0 if all images look alike."""
+        target = self.target(images)
+        loss = self.loss(self.predict(images, mask), target, mask)
+        return StepOutput(loss, {"target_variance": target.flatten(0, 1).var(0, correction=0).mean()})
+
+    def no_weight_decay(self) -> set[str]:
+        """The official script decays everything of two or more dimensions, class and mask token included."""
+        return set()

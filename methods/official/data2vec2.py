@@ -1,0 +1,16 @@
+"""data2vec 2.0's official names, of facebookresearch/fairseq@3d262bb. There are no golden vectors of it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from mimbench.api import OfficialCode
+
+_DEEPEST = 64
+"""Convolutions of a decoder whose names are known."""
+
+
+class OfficialData2Vec2(OfficialCode):
+    methods = ("data2vec2",)
+    repository = "fairseq"
+    names: ClassVar = {f"decoder.blocks.{index}.0.": f"decoder.convs.{index}." for index in range(_DEEPEST)}
