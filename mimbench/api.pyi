@@ -62,6 +62,7 @@ from mimbench.masks import (
     block_mask as block_mask,
     grid_mask as grid_mask,
     guided_mask as guided_mask,
+    inverse_block_mask as inverse_block_mask,
     mask_at_pixels as mask_at_pixels,
     mask_grid as mask_grid,
     masked_count as masked_count,
@@ -132,6 +133,12 @@ from mimbench.parts.sparse import (
 )
 from mimbench.parts.ranks import (
     mean_over_ranks as mean_over_ranks,
+)
+from mimbench.parts.rotary_predictor import (
+    RotaryPredictor as RotaryPredictor,
+)
+from mimbench.parts.sinkhorn import (
+    sinkhorn as sinkhorn,
 )
 
 # Training: schedules, parameter groups, random seeds, processes

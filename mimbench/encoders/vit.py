@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from mimbench.contract import Config, Depth, Encoder, Features, InputError, added
 from mimbench.encoders.attention import attention_of_each
 from mimbench.encoders.position_tables import resize_absolute
-from mimbench.encoders.rope import rotary_table, with_idle
-from mimbench.encoders.vit_body import build_body, further_blocks
+from mimbench.encoders.rope import edge_rotary_table, rotary_table, with_idle
+from mimbench.encoders.vit_body import build_body, check_form, further_blocks
 from mimbench.encoders.windows import Windows, add_positions, windowed_block
 from mimbench.optim.layers import vit_layer
 
@@ -40,12 +40,14 @@ class ViTConfig(Config):
         "learned-and-relative",
         "rope",
         "learned-and-rope",
+        "edge-rope",
     ] = "relative"
     """relative: one bias table shared by all blocks (SimMIM, BEiT); relative-per-block: one table per block, as those
     two fine-tune, at image_size alone; sincos: fixed (MAE); sincos-rows-first: the same with the channels of rows
     before those of columns (CAE); learned: the first ViT; learned-and-relative: learned, and one table per block as
     well, zero at first, at image_size alone (MAE's ViT as mmsegmentation fine-tunes it); rope: queries and keys are
-    rotated by their patch's row and column (DINOv3); learned-and-rope: both, as EVA-02."""
+    rotated by their patch's row and column (DINOv3); learned-and-rope: both, as EVA-02; edge-rope: rotated likewise, and
+    so are prefix tokens, which lie on the edges of the visible patches (CAPI)."""
     position_resize: Literal["antialiased", "dino"] = added("antialiased")
     """Absolute positions at another grid: antialiased bicubic; or, as DINO, plain bicubic with scale (n + 0.1) / N."""
     rope_base: float = added(100.0, gt=0)
@@ -53,10 +55,17 @@ class ViTConfig(Config):
     class_token: bool = added(True)
     """False: without a class token; not for relative and relative-per-block positions."""
     registers: int = added(0, ge=0, le=1000)
-    """Register tokens (arXiv:2309.16588), learned and without positions; not for relative ones, shared or per block."""
+    """Register tokens (arXiv:2309.16588), learned and without positions, except for edge-rope; not for relative ones,
+    shared or per block."""
+    norm: Literal["layer", "rms"] = added("layer")
+    """layer: LayerNorm. rms: RMSNorm with epsilon 1e-5, the final one without weights; not for relative positions."""
+    bias: bool = added(True)
+    """False: linear layers of the blocks have no bias; not for relative positions."""
     layer_scale: float | None = Field(None, gt=0)
     """Initial value of LayerScale; absent: none."""
     drop_path: float = Field(0.0, ge=0, lt=1)
+    drop_path_rule: Literal["rising", "constant"] = added("rising")
+    """rising: drop_path is the rate of the last block, and the first one has 0. constant: that of every block."""
     attention_dropout: float = added(0.0, ge=0, lt=1)
     """Share of the attention weights that training zeroes."""
 
@@ -101,6 +110,7 @@ class ViT(Encoder):
         self.num_layers = config.depth
         self.num_prefix_tokens = int(config.class_token) + config.registers
         self._check_positions()
+        check_form(config)
         if not config.class_token:
             self.can -= {"class-token"}
         if config.position in ("relative-per-block", "learned-and-relative"):
@@ -225,7 +235,7 @@ class ViT(Encoder):
             x = x + positions[:, self.config.class_token :]
         if keep is not None:
             x = x.gather(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-            bias = None if bias is None else self._bias_of(bias, keep)
+            bias = None if bias is None else self._bias_of(bias, keep, grid)
         x = torch.cat((*prefix, x), 1)
         for block in self.body.blocks:
             x = self._run_block(block, x, bias)
@@ -245,9 +255,11 @@ class ViT(Encoder):
             tokens.append(self.body.reg_token.expand(batch, -1, -1))
         return tokens
 
-    def _bias_of(self, bias: Tensor, keep: Tensor) -> Tensor:
+    def _bias_of(self, bias: Tensor, keep: Tensor, grid: Grid) -> Tensor:
         """The rows of `bias`, and its columns if it has some per token, for the prefix and the patches of `keep`."""
         prefix = self.num_prefix_tokens
+        if self.config.position == "edge-rope":
+            return self._edge_table(grid, keep)
         rows = torch.cat((torch.arange(prefix, device=keep.device).expand(len(keep), -1), keep + prefix), 1)
         if self.rotary:
             return bias[0, 0][rows].unsqueeze(1)
@@ -265,7 +277,7 @@ class ViT(Encoder):
 
     def _positions(self, grid: Grid) -> Tensor | None:
         """Absolute position embeddings [1, C + h*w, D] at `grid`, that of the class token first if there is one."""
-        if self.relative or self.config.position == "rope":
+        if self.relative or self.config.position in ("rope", "edge-rope"):
             return None
         if tuple(grid) == self.grid:
             return self.body.pos_embed
@@ -292,8 +304,10 @@ class ViT(Encoder):
         At another grid than that of image_size the shared table is resized anew in every pass, by plain bicubic
         interpolation. The official codes convert it once, as encoders/resample.py does.
         """
+        if self.config.position == "edge-rope":
+            return self._edge_table(grid)
         if self.rotary:
-            config, device = self.config, self.body.norm.weight.device
+            config, device = self.config, self.body.patch_embed.proj.weight.device
             channels = config.embed_dim // config.num_heads
             return with_idle(rotary_table(grid, channels, config.rope_base, device=device), self.num_prefix_tokens)
         if tuple(grid) != self.grid:
@@ -308,6 +322,10 @@ class ViT(Encoder):
             table = resize_rel_pos_bias_table_simple(table, tuple(grid), shape)
         index = self._position_index(tuple(grid), table.device)
         return table[index.flatten()].unflatten(0, index.shape).permute(2, 0, 1).unsqueeze(0)
+
+    def _edge_table(self, grid: Grid, keep: Tensor | None = None) -> Tensor:
+        channels, device = self.embed_dim // self.config.num_heads, self.body.patch_embed.proj.weight.device
+        return edge_rotary_table(grid, channels, self.num_prefix_tokens, keep, device=device)
 
     def _position_index(self, grid: Grid, device: torch.device) -> Tensor:
         key = (grid, device)
