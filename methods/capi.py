@@ -99,9 +99,7 @@ class CAPI(Method):
                 f"method.predicted_share {config.predicted_share:g} of {masked} masked patches is none; raise it to "
                 f"{1 / masked:.2g} or more"
             )
-        mask = inverse_block_mask(
-            batch, self.patch_grid, masked, generator, aspect=config.aspect, roll=config.roll
-        )
+        mask = inverse_block_mask(batch, self.patch_grid, masked, generator, aspect=config.aspect, roll=config.roll)
         order = torch.rand(batch, masked, generator=generator, device=generator.device).argsort(1)[:, :count]
         predicted = visible_indices(~mask, masked).gather(1, order)
         return PredictedCells(mask, visible_indices(mask, cells - masked), predicted)

@@ -43,7 +43,9 @@ class ScheduleConfig(Config):
         if self.milestones and self.milestone_steps:
             raise ValueError("milestones and milestone_steps are both set: set only one")
         if self.cosine_share != 1 and self.kind != "cosine":
-            raise ValueError(f"cosine_share {self.cosine_share:g} is for a cosine, and kind is {self.kind}; leave it out")
+            raise ValueError(
+                f"cosine_share {self.cosine_share:g} is for a cosine, and kind is {self.kind}; leave it out"
+            )
         return self
 
     @property
