@@ -25,7 +25,8 @@ def sinkhorn(scores: Tensor, steps: int, eps: float = 1e-8) -> Tensor:
         eps: added to each sum.
 
     Returns:
-        float32 [..., samples, clusters]; the weights of a sample sum to 1.
+        float32 [..., samples, clusters]. The weights of a sample sum to 1, or to about 0 if its scores are so far below
+        those of other samples that all its weights vanish.
     """
     scores = scores.float()
     highest = reduce_over_ranks(scores.amax(-2, keepdim=True), "max")

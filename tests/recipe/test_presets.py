@@ -38,7 +38,8 @@ def value(recipe: Recipe, path: str):
 def test_every_preset_resolves_and_its_schedule_holds_together(preset, method):
     recipe = resolved(preset, method)
     assert recipe.method == method
-    assert Schedule(recipe.pretrain, steps_per_epoch=10).steps == 10 * recipe.pretrain.epochs
+    expected = recipe.pretrain.steps or 10 * recipe.pretrain.epochs
+    assert Schedule(recipe.pretrain, steps_per_epoch=10).steps == expected
 
 
 def test_the_presets_that_the_documents_name_are_there():
