@@ -25,7 +25,6 @@ from mimbench.api import (
     init_xavier,
     inverse_block_mask,
     masked_count,
-    ramp,
     visible_indices,
 )
 from mimbench_methods._capi_options import CAPIConfig

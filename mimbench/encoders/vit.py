@@ -46,8 +46,8 @@ class ViTConfig(Config):
     two fine-tune, at image_size alone; sincos: fixed (MAE); sincos-rows-first: the same with the channels of rows
     before those of columns (CAE); learned: the first ViT; learned-and-relative: learned, and one table per block as
     well, zero at first, at image_size alone (MAE's ViT as mmsegmentation fine-tunes it); rope: queries and keys are
-    rotated by their patch's row and column (DINOv3); learned-and-rope: both, as EVA-02; edge-rope: rotated likewise, and
-    so are prefix tokens, which lie on the edges of the visible patches (CAPI)."""
+    rotated by their patch's row and column (DINOv3); learned-and-rope: both, as EVA-02; edge-rope: rotated by other
+    angles, and so are prefix tokens, which lie on the edges of the visible patches (CAPI)."""
     position_resize: Literal["antialiased", "dino"] = added("antialiased")
     """Absolute positions at another grid: antialiased bicubic; or, as DINO, plain bicubic with scale (n + 0.1) / N."""
     rope_base: float = added(100.0, gt=0)

@@ -21,8 +21,8 @@ def inverse_block_mask(
     """Mask all cells but those of one block per sample (CAPI, arXiv:2502.08769).
 
     The block is the smallest rectangle of a random aspect that has enough cells, less the last cells of its lower rows.
-    Aspects are uniform in their logarithm, among those whose rectangle fits the grid. As in facebookresearch/capi@43b3feb7
-    data.py (InverseBlockMasking), whose random numbers are others.
+    Aspects are uniform in their logarithm, among those whose rectangle fits the grid. This is the distribution of
+    facebookresearch/capi@43b3feb7 data.py (InverseBlockMasking).
 
     Args:
         masked: cells to mask in each sample.
@@ -43,8 +43,8 @@ def inverse_block_mask(
     low, high = max(aspect[0], visible / columns**2), min(aspect[1], rows**2 / visible)
     if low > high:
         raise InputError(
-            f"no block of {visible} cells with an aspect of {aspect[0]:g} to {aspect[1]:g} fits a {grid_text(grid)} grid; "
-            "widen aspect, or mask more cells"
+            f"no block of {visible} cells with an aspect of {aspect[0]:g} to {aspect[1]:g} fits a {grid_text(grid)} "
+            "grid; widen aspect, or mask more cells"
         )
 
     def draw() -> Tensor:

@@ -40,7 +40,8 @@ def param_groups(
             part after any dot: "mask_token" matches "encoder.mask_token".
         decay: as `no_decay`, of parameters of one dimension that are decayed all the same.
         parts: options of parameters by the beginning of their names, or by a pattern if it has a *, as if these had an
-            optimizer of the same kind to themselves. lr_scale is multiplied by theirs. A group with "fixed_decay" keeps its weight decay.
+            optimizer of the same kind to themselves. lr_scale is multiplied by theirs. A group with "fixed_decay" keeps
+            its weight decay.
 
     Raises:
         InputError: nothing is trainable, or the layer decay, a name or a part reaches no parameter.

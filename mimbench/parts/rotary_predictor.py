@@ -44,8 +44,8 @@ class RotaryPredictor(nn.Module):
         super().__init__()
         if dim % num_heads or dim // num_heads % 4:
             raise InputError(
-                f"a predictor of {dim} channels and {num_heads} heads: rotary positions need heads whose channels are a "
-                f"multiple of 4; choose a multiple of {4 * num_heads} channels"
+                f"a predictor of {dim} channels and {num_heads} heads: rotary positions need heads whose channels are "
+                f"a multiple of 4; choose a multiple of {4 * num_heads} channels"
             )
         self.head_dim = dim // num_heads
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))

@@ -8,7 +8,7 @@ from torch import Tensor
 from mimbench.distributed import reduce_over_ranks
 
 _SHIFT = 50.0
-"""The largest exponent per cluster: its sum over the samples is then far above `eps`, and below float32's largest value."""
+"""The largest exponent of each cluster. Its sum over samples is then far above `eps`, and far below float32's limit."""
 
 
 @torch.no_grad()

@@ -400,7 +400,7 @@ def test_impossible_options_are_refused(options, error, words):
 
 
 def official_state(method: CAPI) -> dict[str, torch.Tensor]:
-    """The weights under the official names (facebookresearch/capi@0145b88f model.py), as the released files have them."""
+    """The weights under the official names (facebookresearch/capi@0145b88f model.py, __model_loader__)."""
     state = {}
 
     def put_block(block: str, values: dict[str, torch.Tensor], attention: dict[str, torch.Tensor]) -> None:

@@ -95,7 +95,7 @@ def test_a_part_of_a_cosine_ends_above_min_lr(convention):
 
 
 def test_a_part_of_a_cosine_needs_a_cosine():
-    with pytest.raises(ValidationError, match="cosine_share 0.8 is for a cosine, and kind is constant"):
+    with pytest.raises(ValidationError, match=r"cosine_share 0\.8 is for a cosine, and kind is constant"):
         ScheduleConfig(kind="constant", cosine_share=0.8)
 
 
