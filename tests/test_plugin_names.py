@@ -34,7 +34,18 @@ ALLOWED = {
     "recipe/show.py": {"simmim", "spark"},
     "contract/training.py": {"simmim", "mae", "beit", "ijepa", "spark"},
     "masks/sampling.py": {"mae", "spark"},
-    "convert/key_layouts.py": {"simmim", "mae", "beit", "beitv2", "greenmim", "mixmim", "cae", "hpm", "localmim"},
+    "convert/key_layouts.py": {
+        "simmim",
+        "mae",
+        "beit",
+        "beitv2",
+        "greenmim",
+        "mixmim",
+        "cae",
+        "hpm",
+        "localmim",
+        "capi",
+    },
     "convert/network_choice.py": {"ibot"},
     "encoders/vit_body.py": {"beit"},  # timm's class of that name
     "encoders/towers.py": {"beit"},  # likewise
