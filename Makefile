@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
 TYPECHECK := .typecheck
 
-.PHONY: demo test lint reference pictures docs pages setup tools clean
+.PHONY: demo test lint reference settings pictures docs pages setup tools clean
 
 demo: $(READY)
 	$(BIN)/mimbench run --method simmim --task detection
@@ -19,9 +19,14 @@ lint: $(DEV_READY) $(TYPECHECK)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# The records that README's table and plots are made from; two to three hours on 2 cores, and it goes on where it stopped.
+# The records that tables and plots are made from; hours on 2 cores, and it goes on where it stopped.
 reference: $(READY)
-	for grid in epochs grid mask-ratio detection; do $(BIN)/mimbench run --grid results/reference/$$grid.toml || exit; done
+	for grid in epochs grid mask-ratio detection methods swin convnext; do \
+		$(BIN)/mimbench run --grid results/reference/$$grid.toml || exit; done
+
+# The records on a validation part by which the settings of the embedded default were chosen.
+settings: $(READY)
+	for grid in rates masks; do $(BIN)/mimbench run --grid results/settings/$$grid.toml || exit; done
 
 # README's table and pictures, from those records.
 pictures: $(READY) tools

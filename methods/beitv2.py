@@ -26,7 +26,8 @@ from mimbench.api import (
     replace_masked,
 )
 from mimbench_methods.official.beitv2 import OfficialBEiTv2
-from mimbench_methods.tokenizers.vqkd import VQKDConfig, VQKDTokenizer
+from mimbench_methods.tokenizers.vqkd import VQKDTokenizer
+from mimbench_methods.tokenizers.vqkd_config import VQKDConfig
 
 
 class BEiTv2Config(Config):

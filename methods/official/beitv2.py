@@ -12,8 +12,9 @@ from torch import Tensor
 
 from mimbench.api import Golden, InputError, Method, ModelSetup, OfficialCode
 from mimbench_methods.official.encoders import relative_vit_options, require
-from mimbench_methods.tokenizers.vqkd import OFFICIAL_NAMES, VQKDConfig
+from mimbench_methods.tokenizers.vqkd_config import VQKDConfig
 from mimbench_methods.tokenizers.vqkd_network import VQKD, kmeans_on_sphere
+from mimbench_methods.tokenizers.vqkd_weights import OFFICIAL_NAMES
 
 _TINY = {"embed_dim": 8, "depth": 1, "num_heads": 1, "decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 1}
 

@@ -12,7 +12,7 @@ from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.text import align_columns, print_line
 
 if TYPE_CHECKING:
-    from mimbench.harness.cost import StepCost
+    from mimbench.harness.planning.step_cost import StepCost
     from mimbench.recipe.resolve import Recipe
 
 HEAD = (
@@ -42,7 +42,7 @@ def cost(
     from mimbench.advice import short_text
     from mimbench.cli.options import resolve_methods
     from mimbench.errors import InputError
-    from mimbench.harness.cost import count_step
+    from mimbench.harness.planning.step_cost import count_step
     from mimbench.recipe.document import parse_assignments, read
     from mimbench.recipe.resolve import check_settings, resolve
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mimbench.contract.config import Config, cosmetic
+from mimbench.contract.config import Config, added, cosmetic
 
 SplitName = str
 """Name of a split: "train", "test", or another one of `Dataset.parts`."""
@@ -25,6 +25,8 @@ class DataConfig(Config):
 
     root: Path | None = cosmetic(None)
     """Folder of the files; embedded datasets need none. Fingerprints depend on the content, not on the path."""
+    validation_share: float = added(0.0, ge=0, lt=1)
+    """Share of the training split that is held out, and scored in place of the test split. Choose settings on it."""
 
 
 class ImageSplit(torch.utils.data.Dataset, ABC):

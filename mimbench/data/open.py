@@ -9,6 +9,7 @@ from typing import Any
 from mimbench.contract import Dataset
 from mimbench.contract.validation import validate
 from mimbench.data.files.cache import default_cache
+from mimbench.data.validation import Validation
 from mimbench.registry import datasets
 
 
@@ -19,4 +20,5 @@ def open_dataset(name: str, options: Mapping[str, Any], cache: Path | None = Non
         InputError: unknown name, key or value; or the data is not there, with what to do.
     """
     cls = datasets.load(name)
-    return cls(validate(cls.Config, dict(options), where), cache or default_cache())
+    dataset = cls(validate(cls.Config, dict(options), where), cache or default_cache())
+    return Validation(dataset, where) if dataset.config.validation_share else dataset

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mimbench.errors import InputError, nearest
 from mimbench.store.reading import record_files
-from mimbench.store.record import Record, read_record
+from mimbench.store.record import Checkpoint, Record, read_record
 
 
 def find_record(results: Path, identifier: str) -> tuple[Path, Record]:
@@ -63,6 +63,7 @@ def describe_record(path: Path, record: Record) -> str:
         f"checkpoint: {checkpoint.fingerprint}, pretrained with seed {checkpoint.seed}",
         f"  weights sha256: {checkpoint.weights_sha256}",
         f"  cost: {training.seconds:.1f} s, {training.images_seen} images, {training.steps} steps on {training.device}",
+        *_counted_lines(checkpoint),
         f"cost of the task: {record.cost.seconds:.1f} s, {record.cost.images_seen} images on {record.cost.device}",
         *(f"artifact {name}: {file}" for name, file in record.artifacts.items()),
         *(f"{name}: {_short(value)}" for name, value in provenance.items() if name != "plugins"),
@@ -71,6 +72,12 @@ def describe_record(path: Path, record: Record) -> str:
         "The file also holds the recipe as passed and as resolved, curves and details, as JSON.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _counted_lines(checkpoint: Checkpoint) -> list[str]:
+    if checkpoint.flops_per_image is None:
+        return []
+    return [f"  per image: {checkpoint.flops_per_image / 1e9:.3g} GFLOPs, {checkpoint.patches_per_image:.0f} patches"]
 
 
 def _plugin_lines(plugins: object) -> Iterator[str]:

@@ -56,6 +56,12 @@ class Checkpoint(_Part):
     """Hash of the file encoder.safetensors."""
     seed: int
     cost: Cost
+    flops_per_image: float | None = None
+    """Of the forward and the backward pass, two per multiplication with addition; counted, not measured. None for
+    trainings under 100 steps, if the image size or the mask ratio changed, if the step cannot run on the CPU, and in
+    older records."""
+    patches_per_image: float | None = None
+    """Patches that encoders process, teachers included; 0 for convolutional encoders; None as above."""
     loss: list[float] = []
     """Mean loss of each epoch of the pretraining; empty if nothing was trained, and in older records."""
     logs: dict[str, list[float]] = {}

@@ -12,8 +12,9 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from mimbench.contract import Batch, InputError, NotSupported
+from mimbench.harness.planning.build import build_method
 from mimbench.harness.planning.cells import Request
-from mimbench.harness.planning.plan import build_method, plan
+from mimbench.harness.planning.plan import plan
 from mimbench.harness.running.session import Session
 from mimbench.harness.running.stage import PretrainStage
 from mimbench.harness.running.trainer import Trainer

@@ -14,12 +14,14 @@ from timm.models.vision_transformer import VisionTransformer
 
 from helpers.official_values import read_arrays, read_json
 from mimbench.contract import InputError, NotSupported, TrainConfig
+from mimbench.harness.planning.build import build_method
 from mimbench.harness.planning.cells import Request
-from mimbench.harness.planning.plan import build_method, plan
+from mimbench.harness.planning.plan import plan
 from mimbench.harness.running.stage import PretrainStage
 from mimbench.optim import param_groups
 from mimbench.store.store import Store
-from mimbench_methods.tokenizers.vqkd import VQKDConfig, VQKDTokenizer
+from mimbench_methods.tokenizers.vqkd import VQKDTokenizer
+from mimbench_methods.tokenizers.vqkd_config import VQKDConfig
 from mimbench_methods.tokenizers.vqkd_network import Quantizer, kmeans_on_sphere
 from mimbench_methods.tokenizers.vqkd_teachers import HOGTeacher, read_clip
 

@@ -16,6 +16,8 @@ from mimbench.contract.validation import validate
 from mimbench.convert import resize_positions
 from mimbench.errors import InputError
 from mimbench.recipe.needs import check_method_needs
+from mimbench.recipe.resolve import Recipe
+from mimbench.seeds import derive_seed
 
 
 def assemble(
@@ -119,3 +121,21 @@ def build(setup: ModelSetup) -> Method:
         frames=setup.frames,
         seed=0,
     ).eval()
+
+
+def build_method(recipe: Recipe, seed: int, channels: int, *, to_train: bool = False) -> Method:
+    """The method with a freshly initialised encoder, on the CPU. Equal seeds give equal weights.
+
+    to_train: start from the weights that `pretrain.start` names, if it does. Otherwise all weights are loaded later.
+    """
+    return assemble(
+        recipe.encoder,
+        recipe.encoder_config,
+        recipe.method_class(),
+        recipe.method_config,
+        image_size=recipe.input.image_size,
+        channels=channels,
+        frames=recipe.input.frames,
+        seed=derive_seed("init", seed),
+        start=recipe.pretrain.start if to_train and recipe.method_class().pretrains else None,
+    )

@@ -11,30 +11,24 @@ from typing import Any
 import torch
 
 from mimbench import registry
-from mimbench.contract import DataChoice, Dataset, InputConfig, Method, TrainConfig
-from mimbench.contract.abilities import require_abilities
-from mimbench.contract.config import OptionError, shaping_at
-from mimbench.contract.input import frames_identity
-from mimbench.data import DeviceTransform, open_dataset
+from mimbench.contract import Dataset, Method, TrainConfig
+from mimbench.contract.config import OptionError
+from mimbench.data import open_dataset
 from mimbench.distributed import get_world_size
-from mimbench.encoders.rebuilding import require_drop_path
 from mimbench.engine.device import pick_precision, world_size_identity
 from mimbench.errors import InputError, MimbenchError
-from mimbench.harness.planning.build import assemble
 from mimbench.harness.planning.cells import Cell, Pretraining, Request
 from mimbench.harness.planning.checkpoints import refuse_pretraining, with_checkpoint
 from mimbench.harness.planning.image_sizes import check_image_sizes
-from mimbench.harness.planning.plugin_checks import check_dataset, check_encoder, check_frames, check_method
+from mimbench.harness.planning.plugin_checks import check_dataset, check_frames
+from mimbench.harness.planning.pretraining import build_checked, check_training, describe_pretraining
 from mimbench.harness.planning.size import check_size
-from mimbench.harness.planning.weights import check_reconstruction, require_single_names, restore_encoder
-from mimbench.optim import Schedule
+from mimbench.harness.planning.weights import check_reconstruction
 from mimbench.recipe import AT
 from mimbench.recipe import document as recipe_document
 from mimbench.recipe.needs import check_task_needs
-from mimbench.recipe.resolve import Recipe, applies, check_settings, resolve
-from mimbench.seeds import derive_seed
+from mimbench.recipe.resolve import applies, check_settings, resolve
 from mimbench.store.sealing import fingerprint
-from mimbench.store.store import StoredCheckpoint
 
 
 class _Datasets:
@@ -98,15 +92,17 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
         if recipe.pretrain.end == recipe.pretrain.length:  # the end is the plain pretraining, which varies no end
             varied = {p: v for p, v in varied.items() if p.removeprefix(f"methods.{method}.") not in AT}
         data = datasets.open(recipe.dataset, recipe.data.model_dump(), "data")
-        first, *others = [_pretraining(recipe, seed, device, data, request.checkpoint) for seed in request.seeds]
-        _check_training(first)
+        first, *others = (
+            describe_pretraining(recipe, seed, device, data, request.checkpoint) for seed in request.seeds
+        )
+        check_training(first)
         shape = fingerprint(
             [first.identity.get(key) for key in ("method", "encoder", "image_size", "channels", "frames")]
             + [first.identity.get("pretrain", {}).get("start")]
         )
         if built is None or built[0] != shape:
             check_size(first, device)
-            built = shape, _build_checked(first, checked_encoders)
+            built = shape, build_checked(first, checked_encoders)
         if first.trains:
             check_image_sizes(first, built[1])
         cell = _build_cell(first, task, varied, datasets, device)
@@ -128,95 +124,6 @@ def _in_order(cells: list[Cell], seeds: Sequence[int]) -> list[Cell]:
     return sorted(cells, key=lambda cell: (seeds.index(cell.pretraining.seed), first[cell.pretraining.fingerprint]))
 
 
-def _check_training(pretraining: Pretraining) -> None:
-    """Raise InputError for settings that would stop a training at its start."""
-    recipe, train = pretraining.recipe, pretraining.recipe.pretrain
-    check_frames(pretraining.dataset, recipe.dataset, recipe.input)
-    # Raises InputError for settings that it cannot use.
-    for view in recipe.views():
-        DeviceTransform(view, pretraining.channels, train=True, batched=False)
-        if view.frames != recipe.input.frames:
-            raise InputError(f"method {recipe.method!r}: a view has frames {view.frames}; leave those of input.frames")
-    if not recipe.method_class().pretrains and train.start:
-        raise InputError(
-            f"pretrain.start: method {recipe.method!r} trains nothing and would leave the file out; set it for the "
-            "others with --set methods.NAME.pretrain.start=FILE, or measure the file with --vary pretrain.at_epoch=0"
-        )
-    if not pretraining.trains:
-        return
-    images = pretraining.image_count
-    train.require_images(images, "pretrain")
-    train.require_processes(get_world_size(), "pretrain")
-    if "labels" in recipe.method_class().supervision and "labels" not in pretraining.dataset.provides:
-        raise InputError(f"method {recipe.method!r} needs labels, but dataset {recipe.dataset!r} has none")
-    if train.layer_decay is not None:
-        raise InputError("pretrain.layer_decay: it is for fine-tuning; leave it out of [pretrain]")
-    Schedule(train, steps_per_epoch=images // train.batch_size)
-
-
-def _build_checked(pretraining: Pretraining, checked_encoders: set[str]) -> Method:
-    """The method of a pretraining. Raises InputError if it or its encoder breaks its contract.
-
-    Args:
-        checked_encoders: hashes of encoders that are not checked again. That of this encoder is added.
-    """
-    recipe = pretraining.recipe
-    method = build_method(recipe, pretraining.seed, pretraining.channels, to_train=not pretraining.checkpoint)
-    shape = fingerprint(
-        [recipe.as_tables()["encoder"], recipe.input.image_size, recipe.input.frames, pretraining.channels]
-    )
-    if shape not in checked_encoders:
-        check_encoder(method.encoder, recipe.encoder)
-        checked_encoders.add(shape)
-    check_method(method, recipe.method)
-    require_drop_path(method.encoder, getattr(recipe.encoder_config, "drop_path", 0.0))
-    require_single_names(method)
-    if pretraining.checkpoint:
-        restore_encoder(method, pretraining.checkpoint)
-    elif pretraining.trains:
-        _require_of_training(method, recipe)
-    return method
-
-
-def _require_of_training(method: Method, recipe: Recipe) -> None:
-    """Raise InputError if the encoder cannot do what the training asks of it."""
-    if recipe.pretrain.grad_checkpointing:
-        require_abilities("pretrain.grad_checkpointing", {"grad-checkpointing"}, method.encoder, name=recipe.encoder)
-    sizes = {view.image_size for view in recipe.views()} - {recipe.input.image_size}
-    if sizes:
-        who = f"method {recipe.method!r}, with views of {min(sizes)} px,"
-        require_abilities(who, {"any-size"}, method.encoder, name=recipe.encoder)
-
-
-def build_method(recipe: Recipe, seed: int, channels: int, *, to_train: bool = False) -> Method:
-    """The method with a freshly initialised encoder, on the CPU. Equal seeds give equal weights.
-
-    to_train: start from the weights that `pretrain.start` names, if it does. Otherwise all weights are loaded later.
-    """
-    return assemble(
-        recipe.encoder,
-        recipe.encoder_config,
-        recipe.method_class(),
-        recipe.method_config,
-        image_size=recipe.input.image_size,
-        channels=channels,
-        frames=recipe.input.frames,
-        seed=derive_seed("init", seed),
-        start=recipe.pretrain.start if to_train and recipe.method_class().pretrains else None,
-    )
-
-
-def _shaping_of_training(view: InputConfig) -> dict[str, Any]:
-    """The settings of [input] that shape the weights; those of evaluation do not."""
-    return {key: value for key, value in view.shaping().items() if not key.startswith("eval_")}
-
-
-def _other_views(recipe: Recipe) -> dict[str, Any]:
-    """The views of a method that asks for others than the recipe's [input], for the identity of a pretraining."""
-    views = recipe.views()
-    return {} if views == (recipe.input,) else {"views": [_shaping_of_training(view) for view in views]}
-
-
 def _check_names(request: Request) -> None:
     """Load each method and task. Raises InputError if one is unknown, or there is none."""
     for kind, names, flag in (
@@ -232,42 +139,6 @@ def _check_names(request: Request) -> None:
 def _combinations(variations: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     values = itertools.product(*variations.values())
     return [dict(zip(variations, combination, strict=True)) for combination in values]
-
-
-def _pretraining(
-    recipe: Recipe, seed: int, device: torch.device, dataset: Dataset, checkpoint: StoredCheckpoint | None
-) -> Pretraining:
-    method, encoder = recipe.method_class(), recipe.encoder_class()
-    identity: dict[str, Any] = {
-        "method": {"name": recipe.method, "version": method.version, **shaping_at(recipe.method_config, "method")},
-        "encoder": {"name": recipe.encoder, "version": encoder.version, **shaping_at(recipe.encoder_config, "encoder")},
-        "image_size": recipe.input.image_size,
-        **frames_identity(recipe.input.frames),
-        "channels": dataset.channels,
-        "seed": seed,
-    }
-    if method.pretrains:
-        train = recipe.pretrain
-        precision = pick_precision(train, device)
-        identity |= {
-            "data": {
-                "name": recipe.dataset,
-                "content": dataset.fingerprint(),
-                **DataChoice.from_config(train).identity(),
-            },
-            "input": _shaping_of_training(recipe.input),
-            **_other_views(recipe),
-            "pretrain": {**shaping_at(train, "pretrain"), "precision": precision, **world_size_identity()},
-        }
-    if checkpoint:
-        # The weights come from the checkpoint, but options of this run may change how the model uses them.
-        what = checkpoint.card["what"]
-        if started := what["encoder"].get("weights"):  # the file is not read again; see with_checkpoint
-            identity["encoder"] |= {"weights": started}
-        used = what | {key: identity[key] for key in ("method", "encoder", "image_size", "frames") if key in identity}
-        key = checkpoint.card["fingerprint"] if used == what else fingerprint([checkpoint.card["fingerprint"], used])
-        return Pretraining(recipe, seed, dataset, key, used, checkpoint)
-    return Pretraining(recipe, seed, dataset, fingerprint(identity), identity)
 
 
 def _build_cell(
@@ -297,7 +168,7 @@ def _build_cell(
         raise InputError(f"task.{error}") from error
     protocol = {
         **of_task,
-        "dataset": {"name": name, "content": dataset.fingerprint()},
+        "dataset": _scored_data(name, dataset),
         "input": task.relevant_input(recipe.input),
     }
     train = getattr(task.config, "train", None)
@@ -305,6 +176,11 @@ def _build_cell(
         train.require_processes(get_world_size(), "task.train")
         protocol |= {"precision": pick_precision(train, device), **world_size_identity()}
     return Cell(pretraining, task, name, dataset, protocol, varied, _record_id(pretraining, task_name, protocol))
+
+
+def _scored_data(name: str, dataset: Dataset) -> dict[str, Any]:
+    share = dataset.config.validation_share
+    return {"name": name, "content": dataset.fingerprint(), **({"validation_share": share} if share else {})}
 
 
 def _with_pretraining(cell: Cell, other: Pretraining) -> Cell:

@@ -9,9 +9,9 @@ from mimbench.contract import DataChoice, Method, TaskContext, TaskResult
 from mimbench.distributed import get_rank
 from mimbench.engine.ranks import fails_together, on_first_rank
 from mimbench.files import file_sha256, writing_into
+from mimbench.harness.planning.build import build_method
 from mimbench.harness.planning.cells import Cell, Pretraining, Request
 from mimbench.harness.planning.code import code_of_cell
-from mimbench.harness.planning.plan import build_method
 from mimbench.harness.planning.plugin_checks import check_result
 from mimbench.harness.planning.weights import restore, restore_encoder
 from mimbench.harness.running.features import FrozenFeatures

@@ -181,6 +181,8 @@ def _checkpoint(checkpoint: StoredCheckpoint) -> Checkpoint:
         weights_sha256=checkpoint.weights_sha256,
         seed=checkpoint.card["seed"],
         cost=Cost(**{key: cost[key] for key in Cost.model_fields}),
+        flops_per_image=cost.get("flops_per_image"),
+        patches_per_image=cost.get("patches_per_image"),
         loss=cost.get("loss", []),
         logs=cost.get("logs", {}),
     )

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from mimbench._version import __version__
+from mimbench.advice import short_text
 from mimbench.contract import FitReport, Method
 from mimbench.engine.device import device_name
 from mimbench.engine.pretrain import TrainableMethod
-from mimbench.engine.ranks import fails_together
+from mimbench.engine.ranks import fails_together, on_first_rank
 from mimbench.errors import InputError
 from mimbench.files import writing_into
+from mimbench.harness.planning.build import build_method
 from mimbench.harness.planning.cells import Pretraining
 from mimbench.harness.planning.code import code_of_pretraining
 from mimbench.harness.planning.image_sizes import training_views
-from mimbench.harness.planning.plan import build_method
+from mimbench.harness.planning.step_cost import count_training
 from mimbench.harness.running.pictures import picture_name
 from mimbench.harness.running.provenance import provenance
 from mimbench.harness.running.session import Session
@@ -151,13 +153,26 @@ class Trainer:
             "what": dict(pretraining.identity),
             "recipe": pretraining.recipe.as_tables(),
             "seed": pretraining.seed,
-            "cost": asdict(report) | {"device": device_name(self.session.device)},
+            "cost": asdict(report) | {"device": device_name(self.session.device)} | self._counted_cost(pretraining),
             "provenance": provenance(code_of_pretraining(pretraining)),
         }
         self.shared.save_checkpoint(pretraining.fingerprint, method, card, replace=self.session.fresh)
         if self.session.fresh:  # the picture shows the weights that were just replaced
             self.shared.discard_artifact(*picture_name(pretraining))
         self.session.mark_made(pretraining.fingerprint)
+
+    @on_first_rank
+    def _counted_cost(self, pretraining: Pretraining) -> dict[str, float]:
+        """What a step costs per image, for the checkpoint; {} for short trainings, or if it cannot be counted."""
+        recipe = pretraining.recipe
+        if not recipe.method_class().pretrains:
+            return {}
+        try:
+            counted = count_training(recipe, pretraining.channels, pretraining.image_count)
+        except Exception as error:  # a plugin's step may need a GPU, and the training is worth keeping all the same
+            self.session.say(f"{pretraining.label}: operations of a step not counted: {short_text(error)}")
+            return {}
+        return {"flops_per_image": counted.flops, "patches_per_image": counted.patches} if counted else {}
 
 
 def _check_card(stored: StoredCheckpoint, pretraining: Pretraining) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from mimbench.display import describe_method
 from mimbench.recipe import AT
 from mimbench.report.published.numbers import (
     describe_epochs,
@@ -93,6 +94,7 @@ def describe_leaderboard(board: Leaderboard, numbers: Mapping[str, int]) -> dict
             )
         first = next(iter(scores.values())).shared
         row |= {"method": first["method"], "encoder": first["backbone"], "pretraining": _pretraining(first)}
+        row["apart"] = describe_method(first["method"]).is_control
         row["epoch"] = describe_epochs(first) if is_early(first) else ""
         row["early"] = all(board.early.issuperset(score.records.values()) for score in scores.values())
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isnan
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from mimbench.report.plots.style import CHANCE_DASH, INK, SOFT, clean, device_la
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+OPERATIONS = "Operations: counted, of the pretraining alone, 2 per multiplication with addition. "
 _DECADES = 20.0
 """Ratio of the largest to the least cost from which the axis is logarithmic."""
 
@@ -34,8 +36,12 @@ class Point:
 
 
 def cost(source: Source, options: Options) -> Sheet:
-    """A row per task: device time and images seen, each of pretraining and task together."""
+    """Per task: device time and images seen, each of pretraining and task together; operations of the pretraining.
+
+    Operations are drawn if all records count them.
+    """
     groups, series = build_groups(source, options)
+    are_counted = all(_is_counted(row) for group in groups for mean in group.means.values() for row in mean.rows)
     plots, chance = list[Plot | None](), list[tuple[str, str]]()
     for group in groups:
         devices = list(dict.fromkeys(_device(mean.first) for mean in group.means.values()))
@@ -44,11 +50,15 @@ def cost(source: Source, options: Options) -> Sheet:
             factor, unit = _time(points)
             plots.append(_plot(group, points, factor, f"Time ({unit}) on {device}", group.title))
             plots.append(_plot(group, _points(group, _images), 1.0, "Images seen") if device == devices[0] else None)
+        if are_counted:
+            plots.append(_plot(group, _points(group, _flops), 1.0, "Operations of pretraining (FLOP)"))
+            plots.append(None)
         if is_near(group.chance, _reach(_points(group, _images))):
             chance.append((group.task, group.chance_name))
     means = [mean for group in groups for mean in group.means.values()]
     note = (
         f"{describe_means(means)} Cost: pretraining and task together, median over seeds{_ranges(means)}. "
+        f"{OPERATIONS if are_counted else ''}"
         "Filled and connected: the Pareto front, which no other setting dominates."
     )
     return Sheet(plots, [*(key(entry) for entry in series), *chance_entries(chance)], note, columns=2)
@@ -76,6 +86,15 @@ def _hours(row: Row) -> float:
 
 def _images(row: Row) -> float:
     return float(row["pretrain_images"] + row["images"])
+
+
+def _is_counted(row: Row) -> bool:
+    flops = row["pretrain_flops"]
+    return flops is not None and not isnan(flops)
+
+
+def _flops(row: Row) -> float:
+    return float(row["pretrain_flops"])
 
 
 def _points(group: Group, of_row: Callable[[Row], float]) -> list[Point]:

@@ -55,6 +55,7 @@ COLUMNS: dict[str, str] = {
     "chance": "value for random guesses; of the primary metric only",
     "pretrain_seconds": "time that the pretraining took",
     "pretrain_images": "images that the pretraining saw",
+    "pretrain_flops": "operations of the pretraining, 2 per multiplication with addition; counted",
     "pretrain_steps": "its optimizer steps",
     "pretrain_memory": "its peak memory, bytes",
     "pretrain_device": "its device",

@@ -33,7 +33,8 @@ def label_protocols(tidy: pd.DataFrame) -> dict[str, tuple[str, str]]:
             label = name
             if not name or len(namesakes) > 1:
                 label = ", ".join(filter(None, (name, short))) if short else f"{name or 'protocol'} {number}"
-            labels[key] = label, _note(str(task), label, name, difference if len(entries) > 1 else "")
+            note = _note(str(task), label, name, difference if len(entries) > 1 else "")
+            labels[key] = label, "; ".join(filter(None, (note, _validation_note(str(task), protocol))))
     return labels
 
 
@@ -41,6 +42,11 @@ def _note(task: str, label: str, name: str, difference: str) -> str:
     if label in (difference, name and f"{name}, {difference}") or not difference:  # the label says it already
         return f"{task} protocol {label}" if name else ""
     return f"{task} protocol {label}: {difference}"
+
+
+def _validation_note(task: str, protocol: Mapping[str, Any]) -> str:
+    share = protocol.get("dataset.validation_share")
+    return f"{task} scored on {100 * share:g} % of the training split, held out, not on the test split" if share else ""
 
 
 def _short_difference(protocol: dict[str, Any], protocols: Sequence[dict[str, Any]]) -> str:

@@ -61,6 +61,7 @@ def record_values(
         "at_step": value_at(body, AT_STEP),
         "pretrain_seconds": pretrain_cost["seconds"],
         "pretrain_images": pretrain_cost["images_seen"],
+        "pretrain_flops": _flops(checkpoint),
         "pretrain_steps": pretrain_cost["steps"],
         "pretrain_memory": pretrain_cost["peak_memory"],
         "pretrain_device": pretrain_cost["device"],
@@ -79,6 +80,16 @@ def record_values(
     if not _is_pretraining_known(body):
         values["recipe_json"] = None
     return values
+
+
+def _flops(checkpoint: Mapping[str, Any]) -> float | None:
+    """Operations of a whole pretraining; None if its record does not count them."""
+    cost, per_image = checkpoint["cost"], checkpoint.get("flops_per_image")
+    if cost["device"] == "imported":
+        return None
+    if not cost["images_seen"]:
+        return 0.0
+    return None if per_image is None else float(cost["images_seen"] * per_image)
 
 
 def metric_values(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

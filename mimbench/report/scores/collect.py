@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from mimbench.display import describe_metric
+from mimbench.display import describe_method, describe_metric
 from mimbench.errors import InputError, nearest
 from mimbench.report.records.frame import early_rows, superseded_rows
 from mimbench.report.scores.axes import add_settings, resolve_axes
@@ -29,9 +29,14 @@ class ScoreTable:
     scores: Mapping[tuple[Key, Key], Score]
     """(row, column) -> score; a key holds the values of the row's or column's fields."""
     row_keys: tuple[Key, ...]
-    """Sorted."""
+    """Sorted, those of controls first."""
     column_keys: tuple[Key, ...]
-    """Sorted."""
+    """As the rows."""
+
+    @property
+    def controls(self) -> int:
+        """Number of rows that are those of controls."""
+        return sum(is_of_control(self.row_fields, key) for key in self.row_keys)
 
     def column(self, key: Key) -> list[Score | None]:
         """One score per row; None: not measured."""
@@ -122,6 +127,11 @@ def _collect(
     return ScoreTable(row_fields, column_fields, scores, row_keys, column_keys)
 
 
+def is_of_control(fields: tuple[str, ...], key: Key) -> bool:
+    """Whether a row or column is that of a control, such as an untrained encoder."""
+    return "method" in fields and describe_method(str(key[fields.index("method")])).is_control
+
+
 def _to_list(column: pd.Series) -> list[Any]:
     """Values as Python objects; missing values are None."""
     values = column.to_numpy(dtype=object, copy=True)
@@ -130,12 +140,13 @@ def _to_list(column: pd.Series) -> list[Any]:
 
 
 def _sort_keys(keys: set[Key], fields: tuple[str, ...], metrics: Sequence[str]) -> tuple[Key, ...]:
-    """Keys by value, missing values first; metrics in the order of `metrics`, which is that of their task."""
+    """Keys of controls first, then by value, missing values first; metrics in the order of `metrics`, their task's."""
 
-    def order(key: Key) -> list[tuple[int, float, str]]:
-        return [
+    def order(key: Key) -> tuple[bool, list[tuple[int, float, str]]]:
+        values = [
             sort_key(metrics.index(value) if name == "metric" else value)
             for name, value in zip(fields, key, strict=True)
         ]
+        return not is_of_control(fields, key), values
 
     return tuple(sorted(keys, key=order))

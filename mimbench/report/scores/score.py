@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from mimbench.display import describe_method
 from mimbench.report.records.frame import is_early
 from mimbench.report.scores.statistics import Summary, summarise
 
@@ -50,6 +51,11 @@ class Score:
     def is_early(self) -> bool:
         """Whether it was measured at an earlier epoch of a pretraining than the last."""
         return is_early(self.shared)
+
+
+def is_control(score: Score) -> bool:
+    """Whether its method is a control: untrained, trained on labels, or trained without a mask."""
+    return describe_method(str(score.shared["method"])).is_control
 
 
 def range_problem(row: Mapping[str, Any], value: float | None) -> str:

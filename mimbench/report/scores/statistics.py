@@ -45,17 +45,16 @@ class Summary:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which of several means is best. Indices; ties share a place."""
+    """Which of several means is best. Indices."""
 
     best: tuple[int, ...] = ()
+    """The best mean; several if they are equal."""
     second: tuple[int, ...] = ()
-    rivals: tuple[int, ...] = ()
-    """All others that are not significantly worse than the best, since intervals overlap or are missing; best first."""
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether one score is significantly better than all others: no tie, no rivals."""
-        return len(self.best) < 2 and not self.rivals
+    """The next mean; () if several are the best."""
+    similar: tuple[int, ...] = ()
+    """All others that a test does not distinguish from the best, by their means."""
+    tested: int = 0
+    """Number of others that a test compared with the best."""
 
 
 @dataclass(frozen=True)
@@ -123,25 +122,53 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
     return summarise([values[seed] - baseline[seed] for seed in shared])
 
 
-def best_and_next(scores: Sequence[Summary | None], higher_is_better: bool = True) -> Verdict:
-    """The best mean, the second, and all that are not significantly worse than the best. None: not measured.
+def paired_p_value(values: Mapping[int, float], others: Mapping[int, float]) -> float | None:
+    """Two-sided p value of the paired t test over the seeds that both have; None for fewer than two."""
+    difference = paired_difference(values, others)
+    if difference is None or difference.se is None:
+        return None
+    if difference.se == 0:
+        return 1.0 if difference.mean == 0 else 0.0
+    from scipy.special import stdtr
 
-    A single score, or scores that are all equal, have no best.
+    return 2 * float(stdtr(difference.n - 1, -abs(difference.mean) / difference.se))
+
+
+def reject_by_holm(p_values: Sequence[float], error: float = 1 - LEVEL) -> list[bool]:
+    """Which hypotheses are rejected if the chance of any false rejection is to be at most `error`.
+
+    Holm (1979, Scand. J. Stat. 6(2), 65-70): from the least p value on, as long as p <= error / (hypotheses left).
+    """
+    rejected = [False] * len(p_values)
+    for place, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        if p_values[index] > error / (len(p_values) - place):
+            break
+        rejected[index] = True
+    return rejected
+
+
+def best_and_next(scores: Sequence[Mapping[int, float] | None], higher_is_better: bool = True) -> Verdict:
+    """The best mean, the next, and all that are not distinguishable from the best.
+
+    A paired t test compares the best mean with each other one over the seeds that both have; Holm's correction keeps
+    the chance of any false difference below 1 - LEVEL. Those that share fewer than two seeds with it are not tested.
+
+    Args:
+        scores: seed -> value; None: not measured. A single score, or means that are all equal, have no best.
     """
     sign = 1 if higher_is_better else -1
-    present = sorted((-sign * score.mean, index) for index, score in enumerate(scores) if score is not None)
-    places = list(dict.fromkeys(mean for mean, _ in present))
+    means = {index: math.fsum(score.values()) / len(score) for index, score in enumerate(scores) if score}
+    order = sorted(means, key=lambda index: (-sign * means[index], index))
+    places = list(dict.fromkeys(means[index] for index in order))
     if len(places) < 2:
         return Verdict()
-    best, second = (tuple(index for mean, index in present if mean == place) for place in places[:2])
-    if len(best) > 1:
-        return Verdict(best)
-    rivals = [
-        index
-        for _, index in present
-        if index not in best and not _significantly_different(scores[best[0]], scores[index])
-    ]
-    return Verdict(best, second, tuple(rivals))
+    first, second = (tuple(index for index in order if means[index] == place) for place in places[:2])
+    best = scores[first[0]] or {}
+    p_values = {index: paired_p_value(best, scores[index] or {}) for index in order if index not in first}
+    tested = {index: value for index, value in p_values.items() if value is not None}
+    rejected = dict(zip(tested, reject_by_holm(list(tested.values())), strict=True))
+    similar = tuple(index for index in tested if not rejected[index])
+    return Verdict(first, () if len(first) > 1 else second, similar, len(tested))
 
 
 def _significantly_different(one: Summary | None, other: Summary | None) -> bool:
@@ -155,8 +182,8 @@ def mean_ranks(
     """Each contender's mean rank over tasks, best first.
 
     The interval is built as by Klein, Wright and Wieczorek (2020, J. R. Stat. Soc. C 69(3), 589-606): in each task, a
-    contender ranks behind all that are significantly better, and before all that are significantly worse, by the rule
-    of `best_and_next`. Of two that overlap, either may lead. This holds for every task at once, so effects of one
+    contender ranks behind all that are better, and before all that are worse, by intervals that do not overlap. Of two
+    that overlap, either may lead. This holds for every task at once, so effects of one
     pretraining on all its tasks make no interval too narrow. Theirs is simultaneous for all ranks, with an adjusted
     level; here the interval of each score is marginal (95 %, Student's t), and all together hold less often. Resampling
     seeds does not work for ranks: a resampled order repeats the observed one too often.

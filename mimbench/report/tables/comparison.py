@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +13,10 @@ from mimbench.report.records.protocols import label_protocols
 from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.collect import ScoreTable, collect_scores, filter_rows
 from mimbench.report.scores.fields import format_value
-from mimbench.report.scores.score import Key, Score
+from mimbench.report.scores.score import Key, Score, is_control
+from mimbench.report.scores.statistics import LEVEL, best_and_next
 from mimbench.report.tables.extra_columns import baseline_column, published_column, rank_column
-from mimbench.report.tables.table import Cell, Column, Table, mark_best
+from mimbench.report.tables.table import Cell, Column, Mark, Table, mark_cells
 from mimbench.report.tables.values import Mean
 
 Labels = Mapping[str, tuple[str, str]]
@@ -33,8 +34,8 @@ def build_comparison(tidy: pd.DataFrame, choice: Choice | None = None) -> Table:
     By default a row is a method with its varied settings, a column a metric of a task under one protocol. A cell is
     "mean ± std over seeds (n)". Seeds are averaged only if everything else that shaped the weights is equal: fields
     that separate settings are added to the chosen ones. Scores of different protocols never share a column, or a row
-    if columns are not tasks. The best and the second of comparable scores are marked, and the best has a footnote if
-    it is not significantly better.
+    if columns are not tasks. Of comparable scores the best mean is marked, and all that `best_and_next` does not
+    distinguish from it. Controls come first and are not marked.
 
     Raises:
         InputError: nothing chosen, or an unknown name.
@@ -49,7 +50,7 @@ def build_comparison(tidy: pd.DataFrame, choice: Choice | None = None) -> Table:
 
 def build_table(scores: ScoreTable, labels: Labels, choice: Choice) -> Table:
     """The table of scores that are collected already."""
-    cells = _score_cells(scores, choice)
+    cells, tested = _score_cells(scores, choice)
     columns, columns_of_cells = _label_columns(scores, labels)
 
     def add(column: Column, column_cells: list[Cell]) -> None:
@@ -68,11 +69,13 @@ def build_table(scores: ScoreTable, labels: Labels, choice: Choice) -> Table:
     if choice.ranks:
         add(*rank_column([scores.column(key) for key in scores.column_keys], scores.column_fields))
     rows = tuple(zip(*columns_of_cells, strict=True))
-    return Table(tuple(columns), rows, remarks=_remarks(cells, scores, choice))
+    controls = scores.controls if scores.controls < len(scores.row_keys) else 0
+    return Table(tuple(columns), rows, remarks=_remarks(cells, scores, choice, tested), controls=controls)
 
 
-def _score_cells(scores: ScoreTable, choice: Choice) -> dict[tuple[Key, Key], Cell]:
-    """A cell per row and column, with the best and the second of each comparison marked."""
+def _score_cells(scores: ScoreTable, choice: Choice) -> tuple[dict[tuple[Key, Key], Cell], int]:
+    """A cell per row and column, with the marks of each comparison, and the number of rivals that tests compared."""
+    tested = 0
     cells = {(row, column): Cell() for row in scores.row_keys for column in scores.column_keys}
     comparisons: dict[Key, list[tuple[Key, Key]]] = {}
     for place in cells:
@@ -83,14 +86,16 @@ def _score_cells(scores: ScoreTable, choice: Choice) -> dict[tuple[Key, Key], Ce
         if not score.problem:
             comparisons.setdefault(_comparison_of(score, place[1], scores), []).append(place)
     for places in comparisons.values():
-        # Earlier epochs never compete with the last one.
-        competing = [place for place in places if not scores.scores[place].is_early] or places
+        # Controls do not compete with methods, and earlier epochs do not compete with the last one.
+        methods = [place for place in places if not is_control(scores.scores[place])] or places
+        competing = [place for place in methods if not scores.scores[place].is_early] or methods
         compared = [scores.scores[place] for place in competing]
-        higher_is_better = bool(compared[0].shared["higher_is_better"])
-        summaries = [score.summary for score in compared]
-        marked = mark_best([cells[place] for place in competing], summaries, higher_is_better, _name_scores(compared))
+        verdict = best_and_next([score.values for score in compared], bool(compared[0].shared["higher_is_better"]))
+        marks: dict[Mark, tuple[int, ...]] = {"best": verdict.best, "similar": verdict.similar}
+        marked = mark_cells([cells[place] for place in competing], marks)
         cells |= dict(zip(competing, marked, strict=True))
-    return cells
+        tested += verdict.tested
+    return cells, tested
 
 
 def _score_cell(score: Score, choice: Choice) -> Cell:
@@ -113,20 +118,6 @@ def _has_metric_columns(scores: ScoreTable) -> bool:
 def _is_per_seed(scores: ScoreTable) -> bool:
     """Whether each score is of one seed."""
     return bool(_FIELDS_OF_A_SEED & {*scores.row_fields, *scores.column_fields})
-
-
-def _name_scores(scores: Sequence[Score]) -> list[str]:
-    """Names for footnotes: the method if that is unique, else all fields in which the scores differ."""
-    different = {name: {repr(score.fields[name]) for score in scores} for name in scores[0].fields}
-    if len(different.get("method", ())) == len(scores):
-        shown = ["method"]
-    else:
-        shown = [name for name, values in different.items() if len(values) > 1]
-    names = []
-    for score in scores:
-        present = [name for name in shown if score.fields[name] not in (None, "")]
-        names.append(" ".join(_name_value(name, score.fields[name]) for name in present))
-    return names
 
 
 def _label_columns(scores: ScoreTable, labels: Labels) -> tuple[list[Column], list[list[Cell]]]:
@@ -192,11 +183,11 @@ def _name_value(name: str, value: Any) -> str:
     return text if is_plain else f"{name}={text}"
 
 
-def _remarks(cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable, choice: Choice) -> tuple[str, ...]:
+def _remarks(cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable, choice: Choice, tested: int) -> tuple[str, ...]:
     """One line that explains the whole table."""
     remarks = [
         _remark_on_what_all_share(scores),
-        _remark_on_marks(cells, scores),
+        _remark_on_marks(cells, scores, tested),
         _remark_on_units(scores),
         *_remarks_on_spread(scores, choice),
     ]
@@ -212,11 +203,11 @@ def _remark_on_what_all_share(scores: ScoreTable) -> str:
     return f"all: {shared}" if shared else ""
 
 
-def _remark_on_marks(cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable) -> str:
+def _remark_on_marks(cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable, tested: int) -> str:
     marked = {place for place, cell in cells.items() if cell.mark}
     if not marked:
         return ""
-    remark = "{best} and {second} of each " + ("column" if _has_metric_columns(scores) else "metric and protocol")
+    remark = "{best} of each " + ("column" if _has_metric_columns(scores) else "metric and protocol")
     if _is_per_seed(scores):
         remark += ", per seed"
     early = {place for place, score in scores.scores.items() if score.is_early}
@@ -226,6 +217,10 @@ def _remark_on_marks(cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable) 
         remark += f", without earlier {units}"
         if early & marked:  # a comparison of earlier epochs or steps only
             remark += " if there is a last one"
+    if tested:
+        remark += f"; {{similar}}: not shown to be worse than the best (paired t over seeds, Holm, {1 - LEVEL:.2g})"
+    if scores.controls and any(not is_control(score) for score in scores.scores.values()):
+        remark += "; controls: above, not marked"
     return remark
 
 

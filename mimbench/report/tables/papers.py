@@ -17,9 +17,9 @@ from mimbench.report.published.numbers import (
 )
 from mimbench.report.records.frame import to_rows
 from mimbench.report.scores.score import Key, range_problem
-from mimbench.report.scores.statistics import Summary, summarise
+from mimbench.report.scores.statistics import best_and_next, summarise
 from mimbench.report.tables.layouts import Layout
-from mimbench.report.tables.table import Cell, Column, Table, mark_best
+from mimbench.report.tables.table import Cell, Column, Table, mark_cells
 from mimbench.report.tables.values import MeanAndDifference, PublishedNumber
 
 Row = Mapping[str, Any]
@@ -135,9 +135,10 @@ def _published_column(layout: Layout, numbers: Sequence[Row | None]) -> list[Cel
     cells = [_published_cell(row) if row else Cell() for row in numbers]
     if layout.best != "column":
         return cells
-    scores = [Summary(1, row["value"]) if row else None for row in numbers]
+    scores = [{0: float(row["value"])} if row else None for row in numbers]
     lower_is_better = any(row["metric"] in _LOWER_IS_BETTER for row in numbers if row)
-    return mark_best(cells, scores, higher_is_better=not lower_is_better)
+    verdict = best_and_next(scores, higher_is_better=not lower_is_better)
+    return mark_cells(cells, {"best": verdict.best, "second": verdict.second})
 
 
 def _select_rows(layout: Layout) -> list[Row]:

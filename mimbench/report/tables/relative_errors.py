@@ -5,14 +5,15 @@ A task declares such a table in its display file, see `mimbench.display.Relative
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mimbench.display import RelativeErrors, described_tasks
 from mimbench.errors import InputError, nearest
-from mimbench.report.scores.statistics import Summary, summarise
-from mimbench.report.tables.table import Cell, Column, Table, mark_best
+from mimbench.report.scores.statistics import best_and_next, summarise
+from mimbench.report.tables.table import Cell, Column, Table, mark_cells
 from mimbench.report.tables.values import Mean
 
 if TYPE_CHECKING:
@@ -96,18 +97,18 @@ def build_derived_table(table: DerivedTable, records: Sequence[Record], baseline
     if len({(record.protocol_fingerprint, record.dataset.version) for record in records}) > 1:
         raise InputError(f"the {task} records are of several protocols or datasets; keep each in a separate folder")
     base = _by_seed(table, records, baseline)
-    groups: dict[tuple[str, str], list[ErrorRatios]] = {}
+    groups: dict[tuple[str, str], dict[int, ErrorRatios]] = {}
     for record in records:
         if record.seed in base:
             ratios = compute_error_ratios(table, record, base[record.seed])
-            groups.setdefault((record.method.name, record.pretraining), []).append(ratios)
+            groups.setdefault((record.method.name, record.pretraining), {})[record.seed] = ratios
     rows = [groups[key] for key in sorted(groups)]
     columns = {
-        title: _cells([[ratios.mean for ratios in row] for row in rows]),
-        f"relative {title}": _cells([[ratios.mean_above_clean for ratios in row] for row in rows]),
+        title: _cells(rows, lambda ratios: ratios.mean),
+        f"relative {title}": _cells(rows, lambda ratios: ratios.mean_above_clean),
     }
-    for name in rows[0][0].by_condition:
-        columns[name] = _cells([[ratios.by_condition[name] for ratios in row] for row in rows])
+    for name in next(iter(rows[0].values())).by_condition:
+        columns[name] = _cells(rows, functools.partial(_of_condition, name))
     note = f"error over that of {baseline}, percent, paired by seed: 100 is as good, less is better"
     return Table(
         (
@@ -136,14 +137,19 @@ def _by_seed(table: DerivedTable, records: Sequence[Record], baseline: str) -> d
     return base
 
 
-def _cells(rows: Sequence[Sequence[float | None]]) -> list[Cell]:
+def _cells(rows: Sequence[Mapping[int, ErrorRatios]], ratio: Callable[[ErrorRatios], float | None]) -> list[Cell]:
     """One column: the mean over the seeds of each row, empty if a seed has no value."""
-    summaries: list[Summary | None] = []
+    scores: list[Mapping[int, float] | None] = []
     for row in rows:
-        values = [value for value in row if value is not None]
-        summaries.append(summarise(values) if len(values) == len(row) else None)
-    cells = [Cell() if each is None else Cell(Mean(each)) for each in summaries]
-    return mark_best(cells, summaries, higher_is_better=False)
+        values = {seed: value for seed, ratios in row.items() if (value := ratio(ratios)) is not None}
+        scores.append(values if len(values) == len(row) else None)
+    cells = [Cell() if score is None else Cell(Mean(summarise(list(score.values())))) for score in scores]
+    verdict = best_and_next(scores, higher_is_better=False)
+    return mark_cells(cells, {"best": verdict.best, "similar": verdict.similar})
+
+
+def _of_condition(name: str, ratios: ErrorRatios) -> float | None:
+    return ratios.by_condition[name]
 
 
 def _above_clean(table: DerivedTable, record: Record, errors: Mapping[str, list[float]]) -> dict[str, float]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mimbench.report.scores.statistics import LEVEL_TEXT, Summary, Verdict, best_and_next
 from mimbench.report.tables.values import Value
 
-Mark = Literal["", "best", "second"]
+Mark = Literal["", "best", "similar", "second"]
+"""similar: not distinguishable from the best; second: the next after the best, as papers mark it."""
 Content = str | Value | None
 """A label, a number, or None for an empty cell."""
-
-_MOST_NAMED = 2
-"""Most scores that a footnote names; more are counted."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,16 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     title: str = ""
     remarks: tuple[str, ...] = ()
-    """Lines below the table that hold for all of it. {best} and {second} become these words, marked as cells are."""
+    """Lines below the table that hold for all of it. {best}, {similar} and {second} become these words, marked as
+    cells are."""
+    controls: int = 0
+    """Number of rows at the top that are controls. They are set apart from the others."""
+
+    @property
+    def blocks(self) -> tuple[tuple[tuple[Cell, ...], ...], ...]:
+        """The rows of the controls and those of the methods; one block if there is nothing to set apart."""
+        parts = self.rows[: self.controls], self.rows[self.controls :]
+        return tuple(part for part in parts if part) or ((),)
 
     @functools.cached_property
     def notes(self) -> tuple[str, ...]:
@@ -62,44 +68,13 @@ class Table:
         return [_letter(self.notes.index(note)) for note in dict.fromkeys(notes)]
 
 
-def mark_best(
-    cells: Sequence[Cell], scores: Sequence[Summary | None], higher_is_better: bool, names: Sequence[str] = ()
-) -> list[Cell]:
-    """The cells with the best and the second marked. A footnote says so if the best is not significantly better.
-
-    Args:
-        cells: of one comparison.
-        scores: one per cell; None: not measured.
-        higher_is_better: direction of the metric.
-        names: what the footnote calls the scores; () if it shall name none.
-    """
-    verdict = best_and_next(scores, higher_is_better)
+def mark_cells(cells: Sequence[Cell], marks: Mapping[Mark, Sequence[int]]) -> list[Cell]:
+    """The cells of one comparison with their marks. marks: indices of the cells."""
     marked = list(cells)
-    for index in verdict.second:
-        marked[index] = replace(marked[index], mark="second")
-    for index in verdict.best:
-        notes = marked[index].notes
-        if not verdict.is_clear:
-            notes = (*notes, _doubt(scores, verdict, names))
-        marked[index] = replace(marked[index], mark="best", notes=notes)
+    for mark, indices in marks.items():
+        for index in indices:
+            marked[index] = replace(marked[index], mark=mark)
     return marked
-
-
-def _doubt(scores: Sequence[Summary | None], verdict: Verdict, names: Sequence[str]) -> str:
-    """Why the best score is not shown to be the best."""
-    if len(verdict.best) > 1:
-        return "tied"
-    best = scores[verdict.best[0]]
-    overlapping = [index for index in verdict.rivals if (score := scores[index]) and score.interval]
-    if best is None or best.interval is None or not overlapping:
-        return "not shown to be the best: a single number has no interval"
-    if not names:
-        whose = "another's"
-    elif len(overlapping) > _MOST_NAMED:
-        whose = f"those of {len(overlapping)} others"
-    else:
-        whose = f"{'those' if len(overlapping) > 1 else 'that'} of {' and '.join(names[i] for i in overlapping)}"
-    return f"not shown to be the best: its {LEVEL_TEXT} interval overlaps {whose}"
 
 
 def _letter(index: int) -> str:

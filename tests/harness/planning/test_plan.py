@@ -18,8 +18,9 @@ from mimbench.contract import Config, DataChoice, InputConfig, Method, View
 from mimbench.data.pipeline.subsets import training_indices
 from mimbench.errors import InputError
 from mimbench.harness.planning import cells as cells_module
+from mimbench.harness.planning.build import build_method
 from mimbench.harness.planning.cells import Request
-from mimbench.harness.planning.plan import build_method, plan
+from mimbench.harness.planning.plan import plan
 from mimbench.masks import random_mask
 from mimbench.recipe.document import parse_assignments, parse_variations
 
@@ -213,7 +214,7 @@ def test_the_number_of_processes_is_part_of_what_is_trained(cells, monkeypatch):
     """Each process draws random numbers of its own, so that two train other weights than one does."""
     request = replace(BASE, tasks=["knn", "finetune"])
     alone = cells(request)
-    for room in ("engine.device", "harness.planning.plan"):
+    for room in ("engine.device", "harness.planning.plan", "harness.planning.pretraining"):
         monkeypatch.setattr(f"mimbench.{room}.get_world_size", lambda: 2)
     together = cells(request)
     assert together[0].pretraining.fingerprint != alone[0].pretraining.fingerprint

@@ -15,8 +15,9 @@ from mimbench.contract import Method, NotSupported
 from mimbench.data.pipeline.subsets import subset
 from mimbench.drawing import image_grid, shade_masked
 from mimbench.errors import InputError
+from mimbench.harness.planning.build import build_method
 from mimbench.harness.planning.cells import Request
-from mimbench.harness.planning.plan import build_method, plan
+from mimbench.harness.planning.plan import plan
 from mimbench.harness.planning.weights import non_encoder_state, restore, restore_encoder
 from mimbench.harness.running.pictures import picture_of
 from mimbench.recipe.document import parse_assignments

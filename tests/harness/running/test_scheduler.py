@@ -16,6 +16,7 @@ from mimbench import registry
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.errors import InputError, RunError
 from mimbench.harness.planning import plan as planning
+from mimbench.harness.planning import pretraining as pretrainings
 from mimbench.harness.planning.cells import Request
 from mimbench.harness.planning.checkpoints import find_checkpoint
 from mimbench.harness.planning.estimate import Estimator, format_duration
@@ -283,8 +284,8 @@ def test_a_record_keeps_the_losses_of_its_pretraining(bench):
 
 def test_models_are_built_once_for_all_seeds_tasks_and_training_options(bench, monkeypatch):
     built = []
-    build = planning.build_method
-    monkeypatch.setattr(planning, "build_method", lambda *a, **b: (built.append(a[0].method), build(*a, **b))[1])
+    build = pretrainings.build_method
+    monkeypatch.setattr(pretrainings, "build_method", lambda *a, **b: (built.append(a[0].method), build(*a, **b))[1])
     _, cells = bench.planned(
         "simmim,random-init",
         "toy,other-toy",

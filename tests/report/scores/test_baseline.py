@@ -26,7 +26,7 @@ def test_differences_to_a_baseline(record, framed):
     assert [row["Δ random-init"] for row in rows_by_title(table)] == ["-", "-", "+10.5 [10.5, 10.5] (n=3)"]
     assert table.columns[2].notes[0].startswith("difference from random-init, paired by seed; [ ]: 95 % interval")
     assert "Student's t" in table.columns[2].notes[0]
-    assert table.rows[0][2].notes == ("no seed in common with random-init",)
+    assert table.rows[1][2].notes == ("no seed in common with random-init",)
     with pytest.raises(InputError, match="no record has the baseline 'random'; did you mean 'random-init'"):
         build_comparison(framed(records), Choice(baseline=Baseline.parse("random")))
 

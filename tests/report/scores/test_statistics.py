@@ -9,11 +9,13 @@ import pytest
 from scipy import stats
 
 from mimbench.report.scores.statistics import (
-    Interval,
     Summary,
+    Verdict,
     best_and_next,
     mean_ranks,
     paired_difference,
+    paired_p_value,
+    reject_by_holm,
     summarise,
     t_interval,
 )
@@ -72,49 +74,77 @@ def test_the_paired_interval_is_that_of_scipys_paired_t_test(seeds):
     assert (interval.low, interval.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
 
 
-def score(mean, half=None):
-    return Summary(3, mean, 1.0, Interval(mean - half, mean + half) if half is not None else None)
+def seeds(*values):
+    return dict(enumerate(values))
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 20])
+def test_the_paired_p_value_is_scipys(count):
+    one, other = np.random.default_rng(count).normal(size=(2, count))
+    assert paired_p_value(seeds(*one), seeds(*other)) == pytest.approx(stats.ttest_rel(one, other).pvalue)
+
+
+def test_p_values_without_a_spread_or_a_shared_seed():
+    assert paired_p_value(seeds(1, 2), seeds(1, 2)) == 1
+    assert paired_p_value(seeds(1, 2), seeds(2, 3)) == 0
+    assert paired_p_value({0: 1.0, 1: 2.0}, {1: 5.0, 2: 9.0}) is None
+    assert paired_p_value({0: 1.0}, {0: 5.0}) is None
 
 
 @pytest.mark.parametrize(
-    ("scores", "higher", "best", "second", "is_clear"),
+    ("p_values", "rejected"),
     [
-        ([score(1, 0.1), score(9, 0.1), score(5, 0.1)], True, (1,), (2,), True),
-        ([score(1, 0.1), score(9, 0.1), score(5, 0.1)], False, (0,), (2,), True),
-        ([score(9, 3), score(8, 1), score(1, 0.1)], True, (0,), (1,), False),
-        ([score(9, 1), score(7, 1)], True, (0,), (1,), False),  # they touch
-        ([score(9, 0.9), score(7, 0.9)], True, (0,), (1,), True),
-        ([score(9), score(7, 0.1)], True, (0,), (1,), False),  # one seed: no interval
-        ([score(9, 0.1), None, score(7)], True, (0,), (2,), False),
-        ([score(9, 0.1), score(9, 0.1), score(7, 0.1)], True, (0, 1), (), False),
-        ([score(9, 0.1), score(7, 0.1), score(7, 3)], True, (0,), (1, 2), False),
-        ([score(9, 3), score(7, 0.1), score(5, 2)], True, (0,), (1,), False),
-        ([score(9, 0.1), score(7, 0.1), score(5, 5)], True, (0,), (1,), False),  # the third reaches the best
-        ([score(1, 0.1), score(3, 0.1), score(5, 5)], False, (0,), (1,), False),
-        ([score(9, 0.1), score(7, 0.1), score(5)], True, (0,), (1,), False),
-        ([score(0, 0.1), score(0, 0.1)], True, (), (), True),  # all the same: nothing is best
-        ([score(0), score(0), None, score(0, 0)], True, (), (), True),
-        ([score(9, 0.1), None], True, (), (), True),
-        ([None, None], True, (), (), True),
+        ([0.01, 0.04, 0.03, 0.005], [True, False, False, True]),  # the example of many textbooks
+        ([0.04], [True]),
+        ([0.04, 0.04], [False, False]),  # 0.04 > 0.05 / 2
+        ([0.02, 0.04], [True, True]),
+        ([], []),
     ],
 )
-def test_a_best_is_clear_or_has_rivals(scores, higher, best, second, is_clear):
-    best_two = best_and_next(scores, higher)
-    assert (best_two.best, best_two.second, best_two.is_clear) == (best, second, is_clear)
+def test_holms_correction_by_known_cases(p_values, rejected):
+    assert reject_by_holm(p_values) == rejected
+
+
+def test_a_false_difference_is_as_rare_as_it_claims():
+    """Six methods that are equal, five seeds: how often the best mean is called better than at least one other."""
+    rng = np.random.default_rng(0)
+    false = 0
+    for values in rng.normal(size=(400, 6, 5)):
+        verdict = best_and_next([seeds(*map(float, row)) for row in values])
+        false += len(verdict.similar) < 5
+    assert false / 400 < 0.15  # choosing the best of six first costs more than 0.05, and far less than no correction
+
+
+@pytest.mark.parametrize(
+    ("scores", "higher", "best", "second", "similar", "tested"),
+    [
+        ([seeds(1, 1.1, 1), seeds(9, 9.1, 9), seeds(5, 5.1, 5)], True, (1,), (2,), (), 2),
+        ([seeds(1, 1.1, 1), seeds(9, 9.1, 9), seeds(5, 5.1, 5)], False, (0,), (2,), (), 2),
+        ([seeds(9, 5, 7), seeds(6, 8, 4), seeds(1, 1, 1.1)], True, (0,), (1,), (1, 2), 2),
+        ([seeds(9, 5, 7), seeds(8, 4, 6)], True, (0,), (1,), (), 1),  # they spread, and differ by 1 in each seed
+        ([seeds(9), seeds(7)], True, (0,), (1,), (), 0),  # one seed: nothing to test
+        ([seeds(9, 9.1), None, seeds(7)], True, (0,), (2,), (), 0),
+        ([seeds(9, 9), seeds(9, 9), seeds(7, 7)], True, (0, 1), (), (), 1),
+        ([seeds(0, 0), seeds(0, 0)], True, (), (), (), 0),  # all the same: nothing is best
+        ([seeds(9, 9), None], True, (), (), (), 0),
+        ([None, None], True, (), (), (), 0),
+    ],
+)
+def test_the_best_the_next_and_all_that_are_not_distinguishable(scores, higher, best, second, similar, tested):
+    assert best_and_next(scores, higher) == Verdict(best, second, similar, tested)
 
 
 @pytest.mark.parametrize("trial", range(20))
-def test_the_verdict_agrees_with_the_intervals(trial):
+def test_the_verdict_is_holms_over_paired_t_tests(trial):
     rng = np.random.default_rng(trial)
-    scores = [summarise(list(rng.normal(50 + rng.uniform(0, 6), 1, 5))) for _ in range(4)]
-    best_two = best_and_next(scores)
-    means = [one.mean for one in scores]
-    assert best_two.best == (int(np.argmax(means)),)
-    assert best_two.second == (int(np.argsort(means)[-2]),)
-    low = scores[best_two.best[0]].interval.low
-    rivals = {index for index, one in enumerate(scores) if index not in best_two.best and one.interval.high >= low}
-    assert set(best_two.rivals) == rivals
-    assert best_two.is_clear == (not rivals)
+    values = rng.normal(50 + rng.uniform(0, 4, (5, 1)), 1, (5, 5))
+    verdict = best_and_next([seeds(*row) for row in values])
+    best = int(values.mean(1).argmax())
+    others = [index for index in range(5) if index != best]
+    p_values = [stats.ttest_rel(values[best], values[index]).pvalue for index in others]
+    adjusted = np.maximum.accumulate(np.sort(p_values) * np.arange(4, 0, -1))
+    similar = {others[place] for place, p in zip(np.argsort(p_values), adjusted, strict=True) if p > 0.05}
+    assert (verdict.best, set(verdict.similar), verdict.tested) == ((best,), similar, 4)
 
 
 def test_mean_ranks_of_clear_cases():

@@ -182,31 +182,43 @@ def test_a_cell_that_was_not_run_is_a_dash(record, framed):
     ]
 
 
-def test_a_best_that_overlaps_the_next_says_so(record, framed):
+def test_the_best_and_all_that_are_not_shown_to_be_worse_are_marked(record, framed):
     def seeds(method, *values):
         return [record(method, value, seed) for seed, value in enumerate(values)]
 
-    clear = build_comparison(framed([*seeds("a", 50, 50.2, 50.1), *seeds("b", 60, 60.2, 60.1), *seeds("c", 5, 5.5, 6)]))
-    assert [row[1].mark for row in clear.rows] == ["second", "best", ""]
-    assert clear.notes == ()
-    close = build_comparison(framed([*seeds("a", 50, 52, 54), *seeds("b", 53, 55, 57)]))
-    assert [row[1].mark for row in close.rows] == ["second", "best"]
-    assert close.rows[1][1].notes == ("not shown to be the best: its 95 % interval overlaps that of a",)
-    far = build_comparison(framed([*seeds("a", 50, 50.2, 50.1), *seeds("b", 60, 60.2, 60.1), *seeds("c", 5, 90, 40)]))
-    assert [row[1].mark for row in far.rows] == ["second", "best", ""]
-    assert far.rows[1][1].notes == ("not shown to be the best: its 95 % interval overlaps that of c",)
-    wide = [*seeds("b", 60, 60.2, 60.1), *seeds("c", 5, 90, 40), *seeds("d", 5, 90, 41)]
-    assert build_comparison(framed(wide)).notes == (
-        "not shown to be the best: its 95 % interval overlaps those of d and c",
-    )
-    more = build_comparison(framed([*wide, *seeds("e", 5, 90, 39)]))
-    assert more.notes == ("not shown to be the best: its 95 % interval overlaps those of 3 others",)
-    settings = [record("b", 60 + x + s, s, varied={"method.x": x}) for x in (0, 1) for s in (0, 1, 2)]
-    assert build_comparison(framed([*settings, *seeds("c", 5, 6, 7)])).notes == (
-        "not shown to be the best: its 95 % interval overlaps that of b method.x=0",
+    clear = build_comparison(framed([*seeds("a", 50, 50.2, 50.1), *seeds("b", 60, 60.2, 60), *seeds("c", 5, 5.5, 6)]))
+    assert [row[1].mark for row in clear.rows] == ["", "best", ""]
+    close = build_comparison(framed([*seeds("a", 50, 54, 52), *seeds("b", 53, 55, 57), *seeds("c", 5, 5.5, 6)]))
+    assert [row[1].mark for row in close.rows] == ["similar", "best", ""]
+    assert close.notes == clear.notes == ()
+    assert close.remarks[0].startswith(
+        "{best} of each column; {similar}: not shown to be worse than the best (paired t over seeds, Holm, 0.05)"
     )
     single = build_comparison(framed([record("a", 1.0), record("b", 99.0)]))
-    assert single.rows[1][1].notes == ("not shown to be the best: a single number has no interval",)
+    assert [row[1].mark for row in single.rows] == ["", "best"]
+    assert single.notes == ()
+    assert "similar" not in single.remarks[0]
+
+
+def test_controls_come_first_and_have_no_marks_and_no_ranks(record, framed):
+    records = [
+        record(method, value + seed, seed)
+        for method, value in (("mae", 50), ("random-init", 30), ("simmim", 40), ("supervised", 90))
+        for seed in (0, 1)
+    ]
+    table = build_comparison(framed(records), Choice(ranks=True))
+    assert [row[0].content for row in table.rows] == ["random-init", "supervised", "mae", "simmim"]
+    assert table.controls == 2
+    assert [row[1].mark for row in table.rows] == ["", "", "best", ""]
+    assert [row[2].notes for row in table.rows[:2]] == [("no rank: a control",)] * 2
+    assert "controls: above, not marked" in table.remarks[0]
+    lines = render(table, "text").splitlines()
+    assert lines[1] == lines[4]  # a rule below the controls
+    assert render(table, "html").count("<tbody>") == 2
+    assert render(table, "latex").count(r"\midrule") == 2
+    alone = build_comparison(framed([record("random-init", 1.0), record("supervised", 2.0)]))
+    assert (alone.controls, [row[1].mark for row in alone.rows]) == (0, ["", "best"])
+    assert "controls" not in alone.remarks[0]
 
 
 def test_nothing_is_best_where_all_are_the_same(record, framed):
@@ -215,13 +227,12 @@ def test_nothing_is_best_where_all_are_the_same(record, framed):
     assert "best" not in table.remarks[0]
     tied = build_comparison(framed([record("a", 1.0), record("b", 1.0), record("c", 0.0)]))
     assert [row[1].mark for row in tied.rows] == ["best", "best", ""]
-    assert tied.notes == ("tied",)
 
 
 def test_less_is_better_where_the_metric_says_so(record, framed):
     records = [record(m, v, metric="ECE", unit="fraction", higher=False) for m, v in (("a", 0.5), ("b", 0.1234))]
     table = build_comparison(framed(records))
-    assert [(cell_text(row[1]), row[1].mark) for row in table.rows] == [("0.500", "second"), ("0.123", "best")]
+    assert [(cell_text(row[1]), row[1].mark) for row in table.rows] == [("0.500", ""), ("0.123", "best")]
     assert table.columns[1].title == "linear-probe: ECE [fraction]"
 
 
@@ -286,9 +297,10 @@ def test_earlier_epochs_are_left_out_and_counted_unless_the_epoch_is_asked_for(r
     assert table.remarks[-1] == (
         "not shown: 2 records of earlier epochs of these pretrainings (--rows method,pretrain.at_epoch shows them)"
     )
-    shown = build_comparison(tidy, Choice(row_fields=("method", "pretrain.at_epoch")))
-    assert [row["pretrain.at_epoch"] for row in rows_by_title(shown)] == ["-", "0", "5", "26"]
-    assert [row[-1].mark for row in shown.rows] == ["second", "", "", "best"]
+    more = framed([*records, record("random-init", 40.0), record("mae", 50.0)])
+    shown = build_comparison(more, Choice(row_fields=("method", "pretrain.at_epoch")))
+    assert [row["pretrain.at_epoch"] for row in rows_by_title(shown)] == ["-", "-", "0", "5", "26"]
+    assert [row[-1].mark for row in shown.rows] == ["", "", "", "", "best"]
     assert "of each column, without earlier epochs" in shown.remarks[0]
     assert not any("not shown" in remark for remark in shown.remarks)
     columns = rows_by_title(
@@ -312,8 +324,8 @@ def test_earlier_epochs_are_shown_if_there_is_nothing_else(record, framed):
     assert [row["pretrain.at_epoch"] for row in rows_by_title(table)] == ["-", "5", "10"]
     assert not any("not shown" in remark for remark in table.remarks)
     both = build_comparison(framed([at_epoch(record, 5, 55.0), at_epoch(record, 10, 58.0)]))
-    assert [row[-1].mark for row in both.rows] == ["second", "best"]
-    assert both.remarks == ("{best} and {second} of each column; in percent; without ±: one seed",)
+    assert [row[-1].mark for row in both.rows] == ["", "best"]
+    assert both.remarks == ("{best} of each column; in percent; without ±: one seed",)
 
 
 def test_one_record_is_not_counted_as_several(record, framed):
@@ -328,8 +340,8 @@ def test_if_one_task_has_only_earlier_epochs_the_remark_says_what_is_left_out(re
     ends = [at_epoch(record, epoch, 70.0 - epoch) for epoch in (5, 26)] + [record("mae", 40.0)]
     table = build_comparison(framed([*early, *ends]), Choice(epochs=True))
     assert [[cell.mark for cell in row[2:]] for row in table.rows] == [
-        ["", "second"],
-        ["second", ""],
+        ["", ""],
+        ["", ""],
         ["best", ""],
         ["", "best"],
     ]
@@ -342,13 +354,16 @@ def test_earlier_epochs_have_no_rank_if_there_is_a_last_one(record, framed):
     choice = Choice(row_fields=("method", "pretrain.at_epoch"), tasks=("linear-probe",), ranks=True)
     table = build_comparison(tidy, choice)
     assert [(row["pretrain.at_epoch"], row["mean rank"]) for row in rows_by_title(table)] == [
-        *(("-", "2.0"), ("0", "-"), ("5", "-"), ("26", "1.0"))
+        *(("-", "-"), ("0", "-"), ("5", "-"), ("26", "1.0"))
     ]
     assert [row[-1].notes for row in table.rows[1:3]] == [("no rank: an earlier epoch of a pretraining",)] * 2
     alone = build_comparison(framed(records[:2]), Choice(ranks=True))
     assert [row["mean rank"] for row in rows_by_title(alone)] == ["1.0", "2.0"]
     across = Choice(column_fields=("task", "metric", "at_epoch"), ranks=True)  # the end is a column, and so is none
-    assert {row[-1].notes for row in build_comparison(tidy, across).rows} == {("no rank: a task is missing",)}
+    assert {row[-1].notes for row in build_comparison(tidy, across).rows} == {
+        ("no rank: a control",),
+        ("no rank: a task is missing",),
+    }
 
 
 @pytest.mark.parametrize("value", [1e308, -5.0, 100.5, math.nan, math.inf])
@@ -363,7 +378,7 @@ def test_a_value_outside_of_its_range_is_never_best_and_has_a_note(record, frame
         table = build_comparison(framed([*broken, *sound]), choice)
         cells = {cell_text(row[0]): row for row in table.rows}
         assert cells["mae"][1].mark == ""
-        assert {cells["beit"][1].mark, cells["simmim"][1].mark} == {"best", "second"}
+        assert {cells["beit"][1].mark, cells["simmim"][1].mark} == {"best", "similar"}
         assert cells["mae"][1].notes == (problem,)
         assert len(cell_text(cells["mae"][1])) < 12
         assert cells["mae"][2].notes == (problem,)
@@ -375,7 +390,7 @@ def test_a_value_outside_of_its_range_is_never_best_and_has_a_note(record, frame
 
 def test_a_value_at_the_edge_of_its_range_is_sound(record, framed):
     table = build_comparison(framed([record("mae", 100.0 + 1e-13), record("beit", 0.0)]), Choice())
-    assert [row[1].mark for row in table.rows] == ["second", "best"]
+    assert [row[1].mark for row in table.rows] == ["", "best"]
 
 
 def test_plots_and_layouts_refuse_a_value_outside_of_its_range(record, framed):

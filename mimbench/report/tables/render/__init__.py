@@ -36,11 +36,12 @@ def render(table: Table, format: str) -> str:
 
 def _with_visible_text(table: Table) -> Table:
     """The table with its control characters made visible: no format prints them, and each cell stays one line."""
-    return Table(
-        tuple(map(_visible_column, table.columns)),
-        tuple(tuple(map(_visible_cell, row)) for row in table.rows),
-        visible(table.title),
-        tuple(map(visible, table.remarks)),
+    return replace(
+        table,
+        columns=tuple(map(_visible_column, table.columns)),
+        rows=tuple(tuple(map(_visible_cell, row)) for row in table.rows),
+        title=visible(table.title),
+        remarks=tuple(map(visible, table.remarks)),
     )
 
 

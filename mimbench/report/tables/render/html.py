@@ -8,7 +8,7 @@ from mimbench.report.tables.render.notes import lines_below, with_letters
 from mimbench.report.tables.render.numbers import cell_text
 from mimbench.report.tables.table import Cell, Column, Table
 
-_MARKS = {"": "{}", "best": "<strong>{}</strong>", "second": "<u>{}</u>"}
+_MARKS = {"": "{}", "best": "<strong>{}</strong>", "similar": "<u>{}</u>", "second": "<u>{}</u>"}
 _LETTERS = "<sup>{}</sup>"
 _STYLE = """\
 <style>
@@ -35,11 +35,13 @@ def render_html(table: Table) -> str:
     lines = ['<table class="mimbench">']
     if table.title:
         lines.append(f"<caption>{html.escape(table.title)}</caption>")
-    lines += [f"<thead><tr>{head}</tr></thead>", "<tbody>"]
-    for row in table.rows:
-        cells = (_cell(table, column, cell) for column, cell in zip(table.columns, row, strict=True))
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    lines.append("</tbody>")
+    lines.append(f"<thead><tr>{head}</tr></thead>")
+    for block in table.blocks:
+        lines.append("<tbody>")
+        for row in block:
+            cells = (_cell(table, column, cell) for column, cell in zip(table.columns, row, strict=True))
+            lines.append(f"<tr>{''.join(cells)}</tr>")
+        lines.append("</tbody>")
     below = lines_below(table, _LETTERS, _MARKS, html.escape)
     if below:
         lines.append(f'<tfoot><tr><td colspan="{len(table.columns)}">{"<br>".join(below)}</td></tr></tfoot>')

@@ -30,7 +30,7 @@ _EM = 0.52
 """Mean width of a character in em, for the width of wrapped columns."""
 _BREAK = re.compile(r"(?<=[/_.])(?=\w)|(?<=\s)(?=\S)")
 """Places at which a wrapped text may break."""
-_MARKS = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
+_MARKS = {"": "{}", "best": r"\textbf{{{}}}", "similar": r"\underline{{{}}}", "second": r"\underline{{{}}}"}
 _RAISED = r"\textsuperscript{{{}}}"
 
 
@@ -114,9 +114,10 @@ class _Layout:
         yield rf"\begin{{tabular}}{{{align}}}"
         yield r"\toprule"
         yield " & ".join(self._head(self._heads[index], self.table.columns[index]) for index in columns) + r" \\"
-        yield r"\midrule"
-        for row in self.table.rows:
-            yield " & ".join(self._cell(row[index], is_wrapped=self.wraps[index] > 0) for index in columns) + r" \\"
+        for block in self.table.blocks:
+            yield r"\midrule"
+            for row in block:
+                yield " & ".join(self._cell(row[index], is_wrapped=self.wraps[index] > 0) for index in columns) + r" \\"
         yield r"\bottomrule"
         yield r"\end{tabular}}"
 

@@ -9,7 +9,7 @@ from mimbench.report.tables.render.notes import lines_below, with_letters
 from mimbench.report.tables.render.numbers import cell_text
 from mimbench.report.tables.table import Cell, Table
 
-_MARKS = {"": "{}", "best": "**{}**", "second": "<ins>{}</ins>"}
+_MARKS = {"": "{}", "best": "**{}**", "similar": "<ins>{}</ins>", "second": "<ins>{}</ins>"}
 _LETTERS = "<sup>{}</sup>"
 
 

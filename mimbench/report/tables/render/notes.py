@@ -18,12 +18,12 @@ def lines_below(table: Table, form: str, marks: Mapping[str, str], escape: Calla
     Args:
         table: any table.
         form: a footnote's letter in this format, as "[{}]".
-        marks: this format's marks of "best" and "second" cells, as "*{}*".
+        marks: this format's marks of cells, as "*{}*" for "best".
         escape: turns plain text into text of this format.
     """
     remarks = []
     for remark in map(escape, table.remarks):
-        for mark in ("best", "second"):  # replaced after escaping, which may escape the braces too
+        for mark in ("best", "similar", "second"):  # replaced after escaping, which may escape the braces too
             remark = remark.replace(escape(f"{{{mark}}}"), marks[mark].format(mark))
         remarks.append(remark)
     letters = table.letters(table.notes)

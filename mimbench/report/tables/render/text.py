@@ -7,7 +7,7 @@ from mimbench.report.tables.render.numbers import cell_text
 from mimbench.report.tables.table import Cell, Table
 from mimbench.text import align_columns
 
-_MARKS = {"": "{}", "best": "*{}*", "second": "_{}_"}
+_MARKS = {"": "{}", "best": "*{}*", "similar": "_{}_", "second": "_{}_"}
 _LETTERS = " [{}]"
 
 
@@ -20,6 +20,8 @@ def render_text(table: Table) -> str:
     head = [with_letters(table, column.title, column.notes, _LETTERS) for column in table.columns]
     rows = [head, *([show(cell) for cell in row] for row in table.rows)]
     lines = align_columns(rows)
+    if len(table.blocks) > 1:
+        lines.insert(2 + table.controls, lines[1])
     title = [table.title, ""] if table.title else []
     below = lines_below(table, "[{}]", _MARKS, str)
     return "\n".join([*title, *lines, *([""] if below else []), *below]) + "\n"

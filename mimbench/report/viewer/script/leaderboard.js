@@ -71,13 +71,13 @@ const scoreColumn = (column) => {
     ),
   };
 };
-// A remark of the table, with {best} and {second} as they look in it.
+// A remark of the table, with {best} and {similar} as they look in it.
 const drawRemark = (remark, isFiltered) =>
   h(
     "p",
     {},
-    remark.split(/(\{best\}|\{second\})/).map((part) => {
-      const mark = part.match(/^\{(best|second)\}$/)?.[1];
+    remark.split(/(\{best\}|\{similar\})/).map((part) => {
+      const mark = part.match(/^\{(best|similar)\}$/)?.[1];
       return mark ? h("span", { class: mark }, mark) : part;
     }),
     isFiltered ? "; marks are those among all rows, filtered ones included" : "",

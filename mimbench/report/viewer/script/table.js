@@ -52,12 +52,14 @@ const sortableTable = (name, sortedAtFirst = null) => {
   };
   const drawRows = () => {
     const column = columns.find((candidate) => candidate.key === sorted?.key);
-    const ordered = column ? sortRows(rows, column.value, sorted.ascending) : rows;
+    const sortedRows = column ? sortRows(rows, column.value, sorted.ascending) : rows;
+    // Rows that are set apart, such as controls, stay above the others.
+    const ordered = [...sortedRows.filter((row) => row.apart), ...sortedRows.filter((row) => !row.apart)];
     body.replaceChildren(
       ...ordered.slice(0, limit).map((row) =>
         h(
           "tr",
-          {},
+          { class: row.apart ? "apart" : null },
           columns.map((each, index) => drawCell(each, index, row)),
         ),
       ),

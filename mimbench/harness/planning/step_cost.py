@@ -1,0 +1,129 @@
+"""What one training step of a method costs: patches encoded, floating-point operations, parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from mimbench.contract import Batch, Encoder, Method
+from mimbench.contract.input import image_shape
+from mimbench.harness.planning.build import build_method
+from mimbench.optim import Schedule
+from mimbench.recipe.resolve import Recipe
+
+_IMAGES = 2
+"""Images of the step that is counted: the least that batch norm and methods that mix images take."""
+LEAST_STEPS = 100
+"""Optimizer steps from which a training is worth the seconds that counting its operations takes."""
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Per image of the training set, all its views together."""
+
+    patches: float
+    """Patches that encoders process, teachers included; 0 if they process maps, as convolutional ones do."""
+    flops: float
+    """Of the forward and the backward pass, two per multiplication with addition. Element-wise work is not counted."""
+    trained: int
+    """Parameters with a gradient."""
+    stored: int
+    """Parameters and buffers in a checkpoint."""
+
+
+def count_step(recipe: Recipe, channels: int, progress: float = 1.0) -> StepCost:
+    """Run one step on random images on the CPU and count.
+
+    The step is one at `input.image_size`, whatever schedule that has.
+
+    Attention is computed by its plain formula meanwhile, since torch counts no operations of its fused kernels.
+
+    Args:
+        progress: share of the training before this step; the default is the end. A scheduled mask ratio depends on it.
+
+    Raises:
+        InputError: the model is not possible.
+    """
+    method = build_method(recipe, 0, channels, to_train=True).train()
+    method.progress = progress
+    method.before_step(progress)
+    generator = torch.Generator().manual_seed(0)
+    shapes = [image_shape(channels, view.image_size, view.frames) for view in recipe.views()]
+    views = tuple(torch.randn(_IMAGES, *shape, generator=generator) for shape in shapes)
+    labels = torch.arange(_IMAGES) if "labels" in method.supervision else None
+    patches: list[int] = []
+    with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH), _counted_patches(method, patches):
+        torch.manual_seed(0)
+        with FlopCounterMode(display=False) as counter:
+            method.step(Batch(views, labels), generator).loss.backward()
+    return StepCost(
+        sum(patches) / _IMAGES,
+        counter.get_total_flops() / _IMAGES,
+        sum(value.numel() for value in method.parameters() if value.requires_grad),
+        sum(value.numel() for value in method.state_dict().values()),
+    )
+
+
+def count_training(recipe: Recipe, channels: int, images: int) -> StepCost | None:
+    """What each step of a training on `images` images costs.
+
+    None if steps differ, by a schedule of the image size or the mask ratio, and for trainings under `LEAST_STEPS`. The
+    random numbers of the caller are left as they were.
+
+    Raises:
+        InputError: the model is not possible.
+    """
+    steps = Schedule(recipe.pretrain, steps_per_epoch=images // recipe.pretrain.batch_size).steps
+    if recipe.pretrain.image_sizes or steps < LEAST_STEPS:
+        return None
+    first, last = count_step(recipe, channels, progress=0.0), count_step(recipe, channels)
+    return last if first == last else None
+
+
+_ENCODE = ("forward_layers", "encode_visible", "encode_mixed")
+"""Functions of an encoder that process patches."""
+
+
+@contextmanager
+def _counted_patches(method: Method, counts: list[int]) -> Iterator[None]:
+    """While active, add to `counts` how many patches each call of an encoder processes."""
+    encoders = [module for module in method.modules() if isinstance(module, Encoder)]
+    for encoder in encoders:
+        for name in _ENCODE:
+            _watch(encoder, name, counts)
+    try:
+        yield
+    finally:
+        for encoder in encoders:
+            for name in _ENCODE:
+                del vars(encoder)[name]
+
+
+def _watch(encoder: Encoder, name: str, counts: list[int]) -> None:
+    encode = getattr(encoder, name)
+
+    def counted(tokens: Tensor, *others: Any, **options: Any) -> Any:
+        keep = others[0] if name == "encode_visible" and others else options.get("keep")
+        before = len(counts)
+        result = encode(tokens, *others, **options)
+        del counts[before:]  # what it called itself
+        counts.append(_count_patches(encoder, name, tokens, keep))
+        return result
+
+    vars(encoder)[name] = counted
+
+
+def _count_patches(encoder: Encoder, name: str, tokens: Tensor, keep: Tensor | None) -> int:
+    """keep: the visible patches, or for `encode_visible` the visible cells of the last map."""
+    if keep is None:
+        return tokens[..., 0].numel()
+    if name == "encode_visible":
+        return len(tokens) * keep.shape[1] * (encoder.stride // encoder.patch_size) ** 2
+    return keep.numel()
