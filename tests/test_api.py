@@ -34,6 +34,7 @@ visible_indices without_weights write_atomic
 MultiBlockMask Predictor ProjectionHead Teacher WeightNormLinear cancel_gradients cross_blocks mean_over_ranks
 MaskRatioConfig check_mask_ratios init_normal mixed_ratio_mask multi_block_mask ramp tube_mask visible_only
 SampleScores classification_scores Audit AuditInput DataChoice planted_indices training_indices
+RotaryPredictor inverse_block_mask sinkhorn
 """.split()  # noqa: SIM905
 """Adding a name here is a promise to plugin authors; removing one breaks their code and belongs in the changelog."""
 
