@@ -26,7 +26,7 @@ reference: $(READY)
 
 # The records on a validation part by which the settings of the embedded default were chosen.
 settings: $(READY)
-	for grid in rates masks; do $(BIN)/mimbench run --grid results/settings/$$grid.toml || exit; done
+	for grid in rates masks check; do $(BIN)/mimbench run --grid results/settings/$$grid.toml || exit; done
 
 # README's table and pictures, from those records.
 pictures: $(READY) tools

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -82,11 +83,16 @@ class PixelDecoder(PatchDecoder):
 
         keep: int64 [B, K], the visible patches, in any order.
         """
+        prefix, patches = self.decoder_tokens(images, keep)
+        return torch.cat((prefix, patches + self.positions), 1)
+
+    def decoder_tokens(self, images: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """The same without positions: prefix tokens [B, P, decoder_dim] and patches [B, h * w, decoder_dim]."""
         prefix = self.encoder.num_prefix_tokens
         x = self.project(self.encoder.forward_tokens(self.encoder.embed(images), keep).sequence)
-        grid = self.mask_token.to(x.dtype).expand(len(x), self.positions.shape[1], -1)
-        grid = grid.scatter(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]), x[:, prefix:])
-        return torch.cat((x[:, :prefix], grid + self.positions), 1)
+        patches = self.mask_token.to(x.dtype).expand(len(x), math.prod(self.patch_grid), -1)
+        patches = patches.scatter(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]), x[:, prefix:])
+        return x[:, :prefix], patches
 
     def decode_pixels(self, x: Tensor) -> Tensor:
         """What `decoder_input` returns -> pixels of each patch [B, h, w, patch * patch * C]."""

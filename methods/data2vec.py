@@ -138,8 +138,7 @@ class Data2Vec(Method):
         return ramp(progress, config.tau_start, config.tau_end, warmup=config.tau_share)
 
     def exported_encoder(self) -> Encoder:
-        """The teacher, once exported, can be trained as any encoder, and no longer teaches."""
-        return self.encoder if self.config.export == "student" else self.teacher.release()
+        return self.encoder if self.config.export == "student" else self.teacher.module
 
 
 def _normalised(patches: Tensor) -> Tensor:

@@ -146,8 +146,7 @@ class IBOT(Method):
         return set()
 
     def exported_encoder(self) -> Encoder:
-        """The teacher, once exported, can be trained as any encoder, and no longer teaches."""
-        return self.encoder if self.config.export == "student" else self.teacher.release()
+        return self.encoder if self.config.export == "student" else self.teacher.module
 
     def teacher_temperature(self, ends: tuple[float, float]) -> float:
         """The temperature of an epoch: from the first end to the second in equal steps, over `temperature_epochs`."""

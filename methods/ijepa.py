@@ -139,5 +139,4 @@ class IJEPA(Method):
         return set()
 
     def exported_encoder(self) -> Encoder:
-        """The teacher, once exported, can be trained as any encoder, and no longer teaches."""
-        return self.encoder if self.config.export == "student" else self.teacher.release()
+        return self.encoder if self.config.export == "student" else self.teacher.module

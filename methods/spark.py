@@ -16,6 +16,7 @@ from mimbench.api import (
     patchify,
     random_mask,
     resize_mask,
+    synchronise_batch_norms,
     visible_only,
 )
 from mimbench_methods._patch_pixels import PatchPixels
@@ -68,6 +69,7 @@ class SparK(PatchPixels):
         self.project = nn.ModuleList(
             _projection(dim, self.decoder.widths[level], level) for dim, level in zip(dims, self.levels, strict=True)
         )
+        synchronise_batch_norms(self)  # as officially, in the encoder too
 
     def set_image_size(self, size: int) -> None:
         self.image_size = size

@@ -134,6 +134,9 @@ from mimbench.parts.sparse import (
 from mimbench.parts.ranks import (
     mean_over_ranks as mean_over_ranks,
 )
+from mimbench.parts.batch_norms import (
+    synchronise_batch_norms as synchronise_batch_norms,
+)
 from mimbench.parts.rotary_predictor import (
     RotaryPredictor as RotaryPredictor,
 )
@@ -247,6 +250,7 @@ from mimbench.toolkit.trained_probe import (
 from mimbench.toolkit.fine_tuning import (
     adapt_encoder as adapt_encoder,
     check_position as check_position,
+    copy_weights as copy_weights,
     without_weights as without_weights,
 )
 from mimbench.toolkit.mm import (

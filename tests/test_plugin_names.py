@@ -35,16 +35,7 @@ ALLOWED = {
     "contract/training.py": {"simmim", "mae", "beit", "ijepa", "spark"},
     "masks/sampling.py": {"mae", "spark"},
     "convert/key_layouts.py": {
-        "simmim",
-        "mae",
-        "beit",
-        "beitv2",
-        "greenmim",
-        "mixmim",
-        "cae",
-        "hpm",
-        "localmim",
-        "capi",
+        *("simmim", "mae", "beit", "beitv2", "greenmim", "mixmim", "cae", "hpm", "localmim", "crossmae", "capi"),
     },
     "convert/network_choice.py": {"ibot"},
     "encoders/vit_body.py": {"beit"},  # timm's class of that name

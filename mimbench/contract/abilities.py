@@ -28,6 +28,7 @@ ABILITIES: Mapping[str, str] = MappingProxyType(
         "relative-positions": "add relative positions for windows",
         "attention": "return its attention weights",
         "further-blocks": "run further blocks of the same form",
+        "block-input": "output what its first block gets",
         "grad-checkpointing": "recompute activations (gradient checkpointing)",
     }
 )

@@ -35,6 +35,7 @@ CHECKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "a_stored_state_gives_an_equal_loss",
             "resume_is_exact",
             "exported_encoder_has_its_type",
+            "exporting_changes_nothing",
             "exported_encoder_loads_into_a_plain_one",
             "steps_in_bf16",
             "takes_a_batch_of_one",

@@ -168,6 +168,17 @@ class Encoder(nn.Module, ABC):
             InputError: this encoder has no such layer, or cannot encode visible patches only.
         """
 
+    def block_input(self, tokens: Tensor, *, keep: Tensor | None = None) -> Features:
+        """What the first block gets: prefix tokens and patches with their positions. Needs "block-input" in `can`.
+
+        Args:
+            tokens, keep: as for `forward_layers`.
+
+        Raises:
+            NotSupported: this encoder has no such blocks.
+        """
+        raise NotSupported(f"a {self.kind} encoder does not output what its first block gets")
+
     def forward_tokens(self, tokens: Tensor, keep: Tensor | None = None) -> Features:
         """Features of the last layer, after the final norm: the map and the prefix tokens.
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 Pooling = Literal["mean", "token", "mean+token"]
-"""One vector per image or clip: the mean over patches, the class token, or the two concatenated."""
+"""One vector per image or clip: the mean over patches, the class token (the mean if there are several), or the two
+concatenated."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,14 @@ class Features:
         pooled: [B, D], the mean over space, and over time if the encoder got clips.
         dense: [B, D, h, w], one vector per patch or cell; of clips [B, D, T', h, w]. If only K visible patches were
             encoded, it is [B, D, 1, K].
-        prefix: [B, P, D], class and register tokens. A class token comes first; P is 0 without such tokens.
+        prefix: [B, P, D], class and register tokens. Class tokens come first; P is 0 without such tokens.
+        class_tokens: how many of the prefix tokens are class tokens, if any is.
     """
 
     pooled: Tensor
     dense: Tensor
     prefix: Tensor
+    class_tokens: int = 1
 
     @classmethod
     def from_map(cls, dense: Tensor, prefix: Tensor | None = None) -> Features:
@@ -51,5 +54,5 @@ class Features:
         """
         if pooling == "mean":
             return self.pooled
-        token = self.prefix[:, 0]
+        token = self.prefix[:, : self.class_tokens].mean(1)
         return token if pooling == "token" else torch.cat((self.pooled, token), 1)

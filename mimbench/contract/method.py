@@ -276,7 +276,10 @@ class Method(nn.Module):
         return {}
 
     def exported_encoder(self) -> Encoder:
-        """The encoder that downstream tasks get."""
+        """The encoder that downstream tasks get: `self.encoder`, or a teacher's copy of it.
+
+        It is called during training too, to save checkpoints, and changes nothing.
+        """
         return self.encoder
 
 

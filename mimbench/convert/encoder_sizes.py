@@ -111,18 +111,19 @@ def _vit_options(tensors: FileTensors) -> tuple[Options, int]:
     if "pos_embed" not in tensors.tensors and "reg_token" in tensors.tensors:  # rotary positions take any size
         return options | {"registers": _tensor(tensors, "reg_token").shape[1]}, _IMAGE_SIZE
     positions = _tensor(tensors, "pos_embed")
-    has_class_token = "cls_token" in tensors.tensors
-    grid = isqrt(positions.shape[1] - has_class_token)
-    options |= {} if has_class_token else {"class_token": False}
+    class_tokens = tensors.tensors["cls_token"].value.shape[1] if "cls_token" in tensors.tensors else 0
+    grid = isqrt(positions.shape[1] - class_tokens)
+    options |= {"class_token": False} if not class_tokens else {}
+    options |= {"class_tokens": class_tokens} if class_tokens > 1 else {}
     return options | {"position": _kind_of_positions(positions, grid)}, grid * side
 
 
 def _kind_of_positions(positions: Tensor, grid: int) -> str:
-    prefix = positions.shape[1] - grid * grid  # 1 with a class token
-    if positions.shape[-1] % 4 == 0 and prefix in (0, 1):
+    prefix = positions.shape[1] - grid * grid  # of the class tokens, which have zeros in a fixed table
+    if positions.shape[-1] % 4 == 0 and not positions[:, :prefix].any():
         for kind, rows_first in (("sincos", False), ("sincos-rows-first", True)):
-            table = sincos_positions((grid, grid), positions.shape[-1], rows_first=rows_first)[:, 1 - prefix :]
-            if torch.allclose(positions.float(), table, atol=1e-5):
+            table = sincos_positions((grid, grid), positions.shape[-1], rows_first=rows_first)[:, 1:]
+            if torch.allclose(positions[:, prefix:].float(), table, atol=1e-5):
                 return kind
     return "learned"
 

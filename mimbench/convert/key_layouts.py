@@ -17,7 +17,7 @@ from mimbench.text import list_first
 PREFIX = re.compile(r"^(?:_orig_mod\.|module\.|model\.|backbone\.|encoder\.|body\.)+")
 """What wrappers put before the names: DDP, torch.compile, mmpretrain, SimMIM, mimbench itself."""
 
-METHOD_PART = re.compile(r"^(?:mask_token$|decoder[._]|lm_head\.|cls_pt_)")
+METHOD_PART = re.compile(r"^(?:mask_token$|decoder[._]|lm_head\.|cls_pt_|wfm\.|dec_norms\.)")
 """Names that belong to the pretraining method, not to the encoder."""
 
 LEFT_OUT = (
@@ -127,6 +127,8 @@ LAYOUTS = (
     KeyLayout("capi", "vit", "https://github.com/facebookresearch/capi@0145b88f",
            (r"^(?:encoder\.)?blocks\.0\.residual1\.fn\.q_proj\.weight$", r"^registers$"),
            renames=_CAPI, options=_CAPI_OPTIONS),
+    KeyLayout("crossmae", "vit", "https://github.com/TonyLianLong/CrossMAE@6e1b329c",
+           (_BLOCK, r"^decoder_blocks\.0\.cross_attn\.", r"^wfm\."), renames=((r"\.cross_attn\.", ".attn."),)),
     KeyLayout("mae", "vit", "https://github.com/facebookresearch/mae@efb2a806",
            (_BLOCK, r"^decoder_blocks\.0\.", r"^decoder_embed\.")),
     KeyLayout("simmim-vit", "vit", _SIMMIM, (_BLOCK, _RELATIVE, r"^decoder\.0\.weight$")),

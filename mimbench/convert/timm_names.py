@@ -15,6 +15,9 @@ from mimbench.errors import InputError
 def to_timm(state: Mapping[str, Tensor], options: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Tensor]:
     """Names as timm's Beit, VisionTransformer, SwinTransformer, ConvNeXt or ResNet has them.
 
+    Of several class tokens, all but the first become register tokens with positions, as timm's VisionTransformer has
+    them with the arguments reg_tokens and no_embed_class=False.
+
     Args:
         state: the encoder's state dict.
         options: those of the encoder, as its checkpoint's card holds them.
@@ -40,4 +43,8 @@ def to_timm(state: Mapping[str, Tensor], options: Mapping[str, Any] = MappingPro
     foreign = next((name for name in state if not name.startswith(BODY)), None)
     if foreign:
         raise InputError(f"the encoder keeps {foreign!r}, which no timm model has: it cannot be exported")
-    return {name.removeprefix(BODY): value for name, value in state.items()}
+    named = {name.removeprefix(BODY): value for name, value in state.items()}
+    tokens = named.get("cls_token")
+    if tokens is not None and tokens.shape[1] > 1:
+        named |= {"cls_token": tokens[:, :1].clone(), "reg_token": tokens[:, 1:].clone()}
+    return named

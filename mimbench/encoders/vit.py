@@ -21,6 +21,8 @@ from mimbench.encoders.windows import Windows, add_positions, windowed_block
 from mimbench.optim.layers import vit_layer
 
 Grid = tuple[int, ...]
+OWN_TABLES = ("relative-per-block", "learned-and-relative", "sincos-rows-first-and-relative")
+"""Positions with one bias table per block, which are for image_size alone."""
 
 
 class ViTConfig(Config):
@@ -36,6 +38,7 @@ class ViTConfig(Config):
         "relative-per-block",
         "sincos",
         "sincos-rows-first",
+        "sincos-rows-first-and-relative",
         "learned",
         "learned-and-relative",
         "rope",
@@ -45,15 +48,19 @@ class ViTConfig(Config):
     """relative: one bias table shared by all blocks (SimMIM, BEiT); relative-per-block: one table per block, as those
     two fine-tune, at image_size alone; sincos: fixed (MAE); sincos-rows-first: the same with the channels of rows
     before those of columns (CAE); learned: the first ViT; learned-and-relative: learned, and one table per block as
-    well, zero at first, at image_size alone (MAE's ViT as mmsegmentation fine-tunes it); rope: queries and keys are
-    rotated by their patch's row and column (DINOv3); learned-and-rope: both, as EVA-02; edge-rope: rotated by other
-    angles, and so are prefix tokens, which lie on the edges of the visible patches (CAPI)."""
+    well, zero at first, at image_size alone (MAE's ViT as mmsegmentation fine-tunes it);
+    sincos-rows-first-and-relative: the same tables beside fixed positions (CAE's ViT as it is fine-tuned); rope:
+    queries and keys are rotated by their patch's row and column (DINOv3); learned-and-rope: both, as EVA-02; edge-rope:
+    rotated by other angles, and so are prefix tokens, which lie on the edges of the visible patches (CAPI)."""
     position_resize: Literal["antialiased", "dino"] = added("antialiased")
     """Absolute positions at another grid: antialiased bicubic; or, as DINO, plain bicubic with scale (n + 0.1) / N."""
     rope_base: float = added(100.0, gt=0)
     """rope: the longest period is about this many times the shortest; see mimbench/encoders/rope.py."""
     class_token: bool = added(True)
     """False: without a class token; not for relative and relative-per-block positions."""
+    class_tokens: int = added(1, ge=1, le=1000)
+    """Class tokens, if there are any, each with a position of its own (Pixio: 8); more than one is not for relative
+    positions, shared or per block. Tasks that take the class token get their mean."""
     registers: int = added(0, ge=0, le=1000)
     """Register tokens (arXiv:2309.16588), learned and without positions, except for edge-rope; not for relative ones,
     shared or per block."""
@@ -79,6 +86,7 @@ class ViT(Encoder):
             *("mask-tokens", "separate-patches", "one-grid", "visible-only", "class-token"),
             *("any-size", "drop-path", "windows", "relative-positions", "grad-checkpointing", "attention"),
             "further-blocks",
+            "block-input",
         }
     )
     version: ClassVar[str] = "1"
@@ -108,20 +116,24 @@ class ViT(Encoder):
         self.embed_dim = self.out_dim = config.embed_dim
         self.patch_size = self.stride = config.patch_size
         self.num_layers = config.depth
-        self.num_prefix_tokens = int(config.class_token) + config.registers
+        self.class_tokens = config.class_tokens * config.class_token
+        self.num_prefix_tokens = self.class_tokens + config.registers
         self._check_positions()
         check_form(config)
         if not config.class_token:
             self.can -= {"class-token"}
-        if config.position in ("relative-per-block", "learned-and-relative"):
+        if config.position in OWN_TABLES:
             self.can -= {"visible-only", "windows", "any-size"}
         if config.position.startswith("relative") or config.position.endswith("rope"):
             self.can -= {"relative-positions"}
 
     def _check_positions(self) -> None:
         config = self.config
-        if config.position.startswith("relative") and (config.registers or not config.class_token):
-            option = "encoder.registers" if config.registers else "encoder.class_token = false"
+        if config.class_tokens > 1 and not config.class_token:
+            raise InputError(f"encoder.class_tokens {config.class_tokens} needs encoder.class_token = true")
+        if config.position.startswith("relative") and (config.registers or self.class_tokens != 1):
+            option = "encoder.class_tokens" if config.class_tokens > 1 else "encoder.class_token = false"
+            option = "encoder.registers" if config.registers else option
             raise InputError(
                 f'{option} is not for encoder.position "{config.position}"; choose another position, such as "rope"'
             )
@@ -164,7 +176,7 @@ class ViT(Encoder):
             return [self.encode(tokens)]
         grid = tuple(tokens.shape[1:3])
         positions = self._positions(grid)
-        x = tokens if positions is None else tokens + positions[:, self.config.class_token :].unflatten(1, grid)
+        x = tokens if positions is None else tokens + positions[:, self.class_tokens :].unflatten(1, grid)
         window = (self.windows.size, self.windows.size)
         biases = {size: self._patch_bias(size) for size in {grid, window}}
         for index, block in enumerate(self.body.blocks):
@@ -225,18 +237,28 @@ class ViT(Encoder):
             x = self._run_block(block, x, bias)
         return self._split(self.body.norm(x) if final_norm else x, grid)
 
-    def _block_outputs(self, tokens: Tensor, keep: Tensor | None) -> Iterator[Tensor]:
-        """Run block by block: the output [B, P + N, D] of each, for all patches or those of `keep`."""
+    def block_input(self, tokens: Tensor, *, keep: Tensor | None = None) -> Features:
         grid = tuple(tokens.shape[1:3])
-        positions, bias = self._positions(grid), self._bias(grid)
+        return self._split(self._with_positions(tokens, keep), grid if keep is None else (1, keep.shape[1]))
+
+    def _with_positions(self, tokens: Tensor, keep: Tensor | None) -> Tensor:
+        """What the first block gets, [B, P + N, D]: prefix tokens, and all patches or those of `keep`."""
+        positions = self._positions(tuple(tokens.shape[1:3]))
         x = tokens.flatten(1, 2)
         prefix = self._prefix(len(x), positions)
         if positions is not None:
-            x = x + positions[:, self.config.class_token :]
+            x = x + positions[:, self.class_tokens :]
         if keep is not None:
             x = x.gather(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-            bias = None if bias is None else self._bias_of(bias, keep, grid)
-        x = torch.cat((*prefix, x), 1)
+        return torch.cat((*prefix, x), 1)
+
+    def _block_outputs(self, tokens: Tensor, keep: Tensor | None) -> Iterator[Tensor]:
+        """Run block by block: the output [B, P + N, D] of each, for all patches or those of `keep`."""
+        grid = tuple(tokens.shape[1:3])
+        bias = self._bias(grid)
+        if keep is not None and bias is not None:
+            bias = self._bias_of(bias, keep, grid)
+        x = self._with_positions(tokens, keep)
         for block in self.body.blocks:
             x = self._run_block(block, x, bias)
             yield x
@@ -246,11 +268,12 @@ class ViT(Encoder):
         return self._run(block, x, bias if block_bias is None else block_bias().unsqueeze(0))
 
     def _prefix(self, batch: int, positions: Tensor | None) -> list[Tensor]:
-        """The class token, with its position, and the register tokens: [batch, 1, D] and [batch, R, D]."""
+        """The class tokens, with their positions, and the register tokens: [batch, C, D] and [batch, R, D]."""
         tokens = []
         if self.config.class_token:
             token = self.body.cls_token
-            tokens.append((token if positions is None else token + positions[:, :1]).expand(batch, -1, -1))
+            token = token if positions is None else token + positions[:, : self.class_tokens]
+            tokens.append(token.expand(batch, -1, -1))
         if self.config.registers:
             tokens.append(self.body.reg_token.expand(batch, -1, -1))
         return tokens
@@ -273,21 +296,21 @@ class ViT(Encoder):
 
     def _split(self, x: Tensor, grid: Grid) -> Features:
         prefix, patches = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
-        return Features(patches.mean(1), patches.transpose(1, 2).unflatten(2, grid), prefix)
+        return Features(patches.mean(1), patches.transpose(1, 2).unflatten(2, grid), prefix, self.class_tokens)
 
     def _positions(self, grid: Grid) -> Tensor | None:
-        """Absolute position embeddings [1, C + h*w, D] at `grid`, that of the class token first if there is one."""
+        """Absolute position embeddings [1, C + h*w, D] at `grid`, those of C class tokens first."""
         if self.relative or self.config.position in ("rope", "edge-rope"):
             return None
         if tuple(grid) == self.grid:
             return self.body.pos_embed
-        prefix, shift = int(self.config.class_token), 0.1 if self.config.position_resize == "dino" else None
+        prefix, shift = self.class_tokens, 0.1 if self.config.position_resize == "dino" else None
         return resize_absolute(self.body.pos_embed, self.grid, tuple(grid), prefix, shift)
 
     def _require_shared_table(self, what: str) -> None:
         position = self.config.position
-        if position in ("relative-per-block", "learned-and-relative"):
-            instead = "relative" if position == "relative-per-block" else "learned"
+        if position in OWN_TABLES:
+            instead = "relative" if position == "relative-per-block" else position.removesuffix("-and-relative")
             raise InputError(f'{what} is not for encoder.position "{position}"; use "{instead}"')
 
     def _patch_bias(self, grid: Grid) -> Tensor | None:

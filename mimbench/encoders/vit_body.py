@@ -110,15 +110,21 @@ def _build_absolute_body(config: ViTConfig, grid: Grid, in_channels: int) -> Vis
     body = VisionTransformer(**_shared(config, grid, in_channels) | options)
     if config.norm == "rms":
         body.norm = nn.RMSNorm(config.embed_dim, eps=1e-5, elementwise_affine=False)
-    if body.pos_embed is not None and config.registers and config.class_token:
-        # timm gives positions to all prefix tokens or to none; here the class token has one, registers have none.
-        body.pos_embed = nn.Parameter(torch.empty(1, 1 + grid[0] * grid[1], config.embed_dim))
+    if config.class_tokens > 1:
+        body.cls_token = nn.Parameter(torch.empty(1, config.class_tokens, config.embed_dim))
+        nn.init.normal_(body.cls_token, std=1e-6)  # timm's
+    if body.pos_embed is not None and config.class_token and (config.registers or config.class_tokens > 1):
+        # timm gives positions to all prefix tokens or to none; here class tokens have some, registers have none.
+        body.pos_embed = nn.Parameter(torch.empty(1, config.class_tokens + grid[0] * grid[1], config.embed_dim))
         nn.init.trunc_normal_(body.pos_embed, std=0.02)
     if config.position.startswith("sincos"):
-        rows_first = config.position == "sincos-rows-first"
-        table = sincos_positions(grid, config.embed_dim, rows_first=rows_first)[:, int(not config.class_token) :]
+        rows_first = config.position.startswith("sincos-rows-first")
+        table = sincos_positions(grid, config.embed_dim, rows_first=rows_first)
+        # The first row, of zeros, is for each class token.
+        tokens = config.class_tokens * config.class_token
+        table = torch.cat((table[:, :1].expand(-1, tokens, -1), table[:, 1:]), 1)
         body.pos_embed = nn.Parameter(table, requires_grad=False)
-    if config.position == "learned-and-relative":
+    if config.position.endswith("-and-relative"):
         for block in body.blocks:
             block.attn.rel_pos_bias = RelativePositionBias(grid, config.num_heads)
     return body

@@ -32,7 +32,6 @@ class Teacher(nn.Module, Generic[Copied]):
 
     def __init__(self, student: Copied) -> None:
         super().__init__()
-        self._trained = {name for name, parameter in _parameters(student) if parameter.requires_grad}
         self.module = _copy(student).requires_grad_(False)
         self.eval()
 
@@ -64,15 +63,6 @@ class Teacher(nn.Module, Generic[Copied]):
             torch._foreach_lerp_(slow, fast, 1 - momentum)
         for old, new in zip(*_same(_buffers(self.module), _others(_buffers(student), tensors_here)), strict=True):
             old.copy_(new)
-
-    def release(self) -> Copied:
-        """The copy as a module to train: parameters that the student trained require gradients.
-
-        Return it from `Method.exported_encoder`.
-        """
-        for name, parameter in _parameters(self.module):
-            parameter.requires_grad_(name in self._trained)
-        return self.module
 
 
 def _copy(student: Copied) -> Copied:

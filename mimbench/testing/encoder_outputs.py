@@ -206,6 +206,21 @@ def further_blocks_go_on_from_a_layer(subject: EncoderSubject) -> None:
         raise Failure("two blocks at once differ from one after the other; apply them in their order")
 
 
+@check("block_input", needs=["layers_have_their_form"])
+def block_input_has_the_form_of_a_layer(subject: EncoderSubject) -> None:
+    """`block_input` has the shape of a layer; with `keep`, it is that of the whole image at those patches."""
+    encoder = _able("block-input", subject)
+    tokens = encoder.embed(subject.images())
+    whole, first = encoder.block_input(tokens), encoder.forward_layers(tokens, (0,), final_norm=False)[0]
+    _expect("block_input: sequence", whole.sequence, tuple(first.sequence.shape))
+    if "visible-only" not in encoder.can:
+        return
+    keep = torch.arange(0, math.prod(encoder.grid), 2).flip(0).expand(IMAGES, -1)
+    expected = torch.cat((whole.prefix, whole.patches[:, keep[0]]), 1)
+    if differ(encoder.block_input(tokens, keep=keep).sequence, expected):
+        raise Failure("block_input with keep differs from that of the whole image at those patches; keep their order")
+
+
 @check("set_sizes", needs=["sizes_are_declared"])
 def abilities_agree_with_the_sizes(subject: EncoderSubject) -> None:
     """`can` names "class-token" only with a prefix token, and "one-grid" only if stride and patch_size are equal."""
@@ -265,5 +280,6 @@ OUTPUT_CHECKS = (
     layers_come_in_the_order_asked_for,
     attention_is_a_distribution,
     further_blocks_go_on_from_a_layer,
+    block_input_has_the_form_of_a_layer,
     abilities_agree_with_the_sizes,
 )

@@ -103,6 +103,23 @@ def exported_encoder_has_its_type(subject: MethodSubject) -> None:
         )
 
 
+@check("exported_encoder", needs=["exported_encoder_has_its_type"])
+def exporting_changes_nothing(subject: MethodSubject) -> None:
+    """Checkpoints are saved during training, so it freezes or releases no parameter, and leaves all weights alone."""
+    method = subject.build()
+    trained = {name: parameter.requires_grad for name, parameter in method.named_parameters()}
+    state = copy_state(method)
+    method.exported_encoder()
+    for name, parameter in method.named_parameters():
+        if parameter.requires_grad != trained.get(name):
+            raise Failure(
+                f"exported_encoder changes whether {name!r} is trained; return the module as it is, since a checkpoint "
+                "is saved during training too"
+            )
+    if changed := [name for name, value in method.state_dict().items() if not torch.equal(value, state[name])]:
+        raise Failure(f"exported_encoder changes {changed[0]!r}; return the module as it is")
+
+
 @check("exported_encoder", needs=["exported_encoder_has_its_type", "a_step_adds_nothing_to_the_state"])
 def exported_encoder_loads_into_a_plain_one(subject: MethodSubject) -> None:
     """Its state fits a new encoder strictly, and gives the same features, to the last bit."""
@@ -149,5 +166,6 @@ STATE_CHECKS = (
     a_stored_state_gives_an_equal_loss,
     resume_is_exact,
     exported_encoder_has_its_type,
+    exporting_changes_nothing,
     exported_encoder_loads_into_a_plain_one,
 )

@@ -16,6 +16,7 @@ STARTS = {
     "relative-per-block": ("relative", "relative-per-block"),
     "learned": ("sincos", "sincos-rows-first", "learned"),
     "learned-and-relative": ("sincos", "sincos-rows-first", "learned", "learned-and-relative"),
+    "sincos-rows-first-and-relative": ("sincos-rows-first", "sincos-rows-first-and-relative"),
 }
 """Position type of a fine-tuned ViT -> the pretrained position types that can initialise it."""
 
@@ -108,11 +109,19 @@ def _copy_with(encoder: Encoder, image_size: int | None, changes: dict[str, Any]
         return encoder
     with torch.random.fork_rng(devices=[]), next(encoder.parameters()).device:
         copy = rebuild_encoder(encoder, image_size=image_size, **changes)
-    state = resize_positions(encoder.state_dict(), copy)
-    fresh = copy.state_dict()
-    added = {name for name in fresh.keys() - state.keys() if name.endswith((TABLE, "gamma"))}
-    copy.load_state_dict(state | {name: fresh[name] for name in added})
+    copy_weights(encoder, copy)
     return copy
+
+
+def copy_weights(encoder: Encoder, adapted: Encoder) -> None:
+    """Give `adapted`, the same encoder with other options or for another size, the weights of `encoder`.
+
+    Position tables are resampled. Position tables and LayerScale that `encoder` does not have stay as they are.
+    """
+    state = resize_positions(encoder.state_dict(), adapted)
+    fresh = adapted.state_dict()
+    added = {name for name in fresh.keys() - state.keys() if name.endswith((TABLE, "gamma"))}
+    adapted.load_state_dict(state | {name: fresh[name] for name in added})
 
 
 def _describe(positions: Sequence[str]) -> str:

@@ -31,8 +31,9 @@ class FinetuneConfig(TaskConfig):
 
     pooling: Literal["mean", "token"] = "mean"
     """What the head sees: the mean over all patches, or the class token."""
-    norm: Literal["encoder", "fresh"] = "encoder"
-    """encoder: its final norm, before pooling; fresh: a new LayerNorm after pooling, and no final norm."""
+    norm: Literal["encoder", "encoder-after-pooling", "fresh"] = "encoder"
+    """encoder: its final norm, before pooling; encoder-after-pooling: its final LayerNorm with the pretrained weights,
+    after pooling (CAE); fresh: a new LayerNorm after pooling, and no final norm."""
     head_std: float = Field(0.02, gt=0)
     """Standard deviation of the head's initial weights; its biases start at 0."""
     drop_path: float | None = Field(0.0, ge=0, lt=1)
@@ -40,12 +41,17 @@ class FinetuneConfig(TaskConfig):
     pretrained, also for an encoder that cannot drop paths."""
     attention_dropout: float = Field(0.0, ge=0, lt=1)
     """Of a ViT while it is fine-tuned; pretraining's own is not used."""
-    position: Literal["relative-per-block", "learned"] | None = None
-    """A ViT's positions while it is fine-tuned, starting from the pretrained ones; absent: as pretrained."""
+    position: Literal["relative-per-block", "learned", "sincos-rows-first-and-relative"] | None = None
+    """A ViT's positions while it is fine-tuned, starting from the pretrained ones; absent: as pretrained.
+    sincos-rows-first-and-relative: CAE's fixed ones, and a table for each block besides, zero at first."""
     window: int | None = Field(None, ge=1)
     """A Swin's window, tokens a side; absent: as pretrained."""
     no_decay: tuple[str, ...] = ()
     """Parameters that are not decayed, by name or pattern, besides biases, 1-D ones and the encoder's own list."""
+    layer_groups: tuple[int, ...] | None = added(None, min_length=1)
+    """Blocks that layer decay treats as one layer, the first group first: [3, 2] gives blocks 1 to 3 one rate and
+    blocks 4 and 5 another. A stage's downsampling belongs to the block that follows it. Absent: each block is a
+    layer."""
     decay_tokens: bool = added(False)
     """Decay the encoder's own list too: class token, registers and learned positions (MaskFeat)."""
 
@@ -63,7 +69,8 @@ class FinetuneConfig(TaskConfig):
     """Of the training crops."""
 
     rand_augment: str | None = Field(None, min_length=1)
-    """RandAugment in timm's notation, e.g. "rand-m9-mstd0.5-inc1"; images are then augmented one by one."""
+    """RandAugment in timm's notation, e.g. "rand-m9-mstd0.5-inc1", or "trivial" for torchvision's TrivialAugmentWide
+    (arXiv:2103.10158); images are then augmented one by one."""
     erase_prob: float = Field(0.0, ge=0, le=1)
     """Probability that a rectangle of an image is erased with noise."""
     mixup: float = Field(0.0, ge=0)
@@ -79,14 +86,18 @@ class FinetuneConfig(TaskConfig):
     as each GPU of the official runs does for its own batch. A smaller micro-batch is one group."""
     smoothing: float = Field(0.1, ge=0, lt=1)
     """Label smoothing."""
+    loss: Literal["cross-entropy", "binary"] = added("cross-entropy")
+    """binary: the binary cross-entropy of each class by itself, mean over classes and images."""
     ema_decay: float | None = Field(None, gt=0, lt=1)
     """Of the moving average of the weights, which is then what is scored; absent: none."""
     calibration_bins: int = Field(15, ge=2)
 
     @model_validator(mode="after")
     def _consistent(self) -> FinetuneConfig:
-        if self.pooling == "token" and self.norm == "fresh":
-            raise ValueError('norm "fresh" goes with pooling "mean"; the class token passes the encoder\'s final norm')
+        if self.pooling == "token" and self.norm != "encoder":
+            raise ValueError(
+                f'norm "{self.norm}" goes with pooling "mean"; the class token passes the encoder\'s final norm'
+            )
         if self.rand_augment and self.color_jitter:
             raise ValueError("color_jitter is not used with rand_augment; leave one of them out")
         return self

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -16,13 +18,16 @@ from mimbench.api import (
     Encoder,
     Erasing,
     InputConfig,
+    InputError,
     Mixing,
     StepOutput,
     check_position,
+    copy_weights,
     encoder_layers,
     rebuild_encoder,
     require_abilities,
     resize_positions,
+    synchronise_batch_norms,
 )
 from mimbench_tasks.finetune.config import FinetuneConfig
 
@@ -37,14 +42,14 @@ class Classifier(nn.Module):
         """The head is drawn from the global torch generator."""
         super().__init__()
         self.encoder = encoder
-        self.pooling, self.fresh = config.pooling, config.norm == "fresh"
-        self.fc_norm = nn.LayerNorm(encoder.out_dim, eps=EPS) if self.fresh else nn.Identity()
+        self.pooling, self.norm_first = config.pooling, config.norm == "encoder"
+        self.fc_norm = _norm_after_pooling(encoder, config)
         self.head = nn.Linear(encoder.out_dim, classes)
         nn.init.trunc_normal_(self.head.weight, std=config.head_std)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        last = self.encoder.layers(images, final_norm=not self.fresh)[-1]
+        last = self.encoder.layers(images, final_norm=self.norm_first)[-1]
         return self.head(self.fc_norm(last.pool(self.pooling)))
 
 
@@ -57,7 +62,7 @@ class FinetuneTraining(nn.Module):
         """`batched`: whole images arrive and are cropped here, on the device; else they arrive cropped."""
         super().__init__()
         encoder = classifier.encoder
-        self.classifier, self.smoothing = classifier, config.smoothing
+        self.classifier, self.smoothing, self.binary = classifier, config.smoothing, config.loss == "binary"
         self.transform = DeviceTransform(input_config, encoder.in_channels, train=True, batched=batched)
         self.erase = Erasing(config.erase_prob) if config.erase_prob else None
         self.mix = _mixing(config, classifier.head.out_features) if config.mixes else None
@@ -65,8 +70,7 @@ class FinetuneTraining(nn.Module):
         if config.ema_decay is not None:
             self.ema = AveragedModel(classifier, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
             self.ema.requires_grad_(False)
-        self.num_layers = encoder.num_layers
-        self.layer_of: Callable[[str], int] = encoder_layers(self, encoder)
+        self.num_layers, self.layer_of = _layers(self, encoder, config.layer_groups)
         listed = set() if config.decay_tokens else encoder.no_weight_decay()
         self._no_decay = {f"classifier.encoder.{name}" for name in listed} | set(config.no_decay)
 
@@ -82,10 +86,18 @@ class FinetuneTraining(nn.Module):
         labels = batch[1].to(device, non_blocking=True)
         if self.erase is not None:
             images = self.erase(images.contiguous(), seed + 1)
-        if self.mix is None:
+        if self.mix is not None:
+            images, targets = self.mix(images.contiguous(), labels, seed + 1)
+            return StepOutput(self._loss(self.classifier(images).float(), targets))
+        if not self.binary:
             return StepOutput(F.cross_entropy(self.classifier(images).float(), labels, label_smoothing=self.smoothing))
-        images, targets = self.mix(images.contiguous(), labels, seed + 1)
-        return StepOutput(F.cross_entropy(self.classifier(images).float(), targets))
+        logits = self.classifier(images).float()
+        targets = F.one_hot(labels, logits.shape[1]) * (1 - self.smoothing) + self.smoothing / logits.shape[1]
+        return StepOutput(self._loss(logits, targets))
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """targets: [B, classes], each row adding up to 1."""
+        return F.binary_cross_entropy_with_logits(logits, targets) if self.binary else F.cross_entropy(logits, targets)
 
     def after_step(self, progress: float) -> None:
         if self.ema is not None:
@@ -105,9 +117,10 @@ def build_classifier(encoder: Encoder, config: FinetuneConfig, image_size: int, 
         torch.default_generator.manual_seed(seed)
         adapted = adapt(encoder, config, image_size)
         if not config.from_scratch:
-            adapted.load_state_dict(resize_positions(encoder.state_dict(), adapted))
+            copy_weights(encoder, adapted)
         classifier = Classifier(adapted, config, classes)
     freeze_unreached(classifier)
+    synchronise_batch_norms(classifier)
     return classifier
 
 
@@ -150,6 +163,49 @@ def freeze_unreached(classifier: Classifier) -> None:
     for name, parameter in classifier.train().named_parameters():
         if parameters[name].grad is None:
             parameter.requires_grad_(False)
+
+
+def _norm_after_pooling(encoder: Encoder, config: FinetuneConfig) -> nn.Module:
+    """The norm of the pooled features. Without one, the encoder's final norm has come before the pooling.
+
+    Raises:
+        InputError: the encoder has no final LayerNorm whose weights it could have.
+    """
+    if config.norm == "encoder":
+        return nn.Identity()
+    if config.norm == "fresh":
+        return nn.LayerNorm(encoder.out_dim, eps=EPS)
+    last = encoder.num_layers + 1
+    norms = [
+        module
+        for path, module in encoder.named_modules()
+        if isinstance(module, nn.LayerNorm) and module.elementwise_affine and encoder.layer_of(f"{path}.weight") == last
+    ]
+    if len(norms) != 1 or norms[0].normalized_shape != (encoder.out_dim,):
+        raise InputError(
+            'task.norm "encoder-after-pooling" needs an encoder with one LayerNorm after its blocks, which this '
+            f'{encoder.kind} encoder does not have; use "fresh" or "encoder"'
+        )
+    return copy.deepcopy(norms[0])
+
+
+def _layers(model: nn.Module, encoder: Encoder, groups: Sequence[int] | None) -> tuple[int, Callable[[str], int]]:
+    """How many layers lie between the stem and the head, and the layer of a parameter by its name in `model`.
+
+    Raises:
+        InputError: the groups do not add up to the blocks of the encoder.
+    """
+    layer_of = encoder_layers(model, encoder)
+    if groups is None:
+        return encoder.num_layers, layer_of
+    if min(groups) < 1 or sum(groups) != encoder.num_layers:
+        raise InputError(
+            f"task.layer_groups {list(groups)} must be numbers of 1 or more that add up to the encoder's "
+            f"{encoder.num_layers} blocks; they add up to {sum(groups)}"
+        )
+    ends = list(accumulate(groups))
+    grouped = [0, *(1 + sum(end < block for end in ends) for block in range(1, sum(groups) + 1)), len(groups) + 1]
+    return len(groups), lambda name: grouped[layer_of(name)]
 
 
 def _mixing(config: FinetuneConfig, classes: int) -> Mixing:

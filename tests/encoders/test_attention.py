@@ -13,8 +13,8 @@ from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
 
 POSITIONS = [
-    "relative", "relative-per-block", "sincos", "learned", "learned-and-relative", "rope", "learned-and-rope",
-    "edge-rope",
+    "relative", "relative-per-block", "sincos", "sincos-rows-first-and-relative", "learned", "learned-and-relative",
+    "rope", "learned-and-rope", "edge-rope",
 ]  # fmt: skip
 
 

@@ -1,21 +1,36 @@
-"""What the tests of GreenMIM and MixMIM share: official groups, rates and distribution of masks."""
+"""What the tests of GreenMIM and MixMIM share: official masks, groups and rates."""
 
 from __future__ import annotations
 
-from typing import Any
-
+import torch
 from torch import Tensor
 
-from helpers.official_values import GOLDEN, check_rates, read_json
+from helpers.official_values import GOLDEN, check_rates, read_arrays, read_json
 from helpers.presets import resolved
 from mimbench.contract import Method, TrainConfig
 from mimbench.harness.planning.build import build
+from mimbench.masks import resize_mask
 from mimbench.optim import param_groups
 from mimbench.parity.golden import read_golden, setup_of
 
 
-def check_cell_distribution(masks: Tensor, case: dict[str, Any]) -> None:
-    """Counts are equal, and each cell is masked as often, up to five standard errors."""
+def check_cell_masks(method: Method, name: str) -> None:
+    """Three draws of each official random stream give the masks of mask_exact_a, `name`, one for the whole batch."""
+    for seed, draws in enumerate(read_arrays("mask_exact_a")[0][name].bool()):
+        generator = torch.Generator().manual_seed(seed)
+        for expected in draws:
+            mask = method.masked_cells(method.sample_mask(2, generator))
+            assert torch.equal(mask, expected.expand(2, -1, -1)), seed
+
+
+def check_cell_distribution(method: Method, official: str) -> None:
+    """Counts are equal to those of mask_stats_a, and each cell is masked as often, up to five standard errors.
+
+    official: beginning of the name of its generator there.
+    """
+    (case,) = (case for case in read_json("mask_stats_a")["stats"] if case["generator"].startswith(official))
+    generator = torch.Generator().manual_seed(1)
+    masks = torch.cat([method.sample_mask(1, generator) for _ in range(2000)])
     assert list(masks.shape[1:]) == case["grid"]
     counts = masks.sum((1, 2))
     assert counts.min() == counts.max() == case["count"]["min"] == case["count"]["max"]
@@ -27,6 +42,14 @@ def check_cell_distribution(masks: Tensor, case: dict[str, Any]) -> None:
         "centre": share[2:5, 2:5].mean(),
     }.items():
         assert abs(cells - case["position_prob"][name]) < error, name
+
+
+def check_any_grid(method: Method, images: Tensor, mask: Tensor) -> None:
+    """A finer grid with the same cells gives the same prediction; masked everywhere, all images give the same."""
+    finer = resize_mask(mask, tuple(4 * side for side in mask.shape[1:]))
+    assert torch.equal(method.predict(images, finer), method.predict(images, mask))
+    nothing = method.predict(images, torch.ones_like(mask))
+    assert torch.equal(nothing, method.predict(images.flip(-1), torch.ones_like(mask)))
 
 
 def check_pretraining(name: str, case: str) -> None:

@@ -310,6 +310,32 @@ HPM = MAE | {
     "pretrain.batch_size": 2048,
 }
 del HPM["method.mask"]
+CROSSMAE = MAE | {
+    "method.predicted_ratio": 0.25,
+    "method.layers": None,
+    "method.use_input": True,
+    "method.decoder_depth": 12,
+    "pretrain.base_lr": 5e-5,
+}
+del CROSSMAE["method.mask"]
+PIXIO = MAE | {
+    "input.image_size": 256,
+    "input.flip": 0.0,
+    "encoder.patch_size": 16,
+    "encoder.position": "learned",
+    "encoder.class_tokens": 8,
+    "encoder.drop_path": 0.4,
+    "method.mask_block": 4,
+    "method.decoder_depth": 32,
+    "pretrain.epochs": None,
+    "pretrain.steps": 642_000,
+    "pretrain.batch_size": 8192,
+    "pretrain.base_lr": 2.5e-5,
+    "pretrain.weight_decay": 0.05,
+    "pretrain.schedule.warmup_epochs": 0,
+    "pretrain.schedule.warmup_steps": 64_200,
+}
+del PIXIO["method.mask"]
 LOCALMIM = AUGMENTATION | {
     "input.image_size": 224,
     "input.crop_scale": [0.2, 1.0],
@@ -493,8 +519,10 @@ OFFICIAL = {
     ("imagenet-vit-base", "hpm"): BASE | HPM,
     ("imagenet-vit-base", "cae"): BASE | CAE,
     ("imagenet-vit-base", "localmim"): BASE | LOCALMIM,
+    ("imagenet-vit-base", "crossmae"): BASE | CROSSMAE,
     ("imagenet-vit-large", "localmim"): LARGE | LOCALMIM | {"method.bins": 18, "method.random_bias": True},
     ("imagenet-vit-huge", "ijepa"): HUGE | IJEPA,
+    ("imagenet-vit-huge", "pixio"): HUGE | PIXIO,
     ("imagenet-vit-small", "ibot"): SMALL | IBOT,
     ("imagenet-vit-base", "simmim"): BASE | SIMMIM_VIT,
     ("imagenet-vit-base", "mae"): BASE | MAE,
@@ -560,6 +588,12 @@ RATES = {
         40 * (IMAGES // 4096): 2.4e-3,
         420 * (IMAGES // 4096): 1.2e-3,
     },
+    ("imagenet-vit-base", "crossmae"): {
+        0: 0.0,
+        20 * (IMAGES // 4096): 4e-4,
+        40 * (IMAGES // 4096): 8e-4,
+        420 * (IMAGES // 4096): 4e-4,
+    },
     ("imagenet-vit-base", "beit"): {
         0: 0.0,
         10 * STEPS - 1: 1.5e-3,
@@ -617,6 +651,7 @@ PEAKS = {
     ("imagenet-vit-base", "hpm"): 1.2e-3,
     ("imagenet-vit-base", "cae"): 1.5e-3,
     ("imagenet-vit-base", "localmim"): 1.6e-3,
+    ("imagenet-vit-base", "crossmae"): 8e-4,
     ("imagenet-vit-base", "simmim"): 4e-4,
     ("imagenet-vit-base", "mae"): 2.4e-3,
     ("imagenet-vit-base", "beit"): 1.5e-3,
@@ -636,6 +671,7 @@ HIDDEN = {
     ("imagenet-vit-base", "hpm"): (14, 147, 147),
     ("imagenet-vit-base", "cae"): (14, 98, 98),
     ("imagenet-vit-base", "localmim"): (14, 147, 147),
+    ("imagenet-vit-base", "crossmae"): (14, 147, 147),
     ("imagenet-vit-base", "simmim"): (7, 30, 30),
     ("imagenet-swin-base", "simmim"): (6, 22, 22),
     ("imagenet-resnet-50", "spark"): (7, 29, 29),

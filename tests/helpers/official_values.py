@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from mimbench.contract import Method, ModelSetup, TrainConfig
 from mimbench.harness.planning.build import build
+from mimbench.masks.official import python_block_mask
 from mimbench.optim import Schedule, param_groups
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -90,6 +92,18 @@ def check_initial_weights(method: Method, official: Mapping[str, list[float]], p
         assert abs(value.std(correction=0) - std) <= error + 1e-7, there
         assert value.abs().max() <= 1.5 * largest + 1e-7, there
         assert value.abs().max() >= largest / 1.5 - 1e-7, there
+
+
+def check_block_masks(monkeypatch: pytest.MonkeyPatch, method: Method, name: str) -> None:
+    """Check the method's block masks, drawn from the official random stream, against those of mask_exact_b, `name`."""
+    stream = random.Random()
+    monkeypatch.setattr(
+        f"{type(method).__module__}.block_mask",
+        lambda batch, grid, count, generator, **options: python_block_mask(batch, grid, count, stream, **options),
+    )
+    for seed, expected in enumerate(read_arrays("mask_exact_b")[0][name].bool()):
+        stream.seed(seed)
+        assert torch.equal(method.sample_mask(len(expected), torch.Generator()), expected), seed
 
 
 def check_decay(method: Method, official: Mapping[str, Any], parts: Mapping[str, str]) -> None:

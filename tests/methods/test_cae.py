@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 import torch
 
-from helpers.official_values import GOLDEN, check_decay, check_rates, read_arrays, read_json
+from helpers.official_values import GOLDEN, check_block_masks, check_decay, check_rates, read_json
 from helpers.other_sizes import other_sizes
 from helpers.presets import resolved
 from mimbench.contract import InputError
@@ -15,7 +13,6 @@ from mimbench.convert import recognise, to_method
 from mimbench.convert.encoder_sizes import describe_encoder
 from mimbench.encoders.vit import ViT
 from mimbench.harness.planning.build import build as build_model
-from mimbench.masks.official import python_block_mask
 from mimbench.parity.comparison import compare
 from mimbench.parity.golden import read_golden, setup_of
 from mimbench_methods._latent_regressor import RegressorBlock
@@ -52,15 +49,7 @@ def shake(module: torch.nn.Module) -> None:
 @pytest.mark.parametrize(("grid", "count", "least"), [(14, 98, 16), (8, 32, 4)])
 def test_masks_are_the_official_ones_from_the_official_stream(monkeypatch, grid, count, least):
     method = build(grid=grid, hidden_patches=count, min_block=least)
-    stream = random.Random()
-    monkeypatch.setattr(
-        "mimbench_methods.cae.block_mask",
-        lambda batch, grid, count, generator, **options: python_block_mask(batch, grid, count, stream, **options),
-    )
-    expected = read_arrays("mask_exact_b")[0][f"cae_{grid}x{grid}_{count}_{least}"].bool()
-    for seed in range(10):
-        stream.seed(seed)
-        assert torch.equal(method.sample_mask(3, seeded()), expected[seed])
+    check_block_masks(monkeypatch, method, f"cae_{grid}x{grid}_{count}_{least}")
 
 
 @pytest.mark.parametrize("case", ["A", "B"])

@@ -5,12 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers.cell_methods import check_cell_distribution, check_groups, check_pretraining
-from helpers.official_values import GOLDEN, read_arrays, read_json
+from helpers.cell_methods import (
+    check_any_grid,
+    check_cell_distribution,
+    check_cell_masks,
+    check_groups,
+    check_pretraining,
+)
+from helpers.official_values import GOLDEN, read_arrays
 from mimbench.contract import InputError
 from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
-from mimbench.masks import mask_at_pixels, resize_mask
+from mimbench.masks import mask_at_pixels
 from mimbench.parity.comparison import compare
 from mimbench.parity.golden import read_golden
 from mimbench_methods.greenmim import GreenMIM
@@ -36,29 +42,22 @@ def batch(method: GreenMIM, count=3):
 
 @pytest.mark.parametrize("side", [7, 12])
 def test_masks_are_the_official_ones_from_the_official_stream(side):
-    arrays = read_arrays("mask_exact_a")[0]
     config = Swin.Config(embed_dim=4, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), window=side)
     encoder = Swin(config, image_size=32 * side, in_channels=3)
     ours, official = (
         GreenMIM(GreenMIM.Config(decoder_dim=4, decoder_heads=1, decoder=name), encoder)
         for name in ("corrected", "official")
     )
-    for seed in range(10):
-        streams = seeded(seed), seeded(seed)
-        for call in range(3):
-            mask, places = ours.sample_mask(2, streams[0]), official.sample_mask(2, streams[1])
-            expected = arrays[f"greenmim_{side}x{side}_0.75"][seed, call].bool()
-            assert torch.equal(mask, expected.expand(2, -1, -1))
-            assert torch.equal(official.masked_cells(places), mask)
-            assert torch.equal(places[1].flatten(), arrays[f"greenmim_{side}x{side}_0.75_ids_restore"][seed, call])
+    for method in (ours, official):
+        check_cell_masks(method, f"greenmim_{side}x{side}_0.75")
+    for seed, orders in enumerate(read_arrays("mask_exact_a")[0][f"greenmim_{side}x{side}_0.75_ids_restore"]):
+        generator = seeded(seed)
+        for order in orders:
+            assert torch.equal(official.sample_mask(2, generator)[1].flatten(), order)
 
 
 def test_masks_have_the_official_distribution():
-    (case,) = (case for case in read_json("mask_stats_a")["stats"] if case["generator"].startswith("GreenMIM"))
-    method = build(image_size=56, window=7, mask_ratio=case["settings"]["mask_ratio"])
-    generator = seeded(1)
-    masks = torch.cat([method.sample_mask(1, generator) for _ in range(2000)])
-    check_cell_distribution(masks, case)
+    check_cell_distribution(build(image_size=56, window=7, mask_ratio=0.75), "GreenMIM")
 
 
 @pytest.mark.parametrize("case", ["A", "B"])
@@ -148,11 +147,7 @@ def test_a_step_runs_without_values(trains_without_values):
 
 def test_masks_may_have_any_grid_and_mask_everything():
     method = build().eval()
-    images, mask = batch(method)
-    finer = resize_mask(mask, (16, 16))
-    assert torch.equal(method.predict(images, finer), method.predict(images, mask))
-    nothing = method.predict(images, torch.ones_like(mask))
-    assert torch.equal(nothing, method.predict(images.flip(-1), torch.ones_like(mask)))
+    check_any_grid(method, *batch(method))
 
 
 def test_what_cannot_be_is_refused():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import torch
 
 from helpers.official_values import (
     build_official,
+    check_block_masks,
     check_decay,
     check_gradients,
     check_initial_weights,
@@ -24,7 +24,6 @@ from helpers.presets import resolved
 from mimbench.contract import InputError, NotSupported
 from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
-from mimbench.masks.official import python_block_mask
 from mimbench_methods._hog import hog
 from mimbench_methods.maskfeat import MaskFeat
 from mimbench_tasks.finetune.task import Finetune
@@ -116,15 +115,7 @@ def test_initial_weights_are_distributed_as_the_official_ones():
 def test_masks_are_the_official_ones_from_the_official_stream(monkeypatch, grid, name):
     config = ViT.Config(patch_size=16, embed_dim=8, depth=1, num_heads=2, position="learned")
     method = MaskFeat(MaskFeat.Config(), ViT(config, image_size=16 * grid, in_channels=3))
-    stream = random.Random()
-    monkeypatch.setattr(
-        "mimbench_methods.maskfeat.block_mask",
-        lambda batch, grid, count, generator, **options: python_block_mask(batch, grid, count, stream, **options),
-    )
-    expected = read_arrays("mask_exact_b")[0][name].bool()
-    for seed in range(10):
-        stream.seed(seed)
-        assert torch.equal(method.sample_mask(3, seeded()), expected[seed])
+    check_block_masks(monkeypatch, method, name)
 
 
 @pytest.mark.parametrize("case", ["A", "B"])

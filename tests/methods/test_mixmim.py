@@ -5,12 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers.cell_methods import check_cell_distribution, check_groups, check_pretraining
-from helpers.official_values import GOLDEN, read_arrays, read_json
+from helpers.cell_methods import (
+    check_any_grid,
+    check_cell_distribution,
+    check_cell_masks,
+    check_groups,
+    check_pretraining,
+)
+from helpers.official_values import GOLDEN
 from mimbench.contract import InputError
 from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
-from mimbench.masks import mask_at_pixels, resize_mask
+from mimbench.masks import mask_at_pixels
 from mimbench.parity.comparison import compare
 from mimbench.parity.golden import read_golden
 from mimbench_methods.mixmim import MixMIM
@@ -37,19 +43,13 @@ def batch(method: MixMIM, count=4):
 
 @pytest.mark.parametrize("name", ["7x7_0.5", "12x12_0.5", "7x7_0.75"])
 def test_masks_are_the_official_ones_from_the_official_stream(name):
-    expected = read_arrays("mask_exact_a")[0][f"mixmim_{name}"].bool()
-    side, ratio = expected.shape[-1], float(name.rpartition("_")[2])
-    method = build(image_size=8 * side, window=side, mask_ratio=ratio)
-    for seed in range(10):
-        generator = seeded(seed)
-        for call in range(3):
-            assert torch.equal(method.sample_mask(2, generator), expected[seed, call].expand(2, -1, -1))
+    grid, _, ratio = name.partition("_")
+    side = int(grid.partition("x")[0])
+    check_cell_masks(build(image_size=8 * side, window=side, mask_ratio=float(ratio)), f"mixmim_{name}")
 
 
 def test_masks_have_the_official_distribution():
-    (case,) = (case for case in read_json("mask_stats_a")["stats"] if case["generator"].startswith("MixMIM"))
-    method, generator = build(image_size=56, window=7), seeded(1)
-    check_cell_distribution(torch.cat([method.sample_mask(1, generator) for _ in range(2000)]), case)
+    check_cell_distribution(build(image_size=56, window=7), "MixMIM")
 
 
 @pytest.mark.parametrize("case", ["A", "B"])
@@ -128,11 +128,7 @@ def test_a_step_runs_without_values(trains_without_values):
 
 def test_masks_may_have_any_grid_and_mask_everything():
     method = build().eval()
-    images, mask = batch(method)
-    finer = resize_mask(mask, (16, 16))
-    assert torch.equal(method.predict(images, finer), method.predict(images, mask))
-    nothing = method.predict(images, torch.ones_like(mask))
-    assert torch.equal(nothing, method.predict(images.flip(-1), torch.ones_like(mask)))
+    check_any_grid(method, *batch(method))
 
 
 def test_what_cannot_be_is_refused():

@@ -136,10 +136,10 @@ def test_drop_path_acts_in_training_only():
 @pytest.mark.parametrize(
     ("build_encoder", "norm", "expected"),
     [
-        (resnet, "encoder", "BatchNorm2d"),
+        (resnet, "encoder", "SyncedBatchNorm2d"),
         (convnext, "encoder", "LayerNorm2d"),
         (resnet, "layer", "LayerNorm2d"),
-        (convnext, "batch", "BatchNorm2d"),
+        (convnext, "batch", "SyncedBatchNorm2d"),
         (convnext, "none", "Identity"),
     ],
 )

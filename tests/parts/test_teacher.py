@@ -151,15 +151,6 @@ def test_another_student_is_refused():
         teacher.follow(nn.Sequential(*list(student())[:3], nn.Linear(4, 2, bias=False)), 0.9)
 
 
-def test_a_released_teacher_trains_what_the_student_trained():
-    net = student()
-    net[0].weight.requires_grad_(False)
-    teacher = Teacher(net)
-    released = teacher.release()
-    assert released is teacher.module
-    assert [n for n, p in released.named_parameters() if not p.requires_grad] == ["0.weight"]
-
-
 def test_a_student_that_holds_its_teacher_is_followed():
     net = student()
     net.add_module("slow", Teacher(net))

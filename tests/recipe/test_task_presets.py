@@ -98,6 +98,37 @@ TUNED_MASKFEAT = TUNED | {
     "train.schedule.min_lr": 1e-6,
 }
 TUNED_LARGE = {"drop_path": 0.2, "train.epochs": 50, "train.base_lr": 1e-3, "train.layer_decay": 0.75}
+TUNED_SPARK = TUNED | {
+    "rand_augment": "trivial",
+    "ema_decay": 0.9999,
+    "train.lr_divisor": 256,
+    "train.precision": "fp32",
+    "train.layer_decay": 0.7,
+    "train.clip_grad": None,
+    "train.schedule.convention": "spark",
+}
+TUNED_CAE = TUNED_BEIT | {
+    "norm": "encoder-after-pooling",
+    "position": "sincos-rows-first-and-relative",
+    "train.batch_size": 4096,
+    "train.schedule.warmup_epochs": 5,
+}
+TUNED_HPM = TUNED_MAE | {"train.layer_decay": 0.8}
+TUNED_LOCALMIM = TUNED_MAE | {"train.lr_divisor": None}
+TUNED_IBOT = TUNED_BEIT | {"pooling": "token", "norm": "encoder", "position": "learned"}
+TUNED_IJEPA = TUNED | {
+    "norm": "fresh",
+    "position": None,
+    "image_size": None,
+    "drop_path": 0.25,
+    "train.epochs": 50,
+    "train.batch_size": 528,
+    "train.base_lr": 1e-4,
+    "train.weight_decay": 0.04,
+    "train.layer_decay": 0.75,
+    "train.schedule.convention": "mae",
+    "train.schedule.warmup_epochs": 5,
+}
 FINETUNE = {
     ("imagenet-vit-base", "simmim"): TUNED_SIMMIM
     | {"norm": "fresh", "head_std": 2e-5, "position": "relative-per-block", "no_decay": []},
@@ -106,6 +137,58 @@ FINETUNE = {
     ("imagenet-vit-base", "beitv2"): TUNED_BEIT | {"drop_path": 0.2, "train.base_lr": 5e-4, "train.layer_decay": 0.6},
     ("imagenet-vit-base", "data2vec"): TUNED_DATA2VEC | {"train.weight_decay": 0.0},
     ("imagenet-vit-base", "maskfeat"): TUNED_MASKFEAT | {"train.batch_size": 512, "train.base_lr": 2e-3},
+    ("imagenet-convnext-base", "spark"): TUNED_SPARK
+    | {
+        "norm": "fresh",
+        "head_std": 0.02,
+        "drop_path": 0.4,
+        "layer_groups": [3] * 12,
+        "mix_group": 512,
+        "loss": "cross-entropy",
+        "train.epochs": 400,
+        "train.batch_size": 4096,
+        "train.weight_decay": 0.01,
+    },
+    ("imagenet-resnet-50", "spark"): TUNED_SPARK
+    | {
+        "norm": "encoder",
+        "drop_path": 0.05,
+        "layer_groups": [3, 2, 2, 3, 3, 3],
+        "mixup": 0.1,
+        "mix_group": 256,
+        "loss": "binary",
+        "train.epochs": 300,
+        "train.batch_size": 2048,
+        "train.optimizer": "lamb",
+        "train.eps": 1e-6,
+        "train.weight_decay": 0.02,
+        "train.schedule.warmup_epochs": 5,
+    },
+    ("imagenet-convnext-base", "fcmae"): TUNED_MAE
+    | {
+        "position": None,
+        "layer_groups": [3] * 12,
+        "ema_decay": 0.9999,
+        "train.base_lr": 6.25e-4,
+        "train.layer_decay": 0.6,
+        "train.schedule.warmup_epochs": 20,
+    },
+    ("imagenet-vit-base", "cae"): TUNED_CAE | {"train.base_lr": 8e-3},
+    ("imagenet-vit-base", "hpm"): TUNED_HPM | {"mix_group": 48, "train.batch_size": 384},
+    ("imagenet-vit-base", "localmim"): TUNED_LOCALMIM
+    | {
+        "mix_group": 128,
+        "train.base_lr": 2e-3,
+        "train.schedule.warmup_epochs": 20,
+        "train.schedule.min_lr": 1e-5,
+    },
+    ("imagenet-vit-base", "ijepa"): TUNED_IJEPA,
+    ("imagenet-vit-huge", "ijepa"): TUNED_IJEPA,
+    ("imagenet-vit-base", "ibot"): TUNED_IBOT,
+    ("imagenet-vit-small", "ibot"): TUNED_IBOT | {"train.epochs": 200, "train.layer_decay": 0.75},
+    ("imagenet-vit-large", "cae"): TUNED_CAE | TUNED_LARGE | {"mix_group": 64, "train.base_lr": 2e-3},
+    ("imagenet-vit-large", "hpm"): TUNED_HPM | {"mix_group": 64, "train.batch_size": 512, "train.epochs": 50},
+    ("imagenet-vit-large", "localmim"): TUNED_LOCALMIM | TUNED_LARGE | {"mix_group": 64, "train.base_lr": 3e-3},
     ("imagenet-vit-large", "data2vec"): TUNED_DATA2VEC
     | {
         "mix_group": 64,
@@ -124,6 +207,16 @@ FINETUNE = {
     ("imagenet-vit-large", "beit"): TUNED_BEIT | TUNED_LARGE | {"mix_group": 64, "train.schedule.warmup_epochs": 5},
     ("imagenet-swin-base", "simmim"): TUNED_SWIN | {"image_size": 192, "window": 6, "train.layer_decay": 0.9},
     ("imagenet-swin-base-800ep", "simmim"): TUNED_SWIN | {"window": 7, "train.layer_decay": 0.8},
+    ("imagenet-swin-base-224", "greenmim"): TUNED_SWIN
+    | {"window": 7, "mix_group": 48, "train.batch_size": 768, "train.layer_decay": 0.9},
+    ("imagenet-swin-base-224", "mixmim"): TUNED_MAE
+    | {
+        "norm": "encoder",
+        "position": None,
+        "mix_group": 128,
+        "no_decay": ["relative_position_bias_table"],
+        "train.layer_decay": 0.7,
+    },
 }
 """The fine-tuning part: options of the task, by their paths."""
 
@@ -134,6 +227,18 @@ FINETUNE_RATES = {
     ("imagenet-vit-base", "beitv2"): (5e-4, {0: 0.0, -1: 1e-6}),
     ("imagenet-vit-base", "data2vec"): (4e-3, {0: 0.0, -1: 1e-6}),
     ("imagenet-vit-base", "maskfeat"): (2e-3, {0: 1e-8, -1: 1e-6}),
+    ("imagenet-convnext-base", "spark"): (1.6e-3, {0: 8e-6, -1: 1.6e-6}),
+    ("imagenet-resnet-50", "spark"): (1.6e-2, {0: 8e-5, -1: 1.6e-5}),
+    ("imagenet-convnext-base", "fcmae"): (2.5e-3, {0: 0.0, -1: 1e-6}),
+    ("imagenet-vit-base", "cae"): (8e-3, {0: 0.0, -1: 1e-6}),
+    ("imagenet-vit-base", "hpm"): (7.5e-4, {0: 0.0, -1: 1e-6}),
+    ("imagenet-vit-base", "localmim"): (2e-3, {0: 0.0, -1: 1e-5}),
+    ("imagenet-vit-base", "ijepa"): (2.0625e-4, {0: 0.0, -1: 1e-6}),
+    ("imagenet-vit-base", "ibot"): (4e-3, {0: 0.0, -1: 1e-6}),
+    ("imagenet-vit-small", "ibot"): (4e-3, {0: 0.0, -1: 1e-6}),
+    ("imagenet-vit-large", "cae"): (2e-3, {0: 0.0, -1: 1e-6}),
+    ("imagenet-vit-large", "hpm"): (1e-3, {0: 0.0, -1: 1e-6}),
+    ("imagenet-vit-large", "localmim"): (3e-3, {0: 0.0, -1: 1e-6}),
     ("imagenet-vit-large", "beitv2"): (2e-4, {0: 0.0, -1: 1e-6}),
     ("imagenet-vit-large", "data2vec"): (5e-3, {0: 0.0, -1: 1e-6}),
     ("imagenet-vit-large", "maskfeat"): (1e-3, {0: 1e-8, -1: 1e-6}),
@@ -188,7 +293,7 @@ def test_fine_tuning_is_shown_with_its_sources(preset, method):
     text = describe(preset, method, {}).split("[tasks.finetune]")[1].split("[tasks.linear-probe]")[0]
     values = {line.partition(" = ")[0]: line for line in text.splitlines() if "  # " in line}
     for path in expected.keys() - {"train.accumulate"}:
-        assert "@" in values[path.rpartition(".")[2]], path
+        assert "@" in values[path.rpartition(".")[2]] or "arXiv:" in values[path.rpartition(".")[2]], path
 
 
 @pytest.mark.parametrize(("preset", "method"), cases_of(FINETUNE_RATES))

@@ -10,7 +10,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from mimbench import registry
-from mimbench.contract import Encoder
+from mimbench.contract import Encoder, Features
 from mimbench.encoders.swin import Swin, SwinConfig
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.recipe.document import read
@@ -19,7 +19,7 @@ from mimbench.testing.encoders import ENCODER_CHECKS, check_encoder
 
 TINY = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
 ATTENTION = "attention_is_a_distribution"
-BLOCKS = "further_blocks_go_on_from_a_layer"
+BLOCKS = {"further_blocks_go_on_from_a_layer", "block_input_has_the_form_of_a_layer"}
 DROPS = {"encoding_all_tokens_equals_encode", "dropped_tokens_are_not_seen"}
 CELLS = {"visible_cells_stand_alone", "mixed_images_stay_apart"}
 
@@ -34,7 +34,7 @@ def skipped(encoder, options, **setting) -> set[str]:
 @pytest.mark.parametrize("name", ["vit", "swin", "convnext", "resnet"])
 def test_built_in_encoders_pass(name):
     recipe = resolve("smoke", read("smoke"), "simmim", {"encoder.name": name}, None)
-    allowed = CELLS if name == "vit" else {*DROPS, ATTENTION, BLOCKS} | (set() if name == "swin" else CELLS)
+    allowed = CELLS if name == "vit" else {*DROPS, *BLOCKS, ATTENTION} | (set() if name == "swin" else CELLS)
     assert skipped(recipe.encoder_class(), recipe.encoder_config, image_size=28, channels=1) == allowed
 
 
@@ -43,8 +43,8 @@ def test_models_of_timm_pass(model):
     assert skipped(registry.encoders.load("timm"), {"model": model}, image_size=64) <= {
         *DROPS,
         *CELLS,
+        *BLOCKS,
         ATTENTION,
-        BLOCKS,
         "pyramid_takes_other_sizes",
         "checkpointing_gives_equal_gradients",
     }
@@ -183,6 +183,16 @@ class NormedTwice(Plain):
 class OneBlock(Plain):
     def further_blocks(self, drop_path):
         return super().further_blocks(drop_path[:1])
+
+
+class NoPrefixInput(Plain):
+    def block_input(self, tokens, *, keep=None):
+        return Features.from_map(super().block_input(tokens, keep=keep).dense)
+
+
+class SortedInput(Plain):
+    def block_input(self, tokens, *, keep=None):
+        return super().block_input(tokens, keep=None if keep is None else keep.sort(1).values)
 
 
 class Backwards(Plain):
@@ -362,6 +372,10 @@ WRONG: dict[str, list[tuple[type[Encoder], str]]] = {
         (OneBlock, "gives 1 blocks"),
         (Backwards, "apply them in their order"),
     ],
+    "block_input_has_the_form_of_a_layer": [
+        (NoPrefixInput, "block_input: sequence has shape [3, 64, 16]"),
+        (SortedInput, "keep their order"),
+    ],
     "abilities_agree_with_the_sizes": [(Boastful, 'can has "class-token", and num_prefix_tokens is 0')],
     "depths_are_in_range": [(TooDeep, "layer_of('body.norm.weight') is 9")],
     "depths_follow_the_layers": [(Reversed, "acts in an earlier layer")],
@@ -382,7 +396,7 @@ def test_each_check_has_a_wrong_encoder():
 
 def test_honest_encoders_pass():
     assert skipped(Plain, {}) == CELLS
-    assert skipped(PlainSwin, {}) == {*DROPS, ATTENTION, BLOCKS}
+    assert skipped(PlainSwin, {}) == {*DROPS, *BLOCKS, ATTENTION}
 
 
 @pytest.mark.parametrize(

@@ -396,6 +396,18 @@ class OtherExport(Plain):
         return self.head
 
 
+class Releasing(Plain):
+    def exported_encoder(self):
+        return self.encoder.requires_grad_(False)
+
+
+class Zeroing(Plain):
+    def exported_encoder(self):
+        with torch.no_grad():
+            self.head.weight.zero_()
+        return self.encoder
+
+
 class Hooked(Plain):
     def __init__(self, config, encoder):
         super().__init__(config, encoder)
@@ -470,6 +482,7 @@ WRONG: dict[str, list[tuple[type[Method], str]]] = {
     "a_stored_state_gives_an_equal_loss": [(Unstored, "after storing and loading")],
     "resume_is_exact": [(Counting, "average.weight differs")],
     "exported_encoder_has_its_type": [(OtherExport, "returns a Conv2d, not a ViT")],
+    "exporting_changes_nothing": [(Releasing, "whether 'encoder."), (Zeroing, "changes 'head.weight'")],
     "exported_encoder_loads_into_a_plain_one": [(Hooked, "other features"), (Renamed, "do not fit a plain ViT")],
     "steps_in_bf16": [(NeedsFloat, "BFloat16")],
     "takes_a_batch_of_one": [(BatchStatistics, "a batch of one image is nan")],

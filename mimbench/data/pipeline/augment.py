@@ -21,10 +21,13 @@ Augment = Callable[[Tensor], Tensor]
 
 
 class ImageAugment:
-    """timm's training transform without normalisation and erasing: crop, flip, and RandAugment or colour jitter."""
+    """timm's training transform without normalisation and erasing: crop, flip, and RandAugment or colour jitter.
+
+    With "trivial", torchvision's TrivialAugmentWide takes the place of RandAugment, with bicubic interpolation.
+    """
 
     def __init__(self, input_config: InputConfig, channels: int, rand_augment: str | None) -> None:
-        """channels: of the images, 1 or 3. rand_augment: timm's notation; with it there is no jitter, as in timm.
+        """channels: of the images, 1 or 3. rand_augment: timm's notation, or "trivial"; with it there is no jitter.
 
         Raises:
             InputError: timm does not know such a policy, or cannot augment such images.
@@ -39,6 +42,7 @@ class ImageAugment:
                 "leave rand_augment out"
             )
 
+        trivial = rand_augment == "trivial"
         try:
             self.pipeline = create_transform(
                 input_config.image_size,
@@ -47,15 +51,18 @@ class ImageAugment:
                 ratio=input_config.crop_ratio,
                 hflip=input_config.flip,
                 color_jitter=input_config.color_jitter or None,
-                auto_augment=rand_augment,
+                auto_augment=None if trivial else rand_augment,
                 interpolation=input_config.interpolation,
                 mean=input_config.mean if len(input_config.mean) == channels else input_config.mean[:1] * channels,
                 normalize=False,
             )
         except (AssertionError, ValueError, KeyError) as error:
             raise InputError(
-                f"rand_augment {rand_augment!r} is no policy that timm knows; write it as 'rand-m9-mstd0.5-inc1'"
+                f"rand_augment {rand_augment!r} is no policy that timm knows; write it as 'rand-m9-mstd0.5-inc1', "
+                "or 'trivial'"
             ) from error
+        if trivial:
+            self._insert_trivial_augment()
 
     def __call__(self, image: Tensor) -> Tensor:
         """[C, H, W] on the scale of bytes -> uint8 [C, S, S]; draws from the shared generators.
@@ -65,6 +72,12 @@ class ImageAugment:
         from torchvision.transforms.functional import to_pil_image
 
         return self.pipeline(to_pil_image(image.round().to(torch.uint8) if image.is_floating_point() else image))
+
+    def _insert_trivial_augment(self) -> None:
+        """Before the pipeline's last transform, which makes a tensor, as keyu-tian/SparK@a63e386f has it."""
+        from torchvision.transforms import InterpolationMode, TrivialAugmentWide
+
+        self.pipeline.transforms.insert(-1, TrivialAugmentWide(interpolation=InterpolationMode.BICUBIC))
 
 
 class Erasing:

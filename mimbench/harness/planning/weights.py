@@ -13,7 +13,7 @@ from mimbench.store.store import StoredCheckpoint
 
 
 def restore_encoder(method: Method, checkpoint: StoredCheckpoint) -> Encoder:
-    """The encoder that `method` exports, with the weights of a checkpoint.
+    """The encoder that `method` exports, with the weights of a checkpoint. It trains what `method.encoder` trains.
 
     Every tensor must match by name and shape. Only position tables are resampled, if a checkpoint is used at another
     image size.
@@ -30,6 +30,9 @@ def restore_encoder(method: Method, checkpoint: StoredCheckpoint) -> Encoder:
             f"checkpoint {checkpoint.folder} does not fit encoder {what!r} with these options: {short_text(error)}; "
             "use the options that it was made with"
         ) from error
+    trained = {name: parameter.requires_grad for name, parameter in method.encoder.named_parameters()}
+    for name, parameter in encoder.named_parameters():  # those of a teacher require no gradients
+        parameter.requires_grad_(trained.get(name, True))
     return encoder
 
 

@@ -8,6 +8,8 @@ import random
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import InterpolationMode, TrivialAugmentWide
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from mimbench.contract import ArraySplit, ImageSplit, InputConfig
 from mimbench.data import training_loader
@@ -90,6 +92,21 @@ def test_without_a_policy_there_is_colour_jitter():
         jittered = ImageAugment(plain.model_copy(update={"color_jitter": 0.4}), 3, None)(NOISE[0, :, :16, :16])
     assert torch.equal(same, NOISE[0, :, :16, :16])
     assert not torch.equal(jittered, same)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_trivial_augment_is_torchvisions(channels):
+    plain = INPUT.model_copy(update={"crop_scale": (1.0, 1.0), "flip": 0.0})
+    augment = pickle.loads(pickle.dumps(ImageAugment(plain, channels, "trivial")))
+    changed, image = 0, NOISE[0, :channels, :16, :16]
+    for seed in range(20):
+        with fork_rng(seed):
+            ours = augment(image)
+        with fork_rng(seed):
+            official = pil_to_tensor(TrivialAugmentWide(interpolation=InterpolationMode.BICUBIC)(to_pil_image(image)))
+        assert torch.equal(ours, official)
+        changed += not torch.equal(ours, image)
+    assert changed > 10
 
 
 @pytest.mark.parametrize("policy", ["foo", "rand-q9", "m9-mstd0.5"])

@@ -272,3 +272,12 @@ def test_what_is_wrong_is_refused_for_a_control_too(bench, wrong):
 def test_the_last_epoch_is_the_last_in_every_table(bench):
     _, cells = bench.planned(settings=FOUR, vary=["methods.simmim.pretrain.at_epoch=1,4"])
     assert [dict(cell.varied) for cell in cells] == [{"methods.simmim.pretrain.at_epoch": 1}, {}]
+
+
+def test_a_teacher_that_is_saved_early_is_not_trained_and_can_be_fine_tuned(quick, tmp_path):
+    """The exported encoder is I-JEPA's teacher: its weights are saved at epoch 0, and its pretraining goes on."""
+    command = ("run", "--method", "ijepa", "--task", "finetune", "--recipe", "smoke", "--vary", "pretrain.at_epoch=0,2")
+    done = quick(*command)
+    assert done.returncode == 0, done.stderr
+    assert "receive no gradient" not in done.stdout + done.stderr
+    assert len(list(tmp_path.glob("runs/records/*.json"))) == 2

@@ -157,6 +157,7 @@ def test_weights_that_are_not_there_are_named(cache, tmp_path):
     with pytest.raises(InputError, match=r"imported without 2 tensors of method 'simmim', such as 'decoder\.0"):
         restore(built(pretraining), headless)
     encoder, same = restore_encoder(built(pretraining, seed=1), headless), built(pretraining).encoder
+    assert [p.requires_grad for p in encoder.parameters()] == [p.requires_grad for p in same.parameters()]
     assert all(torch.equal(value, same.state_dict()[key]) for key, value in encoder.state_dict().items())
     damaged = stored(store, pretraining, built(pretraining), drop="mask_token")
     with pytest.raises(InputError, match="does not fit method 'simmim'"):

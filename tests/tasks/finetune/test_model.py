@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from helpers.tiny_finetune import INPUT, encoder, task
-from mimbench.contract import InputConfig
+from mimbench.contract import InputConfig, InputError
+from mimbench.encoders.convnet import ConvNeXt, ConvNeXtConfig, ResNet, ResNetConfig
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.optim import param_groups
 from mimbench_tasks.finetune.model import FinetuneTraining, adapt, build_classifier
@@ -62,6 +63,99 @@ def test_a_fresh_norm_takes_the_final_norms_place():
     assert frozen == {"encoder.body.norm.weight", "encoder.body.norm.bias"}
     token = classifier(task({"pooling": "token", "drop_path": 0.0}).config).eval()
     torch.testing.assert_close(token(images), token.head(token.encoder.features(images).prefix[:, 0]))
+
+
+def test_the_encoders_final_norm_can_act_after_the_pooling():
+    pretrained = encoder()
+    torch.nn.init.normal_(pretrained.body.norm.weight)
+    config = task({"norm": "encoder-after-pooling", "drop_path": 0.0}).config
+    model = classifier(config, pretrained).eval()
+    images = torch.randn(3, 1, 8, 8)
+    pooled = model.encoder.layers(images, final_norm=False)[-1].pooled
+    torch.testing.assert_close(model(images), model.head(pretrained.body.norm(pooled)))
+    assert not any(parameter.requires_grad for parameter in model.encoder.body.norm.parameters())
+    with pytest.raises(InputError, match="one LayerNorm after its blocks, which this convnet encoder does not have"):
+        classifier(config, encoder("resnet"))
+
+
+def test_cae_keeps_its_fixed_positions_and_gets_a_table_for_each_block():
+    pretrained = encoder(position="sincos-rows-first", layer_scale=0.1)
+    config = task({"position": "sincos-rows-first-and-relative", "drop_path": 0.0}).config
+    model = classifier(config, pretrained)
+    images = torch.randn(2, 1, 8, 8)
+    expected = pretrained.eval().features(images).pooled
+    torch.testing.assert_close(model.encoder.eval().features(images).pooled, expected)
+    tables = [
+        name for name, parameter in model.named_parameters() if name.endswith("table") and parameter.requires_grad
+    ]
+    assert len(tables) == 2
+    assert not model.encoder.body.pos_embed.requires_grad
+    torch.nn.init.normal_(model.encoder.body.blocks[0].attn.rel_pos_bias.relative_position_bias_table)
+    assert not torch.allclose(model.encoder.features(images).pooled, expected)
+
+
+def rates(kind, depths, groups):
+    """Layer scale by parameter, for layer decay 0.5."""
+    with torch.device("meta"):
+        if kind == "convnext":
+            config = ConvNeXtConfig(dims=(8,) * 4, depths=depths)
+            pretrained = ConvNeXt(config, image_size=32, in_channels=3)
+        else:
+            pretrained = ResNet(ResNetConfig(dims=(8,) * 4, depths=depths), image_size=32, in_channels=3)
+        options = {"layer_groups": groups, "drop_path": 0.0, "train": {"layer_decay": 0.5}}
+        config = task(options).config
+        model = FinetuneTraining(classifier(config, pretrained, size=32), config, INPUT, batched=True)
+    groups = param_groups(model, config.train, layer_of=model.layer_of, num_layers=model.num_layers)
+    prefix = "classifier.encoder.body."
+    return {name.removeprefix(prefix): group["lr_scale"] for group in groups for name in group["names"]}
+
+
+def test_groups_of_blocks_have_the_rates_of_convnexts_official_scripts():
+    """facebookresearch/ConvNeXt-V2@25538957 optim_factory.py; keyu-tian/SparK@a63e386f: 12 layers and the stem."""
+    scales = rates("convnext", (3, 3, 27, 3), [3] * 12)
+    layers = {"stem.0": 0, "stages.0.blocks.2": 1, "stages.1.downsample.1": 2, "stages.1.blocks.0": 2}
+    layers |= {"stages.2.downsample.0": 3, "stages.2.blocks.2": 3, "stages.2.blocks.3": 4, "stages.2.blocks.26": 11}
+    layers |= {"stages.3.downsample.1": 12, "stages.3.blocks.1": 12, "norm_pre": 13}
+    for start, layer in layers.items():
+        of_layer = {scale for name, scale in scales.items() if name.startswith(f"{start}.")}
+        assert of_layer == {0.5 ** (13 - layer)}, start
+    assert scales["classifier.head.weight"] == 1
+
+
+def test_groups_of_blocks_have_the_rates_of_sparks_resnet():
+    """keyu-tian/SparK@a63e386f downstream_imagenet/models/__init__.py: 6 layers of ResNet-50 and the stem."""
+    scales = rates("resnet", (3, 4, 6, 3), [3, 2, 2, 3, 3, 3])
+    layers = {"conv1": 0, "bn1": 0, "layer1.2": 1, "layer2.0": 2, "layer2.1": 2, "layer2.2": 3, "layer2.3": 3}
+    layers |= {"layer3.0": 4, "layer3.2": 4, "layer3.3": 5, "layer3.5": 5, "layer4.0": 6, "layer4.2": 6}
+    for start, layer in layers.items():
+        of_layer = {scale for name, scale in scales.items() if name.startswith(f"{start}.")}
+        assert of_layer == {0.5 ** (7 - layer)}, start
+
+
+@pytest.mark.parametrize("groups", [[1], [2, 1], [3, -1]])
+def test_groups_that_are_not_the_encoders_blocks_are_refused(groups):
+    config = task({"layer_groups": groups}).config
+    with pytest.raises(InputError, match=r"task\.layer_groups .* add up to the encoder's 2 blocks"):
+        FinetuneTraining(classifier(config), config, INPUT, batched=True)
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.8])
+def test_the_binary_loss_is_timms(mixup):
+    from timm.loss import BinaryCrossEntropy
+
+    options = {"loss": "binary", "smoothing": 0.1, "mixup": mixup, "cutmix": 0.0, "drop_path": 0.0}
+    config = task(options).config
+    model = FinetuneTraining(classifier(config).eval(), config, INPUT, batched=True)
+    seen = {}
+    model.classifier.register_forward_hook(lambda module, inputs, output: seen.update(logits=output))
+    if model.mix is not None:
+        mix = model.mix
+        model.mix = lambda *inputs: seen.setdefault("mixed", mix(*inputs))
+    batch = (torch.randint(0, 255, (4, 1, 8, 8), dtype=torch.uint8), torch.tensor([0, 3, 1, 2]))
+    loss = model.training_step(batch, torch.Generator().manual_seed(0)).loss
+    target = seen["mixed"][1] if mixup else batch[1]
+    official = BinaryCrossEntropy(smoothing=0.0 if mixup else 0.1, target_threshold=None)
+    torch.testing.assert_close(loss, official(seen["logits"], target))
 
 
 @pytest.mark.parametrize(("protocol", "kind"), [("simmim-vit-base", "vit"), ("simmim-swin-base-100ep", "swin")])

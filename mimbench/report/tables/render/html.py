@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 
 from mimbench.report.tables.render.notes import lines_below, with_letters
-from mimbench.report.tables.render.numbers import cell_text
+from mimbench.report.tables.render.numbers import cell_text, factor_out_n
 from mimbench.report.tables.table import Cell, Column, Table
 
 _MARKS = {"": "{}", "best": "<strong>{}</strong>", "similar": "<u>{}</u>", "second": "<u>{}</u>"}
@@ -31,6 +31,7 @@ nothing but the table."""
 
 def render_html(table: Table) -> str:
     """A table element and its style, in ASCII, to be put into any page."""
+    table, shows_n = factor_out_n(table)
     head = "".join(_head(table, column) for column in table.columns)
     lines = ['<table class="mimbench">']
     if table.title:
@@ -39,7 +40,7 @@ def render_html(table: Table) -> str:
     for block in table.blocks:
         lines.append("<tbody>")
         for row in block:
-            cells = (_cell(table, column, cell) for column, cell in zip(table.columns, row, strict=True))
+            cells = (_cell(table, column, cell, shows_n) for column, cell in zip(table.columns, row, strict=True))
             lines.append(f"<tr>{''.join(cells)}</tr>")
         lines.append("</tbody>")
     below = lines_below(table, _LETTERS, _MARKS, html.escape)
@@ -53,8 +54,8 @@ def _head(table: Table, column: Column) -> str:
     return f'<th scope="col"{_class(column)}>{title}</th>'
 
 
-def _cell(table: Table, column: Column, cell: Cell) -> str:
-    text = with_letters(table, _MARKS[cell.mark].format(html.escape(cell_text(cell))), cell.notes, _LETTERS)
+def _cell(table: Table, column: Column, cell: Cell, shows_n: bool) -> str:
+    text = with_letters(table, _MARKS[cell.mark].format(html.escape(cell_text(cell, shows_n))), cell.notes, _LETTERS)
     return f"<td{_class(column)}>{text}</td>"
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from mimbench.report.tables.render.notes import lines_below, with_letters
-from mimbench.report.tables.render.numbers import cell_text
+from mimbench.report.tables.render.numbers import cell_text, factor_out_n
 from mimbench.report.tables.table import Cell, Column, Table
 
 # Widths are estimates in characters of 10 pt type. If one is wrong, a table is shrunk, wrapped or split a little early
@@ -36,7 +36,7 @@ _RAISED = r"\textsuperscript{{{}}}"
 
 def render_latex(table: Table) -> str:
     """Table environments. The first line says which packages they need."""
-    table, shows_n = _factor_out_n(table)
+    table, shows_n = factor_out_n(table)
     layout = _Layout(table, shows_n)
     if layout.width > _LINE:
         layout = _Layout(_factor_out_shared_columns(table), shows_n, is_wrapped=True)
@@ -166,15 +166,6 @@ def _wrap_head(text: str, width: int) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def _factor_out_n(table: Table) -> tuple[Table, bool]:
-    """The table, and whether its cells show n. If all numbers have the same n, a remark shows it instead."""
-    contents = [cell.content for row in table.rows for cell in row]
-    counts = {content.n for content in contents if content is not None and not isinstance(content, str)} - {None}
-    if len(counts) != 1 or counts == {1}:
-        return table, True
-    return replace(table, remarks=(*table.remarks, f"n = {counts.pop()} throughout")), False
-
-
 def _factor_out_shared_columns(table: Table) -> Table:
     """The table without columns of labels in which all rows are equal. A remark shows these labels."""
     if len(table.rows) < 2:
@@ -185,11 +176,11 @@ def _factor_out_shared_columns(table: Table) -> Table:
     if not shared or not has_labels:
         return table
     labels = "; ".join(f"{table.columns[index].title}: {cell_text(table.rows[0][index])}" for index in shared)
-    return Table(
-        tuple(table.columns[index] for index in remaining),
-        tuple(tuple(row[index] for index in remaining) for row in table.rows),
-        table.title,
-        (f"all rows: {labels}", *table.remarks),
+    return replace(
+        table,
+        columns=tuple(table.columns[index] for index in remaining),
+        rows=tuple(tuple(row[index] for index in remaining) for row in table.rows),
+        remarks=(f"all rows: {labels}", *table.remarks),
     )
 
 

@@ -6,7 +6,7 @@ import html
 import re
 
 from mimbench.report.tables.render.notes import lines_below, with_letters
-from mimbench.report.tables.render.numbers import cell_text
+from mimbench.report.tables.render.numbers import cell_text, factor_out_n
 from mimbench.report.tables.table import Cell, Table
 
 _MARKS = {"": "{}", "best": "**{}**", "similar": "<ins>{}</ins>", "second": "<ins>{}</ins>"}
@@ -15,9 +15,10 @@ _LETTERS = "<sup>{}</sup>"
 
 def render_markdown(table: Table) -> str:
     """A pipe table, remarks and footnotes below it."""
+    table, shows_n = factor_out_n(table)
 
     def show(cell: Cell) -> str:
-        return with_letters(table, _MARKS[cell.mark].format(_escape(cell_text(cell))), cell.notes, _LETTERS)
+        return with_letters(table, _MARKS[cell.mark].format(_escape(cell_text(cell, shows_n))), cell.notes, _LETTERS)
 
     head = [with_letters(table, _escape(column.title), column.notes, _LETTERS) for column in table.columns]
     rows = [head, *([show(cell) for cell in row] for row in table.rows)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mimbench.report.tables.table import Cell
+from dataclasses import replace
+
+from mimbench.report.tables.table import Cell, Table
 from mimbench.report.tables.values import (
     Difference,
     Mean,
@@ -50,6 +52,17 @@ def cell_text(cell: Cell, shows_n: bool = True) -> str:
         case MeanAndDifference():
             text = f"{_mean_text(Mean(content.summary), n)}, {content.difference:+.1f}"
     return text.replace("-", "−")
+
+
+def factor_out_n(table: Table) -> tuple[Table, bool]:
+    """The table, and whether its cells show n. If all numbers have the same n, the first remark says it."""
+    contents = [cell.content for row in table.rows for cell in row]
+    counts = {content.n for content in contents if content is not None and not isinstance(content, str)} - {None}
+    if len(counts) != 1 or counts == {1}:
+        return table, True
+    first, *others = table.remarks or ("",)
+    remark = "; ".join(filter(None, (first, f"n = {counts.pop()} throughout")))
+    return replace(table, remarks=(remark, *others)), False
 
 
 def _mean_text(mean: Mean, n: str) -> str:

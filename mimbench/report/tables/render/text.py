@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mimbench.report.tables.render.notes import lines_below, with_letters
-from mimbench.report.tables.render.numbers import cell_text
+from mimbench.report.tables.render.numbers import cell_text, factor_out_n
 from mimbench.report.tables.table import Cell, Table
 from mimbench.text import align_columns
 
@@ -13,9 +13,10 @@ _LETTERS = " [{}]"
 
 def render_text(table: Table) -> str:
     """Columns padded with spaces, a rule below the head, remarks and footnotes below the table."""
+    table, shows_n = factor_out_n(table)
 
     def show(cell: Cell) -> str:
-        return with_letters(table, _MARKS[cell.mark].format(cell_text(cell)), cell.notes, _LETTERS)
+        return with_letters(table, _MARKS[cell.mark].format(cell_text(cell, shows_n)), cell.notes, _LETTERS)
 
     head = [with_letters(table, column.title, column.notes, _LETTERS) for column in table.columns]
     rows = [head, *([show(cell) for cell in row] for row in table.rows)]

@@ -1,0 +1,166 @@
+"""CrossMAE: each of some masked patches reads the visible ones through cross-attention, and no other masked patch."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from mimbench.api import (
+    Batch,
+    Config,
+    Depth,
+    Encoder,
+    InputError,
+    OfficialCode,
+    Predictor,
+    StepOutput,
+    init_xavier,
+    masked_count,
+    random_mask,
+    resize_mask,
+    visible_indices,
+)
+from mimbench_methods._patch_pixels import PatchPixels
+from mimbench_methods.official.crossmae import OfficialCrossMAE
+
+
+class CrossMAEConfig(Config):
+    """The defaults are those of the official command for a ViT-B."""
+
+    mask_ratio: float = Field(0.75, gt=0, lt=1)
+    """Share of the patches that is masked."""
+    predicted_ratio: float = Field(0.25, gt=0, lt=1)
+    """Share of all patches that a step predicts: a random part of the masked ones, or all if it equals mask_ratio."""
+    layers: tuple[int, ...] | None = None
+    """Indices of the encoder's layers that the decoder reads, rising; negative values count from the end, and the last
+    is -1. Absent: all."""
+    use_input: bool = True
+    """Read the input of the encoder's first block as well."""
+    norm_pixels: bool = True
+    """Predict the pixels of each patch normalised by their own mean and variance."""
+    decoder_dim: int = Field(512, ge=4)
+    decoder_depth: Depth = Field(12, ge=1)
+    decoder_heads: int = Field(16, ge=1)
+    decoder_mlp_ratio: float = Field(4.0, gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CrossMAEConfig:
+        if self.predicted_ratio > self.mask_ratio:
+            raise ValueError(f"predicted_ratio {self.predicted_ratio:g} is above mask_ratio {self.mask_ratio:g}")
+        if self.layers is not None and (not self.layers or self.layers[-1] != -1):
+            raise ValueError("the last of layers must be -1, the encoder's last layer, so that all of it is trained")
+        return self
+
+
+class CrossMAE(PatchPixels):
+    """Fu et al., Rethinking Patch Dependence for Masked Autoencoders (TMLR 2025, arXiv:2401.14391).
+
+    Reference code: CC-BY-NC 4.0; not used here. No values that it computed were compared (docs/methods/crossmae.md).
+    """
+
+    name: ClassVar[str] = "crossmae"
+    version: ClassVar[str] = "1"
+    predicts: ClassVar[str] = "normalised pixels of some masked patches"
+    sees: ClassVar[str] = "visible patches"
+    networks: ClassVar[tuple[str, ...]] = ("cross-attention decoder",)
+    paper: ClassVar[str] = "https://arxiv.org/abs/2401.14391"
+    reference: ClassVar[str] = "https://github.com/TonyLianLong/CrossMAE@6e1b329c27a9266010056019687a9174216a407b"
+    official: ClassVar[OfficialCode | None] = OfficialCrossMAE()
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"visible-only", "one-grid"})
+    Config = CrossMAEConfig
+    config: CrossMAEConfig
+
+    def __init__(self, config: CrossMAEConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        cells, ratio = math.prod(encoder.grid), config.mask_ratio
+        self.masked = masked_count(cells, ratio, "mae")
+        self.visible = cells - self.masked
+        self.predicted = self.masked - int(cells * (ratio - config.predicted_ratio))
+        """Patches that a step predicts of each image, one or more."""
+        self.layers = encoder.layer_indices(config.layers)
+        if self.layers != sorted(set(self.layers)):
+            raise InputError(f"method.layers {config.layers} of {encoder.num_layers} layers must rise")
+        if config.use_input and "block-input" not in encoder.can:
+            raise InputError(
+                f"method.use_input needs an encoder that outputs what its first block gets, and a {encoder.kind} "
+                'encoder does not; set method.use_input to false or encoder.name to "vit"'
+            )
+        depth = config.decoder_depth
+        self.mix = nn.Linear(len(self.layers) + config.use_input, depth, bias=False)
+        self.norms = nn.ModuleList(nn.LayerNorm(encoder.out_dim, eps=1e-6) for _ in range(depth))
+        self.decoder = Predictor(
+            encoder.out_dim,
+            encoder.patch_size**2 * encoder.in_channels,
+            dim=config.decoder_dim,
+            depth=depth,
+            num_heads=config.decoder_heads,
+            mlp_ratio=config.decoder_mlp_ratio,
+            grid=encoder.grid,
+            cross=True,
+        )
+        init_xavier(self)
+        for name, parameter in encoder.named_parameters():
+            if encoder.layer_of(name) > encoder.num_layers:
+                parameter.requires_grad_(False)  # the final norm, which the decoder does not read
+
+    @property
+    def pixel_patch(self) -> int:
+        return self.encoder.patch_size
+
+    def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
+        return random_mask(batch, self.encoder.grid, self.config.mask_ratio, generator, rounding="mae")
+
+    def sample_predicted(self, mask: Tensor, generator: torch.Generator) -> Tensor:
+        """The masked patches that a step predicts, chosen uniformly: bool [B, h, w], as `mask`."""
+        noise = torch.rand(mask.shape, generator=generator, device=mask.device).masked_fill(~mask, 2.0)
+        chosen = noise.flatten(1).argsort(1)[:, : self.predicted]
+        return torch.zeros_like(mask).flatten(1).scatter(1, chosen, True).view_as(mask)
+
+    def step(self, batch: Batch, generator: torch.Generator) -> StepOutput:
+        mask = self.sample_mask(len(batch.images), generator)
+        return self(batch.images, mask, self.sample_predicted(mask, generator))
+
+    def forward(self, images: Tensor, mask: Tensor, predicted: Tensor | None = None) -> StepOutput:
+        """`predicted`: bool [B, h, w], as many masked patches as those of `sample_predicted`; None: all of them.
+
+        `mask` has as many masked patches as those of `sample_mask`, so that an accelerator is not synchronised.
+        """
+        count = self.masked if predicted is None else self.predicted
+        predicted = mask if predicted is None else predicted
+        prediction = self._predict(images, mask, predicted, self.visible, count)
+        return StepOutput(self.loss(prediction, self.target(images), predicted))
+
+    def predict(self, images: Tensor, mask: Tensor) -> Tensor:
+        """Pixels of all masked patches; zeros at visible ones."""
+        return self._predict(images, mask, mask)
+
+    def contexts(self, images: Tensor, keep: Tensor) -> list[Tensor]:
+        """What each block of the decoder reads, [B, P + K, D]: its own mix of the encoder's layers, normalised.
+
+        keep: int64 [B, K], the visible patches.
+        """
+        tokens = self.encoder.embed(images)
+        maps = self.encoder.forward_layers(tokens, self.layers, keep=keep, final_norm=False)
+        if self.config.use_input:
+            maps.insert(0, self.encoder.block_input(tokens, keep=keep))
+        mixed = self.mix(torch.stack([one.sequence for one in maps], -1))
+        return [norm(one) for norm, one in zip(self.norms, mixed.unbind(-1), strict=True)]
+
+    def no_weight_decay(self) -> set[str]:
+        """The official script decays everything of two or more dimensions, tokens and weights of the mix included."""
+        return set()
+
+    def _predict(
+        self, images: Tensor, mask: Tensor, predicted: Tensor, visible: int | None = None, count: int | None = None
+    ) -> Tensor:
+        """[B, h, w, patch * patch * C] at the patches of `predicted`, zeros elsewhere; counts are per image."""
+        grid = self.encoder.grid
+        keep = visible_indices(resize_mask(mask, grid), visible)
+        places = visible_indices(~resize_mask(predicted, grid), count)
+        pixels = self.decoder(self.contexts(images, keep), keep, places)
+        whole = pixels.new_zeros(len(pixels), math.prod(grid), pixels.shape[-1])
+        return whole.scatter(1, places.unsqueeze(-1).expand_as(pixels), pixels).unflatten(1, grid)
