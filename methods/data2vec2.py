@@ -144,7 +144,6 @@ class Data2Vec2(Method):
         return set()
 
     def exported_encoder(self) -> Encoder:
-        """The teacher, once exported, can be trained as any encoder, and no longer teaches."""
         return self.encoder if self.config.export == "student" else self.teacher.module
 
 

@@ -63,6 +63,7 @@ from mimbench.masks import (
     grid_mask as grid_mask,
     guided_mask as guided_mask,
     visible_blocks_mask as visible_blocks_mask,
+    inverse_block_mask as inverse_block_mask,
     mask_at_pixels as mask_at_pixels,
     mask_grid as mask_grid,
     masked_count as masked_count,
@@ -144,6 +145,12 @@ from mimbench.parts.ranks import (
 )
 from mimbench.parts.batch_norms import (
     synchronise_batch_norms as synchronise_batch_norms,
+)
+from mimbench.parts.rotary_predictor import (
+    RotaryPredictor as RotaryPredictor,
+)
+from mimbench.parts.sinkhorn import (
+    sinkhorn as sinkhorn,
 )
 
 # Training: schedules, parameter groups, random seeds, processes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,13 +28,22 @@ def average_over_ranks(tensor: Tensor) -> Tensor:
     Returns:
         A new tensor; in a single process, a copy.
     """
+    return reduce_over_ranks(tensor, "sum") / get_world_size()
+
+
+def reduce_over_ranks(tensor: Tensor, kind: Literal["sum", "max"]) -> Tensor:
+    """The sum or largest values of tensors of one shape over all processes, which all call it. It has no gradient.
+
+    Returns:
+        A new tensor; in a single process, a copy.
+    """
     import torch
 
-    total = tensor.detach().clone(memory_format=torch.contiguous_format)
+    result = tensor.detach().clone(memory_format=torch.contiguous_format)
     if get_world_size() > 1:
-        torch.distributed.all_reduce(total)
-        total /= get_world_size()
-    return total
+        operation = torch.distributed.ReduceOp.SUM if kind == "sum" else torch.distributed.ReduceOp.MAX
+        torch.distributed.all_reduce(result, operation)
+    return result
 
 
 def _is_initialized() -> bool:

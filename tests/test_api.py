@@ -35,6 +35,7 @@ MultiBlockMask Predictor ProjectionHead Teacher WeightNormLinear cancel_gradient
 MaskRatioConfig check_mask_ratios init_normal mixed_ratio_mask multi_block_mask noise_mask ramp tube_mask visible_only
 uniform_mask
 SampleScores classification_scores visible_blocks_mask Audit AuditInput DataChoice planted_indices training_indices
+RotaryPredictor inverse_block_mask sinkhorn
 """.split()  # noqa: SIM905
 """Adding a name here is a promise to plugin authors; removing one breaks their code and belongs in the changelog."""
 

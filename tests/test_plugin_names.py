@@ -36,7 +36,7 @@ ALLOWED = {
     "masks/sampling.py": {"mae", "spark"},
     "convert/key_layouts.py": {
         *("simmim", "mae", "beit", "beitv2", "greenmim", "mixmim", "cae", "hpm", "localmim", "crossmae"),
-        *("dbot", "data2vec", "data2vec2"),
+        *("dbot", "data2vec", "data2vec2", "capi"),
     },
     "convert/network_choice.py": {"ibot", "data2vec"},
     "encoders/vit_body.py": {"beit"},  # timm's class of that name

@@ -269,7 +269,10 @@ class Method(nn.Module):
         return set()
 
     def optimizer_parts(self) -> dict[str, PartOptions]:
-        """Options of the optimizer for parts of the method, by the beginning of their names, such as "tokenizer."."""
+        """Options of the optimizer for parts of the method, by the beginning of their names, such as "tokenizer.".
+
+        A key with a * is a shell pattern of whole names, such as "*norm*.weight".
+        """
         return {}
 
     def exported_encoder(self) -> Encoder:

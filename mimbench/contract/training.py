@@ -28,6 +28,8 @@ class ScheduleConfig(Config):
     """The warmup in optimizer steps, instead of `warmup_epochs`."""
     warmup_lr: float = Field(0.0, ge=0)
     min_lr: float = Field(0.0, ge=0)
+    cosine_share: float = added(1.0, gt=0, le=1)
+    """Share of its half wave that a cosine of the learning rate goes through; below 1 it ends above min_lr."""
     milestones: tuple[float, ...] = ()
     """Epochs after which the rate is multiplied by `gamma` (multistep)."""
     milestone_steps: tuple[int, ...] = added(())
@@ -42,6 +44,10 @@ class ScheduleConfig(Config):
             raise ValueError(f"warmup_epochs {self.warmup_epochs:g} and warmup_steps {self.warmup_steps}: set only one")
         if self.milestones and self.milestone_steps:
             raise ValueError("milestones and milestone_steps are both set: set only one")
+        if self.cosine_share != 1 and self.kind != "cosine":
+            raise ValueError(
+                f"cosine_share {self.cosine_share:g} is for a cosine, and kind is {self.kind}; leave it out"
+            )
         return self
 
     @property
@@ -266,6 +272,9 @@ class PretrainConfig(TrainConfig):
 class PartOptions:
     """Options of the optimizer for some of a model's parameters, such as those of an online tokenizer.
 
+    The parameters are named by the beginning of their names, or by a shell pattern if it has a *, such as
+    "*norm*.weight". A parameter has the options of the first that matches.
+
     AdamW updates each parameter by itself, so a part with its options is trained as by a second optimizer.
     """
 
@@ -325,7 +334,7 @@ class Trainable(Protocol):
         no_weight_decay(): names or patterns of parameters without weight decay.
         extra_weight_decay(): names or patterns of parameters of one dimension that are decayed all the same.
         layer_of(name) and num_layers: for layer decay.
-        optimizer_parts(): options of the optimizer by the beginning of parameters' names.
+        optimizer_parts(): options of the optimizer by the beginning of parameters' names, or by patterns with a *.
         trained_encoder: the encoder, if it must receive a gradient at the first step.
     """
 

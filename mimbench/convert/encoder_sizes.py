@@ -18,7 +18,7 @@ from mimbench.errors import InputError, nearest
 
 Options = dict[str, Any]
 _IMAGE_SIZE = 224
-"""px. ConvNets take any size, so their tensors do not determine it."""
+"""px. ConvNets and ViTs with rotary positions take any size, so their tensors do not determine it."""
 
 
 def _vit(width: int, depth: int, heads: int) -> tuple[str, Options]:
@@ -108,6 +108,8 @@ def _vit_options(tensors: FileTensors) -> tuple[Options, int]:
         grid = (isqrt(len(tables[0]) - 3) + 1) // 2
         is_shared = all(torch.equal(table, tables[0]) for table in tables)
         return options | {"position": "relative" if is_shared else "relative-per-block"}, grid * side
+    if "pos_embed" not in tensors.tensors and "reg_token" in tensors.tensors:  # rotary positions take any size
+        return options | {"registers": _tensor(tensors, "reg_token").shape[1]}, _IMAGE_SIZE
     positions = _tensor(tensors, "pos_embed")
     class_tokens = tensors.tensors["cls_token"].value.shape[1] if "cls_token" in tensors.tensors else 0
     grid = isqrt(positions.shape[1] - class_tokens)

@@ -93,7 +93,7 @@ def _give_class_token_a_position(tensors: FileTensors) -> None:
 def match_forms(tensors: FileTensors, target_names: Set[str]) -> FileTensors:
     """Equivalent forms turned into the one that the target has; `target_names` are its names in timm.
 
-    Joint or separate biases of queries, keys and values; a shared table of relative positions or one for
+    Joint or separate weights and biases of queries, keys and values; a shared table of relative positions or one for
     each block; the two names of LayerScale; the norm of pooled features for the missing final norm.
 
     Raises:
@@ -105,6 +105,8 @@ def match_forms(tensors: FileTensors, target_names: Set[str]) -> FileTensors:
             _split_bias(tensors, owner)
         elif name.endswith("attn.qkv.bias") and f"{owner.removesuffix('.qkv')}.q_bias" in tensors.tensors:
             _join_bias(tensors, owner.removesuffix(".qkv"))
+        elif name.endswith("attn.qkv.weight") and f"{owner.removesuffix('qkv')}q_proj.weight" in tensors.tensors:
+            _join_weights(tensors, owner.removesuffix(".qkv"))
         elif leaf == TABLE:
             _share_table(tensors, name)
         elif leaf in ("gamma_1", "gamma_2"):
@@ -173,6 +175,14 @@ def _split_bias(tensors: FileTensors, owner: str) -> None:
     tensors.tensors[f"{owner}.q_bias"] = FileTensor(query, joint.sources)
     tensors.tensors[f"{owner}.v_bias"] = FileTensor(value, joint.sources)
     tensors.changed[joint.sources[0]] = "the keys' third left out: the softmax cancels it"
+
+
+def _join_weights(tensors: FileTensors, owner: str) -> None:
+    names = [f"{owner}.{part}_proj.weight" for part in "qkv"]
+    if all(name in tensors.tensors for name in names):
+        parts = [tensors.tensors.pop(name) for name in names]
+        sources = tuple(source for part in parts for source in part.sources)
+        tensors.tensors[f"{owner}.qkv.weight"] = FileTensor(torch.cat([part.value for part in parts]), sources)
 
 
 def _join_bias(tensors: FileTensors, owner: str) -> None:

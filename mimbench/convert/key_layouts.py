@@ -23,6 +23,7 @@ METHOD_PART = re.compile(r"^(?:mask_token$|decoder[._]|lm_head\.|cls_pt_|wfm\.|d
 LEFT_OUT = (
     (re.compile(r"relative_position_index$"), "an index that the encoder computes itself"),
     (re.compile(r"relative_coords_table$"), "coordinates that the encoder computes itself"),
+    (re.compile(r"\brope\.freqs$"), "frequencies of rotary positions, which the encoder computes itself"),
     (re.compile(r"attn_mask$"), "the mask of shifted windows, which the encoder computes itself"),
     (re.compile(r"\bk_bias$"), "adds the same to every score of a query, so the softmax cancels it"),
     (re.compile(r"^head\.(?:mlp|last_layer)"), "a projection head, which only pretraining uses"),
@@ -101,6 +102,15 @@ _DATA2VEC2: Renames = (
     (r"^context_encoder\.norm\.", "norm_pre."),
 )
 
+_CAPI: Renames = (
+    (r"^registers$", "reg_token"),
+    (r"^patch_embed\.(weight|bias)$", r"patch_embed.proj.\1"),
+    (r"\.residual([12])\.norm\.", r".norm\1."),
+    (r"\.residual1\.fn\.", ".attn."),
+    (r"\.residual2\.fn\.", ".mlp."),
+)
+_CAPI_OPTIONS = (("position", "edge-rope"), ("class_token", False), ("norm", "rms"), ("bias", False))
+
 _CONVNEXT: Renames = (
     (r"^downsample_layers\.0\.", "stem."),
     (r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample."),
@@ -124,6 +134,9 @@ LAYOUTS = (
            (_BLOCK, r"^decoder_blocks_losspred\.0\.", r"^decoder_embed\.")),
     KeyLayout("localmim", "vit", "https://github.com/Haoqing-Wang/LocalMIM@314a6e55",
            (_BLOCK, r"^norm\.3\.weight$", r"^decoder\.3\.pred\."), renames=((r"^norm\.3\.", "norm."),)),
+    KeyLayout("capi", "vit", "https://github.com/facebookresearch/capi@0145b88f",
+           (r"^(?:encoder\.)?blocks\.0\.residual1\.fn\.q_proj\.weight$", r"^registers$"),
+           renames=_CAPI, options=_CAPI_OPTIONS),
     KeyLayout("crossmae", "vit", "https://github.com/TonyLianLong/CrossMAE@6e1b329c",
            (_BLOCK, r"^decoder_blocks\.0\.cross_attn\.", r"^wfm\."), renames=((r"\.cross_attn\.", ".attn."),)),
     KeyLayout("dbot", "vit", "https://github.com/liuxingbin/dbot@e935478a",

@@ -30,6 +30,10 @@ def to_timm(state: Mapping[str, Tensor], options: Mapping[str, Any] = MappingPro
         raise InputError(f'encoder.position "{position}": timm\'s ViT has no such positions; it cannot be exported')
     if options.get("post_norm"):
         raise InputError("encoder.post_norm: timm's ViT has no such blocks; it cannot be exported")
+    if options.get("norm", "layer") != "layer":
+        raise InputError(
+            f'encoder.norm "{options["norm"]}": timm\'s ViT has weights in its final norm; it cannot be exported'
+        )
     if options.get("registers") and options.get("class_token", True):
         raise InputError(
             "encoder.registers: timm's ViT has no registers beside a class token that has a position; it cannot be "

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mimbench.compute.blocks import run_block, uncompiled
 from mimbench.contract import Encoder, Features, InputError
 from mimbench.encoders.attention import attention_of_each
-from mimbench.encoders.vit_body import build_body, further_blocks, join_tokens
+from mimbench.encoders.vit_body import build_body, check_form, further_blocks, join_tokens
 from mimbench.encoders.vit_config import OWN_TABLES, ViTConfig, check_positions
 from mimbench.encoders.vit_positions import Bias, ViTPositions
 from mimbench.encoders.windows import Windows, add_positions, windowed_block
@@ -60,6 +60,7 @@ class ViT(Encoder):
         self.class_tokens = config.class_tokens * config.class_token
         self.num_prefix_tokens = self.class_tokens + config.registers
         check_positions(config)
+        check_form(config)
         if not config.class_token:
             self.can -= {"class-token"}
         if config.position in OWN_TABLES:
@@ -214,7 +215,9 @@ class ViT(Encoder):
             yield x
 
     def _bias(self, grid: Grid, keep: Tensor | None) -> Bias:
-        """The bias of all patches, or of those of `keep`."""
+        """The bias or rotary table of all patches, or of those of `keep`."""
+        if self.config.position == "edge-rope":
+            return self.positions.edge_table(self.body, grid, keep)
         bias = self.positions.bias(self.body, grid)
         return bias if bias is None or keep is None else self.positions.chosen(bias, keep)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from mimbench.compute.blocks import mark_blocks
 from mimbench.encoders.blocks import sincos_positions
+from mimbench.errors import InputError
 
 if TYPE_CHECKING:  # timm takes longer to import than torch, and only building and running a ViT needs it
     from timm.models.beit import Beit
@@ -39,23 +41,40 @@ def _shared(config: ViTConfig, grid: Grid, in_channels: int) -> dict[str, Any]:
     }
 
 
+def check_form(config: ViTConfig) -> None:
+    """Raise InputError if an option of the blocks' form would do nothing."""
+    ineffective = ["norm", "bias"] if config.position.startswith("relative") else []
+    ineffective += [] if config.position in ("rope", "learned-and-rope") else ["rope_base"]
+    for option in ineffective:
+        if option not in config.left_out():
+            raise InputError(f'encoder.{option} does nothing for encoder.position "{config.position}"; leave it out')
+    if config.post_norm and config.norm != "layer":
+        raise InputError(f'encoder.norm "{config.norm}" is not for encoder.post_norm; leave one of them out')
+
+
 def build_body(config: ViTConfig, grid: Grid, in_channels: int) -> Beit | VisionTransformer:
     build = _build_relative_body if config.position.startswith("relative") else _build_absolute_body
     body = build(config, grid, in_channels)
     mark_blocks(body.blocks)
+    if config.drop_path_rule == "constant":
+        _set_drop_path(body.blocks, [config.drop_path] * config.depth)
     return body
 
 
 def further_blocks(config: ViTConfig, grid: Grid, drop_path: Sequence[float]) -> nn.ModuleList:
     """Blocks as those of `config`, with one rate of drop path each, and fresh initial weights."""
-    from timm.layers import DropPath
-
     if not drop_path:
         return nn.ModuleList()
     blocks = build_body(config.model_copy(update={"depth": len(drop_path)}), grid, 1).blocks
-    for block, rate in zip(blocks, drop_path, strict=True):
-        block.drop_path1, block.drop_path2 = (DropPath(rate) if rate else nn.Identity() for _ in range(2))
+    _set_drop_path(blocks, drop_path)
     return nn.ModuleList(blocks)
+
+
+def _set_drop_path(blocks: Sequence[Any], rates: Sequence[float]) -> None:
+    from timm.layers import DropPath
+
+    for block, rate in zip(blocks, rates, strict=True):
+        block.drop_path1, block.drop_path2 = (DropPath(rate) if rate else nn.Identity() for _ in range(2))
 
 
 def _build_relative_body(config: ViTConfig, grid: Grid, in_channels: int) -> Beit:
@@ -89,13 +108,19 @@ def _build_absolute_body(config: ViTConfig, grid: Grid, in_channels: int) -> Vis
         from mimbench.encoders.rotary_attention import RotaryAttention
 
         options["attn_layer"] = RotaryAttention
-    if config.position == "rope":
+    if config.position in ("rope", "edge-rope"):
         options["pos_embed"] = "none"
     if config.post_norm:
         from mimbench.encoders.post_norm import PostNormBlock
 
         options |= {"block_fn": PostNormBlock, "final_norm": False}
+    if not config.bias:
+        options |= {"qkv_bias": False, "proj_bias": False}
+    if config.norm == "rms":
+        options["norm_layer"] = partial(nn.RMSNorm, eps=1e-5)
     body = VisionTransformer(**_shared(config, grid, in_channels) | options)
+    if config.norm == "rms":
+        body.norm = nn.RMSNorm(config.embed_dim, eps=1e-5, elementwise_affine=False)
     if config.class_tokens > 1:
         body.cls_token = nn.Parameter(torch.empty(1, config.class_tokens, config.embed_dim))
         nn.init.normal_(body.cls_token, std=1e-6)  # timm's

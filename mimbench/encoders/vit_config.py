@@ -30,13 +30,15 @@ class ViTConfig(Config):
         "learned-and-relative",
         "rope",
         "learned-and-rope",
+        "edge-rope",
     ] = "relative"
     """relative: one bias table shared by all blocks (SimMIM, BEiT); relative-per-block: one table per block, as those
     two fine-tune, at image_size alone; sincos: fixed (MAE); sincos-rows-first: the same with the channels of rows
     before those of columns (CAE); learned: the first ViT; learned-and-relative: learned, and one table per block as
     well, zero at first, at image_size alone (MAE's ViT as mmsegmentation fine-tunes it);
     sincos-rows-first-and-relative: the same tables beside fixed positions (CAE's ViT as it is fine-tuned); rope:
-    queries and keys are rotated by their patch's row and column (DINOv3); learned-and-rope: both, as EVA-02."""
+    queries and keys are rotated by their patch's row and column (DINOv3); learned-and-rope: both, as EVA-02; edge-rope:
+    rotated by other angles, and so are prefix tokens, which lie on the edges of the visible patches (CAPI)."""
     position_resize: Literal["antialiased", "dino"] = added("antialiased")
     """Absolute positions at another grid: antialiased bicubic; or, as DINO, plain bicubic with scale (n + 0.1) / N."""
     rope_base: float = added(100.0, gt=0)
@@ -47,10 +49,17 @@ class ViTConfig(Config):
     """Class tokens, if there are any, each with a position of its own (Pixio: 8); more than one is not for relative
     positions, shared or per block. Tasks that take the class token get their mean."""
     registers: int = added(0, ge=0, le=1000)
-    """Register tokens (arXiv:2309.16588), learned and without positions; not for relative ones, shared or per block."""
+    """Register tokens (arXiv:2309.16588), learned and without positions, except for edge-rope; not for relative ones,
+    shared or per block."""
+    norm: Literal["layer", "rms"] = added("layer")
+    """layer: LayerNorm. rms: RMSNorm with epsilon 1e-5, the final one without weights; not for relative positions."""
+    bias: bool = added(True)
+    """False: linear layers of the blocks have no bias; not for relative positions."""
     layer_scale: float | None = Field(None, gt=0)
     """Initial value of LayerScale; absent: none."""
     drop_path: float = Field(0.0, ge=0, lt=1)
+    drop_path_rule: Literal["rising", "constant"] = added("rising")
+    """rising: drop_path is the rate of the last block, and the first one has 0. constant: that of every block."""
     attention_dropout: float = added(0.0, ge=0, lt=1)
     """Share of the attention weights that training zeroes."""
     post_norm: bool = added(False)

@@ -10,7 +10,7 @@ from torch import Tensor
 from mimbench.compute.attention import dense_bias
 from mimbench.contract import InputError
 from mimbench.encoders.position_tables import resize_absolute
-from mimbench.encoders.rope import rotary_table, with_idle
+from mimbench.encoders.rope import edge_rotary_table, rotary_table, with_idle
 from mimbench.encoders.vit_config import OWN_TABLES, ViTConfig
 
 Grid = tuple[int, ...]
@@ -35,7 +35,7 @@ class ViTPositions:
 
     def absolute(self, body: Any, grid: Grid) -> Tensor | None:
         """Absolute position embeddings [1, C + h*w, D] at `grid`, those of C class tokens first."""
-        if self.relative or self.config.position == "rope":
+        if self.relative or self.config.position in ("rope", "edge-rope"):
             return None
         if tuple(grid) == self.grid:
             return body.pos_embed
@@ -54,8 +54,10 @@ class ViTPositions:
         At another grid than that of the encoder the shared table is resized anew in every pass, by plain bicubic
         interpolation. The official codes convert it once, as encoders/resample.py does.
         """
+        if self.config.position == "edge-rope":
+            return self.edge_table(body, grid, None)
         if self.rotary:
-            config, device = self.config, body.norm.weight.device
+            config, device = self.config, body.patch_embed.proj.weight.device
             channels = config.embed_dim // config.num_heads
             return with_idle(rotary_table(grid, channels, config.rope_base, device=device), self.prefix)
         if tuple(grid) != self.grid:
@@ -71,6 +73,11 @@ class ViTPositions:
             table = resize_rel_pos_bias_table_simple(table, tuple(grid), shape)
         index = self._index(tuple(grid), table.device)
         return (table, index) if body.blocks[0].attn.attention_form == "flex" else dense_bias(table, index)
+
+    def edge_table(self, body: Any, grid: Grid, keep: Tensor | None) -> Tensor:
+        """Rotary table of all patches or those of `keep`, on whose edges the prefix tokens lie."""
+        channels, device = self.config.embed_dim // self.config.num_heads, body.patch_embed.proj.weight.device
+        return edge_rotary_table(grid, channels, self.prefix, keep, device=device)
 
     def patch_bias(self, body: Any, grid: Grid) -> Bias:
         """`bias` without the prefix tokens."""

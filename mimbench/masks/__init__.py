@@ -15,6 +15,7 @@ from mimbench.masks.grids import (
     resize_mask,
     visible_indices,
 )
+from mimbench.masks.inverse_block import inverse_block_mask
 from mimbench.masks.mixed import mixed_ratio_mask
 from mimbench.masks.multi_block import MultiBlockMask, multi_block_mask
 from mimbench.masks.noise import noise_mask
@@ -37,6 +38,7 @@ __all__ = [
     "block_mask",
     "grid_mask",
     "guided_mask",
+    "inverse_block_mask",
     "mask_at_pixels",
     "mask_grid",
     "masked_count",

@@ -39,8 +39,9 @@ def param_groups(
         no_decay: names, or shell patterns (* also spans dots), each matched against the whole name or the
             part after any dot: "mask_token" matches "encoder.mask_token".
         decay: as `no_decay`, of parameters of one dimension that are decayed all the same.
-        parts: options of parameters by the beginning of their names, as if these had an optimizer of the same kind to
-            themselves. lr_scale is multiplied by theirs. A group with "fixed_decay" keeps its weight decay.
+        parts: options of parameters by the beginning of their names, or by a pattern if it has a *, as if these had an
+            optimizer of the same kind to themselves. lr_scale is multiplied by theirs. A group with "fixed_decay" keeps
+            its weight decay.
 
     Raises:
         InputError: nothing is trainable, or the layer decay, a name or a part reaches no parameter.
@@ -177,14 +178,18 @@ def _layer_scales(
 def _part_of(name: str, parts: Mapping[str, PartOptions]) -> tuple[int, PartOptions]:
     """The options of a parameter, and the number of its part; 0 and the defaults for a parameter of no part."""
     for index, (beginning, options) in enumerate(parts.items(), 1):
-        if name.startswith(beginning):
+        if _is_in_part(name, beginning):
             return index, options
     return 0, PartOptions()
 
 
+def _is_in_part(name: str, beginning: str) -> bool:
+    return fnmatchcase(name, beginning) if "*" in beginning else name.startswith(beginning)
+
+
 def _require_parts(parts: Mapping[str, PartOptions], names: list[str], config: TrainConfig) -> None:
     for beginning, options in parts.items():
-        if not any(name.startswith(beginning) for name in names):
+        if not any(_is_in_part(name, beginning) for name in names):
             depth = beginning.rstrip(".").count(".") + 1
             known = {".".join(name.split(".")[:depth]) for name in names}
             hint = nearest(beginning.rstrip("."), known)

@@ -145,7 +145,7 @@ def _after_warmup(schedule: Schedule, epoch: float) -> float:
     progress = (epoch - schedule.warmup) / (schedule.epochs - schedule.warmup)
     if rule.kind == "linear":
         return _line(config.lr, rule.min_lr, progress)
-    return _cosine(config.lr, rule.min_lr, progress)
+    return _cosine(config.lr, rule.min_lr, rule.cosine_share * progress)
 
 
 def _simmim(schedule: Schedule, step: int, lr_scale: float) -> float:
@@ -159,15 +159,17 @@ def _simmim(schedule: Schedule, step: int, lr_scale: float) -> float:
     if rule.kind == "multistep":
         epoch = update / updates_per_epoch
         return peak * rule.gamma ** sum(milestone <= epoch for milestone in schedule.milestones)
-    return _cosine(peak, rule.min_lr * config.lr_scale, update / (schedule.steps * config.accumulate))
+    progress = rule.cosine_share * update / (schedule.steps * config.accumulate)
+    return _cosine(peak, rule.min_lr * config.lr_scale, progress)
 
 
 def _beit(schedule: Schedule, step: int, lr_scale: float) -> float:
-    config = schedule.config
+    config, rule = schedule.config, schedule.config.schedule
     warmup = _whole(schedule.warmup * schedule.steps_per_epoch)
     if step < warmup:
         return lr_scale * config.lr * step / max(warmup - 1, 1)
-    return lr_scale * _cosine(config.lr, config.schedule.min_lr, (step - warmup) / (schedule.steps - warmup))
+    progress = rule.cosine_share * (step - warmup) / (schedule.steps - warmup)
+    return lr_scale * _cosine(config.lr, rule.min_lr, progress)
 
 
 def _ijepa(schedule: Schedule, step: int, lr_scale: float) -> float:
@@ -175,7 +177,7 @@ def _ijepa(schedule: Schedule, step: int, lr_scale: float) -> float:
     warmup = _whole(schedule.warmup * schedule.steps_per_epoch)
     if done < warmup:
         return lr_scale * _line(config.schedule.warmup_lr, config.lr, done / warmup)
-    progress = (done - warmup) / max(schedule.steps - warmup, 1)
+    progress = config.schedule.cosine_share * (done - warmup) / max(schedule.steps - warmup, 1)
     return lr_scale * _cosine(config.lr, config.schedule.min_lr, progress)
 
 
@@ -184,7 +186,7 @@ def _spark(schedule: Schedule, step: int, lr_scale: float) -> float:
     warmup = round(schedule.warmup * schedule.steps_per_epoch)
     if step < warmup:
         return lr_scale * _line(rule.warmup_lr * config.lr_scale, config.lr, step / warmup)
-    progress = (step - warmup) / max(schedule.steps - 1 - warmup, 1)
+    progress = rule.cosine_share * (step - warmup) / max(schedule.steps - 1 - warmup, 1)
     return lr_scale * _cosine(config.lr, rule.min_lr * config.lr_scale, progress)
 
 

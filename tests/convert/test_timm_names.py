@@ -118,6 +118,8 @@ def test_positions_that_timm_does_not_compute_cannot_be_exported():
         to_timm(state, {"position": "learned-and-rope"})
     with pytest.raises(InputError, match=r"encoder\.registers: timm's ViT has no registers beside a class token"):
         to_timm(state, {"position": "learned", "registers": 2})
+    with pytest.raises(InputError, match=r'encoder\.norm "rms": timm\'s ViT has weights in its final norm'):
+        to_timm(state, {"position": "sincos", "norm": "rms"})
 
 
 @pytest.mark.parametrize(

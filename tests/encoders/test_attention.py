@@ -14,7 +14,7 @@ from mimbench.encoders.vit import ViT
 
 POSITIONS = [
     "relative", "relative-per-block", "sincos", "sincos-rows-first-and-relative", "learned", "learned-and-relative",
-    "rope", "learned-and-rope",
+    "rope", "learned-and-rope", "edge-rope",
 ]  # fmt: skip
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from timm.layers import Attention
 
-from mimbench.encoders.rope import rotary_table, rotate
+from mimbench.encoders.rope import edge_rotary_table, rotary_table, rotate
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.encoders.windows import partition, unpartition
 from mimbench.errors import InputError
 from mimbench.masks import repeat_per_mask
 
-POSITIONS = ["relative", "sincos", "learned", "rope", "learned-and-rope"]
+POSITIONS = ["relative", "sincos", "learned", "rope", "learned-and-rope", "edge-rope"]
 TIMMS = ["relative", "sincos", "learned"]
 """Positions for which `body` is timm's whole model."""
 
@@ -130,7 +131,7 @@ def test_several_masks_share_one_embedding():
         repeat_per_mask(tokens, keep[:5])
 
 
-@pytest.mark.parametrize("position", ["sincos", "learned", "rope", "learned-and-rope"])
+@pytest.mark.parametrize("position", ["sincos", "learned", "rope", "learned-and-rope", "edge-rope"])
 @pytest.mark.parametrize(("class_token", "registers"), [(True, 2), (False, 0), (False, 3)])
 def test_prefix_tokens_of_any_number(position, class_token, registers):
     vit = make(position, class_token=class_token, registers=registers)
@@ -198,6 +199,82 @@ def test_without_rotation_it_is_timms_attention():
     torch.testing.assert_close(rotary(x), plain(x))
     idle = torch.cat((torch.ones(8), torch.zeros(8)))
     torch.testing.assert_close(rotary(x, idle.expand(1, 1, 6, -1)), plain(x))
+
+
+def angles_of(place, channels):
+    """The official matrix of frequencies (facebookresearch/capi@0145b88f model.py, Rope), written out."""
+    steps = channels // 4
+    frequencies = 7 * (7 / 7e-4) ** np.linspace(0, -1, steps)
+    matrix = np.zeros((2, channels))
+    matrix[0, : channels // 2] = matrix[1, -(channels // 2) :] = np.concatenate((frequencies, frequencies))
+    return 2 * np.pi * np.array(place) @ matrix
+
+
+def test_edge_positions_are_the_official_ones():
+    keep = torch.tensor([[6, 7, 11], [1, 2, 3]])  # of 3 rows and 5 columns
+    table = edge_rotary_table((3, 5), 12, 8, keep)
+    places = [(0.5, 0.25), (0.5, 0.5), (1.0, 0.25)]
+    low, size = np.array((0.5, 0.25)), np.array((0.5, 0.25))
+    edges = [(0, 0), (0.5, 0), (1, 0), (1, 0.5), (1, 1), (0.5, 1), (0, 1), (0, 0.5)]
+    places = [low + np.array(edge) * size for edge in edges] + places
+    expected = np.array([angles_of(place, 12) for place in places])
+    expected = np.concatenate((np.cos(expected), np.sin(expected)), 1)
+    np.testing.assert_allclose(table[0, 0].numpy(), expected, atol=1e-5)
+    assert table.shape == (2, 1, 11, 24)
+    row_zero = edge_rotary_table((3, 5), 12, 8, keep[1:])[0, 0, :8, :6]
+    assert torch.allclose(row_zero, torch.ones(8, 6))  # all patches are in the first row, and so are the edges
+    whole = edge_rotary_table((3, 5), 12)
+    assert torch.equal(whole[:, :, keep[0]], table[:1, :, 8:])
+
+
+@pytest.mark.parametrize("prefix", [1, 3, 6])
+def test_any_number_of_prefix_tokens_lies_on_the_edges(prefix):
+    """At equal distances, from the upper left corner on; the lowest frequency gives the place."""
+    table = edge_rotary_table((4, 4), 8, prefix)[0, 0, :prefix]
+    turns = torch.atan2(table[:, 8 + 1 :: 2], table[:, 1:8:2]) / (2 * torch.pi * 7e-4)
+    rows, columns = turns[:, 0], turns[:, 2]
+    along = 4 * torch.arange(prefix) / prefix
+    assert torch.allclose(rows, (along.clamp(max=1) - (along - 2).clamp(0, 1)), atol=1e-2)
+    assert torch.allclose(columns, ((along - 1).clamp(0, 1) - (along - 3).clamp(min=0)), atol=1e-2)
+
+
+def test_registers_lie_around_the_visible_patches():
+    vit = with_strong_attention(make("edge-rope", registers=4, class_token=False))
+    tokens = torch.randn(1, 4, 4, 16)
+    keep = torch.tensor([[5, 6, 9, 10]])
+    same = vit.forward_tokens(tokens, torch.arange(16)[None])
+    torch.testing.assert_close(same.sequence, vit.forward_tokens(tokens).sequence)
+    moved = tokens.roll((1, 1), (1, 2))
+    near = vit.forward_tokens(tokens, keep).prefix
+    assert not torch.allclose(near, vit.forward_tokens(moved, keep + 5).prefix, atol=1e-4)
+
+
+def test_blocks_of_another_form():
+    vit = make("sincos", norm="rms", bias=False, drop_path=0.3, drop_path_rule="constant")
+    names = {name for name, _ in vit.named_parameters()}
+    assert not any(name.startswith("body.blocks") and name.endswith("bias") for name in names)
+    assert not any(name.startswith("body.norm.") for name in names)
+    assert [block.drop_path1.drop_prob for block in vit.body.blocks] == [0.3] * 3
+    rising = make("sincos", drop_path=0.3).body.blocks
+    assert [getattr(block.drop_path2, "drop_prob", 0.0) for block in rising] == pytest.approx([0.0, 0.15, 0.3])
+    features = vit.features(torch.randn(2, 1, 16, 16)).patches
+    torch.testing.assert_close(features.square().mean(-1), torch.ones(2, 16), atol=1e-3, rtol=0)
+    vit.train().encode(vit.embed(torch.randn(2, 1, 16, 16))).sum().backward()
+    assert {"norm", "bias", "drop_path_rule"} <= set(make("sincos").config.left_out())
+
+
+@pytest.mark.parametrize(
+    ("position", "options", "words"),
+    [
+        ("relative", {"norm": "rms"}, 'encoder.norm does nothing for encoder.position "relative"; leave it out'),
+        ("relative-per-block", {"bias": False}, "encoder.bias does nothing"),
+        ("edge-rope", {"rope_base": 10.0}, 'encoder.rope_base does nothing for encoder.position "edge-rope"'),
+        ("edge-rope", {"num_heads": 8}, "heads whose channels are a multiple of 4; these have 2"),
+    ],
+)
+def test_options_of_the_form_that_do_nothing_are_refused(position, options, words):
+    with pytest.raises(InputError, match=words):
+        make(position, **options)
 
 
 def test_rotary_positions_depend_on_the_order_of_patches():
@@ -347,3 +424,8 @@ def test_mixed_precision_and_checkpointing_change_little(position):
         torch.testing.assert_close(vit.forward_tokens(tokens, keep).sequence.float(), exact, atol=0.05, rtol=0.05)
     vit.set_grad_checkpointing()
     torch.testing.assert_close(vit.forward_tokens(tokens, keep).sequence, exact)
+
+
+def test_post_norm_takes_layer_norms_only():
+    with pytest.raises(InputError, match=r'encoder\.norm "rms" is not for encoder\.post_norm; leave one of them out'):
+        ViT.build(ViTConfig(position="sincos", post_norm=True, norm="rms"), image_size=32, in_channels=1)

@@ -226,10 +226,24 @@ def test_a_part_has_options_as_if_it_had_an_optimizer_to_itself():
     assert fixed == {name: name.startswith("tokenizer") for name in shapes}
 
 
+def test_a_part_may_be_a_pattern_and_the_first_that_matches_counts():
+    model = model_of({"a.norm.weight": (2,), "a.norm.bias": (2,), "b.norm.weight": (2,), "b.weight": (2, 2)})
+    parts = {"b.": PartOptions(0.5), "*norm*.weight": PartOptions(weight_decay=0.01)}
+    groups = param_groups(model, train(weight_decay=0.1), decay={"*norm*.weight"}, parts=parts)
+    values = {name: (group["lr_scale"], group["weight_decay"]) for group in groups for name in group["names"]}
+    assert values == {
+        "a.norm.weight": (1.0, 0.01),
+        "a.norm.bias": (1.0, 0.0),
+        "b.norm.weight": (0.5, 0.1),
+        "b.weight": (0.5, 0.1),
+    }
+
+
 @pytest.mark.parametrize(
     ("parts", "optimizer", "words"),
     [
         ({"tokeniser.": PartOptions()}, "adamw", "part 'tokeniser.' matches no parameter; did you mean 'tokenizer'"),
+        ({"*norm*": PartOptions()}, "adamw", r"part '\*norm\*' matches no parameter"),
         ({"tokenizer.": PartOptions(betas=(0.1, 0.2))}, "sgd", "has betas, which sgd does not use"),
     ],
 )

@@ -1,11 +1,13 @@
 """Schedules against the rates that the official scripts use at each optimizer step."""
 
 import json
+import math
 import re
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from mimbench.contract import ScheduleConfig, TrainConfig
 from mimbench.errors import InputError
@@ -80,6 +82,21 @@ def test_plain_cosine_peaks_after_the_warmup_and_falls_towards_min_lr():
     assert values[12] == pytest.approx(0.6)
     assert 0.2 < values[-1] < 0.21
     assert rates(plan, 0.5) == pytest.approx([value / 2 for value in values])
+
+
+@pytest.mark.parametrize("convention", ["plain", "simmim", "beit", "ijepa", "spark"])
+def test_a_part_of_a_cosine_ends_above_min_lr(convention):
+    """80 percent of the half wave: each rate is that of the whole wave at 80 percent of the way."""
+    whole, part = (schedule(100, convention=convention, min_lr=0.1, cosine_share=share) for share in (1.0, 0.8))
+    for step in (0, 250, 500, 995):
+        assert part.lr(step) == pytest.approx(whole.lr(round(0.8 * step)), abs=1e-3)
+    assert part.lr(999) == pytest.approx(0.1 + 0.45 * (1 + math.cos(0.8 * math.pi)), abs=2e-3)
+    assert "cosine_share" in ScheduleConfig().left_out()
+
+
+def test_a_part_of_a_cosine_needs_a_cosine():
+    with pytest.raises(ValidationError, match=r"cosine_share 0\.8 is for a cosine, and kind is constant"):
+        ScheduleConfig(kind="constant", cosine_share=0.8)
 
 
 def test_plain_scales_only_the_peak_by_the_batch():

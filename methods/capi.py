@@ -1,0 +1,168 @@
+"""CAPI: from visible patches, predict the clusters to which a slow teacher's features of masked patches belong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mimbench.api import (
+    Encoder,
+    InputError,
+    Method,
+    OfficialCode,
+    PartOptions,
+    RotaryPredictor,
+    StepOutput,
+    Teacher,
+    WeightNormLinear,
+    at_least_float32,
+    check_mask_ratios,
+    init_xavier,
+    inverse_block_mask,
+    masked_count,
+    visible_indices,
+)
+from mimbench_methods._capi_options import CAPIConfig
+from mimbench_methods._online_clusters import OnlineClusters, cross_entropy
+from mimbench_methods.official.capi import OfficialCAPI
+
+
+@dataclass(frozen=True)
+class PredictedCells:
+    """A mask bool [B, Gh, Gw], and row-major indices of visible cells [B, K] and of cells to predict [B, T]."""
+
+    mask: Tensor
+    visible: Tensor
+    predicted: Tensor
+
+
+class CAPI(Method):
+    """Darcet et al., Cluster and Predict Latent Patches for Improved Masked Image Modeling (TMLR 2025).
+
+    arXiv:2502.08769. The licence of the reference code is Apache 2.0; none of it is used here. There are no golden
+    vectors: docs/methods/capi.md says what was verified.
+    """
+
+    name: ClassVar[str] = "capi"
+    version: ClassVar[str] = "1"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2502.08769"
+    reference: ClassVar[str] = "https://github.com/facebookresearch/capi@43b3feb73e1525822ae3ece1356272e5c46b2d91"
+    predicts: ClassVar[str] = "clusters of the teacher's features at masked patches"
+    sees: ClassVar[str] = "visible patches, one block"
+    networks: ClassVar[tuple[str, ...]] = ("EMA teacher", "predictor", "clusters")
+    encoder_needs: ClassVar[frozenset[str]] = frozenset({"visible-only"})
+    official: ClassVar[OfficialCode | None] = OfficialCAPI()
+    Config = CAPIConfig
+    config: CAPIConfig
+
+    def __init__(self, config: CAPIConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        check_mask_ratios(self)
+        self.predictor = RotaryPredictor(
+            encoder.out_dim,
+            dim=config.predictor_dim,
+            depth=config.predictor_depth,
+            num_heads=config.predictor_heads,
+            drop_path=config.predictor_drop_path,
+        )
+        init_xavier(self)
+        for name, part in self.named_modules():
+            if name.endswith(".qkv") and isinstance(part, nn.Linear):  # three layers there, so three initial matrices
+                for matrix in part.weight.data.chunk(3):
+                    nn.init.xavier_uniform_(matrix)
+        self.head = WeightNormLinear(config.predictor_dim, config.clusters, fixed_gain=False)
+        self.clusters = OnlineClusters(
+            encoder.out_dim,
+            config.clusters,
+            target_temp=config.target_temp,
+            temp=config.cluster_temp,
+            sinkhorn_steps=config.sinkhorn_steps,
+            per_position=config.per_position,
+        )
+        self.teacher = Teacher(encoder)
+
+    def set_image_size(self, size: int) -> None:
+        self.image_size = size
+
+    def sample_mask(self, batch: int, generator: torch.Generator) -> PredictedCells:
+        config, cells = self.config, prod(self.patch_grid)
+        masked = masked_count(cells, config.ratio_at(self.progress), "floor")
+        count = int(masked * config.predicted_share)
+        if not count:
+            raise InputError(
+                f"method.predicted_share {config.predicted_share:g} of {masked} masked patches is none; raise it to "
+                f"{1 / masked:.2g} or more"
+            )
+        mask = inverse_block_mask(batch, self.patch_grid, masked, generator, aspect=config.aspect, roll=config.roll)
+        order = torch.rand(batch, masked, generator=generator, device=generator.device).argsort(1)[:, :count]
+        predicted = visible_indices(~mask, masked).gather(1, order)
+        return PredictedCells(mask, visible_indices(mask, cells - masked), predicted)
+
+    def masked_cells(self, mask: PredictedCells) -> Tensor:
+        return mask.mask
+
+    @torch.no_grad()
+    def target(self, images: Tensor) -> Tensor:
+        """[B, N, clusters] from the whole images: to which clusters each patch belongs."""
+        return self.clusters.assign(self.clusters.logits(self.teacher_patches(images)))
+
+    @torch.no_grad()
+    def teacher_patches(self, images: Tensor) -> Tensor:
+        """[B, N, D], after the teacher's final norm."""
+        return self.teacher.module.features(images).patches
+
+    def predict(self, images: Tensor, mask: PredictedCells) -> Tensor:
+        """Logits [B, T, clusters] of the patches to predict; they do not see each other."""
+        context = self.encoder.forward_tokens(self.encoder.embed(images), mask.visible).sequence
+        return self.head(F.normalize(self.predictor(context, mask.visible, mask.predicted, self.patch_grid), dim=-1))
+
+    def loss(self, prediction: Tensor, target: Tensor, mask: PredictedCells) -> Tensor:
+        """Cross-entropy, mean over the predicted patches. target: [B, N, clusters]."""
+        chosen = target[torch.arange(len(target), device=target.device)[:, None], mask.predicted]
+        return cross_entropy(at_least_float32(prediction) / self.config.student_temp, chosen)
+
+    def forward(self, images: Tensor, mask: PredictedCells) -> StepOutput:
+        """The loss of the prediction and that of the clusters, which share no parameters.
+
+        Logs both, and the entropy of the assignments in nats: near 0 if every patch has one cluster.
+        """
+        logits = self.clusters.logits(self.teacher_patches(images))
+        target = self.clusters.assign(logits)
+        clustering = self.clusters.loss(logits, target)
+        prediction = self.loss(self.predict(images, mask), target, mask)
+        logs = {
+            "prediction_loss": prediction.detach(),
+            "cluster_loss": clustering.detach(),
+            "target_entropy": -torch.xlogy(target, target).sum(-1).mean(),
+        }
+        return StepOutput(prediction + clustering, logs)
+
+    def after_step(self, progress: float) -> None:
+        """Move the teacher towards the student, with the momentum of the progress before the step."""
+        self.teacher.follow(self.encoder, self.config.momentum_at(self.progress))
+
+    def optimizer_parts(self) -> dict[str, PartOptions]:
+        config = self.config
+        parts = {
+            "clusters.": PartOptions(config.cluster_lr_scale, config.cluster_weight_decay),
+            "*norm*.weight": PartOptions(weight_decay=config.norm_weight_decay),
+        }
+        if any("patch_embed" in name for name, _ in self.encoder.named_parameters()):
+            parts["encoder.*patch_embed*"] = PartOptions(config.patch_embed_lr_scale)
+        return parts
+
+    def extra_weight_decay(self) -> set[str]:
+        """The official optimizers decay the weights of norms and the clusters' bias too."""
+        return {"*norm*.weight", "clusters.bias"}
+
+    def no_weight_decay(self) -> set[str]:
+        """The official script decays everything else of two or more dimensions, tokens included."""
+        return set()
+
+    def exported_encoder(self) -> Encoder:
+        return self.encoder if self.config.export == "student" else self.teacher.module
