@@ -2,6 +2,7 @@
 
 from mimbench.data.files.cache import default_cache
 from mimbench.data.open import open_dataset
+from mimbench.data.pipeline.encoded import decoding_of
 from mimbench.data.pipeline.loading import evaluation_loader, training_loader
 from mimbench.data.pipeline.subsets import count_training_images, training_images
 from mimbench.data.pipeline.transforms import DeviceTransform, denormalise
@@ -14,6 +15,7 @@ __all__ = [
     "Views",
     "coco_split",
     "count_training_images",
+    "decoding_of",
     "default_cache",
     "denormalise",
     "evaluation_loader",

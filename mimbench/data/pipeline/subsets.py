@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from mimbench.contract import ArraySplit, DataChoice, ImageSplit
+from mimbench.data.files.image_reading import Source
+from mimbench.data.pipeline.encoded import EncodedSplit
 from mimbench.errors import InputError
 
 
@@ -35,7 +37,7 @@ def subset(split: ImageSplit, indices: Sequence[int]) -> ImageSplit:
     if isinstance(split, ArraySplit):
         images, labels = split.images[chosen], split.labels[chosen]
         return ArraySplit(images, labels, split.classes, _attributes(split, chosen), split.pixel_range)
-    return _Subset(split, chosen)
+    return (_EncodedSubset if isinstance(split, EncodedSplit) else _Subset)(split, chosen)
 
 
 class _Subset(ImageSplit):
@@ -52,6 +54,20 @@ class _Subset(ImageSplit):
 
     def draw(self, index: int, generator: torch.Generator) -> tuple[Tensor, int]:
         return self.split.draw(self.indices[index], generator)
+
+
+class _EncodedSubset(_Subset, EncodedSplit):
+    split: EncodedSplit
+
+    def __init__(self, split: EncodedSplit, indices: list[int]) -> None:
+        super().__init__(split, indices)
+        self.channels, self.policy = split.channels, split.policy
+
+    def source(self, index: int) -> Source:
+        return self.split.source(self.indices[index])
+
+    def place(self, index: int) -> str:
+        return self.split.place(self.indices[index])
 
 
 def _attributes(split: ImageSplit, indices: list[int]) -> dict[str, Tensor]:

@@ -145,6 +145,8 @@ class TrainingCrop:
     """Crops and augments one image in a worker; draws from torch's global CPU generator."""
 
     def __init__(self, input_config: InputConfig) -> None:
+        self.size = input_config.image_size
+        self._crop = _random_crop(input_config)
         self._on_bytes = _training_steps(input_config, threshold=128)
         self._on_floats = _training_steps(input_config, threshold=128 / 255)
 
@@ -152,30 +154,68 @@ class TrainingCrop:
         """[C, H, W] -> [C, S, S], uint8 or float32 on the same scale; a clip [C, T, H, W] -> [C, T, S, S]."""
         frames = image.movedim(0, -3)  # torchvision wants [T, C, H, W], and draws once for all frames
         # It takes floats in [0, 1].
-        done = self._on_bytes(frames) if image.dtype == torch.uint8 else 255 * self._on_floats(frames / 255)
+        if image.dtype == torch.uint8:
+            done = self._on_bytes(self._crop(frames))
+        else:
+            done = 255 * self._on_floats(self._crop(frames / 255))
         return done.movedim(-3, 0)
 
+    def box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Draw the crop of an image of this size alone: top, left, height and width, px. It is that of a call."""
+        drawn = self._crop.make_params([torch.empty(1, 1, 1).expand(1, height, width)])
+        return drawn["top"], drawn["left"], drawn["height"], drawn["width"]
 
-def _training_steps(input_config: InputConfig, threshold: float) -> v2.Transform:
-    """threshold: from which pixels are inverted, if the view asks for that."""
+    def reduction(self, height: int, width: int) -> int:
+        """The greatest of 8, 4, 2 and 1 by which the crop can be reduced, and is no smaller than the image size."""
+        shorter = min(self.box(height, width)[2:])
+        return next(factor for factor in (8, 4, 2, 1) if factor == 1 or shorter // factor >= self.size)
+
+    def from_reduced(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """Crop and augment an image uint8 [C, h, w] that was decoded at reduced sides -> uint8 [C, S, S].
+
+        It is the crop of the whole image, to the nearest pixel of the reduced one.
+
+        Args:
+            size: height and width of the whole image, px.
+        """
+        from torchvision.transforms.v2 import functional as F
+
+        if image.shape[-2:] == size:
+            return self(image)
+        top, left, height, width = self.box(*size)
+        rows, columns = image.shape[-2] / size[0], image.shape[-1] / size[1]
+        box = (
+            *(round(top * rows), round(left * columns)),
+            *(max(1, round(height * rows)), max(1, round(width * columns))),
+        )
+        crop = F.resized_crop(image, *box, self._crop.size, self._crop.interpolation, antialias=True)
+        return self._on_bytes(crop)
+
+
+def _random_crop(input_config: InputConfig) -> v2.RandomResizedCrop:
     from torchvision.transforms import v2
 
-    steps: list[nn.Module] = [
-        v2.RandomResizedCrop(
-            input_config.image_size,
-            scale=input_config.crop_scale,
-            ratio=input_config.crop_ratio,
-            interpolation=v2.InterpolationMode(input_config.interpolation),
-            antialias=True,
-        )
-    ]
+    return v2.RandomResizedCrop(
+        input_config.image_size,
+        scale=input_config.crop_scale,
+        ratio=input_config.crop_ratio,
+        interpolation=v2.InterpolationMode(input_config.interpolation),
+        antialias=True,
+    )
+
+
+def _training_steps(input_config: InputConfig, threshold: float) -> nn.Sequential:
+    """What follows the crop. threshold: from which pixels are inverted, if the view asks for that."""
+    from torchvision.transforms import v2
+
+    steps: list[nn.Module] = []
     if input_config.flip:
         steps.append(v2.RandomHorizontalFlip(input_config.flip))
     if input_config.color_jitter:
         steps.append(v2.ColorJitter(*[input_config.color_jitter] * 3))
     if isinstance(input_config, View):
         steps += _steps_of_view(input_config, threshold)
-    return v2.Compose(steps)
+    return nn.Sequential(*steps)
 
 
 def _steps_of_view(view: View, threshold: float) -> list[nn.Module]:

@@ -11,19 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from mimbench.contract import Dataset, ImageSplit, InputError, RunError, SplitName
+from mimbench.contract import Dataset, InputError, SplitName
 from mimbench.data.files.image_reading import (
     ANY_VALUES,
     DEFAULT_POLICY,
     EXTRA_BANDS,
     READER_VERSION,
     PixelPolicy,
-    read_pixels,
 )
 from mimbench.data.files.listing import FileCheck, check_files, normalize_name, subfolders
 from mimbench.data.files.value_ranges import choose_range
+from mimbench.data.pipeline.encoded import EncodedSplit
 from mimbench.data.pipeline.subsets import complement, stratified
 from mimbench.data.sources.class_matching import match_classes, similar_classes
 from mimbench.data.sources.folder_config import FolderConfig
@@ -35,7 +34,7 @@ _TEST = ("val", "valid", "validation", "test", "testing")
 UNLABELLED = "unlabelled"
 
 
-class FolderSplit(ImageSplit):
+class FolderSplit(EncodedSplit):
     """Images of any size, read from their files: uint8 [channels, H, W]."""
 
     def __init__(
@@ -58,14 +57,10 @@ class FolderSplit(ImageSplit):
     def path(self, index: int) -> Path:
         return self.root / os.fsdecode(self._names[index])
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        path = self.path(index)
-        try:
-            pixels = read_pixels(path, self.channels, self.policy)
-        except Exception as error:
-            raise RunError(f"cannot read the image {printable(path)}: {error}") from error
-        # A channels-last view on purpose: torchvision resizes it several times faster.
-        return torch.from_numpy(pixels).permute(2, 0, 1), int(self.labels[index])
+    source = path
+
+    def place(self, index: int) -> str:
+        return printable(self.path(index))
 
 
 class Folder(Dataset):

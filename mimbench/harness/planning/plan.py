@@ -15,7 +15,7 @@ from mimbench.contract import DataChoice, Dataset, InputConfig, Method, TrainCon
 from mimbench.contract.abilities import require_abilities
 from mimbench.contract.config import OptionError, shaping_at
 from mimbench.contract.input import frames_identity
-from mimbench.data import DeviceTransform, open_dataset
+from mimbench.data import DeviceTransform, decoding_of, open_dataset
 from mimbench.distributed import get_world_size
 from mimbench.encoders.rebuilding import require_drop_path
 from mimbench.engine.device import pick_precision, world_size_identity
@@ -254,6 +254,7 @@ def _pretraining(
                 "name": recipe.dataset,
                 "content": dataset.fingerprint(),
                 **DataChoice.from_config(train).identity(),
+                **_decoding(recipe, device),
             },
             "input": _shaping_of_training(recipe.input),
             **_other_views(recipe),
@@ -268,6 +269,17 @@ def _pretraining(
         key = checkpoint.card["fingerprint"] if used == what else fingerprint([checkpoint.card["fingerprint"], used])
         return Pretraining(recipe, seed, dataset, key, used, checkpoint)
     return Pretraining(recipe, seed, dataset, fingerprint(identity), identity)
+
+
+def _decoding(recipe: Recipe, device: torch.device) -> dict[str, str]:
+    """What the identity of a pretraining holds of how images are decoded: nothing if they are decoded in full."""
+    decoding = decoding_of(recipe.data)
+    if decoding == "device" and device.type != "cuda":
+        raise InputError(
+            f"data.decode=device decodes JPEGs on a CUDA device, and this run is on {device.type}: leave it out, or "
+            "set data.decode=scaled"
+        )
+    return {} if decoding == "full" else {"decode": decoding}
 
 
 def _build_cell(
