@@ -2,7 +2,7 @@
 
 from mimbench.data.files.cache import default_cache
 from mimbench.data.open import open_dataset
-from mimbench.data.pipeline.encoded import decoding_of
+from mimbench.data.pipeline.encoded import Decoding, EncodedSplit, decoding_of
 from mimbench.data.pipeline.loading import evaluation_loader, training_loader
 from mimbench.data.pipeline.subsets import count_training_images, training_images
 from mimbench.data.pipeline.transforms import DeviceTransform, denormalise
@@ -10,7 +10,9 @@ from mimbench.data.pipeline.view_schedule import Views, ViewSchedule, views_at
 from mimbench.data.sources.coco import coco_split
 
 __all__ = [
+    "Decoding",
     "DeviceTransform",
+    "EncodedSplit",
     "ViewSchedule",
     "Views",
     "coco_split",

@@ -273,13 +273,18 @@ def _pretraining(
 
 def _decoding(recipe: Recipe, device: torch.device) -> dict[str, str]:
     """What the identity of a pretraining holds of how images are decoded: nothing if they are decoded in full."""
+    require_decoder(recipe, device)
     decoding = decoding_of(recipe.data)
-    if decoding == "device" and device.type != "cuda":
+    return {} if decoding == "full" else {"decode": decoding}
+
+
+def require_decoder(recipe: Recipe, device: torch.device) -> None:
+    """Raise InputError if this device cannot decode images as `data.decode` asks."""
+    if decoding_of(recipe.data) == "device" and device.type != "cuda":
         raise InputError(
             f"data.decode=device decodes JPEGs on a CUDA device, and this run is on {device.type}: leave it out, or "
             "set data.decode=scaled"
         )
-    return {} if decoding == "full" else {"decode": decoding}
 
 
 def _build_cell(
