@@ -46,7 +46,6 @@ def bench_data(
     Rates are in images per second of one process. The loader is measured alone, steps on one batch that stays in
     memory, and both together. Nothing is trained further and nothing is written.
     """
-    from mimbench.data import default_cache
     from mimbench.engine.device import pick_device
     from mimbench.harness.data_rates import measure_rates
     from mimbench.recipe.document import parse_assignments, read
@@ -55,7 +54,7 @@ def bench_data(
     settings = parse_assignments(set_ or [])
     check_settings(list(settings), [method], [])
     resolved = resolve(recipe, read(recipe), method, settings, None)
-    rates = measure_rates(resolved, pick_device(device), default_cache(), seconds=seconds)
+    rates = measure_rates(resolved, pick_device(device), seconds=seconds)
     for line in align_columns(_rows(rates)):
         print_line(line)
     print_line(verdict(rates))

@@ -5,23 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from mimbench.contract import TrainConfig
-from mimbench.data import Decoding, EncodedSplit, decoding_of, open_dataset, training_loader
-from mimbench.engine.adapter import RunnerModel
+from mimbench.data import Decoding, EncodedSplit, decoding_of, default_cache, open_dataset, training_loader
+from mimbench.engine.bare_step import make_step
 from mimbench.engine.device import device_name, pick_precision
 from mimbench.engine.pretrain import TrainableMethod
-from mimbench.engine.update import UpdateWrapper
 from mimbench.errors import InputError
 from mimbench.harness.planning.cells import Pretraining
 from mimbench.harness.planning.image_sizes import training_views
 from mimbench.harness.planning.plan import build_method, require_decoder
-from mimbench.optim import build_optimizer, decay_rules
 from mimbench.recipe.resolve import Recipe
 
 EQUAL = 0.05
@@ -71,21 +67,18 @@ class DataRates:
         return "neither" if abs(ratio - 1) < EQUAL else "step" if ratio < 1 else "loader"
 
 
-def measure_rates(recipe: Recipe, device: torch.device, cache: Path, *, seconds: float) -> DataRates:
+def measure_rates(recipe: Recipe, device: torch.device, *, seconds: float) -> DataRates:
     """Measure a recipe's loader and steps for so many seconds each, and both together. Nothing is written.
 
     Steps are those of a pretraining from initial weights, without the stages that a method fits before it, in the
     precision of the recipe and without `pretrain.compile`. They take micro-batches of this one process.
-
-    Args:
-        cache: folder for derived data of datasets.
 
     Raises:
         InputError: the recipe cannot train: its method trains nothing, or the data or the model is not possible.
     """
     if not recipe.method_class().pretrains:
         raise InputError(f"method {recipe.method!r} trains nothing, so there is no step to feed; choose another one")
-    dataset = open_dataset(recipe.dataset, recipe.data.model_dump(), cache)
+    dataset = open_dataset(recipe.dataset, recipe.data.model_dump(), default_cache())
     require_decoder(recipe, device)
     pretraining = Pretraining(recipe, 0, dataset, "", {"channels": dataset.channels})
     split, config = pretraining.images(), recipe.pretrain
@@ -104,7 +97,7 @@ def measure_rates(recipe: Recipe, device: torch.device, cache: Path, *, seconds:
     if config.grad_checkpointing:
         method.encoder.set_grad_checkpointing()
     model = TrainableMethod(method, views, channels=dataset.channels, batched=split.is_in_memory)
-    step = _make_step(model, config, device)
+    step = make_step(model, config, device)
     batches = _endless(loader)
     first = next(batches)
     for _ in range(2 * loader.num_workers):  # workers load two batches each ahead, which must not count
@@ -138,36 +131,6 @@ def measure_rates(recipe: Recipe, device: torch.device, cache: Path, *, seconds:
         together=together,
         waiting=sum(waits) / together.seconds,
     )
-
-
-def _make_step(model: TrainableMethod, config: TrainConfig, device: torch.device) -> Callable[[Any], None]:
-    """A function of one micro-batch: forward, backward, and the update when it is due."""
-    adapter = RunnerModel(model.to(device), device).train()
-    adapter.generator.manual_seed(0)
-    optimizer = build_optimizer(model, config, **decay_rules(model))
-    wrapper = UpdateWrapper(
-        optimizer,
-        before_update=lambda: model.before_update(0.0),
-        bf16_on=device.type if pick_precision(config, device) == "bf16" else None,
-        clip_each=config.clip_each,
-        clip_grad={"max_norm": config.clip_grad} if config.clip_grad else None,
-    )
-    model.before_epoch(0)
-    done = 0
-
-    def step(batch: Any) -> None:
-        nonlocal done
-        model.before_step(0.0, 0)
-        with wrapper.optim_context(adapter):
-            loss = adapter(*batch)["loss"]
-        wrapper.backward(loss / config.accumulate)
-        done += 1
-        if done % config.accumulate == 0:
-            wrapper.step()
-            wrapper.zero_grad()
-            model.after_step(0.0)
-
-    return step
 
 
 def _endless(loader: DataLoader) -> Iterator[Any]:

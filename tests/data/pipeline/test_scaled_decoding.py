@@ -60,9 +60,9 @@ def test_a_jpeg_is_decoded_at_reduced_sides_and_upright(factor, orientation):
     source = encoded(picture(88, 136), orientation=orientation, quality=95)
     whole = read_pixels(source, 3)
     source.seek(0)
-    asked = []
-    pixels, size = read_reduced(source, 3, DEFAULT_POLICY, lambda *size: asked.append(size) or factor)
-    assert asked == [whole.shape[:2]] == [size]
+    sizes = []
+    pixels, size = read_reduced(source, 3, DEFAULT_POLICY, lambda *size: sizes.append(size) or factor)
+    assert sizes == [whole.shape[:2]] == [size]
     assert size == ((136, 88) if orientation in (6, 8) else (88, 136))
     blocks = whole.reshape(size[0] // factor, factor, size[1] // factor, factor, 3).mean(axis=(1, 3))
     assert pixels.shape == blocks.shape
