@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import io
 from abc import abstractmethod
-from typing import Literal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mimbench.contract import DataConfig, ImageSplit, RunError, added
-from mimbench.data.files.image_reading import PixelPolicy, Reduction, Source, read_pixels, read_reduced
+from mimbench.data.files.image_reading import (
+    PixelPolicy,
+    Reduction,
+    Source,
+    open_image,
+    read_pixels,
+    read_reduced,
+    upright_size,
+)
+from mimbench.data.files.jpeg_headers import is_plain_jpeg
 
 Decoding = Literal["full", "scaled", "device"]
 
@@ -27,6 +39,51 @@ class EncodedConfig(DataConfig):
 def decoding_of(config: DataConfig) -> Decoding:
     """How a pretraining decodes the images of a dataset with these options."""
     return config.decode if isinstance(config, EncodedConfig) else "full"
+
+
+class EncodedFile(NamedTuple):
+    """One image for a device to decode and crop."""
+
+    data: Tensor
+    """uint8 [bytes]: the file, or the pixels of [C, H, W] if the device cannot decode it."""
+    size: tuple[int, int]
+    """Height and width, px."""
+    is_jpeg: bool
+    """Whether `data` is a file."""
+    channels: int
+    place: str
+    """Where the image lies, for messages."""
+
+
+class EncodedBatch(NamedTuple):
+    """Images of any sizes for a device to decode and crop, with the crops of all their views."""
+
+    data: Tensor
+    """uint8 [bytes]: one image after the other."""
+    lengths: list[int]
+    """Bytes of each image."""
+    sizes: list[tuple[int, int]]
+    """Height and width of each image, px."""
+    is_jpeg: list[bool]
+    channels: int
+    boxes: Tensor
+    """int64 [views, B, 4]: top, left, height and width, px."""
+    mirrors: Tensor
+    """bool [views, B]: whether the crop is flipped left to right."""
+    places: list[str]
+
+    @classmethod
+    def of(cls, files: Sequence[EncodedFile], boxes: Tensor, mirrors: Tensor) -> EncodedBatch:
+        return cls(
+            data=torch.cat([file.data for file in files]),
+            lengths=[len(file.data) for file in files],
+            sizes=[file.size for file in files],
+            is_jpeg=[file.is_jpeg for file in files],
+            channels=files[0].channels,
+            boxes=boxes,
+            mirrors=mirrors,
+            places=[file.place for file in files],
+        )
 
 
 class EncodedSplit(ImageSplit):
@@ -67,6 +124,26 @@ class EncodedSplit(ImageSplit):
         except Exception as error:
             raise self.failure(index, error) from error
         return to_image(pixels), size
+
+    def read_encoded(self, index: int) -> EncodedFile:
+        """The file of an image if it is a JPEG that devices decode as `split[index]` does, and else its pixels.
+
+        Raises:
+            RunError: as `split[index]`.
+        """
+        try:
+            source = self.source(index)
+            data = source.read_bytes() if isinstance(source, Path) else source.read()
+            with open_image(io.BytesIO(data), self.policy.max_pixels) as image:
+                size, is_jpeg = upright_size(image), is_plain_jpeg(image, self.channels) and not self.policy.range
+            if is_jpeg:
+                values = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            else:
+                pixels = read_pixels(io.BytesIO(data), self.channels, self.policy)
+                size, values = pixels.shape[:2], to_image(pixels).flatten()
+        except Exception as error:
+            raise self.failure(index, error) from error
+        return EncodedFile(values, size, is_jpeg, self.channels, self.place(index))
 
     def failure(self, index: int, error: Exception) -> RunError:
         return RunError(f"cannot read the image {self.place(index)}: {error}")

@@ -40,11 +40,31 @@ def subset(split: ImageSplit, indices: Sequence[int]) -> ImageSplit:
     return (_EncodedSubset if isinstance(split, EncodedSplit) else _Subset)(split, chosen)
 
 
+def hold_out(split: ImageSplit, fraction: float, seed: int, where: str) -> dict[str, ImageSplit]:
+    """A train and a test split, drawn from one split with every class in proportion.
+
+    Args:
+        fraction: share of the test split.
+        where: the data's folder, for messages.
+
+    Raises:
+        InputError: there are fewer than two images.
+    """
+    if len(split) < 2:
+        raise InputError(f"one image in {where} cannot be split into train and test: add more")
+    count = min(max(1, round(len(split) * fraction)), len(split) - 1)
+    test = stratified(split.labels.numpy(), count, seed)
+    parts = {"train": complement(len(split), test), "test": test}
+    return {name: subset(split, indices.tolist()) for name, indices in parts.items()}
+
+
 class _Subset(ImageSplit):
     def __init__(self, split: ImageSplit, indices: list[int]) -> None:
         self.split, self.indices = split, indices
         self.labels, self.classes = split.labels[indices], split.classes
         self.attributes, self.pixel_range = _attributes(split, indices), split.pixel_range
+        self.shards = None if split.shards is None else split.shards[indices]
+        self.open_shards = split.open_shards
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mimbench.contract import InputConfig, View, full_precision
 from mimbench.data.pipeline.batched_colors import augment_view, blur_kernel, jitter_colors
 from mimbench.data.pipeline.batched_crops import random_boxes, resample
+from mimbench.data.pipeline.device_decoding import DecodedBatch
 from mimbench.errors import InputError
 
 if TYPE_CHECKING:  # torchvision takes as long to import as torch
@@ -30,6 +31,8 @@ class DeviceTransform(nn.Module):
       image_size / eval_resize of that square if the recipe sets eval_resize.
     - `batched=False`, for images in files: the loader's workers have cropped each image with torchvision
       (`TrainingCrop`, `evaluation_crop`), and this module only normalises.
+
+    A third one, `from_decoded`, crops images of several sizes that the device has decoded (data.decode=device).
     """
 
     mean: Tensor
@@ -55,9 +58,19 @@ class DeviceTransform(nn.Module):
             pixels = images.to(torch.float32) / 255
             if self.batched:
                 pixels = self._augmented(pixels, generator) if self.train_time else self._framed(pixels)
-            mean, std = (_along_channels(values, pixels) for values in (self.mean, self.std))
-            # Grey images are shown to an RGB encoder three times.
-            return ((pixels - mean) / std).expand(-1, self.channels, *[-1] * (pixels.ndim - 2))
+            return self._normalised(pixels)
+
+    @torch.no_grad()
+    def from_decoded(self, batch: DecodedBatch, view: int, generator: torch.Generator) -> Tensor:
+        """Crop the images of a batch that the device has decoded, for one of their views, and do what follows."""
+        with full_precision(generator.device):
+            pixels = batch.crop(view, self.input.image_size, self.input.interpolation)
+            return self._normalised(self._recoloured(pixels, generator))
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        mean, std = (_along_channels(values, pixels) for values in (self.mean, self.std))
+        # Grey images are shown to an RGB encoder three times.
+        return ((pixels - mean) / std).expand(-1, self.channels, *[-1] * (pixels.ndim - 2))
 
     def _augmented(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
         if generator is None:
@@ -66,6 +79,9 @@ class DeviceTransform(nn.Module):
         boxes = random_boxes(batch, height, width, self.input.crop_scale, self.input.crop_ratio, generator)
         mirror = torch.rand(batch, generator=generator, device=generator.device) < self.input.flip
         pixels = _resample(pixels, boxes, self.input.image_size, self.input.interpolation, mirror)
+        return self._recoloured(pixels, generator)
+
+    def _recoloured(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         pixels = pixels.movedim(1, -3)  # the frames of a clip before its channels
         if self.input.color_jitter:
             pixels = jitter_colors(pixels, self.input.color_jitter, generator)
@@ -145,7 +161,7 @@ class TrainingCrop:
     """Crops and augments one image in a worker; draws from torch's global CPU generator."""
 
     def __init__(self, input_config: InputConfig) -> None:
-        self.size = input_config.image_size
+        self.size, self.flip = input_config.image_size, input_config.flip
         self._crop = _random_crop(input_config)
         self._on_bytes = _training_steps(input_config, threshold=128)
         self._on_floats = _training_steps(input_config, threshold=128 / 255)
@@ -164,6 +180,10 @@ class TrainingCrop:
         """Draw the crop of an image of this size alone: top, left, height and width, px. It is that of a call."""
         drawn = self._crop.make_params([torch.empty(1, 1, 1).expand(1, height, width)])
         return drawn["top"], drawn["left"], drawn["height"], drawn["width"]
+
+    def is_mirrored(self) -> bool:
+        """Draw whether the crop is flipped, after its box was drawn. It is that of a call."""
+        return bool(self.flip) and float(torch.rand(1)) < self.flip
 
     def reduction(self, height: int, width: int) -> int:
         """The greatest of 8, 4, 2 and 1 by which the crop can be reduced, and is no smaller than the image size."""
