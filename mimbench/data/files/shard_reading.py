@@ -25,8 +25,6 @@ SHARDS_VERSION = "1"
 """Raised whenever the same shard would give other samples."""
 _META = re.compile(r"__[^/]*__($|/)")
 """Names that WebDataset leaves out."""
-_END_MARK = 1024
-"""Zero bytes at the end of a whole tar file."""
 _MOST_OPEN = 64
 """Shards that a process has open at the same time."""
 Place = tuple[int, int]
@@ -95,7 +93,7 @@ def _read_shard(shard: Path, group: Group, image: str, label: str) -> list[Shard
             try:
                 with tarfile.open(fileobj=stream, mode="r:") as tar:
                     samples = list(group(_files(tar)))
-                    check_end(stream.fileno(), tar.offset)
+                    _check_end(stream.fileno(), tar.offset)
             except (tarfile.TarError, EOFError) as error:
                 raise InputError(f"the shard {printable(shard)} {_problem(stream, error)}") from error
             try:
@@ -113,10 +111,10 @@ def _files(tar: tarfile.TarFile) -> Iterator[dict[str, Any]]:
             yield {"fname": member.name, "data": (member.offset_data, member.size), "__url__": ""}
 
 
-def check_end(handle: int, end: int) -> None:
+def _check_end(handle: int, end: int) -> None:
     """Raise tarfile.ReadError unless the end mark lies at byte `end`, where tarfile found no further file."""
-    size = os.fstat(handle).st_size
-    if size < end or os.pread(handle, _END_MARK, max(0, min(end, size) - 512)).strip(b"\0") or size == 0:
+    mark = os.pread(handle, tarfile.BLOCKSIZE, end)
+    if mark != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError("it has no end mark")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import os
 import pickle
 import re
@@ -128,6 +129,10 @@ def test_a_share_is_held_out_if_there_is_nothing_to_evaluate_on(tmp_path, cache)
     assert parts[0].shards.tolist() == [number // 5 for number in numbers_of(parts[0])]
 
 
+def flat_order_of(split, **options):
+    return list(itertools.chain.from_iterable(order_of(split, **options)))
+
+
 def order_of(split, epoch=0, **options):
     options = {"batch_size": 4, "seed": 0, "device": CPU, **options}
     loader = training_loader(split, INPUT, **options)
@@ -138,14 +143,14 @@ def order_of(split, epoch=0, **options):
 @pytest.mark.parametrize("open_shards", [1, 2, 3, 8, 100])
 def test_an_epoch_reads_few_shards_at_a_time(made, cache, open_shards):
     split = opened(made, cache, open_shards=open_shards).split("train")
-    order = sum(order_of(split), [])
+    order = flat_order_of(split)
     assert sorted(order) == list(range(40))
     shards = [index // 5 for index in order]
     window = 5 * min(open_shards, 8)
     for start in range(0, 40, window):
         assert len(set(shards[start : start + window])) == len(shards[start : start + window]) // 5
-    assert sum(order_of(split, epoch=1), []) != order
-    assert order == sum(order_of(split), [])
+    assert flat_order_of(split, epoch=1) != order
+    assert order == flat_order_of(split)
     if 1 < open_shards < 8:
         assert len(set(shards[:5])) > 1
 
@@ -190,7 +195,7 @@ def test_a_subset_keeps_its_shards(made, cache):
     split = subset(opened(made, cache, open_shards=2).split("train"), [30, 31, 7, 7, 8, 20])
     assert numbers_of(split) == [30, 31, 7, 7, 8, 20]
     assert split.shards.tolist() == [6, 6, 1, 1, 1, 4]
-    assert sorted(sum(order_of(split, batch_size=2), [])) == list(range(6))
+    assert sorted(flat_order_of(split, batch_size=2)) == list(range(6))
     assert split.open_shards == 2
 
 
@@ -278,8 +283,7 @@ def test_a_damaged_image_is_named(made, tmp_path, cache):
         split[17]
     shard.write_bytes(data[:place])
     with pytest.raises(RunError, match="the shard is shorter than when it was first read"):
-        opened(made, cache).split("train")
-        pickle.loads(pickle.dumps(split))[18]
+        split[18]
 
 
 def test_samples_without_image_or_label_are_named(tmp_path, cache):
@@ -308,7 +312,6 @@ def test_places_that_hold_nothing_are_refused(made, tmp_path, cache):
 def test_a_missing_package_is_one_line(made, cache, monkeypatch):
     for module in [name for name in sys.modules if name.split(".")[0] == "webdataset"]:
         monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, "webdataset", None)
     monkeypatch.setattr(sys, "path", [])
     expected = (
         "data.name=webdataset needs the package webdataset, which is not installed: pip install 'mimbench[webdataset]'"
