@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -55,8 +56,13 @@ class EncodedFile(NamedTuple):
     """Where the image lies, for messages."""
 
 
-class EncodedBatch(NamedTuple):
-    """Images of any sizes for a device to decode and crop, with the crops of all their views."""
+@dataclass(frozen=True)
+class EncodedBatch:
+    """Images of any sizes for a device to decode and crop, with the crops of all their views.
+
+    It is no tuple: DistributedDataParallel would move the tensors of a tuple to the device, and decoders read files
+    from main memory.
+    """
 
     data: Tensor
     """uint8 [bytes]: one image after the other."""
