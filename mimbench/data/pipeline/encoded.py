@@ -79,7 +79,7 @@ class EncodedBatch:
     places: list[str]
 
     @classmethod
-    def of(cls, files: Sequence[EncodedFile], boxes: Tensor, mirrors: Tensor) -> EncodedBatch:
+    def join(cls, files: Sequence[EncodedFile], boxes: Tensor, mirrors: Tensor) -> EncodedBatch:
         return cls(
             data=torch.cat([file.data for file in files]),
             lengths=[len(file.data) for file in files],

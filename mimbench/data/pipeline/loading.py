@@ -211,9 +211,8 @@ class _EncodedBatches(TorchDataset[tuple[EncodedBatch, Tensor]]):
                     boxes.append(crop.box(*file.size))
                     mirrors.append(crop.is_mirrored())
         shape = (len(crops), len(files))
-        return EncodedBatch.of(files, torch.tensor(boxes).view(*shape, 4), torch.tensor(mirrors).view(shape)), (
-            self.split.labels[batch.indices]
-        )
+        images = EncodedBatch.join(files, torch.tensor(boxes).view(*shape, 4), torch.tensor(mirrors).view(shape))
+        return images, self.split.labels[batch.indices]
 
 
 def view_seed(seed: int, epoch: int, index: int, view: int) -> int:

@@ -130,10 +130,10 @@ class WebDataset(Dataset):
         policy = PixelPolicy(max_pixels=config.max_pixels)
         self._splits: dict[str, ImageSplit] = {}
         for name, part in paths.items():
-            found_in = [contents[path] for path in part]
-            labels = np.array([numbers.get(s.label, 0) for content in found_in for s in content.samples], np.int64)
+            of_split = [contents[path] for path in part]
+            labels = np.array([numbers.get(s.label, 0) for content in of_split for s in content.samples], np.int64)
             self._splits[name] = ShardSplit(
-                part, found_in, labels, self.classes, self.channels, policy, config.open_shards
+                part, of_split, labels, self.classes, self.channels, policy, config.open_shards
             )
             if not len(labels):
                 raise InputError(f"the {name} shards under {printable(self.root)} hold no samples")

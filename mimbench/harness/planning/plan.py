@@ -99,7 +99,7 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
             varied = {p: v for p, v in varied.items() if p.removeprefix(f"methods.{method}.") not in AT}
         data = datasets.open(recipe.dataset, recipe.data.model_dump(), "data")
         first, *others = [_pretraining(recipe, seed, device, data, request.checkpoint) for seed in request.seeds]
-        _check_training(first)
+        _check_training(first, device)
         shape = fingerprint(
             [first.identity.get(key) for key in ("method", "encoder", "image_size", "channels", "frames")]
             + [first.identity.get("pretrain", {}).get("start")]
@@ -128,7 +128,7 @@ def _in_order(cells: list[Cell], seeds: Sequence[int]) -> list[Cell]:
     return sorted(cells, key=lambda cell: (seeds.index(cell.pretraining.seed), first[cell.pretraining.fingerprint]))
 
 
-def _check_training(pretraining: Pretraining) -> None:
+def _check_training(pretraining: Pretraining, device: torch.device) -> None:
     """Raise InputError for settings that would stop a training at its start."""
     recipe, train = pretraining.recipe, pretraining.recipe.pretrain
     check_frames(pretraining.dataset, recipe.dataset, recipe.input)
@@ -144,6 +144,7 @@ def _check_training(pretraining: Pretraining) -> None:
         )
     if not pretraining.trains:
         return
+    require_decoder(recipe, device)
     images = pretraining.image_count
     train.require_images(images, "pretrain")
     train.require_processes(get_world_size(), "pretrain")
@@ -254,7 +255,7 @@ def _pretraining(
                 "name": recipe.dataset,
                 "content": dataset.fingerprint(),
                 **DataChoice.from_config(train).identity(),
-                **_decoding(recipe, device),
+                **_decoding(recipe),
             },
             "input": _shaping_of_training(recipe.input),
             **_other_views(recipe),
@@ -271,9 +272,8 @@ def _pretraining(
     return Pretraining(recipe, seed, dataset, fingerprint(identity), identity)
 
 
-def _decoding(recipe: Recipe, device: torch.device) -> dict[str, str]:
+def _decoding(recipe: Recipe) -> dict[str, str]:
     """What the identity of a pretraining holds of how images are decoded: nothing if they are decoded in full."""
-    require_decoder(recipe, device)
     decoding = decoding_of(recipe.data)
     return {} if decoding == "full" else {"decode": decoding}
 

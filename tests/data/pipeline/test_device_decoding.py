@@ -106,11 +106,11 @@ def test_groups_bound_the_memory_and_change_nothing(root, monkeypatch):
         device_decoding, "resample", lambda images, *rest: sizes.append(images.shape) or resample(images, *rest)
     )
     monkeypatch.setattr(device_decoding, "_MOST_PIXELS", 20_000)
-    apart = decode_on(CPU, encoded).crop(0, 32, "bicubic")
+    in_groups = decode_on(CPU, encoded).crop(0, 32, "bicubic")
     assert len(sizes) > 2
     assert all(len(size) == 4 and (size[0] == 1 or size[0] * size[2] * size[3] <= 20_000) for size in sizes)
     assert sum(size[0] for size in sizes) == 8
-    torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
+    torch.testing.assert_close(together, in_groups, atol=1e-5, rtol=0)
 
 
 def test_each_view_has_its_crops(root):
