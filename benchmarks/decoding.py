@@ -1,7 +1,7 @@
 """Images per second that one core loads with data.decode full and scaled, for several sizes of images and crops.
 
-`python benchmarks/decoding.py` prints the table of docs/data.md. Images are smooth noise, stored as JPEGs of quality 90.
-CPU time counts, which depends less on what else runs than elapsed time; the faster of two epochs.
+`python benchmarks/decoding.py` prints the table of docs/data.md. Images are smooth noise, as JPEGs of quality 90. CPU
+time counts, which depends less on what else runs than elapsed time does; the faster of two epochs.
 """
 
 from __future__ import annotations
