@@ -34,9 +34,11 @@ ALLOWED = {
     "recipe/show.py": {"simmim", "spark"},
     "contract/training.py": {"simmim", "mae", "beit", "ijepa", "spark"},
     "masks/sampling.py": {"mae", "spark"},
-    "convert/key_layouts.py": {"simmim", "mae", "beit", "beitv2", "greenmim", "mixmim", "cae", "hpm", "localmim"},
+    "convert/key_layouts.py": {
+        *("simmim", "mae", "beit", "beitv2", "greenmim", "mixmim", "cae", "hpm", "localmim"),
+        "huggingface",  # the address of timm
+    },
     "convert/network_choice.py": {"ibot"},
-    "convert/": {"huggingface"},  # the address and the library of checkpoints
     "encoders/vit_body.py": {"beit"},  # timm's class of that name
     "encoders/towers.py": {"beit"},  # likewise
     # Formats: the type of a COCO file, the key of a COCO object, a record's artifact.
