@@ -135,8 +135,9 @@ def measure_rates(recipe: Recipe, device: torch.device, *, seconds: float) -> Da
 
 def _endless(loader: DataLoader) -> Iterator[Any]:
     epoch = 0
+    sampler: Any = loader.sampler
     while True:
-        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        sampler.set_epoch(epoch)
         yield from loader
         epoch += 1
 

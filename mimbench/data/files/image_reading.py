@@ -160,7 +160,7 @@ def _read(
         # Pillow takes a fourth band without a declared meaning for transparency.
         drop = policy.transparency == "drop" or extra
         pixels = np.array(_opaque(shown, drop=drop).convert("L" if channels == 1 else "RGB"))
-    return pixels.reshape(*pixels.shape[:2], channels), size or pixels.shape[:2]
+    return pixels.reshape(*pixels.shape[:2], channels), size or (pixels.shape[0], pixels.shape[1])
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:

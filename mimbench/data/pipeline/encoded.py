@@ -146,7 +146,7 @@ class EncodedSplit(ImageSplit):
                 values = torch.frombuffer(bytearray(data), dtype=torch.uint8)
             else:
                 pixels = read_pixels(io.BytesIO(data), self.channels, self.policy)
-                size, values = pixels.shape[:2], to_image(pixels).flatten()
+                size, values = (pixels.shape[0], pixels.shape[1]), to_image(pixels).flatten()
         except Exception as error:
             raise self.failure(index, error) from error
         return EncodedFile(values, size, is_jpeg, self.channels, self.place(index))

@@ -37,7 +37,7 @@ def subset(split: ImageSplit, indices: Sequence[int]) -> ImageSplit:
     if isinstance(split, ArraySplit):
         images, labels = split.images[chosen], split.labels[chosen]
         return ArraySplit(images, labels, split.classes, _attributes(split, chosen), split.pixel_range)
-    return (_EncodedSubset if isinstance(split, EncodedSplit) else _Subset)(split, chosen)
+    return _EncodedSubset(split, chosen) if isinstance(split, EncodedSplit) else _Subset(split, chosen)
 
 
 def hold_out(split: ImageSplit, fraction: float, seed: int, where: str) -> dict[str, ImageSplit]:

@@ -108,7 +108,7 @@ class FolderIndex:
             "facts": dict(content.facts),
             "skipped": content.skipped,
         }
-        arrays = {"tree_names": _join_names(tree.names), "tree_states": tree.states}
+        arrays: dict[str, Any] = {"tree_names": _join_names(tree.names), "tree_states": tree.states}
         for name, part in content.parts.items():
             arrays |= {f"names_{name}": _join_names(part.names), f"labels_{name}": part.labels}
         stream = io.BytesIO()

@@ -12,6 +12,7 @@ from typing import IO, Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from mimbench.contract import Dataset, ImageSplit, InputError, SplitName, cosmetic
 from mimbench.data.files.cache import ensure_writable
@@ -56,6 +57,8 @@ class ShardConfig(EncodedConfig):
 
 class ShardSplit(EncodedSplit):
     """Samples of shards, read from their places."""
+
+    shards: Tensor
 
     def __init__(
         self,
