@@ -123,11 +123,12 @@ def commands_text() -> str:
     """The help of each command, as it is printed on a terminal of 80 columns."""
     from typer.testing import CliRunner
 
-    from mimbench.cli.application import app, show
+    from mimbench.cli.application import app, bench, show
 
     os.environ["COLUMNS"] = "80"
     names = [[command.name or ""] for command in app.registered_commands]
-    names += [["show", command.name or ""] for command in show.app.registered_commands]
+    for group, commands in (("show", show.app), ("bench", bench.app)):
+        names += [[group, command.name or ""] for command in commands.registered_commands]
     parts = []
     for name in names:
         result = CliRunner().invoke(app, [*name, "--help"], prog_name="mimbench")

@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "convert": {"contract", "encoders"},
     "parts": {"compute", "masks", "encoders", "contract"},
     "data.files": set(),
-    "data.pipeline": {"contract"},
+    "data.pipeline": {"contract", "data.files"},
     "data.sources": {"contract", "data.files", "data.pipeline"},
     "data": {"contract", "registry", "data.files", "data.pipeline", "data.sources"},
     "recipe": {"contract", "plugin_source", "registry"},

@@ -36,7 +36,7 @@ ALLOWED = {
     "masks/sampling.py": {"mae", "spark"},
     "convert/key_layouts.py": {
         *("simmim", "mae", "beit", "beitv2", "greenmim", "mixmim", "cae", "hpm", "localmim", "crossmae"),
-        *("dbot", "data2vec", "data2vec2", "capi"),
+        *("dbot", "data2vec", "data2vec2", "capi", "huggingface"),  # the last one in timm's address
     },
     "convert/network_choice.py": {"ibot", "data2vec"},
     "encoders/vit_body.py": {"beit"},  # timm's class of that name

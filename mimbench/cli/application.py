@@ -9,6 +9,7 @@ import typer
 
 from mimbench._version import __version__
 from mimbench.cli import (
+    bench,
     check,
     cost,
     derive,
@@ -97,3 +98,4 @@ COMMANDS: tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...] = (
 for name, command, lines in COMMANDS:
     app.command(name, epilog=examples(*lines))(command)
 app.add_typer(show.app, name="show")
+app.add_typer(bench.app, name="bench")

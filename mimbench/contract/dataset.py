@@ -39,12 +39,18 @@ class ImageSplit(torch.utils.data.Dataset, ABC):
         labels: int64 [N].
         classes: class names, indexed by label.
         attributes: what else is known of each sample, such as its background or group: int64 [N] by name.
+        shards: int64 [N], number of the file that holds each sample, if many samples share a file and are best read
+            together. A training then goes through the files in a drawn order, `open_shards` at a time, and shuffles
+            the samples of these together. None: all samples of an epoch are shuffled together.
+        open_shards: files whose samples are shuffled together.
     """
 
     labels: Tensor
     classes: tuple[str, ...]
     attributes: Mapping[str, Tensor] = NO_ATTRIBUTES
     pixel_range: tuple[float, float] = BYTES
+    shards: Tensor | None = None
+    open_shards: int = 1
 
     @property
     def is_in_memory(self) -> bool:

@@ -37,4 +37,5 @@ What is switched off or replaced, and why:
 | `progress.py` | the progress bar |
 | `ranks.py` | several processes: rank 0 decides and writes, and all fail together |
 | `device.py` | device and precision |
+| `bare_step.py` | optimizer steps without a training around them, for measurements |
 """

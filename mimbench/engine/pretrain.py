@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mimbench.contract import Batch, Encoder, Method, PartOptions, StepOutput
-from mimbench.data import DeviceTransform, Views, ViewSchedule, views_at
+from mimbench.data import DeviceTransform, EncodedBatch, Views, ViewSchedule, decode_on, views_at
 from mimbench.seeds import derive_seed
 
 
@@ -17,7 +17,7 @@ class TrainableMethod(nn.Module):
 
     The loader yields (images, int64 labels [B]), images uint8 or float32 on the same scale. Images in memory are one
     tensor [B, C, h, w], from which each view is cropped here. Images from files are one tensor per view, cropped by the
-    loader's workers.
+    loader's workers, or an EncodedBatch, which is decoded and cropped here.
     """
 
     def __init__(self, method: nn.Module, views: Views, *, channels: int, batched: bool) -> None:
@@ -58,13 +58,22 @@ class TrainableMethod(nn.Module):
     def training_step(self, batch: Any, generator: torch.Generator) -> StepOutput:
         images, labels = batch
         device = generator.device
-        sources = [one.to(device, non_blocking=True) for one in ([images] if isinstance(images, Tensor) else images)]
-        if len(sources) == 1:
-            sources *= len(self.transforms)
-        views = [
-            transform(source, _generator_of_view(index, generator))
-            for index, (transform, source) in enumerate(zip(self.transforms, sources, strict=True))
-        ]
+        generators = [_generator_of_view(index, generator) for index in range(len(self.transforms))]
+        if isinstance(images, EncodedBatch):
+            decoded = decode_on(device, images)
+            views = [
+                transform.from_decoded(decoded, index, generators[index])
+                for index, transform in enumerate(self.transforms)
+            ]
+        else:
+            whole = [images] if isinstance(images, Tensor) else images
+            sources = [one.to(device, non_blocking=True) for one in whole]
+            if len(sources) == 1:
+                sources *= len(self.transforms)
+            views = [
+                transform(*source_and_generator)
+                for transform, *source_and_generator in zip(self.transforms, sources, generators, strict=True)
+            ]
         needs_labels = "labels" in getattr(self.method, "supervision", ())
         labels_for_method = labels.to(device, non_blocking=True) if needs_labels else None
         return self.method.step(Batch(tuple(views), labels_for_method, self._progress, self._epoch), generator)

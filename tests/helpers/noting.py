@@ -53,9 +53,10 @@ def train(
     until=None,
     after=None,
     identity="",
+    split=SPLIT,
     **options,
 ):
-    """Train on 40 images with a checkpoint per epoch; returns the report and what was printed."""
+    """Train on the images of `split`, with a checkpoint per epoch; returns the report and what was printed."""
     options.setdefault("base_lr", 1e-2)
     config = TrainConfig(
         epochs=None if "steps" in options else epochs,
@@ -63,14 +64,14 @@ def train(
         accumulate=accumulate,
         **{"checkpoint_every": 1, **options},
     )
-    loader = training_loader(SPLIT, INPUT, batch_size=batch_size // accumulate, seed=seed, device=CPU)
+    loader = training_loader(split, INPUT, batch_size=batch_size // accumulate, seed=seed, device=CPU)
     out = io.StringIO()
     report = fit(
         model,
         loader,
         config,
         label="probe",
-        images_per_epoch=40,
+        images_per_epoch=len(split),
         options=table,
         seed=seed,
         device=CPU,

@@ -45,17 +45,30 @@ def ensure_writable(cache: Path) -> Path:
 
 def write_derived(path: Path, data: Any) -> None:
     """Write plain data as JSON beneath its own checksum."""
-    content = json.dumps(data).encode()
-    write_atomic(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+    write_checked(path, json.dumps(data).encode())
 
 
 def read_derived(path: Path) -> Any:
     """What `write_derived` wrote; None if it is absent, damaged or altered, since it can be made again."""
+    content = read_checked(path)
+    try:
+        return None if content is None else json.loads(content)
+    except ValueError:
+        return None
+
+
+def write_checked(path: Path, content: bytes) -> None:
+    """Write bytes beneath their own checksum."""
+    write_atomic(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+
+
+def read_checked(path: Path) -> bytes | None:
+    """What `write_checked` wrote; None if it is absent, damaged or altered."""
     try:
         checksum, _, content = path.read_bytes().partition(b"\n")
-        return json.loads(content) if hashlib.sha256(content).hexdigest().encode() == checksum else None
-    except (OSError, ValueError):
+    except OSError:
         return None
+    return content if hashlib.sha256(content).hexdigest().encode() == checksum else None
 
 
 def write_if_changed(path: Path, content: bytes) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ _ORIENTATION = 0x0112
 
 Range = tuple[float, float]
 Source = Path | IO[bytes]
+Reduction = Callable[[int, int], int]
+"""Height and width of a whole image, px -> by how much its sides may be reduced when it is decoded: 1, 2, 4 or 8."""
 
 
 @dataclass(frozen=True)
@@ -112,18 +115,41 @@ def read_pixels(
             of no known meaning.
         Exception: whatever else Pillow raises on a file that it cannot decode in full.
     """
+    return _read(source, channels, policy, stored_size, None)[0]
+
+
+def read_reduced(
+    source: Source, channels: int, policy: PixelPolicy, reduction: Reduction
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """As `read_pixels`, and a JPEG is decoded at a half, a fourth or an eighth of its sides if `reduction` permits it.
+
+    The decoder then computes fewer pixels, each a mean over a block of the whole image.
+
+    Returns:
+        uint8 [h, w, channels], and height and width of the whole image. h is the height divided by what `reduction`
+        returns for them, rounded up, and equally w.
+    """
+    return _read(source, channels, policy, None, reduction)
+
+
+def _read(
+    source: Source,
+    channels: int,
+    policy: PixelPolicy,
+    stored_size: tuple[int, int] | None,
+    reduction: Reduction | None,
+) -> tuple[np.ndarray, tuple[int, int]]:
     # Not by path: Pillow maps uncompressed files into memory, with confused pixels if a TIFF's tag turns them.
-    with nullcontext(source) if not isinstance(source, Path) else source.open("rb") as stream:
-        return _read(stream, channels, policy, stored_size)
-
-
-def _read(stream: IO[bytes], channels: int, policy: PixelPolicy, stored_size: tuple[int, int] | None) -> np.ndarray:
-    with open_image(stream, policy.max_pixels) as image:
+    with (
+        nullcontext(source) if not isinstance(source, Path) else source.open("rb") as stream,
+        open_image(stream, policy.max_pixels) as image,
+    ):
         kind, extra = stored_kind(image), has_extra_bands(image)
         if extra and policy.extra_bands == "refuse":
             raise ValueError(EXTRA_BANDS)
         if kind == DEEP_CMYK and policy.range:
             raise ValueError(f"{NO_RANGE_OF_CMYK}: save it as RGB")
+        size = _reduce(image, reduction) if reduction and image.format == "JPEG" else None
         is_negative = is_white_zero(image) and kind not in IN_EIGHT_BITS  # of 8 bits, Pillow turns them into positives
         if kind == "16-bit colour" and policy.range:
             shown = _turned(_scaled_colours(stream, image, policy.range), stored_size)
@@ -134,7 +160,25 @@ def _read(stream: IO[bytes], channels: int, policy: PixelPolicy, stored_size: tu
         # Pillow takes a fourth band without a declared meaning for transparency.
         drop = policy.transparency == "drop" or extra
         pixels = np.array(_opaque(shown, drop=drop).convert("L" if channels == 1 else "RGB"))
-    return pixels.reshape(*pixels.shape[:2], channels)
+    return pixels.reshape(*pixels.shape[:2], channels), size or (pixels.shape[0], pixels.shape[1])
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width of an opened image after its EXIF rotation, px."""
+    try:
+        is_on_its_side = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+    except Exception:  # damaged metadata raises nearly anything
+        is_on_its_side = False
+    return image.size if is_on_its_side else (image.height, image.width)
+
+
+def _reduce(image: Image.Image, reduction: Reduction) -> tuple[int, int]:
+    """Set the scale at which a JPEG will be decoded, and return its whole height and width."""
+    height, width = upright_size(image)
+    factor = reduction(height, width)
+    if factor > 1:
+        image.draft(image.mode, (max(1, image.width // factor), max(1, image.height // factor)))
+    return height, width
 
 
 def open_image(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -89,6 +89,26 @@ def subfolders(folder: Path, left_out: list[str] | None = None) -> list[Path]:
     return [Path(entry.path) for entry in _visible(folder, left_out) if _is_folder(entry)]
 
 
+def visible_names(folder: Path, prefix: str = "") -> Iterator[str]:
+    """`prefix` and the name of each visible file and folder below `folder`, in no order; links are followed.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
+    yield from _visible_names(str(folder), prefix, frozenset())
+
+
+def _visible_names(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+    identity = _identity(folder)
+    if identity in above:  # a link to a folder that holds it
+        return
+    for entry in _visible(folder):
+        name = prefix + entry.name
+        yield name
+        if _is_folder(entry):
+            yield from _visible_names(entry.path, name + "/", above | {identity})
+
+
 def has_images(folder: Path) -> bool:
     """Whether images lie directly in `folder`."""
     return any(not _is_folder(entry) and _looks_like_image(entry) for entry in _visible(folder))
@@ -153,8 +173,7 @@ def _examine(path: Path, decode: bool, max_pixels: int) -> _Entry:
 
 
 def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]], left_out: list[str]) -> Iterator[ImageFile]:
-    here = os.stat(folder)
-    identity = (here.st_dev, here.st_ino)
+    identity = _identity(folder)
     if identity in above:  # a link to a folder that holds it
         return
     for entry in _visible(folder, left_out, prefix):
@@ -165,6 +184,11 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]], left_out:
             yield ImageFile(name, *_size_and_date(entry))
         else:
             left_out.append(name)
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    stat = os.stat(folder)
+    return stat.st_dev, stat.st_ino
 
 
 def _visible(folder: str | Path, left_out: list[str] | None = None, prefix: str = "") -> list[os.DirEntry[str]]:

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mimbench.contract import ArraySplit, ImageSplit, InputConfig
 from mimbench.data.pipeline.augment import Augment
+from mimbench.data.pipeline.encoded import Decoding, EncodedBatch, EncodedSplit
 from mimbench.data.pipeline.transforms import TrainingCrop, check_eval_resize, evaluation_crop, to_byte_scale
 from mimbench.data.pipeline.view_schedule import Views, views_at
 from mimbench.errors import InputError
@@ -43,8 +44,26 @@ class EpochSampler(Sampler[BatchIndices]):
     mmengine's DistSamplerSeedHook calls `set_epoch` before each epoch.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        """Raises InputError if `size` samples do not fill one batch on every rank."""
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        shards: Tensor | None = None,
+        open_shards: int = 1,
+    ) -> None:
+        """
+        Args:
+            shards: int64 [size], the file that holds each sample, or None; see `ImageSplit`.
+            open_shards: files whose samples are shuffled together.
+
+        Raises:
+            InputError: `size` samples do not fill one batch on every rank.
+        """
+        self.shards, self.open_shards = shards, open_shards
         self.size, self.batch_size, self.seed, self.rank, self.world_size = size, batch_size, seed, rank, world_size
         self.epoch = self._skipped = 0
         if len(self) == 0:
@@ -65,10 +84,20 @@ class EpochSampler(Sampler[BatchIndices]):
 
     def __iter__(self) -> Iterator[BatchIndices]:
         epoch, first, self._skipped = self.epoch, self._skipped, 0
-        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(image_seed(self.seed, epoch)))
+        order = self._order(torch.Generator().manual_seed(image_seed(self.seed, epoch)))
         for step in range(first, len(self)):
             start = (step * self.world_size + self.rank) * self.batch_size
             yield BatchIndices(epoch, order[start : start + self.batch_size])
+
+    def _order(self, generator: torch.Generator) -> Tensor:
+        """All samples of an epoch: shuffled together, or the files in a drawn order and the samples of a few of them
+        shuffled together."""
+        order = torch.randperm(self.size, generator=generator)
+        if self.shards is None:
+            return order
+        numbers, shard_of = self.shards.unique(return_inverse=True)
+        turn = torch.randperm(len(numbers), generator=generator) // self.open_shards
+        return order[turn[shard_of[order]].argsort(stable=True)]
 
 
 class _ArrayBatches(TorchDataset[tuple[Tensor, Tensor]]):
@@ -114,27 +143,91 @@ class _AugmentedBatches(TorchDataset[tuple[Any, Tensor]]):
     def __getitem__(self, batch: BatchIndices) -> tuple[Any, Tensor]:
         images: list[list[Tensor]] = []
         labels = []
-        augments = (self.augment,) if self.augment else _crops(views_at(self.views, batch.epoch))
+        augments: tuple[Augment, ...] = (self.augment,) if self.augment else _crops(views_at(self.views, batch.epoch))
         for index in batch.indices.tolist():
             image, label = self.split.draw(index, self._generator(batch.epoch, index))
             image = to_byte_scale(image, self.split.pixel_range)
             images.append([self._augmented(image, augments, batch.epoch, index, view) for view in range(len(augments))])
             labels.append(label)
-        views = tuple(torch.stack(view) for view in zip(*images, strict=True))
-        return views[0] if len(views) == 1 else views, torch.tensor(labels)
+        return stack_views(images), torch.tensor(labels)
 
     def _generator(self, epoch: int, index: int) -> torch.Generator:
         """What chooses the frames of a clip, apart from the stream that crops it."""
         return torch.Generator().manual_seed(derive_seed("frames", self.seed, epoch, index))
 
     def _augmented(self, image: Tensor, augments: tuple[Augment, ...], epoch: int, index: int, view: int) -> Tensor:
-        parts = (self.seed, epoch, index, view) if view else (self.seed, epoch, index)
-        with fork_rng(image_seed(*parts)):
+        with fork_rng(view_seed(self.seed, epoch, index, view)):
             return augments[view](image)
 
 
+class _ScaledBatches(TorchDataset[tuple[Any, Tensor]]):
+    """As `_AugmentedBatches` with the same crops, of JPEGs that are decoded at reduced sides if all crops permit it."""
+
+    def __init__(self, split: EncodedSplit, seed: int, views: Views) -> None:
+        self.split, self.seed, self.views = split, seed, views
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, batch: BatchIndices) -> tuple[Any, Tensor]:
+        crops = _crops(views_at(self.views, batch.epoch))
+        images = [self._views(crops, batch.epoch, index) for index in batch.indices.tolist()]
+        return stack_views(images), self.split.labels[batch.indices]
+
+    def _views(self, crops: tuple[TrainingCrop, ...], epoch: int, index: int) -> list[Tensor]:
+        seeds = [view_seed(self.seed, epoch, index, view) for view in range(len(crops))]
+
+        def reduction(height: int, width: int) -> int:
+            factors = []
+            for crop, seed in zip(crops, seeds, strict=True):
+                with fork_rng(seed):
+                    factors.append(crop.reduction(height, width))
+            return min(factors)
+
+        image, size = self.split.read_reduced(index, reduction)
+        views = []
+        for crop, seed in zip(crops, seeds, strict=True):
+            with fork_rng(seed):
+                views.append(crop.from_reduced(image, size))
+        return views
+
+
+class _EncodedBatches(TorchDataset[tuple[EncodedBatch, Tensor]]):
+    """Files as they are, with the crops and flips of `_AugmentedBatches`, for a device that decodes and crops."""
+
+    def __init__(self, split: EncodedSplit, seed: int, views: Views) -> None:
+        self.split, self.seed, self.views = split, seed, views
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, batch: BatchIndices) -> tuple[EncodedBatch, Tensor]:
+        crops = _crops(views_at(self.views, batch.epoch))
+        files = [self.split.read_encoded(index) for index in batch.indices.tolist()]
+        boxes, mirrors = [], []
+        for view, crop in enumerate(crops):
+            for index, file in zip(batch.indices.tolist(), files, strict=True):
+                with fork_rng(view_seed(self.seed, batch.epoch, index, view)):
+                    boxes.append(crop.box(*file.size))
+                    mirrors.append(crop.is_mirrored())
+        shape = (len(crops), len(files))
+        images = EncodedBatch.join(files, torch.tensor(boxes).view(*shape, 4), torch.tensor(mirrors).view(shape))
+        return images, self.split.labels[batch.indices]
+
+
+def view_seed(seed: int, epoch: int, index: int, view: int) -> int:
+    """The seed of the crop and the augmentation of one view of an image."""
+    return image_seed(seed, epoch, index, view) if view else image_seed(seed, epoch, index)
+
+
+def stack_views(images: list[list[Tensor]]) -> Any:
+    """Views by image -> one tensor of all images per view; the tensor itself if there is one view."""
+    views = tuple(torch.stack(view) for view in zip(*images, strict=True))
+    return views[0] if len(views) == 1 else views
+
+
 @lru_cache
-def _crops(views: tuple[InputConfig, ...]) -> tuple[Augment, ...]:
+def _crops(views: tuple[InputConfig, ...]) -> tuple[TrainingCrop, ...]:
     return tuple(TrainingCrop(view) for view in views)
 
 
@@ -149,6 +242,7 @@ def training_loader(
     rank: int = 0,
     world_size: int = 1,
     augment: Augment | None = None,
+    decoding: Decoding = "full",
 ) -> DataLoader[Any]:
     """One epoch of (images [B, C, h, w], int64 labels [B]) for this rank; `batch_size` is B.
 
@@ -160,14 +254,21 @@ def training_loader(
 
     Args:
         views: how images are cropped and augmented, once or once per view; their sizes may change between epochs.
+        decoding: of an EncodedSplit's images, without `augment`. With "device", a batch is (EncodedBatch, labels).
 
     Raises:
         InputError: the split does not fill one batch on every rank.
     """
-    sampler = EpochSampler(len(split), batch_size, seed, rank, world_size)
+    sampler = EpochSampler(
+        len(split), batch_size, seed, rank, world_size, shards=split.shards, open_shards=split.open_shards
+    )
     if isinstance(split, ArraySplit) and augment is None:  # cropped on the device, see DeviceTransform
         return _loader(_ArrayBatches(split), sampler, seed, 0, device)
     views = (views,) if isinstance(views, InputConfig) else views
+    if isinstance(split, EncodedSplit) and augment is None and decoding == "scaled":
+        return _loader(_ScaledBatches(split, seed, views), sampler, seed, workers, device)
+    if isinstance(split, EncodedSplit) and augment is None and decoding == "device":
+        return _loader(_EncodedBatches(split, seed, views), sampler, seed, workers, device)
     return _loader(_AugmentedBatches(split, seed, views, augment), sampler, seed, workers, device)
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from mimbench.contract import ArraySplit, DataChoice, ImageSplit
+from mimbench.data.files.image_reading import Source
+from mimbench.data.pipeline.encoded import EncodedSplit
 from mimbench.errors import InputError
 
 
@@ -35,7 +37,25 @@ def subset(split: ImageSplit, indices: Sequence[int]) -> ImageSplit:
     if isinstance(split, ArraySplit):
         images, labels = split.images[chosen], split.labels[chosen]
         return ArraySplit(images, labels, split.classes, _attributes(split, chosen), split.pixel_range)
-    return _Subset(split, chosen)
+    return _EncodedSubset(split, chosen) if isinstance(split, EncodedSplit) else _Subset(split, chosen)
+
+
+def hold_out(split: ImageSplit, fraction: float, seed: int, where: str) -> dict[str, ImageSplit]:
+    """A train and a test split, drawn from one split with every class in proportion.
+
+    Args:
+        fraction: share of the test split.
+        where: the data's folder, for messages.
+
+    Raises:
+        InputError: there are fewer than two images.
+    """
+    if len(split) < 2:
+        raise InputError(f"one image in {where} cannot be split into train and test: add more")
+    count = min(max(1, round(len(split) * fraction)), len(split) - 1)
+    test = stratified(split.labels.numpy(), count, seed)
+    parts = {"train": complement(len(split), test), "test": test}
+    return {name: subset(split, indices.tolist()) for name, indices in parts.items()}
 
 
 class _Subset(ImageSplit):
@@ -43,6 +63,8 @@ class _Subset(ImageSplit):
         self.split, self.indices = split, indices
         self.labels, self.classes = split.labels[indices], split.classes
         self.attributes, self.pixel_range = _attributes(split, indices), split.pixel_range
+        self.shards = None if split.shards is None else split.shards[indices]
+        self.open_shards = split.open_shards
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -52,6 +74,20 @@ class _Subset(ImageSplit):
 
     def draw(self, index: int, generator: torch.Generator) -> tuple[Tensor, int]:
         return self.split.draw(self.indices[index], generator)
+
+
+class _EncodedSubset(_Subset, EncodedSplit):
+    split: EncodedSplit
+
+    def __init__(self, split: EncodedSplit, indices: list[int]) -> None:
+        super().__init__(split, indices)
+        self.channels, self.policy = split.channels, split.policy
+
+    def source(self, index: int) -> Source:
+        return self.split.source(self.indices[index])
+
+    def place(self, index: int) -> str:
+        return self.split.place(self.indices[index])
 
 
 def _attributes(split: ImageSplit, indices: list[int]) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from mimbench.contract import InputConfig, View, full_precision
 from mimbench.data.pipeline.batched_colors import augment_view, blur_kernel, jitter_colors
 from mimbench.data.pipeline.batched_crops import BORDER, random_boxes, random_squares, resample, with_border
+from mimbench.data.pipeline.device_decoding import DecodedBatch
 from mimbench.errors import InputError
 
 if TYPE_CHECKING:  # torchvision takes as long to import as torch
-    from torchvision.transforms import v2
+    pass
 
 _LONGEST_ASPECT = 4
 
@@ -30,6 +31,8 @@ class DeviceTransform(nn.Module):
       image_size / eval_resize of that square if the recipe sets eval_resize.
     - `batched=False`, for images in files: the loader's workers have cropped each image with torchvision
       (`TrainingCrop`, `evaluation_crop`), and this module only normalises.
+
+    A third one, `from_decoded`, crops images of several sizes that the device has decoded (data.decode=device).
     """
 
     mean: Tensor
@@ -55,9 +58,19 @@ class DeviceTransform(nn.Module):
             pixels = images.to(torch.float32) / 255
             if self.batched:
                 pixels = self._augmented(pixels, generator) if self.train_time else self._framed(pixels)
-            mean, std = (_along_channels(values, pixels) for values in (self.mean, self.std))
-            # Grey images are shown to an RGB encoder three times.
-            return ((pixels - mean) / std).expand(-1, self.channels, *[-1] * (pixels.ndim - 2))
+            return self._normalised(pixels)
+
+    @torch.no_grad()
+    def from_decoded(self, batch: DecodedBatch, view: int, generator: torch.Generator) -> Tensor:
+        """Crop the images of a batch that the device has decoded, for one of their views, and do what follows."""
+        with full_precision(generator.device):
+            pixels = batch.crop(view, self.input.image_size, self.input.interpolation)
+            return self._normalised(self._recoloured(pixels, generator))
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        mean, std = (_along_channels(values, pixels) for values in (self.mean, self.std))
+        # Grey images are shown to an RGB encoder three times.
+        return ((pixels - mean) / std).expand(-1, self.channels, *[-1] * (pixels.ndim - 2))
 
     def _augmented(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
         if generator is None:
@@ -71,6 +84,9 @@ class DeviceTransform(nn.Module):
             boxes = random_boxes(batch, height, width, self.input.crop_scale, self.input.crop_ratio, generator)
         mirror = torch.rand(batch, generator=generator, device=generator.device) < self.input.flip
         pixels = _resample(pixels, boxes, self.input.image_size, self.input.interpolation, mirror)
+        return self._recoloured(pixels, generator)
+
+    def _recoloured(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         pixels = pixels.movedim(1, -3)  # the frames of a clip before its channels
         if self.input.color_jitter:
             pixels = jitter_colors(pixels, self.input.color_jitter, generator)
@@ -150,6 +166,8 @@ class TrainingCrop:
     """Crops and augments one image in a worker; draws from torch's global CPU generator."""
 
     def __init__(self, input_config: InputConfig) -> None:
+        self.size, self.flip = input_config.image_size, input_config.flip
+        self._crop: Any = _random_crop(input_config)
         self._on_bytes = _training_steps(input_config, threshold=128)
         self._on_floats = _training_steps(input_config, threshold=128 / 255)
 
@@ -157,32 +175,74 @@ class TrainingCrop:
         """[C, H, W] -> [C, S, S], uint8 or float32 on the same scale; a clip [C, T, H, W] -> [C, T, S, S]."""
         frames = image.movedim(0, -3)  # torchvision wants [T, C, H, W], and draws once for all frames
         # It takes floats in [0, 1].
-        done = self._on_bytes(frames) if image.dtype == torch.uint8 else 255 * self._on_floats(frames / 255)
+        if image.dtype == torch.uint8:
+            done = self._on_bytes(self._crop(frames))
+        else:
+            done = 255 * self._on_floats(self._crop(frames / 255))
         return done.movedim(-3, 0)
 
+    def box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Draw the crop of an image of this size alone: top, left, height and width, px. It is that of a call."""
+        drawn = self._crop.make_params([torch.empty(1, 1, 1).expand(1, height, width)])
+        return drawn["top"], drawn["left"], drawn["height"], drawn["width"]
 
-def _training_steps(input_config: InputConfig, threshold: float) -> v2.Transform:
-    """threshold: from which pixels are inverted, if the view asks for that."""
+    def is_mirrored(self) -> bool:
+        """Draw whether the crop is flipped, after its box was drawn. It is that of a call."""
+        return bool(self.flip) and float(torch.rand(1)) < self.flip
+
+    def reduction(self, height: int, width: int) -> int:
+        """The greatest of 8, 4, 2 and 1 by which the crop can be reduced, and is no smaller than the image size."""
+        shorter = min(self.box(height, width)[2:])
+        return next(factor for factor in (8, 4, 2, 1) if factor == 1 or shorter // factor >= self.size)
+
+    def from_reduced(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """Crop and augment an image uint8 [C, h, w] that was decoded at reduced sides -> uint8 [C, S, S].
+
+        It is the crop of the whole image, to the nearest pixel of the reduced one.
+
+        Args:
+            size: height and width of the whole image, px.
+        """
+        from torchvision.transforms.v2 import functional as F
+
+        if image.shape[-2:] == size:
+            return self(image)
+        top, left, height, width = self.box(*size)
+        rows, columns = image.shape[-2] / size[0], image.shape[-1] / size[1]
+        box = (
+            *(round(top * rows), round(left * columns)),
+            *(max(1, round(height * rows)), max(1, round(width * columns))),
+        )
+        crop = F.resized_crop(image, *box, self._crop.size, self._crop.interpolation, antialias=True)
+        return self._on_bytes(crop)
+
+
+def _random_crop(input_config: InputConfig) -> nn.Module:
     from torchvision.transforms import v2
 
     size, interpolation = input_config.image_size, v2.InterpolationMode(input_config.interpolation)
-    steps: list[nn.Module]
     if input_config.crop == "simple":
-        steps = [
+        return nn.Sequential(
             v2.Lambda(_without_far_ends),
             v2.Resize(size, interpolation, antialias=True),
             v2.RandomCrop(size, padding=BORDER, padding_mode="reflect"),
-        ]
-    else:
-        scale, ratio = input_config.crop_scale, input_config.crop_ratio
-        steps = [v2.RandomResizedCrop(size, scale=scale, ratio=ratio, interpolation=interpolation, antialias=True)]
+        )
+    scale, ratio = input_config.crop_scale, input_config.crop_ratio
+    return v2.RandomResizedCrop(size, scale=scale, ratio=ratio, interpolation=interpolation, antialias=True)
+
+
+def _training_steps(input_config: InputConfig, threshold: float) -> nn.Sequential:
+    """What follows the crop. threshold: from which pixels are inverted, if the view asks for that."""
+    from torchvision.transforms import v2
+
+    steps: list[nn.Module] = []
     if input_config.flip:
         steps.append(v2.RandomHorizontalFlip(input_config.flip))
     if input_config.color_jitter:
         steps.append(v2.ColorJitter(*[input_config.color_jitter] * 3))
     if isinstance(input_config, View):
         steps += _steps_of_view(input_config, threshold)
-    return v2.Compose(steps)
+    return nn.Sequential(*steps)
 
 
 def _steps_of_view(view: View, threshold: float) -> list[nn.Module]:

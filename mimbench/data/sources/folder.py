@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from mimbench.contract import Dataset, ImageSplit, InputError, RunError, SplitName
+from mimbench.contract import Dataset, InputError, SplitName
 from mimbench.data.files.image_reading import (
     ANY_VALUES,
     DEFAULT_POLICY,
     EXTRA_BANDS,
     READER_VERSION,
     PixelPolicy,
-    read_pixels,
 )
 from mimbench.data.files.listing import FileCheck, check_files, normalize_name, subfolders
+from mimbench.data.files.tree_state import TreeState
 from mimbench.data.files.value_ranges import choose_range
+from mimbench.data.pipeline.encoded import EncodedSplit
 from mimbench.data.pipeline.subsets import complement, stratified
 from mimbench.data.sources.class_matching import match_classes, similar_classes
 from mimbench.data.sources.folder_config import FolderConfig
+from mimbench.data.sources.folder_index import FolderContent, FolderIndex, Part
 from mimbench.data.sources.folder_scan import FolderScan, Sample
 from mimbench.text import list_first, printable
 
@@ -35,13 +37,13 @@ _TEST = ("val", "valid", "validation", "test", "testing")
 UNLABELLED = "unlabelled"
 
 
-class FolderSplit(ImageSplit):
+class FolderSplit(EncodedSplit):
     """Images of any size, read from their files: uint8 [channels, H, W]."""
 
     def __init__(
         self,
         root: Path,
-        names: list[str],
+        names: Sequence[bytes],
         labels: np.ndarray,
         classes: tuple[str, ...],
         channels: int,
@@ -50,7 +52,7 @@ class FolderSplit(ImageSplit):
         self.root, self.classes, self.channels, self.policy = root, classes, channels, policy
         self.labels = torch.from_numpy(labels.astype(np.int64))
         # One array, not a list: forked workers then never copy a million strings.
-        self._names = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
+        self._names = np.array(names, dtype=np.bytes_)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -58,14 +60,10 @@ class FolderSplit(ImageSplit):
     def path(self, index: int) -> Path:
         return self.root / os.fsdecode(self._names[index])
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        path = self.path(index)
-        try:
-            pixels = read_pixels(path, self.channels, self.policy)
-        except Exception as error:
-            raise RunError(f"cannot read the image {printable(path)}: {error}") from error
-        # A channels-last view on purpose: torchvision resizes it several times faster.
-        return torch.from_numpy(pixels).permute(2, 0, 1), int(self.labels[index])
+    source = path
+
+    def place(self, index: int) -> str:
+        return printable(self.path(index))
 
 
 class Folder(Dataset):
@@ -89,14 +87,39 @@ class Folder(Dataset):
         super().__init__(config, cache)
         self.channels = config.channels
         self.root = self._root()
-        self.skipped: list[Path] = []
         self._health: dict[str, FileCheck] = {}
+        self._skipped: list[str] = []
         self._policy = PixelPolicy(
             None if config.range == "auto" else config.range,
             transparency=config.transparency,
             extra_bands=config.extra_bands,
             max_pixels=config.max_pixels,
         )
+        self._content = self._open()
+        self.classes, self.notes, self.facts = self._content.classes, self._content.notes, self._content.facts
+        self.skipped = [self.root / name for name in self._content.skipped]
+        if not self._content.is_labelled:
+            self.provides = frozenset({"images"})
+
+    def split(self, name: SplitName) -> FolderSplit:
+        part = self._content.parts[name]
+        return FolderSplit(self.root, part.names, part.labels, self.classes, self.channels, self._content.policy)
+
+    def fingerprint(self) -> str:
+        return self._content.fingerprint
+
+    def _open(self) -> FolderContent:
+        """The content of the folder: from the index if nothing has changed since that was written."""
+        cls, options = type(self), self.config.model_dump(mode="json", exclude={"root", "decode"})
+        index = FolderIndex(self.cache, self.root, (cls.__module__, cls.__qualname__, json.dumps(options)))
+        content = index.load()
+        if content is None:
+            tree = TreeState.read(self.root, [path for path in self._split_folders() if path] or [self.root])
+            content = self._read()
+            index.save(tree, content)
+        return content
+
+    def _read(self) -> FolderContent:
         scan = FolderScan(self.root)
         samples = self._samples(scan)
         if "test" in samples:
@@ -106,28 +129,25 @@ class Folder(Dataset):
         samples = self._check(samples)
         self._note(*self._matched(samples))
         self._settle(samples)
-        self._parts = samples if "test" in samples else self._hold_out(samples["train"])
-        labels = {sample.label for part in self._parts.values() for sample in part}
-        if "" in labels:
-            self.provides = frozenset({"images"})
-        self.classes = tuple(sorted(labels)) if labels != {""} else (UNLABELLED,)
+        parts = samples if "test" in samples else self._hold_out(samples["train"])
+        labels = {sample.label for part in parts.values() for sample in part}
+        classes = tuple(sorted(labels)) if labels != {""} else (UNLABELLED,)
+        return FolderContent(
+            parts={split: _part_of(part, classes) for split, part in parts.items()},
+            classes=classes,
+            is_labelled="" not in labels,
+            policy=self._policy,
+            fingerprint=self._digest(parts),
+            notes=self.notes,
+            facts=self.facts,
+            skipped=tuple(self._skipped),
+        )
 
-    def split(self, name: SplitName) -> FolderSplit:
-        part = self._parts[name]
-        index = {label: number for number, label in enumerate(self.classes)}
-        labels = np.array([index.get(sample.label, 0) for sample in part])
-        names = [sample.file.name for sample in part]
-        return FolderSplit(self.root, names, labels, self.classes, self.channels, self._policy)
-
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
+    def _digest(self, parts: Mapping[str, list[Sample]]) -> str:
         by_name = self.config.fingerprint == "names"
         settings = (READER_VERSION, self.channels, self.config.fingerprint, *self._pixel_settings)
         digest = hashlib.sha256(repr(settings).encode())
-        for split, part in sorted(self._parts.items()):
+        for split, part in sorted(parts.items()):
             lines = [
                 (normalize_name(sample.name), sample.file.size if by_name else self._health[sample.file.name].digest)
                 for sample in part
@@ -213,7 +233,7 @@ class Folder(Dataset):
             return samples
         if self.config.on_bad_image == "error":
             raise InputError(self._complaint(bad, len(files)))
-        self.skipped = [self.root / name for name in bad]
+        self._skipped = bad
         self._note(
             f"skipped {len(bad)} of {len(files)} images, unreadable, under {printable(self.root)}: {self._listed(bad)}"
         )
@@ -248,3 +268,9 @@ class Folder(Dataset):
         test = stratified(labels, count, self.config.split_seed)
         train = complement(len(samples), test)
         return {"train": [samples[i] for i in train], "test": [samples[i] for i in test]}
+
+
+def _part_of(samples: Sequence[Sample], classes: Sequence[str]) -> Part:
+    index = {label: number for number, label in enumerate(classes)}
+    labels = np.array([index.get(sample.label, 0) for sample in samples], dtype=np.int64)
+    return Part([os.fsencode(sample.file.name) for sample in samples], labels)

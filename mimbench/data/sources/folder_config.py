@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mimbench.contract import DataConfig, cosmetic
+from mimbench.contract import cosmetic
 from mimbench.data.files.image_reading import MAX_PIXELS
+from mimbench.data.pipeline.encoded import EncodedConfig
 
 
-class FolderConfig(DataConfig):
+class FolderConfig(EncodedConfig):
     """Options of an image folder."""
 
     channels: Literal[1, 3] = 3

@@ -95,7 +95,7 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
         first, *others = (
             describe_pretraining(recipe, seed, device, data, request.checkpoint) for seed in request.seeds
         )
-        check_training(first)
+        check_training(first, device)
         shape = fingerprint(
             [first.identity.get(key) for key in ("method", "encoder", "image_size", "channels", "frames")]
             + [first.identity.get("pretrain", {}).get("start")]

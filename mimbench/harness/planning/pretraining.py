@@ -10,7 +10,7 @@ from mimbench.contract import DataChoice, Dataset, InputConfig, Method
 from mimbench.contract.abilities import require_abilities
 from mimbench.contract.config import shaping_at
 from mimbench.contract.input import frames_identity
-from mimbench.data import DeviceTransform
+from mimbench.data import DeviceTransform, decoding_of
 from mimbench.distributed import get_world_size
 from mimbench.encoders.rebuilding import require_drop_path
 from mimbench.engine.device import pick_precision, world_size_identity
@@ -54,6 +54,7 @@ def describe_pretraining(
                 "name": recipe.dataset,
                 "content": dataset.fingerprint(),
                 **DataChoice.from_config(train).identity(),
+                **_decoding(recipe),
             },
             "input": _shaping_of_training(recipe.input),
             **_other_views(recipe),
@@ -70,7 +71,7 @@ def describe_pretraining(
     return Pretraining(recipe, seed, dataset, fingerprint(identity), identity)
 
 
-def check_training(pretraining: Pretraining) -> None:
+def check_training(pretraining: Pretraining, device: torch.device) -> None:
     """Raise InputError for settings that would stop a training at its start."""
     recipe, train = pretraining.recipe, pretraining.recipe.pretrain
     check_frames(pretraining.dataset, recipe.dataset, recipe.input)
@@ -86,6 +87,7 @@ def check_training(pretraining: Pretraining) -> None:
         )
     if not pretraining.trains:
         return
+    require_decoder(recipe, device)
     images = pretraining.image_count
     train.require_images(images, "pretrain")
     train.require_processes(get_world_size(), "pretrain")
@@ -139,3 +141,21 @@ def _other_views(recipe: Recipe) -> dict[str, Any]:
     """The views of a method that asks for others than the recipe's [input], for the identity of a pretraining."""
     views = recipe.views()
     return {} if views == (recipe.input,) else {"views": [_shaping_of_training(view) for view in views]}
+
+
+def _decoding(recipe: Recipe) -> dict[str, str]:
+    """What the identity of a pretraining holds of how images are decoded: nothing if they are decoded in full."""
+    decoding = decoding_of(recipe.data)
+    return {} if decoding == "full" else {"decode": decoding}
+
+
+def require_decoder(recipe: Recipe, device: torch.device) -> None:
+    """Raise InputError if images cannot be decoded on this device, or for these crops, as `data.decode` asks."""
+    decoding = decoding_of(recipe.data)
+    if decoding == "device" and device.type != "cuda":
+        raise InputError(
+            f"data.decode=device decodes JPEGs on a CUDA device, and this run is on {device.type}: leave it out, or "
+            "set data.decode=scaled"
+        )
+    if decoding != "full" and any(view.crop == "simple" for view in recipe.views()):
+        raise InputError(f'data.decode={decoding} is not for input.crop = "simple"; leave one of them out')

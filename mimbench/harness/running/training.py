@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mimbench.contract import FitReport, TrainConfig
-from mimbench.data import Views, training_loader
+from mimbench.data import Views, decoding_of, training_loader
 from mimbench.distributed import get_rank, get_world_size
 from mimbench.engine.fit import fit
 from mimbench.harness.planning.cells import Pretraining
@@ -52,6 +52,7 @@ def fit_on_images(
         rank=get_rank(),
         world_size=world_size,
         device=device,
+        decoding=decoding_of(pretraining.recipe.data),
     )
     return fit(
         model,

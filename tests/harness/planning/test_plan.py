@@ -444,3 +444,24 @@ def test_planning_copies_no_images_and_a_drawn_share_is_shared(cells, monkeypatc
     del images
     assert len(first.images()) == first.image_count
     assert len(drawn) == 2
+
+
+def test_decoding_enters_the_fingerprint_of_the_training_alone(cells, tmp_path):
+    for part in ("train", "val"):
+        for index in range(64):
+            path = tmp_path / part / "ab"[index % 2] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (28, 28), index).save(path)
+    folder = ("data.name=folder", f"data.root={tmp_path}", "data.channels=1")
+    plain, full, scaled = (
+        cells(BASE, *folder, *more)[0] for more in ((), ("data.decode=full",), ("data.decode=scaled",))
+    )
+    assert plain.record_id == full.record_id
+    assert "decode" not in plain.pretraining.identity["data"]
+    assert scaled.pretraining.identity["data"] == plain.pretraining.identity["data"] | {"decode": "scaled"}
+    assert scaled.pretraining.fingerprint != plain.pretraining.fingerprint
+    assert scaled.protocol == plain.protocol
+    with pytest.raises(
+        InputError, match=r"data\.decode=device .* this run is on cpu: leave it out, or set data\.decode=scaled"
+    ):
+        cells(BASE, *folder, "data.decode=device")

@@ -1,0 +1,49 @@
+"""Optimizer steps without a training around them, for measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from mimbench.contract import TrainConfig
+from mimbench.engine.adapter import RunnerModel
+from mimbench.engine.device import pick_precision
+from mimbench.engine.pretrain import TrainableMethod
+from mimbench.engine.update import UpdateWrapper
+from mimbench.optim import build_optimizer, decay_rules
+
+
+def make_step(model: TrainableMethod, config: TrainConfig, device: torch.device) -> Callable[[Any], None]:
+    """A function of one micro-batch, as the loader yields it: forward, backward, and the update when it is due.
+
+    It trains `model`, which is moved to the device, with the optimizer, precision, clipping and accumulation of
+    `config`, at the peak learning rate.
+    """
+    adapter = RunnerModel(model.to(device), device).train()
+    adapter.generator.manual_seed(0)
+    optimizer = build_optimizer(model, config, **decay_rules(model))
+    wrapper = UpdateWrapper(
+        optimizer,
+        before_update=lambda: model.before_update(0.0),
+        bf16_on=device.type if pick_precision(config, device) == "bf16" else None,
+        clip_each=config.clip_each,
+        clip_grad={"max_norm": config.clip_grad} if config.clip_grad else None,
+    )
+    model.before_epoch(0)
+    done = 0
+
+    def step(batch: Any) -> None:
+        nonlocal done
+        model.before_step(0.0, 0)
+        with wrapper.optim_context(adapter):
+            loss = adapter(*batch)["loss"]
+        wrapper.backward(loss / config.accumulate)
+        done += 1
+        if done % config.accumulate == 0:
+            wrapper.step()
+            wrapper.zero_grad()
+            model.after_step(0.0)
+
+    return step
