@@ -32,7 +32,7 @@ ALLOWED = {
     # Values of options and layouts that are named after the official code which they follow, not after the plugin.
     "optim/schedules.py": {"simmim", "mae", "beit", "ijepa", "spark"},
     "recipe/show.py": {"simmim", "spark"},
-    "contract/training.py": {"simmim", "mae", "beit", "ijepa", "spark"},
+    "contract/train_config.py": {"simmim", "mae", "beit", "ijepa", "spark"},
     "masks/sampling.py": {"mae", "spark"},
     "convert/key_layouts.py": {
         *("simmim", "mae", "beit", "beitv2", "greenmim", "mixmim", "cae", "hpm", "localmim", "crossmae"),

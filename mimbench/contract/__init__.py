@@ -25,16 +25,8 @@ from mimbench.contract.task import (
     TaskContext,
     TaskResult,
 )
-from mimbench.contract.training import (
-    Batch,
-    FitReport,
-    PartOptions,
-    PretrainConfig,
-    ScheduleConfig,
-    StepOutput,
-    Trainable,
-    TrainConfig,
-)
+from mimbench.contract.train_config import PretrainConfig, ScheduleConfig, TrainConfig
+from mimbench.contract.training import Batch, FitReport, PartOptions, StepOutput, Trainable
 from mimbench.errors import InputError, NotSupported, RunError
 
 __all__ = [

@@ -22,7 +22,7 @@ from mimbench.contract.dataset import DataConfig, Dataset
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.method import Method
 from mimbench.contract.task import Metric, Task, TaskConfig
-from mimbench.contract.training import TrainConfig
+from mimbench.contract.train_config import TrainConfig
 from mimbench.errors import InputError, nearest
 
 _BASES: dict[str, type] = {"method": Method, "task": Task, "dataset": Dataset, "encoder": Encoder}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mimbench.contract.setup import ModelSetup
-from mimbench.contract.training import TrainConfig
+from mimbench.contract.train_config import TrainConfig
 from mimbench.errors import InputError, NotSupported
 
 if TYPE_CHECKING:

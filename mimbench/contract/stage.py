@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mimbench.contract.input import InputConfig
-from mimbench.contract.training import FitReport, TrainConfig
+from mimbench.contract.train_config import TrainConfig
+from mimbench.contract.training import FitReport
 
 
 class Stage(ABC):

@@ -20,7 +20,8 @@ from mimbench.contract.input import InputConfig
 from mimbench.contract.method import Method
 from mimbench.contract.protocol import Protocol
 from mimbench.contract.scores import SampleScores
-from mimbench.contract.training import FitReport, Trainable, TrainConfig
+from mimbench.contract.train_config import TrainConfig
+from mimbench.contract.training import FitReport, Trainable
 from mimbench.errors import NotSupported
 
 

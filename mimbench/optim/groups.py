@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mimbench.contract.training import PartOptions, TrainConfig
+from mimbench.contract.train_config import TrainConfig
+from mimbench.contract.training import PartOptions
 from mimbench.errors import InputError, nearest
 
 LayerOf = Callable[[str], int]

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import torch
 
-from mimbench.contract.training import ScheduleConfig, TrainConfig
+from mimbench.contract.train_config import ScheduleConfig, TrainConfig
 from mimbench.errors import InputError
 from mimbench.optim.groups import set_rates
 
