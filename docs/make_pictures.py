@@ -1,4 +1,4 @@
-"""README's table and pictures, made from results/reference. Run from the root: `make pictures` (needs Chromium)."""
+"""Tables and pictures of README and the docs, made from the committed records. Run from the root: `make pictures` (needs Chromium)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[1]
 REFERENCE, DOCS = Path("results/reference"), Path("docs")
 MADE_FROM = DOCS / "made_from.sha256"
 TABLE = re.compile(r"(<!-- mimbench (table [^>]*) -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGES = ("README.md", "results/README.md", "docs/methods/index.md", "docs/efficiency.md")
+"""Pages that hold tables of records."""
 METHODS = "random-init,supervised,simmim,mae,beit,maskfeat,data2vec"
 BARS = (
     "plot",
@@ -28,7 +30,9 @@ BARS = (
 )
 BARS += ("--width", "7")
 EPOCHS = ("plot", "epochs", "--results", str(REFERENCE), "--baseline", "random-init", "--width", "4.5")
-PLOTS = {"bars.svg": BARS, "epochs.svg": EPOCHS}
+LOSS = ("plot", "loss", "--results", str(REFERENCE), "--method", "ijepa,localmim,cae,hpm", "--width", "7")
+EFFICIENCY = ("plot", "cost", "--results", "results/efficiency", "--width", "7")
+PLOTS = {"bars.svg": BARS, "epochs.svg": EPOCHS, "loss.svg": LOSS, "efficiency.svg": EFFICIENCY}
 SHOWN = {"simmim-knn-s0-*.json": "reconstruction", "simmim-detection-s0-*.json": "predictions"}
 """Records and their pictures that README shows."""
 
@@ -52,9 +56,10 @@ def main() -> None:
     chromium = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
     if chromium is None:
         sys.exit("no Chromium for the picture of the page: `make tools`")
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    readme.write_text(TABLE.sub(lambda m: m[1] + mimbench(*m[2].split()) + m[3], text), encoding="utf-8")
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        written = TABLE.sub(lambda m: m[1] + mimbench(*m[2].split()) + m[3], text)
+        (ROOT / page).write_text(written, encoding="utf-8")
     for name, arguments in PLOTS.items():
         mimbench(*arguments, "--output", str(DOCS / name))
     for pattern, kind in SHOWN.items():
