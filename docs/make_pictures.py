@@ -1,4 +1,4 @@
-"""Tables and pictures of README and the docs, made from the committed records. Run from the root: `make pictures` (needs Chromium)."""
+"""Tables and pictures of README and the docs, from committed records: `make pictures` (needs Chromium)."""
 
 from __future__ import annotations
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import socket
 
 import torch
 from torch import nn
 
+from helpers.two_processes import run_in_two
 from mimbench.encoders.convnet import ResNet
 from mimbench.parts.batch_norms import SyncedBatchNorm2d, synchronise_batch_norms
 from mimbench_methods.spark import SparK
@@ -84,15 +83,4 @@ def compare(rank, port, failures):
 
 
 def test_two_processes_take_spark_through_the_same_step():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")
-    failures = context.Queue()
-    processes = [context.Process(target=compare, args=(rank, port, failures), daemon=True) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(240)
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert failures.empty(), failures.get()
+    run_in_two(compare, seconds=240)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import socket
 
 import torch
 
+from helpers.two_processes import run_in_two
 from mimbench.parts.ranks import mean_over_ranks
 
 
@@ -42,15 +41,4 @@ def compare(rank, port, failures):
 
 
 def test_two_processes_get_the_same_mean_and_gradients():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")
-    failures = context.Queue()
-    processes = [context.Process(target=compare, args=(rank, port, failures), daemon=True) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert failures.empty(), failures.get()
+    run_in_two(compare)

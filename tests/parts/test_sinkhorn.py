@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import socket
 
 import numpy as np
 import pytest
 import torch
 
+from helpers.two_processes import run_in_two
 from mimbench.parts.sinkhorn import sinkhorn
 
 
@@ -70,15 +69,4 @@ def by_loops_of(scores):
 
 
 def test_two_processes_assign_the_samples_of_both():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")
-    failures = context.Queue()
-    processes = [context.Process(target=compare, args=(rank, port, failures), daemon=True) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert failures.empty(), failures.get()
+    run_in_two(compare)

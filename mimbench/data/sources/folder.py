@@ -30,6 +30,7 @@ from mimbench.data.sources.class_matching import match_classes, similar_classes
 from mimbench.data.sources.folder_config import FolderConfig
 from mimbench.data.sources.folder_index import FolderContent, FolderIndex, Part
 from mimbench.data.sources.folder_scan import FolderScan, Sample
+from mimbench.data.sources.root import require_root
 from mimbench.text import list_first, printable
 
 _TRAIN = ("train", "training")
@@ -86,7 +87,7 @@ class Folder(Dataset):
     def __init__(self, config: FolderConfig, cache: Path) -> None:
         super().__init__(config, cache)
         self.channels = config.channels
-        self.root = self._root()
+        self.root = require_root(self.config.root, self.name, "of an image folder")
         self._health: dict[str, FileCheck] = {}
         self._skipped: list[str] = []
         self._policy = PixelPolicy(
@@ -176,16 +177,6 @@ class Folder(Dataset):
         if settled.shapes_floats:
             departures["float_range"] = settled.policy.float_range
         self._pixel_settings = tuple(sorted(departures.items()))
-
-    def _root(self) -> Path:
-        root = self.config.root
-        if root is None:
-            raise InputError(f"{self.name} needs data.root: pass --set data.root=PATH")
-        root = root.expanduser()
-        if not root.is_dir():
-            what = "is not a folder" if root.exists() else "does not exist"
-            raise InputError(f"data.root {printable(root)} {what}: pass --set data.root=PATH of an image folder")
-        return root
 
     def _samples(self, scan: FolderScan) -> dict[str, list[Sample]]:
         """Every image by split; only "train" if the split is still to be drawn."""

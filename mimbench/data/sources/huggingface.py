@@ -21,6 +21,7 @@ from mimbench.data.pipeline.encoded import EncodedConfig, EncodedSplit
 from mimbench.data.pipeline.subsets import hold_out
 from mimbench.data.sources.labels import UNLABELLED, number_labels
 from mimbench.data.sources.optional import require_package
+from mimbench.data.sources.root import require_root
 from mimbench.text import printable, quoted
 
 _TEST = ("validation", "val", "valid", "test")
@@ -86,7 +87,7 @@ class HuggingFace(Dataset):
         self.channels = config.channels
         self._library = require_package("datasets", "huggingface", self.name)
         self._library.disable_progress_bars()
-        self.root = self._root()
+        self.root = require_root(config.root, self.name, "of a folder of save_to_disk")
         try:
             tables, files = self._tables()
         except InputError:
@@ -122,14 +123,6 @@ class HuggingFace(Dataset):
 
     def fingerprint(self) -> str:
         return self._fingerprint
-
-    def _root(self) -> Path:
-        if self.config.root is None:
-            raise InputError(f"{self.name} needs data.root: pass --set data.root=PATH of a folder of save_to_disk")
-        root = self.config.root.expanduser()
-        if not root.is_dir():
-            raise InputError(f"data.root {printable(root)} is not a folder: pass --set data.root=PATH of the data set")
-        return root
 
     def _tables(self) -> tuple[dict[str, Any], dict[str, list[Path]]]:
         """Tables and their files by split; only "train" if rows are to be held out."""

@@ -22,6 +22,7 @@ from mimbench.data.pipeline.encoded import EncodedConfig, EncodedSplit
 from mimbench.data.pipeline.subsets import hold_out
 from mimbench.data.sources.labels import UNLABELLED, number_labels
 from mimbench.data.sources.optional import require_package
+from mimbench.data.sources.root import require_root
 from mimbench.text import list_first, printable
 
 _TEST = ("val", "valid", "validation", "test")
@@ -108,7 +109,7 @@ class WebDataset(Dataset):
         super().__init__(config, cache)
         self.channels = config.channels
         library = require_package("webdataset.tariterators", "webdataset", self.name)
-        self.root = self._root()
+        self.root = require_root(config.root, self.name, "of the folder with the shards")
         paths = self._shards()
         all_paths = [path for part in paths.values() for path in part]
         contents = dict(
@@ -149,14 +150,6 @@ class WebDataset(Dataset):
 
     def fingerprint(self) -> str:
         return self._fingerprint
-
-    def _root(self) -> Path:
-        if self.config.root is None:
-            raise InputError(f"{self.name} needs data.root: pass --set data.root=PATH of the folder with the shards")
-        root = self.config.root.expanduser()
-        if not root.is_dir():
-            raise InputError(f"data.root {printable(root)} is not a folder: pass --set data.root=PATH of the shards")
-        return root
 
     def _shards(self) -> dict[str, list[Path]]:
         """The shards by split; only "train" if samples are to be held out."""

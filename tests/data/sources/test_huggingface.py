@@ -165,7 +165,7 @@ def refusal(root, cache, **options):
 
 def test_what_cannot_be_read_is_refused_in_one_line(saved, parquet, tmp_path, cache):
     assert refusal(None, cache).startswith("huggingface needs data.root")
-    assert "is not a folder" in refusal(tmp_path / "absent", cache)
+    assert "does not exist" in refusal(tmp_path / "absent", cache)
     (tmp_path / "empty").mkdir()
     assert "is no folder of save_to_disk and has no parquet files" in refusal(tmp_path / "empty", cache)
     assert "has no split 'dev': set data.test to one of test, train, validation" in refusal(saved, cache, test="dev")

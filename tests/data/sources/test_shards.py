@@ -302,7 +302,7 @@ def test_samples_without_image_or_label_are_named(tmp_path, cache):
 def test_places_that_hold_nothing_are_refused(made, tmp_path, cache):
     (tmp_path / "empty").mkdir()
     assert "no tar files under" in refusal(tmp_path / "empty", cache)
-    assert "is not a folder" in refusal(tmp_path / "absent", cache)
+    assert "does not exist" in refusal(tmp_path / "absent", cache)
     assert refusal(None, cache).startswith("webdataset needs data.root")
     assert "data.train=x{0..3}.tar: no file x0.tar under" in refusal(made, cache, train="x{0..3}.tar")
     assert "data.test needs data.train" in refusal(made, cache, test="val/*.tar")
