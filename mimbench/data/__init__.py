@@ -9,12 +9,14 @@ from mimbench.data.pipeline.subsets import count_training_images, training_image
 from mimbench.data.pipeline.transforms import DeviceTransform, denormalise
 from mimbench.data.pipeline.view_schedule import Views, ViewSchedule, views_at
 from mimbench.data.sources.coco import coco_split
+from mimbench.data.validation import Validation
 
 __all__ = [
     "Decoding",
     "DeviceTransform",
     "EncodedBatch",
     "EncodedSplit",
+    "Validation",
     "ViewSchedule",
     "Views",
     "coco_split",

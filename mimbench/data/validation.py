@@ -90,8 +90,12 @@ class Validation(Dataset):
         return SceneSplit(path, split.images, split.classes, len(images))
 
     def fingerprint(self) -> str:
-        what = ("validation", self.config.validation_share, self._inner.fingerprint())
-        return hashlib.sha256(repr(what).encode()).hexdigest()
+        return self.fingerprint_at(self.config.validation_share)
+
+    def fingerprint_at(self, share: float) -> str:
+        """The fingerprint that the same data has with another share held out; 0: none."""
+        inner = self._inner.fingerprint()
+        return hashlib.sha256(repr(("validation", share, inner)).encode()).hexdigest() if share else inner
 
 
 class _SemanticPart(SemanticSplit):

@@ -116,3 +116,18 @@ def test_records_and_tables_say_that_the_score_is_of_a_validation_part(quick, tm
     both = quick("table").stdout
     assert note in both
     assert both.count("knn: ") >= 2, "one column each"
+
+
+def test_a_share_that_the_pretraining_has_seen_is_refused(quick, tmp_path):
+    command = ("run", "--task", "knn", "--recipe", "smoke")
+    refused = "holds out images that the pretraining has seen, with its own share of 0; pretrain with the same"
+    done = quick(*command, "--method", "simmim", "--set", "tasks.knn.data.validation_share=0.2")
+    assert (done.returncode, refused in done.stderr) == (2, True)
+    whole = quick(*command, "--method", "simmim")
+    assert whole.returncode == 0, whole.stderr
+    (checkpoint,) = tmp_path.glob("runs/checkpoints/*")
+    done = quick(*command, "--checkpoint", str(checkpoint), "--set", "data.validation_share=0.2")
+    assert (done.returncode, refused in done.stderr) == (2, True)
+    assert quick(*command, "--method", "random-init", "--set", "tasks.knn.data.validation_share=0.2").returncode == 0
+    equal = ("--set", "data.validation_share=0.2", "--set", "tasks.knn.data.validation_share=0.2")
+    assert quick(*command, "--method", "simmim", *equal).returncode == 0

@@ -13,7 +13,7 @@ import torch
 from mimbench import registry
 from mimbench.contract import Dataset, Method, TrainConfig
 from mimbench.contract.config import OptionError
-from mimbench.data import open_dataset
+from mimbench.data import Validation, open_dataset
 from mimbench.distributed import get_world_size
 from mimbench.engine.device import pick_precision, world_size_identity
 from mimbench.errors import InputError, MimbenchError
@@ -152,6 +152,7 @@ def _build_cell(
     task = recipe.task(task_name)
     name, options = recipe.task_data(task)
     dataset = datasets.open(name, options, "task.data")
+    _require_unseen(pretraining, name, dataset)
     if not task.needs <= dataset.provides:
         missing = ", ".join(sorted(task.needs - dataset.provides))
         raise InputError(f"task {task_name!r} needs {missing}, but dataset {name!r} does not provide it")
@@ -176,6 +177,21 @@ def _build_cell(
         train.require_processes(get_world_size(), "task.train")
         protocol |= {"precision": pick_precision(train, device), **world_size_identity()}
     return Cell(pretraining, task, name, dataset, protocol, varied, _record_id(pretraining, task_name, protocol))
+
+
+def _require_unseen(pretraining: Pretraining, name: str, dataset: Dataset) -> None:
+    """Raise InputError if the pretraining has seen the images that a task's `validation_share` holds out to score."""
+    seen = pretraining.identity.get("data", {}).get("content")
+    if not isinstance(dataset, Validation) or seen in (None, dataset.fingerprint()):
+        return
+    share = pretraining.dataset.config.validation_share
+    if pretraining.checkpoint:
+        share = pretraining.checkpoint.card.get("recipe", {}).get("data", {}).get("validation_share", 0.0)
+    if seen in (dataset.fingerprint_at(0.0), dataset.fingerprint_at(share)):
+        raise InputError(
+            f"validation_share {dataset.config.validation_share:g} of dataset {name!r} holds out images that the "
+            f"pretraining has seen, with its own share of {share:g}; pretrain with the same data.validation_share"
+        )
 
 
 def _scored_data(name: str, dataset: Dataset) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class ScoreTable:
 
     @property
     def controls(self) -> int:
-        """Number of rows that are those of controls."""
+        """Number of rows that are those of controls; they come first."""
         return sum(is_of_control(self.row_fields, key) for key in self.row_keys)
 
     def column(self, key: Key) -> list[Score | None]:

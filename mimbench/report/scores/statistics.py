@@ -55,6 +55,8 @@ class Verdict:
     """All others that a test does not distinguish from the best, by their means."""
     tested: int = 0
     """Number of others that a test compared with the best."""
+    untested: int = 0
+    """Number of others that share too few seeds with the best for a test."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +125,17 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
 
 
 def paired_p_value(values: Mapping[int, float], others: Mapping[int, float]) -> float | None:
-    """Two-sided p value of the paired t test over the seeds that both have; None for fewer than two."""
+    """Two-sided p value of the paired t test over the seeds that both have.
+
+    None for fewer than two seeds, and for two with the same difference, which say nothing of its spread.
+    """
     difference = paired_difference(values, others)
     if difference is None or difference.se is None:
         return None
     if difference.se == 0:
-        return 1.0 if difference.mean == 0 else 0.0
+        if difference.mean == 0:
+            return 1.0
+        return None if difference.n == 2 else 0.0
     from scipy.special import stdtr
 
     return 2 * float(stdtr(difference.n - 1, -abs(difference.mean) / difference.se))
@@ -151,7 +158,7 @@ def best_and_next(scores: Sequence[Mapping[int, float] | None], higher_is_better
     """The best mean, the next, and all that are not distinguishable from the best.
 
     A paired t test compares the best mean with each other one over the seeds that both have; Holm's correction keeps
-    the chance of any false difference below 1 - LEVEL. Those that share fewer than two seeds with it are not tested.
+    the chance of any false difference below 1 - LEVEL. One that is better on the shared seeds is never worse.
 
     Args:
         scores: seed -> value; None: not measured. A single score, or means that are all equal, have no best.
@@ -167,8 +174,14 @@ def best_and_next(scores: Sequence[Mapping[int, float] | None], higher_is_better
     p_values = {index: paired_p_value(best, scores[index] or {}) for index in order if index not in first}
     tested = {index: value for index, value in p_values.items() if value is not None}
     rejected = dict(zip(tested, reject_by_holm(list(tested.values())), strict=True))
-    similar = tuple(index for index in tested if not rejected[index])
-    return Verdict(first, () if len(first) > 1 else second, similar, len(tested))
+    similar = tuple(index for index in tested if not (rejected[index] and _is_ahead(best, scores[index] or {}, sign)))
+    return Verdict(first, () if len(first) > 1 else second, similar, len(tested), len(p_values) - len(tested))
+
+
+def _is_ahead(best: Mapping[int, float], other: Mapping[int, float], sign: int) -> bool:
+    """Whether `best` is better than `other` on the seeds that both have."""
+    difference = paired_difference(best, other)
+    return difference is not None and sign * difference.mean > 0
 
 
 def _significantly_different(one: Summary | None, other: Summary | None) -> bool:

@@ -73,9 +73,9 @@ def build_table(scores: ScoreTable, labels: Labels, choice: Choice) -> Table:
     return Table(tuple(columns), rows, remarks=_remarks(cells, scores, choice, tested), controls=controls)
 
 
-def _score_cells(scores: ScoreTable, choice: Choice) -> tuple[dict[tuple[Key, Key], Cell], int]:
-    """A cell per row and column, with the marks of each comparison, and the number of rivals that tests compared."""
-    tested = 0
+def _score_cells(scores: ScoreTable, choice: Choice) -> tuple[dict[tuple[Key, Key], Cell], tuple[int, int]]:
+    """A cell per row and column with its mark, and how many rivals were tested, and were not."""
+    tested = untested = 0
     cells = {(row, column): Cell() for row in scores.row_keys for column in scores.column_keys}
     comparisons: dict[Key, list[tuple[Key, Key]]] = {}
     for place in cells:
@@ -95,7 +95,8 @@ def _score_cells(scores: ScoreTable, choice: Choice) -> tuple[dict[tuple[Key, Ke
         marked = mark_cells([cells[place] for place in competing], marks)
         cells |= dict(zip(competing, marked, strict=True))
         tested += verdict.tested
-    return cells, tested
+        untested += verdict.untested
+    return cells, (tested, untested)
 
 
 def _score_cell(score: Score, choice: Choice) -> Cell:
@@ -183,7 +184,9 @@ def _name_value(name: str, value: Any) -> str:
     return text if is_plain else f"{name}={text}"
 
 
-def _remarks(cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable, choice: Choice, tested: int) -> tuple[str, ...]:
+def _remarks(
+    cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable, choice: Choice, tested: tuple[int, int]
+) -> tuple[str, ...]:
     """One line that explains the whole table."""
     remarks = [
         _remark_on_what_all_share(scores),
@@ -203,7 +206,7 @@ def _remark_on_what_all_share(scores: ScoreTable) -> str:
     return f"all: {shared}" if shared else ""
 
 
-def _remark_on_marks(cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable, tested: int) -> str:
+def _remark_on_marks(cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable, tested: tuple[int, int]) -> str:
     marked = {place for place, cell in cells.items() if cell.mark}
     if not marked:
         return ""
@@ -217,8 +220,10 @@ def _remark_on_marks(cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable, 
         remark += f", without earlier {units}"
         if early & marked:  # a comparison of earlier epochs or steps only
             remark += " if there is a last one"
-    if tested:
+    if tested[0]:
         remark += f"; {{similar}}: not shown to be worse than the best (paired t over seeds, Holm, {1 - LEVEL:.2g})"
+    if all(tested):
+        remark += "; unmarked with fewer than two seeds in common with the best: not tested"
     if scores.controls and any(not is_control(score) for score in scores.scores.values()):
         remark += "; controls: above, not marked"
     return remark

@@ -10,7 +10,6 @@ from scipy import stats
 
 from mimbench.report.scores.statistics import (
     Summary,
-    Verdict,
     best_and_next,
     mean_ranks,
     paired_difference,
@@ -86,7 +85,8 @@ def test_the_paired_p_value_is_scipys(count):
 
 def test_p_values_without_a_spread_or_a_shared_seed():
     assert paired_p_value(seeds(1, 2), seeds(1, 2)) == 1
-    assert paired_p_value(seeds(1, 2), seeds(2, 3)) == 0
+    assert paired_p_value(seeds(1, 2, 3), seeds(2, 3, 4)) == 0
+    assert paired_p_value(seeds(1, 2), seeds(2, 3)) is None
     assert paired_p_value({0: 1.0, 1: 2.0}, {1: 5.0, 2: 9.0}) is None
     assert paired_p_value({0: 1.0}, {0: 5.0}) is None
 
@@ -124,14 +124,25 @@ def test_a_false_difference_is_as_rare_as_it_claims():
         ([seeds(9, 5, 7), seeds(8, 4, 6)], True, (0,), (1,), (), 1),  # they spread, and differ by 1 in each seed
         ([seeds(9), seeds(7)], True, (0,), (1,), (), 0),  # one seed: nothing to test
         ([seeds(9, 9.1), None, seeds(7)], True, (0,), (2,), (), 0),
-        ([seeds(9, 9), seeds(9, 9), seeds(7, 7)], True, (0, 1), (), (), 1),
+        ([seeds(9, 9, 9), seeds(9, 9, 9), seeds(7, 7, 7)], True, (0, 1), (), (), 1),
+        (
+            [seeds(9, 9), seeds(7, 7)],
+            True,
+            (0,),
+            (1,),
+            (),
+            0,
+        ),  # one difference twice: no spread
+        # Better on the shared seeds, worse on all: never shown to be worse.
+        ([seeds(80, 80.1, 80.2, 95, 95, 95), seeds(81, 81.12, 81.19)], True, (0,), (1,), (1,), 1),
         ([seeds(0, 0), seeds(0, 0)], True, (), (), (), 0),  # all the same: nothing is best
         ([seeds(9, 9), None], True, (), (), (), 0),
         ([None, None], True, (), (), (), 0),
     ],
 )
 def test_the_best_the_next_and_all_that_are_not_distinguishable(scores, higher, best, second, similar, tested):
-    assert best_and_next(scores, higher) == Verdict(best, second, similar, tested)
+    verdict = best_and_next(scores, higher)
+    assert (verdict.best, verdict.second, verdict.similar, verdict.tested) == (best, second, similar, tested)
 
 
 @pytest.mark.parametrize("trial", range(20))
