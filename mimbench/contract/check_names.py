@@ -98,6 +98,7 @@ CHECKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "layers_come_in_the_order_asked_for",
             "attention_is_a_distribution",
             "further_blocks_go_on_from_a_layer",
+            "block_input_has_the_form_of_a_layer",
             "mask_tokens_join_late",
             "abilities_agree_with_the_sizes",
             "depths_are_in_range",

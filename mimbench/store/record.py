@@ -60,8 +60,8 @@ class Checkpoint(_Part):
     cost: Cost
     flops_per_image: float | None = None
     """Of the forward and the backward pass, two per multiplication with addition; counted, not measured. None for
-    trainings under 100 steps, if the image size or the mask ratio changed, if the step cannot run on the CPU, and in
-    older records."""
+    trainings under 100 steps, if steps differ much, if a step cannot run on the CPU, and in older records. What is
+    fitted before, such as a tokenizer, is not counted."""
     patches_per_image: float | None = None
     """Patches that encoders process, teachers included; 0 for convolutional encoders; None as above."""
     loss: list[float] = []

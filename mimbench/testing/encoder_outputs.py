@@ -226,7 +226,7 @@ def mask_tokens_join_late(subject: EncoderSubject) -> None:
     """`encode_late` equals `encode` if nothing is masked, and `encode_masked` if mask tokens join before all blocks."""
     encoder = _able("late-tokens", subject)
     images, count = subject.images(), math.prod(encoder.grid)
-    tokens, token = encoder.embed(images), torch.full((1, 1, 1, encoder.embed_dim), 0.5)
+    tokens, token = encoder.embed(images), torch.linspace(-1, 1, encoder.embed_dim).view(1, 1, 1, -1)
     if differ(encoder.encode_late(tokens, torch.arange(count).expand(IMAGES, -1), token, 1), encoder.encode(tokens)):
         raise Failure("encode_late without masked patches differs from encode; give every block all tokens then")
     mask = (torch.arange(count) % 2 == 1).view(1, *encoder.grid).expand(IMAGES, *encoder.grid)

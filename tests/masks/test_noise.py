@@ -64,15 +64,15 @@ def test_the_lowest_values_are_masked(colour):
 
 
 def test_low_frequencies_make_large_regions_and_high_ones_scattered_cells():
-    alike = {}
+    equal_neighbours = {}
     for colour in COLOURS:
         mask = noise_mask(2000, (8, 8), 0.75, seeded(), colour=colour)
-        alike[colour] = (mask[:, :, 1:] == mask[:, :, :-1]).float().mean().item()
+        equal_neighbours[colour] = (mask[:, :, 1:] == mask[:, :, :-1]).float().mean().item()
         if colour != "red":  # long waves have their extremes at borders more often
             assert (mask.float().mean(0) - 0.75).abs().max() < 0.05
     # Of random masks, 0.75^2 + 0.25^2 = 0.625 of the neighbours are alike.
-    assert alike["red"] > alike["green"] > 0.7
-    assert max(alike["blue"], alike["purple"]) < 0.6
+    assert equal_neighbours["red"] > equal_neighbours["green"] > 0.7
+    assert max(equal_neighbours["blue"], equal_neighbours["purple"]) < 0.6
 
 
 def test_masks_depend_on_the_generator_only():

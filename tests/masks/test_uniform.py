@@ -15,14 +15,14 @@ def seeded(seed=0) -> torch.Generator:
 
 def corners(masks: torch.Tensor) -> torch.Tensor:
     """Which cell of each square is visible, read cell by cell: [B, squares]."""
-    found = []
+    places = []
     for mask in masks.tolist():
         for row in range(0, len(mask), 2):
             for column in range(0, len(mask[0]), 2):
                 square = [mask[row + y][column + x] for y in (0, 1) for x in (0, 1)]
                 assert square.count(False) == 1
-                found.append(square.index(False))
-    return torch.tensor(found).view(len(masks), -1)
+                places.append(square.index(False))
+    return torch.tensor(places).view(len(masks), -1)
 
 
 @pytest.mark.parametrize("grid", [(2, 2), (4, 6), (16, 16)])
@@ -35,13 +35,13 @@ def test_one_cell_of_each_square_stays(grid):
 
 def test_corners_come_from_a_balanced_pool():
     """16 x 16 cells have 64 squares, and a pool of 128 corners: 32 of each, as a hypergeometric distribution has it."""
-    found = corners(uniform_mask(600, (16, 16), seeded()))
-    counts = torch.stack([(found == corner).sum(1) for corner in range(4)], 1).float()
+    places = corners(uniform_mask(600, (16, 16), seeded()))
+    counts = torch.stack([(places == corner).sum(1) for corner in range(4)], 1).float()
     assert counts.max() <= 32
     assert counts.mean(0).tolist() == pytest.approx([16] * 4, abs=0.5)
     # Independent draws would have a variance of 64 x 1/4 x 3/4 = 12; drawn from the pool it is 12 x 64 / 127.
     assert counts.var(0).mean().item() == pytest.approx(12 * 64 / 127, rel=0.12)
-    share = torch.stack([(found == corner).float().mean(0) for corner in range(4)])
+    share = torch.stack([(places == corner).float().mean(0) for corner in range(4)])
     assert (share - 0.25).abs().max() < 0.09
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from mimbench._version import __version__
@@ -91,8 +91,8 @@ class Trainer:
         work = work_key(self.store, missing)
         self.session.compare_code(work, code_of_pretraining(last))
         with writing_into(self.store.root / "work" / work):
-            method, report = self.fit_method(last, missing, work)
-        self._save(last, method, report)
+            method, counted, report = self.fit_method(last, missing, work)
+        self._save(last, method, counted, report)
         self.shared.discard_work(work)
         self.discard_work(last)
 
@@ -102,14 +102,16 @@ class Trainer:
             discard_unfinished(self.store, pretraining.training)
 
     @fails_together
-    def fit_method(self, last: Pretraining, missing: Sequence[Pretraining], work: str) -> tuple[Method, FitReport]:
+    def fit_method(
+        self, last: Pretraining, missing: Sequence[Pretraining], work: str
+    ) -> tuple[Method, dict[str, float], FitReport]:
         """Train a method as far as the end of `last`, and save the other missing pretrainings on the way.
 
         Args:
             work: key of the work folder to train in.
 
         Returns:
-            The method at the end of `last`, which is not saved yet, and what its training took.
+            The method at the end of `last`, which is not saved yet, what each step costs, and what its training took.
         """
         recipe, channels = last.recipe, last.dataset.channels
         session = self.session
@@ -117,16 +119,19 @@ class Trainer:
         report = FitReport([], 0.0, 0, 0, None, "fp32")
         if not method.pretrains:
             session.say(f"{last.label}: nothing to pretrain")
-            return method, report
+            return method, {}, report
+        counted = self._count_cost(last)
         split = last.images()
         method.prepare(PretrainStage(last, self.store, session.device, session.console, fresh=session.fresh))
         if recipe.pretrain.grad_checkpointing:
             method.encoder.set_grad_checkpointing()
-        save_after = {other.end: functools.partial(self._save, other, method) for other in missing if other is not last}
+        save_after = {
+            other.end: functools.partial(self._save, other, method, counted) for other in missing if other is not last
+        }
         if 0 in save_after:  # the weights before the first step
             save_after.pop(0)(report)
         if last.end == 0:
-            return method, report
+            return method, counted, report
         ends = ", ".join(map(str, sorted(save_after)))
         others = f", kept at {last.unit}s {ends} too" if save_after else ""
         session.say(f"pretraining {last.label} on {len(split):,} images ({last.fingerprint}){others}")
@@ -145,15 +150,16 @@ class Trainer:
             end=last.end,
             call_after=save_after,
         )
-        return method, report
+        return method, counted, report
 
-    def _save(self, pretraining: Pretraining, method: Method, report: FitReport) -> None:
+    def _save(self, pretraining: Pretraining, method: Method, counted: Mapping[str, float], report: FitReport) -> None:
+        """Write a checkpoint. counted: as of `_count_cost`."""
         card = {
             "mimbench": __version__,
             "what": dict(pretraining.identity),
             "recipe": pretraining.recipe.as_tables(),
             "seed": pretraining.seed,
-            "cost": asdict(report) | {"device": device_name(self.session.device)} | self._counted_cost(pretraining),
+            "cost": {**asdict(report), "device": device_name(self.session.device), **counted},
             "provenance": provenance(code_of_pretraining(pretraining)),
         }
         self.shared.save_checkpoint(pretraining.fingerprint, method, card, replace=self.session.fresh)
@@ -162,11 +168,9 @@ class Trainer:
         self.session.mark_made(pretraining.fingerprint)
 
     @on_first_rank
-    def _counted_cost(self, pretraining: Pretraining) -> dict[str, float]:
+    def _count_cost(self, pretraining: Pretraining) -> dict[str, float]:
         """What a step costs per image, for the checkpoint; {} for short trainings, or if it cannot be counted."""
         recipe = pretraining.recipe
-        if not recipe.method_class().pretrains:
-            return {}
         try:
             counted = count_training(recipe, pretraining.channels, pretraining.image_count)
         except Exception as error:  # a plugin's step may need a GPU, and the training is worth keeping all the same

@@ -119,7 +119,7 @@ def test_what_shapes_no_result_may_differ(published_value):
         "pretrain.workers": 1,
         "pretrain.accumulate": 8,
         "pretrain.checkpoint_every": 1,
-        "pretrain.compile": True,
+        "pretrain.compile": "on",
         "pretrain.grad_checkpointing": True,
         "pretrain.at_epoch": 100,
         "task.data.root": "/x",
@@ -243,7 +243,7 @@ def test_options_that_are_absent_have_their_defaults():
     tables["encoder"].pop("window")
     assert shaping_values(tables)["encoder.window"] == 7
     assert not {path for path in values if path.split(".")[-1] in ("root", "workers", "accumulate", "compile")}
-    added = {"input.frames"}  # newer than the first records, and left out at its default
+    added = {"input.frames", "input.crop"}  # newer than the first records, and left out at its default
     assert {f"input.{name}" for name in InputConfig.model_fields} - added <= set(values)
     assert "pretrain.schedule.kind" in values
     assert "precision" in PretrainConfig.model_fields
