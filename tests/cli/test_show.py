@@ -43,7 +43,7 @@ def test_every_plugin_is_shown_with_owner_and_options(quick, kind):
 
 def test_options_have_type_default_and_description(quick):
     shown = quick("show", "method", "mae").stdout
-    assert "  mask: random | block | grid = random\n" in shown
+    assert "  mask: random | block | grid | " in shown
     assert "  norm_pixels: bool = true\n      Predict the pixels of each patch" in shown
     assert "needs of the encoder: visible-only\n" in shown
 

@@ -661,7 +661,15 @@ OFFICIAL = {
     ("imagenet-vit-base", "cae"): BASE | CAE,
     ("imagenet-vit-base", "localmim"): BASE | LOCALMIM,
     ("imagenet-vit-base", "crossmae"): BASE | CROSSMAE,
-    ("imagenet-vit-large", "localmim"): LARGE | LOCALMIM | {"method.bins": 18, "method.random_bias": True},
+    ("imagenet-vit-large", "localmim"): LARGE
+    | LOCALMIM
+    | {
+        "method.bins": 18,
+        "method.random_bias": True,
+        "pretrain.epochs": 800,
+        "pretrain.batch_size": 4096,
+        "pretrain.base_lr": 1.5e-4,
+    },
     ("imagenet-vit-huge", "ijepa"): HUGE | IJEPA,
     ("imagenet-vit-huge", "pixio"): HUGE | PIXIO,
     ("imagenet-vit-small", "ibot"): SMALL | IBOT,

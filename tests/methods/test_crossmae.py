@@ -199,7 +199,7 @@ def test_the_blocks_go_on_from_the_block_input(position):
     tokens = encoder.embed(images())
     keep = torch.tensor([[3, 0, 9]]).expand(3, -1)
     whole = encoder.block_input(tokens)
-    bias = encoder._bias((4, 4))
+    bias = encoder._bias((4, 4), None)
     expected = encoder._run_block(encoder.body.blocks[0], whole.sequence, bias)
     assert torch.equal(encoder.forward_layers(tokens, (0,))[0].sequence, expected)
     visible = encoder.block_input(tokens, keep=keep)

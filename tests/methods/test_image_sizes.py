@@ -24,6 +24,7 @@ OPTIONS = {
     "simmim-pixel": {"mask_ratio": 0.5},
     "spark": {"decoder_dim": 4, "mask_ratio": 0.5},
     "fcmae": {"decoder_dim": 4, "mask_ratio": 0.5, "init": "encoder"},
+    "capi": {"clusters": 4, "predictor_dim": 8, "predictor_depth": 1, "predictor_heads": 2, "predicted_share": 0.25},
 }
 """Options of the methods that follow. A supervised method, which has no mask, is tested by itself."""
 SCHEDULE = ViewSchedule.from_sizes([INPUT], [(0, 4), (1, 8)])
@@ -53,8 +54,8 @@ def train_and_note(folder, method, **options):
 def test_the_methods_that_follow_are_these():
     classes = {name: registry.methods.load(name) for name in registry.methods.names()}
     follow = {name for name, cls in classes.items() if cls.set_image_size is not Method.set_image_size}
-    # hpm refuses: its teacher is for one size, while the class that it shares with mae follows.
-    assert follow == {*OPTIONS, "supervised", "hpm"}
+    # hpm and pixio refuse: a teacher and learned positions are for one size; the class that they share with mae follows.
+    assert follow == {*OPTIONS, "supervised", "hpm", "pixio"}
 
 
 @pytest.mark.parametrize(

@@ -421,7 +421,7 @@ def test_a_folder_as_starting_weights_is_answered_with_its_file(cells, tmp_path)
 def test_an_encoder_is_checked_once_per_shape(cells, monkeypatch):
     checked = []
     monkeypatch.setattr(
-        "mimbench.harness.planning.plan.check_encoder",
+        "mimbench.harness.planning.pretraining.check_encoder",
         lambda encoder, name: checked.append((name, encoder.num_layers)),
     )
     cells(replace(BASE, methods=["simmim", "mae"]), vary=("encoder.depth=1,2",))
