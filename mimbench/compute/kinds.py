@@ -14,8 +14,9 @@ from mimbench.compute.blocks import mark_blocks
 from mimbench.compute.drop_path import DropPath, drawn, drawn_paths, is_drop_path, paths_of
 from mimbench.errors import RunError
 
-MOST_GRAPHS = 16
-"""Graphs of one kind. A block that is called with ever new shapes runs eagerly for those beyond."""
+MOST_GRAPHS = 6
+"""Graphs of one kind: training and evaluation, with and without mask tokens, at two sizes. A block that is called with
+ever new shapes, such as contexts of I-JEPA, runs eagerly for those beyond."""
 _PLAIN = (bool, int, float, str, type(None))
 
 

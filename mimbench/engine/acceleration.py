@@ -18,8 +18,8 @@ from mimbench.engine.progress import print_line
 from mimbench.errors import InputError
 
 REPAYS_AFTER = 5_000
-"""Micro-batches from which `compile = "auto"` compiles on CUDA. Compiling a ViT-B takes about 30 s; a compiled step of
-SimMIM ViT-B takes 20 ms less than one of 90 ms, and that of a small network some ms less (shared/findings/gpu.md)."""
+"""Micro-batches from which `compile = "auto"` compiles on CUDA: they repay 30 s of compiling if each step takes 6 ms
+less. `benchmarks/gpu.sh` measures both."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,17 @@ class Acceleration:
     """None: each module keeps its own form."""
 
 
-def choose_acceleration(config: TrainConfig, device: torch.device, micro_batches: int) -> Acceleration:
+def choose_acceleration(
+    config: TrainConfig, device: torch.device, micro_batches: int, *, has_dropout: bool = False
+) -> Acceleration:
     """What `config.compile` and `config.attention` mean on a device, for a training of so many micro-batches.
 
+    Args:
+        has_dropout: whether the model has dropout, for which compiled blocks and other kernels draw other numbers.
+
     Raises:
-        InputError: CUDA graphs were asked for on another device, or with accumulated gradients.
+        InputError: CUDA graphs or flex were asked for on another device, CUDA graphs with accumulated gradients, or one
+            of both for a model with dropout.
     """
     on_cuda = device.type == "cuda"
     cuda_graphs = config.compile == "cuda-graphs"
@@ -49,13 +55,26 @@ def choose_acceleration(config: TrainConfig, device: torch.device, micro_batches
         )
     compiles = config.compile in ("on", "cuda-graphs")
     if config.compile == "auto":
-        compiles = on_cuda and micro_batches >= REPAYS_AFTER
+        compiles = on_cuda and micro_batches >= REPAYS_AFTER and not has_dropout
+    if has_dropout and (compiles or config.attention not in ("auto", "sdpa")):
+        option = f"compile = {config.compile!r}" if compiles else f"attention = {config.attention!r}"
+        raise InputError(
+            f"{option} would change the numbers of a model with dropout, which then draws others; leave it out, or set "
+            "the rates of dropout to 0"
+        )
+    if config.attention == "flex" and not on_cuda:
+        raise InputError('attention = "flex" trains on CUDA only; leave it out')
     form: Form | None = None
     if config.attention != "auto":
         form = config.attention
     elif compiles and on_cuda:
-        form = "plain"  # the fastest with a bias inside of compiled blocks, by the measurement above
+        form = "plain"  # its products and softmax are fused with the rest of a compiled block
     return Acceleration(compiles, cuda_graphs, form)
+
+
+def has_dropout(model: nn.Module) -> bool:
+    """Whether a layer of the model zeroes single values at random, unlike drop path."""
+    return any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in model.modules())
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from mimbench.advice import describe_error
 from mimbench.contract import FitReport, TrainConfig
 from mimbench.distributed import get_world_size
-from mimbench.engine.acceleration import accelerated, choose_acceleration, matrix_precision
+from mimbench.engine.acceleration import accelerated, choose_acceleration, has_dropout, matrix_precision
 from mimbench.engine.adapter import MinimalRunner, RunnerModel, ScalarVisualizer, release_run
 from mimbench.engine.device import peak_memory, pick_precision, reset_peak_memory
 from mimbench.engine.hooks import HistoryHook, StepHook
@@ -94,7 +94,7 @@ def fit(
     save_every = config.saving_interval(schedule.steps_per_epoch)
     read_every = READ_EVERY.get(device.type, 1)
     run_name = f"mimbench-{uuid.uuid4().hex}"
-    choice = choose_acceleration(config, device, last_step * config.accumulate)
+    choice = choose_acceleration(config, device, last_step * config.accumulate, has_dropout=has_dropout(model))
     reset_peak_memory(device)
     with (
         Progress(console, label) as progress,

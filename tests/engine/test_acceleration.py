@@ -14,7 +14,14 @@ from mimbench.compute.blocks import mark_blocks
 from mimbench.compute.compiling import OPTIONS
 from mimbench.contract import StepOutput, TrainConfig
 from mimbench.encoders.vit import ViT, ViTConfig
-from mimbench.engine.acceleration import REPAYS_AFTER, Acceleration, accelerated, choose_acceleration, matrix_precision
+from mimbench.engine.acceleration import (
+    REPAYS_AFTER,
+    Acceleration,
+    accelerated,
+    choose_acceleration,
+    has_dropout,
+    matrix_precision,
+)
 from mimbench.engine.device import pick_precision
 from mimbench.errors import InputError
 
@@ -128,3 +135,19 @@ def test_products_on_cuda_round_as_the_precision_says_and_then_as_before(precisi
     with matrix_precision(precision, CUDA):
         assert [backend.allow_tf32 for backend in backends] == [expected, expected]
     assert [backend.allow_tf32 for backend in backends] == before
+
+
+def test_dropout_is_not_compiled():
+    """Its random numbers would differ, and compile enters no fingerprint."""
+    auto = choose_acceleration(TrainConfig(**BASE), torch.device("cuda"), REPAYS_AFTER, has_dropout=True)
+    assert auto == Acceleration(compiles=False, cuda_graphs=False, form=None)
+    for options, named in (({"compile": "on"}, "compile = 'on'"), ({"attention": "plain"}, "attention = 'plain'")):
+        with pytest.raises(InputError, match=f"{named} would change the numbers of a model with dropout"):
+            choose_acceleration(TrainConfig(**BASE, **options), torch.device("cuda"), 1, has_dropout=True)
+    assert has_dropout(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1)))
+    assert not has_dropout(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.0)))
+
+
+def test_flex_attention_is_refused_without_a_cuda_device():
+    with pytest.raises(InputError, match="trains on CUDA only; leave it out"):
+        choose_acceleration(TrainConfig(**BASE, attention="flex"), torch.device("cpu"), 1)

@@ -54,7 +54,7 @@ def train_and_note(folder, method, **options):
 def test_the_methods_that_follow_are_these():
     classes = {name: registry.methods.load(name) for name in registry.methods.names()}
     follow = {name for name, cls in classes.items() if cls.set_image_size is not Method.set_image_size}
-    # hpm and pixio refuse: a teacher and learned positions are for one size; the class that they share with mae follows.
+    # hpm and pixio refuse, by a teacher and learned positions of one size; what they share with mae follows.
     assert follow == {*OPTIONS, "supervised", "hpm", "pixio"}
 
 
