@@ -129,6 +129,42 @@ def test_a_share_is_held_out_if_there_is_nothing_to_evaluate_on(tmp_path, cache)
     assert parts[0].shards.tolist() == [number // 5 for number in numbers_of(parts[0])]
 
 
+@pytest.mark.parametrize(
+    ("patterns", "options", "train_numbers", "test_numbers", "notes"),
+    [
+        (("x-train-%03d", "x-val-%03d"), {"train": "x-train-*.tar"}, range(10), range(10, 20), ()),
+        (("shards/train/%03d", "shards/val/%03d"), {}, range(10), range(10, 20), ()),
+        (("train/a/%03d", "validation/b/%03d"), {}, range(10), range(10, 20), ()),
+        (("trainset-%03d", "a/testset%03d"), {}, range(10), range(10, 20), ()),
+        (("x-%03d", "x_valid_%03d"), {}, range(10), range(10, 20),
+         ("no shards are named train: trains on 2 shards: x-000.tar, x-001.tar",)),
+        (("x-train-%03d", "x-val-%03d", "x-test-%03d"), {}, range(10), range(10, 20),
+         ("left out 2 other shards: x-test-000.tar, x-test-001.tar",)),
+        (("a-%03d", "b/train-%03d", "x-val-%03d"), {"train": "a-*.tar"}, range(10), range(20, 30),
+         ("left out 2 other shards: b/train-000.tar, b/train-001.tar",)),
+        (("x-train-%03d", "x-unlabelled-%03d"), {}, range(10), None,
+         ("left out 2 other shards: x-unlabelled-000.tar, x-unlabelled-001.tar",)),
+        (("a/%03d", "b/retrieval-%03d"), {}, range(20), None,
+         ("no shards are named train: trains on 4 shards, and holds out a share of their samples: a/000.tar, "
+          "a/001.tar, b/retrieval-000.tar and 1 more",)),
+        (("test-%03d",), {}, range(10), None,
+         ("no shards are named train: trains on 2 shards, and holds out a share of their samples: test-000.tar, "
+          "test-001.tar",)),
+    ],
+)  # fmt: skip
+def test_names_choose_train_and_test_shards(tmp_path, cache, patterns, options, train_numbers, test_numbers, notes):
+    for place, pattern in enumerate(patterns):
+        write(tmp_path / "set" / f"{pattern}.tar", range(10 * place, 10 * place + 10))
+    dataset = opened(tmp_path / "set", cache, **options)
+    parts = [numbers_of(dataset.split(name)) for name in ("train", "test")]
+    if test_numbers is None:
+        assert len(parts[1]) == len(train_numbers) // 5
+        assert sorted(parts[0] + parts[1]) == list(train_numbers)
+    else:
+        assert parts == [list(train_numbers), list(test_numbers)]
+    assert dataset.notes == notes
+
+
 def flat_order_of(split, **options):
     return list(itertools.chain.from_iterable(order_of(split, **options)))
 
