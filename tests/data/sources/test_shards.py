@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
+import json
 import os
 import pickle
 import re
@@ -333,6 +334,26 @@ def test_samples_without_image_or_label_are_named(tmp_path, cache):
     assert "sample 00001 has no label as data.label=cls says (it has no file .cls)" in refusal(root, cache, label="cls")
     write_one(root / "a.tar", sample(0), sample(1, png=png(1), json='{"other": 1}'))
     assert "sample 00000 has no label as data.label=json:label says" in refusal(root, cache, label="json:label")
+
+
+@pytest.mark.parametrize("names", [("0.png", "0.png"), ("a/0.png", "a/0.PNG"), ("0.png", "1.png", "0.png")])
+def test_two_files_of_one_name_are_refused(tmp_path, cache, names):
+    shard = tmp_path / "set" / "a.tar"
+    shard.parent.mkdir()
+    with tarfile.open(shard, "w") as tar:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = len(png(0))
+            tar.addfile(info, io.BytesIO(png(0)))
+    expected = f"the shard {shard}: it holds the file {names[0]} more than once: make it again"
+    assert refusal(shard.parent, cache) == expected
+
+
+def test_labels_whose_names_are_alike_have_caches_of_their_own(tmp_path, cache):
+    fields = [json.dumps({"a/b": f"x{number % 2}", "a_b": f"y{number % 2}"}) for number in range(4)]
+    write_one(tmp_path / "set" / "a.tar", *[sample(n, png=png(n), json=text) for n, text in enumerate(fields)])
+    assert opened(tmp_path / "set", cache, label="json:a/b").classes == ("x0", "x1")
+    assert opened(tmp_path / "set", cache, label="json:a_b").classes == ("y0", "y1")
 
 
 def test_places_that_hold_nothing_are_refused(made, tmp_path, cache):
