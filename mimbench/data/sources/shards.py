@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mimbench.contract import Dataset, ImageSplit, InputError, SplitName, cosmetic
+from mimbench.contract import Dataset, ImageSplit, InputError, SplitName, added, cosmetic
 from mimbench.data.files.cache import ensure_writable
 from mimbench.data.files.image_reading import MAX_PIXELS, READER_VERSION, PixelPolicy
 from mimbench.data.files.shard_reading import OpenShards, ShardContent, read_shards
@@ -43,9 +43,10 @@ class ShardConfig(EncodedConfig):
     json:label, or else none."""
     channels: Literal[1, 3] = 3
     """3: RGB. 1: grey."""
-    open_shards: int = Field(default=16, ge=1)
+    open_shards: int = added(16, ge=1)
     """Shards whose samples are shuffled together. An epoch goes through the shards in a drawn order, so many at a
-    time. 1 reads one after the other; the more, the better mixed are the batches."""
+    time. 1 reads one after the other; the more, the better mixed are the batches. Other than 16, it is part of the
+    pretraining's fingerprint."""
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     """Share of the samples that is held out if there are no shards to evaluate on."""
     split_seed: int = Field(default=0, ge=0)
@@ -53,6 +54,11 @@ class ShardConfig(EncodedConfig):
     """Images of more pixels are refused before they are decoded."""
     fingerprint: Literal["content", "names"] = cosmetic("names")
     """names: digest names, labels and sizes of all samples. content: the bytes of all shards as well."""
+
+    def shaping_of_training(self) -> dict[str, Any]:
+        default = type(self).model_fields["open_shards"].default
+        order = {} if self.open_shards == default else {"open_shards": self.open_shards}
+        return {**super().shaping_of_training(), **order}
 
 
 class ShardSplit(EncodedSplit):
@@ -202,9 +208,9 @@ class WebDataset(Dataset):
         return list(dict.fromkeys(shards))
 
     def _digest(self, parts: dict[str, list[ShardContent]]) -> str:
-        """Of all that shapes a training: the samples in their order and shards, and how many shards are mixed."""
+        """Of the samples in their order and shards."""
         config = self.config
-        settings: tuple[Any, ...] = (READER_VERSION, self.channels, config.fingerprint, config.open_shards)
+        settings: tuple[Any, ...] = (READER_VERSION, self.channels, config.fingerprint)
         if "test" not in parts:
             settings = (*settings, config.val_fraction, config.split_seed)
         digest = hashlib.sha256(repr(settings).encode())
