@@ -22,8 +22,8 @@ class Validation(Dataset):
     """A dataset whose "test" split is a share of the training split, and whose "train" split is the rest.
 
     The test split cannot be reached, so that settings which are chosen here have not seen it. Other splits, such as
-    "validation", are those of the dataset. Which samples are held out depends on the training split and the share alone.
-    Labelled images are drawn with every class in proportion.
+    "validation", are those of the dataset. Which samples are held out depends on the training split and the share
+    alone. Labelled images are drawn with every class in proportion.
     """
 
     def __init__(self, inner: Dataset, where: str) -> None:
