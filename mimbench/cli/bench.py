@@ -75,13 +75,13 @@ def _row(name: str, rate: Rate, rates: DataRates) -> tuple[str, ...]:
 
 
 def verdict(rates: DataRates) -> str:
-    """One line: which side starves, and what to do about it."""
+    """One line: which side waits for the other one, and what to do about it."""
     ratio = rates.loader.per_second / rates.step.per_second
-    if rates.starving == "neither":
-        return "neither starves: loader and step are equally fast"
-    if rates.starving == "loader":
-        return f"the step is fed: the loader alone is {ratio:.1f} times as fast, and waits for the step"
-    line = f"the step starves: the loader gives {ratio:.0%} of the images that it could take"
+    if rates.waiting_side == "neither":
+        return "neither waits for the other: loader and step are equally fast"
+    if rates.waiting_side == "loader":
+        return f"the loader waits for the step: alone it is {ratio:.1f} times as fast"
+    line = f"the step waits for the loader, which gives {ratio:.0%} of the images that the step could take"
     ways = [] if rates.is_in_memory else ["raise pretrain.workers"]
     if rates.decoding == "full":
         ways.append("set data.decode=scaled" if rates.device.startswith("cpu") else "set data.decode=device")

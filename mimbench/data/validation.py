@@ -21,8 +21,9 @@ Split = ImageSplit | SceneSplit | SemanticSplit
 class Validation(Dataset):
     """A dataset whose "test" split is a share of the training split, and whose "train" split is the rest.
 
-    The test split cannot be reached, so that settings which are chosen here have not seen it. Which samples are held
-    out depends on the training split and the share alone. Labelled images are drawn with every class in proportion.
+    The test split cannot be reached, so that settings which are chosen here have not seen it. Other splits, such as
+    "validation", are those of the dataset. Which samples are held out depends on the training split and the share
+    alone. Labelled images are drawn with every class in proportion.
     """
 
     def __init__(self, inner: Dataset, where: str) -> None:
@@ -36,7 +37,7 @@ class Validation(Dataset):
         """
         super().__init__(inner.config, inner.cache)
         self.name = inner.name  # type: ignore[misc]
-        self.provides, self.facts = inner.provides, inner.facts
+        self.provides, self.facts, self.parts = inner.provides, inner.facts, inner.parts
         self.channels, self.frames = inner.channels, inner.frames
         self._inner = inner
         held, rest = (len(places) for places in (self._places["test"], self._places["train"]))
@@ -48,7 +49,12 @@ class Validation(Dataset):
         self.notes = (*inner.notes, f"{held:,} of {held + rest:,} training samples are scored, not the test split")
 
     def split(self, name: SplitName) -> Split:
-        return self._splits[name]
+        """Raises InputError if there is no split of this name."""
+        if name in self._places:
+            return self._splits[name]
+        if name not in self.parts:
+            raise InputError(f"dataset {self.name!r} has no split {name!r}; it has {', '.join(self.parts)}")
+        return self._inner.split(name)
 
     @cached_property
     def _places(self) -> dict[SplitName, list[int]]:

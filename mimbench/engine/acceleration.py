@@ -136,3 +136,10 @@ def matrix_precision(precision: str, device: torch.device) -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def set_channels_last(model: nn.Module) -> None:
+    """Store convolution kernels over images with the channels innermost, as `channels_last` asks."""
+    for parameter in model.parameters():
+        if parameter.ndim == 4:  # kernels over clips have five axes, and stay as they are
+            parameter.data = parameter.data.to(memory_format=torch.channels_last)

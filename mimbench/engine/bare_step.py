@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from mimbench.contract import TrainConfig
+from mimbench.engine.acceleration import matrix_precision, set_channels_last
 from mimbench.engine.adapter import RunnerModel
 from mimbench.engine.device import pick_precision
 from mimbench.engine.pretrain import TrainableMethod
@@ -18,16 +19,19 @@ from mimbench.optim import build_optimizer, decay_rules
 def make_step(model: TrainableMethod, config: TrainConfig, device: torch.device) -> Callable[[Any], None]:
     """A function of one micro-batch, as the loader yields it: forward, backward, and the update when it is due.
 
-    It trains `model`, which is moved to the device, with the optimizer, precision, clipping and accumulation of
-    `config`, at the peak learning rate.
+    It trains `model`, which is moved to the device, with the optimizer, precision, memory format, clipping and
+    accumulation of `config`, at the peak learning rate.
     """
+    precision = pick_precision(config, device)
+    if config.channels_last:
+        set_channels_last(model)
     adapter = RunnerModel(model.to(device), device).train()
     adapter.generator.manual_seed(0)
     optimizer = build_optimizer(model, config, **decay_rules(model))
     wrapper = UpdateWrapper(
         optimizer,
         before_update=lambda: model.before_update(0.0),
-        bf16_on=device.type if pick_precision(config, device) == "bf16" else None,
+        bf16_on=device.type if precision == "bf16" else None,
         clip_each=config.clip_each,
         clip_grad={"max_norm": config.clip_grad} if config.clip_grad else None,
     )
@@ -37,13 +41,14 @@ def make_step(model: TrainableMethod, config: TrainConfig, device: torch.device)
     def step(batch: Any) -> None:
         nonlocal done
         model.before_step(0.0, 0)
-        with wrapper.optim_context(adapter):
-            loss = adapter(*batch)["loss"]
-        wrapper.backward(loss / config.accumulate)
-        done += 1
-        if done % config.accumulate == 0:
-            wrapper.step()
-            wrapper.zero_grad()
-            model.after_step(0.0)
+        with matrix_precision(precision, device):
+            with wrapper.optim_context(adapter):
+                loss = adapter(*batch)["loss"]
+            wrapper.backward(loss / config.accumulate)
+            done += 1
+            if done % config.accumulate == 0:
+                wrapper.step()
+                wrapper.zero_grad()
+                model.after_step(0.0)
 
     return step

@@ -15,7 +15,13 @@ from torch.utils.data import DataLoader
 from mimbench.advice import describe_error
 from mimbench.contract import FitReport, TrainConfig
 from mimbench.distributed import get_world_size
-from mimbench.engine.acceleration import accelerated, choose_acceleration, has_dropout, matrix_precision
+from mimbench.engine.acceleration import (
+    accelerated,
+    choose_acceleration,
+    has_dropout,
+    matrix_precision,
+    set_channels_last,
+)
 from mimbench.engine.adapter import MinimalRunner, RunnerModel, ScalarVisualizer, release_run
 from mimbench.engine.device import peak_memory, pick_precision, reset_peak_memory
 from mimbench.engine.hooks import HistoryHook, StepHook
@@ -82,9 +88,7 @@ def fit(
         )
     precision = pick_precision(config, device)
     if config.channels_last:
-        for parameter in model.parameters():
-            if parameter.ndim == 4:  # kernels over clips have five axes, and stay as they are
-                parameter.data = parameter.data.to(memory_format=torch.channels_last)
+        set_channels_last(model)
     adapter = RunnerModel(model.to(device), device)
     optimizer = build_optimizer(model, config, **decay_rules(model))
     schedule = Schedule(config, steps_per_epoch=len(loader) // config.accumulate)

@@ -62,7 +62,7 @@ class DataRates:
     """Share of the seconds of `together` in which the step waited for a batch."""
 
     @property
-    def starving(self) -> str:
+    def waiting_side(self) -> str:
         """Which side waits for the other one: "step", "loader", or "neither" if the rates are equal."""
         ratio = self.loader.per_second / self.step.per_second
         return "neither" if abs(ratio - 1) < EQUAL else "step" if ratio < 1 else "loader"
@@ -78,7 +78,7 @@ def measure_rates(recipe: Recipe, device: torch.device, *, seconds: float) -> Da
         InputError: the recipe cannot train: its method trains nothing, or the data or the model is not possible.
     """
     if not recipe.method_class().pretrains:
-        raise InputError(f"method {recipe.method!r} trains nothing, so there is no step to feed; choose another one")
+        raise InputError(f"method {recipe.method!r} trains nothing, so there is no step to measure; choose another one")
     dataset = open_dataset(recipe.dataset, recipe.data.model_dump(), default_cache())
     require_decoder(recipe, device)
     pretraining = Pretraining(recipe, 0, dataset, "", {"channels": dataset.channels})

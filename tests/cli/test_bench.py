@@ -42,16 +42,16 @@ def check_table(text: str, loader: str) -> dict[str, float]:
     return {row.split(" (")[0]: numbers(row)[0] for row in rows}
 
 
-def test_images_in_memory_feed_the_step(quick):
+def test_the_loader_of_images_in_memory_waits_for_the_step(quick):
     done = quick("bench", "data", *SMALL)
     assert done.returncode == 0, done.stderr
     rates = check_table(done.stdout, "(images in memory)")
     assert rates["loader"] > rates["step"] > 0
-    assert done.stdout.splitlines()[-1].startswith("the step is fed: the loader alone is ")
+    assert done.stdout.splitlines()[-1].startswith("the loader waits for the step: alone it is ")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_slow_folder_starves_the_step(quick, folder, monkeypatch, workers):
+def test_the_step_waits_for_a_slow_folder(quick, folder, monkeypatch, workers):
     read = FolderSplit.__getitem__
 
     def slow(self, index):
@@ -66,7 +66,7 @@ def test_a_slow_folder_starves_the_step(quick, folder, monkeypatch, workers):
     assert rates["both"] < 60
     assert rates["step"] > rates["both"]
     last = done.stdout.splitlines()[-1]
-    assert last.startswith("the step starves: the loader gives ")
+    assert last.startswith("the step waits for the loader, which gives ")
     assert last.endswith("; raise pretrain.workers or set data.decode=scaled")
 
 
@@ -95,24 +95,24 @@ RATES = DataRates(
         (
             50,
             "step",
-            "the step starves: the loader gives 50% of the images that it could take; raise pretrain.workers ",
+            "the step waits for the loader, which gives 50% of the images that the step could take; raise ",
         ),
-        (98, "neither", "neither starves: loader and step are equally fast"),
-        (104, "neither", "neither starves: loader and step are equally fast"),
-        (300, "loader", "the step is fed: the loader alone is 3.0 times as fast, and waits for the step"),
+        (98, "neither", "neither waits for the other: loader and step are equally fast"),
+        (104, "neither", "neither waits for the other: loader and step are equally fast"),
+        (300, "loader", "the loader waits for the step: alone it is 3.0 times as fast"),
     ],
 )
 def test_the_verdict_follows_the_rates(images, side, line):
     rates = replace(RATES, loader=Rate(images, 1.0))
-    assert rates.starving == side
+    assert rates.waiting_side == side
     assert verdict(rates).startswith(line)
 
 
 def test_advice_fits_the_data():
-    starving = replace(RATES, loader=Rate(10, 1.0))
-    assert verdict(replace(starving, device="NVIDIA H200")).endswith("raise pretrain.workers or set data.decode=device")
-    assert verdict(replace(starving, decoding=None)).endswith("could take; raise pretrain.workers")
-    assert verdict(replace(starving, is_in_memory=True, decoding=None)).endswith("it could take")
+    slow = replace(RATES, loader=Rate(10, 1.0))
+    assert verdict(replace(slow, device="NVIDIA H200")).endswith("raise pretrain.workers or set data.decode=device")
+    assert verdict(replace(slow, decoding=None)).endswith("could take; raise pretrain.workers")
+    assert verdict(replace(slow, is_in_memory=True, decoding=None)).endswith("the step could take")
 
 
 def test_what_has_no_step_or_no_decoder_is_refused(quick, folder):

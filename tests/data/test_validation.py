@@ -10,7 +10,9 @@ import torch
 from helpers.small_sets import TRAIN, edit, record, write_coco
 from mimbench.contract import SemanticSplit
 from mimbench.data import open_dataset
-from mimbench.data.validation import _SemanticPart
+from mimbench.data.pipeline.subsets import subset
+from mimbench.data.sources.embedded import Digits
+from mimbench.data.validation import Validation, _SemanticPart
 from mimbench.errors import InputError
 
 
@@ -27,6 +29,25 @@ def test_the_parts_divide_the_training_split_and_hold_no_test_image(tmp_path):
     assert sorted(images(train) + images(validation)) == images(everything)
     counts = torch.bincount(everything.labels) * 0.25
     assert (torch.bincount(validation.labels) - counts).abs().max() <= 1  # every class in proportion
+
+
+class _Three(Digits):
+    """Digits with a validation split, which is a part of the training images."""
+
+    parts = ("train", "test", "validation")
+
+    def split(self, name):
+        return subset(super().split("train"), range(10)) if name == "validation" else super().split(name)
+
+
+def test_other_splits_are_those_of_the_dataset(tmp_path):
+    dataset = _Three(_Three.Config(validation_share=0.25), tmp_path)
+    held = Validation(dataset, "data")
+    assert held.parts == ("train", "test", "validation")
+    assert torch.equal(held.split("validation").images, dataset.split("validation").images)
+    assert len(held.split("test")) == round(0.25 * len(dataset.split("train")))
+    with pytest.raises(InputError, match=r"dataset 'digits' has no split 'dev'; it has train, test, validation"):
+        held.split("dev")
 
 
 def test_a_share_is_part_of_the_fingerprint_and_none_leaves_it_as_it_was(tmp_path):

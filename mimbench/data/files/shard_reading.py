@@ -5,6 +5,7 @@ A shard is read once from start to end, headers only. From then on each image is
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -65,9 +66,11 @@ def read_shards(
         digest: hash each shard.
 
     Raises:
-        InputError: a shard cannot be read, is cut short or compressed, or has a sample without image or label.
+        InputError: a shard cannot be read, is cut short or compressed, holds two files of one name, or has a sample
+            without image or label.
     """
-    with folder_entries(cache, f"shards-v{SHARDS_VERSION}-{image}-{label.replace('/', '_')}", root) as (store, entries):
+    options = hashlib.sha256(repr((image, label)).encode()).hexdigest()[:16]
+    with folder_entries(cache, f"shards-v{SHARDS_VERSION}-{options}", root) as (store, entries):
         is_changed = False
         contents = []
         for shard in shards:
@@ -96,18 +99,28 @@ def _read_shard(shard: Path, group: Group, image: str, label: str) -> list[Shard
                     _check_end(stream.fileno(), tar.offset)
             except (tarfile.TarError, EOFError) as error:
                 raise InputError(f"the shard {printable(shard)} {_problem(stream, error)}") from error
-            try:
-                return [_sample(sample, stream.fileno(), image, label) for sample in samples]
-            except ValueError as error:
-                raise InputError(f"the shard {printable(shard)}: {error}") from error
+            return [_sample(sample, stream.fileno(), image, label) for sample in samples]
+    except ValueError as error:
+        raise InputError(f"the shard {printable(shard)}: {error}") from error
     except OSError as error:
         raise InputError(f"the shard {printable(shard)} cannot be read: {error.strerror or error}") from error
 
 
 def _files(tar: tarfile.TarFile) -> Iterator[dict[str, Any]]:
-    """The files of a shard in the form that WebDataset groups, with their places as content."""
+    """The files of a shard in the form that WebDataset groups, with their places as content.
+
+    Raises:
+        ValueError: two files have one name. WebDataset ignores the case of endings.
+    """
+    names: set[str] = set()
     for member in tar:
         if member.isreg() and not _META.match(member.name):
+            folder, slash, file = member.name.rpartition("/")
+            stem, dot, ending = file.partition(".")
+            name = f"{folder}{slash}{stem}{dot}{ending.lower()}"
+            if name in names:
+                raise ValueError(f"it holds the file {printable(name)} more than once: make it again")
+            names.add(name)
             yield {"fname": member.name, "data": (member.offset_data, member.size), "__url__": ""}
 
 

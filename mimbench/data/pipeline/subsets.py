@@ -41,21 +41,31 @@ def subset(split: ImageSplit, indices: Sequence[int]) -> ImageSplit:
 
 
 def hold_out(split: ImageSplit, fraction: float, seed: int, where: str) -> dict[str, ImageSplit]:
-    """A train and a test split, drawn from one split with every class in proportion.
+    """A train and a test split, drawn from one split as `held_out_indices`.
+
+    Raises:
+        InputError: there are fewer than two images.
+    """
+    parts = held_out_indices(split.labels.numpy(), fraction, seed, where)
+    return {name: subset(split, indices.tolist()) for name, indices in parts.items()}
+
+
+def held_out_indices(labels: np.ndarray, fraction: float, seed: int, where: str) -> dict[str, np.ndarray]:
+    """Sorted indices of a train and a test split, drawn with every class in proportion.
 
     Args:
+        labels: of all images, [N].
         fraction: share of the test split.
         where: the data's folder, for messages.
 
     Raises:
         InputError: there are fewer than two images.
     """
-    if len(split) < 2:
+    size = len(labels)
+    if size < 2:
         raise InputError(f"one image in {where} cannot be split into train and test: add more")
-    count = min(max(1, round(len(split) * fraction)), len(split) - 1)
-    test = stratified(split.labels.numpy(), count, seed)
-    parts = {"train": complement(len(split), test), "test": test}
-    return {name: subset(split, indices.tolist()) for name, indices in parts.items()}
+    test = stratified(labels, min(max(1, round(size * fraction)), size - 1), seed)
+    return {"train": complement(size, test), "test": test}
 
 
 class _Subset(ImageSplit):

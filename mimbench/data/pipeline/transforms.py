@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,6 @@ from mimbench.data.pipeline.batched_colors import augment_view, blur_kernel, jit
 from mimbench.data.pipeline.batched_crops import BORDER, random_boxes, random_squares, resample, with_border
 from mimbench.data.pipeline.device_decoding import DecodedBatch
 from mimbench.errors import InputError
-
-if TYPE_CHECKING:  # torchvision takes as long to import as torch
-    pass
 
 _LONGEST_ASPECT = 4
 

@@ -25,17 +25,15 @@ from mimbench.data.files.listing import FileCheck, check_files, normalize_name, 
 from mimbench.data.files.tree_state import TreeState
 from mimbench.data.files.value_ranges import choose_range
 from mimbench.data.pipeline.encoded import EncodedSplit
-from mimbench.data.pipeline.subsets import complement, stratified
+from mimbench.data.pipeline.subsets import held_out_indices
 from mimbench.data.sources.class_matching import match_classes, similar_classes
 from mimbench.data.sources.folder_config import FolderConfig
 from mimbench.data.sources.folder_index import FolderContent, FolderIndex, Part
 from mimbench.data.sources.folder_scan import FolderScan, Sample
+from mimbench.data.sources.labels import UNLABELLED
 from mimbench.data.sources.root import require_root
+from mimbench.data.sources.split_names import TEST, TRAIN, first_of
 from mimbench.text import list_first, printable
-
-_TRAIN = ("train", "training")
-_TEST = ("val", "valid", "validation", "test", "testing")
-UNLABELLED = "unlabelled"
 
 
 class FolderSplit(EncodedSplit):
@@ -195,9 +193,8 @@ class Folder(Dataset):
 
     def _split_folders(self) -> tuple[Path | None, Path | None]:
         folders = {path.name.lower(): path for path in subfolders(self.root)}
-        train = next((folders[name] for name in _TRAIN if name in folders), None)
-        test = next((folders[name] for name in _TEST if name in folders), None)
-        # Alone among other folders and without folders of its own, "train" is the vehicle.
+        train, test = (folders[word] if (word := first_of(words, folders)) else None for words in (TRAIN, TEST))
+        # Alone among other folders and without folders of its own, "train" is a class of images of trains.
         if train is not None and test is None and len(folders) > 1 and not subfolders(train):
             return None, None
         return train, test if train is not None else None
@@ -252,13 +249,10 @@ class Folder(Dataset):
         return list_first([f"{printable(name)} ({self._health[name].problem})" for name in bad])
 
     def _hold_out(self, samples: list[Sample]) -> dict[str, list[Sample]]:
-        if len(samples) < 2:
-            raise InputError(f"one image in {printable(self.root)} cannot be split into train and test: add more")
         labels = np.unique([sample.label for sample in samples], return_inverse=True)[1]
-        count = min(max(1, round(len(samples) * self.config.val_fraction)), len(samples) - 1)
-        test = stratified(labels, count, self.config.split_seed)
-        train = complement(len(samples), test)
-        return {"train": [samples[i] for i in train], "test": [samples[i] for i in test]}
+        config = self.config
+        parts = held_out_indices(labels, config.val_fraction, config.split_seed, printable(self.root))
+        return {name: [samples[index] for index in indices] for name, indices in parts.items()}
 
 
 def _part_of(samples: Sequence[Sample], classes: Sequence[str]) -> Part:

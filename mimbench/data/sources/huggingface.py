@@ -22,19 +22,19 @@ from mimbench.data.pipeline.subsets import hold_out
 from mimbench.data.sources.labels import UNLABELLED, number_labels
 from mimbench.data.sources.optional import require_package
 from mimbench.data.sources.root import require_root
-from mimbench.text import printable, quoted
-
-_TEST = ("validation", "val", "valid", "test")
+from mimbench.data.sources.split_names import TEST, TRAIN, first_of, split_word
+from mimbench.text import list_first, printable, quoted
 
 
 class HuggingFaceConfig(EncodedConfig):
     """Options of a folder that `save_to_disk` wrote, or of a folder of parquet files."""
 
-    train: str = "train"
-    """Split to train on. Of parquet files, the split is the beginning of the name: train-00000-of-00005.parquet."""
+    train: str | None = None
+    """Split to train on. Default: train (or training), or all rows if there are no splits. The split of a parquet file
+    is such a word in its name or a folder's, or else its name up to the first "-": extra-00000-of-00005.parquet."""
     test: str | None = None
-    """Split to evaluate on. Default: validation (or val, valid), or else test. If there is none, a share of the rows is
-    held out."""
+    """Split to evaluate on. Default: val, or else valid, validation, test or testing. If there is none, a share of the
+    rows is held out."""
     image: str = "auto"
     """Column of the images. auto: the one column of the kind Image."""
     label: str = "auto"
@@ -103,7 +103,7 @@ class HuggingFace(Dataset):
             if any(str(one.get(column)) != str(features[0][column]) for one in features):
                 raise InputError(f"the column {quoted(column)} differs between the splits of {printable(self.root)}")
         labels, self.classes = self._labels(tables, label)
-        if label is None:
+        if self.classes == (UNLABELLED,):
             self.provides = frozenset({"images"})
         policy = PixelPolicy(max_pixels=config.max_pixels)
         self._splits: dict[str, ImageSplit] = {}
@@ -132,18 +132,11 @@ class HuggingFace(Dataset):
             return tables, {split: _files_of(table) for split, table in tables.items()}
         if (self.root / "state.json").is_file():
             table = self._library.load_from_disk(str(self.root))
+            for option, name in (("train", self.config.train), ("test", self.config.test)):
+                if name is not None:
+                    raise InputError(f"{printable(self.root)} is one table without splits: leave out data.{option}")
             return {"train": table}, {"train": _files_of(table)}
-        files = sorted(path for path in self.root.rglob("*.parquet") if path.is_file())
-        if not files:
-            raise InputError(
-                f"{printable(self.root)} is no folder of save_to_disk and has no parquet files: pass --set "
-                "data.root=PATH of one that is or has"
-            )
-        by_split: dict[str, list[Path]] = {}
-        for path in files:
-            by_split.setdefault(_split_of(path, self.root), []).append(path)
-        chosen = {"train": ""} if set(by_split) == {""} else self._choose(list(by_split))
-        parts = {split: by_split[name] for split, name in chosen.items()}
+        parts = self._parquet_files()
         cache = ensure_writable(self.cache) / "parquet"
         tables = {
             split: self._library.Dataset.from_parquet([str(path) for path in paths], cache_dir=str(cache))
@@ -151,20 +144,51 @@ class HuggingFace(Dataset):
         }
         return tables, parts
 
-    def _choose(self, names: Sequence[str]) -> dict[str, str]:
-        """Which splits of the data are "train" and "test"."""
-        config, shown = self.config, ", ".join(sorted(names))
-        for option, name in (("train", config.train), ("test", config.test)):
+    def _parquet_files(self) -> dict[str, list[Path]]:
+        """The parquet files by split; only "train" if rows are to be held out."""
+        files = sorted(path for path in self.root.rglob("*.parquet") if path.is_file())
+        if not files:
+            raise InputError(
+                f"{printable(self.root)} is no folder of save_to_disk and has no parquet files: pass --set "
+                "data.root=PATH of one that is or has"
+            )
+        by_split: dict[str, list[Path]] = {}
+        others: dict[str, list[str]] = {}
+        for path in files:
+            place = path.relative_to(self.root)
+            word = split_word(place)
+            name = word or place.stem.split("-")[0]
+            by_split.setdefault(name, []).append(path)
+            if not word:
+                others.setdefault(name, []).append(printable(place))
+        if self.config.train is None and self.config.test is None and len(others) == len(by_split):
+            return {"train": files}
+        return {split: by_split[name] for split, name in self._choose(list(by_split), others).items()}
+
+    def _choose(self, names: Sequence[str], files: Mapping[str, Sequence[str]] | None = None) -> dict[str, str]:
+        """Which splits of the data are "train" and "test".
+
+        Args:
+            files: those of splits whose name is only the beginning of the files' names. Notes list them.
+        """
+        config, files = self.config, files or {}
+        shown = list_first(sorted(map(printable, names)), most=10)
+        train = (first_of(TRAIN, names) or TRAIN[0]) if config.train is None else config.train
+        for option, name in (("test", config.test), ("train", train)):
             if name is not None and name not in names:
                 raise InputError(f"{printable(self.root)} has no split {name!r}: set data.{option} to one of {shown}")
-        if config.test == config.train:
-            raise InputError(f"data.train and data.test are both {config.train!r}: name different splits")
-        others = [name for name in _TEST if name in names and name != config.train]
-        test = config.test or (others[0] if others else None)
-        unused = sorted(set(names) - {config.train, test})
-        if unused:
-            self.notes = (*self.notes, f"left out the splits {', '.join(unused)} of {printable(self.root)}")
-        return {"train": config.train} | ({"test": test} if test else {})
+        if config.test == train:
+            raise InputError(f"data.train and data.test are both {train!r}: name different splits")
+        test = config.test or first_of(TEST, [name for name in names if name != train])
+        unused = sorted(set(names) - {train, test})
+        if splits := [name for name in unused if name not in files]:
+            self._note(f"left out the splits {', '.join(splits)} of {printable(self.root)}")
+        if of_no_split := [file for name in unused for file in files.get(name, ())]:
+            self._note(f"left out files of no known split: {list_first(of_no_split)}")
+        return {"train": train} | ({"test": test} if test else {})
+
+    def _note(self, note: str) -> None:
+        self.notes = (*self.notes, note)
 
     def _image_column(self, features: Mapping[str, Any]) -> str:
         images = [name for name, kind in features.items() if isinstance(kind, self._library.Image)]
@@ -198,10 +222,13 @@ class HuggingFace(Dataset):
         return "label" if "label" in features else None
 
     def _labels(self, tables: Mapping[str, Any], column: str | None) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+        unlabelled = {name: np.zeros(len(table), np.int64) for name, table in tables.items()}, (UNLABELLED,)
         if column is None:
-            return {name: np.zeros(len(table), np.int64) for name, table in tables.items()}, (UNLABELLED,)
+            return unlabelled
         values = {name: table.select_columns([column])[:][column] for name, table in tables.items()}
         classes, numbers = number_labels([value for part in values.values() for value in part], printable(self.root))
+        if not numbers:
+            return unlabelled
         kind = next(iter(tables.values())).features[column]
         if isinstance(kind, self._library.ClassLabel):
             classes = tuple(kind.names)
@@ -230,12 +257,3 @@ def _listed(path: Path, root: Path) -> ImageFile:
 
 def _files_of(table: Any) -> list[Path]:
     return [Path(file["filename"]) for file in table.cache_files]
-
-
-def _split_of(path: Path, root: Path) -> str:
-    """The split that a parquet file belongs to, by its folder or the beginning of its name; "": not known."""
-    words = [
-        path.stem.split("-")[0].split("_")[0].lower(),
-        *(part.lower() for part in path.relative_to(root).parts[:-1]),
-    ]
-    return next((word for word in words if word == "train" or word in _TEST), "")

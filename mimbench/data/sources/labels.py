@@ -12,18 +12,24 @@ UNLABELLED = "unlabelled"
 _HIGHEST = 10_000_000
 
 
-def number_labels(values: Sequence[int | str | None], where: str) -> tuple[tuple[str, ...], dict[Any, int]]:
+def number_labels(values: Sequence[Any], where: str) -> tuple[tuple[str, ...], dict[Any, int]]:
     """Names of the classes, and the number of each label. Labels that are numbers stay as they are.
 
     Args:
+        values: int or str, or None if there is no label. If all are None, there is one class and no number.
         where: the folder, for messages.
 
     Raises:
-        InputError: labels of several kinds, or numbers that are no classes.
+        InputError: labels of another type or of several kinds, or numbers that are no classes.
     """
     kinds = {type(value) for value in values}
     if kinds <= {type(None)}:
         return (UNLABELLED,), {}
+    if others := sorted(kind.__name__ for kind in kinds - {int, str, type(None)}):
+        raise InputError(
+            f"the samples under {where} have labels of the type {', '.join(others)}, and labels are whole numbers or "
+            "names: name another label with data.label, or pass --set data.label=none"
+        )
     if len(kinds) > 1:
         raise InputError(
             f"the samples under {where} have labels of several kinds ({_kinds(values)}): make them all numbers or all "
@@ -43,6 +49,6 @@ def number_labels(values: Sequence[int | str | None], where: str) -> tuple[tuple
     return names, {name: number for number, name in enumerate(names)}
 
 
-def _kinds(values: Sequence[int | str | None]) -> str:
+def _kinds(values: Sequence[Any]) -> str:
     words = {int: "numbers", str: "names", type(None): "none"}
     return ", ".join(sorted({words[type(value)] for value in values}))

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mimbench.contract import Dataset, ImageSplit, InputError, SplitName, cosmetic
+from mimbench.contract import Dataset, ImageSplit, InputError, SplitName, added, cosmetic
 from mimbench.data.files.cache import ensure_writable
 from mimbench.data.files.image_reading import MAX_PIXELS, READER_VERSION, PixelPolicy
 from mimbench.data.files.shard_reading import OpenShards, ShardContent, read_shards
@@ -23,20 +23,19 @@ from mimbench.data.pipeline.subsets import hold_out
 from mimbench.data.sources.labels import UNLABELLED, number_labels
 from mimbench.data.sources.optional import require_package
 from mimbench.data.sources.root import require_root
+from mimbench.data.sources.split_names import TEST, TRAIN, first_of, split_word
 from mimbench.text import list_first, printable
-
-_TEST = ("val", "valid", "validation", "test")
 
 
 class ShardConfig(EncodedConfig):
     """Options of WebDataset shards under `root`."""
 
     train: str | None = None
-    """Shards to train on: paths under root with * or {000..999}. Default: the tar files in train/, or else those with
-    "train" in their name, or else all of them."""
+    """Shards to train on: paths under root with * or {000..999}. Default: the tar files with the word train (training)
+    in their name or a folder's, or else all that are not evaluated on."""
     test: str | None = None
-    """Shards to evaluate on. Default: the tar files in val/ (valid, validation, test), or else those with such a word
-    in their name. If there are none, a share of the samples is held out."""
+    """Shards to evaluate on. Default: the tar files with the word val in their name or a folder's, or else valid,
+    validation, test or testing. If there are none, a share of the samples is held out."""
     image: str = "auto"
     """Ending of the image in each sample, such as "jpg" or "input.png". auto: the one file with an image's ending."""
     label: str = "auto"
@@ -44,9 +43,10 @@ class ShardConfig(EncodedConfig):
     json:label, or else none."""
     channels: Literal[1, 3] = 3
     """3: RGB. 1: grey."""
-    open_shards: int = Field(default=16, ge=1)
+    open_shards: int = added(16, ge=1)
     """Shards whose samples are shuffled together. An epoch goes through the shards in a drawn order, so many at a
-    time. 1 reads one after the other; the more, the better mixed are the batches."""
+    time. 1 reads one after the other; the more, the better mixed are the batches. Other than 16, it is part of the
+    pretraining's fingerprint."""
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     """Share of the samples that is held out if there are no shards to evaluate on."""
     split_seed: int = Field(default=0, ge=0)
@@ -54,6 +54,11 @@ class ShardConfig(EncodedConfig):
     """Images of more pixels are refused before they are decoded."""
     fingerprint: Literal["content", "names"] = cosmetic("names")
     """names: digest names, labels and sizes of all samples. content: the bytes of all shards as well."""
+
+    def shaping_of_training(self) -> dict[str, Any]:
+        default = type(self).model_fields["open_shards"].default
+        order = {} if self.open_shards == default else {"open_shards": self.open_shards}
+        return {**super().shaping_of_training(), **order}
 
 
 class ShardSplit(EncodedSplit):
@@ -153,28 +158,38 @@ class WebDataset(Dataset):
 
     def _shards(self) -> dict[str, list[Path]]:
         """The shards by split; only "train" if samples are to be held out."""
-        if self.config.train is not None:
-            named = {"train": self._matching(self.config.train, "train")}
-            if self.config.test is not None:
-                named["test"] = self._matching(self.config.test, "test")
-                if both := sorted(set(named["train"]) & set(named["test"])):
-                    shown = list_first([printable(path.name) for path in both])
-                    raise InputError(f"data.train and data.test name the same shards: {shown}")
+        config = self.config
+        if config.test is not None:
+            if config.train is None:
+                raise InputError("data.test needs data.train: name the shards to train on as well")
+            named = {"train": self._matching(config.train, "train"), "test": self._matching(config.test, "test")}
+            if both := sorted(set(named["train"]) & set(named["test"])):
+                shown = list_first([printable(path.name) for path in both])
+                raise InputError(f"data.train and data.test name the same shards: {shown}")
             return named
-        if self.config.test is not None:
-            raise InputError("data.test needs data.train: name the shards to train on as well")
         shards = sorted(path for path in self.root.rglob("*.tar") if path.is_file())
-        if not shards:
+        named_train = [] if config.train is None else self._matching(config.train, "train")
+        if not shards and not named_train:
             raise InputError(f"no tar files under {printable(self.root)}: pass --set data.root=PATH of the shards")
-        for word_of in (lambda path: path.relative_to(self.root).parts[0], lambda path: path.name):
-            train = [path for path in shards if _says(word_of(path), ("train",))]
-            test = [path for path in shards if _says(word_of(path), _TEST) and path not in set(train)]
-            if train and test:
-                if len(train) + len(test) < len(shards):
-                    others = [printable(path.name) for path in shards if path not in {*train, *test}]
-                    self.notes = (*self.notes, f"left out {len(others)} other shards: {list_first(others)}")
-                return {"train": train, "test": test}
-        return {"train": shards}
+        taken = set(named_train)
+        words = {path: split_word(path.relative_to(self.root)) for path in shards if path not in taken}
+        test_word = first_of(TEST, set(words.values()))
+        test = [path for path, word in words.items() if test_word and word == test_word]
+        train = named_train or [path for path, word in words.items() if word in TRAIN]
+        if not train:
+            train = [path for path, word in words.items() if word is None]
+            if not train:
+                train, test = shards, []
+            held = "" if test else ", and holds out a share of their samples"
+            self._note(f"no shards are named train: trains on {len(train)} shards{held}", train)
+        used = {*train, *test}
+        if others := [path for path in shards if path not in used]:
+            self._note(f"left out {len(others)} other shards", others)
+        return {"train": train, "test": test} if test else {"train": train}
+
+    def _note(self, what: str, shards: Sequence[Path]) -> None:
+        shown = list_first([printable(path.relative_to(self.root)) for path in shards])
+        self.notes = (*self.notes, f"{what}: {shown}")
 
     def _matching(self, pattern: str, option: str) -> list[Path]:
         expand = require_package("braceexpand", "webdataset", self.name).braceexpand
@@ -193,9 +208,9 @@ class WebDataset(Dataset):
         return list(dict.fromkeys(shards))
 
     def _digest(self, parts: dict[str, list[ShardContent]]) -> str:
-        """Of all that shapes a training: the samples in their order and shards, and how many shards are mixed."""
+        """Of the samples in their order and shards."""
         config = self.config
-        settings: tuple[Any, ...] = (READER_VERSION, self.channels, config.fingerprint, config.open_shards)
+        settings: tuple[Any, ...] = (READER_VERSION, self.channels, config.fingerprint)
         if "test" not in parts:
             settings = (*settings, config.val_fraction, config.split_seed)
         digest = hashlib.sha256(repr(settings).encode())
@@ -204,7 +219,3 @@ class WebDataset(Dataset):
                 lines = [(sample.key, sample.ending, sample.size, sample.label) for sample in content.samples]
                 digest.update(repr((name, content.digest if config.fingerprint == "content" else "", lines)).encode())
         return digest.hexdigest()
-
-
-def _says(text: str, words: Sequence[str]) -> bool:
-    return any(word in text.lower() for word in words)

@@ -10,7 +10,7 @@ from mimbench.contract import DataChoice, Dataset, InputConfig, Method
 from mimbench.contract.abilities import require_abilities
 from mimbench.contract.config import shaping_at
 from mimbench.contract.input import frames_identity
-from mimbench.data import DeviceTransform, decoding_of
+from mimbench.data import DeviceTransform, decoding_of, shaping_of_training
 from mimbench.distributed import get_world_size
 from mimbench.encoders.rebuilding import require_drop_path
 from mimbench.engine.device import pick_precision, world_size_identity
@@ -54,7 +54,7 @@ def describe_pretraining(
                 "name": recipe.dataset,
                 "content": dataset.fingerprint(),
                 **DataChoice.from_config(train).identity(),
-                **_decoding(recipe),
+                **shaping_of_training(recipe.data),
             },
             "input": _shaping_of_training(recipe.input),
             **_other_views(recipe),
@@ -141,12 +141,6 @@ def _other_views(recipe: Recipe) -> dict[str, Any]:
     """The views of a method that asks for others than the recipe's [input], for the identity of a pretraining."""
     views = recipe.views()
     return {} if views == (recipe.input,) else {"views": [_shaping_of_training(view) for view in views]}
-
-
-def _decoding(recipe: Recipe) -> dict[str, str]:
-    """What the identity of a pretraining holds of how images are decoded: nothing if they are decoded in full."""
-    decoding = decoding_of(recipe.data)
-    return {} if decoding == "full" else {"decode": decoding}
 
 
 def require_decoder(recipe: Recipe, device: torch.device) -> None:

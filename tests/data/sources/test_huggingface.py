@@ -34,12 +34,12 @@ def png(number):
     return stream.getvalue()
 
 
-def table(numbers, kinds=KINDS, image="image", label="label", **columns):
-    """Rows of one image each, whose label is its number modulo 3."""
+def table(numbers, kinds=KINDS, image="image", label="label", values=None, **columns):
+    """Rows of one image each. Labels are `values`, or else the numbers modulo 3."""
     numbers = list(numbers)
     rows = {image: [{"bytes": png(number), "path": None} for number in numbers], **columns}
     if label:
-        rows[label] = [number % 3 for number in numbers]
+        rows[label] = values or [number % 3 for number in numbers]
     return datasets.Dataset.from_dict(rows, features=datasets.Features(kinds) if kinds else None)
 
 
@@ -102,6 +102,72 @@ def test_one_table_is_split(tmp_path, cache):
         parts = [opened(root, cache).split(name) for name in ("train", "test")]
         assert [len(part) for part in parts] == [16, 4]
         assert sorted(numbers_of(parts[0]) + numbers_of(parts[1])) == list(range(20))
+
+
+def write_parquet(root, names):
+    """One file per name, of 4 rows each, whose numbers begin with 0, 4, 8..."""
+    for place, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        table(range(4 * place, 4 * place + 4)).to_parquet(str(root / f"{name}.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "starts", "notes"),
+    [
+        (("imagenet-train-0", "imagenet-val-0"), {}, (0, 4), ()),
+        (("x/training/0000", "x/testing/0000"), {}, (0, 4), ()),
+        (("trainset_0", "a-0", "a-1", "my-valid-0"), {}, (0, 12),
+         ("left out files of no known split: a-0.parquet, a-1.parquet",)),
+        (("extra-0-of-1", "train-0", "validation-0"), {"train": "extra"}, (0, 8),
+         ("left out the splits train of {root}",)),
+        (("part-0", "rest-0", "more-0"), {"train": "rest", "test": "part"}, (4, 0),
+         ("left out files of no known split: more-0.parquet",)),
+    ],
+)  # fmt: skip
+def test_names_of_parquet_files_choose_the_splits(tmp_path, cache, names, options, starts, notes):
+    root = tmp_path / "set"
+    write_parquet(root, names)
+    dataset = opened(root, cache, **options)
+    for name, start in zip(("train", "test"), starts, strict=True):
+        assert numbers_of(dataset.split(name)) == list(range(start, start + 4))
+    assert dataset.notes == tuple(note.format(root=root) for note in notes)
+
+
+@pytest.mark.parametrize("option", ["train", "test"])
+def test_an_option_that_names_no_split_is_refused(tmp_path, cache, option):
+    table(range(20)).save_to_disk(str(tmp_path / "one"))
+    expected = f"{tmp_path / 'one'} is one table without splits: leave out data.{option}"
+    assert refusal(tmp_path / "one", cache, **{option: "zzz"}) == expected
+    write_parquet(tmp_path / "files", ("part-0", "rest-0"))
+    expected = f"{tmp_path / 'files'} has no split 'zzz': set data.{option} to one of part, rest"
+    assert refusal(tmp_path / "files", cache, **{option: "zzz"}) == expected
+
+
+@pytest.mark.parametrize("kind", [datasets.Value("null"), datasets.Value("string"), KINDS["label"]])
+def test_a_column_of_nulls_is_no_label(tmp_path, cache, kind):
+    table(range(4), {**KINDS, "label": kind}, values=[None] * 4).save_to_disk(str(tmp_path / "set"))
+    dataset = opened(tmp_path / "set", cache)
+    assert dataset.provides == {"images"}
+    assert dataset.classes == ("unlabelled",)
+    assert dataset.split("train").labels.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "types"),
+    [
+        (datasets.Value("float32"), [0.0, 1.0, 2.0, 3.0], "float"),
+        (datasets.Value("bool"), [True, False, None, True], "bool"),
+        (datasets.List(datasets.Value("int64")), [[0], [1, 2], [], [3]], "list"),
+        (datasets.List(datasets.ClassLabel(names=NAMES)), [[0], [1, 2], [], [0]], "list"),
+    ],
+)
+def test_labels_of_another_type_are_refused(tmp_path, cache, kind, values, types):
+    table(range(4), {**KINDS, "label": kind}, values=values).save_to_disk(str(tmp_path / "set"))
+    assert refusal(tmp_path / "set", cache) == (
+        f"the samples under {tmp_path / 'set'} have labels of the type {types}, and labels are whole numbers or names: "
+        "name another label with data.label, or pass --set data.label=none"
+    )
+    assert opened(tmp_path / "set", cache, label="none").provides == {"images"}
 
 
 def test_columns(tmp_path, cache):

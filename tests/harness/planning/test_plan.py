@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
+from webdataset import ShardWriter
 
 from mimbench import registry
 from mimbench.contract import Config, DataChoice, InputConfig, Method, View
@@ -465,3 +467,21 @@ def test_decoding_enters_the_fingerprint_of_the_training_alone(cells, tmp_path):
         InputError, match=r"data\.decode=device .* this run is on cpu: leave it out, or set data\.decode=scaled"
     ):
         cells(BASE, *folder, "data.decode=device")
+
+
+def test_the_number_of_open_shards_enters_the_fingerprint_of_the_training_alone(cells, tmp_path):
+    for part in ("train", "val"):
+        with ShardWriter(str(tmp_path / f"{part}-%d.tar"), maxcount=32, verbose=0) as writer:
+            for index in range(64):
+                image = io.BytesIO()
+                Image.new("L", (28, 28), index).save(image, "PNG")
+                writer.write({"__key__": f"{index:03}", "png": image.getvalue(), "cls": str(index % 2)})
+    shards = ("data.name=webdataset", f"data.root={tmp_path}", "data.channels=1")
+    plain, default, one = (
+        cells(BASE, *shards, *more)[0] for more in ((), ("data.open_shards=16",), ("data.open_shards=1",))
+    )
+    assert plain.record_id == default.record_id
+    assert "open_shards" not in plain.pretraining.identity["data"]
+    assert one.pretraining.identity["data"] == plain.pretraining.identity["data"] | {"open_shards": 1}
+    assert one.pretraining.fingerprint != plain.pretraining.fingerprint
+    assert one.protocol == plain.protocol
