@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from mimbench.api import (
     Depth,
     Encoder,
+    InputError,
     MaskRatioConfig,
     Method,
     OfficialCode,
     Predictor,
+    PretrainConfig,
     StepOutput,
     Teacher,
     at_least_float32,
@@ -82,6 +84,16 @@ class DBOT(Method):
         # Stored, so that a resumed training begins the same stages with the same weights.
         self.register_buffer("stage", torch.zeros((), dtype=torch.int64))
         self.register_buffer("restart_seed", torch.randint(2**31, ()))
+
+    @classmethod
+    def check_training(cls, config: DBOTConfig, pretrain: PretrainConfig) -> None:
+        """Each stage has a learning rate schedule to itself."""
+        stages, cycles = config.stages, pretrain.schedule.cycles
+        if stages != cycles:
+            raise InputError(
+                f"method.stages {stages} and pretrain.schedule.cycles {cycles} differ, and a stage is one cycle of the "
+                "learning rate; give both the same value"
+            )
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         """The same number of masked patches in each image, so that the visible ones form a batch."""

@@ -181,6 +181,25 @@ def test_a_length_that_is_no_multiple_of_the_cycles_is_refused():
     assert [Schedule(steps, 3).lr(step) for step in range(8)] == pytest.approx([0, 1, 2 / 3, 1 / 3] * 2)
 
 
+@pytest.mark.parametrize(
+    ("settings", "numbers"), [(["method.stages=2"], (2, 1)), (["pretrain.schedule.cycles=2", "pretrain.epochs=4"], (1, 2))]
+)
+def test_a_plan_whose_stages_are_not_its_cycles_is_refused(quick, settings, numbers):
+    options = [part for setting in settings for part in ("--set", setting)]
+    run = ("run", "--recipe", "smoke", "--method", "dbot", "--task", "knn", "--dry-run")
+    done = quick(*run, *options)
+    assert done.returncode == 2
+    expected = "method.stages {} and pretrain.schedule.cycles {} differ, and a stage is one cycle".format(*numbers)
+    assert expected in " ".join(done.stderr.split())
+    assert quick(*run).returncode == 0
+
+
+@pytest.mark.parametrize("preset", ["smoke", "mnist5k-vit-tiny", "imagenet-vit-base"])
+def test_stages_of_presets_are_their_cycles(preset):
+    recipe = resolved(preset, "dbot")
+    DBOT.check_training(recipe.method_config, recipe.pretrain)
+
+
 def test_everything_of_two_dimensions_is_decayed():
     method = build()
     train_config = TrainConfig(epochs=1, batch_size=1, base_lr=1.0)
