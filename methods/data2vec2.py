@@ -58,6 +58,11 @@ class Data2Vec2(Method):
             )
         if config.class_weight and "class-token" not in encoder.can:
             raise InputError("method.class_weight needs a class token; set encoder.class_token, or class_weight to 0")
+        if config.class_weight and encoder.class_tokens > 1:
+            raise InputError(
+                f"method.class_weight is for one class token, and the encoder has {encoder.class_tokens}; set "
+                "encoder.class_tokens to 1, or class_weight to 0"
+            )
         self.decoder = ConvDecoder(
             encoder.out_dim,
             config.decoder_dim,

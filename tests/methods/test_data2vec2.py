@@ -275,7 +275,7 @@ def test_the_tasks_get_the_student_or_the_teacher():
     method = build(export="teacher")
     exported = method.exported_encoder()
     assert exported is method.teacher.module
-    assert {name for name, p in exported.named_parameters() if not p.requires_grad} == {"body.pos_embed"}
+    assert not any(parameter.requires_grad for parameter in exported.parameters())
 
 
 @pytest.mark.parametrize(
@@ -286,12 +286,18 @@ def test_the_tasks_get_the_student_or_the_teacher():
         ({"decoder_kernel": 2}, "method.decoder_kernel 2 is even; choose an odd number"),
         ({"mask_ratio": 0.99}, "masks everything of 16 cells"),
         ({"mask_block": 4}, "16 cells at mask ratio 0.6 have no room for a block of side 4"),
+        ({"encoder": {"class_tokens": 2}}, "method.class_weight is for one class token, and the encoder has 2; set"),
         ({"encoder": {"class_token": False}}, "method.class_weight needs a class token; set encoder.class_token"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, message):
     with pytest.raises(InputError, match=message):
         build(**options)
+
+
+def test_several_class_tokens_without_a_loss_are_possible():
+    method = build({"class_tokens": 2}, class_weight=0.0)
+    assert method.predict(images(), masks(method)).shape == method.target(images()).repeat_interleave(3, 0).shape
 
 
 def test_a_falling_tau_and_a_swin_are_refused():
