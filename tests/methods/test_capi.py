@@ -256,7 +256,7 @@ def test_the_teacher_moves_by_the_momentum_before_the_step_and_is_exported():
     exported = method.exported_encoder()
     assert exported is method.teacher.module
     assert all(torch.allclose(value, before[name] + 0.5, atol=1e-6) for name, value in exported.state_dict().items())
-    assert all(parameter.requires_grad for parameter in exported.parameters())
+    assert not any(parameter.requires_grad for parameter in exported.parameters())
     student = build(export="student")
     assert student.exported_encoder() is student.encoder
 
@@ -375,6 +375,8 @@ def test_images_of_another_size_are_taken():
     mask = method.sample_mask(2, seeded())
     assert mask.mask.shape == (2, 8, 8)
     assert torch.isfinite(method(torch.randn(2, 3, 32, 32), mask).loss)
+    with pytest.raises(InputError, match=r"predicted_share 0\.25 of 2 masked patches is none"):
+        method.set_image_size(8)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from mimbench.errors import InputError
 OPTIONS = {
     "autoencoder": {},
     "beit": {"hidden_patches": 8, "min_block": 1, "kmeans": {"vocabulary": 4}},
+    "capi": {"clusters": 4, "predictor_dim": 8, "predictor_depth": 1, "predictor_heads": 2, "predicted_share": 0.5},
     "data2vec": {"hidden_patches": 8, "min_block": 1, "target_layers": 1},
     "mae": {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2},
     "maskfeat": {"cell_size": 1, "mask": "random", "mask_ratio": 0.5},
@@ -53,8 +54,9 @@ def train_and_note(folder, method, **options):
 def test_the_methods_that_follow_are_these():
     classes = {name: registry.methods.load(name) for name in registry.methods.names()}
     follow = {name for name, cls in classes.items() if cls.set_image_size is not Method.set_image_size}
-    # hpm refuses: its teacher is for one size, while the class that it shares with mae follows.
-    assert follow == {*OPTIONS, "supervised", "hpm"}
+    # hpm and pixio refuse: a teacher and learned positions are for one size, while the class that they share with mae
+    # follows.
+    assert follow == {*OPTIONS, "supervised", "hpm", "pixio"}
 
 
 @pytest.mark.parametrize(
