@@ -270,6 +270,13 @@ def test_it_sees_visible_patches_alone_and_trains_all(sees_only_the_visible, rea
     reaches_every_parameter(method, images(), masks(method))
 
 
+@pytest.mark.parametrize("ratios", [{}, {"initial_mask_ratio": 0.3}])
+def test_forward_reads_nothing_from_the_device(ratios, on_fake_cuda):
+    method = build(**ratios)
+    method.progress = 0.5
+    assert on_fake_cuda(method, images(), masks(method)).loss.device.type == "cuda"
+
+
 def test_the_tasks_get_the_student_or_the_teacher():
     assert build().exported_encoder() is not None
     method = build(export="teacher")

@@ -117,6 +117,28 @@ def test_a_new_stage_makes_the_student_the_teacher_and_starts_a_fresh_one():
     assert not any(p.requires_grad for p in method.teacher.parameters())
 
 
+def test_the_stage_is_read_once_after_loading():
+    method, first = build(), state_of(build())
+    method.before_step(0.0)
+    stored, method.stage = method.stage, method.stage.to("meta")  # has no value, so that reading it raises
+    method.before_step(0.2)
+    method.stage = stored
+    method.before_step(0.5)
+    assert int(method.stage) == 1
+    method.load_state_dict(first)
+    begun = []
+    method.begin_stage = begun.append
+    method.before_step(0.5)
+    assert begun == [1]
+
+
+@pytest.mark.parametrize("ratios", [{}, {"initial_mask_ratio": 0.3}])
+def test_forward_reads_nothing_from_the_device(ratios, on_fake_cuda):
+    method = build(**ratios)
+    method.progress = 0.5
+    assert on_fake_cuda(method, images(), method.sample_mask(3, seeded())).loss.device.type == "cuda"
+
+
 def test_seeds_start_stages_with_different_weights():
     weights = []
     for seed in (0, 1, 0):
