@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mimbench.api import Encoder, StepOutput, check_mask_ratios, resize_mask, sincos_positions, visible_indices
+from mimbench_methods._low_pass import check_low_pass
 from mimbench_methods._patch_pixels import PatchDecoder, PatchDecoderConfig
 
 
@@ -45,6 +46,7 @@ class PixelDecoder(PatchDecoder):
     def set_image_size(self, size: int) -> None:
         self.image_size = size
         check_mask_ratios(self)
+        check_low_pass(self.config.low_pass, size)
         self.visible = self._count_visible()
         if "positions" in self._buffers:  # not of a method for masks only
             positions = sincos_positions(self.patch_grid, self.config.decoder_dim)[:, 1:]

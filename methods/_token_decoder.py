@@ -30,6 +30,8 @@ class TokenDecoderConfig(Config):
     def _has_a_decoder(self) -> TokenDecoderConfig:
         if not self.decoder_depth and (self.decoder_dim, self.decoder_heads) != (256, 8):
             raise ValueError("decoder_dim and decoder_heads are for a decoder_depth above 0")
+        if self.decoder_depth and self.init == "official":
+            raise ValueError('init "official" is without a decoder; set init to "xavier", or decoder_depth to 0')
         return self
 
 

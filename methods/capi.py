@@ -88,6 +88,7 @@ class CAPI(Method):
 
     def set_image_size(self, size: int) -> None:
         self.image_size = size
+        check_mask_ratios(self)
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> PredictedCells:
         config, cells = self.config, prod(self.patch_grid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import ClassVar
 
 import torch
@@ -58,6 +59,11 @@ class Data2Vec2(Method):
             )
         if config.class_weight and "class-token" not in encoder.can:
             raise InputError("method.class_weight needs a class token; set encoder.class_token, or class_weight to 0")
+        if config.class_weight and getattr(encoder, "class_tokens", 1) > 1:
+            raise InputError(
+                f"method.class_weight is for one class token, and the encoder has {encoder.class_tokens}; set "
+                "encoder.class_tokens to 1, or class_weight to 0"
+            )
         self.decoder = ConvDecoder(
             encoder.out_dim,
             config.decoder_dim,
@@ -101,7 +107,10 @@ class Data2Vec2(Method):
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """[B * M, P + N, D] as `target`, for M masks per image: those of an image follow each other."""
         mask = resize_mask(mask, self.encoder.grid)
-        keep = visible_indices(mask)
+        return self._predict(images, mask, visible_indices(mask))
+
+    def _predict(self, images: Tensor, mask: Tensor, keep: Tensor) -> Tensor:
+        """keep: int64 [B * M, K], the visible patches of `mask`."""
         tokens = repeat_per_mask(self.encoder.embed(images), keep)
         seen = self.encoder.forward_tokens(tokens, keep)
         grid = self.config.noise_std * torch.randn(
@@ -124,9 +133,15 @@ class Data2Vec2(Method):
         return loss + self.config.class_weight * error[:, 0].mean() if prefix else loss
 
     def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
-        """`mask` [B * M, Gh, Gw]. Logs variances over the patches of the batch: near 0 if training has collapsed."""
+        """`mask` [B * M, Gh, Gw] has as many visible patches as those of `sample_mask`.
+
+        So an accelerator is not synchronised. Logs variances over the patches of the batch: near 0 if training has
+        collapsed.
+        """
         target = self.target(images)
-        prediction = self.predict(images, mask)
+        mask = resize_mask(mask, self.encoder.grid)
+        visible = int(prod(self.encoder.grid) * (1 - self.config.ratio_at(self.progress)))
+        prediction = self._predict(images, mask, visible_indices(mask, visible))
         logs = {"target_variance": _variance(target), "prediction_variance": _variance(prediction.detach().float())}
         return StepOutput(self.loss(prediction, target, mask), logs)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from math import prod
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 from mimbench.api import (
     Depth,
     Encoder,
+    InputError,
     MaskRatioConfig,
     Method,
     OfficialCode,
     Predictor,
+    PretrainConfig,
     StepOutput,
     Teacher,
     at_least_float32,
@@ -23,6 +26,7 @@ from mimbench.api import (
     derive_seed,
     fork_rng,
     init_xavier,
+    masked_count,
     random_mask,
     rebuild_encoder,
     resize_mask,
@@ -82,6 +86,18 @@ class DBOT(Method):
         # Stored, so that a resumed training begins the same stages with the same weights.
         self.register_buffer("stage", torch.zeros((), dtype=torch.int64))
         self.register_buffer("restart_seed", torch.randint(2**31, ()))
+        self._stage: int | None = None  # `stage` on the host; None: to be read, since other weights were loaded
+        self.register_load_state_dict_pre_hook(_forget_stage)
+
+    @classmethod
+    def check_training(cls, config: DBOTConfig, pretrain: PretrainConfig) -> None:
+        """Each stage has a learning rate schedule to itself."""
+        stages, cycles = config.stages, pretrain.schedule.cycles
+        if stages != cycles:
+            raise InputError(
+                f"method.stages {stages} and pretrain.schedule.cycles {cycles} differ, and a stage is one cycle of the "
+                "learning rate; give both the same value"
+            )
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         """The same number of masked patches in each image, so that the visible ones form a batch."""
@@ -89,8 +105,10 @@ class DBOT(Method):
 
     def before_step(self, progress: float) -> None:
         """Begin the next stage, if `progress` is its first."""
+        if self._stage is None:
+            self._stage = int(self.stage)
         stage = int(progress * self.config.stages + 1e-9)
-        if stage > int(self.stage):
+        if stage > self._stage:
             self.begin_stage(stage)
 
     @torch.no_grad()
@@ -109,6 +127,7 @@ class DBOT(Method):
             if id(old) not in stays:
                 old.copy_(new)
         self.stage.fill_(stage)
+        self._stage = stage
 
     def _make_decoder(self) -> Predictor:
         config, encoder = self.config, self.encoder
@@ -135,25 +154,43 @@ class DBOT(Method):
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """[B, P + T, D] at prefix tokens and at the T masked patches, in row-major order."""
-        mask = resize_mask(mask, self.encoder.grid)
-        keep = visible_indices(mask)
-        context = self.encoder.forward_tokens(self.encoder.embed(images), keep).sequence
-        return self.decoder(context, keep, visible_indices(~mask), with_prefix=True)
+        return self._predict(images, *self._cells(mask))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Smooth L1, mean over prefix tokens and masked patches together. target: [B, P + N, D]."""
+        return self._loss(prediction, target, self._cells(mask)[1])
+
+    def _cells(self, mask: Tensor, masked: int | None = None) -> tuple[Tensor, Tensor]:
+        """Row-major indices of visible and of masked patches, int64 [B, K] and [B, T]. masked: T, if it is known."""
+        mask = resize_mask(mask, self.encoder.grid)
+        visible = None if masked is None else mask[0].numel() - masked
+        return visible_indices(mask, visible), visible_indices(~mask, masked)
+
+    def _predict(self, images: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+        context = self.encoder.forward_tokens(self.encoder.embed(images), visible).sequence
+        return self.decoder(context, visible, masked, with_prefix=True)
+
+    def _loss(self, prediction: Tensor, target: Tensor, masked: Tensor) -> Tensor:
         prefix = self.encoder.num_prefix_tokens
-        masked = visible_indices(~resize_mask(mask, self.encoder.grid)).unsqueeze(-1)
-        patches = target[:, prefix:].gather(1, masked.expand(-1, -1, target.shape[-1]))
+        patches = target[:, prefix:].gather(1, masked.unsqueeze(-1).expand(-1, -1, target.shape[-1]))
         chosen = torch.cat((target[:, :prefix], patches), 1)
         return F.smooth_l1_loss(at_least_float32(prediction), chosen, beta=self.config.beta)
 
     def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
-        """Logs the variance of the target over the tokens of the batch: near 0 if all images look alike."""
+        """`mask` has as many masked patches as those of `sample_mask`, so that an accelerator is not synchronised.
+
+        Logs the variance of the target over the tokens of the batch: near 0 if all images look alike.
+        """
         target = self.target(images)
-        loss = self.loss(self.predict(images, mask), target, mask)
+        count = masked_count(prod(self.encoder.grid), self.config.ratio_at(self.progress), "mae")
+        visible, masked = self._cells(mask, count)
+        loss = self._loss(self._predict(images, visible, masked), target, masked)
         return StepOutput(loss, {"target_variance": target.flatten(0, 1).var(0, correction=0).mean()})
 
     def no_weight_decay(self) -> set[str]:
         """The official script decays everything of two or more dimensions, class and mask token included."""
         return set()
+
+
+def _forget_stage(method: DBOT, *_: Any) -> None:
+    method._stage = None

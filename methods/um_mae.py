@@ -12,7 +12,16 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mimbench.api import Depth, Encoder, InputError, init_xavier, replace_masked, require_abilities, uniform_mask
+from mimbench.api import (
+    Depth,
+    Encoder,
+    InputError,
+    init_xavier,
+    replace_masked,
+    require_abilities,
+    resize_mask,
+    uniform_mask,
+)
 from mimbench_methods._patch_pixels import PatchDecoder, PatchDecoderConfig
 
 VISIBLE, TOKEN, MASKED = 0, 1, 2
@@ -40,7 +49,7 @@ class UMMAEConfig(PatchDecoderConfig):
 class UMMAE(PatchDecoder):
     """Li et al., Uniform Masking: Enabling MAE Pre-training for Pyramid-based Vision Transformers with Locality (2022).
 
-    A mask is uint8 [B, Gh, Gw], of VISIBLE, TOKEN and MASKED.
+    A mask is uint8 [B, Gh, Gw], of VISIBLE, TOKEN and MASKED. Pictures have a bool mask on any grid: see `divide`.
     """
 
     name: ClassVar[str] = "um-mae"
@@ -85,10 +94,25 @@ class UMMAE(PatchDecoder):
 
     def masked_cells(self, mask: Tensor) -> Tensor:
         """The cells that are predicted."""
-        return mask == MASKED
+        return resize_mask(mask, self.grid) if mask.dtype == torch.bool else mask == MASKED
+
+    def divide(self, mask: Tensor) -> Tensor:
+        """A bool mask on any grid as VISIBLE, TOKEN and MASKED: uint8 [B, Gh, Gw]. Other masks stay as they are.
+
+        Of each square the first visible cell in row-major order is VISIBLE and all others are MASKED. In a square
+        without a visible cell the first one is TOKEN, so that the encoder sees no masked pixels.
+        """
+        if mask.dtype != torch.bool:
+            return mask
+        visible = ~self.masked_cells(mask)
+        places = places_of(squares_of(visible).int().argmax(-1))
+        stays = torch.where(visible.flatten(1).gather(1, places), VISIBLE, TOKEN).to(torch.uint8)
+        cells = torch.full_like(visible, MASKED, dtype=torch.uint8)
+        return cells.flatten(1).scatter(1, places, stays).view_as(visible)
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """[B, h, w, cell_size * cell_size * C]"""
+        mask = self.divide(mask)
         corners = squares_of(mask < MASKED).int().argmax(-1)
         places = places_of(corners)
         prefix, x = self.encode(images, mask, corners, places)
@@ -100,11 +124,7 @@ class UMMAE(PatchDecoder):
     def encode(self, images: Tensor, mask: Tensor, corners: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """Projected prefix tokens, and one token per cell that stays, square by square: [B, N / 4, decoder_dim]."""
         tokens = self.encoder.embed(images)
-        if self.config.token_ratio:
-            token: Tensor = self.encoder_token
-            # A Swin's tokens have passed a norm. Officially the mask token passes it too, with the norm's weights.
-            token = F.layer_norm(token, token.shape[-1:]) if self.encoder.kind == "swin" else token
-            tokens = replace_masked(tokens, mask == TOKEN, token)
+        tokens = replace_masked(tokens, mask == TOKEN, self._token(tokens))
         if self._drops_patches:
             x = self.project(self.encoder.forward_tokens(tokens, places).sequence)
             prefix = self.encoder.num_prefix_tokens
@@ -120,6 +140,14 @@ class UMMAE(PatchDecoder):
     def no_weight_decay(self) -> set[str]:
         """The official script decays everything of two or more dimensions, mask tokens included."""
         return set()
+
+    def _token(self, tokens: Tensor) -> Tensor:
+        """What the encoder sees for a TOKEN cell: [1, 1, 1, D]. Zeros if no token is trained."""
+        if not self.config.token_ratio:  # only bool masks have such cells then
+            return tokens.new_zeros(1, 1, 1, tokens.shape[-1])
+        token: Tensor = self.encoder_token
+        # A Swin's tokens have passed a norm. Officially the mask token passes it too, with the norm's weights.
+        return F.layer_norm(token, token.shape[-1:]) if self.encoder.kind == "swin" else token
 
     @property
     def _drops_patches(self) -> bool:

@@ -117,7 +117,7 @@ def _problems_of_kind(kind: str, plugin: Any) -> Iterator[str]:
                 f"{'it' if len(missing) == 1 else 'them'}, or define `step` itself"
             )
         yield from _abilities(plugin, "encoder_needs")
-        for name in ("views", "masks_only"):
+        for name in ("views", "masks_only", "check_training"):
             if not isinstance(inspect.getattr_static(plugin, name), classmethod):
                 yield f"{name} is not a class method; write @classmethod above it, with `cls` as first argument"
         yield from _names(plugin, "supervision", tuple)

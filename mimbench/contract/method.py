@@ -14,6 +14,7 @@ from mimbench.contract.encoder import Encoder
 from mimbench.contract.input import InputConfig
 from mimbench.contract.official import OfficialCode
 from mimbench.contract.stage import Stage
+from mimbench.contract.train_config import PretrainConfig
 from mimbench.contract.training import Batch, PartOptions, StepOutput
 from mimbench.errors import InputError, NotSupported
 
@@ -122,6 +123,14 @@ class Method(nn.Module):
             input: the recipe's [input]. `View.from_input(input, crop_scale=(0.05, 0.25))` gives a changed view.
         """
         return (input,)
+
+    @classmethod
+    def check_training(cls, config: Any, pretrain: PretrainConfig) -> None:
+        """Check that the options fit the recipe's [pretrain]. Called before anything is computed.
+
+        Raises:
+            InputError: they do not; the message says why and what to do.
+        """
 
     @property
     def patch_grid(self) -> tuple[int, ...]:

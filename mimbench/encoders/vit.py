@@ -104,6 +104,8 @@ class ViT(Encoder):
         masked, positions = token.flatten(0, 2), self.positions.absolute(self.body, grid)
         if positions is not None:
             masked = masked + positions[:, self.class_tokens :]
+        if self.config.post_norm:
+            masked = self.body.norm_pre(masked)
         x = join_tokens(x, keep, masked.expand(len(x), grid[0] * grid[1], -1), self.num_prefix_tokens)
         bias = self._bias(grid, None)
         for block in self.body.blocks[early:]:

@@ -76,7 +76,9 @@ def coloured_noise(
 def _blur(noise: Tensor, grid: Grid, sigma: float, margin: int) -> Tensor:
     """Noise [B, h + 2 * margin, w + 2 * margin] through a Gaussian filter of weight 1: [B, h, w]."""
     rows, columns = (_weights(length, sigma, margin, noise.device) for length in grid)
-    return rows @ noise @ columns.T
+    # Autocast would round the values, and masks would depend on the precision of the training.
+    with torch.autocast(noise.device.type, enabled=False):
+        return rows @ noise @ columns.T
 
 
 def _weights(length: int, sigma: float, margin: int, device: torch.device) -> Tensor:

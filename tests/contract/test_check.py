@@ -100,6 +100,12 @@ def test_views_are_a_class_method(kinds):
     assert "views is not a class method; write @classmethod above it" in problem
 
 
+def test_the_check_of_a_training_is_a_class_method(kinds):
+    method = spoiled(kinds["method"], name="x", check_training=lambda self, *options: None)
+    problem = find_problem("method", "x", method)
+    assert "check_training is not a class method; write @classmethod above it" in problem
+
+
 def test_needs_are_a_set(kinds):
     problem = find_problem("method", "x", spoiled(kinds["method"], name="x", encoder_needs=("mask-tokens",)))
     assert "encoder_needs = ('mask-tokens',) is not a collection of names; write encoder_needs = frozenset" in problem

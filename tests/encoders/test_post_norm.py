@@ -72,6 +72,15 @@ def test_dropped_patches_and_gradients():
     assert {encoder.layer_of(name) for name, _ in encoder.named_parameters()} == {0, 1, 2, 3}
 
 
+def test_mask_tokens_that_join_late_pass_the_input_norm():
+    encoder = make()
+    images, token, mask = torch.randn(2, 3, 16, 16), torch.randn(1, 1, 1, 16), torch.zeros(2, 4, 4, dtype=torch.bool)
+    mask[0, 0, :3] = mask[1, 2, 1:] = True
+    keep = (~mask).flatten(1).nonzero()[:, 1].view(2, 13)
+    late = encoder.encode_late(encoder.embed(images), keep, token, encoder.num_layers)
+    torch.testing.assert_close(late, encoder.encode_masked(images, mask, token))
+
+
 def test_what_post_norm_cannot_do_is_refused():
     for position in ("relative", "rope", "learned-and-rope", "learned-and-relative", "sincos-rows-first"):
         with pytest.raises(InputError, match=rf'post_norm is not for encoder.position "{position}"'):

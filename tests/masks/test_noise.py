@@ -82,6 +82,15 @@ def test_masks_depend_on_the_generator_only():
     assert not torch.equal(first, noise_mask(2, (8, 8), 0.6, seeded(2)))
 
 
+@pytest.mark.parametrize("colour", COLOURS)
+def test_masks_do_not_depend_on_autocast(colour):
+    exact = coloured_noise(16, (14, 14), seeded(), colour, SIGMA)
+    masks = noise_mask(16, (14, 14), 0.6, seeded(), colour=colour)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(coloured_noise(16, (14, 14), seeded(), colour, SIGMA), exact)
+        assert torch.equal(noise_mask(16, (14, 14), 0.6, seeded(), colour=colour), masks)
+
+
 @pytest.mark.parametrize(
     ("grid", "ratio", "sigma", "message"),
     [

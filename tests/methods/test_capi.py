@@ -375,6 +375,8 @@ def test_images_of_another_size_are_taken():
     mask = method.sample_mask(2, seeded())
     assert mask.mask.shape == (2, 8, 8)
     assert torch.isfinite(method(torch.randn(2, 3, 32, 32), mask).loss)
+    with pytest.raises(InputError, match=r"predicted_share 0\.25 of 2 masked patches is none"):
+        method.set_image_size(8)
 
 
 @pytest.mark.parametrize(

@@ -270,6 +270,13 @@ def test_it_sees_visible_patches_alone_and_trains_all(sees_only_the_visible, rea
     reaches_every_parameter(method, images(), masks(method))
 
 
+@pytest.mark.parametrize("ratios", [{}, {"initial_mask_ratio": 0.3}])
+def test_forward_reads_nothing_from_the_device(ratios, on_fake_cuda):
+    method = build(**ratios)
+    method.progress = 0.5
+    assert on_fake_cuda(method, images(), masks(method)).loss.device.type == "cuda"
+
+
 def test_the_tasks_get_the_student_or_the_teacher():
     assert build().exported_encoder() is not None
     method = build(export="teacher")
@@ -286,12 +293,18 @@ def test_the_tasks_get_the_student_or_the_teacher():
         ({"decoder_kernel": 2}, "method.decoder_kernel 2 is even; choose an odd number"),
         ({"mask_ratio": 0.99}, "masks everything of 16 cells"),
         ({"mask_block": 4}, "16 cells at mask ratio 0.6 have no room for a block of side 4"),
+        ({"encoder": {"class_tokens": 2}}, "method.class_weight is for one class token, and the encoder has 2; set"),
         ({"encoder": {"class_token": False}}, "method.class_weight needs a class token; set encoder.class_token"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, message):
     with pytest.raises(InputError, match=message):
         build(**options)
+
+
+def test_several_class_tokens_without_a_loss_are_possible():
+    method = build({"class_tokens": 2}, class_weight=0.0)
+    assert method.predict(images(), masks(method)).shape == method.target(images()).repeat_interleave(3, 0).shape
 
 
 def test_a_falling_tau_and_a_swin_are_refused():

@@ -117,6 +117,28 @@ def test_a_new_stage_makes_the_student_the_teacher_and_starts_a_fresh_one():
     assert not any(p.requires_grad for p in method.teacher.parameters())
 
 
+def test_the_stage_is_read_once_after_loading():
+    method, first = build(), state_of(build())
+    method.before_step(0.0)
+    stored, method.stage = method.stage, method.stage.to("meta")  # has no value, so that reading it raises
+    method.before_step(0.2)
+    method.stage = stored
+    method.before_step(0.5)
+    assert int(method.stage) == 1
+    method.load_state_dict(first)
+    begun = []
+    method.begin_stage = begun.append
+    method.before_step(0.5)
+    assert begun == [1]
+
+
+@pytest.mark.parametrize("ratios", [{}, {"initial_mask_ratio": 0.3}])
+def test_forward_reads_nothing_from_the_device(ratios, on_fake_cuda):
+    method = build(**ratios)
+    method.progress = 0.5
+    assert on_fake_cuda(method, images(), method.sample_mask(3, seeded())).loss.device.type == "cuda"
+
+
 def test_seeds_start_stages_with_different_weights():
     weights = []
     for seed in (0, 1, 0):
@@ -179,6 +201,26 @@ def test_a_length_that_is_no_multiple_of_the_cycles_is_refused():
         Schedule(short, 3)
     steps = TrainConfig(steps=8, batch_size=1, base_lr=1.0, schedule={"cycles": 2, "kind": "linear", "warmup_steps": 1})
     assert [Schedule(steps, 3).lr(step) for step in range(8)] == pytest.approx([0, 1, 2 / 3, 1 / 3] * 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "numbers"),
+    [(["method.stages=2"], (2, 1)), (["pretrain.schedule.cycles=2", "pretrain.epochs=4"], (1, 2))],
+)
+def test_a_plan_whose_stages_are_not_its_cycles_is_refused(quick, settings, numbers):
+    options = [part for setting in settings for part in ("--set", setting)]
+    run = ("run", "--recipe", "smoke", "--method", "dbot", "--task", "knn", "--dry-run")
+    done = quick(*run, *options)
+    assert done.returncode == 2
+    expected = "method.stages {} and pretrain.schedule.cycles {} differ, and a stage is one cycle".format(*numbers)
+    assert expected in " ".join(done.stderr.split())
+    assert quick(*run).returncode == 0
+
+
+@pytest.mark.parametrize("preset", ["smoke", "mnist5k-vit-tiny", "imagenet-vit-base"])
+def test_stages_of_presets_are_their_cycles(preset):
+    recipe = resolved(preset, "dbot")
+    DBOT.check_training(recipe.method_config, recipe.pretrain)
 
 
 def test_everything_of_two_dimensions_is_decayed():

@@ -17,6 +17,7 @@ from mimbench.errors import InputError
 OPTIONS = {
     "autoencoder": {},
     "beit": {"hidden_patches": 8, "min_block": 1, "kmeans": {"vocabulary": 4}},
+    "capi": {"clusters": 4, "predictor_dim": 8, "predictor_depth": 1, "predictor_heads": 2, "predicted_share": 0.5},
     "data2vec": {"hidden_patches": 8, "min_block": 1, "target_layers": 1},
     "mae": {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2},
     "maskfeat": {"cell_size": 1, "mask": "random", "mask_ratio": 0.5},

@@ -38,6 +38,13 @@ def test_the_target_is_that_of_the_filtered_image(kind):
         assert torch.equal(build(kind, low_pass=6.5, norm_pixels=False).target(images), target)
 
 
+def test_a_filter_that_removes_nothing_from_smaller_images_is_refused():
+    method = build(MAE, low_pass=15)
+    method.set_image_size(24)
+    with pytest.raises(InputError, match=r"method\.low_pass 15 keeps all frequencies of an image of 16 px"):
+        method.set_image_size(16)
+
+
 @pytest.mark.parametrize("kind", [MAE, HPM, GreenMIM, MixMIM])
 def test_a_filter_that_removes_nothing_is_refused(kind):
     with pytest.raises(InputError, match=r"method\.low_pass 40 keeps all frequencies of an image of 32 px"):

@@ -316,7 +316,7 @@ def test_fastmims_initial_weights_are_maes():
     assert 0 < method.mask_token.abs().max() < 0.1
 
 
-@pytest.mark.parametrize("options", [{"masked": "colour"}, {"decoder_depth": 2, "decoder_dim": 8, "decoder_heads": 2}])
+@pytest.mark.parametrize("options", [{"masked": "colour"}, {"init": "xavier"}])
 def test_each_option_of_fastmim_stands_alone(options, reaches_every_parameter):
     method = build(**options)
     reaches_every_parameter(method, *batch(method))
@@ -328,6 +328,11 @@ def test_a_decoder_without_blocks_has_no_options(options):
         build(**options)
 
 
+def test_the_official_initial_weights_are_without_a_decoder():
+    with pytest.raises(ValueError, match='init "official" is without a decoder; set init to "xavier"'):
+        build(decoder_depth=1)
+
+
 def test_heads_that_do_not_divide_the_decoder_are_refused():
     with pytest.raises(InputError, match="16 channels cannot be shared by 3 heads"):
-        build(decoder_depth=1, decoder_dim=16, decoder_heads=3)
+        build(init="xavier", decoder_depth=1, decoder_dim=16, decoder_heads=3)

@@ -129,6 +129,73 @@ def test_a_vits_mask_tokens_stand_at_their_positions():
         assert torch.allclose(method.predict(images, visible.to(mask.dtype)), expected, atol=1e-6)
 
 
+def pasted(method: UMMAE, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The images with the predictions of MASKED cells, brought to each cell's own mean and variance, one by one."""
+    cell, result = method.pixel_patch, images.clone()
+    predictions = method.predict(images, mask)
+    for index, row, column in (mask == MASKED).nonzero().tolist():
+        at = index, slice(None), slice(row * cell, (row + 1) * cell), slice(column * cell, (column + 1) * cell)
+        true = images[at]
+        pixels = predictions[index, row, column].view(cell, cell, 3).permute(2, 0, 1)
+        result[at] = pixels * (true.var() + 1e-6).sqrt() + true.mean()
+    return result
+
+
+@pytest.mark.parametrize("kind", ["swin", "vit"])
+def test_pictures_with_a_bool_mask_show_the_prediction_of_the_visible_cells(kind):
+    method = build(kind, token_ratio=0.0).eval()
+    images, mask = batch(method)
+    cells = method.masked_cells(mask)
+    assert torch.equal(cells, mask == MASKED)
+    with torch.no_grad():
+        expected = pasted(method, images, mask)
+        assert torch.allclose(method.reconstruct(images, cells), expected, atol=1e-5)
+        finer = cells.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        assert torch.allclose(method.reconstruct(images, finer), expected, atol=1e-5)
+        assert method.loss(method.predict(images, cells), method.target(images), cells) == method(images, mask).loss
+
+
+def test_of_a_square_with_several_visible_cells_the_first_is_seen():
+    method = build().eval()
+    images = batch(method)[0]
+    cells = torch.zeros(3, 8, 8, dtype=torch.bool)
+    cells[:, 0, 0] = True
+    expected = torch.full((3, 8, 8), MASKED, dtype=torch.uint8)
+    expected[:, ::2, ::2] = VISIBLE
+    expected[:, 0, 0], expected[:, 0, 1] = MASKED, VISIBLE
+    with torch.no_grad():
+        whole = pasted(method, images, expected)
+        picture = images.clone()
+        picture[:, :, :4, :4] = whole[:, :, :4, :4]
+        assert torch.allclose(method.reconstruct(images, cells), picture, atol=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.25])
+def test_no_masked_pixel_reaches_a_picture_of_a_wholly_masked_square(ratio, sees_only_the_visible):
+    method = build(token_ratio=ratio).eval()
+    images = batch(method)[0]
+    cells = torch.ones(3, 8, 8, dtype=torch.bool)
+    cells[:, 2:4, 2:4] = cells[:, 7, 7] = False
+    seen = torch.zeros_like(cells)
+    seen[:, 2, 2] = seen[:, 7, 7] = True
+    sees_only_the_visible(lambda shown: method.predict(shown, cells), images, ~seen)
+
+
+def test_a_swin_with_four_stages_reconstructs_one_masked_patch():
+    """As in the plan of a task that reconstructs: cells have 16 px, and the mask is on the grid of patches of 4 px."""
+    sizes = Swin.Config(patch_size=4, embed_dim=8, depths=(1, 1, 1, 1), num_heads=(2, 2, 2, 2), window=2)
+    method = UMMAE(UMMAE.Config(**DECODER), Swin(sizes, image_size=64, in_channels=3)).eval()
+    images, patches = torch.randn(1, 3, 64, 64, generator=seeded(1)), torch.zeros(1, 16, 16, dtype=torch.bool)
+    patches[0, 0, 0] = True
+    mask = torch.full((1, 4, 4), MASKED, dtype=torch.uint8)
+    mask[:, ::2, ::2] = VISIBLE
+    mask[:, 0, 0], mask[:, 0, 1] = MASKED, VISIBLE
+    with torch.no_grad():
+        expected = images.clone()
+        expected[:, :, :4, :4] = pasted(method, images, mask)[:, :, :4, :4]
+        assert torch.allclose(method.reconstruct(images, patches), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["swin", "vit"])
 def test_neither_masked_cells_nor_tokens_reach_the_prediction(kind, sees_only_the_visible):
     method = build(kind).eval()

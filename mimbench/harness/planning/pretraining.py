@@ -96,6 +96,7 @@ def check_training(pretraining: Pretraining, device: torch.device) -> None:
     if train.layer_decay is not None:
         raise InputError("pretrain.layer_decay: it is for fine-tuning; leave it out of [pretrain]")
     Schedule(train, steps_per_epoch=images // train.batch_size)
+    recipe.method_class().check_training(recipe.method_config, train)
 
 
 def build_checked(pretraining: Pretraining, checked_encoders: set[str]) -> Method:
