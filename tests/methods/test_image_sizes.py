@@ -25,7 +25,6 @@ OPTIONS = {
     "simmim-pixel": {"mask_ratio": 0.5},
     "spark": {"decoder_dim": 4, "mask_ratio": 0.5},
     "fcmae": {"decoder_dim": 4, "mask_ratio": 0.5, "init": "encoder"},
-    "capi": {"clusters": 4, "predictor_dim": 8, "predictor_depth": 1, "predictor_heads": 2, "predicted_share": 0.25},
 }
 """Options of the methods that follow. A supervised method, which has no mask, is tested by itself."""
 SCHEDULE = ViewSchedule.from_sizes([INPUT], [(0, 4), (1, 8)])
