@@ -101,7 +101,9 @@ def test_views_are_a_class_method(kinds):
 
 
 def test_the_check_of_a_training_is_a_class_method(kinds):
-    problem = find_problem("method", "x", spoiled(kinds["method"], name="x", check_training=lambda self, *options: None))
+    problem = find_problem(
+        "method", "x", spoiled(kinds["method"], name="x", check_training=lambda self, *options: None)
+    )
     assert "check_training is not a class method; write @classmethod above it" in problem
 
 

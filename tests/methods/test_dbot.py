@@ -204,7 +204,8 @@ def test_a_length_that_is_no_multiple_of_the_cycles_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("settings", "numbers"), [(["method.stages=2"], (2, 1)), (["pretrain.schedule.cycles=2", "pretrain.epochs=4"], (1, 2))]
+    ("settings", "numbers"),
+    [(["method.stages=2"], (2, 1)), (["pretrain.schedule.cycles=2", "pretrain.epochs=4"], (1, 2))],
 )
 def test_a_plan_whose_stages_are_not_its_cycles_is_refused(quick, settings, numbers):
     options = [part for setting in settings for part in ("--set", setting)]
