@@ -33,7 +33,8 @@ class RegressorBlock(nn.Module):
             )
         )
         self.drop_path1, self.drop_path2 = (DropPath(drop_path, scale_by_keep=False) for _ in range(2))
-        self.register_buffer("stays", torch.tensor(1 - drop_path), persistent=False)
+        # A tensor, since rates of blocks differ: a number would be part of a compiled graph, which all blocks share.
+        self.register_buffer("keep_rate", torch.tensor(1 - drop_path), persistent=False)
         scale = torch.ones(dim) * (layer_scale or 1.0)
         self.gamma_1_cross = nn.Parameter(scale.clone(), requires_grad=layer_scale is not None)
         self.gamma_2_cross = nn.Parameter(scale.clone(), requires_grad=layer_scale is not None)
@@ -48,7 +49,7 @@ class RegressorBlock(nn.Module):
 
     def _dropped(self, drop_path: nn.Module, branch: Tensor) -> Tensor:
         """In training, the branch of some samples is zero, and that of the others larger accordingly (drop path)."""
-        return drop_path(branch) / self.stays if self.training else branch
+        return drop_path(branch) / self.keep_rate if self.training else branch
 
 
 class CrossAttention(nn.Module):

@@ -72,7 +72,8 @@ class CAPI(Method):
         )
         init_xavier(self)
         for name, part in self.named_modules():
-            if name.endswith(".qkv") and isinstance(part, nn.Linear):  # three layers there, so three initial matrices
+            # The official code has q, k and v as separate linear layers, each Xavier.
+            if name.endswith(".qkv") and isinstance(part, nn.Linear):
                 for matrix in part.weight.data.chunk(3):
                     nn.init.xavier_uniform_(matrix)
         self.head = WeightNormLinear(config.predictor_dim, config.clusters, fixed_gain=False)

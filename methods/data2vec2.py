@@ -34,8 +34,7 @@ from mimbench_methods.official.data2vec2 import OfficialData2Vec2
 class Data2Vec2(Method):
     """Baevski et al., Efficient Self-supervised Learning with Contextualized Target Representations (ICML 2023).
 
-    arXiv:2212.07525. The reference code is under the MIT licence; none of it is used here. Nothing was compared with
-    values of the official code: there are none.
+    arXiv:2212.07525. The reference code is under the MIT licence; none of it is used here. There are no golden vectors.
     """
 
     name: ClassVar[str] = "data2vec2"

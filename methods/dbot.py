@@ -59,8 +59,7 @@ class DBOTConfig(MaskRatioConfig):
 class DBOT(Method):
     """Liu et al., Exploring Target Representations for Masked Autoencoders (ICLR 2024, arXiv:2209.03917).
 
-    The reference code is under the Apache 2.0 licence; none of it is used here. Nothing was compared with values of the
-    official code: there are none.
+    The reference code is under the Apache 2.0 licence; none of it is used here. There are no golden vectors.
     """
 
     name: ClassVar[str] = "dbot"

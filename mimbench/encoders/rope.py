@@ -34,11 +34,11 @@ def rotary_table(grid: tuple[int, ...], channels: int, base: float, *, device: t
     return torch.cat((angles.cos(), angles.sin()), 1)
 
 
-def with_idle(table: Tensor, prefix: int) -> Tensor:
+def with_unrotated_prefix(table: Tensor, prefix: int) -> Tensor:
     """A table for `prefix` tokens that are not rotated and then the patches: [1, 1, prefix + h * w, 2 * channels]."""
-    idle = torch.zeros(prefix, table.shape[1], device=table.device)
-    idle[:, : table.shape[1] // 2] = 1.0  # cosine 1 and sine 0
-    return torch.cat((idle, table))[None, None]
+    unrotated = torch.zeros(prefix, table.shape[1], device=table.device)
+    unrotated[:, : table.shape[1] // 2] = 1.0  # cosine 1 and sine 0
+    return torch.cat((unrotated, table))[None, None]
 
 
 def edge_rotary_table(

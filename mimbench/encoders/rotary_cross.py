@@ -25,7 +25,8 @@ class RotaryCrossBlock(nn.Module):
         )
         self.norm2 = nn.RMSNorm(dim, eps=1e-5)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), bias=False)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        # Two modules: in a compiled block each one gets its own random factors from outside.
+        self.drop_path1, self.drop_path2 = (DropPath(drop_path) if drop_path else nn.Identity() for _ in range(2))
 
     def forward(self, x: Tensor, context: Tensor, table: Tensor, context_table: Tensor) -> Tensor:
         """x: [B, T, dim]. context: [B, M, context_dim]. Rotary tables [B, 1, T or M, 2 * head_dim]. Returns as x."""
@@ -37,5 +38,5 @@ class RotaryCrossBlock(nn.Module):
         query = rotate(split("q_proj", self.norm1(x)), table).to(value.dtype)
         key = rotate(split("k_proj", context), context_table).to(value.dtype)
         read = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        x = x + self.drop_path(self.attn["proj"](read))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = x + self.drop_path1(self.attn["proj"](read))
+        return x + self.drop_path2(self.mlp(self.norm2(x)))

@@ -10,7 +10,7 @@ from torch import Tensor
 from mimbench.compute.attention import dense_bias
 from mimbench.contract import InputError
 from mimbench.encoders.position_tables import resize_absolute
-from mimbench.encoders.rope import edge_rotary_table, rotary_table, with_idle
+from mimbench.encoders.rope import edge_rotary_table, rotary_table, with_unrotated_prefix
 from mimbench.encoders.vit_config import OWN_TABLES, ViTConfig
 
 Grid = tuple[int, ...]
@@ -59,7 +59,7 @@ class ViTPositions:
         if self.rotary:
             config, device = self.config, body.patch_embed.proj.weight.device
             channels = config.embed_dim // config.num_heads
-            return with_idle(rotary_table(grid, channels, config.rope_base, device=device), self.prefix)
+            return with_unrotated_prefix(rotary_table(grid, channels, config.rope_base, device=device), self.prefix)
         if tuple(grid) != self.grid:
             size = self.grid[-1] * self.config.patch_size
             self.require_shared_table(f"another size than {size} px")

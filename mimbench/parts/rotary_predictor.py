@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mimbench.compute.blocks import mark_blocks
 from mimbench.encoders.rope import edge_rotary_table
 from mimbench.encoders.rotary_cross import RotaryCrossBlock
 from mimbench.errors import InputError
@@ -52,6 +53,7 @@ class RotaryPredictor(nn.Module):
         self.blocks = nn.ModuleList(
             RotaryCrossBlock(dim, context_dim, num_heads, mlp_ratio, drop_path) for _ in range(depth)
         )
+        mark_blocks(self.blocks)
         self.norm = nn.RMSNorm(dim, eps=1e-5, elementwise_affine=False)
 
     def forward(self, context: Tensor, cells: Tensor, targets: Tensor, grid: Grid) -> Tensor:
@@ -68,7 +70,8 @@ class RotaryPredictor(nn.Module):
         """
         table = edge_rotary_table(grid, self.head_dim, keep=targets)
         context_table = edge_rotary_table(grid, self.head_dim, context.shape[1] - cells.shape[1], cells)
-        x = self.mask_token.expand(*targets.shape, -1)
+        # Contiguous, as the output of a block is: so one compiled graph serves the first block too.
+        x = self.mask_token.expand(*targets.shape, -1).contiguous()
         for block in self.blocks:
             x = block(x, context, table, context_table)
         return self.norm(x)

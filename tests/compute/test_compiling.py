@@ -23,6 +23,7 @@ from mimbench.encoders.timm_model import TimmConfig, TimmModel
 from mimbench.encoders.towers import PatchViT
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.errors import RunError
+from mimbench.parts.rotary_predictor import RotaryPredictor
 
 ROUNDING = {"rtol": 1e-4, "atol": 2e-5}
 
@@ -193,6 +194,15 @@ def test_a_decoder(name):
         return y
 
     check(decoder, call, kinds)
+
+
+def test_a_predictor_with_rotary_positions():
+    torch.manual_seed(0)
+    predictor = RotaryPredictor(12, dim=16, depth=3, num_heads=2, drop_path=0.4)
+    assert list(marked_blocks(predictor)) == list(predictor.blocks)
+    assert not any("drop_path" in name for name in predictor.state_dict())
+    context, order = torch.randn(3, 2 + 5, 12), torch.stack([torch.randperm(16) for _ in range(3)])
+    check(predictor, lambda predictor: predictor(context, order[:, :5], order[:, 5:9], (4, 4)), 1)
 
 
 def test_recomputed_activations_give_the_same_gradients_with_the_same_dropped_paths():
