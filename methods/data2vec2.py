@@ -58,9 +58,10 @@ class Data2Vec2(Method):
             )
         if config.class_weight and "class-token" not in encoder.can:
             raise InputError("method.class_weight needs a class token; set encoder.class_token, or class_weight to 0")
-        if config.class_weight and getattr(encoder, "class_tokens", 1) > 1:
+        class_tokens = getattr(encoder, "class_tokens", 1)
+        if config.class_weight and class_tokens > 1:
             raise InputError(
-                f"method.class_weight is for one class token, and the encoder has {encoder.class_tokens}; set "
+                f"method.class_weight is for one class token, and the encoder has {class_tokens}; set "
                 "encoder.class_tokens to 1, or class_weight to 0"
             )
         self.decoder = ConvDecoder(

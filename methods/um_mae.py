@@ -194,5 +194,5 @@ def compact(tokens: Tensor, corners: Tensor) -> Tensor:
     side = tokens.shape[1] // (2 * rows)
     cells = tokens.unflatten(2, (2 * columns, side)).unflatten(1, (2 * rows, side)).transpose(2, 3)
     index = corners[..., None, None, None, None].expand(-1, -1, -1, 1, *cells.shape[3:])
-    kept = squares_of(cells).gather(3, index).squeeze(3)
-    return kept.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    chosen = squares_of(cells).gather(3, index).squeeze(3)
+    return chosen.transpose(2, 3).flatten(3, 4).flatten(1, 2)
