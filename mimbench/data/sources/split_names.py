@@ -27,7 +27,7 @@ def split_word(path: PurePath) -> str | None:
     """
     for part in reversed(path.parts):
         words = [word.removesuffix("set") for word in re.findall("[a-z]+", part.lower())]
-        found = [word for kind in (TRAIN, TEST) if (word := first_of(kind, words))]
-        if len(found) == 1:
-            return found[0]
+        matches = [word for known in (TRAIN, TEST) if (word := first_of(known, words))]
+        if len(matches) == 1:
+            return matches[0]
     return None

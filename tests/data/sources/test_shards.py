@@ -349,7 +349,7 @@ def test_two_files_of_one_name_are_refused(tmp_path, cache, names):
     assert refusal(shard.parent, cache) == expected
 
 
-def test_labels_whose_names_are_alike_have_caches_of_their_own(tmp_path, cache):
+def test_similar_label_fields_have_separate_caches(tmp_path, cache):
     fields = [json.dumps({"a/b": f"x{number % 2}", "a_b": f"y{number % 2}"}) for number in range(4)]
     write_one(tmp_path / "set" / "a.tar", *[sample(n, png=png(n), json=text) for n, text in enumerate(fields)])
     assert opened(tmp_path / "set", cache, label="json:a/b").classes == ("x0", "x1")
