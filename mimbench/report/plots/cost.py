@@ -38,21 +38,23 @@ class Point:
 def cost(source: Source, options: Options) -> Sheet:
     """Per task: device time and images seen, each of pretraining and task together; operations of the pretraining.
 
-    Operations are drawn if all records count them.
+    Operations are drawn if all records count them, and then images only if they differ.
     """
     groups, series = build_groups(source, options)
     are_counted = all(_is_counted(row) for group in groups for mean in group.means.values() for row in mean.rows)
     plots, chance = list[Plot | None](), list[tuple[str, str]]()
     for group in groups:
+        images = _points(group, _images)
+        further = [_plot(group, images, 1.0, "Images seen")] if _vary(images) or not are_counted else []
+        if are_counted:
+            further.append(_plot(group, _points(group, _flops), 1.0, "Operations of pretraining (FLOP)"))
         devices = list(dict.fromkeys(_device(mean.first) for mean in group.means.values()))
         for device in devices:
             points = [point for point in _points(group, _hours) if _device(point.score.first) == device]
             factor, unit = _time(points)
             plots.append(_plot(group, points, factor, f"Time ({unit}) on {device}", group.title))
-            plots.append(_plot(group, _points(group, _images), 1.0, "Images seen") if device == devices[0] else None)
-        if are_counted:
-            plots.append(_plot(group, _points(group, _flops), 1.0, "Operations of pretraining (FLOP)"))
-            plots.append(None)
+            plots.append(further.pop(0) if further else None)
+        plots += [place for plot in further for place in (plot, None)]
         if is_near(group.chance, _reach(_points(group, _images))):
             chance.append((group.task, group.chance_name))
     means = [mean for group in groups for mean in group.means.values()]
@@ -78,6 +80,10 @@ def pareto_front(costs: Sequence[float], scores: Sequence[float], higher_is_bett
         if better or (last is not None and (costs[index], scores[index]) == (costs[last], scores[last])):
             front.append(index)
     return front
+
+
+def _vary(points: Sequence[Point]) -> bool:
+    return len({point.cost for point in points}) > 1
 
 
 def _hours(row: Row) -> float:
