@@ -155,9 +155,20 @@ class DBOT(Method):
         """[B, P + T, D] at prefix tokens and at the T masked patches, in row-major order."""
         return self._predict(images, *self._cells(mask))
 
-    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Smooth L1, mean over prefix tokens and masked patches together. target: [B, P + N, D]."""
-        return self._loss(prediction, target, self._cells(mask)[1])
+    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor, masked: Tensor | None = None) -> Tensor:
+        """Smooth L1, mean over prefix tokens and masked patches together.
+
+        Args:
+            prediction: as of `predict`.
+            target: [B, P + N, D].
+            mask: bool [B, Gh, Gw].
+            masked: indices of the masked patches, int64 [B, T], if they are known.
+        """
+        masked = self._cells(mask)[1] if masked is None else masked
+        prefix = self.encoder.num_prefix_tokens
+        patches = target[:, prefix:].gather(1, masked.unsqueeze(-1).expand(-1, -1, target.shape[-1]))
+        chosen = torch.cat((target[:, :prefix], patches), 1)
+        return F.smooth_l1_loss(at_least_float32(prediction), chosen, beta=self.config.beta)
 
     def _cells(self, mask: Tensor, masked: int | None = None) -> tuple[Tensor, Tensor]:
         """Row-major indices of visible and of masked patches, int64 [B, K] and [B, T]. masked: T, if it is known."""
@@ -169,12 +180,6 @@ class DBOT(Method):
         context = self.encoder.forward_tokens(self.encoder.embed(images), visible).sequence
         return self.decoder(context, visible, masked, with_prefix=True)
 
-    def _loss(self, prediction: Tensor, target: Tensor, masked: Tensor) -> Tensor:
-        prefix = self.encoder.num_prefix_tokens
-        patches = target[:, prefix:].gather(1, masked.unsqueeze(-1).expand(-1, -1, target.shape[-1]))
-        chosen = torch.cat((target[:, :prefix], patches), 1)
-        return F.smooth_l1_loss(at_least_float32(prediction), chosen, beta=self.config.beta)
-
     def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
         """`mask` has as many masked patches as those of `sample_mask`, so that an accelerator is not synchronised.
 
@@ -183,7 +188,7 @@ class DBOT(Method):
         target = self.target(images)
         count = masked_count(prod(self.encoder.grid), self.config.ratio_at(self.progress), "mae")
         visible, masked = self._cells(mask, count)
-        loss = self._loss(self._predict(images, visible, masked), target, masked)
+        loss = self.loss(self._predict(images, visible, masked), target, mask, masked)
         return StepOutput(loss, {"target_variance": target.flatten(0, 1).var(0, correction=0).mean()})
 
     def no_weight_decay(self) -> set[str]:
