@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
 TYPECHECK := .typecheck
 
-.PHONY: demo test lint reference settings pictures docs pages setup tools clean
+.PHONY: demo test lint reference settings efficiency pictures docs pages setup tools clean
 
 demo: $(READY)
 	$(BIN)/mimbench run --method simmim --task detection
@@ -28,7 +28,11 @@ reference: $(READY)
 settings: $(READY)
 	for grid in rates masks check; do $(BIN)/mimbench run --grid results/settings/$$grid.toml || exit; done
 
-# README's table and pictures, from those records.
+# The records of docs/efficiency.md.
+efficiency: $(READY)
+	for grid in vit visible swin mixmim; do $(BIN)/mimbench run --grid results/efficiency/$$grid.toml || exit; done
+
+# Tables and pictures of README and the docs, from those records.
 pictures: $(READY) tools
 	$(BIN)/python docs/make_pictures.py
 
