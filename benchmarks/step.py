@@ -28,16 +28,15 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from mimbench.contract import Batch, StepOutput, TrainConfig
-from mimbench.engine.acceleration import accelerated, choose_acceleration, matrix_precision
+from mimbench.engine.acceleration import accelerated, choose_acceleration, has_dropout, matrix_precision
+from mimbench.engine.bare_step import make_step
 from mimbench.engine.device import device_name, pick_device, pick_precision
 from mimbench.engine.fit import fit
 from mimbench.engine.pretrain import TrainableMethod
-from mimbench.optim import build_optimizer, decay_rules
 from mimbench.recipe.document import read
 from mimbench.recipe.resolve import resolve
 from mimbench.registry import methods
@@ -137,24 +136,6 @@ def options_of(recipe: Any, batch: int, steps: int, **changes: Any) -> TrainConf
     return TrainConfig(epochs=None, steps=steps, batch_size=batch, checkpoint_steps=10**6, **options | changes)
 
 
-def run_bare(model: FixedImages, config: TrainConfig, device: torch.device, precision: str) -> None:
-    """A plain loop, as a user would write it around the method."""
-    model.to(device).train()
-    optimizer = build_optimizer(model, config, **decay_rules(model))
-    generator = torch.Generator(device)
-    for step in range(config.length):
-        generator.manual_seed(step)
-        model.before_step(step / config.length, 0)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            loss = model.training_step(None, generator).loss
-        loss.backward()
-        if config.clip_grad:
-            nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)
-        optimizer.step()
-        optimizer.zero_grad()
-        model.after_step((step + 1) / config.length)
-
-
 def run_fit(model: FixedImages, config: TrainConfig, device: torch.device) -> str:
     # What is loaded is not looked at, so loading takes no time.
     numbers = range(config.length * config.batch_size)
@@ -222,13 +203,13 @@ def measure(
         if loop == "fit":
             compiled = run_fit(model, config, device)
         else:
-            choice = choose_acceleration(config, device, total)
-            with (
-                matrix_precision(precision, device),
-                accelerated(model, choice, falls_back=False, label=name, console=Console(file=io.StringIO())) as say,
-            ):
-                run_bare(model, config, device, precision)
-                compiled = say()
+            step = make_step(model, config, device)
+            choice = choose_acceleration(config, device, total, has_dropout=has_dropout(model))
+            console = Console(file=io.StringIO())
+            with accelerated(model, choice, falls_back=False, label=name, console=console) as describe:
+                for _ in range(total):
+                    step((None,))
+                compiled = describe()
         memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
     rate = batch / model.seconds
     return Row(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from mimbench.api import Depth, MaskRatioConfig
+from mimbench_methods._slow_teachers import TauConfig
 
 
-class Data2Vec2Config(MaskRatioConfig):
+class Data2Vec2Config(MaskRatioConfig, TauConfig):
     """The defaults are those of the official ViT-B."""
 
     masks: int = Field(16, ge=1)
@@ -39,9 +40,3 @@ class Data2Vec2Config(MaskRatioConfig):
     """Share of the training over which it goes in a straight line from tau_start to tau_end."""
     export: Literal["student", "teacher"] = "student"
     """Whose encoder the tasks get."""
-
-    @model_validator(mode="after")
-    def _rising(self) -> Data2Vec2Config:
-        if self.tau_start > self.tau_end:
-            raise ValueError(f"tau_start {self.tau_start:g} is above tau_end {self.tau_end:g}")
-        return self

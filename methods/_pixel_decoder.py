@@ -9,7 +9,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mimbench.api import Encoder, StepOutput, check_mask_ratios, resize_mask, sincos_positions, visible_indices
+from mimbench.api import (
+    Encoder,
+    StepOutput,
+    check_mask_ratios,
+    count_visible,
+    resize_mask,
+    sincos_positions,
+    visible_indices,
+)
 from mimbench_methods._low_pass import check_low_pass
 from mimbench_methods._patch_pixels import PatchDecoder, PatchDecoderConfig
 
@@ -35,7 +43,7 @@ class PixelDecoder(PatchDecoder):
     def __init__(self, config: PixelDecoderConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         check_mask_ratios(self)
-        self.visible = self._count_visible()
+        self.visible = count_visible(self)
         """Patches that the encoder sees of each image."""
         self.build_decoder(encoder.grid)
 
@@ -47,14 +55,14 @@ class PixelDecoder(PatchDecoder):
         self.image_size = size
         check_mask_ratios(self)
         check_low_pass(self.config.low_pass, size)
-        self.visible = self._count_visible()
+        self.visible = count_visible(self)
         if "positions" in self._buffers:  # not of a method for masks only
             positions = sincos_positions(self.patch_grid, self.config.decoder_dim)[:, 1:]
             self.positions = positions.to(self.positions)
 
     def before_step(self, progress: float) -> None:
         if self.config.initial_mask_ratio is not None:
-            self.visible = self._count_visible()
+            self.visible = count_visible(self)
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         return self._predict(images, visible_indices(resize_mask(mask, self.patch_grid)))
@@ -71,10 +79,6 @@ class PixelDecoder(PatchDecoder):
     def no_weight_decay(self) -> set[str]:
         """The official script decays everything of two or more dimensions, class and mask token included."""
         return set()
-
-    def _count_visible(self) -> int:
-        """Visible patches in each image now: all masks of one ratio have as many."""
-        return int((~self.sample_mask(1, torch.Generator())).sum())
 
     def _predict(self, images: Tensor, keep: Tensor) -> Tensor:
         """keep: int64 [B, K], the visible patches, in any order."""

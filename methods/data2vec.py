@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mimbench.api import (
-    Config,
     Encoder,
     InputError,
     Method,
@@ -22,13 +21,13 @@ from mimbench.api import (
     full_precision,
     init_truncated,
     mean_over_masked,
-    ramp,
 )
 from mimbench_methods._masked_patches import count_masked
+from mimbench_methods._slow_teachers import TauConfig, variance_over_tokens
 from mimbench_methods.official.data2vec import OfficialData2Vec
 
 
-class Data2VecConfig(Config):
+class Data2VecConfig(TauConfig):
     """The defaults are those of the official ViT-B, with 14 x 14 patches."""
 
     hidden_patches: int = Field(120, ge=1)
@@ -54,8 +53,6 @@ class Data2VecConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Data2VecConfig:
-        if self.tau_start > self.tau_end:
-            raise ValueError(f"tau_start {self.tau_start:g} is above tau_end {self.tau_end:g}")
         if self.tau_share == 0 and self.tau_start != self.tau_end:
             raise ValueError(f"tau_start {self.tau_start:g} does nothing while tau_share is 0")
         return self
@@ -122,7 +119,10 @@ class Data2Vec(Method):
         """Logs the variance over the patches of the batch, mean over channels: near 0 if training has collapsed."""
         target = self.target(images)
         prediction = self.predict(images, mask)
-        logs = {"target_variance": _variance(target), "prediction_variance": _variance(prediction.detach().float())}
+        logs = {
+            "target_variance": variance_over_tokens(target),
+            "prediction_variance": variance_over_tokens(prediction.detach().float()),
+        }
         return StepOutput(self.loss(prediction, target, mask), logs)
 
     def after_step(self, progress: float) -> None:
@@ -134,8 +134,7 @@ class Data2Vec(Method):
 
         The official loop holds the last value before tau_end until the epoch ends. Here tau_end follows at once.
         """
-        config = self.config
-        return ramp(progress, config.tau_start, config.tau_end, warmup=config.tau_share)
+        return self.config.tau_at(progress)
 
     def exported_encoder(self) -> Encoder:
         return self.encoder if self.config.export == "student" else self.teacher.module
@@ -143,7 +142,3 @@ class Data2Vec(Method):
 
 def _normalised(patches: Tensor) -> Tensor:
     return F.layer_norm(patches, patches.shape[-1:])
-
-
-def _variance(patches: Tensor) -> Tensor:
-    return patches.flatten(0, 2).var(0, correction=0).mean()

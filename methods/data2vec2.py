@@ -20,7 +20,6 @@ from mimbench.api import (
     at_least_float32,
     check_mask_ratios,
     mean_over_masked,
-    ramp,
     repeat_per_mask,
     resize_mask,
     visible_blocks_mask,
@@ -28,6 +27,7 @@ from mimbench.api import (
 )
 from mimbench_methods._conv_decoder import ConvDecoder
 from mimbench_methods._data2vec2_options import Data2Vec2Config
+from mimbench_methods._slow_teachers import variance_over_tokens
 from mimbench_methods.official.data2vec2 import OfficialData2Vec2
 
 
@@ -142,7 +142,10 @@ class Data2Vec2(Method):
         mask = resize_mask(mask, self.encoder.grid)
         visible = int(prod(self.encoder.grid) * (1 - self.config.ratio_at(self.progress)))
         prediction = self._predict(images, mask, visible_indices(mask, visible))
-        logs = {"target_variance": _variance(target), "prediction_variance": _variance(prediction.detach().float())}
+        logs = {
+            "target_variance": variance_over_tokens(target),
+            "prediction_variance": variance_over_tokens(prediction.detach().float()),
+        }
         return StepOutput(self.loss(prediction, target, mask), logs)
 
     def after_step(self, progress: float) -> None:
@@ -151,8 +154,7 @@ class Data2Vec2(Method):
 
     def tau(self, progress: float) -> float:
         """What the teacher keeps of itself in the step that ends at `progress`, in [0, 1]."""
-        config = self.config
-        return ramp(progress, config.tau_start, config.tau_end, warmup=config.tau_share)
+        return self.config.tau_at(progress)
 
     def no_weight_decay(self) -> set[str]:
         """The official code decays everything of two or more dimensions, the class token included."""
@@ -175,7 +177,3 @@ def _initialise(encoder: Encoder) -> None:
     for name, parameter in encoder.named_parameters():
         if name.endswith("cls_token"):
             nn.init.normal_(parameter)
-
-
-def _variance(patches: Tensor) -> Tensor:
-    return patches.flatten(0, 1).var(0, correction=0).mean()

@@ -7,14 +7,11 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from mimbench.api import (
-    Depth,
     Encoder,
     InputError,
-    MaskRatioConfig,
     Method,
     OfficialCode,
     Predictor,
@@ -32,28 +29,9 @@ from mimbench.api import (
     resize_mask,
     visible_indices,
 )
+from mimbench_methods._dbot_options import DBOTConfig
+from mimbench_methods._slow_teachers import variance_over_tokens
 from mimbench_methods.official.dbot import OfficialDBOT
-
-
-class DBOTConfig(MaskRatioConfig):
-    """The defaults are those of the official ViT-B, whose own encoder is the teacher."""
-
-    mask_ratio: float = Field(0.75, gt=0, lt=1)
-    """Share of the patches that is masked."""
-    stages: int = Field(2, ge=1)
-    """Equal shares of the training. Each one begins with the student as the new teacher, and with a fresh student."""
-    norm_target: bool = True
-    """Normalise the features of each patch by their own mean and variance."""
-    final_norm: bool = False
-    """The target has passed the teacher's final norm."""
-    beta: float = Field(2.0, ge=0)
-    """Error at which the smooth L1 loss goes from square to straight; 0: L1."""
-    decoder_dim: int = Field(512, ge=4)
-    decoder_depth: Depth = Field(8, ge=1)
-    decoder_heads: int = Field(16, ge=1)
-    decoder_mlp_ratio: float = Field(4.0, gt=0)
-    decoder_drop_path: float = Field(0.2, ge=0, lt=1)
-    """Rate of the decoder's last block; that of the encoder is encoder.drop_path."""
 
 
 class DBOT(Method):
@@ -189,7 +167,7 @@ class DBOT(Method):
         count = masked_count(prod(self.encoder.grid), self.config.ratio_at(self.progress), "mae")
         visible, masked = self._cells(mask, count)
         loss = self.loss(self._predict(images, visible, masked), target, mask, masked)
-        return StepOutput(loss, {"target_variance": target.flatten(0, 1).var(0, correction=0).mean()})
+        return StepOutput(loss, {"target_variance": variance_over_tokens(target)})
 
     def no_weight_decay(self) -> set[str]:
         """The official script decays everything of two or more dimensions, class and mask token included."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from mimbench.api import (
@@ -18,17 +18,17 @@ from mimbench.api import (
     at_least_float32,
     guided_mask,
     init_xavier,
-    ramp,
     random_mask,
     resize_mask,
     transformer_blocks,
     visible_indices,
 )
 from mimbench_methods._pixel_decoder import PixelDecoder, PixelDecoderConfig
+from mimbench_methods._slow_teachers import TauConfig
 from mimbench_methods.official.hpm import OfficialHPM
 
 
-class HPMConfig(PixelDecoderConfig):
+class HPMConfig(PixelDecoderConfig, TauConfig):
     """The defaults are those of the official ViT-B in 200 epochs."""
 
     norm_pixels: bool = False
@@ -42,12 +42,6 @@ class HPMConfig(PixelDecoderConfig):
     tau_end: float = Field(0.9999, ge=0, le=1)
     tau_share: float = Field(0.5, gt=0, le=1)
     """Share of the training over which tau goes in a straight line from tau_start to tau_end."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> HPMConfig:
-        if self.tau_start > self.tau_end:
-            raise ValueError(f"tau_start {self.tau_start:g} is above tau_end {self.tau_end:g}")
-        return self
 
 
 class HPM(PixelDecoder):
@@ -131,7 +125,7 @@ class HPM(PixelDecoder):
         """What the teacher keeps of itself in the step that begins at `progress`, in [0, 1)."""
         config, parts = self.config, self.config.growth_steps
         progress = progress if parts is None else self._part(progress) / parts
-        return ramp(progress, config.tau_start, config.tau_end, warmup=config.tau_share)
+        return config.tau_at(progress)
 
     def after_step(self, progress: float) -> None:
         self.teacher.follow(self, self.tau(self.progress))

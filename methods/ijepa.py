@@ -24,6 +24,7 @@ from mimbench.api import (
     multi_block_mask,
     ramp,
 )
+from mimbench_methods._slow_teachers import variance_over_tokens
 from mimbench_methods.official.ijepa import OfficialIJEPA
 
 
@@ -124,7 +125,7 @@ class IJEPA(Method):
         """Logs the variance of the target over the patches of the batch: near 0 if training has collapsed."""
         target = self.target(images)
         loss = self.loss(self.predict(images, mask), target, mask)
-        return StepOutput(loss, {"target_variance": target.flatten(0, 1).var(0, correction=0).mean()})
+        return StepOutput(loss, {"target_variance": variance_over_tokens(target)})
 
     def after_step(self, progress: float) -> None:
         """Move the teacher towards the student, with the momentum of the progress before the step."""

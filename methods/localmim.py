@@ -20,6 +20,7 @@ from mimbench.api import (
     StepOutput,
     at_least_float32,
     check_mask_ratios,
+    count_visible,
     full_precision,
     init_xavier,
     random_mask,
@@ -80,7 +81,7 @@ class LocalMIM(Method):
     def __init__(self, config: LocalMIMConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         check_mask_ratios(self)
-        self.visible = self._count_visible()
+        self.visible = count_visible(self)
         """Patches that the encoder sees of each image."""
         self.layers = encoder.layer_indices(config.layers)
         if self.layers != sorted(set(self.layers)):
@@ -102,7 +103,7 @@ class LocalMIM(Method):
 
     def before_step(self, progress: float) -> None:
         if self.config.initial_mask_ratio is not None:
-            self.visible = self._count_visible()
+            self.visible = count_visible(self)
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         ratio = self.config.ratio_at(self.progress)
@@ -125,9 +126,6 @@ class LocalMIM(Method):
         target = self.target(images)
         keep = visible_indices(resize_mask(mask, self.encoder.grid), self.visible)
         return StepOutput(self.loss(self._predict(images, keep), target, mask))
-
-    def _count_visible(self) -> int:
-        return int((~self.sample_mask(1, torch.Generator())).sum())
 
     def _predict(self, images: Tensor, keep: Tensor) -> Tensor:
         """keep: int64 [B, K], the visible patches."""

@@ -136,6 +136,7 @@ from mimbench.parts.schedules import (
 from mimbench.parts.mask_ratio import (
     MaskRatioConfig as MaskRatioConfig,
     check_mask_ratios as check_mask_ratios,
+    count_visible as count_visible,
 )
 from mimbench.parts.sparse import (
     visible_only as visible_only,
@@ -184,9 +185,9 @@ from mimbench.data.pipeline.augment import (
     ImageAugment as ImageAugment,
     Mixing as Mixing,
 )
+from mimbench.data.pipeline.batches import BatchIndices as BatchIndices
 from mimbench.data.pipeline.loading import (
     EpochSampler as EpochSampler,
-    BatchIndices as BatchIndices,
     ignore_stop_signals as ignore_stop_signals,
     identity_collate as identity_collate,
 )

@@ -8,8 +8,6 @@ from mimbench.api import OfficialCode
 
 
 class OfficialCrossMAE(OfficialCode):
-    methods = ("crossmae",)
-    repository = "CrossMAE"
     names: ClassVar = {
         "mask_token": "decoder.mask_token",
         "wfm.linear.": "mix.",

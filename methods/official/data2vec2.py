@@ -7,10 +7,8 @@ from typing import ClassVar
 from mimbench.api import OfficialCode
 
 _DEEPEST = 64
-"""Convolutions of a decoder whose names are known."""
+"""Convolutions of a decoder whose official names are known; the official decoder has 6."""
 
 
 class OfficialData2Vec2(OfficialCode):
-    methods = ("data2vec2",)
-    repository = "fairseq"
     names: ClassVar = {f"decoder.blocks.{index}.0.": f"decoder.convs.{index}." for index in range(_DEEPEST)}

@@ -8,8 +8,6 @@ from mimbench.api import OfficialCode
 
 
 class OfficialDBOT(OfficialCode):
-    methods = ("dbot",)
-    repository = "dbot"
     names: ClassVar = {
         "mask_token": "decoder.mask_token",
         "decoder_embed.": "decoder.project.",

@@ -9,6 +9,4 @@ from mimbench_methods.official.mae import DECODER
 
 
 class OfficialPixio(OfficialCode):
-    methods = ("pixio",)
-    repository = "pixio"
     names: ClassVar = {**DECODER, "decoder_pos_embed": "positions"}

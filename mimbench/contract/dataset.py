@@ -28,6 +28,13 @@ class DataConfig(Config):
     validation_share: float = added(0.0, ge=0, lt=1)
     """Share of the training split that is held out, and scored in place of the test split. Choose settings on it."""
 
+    def shaping_of_training(self) -> dict[str, Any]:
+        """The options, other than their defaults, that shape a pretraining but not the content of the data.
+
+        They enter the fingerprint of pretrainings, not that of the dataset.
+        """
+        return {}
+
 
 class ImageSplit(torch.utils.data.Dataset, ABC):
     """Labelled images of any sizes: `split[i]` is (image [C, H, W], label). Pixels are uint8, uint16 or float32.

@@ -3,7 +3,7 @@
 from mimbench.data.files.cache import default_cache
 from mimbench.data.open import open_dataset
 from mimbench.data.pipeline.device_decoding import decode_on
-from mimbench.data.pipeline.encoded import Decoding, EncodedBatch, EncodedSplit, decoding_of, shaping_of_training
+from mimbench.data.pipeline.encoded import Decoding, EncodedBatch, EncodedSplit, decoding_of
 from mimbench.data.pipeline.loading import evaluation_loader, training_loader
 from mimbench.data.pipeline.subsets import count_training_images, training_images
 from mimbench.data.pipeline.transforms import DeviceTransform, denormalise
@@ -27,7 +27,6 @@ __all__ = [
     "denormalise",
     "evaluation_loader",
     "open_dataset",
-    "shaping_of_training",
     "training_images",
     "training_loader",
     "views_at",

@@ -12,7 +12,7 @@ from mimbench.engine.acceleration import matrix_precision, set_channels_last
 from mimbench.engine.adapter import RunnerModel
 from mimbench.engine.device import pick_precision
 from mimbench.engine.pretrain import TrainableMethod
-from mimbench.engine.update import UpdateWrapper
+from mimbench.engine.update import build_update
 from mimbench.optim import build_optimizer, decay_rules
 
 
@@ -28,27 +28,16 @@ def make_step(model: TrainableMethod, config: TrainConfig, device: torch.device)
     adapter = RunnerModel(model.to(device), device).train()
     adapter.generator.manual_seed(0)
     optimizer = build_optimizer(model, config, **decay_rules(model))
-    wrapper = UpdateWrapper(
-        optimizer,
-        before_update=lambda: model.before_update(0.0),
-        bf16_on=device.type if precision == "bf16" else None,
-        clip_each=config.clip_each,
-        clip_grad={"max_norm": config.clip_grad} if config.clip_grad else None,
-    )
+    wrapper = build_update(optimizer, config, precision, device, lambda: model.before_update(0.0))
     model.before_epoch(0)
-    done = 0
 
     def step(batch: Any) -> None:
-        nonlocal done
         model.before_step(0.0, 0)
         with matrix_precision(precision, device):
             with wrapper.optim_context(adapter):
                 loss = adapter(*batch)["loss"]
-            wrapper.backward(loss / config.accumulate)
-            done += 1
-            if done % config.accumulate == 0:
-                wrapper.step()
-                wrapper.zero_grad()
+            wrapper.update_params(loss)
+            if wrapper.should_update():
                 model.after_step(0.0)
 
     return step

@@ -29,7 +29,7 @@ from mimbench.engine.loop import WholeStepLoop
 from mimbench.engine.progress import Progress
 from mimbench.engine.resume import TrainingStates
 from mimbench.engine.stopping import StopRequest, stop_when_convenient
-from mimbench.engine.update import FirstUpdate, UpdateWrapper
+from mimbench.engine.update import FirstUpdate, build_update
 from mimbench.errors import InputError, Interrupted
 from mimbench.optim import Schedule, build_optimizer, decay_rules
 from mimbench.seeds import mmengine_seed
@@ -167,7 +167,7 @@ def fit(
                 "accumulate": config.accumulate,
                 "after_step": after_step,
             },
-            optim_wrapper=_optim_wrapper(optimizer, config, precision, device, before_update),
+            optim_wrapper=build_update(optimizer, config, precision, device, before_update),
             launcher="pytorch" if get_world_size() > 1 else "none",
             # None switches a default hook off.
             default_hooks=dict.fromkeys(("logger", "param_scheduler", "timer", "runtime_info", "checkpoint")),
@@ -227,23 +227,6 @@ def _divergence_advice(config: TrainConfig, options: str, precision: str) -> str
     ways = [lower, f"raise {options}.schedule.warmup_{config.unit}s"]
     ways += [f"set {options}.precision=fp32"] if precision != "fp32" else []
     return f"{', '.join(ways[:-1])} or {ways[-1]}"
-
-
-def _optim_wrapper(
-    optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
-    precision: str,
-    device: torch.device,
-    before_update: Callable[[], None],
-) -> UpdateWrapper:
-    return UpdateWrapper(
-        optimizer,
-        before_update=before_update,
-        bf16_on=device.type if precision == "bf16" else None,
-        clip_each=config.clip_each,
-        accumulative_counts=config.accumulate,
-        clip_grad={"max_norm": config.clip_grad} if config.clip_grad else None,
-    )
 
 
 def _visualizer(config: TrainConfig, workdir: Path) -> dict:

@@ -11,6 +11,7 @@ from mmengine.optim import OptimWrapper
 from rich.console import Console
 from torch import nn
 
+from mimbench.contract import TrainConfig
 from mimbench.distributed import get_world_size
 from mimbench.engine.adapter import RunnerModel, place_of_step
 from mimbench.engine.progress import print_line
@@ -68,6 +69,29 @@ class UpdateWrapper(OptimWrapper):
                 nn.utils.clip_grad_norm_(parameter, **self.clip_grad_kwargs)
         else:
             nn.utils.clip_grad_norm_(parameters, **self.clip_grad_kwargs)
+
+
+def build_update(
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+    precision: str,
+    device: torch.device,
+    before_update: Callable[[], None],
+) -> UpdateWrapper:
+    """The update of a training: precision, clipping and accumulation as `config` has them.
+
+    Args:
+        precision: as `pick_precision` gives it.
+        before_update: see `UpdateWrapper`.
+    """
+    return UpdateWrapper(
+        optimizer,
+        before_update=before_update,
+        bf16_on=device.type if precision == "bf16" else None,
+        clip_each=config.clip_each,
+        accumulative_counts=config.accumulate,
+        clip_grad={"max_norm": config.clip_grad} if config.clip_grad else None,
+    )
 
 
 def clip_each_norm(parameters: Sequence[nn.Parameter], max_norm: float) -> None:

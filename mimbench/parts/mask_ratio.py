@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, model_validator
 
 from mimbench.contract import Config, Method, added
+from mimbench.masks import resize_mask
 from mimbench.parts.schedules import ramp
 
 
@@ -52,3 +53,13 @@ def check_mask_ratios(method: Method) -> None:
     for progress in (0.0, 1.0):
         method.progress = progress
         method.sample_mask(1, torch.Generator())
+
+
+def count_visible(method: Method) -> int:
+    """Patches of each image that are visible at this progress of the training.
+
+    For methods whose masks of one ratio have as many visible patches in each image. Count before the step, so that the
+    step does not read the mask, for which an accelerator would have to be waited for.
+    """
+    mask = method.sample_mask(1, torch.Generator())
+    return int((~resize_mask(mask, method.patch_grid)).sum())

@@ -37,18 +37,12 @@ class EncodedConfig(DataConfig):
     device (nvJPEG). Other than full, it is part of the pretraining's fingerprint; tasks always decode in full."""
 
     def shaping_of_training(self) -> dict[str, Any]:
-        """The options, other than their defaults, that shape a pretraining but not the content of the data."""
         return {} if self.decode == "full" else {"decode": self.decode}
 
 
 def decoding_of(config: DataConfig) -> Decoding:
     """How a pretraining decodes the images of a dataset with these options."""
     return config.decode if isinstance(config, EncodedConfig) else "full"
-
-
-def shaping_of_training(config: DataConfig) -> dict[str, Any]:
-    """What the identity of a pretraining holds of a dataset's options; the rest is in the dataset's fingerprint."""
-    return config.shaping_of_training() if isinstance(config, EncodedConfig) else {}
 
 
 class EncodedFile(NamedTuple):

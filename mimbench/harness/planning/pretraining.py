@@ -10,7 +10,7 @@ from mimbench.contract import DataChoice, Dataset, InputConfig, Method
 from mimbench.contract.abilities import require_abilities
 from mimbench.contract.config import shaping_at
 from mimbench.contract.input import frames_identity
-from mimbench.data import DeviceTransform, decoding_of, shaping_of_training
+from mimbench.data import DeviceTransform, decoding_of
 from mimbench.distributed import get_world_size
 from mimbench.encoders.rebuilding import require_drop_path
 from mimbench.engine.device import pick_precision, world_size_identity
@@ -54,7 +54,7 @@ def describe_pretraining(
                 "name": recipe.dataset,
                 "content": dataset.fingerprint(),
                 **DataChoice.from_config(train).identity(),
-                **shaping_of_training(recipe.data),
+                **recipe.data.shaping_of_training(),
             },
             "input": _shaping_of_training(recipe.input),
             **_other_views(recipe),

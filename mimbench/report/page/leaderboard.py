@@ -20,7 +20,7 @@ from mimbench.report.records.frame import is_early, superseded_rows
 from mimbench.report.records.protocols import label_protocols
 from mimbench.report.scores.choice import ALL_METRICS, Choice
 from mimbench.report.scores.collect import ScoreTable, collect_scores, filter_rows, is_default_metric
-from mimbench.report.scores.score import Key, Score, is_control
+from mimbench.report.scores.score import Key, Score
 from mimbench.report.tables.comparison import build_table
 from mimbench.report.tables.render.numbers import cell_text
 from mimbench.report.tables.table import Table
@@ -93,7 +93,7 @@ def describe_leaderboard(board: Leaderboard, numbers: Mapping[str, int]) -> dict
             )
         first = next(iter(scores.values())).shared
         row |= {"method": first["method"], "encoder": first["backbone"], "pretraining": _pretraining(first)}
-        row["apart"] = all(map(is_control, scores.values()))
+        row["apart"] = all(score.is_control for score in scores.values())
         row["epoch"] = describe_epochs(first) if is_early(first) else ""
         row["early"] = all(board.early.issuperset(score.records.values()) for score in scores.values())
     return {

@@ -48,14 +48,14 @@ class Score:
         return next(filter(None, problems), "")
 
     @property
+    def is_control(self) -> bool:
+        """Whether its method is a control: untrained, trained on labels, or trained without a mask."""
+        return describe_method(str(self.shared["method"])).is_control
+
+    @property
     def is_early(self) -> bool:
         """Whether it was measured at an earlier epoch of a pretraining than the last."""
         return is_early(self.shared)
-
-
-def is_control(score: Score) -> bool:
-    """Whether its method is a control: untrained, trained on labels, or trained without a mask."""
-    return describe_method(str(score.shared["method"])).is_control
 
 
 def range_problem(row: Mapping[str, Any], value: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +13,8 @@ from mimbench.report.records.protocols import label_protocols
 from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.collect import ScoreTable, collect_scores, filter_rows
 from mimbench.report.scores.fields import format_value
-from mimbench.report.scores.score import Key, Score, is_control
-from mimbench.report.scores.statistics import LEVEL, best_and_next
+from mimbench.report.scores.score import Key, Score
+from mimbench.report.scores.statistics import LEVEL, Verdict, best_and_next
 from mimbench.report.tables.extra_columns import baseline_column, published_column, rank_column
 from mimbench.report.tables.table import Cell, Column, Mark, Table, mark_cells
 from mimbench.report.tables.values import Mean
@@ -50,7 +50,7 @@ def build_comparison(tidy: pd.DataFrame, choice: Choice | None = None) -> Table:
 
 def build_table(scores: ScoreTable, labels: Labels, choice: Choice) -> Table:
     """The table of scores that are collected already."""
-    cells, tested = _score_cells(scores, choice)
+    cells, verdicts = _score_cells(scores, choice)
     columns, columns_of_cells = _label_columns(scores, labels)
 
     def add(column: Column, column_cells: list[Cell]) -> None:
@@ -70,12 +70,12 @@ def build_table(scores: ScoreTable, labels: Labels, choice: Choice) -> Table:
         add(*rank_column([scores.column(key) for key in scores.column_keys], scores.column_fields))
     rows = tuple(zip(*columns_of_cells, strict=True))
     controls = scores.controls if scores.controls < len(scores.row_keys) else 0
-    return Table(tuple(columns), rows, remarks=_remarks(cells, scores, choice, tested), controls=controls)
+    return Table(tuple(columns), rows, remarks=_remarks(cells, scores, choice, verdicts), controls=controls)
 
 
-def _score_cells(scores: ScoreTable, choice: Choice) -> tuple[dict[tuple[Key, Key], Cell], tuple[int, int]]:
-    """A cell per row and column with its mark, and how many rivals were tested, and were not."""
-    tested = untested = 0
+def _score_cells(scores: ScoreTable, choice: Choice) -> tuple[dict[tuple[Key, Key], Cell], list[Verdict]]:
+    """A cell per row and column with its mark, and the verdict of each comparison."""
+    verdicts = []
     cells = {(row, column): Cell() for row in scores.row_keys for column in scores.column_keys}
     comparisons: dict[Key, list[tuple[Key, Key]]] = {}
     for place in cells:
@@ -87,16 +87,15 @@ def _score_cells(scores: ScoreTable, choice: Choice) -> tuple[dict[tuple[Key, Ke
             comparisons.setdefault(_comparison_of(score, place[1], scores), []).append(place)
     for places in comparisons.values():
         # Controls do not compete with methods, and earlier epochs do not compete with the last one.
-        methods = [place for place in places if not is_control(scores.scores[place])] or places
+        methods = [place for place in places if not scores.scores[place].is_control] or places
         competing = [place for place in methods if not scores.scores[place].is_early] or methods
         compared = [scores.scores[place] for place in competing]
         verdict = best_and_next([score.values for score in compared], bool(compared[0].shared["higher_is_better"]))
         marks: dict[Mark, tuple[int, ...]] = {"best": verdict.best, "similar": verdict.similar}
         marked = mark_cells([cells[place] for place in competing], marks)
         cells |= dict(zip(competing, marked, strict=True))
-        tested += verdict.tested
-        untested += verdict.untested
-    return cells, (tested, untested)
+        verdicts.append(verdict)
+    return cells, verdicts
 
 
 def _score_cell(score: Score, choice: Choice) -> Cell:
@@ -185,12 +184,12 @@ def _name_value(name: str, value: Any) -> str:
 
 
 def _remarks(
-    cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable, choice: Choice, tested: tuple[int, int]
+    cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable, choice: Choice, verdicts: Sequence[Verdict]
 ) -> tuple[str, ...]:
     """One line that explains the whole table."""
     remarks = [
         _remark_on_what_all_share(scores),
-        _remark_on_marks(cells, scores, tested),
+        _remark_on_marks(cells, scores, verdicts),
         _remark_on_units(scores),
         *_remarks_on_spread(scores, choice),
     ]
@@ -206,7 +205,7 @@ def _remark_on_what_all_share(scores: ScoreTable) -> str:
     return f"all: {shared}" if shared else ""
 
 
-def _remark_on_marks(cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable, tested: tuple[int, int]) -> str:
+def _remark_on_marks(cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable, verdicts: Sequence[Verdict]) -> str:
     marked = {place for place, cell in cells.items() if cell.mark}
     if not marked:
         return ""
@@ -220,11 +219,11 @@ def _remark_on_marks(cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable, 
         remark += f", without earlier {units}"
         if early & marked:  # a comparison of earlier epochs or steps only
             remark += " if there is a last one"
-    if tested[0]:
+    if any(verdict.tested for verdict in verdicts):
         remark += f"; {{similar}}: not shown to be worse than the best (paired t over seeds, Holm, {1 - LEVEL:.2g})"
-    if all(tested):
-        remark += "; unmarked with fewer than two seeds in common with the best: not tested"
-    if scores.controls and any(not is_control(score) for score in scores.scores.values()):
+        if any(verdict.untested for verdict in verdicts):
+            remark += "; unmarked with fewer than two seeds in common with the best: not tested"
+    if scores.controls and any(not score.is_control for score in scores.scores.values()):
         remark += "; controls: above, not marked"
     return remark
 

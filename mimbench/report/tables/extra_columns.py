@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from mimbench.errors import InputError
 from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.fields import Fields
-from mimbench.report.scores.score import Score, is_control
+from mimbench.report.scores.score import Score
 from mimbench.report.scores.statistics import LEVEL_TEXT, Rank, mean_ranks, paired_difference
 from mimbench.report.tables.table import Cell, Column
 from mimbench.report.tables.values import Difference, MeanRank, PublishedAndDifference
@@ -102,7 +102,7 @@ def rank_column(columns: Sequence[Sequence[Score | None]], column_fields: Fields
         competing = {
             str(row): score
             for row, score in enumerate(column)
-            if score and not score.problem and not is_control(score) and not (has_last_epochs and score.is_early)
+            if score and not score.problem and not score.is_control and not (has_last_epochs and score.is_early)
         }
         any_score = next(iter(competing.values()), None)
         if any_score and any_score.shared["primary"]:
@@ -122,7 +122,7 @@ def rank_column(columns: Sequence[Sequence[Score | None]], column_fields: Fields
 
 
 def _why_no_rank(scores: Sequence[Score], has_last_epochs: bool) -> str:
-    if scores and all(map(is_control, scores)):
+    if scores and all(score.is_control for score in scores):
         return "a control"
     if has_last_epochs and all(score.is_early for score in scores):
         return "an earlier epoch of a pretraining"

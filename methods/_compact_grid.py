@@ -1,0 +1,31 @@
+"""Squares of 2 x 2 cells, and the compact grid of one cell of each: UM-MAE."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def squares_of(cells: Tensor) -> Tensor:
+    """[B, Gh, Gw, ...] -> [B, Gh / 2, Gw / 2, 4, ...]: the four cells of each square, row by row."""
+    return cells.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).transpose(2, 3).flatten(3, 4)
+
+
+def places_of(corners: Tensor) -> Tensor:
+    """Row-major index of the cell of each square at its corner: [B, h, w], from 0 to 3 -> [B, h * w]."""
+    rows, columns = (torch.arange(length, device=corners.device) for length in corners.shape[1:])
+    row, column = 2 * rows[:, None] + corners // 2, 2 * columns + corners % 2
+    return (row * 2 * len(columns) + column).flatten(1)
+
+
+def compact(tokens: Tensor, corners: Tensor) -> Tensor:
+    """Tokens [B, h, w, D] of the cells at the corners only, as a grid [B, h / 2, w / 2, D].
+
+    corners: int64 [B, Gh / 2, Gw / 2], of squares of 2 x 2 cells with some tokens each.
+    """
+    rows, columns = corners.shape[1:]
+    side = tokens.shape[1] // (2 * rows)
+    cells = tokens.unflatten(2, (2 * columns, side)).unflatten(1, (2 * rows, side)).transpose(2, 3)
+    index = corners[..., None, None, None, None].expand(-1, -1, -1, 1, *cells.shape[3:])
+    chosen = squares_of(cells).gather(3, index).squeeze(3)
+    return chosen.transpose(2, 3).flatten(3, 4).flatten(1, 2)
