@@ -161,7 +161,7 @@ class DBOT(Method):
     def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
         """`mask` has as many masked patches as those of `sample_mask`, so that an accelerator is not synchronised.
 
-        Logs the variance of the target over the tokens of the batch: near 0 if all images look alike.
+        Logs the variance of the target over the tokens of the batch: near 0 if they hardly differ.
         """
         target = self.target(images)
         count = masked_count(prod(self.encoder.grid), self.config.ratio_at(self.progress), "mae")

@@ -14,7 +14,7 @@ _MARK, _RUNNER = "_is_block", "_block_runner"
 
 
 class Runner(Protocol):
-    """Runs a block in place of its own call."""
+    """Runs a block instead of the block's forward pass."""
 
     is_paused: bool
 
@@ -23,7 +23,7 @@ class Runner(Protocol):
 
 
 def mark_blocks(blocks: Iterable[nn.Module]) -> None:
-    """Say that these modules are blocks: a training may compile each, once for all that are built alike.
+    """Mark these modules as blocks: a training may compile one graph for all with the same structure.
 
     A block takes tensors [B, ...] and returns one. Its forward pass must not depend on values of tensors, nor set
     attributes. Random numbers may come from drop path (timm's DropPath) and dropout.

@@ -100,7 +100,7 @@ def _compiler_problem(error: Exception) -> str | None:
 
 
 def _copied(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The same function with a code object of its own."""
+    """A copy of the function with a separate code object."""
     made = types.FunctionType(
         function.__code__.replace(),
         function.__globals__,
@@ -124,7 +124,7 @@ def _form(value: Any) -> Any:
 
 
 def structure(block: nn.Module) -> Any:
-    """What makes two blocks alike: classes, options and shapes of all their parts, but no rate of drop path."""
+    """What two blocks must share to use one graph: classes, options and shapes of all parts, not rates of drop path."""
     paths = paths_of(block)
     parts = (_part(name, module) for name, module in block.named_modules() if name not in paths)
     return *parts, tuple(sorted(paths))
@@ -154,7 +154,7 @@ def _options(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def mark_repeated(model: nn.Module) -> None:
-    """Mark as blocks what a model repeats: parts built alike, of several layers, that stand in a list or sequence."""
+    """Mark repeated parts of a model as blocks: those in a list or sequence with several layers and equal structure."""
     listed = [
         child
         for module in model.modules()

@@ -36,7 +36,7 @@ class Validation(Dataset):
             InputError: the share, or the rest, would be empty.
         """
         super().__init__(inner.config, inner.cache)
-        self.name = inner.name  # type: ignore[misc]
+        self.name = inner.name  # type: ignore[misc]  # the name of a class elsewhere, of the wrapped dataset here
         self.provides, self.facts, self.parts = inner.provides, inner.facts, inner.parts
         self.channels, self.frames = inner.channels, inner.frames
         self._inner = inner
@@ -80,7 +80,7 @@ class Validation(Dataset):
         return _SemanticPart(split, places)
 
     def _scenes(self, split: SceneSplit, places: list[int]) -> SceneSplit:
-        """Some scenes of a COCO file, by their positions in it, as a file of their own in the cache."""
+        """Some scenes of a COCO file, by their positions in it, as a separate file in the cache."""
         content = json.loads(split.annotations.read_bytes())
         images = [content["images"][place] for place in places]
         ids = {image["id"] for image in images}

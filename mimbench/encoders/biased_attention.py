@@ -25,7 +25,7 @@ class BiasedAttention(Attention):
 
         Args:
             x: the tokens.
-            shared_rel_pos_bias: as `attend` takes it, if the block has no table of its own.
+            shared_rel_pos_bias: as `attend` takes it, if the block has no separate table.
         """
         bias = None if self.q_bias is None else torch.cat((self.q_bias, self.k_bias, self.v_bias))
         qkv = F.linear(x, self.qkv.weight, bias)

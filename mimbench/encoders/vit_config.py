@@ -46,7 +46,7 @@ class ViTConfig(Config):
     class_token: bool = added(True)
     """False: without a class token; not for relative and relative-per-block positions."""
     class_tokens: int = added(1, ge=1, le=1000)
-    """Class tokens, if there are any, each with a position of its own (Pixio: 8); more than one is not for relative
+    """Class tokens, if there are any, each with a separate position (Pixio: 8); more than one is not for relative
     positions, shared or per block. Tasks that take the class token get their mean."""
     registers: int = added(0, ge=0, le=1000)
     """Register tokens (arXiv:2309.16588), learned and without positions, except for edge-rope; not for relative ones,

@@ -101,7 +101,7 @@ class ViTPositions:
         return bias[0][:, rows[:, :, None], rows[:, None, :]].transpose(0, 1)
 
     def require_shared_table(self, what: str) -> None:
-        """Raise InputError if each block has a relative-position table of its own, which `what` cannot use."""
+        """Raise InputError if each block has a separate relative-position table, which `what` cannot use."""
         position = self.config.position
         if position in OWN_TABLES:
             instead = "relative" if position == "relative-per-block" else position.removesuffix("-and-relative")

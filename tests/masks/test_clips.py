@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from helpers.random_inputs import seeded
 from mimbench.errors import InputError
 from mimbench.masks import (
     block_mask,
@@ -24,10 +25,6 @@ from mimbench.masks import (
 )
 
 GRID = (4, 6, 8)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("rng", ["torch", "official"])

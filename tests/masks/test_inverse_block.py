@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.random_inputs import seeded
 from mimbench.errors import InputError
 from mimbench.masks import inverse_block_mask
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def loop(count, grid, masked, aspect, roll, seed=0):

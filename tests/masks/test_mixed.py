@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.random_inputs import seeded
 from mimbench.errors import InputError
 from mimbench.masks import block_mask, mixed_ratio_mask
 from mimbench.masks.official import python_mixed_mask
@@ -19,10 +20,6 @@ STATS = {
     for case in json.loads((GOLDEN / "mask_stats_a.json").read_text())["stats"]
     if case["generator"].startswith("iBOT")
 }
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def settings(name):

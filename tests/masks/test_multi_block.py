@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.random_inputs import seeded
 from mimbench.errors import InputError
 from mimbench.masks import multi_block_mask, tube_mask
 from mimbench.masks.multi_block import draw_sizes
@@ -21,10 +22,6 @@ STATS = [
     for case in json.loads((GOLDEN / "mask_stats_a.json").read_text())["stats"]
     if case["generator"].startswith("I-JEPA") and case["settings"]["img_size"] == 224
 ]
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("name", [key.removesuffix("/targets") for key in BLOCKS if key.endswith("/targets")])

@@ -8,16 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.random_inputs import seeded
 from mimbench.contract import InputError
 from mimbench.masks import noise_mask
 from mimbench.masks.noise import coloured_noise
 
 SIGMA = (1.0, 2.0)
 COLOURS = ("red", "green", "blue", "purple")
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def gaussian(noise: np.ndarray, sigma: float, row: int, column: int) -> float:

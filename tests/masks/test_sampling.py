@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helpers.mask_statistics import position_probability, regions, statistics, summary
+from helpers.random_inputs import seeded
 from mimbench.errors import InputError
 from mimbench.masks import (
     block_mask,
@@ -28,10 +29,6 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 EXACT = dict(np.load(GOLDEN / "mask_exact.npz"))
 STATS = json.loads((GOLDEN / "mask_stats.json").read_text())["stats"]
 BLOCKS = [case for case in STATS if case["generator"].startswith("BEiT")]
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def names(family):

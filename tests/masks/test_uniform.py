@@ -5,12 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from helpers.random_inputs import seeded
 from mimbench.contract import InputError
 from mimbench.masks import uniform_mask
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def corners(masks: torch.Tensor) -> torch.Tensor:

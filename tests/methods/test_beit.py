@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.random_inputs import seeded
 from mimbench.contract import InputError
 from mimbench.encoders.vit import ViT
 from mimbench_methods.beit import BEiT
@@ -31,10 +32,6 @@ def build(image_size=16, channels=3, layer_scale=0.1, vocabulary=64, **options) 
     )
     options = {"hidden_patches": 6, "min_block": 4, "kmeans": {"vocabulary": vocabulary}, **options}
     return BEiT(BEiT.Config(**options), encoder)
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")

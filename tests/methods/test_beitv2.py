@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from helpers.official_values import GOLDEN, check_decay, check_initial_weights, check_rates, read_arrays, read_json
 from helpers.presets import resolved
+from helpers.random_inputs import seeded
 from mimbench.contract import InputError, NotSupported
 from mimbench.encoders.vit import ViT
 from mimbench.harness.planning.build import build as build_setup
@@ -44,10 +45,6 @@ def build(position="relative", words=None, encoder=None, **options) -> BEiTv2:
     built = ViT(ViT.Config(**(sizes | (encoder or {}))), image_size=16, in_channels=3)
     options = {"hidden_patches": 7, "min_block": 4, "early_layers": 2, "late_blocks": 2} | options
     return BEiTv2(BEiTv2.Config(**options, vqkd=TINY_WORDS | (words or {})), built)
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def batch(method: BEiTv2, count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,6 +8,7 @@ import torch
 from helpers.official_values import GOLDEN, check_block_masks, check_decay, check_rates, read_json
 from helpers.other_sizes import other_sizes
 from helpers.presets import resolved
+from helpers.random_inputs import images, seeded, shake
 from mimbench.contract import InputError
 from mimbench.convert import recognise, to_method
 from mimbench.convert.encoder_sizes import describe_encoder
@@ -29,21 +30,6 @@ def build(drop_path=0.0, grid=4, **options) -> CAE:
     )
     masks = {"hidden_patches": 8, "min_block": 2, "kmeans": {"vocabulary": 12}}
     return CAE(CAE.Config(**SMALL | masks | options), ViT(config, image_size=4 * grid, in_channels=3))
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def images(count=3, side=16) -> torch.Tensor:
-    return torch.randn(count, 3, side, side, generator=seeded())
-
-
-def shake(module: torch.nn.Module) -> None:
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.requires_grad:
-                parameter += 0.3 * torch.randn(parameter.shape, generator=seeded(1))
 
 
 @pytest.mark.parametrize(("grid", "count", "least"), [(14, 98, 16), (8, 32, 4)])

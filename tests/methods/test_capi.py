@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from pydantic import ValidationError
 
 from helpers.presets import resolved
+from helpers.random_inputs import losses_on_one_batch, seeded
 from mimbench.contract import InputError, TrainConfig
 from mimbench.convert import read_weights, recognise
 from mimbench.encoders.vit import ViT
@@ -36,10 +36,6 @@ def build(form=OFFICIAL_FORM, image_size=24, **options) -> CAPI:
                 parameter += 0.2 * torch.randn(parameter.shape)
     method.teacher = type(method.teacher)(method.encoder)
     return method
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def batch(method: CAPI, count: int = 3) -> tuple[torch.Tensor, PredictedCells]:
@@ -355,17 +351,7 @@ def test_initial_weights_are_those_of_separate_layers():
 
 
 def test_it_learns_one_batch():
-    method = build().train()
-    images = F.interpolate(torch.randn(4, 3, 5, 5, generator=seeded()), 24, mode="bicubic")
-    mask = method.sample_mask(4, seeded())
-    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=1e-2)
-    losses = []
-    for _ in range(40):
-        optimizer.zero_grad()
-        loss = method(images, mask).loss
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_on_one_batch(build(), 24)
     assert losses[-1] < 0.9 * losses[0]
 
 

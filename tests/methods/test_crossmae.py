@@ -9,6 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from helpers.random_inputs import images, seeded, shake
 from mimbench.contract import Batch, InputError
 from mimbench.convert import recognise, to_encoder, to_method
 from mimbench.encoders.timm_model import TimmModel
@@ -23,22 +24,6 @@ def build(grid=4, depth=2, position="sincos", **options) -> CrossMAE:
     torch.manual_seed(0)
     config = ViT.Config(patch_size=4, embed_dim=16, depth=depth, num_heads=2, position=position)
     return CrossMAE(CrossMAE.Config(**SMALL | options), ViT(config, image_size=4 * grid, in_channels=3))
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def images(count=3, side=16) -> torch.Tensor:
-    return torch.randn(count, 3, side, side, generator=seeded())
-
-
-def shake(module: torch.nn.Module) -> None:
-    """Move every weight, norms and biases too."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.requires_grad:
-                parameter += 0.3 * torch.randn(parameter.shape, generator=seeded(1))
 
 
 def normed(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:

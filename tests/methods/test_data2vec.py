@@ -19,6 +19,7 @@ from helpers.official_values import (
     state_of,
 )
 from helpers.presets import resolved
+from helpers.random_inputs import seeded, shake
 from mimbench.contract import InputError, NotSupported, TrainConfig
 from mimbench.encoders.vit import ViT
 from mimbench.optim import build_optimizer
@@ -38,20 +39,8 @@ def build(position="relative", drop_path=0.0, **options) -> Data2Vec:
     return Data2Vec(Data2Vec.Config(**{"hidden_patches": 9, "min_block": 4, "target_layers": 2} | options), encoder)
 
 
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def batch(method: Data2Vec, count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(count, 3, 16, 16, generator=seeded()), method.sample_mask(count, seeded())
-
-
-def shake(module: torch.nn.Module) -> None:
-    """Other weights, as after some training."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.requires_grad:
-                parameter += 0.3 * torch.randn(parameter.shape, generator=seeded(1))
 
 
 def by_hand(patches: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from helpers.presets import resolved
+from helpers.random_inputs import seeded
 from mimbench.contract import Batch, InputError, TrainConfig
 from mimbench.convert import read_weights
 from mimbench.encoders.swin import Swin
@@ -37,10 +38,6 @@ def shaken(method: Data2Vec2) -> Data2Vec2:
             if not name.endswith("pos_embed"):
                 parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
     return method
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def images(count=2) -> torch.Tensor:

@@ -11,6 +11,7 @@ from torch import nn
 
 from helpers.noting import INPUT, train
 from helpers.presets import resolved
+from helpers.random_inputs import seeded
 from helpers.small_encoders import encoder_for
 from mimbench.contract import InputError, TrainConfig
 from mimbench.encoders.vit import ViT
@@ -42,10 +43,6 @@ def shaken(method: DBOT) -> DBOT:
             if not name.endswith("pos_embed"):
                 parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
     return method
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def images(count=3) -> torch.Tensor:

@@ -7,6 +7,7 @@ import torch
 
 from helpers.official_values import GOLDEN, read_arrays, read_json
 from helpers.presets import resolved
+from helpers.random_inputs import seeded
 from mimbench.contract import InputError, TrainConfig
 from mimbench.convert import recognise, to_encoder, to_timm
 from mimbench.encoders.convnet import ConvNeXt
@@ -17,10 +18,6 @@ from mimbench.optim import Schedule, decay_rules, param_groups
 from mimbench.parity.golden import read_golden, setup_of
 from mimbench.parity.weights import load_weights
 from mimbench_methods.fcmae import FCMAE
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def convnext(side=32, **options):

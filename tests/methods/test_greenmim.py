@@ -13,6 +13,7 @@ from helpers.cell_methods import (
     check_pretraining,
 )
 from helpers.official_values import GOLDEN, read_arrays
+from helpers.random_inputs import seeded
 from mimbench.contract import InputError
 from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
@@ -20,10 +21,6 @@ from mimbench.masks import mask_at_pixels
 from mimbench.parity.comparison import compare
 from mimbench.parity.golden import read_golden
 from mimbench_methods.greenmim import GreenMIM
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def build(image_size=32, window=4, **options) -> GreenMIM:

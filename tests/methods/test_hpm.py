@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from helpers.official_values import GOLDEN, check_decay, check_rates, read_arrays, read_json
 from helpers.other_sizes import other_sizes
 from helpers.presets import resolved
+from helpers.random_inputs import images, seeded, shake
 from mimbench.contract import Batch, InputError
 from mimbench.convert import recognise, to_method
 from mimbench.encoders.vit import ViT
@@ -39,21 +40,6 @@ def build(grid=4, depth=1, position="sincos", **options) -> HPM:
     encoder = ViT(config, image_size=4 * grid, in_channels=3)
     small = {"decoder_dim": 8, "decoder_depth": 1, "decoder_heads": 2}
     return HPM(HPM.Config(**small | options), encoder)
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def images(count=3, side=16) -> torch.Tensor:
-    return torch.randn(count, 3, side, side, generator=seeded())
-
-
-def shake(module: torch.nn.Module) -> None:
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.requires_grad:
-                parameter += 0.3 * torch.randn(parameter.shape, generator=seeded(1))
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 60, 119, 199])

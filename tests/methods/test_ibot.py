@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from helpers.official_values import GOLDEN, read_json
 from helpers.presets import resolved
+from helpers.random_inputs import seeded
 from helpers.self_made import write_self_made
 from mimbench.contract import Batch, InputConfig, InputError, TrainConfig
 from mimbench.convert import read_weights
@@ -36,10 +37,6 @@ def build(drop_path=0.0, **options) -> IBOT:
     encoder = ViT.Config(patch_size=4, embed_dim=16, depth=2, num_heads=2, position="learned", drop_path=drop_path)
     sizes = {"out_dim": 16, "hidden_dim": 16, "bottleneck_dim": 8, "local_crops": 1, "local_size": 16}
     return IBOT(IBOT.Config(**sizes | options), ViT(encoder, image_size=32, in_channels=3))
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def batch(method: IBOT, count: int = 3, epoch: int = 0) -> Batch:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from helpers.official_values import GOLDEN, read_arrays, read_json
 from helpers.presets import resolved
+from helpers.random_inputs import losses_on_one_batch, seeded
 from helpers.self_made import write_self_made
 from mimbench.contract import InputError, TrainConfig
 from mimbench.convert import read_weights
@@ -42,10 +43,6 @@ def build(image_size=32, **options) -> IJEPA:
     )
     sizes = {"predictor_dim": 8, "predictor_depth": 1, "predictor_heads": 2, "min_context": 4}
     return IJEPA(IJEPA.Config(**sizes | options), ViT(encoder, image_size=image_size, in_channels=3))
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def batch(method: IJEPA, count: int = 3) -> tuple[torch.Tensor, MultiBlockMask]:
@@ -237,17 +234,7 @@ def test_the_loss_is_smooth_l1_at_the_target_blocks():
 
 
 def test_it_learns_one_batch():
-    method = build().train()
-    images = F.interpolate(torch.randn(4, 3, 5, 5, generator=seeded()), 32, mode="bicubic")
-    mask = method.sample_mask(4, seeded())
-    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=1e-2)
-    losses = []
-    for _ in range(40):
-        optimizer.zero_grad()
-        loss = method(images, mask).loss
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_on_one_batch(build(), 32)
     assert losses[-1] < 0.9 * losses[0]
 
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from helpers.official_values import GOLDEN, check_decay, check_rates, read_json
 from helpers.other_sizes import other_sizes
 from helpers.presets import resolved
+from helpers.random_inputs import images, seeded
 from mimbench.contract import InputError
 from mimbench.convert import recognise, to_method
 from mimbench.encoders.vit import ViT
@@ -28,14 +29,6 @@ def build(patch=4, image_size=16, depth=3, **options) -> LocalMIM:
     torch.manual_seed(0)
     config = ViT.Config(patch_size=patch, embed_dim=16, depth=depth, num_heads=2, position="sincos")
     return LocalMIM(LocalMIM.Config(**SMALL | options), ViT(config, image_size=image_size, in_channels=3))
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def images(count=3, side=16) -> torch.Tensor:
-    return torch.randn(count, 3, side, side, generator=seeded())
 
 
 def test_the_mask_is_the_official_one():

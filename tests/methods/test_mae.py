@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from helpers.random_inputs import seeded
 from mimbench.contract import InputError
 from mimbench.encoders.vit import ViT
 from mimbench.masks import noise_mask, patchify, random_mask
@@ -42,10 +43,6 @@ def build(image_size=16, channels=3, dim=32, position="sincos", **options) -> MA
     )
     options = {"decoder_dim": 24, "decoder_depth": 2, "decoder_heads": 3, "min_block": 4, **options}
     return MAE(MAE.Config(**options), encoder)
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module", params=["normpix", "rawpix"])

@@ -21,6 +21,7 @@ from helpers.official_values import (
     state_of,
 )
 from helpers.presets import resolved
+from helpers.random_inputs import seeded
 from mimbench.contract import InputError, NotSupported
 from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
@@ -46,10 +47,6 @@ def build(kind="vit", channels=3, position="relative", **options) -> MaskFeat:
         config = Swin.Config(patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window=4)
         encoder = Swin(config, image_size=16, in_channels=channels)
     return MaskFeat(MaskFeat.Config(**{"cell_size": 2} | options), encoder)
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def batch(method: MaskFeat, count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,6 +13,7 @@ from helpers.cell_methods import (
     check_pretraining,
 )
 from helpers.official_values import GOLDEN
+from helpers.random_inputs import seeded
 from mimbench.contract import InputError
 from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
@@ -22,10 +23,6 @@ from mimbench.parity.golden import read_golden
 from mimbench_methods.mixmim import MixMIM
 
 OFFICIAL = {"position": "sincos-and-relative", "shift": False}
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def build(image_size=32, window=4, encoder=OFFICIAL, **options) -> MixMIM:

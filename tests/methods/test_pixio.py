@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.random_inputs import seeded
 from mimbench.contract import InputError
 from mimbench.convert import recognise, to_method, to_timm
 from mimbench.encoders.vit import ViT
@@ -26,10 +27,6 @@ def vit(side=32, **options) -> ViT:
 
 def build(side=32, encoder=None, **options) -> Pixio:
     return Pixio(Pixio.Config(**{"mask_block": 2} | SMALL | options), vit(side, **encoder or {}))
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def images(count=2, side=32) -> torch.Tensor:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from helpers.official_values import GOLDEN, read_arrays, read_json
 from helpers.presets import resolved
+from helpers.random_inputs import seeded
 from mimbench import registry
 from mimbench.api import InputError
 from mimbench.contract import TrainConfig
@@ -20,10 +21,6 @@ from mimbench.optim import Schedule, param_groups
 from mimbench.parity.golden import read_golden, setup_of
 from mimbench.parity.weights import load_weights
 from mimbench_methods.spark import SparK
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def resnet(side=32, **options):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from helpers.random_inputs import seeded
 from mimbench.contract import InputError
 from mimbench.encoders.convnet import ResNet
 from mimbench.encoders.swin import Swin
@@ -26,10 +27,6 @@ def build(kind="swin", **options) -> UMMAE:
         swin = Swin.Config(patch_size=2, embed_dim=8, depths=(1, 2, 1), num_heads=(2, 2, 4), window=4)
         encoder = Swin(swin, image_size=SIZE, in_channels=3)
     return UMMAE(UMMAE.Config(**DECODER, **options), encoder)
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def batch(method):

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
 from helpers.official_values import read_arrays, read_json
+from helpers.random_inputs import seeded
 from mimbench.contract import InputError, NotSupported, TrainConfig
 from mimbench.harness.planning.build import build_method
 from mimbench.harness.planning.cells import Request
@@ -37,10 +38,6 @@ TINY = {
     "pretrain.schedule.warmup_epochs": 0,
     "pretrain.batch_size": 32,
 }
-
-
-def seeded(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def quantizer(count=5, dim=3, decay=0.9) -> Quantizer:

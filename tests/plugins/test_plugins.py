@@ -12,6 +12,7 @@ from plugins.coarse import Coarse
 from plugins.distill import Distill
 from safetensors.torch import save_file
 
+from helpers.random_inputs import seeded
 from mimbench.api import patchify
 from mimbench.contract import InputConfig, InputError
 from mimbench.encoders.vit import ViT
@@ -19,10 +20,6 @@ from mimbench.testing import check_method
 
 FOLDER = Path(__file__).parent
 GOLDEN = FOLDER.parent / "golden"
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def vit(**options):

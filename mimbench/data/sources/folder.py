@@ -194,7 +194,7 @@ class Folder(Dataset):
     def _split_folders(self) -> tuple[Path | None, Path | None]:
         folders = {path.name.lower(): path for path in subfolders(self.root)}
         train, test = (folders[word] if (word := first_of(words, folders)) else None for words in (TRAIN, TEST))
-        # Alone among other folders and without folders of its own, "train" is a class of images of trains.
+        # Alone among other folders and without subfolders, "train" is a class of images of trains.
         if train is not None and test is None and len(folders) > 1 and not subfolders(train):
             return None, None
         return train, test if train is not None else None

@@ -7,16 +7,13 @@ import torch
 from pydantic import ValidationError
 from torchvision.transforms.v2 import functional as F
 
+from helpers.random_inputs import seeded
 from mimbench.contract import InputConfig, View
 from mimbench.data.pipeline.batched_colors import augment_view, blur_kernel, jitter_colors
 from mimbench.data.pipeline.transforms import DeviceTransform, TrainingCrop
 from mimbench.errors import InputError
 
 INPUT = InputConfig(image_size=16)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def pixels(*shape, seed=0):

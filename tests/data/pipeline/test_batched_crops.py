@@ -6,6 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from helpers.random_inputs import seeded
 from mimbench.contract import InputConfig
 from mimbench.data.pipeline.batched_crops import random_boxes, random_squares, resample, with_border
 from mimbench.data.pipeline.transforms import (
@@ -15,10 +16,6 @@ from mimbench.data.pipeline.transforms import (
     evaluation_crop,
 )
 from mimbench.errors import InputError
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def noise(*shape, seed=0):
