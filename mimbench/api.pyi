@@ -172,6 +172,17 @@ from mimbench.distributed import (
     get_world_size as get_world_size,
 )
 
+# What one batch on several processes needs: rows of what is drawn for all its images
+from mimbench.shared_batch import (
+    draw_once as draw_once,
+    draw_rows as draw_rows,
+    draws_rows as draws_rows,
+    mean_over_shares as mean_over_shares,
+    rows_of_views as rows_of_views,
+    sharing_batch as sharing_batch,
+    take_rows as take_rows,
+)
+
 # Data: loaders and augmentation of images, and parts of loaders for other data
 from mimbench.data import (
     DeviceTransform as DeviceTransform,

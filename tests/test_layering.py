@@ -26,6 +26,7 @@ BASE = frozenset(
         "advice",
         "seeds",
         "distributed",
+        "shared_batch",
         "text_files",
         "lean_imports",
     }

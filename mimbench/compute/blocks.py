@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mimbench.shared_batch import current_share, in_share
+
 _MARK, _RUNNER = "_is_block", "_block_runner"
 
 
@@ -64,7 +66,15 @@ def run_block(
             return block(*inputs) if by is None else by(block, *inputs)
         return runner(by or forward, block, *inputs)
 
-    return checkpoint(run, *inputs, use_reentrant=False) if recompute else run(*inputs)
+    if not recompute:
+        return run(*inputs)
+    share = current_share()
+
+    def run_again(*inputs: Any) -> Tensor:
+        with in_share(share):  # what is drawn in the backward pass is for the same rows
+            return run(*inputs)
+
+    return checkpoint(run_again, *inputs, use_reentrant=False)
 
 
 def set_runner(block: nn.Module, runner: Runner | None) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mimbench.shared_batch import draw_rows
+
 
 class DropPath(nn.Module):
     """Multiplies the branch of each sample by a factor: 0 if it is dropped, 1 / (1 - rate) if it stays.
@@ -28,7 +30,7 @@ class DropPath(nn.Module):
         keep = 1 - self.drop_prob
         if not self.drop_prob:
             return torch.ones(batch, device=device)
-        factors = torch.empty(batch, device=device).bernoulli_(keep)
+        factors = draw_rows(lambda rows: torch.empty(rows, device=device).bernoulli_(keep), batch)
         return factors.div_(keep) if keep and self.scale_by_keep else factors
 
     def forward(self, x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from mimbench.engine.acceleration import (
     matrix_precision,
     set_channels_last,
 )
-from mimbench.engine.adapter import MinimalRunner, RunnerModel, ScalarVisualizer, release_run
+from mimbench.engine.adapter import MinimalRunner, RunnerModel, ScalarVisualizer, release_run, shares_batch
 from mimbench.engine.device import peak_memory, pick_precision, reset_peak_memory
 from mimbench.engine.hooks import HistoryHook, StepHook
 from mimbench.engine.loop import WholeStepLoop
@@ -64,7 +64,7 @@ def fit(
         label: names the training in messages.
         images_per_epoch: for messages.
         options: path of the table that `config` comes from, such as "task.train". Messages advise on its settings.
-        seed: each step is seeded from it, the rank and the step number.
+        seed: each step is seeded from it, the rank and the step number; ranks that share a batch are seeded alike.
         device: the model is moved there.
         workdir: folder of the training state.
         console: for progress and messages.
@@ -165,6 +165,7 @@ def fit(
                 "type": WholeStepLoop,
                 "steps": last_step,
                 "accumulate": config.accumulate,
+                "shares_batch": shares_batch(model),
                 "after_step": after_step,
             },
             optim_wrapper=build_update(optimizer, config, precision, device, before_update),

@@ -12,7 +12,7 @@ import torch
 from mmengine.hooks import Hook
 
 from mimbench.distributed import average_over_ranks
-from mimbench.engine.adapter import MinimalRunner, RunnerModel
+from mimbench.engine.adapter import MinimalRunner, RunnerModel, shares_batch
 from mimbench.engine.progress import Progress
 from mimbench.errors import RunError
 from mimbench.optim import Schedule
@@ -23,7 +23,7 @@ class StepHook(Hook):
     """Seeds every step from (seed, rank, step), and sets its learning rate and weight decay.
 
     All randomness of a step follows from these three, so a resumed training draws the same numbers as one without
-    interruption.
+    interruption. Ranks that share a batch are all seeded as rank 0.
     """
 
     priority = "VERY_HIGH"
@@ -41,7 +41,8 @@ class StepHook(Hook):
             before_epoch(runner.epoch)
 
     def before_train_iter(self, runner: MinimalRunner, batch_idx: int, data_batch: Any = None) -> None:
-        seed = derive_seed(self.seed, runner.rank, runner.iter)
+        rank = 0 if shares_batch(self.adapter.trainable) else runner.rank
+        seed = derive_seed(self.seed, rank, runner.iter)
         torch.manual_seed(seed)
         self.adapter.generator.manual_seed(seed)
         if self.replays:

@@ -10,6 +10,9 @@ from typing import Any
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader
 
+from mimbench.distributed import get_rank, get_world_size
+from mimbench.shared_batch import sharing_batch
+
 
 class WholeStepLoop(EpochBasedTrainLoop):
     """mmengine's epoch loop, with as many micro-batches per epoch as fill whole optimizer steps.
@@ -25,17 +28,19 @@ class WholeStepLoop(EpochBasedTrainLoop):
         steps: int,
         *,
         accumulate: int,
+        shares_batch: bool,
         after_step: Callable[[int], None],
     ) -> None:
         """
         Args:
             steps: optimizer steps to train. The last of them may lie within an epoch.
+            shares_batch: the ranks share each micro-batch; see `mimbench.shared_batch`.
             after_step: called after each optimizer step, with the number of micro-batches done so far. After the last
                 step of an epoch it is called when the hooks of that epoch have run.
         """
         self.per_epoch = len(dataloader) // accumulate * accumulate
         super().__init__(runner, dataloader, math.ceil(steps * accumulate / self.per_epoch))
-        self.accumulate = accumulate
+        self.accumulate, self._shares_batch = accumulate, shares_batch
         self._max_iters = steps * accumulate
         self._after_step = after_step
 
@@ -62,6 +67,10 @@ class WholeStepLoop(EpochBasedTrainLoop):
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
         self._after_step(self._iter)
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        with sharing_batch(get_rank(), get_world_size() if self._shares_batch else 1):
+            super().run_iter(idx, data_batch)
 
     def _batches(self, done: int, end: int) -> Iterator[Any]:
         """The micro-batches of this epoch up to number `end`, except for the first `done`."""

@@ -15,8 +15,10 @@ from mimbench.errors import InputError
 from mimbench.masks.grids import Grid, check_count, grid_text, require_two_axes, spans
 from mimbench.masks.host import host_generator, to_device
 from mimbench.masks.official import ATTEMPTS, draw_seed, numpy_fill_up, python_block_mask
+from mimbench.shared_batch import draws_rows
 
 
+@draws_rows
 def block_mask(
     batch: int,
     grid: Grid,
@@ -54,6 +56,10 @@ def block_mask(
         InputError: no mask of this count, or no such block, fits the grid.
     """
     if isinstance(count, Tensor):
+        if len(count) != batch:
+            raise InputError(
+                f"{len(count)} counts for {batch} masks; in a batch that processes share, draw both in draw_rows"
+            )
         if exact or retry:
             raise InputError(f"{'exact' if exact else 'retry'}=True needs one count for all samples")
         most, counts = math.ceil(float(count.max())), count

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mimbench.errors import InputError
+from mimbench.shared_batch import mean_over_shares
 
 Grid = tuple[int, ...]
 """Cells of a mask per axis: rows and columns, (Gh, Gw), or frames, rows and columns of a clip, (Gt, Gh, Gw)."""
@@ -119,6 +120,8 @@ def repeat_per_mask(values: Tensor, masks: Tensor) -> Tensor:
 def mean_over_masked(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of `values` [B, h, w] or [B, T', h, w] over all masked cells of the batch together; 0 if none is masked.
 
+    If processes share the batch, the mean of their results is the mean over all its masked cells.
+
     Args:
         values: one number per cell. Average the error over channels first.
         mask: bool [B, *cells] on any grid with the axes of `values`, True = masked.
@@ -130,7 +133,7 @@ def mean_over_masked(values: Tensor, mask: Tensor) -> Tensor:
         axes = "T', h, w" if mask.ndim == 4 else "h, w"
         raise ValueError(f"mean_over_masked needs values [B, {axes}], one per cell; these are {list(values.shape)}")
     masked = resize_mask(mask, values.shape[1:])
-    return (values * masked).sum() / masked.sum().clamp(min=1)
+    return (values * masked).sum() / mean_over_shares(masked.sum(), least=1)
 
 
 def check_count(masked: int, cells: int, what: str) -> int:

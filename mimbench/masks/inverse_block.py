@@ -7,8 +7,10 @@ from torch import Tensor
 
 from mimbench.errors import InputError
 from mimbench.masks.grids import Grid, check_count, grid_text, require_two_axes, spans
+from mimbench.shared_batch import draws_rows
 
 
+@draws_rows
 def inverse_block_mask(
     batch: int,
     grid: Grid,

@@ -16,8 +16,10 @@ from mimbench.masks.grids import Grid
 from mimbench.masks.host import host_generator, to_device
 from mimbench.masks.official import draw_seed, python_mixed_mask
 from mimbench.masks.sampling import random_order
+from mimbench.shared_batch import draws_rows
 
 
+@draws_rows
 def mixed_ratio_mask(
     batch: int,
     grid: Grid,

@@ -14,6 +14,7 @@ from mimbench.errors import InputError
 from mimbench.masks.grids import Grid, grid_text, require_two_axes, spans
 from mimbench.masks.host import host_generator, to_device
 from mimbench.masks.official import TRIES, draw_seed, torch_multi_blocks
+from mimbench.shared_batch import current_share, take_rows
 
 Range = tuple[float, float]
 
@@ -77,6 +78,8 @@ def multi_block_mask(
             f"a multi-block mask needs one target and one cell of context or more, not {targets} and {min_context}"
         )
     check_sizes(grid, target_scale, target_aspect, context_scale, min_context)
+    share = current_share()
+    batch *= share.processes if share else 1  # contexts are cut to the shortest of all processes
     if rng == "official":
         # Two streams, as in the official code: the sizes are common to all workers of a loader, the places are not.
         sizes, places = (torch.Generator().manual_seed(draw_seed(generator)) for _ in range(2))
@@ -89,6 +92,7 @@ def multi_block_mask(
         seen = _draw_contexts(chosen, context, min_context, allow_overlap, host)
     fewest = int(seen.sum((1, 2)).min())
     visible, masked = _first_cells(seen, fewest), _first_cells(chosen, target[0] * target[1])
+    visible, masked = take_rows(visible), take_rows(masked, axis=1)
     return MultiBlockMask(to_device(visible, generator.device), to_device(masked, generator.device), grid)
 
 

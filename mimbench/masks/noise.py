@@ -11,10 +11,12 @@ from torch import Tensor
 from mimbench.errors import InputError
 from mimbench.masks.grids import Grid, require_two_axes
 from mimbench.masks.sampling import Rounding, masked_count
+from mimbench.shared_batch import draws_rows
 
 NoiseColour = Literal["red", "green", "blue", "purple"]
 
 
+@draws_rows
 def noise_mask(
     batch: int,
     grid: Grid,

@@ -12,6 +12,7 @@ from torch import Tensor
 from mimbench.errors import InputError
 from mimbench.masks.grids import Grid, check_count, grid_text, require_two_axes, spans
 from mimbench.masks.official import draw_seed, numpy_random_mask, numpy_tube_mask, official_guided_mask
+from mimbench.shared_batch import draw_rows, draws_rows, spread_rows, take_rows
 
 Rounding = Literal["ceil", "floor", "mae", "spark"]
 Noise = Literal["uniform", "normal"]
@@ -39,6 +40,7 @@ def masked_count(cells: int, ratio: float, rounding: Rounding = "ceil") -> int:
     return check_count(masked, cells, f"mask ratio {ratio:g}")
 
 
+@draws_rows
 def random_mask(
     batch: int,
     grid: Grid,
@@ -68,6 +70,7 @@ def random_mask(
     return mask.scatter_(1, visible, False).unflatten(1, grid)
 
 
+@draws_rows
 def tube_mask(
     batch: int,
     grid: Grid,
@@ -129,17 +132,21 @@ def guided_mask(
         raise InputError(f"{guided} guided cells are not among {masked} masked ones")
     if rng == "official":
         seed = draw_seed(generator)
+        # What it draws for an image does not depend on the scores, so other processes' scores are not needed.
         masks = official_guided_mask(
-            flat.cpu(), masked, guided, np.random.RandomState(seed), torch.Generator().manual_seed(seed)
+            spread_rows(flat.cpu()), masked, guided, np.random.RandomState(seed), torch.Generator().manual_seed(seed)
         )
-        return masks.to(scores.device).view_as(scores)
+        return take_rows(masks).to(scores.device).view_as(scores)
     hardest = flat.argsort(1, descending=True)[:, :guided]
-    noise = torch.rand(flat.shape, generator=generator, device=generator.device)
+    noise = draw_rows(
+        lambda rows: torch.rand(rows, flat.shape[1], generator=generator, device=generator.device), len(flat)
+    )
     # Noise is below 1, so that guided cells (2.0) rank before all others.
     chosen = noise.scatter(1, hardest, 2.0).argsort(1, descending=True)[:, :masked]
     return torch.zeros_like(flat, dtype=torch.bool).scatter(1, chosen, True).view_as(scores)
 
 
+@draws_rows
 def random_order(batch: int, grid: Grid, generator: torch.Generator, noise: Noise = "uniform") -> Tensor:
     """Cells of `grid` in random order, int64 [batch, N]; at a mask ratio of MAE, the first are the visible ones.
 
@@ -149,6 +156,7 @@ def random_order(batch: int, grid: Grid, generator: torch.Generator, noise: Nois
     return draw(batch, math.prod(grid), generator=generator, device=generator.device).argsort(dim=1)
 
 
+@draws_rows
 def square_mask(batch: int, grid: Grid, ratio: float, generator: torch.Generator, *, centred: bool = False) -> Tensor:
     """Mask one square in each sample, at a random place (SimMIM, table 1) or in the middle.
 
@@ -178,6 +186,7 @@ def square_mask(batch: int, grid: Grid, ratio: float, generator: torch.Generator
     return axes[0][:, :, None] & axes[1][:, None, :]
 
 
+@draws_rows
 def grid_mask(batch: int, grid: Grid, generator: torch.Generator, *, period: int = 2, shift: bool = False) -> Tensor:
     """Keep one cell of each `period` x `period` visible and mask the rest (MAE, figure 6: 75 percent at 2).
 

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from mimbench.errors import InputError
 from mimbench.masks.grids import Grid, grid_text, require_two_axes
+from mimbench.shared_batch import draws_rows
 
 
+@draws_rows
 def uniform_mask(batch: int, grid: Grid, generator: torch.Generator) -> Tensor:
     """Leave a random cell of each square of 2 x 2 cells visible, and mask the others.
 

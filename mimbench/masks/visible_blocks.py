@@ -7,8 +7,10 @@ from torch import Tensor
 
 from mimbench.errors import InputError
 from mimbench.masks.grids import Grid, check_count, require_two_axes
+from mimbench.shared_batch import draws_rows
 
 
+@draws_rows
 def visible_blocks_mask(
     batch: int, grid: Grid, ratio: float, generator: torch.Generator, *, block: int = 3, adjust: float = 0.07
 ) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mimbench.contract import View
+from mimbench.shared_batch import draw_rows
 
 
 def augment_view(pixels: Tensor, view: View, generator: torch.Generator) -> Tensor:
@@ -38,8 +39,8 @@ def jitter_colors(pixels: Tensor, strength: float, generator: torch.Generator) -
     As torchvision's ColorJitter, except that the order is fixed and not drawn per image. The images are crops;
     BEiT's and data2vec's scripts jitter the whole image first, so that contrast turns around the whole image's mean.
     """
-    shape = (3, len(pixels), *[1] * (pixels.ndim - 1))
-    draws = torch.rand(shape, generator=generator, device=generator.device).to(pixels.device)
+    others = [1] * (pixels.ndim - 1)
+    draws = draw_rows(lambda rows: _uniform(generator, 3, rows, *others), len(pixels), axis=1).to(pixels.device)
     low = max(0.0, 1 - strength)
     brightness, contrast, saturation = low + (1 + strength - low) * draws
     pixels = (pixels * brightness).clamp(0, 1)
@@ -64,8 +65,8 @@ def _jitter_in_random_order(
     lows = [*(max(0.0, 1 - strength) for strength in strengths[:3]), -strengths[3]]
     highs = [*(1 + strength for strength in strengths[:3]), strengths[3]]
     low, high = torch.tensor(lows), torch.tensor(highs)
-    factors = low + (high - low) * _uniform(generator, len(pixels), 4).cpu()
-    orders = _uniform(generator, len(pixels), 4).cpu().argsort(1).tolist()
+    factors = low + (high - low) * draw_rows(lambda rows: _uniform(generator, rows, 4), len(pixels)).cpu()
+    orders = draw_rows(lambda rows: _uniform(generator, rows, 4), len(pixels)).cpu().argsort(1).tolist()
     result = pixels.clone()
     for index in chosen.nonzero().flatten().tolist():
         image = pixels[index]
@@ -80,7 +81,7 @@ def _blur(pixels: Tensor, chosen: Tensor, view: View, generator: torch.Generator
     from torchvision.transforms.v2 import functional as F
 
     low, high = view.blur_sigma
-    sigmas = (low + (high - low) * _uniform(generator, len(pixels))).tolist()
+    sigmas = (low + (high - low) * draw_rows(lambda rows: _uniform(generator, rows), len(pixels))).tolist()
     kernel = blur_kernel(view.image_size)
     result = pixels.clone()
     for index in chosen.nonzero().flatten().tolist():
@@ -90,7 +91,7 @@ def _blur(pixels: Tensor, chosen: Tensor, view: View, generator: torch.Generator
 
 def _choose(pixels: Tensor, probability: float, generator: torch.Generator) -> Tensor:
     """Which images an option changes: bool [B] on the device of `pixels`."""
-    return (_uniform(generator, len(pixels)) < probability).to(pixels.device)
+    return (draw_rows(lambda rows: _uniform(generator, rows), len(pixels)) < probability).to(pixels.device)
 
 
 def _uniform(generator: torch.Generator, *shape: int) -> Tensor:

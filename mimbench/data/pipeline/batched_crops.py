@@ -12,11 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mimbench.shared_batch import draws_rows
+
 _TRIES = 10
 BORDER = 4
 """px that are mirrored around an image before a simple crop."""
 
 
+@draws_rows
 def random_boxes(
     batch: int,
     height: int,
@@ -60,6 +63,7 @@ def _central_box(height: int, width: int, ratio: tuple[float, float]) -> list[in
     return [(height - h) // 2, (width - w) // 2, h, w]
 
 
+@draws_rows
 def random_squares(batch: int, height: int, width: int, size: int, generator: torch.Generator) -> Tensor:
     """Boxes of size x size px, as `random_boxes` has them, uniform over all places."""
     limits = torch.tensor([height, width], device=generator.device) - size + 1

@@ -12,6 +12,7 @@ from mimbench.data.pipeline.batched_colors import augment_view, blur_kernel, jit
 from mimbench.data.pipeline.batched_crops import BORDER, random_boxes, random_squares, resample, with_border
 from mimbench.data.pipeline.device_decoding import DecodedBatch
 from mimbench.errors import InputError
+from mimbench.shared_batch import draw_rows
 
 _LONGEST_ASPECT = 4
 
@@ -79,7 +80,8 @@ class DeviceTransform(nn.Module):
             boxes = random_squares(batch, height, width, self.input.image_size, generator)
         else:
             boxes = random_boxes(batch, height, width, self.input.crop_scale, self.input.crop_ratio, generator)
-        mirror = torch.rand(batch, generator=generator, device=generator.device) < self.input.flip
+        draws = draw_rows(lambda rows: torch.rand(rows, generator=generator, device=generator.device), batch)
+        mirror = draws < self.input.flip
         pixels = _resample(pixels, boxes, self.input.image_size, self.input.interpolation, mirror)
         return self._recoloured(pixels, generator)
 
