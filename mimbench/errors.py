@@ -23,6 +23,12 @@ class RunError(MimbenchError):
     """A run started and could not finish; what it had saved is kept."""
 
 
+class LeaseLost(MimbenchError):
+    """Another process has taken over what this one did. The command ends, and may be started again."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
 class NotSupported(MimbenchError):
     """An optional part of a contract that this plugin does not offer."""
 

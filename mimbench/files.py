@@ -6,7 +6,6 @@ import errno
 import functools
 import hashlib
 import os
-import platform
 import re
 import shutil
 import tempfile
@@ -17,12 +16,14 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from mimbench.errors import InputError
+from mimbench.leases import confirm_leases
+from mimbench.process_identity import PATTERN, has_ended, this_process
 
 LONGEST_NAME = 160
 """Bytes of a file's name that its temporary file repeats; file systems allow 255 in all."""
 FOREIGN_SECONDS = 86_400.0
 """Age at which a temporary file of another machine counts as abandoned."""
-_TEMPORARY = re.compile(r"\..+\.(?P<place>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)\.\w+", re.DOTALL)
+_TEMPORARY = re.compile(rf"\..+\.{PATTERN}\.\w+", re.DOTALL)
 _ERROR_NUMBER = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
 
 
@@ -52,6 +53,7 @@ def open_atomic(path: Path, *, temporaries: Path | None = None) -> Iterator[Bina
                 stream.flush()
                 os.fsync(stream.fileno())
             os.chmod(temporary, 0o644)
+            confirm_leases()
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
@@ -142,7 +144,7 @@ def is_unreadable(error: BaseException | None) -> bool:
 def temporary_prefix(name: str) -> str:
     """What the name of a temporary file or folder of this process begins with; `remove_abandoned` recognises it."""
     short = name.encode(errors="replace")[:LONGEST_NAME].decode(errors="ignore")
-    return f".{short}.{_place()}-{os.getpid()}-{_start_of(os.getpid()) or 0}."
+    return f".{short}.{this_process()}."
 
 
 def remove_abandoned(folder: Path) -> None:
@@ -169,37 +171,10 @@ def _remove_abandoned_once(folder: Path) -> None:
 
 
 def _has_ended(match: re.Match[str], entry: os.DirEntry[str]) -> bool:
-    if match["place"] != _place():
+    ended = has_ended(match["place"], int(match["pid"]), int(match["start"]))
+    if ended is None:
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > FOREIGN_SECONDS
-    pid = int(match["pid"])
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return True
-    except PermissionError:
-        pass  # it runs under another user
-    start = _start_of(pid)
-    return start is not None and start != int(match["start"])  # the number was given to a later process
-
-
-def _start_of(pid: int) -> int | None:
-    """When a process started, in ticks since boot; -1: it was killed and waits for its parent; None: not known."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return -1 if fields[0] in "ZX" else int(fields[19])
-
-
-@functools.cache
-def _place() -> str:
-    """Where numbers of processes mean the same: this machine since it booted, and this container."""
-    parts = [platform.node()]
-    with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
-    with suppress(OSError):
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return hashlib.sha256("\n".join(parts).encode(errors="replace")).hexdigest()[:8]
+    return ended
 
 
 @contextmanager

@@ -20,6 +20,8 @@ BASE = frozenset(
         "_version",
         "errors",
         "files",
+        "leases",
+        "process_identity",
         "text",
         "toml",
         "options",

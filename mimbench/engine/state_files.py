@@ -22,6 +22,7 @@ import torch
 from mimbench.advice import is_out_of_memory
 from mimbench.errors import InputError
 from mimbench.files import file_sha256, is_unreadable, open_atomic
+from mimbench.leases import confirm_leases
 from mimbench.store.sealing import DAMAGE, read_sealed, write_sealed
 
 STATES = "step_*.json"
@@ -56,6 +57,7 @@ def save_state(folder: Path, state: Mapping[str, Any], *, steps: int, epochs: fl
     body = {"steps": steps, "epochs": epochs, "file_sha256": file_sha256(path), "identity": identity}
     write_sealed(path.with_suffix(".json"), body)
     before = next((card for card in _cards(folder) if _steps(card) < steps), path)
+    confirm_leases()
     # Cards are deleted first, since a state without its card is ignored.
     for old in sorted(folder.glob("step_*"), key=lambda file: file.suffix):
         if old.stem not in (path.stem, before.stem) and not old.is_dir():

@@ -21,6 +21,7 @@ import numpy as np
 
 from mimbench.errors import RunError
 from mimbench.files import FileState, naming, temporary_prefix, write_atomic
+from mimbench.leases import confirm_leases
 
 BLOCK = 2**22
 """Bytes that are read and summed at once."""
@@ -64,6 +65,7 @@ class FeatureFile:
             self._stream.close()
             seal = _seal(self.path, checksum(self._temporary))
             self._temporary.chmod(0o644)
+            confirm_leases()
             os.replace(self._temporary, self.path)
         write_atomic(seal_of(self.path), seal.encode())
 

@@ -6,30 +6,29 @@ DIR/failures/<record id>.json    the reason why a cell has no record, from the l
 DIR/artifacts/<folder>/          pictures and files of a record or a pretraining
 DIR/work/<fingerprint>/          states of an unfinished training, from which it resumes
 DIR/work/<record id>/            files of an unfinished task; error.txt is the traceback of a failure
-DIR/work/<key>.lock              locks between processes; <key> is a fingerprint or a record id
+DIR/work/<key>.lease/            who makes something now; <key> is a fingerprint or a record id, see leases.py
 DIR/stages/<fingerprint>.*       what methods fit before training (tokenizers), see stages.py
 DIR/features/                    frozen features, shared by all tasks, see features.py
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mimbench.errors import InputError
 from mimbench.files import file_sha256, naming, remove_abandoned, temporary_prefix, write_atomic
+from mimbench.leases import confirm_leases, hold_lease, hold_lease_if_free
 from mimbench.store.failure import Failure, failure_path, write_failure
 from mimbench.store.reading import CHECKPOINTS, FOLDERS
 from mimbench.store.record import Record, read_record, write_record
@@ -81,7 +80,7 @@ def read_checkpoint(folder: Path) -> StoredCheckpoint:
 
 
 class Store:
-    """A results folder. Writes are atomic. Processes that share a folder hold a lock while they make something."""
+    """A results folder. Writes are atomic. Processes that share a folder hold a lease while they make something."""
 
     def __init__(self, root: Path, *, write: bool = True) -> None:
         """write: create the folder if needed and check that it is writable. False: it is only read.
@@ -139,7 +138,7 @@ class Store:
     ) -> StoredCheckpoint:
         """Write weights and card together: the folder is complete, or does not appear.
 
-        The caller holds the lock on the training. replace: an existing checkpoint is deleted once this one is written.
+        The caller holds the lease of the training. replace: an existing checkpoint is deleted once this one is written.
         """
         parent = self.checkpoint_path(fingerprint).parent
         parent.mkdir(parents=True, exist_ok=True)
@@ -155,6 +154,7 @@ class Store:
             card = seal_card({**card, "fingerprint": fingerprint, "sha256": hashes})
             write_json(temporary / CARD, card)
             temporary.chmod(0o755)
+            confirm_leases()
             if replace and (parent / fingerprint).exists():
                 # os.rename replaces only an empty folder, so the old checkpoint is moved away first. If this process
                 # is killed here, the next save deletes what it moved.
@@ -166,35 +166,16 @@ class Store:
             raise
         return StoredCheckpoint(parent / fingerprint, card)
 
-    @contextmanager
-    def lock(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold the lock `key`, alone among all processes. If another process holds it, call `waiting` once and wait.
+    def lock(self, key: str, what: str, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+        """Hold the lease `key`, alone among all processes. If another process holds it, call `waiting` once and wait.
 
-        The system releases the lock when its process ends, also if it is killed.
+        See `mimbench.leases`. what: what this process does meanwhile, for people.
         """
-        lock = self._lock(key)
-        if not _taken(lock):
-            waiting()
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+        return hold_lease(self.root / "work" / key, what, waiting)
 
-    @contextmanager
-    def lock_if_free(self, key: str) -> Iterator[bool]:
-        """As `lock`, without waiting: yields False if another process holds the lock, else True."""
-        lock = self._lock(key)
-        if not _taken(lock):
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
-
-    def _lock(self, key: str) -> FileLock:
-        return FileLock(self.root / "work" / f"{key}.lock")
+    def lock_if_free(self, key: str, what: str) -> AbstractContextManager[bool]:
+        """As `lock`, without waiting: yields False if another process holds the lease, else True."""
+        return hold_lease_if_free(self.root / "work" / key, what)
 
     def work(self, key: str) -> Path:
         """The work folder of an unfinished training (key: its fingerprint) or task (key: the record id); creates it.
@@ -208,6 +189,7 @@ class Store:
         return folder
 
     def discard_work(self, key: str) -> None:
+        confirm_leases()
         shutil.rmtree(self.root / "work" / key, ignore_errors=True)
 
     def artifact(self, folder: str, name: str) -> Path:
@@ -267,32 +249,3 @@ def _check_no_link(folder: Path) -> None:
             f"{folder} is a link to {os.readlink(folder)}, and nothing is written through links inside a results "
             "folder; replace it by a folder, or choose another results folder with --results DIR"
         )
-
-
-def _taken(lock: FileLock) -> bool:
-    """Take a lock without waiting; False if another process holds it. Raises InputError if locks do not work here."""
-    try:
-        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        return False
-    except OSError as error:
-        raise InputError(
-            f"{lock.lock_file} cannot be locked ({error.strerror or error}); {_lock_advice(error)}"
-        ) from error
-    return True
-
-
-def _lock_advice(error: OSError) -> str:
-    if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP):
-        return (
-            "its file system refuses locks (flock), as network file systems without a lock service do; choose a "
-            "folder on a local disk, or on a file system that is mounted with locks, with --results DIR"
-        )
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "free space on its disk, or choose another folder with --results DIR"
-    if error.errno == errno.ELOOP:
-        return "it is a link; delete it"
-    if error.errno == errno.EISDIR:
-        return "it is a folder; delete it"
-    return "make its folder writable, or choose another with --results DIR"

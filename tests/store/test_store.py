@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import multiprocessing
 import os
-import signal
+import shutil
 import stat
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from mimbench.errors import InputError
+from mimbench.errors import InputError, LeaseLost
 from mimbench.files import temporary_prefix, write_atomic
 from mimbench.store.reading import FOLDERS
 from mimbench.store.record import Checkpoint, Cost, Named, Record, Value, read_record, read_records, write_record
@@ -108,48 +106,36 @@ def test_a_record_from_before_losses_were_kept_is_still_read(tmp_path):
 
 
 def test_a_lock_that_is_held_is_reported_at_once(store):
-    with store.lock_if_free("k") as first, store.lock_if_free("k") as second, store.lock_if_free("other") as third:
-        assert (first, second, third) == (True, False, True)
-    with store.lock_if_free("k") as again:
+    keys = ("k", "k", "other")
+    with (
+        store.lock_if_free(keys[0], "a") as a,
+        store.lock_if_free(keys[1], "b") as b,
+        store.lock_if_free(keys[2], "c") as c,
+    ):
+        assert (a, b, c) == (True, False, True)
+    with store.lock_if_free("k", "again") as again:
         assert again
 
 
 def test_a_lock_that_cannot_be_made_is_one_line(store):
     (store.root / "work").write_text("no folder")
-    for lock in (store.lock_if_free("k"), store.lock("k", lambda: None)):
-        with pytest.raises(InputError, match=r"k\.lock cannot be locked .*--results"), lock:
+    for lock in (store.lock_if_free("k", "train"), store.lock("k", "train", lambda: None)):
+        with pytest.raises(InputError, match=r"k\.lease cannot be made .*is a file; delete that"), lock:
             pass
 
 
-@pytest.mark.parametrize(
-    ("number", "advice"),
-    [
-        (errno.ENOLCK, "its file system refuses locks"),
-        (errno.ENOTSUP, "its file system refuses locks"),
-        (errno.EOPNOTSUPP, "its file system refuses locks"),
-        (errno.ENOSPC, "free space on its disk"),
-        (errno.EROFS, "make its folder writable"),
-    ],
-)
-def test_a_lock_that_is_refused_says_why(store, monkeypatch, number, advice):
-    def refuse(*_):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    message = rf"k\.lock cannot be locked \({os.strerror(number)}\); {advice}.*--results"
-    with pytest.raises(InputError, match=message), store.lock_if_free("k"):
-        pass
-
-
-def test_a_lock_file_that_is_a_link_is_not_followed(store, tmp_path):
-    (store.root / "work").mkdir()
-    (tmp_path / "outside").write_bytes(b"")
-    (store.root / "work" / "k.lock").symlink_to(tmp_path / "outside")
-    with (
-        pytest.raises(InputError, match=r"k\.lock cannot be locked .*it is a link; delete it"),
-        store.lock_if_free("k"),
-    ):
-        pass
+def test_what_was_trained_by_a_process_that_lost_its_lease_is_not_saved(store):
+    with store.lock("abc", "train", lambda: None):
+        shutil.rmtree(store.root / "work" / "abc.lease")
+        (store.root / "work" / "abc").mkdir()
+        with pytest.raises(LeaseLost):
+            save(store)
+        with pytest.raises(LeaseLost):
+            store.save_record(record())
+        with pytest.raises(LeaseLost):
+            store.discard_work("abc")
+    assert [path for path in store.root.rglob("*") if path.is_file()] == []
+    assert (store.root / "work" / "abc").is_dir()
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -315,7 +301,7 @@ def test_equal_data_has_one_hash_in_any_order():
 
 def _hold(root, started, released):
     store = Store(root)
-    with store.lock("k", lambda: None):
+    with store.lock("k", "train", lambda: None):
         started.set()
         time.sleep(0.5)
         released.value = time.monotonic()
@@ -327,25 +313,11 @@ def test_two_processes_take_turns(store):
     other = context.Process(target=_hold, args=(store.root, started, released))
     other.start()
     assert started.wait(60)
-    with store.lock("k", lambda: waited.append(True)):
+    with store.lock("k", "train", lambda: waited.append(True)):
         entered = time.monotonic()
     other.join()
     assert waited == [True]
     assert entered >= released.value > 0
-
-
-def test_a_killed_process_leaves_no_lock(store):
-    code = (
-        "import time; from mimbench.store.store import Store\n"
-        f"with Store({str(store.root)!r}).lock('k', print): print('held', flush=True); time.sleep(60)"
-    )
-    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert holder.stdout.readline() == "held\n"
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
-    waited = []
-    with store.lock("k", lambda: waited.append(True)):
-        assert waited == []
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):

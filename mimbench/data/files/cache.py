@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from mimbench.errors import InputError
 from mimbench.files import FileState, write_atomic
+from mimbench.leases import hold_lease
 
 MIN_AGE = 2_000_000_000
 """ns. A file system may note times as coarsely as every 2 s (FAT)."""
@@ -87,7 +86,7 @@ def folder_entries(cache: Path, kind: str, folder: Path) -> Iterator[tuple[Path,
     """
     identity = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     path = ensure_writable(cache) / f"{kind}-{identity}.json"
-    with FileLock(f"{path}.lock"):
+    with hold_lease(path, f"examining {folder}"):
         yield path, read_derived(path) or {}
 
 

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 from pycocotools import mask as rle
 from pydantic import Field, model_validator
@@ -19,6 +18,7 @@ from mimbench.data.files.cache import ensure_writable, read_derived, write_deriv
 from mimbench.data.sources.coco import coco_split
 from mimbench.data.sources.digit_drawing import COMPOSER_VERSION, MNIST_SIDE, Glyphs, Instance, Scene, compose
 from mimbench.data.sources.embedded import EmbeddedConfig, MNIST5k
+from mimbench.leases import confirm_leases, hold_lease
 
 _MANIFEST = "manifest.json"
 
@@ -81,11 +81,12 @@ class DigitScenes(Dataset):
     def _folder(self) -> Path:
         """Where the scenes lie, built and whole."""
         folder = ensure_writable(self.cache) / f"{self.name}-{self.fingerprint()[:16]}"
-        with FileLock(f"{folder}.lock"):
+        with hold_lease(folder, f"composing {self.name}"):
             if not _is_whole(folder):
                 partial = folder.with_suffix(".partial")
                 shutil.rmtree(partial, ignore_errors=True)
                 self._build(partial)
+                confirm_leases()
                 shutil.rmtree(folder, ignore_errors=True)
                 partial.rename(folder)
         return folder

@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from mimbench.contract import Dataset, SceneSplit, SplitName
 from mimbench.data.files.cache import ensure_writable, write_if_changed
 from mimbench.data.files.image_reading import READER_VERSION
@@ -21,6 +19,7 @@ from mimbench.data.sources.class_matching import similar_classes
 from mimbench.data.sources.scene_options import SceneConfig, check_images, image_file
 from mimbench.data.sources.voc_xml import Box, read_annotation
 from mimbench.errors import InputError
+from mimbench.leases import hold_lease
 from mimbench.text import printable, quoted
 from mimbench.text_files import read_text
 
@@ -96,7 +95,7 @@ class Voc(Dataset):
     def split(self, name: SplitName) -> SceneSplit:
         folder = ensure_writable(self.cache) / f"voc-{self.fingerprint()[:16]}"
         path = folder / f"{name}.json"
-        with FileLock(f"{folder}.lock"):
+        with hold_lease(folder, "listing the scenes of voc"):
             write_if_changed(path, json.dumps(_as_coco(self._scenes[name], self.classes)).encode())
         return SceneSplit(path, self.root, self.classes, len(self._scenes[name]))
 

@@ -61,7 +61,8 @@ class FrozenFeatures:
         paths = self._paths(split, which, indices, pooling)
         if not all(map(is_whole, paths.values())):
             waiting = functools.partial(self.say, f"waiting: another process extracts features of the {which} split")
-            with self.store.lock(f"features-{fingerprint([self.identity, which])}", waiting):
+            key, what = f"features-{fingerprint([self.identity, which])}", f"features of the {which} split"
+            with self.store.lock(key, what, waiting):
                 # Another process may have written some of them before this one got the lock.
                 missing = {index: path for index, path in paths.items() if not is_whole(path)}
                 if missing:

@@ -1,6 +1,6 @@
 """Runs a plan: each pretraining, then all its tasks. A cell that fails is noted, and the others still run.
 
-Several runs may share one results folder. Locks keep them apart: one per training, one per record. This module alone
+Several runs may share one results folder. Leases keep them apart: one per training, one per record. This module alone
 takes them, never waits for one, and comes back at the end to the cells that another run held.
 """
 
@@ -11,6 +11,7 @@ import itertools
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,7 +19,7 @@ import torch
 
 from mimbench.engine.device import device_name
 from mimbench.engine.ranks import on_first_rank
-from mimbench.errors import InputError, MimbenchError
+from mimbench.errors import InputError, LeaseLost, MimbenchError
 from mimbench.files import write_atomic
 from mimbench.harness.planning.cells import Cell, Pretraining, Request, distinct_pretrainings, varied_text
 from mimbench.harness.planning.code import code_of_cell
@@ -95,12 +96,14 @@ class Scheduler:
         try:
             checkpoint = self._existing_checkpoint(pretraining)
             if checkpoint is None:
-                with self.session.shared.hold_lock(pretraining.training) as is_held:
+                with self._hold_training(cells) as is_held:
                     if not is_held:
                         return cells
                     # Another run may have finished cells, or trained, just before this one got the lock.
                     cells = self._unfinished(cells)
                     checkpoint = self._pretrain(cells) if cells else None
+        except LeaseLost:
+            raise
         except Exception as error:
             self._fail(cells, "pretraining", error)
             return []
@@ -110,6 +113,10 @@ class Scheduler:
         self.overview.trained.add(pretraining.fingerprint)
         return [cell for cell in cells if not self._run_cell(cell, checkpoint)]
 
+    def _hold_training(self, cells: Sequence[Cell]) -> AbstractContextManager[bool]:
+        training = cells[0].pretraining.training
+        return self.session.shared.hold_lock(training, f"pretraining {_name_pretraining(cells)}")
+
     def _existing_checkpoint(self, pretraining: Pretraining) -> StoredCheckpoint | None:
         """The checkpoint of a pretraining if it needs no training. Raises InputError if it is damaged."""
         if pretraining.fingerprint in self._checkpoints:
@@ -117,7 +124,7 @@ class Scheduler:
         checkpoint = self.trainer.existing_checkpoint(pretraining)
         if checkpoint and not pretraining.checkpoint:
             # A run that was killed between saving the checkpoint and cleaning up has left its work folder.
-            with self.session.shared.hold_lock(pretraining.training) as is_held:
+            with self.session.shared.hold_lock(pretraining.training, f"clean up {pretraining.label}") as is_held:
                 if is_held:
                     self.trainer.discard_work(pretraining)
         return checkpoint
@@ -125,7 +132,7 @@ class Scheduler:
     def _pretrain(self, cells: Sequence[Cell]) -> StoredCheckpoint | None:
         """Train the pretraining of these cells, and all others of its training that the plan needs.
 
-        If the training fails, so do all cells whose weights it has not saved. The caller holds the training's lock.
+        If the training fails, so do all cells whose weights it has not saved. The caller holds the training's lease.
 
         Returns:
             The checkpoint of these cells; None if their epoch or step was not reached.
@@ -143,6 +150,8 @@ class Scheduler:
         pretrainings = list(distinct_pretrainings(cells_of_training).values())
         try:
             self.trainer.train(pretrainings)
+        except LeaseLost:
+            raise
         except Exception as error:
             lost = {missing.fingerprint for missing in self.trainer.missing(pretrainings)}
             failed = [cell for cell in cells_of_training if cell.pretraining.fingerprint in lost]
@@ -154,7 +163,7 @@ class Scheduler:
 
     def _run_cell(self, cell: Cell, checkpoint: StoredCheckpoint) -> bool:
         """Run a cell. Returns False, without running it, if another run holds it."""
-        with self.session.shared.hold_lock(cell.record_id) as is_held:
+        with self.session.shared.hold_lock(cell.record_id, cell.label) as is_held:
             if not is_held:
                 return False
             if not self._unfinished([cell]):
@@ -162,6 +171,8 @@ class Scheduler:
             try:
                 self.overview.start(cell.label)
                 record = measure(self.session, self.request, cell, checkpoint)
+            except LeaseLost:
+                raise
             except Exception as error:
                 self._fail([cell], "task", error)
                 return True

@@ -86,7 +86,8 @@ class PretrainStage(Stage):
         path = self.store.root / "stages" / f"{key}.safetensors"
         waiting = functools.partial(self.say, f"waiting: another process is fitting {key}")
         # All ranks call `make`, since it may train on all of them. Rank 0 locks and writes.
-        with self.store.lock(f"stage-{key}", waiting) if get_rank() == 0 else nullcontext():
+        what = f"fitting for {self.pretraining.label}"
+        with self.store.lock(f"stage-{key}", what, waiting) if get_rank() == 0 else nullcontext():
             is_stored = on_first_rank(card_of(path).exists)()
             if is_stored and not self.fresh:
                 self.say(f"reusing the fitted stage ({path})")

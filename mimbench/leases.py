@@ -1,0 +1,332 @@
+"""Leases: one process at a time makes a thing, also on network file systems that have no file locks.
+
+A lease is a folder with one file whose name says who holds it and counts its signs of life:
+
+FOLDER/<process>-<token>-<seconds>.<beat>    empty; renamed to the next beat by a thread of the holder
+FOLDER/<process>-<token>-<seconds>.json      who holds it, for people
+
+Each step is one rename, which a file system carries out for one process only. The holder renames the file to the next
+beat. A successor renames the file that it has seen to its own name; so it fails if the holder has renamed it meanwhile,
+and the holder fails from then on. No clocks are compared: a lease is over if its file keeps its name for <seconds> on
+the observer's own monotonic clock, or at once if its process ran on this machine and has ended.
+
+A holder that was stopped for longer than that, and wakes up, must not write what its successor writes. So everything
+that is published calls `confirm_leases` first, which raises LeaseLost then.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mimbench.errors import InputError, LeaseLost
+from mimbench.process_identity import PATTERN, has_ended, this_process
+
+SUFFIX = ".lease"
+"""Ends the name of the folder of a lease."""
+SECONDS = 120
+"""Without a sign of life for so long, a lease is over. MIMBENCH_LEASE_SECONDS sets it for one process."""
+BEATS = 6
+"""Signs of life in that time. One may come late, when the file system is slow."""
+POLL_SECONDS = 0.5
+_OTHER_FOLDER = "or choose another folder (--results; MIMBENCH_CACHE for derived data)"
+_BEAT = re.compile(rf"(?P<holder>{PATTERN}-\w+-(?P<seconds>\d+))\.(?P<beat>\d+)")
+
+_held: list[_Lease] = []
+"""The leases of this process. A child process that is forked holds none."""
+_seen: dict[Path, tuple[str, float]] = {}
+"""By folder of another process's lease: the name of its file, and when this process first saw it (monotonic clock)."""
+os.register_at_fork(after_in_child=_held.clear)
+
+
+@dataclass(frozen=True)
+class LeaseState:
+    """A lease as another process sees it."""
+
+    key: str
+    """What it is for: a fingerprint or a record id."""
+    what: str
+    """What the holder does, in words; "" if not known, as each text here."""
+    host: str
+    pid: int
+    job: str
+    """The holder's SLURM job, such as "123" or "123_4" for a task of an array."""
+    since: str
+    """When it began: ISO 8601, UTC, by the holder's clock."""
+    silent: float
+    """Seconds since the last sign of life, as far as this machine's clock and that of the file system agree."""
+    is_over: bool
+    """The holder has ended, or has been silent for too long: the next run takes over."""
+
+
+def list_leases(folder: Path) -> list[LeaseState]:
+    """The leases in a folder (`work` of a results folder), by key. It only reads, on any machine."""
+    states = [_read(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+    return [state for state in states if state]
+
+
+@contextmanager
+def hold_lease(path: Path, what: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lease of `path`, alone among all processes. Calls `waiting` once if another process holds it.
+
+    Args:
+        path: what the lease is for. Its folder is made if it is missing.
+        what: what this process does meanwhile, for people.
+
+    Raises:
+        InputError: leases do not work in that folder.
+    """
+    lease = _take(path, what)
+    if lease is None:
+        waiting()
+    while lease is None:
+        time.sleep(min(POLL_SECONDS, lease_seconds() / 10))
+        lease = _take(path, what)
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+@contextmanager
+def hold_lease_if_free(path: Path, what: str) -> Iterator[bool]:
+    """As `hold_lease`, without waiting: yields False if another process holds the lease, else True."""
+    lease = _take(path, what)
+    try:
+        yield lease is not None
+    finally:
+        if lease:
+            lease.release()
+
+
+def confirm_leases() -> None:
+    """Raise LeaseLost unless this process still holds all its leases. To be called right before a result is published.
+
+    It counts as a sign of life.
+    """
+    for lease in list(_held):
+        lease.confirm()
+
+
+def has_lost_lease() -> bool:
+    """Whether a lease of this process is known to be lost. Unlike `confirm_leases` it does not touch the disk."""
+    return any(lease.lost for lease in _held)
+
+
+def lease_seconds() -> int:
+    """How long other processes wait for a sign of life of this one.
+
+    Raises:
+        InputError: MIMBENCH_LEASE_SECONDS is no whole number from 1.
+    """
+    text = os.environ.get("MIMBENCH_LEASE_SECONDS", str(SECONDS))
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise InputError(f"MIMBENCH_LEASE_SECONDS = {text!r}: it must be a whole number from 1 (default: {SECONDS})")
+    return int(text)
+
+
+class _Lease:
+    """A lease that this process holds or tries to get."""
+
+    def __init__(self, folder: Path, what: str) -> None:
+        self.folder, self.what, self.seconds = folder, what, lease_seconds()
+        self.holder = f"{this_process()}-{secrets.token_hex(4)}-{self.seconds}"
+        self.lost = ""
+        """Why it was lost; "" as long as it is held."""
+        self._beat = 0
+        self._turn = threading.Lock()
+        self._is_released = threading.Event()
+
+    def create(self) -> bool:
+        """Take a lease that nobody holds. False: another process was faster."""
+        temporary = self.folder.with_name(f".{self.folder.name}.{this_process()}.{secrets.token_hex(4)}")
+        temporary.mkdir()
+        try:
+            self._describe(temporary)
+            (temporary / self._file(0).name).touch()
+            os.rename(temporary, self.folder)  # takes the place of an empty folder only
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return False
+            raise
+        self._start()
+        return True
+
+    def take_over(self, file: str) -> bool:
+        """Take a lease that is over. False if `file`, its state as it was seen, is no longer its state."""
+        try:
+            self._describe(self.folder)
+            os.rename(self.folder / file, self._file(0))
+        except FileNotFoundError:
+            self._forget()
+            return False
+        self._start()
+        for path in self.folder.glob("*.json"):
+            if path.stem != self.holder:
+                path.unlink(missing_ok=True)
+        return True
+
+    def confirm(self) -> None:
+        """Give a sign of life. Raises LeaseLost if the lease is no longer this process's."""
+        with self._turn:
+            if not self.lost:
+                following = self._file(self._beat + 1)
+                try:
+                    os.rename(self._file(self._beat), following)
+                except FileNotFoundError:
+                    # A network file system may repeat a rename that was done, and report that of the second.
+                    if not os.path.lexists(following):
+                        self.lost = self._describe_loss()
+                self._beat += 1
+            if self.lost:
+                raise LeaseLost(self.lost)
+
+    def release(self) -> None:
+        """Give the lease back. One that was lost stays with its holder."""
+        self._is_released.set()
+        with self._turn:
+            if self in _held:
+                _held.remove(self)
+            self._forget()
+            with suppress(OSError):
+                self._file(self._beat).unlink(missing_ok=True)
+                self._file(self._beat + 1).unlink(missing_ok=True)  # a signal may have come before it was counted
+                self.folder.rmdir()
+
+    def _start(self) -> None:
+        _held.append(self)
+        _seen.pop(self.folder, None)
+        threading.Thread(target=self._give_signs, name=f"lease {self.folder.name}", daemon=True).start()
+
+    def _give_signs(self) -> None:
+        while not self._is_released.wait(self.seconds / BEATS):
+            try:
+                self.confirm()
+            except LeaseLost:
+                return
+            except OSError:  # the file system does not answer; the next publication shows whether the lease is lost
+                continue
+
+    def _file(self, beat: int) -> Path:
+        return self.folder / f"{self.holder}.{beat}"
+
+    def _describe(self, folder: Path) -> None:
+        array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+        body = {
+            "what": self.what,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "job": f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", ""),
+            "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        (folder / f"{self.holder}.json").write_text(json.dumps(body), encoding="utf-8")
+
+    def _forget(self) -> None:
+        with suppress(OSError):
+            (self.folder / f"{self.holder}.json").unlink(missing_ok=True)
+
+    def _describe_loss(self) -> str:
+        successor = _read(self.folder)
+        if successor is None:
+            how = f"{self.folder} was deleted or given back by another process"
+        else:
+            how = f"process {successor.pid} on {successor.host or 'another machine'} has taken over"
+        return (
+            f"{self.what}: stopped, since {how} while this process gave no sign of life for {self.seconds} s; nothing "
+            "was overwritten, and the same command joins in again"
+        )
+
+
+def _take(path: Path, what: str) -> _Lease | None:
+    """The lease of `path`; None if another process holds it."""
+    folder = path.with_name(path.name + SUFFIX)
+    try:
+        if folder.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lease = _Lease(folder, what)
+        current = _current(folder)
+        if current is None:
+            _sweep(folder)
+            is_taken = lease.create()
+        else:
+            is_taken = _is_over(folder, current) and lease.take_over(current[0])
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror or error}); {_advice(error)}") from error
+    return lease if is_taken else None
+
+
+def _read(folder: Path) -> LeaseState | None:
+    """None if nobody holds the lease in this folder, or if it cannot be read."""
+    body: dict[str, object] = {}
+    silent = 0.0
+    try:
+        current = _current(folder)
+        if current is None:
+            return None
+        silent = max(0.0, time.time() - folder.stat().st_mtime)
+        body = json.loads((folder / f"{current['holder']}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # the holder is changing
+        if current is None:
+            return None
+    texts = {name: str(body.get(name, "")) for name in ("what", "host", "job", "since")}
+    is_over = bool(_has_ended(current)) or silent > int(current["seconds"])
+    key = folder.name.removesuffix(SUFFIX)
+    return LeaseState(key=key, pid=int(current["pid"]), silent=silent, is_over=is_over, **texts)
+
+
+def _current(folder: Path) -> re.Match[str] | None:
+    """The name of the file that is the state of a lease, in parts; None if nobody holds it."""
+    for _ in range(3):  # a listing may miss a file that is being renamed
+        try:
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            return None
+        match = next((match for name in names if (match := _BEAT.fullmatch(name))), None)
+        if match or not names:
+            return match
+    return None
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what is left of a process that was killed while it gave the lease back."""
+    with suppress(OSError):
+        for path in folder.glob("*.json"):
+            path.unlink(missing_ok=True)
+
+
+def _is_over(folder: Path, current: re.Match[str]) -> bool:
+    if _has_ended(current):
+        return True
+    file, since = _seen.get(folder, ("", 0.0))
+    now = time.monotonic()
+    if file != current[0]:
+        _seen[folder] = (current[0], now)
+        return False
+    return now - since >= int(current["seconds"])
+
+
+def _has_ended(current: re.Match[str]) -> bool | None:
+    return has_ended(current["place"], int(current["pid"]), int(current["start"]))
+
+
+def _advice(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"free space on its disk, {_OTHER_FOLDER}"
+    if error.errno == errno.ELOOP:
+        return "it is a link; delete it"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return "it, or the folder above it, is a file; delete that"
+    return f"make its folder writable, {_OTHER_FOLDER}"
