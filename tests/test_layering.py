@@ -79,13 +79,14 @@ ALLOWED: dict[str, set[str]] = {
     "report.scores": {"display", "recipe", "store", "report.records"},
     "report.tables": {"display", "recipe", "store", "report.records", "report.published", "report.scores"},
     "report.plots": {"display", "recipe", "store", "report.records", "report.published", "report.scores"},
+    "report.notebook": {"store", "report.records", "report.scores", "report.tables"},
     # A template, a style and a script: no record is read here.
     "report.viewer": set(),
     "report.page": {
         "recipe", "store", "report.records", "report.published", "report.scores", "report.tables",
         "report.plots", "report.viewer",
     },
-    "": {"report.records"},
+    "": {"report.notebook", "report.records"},
     "cli": {
         "contract", "registry", "plugin_file", "scaffold", "recipe",
         "engine", "store", "harness", "harness.planning", "harness.running", "parity",

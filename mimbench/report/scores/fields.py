@@ -10,7 +10,9 @@ Fields = tuple[str, ...]
 
 _COLUMN_OF_FIELD = {"encoder": "backbone"}
 """Fields whose values come from a column of another name."""
-_NOT_FIELDS = frozenset(("value", "n", "low", "high", "higher_is_better", "chance", "primary", "protocol_json"))
+_NOT_FIELDS = frozenset(
+    ("value", "n", "low", "high", "higher_is_better", "chance", "primary", "final", "protocol_json")
+)
 """Columns that describe a measurement, not the setting that it belongs to."""
 
 

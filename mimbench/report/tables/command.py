@@ -72,7 +72,7 @@ def _with_failed(table: Table, failed: Sequence[str], format: str, warn: Callabl
 def _compared(choice: Choice, results: Path) -> tuple[Table, Sequence[str]]:
     """The comparison, and what to say of the cells that failed."""
     paths = [name for name in (*choice.row_fields, *choice.column_fields) if "." in name]
-    tidy = load_records(results, [*paths, *(choice.baseline.paths if choice.baseline else ())])
+    tidy = load_records(results, [*paths, *(choice.baseline.paths if choice.baseline else ())], earlier_epochs=True)
     failed = FailedCells(results, set(tidy["id"]))
     failed.require_records(choice, tidy)
     return build_comparison(tidy, choice), failed.remarks(match_choice(choice, tidy))
@@ -101,7 +101,7 @@ def _laid_out(name: str, choice: Choice, results: Path | None) -> tuple[Table, S
     folder = results or DEFAULT_RESULTS
     if results is None and not (folder.is_dir() and record_files(folder)):
         return build_layout_table(layout), ()
-    tidy, measures = load_records(folder), list_layout_cells(layout)
+    tidy, measures = load_records(folder, earlier_epochs=True), list_layout_cells(layout)
     failed = FailedCells(folder, set(tidy["id"]))
     return build_layout_table(layout, tidy), failed.remarks(lambda cell: (cell.method, cell.task) in measures)
 
