@@ -56,17 +56,19 @@ ALLOWED: dict[str, set[str]] = {
     "recipe": {"contract", "plugin_source", "registry"},
     "store": set(),
     # The engine seals its files as the store does, and knows nothing of results folders.
-    "engine": {"compute", "contract", "data", "optim", "plugin_source", "store"},
+    "engine": {"compute", "contract", "data", "optim", "plugin_source", "store", "engine.ranks"},
+    # Work that several processes share. Tasks share theirs in the same way.
+    "engine.ranks": set(),
     "harness.planning": {
         "contract", "plugin_source", "registry", "data", "encoders", "optim", "convert", "recipe", "engine", "store",
     },
     "harness.running": {
-        "contract", "registry", "masks", "drawing", "data", "data.pipeline", "recipe", "engine", "store",
-        "harness.planning",
+        "contract", "registry", "masks", "drawing", "data", "data.pipeline", "recipe", "engine", "engine.ranks",
+        "store", "harness.planning",
     },
     "harness": {
-        "contract", "plugin_source", "registry", "data", "convert", "recipe", "engine", "store", "harness.planning",
-        "harness.running",
+        "contract", "plugin_source", "registry", "data", "convert", "recipe", "engine", "engine.ranks", "store",
+        "harness.planning", "harness.running",
     },
     "toolkit": {"contract", "convert", "encoders", "optim", "data", "data.pipeline"},
     # What plugins may import: the modules that api.pyi names.

@@ -4,6 +4,8 @@ Two decorators keep the ranks in step. All ranks call a decorated function, in t
 
 on_first_rank    Rank 0 runs the function; every rank returns its result, or raises its error.
 fails_together   Every rank runs the function; if it fails on one, it fails on all.
+
+`map_over_ranks` shares independent work among the ranks, and returns its results in order on all of them.
 """
 
 from __future__ import annotations
@@ -11,19 +13,20 @@ from __future__ import annotations
 import functools
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
 import torch
-from mmengine.dist import all_gather_object, broadcast_object_list
+from mmengine.dist import all_gather_object, broadcast_object_list, gather_object
 
 from mimbench.distributed import get_rank, get_world_size
 from mimbench.errors import RunError
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 _is_first_rank_alone: ContextVar[bool] = ContextVar("_is_first_rank_alone", default=False)
 """Whether this code runs within an `on_first_rank` function, so that no other rank makes the same calls."""
@@ -100,6 +103,37 @@ def fails_together(function: Callable[Arguments, Result]) -> Callable[Arguments,
         return result
 
     return call
+
+
+def gather_on_first(value: Result) -> list[Result]:
+    """The picklable values of all ranks in their order, on rank 0; [] on the others. All ranks call it."""
+    return gather_object(value, dst=0) or []
+
+
+def own_share(items: Sequence[Item]) -> Sequence[Item]:
+    """The items of this rank: every n-th of n ranks, from its own number on."""
+    return items[get_rank() :: get_world_size()]
+
+
+def map_over_ranks(function: Callable[[Item], Result], share: Iterable[Item]) -> list[Result]:
+    """Run `function` on all items, each on one rank. All ranks call it.
+
+    Args:
+        function: its results must be picklable; those that are tensors should be on the CPU. If it fails on one rank,
+            the error is raised on all.
+        share: the items of this rank, as `own_share` or a loader with `rank` and `world_size` gives them.
+
+    Returns:
+        The results of all ranks in the order of the items, as one process has them.
+    """
+    mine = _run_share(function, share)
+    shares = all_gather_object(mine) if get_world_size() > 1 else [mine]
+    return [share[turn] for turn in range(len(shares[0])) for share in shares if turn < len(share)]
+
+
+@fails_together
+def _run_share(function: Callable[[Item], Result], share: Iterable[Item]) -> list[Result]:
+    return [function(item) for item in share]
 
 
 def _picklable(error: Exception) -> Exception:

@@ -222,6 +222,8 @@ def _check_features(folder: Path, result: Verification) -> None:
     for seal in _sorted_files(folder, ".seal"):
         if not seal.with_suffix(".npy").exists():
             result.unfinished.append(f"{seal} has no {seal.stem}.npy")
+    for part in _sorted_files(folder, ".part"):
+        result.unfinished.append(f"{part} holds the first features of a split; the next run adds the others")
 
 
 def _check_work(folder: Path, result: Verification) -> None:

@@ -11,7 +11,7 @@ def write_large(folder, rows=50_000):
     file = FeatureFile(folder / "a.npy", rows)
     try:
         for block in np.split(np.ones((rows, 8), np.float32), 10):
-            file.add(block)
+            file.add(file.filled, block)
         file.finish()
     finally:
         file.discard()

@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import socket
 from collections.abc import Callable
 
 
-def run_in_two(compare: Callable, seconds: float = 120) -> None:
-    """Fail unless compare(rank, port, failures) ends well in both; it puts what is wrong into the queue."""
+def run_in_two(compare: Callable, *arguments: object, seconds: float = 120) -> None:
+    """Fail unless compare(rank, port, *arguments, failures) ends well in both; it puts what is wrong into the queue."""
+    codes, failures = exit_codes_of_two(compare, *arguments, seconds=seconds)
+    assert codes == [0, 0]
+    assert failures == []
+
+
+def exit_codes_of_two(function: Callable, *arguments: object, seconds: float = 120) -> tuple[list[int | None], list]:
+    """The exit codes of function(rank, port, *arguments, failures) in two processes, and what they put in the queue."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
     failures = context.Queue()
-    processes = [context.Process(target=compare, args=(rank, port, failures), daemon=True) for rank in range(2)]
+    processes = [
+        context.Process(target=function, args=(rank, port, *arguments, failures), daemon=True) for rank in range(2)
+    ]
     for process in processes:
         process.start()
     for process in processes:
         process.join(seconds)
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert failures.empty(), failures.get()
+    return [process.exitcode for process in processes], [] if failures.empty() else [failures.get()]
+
+
+def join(rank: int, port: int) -> None:
+    """Make this process one of the two."""
+    import torch
+
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")

@@ -36,7 +36,7 @@ def small_disk(tmp_path):
 def test_rows_come_back_as_numpy_reads_them(tmp_path):
     file = FeatureFile(tmp_path / "features" / "a.npy", 6)
     for block in (ROWS[:4], ROWS[4:]):
-        file.add(block)
+        file.add(file.filled, block)
     file.finish()
     file.discard()
     rows = np.load(tmp_path / "features" / "a.npy", mmap_mode="r")
@@ -48,7 +48,7 @@ def test_rows_come_back_as_numpy_reads_them(tmp_path):
 def test_the_features_of_another_encoder_are_not_sound_under_this_ones_name(tmp_path):
     for name, rows in (("a", ROWS), ("b", ROWS + 1)):
         file = FeatureFile(tmp_path / f"{name}.npy", 6)
-        file.add(rows)
+        file.add(file.filled, rows)
         file.finish()
     for suffix in (".npy", ".seal"):
         (tmp_path / f"b{suffix}").replace(tmp_path / f"a{suffix}")
@@ -76,9 +76,60 @@ def test_a_sealed_file_of_something_else_is_not_sound_and_runs_nothing(tmp_path,
     assert not (tmp_path / "ran").exists()
 
 
+def interrupted(path):
+    """A file of which four rows are noted, and a fifth one is written."""
+    file = FeatureFile(path, 6)
+    file.add(0, ROWS[:4])
+    file.note_progress()
+    file.add(4, ROWS[4:5])
+    file._stream.flush()
+
+
+def test_an_interrupted_file_goes_on_after_the_rows_that_are_noted(tmp_path):
+    interrupted(path := tmp_path / "a.npy")
+    assert not is_whole(path)
+    file = FeatureFile(path, 6)
+    file.resume()
+    assert file.filled == 4
+    for start in (0, 2, 4):  # rows that are there are left out
+        file.add(start, ROWS[start : start + 2])
+    file.finish()
+    assert np.load(path).tolist() == ROWS.tolist()
+    assert is_whole(path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "a.seal"]
+    with pytest.raises(RunError, match="rows 0 to 1 are missing"):
+        FeatureFile(tmp_path / "b.npy", 6).add(2, ROWS[2:])
+
+
+@pytest.mark.parametrize("damage", ["bit", "cut", "header", "no part", "no note", "other note", "other rows"])
+def test_a_damaged_start_is_written_again(damage, tmp_path):
+    interrupted(path := tmp_path / "a.npy")
+    part, note = features.part_of(path), features.progress_of(path)
+    content = bytearray(part.read_bytes())
+    flipped, header = bytearray(content), bytearray(content)
+    flipped[128 + 5] ^= 1
+    header[20] ^= 1
+    {
+        "bit": lambda: part.write_bytes(flipped),
+        "cut": lambda: part.write_bytes(content[: 128 + 8]),
+        "header": lambda: part.write_bytes(header),
+        "no part": part.unlink,
+        "no note": note.unlink,
+        "other note": lambda: note.write_text('{"rows": "x"}'),
+        "other rows": lambda: note.write_text(note.read_text().replace("4", "7", 1)),
+    }[damage]()
+    file = FeatureFile(path, 6)
+    file.resume()
+    assert file.filled == 0
+    assert list(tmp_path.iterdir()) == []
+    file.add(0, ROWS)
+    file.finish()
+    assert np.load(path).tolist() == ROWS.tolist()
+
+
 def test_missing_rows_are_an_error_and_leave_nothing(tmp_path):
     file = FeatureFile(tmp_path / "a.npy", 6)
-    file.add(ROWS[:4])
+    file.add(file.filled, ROWS[:4])
     with pytest.raises(RunError, match="has 6 images and its loader gave 4"):
         file.finish()
     file.discard()
@@ -88,7 +139,7 @@ def test_missing_rows_are_an_error_and_leave_nothing(tmp_path):
 def test_a_disk_that_is_too_small_is_an_error_before_the_work(small_disk):
     file = FeatureFile(small_disk / "a.npy", 50_000)
     with pytest.raises(OSError, match="No space left on device") as raised:
-        file.add(np.ones((1, 8), np.float32))
+        file.add(file.filled, np.ones((1, 8), np.float32))
     file.discard()
     assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(small_disk / "a.npy"))
     assert list(small_disk.iterdir()) == []

@@ -289,7 +289,7 @@ def test_a_stage_without_its_weights_is_damage_and_without_its_card_unfinished(r
 
 def features(results):
     file = FeatureFile(results / "features" / "a.npy", 50)
-    file.add(np.ones((50, 4), np.float32))
+    file.add(file.filled, np.ones((50, 4), np.float32))
     file.finish()
     return results / "features" / "a.npy"
 
@@ -309,6 +309,15 @@ def test_features_without_a_seal_are_unfinished(results):
     path.with_suffix(".seal").unlink()
     result = verify(results)
     assert (result.damage, result.unfinished) == ([], [f"{path} has no a.seal"])
+
+
+def test_interrupted_features_are_unfinished(results):
+    file = FeatureFile(results / "features" / "a.npy", 50)
+    file.add(0, np.ones((20, 4), np.float32))
+    file.close()
+    result, part = verify(results), results / "features" / "a.part"
+    assert result.damage == []
+    assert result.unfinished == [f"{part} holds the first features of a split; the next run adds the others"]
 
 
 def failure(results, **changes):

@@ -139,18 +139,32 @@ def training_loader(
 
 
 def evaluation_loader(
-    split: ImageSplit, input_config: InputConfig, *, batch_size: int, device: torch.device, workers: int = 0
+    split: ImageSplit,
+    input_config: InputConfig,
+    *,
+    batch_size: int,
+    device: torch.device,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    first: int = 0,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """Every image once, in order, as (images [B, C, h, w], int64 labels [B]): uint8, or float32 on the same scale.
 
     Clips are [B, C, T, h, w]. Images of an ArraySplit stay whole: DeviceTransform(batched=True) resizes them. Others
     are resized and centrally cropped to input.image_size.
+
+    Args:
+        batch_size: of a batch on one rank. The same images form a batch, however many ranks there are.
+        rank: the batches of this rank are loaded: every `world_size`-th, from batch `first` + `rank` on.
+        first: so many batches are left out.
     """
     check_eval_resize(input_config)
-    all_indices = [BatchIndices(0, indices) for indices in torch.arange(len(split)).split(batch_size)]
+    batches = [BatchIndices(0, indices) for indices in torch.arange(len(split)).split(batch_size)]
+    share = batches[first + rank :: world_size]
     if isinstance(split, ArraySplit):  # resized on the device, see DeviceTransform
-        return _loader(ArrayBatches(split), all_indices, 0, 0, device)
-    return _loader(EvaluationBatches(split, input_config), all_indices, 0, workers, device)
+        return _loader(ArrayBatches(split), share, 0, 0, device)
+    return _loader(EvaluationBatches(split, input_config), share, 0, workers, device)
 
 
 def _loader(batches: TorchDataset[Any], sampler: Any, seed: int, workers: int, device: torch.device) -> DataLoader[Any]:

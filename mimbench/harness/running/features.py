@@ -1,10 +1,14 @@
-"""Frozen features: extracted once per checkpoint, split, layer and pooling, stored on disk, read as memory maps."""
+"""Frozen features: extracted once per checkpoint, split, layer and pooling, stored on disk, read as memory maps.
+
+Under torchrun the ranks share the batches, and rank 0 writes. An interrupted extraction goes on from its last rows.
+"""
 
 from __future__ import annotations
 
-import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +18,25 @@ from torch import Tensor
 
 from mimbench.contract import Encoder, ImageSplit, InputConfig
 from mimbench.data import DeviceTransform, evaluation_loader
+from mimbench.distributed import get_rank, get_world_size
+from mimbench.engine.ranks import fails_together, gather_on_first, on_first_rank
+from mimbench.harness.running.shared_store import SharedStore
 from mimbench.store.features import FeatureFile, is_whole
 from mimbench.store.sealing import fingerprint
 from mimbench.store.store import Store
 
 BATCH = 256
+POLL_SECONDS = 0.5
+"""Between two looks at files that another run extracts."""
+NOTE_SECONDS = 10.0
+"""Between two notes of the progress, from which an interrupted extraction goes on."""
 
 
 class FrozenFeatures:
     """A FeatureSource of one encoder.
 
-    All tasks and processes that use one results folder share the files. Two that need the same features extract them
-    once. Files that are damaged are written again.
+    All tasks and runs that use one results folder share the files. Two that need the same features extract them once.
+    Files that are damaged are written again. All ranks call it together.
     """
 
     def __init__(
@@ -59,14 +70,19 @@ class FrozenFeatures:
         self.encoder.check_pooling(pooling)
         indices = [self.encoder.layer_index(layer) for layer in layers]
         paths = self._paths(split, which, indices, pooling)
-        if not all(map(is_whole, paths.values())):
-            waiting = functools.partial(self.say, f"waiting: another process extracts features of the {which} split")
-            key, what = f"features-{fingerprint([self.identity, which])}", f"features of the {which} split"
-            with self.store.lock(key, what, waiting):
-                # Another process may have written some of them before this one got the lock.
-                missing = {index: path for index, path in paths.items() if not is_whole(path)}
+        shared, has_said_waiting = SharedStore(self.store), False
+        key, what = f"features-{fingerprint([self.identity, which])}", f"features of the {which} split"
+        while _missing(paths):
+            with shared.hold_lock(key, what) as is_held:
+                # Another run may have written some of them before this one got the lock.
+                missing = _missing(paths) if is_held else {}
                 if missing:
                     self._extract(split, missing, pooling)
+            if not is_held:
+                if not has_said_waiting:
+                    self.say(f"waiting: another process extracts features of the {which} split")
+                has_said_waiting = True
+                time.sleep(POLL_SECONDS)
         return [_open_memory_map(paths[index]) for index in indices]
 
     def _paths(self, split: ImageSplit, which: str, indices: Sequence[int], pooling: str) -> dict[int, Path]:
@@ -79,25 +95,109 @@ class FrozenFeatures:
             index: folder / f"{fingerprint([self.identity, which, order, index, pooling])}.npy" for index in indices
         }
 
-    @torch.inference_mode()
     def _extract(self, split: ImageSplit, paths: Mapping[int, Path], pooling: str) -> None:
-        """Write the features of some layers in one pass over the split. paths: by index of the layer."""
+        """Write the features of some layers in one pass over the split. paths: by index of the layer.
+
+        Batches are the same for every number of ranks and after every interruption, and so are the features.
+        """
+        files = [FeatureFile(path, len(split)) for path in paths.values()]
+        with _closing(files):
+            first = _resume(files) // self.batch
+            if first:
+                self.say(f"features: going on after {first * self.batch:,} of {len(split):,} images")
+            batches = self._batches(split, list(paths), pooling, first)
+            noted = time.monotonic()
+            for turn in range(first, -(-len(split) // self.batch), get_world_size()):
+                of_ranks = gather_on_first(_next_batch(batches))
+                is_due = time.monotonic() - noted >= NOTE_SECONDS
+                _write(files, turn * self.batch, self.batch, of_ranks, note=is_due)
+                noted = time.monotonic() if is_due else noted
+            _finish(files)
+
+    @torch.inference_mode()
+    def _batches(
+        self, split: ImageSplit, layers: Sequence[int], pooling: str, first: int
+    ) -> Iterator[list[np.ndarray]]:
+        """Features of this rank's share of the batches from batch `first` on: float32 [B, D] for each layer."""
         transform = DeviceTransform(self.input, self.encoder.in_channels, train=False, batched=split.is_in_memory).to(
             self.device
         )
         encoder = self.encoder.to(self.device).eval()
-        loader = evaluation_loader(split, self.input, batch_size=self.batch, workers=self.workers, device=self.device)
-        files = {index: FeatureFile(path, len(split)) for index, path in paths.items()}
-        try:
-            for images, _ in loader:
-                outputs = encoder.layers(transform(images.to(self.device, non_blocking=True)), max(paths))
-                for index, file in files.items():
-                    file.add(outputs[index].pool(pooling).float().cpu().numpy())
-            for file in files.values():
-                file.finish()
-        finally:
-            for file in files.values():
-                file.discard()
+        loader = evaluation_loader(
+            split,
+            self.input,
+            batch_size=self.batch,
+            workers=self.workers,
+            device=self.device,
+            rank=get_rank(),
+            world_size=get_world_size(),
+            first=first,
+        )
+        for images, _ in loader:
+            outputs = encoder.layers(transform(images.to(self.device, non_blocking=True)), max(layers))
+            yield [outputs[layer].pool(pooling).float().cpu().numpy() for layer in layers]
+
+
+@on_first_rank
+def _missing(paths: Mapping[int, Path]) -> dict[int, Path]:
+    """Those of the files that are not there, or are damaged."""
+    return {index: path for index, path in paths.items() if not is_whole(path)}
+
+
+@on_first_rank
+def _resume(files: Sequence[FeatureFile]) -> int:
+    """Go on with what an interrupted run left. Returns the number of rows that all files have."""
+    for file in files:
+        file.resume()
+    return min(file.filled for file in files)
+
+
+@fails_together
+def _next_batch(batches: Iterator[list[np.ndarray]]) -> list[np.ndarray]:
+    """The next batch of this rank; [] if it has none left."""
+    return next(batches, [])
+
+
+@on_first_rank
+def _write(
+    files: Sequence[FeatureFile], start: int, size: int, of_ranks: Sequence[Sequence[np.ndarray]], *, note: bool
+) -> None:
+    """Add one batch of each rank to the files. start: row of the first. size: rows of a whole batch."""
+    with _discarding(files):
+        for rank, layers in enumerate(of_ranks):
+            for file, rows in zip(files, layers, strict=False):  # a rank without a batch has no layers
+                file.add(start + rank * size, rows)
+        if note:
+            for file in files:
+                file.note_progress()
+
+
+@on_first_rank
+def _finish(files: Sequence[FeatureFile]) -> None:
+    with _discarding(files):
+        for file in files:
+            file.finish()
+
+
+@contextmanager
+def _discarding(files: Sequence[FeatureFile]) -> Iterator[None]:
+    """Remove files that cannot be written or are wrong, so that a full disk has room again."""
+    try:
+        yield
+    except Exception:
+        for file in files:
+            file.discard()
+        raise
+
+
+@contextmanager
+def _closing(files: Sequence[FeatureFile]) -> Iterator[None]:
+    """Close what an error or a signal leaves unfinished, with a note of its progress."""
+    try:
+        yield
+    finally:
+        for file in files:
+            file.close()
 
 
 def _open_memory_map(path: Path) -> Tensor:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import signal
 import threading
 
 import numpy as np
 import pytest
 import torch
 
+from helpers.two_processes import exit_codes_of_two, join
 from mimbench.contract import ArraySplit, InputConfig, InputError, RunError
 from mimbench.encoders.convnet import ConvNeXt, ConvNeXtConfig
 from mimbench.encoders.swin import Swin, SwinConfig
 from mimbench.encoders.vit import ViT, ViTConfig
+from mimbench.harness.running import features as features_module
 from mimbench.harness.running.features import FrozenFeatures
 from mimbench.store.features import checksum
 from mimbench.store.store import Store
@@ -213,6 +216,78 @@ def test_a_full_disk_leaves_nothing_behind_and_the_next_try_succeeds(source, mon
             source.each_layer(a_split(), "train", layers=[0, 1], pooling="mean")
     assert list((tmp_path / "features").iterdir()) == []
     assert len(source.each_layer(a_split(), "train", layers=[0, 1], pooling="mean")) == 2
+
+
+class Stops(Counting):
+    """Interrupts the third batch."""
+
+    def __init__(self, encoder, how):
+        super().__init__(encoder)
+        self.how = how
+
+    def __call__(self, images, last=-1, **options):
+        if len(self.calls) == 2:
+            self.how()
+        return super().__call__(images, last, **options)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_extraction_goes_on(tmp_path, capsys):
+    split, whole = a_split(), made(an_encoder(), tmp_path / "whole", batch=4)
+    source = made(encoder := an_encoder(), tmp_path / "stopped", batch=4)
+    Stops(encoder, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        source.each_layer(split, "train", layers=[0, 2], pooling="mean")
+    # Another run may ask for other layers too: those that are behind decide where it goes on.
+    for layers, batches in (([2], 3), ([0, 1, 2], 5)):
+        source = made(encoder := an_encoder(), tmp_path / "stopped", batch=4)
+        counted = Counting(encoder)
+        resumed = source.each_layer(split, "train", layers=layers, pooling="mean")
+        assert len(counted.calls) == batches
+        for one, other in zip(resumed, whole.each_layer(split, "train", layers=layers, pooling="mean"), strict=True):
+            assert torch.equal(one, other)
+    assert capsys.readouterr().out.count("features: going on after 8 of 20 images") == 1
+    assert {path.suffix for path in (tmp_path / "stopped" / "features").iterdir()} == {".npy", ".seal"}
+
+
+def _extract_in_two(rank, port, folder, failures):
+    """Rank 1 fails in its third batch of seven, and both go on; then both are killed in their third batches."""
+    join(rank, port)
+    features_module.NOTE_SECONDS = 0.0
+    source = made(an_encoder(), folder, batch=3)
+    counted = Stops(source.encoder, fail_on_second_rank)
+    with pytest.raises(RunError, match="unlucky"):
+        source.each_layer(a_split(), "train", layers=[0, 2], pooling="mean")
+    source = made(an_encoder(), folder, batch=3)
+    counted = Counting(source.encoder)
+    source.each_layer(a_split(), "train", layers=[0, 2], pooling="mean")
+    assert len(counted.calls) == 2 - rank
+    Stops(source.encoder, die)
+    source(a_split(), "test")
+
+
+def fail_on_second_rank():
+    if torch.distributed.get_rank() == 1:
+        raise RunError("unlucky")
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_two_ranks_share_an_extraction_which_goes_on_and_another_number_of_ranks_ends_it(tmp_path, capsys):
+    codes, _ = exit_codes_of_two(_extract_in_two, tmp_path / "two")
+    assert codes == [-signal.SIGKILL] * 2
+    alone, shared = (made(an_encoder(), tmp_path / name, batch=3) for name in ("one", "two"))
+    counted = Counting(shared.encoder)
+    for which, layer in (("train", 0), ("train", 2), ("test", -1)):
+        assert torch.equal(alone(a_split(), which, layer=layer), shared(a_split(), which, layer=layer))
+    # The ranks were killed in their third batches, and have noted the first four.
+    assert [images for images, _ in counted.calls] == [3, 3, 2]
+    assert "features: going on after 12 of 20 images" in capsys.readouterr().out
 
 
 def test_unknown_layers_and_poolings_are_refused(source):
