@@ -183,6 +183,13 @@ from mimbench.shared_batch import (
     take_rows as take_rows,
 )
 
+# Work that several processes share: each item on one of them, or all on the first
+from mimbench.engine.ranks import (
+    map_over_ranks as map_over_ranks,
+    on_first_rank as on_first_rank,
+    own_share as own_share,
+)
+
 # Data: loaders and augmentation of images, and parts of loaders for other data
 from mimbench.data import (
     DeviceTransform as DeviceTransform,
@@ -257,9 +264,11 @@ from mimbench.toolkit.frozen_features import (
 from mimbench.toolkit.regression import (
     Regression as Regression,
     RegressionConfig as RegressionConfig,
+    Solver as Solver,
     fit_regression as fit_regression,
-    fit_without_warning as fit_without_warning,
-    logistic_regression as logistic_regression,
+    fit_standardised as fit_standardised,
+    pick_solver as pick_solver,
+    solver_protocol as solver_protocol,
 )
 from mimbench.toolkit.trained_probe import (
     ProbeAugmentation as ProbeAugmentation,

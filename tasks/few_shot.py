@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from mimbench.api import (
@@ -15,12 +16,17 @@ from mimbench.api import (
     Measured,
     Metric,
     SampleScores,
+    Solver,
     TaskContext,
     TaskResult,
     class_probabilities,
-    fit_without_warning,
+    cosmetic,
+    fit_standardised,
     labelled_split,
-    logistic_regression,
+    map_over_ranks,
+    own_share,
+    pick_solver,
+    solver_protocol,
     top_k_accuracy,
 )
 
@@ -36,6 +42,8 @@ class FewShotConfig(FrozenFeaturesConfig):
     inverse_regularisation: float = Field(1.0, gt=0)
     """scikit-learn's C. It is fixed, because there are too few labels to choose it on held-out images."""
     max_iterations: int = Field(500, ge=1)
+    solver: Solver = cosmetic("auto")
+    """auto: torch on a GPU, scikit-learn on the CPU. The protocol says so if it is torch."""
 
 
 class FewShot(FrozenFeaturesTask):
@@ -59,6 +67,9 @@ class FewShot(FrozenFeaturesTask):
     Config = FewShotConfig
     config: FewShotConfig
 
+    def protocol_on(self, device: torch.device) -> dict[str, Any]:
+        return solver_protocol(self.config.solver, device)
+
     def chance(self, dataset: Dataset) -> float:
         """Accuracy of a uniform guess among the training classes. All have the same number of labels, so none is
         more frequent.
@@ -76,17 +87,26 @@ class FewShot(FrozenFeaturesTask):
         scaler = StandardScaler().fit(train_x)
         train_y, unseen = train.labels.numpy(), scaler.transform(test_x)
         draws = [rank_in_class(train_y, context.seed, draw) for draw in range(self.config.draws)]
-        by_draw: dict[str, list[float]] = {}
         test_y = test.labels.numpy()
+
+        def score(choice: tuple[str, np.ndarray]) -> tuple[float, np.ndarray]:
+            """Top-1 accuracy with the labels of one draw, and which test images are right: bool [N]."""
+            name, ranks = choice
+            images = choose_labelled(ranks, train_y, SHOTS[name])
+            x, y = scaler.transform(train_x[images]), train_y[images]
+            scores = self._scores(x, y, unseen, len(train.classes), context.device)
+            return top_k_accuracy(test_y, scores, 1).value, scores.argmax(axis=1) == test_y
+
+        choices = [(name, ranks) for name in SHOTS for ranks in draws]
+        results = iter(map_over_ranks(score, own_share(choices)))
+        by_draw: dict[str, list[float]] = {}
         hits: dict[str, np.ndarray] = {}
-        for name, shots in SHOTS.items():
+        for name in SHOTS:
             by_draw[name], hits[f"hits_{name}"] = [], np.zeros(len(test))
-            for ranks in draws:
-                images = choose_labelled(ranks, train_y, shots)
-                x, y = scaler.transform(train_x[images]), train_y[images]
-                scores = self._scores(x, y, unseen, len(train.classes))
-                by_draw[name].append(top_k_accuracy(test_y, scores, 1).value)
-                hits[f"hits_{name}"] += (scores.argmax(axis=1) == test_y) / len(draws)
+            for _ in draws:
+                value, is_right = next(results)
+                by_draw[name].append(value)
+                hits[f"hits_{name}"] += is_right / len(draws)
         return TaskResult(
             {f"top1_{name}": Measured(float(np.mean(values)), len(test)) for name, values in by_draw.items()},
             curves={f"top1_{name}_by_draw": values for name, values in by_draw.items()},
@@ -95,13 +115,16 @@ class FewShot(FrozenFeaturesTask):
                 "labels": {name: len(choose_labelled(draws[0], train_y, shots)) for name, shots in SHOTS.items()},
                 "classes_short_of": _short(train_y, train.classes),
                 "feature_dim": int(train_x.shape[1]),
+                "solver": pick_solver(self.config.solver, context.device),
             },
             scores=SampleScores(np.arange(len(test)), hits, test_y, test.attributes),
         )
 
-    def _scores(self, x: np.ndarray, y: np.ndarray, unseen: np.ndarray, classes: int) -> np.ndarray:
-        probe = logistic_regression(self.config.inverse_regularisation, self.config.max_iterations)
-        fit_without_warning(probe, x, y)
+    def _scores(
+        self, x: np.ndarray, y: np.ndarray, unseen: np.ndarray, classes: int, device: torch.device
+    ) -> np.ndarray:
+        config = self.config
+        probe = fit_standardised(x, y, config.inverse_regularisation, config.max_iterations, config.solver, device)
         return class_probabilities(probe, unseen, classes)
 
 

@@ -23,6 +23,8 @@ from mimbench.api import (
     cosmetic,
     labelled_split,
     load_protocols,
+    map_over_ranks,
+    own_share,
     top_k_accuracy,
 )
 
@@ -81,21 +83,22 @@ class KNN(FrozenFeaturesTask):
             scores=classification_scores(test, votes / total, has_loss=False),
         )
 
-    @torch.inference_mode()
     def _votes(
         self, queries: Tensor, bank: Tensor, labels: Tensor, classes: int, counts: list[int], device: torch.device
     ) -> dict[int, np.ndarray]:
-        """k -> votes of the k nearest training images for each class, float64 [N, classes]."""
-        votes: dict[int, list[np.ndarray]] = {k: [] for k in counts}
+        """k -> votes of the k nearest training images for each class, float64 [N, classes]. Ranks share the queries."""
         labels = labels.to(device)
-        for rows in queries.split(self.config.chunk):
+
+        @torch.inference_mode()
+        def vote(rows: Tensor) -> list[np.ndarray]:
             similarity, index = nearest(rows.to(device), bank, max(counts), 16 * self.config.chunk)
             # The sum of up to 200 votes is taken in float64, where their order hardly matters.
             weights = ((similarity.double() - 1) / self.config.temperature).exp()
-            for k in counts:
-                empty = torch.zeros(len(rows), classes, dtype=torch.float64, device=device)
-                votes[k].append(empty.scatter_add_(1, labels[index[:, :k]], weights[:, :k]).cpu().numpy())
-        return {k: np.concatenate(parts) for k, parts in votes.items()}
+            empty = torch.zeros(len(rows), classes, dtype=torch.float64, device=device)
+            return [empty.scatter_add(1, labels[index[:, :k]], weights[:, :k]).cpu().numpy() for k in counts]
+
+        parts = map_over_ranks(vote, own_share(queries.split(self.config.chunk)))
+        return {k: np.concatenate(of_count) for k, of_count in zip(counts, zip(*parts, strict=True), strict=True)}
 
 
 def nearest(queries: Tensor, bank: Tensor, k: int, chunk: int) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,9 @@ from mimbench.api import (
     fit_regression,
     labelled_split,
     load_protocols,
+    map_over_ranks,
+    own_share,
+    solver_protocol,
     top_k_accuracy,
     train_probe,
 )
@@ -92,6 +95,9 @@ class LinearProbe(FrozenFeaturesTask):
         unused = _OF_TRAINED if self.config.probe == "lbfgs" else _OF_LBFGS
         return {key: value for key, value in super().protocol().items() if key not in unused}
 
+    def protocol_on(self, device: torch.device) -> dict[str, Any]:
+        return solver_protocol(self.config.solver, device) if self.config.probe == "lbfgs" else {}
+
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         super().check(encoder, dataset)
         if self.config.probe == "trained":
@@ -130,15 +136,21 @@ class LinearProbe(FrozenFeaturesTask):
         )
 
     def _regress(self, train: ImageSplit, test: ImageSplit, layers: Sequence[int], context: TaskContext) -> list[_Fit]:
+        """A regression on each layer. Ranks share the layers."""
         pooling, y = self.config.pooling, train.labels.numpy()
         train_x = context.features.each_layer(train, "train", layers=layers, pooling=pooling)
         test_x = context.features.each_layer(test, "test", layers=layers, pooling=pooling)
-        fits, compares_layers = [], self.config.layers == "all"
-        for x, unseen in zip(train_x, test_x, strict=True):
-            fitted = fit_regression(x.numpy(), y, self.config, context.seed, measure_held_out=compares_layers)
-            scores = class_probabilities(fitted.pipeline, unseen.numpy(), len(train.classes))
-            fits.append(_Fit(fitted, scores, x.shape[1]))
-        return fits
+        compares_layers = self.config.layers == "all"
+
+        def regress(place: int) -> _Fit:
+            x = train_x[place].numpy()
+            fitted = fit_regression(
+                x, y, self.config, context.seed, measure_held_out=compares_layers, device=context.device
+            )
+            scores = class_probabilities(fitted.classifier, test_x[place].numpy(), len(train.classes))
+            return _Fit(fitted, scores, x.shape[1])
+
+        return map_over_ranks(regress, own_share(range(len(layers))))
 
     def _trained(self, encoder: Encoder, train: ImageSplit, test: ImageSplit, context: TaskContext) -> TaskResult:
         config = self.config

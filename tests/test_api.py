@@ -22,9 +22,9 @@ TaskConfig TaskContext TaskResult TrainConfig Trainable TrainedProbe View adapt_
 build_optimizer check_position check_probe_training class_colours class_probabilities coco_split compose_transforms
 convnext_blocks copy_weights synchronise_batch_norms
 cosmetic decay_rules denormalise derive_seed encoder_layers evaluation_crop evaluation_loader fit_regression
-fit_without_warning fork_rng full_precision get_rank get_world_size grid_mask guided_mask identity_collate
+fit_standardised fork_rng full_precision get_rank get_world_size grid_mask guided_mask identity_collate
 ignore_stop_signals
-image_grid image_seed image_split init_truncated init_xavier ink_on labelled_split load_protocols logistic_regression
+image_grid image_seed image_split init_truncated init_xavier ink_on labelled_split load_protocols
 majority_accuracy mask_at_pixels mask_grid masked_count mean_over_masked missing_masks_note mm_step_output nearest
 patchify per_channel quiet_mmengine random_mask random_order read_sized rebuild_encoder require_classes
 require_grey_or_rgb resize_mask resize_positions scale_to_bytes scene_seed scene_split shade_masked sincos_positions
@@ -37,6 +37,7 @@ uniform_mask visible_only
 SampleScores classification_scores visible_blocks_mask Audit AuditInput DataChoice planted_indices training_indices
 RotaryPredictor inverse_block_mask sinkhorn
 draw_once draw_rows draws_rows mean_over_shares rows_of_views sharing_batch take_rows
+Solver map_over_ranks on_first_rank own_share pick_solver solver_protocol
 """.split()  # noqa: SIM905
 """Adding a name here is a promise to plugin authors; removing one breaks their code and belongs in the changelog."""
 

@@ -73,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
     "toolkit": {"contract", "convert", "encoders", "optim", "data", "data.pipeline"},
     # What plugins may import: the modules that api.pyi names.
     "api": {"compute", "contract", "masks", "drawing", "encoders", "convert", "optim", "data", "data.files",
-            "data.pipeline", "data.sources", "parts", "toolkit"},
+            "data.pipeline", "data.sources", "engine.ranks", "parts", "toolkit"},
     "parity": {"contract", "convert", "engine", "harness.planning", "optim", "registry"},
     "testing": {"contract", "masks", "data.files", "encoders", "engine", "store", "harness.running"},
     "report.records": {"recipe", "store"},

@@ -192,6 +192,10 @@ class Task(ABC):
         """Everything that may change the score, as plain JSON data. The record holds it and its hash."""
         return {"task": self.name, "version": self.version, **self.config.shaping()}
 
+    def protocol_on(self, device: torch.device) -> dict[str, Any]:
+        """What else may change the score and depends on the device, as plain JSON data for the protocol."""
+        return {}
+
     def relevant_input(self, input_config: InputConfig) -> dict[str, Any]:
         """Options of the recipe's [input] that may change the score, as plain JSON data for the protocol.
 

@@ -13,13 +13,15 @@ from __future__ import annotations
 import functools
 import os
 import pickle
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import ParamSpec, TypeVar
 
 import torch
-from mmengine.dist import all_gather_object, broadcast_object_list, gather_object
+from torch.distributed import ProcessGroup
 
 from mimbench.distributed import get_rank, get_world_size
 from mimbench.errors import RunError
@@ -30,6 +32,9 @@ Item = TypeVar("Item")
 
 _is_first_rank_alone: ContextVar[bool] = ContextVar("_is_first_rank_alone", default=False)
 """Whether this code runs within an `on_first_rank` function, so that no other rank makes the same calls."""
+_LONGEST = timedelta(days=30)
+"""How long ranks wait for the one that works. The groups that train give up after 10 or 30 minutes."""
+_object_groups: weakref.WeakKeyDictionary[ProcessGroup, ProcessGroup] = weakref.WeakKeyDictionary()
 
 
 @contextmanager
@@ -71,7 +76,7 @@ def on_first_rank(function: Callable[Arguments, Result]) -> Callable[Arguments, 
                 original, message = error, [([], _picklable(error))]
             finally:
                 _is_first_rank_alone.reset(token)
-        broadcast_object_list(message)
+        torch.distributed.broadcast_object_list(message, src=0, group=_object_group())
         results, error_of_first = message[0]
         if error_of_first is not None:
             raise original or error_of_first  # rank 0 raises its own error, with its traceback
@@ -96,7 +101,7 @@ def fails_together(function: Callable[Arguments, Result]) -> Callable[Arguments,
             result = function(*args, **kwargs)
         except Exception as error:
             local = error
-        errors = all_gather_object(None if local is None else _picklable(local))
+        errors = gather_on_all(None if local is None else _picklable(local))
         for rank, error_of_rank in enumerate(errors):
             if error_of_rank is not None:
                 raise local if local is not None and rank == get_rank() else error_of_rank
@@ -105,9 +110,22 @@ def fails_together(function: Callable[Arguments, Result]) -> Callable[Arguments,
     return call
 
 
+def gather_on_all(value: Result) -> list[Result]:
+    """The picklable values of all ranks in their order. All ranks call it."""
+    if get_world_size() == 1:
+        return [value]
+    values: list = [None] * get_world_size()
+    torch.distributed.all_gather_object(values, value, group=_object_group())
+    return values
+
+
 def gather_on_first(value: Result) -> list[Result]:
     """The picklable values of all ranks in their order, on rank 0; [] on the others. All ranks call it."""
-    return gather_object(value, dst=0) or []
+    if get_world_size() == 1:
+        return [value]
+    values: list | None = [None] * get_world_size() if get_rank() == 0 else None
+    torch.distributed.gather_object(value, values, dst=0, group=_object_group())
+    return values or []
 
 
 def own_share(items: Sequence[Item]) -> Sequence[Item]:
@@ -126,14 +144,24 @@ def map_over_ranks(function: Callable[[Item], Result], share: Iterable[Item]) ->
     Returns:
         The results of all ranks in the order of the items, as one process has them.
     """
-    mine = _run_share(function, share)
-    shares = all_gather_object(mine) if get_world_size() > 1 else [mine]
+    shares = gather_on_all(_run_share(function, share))
     return [share[turn] for turn in range(len(shares[0])) for share in shares if turn < len(share)]
 
 
 @fails_together
 def _run_share(function: Callable[[Item], Result], share: Iterable[Item]) -> list[Result]:
     return [function(item) for item in share]
+
+
+def _object_group() -> ProcessGroup:
+    """A group on the CPU for objects. NCCL's would need GPU memory, and keep a GPU busy while it waits."""
+    world = torch.distributed.group.WORLD
+    assert isinstance(world, ProcessGroup)
+    if world not in _object_groups:
+        group = torch.distributed.new_group(backend="gloo", timeout=_LONGEST)
+        assert isinstance(group, ProcessGroup)
+        _object_groups[world] = group
+    return _object_groups[world]
 
 
 def _picklable(error: Exception) -> Exception:

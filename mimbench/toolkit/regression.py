@@ -8,20 +8,62 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+import torch
 from pydantic import Field
 
+from mimbench.contract import cosmetic
 from mimbench.toolkit.frozen_features import FrozenFeaturesConfig
+from mimbench.toolkit.torch_regression import fit_in_torch
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import Pipeline
 
+Solver = Literal["auto", "sklearn", "torch"]
+CPU = torch.device("cpu")
+
+
+class Classifier(Protocol):
+    """A fitted classifier with the methods of scikit-learn's."""
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """Labels of the training images, sorted, [K]."""
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Features [N, D] -> labels [N]."""
+
+    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+        """Features [N, D] -> probabilities [N, K]."""
+
+    def score(self, x: np.ndarray, y: np.ndarray) -> float:
+        """Accuracy, 0 to 1."""
+
+
+def pick_solver(choice: Solver, device: torch.device) -> Literal["sklearn", "torch"]:
+    """The configured solver; "auto" is torch on a GPU, and scikit-learn on the CPU."""
+    if choice != "auto":
+        return choice
+    return "torch" if device.type == "cuda" else "sklearn"
+
+
+def solver_protocol(choice: Solver, device: torch.device) -> dict[str, str]:
+    """What the protocol says of the solver, for `Task.protocol_on`: {} for scikit-learn, which is the reference.
+
+    Both minimise the same function with the same optimizer; scores may differ by rounding.
+    """
+    solver = pick_solver(choice, device)
+    return {} if solver == "sklearn" else {"solver": solver}
+
 
 class RegressionConfig(FrozenFeaturesConfig):
     """How the regression is fitted."""
+
+    solver: Solver = cosmetic("auto")
+    """auto: torch on a GPU, scikit-learn on the CPU. The protocol says so if it is torch."""
 
     inverse_regularisation: tuple[float, ...] = Field((0.01, 0.1, 1.0, 10.0), min_length=1)
     """Values of scikit-learn's C. Of several, the best on held-out images is fitted again on all training images."""
@@ -34,12 +76,13 @@ class RegressionConfig(FrozenFeaturesConfig):
 class Regression:
     """A fitted regression and how it was chosen."""
 
-    pipeline: Pipeline
+    classifier: Classifier
     strength: float
     """The chosen C."""
     held_out: Mapping[float, float]
     """C -> accuracy on held-out training images, 0 to 1; empty if there was nothing to choose."""
     converged: bool
+    solver: Literal["sklearn", "torch"] = "sklearn"
 
     def details(self) -> dict[str, Any]:
         """The choice and its accuracies, as plain JSON data for `TaskResult.details`."""
@@ -47,11 +90,18 @@ class Regression:
             "inverse_regularisation": self.strength,
             "held_out_top1": {f"{value:g}": 100 * accuracy for value, accuracy in self.held_out.items()},
             "converged": self.converged,
+            "solver": self.solver,
         }
 
 
 def fit_regression(
-    x: np.ndarray, y: np.ndarray, config: RegressionConfig, seed: int, *, measure_held_out: bool = False
+    x: np.ndarray,
+    y: np.ndarray,
+    config: RegressionConfig,
+    seed: int,
+    *,
+    measure_held_out: bool = False,
+    device: torch.device = CPU,
 ) -> Regression:
     """Fit features to labels.
 
@@ -60,24 +110,58 @@ def fit_regression(
         y: training labels, int [N].
         seed: of the choice of the held-out images.
         measure_held_out: measure the accuracy on held-out images even if there is only one C, to compare layers by it.
+        device: of the fit, if the solver is torch.
     """
-    choices = config.inverse_regularisation
+    choices, solver = config.inverse_regularisation, pick_solver(config.solver, device)
     held_out: dict[float, float] = {}
     if len(choices) > 1 or measure_held_out:
-        held_out = _held_out_accuracies(x, y, config, seed)
+        fit_rows, held_rows = _held_out_rows(y, config.held_out, seed)
+        held_x, held_y = x[held_rows], y[held_rows]
+        if solver == "torch":
+            rows = np.sort(fit_rows)  # a memory map is read in its order
+            fitted = fit_in_torch(x, y, choices, config.max_iterations, device, rows=rows)
+            held_out = {choice: one.score(held_x, held_y) for choice, one in zip(choices, fitted, strict=True)}
+        else:
+            fit_x, fit_y = x[fit_rows], y[fit_rows]
+            for choice in choices:
+                pipeline, _ = _fit(fit_x, fit_y, choice, config.max_iterations)
+                held_out[choice] = float(pipeline.score(held_x, held_y))
     strength = max(held_out, key=lambda choice: held_out[choice]) if held_out else choices[0]
+    if solver == "torch":
+        (classifier,) = fit_in_torch(x, y, [strength], config.max_iterations, device)
+        return Regression(classifier, strength, held_out, classifier.converged, solver)
     pipeline, converged = _fit(x, y, strength, config.max_iterations)
     return Regression(pipeline, strength, held_out, converged)
 
 
-def logistic_regression(strength: float, iterations: int) -> LogisticRegression:
+def fit_standardised(
+    x: np.ndarray, y: np.ndarray, strength: float, iterations: int, solver: Solver, device: torch.device
+) -> Classifier:
+    """Logistic regression with one C, on features that are standardised already.
+
+    Args:
+        x: training features [N, D].
+        y: training labels, int [N].
+        strength: scikit-learn's C.
+        iterations: of the optimizer, at most.
+        solver: as in RegressionConfig.
+        device: of the fit, if the solver is torch.
+    """
+    if pick_solver(solver, device) == "torch":
+        return fit_in_torch(x, y, [strength], iterations, device, is_scaled=True)[0]
+    model = _logistic_regression(strength, iterations)
+    _fit_without_warning(model, x, y)
+    return model
+
+
+def _logistic_regression(strength: float, iterations: int) -> LogisticRegression:
     """An unfitted model with the tolerance that every built-in task uses; `strength` is scikit-learn's C."""
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=strength, max_iter=iterations, tol=1e-3)
 
 
-def fit_without_warning(model: Pipeline | LogisticRegression, x: np.ndarray, y: np.ndarray) -> None:
+def _fit_without_warning(model: Pipeline | LogisticRegression, x: np.ndarray, y: np.ndarray) -> None:
     """Fit `model`. No warning is printed if it does not converge; `n_iter_` shows that."""
     from sklearn.exceptions import ConvergenceWarning
 
@@ -86,22 +170,18 @@ def fit_without_warning(model: Pipeline | LogisticRegression, x: np.ndarray, y: 
         model.fit(x, y)
 
 
-def _held_out_accuracies(x: np.ndarray, y: np.ndarray, config: RegressionConfig, seed: int) -> dict[float, float]:
-    """C -> accuracy on held-out training images, 0 to 1."""
+def _held_out_rows(y: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the training images to fit, and of those to choose C on, in random order."""
     from sklearn.model_selection import train_test_split
 
     classes, counts = np.unique(y, return_counts=True)
-    held = max(1, round(config.held_out * len(y)))
+    held = max(1, round(fraction * len(y)))
     # Stratifying needs two images of each class, and room for every class in both parts.
     can_stratify = counts.min() > 1 and min(held, len(y) - held) >= len(classes)
-    fit_x, held_x, fit_y, held_y = train_test_split(
-        x, y, test_size=held, random_state=seed, stratify=y if can_stratify else None
+    fit_rows, held_rows = train_test_split(
+        np.arange(len(y)), test_size=held, random_state=seed, stratify=y if can_stratify else None
     )
-    accuracies = {}
-    for choice in config.inverse_regularisation:
-        pipeline, _ = _fit(fit_x, fit_y, choice, config.max_iterations)
-        accuracies[choice] = float(pipeline.score(held_x, held_y))
-    return accuracies
+    return fit_rows, held_rows
 
 
 def _fit(x: np.ndarray, y: np.ndarray, strength: float, iterations: int) -> tuple[Pipeline, bool]:
@@ -109,6 +189,6 @@ def _fit(x: np.ndarray, y: np.ndarray, strength: float, iterations: int) -> tupl
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    pipeline = make_pipeline(StandardScaler(), logistic_regression(strength, iterations))
-    fit_without_warning(pipeline, x, y)
+    pipeline = make_pipeline(StandardScaler(), _logistic_regression(strength, iterations))
+    _fit_without_warning(pipeline, x, y)
     return pipeline, bool((pipeline[-1].n_iter_ < iterations).all())

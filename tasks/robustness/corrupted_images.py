@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from mimbench.api import ImageSplit, InputConfig, evaluation_crop, image_grid, to_byte_scale
+from mimbench.api import ImageSplit, InputConfig, evaluation_crop, image_grid, own_share, to_byte_scale
 from mimbench_tasks.robustness.corruptions import corrupt
 from mimbench_tasks.robustness.severities import CORRUPTIONS, JPEG_QUALITY, constants_for
 
@@ -69,10 +69,11 @@ class CorruptedImages(TorchDataset[Tensor]):
         return image if self.split.is_in_memory else evaluation_crop(image, self.input)
 
     def loader(self, device: torch.device, workers: int) -> DataLoader[Tensor]:
-        """One image at a time, in order."""
+        """One image at a time, in order: the share of this rank."""
         return DataLoader(
             self,
             batch_size=None,
+            sampler=own_share(range(len(self))),
             num_workers=workers,
             pin_memory=device.type == "cuda",
             # Its own, so that starting workers draws nothing from the global generator.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, field_validator
+from torch import Tensor
 
 from mimbench.api import (
     Dataset,
@@ -15,6 +16,7 @@ from mimbench.api import (
     FrozenFeaturesTask,
     Measured,
     Metric,
+    Regression,
     RegressionConfig,
     TaskContext,
     TaskResult,
@@ -22,14 +24,14 @@ from mimbench.api import (
     fit_regression,
     labelled_split,
     majority_accuracy,
+    map_over_ranks,
+    on_first_rank,
     require_grey_or_rgb,
+    solver_protocol,
 )
 from mimbench_tasks.robustness.corrupted_images import CorruptedImages, as_published, choose_images, draw_corruptions
 from mimbench_tasks.robustness.corruptions import DEPARTURES, FROST
 from mimbench_tasks.robustness.severities import CORRUPTIONS, IMAGE_SIZES, JPEG_QUALITY, SEVERITIES
-
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
 
 
 class RobustnessConfig(RegressionConfig):
@@ -76,6 +78,9 @@ class Robustness(FrozenFeaturesTask):
     Config = RobustnessConfig
     config: RobustnessConfig
 
+    def protocol_on(self, device: torch.device) -> dict[str, Any]:
+        return solver_protocol(self.config.solver, device)
+
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         super().check(encoder, dataset)
         require_grey_or_rgb(dataset.channels, f"dataset {dataset.name!r}", self.name)
@@ -91,15 +96,15 @@ class Robustness(FrozenFeaturesTask):
             f"in {len(severities)} severities each"
         )
         x, test_x = (features.numpy() for features in self.features(train, test, context))
-        fitted = fit_regression(x, train.labels.numpy(), config, context.seed)
+        fitted = self._fit(x, train.labels.numpy(), context)
         images = CorruptedImages(
             test, places.tolist(), context.input, severities, quality=config.jpeg_quality, crop=config.crop
         )
         path = context.workdir / "corruptions.png"
         path.write_bytes(draw_corruptions(images, footnote=f"frost: {FROST}"))
-        answers = self._answers(fitted.pipeline, encoder, images, context)
+        answers = self._answers(fitted, encoder, images, context)
         labels = test.labels.numpy()[places]
-        clean = 100 * float(np.mean(fitted.pipeline.predict(test_x[places]) == labels))
+        clean = 100 * float(np.mean(fitted.classifier.predict(test_x[places]) == labels))
         top1 = 100 * (answers == labels[:, None]).mean(0).reshape(len(CORRUPTIONS), len(severities))
         corrupted = float(top1.mean())
         curves = {"severity": list(severities), "top1": top1.mean(0).tolist()}
@@ -116,18 +121,25 @@ class Robustness(FrozenFeaturesTask):
         metrics = {name: Measured(value, len(places)) for name, value in values.items()}
         return TaskResult(metrics, curves, {"corruptions": path}, details)
 
-    @torch.inference_mode()
-    def _answers(self, probe: Pipeline, encoder: Encoder, images: CorruptedImages, context: TaskContext) -> np.ndarray:
-        """Classes that the probe names, int [images, corruptions x severities]."""
+    @on_first_rank
+    def _fit(self, x: np.ndarray, y: np.ndarray, context: TaskContext) -> Regression:
+        return fit_regression(x, y, self.config, context.seed, device=context.device)
+
+    def _answers(
+        self, fitted: Regression, encoder: Encoder, images: CorruptedImages, context: TaskContext
+    ) -> np.ndarray:
+        """Classes that the probe names, int [images, corruptions x severities]. Ranks share the images."""
         batched = images.split.is_in_memory
         transform = DeviceTransform(context.input, encoder.in_channels, train=False, batched=batched).to(context.device)
         encoder = encoder.to(context.device).eval()
-        answers = []
-        for views in images.loader(context.device, self.config.workers):
+
+        @torch.inference_mode()
+        def answer(views: Tensor) -> np.ndarray:
             seen = transform(views.to(context.device, non_blocking=True))
             features = encoder.features(seen, self.config.layer).pool(self.config.pooling)
-            answers.append(probe.predict(features.float().cpu().numpy()))
-        return np.stack(answers)
+            return fitted.classifier.predict(features.float().cpu().numpy())
+
+        return np.stack(map_over_ranks(answer, images.loader(context.device, self.config.workers)))
 
 
 def _departures(images: CorruptedImages) -> list[str]:

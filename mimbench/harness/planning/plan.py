@@ -169,6 +169,7 @@ def _build_cell(
         raise InputError(f"task.{error}") from error
     protocol = {
         **of_task,
+        **task.protocol_on(device),
         "dataset": _scored_data(name, dataset),
         "input": task.relevant_input(recipe.input),
     }
