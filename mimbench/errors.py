@@ -6,6 +6,9 @@ import signal
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+UNFINISHED = 75
+"""Exit code of a command that ended before its work was done, and is to be started again (EX_TEMPFAIL)."""
+
 
 class MimbenchError(Exception):
     """Base of every error whose message is written for the person at the terminal."""
@@ -26,7 +29,7 @@ class RunError(MimbenchError):
 class LeaseLost(MimbenchError):
     """Another process has taken over what this one did. The command ends, and may be started again."""
 
-    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+    exit_code = UNFINISHED
 
 
 class NotSupported(MimbenchError):
@@ -47,8 +50,13 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal's number, as shells report it."""
-        return 128 + self.signal
+        """UNFINISHED at the end of a time limit; else 128 + the signal's number, as shells report it."""
+        return UNFINISHED if self.signal in (signal.SIGALRM, signal.SIGUSR1) else 128 + self.signal
+
+    @property
+    def cause(self) -> str:
+        """What ended the command, such as "SIGTERM"."""
+        return "--time-limit" if self.signal == signal.SIGALRM else self.signal.name
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

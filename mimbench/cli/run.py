@@ -12,7 +12,7 @@ import typer
 
 from mimbench.cli.options import OptionalResults, PluginOption, SetOption, flag, names_of, recipe_names, resolve_methods
 from mimbench.errors import Interrupted
-from mimbench.options import parse_seeds, split_names
+from mimbench.options import parse_duration, parse_seeds, split_names
 from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.text import print_line, print_text
 
@@ -62,6 +62,10 @@ def run(
     dry_run: Annotated[
         bool, flag("--dry-run", "Print the plan, what is done, and an estimate of the time left. Runs nothing.")
     ] = False,
+    time_limit: Annotated[
+        str | None,
+        typer.Option("--time-limit", help="Save and stop after this time, such as 3h30m, with exit code 75."),
+    ] = None,
     fresh: Annotated[
         bool, flag("--fresh", "Pretrain and measure again; replace existing checkpoints and records.")
     ] = False,
@@ -75,7 +79,8 @@ def run(
     from mimbench.harness.run import RunOptions, execute, preview
     from mimbench.recipe.document import parse_assignments, parse_variations
 
-    with _one_line_when_stopped(fresh):
+    seconds = None if time_limit is None else parse_duration(time_limit, "--time-limit")
+    with _one_line_when_stopped(fresh, seconds):
         options = RunOptions(
             methods=None if method is None else split_names(method),
             tasks=None if task is None else split_names(task),
@@ -155,19 +160,20 @@ def _summary(result: RunResult) -> Iterator[str]:
 
 
 @contextmanager
-def _one_line_when_stopped(fresh: bool) -> Iterator[None]:
-    """End a run with one line on Ctrl-C, SIGTERM or SIGHUP. What it leaves behind is complete, or is resumed next time.
+def _one_line_when_stopped(fresh: bool, seconds: float | None) -> Iterator[None]:
+    """End a run with one line on a signal or a time limit. What it leaves behind is complete, or is resumed next time.
 
     Args:
         fresh: the command replaces existing results, so that it starts again from the beginning each time.
+        seconds: the time limit; None: none.
     """
     from mimbench.engine.stopping import stop_at_once
 
     try:
-        with stop_at_once():
+        with stop_at_once(seconds):
             yield
     except Interrupted as stop:
         state = str(stop) or "finished pretrainings and records are kept, and the interrupted one starts again"
         again = "With --fresh the same command starts over" if fresh else "The same command continues from there"
-        print_text(f"mimbench: stopped by {stop.signal.name}; {state}. {again}.", error=True)
+        print_text(f"mimbench: stopped by {stop.cause}; {state}. {again}.", error=True)
         raise typer.Exit(stop.exit_code) from None

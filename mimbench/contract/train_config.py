@@ -101,6 +101,8 @@ class TrainConfig(Config):
     """Epochs between saved training states, from which an interrupted run resumes; None with `checkpoint_steps`."""
     checkpoint_steps: int | None = cosmetic(None, ge=1)
     """Optimizer steps between saved training states, instead of `checkpoint_every`."""
+    checkpoint_minutes: float | None = cosmetic(15.0, gt=0)
+    """Save a state, between two steps, if the last one is older than so many minutes. None: by epochs or steps only."""
     tensorboard: bool = cosmetic(False)
 
     @model_validator(mode="before")

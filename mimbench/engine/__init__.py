@@ -33,7 +33,8 @@ What is switched off or replaced, and why:
 | `loop.py` | epochs of whole optimizer steps, which can start at any step |
 | `hooks.py` | seeds and learning rate per step, loss history, checks for non-finite values |
 | `resume.py`, `state_files.py` | the state of an unfinished training: what it holds, and its files |
-| `stopping.py` | SIGINT, SIGTERM, SIGHUP: stop after the current step |
+| `saving.py` | after which steps the state is saved, and when to stop |
+| `stopping.py` | signals and a time limit: stop after the current step |
 | `progress.py` | the progress bar |
 | `ranks.py` | several processes: rank 0 decides and writes, and all fail together |
 | `device.py` | device and precision |

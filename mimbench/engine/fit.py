@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from mmengine.dist import all_reduce, barrier
+from mmengine.dist import barrier
 from rich.console import Console
 from torch import nn
 from torch.utils.data import DataLoader
@@ -28,7 +28,8 @@ from mimbench.engine.hooks import HistoryHook, StepHook
 from mimbench.engine.loop import WholeStepLoop
 from mimbench.engine.progress import Progress
 from mimbench.engine.resume import TrainingStates
-from mimbench.engine.stopping import StopRequest, stop_when_convenient
+from mimbench.engine.saving import SavingPlan
+from mimbench.engine.stopping import stop_when_convenient
 from mimbench.engine.update import FirstUpdate, build_update
 from mimbench.errors import InputError, Interrupted
 from mimbench.optim import Schedule, build_optimizer, decay_rules
@@ -79,7 +80,8 @@ def fit(
     Raises:
         InputError: the loader has less than one step, or `workdir` holds the state of another model.
         RunError: the loss or a weight is not finite. The last good state stays in `workdir`.
-        Interrupted: SIGINT, SIGTERM or SIGHUP arrived. The state after the last complete step is in `workdir`.
+        Interrupted: a signal asked to stop (see stopping.py). The state after the last complete step is in `workdir`.
+        LeaseLost: another process has taken over this training; its states are left alone.
     """
     if len(loader) < config.accumulate:
         raise InputError(
@@ -95,7 +97,6 @@ def fit(
     per_unit = schedule.steps_per_epoch if config.unit == "epoch" else 1
     last_step = schedule.steps if end is None else end * per_unit
     calls = {count * per_unit: function for count, function in (call_after or {}).items()}
-    save_every = config.saving_interval(schedule.steps_per_epoch)
     read_every = READ_EVERY.get(device.type, 1)
     run_name = f"mimbench-{uuid.uuid4().hex}"
     choice = choose_acceleration(config, device, last_step * config.accumulate, has_dropout=has_dropout(model))
@@ -131,17 +132,17 @@ def fit(
                 compiled=describe(),
             )
 
+        saving = SavingPlan(config, schedule.steps_per_epoch, last_step, request, device)
         states = TrainingStates(label, workdir, adapter, optimizer, history, schedule, config, console, identity)
 
         def after_step(iteration: int) -> None:
             step = iteration // config.accumulate
-            is_saved = step % save_every == 0 or step == last_step
             is_epoch_end = step % schedule.steps_per_epoch == 0
+            is_saved, signal = saving.ask(step, together=is_epoch_end or step % read_every == 0 or step == last_step)
             if (step in calls or is_saved) and not is_epoch_end:  # at the end of an epoch, the hook has checked
                 history.check(runner)
             if step in calls:
                 calls[step](report())
-            signal = _signal_on_any_rank(request, device, ask_others=is_epoch_end or step % read_every == 0)
             if signal:
                 raise _save_and_interrupt(signal, states, history, iteration)
             if is_saved:
@@ -204,20 +205,6 @@ def _save_and_interrupt(signal: int, states: TrainingStates, history: HistoryHoo
         saved = f"stopped {where}, which cannot be saved ({describe_error(error)}); {states.describe_saved()}"
     barrier()  # when the first rank exits, torchrun ends the others, which may still be writing
     return Interrupted(signal, f"{states.label}: {saved}")
-
-
-def _signal_on_any_rank(request: StopRequest, device: torch.device, *, ask_others: bool) -> int:
-    """The number of a signal that has reached any rank, or 0.
-
-    With several ranks, signals are noticed only if `ask_others` is true, since the ranks wait for each other then.
-    """
-    if get_world_size() == 1:
-        return request.signal
-    if not ask_others:
-        return 0
-    signal = torch.tensor(request.signal, device=device)
-    all_reduce(signal, "max")
-    return int(signal)
 
 
 def _divergence_advice(config: TrainConfig, options: str, precision: str) -> str:

@@ -1,4 +1,10 @@
-"""Signals that ask a command to stop: Ctrl-C, and what SLURM, Kubernetes and a closed terminal send."""
+"""Signals that ask a command to stop.
+
+SIGINT              Ctrl-C
+SIGTERM, SIGHUP     SLURM, Kubernetes, a closed terminal
+SIGUSR1             SLURM some time before a job's limit (sbatch --signal=USR1@120)
+SIGALRM             this process itself, at the end of its time limit
+"""
 
 from __future__ import annotations
 
@@ -13,7 +19,7 @@ from typing import Any
 
 from mimbench.errors import Interrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM)
 AGAIN_SECONDS = 0.05
 """Delay before a signal is sent again that arrived while Python could not raise an exception."""
 
@@ -33,21 +39,37 @@ class StopRequest:
 
 @contextmanager
 def stop_when_convenient() -> Iterator[StopRequest]:
-    """Only note the first signal within this context; code that polls the request stops at a good moment."""
+    """Only note the first signal within this context; code that polls the request stops at a good moment.
+
+    A signal that came after the last poll is sent again at the end.
+    """
     request = StopRequest()
     with _handled_by(request.note):
         yield request
+    if request.signal:
+        signal.raise_signal(request.signal)
 
 
 @contextmanager
-def stop_at_once() -> Iterator[None]:
-    """Raise Interrupted at every signal within this context, so that SIGTERM ends a command as Ctrl-C does."""
+def stop_at_once(seconds: float | None = None) -> Iterator[None]:
+    """Raise Interrupted at every signal within this context, so that SIGTERM ends a command as Ctrl-C does.
+
+    Args:
+        seconds: time limit, after which SIGALRM comes. None: no limit.
+    """
 
     def stop(number: int) -> None:
         raise Interrupted(number)
 
     with _handled_by(stop), _delivered_again():
-        yield
+        if seconds is None:
+            yield
+            return
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextmanager

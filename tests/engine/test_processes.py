@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
+from contextlib import nullcontext, suppress
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from helpers.noting import Probe, train
 from mimbench.distributed import get_rank
-from mimbench.errors import Interrupted
+from mimbench.engine import saving
+from mimbench.errors import Interrupted, LeaseLost, RunError
+from mimbench.leases import confirm_leases, hold_lease
 
 
 class DiffersPerRank(Probe):
@@ -46,7 +51,37 @@ def stop_and_go_on(rank, port, folder):
     torch.distributed.barrier()
     with pytest.raises(OSError, match="Is a directory"):  # the first writes alone, and both stop
         train(DiffersPerRank(), folder / "full")
+    save_by_minutes(rank, folder)
+    end_together(rank, folder)
     torch.distributed.destroy_process_group()
+
+
+def save_by_minutes(rank, folder):
+    """Each step takes 25 seconds, by the first rank's clock; the other's stands still."""
+    model = DiffersPerRank()
+    model.fail_at = 14
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saving, "time", SimpleNamespace(monotonic=lambda: 0 if rank else 25.0 * len(model.seen)))
+        with pytest.raises(RunError):
+            train(model, folder / "minutes", checkpoint_every=1000, checkpoint_minutes=1.0)
+    assert sorted(path.name for path in (folder / "minutes").glob("*.pth")) == ["step_12.pth", "step_9.pth"]
+
+
+def end_together(rank, folder):
+    """The first rank, which alone holds the lease, loses it within its third step."""
+
+    class TakenOver(DiffersPerRank):
+        def training_step(self, batch, generator):
+            if len(self.seen) == 2 and rank == 0:
+                shutil.rmtree(folder / "k.lease")
+                with suppress(LeaseLost):
+                    confirm_leases()
+            return super().training_step(batch, generator)
+
+    model = TakenOver()
+    with hold_lease(folder / "k", "train") if rank == 0 else nullcontext(), pytest.raises(LeaseLost, match="train: st"):
+        train(model, folder / "lost")
+    assert len(model.seen) == 3
 
 
 def test_two_processes_go_on_to_the_same_history(tmp_path):

@@ -22,7 +22,13 @@ Panel = tuple[Any, ...]
 """(task, metric, protocol, ...)"""
 Dash = Literal["-", "--", ":", "-."]
 DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
-COSMETIC = ("data.root", "pretrain.workers", "pretrain.checkpoint_every", "pretrain.tensorboard")
+COSMETIC = (
+    "data.root",
+    "pretrain.workers",
+    "pretrain.checkpoint_every",
+    "pretrain.checkpoint_minutes",
+    "pretrain.tensorboard",
+)
 """Settings that shape no result."""
 _LONGEST = 44
 """Characters of settings that a legend shows."""

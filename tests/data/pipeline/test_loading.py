@@ -1,5 +1,9 @@
 """Loaders give the same batches whatever the workers, and ranks share an epoch out."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 import torch
 from mmengine.hooks import DistSamplerSeedHook
@@ -11,6 +15,14 @@ from mimbench.data.pipeline.transforms import DeviceTransform
 from mimbench.data.sources.folder import Folder
 from mimbench.data.sources.folder_config import FolderConfig
 from mimbench.errors import InputError
+
+WORKER = """
+import os, signal, time
+from mimbench.data.pipeline.loading import ignore_stop_signals
+ignore_stop_signals(0)
+print("ready", flush=True)
+input()
+"""
 
 CPU = torch.device("cpu")
 INPUT = InputConfig(image_size=16, crop_scale=(0.3, 1.0), flip=0.5, color_jitter=0.3)
@@ -194,3 +206,12 @@ def test_pixels_of_other_types_reach_the_encoder_as_bytes_do(wrap, change, pixel
         difference = (results[0] - results[1]).abs()
         assert difference.median() < (0.1 if train else 0.02)
         assert difference.mean() < (0.1 if train else 0.02)
+
+
+def test_signals_to_all_processes_of_a_job_do_not_end_its_loaders():
+    worker = subprocess.Popen([sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert worker.stdout.readline() == "ready\n"
+    sender = f"import os; [os.kill({worker.pid}, number) for number in (1, 2, {signal.SIGUSR1:d}, 15)]"
+    subprocess.run([sys.executable, "-c", sender], check=True)  # SIGTERM of the parent would end it
+    worker.communicate("\n", timeout=60)
+    assert worker.returncode == 0

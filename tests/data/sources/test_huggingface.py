@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.noting import Probe, train
 from mimbench import registry
 from mimbench.contract import InputConfig
 from mimbench.data.pipeline.loading import training_loader
@@ -203,6 +204,19 @@ def test_workers_change_nothing_and_copies_read_the_same(saved, cache):
         assert torch.equal(images, others)
         assert torch.equal(labels, other_labels)
     assert torch.equal(pickle.loads(pickle.dumps(split))[7][0], split[7][0])
+
+
+def test_a_training_resumes_within_an_epoch(saved, cache, tmp_path):
+    split = opened(saved, cache).split("train")
+    unbroken, stopped, resumed = Probe(), Probe(), Probe()
+    stopped.fail_at = 8
+    train(unbroken, tmp_path / "whole", split=split, batch_size=4)
+    with pytest.raises(RunError):
+        train(stopped, tmp_path / "stopped", split=split, batch_size=4, checkpoint_every=None, checkpoint_steps=7)
+    _, lines = train(resumed, tmp_path / "stopped", split=split, batch_size=4)
+    assert "probe: resumes after step 2 of 5 in epoch 2 of 3" in lines
+    assert resumed.seen == unbroken.seen[7:]
+    assert torch.equal(resumed.linear.weight, unbroken.linear.weight)
 
 
 def test_a_damaged_image_is_named(tmp_path, cache):
