@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+VISIBLE, TOKEN, MASKED = 0, 1, 2
+"""What a mask holds of each cell: the encoder sees it, the encoder sees a mask token for it, or it is left out."""
+
 
 def squares_of(cells: Tensor) -> Tensor:
     """[B, Gh, Gw, ...] -> [B, Gh / 2, Gw / 2, 4, ...]: the four cells of each square, row by row."""
@@ -16,6 +19,18 @@ def places_of(corners: Tensor) -> Tensor:
     rows, columns = (torch.arange(length, device=corners.device) for length in corners.shape[1:])
     row, column = 2 * rows[:, None] + corners // 2, 2 * columns + corners % 2
     return (row * 2 * len(columns) + column).flatten(1)
+
+
+def one_of_each_square(visible: Tensor) -> Tensor:
+    """Visible cells, bool [B, Gh, Gw], as VISIBLE, TOKEN and MASKED: uint8 [B, Gh, Gw].
+
+    Of each square the first visible cell in row-major order is VISIBLE and all others are MASKED. In a square without a
+    visible cell the first one is TOKEN, so that the encoder sees no masked pixels.
+    """
+    places = places_of(squares_of(visible).int().argmax(-1))
+    stays = torch.where(visible.flatten(1).gather(1, places), VISIBLE, TOKEN).to(torch.uint8)
+    cells = torch.full_like(visible, MASKED, dtype=torch.uint8)
+    return cells.flatten(1).scatter(1, places, stays).view_as(visible)
 
 
 def compact(tokens: Tensor, corners: Tensor) -> Tensor:

@@ -9,42 +9,27 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mimbench.api import (
-    Depth,
     Encoder,
-    InputError,
     init_xavier,
     replace_masked,
     require_abilities,
     resize_mask,
     uniform_mask,
 )
-from mimbench_methods._compact_grid import compact, places_of, squares_of
-from mimbench_methods._patch_pixels import PatchDecoder, PatchDecoderConfig
-
-VISIBLE, TOKEN, MASKED = 0, 1, 2
-"""What a mask holds of each cell: the encoder sees it, the encoder sees a mask token for it, or it is left out."""
-
-
-class UMMAEConfig(PatchDecoderConfig):
-    """The defaults are those of the official Swin-T."""
-
-    mask_ratio: float = Field(0.75, gt=0, lt=1)
-    """Share of the cells that is left out: always 0.75, three of each 2 x 2."""
-    token_ratio: float = Field(0.25, ge=0, lt=1)
-    """Share of the other cells that the encoder sees as a mask token; the number of visible ones is rounded down."""
-    cell_size: int | None = Field(None, ge=1)
-    """Side of a cell, px. Absent: half the encoder's stride, or its patch if that is larger."""
-    decoder_depth: Depth = Field(2, ge=0)
-
-    @model_validator(mode="after")
-    def _has_one_ratio(self) -> UMMAEConfig:
-        if self.mask_ratio != 0.75 or self.initial_mask_ratio is not None:
-            raise ValueError("one of each 2 x 2 cells stays, so mask_ratio is 0.75 and has no initial_mask_ratio")
-        return self
+from mimbench_methods._compact_grid import (
+    MASKED,
+    TOKEN,
+    VISIBLE,
+    compact,
+    one_of_each_square,
+    places_of,
+    squares_of,
+)
+from mimbench_methods._patch_pixels import PatchDecoder
+from mimbench_methods._um_mae_options import UMMAEConfig
 
 
 class UMMAE(PatchDecoder):
@@ -54,7 +39,7 @@ class UMMAE(PatchDecoder):
     """
 
     name: ClassVar[str] = "um-mae"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     predicts: ClassVar[str] = "normalised pixels of masked patches"
     sees: ClassVar[str] = "a compact grid of the visible patches, some as a token"
     networks: ClassVar[tuple[str, ...]] = ("decoder",)
@@ -68,7 +53,7 @@ class UMMAE(PatchDecoder):
         super().__init__(config, encoder)
         if not self._drops_patches:
             require_abilities("method um-mae", {"any-size"}, encoder)
-        self._check_sizes()
+        config.check_encoder(encoder)
         self.build_decoder(self.grid)
         self.project = nn.Linear(encoder.out_dim, config.decoder_dim * self._cells_per_output**2)
         init_xavier(self.project)
@@ -77,7 +62,7 @@ class UMMAE(PatchDecoder):
 
     @property
     def pixel_patch(self) -> int:
-        return self.config.cell_size or max(self.encoder.patch_size, self.encoder.stride // 2)
+        return self.config.cell_of(self.encoder)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -98,18 +83,8 @@ class UMMAE(PatchDecoder):
         return resize_mask(mask, self.grid) if mask.dtype == torch.bool else mask == MASKED
 
     def divide(self, mask: Tensor) -> Tensor:
-        """A bool mask on any grid as VISIBLE, TOKEN and MASKED: uint8 [B, Gh, Gw]. Other masks stay as they are.
-
-        Of each square the first visible cell in row-major order is VISIBLE and all others are MASKED. In a square
-        without a visible cell the first one is TOKEN, so that the encoder sees no masked pixels.
-        """
-        if mask.dtype != torch.bool:
-            return mask
-        visible = ~self.masked_cells(mask)
-        places = places_of(squares_of(visible).int().argmax(-1))
-        stays = torch.where(visible.flatten(1).gather(1, places), VISIBLE, TOKEN).to(torch.uint8)
-        cells = torch.full_like(visible, MASKED, dtype=torch.uint8)
-        return cells.flatten(1).scatter(1, places, stays).view_as(visible)
+        """A bool mask on any grid as VISIBLE, TOKEN and MASKED: uint8 [B, Gh, Gw]. Other masks stay as they are."""
+        return one_of_each_square(~self.masked_cells(mask)) if mask.dtype == torch.bool else mask
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """[B, h, w, cell_size * cell_size * C]"""
@@ -147,8 +122,8 @@ class UMMAE(PatchDecoder):
         if not self.config.token_ratio:  # only bool masks have such cells then
             return tokens.new_zeros(1, 1, 1, tokens.shape[-1])
         token: Tensor = self.encoder_token
-        # A Swin's tokens have passed a norm. Officially the mask token passes it too, with the norm's weights.
-        return F.layer_norm(token, token.shape[-1:]) if self.encoder.kind == "swin" else token
+        # Officially the mask token passes the encoder's norm, with its weights.
+        return F.layer_norm(token, token.shape[-1:]) if "normed-tokens" in self.encoder.can else token
 
     @property
     def _drops_patches(self) -> bool:
@@ -159,16 +134,3 @@ class UMMAE(PatchDecoder):
     def _cells_per_output(self) -> int:
         """Cells along a side of what one output of the encoder stands for."""
         return 1 if self._drops_patches else self.encoder.stride // self.pixel_patch
-
-    def _check_sizes(self) -> None:
-        cell, encoder = self.pixel_patch, self.encoder
-        if cell % encoder.patch_size or encoder.stride % cell:
-            raise InputError(
-                f"method.cell_size {cell} px must be a multiple of the encoder's patch, {encoder.patch_size} px, and "
-                f"divide its stride, {encoder.stride} px"
-            )
-        if encoder.image_size % (2 * encoder.stride):
-            raise InputError(
-                f"input.image_size {encoder.image_size} px: um-mae encodes images of half the side, which must be a "
-                f"multiple of the encoder's stride; choose a multiple of {2 * encoder.stride} px"
-            )

@@ -13,6 +13,7 @@ ABILITIES: Mapping[str, str] = MappingProxyType(
     {
         "mask-tokens": "encode tokens that a method has changed, such as mask tokens",
         "separate-patches": "embed each patch from its own pixels only",
+        "normed-tokens": "embed patches as tokens that a layer norm has normalised",
         "one-grid": "keep the grid of its patches up to the last map",
         "visible-only": "drop masked patches",
         "late-tokens": "let mask tokens join in its last blocks",

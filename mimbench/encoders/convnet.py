@@ -139,7 +139,7 @@ class ConvNeXt(ConvNet):
     The final norm acts on the map, before pooling (timm's head_norm_first); the original pools first.
     """
 
-    can: frozenset[str] = ConvNet.can | {"separate-patches", "response-norm"}
+    can: frozenset[str] = ConvNet.can | {"separate-patches", "normed-tokens", "response-norm"}
     version: ClassVar[str] = "1"
     Config = ConvNeXtConfig
     config: ConvNeXtConfig

@@ -57,6 +57,7 @@ class Swin(Encoder):
         {
             "mask-tokens",
             "separate-patches",
+            "normed-tokens",
             "visible-cells",
             "mixed-images",
             "pyramid",

@@ -153,6 +153,8 @@ def _describe(model: str, body: Any, image_size: int, channels: int) -> Body:
     can = {"mask-tokens", "separate-patches", *_abilities(body, images)}
     if prefix and getattr(body, "cls_token", None) is not None:
         can.add("class-token")
+    if stem and isinstance(list(getattr(body, stem.name).modules())[-1], nn.LayerNorm):
+        can.add("normed-tokens")
     if len(set(strides)) > 1:
         can.add("pyramid")
     elif stem is None or stem.patch_size == strides[0]:

@@ -44,7 +44,7 @@ class TimmModel(Encoder):
     kind: ClassVar[str] = "timm"
     can: frozenset[str] = frozenset(
         {
-            *("mask-tokens", "separate-patches", "one-grid", "visible-only", "class-token"),
+            *("mask-tokens", "separate-patches", "normed-tokens", "one-grid", "visible-only", "class-token"),
             *("pyramid", "any-size", "drop-path", "grad-checkpointing"),
         }
     )

@@ -41,6 +41,17 @@ def tokens_have_their_shape(subject: EncoderSubject) -> None:
         raise Failure(problem)
 
 
+@check("embed", needs=["tokens_have_their_shape"])
+def normed_tokens_are_normed(subject: EncoderSubject) -> None:
+    """With "normed-tokens" in `can`, images with twice the contrast give the same tokens."""
+    encoder, images = _able("normed-tokens", subject), 1e6 * subject.images()  # so large that no bias or epsilon counts
+    if differ(encoder.embed(images), encoder.embed(2 * images)):
+        raise Failure(
+            'can has "normed-tokens", and tokens of embed grow with the images; apply a layer norm in embed, or leave '
+            "the ability out"
+        )
+
+
 @check("encode", needs=["tokens_have_their_shape"])
 def map_has_its_shape(subject: EncoderSubject) -> None:
     """`encode` returns [B, out_dim, *map_grid] with one cell per `stride` px and `tubelet` frames."""
@@ -282,6 +293,7 @@ def _expect(what: str, value: torch.Tensor, shape: tuple[int, ...]) -> None:
 OUTPUT_CHECKS = (
     sizes_are_declared,
     tokens_have_their_shape,
+    normed_tokens_are_normed,
     map_has_its_shape,
     layers_have_their_form,
     last_features_equal_encode,

@@ -103,6 +103,28 @@ def test_prediction_and_loss_are_those_of_the_cells_put_side_by_side():
         assert method(images, mask).loss.item() == pytest.approx(torch.stack(errors).mean().item(), rel=1e-5)
 
 
+class Renamed(Swin):
+    kind = "renamed"
+
+
+class Unnormed(Swin):
+    can = Swin.can - {"normed-tokens"}
+
+
+def test_the_mask_token_is_normalised_if_the_encoder_says_that_its_tokens_are():
+    method = build().eval()
+    images, mask = batch(method)
+    with torch.no_grad():
+        expected = method.predict(images, mask)
+        method.encoder.__class__ = Renamed
+        assert torch.equal(method.predict(images, mask), expected)
+        method.encoder.__class__ = Unnormed
+        token = method.encoder_token
+        assert (method.predict(images, mask) - expected).abs().max() > 1e-3
+        token.copy_(F.layer_norm(token, token.shape[-1:]))
+        assert torch.allclose(method.predict(images, mask), expected, atol=1e-6)
+
+
 def test_a_vit_without_second_masking_is_mae():
     method = build("vit", token_ratio=0.0).eval()
     mae = MAE(MAE.Config(**DECODER), method.encoder).eval()

@@ -22,6 +22,7 @@ ATTENTION = "attention_is_a_distribution"
 BLOCKS = {"further_blocks_go_on_from_a_layer", "block_input_has_the_form_of_a_layer"}
 DROPS = {"encoding_all_tokens_equals_encode", "dropped_tokens_are_not_seen", "mask_tokens_join_late"}
 CELLS = {"visible_cells_stand_alone", "mixed_images_stay_apart"}
+NORMED = "normed_tokens_are_normed"
 
 
 def skipped(encoder, options, **setting) -> set[str]:
@@ -34,7 +35,12 @@ def skipped(encoder, options, **setting) -> set[str]:
 @pytest.mark.parametrize("name", ["vit", "swin", "convnext", "resnet"])
 def test_built_in_encoders_pass(name):
     recipe = resolve("smoke", read("smoke"), "simmim", {"encoder.name": name}, None)
-    allowed = CELLS if name == "vit" else {*DROPS, *BLOCKS, ATTENTION} | (set() if name == "swin" else CELLS)
+    allowed = {
+        "vit": {*CELLS, NORMED},
+        "swin": {*DROPS, *BLOCKS, ATTENTION},
+        "convnext": {*DROPS, *BLOCKS, ATTENTION, *CELLS},
+        "resnet": {*DROPS, *BLOCKS, ATTENTION, *CELLS, NORMED},
+    }[name]
     assert skipped(recipe.encoder_class(), recipe.encoder_config, image_size=28, channels=1) == allowed
 
 
@@ -45,6 +51,7 @@ def test_models_of_timm_pass(model):
         *CELLS,
         *BLOCKS,
         ATTENTION,
+        NORMED,
         "pyramid_takes_other_sizes",
         "checkpointing_gives_equal_gradients",
     }
@@ -58,7 +65,7 @@ def test_every_built_in_encoder_is_here():
 @pytest.mark.parametrize("position", ["sincos", "learned", "relative-per-block", "learned-and-relative"])
 def test_a_vit_passes_with_all_positions(position):
     one_size_only = {"pyramid_takes_other_sizes", *DROPS} if position.endswith(("block", "and-relative")) else set()
-    assert skipped(ViT, TINY | {"position": position}) == one_size_only | CELLS
+    assert skipped(ViT, TINY | {"position": position}) == one_size_only | {*CELLS, NORMED}
 
 
 class SmallConfig(ViTConfig):
@@ -347,6 +354,10 @@ class MixesImages(PlainSwin):
         return self.encode(tokens)
 
 
+class ClaimsANorm(Plain):
+    can = Plain.can | {"normed-tokens"}
+
+
 WRONG: dict[str, list[tuple[type[Encoder], str]]] = {
     "metadata_is_complete": [(NoKind, "no `kind`")],
     "options_are_plain": [(Odd, "JSON cannot hold")],
@@ -355,6 +366,7 @@ WRONG: dict[str, list[tuple[type[Encoder], str]]] = {
     "tokens_have_their_shape": [
         (TokensFirst, "embed has shape [3, 16, 8, 8], and by the declared sizes [3, 8, 8, 16]")
     ],
+    "normed_tokens_are_normed": [(ClaimsANorm, "grow with the images")],
     "map_has_its_shape": [(WrongDim, "encode has shape [3, 32, 8, 8]")],
     "layers_have_their_form": [
         (LayersTwice, "returns 4 layers"),
@@ -409,7 +421,7 @@ def test_each_check_has_a_wrong_encoder():
 
 
 def test_honest_encoders_pass():
-    assert skipped(Plain, {}) == CELLS
+    assert skipped(Plain, {}) == {*CELLS, NORMED}
     assert skipped(PlainSwin, {}) == {*DROPS, *BLOCKS, ATTENTION}
 
 
