@@ -54,3 +54,12 @@ class OnlineClusters(nn.Module):
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy with target distributions, both [..., clusters], mean over the other axes."""
     return -(target * F.log_softmax(logits, -1)).sum(-1).mean()
+
+
+@torch.no_grad()
+def entropy(assignments: Tensor, chunk: int = 8) -> Tensor:
+    """Entropy in nats of distributions [B, N, clusters], mean over B and N.
+
+    chunk: images that are computed at a time, since the terms of all images take as much memory as the assignments.
+    """
+    return -torch.cat([torch.xlogy(part, part).sum(-1) for part in assignments.split(chunk)]).mean()

@@ -28,7 +28,7 @@ from mimbench.api import (
     visible_indices,
 )
 from mimbench_methods._capi_options import CAPIConfig
-from mimbench_methods._online_clusters import OnlineClusters, cross_entropy
+from mimbench_methods._online_clusters import OnlineClusters, cross_entropy, entropy
 from mimbench_methods.official.capi import OfficialCAPI
 
 
@@ -140,7 +140,7 @@ class CAPI(Method):
         logs = {
             "prediction_loss": prediction.detach(),
             "cluster_loss": clustering.detach(),
-            "target_entropy": -torch.xlogy(target, target).sum(-1).mean(),
+            "target_entropy": entropy(target),
         }
         return StepOutput(prediction + clustering, logs)
 

@@ -16,6 +16,7 @@ from mimbench.convert import read_weights, recognise
 from mimbench.encoders.vit import ViT
 from mimbench.harness.exchange import export_checkpoint, import_checkpoint
 from mimbench.optim import Schedule, build_optimizer, decay_rules, param_groups
+from mimbench_methods._online_clusters import entropy
 from mimbench_methods.capi import CAPI, PredictedCells
 
 OFFICIAL_FORM = {"position": "edge-rope", "registers": 8, "class_token": False, "norm": "rms", "bias": False}
@@ -173,6 +174,15 @@ def test_the_step_is_that_of_a_second_computation():
     assert output.loss.item() == pytest.approx(clustering + np.mean(errors), rel=1e-5)
     entropy = -(target * np.log(target.clip(1e-300))).sum(-1).mean()
     assert output.logs["target_entropy"].item() == pytest.approx(entropy, rel=1e-4)
+
+
+@pytest.mark.parametrize("images", [1, 8, 19])
+def test_entropies_of_parts_of_a_batch_are_those_of_the_batch(images):
+    assignments = torch.rand(images, 4, 6, generator=seeded()).softmax(-1)
+    assignments[0, 0] = torch.eye(6)[0]  # has entropy 0
+    whole = torch.distributions.Categorical(assignments).entropy().mean()
+    assert entropy(assignments).item() == pytest.approx(whole.item(), rel=1e-5)
+    assert torch.equal(entropy(assignments), entropy(assignments, chunk=images))
 
 
 @pytest.mark.parametrize("form", [OFFICIAL_FORM, PLAIN_FORM, {"position": "relative"}])
