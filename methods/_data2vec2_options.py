@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mimbench.api import Depth, MaskRatioConfig
+from mimbench.api import Depth, Encoder, InputError, MaskRatioConfig
 from mimbench_methods._slow_teachers import TauConfig
 
 
@@ -40,3 +40,20 @@ class Data2Vec2Config(MaskRatioConfig, TauConfig):
     """Share of the training over which it goes in a straight line from tau_start to tau_end."""
     export: Literal["student", "teacher"] = "student"
     """Whose encoder the tasks get."""
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """Raise InputError if the encoder has too few layers, or not the one class token that a loss asks for."""
+        if self.target_layers > encoder.num_layers:
+            raise InputError(
+                f"method.target_layers {self.target_layers} is more than the encoder's {encoder.num_layers} layers"
+            )
+        if not self.class_weight:
+            return
+        if "class-token" not in encoder.can:
+            raise InputError("method.class_weight needs a class token; set encoder.class_token, or class_weight to 0")
+        class_tokens = getattr(encoder, "class_tokens", 1)
+        if class_tokens > 1:
+            raise InputError(
+                f"method.class_weight is for one class token, and the encoder has {class_tokens}; set "
+                "encoder.class_tokens to 1, or class_weight to 0"
+            )

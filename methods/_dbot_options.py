@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mimbench.api import Depth, MaskRatioConfig
+from mimbench.api import Depth, Encoder, MaskRatioConfig, Predictor
 
 
 class DBOTConfig(MaskRatioConfig):
@@ -26,3 +26,15 @@ class DBOTConfig(MaskRatioConfig):
     decoder_mlp_ratio: float = Field(4.0, gt=0)
     decoder_drop_path: float = Field(0.2, ge=0, lt=1)
     """Rate of the decoder's last block; that of the encoder is encoder.drop_path."""
+
+    def build_decoder(self, encoder: Encoder) -> Predictor:
+        return Predictor(
+            encoder.out_dim,
+            encoder.out_dim,
+            dim=self.decoder_dim,
+            depth=self.decoder_depth,
+            num_heads=self.decoder_heads,
+            mlp_ratio=self.decoder_mlp_ratio,
+            drop_path=self.decoder_drop_path,
+            grid=encoder.grid,
+        )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from mimbench.api import Encoder, init_xavier, sincos_positions, transformer_blocks
+from mimbench.api import Encoder, InputError, init_xavier, sincos_positions, transformer_blocks
 
 
 class ScaleDecoder(nn.Module):
@@ -67,3 +69,19 @@ def _head(dim: int, outputs: int, doublings: int) -> nn.Sequential:
         layers.append(nn.ConvTranspose2d(dim, dim // 2, 2, 2))
         dim //= 2
     return nn.Sequential(*layers, nn.Conv2d(dim, outputs, 1))
+
+
+def count_doublings(cell: int, encoder: Encoder) -> int:
+    """How often a patch is halved to the side `cell` px; -1: it is doubled.
+
+    Raises:
+        InputError: another factor than a power of two, a larger square than two patches, or one that cuts the image.
+    """
+    doublings = round(math.log2(encoder.patch_size / cell)) if cell > 0 else 0
+    if doublings < -1 or cell * 2.0**doublings != encoder.patch_size or encoder.image_size % cell:
+        raise InputError(
+            f"method.cells: squares of {cell} px do not suit patches of {encoder.patch_size} px in an image of "
+            f"{encoder.image_size} px; choose a patch times or over a power of two, at most two patches, that divides "
+            "the image"
+        )
+    return doublings

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from pydantic import Field, model_validator
+from torch import Tensor, nn
 
-from mimbench.api import Depth, MaskRatioConfig
+from mimbench.api import (
+    Depth,
+    Encoder,
+    Grid,
+    MaskRatioConfig,
+    block_mask,
+    masked_count,
+    random_mask,
+    square_mask,
+)
 from mimbench_methods._late_tokens import LateTokensConfig
-from mimbench_methods._noise_masks import NoiseKind, NoiseMaskConfig
+from mimbench_methods._noise_masks import NoiseKind, NoiseMaskConfig, is_noise
+from mimbench_methods._pixel_heads import inverse_swin_head, linear_head, mlp_head
+from mimbench_methods._pixel_targets import Bins, Clusters, PixelTarget, Values
 
 
 class SimMIMConfig(LateTokensConfig, NoiseMaskConfig, MaskRatioConfig):
@@ -47,3 +60,26 @@ class SimMIMConfig(LateTokensConfig, NoiseMaskConfig, MaskRatioConfig):
         if self.encode == "visible" and self.masking == "block":
             raise ValueError('encode "visible" needs as many masked patches in each image, which masking "block" lacks')
         return self
+
+    def draw_mask(self, batch: int, grid: Grid, ratio: float, generator: torch.Generator) -> Tensor:
+        """Masks bool [batch, Gh, Gw] of the kind `masking` names."""
+        if is_noise(self.masking):
+            return self.draw_noise_mask(self.masking, batch, grid, ratio, generator)
+        if self.masking == "square":
+            return square_mask(batch, grid, ratio, generator)
+        if self.masking == "block":
+            cells, inner = grid[0] * grid[1], (grid[0] - 1) * (grid[1] - 1)
+            count = masked_count(cells, ratio)
+            return block_mask(batch, grid, count, generator, min_block=max(1, min(16, count, inner)))
+        return random_mask(batch, grid, ratio, generator)
+
+    def build_target(self, channels: int) -> PixelTarget:
+        if self.target == "clusters":
+            return Clusters(channels, self.clusters)
+        return Bins(channels, self.bins) if self.target == "bins" else Values(channels, self.loss)
+
+    def build_head(self, encoder: Encoder, outputs: int, upsample: int) -> nn.Sequential:
+        """From the encoder's map to `outputs` channels, each of whose cells becomes `upsample` pixels a side."""
+        if self.head == "inverse-swin":
+            return inverse_swin_head(encoder, outputs, upsample, self.head_depths, self.head_window)
+        return (mlp_head if self.head == "mlp" else linear_head)(encoder.out_dim, outputs, upsample)

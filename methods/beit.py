@@ -5,22 +5,19 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from mimbench.api import (
     Encoder,
-    Method,
     OfficialCode,
-    Stage,
     StepOutput,
-    at_least_float32,
     block_mask,
     init_truncated,
     mean_over_masked,
 )
 from mimbench_methods._masked_patches import count_masked
+from mimbench_methods._masked_words import MaskedWords
 from mimbench_methods.official.beit import OfficialBEiT
 from mimbench_methods.tokenizers import TokenizedConfig
 
@@ -35,7 +32,7 @@ class BEiTConfig(TokenizedConfig):
     """Least size of a block, in patches."""
 
 
-class BEiT(Method):
+class BEiT(MaskedWords):
     """Bao et al., BEiT: BERT Pre-Training of Image Transformers (ICLR 2022, arXiv:2106.08254)."""
 
     name: ClassVar[str] = "beit"
@@ -60,9 +57,6 @@ class BEiT(Method):
         init_truncated(self)
         self.tokenizer = config.build_tokenizer(encoder)
 
-    def prepare(self, stage: Stage) -> None:
-        self.tokenizer.prepare(stage)
-
     def set_image_size(self, size: int) -> None:
         self.image_size = size
 
@@ -70,28 +64,15 @@ class BEiT(Method):
         count = count_masked(self, self.config.hidden_patches)
         return block_mask(batch, self.patch_grid, count, generator, min_block=self.config.min_block)
 
-    def target(self, images: Tensor) -> Tensor:
-        """Words, int64 [B, h, w]."""
-        return self.tokenizer.tokens(images)
-
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """Scores of every word, [B, h, w, V]; at visible patches too, so that no shape depends on the mask."""
         return self.head(self.encoder.encode_masked(images, mask, self.mask_token).permute(0, 2, 3, 1))
-
-    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Cross-entropy, mean over all masked patches of the batch together."""
-        surprise = F.cross_entropy(at_least_float32(prediction).movedim(-1, 1), target, reduction="none")
-        return mean_over_masked(surprise, mask)
 
     def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
         target = self.target(images)
         prediction = self.predict(images, mask)
         right = (prediction.detach().argmax(-1) == target).float()
         return StepOutput(self.loss(prediction, target, mask), {"mlm_acc": mean_over_masked(right, mask)})
-
-    def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Masked patches as the tokenizer decodes the likeliest words, among the words of the visible ones."""
-        return self.tokenizer.paint(images, mask, self.predict(images, mask).argmax(-1))
 
     def sample_masked(
         self, images: Tensor, mask: Tensor, temperature: float, generator: torch.Generator
@@ -102,7 +83,3 @@ class BEiT(Method):
         return self.tokenizer.paint(images, mask, words), scores.log_softmax(-1).gather(
             -1, words.unsqueeze(-1)
         ).squeeze(-1)
-
-    @property
-    def reconstruction_note(self) -> str:
-        return f"Masked patches are predicted words, as the tokenizer ({self.tokenizer.name}) decodes them."

@@ -10,15 +10,12 @@ from torch import Tensor, nn
 
 from mimbench.api import (
     Encoder,
-    Method,
     OfficialCode,
-    Stage,
     StepOutput,
     Teacher,
     at_least_float32,
     block_mask,
     mark_blocks,
-    mean_over_masked,
     resize_mask,
     sincos_positions,
     transformer_blocks,
@@ -26,10 +23,11 @@ from mimbench.api import (
 )
 from mimbench_methods._cae_options import CAEConfig
 from mimbench_methods._latent_regressor import RegressorBlock, drop_rates, init_weights
+from mimbench_methods._masked_words import MaskedWords
 from mimbench_methods.official.cae import OfficialCAE
 
 
-class CAE(Method):
+class CAE(MaskedWords):
     """Chen et al., Context Autoencoder for Self-Supervised Representation Learning (IJCV 2023, arXiv:2202.03026).
 
     Reference code: no licence (built on BEiT's, MIT); not used here.
@@ -71,16 +69,9 @@ class CAE(Method):
         self.tokenizer = config.build_tokenizer(encoder)
         self.teacher = Teacher(encoder)
 
-    def prepare(self, stage: Stage) -> None:
-        self.tokenizer.prepare(stage)
-
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         config, grid = self.config, self.encoder.grid
         return block_mask(batch, grid, config.hidden_patches, generator, min_block=config.min_block, retry=True)
-
-    def target(self, images: Tensor) -> Tensor:
-        """Words, int64 [B, h, w]."""
-        return self.tokenizer.tokens(images)
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """Scores of every word, [B, h, w, V]; 0 at visible patches."""
@@ -88,11 +79,6 @@ class CAE(Method):
         masked = visible_indices(~mask)
         scores = self.decode(self.regress(images, visible_indices(mask), masked), masked)
         return self._on_grid(scores, masked)
-
-    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Cross-entropy, mean over all masked patches of the batch together."""
-        surprise = F.cross_entropy(at_least_float32(prediction).movedim(-1, 1), target, reduction="none")
-        return mean_over_masked(surprise, mask)
 
     def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
         """`mask` has as many masked patches as those of `sample_mask`."""
@@ -139,14 +125,6 @@ class CAE(Method):
     def no_weight_decay(self) -> set[str]:
         """The official script decays everything of two or more dimensions, class and mask token included."""
         return set()
-
-    def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Masked patches as the tokenizer decodes the likeliest words, among the words of the visible ones."""
-        return self.tokenizer.paint(images, mask, self.predict(images, mask).argmax(-1))
-
-    @property
-    def reconstruction_note(self) -> str:
-        return f"Masked patches are predicted words, as the tokenizer ({self.tokenizer.name}) decodes them."
 
     def _on_grid(self, scores: Tensor, masked: Tensor) -> Tensor:
         """[B, M, V] at the patches `masked` [B, M] -> [B, h, w, V], 0 elsewhere."""

@@ -7,12 +7,11 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mimbench.api import (
     Batch,
     Encoder,
-    InputError,
     Method,
     OfficialCode,
     StepOutput,
@@ -27,6 +26,7 @@ from mimbench.api import (
 )
 from mimbench_methods._conv_decoder import ConvDecoder
 from mimbench_methods._data2vec2_options import Data2Vec2Config
+from mimbench_methods._fairseq_weights import init_as_fairseq
 from mimbench_methods._slow_teachers import variance_over_tokens
 from mimbench_methods.official.data2vec2 import OfficialData2Vec2
 
@@ -52,18 +52,7 @@ class Data2Vec2(Method):
     def __init__(self, config: Data2Vec2Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         check_mask_ratios(self)
-        if config.target_layers > encoder.num_layers:
-            raise InputError(
-                f"method.target_layers {config.target_layers} is more than the encoder's {encoder.num_layers} layers"
-            )
-        if config.class_weight and "class-token" not in encoder.can:
-            raise InputError("method.class_weight needs a class token; set encoder.class_token, or class_weight to 0")
-        class_tokens = getattr(encoder, "class_tokens", 1)
-        if config.class_weight and class_tokens > 1:
-            raise InputError(
-                f"method.class_weight is for one class token, and the encoder has {class_tokens}; set "
-                "encoder.class_tokens to 1, or class_weight to 0"
-            )
+        config.check_encoder(encoder)
         self.decoder = ConvDecoder(
             encoder.out_dim,
             config.decoder_dim,
@@ -71,7 +60,7 @@ class Data2Vec2(Method):
             kernel=config.decoder_kernel,
             groups=config.decoder_groups,
         )
-        _initialise(encoder)
+        init_as_fairseq(encoder)
         self.teacher = Teacher(encoder)
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
@@ -162,18 +151,3 @@ class Data2Vec2(Method):
 
     def exported_encoder(self) -> Encoder:
         return self.encoder if self.config.export == "student" else self.teacher.module
-
-
-@torch.no_grad()
-def _initialise(encoder: Encoder) -> None:
-    """Linear layers normal, std 0.02; the class token normal, std 1; the patch embedding Xavier, as a linear layer."""
-    for part in encoder.modules():
-        if isinstance(part, nn.Linear):
-            nn.init.normal_(part.weight, std=0.02)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
-        elif isinstance(part, nn.Conv2d):
-            nn.init.xavier_uniform_(part.weight.view(len(part.weight), -1))
-    for name, parameter in encoder.named_parameters():
-        if name.endswith("cls_token"):
-            nn.init.normal_(parameter)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,16 +12,12 @@ from torch import Tensor, nn
 from mimbench.api import (
     Encoder,
     InputError,
-    Method,
     OfficialCode,
-    Predictor,
     PretrainConfig,
     StepOutput,
     Teacher,
     at_least_float32,
     check_mask_ratios,
-    derive_seed,
-    fork_rng,
     init_xavier,
     masked_count,
     random_mask,
@@ -31,10 +27,11 @@ from mimbench.api import (
 )
 from mimbench_methods._dbot_options import DBOTConfig
 from mimbench_methods._slow_teachers import variance_over_tokens
+from mimbench_methods._stages import StagedMethod
 from mimbench_methods.official.dbot import OfficialDBOT
 
 
-class DBOT(Method):
+class DBOT(StagedMethod):
     """Liu et al., Exploring Target Representations for Masked Autoencoders (ICLR 2024, arXiv:2209.03917).
 
     The reference code is under the Apache 2.0 licence; none of it is used here. There are no golden vectors.
@@ -51,20 +48,14 @@ class DBOT(Method):
     encoder_needs: ClassVar[frozenset[str]] = frozenset({"visible-only"})
     Config = DBOTConfig
     config: DBOTConfig
-    stage: Tensor
-    restart_seed: Tensor
 
     def __init__(self, config: DBOTConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         check_mask_ratios(self)
-        self.decoder = self._make_decoder()
+        self.decoder = config.build_decoder(encoder)
         init_xavier(self)
         self.teacher = Teacher(encoder)
-        # Stored, so that a resumed training begins the same stages with the same weights.
-        self.register_buffer("stage", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("restart_seed", torch.randint(2**31, ()))
-        self._stage: int | None = None  # `stage` on the host; None: to be read, since other weights were loaded
-        self.register_load_state_dict_pre_hook(_forget_stage)
+        self.start_stages(config.stages)
 
     @classmethod
     def check_training(cls, config: DBOTConfig, pretrain: PretrainConfig) -> None:
@@ -80,44 +71,13 @@ class DBOT(Method):
         """The same number of masked patches in each image, so that the visible ones form a batch."""
         return random_mask(batch, self.encoder.grid, self.config.ratio_at(self.progress), generator, rounding="mae")
 
-    def before_step(self, progress: float) -> None:
-        """Begin the next stage, if `progress` is its first."""
-        if self._stage is None:
-            self._stage = int(self.stage)
-        stage = int(progress * self.config.stages + 1e-9)
-        if stage > self._stage:
-            self.begin_stage(stage)
+    def student(self) -> nn.ModuleList:
+        return nn.ModuleList([self.encoder, self.decoder])
 
-    @torch.no_grad()
-    def begin_stage(self, stage: int) -> None:
-        """Make the student the teacher, and give the student initial weights again.
-
-        As officially, the patch embedding keeps its bias, and the optimizer its moments.
-        """
-        self.teacher.follow(self.encoder, 0.0)
-        student = nn.ModuleList([self.encoder, self.decoder])
-        with fork_rng(derive_seed("dbot", int(self.restart_seed), stage)):
-            fresh = nn.ModuleList([rebuild_encoder(self.encoder), self._make_decoder()])
-            init_xavier(fresh)
-        stays = {id(part.bias) for part in self.encoder.modules() if isinstance(part, nn.Conv2d)}
-        for old, new in zip(student.parameters(), fresh.parameters(), strict=True):
-            if id(old) not in stays:
-                old.copy_(new)
-        self.stage.fill_(stage)
-        self._stage = stage
-
-    def _make_decoder(self) -> Predictor:
-        config, encoder = self.config, self.encoder
-        return Predictor(
-            encoder.out_dim,
-            encoder.out_dim,
-            dim=config.decoder_dim,
-            depth=config.decoder_depth,
-            num_heads=config.decoder_heads,
-            mlp_ratio=config.decoder_mlp_ratio,
-            drop_path=config.decoder_drop_path,
-            grid=encoder.grid,
-        )
+    def make_student(self) -> nn.ModuleList:
+        fresh = nn.ModuleList([rebuild_encoder(self.encoder), self.config.build_decoder(self.encoder)])
+        init_xavier(fresh)
+        return fresh
 
     @torch.no_grad()
     def target(self, images: Tensor) -> Tensor:
@@ -172,7 +132,3 @@ class DBOT(Method):
     def no_weight_decay(self) -> set[str]:
         """The official script decays everything of two or more dimensions, class and mask token included."""
         return set()
-
-
-def _forget_stage(method: DBOT, *_: Any) -> None:
-    method._stage = None

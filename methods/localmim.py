@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mimbench.api import (
-    Depth,
     Encoder,
     InputError,
-    MaskRatioConfig,
     Method,
     OfficialCode,
     StepOutput,
@@ -28,36 +24,9 @@ from mimbench.api import (
     visible_indices,
 )
 from mimbench_methods._hog import Histograms
-from mimbench_methods._scale_decoder import ScaleDecoder
+from mimbench_methods._localmim_options import LocalMIMConfig
+from mimbench_methods._scale_decoder import ScaleDecoder, count_doublings
 from mimbench_methods.official.localmim import OfficialLocalMIM
-
-
-class LocalMIMConfig(MaskRatioConfig):
-    """The defaults are those of the official ViT-B."""
-
-    mask_ratio: float = Field(0.75, gt=0, lt=1)
-    """Share of the patches that is masked."""
-    layers: tuple[int, ...] = (1, 3, -3, -1)
-    """Indices of the encoder's layers that predict, rising; negative values count from the end, and the last is -1."""
-    cells: tuple[int, ...] = (4, 8, 16, 32)
-    """Side of the squares whose histograms each of these layers predicts, px: a patch times or over a power of two, at
-    most two patches."""
-    bins: int = Field(9, ge=2)
-    """Orientations, which share 180 degrees."""
-    random_bias: bool = False
-    """Add fixed random numbers to the gradients that the histograms count, as the official ViT-L does."""
-    decoder_dim: int = Field(256, ge=4)
-    decoder_depth: Depth = Field(1, ge=0)
-    decoder_heads: int = Field(8, ge=1)
-    decoder_mlp_ratio: float = Field(4.0, gt=0)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> LocalMIMConfig:
-        if len(self.layers) != len(self.cells):
-            raise ValueError(f"{len(self.layers)} layers need as many cells, not {len(self.cells)}")
-        if not self.layers or self.layers[-1] != -1:
-            raise ValueError("the last of layers must be -1, the encoder's last layer")
-        return self
 
 
 class LocalMIM(Method):
@@ -86,7 +55,7 @@ class LocalMIM(Method):
         self.layers = encoder.layer_indices(config.layers)
         if self.layers != sorted(set(self.layers)):
             raise InputError(f"method.layers {config.layers} of {encoder.num_layers} layers must rise")
-        scales = [_doublings(cell, encoder) for cell in config.cells]
+        scales = [count_doublings(cell, encoder) for cell in config.cells]
         self.norms = nn.ModuleList(nn.LayerNorm(encoder.out_dim, eps=1e-6) for _ in config.layers[:-1])
         decoder: dict[str, Any] = {
             "dim": config.decoder_dim,
@@ -155,15 +124,3 @@ class LocalMIM(Method):
     def no_weight_decay(self) -> set[str]:
         """The official script decays everything of two or more dimensions, class and mask tokens included."""
         return set()
-
-
-def _doublings(cell: int, encoder: Encoder) -> int:
-    """How often a patch is halved to the side `cell` px; -1: it is doubled."""
-    doublings = round(math.log2(encoder.patch_size / cell)) if cell > 0 else 0
-    if doublings < -1 or cell * 2.0**doublings != encoder.patch_size or encoder.image_size % cell:
-        raise InputError(
-            f"method.cells: squares of {cell} px do not suit patches of {encoder.patch_size} px in an image of "
-            f"{encoder.image_size} px; choose a patch times or over a power of two, at most two patches, that divides "
-            "the image"
-        )
-    return doublings

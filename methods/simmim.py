@@ -15,19 +15,13 @@ from mimbench.api import (
     OfficialCode,
     Stage,
     StepOutput,
-    block_mask,
     check_mask_ratios,
     count_visible,
     init_truncated,
     mask_at_pixels,
     mask_grid,
-    masked_count,
-    random_mask,
-    square_mask,
 )
-from mimbench_methods._noise_masks import is_noise
-from mimbench_methods._pixel_heads import inverse_swin_head, linear_head, mlp_head, upsampling
-from mimbench_methods._pixel_targets import Bins, Clusters, PixelTarget, Values
+from mimbench_methods._pixel_heads import upsampling
 from mimbench_methods._simmim_options import SimMIMConfig
 from mimbench_methods.official.simmim import OfficialSimMIM
 
@@ -56,9 +50,9 @@ class SimMIM(Method):
         """Patches that the early blocks see of each image, if they see visible ones only."""
         self.mask_token = nn.Parameter(torch.empty(1, 1, 1, encoder.embed_dim))
         self._initialise()
-        self.pixels = self._pixels(encoder.in_channels)
+        self.pixels = config.build_target(encoder.in_channels)
         self.size = config.target_size or encoder.image_size
-        self.decoder = self._head(upsampling(encoder, self.size))
+        self.decoder = config.build_head(encoder, self.pixels.outputs, upsampling(encoder, self.size))
 
     def prepare(self, stage: Stage) -> None:
         self.pixels.prepare(stage)
@@ -80,15 +74,7 @@ class SimMIM(Method):
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         ratio = self.config.ratio_at(self.progress)
-        if is_noise(self.config.masking):
-            return self.config.draw_noise_mask(self.config.masking, batch, self.grid, ratio, generator)
-        if self.config.masking == "square":
-            return square_mask(batch, self.grid, ratio, generator)
-        if self.config.masking == "block":
-            cells, inner = self.grid[0] * self.grid[1], (self.grid[0] - 1) * (self.grid[1] - 1)
-            count = masked_count(cells, ratio)
-            return block_mask(batch, self.grid, count, generator, min_block=max(1, min(16, count, inner)))
-        return random_mask(batch, self.grid, ratio, generator)
+        return self.config.draw_mask(batch, self.grid, ratio, generator)
 
     def target(self, images: Tensor) -> Tensor:
         return self.pixels(F.interpolate(images, self.size, mode="area") if self._downsamples else images)
@@ -143,14 +129,3 @@ class SimMIM(Method):
             init_truncated(self.encoder)
         cut = 0.02 if official_vit else 2.0
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-cut, b=cut)
-
-    def _pixels(self, channels: int) -> PixelTarget:
-        if self.config.target == "clusters":
-            return Clusters(channels, self.config.clusters)
-        return Bins(channels, self.config.bins) if self.config.target == "bins" else Values(channels, self.config.loss)
-
-    def _head(self, upsample: int) -> nn.Sequential:
-        outputs, dim = self.pixels.outputs, self.encoder.out_dim
-        if self.config.head == "inverse-swin":
-            return inverse_swin_head(self.encoder, outputs, upsample, self.config.head_depths, self.config.head_window)
-        return (mlp_head if self.config.head == "mlp" else linear_head)(dim, outputs, upsample)
