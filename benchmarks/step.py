@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mimbench.contract import Batch, StepOutput, TrainConfig
 from mimbench.engine.acceleration import accelerated, choose_acceleration, has_dropout, matrix_precision
-from mimbench.engine.bare_step import make_step
+from mimbench.engine.bare_step import BareStep
 from mimbench.engine.device import device_name, pick_device, pick_precision
 from mimbench.engine.fit import fit
 from mimbench.engine.pretrain import TrainableMethod
@@ -203,7 +203,7 @@ def measure(
         if loop == "fit":
             compiled = run_fit(model, config, device)
         else:
-            step = make_step(model, config, device)
+            step = BareStep(model, config, device)
             choice = choose_acceleration(config, device, total, has_dropout=has_dropout(model))
             console = Console(file=io.StringIO())
             with accelerated(model, choice, falls_back=False, label=name, console=console) as describe:

@@ -11,6 +11,7 @@ from mimbench.contract import (
     Config as Config,
     DataChoice as DataChoice,
     DataConfig as DataConfig,
+    DataSizes as DataSizes,
     Dataset as Dataset,
     Depth as Depth,
     Encoder as Encoder,
@@ -30,6 +31,7 @@ from mimbench.contract import (
     OfficialCode as OfficialCode,
     PartOptions as PartOptions,
     Pooling as Pooling,
+    PlannedStep as PlannedStep,
     PretrainConfig as PretrainConfig,
     Protocol as Protocol,
     RunError as RunError,
@@ -275,6 +277,7 @@ from mimbench.toolkit.trained_probe import (
     ProbeTraining as ProbeTraining,
     TrainedProbe as TrainedProbe,
     check_probe_training as check_probe_training,
+    planned_probe as planned_probe,
     train_probe as train_probe,
 )
 from mimbench.toolkit.fine_tuning import (

@@ -12,10 +12,13 @@ from pydantic import Field, model_validator
 
 from mimbench.api import (
     Dataset,
+    DataSizes,
     Encoder,
     FrozenFeaturesTask,
     ImageSplit,
+    InputConfig,
     Metric,
+    PlannedStep,
     ProbeAugmentation,
     ProbeTraining,
     Regression,
@@ -30,6 +33,7 @@ from mimbench.api import (
     load_protocols,
     map_over_ranks,
     own_share,
+    planned_probe,
     solver_protocol,
     top_k_accuracy,
     train_probe,
@@ -102,6 +106,15 @@ class LinearProbe(FrozenFeaturesTask):
         super().check(encoder, dataset)
         if self.config.probe == "trained":
             check_probe_training(self.config.train, len(labelled_split(dataset, "train")))
+
+    def planned_step(self, encoder: Encoder, data: DataSizes, images: InputConfig) -> PlannedStep | None:
+        """The step of a trained probe. One that is fitted to stored features has none."""
+        if self.config.probe == "lbfgs":
+            return None
+        shown = self.config.augmentation.applied(images)
+        return planned_probe(
+            encoder, data, shown, self.config.train, layer=self.config.layer, pooling=self.config.pooling
+        )
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
         train, test = labelled_split(dataset, "train"), labelled_split(dataset, "test")

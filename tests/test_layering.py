@@ -66,6 +66,9 @@ ALLOWED: dict[str, set[str]] = {
         "contract", "registry", "masks", "drawing", "data", "data.pipeline", "recipe", "engine", "engine.ranks",
         "store", "harness.planning",
     },
+    "harness.forecast": {
+        "contract", "registry", "data", "optim", "recipe", "engine", "harness.planning",
+    },
     "harness": {
         "contract", "plugin_source", "registry", "data", "convert", "recipe", "engine", "engine.ranks", "store",
         "harness.planning", "harness.running",
@@ -91,7 +94,7 @@ ALLOWED: dict[str, set[str]] = {
     "": {"report.notebook", "report.records"},
     "cli": {
         "contract", "registry", "plugin_file", "scaffold", "recipe",
-        "engine", "store", "harness", "harness.planning", "harness.running", "parity",
+        "engine", "store", "harness", "harness.forecast", "harness.planning", "harness.running", "parity",
         "report.scores", "report.tables", "report.plots", "report.page", "testing",
     },
     "__main__": {"cli"},

@@ -19,6 +19,7 @@ from mimbench.cli import (
     list,
     new,
     parity,
+    plan,
     plot,
     report,
     run,
@@ -69,6 +70,15 @@ COMMANDS: tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...] = (
         "check",
         check.check,
         ("mimbench check method simmim", "mimbench check encoder vit --set encoder.position=learned"),
+    ),
+    (
+        "plan",
+        plan.plan,
+        (
+            "mimbench plan --method mae --task finetune,detection --recipe imagenet-vit-base --gpus 8xH100",
+            "mimbench plan --method simmim --recipe imagenet-swin-base --gpus 16xFOO --memory 48GB",
+            "mimbench plan --method mae --task finetune --measure 5",
+        ),
     ),
     (
         "cost",

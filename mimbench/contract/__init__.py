@@ -10,6 +10,7 @@ from mimbench.contract.features import Features, Pooling
 from mimbench.contract.input import InputConfig, View
 from mimbench.contract.method import Method
 from mimbench.contract.official import Golden, OfficialCode
+from mimbench.contract.planned import DataSizes, PlannedStep
 from mimbench.contract.precision import at_least_float32, full_precision
 from mimbench.contract.protocol import Protocol, load_protocols
 from mimbench.contract.scores import SampleScores
@@ -38,6 +39,7 @@ __all__ = [
     "Config",
     "DataChoice",
     "DataConfig",
+    "DataSizes",
     "Dataset",
     "Depth",
     "Encoder",
@@ -56,6 +58,7 @@ __all__ = [
     "NotSupported",
     "OfficialCode",
     "PartOptions",
+    "PlannedStep",
     "Pooling",
     "PretrainConfig",
     "Protocol",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mimbench.contract.config import Config, added, cosmetic
+from mimbench.contract.planned import DataSizes
 
 SplitName = str
 """Name of a split: "train", "test", or another one of `Dataset.parts`."""
@@ -198,6 +199,15 @@ class Dataset(ABC):
         """
         self.config = config
         self.cache = cache
+
+    @classmethod
+    def published_sizes(cls, config: DataConfig) -> DataSizes | None:
+        """Numbers of a set that is the same everywhere, for `mimbench plan` on a machine without it; None: not known.
+
+        Args:
+            config: an instance of `Config`. It names no `root`.
+        """
+        return None
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -18,6 +18,7 @@ from mimbench.contract.dataset import Dataset, ImageSplit
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.input import InputConfig
 from mimbench.contract.method import Method
+from mimbench.contract.planned import DataSizes, PlannedStep
 from mimbench.contract.protocol import Protocol
 from mimbench.contract.scores import SampleScores
 from mimbench.contract.train_config import TrainConfig
@@ -212,6 +213,21 @@ class Task(ABC):
         Raises:
             InputError: it cannot; the message says why and what to do.
         """
+
+    def planned_step(self, encoder: Encoder, data: DataSizes, images: InputConfig) -> PlannedStep | None:
+        """The training step of this task, for `mimbench plan`. None: the plan says that its memory is not known.
+
+        Called with torch's default device set to "meta", so that building a model takes neither memory nor time.
+
+        Args:
+            encoder: of the right shape, on the meta device.
+            data: numbers of the dataset, whose files may be absent.
+            images: the recipe's [input].
+
+        Raises:
+            InputError: the task cannot run with these options.
+        """
+        return None
 
     def export(self, encoder: Encoder, dataset: Dataset | None, images: InputConfig) -> str:
         """Write the task as a config file that the library it is built on can run without mimbench.

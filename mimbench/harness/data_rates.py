@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from mimbench.data import Decoding, EncodedSplit, decoding_of, default_cache, open_dataset, training_loader
-from mimbench.engine.bare_step import make_step
+from mimbench.engine.bare_step import BareStep
 from mimbench.engine.device import device_name, pick_precision
 from mimbench.engine.pretrain import TrainableMethod
 from mimbench.errors import InputError
@@ -98,7 +98,7 @@ def measure_rates(recipe: Recipe, device: torch.device, *, seconds: float) -> Da
     if config.grad_checkpointing:
         method.encoder.set_grad_checkpointing()
     model = TrainableMethod(method, views, channels=dataset.channels, batched=split.is_in_memory)
-    step = make_step(model, config, device)
+    step = BareStep(model, config, device)
     batches = _endless(loader)
     first = next(batches)
     for _ in range(2 * loader.num_workers):  # workers load two batches each ahead, which must not count

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from mimbench.contract import (
     Config,
+    DataSizes,
     Encoder,
     FitReport,
     ImageSplit,
     InputConfig,
     InputError,
+    PlannedStep,
     StepOutput,
     TaskContext,
     TrainConfig,
@@ -143,6 +145,41 @@ def train_probe(
     probe = _Probe(features_of, _build_head(dim, len(split.classes), init_std, context.seed))
     report = context.fit(probe, loader, config, label="linear-probe", images_per_epoch=len(split))
     return TrainedProbe(probe.head.to(context.device).eval(), context.device, report, dim)
+
+
+class _PlannedProbe(nn.Module):
+    """A probe as `_Probe` trains it, which holds its encoder, so that this is counted too."""
+
+    def __init__(self, encoder: Encoder, transform: DeviceTransform, layer: int, pooling: str, classes: int) -> None:
+        super().__init__()
+        self.encoder, self.transform = encoder.requires_grad_(False), transform
+        self.layer, self.pooling = layer, pooling
+        dim = encoder.eval().features(torch.zeros(1, *encoder.input_shape), layer).pool(pooling).shape[1]
+        self.head = _build_head(dim, classes, init_std=0.01, seed=0)
+
+    def train(self, mode: bool = True) -> _PlannedProbe:
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def training_step(self, batch: Any, generator: torch.Generator) -> StepOutput:
+        with torch.no_grad():
+            features = self.encoder.features(self.transform(batch[0], generator), self.layer).pool(self.pooling)
+        return StepOutput(F.cross_entropy(self.head(features.float()).float(), batch[1]))
+
+
+def planned_probe(
+    encoder: Encoder, data: DataSizes, images: InputConfig, config: TrainConfig, *, layer: int, pooling: str
+) -> PlannedStep:
+    """The step of `train_probe` for `mimbench plan`, on images that the loader has cropped."""
+    transform = DeviceTransform(images, encoder.in_channels, train=True, batched=False)
+    probe = _PlannedProbe(encoder, transform, layer, pooling, data.classes)
+    shape = image_shape(data.channels, images.image_size, images.frames)
+
+    def batch(count: int) -> Any:
+        return torch.zeros(count, *shape, dtype=torch.uint8), torch.zeros(count, dtype=torch.long)
+
+    return PlannedStep(probe, batch, config)
 
 
 def _feature_function(

@@ -40,8 +40,9 @@ def build_detector(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         detector = MODELS.build(ConfigDict(model_config(config, encoder, images, classes=classes)))
-        with quiet_mmengine():
-            detector.init_weights()
+        if not next(encoder.parameters()).is_meta:  # there, no weight has a value
+            with quiet_mmengine():
+                detector.init_weights()
     return detector
 
 

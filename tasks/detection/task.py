@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mimbench.api import (
     Dataset,
+    DataSizes,
     Encoder,
     InputConfig,
     InputError,
     Measured,
     Metric,
+    PlannedStep,
     Protocol,
     Schedule,
     Task,
@@ -138,6 +140,13 @@ class Detection(Task):
             from mimbench_tasks.detection.export import config_file
 
         return config_file(self.config, encoder, dataset, images)
+
+    def planned_step(self, encoder: Encoder, data: DataSizes, images: InputConfig) -> PlannedStep:
+        """The step on scenes of the size that training has most often."""
+        with redirect_stdout(StringIO()):
+            from mimbench_tasks.detection import planned
+
+        return planned.planned_step(self.config, encoder, data, images)
 
     def chance(self, dataset: Dataset) -> float:
         return 0.0

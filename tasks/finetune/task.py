@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mimbench.api import (
     Dataset,
+    DataSizes,
     DeviceTransform,
     Encoder,
     ImageAugment,
@@ -17,6 +18,7 @@ from mimbench.api import (
     InputError,
     Measured,
     Metric,
+    PlannedStep,
     Schedule,
     Task,
     TaskConfig,
@@ -118,6 +120,21 @@ class Finetune(Task):
             classifier, config, InputConfig(image_size=size, mean=(0.5,), std=(0.5,)), batched=True
         )
         build_optimizer(model, config.train, **decay_rules(model))
+
+    def planned_step(self, encoder: Encoder, data: DataSizes, images: InputConfig) -> PlannedStep:
+        """The step on images that the loader has cropped and augmented."""
+        config, input_config = self.config, self.config.input(images)
+        classifier = Classifier(adapt(encoder, config, input_config.image_size), config, data.classes)
+        freeze_unreached(classifier)
+        if config.train.grad_checkpointing:
+            classifier.encoder.set_grad_checkpointing()
+        model = FinetuneTraining(classifier, config, input_config, batched=False)
+        shape = (data.channels, *encoder.input_shape[1:-2], *(input_config.image_size,) * 2)
+
+        def batch(images: int) -> Any:
+            return torch.zeros(images, *shape, dtype=torch.uint8), torch.zeros(images, dtype=torch.long)
+
+        return PlannedStep(model, batch, config.train)
 
     def chance(self, dataset: Dataset) -> float:
         """Always answering the most frequent class of the training set, percent of the test set."""

@@ -97,7 +97,8 @@ def build_segmentor(
         warnings.simplefilter("ignore", UserWarning)  # tells of its own defaults, which are the official ones
         torch.manual_seed(seed)
         segmentor = MODELS.build(described)
-        segmentor.init_weights()
+        if not next(encoder.parameters()).is_meta:  # there, no weight has a value
+            segmentor.init_weights()
     return segmentor
 
 

@@ -9,10 +9,13 @@ from typing import Any, ClassVar
 
 from mimbench.api import (
     Dataset,
+    DataSizes,
     Encoder,
+    InputConfig,
     InputError,
     Measured,
     Metric,
+    PlannedStep,
     Schedule,
     SemanticSplit,
     Task,
@@ -94,6 +97,13 @@ class Segmentation(Task):
                 "must be 2 or more"
             )
         Schedule(budget, steps_per_epoch=len(train) // budget.batch_size)
+
+    def planned_step(self, encoder: Encoder, data: DataSizes, images: InputConfig) -> PlannedStep:
+        """The step on crops, or on whole images if there are none."""
+        with redirect_stdout(StringIO()):
+            from mimbench_tasks.segmentation import planned
+
+        return planned.planned_step(self.config, encoder, data, images)
 
     def chance(self, dataset: Dataset) -> float:
         """Answering the most frequent class of the training images everywhere."""

@@ -42,7 +42,7 @@ def test_a_step_has_the_precision_and_memory_format_of_the_config(monkeypatch, p
     config = TrainConfig(epochs=1, batch_size=1, base_lr=1e-3, channels_last=channels_last)
     before = torch.backends.cuda.matmul.allow_tf32
     weight = method.conv.weight.clone()
-    bare_step.make_step(model, config, CPU)((torch.zeros(1), torch.zeros(1)))
+    bare_step.BareStep(model, config, CPU)((torch.zeros(1), torch.zeros(1)))
     expected = precision == "tf32"
     assert method.notes == [("forward", expected, channels_last), ("backward", expected, channels_last)]
     assert torch.backends.cuda.matmul.allow_tf32 == before

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mimbench.contract import DataConfig, Dataset, InputError, RunError, SemanticSplit, SplitName, cosmetic
+from mimbench.contract import DataConfig, Dataset, DataSizes, InputError, RunError, SemanticSplit, SplitName, cosmetic
 from mimbench.data.files.cache import READERS, ensure_writable, read_derived, write_derived
 from mimbench.data.files.image_reading import MAX_PIXELS, READER_VERSION, PixelPolicy
 from mimbench.data.files.image_sizes import ExifTurns, match_size, read_image_sizes
@@ -116,6 +116,13 @@ class Ade20k(Dataset):
         self._counts = self._examined()
         notes = [*self._left_out, *self._turns.note(where), *similar_classes(self.classes)]
         self.notes = tuple(f"ade20k: {note}" for note in notes)
+
+    @classmethod
+    def published_sizes(cls, config: DataConfig) -> DataSizes | None:
+        if not isinstance(config, Ade20kConfig):
+            return None
+        classes = config.classes or _OFFICIAL_CLASSES
+        return DataSizes(20_210, 2_000, classes=classes, channels=config.channels, source="arXiv:1608.05442")
 
     def split(self, name: SplitName) -> Ade20kSplit:
         return Ade20kSplit(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mimbench.contract import Dataset, SceneSplit, SplitName, cosmetic
+from mimbench.contract import DataConfig, Dataset, DataSizes, SceneSplit, SplitName, cosmetic
 from mimbench.data.files.cache import default_cache
 from mimbench.data.files.image_reading import MAX_PIXELS, READER_VERSION
 from mimbench.data.files.listing import ImageFile, check_files, normalize_name
@@ -103,6 +103,13 @@ class Coco(Dataset):
             self.provides = frozenset({"boxes"})
         # Not the files' content itself: COCO's own takes gigabytes.
         self._parts = {name: _Part.from_file(file, cache) for name, file in files.items()}
+
+    @classmethod
+    def published_sizes(cls, config: DataConfig) -> DataSizes | None:
+        if not isinstance(config, CocoConfig) or config.train_annotations or config.test_annotations:
+            return None
+        source = "COCO 2017, cocodataset.org"
+        return DataSizes(118_287, 5_000, classes=80, channels=config.channels, source=source, side=640)
 
     def split(self, name: SplitName) -> SceneSplit:
         return self._parts[name].scenes

@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as rle
 from pydantic import Field, model_validator
 
-from mimbench.contract import DataConfig, Dataset, SceneSplit, SplitName
+from mimbench.contract import DataConfig, Dataset, DataSizes, SceneSplit, SplitName
 from mimbench.data.files.cache import ensure_writable, read_derived, write_derived
 from mimbench.data.sources.coco import coco_split
 from mimbench.data.sources.digit_drawing import COMPOSER_VERSION, MNIST_SIDE, Glyphs, Instance, Scene, compose
@@ -65,6 +65,13 @@ class DigitScenes(Dataset):
     def __init__(self, config: ScenesConfig, cache: Path) -> None:
         super().__init__(config, cache)
         self._digits = MNIST5k(EmbeddedConfig(), cache)
+
+    @classmethod
+    def published_sizes(cls, config: DataConfig) -> DataSizes | None:
+        if not isinstance(config, ScenesConfig):
+            return None
+        counts = config.train_scenes, config.test_scenes
+        return DataSizes(*counts, classes=10, channels=1, source="its options", side=config.size)
 
     def split(self, name: SplitName) -> SceneSplit:
         return coco_split(self._folder / f"{name}.json", self._folder / name, self.cache)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 
-from mimbench.contract import ArraySplit, DataConfig, Dataset, InputError, SplitName, cosmetic
+from mimbench.contract import ArraySplit, DataConfig, Dataset, DataSizes, InputError, SplitName, cosmetic
 from mimbench.data.files.listing import subfolders
 from mimbench.data.pipeline.subsets import array_fingerprint
 from mimbench.data.sources.folder import Folder
@@ -30,6 +30,7 @@ class _Vision(Dataset):
     Config = DownloadConfig
     config: DownloadConfig
     channels = 3
+    sizes: ClassVar[DataSizes]
     holds: str
     """What `root` holds once the set is there."""
     download_size: str
@@ -43,6 +44,10 @@ class _Vision(Dataset):
             self._splits = {"train": self._load("train"), "test": self._load("test")}
         except (RuntimeError, OSError) as error:
             raise InputError(self._missing(error)) from error
+
+    @classmethod
+    def published_sizes(cls, config: DataConfig) -> DataSizes:
+        return cls.sizes
 
     @abstractmethod
     def _load(self, name: SplitName) -> ArraySplit: ...
@@ -70,6 +75,7 @@ class CIFAR10(_Vision):
     """CIFAR-10: 50,000 + 10,000 images of 32 x 32 px (Krizhevsky, 2009)."""
 
     name = "cifar10"
+    sizes = DataSizes(50_000, 10_000, classes=10, channels=3, source="Krizhevsky, 2009")
     holds = "cifar-10-batches-py"
     download_size = "170 MB"
 
@@ -83,6 +89,7 @@ class CIFAR100(_Vision):
     """CIFAR-100: 50,000 + 10,000 images of 32 x 32 px, 100 fine classes (Krizhevsky, 2009)."""
 
     name = "cifar100"
+    sizes = DataSizes(50_000, 10_000, classes=100, channels=3, source="Krizhevsky, 2009")
     holds = "cifar-100-python"
     download_size = "169 MB"
 
@@ -96,6 +103,7 @@ class STL10(_Vision):
     """STL-10: 5,000 + 8,000 labelled images of 96 x 96 px (Coates et al., 2011)."""
 
     name = "stl10"
+    sizes = DataSizes(5_000, 8_000, classes=10, channels=3, source="Coates et al., AISTATS 2011")
     holds = "stl10_binary"
     download_size = "2.6 GB"
 
@@ -130,6 +138,10 @@ class ImageNet(Folder):
                 f"at https://image-net.org/download, then unpack them: {_UNPACK}"
             )
         super().__init__(config, cache)
+
+    @classmethod
+    def published_sizes(cls, config: DataConfig) -> DataSizes:
+        return DataSizes(1_281_167, 50_000, classes=1000, channels=3, source="arXiv:1409.0575, table 2")
 
     def _split_folders(self) -> tuple[Path, Path]:
         train, val = self.root / "train", self.root / "val"

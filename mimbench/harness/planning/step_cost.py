@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,12 +11,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mimbench.contract import Batch, Encoder, Method
 from mimbench.contract.input import image_shape
+from mimbench.errors import InputError
 from mimbench.harness.planning.build import build_method
+from mimbench.harness.planning.fake_step import strip_values, without_values
 from mimbench.optim import Schedule
 from mimbench.recipe.resolve import Recipe
 
@@ -41,11 +45,9 @@ class StepCost:
 
 
 def count_step(recipe: Recipe, channels: int, progress: float = 1.0, seed: int = 0) -> StepCost:
-    """Run one step on random images on the CPU and count.
+    """Count one step on a few images. Its tensors have no values, unless a plugin needs them: then it runs on the CPU.
 
     The step is one at `input.image_size`, whatever schedule that has.
-
-    Attention is computed by its plain formula meanwhile, since torch counts no operations of its fused kernels.
 
     Args:
         progress: share of the training before this step; the default is the end. A scheduled mask ratio depends on it.
@@ -54,7 +56,21 @@ def count_step(recipe: Recipe, channels: int, progress: float = 1.0, seed: int =
     Raises:
         InputError: the model is not possible.
     """
-    method = build_method(recipe, 0, channels, to_train=True).train()
+    try:
+        with warnings.catch_warnings(), without_values():
+            warnings.simplefilter("ignore")  # torch warns that weights loaded onto the meta device are ignored
+            with unset_fake_temporarily(), torch.device("meta"):
+                method = build_method(recipe, 0, channels, to_train=True)
+            strip_values(method)
+            return _count(method, recipe, channels, progress, seed)
+    except InputError:
+        raise
+    except Exception:  # a shape may depend on values; an error of the step itself comes again below
+        return _count(build_method(recipe, 0, channels, to_train=True), recipe, channels, progress, seed)
+
+
+def _count(method: Method, recipe: Recipe, channels: int, progress: float, seed: int) -> StepCost:
+    method.train()
     method.progress = progress
     method.before_step(progress)
     generator = torch.Generator().manual_seed(seed)
@@ -62,9 +78,9 @@ def count_step(recipe: Recipe, channels: int, progress: float = 1.0, seed: int =
     views = tuple(torch.randn(_IMAGES, *shape, generator=generator) for shape in shapes)
     labels = torch.arange(_IMAGES) if "labels" in method.supervision else None
     patches: list[float] = []
-    with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH), _counted_patches(method, patches):
-        torch.manual_seed(0)
-        with FlopCounterMode(display=False) as counter:
+    with torch.random.fork_rng(devices=[]), _counted_patches(method, patches):
+        torch.default_generator.manual_seed(0)
+        with counted_flops() as counter:
             method.step(Batch(views, labels), generator).loss.backward()
     return StepCost(
         sum(patches) / _IMAGES,
@@ -72,6 +88,16 @@ def count_step(recipe: Recipe, channels: int, progress: float = 1.0, seed: int =
         sum(value.numel() for value in method.parameters() if value.requires_grad),
         sum(value.numel() for value in method.state_dict().values()),
     )
+
+
+@contextmanager
+def counted_flops() -> Iterator[FlopCounterMode]:
+    """Count floating-point operations within this context, two per multiplication with addition.
+
+    Attention is computed by its plain formula meanwhile, since torch counts no operations of its fused kernels.
+    """
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter
 
 
 def count_training(recipe: Recipe, channels: int, images: int) -> StepCost | None:

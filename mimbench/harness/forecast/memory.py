@@ -1,0 +1,68 @@
+"""The memory that the tensors of a step take, followed from their making to their end."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+
+class PeakMemory(TorchDispatchMode):
+    """While active, adds up the storages of all tensors that are alive, and keeps the highest sum.
+
+    Tensors may have no values. Views share a storage, which counts once. What a kernel allocates for itself and frees
+    before it returns is not seen.
+    """
+
+    def __init__(self, block: int = 1) -> None:
+        """block: bytes that each storage is rounded up to a multiple of."""
+        super().__init__()
+        self.block, self.bytes, self.peak = block, 0, 0
+        self.gradients, self.gradients_at_peak = 0, 0
+        """Bytes of gradients, as far as `watch_gradients` follows them."""
+        self._alive: dict[int, int] = {}
+
+    def add(self, *tensors: Tensor) -> None:
+        """Count tensors that were made outside of this context."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            key = storage._cdata
+            if key not in self._alive:
+                self._alive[key] = -(-storage.nbytes() // self.block) * self.block
+                self.bytes += self._alive[key]
+                weakref.finalize(storage, self._end, key)
+        if self.bytes > self.peak:
+            self.peak, self.gradients_at_peak = self.bytes, self.gradients
+
+    def watch_gradients(self, model: nn.Module) -> None:
+        """Follow the gradients of a model's parameters. Set `gradients` back when they are freed."""
+
+        def count(parameter: Tensor) -> None:
+            if parameter.grad is not None and id(parameter) not in self._with_gradient:
+                self._with_gradient.add(id(parameter))
+                self.gradients += bytes_of(parameter.grad)
+
+        self._with_gradient: set[int] = set()
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(count)
+
+    def start_step(self, gradients: int) -> None:
+        """Forget the peak so far. gradients: bytes of those that exist."""
+        self.gradients, self._with_gradient = gradients, set()
+        self.peak, self.gradients_at_peak = self.bytes, gradients
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **kwargs or {})
+        self.add(*(value for value in tree_iter(result) if isinstance(value, Tensor)))
+        return result
+
+    def _end(self, key: int) -> None:
+        self.bytes -= self._alive.pop(key)
+
+
+def bytes_of(*tensors: Tensor) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
