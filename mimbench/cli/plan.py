@@ -95,7 +95,7 @@ def _forecasts(
 
     from mimbench.errors import InputError
     from mimbench.harness.forecast.forecast import forecast
-    from mimbench.harness.forecast.sizes import Given
+    from mimbench.harness.forecast.sizes import AbsentData
     from mimbench.recipe.document import parse_assignments, read
     from mimbench.recipe.resolve import check_settings, resolve
 
@@ -109,7 +109,7 @@ def _forecasts(
             tasks,
             machine,
             mfu=mfu,
-            given=Given(images, classes),
+            absent=AbsentData(images, classes),
             measure_seconds=measure,
         )
         for name in methods

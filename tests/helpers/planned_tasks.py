@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mimbench.contract import Dataset, Encoder
 from mimbench.data import open_dataset
-from mimbench.harness.forecast.sizes import Given, sizes_of
+from mimbench.harness.forecast.sizes import AbsentData, sizes_of
 from mimbench.harness.forecast.stages import StepOfStage, encoder_of, task_step
 from mimbench.harness.forecast.tracing import Target, traced
 from mimbench.recipe.document import parse_assignments, read
@@ -16,7 +16,7 @@ def encoder_and_step(name: str, settings: list[str]) -> tuple[Recipe, Encoder, D
     recipe = resolve("smoke", read("smoke"), "simmim", parse_assignments(settings), name)
     task = recipe.task(name)
     dataset, options = recipe.task_data(task)
-    step = task_step(recipe, task, 1, sizes_of(dataset, options, "task.data", Given()))
+    step = task_step(recipe, task, 1, sizes_of(dataset, options, "task.data", AbsentData()))
     assert step is not None
     return recipe, encoder_of(recipe, 1), open_dataset(dataset, options), step
 

@@ -14,7 +14,7 @@ from mimbench.contract import DataSizes, PlannedStep, Task, TrainConfig
 from mimbench.engine.bare_step import BareStep
 from mimbench.errors import InputError
 from mimbench.harness.forecast.gpus import Card
-from mimbench.harness.forecast.sizes import Given, pretraining_images, sizes_of
+from mimbench.harness.forecast.sizes import AbsentData, pretraining_images, sizes_of
 from mimbench.harness.forecast.stages import (
     StepOfStage,
     encoder_of,
@@ -115,7 +115,7 @@ def forecast(
     machine: Machine,
     *,
     mfu: float,
-    given: Given,
+    absent: AbsentData,
     measure_seconds: float = 0.0,
 ) -> Forecast:
     """Plan one method and its tasks. Nothing is trained, unless steps are measured.
@@ -129,7 +129,7 @@ def forecast(
         InputError: a setting that cannot be used, or a dataset that is absent and of unknown size.
     """
     with quiet():
-        return _forecast(recipe_of, tasks, machine, mfu, given, measure_seconds)
+        return _forecast(recipe_of, tasks, machine, mfu, absent, measure_seconds)
 
 
 def _forecast(
@@ -137,11 +137,11 @@ def _forecast(
     tasks: Sequence[str],
     machine: Machine,
     mfu: float,
-    given: Given,
+    absent: AbsentData,
     measure_seconds: float,
 ) -> Forecast:
     recipe = recipe_of(None)
-    data = sizes_of(recipe.dataset, recipe.data.model_dump(), "data", given)
+    data = sizes_of(recipe.dataset, recipe.data.model_dump(), "data", absent)
     result = Forecast(recipe.method, recipe.encoder, recipe.name, machine, mfu, measure_seconds > 0)
     result.data[recipe.dataset] = data
 
@@ -161,7 +161,7 @@ def _forecast(
         recipe = recipe_of(name)
         task = recipe.task(name)
         dataset, options = recipe.task_data(task)
-        result.data[dataset] = sizes = sizes_of(dataset, options, "task.data", given)
+        result.data[dataset] = sizes = sizes_of(dataset, options, "task.data", absent)
         known = task_step(recipe, task, data.channels, sizes)
         if known is not None:
             add(known, sizes.train)

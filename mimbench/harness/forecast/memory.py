@@ -23,6 +23,7 @@ class PeakMemory(TorchDispatchMode):
         self.block, self.bytes, self.peak = block, 0, 0
         self.gradients, self.gradients_at_peak = 0, 0
         """Bytes of gradients, as far as `watch_gradients` follows them."""
+        self._adds_gradients = False
         self._alive: dict[int, int] = {}
 
     def add(self, *tensors: Tensor) -> None:
@@ -41,18 +42,16 @@ class PeakMemory(TorchDispatchMode):
         """Follow the gradients of a model's parameters. Set `gradients` back when they are freed."""
 
         def count(parameter: Tensor) -> None:
-            if parameter.grad is not None and id(parameter) not in self._with_gradient:
-                self._with_gradient.add(id(parameter))
+            if self._adds_gradients and parameter.grad is not None:
                 self.gradients += bytes_of(parameter.grad)
 
-        self._with_gradient: set[int] = set()
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(count)
 
     def start_step(self, gradients: int) -> None:
-        """Forget the peak so far. gradients: bytes of those that exist."""
-        self.gradients, self._with_gradient = gradients, set()
+        """Forget the peak so far. gradients: bytes of those that exist: of all parameters, or 0."""
+        self.gradients, self._adds_gradients = gradients, not gradients
         self.peak, self.gradients_at_peak = self.bytes, gradients
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

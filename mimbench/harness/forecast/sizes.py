@@ -14,7 +14,7 @@ from mimbench.errors import InputError
 
 
 @dataclass(frozen=True)
-class Given:
+class AbsentData:
     """Numbers that the command line gives of a dataset that is absent."""
 
     images: int | None = None
@@ -23,7 +23,7 @@ class Given:
     channels: int = 3
 
 
-def sizes_of(name: str, options: Mapping[str, Any], where: str, given: Given) -> DataSizes:
+def sizes_of(name: str, options: Mapping[str, Any], where: str, absent: AbsentData) -> DataSizes:
     """Numbers of a dataset: as given, as published, or as the files on this machine have them.
 
     Published numbers are used only if the options name no folder.
@@ -37,11 +37,11 @@ def sizes_of(name: str, options: Mapping[str, Any], where: str, given: Given) ->
     if sizes is not None and config.validation_share:
         held = round(sizes.train * config.validation_share)
         sizes = replace(sizes, train=sizes.train - held, test=held)
-    if sizes is None and given.images is None:
+    if sizes is None and absent.images is None:
         sizes = _counted(name, options, where)
     if sizes is None:
-        sizes = DataSizes(given.images or 0, 0, given.classes or 1, given.channels, "the command line")
-    return replace(sizes, train=given.images or sizes.train, classes=given.classes or sizes.classes)
+        sizes = DataSizes(absent.images or 0, 0, absent.classes or 1, absent.channels, "the command line")
+    return replace(sizes, train=absent.images or sizes.train, classes=absent.classes or sizes.classes)
 
 
 def pretraining_images(sizes: DataSizes, config: PretrainConfig) -> int:

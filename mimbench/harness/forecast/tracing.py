@@ -181,10 +181,9 @@ def largest_that_fits(trace: Trace, share: int, smallest: int, usable: int, know
     while candidates:
         other = known if known.images != low.images else None
         guess = _largest_below(candidates, low, other, usable) if other else candidates[0]
-        found = at(guess)
-        known = found
-        if found.total <= usable:
-            fits = found
+        known = at(guess)
+        if known.total <= usable:
+            fits = known
             candidates = [size for size in candidates if size > guess]
         else:
             candidates = [size for size in candidates if size < guess]

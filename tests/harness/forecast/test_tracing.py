@@ -83,8 +83,8 @@ def test_parts_of_memory_are_those_of_the_formula():
     with_buckets = memory_of(step, 2, processes=2)
     assert with_buckets.gradients - memory.gradients == trained
     with traced(step.build, target_of(step)) as trace:
-        kept = trace(2, True)
-    assert kept.gradients == trained
+        accumulating = trace(2, True)
+    assert accumulating.gradients == trained
 
 
 def test_kernels_of_a_gpu_keep_no_matrix_of_scores():
@@ -101,17 +101,17 @@ def test_mixed_precision_takes_less_memory():
 
 
 def test_the_largest_micro_batch_divides_the_share_and_fits():
-    asked = []
+    traces = []
 
     def trace(images, keeps_gradients):
-        asked.append((images, keeps_gradients))
+        traces.append((images, keeps_gradients))
         return StepMemory(images, 100, 0, 0, 7 * images + images % 5)
 
     known = trace(96, False)
     for usable in (110, 150, 250, 500, 772, 773, 774, 10_000):
         fitting = [size for size in (96, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2) if 100 + 7 * size + size % 5 <= usable]
-        asked.clear()
-        found = largest_that_fits(trace, 96, 2, usable, known)
-        assert (found.images if found else None) == (fitting[0] if fitting else None), usable
-        assert len(asked) <= 4, usable
-        assert all(kept == (images < 96) for images, kept in asked)
+        traces.clear()
+        largest = largest_that_fits(trace, 96, 2, usable, known)
+        assert (largest.images if largest else None) == (fitting[0] if fitting else None), usable
+        assert len(traces) <= 4, usable
+        assert all(keeps == (images < 96) for images, keeps in traces)
