@@ -22,6 +22,7 @@ from mimbench.api import (
     WeightNormLinear,
     at_least_float32,
     check_mask_ratios,
+    draw_rows,
     init_xavier,
     inverse_block_mask,
     masked_count,
@@ -101,7 +102,8 @@ class CAPI(Method):
                 f"{1 / masked:.2g} or more"
             )
         mask = inverse_block_mask(batch, self.patch_grid, masked, generator, aspect=config.aspect, roll=config.roll)
-        order = torch.rand(batch, masked, generator=generator, device=generator.device).argsort(1)[:, :count]
+        noise = draw_rows(lambda rows: torch.rand(rows, masked, generator=generator, device=generator.device), batch)
+        order = noise.argsort(1)[:, :count]
         predicted = visible_indices(~mask, masked).gather(1, order)
         return PredictedCells(mask, visible_indices(mask, cells - masked), predicted)
 

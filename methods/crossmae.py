@@ -18,6 +18,7 @@ from mimbench.api import (
     OfficialCode,
     Predictor,
     StepOutput,
+    draw_rows,
     init_xavier,
     masked_count,
     random_mask,
@@ -116,7 +117,9 @@ class CrossMAE(PatchPixels):
 
     def sample_predicted(self, mask: Tensor, generator: torch.Generator) -> Tensor:
         """The masked patches that a step predicts, chosen uniformly: bool [B, h, w], as `mask`."""
-        noise = torch.rand(mask.shape, generator=generator, device=mask.device).masked_fill(~mask, 2.0)
+        cells = mask.shape[1:]
+        noise = draw_rows(lambda rows: torch.rand(rows, *cells, generator=generator, device=mask.device), len(mask))
+        noise = noise.masked_fill(~mask, 2.0)
         chosen = noise.flatten(1).argsort(1)[:, : self.predicted]
         return torch.zeros_like(mask).flatten(1).scatter(1, chosen, True).view_as(mask)
 

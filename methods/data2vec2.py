@@ -18,6 +18,7 @@ from mimbench.api import (
     Teacher,
     at_least_float32,
     check_mask_ratios,
+    draw_rows,
     mean_over_masked,
     repeat_per_mask,
     resize_mask,
@@ -102,9 +103,9 @@ class Data2Vec2(Method):
         """keep: int64 [B * M, K], the visible patches of `mask`."""
         tokens = repeat_per_mask(self.encoder.embed(images), keep)
         seen = self.encoder.forward_tokens(tokens, keep)
-        grid = self.config.noise_std * torch.randn(
-            len(mask), mask[0].numel(), self.encoder.out_dim, device=mask.device, dtype=seen.patches.dtype
-        )
+        shape, kind = (mask[0].numel(), self.encoder.out_dim), seen.patches.dtype
+        noise = draw_rows(lambda rows: torch.randn(rows, *shape, device=mask.device, dtype=kind), len(mask))
+        grid = self.config.noise_std * noise
         grid = grid.scatter(1, keep.unsqueeze(-1).expand_as(seen.patches), seen.patches)
         patches = self.decoder(grid.unflatten(1, self.encoder.grid)).flatten(1, 2)
         # The class token itself is the prediction; register tokens that follow it are not used.

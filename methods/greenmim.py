@@ -15,6 +15,7 @@ from torch import Tensor
 from mimbench.api import (
     Depth,
     OfficialCode,
+    draw_once,
     masked_count,
     random_order,
     resize_mask,
@@ -56,7 +57,12 @@ class GreenMIM(CellDecoder):
 
         For the official decoder: int64, the place of each cell in the random order whose first cells are visible.
         """
-        places = random_order(1, self.grid, generator).argsort(1).unflatten(1, self.grid).expand(batch, -1, -1)
+        places = (
+            draw_once(lambda: random_order(1, self.grid, generator))
+            .argsort(1)
+            .unflatten(1, self.grid)
+            .expand(batch, -1, -1)
+        )
         return places if self.config.decoder == "official" else self.masked_cells(places)
 
     def masked_cells(self, mask: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from mimbench.api import (
     at_least_float32,
     guided_mask,
     init_xavier,
+    mean_over_shares,
     random_mask,
     resize_mask,
     transformer_blocks,
@@ -150,6 +151,6 @@ def rank(predicted: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
     counted = difference != 0
     # The official code adds 1e-6 inside of the logarithms.
     surprise = -torch.where(difference > 0, (logits.sigmoid() + 1e-6).log(), (1 - logits.sigmoid() + 1e-6).log())
-    count = counted.sum().clamp(min=1)
+    count = mean_over_shares(counted.sum(), least=1)
     right = ((logits.detach() * difference > 0) & counted).sum() / count
     return (surprise * counted).sum() / count, right

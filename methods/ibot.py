@@ -23,6 +23,7 @@ from mimbench.api import (
     mixed_ratio_mask,
     ramp,
     replace_masked,
+    rows_of_views,
 )
 from mimbench_methods._ibot_options import IBOTConfig, augmented_views
 from mimbench_methods.official.ibot import OfficialIBOT
@@ -113,14 +114,17 @@ class IBOT(Method):
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepOutput:
         self._epoch = batch.epoch
-        mask = self.sample_mask(2 * len(batch.images), generator)
+        with rows_of_views(2):
+            mask = self.sample_mask(2 * len(batch.images), generator)
         return self.compare(batch.views[:2], batch.views[2:], mask)
 
     def compare(self, views: Sequence[Tensor], crops: Sequence[Tensor], mask: Tensor) -> StepOutput:
         """The loss of two views and of local crops, [B, C, S, S] each. mask: [2 B, Gh, Gw] of the views."""
         images = torch.cat(tuple(views))
-        target, prediction = self.target(images), self.predict(images, mask)
-        local = self.local_logits(torch.cat(tuple(crops))).chunk(len(crops)) if crops else ()
+        with rows_of_views(len(views)):
+            target, prediction = self.target(images), self.predict(images, mask)
+        with rows_of_views(len(crops)):
+            local = self.local_logits(torch.cat(tuple(crops))).chunk(len(crops)) if crops else ()
         between = self.class_loss((*prediction[:, 0].chunk(2), *local), target[:, 0].chunk(2))
         within = self.loss(prediction, target, mask)
         self._follow_centres(target)

@@ -19,6 +19,7 @@ from mimbench.api import (
     count_visible,
     full_precision,
     init_xavier,
+    mean_over_shares,
     random_mask,
     resize_mask,
     visible_indices,
@@ -112,7 +113,12 @@ class LocalMIM(Method):
         errors = (at_least_float32(prediction) - target).square().mean(-1)
         weights = [self.weights(mask, cell).to(errors) for cell in self.config.cells]
         parts = errors.split([weight.shape[1] for weight in weights], 1)
-        return torch.stack([(part * weight).sum() / weight.sum() for part, weight in zip(parts, weights, strict=True)])
+        return torch.stack(
+            [
+                (part * weight).sum() / mean_over_shares(weight.sum())
+                for part, weight in zip(parts, weights, strict=True)
+            ]
+        )
 
     def weights(self, mask: Tensor, cell: int) -> Tensor:
         """The masked share of each square of `cell` px: bool [B, Gh, Gw] -> float [B, N], row by row."""

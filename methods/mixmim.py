@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mimbench.api import OfficialCode, at_least_float32, masked_count, random_order, resize_mask
-from mimbench_methods._cell_decoder import CellDecoder
+from mimbench_methods._cell_decoder import CellDecoder, CellDecoderConfig
 from mimbench_methods.official.mixmim import OfficialMixMIM
 
 
@@ -33,6 +33,10 @@ class MixMIM(CellDecoder):
     }
     official: ClassVar[OfficialCode | None] = OfficialMixMIM()
     eps: ClassVar[float] = 1e-5
+
+    @classmethod
+    def depends_on_processes(cls, config: CellDecoderConfig) -> str:
+        return "an image is mixed with another one of the same process, and each process draws its own mask"
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         """One mask for the batch: bool [batch, Gh, Gw]."""

@@ -20,6 +20,7 @@ from mimbench.api import (
     init_truncated,
     mask_at_pixels,
     mask_grid,
+    mean_over_shares,
 )
 from mimbench_methods._pixel_heads import upsampling
 from mimbench_methods._simmim_options import SimMIMConfig
@@ -100,7 +101,7 @@ class SimMIM(Method):
         if self.config.loss_area == "all":
             return error.mean()
         masked = mask_at_pixels(mask, error)
-        return (error * masked).sum() / (masked.sum() + 1e-5) / error.shape[1]
+        return (error * masked).sum() / (mean_over_shares(masked.sum()) + 1e-5) / error.shape[1]
 
     def no_weight_decay(self) -> set[str]:
         """The official scripts decay the mask token with a ViT encoder, not with a Swin."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mimbench.api import (
     Encoder,
+    draw_rows,
     init_xavier,
     replace_masked,
     require_abilities,
@@ -72,7 +73,9 @@ class UMMAE(PatchDecoder):
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         masked = uniform_mask(batch, self.grid, generator)
         stay = self.grid[0] * self.grid[1] // 4
-        noise = torch.rand(masked.shape, generator=generator, device=generator.device)
+        noise = draw_rows(
+            lambda rows: torch.rand(rows, *self.grid, generator=generator, device=generator.device), batch
+        )
         # Noise is below 1, so that cells that are left out (1 and more) rank after all others.
         rank = (noise + masked).flatten(1).argsort(dim=1).argsort(dim=1).view_as(masked)
         visible = rank < int(stay * (1 - self.config.token_ratio))

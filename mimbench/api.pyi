@@ -143,10 +143,7 @@ from mimbench.parts.mask_ratio import (
 from mimbench.parts.sparse import (
     visible_only as visible_only,
 )
-from mimbench.parts.ranks import (
-    mean_over_ranks as mean_over_ranks,
-)
-from mimbench.parts.batch_norms import (
+from mimbench.compute.batch_norms import (
     synchronise_batch_norms as synchronise_batch_norms,
 )
 from mimbench.parts.rotary_predictor import (
@@ -170,8 +167,10 @@ from mimbench.seeds import (
     scene_seed as scene_seed,
 )
 from mimbench.distributed import (
+    gather_over_ranks as gather_over_ranks,
     get_rank as get_rank,
     get_world_size as get_world_size,
+    mean_over_ranks as mean_over_ranks,
 )
 
 # What one batch on several processes needs: rows of what is drawn for all its images

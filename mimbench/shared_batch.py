@@ -48,12 +48,18 @@ def sharing_batch(rank: int, processes: int) -> Iterator[None]:
 @contextmanager
 def in_share(share: Share | None) -> Iterator[None]:
     """Within this context, `current_share` is `share`; None: nothing is shared."""
-    global _share
-    before, _share = _share, share
+    before = _share
+    set_share(share)
     try:
         yield
     finally:
-        _share = before
+        set_share(before)
+
+
+def set_share(share: Share | None) -> None:
+    """Make `share` what `current_share` returns, until another call."""
+    global _share
+    _share = share
 
 
 def current_share() -> Share | None:
@@ -121,11 +127,11 @@ def take_rows(whole: Tensor, *, axis: int = 0) -> Tensor:
     return parts.select(axis + 1, _share.rank).flatten(axis, axis + 1).clone()
 
 
-def spread_rows(own: Tensor, *, axis: int = 0) -> Tensor:
+def spread_rows(rows: Tensor, *, axis: int = 0) -> Tensor:
     """The opposite of `take_rows`: a tensor for all processes, zero at the rows of the others."""
     if _share is None:
-        return own
-    parts = own.unflatten(axis, (_share.views, -1))
+        return rows
+    parts = rows.unflatten(axis, (_share.views, -1))
     whole = parts.new_zeros(*parts.shape[: axis + 1], _share.processes, *parts.shape[axis + 1 :])
     whole.select(axis + 1, _share.rank).copy_(parts)
     return whole.flatten(axis, axis + 2)

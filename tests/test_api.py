@@ -36,8 +36,8 @@ MaskRatioConfig check_mask_ratios count_visible init_normal mixed_ratio_mask mul
 uniform_mask visible_only
 SampleScores classification_scores visible_blocks_mask Audit AuditInput DataChoice planted_indices training_indices
 RotaryPredictor inverse_block_mask sinkhorn
-draw_once draw_rows draws_rows mean_over_shares rows_of_views sharing_batch take_rows
 DataSizes PlannedStep planned_probe
+gather_over_ranks draw_once draw_rows draws_rows mean_over_shares rows_of_views sharing_batch take_rows
 Solver map_over_ranks on_first_rank own_share pick_solver solver_protocol
 """.split()  # noqa: SIM905
 """Adding a name here is a promise to plugin authors; removing one breaks their code and belongs in the changelog."""

@@ -86,11 +86,11 @@ DRAWS = {
 def test_ranks_draw_the_rows_of_one_process(draw, processes):
     generator = torch.Generator().manual_seed(5)
     whole, after = draw(slice(None), generator), torch.rand(3, generator=generator)
-    own, parts = ROWS // processes, []
+    local, parts = ROWS // processes, []
     for rank in range(processes):
         generator.manual_seed(5)
         with sharing_batch(rank, processes):
-            parts.append(draw(slice(rank * own, (rank + 1) * own), generator))
+            parts.append(draw(slice(rank * local, (rank + 1) * local), generator))
         assert torch.equal(torch.rand(3, generator=generator), after)
     torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=2e-6)  # of crops the sums may round otherwise
     assert not torch.equal(parts[0], parts[1])

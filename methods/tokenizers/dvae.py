@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from mimbench.api import Batch, ScheduleConfig, Stage, StepOutput, TrainConfig
+from mimbench.api import Batch, ScheduleConfig, Stage, StepOutput, TrainConfig, draw_rows
 from mimbench_methods.tokenizers.base import FittedTokenizer, TokenizerConfig
 
 COOLEST = 1 / 16
@@ -56,7 +56,12 @@ class DVAE(nn.Module):
     def step(self, batch: Batch, generator: torch.Generator) -> StepOutput:
         """Squared error of the reconstruction from relaxed words, plus the weighted divergence."""
         scores = self.encoder(batch.images)
-        noise = -torch.empty_like(scores).exponential_(generator=generator).log()
+
+        def draw(rows: int) -> Tensor:
+            like = scores if rows == len(scores) else torch.cat([scores.detach()] * (rows // len(scores)))
+            return torch.empty_like(like).exponential_(generator=generator)
+
+        noise = -draw_rows(draw, len(scores)).log()
         relaxed = ((scores + noise) / self.temperature).softmax(1)
         error = F.mse_loss(self.decoder(relaxed), batch.images)
         logs = scores.log_softmax(1)

@@ -12,7 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimbench.api import PatchViT, at_least_float32, full_precision, get_rank, get_world_size, mean_over_ranks
+from mimbench.api import (
+    PatchViT,
+    at_least_float32,
+    full_precision,
+    gather_over_ranks,
+    get_rank,
+    get_world_size,
+    mean_over_ranks,
+)
 
 KMEANS_ITERATIONS = 10
 
@@ -86,7 +94,7 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def _start(self, unit: Tensor, generator: torch.Generator | None) -> None:
-        means, _ = kmeans_on_sphere(unit, len(self.codes), generator)
+        means, _ = kmeans_on_sphere(gather_over_ranks(unit), len(self.codes), generator)
         if get_world_size() > 1:  # the first process's codes for all
             means = mean_over_ranks(means * (get_rank() == 0)) * get_world_size()
         self.codes.copy_(means)

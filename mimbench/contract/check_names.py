@@ -41,6 +41,7 @@ CHECKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "takes_a_batch_of_one",
             "builds_on_the_meta_device",
             "one_batch_overfits",
+            "processes_share_a_step",
         ),
         "task": (
             "metadata_is_complete",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from torch import nn
 
@@ -63,6 +63,19 @@ class SizedEncoder(nn.Module, ABC):
         self.in_channels = in_channels
         self.frames = frames
         self.set_sizes()
+
+    @classmethod
+    def depends_on_processes(cls, config: Any) -> str:
+        """Why the same recipe gives other weights on another number of processes; "" if it does not, as by default.
+
+        Drop path is drawn for the images of all processes, and batch norms take the statistics of all. Dropout and
+        other random numbers are drawn by each process: then a reason here makes the number of processes part of the
+        fingerprint.
+
+        Args:
+            config: an instance of `Config`.
+        """
+        return ""
 
     def set_sizes(self) -> None:
         """Set the attributes that the class documents, from `config` and `image_size`, without building weights.

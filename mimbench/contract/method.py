@@ -132,6 +132,21 @@ class Method(nn.Module):
             InputError: they do not; the message says why and what to do.
         """
 
+    @classmethod
+    def depends_on_processes(cls, config: Any) -> str:
+        """Why the same recipe gives other weights on another number of processes; "" if it does not, as by default.
+
+        By default a step on several processes is the step of one process on all their images. For that, a step draws
+        per image with the mask functions, `DropPath` and `draw_rows`, once per batch with `draw_once`, and takes means
+        over images, or over masked patches with `mean_over_masked` or `mean_over_shares`. `mimbench check method`
+        compares. With a reason here, each process draws its own numbers, and the number of processes becomes part of
+        the fingerprint.
+
+        Args:
+            config: an instance of `Config`.
+        """
+        return ""
+
     @property
     def patch_grid(self) -> tuple[int, ...]:
         """(rows, columns) of the encoder's patches at the current `image_size`. `encoder.grid` never changes."""

@@ -43,6 +43,10 @@ class ViT(Encoder):
         self.windows: Windows | None = None
         self.grad_checkpointing = False
 
+    @classmethod
+    def depends_on_processes(cls, config: ViTConfig) -> str:
+        return "each process draws its own attention dropout" if config.attention_dropout else ""
+
     def set_sizes(self) -> None:
         config, image_size = self.config, self.image_size
         if image_size % config.patch_size:

@@ -20,7 +20,8 @@ What is switched off or replaced, and why:
 - Logging (LoggerHook, RuntimeInfoHook, IterTimerHook, log file, config file, description of the machine):
   `progress.py` prints, records hold the provenance, and mmengine would keep a log file open per training until the
   process ends.
-- Seeding: Runner seeds once. `StepHook` seeds each step from (seed, rank, step), which makes resuming exact.
+- Seeding: Runner seeds once. `StepHook` seeds each step from (seed, rank, step), which makes resuming exact. Ranks that
+  share a batch are seeded alike.
 - Initialisation (`init_weights`): it would overwrite the weights that a task has loaded.
 - Device placement (`wrap_model`): Runner picks a GPU itself, and its wrapping names one even on a CPU.
 - The global registries of runs: a process may run hundreds of trainings, so `release_run` drops each one's entries.
@@ -37,6 +38,7 @@ What is switched off or replaced, and why:
 | `stopping.py` | signals and a time limit: stop after the current step |
 | `progress.py` | the progress bar |
 | `ranks.py` | several processes: rank 0 decides and writes, and all fail together |
+| `sharing.py` | drop paths and batch norms of a batch that processes share |
 | `device.py` | device and precision |
 | `bare_step.py` | optimizer steps without a training around them, for measurements |
 """

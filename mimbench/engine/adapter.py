@@ -86,11 +86,6 @@ def place_of_step(module: object) -> str:
     return location(getattr(cls, "step", None) or getattr(cls, "training_step", cls))
 
 
-def shares_batch(trainable: object) -> bool:
-    """Whether the ranks take their rows of what a Trainable draws for the images of all ranks."""
-    return bool(getattr(trainable, "shares_batch", False))
-
-
 class ScalarVisualizer(Visualizer):
     """mmengine's Visualizer for numbers. It has no figure, which would import matplotlib in every training."""
 

@@ -15,7 +15,7 @@ CHOICES = ("auto", "cpu", "cuda")
 
 
 def world_size_identity() -> dict[str, int]:
-    """The world size as part of a fingerprint, or {} for one process. Each rank draws other random numbers."""
+    """The world size as part of a fingerprint, or {} for one process, if each rank draws its own random numbers."""
     return {"processes": get_world_size()} if get_world_size() > 1 else {}
 
 

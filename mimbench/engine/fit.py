@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -22,13 +23,14 @@ from mimbench.engine.acceleration import (
     matrix_precision,
     set_channels_last,
 )
-from mimbench.engine.adapter import MinimalRunner, RunnerModel, ScalarVisualizer, release_run, shares_batch
+from mimbench.engine.adapter import MinimalRunner, RunnerModel, ScalarVisualizer, release_run
 from mimbench.engine.device import peak_memory, pick_precision, reset_peak_memory
 from mimbench.engine.hooks import HistoryHook, StepHook
 from mimbench.engine.loop import WholeStepLoop
 from mimbench.engine.progress import Progress
 from mimbench.engine.resume import TrainingStates
 from mimbench.engine.saving import SavingPlan
+from mimbench.engine.sharing import shared_parts, shares_batch
 from mimbench.engine.stopping import stop_when_convenient
 from mimbench.engine.update import FirstUpdate, build_update
 from mimbench.errors import InputError, Interrupted
@@ -100,11 +102,13 @@ def fit(
     read_every = READ_EVERY.get(device.type, 1)
     run_name = f"mimbench-{uuid.uuid4().hex}"
     choice = choose_acceleration(config, device, last_step * config.accumulate, has_dropout=has_dropout(model))
+    is_shared = shares_batch(model) and get_world_size() > 1
     reset_peak_memory(device)
     with (
         Progress(console, label) as progress,
         stop_when_convenient() as request,
         matrix_precision(precision, device),
+        shared_parts(model) if is_shared else nullcontext(),
         accelerated(model, choice, falls_back=config.compile == "auto", label=label, console=console) as describe,
     ):
         history = HistoryHook(
@@ -166,7 +170,7 @@ def fit(
                 "type": WholeStepLoop,
                 "steps": last_step,
                 "accumulate": config.accumulate,
-                "shares_batch": shares_batch(model),
+                "shares_batch": is_shared,
                 "after_step": after_step,
             },
             optim_wrapper=build_update(optimizer, config, precision, device, before_update),

@@ -12,8 +12,9 @@ import torch
 from mmengine.hooks import Hook
 
 from mimbench.distributed import average_over_ranks
-from mimbench.engine.adapter import MinimalRunner, RunnerModel, shares_batch
+from mimbench.engine.adapter import MinimalRunner, RunnerModel
 from mimbench.engine.progress import Progress
+from mimbench.engine.sharing import shares_batch
 from mimbench.errors import RunError
 from mimbench.optim import Schedule
 from mimbench.seeds import derive_seed

@@ -20,19 +20,23 @@ class TrainableMethod(nn.Module):
     loader's workers, or an EncodedBatch, which is decoded and cropped here.
     """
 
-    def __init__(self, method: nn.Module, views: Views, *, channels: int, batched: bool) -> None:
+    def __init__(
+        self, method: nn.Module, views: Views, *, channels: int, batched: bool, shares_batch: bool = True
+    ) -> None:
         """
         Args:
             method: has `step(batch, generator)`; the hooks of a Method are optional.
             views: as `Method.views` gives them; or, if their sizes change, as the loader has them.
             channels: of the images.
             batched: the loader yields whole images, which are cropped here on the device. Otherwise it crops them.
+            shares_batch: see `mimbench.contract.Trainable`.
         """
         super().__init__()
         self.method: Any = method
         self.batched, self.views = batched, views
         transforms = [DeviceTransform(view, channels, train=True, batched=batched) for view in views_at(views, 0)]
         self.transforms: Any = nn.ModuleList(transforms)  # of DeviceTransform
+        self.shares_batch = shares_batch
         self._progress, self._epoch = 0.0, 0
 
     @property

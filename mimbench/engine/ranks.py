@@ -13,12 +13,14 @@ from __future__ import annotations
 import functools
 import os
 import pickle
+import platform
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch.distributed import ProcessGroup
@@ -35,6 +37,19 @@ _is_first_rank_alone: ContextVar[bool] = ContextVar("_is_first_rank_alone", defa
 _LONGEST = timedelta(days=30)
 """How long ranks wait for the one that works. The groups that train give up after 10 or 30 minutes."""
 _object_groups: weakref.WeakKeyDictionary[ProcessGroup, ProcessGroup] = weakref.WeakKeyDictionary()
+_places: list[tuple[str, str]] = []
+"""Node and device of each process of a group, by rank."""
+
+
+def describe_processes() -> dict[str, Any]:
+    """How many processes run together, on how many nodes, and on which devices, for records and cards.
+
+    Without a group there is one process, and its device is noted elsewhere.
+    """
+    if not _places:
+        return {"processes": get_world_size(), "nodes": 1}
+    nodes, devices = zip(*_places, strict=True)
+    return {"processes": len(_places), "nodes": len(set(nodes)), "devices": dict(sorted(Counter(devices).items()))}
 
 
 @contextmanager
@@ -50,7 +65,10 @@ def process_group(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    _places[:] = gather_on_all((platform.node(), name))
     yield
+    _places.clear()
     # Not in a `finally`: after an error the other ranks may never arrive here, and the call could hang.
     torch.distributed.destroy_process_group()
 

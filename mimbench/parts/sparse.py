@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from mimbench.compute.blocks import has_runner, uncompiled
+from mimbench.distributed import mean_over_ranks
 from mimbench.errors import InputError
 from mimbench.masks import resize_mask
+from mimbench.shared_batch import current_share
 
 _BATCH_NORM = (nn.BatchNorm2d, nn.SyncBatchNorm)
 _LOCAL = (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
@@ -26,7 +28,7 @@ def visible_only(
 
     - A convolution or pooling reads zero at masked cells, and puts out zero there.
     - A batch norm takes its statistics, also the running ones, over the visible cells of the batch, and puts out zero
-      at masked cells. With SyncBatchNorm, over those of all ranks.
+      at masked cells. If it is synchronised, over those of all ranks.
     - A layer norm over channels puts out zero at masked cells. A global response norm (ConvNeXt V2) takes its norms
       over the visible cells of each image.
 
@@ -38,7 +40,8 @@ def visible_only(
         network: an encoder or another module whose maps [B, C, h, w] are aligned with the image.
         mask: bool [B, Gh, Gw], True = masked, on the grid of the coarsest map: (image_size // stride,) * 2.
         response_norm: "batch": a global response norm takes its norms over the visible cells of the whole batch, as
-            facebookresearch/ConvNeXt-V2@25538957 models/convnextv2_sparse.py does.
+            facebookresearch/ConvNeXt-V2@25538957 models/convnextv2_sparse.py does; also those of other processes that
+            share the batch.
 
     Raises:
         InputError: the network has parts that mix cells in another way (attention, group norm), or is compiled, or uses
@@ -115,20 +118,40 @@ def _hooks(module: nn.Module, cells: _Cells, joins_images: bool) -> list[tuple[C
         blank = cells.blank_last if is_last else cells.blank
         if not joins_images:
             return [(before, on_input(blank)), (after, on_output(blank))]
-        rows = 1 if is_last else 2
-        return [
-            (before, on_input(lambda x: _stacked(blank(x), rows))),
-            (
-                after,
-                on_output(lambda x: blank(x.unflatten(rows, (len(cells.mask), -1)).squeeze(0).movedim(rows - 1, 0))),
-            ),
-        ]
+        return _response_norm_hooks(module, blank, len(cells.mask), rows=1 if is_last else 2)
     if isinstance(module, nn.LayerNorm):
         # timm's LayerNorm2d takes [B, C, h, w], torch's own [B, h, w, C].
         return [
             (after, on_output(cells.blank if type(module).__name__.startswith("LayerNorm2d") else cells.blank_last))
         ]
     return []
+
+
+def _response_norm_hooks(
+    norm: nn.Module, blank: Callable[[Tensor], Tensor], images: int, rows: int
+) -> list[tuple[Callable[..., Any], Callable[..., Any]]]:
+    """The norm gets the batch as one image, and below it a row that is as long as the images of other processes."""
+    others = int(current_share() is not None)
+
+    def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x = _stacked(blank(inputs[0]), rows)
+        return (torch.cat((x, _row_of_others(x, rows)), rows) if others else x, *inputs[1:])
+
+    def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        x = output.narrow(rows, 0, output.shape[rows] - others)
+        return blank(x.unflatten(rows, (images, -1)).squeeze(0).movedim(rows - 1, 0))
+
+    return [(norm.register_forward_pre_hook, before), (norm.register_forward_hook, after)]
+
+
+def _row_of_others(x: Tensor, rows: int) -> Tensor:
+    """A row of cells of `x` whose norm in each channel is that of the images of all other processes."""
+    share, values = current_share(), x.float()
+    local = values.square().sum((rows, rows + 1), keepdim=True)
+    total = mean_over_ranks(local, differentiable=True) * (share.processes if share else 1)
+    first = (total - local).clamp(min=1e-20).sqrt().to(x.dtype)
+    rest = x.narrow(rows, 0, 1).narrow(rows + 1, 1, x.shape[rows + 1] - 1)
+    return torch.cat((first, torch.zeros_like(rest)), rows + 1)
 
 
 def _stacked(x: Tensor, rows: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -55,10 +56,13 @@ class MethodSubject:
     def make_config(self) -> Config:
         return make_config(self.plugin, self._options, "method")
 
-    def make_encoder(self, seed: int = 0) -> Encoder:
+    def make_encoder(self, seed: int = 0, **further: Any) -> Encoder:
+        """further: options of the encoder besides those of the check."""
         encoder, options = self._small_encoder() if not inspect.isclass(self._encoder) else (self._encoder, None)
         with seeded(seed):
             config = make_config(encoder, self._encoder_options or options, "encoder")
+            if further:
+                config = type(config).model_validate(config.model_dump() | further)
             return encoder.build(
                 config, image_size=self.input.image_size, in_channels=self.channels, frames=self.input.frames
             )
@@ -76,14 +80,17 @@ class MethodSubject:
         which = self._encoder or f"that can do all of {', '.join(sorted(self.plugin.encoder_needs))}"
         raise Failure(f"there is no small encoder {which}; pass encoder=MyEncoder")
 
-    def build(self, seed: int = 0, *, prepared: bool = True) -> Method:
+    def build(
+        self, seed: int = 0, *, prepared: bool = True, encoder_options: Mapping[str, Any] = MappingProxyType({})
+    ) -> Method:
         """The method in training mode.
 
         Args:
             seed: of the initial weights.
             prepared: call `prepare`. A method whose state is loaded is not prepared.
+            encoder_options: further options of the encoder.
         """
-        config, encoder = self.make_config(), self.make_encoder(seed)
+        config, encoder = self.make_config(), self.make_encoder(seed, **encoder_options)
         with seeded(seed):
             method = self.plugin(config, encoder)
             if prepared:

@@ -15,11 +15,20 @@ from mimbench.contract import Config, Encoder, InputConfig, Method
 from mimbench.testing.checks import Result, Suite
 from mimbench.testing.form import FORM_CHECKS, make_suite
 from mimbench.testing.method_masks import MASK_CHECKS, PREDICTION_CHECKS
+from mimbench.testing.method_processes import PROCESS_CHECKS
 from mimbench.testing.method_states import STATE_CHECKS
 from mimbench.testing.method_steps import LIMIT_CHECKS, STEP_CHECKS
 from mimbench.testing.method_subject import MethodSubject
 
-METHOD_CHECKS = (*FORM_CHECKS, *MASK_CHECKS, *STEP_CHECKS, *PREDICTION_CHECKS, *STATE_CHECKS, *LIMIT_CHECKS)
+METHOD_CHECKS = (
+    *FORM_CHECKS,
+    *MASK_CHECKS,
+    *STEP_CHECKS,
+    *PREDICTION_CHECKS,
+    *STATE_CHECKS,
+    *LIMIT_CHECKS,
+    *PROCESS_CHECKS,
+)
 SMALL = InputConfig(image_size=32, mean=(0.5,), std=(0.5,))
 
 

@@ -294,7 +294,7 @@ def ranks(tmp_path):
     return start
 
 
-def test_two_ranks_train_together_and_one_writes(ranks, log, tmp_path):
+def test_two_ranks_train_together_and_one_writes(ranks, quick, log, tmp_path):
     noted = functools.partial(note, log)
     first, second = ranks(*GRID, hook=noted)
     assert [first.wait(), second.wait()] == [0, 0], first.err.read_text() + second.err.read_text()
@@ -307,6 +307,8 @@ def test_two_ranks_train_together_and_one_writes(ranks, log, tmp_path):
     again = ranks(*GRID, hook=noted)
     assert [one.wait() for one in again] == [0, 0]
     assert again[0].err.read_text().startswith("already recorded: 4 of 4 cells")
+    alone = quick(*GRID)  # the number of processes is part of no fingerprint
+    assert alone.stderr.startswith("already recorded: 4 of 4 cells")
     assert len(log.read_text().splitlines()) == 8
 
 
@@ -338,5 +340,6 @@ def test_ranks_stop_together_and_go_on_where_they_stopped(ranks, log, tmp_path):
         assert [one.wait() for one in both] == [0, 0], both[0].err.read_text()
         (record,) = read_records(tmp_path / results)
         hashes.append(record.checkpoint.weights_sha256)
-        assert record.provenance["processes"] == 2
+        assert (record.provenance["processes"], record.provenance["nodes"]) == (2, 1)
+        assert list(record.provenance["devices"].values()) == [2]
     assert hashes[0] == hashes[1]

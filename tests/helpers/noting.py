@@ -10,6 +10,7 @@ from torch import nn
 
 from mimbench.contract import ArraySplit, InputConfig, StepOutput, TrainConfig
 from mimbench.data import training_loader
+from mimbench.distributed import get_rank, get_world_size
 from mimbench.engine.fit import fit
 
 CPU = torch.device("cpu")
@@ -56,7 +57,10 @@ def train(
     split=SPLIT,
     **options,
 ):
-    """Train on the images of `split`, with a checkpoint per epoch; returns the report and what was printed."""
+    """Train on the images of `split`, shared by all processes, with a checkpoint per epoch.
+
+    Returns the report and what was printed.
+    """
     options.setdefault("base_lr", 1e-2)
     config = TrainConfig(
         epochs=None if "steps" in options else epochs,
@@ -64,7 +68,9 @@ def train(
         accumulate=accumulate,
         **{"checkpoint_every": 1, **options},
     )
-    loader = training_loader(split, INPUT, batch_size=batch_size // accumulate, seed=seed, device=CPU)
+    ranks = {"rank": get_rank(), "world_size": get_world_size()}
+    local = batch_size // accumulate // get_world_size()
+    loader = training_loader(split, INPUT, batch_size=local, seed=seed, device=CPU, **ranks)
     out = io.StringIO()
     report = fit(
         model,

@@ -19,6 +19,7 @@ from mimbench.harness.running.session import Session
 from mimbench.harness.running.stage import PretrainStage
 from mimbench.harness.running.trainer import Trainer
 from mimbench.store.store import Store
+from mimbench.testing.lockstep import Lockstep
 from mimbench_methods.tokenizers import TOKENIZERS, DalleTokenizer, DVAETokenizer, KMeansTokenizer
 
 TINY = {
@@ -311,3 +312,14 @@ def test_dalle_without_a_file_says_so_before_anything_runs(bench, tmp_path):
 
 def test_every_tokenizer_is_known_by_its_name():
     assert {name: cls.name for name, cls in TOKENIZERS.items()} == {n: n for n in ("kmeans", "dvae", "dalle")}
+
+
+def test_two_processes_take_the_dvae_through_one_step():
+    tokenizer = DVAETokenizer(DVAETokenizer.Config(vocabulary=8, width=8), patch_size=2, channels=1)
+    images = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def loss(images):
+        return tokenizer.dvae.step(Batch((images,)), torch.Generator().manual_seed(1)).loss.detach()
+
+    shared = Lockstep(2).run(lambda rank: loss(images.chunk(2)[rank]))
+    torch.testing.assert_close(torch.stack(shared).mean(), loss(images))

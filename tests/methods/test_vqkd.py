@@ -21,6 +21,7 @@ from mimbench.harness.planning.plan import plan
 from mimbench.harness.running.stage import PretrainStage
 from mimbench.optim import param_groups
 from mimbench.store.store import Store
+from mimbench.testing.lockstep import Lockstep
 from mimbench_methods.tokenizers.vqkd import VQKDTokenizer
 from mimbench_methods.tokenizers.vqkd_config import VQKDConfig
 from mimbench_methods.tokenizers.vqkd_network import Quantizer, kmeans_on_sphere
@@ -111,6 +112,15 @@ def test_the_first_batch_starts_the_codebook():
     codes = made.codes.clone()
     made.eval()(torch.randn(9, 3, generator=seeded()))
     assert torch.equal(made.codes, codes)
+
+
+def test_two_processes_start_and_move_the_codebook_as_one_does():
+    vectors = torch.randn(8, 6, 3, generator=seeded(3))
+    whole, shared = quantizer(), [quantizer() for _ in range(2)]
+    whole(vectors, seeded(4))
+    Lockstep(2).run(lambda rank: shared[rank](vectors.chunk(2)[rank], seeded(4)))
+    for one in shared:
+        torch.testing.assert_close(one.state_dict(), whole.state_dict())
 
 
 def test_kmeans_with_fewer_samples_than_codes():

@@ -13,7 +13,8 @@ from torch import nn
 
 from mimbench import registry
 from mimbench.contract import Config, Method, StepOutput
-from mimbench.masks import mask_at_pixels, random_mask
+from mimbench.distributed import get_rank, mean_over_ranks
+from mimbench.masks import block_mask, mask_at_pixels, random_mask
 from mimbench.recipe.document import read
 from mimbench.recipe.resolve import resolve
 from mimbench.testing.methods import METHOD_CHECKS, check_method
@@ -432,6 +433,52 @@ class BatchStatistics(Plain):
         return super().loss(prediction, target, mask) / target.mean((1, 2, 3)).std()
 
 
+class DrawsForItself(Plain):
+    def sample_mask(self, batch, generator):
+        return (
+            torch.rand(batch, *self.encoder.grid, generator=generator)
+            .flatten(1)
+            .argsort(1)
+            .view(batch, *self.encoder.grid)
+            < 0.5 * self.encoder.grid[0] ** 2
+        )
+
+
+class OneMaskForAll(Plain):
+    """Draws another mask on each process."""
+
+    waivers: ClassVar = {"masks_differ": "one for all images of a batch"}
+
+    def sample_mask(self, batch, generator):
+        return super().sample_mask(1, generator).expand(batch, -1, -1)
+
+
+class MeanPerProcess(Plain):
+    """Divides by the masked cells of one process, which differ from those of another one."""
+
+    def sample_mask(self, batch, generator):
+        cells = self.encoder.grid
+        return block_mask(batch, cells, cells[0] ** 2 // 2, generator, min_block=4)
+
+    def loss(self, prediction, target, mask):
+        masked = mask_at_pixels(mask, target)
+        return ((prediction.float() - target).square() * masked).sum() / masked.sum()
+
+
+class Lonely(Plain):
+    """Only the first process asks for a mean over all."""
+
+    def loss(self, prediction, target, mask):
+        loss = super().loss(prediction, target, mask)
+        return loss + mean_over_ranks(loss) if get_rank() == 0 else loss
+
+
+class Overcautious(Plain):
+    @classmethod
+    def depends_on_processes(cls, config):
+        return "each draws"
+
+
 class ReadsValues(Plain):
     def __init__(self, config, encoder):
         super().__init__(config, encoder)
@@ -488,6 +535,13 @@ WRONG: dict[str, list[tuple[type[Method], str]]] = {
     "takes_a_batch_of_one": [(BatchStatistics, "a batch of one image is nan")],
     "builds_on_the_meta_device": [(ReadsValues, "meta")],
     "one_batch_overfits": [(Ascending, "it should fall")],
+    "processes_share_a_step": [
+        (DrawsForItself, "the loss of two processes is not that of one with the whole batch"),
+        (OneMaskForAll, "the loss of two processes is not that of one with the whole batch"),
+        (MeanPerProcess, "the loss of two processes is not that of one with the whole batch"),
+        (Lonely, "one exchanges fewer tensors than another one"),
+        (Overcautious, "depends_on_processes says 'each draws', and yet two processes make the same step as one"),
+    ],
 }
 
 

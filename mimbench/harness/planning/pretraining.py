@@ -14,6 +14,7 @@ from mimbench.data import DeviceTransform, decoding_of
 from mimbench.distributed import get_world_size
 from mimbench.encoders.rebuilding import require_drop_path
 from mimbench.engine.device import pick_precision, world_size_identity
+from mimbench.engine.sharing import require_shared
 from mimbench.errors import InputError
 from mimbench.harness.planning.build import build_method
 from mimbench.harness.planning.cells import Pretraining
@@ -58,7 +59,7 @@ def describe_pretraining(
             },
             "input": _shaping_of_training(recipe.input),
             **_other_views(recipe),
-            "pretrain": {**shaping_at(train, "pretrain"), "precision": precision, **world_size_identity()},
+            "pretrain": {**shaping_at(train, "pretrain"), "precision": precision, **_processes(recipe)},
         }
     if checkpoint:
         # The weights come from the checkpoint, but options of this run may change how the model uses them.
@@ -125,12 +126,27 @@ def build_checked(pretraining: Pretraining, checked_encoders: set[str]) -> Metho
 
 def _require_of_training(method: Method, recipe: Recipe) -> None:
     """Raise InputError if the encoder cannot do what the training asks of it."""
+    if get_world_size() > 1 and not depends_on_processes(recipe):
+        require_shared(method, f"method {recipe.method!r} with encoder {recipe.encoder!r}")
     if recipe.pretrain.grad_checkpointing:
         require_abilities("pretrain.grad_checkpointing", {"grad-checkpointing"}, method.encoder, name=recipe.encoder)
     sizes = {view.image_size for view in recipe.views()} - {recipe.input.image_size}
     if sizes:
         who = f"method {recipe.method!r}, with views of {min(sizes)} px,"
         require_abilities(who, {"any-size"}, method.encoder, name=recipe.encoder)
+
+
+def depends_on_processes(recipe: Recipe) -> str:
+    """Why a pretraining gives other weights on another number of processes; "" if it gives the same."""
+    reasons = (
+        recipe.method_class().depends_on_processes(recipe.method_config),
+        recipe.encoder_class().depends_on_processes(recipe.encoder_config),
+    )
+    return "; ".join(filter(None, reasons))
+
+
+def _processes(recipe: Recipe) -> dict[str, int]:
+    return world_size_identity() if depends_on_processes(recipe) else {}
 
 
 def _shaping_of_training(view: InputConfig) -> dict[str, Any]:

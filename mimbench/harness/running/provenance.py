@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mimbench.distributed import get_world_size
+from mimbench.engine.ranks import describe_processes
 from mimbench.harness.planning.code import Code, git
 
 PACKAGES = (
@@ -44,7 +44,7 @@ def provenance(plugins: Code | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": platform.node(),
-        "processes": get_world_size(),
+        **describe_processes(),
         **({"plugins": {kind: dict(code) for kind, code in plugins.items()}} if plugins else {}),
     }
 

@@ -21,6 +21,7 @@ from mimbench.engine.pretrain import TrainableMethod
 from mimbench.engine.progress import print_line
 from mimbench.engine.ranks import on_first_rank
 from mimbench.harness.planning.cells import Pretraining
+from mimbench.harness.planning.pretraining import depends_on_processes
 from mimbench.harness.running.provenance import provenance
 from mimbench.harness.running.training import fit_on_images
 from mimbench.seeds import derive_seed
@@ -65,7 +66,13 @@ class PretrainStage(Stage):
         self._fits.append(label)
         key = fingerprint(self._fits)
         return fit_on_images(
-            TrainableMethod(model, [self.input], channels=self._channels, batched=self.split.is_in_memory),
+            TrainableMethod(
+                model,
+                [self.input],
+                channels=self._channels,
+                batched=self.split.is_in_memory,
+                shares_batch=not depends_on_processes(self.pretraining.recipe),
+            ),
             self.pretraining,
             config,
             label=label,
@@ -80,7 +87,7 @@ class PretrainStage(Stage):
         shaping = {
             "stage": dict(identity),
             **{key: self.pretraining.identity[key] for key in ("data", "channels", "input", "seed")},
-            **world_size_identity(),
+            **(world_size_identity() if depends_on_processes(self.pretraining.recipe) else {}),
         }
         key = fingerprint(shaping)
         path = self.store.root / "stages" / f"{key}.safetensors"

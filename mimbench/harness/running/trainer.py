@@ -18,6 +18,7 @@ from mimbench.harness.planning.build import build_method
 from mimbench.harness.planning.cells import Pretraining
 from mimbench.harness.planning.code import code_of_pretraining
 from mimbench.harness.planning.image_sizes import training_views
+from mimbench.harness.planning.pretraining import depends_on_processes
 from mimbench.harness.planning.step_cost import count_training
 from mimbench.harness.running.pictures import picture_name
 from mimbench.harness.running.provenance import provenance
@@ -137,7 +138,13 @@ class Trainer:
         session.say(f"pretraining {last.label} on {len(split):,} images ({last.fingerprint}){others}")
         views = training_views(last)
         report = fit_on_images(
-            TrainableMethod(method, views, channels=channels, batched=split.is_in_memory),
+            TrainableMethod(
+                method,
+                views,
+                channels=channels,
+                batched=split.is_in_memory,
+                shares_batch=not depends_on_processes(recipe),
+            ),
             last,
             recipe.pretrain,
             label=f"pretrain {last.label}",

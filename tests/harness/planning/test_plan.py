@@ -212,15 +212,24 @@ def test_augmentation_is_only_in_protocols_of_tasks_that_use_it(cells):
     assert [a.record_id == b.record_id for a, b in zip(plain, flipped, strict=True)] == [True, False]
 
 
-def test_the_number_of_processes_is_part_of_what_is_trained(cells, monkeypatch):
-    """Each process draws random numbers of its own, so that two train other weights than one does."""
+def test_the_number_of_processes_counts_for_what_depends_on_it(cells, monkeypatch):
+    """Processes share the steps of a pretraining, except for what says that it depends on their number."""
+    mixed = replace(BASE, methods=["mixmim"]), "encoder.name=swin"
+    dropout = BASE, "encoder.attention_dropout=0.1"
+    before = [cells(*what)[0].pretraining for what in (mixed, dropout)]
     request = replace(BASE, tasks=["knn", "finetune"])
     alone = cells(request)
     for room in ("engine.device", "harness.planning.plan", "harness.planning.pretraining"):
         monkeypatch.setattr(f"mimbench.{room}.get_world_size", lambda: 2)
     together = cells(request)
-    assert together[0].pretraining.fingerprint != alone[0].pretraining.fingerprint
-    assert together[0].pretraining.identity["pretrain"]["processes"] == 2
+    assert together[0].pretraining.fingerprint == alone[0].pretraining.fingerprint
+    for one, what in zip(before, (mixed, dropout), strict=True):
+        after = cells(*what)[0].pretraining
+        assert after.fingerprint != one.fingerprint
+        assert after.identity["pretrain"]["processes"] == 2
+    monkeypatch.setattr("mimbench.encoders.vit.ViT.depends_on_processes", lambda config: "")
+    with pytest.raises(InputError, match="encoder 'vit' has dropout, which each process draws by itself: set its rate"):
+        cells(*dropout)
     assert [cell.protocol.get("processes") for cell in together] == [None, 2]
     assert all("processes" not in str(cell.pretraining.identity) + str(cell.protocol) for cell in alone)
     with pytest.raises(InputError, match=r"pretrain\.batch_size 33 cannot be shared equally by 2 processes"):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import os
 
+import pytest
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 from helpers.two_processes import run_in_two
+from mimbench.compute.batch_norms import SyncedBatchNorm, synchronise_batch_norms
 from mimbench.encoders.convnet import ResNet
-from mimbench.parts.batch_norms import SyncedBatchNorm2d, synchronise_batch_norms
+from mimbench.testing.lockstep import Lockstep
 from mimbench_methods.spark import SparK
 
 
@@ -23,7 +27,7 @@ def network():
 def test_in_a_single_process_nothing_changes():
     plain, synced = network(), network()
     synchronise_batch_norms(synced)
-    assert sum(type(module) is SyncedBatchNorm2d for module in synced.modules()) == 2
+    assert sum(isinstance(module, SyncedBatchNorm) for module in synced.modules()) == 2
     assert list(synced.state_dict()) == list(plain.state_dict())
     images = torch.randn(2, 3, 8, 8)
     assert torch.equal(synced(images), plain(images))
@@ -32,12 +36,26 @@ def test_in_a_single_process_nothing_changes():
     assert torch.equal(synced.eval()(images), plain.eval()(images))
 
 
-def test_a_subclass_stays_as_it_is():
-    from timm.layers import BatchNormAct2d
+@pytest.mark.parametrize(
+    "make", [lambda: BatchNormAct2d(4), lambda: nn.BatchNorm1d(4), lambda: nn.BatchNorm3d(4, momentum=None)]
+)
+def test_every_kind_of_batch_norm_takes_the_statistics_of_two_processes(make):
+    torch.manual_seed(0)
+    plain = make()
+    nn.init.normal_(plain.weight)
+    shared = [copy.deepcopy(plain) for _ in range(2)]
+    axes = {nn.BatchNorm1d: (), nn.BatchNorm3d: (2, 3, 3)}.get(type(plain), (3, 3))
+    images = 3 * torch.randn(6, 4, *axes) + 1
+    expected = plain(images)
 
-    made = nn.Sequential(BatchNormAct2d(4))
-    synchronise_batch_norms(made)
-    assert type(made[0]) is BatchNormAct2d
+    def norm(rank):
+        synchronise_batch_norms(shared[rank])
+        return shared[rank](images.chunk(2)[rank])
+
+    torch.testing.assert_close(torch.cat(Lockstep(2).run(norm)), expected)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(shared[0].state_dict()[name], value)
+    torch.testing.assert_close(shared[0].eval()(images), plain.eval()(images))
 
 
 def spark():

@@ -7,7 +7,7 @@ import os
 import torch
 
 from helpers.two_processes import run_in_two
-from mimbench.parts.ranks import mean_over_ranks
+from mimbench.distributed import gather_over_ranks, get_rank, mean_over_ranks, standing_in
 
 
 def test_in_a_single_process_it_is_a_copy():
@@ -19,6 +19,23 @@ def test_in_a_single_process_it_is_a_copy():
     assert tensor.sum() == 2
     (smooth * torch.tensor([1.0, 3.0])).sum().backward()
     assert tensor.grad.tolist() == [1.0, 3.0]
+
+
+class Second:
+    """The second of two ranks, of which the first one has zeros."""
+
+    rank, size = 1, 2
+
+    def gather(self, tensor):
+        return [torch.zeros_like(tensor), tensor]
+
+
+def test_another_group_may_stand_in():
+    with standing_in(Second()):
+        assert get_rank() == 1
+        assert mean_over_ranks(torch.ones(2)).tolist() == [0.5, 0.5]
+        assert gather_over_ranks(torch.ones(2)).tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert get_rank() == 0
 
 
 def compare(rank, port, failures):
@@ -35,6 +52,7 @@ def compare(rank, port, failures):
         weight = torch.tensor([[1.0, 10.0], [3.0, 30.0]][rank])
         (mean_over_ranks(local, differentiable=True) * weight).sum().backward()
         assert local.grad.tolist() == [2.0, 20.0]
+        assert gather_over_ranks(local[:1]).tolist() == [1.0, 3.0]
     except AssertionError as error:
         failures.put(f"rank {rank}: {error}")
     torch.distributed.destroy_process_group()
