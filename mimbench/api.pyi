@@ -101,6 +101,9 @@ from mimbench.compute.blocks import (
 from mimbench.compute.drop_path import (
     DropPath as DropPath,
 )
+from mimbench.compute.dropout import (
+    share_dropout as share_dropout,
+)
 from mimbench.encoders.convnet import (
     convnext_blocks as convnext_blocks,
 )
@@ -283,6 +286,7 @@ from mimbench.toolkit.fine_tuning import (
     adapt_encoder as adapt_encoder,
     check_position as check_position,
     copy_weights as copy_weights,
+    encoder_depends_on_processes as encoder_depends_on_processes,
     without_weights as without_weights,
 )
 from mimbench.toolkit.mm import (

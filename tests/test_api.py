@@ -38,7 +38,7 @@ SampleScores classification_scores visible_blocks_mask Audit AuditInput DataChoi
 RotaryPredictor inverse_block_mask sinkhorn
 DataSizes PlannedStep planned_probe
 gather_over_ranks draw_once draw_rows draws_rows mean_over_shares rows_of_views sharing_batch take_rows
-Solver map_over_ranks on_first_rank own_share pick_solver solver_protocol
+Solver encoder_depends_on_processes map_over_ranks on_first_rank own_share pick_solver share_dropout solver_protocol
 """.split()  # noqa: SIM905
 """Adding a name here is a promise to plugin authors; removing one breaks their code and belongs in the changelog."""
 

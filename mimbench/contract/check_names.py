@@ -54,6 +54,7 @@ CHECKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "frozen_weights_are_unchanged",
             "equal_seeds_give_equal_results",
             "batch_size_does_not_matter",
+            "training_depends_on_processes_as_declared",
         ),
         "audit": (
             "metadata_is_complete",

@@ -197,6 +197,19 @@ class Task(ABC):
         """What else may change the score and depends on the device, as plain JSON data for the protocol."""
         return {}
 
+    def depends_on_processes(self, encoder: Encoder, dataset: Dataset) -> str:
+        """Why the task gives other scores on another number of processes; "" if rounding alone differs.
+
+        With a reason, the number of processes becomes part of the protocol, if the task has options in
+        `config.train`. Return "" if the trained model has `shares_batch`, see `mimbench.api.Trainable`, and the task
+        evaluates the same batches on any number of processes.
+
+        Args:
+            encoder: as in `check`.
+            dataset: as in `check`.
+        """
+        return "each process draws its own random numbers"
+
     def relevant_input(self, input_config: InputConfig) -> dict[str, Any]:
         """Options of the recipe's [input] that may change the score, as plain JSON data for the protocol.
 

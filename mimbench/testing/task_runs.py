@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
-from mimbench.contract import DataChoice, Dataset, Encoder, InputConfig, Method, Task, TaskContext, TaskResult
+from mimbench.contract import (
+    DataChoice,
+    Dataset,
+    Encoder,
+    FitReport,
+    InputConfig,
+    Method,
+    Task,
+    TaskContext,
+    TaskResult,
+)
 from mimbench.encoders.vit import ViT
 from mimbench.encoders.vit_config import ViTConfig
 from mimbench.testing.colours import LabelLog, WatchedFeatures
@@ -27,6 +37,10 @@ class Ran:
     """State of the encoder before the run, and of the method if the task needs one."""
     after: Mapping[str, Tensor]
     log: LabelLog
+    depends_on_processes: str
+    """What the task says."""
+    unshared: Sequence[str]
+    """Classes of models that were trained without `shares_batch`."""
 
 
 def run_task(
@@ -61,13 +75,20 @@ def run_task(
     task.check(encoder, dataset)
     store = Store(folder)
     features = FrozenFeatures(encoder, input_config, device, {}, store, say=_silent, batch=batch)
-    trainer = functools.partial(fit, seed=seed, device=device, workdir=folder / "training", console=Console(quiet=True))
+    unshared: list[str] = []
+
+    def train(model: Any, *arguments: Any, **options: Any) -> FitReport:
+        if not getattr(model, "shares_batch", False):
+            unshared.append(type(model).__name__)
+        console, workdir = Console(quiet=True), folder / "training"
+        return fit(model, *arguments, seed=seed, device=device, workdir=workdir, console=console, **options)
+
     context = TaskContext(
         seed=seed,
         device=device,
         workdir=store.work("task"),
         input=input_config,
-        fit=log.watched(trainer, "training"),
+        fit=log.watched(train, "training"),
         features=WatchedFeatures(features, log),
         say=_silent,
         method=method,
@@ -75,7 +96,8 @@ def run_task(
     )
     with log.listening():
         result = task.run(encoder, dataset, context)
-    return Ran(result, task.chance(dataset), before, _states(encoder, method), log)
+    depends = task.depends_on_processes(encoder, dataset)
+    return Ran(result, task.chance(dataset), before, _states(encoder, method), log, depends, unshared)
 
 
 def build_untrained(image_size: int, channels: int, seed: int = 0) -> Encoder:

@@ -123,6 +123,17 @@ def equal_seeds_give_equal_results(subject: TaskSubject) -> None:
         raise Failure(f"differing: {', '.join(differing)}; draw from context.seed only")
 
 
+@check("run", needs=["metrics_are_as_declared"])
+def training_depends_on_processes_as_declared(subject: TaskSubject) -> None:
+    """A task that says that it does not depend on the number of processes trains models that share their batches."""
+    ran = subject.ran()
+    if ran.unshared and not ran.depends_on_processes:
+        raise Failure(
+            f"{', '.join(sorted(set(ran.unshared)))}: each process draws its own numbers, and depends_on_processes "
+            "returns ''; set shares_batch on the model, or let depends_on_processes say why"
+        )
+
+
 TASK_CHECKS = (
     *FORM_CHECKS,
     metrics_are_as_declared,
@@ -132,6 +143,7 @@ TASK_CHECKS = (
     frozen_weights_are_unchanged,
     equal_seeds_give_equal_results,
     batch_size_does_not_matter,
+    training_depends_on_processes_as_declared,
 )
 
 

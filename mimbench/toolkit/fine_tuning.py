@@ -91,6 +91,19 @@ def check_position(position: str | None, encoder: Encoder) -> None:
     )
 
 
+def encoder_depends_on_processes(encoder: Encoder, attention_dropout: float = 0.0) -> str:
+    """Why an encoder trains differently on another number of processes; "" if rounding alone differs.
+
+    Args:
+        encoder: as pretrained.
+        attention_dropout: what it is fine-tuned with, if it has such an option.
+    """
+    config = encoder.config
+    if hasattr(config, "attention_dropout"):
+        config = config.model_copy(update={"attention_dropout": attention_dropout})
+    return encoder.depends_on_processes(config)
+
+
 def without_weights(encoder: Encoder) -> Encoder:
     """A copy of `encoder` on the meta device. It needs no memory and no time, so options can be tried on it."""
     with torch.device("meta"):

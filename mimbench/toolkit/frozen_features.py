@@ -32,6 +32,10 @@ class FrozenFeaturesTask(Task):
         """Top-1 accuracy in percent if every test image gets the most frequent class of the training images."""
         return majority_accuracy(dataset)
 
+    def depends_on_processes(self, encoder: Encoder, dataset: Dataset) -> str:
+        """Features are the same on any number of processes, and so is what follows from all of them."""
+        return ""
+
     def features(self, train: ImageSplit, test: ImageSplit, context: TaskContext) -> tuple[Tensor, Tensor]:
         """Features of the training and the test images, float32 [N, D] each, at the configured layer and pooling."""
         layer, pooling = self.config.layer, self.config.pooling

@@ -82,6 +82,8 @@ class _Probe(nn.Module):
     `features_of` calls the frozen encoder. The encoder is no submodule, so it is not trained, moved or saved.
     """
 
+    shares_batch = True
+
     def __init__(self, features_of: FeatureFunction, head: nn.Module) -> None:
         super().__init__()
         self.features_of, self.head = features_of, head

@@ -8,7 +8,16 @@ from typing import Any
 
 from mmdet.structures import DetDataSample
 
-from mimbench.api import Dataset, Encoder, FitReport, InputError, TaskContext, get_world_size, scene_split
+from mimbench.api import (
+    Dataset,
+    Encoder,
+    FitReport,
+    InputError,
+    TaskContext,
+    get_world_size,
+    map_over_ranks,
+    scene_split,
+)
 from mimbench_tasks.detection.config import DetectionConfig
 from mimbench_tasks.detection.evaluation import Kind, Precision, average_precision, coco_results
 from mimbench_tasks.detection.model import DetectorTraining, build_detector
@@ -57,12 +66,19 @@ def train_and_predict(config: DetectionConfig, encoder: Encoder, dataset: Datase
         images_per_epoch=len(train),
     )
     model.to(context.device).eval()
-    results: list[dict[str, Any]] = []
     shown: list[DetDataSample] = []
-    for batch in test.loader(min(share, TEST_BATCH), seed=None, workers=workers, pin_memory=pinned):
+
+    def predict(batch: Any) -> tuple[list[dict[str, Any]], list[DetDataSample]]:
+        """COCO's records of a batch, and the predictions themselves until there are enough for the picture."""
         samples = model.predict(batch)
-        results += coco_results(samples, test.category_ids)
-        shown = [*shown, *samples][: config.pictures]
+        first = [sample.cpu() for sample in samples][: max(0, config.pictures - len(shown))]
+        shown.extend(first)
+        return coco_results(samples, test.category_ids), first
+
+    test_batch = min(config.train.micro_batch(1), TEST_BATCH)  # the same on any number of processes
+    batches = map_over_ranks(predict, test.loader(test_batch, seed=None, workers=workers, pin_memory=pinned))
+    results = [record for records, _ in batches for record in records]
+    shown = [sample for _, samples in batches for sample in samples][: config.pictures]
     return Predictions(test, results, shown, config.draws_masks, report)
 
 

@@ -25,6 +25,7 @@ from mimbench.api import (
     get_rank,
     get_world_size,
     ignore_stop_signals,
+    own_share,
     scene_seed,
 )
 
@@ -97,12 +98,19 @@ class Scenes(TorchDataset):
     ) -> DataLoader:
         """Batches of this process's share, shuffled and augmented from `seed`; None: of all scenes, in order.
 
-        The last batch of an epoch may be smaller. If one optimizer step takes several, they are all full.
+        The last batch of an epoch may be smaller. If one optimizer step takes several, they are all full. Without a
+        seed, a process gets every n-th batch of n processes.
         """
+        batches: dict[str, Any]
+        if seed is None:
+            indices = torch.arange(len(self)).split(batch_size)
+            batches = {"batch_sampler": own_share([[(index, 0) for index in batch.tolist()] for batch in indices])}
+        else:
+            multiple = batch_size * accumulate if accumulate > 1 else 1
+            batches = {"batch_size": batch_size, "sampler": Draws(len(self), seed, multiple)}
         return DataLoader(
             self,
-            batch_size=batch_size,
-            sampler=Draws(len(self), seed, multiple=batch_size * accumulate if accumulate > 1 else 1),
+            **batches,
             collate_fn=pseudo_collate,
             num_workers=0 if self.in_memory else workers,
             persistent_workers=workers > 0 and not self.in_memory,
@@ -112,13 +120,13 @@ class Scenes(TorchDataset):
 
 
 class Draws(Sampler[Draw]):
-    """Draws of an epoch, which depend on (seed, epoch) only, in equal shares per process. Seed None: all, in order."""
+    """Draws of an epoch, which depend on (seed, epoch) only, in equal shares per process."""
 
-    def __init__(self, size: int, seed: int | None, multiple: int = 1) -> None:
+    def __init__(self, size: int, seed: int, multiple: int = 1) -> None:
         """multiple: each process's share is filled to a multiple of this number."""
         self.multiple = multiple
         self.size, self.seed, self.epoch, self._skipped = size, seed, 0, 0
-        self.rank, self.world = (0, 1) if seed is None else (get_rank(), get_world_size())
+        self.rank, self.world = get_rank(), get_world_size()
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -132,11 +140,9 @@ class Draws(Sampler[Draw]):
         return -(-share // self.multiple) * self.multiple
 
     def __iter__(self) -> Iterator[Draw]:
-        indices, seeds = torch.arange(self.size), torch.zeros(self.size, dtype=torch.long)
-        if self.seed is not None:
-            generator = torch.Generator().manual_seed(scene_seed(self.seed, self.epoch))
-            indices = torch.randperm(self.size, generator=generator)
-            seeds = torch.randint(2**31, (self.size,), generator=generator)
+        generator = torch.Generator().manual_seed(scene_seed(self.seed, self.epoch))
+        indices = torch.randperm(self.size, generator=generator)
+        seeds = torch.randint(2**31, (self.size,), generator=generator)
         # Repeats from the start fill the last share, so that every process steps equally often.
         mine = torch.arange(self.rank, len(self) * self.world, self.world)[self._skipped :] % self.size
         self._skipped = 0

@@ -84,6 +84,9 @@ class Detection(Task):
             f"{len(report['missing'])} other mmcv ops, which no detector here needs: {HOW_TO_INSTALL}",
         ]
 
+    def depends_on_processes(self, encoder: Encoder, dataset: Dataset) -> str:
+        return "mmdet draws the regions of one image after the other, and normalises losses by process"
+
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
         """Fine-tune a detector from `encoder` on the train scenes and score it on the test scenes.
 

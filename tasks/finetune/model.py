@@ -56,6 +56,8 @@ class Classifier(nn.Module):
 class FinetuneTraining(nn.Module):
     """A classifier as the engine trains it. The loader gives (uint8 images [B, C, h, w], int64 labels [B])."""
 
+    shares_batch = True
+
     def __init__(
         self, classifier: Classifier, config: FinetuneConfig, input_config: InputConfig, *, batched: bool
     ) -> None:

@@ -7,21 +7,25 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from mimbench.api import DeviceTransform, Measured
+from mimbench.api import DeviceTransform, Measured, map_over_ranks
 
 
-@torch.inference_mode()
 def compute_logits(
     classifier: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], transform: DeviceTransform, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Logits float32 [N, classes] and labels int64 [N], on the CPU."""
+    """Logits float32 [N, classes] and labels int64 [N] of the batches of all ranks in order, on the CPU.
+
+    loader: the batches of this rank.
+    """
     classifier.eval().to(device)
     transform.to(device)
-    rows, labels = [], []
-    for images, known in loader:
-        logits = classifier(transform(images.to(device, non_blocking=True)))
-        rows.append(logits.float().cpu())
-        labels.append(known)
+
+    @torch.inference_mode()
+    def compute(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        images, labels = batch
+        return classifier(transform(images.to(device, non_blocking=True))).float().cpu(), labels
+
+    rows, labels = zip(*map_over_ranks(compute, loader), strict=True)
     return torch.cat(rows), torch.cat(labels)
 
 

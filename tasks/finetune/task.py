@@ -27,6 +27,7 @@ from mimbench.api import (
     build_optimizer,
     classification_scores,
     decay_rules,
+    encoder_depends_on_processes,
     evaluation_loader,
     get_rank,
     get_world_size,
@@ -39,6 +40,9 @@ from mimbench.api import (
 from mimbench_tasks.finetune.config import FinetuneConfig
 from mimbench_tasks.finetune.model import Classifier, FinetuneTraining, adapt, build_classifier, freeze_unreached
 from mimbench_tasks.finetune.scoring import compute_logits, scores
+
+EVALUATION_BATCH = 256
+"""Images per batch when the classifier is scored, at most; as many on one process as on several."""
 
 
 class Finetune(Task):
@@ -65,6 +69,9 @@ class Finetune(Task):
         """Its training augments as the recipe's [input] does, unless the task's options set it."""
         return self.config.input(input_config).shaping()
 
+    def depends_on_processes(self, encoder: Encoder, dataset: Dataset) -> str:
+        return encoder_depends_on_processes(encoder, self.config.attention_dropout)
+
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
         config, train, test = self.config, labelled_split(dataset, "train"), labelled_split(dataset, "test")
         input_config = config.input(context.input)
@@ -78,7 +85,7 @@ class Finetune(Task):
         loader = training_loader(
             train,
             input_config,
-            batch_size=self._share(),
+            batch_size=config.train.micro_batch(world),
             seed=context.seed,
             device=context.device,
             workers=config.train.workers,
@@ -105,10 +112,10 @@ class Finetune(Task):
         require_classes(dataset, self.name)
         config, train = self.config, labelled_split(dataset, "train")
         config.train.require_images(len(train), "task.train")
-        if config.mixes and self._share() % 2:
+        if config.mixes and config.train.micro_batch(1) % 2:
             raise InputError(
-                f"task.mixup and task.cutmix pair the images of a batch, and {self._share()} is odd "
-                "(task.train.batch_size over accumulated steps and processes)"
+                f"task.mixup and task.cutmix pair the images of a batch, and {config.train.micro_batch(1)} is odd "
+                "(task.train.batch_size over accumulated steps)"
             )
         Schedule(config.train, steps_per_epoch=len(train) // config.train.batch_size)
         size = config.image_size or encoder.image_size
@@ -140,10 +147,6 @@ class Finetune(Task):
         """Always answering the most frequent class of the training set, percent of the test set."""
         return majority_accuracy(dataset)
 
-    def _share(self) -> int:
-        """Images of a micro-batch on one process."""
-        return self.config.train.micro_batch(get_world_size())
-
     def _score(
         self,
         classifier: torch.nn.Module,
@@ -155,7 +158,13 @@ class Finetune(Task):
         """Metrics, and the logits that they follow from, float32 [N, classes]."""
         transform = DeviceTransform(input_config, channels, train=False, batched=test.is_in_memory)
         loader = evaluation_loader(
-            test, input_config, batch_size=self._share(), device=device, workers=self.config.train.workers
+            test,
+            input_config,
+            batch_size=min(self.config.train.micro_batch(1), EVALUATION_BATCH),
+            device=device,
+            workers=self.config.train.workers,
+            rank=get_rank(),
+            world_size=get_world_size(),
         )
         logits, labels = compute_logits(classifier, loader, transform, device)
         return scores(logits.softmax(1), labels, self.config.calibration_bins), logits

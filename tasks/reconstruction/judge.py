@@ -56,6 +56,8 @@ class JudgeConfig(Config):
 class Judge(nn.Module):
     """Strided convolutions down to about 4 px, a mean over space, then features of unit variance and a linear layer."""
 
+    shares_batch = True
+
     def __init__(
         self, config: JudgeConfig, input_config: InputConfig, *, channels: int, classes: int, batched: bool
     ) -> None:
@@ -114,7 +116,8 @@ def frechet(one: Tensor, other: Tensor) -> float:
 
     identity = _FeaturesAsInput()
     identity.num_features = one.shape[1]
-    distance = FrechetInceptionDistance(feature=identity)
+    # Every process has all features: torchmetrics would count them once per process.
+    distance = FrechetInceptionDistance(feature=identity, sync_on_compute=False)
     distance.update(one.double(), real=True)
     distance.update(other.double(), real=False)
     return max(0.0, float(distance.compute()))

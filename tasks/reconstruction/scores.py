@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -26,9 +28,11 @@ class Scores(nn.Module):
         from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
         super().__init__()
-        self.psnr = PeakSignalNoiseRatio(data_range=1.0)
-        self.ssim = StructuralSimilarityIndexMeasure(data_range=1.0) if side >= LEAST_SSIM_SIDE else None
-        self.hidden_mae, self.hidden_mse = MeanAbsoluteError(), MeanSquaredError()
+        # Every process has all images: torchmetrics would count them once per process.
+        local: dict[str, Any] = {"sync_on_compute": False}
+        self.psnr = PeakSignalNoiseRatio(data_range=1.0, **local)
+        self.ssim = StructuralSimilarityIndexMeasure(data_range=1.0, **local) if side >= LEAST_SSIM_SIDE else None
+        self.hidden_mae, self.hidden_mse = MeanAbsoluteError(**local), MeanSquaredError(**local)
 
     def add(self, rebuilt: Tensor, truth: Tensor, masked: Tensor) -> None:
         """Add a batch: reconstructions and images, float [B, C, H, W] in [0, 1], and masks, bool [B, 1, H, W]."""

@@ -77,6 +77,9 @@ class Reconstruction(Task):
                 "classes to train one on; set task.generate=false"
             )
 
+    def depends_on_processes(self, encoder: Encoder, dataset: Dataset) -> str:
+        return ""
+
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
         """Reconstruct and generate with `context.method`; `encoder` is not used.
 

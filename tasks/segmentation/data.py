@@ -25,6 +25,7 @@ from mimbench.api import (
     identity_collate,
     ignore_stop_signals,
     image_seed,
+    own_share,
     read_sized,
 )
 from mimbench_tasks.segmentation.config import SegmentationConfig
@@ -81,11 +82,11 @@ class LabelledImages(TorchDataset):
         return self._loader(sampler, workers, pin_memory)
 
     def evaluation_loader(self, batch_size: int, *, workers: int, pin_memory: bool) -> DataLoader:
-        """Every image once, in order; one per batch if their sizes differ."""
+        """Every image once, in order; one per batch if their sizes differ. Processes share the batches."""
         picks = [
             BatchIndices(0, indices) for indices in torch.arange(len(self)).split(batch_size if self.one_size else 1)
         ]
-        return self._loader(picks, workers, pin_memory)
+        return self._loader(own_share(picks), workers, pin_memory)
 
     def _loader(self, sampler: Iterable[BatchIndices], workers: int, pin_memory: bool) -> DataLoader:
         workers = 0 if self.in_memory else workers

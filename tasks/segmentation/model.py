@@ -20,11 +20,14 @@ from mimbench.api import (
     PretrainedModule,
     StepOutput,
     encoder_layers,
+    mean_over_shares,
     mm_step_output,
     quiet_mmengine,
     scale_to_bytes,
+    share_dropout,
 )
 from mimbench_tasks.segmentation.config import SegmentationConfig, pyramid_strides
+from mimbench_tasks.segmentation.evaluation import IGNORED
 
 BATCH_NORM = {"type": "BN", "requires_grad": True}
 
@@ -158,9 +161,12 @@ class SegmentorTraining(nn.Module):
     a weight of the background, a weighted mean over the pixels that count.
     """
 
-    def __init__(self, segmentor: EncoderDecoder) -> None:
+    shares_batch = True
+
+    def __init__(self, segmentor: EncoderDecoder, background_weight: float = 1.0) -> None:
         super().__init__()
-        self.segmentor = segmentor
+        self.segmentor, self.background_weight = segmentor, background_weight
+        share_dropout(segmentor)
         self.layer_of = encoder_layers(self, self.encoder)
         """Depth by parameter name, for layer decay; neck and heads come after the encoder's last layer."""
 
@@ -172,7 +178,13 @@ class SegmentorTraining(nn.Module):
         """batch: what LabelledImages yields. Dropout draws from torch's global generator, which the engine seeds."""
         data = self.segmentor.data_preprocessor(batch, True)
         losses = self.segmentor.loss(data["inputs"], data["data_samples"])
-        return mm_step_output(self.segmentor, losses)
+        output = mm_step_output(self.segmentor, losses)
+        if self.background_weight == 1:
+            return output
+        # The weighted means over the pixels of each process become the one over the pixels of all.
+        labels = torch.stack([sample.gt_sem_seg.data for sample in data["data_samples"]])
+        weight = (labels == 0).sum() * self.background_weight + ((labels > 0) & (labels != IGNORED)).sum()
+        return StepOutput(output.loss * (weight / mean_over_shares(weight)), output.logs)
 
     @torch.inference_mode()
     def predict(self, batch: Any) -> list[Tensor]:

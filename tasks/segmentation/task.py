@@ -22,6 +22,7 @@ from mimbench.api import (
     TaskConfig,
     TaskContext,
     TaskResult,
+    encoder_depends_on_processes,
     load_protocols,
     require_grey_or_rgb,
     without_weights,
@@ -74,6 +75,16 @@ class Segmentation(Task):
             details={"pixels": sum(scores.pixels), "per_class": _per_class(scores, train.classes)},
             cost=predictions.report,
         )
+
+    def depends_on_processes(self, encoder: Encoder, dataset: Dataset) -> str:
+        config, (train, _) = self.config, _splits(dataset)
+        reason = encoder_depends_on_processes(encoder)
+        if reason or config.crop_size is not None:
+            return reason
+        has_one_size = len({train.shape(index) for index in range(len(train))}) == 1
+        if config.scale_jitter != (1.0, 1.0) or not has_one_size:
+            return "each process pads its images to the largest of them; set task.crop_size to pad all equally"
+        return ""
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         """Raises InputError for strides, layers, windows, sizes or a budget that do not suit encoder and dataset."""

@@ -12,7 +12,7 @@ def run_in_two(compare: Callable, *arguments: object, seconds: float = 120) -> N
     """Fail unless compare(rank, port, *arguments, failures) ends well in both; it puts what is wrong into the queue."""
     codes, failures = exit_codes_of_two(compare, *arguments, seconds=seconds)
     assert codes == [0, 0]
-    assert failures == []
+    assert failures == [], "\n".join(map(str, failures))
 
 
 def exit_codes_of_two(function: Callable, *arguments: object, seconds: float = 120) -> tuple[list[int | None], list]:
@@ -29,7 +29,10 @@ def exit_codes_of_two(function: Callable, *arguments: object, seconds: float = 1
         process.start()
     for process in processes:
         process.join(seconds)
-    return [process.exitcode for process in processes], [] if failures.empty() else [failures.get()]
+    failed = []
+    while not failures.empty():
+        failed.append(failures.get())
+    return [process.exitcode for process in processes], failed
 
 
 def join(rank: int, port: int) -> None:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from plugins.cluster import Cluster
+from torch import nn
 
 from mimbench import registry
-from mimbench.contract import Measured, Metric, Task, TaskConfig, TaskResult
+from mimbench.contract import Measured, Metric, StepOutput, Task, TaskConfig, TaskResult, TrainConfig
+from mimbench.data import training_loader
 from mimbench.errors import InputError
 from mimbench.recipe.document import read
 from mimbench.recipe.resolve import resolve
@@ -120,6 +122,28 @@ class Normalising(Toy):
             hook.remove()
 
 
+class Unshared(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch, generator):
+        return StepOutput(self.weight + torch.rand((), generator=generator))
+
+
+class Careless(Toy):
+    """Trains a model for which each process draws its own numbers, and says that they do not matter."""
+
+    def depends_on_processes(self, encoder, dataset):
+        return ""
+
+    def run(self, encoder, dataset, context):
+        train, config = dataset.split("train"), TrainConfig(epochs=1, batch_size=60, base_lr=0.1)
+        loader = training_loader(train, context.input, batch_size=60, seed=context.seed, device=context.device)
+        context.fit(Unshared(), loader, config, label="careless", images_per_epoch=len(train))
+        return super().run(encoder, dataset, context)
+
+
 class Guessing(Toy):
     def scored(self, scores, labels):
         return super().scored(scores + 0.2 * torch.from_numpy(np.random.default_rng().random(scores.shape)), labels)
@@ -177,6 +201,7 @@ WRONG: dict[str, list[tuple[type[Task], str]]] = {
     "frozen_weights_are_unchanged": [(Shifting, "changed: body.norm.weight")],
     "batch_size_does_not_matter": [(Normalising, "batches of 64 and of 7: top1")],
     "equal_seeds_give_equal_results": [(Guessing, "differing: metrics")],
+    "training_depends_on_processes_as_declared": [(Careless, "Unshared: each process draws its own numbers")],
 }
 
 

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from mimbench.contract import InputConfig
+from mimbench.distributed import reduce_over_ranks
 from mimbench.errors import InputError
 from mimbench.seeds import fork_rng
+from mimbench.shared_batch import Share, current_share, spread_rows, take_rows
 
 Augment = Callable[[Tensor], Tensor]
 """One image uint8 [C, H, W] -> uint8 [C, S, S]; draws from the shared generators."""
@@ -93,9 +95,16 @@ class Erasing:
         """float [B, C, H, W], or clips [B, C, T, H, W]; contiguous, and changed in place."""
         from timm.data.random_erasing import RandomErasing
 
-        erase = RandomErasing(self.probability, mode="pixel", device=images.device)
+        erase, share = RandomErasing(self.probability, mode="pixel", device=images.device), current_share()
         with fork_rng(seed, images.device):
-            erase(_with_frames_as_channels(images))
+            rows = _with_frames_as_channels(images)
+            if share is None:
+                erase(rows)
+                return images
+            # timm draws image by image: what it draws for the images of other processes goes to a scratch image.
+            first, scratch = share.rank * len(rows), torch.empty_like(rows[0])
+            for index in range(share.processes * len(rows)):
+                erase(rows[index - first] if first <= index < first + len(rows) else scratch)
         return images
 
 
@@ -103,6 +112,8 @@ class Mixing:
     """timm's Mixup: a group is blended with its reverse, or boxes are pasted from it (CutMix), and so are labels.
 
     Groups are `group` images of the batch in order; the last one may be smaller. Each draws once, for all its images.
+    In a batch that processes share, groups are those of the whole batch. If a process does not hold whole groups, all
+    images are exchanged.
     """
 
     def __init__(
@@ -136,12 +147,29 @@ class Mixing:
     def __call__(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """float [B, C, H, W], changed in place, and int64 [B] -> the same images and soft targets [B, classes].
 
-        Of clips [B, C, T, H, W] every frame is mixed in the same way. The images are contiguous. B must be even.
+        Of clips [B, C, T, H, W] every frame is mixed in the same way. The images are contiguous. B must be even, or
+        the number of images of all processes that share the batch.
         """
+        share = current_share()
         with fork_rng(seed):
-            groups = zip(_with_frames_as_channels(images).split(self.group), labels.split(self.group), strict=True)
-            targets = [self.mix(*group)[1] for group in groups]  # a group is a view: `images` itself is mixed
-        return images, torch.cat(targets)
+            if share is None:
+                return images, self._mix_groups(images, labels)
+            if len(images) % self.group == 0:
+                self._draw_as_before(share, images)
+                return images, self._mix_groups(images, labels)
+            whole, known = (reduce_over_ranks(spread_rows(rows), "sum") for rows in (images, labels))
+            targets = self._mix_groups(whole, known)
+            return take_rows(whole), take_rows(targets)
+
+    def _mix_groups(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Mix whole groups in place. Returns soft targets."""
+        groups = zip(_with_frames_as_channels(images).split(self.group), labels.split(self.group), strict=True)
+        return torch.cat([self.mix(*group)[1] for group in groups])  # a group is a view: `images` itself is mixed
+
+    def _draw_as_before(self, share: Share, images: Tensor) -> None:
+        """Draw for the groups of the ranks before this one, as a single process would: draws depend on the size."""
+        for _ in range(share.rank * len(images) // self.group):
+            self.mix(torch.zeros(2, 1, *images.shape[-2:]), torch.zeros(2, dtype=torch.long))
 
 
 def _with_frames_as_channels(images: Tensor) -> Tensor:

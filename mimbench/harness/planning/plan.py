@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mimbench import registry
-from mimbench.contract import Dataset, Method, TrainConfig
+from mimbench.contract import Dataset, Encoder, Method, TrainConfig
 from mimbench.contract.config import OptionError
 from mimbench.data import Validation, open_dataset
 from mimbench.distributed import get_world_size
@@ -105,8 +105,8 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
             built = shape, build_checked(first, checked_encoders)
         if first.trains:
             check_image_sizes(first, built[1])
-        cell = _build_cell(first, task, varied, datasets, device)
         exported = built[1].exported_encoder()
+        cell = _build_cell(first, task, varied, datasets, device, exported)
         check_task_needs(cell.task, exported, recipe.encoder)
         cell.task.check(exported, cell.dataset)
         if cell.task.needs_reconstruction:
@@ -147,7 +147,9 @@ def _build_cell(
     varied: Mapping[str, Any],
     datasets: _Datasets,
     device: torch.device,
+    encoder: Encoder,
 ) -> Cell:
+    """encoder: as the pretraining exports it."""
     recipe = pretraining.recipe
     task = recipe.task(task_name)
     name, options = recipe.task_data(task)
@@ -176,7 +178,9 @@ def _build_cell(
     train = getattr(task.config, "train", None)
     if isinstance(train, TrainConfig) and "train" in protocol:
         train.require_processes(get_world_size(), "task.train")
-        protocol |= {"precision": pick_precision(train, device), **world_size_identity()}
+        protocol["precision"] = pick_precision(train, device)
+        if get_world_size() > 1 and task.depends_on_processes(encoder, dataset):
+            protocol |= world_size_identity()
     return Cell(pretraining, task, name, dataset, protocol, varied, _record_id(pretraining, task_name, protocol))
 
 

@@ -217,7 +217,7 @@ def test_the_number_of_processes_counts_for_what_depends_on_it(cells, monkeypatc
     mixed = replace(BASE, methods=["mixmim"]), "encoder.name=swin"
     dropout = BASE, "encoder.attention_dropout=0.1"
     before = [cells(*what)[0].pretraining for what in (mixed, dropout)]
-    request = replace(BASE, tasks=["knn", "finetune"])
+    request = replace(BASE, tasks=["knn", "finetune", "detection"])
     alone = cells(request)
     for room in ("engine.device", "harness.planning.plan", "harness.planning.pretraining"):
         monkeypatch.setattr(f"mimbench.{room}.get_world_size", lambda: 2)
@@ -230,7 +230,7 @@ def test_the_number_of_processes_counts_for_what_depends_on_it(cells, monkeypatc
     monkeypatch.setattr("mimbench.encoders.vit.ViT.depends_on_processes", lambda config: "")
     with pytest.raises(InputError, match="encoder 'vit' has dropout, which each process draws by itself: set its rate"):
         cells(*dropout)
-    assert [cell.protocol.get("processes") for cell in together] == [None, 2]
+    assert [cell.protocol.get("processes") for cell in together] == [None, None, 2]
     assert all("processes" not in str(cell.pretraining.identity) + str(cell.protocol) for cell in alone)
     with pytest.raises(InputError, match=r"pretrain\.batch_size 33 cannot be shared equally by 2 processes"):
         cells(BASE, "pretrain.batch_size=33")

@@ -60,10 +60,9 @@ def test_draws_differ_by_epoch_and_follow_the_seed():
     assert epoch(0) == epoch(0) != epoch(1)
     assert epoch(0) != epoch(0, seed=1)
     assert sorted(index for index, _ in epoch(3)) == list(range(6))
-    assert [index for index, _ in Draws(6, None)] == list(range(6))
 
 
-def test_processes_share_the_draws_of_training_but_each_sees_every_test_scene(monkeypatch):
+def test_processes_share_the_draws_of_training(monkeypatch):
     def share(rank, seed=0):
         monkeypatch.setattr(module, "get_rank", lambda: rank)
         monkeypatch.setattr(module, "get_world_size", lambda: 2)
@@ -71,7 +70,18 @@ def test_processes_share_the_draws_of_training_but_each_sees_every_test_scene(mo
 
     assert len(share(0)) == len(share(1)) == 3
     assert set(share(0)) | set(share(1)) == set(range(5))
-    assert share(1, seed=None) == list(range(5))
+
+
+def test_processes_share_the_test_scenes_in_batches_that_do_not_depend_on_them(split, monkeypatch):
+    def batches(rank, world):
+        monkeypatch.setattr("mimbench.engine.ranks.get_rank", lambda: rank)
+        monkeypatch.setattr("mimbench.engine.ranks.get_world_size", lambda: world)
+        loader = open_scenes(split, training=False).loader(2, seed=None, workers=0, pin_memory=False)
+        return [[sample.img_id for sample in batch["data_samples"]] for batch in loader]
+
+    assert batches(0, 1) == [[1, 2], [3, 4], [5]]
+    assert batches(0, 2) == [[1, 2], [5]]
+    assert batches(1, 2) == [[3, 4]]
 
 
 def test_flip_is_drawn_from_the_seed_without_the_global_generators(split):
