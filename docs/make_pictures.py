@@ -29,8 +29,10 @@ BARS = (
     "linear-probe,knn,few-shot,detection",
 )
 BARS += ("--width", "7")
-EPOCHS = ("plot", "epochs", "--results", str(REFERENCE), "--baseline", "random-init", "--width", "4.5")
-LOSS = ("plot", "loss", "--results", str(REFERENCE), "--method", "ijepa,localmim,cae,hpm", "--width", "7")
+EPOCHS = ("plot", "epochs", "--results", str(REFERENCE), "--method", "simmim,mae,maskfeat,random-init")
+EPOCHS += ("--task", "linear-probe", "--baseline", "random-init", "--width", "4.5")
+FURTHER = "ijepa,localmim,cae,hpm,crossmae,capi,dbot,beitv2,data2vec2,greenmim"
+LOSS = ("plot", "loss", "--results", str(REFERENCE), "--method", FURTHER, "--width", "7")
 EFFICIENCY = ("plot", "cost", "--results", "results/efficiency", "--width", "7")
 PLOTS = {"bars.svg": BARS, "epochs.svg": EPOCHS, "loss.svg": LOSS, "efficiency.svg": EFFICIENCY}
 SHOWN = {"simmim-knn-s0-*.json": "reconstruction", "simmim-detection-s0-*.json": "predictions"}
