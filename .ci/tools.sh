@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# What tests need besides what pip brings, from Debian's packages: pdflatex compiles tables, Chromium opens the page.
-# Where it cannot be installed, the tests that need it are skipped and say so.
+# What tests need besides what pip brings, from Debian's packages: pdflatex compiles tables, Chromium opens the page,
+# SLURM runs jobs (tests/executors/slurm.sh starts it). Where they cannot be installed, the tests that need them are
+# skipped and say so.
 set -euo pipefail
 
 missing=()
 command -v pdflatex >/dev/null || missing+=(texlive-latex-base texlive-latex-recommended)
 command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
+command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v munged >/dev/null &&
+    command -v sbatch >/dev/null || missing+=(munge slurmctld slurmd slurm-client)
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then

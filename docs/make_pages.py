@@ -49,6 +49,7 @@ HOLDS = {
     "store": "the results folder: records, checkpoints, verify",
     "engine": "training with mmengine",
     "harness": "planning and running",
+    "executors": "runs by several workers, on this machine or a cluster; their status",
     "toolkit": "parts of tasks",
     "api": "all that plugins may import",
     "parity": "comparison with golden vectors of official code",

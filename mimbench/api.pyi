@@ -57,6 +57,12 @@ from mimbench.contract import (
     require_abilities as require_abilities,
 )
 
+# Executors: what starts the workers of a run
+from mimbench.contract.executor import (
+    Executor as Executor,
+    Workers as Workers,
+)
+
 # Masks and patches
 from mimbench.masks import (
     Grid as Grid,

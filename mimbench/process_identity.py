@@ -15,7 +15,12 @@ PATTERN = r"(?P<place>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)"
 
 def this_process() -> str:
     """The name of this process, unique among all machines: place, number and start time."""
-    return f"{_place()}-{os.getpid()}-{_start_of(os.getpid()) or 0}"
+    return process_name(os.getpid())
+
+
+def process_name(pid: int) -> str:
+    """The name of a process of this machine."""
+    return f"{_place()}-{pid}-{_start_of(pid) or 0}"
 
 
 def has_ended(place: str, pid: int, start: int) -> bool | None:

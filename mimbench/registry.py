@@ -72,6 +72,10 @@ class Registry:
             raise InputError(_duplicate(self.kind, name, [*known, claim]))
         self._added[name] = claim
 
+    def files(self) -> list[str]:
+        """Paths of the files whose plugins were registered for this process, sorted."""
+        return sorted({claim.owner for claim in self._added.values()})
+
     def targets(self) -> list[str]:
         """What every plugin points to: "module:Class"; imports nothing."""
         return sorted(claim.target for claims in self._claims().values() for claim in claims)
@@ -215,3 +219,8 @@ datasets = Registry("dataset")
 encoders = Registry("encoder")
 
 ALL = (methods, tasks, datasets, encoders)
+
+
+def added_files() -> list[str]:
+    """Paths of the files whose plugins were registered for this process."""
+    return sorted({path for kind in ALL for path in kind.files()})

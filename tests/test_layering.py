@@ -73,6 +73,10 @@ ALLOWED: dict[str, set[str]] = {
         "contract", "plugin_source", "registry", "data", "convert", "recipe", "engine", "engine.ranks", "store",
         "harness.planning", "harness.running",
     },
+    "executors": {
+        "contract", "registry", "plugin_file", "recipe", "engine", "store", "harness", "harness.planning",
+        "harness.running",
+    },
     "toolkit": {"contract", "convert", "encoders", "optim", "data", "data.pipeline"},
     # What plugins may import: the modules that api.pyi names.
     "api": {"compute", "contract", "masks", "drawing", "encoders", "convert", "optim", "data", "data.files",
@@ -94,7 +98,7 @@ ALLOWED: dict[str, set[str]] = {
     "": {"report.notebook", "report.records"},
     "cli": {
         "contract", "registry", "plugin_file", "scaffold", "recipe",
-        "engine", "store", "harness", "harness.forecast", "harness.planning", "harness.running", "parity",
+        "engine", "executors", "store", "harness", "harness.forecast", "harness.planning", "harness.running", "parity",
         "report.scores", "report.tables", "report.plots", "report.page", "testing",
     },
     "__main__": {"cli"},

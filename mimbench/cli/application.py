@@ -24,6 +24,7 @@ from mimbench.cli import (
     report,
     run,
     show,
+    status,
     table,
     verify,
 )
@@ -65,6 +66,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...] = (
             "mimbench run --grid grid.toml --dry-run",
         ),
     ),
+    ("status", status.status, ("mimbench status --results runs", "mimbench status grid.toml --json")),
     ("list", list.list_plugins, ("mimbench list", "mimbench list --check")),
     (
         "check",

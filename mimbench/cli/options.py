@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.store import DEFAULT_RESULTS
 
 METHOD_TO_RESOLVE = "simmim"
@@ -41,6 +42,12 @@ def recipe_names(incomplete: str) -> list[str]:
     from mimbench.recipe import document
 
     return [name for name in document.recipe_names() if name.startswith(incomplete)]
+
+
+def executor_names(incomplete: str) -> list[str]:
+    from mimbench.executors import choice
+
+    return [name for name in choice.executor_names() if name.startswith(incomplete)]
 
 
 def _add_plugin_files(paths: list[Path] | None) -> list[Path] | None:
@@ -102,6 +109,30 @@ TableFormatOption = Annotated[
 OutputOption = Annotated[Path | None, typer.Option("--output", help="Write to this file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: table.key=value. Repeatable.")]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Results folder: checkpoints, records, artifacts.")]
+RunMethods = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        help="Methods, comma-separated. FILE.py:Class is a class of a file, as with --plugin.",
+        autocompletion=names_of("methods"),
+        callback=resolve_methods,
+    ),
+]
+RunTasks = Annotated[
+    str | None, typer.Option("--task", help="Downstream tasks, comma-separated.", autocompletion=names_of("tasks"))
+]
+RunRecipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe", help="A recipe's name or a TOML file.", show_default=DEFAULT_RECIPE, autocompletion=recipe_names
+    ),
+]
+RunSeeds = Annotated[str | None, typer.Option("--seeds", help="Seeds, comma-separated.", show_default="0")]
+RunVariations = Annotated[list[str] | None, typer.Option("--vary", help="Run each value: table.key=x,y,z. Repeatable.")]
+RunCheckpoint = Annotated[
+    str | None, typer.Option("--checkpoint", help="Fingerprint or folder of a checkpoint to use; no pretraining.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 OptionalResults = Annotated[
     Path | None,
     typer.Option(

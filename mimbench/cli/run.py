@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,13 +11,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mimbench.cli.options import OptionalResults, PluginOption, SetOption, flag, names_of, recipe_names, resolve_methods
-from mimbench.errors import Interrupted
-from mimbench.options import parse_duration, parse_seeds, split_names
-from mimbench.recipe import DEFAULT_RECIPE
-from mimbench.text import print_line, print_text
+from mimbench.cli.options import (
+    DeviceOption,
+    OptionalResults,
+    PluginOption,
+    RunCheckpoint,
+    RunMethods,
+    RunRecipe,
+    RunSeeds,
+    RunTasks,
+    RunVariations,
+    SetOption,
+    executor_names,
+    flag,
+)
+from mimbench.cli.run_options import run_options
+from mimbench.errors import InputError, Interrupted
+from mimbench.options import parse_duration
+from mimbench.text import list_first, print_line, print_text
 
 if TYPE_CHECKING:
+    from mimbench.executors.follow import Followed
     from mimbench.harness.run import Preview, RunResult
 
 LISTED_FILES = 10
@@ -24,41 +39,28 @@ LISTED_FILES = 10
 
 
 def run(
-    method: Annotated[
-        str | None,
-        typer.Option(
-            "--method",
-            help="Methods, comma-separated. FILE.py:Class is a class of a file, as with --plugin.",
-            autocompletion=names_of("methods"),
-            callback=resolve_methods,
-        ),
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option("--task", help="Downstream tasks, comma-separated.", autocompletion=names_of("tasks"))
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            help="A recipe's name or a TOML file.",
-            show_default=DEFAULT_RECIPE,
-            autocompletion=recipe_names,
-        ),
-    ] = None,
-    seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds, comma-separated.", show_default="0")] = None,
+    method: RunMethods = None,
+    task: RunTasks = None,
+    recipe: RunRecipe = None,
+    seeds: RunSeeds = None,
     set_: SetOption = None,
-    vary: Annotated[
-        list[str] | None, typer.Option("--vary", help="Run each value: table.key=x,y,z. Repeatable.")
-    ] = None,
+    vary: RunVariations = None,
     grid: Annotated[
         Path | None, typer.Option("--grid", help="A TOML file with all of these options; flags override it.")
     ] = None,
-    checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", help="Fingerprint or folder of a checkpoint to use; no pretraining.")
-    ] = None,
+    checkpoint: RunCheckpoint = None,
     plugin: PluginOption = None,
     results: OptionalResults = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            "--executor",
+            help="Let workers run it: local, slurm or one of a package. Options: --set executor.KEY=VALUE.",
+            autocompletion=executor_names,
+        ),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", help="Number of workers of --executor.", min=1)] = None,
     dry_run: Annotated[
         bool, flag("--dry-run", "Print the plan, what is done, and an estimate of the time left. Runs nothing.")
     ] = False,
@@ -74,31 +76,36 @@ def run(
     """Pretrain each method once, run each task on it, write one record per cell, and print the table.
 
     Cells that have a record are skipped, so the same command continues after a stop. Several processes can run at
-    the same time on one results folder and share the work.
+    the same time on one results folder and share the work. With --executor they are started here, and go on if this
+    command ends; the same command follows them again.
     """
-    from mimbench.harness.run import RunOptions, execute, preview
-    from mimbench.recipe.document import parse_assignments, parse_variations
+    from mimbench.executors.command import ExecutorOptions, resolve_executor, run_by_workers, split_settings
+    from mimbench.harness.run import execute, preview
+    from mimbench.registry import added_files
 
     seconds = None if time_limit is None else parse_duration(time_limit, "--time-limit")
     with _one_line_when_stopped(fresh, seconds):
-        options = RunOptions(
-            methods=None if method is None else split_names(method),
-            tasks=None if task is None else split_names(task),
-            recipe=recipe,
-            seeds=None if seeds is None else parse_seeds(seeds),
-            settings=parse_assignments(set_ or []),
-            variations=parse_variations(vary or []),
-            results=results,
-            grid=grid,
-            checkpoint=checkpoint,
-            device=device,
-            fresh=fresh,
-        )
+        set_, of_executor = split_settings(set_ or [])
+        options = run_options(method, task, recipe, seeds, set_, vary, results, grid, checkpoint, device, fresh)
+        if executor is None and (jobs is not None or of_executor):
+            raise InputError(f"{'--jobs' if jobs else '--set executor.KEY'} is for --executor; add --executor local")
+        if executor and time_limit is not None:
+            raise InputError(
+                "--time-limit with --executor: workers have the limit of their jobs, such as executor.time"
+            )
+        chosen = ExecutorOptions(executor, jobs, of_executor) if executor else None
         if dry_run:
+            if chosen:
+                resolve_executor(options, chosen)
             _print_preview(preview(options), json_)
+        elif chosen:
+            of_workers = run_by_workers(options, chosen, added_files(), sys.argv[1:])
+            _print_result(of_workers, json_)
+            raise typer.Exit(of_workers.exit_code)
         else:
             result = execute(options)
-            _print_result(result, json_)
+            if result.is_first_rank:
+                _print_result(result, json_)
             raise typer.Exit(1 if result.outcome.failures else 0)
 
 
@@ -115,10 +122,8 @@ def _print_preview(plan: Preview | None, as_json: bool) -> None:
         print_text(describe_plan(plan.summary, plan.results), end="")
 
 
-def _print_result(result: RunResult, as_json: bool) -> None:
-    if not result.is_first_rank:
-        return
-    records = result.outcome.records
+def _print_result(result: RunResult | Followed, as_json: bool) -> None:
+    records = result.records
     if as_json:
         print_text(json.dumps([record.as_json() for record in records], indent=2, ensure_ascii=False))
     elif records:
@@ -129,28 +134,34 @@ def _print_result(result: RunResult, as_json: bool) -> None:
         print_line(line, error=True)
 
 
-def _summary(result: RunResult) -> Iterator[str]:
+def _summary(result: RunResult | Followed) -> Iterator[str]:
     """Where the files are, what failed, how many cells there were, and which older records are outdated."""
-    outcome, results = result.outcome, result.results
-    artifacts = {path: name for record in outcome.records for name, path in record.artifacts.items()}
+    results = result.results
+    artifacts = {path: name for record in result.records for name, path in record.artifacts.items()}
     if len(artifacts) > LISTED_FILES:
         yield f"{len(artifacts)} artifacts: {results / 'artifacts'}"
     else:
         for path, name in artifacts.items():
             yield f"{name}: {results / path}"
-    if outcome.records:
+    if result.records:
         yield f"records: {results / 'records'}"
     labels_by_reason: dict[str, list[str]] = {}
-    for cell, reason in outcome.failures:
-        labels_by_reason.setdefault(reason, []).append(cell.label)
+    for label, reason in result.failures:
+        labels_by_reason.setdefault(reason, []).append(label)
     for reason, labels in labels_by_reason.items():
         more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
         yield f"failed: {labels[0]}{more}: {reason}"
-    done, failed = len(outcome.records), len(outcome.failures)
-    if done + failed > 1:
-        yield f"{done + failed} cells: {done - outcome.before} new, {outcome.before} already recorded, {failed} failed"
+    done, failed, left = len(result.records), len(result.failures), len(result.left)
+    if done + failed + left > 1:
+        not_run = f", {left} not run" if left else ""
+        yield (
+            f"{done + failed + left} cells: {done - result.before} new, {result.before} already recorded, "
+            f"{failed} failed{not_run}"
+        )
     if failed:
         yield f"failures: {results / 'failures'}; the same command runs only these cells again"
+    if left:
+        yield f"not run: {list_first(result.left)}: no worker is left ({result.why_left}); the same command runs them"
     if result.outdated:
         count = f"{len(result.outdated)} other record{'s' * (len(result.outdated) > 1)}"
         yield (

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from mimbench.data import default_cache
 from mimbench.distributed import get_rank
 from mimbench.engine.device import device_name, pick_device
 from mimbench.engine.progress import print_line
-from mimbench.engine.ranks import process_group
+from mimbench.engine.ranks import on_first_rank, process_group
 from mimbench.errors import InputError
 from mimbench.harness.planning.cells import Cell, Request
 from mimbench.harness.planning.checkpoints import find_checkpoint, method_of
@@ -34,6 +34,7 @@ from mimbench.recipe.document import covers, other_unit, overlap
 from mimbench.recipe.grid_file import GridFile, read_grid
 from mimbench.store import DEFAULT_RESULTS
 from mimbench.store.reading import record_files
+from mimbench.store.record import Record
 from mimbench.store.sealing import DAMAGE
 from mimbench.store.store import Store
 
@@ -68,10 +69,29 @@ class RunResult:
     outdated: Sequence[str]
     """Ids of other records that were measured on weights that this run replaced."""
     is_first_rank: bool
+    left: Sequence[str] = ()
+    """Labels of cells that were not run; none, since a run that ends has tried all."""
+    why_left: str = ""
+
+    @property
+    def records(self) -> Sequence[Record]:
+        return self.outcome.records
+
+    @property
+    def failures(self) -> list[tuple[str, str]]:
+        """Label and reason of each cell that failed."""
+        return [(cell.label, reason) for cell, reason in self.outcome.failures]
+
+    @property
+    def before(self) -> int:
+        """How many of the records existed before the run."""
+        return self.outcome.before
 
 
 @dataclass(frozen=True)
-class _Planned:
+class PlannedRun:
+    """A run that can begin."""
+
     results: Path
     device: torch.device
     console: Console
@@ -85,7 +105,7 @@ def preview(options: RunOptions) -> Preview | None:
     Raises:
         InputError: an option or setting that cannot be used.
     """
-    with _planned(options) as run:
+    with plan_run(options) as run:
         if get_rank() > 0:
             return None
         summary = summarize_plan(run.cells, run.results, device_name(run.device), fresh=options.fresh)
@@ -93,15 +113,20 @@ def preview(options: RunOptions) -> Preview | None:
         return Preview(run.results, summary, changes)
 
 
-def execute(options: RunOptions) -> RunResult:
+def execute(options: RunOptions, check: Callable[[Sequence[Cell]], None] | None = None) -> RunResult:
     """Plan a run and carry it out. Under torchrun, all ranks call this together.
 
     Progress goes to standard error. A cell that fails does not stop the others: it is listed in the outcome.
 
+    Args:
+        check: rank 0 calls it with the planned cells before anything is written. It may raise InputError.
+
     Raises:
         InputError: an option or setting that cannot be used. Nothing has been written then.
     """
-    with _planned(options) as run:
+    with plan_run(options) as run:
+        if check:
+            on_first_rank(check)(run.cells)
         with redirect_stdout(sys.stderr):
             session = Session(Store(run.results), run.device, run.console, options.fresh)
             outcome = Scheduler(session, run.request, run.cells).run()
@@ -111,8 +136,12 @@ def execute(options: RunOptions) -> RunResult:
 
 
 @contextmanager
-def _planned(options: RunOptions) -> Iterator[_Planned]:
-    """The plan, inside the process group that torchrun started."""
+def plan_run(options: RunOptions) -> Iterator[PlannedRun]:
+    """The plan, inside the process group that torchrun started.
+
+    Raises:
+        InputError: an option or setting that cannot be used.
+    """
     _silence_libraries()
     device = pick_device(options.device)
     file = read_grid(options.grid) if options.grid else GridFile()
@@ -130,7 +159,7 @@ def _planned(options: RunOptions) -> Iterator[_Planned]:
         datasets = [dataset for cell in cells for dataset in (cell.pretraining.dataset, cell.dataset)]
         for note in dict.fromkeys(note for dataset in datasets for note in dataset.notes):
             print_line(console, note)
-        yield _Planned(results, device, console, request, cells)
+        yield PlannedRun(results, device, console, request, cells)
 
 
 def _request(options: RunOptions, file: GridFile, results: Path) -> Request:

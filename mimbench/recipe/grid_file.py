@@ -13,7 +13,7 @@ from mimbench.options import SEEDS, are_seeds
 from mimbench.recipe import document as recipe_document
 from mimbench.toml import read_toml
 
-KEYS = ("summary", "methods", "tasks", "recipe", "seeds", "results", "set", "vary")
+KEYS = ("summary", "methods", "tasks", "recipe", "seeds", "results", "set", "vary", "executor")
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class GridFile:
     """By dotted path, like --set."""
     variations: dict[str, list[Any]] = field(default_factory=dict)
     """Values by dotted path, like --vary."""
+    executor: dict[str, Any] = field(default_factory=dict)
+    """Options of the executor that --executor names."""
 
 
 def read_grid(path: Path) -> GridFile:
@@ -47,6 +49,7 @@ def read_grid(path: Path) -> GridFile:
     _expect(path, table, "seeds", f"a list of {SEEDS}, such as [0, 1, 2]", are_seeds)
     for key in ("recipe", "results"):
         _expect(path, table, key, "a text", lambda value: isinstance(value, str) and value != "")
+    _expect(path, table, "executor", 'a table, such as partition = "gpu"', lambda value: isinstance(value, Mapping))
     for key in ("set", "vary"):
         _expect(
             path, table, key, 'a table, such as "method.mask_ratio" = ...', lambda value: isinstance(value, Mapping)
@@ -59,6 +62,7 @@ def read_grid(path: Path) -> GridFile:
         results=Path(normpath(path.parent / table["results"])) if "results" in table else None,
         settings=_paths(path, table, "set"),
         variations=_variations(path, table),
+        executor=dict(table.get("executor", {})),
     )
 
 

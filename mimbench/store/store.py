@@ -8,6 +8,7 @@ DIR/work/<fingerprint>/          states of an unfinished training, from which it
 DIR/work/<record id>/            files of an unfinished task; error.txt is the traceback of a failure
 DIR/work/<key>.lease/            who makes something now; <key> is a fingerprint or a record id, see leases.py
 DIR/stages/<fingerprint>.*       what methods fit before training (tokenizers), see stages.py
+DIR/jobs/<time>-<key>/           a run that was handed to workers: its request, plan and logs
 DIR/features/                    frozen features, shared by all tasks, see features.py
 """
 

@@ -28,6 +28,7 @@ class Overview:
         self.total, self.failed = len(cells), 0
         self._finished_here = 0
         self._running = ""
+        self._running_elsewhere = 0
         # Times of: the start of the run, the start of what is running, the last printed line.
         self._run_start = self._start = self._last_line = time.monotonic()
         self._is_active = False
@@ -56,6 +57,11 @@ class Overview:
         self._running, self._start = what, time.monotonic()
         self._refresh()
 
+    def show_running(self, count: int, what: str) -> None:
+        """Show how many things other processes run now, and what."""
+        self._running_elsewhere, self._running = count, what
+        self._refresh()
+
     def finish(self, cell: Cell, *, failed: bool = False, here: bool = True) -> None:
         """Count a cell that has its record, or has failed. here: it was this process that ran it."""
         self.left.pop(cell.record_id, None)
@@ -82,6 +88,7 @@ class Overview:
 
     def _note(self) -> str:
         parts = [f"{self.failed} failed"] if self.failed else []
+        parts += [f"{self._running_elsewhere} running"] if self._running_elsewhere else []
         parts.append(f"{len(self.left)} left")
         seconds = self.seconds_left()
         if self.left and seconds is None:
