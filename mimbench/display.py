@@ -11,10 +11,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mimbench import registry
@@ -25,6 +28,25 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 FILE = "display.toml"
+_SETTINGS = {
+    "method": "Method",
+    "encoder": "Encoder",
+    "task": "Task",
+    "metric": "Metric",
+    "seed": "Seed",
+    "recipe": "Recipe",
+    "dataset": "Dataset",
+    "protocol": "Protocol",
+    "method.mask_ratio": "Mask ratio",
+    "pretrain.epochs": "Epochs",
+    "pretrain.at_epoch": "Epoch",
+    "pretrain.steps": "Steps",
+    "pretrain.at_step": "Step",
+    "at_epoch": "Epoch",
+    "at_step": "Step",
+}
+"""Fields of tables and recipe paths, and their names in print."""
+_labels: ContextVar[Mapping[str, str]] = ContextVar("_labels", default=MappingProxyType({}))
 _WHAT = "display file"
 T = TypeVar("T", bound="DataclassInstance")
 
@@ -53,6 +75,9 @@ class MetricDisplay:
     """Replaces the metric's unit on an axis; "": no unit is shown."""
     is_headline: bool = False
     """Whether tables show it by default, as they show each task's primary metric."""
+    column: str = ""
+    """The head of its column in a table, without the task: "5-shot top-1". What follows a "^" is raised: "AP^box". "":
+    the task's label and the metric's."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +110,8 @@ class RelativeErrors:
 class TaskDisplay:
     """How the results of a task are shown."""
 
+    label: str = ""
+    """Its name in papers: "Linear probe"."""
     image_size: Literal["recipe", "protocol"] = "protocol"
     """What sets the size of the task's images; published numbers are compared at equal size if the recipe does."""
     metrics: Mapping[str, MetricDisplay] = field(default_factory=dict)
@@ -119,7 +146,24 @@ class _File:
 
 def describe_method(name: str) -> MethodDisplay:
     """Raises InputError: the display file of the method's package is damaged."""
-    return _file_for(registry.methods, name).methods.get(name, MethodDisplay())
+    display = _file_for(registry.methods, name).methods.get(name, MethodDisplay())
+    label = _labels.get().get(name)
+    return dataclasses.replace(display, label=label) if label else display
+
+
+@contextmanager
+def relabelled(labels: Mapping[str, str]) -> Iterator[None]:
+    """Within this context, methods have other labels. labels: by the method's name."""
+    token = _labels.set(labels)
+    try:
+        yield
+    finally:
+        _labels.reset(token)
+
+
+def setting_label(path: str) -> str:
+    """A field or recipe path as a table or an axis calls it; its own name if it has no other."""
+    return _SETTINGS.get(path, path)
 
 
 def describe_task(name: str) -> TaskDisplay:
@@ -141,7 +185,8 @@ def describe_metric(task: str, name: str) -> MetricDisplay:
         before, star, after = pattern.partition("*")
         match = re.fullmatch(f"{re.escape(before)}(.+){re.escape(after)}", name) if star else None
         if match:
-            return dataclasses.replace(display, label=display.label.replace("*", match[1]))
+            label, column = (text.replace("*", match[1]) for text in (display.label, display.column))
+            return dataclasses.replace(display, label=label, column=column)
     return MetricDisplay(name)
 
 

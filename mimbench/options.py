@@ -1,8 +1,9 @@
-"""Options as text: names and seeds, comma-separated, and durations."""
+"""Options of the command line as values: names and seeds, comma-separated, labels, and durations."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from mimbench.errors import InputError
@@ -16,6 +17,21 @@ SEEDS = "whole numbers from 0 to 2^32 - 1"
 def split_names(text: str) -> list[str]:
     """ "a, b,a" -> ["a", "b"]."""
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def parse_labels(assignments: Iterable[str]) -> dict[str, str]:
+    """{method: label} of assignments METHOD=LABEL.
+
+    Raises:
+        InputError: one without a method or a label.
+    """
+    labels = {}
+    for text in assignments:
+        method, _, label = (part.strip() for part in text.partition("="))
+        if not (method and label):
+            raise InputError(f"--label {text!r} is not METHOD=LABEL, as in simmim=Ours")
+        labels[method] = label
+    return labels
 
 
 def parse_seeds(text: str) -> list[int]:

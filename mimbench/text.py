@@ -55,11 +55,11 @@ def list_first(items: Sequence[str], most: int = 3) -> str:
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
-def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines: columns padded with spaces, and a rule below the first row."""
+def align_columns(rows: Sequence[Sequence[str]], heads: int = 1) -> list[str]:
+    """Rows as lines: columns padded with spaces, and a rule below the first `heads` rows."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+    return [*lines[:heads], "  ".join("-" * width for width in widths), *lines[heads:]]
 
 
 def printable(path: str | Path) -> str:

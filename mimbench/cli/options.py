@@ -106,6 +106,10 @@ TableFormatOption = Annotated[
         "--format", help="text, markdown, csv, html or latex.", show_default="by the suffix of --output, or text"
     ),
 ]
+LabelOption = Annotated[
+    list[str] | None,
+    typer.Option("--label", help="What to call a method: simmim=Ours. Repeatable.", show_default=False),
+]
 OutputOption = Annotated[Path | None, typer.Option("--output", help="Write to this file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: table.key=value. Repeatable.")]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Results folder: checkpoints, records, artifacts.")]

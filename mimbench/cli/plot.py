@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from mimbench.cli.options import MethodsOption, MetricsOption, ResultsOption, TasksOption
+from mimbench.cli.options import LabelOption, MethodsOption, MetricsOption, ResultsOption, TasksOption
 from mimbench.errors import InputError
-from mimbench.options import split_names
+from mimbench.options import parse_labels, split_names
 from mimbench.store import DEFAULT_RESULTS
 from mimbench.text import print_text
 
@@ -44,6 +44,7 @@ def plot(
     spread: Annotated[
         str, typer.Option("--spread", help="ci (95 % interval of the mean over seeds) or sd (± std over seeds).")
     ] = "ci",
+    label: LabelOption = None,
     width: Annotated[float, typer.Option("--width", help="Inches. A paper's column is 3.4 wide.")] = 3.4,
     format_: Annotated[
         str,
@@ -56,6 +57,7 @@ def plot(
     ] = Path("plots"),
 ) -> None:
     """Draw records for a paper: vector files and PNG; one panel per protocol."""
+    from mimbench.display import relabelled
     from mimbench.report.plots.command import plot_command
     from mimbench.report.plots.source import Options
 
@@ -73,4 +75,5 @@ def plot(
         spread="sd" if spread == "sd" else "ci",
         width=width,
     )
-    plot_command(kind, options, results=results, output=output, formats=tuple(split_names(format_)), say=print_text)
+    with relabelled(parse_labels(label or [])):
+        plot_command(kind, options, results=results, output=output, formats=tuple(split_names(format_)), say=print_text)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
 
 from mimbench.cli.options import (
+    LabelOption,
     MethodsOption,
     MetricsOption,
     OptionalResults,
@@ -17,7 +19,7 @@ from mimbench.cli.options import (
 )
 from mimbench.cli.output import print_table
 from mimbench.errors import InputError
-from mimbench.options import split_names
+from mimbench.options import parse_labels, split_names
 from mimbench.text import print_text
 
 
@@ -50,13 +52,20 @@ def table(
         str | None,
         typer.Option("--layout", help="A paper's table by name (`--layout list` prints them) or a TOML file."),
     ] = None,
+    label: LabelOption = None,
+    caption: Annotated[str, typer.Option("--caption", help="LaTeX: the caption.")] = "",
+    reference: Annotated[str, typer.Option("--reference", help="LaTeX: the \\label, such as tab:main.")] = "",
+    wide: Annotated[bool, flag("--wide", "LaTeX: a table* environment, which spans both columns.")] = False,
+    bare: Annotated[bool, flag("--bare", "LaTeX: the tabular alone, without caption and notes.")] = False,
     format_: TableFormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Print a table of records: mean, std over seeds and n; best and second marked; one column per protocol."""
+    """Print a table of records: mean and std over seeds; best and similar marked; one column per protocol."""
+    from mimbench.display import relabelled
     from mimbench.report.scores.baseline import Baseline
     from mimbench.report.scores.choice import Choice
     from mimbench.report.tables.command import choose_format, table_command
+    from mimbench.report.tables.render import LatexOptions
 
     if spread not in ("sd", "se"):
         raise InputError(f"--spread {spread!r}: choose sd (std over seeds) or se (standard error of the mean)")
@@ -71,11 +80,19 @@ def table(
         ranks=rank,
         spread="se" if spread == "se" else "sd",
     )
-    text = table_command(
-        choice,
-        results=results,
-        format=choose_format(format_, output),
-        layout=layout,
-        warn=lambda line: print_text(line, error=True),
-    )
+    format_ = choose_format(format_, output)
+    given = {"--caption": caption, "--reference": reference, "--wide": wide, "--bare": bare}
+    if format_ != "latex" and any(given.values()):
+        raise InputError(f"{', '.join(name for name in given if given[name])}: for LaTeX only; add --format latex")
+    if not re.fullmatch(r"[\w:./-]*", reference):
+        raise InputError(f"--reference {reference!r}: use letters, digits and :./- only, as in tab:main")
+    with relabelled(parse_labels(label or [])):
+        text = table_command(
+            choice,
+            results=results,
+            format=format_,
+            layout=layout,
+            latex=LatexOptions(caption, reference, wide, bare),
+            warn=lambda line: print_text(line, error=True),
+        )
     print_table(text, output)

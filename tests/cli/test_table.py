@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from helpers.refusals import refused
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
@@ -23,3 +25,22 @@ def test_all_metrics_are_a_choice(quick):
     assert done.returncode == 0, done.stderr
     header = done.stdout.splitlines()[0]
     assert all(f"detection: {name} " in header for name in metrics), header
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--bare", "--caption", "x"], "--caption, --bare: for LaTeX only; add --format latex"),
+        (["--reference", "a}b", "--format", "latex"], "--reference 'a}b': use letters, digits and :./- only"),
+        (["--label", "simmim"], "--label 'simmim' is not METHOD=LABEL, as in simmim=Ours"),
+    ],
+)
+def test_options_that_cannot_be_used(quick, arguments, message):
+    refused(quick("table", "--results", str(REFERENCE), *arguments), message)
+
+
+def test_a_method_gets_another_label(quick):
+    done = quick("table", "--results", str(REFERENCE), "--task", "knn", "--label", "mae=Ours")
+    assert done.returncode == 0, done.stderr
+    assert "\nOurs " in done.stdout
+    assert "MAE" not in done.stdout

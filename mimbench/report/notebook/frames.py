@@ -14,9 +14,10 @@ from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.collect import ScoreTable, collect_scores, filter_rows
 from mimbench.report.scores.fields import Fields
+from mimbench.report.scores.names import NAMES
 from mimbench.report.scores.score import Key
 from mimbench.report.scores.statistics import Summary
-from mimbench.report.tables.comparison import build_comparison
+from mimbench.report.tables.comparison import build_comparisons
 from mimbench.report.tables.render import render
 from mimbench.report.tables.table import Table
 from mimbench.store.reading import read_all
@@ -89,8 +90,9 @@ def curves(path: str | Path) -> pd.DataFrame:
 class NotebookTable:
     """A comparison table. A notebook shows it as HTML, print() as text."""
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
+    def __init__(self, tables: Sequence[Table]) -> None:
+        """tables: the comparison, then that of the ablations if there are some."""
+        self._tables = tables
 
     def render(self, format: str) -> str:
         """The table as "text", "markdown", "csv", "html" or "latex".
@@ -98,7 +100,7 @@ class NotebookTable:
         Raises:
             InputError: another format.
         """
-        return render(self._table, format)
+        return "\n".join(render(table, format) for table in self._tables)
 
     def __str__(self) -> str:
         return self.render("text")
@@ -145,7 +147,7 @@ def table(
         Baseline(baseline, baseline) if baseline else None,
         ranks=ranks,
     )
-    return NotebookTable(build_comparison(tidy, choice))
+    return NotebookTable(build_comparisons(tidy, choice, NAMES))
 
 
 def _long(scores: ScoreTable, protocols: Mapping[str, str]) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from mimbench.report.plots.series import (
 )
 from mimbench.report.plots.sheet import reference
 from mimbench.report.plots.source import Options, Row, Source
-from mimbench.report.plots.style import INK, clean, metric_label
+from mimbench.report.plots.style import INK, clean, metric_label, task_label
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -40,7 +40,7 @@ class Group:
 
     @property
     def task(self) -> str:
-        return clean(self.first["task"])
+        return task_label(self.first["task"])
 
     @property
     def metric(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from mimbench.display import command_for, describe_method, describe_task
+from mimbench.display import command_for, describe_task
 from mimbench.report.plots.groups import chance_entries, chance_name
 from mimbench.report.plots.lines import Curve, Level, Lines
 from mimbench.report.plots.series import (
@@ -22,7 +22,7 @@ from mimbench.report.plots.series import (
 )
 from mimbench.report.plots.sheet import Plot, Sheet, key, reference
 from mimbench.report.plots.source import Options, Row, Source
-from mimbench.report.plots.style import SOFT, clean, metric_label
+from mimbench.report.plots.style import SOFT, method_label, metric_label, task_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,7 +86,7 @@ def _sheet(source: Source, options: Options, rows: Sequence[Row], points: Points
         levels = [Level(first["chance"])] if first["chance"] is not None and whole else []
         label = metric_label(first["task"], first["metric"], first["unit"])
         lines = Lines(titles.title(first), x, label, curves, levels=levels, whole=whole)
-        chance += [(clean(first["task"]), chance_name(first, source)) for _ in lines.drawn_levels]
+        chance += [(task_label(first["task"]), chance_name(first, source)) for _ in lines.drawn_levels]
         panels.append((lines, _reference_curves(source, group)))
         dashes |= {name: line for name, line in _dashes(first["task"]).items() if name in panels[-1][1]}
     legend = [key(entry) for entry in series.values()] + chance_entries(chance)
@@ -154,7 +154,7 @@ def loss(source: Source, options: Options) -> Sheet:
             if entry.method == method:
                 curves.append(_loss_curve(source, entry, by_setting[setting_key], options))
         means += [mean for curve in curves for mean in curve.means]
-        title = clean(describe_method(method).label or method)
+        title = method_label(method)
         lines = Lines(title, "Epoch", "Pretraining loss", curves, whole=True)
         plots.append(replace(lines.plot(), height=_LOSS, least=_LOSS))
     several = [entry for entry in series.values() if entry.places > 1]

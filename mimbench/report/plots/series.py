@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
-from mimbench.display import drawing_rank
+from mimbench.display import drawing_rank, paper_name
 from mimbench.recipe import AT, is_of_task
 from mimbench.recipe.document import values
 from mimbench.report.plots.source import Options, Row, Source
-from mimbench.report.plots.style import MethodStyle, clean, lightened, method_style
+from mimbench.report.plots.style import MethodStyle, clean, lightened, method_label, method_style, task_label
 from mimbench.report.records.protocols import differing_paths, label_protocols
 from mimbench.report.scores.statistics import LEVEL_TEXT, Summary, summarise
 
@@ -194,7 +194,7 @@ def build_series(
             labels = [places[series_key].text for series_key in keys]
         for label, series_key in sorted(zip(labels, keys, strict=True), key=lambda pair: natural_key(pair[0])):
             encoder = clean(firsts[series_key]["backbone"]) if has_several_encoders else ""
-            name = ", ".join(filter(None, (clean(method), encoder, label)))
+            name = ", ".join(filter(None, (method_label(method), encoder, label)))
             series[series_key] = Series(method, name, places[series_key].place, places[series_key].places)
     return series
 
@@ -293,7 +293,9 @@ class Titles:
         self._several = {task for task, its_protocols in protocols.items() if len(its_protocols) > 1}
 
     def title(self, row: Row) -> str:
-        return ", ".join(filter(None, (f"{clean(row['task'])} on {clean(row['dataset'])}", self.protocol(row))))
+        return ", ".join(
+            filter(None, (f"{task_label(row['task'])} on {clean(paper_name(row['dataset']))}", self.protocol(row)))
+        )
 
     def protocol(self, row: Row) -> str:
         if row["task"] not in self._several and not row["protocol_name"]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mimbench.display import describe_method, describe_metric
+from mimbench.display import describe_method, describe_metric, describe_task
 
 SIZE, SMALL = 7.0, 6.0
 """Of text, points."""
@@ -151,6 +151,16 @@ def wrap_to_width(text: str, inches: float, size: float = SIZE, weight: str = "n
     widest = TextToPath().get_text_width_height_descent(text or " ", font, False)[0] / 72
     characters = max(8, int(len(text) * inches / widest * 0.97))
     return wrap(text, characters, lines)
+
+
+def method_label(method: str) -> str:
+    """A method as figures call it."""
+    return clean(describe_method(method).label or method)
+
+
+def task_label(task: str) -> str:
+    """A task as figures call it."""
+    return clean(describe_task(task).label or task)
 
 
 _UNITS = {"percent": "%"}

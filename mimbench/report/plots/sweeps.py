@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mimbench.display import paper_name, setting_label
 from mimbench.errors import InputError, nearest
 from mimbench.recipe import AT, AT_EPOCH, AT_STEP, is_of_task
 from mimbench.report.plots.groups import chance_entries, chance_name
@@ -23,7 +24,7 @@ from mimbench.report.plots.series import (
 )
 from mimbench.report.plots.sheet import Sheet, key, reference
 from mimbench.report.plots.source import Options, Row, Source
-from mimbench.report.plots.style import clean, method_style, metric_label
+from mimbench.report.plots.style import clean, method_style, metric_label, task_label
 from mimbench.report.published.numbers import LAST_EPOCH
 from mimbench.report.records.frame import is_early
 from mimbench.store.sealing import fingerprint
@@ -31,7 +32,6 @@ from mimbench.store.sealing import fingerprint
 EPOCHS = "pretrain.epochs"
 STEPS = "pretrain.steps"
 _TITLES = {
-    "method.mask_ratio": "Mask ratio",
     EPOCHS: "Pretraining epochs (a full schedule each)",
     AT_EPOCH: "Epochs pretrained (of one schedule)",
     STEPS: "Pretraining steps (a full schedule each)",
@@ -132,8 +132,10 @@ def _sweep(source: Source, options: Options, path: str, *, loose: bool = False) 
         means += [mean for curve in curves for mean in curve.means]
         first = curves[0].means[0].first
         lines = Lines(
-            titles.title(first) if not is_of_task(path) else f"{clean(first['task'])} on {clean(first['dataset'])}",
-            _TITLES.get(path, clean(path)),
+            titles.title(first)
+            if not is_of_task(path)
+            else f"{task_label(first['task'])} on {clean(paper_name(first['dataset']))}",
+            _TITLES.get(path) or clean(setting_label(path)),
             metric_label(first["task"], first["metric"], first["unit"]),
             curves,
             levels=_levels(source, rows, panel, path, options),
@@ -212,7 +214,7 @@ def _levels(source: Source, rows: Sequence[Row], panel: Panel, path: str, option
     """Lines at chance, and at the baseline if one setting of it is in the panel."""
     here = [row for row in rows if _panel(row, path) == panel]
     firsts = {row["chance"]: row for row in here if row["chance"] is not None}
-    levels = [Level(chance, name=(clean(row["task"]), chance_name(row, source))) for chance, row in firsts.items()]
+    levels = [Level(chance, name=(task_label(row["task"]), chance_name(row, source))) for chance, row in firsts.items()]
     of_baseline = [row for row in here if row["method"] == options.baseline]
     if len({row["pretraining"] for row in of_baseline}) == 1:
         mean = mean_over_seeds(of_baseline, options.spread)

@@ -14,8 +14,9 @@ from mimbench.errors import InputError, nearest
 from mimbench.report.records.frame import build_frame, load_records
 from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.failed import FailedCells, match_choice
-from mimbench.report.tables.comparison import build_comparison
-from mimbench.report.tables.render import FORMATS, render
+from mimbench.report.scores.names import NAMES
+from mimbench.report.tables.comparison import build_comparison, build_comparisons
+from mimbench.report.tables.render import FORMATS, LatexOptions, render
 from mimbench.report.tables.table import Table
 from mimbench.store import DEFAULT_RESULTS
 from mimbench.store.reading import record_files
@@ -32,15 +33,18 @@ def table_command(
     results: Path | None,
     format: str,
     layout: str | None,
+    latex: LatexOptions | None = None,
     warn: Callable[[str], None] = lambda line: None,
 ) -> str:
     """The table as text.
 
     `published` without results lists published numbers. A layout takes records if there are some. Cells that failed
-    are listed beneath the table, or passed to `warn` if the format has no room for remarks.
+    are listed beneath the table, or passed to `warn` if the format has no room for remarks. CSV has the keys of the
+    records, and ablations in the same table; the other formats have the names of papers.
 
     Args:
         format: one of `render.FORMATS`; `choose_format` gives it.
+        latex: how LaTeX sets the table. The table of ablations gets neither its caption nor its label.
 
     Raises:
         InputError: anything that cannot be shown.
@@ -48,34 +52,47 @@ def table_command(
     if layout == "list":
         return _layouts()
     if layout:
-        return _with_failed(*_laid_out(layout, choice, results), format, warn)
+        table, failed = _laid_out(layout, choice, results)
+        return _with_failed([table], failed, format, latex, warn)
     if choice.published and results is None:
-        return render(_listed(choice), format)
-    return _with_failed(*_compared(choice, results or DEFAULT_RESULTS), format, warn)
+        return render(_listed(choice), format, latex)
+    return _with_failed(*_compared(choice, results or DEFAULT_RESULTS, format), format, latex, warn)
 
 
 def format_records(records: Sequence[Record]) -> str:
     """The comparison table of records at hand, for the terminal."""
     return render(
-        build_comparison(build_frame([(None, record.as_json()) for record in records]), Choice(epochs=True)), "text"
+        build_comparison(build_frame([(None, record.as_json()) for record in records]), Choice(epochs=True), NAMES),
+        "text",
     )
 
 
-def _with_failed(table: Table, failed: Sequence[str], format: str, warn: Callable[[str], None]) -> str:
+def _with_failed(
+    tables: Sequence[Table],
+    failed: Sequence[str],
+    format: str,
+    latex: LatexOptions | None,
+    warn: Callable[[str], None],
+) -> str:
+    """The tables, with the cells that failed below the first one."""
+    first, *others = tables
     if format != "csv":
-        return render(replace(table, remarks=(*table.remarks, *failed)), format)
-    for line in failed:
-        warn(line)
-    return render(table, format)
+        first = replace(first, remarks=(*first.remarks, *failed))
+    else:
+        for line in failed:
+            warn(line)
+    options_of_others = replace(latex, caption="", label="") if latex else None
+    return "\n".join([render(first, format, latex), *(render(table, format, options_of_others) for table in others)])
 
 
-def _compared(choice: Choice, results: Path) -> tuple[Table, Sequence[str]]:
-    """The comparison, and what to say of the cells that failed."""
+def _compared(choice: Choice, results: Path, format: str) -> tuple[Sequence[Table], Sequence[str]]:
+    """The comparison and its ablations, and what to say of the cells that failed."""
     paths = [name for name in (*choice.row_fields, *choice.column_fields) if "." in name]
     tidy = load_records(results, [*paths, *(choice.baseline.paths if choice.baseline else ())], earlier_epochs=True)
     failed = FailedCells(results, set(tidy["id"]))
     failed.require_records(choice, tidy)
-    return build_comparison(tidy, choice), failed.remarks(match_choice(choice, tidy))
+    tables = [build_comparison(tidy, choice)] if format == "csv" else build_comparisons(tidy, choice, NAMES)
+    return tables, failed.remarks(match_choice(choice, tidy))
 
 
 def _layouts() -> str:

@@ -10,9 +10,11 @@ import pandas as pd
 
 from mimbench.recipe import AT_EPOCH, AT_STEP
 from mimbench.report.records.protocols import label_protocols
+from mimbench.report.scores.ablations import split_ablations
 from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.collect import ScoreTable, collect_scores, filter_rows
 from mimbench.report.scores.fields import format_value
+from mimbench.report.scores.names import KEYS, Names
 from mimbench.report.scores.score import Key, Score
 from mimbench.report.scores.statistics import LEVEL, Verdict, best_and_next
 from mimbench.report.tables.extra_columns import baseline_column, published_column, rank_column
@@ -28,7 +30,21 @@ _HASH_LENGTH = 6
 """Characters of a pretraining's hash that are shown."""
 
 
-def build_comparison(tidy: pd.DataFrame, choice: Choice | None = None) -> Table:
+def build_comparisons(tidy: pd.DataFrame, choice: Choice, names: Names = KEYS) -> list[Table]:
+    """The comparison of a frame, and a second table if some settings were measured on fewer tasks.
+
+    Raises:
+        InputError: as `build_comparison`.
+    """
+    main, ablations = split_ablations(tidy, choice)
+    tables = [build_comparison(main, choice, names)]
+    if not ablations.empty:
+        table = build_comparison(ablations, choice, names)
+        tables.append(replace(table, title="Ablations: settings that were measured on fewer tasks"))
+    return tables
+
+
+def build_comparison(tidy: pd.DataFrame, choice: Choice | None = None, names: Names = KEYS) -> Table:
     """The table of a frame (see `load_records`).
 
     By default a row is a method with its varied settings, a column a metric of a task under one protocol. A cell is
@@ -44,24 +60,25 @@ def build_comparison(tidy: pd.DataFrame, choice: Choice | None = None) -> Table:
     chosen = filter_rows(tidy, choice)
     if choice.baseline:
         choice.baseline.check(chosen)
-    table = build_table(collect_scores(chosen, choice), label_protocols(chosen), choice)
-    return replace(table, remarks=(*table.remarks, *_remark_on_early_records(tidy, choice, chosen)))
+    table = build_table(collect_scores(chosen, choice), label_protocols(chosen), choice, names)
+    remarks, advice = _remark_on_early_records(tidy, choice, chosen)
+    return replace(table, remarks=(*table.remarks, *remarks), advice=advice)
 
 
-def build_table(scores: ScoreTable, labels: Labels, choice: Choice) -> Table:
+def build_table(scores: ScoreTable, labels: Labels, choice: Choice, names: Names = KEYS) -> Table:
     """The table of scores that are collected already."""
     cells, verdicts = _score_cells(scores, choice)
-    columns, columns_of_cells = _label_columns(scores, labels)
+    columns, columns_of_cells = _label_columns(scores, labels, names)
 
     def add(column: Column, column_cells: list[Cell]) -> None:
         columns.append(column)
         columns_of_cells.append(column_cells)
 
-    for key, title, notes in _titles(scores, labels):
+    for key, title, notes in _titles(scores, labels, names):
         add(Column(title, ("mean", choice.spread, "n"), notes), [cells[row, key] for row in scores.row_keys])
         column = scores.column(key)
         if choice.baseline:
-            differences = baseline_column(choice.baseline, title, column, list(scores.scores.values()))
+            differences = baseline_column(choice.baseline, title, column, list(scores.scores.values()), names)
             if differences:
                 add(*differences)
         if choice.published:
@@ -70,7 +87,8 @@ def build_table(scores: ScoreTable, labels: Labels, choice: Choice) -> Table:
         add(*rank_column([scores.column(key) for key in scores.column_keys], scores.column_fields))
     rows = tuple(zip(*columns_of_cells, strict=True))
     controls = scores.controls if scores.controls < len(scores.row_keys) else 0
-    return Table(tuple(columns), rows, remarks=_remarks(cells, scores, choice, verdicts), controls=controls)
+    remarks = _remarks(cells, scores, choice, verdicts, names)
+    return Table(tuple(columns), rows, remarks=remarks, controls=controls)
 
 
 def _score_cells(scores: ScoreTable, choice: Choice) -> tuple[dict[tuple[Key, Key], Cell], list[Verdict]]:
@@ -120,17 +138,17 @@ def _is_per_seed(scores: ScoreTable) -> bool:
     return bool(_FIELDS_OF_A_SEED & {*scores.row_fields, *scores.column_fields})
 
 
-def _label_columns(scores: ScoreTable, labels: Labels) -> tuple[list[Column], list[list[Cell]]]:
+def _label_columns(scores: ScoreTable, labels: Labels, names: Names) -> tuple[list[Column], list[list[Cell]]]:
     """A column per field of the rows. The protocol has one only if a task has several."""
     tasks = {score.shared["task"] for score in scores.scores.values()}
     columns, cells = [], []
     for index, name in enumerate(scores.row_fields):
         values = [row[index] for row in scores.row_keys]
         if name != "protocol":
-            columns.append(Column(name))
-            cells.append([Cell(_label(name, value)) for value in values])
+            columns.append(Column(names.field(name)))
+            cells.append([Cell(_label(name, value, names)) for value in values])
         elif len(labels) > len(tasks):
-            columns.append(Column(name))
+            columns.append(Column(names.field(name)))
             cells.append([_protocol_cell(*labels[value]) for value in values])
     return columns, cells
 
@@ -139,17 +157,17 @@ def _protocol_cell(label: str, note: str) -> Cell:
     return Cell(label, notes=(note,) if note else ())
 
 
-def _label(name: str, value: Any) -> str | None:
+def _label(name: str, value: Any, names: Names) -> str | None:
     """A field's value as the field's column shows it; None if it is missing."""
     if value is None or value == "":
         return None
     text = format_value(value)
-    return text[:_HASH_LENGTH] if name == "pretraining" else text
+    return text[:_HASH_LENGTH] if name == "pretraining" else names.value(name, text)
 
 
-def _titles(scores: ScoreTable, labels: Labels) -> list[tuple[Key, str, tuple[str, ...]]]:
+def _titles(scores: ScoreTable, labels: Labels, names: Names) -> list[tuple[Key, str, tuple[str, ...]]]:
     """(column, title, footnotes). The protocol is in the title if two titles are equal without it."""
-    bare = [_title(scores, key) for key in scores.column_keys]
+    bare = [_title(scores, key, names) for key in scores.column_keys]
     titles = []
     for key, title in zip(scores.column_keys, bare, strict=True):
         notes: tuple[str, ...] = ()
@@ -161,34 +179,39 @@ def _titles(scores: ScoreTable, labels: Labels) -> list[tuple[Key, str, tuple[st
     return titles
 
 
-def _title(scores: ScoreTable, key: Key) -> str:
-    """A column's title without its protocol: "knn: top1_k20, method.x=3"."""
+def _title(scores: ScoreTable, key: Key, names: Names) -> str:
+    """A column's title without its protocol: "k-NN (k = 20), method.x=3"."""
     values = dict(zip(scores.column_fields, key, strict=True))
     values.pop("protocol", None)
     parts = []
     if "metric" in values:
         unit = next(score.shared["unit"] for (_, column), score in scores.scores.items() if column == key)
-        metric = str(values.pop("metric")) + (f" [{unit}]" if unit != "percent" else "")
-        parts.append(f"{values.pop('task')}: {metric}" if "task" in values else metric)
+        metric = str(values.pop("metric"))
+        title = names.metric(str(values.pop("task")), metric) if "task" in values else metric
+        parts.append(title + (f" [{unit}]" if unit != "percent" else ""))
     present = {name: value for name, value in values.items() if value not in (None, "")}
     if not parts and not present:
         present = values  # a title is not empty: missing values are shown as such
-    return ", ".join([*parts, *(_name_value(name, value) for name, value in present.items())])
+    return ", ".join([*parts, *(_name_value(name, value, names) for name, value in present.items())])
 
 
-def _name_value(name: str, value: Any) -> str:
+def _name_value(name: str, value: Any, names: Names) -> str:
     """A field's value in a title or footnote. Numbers and settings need their field's name."""
-    text = _label(name, value) or "-"
+    text = _label(name, value, names) or "-"
     is_plain = "." not in name and not isinstance(value, int | float)
-    return text if is_plain else f"{name}={text}"
+    return text if is_plain else f"{names.field(name)}={text}"
 
 
 def _remarks(
-    cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable, choice: Choice, verdicts: Sequence[Verdict]
+    cells: Mapping[tuple[Key, Key], Cell],
+    scores: ScoreTable,
+    choice: Choice,
+    verdicts: Sequence[Verdict],
+    names: Names,
 ) -> tuple[str, ...]:
     """One line that explains the whole table."""
     remarks = [
-        _remark_on_what_all_share(scores),
+        _remark_on_what_all_share(scores, names),
         _remark_on_marks(cells, scores, verdicts),
         _remark_on_units(scores),
         *_remarks_on_spread(scores, choice),
@@ -197,12 +220,13 @@ def _remarks(
     return (line,) if line else ()
 
 
-def _remark_on_what_all_share(scores: ScoreTable) -> str:
+def _remark_on_what_all_share(scores: ScoreTable, names: Names) -> str:
     """Task and metric if neither rows nor columns show them."""
-    any_score = next(iter(scores.scores.values()))
-    fields = {*scores.row_fields, *scores.column_fields}
-    shared = ": ".join(str(any_score.shared[name]) for name in ("task", "metric") if name not in fields)
-    return f"all: {shared}" if shared else ""
+    shared = next(iter(scores.scores.values())).shared
+    missing = [name for name in ("task", "metric") if name not in (*scores.row_fields, *scores.column_fields)]
+    if len(missing) == 2:
+        return f"all: {names.metric(str(shared['task']), str(shared['metric']))}"
+    return f"all: {names.value(missing[0], str(shared[missing[0]]))}" if missing else ""
 
 
 def _remark_on_marks(cells: Mapping[tuple[Key, Key], Cell], scores: ScoreTable, verdicts: Sequence[Verdict]) -> str:
@@ -248,15 +272,16 @@ def _remarks_on_spread(scores: ScoreTable, choice: Choice) -> list[str]:
     return remarks
 
 
-def _remark_on_early_records(tidy: pd.DataFrame, choice: Choice, chosen: pd.DataFrame) -> tuple[str, ...]:
-    """How many records of earlier epochs the table leaves out, and which option shows them."""
+def _remark_on_early_records(
+    tidy: pd.DataFrame, choice: Choice, chosen: pd.DataFrame
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(how many records of earlier epochs the table leaves out, which option shows them)."""
     if choice.shows_epochs:
-        return ()
+        return (), ()
     all_epochs = filter_rows(tidy, replace(choice, epochs=True))
     count = all_epochs["id"].nunique() - chosen["id"].nunique()
     if not count:
-        return ()
-    records, them = ("records", "them") if count > 1 else ("record", "it")
+        return (), ()
     by_column = "method" in choice.column_fields
     fields = choice.column_fields if by_column else choice.row_fields or ("method",)
     option = "--columns" if by_column else "--rows"
@@ -264,4 +289,5 @@ def _remark_on_early_records(tidy: pd.DataFrame, choice: Choice, chosen: pd.Data
     paths = [AT_EPOCH] * bool(left_out["pretrain_epochs"].notna().any())
     paths += [AT_STEP] * bool(left_out["step_budget"].notna().any())
     shown, units = ",".join([*fields, *paths]), " or ".join("epochs" if path == AT_EPOCH else "steps" for path in paths)
-    return (f"not shown: {count} {records} of earlier {units} of these pretrainings ({option} {shown} shows {them})",)
+    records = f"{count} record{'s' * (count > 1)} of earlier {units} of these pretrainings"
+    return (f"not shown: {records}",), (f"{option} {shown} shows earlier {units}",)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from mimbench.errors import InputError
 from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.fields import Fields
+from mimbench.report.scores.names import KEYS, Names
 from mimbench.report.scores.score import Score
 from mimbench.report.scores.statistics import LEVEL_TEXT, Rank, mean_ranks, paired_difference
 from mimbench.report.tables.table import Cell, Column
@@ -16,7 +17,7 @@ _EMPTY = Cell()
 
 
 def baseline_column(
-    baseline: Baseline, title: str, scores: Sequence[Score | None], all_scores: Sequence[Score]
+    baseline: Baseline, title: str, scores: Sequence[Score | None], all_scores: Sequence[Score], names: Names = KEYS
 ) -> tuple[Column, list[Cell]] | None:
     """Differences from the baseline's scores, paired by seed; None if all scores are the baseline's own.
 
@@ -25,6 +26,7 @@ def baseline_column(
         title: of the column of scores.
         scores: one per row; None: not measured.
         all_scores: of the table.
+        names: what methods are called.
     """
     partners = [None if score is None else baseline.partner(score, all_scores) for score in scores]
     if all(partner is None or partner is score for partner, score in zip(partners, scores, strict=True)):
@@ -34,10 +36,10 @@ def baseline_column(
         for score, partner in zip(scores, partners, strict=True)
     ]
     reference = baseline.describe([partner for partner in partners if isinstance(partner, Score)], all_scores)
-    note = f"difference from {reference}, paired by seed"
+    note = f"difference from {names.baseline(reference)}, paired by seed"
     if any(isinstance(cell.content, Difference) and cell.content.summary.interval for cell in cells):
         note += f"; [ ]: {LEVEL_TEXT} interval of the mean (Student's t)"
-    return Column(f"Δ {baseline.text}", ("mean", "low", "high", "n"), (note,), main=title), cells
+    return Column(f"Δ {names.baseline(baseline.text)}", ("mean", "low", "high", "n"), (note,), main=title), cells
 
 
 def _difference_cell(baseline: Baseline, score: Score, partner: Score | str) -> Cell:

@@ -47,6 +47,8 @@ class Table:
     remarks: tuple[str, ...] = ()
     """Lines below the table that hold for all of it. {best}, {similar} and {second} become these words, marked as
     cells are."""
+    advice: tuple[str, ...] = ()
+    """Lines for who made the table, such as options of the command. Only a terminal shows them."""
     controls: int = 0
     """Number of rows at the top that are controls. They are set apart from the others."""
 

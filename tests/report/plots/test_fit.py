@@ -20,7 +20,7 @@ from mimbench.errors import InputError
 from mimbench.report.plots.kinds import figure, figures, plot_kinds
 from mimbench.report.plots.sheet import image, save
 from mimbench.report.plots.source import NothingToPlot, Options, Source
-from mimbench.report.plots.style import clean, method_style, wrap
+from mimbench.report.plots.style import clean, method_label, method_style, wrap
 
 STYLES = {name: method_style(name) for name in registry.methods.names()}
 NASTY = "a $x^2$ \\frac{1}{2} <script>alert(1)</script> of-a-method-whose-name-does-not-end\n\x07"
@@ -170,11 +170,13 @@ def test_a_method_looks_the_same_everywhere(record):
 
     colours_of_many = colours(many)
     assert {name: colours_of_many[name] for name in colours(few)} == colours(few)
-    assert {name: colours_of_many[name] for name in STYLES} == {name: style.colour for name, style in STYLES.items()}
+    assert {name: colours_of_many[method_label(name)] for name in STYLES} == {
+        name: style.colour for name, style in STYLES.items()
+    }
     lines = figure("seeds", Source.from_records(made.scores(record, ["mae", "sharpen"], ["knn"], 2)))
     drawn = {line.get_label(): (to_hex(line.get_color()), line.get_marker()) for line in lines.axes[0].lines}
     for name in ("mae", "sharpen"):
-        assert drawn[name] == (method_style(name).colour, method_style(name).marker)
+        assert drawn[method_label(name)] == (method_style(name).colour, method_style(name).marker)
 
 
 def test_controls_are_grey_and_no_two_methods_share_a_style():
@@ -191,8 +193,8 @@ def test_controls_are_grey_and_no_two_methods_share_a_style():
 def test_a_methods_main_setting_keeps_its_colour(source):
     bars = [bars for axes in figure("bars", source).axes for bars in axes.containers]
     shades = {b.get_label(): to_hex(b.patches[0].get_facecolor()) for b in bars if hasattr(b, "patches")}
-    of_simmim = {label: shade for label, shade in shades.items() if label.startswith("simmim")}
-    assert of_simmim["simmim, mask_ratio=0.6"] == STYLES["simmim"].colour
+    of_simmim = {label: shade for label, shade in shades.items() if label.startswith("SimMIM")}
+    assert of_simmim["SimMIM, mask_ratio=0.6"] == STYLES["simmim"].colour
     assert len(set(of_simmim.values())) == len(of_simmim) == len(made.RATIOS)
 
 
@@ -234,7 +236,7 @@ def test_pictures_are_those_of_the_records_and_nothing_else_on_the_disk(record, 
     made.write_record(folder / "records" / "outside.json", outside)
     (folder / "artifacts" / "simmim-0" / "predictions.png").write_bytes(b"no picture")
     fig = figure("detections", Source.read(folder))
-    assert [axes.get_title(loc="left").split(",")[0] for axes in fig.axes] == ["random-init"]
+    assert [axes.get_title(loc="left").split(",")[0] for axes in fig.axes] == ["Random init"]
     assert fig.axes[0].images[0].get_array().shape[:2] == (160, 400)
     assert "Missing or damaged pictures: " in fig.get_supxlabel()
     (folder / "artifacts" / "random-init-0" / "predictions.png").unlink()

@@ -34,7 +34,7 @@ def styles(fig):
                 colours.setdefault(bars.get_label(), set()).add(to_hex(bars.patches[0].get_facecolor()))
         for line in axes.lines:
             colours.setdefault(line.get_label(), set()).add(to_hex(line.get_color()))
-    return {label: shades for label, shades in colours.items() if label.startswith("simmim")}
+    return {label: shades for label, shades in colours.items() if label.startswith("SimMIM")}
 
 
 def several_settings(record):
@@ -62,8 +62,8 @@ def test_a_setting_has_one_colour_in_every_kind_and_under_every_filter(records, 
     for kind, options in choices:
         for label, shades in styles(figure(kind, source, options)).items():
             colours.setdefault(label, set()).update(shades)
-    main = colours.pop("simmim", set())  # where it is alone, its setting is not told
-    assert colours["simmim, mask_ratio=0.6"] == main == {"#0173b2"}
+    main = colours.pop("SimMIM", set())  # where it is alone, its setting is not told
+    assert colours["SimMIM, mask_ratio=0.6"] == main == {"#0173b2"}
     assert all(len(shades) == 1 for shades in colours.values()), colours
     assert len(set.union(*colours.values())) == len(colours) > 2
 
@@ -74,9 +74,9 @@ def test_a_setting_has_one_dash_in_every_kind(record):
         kind: {line.get_label(): line.get_linestyle() for axes in figure(kind, source).axes for line in axes.lines}
         for kind in ("loss", "layers")
     }
-    of_simmim = {label: dash for label, dash in dashes["loss"].items() if label.startswith("simmim,")}
-    assert of_simmim == {label: dash for label, dash in dashes["layers"].items() if label.startswith("simmim,")}
-    assert of_simmim["simmim, mask_ratio=0.6"] == "-"
+    of_simmim = {label: dash for label, dash in dashes["loss"].items() if label.startswith("SimMIM,")}
+    assert of_simmim == {label: dash for label, dash in dashes["layers"].items() if label.startswith("SimMIM,")}
+    assert of_simmim["SimMIM, mask_ratio=0.6"] == "-"
     assert len(set(of_simmim.values())) == 3
 
 
@@ -84,13 +84,13 @@ def test_a_setting_that_is_not_the_main_one_is_named_even_if_it_is_the_only_one(
     records = [*made.ablation(record), made.one(record, "simmim", 0, "knn", varied={"method.mask_ratio": 0.2})]
     records += made.scores(record, ["simmim"], ["finetune"], 3)
     shades = styles(figure("bars", Source.from_records(records), Options(tasks=("knn",))))
-    assert list(shades) == ["simmim, mask_ratio=0.2"]
-    assert shades["simmim, mask_ratio=0.2"] != {"#0173b2"}
+    assert list(shades) == ["SimMIM, mask_ratio=0.2"]
+    assert shades["SimMIM, mask_ratio=0.2"] != {"#0173b2"}
 
 
 def test_curves_over_a_setting_keep_the_main_settings_colour(reference):
     for kind in ("ablation", "epochs"):
-        assert styles(figure(kind, reference))["simmim"] == {"#0173b2"}
+        assert styles(figure(kind, reference))["SimMIM"] == {"#0173b2"}
 
 
 def seconds(records, seed, factor):
@@ -112,7 +112,7 @@ def test_one_disturbed_run_does_not_move_the_cost(record):
     places = {}
     for name, records in (("plain", plain), ("busy", [*busy, *plain[3:]])):
         fig = figure("cost", Source.from_records(records))
-        (marker,) = [line for line in fig.axes[0].lines if line.get_label() == "simmim"]
+        (marker,) = [line for line in fig.axes[0].lines if line.get_label() == "SimMIM"]
         places[name] = marker.get_xdata()[0]
     assert places["plain"] == places["busy"]
     ends = [tuple(line.get_xdata()) for line in fig.axes[0].lines if len(line.get_xdata()) == 2]
@@ -177,7 +177,7 @@ def test_the_chance_level_is_called_what_it_is(record):
     assert keys(with_chance)[-1] == keys(with_chance, "seeds")[-1] == keys(with_chance, "cost")[-1] == "mean fill"
     assert keys(records)[-1] == "trivial baseline"
     assert keys(percent)[-1] == "chance"
-    assert keys([*with_chance, *percent])[-1] == "chance; reconstruction: mean fill"
+    assert keys([*with_chance, *percent])[-1] == "chance; Reconstruction: mean fill"
 
 
 def test_fills_are_one_line_each_the_mean_over_seeds(record):

@@ -15,6 +15,7 @@ from mimbench.report.page.leaderboard import build_leaderboard, describe_leaderb
 from mimbench.report.plots.cost import pareto_front
 from mimbench.report.plots.kinds import draw_kinds, figure, plot_kinds
 from mimbench.report.plots.source import NothingToPlot, Options, Source
+from mimbench.report.plots.style import method_label, task_label
 from mimbench.report.published.numbers import load_published
 from mimbench.report.records.protocols import label_protocols
 from mimbench.report.scores.baseline import Baseline
@@ -34,12 +35,13 @@ def means(scores, framed):
     return framed(scores).groupby(["method", "task"])["value"].mean().to_dict()
 
 
-def lines(axes, label):
-    return [line for line in axes.lines if line.get_label() == label]
+def lines(axes, method):
+    """Lines of a method's main setting."""
+    return [line for line in axes.lines if line.get_label() == method_label(method)]
 
 
-def points(axes, label):
-    (line,) = lines(axes, label)
+def points(axes, method):
+    (line,) = lines(axes, method)
     return dict(zip(map(float, line.get_xdata()), map(float, line.get_ydata()), strict=True))
 
 
@@ -63,7 +65,8 @@ def test_bars_are_the_means_and_dots_the_seeds(scores, means):
                 (bar,) = bars.patches
                 heights[bars.get_label(), tasks[round(bar.get_x() + bar.get_width() / 2)]] = bar.get_height()
         dots += [value for line in axes.lines if line.get_markersize() < 2 for value in line.get_ydata()]
-    assert heights == pytest.approx(means)
+    expected = {(method_label(method), task_label(task)): mean for (method, task), mean in means.items()}
+    assert heights == pytest.approx(expected)
     assert sorted(dots) == pytest.approx(sorted(record.primary[1].value for record in scores))
 
 
@@ -132,14 +135,14 @@ def test_protocols_never_share_a_panel(record):
     layers = {"layers=one", "layers=all"}
     for kind in ("bars", "seeds"):
         titles = [axes.get_title(loc="left").replace("\n", " ") for axes in figure(kind, source).axes]
-        assert {title.split(", ")[1] for title in titles if title.startswith("linear-probe")} == layers
+        assert {title.split(", ")[1] for title in titles if title.startswith("Linear probe")} == layers
     assert len(figure("cost", source).axes) == 6
 
 
 def test_ablation_has_every_value_and_the_papers_curve(record):
     records = made.ablation(record) + made.ablation(record, "mae")
     fig = figure("ablation", Source.from_records(records), Options(methods=("simmim",)))
-    ours = points(by_title(fig, "linear-probe on mnist5k"), "simmim")
+    ours = points(by_title(fig, "Linear probe on mnist5k"), "simmim")
     expected = {
         r: np.mean(values_of(records, "simmim", "linear-probe", **{"method.mask_ratio": r})) for r in (0.2, 0.4, 0.8)
     }
@@ -194,7 +197,7 @@ def test_other_settings_make_lines_of_their_own(record):
         )
     axes = figure("ablation", Source.from_records(records)).axes[0]
     labels = [line.get_label() for line in axes.lines if len(line.get_xdata()) > 1]
-    assert labels == ["simmim, vit 64x4/4, depth=4", "simmim, vit 64x8/4, depth=8"]
+    assert labels == ["SimMIM, vit 64x4/4, depth=4", "SimMIM, vit 64x8/4, depth=8"]
     assert [len(points(axes, label)) for label in labels] == [4, 4]
 
 
@@ -213,7 +216,7 @@ def test_a_task_s_own_setting_is_an_axis_though_it_is_part_of_the_protocol(recor
 def test_epochs_say_that_each_is_a_full_schedule(record):
     records = made.lengths(record) + made.scores(record, ["random-init"], ["linear-probe"], 3)
     fig = figure("epochs", Source.from_records(records), Options(baseline="random-init"))
-    axes = by_title(fig, "linear-probe on mnist5k")
+    axes = by_title(fig, "Linear probe on mnist5k")
     lengths = (5, 10, 20, 40)
     expected = {e: np.mean(values_of(records, "mae", "linear-probe", **{"pretrain.epochs": e})) for e in lengths}
     assert points(axes, "mae") == pytest.approx(expected)
@@ -227,7 +230,7 @@ def test_epochs_say_that_each_is_a_full_schedule(record):
 def test_epochs_of_one_schedule_end_with_the_plain_record(record):
     records = made.on_the_way(record) + made.scores(record, ["random-init"], ["linear-probe"], 3)
     fig = figure("epochs", Source.from_records(records))
-    axes = by_title(fig, "linear-probe on mnist5k")
+    axes = by_title(fig, "Linear probe on mnist5k")
     assert set(points(axes, "mae")) == {0.0, 5.0, 26.0}
     assert points(axes, "mae")[26.0] == pytest.approx(np.mean(values_of(records, "mae", "linear-probe")))
     assert "of one schedule" in axes.get_xlabel()
@@ -248,20 +251,20 @@ def test_recipes_of_several_lengths_are_grouped_and_the_note_says_so(record):
     recipe = records[1].recipe
     records[1] = records[1].model_copy(update={"recipe": recipe | {"method": {**recipe["method"], "norm": True}}})
     fig = figure("epochs", Source.from_records(records))
-    assert set(points(by_title(fig, "linear-probe on mnist5k"), "mae")) == {10.0, 20.0}
+    assert set(points(by_title(fig, "Linear probe on mnist5k"), "mae")) == {10.0, 20.0}
     assert "recipes differ in more than their epochs" in fig.get_supxlabel().replace("\n", " ")
 
 
 def test_layers_ratios_and_losses_are_the_curves_of_the_records(record):
     records = made.layered(record) + made.rebuilt(record)
     source = Source.from_records(records)
-    axes = by_title(figure("layers", source), "linear-probe on mnist5k")
+    axes = by_title(figure("layers", source), "Linear probe on mnist5k")
     for method in made.METHODS:
         curves = [
             r.curves["top1_by_layer"] for r in records if r.method.name == method and r.task.name == "linear-probe"
         ]
         assert points(axes, method) == pytest.approx(dict(enumerate(np.mean(curves, axis=0))))
-    axes = by_title(figure("ratios", source), "reconstruction on mnist5k")
+    axes = by_title(figure("ratios", source), "Reconstruction on mnist5k")
     curves = [r.curves["psnr"] for r in records if r.method.name == "mae" and r.task.name == "reconstruction"]
     assert points(axes, "mae") == pytest.approx(dict(zip((0.3, 0.5, 0.75, 0.9), np.mean(curves, axis=0), strict=True)))
     assert list(points(axes, "mean fill").values()) == records[-1].curves["psnr, mean fill"]
@@ -358,7 +361,7 @@ def test_every_kind_draws_methods_that_have_only_earlier_epochs(methods, record)
 def test_two_records_of_one_seed_are_separate_points(record):
     twice = [record(value=50.0), record(value=60.0)]
     labels = [bars.get_label() for bars in figure("bars", Source.from_records(twice)).axes[0].containers]
-    assert sorted(labels) == ["simmim, setting 1", "simmim, setting 2"]
+    assert sorted(labels) == ["SimMIM, setting 1", "SimMIM, setting 2"]
 
 
 def test_whiskers_end_where_the_metric_does_and_the_note_says_so(record):

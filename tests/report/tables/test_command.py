@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from mimbench.cli.output import print_table
+from mimbench.display import relabelled
 from mimbench.errors import InputError
 from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.choice import Choice
 from mimbench.report.tables.command import choose_format, table_command
+from mimbench.report.tables.render import LatexOptions
 
 REFERENCE = Path(__file__).parents[3] / "results" / "reference"
 
@@ -25,7 +27,7 @@ def run(choice=None, *, results=None, format=None, layout=None, output=None):
 
 
 def test_the_format_follows_the_files_suffix(tmp_path):
-    for name, start in (("a.md", "| method"), ("a.tex", "% needs"), ("b/a.html", "<style>"), ("a.csv", "method,")):
+    for name, start in (("a.md", "| Method"), ("a.tex", "% needs"), ("b/a.html", "<style>"), ("a.csv", "method,")):
         assert run(results=REFERENCE, output=tmp_path / name) is None
         assert (tmp_path / name).read_text(encoding="utf-8").startswith(start)
     run(results=REFERENCE, output=tmp_path / "a.md", format="csv")
@@ -63,6 +65,49 @@ def test_layouts_and_lists_take_no_choice_that_they_would_not_heed(monkeypatch, 
     assert "52.3" in run(Choice(methods=("simmim",), tasks=("detection",), published=True))
     with pytest.raises(InputError, match="results folder runs does not exist"):
         run()
+
+
+def test_settings_measured_on_fewer_tasks_are_a_table_of_their_own():
+    text = run(results=REFERENCE)
+    comparison, ablations = text.split("\nAblations: ")
+    rows = comparison.split("\n\n")[0].splitlines()
+    assert len([row for row in rows if row.startswith("SimMIM ")]) == 1
+    assert "Mask ratio" not in comparison
+    assert [line.split()[:2] for line in ablations.splitlines() if line.startswith("SimMIM")] == [
+        ["SimMIM", ratio] for ratio in ("0.3", "0.6", "0.8")
+    ]
+    one_task = run(Choice(tasks=("linear-probe",)), results=REFERENCE)
+    assert "Ablations" not in one_task  # all settings of a method were measured on it
+    assert "Mask ratio" in one_task
+    assert "Ablations" not in run(Choice(row_fields=("method",)), results=REFERENCE)
+
+
+def test_names_are_those_of_papers_except_in_csv(framed, record):
+    csv = run(results=REFERENCE, format="csv")
+    assert csv.splitlines()[0].startswith("method,method.mask_ratio,detection: AP,")
+    assert "\nmaskfeat," in csv
+    latex = run(results=REFERENCE, format="latex")
+    assert r"AP\textsuperscript{box}" in latex
+    assert "5-shot top-1" in latex.replace(r" \\ ", " ")
+    assert "--" not in latex
+    assert "AP<sup>box</sup>" in run(results=REFERENCE, format="html")
+    with relabelled({"mae": "Ours"}):
+        assert "Δ Ours [" in run(Choice(baseline=Baseline.parse("mae"), tasks=("knn",)), results=REFERENCE)
+
+
+def test_latex_is_set_as_asked_for():
+    def latex(**options):
+        choice = Choice(tasks=("knn",))
+        return table_command(choice, results=REFERENCE, format="latex", layout=None, latex=LatexOptions(**options))
+
+    captioned = latex(caption="50 % & more", label="tab:main", is_wide=True)
+    assert captioned.count(r"\begin{table*}") == captioned.count(r"\end{table*}") == 1
+    assert "\\caption{50 \\% \\& more}\n\\label{tab:main}\n" in captioned
+    bare = latex(is_bare=True)
+    assert "{table" not in bare
+    assert "textsuperscript" not in bare
+    assert "minipage" not in bare
+    assert r"\begin{tabular}" in bare
 
 
 @pytest.mark.e2e

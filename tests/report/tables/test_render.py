@@ -48,24 +48,24 @@ GOLDEN = {
     "text": """\
 Title
 
-method  knn: top1 [a]           AP
-------  ----------------------  ---
-a_b     *60.0 ± 1.0 (n=3)* [b]  -
-c       _50.0_                  7.5
+method  knn: top1 [a]     AP
+------  ----------------  ---
+a_b     *60.0 ± 1.0* [b]  -
+c       _50.0_            7.5
 
-*best* and _second_; in percent
+*best* and _second_; in percent; n = 3 with ±
 [a] protocol a
 [b] overlaps
 """,
     "markdown": """\
 **Title**
 
-| method | knn: top1<sup>a</sup>            | AP  |
-| ------ | -------------------------------- | --- |
-| a_b    | **60.0 ± 1.0 (n=3)**<sup>b</sup> | -   |
-| c      | <ins>50.0</ins>                  | 7.5 |
+| method | knn: top1<sup>a</sup>      | AP  |
+| ------ | -------------------------- | --- |
+| a_b    | **60.0 ± 1.0**<sup>b</sup> | -   |
+| c      | <ins>50.0</ins>            | 7.5 |
 
-**best** and <ins>second</ins>; in percent<br>
+**best** and <ins>second</ins>; in percent; n = 3 with ±<br>
 <sup>a</sup> protocol a<br>
 <sup>b</sup> overlaps
 """,
@@ -80,11 +80,11 @@ STYLE<table class="mimbench">
 <thead><tr><th scope="col">method</th><th scope="col" class="number">knn: top1<sup>a</sup></th>\
 <th scope="col" class="number">AP</th></tr></thead>
 <tbody>
-<tr><td>a_b</td><td class="number"><strong>60.0 &#177; 1.0 (n=3)</strong><sup>b</sup></td><td class="number">-</td></tr>
+<tr><td>a_b</td><td class="number"><strong>60.0 &#177; 1.0</strong><sup>b</sup></td><td class="number">-</td></tr>
 <tr><td>c</td><td class="number"><u>50.0</u></td><td class="number">7.5</td></tr>
 </tbody>
-<tfoot><tr><td colspan="3"><strong>best</strong> and <u>second</u>; in percent<br><sup>a</sup> protocol a<br>\
-<sup>b</sup> overlaps</td></tr></tfoot>
+<tfoot><tr><td colspan="3"><strong>best</strong> and <u>second</u>; in percent; n = 3 with &#177;<br>\
+<sup>a</sup> protocol a<br><sup>b</sup> overlaps</td></tr></tfoot>
 </table>
 """,
     "latex": r"""% needs \usepackage{booktabs,graphicx}
@@ -96,7 +96,7 @@ STYLE<table class="mimbench">
 \toprule
 method & knn: top1\textsuperscript{a} & AP \\
 \midrule
-a\_b & \textbf{60.0 $\pm$ 1.0 (n=3)}\textsuperscript{b} & - \\
+a\_b & \textbf{60.0 $\pm$ 1.0}\textsuperscript{b} & - \\
 c & \underline{50.0} & 7.5 \\
 \bottomrule
 \end{tabular}}
@@ -104,7 +104,7 @@ c & \underline{50.0} & 7.5 \\
 \smallskip
 \begin{minipage}{\linewidth}
 \footnotesize\raggedright
-\textbf{best} and \underline{second}; in percent \\
+\textbf{best} and \underline{second}; in percent; n = 3 with $\pm$ \\
 \textsuperscript{a} protocol a \\
 \textsuperscript{b} overlaps
 \end{minipage}
@@ -270,10 +270,38 @@ def test_latex_shows_n_once_if_it_is_the_same_everywhere():
     assert "\nn = 3 throughout\n" in latex
     assert r"60.0 $\pm$ 1.0, +0.1 \\" in latex
     assert r"+2.0 {[}$-$1.0, 5.0{]} \\" in latex
-    for other in (Cell(mean(1, 50.0)), Cell(mean(2, 50.0))):
+    with_one_seed = render(Table((column,), ((three[0],), (Cell(mean(1, 50.0)),))), "latex")
+    assert "(n=" not in with_one_seed
+    assert "\nn = 3 with $\\pm$\n" in with_one_seed
+    for other in (Cell(mean(2, 50.0)), Cell(Difference(Summary(1, 2.0)))):
         latex = render(Table((column,), ((three[0],), (other,))), "latex")
         assert "(n=3)" in latex
         assert "throughout" not in latex
+
+
+def test_text_fits_the_terminal(monkeypatch):
+    titles = ("method", "Linear probe top-1", "k-NN top-1 (k = 20)", "AP^box", "Corrupted top-1")
+    columns = (Column(titles[0]), *(Column(title, ("mean", "sd", "n")) for title in titles[1:]))
+    rows = tuple((Cell(name), *[Cell(mean(3, 50.0 + i)) for i in range(4)]) for name in ("random-init", "mae", "beit"))
+    table = Table(columns, rows, controls=1, remarks=("a remark",))
+
+    def text(width):
+        monkeypatch.setenv("COLUMNS", str(width))
+        return render(table, "text")
+
+    wide = text(120).splitlines()
+    assert wide[0].split("  ")[0] == "method"
+    assert len(wide) == 8  # head, rule, three rows with the rule of the controls, an empty line, the remark
+    wrapped = text(70).splitlines()
+    assert max(map(len, wrapped)) <= 70
+    assert wrapped[0].split() == ["k-NN"] or "Linear" in wrapped[0]
+    assert wrapped[2].startswith("-----------") or wrapped[1].startswith("-----------")
+    narrow = text(40)
+    assert max(map(len, narrow.splitlines())) <= 40
+    assert narrow.count("random-init") > 1  # labels are in every part
+    assert narrow.count("a remark") == 1
+    for i in range(4):
+        assert f"{50.0 + i:.1f}" in narrow
 
 
 @pytest.mark.parametrize(

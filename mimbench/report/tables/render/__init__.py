@@ -8,13 +8,13 @@ from dataclasses import replace
 from mimbench.errors import InputError, nearest
 from mimbench.report.tables.render.csv import render_csv
 from mimbench.report.tables.render.html import render_html
-from mimbench.report.tables.render.latex import render_latex
+from mimbench.report.tables.render.latex import LatexOptions, render_latex
 from mimbench.report.tables.render.markdown import render_markdown
 from mimbench.report.tables.render.text import render_text
 from mimbench.report.tables.table import Cell, Column, Table
 from mimbench.text import visible
 
-FORMATS: dict[str, Callable[[Table], str]] = {
+FORMATS: dict[str, Callable[..., str]] = {
     "text": render_text,
     "markdown": render_markdown,
     "csv": render_csv,
@@ -23,15 +23,19 @@ FORMATS: dict[str, Callable[[Table], str]] = {
 }
 
 
-def render(table: Table, format: str) -> str:
+def render(table: Table, format: str, latex: LatexOptions | None = None) -> str:
     """The table in one of FORMATS, with a line break at its end.
+
+    Args:
+        latex: how LaTeX sets it; of no meaning for other formats.
 
     Raises:
         InputError: another format.
     """
     if format not in FORMATS:
         raise InputError(f"unknown table format {format!r}{nearest(format, FORMATS)}")
-    return FORMATS[format](_with_visible_text(table))
+    visible_table = _with_visible_text(table)
+    return render_latex(visible_table, latex) if format == "latex" and latex else FORMATS[format](visible_table)
 
 
 def _with_visible_text(table: Table) -> Table:
@@ -42,6 +46,7 @@ def _with_visible_text(table: Table) -> Table:
         rows=tuple(tuple(map(_visible_cell, row)) for row in table.rows),
         title=visible(table.title),
         remarks=tuple(map(visible, table.remarks)),
+        advice=tuple(map(visible, table.advice)),
     )
 
 

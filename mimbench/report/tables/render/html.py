@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 
 from mimbench.report.tables.render.notes import lines_below, with_letters
 from mimbench.report.tables.render.numbers import cell_text, factor_out_n
@@ -50,7 +51,8 @@ def render_html(table: Table) -> str:
 
 
 def _head(table: Table, column: Column) -> str:
-    title = with_letters(table, html.escape(column.title), column.notes, _LETTERS)
+    raised = re.sub(r"\^(\w+)", r"<sup>\1</sup>", html.escape(column.title))  # AP^box
+    title = with_letters(table, raised, column.notes, _LETTERS)
     return f'<th scope="col"{_class(column)}>{title}</th>'
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from mimbench.report.tables.render.notes import lines_below, with_letters
 from mimbench.report.tables.render.numbers import cell_text, factor_out_n
+from mimbench.report.tables.render.widths import split_columns, wrap_head
 from mimbench.report.tables.table import Cell, Column, Table
 
 # Widths are estimates in characters of 10 pt type. If one is wrong, a table is shrunk, wrapped or split a little early
@@ -34,25 +35,57 @@ _MARKS = {"": "{}", "best": r"\textbf{{{}}}", "similar": r"\underline{{{}}}", "s
 _RAISED = r"\textsuperscript{{{}}}"
 
 
-def render_latex(table: Table) -> str:
+@dataclass(frozen=True)
+class LatexOptions:
+    """How a table is set."""
+
+    caption: str = ""
+    """"": the table's title."""
+    label: str = ""
+    """For references: "tab:main"."""
+    is_wide: bool = False
+    """A table* environment, which spans both columns of a page."""
+    is_bare: bool = False
+    """The tabular alone, without environment, caption, remarks and footnotes."""
+
+
+def render_latex(table: Table, options: LatexOptions = LatexOptions()) -> str:
     """Table environments. The first line says which packages they need."""
     table, shows_n = factor_out_n(table)
+    if options.is_bare:
+        table = _without_notes(table)
     layout = _Layout(table, shows_n)
-    if layout.width > _LINE:
+    if layout.width > _LINE * (2 if options.is_wide else 1):
         layout = _Layout(_factor_out_shared_columns(table), shows_n, is_wrapped=True)
     packages = "array,booktabs,graphicx" if any(layout.wraps) else "booktabs,graphicx"
     lines = [rf"% needs \usepackage{{{packages}}}"]
     parts = layout.split()
+    environment = "table*" if options.is_wide else "table"
+    caption = options.caption or table.title
     for number, columns in enumerate(parts, start=1):
-        lines += [r"\begin{table}", r"\centering"]
-        if table.title:
+        if options.is_bare:
+            lines += layout.tabular(columns)
+            continue
+        lines += [rf"\begin{{{environment}}}", r"\centering"]
+        if caption:
             part = f" (part {number} of {len(parts)})" if len(parts) > 1 else ""
-            lines.append(rf"\caption{{{escape_latex(table.title)}{part}}}")
+            lines.append(rf"\caption{{{escape_latex(caption)}{part}}}")
+        if options.label and number == 1:
+            lines.append(rf"\label{{{options.label}}}")
         lines += layout.tabular(columns)
         if number == len(parts):
             lines += _below(layout.table)
-        lines.append(r"\end{table}")
+        lines.append(rf"\end{{{environment}}}")
     return "\n".join(lines) + "\n"
+
+
+def _without_notes(table: Table) -> Table:
+    return replace(
+        table,
+        columns=tuple(replace(column, notes=()) for column in table.columns),
+        rows=tuple(tuple(replace(cell, notes=()) for cell in row) for row in table.rows),
+        remarks=(),
+    )
 
 
 def _below(table: Table) -> list[str]:
@@ -77,7 +110,7 @@ class _Layout:
         """Per column: the width of its lines if its labels are wrapped, else 0."""
         body = [wrap or length for wrap, length in zip(self.wraps, longest, strict=True)]
         self._heads = [
-            _wrap_head(column.title, max(8, width)) if is_wrapped else [column.title]
+            wrap_head(column.title, max(8, width)) if is_wrapped else [column.title]
             for column, width in zip(table.columns, body, strict=True)
         ]
         self._widths = [
@@ -91,21 +124,8 @@ class _Layout:
         return self._width_of(range(len(self._widths)))
 
     def split(self) -> list[tuple[int, ...]]:
-        """The columns of each part. Labels are in every part; an extra column stays with its column of scores."""
-        labels = [index for index, column in enumerate(self.table.columns) if not column.has_numbers]
-        groups: list[list[int]] = []
-        for index, column in enumerate(self.table.columns):
-            if column.has_numbers and column.main and groups:
-                groups[-1].append(index)
-            elif column.has_numbers:
-                groups.append([index])
-
-        parts: list[list[int]] = [[]]
-        for group in groups:
-            if parts[-1] and self._width_of([*labels, *parts[-1], *group]) > _LINE / _LEAST_SCALE:
-                parts.append([])
-            parts[-1] += group
-        return [tuple(sorted([*labels, *part])) for part in parts]
+        """The columns of each part."""
+        return split_columns(self.table.columns, lambda columns: self._width_of(columns) <= _LINE / _LEAST_SCALE)
 
     def tabular(self, columns: Sequence[int]) -> Iterator[str]:
         """Lines of a tabular with these columns, shrunk by LaTeX if it is wider than the line."""
@@ -138,7 +158,7 @@ class _Layout:
         return "r" if self.table.columns[index].has_numbers else "l"
 
     def _head(self, lines: Sequence[str], column: Column) -> str:
-        text = with_letters(self.table, r" \\ ".join(map(escape_latex, lines)), column.notes, _RAISED)
+        text = with_letters(self.table, r" \\ ".join(map(_raise, lines)), column.notes, _RAISED)
         align = "r" if column.has_numbers else "l"
         return text if len(lines) == 1 else rf"\begin{{tabular}}[b]{{@{{}}{align}@{{}}}}{text}\end{{tabular}}"
 
@@ -156,14 +176,9 @@ class _Layout:
         return len(text) + math.ceil(0.7 * len(",".join(self.table.letters(notes))))
 
 
-def _wrap_head(text: str, width: int) -> list[str]:
-    """Lines of about `width` characters. They break at spaces and within dotted names."""
-    lines = [""]
-    for part in re.split(r"(?<=[\s.])", text):
-        if lines[-1] and len((lines[-1] + part).rstrip()) > width:
-            lines.append("")
-        lines[-1] += part
-    return [line.rstrip() for line in lines]
+def _raise(head: str) -> str:
+    """A head as LaTeX, with what follows a ^ raised: AP^box."""
+    return re.sub(r"\\textasciicircum\{\}(\w+)", r"\\textsuperscript{\1}", escape_latex(head))
 
 
 def _factor_out_shared_columns(table: Table) -> Table:

@@ -55,14 +55,19 @@ def cell_text(cell: Cell, shows_n: bool = True) -> str:
 
 
 def factor_out_n(table: Table) -> tuple[Table, bool]:
-    """The table, and whether its cells show n. If all numbers have the same n, the first remark says it."""
+    """The table, and whether its cells show n. If all means over several seeds have the same n, a remark says it.
+
+    A mean of one seed has no ±, which shows its n.
+    """
     contents = [cell.content for row in table.rows for cell in row]
     counts = {content.n for content in contents if content is not None and not isinstance(content, str)} - {None}
-    if len(counts) != 1 or counts == {1}:
+    several = counts - {1}
+    has_single_difference = any(isinstance(content, Difference) and content.n == 1 for content in contents)
+    if len(several) != 1 or has_single_difference:
         return table, True
     first, *others = table.remarks or ("",)
-    remark = "; ".join(filter(None, (first, f"n = {counts.pop()} throughout")))
-    return replace(table, remarks=(remark, *others)), False
+    n = f"n = {several.pop()} " + ("with ±" if 1 in counts else "throughout")
+    return replace(table, remarks=("; ".join(filter(None, (first, n))), *others)), False
 
 
 def _mean_text(mean: Mean, n: str) -> str:
