@@ -97,7 +97,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "": {"report.notebook", "report.records"},
     "cli": {
-        "contract", "registry", "plugin_file", "scaffold", "recipe",
+        "contract", "display", "registry", "plugin_file", "scaffold", "recipe",
         "engine", "executors", "store", "harness", "harness.forecast", "harness.planning", "harness.running", "parity",
         "report.scores", "report.tables", "report.plots", "report.page", "testing",
     },

@@ -65,7 +65,7 @@ def table(
     from mimbench.report.scores.baseline import Baseline
     from mimbench.report.scores.choice import Choice
     from mimbench.report.tables.command import choose_format, table_command
-    from mimbench.report.tables.render import LatexOptions
+    from mimbench.report.tables.render.latex import LatexOptions
 
     if spread not in ("sd", "se"):
         raise InputError(f"--spread {spread!r}: choose sd (std over seeds) or se (standard error of the mean)")
@@ -81,9 +81,10 @@ def table(
         spread="se" if spread == "se" else "sd",
     )
     format_ = choose_format(format_, output)
-    given = {"--caption": caption, "--reference": reference, "--wide": wide, "--bare": bare}
-    if format_ != "latex" and any(given.values()):
-        raise InputError(f"{', '.join(name for name in given if given[name])}: for LaTeX only; add --format latex")
+    choices = {"--caption": caption, "--reference": reference, "--wide": wide, "--bare": bare}
+    if format_ != "latex" and any(choices.values()):
+        used = ", ".join(name for name, value in choices.items() if value)
+        raise InputError(f"{used}: for LaTeX only; add --format latex")
     if not re.fullmatch(r"[\w:./-]*", reference):
         raise InputError(f"--reference {reference!r}: use letters, digits and :./- only, as in tab:main")
     with relabelled(parse_labels(label or [])):

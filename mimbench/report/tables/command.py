@@ -16,7 +16,8 @@ from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.failed import FailedCells, match_choice
 from mimbench.report.scores.names import NAMES
 from mimbench.report.tables.comparison import build_comparison, build_comparisons
-from mimbench.report.tables.render import FORMATS, LatexOptions, render
+from mimbench.report.tables.render import FORMATS, render
+from mimbench.report.tables.render.latex import LatexOptions
 from mimbench.report.tables.table import Table
 from mimbench.store import DEFAULT_RESULTS
 from mimbench.store.reading import record_files

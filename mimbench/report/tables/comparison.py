@@ -11,7 +11,7 @@ import pandas as pd
 from mimbench.recipe import AT_EPOCH, AT_STEP
 from mimbench.report.records.protocols import label_protocols
 from mimbench.report.scores.ablations import split_ablations
-from mimbench.report.scores.choice import Choice
+from mimbench.report.scores.choice import ALL_METRICS, Choice
 from mimbench.report.scores.collect import ScoreTable, collect_scores, filter_rows
 from mimbench.report.scores.fields import format_value
 from mimbench.report.scores.names import KEYS, Names
@@ -39,7 +39,12 @@ def build_comparisons(tidy: pd.DataFrame, choice: Choice, names: Names = KEYS) -
     main, ablations = split_ablations(tidy, choice)
     tables = [build_comparison(main, choice, names)]
     if not ablations.empty:
-        table = build_comparison(ablations, choice, names)
+        # The rows are chosen already. A baseline and ranks belong to the comparison.
+        metrics = tuple(
+            name for name in choice.metrics if choice.metrics == ALL_METRICS or name in set(ablations["metric"])
+        )
+        of_ablations = replace(choice, methods=(), tasks=(), metrics=metrics, baseline=None, ranks=False)
+        table = build_comparison(ablations, of_ablations, names)
         tables.append(replace(table, title="Ablations: settings that were measured on fewer tasks"))
     return tables
 

@@ -14,7 +14,7 @@ from mimbench.errors import InputError
 from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.choice import Choice
 from mimbench.report.tables.command import choose_format, table_command
-from mimbench.report.tables.render import LatexOptions
+from mimbench.report.tables.render.latex import LatexOptions
 
 REFERENCE = Path(__file__).parents[3] / "results" / "reference"
 
@@ -76,6 +76,8 @@ def test_settings_measured_on_fewer_tasks_are_a_table_of_their_own():
     assert [line.split()[:2] for line in ablations.splitlines() if line.startswith("SimMIM")] == [
         ["SimMIM", ratio] for ratio in ("0.3", "0.6", "0.8")
     ]
+    chosen = Choice(methods=("mae", "simmim"), metrics=("top1", "AP"), baseline=Baseline.parse("mae"), ranks=True)
+    assert run(chosen, results=REFERENCE).split("\nAblations: ")[1].count("SimMIM") == 3
     one_task = run(Choice(tasks=("linear-probe",)), results=REFERENCE)
     assert "Ablations" not in one_task  # all settings of a method were measured on it
     assert "Mask ratio" in one_task
