@@ -110,3 +110,27 @@ def test_workers_go_on_after_the_command_and_the_same_command_follows_them(tmp_p
     assert "no worker is started" in again.stderr
     assert read_submissions(results) == [submission]
     assert set(read_notes(submission.folder)) == {"worker-0", "worker-1"}
+
+
+KILLED = '''
+import os, signal
+from mimbench_methods.simmim import SimMIM
+class Killed(SimMIM):
+    """Its worker is killed at the first step."""
+    name = "killed"
+    def step(self, batch, generator):
+        os.kill(os.getpid(), signal.SIGKILL)
+'''
+
+
+@pytest.mark.e2e
+def test_cells_of_a_killed_worker_are_listed_as_not_run(tmp_path, quick):
+    (tmp_path / "killed.py").write_text(KILLED)
+    run = ["run", "--plugin", "killed.py", "--method", "killed", "--task", "knn,few-shot", "--recipe", "smoke"]
+    done = quick(*run, "--set", "method.mask_patch_size=4", "--executor", "local", "--jobs", "1")
+    assert done.returncode == 1
+    assert "2 cells: 0 new, 0 already recorded, 0 failed, 2 not run" in done.stderr
+    assert (
+        "not run: knn of killed seed 0, few-shot of killed seed 0: no worker is left (worker-0 ended on" in done.stderr
+    )
+    assert "ended      pretraining killed seed 0" in quick("status").stdout
