@@ -28,6 +28,7 @@ BASE = frozenset(
         "advice",
         "seeds",
         "distributed",
+        "rank_watch",
         "shared_batch",
         "text_files",
         "lean_imports",

@@ -35,6 +35,7 @@ from mimbench.engine.stopping import stop_when_convenient
 from mimbench.engine.update import FirstUpdate, build_update
 from mimbench.errors import InputError, Interrupted
 from mimbench.optim import Schedule, build_optimizer, decay_rules
+from mimbench.rank_watch import training_together
 from mimbench.seeds import mmengine_seed
 
 READ_EVERY = {"cpu": 1, "cuda": 20}
@@ -105,6 +106,7 @@ def fit(
     is_shared = shares_batch(model) and get_world_size() > 1
     reset_peak_memory(device)
     with (
+        training_together(),
         Progress(console, label) as progress,
         stop_when_convenient() as request,
         matrix_precision(precision, device),

@@ -24,9 +24,11 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch.distributed import ProcessGroup
+from torch.distributed.distributed_c10d import _get_default_store
 
 from mimbench.distributed import get_rank, get_world_size
 from mimbench.errors import RunError
+from mimbench.rank_watch import Peer, give_up, watching
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -67,7 +69,9 @@ def process_group(device: torch.device) -> Iterator[None]:
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     _places[:] = gather_on_all((platform.node(), name))
-    yield
+    peers = gather_on_all(Peer(platform.node(), os.getpid()))
+    with watching(_get_default_store(), get_rank(), peers):
+        yield
     _places.clear()
     # Not in a `finally`: after an error the other ranks may never arrive here, and the call could hang.
     torch.distributed.destroy_process_group()
@@ -94,7 +98,10 @@ def on_first_rank(function: Callable[Arguments, Result]) -> Callable[Arguments, 
                 original, message = error, [([], _picklable(error))]
             finally:
                 _is_first_rank_alone.reset(token)
-        torch.distributed.broadcast_object_list(message, src=0, group=_object_group())
+        try:
+            torch.distributed.broadcast_object_list(message, src=0, group=_object_group())
+        except RuntimeError as error:  # a process is gone
+            give_up(original or error)
         results, error_of_first = message[0]
         if error_of_first is not None:
             raise original or error_of_first  # rank 0 raises its own error, with its traceback
@@ -106,8 +113,8 @@ def on_first_rank(function: Callable[Arguments, Result]) -> Callable[Arguments, 
 def fails_together(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Decorate a function that all ranks run: if it fails on any, every rank raises the error of the first such rank.
 
-    So all ranks take the same path afterwards. If a rank fails while the others wait for its gradients, they notice
-    only when torch.distributed times out.
+    So all ranks take the same path afterwards. If a rank fails while the others wait for its gradients, they end; see
+    `mimbench.rank_watch`.
     """
 
     @functools.wraps(function)
@@ -119,7 +126,7 @@ def fails_together(function: Callable[Arguments, Result]) -> Callable[Arguments,
             result = function(*args, **kwargs)
         except Exception as error:
             local = error
-        errors = gather_on_all(None if local is None else _picklable(local))
+        errors = gather_on_all(None if local is None else _picklable(local), because=local)
         for rank, error_of_rank in enumerate(errors):
             if error_of_rank is not None:
                 raise local if local is not None and rank == get_rank() else error_of_rank
@@ -128,12 +135,18 @@ def fails_together(function: Callable[Arguments, Result]) -> Callable[Arguments,
     return call
 
 
-def gather_on_all(value: Result) -> list[Result]:
-    """The picklable values of all ranks in their order. All ranks call it."""
+def gather_on_all(value: Result, *, because: Exception | None = None) -> list[Result]:
+    """The picklable values of all ranks in their order. All ranks call it.
+
+    because: the error of this rank, for the message if the others do not answer.
+    """
     if get_world_size() == 1:
         return [value]
     values: list = [None] * get_world_size()
-    torch.distributed.all_gather_object(values, value, group=_object_group())
+    try:
+        torch.distributed.all_gather_object(values, value, group=_object_group())
+    except RuntimeError as error:  # a process is gone
+        give_up(because or error)
     return values
 
 
@@ -142,7 +155,10 @@ def gather_on_first(value: Result) -> list[Result]:
     if get_world_size() == 1:
         return [value]
     values: list | None = [None] * get_world_size() if get_rank() == 0 else None
-    torch.distributed.gather_object(value, values, dst=0, group=_object_group())
+    try:
+        torch.distributed.gather_object(value, values, dst=0, group=_object_group())
+    except RuntimeError as error:  # a process is gone
+        give_up(error)
     return values or []
 
 
