@@ -17,7 +17,14 @@ class SizeOptions:
     batch_size: Sequence[str] = ()
     accumulate: Sequence[str] = ()
     grad_checkpointing: Sequence[str] = ()
+    """Those that are off."""
+    auto_batch: Sequence[str] = ()
+    """Those that are off."""
+    precision: Sequence[str] = ()
+    """Those that are not bf16."""
     workers: Sequence[str] = ()
+    micro_batch: int | None = None
+    """Images per forward pass that were tried; None: not known, or nothing is trained."""
 
 
 NO_OPTIONS = SizeOptions()
@@ -42,6 +49,8 @@ _MEMORY = re.compile(
     r"DefaultCPUAllocator|std::bad_alloc|Cannot allocate memory|Storage size calculation overflowed|"
     r"Overflow when unpacking long|integer multiplication overflow"
 )
+_TRIED = re.compile(r"[Tt]ried to allocate (\d+(?:\.\d+)? [KMGT]i?B)")
+_TRIED_BYTES = re.compile(r"tried to allocate (\d+) bytes")
 _LONGEST = 300
 """Characters of an error's text in a reason; torch appends its own stack to some."""
 
@@ -115,7 +124,7 @@ def advice_on(error: BaseException, options: SizeOptions = NO_OPTIONS) -> str | 
         )
     number = error_number(error)
     if number == errno.ENOMEM or is_out_of_memory(error):
-        return f"memory ran out: {_less_memory(options)}"
+        return f"memory ran out{_attempt(text, options)}: {_less_memory(options)}"
     if number in _DISK:
         return _DISK[number]
     if _TORCH_WRITER.search(text):
@@ -123,10 +132,24 @@ def advice_on(error: BaseException, options: SizeOptions = NO_OPTIONS) -> str | 
     return None
 
 
+def _attempt(text: str, options: SizeOptions) -> str:
+    """What did not fit, such as " at 2.0 GiB more, with micro-batches of 64 images"; "" if it is not known."""
+    parts = []
+    if match := _TRIED_BYTES.search(text):
+        parts.append(f"at {int(match[1]) / 2**30:,.1f} GiB more")
+    elif match := _TRIED.search(text):
+        parts.append(f"at {match[1]} more")
+    if options.micro_batch:
+        parts.append(f"with micro-batches of {options.micro_batch} images")
+    return f" {', '.join(parts)}" if parts else ""
+
+
 def _less_memory(options: SizeOptions) -> str:
-    ways = [f"lower {' or '.join(options.batch_size)}"] if options.batch_size else []
-    ways += [f"raise {' or '.join(options.accumulate)}"] if options.accumulate else []
-    ways += [f"set {path}=true" for path in options.grad_checkpointing]
+    """What to change: first what leaves the results as they are, or nearly."""
+    ways = [f"raise {' or '.join(options.accumulate)}"] if options.accumulate and options.micro_batch != 1 else []
+    ways += [f"set {path}=true" for path in (*options.auto_batch, *options.grad_checkpointing)]
+    ways += [f"set {path}=bf16" for path in options.precision]
+    ways += [f"lower {' or '.join(options.batch_size)}"] if options.batch_size else []
     return ", or ".join([*ways, "use a smaller encoder or smaller images"])
 
 

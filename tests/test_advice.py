@@ -35,7 +35,7 @@ OUT_OF_SHM = (
         (errno.EACCES, "give this user access"),
         (errno.EMFILE, "ulimit -n"),
         (errno.EIO, "check the disk"),
-        (errno.ENOMEM, "memory ran out: lower task.train.batch_size"),
+        (errno.ENOMEM, "memory ran out: raise task.train.accumulate"),
     ],
 )
 def test_errors_of_files_name_the_path_and_what_to_do(number, advice):
@@ -65,11 +65,39 @@ def real(make):
     ],
 )
 def test_without_memory_the_options_that_need_less_are_named(error):
-    assert advice_on(error, OPTIONS) == (
-        "memory ran out: lower task.train.batch_size, or raise task.train.accumulate, or use a smaller encoder or "
-        "smaller images"
+    advice = advice_on(error, OPTIONS)
+    assert advice.startswith("memory ran out")
+    assert advice.endswith(
+        ": raise task.train.accumulate, or lower task.train.batch_size, or use a smaller encoder or smaller images"
     )
-    assert advice_on(error) == "memory ran out: use a smaller encoder or smaller images"
+    assert advice_on(error).endswith(": use a smaller encoder or smaller images")
+
+
+@pytest.mark.parametrize(
+    ("error", "size"),
+    [
+        (real(lambda: torch.empty(10**15)), "3,725,290.3 GiB"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity"),
+            "2.00 GiB",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 512.00 MiB. GPU 3"), "512.00 MiB"),
+    ],
+)
+def test_the_size_that_was_tried_is_named(error, size):
+    options = SizeOptions(
+        accumulate=["pretrain.accumulate"],
+        auto_batch=["pretrain.auto_batch"],
+        grad_checkpointing=["pretrain.grad_checkpointing"],
+        precision=["pretrain.precision"],
+        micro_batch=64,
+    )
+    assert advice_on(error, options) == (
+        f"memory ran out at {size} more, with micro-batches of 64 images: raise pretrain.accumulate, or set "
+        "pretrain.auto_batch=true, or set pretrain.grad_checkpointing=true, or set pretrain.precision=bf16, or use a "
+        "smaller encoder or smaller images"
+    )
+    assert "raise" not in advice_on(error, SizeOptions(accumulate=["pretrain.accumulate"], micro_batch=1))
 
 
 @pytest.mark.parametrize(

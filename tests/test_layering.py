@@ -72,7 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "harness": {
         "contract", "plugin_source", "registry", "data", "convert", "recipe", "engine", "engine.ranks", "store",
-        "harness.planning", "harness.running",
+        "harness.forecast", "harness.planning", "harness.running",
     },
     "executors": {
         "contract", "registry", "plugin_file", "recipe", "engine", "store", "harness", "harness.planning",

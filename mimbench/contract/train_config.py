@@ -84,6 +84,9 @@ class TrainConfig(Config):
     schedule: ScheduleConfig = ScheduleConfig()
     accumulate: int = Field(1, ge=1)
     """Micro-batches per optimizer step."""
+    auto_batch: bool = cosmetic(False)
+    """Raise `accumulate` until a micro-batch fits the device: found before the training, printed, and recorded as
+    `accumulate`, which enters the fingerprint."""
     precision: Literal["auto", "fp32", "bf16", "tf32"] = "auto"
     """auto: bf16 autocast on CUDA devices that support it, else fp32. tf32: fp32 whose products round their factors to
     ten bits, which CUDA devices since Ampere compute several times faster; the record states it."""

@@ -86,6 +86,10 @@ def fit(
         Interrupted: a signal asked to stop (see stopping.py). The state after the last complete step is in `workdir`.
         LeaseLost: another process has taken over this training; its states are left alone.
     """
+    if config.auto_batch:
+        raise InputError(
+            f"{options}.auto_batch: it is for pretrain and task.train of `mimbench run`; set {options}.accumulate"
+        )
     if len(loader) < config.accumulate:
         raise InputError(
             f"{label}: a batch of {config.batch_size} needs more than the {images_per_epoch} training images; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -22,6 +23,7 @@ from mimbench.engine.device import device_name, pick_device
 from mimbench.engine.progress import print_line
 from mimbench.engine.ranks import on_first_rank, process_group
 from mimbench.errors import InputError
+from mimbench.harness.forecast.auto_batch import BatchChooser
 from mimbench.harness.planning.cells import Cell, Request
 from mimbench.harness.planning.checkpoints import find_checkpoint, method_of
 from mimbench.harness.planning.dryrun import PlanSummary, code_changes, summarize_plan
@@ -154,7 +156,8 @@ def plan_run(options: RunOptions) -> Iterator[PlannedRun]:
         # Standard output is for the result alone. Libraries print there, too.
         keep_imports()
         with redirect_stdout(sys.stderr):
-            cells = plan(request, device, default_cache())
+            batches = BatchChooser(device, functools.partial(print_line, console))
+            cells = plan(request, device, default_cache(), batches)
         end_of_imports()
         datasets = [dataset for cell in cells for dataset in (cell.pretraining.dataset, cell.dataset)]
         for note in dict.fromkeys(note for dataset in datasets for note in dataset.notes):

@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from mimbench import registry
-from mimbench.contract import Dataset, Encoder, Method, TrainConfig
+from mimbench.contract import Dataset, Encoder, Method, Task, TrainConfig
 from mimbench.contract.config import OptionError
 from mimbench.data import Validation, open_dataset
 from mimbench.distributed import get_world_size
@@ -27,7 +27,7 @@ from mimbench.harness.planning.weights import check_reconstruction
 from mimbench.recipe import AT
 from mimbench.recipe import document as recipe_document
 from mimbench.recipe.needs import check_task_needs
-from mimbench.recipe.resolve import applies, check_settings, resolve
+from mimbench.recipe.resolve import Recipe, applies, check_settings, resolve
 from mimbench.store.sealing import fingerprint
 
 
@@ -60,7 +60,15 @@ class _Datasets:
         return self._opened[key]
 
 
-def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
+class Batches(Protocol):
+    """Replaces `auto_batch` by an `accumulate`."""
+
+    def of_pretraining(self, recipe: Recipe, channels: int) -> Recipe: ...
+
+    def of_task(self, recipe: Recipe, task: Task, channels: int, dataset: Dataset) -> Task: ...
+
+
+def plan(request: Request, device: torch.device, cache: Path, batches: Batches | None = None) -> list[Cell]:
     """Expand a request: seeds x methods x varied values x tasks, each distinct cell once.
 
     Every plugin is loaded, every option validated, every dataset opened and every model built (once for all seeds).
@@ -69,6 +77,7 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
     Args:
         device: decides what precision "auto" means, and how much memory there is.
         cache: folder for derived data of datasets.
+        batches: chooses micro-batches if `auto_batch` asks for it; None: that is refused.
 
     Returns:
         The cells in the order in which they run: seeds outermost, then each pretraining with all its tasks.
@@ -92,6 +101,8 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
         if recipe.pretrain.end == recipe.pretrain.length:  # the end is the plain pretraining, which varies no end
             varied = {p: v for p, v in varied.items() if p.removeprefix(f"methods.{method}.") not in AT}
         data = datasets.open(recipe.dataset, recipe.data.model_dump(), "data")
+        if batches and not request.checkpoint:
+            recipe = batches.of_pretraining(recipe, data.channels)
         first, *others = (
             describe_pretraining(recipe, seed, device, data, request.checkpoint) for seed in request.seeds
         )
@@ -106,7 +117,7 @@ def plan(request: Request, device: torch.device, cache: Path) -> list[Cell]:
         if first.trains:
             check_image_sizes(first, built[1])
         exported = built[1].exported_encoder()
-        cell = _build_cell(first, task, varied, datasets, device, exported)
+        cell = _build_cell(first, task, varied, datasets, device, exported, batches)
         check_task_needs(cell.task, exported, recipe.encoder)
         cell.task.check(exported, cell.dataset)
         if cell.task.needs_reconstruction:
@@ -148,12 +159,15 @@ def _build_cell(
     datasets: _Datasets,
     device: torch.device,
     encoder: Encoder,
+    batches: Batches | None,
 ) -> Cell:
     """encoder: as the pretraining exports it."""
     recipe = pretraining.recipe
     task = recipe.task(task_name)
     name, options = recipe.task_data(task)
     dataset = datasets.open(name, options, "task.data")
+    if batches:
+        task = batches.of_task(recipe, task, pretraining.channels, dataset)
     _require_unseen(pretraining, name, dataset)
     if not task.needs <= dataset.provides:
         missing = ", ".join(sorted(task.needs - dataset.provides))

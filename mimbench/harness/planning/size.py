@@ -43,7 +43,7 @@ def check_size(pretraining: Pretraining, device: torch.device) -> None:
     frames = recipe.input.frames
     pixels = max(images, 1) * math.prod(image_shape(pretraining.channels, side, frames)) * _BYTES_PER_NUMBER
     what = f"a batch of {images} {'images' if frames == 1 else 'clips'} of {side} px"
-    _require_memory(pixels, available, what, f"lower {option} or pretrain.batch_size")
+    _require_memory(pixels, available, what, f"lower {option} or pretrain.batch_size, or raise pretrain.accumulate")
     advice = "lower the sizes in [encoder] and [method]"
     try:
         numbers = _count_numbers(pretraining)

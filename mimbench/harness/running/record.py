@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 
 from mimbench.advice import NO_OPTIONS, SizeOptions, describe_error
-from mimbench.contract import TaskResult
-from mimbench.contract.config import Config
+from mimbench.contract import Config, Task, TaskResult, TrainConfig
+from mimbench.distributed import get_world_size
 from mimbench.engine.device import device_name
 from mimbench.errors import MimbenchError
 from mimbench.harness.planning.cells import Cell, Request
@@ -135,31 +135,35 @@ def _facts(cell: Cell) -> dict[str, Any]:
 
 def options_of(cell: Cell, stage: Literal["pretraining", "task"]) -> SizeOptions:
     """The settings of a cell that reduce memory or worker processes, for advice when a stage fails."""
-    if stage == "pretraining":
-        config: Config = cell.pretraining.recipe.pretrain
-        paths = list(_paths(config, "pretrain"))
-    else:
-        paths = list(_paths(cell.task.config, "task"))
+    task = cell.task
+    is_task = stage == "task"
+    config: Config = task.config if is_task else cell.pretraining.recipe.pretrain
+    values = dict(_values(config, "task" if is_task else "pretrain"))
+    train = getattr(task.config, "train", None) if is_task else config
+    has_step = not is_task or type(task).planned_step is not Task.planned_step
 
-    def paths_to(name: str) -> list[str]:
-        return [path for path in paths if path.endswith(f".{name}")]
+    def paths_to(name: str, *values_without_use: Any) -> list[str]:
+        return [path for path, value in values.items() if path.endswith(f".{name}") and value not in values_without_use]
 
     return SizeOptions(
-        paths_to("batch_size"),
-        paths_to("accumulate"),
-        paths_to("grad_checkpointing"),
-        paths_to("workers") or ["pretrain.workers"],
+        batch_size=paths_to("batch_size"),
+        accumulate=paths_to("accumulate"),
+        grad_checkpointing=paths_to("grad_checkpointing", True),
+        auto_batch=paths_to("auto_batch", True) if has_step else [],
+        precision=paths_to("precision", "auto", "bf16"),
+        workers=paths_to("workers") or ["pretrain.workers"],
+        micro_batch=train.micro_batch(get_world_size()) if isinstance(train, TrainConfig) else None,
     )
 
 
-def _paths(config: Config, prefix: str) -> Iterator[str]:
-    """Paths of all settings of a config, such as "task.train.batch_size"."""
+def _values(config: Config, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Paths of all settings of a config, such as "task.train.batch_size", and their values."""
     for name in type(config).model_fields:
         value = getattr(config, name)
         if isinstance(value, Config):
-            yield from _paths(value, f"{prefix}.{name}")
+            yield from _values(value, f"{prefix}.{name}")
         else:
-            yield f"{prefix}.{name}"
+            yield f"{prefix}.{name}", value
 
 
 def _cost(result: TaskResult, seconds: float, device: torch.device) -> Cost:
