@@ -136,7 +136,8 @@ def _attempt(text: str, options: SizeOptions) -> str:
     """What did not fit, such as " at 2.0 GiB more, with micro-batches of 64 images"; "" if it is not known."""
     parts = []
     if match := _TRIED_BYTES.search(text):
-        parts.append(f"at {int(match[1]) / 2**30:,.1f} GiB more")
+        size, unit = (2**30, "GiB") if int(match[1]) >= 2**30 else (2**20, "MiB")
+        parts.append(f"at {int(match[1]) / size:,.1f} {unit} more")
     elif match := _TRIED.search(text):
         parts.append(f"at {match[1]} more")
     if options.micro_batch:

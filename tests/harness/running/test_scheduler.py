@@ -84,7 +84,9 @@ def test_a_failed_cell_is_noted_with_its_reason_and_the_rest_goes_on(bench):
 
 def test_errors_of_the_machine_are_noted_with_what_to_do(bench):
     bench.fails = {
-        "simmim seed 0": RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. you tried to allocate 9 bytes"),
+        "simmim seed 0": RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. you tried to allocate 3221225472 bytes"
+        ),
         ("toy", 1): OSError(errno.ENOSPC, "No space left on device", "/runs/features/a.npy"),
         ("other-toy", 1): RuntimeError("DataLoader worker (pid(s) 41) exited unexpectedly"),
     }
@@ -93,8 +95,9 @@ def test_errors_of_the_machine_are_noted_with_what_to_do(bench):
     notes = {(failure.task, failure.seed): failure.reason for failure in failures_of(bench)}
     assert notes["toy", 0] == notes["other-toy", 0]
     assert notes["toy", 0].endswith(
-        "; memory ran out: lower pretrain.batch_size, or raise pretrain.accumulate, or set "
-        "pretrain.grad_checkpointing=true, or use a smaller encoder or smaller images"
+        "; memory ran out at 3.0 GiB more, with micro-batches of 32 images: raise pretrain.accumulate, or set "
+        "pretrain.auto_batch=true, or set pretrain.grad_checkpointing=true, or lower pretrain.batch_size, or use a "
+        "smaller encoder or smaller images"
     )
     assert notes["toy", 1].startswith("OSError: [Errno 28] No space left on device: '/runs/features/a.npy'; free space")
     assert "lower pretrain.workers (0: the main process loads the images)" in notes["other-toy", 1]
