@@ -166,8 +166,6 @@ def _build_cell(
     task = recipe.task(task_name)
     name, options = recipe.task_data(task)
     dataset = datasets.open(name, options, "task.data")
-    if batches:
-        task = batches.of_task(recipe, task, pretraining.channels, dataset)
     _require_unseen(pretraining, name, dataset)
     if not task.needs <= dataset.provides:
         missing = ", ".join(sorted(task.needs - dataset.provides))
@@ -179,6 +177,8 @@ def _build_cell(
             f"dataset {name!r} has {dataset.channels} channels, the encoder of {pretraining.label} "
             f"takes {pretraining.channels}"
         )
+    if batches:
+        task = batches.of_task(recipe, task, pretraining.channels, dataset)
     try:
         of_task = task.protocol()
     except OptionError as error:
