@@ -6,13 +6,17 @@ READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
 TYPECHECK := .typecheck
 
-.PHONY: demo test lint reference settings efficiency pictures docs pages setup tools clean
+.PHONY: demo test soak lint reference settings efficiency pictures docs pages setup tools clean
 
 demo: $(READY)
 	$(BIN)/mimbench run --method simmim --task detection
 
 test: $(DEV_READY) tools
 	$(BIN)/python -m pytest
+
+# Kills, stops, full disks and 300 cells; about 20 minutes on 2 cores. As root, disks are filled too.
+soak: $(DEV_READY)
+	$(BIN)/python tests/soak.py
 
 lint: $(DEV_READY) $(TYPECHECK)
 	$(BIN)/ruff format --check .

@@ -15,6 +15,20 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
+PRELOADED = [
+    "mimbench.cli.run",
+    "mimbench.harness.run",
+    "mimbench.harness.planning.size",
+    "mimbench.report.tables.command",
+    "mimbench.data.sources.digit_scenes",
+    "mimbench.encoders.biased_attention",
+    "mimbench_methods.simmim",
+    "mimbench_tasks.finetune.task",
+    "mimbench_tasks.knn",
+    "torchmetrics.classification",
+    "timm.models.vision_transformer",
+]
+"""Modules of the process that processes of tests are forked from."""
 
 
 def pytest_configure(config):
@@ -23,9 +37,7 @@ def pytest_configure(config):
     torch.set_num_threads(1)
     # Processes of tests come from one that has all imports behind it and has never computed. A fork of the tests' own
     # process may wait for ever for threads that earlier tests had and that it has not.
-    multiprocessing.set_forkserver_preload(
-        ["mimbench.harness.run", "mimbench.report.tables.command", "mimbench.data.sources.digit_scenes"]
-    )
+    multiprocessing.set_forkserver_preload(PRELOADED)
 
 
 def pytest_collection_modifyitems(items):
