@@ -80,6 +80,7 @@ def kills(trials: Trials, moments: random.Random, count: int) -> None:
 
 def stops(trials: Trials, moments: random.Random, count: int) -> None:
     """Of three processes on one folder, the first is stopped for longer than a lease of two seconds."""
+    ends = []
     for _ in range(count // 3):
         results, log = trials.new()
         several = [Command(GRID, results, log, MIMBENCH_LEASE_SECONDS="2") for _ in range(3)]
@@ -89,10 +90,12 @@ def stops(trials: Trials, moments: random.Random, count: int) -> None:
             time.sleep(5)
             several[0].send(signal.SIGCONT)
         codes = [one.wait() for one in several]
+        ends.append(codes[0])
         if codes[0] not in (0, 75) or any(codes[1:]):
             trials.bad += 1
             print(f"BAD stop: exit codes {codes}; see {log}", flush=True)
         trials.check(results, log, "stop")
+    print(f"stops: {ends.count(75)} of {len(ends)} lost a lease", flush=True)
 
 
 def full(trials: Trials, moments: random.Random, count: int) -> None:

@@ -125,6 +125,10 @@ class MinimalRunner(Runner):
 
 
 def release_run(name: str) -> None:
-    """Drop the logger, message hub, visualizer and scope that mmengine keeps per run until the process ends."""
-    for kind in (MMLogger, MessageHub, ScalarVisualizer, DefaultScope):
-        kind._instance_dict.pop(name, None)
+    """Drop the logger, message hub, visualizer and scope that mmengine keeps per run until the process ends.
+
+    name: `experiment_name` as it was given. mmengine appends the time to it.
+    """
+    for kind in (MMLogger, MessageHub, Visualizer, ScalarVisualizer, DefaultScope):
+        for key in [key for key in kind._instance_dict if key.startswith(name)]:
+            del kind._instance_dict[key]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -30,7 +31,7 @@ from torch import Tensor
 from mimbench.errors import InputError
 from mimbench.files import file_sha256, naming, remove_abandoned, temporary_prefix, write_atomic
 from mimbench.leases import confirm_leases, hold_lease, hold_lease_if_free
-from mimbench.store.failure import Failure, failure_path, write_failure
+from mimbench.store.failure import Failure, failure_path, read_failure, write_failure
 from mimbench.store.reading import CHECKPOINTS, FOLDERS
 from mimbench.store.record import Record, read_record, write_record
 from mimbench.store.sealing import DAMAGE, damage_in_words, is_sealed, seal_card, write_json
@@ -229,10 +230,22 @@ class Store:
         return path
 
     def clear_failure(self, record_id: str) -> None:
-        """Delete the failure and the work folder of a cell that has its record."""
-        with suppress(OSError):  # there is none, or it cannot be deleted: next to a record it is ignored
-            failure_path(self.root, record_id).unlink()
+        """Delete the failure, its traceback and the work folder of a cell that has its record."""
+        path = failure_path(self.root, record_id)
+        with suppress(OSError, InputError):  # there is none, or it cannot be deleted: next to a record it is ignored
+            self._discard_traceback(read_failure(path).traceback or "")
+        with suppress(OSError):
+            path.unlink()
         self.discard_work(record_id)
+
+    def _discard_traceback(self, relative: str) -> None:
+        """Delete a traceback, and its folder if nothing else is in it. relative: its path in the results folder."""
+        match = re.fullmatch(r"work/([0-9A-Za-z][^/]*)/error\.txt", relative)
+        if match:
+            folder = self.root / "work" / match[1]
+            _check_no_link(folder)
+            (folder / "error.txt").unlink(missing_ok=True)
+            folder.rmdir()
 
     def save_failure(self, failure: Failure) -> Path:
         path = failure_path(self.root, failure.id)

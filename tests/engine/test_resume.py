@@ -6,12 +6,17 @@ import errno
 import os
 import resource
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 
 from helpers.noting import Probe, train
+from mimbench.engine.adapter import ScalarVisualizer
 from mimbench.engine.state_files import amount_done, load_state, save_state
 from mimbench.errors import InputError, Interrupted, RunError
 from mimbench.files import file_sha256
@@ -262,10 +267,12 @@ def test_a_position_outside_of_the_training_is_refused(tmp_path, iteration):
 
 def test_nothing_of_a_training_stays_open(tmp_path):
     train(Probe(), tmp_path / "first")
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(os.listdir("/proc/self/fd")), threading.active_count()
     for number in range(3):
         train(Probe(), tmp_path / str(number))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+    for kind in (MMLogger, MessageHub, Visualizer, ScalarVisualizer, DefaultScope):
+        assert not [name for name in kind._instance_dict if name.startswith("mimbench")]
 
 
 def test_a_state_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):

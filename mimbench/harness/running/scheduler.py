@@ -111,7 +111,11 @@ class Scheduler:
             return []
         self._checkpoints[pretraining.fingerprint] = checkpoint
         self.overview.trained.add(pretraining.fingerprint)
-        return [cell for cell in cells if not self._run_cell(cell, checkpoint)]
+        held = [cell for cell in cells if not self._run_cell(cell, checkpoint)]
+        fingerprint = pretraining.fingerprint
+        if all(self._is_finished(cell) for cell in self.cells if cell.pretraining.fingerprint == fingerprint):
+            del self._checkpoints[fingerprint]
+        return held
 
     def _hold_training(self, cells: Sequence[Cell]) -> AbstractContextManager[bool]:
         training = cells[0].pretraining.training

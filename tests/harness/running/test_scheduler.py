@@ -14,7 +14,7 @@ import torch
 from helpers.toy_plugins import TINY
 from mimbench import registry
 from mimbench.encoders.vit import ViT, ViTConfig
-from mimbench.errors import InputError, RunError
+from mimbench.errors import InputError, LeaseLost, RunError
 from mimbench.harness.planning import plan as planning
 from mimbench.harness.planning import pretraining as pretrainings
 from mimbench.harness.planning.cells import Request
@@ -80,6 +80,36 @@ def test_a_failed_cell_is_noted_with_its_reason_and_the_rest_goes_on(bench):
     assert bench.ran == [("toy", 0), ("other-toy", 1)]
     assert failures_of(bench) == []
     assert not (bench.store.root / unforeseen.traceback).exists()
+
+
+def test_the_traceback_of_a_pretraining_goes_when_it_succeeds(bench):
+    at_first = {"vary": ["pretrain.at_epoch=1"], "settings": ["pretrain.epochs=2"]}
+    _, cells = bench.planned(**at_first)
+    bench.fails = {cells[0].pretraining.label: ValueError("no luck")}
+    assert len(bench.run(**at_first).failures) == 1
+    (noted,) = failures_of(bench)
+    assert (bench.store.root / noted.traceback).exists()
+    bench.fails = {}
+    assert bench.run(**at_first).failures == []
+    assert list(bench.store.root.rglob("error.txt")) == []
+
+
+@pytest.mark.parametrize("where", ["simmim seed 0", ("toy", 0)])
+def test_a_run_whose_lease_was_taken_ends_and_notes_no_failure(bench, where):
+    bench.fails = {where: LeaseLost("taken")}
+    with pytest.raises(LeaseLost, match="taken"):
+        bench.run(seeds=(0, 1))
+    assert failures_of(bench) == []
+    bench.fails = {}
+    assert len(bench.run(seeds=(0, 1)).records) == 2
+
+
+def test_a_run_keeps_no_checkpoint_that_it_needs_no_more(bench):
+    request, cells = bench.planned(tasks="toy,other-toy", seeds=(0, 1))
+    scheduler = Scheduler(Session(bench.store, CPU, bench.console), request, [*cells[::2], *cells[1::2]])
+    assert len(scheduler.run().records) == 4
+    assert bench.trained == ["simmim seed 0", "simmim seed 1"]
+    assert scheduler._checkpoints == {}
 
 
 def test_errors_of_the_machine_are_noted_with_what_to_do(bench):
@@ -194,7 +224,7 @@ def test_a_checkpoint_is_measured_without_the_file_that_its_encoder_started_from
     request = Request(["simmim"], ["other-toy"], "smoke", [0], parse_assignments(TINY[:2]), {}, checkpoint)
     cells = planning.plan(request, CPU, bench.cache)
     assert [cell.pretraining.fingerprint for cell in cells] == [first.checkpoint.fingerprint]
-    outcome = Scheduler(Session(bench.store, CPU, bench.console), request, cells).run()
+    outcome = Scheduler(Session(bench.store, torch.device("cpu"), bench.console), request, cells).run()
     assert [record.task.name for record in outcome.records] == ["other-toy"]
     assert bench.trained == ["simmim seed 0"]
     with pytest.raises(InputError, match=r"encoder\.weights: leave it out with --checkpoint"):
@@ -246,8 +276,8 @@ def test_what_another_process_is_at_is_passed_over_and_looked_at_again(bench, mo
     request, cells = bench.planned(tasks="toy,other-toy", seeds=(0, 1, 2))
     others = {seed: ExitStack() for seed in (0, 1)}
     training = cells[0].pretraining.fingerprint
-    assert others[0].enter_context(bench.store.lock_if_free(training))
-    assert others[1].enter_context(bench.store.lock_if_free(cells[2].record_id))
+    assert others[0].enter_context(bench.store.lock_if_free(training, "train"))
+    assert others[1].enter_context(bench.store.lock_if_free(cells[2].record_id, "measure"))
     slept = []
 
     def sleep(seconds: float) -> None:
@@ -255,7 +285,7 @@ def test_what_another_process_is_at_is_passed_over_and_looked_at_again(bench, mo
         others[len(slept) - 1].close()
 
     monkeypatch.setattr("mimbench.harness.running.scheduler.time.sleep", sleep)
-    outcome = Scheduler(Session(bench.store, CPU, bench.console), request, cells).run()
+    outcome = Scheduler(Session(bench.store, torch.device("cpu"), bench.console), request, cells).run()
     free = [("other-toy", 1), ("toy", 2), ("other-toy", 2)]
     assert slept == [free, [*free, ("toy", 0), ("other-toy", 0)]]
     assert bench.ran[-1] == ("toy", 1)
@@ -269,7 +299,7 @@ def test_what_another_process_has_just_failed_at_is_not_tried_here(bench, monkey
     bench.fails = {}
     (old,) = failures_of(bench)
     request, cells = bench.planned(seeds=(0, 1))
-    grid = Scheduler(Session(bench.store, CPU, bench.console), request, cells)
+    grid = Scheduler(Session(bench.store, torch.device("cpu"), bench.console), request, cells)
     bench.store.save_failure(old.model_copy(update={"reason": "new"}))
     outcome = grid.run()
     assert [(cell.label, reason) for cell, reason in outcome.failures] == [("toy of simmim seed 0", "new")]
