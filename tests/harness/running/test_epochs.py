@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -188,7 +189,7 @@ def test_epochs_of_a_training_that_another_process_is_at_wait_for_it(bench, monk
         trained.extend(bench.trained)
         other.close()
 
-    monkeypatch.setattr("mimbench.harness.running.scheduler.time.sleep", sleep)
+    monkeypatch.setattr("mimbench.harness.running.scheduler.time", SimpleNamespace(sleep=sleep))
     assert len(bench.run(settings=FOUR, vary=SOME).records) == 3
     assert trained == []
     assert bench.trained == ["simmim seed 0"]

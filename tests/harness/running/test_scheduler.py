@@ -7,6 +7,7 @@ import json
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -284,7 +285,7 @@ def test_what_another_process_is_at_is_passed_over_and_looked_at_again(bench, mo
         slept.append(list(bench.ran))
         others[len(slept) - 1].close()
 
-    monkeypatch.setattr("mimbench.harness.running.scheduler.time.sleep", sleep)
+    monkeypatch.setattr("mimbench.harness.running.scheduler.time", SimpleNamespace(sleep=sleep))
     outcome = Scheduler(Session(bench.store, torch.device("cpu"), bench.console), request, cells).run()
     free = [("other-toy", 1), ("toy", 2), ("other-toy", 2)]
     assert slept == [free, [*free, ("toy", 0), ("other-toy", 0)]]
