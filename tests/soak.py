@@ -14,6 +14,7 @@ import os
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -122,7 +123,10 @@ def full(trials: Trials, moments: random.Random, count: int) -> None:
 
 
 def cells(folder: Path, count: int = 300) -> bool:
-    """Memory and open files while so many cells run, from the 50th cell on. Returns whether they stay flat."""
+    """Memory and open files while so many cells run. Returns whether they stay flat.
+
+    A sample may fall into a training or not, so medians over 30 cells are compared: those from the 50th, and the last.
+    """
     seeds = ",".join(map(str, range(count // 3)))
     grid = ["run", "--method", "random-init,simmim,mae", "--task", "knn", "--recipe", "smoke", "--seeds", seeds]
     limits = [
@@ -136,15 +140,16 @@ def cells(folder: Path, count: int = 300) -> bool:
     results, log = folder / "cells", folder / "cells.log"
     command = Command([*grid, *limits], results, log)
     seen = list(_watch(command, results))
-    settled = [sample for sample in seen if sample[0] >= 50] or seen
-    (first, memory, files), (last, memory_at_end, files_at_end) = settled[0], settled[-1]
-    growth = (memory_at_end - memory) / MB
+    early = [sample for sample in seen if 50 <= sample[0] < 80] or seen[:1]
+    late = [sample for sample in seen if sample[0] >= count - 30] or seen[-1:]
+    before, after = ([statistics.median(column) for column in zip(*part, strict=True)] for part in (early, late))
+    growth, files = (after[1] - before[1]) / MB, after[2] - before[2]
     print(
-        f"cells: exit code {command.wait()}, {last} cells, {growth:.1f} MB more memory and {files_at_end - files} more "
-        f"files than at {first} cells ({growth / max(1, last - first):.4f} MB per cell)",
+        f"cells: exit code {command.wait()}, {growth:.1f} MB more memory and {files:.0f} more open files at "
+        f"{after[0]:.0f} cells than at {before[0]:.0f}",
         flush=True,
     )
-    return command.wait() == 0 and growth < 10 and files_at_end - files < 5
+    return command.wait() == 0 and growth < 10 and files < 5
 
 
 def _watch(command: Command, results: Path) -> Iterator[tuple[int, int, int]]:
