@@ -120,9 +120,9 @@ def state_of(root: Path) -> dict[str, str]:
 
 def differences(expected: dict[str, str], root: Path) -> list[str]:
     """Files of a results folder that are missing, too many, or other than expected."""
-    found = state_of(root)
+    actual = state_of(root)
     return [
-        f"{name}: {'missing' if name not in found else 'too many' if name not in expected else 'other'}"
-        for name in sorted({*expected, *found})
-        if expected.get(name) != found.get(name)
+        f"{name}: {'missing' if name not in actual else 'too many' if name not in expected else 'other'}"
+        for name in sorted({*expected, *actual})
+        if expected.get(name) != actual.get(name)
     ]
