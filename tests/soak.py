@@ -138,29 +138,33 @@ def cells(folder: Path, count: int = 300) -> bool:
         "pretrain.schedule.warmup_epochs=0",
     ]
     results, log = folder / "cells", folder / "cells.log"
-    command = Command([*grid, *limits], results, log)
+    # Not a fork, whose memory grows as it writes to pages that it shared at first.
+    whole = [sys.executable, "-m", "mimbench", *grid, *limits, "--results", str(results)]
+    with log.open("wb") as stream:
+        command = subprocess.Popen(whole, stdout=stream, stderr=stream)
     seen = list(_watch(command, results))
     early = [sample for sample in seen if 50 <= sample[0] < 80] or seen[:1]
     late = [sample for sample in seen if sample[0] >= count - 30] or seen[-1:]
     before, after = ([statistics.median(column) for column in zip(*part, strict=True)] for part in (early, late))
     growth, files = (after[1] - before[1]) / MB, after[2] - before[2]
     print(
-        f"cells: exit code {command.wait()}, {growth:.1f} MB more memory and {files:.0f} more open files at "
+        f"cells: exit code {command.poll()}, {growth:.1f} MB more memory and {files:.0f} more open files at "
         f"{after[0]:.0f} cells than at {before[0]:.0f}",
         flush=True,
     )
-    return command.wait() == 0 and growth < 10 and files < 5
+    return command.poll() == 0 and growth < 10 and files < 5
 
 
-def _watch(command: Command, results: Path) -> Iterator[tuple[int, int, int]]:
+def _watch(command: subprocess.Popen[bytes], results: Path) -> Iterator[tuple[int, int, int]]:
     """Every second: cells done, bytes of anonymous memory, open files."""
-    process = Path(f"/proc/{command.process.pid}")
-    while command.wait(1) is None:
+    process = Path(f"/proc/{command.pid}")
+    while command.poll() is None:
+        time.sleep(1)
         try:
             status = (process / "status").read_text()
             files = len(list((process / "fd").iterdir()))
         except OSError:
-            return
+            continue
         kilobytes = int(status.partition("RssAnon:")[2].split()[0]) if "RssAnon:" in status else 0
         if kilobytes:
             yield len(list((results / "records").glob("*.json"))), 1024 * kilobytes, files
