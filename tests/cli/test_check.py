@@ -61,7 +61,7 @@ def test_failures_are_printed_and_end_with_1(quick, mae):
     assert "test_check.py:" in rows["masks_differ"]
     assert "in Waived.sample_mask)" in rows["masks_differ"]
     assert "failed   it passes, and is waived; remove the waiver" in rows["one_batch_overfits"]
-    assert done.stdout.splitlines()[-1] == "28 passed, 2 failed"
+    assert done.stdout.splitlines()[-1] == "28 passed, 2 failed, 1 skipped"
 
 
 def test_a_method_that_needs_another_encoder_gets_a_small_one(quick, monkeypatch):

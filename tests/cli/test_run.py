@@ -30,7 +30,7 @@ def test_a_run_records_reuses_and_prints(mimbench, tmp_path):
     first = run_probe(mimbench)
     assert first.returncode == 0, first.stderr
     assert "pretraining simmim seed 0 on 200 images" in first.stderr
-    assert "linear-probe: top1" in first.stdout
+    assert "Linear probe top-1" in first.stdout
 
     again = run_probe(mimbench, "--json")
     assert "already recorded: linear-probe of simmim seed 0" in again.stderr
@@ -80,8 +80,8 @@ def test_a_grid_pretrains_each_distinct_method_once(mimbench):
         ("simmim", 0, 0.4), ("simmim", 0, 0.6), ("simmim", 1, 0.4), ("simmim", 1, 0.6),
     ]  # fmt: skip
     table = mimbench("table", "--format", "markdown").stdout
-    assert "| method      | method.mask_ratio | linear-probe: top1" in table
-    assert "| simmim      | 0.4               | " in table
+    assert "| Method      | Mask ratio | Linear probe top-1" in table
+    assert "| SimMIM      | 0.4        | " in table
     assert "n = 2 throughout" in table
 
 

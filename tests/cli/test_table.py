@@ -43,4 +43,4 @@ def test_a_method_gets_another_label(quick):
     done = quick("table", "--results", str(REFERENCE), "--task", "knn", "--label", "mae=Ours")
     assert done.returncode == 0, done.stderr
     assert "\nOurs " in done.stdout
-    assert "MAE" not in done.stdout
+    assert "\nMAE " not in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -88,7 +89,10 @@ def test_workers_go_on_after_the_command_and_the_same_command_follows_them(tmp_p
     by_workers = [*run, "--executor", "local", "--jobs", "2"]
     results = tmp_path / "by-workers"
     with (tmp_path / "first.log").open("w") as log:
-        first = subprocess.Popen([sys.executable, "-m", "mimbench", *by_workers], cwd=tmp_path, stderr=log, stdout=log)
+        # A background job of a shell ignores SIGINT, and so would what it starts.
+        listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        command = [sys.executable, "-m", "mimbench", *by_workers]
+        first = subprocess.Popen(command, cwd=tmp_path, stderr=log, stdout=log, preexec_fn=listen)
     end = time.monotonic() + 120
     while "to end them" not in (tmp_path / "first.log").read_text():
         assert time.monotonic() < end
