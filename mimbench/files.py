@@ -171,7 +171,7 @@ def _remove_abandoned_once(folder: Path) -> None:
 
 
 def _has_ended(match: re.Match[str], entry: os.DirEntry[str]) -> bool:
-    ended = has_ended(match["place"], int(match["pid"]), int(match["start"]))
+    ended = has_ended(match)
     if ended is None:
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > FOREIGN_SECONDS
     return ended

@@ -155,7 +155,7 @@ class _Lease:
         try:
             self._describe(temporary)
             (temporary / self._file(0).name).touch()
-            os.rename(temporary, self.folder)  # takes the place of an empty folder only
+            _rename(temporary, self.folder, self._file(0))  # takes the place of an empty folder only
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
@@ -168,7 +168,7 @@ class _Lease:
         """Take a lease that is over. False if `file`, its state as it was seen, is no longer its state."""
         try:
             self._describe(self.folder)
-            os.rename(self.folder / file, self._file(0))
+            _rename(self.folder / file, self._file(0), self._file(0))
         except FileNotFoundError:
             self._forget()
             return False
@@ -184,11 +184,9 @@ class _Lease:
             if not self.lost:
                 following = self._file(self._beat + 1)
                 try:
-                    os.rename(self._file(self._beat), following)
+                    _rename(self._file(self._beat), following, following)
                 except FileNotFoundError:
-                    # A network file system may repeat a rename that was done, and report that of the second.
-                    if not os.path.lexists(following):
-                        self.lost = self._describe_loss()
+                    self.lost = self._describe_loss()
                 self._beat += 1
             if self.lost:
                 raise LeaseLost(self.lost)
@@ -249,6 +247,18 @@ class _Lease:
         )
 
 
+def _rename(source: Path, target: Path, proof: Path) -> None:
+    """Rename a file or folder. proof: is there only if it was done.
+
+    A network file system may repeat a rename that was done, and then report that the source is not there.
+    """
+    try:
+        os.rename(source, target)
+    except FileNotFoundError:
+        if not os.path.lexists(proof):
+            raise
+
+
 def _take(path: Path, what: str) -> _Lease | None:
     """The lease of `path`; None if another process holds it."""
     folder = path.with_name(path.name + SUFFIX)
@@ -274,15 +284,15 @@ def _read(folder: Path) -> LeaseState | None:
     silent = 0.0
     try:
         current = _current(folder)
-        if current is None:
-            return None
+    except OSError:
+        return None
+    if current is None:
+        return None
+    with suppress(OSError, ValueError):  # the holder is changing
         silent = max(0.0, time.time() - folder.stat().st_mtime)
         body = json.loads((folder / f"{current['holder']}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # the holder is changing
-        if current is None:
-            return None
     texts = {name: str(body.get(name, "")) for name in ("what", "host", "job", "since")}
-    is_over = bool(_has_ended(current)) or silent > int(current["seconds"])
+    is_over = bool(has_ended(current)) or silent > int(current["seconds"])
     key = folder.name.removesuffix(SUFFIX)
     return LeaseState(key=key, pid=int(current["pid"]), silent=silent, is_over=is_over, **texts)
 
@@ -308,7 +318,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _is_over(folder: Path, current: re.Match[str]) -> bool:
-    if _has_ended(current):
+    if has_ended(current):
         return True
     file, since = _seen.get(folder, ("", 0.0))
     now = time.monotonic()
@@ -316,10 +326,6 @@ def _is_over(folder: Path, current: re.Match[str]) -> bool:
         _seen[folder] = (current[0], now)
         return False
     return now - since >= int(current["seconds"])
-
-
-def _has_ended(current: re.Match[str]) -> bool | None:
-    return has_ended(current["place"], int(current["pid"]), int(current["start"]))
 
 
 def _advice(error: OSError) -> str:

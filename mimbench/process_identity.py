@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import platform
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,10 +24,11 @@ def process_name(pid: int) -> str:
     return f"{_place()}-{pid}-{_start_of(pid) or 0}"
 
 
-def has_ended(place: str, pid: int, start: int) -> bool | None:
-    """Whether the process with a name of these parts has ended; None: it ran elsewhere, where this cannot be seen."""
-    if place != _place():
+def has_ended(process: re.Match[str]) -> bool | None:
+    """Whether a process has ended; None: it ran elsewhere, where this cannot be seen. process: a match of PATTERN."""
+    if process["place"] != _place():
         return None
+    pid = int(process["pid"])
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -34,7 +36,7 @@ def has_ended(place: str, pid: int, start: int) -> bool | None:
     except PermissionError:
         pass  # it runs under another user
     current = _start_of(pid)
-    return current is not None and current != start  # the number was given to a later process
+    return current is not None and current != int(process["start"])  # the number was given to a later process
 
 
 def _start_of(pid: int) -> int | None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from mimbench.advice import describe_error
+from mimbench.process_identity import PATTERN, has_ended
 from mimbench.text import print_text
 
 EVERY = 0.5
@@ -26,24 +27,14 @@ PATIENCE = 5.0
 """Seconds that a training has to end by itself after another rank reported its failure."""
 
 
-class Peer(NamedTuple):
-    """A process of the run."""
-
-    node: str
-    pid: int
-
-
 class Watch:
     """Looks after the other ranks while this one trains."""
 
-    def __init__(self, store: Any, rank: int, peers: Sequence[Peer]) -> None:
-        """store: of torch.distributed."""
+    def __init__(self, store: Any, rank: int, processes: Sequence[str]) -> None:
+        """store: of torch.distributed. processes: the names of all ranks (`mimbench.process_identity`)."""
         self.store, self.rank = store, rank
-        here = peers[rank].node
-        self.visible = {
-            number: peer for number, peer in enumerate(peers) if peer.node == here and _is_running(peer.pid)
-        }
-        """The ranks whose processes this one sees: those of the same node and container."""
+        self.processes = [match for name in processes if (match := re.fullmatch(PATTERN, name))]
+        """Of those on other nodes, or in other containers, this one does not see whether they have ended."""
         self.trainings = 0
         """How many trainings have begun; all ranks begin the same ones."""
         self.is_training = False
@@ -57,7 +48,7 @@ class Watch:
 
     def find_dead(self) -> int | None:
         """The first rank whose process is gone; None if all that this one sees are there."""
-        return next((rank for rank, peer in self.visible.items() if not _is_running(peer.pid)), None)
+        return next((rank for rank, process in enumerate(self.processes) if has_ended(process)), None)
 
     def report(self, rank: int, text: str) -> None:
         """Let all ranks know why this training cannot go on."""
@@ -99,10 +90,10 @@ _watch: Watch | None = None
 
 
 @contextmanager
-def watching(store: Any, rank: int, peers: Sequence[Peer]) -> Iterator[None]:
-    """Watch the other ranks within this context."""
+def watching(store: Any, rank: int, processes: Sequence[str]) -> Iterator[None]:
+    """Watch the other ranks within this context. See `Watch`."""
     global _watch
-    _watch = Watch(store.clone(), rank, peers)
+    _watch = Watch(store.clone(), rank, processes)
     try:
         yield
     finally:
@@ -148,16 +139,3 @@ def describe_dead(rank: int) -> str:
 def say(problem: str) -> None:
     print_text(f"mimbench: {problem} (all processes of this run stop)", error=True)
     sys.stderr.flush()
-
-
-def _is_running(pid: int) -> bool:
-    """Whether a process of this node runs; one that has ended and waits for its parent does not."""
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except PermissionError:
-        return True
-    except ProcessLookupError:
-        return False
-    except OSError:  # no /proc
-        return True

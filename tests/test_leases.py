@@ -216,19 +216,27 @@ def test_a_sign_of_life_in_the_last_moment_saves_a_lease(tmp_path, monkeypatch):
     assert [path.name for path in state.parent.iterdir()] == [f"{ELSEWHERE}.1"]
 
 
-def test_a_rename_that_a_network_file_system_repeats_is_no_loss(tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", ["take", "take over", "confirm"])
+def test_a_rename_that_a_network_file_system_repeats_is_no_loss(tmp_path, monkeypatch, step):
     rename = os.rename
 
     def twice(source, target):
         rename(source, target)
         rename(source, target)
 
-    with hold_lease(tmp_path / "k", "train"):
+    if step == "take over":
+        leave_one_elsewhere(tmp_path)
+        monkeypatch.setattr(leases, "_is_over", lambda *_: True)
+    if step != "confirm":
+        monkeypatch.setattr(os, "rename", twice)
+    with hold_lease_if_free(tmp_path / "k", "train") as is_held:
+        assert is_held
         monkeypatch.setattr(os, "rename", twice)
         confirm_leases()
-        monkeypatch.undo()
+        monkeypatch.setattr(os, "rename", rename)
         confirm_leases()
         assert not has_lost_lease()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_lease_whose_folder_was_deleted_is_lost(tmp_path):
@@ -295,6 +303,7 @@ def test_what_is_no_folder_of_a_lease_is_one_line(tmp_path):
         with pytest.raises(InputError, match=rf"{name}\.lease cannot be made \(.*\); .*{advice}"):
             is_free(tmp_path / name)
     assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert list_leases(tmp_path) == []
 
 
 @pytest.mark.parametrize(

@@ -80,11 +80,3 @@ def test_an_error_on_both_ranks_is_raised_as_before(monkeypatch):
         pass
     with pytest.raises(RunError, match="no luck"):
         rank_watch.give_up(RunError("no luck"))
-
-
-def test_a_process_that_has_ended_is_seen():
-    child = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(0,))
-    child.start()
-    child.join()
-    assert rank_watch._is_running(os.getpid())
-    assert not rank_watch._is_running(child.pid)

@@ -28,7 +28,8 @@ from torch.distributed.distributed_c10d import _get_default_store
 
 from mimbench.distributed import get_rank, get_world_size
 from mimbench.errors import RunError
-from mimbench.rank_watch import Peer, give_up, watching
+from mimbench.process_identity import this_process
+from mimbench.rank_watch import give_up, watching
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -69,8 +70,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     _places[:] = gather_on_all((platform.node(), name))
-    peers = gather_on_all(Peer(platform.node(), os.getpid()))
-    with watching(_get_default_store(), get_rank(), peers):
+    with watching(_get_default_store(), get_rank(), gather_on_all(this_process())):
         yield
     _places.clear()
     # Not in a `finally`: after an error the other ranks may never arrive here, and the call could hang.

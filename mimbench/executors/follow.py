@@ -81,6 +81,7 @@ class Follower:
             while len(self._records) + len(self._failures) < len(self.cells) and self._are_working():
                 time.sleep(POLL_SECONDS)
                 self._look_at_results()
+        self.store.look_again()
         self._look_at_results()
         left = [cell.label for index, cell in enumerate(self._planned) if index not in self._records | self._failures]
         refused = [note.exit_code for note in read_notes(self.submission.folder).values() if note.state == "refused"]

@@ -83,11 +83,7 @@ def _running(workers: Workers) -> dict[str, int]:
     with suppress(*DAMAGE):
         names = json.loads((workers.folder / _PROCESSES).read_text(encoding="utf-8"))
     matches = {job: re.fullmatch(PATTERN, name) for job, name in names.items()}
-    return {
-        job: int(match["pid"])
-        for job, match in matches.items()
-        if match and has_ended(match["place"], int(match["pid"]), int(match["start"])) is False
-    }
+    return {job: int(match["pid"]) for job, match in matches.items() if match and has_ended(match) is False}
 
 
 def _gpus(device: str) -> list[str]:

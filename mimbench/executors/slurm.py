@@ -39,7 +39,7 @@ class Slurm(Executor):
         """Each GPU gets one process. 0: one process per node, on the CPU."""
         cpus: int | None = Field(None, ge=1)
         """Cores of each process: its data workers and itself."""
-        memory: str | None = Field(None, pattern=r"\d+[KMGT]?")
+        memory: str | None = Field(None, pattern=r"^\d+[KMGT]?$")
         """Per node, such as "64G"; a plain number is MB."""
         time: str | int | None = None
         """Time limit of a job: minutes, or "HH:MM:SS", or "DAYS-HH:MM:SS"."""

@@ -34,7 +34,10 @@ class Task:
 
     def _requeue_early(self, number: int, frame: FrameType | None) -> None:
         """The signal before the time limit, while libraries are imported: nothing is there to be saved."""
-        if self.requeues and os.environ.get("SLURM_PROCID", "0") == "0":
+        if os.environ.get("SLURM_PROCID", "0") != "0":
+            sys.exit(0)  # another exit code would end the first process too
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self.requeues:
             subprocess.run(["scontrol", "requeue", job_name()], check=False)
         sys.exit(128 + number)
 

@@ -29,6 +29,7 @@ from mimbench.executors.choice import TABLE, load_executor
 from mimbench.executors.worker_note import now
 from mimbench.harness.planning.cells import Cell, Request
 from mimbench.harness.run import RunOptions
+from mimbench.leases import hold_lease
 from mimbench.store.sealing import DAMAGE, fingerprint, write_json
 
 JOBS = "jobs"
@@ -107,8 +108,9 @@ class Submission:
         """Write down the plan of a worker. Raises InputError if another worker has another one."""
         described = [describe_cell(cell) for cell in cells]
         path = self.folder / _PLAN
-        if not path.exists():
-            write_json(path, {"cells": described})
+        with hold_lease(path, "writing the plan"):  # workers start at the same time
+            if not path.exists():
+                write_json(path, {"cells": described})
         first = [cell.id for cell in self.planned()]
         differing = next((new for new, id_ in zip(described, first, strict=False) if new["id"] != id_), None)
         if differing or len(described) != len(first):

@@ -70,14 +70,17 @@ class _Worker:
     def _end_by(self, stop: Interrupted) -> None:
         """Note what stopped the worker, and put its job into the queue again if the signal announces its time limit."""
         message = f"stopped by {stop.cause}; {str(stop) or 'finished pretrainings and records stay'}"
-        self._end("stopped", message, stop.exit_code)
-        if self.is_first_rank and self.executor and stop.signal == signal.SIGUSR1:
+        if stop.signal != signal.SIGUSR1 or self.executor is None:
+            self._end("stopped", message, stop.exit_code)
+        elif not self.is_first_rank:
+            # An exit code other than 0 ends the first rank too (srun), which has yet to put the job into the queue.
+            self._end("stopped", message, 0)
+        else:
             # To put a job into the queue again ends it. So this is noted before, and SIGTERM waits until it is done.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            stopped, self.note = self.note, replace(self.note, state="requeued")
-            self._write()
+            self._end("requeued", message, stop.exit_code)
             if not self.executor.requeue():
-                self.note = stopped
+                self.note = replace(self.note, state="stopped")
                 self._write()
 
     def _end(self, state: Literal["finished", "requeued", "stopped", "refused"], message: str, exit_code: int) -> None:

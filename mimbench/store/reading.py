@@ -13,8 +13,10 @@ from mimbench.store.sealing import DAMAGE, canonical_text, fingerprint, read_sea
 
 SCHEMA = 1
 RECORDS, FAILURES, CHECKPOINTS = "records", "failures", "checkpoints"
-FOLDERS = (RECORDS, CHECKPOINTS, FAILURES, "artifacts", "work", "stages", "features")
-"""Folders of a results folder."""
+RESULTS = (RECORDS, CHECKPOINTS, FAILURES, "stages", "features")
+"""Folders of a results folder in which each file is the result of one process, for all."""
+FOLDERS = (*RESULTS, "artifacts", "work")
+"""All folders of a results folder that processes write while they run cells."""
 
 
 def record_files(root: Path) -> list[Path]:

@@ -19,8 +19,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from mimbench.errors import InputError
 from mimbench.files import file_sha256, naming, remove_abandoned, temporary_prefix, write_atomic
 from mimbench.leases import confirm_leases, hold_lease, hold_lease_if_free
 from mimbench.store.failure import Failure, failure_path, read_failure, write_failure
-from mimbench.store.reading import CHECKPOINTS, FOLDERS
+from mimbench.store.reading import CHECKPOINTS, FOLDERS, RESULTS
 from mimbench.store.record import Record, read_record, write_record
 from mimbench.store.sealing import DAMAGE, damage_in_words, is_sealed, seal_card, write_json
 
@@ -168,16 +168,35 @@ class Store:
             raise
         return StoredCheckpoint(parent / fingerprint, card)
 
-    def lock(self, key: str, what: str, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+    @contextmanager
+    def lock(self, key: str, what: str, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold the lease `key`, alone among all processes. If another process holds it, call `waiting` once and wait.
 
         See `mimbench.leases`. what: what this process does meanwhile, for people.
         """
-        return hold_lease(self.root / "work" / key, what, waiting)
+        with hold_lease(self.root / "work" / key, what, waiting):
+            self.look_again()
+            yield
 
-    def lock_if_free(self, key: str, what: str) -> AbstractContextManager[bool]:
+    @contextmanager
+    def lock_if_free(self, key: str, what: str) -> Iterator[bool]:
         """As `lock`, without waiting: yields False if another process holds the lease, else True."""
-        return hold_lease_if_free(self.root / "work" / key, what)
+        with hold_lease_if_free(self.root / "work" / key, what) as is_held:
+            if is_held:
+                self.look_again()
+            yield is_held
+
+    def look_again(self) -> None:
+        """See what other machines have written so far.
+
+        NFS may show a folder as it was a minute ago (acdirmax), and so not the result of whoever held a lease before.
+        Its client looks again when it changes the folder itself.
+        """
+        for name in ("", *RESULTS):
+            with suppress(OSError):  # not there yet, or a full disk
+                handle, path = tempfile.mkstemp(dir=self.root / name, prefix=temporary_prefix("look"))
+                os.close(handle)
+                os.unlink(path)
 
     def work(self, key: str) -> Path:
         """The work folder of an unfinished training (key: its fingerprint) or task (key: the record id); creates it.

@@ -124,12 +124,20 @@ def test_a_grid_survives_the_submitters_death_a_requeue_and_a_time_limit(slurm, 
     assert scores(results) == scores(tmp_path / "local")
 
 
-def test_a_worker_of_two_gpus_is_one_run_of_two_processes(slurm, tmp_path, mimbench):
-    run = ["run", "--method", "random-init", "--task", "knn", "--recipe", "smoke", "--results", "two"]
-    done = mimbench(*run, "--device", "cpu", "--executor", "slurm", "--set", "executor.gpus_per_node=2")
-    assert done.returncode == 0, done.stderr
-    (path,) = (tmp_path / "two" / "records").glob("*.json")
-    assert json.loads(path.read_text())["provenance"]["processes"] == 2
+def test_a_worker_of_two_gpus_is_one_run_of_two_processes_and_goes_back_into_the_queue(slurm, released, tmp_path):
+    results, steps = tmp_path / "shared", tmp_path / "slow-simmim.steps"
+    two = ["--method", "slow-simmim", "--jobs", "1", "--set", "executor.gpus_per_node=2"]
+    command = start(tmp_path, *BY_SLURM, *two)
+    wait_for("the worker trains", steps.exists)
+    (job,) = notes_of(results)
+    subprocess.run(["scancel", "--signal=USR1", job], check=True)
+    wait_for("its job is in the queue again", lambda: notes_of(results)[job].state == "requeued", seconds=30)
+    released.touch()
+    command.wait(timeout=120)
+    assert command.returncode == 0, (tmp_path / "submit.log").read_text()
+    assert notes_of(results)[job].starts == 2
+    records = [json.loads(path.read_text()) for path in (results / "records").glob("*.json")]
+    assert [record["provenance"]["processes"] for record in records] == [2, 2]
 
 
 def test_what_slurm_refuses_is_one_line(slurm, tmp_path, quick):
@@ -179,6 +187,7 @@ def test_options_are_those_of_sbatch():
         ({"partitoin": "gpu"}, "unknown key 'executor.partitoin'; did you mean 'partition'"),
         ({"time": "soon"}, "no time limit"),
         ({"memory": "many"}, "executor.memory = 'many'"),
+        ({"memory": "64 GB"}, "executor.memory = '64 GB'"),
         ({"nodes": 0}, "executor.nodes = 0"),
     ],
 )

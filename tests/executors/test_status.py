@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from helpers.refusals import refused
 from mimbench.errors import InputError
+from mimbench.executors import submission as submission_module
 from mimbench.executors.status import status_of_folder
 from mimbench.executors.submission import PlannedCell, Submission, read_submissions
 from mimbench.executors.worker_note import WorkerNote, write_note
@@ -120,18 +123,40 @@ def test_a_folder_that_is_not_there_is_refused(quick):
     refused(quick("status", "--results", "nowhere"), "results folder nowhere does not exist")
 
 
+class Pretraining:
+    fingerprint, training = "c0", "t0"
+
+
+class Cell:
+    record_id, label, pretraining, varied = "mae-knn-s0", "knn of mae seed 0", Pretraining, {}
+
+
+class Other(Cell):
+    record_id = "mae-knn-s0-other"
+
+
+def test_workers_that_start_at_the_same_time_run_the_same_cells(results, monkeypatch):
+    (submission,) = read_submissions(results)
+    write = submission_module.write_json
+
+    def write_slowly(path, body):
+        time.sleep(0.2)
+        write(path, body)
+
+    def refuses(cell) -> bool:
+        try:
+            submission.note_plan([cell])
+        except InputError:
+            return True
+        return False
+
+    monkeypatch.setattr(submission_module, "write_json", write_slowly)
+    with ThreadPoolExecutor(2) as workers:
+        assert sorted(workers.map(refuses, (Cell, Other))) == [False, True]
+
+
 def test_workers_of_one_submission_run_the_same_cells(results):
     (submission,) = read_submissions(results)
-
-    class Pretraining:
-        fingerprint, training = "c0", "t0"
-
-    class Cell:
-        record_id, label, pretraining, varied = "mae-knn-s0", "knn of mae seed 0", Pretraining, {}
-
-    class Other(Cell):
-        record_id = "mae-knn-s0-other"
-
     submission.note_plan([Cell])
     submission.note_plan([Cell])
     with pytest.raises(InputError, match="would run knn of mae seed 0 with other settings than the first worker"):

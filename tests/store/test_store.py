@@ -17,7 +17,7 @@ import torch
 
 from mimbench.errors import InputError, LeaseLost
 from mimbench.files import temporary_prefix, write_atomic
-from mimbench.store.reading import FOLDERS
+from mimbench.store.reading import FOLDERS, RESULTS
 from mimbench.store.record import Checkpoint, Cost, Named, Record, Value, read_record, read_records, write_record
 from mimbench.store.sealing import canonical_text, fingerprint
 from mimbench.store.store import Store
@@ -115,6 +115,27 @@ def test_a_lock_that_is_held_is_reported_at_once(store):
         assert (a, b, c) == (True, False, True)
     with store.lock_if_free("k", "again") as again:
         assert again
+
+
+def test_with_a_lock_folders_of_a_network_file_system_are_looked_at_again(store):
+    folders = [store.root, *(store.root / name for name in RESULTS)]
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+
+    def changed() -> int:
+        dates = [folder.stat().st_mtime for folder in folders]
+        for folder in folders:
+            os.utime(folder, (0, 0))
+        return sum(date > 0 for date in dates)
+
+    with store.lock_if_free("k", "train"):
+        assert changed() == len(folders)
+        with store.lock_if_free("k", "train") as is_held:
+            assert not is_held
+        assert changed() == 0
+    with store.lock("k", "train", lambda: None):
+        assert changed() == len(folders)
+    assert not [path for path in store.root.rglob("*") if path.is_file()]
 
 
 def test_a_lock_that_cannot_be_made_is_one_line(store):

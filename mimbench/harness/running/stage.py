@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from mimbench.contract import FitReport, Stage, TrainConfig
 from mimbench.data import DeviceTransform, training_loader
-from mimbench.distributed import get_rank
 from mimbench.engine.device import world_size_identity
 from mimbench.engine.pretrain import TrainableMethod
 from mimbench.engine.progress import print_line
@@ -92,9 +91,10 @@ class PretrainStage(Stage):
         key = fingerprint(shaping)
         path = self.store.root / "stages" / f"{key}.safetensors"
         waiting = functools.partial(self.say, f"waiting: another process is fitting {key}")
-        # All ranks call `make`, since it may train on all of them. Rank 0 locks and writes.
-        what = f"fitting for {self.pretraining.label}"
-        with self.store.lock(f"stage-{key}", what, waiting) if get_rank() == 0 else nullcontext():
+        lock = self.store.lock(f"stage-{key}", f"fitting for {self.pretraining.label}", waiting)
+        with ExitStack() as stack:
+            # All ranks call `make`, since it may train on all of them. Rank 0 locks and writes.
+            on_first_rank(stack.enter_context)(lock)
             is_stored = on_first_rank(card_of(path).exists)()
             if is_stored and not self.fresh:
                 self.say(f"reusing the fitted stage ({path})")
