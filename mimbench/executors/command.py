@@ -95,7 +95,7 @@ def _submit_once(run: PlannedRun, submission: Submission, executor: Executor) ->
         print_line(run.console, text)
 
     what = f"submitting {submission.name}"
-    with store.lock(f"submission-{submission.key}", what, lambda: say("waiting: another process submits this run")):
+    with store.lease(f"submission-{submission.key}", what, lambda: say("waiting: another process submits this run")):
         for other in read_submissions(run.results):
             if other.key == submission.key and (jobs := other.load_executor().jobs(other.workers())):
                 say(f"following {len(jobs)} worker{'s' * (len(jobs) > 1)} of {other.folder}")

@@ -89,7 +89,7 @@ def import_checkpoint(
     imported = prepare_import(file, method=method, encoder=encoder, recipe=recipe, settings=settings, key=key)
     store = Store(results)
     name = fingerprint(imported.identity)
-    with store.lock(name, f"import {file.name}", on_wait):
+    with store.lease(name, f"import {file.name}", on_wait):
         if store.checkpoint(name) is None:
             encoder_state = {name: value.detach() for name, value in imported.method.encoder.state_dict().items()}
             rest = {name: value for name, value in imported.converted.state.items() if not name.startswith("encoder.")}

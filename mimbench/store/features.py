@@ -36,7 +36,7 @@ class FeatureFile:
     """Writes rows to a .part file, which replaces the real one when all rows are there.
 
     An interrupted run leaves the .part file with a note of its progress, and the next run goes on from there. The
-    caller holds a lock, so that no other process writes.
+    caller holds a lease, so that no other process writes.
     """
 
     def __init__(self, path: Path, rows: int) -> None:

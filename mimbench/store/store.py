@@ -1,4 +1,4 @@
-"""The results folder: reads, writes and locks what it holds.
+"""The results folder: reads and writes what it holds, under leases.
 
 DIR/checkpoints/<fingerprint>/   encoder.safetensors, method.safetensors, checkpoint.json (the card)
 DIR/records/<record id>.json     the result of a cell
@@ -169,7 +169,7 @@ class Store:
         return StoredCheckpoint(parent / fingerprint, card)
 
     @contextmanager
-    def lock(self, key: str, what: str, waiting: Callable[[], None]) -> Iterator[None]:
+    def lease(self, key: str, what: str, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold the lease `key`, alone among all processes. If another process holds it, call `waiting` once and wait.
 
         See `mimbench.leases`. what: what this process does meanwhile, for people.
@@ -179,8 +179,8 @@ class Store:
             yield
 
     @contextmanager
-    def lock_if_free(self, key: str, what: str) -> Iterator[bool]:
-        """As `lock`, without waiting: yields False if another process holds the lease, else True."""
+    def lease_if_free(self, key: str, what: str) -> Iterator[bool]:
+        """As `lease`, without waiting: yields False if another process holds the lease, else True."""
         with hold_lease_if_free(self.root / "work" / key, what) as is_held:
             if is_held:
                 self.look_again()

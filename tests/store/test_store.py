@@ -105,19 +105,19 @@ def test_a_record_from_before_losses_were_kept_is_still_read(tmp_path):
     assert read_record(tmp_path / "r.json").checkpoint.loss == []
 
 
-def test_a_lock_that_is_held_is_reported_at_once(store):
+def test_a_lease_that_is_held_is_reported_at_once(store):
     keys = ("k", "k", "other")
     with (
-        store.lock_if_free(keys[0], "a") as a,
-        store.lock_if_free(keys[1], "b") as b,
-        store.lock_if_free(keys[2], "c") as c,
+        store.lease_if_free(keys[0], "a") as a,
+        store.lease_if_free(keys[1], "b") as b,
+        store.lease_if_free(keys[2], "c") as c,
     ):
         assert (a, b, c) == (True, False, True)
-    with store.lock_if_free("k", "again") as again:
+    with store.lease_if_free("k", "again") as again:
         assert again
 
 
-def test_with_a_lock_folders_of_a_network_file_system_are_looked_at_again(store):
+def test_with_a_lease_folders_of_a_network_file_system_are_looked_at_again(store):
     folders = [store.root, *(store.root / name for name in RESULTS)]
     for folder in folders:
         folder.mkdir(exist_ok=True)
@@ -128,25 +128,25 @@ def test_with_a_lock_folders_of_a_network_file_system_are_looked_at_again(store)
             os.utime(folder, (0, 0))
         return sum(date > 0 for date in dates)
 
-    with store.lock_if_free("k", "train"):
+    with store.lease_if_free("k", "train"):
         assert changed() == len(folders)
-        with store.lock_if_free("k", "train") as is_held:
+        with store.lease_if_free("k", "train") as is_held:
             assert not is_held
         assert changed() == 0
-    with store.lock("k", "train", lambda: None):
+    with store.lease("k", "train", lambda: None):
         assert changed() == len(folders)
     assert not [path for path in store.root.rglob("*") if path.is_file()]
 
 
-def test_a_lock_that_cannot_be_made_is_one_line(store):
+def test_a_lease_that_cannot_be_made_is_one_line(store):
     (store.root / "work").write_text("no folder")
-    for lock in (store.lock_if_free("k", "train"), store.lock("k", "train", lambda: None)):
-        with pytest.raises(InputError, match=r"k\.lease cannot be made .*is a file; delete that"), lock:
+    for lease in (store.lease_if_free("k", "train"), store.lease("k", "train", lambda: None)):
+        with pytest.raises(InputError, match=r"k\.lease cannot be made .*is a file; delete that"), lease:
             pass
 
 
 def test_what_was_trained_by_a_process_that_lost_its_lease_is_not_saved(store):
-    with store.lock("abc", "train", lambda: None):
+    with store.lease("abc", "train", lambda: None):
         shutil.rmtree(store.root / "work" / "abc.lease")
         (store.root / "work" / "abc").mkdir()
         with pytest.raises(LeaseLost):
@@ -322,7 +322,7 @@ def test_equal_data_has_one_hash_in_any_order():
 
 def _hold(root, started, released):
     store = Store(root)
-    with store.lock("k", "train", lambda: None):
+    with store.lease("k", "train", lambda: None):
         started.set()
         time.sleep(0.5)
         released.value = time.monotonic()
@@ -334,7 +334,7 @@ def test_two_processes_take_turns(store):
     other = context.Process(target=_hold, args=(store.root, started, released))
     other.start()
     assert started.wait(60)
-    with store.lock("k", "train", lambda: waited.append(True)):
+    with store.lease("k", "train", lambda: waited.append(True)):
         entered = time.monotonic()
     other.join()
     assert waited == [True]

@@ -79,7 +79,7 @@ def write_if_changed(path: Path, content: bytes) -> Path:
 
 @contextmanager
 def folder_entries(cache: Path, kind: str, folder: Path) -> Iterator[tuple[Path, dict[str, list]]]:
-    """The derived file about the files in `folder`, and its entries by file name. It is locked meanwhile.
+    """The derived file about the files in `folder`, and its entries by file name. Its lease is held meanwhile.
 
     Args:
         kind: what the entries are and their version; part of the derived file's name.

@@ -73,8 +73,8 @@ class FrozenFeatures:
         shared, has_said_waiting = SharedStore(self.store), False
         key, what = f"features-{fingerprint([self.identity, which])}", f"features of the {which} split"
         while _missing(paths):
-            with shared.hold_lock(key, what) as is_held:
-                # Another run may have written some of them before this one got the lock.
+            with shared.hold_lease(key, what) as is_held:
+                # Another run may have written some of them before this one got the lease.
                 missing = _missing(paths) if is_held else {}
                 if missing:
                     self._extract(split, missing, pooling)

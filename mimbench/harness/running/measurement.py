@@ -25,7 +25,7 @@ from mimbench.store.store import StoredCheckpoint
 
 
 def measure(session: Session, request: Request, cell: Cell, checkpoint: StoredCheckpoint) -> Record:
-    """Run a cell's task and write its record. The caller holds the lock on the cell."""
+    """Run a cell's task and write its record. The caller holds the lease of the cell."""
     pretraining, store = cell.pretraining, session.store
     pictures = save_picture(pretraining, lambda: _restored_method(session, pretraining, checkpoint), store, session.say)
     session.say(f"running {cell.label}")

@@ -88,7 +88,7 @@ class Scheduler:
         )
 
     def _run_group(self, cells: list[Cell]) -> list[Cell]:
-        """Run cells that share a pretraining. Returns those that another run holds, by their own or its lock."""
+        """Run cells that share a pretraining. Returns those that another run holds, by their own or its lease."""
         cells = self._unfinished(cells)
         if not cells:
             return []
@@ -99,7 +99,7 @@ class Scheduler:
                 with self._hold_training(cells) as is_held:
                     if not is_held:
                         return cells
-                    # Another run may have finished cells, or trained, just before this one got the lock.
+                    # Another run may have finished cells, or trained, just before this one got the lease.
                     cells = self._unfinished(cells)
                     checkpoint = self._pretrain(cells) if cells else None
         except LeaseLost:
@@ -119,7 +119,7 @@ class Scheduler:
 
     def _hold_training(self, cells: Sequence[Cell]) -> AbstractContextManager[bool]:
         training = cells[0].pretraining.training
-        return self.session.shared.hold_lock(training, f"pretraining {_name_pretraining(cells)}")
+        return self.session.shared.hold_lease(training, f"pretraining {_name_pretraining(cells)}")
 
     def _existing_checkpoint(self, pretraining: Pretraining) -> StoredCheckpoint | None:
         """The checkpoint of a pretraining if it needs no training. Raises InputError if it is damaged."""
@@ -128,7 +128,7 @@ class Scheduler:
         checkpoint = self.trainer.existing_checkpoint(pretraining)
         if checkpoint and not pretraining.checkpoint:
             # A run that was killed between saving the checkpoint and cleaning up has left its work folder.
-            with self.session.shared.hold_lock(pretraining.training, f"clean up {pretraining.label}") as is_held:
+            with self.session.shared.hold_lease(pretraining.training, f"clean up {pretraining.label}") as is_held:
                 if is_held:
                     self.trainer.discard_work(pretraining)
         return checkpoint
@@ -167,7 +167,7 @@ class Scheduler:
 
     def _run_cell(self, cell: Cell, checkpoint: StoredCheckpoint) -> bool:
         """Run a cell. Returns False, without running it, if another run holds it."""
-        with self.session.shared.hold_lock(cell.record_id, cell.label) as is_held:
+        with self.session.shared.hold_lease(cell.record_id, cell.label) as is_held:
             if not is_held:
                 return False
             if not self._unfinished([cell]):

@@ -19,17 +19,17 @@ class SharedStore:
         self._store = store
 
     @contextmanager
-    def hold_lock(self, key: str, what: str) -> Iterator[bool]:
+    def hold_lease(self, key: str, what: str) -> Iterator[bool]:
         """Hold the lease `key` among all runs. Yields False, without waiting, if another run holds it.
 
         what: what this run does meanwhile, for people.
         """
         with ExitStack() as stack:
-            yield self._enter_lock(stack, key, what)
+            yield self._enter_lease(stack, key, what)
 
     @on_first_rank
-    def _enter_lock(self, stack: ExitStack, key: str, what: str) -> bool:
-        return stack.enter_context(self._store.lock_if_free(key, what))
+    def _enter_lease(self, stack: ExitStack, key: str, what: str) -> bool:
+        return stack.enter_context(self._store.lease_if_free(key, what))
 
     @on_first_rank
     def checkpoint(self, fingerprint: str) -> StoredCheckpoint | None:

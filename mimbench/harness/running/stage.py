@@ -91,10 +91,10 @@ class PretrainStage(Stage):
         key = fingerprint(shaping)
         path = self.store.root / "stages" / f"{key}.safetensors"
         waiting = functools.partial(self.say, f"waiting: another process is fitting {key}")
-        lock = self.store.lock(f"stage-{key}", f"fitting for {self.pretraining.label}", waiting)
+        lease = self.store.lease(f"stage-{key}", f"fitting for {self.pretraining.label}", waiting)
         with ExitStack() as stack:
-            # All ranks call `make`, since it may train on all of them. Rank 0 locks and writes.
-            on_first_rank(stack.enter_context)(lock)
+            # All ranks call `make`, since it may train on all of them. Rank 0 holds the lease and writes.
+            on_first_rank(stack.enter_context)(lease)
             is_stored = on_first_rank(card_of(path).exists)()
             if is_stored and not self.fresh:
                 self.say(f"reusing the fitted stage ({path})")

@@ -33,7 +33,7 @@ from mimbench.store.store import StoredCheckpoint
 class Trainer:
     """Finds the checkpoints of a session, and trains those that are missing.
 
-    It takes no locks: whoever calls `train` or `discard_work` holds the lock on the training (see `Scheduler`).
+    It takes no leases: whoever calls `train` or `discard_work` holds that of the training (see `Scheduler`).
     """
 
     def __init__(self, session: Session) -> None:

@@ -181,7 +181,7 @@ def test_a_damaged_epoch_fails_only_its_cell(bench):
 def test_epochs_of_a_training_that_another_process_is_at_wait_for_it(bench, monkeypatch):
     _, cells = bench.planned(settings=FOUR, vary=SOME)
     other = ExitStack()
-    assert other.enter_context(bench.store.lock_if_free(cells[0].pretraining.training, "train"))
+    assert other.enter_context(bench.store.lease_if_free(cells[0].pretraining.training, "train"))
     assert {cell.pretraining.training for cell in cells} == {cells[-1].pretraining.fingerprint}
     trained = []
 

@@ -277,8 +277,8 @@ def test_what_another_process_is_at_is_passed_over_and_looked_at_again(bench, mo
     request, cells = bench.planned(tasks="toy,other-toy", seeds=(0, 1, 2))
     others = {seed: ExitStack() for seed in (0, 1)}
     training = cells[0].pretraining.fingerprint
-    assert others[0].enter_context(bench.store.lock_if_free(training, "train"))
-    assert others[1].enter_context(bench.store.lock_if_free(cells[2].record_id, "measure"))
+    assert others[0].enter_context(bench.store.lease_if_free(training, "train"))
+    assert others[1].enter_context(bench.store.lease_if_free(cells[2].record_id, "measure"))
     slept = []
 
     def sleep(seconds: float) -> None:
