@@ -101,6 +101,7 @@ class Store:
             raise InputError(
                 f"results folder {root} cannot be written ({error.strerror}); choose another with --results DIR"
             ) from error
+        remove_abandoned(self.root)
         for name in FOLDERS:
             _check_no_link(self.root / name)
             remove_abandoned(self.root / name)

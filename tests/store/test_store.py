@@ -191,6 +191,7 @@ def test_what_killed_processes_left_goes_when_the_folder_is_opened(store):
     ended = subprocess.Popen(["true"])
     ended.wait()
     place = temporary_prefix("x").split(".")[2].split("-")[0]
+    (store.root / f".x.{place}-{ended.pid}-1.abcdefgh").touch()
     for name in FOLDERS:
         (store.root / name).mkdir()
         (store.root / name / f".x.{place}-{ended.pid}-1.abcdefgh").write_bytes(b"half")
@@ -200,6 +201,7 @@ def test_what_killed_processes_left_goes_when_the_folder_is_opened(store):
     Store(store.root)
     left = [path.name for name in FOLDERS for path in (store.root / name).iterdir()]
     assert left == [f"{temporary_prefix('x')}abcdefgh"] * len(FOLDERS)
+    assert list(store.root.glob(".*")) == []
 
 
 def test_a_checkpoint_that_finds_no_room_names_its_file_and_leaves_nothing(store, monkeypatch):

@@ -12,7 +12,7 @@ from mimbench.data import DeviceTransform, denormalise, evaluation_loader
 from mimbench.data.pipeline.subsets import subset
 from mimbench.drawing import image_grid, shade_masked
 from mimbench.engine.ranks import on_first_rank
-from mimbench.errors import NotSupported
+from mimbench.errors import LeaseLost, NotSupported
 from mimbench.harness.planning.cells import Pretraining
 from mimbench.masks import resize_mask
 from mimbench.store.artifacts import damage_of
@@ -33,7 +33,7 @@ def picture_name(pretraining: Pretraining) -> tuple[str, str]:
 def save_picture(
     pretraining: Pretraining, restore_method: Callable[[], Method], store: Store, say: Callable[[str], None]
 ) -> dict[str, str]:
-    """Draw the picture of a pretraining, unless it exists already. An error is printed, and raises nothing.
+    """Draw the picture of a pretraining, unless it exists already. An error is printed, and only LeaseLost is raised.
 
     Returns:
         {"reconstruction": path relative to the results folder}, or {} if the method reconstructs no images.
@@ -47,6 +47,8 @@ def save_picture(
             store.save_artifact(folder, name, picture_of(restore_method(), pretraining))
     except NotSupported:
         return {}
+    except LeaseLost:
+        raise
     except Exception as error:
         say(f"no reconstruction picture of {pretraining.label}: {error}")
         return {}

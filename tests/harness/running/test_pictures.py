@@ -14,7 +14,7 @@ from PIL import Image
 from mimbench.contract import Method, NotSupported
 from mimbench.data.pipeline.subsets import subset
 from mimbench.drawing import image_grid, shade_masked
-from mimbench.errors import InputError
+from mimbench.errors import UNFINISHED, InputError, LeaseLost
 from mimbench.harness.planning.build import build_method
 from mimbench.harness.planning.cells import Request
 from mimbench.harness.planning.plan import plan
@@ -227,6 +227,17 @@ def test_every_pretraining_leaves_one_picture(mimbench_run, tmp_path):
     done = mimbench_run("simmim", "linear-probe", "task.layer=0")
     assert done.returncode == 0, done.stderr
     assert path.read_bytes() == drawn
+
+
+def test_a_run_whose_lease_was_taken_ends_at_its_picture(mimbench_run, monkeypatch):
+    def lose(*_):
+        raise LeaseLost("process 7 has taken over")
+
+    monkeypatch.setattr("mimbench.store.store.Store.save_artifact", lose)
+    done = mimbench_run("simmim", "linear-probe")
+    assert done.returncode == UNFINISHED, done.stderr
+    assert "process 7 has taken over" in done.stderr
+    assert "running linear-probe" not in done.stderr
 
 
 def test_a_picture_that_cannot_be_drawn_loses_nothing_else(mimbench_run, tmp_path, monkeypatch):
