@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from mimbench.errors import UNFINISHED, Interrupted
-from mimbench.executors import submission, worker
+from mimbench.executors import slurm_task, submission, worker
 from mimbench.executors.worker_note import read_notes, start_note
 
 
@@ -53,3 +53,15 @@ def test_a_job_that_cannot_be_requeued_is_noted_as_stopped(stopped, tmp_path):
 def test_another_signal_ends_it_for_good(stopped):
     assert stopped(signal.SIGTERM, rank=0) == (128 + signal.SIGTERM, [])
     assert stopped(signal.SIGTERM, rank=1) == (128 + signal.SIGTERM, [])
+
+
+@pytest.mark.parametrize(("process", "code", "requeued"), [(0, 128 + signal.SIGUSR1, ["7"]), (1, 0, [])])
+def test_a_time_limit_while_libraries_are_imported(monkeypatch, tmp_path, process, code, requeued):
+    jobs = []
+    monkeypatch.setenv("SLURM_PROCID", str(process))
+    monkeypatch.setattr(slurm_task, "job_name", lambda: "7")
+    monkeypatch.setattr(slurm_task.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(slurm_task.subprocess, "run", lambda command, **_: jobs.append(command[-1]))
+    with pytest.raises(SystemExit) as ended:
+        slurm_task.Task(tmp_path, 0, True)._requeue_early(signal.SIGUSR1, None)
+    assert (ended.value.code, jobs) == (code, requeued)
