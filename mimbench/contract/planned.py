@@ -1,4 +1,4 @@
-"""What `mimbench plan` is told of data and training steps, so that it can count without data, weights or a GPU."""
+"""What `mimbench plan` knows of data and training steps, so that it can count without data, weights or a GPU."""
 
 from __future__ import annotations
 

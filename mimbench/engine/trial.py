@@ -30,6 +30,8 @@ def largest_that_runs(run: Callable[[int], None], sizes: Sequence[int], device: 
     """
     for size in sizes:
         too_large = False
+        if device.type == "cuda":  # or a trial that ran out of memory would count as the peak of those after it
+            torch.cuda.reset_peak_memory_stats(device)
         try:
             run(size)
         except Exception as error:
@@ -68,7 +70,6 @@ def try_steps(build: Callable[[], PlannedStep], changes: dict[str, Any], device:
         torch.cuda.synchronize(device)
         if torch.cuda.max_memory_reserved(device) > _FULL * torch.cuda.get_device_properties(device).total_memory:
             raise torch.OutOfMemoryError(f"CUDA out of memory: {images} images leave less than {1 - _FULL:.0%}")
-        torch.cuda.reset_peak_memory_stats(device)
 
 
 def _on_any_rank(value: bool, device: torch.device) -> bool:

@@ -223,28 +223,29 @@ def _minimise_together(
         finally:
             questions.put(None)
 
+    waiting: list[tuple[int, np.ndarray, Future]] = []
     with ThreadPoolExecutor(len(starts)) as threads:
         results = [threads.submit(run, index) for index in range(len(starts))]
         running = len(starts)
-        while running:
-            received = [questions.get() for _ in range(running)]
-            points = sorted((question for question in received if question), key=itemgetter(0))
-            running = len(points)
-            _answer(objective, points)
+        try:
+            while running:
+                while len(waiting) < running:
+                    if question := questions.get():
+                        waiting.append(question)
+                    else:
+                        running -= 1
+                if waiting:
+                    waiting.sort(key=itemgetter(0))
+                    values = objective([index for index, _, _ in waiting], [point for _, point, _ in waiting])
+                    for (_, _, answer), value in zip(waiting, values, strict=True):
+                        answer.set_result(value)
+                    waiting.clear()
+        except BaseException as error:  # Ctrl-C too: a thread that gets no answer would never end
+            while running:
+                question = waiting.pop() if waiting else questions.get()
+                if question is None:
+                    running -= 1
+                elif not question[2].done():
+                    question[2].set_exception(error)
+            raise
     return [result.result() for result in results]
-
-
-def _answer(
-    objective: Callable[[Sequence[int], Sequence[np.ndarray]], list[tuple[float, np.ndarray]]],
-    questions: Sequence[tuple[int, np.ndarray, Future]],
-) -> None:
-    """Evaluate points together. An error is raised in the threads that wait for them, which ends them."""
-    if not questions:
-        return
-    try:
-        values = objective([index for index, _, _ in questions], [point for _, point, _ in questions])
-        for (_, _, answer), value in zip(questions, values, strict=True):
-            answer.set_result(value)
-    except Exception as error:
-        for _, _, answer in questions:
-            answer.set_exception(error)

@@ -114,6 +114,7 @@ def test_what_a_method_fits_first_is_a_stage(quick):
         (["--memory", "80GB"], "--memory is of a card that --gpus names"),
         (["--gpus", "1xH100", "--measure", "1"], "leave one of them out"),
         (["--set", "data.name=folder"], "or plan without it: give --images N (of an epoch) and --classes N"),
+        (["--images", "100"], "those of mnist5k are known: leave them out"),
         (["--task", "detecton"], "did you mean 'detection'"),
         (["--set", "encoder.embed_dim=1000000000"], "the sizes in [encoder]"),
     ],

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mimbench.contract import PlannedStep, StepOutput, TrainConfig
+from mimbench.engine import trial
 from mimbench.engine.trial import largest_that_runs, try_steps
 
 CPU = torch.device("cpu")
@@ -32,6 +33,20 @@ def test_the_first_that_runs_is_taken(error):
     assert largest_that_runs(run, [512, 256, 128, 64, 32], CPU) == 64
     assert tried == [512, 256, 128, 64]
     assert largest_that_runs(limited(1, error)[0], [4, 2], CPU) is None
+
+
+def test_the_peak_of_a_trial_that_ran_out_of_memory_is_not_that_of_the_next(monkeypatch):
+    peak = [0]
+
+    def run(images):
+        peak[0] = max(peak[0], images)
+        if peak[0] > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory: they leave almost nothing")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peak.__setitem__(0, 0))
+    monkeypatch.setattr(trial, "_on_any_rank", lambda value, device: value)
+    assert largest_that_runs(run, [512, 256, 64, 32], torch.device("cuda")) == 64
 
 
 def test_other_errors_are_raised():

@@ -128,3 +128,18 @@ def test_the_protocol_names_a_solver_that_is_not_the_reference():
     choices = [(choice, device) for choice in ("auto", "sklearn", "torch") for device in (CPU, cuda)]
     named = [solver_protocol(choice, device) for choice, device in choices]
     assert named == [{}, {"solver": "torch"}, {}, {}, {"solver": "torch"}, {"solver": "torch"}]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_interrupted_fit_ends(error):
+    calls = []
+
+    def objective(indices, points):
+        calls.append(list(indices))
+        if len(calls) == 2:
+            raise error
+        return [(float(point @ point), 2 * point) for point in points]
+
+    with pytest.raises(error):
+        torch_regression._minimise_together(objective, [np.ones(2), np.full(2, 3.0)], {})
+    assert calls == [[0, 1], [0, 1]]

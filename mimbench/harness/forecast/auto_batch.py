@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from mimbench.contract import Config, Dataset, DataSizes, PlannedStep, Task, TrainConfig
+from mimbench.contract import Config, Dataset, PlannedStep, Task, TrainConfig
 from mimbench.distributed import get_world_size
 from mimbench.engine.device import pick_precision
 from mimbench.engine.trial import largest_that_runs, try_steps
 from mimbench.errors import InputError
+from mimbench.harness.forecast.sizes import count_images
 from mimbench.harness.forecast.stages import encoder_of, pretraining_step
 from mimbench.harness.forecast.tracing import Target, largest_that_fits, traced
 from mimbench.harness.planning.size import memory_of
@@ -59,11 +60,9 @@ class BatchChooser:
         train = getattr(task.config, "train", None)
         if not isinstance(train, TrainConfig) or not train.auto_batch:
             return task
-        split = dataset.split("train")
-        sizes = DataSizes(len(split), len(dataset.split("test")), len(split.classes), dataset.channels, "the files")
 
         def build() -> PlannedStep:
-            planned = task.planned_step(encoder_of(recipe, channels), sizes, recipe.input)
+            planned = task.planned_step(encoder_of(recipe, channels), count_images(dataset), recipe.input)
             if planned is None:
                 raise InputError(
                     f"task.train.auto_batch: task {task.name!r} shows no step that could be tried; set "
@@ -97,7 +96,11 @@ class BatchChooser:
             precision = "bf16" if pick_precision(config, self.device) == "bf16" else "fp32"
             with traced(build, Target(False, False, precision, get_world_size())) as trace:
                 usable = int(_OF_MAIN_MEMORY * memory_of(self.device)) // get_world_size()
-                memory = largest_that_fits(trace, share, 1, usable, trace(share, config.accumulate > 1))
+                whole = trace(share, config.accumulate > 1)
+                # Two first: batch norm of vectors, and methods that mix images, take no single one.
+                memory = largest_that_fits(trace, share, 2, usable, whole) or largest_that_fits(
+                    trace, share, 1, usable, whole
+                )
             size = memory.images if memory else None
         if size is None:
             raise InputError(

@@ -71,7 +71,7 @@ def _row(stage: Stage, machine: Machine) -> tuple[str, ...]:
         stage.name,
         _count(stage.trained),
         _count(stage.frozen),
-        "-" if stage.flops is None else f"{stage.flops / 1e9:.3g}",
+        "-" if stage.flops is None else _digits(stage.flops / 1e9),
         "-" if stage.images is None else _count(stage.images),
         stage.precision,
         "-" if memory is None else f"{memory.images}",
@@ -121,7 +121,7 @@ def _totals(forecast: Forecast) -> Iterator[str]:
     seconds = sum(stage.seconds or 0.0 for stage in known)
     more = "at least " if len(known) < len(forecast.stages) else ""
     hours = seconds * forecast.machine.count / 3600
-    yield f"time: {more}{format_duration(seconds)} in all, {more}{hours:,.3g} device hours; loading not included"
+    yield f"time: {more}{format_duration(seconds)} in all, {more}{_digits(hours)} device hours; loading not included"
 
 
 def _assumptions(forecast: Forecast) -> Iterator[str]:
@@ -147,12 +147,17 @@ def _assumptions(forecast: Forecast) -> Iterator[str]:
 def _count(number: int) -> str:
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
-            return f"{number / size:.3g} {unit}"
+            return f"{_digits(number / size)} {unit}"
     return str(number)
 
 
 def _bytes(size: float) -> str:
     for unit, name in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB")):
         if size >= unit:
-            return f"{size / unit:.3g} {name}"
-    return f"{size / 2**10:.3g} KiB"
+            return f"{_digits(size / unit)} {name}"
+    return f"{_digits(size / 2**10)} KiB"
+
+
+def _digits(number: float) -> str:
+    """Three digits, or as many as a whole number has: "0.123", "12.3", "1,234"."""
+    return f"{number:,.0f}" if number >= 999.5 else f"{number:.3g}"

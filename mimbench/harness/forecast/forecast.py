@@ -144,6 +144,14 @@ def _forecast(
     data = sizes_of(recipe.dataset, recipe.data.model_dump(), "data", absent)
     result = Forecast(recipe.method, recipe.encoder, recipe.name, machine, mfu, measure_seconds > 0)
     result.data[recipe.dataset] = data
+    planned: list[tuple[Recipe, Task, DataSizes]] = []
+    for name in tasks:
+        of_task = recipe_of(name)
+        task = of_task.task(name)
+        dataset, options = of_task.task_data(task)
+        result.data[dataset] = sizes_of(dataset, options, "task.data", absent)
+        planned.append((of_task, task, result.data[dataset]))
+    absent.require_use(result.data)
 
     def add(step: StepOfStage, images: int, end: int | None = None) -> None:
         stage = _training(step, images, machine, end)
@@ -157,16 +165,13 @@ def _forecast(
             add(step, images)
         step = pretraining_step(recipe, data.channels)
         add(step, images, recipe.pretrain.end)
-    for name in tasks:
-        recipe = recipe_of(name)
-        task = recipe.task(name)
-        dataset, options = recipe.task_data(task)
-        result.data[dataset] = sizes = sizes_of(dataset, options, "task.data", absent)
-        known = task_step(recipe, task, data.channels, sizes)
+    for of_task, task, sizes in planned:
+        known = task_step(of_task, task, data.channels, sizes)
         if known is not None:
             add(known, sizes.train)
         else:
-            result.stages.append(_untrained(recipe, task, data.channels, sizes, machine, mfu))
+            stage = _untrained(of_task, task, data.channels, sizes, machine)
+            result.stages.append(stage if measure_seconds else _by_peak(stage, machine, mfu))
     return result
 
 
@@ -177,8 +182,7 @@ def _training(step: StepOfStage, images: int, machine: Machine, end: int | None)
     schedule = Schedule(config, steps_per_epoch=images // config.batch_size)
     steps = schedule.steps if end is None else end * (schedule.steps_per_epoch if config.unit == "epoch" else 1)
     target, share = machine.target(config), config.batch_size // machine.count
-    memory = largest = None
-    disk = 0
+    memory = largest = disk = None
     with torch.device("meta"):
         planned = step.build()
     notes += [planned.note] if planned.note else []
@@ -212,7 +216,7 @@ def _training(step: StepOfStage, images: int, machine: Machine, end: int | None)
     )
 
 
-def _untrained(recipe: Recipe, task: Task, channels: int, sizes: DataSizes, machine: Machine, mfu: float) -> Stage:
+def _untrained(recipe: Recipe, task: Task, channels: int, sizes: DataSizes, machine: Machine) -> Stage:
     """A task that only looks at features, or one whose step is not known."""
     with torch.device("meta"):
         encoder = encoder_of(recipe, channels)
@@ -221,7 +225,7 @@ def _untrained(recipe: Recipe, task: Task, channels: int, sizes: DataSizes, mach
         return Stage(task.name, 0, frozen, notes=[f"{task.name}: memory and time are not known: it shows no step"])
     forward = count_forward(lambda: encoder_of(recipe, channels), FORWARD_BATCH, machine.on_cuda)
     images = sizes.train + sizes.test
-    stage = Stage(
+    return Stage(
         task.name,
         0,
         frozen,
@@ -232,7 +236,6 @@ def _untrained(recipe: Recipe, task: Task, channels: int, sizes: DataSizes, mach
         disk=images * forward.width * 4,
         notes=[f"{task.name}: one forward pass over all images, and the features of one layer; no classifier"],
     )
-    return _by_peak(stage, machine, mfu)
 
 
 def _timed(stage: Stage, step: StepOfStage, machine: Machine, mfu: float, measure_seconds: float) -> Stage:

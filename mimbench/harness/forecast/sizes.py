@@ -12,6 +12,10 @@ from mimbench.contract.validation import validate
 from mimbench.data import default_cache, open_dataset
 from mimbench.errors import InputError
 
+_CHANNELS = 3
+"""Of an absent dataset whose options do not say."""
+_GIVEN = "the command line"
+
 
 @dataclass(frozen=True)
 class AbsentData:
@@ -20,11 +24,18 @@ class AbsentData:
     images: int | None = None
     """Training images."""
     classes: int | None = None
-    channels: int = 3
+
+    def require_use(self, data: Mapping[str, DataSizes]) -> None:
+        """Raise InputError if numbers are given and no dataset of `data`, by name, needs them."""
+        if (self.images or self.classes) and all(sizes.source != _GIVEN for sizes in data.values()):
+            raise InputError(
+                f"--images and --classes are of a dataset that is absent; those of {', '.join(data)} are known: "
+                "leave them out"
+            )
 
 
 def sizes_of(name: str, options: Mapping[str, Any], where: str, absent: AbsentData) -> DataSizes:
-    """Numbers of a dataset: as given, as published, or as the files on this machine have them.
+    """Numbers of a dataset: as published, as the files on this machine have them, or as given if it is absent.
 
     Published numbers are used only if the options name no folder.
 
@@ -34,26 +45,33 @@ def sizes_of(name: str, options: Mapping[str, Any], where: str, absent: AbsentDa
     cls: type[Dataset] = registry.datasets.load(name)
     config = validate(cls.Config, dict(options), where)
     sizes = None if config.root else cls.published_sizes(config)
-    if sizes is not None and config.validation_share:
+    if sizes is not None:
         held = round(sizes.train * config.validation_share)
-        sizes = replace(sizes, train=sizes.train - held, test=held)
-    if sizes is None and absent.images is None:
-        sizes = _counted(name, options, where)
-    if sizes is None:
-        sizes = DataSizes(absent.images or 0, 0, absent.classes or 1, absent.channels, "the command line")
-    return replace(sizes, train=absent.images or sizes.train, classes=absent.classes or sizes.classes)
+        return replace(sizes, train=sizes.train - held, test=held) if held else sizes
+    try:
+        return count_images(open_dataset(name, options, default_cache(), where))
+    except (InputError, OSError) as error:
+        if absent.images is None:
+            raise InputError(f"{error}; or plan without it: give --images N (of an epoch) and --classes N") from error
+    channels = getattr(config, "channels", _CHANNELS)
+    return DataSizes(absent.images, 0, absent.classes or 1, channels, _GIVEN)
+
+
+def count_images(dataset: Dataset) -> DataSizes:
+    """Numbers of a dataset that is on this machine."""
+    train, test = dataset.split("train"), dataset.split("test")
+    published = registry.datasets.load(dataset.name).published_sizes(dataset.config.model_copy(update={"root": None}))
+    return DataSizes(
+        len(train),
+        len(test),
+        len(train.classes),
+        dataset.channels,
+        f"the files of {dataset.name}",
+        side=published.side if published else None,
+    )
 
 
 def pretraining_images(sizes: DataSizes, config: PretrainConfig) -> int:
     """Images of one epoch: the share that the recipe takes, and planted ones in their copies."""
     others = sizes.train - config.plant_count
     return round(others * config.data_share) + config.plant_count * config.plant_copies
-
-
-def _counted(name: str, options: Mapping[str, Any], where: str) -> DataSizes:
-    try:
-        dataset = open_dataset(name, options, default_cache(), where)
-        train, test = dataset.split("train"), dataset.split("test")
-    except (InputError, OSError) as error:
-        raise InputError(f"{error}; or plan without it: give --images N (of an epoch) and --classes N") from error
-    return DataSizes(len(train), len(test), len(train.classes), dataset.channels, f"the files of {name}")

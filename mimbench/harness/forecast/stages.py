@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mimbench.contract import DataSizes, Encoder, FitReport, InputConfig, Method, PlannedStep, Stage, Task, TrainConfig
+from mimbench.contract import DataSizes, Encoder, FitReport, InputConfig, PlannedStep, Stage, Task, TrainConfig
 from mimbench.contract.input import image_shape
 from mimbench.engine.pretrain import TrainableMethod
 from mimbench.errors import NotSupported
@@ -146,8 +146,3 @@ class _NotedFits(Stage):
 def is_forward_only(task: Task) -> bool:
     """Whether a task only looks at what the encoder outputs."""
     return not (task.trains_encoder or task.needs_reconstruction)
-
-
-def stored_bytes(method: Method) -> int:
-    """Of a checkpoint."""
-    return sum(value.numel() * value.element_size() for value in method.state_dict().values())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from mimbench.report.records.frame import build_frame, load_records
+from mimbench.errors import InputError
+from mimbench.report.records.frame import COLUMNS, build_frame, load_records
 from mimbench.report.records.protocols import label_protocols
 from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.choice import Choice
@@ -22,17 +24,19 @@ from mimbench.report.tables.render import render
 from mimbench.report.tables.table import Table
 from mimbench.store.reading import read_all
 
+_Names = str | Sequence[str]
+"""One name, or several."""
 _WHAT = ("id", "method", "setting", "task", "dataset", "seed")
 
 
 def summary(
     records: pd.DataFrame,
     *,
-    rows: Sequence[str] = (),
-    columns: Sequence[str] = (),
-    methods: Sequence[str] = (),
-    tasks: Sequence[str] = (),
-    metrics: Sequence[str] = (),
+    rows: _Names = (),
+    columns: _Names = (),
+    methods: _Names = (),
+    tasks: _Names = (),
+    metrics: _Names = (),
     wide: bool = False,
 ) -> pd.DataFrame:
     """Means over seeds, the very numbers of `mimbench table`: only seeds of one setting and protocol are averaged.
@@ -52,9 +56,10 @@ def summary(
         Wide: the means, indexed by the fields of the rows.
 
     Raises:
-        InputError: there are no records, or an unknown name.
+        InputError: there are no records, a record is there twice, or an unknown name.
     """
-    choice = Choice(tuple(rows), tuple(columns), tuple(metrics), tuple(methods), tuple(tasks))
+    _check(records)
+    choice = _choice(rows, columns, methods, tasks, metrics)
     chosen = filter_rows(records, choice)
     scores = collect_scores(chosen, choice)
     protocols = {key: label for key, (label, _) in label_protocols(chosen).items()}
@@ -117,11 +122,11 @@ class NotebookTable:
 def table(
     records: pd.DataFrame | str | Path,
     *,
-    rows: Sequence[str] = (),
-    columns: Sequence[str] = (),
-    methods: Sequence[str] = (),
-    tasks: Sequence[str] = (),
-    metrics: Sequence[str] = (),
+    rows: _Names = (),
+    columns: _Names = (),
+    methods: _Names = (),
+    tasks: _Names = (),
+    metrics: _Names = (),
     baseline: str | None = None,
     ranks: bool = False,
 ) -> NotebookTable:
@@ -130,24 +135,34 @@ def table(
     Args:
         records: a results folder, or a frame of `load_records` or a selection of its rows.
         rows, columns, methods, tasks, metrics: as for `summary`.
-        baseline: a method; adds columns of differences from it, paired by seed.
+        baseline: a method, or one of its settings ("simmim:method.mask_ratio=0.6"); adds columns of differences from
+            it, paired by seed.
         ranks: add the mean rank over tasks.
 
     Raises:
-        InputError: there are no records, or an unknown name.
+        InputError: there are no records, a record is there twice, or an unknown name.
     """
-    paths = [name for name in (*rows, *columns) if "." in name]
-    tidy = records if isinstance(records, pd.DataFrame) else load_records(records, paths, earlier_epochs=True)
-    choice = Choice(
-        tuple(rows),
-        tuple(columns),
-        tuple(metrics),
-        tuple(methods),
-        tuple(tasks),
-        Baseline(baseline, baseline) if baseline else None,
-        ranks=ranks,
-    )
+    of_baseline = Baseline.parse(baseline) if baseline else None
+    choice = replace(_choice(rows, columns, methods, tasks, metrics), baseline=of_baseline, ranks=ranks)
+    tidy = records if isinstance(records, pd.DataFrame) else load_records(records, choice.paths, earlier_epochs=True)
+    _check(tidy)
     return NotebookTable(build_comparisons(tidy, choice, NAMES))
+
+
+def _choice(rows: _Names, columns: _Names, methods: _Names, tasks: _Names, metrics: _Names) -> Choice:
+    def several(names: _Names) -> tuple[str, ...]:
+        return (names,) if isinstance(names, str) else tuple(names)
+
+    return Choice(several(rows), several(columns), several(metrics), several(methods), several(tasks))
+
+
+def _check(records: pd.DataFrame) -> None:
+    """Raise InputError if a frame is not made of rows of `load_records`, each once."""
+    missing = [name for name in COLUMNS if name not in records]
+    if missing:
+        raise InputError(f"the frame has no column {missing[0]!r}; select rows of load_records, with all columns")
+    if records.duplicated(["id", "metric"]).any():
+        raise InputError('the frame has records twice; frame.drop_duplicates(["id", "metric"]) keeps each once')
 
 
 def _long(scores: ScoreTable, protocols: Mapping[str, str]) -> pd.DataFrame:

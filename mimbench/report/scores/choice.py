@@ -44,5 +44,11 @@ class Choice:
         return () if self.metrics == ALL_METRICS else self.metrics
 
     @property
+    def paths(self) -> list[str]:
+        """Recipe paths among the fields, which a frame has as columns if `load_records` is asked for them."""
+        of_baseline = self.baseline.paths if self.baseline else ()
+        return [*(name for name in (*self.row_fields, *self.column_fields) if "." in name), *of_baseline]
+
+    @property
     def shows_epochs(self) -> bool:
         return self.epochs or bool({"at_epoch", "at_step", *AT} & {*self.row_fields, *self.column_fields})

@@ -88,8 +88,7 @@ def _with_failed(
 
 def _compared(choice: Choice, results: Path, format: str) -> tuple[Sequence[Table], Sequence[str]]:
     """The comparison and its ablations, and what to say of the cells that failed."""
-    paths = [name for name in (*choice.row_fields, *choice.column_fields) if "." in name]
-    tidy = load_records(results, [*paths, *(choice.baseline.paths if choice.baseline else ())], earlier_epochs=True)
+    tidy = load_records(results, choice.paths, earlier_epochs=True)
     failed = FailedCells(results, set(tidy["id"]))
     failed.require_records(choice, tidy)
     tables = [build_comparison(tidy, choice)] if format == "csv" else build_comparisons(tidy, choice, NAMES)

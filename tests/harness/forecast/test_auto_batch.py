@@ -64,6 +64,17 @@ def test_tasks_are_tried_too(cache, small_memory):
     assert chosen.record_id == cell_of(cache, "finetune", f"task.train.accumulate={accumulate}").record_id
 
 
+def test_batch_norm_that_takes_no_single_image_is_tried_with_two(cache, small_memory):
+    cell = cell_of(cache, "linear-probe", "task.probe=trained", "task.train.auto_batch=true")
+    assert cell.task.config.train.accumulate == 1
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_scenes_of_one_size_need_no_size_in_the_options(cache, task):
+    cell = cell_of(cache, task, "task.train.auto_batch=true")
+    assert cell.record_id == cell_of(cache, task).record_id
+
+
 def test_what_cannot_be_tried_is_refused(cache, monkeypatch):
     monkeypatch.setattr(auto_batch, "memory_of", lambda device: 2**16)
     with pytest.raises(InputError, match=r"not even a micro-batch of one image fits; set pretrain\.grad"):

@@ -49,3 +49,13 @@ def test_what_fits_gets_no_advice_and_times_add_up():
     assert "time: 2 h 0 min in all, 16 device hours; loading not included" in describe(forecast)
     forecast.stages.append(Stage("detection", 1, 1))
     assert "time: at least 2 h 0 min in all" in describe(forecast)
+
+
+def test_large_numbers_have_all_their_digits():
+    memory = StepMemory(256, GIB, GIB, 2 * GIB, 1020 * 2**20)
+    text = describe(forecast_of(seconds=3.6e6, trained=999_999, flops=12_345e9, memory=memory))
+    assert "8,000 device hours" in text
+    assert " 1,000 k " in text
+    assert " 12,345 " in text
+    assert "activations 1,020 MiB" in text
+    assert "e+" not in text

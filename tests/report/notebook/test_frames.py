@@ -63,7 +63,7 @@ def test_a_wide_summary_has_the_order_of_the_table(reference):
     assert wide.columns.tolist()[0] == ("detection", "AP")
     assert wide.index.get_level_values("method").tolist()[:3] == ["autoencoder", "random-init", "supervised"]
     by_method = mimbench.summary(reference, tasks=["knn"], columns=["method"], rows=["task"], wide=True)
-    assert by_method.loc[("knn", "top1_k20"), "mae"] == pytest.approx(wide[("knn", "top1_k20")].xs("mae").item())
+    assert by_method.loc[("knn", "top1_k20"), "mae"].item() == pytest.approx(wide[("knn", "top1_k20")].xs("mae").item())
 
 
 def test_two_protocols_of_a_task_are_two_columns(framed, record):
@@ -150,3 +150,20 @@ def test_curves_have_one_row_per_point(record, tmp_path):
         ["top1_by_layer", 2, 30.0],
     ]
     assert set(curves["id"]) == {one.id}
+
+
+def test_a_baseline_may_be_a_setting_of_a_method(reference):
+    printed = str(mimbench.table(REFERENCE, tasks=["linear-probe"], baseline="simmim:method.mask_ratio=0.6"))
+    assert "Δ SimMIM:method.mask_ratio=0.6" in printed
+
+
+def test_one_name_is_a_choice_and_frames_of_users_are_checked(reference):
+    one = mimbench.summary(reference, methods="mae", tasks="knn")
+    assert one.equals(mimbench.summary(reference, methods=["mae"], tasks=["knn"]))
+    for function in (mimbench.summary, mimbench.table):
+        with pytest.raises(InputError, match="has records twice"):
+            function(pd.concat([reference, reference]))
+        with pytest.raises(InputError, match="has no column 'id'"):
+            function(reference.drop(columns="id"))
+        with pytest.raises(InputError, match="there are no records"):
+            function(reference[reference["method"] == "none"])

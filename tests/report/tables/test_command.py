@@ -86,7 +86,9 @@ def test_settings_measured_on_fewer_tasks_are_a_table_of_their_own():
 
 def test_names_are_those_of_papers_except_in_csv(framed, record):
     csv = run(results=REFERENCE, format="csv")
-    assert csv.splitlines()[0].startswith("method,method.mask_ratio,detection: AP,")
+    head = csv.splitlines()[0].split(",")
+    assert head[0] == "method"
+    assert {"method.mask_ratio", "detection: AP"} <= set(head)
     assert "\nmaskfeat," in csv
     latex = run(results=REFERENCE, format="latex")
     assert r"AP\textsuperscript{box}" in latex

@@ -23,6 +23,7 @@ from mimbench.report.tables.papers import build_layout_table, build_published_ta
 from mimbench.report.tables.render import FORMATS, render
 from mimbench.report.tables.render.latex import escape_latex
 from mimbench.report.tables.render.numbers import cell_text
+from mimbench.report.tables.render.widths import wrap_head
 from mimbench.report.tables.table import Cell, Column, Table
 from mimbench.report.tables.values import (
     Difference,
@@ -403,3 +404,8 @@ def test_latex_compiles_and_fits_the_line(tmp_path, record, framed):
             assert "Float too large" not in log
     assert (tmp_path / "tables.pdf").stat().st_size > 10_000
     assert compiled([Table((Column(r"\undefined"),), ())], tmp_path).returncode == 0
+
+
+def test_heads_are_not_wrapped_at_no_break_spaces():
+    assert wrap_head("k-NN top-1 (k\u00a0=\u00a020)", 8) == ["k-NN", "top-1", "(k\u00a0=\u00a020)"]
+    assert wrap_head("method.mask_ratio", 8) == ["method.", "mask_ratio"]

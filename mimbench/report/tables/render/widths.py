@@ -9,13 +9,13 @@ from mimbench.report.tables.table import Column
 
 
 def wrap_head(text: str, width: int) -> list[str]:
-    """Lines of about `width` characters. They break at spaces and within dotted names."""
+    """Lines of about `width` characters. They break at spaces, except no-break spaces, and within dotted names."""
     lines = [""]
-    for part in re.split(r"(?<=[\s.])", text):
-        if lines[-1] and len((lines[-1] + part).rstrip()) > width:
+    for part in re.split(r"(?<=[ .])", text):
+        if lines[-1] and len((lines[-1] + part).rstrip(" ")) > width:
             lines.append("")
         lines[-1] += part
-    return [line.rstrip() for line in lines]
+    return [line.rstrip(" ") for line in lines]
 
 
 def split_columns(columns: Sequence[Column], fits: Callable[[Sequence[int]], bool]) -> list[tuple[int, ...]]:
