@@ -9,7 +9,8 @@ import pytest
 from helpers.refusals import refused
 from mimbench.harness.forecast.gpus import GIB
 
-OFFICIAL = ("plan", "--method", "mae", "--recipe", "imagenet-vit-base", "--gpus", "8xH100", "--memory", "24GB")
+SHALLOW = ("--set", "encoder.depth=2", "--set", "method.decoder_depth=1")
+OFFICIAL = ("plan", "--method", "mae", "--recipe", "imagenet-vit-base", *SHALLOW, "--gpus", "8xH100", "--memory", "6GB")
 STEPPING = """
 import torch
 from torch import nn
@@ -55,23 +56,36 @@ def stages_of(done):
 
 
 def test_an_official_recipe_is_planned_without_its_data(quick):
-    """ViT-B/16 and MAE's decoder have 111.6 M parameters that are trained; arXiv:2111.06377 pretrains 800 epochs."""
+    """ViT-B/16 and MAE's decoder, of fewer blocks, which saves seconds; arXiv:2111.06377 pretrains 800 epochs.
+
+    With all blocks 111.6 M parameters are trained in 58.5 GFLOPs per image. The encoder processes 50 of 197 tokens.
+    """
     plan, stages = stages_of(quick(*OFFICIAL, "--task", "knn", "--json"))
     pretrain, knn = stages["pretrain"], stages["knn"]
     assert plan["data"]["imagenet"]["train"] == 1_281_167
-    assert pretrain["trained"] == pytest.approx(111.6e6, rel=0.002)
+    left_out = 10 * block_weights(768) + 7 * block_weights(512)
+    assert pretrain["trained"] == pytest.approx(111.6e6 - left_out, rel=0.005)
     assert pretrain["images"] == 800 * (1_281_167 // 4096) * 4096
-    # Its encoder processes 50 of 197 tokens, its decoder 197 of a third of the width.
-    assert pretrain["flops"] == pytest.approx(58.5e9, rel=0.01)
-    assert 20 * GIB < pretrain["memory"]["total"] < 40 * GIB
+    left_out = 10 * block_flops(768, tokens=50) + 7 * block_flops(512, tokens=197)
+    assert pretrain["flops"] == pytest.approx(58.5e9 - left_out, rel=0.01)
+    assert 4 * GIB < pretrain["memory"]["total"] < 8 * GIB
     assert (pretrain["fits"], pretrain["memory"]["images"], pretrain["largest"]["images"]) == (False, 512, 256)
-    assert pretrain["largest"]["total"] < plan["machine"]["usable_bytes"] < 22 * GIB
+    assert pretrain["largest"]["total"] < plan["machine"]["usable_bytes"] < 5 * GIB
     assert pretrain["memory"]["states"] == pytest.approx(8 * pretrain["trained"], rel=0.01)
     seconds = pretrain["flops"] * pretrain["images"] / (8 * 0.3 * 989e12)
     assert pretrain["seconds"] == pytest.approx(seconds)
     assert knn["images"] == 1_331_167
     assert knn["disk"] == 1_331_167 * 768 * 4
     assert (knn["trained"], knn["largest"]) == (0, None)
+
+
+def block_weights(width):
+    return 12 * width**2 + 13 * width
+
+
+def block_flops(width, tokens):
+    """Of one image, forward and backward."""
+    return 3 * tokens * (24 * width**2 + 4 * tokens * width)
 
 
 @pytest.fixture

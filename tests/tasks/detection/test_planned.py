@@ -11,14 +11,26 @@ from mimbench_tasks.detection.fine_tuning import _open
 from mimbench_tasks.detection.model import DetectorTraining, build_detector
 
 
-@pytest.mark.parametrize("settings", [["task.detector=retinanet"], ["task.detector=cascade-mask-rcnn"]])
-def test_memory_is_that_of_the_training_step(settings):
-    """8 RoIs of a scene, of which a quarter are objects, as there are in every scene."""
-    recipe, encoder, dataset, step = encoder_and_step("detection", [*settings, "task.roi_samples=8"])
+@pytest.mark.parametrize(
+    ("detector", "rois", "ratio"),
+    [
+        ("retinanet", 8, 1.0),
+        # 8 RoIs of a scene, of which a quarter are objects, as there are in every scene.
+        ("mask-rcnn", 8, 1.0),
+        ("cascade-mask-rcnn", 8, 1.0),
+        # An untrained detector finds fewer than 32.
+        ("mask-rcnn", 32, 1.3),
+        ("cascade-mask-rcnn", 32, 1.5),
+    ],
+)
+def test_memory_is_that_of_the_training_step(detector, rois, ratio):
+    """ratio: of the prediction to the measurement, as docs/plan.md states it."""
+    settings = [f"task.detector={detector}", f"task.roi_samples={rois}"]
+    recipe, encoder, dataset, step = encoder_and_step("detection", settings)
     config = recipe.task("detection").config
     scenes, _ = _open(config, 1, dataset)
     detector = build_detector(config, encoder, recipe.input, classes=len(scenes.classes), seed=0)
     model = DetectorTraining(detector, config.train.undecayed)
     loader = scenes.loader(8, seed=0, workers=0, pin_memory=False, accumulate=1)
     real = PlannedStep(model, lambda images: next(iter(loader)), config.train)
-    assert traced_peak(step, 8) == pytest.approx(measured_peak(real, 8), rel=0.15)
+    assert traced_peak(step, 8) / measured_peak(real, 8) == pytest.approx(ratio, rel=0.07)
