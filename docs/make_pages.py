@@ -55,7 +55,7 @@ HOLDS = {
     "parity": "comparison with golden vectors of official code",
     "testing": "checks for authors of plugins",
     "report": "tables, plots and page, from records alone",
-    "": "`mimbench.load_records`, `load_scores`, `join_scores`",
+    "": "`mimbench.load_records`, `summary`, `curves`, `table`, `load_scores`, `join_scores`",
     "cli": "one module per command",
     "__main__": "`python -m mimbench`",
 }

@@ -100,7 +100,7 @@ def test_a_task_of_a_plugin_shows_its_step_or_is_not_known(quick, plugin):
     assert stepping["images"] == 3 * (200 // 64) * 64
     assert stepping["memory"]["images"] == 64
     assert plain["memory"] is None
-    assert plain["notes"] == ["plain: memory and time are not known: it shows no step"]
+    assert plain["notes"] == ["plain: memory and time are not known: the task has no planned_step"]
     assert plain["frozen"] > 10_000
 
 

@@ -55,7 +55,7 @@ class BatchChooser:
         """The task with `train.accumulate` in place of `train.auto_batch`.
 
         Raises:
-            InputError: as `of_pretraining`, or the task shows no step to try.
+            InputError: as `of_pretraining`, or the task has no planned step to try.
         """
         train = getattr(task.config, "train", None)
         if not isinstance(train, TrainConfig) or not train.auto_batch:
@@ -65,7 +65,7 @@ class BatchChooser:
             planned = task.planned_step(encoder_of(recipe, channels), count_images(dataset), recipe.input)
             if planned is None:
                 raise InputError(
-                    f"task.train.auto_batch: task {task.name!r} shows no step that could be tried; set "
+                    f"task.train.auto_batch: task {task.name!r} has no planned_step with these options; set "
                     "task.train.accumulate instead"
                 )
             return planned

@@ -21,7 +21,7 @@ def describe(forecast: Forecast) -> str:
     machine = forecast.machine
     lines = [
         f"{forecast.method} on {forecast.encoder}, recipe {forecast.recipe}, on {machine.count} x {machine.device} "
-        f"({machine.memory:g} GiB each)",
+        f"({machine.memory:.4g} GiB each)",
         "",
         *align_columns([_HEAD, *(_row(stage, machine) for stage in forecast.stages)]),
         "",
@@ -121,7 +121,8 @@ def _totals(forecast: Forecast) -> Iterator[str]:
     seconds = sum(stage.seconds or 0.0 for stage in known)
     more = "at least " if len(known) < len(forecast.stages) else ""
     hours = seconds * forecast.machine.count / 3600
-    yield f"time: {more}{format_duration(seconds)} in all, {more}{_digits(hours)} device hours; loading not included"
+    device_hours = f"{more}{_digits(hours)}" if hours >= 0.01 else "under 0.01"
+    yield f"time: {more}{format_duration(seconds)} in all, {device_hours} device hours; loading not included"
 
 
 def _assumptions(forecast: Forecast) -> Iterator[str]:
@@ -140,8 +141,8 @@ def _assumptions(forecast: Forecast) -> Iterator[str]:
     else:
         yield "time is not known: name a card with --gpus, such as 8xH100, or measure steps here with --measure 5"
     if machine.on_cuda:
-        planned = f"{_bytes(machine.usable)} of {machine.memory:g} GiB"
-        yield f"memory is of eager kernels; {planned} are planned with, the rest is for the CUDA context and fragments"
+        planned = f"{_bytes(machine.usable)} of {machine.memory:.4g} GiB"
+        yield f"memory is of eager kernels; the plan uses {planned}, the rest is for the CUDA context and fragments"
 
 
 def _count(number: int) -> str:

@@ -222,7 +222,9 @@ def _untrained(recipe: Recipe, task: Task, channels: int, sizes: DataSizes, mach
         encoder = encoder_of(recipe, channels)
     _, frozen = _parameters(encoder.requires_grad_(False))
     if not is_forward_only(task):
-        return Stage(task.name, 0, frozen, notes=[f"{task.name}: memory and time are not known: it shows no step"])
+        return Stage(
+            task.name, 0, frozen, notes=[f"{task.name}: memory and time are not known: the task has no planned_step"]
+        )
     forward = count_forward(lambda: encoder_of(recipe, channels), FORWARD_BATCH, machine.on_cuda)
     images = sizes.train + sizes.test
     return Stage(
@@ -234,7 +236,9 @@ def _untrained(recipe: Recipe, task: Task, channels: int, sizes: DataSizes, mach
         batch=FORWARD_BATCH,
         memory=forward.memory,
         disk=images * forward.width * 4,
-        notes=[f"{task.name}: one forward pass over all images, and the features of one layer; no classifier"],
+        notes=[
+            f"{task.name}: one forward pass over each image, and features of one layer; no classifier, no other views"
+        ],
     )
 
 

@@ -32,7 +32,9 @@ def baseline_column(
     if all(partner is None or partner is score for partner, score in zip(partners, scores, strict=True)):
         return None
     cells = [
-        _EMPTY if score is None or partner is None or partner is score else _difference_cell(baseline, score, partner)
+        _EMPTY
+        if score is None or partner is None or partner is score
+        else _difference_cell(baseline, score, partner, names)
         for score, partner in zip(scores, partners, strict=True)
     ]
     reference = baseline.describe([partner for partner in partners if isinstance(partner, Score)], all_scores)
@@ -42,15 +44,15 @@ def baseline_column(
     return Column(f"Δ {names.baseline(baseline.text)}", ("mean", "low", "high", "n"), (note,), main=title), cells
 
 
-def _difference_cell(baseline: Baseline, score: Score, partner: Score | str) -> Cell:
-    """partner: the baseline's score, or why there is none."""
+def _difference_cell(baseline: Baseline, score: Score, partner: Score | str, names: Names) -> Cell:
+    """partner: the baseline's score, or why there is none, which begins with the baseline."""
     if isinstance(partner, str):
-        return Cell(notes=(partner,))
+        return Cell(notes=(names.baseline(partner),))
     if problem := partner.problem or score.problem:
         return Cell(notes=(problem,))
     difference = paired_difference(score.values, partner.values)
     if difference is None:
-        return Cell(notes=(f"no seed in common with {baseline.text}",))
+        return Cell(notes=(f"no seed in common with {names.baseline(baseline.text)}",))
     return Cell(Difference(difference, score.shared["unit"]))
 
 

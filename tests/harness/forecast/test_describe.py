@@ -59,3 +59,4 @@ def test_large_numbers_have_all_their_digits():
     assert " 12,345 " in text
     assert "activations 1,020 MiB" in text
     assert "e+" not in text
+    assert ", under 0.01 device hours" in describe(forecast_of(seconds=0.1))
