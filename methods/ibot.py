@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -46,9 +46,6 @@ class IBOT(Method):
         {"mask-tokens", "separate-patches", "one-grid", "class-token", "any-size"}
     )
     official: ClassVar[OfficialCode | None] = OfficialIBOT()
-    waivers: ClassVar[Mapping[str, str]] = {
-        "one_batch_overfits": "targets move and sharpen with the teacher; from a fixed one it falls"
-    }
     Config = IBOTConfig
     config: IBOTConfig
     centre: Tensor

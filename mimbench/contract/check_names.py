@@ -88,6 +88,7 @@ CHECKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "files_count_by_content",
             "sizes_are_declared",
             "tokens_have_their_shape",
+            "normed_tokens_are_normed",
             "map_has_its_shape",
             "layers_have_their_form",
             "last_features_equal_encode",

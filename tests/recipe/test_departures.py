@@ -163,6 +163,6 @@ def test_record_and_table_show_that_a_recipe_file_changes_a_protocol(quick, tmp_
     expected = {"held_out": 0.3, "max_iterations": 20}
     noted = [record.departures for record in read_records(tmp_path / "runs")]
     assert sorted(noted, key=len) == [expected, expected | {"layer": 0}]
-    shown = quick("table").stdout
+    shown = quick("table", "--format", "csv").stdout
     assert "linear-probe: top1 (cached-lbfgs, layer=0, held_out=0.3, max_iterations=20)" in shown
     assert "linear-probe: top1 (cached-lbfgs, held_out=0.3, max_iterations=20)" in shown
