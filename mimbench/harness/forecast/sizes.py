@@ -14,7 +14,7 @@ from mimbench.errors import InputError
 
 _CHANNELS = 3
 """Of an absent dataset whose options do not say."""
-_GIVEN = "the command line"
+_COMMAND_LINE = "the command line"
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class AbsentData:
 
     def require_use(self, data: Mapping[str, DataSizes]) -> None:
         """Raise InputError if numbers are given and no dataset of `data`, by name, needs them."""
-        if (self.images or self.classes) and all(sizes.source != _GIVEN for sizes in data.values()):
+        if (self.images or self.classes) and all(sizes.source != _COMMAND_LINE for sizes in data.values()):
             raise InputError(
                 f"--images and --classes are of a dataset that is absent; those of {', '.join(data)} are known: "
                 "leave them out"
@@ -54,7 +54,7 @@ def sizes_of(name: str, options: Mapping[str, Any], where: str, absent: AbsentDa
         if absent.images is None:
             raise InputError(f"{error}; or plan without it: give --images N (of an epoch) and --classes N") from error
     channels = getattr(config, "channels", _CHANNELS)
-    return DataSizes(absent.images, 0, absent.classes or 1, channels, _GIVEN)
+    return DataSizes(absent.images, 0, absent.classes or 1, channels, _COMMAND_LINE)
 
 
 def count_images(dataset: Dataset) -> DataSizes:

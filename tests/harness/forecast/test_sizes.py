@@ -8,19 +8,19 @@ from mimbench.data import open_dataset
 from mimbench.errors import InputError
 from mimbench.harness.forecast.sizes import AbsentData, count_images, sizes_of
 
-GIVEN = AbsentData(images=7, classes=3)
+STAND_IN = AbsentData(images=7, classes=3)
 
 
 def test_given_numbers_are_of_absent_datasets_alone():
-    absent = sizes_of("folder", {"channels": 1}, "data", GIVEN)
+    absent = sizes_of("folder", {"channels": 1}, "data", STAND_IN)
     assert (absent.train, absent.test, absent.classes, absent.channels) == (7, 0, 3, 1)
-    published = sizes_of("imagenet", {}, "data", GIVEN)
+    published = sizes_of("imagenet", {}, "data", STAND_IN)
     assert (published.train, published.classes) == (1_281_167, 1000)
-    here = sizes_of("mnist5k", {"train_limit": 100}, "data", GIVEN)
+    here = sizes_of("mnist5k", {"train_limit": 100}, "data", STAND_IN)
     assert (here.train, here.classes, here.channels) == (100, 10, 1)
-    GIVEN.require_use({"imagenet": published, "folder": absent})
+    STAND_IN.require_use({"imagenet": published, "folder": absent})
     with pytest.raises(InputError, match="those of imagenet, mnist5k are known: leave them out"):
-        GIVEN.require_use({"imagenet": published, "mnist5k": here})
+        STAND_IN.require_use({"imagenet": published, "mnist5k": here})
 
 
 def test_validation_images_are_no_training_images():
