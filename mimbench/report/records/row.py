@@ -171,8 +171,9 @@ def _settings_that_apply(passed: Mapping[str, Any], body: Mapping[str, Any]) -> 
 
 
 def _format_settings(settings: Mapping[str, Any]) -> str:
-    """Settings as text, without those of the task: its protocol has them."""
-    return " ".join(f"{path}={value}" for path, value in settings.items() if not is_of_task(path))
+    """Settings as text, without those of the task and the encoder's name: other columns have them."""
+    shown = {path: value for path, value in settings.items() if path != "encoder.name" and not is_of_task(path)}
+    return " ".join(f"{path}={value}" for path, value in shown.items())
 
 
 def value_at(body: Mapping[str, Any], path: str) -> Any:
