@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -159,6 +159,14 @@ def relabelled(labels: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         _labels.reset(token)
+
+
+def check_labels(methods: Iterable[str]) -> None:
+    """Raise InputError if a label of `relabelled` is of no method among `methods`."""
+    known = set(methods)
+    for name in _labels.get():
+        if name not in known:
+            raise InputError(f"--label {name}=...: no record has a method {name!r}{nearest(name, known)}")
 
 
 def setting_label(path: str) -> str:

@@ -39,6 +39,13 @@ def test_options_that_cannot_be_used(quick, arguments, message):
     refused(quick("table", "--results", str(REFERENCE), *arguments), message)
 
 
+def test_a_label_of_no_method_is_refused(quick):
+    command = ("table", "--results", str(REFERENCE), "--label", "simmin=Ours")
+    refused(quick(*command), "no record has a method 'simmin'; did you mean 'simmim'")
+    command = ("plot", "seeds", "--results", str(REFERENCE), "--label", "simmin=Ours")
+    refused(quick(*command), "no record has a method 'simmin'; did you mean 'simmim'")
+
+
 def test_a_method_gets_another_label(quick):
     done = quick("table", "--results", str(REFERENCE), "--task", "knn", "--label", "mae=Ours")
     assert done.returncode == 0, done.stderr

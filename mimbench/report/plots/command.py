@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mimbench.display import check_labels
 from mimbench.errors import InputError, nearest
 from mimbench.report.plots.kinds import ALL, draw_kinds, require_kind
 from mimbench.report.plots.sheet import FORMATS, save
@@ -30,7 +31,9 @@ def plot_command(
         raise InputError(f"--width {options.width:g}: inches, from {WIDTHS[0]:g} to {WIDTHS[1]:g}")
     folder, file, formats = _target(kind, output, formats)
     written, reasons = 0, []
-    for name, result in draw_kinds(kind, Source.read(results), options):
+    source = Source.read(results)
+    check_labels(body["method"]["name"] for body in source.bodies.values())
+    for name, result in draw_kinds(kind, source, options):
         if isinstance(result, NothingToPlot):
             reasons.append(str(result))
             say(f"skipped {name}: {result}")

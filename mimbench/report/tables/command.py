@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mimbench.display import check_labels
 from mimbench.errors import InputError, nearest
 from mimbench.report.records.frame import build_frame, load_records
 from mimbench.report.scores.choice import Choice
@@ -89,6 +90,7 @@ def _with_failed(
 def _compared(choice: Choice, results: Path, format: str) -> tuple[Sequence[Table], Sequence[str]]:
     """The comparison and its ablations, and what to say of the cells that failed."""
     tidy = load_records(results, choice.paths, earlier_epochs=True)
+    check_labels(tidy["method"])
     failed = FailedCells(results, set(tidy["id"]))
     failed.require_records(choice, tidy)
     tables = [build_comparison(tidy, choice)] if format == "csv" else build_comparisons(tidy, choice, NAMES)
