@@ -3,6 +3,8 @@
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +23,21 @@ import os, signal, time
 from mimbench.data.pipeline.loading import ignore_stop_signals
 ignore_stop_signals(0)
 print("ready", flush=True)
+input()
+"""
+
+LOADS = """
+import os, sys, time, torch
+from mimbench.data.pipeline.loading import ignore_stop_signals
+
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        while True:
+            yield os.getpid()
+
+loader = torch.utils.data.DataLoader(Endless(), batch_size=None, num_workers=2, worker_init_fn=ignore_stop_signals)
+batches = iter(loader)
+print(*{int(next(batches)) for _ in range(4)}, flush=True)
 input()
 """
 
@@ -215,3 +232,23 @@ def test_signals_to_all_processes_of_a_job_do_not_end_its_loaders():
     subprocess.run([sys.executable, "-c", sender], check=True)  # SIGTERM of the parent would end it
     worker.communicate("\n", timeout=60)
     assert worker.returncode == 0
+
+
+def test_workers_of_a_killed_training_end():
+    training = subprocess.Popen([sys.executable, "-c", LOADS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    workers = [int(number) for number in training.stdout.readline().split()]
+    assert len(workers) == 2
+    training.kill()
+    training.wait()
+    end = time.monotonic() + 60
+    while any(is_running(worker) for worker in workers):  # torch's workers look for their parent every 5 s
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def is_running(number):
+    """Whether the process exists and is no zombie, which nobody may have waited for."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
