@@ -98,7 +98,7 @@ STYLE<table class="mimbench">
 method & knn: top1\textsuperscript{a} & AP \\
 \midrule
 a\_b & \textbf{60.0 $\pm$ 1.0}\textsuperscript{b} & - \\
-c & \underline{50.0} & 7.5 \\
+c & \underline{50.0}\phantom{ $\pm$ 0.0} & 7.5 \\
 \bottomrule
 \end{tabular}}
 
@@ -278,6 +278,19 @@ def test_latex_shows_n_once_if_it_is_the_same_everywhere():
         latex = render(Table((column,), ((three[0],), (other,))), "latex")
         assert "(n=3)" in latex
         assert "throughout" not in latex
+
+
+def test_decimals_are_below_each_other_in_latex():
+    column = Column("top1", ("mean", "sd", "n"))
+    means = [Mean(Summary(3, 54.5, 10.1)), Mean(Summary(3, 7.5, 1.1)), Mean(Summary(1, 60.0))]
+    latex = render(Table((column,), tuple((Cell(one),) for one in (*means, None))), "latex")
+    rows = [line for line in latex.splitlines() if line.endswith(r"\\")][1:5]
+    assert rows == [
+        r"54.5 $\pm$ 10.1 \\",
+        r"7.5 $\pm$ \phantom{0}1.1 \\",
+        r"60.0\phantom{ $\pm$ 00.0} \\",
+        r"- \\",
+    ]
 
 
 def test_text_fits_the_terminal(monkeypatch):

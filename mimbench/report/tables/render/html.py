@@ -51,7 +51,7 @@ def render_html(table: Table) -> str:
 
 
 def _head(table: Table, column: Column) -> str:
-    raised = re.sub(r"\^(\w+)", r"<sup>\1</sup>", html.escape(column.title))  # AP^box
+    raised = re.sub(r"\^(\w+)", r"<sup>\1</sup>&thinsp;", html.escape(column.title))  # AP^box
     title = with_letters(table, raised, column.notes, _LETTERS)
     return f'<th scope="col"{_class(column)}>{title}</th>'
 

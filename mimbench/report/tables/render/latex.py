@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from mimbench.report.tables.render.decimals import Decimals
 from mimbench.report.tables.render.notes import lines_below, with_letters
 from mimbench.report.tables.render.numbers import cell_text, factor_out_n
 from mimbench.report.tables.render.widths import split_columns, wrap_head
@@ -109,6 +110,7 @@ class _Layout:
         self.wraps = [self._wrap(index, longest[index]) if is_wrapped else 0 for index in range(len(table.columns))]
         """Per column: the width of its lines if its labels are wrapped, else 0."""
         body = [wrap or length for wrap, length in zip(self.wraps, longest, strict=True)]
+        self._decimals = [Decimals([self._text(row[index]) for row in table.rows]) for index in range(len(longest))]
         self._heads = [
             wrap_head(column.title, max(8, width)) if is_wrapped else [column.title]
             for column, width in zip(table.columns, body, strict=True)
@@ -137,7 +139,7 @@ class _Layout:
         for block in self.table.blocks:
             yield r"\midrule"
             for row in block:
-                yield " & ".join(self._cell(row[index], is_wrapped=self.wraps[index] > 0) for index in columns) + r" \\"
+                yield " & ".join(self._cell(row[index], index) for index in columns) + r" \\"
         yield r"\bottomrule"
         yield r"\end{tabular}}"
 
@@ -162,11 +164,11 @@ class _Layout:
         align = "r" if column.has_numbers else "l"
         return text if len(lines) == 1 else rf"\begin{{tabular}}[b]{{@{{}}{align}@{{}}}}{text}\end{{tabular}}"
 
-    def _cell(self, cell: Cell, is_wrapped: bool) -> str:
+    def _cell(self, cell: Cell, index: int) -> str:
         text = self._text(cell)
-        parts = _BREAK.split(text) if is_wrapped else [text]
+        parts = _BREAK.split(text) if self.wraps[index] else [text]
         marked = _MARKS[cell.mark].format(r"\allowbreak{}".join(map(escape_latex, parts)))
-        return with_letters(self.table, marked, cell.notes, _RAISED)
+        return with_letters(self.table, self._decimals[index].pad(text, marked), cell.notes, _RAISED)
 
     def _text(self, cell: Cell) -> str:
         return cell_text(cell, self._shows_n)
@@ -177,8 +179,8 @@ class _Layout:
 
 
 def _raise(head: str) -> str:
-    """A head as LaTeX, with what follows a ^ raised: AP^box."""
-    return re.sub(r"\\textasciicircum\{\}(\w+)", r"\\textsuperscript{\1}", escape_latex(head))
+    """A head as LaTeX, with what follows a ^ raised: AP^box. A space keeps it apart from the letter of a footnote."""
+    return re.sub(r"\\textasciicircum\{\}(\w+)", r"\\textsuperscript{\1}\\,", escape_latex(head))
 
 
 def _factor_out_shared_columns(table: Table) -> Table:
