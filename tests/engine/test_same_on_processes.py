@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import socket
 
 import pytest
 import torch
 
 from helpers.noting import INPUT, train
+from helpers.two_processes import exit_codes
 from mimbench.encoders.convnet import ResNet
 from mimbench.encoders.vit import ViT
 from mimbench.engine.pretrain import TrainableMethod
@@ -68,7 +67,7 @@ def compare(case, trained, expected):
         )
 
 
-def on_rank(rank, world, port, folder, failures):
+def on_rank(rank, port, world, folder, failures):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(world)}
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
@@ -85,21 +84,9 @@ def on_rank(rank, world, port, folder, failures):
 
 
 def start(world, folder):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")
-    failures = context.Queue()
-    processes = [
-        context.Process(target=on_rank, args=(rank, world, port, folder, failures), daemon=True)
-        for rank in range(world)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(240)
-    assert [process.exitcode for process in processes] == [0] * world
-    assert failures.empty(), failures.get()
+    codes, failures = exit_codes(world, on_rank, world, folder, seconds=240)
+    assert codes == [0] * world
+    assert not failures, failures[0]
 
 
 @pytest.fixture(scope="module")

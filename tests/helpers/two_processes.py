@@ -1,4 +1,4 @@
-"""Runs a comparison in two gloo processes."""
+"""Runs a comparison in gloo processes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,20 @@ def run_in_two(compare: Callable, *arguments: object, seconds: float = 120) -> N
 
 def exit_codes_of_two(function: Callable, *arguments: object, seconds: float = 120) -> tuple[list[int | None], list]:
     """The exit codes of function(rank, port, *arguments, failures) in two processes, and what they put in the queue."""
+    return exit_codes(2, function, *arguments, seconds=seconds)
+
+
+def exit_codes(
+    count: int, function: Callable, *arguments: object, seconds: float = 120
+) -> tuple[list[int | None], list]:
+    """As `exit_codes_of_two`, for `count` processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
     failures = context.Queue()
     processes = [
-        context.Process(target=function, args=(rank, port, *arguments, failures), daemon=True) for rank in range(2)
+        context.Process(target=function, args=(rank, port, *arguments, failures), daemon=True) for rank in range(count)
     ]
     for process in processes:
         process.start()

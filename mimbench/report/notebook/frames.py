@@ -18,7 +18,6 @@ from mimbench.report.scores.collect import ScoreTable, collect_scores, filter_ro
 from mimbench.report.scores.fields import Fields
 from mimbench.report.scores.names import NAMES
 from mimbench.report.scores.score import Key
-from mimbench.report.scores.statistics import Summary
 from mimbench.report.tables.comparison import build_comparisons
 from mimbench.report.tables.render import render
 from mimbench.report.tables.table import Table
@@ -175,7 +174,7 @@ def _long(scores: ScoreTable, protocols: Mapping[str, str]) -> pd.DataFrame:
             if score:
                 values = dict(zip(fields, (*row, *column), strict=True))
                 values["protocol"] = protocols[values["protocol"]]
-                lines.append({**values, **_numbers(score.summary)})
+                lines.append({**values, **score.summary.as_json()})
     return pd.DataFrame(lines)
 
 
@@ -199,14 +198,3 @@ def _index(fields: Fields, keys: Sequence[Key], protocols: Mapping[str, str]) ->
         named = [{**key, "protocol": protocols[key["protocol"]]} for key in named]
     values = [["" if key[name] is None else key[name] for key in named] for name in shown]
     return pd.Index(values[0], name=shown[0]) if len(shown) == 1 else pd.MultiIndex.from_arrays(values, names=shown)
-
-
-def _numbers(summary: Summary) -> dict[str, float | int | None]:
-    interval = summary.interval
-    return {
-        "mean": summary.mean,
-        "sd": summary.sd,
-        "n": summary.n,
-        "low": interval.low if interval else None,
-        "high": interval.high if interval else None,
-    }

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mimbench.recipe import AT, AT_EPOCH, AT_STEP
-from mimbench.report.page.leaderboard import LAST_RESORTS, Leaderboard, describe_score
+from mimbench.report.page.leaderboard import LAST_RESORTS, Leaderboard
 from mimbench.report.plots.lines import Curve, PublishedCurve
 from mimbench.report.plots.published_curves import PublishedCurves
 from mimbench.report.plots.series import Mean, Series
 from mimbench.report.published.numbers import describe_epochs, load_published, to_plugin_name
-from mimbench.report.records.frame import build_frame, is_early, to_rows
+from mimbench.report.records.frame import build_frame, to_rows
 from mimbench.report.scores.fields import format_value, is_number, sort_key
 from mimbench.report.scores.score import Key, Score
 
@@ -87,7 +87,7 @@ def _rest(name: str, other: Any, score: Score) -> Any:
     The last epoch is no setting. Settings passed with --set that are separate fields are left out of "set".
     """
     if name in AT:
-        return describe_epochs(score.shared) if is_early(score.shared) else None
+        return describe_epochs(score.shared) if score.is_early else None
     if name == "set" and other:
         parts = re.split(r" (?=[\w.-]+=)", other)
         return " ".join(part for part in parts if part.partition("=")[0] not in score.fields)
@@ -101,7 +101,7 @@ def _curve(path: str, key: Key, scores: Sequence[Score], numbers: Mapping[str, i
         "points": [
             {
                 "x": score.fields[path],
-                **describe_score(score),
+                **score.summary.as_json(),
                 "runs": [numbers[name] for name in score.records.values()],
             }
             for score in scores

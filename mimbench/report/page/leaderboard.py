@@ -16,7 +16,7 @@ from mimbench.report.published.numbers import (
     format_source,
     load_author_numbers,
 )
-from mimbench.report.records.frame import is_early, superseded_rows
+from mimbench.report.records.frame import superseded_rows
 from mimbench.report.records.protocols import label_protocols
 from mimbench.report.scores.choice import ALL_METRICS, Choice
 from mimbench.report.scores.collect import ScoreTable, collect_scores, filter_rows, is_default_metric
@@ -84,7 +84,7 @@ def describe_leaderboard(board: Leaderboard, numbers: Mapping[str, int]) -> dict
             row["cells"].append(
                 {
                     "column": index,
-                    **describe_score(score),
+                    **score.summary.as_json(),
                     "mark": cell.mark,
                     "notes": [letters[note] for note in cell.notes],
                     "runs": [numbers[name] for name in score.records.values()],
@@ -94,7 +94,7 @@ def describe_leaderboard(board: Leaderboard, numbers: Mapping[str, int]) -> dict
         first = next(iter(scores.values())).shared
         row |= {"method": first["method"], "encoder": first["backbone"], "pretraining": _pretraining(first)}
         row["apart"] = all(score.is_control for score in scores.values())
-        row["epoch"] = describe_epochs(first) if is_early(first) else ""
+        row["epoch"] = "" if first["final"] else describe_epochs(first)
         row["early"] = all(board.early.issuperset(score.records.values()) for score in scores.values())
     return {
         "labels": [_TITLES.get(title, title) for title in (table.columns[index].title for index in shown)],
@@ -109,18 +109,6 @@ def row_key(grid: ScoreTable, key: Key) -> str:
     """The row's name in addresses, which depends on nothing but its setting."""
     text = repr([pair for pair in zip(grid.row_fields, key, strict=True) if pair[1] not in (None, "")])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def describe_score(score: Score) -> dict[str, Any]:
-    summary = score.summary
-    interval = summary.interval
-    return {
-        "mean": summary.mean,
-        "sd": summary.sd,
-        "n": summary.n,
-        "low": interval.low if interval else None,
-        "high": interval.high if interval else None,
-    }
 
 
 def _column(board: Leaderboard, index: int, letters: Mapping[str, str]) -> dict[str, Any]:
@@ -143,7 +131,7 @@ def _column(board: Leaderboard, index: int, letters: Mapping[str, str]) -> dict[
 
 
 def _pretraining(first: Mapping[str, Any]) -> str:
-    if not first["pretrain_steps"] and not is_early(first):
+    if not first["pretrain_steps"] and first["final"]:
         return "none"
     return f"{first['pretrain_dataset']}, {describe_epochs(first)}"
 

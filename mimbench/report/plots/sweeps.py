@@ -26,7 +26,6 @@ from mimbench.report.plots.sheet import Sheet, key, reference
 from mimbench.report.plots.source import Options, Row, Source
 from mimbench.report.plots.style import clean, method_style, metric_label, task_label
 from mimbench.report.published.numbers import LAST_EPOCH
-from mimbench.report.records.frame import is_early
 from mimbench.store.sealing import fingerprint
 
 EPOCHS = "pretrain.epochs"
@@ -112,7 +111,7 @@ def _sweep(source: Source, options: Options, path: str, *, loose: bool = False) 
     rows = source.rows(options, (path, *published.paths), epochs=path in AT)
     ours = [row for row in rows if row["method"] != options.baseline and row[path] is not None]
     if loose:
-        ours = [row for row in ours if not is_early(row)]
+        ours = [row for row in ours if row["final"]]
     setting = _series_key(source, path, loose)
     swept = _collect_sweep(ours, path, setting, loose)
     if not swept.at:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from mimbench.display import describe_dataset, describe_task, paper_name
 from mimbench.errors import InputError
-from mimbench.report.records.frame import is_early, to_rows
+from mimbench.report.records.frame import to_rows
 
 PACKAGE = "mimbench_published"
 FILES = ("results.csv", "ablations.csv")
@@ -202,7 +202,7 @@ def find_published(record: Mapping[str, Any], published: Iterable[Mapping[str, A
         ),
         (
             "epochs",
-            lambda row: None is not row["epochs"] == record["pretrain_epochs"] and not is_early(record),
+            lambda row: None is not row["epochs"] == record["pretrain_epochs"] and record["final"],
             lambda: describe_epochs(record),
         ),
         (
@@ -272,7 +272,7 @@ def describe_epochs(record: Mapping[str, Any]) -> str:
         unit, length, at = "step", record["step_budget"], record["at_step"]
     if length is None:
         return "unknown epochs"
-    return f"{unit} {int(at)} of {int(length)}" if is_early(record) else f"{int(length)} {unit}s"
+    return f"{int(length)} {unit}s" if record["final"] else f"{unit} {int(at)} of {int(length)}"
 
 
 def _paper_name(dataset: str | None) -> str | None:

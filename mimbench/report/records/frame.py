@@ -125,7 +125,9 @@ def build_frame(
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"record {file} is not a valid record: {error!r}; see `mimbench verify`") from error
     tidy = pd.DataFrame(rows, columns=columns)
-    tidy["final"] = ~early_rows(tidy)
+    by_epoch = tidy["at_epoch"].notna() & (tidy["at_epoch"] != tidy["pretrain_epochs"])
+    by_step = tidy["at_step"].notna() & (tidy["at_step"] != tidy["step_budget"])
+    tidy["final"] = ~(by_epoch | by_step)
     tidy["time"] = pd.to_datetime(tidy["time"], utc=True, errors="coerce", format="ISO8601")
     for name in _BYTES:
         tidy[name] = tidy[name].astype("Int64")
@@ -141,23 +143,11 @@ def to_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(map(str, plain.columns), row, strict=True)) for row in plain.itertuples(index=False, name=None)]
 
 
-def is_early(row: Mapping[str, Any]) -> bool:
-    """Whether a row was measured at an earlier epoch or step of its pretraining than the last."""
-    return row["at_epoch"] not in (None, row["pretrain_epochs"]) or row["at_step"] not in (None, row["step_budget"])
-
-
-def early_rows(tidy: pd.DataFrame) -> pd.Series:
-    """A bool per row: the rule of `is_early`, for a whole frame."""
-    by_epoch = tidy["at_epoch"].notna() & (tidy["at_epoch"] != tidy["pretrain_epochs"])
-    return by_epoch | (tidy["at_step"].notna() & (tidy["at_step"] != tidy["step_budget"]))
-
-
 def superseded_rows(tidy: pd.DataFrame) -> pd.Series:
-    """A bool per row: whether it is early, and the frame has the last epoch of its method for the same task."""
-    early = early_rows(tidy)
+    """A bool per row: whether it is not final, and the frame has the last epoch of its method for the same task."""
     pairs = list(zip(tidy["method"], tidy["task"], strict=True))
-    pairs_with_last_epoch = {pair for pair, is_early_row in zip(pairs, early, strict=True) if not is_early_row}
-    return early & pd.Series([pair in pairs_with_last_epoch for pair in pairs], index=tidy.index, dtype=bool)
+    pairs_with_last_epoch = {pair for pair, is_final in zip(pairs, tidy["final"], strict=True) if is_final}
+    return ~tidy["final"] & pd.Series([pair in pairs_with_last_epoch for pair in pairs], index=tidy.index, dtype=bool)
 
 
 class _PerObject(Generic[T]):

@@ -27,15 +27,14 @@ def describe_settings(tidy: pd.DataFrame, paths: Sequence[str]) -> pd.Series:
     text_of_row: dict[Any, str] = {}
     columns = {path: path for path in paths if path not in (AT_EPOCH, AT_STEP)} | _ALWAYS
     for _, rows in tidy.groupby("method", sort=False):
-        early = ~rows["final"].astype(bool)
         parts = {
             name: [_part(name, value) for value in rows[column]]
             for column, name in columns.items()
             if rows[column].nunique(dropna=False) > 1
         }
         parts["at"] = [
-            _at(epoch, step) if is_early else ""
-            for epoch, step, is_early in zip(rows["at_epoch"], rows["at_step"], early, strict=True)
+            "" if is_final else _at(epoch, step)
+            for epoch, step, is_final in zip(rows["at_epoch"], rows["at_step"], rows["final"], strict=True)
         ]
         joined = (", ".join(filter(None, row)) for row in zip(*parts.values(), strict=True))
         text_of_row |= dict(zip(rows.index, joined, strict=True))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mimbench.display import describe_method, describe_metric
 from mimbench.errors import InputError, nearest
-from mimbench.report.records.frame import early_rows, superseded_rows
+from mimbench.report.records.frame import superseded_rows
 from mimbench.report.scores.axes import add_settings, resolve_axes
 from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.fields import column_of, sort_key
@@ -80,7 +80,7 @@ def is_default_metric(task: str, metric: str, is_primary: bool) -> bool:
 
 def collect_scores(tidy: pd.DataFrame, choice: Choice) -> ScoreTable:
     """Scores by the chosen fields, and by as many others as it takes that no score mixes settings."""
-    rows, columns = resolve_axes(tidy, choice, has_early=bool(early_rows(tidy).any()))
+    rows, columns = resolve_axes(tidy, choice, has_early=not tidy["final"].all())
     protocol_in_columns = bool({"task", "metric"} & set(columns))
     # Lists by column: a frame of 10,000 records is too slow to read row by row.
     lists = {name: _to_list(tidy[name]) for name in tidy.columns}

@@ -29,8 +29,8 @@ class Names:
 
     def baseline(self, text: str) -> str:
         """A baseline: "mae", "simmim:method.mask_ratio=0.6", or "simmim (its most similar setting)"."""
-        method, settings = re.fullmatch(r"([^: ]*)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
-        return self.value("method", method) + settings
+        method = re.split("[: ]", text, maxsplit=1)[0]
+        return self.value("method", method) + text.removeprefix(method)
 
 
 class Keys(Names):

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 from mimbench.display import describe_method
-from mimbench.report.records.frame import is_early
 from mimbench.report.scores.statistics import Summary, summarise
 
 Key = tuple[Any, ...]
@@ -55,7 +54,7 @@ class Score:
     @property
     def is_early(self) -> bool:
         """Whether it was measured at an earlier epoch of a pretraining than the last."""
-        return is_early(self.shared)
+        return not self.shared["final"]
 
 
 def range_problem(row: Mapping[str, Any], value: float | None) -> str:

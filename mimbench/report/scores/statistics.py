@@ -37,6 +37,17 @@ class Summary:
     interval: Interval | None = None
     """Of the mean."""
 
+    def as_json(self) -> dict[str, float | int | None]:
+        """Mean, sd, n, and the limits of the interval."""
+        interval = self.interval
+        return {
+            "mean": self.mean,
+            "sd": self.sd,
+            "n": self.n,
+            "low": interval.low if interval else None,
+            "high": interval.high if interval else None,
+        }
+
     @property
     def se(self) -> float | None:
         """Standard error of the mean over seeds, sd / sqrt(n)."""

@@ -10,7 +10,7 @@ import pytest
 from mimbench.harness.planning.dryrun import describe_plan, summarize_plan
 from mimbench.harness.planning.estimate import Estimator
 from mimbench.report.page.leaderboard import build_leaderboard, describe_leaderboard
-from mimbench.report.records.frame import early_rows, load_records
+from mimbench.report.records.frame import load_records
 from mimbench.report.scores.choice import Choice
 from mimbench.report.tables.comparison import build_comparison
 
@@ -64,7 +64,7 @@ def test_tables_say_steps(bench):
     assert first["at_step"].tolist() == [4, 7]
     assert first["step_budget"].tolist() == [7, 7]
     assert first["pretrain_epochs"].isna().all()
-    assert early_rows(first).tolist() == [True, False]
+    assert first["final"].tolist() == [False, True]
     table = build_comparison(tidy, Choice())
     assert len(table.rows) == 1
     assert "1 record of earlier steps of these pretrainings" in str(table.remarks)
