@@ -1,7 +1,7 @@
 """One batch that several processes share, so that a step on N processes equals that of one process.
 
 Within `sharing_batch`, a rank holds the images [rank * B, (rank + 1) * B) of a micro-batch of N * B images, and all
-ranks are seeded alike. Whatever is drawn per image is drawn for all N * B images on every rank, by `draw_rows`, and
+ranks have one seed. Whatever is drawn per image is drawn for all N * B images on every rank, by `draw_rows`, and
 each rank takes its rows. So every rank's generators move on as those of a single process do. Outside of it, and in a
 single process, these functions change nothing.
 

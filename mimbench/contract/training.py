@@ -78,7 +78,7 @@ class Trainable(Protocol):
         optimizer_parts(): options of the optimizer by the beginning of parameters' names, or by patterns with a *.
         trained_encoder: the encoder, if it must receive a gradient at the first step.
         shares_batch: whether each process takes its rows of what a step draws for the images of all processes
-            (`draw_rows`), and its losses are means over as many images on each. The processes are seeded alike then,
+            (`draw_rows`), and its losses are means over as many images on each. The processes have one seed then,
             and a step on several of them is that of one process.
     """
 

@@ -21,7 +21,7 @@ What is switched off or replaced, and why:
   `progress.py` prints, records hold the provenance, and mmengine would keep a log file open per training until the
   process ends.
 - Seeding: Runner seeds once. `StepHook` seeds each step from (seed, rank, step), which makes resuming exact. Ranks that
-  share a batch are seeded alike.
+  share a batch have one seed.
 - Initialisation (`init_weights`): it would overwrite the weights that a task has loaded.
 - Device placement (`wrap_model`): Runner picks a GPU itself, and its wrapping names one even on a CPU.
 - The global registries of runs: a process may run hundreds of trainings, so `release_run` drops each one's entries.

@@ -68,7 +68,7 @@ def fit(
         label: names the training in messages.
         images_per_epoch: for messages.
         options: path of the table that `config` comes from, such as "task.train". Messages advise on its settings.
-        seed: each step is seeded from it, the rank and the step number; ranks that share a batch are seeded alike.
+        seed: each step is seeded from it, the rank and the step number; ranks that share a batch have one seed.
         device: the model is moved there.
         workdir: folder of the training state.
         console: for progress and messages.

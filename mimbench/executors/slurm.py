@@ -47,7 +47,7 @@ class Slurm(Executor):
         constraint: str | None = None
         qos: str | None = None
         requeue: bool = True
-        """A job that reaches its time limit, or is preempted, goes back into the queue and goes on from its state."""
+        """A job that reaches its time limit, or is preempted, is queued again and continues from its saved state."""
         signal_seconds: int = Field(120, ge=1)
         """How long before the time limit the job is asked to save its state."""
         setup: tuple[str, ...] = ()

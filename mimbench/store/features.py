@@ -35,7 +35,7 @@ FLOAT = np.dtype(np.float32)
 class FeatureFile:
     """Writes rows to a .part file, which replaces the real one when all rows are there.
 
-    An interrupted run leaves the .part file with a note of its progress, and the next run goes on from there. The
+    An interrupted run leaves the .part file with a note of its progress, and the next run continues from there. The
     caller holds a lease, so that no other process writes.
     """
 

@@ -1,6 +1,6 @@
 """Frozen features: extracted once per checkpoint, split, layer and pooling, stored on disk, read as memory maps.
 
-Under torchrun the ranks share the batches, and rank 0 writes. An interrupted extraction goes on from its last rows.
+Under torchrun the ranks share the batches, and rank 0 writes. An interrupted extraction continues after its last rows.
 """
 
 from __future__ import annotations
