@@ -21,7 +21,7 @@ from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.text import print_text
 
 if TYPE_CHECKING:
-    from mimbench.harness.forecast.forecast import Forecast, Machine
+    from mimbench.harness.forecast.forecast import Machine
 
 
 def plan(
@@ -69,31 +69,10 @@ def plan(
     Steps are traced with tensors that have shapes and no values, so nothing is trained. The memory is that of the
     recipe's micro-batch; beside it stands the largest micro-batch that fits.
     """
-    from mimbench.harness.forecast.describe import as_json, describe
-
-    forecasts = _forecasts(split_names(method), split_names(task), recipe, set_ or [], gpus, memory, mfu, measure,
-                           images, classes)  # fmt: skip
-    if json_:
-        print_text(json.dumps([as_json(one) for one in forecasts], indent=2, ensure_ascii=False))
-    else:
-        print_text("\n".join(describe(one) for one in forecasts), end="")
-
-
-def _forecasts(
-    methods: list[str],
-    tasks: list[str],
-    recipe: str,
-    assignments: list[str],
-    gpus: str | None,
-    memory: str | None,
-    mfu: float,
-    measure: float,
-    images: int | None,
-    classes: int | None,
-) -> list[Forecast]:
     import functools
 
     from mimbench.errors import InputError
+    from mimbench.harness.forecast.describe import as_json, describe
     from mimbench.harness.forecast.forecast import forecast
     from mimbench.harness.forecast.sizes import AbsentData
     from mimbench.recipe.document import parse_assignments, read
@@ -101,9 +80,10 @@ def _forecasts(
 
     if measure and gpus:
         raise InputError("--measure measures on this machine, and --gpus names another one: leave one of them out")
-    settings, document, machine = parse_assignments(assignments), read(recipe), _machine(gpus, memory)
+    methods, tasks = split_names(method), split_names(task)
+    settings, document, machine = parse_assignments(set_ or []), read(recipe), _machine(gpus, memory)
     check_settings(list(settings), methods, tasks)
-    return [
+    forecasts = [
         forecast(
             functools.partial(resolve, recipe, document, name, settings),
             tasks,
@@ -114,6 +94,10 @@ def _forecasts(
         )
         for name in methods
     ]
+    if json_:
+        print_text(json.dumps([as_json(one) for one in forecasts], indent=2, ensure_ascii=False))
+    else:
+        print_text("\n".join(describe(one) for one in forecasts), end="")
 
 
 def _machine(gpus: str | None, memory: str | None) -> Machine:
