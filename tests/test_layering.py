@@ -44,7 +44,8 @@ ALLOWED: dict[str, set[str]] = {
     "registry": {"contract", "plugin_source"},
     "plugin_file": {"contract", "registry", "plugin_source"},
     "scaffold": {"registry"},
-    "display": {"registry"},
+    "display_file": set(),
+    "display": {"display_file", "registry"},
     "optim": {"contract"},
     "compute": set(),
     "encoders": {"compute", "contract", "masks", "optim"},
@@ -87,7 +88,9 @@ ALLOWED: dict[str, set[str]] = {
     "report.records": {"recipe", "store"},
     "report.published": {"display", "recipe", "report.records"},
     "report.scores": {"display", "recipe", "store", "report.records"},
-    "report.tables": {"display", "recipe", "store", "report.records", "report.published", "report.scores"},
+    "report.tables": {
+        "display", "display_file", "recipe", "store", "report.records", "report.published", "report.scores",
+    },
     "report.plots": {"display", "recipe", "store", "report.records", "report.published", "report.scores"},
     "report.notebook": {"store", "report.records", "report.scores", "report.tables"},
     # A template, a style and a script: no record is read here.

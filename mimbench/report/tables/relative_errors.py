@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mimbench.display import RelativeErrors, described_tasks
+from mimbench.display import described_tasks
+from mimbench.display_file import RelativeErrors
 from mimbench.errors import InputError, nearest
 from mimbench.report.scores.statistics import best_and_next, summarise
 from mimbench.report.tables.table import Cell, Column, Table, mark_cells
