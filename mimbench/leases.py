@@ -27,53 +27,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from mimbench.errors import InputError, LeaseLost
-from mimbench.process_identity import PATTERN, has_ended, this_process
+from mimbench.lease_states import SUFFIX, current_state, read_lease
+from mimbench.process_identity import has_ended, this_process
 
-SUFFIX = ".lease"
-"""Ends the name of the folder of a lease."""
 SECONDS = 120
 """Without a sign of life for so long, a lease is over. MIMBENCH_LEASE_SECONDS sets it for one process."""
 BEATS = 6
 """Signs of life in that time. One may come late, when the file system is slow."""
 POLL_SECONDS = 0.5
 _OTHER_FOLDER = "or choose another folder (--results; MIMBENCH_CACHE for derived data)"
-_BEAT = re.compile(rf"(?P<holder>{PATTERN}-\w+-(?P<seconds>\d+))\.(?P<beat>\d+)")
-
 _held: list[_Lease] = []
 """The leases of this process. A child process that is forked holds none."""
 _seen: dict[Path, tuple[str, float]] = {}
 """By folder of another process's lease: the name of its file, and when this process first saw it (monotonic clock)."""
 os.register_at_fork(after_in_child=_held.clear)
-
-
-@dataclass(frozen=True)
-class LeaseState:
-    """A lease as another process sees it."""
-
-    key: str
-    """What it is for: a fingerprint or a record id."""
-    what: str
-    """What the holder does, in words; "" if not known, as each text here."""
-    host: str
-    pid: int
-    job: str
-    """The holder's SLURM job, such as "123" or "123_4" for a task of an array."""
-    since: str
-    """When it began: ISO 8601, UTC, by the holder's clock."""
-    silent: float
-    """Seconds since the last sign of life, as far as this machine's clock and that of the file system agree."""
-    is_over: bool
-    """The holder has ended, or has been silent for too long: the next run takes over."""
-
-
-def list_leases(folder: Path) -> list[LeaseState]:
-    """The leases in a folder (`work` of a results folder), by key. It only reads, on any machine."""
-    states = [_read(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
-    return [state for state in states if state]
 
 
 @contextmanager
@@ -236,7 +206,7 @@ class _Lease:
             (self.folder / f"{self.holder}.json").unlink(missing_ok=True)
 
     def _describe_loss(self) -> str:
-        successor = _read(self.folder)
+        successor = read_lease(self.folder)
         if successor is None:
             how = f"{self.folder} was deleted or given back by another process"
         else:
@@ -267,7 +237,7 @@ def _take(path: Path, what: str) -> _Lease | None:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         folder.parent.mkdir(parents=True, exist_ok=True)
         lease = _Lease(folder, what)
-        current = _current(folder)
+        current = current_state(folder)
         if current is None:
             _sweep(folder)
             is_taken = lease.create()
@@ -276,38 +246,6 @@ def _take(path: Path, what: str) -> _Lease | None:
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror or error}); {_advice(error)}") from error
     return lease if is_taken else None
-
-
-def _read(folder: Path) -> LeaseState | None:
-    """None if nobody holds the lease in this folder, or if it cannot be read."""
-    body: dict[str, object] = {}
-    silent = 0.0
-    try:
-        current = _current(folder)
-    except OSError:
-        return None
-    if current is None:
-        return None
-    with suppress(OSError, ValueError):  # the holder is changing
-        silent = max(0.0, time.time() - folder.stat().st_mtime)
-        body = json.loads((folder / f"{current['holder']}.json").read_text(encoding="utf-8"))
-    texts = {name: str(body.get(name, "")) for name in ("what", "host", "job", "since")}
-    is_over = bool(has_ended(current)) or silent > int(current["seconds"])
-    key = folder.name.removesuffix(SUFFIX)
-    return LeaseState(key=key, pid=int(current["pid"]), silent=silent, is_over=is_over, **texts)
-
-
-def _current(folder: Path) -> re.Match[str] | None:
-    """The name of the file that is the state of a lease, in parts; None if nobody holds it."""
-    for _ in range(3):  # a listing may miss a file that is being renamed
-        try:
-            names = os.listdir(folder)
-        except FileNotFoundError:
-            return None
-        match = next((match for name in names if (match := _BEAT.fullmatch(name))), None)
-        if match or not names:
-            return match
-    return None
 
 
 def _sweep(folder: Path) -> None:

@@ -20,6 +20,7 @@ BASE = frozenset(
         "_version",
         "errors",
         "files",
+        "lease_states",
         "leases",
         "process_identity",
         "text",

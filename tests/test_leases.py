@@ -17,7 +17,8 @@ import pytest
 from mimbench import leases
 from mimbench.errors import InputError, LeaseLost
 from mimbench.files import write_atomic
-from mimbench.leases import confirm_leases, has_lost_lease, hold_lease, hold_lease_if_free, list_leases
+from mimbench.lease_states import list_leases
+from mimbench.leases import confirm_leases, has_lost_lease, hold_lease, hold_lease_if_free
 
 ELSEWHERE = "deadbeef-1-1-0a1b2c3d-1"
 """Holder of a lease of one second, on another machine."""

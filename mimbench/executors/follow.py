@@ -16,7 +16,7 @@ from mimbench.executors.submission import PlannedCell, Submission
 from mimbench.executors.worker_note import WorkerNote, read_notes
 from mimbench.harness.planning.cells import Cell
 from mimbench.harness.running.overview import Overview
-from mimbench.leases import list_leases
+from mimbench.lease_states import list_leases
 from mimbench.store.failure import failure_path, read_failure
 from mimbench.store.record import Record
 from mimbench.store.store import Store

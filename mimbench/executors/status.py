@@ -11,7 +11,7 @@ from mimbench.errors import InputError
 from mimbench.executors.submission import PlannedCell, Submission, describe_cell, read_submissions
 from mimbench.executors.worker_note import WorkerNote, read_notes
 from mimbench.harness.run import RunOptions, plan_run
-from mimbench.leases import LeaseState, list_leases
+from mimbench.lease_states import LeaseState, list_leases
 from mimbench.store.failure import failure_path, read_failure, read_failures
 from mimbench.store.reading import failure_files, record_files
 from mimbench.store.store import Store
