@@ -11,8 +11,9 @@ TYPECHECK := .typecheck
 demo: $(READY)
 	$(BIN)/mimbench run --method simmim --task detection
 
+# A process of tests for each core, four at most; the tests of one file share a process and its fixtures.
 test: $(DEV_READY) tools
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 # Kills, stops, full disks and 300 cells; about 20 minutes on 2 cores. As root, disks are filled too.
 soak: $(DEV_READY)
