@@ -31,6 +31,11 @@ class MethodDisplay:
     """Of points, as matplotlib names it."""
     is_control: bool = False
     """Whether it is a reference and no MIM method; controls are drawn first."""
+    masked_patches: str = ""
+    """Option that counts the masked patches of an image. Tables show its share of all patches as the mask ratio."""
+    mask_ratio: str = ""
+    """What tables show as the mask ratio of a method that has neither that option nor one of the name mask_ratio. Names
+    of options in braces become their values: "{targets} blocks"."""
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ ALLOWED: dict[str, set[str]] = {
             "data.pipeline", "data.sources", "engine.ranks", "parts", "toolkit"},
     "parity": {"contract", "convert", "engine", "harness.planning", "optim", "registry"},
     "testing": {"contract", "masks", "data.files", "encoders", "engine", "store", "harness.running"},
-    "report.records": {"recipe", "store"},
+    "report.records": {"display", "recipe", "store"},
     "report.published": {"display", "recipe", "report.records"},
     "report.scores": {"display", "recipe", "store", "report.records"},
     "report.tables": {

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mimbench.display import describe_method, setting_label
 from mimbench.recipe import AT, AT_EPOCH, AT_STEP
 from mimbench.report.page.leaderboard import LAST_RESORTS, Leaderboard
 from mimbench.report.plots.lines import Curve, PublishedCurve
@@ -17,10 +18,10 @@ from mimbench.report.scores.fields import format_value, is_number, sort_key
 from mimbench.report.scores.score import Key, Score
 
 _TITLES = {
-    AT_EPOCH: "epochs pretrained",
-    AT_STEP: "steps pretrained",
-    "pretrain.epochs": "pretraining epochs, a full schedule each",
-    "pretrain.steps": "pretraining steps, a full schedule each",
+    AT_EPOCH: "Epochs pretrained",
+    AT_STEP: "Steps pretrained",
+    "pretrain.epochs": "Pretraining epochs, a full schedule each",
+    "pretrain.steps": "Pretraining steps, a full schedule each",
 }
 _Curves = Mapping[Key, Sequence[Score]]
 """Scores in the order of the varied value, by all the rest."""
@@ -56,7 +57,7 @@ def describe_ablations(
                     "figures": [all_figures.index(figure) for figure in figures],
                 }
             )
-        title = _TITLES.get(path, path)
+        title = _TITLES.get(path) or setting_label(path)
         described.append({"path": path, "title": title, "panels": described_panels, "published_figures": all_figures})
     return described
 
@@ -91,7 +92,7 @@ def _rest(name: str, other: Any, score: Score) -> Any:
     if name == "set" and other:
         parts = re.split(r" (?=[\w.-]+=)", other)
         return " ".join(part for part in parts if part.partition("=")[0] not in score.fields)
-    return f"{name}={format_value(other)}" if "." in name and other is not None else other
+    return f"{setting_label(name)}={format_value(other)}" if "." in name and other is not None else other
 
 
 def _curve(path: str, key: Key, scores: Sequence[Score], numbers: Mapping[str, int]) -> dict[str, Any]:
@@ -110,7 +111,9 @@ def _curve(path: str, key: Key, scores: Sequence[Score], numbers: Mapping[str, i
 
 
 def _label(key: Key) -> str:
-    return " ".join(str(part) for part in key if part not in (None, ""))
+    """The method as papers call it, and what distinguishes the curve from others of it."""
+    method = describe_method(str(key[0])).label or str(key[0])
+    return ", ".join([method, *(str(part) for part in key[1:] if part not in (None, ""))])
 
 
 class _PublishedOfPath:

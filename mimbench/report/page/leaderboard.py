@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from mimbench.display import describe_metric
 from mimbench.recipe import AT
 from mimbench.report.published.numbers import (
     describe_epochs,
@@ -20,6 +21,8 @@ from mimbench.report.records.frame import superseded_rows
 from mimbench.report.records.protocols import label_protocols
 from mimbench.report.scores.choice import ALL_METRICS, Choice
 from mimbench.report.scores.collect import ScoreTable, collect_scores, filter_rows, is_default_metric
+from mimbench.report.scores.fields import is_number
+from mimbench.report.scores.names import NAMES
 from mimbench.report.scores.score import Key, Score
 from mimbench.report.tables.comparison import build_table
 from mimbench.report.tables.render.numbers import cell_text
@@ -27,7 +30,7 @@ from mimbench.report.tables.table import Table
 
 ROWS, COLUMNS = ("method", "encoder"), ("task", "metric")
 LAST_RESORTS = ("pretraining", "checkpoint", "id")
-_TITLES = {"pretraining": "pretraining's hash"}
+_TITLES = {"pretraining": "Pretraining's hash"}
 """The page also has a column that describes the pretraining in words."""
 
 
@@ -53,7 +56,7 @@ def build_leaderboard(tidy: pd.DataFrame) -> Leaderboard:
     chosen = filter_rows(tidy, choice)
     grid, labels = collect_scores(chosen, choice), label_protocols(chosen)
     early = frozenset(chosen.loc[superseded_rows(chosen), "id"])
-    return Leaderboard(grid, build_table(grid, labels, choice), labels, early)
+    return Leaderboard(grid, build_table(grid, labels, choice, NAMES), labels, early)
 
 
 def describe_leaderboard(board: Leaderboard, numbers: Mapping[str, int]) -> dict[str, Any]:
@@ -97,12 +100,19 @@ def describe_leaderboard(board: Leaderboard, numbers: Mapping[str, int]) -> dict
         row["epoch"] = "" if first["final"] else describe_epochs(first)
         row["early"] = all(board.early.issuperset(score.records.values()) for score in scores.values())
     return {
-        "labels": [_TITLES.get(title, title) for title in (table.columns[index].title for index in shown)],
+        "labels": [_label(board, index) for index in shown],
         "columns": [_column(board, index, letters) for index in range(len(grid.column_keys))],
         "rows": rows,
         "notes": [[letters[note], note] for note in notes],
         "remarks": list(table.remarks),
     }
+
+
+def _label(board: Leaderboard, index: int) -> dict[str, Any]:
+    """A column of labels: its title, and whether a label needs it to be understood ("Mask ratio=0.6")."""
+    name, title = board.grid.row_fields[index], board.table.columns[index].title
+    is_setting = "." in name or any(is_number(key[index]) for key in board.grid.row_keys)
+    return {"title": _TITLES.get(title, title), "named": is_setting}
 
 
 def row_key(grid: ScoreTable, key: Key) -> str:
@@ -119,6 +129,7 @@ def _column(board: Leaderboard, index: int, letters: Mapping[str, str]) -> dict[
         "title": shown.title,
         "task": first["task"],
         "metric": first["metric"],
+        "short": describe_metric(first["task"], first["metric"]).label,
         "protocol": first["protocol"],
         "label": board.labels[first["protocol"]][0],
         "unit": first["unit"],

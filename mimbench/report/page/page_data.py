@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from mimbench._version import __version__
+from mimbench.display import describe_method, describe_task
 from mimbench.report.page.ablations import describe_ablations
 from mimbench.report.page.leaderboard import COLUMNS, ROWS, Leaderboard, build_leaderboard, describe_leaderboard
 from mimbench.report.page.pictures import Pictures, find_pretraining_pictures
@@ -20,10 +22,11 @@ from mimbench.report.plots.style import method_style
 from mimbench.report.published.numbers import LAST_EPOCH, Published, published_rows
 from mimbench.report.records.backbones import name_backbone
 from mimbench.report.records.frame import build_frame
-from mimbench.report.scores.choice import Choice
+from mimbench.report.scores.choice import ALL_METRICS, Choice
+from mimbench.report.scores.names import KEYS, NAMES
 from mimbench.report.scores.score import range_problem
 from mimbench.report.scores.statistics import t_quantile
-from mimbench.report.tables.comparison import build_comparison
+from mimbench.report.tables.comparison import build_comparison, build_table
 from mimbench.report.tables.render import render
 from mimbench.store.artifacts import results_folders
 from mimbench.store.failure import Failure
@@ -67,6 +70,8 @@ def collect_page_data(
         "version": __version__,
         "newest": max((str(body["provenance"].get("time") or "") for _, body in bodies), default="")[:10],
         "methods": [_style(name) for name in sorted({run["method"] for run in runs})],
+        "tasks": {name: describe_task(name).label or name for name in sorted({run["task"] for run in runs})},
+        "metrics": _metric_labels(bodies),
         "shared": shared.values,
         "runs": runs,
         "protocols": {key: list(label) for key, label in board.labels.items()},
@@ -80,8 +85,19 @@ def collect_page_data(
 
 
 def _style(method: str) -> list[str]:
+    """Name, colour, marker, label."""
     style = method_style(method)
-    return [method, style.colour, style.marker]
+    return [method, style.colour, style.marker, describe_method(method).label or method]
+
+
+def _metric_labels(bodies: Bodies) -> dict[str, dict[str, str]]:
+    """{task: {metric: its name in print}}."""
+    names: dict[str, dict[str, str]] = {}
+    for _, body in bodies:
+        task = body["task"]["name"]
+        for metric in body["metrics"]:
+            names.setdefault(task, {}).setdefault(metric, NAMES.metric(task, metric))
+    return names
 
 
 def _run(file: Path, body: Mapping[str, Any], shared: SharedValues, pictures: Pictures) -> dict[str, Any]:
@@ -187,7 +203,9 @@ def _published() -> dict[str, Any]:
 
 def _downloads(tidy: pd.DataFrame, board: Leaderboard) -> dict[str, str]:
     """The leaderboard as first shown, in each format; and all metrics and epochs, which fit into a CSV file only."""
-    table = build_comparison(tidy, Choice(row_fields=ROWS, column_fields=COLUMNS))
-    return {"all": render(board.table, "csv")} | {
-        format: render(table, format) for format in ("csv", "latex", "markdown")
+    choice = Choice(row_fields=ROWS, column_fields=COLUMNS)
+    everything = build_table(board.grid, board.labels, replace(choice, metrics=ALL_METRICS, epochs=True), KEYS)
+    named = build_comparison(tidy, choice, NAMES)
+    return {"all": render(everything, "csv"), "csv": render(build_comparison(tidy, choice, KEYS), "csv")} | {
+        format: render(named, format) for format in ("latex", "markdown")
     }

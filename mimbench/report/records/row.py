@@ -9,6 +9,7 @@ from typing import Any
 
 from mimbench.recipe import AT, AT_EPOCH, AT_STEP, PRETRAINED, is_of_task
 from mimbench.report.records.backbones import name_backbone
+from mimbench.report.records.mask_ratio import MASK_RATIO, derive_mask_ratio
 
 
 def to_json(data: Mapping[str, Any]) -> str:
@@ -196,6 +197,8 @@ def value_at(body: Mapping[str, Any], path: str) -> Any:
         if not isinstance(value, Mapping) or key not in value:
             # A task's settings are in the recipe under [task], but are varied as tasks.NAME.path.
             value = body["varied"].get(path)
+            if value is None and path == MASK_RATIO:
+                value = derive_mask_ratio(body["method"]["name"], recipe)
             break
         value = value[key]
     return json.dumps(value) if isinstance(value, list | dict) else value

@@ -1,4 +1,4 @@
-"""Means over seeds and how sure they are: deviations, intervals, paired differences, ranks, and which is best.
+"""Means over seeds and how sure they are: deviations, intervals, paired differences, and which is best.
 
 Two spreads exist: sd, the std over seeds (sample standard deviation, n - 1), and se, the standard error of the mean,
 sd / sqrt(n). Functions import scipy when they need it: the import takes long.
@@ -21,9 +21,6 @@ class Interval:
 
     low: float
     high: float
-
-    def overlaps(self, other: Interval) -> bool:
-        return self.low <= other.high and other.low <= self.high
 
 
 @dataclass(frozen=True)
@@ -68,18 +65,6 @@ class Verdict:
     """Number of others that a test compared with the best."""
     untested: int = 0
     """Number of others that share too few seeds with the best for a test."""
-
-
-@dataclass(frozen=True)
-class Rank:
-    """Mean rank over tasks (1 is best, ties share the mean of their places)."""
-
-    name: str
-    mean: float
-    tasks: int
-    interval: tuple[float, float] | None
-    """Lowest and highest mean rank that the scores' marginal intervals allow, see `mean_ranks`; None if any score has
-    one seed only."""
 
 
 def summarise(values: Sequence[float]) -> Summary:
@@ -185,58 +170,11 @@ def best_and_next(scores: Sequence[Mapping[int, float] | None], higher_is_better
     p_values = {index: paired_p_value(best, scores[index] or {}) for index in order if index not in first}
     tested = {index: value for index, value in p_values.items() if value is not None}
     rejected = dict(zip(tested, reject_by_holm(list(tested.values())), strict=True))
-    similar = tuple(index for index in tested if not (rejected[index] and _is_ahead(best, scores[index] or {}, sign)))
+    similar = tuple(index for index in tested if not (rejected[index] and is_ahead(best, scores[index] or {}, sign)))
     return Verdict(first, () if len(first) > 1 else second, similar, len(tested), len(p_values) - len(tested))
 
 
-def _is_ahead(best: Mapping[int, float], other: Mapping[int, float], sign: int) -> bool:
+def is_ahead(best: Mapping[int, float], other: Mapping[int, float], sign: int) -> bool:
     """Whether `best` is better than `other` on the seeds that both have."""
     difference = paired_difference(best, other)
     return difference is not None and sign * difference.mean > 0
-
-
-def _significantly_different(one: Summary | None, other: Summary | None) -> bool:
-    """Whether both have an interval, and these do not overlap."""
-    return bool(one and other and one.interval and other.interval and not one.interval.overlaps(other.interval))
-
-
-def mean_ranks(
-    scores: Mapping[str, Mapping[str, Mapping[int, float]]], higher_is_better: Mapping[str, bool]
-) -> list[Rank]:
-    """Each contender's mean rank over tasks, best first.
-
-    The interval is built as by Klein, Wright and Wieczorek (2020, J. R. Stat. Soc. C 69(3), 589-606): in each task, a
-    contender ranks behind all that are better, and before all that are worse, by intervals that do not overlap. Of two
-    that overlap, either may lead. This holds for every task at once, so effects of one
-    pretraining on all its tasks make no interval too narrow. Theirs is simultaneous for all ranks, with an adjusted
-    level; here the interval of each score is marginal (95 %, Student's t), and all together hold less often. Resampling
-    seeds does not work for ranks: a resampled order repeats the observed one too often.
-
-    Args:
-        scores: task -> contender -> seed -> value. Contenders without a score in every task are left out.
-        higher_is_better: by task.
-    """
-    names = [name for name in next(iter(scores.values()), {}) if all(name in of_task for of_task in scores.values())]
-    summaries = [[summarise(list(of_task[name].values())) for name in names] for of_task in scores.values()]
-    has_intervals = all(summary.interval for of_task in summaries for summary in of_task)
-    places = [_places(of_task, higher_is_better[task]) for task, of_task in zip(scores, summaries, strict=True)]
-    ranks = []
-    for name, places_of_name in zip(names, zip(*places, strict=True), strict=True):
-        mean, low, high = (math.fsum(values) / len(scores) for values in zip(*places_of_name, strict=True))
-        ranks.append(Rank(name, mean, len(scores), (low, high) if has_intervals else None))
-    return sorted(ranks, key=lambda rank: rank.mean)
-
-
-def _places(scores: Sequence[Summary], higher_is_better: bool) -> list[tuple[float, int, int]]:
-    """Each score's rank, and the lowest and highest rank that intervals allow."""
-    sign = 1 if higher_is_better else -1
-    places = []
-    for score in scores:
-        others = [(other, sign * (other.mean - score.mean)) for other in scores if other is not score]
-        significant_leads = [lead for other, lead in others if _significantly_different(score, other)]
-        better = sum(lead > 0 for _, lead in others)
-        tied = sum(lead == 0 for _, lead in others)
-        lowest = 1 + sum(lead > 0 for lead in significant_leads)
-        highest = len(scores) - sum(lead < 0 for lead in significant_leads)
-        places.append((1 + better + tied / 2, lowest, highest))
-    return places

@@ -8,8 +8,9 @@ from mimbench.errors import InputError
 from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.fields import Fields
 from mimbench.report.scores.names import KEYS, Names
+from mimbench.report.scores.ranks import Rank, mean_ranks
 from mimbench.report.scores.score import Score
-from mimbench.report.scores.statistics import LEVEL_TEXT, Rank, mean_ranks, paired_difference
+from mimbench.report.scores.statistics import LEVEL, LEVEL_TEXT, paired_difference
 from mimbench.report.tables.table import Cell, Column
 from mimbench.report.tables.values import Difference, MeanRank, PublishedAndDifference
 
@@ -139,7 +140,7 @@ def _rank_note(values: Mapping[str, Mapping[str, Mapping[int, float]]], ranks: M
         counts = sorted({len(seeds) for rows in values.values() for row, seeds in rows.items() if row in ranks})
         n = f"n={counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
         return (
-            f"{note}; [ ]: range of mean ranks that the scores' {LEVEL_TEXT} intervals allow (Student's t, {n}; "
-            f"not simultaneous): of two scores whose intervals overlap, either may be the better one"
+            f"{note}; [ ]: range of mean ranks that paired t tests over seeds leave open (Holm over the rivals, "
+            f"{1 - LEVEL:.2g}; {n}): of two that no test distinguishes, either may be the better one"
         )
     return f"{note}; no interval: a score has one seed" if ranks else note

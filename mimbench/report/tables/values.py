@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mimbench.report.scores.statistics import Interval, Rank, Summary
+from mimbench.report.scores.ranks import Rank
+from mimbench.report.scores.statistics import Interval, Summary
 
 Spread = Literal["sd", "se"]
 Numbers = tuple[float | int | None, ...]

@@ -26,6 +26,7 @@ from mimbench.report.page.shared_values import SharedValues
 from mimbench.report.published.numbers import LAST_EPOCH
 from mimbench.report.records.frame import load_records
 from mimbench.report.scores.choice import Choice
+from mimbench.report.scores.names import NAMES
 from mimbench.report.tables.comparison import build_comparison
 from mimbench.report.tables.render.numbers import cell_text
 from mimbench.store.failure import failure_path, read_failure, write_failure
@@ -64,7 +65,9 @@ def test_the_page_holds_all_records_and_is_the_same_every_time(results, tmp_path
 def test_the_leaderboard_is_the_comparison_table(results, data):
     tidy = load_records(results, earlier_epochs=True)
     table = build_comparison(
-        tidy, Choice(row_fields=("method", "encoder"), column_fields=("task", "metric"), metrics=tuple(tidy.metric))
+        tidy,
+        Choice(row_fields=("method", "encoder"), column_fields=("task", "metric"), metrics=tuple(tidy.metric)),
+        NAMES,
     )
     board = data["leaderboard"]
     for row, cells in zip(board["rows"], table.rows, strict=True):
@@ -83,7 +86,7 @@ def test_ablations_compare_only_the_varied_value(data):
     (ablation,) = data["ablations"]
     assert ablation["path"] == "method.mask_ratio"
     curves = [curve for panel in ablation["panels"] for curve in panel["curves"]]
-    assert {curve["label"] for curve in curves} == {"simmim"}
+    assert {curve["label"] for curve in curves} == {"SimMIM"}
     assert all([point["x"] for point in curve["points"]] == [0.3, 0.6] for curve in curves)
 
 
@@ -105,8 +108,8 @@ def test_the_label_of_a_curve_has_shared_settings_as_they_were_passed(record, fr
     ablations = describe_ablations(build_leaderboard(tidy), {one: index for index, one in enumerate(tidy["id"])}, {})
     labels = {one["path"]: [curve["label"] for curve in one["panels"][0]["curves"]] for one in ablations}
     assert labels == {
-        "method.x": [f"mine pretrain.epochs={epochs} method.y=[1, 2]" for epochs in (2, 4)],
-        "pretrain.epochs": [f"mine method.x={x} method.y=[1, 2]" for x in (1, 3)],
+        "method.x": [f"mine, Epochs={epochs}, method.y=[1, 2]" for epochs in (2, 4)],
+        "pretrain.epochs": [f"mine, method.x={x}, method.y=[1, 2]" for x in (1, 3)],
     }
 
 
@@ -150,15 +153,15 @@ def test_earlier_epochs_are_described_in_words_and_curves_reach_the_end(tmp_path
     write_epochs(tmp_path, epochs=(0, 5))
     content = collect_page_data(read_all(tmp_path), Pictures(), "epochs")
     board = content["leaderboard"]
-    assert "pretrain.at_epoch" not in board["labels"]
+    assert "Epoch" not in [label["title"] for label in board["labels"]]
     assert sorted(row["epoch"] for row in board["rows"]) == ["", "", "epoch 0 of 26", "epoch 5 of 26"]
     assert [row["pretraining"].endswith(row["epoch"] or ", 26 epochs") for row in board["rows"]] == [True] * 4
     ratio, epochs = content["ablations"]
     assert (ratio["path"], epochs["path"], epochs["title"]) == (
         *("method.mask_ratio", "pretrain.at_epoch"),
-        "epochs pretrained",
+        "Epochs pretrained",
     )
-    assert {curve["label"] for panel in ratio["panels"] for curve in panel["curves"]} == {"simmim"}
+    assert {curve["label"] for panel in ratio["panels"] for curve in panel["curves"]} == {"SimMIM"}
     curves = [curve for panel in epochs["panels"] for curve in panel["curves"]]
     assert curves
     assert all([point["x"] for point in curve["points"]] == [0, 5, 26] for curve in curves)

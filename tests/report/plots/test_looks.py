@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 
 from helpers import plot_records as made
@@ -14,7 +15,7 @@ from mimbench import registry
 from mimbench.report.plots.kinds import figure, figures
 from mimbench.report.plots.sheet import HIGHEST
 from mimbench.report.plots.source import Options, Source
-from mimbench.report.plots.style import device_label, metric_label
+from mimbench.report.plots.style import device_label, method_style, metric_label
 from mimbench.store.reading import read_all
 from mimbench.store.record import Cost
 
@@ -234,3 +235,19 @@ def test_epochs_begin_at_none(reference):
         assert low <= 0
         assert high >= 26
         assert min(fig.axes[0].lines[2].get_xdata()) == 0
+
+
+def to_oklab(colour: str) -> np.ndarray:
+    """Ottosson's OKLab, in which distances follow what eyes distinguish."""
+    rgb = np.array(to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    lms = np.array([[0.41222, 0.53633, 0.05145], [0.2119, 0.6807, 0.1074], [0.0883, 0.28172, 0.62998]]) @ linear
+    return np.array([[0.21045, 0.79362, -0.00407], [1.978, -2.42859, 0.45059], [0.0259, 0.78277, -0.80868]]) @ np.cbrt(
+        lms
+    )
+
+
+def test_the_best_known_methods_are_told_apart_by_colour():
+    colours = {name: to_oklab(method_style(name).colour) for name in ("simmim", "mae", "beit", "maskfeat", "data2vec")}
+    for one, other in itertools.combinations(colours, 2):
+        assert np.linalg.norm(colours[one] - colours[other]) > 0.18, (one, other)

@@ -244,13 +244,13 @@ def test_ranks_over_tasks(record, framed):
         for s in (0, 1, 2)
     ]
     table = build_comparison(framed([*records, record("beit")]), Choice(ranks=True))
-    assert [row["mean rank"] for row in rows_by_title(table)] == ["-", "2.0 [1.5, 2.0]", "1.0 [1.0, 1.5]"]
+    assert [row["mean rank"] for row in rows_by_title(table)] == ["-", "2.0 [2.0, 2.0]", "1.0 [1.0, 1.0]"]
     assert table.columns[-1].notes == (
-        "mean rank over 2 primary metrics; [ ]: range of mean ranks that the scores' 95 % intervals allow "
-        "(Student's t, n=3; not simultaneous): of two scores whose intervals overlap, either may be the better one",
+        "mean rank over 2 primary metrics; [ ]: range of mean ranks that paired t tests over seeds leave open "
+        "(Holm over the rivals, 0.05; n=3): of two that no test distinguishes, either may be the better one",
     )
     more = build_comparison(framed([*records, record("mae", 43, 3, task="knn")]), Choice(ranks=True))
-    assert "(Student's t, n=3 to 4; not simultaneous)" in more.columns[-1].notes[0]
+    assert "(Holm over the rivals, 0.05; n=3 to 4)" in more.columns[-1].notes[0]
     single = build_comparison(framed([record("a", 1.0), record("b", 2.0)]), Choice(ranks=True))
     assert single.columns[-1].notes == ("mean rank over 1 primary metric; no interval: a score has one seed",)
     with pytest.raises(InputError, match="--rank ranks rows over columns of tasks"):

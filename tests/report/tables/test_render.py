@@ -16,7 +16,8 @@ from mimbench.errors import InputError
 from mimbench.report.records.frame import load_records
 from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.choice import Choice
-from mimbench.report.scores.statistics import Interval, Rank, Summary
+from mimbench.report.scores.ranks import Rank
+from mimbench.report.scores.statistics import Interval, Summary
 from mimbench.report.tables.comparison import build_comparison
 from mimbench.report.tables.layouts import layout_names, read_layout
 from mimbench.report.tables.papers import build_layout_table, build_published_table

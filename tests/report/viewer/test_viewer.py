@@ -82,51 +82,51 @@ def numbers(texts: list[str]) -> list[float]:
 
 def test_a_header_sorts_by_click_and_says_so(opened):
     tab = opened()
-    header = tab.get_by_role("columnheader", name="linear-probe: top1")
+    header = tab.get_by_role("columnheader", name="Linear probe top-1")
     assert header.get_attribute("aria-sort") == "none"
-    assert column(tab, "method")[0] == "random-init"  # controls stay above the others
-    ranked = numbers(column(tab, "detection: AP"))[1:]
+    assert column(tab, "Method")[0] == "Random init"  # controls stay above the others
+    ranked = numbers(column(tab, "APbox"))[1:]
     assert ranked == sorted(ranked, reverse=True)  # a leaderboard begins with the best
     header.get_by_role("button").click()
     assert header.get_attribute("aria-sort") == "descending"
-    values = numbers(column(tab, "linear-probe: top1"))[1:]
+    values = numbers(column(tab, "Linear probe top-1"))[1:]
     assert values == sorted(values, reverse=True)
     header.get_by_role("button").click()
     assert header.get_attribute("aria-sort") == "ascending"
-    assert numbers(column(tab, "linear-probe: top1"))[1:] == values[::-1]
-    ratio = tab.get_by_role("columnheader", name="method.mask_ratio")
+    assert numbers(column(tab, "Linear probe top-1"))[1:] == values[::-1]
+    ratio = tab.get_by_role("columnheader", name="Mask ratio")
     ratio.get_by_role("button").click()
-    assert column(tab, "method.mask_ratio") == ["-", "0.3", "0.3", "0.6", "0.6", "0.9", "0.9"]
+    assert column(tab, "Mask ratio") == ["-", "0.3", "0.3", "0.6", "0.6", "0.9", "0.9"]
     assert (ratio.get_attribute("aria-sort"), header.get_attribute("aria-sort")) == ("ascending", "none")
 
 
 def test_filters_narrow_rows_and_columns(opened):
     tab = opened()
-    assert set(column(tab, "method")) == {"simmim", "mae", "random-init"}
+    assert set(column(tab, "Method")) == {"SimMIM", "MAE", "Random init"}
     tab.get_by_label("Filter rows").fill("mae 0.6")
-    assert column(tab, "method") == ["mae"]
+    assert column(tab, "Method") == ["MAE"]
     expect(tab.get_by_text("marks are those among all rows")).to_be_visible()
     tab.get_by_label("Filter rows").fill("nothing of that name")
     expect(tab.get_by_text("Nothing matches.")).to_be_visible()
     tab.get_by_label("Filter rows").fill("")
     tab.get_by_role("combobox", name="Method").select_option("random-init")
-    assert column(tab, "method") == ["random-init"]
+    assert column(tab, "Method") == ["Random init"]
     tab.get_by_role("combobox", name="Task").select_option("linear-probe")
     assert not tab.get_by_role("columnheader", name="detection").count()
     tab.get_by_label("All metrics").check()
-    expect(tab.get_by_role("columnheader", name="linear-probe: top5")).to_be_visible()
+    expect(tab.get_by_role("columnheader", name="Linear probe top-5")).to_be_visible()
     protocol = tab.get_by_role("combobox", name="Protocol").locator("option").nth(1)
     tab.get_by_role("combobox", name="Protocol").select_option(protocol.get_attribute("value"))
-    assert protocol.inner_text().startswith("linear-probe: ")
-    assert len(column(tab, "linear-probe: top1")) == 1
+    assert protocol.inner_text().startswith("Linear probe: ")
+    assert len(column(tab, "Linear probe top-1")) == 1
 
 
 def test_a_number_links_to_its_runs_and_a_run_shows_everything(opened, built):
     tab = opened()
-    tab.get_by_role("row", name="random-init").get_by_role("link").first.click()
-    expect(tab.get_by_role("heading", name="random-init")).to_be_visible()
+    tab.get_by_role("row", name="Random init").get_by_role("link").first.click()
+    expect(tab.get_by_role("heading", name="Random init")).to_be_visible()
     expect(tab.get_by_text("95 % interval of the mean")).to_be_visible()
-    names = [text for text in column(tab, "run") if text]
+    names = [text for text in column(tab, "Run") if text]
     assert len(names) == 3
     tab.get_by_role("link", name=names[0]).click()
     assert tab.url.endswith(f"#run={names[0]}")
@@ -138,8 +138,8 @@ def test_a_number_links_to_its_runs_and_a_run_shows_everything(opened, built):
     assert shown.locator(".command pre").inner_text() == run["rerun_command"]
     assert shown.locator("figure img").evaluate("image => image.naturalWidth") == 320
     assert shown.locator(".chart figcaption").all_inner_texts() == [
-        "pretraining with simmim: loss by epoch",
-        "detection: loss by epoch",
+        "SimMIM: pretraining loss by epoch",
+        "Detection: loss by epoch",
     ]
     shown.get_by_text("As resolved").click()
     varied = shown.get_by_role("row", name="method.mask_ratio")
@@ -166,9 +166,9 @@ def test_the_command_is_copied(browser, built):
 
 def test_settings_are_compared_with_differences_paired_by_seed(opened, built):
     tab = opened()
-    tab.get_by_label("Compare random-init").check()
+    tab.get_by_label("Compare Random init").check()
     assert tab.get_by_role("button", name="Select one more to compare").is_disabled()
-    tab.get_by_label("Compare simmim method.mask_ratio=0.6").check()
+    tab.get_by_label("Compare SimMIM, Mask ratio=0.6").check()
     tab.get_by_role("button", name="Compare", exact=True).click()
     tab.get_by_role("heading", name="Comparison").wait_for()
     data = data_of(built)
@@ -183,7 +183,7 @@ def test_settings_are_compared_with_differences_paired_by_seed(opened, built):
 
     differences = [ours[seed] - base[seed] for seed in sorted(base)]
     interval = t_interval(differences)
-    text = tab.get_by_role("row", name="linear-probe: top1").inner_text().replace("\u2212", "-")
+    text = tab.get_by_role("row", name="Linear probe top-1").inner_text().replace("\u2212", "-")
     assert f"Δ +{sum(differences) / 3:.1f} [{interval.low:.1f}, {interval.high:.1f}] (n=3)" in text
     recipes = tab.get_by_label("Recipes side by side")
     differing = recipes.locator("tbody tr").count()
@@ -226,11 +226,11 @@ def test_everything_is_reached_and_done_by_keyboard(opened):
     assert {"INPUT", "SELECT", "BUTTON", "DIV"} <= set(tags)  # the DIV scrolls
     press("Space")
     expect(tab.get_by_text("1 selected")).to_be_visible()
-    header = tab.get_by_role("columnheader", name="encoder")
+    header = tab.get_by_role("columnheader", name="Encoder")
     header.get_by_role("button").focus()
     press("Enter")
     assert header.get_attribute("aria-sort") == "ascending"
-    assert tab.evaluate("document.activeElement.textContent") == "encoder"  # the focus stays
+    assert tab.evaluate("document.activeElement.textContent") == "Encoder"  # the focus stays
     press("Space")
     assert header.get_attribute("aria-sort") == "descending"
     tab.get_by_role("link", name="Runs", exact=True).focus()
@@ -298,13 +298,13 @@ def test_ablations_failures_and_published_numbers_are_shown(opened):
     tab = opened("ablations")
     shown = tab.locator("main > section:visible")
     titles = shown.locator("figcaption").all_inner_texts()
-    assert titles[:2] == ["detection: AP", "linear-probe: top1"]
+    assert titles[:2] == ["AP box", "Linear probe top-1"]
     assert [title.split(", ")[0] for title in titles[2:]] == ["Published: MAE", "Published: MAE", "Published: SimMIM"]
     theirs = shown.locator("figure").nth(2)
     expect(theirs.get_by_text("MAE paper (arXiv 2111.06377), Figure 5")).to_be_visible()
     assert theirs.locator("g.series path.hollow").count() == 10
     assert shown.locator("figure").first.locator(".hollow").count() == 0
-    assert shown.locator("figure").first.locator(".legend li").all_inner_texts() == ["mae", "simmim"]
+    assert shown.locator("figure").first.locator(".legend li").all_inner_texts() == ["MAE", "SimMIM"]
     assert shown.locator("figure").first.locator("g.series path.mark").count() == 6
     tab.get_by_role("link", name="Failures (1)").click()
     expect(tab.get_by_text("the loss is not finite at step 120")).to_be_visible()
@@ -348,40 +348,40 @@ def test_only_the_view_is_printed_on_white(opened, built):
 
 def test_the_reference_records_open(opened, tmp_path):
     tab = opened(page=write_page(REFERENCE.parent, tmp_path / "page"))
-    names = column(tab, "method")
-    assert (names[0], names.count("simmim"), names.count("mae")) == ("supervised", 3, 1)
-    assert "50.4" in tab.get_by_role("row", name="simmim").filter(has_text="58.6").inner_text()
+    names = column(tab, "Method")
+    assert (names[0], names.count("SimMIM"), names.count("MAE")) == ("Supervised", 3, 1)
+    assert "50.4" in tab.get_by_role("row", name="SimMIM").filter(has_text="58.6").inner_text()
 
 
 def test_earlier_epochs_are_there_when_asked_for_and_never_lead(opened, tmp_path):
     write_results(tmp_path / "results", methods=("simmim", "random-init"), ratios=(0.6,))
     write_epochs(tmp_path / "results")
     tab = opened(page=write_page(tmp_path / "results", tmp_path / "page"))
-    assert len(column(tab, "method")) == 2
+    assert len(column(tab, "Method")) == 2
     tab.get_by_label("Earlier epochs").check()
-    pretrainings = column(tab, "pretraining")
+    pretrainings = column(tab, "Pretraining")
     assert [text.split(", ")[1] for text in pretrainings if "epoch " in text] == ["epoch 10 of 26", "epoch 2 of 26"]
     early = tab.get_by_role("row").filter(has_text="epoch 10 of 26")
     assert early.locator("a.best").count() == 0
     go(tab, "ablations")
     assert tab.get_by_role("img").first.is_visible()
-    tab.get_by_label("Varied").select_option("epochs pretrained")
+    tab.get_by_label("Varied").select_option("Epochs pretrained")
     shown = tab.locator("main > section:visible")
-    expect(shown.locator("svg text").get_by_text("epochs pretrained")).to_be_visible()
-    assert shown.locator(".legend").all_inner_texts() == ["simmim"]  # said where there is one curve too
+    expect(shown.locator("svg text").get_by_text("Epochs pretrained")).to_be_visible()
+    assert shown.locator(".legend").all_inner_texts() == ["SimMIM"]  # said where there is one curve too
     assert shown.locator("g.series path.mark").count() == 3
     go(tab, "runs")
     tab.get_by_label("Filter runs").fill("simmim epoch 2")
-    assert [text.split(", ")[-1] for text in column(tab, "setting")] == ["epoch 2 of 26"]
+    assert [text.split(", ")[-1] for text in column(tab, "Setting")] == ["epoch 2 of 26"]
     tab.get_by_role("link", name="simmim-linear-probe").click()
     expect(tab.locator("dd").get_by_text("epoch 2 of 26")).to_be_visible()
     tab.get_by_label("Select for comparison").check()
     go(tab, "leaderboard")
-    early.get_by_role("checkbox", name="Compare simmim, epoch 10 of 26").check()
-    tab.get_by_role("row", name="mnist5k, 26 epochs").get_by_role("checkbox", name="Compare simmim", exact=True).check()
+    early.get_by_role("checkbox", name="Compare SimMIM, epoch 10 of 26").check()
+    tab.get_by_role("row", name="mnist5k, 26 epochs").get_by_role("checkbox", name="Compare SimMIM", exact=True).check()
     tab.get_by_role("button", name="Compare", exact=True).click()
     heads = tab.get_by_label("Recipes side by side").locator("thead th").all_inner_texts()
-    assert heads[-2:] == ["simmim, epoch 10 of 26", "simmim"]
+    assert heads[-2:] == ["SimMIM, epoch 10 of 26", "SimMIM"]
     recipes = tab.get_by_label("Recipes side by side")
     assert recipes.get_by_role("rowheader", name="tasks.detection").count() == 0  # not measured, so nothing differs
 
@@ -389,7 +389,7 @@ def test_earlier_epochs_are_there_when_asked_for_and_never_lead(opened, tmp_path
 def test_a_filter_takes_a_seed_for_one_thing(opened):
     tab = opened("runs")
     tab.get_by_label("Filter runs").fill("seed 1 mae")
-    assert set(column(tab, "seed")) == {"1"}
+    assert set(column(tab, "Seed")) == {"1"}
 
 
 def test_losses_of_different_methods_have_separate_charts(opened, built):
@@ -399,14 +399,14 @@ def test_losses_of_different_methods_have_separate_charts(opened, built):
         if row["labels"][2] in ("0.3", "0.6") and row["method"] in ("simmim", "mae")
     ]
     tab = opened(f"compare={','.join(f'setting%3A{key}' for key in chosen)}")
-    charts = tab.locator("figure.chart", has=tab.locator("figcaption").get_by_text("pretraining with"))
+    charts = tab.locator("figure.chart", has=tab.locator("figcaption").get_by_text("pretraining loss"))
     assert charts.locator("figcaption").all_inner_texts() == [
-        "pretraining with mae: loss by epoch",
-        "pretraining with simmim: loss by epoch",
+        "MAE: pretraining loss by epoch",
+        "SimMIM: pretraining loss by epoch",
     ]
-    for index, method in enumerate(("mae", "simmim")):
+    for index, method in enumerate(("MAE", "SimMIM")):
         assert charts.nth(index).locator(".legend li").all_inner_texts() == [
-            f"{method} method.mask_ratio={ratio}" for ratio in ("0.3", "0.6")
+            f"{method}, Mask ratio={ratio}" for ratio in ("0.3", "0.6")
         ]
         assert charts.nth(index).locator("path.line").count() == 2 * 3 + 2  # with the keys
 
@@ -436,9 +436,9 @@ def test_a_number_is_in_sight_on_a_phone(opened, tmp_path, view, table):
 
 def test_on_a_phone_the_name_contains_the_setting(opened):
     tab = opened(width=390)
-    expect(tab.locator("tbody th small").get_by_text("method.mask_ratio=0.6").first).to_be_visible()
+    expect(tab.locator("tbody th small").get_by_text("Mask ratio=0.6").first).to_be_visible()
     tab.set_viewport_size({"width": 1280, "height": 800})  # turned over, or a wider window
-    assert [title.split("\u00a0")[0] for title in tab.locator("thead th button").all_inner_texts()][1] == "encoder"
+    assert [title.split("\u00a0")[0] for title in tab.locator("thead th button").all_inner_texts()][1] == "Encoder"
     assert tab.locator("tbody th small").count() == 0
 
 

@@ -16,7 +16,7 @@ const ablationSeries = (curve, decimals) => ({
 const publishedSeries = ({ label, method, place, points }) => ({ label, style: publishedStyle(method, place), points });
 const drawAblationPanel = (ablation, panel) => {
   const column = leaderboard.columns[panel.column];
-  return drawChart(column.title, ablation.title, `${column.metric} [${column.unit}]`, [
+  return drawChart(column.title.replace("^", " "), ablation.title, `${column.short} [${column.unit}]`, [
     ...panel.curves.map((curve) => ablationSeries(curve, decimalsOf(column.unit))),
     ...panel.published.map(publishedSeries),
   ]);

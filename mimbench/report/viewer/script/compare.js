@@ -80,14 +80,14 @@ const drawComparedMetrics = (items) => {
       h(
         "th",
         { scope: "row", class: "first" },
-        `${row.task}: ${row.metric}`,
+        metricLabel(row.task, row.metric),
         row.unit === "percent" ? "" : ` [${row.unit}]`,
         protocol ? h("span", { class: "muted small" }, protocol) : null,
       ),
       scores.map((one, index) => drawComparedScore(one.get(key), index ? scores[0].get(key) : null)),
     );
   };
-  const head = comparisonHead("metric", items, "baseline of the differences");
+  const head = comparisonHead("Metric", items, "baseline of the differences");
   const table = h("table", { class: "side" }, head, h("tbody", {}, [...rows].map(drawRow)));
   return scrollBox("Metrics side by side", table);
 };

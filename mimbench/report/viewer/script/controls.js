@@ -10,11 +10,12 @@ const arrangeColumns = (columns, keys) => {
 
 const labelled = (name, control, isWide = false) => h("label", { class: isWide ? "span" : null }, name, control);
 // Options of a select: all, or one of the values.
-const optionsFor = (titleOfAll, values) => [
+// labelOf: what a value is called.
+const optionsFor = (titleOfAll, values, labelOf = String) => [
   ["", titleOfAll],
   ...unique(values)
     .sort()
-    .map((value) => [value, value]),
+    .map((value) => [value, labelOf(value)]),
 ];
 const selectControl = (name, options, onchange) => {
   const control = h(

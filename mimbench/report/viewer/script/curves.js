@@ -21,7 +21,7 @@ const drawCurves = (items) => {
     const pretraining = `${label} ${run.pretraining.fingerprint}`;
     if (!pretrainings.has(pretraining)) {
       // Losses of different methods are not comparable: one chart per method.
-      const title = `pretraining with ${run.method}: loss`;
+      const title = `${methodLabel(run.method)}: pretraining loss`;
       addSeries(`loss ${run.method}`, title, "epoch", { label, legend, style }, null, shared[run.loss]);
     }
     pretrainings.add(pretraining);
@@ -33,7 +33,9 @@ const drawCurves = (items) => {
       const [base, ...parts] = curve.split(", ");
       const isOverMaskRatio = ratios?.length === ys.length;
       const series = { label: [label, ...parts].join(", "), legend: [legend, ...parts].join(", "), style };
-      const title = `${run.task}: ${base.replace(/_by_\w+$/, "")}`;
+      const metric = base.replace(/_by_\w+$/, "");
+      const known = metricLabel(run.task, metric);
+      const title = known === metric ? `${taskLabel(run.task)}: ${metric}` : known;
       const xs = isOverMaskRatio ? ratios : null;
       addSeries(`${run.task} ${base}`, title, xTitleOf(base, isOverMaskRatio), series, xs, ys);
     }

@@ -5,6 +5,14 @@ const { runs, shared, leaderboard } = data;
 const runNumbers = new Map(runs.map((run, number) => [run.id, number]));
 const rowNumbers = new Map(leaderboard.rows.map((row, number) => [row.key, number]));
 const methods = data.methods.map(([name]) => name);
+// What papers call a method, a task, and a metric of a task.
+const ownValue = (object, key) => (Object.hasOwn(object, key) ? object[key] : undefined);
+const methodLabels = new Map(data.methods.map(([name, , , label]) => [name, label]));
+const methodLabel = (name) => methodLabels.get(name) ?? name;
+const taskLabel = (name) => ownValue(data.tasks, name) ?? name;
+// "AP^box": what follows a "^" is raised in a heading, and a word of its own in plain text.
+const metricTitle = (task, metric) => ownValue(ownValue(data.metrics, task) ?? {}, metric) ?? metric;
+const metricLabel = (task, metric) => metricTitle(task, metric).replace("^", " ");
 const hasSeveralEncoders = unique(leaderboard.rows.map((row) => row.encoder)).length > 1;
 
 // The row of the leaderboard that a run belongs to.
@@ -33,13 +41,13 @@ const settingOf = (row) =>
     .map((label, index) => [leaderboard.labels[index], label])
     .slice(2)
     .filter(([, label]) => label !== "-")
-    .map(([title, label]) => (title.includes(".") ? `${title}=${label}` : label))
-    .join(" ");
+    .map(([{ title, named }, label]) => (named ? `${title}=${label}` : label))
+    .join(", ");
 const settingAndEpochOf = (row) => [settingOf(row), row.epoch].filter(Boolean).join(", ");
 // A row's full name: method, encoder if there are several, setting, epoch.
 const nameOf = (row) => {
-  const words = [row.method, hasSeveralEncoders ? row.encoder : "", settingOf(row)].filter(Boolean).join(" ");
-  return [words, row.epoch].filter(Boolean).join(", ");
+  const words = [methodLabel(row.method), hasSeveralEncoders ? row.encoder : "", settingOf(row), row.epoch];
+  return words.filter(Boolean).join(", ");
 };
 // The cell of a row in a column; undefined if there is no score.
 const cellOf = (row, column) => {

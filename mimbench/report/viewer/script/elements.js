@@ -28,6 +28,11 @@ const announce = (text) => {
 const viewAddress = (view, ...keys) => `#${view}${keys.length ? "=" + keys.map(encodeURIComponent).join(",") : ""}`;
 // A long name that may break after dots and underscores.
 const breakable = (name) => name.split(/(?<=[._])/).flatMap((part, index) => (index ? [h("wbr"), part] : [part]));
+// A heading with what follows a "^" raised: "AP^box".
+const raised = (title) => {
+  const [base, power] = title.split(/\^(.*)/s);
+  return power ? [breakable(base), h("sup", {}, power)] : breakable(title);
+};
 const link = (href, ...children) => h("a", { href }, ...children);
 const definitions = (pairs) =>
   h(

@@ -29,34 +29,34 @@ const labelValue = (label) => {
 };
 // Columns that describe a row's setting.
 const settingColumns = () => [
-  { key: "encoder", title: "encoder", value: (row) => row.encoder },
-  ...leaderboard.labels.slice(2).map((title, index) => ({
+  { key: "encoder", title: "Encoder", value: (row) => row.encoder },
+  ...leaderboard.labels.slice(2).map(({ title }, index) => ({
     key: `label ${title}`,
     title,
     value: (row) => labelValue(row.labels[index + 2]),
     cell: (row) => row.labels[index + 2],
     ascending: true,
   })),
-  { key: "pretraining", title: "pretraining", value: (row) => row.pretraining },
+  { key: "pretraining", title: "Pretraining", value: (row) => row.pretraining },
 ];
 // The column of methods, with the checkboxes; on a phone the setting is in it too.
 const methodColumn = () => ({
   key: "method",
-  title: "method",
-  value: (row) => row.method,
+  title: "Method",
+  value: (row) => methodLabel(row.method),
   cell: (row) =>
     h(
       "label",
       {},
       selectionBox(selectionKey(row), nameOf(row)),
-      h("span", {}, row.method, phone.matches ? h("small", {}, breakable(settingAndEpochOf(row))) : null),
+      h("span", {}, methodLabel(row.method), phone.matches ? h("small", {}, breakable(settingAndEpochOf(row))) : null),
     ),
 });
 const scoreColumn = (column) => {
   const protocols = leaderboard.columns.filter((one) => one.task === column.task && one.metric === column.metric);
   return {
     key: `score ${column.index}`,
-    title: `${column.task}: ${column.metric}`,
+    title: metricTitle(column.task, column.metric),
     number: true,
     ascending: !column.higher,
     value: (row) => cellOf(row, column.index)?.mean,
@@ -112,9 +112,9 @@ const drawLeaderboard = () => {
 
   const changed = () => update();
   const search = searchControl("Filter rows", "method, encoder, setting", changed);
-  const method = selectControl("Method", optionsFor("all methods", methods), changed);
+  const method = selectControl("Method", optionsFor("all methods", methods, methodLabel), changed);
   const tasks = allColumns.map((column) => column.task);
-  const task = selectControl("Task", optionsFor("all tasks", tasks), () => {
+  const task = selectControl("Task", optionsFor("all tasks", tasks, taskLabel), () => {
     offerProtocols();
     update();
   });
@@ -129,7 +129,7 @@ const drawLeaderboard = () => {
   const offerProtocols = () => {
     const options = unique(allColumns.filter(isOfTask).map((column) => column.protocol)).map((key) => {
       const column = allColumns.find((one) => one.protocol === key);
-      return h("option", { value: key }, `${column.task}: ${column.label}`);
+      return h("option", { value: key }, `${taskLabel(column.task)}: ${column.label}`);
     });
     protocol.control.replaceChildren(h("option", { value: "" }, "all protocols"), ...options);
   };
@@ -145,7 +145,7 @@ const drawLeaderboard = () => {
       (row) =>
         (!row.early || earlier.control.checked) &&
         isChosen(method, row.method) &&
-        matchesTerms(`${nameOf(row)} ${row.encoder} ${row.pretraining}`.toLowerCase(), terms) &&
+        matchesTerms(`${row.method} ${nameOf(row)} ${row.encoder} ${row.pretraining}`.toLowerCase(), terms) &&
         (!needsScore || columns.some((column) => cellOf(row, column.index))),
     );
     const scores = columns.map(scoreColumn);

@@ -12,14 +12,14 @@ const drawCosts = (pretraining, task) => {
   const rows = COST_ROWS.map(([name, format]) =>
     h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, format(pretraining)), h("td", {}, format(task))),
   );
-  return scrollBox("Cost", h("table", {}, tableHead(["", "pretraining", "task"]), h("tbody", {}, rows)));
+  return scrollBox("Cost", h("table", {}, tableHead(["Cost", "pretraining", "task"]), h("tbody", {}, rows)));
 };
 const drawMetrics = (run) => {
   const rows = metricsOf(run).map((metric, index) =>
     h(
       "tr",
       {},
-      h("th", { scope: "row" }, metric.name, metric.unit === "percent" ? " [%]" : ` [${metric.unit}]`),
+      h("th", { scope: "row" }, metricLabel(run.task, metric.name), metric.unit === "percent" ? " [%]" : ` [${metric.unit}]`),
       h("td", { class: "number" }, formatNumber(metric.value, decimalsOf(metric.unit) + 1)),
       h("td", { class: "number" }, metric.n.toLocaleString("en")),
       // Chance is that of the primary metric.
@@ -34,7 +34,7 @@ const drawPublishedOf = (run, row) =>
   row.cells
     .filter((cell) => cell.published && cell.runs.includes(runNumbers.get(run.id)))
     .map((cell) => {
-      const metric = leaderboard.columns[cell.column].metric;
+      const metric = metricLabel(run.task, leaderboard.columns[cell.column].metric);
       const text = `Published: ${cell.published.value} (${metric}; ${cell.published.source})`;
       return h("p", { class: "small" }, text);
     });
@@ -52,11 +52,11 @@ const passedPaths = (run) => {
 const drawFacts = (run, row) => {
   const versions = shared[run.versions];
   return definitions([
-    ["method", `${run.method} (version ${versions.method})`],
+    ["method", `${methodLabel(run.method)} (version ${versions.method})`],
     ["encoder", `${run.encoder} (version ${versions.encoder})`],
     ...(settingOf(row) ? [["setting", settingOf(row)]] : []),
     ["pretraining", row.pretraining],
-    ["task", `${run.task} (version ${versions.task}) on ${run.dataset}`],
+    ["task", `${taskLabel(run.task)} (version ${versions.task}) on ${run.dataset}`],
     ["protocol", protocolOf(run)],
     ["seed", String(run.seed)],
     ["time", (run.time ?? "not recorded").slice(0, 19).replace("T", " ")],
@@ -102,7 +102,7 @@ const drawRun = ([id]) => {
   const checkbox = selectionBox(run.id, run.id, `Select for comparison: ${run.id}`);
   const failures = data.failures.filter((failure) => failure.checkpoint === run.pretraining.fingerprint);
   const pictures = drawPictures(run);
-  const curves = drawCurves([[run, run.method, methodStyle(run.method)]]);
+  const curves = drawCurves([[run, methodLabel(run.method), methodStyle(run.method)]]);
   const details = flatten(shared[run.details]);
   const hasDetails = Object.keys(shared[run.details]).length > 0;
   return [

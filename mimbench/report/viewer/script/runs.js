@@ -4,32 +4,32 @@ const runColumns = () => arrangeColumns(allRunColumns(), ["id", "value", "seed"]
 const allRunColumns = () => [
   {
     key: "id",
-    title: "run",
+    title: "Run",
     value: (run) => run.id,
     cell: (run) => h("label", {}, selectionBox(run.id, run.id), link(viewAddress("run", run.id), run.id)),
   },
-  { key: "setting", title: "setting", value: (run) => settingAndEpochOf(rowOf(run)) },
-  { key: "encoder", title: "encoder", value: (run) => run.encoder },
-  { key: "task", title: "task", value: (run) => run.task },
-  { key: "protocol", title: "protocol", value: protocolOf },
-  { key: "seed", title: "seed", value: (run) => run.seed, number: true, ascending: true },
+  { key: "setting", title: "Setting", value: (run) => settingAndEpochOf(rowOf(run)) },
+  { key: "encoder", title: "Encoder", value: (run) => run.encoder },
+  { key: "task", title: "Task", value: (run) => taskLabel(run.task) },
+  { key: "protocol", title: "Protocol", value: protocolOf },
+  { key: "seed", title: "Seed", value: (run) => run.seed, number: true, ascending: true },
   {
     key: "value",
-    title: "result",
+    title: "Result",
     value: (run) => run.values[0][0],
     number: true,
     cell: (run) => {
       const [primary] = metricsOf(run);
       const value = formatNumber(primary.value, decimalsOf(primary.unit));
-      return [h("span", { class: "muted small" }, `${primary.name} `), value];
+      return [h("span", { class: "muted small" }, `${metricLabel(run.task, primary.name)} `), value];
     },
   },
-  { key: "time", title: "time", value: (run) => run.time, cell: (run) => formatTime(run.time) },
+  { key: "time", title: "Time", value: (run) => run.time, cell: (run) => formatTime(run.time) },
 ];
 // What the filter of runs searches in, lower case.
 const searchTextOf = (run) =>
   [
-    ...[run.id, nameOf(rowOf(run)), run.encoder, run.task, protocolOf(run), `seed ${run.seed}`],
+    ...[run.id, nameOf(rowOf(run)), run.encoder, run.task, taskLabel(run.task), protocolOf(run), `seed ${run.seed}`],
     ...[shared[run.provenance].host, run.recipe_name],
   ]
     .join(" ")
@@ -38,9 +38,9 @@ const drawRuns = () => {
   const table = sortableTable("Runs");
   const changed = () => update();
   const search = searchControl("Filter runs", "id, setting, seed, host", changed);
-  const method = selectControl("Method", optionsFor("all methods", methods), changed);
+  const method = selectControl("Method", optionsFor("all methods", methods, methodLabel), changed);
   const tasks = runs.map((run) => run.task);
-  const task = selectControl("Task", optionsFor("all tasks", tasks), changed);
+  const task = selectControl("Task", optionsFor("all tasks", tasks, taskLabel), changed);
   const count = h("p", { class: "muted", role: "status" });
   const texts = new Map();
   const textOf = (run) => {
@@ -75,7 +75,7 @@ const drawScore = ([key, index]) => {
     cell.runs.map((number) => runs[number]),
   );
   const facts = [
-    ["task", `${column.task}: ${column.metric} [${column.unit}], ${column.label}`],
+    ["task", `${metricLabel(column.task, column.metric)} [${column.unit}], ${column.label}`],
     ["mean", `${format(cell.mean)} over ${plural(cell.n, "seed")}`],
     ["std over seeds", cell.sd === null ? "none: one seed" : format(cell.sd)],
     [

@@ -27,7 +27,7 @@ const sortableTable = (name, sortedAtFirst = null) => {
     markHeaders();
     drawRows();
     const direction = sorted?.ascending ? "ascending" : "descending";
-    announce(sorted ? `Sorted by ${column.title}, ${direction}` : "Original order");
+    announce(sorted ? `Sorted by ${column.title.replace("^", " ")}, ${direction}` : "Original order");
   };
   const markHeaders = () =>
     columns.forEach((column, index) => {
@@ -72,7 +72,7 @@ const sortableTable = (name, sortedAtFirst = null) => {
     h(
       "th",
       { scope: "col", class: classOf(column.number && "number", index === 0 && "first") },
-      h("button", { type: "button", onclick: () => toggleSort(column) }, breakable(column.title)),
+      h("button", { type: "button", onclick: () => toggleSort(column) }, raised(column.title)),
       column.below ?? null,
     );
   // Headers are drawn anew only if the columns change, so that the focus stays on them.
