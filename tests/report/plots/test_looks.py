@@ -247,7 +247,7 @@ def to_oklab(colour: str) -> np.ndarray:
     )
 
 
-def test_the_best_known_methods_are_told_apart_by_colour():
+def test_the_best_known_methods_have_distinct_colours():
     colours = {name: to_oklab(method_style(name).colour) for name in ("simmim", "mae", "beit", "maskfeat", "data2vec")}
     for one, other in itertools.combinations(colours, 2):
         assert np.linalg.norm(colours[one] - colours[other]) > 0.18, (one, other)
