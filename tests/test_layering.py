@@ -97,7 +97,7 @@ ALLOWED: dict[str, set[str]] = {
     # A template, a style and a script: no record is read here.
     "report.viewer": set(),
     "report.page": {
-        "recipe", "store", "report.records", "report.published", "report.scores", "report.tables",
+        "display", "recipe", "store", "report.records", "report.published", "report.scores", "report.tables",
         "report.plots", "report.viewer",
     },
     "": {"report.notebook", "report.records"},
