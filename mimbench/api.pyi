@@ -27,6 +27,8 @@ from mimbench.contract import (
     Method as Method,
     Metric as Metric,
     ModelSetup as ModelSetup,
+    Monitor as Monitor,
+    MonitorInput as MonitorInput,
     NotSupported as NotSupported,
     OfficialCode as OfficialCode,
     PartOptions as PartOptions,
@@ -214,6 +216,7 @@ from mimbench.data.pipeline.augment import (
     Mixing as Mixing,
 )
 from mimbench.data.pipeline.batches import BatchIndices as BatchIndices
+from mimbench.data.pipeline.repeated_views import repeated_views as repeated_views
 from mimbench.data.pipeline.loading import (
     EpochSampler as EpochSampler,
     ignore_stop_signals as ignore_stop_signals,

@@ -25,7 +25,8 @@ _CLASS_IN_FILE = re.compile(r"(?P<file>.+\.py):(?P<cls>\w+)")
 
 @dataclass(frozen=True)
 class FilePlugin:
-    """A class of a file, and the name that it is registered under. kind: "method", "task", "dataset" or "encoder"."""
+    """A class of a file, and the name that it is registered under. kind: "method", "task", "dataset", "encoder" or
+    "monitor"."""
 
     kind: str
     name: str
@@ -33,7 +34,7 @@ class FilePlugin:
 
 
 def add_plugin_file(path: Path) -> list[FilePlugin]:
-    """Register every Method, Task, Dataset and Encoder class that a file defines, under its name, for this process.
+    """Register every Method, Task, Dataset, Encoder and Monitor class of a file, under its name, for this process.
 
     The name of an encoder is its `kind`. The file is imported as a module, under the name that
     it has in its package, or else under its own name. Its folder (of a package: the folder of the package) is
@@ -49,7 +50,7 @@ def add_plugin_file(path: Path) -> list[FilePlugin]:
             f"plugin file {path} defines no plugin; derive a class from Method, Task, Dataset or Encoder of "
             "mimbench.api in it"
         )
-    kinds = {kind.kind: kind for kind in registry.ALL}
+    kinds = {kind.kind: kind for kind in (*registry.ALL, registry.monitors)}
     for plugin in plugins:
         kinds[plugin.kind].add(plugin.name, f"{module.__name__}:{plugin.cls.__qualname__}", str(path))
     return plugins
@@ -145,9 +146,12 @@ def _why(error: BaseException) -> str:
 def _plugins(path: Path, module: ModuleType) -> Iterator[FilePlugin]:
     """Every plugin that the module defines itself. A class without a name is a base of others, or a mistake."""
     # Imported here, since the contract imports torch.
-    from mimbench.contract import Dataset, Encoder, Method, Task
+    from mimbench.contract import Dataset, Encoder, Method, Monitor, Task
 
-    bases: dict[str, type] = {"method": Method, "task": Task, "dataset": Dataset, "encoder": Encoder}
+    bases: dict[str, type] = {
+        **{"method": Method, "task": Task, "dataset": Dataset, "encoder": Encoder},
+        "monitor": Monitor,
+    }
     members = [one for one in vars(module).values() if inspect.isclass(one) and one.__module__ == module.__name__]
     classes = list(dict.fromkeys(members))
     seen: dict[tuple[str, str], type] = {}

@@ -218,7 +218,10 @@ tasks = Registry("task")
 datasets = Registry("dataset")
 encoders = Registry("encoder")
 
+monitors = Registry("monitor")
+
 ALL = (methods, tasks, datasets, encoders)
+"""The kinds whose plugins have options and are part of what identifies a result. Monitors are not."""
 
 
 def added_files() -> list[str]:

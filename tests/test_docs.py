@@ -28,7 +28,7 @@ TUTORIAL = DOCS / "tutorial.md"
 FOLDERS = "mimbench|methods|tasks|tests|results|docs|examples|benchmarks"
 ENTRY_POINT_GROUPS = {
     *("mimbench.methods", "mimbench.tasks", "mimbench.datasets", "mimbench.encoders"),
-    *("mimbench.recipes", "mimbench.preset_tables", "mimbench.executors"),
+    *("mimbench.recipes", "mimbench.preset_tables", "mimbench.executors", "mimbench.monitors"),
 }
 
 

@@ -17,11 +17,11 @@ def list_plugins(
     check: Annotated[bool, flag("--check", "Import each plugin and report every problem; takes longer.")] = False,
     plugin: PluginOption = None,
 ) -> None:
-    """List methods, tasks, datasets, encoders and recipes with a description; broken plugins with the reason."""
+    """List methods, tasks, datasets, encoders, monitors and recipes, described; broken plugins with the reason."""
     from mimbench import registry
     from mimbench.recipe.document import recipe_names
 
-    for kind in registry.ALL:
+    for kind in (*registry.ALL, registry.monitors):
         print_text(f"{kind.kind}s")
         for one in _plugins(kind, names, check):
             text = f"BROKEN: {one.problem}" if one.problem else one.summary

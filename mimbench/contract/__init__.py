@@ -9,6 +9,7 @@ from mimbench.contract.encoder import Encoder
 from mimbench.contract.features import Features, Pooling
 from mimbench.contract.input import InputConfig, View
 from mimbench.contract.method import Method
+from mimbench.contract.monitor import Monitor, MonitorInput
 from mimbench.contract.official import Golden, OfficialCode
 from mimbench.contract.planned import DataSizes, PlannedStep
 from mimbench.contract.precision import at_least_float32, full_precision
@@ -55,6 +56,8 @@ __all__ = [
     "Method",
     "Metric",
     "ModelSetup",
+    "Monitor",
+    "MonitorInput",
     "NotSupported",
     "OfficialCode",
     "PartOptions",

@@ -21,11 +21,18 @@ from mimbench.contract.config import Config, parts_of
 from mimbench.contract.dataset import DataConfig, Dataset
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.method import Method
+from mimbench.contract.monitor import Monitor
 from mimbench.contract.task import Metric, Task, TaskConfig
 from mimbench.contract.train_config import TrainConfig
 from mimbench.errors import InputError, nearest
 
-_BASES: dict[str, type] = {"method": Method, "task": Task, "dataset": Dataset, "encoder": Encoder}
+_BASES: dict[str, type] = {
+    "method": Method,
+    "task": Task,
+    "dataset": Dataset,
+    "encoder": Encoder,
+    "monitor": Monitor,
+}
 _CONFIGS: dict[str, type[Config]] = {"method": Config, "task": TaskConfig, "dataset": DataConfig, "encoder": Config}
 _RESERVED = {
     "method": ("name", "version"),
@@ -49,7 +56,7 @@ def find_problem(kind: str, name: str, plugin: Any) -> str | None:
     """The first reason why a plugin cannot be used, with the remedy; None if it can.
 
     Args:
-        kind: "method", "task", "dataset" or "encoder".
+        kind: "method", "task", "dataset", "encoder" or "monitor".
         name: name of its entry point.
         plugin: the object that the entry point names.
     """
@@ -71,6 +78,8 @@ def _problems(kind: str, name: str, plugin: Any) -> Iterator[str]:
         yield from _text(plugin, "name", f'"{name}"')
         if plugin.name != name:
             yield f"it is named {plugin.name!r}, and its entry point {name!r}; use the same name for both"
+    if kind == "monitor":
+        return
     if kind != "dataset":
         yield from _text(plugin, "version", '"1"')
     yield from _problems_of_kind(kind, plugin)

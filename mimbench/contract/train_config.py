@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mimbench.contract.config import Config, added, cosmetic
 from mimbench.contract.image_sizes import ImageSizes
 from mimbench.errors import InputError
+
+
+def split_list(value: Any) -> Any:
+    """A text of names with commas as a list of them; everything else as it is."""
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
 class ScheduleConfig(Config):
@@ -238,6 +243,20 @@ class PretrainConfig(TrainConfig):
     start: Path | None = added(None)
     """File of encoder weights (encoder.safetensors of a checkpoint) to start from, of the same [encoder]. Its content
     is part of the fingerprint. Default: initial weights from the seed."""
+    monitor: tuple[str, ...] = cosmetic(())
+    """Monitors by name, such as ["knn", "rankme"], which measure the encoder on training images on the way and change
+    no weight. `mimbench list` prints them."""
+    monitor_every: int | None = cosmetic(None, ge=1)
+    """Epochs between two measurements. Default: 1, unless `monitor_steps` is set."""
+    monitor_steps: int | None = cosmetic(None, ge=1)
+    """Optimizer steps between two measurements, instead of `monitor_every`."""
+    monitor_images: int = cosmetic(1000, ge=10)
+    """Training images that monitors see, at most; the same ones for all methods and seeds."""
+
+    @field_validator("monitor", mode="before")
+    @classmethod
+    def _monitors_by_comma(cls, value: Any) -> Any:
+        return split_list(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -256,6 +275,10 @@ class PretrainConfig(TrainConfig):
             raise ValueError(f"at_step {self.at_step}: the budget is in epochs; use at_epoch, or set steps")
         if self.end > self.length:
             raise ValueError(f"at_{self.unit} {self.end} is more than the {self.length} {self.unit}s")
+        if self.monitor_every is not None and self.monitor_steps is not None:
+            raise ValueError(
+                f"monitor_every {self.monitor_every} and monitor_steps {self.monitor_steps} are both set: set only one"
+            )
         if self.start and self.start.is_dir():
             raise ValueError(f"start is the folder {self.start}; write {self.start / 'encoder.safetensors'}")
         if self.data_seed and self.data_share == 1:
@@ -263,6 +286,10 @@ class PretrainConfig(TrainConfig):
         if not self.plant_count and (self.plant_copies != 1 or self.plant_seed):
             raise ValueError("plant_copies and plant_seed need a plant_count above 0: the number of planted images")
         return self
+
+    def monitoring_interval(self, steps_per_epoch: int) -> int:
+        """Optimizer steps between two measurements of the monitors."""
+        return self.monitor_steps or (self.monitor_every or 1) * steps_per_epoch
 
     @property
     def end(self) -> int:

@@ -107,3 +107,7 @@ class FitReport:
     """Mean of each log of `StepOutput` in each epoch, by name; the last one as in `loss`."""
     compiled: str = ""
     """Which blocks ran compiled, and the form of their attention; "" if all ran as they are."""
+    monitored: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    """(epochs done, value) of each measurement of a monitor, by its name."""
+    monitor_seconds: float = 0.0
+    """What monitors took; `seconds` is without it."""

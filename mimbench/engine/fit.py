@@ -27,6 +27,7 @@ from mimbench.engine.adapter import MinimalRunner, RunnerModel, ScalarVisualizer
 from mimbench.engine.device import peak_memory, pick_precision, reset_peak_memory
 from mimbench.engine.hooks import HistoryHook, StepHook
 from mimbench.engine.loop import WholeStepLoop
+from mimbench.engine.monitoring import MonitorHook, Monitoring
 from mimbench.engine.progress import Progress
 from mimbench.engine.resume import TrainingStates
 from mimbench.engine.saving import SavingPlan
@@ -57,6 +58,7 @@ def fit(
     identity: str = "",
     end: int | None = None,
     call_after: Mapping[int, Callable[[FitReport], None]] | None = None,
+    monitoring: Monitoring | None = None,
 ) -> FitReport:
     """Train a model in place. Resumes from `workdir` if an earlier run was interrupted there. All ranks call it.
 
@@ -76,6 +78,7 @@ def fit(
         end: stop after so many epochs of the schedule, or steps if the budget is in steps; None: train all of them.
         call_after: functions by number of epochs (or steps) done. Each is called on all ranks with the report so far,
             before the state at that point is saved. Points that an earlier, interrupted run has passed are left out.
+        monitoring: what to measure on the way. Its seconds are stated apart, and its peak memory counts.
 
     Returns:
         Loss per epoch, and what the training took, interrupted runs included.
@@ -140,10 +143,22 @@ def fit(
                 precision=precision,
                 logs=logs,
                 compiled=describe(),
+                monitored={name: list(points) for name, points in monitors.curves.items()},
+                monitor_seconds=monitors.seconds,
             )
 
+        monitors = MonitorHook(
+            monitoring,
+            progress,
+            history,
+            device,
+            steps_per_epoch=schedule.steps_per_epoch,
+            last_step=last_step,
+        )
         saving = SavingPlan(config, schedule.steps_per_epoch, last_step, request, device)
-        states = TrainingStates(label, workdir, adapter, optimizer, history, schedule, config, console, identity)
+        states = TrainingStates(
+            label, workdir, adapter, optimizer, history, monitors, schedule, config, console, identity
+        )
 
         def after_step(iteration: int) -> None:
             step = iteration // config.accumulate
@@ -151,6 +166,7 @@ def fit(
             is_saved, signal = saving.ask(step, together=is_epoch_end or step % read_every == 0 or step == last_step)
             if (step in calls or is_saved) and not is_epoch_end:  # at the end of an epoch, the hook has checked
                 history.check(runner)
+            monitors.after_step(runner, step)
             if step in calls:
                 calls[step](report())
             if signal:
@@ -186,6 +202,7 @@ def fit(
             custom_hooks=[
                 StepHook(adapter, schedule, seed, config.accumulate, replays=choice.cuda_graphs),
                 history,
+                monitors,
             ],
             visualizer=_visualizer(config, workdir),
             randomness={"seed": mmengine_seed(seed)},

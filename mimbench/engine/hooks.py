@@ -156,6 +156,11 @@ class HistoryHook(Hook):
         self._losses = list(state["losses"].to(device))
         self._logs = {name: list(values.to(device)) for name, values in state["step_logs"].items()}
 
+    def leave_out(self, seconds: float) -> None:
+        """Leave seconds that were spent on something else than training out of `seconds` and of the speed."""
+        self._started += seconds
+        self.progress.leave_out(seconds)
+
     def before_train(self, runner: MinimalRunner) -> None:
         self._started = time.perf_counter()
         self.progress.start(runner.max_iters, runner.iter, self.images_per_step)

@@ -45,7 +45,7 @@ class Progress:
         self._task = self._bar.add_task(label, total=None, note="")
         self._first = self._total = self._images_per_step = 0
         self._started = self._last_line = time.monotonic()
-        self._note = ""
+        self._note = self._monitored = ""
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -73,8 +73,26 @@ class Progress:
         seconds = time.monotonic() - self._started
         speed = (done - self._first) * self._images_per_step / max(seconds, 1e-9)
         logged = "".join(f"  {name} {value:.4g}" for name, value in list(logs.items())[:MOST_LOGS])
-        self._note = f"{speed:,.0f} images/s  loss {loss:.4f}  lr {rate:.2g}{logged}"
+        self._note = f"{speed:,.0f} images/s  loss {loss:.4f}  lr {rate:.2g}{logged}{self._monitored}"
         self._bar.update(self._task, completed=done, note=self._note)
+
+    def leave_out(self, seconds: float) -> None:
+        """Do not count seconds in which nothing was trained for the speed and the time left."""
+        self._started += seconds
+
+    def monitored(self, values: Mapping[str, float], seconds: float, epochs: float, *, is_last: bool) -> None:
+        """Show what monitors measured after so many epochs, on this line and the next ones.
+
+        If the output is no terminal, a line of their own follows the last measurement.
+
+        Args:
+            seconds: that the measurement took.
+            is_last: whether the training ends here.
+        """
+        self._monitored = "".join(f"  {name} {value:.4g}" for name, value in values.items())
+        if is_last and values:
+            text = f"{self._label}: after {epochs:g} epochs:{self._monitored}  (measured in {seconds:.1f} s)"
+            print_line(self._console, text)
 
     def line(self, unit: str, done: int, total: int) -> None:
         """Print a line, such as "epoch 2/4 ...", if the output is no terminal and the last line is old enough.

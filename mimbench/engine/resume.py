@@ -15,6 +15,7 @@ from mimbench.advice import is_out_of_memory
 from mimbench.contract import TrainConfig
 from mimbench.engine.adapter import MinimalRunner, RunnerModel
 from mimbench.engine.hooks import HistoryHook
+from mimbench.engine.monitoring import MonitorHook
 from mimbench.engine.progress import print_line
 from mimbench.engine.ranks import fails_together, on_first_rank
 from mimbench.engine.state_files import Position, load_state, newest_valid_state, save_state
@@ -33,6 +34,7 @@ class TrainingStates:
         adapter: RunnerModel,
         optimizer: torch.optim.Optimizer,
         history: HistoryHook,
+        monitors: MonitorHook,
         schedule: Schedule,
         config: TrainConfig,
         console: Console,
@@ -41,7 +43,8 @@ class TrainingStates:
         """identity: names this training among all others. States of another identity are not used."""
         self.identity = identity
         self.label, self.folder, self.adapter, self.optimizer = label, folder, adapter, optimizer
-        self.history, self.schedule, self.config, self.console = history, schedule, config, console
+        self.history, self.monitors = history, monitors
+        self.schedule, self.config, self.console = schedule, config, console
 
     def save(self, iteration: int) -> None:
         """Write the state after `iteration` micro-batches. All ranks call it and fail together; rank 0 writes."""
@@ -53,6 +56,7 @@ class TrainingStates:
             "iteration": iteration,
             "steps_per_epoch": self.schedule.steps_per_epoch,
             "history": history,
+            "monitored": self.monitors.state(),
         }
         epochs = steps / self.schedule.steps_per_epoch
         on_first_rank(save_state)(self.folder, state, steps=steps, epochs=epochs, identity=self.identity)
@@ -86,6 +90,8 @@ class TrainingStates:
             self.adapter.load_state_dict(state["model"], strict=True)
             self.optimizer.load_state_dict(state["optimizer"])
             self.history.restore(state["history"])
+            if "monitored" in state:  # a state of an older version has none
+                self.monitors.restore(state["monitored"])
             whole_steps = range(0, self.schedule.steps * self.config.accumulate + 1, self.config.accumulate)
             if state["iteration"] not in whole_steps:
                 raise ValueError(f"it ends at micro-batch {state['iteration']}")

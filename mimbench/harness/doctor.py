@@ -32,7 +32,9 @@ def examine() -> Health:
         lines.append(f"{name:<15} {'installed' if find_spec(name) else f'not installed (optional): {advice}'}")
     lines += _devices()
     lines.append(f"cache           {default_cache()}")
-    problems = [plugin.problem for kind in registry.ALL for plugin in kind.survey() if plugin.problem]
+    problems = [
+        plugin.problem for kind in (*registry.ALL, registry.monitors) for plugin in kind.survey() if plugin.problem
+    ]
     lines += [f"broken          {problem}" for problem in problems]
     for name in registry.tasks.names():
         lines += [f"{name:<15} {line}" for line in _checkup(name)]

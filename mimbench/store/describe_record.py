@@ -64,6 +64,7 @@ def describe_record(path: Path, record: Record) -> str:
         f"  weights sha256: {checkpoint.weights_sha256}",
         f"  cost: {training.seconds:.1f} s, {training.images_seen} images, {training.steps} steps on {training.device}",
         *_counted_lines(checkpoint),
+        *_monitor_lines(checkpoint),
         f"cost of the task: {record.cost.seconds:.1f} s, {record.cost.images_seen} images on {record.cost.device}",
         *(f"artifact {name}: {file}" for name, file in record.artifacts.items()),
         *(f"{name}: {_short(value)}" for name, value in provenance.items() if name != "plugins"),
@@ -78,6 +79,15 @@ def _counted_lines(checkpoint: Checkpoint) -> list[str]:
     if checkpoint.flops_per_image is None:
         return []
     return [f"  per image: {checkpoint.flops_per_image / 1e9:.3g} GFLOPs, {checkpoint.patches_per_image:.0f} patches"]
+
+
+def _monitor_lines(checkpoint: Checkpoint) -> Iterator[str]:
+    """The last value of each monitor, and what all of them took."""
+    if checkpoint.monitored:
+        yield f"  monitors, {checkpoint.monitor_seconds:.1f} s, at their last measurement:"
+    for name, points in checkpoint.monitored.items():
+        epochs, value = points[-1]
+        yield f"    {name} {value:.6g} after {epochs:g} epochs"
 
 
 def _plugin_lines(plugins: object) -> Iterator[str]:

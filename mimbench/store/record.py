@@ -68,6 +68,10 @@ class Checkpoint(_Part):
     """Mean loss of each epoch of the pretraining; empty if nothing was trained, and in older records."""
     logs: dict[str, list[float]] = {}
     """Mean of each quantity that the method logs, per epoch; empty in older records."""
+    monitored: dict[str, list[tuple[float, float]]] = {}
+    """(epochs done, value) of each measurement of a monitor, by its name; empty without monitors."""
+    monitor_seconds: float = 0.0
+    """What monitors took. `cost.seconds` is without it."""
 
 
 class Record(_Part):

@@ -50,8 +50,8 @@ class HandMade:
 
 def context(source, folder: Path, seed: int = 0, fit=None) -> TaskContext:
     return TaskContext(
-        seed=seed, device=torch.device("cpu"), workdir=folder, input=InputConfig(image_size=8), fit=fit,
-        features=source, say=lambda text: None,
+        seed=seed, device=torch.device("cpu"), workdir=folder, fit=fit, features=source, say=lambda text: None,
+        input=InputConfig(image_size=8, mean=(0.5,), std=(0.5,)),
     )  # fmt: skip
 
 

@@ -55,6 +55,7 @@ def train(
     after=None,
     identity="",
     split=SPLIT,
+    monitoring=None,
     **options,
 ):
     """Train on the images of `split`, shared by all processes, with a checkpoint per epoch.
@@ -86,5 +87,6 @@ def train(
         identity=identity,
         end=until,
         call_after=after,
+        monitoring=monitoring,
     )
     return report, out.getvalue()

@@ -18,6 +18,7 @@ from mimbench.engine.sharing import require_shared
 from mimbench.errors import InputError
 from mimbench.harness.planning.build import build_method
 from mimbench.harness.planning.cells import Pretraining
+from mimbench.harness.planning.monitors import load_monitors
 from mimbench.harness.planning.plugin_checks import check_encoder, check_frames, check_method
 from mimbench.harness.planning.weights import require_single_names, restore_encoder
 from mimbench.optim import Schedule
@@ -89,6 +90,7 @@ def check_training(pretraining: Pretraining, device: torch.device) -> None:
     if not pretraining.trains:
         return
     require_decoder(recipe, device)
+    load_monitors(pretraining)
     images = pretraining.image_count
     train.require_images(images, "pretrain")
     train.require_processes(get_world_size(), "pretrain")

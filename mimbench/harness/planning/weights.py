@@ -36,6 +36,12 @@ def restore_encoder(method: Method, checkpoint: StoredCheckpoint) -> Encoder:
     return encoder
 
 
+def copy_exported(method: Method, encoder: Encoder) -> None:
+    """Copy the weights of the encoder that `method` exports into another one on the CPU, as a checkpoint would."""
+    weights = {name: value.detach().cpu() for name, value in method.exported_encoder().state_dict().items()}
+    encoder.load_state_dict(resize_positions(weights, encoder), strict=True)
+
+
 def restore(method: Method, checkpoint: StoredCheckpoint) -> Method:
     """`method` with all its pretrained weights, including those of a decoder, in evaluation mode.
 

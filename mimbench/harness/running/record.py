@@ -190,4 +190,6 @@ def _checkpoint(checkpoint: StoredCheckpoint) -> Checkpoint:
         patches_per_image=cost.get("patches_per_image"),
         loss=cost.get("loss", []),
         logs=cost.get("logs", {}),
+        monitored=cost.get("monitored", {}),
+        monitor_seconds=cost.get("monitor_seconds", 0.0),
     )

@@ -20,6 +20,7 @@ from mimbench.harness.planning.code import code_of_pretraining
 from mimbench.harness.planning.image_sizes import training_views
 from mimbench.harness.planning.pretraining import depends_on_processes
 from mimbench.harness.planning.step_cost import count_training
+from mimbench.harness.running.monitoring import monitoring_of
 from mimbench.harness.running.pictures import picture_name
 from mimbench.harness.running.provenance import provenance
 from mimbench.harness.running.session import Session
@@ -156,6 +157,7 @@ class Trainer:
             views=views,
             end=last.end,
             call_after=save_after,
+            monitoring=monitoring_of(last, method, session.device, session.say),
         )
         return method, counted, report
 

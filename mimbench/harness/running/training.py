@@ -15,6 +15,7 @@ from mimbench.contract import FitReport, TrainConfig
 from mimbench.data import Views, decoding_of, training_loader
 from mimbench.distributed import get_rank, get_world_size
 from mimbench.engine.fit import fit
+from mimbench.engine.monitoring import Monitoring
 from mimbench.harness.planning.cells import Pretraining
 
 
@@ -32,6 +33,7 @@ def fit_on_images(
     views: Views = (),
     end: int | None = None,
     call_after: Mapping[int, Callable[[FitReport], None]] | None = None,
+    monitoring: Monitoring | None = None,
 ) -> FitReport:
     """Train `model` on the training images of a pretraining; resumes from `workdir`.
 
@@ -68,6 +70,7 @@ def fit_on_images(
         identity=identity,
         end=end,
         call_after=call_after,
+        monitoring=monitoring,
     )
 
 

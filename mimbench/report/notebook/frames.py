@@ -73,8 +73,9 @@ def curves(path: str | Path) -> pd.DataFrame:
 
     Returns:
         Columns "id", "method", "setting", "task", "dataset", "seed" of the record, then "curve" (its name), "index"
-        (of the point, from 0) and "value". The curve "pretraining loss" is the mean loss per epoch; a layer's index is
-        that of its curve, and other curves are read against one of the same record ("mask_ratio").
+        (of the point, from 0) and "value". The curve "pretraining loss" is the mean loss per epoch; the index of a curve
+        "monitor rankme" is the number of epochs done; a layer's index is that of its curve, and other curves are read
+        against one of the same record ("mask_ratio").
 
     Raises:
         InputError: as `load_records`.
@@ -88,6 +89,9 @@ def curves(path: str | Path) -> pd.DataFrame:
         shared = dict(what.loc[body["id"]])
         for name, values in named.items():
             points += [{**shared, "curve": name, "index": index, "value": value} for index, value in enumerate(values)]
+        for name, measured in body["checkpoint"].get("monitored", {}).items():
+            curve = f"monitor {name}"
+            points += [{**shared, "curve": curve, "index": epochs, "value": value} for epochs, value in measured]
     return pd.DataFrame(points, columns=[*_WHAT, "curve", "index", "value"])
 
 

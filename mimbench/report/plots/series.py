@@ -28,6 +28,10 @@ COSMETIC = (
     "pretrain.checkpoint_every",
     "pretrain.checkpoint_minutes",
     "pretrain.tensorboard",
+    "pretrain.monitor",
+    "pretrain.monitor_every",
+    "pretrain.monitor_steps",
+    "pretrain.monitor_images",
 )
 """Settings that shape no result."""
 _LONGEST = 44

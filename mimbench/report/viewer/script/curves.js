@@ -8,7 +8,7 @@ const xTitleOf = (curve, isOverMaskRatio) => {
 };
 // Charts of the curves of runs. items: [[run, legend, style, isOneOfSeveral]].
 const drawCurves = (items) => {
-  const charts = new Map(); // by a key; losses of pretrainings begin with "loss "
+  const charts = new Map(); // by a key; those of pretrainings begin with "pretraining "
   const addSeries = (key, title, xTitle, series, xs, ys) => {
     if (!ys.length) return;
     if (!charts.has(key)) charts.set(key, { title, xTitle, yTitle: title.split(": ").pop(), series: [] });
@@ -22,7 +22,11 @@ const drawCurves = (items) => {
     if (!pretrainings.has(pretraining)) {
       // Losses of different methods are not comparable: one chart per method.
       const title = `${methodLabel(run.method)}: pretraining loss`;
-      addSeries(`loss ${run.method}`, title, "epoch", { label, legend, style }, null, shared[run.loss]);
+      addSeries(`pretraining ${run.method}`, title, "epoch", { label, legend, style }, null, shared[run.loss]);
+      for (const [name, points] of Object.entries(shared[run.monitored])) {
+        const [xs, ys] = [points.map(([x]) => x), points.map(([, y]) => y)];
+        addSeries(`pretraining monitor ${name}`, `monitor: ${name}`, "epoch", { label, legend, style }, xs, ys);
+      }
     }
     pretrainings.add(pretraining);
     // A curve named mask_ratio holds the x of the others.
@@ -40,7 +44,7 @@ const drawCurves = (items) => {
       addSeries(`${run.task} ${base}`, title, xTitleOf(base, isOverMaskRatio), series, xs, ys);
     }
   }
-  const isOfTask = (key) => !key.startsWith("loss ");
+  const isOfTask = (key) => !key.startsWith("pretraining ");
   const ordered = [...charts].sort(([a], [b]) => isOfTask(a) - isOfTask(b)).map(([, chart]) => chart);
   return ordered.map(({ title, xTitle, yTitle, series }) =>
     drawChart(xTitle === "index" ? title : `${title} by ${xTitle}`, xTitle, yTitle, series),

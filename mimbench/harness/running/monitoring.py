@@ -1,0 +1,164 @@
+"""Monitors of one pretraining: they see the encoder that a checkpoint at this step would hold, and nothing else.
+
+The weights are copied into an encoder of its own. So neither the mode, the batch norms nor the compiled blocks of what
+is trained are touched. Under torchrun the ranks share the images, and rank 0 measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mimbench.advice import short_text
+from mimbench.contract import Encoder, ImageSplit, Method, Monitor, MonitorInput
+from mimbench.data import DeviceTransform, evaluation_loader
+from mimbench.data.pipeline.repeated_views import repeated_views
+from mimbench.data.pipeline.subsets import subset
+from mimbench.distributed import get_rank, get_world_size
+from mimbench.engine.monitoring import Monitoring
+from mimbench.engine.ranks import map_over_ranks, on_first_rank
+from mimbench.harness.planning.build import build_method
+from mimbench.harness.planning.cells import Pretraining
+from mimbench.harness.planning.monitors import load_monitors
+from mimbench.harness.planning.weights import copy_exported
+
+BATCH = 128
+VIEWED = 100
+"""Images that augmented views are made of, at most."""
+_SEED = 0
+"""Of the choice of images and of their views: the same for all methods and seeds."""
+
+
+class Watch:
+    """Measures the encoder of a method by the monitors of its pretraining."""
+
+    def __init__(
+        self,
+        monitors: Sequence[Monitor],
+        pretraining: Pretraining,
+        method: Method,
+        device: torch.device,
+        say: Callable[[str], None],
+    ) -> None:
+        """
+        Args:
+            method: that is trained; it is only read.
+            say: prints a line.
+        """
+        self._monitors, self._pretraining, self._method = monitors, pretraining, method
+        self._device, self._say = device, say
+        self._failed: set[str] = set()
+
+    @cached_property
+    def _images(self) -> ImageSplit:
+        images, most = self._pretraining.images(), self._pretraining.recipe.pretrain.monitor_images
+        # RandomState, because its stream is frozen: the same images with every numpy release.
+        chosen = np.random.RandomState(_SEED).permutation(len(images))[:most]
+        return subset(images, np.sort(chosen).tolist())
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        recipe = self._pretraining.recipe
+        encoder = build_method(recipe, self._pretraining.seed, self._pretraining.channels).exported_encoder()
+        return encoder.requires_grad_(False).eval()
+
+    def measure(self) -> dict[str, float]:
+        """The value of each monitor by name, without those that fail or are not finite. All ranks call it together."""
+        encoder = self._encoder
+        copy_exported(self._method, encoder)
+        encoder.to(self._device)
+        try:
+            features, views = self._features(encoder), self._views(encoder)
+        finally:
+            encoder.cpu()  # the training needs the memory
+        return self._values(features, views)
+
+    def _features(self, encoder: Encoder) -> Tensor:
+        """float32 [N, D] of all watched images, on the CPU."""
+        settings = self._pretraining.recipe.input
+        transform = DeviceTransform(settings, encoder.in_channels, train=False, batched=self._images.is_in_memory)
+        transform.to(self._device)
+        loader = evaluation_loader(
+            self._images,
+            settings,
+            batch_size=BATCH,
+            device=self._device,
+            workers=self._workers,
+            rank=get_rank(),
+            world_size=get_world_size(),
+        )
+
+        def encode(batch: tuple[Tensor, Tensor]) -> Tensor:
+            return encoder.features(transform(batch[0].to(self._device, non_blocking=True)), -1).pooled.float().cpu()
+
+        return torch.cat(map_over_ranks(encode, loader))
+
+    def _views(self, encoder: Encoder) -> Tensor | None:
+        """float32 [n, q, D] of views of the first images, on the CPU; None if no monitor asks for views."""
+        count = max(monitor.views for monitor in self._monitors)
+        if not count:
+            return None
+        batches = repeated_views(
+            subset(self._images, list(range(min(VIEWED, len(self._images))))),
+            self._pretraining.recipe.input,
+            encoder.in_channels,
+            count=count,
+            images=max(1, BATCH // count),
+            seed=_SEED,
+            device=self._device,
+            workers=self._workers,
+            rank=get_rank(),
+            world_size=get_world_size(),
+        )
+
+        def encode(views: Tensor) -> Tensor:
+            return encoder.features(views.flatten(0, 1), -1).pooled.float().cpu().unflatten(0, views.shape[:2])
+
+        return torch.cat(map_over_ranks(encode, batches))
+
+    @property
+    def _workers(self) -> int:
+        return self._pretraining.recipe.pretrain.workers
+
+    @on_first_rank
+    def _values(self, features: Tensor, views: Tensor | None) -> dict[str, float]:
+        has_labels = "labels" in self._pretraining.dataset.provides
+        seen = MonitorInput(
+            features,
+            self._images.labels if has_labels else None,
+            len(self._images.classes),
+            views,
+        )
+        values = {}
+        for monitor in self._monitors:
+            try:
+                value = float(monitor.measure(seen))
+            except Exception as error:  # the training is worth more than one of its curves
+                self._say_failed(monitor, f"{type(error).__name__}: {short_text(error)}")
+                continue
+            if np.isfinite(value):
+                values[monitor.name] = value
+            else:
+                self._say_failed(monitor, f"it gives {value}")
+        return values
+
+    def _say_failed(self, monitor: Monitor, problem: str) -> None:
+        """Once per monitor."""
+        if monitor.name not in self._failed:
+            self._say(f"monitor {monitor.name!r} is left out where it fails; the training goes on: {problem}")
+        self._failed.add(monitor.name)
+
+
+def monitoring_of(
+    pretraining: Pretraining, method: Method, device: torch.device, say: Callable[[str], None]
+) -> Monitoring | None:
+    """The monitoring that a pretraining asks for; None if it asks for none."""
+    config, monitors = pretraining.recipe.pretrain, load_monitors(pretraining)
+    if not monitors:
+        return None
+    every = config.monitoring_interval(max(1, pretraining.image_count // config.batch_size))
+    return Monitoring(Watch(monitors, pretraining, method, device, say).measure, every)
