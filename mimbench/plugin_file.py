@@ -149,7 +149,10 @@ def _plugins(path: Path, module: ModuleType) -> Iterator[FilePlugin]:
     from mimbench.contract import Dataset, Encoder, Method, Monitor, Task
 
     bases: dict[str, type] = {
-        **{"method": Method, "task": Task, "dataset": Dataset, "encoder": Encoder},
+        "method": Method,
+        "task": Task,
+        "dataset": Dataset,
+        "encoder": Encoder,
         "monitor": Monitor,
     }
     members = [one for one in vars(module).values() if inspect.isclass(one) and one.__module__ == module.__name__]

@@ -111,7 +111,13 @@ class TrainConfig(Config):
     """Optimizer steps between saved training states, instead of `checkpoint_every`."""
     checkpoint_minutes: float | None = cosmetic(15.0, gt=0)
     """Save a state, between two steps, if the last one is older than so many minutes. None: by epochs or steps only."""
-    tensorboard: bool = cosmetic(False)
+    track: tuple[str, ...] = cosmetic(())
+    """Trackers that get the curves too: tensorboard, wandb, mlflow, aim. Each is an extra of mimbench to install."""
+
+    @field_validator("track", mode="before")
+    @classmethod
+    def _trackers_by_comma(cls, value: Any) -> Any:
+        return split_list(value)
 
     @model_validator(mode="before")
     @classmethod

@@ -8,7 +8,7 @@ What is used of mmengine:
 - OptimWrapper: gradient accumulation, clipping, autocast.
 - MMDistributedDataParallel and `mmengine.dist`: several GPUs or processes.
 - The model and data loader formats that mmdetection and mmsegmentation models expect, so that they train here too.
-- Visualizer: scalars for TensorBoard, if `tensorboard = true`.
+- Visualizer and its backends: scalars for TensorBoard, W&B, MLflow or Aim, if `track` names them.
 
 What is switched off or replaced, and why:
 
@@ -36,6 +36,8 @@ What is switched off or replaced, and why:
 | `resume.py`, `state_files.py` | the state of an unfinished training: what it holds, and its files |
 | `saving.py` | after which steps the state is saved, and when to stop |
 | `stopping.py` | signals and a time limit: stop after the current step |
+| `monitoring.py` | measurements of the model on the way, which leave the training as it is |
+| `trackers.py`, `tracking.py` | trackers such as TensorBoard: their names and checks, and how they get the curves |
 | `progress.py` | the progress bar |
 | `ranks.py` | several processes: rank 0 decides and writes, and all fail together |
 | `sharing.py` | drop paths and batch norms of a batch that processes share |

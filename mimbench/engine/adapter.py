@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from mmengine.visualization import Visualizer
 from torch import Tensor, nn
 
 from mimbench.contract import StepOutput
+from mimbench.engine.tracking import TrackingVisualizer
 from mimbench.errors import RunError
 from mimbench.plugin_source import location
 
@@ -86,13 +86,6 @@ def place_of_step(module: object) -> str:
     return location(getattr(cls, "step", None) or getattr(cls, "training_step", cls))
 
 
-class ScalarVisualizer(Visualizer):
-    """mmengine's Visualizer for numbers. It has no figure, which would import matplotlib in every training."""
-
-    def _initialize_fig(self, fig_cfg: dict) -> tuple[Any, Any, Any]:
-        return None, SimpleNamespace(get_dpi=lambda: None), None
-
-
 class MinimalRunner(Runner):
     """mmengine's Runner on a given device, without its environment log, log file, config file and checkpoints."""
 
@@ -129,6 +122,6 @@ def release_run(name: str) -> None:
 
     name: `experiment_name` as it was given. mmengine appends the time to it.
     """
-    for kind in (MMLogger, MessageHub, Visualizer, ScalarVisualizer, DefaultScope):
+    for kind in (MMLogger, MessageHub, Visualizer, TrackingVisualizer, DefaultScope):
         for key in [key for key in kind._instance_dict if key.startswith(name)]:
             del kind._instance_dict[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -23,16 +24,17 @@ from mimbench.engine.acceleration import (
     matrix_precision,
     set_channels_last,
 )
-from mimbench.engine.adapter import MinimalRunner, RunnerModel, ScalarVisualizer, release_run
+from mimbench.engine.adapter import MinimalRunner, RunnerModel, release_run
 from mimbench.engine.device import peak_memory, pick_precision, reset_peak_memory
 from mimbench.engine.hooks import HistoryHook, StepHook
 from mimbench.engine.loop import WholeStepLoop
 from mimbench.engine.monitoring import MonitorHook, Monitoring
-from mimbench.engine.progress import Progress
+from mimbench.engine.progress import Progress, print_line
 from mimbench.engine.resume import TrainingStates
 from mimbench.engine.saving import SavingPlan
 from mimbench.engine.sharing import shared_parts, shares_batch
 from mimbench.engine.stopping import stop_when_convenient
+from mimbench.engine.tracking import describe_visualizer
 from mimbench.engine.update import FirstUpdate, build_update
 from mimbench.errors import InputError, Interrupted
 from mimbench.optim import Schedule, build_optimizer, decay_rules
@@ -59,6 +61,7 @@ def fit(
     end: int | None = None,
     call_after: Mapping[int, Callable[[FitReport], None]] | None = None,
     monitoring: Monitoring | None = None,
+    tracks: Path | None = None,
 ) -> FitReport:
     """Train a model in place. Resumes from `workdir` if an earlier run was interrupted there. All ranks call it.
 
@@ -79,6 +82,7 @@ def fit(
         call_after: functions by number of epochs (or steps) done. Each is called on all ranks with the report so far,
             before the state at that point is saved. Points that an earlier, interrupted run has passed are left out.
         monitoring: what to measure on the way. Its seconds are stated apart, and its peak memory counts.
+        tracks: folder for the files of trackers. Default: one in `workdir`.
 
     Returns:
         Loss per epoch, and what the training took, interrupted runs included.
@@ -204,7 +208,14 @@ def fit(
                 history,
                 monitors,
             ],
-            visualizer=_visualizer(config, workdir),
+            visualizer=describe_visualizer(
+                config.track,
+                label,
+                identity,
+                tracks or workdir / "tracks",
+                {"seed": seed, "precision": precision, options: config.model_dump(mode="json")},
+                functools.partial(print_line, console),
+            ),
             randomness={"seed": mmengine_seed(seed)},
             log_level="ERROR",
             experiment_name=run_name,
@@ -242,8 +253,3 @@ def _divergence_advice(config: TrainConfig, options: str, precision: str) -> str
     ways = [lower, f"raise {options}.schedule.warmup_{config.unit}s"]
     ways += [f"set {options}.precision=fp32"] if precision != "fp32" else []
     return f"{', '.join(ways[:-1])} or {ways[-1]}"
-
-
-def _visualizer(config: TrainConfig, workdir: Path) -> dict:
-    backends = [{"type": "TensorboardVisBackend"}] if config.tensorboard else []
-    return {"type": ScalarVisualizer, "vis_backends": backends, "save_dir": str(workdir)}

@@ -203,9 +203,8 @@ class HistoryHook(Hook):
             self._epoch_losses, self._epoch_logs, self._losses, self._logs = loss, logs, [], {}
         self._print_progress(runner, runner.iter)
         self.check_weights(f"after epoch {epoch}")
-        runner.visualizer.add_scalar("loss", loss[-1], epoch)
-        for name, means in logs.items():
-            runner.visualizer.add_scalar(name, means[-1], epoch)
+        tracked = {"loss": loss[-1], **{f"log/{name}": means[-1] for name, means in logs.items()}, "epoch": epoch}
+        runner.visualizer.add_scalars(tracked, step=runner.iter // self.accumulate)
 
     def check(self, runner: MinimalRunner) -> None:
         """Raise RunError if a loss or weight so far is not finite. All ranks call it together, between two steps."""

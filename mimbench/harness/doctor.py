@@ -9,9 +9,8 @@ from importlib.util import find_spec
 
 from mimbench import registry
 from mimbench.data import default_cache
+from mimbench.engine.trackers import TRACKERS, how_to_install
 from mimbench.harness.running.provenance import package_versions
-
-OPTIONAL = {"tensorboard": 'pip install "mimbench[tensorboard]" (pretrain.tensorboard=true)'}
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,9 @@ def examine() -> Health:
     versions = package_versions()
     for name, version in versions.items():
         lines.append(f"{name:<15} {version or f'MISSING: pip install {name}'}")
-    for name, advice in OPTIONAL.items():
-        lines.append(f"{name:<15} {'installed' if find_spec(name) else f'not installed (optional): {advice}'}")
+    for name, tracker in TRACKERS.items():
+        absent = f"not installed (optional): {how_to_install(name)} (pretrain.track={name})"
+        lines.append(f"{name:<15} {'installed' if find_spec(tracker.package) else absent}")
     lines += _devices()
     lines.append(f"cache           {default_cache()}")
     problems = [

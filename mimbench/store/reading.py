@@ -15,7 +15,8 @@ SCHEMA = 1
 RECORDS, FAILURES, CHECKPOINTS = "records", "failures", "checkpoints"
 RESULTS = (RECORDS, CHECKPOINTS, FAILURES, "stages", "features")
 """Folders of a results folder in which each file is the result of one process, for all."""
-FOLDERS = (*RESULTS, "artifacts", "work")
+TRACKS = "tracks"
+FOLDERS = (*RESULTS, "artifacts", "work", TRACKS)
 """All folders of a results folder that processes write while they run cells."""
 
 

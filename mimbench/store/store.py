@@ -7,6 +7,7 @@ DIR/artifacts/<folder>/          pictures and files of a record or a pretraining
 DIR/work/<fingerprint>/          states of an unfinished training, from which it resumes
 DIR/work/<record id>/            files of an unfinished task; error.txt is the traceback of a failure
 DIR/work/<key>.lease/            who makes something now; <key> is a fingerprint or a record id, see leases.py
+DIR/tracks/                      files of trackers such as TensorBoard, if `track` names some
 DIR/stages/<fingerprint>.*       what methods fit before training (tokenizers), see stages.py
 DIR/jobs/<time>-<key>/           a run that was handed to workers: its request, plan and logs
 DIR/features/                    frozen features, shared by all tasks, see features.py
@@ -32,7 +33,7 @@ from mimbench.errors import InputError
 from mimbench.files import file_sha256, naming, remove_abandoned, temporary_prefix, write_atomic
 from mimbench.leases import confirm_leases, hold_lease, hold_lease_if_free
 from mimbench.store.failure import Failure, failure_path, read_failure, write_failure
-from mimbench.store.reading import CHECKPOINTS, FOLDERS, RESULTS
+from mimbench.store.reading import CHECKPOINTS, FOLDERS, RESULTS, TRACKS
 from mimbench.store.record import Record, read_record, write_record
 from mimbench.store.sealing import DAMAGE, damage_in_words, is_sealed, seal_card, write_json
 
@@ -198,6 +199,11 @@ class Store:
                 handle, path = tempfile.mkstemp(dir=self.root / name, prefix=temporary_prefix("look"))
                 os.close(handle)
                 os.unlink(path)
+
+    @property
+    def tracks(self) -> Path:
+        """The folder for files of trackers, which stay when the training is done."""
+        return self.root / TRACKS
 
     def work(self, key: str) -> Path:
         """The work folder of an unfinished training (key: its fingerprint) or task (key: the record id); creates it.

@@ -7,7 +7,9 @@ from mimbench.registry import Plugin
 
 
 def rows_of(text: str) -> dict[str, str]:
-    return {line.split()[0]: line for line in text.splitlines() if line.startswith("  ")}
+    """Each line by its name. Of a task and a monitor of one name, the task's."""
+    lines = [line for line in text.splitlines() if line.startswith("  ")]
+    return {line.split()[0]: line for line in reversed(lines)}
 
 
 def test_list_prints_each_plugin_with_owner_and_description(quick):
@@ -20,6 +22,10 @@ def test_list_prints_each_plugin_with_owner_and_description(quick):
             assert plugin.summary, plugin
             assert plugin.owner in rows[plugin.name]
             assert plugin.summary in rows[plugin.name]
+    for monitor in registry.monitors.outline():
+        assert monitor.problem is None
+        assert monitor.summary
+    assert registry.monitors.outline()[3].summary in rows["feature-std"]
 
 
 def test_names_leaves_out_descriptions(quick):

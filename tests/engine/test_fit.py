@@ -186,11 +186,6 @@ def test_bf16_autocasts_on_the_cpu_too(tmp_path):
     assert model.linear.weight.dtype == torch.float32
 
 
-def test_tensorboard_is_written_when_asked(tmp_path):
-    train(Probe(), tmp_path, tensorboard=True)
-    assert list(tmp_path.rglob("events.out.tfevents.*"))
-
-
 def test_a_batch_larger_than_the_set_is_refused(tmp_path):
     config = TrainConfig(epochs=1, batch_size=8, base_lr=1.0)
     empty = torch.utils.data.DataLoader(SPLIT, batch_size=64, drop_last=True)

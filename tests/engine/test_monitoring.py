@@ -71,8 +71,8 @@ def test_a_resumed_training_goes_on_with_the_curve_and_the_same_weights(tmp_path
     assert torch.equal(whole.linear.weight, resumed.linear.weight)
     assert report.monitored == expected.monitored
     assert report.loss == expected.loss
-    kept, _ = train(unwatched, tmp_path / "broken")  # without monitors, what was measured is kept
-    assert kept.monitored == expected.monitored
+    unchanged, _ = train(unwatched, tmp_path / "broken")  # without monitors, what was measured is kept
+    assert unchanged.monitored == expected.monitored
 
 
 def test_a_checkpoint_on_the_way_has_the_curve_so_far(tmp_path):
@@ -81,7 +81,7 @@ def test_a_checkpoint_on_the_way_has_the_curve_so_far(tmp_path):
     assert [at for at, _ in reports[0].monitored["weight"]] == [0, 1, 2]
 
 
-def test_the_seconds_of_monitors_are_stated_apart(tmp_path):
+def test_monitor_seconds_are_no_training_seconds(tmp_path):
     model = Probe()
     report, _ = train(model, tmp_path, monitoring=Monitoring(restless(model, seconds=0.2), every=5))
     assert report.monitor_seconds >= 0.8

@@ -11,6 +11,10 @@ from mimbench.errors import InputError, nearest
 from mimbench.recipe import document as recipe_document
 from mimbench.store.store import CARD, Store, StoredCheckpoint, read_checkpoint
 
+_NOT_TAKEN = ("start", "tensorboard")
+"""Options of a pretraining that its checkpoint needs no more: the file it started from, and one of older cards that
+shapes nothing."""
+
 
 def find_checkpoint(results: Path, which: str) -> StoredCheckpoint:
     """The checkpoint that `which` names.
@@ -75,8 +79,8 @@ def with_checkpoint(document: recipe_document.Table, checkpoint: StoredCheckpoin
     merged = recipe_document.for_method(document, tables["method"]["name"])
     merged.pop("encoders", None)
     taken = {table: tables[table] for table in ("input", "encoder", "method", "pretrain") if table in tables}
-    if "pretrain" in taken:  # the file that the pretraining started from is not needed any more
-        taken["pretrain"] = {key: value for key, value in taken["pretrain"].items() if key != "start"}
+    if "pretrain" in taken:
+        taken["pretrain"] = {key: value for key, value in taken["pretrain"].items() if key not in _NOT_TAKEN}
     field = registry.encoders.load(tables["encoder"]["name"]).Config.model_fields.get("weights")
     if field and not field.is_required():  # nor are the weights that its encoder started from
         taken["encoder"] = {key: value for key, value in taken["encoder"].items() if key != "weights"}

@@ -16,6 +16,7 @@ from mimbench.contract.config import OptionError
 from mimbench.data import Validation, open_dataset
 from mimbench.distributed import get_world_size
 from mimbench.engine.device import pick_precision, world_size_identity
+from mimbench.engine.trackers import check_trackers
 from mimbench.errors import InputError, MimbenchError
 from mimbench.harness.planning.cells import Cell, Pretraining, Request
 from mimbench.harness.planning.checkpoints import refuse_pretraining, with_checkpoint
@@ -191,6 +192,7 @@ def _build_cell(
     }
     train = getattr(task.config, "train", None)
     if isinstance(train, TrainConfig) and "train" in protocol:
+        check_trackers(train.track, "task.train")
         train.require_processes(get_world_size(), "task.train")
         protocol["precision"] = pick_precision(train, device)
         if get_world_size() > 1 and task.depends_on_processes(encoder, dataset):

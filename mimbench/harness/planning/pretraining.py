@@ -15,6 +15,7 @@ from mimbench.distributed import get_world_size
 from mimbench.encoders.rebuilding import require_drop_path
 from mimbench.engine.device import pick_precision, world_size_identity
 from mimbench.engine.sharing import require_shared
+from mimbench.engine.trackers import check_trackers
 from mimbench.errors import InputError
 from mimbench.harness.planning.build import build_method
 from mimbench.harness.planning.cells import Pretraining
@@ -91,6 +92,7 @@ def check_training(pretraining: Pretraining, device: torch.device) -> None:
         return
     require_decoder(recipe, device)
     load_monitors(pretraining)
+    check_trackers(train.track, "pretrain")
     images = pretraining.image_count
     train.require_images(images, "pretrain")
     train.require_processes(get_world_size(), "pretrain")

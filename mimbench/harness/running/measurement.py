@@ -76,7 +76,12 @@ def _run_task(session: Session, cell: Cell, checkpoint: StoredCheckpoint, workdi
         workdir=folder_of_rank,
         input=recipe.input,
         fit=TaskTraining(
-            workdir / "training", cell.record_id, seed=pretraining.seed, device=session.device, console=session.console
+            workdir / "training",
+            cell.record_id,
+            seed=pretraining.seed,
+            device=session.device,
+            console=session.console,
+            tracks=session.store.tracks,
         ),
         features=features,
         say=session.say,

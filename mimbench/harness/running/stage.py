@@ -80,6 +80,7 @@ class PretrainStage(Stage):
             device=self.device,
             console=self.console,
             identity=f"{self.pretraining.training}/stages/{key}",
+            tracks=self.store.tracks,
         )
 
     def compute_once(self, identity: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:

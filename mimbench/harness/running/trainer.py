@@ -157,6 +157,7 @@ class Trainer:
             views=views,
             end=last.end,
             call_after=save_after,
+            tracks=self.store.tracks,
             monitoring=monitoring_of(last, method, session.device, session.say),
         )
         return method, counted, report

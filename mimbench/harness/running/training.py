@@ -34,6 +34,7 @@ def fit_on_images(
     end: int | None = None,
     call_after: Mapping[int, Callable[[FitReport], None]] | None = None,
     monitoring: Monitoring | None = None,
+    tracks: Path | None = None,
 ) -> FitReport:
     """Train `model` on the training images of a pretraining; resumes from `workdir`.
 
@@ -71,6 +72,7 @@ def fit_on_images(
         end=end,
         call_after=call_after,
         monitoring=monitoring,
+        tracks=tracks,
     )
 
 
@@ -80,8 +82,17 @@ class TaskTraining:
     Each model has a numbered folder, so that an interrupted task resumes each of them.
     """
 
-    def __init__(self, folder: Path, identity: str, *, seed: int, device: torch.device, console: Console) -> None:
-        self.folder, self.identity, self._models = folder, identity, 0
+    def __init__(
+        self,
+        folder: Path,
+        identity: str,
+        *,
+        seed: int,
+        device: torch.device,
+        console: Console,
+        tracks: Path | None = None,
+    ) -> None:
+        self.folder, self.identity, self._models, self.tracks = folder, identity, 0, tracks
         self.seed, self.device, self.console = seed, device, console
 
     def __call__(
@@ -107,4 +118,5 @@ class TaskTraining:
             workdir=self.folder / str(self._models),
             console=self.console,
             identity=f"{self.identity}/{self._models}",
+            tracks=self.tracks,
         )

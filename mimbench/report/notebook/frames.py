@@ -73,9 +73,9 @@ def curves(path: str | Path) -> pd.DataFrame:
 
     Returns:
         Columns "id", "method", "setting", "task", "dataset", "seed" of the record, then "curve" (its name), "index"
-        (of the point, from 0) and "value". The curve "pretraining loss" is the mean loss per epoch; the index of a curve
-        "monitor rankme" is the number of epochs done; a layer's index is that of its curve, and other curves are read
-        against one of the same record ("mask_ratio").
+        (of the point, from 0) and "value". The curve "pretraining loss" is the mean loss per epoch; the index of a
+        monitor, such as "monitor rankme", is the epochs done; a layer's index is that of its curve, and other curves
+        are read against one of the same record ("mask_ratio").
 
     Raises:
         InputError: as `load_records`.

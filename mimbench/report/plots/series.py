@@ -28,6 +28,7 @@ COSMETIC = (
     "pretrain.checkpoint_every",
     "pretrain.checkpoint_minutes",
     "pretrain.tensorboard",
+    "pretrain.track",
     "pretrain.monitor",
     "pretrain.monitor_every",
     "pretrain.monitor_steps",
