@@ -157,7 +157,7 @@ class TrackingVisualizer(Visualizer):
 
     def close(self) -> None:
         self._each(lambda backend: backend.close())
-        self._vis_backends = {}
+        self._vis_backends.clear()
 
     def _each(self, act: Callable[[BaseVisBackend], None]) -> None:
         """Do something with each tracker, with random numbers as before. One that fails is left out from then on."""
