@@ -88,6 +88,7 @@ from mimbench.masks import (
     replace_masked as replace_masked,
     resize_mask as resize_mask,
     square_mask as square_mask,
+    stored_noise_mask as stored_noise_mask,
     tube_mask as tube_mask,
     uniform_mask as uniform_mask,
     unpatchify as unpatchify,

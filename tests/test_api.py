@@ -32,7 +32,8 @@ square_mask subset to_byte_scale top_k_accuracy train_probe training_loader tran
 CLIPTower PatchViT read_weights to_part
 visible_indices without_weights write_atomic DropPath mark_blocks
 MultiBlockMask Predictor ProjectionHead Teacher WeightNormLinear cancel_gradients cross_blocks mean_over_ranks
-MaskRatioConfig check_mask_ratios count_visible init_normal mixed_ratio_mask multi_block_mask noise_mask ramp tube_mask
+MaskRatioConfig check_mask_ratios count_visible init_normal mixed_ratio_mask multi_block_mask noise_mask ramp
+stored_noise_mask tube_mask
 uniform_mask visible_only
 SampleScores classification_scores visible_blocks_mask Audit AuditInput DataChoice planted_indices training_indices
 RotaryPredictor inverse_block_mask sinkhorn Executor Workers

@@ -29,6 +29,7 @@ from mimbench.masks.sampling import (
     square_mask,
     tube_mask,
 )
+from mimbench.masks.stored_noise import stored_noise_mask
 from mimbench.masks.uniform import uniform_mask
 from mimbench.masks.visible_blocks import visible_blocks_mask
 
@@ -53,6 +54,7 @@ __all__ = [
     "replace_masked",
     "resize_mask",
     "square_mask",
+    "stored_noise_mask",
     "tube_mask",
     "uniform_mask",
     "unpatchify",

@@ -33,7 +33,8 @@ def noise_mask(
     narrow one removes (blue), and what is between (green). Purple is red and blue together. Red noise masks large
     regions, green noise regions of a size that `sigma` chooses, blue noise scattered cells.
 
-    Each sample is drawn anew. The official code cuts and mirrors 3072 stored patterns instead, one cut per batch.
+    Each sample is drawn anew. The official code cuts and mirrors 3072 stored patterns instead, one cut per batch; see
+    `stored_noise_mask`.
 
     Args:
         sigma: standard deviations of the narrow and of the wide filter, in cells.
@@ -46,9 +47,14 @@ def noise_mask(
     """
     require_two_axes(grid, "a mask of filtered noise")
     masked = masked_count(math.prod(grid), ratio, rounding)
-    values = coloured_noise(batch, grid, generator, colour, sigma).flatten(1)
-    lowest = values.argsort(dim=1)[:, :masked]
-    return torch.zeros_like(values, dtype=torch.bool).scatter(1, lowest, True).unflatten(1, grid)
+    return mask_lowest(coloured_noise(batch, grid, generator, colour, sigma), masked)
+
+
+def mask_lowest(values: Tensor, masked: int) -> Tensor:
+    """Mask the `masked` cells of each sample whose values are lowest; both [B, Gh, Gw]."""
+    lowest = values.flatten(1).argsort(dim=1)[:, :masked]
+    mask = torch.zeros_like(values, dtype=torch.bool).flatten(1).scatter(1, lowest, True)
+    return mask.view_as(values)
 
 
 def coloured_noise(

@@ -67,6 +67,12 @@ class FinetuneConfig(TaskConfig):
     """Strength of brightness, contrast and saturation jitter; not with rand_augment, as in timm."""
     interpolation: Literal["bilinear", "bicubic"] | None = None
     """Of the training crops."""
+    eval_resize: int | None = added(None, ge=4)
+    """Side in px that the shorter side of a test image is resized to before the central crop."""
+
+    repeats: int = added(1, ge=1)
+    """Repeated augmentation (arXiv:1901.09335): how often an epoch shows each of its images, each time augmented
+    anew. An epoch is as long as without, so it has 1 / repeats of the images."""
 
     rand_augment: str | None = Field(None, min_length=1)
     """RandAugment in timm's notation, e.g. "rand-m9-mstd0.5-inc1", or "trivial" for torchvision's TrivialAugmentWide
@@ -108,7 +114,7 @@ class FinetuneConfig(TaskConfig):
 
     def input(self, recipe: InputConfig) -> InputConfig:
         """How images are shown: the recipe's [input], with what these options set instead."""
-        names = ("image_size", "crop_scale", "crop_ratio", "flip", "color_jitter", "interpolation")
+        names = ("image_size", "crop_scale", "crop_ratio", "flip", "color_jitter", "interpolation", "eval_resize")
         replaced: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if self.rand_augment:
             replaced["color_jitter"] = 0.0

@@ -92,6 +92,7 @@ class Finetune(Task):
             rank=rank,
             world_size=world,
             augment=augment,
+            repeats=config.repeats,
         )
         report = context.fit(model, loader, config.train, label="finetune", images_per_epoch=len(train))
         details: dict[str, Any] = {"parameters": sum(p.numel() for p in classifier.parameters() if p.requires_grad)}
@@ -119,13 +120,12 @@ class Finetune(Task):
             )
         Schedule(config.train, steps_per_epoch=len(train) // config.train.batch_size)
         size = config.image_size or encoder.image_size
-        _augment(config, config.input(InputConfig(image_size=size, frames=encoder.frames)), dataset.channels)
+        input_config = config.input(InputConfig(image_size=size, frames=encoder.frames, mean=(0.5,), std=(0.5,)))
+        _augment(config, input_config, dataset.channels)
         with torch.device("meta"):
             classifier = Classifier(adapt(encoder, config, size), config, len(train.classes))
         freeze_unreached(classifier)
-        model = FinetuneTraining(
-            classifier, config, InputConfig(image_size=size, mean=(0.5,), std=(0.5,)), batched=True
-        )
+        model = FinetuneTraining(classifier, config, input_config, batched=True)
         build_optimizer(model, config.train, **decay_rules(model))
 
     def planned_step(self, encoder: Encoder, data: DataSizes, images: InputConfig) -> PlannedStep:

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from helpers.random_inputs import seeded
 from mimbench.contract import InputError
 from mimbench.encoders.vit import ViT
-from mimbench.masks import noise_mask, patchify, random_mask
+from mimbench.masks import noise_mask, patchify, random_mask, stored_noise_mask
 from mimbench_methods._low_pass import low_pass
 from mimbench_methods.mae import MAE
 
@@ -144,9 +144,26 @@ def test_noise_masks_are_those_of_the_options():
     assert expected.flatten(1).sum(1).tolist() == [10] * 3  # 6.4 visible ones are rounded down
 
 
+def test_noise_masks_can_come_from_a_file(tmp_path):
+    file = tmp_path / "green.npz"
+    np.savez(file, torch.randn(5, 6, 6, generator=seeded(1)).numpy())
+    method = build(mask="green-noise", noise_file=file)
+    expected = stored_noise_mask(3, (4, 4), 0.75, seeded(), file, rounding="mae")
+    assert torch.equal(method.sample_mask(3, seeded()), expected)
+    with pytest.raises(InputError, match=r"patterns of noise in .*green.npz are 6 x 6, smaller than the 7 x 7 patches"):
+        build(28, mask="green-noise", noise_file=file)
+    with pytest.raises(InputError, match=r"missing.npz cannot be read as numpy's arrays .*: set noise_file to a .npz"):
+        build(mask="green-noise", noise_file=tmp_path / "missing.npz")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"noise_file": "a.npz"}, 'noise_file is for masks of noise, such as "green-noise", not for "random"'),
+        (
+            {"mask": "red-noise", "noise_file": "a.npz", "noise_sigma": (0.5, 1.0)},
+            "noise_file has noise that is filtered already; leave noise_sigma out",
+        ),
         ({"noise_sigma": (0.5, 1.0)}, 'noise_sigma is for masks of noise, such as "green-noise", not for "random"'),
         ({"mask": "green-noise", "noise_sigma": (2.0, 0.5)}, r"two rising numbers above 0, not \(2, 0.5\)"),
         ({"low_pass": 0.0}, "greater than 0"),

@@ -100,6 +100,7 @@ TUNED_MASKFEAT = TUNED | {
 TUNED_LARGE = {"drop_path": 0.2, "train.epochs": 50, "train.base_lr": 1e-3, "train.layer_decay": 0.75}
 TUNED_SPARK = TUNED | {
     "rand_augment": "trivial",
+    "eval_resize": 235,
     "ema_decay": 0.9999,
     "train.lr_divisor": 256,
     "train.precision": "fp32",
@@ -115,6 +116,7 @@ TUNED_CAE = TUNED_BEIT | {
 }
 TUNED_HPM = TUNED_MAE | {"train.layer_decay": 0.8}
 TUNED_LOCALMIM = TUNED_MAE | {"train.lr_divisor": None}
+TUNED_FASTMIM = TUNED_MAE | {"mix_group": 128}
 TUNED_IBOT = TUNED_BEIT | {"pooling": "token", "norm": "encoder", "position": "learned"}
 TUNED_IJEPA = TUNED | {
     "norm": "fresh",
@@ -137,10 +139,21 @@ FINETUNE = {
     ("imagenet-vit-base", "beitv2"): TUNED_BEIT | {"drop_path": 0.2, "train.base_lr": 5e-4, "train.layer_decay": 0.6},
     ("imagenet-vit-base", "data2vec"): TUNED_DATA2VEC | {"train.weight_decay": 0.0},
     ("imagenet-vit-base", "maskfeat"): TUNED_MASKFEAT | {"train.batch_size": 512, "train.base_lr": 2e-3},
+    ("imagenet-vit-base-fastmim", "maskfeat"): TUNED_FASTMIM | {"train.base_lr": 6e-4, "train.layer_decay": 0.7},
+    ("imagenet-swin-base-fastmim", "maskfeat"): TUNED_FASTMIM
+    | {
+        "norm": "encoder",
+        "position": None,
+        "window": 7,
+        "no_decay": [],
+        "train.base_lr": 1e-3,
+        "train.layer_decay": 0.8,
+    },
     ("imagenet-convnext-base", "spark"): TUNED_SPARK
     | {
         "norm": "fresh",
         "head_std": 0.02,
+        "repeats": 3,
         "drop_path": 0.4,
         "layer_groups": [3] * 12,
         "mix_group": 512,
@@ -227,6 +240,8 @@ FINETUNE_RATES = {
     ("imagenet-vit-base", "beitv2"): (5e-4, {0: 0.0, -1: 1e-6}),
     ("imagenet-vit-base", "data2vec"): (4e-3, {0: 0.0, -1: 1e-6}),
     ("imagenet-vit-base", "maskfeat"): (2e-3, {0: 1e-8, -1: 1e-6}),
+    ("imagenet-vit-base-fastmim", "maskfeat"): (2.4e-3, {0: 0.0, -1: 1e-6}),
+    ("imagenet-swin-base-fastmim", "maskfeat"): (4e-3, {0: 0.0, -1: 1e-6}),
     ("imagenet-convnext-base", "spark"): (1.6e-3, {0: 8e-6, -1: 1.6e-6}),
     ("imagenet-resnet-50", "spark"): (1.6e-2, {0: 8e-5, -1: 1.6e-5}),
     ("imagenet-convnext-base", "fcmae"): (2.5e-3, {0: 0.0, -1: 1e-6}),

@@ -25,6 +25,14 @@ class BatchIndices(NamedTuple):
 
     epoch: int
     indices: Tensor
+    copies: Tensor | None = None
+    """int64, how often this epoch has drawn the image before: repeated augmentation draws it several times, each time
+    with crops of its own. None: never."""
+
+    def draws(self) -> list[tuple[int, int]]:
+        """(index, copy) of each image."""
+        copies = torch.zeros_like(self.indices) if self.copies is None else self.copies
+        return list(zip(self.indices.tolist(), copies.tolist(), strict=True))
 
 
 class ArrayBatches(TorchDataset[tuple[Tensor, Tensor]]):
@@ -57,7 +65,8 @@ class EvaluationBatches(TorchDataset[tuple[Tensor, Tensor]]):
 class AugmentedBatches(TorchDataset[tuple[Any, Tensor]]):
     """Images of any size, cropped and augmented; one tensor, or a tuple with one tensor per view.
 
-    View v > 0 of an image is drawn from (seed, epoch, index, v), the first view from (seed, epoch, index).
+    View v > 0 of an image is drawn from (seed, epoch, index, v), the first view from (seed, epoch, index); those of
+    further copies from (seed, epoch, index, v, copy).
     """
 
     def __init__(self, split: ImageSplit, seed: int, views: Views, augment: Augment | None) -> None:
@@ -71,20 +80,18 @@ class AugmentedBatches(TorchDataset[tuple[Any, Tensor]]):
         images: list[list[Tensor]] = []
         labels = []
         augments: tuple[Augment, ...] = (self.augment,) if self.augment else _crops(views_at(self.views, batch.epoch))
-        for index in batch.indices.tolist():
-            image, label = self.split.draw(index, self._generator(batch.epoch, index))
+        for index, copy in batch.draws():
+            image, label = self.split.draw(index, self._generator(batch.epoch, index, copy))
             image = to_byte_scale(image, self.split.pixel_range)
-            images.append([self._augmented(image, augments, batch.epoch, index, view) for view in range(len(augments))])
+            seeds = (view_seed(self.seed, batch.epoch, index, view, copy) for view in range(len(augments)))
+            images.append([_augmented(image, *pair) for pair in zip(augments, seeds, strict=True)])
             labels.append(label)
         return stack_views(images), torch.tensor(labels)
 
-    def _generator(self, epoch: int, index: int) -> torch.Generator:
+    def _generator(self, epoch: int, index: int, copy: int) -> torch.Generator:
         """What chooses the frames of a clip, apart from the stream that crops it."""
-        return torch.Generator().manual_seed(derive_seed("frames", self.seed, epoch, index))
-
-    def _augmented(self, image: Tensor, augments: tuple[Augment, ...], epoch: int, index: int, view: int) -> Tensor:
-        with fork_rng(view_seed(self.seed, epoch, index, view)):
-            return augments[view](image)
+        parts = (epoch, index, copy) if copy else (epoch, index)
+        return torch.Generator().manual_seed(derive_seed("frames", self.seed, *parts))
 
 
 class ScaledBatches(TorchDataset[tuple[Any, Tensor]]):
@@ -98,11 +105,11 @@ class ScaledBatches(TorchDataset[tuple[Any, Tensor]]):
 
     def __getitem__(self, batch: BatchIndices) -> tuple[Any, Tensor]:
         crops = _crops(views_at(self.views, batch.epoch))
-        images = [self._views(crops, batch.epoch, index) for index in batch.indices.tolist()]
+        images = [self._views(crops, batch.epoch, index, copy) for index, copy in batch.draws()]
         return stack_views(images), self.split.labels[batch.indices]
 
-    def _views(self, crops: tuple[TrainingCrop, ...], epoch: int, index: int) -> list[Tensor]:
-        seeds = [view_seed(self.seed, epoch, index, view) for view in range(len(crops))]
+    def _views(self, crops: tuple[TrainingCrop, ...], epoch: int, index: int, copy: int) -> list[Tensor]:
+        seeds = [view_seed(self.seed, epoch, index, view, copy) for view in range(len(crops))]
 
         def reduction(height: int, width: int) -> int:
             factors = []
@@ -133,8 +140,8 @@ class EncodedBatches(TorchDataset[tuple[EncodedBatch, Tensor]]):
         files = [self.split.read_encoded(index) for index in batch.indices.tolist()]
         boxes, mirrors = [], []
         for view, crop in enumerate(crops):
-            for index, file in zip(batch.indices.tolist(), files, strict=True):
-                with fork_rng(view_seed(self.seed, batch.epoch, index, view)):
+            for (index, copy), file in zip(batch.draws(), files, strict=True):
+                with fork_rng(view_seed(self.seed, batch.epoch, index, view, copy)):
                     boxes.append(crop.box(*file.size))
                     mirrors.append(crop.is_mirrored())
         shape = (len(crops), len(files))
@@ -142,9 +149,16 @@ class EncodedBatches(TorchDataset[tuple[EncodedBatch, Tensor]]):
         return images, self.split.labels[batch.indices]
 
 
-def view_seed(seed: int, epoch: int, index: int, view: int) -> int:
-    """The seed of the crop and the augmentation of one view of an image."""
+def view_seed(seed: int, epoch: int, index: int, view: int, copy: int = 0) -> int:
+    """The seed of the crop and the augmentation of one view of one copy of an image."""
+    if copy:
+        return image_seed(seed, epoch, index, view, copy)
     return image_seed(seed, epoch, index, view) if view else image_seed(seed, epoch, index)
+
+
+def _augmented(image: Tensor, augment: Augment, seed: int) -> Tensor:
+    with fork_rng(seed):
+        return augment(image)
 
 
 def stack_views(images: list[list[Tensor]]) -> Any:

@@ -51,16 +51,20 @@ class EpochSampler(Sampler[BatchIndices]):
         *,
         shards: Tensor | None = None,
         open_shards: int = 1,
+        repeats: int = 1,
     ) -> None:
         """
         Args:
             shards: int64 [size], the file that holds each sample, or None; see `ImageSplit`.
             open_shards: files whose samples are shuffled together.
+            repeats: how often an epoch draws each of its samples (repeated augmentation, arXiv:1901.09335). It is as
+                long as without, so it has 1 / `repeats` of all samples. The copies of a sample are in one step of all
+                ranks, or in two that follow each other, and as far apart within a step as possible.
 
         Raises:
             InputError: `size` samples do not fill one batch on every rank.
         """
-        self.shards, self.open_shards = shards, open_shards
+        self.shards, self.open_shards, self.repeats = shards, open_shards, repeats
         self.size, self.batch_size, self.seed, self.rank, self.world_size = size, batch_size, seed, rank, world_size
         self.epoch = self._skipped = 0
         if len(self) == 0:
@@ -82,9 +86,17 @@ class EpochSampler(Sampler[BatchIndices]):
     def __iter__(self) -> Iterator[BatchIndices]:
         epoch, first, self._skipped = self.epoch, self._skipped, 0
         order = self._order(torch.Generator().manual_seed(image_seed(self.seed, epoch)))
+        start = self.rank * self.batch_size
         for step in range(first, len(self)):
-            start = (step * self.world_size + self.rank) * self.batch_size
-            yield BatchIndices(epoch, order[start : start + self.batch_size])
+            draws = self._draws(step)[start : start + self.batch_size]
+            copies = draws % self.repeats if self.repeats > 1 else None
+            yield BatchIndices(epoch, order[draws // self.repeats], copies)
+
+    def _draws(self, step: int) -> Tensor:
+        """The draws of an epoch that are in one step of all ranks: first copies, second copies, and so on."""
+        whole = self.batch_size * self.world_size
+        draws = torch.arange(step * whole, (step + 1) * whole)
+        return draws[(draws % self.repeats).argsort(stable=True)]
 
     def _order(self, generator: torch.Generator) -> Tensor:
         """All samples of an epoch: shuffled together, or the files in a drawn order and the samples of a few of them
@@ -109,6 +121,7 @@ def training_loader(
     world_size: int = 1,
     augment: Augment | None = None,
     decoding: Decoding = "full",
+    repeats: int = 1,
 ) -> DataLoader[Any]:
     """One epoch of (images [B, C, h, w], int64 labels [B]) for this rank; `batch_size` is B.
 
@@ -121,12 +134,20 @@ def training_loader(
     Args:
         views: how images are cropped and augmented, once or once per view; their sizes may change between epochs.
         decoding: of an EncodedSplit's images, without `augment`. With "device", a batch is (EncodedBatch, labels).
+        repeats: how often an epoch draws each of its images, see `EpochSampler`.
 
     Raises:
         InputError: the split does not fill one batch on every rank.
     """
     sampler = EpochSampler(
-        len(split), batch_size, seed, rank, world_size, shards=split.shards, open_shards=split.open_shards
+        len(split),
+        batch_size,
+        seed,
+        rank,
+        world_size,
+        shards=split.shards,
+        open_shards=split.open_shards,
+        repeats=repeats,
     )
     if isinstance(split, ArraySplit) and augment is None:  # cropped on the device, see DeviceTransform
         return _loader(ArrayBatches(split), sampler, seed, 0, device)

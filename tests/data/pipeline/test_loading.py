@@ -109,6 +109,38 @@ def test_ranks_share_each_global_batch():
     assert len({index for batches in ranks for index in indices(batches)}) == 48
 
 
+def test_repeated_augmentation_draws_images_several_times_in_an_epoch_of_the_same_length():
+    """timm's RepeatAugSampler: the first images of the shuffled epoch, three times each; no copy beside another."""
+    once, loader = epoch_of(training(numbered(), batch_size=12)), training(numbered(), batch_size=12, repeats=3)
+    batches = epoch_of(loader)
+    assert len(batches) == len(loader) == 4
+    assert [sorted(labels.tolist()) for _, labels in batches] == [
+        sorted(indices(once)[4 * step : 4 * step + 4] * 3) for step in range(4)
+    ]
+    for _, labels in batches:
+        assert torch.equal(labels, labels[:4].repeat(3))
+    ranks = [epoch_of(training(numbered(), batch_size=4, rank=rank, world_size=3, repeats=3)) for rank in range(3)]
+    for step, (_, labels) in enumerate(batches):
+        assert torch.equal(torch.cat([rank[step][1] for rank in ranks]), labels)
+        assert all(len(set(rank[step][1].tolist())) == 4 for rank in ranks)  # no process has two copies of an image
+    assert indices(epoch_of(loader, 1)) != indices(batches)
+    uneven = epoch_of(training(numbered(), batch_size=10, repeats=4))
+    assert indices(uneven).count(indices(once)[2]) == 4  # over two steps
+    loader.sampler.skip_next(2)
+    assert same(epoch_of(loader), batches[2:])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_copies_of_an_image_differ(pictures, workers):
+    once = {image.numpy().tobytes() for images, _ in epoch_of(training(pictures)) for image in images}
+    options = {"batch_size": 12, "repeats": 3, "workers": workers}
+    for decoding in ("full", "scaled"):
+        ((images, _),) = epoch_of(training(pictures, **options, decoding=decoding))
+        copies = [{image.numpy().tobytes() for image in part} for part in images.split(4)]
+        assert len(set.union(*copies)) == 12
+        assert [len(copy & once) for copy in copies] == [4, 0, 0]
+
+
 def test_mmengines_hook_sets_the_epoch():
     class Runner:
         epoch = 5

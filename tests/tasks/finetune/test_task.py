@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.tiny_finetune import EVERYTHING, SMALL, Greys, context, encoder, task
+from helpers.tiny_finetune import EVERYTHING, INPUT, SMALL, Greys, context, encoder, task
 from mimbench.contract import ArraySplit, InputError
 from mimbench.toolkit.accuracy import classification_scores
+from mimbench_tasks.finetune.model import FinetuneTraining
 from mimbench_tasks.finetune.scoring import compute_logits, scores
 from mimbench_tasks.finetune.task import Finetune
 
@@ -95,6 +96,26 @@ def test_killed_in_the_middle_it_goes_on_bit_for_bit(tmp_path):
     assert all(torch.equal(value, whole[name]) for name, value in weights(tmp_path / "killed").items())
 
 
+def test_repeated_augmentation_trains_on_a_part_of_the_images_per_epoch(tmp_path, monkeypatch):
+    seen = []
+    step = FinetuneTraining.training_step
+    monkeypatch.setattr(
+        FinetuneTraining,
+        "training_step",
+        lambda self, batch, generator: (seen.extend(map(bytes, batch[0].numpy())), step(self, batch, generator))[1],
+    )
+    result = task(SMALL, {"repeats": 4}).run(encoder(), Greys(), context(tmp_path))
+    assert result.cost.steps == 8
+    assert [len(set(seen[:32])), len(set(seen[32:]))] == [8, 8]
+
+
+def test_the_test_images_are_resized_as_the_options_say():
+    config = task({"eval_resize": 10}).config
+    assert config.input(INPUT).eval_resize == 10
+    assert config.input(INPUT.model_copy(update={"eval_resize": 12})).eval_resize == 10
+    assert task().config.input(INPUT.model_copy(update={"eval_resize": 12})).eval_resize == 12
+
+
 def test_the_moving_average_is_what_is_scored(tmp_path):
     near, far = (
         task(SMALL, {"ema_decay": decay}).run(encoder(), Greys(), context(tmp_path / str(decay)))
@@ -134,6 +155,7 @@ def test_scores_of_a_hand_example():
             "starts from absolute positions, and the encoder has relative ones.*use .relative-per-block",
         ),
         ({"rand_augment": "rand-q9"}, "no policy that timm knows"),
+        ({"eval_resize": 6}, "eval_resize = 6 is below input.image_size = 8"),
         ({"no_decay": ["tabel"]}, "no-decay name 'tabel' matches no parameter"),
         ({"image_size": 10}, "not a multiple of the patch size"),
         ({"train": {"schedule": {"min_lr": 1.0}}}, "min_lr 1 is above the peak rate"),
