@@ -1,15 +1,27 @@
-"""What methods with a teacher share whose momentum, tau, rises in a straight line."""
+"""What methods share whose teacher is a slow copy of the encoder."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from mimbench.api import Config, ramp
+from mimbench.api import Config, Encoder, Method, Teacher, ramp
+
+
+class EncoderTeacher(Method):
+    """A method with a teacher of its encoder, and an option `export`: "student" or "teacher"."""
+
+    config: Any
+    teacher: Teacher
+
+    def exported_encoder(self) -> Encoder:
+        return self.encoder if self.config.export == "student" else self.teacher.module
 
 
 class TauConfig(Config):
-    """How slowly the teacher follows. A method declares the options again to give them defaults."""
+    """How slowly the teacher follows, in a straight line. A method declares the options again to give them defaults."""
 
     tau_start: float = Field(ge=0, le=1)
     """What the teacher keeps of itself at each step, to begin with."""

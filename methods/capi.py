@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import prod
 from typing import ClassVar
 
 import torch
@@ -12,8 +10,6 @@ from torch import Tensor, nn
 
 from mimbench.api import (
     Encoder,
-    InputError,
-    Method,
     OfficialCode,
     PartOptions,
     RotaryPredictor,
@@ -22,27 +18,16 @@ from mimbench.api import (
     WeightNormLinear,
     at_least_float32,
     check_mask_ratios,
-    draw_rows,
     init_xavier,
-    inverse_block_mask,
-    masked_count,
-    visible_indices,
 )
 from mimbench_methods._capi_options import CAPIConfig
 from mimbench_methods._online_clusters import OnlineClusters, cross_entropy, entropy
+from mimbench_methods._predicted_cells import PredictedCells, draw_predicted_cells
+from mimbench_methods._slow_teachers import EncoderTeacher
 from mimbench_methods.official.capi import OfficialCAPI
 
 
-@dataclass(frozen=True)
-class PredictedCells:
-    """A mask bool [B, Gh, Gw], and row-major indices of visible cells [B, K] and of cells to predict [B, T]."""
-
-    mask: Tensor
-    visible: Tensor
-    predicted: Tensor
-
-
-class CAPI(Method):
+class CAPI(EncoderTeacher):
     """Darcet et al., Cluster and Predict Latent Patches for Improved Masked Image Modeling (TMLR 2025).
 
     arXiv:2502.08769. The licence of the reference code is Apache 2.0; none of it is used here. There are no golden
@@ -93,19 +78,10 @@ class CAPI(Method):
         check_mask_ratios(self)
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> PredictedCells:
-        config, cells = self.config, prod(self.patch_grid)
-        masked = masked_count(cells, config.ratio_at(self.progress), "floor")
-        count = int(masked * config.predicted_share)
-        if not count:
-            raise InputError(
-                f"method.predicted_share {config.predicted_share:g} of {masked} masked patches is none; raise it to "
-                f"{1 / masked:.2g} or more"
-            )
-        mask = inverse_block_mask(batch, self.patch_grid, masked, generator, aspect=config.aspect, roll=config.roll)
-        noise = draw_rows(lambda rows: torch.rand(rows, masked, generator=generator, device=generator.device), batch)
-        order = noise.argsort(1)[:, :count]
-        predicted = visible_indices(~mask, masked).gather(1, order)
-        return PredictedCells(mask, visible_indices(mask, cells - masked), predicted)
+        config, ratio = self.config, self.config.ratio_at(self.progress)
+        return draw_predicted_cells(
+            batch, self.patch_grid, ratio, config.predicted_share, generator, aspect=config.aspect, roll=config.roll
+        )
 
     def masked_cells(self, mask: PredictedCells) -> Tensor:
         return mask.mask
@@ -167,6 +143,3 @@ class CAPI(Method):
     def no_weight_decay(self) -> set[str]:
         """The official script decays everything else of two or more dimensions, tokens included."""
         return set()
-
-    def exported_encoder(self) -> Encoder:
-        return self.encoder if self.config.export == "student" else self.teacher.module

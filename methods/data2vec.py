@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from mimbench.api import (
     Encoder,
     InputError,
-    Method,
     OfficialCode,
     StepOutput,
     Teacher,
@@ -23,7 +22,7 @@ from mimbench.api import (
     mean_over_masked,
 )
 from mimbench_methods._masked_patches import count_masked
-from mimbench_methods._slow_teachers import TauConfig, variance_over_tokens
+from mimbench_methods._slow_teachers import EncoderTeacher, TauConfig, variance_over_tokens
 from mimbench_methods.official.data2vec import OfficialData2Vec
 
 
@@ -58,7 +57,7 @@ class Data2VecConfig(TauConfig):
         return self
 
 
-class Data2Vec(Method):
+class Data2Vec(EncoderTeacher):
     """Baevski et al., data2vec: A General Framework for Self-supervised Learning (ICML 2022, arXiv:2202.03555)."""
 
     name: ClassVar[str] = "data2vec"
@@ -135,9 +134,6 @@ class Data2Vec(Method):
         The official loop holds the last value before tau_end until the epoch ends. Here tau_end follows at once.
         """
         return self.config.tau_at(progress)
-
-    def exported_encoder(self) -> Encoder:
-        return self.encoder if self.config.export == "student" else self.teacher.module
 
 
 def _normalised(patches: Tensor) -> Tensor:

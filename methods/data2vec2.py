@@ -12,7 +12,6 @@ from torch import Tensor
 from mimbench.api import (
     Batch,
     Encoder,
-    Method,
     OfficialCode,
     StepOutput,
     Teacher,
@@ -28,11 +27,11 @@ from mimbench.api import (
 from mimbench_methods._conv_decoder import ConvDecoder
 from mimbench_methods._data2vec2_options import Data2Vec2Config
 from mimbench_methods._fairseq_weights import init_as_fairseq
-from mimbench_methods._slow_teachers import variance_over_tokens
+from mimbench_methods._slow_teachers import EncoderTeacher, variance_over_tokens
 from mimbench_methods.official.data2vec2 import OfficialData2Vec2
 
 
-class Data2Vec2(Method):
+class Data2Vec2(EncoderTeacher):
     """Baevski et al., Efficient Self-supervised Learning with Contextualized Target Representations (ICML 2023).
 
     arXiv:2212.07525. The reference code is under the MIT licence; none of it is used here. There are no golden vectors.
@@ -149,6 +148,3 @@ class Data2Vec2(Method):
     def no_weight_decay(self) -> set[str]:
         """The official code decays everything of two or more dimensions, the class token included."""
         return set()
-
-    def exported_encoder(self) -> Encoder:
-        return self.encoder if self.config.export == "student" else self.teacher.module

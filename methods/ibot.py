@@ -12,7 +12,6 @@ from mimbench.api import (
     Batch,
     Encoder,
     InputConfig,
-    Method,
     OfficialCode,
     ProjectionHead,
     StepOutput,
@@ -26,10 +25,11 @@ from mimbench.api import (
     rows_of_views,
 )
 from mimbench_methods._ibot_options import IBOTConfig, augmented_views
+from mimbench_methods._slow_teachers import EncoderTeacher
 from mimbench_methods.official.ibot import OfficialIBOT
 
 
-class IBOT(Method):
+class IBOT(EncoderTeacher):
     """Zhou et al., iBOT: Image BERT Pre-Training with Online Tokenizer (ICLR 2022, arXiv:2111.07832).
 
     One head for class and patch tokens, as in the official recipes. Licence of the reference code: Apache 2.0.
@@ -145,9 +145,6 @@ class IBOT(Method):
     def no_weight_decay(self) -> set[str]:
         """The official script decays everything of two or more dimensions: tokens, positions and gains, too."""
         return set()
-
-    def exported_encoder(self) -> Encoder:
-        return self.encoder if self.config.export == "student" else self.teacher.module
 
     def teacher_temperature(self, ends: tuple[float, float]) -> float:
         """The temperature of an epoch: from the first end to the second in equal steps, over `temperature_epochs`."""

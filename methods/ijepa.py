@@ -13,7 +13,6 @@ from mimbench.api import (
     Config,
     Depth,
     Encoder,
-    Method,
     MultiBlockMask,
     OfficialCode,
     Predictor,
@@ -24,7 +23,7 @@ from mimbench.api import (
     multi_block_mask,
     ramp,
 )
-from mimbench_methods._slow_teachers import variance_over_tokens
+from mimbench_methods._slow_teachers import EncoderTeacher, variance_over_tokens
 from mimbench_methods.official.ijepa import OfficialIJEPA
 
 
@@ -61,7 +60,7 @@ class IJEPAConfig(Config):
         return self
 
 
-class IJEPA(Method):
+class IJEPA(EncoderTeacher):
     """Assran et al., Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture (CVPR 2023).
 
     arXiv:2301.08243. The licence of the reference code is CC-BY-NC 4.0; none of it is used here.
@@ -138,6 +137,3 @@ class IJEPA(Method):
     def no_weight_decay(self) -> set[str]:
         """The official script decays everything of two or more dimensions, the mask token included."""
         return set()
-
-    def exported_encoder(self) -> Encoder:
-        return self.encoder if self.config.export == "student" else self.teacher.module
