@@ -269,6 +269,7 @@ from mimbench.toolkit.accuracy import (
     classification_scores as classification_scores,
     majority_accuracy as majority_accuracy,
     top_k_accuracy as top_k_accuracy,
+    top_k_hits as top_k_hits,
 )
 from mimbench.toolkit.frozen_features import (
     FrozenFeaturesConfig as FrozenFeaturesConfig,

@@ -118,6 +118,7 @@ class FewShot(FrozenFeaturesTask):
                 "solver": pick_solver(self.config.solver, context.device),
             },
             scores=SampleScores(np.arange(len(test)), hits, test_y, test.attributes),
+            by_sample={f"top1_{name}": 100 * hits[f"hits_{name}"] for name in SHOTS},
         )
 
     def _scores(

@@ -26,6 +26,7 @@ from mimbench.api import (
     map_over_ranks,
     own_share,
     top_k_accuracy,
+    top_k_hits,
 )
 
 NEIGHBOURS = (20, 10, 100, 200)
@@ -81,6 +82,7 @@ class KNN(FrozenFeaturesTask):
             details=details,
             # A class without a neighbour has no vote, and its loss would be infinite.
             scores=classification_scores(test, votes / total, has_loss=False),
+            by_sample={f"top1_k{k}": top_k_hits(labels, scores[k], 1) for k in counts},
         )
 
     def _votes(

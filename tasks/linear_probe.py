@@ -36,6 +36,7 @@ from mimbench.api import (
     planned_probe,
     solver_protocol,
     top_k_accuracy,
+    top_k_hits,
     train_probe,
 )
 
@@ -132,7 +133,8 @@ class LinearProbe(FrozenFeaturesTask):
         }
         by_sample = classification_scores(test, chosen.scores)
         if self.config.layers == "one":
-            return TaskResult(metrics, details=details | _one_layer(), scores=by_sample)
+            hits = _hits(test_y, chosen.scores)
+            return TaskResult(metrics, details=details | _one_layer(), scores=by_sample, by_sample=hits)
         test_curve = [top_k_accuracy(test_y, fits[layer].scores, 1) for layer in layers]
         held_out_curve = [100 * max(fits[layer].regression.held_out.values()) for layer in layers]
         best = int(np.argmax(held_out_curve))
@@ -146,6 +148,8 @@ class LinearProbe(FrozenFeaturesTask):
                 "best_layer_on_test": int(np.argmax([point.value for point in test_curve])),
             },
             scores=by_sample,
+            by_sample=_hits(test_y, chosen.scores)
+            | {"top1_best_layer": top_k_hits(test_y, fits[layers[best]].scores, 1)},
         )
 
     def _regress(self, train: ImageSplit, test: ImageSplit, layers: Sequence[int], context: TaskContext) -> list[_Fit]:
@@ -185,7 +189,12 @@ class LinearProbe(FrozenFeaturesTask):
             details={"feature_dim": trained.dim} | _one_layer(),
             cost=trained.report,
             scores=classification_scores(test, torch.from_numpy(scores).double().softmax(1).numpy()),
+            by_sample=_hits(test_y, scores),
         )
+
+
+def _hits(labels: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
+    return {"top1": top_k_hits(labels, scores, 1), "top5": top_k_hits(labels, scores, 5)}
 
 
 def _one_layer() -> dict[str, Any]:

@@ -48,6 +48,14 @@ def table(
     spread: Annotated[
         str, typer.Option("--spread", help="After ±: sd (std over seeds) or se (standard error of the mean).")
     ] = "sd",
+    interval: Annotated[
+        str,
+        typer.Option(
+            "--interval",
+            help="In place of ±, the 95 % interval of each mean, for other seeds, images, or seeds,images; differences "
+            "from a baseline too.",
+        ),
+    ] = "",
     layout: Annotated[
         str | None,
         typer.Option("--layout", help="A paper's table by name (`--layout list` prints them) or a TOML file."),
@@ -79,6 +87,7 @@ def table(
         published=published,
         ranks=rank,
         spread="se" if spread == "se" else "sd",
+        interval=_parse_interval(interval, spread),
     )
     format_ = choose_format(format_, output)
     choices = {"--caption": caption, "--reference": reference, "--wide": wide, "--bare": bare}
@@ -97,3 +106,13 @@ def table(
             warn=lambda line: print_text(line, error=True),
         )
     print_table(text, output)
+
+
+def _parse_interval(text: str, spread: str) -> tuple[str, ...]:
+    """What intervals cover, in the order of their names in notes."""
+    names = split_names(text)
+    if text and (not names or not set(names) <= {"seeds", "images"}):
+        raise InputError(f"--interval {text!r}: choose seeds, images, or seeds,images")
+    if names and spread != "sd":
+        raise InputError("--interval takes the place of ±: leave --spread out")
+    return tuple(name for name in ("seeds", "images") if name in names)

@@ -17,9 +17,13 @@ def top_k_accuracy(labels: np.ndarray, scores: np.ndarray, k: int) -> Measured:
         labels: int [N].
         scores: float [N, classes].
     """
+    return Measured(100 * float(np.mean(top_k_hits(labels, scores, k))), len(labels))
+
+
+def top_k_hits(labels: np.ndarray, scores: np.ndarray, k: int) -> np.ndarray:
+    """Of which images the label is among the k classes with the highest score: bool [N]. See `top_k_accuracy`."""
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    hits = (best == labels[:, None]).any(axis=1)
-    return Measured(100 * float(np.mean(hits)), len(labels))
+    return (best == labels[:, None]).any(axis=1)
 
 
 def classification_scores(split: ImageSplit, probabilities: np.ndarray, *, has_loss: bool = True) -> SampleScores:

@@ -29,14 +29,20 @@ def compute_logits(
     return torch.cat(rows), torch.cat(labels)
 
 
+def hits(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """top1 and top5 of each image: bool [N]."""
+    best = probabilities.topk(min(5, probabilities.shape[1]), dim=1).indices == labels[:, None]
+    return {"top1": best[:, 0], "top5": best.any(1)}
+
+
 def scores(probabilities: Tensor, labels: Tensor, bins: int) -> dict[str, Measured]:
     """top1, top5 and ece (arXiv:1706.04599: equally wide bins of the top class's probability), percent."""
     from torchmetrics.functional.classification import binary_calibration_error
 
     best = probabilities.topk(min(5, probabilities.shape[1]), dim=1)
-    hits = best.indices == labels[:, None]
     # torchmetrics would give probabilities of exactly 1 an extra bin.
     confidence = best.values[:, 0].clamp(max=1 - torch.finfo(torch.float32).eps)
-    error = binary_calibration_error(confidence, hits[:, 0].long(), n_bins=bins, norm="l1")
-    values = {"top1": hits[:, 0].float().mean(), "top5": hits.any(1).float().mean(), "ece": error}
+    right = hits(probabilities, labels)
+    error = binary_calibration_error(confidence, right["top1"].long(), n_bins=bins, norm="l1")
+    values = {**{name: of_images.float().mean() for name, of_images in right.items()}, "ece": error}
     return {name: Measured(100 * float(value), len(labels)) for name, value in values.items()}

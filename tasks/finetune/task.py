@@ -39,7 +39,7 @@ from mimbench.api import (
 )
 from mimbench_tasks.finetune.config import FinetuneConfig
 from mimbench_tasks.finetune.model import Classifier, FinetuneTraining, adapt, build_classifier, freeze_unreached
-from mimbench_tasks.finetune.scoring import compute_logits, scores
+from mimbench_tasks.finetune.scoring import compute_logits, hits, scores
 
 EVALUATION_BATCH = 256
 """Images per batch when the classifier is scored, at most; as many on one process as on several."""
@@ -106,6 +106,7 @@ class Finetune(Task):
             details=details,
             cost=report,
             scores=classification_scores(test, logits.double().softmax(1).numpy()),
+            by_sample=hits(logits.softmax(1), test.labels),
         )
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:

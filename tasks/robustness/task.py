@@ -104,7 +104,8 @@ class Robustness(FrozenFeaturesTask):
         path.write_bytes(draw_corruptions(images, footnote=f"frost: {FROST}"))
         answers = self._answers(fitted, encoder, images, context)
         labels = test.labels.numpy()[places]
-        clean = 100 * float(np.mean(fitted.classifier.predict(test_x[places]) == labels))
+        is_right = fitted.classifier.predict(test_x[places]) == labels
+        clean = 100 * float(np.mean(is_right))
         top1 = 100 * (answers == labels[:, None]).mean(0).reshape(len(CORRUPTIONS), len(severities))
         corrupted = float(top1.mean())
         curves = {"severity": list(severities), "top1": top1.mean(0).tolist()}
@@ -119,7 +120,9 @@ class Robustness(FrozenFeaturesTask):
         }
         values = {"top1_corrupted": corrupted, "top1_clean": clean, "degradation": clean - corrupted}
         metrics = {name: Measured(value, len(places)) for name, value in values.items()}
-        return TaskResult(metrics, curves, {"corruptions": path}, details)
+        by_image = 100 * (answers == labels[:, None]).mean(1)
+        by_sample = {"top1_corrupted": by_image, "top1_clean": is_right, "degradation": 100.0 * is_right - by_image}
+        return TaskResult(metrics, curves, {"corruptions": path}, details, by_sample=by_sample)
 
     @on_first_rank
     def _fit(self, x: np.ndarray, y: np.ndarray, context: TaskContext) -> Regression:

@@ -16,6 +16,7 @@ from mimbench.contract.scores import RESERVED
 from mimbench.errors import InputError
 from mimbench.files import file_sha256
 from mimbench.store.reading import read_body
+from mimbench.store.samples import read_samples
 from mimbench.store.scores import pack_scores
 from mimbench.store.sealing import write_sealed
 from mimbench.store.verify import verify
@@ -186,6 +187,12 @@ def test_classification_tasks_keep_scores_that_agree_with_their_metrics(quick, t
     assert frame.id.tolist() == list(range(20))
     hits = frame.hits_5shot if task == "few-shot" else frame.prediction == frame.label
     assert 100 * hits.mean() == pytest.approx(primary.value, abs=1e-4)
+    body = read_body(Path(primary.file))
+    for metric, measured in body["metrics"].items():
+        if metric != "ece":  # it is no mean over images
+            values = read_samples(Path(primary.file), body, metric)
+            mean = values.mean() * (100 if values.dtype == bool else 1)
+            assert mean == pytest.approx(measured["value"], abs=1e-4), metric
     if "loss" in frame:
         right = frame[frame.prediction == frame.label]
         assert np.exp(-right.loss.to_numpy()) == pytest.approx(right.confidence.to_numpy(), rel=1e-4)

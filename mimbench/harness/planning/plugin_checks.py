@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 
 from mimbench import registry
@@ -33,6 +34,8 @@ from mimbench.contract.forms import (
     describe_tokens_problem,
 )
 from mimbench.plugin_source import location
+from mimbench.store.samples import FILE as SAMPLES_FILE
+from mimbench.store.samples import SAMPLES
 from mimbench.store.scores import FILE, SCORES
 
 _IMAGES = 2
@@ -165,6 +168,7 @@ def check_result(task: Task, result: TaskResult) -> None:
     if declared[0] not in result.metrics:
         raise RunError(f"{whose} left out its primary metric {declared[0]!r}; it reported {', '.join(result.metrics)}")
     _check_scores(result, whose)
+    _check_samples(result, whose)
     for name, measured in result.metrics.items():
         if not isinstance(measured, Measured):
             raise RunError(
@@ -189,8 +193,42 @@ def _check_scores(result: TaskResult, whose: str) -> None:
         raise RunError(
             f"{whose} reported scores of single samples that cannot be stored: {error}; nothing is recorded"
         ) from error
-    if SCORES in result.artifacts or FILE in [path.name for path in result.artifacts.values()]:
+    if SCORES in result.artifacts or FILE in _file_names(result):
         raise RunError(f"{whose} reported scores, and an artifact {SCORES!r} or a file {FILE}; rename the artifact")
+
+
+def _check_samples(result: TaskResult, whose: str) -> None:
+    """Raise RunError if values of single samples are none of a metric, or do not have it as their mean."""
+    for name, column in result.by_sample.items():
+        values = as_samples(column)
+        measured = result.metrics.get(name)
+        if not isinstance(measured, Measured):
+            raise RunError(f"{whose} reported by_sample of {name!r}, which is no metric of this result; rename it")
+        if values is None or values.shape != (measured.n,):
+            raise RunError(
+                f"{whose} reported by_sample[{name!r}] in another form than [{measured.n}], bool or finite numbers"
+            )
+        mean = float(values.mean()) * (100 if values.dtype == bool else 1)
+        if not math.isclose(mean, measured.value, rel_tol=1e-5, abs_tol=1e-5):
+            raise RunError(
+                f"{whose} reported {name} = {measured.value}, and by_sample of it has the mean {mean}; nothing is "
+                "recorded"
+            )
+    if result.by_sample and (SAMPLES in result.artifacts or SAMPLES_FILE in _file_names(result)):
+        raise RunError(f"{whose} reported by_sample, and an artifact {SAMPLES!r} or a file {SAMPLES_FILE}; rename it")
+
+
+def as_samples(column: Any) -> np.ndarray | None:
+    """Values of samples as an array: bool, or float64; None if they are no finite numbers."""
+    array = column.detach().cpu().numpy() if isinstance(column, torch.Tensor) else column
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        return None
+    values = array if array.dtype == bool else array.astype(np.float64)
+    return values if np.isfinite(values).all() else None
+
+
+def _file_names(result: TaskResult) -> list[str]:
+    return [path.name for path in result.artifacts.values()]
 
 
 def _is_finite(value: Any) -> bool:

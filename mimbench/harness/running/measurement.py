@@ -12,7 +12,7 @@ from mimbench.files import file_sha256, writing_into
 from mimbench.harness.planning.build import build_method
 from mimbench.harness.planning.cells import Cell, Pretraining, Request
 from mimbench.harness.planning.code import code_of_cell
-from mimbench.harness.planning.plugin_checks import check_result
+from mimbench.harness.planning.plugin_checks import as_samples, check_result
 from mimbench.harness.planning.weights import restore, restore_encoder
 from mimbench.harness.running.features import FrozenFeatures
 from mimbench.harness.running.pictures import save_picture
@@ -20,6 +20,8 @@ from mimbench.harness.running.record import build_record
 from mimbench.harness.running.session import Session
 from mimbench.harness.running.training import TaskTraining
 from mimbench.store.record import Record
+from mimbench.store.samples import FILE as SAMPLES_FILE
+from mimbench.store.samples import SAMPLES, pack_samples
 from mimbench.store.scores import FILE, SCORES, pack_scores
 from mimbench.store.store import StoredCheckpoint
 
@@ -105,6 +107,7 @@ def _write_record(
 ) -> Record:
     store = session.store
     artifacts = pictures | _move_artifacts(session, cell, result) | _save_scores(session, cell, result)
+    artifacts |= _save_samples(session, cell, result)
     record = build_record(
         request,
         cell,
@@ -134,6 +137,15 @@ def _save_scores(session: Session, cell: Cell, result: TaskResult) -> dict[str, 
         return {}
     content = pack_scores(result.scores.arrays(), result.scores.split)
     return {SCORES: session.store.save_artifact(cell.record_id, FILE, content)}
+
+
+def _save_samples(session: Session, cell: Cell, result: TaskResult) -> dict[str, str]:
+    """Write the metrics of single samples, if the task returns any. Returns the path of their file, by name."""
+    values = {name: as_samples(column) for name, column in result.by_sample.items()}
+    if not values:
+        return {}
+    content = pack_samples({name: array for name, array in values.items() if array is not None})
+    return {SAMPLES: session.store.save_artifact(cell.record_id, SAMPLES_FILE, content)}
 
 
 def _restored_method(session: Session, pretraining: Pretraining, checkpoint: StoredCheckpoint) -> Method:

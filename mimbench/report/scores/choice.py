@@ -38,6 +38,9 @@ class Choice:
     spread: Literal["sd", "se"] = "sd"
     """What follows ±: the std over seeds, or the standard error of the mean."""
 
+    interval: tuple[str, ...] = ()
+    """What the interval after each mean covers, in place of ±: "seeds", "images" or both; (): ± is shown."""
+
     @property
     def named_metrics(self) -> tuple[str, ...]:
         """The metrics that are chosen by name: () for the default and for ALL_METRICS."""

@@ -121,6 +121,7 @@ def _collect(
             return None
         score.values[seed] = lists["value"][index]
         score.records[seed] = lists["id"][index]
+        score.files[seed] = lists["file"][index]
     metrics = list(dict.fromkeys(values.get("metric", ())))
     row_keys = _sort_keys({row for row, _ in scores}, row_fields, metrics)
     column_keys = _sort_keys({column for _, column in scores}, column_fields, metrics)

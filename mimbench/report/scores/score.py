@@ -31,6 +31,8 @@ class Score:
     """Seed -> value."""
     records: dict[int, str] = field(default_factory=dict)
     """Seed -> record id."""
+    files: dict[int, str | None] = field(default_factory=dict)
+    """Seed -> file of the record; None if it is not on disk."""
 
     @cached_property
     def summary(self) -> Summary:

@@ -18,6 +18,7 @@ from mimbench.report.scores.names import KEYS, Names
 from mimbench.report.scores.score import Key, Score
 from mimbench.report.scores.statistics import LEVEL, Verdict, best_and_next
 from mimbench.report.tables.extra_columns import baseline_column, published_column, rank_column
+from mimbench.report.tables.sample_intervals import describe_spread, interval_of
 from mimbench.report.tables.table import Cell, Column, Mark, Table, mark_cells
 from mimbench.report.tables.values import Mean
 
@@ -80,10 +81,12 @@ def build_table(scores: ScoreTable, labels: Labels, choice: Choice, names: Names
         columns_of_cells.append(column_cells)
 
     for key, title, notes in _titles(scores, labels, names):
-        add(Column(title, ("mean", choice.spread, "n"), notes), [cells[row, key] for row in scores.row_keys])
+        parts = ("mean", "low", "high", "n") if choice.interval else ("mean", choice.spread, "n")
+        add(Column(title, parts, notes), [cells[row, key] for row in scores.row_keys])
         column = scores.column(key)
         if choice.baseline:
-            differences = baseline_column(choice.baseline, title, column, list(scores.scores.values()), names)
+            all_scores = list(scores.scores.values())
+            differences = baseline_column(choice.baseline, title, column, all_scores, names, covers=choice.interval)
             if differences:
                 add(*differences)
         if choice.published:
@@ -123,6 +126,8 @@ def _score_cells(scores: ScoreTable, choice: Choice) -> tuple[dict[tuple[Key, Ke
 
 def _score_cell(score: Score, choice: Choice) -> Cell:
     mean = Mean(score.summary, score.shared["unit"], choice.spread, is_in_range=not score.problem)
+    if choice.interval:
+        mean = replace(mean, has_interval=True, interval=interval_of(score, choice.interval))
     return Cell(mean, notes=(score.problem,) if score.problem else ())
 
 
@@ -219,7 +224,7 @@ def _remarks(
         _remark_on_what_all_share(scores, names),
         _remark_on_marks(cells, scores, verdicts),
         _remark_on_units(scores),
-        *_remarks_on_spread(scores, choice),
+        *describe_spread({score.summary.n for score in scores.scores.values()}, choice),
     ]
     line = "; ".join(filter(None, remarks))
     return (line,) if line else ()
@@ -262,19 +267,6 @@ def _remark_on_units(scores: ScoreTable) -> str:
     if "percent" not in units:
         return ""
     return "in percent" + (" unless a unit is given" if len(units) > 1 else "")
-
-
-def _remarks_on_spread(scores: ScoreTable, choice: Choice) -> list[str]:
-    counts = {score.summary.n for score in scores.scores.values()}
-    remarks = []
-    if counts - {1}:
-        if choice.spread == "sd":
-            remarks.append("±: std over n seeds (sample standard deviation)")
-        else:
-            remarks.append("±: standard error of the mean (std / √n) over n seeds")
-    if 1 in counts:
-        remarks.append("without ±: one seed")
-    return remarks
 
 
 def _remark_on_early_records(

@@ -9,8 +9,10 @@ from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.fields import Fields
 from mimbench.report.scores.names import KEYS, Names
 from mimbench.report.scores.ranks import Rank, mean_ranks
+from mimbench.report.scores.sample_error import COVERS, IMAGES
 from mimbench.report.scores.score import Score
 from mimbench.report.scores.statistics import LEVEL, LEVEL_TEXT, paired_difference
+from mimbench.report.tables.sample_intervals import compare_single_seeds, with_interval
 from mimbench.report.tables.table import Cell, Column
 from mimbench.report.tables.values import Difference, MeanRank, PublishedAndDifference
 
@@ -18,7 +20,13 @@ _EMPTY = Cell()
 
 
 def baseline_column(
-    baseline: Baseline, title: str, scores: Sequence[Score | None], all_scores: Sequence[Score], names: Names = KEYS
+    baseline: Baseline,
+    title: str,
+    scores: Sequence[Score | None],
+    all_scores: Sequence[Score],
+    names: Names = KEYS,
+    *,
+    covers: Sequence[str] = (),
 ) -> tuple[Column, list[Cell]] | None:
     """Differences from the baseline's scores, paired by seed; None if all scores are the baseline's own.
 
@@ -28,6 +36,10 @@ def baseline_column(
         scores: one per row; None: not measured.
         all_scores: of the table.
         names: what methods are called.
+        covers: what intervals cover, as `Choice.interval`; (): seeds.
+
+    Raises:
+        InputError: they are to cover test samples, and a record has no values of them.
     """
     partners = [None if score is None else baseline.partner(score, all_scores) for score in scores]
     if all(partner is None or partner is score for partner, score in zip(partners, scores, strict=True)):
@@ -35,17 +47,21 @@ def baseline_column(
     cells = [
         _EMPTY
         if score is None or partner is None or partner is score
-        else _difference_cell(baseline, score, partner, names)
+        else _difference_cell(baseline, score, partner, names, covers)
         for score, partner in zip(scores, partners, strict=True)
     ]
     reference = baseline.describe([partner for partner in partners if isinstance(partner, Score)], all_scores)
     note = f"difference from {names.baseline(reference)}, paired by seed"
     if any(isinstance(cell.content, Difference) and cell.content.summary.interval for cell in cells):
-        note += f"; [ ]: {LEVEL_TEXT} interval of the mean (Student's t)"
+        paired = " and by image" if IMAGES in covers else ""
+        covered = COVERS[",".join(covers)] if covers else f"{LEVEL_TEXT} interval of the mean (Student's t)"
+        note += f"{paired}; [ ]: {covered}"
     return Column(f"Δ {names.baseline(baseline.text)}", ("mean", "low", "high", "n"), (note,), main=title), cells
 
 
-def _difference_cell(baseline: Baseline, score: Score, partner: Score | str, names: Names) -> Cell:
+def _difference_cell(
+    baseline: Baseline, score: Score, partner: Score | str, names: Names, covers: Sequence[str]
+) -> Cell:
     """partner: the baseline's score, or why there is none, which begins with the baseline."""
     if isinstance(partner, str):
         return Cell(notes=(names.baseline(partner),))
@@ -54,7 +70,13 @@ def _difference_cell(baseline: Baseline, score: Score, partner: Score | str, nam
     difference = paired_difference(score.values, partner.values)
     if difference is None:
         return Cell(notes=(f"no seed in common with {names.baseline(baseline.text)}",))
-    return Cell(Difference(difference, score.shared["unit"]))
+    notes: tuple[str, ...] = ()
+    if IMAGES in covers and (test := compare_single_seeds(score, partner)):
+        notes = (
+            f"McNemar's exact test: p = {test.p_value:.2g}; {test.first_only} images are right here only, "
+            f"{test.second_only} with {names.baseline(baseline.text)} only",
+        )
+    return Cell(Difference(with_interval(difference, score, partner, covers), score.shared["unit"]), notes=notes)
 
 
 def published_column(title: str, scores: Sequence[Score | None]) -> tuple[Column, list[Cell]]:

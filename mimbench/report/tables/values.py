@@ -21,6 +21,10 @@ class Mean:
     spread: Spread = "sd"
     is_in_range: bool = True
     """False: the mean is printed unrounded and without spread, since a value is outside of its metric's range."""
+    has_interval: bool = False
+    """Whether an interval follows the mean, in place of ±."""
+    interval: Interval | None = None
+    """None: none can be had."""
 
     @property
     def width(self) -> float | None:
@@ -33,6 +37,8 @@ class Mean:
 
     @property
     def numbers(self) -> Numbers:
+        if self.has_interval:
+            return self.summary.mean, *_limits(self.interval), self.n
         return self.summary.mean, self.width, self.n
 
 

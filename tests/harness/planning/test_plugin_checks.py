@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -286,3 +287,24 @@ def test_an_artifact_may_not_take_the_name_of_the_scores(tmp_path):
     for artifacts in ({"scores": tmp_path / "a.csv"}, {"mine": tmp_path / "scores.npz"}):
         with pytest.raises(RunError, match=r"an artifact 'scores' or a file scores\.npz; rename the artifact"):
             check_result(Two(Two.Config()), TaskResult({"score": Measured(3.0, 1)}, artifacts=artifacts, scores=scores))
+
+
+@pytest.mark.parametrize(
+    ("by_sample", "words"),
+    [
+        ({"other": torch.ones(4)}, "by_sample of 'other', which is no metric of this result"),
+        ({"score": torch.ones(3, dtype=torch.bool)}, r"by_sample\['score'\] in another form than \[4\]"),
+        ({"score": torch.tensor([1.0, 2.0, torch.nan, 0.0])}, "bool or finite numbers"),
+        ({"score": [True] * 4}, "bool or finite numbers"),
+        ({"score": torch.tensor([True, True, False, True])}, r"score = 50.0, and by_sample of it has the mean 75\.0"),
+        ({"score": torch.tensor([0.5, 0.5, 0.5, 0.5])}, r"has the mean 0\.5; nothing is recorded"),
+    ],
+)
+def test_values_of_samples_that_are_not_those_of_the_metric_are_refused(by_sample, words):
+    with pytest.raises(RunError, match=words):
+        check_result(Two(Two.Config()), TaskResult({"score": Measured(50.0, 4)}, by_sample=by_sample))
+
+
+def test_values_of_samples_are_bits_or_in_the_unit_of_the_metric():
+    for values in (torch.tensor([True, False, True, False]), np.array([20.0, 80.0, 60.0, 40.0])):
+        check_result(Two(Two.Config()), TaskResult({"score": Measured(50.0, 4)}, by_sample={"score": values}))

@@ -75,6 +75,9 @@ def _mean_text(mean: Mean, n: str) -> str:
     if not mean.is_in_range:
         return f"{mean.summary.mean:g}"
     digits = _digits(mean.unit)
+    if mean.has_interval:
+        limits = f" {_interval_text(mean.interval.low, mean.interval.high, digits)}" if mean.interval else ""
+        return f"{mean.summary.mean:.{digits}f}{limits}{n if mean.summary.n > 1 else ''}"
     if mean.width is None:
         return f"{mean.summary.mean:.{digits}f}"
     return f"{mean.summary.mean:.{digits}f} ± {mean.width:.{digits}f}{n}"

@@ -1,0 +1,77 @@
+"""Intervals of a mean over seeds that also cover the test samples: other ones of the same kind could have been drawn.
+
+A metric on one sample under one seed is y[s, i] = mean + seed[s] + sample[i] + both[s, i]: all seeds are tested on the
+same samples. With S seeds and N samples, the variance of the mean is v_seed / S + v_sample / N + v_both / (S N).
+
+seeds            the spread of the S means, which estimates v_seed / S + v_both / (S N): Student's t, S - 1
+images           the spread of the N means over seeds, which estimates v_sample / N + v_both / (S N): Student's t,
+                 N - 1; a bootstrap over samples tends to it
+seeds,images     the half widths of both, added in squares (Zou & Donner, Statistics in Medicine 27, 2008). v_both
+                 counts twice, so that it covers the mean rather too often than too seldom
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mimbench.report.scores.statistics import LEVEL, LEVEL_TEXT, Interval
+
+SEEDS, IMAGES = "seeds", "images"
+COVERS: Mapping[str, str] = {
+    "seeds": f"{LEVEL_TEXT} interval of the mean for other seeds, with the test images as they are (Student's t)",
+    "images": f"{LEVEL_TEXT} interval of the mean for other test images, with the seeds as they are",
+    "seeds,images": f"{LEVEL_TEXT} interval of the mean for other seeds and other test images",
+}
+"""What an interval covers, by the value of --interval."""
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """The exact test of McNemar (Psychometrika 12, 1947) for two classifiers on the same samples."""
+
+    first_only: int
+    """Samples that the first has right and the second has not."""
+    second_only: int
+    p_value: float
+    """Two-sided, of the binomial distribution with probability 1/2."""
+
+
+def mean_interval(values: Mapping[int, np.ndarray], covers: Collection[str]) -> Interval | None:
+    """The interval of the mean over all seeds and samples.
+
+    Args:
+        values: seed -> value on each sample, [N], in one order; or differences of two methods.
+        covers: SEEDS, IMAGES or both.
+
+    Returns:
+        None if it is to cover seeds, and there is one; or samples, and there is one.
+    """
+    y = np.stack([values[seed] for seed in sorted(values)]).astype(np.float64)
+    seeds, samples = y.shape
+    if (SEEDS in covers and seeds < 2) or (IMAGES in covers and samples < 2):
+        return None
+    squares = 0.0
+    if SEEDS in covers:
+        squares += _quantile(seeds - 1) ** 2 * float(y.mean(1).var(ddof=1)) / seeds
+    if IMAGES in covers:
+        squares += _quantile(samples - 1) ** 2 * float(y.mean(0).var(ddof=1)) / samples
+    mean, half = float(y.mean()), math.sqrt(squares)
+    return Interval(mean - half, mean + half)
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
+    """McNemar's test of what two classifiers have right: bool [N] each, on the same samples."""
+    from scipy.stats import binomtest
+
+    one, two = int((first & ~second).sum()), int((second & ~first).sum())
+    return McNemar(one, two, float(binomtest(one, one + two).pvalue) if one + two else 1.0)
+
+
+def _quantile(freedom: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + LEVEL) / 2))

@@ -1,0 +1,78 @@
+"""Files with the value of each metric on each sample, packed as samples.npz, an artifact of a record.
+
+A metric that counts what is right takes one bit per sample, another one float32.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mimbench.errors import InputError
+from mimbench.store.artifacts import OutsideError, damage_of, find_artifact, results_folders
+
+SAMPLES, FILE = "samples", "samples.npz"
+"""Name of the artifact in records, and of its file."""
+_BITS, _VALUES, _COUNT = "bits.", "values.", "count."
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+def pack_samples(by_metric: Mapping[str, np.ndarray]) -> bytes:
+    """The content of a file of samples. Equal values give equal bytes.
+
+    by_metric: bool [N], right or not; or real [N], in the metric's unit.
+    """
+    entries: dict[str, np.ndarray] = {}
+    for name, values in by_metric.items():
+        if values.dtype == bool:
+            entries[f"{_BITS}{name}"], entries[f"{_COUNT}{name}"] = np.packbits(values), np.array(len(values))
+        else:
+            entries[f"{_VALUES}{name}"] = values.astype(np.float32)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **entries)
+    return buffer.getvalue()
+
+
+def read_samples(record: Path, body: Mapping[str, Any], metric: str) -> np.ndarray:
+    """The value of a metric on each sample, [N] in the order of the task: bool, or float64 in the metric's unit.
+
+    Args:
+        record: file of the record.
+        body: its content.
+
+    Raises:
+        InputError: the record has none for this metric, or their file is missing or damaged.
+    """
+    name = f"the samples of record {record}"
+    relative = body["artifacts"].get(SAMPLES)
+    entries = {} if relative is None else _read(record, body, relative, name)
+    if (bits := entries.get(f"{_BITS}{metric}")) is not None:
+        return np.unpackbits(bits, count=int(entries[f"{_COUNT}{metric}"])).astype(bool)
+    if (values := entries.get(f"{_VALUES}{metric}")) is not None:
+        return values.astype(np.float64)
+    raise InputError(
+        f"record {record} has no values of {metric} on single samples: task {body['task']['name']!r} reports none, or "
+        "the record was made before it did; run it again with --fresh, or use --interval seeds"
+    )
+
+
+def _read(record: Path, body: Mapping[str, Any], relative: str, name: str) -> dict[str, np.ndarray]:
+    try:
+        path = find_artifact(results_folders(record.absolute()), relative)
+    except OutsideError as error:
+        raise InputError(f"{error}: {name}; see `mimbench verify`") from error
+    if path is None:
+        raise InputError(f"{relative}, {name}, is missing; copy `artifacts` with the records")
+    remedy = "restore the file, or run the task again with --fresh"
+    if problem := damage_of(path, body.get("artifacts_sha256", {}).get(SAMPLES)):
+        raise InputError(f"{path}, {name}, {problem}; {remedy}")
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {entry: content[entry] for entry in content.files}
+    except _UNREADABLE as error:
+        raise InputError(f"{path}, {name}, is no file of samples; {remedy}") from error

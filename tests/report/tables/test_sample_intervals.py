@@ -1,0 +1,123 @@
+"""Tables whose intervals cover test images: from files beside the records."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mimbench.errors import InputError
+from mimbench.files import file_sha256
+from mimbench.report.scores.baseline import Baseline
+from mimbench.report.scores.choice import Choice
+from mimbench.report.tables.command import table_command
+from mimbench.store.record import write_record
+from mimbench.store.samples import pack_samples
+
+IMAGES = 200
+
+
+@pytest.fixture
+def results(record, tmp_path):
+    """Writes records of hits, by method and seed, and returns their folder."""
+
+    def write(hits_of: dict[tuple[str, int], np.ndarray], **changes):
+        for (method, seed), hits in hits_of.items():
+            relative = f"artifacts/{method}-{seed}/samples.npz"
+            file = tmp_path / "runs" / relative
+            file.parent.mkdir(parents=True)
+            file.write_bytes(pack_samples({"top1": hits}))
+            mean = float(hits.mean()) * (100 if hits.dtype == bool else 1)
+            artifacts = {"artifacts": {"samples": relative}, "artifacts_sha256": {"samples": file_sha256(file)}}
+            made = record(method, mean, seed, **{**artifacts, **changes})
+            path = tmp_path / "runs" / "records" / f"{made.id}.json"
+            path.parent.mkdir(exist_ok=True)
+            write_record(path, made)
+        return tmp_path / "runs"
+
+    return write
+
+
+def hits(share: float, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(IMAGES) < share * IMAGES
+
+
+def table(folder, covers, baseline=None, format="text") -> str:
+    choice = Choice(interval=covers, baseline=Baseline.parse(baseline) if baseline else None)
+    return table_command(choice, results=folder, format=format, layout=None)
+
+
+def test_each_kind_of_interval_says_what_it_covers(results):
+    folder = results({("mae", seed): hits(0.5 + 0.02 * seed, seed) for seed in range(3)})
+    for covers, note in (
+        (("seeds",), "[ ]: 95 % interval of the mean for other seeds, with the test images as they are (Student's t)"),
+        (("images",), "[ ]: 95 % interval of the mean for other test images, with the seeds as they are"),
+        (("seeds", "images"), "[ ]: 95 % interval of the mean for other seeds and other test images"),
+    ):
+        shown = table(folder, covers)
+        assert note in shown
+        assert "±" not in shown
+    assert "52.0 [47.0, 57.0]" in table(folder, ("seeds",))  # 4.303 * 2 / sqrt(3)
+
+
+def test_one_seed_has_an_interval_over_images_only(results):
+    folder = results({("mae", 0): hits(0.5, 0)})
+    assert "50.0 [43.0, 57.0]" in table(folder, ("images",))  # 1.972 * 50 / sqrt(199)
+    both = table(folder, ("seeds", "images"))
+    assert "without [ ]: one seed" in both
+    assert "50.0 [" not in both
+
+
+def test_csv_has_the_limits(results):
+    folder = results({("mae", 0): hits(0.5, 0)})
+    head, row = table(folder, ("images",), format="csv").splitlines()[:2]
+    assert head.split(",")[1:] == [f"linear-probe: top1{part}" for part in ("", " low", " high", " n")]
+    mean, low, high, n = map(float, row.split(",")[1:])
+    assert (mean, n) == (50, 1)
+    assert (low, high) == pytest.approx((43.01, 56.99), abs=0.01)
+
+
+def test_differences_are_paired_by_image_and_one_seed_has_mcnemar_s_test(results):
+    base = hits(0.5, 0)
+    better = base | (np.arange(IMAGES) % 20 == 0)
+    more = int(better.sum() - base.sum())
+    shown = table(results({("mae", 0): better, ("simmim", 0): base}), ("images",), "simmim")
+    assert "paired by seed and by image" in shown
+    assert f"{more} images are right here only, 0 with" in shown
+    assert f"McNemar's exact test: p = {2 * 0.5**more:.2g}" in shown
+
+
+def test_real_values_are_in_the_unit_of_the_metric(results):
+    values = np.linspace(20, 60, IMAGES)
+    assert "40.0 [38.4, 41.6]" in table(results({("mae", 0): values}), ("images",))
+
+
+def test_records_without_samples_are_named_in_one_line(results):
+    folder = results({("mae", 0): hits(0.5, 0)}, artifacts={}, artifacts_sha256={})
+    with pytest.raises(InputError, match=r"record .* has no values of top1 on single samples: .* use --interval seeds"):
+        table(folder, ("images",))
+    assert "50.0" in table(folder, ("seeds",))
+
+
+def test_a_missing_or_damaged_file_is_named(results):
+    folder = results({("mae", 0): hits(0.5, 0)})
+    (file,) = folder.rglob("samples.npz")
+    file.write_bytes(b"")
+    with pytest.raises(InputError, match=r"samples\.npz, the samples of record .*, does not have the sha256"):
+        table(folder, ("images",))
+    file.unlink()
+    with pytest.raises(InputError, match="is missing; copy `artifacts` with the records"):
+        table(folder, ("images",))
+
+
+def test_other_numbers_of_images_cannot_be_paired(results):
+    folder = results({("mae", 0): hits(0.5, 0), ("simmim", 0): hits(0.5, 1)[:100]})
+    with pytest.raises(InputError, match="tested on 200 and 100 samples, which cannot be paired"):
+        table(folder, ("images",), "simmim")
+
+
+def test_the_option_takes_seeds_and_images_only(quick):
+    for wrong in ("--interval=pixels", "--interval=,"):
+        done = quick("table", wrong)
+        assert done.returncode == 2
+        assert "choose seeds, images, or seeds,images" in done.stderr
+    assert "leave --spread out" in quick("table", "--interval=seeds", "--spread=se").stderr
