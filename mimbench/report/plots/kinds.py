@@ -13,6 +13,7 @@ from mimbench.report.plots.cost import cost
 from mimbench.report.plots.dot_rows import seeds
 from mimbench.report.plots.layers import layers, loss, ratios
 from mimbench.report.plots.pictures import picture_kinds, pictures
+from mimbench.report.plots.predictors import KIND, predictors
 from mimbench.report.plots.sheet import Sheet, compose, pages
 from mimbench.report.plots.source import NothingToPlot, Options, Source
 from mimbench.report.plots.style import drawing
@@ -31,6 +32,7 @@ _OF_EVERY_TASK: dict[str, Maker] = {
     "cost": cost,
     "loss": loss,
     "seeds": seeds,
+    KIND: predictors,
 }
 ALL = "all"
 _SHOW_BASELINE = ("bars", "ablation", "epochs")
