@@ -25,9 +25,9 @@ def test_the_interval_is_that_of_bonett_and_wright():
 
 def test_a_perfect_order_of_few_settings_has_a_wide_interval():
     found = rank_correlation([1, 2, 3, 4, 5], [1, 4, 9, 16, 25])
-    assert found.rho == 1
-    assert found.low < 0.7
-    assert rank_correlation([1, 2, 3, 4, 5], [5, 4, 3, 2, 1]).rho == -1
+    assert found.rho == found.high == pytest.approx(1)
+    assert -0.3 < found.low < -0.1
+    assert rank_correlation([1, 2, 3, 4, 5], [5, 4, 3, 2, 1]).rho == pytest.approx(-1)
     assert rank_correlation([1, 1, 1, 1], [1, 2, 3, 4]) is None
     assert rank_correlation([1, 2, 3], [1, 2, 3]) is None
 
@@ -52,7 +52,7 @@ def measured(record, *, monitors=False, quality=True) -> list:
 
 def titles(record, **kinds) -> dict[str, str]:
     drawn = figure("predictors", Source.from_records(measured(record, **kinds)), Options(width=7))
-    return {axes.get_xlabel().replace("\n", " "): axes.get_title().replace("\n", " ") for axes in drawn.axes}
+    return {axes.get_xlabel().replace("\n", " "): axes.get_title(loc="left").replace("\n", " ") for axes in drawn.axes}
 
 
 def test_each_measure_has_a_panel_with_its_correlation(record):
