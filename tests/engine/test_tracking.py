@@ -171,7 +171,7 @@ def test_a_run_of_wandb_goes_on_when_the_training_does(stub, tmp_path):
     assert [call[1]["id"] for call in wandb.calls() if call[0] == "init"][-1] != first["id"]
 
 
-def test_mlflow_writes_beside_the_training_unless_a_server_is_named(stub, tmp_path, monkeypatch):
+def test_mlflow_writes_a_file_unless_a_server_is_named(stub, tmp_path, monkeypatch):
     mlflow = stub("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     train(Probe(), tmp_path / "one", track=["mlflow"])

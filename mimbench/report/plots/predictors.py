@@ -88,17 +88,17 @@ def _is_measure(task: str) -> bool:
 
 def _measures(source: Source) -> dict[str, Values]:
     """Values by checkpoint of each metric of tasks that declare this plot, and of each monitor."""
-    found: dict[str, dict[str, float]] = {}
+    measured: dict[str, dict[str, float]] = {}
     tasks = tuple(sorted({row["task"] for row in source.rows(Options()) if _is_measure(row["task"])}))
     rows = source.rows(Options(tasks=tasks, metrics=ALL_METRICS)) if tasks else []
     for row in rows:
         name = f"{metric_label(row['task'], row['metric'], '')}, {task_label(row['task'])}"
-        found.setdefault(name, {})[row["checkpoint"]] = float(row["value"])
+        measured.setdefault(name, {})[row["checkpoint"]] = float(row["value"])
     for body in source.bodies.values():
         checkpoint = body["checkpoint"]
         for name, points in checkpoint.get("monitored", {}).items():
-            found.setdefault(f"monitor {clean(name)}", {})[checkpoint["fingerprint"]] = float(points[-1][1])
-    return found
+            measured.setdefault(f"monitor {clean(name)}", {})[checkpoint["fingerprint"]] = float(points[-1][1])
+    return measured
 
 
 def _pairs(group: Group, values: Values) -> list[tuple[Series, float, float]]:
@@ -116,10 +116,10 @@ def _of_seeds(mean: Mean, values: Values) -> list[tuple[float, float]]:
 
 
 def _plot(group: Group, name: str, pairs: Sequence[tuple[Series, float, float]]) -> Plot:
-    found = rank_correlation([x for _, x, _ in pairs], [y for _, _, y in pairs])
+    measured = rank_correlation([x for _, x, _ in pairs], [y for _, _, y in pairs])
     title = "ρ undefined: equal values"
-    if found:
-        title = f"ρ = {found.rho:.2f} [{found.low:.2f}, {found.high:.2f}], n = {found.n}".replace("-", "−")
+    if measured:
+        title = f"ρ = {measured.rho:.2f} [{measured.low:.2f}, {measured.high:.2f}], n = {measured.n}".replace("-", "−")
 
     def draw(axes: Axes) -> None:
         for entry, x, y in pairs:

@@ -71,14 +71,14 @@ def compare_single_seeds(score: Score, partner: Score) -> McNemar | None:
 
 def _samples(score: Score) -> dict[int, np.ndarray]:
     """By seed: the value on each sample, as stored."""
-    metric, found = str(score.shared["metric"]), {}
+    metric, measured = str(score.shared["metric"]), {}
     for seed, file in score.files.items():
         if file is None:
             raise InputError("--interval images: these records are not on disk; use --interval seeds")
-        found[seed] = read_samples(Path(file), read_body(Path(file)), metric)
-    if len({len(values) for values in found.values()}) > 1:
+        measured[seed] = read_samples(Path(file), read_body(Path(file)), metric)
+    if len({len(values) for values in measured.values()}) > 1:
         raise InputError(f"--interval images: the seeds of {metric} were tested on different numbers of samples")
-    return found
+    return measured
 
 
 def _in_unit(samples: dict[int, np.ndarray]) -> dict[int, np.ndarray]:

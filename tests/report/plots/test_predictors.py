@@ -15,18 +15,18 @@ from mimbench.report.plots.source import NothingToPlot, Options, Source
 
 def test_the_interval_is_that_of_bonett_and_wright():
     xs, ys = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], [2.0, 1.0, 4.0, 3.0, 7.0, 5.0, 6.0]
-    found = rank_correlation(xs, ys)
-    assert found.rho == pytest.approx(1 - 6 * 10 / (7 * 48))  # the squared differences of ranks add up to 10
-    half = stats.norm.ppf(0.975) * math.sqrt((1 + found.rho**2 / 2) / 4)
-    assert found.low == pytest.approx(math.tanh(math.atanh(found.rho) - half))
-    assert found.high == pytest.approx(math.tanh(math.atanh(found.rho) + half))
-    assert found.n == 7
+    result = rank_correlation(xs, ys)
+    assert result.rho == pytest.approx(1 - 6 * 10 / (7 * 48))  # the squared differences of ranks add up to 10
+    half = stats.norm.ppf(0.975) * math.sqrt((1 + result.rho**2 / 2) / 4)
+    assert result.low == pytest.approx(math.tanh(math.atanh(result.rho) - half))
+    assert result.high == pytest.approx(math.tanh(math.atanh(result.rho) + half))
+    assert result.n == 7
 
 
 def test_a_perfect_order_of_few_settings_has_a_wide_interval():
-    found = rank_correlation([1, 2, 3, 4, 5], [1, 4, 9, 16, 25])
-    assert found.rho == found.high == pytest.approx(1)
-    assert -0.3 < found.low < -0.1
+    result = rank_correlation([1, 2, 3, 4, 5], [1, 4, 9, 16, 25])
+    assert result.rho == result.high == pytest.approx(1)
+    assert -0.3 < result.low < -0.1
     assert rank_correlation([1, 2, 3, 4, 5], [5, 4, 3, 2, 1]).rho == pytest.approx(-1)
     assert rank_correlation([1, 1, 1, 1], [1, 2, 3, 4]) is None
     assert rank_correlation([1, 2, 3], [1, 2, 3]) is None

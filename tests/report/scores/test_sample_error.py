@@ -20,24 +20,24 @@ def crossed(rng, seeds: int, images: int, of_seed: float, of_image: float, of_bo
 
 def test_over_seeds_it_is_student_s_interval_of_their_means():
     values = crossed(np.random.default_rng(0), 4, 50, 1, 1, 1)
-    found, expected = mean_interval(values, [SEEDS]), t_interval([float(each.mean()) for each in values.values()])
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    result, expected = mean_interval(values, [SEEDS]), t_interval([float(each.mean()) for each in values.values()])
+    assert (result.low, result.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_over_images_of_one_seed_it_is_the_interval_of_a_proportion():
     hits = np.arange(400) < 300
-    found = mean_interval({0: 100.0 * hits}, [IMAGES])
+    result = mean_interval({0: 100.0 * hits}, [IMAGES])
     half = stats.t.ppf(0.975, 399) * 100 * math.sqrt(0.75 * 0.25 / 399)
-    assert (found.low, found.high) == pytest.approx((75 - half, 75 + half))
+    assert (result.low, result.high) == pytest.approx((75 - half, 75 + half))
 
 
 def test_over_images_it_is_what_a_bootstrap_over_images_gives():
     rng = np.random.default_rng(1)
     values = crossed(rng, 3, 400, 5, 1, 2)
-    found = mean_interval(values, [IMAGES])
+    result = mean_interval(values, [IMAGES])
     of_images = np.stack(list(values.values())).mean(0)
     drawn = of_images[rng.integers(0, 400, (4000, 400))].mean(1)
-    assert (found.high - found.low) / 2 == pytest.approx(1.96 * drawn.std(), rel=0.05)
+    assert (result.high - result.low) / 2 == pytest.approx(1.96 * drawn.std(), rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,8 @@ def test_over_images_it_is_what_a_bootstrap_over_images_gives():
 def test_over_both_it_covers_the_mean_as_often_as_it_says(of_seed, of_image, of_both):
     rng, covered = np.random.default_rng(2), 0
     for _ in range(600):
-        found = mean_interval(crossed(rng, 3, 60, of_seed, of_image, of_both), [SEEDS, IMAGES])
-        covered += found.low <= 0 <= found.high
+        result = mean_interval(crossed(rng, 3, 60, of_seed, of_image, of_both), [SEEDS, IMAGES])
+        covered += result.low <= 0 <= result.high
     assert covered / 600 > 0.935  # a standard error and a half below 95 %
 
 
@@ -56,19 +56,19 @@ def test_covering_seeds_alone_or_images_alone_is_too_narrow_where_both_vary():
     for _ in range(300):
         values = crossed(rng, 20, 40, 1.0, 1.5, 0.5)
         for covers in covered:
-            found = mean_interval(values, covers)
-            covered[covers] += found.low <= 0 <= found.high
+            result = mean_interval(values, covers)
+            covered[covers] += result.low <= 0 <= result.high
     assert all(count / 300 < 0.9 for count in covered.values())
 
 
-def test_pairs_are_narrower_than_two_methods_apart():
+def test_pairs_are_narrower_than_unpaired_methods():
     rng = np.random.default_rng(5)
     hard = rng.normal(0, 3, 500)
     one, two = hard + rng.normal(0, 0.5, 500), hard + rng.normal(0.2, 0.5, 500)
     paired = mean_interval({0: two - one}, [IMAGES])
-    apart = mean_interval({0: two}, [IMAGES])
+    unpaired = mean_interval({0: two}, [IMAGES])
     assert paired.low > 0
-    assert paired.high - paired.low < 0.3 * (apart.high - apart.low)
+    assert paired.high - paired.low < 0.3 * (unpaired.high - unpaired.low)
 
 
 def test_too_few_have_no_interval():
@@ -83,7 +83,7 @@ def test_mcnemar_is_exact():
     # The table [[101, 121], [59, 33]] of the documentation of statsmodels.stats.contingency_tables.mcnemar.
     first = np.repeat([True, True, False, False], [101, 121, 59, 33])
     second = np.repeat([True, False, True, False], [101, 121, 59, 33])
-    found = mcnemar(first, second)
-    assert (found.first_only, found.second_only) == (121, 59)
-    assert found.p_value == pytest.approx(4.434448713e-06)
+    result = mcnemar(first, second)
+    assert (result.first_only, result.second_only) == (121, 59)
+    assert result.p_value == pytest.approx(4.434448713e-06)
     assert mcnemar(first, first).p_value == 1
