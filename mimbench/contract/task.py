@@ -64,7 +64,7 @@ class TaskResult:
     """Report of the task's training, if it trains."""
     scores: SampleScores | None = None
     """Scores of single samples. They become an artifact of the record."""
-    by_sample: Mapping[str, Column] = field(default_factory=dict)
+    by_sample: Mapping[str, Column] = field(default_factory=dict, compare=False)
     """By metric: its value on each sample, [N] in the order of the test split, whose mean is the metric. bool says
     which samples are right; the metric is then their percentage. Real values are in the metric's unit. They become an
     artifact of the record, from which `mimbench table --interval images` computes intervals."""
