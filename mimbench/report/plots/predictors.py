@@ -86,7 +86,7 @@ def _is_measure(task: str) -> bool:
     return KIND in describe_task(task).plots
 
 
-def _measures(source: Source) -> dict[str, Values]:
+def _measures(source: Source) -> Mapping[str, Values]:
     """Values by checkpoint of each metric of tasks that declare this plot, and of each monitor."""
     measured: dict[str, dict[str, float]] = {}
     tasks = tuple(sorted({row["task"] for row in source.rows(Options()) if _is_measure(row["task"])}))
