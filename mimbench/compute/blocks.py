@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mimbench.shared_batch import current_share, in_share
 
-_MARK, _RUNNER = "_is_block", "_block_runner"
+_MARK, _RUNNER, _WITHIN_HOOKS = "_is_block", "_block_runner", "_runs_within_hooks"
 
 
 class Runner(Protocol):
@@ -62,6 +62,8 @@ def run_block(
 
     def run(*inputs: Any) -> Tensor:
         runner = vars(block).get(_RUNNER)
+        if _WITHIN_HOOKS in vars(block):
+            return _call_within_hooks(block, by or type(block).forward, *inputs)
         if runner is None:
             return block(*inputs) if by is None else by(block, *inputs)
         return runner(by or forward, block, *inputs)
@@ -79,13 +81,35 @@ def run_block(
 
 def set_runner(block: nn.Module, runner: Runner | None) -> None:
     """Let `runner` run the block from now on, also if it is called as a module; None: the block runs itself."""
+    # torch calls _compiled_call_impl in place of the forward pass; it is neither copied nor pickled with the module.
     if runner is None:
         vars(block).pop(_RUNNER, None)
         block._compiled_call_impl = None
         return
     vars(block)[_RUNNER] = runner
-    # torch calls this in place of the forward pass; it is neither copied nor pickled with the module.
-    block._compiled_call_impl = functools.partial(runner, forward, block)
+    if _WITHIN_HOOKS in vars(block):
+        block._compiled_call_impl = functools.partial(_call_within_hooks, block, type(block).forward)
+    else:
+        block._compiled_call_impl = functools.partial(runner, forward, block)
+
+
+def run_within_hooks(block: nn.Module) -> None:
+    """From now on the block's hooks surround whatever runs the block: a runner, or a function given to `run_block`.
+
+    The hooks of FSDP gather the block's weights and free them again. They cannot be compiled. Call it before
+    `set_runner`.
+    """
+    vars(block)[_WITHIN_HOOKS] = True
+
+
+def _call_within_hooks(block: nn.Module, function: Callable[..., Tensor], *inputs: Any, **named: Any) -> Tensor:
+    runner = vars(block).get(_RUNNER)
+    inner = functools.partial(function, block) if runner is None else functools.partial(runner, function, block)
+    vars(block)["forward"] = inner  # torch calls it between the hooks
+    try:
+        return block._call_impl(*inputs, **named)
+    finally:
+        del vars(block)["forward"]
 
 
 @contextmanager

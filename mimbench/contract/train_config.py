@@ -92,6 +92,9 @@ class TrainConfig(Config):
     auto_batch: bool = cosmetic(False)
     """Raise `accumulate` until a micro-batch fits the device: found before the training, printed, and recorded as
     `accumulate`, which enters the fingerprint."""
+    parallel: Literal["ddp", "fsdp"] = cosmetic("ddp")
+    """How several processes share a training. ddp: each holds the whole model. fsdp: each holds a part of the weights,
+    gradients and optimizer states (torch's FSDP2), for encoders that do not fit. Results change by rounding only."""
     precision: Literal["auto", "fp32", "bf16", "tf32"] = "auto"
     """auto: bf16 autocast on CUDA devices that support it, else fp32. tf32: fp32 whose products round their factors to
     ten bits, which CUDA devices since Ampere compute several times faster; the record states it."""
@@ -152,6 +155,8 @@ class TrainConfig(Config):
             raise ValueError(
                 "lamb adapts the steps of decayed parameters only: give weight_decay above 0, or use adamw"
             )
+        if self.parallel == "fsdp":
+            self._require_splittable()
         if self.clip_each and self.clip_grad is None:
             raise ValueError("clip_each needs clip_grad, the largest norm")
         # A warmup in the other unit is checked by `Schedule`, which knows the steps in an epoch.
@@ -162,6 +167,17 @@ class TrainConfig(Config):
             if warmup and length and warmup >= length:
                 raise ValueError(f"warmup_{name} {warmup:g} must be less than {name}, which is {length}")
         return self
+
+    def _require_splittable(self) -> None:
+        """Raise ValueError if other options cannot be combined with `parallel = "fsdp"`."""
+        if self.optimizer in ("lars", "lamb"):
+            raise ValueError(f'parallel "fsdp" splits weights, and {self.optimizer} needs their whole norms: use "ddp"')
+        if self.compile == "cuda-graphs":
+            raise ValueError('compile "cuda-graphs" needs weights that stay in their place, unlike parallel "fsdp"')
+        if self.channels_last:
+            raise ValueError('channels_last is not for parallel "fsdp", which splits contiguous weights only')
+        if self.auto_batch:
+            raise ValueError('auto_batch tries micro-batches on one device; with parallel "fsdp" set accumulate')
 
     @property
     def unit(self) -> Literal["epoch", "step"]:
@@ -190,6 +206,18 @@ class TrainConfig(Config):
     def micro_batch(self, processes: int) -> int:
         """Images per forward pass in each process."""
         return self.batch_size // self.accumulate // processes
+
+    def require_several(self, processes: int, where: str) -> None:
+        """Raise InputError if `parallel` needs more processes than there are.
+
+        Args:
+            where: path of this table, such as "pretrain", for the message.
+        """
+        if self.parallel == "fsdp" and processes == 1:
+            raise InputError(
+                f"{where}.parallel=fsdp splits a training over processes, and there is one: start several with "
+                f"`torchrun --nproc-per-node N -m mimbench`, or set {where}.parallel=ddp"
+            )
 
     def require_processes(self, processes: int, where: str) -> None:
         """Raise InputError if this number of processes cannot share a batch equally.

@@ -89,12 +89,20 @@ def place_of_step(module: object) -> str:
 class MinimalRunner(Runner):
     """mmengine's Runner on a given device, without its environment log, log file, config file and checkpoints."""
 
-    def __init__(self, *, device: torch.device, restore: Callable[[], None], **options: Any) -> None:
-        """restore: called once, when model, optimizer and loop exist, to load the state of an interrupted run."""
-        self._device, self._restore = device, restore
+    def __init__(
+        self, *, device: torch.device, restore: Callable[[], None], is_split: bool = False, **options: Any
+    ) -> None:
+        """
+        Args:
+            restore: called once, when model, optimizer and loop exist, to load the state of an interrupted run.
+            is_split: the model shares its work among the ranks by itself (`mimbench.engine.sharding`).
+        """
+        self._device, self._restore, self._is_split = device, restore, is_split
         super().__init__(**options)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        if self._is_split:
+            return model
         model = model.to(self._device)
         if not self.distributed:
             return model
@@ -112,6 +120,9 @@ class MinimalRunner(Runner):
 
     def dump_config(self) -> None:
         """Does nothing. mmengine would write a config file, which would be almost empty, to the work folder."""
+
+    def _init_model_weights(self) -> None:
+        """mmengine sends rank 0's weights to all. DDP and `sharding.split` have done so."""
 
     def _log_env(self, env_cfg: dict) -> None:
         return

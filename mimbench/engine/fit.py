@@ -32,11 +32,12 @@ from mimbench.engine.monitoring import MonitorHook, Monitoring
 from mimbench.engine.progress import Progress, print_line
 from mimbench.engine.resume import TrainingStates
 from mimbench.engine.saving import SavingPlan
+from mimbench.engine.sharding import copy_to_split, describe_use, gather_weights, split
 from mimbench.engine.sharing import shared_parts, shares_batch
 from mimbench.engine.stopping import stop_when_convenient
 from mimbench.engine.tracking import describe_visualizer
 from mimbench.engine.update import FirstUpdate, build_update
-from mimbench.errors import InputError, Interrupted
+from mimbench.errors import InputError, Interrupted, RunError
 from mimbench.optim import Schedule, build_optimizer, decay_rules
 from mimbench.rank_watch import training_together
 from mimbench.seeds import mmengine_seed
@@ -102,27 +103,31 @@ def fit(
             f"{label}: a batch of {config.batch_size} needs more than the {images_per_epoch} training images; "
             f"lower {options}.batch_size"
         )
-    precision = pick_precision(config, device)
+    config.require_several(get_world_size(), options)
+    precision, is_split = pick_precision(config, device), config.parallel == "fsdp"
     if config.channels_last:
         set_channels_last(model)
-    adapter = RunnerModel(model.to(device), device)
-    optimizer = build_optimizer(model, config, **decay_rules(model))
+    trained = copy_to_split(model, label) if is_split else model.to(device)
+    adapter = RunnerModel(trained, device)
+    if is_split:
+        split(adapter, device)
+    optimizer = build_optimizer(trained, config, **decay_rules(trained))
     schedule = Schedule(config, steps_per_epoch=len(loader) // config.accumulate)
     per_unit = schedule.steps_per_epoch if config.unit == "epoch" else 1
     last_step = schedule.steps if end is None else end * per_unit
     calls = {count * per_unit: function for count, function in (call_after or {}).items()}
     read_every = READ_EVERY.get(device.type, 1)
     run_name = f"mimbench-{uuid.uuid4().hex}"
-    choice = choose_acceleration(config, device, last_step * config.accumulate, has_dropout=has_dropout(model))
-    is_shared = shares_batch(model) and get_world_size() > 1
+    choice = choose_acceleration(config, device, last_step * config.accumulate, has_dropout=has_dropout(trained))
+    is_shared = shares_batch(trained) and get_world_size() > 1
     reset_peak_memory(device)
     with (
         training_together(),
         Progress(console, label) as progress,
         stop_when_convenient() as request,
         matrix_precision(precision, device),
-        shared_parts(model) if is_shared else nullcontext(),
-        accelerated(model, choice, falls_back=config.compile == "auto", label=label, console=console) as describe,
+        shared_parts(trained) if is_shared else nullcontext(),
+        accelerated(trained, choice, falls_back=config.compile == "auto", label=label, console=console) as describe,
     ):
         history = HistoryHook(
             adapter,
@@ -172,6 +177,8 @@ def fit(
                 history.check(runner)
             monitors.after_step(runner, step)
             if step in calls:
+                if is_split:
+                    gather_weights(trained, model)
                 calls[step](report())
             if signal:
                 raise _save_and_interrupt(signal, states, history, iteration)
@@ -182,12 +189,13 @@ def fit(
 
         def before_update() -> None:
             first_update.check()
-            hook = getattr(model, "before_update", None)
+            hook = getattr(trained, "before_update", None)
             if hook:
                 hook((runner.iter // config.accumulate) / schedule.steps)
 
         runner = MinimalRunner(
             device=device,
+            is_split=is_split,
             restore=lambda: states.restore(runner),
             model=adapter,
             work_dir=str(workdir),
@@ -222,11 +230,18 @@ def fit(
         )
         try:
             runner.train()
+            if is_split:
+                gather_weights(trained, model)
+                model.to(device)
             return report()
         except Interrupted as stop:
             if str(stop):  # raised by `after_step`, which has said what is saved
                 raise
             raise Interrupted(stop.signal, f"{label}: {states.describe_saved()}") from None
+        except RuntimeError as error:
+            if is_split and (problem := describe_use(error)):
+                raise RunError(f"{label}: {problem}") from error
+            raise
         finally:
             runner.visualizer.close()
             release_run(run_name)

@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mimbench.distributed import average_over_ranks
 from mimbench.engine.adapter import MinimalRunner, RunnerModel
 from mimbench.engine.progress import Progress
+from mimbench.engine.sharding import whole_norms
 from mimbench.engine.sharing import shares_batch
 from mimbench.errors import RunError
 from mimbench.optim import Schedule
@@ -237,7 +238,7 @@ class HistoryHook(Hook):
 
     def check_weights(self, when: str) -> None:
         """Raise RunError if a weight is not finite; such weights are never saved."""
-        norms = torch._foreach_norm([p.detach() for p in self.adapter.parameters()])
+        norms = whole_norms([p.detach() for p in self.adapter.parameters()])
         if not math.isfinite(float(torch.stack([norm.float() for norm in norms]).sum())):
             raise self._diverged(f"a weight is not finite {when}", updated=True)
 

@@ -18,6 +18,7 @@ from mimbench.engine.hooks import HistoryHook
 from mimbench.engine.monitoring import MonitorHook
 from mimbench.engine.progress import print_line
 from mimbench.engine.ranks import fails_together, on_first_rank
+from mimbench.engine.sharding import gather_whole, split_as, split_optimizer_state
 from mimbench.engine.state_files import Position, load_state, newest_valid_state, save_state
 from mimbench.errors import InputError, RunError
 from mimbench.optim import Schedule
@@ -51,8 +52,8 @@ class TrainingStates:
         history = self.history.state()
         steps = iteration // self.config.accumulate
         state = {
-            "model": self.adapter.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": gather_whole(self.adapter.state_dict()),
+            "optimizer": gather_whole(self.optimizer.state_dict()),
             "iteration": iteration,
             "steps_per_epoch": self.schedule.steps_per_epoch,
             "history": history,
@@ -87,8 +88,10 @@ class TrainingStates:
                 raise InputError(
                     f"{position.path} was left by other code or data of {self.label} ({mismatch}); {advice}"
                 )
-            self.adapter.load_state_dict(state["model"], strict=True)
-            self.optimizer.load_state_dict(state["optimizer"])
+            current = self.adapter.state_dict()
+            weights = {name: split_as(value, current[name]) for name, value in state["model"].items()}
+            self.adapter.load_state_dict(weights, strict=True)
+            self.optimizer.load_state_dict(split_optimizer_state(state["optimizer"], self.optimizer))
             self.history.restore(state["history"])
             if "monitored" in state:  # a state of an older version has none
                 self.monitors.restore(state["monitored"])

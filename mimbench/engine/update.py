@@ -15,6 +15,7 @@ from mimbench.contract import TrainConfig
 from mimbench.distributed import get_world_size
 from mimbench.engine.adapter import RunnerModel, place_of_step
 from mimbench.engine.progress import print_line
+from mimbench.engine.sharding import is_split, own_part, whole_norms
 from mimbench.errors import RunError
 from mimbench.text import list_first
 
@@ -62,7 +63,7 @@ class UpdateWrapper(OptimWrapper):
         parameters = [one for group in groups for one in group["params"] if one.grad is not None]
         if not parameters:
             return
-        if self._clip_each and parameters[0].is_cuda:
+        if self._clip_each and (parameters[0].is_cuda or is_split(parameters[0])):
             clip_each_norm(parameters, self.clip_grad_kwargs["max_norm"])
         elif self._clip_each:
             for parameter in parameters:
@@ -97,12 +98,12 @@ def build_update(
 def clip_each_norm(parameters: Sequence[nn.Parameter], max_norm: float) -> None:
     """Limit the L2 norm of each gradient, as torch's `clip_grad_norm_` does one by one, in a few kernels for all."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    scales = torch._foreach_norm(gradients)
+    scales = whole_norms(gradients)
     torch._foreach_add_(scales, 1e-6)
     torch._foreach_reciprocal_(scales)
     torch._foreach_mul_(scales, max_norm)
     torch._foreach_clamp_max_(scales, 1.0)
-    torch._foreach_mul_(gradients, scales)
+    torch._foreach_mul_([own_part(gradient) for gradient in gradients], scales)
 
 
 class FirstUpdate:

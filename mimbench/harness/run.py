@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from mimbench.contract import TrainConfig
 from mimbench.contract.validation import NONE
 from mimbench.data import default_cache
-from mimbench.distributed import get_rank
+from mimbench.distributed import get_rank, get_world_size
 from mimbench.engine.device import device_name, pick_device
 from mimbench.engine.progress import print_line
 from mimbench.engine.ranks import on_first_rank, process_group
@@ -127,6 +128,7 @@ def execute(options: RunOptions, check: Callable[[Sequence[Cell]], None] | None 
         InputError: an option or setting that cannot be used. Nothing has been written then.
     """
     with plan_run(options) as run:
+        _require_processes(run.cells)
         if check:
             on_first_rank(check)(run.cells)
         with redirect_stdout(sys.stderr):
@@ -203,6 +205,16 @@ def _not_covered(table: Mapping[str, Any], paths: Sequence[str]) -> dict[str, An
 def _first(*choices: Any) -> Any:
     """The first choice that is not None."""
     return next(choice for choice in choices if choice is not None)
+
+
+def _require_processes(cells: Sequence[Cell]) -> None:
+    """Raise InputError if a training needs more processes than run here. A command that only plans has one."""
+    for cell in cells:
+        if cell.pretraining.trains:
+            cell.pretraining.recipe.pretrain.require_several(get_world_size(), "pretrain")
+        train = getattr(cell.task.config, "train", None)
+        if isinstance(train, TrainConfig):
+            train.require_several(get_world_size(), "task.train")
 
 
 def _outdated(results: Path, outcome: Outcome) -> list[str]:

@@ -210,6 +210,8 @@ class DetectionConfig(TaskConfig):
             raise ValueError(f"shorter_side {self.shorter_side[-1]} is above image_size {self.image_size}, the longer")
         if self.cascade == "detectron2" and not (self.detector == "cascade-mask-rcnn" and self.class_agnostic):
             raise ValueError('cascade "detectron2" is for detector "cascade-mask-rcnn" with class_agnostic = true')
+        if self.detector == "fcos" and self.train.parallel == "fsdp":
+            raise ValueError('detector "fcos" has weights without a dimension, which parallel "fsdp" cannot split')
         if self.recompute_boxes and not self.draws_masks:
             raise ValueError(f"recompute_boxes needs masks, which {self.detector} does not read")
         return self

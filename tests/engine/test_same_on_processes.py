@@ -9,9 +9,12 @@ import torch
 
 from helpers.noting import INPUT, train
 from helpers.two_processes import exit_codes
+from mimbench.compute.blocks import marked_blocks
+from mimbench.contract import StepOutput
 from mimbench.encoders.convnet import ResNet
 from mimbench.encoders.vit import ViT
 from mimbench.engine.pretrain import TrainableMethod
+from mimbench.errors import RunError
 from mimbench_methods.ibot import IBOT
 from mimbench_methods.simmim import SimMIM
 from mimbench_methods.spark import SparK
@@ -43,15 +46,14 @@ def build(case):
     return SimMIM(SimMIM.Config(masking="block", mask_patch_size=2), encoder)  # masks of uneven size
 
 
-def fit(case, folder, until=None):
+def fit(case, folder, until=None, **options):
     """Losses of each step, and the weights. Of spark and ibot a batch is one micro-batch."""
     method = build(case)
     view = COLOURS.model_copy(update={"image_size": method.encoder.image_size})
     trainable = TrainableMethod(method, type(method).views(method.config, view), channels=1, batched=True)
     accumulate = 2 if case == "simmim" else 1
-    report, _ = train(
-        trainable, folder, epochs=STEPS, until=until, batch_size=40, accumulate=accumulate, base_lr=1e-3, clip_grad=1.0
-    )
+    options |= {"batch_size": 40, "accumulate": accumulate, "base_lr": 1e-3, "clip_grad": 1.0}
+    report, _ = train(trainable, folder, epochs=STEPS, until=until, **options)
     return report.loss, {name: value.clone() for name, value in method.state_dict().items()}
 
 
@@ -67,6 +69,22 @@ def compare(case, trained, expected):
         )
 
 
+class ReadsABlock(SimMIM):
+    """Its loss uses a weight of a block that does not run."""
+
+    def step(self, batch, generator):
+        output = super().step(batch, generator)
+        weight = next(next(marked_blocks(self)).parameters())
+        return StepOutput(output.loss + weight.square().mean())
+
+
+def refuse_what_reads_a_block(folder):
+    method = ReadsABlock(SimMIM.Config(), ViT(ViT.Config(**VIT), image_size=8, in_channels=1))
+    trainable = TrainableMethod(method, (INPUT,), channels=1, batched=True)
+    with pytest.raises(RunError, match=r'probe: the training step uses weights outside .* set parallel to "ddp"'):
+        train(trainable, folder, parallel="fsdp")
+
+
 def on_rank(rank, port, world, folder, failures):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(world)}
     torch.set_num_threads(1)
@@ -78,6 +96,11 @@ def on_rank(rank, port, world, folder, failures):
         if world == 2:
             compare("simmim", fit("simmim", folder / "alone first"), expected["simmim"])
             fit("simmim", folder / "together first", until=9)
+            for case in ("simmim", "ibot"):
+                compare(case, fit(case, folder / f"{case} split", parallel="fsdp"), expected[case])
+            compare("simmim", fit("simmim", folder / "alone first, then split", parallel="fsdp"), expected["simmim"])
+            fit("simmim", folder / "split first", until=9, parallel="fsdp")
+            refuse_what_reads_a_block(folder / "reads a block")
     except AssertionError as error:
         failures.put(f"rank {rank} of {world}: {error}")
     torch.distributed.destroy_process_group()
@@ -94,13 +117,15 @@ def alone(tmp_path_factory):
     """Folder with the losses and weights of one process, and a training that it leaves unfinished."""
     folder = tmp_path_factory.mktemp("same")
     torch.save({case: fit(case, folder / case) for case in ("simmim", "ibot", "spark")}, folder / "alone.pt")
-    fit("simmim", folder / "alone first", until=9)
+    for name in ("alone first", "alone first, then split"):
+        fit("simmim", folder / name, until=9)
     return folder
 
 
 def test_two_processes_train_as_one_and_each_goes_on_with_the_other(alone):
     start(2, alone)
-    compare("simmim", fit("simmim", alone / "together first"), torch.load(alone / "alone.pt")["simmim"])
+    for name in ("together first", "split first"):
+        compare("simmim", fit("simmim", alone / name), torch.load(alone / "alone.pt")["simmim"])
 
 
 def test_four_processes_train_as_one(alone):
