@@ -94,6 +94,14 @@ def has_lost_lease() -> bool:
     return any(lease.lost for lease in _held)
 
 
+def release_all() -> None:
+    """Give back all leases of this process, which is about to end. What it would still publish is refused."""
+    for lease in list(_held):
+        lease.release()
+        lease.lost = f"{lease.what}: stopped, since this process ends"
+        _held.append(lease)
+
+
 def lease_seconds() -> int:
     """How long other processes wait for a sign of life of this one.
 

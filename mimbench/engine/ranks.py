@@ -29,7 +29,7 @@ from torch.distributed.distributed_c10d import _get_default_store
 from mimbench.distributed import get_rank, get_world_size
 from mimbench.errors import RunError
 from mimbench.process_identity import this_process
-from mimbench.rank_watch import give_up, watching
+from mimbench.rank_watch import forget_problem, give_up, watching
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -127,6 +127,8 @@ def fails_together(function: Callable[Arguments, Result]) -> Callable[Arguments,
         except Exception as error:
             local = error
         errors = gather_on_all(None if local is None else _picklable(local), because=local)
+        if any(errors):
+            forget_problem()
         for rank, error_of_rank in enumerate(errors):
             if error_of_rank is not None:
                 raise local if local is not None and rank == get_rank() else error_of_rank

@@ -19,14 +19,14 @@ import torch
 
 from mimbench.engine.device import device_name
 from mimbench.engine.ranks import on_first_rank
-from mimbench.errors import InputError, LeaseLost, MimbenchError
-from mimbench.files import write_atomic
+from mimbench.errors import InputError, LeaseLost
 from mimbench.harness.planning.cells import Cell, Pretraining, Request, distinct_pretrainings, varied_text
 from mimbench.harness.planning.code import code_of_cell
 from mimbench.harness.planning.estimate import Estimator
+from mimbench.harness.running.failures import FailureNotes
 from mimbench.harness.running.measurement import measure
 from mimbench.harness.running.overview import Overview
-from mimbench.harness.running.record import build_failure, options_of, reason_of
+from mimbench.harness.running.record import options_of, reason_of
 from mimbench.harness.running.session import Session
 from mimbench.harness.running.trainer import Trainer
 from mimbench.recipe import is_of_task
@@ -54,7 +54,7 @@ class Scheduler:
 
     def __init__(self, session: Session, request: Request, cells: Sequence[Cell]) -> None:
         self.session, self.store, self.request, self.cells = session, session.store, request, list(cells)
-        self.trainer = Trainer(session)
+        self.trainer, self.failures = Trainer(session), FailureNotes(session, request)
         # Results of this run, by record id; checkpoints by fingerprint.
         self._records: dict[str, Record] = {}
         self._failures: dict[str, str] = {}
@@ -65,7 +65,7 @@ class Scheduler:
 
     def run(self) -> Outcome:
         """Run every cell that has no record yet. A cell that fails, for whatever reason, does not stop the others."""
-        waiting = self._unfinished(self.cells)
+        waiting = self._failed_last(self._unfinished(self.cells))
         before = len(self._records)
         self._say_recorded()
         if len(waiting) > 1:
@@ -86,6 +86,16 @@ class Scheduler:
             [(cell, self._failures[cell.record_id]) for cell in self.cells if cell.record_id in self._failures],
             before,
         )
+
+    def _failed_last(self, cells: list[Cell]) -> list[Cell]:
+        """The same cells; last those of a pretraining with failures of an earlier run, which may end this one too."""
+        failed = self._failed_before()
+        trainings = {cell.pretraining.fingerprint for cell in cells if cell.record_id in failed}
+        return sorted(cells, key=lambda cell: cell.pretraining.fingerprint in trainings)
+
+    @on_first_rank
+    def _failed_before(self) -> set[str]:
+        return {key for key, content in self._old_failures.items() if content is not None}
 
     def _run_group(self, cells: list[Cell]) -> list[Cell]:
         """Run cells that share a pretraining. Returns those that another run holds, by their own or its lease."""
@@ -153,7 +163,8 @@ class Scheduler:
         ]
         pretrainings = list(distinct_pretrainings(cells_of_training).values())
         try:
-            self.trainer.train(pretrainings)
+            with self.failures.noting(cells_of_training, "pretraining"):
+                self.trainer.train(pretrainings)
         except LeaseLost:
             raise
         except Exception as error:
@@ -174,7 +185,8 @@ class Scheduler:
                 return True
             try:
                 self.overview.start(cell.label)
-                record = measure(self.session, self.request, cell, checkpoint)
+                with self.failures.noting([cell], "task"):
+                    record = measure(self.session, self.request, cell, checkpoint)
             except LeaseLost:
                 raise
             except Exception as error:
@@ -243,7 +255,7 @@ class Scheduler:
             key, what = cells[0].pretraining.fingerprint, f"pretraining {_name_pretraining(cells)}, for {count}"
         if len(self.cells) > 1:  # the end of a run lists its failures; of a single cell that is the next line
             self.session.say(f"failed: {what}: {reason}")
-        self._save_failures(cells, stage, error, reason, key)
+        self.failures.save(cells, stage, error, reason, key)
         for cell in cells:
             self._failures[cell.record_id] = reason
             self.overview.finish(cell, failed=True)
@@ -251,26 +263,6 @@ class Scheduler:
         gc.collect()
         if self.session.device.type == "cuda":
             torch.cuda.empty_cache()
-
-    @on_first_rank
-    def _save_failures(
-        self, cells: list[Cell], stage: Literal["pretraining", "task"], error: Exception, reason: str, key: str
-    ) -> None:
-        """Write a failure per cell, and the traceback of an unexpected error into the work folder `key`."""
-        traceback_path = None
-        try:
-            if not isinstance(error, MimbenchError):
-                path = self.store.work(key) / "error.txt"
-                write_atomic(path, "".join(traceback.format_exception(error)).encode(errors="backslashreplace"))
-                self.session.say(f"traceback: {path}")
-                traceback_path = str(path.relative_to(self.store.root))
-        except (OSError, MimbenchError) as problem:  # a full disk may be what failed the cell
-            self.session.say(f"the traceback cannot be saved: {problem}")
-        try:
-            for cell in cells:
-                self.store.save_failure(build_failure(self.request, cell, stage, error, reason, traceback_path))
-        except OSError as problem:
-            self.session.say(f"the failure cannot be saved: {problem}")
 
     def _say_recorded(self) -> None:
         recorded = [cell for cell in self.cells if cell.record_id in self._records]
