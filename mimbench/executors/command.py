@@ -106,7 +106,12 @@ def _submit_once(run: PlannedRun, submission: Submission, executor: Executor) ->
         submission.save()
         try:
             submission = replace(submission, jobs=executor.submit(submission.workers()))
-        except BaseException:
+        except Interrupted as stop:  # sbatch may have queued the job, which needs the folder
+            state = "workers may have been submitted: the same command follows them"
+            if cancel := executor.cancel_command(submission.workers()):
+                state += f", and `{cancel}` ends them"
+            raise Interrupted(stop.signal, state) from None
+        except Exception:
             submission.discard()
             raise
         submission.save()

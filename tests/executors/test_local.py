@@ -13,7 +13,7 @@ import time
 import pytest
 
 from mimbench.contract.executor import Workers
-from mimbench.errors import InputError
+from mimbench.errors import InputError, Interrupted
 from mimbench.executors import local
 from mimbench.executors.local import Local
 from mimbench.executors.submission import read_submissions
@@ -114,6 +114,24 @@ def test_workers_go_on_after_the_command_and_the_same_command_follows_them(tmp_p
     assert "no worker is started" in again.stderr
     assert read_submissions(results) == [submission]
     assert set(read_notes(submission.folder)) == {"worker-0", "worker-1"}
+
+
+def test_a_command_that_is_stopped_while_it_submits_leaves_what_workers_need(tmp_path, quick, monkeypatch):
+    submit = Local.submit
+
+    def stop(self, workers):
+        submit(self, workers)
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(Local, "submit", stop)
+    run = ["run", "--method", "random-init", "--task", "knn", "--recipe", "smoke", "--executor", "local"]
+    done = quick(*run, "--results", "by-workers")
+    assert done.returncode == 130
+    (submission,) = read_submissions(tmp_path / "by-workers")
+    assert "the same command follows them, and `kill " in done.stderr
+    executor = submission.load_executor()
+    assert len(executor.jobs(submission.workers())) == 1
+    subprocess.run(executor.cancel_command(submission.workers()), shell=True, check=True)
 
 
 KILLED = '''
