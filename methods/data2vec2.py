@@ -30,6 +30,9 @@ from mimbench_methods._fairseq_weights import init_as_fairseq
 from mimbench_methods._slow_teachers import EncoderTeacher, variance_over_tokens
 from mimbench_methods.official.data2vec2 import OfficialData2Vec2
 
+NOISE_ROWS = 64
+"""Rows of noise that are drawn at once. On a CPU they are those of one draw for all rows."""
+
 
 class Data2Vec2(EncoderTeacher):
     """Baevski et al., Efficient Self-supervised Learning with Contextualized Target Representations (ICML 2023).
@@ -103,7 +106,9 @@ class Data2Vec2(EncoderTeacher):
         tokens = repeat_per_mask(self.encoder.embed(images), keep)
         seen = self.encoder.forward_tokens(tokens, keep)
         shape, kind = (mask[0].numel(), self.encoder.out_dim), seen.patches.dtype
-        noise = draw_rows(lambda rows: torch.randn(rows, *shape, device=mask.device, dtype=kind), len(mask))
+        noise = draw_rows(
+            lambda rows: torch.randn(rows, *shape, device=mask.device, dtype=kind), len(mask), at_once=NOISE_ROWS
+        )
         grid = self.config.noise_std * noise
         grid = grid.scatter(1, keep.unsqueeze(-1).expand_as(seen.patches), seen.patches)
         patches = self.decoder(grid.unflatten(1, self.encoder.grid)).flatten(1, 2)

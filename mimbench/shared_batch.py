@@ -78,17 +78,21 @@ def rows_of_views(views: int) -> Iterator[None]:
         yield
 
 
-def draw_rows(draw: Callable[[int], Tensor], rows: int, *, axis: int = 0) -> Tensor:
+def draw_rows(draw: Callable[[int], Tensor], rows: int, *, axis: int = 0, at_once: int | None = None) -> Tensor:
     """Draw random numbers for the images of this process.
 
     Args:
         draw: takes a number of rows and returns a tensor with that many along `axis`. In a shared batch it is called
             with the rows of all processes. What it calls draws as in a single process.
         rows: of this process: its images, or a multiple of them.
+        at_once: for many numbers per row: call `draw` for so many rows at most, again and again, also in a single
+            process. So a process holds its own rows and those of one call. The axis is the first one then.
 
     Returns:
         The rows of this process.
     """
+    if at_once is not None:
+        return _draw_in_parts(draw, rows, at_once)
     if _share is None:
         return draw(rows)
     share = _share
@@ -96,6 +100,24 @@ def draw_rows(draw: Callable[[int], Tensor], rows: int, *, axis: int = 0) -> Ten
         whole = draw(rows * share.processes)
     with in_share(share):
         return take_rows(whole, axis=axis)
+
+
+def _draw_in_parts(draw: Callable[[int], Tensor], rows: int, at_once: int) -> Tensor:
+    share = _share or Share(0, 1)
+    per_view = rows // share.views
+    own = [(view * share.processes + share.rank) * per_view for view in range(share.views)]
+    result: Tensor | None = None
+    with in_share(None):
+        for start in range(0, rows * share.processes, at_once):
+            part = draw(min(at_once, rows * share.processes - start))
+            if result is None:
+                result = part.new_empty(rows, *part.shape[1:])
+            for view, first in enumerate(own):
+                low, high = max(first, start), min(first + per_view, start + len(part))
+                if low < high:
+                    target = view * per_view - first
+                    result[target + low : target + high] = part[low - start : high - start]
+    return draw(0) if result is None else result
 
 
 def draws_rows(

@@ -31,6 +31,7 @@ from mimbench.api import (
 )
 from mimbench.compute.blocks import mark_blocks, run_block
 from mimbench.shared_batch import current_share, spread_rows, take_rows
+from mimbench_methods.data2vec2 import NOISE_ROWS
 
 GRID = (8, 8)
 ROWS = 6
@@ -94,6 +95,36 @@ def test_ranks_draw_the_rows_of_one_process(draw, processes):
         assert torch.equal(torch.rand(3, generator=generator), after)
     torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=2e-6)  # of crops the sums may round otherwise
     assert not torch.equal(parts[0], parts[1])
+
+
+@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize(("at_once", "shape"), [(4, (5, 7)), (16, (9, 3)), (100, (4, 4))])
+def test_rows_that_are_drawn_in_parts_are_those_of_one_process(at_once, shape, views):
+    calls = []
+
+    def draw(rows):
+        calls.append(rows)
+        return torch.randn(rows, *shape)
+
+    torch.manual_seed(3)
+    alone = draw_rows(draw, 36, at_once=at_once)
+    after = torch.rand(1)
+    for rank in range(3):
+        torch.manual_seed(3)
+        with sharing_batch(rank, 3), rows_of_views(views):
+            rows = draw_rows(draw, 12, at_once=at_once)
+            assert torch.equal(rows, take_rows(alone))
+        assert torch.equal(torch.rand(1), after)
+    assert max(calls) <= at_once
+
+
+def test_data2vec2_draws_the_noise_of_one_draw():
+    """Of 16 values or more, torch's CPU generator draws the same in parts."""
+    for rows, shape in ((150, (49, 24)), (65, (3, 17)), (64, (4, 4)), (200, (16, 192))):
+        torch.manual_seed(5)
+        whole = torch.randn(rows, *shape)
+        torch.manual_seed(5)
+        assert torch.equal(draw_rows(lambda count: torch.randn(count, *shape), rows, at_once=NOISE_ROWS), whole)  # noqa: B023
 
 
 def test_one_process_shares_nothing():
