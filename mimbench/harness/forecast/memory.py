@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,13 +15,18 @@ class PeakMemory(TorchDispatchMode):
     """While active, adds up the storages of all tensors that are alive, and keeps the highest sum.
 
     Tensors may have no values. Views share a storage, which counts once. What a kernel allocates for itself and frees
-    before it returns is not seen.
+    before it returns is not seen, except for what `workspace_of` says.
     """
 
-    def __init__(self, block: int = 1) -> None:
-        """block: bytes that each storage is rounded up to a multiple of."""
+    def __init__(self, block: int = 1, workspace_of: Callable[[Any, Any], int] | None = None) -> None:
+        """
+        Args:
+            block: bytes that each storage is rounded up to a multiple of.
+            workspace_of: (operator, its arguments) -> bytes that it takes besides its results while it runs.
+        """
         super().__init__()
         self.block, self.bytes, self.peak = block, 0, 0
+        self.workspace_of = workspace_of
         self.gradients, self.gradients_at_peak = 0, 0
         """Bytes of gradients, as far as `watch_gradients` follows them."""
         self._adds_gradients = False
@@ -35,8 +41,11 @@ class PeakMemory(TorchDispatchMode):
                 self._alive[key] = -(-storage.nbytes() // self.block) * self.block
                 self.bytes += self._alive[key]
                 weakref.finalize(storage, self._end, key)
-        if self.bytes > self.peak:
-            self.peak, self.gradients_at_peak = self.bytes, self.gradients
+        self._look(self.bytes)
+
+    def _look(self, now: int) -> None:
+        if now > self.peak:
+            self.peak, self.gradients_at_peak = now, self.gradients
 
     def watch_gradients(self, model: nn.Module) -> None:
         """Follow the gradients of a model's parameters. Set `gradients` back when they are freed."""
@@ -57,6 +66,8 @@ class PeakMemory(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **kwargs or {})
         self.add(*(value for value in tree_iter(result) if isinstance(value, Tensor)))
+        if self.workspace_of is not None:
+            self._look(self.bytes + self.workspace_of(func, args))
         return result
 
     def _end(self, key: int) -> None:

@@ -17,6 +17,7 @@ from mimbench.contract import Encoder, PlannedStep
 from mimbench.engine.bare_step import BareStep
 from mimbench.harness.forecast.kernels import CudaKernels
 from mimbench.harness.forecast.memory import PeakMemory, bytes_of
+from mimbench.harness.forecast.workspaces import workspace_of
 from mimbench.harness.planning.fake_step import strip_values, without_values
 from mimbench.harness.planning.step_cost import counted_flops
 
@@ -76,7 +77,9 @@ def traced(build: Callable[[], PlannedStep], target: Target) -> Iterator[Trace]:
         stack.enter_context(without_values())
         planned = _built(build)
         model: Any = strip_values(planned.model)
-        memory = stack.enter_context(PeakMemory(_CUDA_BLOCK if target.on_cuda else 1))
+        memory = stack.enter_context(
+            PeakMemory(_CUDA_BLOCK) if target.on_cuda else PeakMemory(workspace_of=workspace_of)
+        )
         if target.on_cuda:
             stack.enter_context(CudaKernels(has_flash=target.has_flash))
         changes = {"accumulate": 1, "precision": "bf16" if target.precision == "bf16" else "fp32"}
@@ -144,7 +147,7 @@ def count_forward(build: Callable[[], Encoder], images: int, on_cuda: bool) -> F
         with counted_flops() as counter:
             width = encoder.features(torch.empty(_FEW, *encoder.input_shape), -1).pooled.shape[1]
         with ExitStack() as stack:
-            memory = stack.enter_context(PeakMemory(_CUDA_BLOCK if on_cuda else 1))
+            memory = stack.enter_context(PeakMemory(_CUDA_BLOCK) if on_cuda else PeakMemory(workspace_of=workspace_of))
             if on_cuda:
                 stack.enter_context(CudaKernels(has_flash=False))
             memory.add(*tensors)

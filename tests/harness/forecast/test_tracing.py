@@ -46,6 +46,7 @@ def memory_of(step, images, **changes):
         ("simmim", ["encoder.name=convnext"]),
         ("data2vec", ["pretrain.grad_checkpointing=true"]),
         ("fcmae", ["pretrain.precision=bf16"]),
+        ("spark", ["encoder.name=convnext"]),
     ],
 )
 def test_memory_and_operations_are_those_of_a_real_step(method, assignments):
