@@ -105,14 +105,14 @@ def draw_rows(draw: Callable[[int], Tensor], rows: int, *, axis: int = 0, at_onc
 def _draw_in_parts(draw: Callable[[int], Tensor], rows: int, at_once: int) -> Tensor:
     share = _share or Share(0, 1)
     per_view = rows // share.views
-    own = [(view * share.processes + share.rank) * per_view for view in range(share.views)]
+    firsts = [(view * share.processes + share.rank) * per_view for view in range(share.views)]
     result: Tensor | None = None
     with in_share(None):
         for start in range(0, rows * share.processes, at_once):
             part = draw(min(at_once, rows * share.processes - start))
             if result is None:
                 result = part.new_empty(rows, *part.shape[1:])
-            for view, first in enumerate(own):
+            for view, first in enumerate(firsts):
                 low, high = max(first, start), min(first + per_view, start + len(part))
                 if low < high:
                     target = view * per_view - first

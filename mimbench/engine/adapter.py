@@ -14,6 +14,7 @@ from mmengine.visualization import Visualizer
 from torch import Tensor, nn
 
 from mimbench.contract import StepOutput
+from mimbench.engine.sharding import is_split
 from mimbench.engine.tracking import TrackingVisualizer
 from mimbench.errors import RunError
 from mimbench.plugin_source import location
@@ -68,6 +69,11 @@ def _describe_output_problem(output: StepOutput) -> str:
     if not isinstance(loss, Tensor) or loss.dim():
         shape = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         return f"must return a scalar tensor as loss, not {shape}; take its mean or sum"
+    if is_split(loss):
+        return (
+            'uses weights of a block outside of its forward pass, where parallel = "fsdp" has split them; set parallel to '
+            '"ddp"'
+        )
     if not loss.requires_grad:
         return "returns a loss without gradient: it depends on no trainable parameter, or was detached"
     if not isinstance(logs, Mapping):

@@ -70,19 +70,25 @@ def compare(case, trained, expected):
 
 
 class ReadsABlock(SimMIM):
-    """Its loss uses a weight of a block that does not run."""
+    """Its loss uses a weight of a block that does not run: by itself, or together with a tensor."""
+
+    with_a_tensor = False
 
     def step(self, batch, generator):
         output = super().step(batch, generator)
         weight = next(next(marked_blocks(self)).parameters())
+        if self.with_a_tensor:
+            weight = weight * torch.ones(weight.shape)
         return StepOutput(output.loss + weight.square().mean())
 
 
 def refuse_what_reads_a_block(folder):
-    method = ReadsABlock(SimMIM.Config(), ViT(ViT.Config(**VIT), image_size=8, in_channels=1))
-    trainable = TrainableMethod(method, (INPUT,), channels=1, batched=True)
-    with pytest.raises(RunError, match=r'probe: the training step uses weights outside .* set parallel to "ddp"'):
-        train(trainable, folder, parallel="fsdp")
+    for with_a_tensor in (False, True):
+        method = ReadsABlock(SimMIM.Config(mask_patch_size=2), ViT(ViT.Config(**VIT), image_size=8, in_channels=1))
+        method.with_a_tensor = with_a_tensor
+        trainable = TrainableMethod(method, (INPUT,), channels=1, batched=True)
+        with pytest.raises(RunError, match=r'the training step .*uses weights .*outside .* set parallel to "ddp"'):
+            train(trainable, folder / str(with_a_tensor), parallel="fsdp")
 
 
 def on_rank(rank, port, world, folder, failures):
@@ -107,7 +113,7 @@ def on_rank(rank, port, world, folder, failures):
 
 
 def start(world, folder):
-    codes, failures = exit_codes(world, on_rank, world, folder, seconds=240)
+    codes, failures = exit_codes(world, on_rank, world, folder, seconds=480)
     assert codes == [0] * world
     assert not failures, failures[0]
 
