@@ -62,7 +62,7 @@ class LinearProbeConfig(RegressionConfig):
         return self
 
 
-_OF_LBFGS = {"layers", "inverse_regularisation", "held_out", "max_iterations"}
+_OF_LBFGS = {"layers", "inverse_regularisation", "held_out", "max_iterations", "tolerance"}
 _OF_TRAINED = {"train", "augmentation", "init_std"}
 
 

@@ -71,8 +71,8 @@ def _describe_output_problem(output: StepOutput) -> str:
         return f"must return a scalar tensor as loss, not {shape}; take its mean or sum"
     if is_split(loss):
         return (
-            'uses weights of a block outside of its forward pass, where parallel = "fsdp" has split them; set parallel to '
-            '"ddp"'
+            'uses weights of a block outside of its forward pass, where parallel = "fsdp" has split them; '
+            'set parallel to "ddp"'
         )
     if not loss.requires_grad:
         return "returns a loss without gradient: it depends on no trainable parameter, or was detached"

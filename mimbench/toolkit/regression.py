@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from mimbench.contract import cosmetic
+from mimbench.contract import added, cosmetic
 from mimbench.toolkit.frozen_features import FrozenFeaturesConfig
 from mimbench.toolkit.torch_regression import fit_in_torch
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Solver = Literal["auto", "sklearn", "torch"]
 CPU = torch.device("cpu")
+_TOLERANCE = 1e-3
 
 
 class Classifier(Protocol):
@@ -70,6 +71,9 @@ class RegressionConfig(FrozenFeaturesConfig):
     held_out: float = Field(0.2, gt=0, lt=1)
     """Fraction of the training images that are held out to choose C."""
     max_iterations: int = Field(500, ge=1)
+    tolerance: float = added(_TOLERANCE, gt=0, le=_TOLERANCE)
+    """Largest component of the gradient at which a fit is done (scikit-learn's tol). Below the default, scikit-learn
+    computes in float64, since float32 has no such gradients."""
 
 
 @dataclass(frozen=True)
@@ -119,18 +123,18 @@ def fit_regression(
         held_x, held_y = x[held_rows], y[held_rows]
         if solver == "torch":
             rows = np.sort(fit_rows)  # a memory map is read in its order
-            fitted = fit_in_torch(x, y, choices, config.max_iterations, device, rows=rows)
+            fitted = fit_in_torch(x, y, choices, config.max_iterations, device, rows=rows, tolerance=config.tolerance)
             held_out = {choice: one.score(held_x, held_y) for choice, one in zip(choices, fitted, strict=True)}
         else:
             fit_x, fit_y = x[fit_rows], y[fit_rows]
             for choice in choices:
-                pipeline, _ = _fit(fit_x, fit_y, choice, config.max_iterations)
+                pipeline, _ = _fit(fit_x, fit_y, choice, config)
                 held_out[choice] = float(pipeline.score(held_x, held_y))
     strength = max(held_out, key=lambda choice: held_out[choice]) if held_out else choices[0]
     if solver == "torch":
-        (classifier,) = fit_in_torch(x, y, [strength], config.max_iterations, device)
+        (classifier,) = fit_in_torch(x, y, [strength], config.max_iterations, device, tolerance=config.tolerance)
         return Regression(classifier, strength, held_out, classifier.converged, solver)
-    pipeline, converged = _fit(x, y, strength, config.max_iterations)
+    pipeline, converged = _fit(x, y, strength, config)
     return Regression(pipeline, strength, held_out, converged)
 
 
@@ -154,11 +158,11 @@ def fit_standardised(
     return model
 
 
-def _logistic_regression(strength: float, iterations: int) -> LogisticRegression:
-    """An unfitted model with the tolerance that every built-in task uses; `strength` is scikit-learn's C."""
+def _logistic_regression(strength: float, iterations: int, tolerance: float = _TOLERANCE) -> LogisticRegression:
+    """An unfitted model; `strength` is scikit-learn's C."""
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=strength, max_iter=iterations, tol=1e-3)
+    return LogisticRegression(C=strength, max_iter=iterations, tol=tolerance)
 
 
 def _fit_without_warning(model: Pipeline | LogisticRegression, x: np.ndarray, y: np.ndarray) -> None:
@@ -184,11 +188,12 @@ def _held_out_rows(y: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarra
     return fit_rows, held_rows
 
 
-def _fit(x: np.ndarray, y: np.ndarray, strength: float, iterations: int) -> tuple[Pipeline, bool]:
+def _fit(x: np.ndarray, y: np.ndarray, strength: float, config: RegressionConfig) -> tuple[Pipeline, bool]:
     """The fitted pipeline, and whether it converged."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    pipeline = make_pipeline(StandardScaler(), _logistic_regression(strength, iterations))
-    _fit_without_warning(pipeline, x, y)
-    return pipeline, bool((pipeline[-1].n_iter_ < iterations).all())
+    model = _logistic_regression(strength, config.max_iterations, config.tolerance)
+    pipeline = make_pipeline(StandardScaler(), model)
+    _fit_without_warning(pipeline, x if config.tolerance == _TOLERANCE else x.astype(np.float64), y)
+    return pipeline, bool((pipeline[-1].n_iter_ < config.max_iterations).all())

@@ -97,21 +97,29 @@ def test_standardised_features_stay_as_they_are():
         np.testing.assert_allclose(fitted.predict_proba(x), model.predict_proba(x), atol=2e-5)
 
 
-def test_on_embedded_features_both_solvers_agree_within_a_tenth_of_a_point(tmp_path):
-    dataset = open_dataset("mnist5k", {}, tmp_path / "cache", "data")
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory):
+    """Features and labels of the embedded training images, and of the test images."""
+    folder = tmp_path_factory.mktemp("embedded")
+    dataset = open_dataset("mnist5k", {}, folder / "cache", "data")
     train, test = dataset.split("train"), dataset.split("test")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = ViTConfig(patch_size=4, embed_dim=32, depth=1, num_heads=2)
         encoder = ViT(config, image_size=28, in_channels=dataset.channels)
     images = InputConfig(image_size=28, mean=(0.13,), std=(0.31,))
-    source = FrozenFeatures(encoder, images, CPU, {}, Store(tmp_path), say=print)
+    source = FrozenFeatures(encoder, images, CPU, {}, Store(folder), say=print)
     x, unseen = source(train, "train").numpy(), source(test, "test").numpy()
-    y, accuracies, held_out, strengths = train.labels.numpy(), {}, {}, {}
+    return x, train.labels.numpy(), unseen, test.labels.numpy()
+
+
+def test_on_embedded_features_both_solvers_agree_within_a_tenth_of_a_point(embedded):
+    x, y, unseen, labels = embedded
+    accuracies, held_out, strengths = {}, {}, {}
     for solver in ("sklearn", "torch"):
         fitted = fit_regression(x, y, RegressionConfig(solver=solver), seed=0)
-        scores = class_probabilities(fitted.classifier, unseen, len(train.classes))
-        accuracies[solver] = 100 * np.mean(scores.argmax(1) == test.labels.numpy())
+        scores = class_probabilities(fitted.classifier, unseen, 10)
+        accuracies[solver] = 100 * np.mean(scores.argmax(1) == labels)
         held_out[solver], strengths[solver] = fitted.held_out, fitted.strength
         assert fitted.details()["solver"] == solver
     assert accuracies["torch"] == pytest.approx(accuracies["sklearn"], abs=0.1)
@@ -121,6 +129,26 @@ def test_on_embedded_features_both_solvers_agree_within_a_tenth_of_a_point(tmp_p
     for weak in (0.01, 0.1):
         assert held_out["torch"][weak] == pytest.approx(held_out["sklearn"][weak], abs=0.001)
     assert strengths["torch"] == strengths["sklearn"]
+
+
+@pytest.mark.parametrize("strength", [0.1, 10.0])
+def test_at_the_optimum_both_solvers_agree_within_a_tenth_of_a_point(embedded, strength):
+    x, y, unseen, labels = embedded
+    accuracies = []
+    for solver in ("sklearn", "torch"):
+        config = RegressionConfig(
+            solver=solver, inverse_regularisation=(strength,), tolerance=1e-5, max_iterations=5000
+        )
+        fitted = fit_regression(x[:1500], y[:1500], config, seed=0)
+        assert fitted.converged
+        accuracies.append(100 * fitted.classifier.score(unseen, labels))
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.1 + 1e-9)
+
+
+def test_a_tolerance_is_a_departure_only_if_it_is_not_the_default():
+    assert "tolerance" not in RegressionConfig().shaping()
+    assert RegressionConfig(tolerance=1e-5).shaping()["tolerance"] == 1e-5
+    assert "tolerance" not in RegressionConfig(tolerance=1e-3).shaping()
 
 
 def test_the_protocol_names_a_solver_that_is_not_the_reference():
