@@ -6,6 +6,7 @@ import functools
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -156,8 +157,16 @@ def fit(
                 monitor_seconds=monitors.seconds,
             )
 
+        def gather() -> None:
+            if is_split:
+                gather_weights(trained, model)
+
+        def measure() -> Mapping[str, float]:
+            gather()
+            return monitoring.measure() if monitoring else {}
+
         monitors = MonitorHook(
-            monitoring,
+            replace(monitoring, measure=measure) if monitoring else None,
             progress,
             history,
             device,
@@ -177,8 +186,7 @@ def fit(
                 history.check(runner)
             monitors.after_step(runner, step)
             if step in calls:
-                if is_split:
-                    gather_weights(trained, model)
+                gather()
                 calls[step](report())
             if signal:
                 raise _save_and_interrupt(signal, states, history, iteration)
@@ -230,9 +238,8 @@ def fit(
         )
         try:
             runner.train()
-            if is_split:
-                gather_weights(trained, model)
-                model.to(device)
+            gather()
+            model.to(device)
             return report()
         except Interrupted as stop:
             if str(stop):  # raised by `after_step`, which has said what is saved
