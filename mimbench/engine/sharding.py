@@ -99,7 +99,11 @@ def gather_weights(trained: nn.Module, model: nn.Module) -> None:
     """Copy the weights and buffers of the split copy into the model that it was made from. All ranks call it."""
     targets = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, value in (*trained.named_parameters(), *trained.named_buffers()):
-        targets[name].copy_(value.full_tensor() if is_split(value) else value)
+        targets[name].copy_(_whole(value))
+
+
+def _whole(tensor: Any) -> Tensor:
+    return tensor.full_tensor().detach() if is_split(tensor) else tensor
 
 
 def gather_whole(state: Any) -> Any:
@@ -108,7 +112,7 @@ def gather_whole(state: Any) -> Any:
     Other ranks than the first get empty tensors, so that only one holds the whole state.
     """
     if is_split(state):
-        whole = state.full_tensor().detach()
+        whole = _whole(state)
         return whole.cpu() if get_rank() == 0 else whole.new_empty(0)
     if isinstance(state, Mapping):
         return {key: gather_whole(value) for key, value in state.items()}
