@@ -16,8 +16,8 @@ from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
 
 from helpers.noting import Probe, train
-from mimbench.engine.adapter import ScalarVisualizer
 from mimbench.engine.state_files import amount_done, load_state, save_state
+from mimbench.engine.tracking import TrackingVisualizer
 from mimbench.errors import InputError, Interrupted, RunError
 from mimbench.files import file_sha256
 from mimbench.store.sealing import write_sealed
@@ -271,7 +271,7 @@ def test_nothing_of_a_training_stays_open(tmp_path):
     for number in range(3):
         train(Probe(), tmp_path / str(number))
     assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
-    for kind in (MMLogger, MessageHub, Visualizer, ScalarVisualizer, DefaultScope):
+    for kind in (MMLogger, MessageHub, Visualizer, TrackingVisualizer, DefaultScope):
         assert not [name for name in kind._instance_dict if name.startswith("mimbench")]
 
 
