@@ -186,6 +186,10 @@ def _training(step: StepOfStage, images: int, machine: Machine, end: int | None)
     with torch.device("meta"):
         planned = step.build()
     notes += [planned.note] if planned.note else []
+    if config.parallel == "fsdp":
+        notes.append(
+            f"{step.name}: memory as with parallel = ddp; fsdp splits weights, gradients and states over the devices"
+        )
     trained, frozen = _parameters(planned.model)
     try:
         with traced(step.build, target) as trace:

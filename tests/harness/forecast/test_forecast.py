@@ -26,3 +26,16 @@ def test_times_from_peak_rates_are_not_mixed_with_measured_ones(measured):
     (stage,) = plan.stages
     assert (stage.seconds is None) == bool(measured)
     assert stage.flops > 0
+
+
+def test_a_split_training_is_planned_as_one_of_ddp_and_says_so():
+    card = CARDS["H100"]
+    changes = {"pretrain.parallel": "fsdp"}
+    plan = forecast(
+        lambda task: resolve("smoke", read("smoke"), "mae", changes, task),
+        [],
+        Machine(card.name, 2, card.memory, card.usable, True, card),
+        mfu=0.3,
+        absent=AbsentData(),
+    )
+    assert any("memory as with parallel = ddp" in note for note in plan.stages[-1].notes)
