@@ -70,6 +70,7 @@ from mimbench.masks import (
     Grid as Grid,
     MultiBlockMask as MultiBlockMask,
     block_mask as block_mask,
+    cuboid_mask as cuboid_mask,
     grid_mask as grid_mask,
     guided_mask as guided_mask,
     visible_blocks_mask as visible_blocks_mask,
@@ -115,6 +116,9 @@ from mimbench.compute.dropout import (
 )
 from mimbench.encoders.convnet import (
     convnext_blocks as convnext_blocks,
+)
+from mimbench.encoders.video_vit import (
+    sinusoid_positions as sinusoid_positions,
 )
 from mimbench.encoders.inverse_swin import (
     InverseSwin as InverseSwin,

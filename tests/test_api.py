@@ -36,7 +36,7 @@ MaskRatioConfig check_mask_ratios count_visible init_normal mixed_ratio_mask mul
 stored_noise_mask tube_mask
 uniform_mask visible_only
 SampleScores classification_scores visible_blocks_mask Audit AuditInput DataChoice planted_indices training_indices
-RotaryPredictor inverse_block_mask sinkhorn Executor Workers
+RotaryPredictor inverse_block_mask sinkhorn Executor Workers cuboid_mask sinusoid_positions
 DataSizes PlannedStep planned_probe
 Monitor MonitorInput repeated_views top_k_hits
 gather_over_ranks draw_once draw_rows draws_rows mean_over_shares rows_of_views sharing_batch take_rows

@@ -17,7 +17,7 @@ from mimbench.text import list_first
 PREFIX = re.compile(r"^(?:_orig_mod\.|module\.|model\.|backbone\.|encoder\.|body\.)+")
 """What wrappers put before the names: DDP, torch.compile, mmpretrain, SimMIM, mimbench itself."""
 
-METHOD_PART = re.compile(r"^(?:mask_token$|decoder[._]|lm_head\.|cls_pt_|wfm\.|dec_norms\.)")
+METHOD_PART = re.compile(r"^(?:mask_token$|decoder[._]|encoder_to_decoder\.|lm_head\.|cls_pt_|wfm\.|dec_norms\.)")
 """Names that belong to the pretraining method, not to the encoder."""
 
 LEFT_OUT = (
@@ -37,13 +37,15 @@ Renames = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class KeyLayout:
-    """One code's names. A file has the first layout of which every pattern of `signs` matches some key."""
+    """One code's names. A file has the first layout whose patterns `signs` all match some key."""
 
     name: str
     kind: str
     """The kind of encoder."""
     source: str
     signs: tuple[str, ...]
+    absent: str = ""
+    """A pattern that no key matches, if the signs alone would suit other codes too."""
     renames: Renames = ()
     """(pattern, replacement), applied one after the other to each name."""
     merges_last: bool = False
@@ -143,6 +145,11 @@ LAYOUTS = (
            (_BLOCK, r"^decoder_blocks\.0\.", r"^decoder_predp\.")),
     KeyLayout("mae", "vit", "https://github.com/facebookresearch/mae@efb2a806",
            (_BLOCK, r"^decoder_blocks\.0\.", r"^decoder_embed\.")),
+    KeyLayout("videomae", "video-vit", "https://github.com/MCG-NJU/VideoMAE@14ef8d85",
+           (_BLOCK, r"^encoder_to_decoder\.weight$", r"^decoder\.blocks\.0\.")),
+    KeyLayout("videomae-classifier", "video-vit", "https://github.com/MCG-NJU/VideoMAE@14ef8d85, fine-tuned",
+           (_BLOCK, r"^blocks\.0\.attn\.q_bias$", r"^fc_norm\.weight$"),
+           absent=r"^cls_token$|relative_position"),
     KeyLayout("simmim-vit", "vit", _SIMMIM, (_BLOCK, _RELATIVE, r"^decoder\.0\.weight$")),
     KeyLayout("beitv2", "vit", "https://github.com/microsoft/unilm/tree/768a3c87/beit2", (_BLOCK, r"^cls_pt_layers\.")),
     KeyLayout("beit", "vit", "https://github.com/microsoft/unilm/tree/768a3c87/beit", (_BLOCK, r"^lm_head\.")),
@@ -179,6 +186,8 @@ def recognise(keys: Iterable[str]) -> KeyLayout:
     """
     names = sorted(PREFIX.sub("", key) for key in keys)
     for layout in LAYOUTS:
+        if layout.absent and any(re.search(layout.absent, name) for name in names):
+            continue
         if all(any(re.search(sign, name) for name in names) for sign in layout.signs):
             return layout
     if any(_HUGGING_FACE.search(name) for name in names):

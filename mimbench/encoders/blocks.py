@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,22 +26,26 @@ def transformer_blocks(
     drop_path: float = 0.0,
     eps: float = 1e-6,
     layer_scale: float | None = None,
+    key_bias: bool = True,
 ) -> nn.Sequential:
     """Pre-norm blocks over [B, N, dim], as a ViT has them: biases everywhere, exact GELU.
 
     Args:
         drop_path: rate of the last block; the rates rise from 0 in equal steps.
         layer_scale: initial value of LayerScale; None: none.
+        key_bias: False leaves out the bias of keys, which the softmax cancels, as BEiT and VideoMAE do. Queries and
+            values then have separate biases (`q_bias`, `v_bias`).
 
     Raises:
         InputError: `num_heads` does not divide `dim`.
     """
-    from timm.models.vision_transformer import Block  # slow to import
+    from timm.models import beit, vision_transformer  # slow to import
 
     _check_heads(dim, num_heads)
-    norm = partial(nn.LayerNorm, eps=eps)
+    block_class: Any = vision_transformer.Block if key_bias else beit.Block
+    options = {"mlp_ratio": mlp_ratio, "qkv_bias": True, "norm_layer": partial(nn.LayerNorm, eps=eps)}
     blocks = [
-        Block(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm, drop_path=rate, init_values=layer_scale)
+        block_class(dim, num_heads, **options, drop_path=rate, init_values=layer_scale)
         for rate in _drop_rates(drop_path, depth)
     ]
     mark_blocks(blocks)

@@ -5,6 +5,7 @@ returns its masks on that generator's device. What this package exports is publi
 """
 
 from mimbench.masks.blocks import block_mask
+from mimbench.masks.cuboids import cuboid_mask
 from mimbench.masks.grids import (
     Grid,
     mask_at_pixels,
@@ -37,6 +38,7 @@ __all__ = [
     "Grid",
     "MultiBlockMask",
     "block_mask",
+    "cuboid_mask",
     "grid_mask",
     "guided_mask",
     "inverse_block_mask",

@@ -147,7 +147,7 @@ def require_two_axes(grid: Grid, what: str) -> None:
     """Raise InputError unless the grid has rows and columns alone. what: the mask that needs that, for the message."""
     if len(grid) != 2:
         raise InputError(
-            f"{what} needs a grid of rows and columns, not {grid_text(grid)}; clips take tube or random masks"
+            f"{what} needs a grid of rows and columns, not {grid_text(grid)}; clips take random, tube or cuboid masks"
         )
 
 

@@ -83,5 +83,7 @@ def test_cubes_hold_frames_rows_columns_and_channels_in_this_order():
     ],
 )
 def test_masks_of_rows_and_columns_refuse_frames(draw):
-    with pytest.raises(InputError, match="needs a grid of rows and columns, not 4 x 6 x 8; clips take tube or random"):
+    with pytest.raises(
+        InputError, match="needs a grid of rows and columns, not 4 x 6 x 8; clips take random, tube or cuboid"
+    ):
         draw(GRID)
