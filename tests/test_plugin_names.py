@@ -38,10 +38,12 @@ ALLOWED = {
     "masks/sampling.py": {"mae", "spark"},
     "convert/key_layouts.py": {
         *("simmim", "mae", "beit", "beitv2", "greenmim", "mixmim", "cae", "hpm", "localmim", "crossmae"),
-        *("dbot", "data2vec", "data2vec2", "capi", "huggingface"),  # the last one in timm's address
+        *("dbot", "data2vec", "data2vec2", "capi", "videomae"),
+        "huggingface",  # in timm's address
     },
     "convert/network_choice.py": {"ibot", "data2vec"},
     "encoders/vit_body.py": {"beit"},  # timm's class of that name
+    "encoders/blocks.py": {"beit"},  # likewise
     "encoders/towers.py": {"beit"},  # likewise
     # Formats: the type of a COCO file, the key of a COCO object, a record's artifact.
     "data/__init__.py": {"coco"},

@@ -31,9 +31,10 @@ class InputConfig(Config):
     """Side in px of the square that the encoder sees."""
     frames: int = added(1, ge=1)
     """Frames per clip; 1 for images. It is `Dataset.frames` of the data, and above 1 the encoder must take clips."""
-    crop: Literal["resized", "simple"] = added("resized")
+    crop: Literal["resized", "simple", "multi-scale"] = added("resized")
     """resized: random resized crops, by crop_scale and crop_ratio. simple: the shorter side is resized to image_size, a
-    border of 4 px is mirrored around the image, and a random square is cut out (DeiT III, PixMIM)."""
+    border of 4 px is mirrored around the image, and a random square is cut out (DeiT III, PixMIM). multi-scale: four
+    sizes at 13 places, resized to image_size (VideoMAE)."""
     crop_scale: tuple[float, float] = (1.0, 1.0)
     """Random resized crop: least and greatest fraction of the image's area; (1, 1) crops nothing."""
     crop_ratio: tuple[float, float] = (1.0, 1.0)
@@ -68,8 +69,8 @@ class InputConfig(Config):
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ValueError(f"{name} must be two increasing numbers above 0, not ({low:g}, {high:g})")
-            if self.crop == "simple" and (low, high) != (1, 1):
-                raise ValueError(f'crop "simple" has no {name}: set {name} to [1.0, 1.0]')
+            if self.crop != "resized" and (low, high) != (1, 1):
+                raise ValueError(f'crop "{self.crop}" has no {name}: set {name} to [1.0, 1.0]')
         if self.crop == "simple" and self.image_size < 5:
             raise ValueError(f'crop "simple" needs an image_size of 5 px or more, not {self.image_size}')
         if min(self.std) <= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from mimbench.contract import InputConfig, View, full_precision
 from mimbench.data.pipeline.batched_colors import augment_view, blur_kernel, jitter_colors
 from mimbench.data.pipeline.batched_crops import BORDER, random_boxes, random_squares, resample, with_border
 from mimbench.data.pipeline.device_decoding import DecodedBatch
+from mimbench.data.pipeline.multi_scale_crop import multi_scale_boxes
 from mimbench.errors import InputError
 from mimbench.shared_batch import draw_rows
 
@@ -78,6 +80,8 @@ class DeviceTransform(nn.Module):
         batch, height, width = len(pixels), *pixels.shape[-2:]
         if self.input.crop == "simple":
             boxes = random_squares(batch, height, width, self.input.image_size, generator)
+        elif self.input.crop == "multi-scale":
+            boxes = multi_scale_boxes(batch, height, width, self.input.image_size, generator)
         else:
             boxes = random_boxes(batch, height, width, self.input.crop_scale, self.input.crop_ratio, generator)
         draws = draw_rows(lambda rows: torch.rand(rows, generator=generator, device=generator.device), batch)
@@ -227,7 +231,17 @@ def _random_crop(input_config: InputConfig) -> nn.Module:
             v2.RandomCrop(size, padding=BORDER, padding_mode="reflect"),
         )
     scale, ratio = input_config.crop_scale, input_config.crop_ratio
-    return v2.RandomResizedCrop(size, scale=scale, ratio=ratio, interpolation=interpolation, antialias=True)
+    crop = v2.RandomResizedCrop(size, scale=scale, ratio=ratio, interpolation=interpolation, antialias=True)
+    if input_config.crop == "multi-scale":
+        crop.make_params = partial(_draw_multi_scale, size)
+    return crop
+
+
+def _draw_multi_scale(size: int, images: list[Tensor]) -> dict[str, int]:
+    """The parameters of torchvision's RandomResizedCrop, from torch's global generator."""
+    height, width = images[0].shape[-2:]
+    box = multi_scale_boxes(1, height, width, size, None)[0].tolist()
+    return dict(zip(("top", "left", "height", "width"), box, strict=True))
 
 
 def _training_steps(input_config: InputConfig, threshold: float) -> nn.Sequential:
