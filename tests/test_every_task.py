@@ -15,6 +15,13 @@ from mimbench.harness.planning.plan import plan
 BRIEF = ("--set", "pretrain.epochs=1", "--set", "pretrain.schedule.warmup_epochs=0", "--set", "data.train_limit=128")
 
 
+CLIPS = ("data.train_clips=64", "data.test_clips=32", "pretrain.epochs=1", "pretrain.schedule.warmup_epochs=0")
+
+
+def needs_clips(method: str) -> bool:
+    return "clips" in registry.methods.load(method).encoder_needs
+
+
 def recorded(quick, *arguments: str) -> list[dict]:
     done = quick("run", "--recipe", "smoke", "--json", *BRIEF, *arguments)
     assert done.returncode == 0, done.stderr
@@ -46,15 +53,29 @@ def test_every_task_states_chance_on_its_embedded_default(task, cache):
 
 @pytest.mark.e2e
 def test_every_method_can_be_probed(quick):
-    names = registry.methods.names()
+    names = [name for name in registry.methods.names() if not needs_clips(name)]
     records = recorded(quick, "--method", ",".join(names), "--task", "linear-probe")
     assert sorted(record["method"]["name"] for record in records) == sorted(names)
     assert all(0 <= record["metrics"]["top1"]["value"] <= 100 for record in records)
 
 
 @pytest.mark.e2e
+def test_every_method_of_clips_can_be_probed_and_fine_tuned(quick):
+    names = [*filter(needs_clips, registry.methods.names()), "random-init", "supervised"]
+    brief = (*CLIPS, "tasks.finetune.train.epochs=1", "tasks.finetune.train.schedule.warmup_epochs=0")
+    settings = [word for setting in brief for word in ("--set", setting)]
+    tasks = ("linear-probe", "knn", "few-shot", "finetune")
+    chosen = ("--method", ",".join(names), "--task", ",".join(tasks), "--recipe", "moving-digits-vit-tiny")
+    done = quick("run", "--json", *chosen, *settings)
+    assert done.returncode == 0, done.stderr
+    records = json.loads(done.stdout)
+    assert len(records) == len(names) * len(tasks)
+    assert {record["dataset"]["name"] for record in records} == {"moving-digits"}
+
+
+@pytest.mark.e2e
 def test_simmim_pretrains_every_kind_of_encoder(quick):
-    names = [name for name in registry.encoders.names() if name != "timm"]  # it needs the name of a model
+    names = [name for name in registry.encoders.names() if name not in ("timm", "video-vit")]  # a model's name, clips
     assert {"vit", "swin", "convnext", "resnet"} <= set(names)
     records = recorded(quick, "--method", "simmim", "--task", "knn", "--vary", f"encoder.name={','.join(names)}")
     assert [record["recipe"]["encoder"]["name"] for record in records] == names

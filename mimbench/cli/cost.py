@@ -35,7 +35,8 @@ def cost(
 ) -> None:
     """Count what one training step of each method costs per image: patches encoded, operations, parameters.
 
-    One step runs on random images on the CPU, at the final mask ratio. GFLOPs are of the forward and backward pass, 2 a
+    One step runs on random images on the CPU, or on clips, at the final mask ratio. By default these are the methods
+    that take what the recipe has, images or clips. GFLOPs are of the forward and backward pass, 2 a
     multiplication with addition. "predicts", "sees" and "further networks" are those of the default options.
     """
     from mimbench import registry
@@ -55,7 +56,10 @@ def cost(
     for name in chosen:
         try:
             resolved = resolve(recipe, document, name, settings, None)
-            if resolved.method_class().pretrains:
+            method_class, are_clips = resolved.method_class(), resolved.input.frames > 1
+            if not names and not (method_class.takes_clips if are_clips else method_class.takes_images):
+                continue
+            if method_class.pretrains:
                 rows.append(_row(resolved, count_step(resolved, channels=len(resolved.input.mean))))
         except Exception as error:  # a plugin's fault is no reason to print no table
             if names and isinstance(error, InputError):

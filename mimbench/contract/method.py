@@ -41,7 +41,9 @@ class Method(nn.Module):
     encoder_needs: ClassVar[frozenset[str]] = frozenset()
     """What its encoder must be able to do: names from `ABILITIES`. With none, the method takes every encoder."""
     takes_clips: ClassVar[bool] = False
-    """Whether it takes clips [B, C, T, H, W] too, around an encoder with "clips" in `can`."""
+    """Whether it takes clips [B, C, T, H, W], around an encoder with "clips" in `can`."""
+    takes_images: ClassVar[bool] = True
+    """Whether it takes images. A method of clips alone sets it to False."""
     predicts: ClassVar[str] = ""
     """What it predicts, in a few words for tables, such as "pixels of masked patches"."""
     sees: ClassVar[str] = ""

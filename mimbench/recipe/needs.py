@@ -7,10 +7,12 @@ from collections.abc import Iterator, Set
 from mimbench import registry
 from mimbench.contract import Encoder, Method, Task, require_abilities
 from mimbench.errors import InputError
+from mimbench.recipe.document import preset_names, read
+from mimbench.text import list_first
 
 
 def check_method_needs(method: type[Method], encoder: Encoder, name: str) -> None:
-    """Raise InputError if a method needs what its encoder cannot do, or takes no clips and its encoder is for them.
+    """Raise InputError if a method needs what its encoder cannot do, or takes clips only or images only, not both.
 
     Args:
         method: the class.
@@ -22,6 +24,11 @@ def check_method_needs(method: type[Method], encoder: Encoder, name: str) -> Non
         raise InputError(
             f"method {method.name!r} ({owner}) takes images and no clips, and input.frames is {encoder.frames}; choose "
             "a method that sets takes_clips"
+        )
+    if encoder.frames == 1 and not method.takes_images:
+        raise InputError(
+            f"method {method.name!r} ({registry.methods.owner(method.name)}) takes clips and no images, and "
+            f"input.frames is 1; choose a recipe of clips: {list_first(_recipes_of_clips(), 8)}"
         )
     _check(registry.methods, method.name, method.encoder_needs, encoder, name)
 
@@ -46,6 +53,11 @@ def _check(kind: registry.Registry, plugin: str, needs: Set[str], encoder: Encod
         name=f"{name} ({registry.encoders.owner(name)})",
         others=[other for other in _encoders_that_can(needs) if other != name],
     )
+
+
+def _recipes_of_clips() -> list[str]:
+    """Names of recipes whose input.frames is above 1."""
+    return [name for name in preset_names() if read(name).get("input", {}).get("frames", 1) > 1]
 
 
 def _encoders_that_can(needs: Set[str]) -> Iterator[str]:
