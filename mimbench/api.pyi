@@ -23,6 +23,7 @@ from mimbench.contract import (
     Golden as Golden,
     InputConfig as InputConfig,
     InputError as InputError,
+    MatchedDetections as MatchedDetections,
     Measured as Measured,
     Method as Method,
     Metric as Metric,

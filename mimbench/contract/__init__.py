@@ -5,6 +5,7 @@ from mimbench.contract.audit import Audit, AuditInput
 from mimbench.contract.config import Config, Depth, added, cosmetic
 from mimbench.contract.data_choice import DataChoice
 from mimbench.contract.dataset import ArraySplit, DataConfig, Dataset, ImageSplit, SceneSplit, SemanticSplit, SplitName
+from mimbench.contract.detections import MatchedDetections
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.features import Features, Pooling
 from mimbench.contract.input import InputConfig, View
@@ -52,6 +53,7 @@ __all__ = [
     "ImageSplit",
     "InputConfig",
     "InputError",
+    "MatchedDetections",
     "Measured",
     "Method",
     "Metric",

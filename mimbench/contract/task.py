@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from mimbench.contract.config import Config, cosmetic
 from mimbench.contract.data_choice import DataChoice
 from mimbench.contract.dataset import Dataset, ImageSplit
+from mimbench.contract.detections import MatchedDetections
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.input import InputConfig
 from mimbench.contract.method import Method
@@ -68,6 +69,8 @@ class TaskResult:
     """By metric: its value on each sample, [N] in the order of the test split, whose mean is the metric. bool says
     which samples are right; the metric is then their percentage. Real values are in the metric's unit. They become an
     artifact of the record, from which `mimbench table --interval images` computes intervals."""
+    detections: Sequence[MatchedDetections] = field(default=(), compare=False)
+    """The same for metrics that are average precisions."""
 
 
 class Fit(typing.Protocol):

@@ -1,13 +1,16 @@
 """Files with the value of each metric on each sample, packed as samples.npz, an artifact of a record.
 
-A metric that counts what is right takes one bit per sample, another one float32.
+A metric that counts what is right takes one bit per sample, another mean float32. For an average precision, the file
+has the detections, as matched with the objects.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +22,30 @@ from mimbench.store.artifacts import OutsideError, damage_of, find_artifact, res
 SAMPLES, FILE = "samples", "samples.npz"
 """Name of the artifact in records, and of its file."""
 _BITS, _VALUES, _COUNT = "bits.", "values.", "count."
+_DETECTIONS = "detections"
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
-def pack_samples(by_metric: Mapping[str, np.ndarray]) -> bytes:
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Detections as `mimbench.api.MatchedDetections`, at the thresholds of one metric."""
+
+    images: np.ndarray
+    classes: np.ndarray
+    scores: np.ndarray
+    hits: np.ndarray
+    ignored: np.ndarray
+    objects: np.ndarray
+    thresholds: tuple[int, ...]
+    """Columns of `hits` that the metric is the mean of."""
+
+
+def pack_samples(by_metric: Mapping[str, np.ndarray], detections: Sequence[Mapping[str, Any]] = ()) -> bytes:
     """The content of a file of samples. Equal values give equal bytes.
 
-    by_metric: bool [N], right or not; or real [N], in the metric's unit.
+    Args:
+        by_metric: bool [N], right or not; or real [N], in the metric's unit.
+        detections: fields of `mimbench.api.MatchedDetections` by name.
     """
     entries: dict[str, np.ndarray] = {}
     for name, values in by_metric.items():
@@ -33,13 +53,40 @@ def pack_samples(by_metric: Mapping[str, np.ndarray]) -> bytes:
             entries[f"{_BITS}{name}"], entries[f"{_COUNT}{name}"] = np.packbits(values), np.array(len(values))
         else:
             entries[f"{_VALUES}{name}"] = values.astype(np.float32)
+    for number, one in enumerate(detections):
+        entries |= {f"{_DETECTIONS}{number}.{name}": array for name, array in _packed(one).items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **entries)
     return buffer.getvalue()
 
 
-def read_samples(record: Path, body: Mapping[str, Any], metric: str) -> np.ndarray:
+def _packed(detections: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    bits = {name: np.packbits(detections[name], axis=0) for name in ("hits", "ignored")}
+    return {
+        "images": detections["images"].astype(np.int32),
+        "classes": detections["classes"].astype(np.int16),
+        "scores": detections["scores"].astype(np.float32),
+        **bits,
+        "objects": detections["objects"].astype(np.int16),
+        "metrics": np.array(json.dumps({name: list(columns) for name, columns in detections["metrics"].items()})),
+    }
+
+
+def _unpacked(entries: Mapping[str, np.ndarray], prefix: str, metric: str) -> Detections:
+    one = {name.removeprefix(prefix): array for name, array in entries.items() if name.startswith(prefix)}
+    bits = {
+        name: np.unpackbits(one[name], axis=0, count=len(one["images"])).astype(bool) for name in ("hits", "ignored")
+    }
+    thresholds = tuple(json.loads(str(one["metrics"]))[metric])
+    return Detections(
+        one["images"], one["classes"], one["scores"], **bits, objects=one["objects"], thresholds=thresholds
+    )
+
+
+def read_samples(record: Path, body: Mapping[str, Any], metric: str) -> np.ndarray | Detections:
     """The value of a metric on each sample, [N] in the order of the task: bool, or float64 in the metric's unit.
+
+    For an average precision: the detections.
 
     Args:
         record: file of the record.
@@ -55,6 +102,10 @@ def read_samples(record: Path, body: Mapping[str, Any], metric: str) -> np.ndarr
         return np.unpackbits(bits, count=int(entries[f"{_COUNT}{metric}"])).astype(bool)
     if (values := entries.get(f"{_VALUES}{metric}")) is not None:
         return values.astype(np.float64)
+    for entry, content in entries.items():
+        is_list = entry.startswith(_DETECTIONS) and entry.endswith(".metrics")
+        if is_list and metric in json.loads(str(content)):
+            return _unpacked(entries, entry.removesuffix("metrics"), metric)
     raise InputError(
         f"record {record} has no values of {metric} on single samples: task {body['task']['name']!r} reports none, or "
         "the record was made before it did; run it again with --fresh, or use --interval seeds"

@@ -37,6 +37,8 @@ class Precision:
     ap75: Score
     by_class: dict[str, dict[str, Score]]
     """Class name -> "AP" and "AP50"."""
+    matched: dict[str, np.ndarray]
+    """Fields of MatchedDetections, but for its metrics."""
 
 
 def coco_results(samples: Iterable[DetDataSample], category_ids: list[int]) -> list[dict[str, Any]]:
@@ -86,7 +88,33 @@ def average_precision(
             }
             for name, k in ((name, scored_ids.index(category_id)) for category_id, name in classes.items())
         },
+        matched=_matched(evaluation),
     )
+
+
+def _matched(evaluation: COCOeval) -> dict[str, np.ndarray]:
+    """Detections of any size as they were matched, in the order of the images."""
+    images, areas, classes = (len(evaluation.params.imgIds), len(SIZES), len(evaluation.params.catIds))
+    thresholds = len(evaluation.params.iouThrs)
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("images", "classes", "scores", "hits", "ignored")}
+    objects = np.zeros((images, classes), dtype=int)
+    for image in range(images):
+        for number in range(classes):
+            matches = evaluation.evalImgs[number * areas * images + image]  # the first area is any size
+            if matches is None:
+                continue
+            count = len(matches["dtScores"])
+            objects[image, number] = int((np.asarray(matches["gtIgnore"]) == 0).sum())
+            parts["images"].append(np.full(count, image))
+            parts["classes"].append(np.full(count, number))
+            parts["scores"].append(np.asarray(matches["dtScores"], dtype=np.float64).reshape(count))
+            parts["hits"].append(np.asarray(matches["dtMatches"]).reshape(thresholds, count).T > 0)
+            parts["ignored"].append(np.asarray(matches["dtIgnore"]).reshape(thresholds, count).T.astype(bool))
+    empty = {"hits": np.zeros((0, thresholds), bool), "ignored": np.zeros((0, thresholds), bool)}
+    joined = {
+        name: np.concatenate(arrays) if arrays else empty.get(name, np.zeros(0)) for name, arrays in parts.items()
+    }
+    return {**joined, "objects": objects}
 
 
 def _mean(precision: np.ndarray) -> float | None:

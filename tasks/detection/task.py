@@ -13,6 +13,7 @@ from mimbench.api import (
     Encoder,
     InputConfig,
     InputError,
+    MatchedDetections,
     Measured,
     Metric,
     PlannedStep,
@@ -110,6 +111,7 @@ class Detection(Task):
                 "absent": absent,
             },
             cost=predictions.report,
+            detections=_detections(precisions, metrics),
         )
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
@@ -153,6 +155,17 @@ class Detection(Task):
 
     def chance(self, dataset: Dataset) -> float:
         return 0.0
+
+
+def _detections(precisions: dict[str, Precision], metrics: Mapping[str, Measured]) -> list[MatchedDetections]:
+    """What each average precision over all sizes is computed from. COCO's thresholds are 0.50, 0.55, ..., 0.95."""
+    every = {"AP": tuple(range(10)), "AP50": (0,), "AP75": (5,)}
+    matched = []
+    for kind, prefix in (("boxes", ""), ("masks", "mask_")):
+        columns = {f"{prefix}{name}": at for name, at in every.items() if f"{prefix}{name}" in metrics}
+        if kind in precisions and columns:
+            matched.append(MatchedDetections(**precisions[kind].matched, metrics=columns))
+    return matched
 
 
 def _metrics(precisions: dict[str, Precision]) -> tuple[dict[str, Measured], dict[str, str]]:

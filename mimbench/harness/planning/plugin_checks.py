@@ -214,8 +214,17 @@ def _check_samples(result: TaskResult, whose: str) -> None:
                 f"{whose} reported {name} = {measured.value}, and by_sample of it has the mean {mean}; nothing is "
                 "recorded"
             )
-    if result.by_sample and (SAMPLES in result.artifacts or SAMPLES_FILE in _file_names(result)):
-        raise RunError(f"{whose} reported by_sample, and an artifact {SAMPLES!r} or a file {SAMPLES_FILE}; rename it")
+    for detections in result.detections:
+        if problem := detections.problem():
+            raise RunError(f"{whose} reported detections in another form: {problem}")
+        if unknown := sorted(set(detections.metrics) - set(result.metrics)):
+            raise RunError(
+                f"{whose} reported detections of {unknown[0]!r}, which is no metric of this result; rename it"
+            )
+    if (result.by_sample or result.detections) and (SAMPLES in result.artifacts or SAMPLES_FILE in _file_names(result)):
+        raise RunError(
+            f"{whose} reported by_sample or detections, and an artifact {SAMPLES!r} or a file {SAMPLES_FILE}; rename it"
+        )
 
 
 def as_samples(column: Any) -> np.ndarray | None:

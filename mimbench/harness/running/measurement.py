@@ -142,9 +142,10 @@ def _save_scores(session: Session, cell: Cell, result: TaskResult) -> dict[str, 
 def _save_samples(session: Session, cell: Cell, result: TaskResult) -> dict[str, str]:
     """Write the metrics of single samples, if the task returns any. Returns the path of their file, by name."""
     values = {name: as_samples(column) for name, column in result.by_sample.items()}
-    if not values:
+    if not values and not result.detections:
         return {}
-    content = pack_samples({name: array for name, array in values.items() if array is not None})
+    arrays = {name: array for name, array in values.items() if array is not None}
+    content = pack_samples(arrays, [vars(one) for one in result.detections])
     return {SAMPLES: session.store.save_artifact(cell.record_id, SAMPLES_FILE, content)}
 
 

@@ -63,6 +63,24 @@ def mean_interval(values: Mapping[int, np.ndarray], covers: Collection[str]) -> 
     return Interval(mean - half, mean + half)
 
 
+def resampled_interval(values: Mapping[int, float], resampled: np.ndarray, covers: Collection[str]) -> Interval | None:
+    """As `mean_interval`, for a metric that is no mean over samples.
+
+    Args:
+        values: seed -> value.
+        resampled: mean over the seeds on samples drawn with replacement, one for each draw: a bootstrap.
+    """
+    if SEEDS in covers and len(values) < 2:
+        return None
+    squares = 0.0
+    if SEEDS in covers:
+        squares += _quantile(len(values) - 1) ** 2 * float(np.var(list(values.values()), ddof=1)) / len(values)
+    if IMAGES in covers:
+        squares += _quantile(len(resampled) - 1) ** 2 * float(np.nanvar(resampled, ddof=1))
+    mean, half = float(np.mean(list(values.values()))), math.sqrt(squares)
+    return Interval(mean - half, mean + half)
+
+
 def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
     """McNemar's test of what two classifiers have right: bool [N] each, on the same samples."""
     from scipy.stats import binomtest

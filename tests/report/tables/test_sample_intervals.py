@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from mimbench.errors import InputError
 from mimbench.files import file_sha256
+from mimbench.report.scores.average_precision import ResampledPrecision
 from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.choice import Choice
 from mimbench.report.tables.command import table_command
 from mimbench.store.record import write_record
-from mimbench.store.samples import pack_samples
+from mimbench.store.samples import Detections, pack_samples
 
 IMAGES = 200
 
@@ -39,6 +42,47 @@ def results(record, tmp_path):
 
 def hits(share: float, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(IMAGES) < share * IMAGES
+
+
+def detections(seed: int, skill: float) -> dict[str, np.ndarray]:
+    """Of two classes on 40 images: an object of each, detected with probability `skill`, and a wrong box."""
+    rng = np.random.default_rng(seed)
+    images, classes = np.repeat(np.arange(40), 4), np.tile([0, 1, 0, 1], 40)
+    is_object = np.tile([True, True, False, False], 40)
+    hits = (is_object & (rng.random(160) < skill))[:, None] & np.array([True, False])
+    return {
+        "images": images,
+        "classes": classes,
+        "scores": rng.random(160) * np.where(is_object, 1.5, 1.0),
+        "hits": hits,
+        "ignored": np.zeros((160, 2), bool),
+        "objects": np.ones((40, 2), int),
+        "metrics": {"AP50": (0,)},
+    }
+
+
+def test_an_average_precision_has_an_interval_over_images(record, tmp_path):
+    for method, skill in (("mae", 0.8), ("simmim", 0.6)):
+        for seed in range(2):
+            one = detections(seed, skill)
+            stored = Detections(**{name: value for name, value in one.items() if name != "metrics"}, thresholds=(0,))
+            relative = f"artifacts/{method}-{seed}/samples.npz"
+            (tmp_path / "runs" / relative).parent.mkdir(parents=True)
+            (tmp_path / "runs" / relative).write_bytes(pack_samples({}, [one]))
+            value = ResampledPrecision(stored, [0])(np.ones(40))
+            made = record(method, value, seed, metric="AP50", artifacts={"samples": relative})
+            (tmp_path / "runs" / "records").mkdir(exist_ok=True)
+            write_record(tmp_path / "runs" / "records" / f"{made.id}.json", made)
+    shown = table(tmp_path / "runs", ("images",), "simmim")
+    assert table(tmp_path / "runs", ("images",), "simmim") == shown
+    mae = next(line for line in shown.splitlines() if line.startswith("MAE"))
+    numbers = list(map(float, re.findall(r"[\d.]+", re.sub(r"\(n=\d\)", "", mae))))
+    mean, low, high, difference, least, most = numbers[:6]
+    assert 4 < high - low < 25
+    assert low < mean < high
+    assert least < difference < most
+    assert most - least < high - low  # paired by image
+    assert "for other test images" in shown
 
 
 def table(folder, covers, baseline=None, format="text") -> str:

@@ -11,6 +11,8 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
 from helpers.tiny_detection import CLASSES, write_scenes
+from mimbench.report.scores.average_precision import ResampledPrecision
+from mimbench.store.samples import Detections
 from mimbench_tasks.detection.evaluation import average_precision, coco_results
 from mimbench_tasks.detection.scenes import read_annotations
 
@@ -136,3 +138,50 @@ def test_sizes_follow_cocos_areas(tmp_path):
 def test_standard_output_stays_clean(annotations, capsys):
     boxes_of(annotations, perfect(annotations))
     assert capsys.readouterr().out == ""
+
+
+def noisy(annotations, seed: int = 0) -> list[DetDataSample]:
+    """Boxes of all objects, shifted, some missing, some twice, with scores at random."""
+    generator, samples = torch.Generator().manual_seed(seed), perfect(annotations)
+    for sample in samples:
+        one = sample.pred_instances
+        keep = torch.rand(len(one.bboxes), generator=generator) < 0.8
+        boxes = torch.cat((one.bboxes[keep], one.bboxes + 8))
+        boxes += torch.randn(boxes.shape, generator=generator)
+        labels = torch.cat((one.labels[keep], one.labels))
+        scores = torch.rand(len(boxes), generator=generator)
+        sample.pred_instances = InstanceData(bboxes=boxes, scores=scores, labels=labels)
+    return samples
+
+
+def test_matched_detections_give_coco_s_precision_and_that_of_repeated_images(annotations, tmp_path):
+    from copy import deepcopy
+
+    from pycocotools.coco import COCO
+
+    results = coco_results(noisy(annotations), [10, 20])
+    precision = average_precision(annotations, results, NAMES, "bbox")
+    assert 5 < precision.ap["all"].value < 95
+    detections = Detections(**precision.matched, thresholds=tuple(range(10)))
+    every, images = np.arange(10).tolist(), len(annotations.getImgIds())
+    once = np.ones(images, dtype=int)
+    assert ResampledPrecision(detections, every)(once) == pytest.approx(precision.ap["all"].value, abs=1e-9)
+    assert ResampledPrecision(detections, [0])(once) == pytest.approx(precision.ap50.value, abs=1e-9)
+    assert ResampledPrecision(detections, [5])(once) == pytest.approx(precision.ap75.value, abs=1e-9)
+
+    times = np.array([3, 0, 1, 2])
+    repeated, repeated_results = COCO(), []
+    content = {"categories": annotations.dataset["categories"], "images": [], "annotations": []}
+    for place, image_id in enumerate(sorted(annotations.getImgIds())):
+        for copy in range(times[place]):
+            new_id = 1000 * (place + 1) + copy
+            content["images"].append({**annotations.imgs[image_id], "id": new_id})
+            for record in annotations.loadAnns(annotations.getAnnIds([image_id])):
+                content["annotations"].append(
+                    {**deepcopy(record), "image_id": new_id, "id": len(content["annotations"]) + 1}
+                )
+            repeated_results += [{**one, "image_id": new_id} for one in results if one["image_id"] == image_id]
+    repeated.dataset = content
+    repeated.createIndex()
+    expected = average_precision(repeated, repeated_results, NAMES, "bbox").ap["all"].value
+    assert ResampledPrecision(detections, every)(times) == pytest.approx(expected, abs=1e-6)
