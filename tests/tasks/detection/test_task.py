@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from mmengine.registry import DefaultScope
@@ -14,6 +15,9 @@ from helpers.tiny_detection import PlainFit, TinyEncoder, TinyScenes, context, s
 from mimbench import registry
 from mimbench.contract import ArraySplit, InputError
 from mimbench.data.files.image_reading import read_pixels
+from mimbench.harness.planning.plugin_checks import check_result
+from mimbench.report.scores.average_precision import ResampledPrecision
+from mimbench.store.samples import Detections as StoredDetections
 from mimbench_tasks.detection.config import NAMES, DetectionConfig
 from mimbench_tasks.detection.detectors import DETECTORS
 from mimbench_tasks.detection.task import Detection
@@ -55,6 +59,14 @@ def test_metrics_are_declared_in_range_and_complete(detector, scenes, tmp_path):
     assert "no such object" in result.details["absent"]["AP_large"]
     assert result.metrics["AP"].n == 6
     assert result.details["test_images"] == 3
+    check_result(Detection(small_config(detector=detector)), result)
+    covered = {name for detections in result.detections for name in detections.metrics}
+    assert covered == {name for name in result.metrics if name.removeprefix("mask_") in ("AP", "AP50", "AP75")}
+    for detections in result.detections:
+        fields = {name: value for name, value in vars(detections).items() if name != "metrics"}
+        for name, thresholds in detections.metrics.items():
+            precision = ResampledPrecision(StoredDetections(**fields, thresholds=thresholds), thresholds)
+            assert precision(np.ones(3)) == pytest.approx(result.metrics[name].value, abs=1e-9), name
 
 
 def test_it_runs_in_a_process_where_mmengines_runner_has_been(scenes, tmp_path):
