@@ -59,10 +59,16 @@ class Interrupted(KeyboardInterrupt):
         return "--time-limit" if self.signal == signal.SIGALRM else self.signal.name
 
 
+_LISTED_NAMES = 100
+"""Names that a message lists at most."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?", or the list of known names where none is near."""
+    """Return "; did you mean 'x'?", or the list of known names, or their number if they are many, if none is near."""
     known = sorted(set(known))
     matches = get_close_matches(name, known, n=3, cutoff=0.5)
     if matches:
         return "; did you mean " + " or ".join(repr(match) for match in matches) + "?"
+    if len(known) > _LISTED_NAMES:
+        return f"; none of the {len(known)} that it has is like it"
     return f"; known: {', '.join(known)}" if known else "; none is installed"

@@ -32,7 +32,7 @@ def test_controls_are_the_methods_that_predict_nothing_masked():
     controls = {name for name in registry.methods.names() if display.describe_method(name).is_control}
     assert controls == {"random-init", "supervised", "autoencoder"}
     ranked = sorted([*registry.methods.names(), "sharpen", "a-new-one"], key=display.drawing_rank)
-    assert ranked[:5] == ["random-init", "autoencoder", "supervised", "simmim", "simmim-pixel"]
+    assert ranked[:6] == ["random-init", "autoencoder", "supervised", "external", "simmim", "simmim-pixel"]
     assert ranked[-2:] == ["a-new-one", "sharpen"]
 
 

@@ -73,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
         "contract", "registry", "data", "optim", "recipe", "engine", "harness.planning",
     },
     "harness": {
-        "contract", "plugin_source", "registry", "data", "convert", "recipe", "engine", "engine.ranks", "store",
+        "contract", "encoders", "plugin_source", "registry", "data", "convert", "recipe", "engine", "engine.ranks", "store",
         "harness.forecast", "harness.planning", "harness.running",
     },
     "executors": {

@@ -16,7 +16,17 @@ POINTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-
 KINDS = ("methods", "tasks", "datasets")
 """Encoders live in the core, and may name themselves."""
 NAMES = {name for kind in KINDS for name in POINTS[f"mimbench.{kind}"]}
-WORDS = {"folder", "digits", "detection", "segmentation", "reconstruction", "supervised", "robustness", "autoencoder"}
+WORDS = {
+    "folder",
+    "digits",
+    "detection",
+    "segmentation",
+    "reconstruction",
+    "supervised",
+    "robustness",
+    "autoencoder",
+    "external",
+}
 """Names that are English words too. They count as names in commands and as whole strings only, not within either."""
 BUILT_IN_DATASETS = "data/sources/"
 """The built-in datasets live here, and may name themselves and each other."""
@@ -25,6 +35,7 @@ ALLOWED = {
     "cli/": {"simmim", "detection", "random-init"},
     "options.py": {"simmim"},
     "executors/": {"folder"},  # a key of JSON
+    "convert/external.py": {"external"},  # the core's own, which stands for weights from elsewhere
     "recipe/grid_file.py": {"simmim", "mae"},
     "report/scores/baseline.py": {"simmim"},
     "report/viewer/script/published.js": {"simmim"},

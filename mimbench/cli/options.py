@@ -134,7 +134,12 @@ RunRecipe = Annotated[
 RunSeeds = Annotated[str | None, typer.Option("--seeds", help="Seeds, comma-separated.", show_default="0")]
 RunVariations = Annotated[list[str] | None, typer.Option("--vary", help="Run each value: table.key=x,y,z. Repeatable.")]
 RunCheckpoint = Annotated[
-    str | None, typer.Option("--checkpoint", help="Fingerprint or folder of a checkpoint to use; no pretraining.")
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        help="Checkpoint to use, no pretraining: its fingerprint or folder, or timm:MODEL or hf:REPO for a published "
+        "encoder.",
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 OptionalResults = Annotated[

@@ -54,6 +54,8 @@ class Method(nn.Module):
     """What the method learns from besides pixels, e.g. ("labels",); empty for pixels only."""
     pretrains: ClassVar[bool] = True
     """False for a control whose encoder stays as initialised."""
+    needs_checkpoint: ClassVar[bool] = False
+    """Whether it stands for weights that were trained elsewhere, so that it runs with --checkpoint only."""
     official: ClassVar[OfficialCode | None] = None
     """What relates the method to its official code: names of parameters, options, golden vectors."""
     waivers: ClassVar[Mapping[str, str]] = {}

@@ -18,7 +18,16 @@ _HEAD = ("head", "fc_norm", "attn_pool", "pre_logits")
 """Starts of names that belong to timm's classifiers."""
 
 
-def load_timm_weights(body: Any, model: str, path: Path, *, channels: int, optional: Set[str]) -> None:
+def load_timm_weights(
+    body: Any,
+    model: str,
+    path: Path,
+    *,
+    channels: int,
+    optional: Set[str],
+    where: str = "encoder.weights",
+    refuses_others: bool = True,
+) -> list[str]:
     """Load weights in timm's names, or in the names that timm converts from, such as those of the official code.
 
     The weights of a classifier are left out. The first convolution is adapted to the number of channels as timm does.
@@ -30,6 +39,11 @@ def load_timm_weights(body: Any, model: str, path: Path, *, channels: int, optio
         path: safetensors, or torch.save of a state dict, which may be under "model" or "state_dict".
         channels: channels of the images.
         optional: names of parameters that the file may lack.
+        where: what names the file, for messages.
+        refuses_others: whether tensors that the model has no place for are refused.
+
+    Returns:
+        Names of tensors that the model has no place for.
 
     Raises:
         InputError: the file cannot be read, lacks a tensor, or has one of another shape or name.
@@ -37,7 +51,7 @@ def load_timm_weights(body: Any, model: str, path: Path, *, channels: int, optio
     from timm.models import model_entrypoint
     from timm.models._manipulate import adapt_input_conv
 
-    state = _read(path)
+    state = _read(path, where)
     convert = getattr(sys.modules[model_entrypoint(model.partition(".")[0]).__module__], "checkpoint_filter_fn", None)
     config = body.pretrained_cfg
     try:
@@ -54,32 +68,33 @@ def load_timm_weights(body: Any, model: str, path: Path, *, channels: int, optio
         }
         loaded = body.load_state_dict(state, strict=False)
     except Exception as error:  # timm's converters raise any exception on foreign files
-        raise InputError(_refusal(path, model, " ".join(str(error).split())[:300])) from error
-    missing = sorted(set(loaded.missing_keys) - optional)
-    if missing or loaded.unexpected_keys:
+        raise InputError(_refusal(where, path, model, " ".join(str(error).split())[:300])) from error
+    missing, others = sorted(set(loaded.missing_keys) - optional), sorted(loaded.unexpected_keys)
+    if missing or (others and refuses_others):
         problems = [f"it lacks {list_first(missing)}"] if missing else []
-        if loaded.unexpected_keys:
-            problems.append(f"it also has {list_first(sorted(loaded.unexpected_keys))}")
-        raise InputError(_refusal(path, model, "; ".join(problems)))
+        if others:
+            problems.append(f"it also has {list_first(others)}")
+        raise InputError(_refusal(where, path, model, "; ".join(problems)))
+    return others
 
 
-def _refusal(path: Path, model: str, reason: str) -> str:
-    return f"encoder.weights: {path} does not hold the weights of timm's {model}, as it is configured: {reason}"
+def _refusal(where: str, path: Path, model: str, reason: str) -> str:
+    return f"{where}: {path} does not hold the weights of timm's {model}, as it is configured: {reason}"
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, where: str) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
         loaded = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"encoder.weights: {path} cannot be read as weights: {reason}") from error
+        raise InputError(f"{where}: {path} cannot be read as weights: {reason}") from error
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise InputError(f"encoder.weights: {path} holds no state dict")
+        raise InputError(f"{where}: {path} holds no state dict")
     return loaded
 
 

@@ -66,7 +66,9 @@ def _method_facts(method: type[Method]) -> Iterator[str]:
     yield f"needs of the encoder: {_listed(method.encoder_needs)}"
     if method.supervision:
         yield f"also learns from: {_listed(method.supervision)}"
-    if not method.pretrains:
+    if method.needs_checkpoint:
+        yield "its weights come from elsewhere: it runs with --checkpoint only"
+    elif not method.pretrains:
         yield "a control: its encoder stays as initialised"
 
 

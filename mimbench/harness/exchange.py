@@ -30,7 +30,7 @@ from mimbench.recipe.resolve import NAME_IS_A_FLAG, check_settings, resolve
 from mimbench.store.sealing import fingerprint
 from mimbench.store.store import Store
 
-_NOTHING_SPENT = {
+NOTHING_SPENT = {
     "seconds": 0.0,
     "images_seen": 0,
     "steps": 0,
@@ -39,6 +39,7 @@ _NOTHING_SPENT = {
     "precision": "fp32",
     "compiled": "",
 }
+"""The cost of a checkpoint that was not trained here."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def _card(imported: Imported, file: Path) -> dict[str, Any]:
         "what": dict(imported.identity),
         "recipe": dict(imported.tables),
         "seed": 0,
-        "cost": _NOTHING_SPENT,
+        "cost": NOTHING_SPENT,
         "imported": {
             "file": file.name,
             "key": imported.weights.key,

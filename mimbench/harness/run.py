@@ -8,9 +8,10 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -26,9 +27,10 @@ from mimbench.engine.ranks import on_first_rank, process_group
 from mimbench.errors import InputError
 from mimbench.harness.forecast.auto_batch import BatchChooser
 from mimbench.harness.planning.cells import Cell, Request
-from mimbench.harness.planning.checkpoints import find_checkpoint, method_of
+from mimbench.harness.planning.checkpoints import method_of
 from mimbench.harness.planning.dryrun import PlanSummary, code_changes, summarize_plan
 from mimbench.harness.planning.plan import plan
+from mimbench.harness.published_encoders import open_checkpoint
 from mimbench.harness.running.scheduler import Outcome, Scheduler
 from mimbench.harness.running.session import Session
 from mimbench.lean_imports import end_of_imports, keep_imports
@@ -39,7 +41,7 @@ from mimbench.store import DEFAULT_RESULTS
 from mimbench.store.reading import record_files
 from mimbench.store.record import Record
 from mimbench.store.sealing import DAMAGE
-from mimbench.store.store import Store
+from mimbench.store.store import Store, StoredCheckpoint
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def preview(options: RunOptions) -> Preview | None:
     Raises:
         InputError: an option or setting that cannot be used.
     """
-    with plan_run(options) as run:
+    with plan_run(options, writes=False) as run:
         if get_rank() > 0:
             return None
         summary = summarize_plan(run.cells, run.results, device_name(run.device), fresh=options.fresh)
@@ -140,8 +142,11 @@ def execute(options: RunOptions, check: Callable[[Sequence[Cell]], None] | None 
 
 
 @contextmanager
-def plan_run(options: RunOptions) -> Iterator[PlannedRun]:
+def plan_run(options: RunOptions, *, writes: bool = True) -> Iterator[PlannedRun]:
     """The plan, inside the process group that torchrun started.
+
+    Args:
+        writes: store a published encoder that --checkpoint names in the results folder. False: nothing is written.
 
     Raises:
         InputError: an option or setting that cannot be used.
@@ -152,8 +157,13 @@ def plan_run(options: RunOptions) -> Iterator[PlannedRun]:
     results = options.results or file.results or DEFAULT_RESULTS
     if results.exists() and not results.is_dir():
         raise InputError(f"--results {results} is a file, not a folder; choose another")
-    request = _request(options, file, results)
-    with process_group(device):
+    with ExitStack() as stack:
+        checkpoint = None
+        if options.checkpoint is not None:
+            place = results if writes else Path(stack.enter_context(TemporaryDirectory()))
+            checkpoint = open_checkpoint(options.checkpoint, results, place=place)
+        request = _request(options, file, checkpoint)
+        stack.enter_context(process_group(device))
         console = Console(stderr=True, quiet=get_rank() > 0)
         # Standard output is for the result alone. Libraries print there, too.
         keep_imports()
@@ -167,7 +177,7 @@ def plan_run(options: RunOptions) -> Iterator[PlannedRun]:
         yield PlannedRun(results, device, console, request, cells)
 
 
-def _request(options: RunOptions, file: GridFile, results: Path) -> Request:
+def _request(options: RunOptions, file: GridFile, checkpoint: StoredCheckpoint | None) -> Request:
     """The grid file, overridden by the command line.
 
     A path that the command line sets is no longer varied. Epochs that it sets replace steps of the file, and the other
@@ -185,7 +195,6 @@ def _request(options: RunOptions, file: GridFile, results: Path) -> Request:
     # A length for all methods or tasks stays for the others.
     settings |= {other: NONE for other in replaced if any(overlap(other, path) for path in settings)}
     methods = _first(options.methods, file.methods, [])
-    checkpoint = find_checkpoint(results, options.checkpoint) if options.checkpoint is not None else None
     return Request(
         method_of(checkpoint, methods) if checkpoint else methods,
         _first(options.tasks, file.tasks, []),

@@ -26,6 +26,7 @@ def test_every_method_and_task_needs_known_abilities_that_some_encoder_has():
     assert all(any(need <= encoder.can for encoder in encoders) for need in needs.values())
     assert {name for name, need in needs.items() if not need} == {
         "autoencoder",
+        "external",
         "random-init",
         "simmim-pixel",
         "supervised",

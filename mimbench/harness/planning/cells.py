@@ -78,6 +78,8 @@ class Pretraining:
         if "imported" in self.identity:
             del tables["pretrain"]
             tables["imported"] = dict(self.identity["imported"])
+            if self.checkpoint and (revision := self.checkpoint.card.get("imported", {}).get("revision")):
+                tables["imported"]["revision"] = revision
         elif self.checkpoint:
             tables[PRETRAINED] = self._differences_of_checkpoint(self.checkpoint.card["recipe"], tables)
         return tables

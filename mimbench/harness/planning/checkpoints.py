@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mimbench import registry
-from mimbench.contract import PretrainConfig
+from mimbench.contract import PretrainConfig, Task
 from mimbench.errors import InputError, nearest
 from mimbench.recipe import document as recipe_document
 from mimbench.store.store import CARD, Store, StoredCheckpoint, read_checkpoint
@@ -70,10 +70,20 @@ def refuse_pretraining(paths: Sequence[str], methods: Sequence[str]) -> None:
             raise InputError(f"{path}: leave it out with --checkpoint, whose weights replace those of the file")
 
 
-def with_checkpoint(document: recipe_document.Table, checkpoint: StoredCheckpoint) -> recipe_document.Table:
+def with_checkpoint(
+    document: recipe_document.Table,
+    checkpoint: StoredCheckpoint,
+    tasks: Sequence[str] = (),
+    settings: Collection[str] = (),
+) -> recipe_document.Table:
     """The recipe with the encoder, method, input and (if the card has it) pretrain tables of a checkpoint.
 
-    Data and tasks stay those of the recipe.
+    Data and tasks stay those of the recipe. Only if the card says how the model itself pools its features, a task that
+    reads frozen features does so too, unless the recipe or a setting says how, or names a protocol.
+
+    Args:
+        tasks: of the request.
+        settings: paths that the request sets or varies.
     """
     tables = checkpoint.card["recipe"]
     merged = recipe_document.for_method(document, tables["method"]["name"])
@@ -84,4 +94,20 @@ def with_checkpoint(document: recipe_document.Table, checkpoint: StoredCheckpoin
     field = registry.encoders.load(tables["encoder"]["name"]).Config.model_fields.get("weights")
     if field and not field.is_required():  # nor are the weights that its encoder started from
         taken["encoder"] = {key: value for key, value in taken["encoder"].items() if key != "weights"}
-    return merged | taken
+    merged |= taken
+    pooling = checkpoint.card.get("imported", {}).get("pooling")
+    if pooling:
+        for task in tasks:
+            merged = _with_pooling(merged, task, pooling, settings)
+    return merged
+
+
+def _with_pooling(
+    document: recipe_document.Table, task: str, pooling: str, settings: Collection[str]
+) -> recipe_document.Table:
+    """The recipe with an option `pooling` of a task, if the task has it and nothing says how it is pooled."""
+    cls: type[Task] = registry.tasks.load(task)
+    chosen = set(document.get("tasks", {}).get(task, {})) | {path.rpartition(".")[2] for path in settings}
+    if cls.trains_encoder or "pooling" not in cls.Config.model_fields or chosen & {"pooling", "protocol"}:
+        return document
+    return recipe_document.put(document, f"tasks.{task}.pooling", pooling)

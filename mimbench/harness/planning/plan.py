@@ -88,8 +88,9 @@ def plan(request: Request, device: torch.device, cache: Path, batches: Batches |
     """
     document = recipe_document.read(request.recipe)
     if request.checkpoint:
-        document = with_checkpoint(document, request.checkpoint)
-        refuse_pretraining([*request.settings, *request.variations], request.methods)
+        chosen = [*request.settings, *request.variations]
+        document = with_checkpoint(document, request.checkpoint, request.tasks, chosen)
+        refuse_pretraining(chosen, request.methods)
     _check_names(request)
     check_settings([*request.settings, *request.variations], list(request.methods), list(request.tasks))
     datasets = _Datasets(cache)

@@ -77,6 +77,11 @@ def describe_pretraining(
 def check_training(pretraining: Pretraining, device: torch.device) -> None:
     """Raise InputError for settings that would stop a training at its start."""
     recipe, train = pretraining.recipe, pretraining.recipe.pretrain
+    if recipe.method_class().needs_checkpoint and not pretraining.checkpoint:
+        raise InputError(
+            f"method {recipe.method!r} stands for weights from elsewhere; name them with --checkpoint timm:MODEL or "
+            "--checkpoint hf:REPO, and leave --method out"
+        )
     check_frames(pretraining.dataset, recipe.dataset, recipe.input)
     # Raises InputError for settings that it cannot use.
     for view in recipe.views():

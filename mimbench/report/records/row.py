@@ -39,7 +39,7 @@ def record_values(
         **recipe_values,
         "id": body["id"],
         "file": str(file or ""),
-        "method": body["method"]["name"],
+        "method": _method_name(body),
         "method_version": body["method"]["version"],
         "encoder": body["encoder"]["name"],
         "encoder_version": body["encoder"]["version"],
@@ -81,6 +81,11 @@ def record_values(
     if not _is_pretraining_known(body):
         values["recipe_json"] = None
     return values
+
+
+def _method_name(body: Mapping[str, Any]) -> str:
+    """The method; for a published encoder, which stands for itself, the name that --checkpoint gave it."""
+    return body["recipe"].get("imported", {}).get("source") or body["method"]["name"]
 
 
 def _flops(checkpoint: Mapping[str, Any]) -> float | None:
