@@ -241,6 +241,11 @@ from mimbench.data.pipeline.transforms import (
 from mimbench.data.files.image_sizes import (
     read_sized as read_sized,
 )
+from mimbench.data.sources.class_folders import (
+    ClassFolders as ClassFolders,
+    find_class_folders as find_class_folders,
+    read_class_folders as read_class_folders,
+)
 from mimbench.data.sources.boxes import (
     BoxCount as BoxCount,
 )

@@ -73,6 +73,12 @@ class Finetune(Task):
         return encoder_depends_on_processes(encoder, self.config.attention_dropout)
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
+        return self.train_and_score(encoder, dataset, context)[0]
+
+    def train_and_score(
+        self, encoder: Encoder, dataset: Dataset, context: TaskContext
+    ) -> tuple[TaskResult, torch.nn.Module, Tensor]:
+        """What `run` returns, the classifier that was scored, and its logits of the test images, [N, classes]."""
         config, train, test = self.config, labelled_split(dataset, "train"), labelled_split(dataset, "test")
         input_config = config.input(context.input)
         classifier = build_classifier(encoder, config, input_config.image_size, len(train.classes), context.seed)
@@ -100,7 +106,7 @@ class Finetune(Task):
             last, _ = self._score(classifier, encoder.in_channels, test, input_config, context.device)
             details["without_ema"] = {name: measured.value for name, measured in last.items()}
         metrics, logits = self._score(model.scored, encoder.in_channels, test, input_config, context.device)
-        return TaskResult(
+        result = TaskResult(
             metrics,
             curves={"loss": report.loss},
             details=details,
@@ -108,6 +114,7 @@ class Finetune(Task):
             scores=classification_scores(test, logits.double().softmax(1).numpy()),
             by_sample=hits(logits.softmax(1), test.labels),
         )
+        return result, model.scored, logits
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         """Builds the classifier on the meta device, so that every option is seen to reach it."""

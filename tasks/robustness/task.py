@@ -11,7 +11,6 @@ from torch import Tensor
 
 from mimbench.api import (
     Dataset,
-    DeviceTransform,
     Encoder,
     FrozenFeaturesTask,
     Measured,
@@ -24,11 +23,11 @@ from mimbench.api import (
     fit_regression,
     labelled_split,
     majority_accuracy,
-    map_over_ranks,
     on_first_rank,
     require_grey_or_rgb,
     solver_protocol,
 )
+from mimbench_tasks.robustness.answers import answer_corrupted, score_corrupted
 from mimbench_tasks.robustness.corrupted_images import CorruptedImages, as_published, choose_images, draw_corruptions
 from mimbench_tasks.robustness.corruptions import DEPARTURES, FROST
 from mimbench_tasks.robustness.severities import CORRUPTIONS, IMAGE_SIZES, JPEG_QUALITY, SEVERITIES
@@ -106,14 +105,11 @@ class Robustness(FrozenFeaturesTask):
         labels = test.labels.numpy()[places]
         is_right = fitted.classifier.predict(test_x[places]) == labels
         clean = 100 * float(np.mean(is_right))
-        top1 = 100 * (answers == labels[:, None]).mean(0).reshape(len(CORRUPTIONS), len(severities))
-        corrupted = float(top1.mean())
-        curves = {"severity": list(severities), "top1": top1.mean(0).tolist()}
-        curves |= {f"top1, {name}": values.tolist() for name, values in zip(CORRUPTIONS, top1, strict=True)}
+        corrupted, curves = score_corrupted(answers, labels, severities)
         details: dict[str, Any] = {
             "constants": images.constants,
             "jpeg_quality": images.quality or None,
-            "departures": _departures(images),
+            "departures": departures(images),
             "frost": FROST,
             **fitted.details(),
             "feature_dim": x.shape[1],
@@ -132,20 +128,23 @@ class Robustness(FrozenFeaturesTask):
         self, fitted: Regression, encoder: Encoder, images: CorruptedImages, context: TaskContext
     ) -> np.ndarray:
         """Classes that the probe names, int [images, corruptions x severities]. Ranks share the images."""
-        batched = images.split.is_in_memory
-        transform = DeviceTransform(context.input, encoder.in_channels, train=False, batched=batched).to(context.device)
         encoder = encoder.to(context.device).eval()
 
-        @torch.inference_mode()
         def answer(views: Tensor) -> np.ndarray:
-            seen = transform(views.to(context.device, non_blocking=True))
-            features = encoder.features(seen, self.config.layer).pool(self.config.pooling)
+            features = encoder.features(views, self.config.layer).pool(self.config.pooling)
             return fitted.classifier.predict(features.float().cpu().numpy())
 
-        return np.stack(map_over_ranks(answer, images.loader(context.device, self.config.workers)))
+        return answer_corrupted(
+            answer,
+            images,
+            context.input,
+            channels=encoder.in_channels,
+            device=context.device,
+            workers=self.config.workers,
+        )
 
 
-def _departures(images: CorruptedImages) -> list[str]:
+def departures(images: CorruptedImages) -> list[str]:
     """In what the corrupted images differ from those of the published set whose constants they have."""
     departures = list(DEPARTURES)
     if images.side != IMAGE_SIZES[images.constants]:

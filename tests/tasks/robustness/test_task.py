@@ -33,7 +33,7 @@ from mimbench_tasks.robustness.severities import (
     TINY_IMAGENET,
     constants_for,
 )
-from mimbench_tasks.robustness.task import Robustness, RobustnessConfig, _departures
+from mimbench_tasks.robustness.task import Robustness, RobustnessConfig, departures
 
 WANDERING = {"glass_blur", "motion_blur", "snow", "frost", "fog"}
 """Some neighbouring severities of these differ little in the authors' constants, and draws decide; 5 is far from 1."""
@@ -313,8 +313,8 @@ def test_files_are_cropped_as_imagenet_c_was_made_under_any_recipe():
     corrupted = CorruptedImages(Files(), [0], recipe, (1,), crop="recipe")
     expected = np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     assert np.abs(corrupted.clean(0).numpy().astype(int) - expected).max() <= 1
-    assert [each for each in _departures(images) if each.startswith("all: ")] == [DEPARTURES[-1]]
-    assert _departures(corrupted)[-1].startswith("all: resized and cropped as [input] says")
+    assert [each for each in departures(images) if each.startswith("all: ")] == [DEPARTURES[-1]]
+    assert departures(corrupted)[-1].startswith("all: resized and cropped as [input] says")
     small = InputConfig(image_size=64, eval_interpolation="bicubic")
     assert CorruptedImages(Files(), [0], small, (1,)).input == small
 

@@ -1,0 +1,82 @@
+"""Images in class folders whose names are known in advance, such as those of a second test set of ImageNet."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mimbench.data.files.listing import subfolders
+from mimbench.data.sources.folder import FolderSplit
+from mimbench.data.sources.folder_scan import FolderScan, Sample
+from mimbench.errors import InputError
+from mimbench.text import list_first, printable
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """Images found in class folders."""
+
+    root: Path
+    samples: tuple[Sample, ...]
+    digest: str
+    """Of the names and sizes of the files."""
+
+
+@functools.lru_cache(maxsize=32)
+def find_class_folders(root: Path, where: str) -> ClassFolders:
+    """The images under root/CLASS. None is decoded before it is used. Equal arguments are looked up once per process.
+
+    Args:
+        where: the option that names the folder, for messages.
+
+    Raises:
+        InputError: no such folder, or no images in it.
+    """
+    root = root.expanduser()
+    if not root.is_dir():
+        raise InputError(f"{where}: {printable(root)} is no folder; name the folder that holds the class folders")
+    if not subfolders(root):
+        raise InputError(f"{where}: {printable(root)} has no class folders; name the folder that holds them")
+    samples = tuple(FolderScan(root).read(root))
+    digest = hashlib.sha256(repr(sorted((sample.name, sample.file.size) for sample in samples)).encode())
+    return ClassFolders(root, samples, digest.hexdigest())
+
+
+def read_class_folders(
+    found: ClassFolders, labels: Mapping[str, int], classes: Sequence[str], where: str, *, channels: int = 3
+) -> FolderSplit:
+    """The images of one folder for each name in `labels`.
+
+    Args:
+        labels: name of a folder -> label of its images.
+        classes: names of all classes, indexed by label.
+        where: the option that names the folder, for messages.
+        channels: of the images, 1 or 3.
+
+    Raises:
+        InputError: a class folder is missing or has no images, or there are others.
+    """
+    root, held = found.root, {sample.label for sample in found.samples}
+    if others := sorted(held - labels.keys()):
+        raise InputError(
+            f"{where}: {printable(root)} has {len(others)} folders that are no class of this set "
+            f"({list_first(others)}); name the folder that holds its {len(labels)} class folders"
+        )
+    if missing := sorted(labels.keys() - held):
+        raise InputError(
+            f"{where}: {printable(root)} lacks images of {len(missing)} of {len(labels)} classes "
+            f"({list_first(missing)}); fetch the whole set"
+        )
+    return FolderSplit(
+        root,
+        [os.fsencode(sample.file.name) for sample in found.samples],
+        np.array([labels[sample.label] for sample in found.samples]),
+        tuple(classes),
+        channels,
+    )
