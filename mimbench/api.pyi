@@ -216,6 +216,10 @@ from mimbench.data import (
     evaluation_loader as evaluation_loader,
     training_loader as training_loader,
 )
+from mimbench.data.suite import (
+    Suite as Suite,
+    SuiteMember as SuiteMember,
+)
 from mimbench.data.pipeline.augment import (
     Erasing as Erasing,
     ImageAugment as ImageAugment,

@@ -39,6 +39,7 @@ SampleScores classification_scores visible_blocks_mask Audit AuditInput DataChoi
 RotaryPredictor inverse_block_mask sinkhorn Executor Workers cuboid_mask sinusoid_positions
 DataSizes PlannedStep planned_probe
 Monitor MonitorInput repeated_views top_k_hits MatchedDetections
+ClassFolders find_class_folders read_class_folders Suite SuiteMember
 gather_over_ranks draw_once draw_rows draws_rows mean_over_shares rows_of_views sharing_batch take_rows
 Solver encoder_depends_on_processes map_over_ranks on_first_rank own_share pick_solver share_dropout solver_protocol
 """.split()  # noqa: SIM905

@@ -26,6 +26,8 @@ WORDS = {
     "robustness",
     "autoencoder",
     "external",
+    "suite",
+    "transfer",
 }
 """Names that are English words too. They count as names in commands and as whole strings only, not within either."""
 BUILT_IN_DATASETS = "data/sources/"
@@ -35,6 +37,7 @@ ALLOWED = {
     "cli/": {"simmim", "detection", "random-init"},
     "options.py": {"simmim"},
     "executors/": {"folder"},  # a key of JSON
+    "data/suite.py": {"digits", "digit-crops", "suite"},  # a dataset of datasets, and its default
     "convert/external.py": {"external"},  # the core's own, which stands for weights from elsewhere
     "recipe/grid_file.py": {"simmim", "mae"},
     "report/scores/baseline.py": {"simmim"},

@@ -176,7 +176,7 @@ def add_corruption_errors(scores: Scores, by_corruption: Mapping[str, Sequence[f
 
 def real_accuracy(answers: np.ndarray, labels: Sequence[Sequence[int]]) -> Measured:
     """Percent of the images with labels whose answer is one of them. answers: int [N]. labels: of each image."""
-    return _accuracy(np.array([answer in own for answer, own in zip(answers, labels, strict=True) if own]))
+    return _accuracy(np.array([answer in several for answer, several in zip(answers, labels, strict=True) if several]))
 
 
 def _accuracy(is_right: np.ndarray) -> Measured:

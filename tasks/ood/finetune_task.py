@@ -24,7 +24,7 @@ class FinetuneOod(Finetune):
     takes_clips: ClassVar[bool] = False
     metrics: ClassVar[tuple[Metric, ...]] = METRICS
     Config: ClassVar[type[TaskConfig]] = FinetuneOodConfig
-    config: FinetuneOodConfig  # type: ignore[assignment]
+    config: FinetuneOodConfig
 
     def protocol(self) -> dict[str, Any]:
         return without_corruptions(super().protocol(), self.config)

@@ -139,18 +139,18 @@ def corruption_folders(root: Path) -> dict[str, Path]:
     root = root.expanduser()
     if not root.is_dir():
         raise InputError(f"task.imagenet_c: {root} is no folder; name the folder that holds the corruptions")
-    found = {}
+    folders = {}
     for name in (*ALEXNET_ERRORS, *EXTRA_ERRORS):
         places = [path for path in (root / name, *sorted(root.glob(f"*/{name}"))) if path.is_dir()]
         if places:
-            found[name] = places[0]
+            folders[name] = places[0]
         elif name in ALEXNET_ERRORS:
             raise InputError(f"task.imagenet_c: {root} lacks the corruption {name}; unpack all archives of the set")
-    for path in found.values():
+    for path in folders.values():
         for severity in SEVERITIES:
             if not (path / str(severity)).is_dir():
                 raise InputError(f"task.imagenet_c: {path} lacks severity {severity}; unpack all archives of the set")
-    return found
+    return folders
 
 
 def corrupted_sets(root: Path, classes: Sequence[str]) -> Iterator[tuple[str, int, TestSet]]:
@@ -162,8 +162,8 @@ def corrupted_sets(root: Path, classes: Sequence[str]) -> Iterator[tuple[str, in
     labels = {wnid: label for label, wnid in enumerate(classes)}
     for name, folder in corruption_folders(root).items():
         for severity in SEVERITIES:
-            found = find_class_folders(folder / str(severity), "task.imagenet_c")
-            split = read_class_folders(found, labels, classes, "task.imagenet_c")
+            folders = find_class_folders(folder / str(severity), "task.imagenet_c")
+            split = read_class_folders(folders, labels, classes, "task.imagenet_c")
             yield name, severity, TestSet("c", split, resizes=False)
 
 

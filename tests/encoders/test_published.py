@@ -124,7 +124,7 @@ def test_without_a_network_a_file_outside_of_the_hub_is_refused_only_if_it_is_no
     folder = tmp_path / "hub" / "checkpoints"
     with pytest.raises(InputError, match=r"model\.pth is not there, and HF_HUB_OFFLINE is set; fetch https://example"):
         module._downloaded("https://example.org/model.pth", "timm:x")
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     save_file({"x": torch.ones(1)}, folder / "model.pth")
     assert load_file(module._downloaded("https://example.org/model.pth", "timm:x"))["x"] == 1
 

@@ -49,7 +49,7 @@ def find_class_folders(root: Path, where: str) -> ClassFolders:
 
 
 def read_class_folders(
-    found: ClassFolders, labels: Mapping[str, int], classes: Sequence[str], where: str, *, channels: int = 3
+    folders: ClassFolders, labels: Mapping[str, int], classes: Sequence[str], where: str, *, channels: int = 3
 ) -> FolderSplit:
     """The images of one folder for each name in `labels`.
 
@@ -62,7 +62,7 @@ def read_class_folders(
     Raises:
         InputError: a class folder is missing or has no images, or there are others.
     """
-    root, held = found.root, {sample.label for sample in found.samples}
+    root, held = folders.root, {sample.label for sample in folders.samples}
     if others := sorted(held - labels.keys()):
         raise InputError(
             f"{where}: {printable(root)} has {len(others)} folders that are no class of this set "
@@ -75,8 +75,8 @@ def read_class_folders(
         )
     return FolderSplit(
         root,
-        [os.fsencode(sample.file.name) for sample in found.samples],
-        np.array([labels[sample.label] for sample in found.samples]),
+        [os.fsencode(sample.file.name) for sample in folders.samples],
+        np.array([labels[sample.label] for sample in folders.samples]),
         tuple(classes),
         channels,
     )

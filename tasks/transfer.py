@@ -1,0 +1,141 @@
+"""Transfer: linear probes on a suite of sets, with a mean per group of sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from mimbench.api import (
+    Dataset,
+    Encoder,
+    FrozenFeaturesTask,
+    InputError,
+    Measured,
+    Metric,
+    Regression,
+    RegressionConfig,
+    SuiteMember,
+    TaskContext,
+    TaskResult,
+    class_probabilities,
+    fit_regression,
+    image_split,
+    labelled_split,
+    majority_accuracy,
+    on_first_rank,
+    require_classes,
+    solver_protocol,
+    top_k_accuracy,
+)
+
+GROUPS = ("natural", "specialized", "structured", "fine-grained")
+"""The first three are VTAB's."""
+
+
+class Transfer(FrozenFeaturesTask):
+    """Top-1 accuracy of a linear probe on each set of a suite, and their means per group.
+
+    The protocol is one for all sets: logistic regression on standardised features. Its regularisation is chosen on the
+    set's own validation part if it has one (VTAB-1k: train800 and val200, arXiv:1910.04867), else on held-out training
+    images. Then it is fitted to all training images. The accuracy of each set is in the curve "top1, NAME". `top1_mean`
+    is the mean over sets, as VTAB's score is.
+    """
+
+    name: ClassVar[str] = "transfer"
+    version: ClassVar[str] = "1"
+    default_dataset: ClassVar[str | None] = "suite"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("top1_mean", "percent", 0.0, 100.0),
+        *(Metric(f"top1_{group.replace('-', '_')}", "percent", 0.0, 100.0) for group in GROUPS),
+    )
+    Config = RegressionConfig
+    config: RegressionConfig
+
+    def protocol_on(self, device: torch.device) -> dict[str, Any]:
+        return solver_protocol(self.config.solver, device)
+
+    def check(self, encoder: Encoder, dataset: Dataset) -> None:
+        super().check(encoder, dataset)
+        for name, member in members_of(dataset).items():
+            if member.group not in GROUPS:
+                raise InputError(f"set {name!r} of the suite: group {member.group!r} is none of {', '.join(GROUPS)}")
+            if member.dataset.channels not in (1, encoder.in_channels):
+                raise InputError(
+                    f"set {name!r} of the suite has {member.dataset.channels} channels, the encoder takes "
+                    f"{encoder.in_channels}"
+                )
+            require_classes(member.dataset, self.name)
+
+    def chance(self, dataset: Dataset) -> float:
+        return float(np.mean([majority_accuracy(member.dataset) for member in members_of(dataset).values()]))
+
+    def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
+        members = members_of(dataset)
+        top1: dict[str, Measured] = {}
+        chosen: dict[str, dict[str, Any]] = {}
+        for name, member in members.items():
+            train, test = labelled_split(member.dataset, "train"), labelled_split(member.dataset, "test")
+            context.say(f"transfer: {name}, {len(train):,} training and {len(test):,} test images")
+            fitted = self._fit(name, member.dataset, context)
+            features = self._features(name, member.dataset, "test", context)
+            probabilities = class_probabilities(fitted.classifier, features, len(train.classes))
+            top1[name] = top_k_accuracy(test.labels.numpy(), probabilities, 1)
+            chosen[name] = {"group": member.group, "content": member.dataset.fingerprint(), **fitted.details()}
+        metrics = {"top1_mean": _mean(list(top1.values()))}
+        for group in GROUPS:
+            of_group = [top1[name] for name, member in members.items() if member.group == group]
+            if of_group:
+                metrics[f"top1_{group.replace('-', '_')}"] = _mean(of_group)
+        absent = {metric.name: "the suite has no set of this group" for metric in self.metrics} | metrics
+        return TaskResult(
+            metrics,
+            {f"top1, {name}": [measured.value] for name, measured in top1.items()},
+            details={
+                "sets": chosen,
+                "top1": {name: measured.value for name, measured in top1.items()},
+                "absent": {name: why for name, why in absent.items() if isinstance(why, str)},
+            },
+        )
+
+    def _fit(self, name: str, dataset: Dataset, context: TaskContext) -> Regression:
+        config, train = self.config, labelled_split(dataset, "train")
+        x, y = self._features(name, dataset, "train", context), train.labels.numpy()
+        if not {"fit", "validation"} <= set(dataset.parts):
+            return self._regress(x, y, config, context)
+        fit, held = image_split(dataset, "fit"), image_split(dataset, "validation")
+        fit_x, fit_y = self._features(name, dataset, "fit", context), fit.labels.numpy()
+        held_x, held_y = self._features(name, dataset, "validation", context), held.labels.numpy()
+        accuracy: dict[float, float] = {}
+        for strength in config.inverse_regularisation:
+            one = config.model_copy(update={"inverse_regularisation": (strength,)})
+            accuracy[strength] = self._regress(fit_x, fit_y, one, context).classifier.score(held_x, held_y)
+        best = max(accuracy, key=lambda strength: accuracy[strength])
+        last = config.model_copy(update={"inverse_regularisation": (best,)})
+        final = self._regress(x, y, last, context)
+        return Regression(final.classifier, best, accuracy, final.converged, final.solver)
+
+    @on_first_rank
+    def _regress(self, x: np.ndarray, y: np.ndarray, config: RegressionConfig, context: TaskContext) -> Regression:
+        return fit_regression(x, y, config, context.seed, device=context.device)
+
+    def _features(self, name: str, dataset: Dataset, part: str, context: TaskContext) -> np.ndarray:
+        """Features of a part of a set, float32 [N, D]. They are stored under the content of the set."""
+        which = f"{part} of {dataset.fingerprint()}"
+        layer, pooling = self.config.layer, self.config.pooling
+        return context.features(image_split(dataset, part), which, layer=layer, pooling=pooling).numpy()
+
+
+def members_of(dataset: Dataset) -> Mapping[str, SuiteMember]:
+    """The sets of a suite; of another dataset, itself alone.
+
+    A dataset that is no suite counts as one natural set.
+    """
+    members: Mapping[str, SuiteMember] | None = getattr(dataset, "members", None)
+    return {dataset.name: SuiteMember(dataset, "natural")} if members is None else members
+
+
+def _mean(measured: list[Measured]) -> Measured:
+    return Measured(float(np.mean([one.value for one in measured])), sum(one.n for one in measured))
