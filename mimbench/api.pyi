@@ -307,6 +307,22 @@ from mimbench.toolkit.trained_probe import (
     planned_probe as planned_probe,
     train_probe as train_probe,
 )
+from mimbench.toolkit.head_candidates import (
+    Candidate as Candidate,
+    Choice as Choice,
+    choose as choose,
+    count_fitted as count_fitted,
+    hold_out_images as hold_out_images,
+    make_candidates as make_candidates,
+    needs_choice as needs_choice,
+)
+from mimbench.toolkit.head_sweep import (
+    HeadScores as HeadScores,
+    HeadSweep as HeadSweep,
+)
+from mimbench.toolkit.head_training import (
+    planned_heads as planned_heads,
+)
 from mimbench.toolkit.fine_tuning import (
     adapt_encoder as adapt_encoder,
     check_position as check_position,

@@ -77,6 +77,8 @@ class TrainConfig(Config):
     """sgd and lars use `momentum`; adamw and lamb use `betas` and `eps`."""
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = added(False)
+    """Nesterov's momentum, of sgd."""
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.05, ge=0)
     final_weight_decay: float | None = added(None, ge=0)
@@ -149,6 +151,8 @@ class TrainConfig(Config):
             raise ValueError(f"betas must lie in [0, 1), not {self.betas}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+        if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
+            raise ValueError("nesterov is an option of sgd with momentum; leave it out")
         if self.final_weight_decay is not None and not self.weight_decay:
             raise ValueError("final_weight_decay needs a weight_decay above 0 to start from")
         if self.optimizer == "lamb" and not self.weight_decay:

@@ -100,7 +100,7 @@ def build_optimizer(
         model, config, layer_of=layer_of, num_layers=num_layers, no_decay=no_decay, decay=decay, parts=parts
     )
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
     if config.optimizer == "lars":
         return _lars(groups, config)
     if config.optimizer == "lamb":

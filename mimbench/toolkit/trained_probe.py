@@ -58,7 +58,8 @@ class ProbeAugmentation(Config):
 
     def applied(self, input_config: InputConfig) -> InputConfig:
         """`input_config` with this augmentation in place of pretraining's."""
-        return InputConfig(**{**input_config.model_dump(), "color_jitter": 0.0, **self.model_dump()})
+        replaced = self.model_dump(include=set(ProbeAugmentation.model_fields))
+        return InputConfig(**{**input_config.model_dump(), "color_jitter": 0.0, **replaced})
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ ENTRY_POINTS = {
     },
     "tasks": {
         "cluster": "plugins.cluster:Cluster",
-        "attentive-probe": "plugins.attentive_probe:AttentiveProbe",
+        "one-query-probe": "plugins.one_query_probe:OneQueryProbe",
     },
     "datasets": {"bands": "plugins.bands:Bands", "moving-squares": "plugins.moving_squares:MovingSquares"},
     "encoders": {

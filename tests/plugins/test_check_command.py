@@ -10,7 +10,7 @@ import pytest
     ("kind", "name"),
     [
         ("task", "cluster"),
-        ("task", "attentive-probe"),
+        ("task", "one-query-probe"),
         ("dataset", "bands"),
         ("encoder", "mixer"),
         ("encoder", "poolformer"),

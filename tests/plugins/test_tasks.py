@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from plugins.attentive_probe import AttentiveProbe, Head
 from plugins.cluster import Cluster, matched
+from plugins.one_query_probe import Head, OneQueryProbe
 
 from helpers.refusals import refused
 from mimbench.contract import ArraySplit
@@ -20,23 +20,23 @@ def test_cluster_passes_the_checks_for_tasks(check):
     check()
 
 
-@parametrize_checks(task_suite(AttentiveProbe))
-def test_attentive_probe_passes_the_checks_for_tasks(check):
+@parametrize_checks(task_suite(OneQueryProbe))
+def test_one_query_probe_passes_the_checks_for_tasks(check):
     check()
 
 
 @pytest.mark.usefixtures("registered")
 def test_they_measure_methods_and_controls(quick):
     options = ("--recipe", "smoke", "--json", "--set", "tasks.cluster.clusters=12")
-    done = quick("run", "--method", "random-init,simmim", "--task", "cluster,attentive-probe", *options)
+    done = quick("run", "--method", "random-init,simmim", "--task", "cluster,one-query-probe", *options)
     assert done.returncode == 0, done.stderr
     records = {(one["method"]["name"], one["task"]["name"]): one for one in json.loads(done.stdout)}
     assert len(records) == 4
     for (_, task), record in records.items():
-        first = {"cluster": "accuracy", "attentive-probe": "top1"}[task]
+        first = {"cluster": "accuracy", "one-query-probe": "top1"}[task]
         assert record["metrics"][first]["n"] == 100
         assert 0 < record["metrics"][first]["value"] <= 100
-    cluster, probe = (records["simmim", task] for task in ("cluster", "attentive-probe"))
+    cluster, probe = (records["simmim", task] for task in ("cluster", "one-query-probe"))
     assert cluster["details"]["clusters"] == 12
     assert cluster["recipe"]["task"]["clusters"] == 12
     assert len(probe["curves"]["loss"]) == 10
@@ -49,8 +49,8 @@ def test_they_measure_methods_and_controls(quick):
     [
         ("cluster", "task.layer=9", "layer 9 is outside this encoder's 2 layers"),
         ("cluster", "task.clusters=1", "tasks.cluster.clusters = 1: it must be greater than or equal to 2"),
-        ("attentive-probe", "task.layer=9", "layer 9 is outside this encoder's 2 layers"),
-        ("attentive-probe", "task.train.batch_size=4096", "task.train.batch_size 4096 is more than the 200"),
+        ("one-query-probe", "task.layer=9", "layer 9 is outside this encoder's 2 layers"),
+        ("one-query-probe", "task.train.batch_size=4096", "task.train.batch_size 4096 is more than the 200"),
     ],
 )
 def test_what_cannot_run_is_refused_while_planning(quick, task, setting, words):

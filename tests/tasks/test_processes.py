@@ -22,6 +22,8 @@ from mimbench.data import open_dataset
 from mimbench.distributed import get_rank
 from mimbench.harness.running.features import FrozenFeatures
 from mimbench.store.store import Store
+from mimbench_tasks.attentive_probe.config import AttentiveProbeConfig
+from mimbench_tasks.attentive_probe.task import AttentiveProbe
 from mimbench_tasks.detection.task import Detection
 from mimbench_tasks.few_shot import FewShot, FewShotConfig
 from mimbench_tasks.knn import KNN, KNNConfig
@@ -73,6 +75,9 @@ def trained_tasks(folder: Path) -> dict[str, TaskResult]:
     probe = LinearProbe(LinearProbeConfig(probe="trained", train=train))
     source = FrozenFeatures(encoder(), INPUT, CPU, {}, Store(folder), say=print, batch=8)
     results["trained probe"] = probe.run(encoder(), data, context_of(folder / "probe", features=source))
+    heads = ("ep", "cae", "vjepa", "mean")
+    attentive = AttentiveProbe(AttentiveProbeConfig(heads=heads, queries=4, rates=(1e-2, 0.1), train=train))
+    results["attentive probe"] = attentive.run(encoder(), data, context_of(folder / "attentive"))
     results |= segmentations(folder)
     return results | {"detection": detection(folder), "reconstruction": reconstruction(folder)}
 

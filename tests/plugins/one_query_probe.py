@@ -41,7 +41,7 @@ class Training(TrainConfig):
     weight_decay: float = Field(0.0, ge=0)
 
 
-class AttentiveProbeConfig(TaskConfig):
+class OneQueryProbeConfig(TaskConfig):
     layer: int = -1
     """Depth of the patches; -1 is the last layer, after the final norm."""
     heads: int = Field(4, ge=1)
@@ -76,14 +76,14 @@ class Probe(nn.Module):
         return StepOutput(F.cross_entropy(self.head(self.patches_of(images, generator)).float(), labels))
 
 
-class AttentiveProbe(Task):
+class OneQueryProbe(Task):
     """Top-1 and top-5 accuracy of an attentive probe (attentive probing, CAE, arXiv:2202.03026)."""
 
-    name = "attentive-probe"
+    name = "one-query-probe"
     version = "1"
     metrics = (Metric("top1", "percent", 0.0, 100.0), Metric("top5", "percent", 0.0, 100.0))
-    Config = AttentiveProbeConfig
-    config: AttentiveProbeConfig
+    Config = OneQueryProbeConfig
+    config: OneQueryProbeConfig
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         require_classes(dataset, self.name)

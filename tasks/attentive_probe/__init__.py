@@ -1,0 +1,1 @@
+"""The attentive probe: heads that attend over the patches of a frozen encoder."""
