@@ -233,6 +233,7 @@ from mimbench.data.pipeline.loading import (
     identity_collate as identity_collate,
 )
 from mimbench.data.pipeline.subsets import (
+    held_out_indices as held_out_indices,
     planted_indices as planted_indices,
     subset as subset,
     training_indices as training_indices,
@@ -288,6 +289,7 @@ from mimbench.toolkit.accuracy import (
 from mimbench.toolkit.frozen_features import (
     FrozenFeaturesConfig as FrozenFeaturesConfig,
     FrozenFeaturesTask as FrozenFeaturesTask,
+    LastLayersConfig as LastLayersConfig,
     class_probabilities as class_probabilities,
 )
 from mimbench.toolkit.regression import (
@@ -322,6 +324,12 @@ from mimbench.toolkit.head_sweep import (
 )
 from mimbench.toolkit.head_training import (
     planned_heads as planned_heads,
+)
+from mimbench.toolkit.label_lists import (
+    find_listed as find_listed,
+)
+from mimbench.toolkit.linear_sweep import (
+    LinearSweep as LinearSweep,
 )
 from mimbench.toolkit.fine_tuning import (
     adapt_encoder as adapt_encoder,

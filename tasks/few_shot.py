@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mimbench.api import (
     Dataset,
     Encoder,
-    FrozenFeaturesConfig,
     FrozenFeaturesTask,
+    ImageSplit,
+    LastLayersConfig,
     Measured,
     Metric,
     SampleScores,
     Solver,
     TaskContext,
     TaskResult,
+    added,
     class_probabilities,
     cosmetic,
+    find_listed,
     fit_standardised,
     labelled_split,
     map_over_ranks,
@@ -30,11 +34,19 @@ from mimbench.api import (
     top_k_accuracy,
 )
 
-SHOTS: dict[str, int | float] = {"5shot": 5, "1shot": 1, "10shot": 10, "1percent": 0.01, "10percent": 0.1}
+ShotName = Literal["5shot", "1shot", "2shot", "10shot", "1percent", "10percent"]
+SHOTS: dict[ShotName, int | float] = {
+    "5shot": 5,
+    "1shot": 1,
+    "2shot": 2,
+    "10shot": 10,
+    "1percent": 0.01,
+    "10percent": 0.1,
+}
 """Labels per class: a number, or a fraction of the images of the class, at least one. The first is the primary one."""
 
 
-class FewShotConfig(FrozenFeaturesConfig):
+class FewShotConfig(LastLayersConfig):
     """Features are standardised with all training images, which needs no label."""
 
     draws: int = Field(5, ge=1)
@@ -44,20 +56,41 @@ class FewShotConfig(FrozenFeaturesConfig):
     max_iterations: int = Field(500, ge=1)
     solver: Solver = cosmetic("auto")
     """auto: torch on a GPU, scikit-learn on the CPU. The protocol says so if it is torch."""
+    lists: dict[ShotName, tuple[Path, ...]] = added({})
+    """Files that name the labelled training images, one per line, such as SimCLR's 1percent.txt for "1percent", in
+    place of random draws. Several files count as several draws."""
+
+    @field_validator("lists", mode="before")
+    @classmethod
+    def _one_file_or_several(cls, lists: Any) -> Any:
+        if not isinstance(lists, dict):
+            return lists
+        return {name: [files] if isinstance(files, str | Path) else files for name, files in lists.items()}
+
+    @field_validator("lists")
+    @classmethod
+    def _names_files(cls, lists: dict[ShotName, tuple[Path, ...]]) -> dict[ShotName, tuple[Path, ...]]:
+        for name, files in lists.items():
+            if not files:
+                raise ValueError(f"{name} names no file; leave it out")
+        return lists
 
 
 class FewShot(FrozenFeaturesTask):
-    """Top-1 accuracy of logistic regression with 1, 5 or 10 labels per class (1-shot, ...), or with 1% or 10% of them.
+    """Top-1 accuracy of logistic regression with 1, 2, 5 or 10 labels per class (1-shot, ...), or 1% or 10% of them.
 
     The draws depend on the seed and the training labels only, so every method gets the same images under one seed. The
     images of a 1-shot draw are among those of the 5-shot draw, and so on. A class with fewer images than shots
     contributes all of them.
 
-    This is mimbench's own protocol, and its 1% and 10% are not the published ones. SimCLR (arXiv:2002.05709) fixes one
-    list of ImageNet images for each and fine-tunes the encoder on it. MSN (facebookresearch/msn@5474d5ff
-    logistic_eval.py) takes lists as well, and centres and normalises the features of each image. Here images are drawn
-    anew for each seed, features are standardised by all training images, C is 1, and patches are averaged (with
-    pooling "token" the class token is read instead).
+    `curves["top1_NAME_by_draw"]` has the accuracy of each draw, `details["interval_over_draws"]` the 95% interval of
+    their mean, by Student's t, and `details["labels"]` the number of labels: together the curve of label efficiency.
+
+    This is mimbench's own protocol, and its 1% and 10% are the published ones only if `lists` names those files. SimCLR
+    (arXiv:2002.05709) fixes one list of ImageNet images for each and fine-tunes the encoder on it. MSN
+    (facebookresearch/msn@5474d5ff logistic_eval.py) takes lists as well, and centres and normalises the features of
+    each image. Here images are drawn anew for each seed unless lists name them, features are standardised by all
+    training images, C is 1, and patches are averaged (with pooling "token" the class token is read instead).
     """
 
     name: ClassVar[str] = "few-shot"
@@ -69,6 +102,10 @@ class FewShot(FrozenFeaturesTask):
 
     def protocol_on(self, device: torch.device) -> dict[str, Any]:
         return solver_protocol(self.config.solver, device)
+
+    def check(self, encoder: Encoder, dataset: Dataset) -> None:
+        super().check(encoder, dataset)
+        self._listed(labelled_split(dataset, "train"))
 
     def chance(self, dataset: Dataset) -> float:
         """Accuracy of a uniform guess among the training classes. All have the same number of labels, so none is
@@ -86,22 +123,24 @@ class FewShot(FrozenFeaturesTask):
         train_x, test_x = (features.numpy() for features in self.features(train, test, context))
         scaler = StandardScaler().fit(train_x)
         train_y, unseen = train.labels.numpy(), scaler.transform(test_x)
-        draws = [rank_in_class(train_y, context.seed, draw) for draw in range(self.config.draws)]
+        ranks = [rank_in_class(train_y, context.seed, draw) for draw in range(self.config.draws)]
+        listed = self._listed(train)
+        labelled = {
+            name: listed.get(name) or [choose_labelled(one, train_y, shots) for one in ranks]
+            for name, shots in SHOTS.items()
+        }
         test_y = test.labels.numpy()
 
-        def score(choice: tuple[str, np.ndarray]) -> tuple[float, np.ndarray]:
-            """Top-1 accuracy with the labels of one draw, and which test images are right: bool [N]."""
-            name, ranks = choice
-            images = choose_labelled(ranks, train_y, SHOTS[name])
+        def score(images: np.ndarray) -> tuple[float, np.ndarray]:
+            """Top-1 accuracy with the labels of some training images, and which test images are right: bool [N]."""
             x, y = scaler.transform(train_x[images]), train_y[images]
             scores = self._scores(x, y, unseen, len(train.classes), context.device)
             return top_k_accuracy(test_y, scores, 1).value, scores.argmax(axis=1) == test_y
 
-        choices = [(name, ranks) for name in SHOTS for ranks in draws]
-        results = iter(map_over_ranks(score, own_share(choices)))
+        results = iter(map_over_ranks(score, own_share([images for draws in labelled.values() for images in draws])))
         by_draw: dict[str, list[float]] = {}
         hits: dict[str, np.ndarray] = {}
-        for name in SHOTS:
+        for name, draws in labelled.items():
             by_draw[name], hits[f"hits_{name}"] = [], np.zeros(len(test))
             for _ in draws:
                 value, is_right = next(results)
@@ -112,7 +151,8 @@ class FewShot(FrozenFeaturesTask):
             curves={f"top1_{name}_by_draw": values for name, values in by_draw.items()},
             details={
                 "deviation_over_draws": {name: _deviation(values) for name, values in by_draw.items()},
-                "labels": {name: len(choose_labelled(draws[0], train_y, shots)) for name, shots in SHOTS.items()},
+                "interval_over_draws": {name: _interval(values) for name, values in by_draw.items()},
+                "labels": {name: len(draws[0]) for name, draws in labelled.items()},
                 "classes_short_of": _short(train_y, train.classes),
                 "feature_dim": int(train_x.shape[1]),
                 "solver": pick_solver(self.config.solver, context.device),
@@ -120,6 +160,12 @@ class FewShot(FrozenFeaturesTask):
             scores=SampleScores(np.arange(len(test)), hits, test_y, test.attributes),
             by_sample={f"top1_{name}": 100 * hits[f"hits_{name}"] for name in SHOTS},
         )
+
+    def _listed(self, train: ImageSplit) -> dict[ShotName, list[np.ndarray]]:
+        """Indices of the training images of each list, by name of the shots."""
+        files = [file for several in self.config.lists.values() for file in several]
+        indices = dict(zip(files, find_listed(train, files), strict=True))
+        return {name: [indices[file] for file in several] for name, several in self.config.lists.items()}
 
     def _scores(
         self, x: np.ndarray, y: np.ndarray, unseen: np.ndarray, classes: int, device: torch.device
@@ -158,6 +204,17 @@ def choose_labelled(ranks: np.ndarray, labels: np.ndarray, shots: int | float) -
 def _deviation(values: list[float]) -> float | None:
     """Sample standard deviation over draws; None for a single draw."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def _interval(values: list[float]) -> list[float] | None:
+    """The 95% interval of the mean over draws, by Student's t; None for a single draw."""
+    from scipy.stats import t
+
+    deviation = _deviation(values)
+    if deviation is None:
+        return None
+    half = float(t.ppf(0.975, len(values) - 1)) * deviation / len(values) ** 0.5
+    return [float(np.mean(values)) - half, float(np.mean(values)) + half]
 
 
 def _short(labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:

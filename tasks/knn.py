@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,14 +14,18 @@ from torch import Tensor
 from mimbench.api import (
     Dataset,
     Encoder,
-    FrozenFeaturesConfig,
     FrozenFeaturesTask,
+    ImageSplit,
     InputError,
+    LastLayersConfig,
+    Measured,
     Metric,
     TaskContext,
     TaskResult,
+    added,
     classification_scores,
     cosmetic,
+    held_out_indices,
     labelled_split,
     load_protocols,
     map_over_ranks,
@@ -33,9 +38,19 @@ NEIGHBOURS = (20, 10, 100, 200)
 """Those of DINO's protocol; 20 comes first because it "is usually working the best", as its script says."""
 
 
-class KNNConfig(FrozenFeaturesConfig):
-    """The default features are the mean of the last layer's patches; protocol "dino" uses the class token."""
+K20 = f"top1_k{NEIGHBOURS[0]}"
+HELD_OUT = 0.1
+"""Share of the training images on which the best layer is chosen, by a vote of the others."""
 
+
+class KNNConfig(LastLayersConfig):
+    """The default features are the mean of the last layer's patches; protocol "dino" uses the class token.
+
+    Of several layers (`last_layers`), each has unit length before they are concatenated.
+    """
+
+    layers: Literal["one", "all"] = added("one")
+    """"all" also votes with each layer by itself. The best on held-out training images gives another metric."""
     temperature: float = Field(0.07, gt=0)
     """A neighbour's vote counts exp(cosine similarity / temperature)."""
     chunk: int = cosmetic(1024, ge=1)
@@ -49,12 +64,17 @@ class KNN(FrozenFeaturesTask):
     protocol "dino". The default votes with the mean of the patches, which every encoder has; its scores are not to be
     compared with published ones of the class token, which may be tens of points away. A k above the number of training
     images is left out, and `details["absent"]` says so.
+
+    `top1_best_layer` is the test accuracy, with k = 20, of the layer that is best on held-out training images. The
+    choice uses no test label.
     """
 
     name: ClassVar[str] = "knn"
     version: ClassVar[str] = "1"
     takes_clips: ClassVar[bool] = True
-    metrics: ClassVar[tuple[Metric, ...]] = tuple(Metric(f"top1_k{k}", "percent", 0.0, 100.0) for k in NEIGHBOURS)
+    metrics: ClassVar[tuple[Metric, ...]] = tuple(
+        Metric(name, "percent", 0.0, 100.0) for name in (*(f"top1_k{k}" for k in NEIGHBOURS), "top1_best_layer")
+    )
     Config = KNNConfig
     protocols = load_protocols("mimbench_tasks", "protocols/knn")
     config: KNNConfig
@@ -73,17 +93,54 @@ class KNN(FrozenFeaturesTask):
         scores = self._votes(queries, bank, train.labels, len(train.classes), counts, context.device)
         labels = test.labels.numpy()
         details: dict[str, Any] = {"feature_dim": bank.shape[1]}
-        if absent := [k for k in NEIGHBOURS if k > len(train)]:
-            details["absent"] = {f"top1_k{k}": f"there are only {len(train)} training images" for k in absent}
+        reason = f"there are only {len(train)} training images"
+        details["absent"] = {f"top1_k{k}": reason for k in NEIGHBOURS if k > len(train)}
+        metrics = {f"top1_k{k}": top_k_accuracy(labels, scores[k], 1) for k in counts}
+        curves: dict[str, list[float]] = {}
+        if self.config.layers == "all":
+            of_test, of_held_out = self._by_layer(encoder, train, test, context)
+            best = int(np.argmax(of_held_out))
+            metrics["top1_best_layer"] = Measured(of_test[best], len(test))
+            curves = {f"{K20}_by_layer": of_test, f"held_out_{K20}_by_layer": of_held_out}
+            details["layer"] = encoder.layer_index(self.config.layer)
+            details |= {"best_layer": best, "best_layer_on_test": int(np.argmax(of_test))}
+        else:
+            details["absent"]["top1_best_layer"] = 'one layer was compared; task.layers = "all" compares all'
         votes = scores[NEIGHBOURS[0]]
         total = votes.sum(axis=1, keepdims=True).clip(min=np.finfo(votes.dtype).tiny)  # 0 if all votes underflow
         return TaskResult(
-            {f"top1_k{k}": top_k_accuracy(labels, scores[k], 1) for k in counts},
+            metrics,
+            curves=curves,
             details=details,
             # A class without a neighbour has no vote, and its loss would be infinite.
             scores=classification_scores(test, votes / total, has_loss=False),
             by_sample={f"top1_k{k}": top_k_hits(labels, scores[k], 1) for k in counts},
         )
+
+    def join(self, layers: Sequence[Tensor]) -> Tensor:
+        return torch.cat([F.normalize(layer.float(), dim=1) for layer in layers], 1)
+
+    def _by_layer(
+        self, encoder: Encoder, train: ImageSplit, test: ImageSplit, context: TaskContext
+    ) -> tuple[list[float], list[float]]:
+        """Top-1 accuracy in percent with each layer and k = 20: of the test images, and of held-out training images."""
+        indices = range(encoder.num_layers)
+        train_x = context.features.each_layer(train, "train", layers=indices, pooling=self.config.pooling)
+        test_x = context.features.each_layer(test, "test", layers=indices, pooling=self.config.pooling)
+        rows = held_out_indices(train.labels.numpy(), HELD_OUT, context.seed, "the train split")
+        others, held_out = (torch.from_numpy(rows[part]) for part in ("train", "test"))
+        classes, k = len(train.classes), NEIGHBOURS[0]
+
+        def accuracy(queries: Tensor, labels: Tensor, bank: Tensor, known: Tensor) -> float:
+            votes = self._votes(queries, bank, known, classes, [min(k, len(bank))], context.device)
+            return top_k_accuracy(labels.numpy(), next(iter(votes.values())), 1).value
+
+        of_test = [accuracy(test_x[at], test.labels, train_x[at], train.labels) for at in indices]
+        of_held_out = [
+            accuracy(train_x[at][held_out], train.labels[held_out], train_x[at][others], train.labels[others])
+            for at in indices
+        ]
+        return of_test, of_held_out
 
     def _votes(
         self, queries: Tensor, bank: Tensor, labels: Tensor, classes: int, counts: list[int], device: torch.device

@@ -40,6 +40,8 @@ RotaryPredictor inverse_block_mask sinkhorn Executor Workers cuboid_mask sinusoi
 DataSizes PlannedStep planned_probe
 Monitor MonitorInput repeated_views top_k_hits MatchedDetections
 ClassFolders find_class_folders read_class_folders Suite SuiteMember
+Candidate Choice HeadScores HeadSweep LastLayersConfig choose count_fitted held_out_indices hold_out_images
+LinearSweep find_listed make_candidates needs_choice planned_heads
 gather_over_ranks draw_once draw_rows draws_rows mean_over_shares rows_of_views sharing_batch take_rows
 Solver encoder_depends_on_processes map_over_ranks on_first_rank own_share pick_solver share_dropout solver_protocol
 """.split()  # noqa: SIM905

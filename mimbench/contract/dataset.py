@@ -71,6 +71,10 @@ class ImageSplit(torch.utils.data.Dataset, ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
 
+    def file_name(self, index: int) -> str:
+        """Name of the file of the sample at `index`, without folders, as lists of images name it; "" if it has none."""
+        return ""
+
     def draw(self, index: int, generator: torch.Generator) -> tuple[Tensor, int]:
         """The sample at `index` for one training step. The default is `split[index]`.
 

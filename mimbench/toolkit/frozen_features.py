@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from mimbench.contract import Dataset, Encoder, ImageSplit, InputError, Pooling, Task, TaskConfig, TaskContext
+from mimbench.contract import (
+    Dataset,
+    Encoder,
+    ImageSplit,
+    InputError,
+    Pooling,
+    Task,
+    TaskConfig,
+    TaskContext,
+    added,
+)
 from mimbench.toolkit.accuracy import majority_accuracy
 from mimbench.toolkit.splits import require_classes
 
@@ -18,6 +30,13 @@ class FrozenFeaturesConfig(TaskConfig):
     layer: int = -1
     """Depth of the features; -1 is the last layer, after the final norm."""
     pooling: Pooling = "mean"
+
+
+class LastLayersConfig(FrozenFeaturesConfig):
+    """Options of a task that reads features of several layers, with `FrozenFeaturesTask.features`."""
+
+    last_layers: int = added(1, ge=1)
+    """Number of layers, up to `layer`, whose features are concatenated."""
 
 
 class FrozenFeaturesTask(Task):
@@ -38,11 +57,26 @@ class FrozenFeaturesTask(Task):
 
     def features(self, train: ImageSplit, test: ImageSplit, context: TaskContext) -> tuple[Tensor, Tensor]:
         """Features of the training and the test images, float32 [N, D] each, at the configured layer and pooling."""
-        layer, pooling = self.config.layer, self.config.pooling
+        layer, pooling, count = self.config.layer, self.config.pooling, self.last_layers
+        if count == 1:
+            return (
+                context.features(train, "train", layer=layer, pooling=pooling),
+                context.features(test, "test", layer=layer, pooling=pooling),
+            )
+        layers = range(layer - count + 1, layer + 1)
         return (
-            context.features(train, "train", layer=layer, pooling=pooling),
-            context.features(test, "test", layer=layer, pooling=pooling),
+            self.join(context.features.each_layer(train, "train", layers=layers, pooling=pooling)),
+            self.join(context.features.each_layer(test, "test", layers=layers, pooling=pooling)),
         )
+
+    def join(self, layers: Sequence[Tensor]) -> Tensor:
+        """Features of several layers, [N, D] each, as one: [N, D of all]. A subclass may scale them first."""
+        return torch.cat(list(layers), 1)
+
+    @property
+    def last_layers(self) -> int:
+        """Number of layers whose features are concatenated."""
+        return self.config.last_layers if isinstance(self.config, LastLayersConfig) else 1
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         """Check layer, pooling and labels before anything runs.
@@ -56,6 +90,11 @@ class FrozenFeaturesTask(Task):
             encoder.check_pooling(self.config.pooling)
         except InputError as error:  # the message begins with the option's name
             raise InputError(f"task.{error}") from error
+        available = encoder.layer_index(self.config.layer) + 1
+        if self.last_layers > available:
+            raise InputError(
+                f"task.last_layers {self.last_layers} is more than the {available} layers up to task.layer"
+            )
 
 
 def class_probabilities(classifier: Any, x: np.ndarray, classes: int) -> np.ndarray:

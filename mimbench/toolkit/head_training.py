@@ -146,14 +146,26 @@ def build_heads(
 class _PlannedHeads(HeadTraining):
     """As it is trained, with the encoder inside, so that this is counted too."""
 
-    def __init__(self, encoder: Encoder, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.encoder = encoder.requires_grad_(False)
+    def __init__(
+        self,
+        encoder: Encoder,
+        transform: DeviceTransform,
+        read: ReadFunction,
+        candidates: Sequence[Candidate],
+        heads: Sequence[nn.Module],
+        config: TrainConfig,
+    ) -> None:
+        super().__init__(self._inputs, candidates, heads, config)
+        self.encoder, self.transform, self.read = encoder.requires_grad_(False), transform, read
 
     def train(self, mode: bool = True) -> _PlannedHeads:
         super().train(mode)
         self.encoder.eval()
         return self
+
+    @torch.no_grad()
+    def _inputs(self, images: Tensor, generator: torch.Generator) -> Inputs:
+        return {name: one.float() for name, one in self.read(self.encoder, self.transform(images, generator)).items()}
 
 
 def planned_heads(
@@ -167,16 +179,11 @@ def planned_heads(
 ) -> PlannedStep:
     """The step of a HeadSweep for `mimbench plan`, on images that the loader has cropped."""
     transform = DeviceTransform(images, encoder.in_channels, train=True, batched=False)
-
-    @torch.no_grad()
-    def inputs_of(batch: Tensor, generator: torch.Generator) -> Inputs:
-        return {name: one.float() for name, one in read(encoder, transform(batch, generator)).items()}
-
     with torch.no_grad():
         inputs = read(encoder.eval(), torch.zeros(1, *encoder.input_shape))
     dims = {name: tensor.shape[-1] for name, tensor in inputs.items()}
     heads = build_heads(build, candidates, dims, data.classes, seed=0)
-    model = _PlannedHeads(encoder, inputs_of, candidates, heads, config)
+    model = _PlannedHeads(encoder, transform, read, candidates, heads, config)
     shape = image_shape(data.channels, images.image_size, images.frames)
 
     def batch(count: int) -> Any:

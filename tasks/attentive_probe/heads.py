@@ -13,6 +13,7 @@ from mimbench_tasks.attentive_probe.poolers import (
     CAPIPooling,
     EfficientPooling,
     MILPooling,
+    Pooler,
     VJEPAPooling,
     head_count,
 )
@@ -64,7 +65,7 @@ class Head(nn.Module):
 
     def attention(self, tokens: Tensor) -> Tensor | None:
         """Attention maps [B, Q, N]; None if the head does not attend."""
-        return None if isinstance(self.pool, nn.Identity) else self.pool.weights(tokens)
+        return self.pool.weights(tokens) if isinstance(self.pool, Pooler) else None
 
 
 def build_head(name: HeadName, dim: int, classes: int, *, queries: int, batch_norm: bool | None) -> Head:

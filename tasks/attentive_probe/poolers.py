@@ -17,7 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class EfficientPooling(nn.Module):
+class Pooler(nn.Module):
+    """Tokens [B, N, D] -> one vector per image, [B, D]."""
+
+    def weights(self, tokens: Tensor) -> Tensor:
+        """Attention maps [B, Q, N]."""
+        raise NotImplementedError
+
+
+class EfficientPooling(Pooler):
     """Several queries attend to the tokens as they are; each pools its own share of the projected channels.
 
     EP, arXiv:2506.10178; billpsomas/efficient-probing@b8f4fb8 poolings/ep.py.
@@ -38,7 +46,7 @@ class EfficientPooling(nn.Module):
         return torch.einsum("bqd,qed->bqe", pooled, projections).flatten(1)
 
 
-class _OneQuery(nn.Module):
+class _OneQuery(Pooler):
     """Multi-head attention of one learned query to the tokens: the part that CAPI, CAE and V-JEPA have in common.
 
     A subclass defines `heads_query`, `keys`, `values` and, if they are not the tokens, `shown_keys` and `shown_values`.
@@ -130,10 +138,11 @@ class VJEPAPooling(_OneQuery):
         self.token_norm, self.mlp_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.queries, self.keys, self.values = _projection(dim), _projection(dim, bias=False), _projection(dim)
         self.output = _projection(dim)
-        self.mlp = nn.Sequential(_projection(dim, 4 * dim), nn.GELU(), _projection(4 * dim, dim))
+        last = _projection(4 * dim, dim)
+        self.mlp = nn.Sequential(_projection(dim, 4 * dim), nn.GELU(), last)
         with torch.no_grad():
-            for last in (self.output, self.mlp[2]):
-                last.weight.div_(math.sqrt(2.0))
+            for projection in (self.output, last):
+                projection.weight.div_(math.sqrt(2.0))
 
     def heads_query(self) -> Tensor:
         return self.queries(self.query).view(self.heads, -1)
@@ -148,7 +157,7 @@ class VJEPAPooling(_OneQuery):
         return x + self.mlp(self.mlp_norm(x))
 
 
-class MILPooling(nn.Module):
+class MILPooling(Pooler):
     """AbMILP: one score per token from the token itself, and the tokens' weighted mean.
 
     Attention-based multiple-instance learning, arXiv:1802.04712: with `gated`, the score is w . (tanh(V x) *

@@ -36,6 +36,7 @@ from mimbench.api import (
     planned_heads,
     require_classes,
     top_k_accuracy,
+    top_k_hits,
     without_weights,
 )
 from mimbench_tasks.attentive_probe.config import AttentiveProbeConfig
@@ -103,7 +104,7 @@ class AttentiveProbe(Task):
     def candidates(self) -> tuple[Candidate, ...]:
         """Every head with every learning rate and weight decay."""
         config = self.config
-        kinds = {name: READS.get(name, "tokens") for name in config.heads}
+        kinds: dict[str, str] = {name: READS.get(name, "tokens") for name in config.heads}
         return make_candidates(kinds, config.rates or (config.train.base_lr,), config.weight_decays)
 
     def planned_step(self, encoder: Encoder, data: DataSizes, images: InputConfig) -> PlannedStep:
@@ -147,6 +148,7 @@ class AttentiveProbe(Task):
             },
             cost=report,
             scores=classification_scores(test, torch.from_numpy(scores.logits).double().softmax(1).numpy()),
+            by_sample={f"top{k}": top_k_hits(labels, scores.logits, k) for k in (1, 5)},
         )
 
     def _read(self, encoder: Encoder, images: Tensor) -> dict[str, Tensor]:

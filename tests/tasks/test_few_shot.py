@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from helpers.hand_made import ENCODER, HandMade, Labelled, blurred, context, leaked, noise
+from mimbench.contract import InputError
 from mimbench_tasks.few_shot import SHOTS, FewShot, FewShotConfig, choose_labelled, rank_in_class
 
 LABELS = np.repeat(np.arange(4), [300, 60, 7, 2])[np.random.RandomState(0).permutation(369)]
@@ -18,7 +19,14 @@ def run(dataset, features, tmp_path, seed=0, **options):
 
 @pytest.mark.parametrize(
     ("shots", "counts"),
-    [(1, [1, 1, 1, 1]), (5, [5, 5, 5, 2]), (10, [10, 10, 7, 2]), (0.01, [3, 1, 1, 1]), (0.1, [30, 6, 1, 1])],
+    [
+        (1, [1, 1, 1, 1]),
+        (2, [2, 2, 2, 2]),
+        (5, [5, 5, 5, 2]),
+        (10, [10, 10, 7, 2]),
+        (0.01, [3, 1, 1, 1]),
+        (0.1, [30, 6, 1, 1]),
+    ],
 )
 def test_each_class_gives_as_many_labels_as_it_should_and_has(shots, counts):
     chosen = choose_labelled(rank_in_class(LABELS, seed=0, draw=0), LABELS, shots)
@@ -81,14 +89,20 @@ def test_leaked_labels_score_best_and_features_of_nothing_chance(tmp_path):
 def test_more_labels_help_and_the_deviation_is_that_over_draws(tmp_path):
     result = run(Labelled(1000, 10), blurred, tmp_path)
     values = {name: result.metrics[f"top1_{name}"].value for name in SHOTS}
-    assert values["1shot"] < values["5shot"] < values["10percent"]
+    assert values["1shot"] < values["2shot"] < values["5shot"] < values["10percent"]
     for name in SHOTS:
         draws = result.curves[f"top1_{name}_by_draw"]
         assert len(draws) == 5
         assert values[name] == pytest.approx(np.mean(draws))
         assert result.details["deviation_over_draws"][name] == pytest.approx(np.std(draws, ddof=1))
-    assert result.details["labels"] == {"5shot": 50, "1shot": 10, "10shot": 100, "1percent": 10, "10percent": 100}
+        low, high = result.details["interval_over_draws"][name]
+        assert (low + high) / 2 == pytest.approx(values[name])
+        assert high - low == pytest.approx(2 * 2.776445 * np.std(draws, ddof=1) / 5**0.5, rel=1e-5)
+    assert result.details["labels"] == {
+        "5shot": 50, "1shot": 10, "2shot": 20, "10shot": 100, "1percent": 10, "10percent": 100,
+    }  # fmt: skip
     assert run(Labelled(100, 10), blurred, tmp_path, draws=1).details["deviation_over_draws"]["1shot"] is None
+    assert run(Labelled(100, 10), blurred, tmp_path, draws=1).details["interval_over_draws"]["1shot"] is None
 
 
 def test_classes_with_fewer_images_than_shots_are_named(tmp_path):
@@ -106,3 +120,75 @@ def test_seeds_draw_otherwise(tmp_path):
     assert one == again
     assert one.curves != other.curves
     assert torch.equal(dataset.split("train").labels, torch.arange(300) % 10)
+
+
+# --- lists of images -------------------------------------------------------------------------------------------------
+
+
+class Named(Labelled):
+    """Its images are called 0.png, 1.png, ..."""
+
+    def split(self, name):
+        split = super().split(name)
+        split.file_name = lambda index: f"{index}.png"
+        return split
+
+
+def write_list(path, names):
+    path.write_text("\n".join(names) + "\n")
+    return path
+
+
+def test_a_list_takes_the_place_of_the_draws(tmp_path):
+    dataset = Named(200, 10)
+    first = write_list(tmp_path / "a.txt", [f"n01/{index}.png" for index in range(9, -1, -1)])
+    second = write_list(tmp_path / "b.txt", [f"{index}.png" for index in range(20, 30)])
+    drawn = run(dataset, blurred, tmp_path, draws=2)
+    one = run(dataset, blurred, tmp_path, draws=2, lists={"1percent": first})
+    both = run(dataset, blurred, tmp_path, draws=2, lists={"1percent": [first, second]})
+    assert {name: one.metrics[name] == drawn.metrics[name] for name in drawn.metrics if name != "top1_1percent"} == {
+        f"top1_{name}": True for name in SHOTS if name != "1percent"
+    }
+    assert one.details["labels"]["1percent"] == 10
+    assert len(one.curves["top1_1percent_by_draw"]) == 1
+    assert both.curves["top1_1percent_by_draw"][:1] == one.curves["top1_1percent_by_draw"]
+    assert both.metrics["top1_1percent"].value == pytest.approx(np.mean(both.curves["top1_1percent_by_draw"]))
+    assert one.curves["top1_1percent_by_draw"] != drawn.curves["top1_1percent_by_draw"]
+
+
+def test_the_content_of_a_list_is_part_of_the_protocol(tmp_path):
+    file = write_list(tmp_path / "a.txt", ["0.png"])
+    listed = FewShot(FewShotConfig(lists={"1percent": file}))
+    before = listed.protocol()
+    assert "lists" not in FewShot(FewShotConfig()).protocol()
+    write_list(file, ["1.png", "2.png"])
+    assert before["lists"]["1percent"][0].startswith("sha256:")
+    assert listed.protocol() != before
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["0.png", "x.png", "y.png"], r"2 of its 3 names are not among the training images, such as x\.png"),
+        (["0.png", "1.png", "a/0.png"], r"names 0\.png twice"),
+        (["0.png", "10.png"], "its images are of one class"),
+        ([""], "names no image"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_list_that_does_not_fit_is_refused_while_planning(names, words, tmp_path):
+    file = tmp_path / "list.txt"
+    if names is not None:
+        write_list(file, names)
+    with pytest.raises(InputError, match=words):
+        FewShot(FewShotConfig(lists={"10percent": file})).check(ENCODER, Named(100, 10))
+
+
+def test_images_without_names_and_unknown_shots_are_refused(tmp_path):
+    file = write_list(tmp_path / "list.txt", ["0.png", "1.png"])
+    with pytest.raises(InputError, match="the images of this dataset have no file names"):
+        FewShot(FewShotConfig(lists={"1percent": file})).check(ENCODER, Labelled(100, 10))
+    with pytest.raises(ValueError, match="lists"):
+        FewShotConfig(lists={"3shot": file})
+    with pytest.raises(ValueError, match="names no file"):
+        FewShotConfig(lists={"1shot": []})

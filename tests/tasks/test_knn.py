@@ -28,7 +28,9 @@ def test_it_votes_as_scikit_learn_does(temperature, tmp_path):
     x, unseen = (blurred(dataset.split(which).labels, which, -1).numpy() for which in ("train", "test"))
     y = dataset.split("train").labels.numpy()
     metrics = run(dataset, blurred, tmp_path, temperature=temperature).metrics
-    assert list(metrics) == [f"top1_k{k}" for k in COUNTS] == [metric.name for metric in KNN.metrics]
+    names = [f"top1_k{k}" for k in COUNTS]
+    assert list(metrics) == names
+    assert [metric.name for metric in KNN.metrics] == [*names, "top1_best_layer"]
     for k in COUNTS:
         oracle = KNeighborsClassifier(
             k, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / temperature)
@@ -79,7 +81,10 @@ def test_leaked_labels_score_best_and_features_of_nothing_chance(tmp_path):
 def test_more_neighbours_than_training_images_are_left_out_and_reported(tmp_path):
     result = run(Labelled(150, 3), leaked, tmp_path)
     assert list(result.metrics) == ["top1_k20", "top1_k10", "top1_k100"]
-    assert result.details["absent"] == {"top1_k200": "there are only 150 training images"}
+    assert result.details["absent"] == {
+        "top1_k200": "there are only 150 training images",
+        "top1_best_layer": 'one layer was compared; task.layers = "all" compares all',
+    }
     with pytest.raises(InputError, match="knn needs 20 or more training images; the dataset has 12"):
         KNN(KNNConfig()).check(ENCODER, Labelled(12, 3))
 
@@ -127,6 +132,48 @@ def test_the_protocol_dino_has_dinos_values_each_with_its_source():
     swin = Swin(SwinConfig(embed_dim=8, depths=(1,), num_heads=(1,), window=2), image_size=8, in_channels=1)
     with pytest.raises(InputError, match="pooling 'token' needs a class token, which this swin encoder does not have"):
         KNN(KNNConfig(**protocol.options)).check(swin, Labelled(40, 2))
+
+
+def by_depth(labels, which, layer):
+    """Layer 0 shows the labels, layer 1 nothing."""
+    return leaked(labels, which, layer) if layer == 0 else noise(labels, which, layer)
+
+
+def test_every_layer_votes_and_the_best_is_chosen_on_held_out_training_images(tmp_path):
+    result, alone = (run(Labelled(200, 10), by_depth, tmp_path, layers=layers) for layers in ("all", "one"))
+    assert result.metrics["top1_best_layer"].value == 100
+    assert result.curves["top1_k20_by_layer"] == [100, result.metrics["top1_k20"].value]
+    assert result.curves["held_out_top1_k20_by_layer"][0] == 100
+    assert (result.details["layer"], result.details["best_layer"], result.details["best_layer_on_test"]) == (1, 0, 0)
+    assert {**alone.metrics, "top1_best_layer": result.metrics["top1_best_layer"]} == result.metrics
+    assert KNN(KNNConfig()).protocol().keys() & {"layers", "last_layers"} == set()
+
+
+def test_a_layer_that_only_the_test_set_favours_is_not_the_best(tmp_path):
+    def make(labels, which, layer):
+        shown = leaked(labels, which, layer)
+        if layer == 0:
+            return blurred(labels, which, layer) if which == "train" else shown
+        return shown if which == "train" else noise(labels, which, layer)
+
+    result = run(Labelled(200, 10), make, tmp_path, layers="all")
+    assert (result.details["best_layer"], result.details["best_layer_on_test"]) == (1, 0)
+    assert result.metrics["top1_best_layer"].value == result.curves["top1_k20_by_layer"][1] < 50
+
+
+def test_each_of_the_last_layers_counts_as_much_as_the_others(tmp_path):
+    """The first layer is 1000 times as long; without unit lengths it would drown the second."""
+
+    def make(labels, which, layer):
+        return 1000 * noise(labels, which, layer) if layer == -2 else leaked(labels, which, layer)
+
+    both, first = (run(Labelled(200, 10), make, tmp_path, **options) for options in ({"last_layers": 2}, {"layer": -2}))
+    assert both.details["feature_dim"] == 20
+    assert both.metrics["top1_k20"].value > 90 > first.metrics["top1_k20"].value
+    with pytest.raises(InputError, match=r"task\.last_layers 3 is more than the 2 layers up to task\.layer"):
+        KNN(KNNConfig(last_layers=3)).check(ENCODER, Labelled(200, 10))
+    with pytest.raises(InputError, match=r"task\.last_layers 2 is more than the 1 layers up to task\.layer"):
+        KNN(KNNConfig(last_layers=2, layer=0)).check(ENCODER, Labelled(200, 10))
 
 
 @pytest.mark.cuda

@@ -205,6 +205,108 @@ def test_a_head_starts_as_mae_starts_it():
     assert not torch.equal(linear.weight, _build_head(200, 50, 0.01, seed=4)[1].weight)
 
 
+# --- a sweep of features and rates, as DINOv2's ----------------------------------------------------------------------
+
+DINOV2 = LinearProbe.protocols["dinov2"].options
+SHORT = {"convention": "plain", "warmup_epochs": 0}
+BRIEF = {
+    "rates": [0.5, 5.0],
+    "blocks": [1, 2],
+    "train": {
+        "steps": 10,
+        "batch_size": 24,
+        "lr_divisor": None,
+        "schedule": {"convention": "plain", "warmup_epochs": 0},
+    },
+}
+
+
+def test_a_sweep_reads_last_blocks_after_the_final_norm():
+    task = LinearProbe(
+        LinearProbeConfig(**merge(DINOV2, {"blocks": [1, 2], "poolings": ["mean", "token", "mean+token"]}))
+    )
+    encoder, images = ENCODER.eval(), torch.randn(3, 1, 8, 8)
+    first, last = encoder.forward_layers(encoder.embed(images), final_norm=False)
+    normed = [encoder.body.norm(one.sequence) for one in (first, last)]
+    read = task._sweep(encoder).read(encoder, images)
+    assert torch.equal(read["token of 1 block"], normed[1][:, 0])
+    assert torch.equal(read["token of 1 block"], encoder.features(images).pool("token"))
+    tokens, means = ([one(x) for x in normed] for one in (lambda x: x[:, 0], lambda x: x[:, 1:].mean(1)))
+    torch.testing.assert_close(read["token of 2 blocks"], torch.cat(tokens, 1))
+    torch.testing.assert_close(read["mean of 2 blocks"], torch.cat(means, 1))
+    torch.testing.assert_close(read["mean+token of 2 blocks"], torch.cat((*tokens, means[1]), 1))
+    torch.testing.assert_close(read["mean+token of 1 block"], torch.cat((tokens[1], means[1]), 1))
+
+
+def test_a_sweep_reports_the_features_and_the_rate_that_held_out_images_choose(tmp_path):
+    result = trained(Colours("faint", tmp_path), tmp_path, colour_encoder(), **merge(DINOV2, BRIEF))
+    details = result.details
+    kinds = [f"{pooling} of {blocks}" for blocks in ("1 block", "2 blocks") for pooling in ("token", "mean+token")]
+    assert list(details["chosen"]) == list(details["top1"]) == kinds
+    assert (len(details["held_out_top1"]), details["held_out_images"]) == (4 * 2, 24)
+    assert details["chosen"][details["best_head"]]["held_out_top1"] == max(details["held_out_top1"].values())
+    assert result.metrics["top1"].value == details["top1"][details["best_head"]]
+    assert set(details["absent"]) == {"top1_best_layer"}
+    assert result.cost.steps == 10
+
+
+def test_the_dinov2_protocol_has_the_values_of_the_official_script():
+    config = LinearProbeConfig(**DINOV2)
+    assert len(config.blocks) * len(config.poolings) * len(config.rates) == 52
+    assert [rate * config.train.lr_scale for rate in config.rates][::12] == [4e-5, 0.4]
+    assert (config.train.optimizer, config.train.steps, config.train.weight_decay) == ("sgd", 12_500, 0)
+    assert config.train.schedule.has_warmup is False
+    protocol = LinearProbe(config).protocol()
+    assert protocol.keys() >= {"train", "augmentation", "held_out", "layer"}
+    assert not protocol.keys() & {"pooling", "layers", "inverse_regularisation", "max_iterations"}
+    assert not LinearProbe(LinearProbeConfig()).protocol().keys() & {"blocks", "poolings", "rates", "last_layers"}
+    other = LinearProbe(LinearProbeConfig(**merge(DINOV2, {"blocks": [1, 2]}))).protocol()
+    assert other["blocks"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"blocks": [1, 4]}, r"task\.blocks 4 is more than the 2 layers up to task\.layer"),
+        ({"blocks": [2], "layer": 0}, r"task\.blocks 2 is more than the 1 layers up to task\.layer"),
+        ({"train": {"batch_size": 19}}, r"task\.train\.batch_size 19 is more than the 18 training images"),
+    ],
+)
+def test_what_a_sweep_cannot_read_is_refused_while_planning(options, words):
+    fitting = {"blocks": [1], "train": {"batch_size": 8}}
+    with pytest.raises(InputError, match=words):
+        LinearProbe(LinearProbeConfig(**merge(merge(DINOV2, fitting), options))).check(ENCODER, Labelled(20, 2))
+    swin = Swin(
+        SwinConfig(patch_size=2, embed_dim=8, depths=(1,), num_heads=(1,), window=2), image_size=8, in_channels=1
+    )
+    with pytest.raises(InputError, match=r"task\.poolings: pooling 'token' needs a class token"):
+        LinearProbe(LinearProbeConfig(**merge(DINOV2, fitting))).check(swin, Labelled(20, 2))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"probe": "sweep", "last_layers": 2}, "a sweep has blocks"),
+        ({"layers": "all", "last_layers": 2}, "last_layers needs"),
+        ({"rates": [0.0]}, "rates above 0"),
+        ({"blocks": [0]}, "blocks must be 1 or more"),
+        ({"blocks": [1, 1]}, "blocks names one value twice"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        LinearProbeConfig(**options)
+
+
+def test_the_last_layers_are_probed_side_by_side(tmp_path):
+    def make(labels, which, layer):
+        return leaked(labels, which, layer) if layer == -2 else noise(labels, which, layer)
+
+    result = probe(Labelled(200, 10), make, tmp_path, last_layers=2)
+    assert (result.metrics["top1"].value, result.details["feature_dim"]) == (100, 20)
+    assert probe(Labelled(200, 10), make, tmp_path).metrics["top1"].value < 30
+
+
 def test_splits_of_scenes_are_refused():
     class Scenes(Labelled):
         def split(self, name):

@@ -47,7 +47,7 @@ def frozen_tasks(folder: Path) -> dict[str, TaskResult]:
     data.images = (data.images // 4 + torch.randint(0, 190, data.images.shape, generator=torch.Generator())).byte()
     source = FrozenFeatures(vit, INPUT, CPU, {}, Store(folder), say=print, batch=8)
     context = context_of(folder / "frozen", features=source)
-    tasks = {"knn": KNN(KNNConfig(chunk=8))}
+    tasks = {"knn": KNN(KNNConfig(chunk=8)), "knn of layers": KNN(KNNConfig(chunk=8, layers="all", last_layers=2))}
     for solver in SOLVERS:
         tasks[f"probe {solver}"] = LinearProbe(LinearProbeConfig(layers="all", solver=solver))
     tasks["few-shot"] = FewShot(FewShotConfig(draws=1))
@@ -75,6 +75,8 @@ def trained_tasks(folder: Path) -> dict[str, TaskResult]:
     probe = LinearProbe(LinearProbeConfig(probe="trained", train=train))
     source = FrozenFeatures(encoder(), INPUT, CPU, {}, Store(folder), say=print, batch=8)
     results["trained probe"] = probe.run(encoder(), data, context_of(folder / "probe", features=source))
+    sweep = LinearProbe(LinearProbeConfig(probe="sweep", blocks=(1, 2), rates=(0.01, 0.1), train=train))
+    results["linear sweep"] = sweep.run(encoder(), data, context_of(folder / "sweep"))
     heads = ("ep", "cae", "vjepa", "mean")
     attentive = AttentiveProbe(AttentiveProbeConfig(heads=heads, queries=4, rates=(1e-2, 0.1), train=train))
     results["attentive probe"] = attentive.run(encoder(), data, context_of(folder / "attentive"))
@@ -174,4 +176,4 @@ def test_what_depends_on_the_number_of_processes_says_so(tmp_path):
 
 
 def test_tasks_are_the_same_in_two_processes(tmp_path):
-    run_in_two(compare, tmp_path, seconds=240)
+    run_in_two(compare, tmp_path, seconds=480)

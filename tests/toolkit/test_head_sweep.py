@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 
 from helpers.hand_made import context
+from helpers.planned_tasks import encoder_and_step, traced_peak
 from mimbench.contract import InputConfig, RunError
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.engine.fit import fit
@@ -130,3 +131,12 @@ def test_the_choice_is_the_best_on_held_out_images_and_the_first_of_equal_ones()
     assert needs_choice((one, two), ["ep"])
     assert not needs_choice((one, other), ["ep"])
     assert needs_choice((one, other), ["ep", "mean"])
+
+
+@pytest.mark.parametrize("task", ["attentive-probe", "linear-probe"])
+def test_the_step_is_planned_with_all_heads(task):
+    settings = ["task.probe=sweep", "task.blocks=[1, 2]"] if task == "linear-probe" else []
+    step = encoder_and_step(task, settings)[3]
+    heads = {"attentive-probe": 6 * 4, "linear-probe": 2 * 2 * 13}[task]
+    assert len(step.build().model.heads) == heads
+    assert traced_peak(step, 8) > 0

@@ -82,6 +82,9 @@ class _Subset(ImageSplit):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.split[self.indices[index]]
 
+    def file_name(self, index: int) -> str:
+        return self.split.file_name(self.indices[index])
+
     def draw(self, index: int, generator: torch.Generator) -> tuple[Tensor, int]:
         return self.split.draw(self.indices[index], generator)
 

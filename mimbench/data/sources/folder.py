@@ -64,6 +64,9 @@ class FolderSplit(EncodedSplit):
     def place(self, index: int) -> str:
         return printable(self.path(index))
 
+    def file_name(self, index: int) -> str:
+        return os.fsdecode(os.path.basename(self._names[index]))
+
 
 class Folder(Dataset):
     """A folder of images on disk.

@@ -171,7 +171,7 @@ def texts(table):
 
 def test_layouts_print_from_published_numbers_only():
     names = layout_names()
-    assert len(names) == 26
+    assert len(names) == 27
     for name in names:
         table = build_layout_table(read_layout(name))
         assert table.rows, name
@@ -184,6 +184,14 @@ def test_layouts_print_from_published_numbers_only():
         ["scope=masked area", "82.8"],
         ["scope=full image", "81.7"],
     ]
+
+
+def test_the_layout_of_probes_has_three_probes_of_each_encoder_side_by_side():
+    table = build_layout_table(read_layout("probes"))
+    assert [column.title for column in table.columns[-3:]] == ["knn", "linear-probe", "attentive-probe"]
+    assert len(table.rows) == 37
+    values = {row[0].content: [cell.content.value for cell in row[-3:]] for row in table.rows}
+    assert (values["SimMIM"], values["BEiT v2"]) == ([8.59, 47.15, 64.86], [70.09, 78.99, 81.39])
 
 
 def test_layouts_have_a_column_of_ours_where_records_match(record, framed):

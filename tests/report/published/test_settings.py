@@ -258,6 +258,8 @@ PAPERS = {
     ("mae", "ViT-H/14"): ("sincos", None),
     ("beit", "ViT-B/16"): ("learned", None),  # the paper's Table 5: "ViT (used in this paper)"
     ("beit", "ViT-L/16"): ("learned", None),
+    ("cae", "ViT-B/16"): ("sincos-rows-first", 0.1),
+    ("cae", "ViT-L/16"): ("sincos-rows-first", 1e-5),
 }
 """(position, LayerScale) of the ViTs whose numbers stand in papers, by hand."""
 
