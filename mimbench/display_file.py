@@ -59,6 +59,9 @@ class PictureKind:
 
     artifact: str
     """The picture's key in `TaskResult.artifacts`."""
+    shared_row: str = ""
+    """What the upper of its two rows of images shows, which is equal for all methods ("Ground truth"): drawn once, with
+    the lower row of each method below it. "": each picture is drawn as it is."""
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ class Precision:
     """Class name -> "AP" and "AP50"."""
     matched: dict[str, np.ndarray]
     """Fields of MatchedDetections, but for its metrics."""
+    by_recall: list[float]
+    """Precision in percent at IoU 0.50, mean over classes, at recalls 0, 0.01, ... 1."""
 
 
 def coco_results(samples: Iterable[DetDataSample], category_ids: list[int]) -> list[dict[str, Any]]:
@@ -89,6 +91,7 @@ def average_precision(
             for name, k in ((name, scored_ids.index(category_id)) for category_id, name in classes.items())
         },
         matched=_matched(evaluation),
+        by_recall=[round(_mean(at_recall) or 0.0, 3) for at_recall in precision[at50, ..., 0]],
     )
 
 

@@ -103,7 +103,7 @@ class Detection(Task):
         metrics, absent = _metrics(precisions)
         return TaskResult(
             metrics=metrics,
-            curves={"loss": predictions.report.loss},
+            curves={"loss": predictions.report.loss, "precision_by_recall": precisions["boxes"].by_recall},
             artifacts={"predictions": fine_tuning.draw(predictions, context.workdir)},
             details={
                 "test_images": len(predictions.test),

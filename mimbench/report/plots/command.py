@@ -19,7 +19,7 @@ WIDTHS = (2.0, 20.0)
 def plot_command(
     kind: str, options: Options, *, results: Path, output: Path, formats: Sequence[str], say: Callable[[str], None]
 ) -> None:
-    """Draw and write; `say` gets a line for each file, and for each kind of `all` that the records do not support.
+    """Draw and write; `say` gets a line for each file and caption, and for each kind of `all` that cannot be drawn.
 
     A figure that is too high for a page is written as several files: NAME-1, NAME-2, ...
 
@@ -38,12 +38,15 @@ def plot_command(
             reasons.append(str(result))
             say(f"skipped {name}: {result}")
             continue
+        captions = dict.fromkeys(str(figure.get_label()) for figure in result if not options.caption)
         for number, figure in enumerate(result, start=1):
             part = f"-{number}" if len(result) > 1 else ""
             for format in formats:
                 path = file.with_stem(f"{file.stem}{part}") if file else folder / f"{_safe(name)}{part}.{format}"
                 say(f"written: {save(figure, path)}")
                 written += 1
+        for text in filter(None, captions):
+            say(f"caption: {text}")
     if not written:
         raise InputError(f"nothing to plot in {results}: {len(reasons)} kinds were skipped, for the reasons above")
 

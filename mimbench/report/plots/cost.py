@@ -8,6 +8,7 @@ from math import isnan
 from statistics import median
 from typing import TYPE_CHECKING
 
+from mimbench.display import describe_method
 from mimbench.report.plots.groups import Group, build_groups, chance_entries, is_near
 from mimbench.report.plots.series import Mean, Series, describe_means
 from mimbench.report.plots.sheet import Plot, Sheet, key
@@ -38,14 +39,14 @@ class Point:
 def cost(source: Source, options: Options) -> Sheet:
     """Per task: device time and images seen, each of pretraining and task together; operations of the pretraining.
 
-    Operations are drawn if all records count them, and then images only if they differ.
+    Operations are drawn if all records count them, images if they differ. The costs of controls set no range.
     """
     groups, series = build_groups(source, options)
     are_counted = all(_is_counted(row) for group in groups for mean in group.means.values() for row in mean.rows)
     plots, chance = list[Plot | None](), list[tuple[str, str]]()
     for group in groups:
         images = _points(group, _images)
-        further = [_plot(group, images, 1.0, "Images seen")] if _vary(images) or not are_counted else []
+        further = [_plot(group, images, 1.0, "Images seen")] if _vary(_of_methods(images)) else []
         if are_counted:
             further.append(_plot(group, _points(group, _flops), 1.0, "Operations of pretraining (FLOP)"))
         devices = list(dict.fromkeys(_device(mean.first) for mean in group.means.values()))
@@ -80,6 +81,11 @@ def pareto_front(costs: Sequence[float], scores: Sequence[float], higher_is_bett
         if better or (last is not None and (costs[index], scores[index]) == (costs[last], scores[last])):
             front.append(index)
     return front
+
+
+def _of_methods(points: Sequence[Point]) -> Sequence[Point]:
+    """Those without controls; all of them if there are only controls."""
+    return [point for point in points if not describe_method(point.series.method).is_control] or points
 
 
 def _vary(points: Sequence[Point]) -> bool:
@@ -165,7 +171,7 @@ def _plot(group: Group, points: Sequence[Point], factor: float, label: str, titl
             )
         axes.set(xlabel=clean(label), ylabel=group.metric if title else "")
         axes.margins(x=0.08, y=0.1)
-        _scale(axes, [factor * end for point in points for end in point.costs])
+        _scale(axes, [factor * end for point in _of_methods(points) for end in point.costs])
 
     return Plot(draw, title, 1.6, 0.5, least=1.35, across=2 if title else 1)
 
@@ -176,6 +182,7 @@ def _scale(axes: Axes, costs: Sequence[float]) -> None:
     least, most = min(costs), max(costs)
     if least > 0 and most / least >= _DECADES:
         axes.set_xscale("log")
+        axes.set_xlim(least / 1.3, most * 1.3)
         axes.xaxis.set_minor_formatter(NullFormatter())
     elif least > 0:
         axes.set_xlim(0, most * 1.08)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -9,12 +10,17 @@ from typing import TYPE_CHECKING
 
 from mimbench.errors import InputError, nearest
 from mimbench.report.plots.bars import bars
+from mimbench.report.plots.classes import classes, confusion, precision_recall
 from mimbench.report.plots.cost import cost
 from mimbench.report.plots.dot_rows import seeds
+from mimbench.report.plots.heatmap import heatmap
 from mimbench.report.plots.layers import layers, loss, ratios
 from mimbench.report.plots.pictures import picture_kinds, pictures
 from mimbench.report.plots.predictors import KIND, predictors
+from mimbench.report.plots.rankings import critical_difference, win_rates
+from mimbench.report.plots.reconstructions import reconstructions
 from mimbench.report.plots.sheet import Sheet, compose, pages
+from mimbench.report.plots.shots import label_efficiency
 from mimbench.report.plots.source import NothingToPlot, Options, Source
 from mimbench.report.plots.style import drawing
 from mimbench.report.plots.sweeps import ablation, epochs, varied_paths
@@ -26,6 +32,7 @@ Maker = Callable[[Source, Options], Sheet]
 _OF_EVERY_TASK: dict[str, Maker] = {
     "bars": bars,
     "ablation": ablation,
+    "heatmap": heatmap,
     "epochs": epochs,
     "layers": layers,
     "ratios": ratios,
@@ -33,6 +40,13 @@ _OF_EVERY_TASK: dict[str, Maker] = {
     "loss": loss,
     "seeds": seeds,
     KIND: predictors,
+    "label-efficiency": label_efficiency,
+    "classes": classes,
+    "confusion": confusion,
+    "precision-recall": precision_recall,
+    "critical-difference": critical_difference,
+    "win-rates": win_rates,
+    "reconstructions": reconstructions,
 }
 ALL = "all"
 _SHOW_BASELINE = ("bars", "ablation", "epochs")
@@ -76,7 +90,7 @@ def _make_sheet(kind: str, source: Source, options: Options) -> Sheet:
     require_kind(kind)
     if options.baseline and kind not in _SHOW_BASELINE:
         raise InputError(f"--baseline: {kind} shows no baseline; only bars, ablation and epochs do")
-    return plot_kinds()[kind](source, options)
+    return replace(plot_kinds()[kind](source, options), is_captioned=options.caption)
 
 
 def draw_kinds(kind: str, source: Source, options: Options) -> Iterator[tuple[str, list[Figure] | NothingToPlot]]:
@@ -94,13 +108,16 @@ def draw_kinds(kind: str, source: Source, options: Options) -> Iterator[tuple[st
 
 
 def _choices(kind: str, source: Source, options: Options) -> Iterator[tuple[str, Options]]:
-    """An ablation per path that was varied. Kinds that show no baseline ignore it."""
+    """An ablation per path that was varied, a heat map per pair. Kinds that show no baseline ignore it."""
     options = options if kind in _SHOW_BASELINE else replace(options, baseline=None)
-    if kind != "ablation" or options.over:
+    count = {"ablation": 1, "heatmap": 2}.get(kind)
+    named = (options.over or "").count(",") + 1 if options.over else 0
+    if count is None or named == count:
         yield kind, options
         return
-    paths = varied_paths(source, options)
-    for path in paths:
-        yield f"{kind}-{path}", replace(options, over=path)
-    if not paths:
+    options = replace(options, over=None)
+    choices = [",".join(paths) for paths in itertools.combinations(varied_paths(source, options), count)]
+    for paths in choices:
+        yield f"{kind}-{paths}", replace(options, over=paths)
+    if not choices:
         yield kind, options

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mimbench.display import command_for, described_tasks
+from mimbench.display import command_for, describe_task, described_tasks
+from mimbench.report.plots.picture_rows import draw_grid
 from mimbench.report.plots.series import Titles, build_series, by_protocol, group_by, make_setting_key
 from mimbench.report.plots.sheet import Plot, Sheet
 from mimbench.report.plots.source import NothingToPlot, Options, Row, Source
 from mimbench.report.plots.style import clean
+from mimbench.report.plots.tiles import split_tiles
 from mimbench.store.artifacts import OutsideError, damage_of, find_artifact
 from mimbench.text import list_first
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST = 12
+_NAMES, _NARROWEST = 0.8, 0.62
+"""Width of the names at the left, and least width of an image in a grid, inches."""
 _TALLEST = 7.8
 """Height of a picture, inches; taller ones are scaled down."""
 _RESOLUTION = 300
@@ -38,14 +43,18 @@ def pictures(kind: str, source: Source, options: Options) -> Sheet:
     shown = [min(group, key=lambda row: row["seed"]) for group in places.values()]
     shown.sort(key=lambda row: (by_protocol(row), list(series).index(setting(row))))
     plots: list[Plot] = []
+    found: list[_Found] = []
     missing: list[str] = []
     for row in shown:
-        picture = _open_picture(source, row, artifacts[row["task"]], options.width)
+        picture = open_picture(source, row, artifacts[row["task"]], options.width)
         if picture is None:
             missing.append(row["id"])
-        elif len(plots) < MOST:
-            label = f"{series[setting(row)].label}, seed {row['seed']}: {titles.title(row)}"
-            plots.append(_plot(picture, label, options.width))
+        elif len(found) < MOST:
+            found.append(_Found(row, picture, series[setting(row)].label, titles.title(row)))
+    for group in group_by(found, lambda one: (by_protocol(one.row), one.row["dataset"])).values():
+        plots += _grid(kind, group, options.width) or [
+            _plot(one.picture, one.full_label, options.width) for one in group
+        ]
     if not plots:
         raise NothingToPlot(
             f"nothing to plot as {kind}: no readable picture of {len(missing)} records is in "
@@ -53,11 +62,43 @@ def pictures(kind: str, source: Source, options: Options) -> Sheet:
         )
     count = len(shown) - len(missing)
     notes = ["The first seed of each setting."]
-    if count > len(plots):
-        notes.append(f"{len(plots)} of {count} settings; choose others with --method and --task.")
+    if count > len(found):
+        notes.append(f"{len(found)} of {count} settings; choose others with --method and --task.")
     if missing:
         notes.append(f"Missing or damaged pictures: {list_first([clean(name) for name in missing])}.")
     return Sheet(plots, (), " ".join(notes), columns=1)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The picture of one setting."""
+
+    row: Row
+    picture: Image
+    name: str
+    title: str
+
+    @property
+    def full_label(self) -> str:
+        return f"{self.name}, seed {self.row['seed']}: {self.title}"
+
+
+def _grid(kind: str, found: Sequence[_Found], width: float) -> list[Plot] | None:
+    """All pictures of one task as one grid: the row that they share, and one of each setting.
+
+    None: the display file names no shared row, or the pictures are not two rows of equal images.
+    """
+    shared_row = describe_task(found[0].row["task"]).pictures[kind].shared_row
+    tiles = [split_tiles(one.picture) for one in found] if shared_row else []
+    first = tiles[0] if tiles else None
+    if not first or any(rows is None or len(rows) != 2 or len(rows[0]) != len(first[0]) for rows in tiles):
+        return None
+    count = min(len(first[0]), max(1, int((width - _NAMES) / _NARROWEST)))
+    size = first[0][0].size
+    rows = [first[0], *(rows[1] for rows in tiles if rows)]
+    grid = [[image.resize(size) for image in row[:count]] for row in rows]
+    plot = draw_grid(grid, width, row_names=[shared_row, *(one.name for one in found)])
+    return [replace(plot, title=found[0].title)]
 
 
 def picture_kinds() -> dict[str, dict[str, str]]:
@@ -75,7 +116,7 @@ def _artifact(source: Source, row: Row, artifacts: Mapping[str, str]) -> str | N
     return path
 
 
-def _open_picture(source: Source, row: Row, name: str, width: float) -> Image | None:
+def open_picture(source: Source, row: Row, name: str, width: float) -> Image | None:
     """A record's picture; None if it is missing, damaged, no picture, or outside of the results folder."""
     from PIL import Image as Images
 

@@ -63,6 +63,12 @@ class Series:
         return DASHES[self.place % len(DASHES)]
 
 
+def short_names(entries: Sequence[Series]) -> list[str]:
+    """The method of each series; its whole label if several are of one method."""
+    methods = [entry.method for entry in entries]
+    return [method_label(each.method) if methods.count(each.method) == 1 else each.label for each in entries]
+
+
 @dataclass(frozen=True)
 class Mean:
     """The measurements at one place of a figure: a mean over seeds with its interval."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mimbench.files import writing
 from mimbench.report.plots.series import Series
-from mimbench.report.plots.style import CHANCE_DASH, INK, SMALL, SOFT, drawing, wrap, wrap_to_width
+from mimbench.report.plots.style import CHANCE_DASH, INK, SMALL, SOFT, clean, current_look, drawing, wrap, wrap_to_width
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -54,6 +54,9 @@ class Sheet:
     legend: Sequence[tuple[str, Artist]] = ()
     """(label, artist) of each entry."""
     note: str = ""
+    """What a caption has to say."""
+    is_captioned: bool = False
+    """Whether the note is drawn below the panels. The label of the figure is the note in any case."""
     columns: int | None = None
     """Panels per row; None: as many as there is room for."""
     narrowest: float = _NARROWEST
@@ -154,9 +157,10 @@ def _size_figure(sheet: Sheet, width: float) -> _SizedFigure:
     with drawing():
         columns = sheet.columns or max(1, min(len(sheet.plots), int(width / sheet.narrowest)))
         rows = [sheet.plots[start : start + columns] for start in range(0, len(sheet.plots), columns)]
-        note = wrap_to_width(sheet.note, width - 0.1, SMALL) if sheet.note else ""
+        note = wrap_to_width(sheet.note, width - 0.1, SMALL) if sheet.note and sheet.is_captioned else ""
         # The resolution is that of the PNG, since hinting makes the width of text depend on it.
         figure = Figure(figsize=(width, 2.0), dpi=DPI, layout=ConstrainedLayoutEngine())
+        figure.set_label(clean(sheet.note))
         FigureCanvasAgg(figure)
         grid = figure.add_gridspec(len(rows), columns)
         heights = []
@@ -235,11 +239,20 @@ def reference(label: str, colour: Any = INK, dash: Any = CHANCE_DASH) -> tuple[s
 
 
 def image(figure: Figure, format: str) -> bytes:
-    """The figure as a file of one of FORMATS. The same figure gives the same bytes on every call."""
-    stamps = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    """The figure as a file of one of FORMATS, with its caption among the file's metadata.
+
+    The same figure gives the same bytes on every call.
+    """
+    caption = str(figure.get_label())
+    stamps: dict[str, Any] = {
+        "png": {"Software": None, "Description": caption},
+        "pdf": {"CreationDate": None, "Subject": caption},
+        "svg": {"Date": None, "Description": caption},
+    }
     buffer = io.BytesIO()
     with drawing():
-        figure.savefig(buffer, format=format, metadata=stamps[format])
+        dpi = current_look().dpi if format == "png" else "figure"
+        figure.savefig(buffer, format=format, metadata=stamps[format], dpi=dpi)
     return buffer.getvalue()
 
 

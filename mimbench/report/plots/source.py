@@ -47,6 +47,10 @@ class Options:
     """ci: 95 % interval of the mean (Student's t); sd: ±1 std over seeds."""
     width: float = SINGLE_COLUMN
     """Of the figure, inches."""
+    caption: bool = False
+    """Draw what a caption has to say (intervals, seeds, sources) below the panels."""
+    published: bool = False
+    """Draw published curves over the same setting too."""
 
 
 class Source:

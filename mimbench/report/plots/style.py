@@ -8,10 +8,12 @@ import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from mimbench.display import describe_method, describe_metric, describe_task
+from mimbench.errors import InputError, nearest
 
 SIZE, SMALL = 7.0, 6.0
 """Of text, points."""
@@ -22,6 +24,69 @@ _TIED = "\u00a0"
 """A space at which no line ends."""
 _NAME = 28
 """Characters in a line of a name in a legend."""
+
+
+DEFAULT_FONT = "DejaVu Sans"
+
+
+@dataclass(frozen=True)
+class Look:
+    """A reader's choice of how figures look."""
+
+    font: str = DEFAULT_FONT
+    """Family of an installed font."""
+    style: str = ""
+    """Name or path of a matplotlib style, over the settings of mimbench."""
+    dpi: int = 300
+    """Of PNG."""
+
+
+_look: ContextVar[Look | None] = ContextVar("_look", default=None)
+
+
+def current_look() -> Look:
+    return _look.get() or Look()
+
+
+@contextmanager
+def looking(look: Look) -> Iterator[None]:
+    """Within this context, figures are drawn in this look.
+
+    Raises:
+        InputError: an unknown font or style.
+    """
+    _check_font(look.font)
+    _check_style(look.style)
+    token = _look.set(look)
+    try:
+        yield
+    finally:
+        _look.reset(token)
+
+
+def _check_font(font: str) -> None:
+    if font == DEFAULT_FONT:
+        return
+    from matplotlib.font_manager import fontManager
+
+    known = set(fontManager.get_font_names())
+    if font not in known:
+        raise InputError(f"--font {font!r}: no such font is installed{nearest(font, known)}; `fc-list` prints fonts")
+
+
+def _check_style(style: str) -> None:
+    if not style:
+        return
+    from matplotlib.style import context
+
+    try:
+        with context(style):
+            pass
+    except (OSError, ValueError) as error:
+        problem = " ".join(str(error).split())
+        raise InputError(
+            f"--style {style!r}: no matplotlib style of this name, and no such file ({problem})"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -66,26 +131,39 @@ def lightened(colour: str, share: float) -> tuple[float, float, float]:
 def drawing() -> Iterator[None]:
     """Settings under which figures are made and saved, whatever a user's matplotlibrc says.
 
-    Nothing in a text is taken for mathematics. Fonts are embedded: as TrueType in PDF, as outlines in SVG.
+    Nothing in a text is taken for mathematics. Text stays text: with its TrueType font in PDF, as text in SVG.
     """
     import matplotlib
     import seaborn
 
+    look = current_look()
     settings: Any = {**seaborn.axes_style("ticks"), **_settings()}
+    fixed: Any = {**_FIXED, "font.family": list(dict.fromkeys([look.font, DEFAULT_FONT]))}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
+        if look.style:
+            from matplotlib import style
+
+            style.use(look.style)
+        matplotlib.rcParams.update(fixed)
         # A name in letters that the font lacks shows boxes; that is no reason to fill the terminal.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 
+_FIXED = {
+    "text.parse_math": False,
+    "text.usetex": False,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mimbench",
+    "savefig.dpi": "figure",
+    "savefig.bbox": None,
+}
+"""Settings that no style changes."""
+
+
 def _settings() -> dict[str, Any]:
     return {
-        "text.parse_math": False,
-        "text.usetex": False,
-        "pdf.fonttype": 42,
-        "svg.fonttype": "path",
-        "svg.hashsalt": "mimbench",
-        "font.family": ["DejaVu Sans"],
         "font.size": SIZE,
         "text.color": INK,
         "axes.labelsize": SIZE,
@@ -119,8 +197,6 @@ def _settings() -> dict[str, Any]:
         "lines.linewidth": 1.1,
         "lines.markersize": 3.8,
         "hatch.linewidth": 0.4,
-        "savefig.dpi": "figure",
-        "savefig.bbox": None,
         "figure.constrained_layout.h_pad": 0.03,
         "figure.constrained_layout.w_pad": 0.03,
     }
@@ -142,12 +218,12 @@ def wrap(text: Any, characters: int = _NAME, lines: int = 3) -> str:
 
 
 def wrap_to_width(text: str, inches: float, size: float = SIZE, weight: str = "normal", lines: int = 12) -> str:
-    """`text` wrapped to a width, as DejaVu Sans of `size` points takes it."""
+    """`text` wrapped to a width, as the font in `size` points takes it."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextToPath
 
     text = clean(text)
-    font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
+    font = FontProperties(family=[current_look().font, DEFAULT_FONT], size=size, weight=weight)
     widest = TextToPath().get_text_width_height_descent(text or " ", font, False)[0] / 72
     characters = max(8, int(len(text) * inches / widest * 0.97))
     return wrap(text, characters, lines)

@@ -142,7 +142,8 @@ def _sweep(source: Source, options: Options, path: str, *, loose: bool = False) 
             whole=all(isinstance(value, int) for value in places),
             doubling=path in (EPOCHS, STEPS),
         )
-        same_panel, figures = published.match(curves) if not categories else ([], [])
+        is_matched = options.published and not categories
+        same_panel, figures = published.match(curves) if is_matched else ([], [])
         plots += [replace(lines, quoted=same_panel), *(_published_panel(lines, figure) for figure in figures)]
         levels += lines.drawn_levels
         quoted += [*same_panel, *(curve for figure in figures for curve in figure.curves)]

@@ -47,10 +47,10 @@ def test_a_folder_gets_every_format_and_a_file_its_own(tmp_path):
 
 def test_what_is_too_high_for_a_page_goes_into_several_files(record, tmp_path):
     tall = made.stored(made.rebuilt(record), tmp_path / "runs", side=(300, 1200))
-    said = plot("reconstructions", tall, tmp_path / "a.png")
+    said = plot("rebuilt", tall, tmp_path / "a.png")
     assert said == [f"written: {tmp_path / name}" for name in ("a-1.png", "a-2.png")]
-    plot("reconstructions", tall, tmp_path / "out", ["png"])
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"reconstructions-1.png", "reconstructions-2.png"}
+    plot("rebuilt", tall, tmp_path / "out", ["png"])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"rebuilt-1.png", "rebuilt-2.png"}
 
 
 @pytest.mark.parametrize(

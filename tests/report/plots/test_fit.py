@@ -64,7 +64,9 @@ def faults(fig, texts):
     for text, box in texts:
         if box.x0 < sheet.x0 - 0.5 or box.x1 > sheet.x1 + 0.5 or box.y0 < sheet.y0 - 0.5 or box.y1 > sheet.y1 + 0.5:
             problems.append(f"cut: {text.get_text()!r} {box} of {sheet}")
-        problems += [f"over axes: {text.get_text()!r}" for axes in fig.axes if overlap(box, axes.get_window_extent())]
+        # What axes write into themselves, such as the numbers of a heat map, belongs there.
+        others = [axes for axes in fig.axes if text not in axes.texts]
+        problems += [f"over axes: {text.get_text()!r}" for axes in others if overlap(box, axes.get_window_extent())]
     for (one, box), (other, its) in itertools.combinations(texts, 2):
         if overlap(box, its):
             problems.append(f"{one.get_text()!r} over {other.get_text()!r}")
@@ -210,7 +212,8 @@ def test_files_are_sound_and_the_same_on_every_call(source, tmp_path):
     assert b"/Type3" not in pdf
     svg = image(fig, "svg").decode()
     assert ElementTree.fromstring(svg).tag.endswith("svg")
-    assert "<text" not in svg
+    assert "<text" in svg  # which a reader selects and a journal edits
+    assert "One seed" not in svg.split("<metadata>")[0]
     assert not re.findall(r"https?://(?!www\.w3\.org|purl\.org|creativecommons\.org|matplotlib\.org)", svg)
     again = figure("layers", source)
     assert image(again, "svg").decode() == svg
@@ -221,7 +224,7 @@ def test_drawing_leaves_matplotlib_as_it_was(source):
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    image(figure("reconstructions", source), "svg")
+    image(figure("rebuilt", source), "svg")
     assert dict(matplotlib.rcParams) == before
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()
@@ -238,7 +241,7 @@ def test_pictures_are_those_of_the_records_and_nothing_else_on_the_disk(record, 
     fig = figure("detections", Source.read(folder))
     assert [axes.get_title(loc="left").split(",")[0] for axes in fig.axes] == ["Random init"]
     assert fig.axes[0].images[0].get_array().shape[:2] == (160, 400)
-    assert "Missing or damaged pictures: " in fig.get_supxlabel()
+    assert "Missing or damaged pictures: " in fig.get_label()
     (folder / "artifacts" / "random-init-0" / "predictions.png").unlink()
     with pytest.raises(NothingToPlot, match="copy the folder `artifacts` along with `records`"):
         figure("detections", Source.read(folder))

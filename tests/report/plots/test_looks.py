@@ -122,10 +122,10 @@ def test_one_disturbed_run_does_not_move_the_cost(record):
     hours = busy[1].checkpoint.cost.seconds / 3600
     assert any(span == pytest.approx((hours + 30 / 3600, 10 * hours + 30 / 3600)) for span in ends)
     assert fig.axes[0].get_xlim()[1] > 10 * hours
-    note = fig.get_supxlabel().replace("\n", " ")
+    note = fig.get_label().replace("\n", " ")
     assert "median over seeds (lines: range over seeds)" in note
     assert fig.axes[0].get_xlabel().replace("\n", " ") == "Time (h) on 1 CPU thread"
-    assert "range over seeds" not in figure("cost", Source.from_records(plain)).get_supxlabel().replace("\n", " ")
+    assert "range over seeds" not in figure("cost", Source.from_records(plain)).get_label().replace("\n", " ")
 
 
 def test_devices_as_readers_call_them():
@@ -143,15 +143,15 @@ def test_no_figure_is_higher_than_a_page(record, reference, tmp_path):
     stored = made.stored(made.rebuilt(record), tmp_path / "runs", side=(400, 700))
     pictured = Source.read(stored)
     counts = {}
-    for source, expected in (kinds | {pictured: ("reconstructions",)}).items():
+    for source, expected in (kinds | {pictured: ("rebuilt",)}).items():
         for kind in expected:
             drawn = figures(kind, source, Options())
             counts[source, kind] = len(drawn)
             assert all(fig.get_figheight() <= HIGHEST + 0.01 for fig in drawn), kind
-            assert all(fig.get_supxlabel() for fig in drawn), "each stands for itself"
+            assert all(fig.get_label() for fig in drawn), "each stands for itself"
     assert counts[many, "loss"] == 1
     assert max(counts[reference, kind] for kind in ("seeds", "cost")) <= 2
-    assert counts[many, "seeds"] == counts[pictured, "reconstructions"] == 2
+    assert counts[many, "seeds"] == counts[pictured, "rebuilt"] == 2
     parts = figures("seeds", many, Options())
     titles = [axes.get_title(loc="left") for fig in parts for axes in fig.axes]
     assert len(titles) == len(set(titles)) == len(tasks), "each panel once"
@@ -200,9 +200,7 @@ def test_fills_are_one_line_each_the_mean_over_seeds(record):
 @pytest.mark.parametrize(("seeds", "named"), [(3, "(Student's t)"), (5, "(Student's t)"), (1, "without an")])
 def test_the_note_of_a_baseline_plot_names_what_was_used(seeds, named, record):
     records = made.scores(record, ["random-init", "mae"], ["knn"], seeds)
-    note = (
-        figure("bars", Source.from_records(records), Options(baseline="random-init")).get_supxlabel().replace("\n", " ")
-    )
+    note = figure("bars", Source.from_records(records), Options(baseline="random-init")).get_label().replace("\n", " ")
     assert named in note
     assert f"n = {seeds} pair" in note
 

@@ -86,14 +86,14 @@ def test_text_is_read_on_every_colour():
 
 def test_pictures_that_were_stored_before_are_drawn_and_tall_ones_fit_on_a_page(record, tmp_path):
     tall = made.stored(made.rebuilt(record), tmp_path / "tall", side=(300, 1200))
-    drawn = figures("reconstructions", Source.read(tall), Options())
+    drawn = figures("rebuilt", Source.read(tall), Options())
     assert len(drawn) == 2
     for fig in drawn:
         assert fig.get_figheight() <= HIGHEST
         (axes,) = fig.axes
         assert axes.images[0].get_array().shape[:2] == (1200, 300)
     wide = made.stored(made.rebuilt(record), tmp_path / "wide")
-    assert len(figure("reconstructions", Source.read(wide)).axes) == 2
+    assert len(figure("rebuilt", Source.read(wide)).axes) == 2
 
 
 def test_damaged_pictures_are_left_out_and_the_note_says_so(record, tmp_path):
@@ -102,9 +102,9 @@ def test_damaged_pictures_are_left_out_and_the_note_says_so(record, tmp_path):
     content = bytearray(first.read_bytes())
     content[-30] ^= 1
     first.write_bytes(content)
-    drawn = figure("reconstructions", Source.read(results))
+    drawn = figure("rebuilt", Source.read(results))
     assert len(drawn.axes) == 1
     for path in results.rglob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(NothingToPlot, match="no readable picture of 2 records"):
-        figure("reconstructions", Source.read(results))
+        figure("rebuilt", Source.read(results))
