@@ -43,7 +43,7 @@ def heatmap(source: Source, options: Options) -> Sheet:
         raise InputError(f"the records vary {', '.join(paths)}: choose two with --over PATH,PATH")
     panels = _collect(source, options, paths) if len(paths) == 2 else []
     if not panels:
-        first, other = (*paths, "method.mask_ratio", "encoder.patch_size")[:2]
+        first, other = list(dict.fromkeys((*paths, "method.mask_ratio", "encoder.patch_size")))[:2]
         raise source.nothing_to_plot(
             "heatmap",
             "records that vary two settings together, all else equal",

@@ -28,6 +28,10 @@ def plot(kind, results, output, formats=(), **options):
     return said
 
 
+def written(said):
+    return [line for line in said if not line.startswith("caption: ")]
+
+
 def test_all_draws_what_there_is_and_says_what_is_missing(results, tmp_path):
     said = plot("all", results, tmp_path / "out", ["svg"])
     names = {path.name for path in (tmp_path / "out").iterdir()}
@@ -35,20 +39,21 @@ def test_all_draws_what_there_is_and_says_what_is_missing(results, tmp_path):
     assert names == {f"{name}.svg" for name in drawn}
     skipped = {line.split()[1].rstrip(":") for line in said if line.startswith("skipped")}
     assert skipped == set(plot_kinds()) - drawn - {"ablation"}
-    assert len(said) == len(names) + len(skipped)
+    assert len(written(said)) == len(names) + len(skipped)
+    assert len(said) - len(written(said)) == len(names)  # a caption each
 
 
 def test_a_folder_gets_every_format_and_a_file_its_own(tmp_path):
     said = plot("bars", REFERENCE, tmp_path / "new" / "folder")
-    assert [line.rsplit(".", 1)[1] for line in said] == ["png", "pdf", "svg"]
-    assert plot("bars", REFERENCE, tmp_path / "one.pdf") == [f"written: {tmp_path / 'one.pdf'}"]
+    assert [line.rsplit(".", 1)[1] for line in written(said)] == ["png", "pdf", "svg"]
+    assert written(plot("bars", REFERENCE, tmp_path / "one.pdf")) == [f"written: {tmp_path / 'one.pdf'}"]
     assert (tmp_path / "one.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_what_is_too_high_for_a_page_goes_into_several_files(record, tmp_path):
     tall = made.stored(made.rebuilt(record), tmp_path / "runs", side=(300, 1200))
     said = plot("rebuilt", tall, tmp_path / "a.png")
-    assert said == [f"written: {tmp_path / name}" for name in ("a-1.png", "a-2.png")]
+    assert written(said) == [f"written: {tmp_path / name}" for name in ("a-1.png", "a-2.png")]
     plot("rebuilt", tall, tmp_path / "out", ["png"])
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"rebuilt-1.png", "rebuilt-2.png"}
 
@@ -83,8 +88,18 @@ def test_where_nothing_can_be_written(tmp_path):
 def test_the_command(quick, tmp_path):
     few = ("--method", "simmim,mae", "--baseline", "random-init")
     done = quick("plot", "bars", "--results", str(REFERENCE), "--output", "p/a.svg", *few, "--width", "5")
-    assert (done.returncode, done.stdout) == (0, "written: p/a.svg\n"), done.stderr
-    assert (tmp_path / "p" / "a.svg").read_text().count("<svg") == 1
+    first, caption = done.stdout.splitlines()
+    assert (done.returncode, first) == (0, "written: p/a.svg"), done.stderr
+    assert caption.startswith("caption: Mean difference, paired by seed")
+    svg = (tmp_path / "p" / "a.svg").read_text()
+    assert svg.count("<svg") == 1
+    assert "paired by seed" not in svg.split("</metadata>")[1]
     refused(quick("plot", "layers", "--results", str(REFERENCE)), "nothing to plot as layers", "--set task.layers=all")
+    bars = ("plot", "bars", "--results", str(REFERENCE))
+    refused(quick(*bars, "--for", "cvrp"), "--for 'cvrp'", "did you mean 'cvpr'")
+    refused(quick(*bars, "--for", "cvpr", "--width", "3"), "--for and --width both set the width")
+    refused(quick(*bars, "--wide"), "--wide: the page of what")
+    refused(quick(*bars, "--font", "No Such Font"), "no such font is installed")
+    refused(quick(*bars, "--style", "no-such-style"), "no matplotlib style")
     refused(quick("plot", "bars", "--results", str(REFERENCE), "--spread", "se"), "--spread 'se'", "ci", "sd")
     refused(quick("plot", "seeds", "--results", str(REFERENCE), "--method", "mea"), "no record has a method 'mea'")

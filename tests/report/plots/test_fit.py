@@ -79,6 +79,11 @@ def faults(fig, texts):
 
 REFERENCE = Path(__file__).parents[3] / "results" / "reference"
 SHOW_BASELINE = ("bars", "ablation", "epochs")
+NOT_MADE_UP = (
+    *("generated", "segmentations", "reconstructions", "confusion"),
+    *("heatmap", "label-efficiency", "classes", "precision-recall"),
+)
+"""Kinds that the made-up records of `source` hold nothing for."""
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +105,7 @@ def assert_fit(kind, source, options, drawn_texts):
 
 @pytest.mark.parametrize("width", [3.4, 7.0])
 @pytest.mark.parametrize("baseline", [None, "random-init"])
-@pytest.mark.parametrize("kind", [kind for kind in plot_kinds() if kind not in ("generated", "segmentations")])
+@pytest.mark.parametrize("kind", [kind for kind in plot_kinds() if kind not in NOT_MADE_UP])
 def test_nothing_is_cut_or_covered(kind, baseline, width, source, drawn_texts):
     if baseline and kind not in SHOW_BASELINE:
         with pytest.raises(InputError, match="shows no baseline"):
@@ -108,6 +113,30 @@ def test_nothing_is_cut_or_covered(kind, baseline, width, source, drawn_texts):
         return
     tasks = ("linear-probe", "finetune") if kind == "cost" else ()
     assert_fit(kind, source, Options(width=width, baseline=baseline, tasks=tasks), drawn_texts)
+
+
+@pytest.mark.parametrize("width", [3.25, 6.875])
+def test_heat_maps_classes_and_precision_are_not_cut_either(width, record, drawn_texts):
+    pairs = [
+        made.one(record, "simmim", varied={"method.mask_ratio": a, "method.mask_patch_size": b})
+        for a in made.RATIOS
+        for b in (4, 8, 16, 32)
+    ]
+    table = {"boxes": {f"class {place}": {"AP": 40.0 + place} for place in range(30)}}
+    found = [
+        made.one(
+            record,
+            method,
+            task="detection",
+            metrics={"AP": 30.0},
+            details={"per_class": table},
+            curves={"precision_by_recall": [100.0, 50.0, 0.0]},
+        )
+        for method in made.METHODS
+    ]
+    source = Source.from_records([*pairs, *found])
+    for kind in ("heatmap", "classes", "precision-recall"):
+        assert_fit(kind, source, Options(width=width), drawn_texts)
 
 
 @pytest.mark.parametrize(("baseline", "width"), [(None, 3.4), (None, 7.0), ("random-init", 3.4)])
@@ -120,7 +149,9 @@ def test_nothing_of_the_reference_is_cut_or_covered(baseline, width, reference, 
         except NothingToPlot:
             continue
         drawn_kinds.add(kind)
-    assert drawn_kinds >= ({"bars", "epochs"} if baseline else {"bars", "epochs", "cost", "loss", "seeds"})
+    rankings, of_files = {"critical-difference", "win-rates"}, {"confusion", "reconstructions", "detections"}
+    all_kinds = {"bars", "epochs", "cost", "loss", "seeds", "label-efficiency", "classes"} | rankings | of_files
+    assert drawn_kinds >= ({"bars", "epochs"} if baseline else all_kinds)
 
 
 def test_the_label_of_a_difference_is_whole(reference, drawn_texts):
