@@ -133,7 +133,7 @@ def _run(file: Path, body: Mapping[str, Any], shared: SharedValues, pictures: Pi
         "curves": {name: _rounded(curve) for name, curve in body["curves"].items()},
         "loss": shared.add(_rounded(checkpoint.get("loss", []))),
         "monitored": shared.add({name: list(points) for name, points in checkpoint.get("monitored", {}).items()}),
-        "pictures": [[name, path, source] for name, path, source in seen],
+        "pictures": [[name, path, None if source is None else shared.add(source)] for name, path, source in seen],
         "picture_problems": {path: problem for path, problem in problems.items() if problem},
         "details": shared.add(body["details"]),
         "cost": body["cost"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from mimbench.store.artifacts import OutsideError, damage_of, find_artifact, pat
 
 EMBEDDED = 4_000_000
 """Total bytes of pictures embedded in the page; further ones go to FOLDER/artifacts."""
+_WORTH_IT = 4096
+"""Bytes from which a picture is made smaller."""
+_COLOURS = 32
+_VISIBLE = 3.0
+"""Mean change of a channel, of 255, that fewer colours may cause."""
 TYPES = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
@@ -66,14 +72,36 @@ class Pictures:
         return path, "" if path else "is missing"
 
     def _embed_or_copy(self, path: Path) -> str:
-        size = path.stat().st_size
-        if size <= self._left:
-            self._left -= size
-            kind = TYPES[path.suffix.lower()]
-            return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        kind, content = _compact(path)
+        if len(content) <= self._left:
+            self._left -= len(content)
+            return f"data:{kind};base64,{base64.b64encode(content).decode()}"
         name = file_sha256(path)[:16] + path.suffix.lower()
         self.files[name] = path
         return f"artifacts/{name}"
+
+
+def _compact(path: Path) -> tuple[str, bytes]:
+    """Type and content of a picture: a PNG as WebP if that is smaller, with few colours if that changes little."""
+    from PIL import Image, ImageChops, ImageStat
+
+    kind, content = TYPES[path.suffix.lower()], path.read_bytes()
+    if kind != "image/png" or len(content) < _WORTH_IT:
+        return kind, content
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as file:
+            picture = file.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return kind, content
+    few = picture.quantize(_COLOURS, dither=Image.Dither.NONE).convert("RGB")
+    error = max(ImageStat.Stat(ImageChops.difference(picture, few)).mean)
+    buffer = io.BytesIO()
+    if error <= _VISIBLE:
+        few.save(buffer, "WEBP", lossless=True, quality=50, method=2)
+    else:
+        picture.save(buffer, "WEBP", quality=80, method=2)
+    smaller = buffer.getvalue()
+    return ("image/webp", smaller) if len(smaller) < len(content) else (kind, content)
 
 
 def find_pretraining_pictures(roots: Sequence[Path], method: str, seed: int, fingerprint: str) -> list[str]:

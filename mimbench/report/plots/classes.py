@@ -93,7 +93,7 @@ def _class_plot(title: str, label: str, scores: Mapping[Series, Mapping[str, flo
         axes.tick_params(axis="y", length=0, labelsize=SMALL)
         axes.set_xlabel(label)
 
-    return Plot(draw, title, 0.62 + 0.14 * len(shown), indent=0.3)
+    return Plot(draw, title, 0.62 + 0.14 * len(shown), indent=1.0)
 
 
 def confusion(source: Source, options: Options) -> Sheet:
@@ -144,7 +144,7 @@ def _matrix_plot(title: str, matrix: np.ndarray) -> Plot:
     size = len(matrix)
 
     def draw(axes: Axes) -> None:
-        axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=100, aspect="auto")
         if size <= _MOST_NUMBERED:
             for row in range(size):
                 for column in range(size):
@@ -159,7 +159,7 @@ def _matrix_plot(title: str, matrix: np.ndarray) -> Plot:
         axes.grid(visible=False)
         axes.tick_params(length=0)
 
-    return Plot(draw, title, 2.35, indent=0.1)
+    return Plot(draw, title, 2.35)
 
 
 def precision_recall(source: Source, options: Options) -> Sheet:

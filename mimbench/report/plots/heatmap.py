@@ -101,4 +101,4 @@ def _plot(grid: Grid, paths: Sequence[str], titles: Titles, width: float) -> Plo
         axes.tick_params(length=0)
 
     title = f"{method_label(first['method'])}, {titles.title(first)}: {metric}"
-    return Plot(draw, title, 0.75 + 0.26 * len(rows), indent=0.1)
+    return Plot(draw, title, 0.75 + 0.26 * len(rows), indent=0.6)

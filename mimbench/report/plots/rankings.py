@@ -107,20 +107,23 @@ def _by_seed(mean: Mean) -> Mapping[int, float]:
 
 
 def _complete(source: Source, options: Options, kind: str) -> tuple[list[Series], list[Group]]:
-    """Methods without controls, and tasks that all of them have; as many methods as the most measured task allows."""
+    """Methods without controls, and the tasks that all of them have: as many of both as the records allow."""
     groups, series = build_groups(source, options)
     methods = [entry for entry in series if not describe_method(entry.method).is_control]
     counts = {entry: sum(entry in group.means for group in groups) for entry in methods}
-    most = max(counts.values(), default=0)
-    shown = [entry for entry in methods if counts[entry] == most]
-    shared = [group for group in groups if all(entry in group.means for entry in shown)]
-    if len(shown) < _LEAST_METHODS or len(shared) < _LEAST_TASKS:
+    blocks = []
+    for least in sorted(set(counts.values())):
+        shown = [entry for entry in methods if counts[entry] >= least]
+        shared = [group for group in groups if all(entry in group.means for entry in shown)]
+        if len(shown) >= _LEAST_METHODS and len(shared) >= _LEAST_TASKS:
+            blocks.append((shown, shared))
+    if not blocks:
         raise source.nothing_to_plot(
             kind,
             f"{_LEAST_METHODS} methods or more, without controls, on the same {_LEAST_TASKS} tasks or more",
             "mimbench run --method METHOD,METHOD,METHOD --task TASK,TASK",
         )
-    return shown, shared
+    return max(blocks, key=lambda block: len(block[0]) * len(block[1]))
 
 
 def _directions(groups: Sequence[Group]) -> list[bool]:

@@ -20,7 +20,8 @@ PURE_SCRIPTS = ("format.js", "statistics.js", "csv.js", "filter.js", "scale.js")
 SCRIPTS = (
     *PURE_SCRIPTS,
     # What the views are made of.
-    *("elements.js", "data.js", "controls.js", "table.js", "selection.js", "chart.js", "curves.js"),
+    *("elements.js", "data.js", "files.js", "controls.js", "table.js", "address.js", "selection.js"),
+    *("chart.js", "curves.js"),
     # One view each.
     *("leaderboard.js", "runs.js", "run.js", "compare.js", "ablations.js", "failures.js", "published.js"),
     *("downloads.js", "router.js"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import math
 import re
@@ -12,7 +13,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from helpers.page_results import REFERENCE, write_epochs, write_paper, write_results
 from mimbench.errors import InputError
@@ -259,8 +260,10 @@ def test_the_command_is_of_this_cell_and_every_word_is_quoted():
 def test_pictures_are_embedded_in_the_page_up_to_a_limit_and_linked_beyond_it(results, tmp_path):
     sizes = sorted(path.stat().st_size for path in results.rglob("*.png"))
     page = write_page(results, tmp_path / "page", embedded=sum(sizes[:1]))
-    sources = [source for run in read_page(page)["runs"] for _, _, source in run["pictures"]]
-    within = [source for source in sources if source and source.startswith("data:image/png;base64,")]
+    content = read_page(page)
+    indices = [index for run in content["runs"] for _, _, index in run["pictures"]]
+    sources = [None if index is None else content["shared"][index] for index in indices]
+    within = [source for source in sources if source and source.startswith("data:image/")]
     linked = [source for source in sources if source and source.startswith("artifacts/")]
     assert within
     assert linked
@@ -268,6 +271,27 @@ def test_pictures_are_embedded_in_the_page_up_to_a_limit_and_linked_beyond_it(re
     assert sources.count(None) == 3  # of seed 1, which has no picture
     write_page(results, tmp_path / "page")
     assert [path.name for path in page.parent.iterdir()] == [INDEX]
+
+
+def test_the_reference_fits_into_two_megabytes_with_each_picture_once(tmp_path):
+    page = write_page(REFERENCE.parent, tmp_path / "page")
+    content = read_page(page)
+    assert page.stat().st_size < 2_400_000
+    assert not (page.parent / "artifacts").exists()
+    pictures = [value for value in content["shared"] if isinstance(value, str) and value.startswith("data:image/")]
+    shown = {index for run in content["runs"] for _, _, index in run["pictures"] if index is not None}
+    assert len(set(pictures)) == len(pictures) == len(shown) > 50
+
+
+def test_a_smaller_picture_looks_like_the_stored_one():
+    for kind in ("reconstruction", "predictions"):
+        path = next(REFERENCE.parent.glob(f"artifacts/*/{kind}.png"))
+        source = Pictures().source([path.parent], path.name)
+        content = base64.b64decode(source.removeprefix("data:image/webp;base64,"))
+        assert len(content) < path.stat().st_size
+        with Image.open(io.BytesIO(content)) as small, Image.open(path) as stored:
+            difference = ImageChops.difference(small.convert("RGB"), stored.convert("RGB"))
+        assert max(ImageStat.Stat(difference).mean) < 4
 
 
 def test_a_picture_outside_of_its_results_folder_is_none(results, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
@@ -408,7 +409,8 @@ def test_losses_of_different_methods_have_separate_charts(opened, built):
         assert charts.nth(index).locator(".legend li").all_inner_texts() == [
             f"{method}, Mask ratio={ratio}" for ratio in ("0.3", "0.6")
         ]
-        assert charts.nth(index).locator("path.line").count() == 2 * 3 + 2  # with the keys
+        assert charts.nth(index).locator("path.line").count() == 2 + 2  # a mean over seeds for each, and the keys
+        assert charts.nth(index).locator("path.band").count() == 2
 
 
 def within(tab, box: dict, outer: dict) -> bool:
@@ -458,3 +460,67 @@ def test_the_command_of_a_failure_is_whole_and_copied(opened, tmp_path):
 
 def test_where_there_are_no_earlier_epochs_none_are_offered(opened):
     assert opened().get_by_label("Earlier epochs").is_hidden()
+
+
+def test_filters_and_order_are_in_the_address(opened, built):
+    tab = opened()
+    tab.get_by_role("combobox", name="Method").select_option("mae")
+    tab.get_by_label("Filter rows").fill("0.6")
+    tab.get_by_label("All metrics").check()
+    tab.get_by_role("columnheader", name="Encoder").get_by_role("button").click()
+    address = tab.url.split("#")[1]
+    assert address == "leaderboard?q=0.6&method=mae&all=1&sort=encoder%2Cascending"
+    again = opened(address)
+    assert column(again, "Method") == ["MAE"]
+    assert again.get_by_label("Filter rows").input_value() == "0.6"
+    assert again.get_by_label("All metrics").is_checked()
+    assert again.get_by_role("columnheader", name="Encoder").get_attribute("aria-sort") == "ascending"
+    go(again, "runs?task=detection&q=seed+1")
+    assert set(column(again, "Seed")) == {"1"}
+    again.get_by_role("link", name="Leaderboard", exact=True).click()
+    assert again.url.endswith(address)  # the tab keeps the choice
+    expect(again.get_by_role("link", name="Leaderboard", exact=True)).to_have_attribute("aria-current", "page")
+
+
+def test_differences_to_a_baseline_are_paired_by_seed(opened, built):
+    tab = opened()
+    tab.get_by_role("combobox", name="Difference to").select_option(label="Random init")
+    data = data_of(built)
+    values = {
+        (run["method"], run["seed"]): run["values"][0][0]
+        for run in data["runs"]
+        if run["task"] == "linear-probe" and data["shared"][run["varied"]] in ({}, {"method.mask_ratio": 0.6})
+    }
+    differences = [values["simmim", seed] - values["random-init", seed] for seed in (0, 1, 2)]
+    row = tab.get_by_role("row", name="Compare SimMIM, Mask ratio=0.6")
+    assert f"Δ +{sum(differences) / 3:.1f} [" in row.inner_text()
+    assert "Δ" not in tab.get_by_role("row", name="Compare Random init").inner_text()
+
+
+def test_a_chart_and_a_run_are_saved_as_files(opened, built, tmp_path):
+    run = next(run for run in data_of(built)["runs"] if run["id"].startswith("simmim-detection-s0"))
+    tab = opened(f"run={run['id']}")
+    saved = {}
+    for name in ("CSV", "SVG", "JSON"):
+        with tab.expect_download() as coming:
+            tab.get_by_role("button", name=f"as {name}").first.click()
+        coming.value.save_as(tmp_path / name)
+        saved[name] = (tmp_path / name).read_text(encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(saved["CSV"])))
+    assert list(rows[0])[:2] == ["series", "epoch"]
+    svg = ElementTree.fromstring(saved["SVG"])
+    assert svg.tag == "{http://www.w3.org/2000/svg}svg"
+    assert any(each.get("stroke", "none") != "none" for each in svg.iter("{http://www.w3.org/2000/svg}path"))
+    whole = json.loads(saved["JSON"])
+    assert whole["id"] == run["id"]
+    assert whole["metrics"][0]["value"] == run["values"][0][0]
+    assert whole["recipe"]["method"]["name"] == "simmim"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1440, 2560])
+def test_no_view_is_wider_than_the_window(opened, width, scheme):
+    tab = opened(width=width, scheme=scheme)
+    for address in VIEWS:
+        go(tab, address)
+        assert tab.evaluate("document.documentElement.scrollWidth") == width, address

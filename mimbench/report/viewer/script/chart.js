@@ -1,4 +1,4 @@
-// Line charts as SVG, each with a legend and a table of its numbers.
+// Line charts as SVG, each with a legend, a table of its numbers, and both as files.
 
 // Markers by their names in matplotlib, as `mimbench plot` draws them.
 const MARKERS = new Map(
@@ -84,15 +84,21 @@ const numbersTable = (title, xTitle, yTitle, series) =>
       ),
     ),
   );
+// The outline of the area between the lower and the upper ends of the intervals.
+const bandPath = (points, x, y) => {
+  const corner = (end) => (point) => `${x(point).toFixed(1)},${y(point[end]).toFixed(1)}`;
+  return `M${[...points.map(corner("low")), ...points.map(corner("high")).reverse()].join("L")}Z`;
+};
 // One series: its line, an error bar per point that has one, and a marker per point with its number as a tooltip.
 const drawSeries = (series, dash, x, y, xTitle) => {
   const group = withColour(s("g", { class: "series" }), series.style);
   const path = series.points
     .map((point, index) => `${index ? "L" : "M"}${x(point).toFixed(1)},${y(point.y).toFixed(1)}`)
     .join("");
-  group.append(s("path", { class: "line", d: path, "stroke-dasharray": dash }));
+  if (series.band) group.append(s("path", { class: "band", d: bandPath(series.points, x, y) }));
+  if (!series.dots) group.append(s("path", { class: "line", d: path, "stroke-dasharray": dash }));
   for (const point of series.points) {
-    if (point.low !== null && point.low !== undefined)
+    if (!series.band && point.low !== null && point.low !== undefined)
       group.append(s("line", { class: "whisker", x1: x(point), x2: x(point), y1: y(point.low), y2: y(point.high) }));
     if (series.points.length <= MOST_MARKED_POINTS) {
       const marker = markerOf(series.style, `translate(${x(point).toFixed(1)},${y(point.y).toFixed(1)})`);
@@ -154,5 +160,11 @@ const drawChart = (title, xTitle, yTitle, series, note = null) => {
     drawLegend(entries, dashes),
     note ? h("p", { class: "muted small" }, note) : null,
     lazyDetails("Numbers", () => numbersTable(title, xTitle, yTitle, series)),
+    h(
+      "p",
+      { class: "small saves" },
+      saveButton(`${title}: as CSV`, "CSV", () => saveText(`${fileName(title)}.csv`, "text/csv", chartCsv(xTitle, yTitle, series))),
+      saveButton(`${title}: as SVG`, "SVG", () => saveText(`${fileName(title)}.svg`, "image/svg+xml", svgText(svg))),
+    ),
   );
 };

@@ -155,7 +155,7 @@ const drawComparison = (keys) => {
     items.flatMap((item) => item.runs.map((run) => [run, item.name, methodStyle(item.method), item.runs.length > 1])),
   );
   // The pictures of the first run of each item that has any.
-  const hasPicture = (run) => run.pictures.some(([, , source]) => source);
+  const hasPicture = (run) => picturesOf(run).some(([, , source]) => source);
   const pictures = items
     .filter((item) => item.runs.some(hasPicture))
     .map((item) => drawPictures(item.runs.find(hasPicture), item.name));

@@ -3,8 +3,33 @@
 // What a curve is drawn over: the mask ratio if its run has one value of it per point, else as its name says.
 const xTitleOf = (curve, isOverMaskRatio) => {
   if (isOverMaskRatio) return "mask ratio";
+  if (curve.endsWith("_by_recall")) return "recall";
   const byName = curve.match(/_by_(\w+)$/)?.[1];
   return byName ?? (curve.includes("loss") ? "epoch" : "index");
+};
+// Series of one setting as a single one: the mean over its seeds with a band, Student's t at 95 %. Points that not all
+// seeds have are left out.
+const meanSeries = (series) => {
+  const counts = new Map();
+  for (const one of series)
+    for (const { x, y } of one.points) counts.set(x, [...(counts.get(x) ?? []), y]);
+  const points = [...counts]
+    .filter(([, ys]) => ys.length === series.length)
+    .map(([x, ys]) => {
+      const mean = meanOf(ys);
+      const half = meanHalfWidth(ys, data.quantiles);
+      return { x, y: mean, low: mean - half, high: mean + half, description: `${formatShort(mean)} (n=${ys.length})` };
+    });
+  return { label: series[0].legend, legend: series[0].legend, style: series[0].style, points, band: true };
+};
+// The series of a chart with one per legend; draws have no order, so that each seed's dots stay as they are.
+const mergeSeeds = (series, isOrdered) => {
+  const legends = [...new Set(series.map(legendOf))];
+  if (!isOrdered) return series.map((one) => ({ ...one, dots: true }));
+  return legends.flatMap((legend) => {
+    const same = series.filter((one) => legendOf(one) === legend);
+    return same.length > 1 ? [meanSeries(same)] : same;
+  });
 };
 // Charts of the curves of runs. items: [[run, legend, style, isOneOfSeveral]].
 const drawCurves = (items) => {
@@ -40,14 +65,20 @@ const drawCurves = (items) => {
       const metric = base.replace(/_by_\w+$/, "");
       const known = metricLabel(run.task, metric);
       const title = known === metric ? `${taskLabel(run.task)}: ${metric}` : known;
-      const xs = isOverMaskRatio ? ratios : null;
+      const recalls = base.endsWith("_by_recall") ? ys.map((_, index) => index / (ys.length - 1)) : null;
+      const xs = isOverMaskRatio ? ratios : recalls;
       addSeries(`${run.task} ${base}`, title, xTitleOf(base, isOverMaskRatio), series, xs, ys);
     }
   }
   const isOfTask = (key) => !key.startsWith("pretraining ");
   const ordered = [...charts].sort(([a], [b]) => isOfTask(a) - isOfTask(b)).map(([, chart]) => chart);
   return ordered.map(({ title, xTitle, yTitle, series }) =>
-    drawChart(xTitle === "index" ? title : `${title} by ${xTitle}`, xTitle, yTitle, series),
+    drawChart(
+      xTitle === "index" ? title : `${title} by ${xTitle}`,
+      xTitle,
+      yTitle,
+      mergeSeeds(series, xTitle !== "draw"),
+    ),
   );
 };
 
@@ -55,7 +86,7 @@ const pictureProblem = (run, path) =>
   Object.hasOwn(run.picture_problems, path) ? run.picture_problems[path] : "is no picture of this results folder";
 // The pictures of a run, or why one is not shown; null if it has none. name: comes before each caption.
 const drawPictures = (run, name = "") => {
-  const figures = run.pictures.map(([kind, path, source]) => {
+  const figures = picturesOf(run).map(([kind, path, source]) => {
     const caption = h("figcaption", {}, [name, kind].filter(Boolean).join(": "));
     const picture = source
       ? link(source, h("img", { src: source, alt: `${kind} of ${run.id}`, loading: "lazy" }))

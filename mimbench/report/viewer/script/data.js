@@ -33,6 +33,17 @@ const metricsOf = (run) =>
     n: run.values[index][1],
     isOutOfRange: run.out_of_range.includes(index),
   }));
+// The pictures of a run: [[kind, path, source]]; source: null if it is not shown. Runs share sources.
+const picturesOf = (run) =>
+  run.pictures.map(([kind, path, index]) => [kind, path, index === null ? null : shared[index]]);
+// The value of a metric by seed, of the runs behind a cell of the leaderboard.
+const seedsOf = (cell, column) =>
+  new Map(
+    cell.runs.map((number) => {
+      const metric = metricsOf(runs[number]).find(({ name }) => name === column.metric);
+      return [runs[number].seed, metric.value];
+    }),
+  );
 // The name of a run's protocol.
 const protocolOf = (run) => data.protocols[run.protocol][0];
 // What distinguishes a row from others of its method and encoder: the labels after these two.

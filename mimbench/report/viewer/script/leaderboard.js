@@ -22,6 +22,18 @@ const drawScoreCell = (row, column) => {
     ),
   ];
 };
+// The difference of a row from the baseline, paired by seed; null without one.
+const drawRowDifference = (row, baseline, column) => {
+  if (!baseline || baseline === row) return null;
+  const [cell, other] = [row, baseline].map((one) => cellOf(one, column.index));
+  if (!cell || !other) return null;
+  const difference = drawDifference(
+    { seeds: seedsOf(cell, column) },
+    { seeds: seedsOf(other, column) },
+    decimalsOf(column.unit),
+  );
+  return h("div", { class: "small" }, "Δ ", difference);
+};
 // A label as a number if it is one, so that columns of numbers sort by value; null for "-".
 const labelValue = (label) => {
   if (label === "-") return null;
@@ -52,7 +64,8 @@ const methodColumn = () => ({
       h("span", {}, methodLabel(row.method), phone.matches ? h("small", {}, breakable(settingAndEpochOf(row))) : null),
     ),
 });
-const scoreColumn = (column) => {
+// baseline: a row, or null.
+const scoreColumn = (column, baseline) => {
   const protocols = leaderboard.columns.filter((one) => one.task === column.task && one.metric === column.metric);
   return {
     key: `score ${column.index}`,
@@ -60,7 +73,7 @@ const scoreColumn = (column) => {
     number: true,
     ascending: !column.higher,
     value: (row) => cellOf(row, column.index)?.mean,
-    cell: (row) => drawScoreCell(row, column),
+    cell: (row) => [drawScoreCell(row, column), drawRowDifference(row, baseline, column)],
     below: h(
       "small",
       {},
@@ -110,18 +123,25 @@ const drawLeaderboard = () => {
   const table = sortableTable("Leaderboard", { key: `score ${leading.index}`, ascending: !leading.higher });
   const footnotes = h("div", { class: "small muted" });
 
-  const changed = () => update();
+  const changed = () => {
+    update();
+    address.write();
+  };
   const search = searchControl("Filter rows", "method, encoder, setting", changed);
   const method = selectControl("Method", optionsFor("all methods", methods, methodLabel), changed);
   const tasks = allColumns.map((column) => column.task);
   const task = selectControl("Task", optionsFor("all tasks", tasks, taskLabel), () => {
     offerProtocols();
-    update();
+    changed();
   });
   const protocol = selectControl("Protocol", [["", "all protocols"]], changed);
   const allMetrics = checkControl("All metrics", false, changed);
   const earlier = checkControl("Earlier epochs", false, changed);
   earlier.element.hidden = !leaderboard.rows.some((row) => row.early);
+  const rivals = leaderboard.rows.filter((row) => !row.early).map((row) => [row.key, nameOf(row)]);
+  const baseline = selectControl("Difference to", [["", "none"], ...rivals], changed);
+  const address = bindAddress("leaderboard", { q: search, method, task, protocol, all: allMetrics, earlier, baseline }, table);
+  readers.set("leaderboard", address.read);
 
   const isOfTask = (column) => isChosen(task, column.task);
   const isOfProtocol = (column) => isChosen(protocol, column.protocol);
@@ -148,7 +168,8 @@ const drawLeaderboard = () => {
         matchesTerms(`${row.method} ${nameOf(row)} ${row.encoder} ${row.pretraining}`.toLowerCase(), terms) &&
         (!needsScore || columns.some((column) => cellOf(row, column.index))),
     );
-    const scores = columns.map(scoreColumn);
+    const base = leaderboard.rows[rowNumbers.get(baseline.control.value)] ?? null;
+    const scores = columns.map((column) => scoreColumn(column, base));
     const shown = phone.matches ? [...scores, ...settingColumns()] : [...settingColumns(), ...scores];
     table.update([methodColumn(), ...shown], rows);
     footnotes.replaceChildren(...drawFootnotes(rows, columns));
@@ -159,7 +180,7 @@ const drawLeaderboard = () => {
   return [
     h("h2", { tabindex: -1 }, "Leaderboard"),
     drawFailureCount(),
-    controlBar(search, method, task, protocol, allMetrics, earlier),
+    controlBar(search, method, task, protocol, baseline, allMetrics, earlier),
     table.element,
     footnotes,
   ];

@@ -47,11 +47,16 @@ const publishedColumns = () => {
 const drawPublished = () => {
   const { rows, epochs } = data.published;
   const table = sortableTable("Published numbers");
-  const changed = () => update();
+  const changed = () => {
+    update();
+    address.write();
+  };
   const search = searchControl("Search", "SimMIM ViT-B, Table 1, ...", changed);
   const valuesOf = (name) => rows.map((row) => publishedField(row, name));
   const method = selectControl("Method", optionsFor("all methods", valuesOf("method")), changed);
   const task = selectControl("Task", optionsFor("all tasks", valuesOf("task")), changed);
+  const address = bindAddress("published", { q: search, method, task }, table);
+  readers.set("published", address.read);
   const count = h("p", { class: "muted", role: "status" });
   const textOf = (row) =>
     row

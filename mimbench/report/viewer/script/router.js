@@ -20,7 +20,7 @@ const tabs = document.getElementById("views");
 
 // The view and keys that an address names: "#run=a,b" is ["run", ["a", "b"]].
 const parseAddress = (hash) => {
-  const [name, keys] = hash.slice(1).split(/=(.*)/s);
+  const [name, keys] = hash.slice(1).split("?")[0].split(/=(.*)/s);
   try {
     return [name, (keys ?? "").split(",").filter(Boolean).map(decodeURIComponent)];
   } catch {
@@ -30,7 +30,7 @@ const parseAddress = (hash) => {
 // Marks the tab of the view and scrolls it into sight.
 const markTab = (name) => {
   for (const anchor of tabs.children) {
-    if (anchor.getAttribute("href") === viewAddress(name)) {
+    if (anchor.dataset.view === name) {
       anchor.setAttribute("aria-current", "page");
       tabs.scrollLeft = anchor.offsetLeft - tabs.offsetLeft - (tabs.clientWidth - anchor.offsetWidth) / 2;
     } else anchor.removeAttribute("aria-current");
@@ -48,6 +48,7 @@ const showView = () => {
     view.section = fillElement(document.createElement("section"), {}, [view.draw(keys)].flat());
     main.append(view.section);
   }
+  readers.get(name)?.(queryOf(location.hash));
   for (const other of views.values()) if (other.section) other.section.hidden = other !== view;
   markTab(view.tab ?? name);
   const heading = view.section.querySelector("h2");
@@ -67,7 +68,7 @@ const summaryText = () => {
 };
 
 for (const [name, view] of views)
-  if (view.title && !view.hasNoTab) tabs.append(link(viewAddress(name), view.title));
+  if (view.title && !view.hasNoTab) tabs.append(h("a", { href: viewAddress(name), "data-view": name }, view.title));
 document.getElementById("summary").textContent = summaryText();
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // the address names the view

@@ -85,6 +85,17 @@ const drawProvenance = (run) => [
   ]),
   lazyDetails("Commit, packages and machine", () => pairsTable("Provenance", flatten(shared[run.provenance]))),
 ];
+// All that the page knows of a run, without its pictures.
+const runJson = (run) => {
+  const whole = Object.fromEntries(
+    ["versions", "settings", "varied", "passed", "loss", "details", "provenance"].map((key) => [key, shared[run[key]]]),
+  );
+  const recipe = Object.fromEntries(Object.entries(run.recipe).map(([table, index]) => [table, shared[index]]));
+  const { id, method, encoder, task, dataset, seed, curves, cost, time, command, chance } = run;
+  const metrics = metricsOf(run);
+  const facts = { id, method, encoder, task, dataset, protocol: protocolOf(run), seed, metrics, chance, curves };
+  return JSON.stringify({ ...facts, ...whole, recipe, cost, time, command }, null, 2) + "\n";
+};
 const MOST_SIBLINGS = 50;
 // Other runs of the same row.
 const drawSiblings = (run, row) => {
@@ -107,7 +118,14 @@ const drawRun = ([id]) => {
   const hasDetails = Object.keys(shared[run.details]).length > 0;
   return [
     h("h2", { tabindex: -1 }, run.id),
-    h("div", { class: "controls" }, h("label", { class: "check span" }, checkbox, "Select for comparison")),
+    h(
+      "div",
+      { class: "controls" },
+      h("label", { class: "check span" }, checkbox, "Select for comparison"),
+      saveButton(`${run.id}: all values as JSON`, "JSON", () =>
+        saveText(`${fileName(run.id)}.json`, "application/json", runJson(run)),
+      ),
+    ),
     h(
       "div",
       { class: "cards" },

@@ -36,11 +36,16 @@ const searchTextOf = (run) =>
     .toLowerCase();
 const drawRuns = () => {
   const table = sortableTable("Runs");
-  const changed = () => update();
+  const changed = () => {
+    update();
+    address.write();
+  };
   const search = searchControl("Filter runs", "id, setting, seed, host", changed);
   const method = selectControl("Method", optionsFor("all methods", methods, methodLabel), changed);
   const tasks = runs.map((run) => run.task);
   const task = selectControl("Task", optionsFor("all tasks", tasks, taskLabel), changed);
+  const address = bindAddress("runs", { q: search, method, task }, table);
+  readers.set("runs", address.read);
   const count = h("p", { class: "muted", role: "status" });
   const texts = new Map();
   const textOf = (run) => {

@@ -6,6 +6,9 @@ const stdOf = (values) => {
   const mean = meanOf(values);
   return Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (values.length - 1));
 };
+// Half the width of the interval of a mean, as below.
+const meanHalfWidth = (values, quantiles) =>
+  (quantiles[Math.min(values.length - 2, quantiles.length - 1)] * stdOf(values)) / Math.sqrt(values.length);
 // Differences of two scores, paired by seed. null: no seed in common.
 // scores, baseline: Map from seed to value. quantiles: Student's t of a 95 % interval over 2, 3, ... pairs.
 // halfWidth: of the interval; null for one pair.
@@ -16,8 +19,7 @@ const pairedDifference = (scores, baseline, quantiles) => {
   let halfWidth = null;
   if (seeds.length > 1) {
     // Beyond the last quantile, further pairs hardly change it.
-    const quantile = quantiles[Math.min(seeds.length - 2, quantiles.length - 1)];
-    halfWidth = (quantile * stdOf(differences)) / Math.sqrt(seeds.length);
+    halfWidth = meanHalfWidth(differences, quantiles);
   }
   return { seeds, mean: meanOf(differences), halfWidth };
 };

@@ -17,7 +17,8 @@ const sortableTable = (name, sortedAtFirst = null) => {
   let columns = [],
     rows = [],
     sorted = sortedAtFirst, // {key, ascending}; null: the order of the rows
-    limit = FIRST_ROWS;
+    limit = FIRST_ROWS,
+    sortListener = () => {};
 
   // A header's first click sorts, the second turns the order round, the third restores the original one.
   const toggleSort = (column) => {
@@ -26,6 +27,7 @@ const sortableTable = (name, sortedAtFirst = null) => {
     else sorted = sorted.ascending === ascending ? { key: column.key, ascending: !ascending } : null;
     markHeaders();
     drawRows();
+    sortListener();
     const direction = sorted?.ascending ? "ascending" : "descending";
     announce(sorted ? `Sorted by ${column.title.replace("^", " ")}, ${direction}` : "Original order");
   };
@@ -86,5 +88,20 @@ const sortableTable = (name, sortedAtFirst = null) => {
     markHeaders();
     drawRows();
   };
-  return { element, update };
+  // The order as a text, "" for the one at first; the same order from its text.
+  const initialOrder = JSON.stringify(sorted);
+  const sortText = () => {
+    if (JSON.stringify(sorted) === initialOrder) return "";
+    return sorted ? `${sorted.key},${sorted.ascending ? "ascending" : "descending"}` : "none";
+  };
+  const setSort = (text) => {
+    const [, key, direction] = (text ?? "").match(/^(.*),(ascending|descending)$/) ?? [];
+    sorted = key ? { key, ascending: direction === "ascending" } : text === "none" ? null : JSON.parse(initialOrder);
+    markHeaders();
+    drawRows();
+  };
+  const onSort = (listener) => {
+    sortListener = listener;
+  };
+  return { element, update, sortText, setSort, onSort };
 };
