@@ -147,7 +147,8 @@ def _diagram(series: Sequence[Series], ranking: Ranking, width: float) -> Plot:
         axes.set(xlim=(0, width - 0.2), ylim=(height, 0))
         level = 0.45
         axes.plot([x_of(1), x_of(count)], [level, level], color=INK, linewidth=0.8)
-        for tick in range(1, count + 1):
+        step = max(1, math.ceil(0.18 / scale))
+        for tick in range(1, count + 1, step):
             axes.plot([x_of(tick)] * 2, [level - 0.05, level], color=INK, linewidth=0.8)
             axes.text(x_of(tick), level - 0.07, str(tick), ha="center", va="bottom", fontsize=SMALL, color=INK)
         reach = min(ranking.critical, count - 1)
@@ -184,7 +185,7 @@ def _rates_plot(series: Sequence[Series], rates: Sequence[Sequence[float | None]
                 if rate is not None:
                     ink = "white" if abs(rate - 50) > 35 else INK
                     axes.text(column, row, f"{rate:.0f}", ha="center", va="center", fontsize=SMALL, color=ink)
-        axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_xticks(range(len(names)), names, rotation=90)
         axes.set_yticks(range(len(names)), names)
         axes.grid(visible=False)
         axes.tick_params(length=0)

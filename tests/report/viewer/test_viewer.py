@@ -377,7 +377,7 @@ def test_earlier_epochs_are_there_when_asked_for_and_never_lead(opened, tmp_path
     tab.get_by_role("link", name="simmim-linear-probe").click()
     expect(tab.locator("dd").get_by_text("epoch 2 of 26")).to_be_visible()
     tab.get_by_label("Select for comparison").check()
-    go(tab, "leaderboard")
+    go(tab, "leaderboard?earlier=1")
     early.get_by_role("checkbox", name="Compare SimMIM, epoch 10 of 26").check()
     tab.get_by_role("row", name="mnist5k, 26 epochs").get_by_role("checkbox", name="Compare SimMIM", exact=True).check()
     tab.get_by_role("button", name="Compare", exact=True).click()

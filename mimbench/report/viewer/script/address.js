@@ -12,6 +12,8 @@ const setState = (control, value) => {
 // controls: {name: control}, in the order in which they are set. Returns {write, read}: write after a change; read is
 // what the router calls when the view is shown.
 const bindAddress = (view, controls, table) => {
+  // The tab leads back to the view as it was.
+  const pointTab = (address) => document.querySelector(`#views a[data-view="${view}"]`)?.setAttribute("href", address);
   const write = () => {
     if (isReading) return;
     const query = new URLSearchParams();
@@ -20,13 +22,14 @@ const bindAddress = (view, controls, table) => {
     const address = viewAddress(view) + (query.size ? `?${query}` : "");
     const [shown] = location.hash.slice(1).split("?");
     if (shown === view || (!shown && view === "leaderboard")) history.replaceState(null, "", address);
-    for (const anchor of document.querySelectorAll(`#views a[data-view="${view}"]`)) anchor.setAttribute("href", address);
+    pointTab(address);
   };
   const read = (query) => {
     isReading = true;
     for (const [name, { control }] of Object.entries(controls)) setState(control, query.get(name) ?? "");
     table.setSort(query.get("sort"));
     isReading = false;
+    pointTab(viewAddress(view) + (query.size ? `?${query}` : ""));
   };
   table.onSort(write);
   return { write, read };

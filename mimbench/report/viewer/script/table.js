@@ -81,8 +81,9 @@ const sortableTable = (name, sortedAtFirst = null) => {
   const update = (newColumns, newRows) => {
     rows = newRows;
     limit = FIRST_ROWS;
-    if (newColumns.map((column) => column.key).join() !== columns.map((column) => column.key).join()) {
-      columns = newColumns;
+    const keys = [newColumns, columns].map((some) => some.map((column) => column.key).join());
+    columns = newColumns;
+    if (keys[0] !== keys[1]) {
       head.replaceChildren(...columns.map(drawHeader));
     }
     markHeaders();
