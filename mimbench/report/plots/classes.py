@@ -153,8 +153,8 @@ def _matrix_plot(title: str, matrix: np.ndarray) -> Plot:
                         axes.text(
                             column, row, f"{share[row, column]:.0f}", ha="center", va="center", fontsize=4.5, color=ink
                         )
-            axes.set_xticks(range(size), range(size))
-            axes.set_yticks(range(size), range(size))
+            axes.set_xticks(range(size), list(map(str, range(size))))
+            axes.set_yticks(range(size), list(map(str, range(size))))
         axes.set(xlabel="Predicted class", ylabel="True class")
         axes.grid(visible=False)
         axes.tick_params(length=0)

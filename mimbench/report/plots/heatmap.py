@@ -62,7 +62,7 @@ def _collect(source: Source, options: Options, paths: Sequence[str]) -> list[Gri
         recipe = {name: value for name, value in recipe_of(source.bodies[row["id"]]).items() if name not in paths}
         return row["method"], row["encoder"], fingerprint(recipe), *by_protocol(row)
 
-    grids = []
+    grids: list[Grid] = []
     for group in group_by(rows, rest).values():
         cells = group_by(group, lambda row: (row[paths[0]], row[paths[1]]))
         if all(len({cell[axis] for cell in cells}) > 1 for axis in (0, 1)):

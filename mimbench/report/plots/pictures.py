@@ -43,15 +43,15 @@ def pictures(kind: str, source: Source, options: Options) -> Sheet:
     shown = [min(group, key=lambda row: row["seed"]) for group in places.values()]
     shown.sort(key=lambda row: (by_protocol(row), list(series).index(setting(row))))
     plots: list[Plot] = []
-    found: list[_Found] = []
+    shown_pictures: list[_SettingPicture] = []
     missing: list[str] = []
     for row in shown:
         picture = open_picture(source, row, artifacts[row["task"]], options.width)
         if picture is None:
             missing.append(row["id"])
-        elif len(found) < MOST:
-            found.append(_Found(row, picture, series[setting(row)].label, titles.title(row)))
-    for group in group_by(found, lambda one: (by_protocol(one.row), one.row["dataset"])).values():
+        elif len(shown_pictures) < MOST:
+            shown_pictures.append(_SettingPicture(row, picture, series[setting(row)].label, titles.title(row)))
+    for group in group_by(shown_pictures, lambda one: (by_protocol(one.row), one.row["dataset"])).values():
         plots += _grid(kind, group, options.width) or [
             _plot(one.picture, one.full_label, options.width) for one in group
         ]
@@ -62,15 +62,15 @@ def pictures(kind: str, source: Source, options: Options) -> Sheet:
         )
     count = len(shown) - len(missing)
     notes = ["The first seed of each setting."]
-    if count > len(found):
-        notes.append(f"{len(found)} of {count} settings; choose others with --method and --task.")
+    if count > len(shown_pictures):
+        notes.append(f"{len(shown_pictures)} of {count} settings; choose others with --method and --task.")
     if missing:
         notes.append(f"Missing or damaged pictures: {list_first([clean(name) for name in missing])}.")
     return Sheet(plots, (), " ".join(notes), columns=1)
 
 
 @dataclass(frozen=True)
-class _Found:
+class _SettingPicture:
     """The picture of one setting."""
 
     row: Row
@@ -83,13 +83,13 @@ class _Found:
         return f"{self.name}, seed {self.row['seed']}: {self.title}"
 
 
-def _grid(kind: str, found: Sequence[_Found], width: float) -> list[Plot] | None:
+def _grid(kind: str, shown_pictures: Sequence[_SettingPicture], width: float) -> list[Plot] | None:
     """All pictures of one task as one grid: the row that they share, and one of each setting.
 
     None: the display file names no shared row, or the pictures are not two rows of equal images.
     """
-    shared_row = describe_task(found[0].row["task"]).pictures[kind].shared_row
-    tiles = [split_tiles(one.picture) for one in found] if shared_row else []
+    shared_row = describe_task(shown_pictures[0].row["task"]).pictures[kind].shared_row
+    tiles = [split_tiles(one.picture) for one in shown_pictures] if shared_row else []
     first = tiles[0] if tiles else None
     if not first or any(rows is None or len(rows) != 2 or len(rows[0]) != len(first[0]) for rows in tiles):
         return None
@@ -97,8 +97,8 @@ def _grid(kind: str, found: Sequence[_Found], width: float) -> list[Plot] | None
     size = first[0][0].size
     rows = [first[0], *(rows[1] for rows in tiles if rows)]
     grid = [[image.resize(size) for image in row[:count]] for row in rows]
-    plot = draw_grid(grid, width, row_names=[shared_row, *(one.name for one in found)])
-    return [replace(plot, title=found[0].title)]
+    plot = draw_grid(grid, width, row_names=[shared_row, *(one.name for one in shown_pictures)])
+    return [replace(plot, title=shown_pictures[0].title)]
 
 
 def picture_kinds() -> dict[str, dict[str, str]]:

@@ -37,7 +37,7 @@ def reconstructions(source: Source, options: Options) -> Sheet:
     setting = make_setting_key(rows, lambda row: row["method"])
     series = build_series(rows, setting, source)
     by_setting = group_by(rows, setting)
-    found: list[tuple[Series, list[list[Image]]]] = []
+    readable: list[tuple[Series, list[list[Image]]]] = []
     # Main settings first, controls last, in case there is no room for all.
     for key, entry in sorted(
         series.items(), key=lambda item: (describe_method(item[1].method).is_control, item[1].place)
@@ -46,14 +46,14 @@ def reconstructions(source: Source, options: Options) -> Sheet:
         picture = open_picture(source, first, PICTURE, options.width)
         tiles = split_tiles(picture) if picture else None
         if tiles and len(tiles[0]) == _PARTS:
-            found.append((entry, tiles))
-    if not found:
+            readable.append((entry, tiles))
+    if not readable:
         raise NothingToPlot(
             f"nothing to plot as reconstructions: no readable picture of {len(series)} pretrainings is in "
             f"{source.folder}/artifacts; copy the folder `artifacts` along with `records`"
         )
     most = max(1, int((options.width - _NARROWEST) / (2 * _NARROWEST)))
-    shown = [one for one in found if len(one[1]) == len(found[0][1])][:most]
+    shown = [one for one in readable if len(one[1]) == len(readable[0][1])][:most]
     side = options.width / (2 * len(shown) + 1)
     count = min(len(shown[0][1]), _MOST_ROWS, max(1, int(6.5 / side)))
     grid = [
@@ -61,6 +61,6 @@ def reconstructions(source: Source, options: Options) -> Sheet:
     ]
     heads = [("Original", 1), *((name, 2) for name in short_names([entry for entry, _ in shown]))]
     note = "Test images, masked, and reconstructed; the first seed of each setting."
-    if len(shown) < len(found):
-        note += f" {len(shown)} of {len(found)} settings; choose others with --method."
+    if len(shown) < len(readable):
+        note += f" {len(shown)} of {len(readable)} settings; choose others with --method."
     return Sheet([draw_grid(grid, options.width, heads=heads)], (), note, columns=1)

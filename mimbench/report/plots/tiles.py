@@ -22,7 +22,7 @@ def split_tiles(picture: Image) -> list[list[Image]] | None:
 
     Text above, below and at the left is left out, since it is smaller than a panel or of another size.
     """
-    inked = (np.asarray(picture) < _WHITE).any(-1)
+    inked: np.ndarray = np.asarray(np.asarray(picture).min(-1) < _WHITE)
     # First the rows without their labels, then the columns of these rows, then the rows of these columns alone.
     columns = _equal_runs(_mostly(inked, axis=0))
     if not columns:

@@ -123,7 +123,7 @@ def test_heat_maps_classes_and_precision_are_not_cut_either(width, record, drawn
         for b in (4, 8, 16, 32)
     ]
     table = {"boxes": {f"class {place}": {"AP": 40.0 + place} for place in range(30)}}
-    found = [
+    detections = [
         made.one(
             record,
             method,
@@ -134,7 +134,7 @@ def test_heat_maps_classes_and_precision_are_not_cut_either(width, record, drawn
         )
         for method in made.METHODS
     ]
-    source = Source.from_records([*pairs, *found])
+    source = Source.from_records([*pairs, *detections])
     for kind in ("heatmap", "classes", "precision-recall"):
         assert_fit(kind, source, Options(width=width), drawn_texts)
 
