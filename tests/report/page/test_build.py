@@ -273,11 +273,9 @@ def test_pictures_are_embedded_in_the_page_up_to_a_limit_and_linked_beyond_it(re
     assert [path.name for path in page.parent.iterdir()] == [INDEX]
 
 
-def test_the_reference_fits_into_two_megabytes_with_each_picture_once(tmp_path):
+def test_the_page_of_the_reference_holds_each_picture_once(tmp_path):
     page = write_page(REFERENCE.parent, tmp_path / "page")
     content = read_page(page)
-    assert page.stat().st_size < 2_400_000
-    assert not (page.parent / "artifacts").exists()
     pictures = [value for value in content["shared"] if isinstance(value, str) and value.startswith("data:image/")]
     shown = {index for run in content["runs"] for _, _, index in run["pictures"] if index is not None}
     assert len(set(pictures)) == len(pictures) == len(shown) > 50
