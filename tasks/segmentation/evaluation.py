@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isnan
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,3 +68,12 @@ def constant_score(train: Tensor, test: Tensor) -> float:
     confusion = Confusion(len(test))
     confusion.counts[:, int(train.argmax())] = test
     return confusion.scores().mean_iou
+
+
+def per_class(scores: Scores, classes: tuple[str, ...]) -> dict[str, Any]:
+    """IoU, accuracy and pixels of each class by name, for a record; None if a score is not known."""
+    rows = zip(classes, scores.iou, scores.class_accuracy, scores.pixels, strict=True)
+    return {
+        name: {"IoU": None if isnan(iou) else iou, "acc": None if isnan(accuracy) else accuracy, "pixels": pixels}
+        for name, iou, accuracy, pixels in rows
+    }

@@ -23,9 +23,10 @@ UNKNOWN = "white"
 
 @dataclass(frozen=True)
 class Panel:
-    """An image file with its ground truth and predicted labels, integers [H, W]."""
+    """An image with its ground truth and predicted labels, integers [H, W]."""
 
-    image: Path
+    image: Path | np.ndarray
+    """A file of the labels' size, or uint8 [h, w, C] of any."""
     truth: np.ndarray
     predicted: np.ndarray
 
@@ -47,9 +48,8 @@ def draw_predictions(path: Path, panels: Sequence[Panel], classes: Sequence[str]
     figure = Figure(figsize=(width, 3 * PANEL * min(aspect, 2.0) + 0.3 + legend), layout="constrained")
     axes = figure.subplots(3, len(panels), squeeze=False)
     for column, panel in enumerate(panels):
-        height, width = panel.truth.shape
         rows = (
-            read_sized(panel.image, 3, (width, height)),
+            _pixels(panel),
             paint(panel.truth, colours),
             paint(panel.predicted, colours),
         )
@@ -61,6 +61,14 @@ def draw_predictions(path: Path, panels: Sequence[Panel], classes: Sequence[str]
     figure.legend(handles=entries, loc="outside lower center", ncols=columns, fontsize=size, frameon=False)
     figure.savefig(path, dpi=110)
     return path
+
+
+def _pixels(panel: Panel) -> np.ndarray:
+    """uint8 [H, W, 3]."""
+    if isinstance(panel.image, Path):
+        height, width = panel.truth.shape
+        return read_sized(panel.image, 3, (width, height))
+    return np.repeat(panel.image, 3, axis=2) if panel.image.shape[2] == 1 else panel.image
 
 
 def panel_colours(panels: Sequence[Panel], classes: Sequence[str]) -> dict[int, Colour]:

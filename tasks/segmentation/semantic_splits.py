@@ -76,3 +76,11 @@ def semantic_split(dataset: Dataset, name: SplitName) -> SemanticSplit:
     if not 2 <= len(split.classes) <= 255:
         raise InputError(f"dataset {dataset.name!r} has {len(split.classes)} classes; segmentation takes 2 to 255")
     return split
+
+
+def train_and_test(dataset: Dataset) -> tuple[SemanticSplit, SemanticSplit]:
+    """Training and test images. Raises InputError as `semantic_split`, or where their classes differ."""
+    train, test = semantic_split(dataset, "train"), semantic_split(dataset, "test")
+    if train.classes != test.classes:
+        raise InputError(f"the training and the test split of dataset {dataset.name!r} list different classes")
+    return train, test

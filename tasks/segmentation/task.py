@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import redirect_stdout
 from io import StringIO
-from math import isnan, lcm
-from typing import Any, ClassVar
+from math import lcm
+from typing import ClassVar
 
 from mimbench.api import (
     Dataset,
@@ -17,7 +17,6 @@ from mimbench.api import (
     Metric,
     PlannedStep,
     Schedule,
-    SemanticSplit,
     Task,
     TaskConfig,
     TaskContext,
@@ -28,8 +27,8 @@ from mimbench.api import (
     without_weights,
 )
 from mimbench_tasks.segmentation.config import SegmentationConfig, pyramid_strides
-from mimbench_tasks.segmentation.evaluation import Scores, constant_score
-from mimbench_tasks.segmentation.semantic_splits import BACKGROUND, semantic_split
+from mimbench_tasks.segmentation.evaluation import constant_score, per_class
+from mimbench_tasks.segmentation.semantic_splits import BACKGROUND, train_and_test
 
 
 class Segmentation(Task):
@@ -64,7 +63,7 @@ class Segmentation(Task):
         with redirect_stdout(StringIO()):
             from mimbench_tasks.segmentation import fine_tuning
 
-        train, test = _splits(dataset)
+        train, test = train_and_test(dataset)
         predictions = fine_tuning.train_and_predict(self.config, encoder, train, test, context)
         scores = predictions.confusion.scores()
         values = {"mIoU": scores.mean_iou, "mAcc": scores.mean_accuracy, "aAcc": scores.accuracy}
@@ -72,12 +71,12 @@ class Segmentation(Task):
             metrics={name: Measured(value, len(test)) for name, value in values.items()},
             curves={"loss": predictions.report.loss},
             artifacts={"predictions": fine_tuning.draw(predictions, train.classes, context.workdir)},
-            details={"pixels": sum(scores.pixels), "per_class": _per_class(scores, train.classes)},
+            details={"pixels": sum(scores.pixels), "per_class": per_class(scores, train.classes)},
             cost=predictions.report,
         )
 
     def depends_on_processes(self, encoder: Encoder, dataset: Dataset) -> str:
-        config, (train, _) = self.config, _splits(dataset)
+        config, (train, _) = self.config, train_and_test(dataset)
         reason = encoder_depends_on_processes(encoder)
         if reason or config.crop_size is not None:
             return reason
@@ -90,7 +89,7 @@ class Segmentation(Task):
         """Raises InputError for strides, layers, windows, sizes or a budget that do not suit encoder and dataset."""
         config = self.config
         require_grey_or_rgb(encoder.in_channels, "the encoder", self.name)
-        train, _ = _splits(dataset)
+        train, _ = train_and_test(dataset)
         padded = lcm(encoder.patch_size, *pyramid_strides(config, encoder))
         if config.crop_size is not None and config.crop_size % padded:
             raise InputError(
@@ -118,21 +117,5 @@ class Segmentation(Task):
 
     def chance(self, dataset: Dataset) -> float:
         """Answering the most frequent class of the training images everywhere."""
-        train, test = _splits(dataset)
+        train, test = train_and_test(dataset)
         return constant_score(train.counts(), test.counts())
-
-
-def _splits(dataset: Dataset) -> tuple[SemanticSplit, SemanticSplit]:
-    """Training and test images. Raises InputError as `semantic_split`, or where their classes differ."""
-    train, test = semantic_split(dataset, "train"), semantic_split(dataset, "test")
-    if train.classes != test.classes:
-        raise InputError(f"the training and the test split of dataset {dataset.name!r} list different classes")
-    return train, test
-
-
-def _per_class(scores: Scores, classes: tuple[str, ...]) -> dict[str, Any]:
-    rows = zip(classes, scores.iou, scores.class_accuracy, scores.pixels, strict=True)
-    return {
-        name: {"IoU": None if isnan(iou) else iou, "acc": None if isnan(accuracy) else accuracy, "pixels": pixels}
-        for name, iou, accuracy, pixels in rows
-    }

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from helpers import tiny_dense
 from helpers.tiny_detection import TinyEncoder, TinyScenes, small_config, write_scenes
 from helpers.tiny_finetune import CPU, EVERYTHING, INPUT, SMALL, Greys, encoder
 from helpers.tiny_finetune import context as training_context
@@ -81,6 +82,7 @@ def trained_tasks(folder: Path) -> dict[str, TaskResult]:
     attentive = AttentiveProbe(AttentiveProbeConfig(heads=heads, queries=4, rates=(1e-2, 0.1), train=train))
     results["attentive probe"] = attentive.run(encoder(), data, context_of(folder / "attentive"))
     results |= segmentations(folder)
+    results |= segmentations(folder) | dense(folder)
     return results | {"detection": detection(folder), "reconstruction": reconstruction(folder)}
 
 
@@ -98,6 +100,23 @@ def segmentations(folder: Path) -> dict[str, TaskResult]:
         assert task.depends_on_processes(segmentation_vit(), dataset) == ""
         results[name] = task.run(segmentation_vit(), dataset, context_of(folder / name, input=GREY))
     return results
+
+
+def dense(folder: Path) -> dict[str, TaskResult]:
+    """Frozen segmentations: heads on maps that are kept, on augmented images, and a memory that processes share."""
+    root = str(write_folder(folder / f"dense{get_rank()}", count=8))
+    dataset = open_dataset("ade20k", {"root": root, "channels": 1}, folder / f"dense cache{get_rank()}")
+    augmented = {"augmentation": {"flip": 0.5, "scale_jitter": (0.8, 1.5)}, "crop_size": (24, 24)}
+    tasks = {
+        "dense-linear, kept": tiny_dense.linear(lr_factors=(0.1, 1.0), held_out=0.5),
+        "dense-linear, augmented": tiny_dense.linear(**augmented),
+        "dense-knn": tiny_dense.knn(memory=300, standardise=True),
+    }
+    assert {task.depends_on_processes(segmentation_vit(4), dataset) for task in tasks.values()} == {""}
+    return {
+        name: task.run(segmentation_vit(4), dataset, context_of(folder / name, input=GREY))
+        for name, task in tasks.items()
+    }
 
 
 def detection(folder: Path) -> TaskResult:
