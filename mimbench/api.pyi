@@ -14,6 +14,7 @@ from mimbench.contract import (
     DataSizes as DataSizes,
     Dataset as Dataset,
     Depth as Depth,
+    DepthSplit as DepthSplit,
     Encoder as Encoder,
     FeatureSource as FeatureSource,
     Features as Features,

@@ -12,9 +12,10 @@ from mimbench import api, contract
 
 PUBLIC = """
 ABILITIES repeat_per_mask replace_masked require_abilities
-ArraySplit Batch BatchIndices BoxCount Colour Config DataConfig Dataset Depth DeviceTransform Encoder EpochSampler
-Erasing FeatureSource Features Fit FitReport FollowsModelDevice FrozenFeaturesConfig FrozenFeaturesTask Grid
-Golden ImageAugment ImageSplit InputConfig InputError InverseSwin LEAST_TEXT Measured Method Metric Mixing ModelSetup
+ArraySplit Batch BatchIndices BoxCount Colour Config DataConfig Dataset Depth DepthSplit DeviceTransform Encoder
+EpochSampler Erasing FeatureSource Features Fit FitReport FollowsModelDevice FrozenFeaturesConfig FrozenFeaturesTask
+Grid Golden ImageAugment ImageSplit InputConfig InputError InverseSwin LEAST_TEXT Measured Method Metric Mixing
+ModelSetup
 OfficialCode at_least_float32
 NotSupported PartOptions Pooling PretrainConfig PretrainedModule ProbeAugmentation ProbeTraining Protocol
 Regression RegressionConfig RunError SceneSplit Schedule ScheduleConfig SemanticSplit SplitName Stage StepOutput Task

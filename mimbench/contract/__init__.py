@@ -4,8 +4,17 @@ from mimbench.contract.abilities import ABILITIES, require_abilities
 from mimbench.contract.audit import Audit, AuditInput
 from mimbench.contract.config import Config, Depth, added, cosmetic
 from mimbench.contract.data_choice import DataChoice
-from mimbench.contract.dataset import ArraySplit, DataConfig, Dataset, ImageSplit, SceneSplit, SemanticSplit, SplitName
 from mimbench.contract.detections import MatchedDetections
+from mimbench.contract.dataset import (
+    ArraySplit,
+    DataConfig,
+    Dataset,
+    DepthSplit,
+    ImageSplit,
+    SceneSplit,
+    SemanticSplit,
+    SplitName,
+)
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.features import Features, Pooling
 from mimbench.contract.input import InputConfig, View
@@ -44,6 +53,7 @@ __all__ = [
     "DataSizes",
     "Dataset",
     "Depth",
+    "DepthSplit",
     "Encoder",
     "FeatureSource",
     "Features",

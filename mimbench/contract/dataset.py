@@ -1,4 +1,4 @@
-"""The dataset contract: splits of labelled images, of scenes with boxes, or of images with one class per pixel."""
+"""The dataset contract: splits of labelled images, of scenes with boxes, or of images with a value per pixel."""
 
 from __future__ import annotations
 
@@ -168,13 +168,39 @@ class SemanticSplit(ABC):
         return total[: len(self.classes)]
 
 
+class DepthSplit(ABC):
+    """Images of any sizes with the depth of each pixel.
+
+    Attributes:
+        max_depth: the greatest depth that the dataset measures, m.
+    """
+
+    max_depth: float
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def image(self, index: int) -> Path:
+        """File of the image at `index`."""
+
+    @abstractmethod
+    def shape(self, index: int) -> tuple[int, int]:
+        """Height and width in px of the image at `index`."""
+
+    @abstractmethod
+    def depth(self, index: int) -> Tensor:
+        """Depth of each pixel in m, float32 [H, W]. Pixels without a reading are 0, and count nowhere."""
+
+
 class Dataset(ABC):
     """A dataset: a train and a test split, and a fingerprint of their content."""
 
     name: ClassVar[str]
     provides: frozenset[str] = frozenset({"images", "labels"})
-    """What the splits hold: "images", "labels" and "attributes" (ImageSplit), "boxes" and "masks" (SceneSplit), or
-    "masks" only (SemanticSplit). The class states the usual case; an instance may provide less if its data does."""
+    """What the splits hold: "images", "labels" and "attributes" (ImageSplit), "boxes" and "masks" (SceneSplit), "masks"
+    only (SemanticSplit), or "depth" (DepthSplit). The class states the usual case; an instance may provide less if its
+    data does."""
     parts: tuple[SplitName, ...] = ("train", "test")
     """Names of all splits. "train" and "test" are required. Others, such as "validation", are used by tasks that name
     them."""
@@ -218,5 +244,5 @@ class Dataset(ABC):
         """Hex digest of the content. Equal content gives an equal digest on every machine."""
 
     @abstractmethod
-    def split(self, name: SplitName) -> ImageSplit | SceneSplit | SemanticSplit:
+    def split(self, name: SplitName) -> ImageSplit | SceneSplit | SemanticSplit | DepthSplit:
         """The split of this name, one of `parts`."""

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from mimbench.contract import Dataset, ImageSplit, SceneSplit, SemanticSplit, SplitName
+from mimbench.contract import Dataset, DepthSplit, ImageSplit, SceneSplit, SemanticSplit, SplitName
 from mimbench.data.files.cache import ensure_writable, write_if_changed
 from mimbench.data.pipeline.subsets import complement, stratified, subset
 from mimbench.errors import InputError
 
-Split = ImageSplit | SceneSplit | SemanticSplit
+Split = ImageSplit | SceneSplit | SemanticSplit | DepthSplit
 
 
 class Validation(Dataset):
@@ -77,7 +77,7 @@ class Validation(Dataset):
             return subset(split, places)
         if isinstance(split, SceneSplit):
             return self._scenes(split, places)
-        return _SemanticPart(split, places)
+        return _DepthPart(split, places) if isinstance(split, DepthSplit) else _SemanticPart(split, places)
 
     def _scenes(self, split: SceneSplit, places: list[int]) -> SceneSplit:
         """Some scenes of a COCO file, by their positions in it, as a separate file in the cache."""
@@ -121,3 +121,22 @@ class _SemanticPart(SemanticSplit):
 
     def labels(self, index: int) -> Tensor:
         return self._split.labels(self._places[index])
+
+
+class _DepthPart(DepthSplit):
+    """The images of `split` at `places`."""
+
+    def __init__(self, split: DepthSplit, places: list[int]) -> None:
+        self.max_depth, self._split, self._places = split.max_depth, split, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def image(self, index: int) -> Path:
+        return self._split.image(self._places[index])
+
+    def shape(self, index: int) -> tuple[int, int]:
+        return self._split.shape(self._places[index])
+
+    def depth(self, index: int) -> Tensor:
+        return self._split.depth(self._places[index])

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from mimbench.contract import ImageSplit, SceneSplit, SemanticSplit
+from mimbench.contract import DepthSplit, ImageSplit, SceneSplit, SemanticSplit
 from mimbench.contract.forms import describe_attribute_problem, describe_image_problem, describe_labels_problem
 from mimbench.errors import InputError
 from mimbench.testing.checks import BadOptions, Failure, Skip, check
@@ -39,7 +39,7 @@ def splits_open(subject: DatasetSubject) -> None:
             )
         if not len(split):
             raise Failure(f"the {name} split has no images; raise InputError in __init__ if data is missing")
-    if len({split.classes for split in splits.values()}) > 1:
+    if len({split.classes for split in splits.values() if not isinstance(split, DepthSplit)}) > 1:
         raise Failure("the splits have different classes; use the same names in the same order in all")
 
 
@@ -62,12 +62,14 @@ def images_have_their_form(subject: DatasetSubject) -> None:
 
 @check("split", needs=["splits_open"])
 def labels_are_within_classes(subject: DatasetSubject) -> None:
-    """Labels are indices of `classes`, and those of single images agree with `labels`."""
+    """Labels are indices of `classes`, and those of single images agree with `labels`. Depths are in range."""
     for name, split in subject.splits().items():
         if isinstance(split, ImageSplit):
             _check_labels(name, split)
         elif isinstance(split, SemanticSplit):
             _check_pixel_labels(name, split)
+        elif isinstance(split, DepthSplit):
+            _check_depths(name, split)
         else:
             _check_categories(name, split, subject.scenes(split))
 
@@ -98,6 +100,17 @@ def _check_pixel_labels(name: str, split: SemanticSplit) -> None:
             )
 
 
+def _check_depths(name: str, split: DepthSplit) -> None:
+    for index in spaced(len(split)):
+        depth = split.depth(index)
+        is_fine = depth.dtype == torch.float32 and bool(((depth >= 0) & (depth <= split.max_depth)).all())
+        if not is_fine:
+            raise Failure(
+                f"depths {index} of {name} are {depth.dtype} from {float(depth.min()):g} to {float(depth.max()):g}, "
+                f"and max_depth is {split.max_depth:g}; return float32 in m, 0 for pixels without a reading"
+            )
+
+
 def _check_categories(name: str, split: SceneSplit, document: dict[str, Any]) -> None:
     names = tuple(category["name"] for category in sorted(document["categories"], key=lambda one: one["id"]))
     if names != split.classes:
@@ -116,19 +129,22 @@ def annotations_fit_the_images(subject: DatasetSubject) -> None:
     if subject.form == "images":
         raise Skip("it has no boxes or masks")
     for name, split in subject.splits().items():
-        if isinstance(split, SemanticSplit):
+        if isinstance(split, SemanticSplit | DepthSplit):
             for index in spaced(len(split)):
                 _check_size(f"{name} {index}", split, index)
         elif isinstance(split, SceneSplit):
             _check_boxes(name, subject, split)
 
 
-def _check_size(where: str, split: SemanticSplit, index: int) -> None:
+def _check_size(where: str, split: SemanticSplit | DepthSplit, index: int) -> None:
     with Image.open(split.image(index)) as image:
         size = (image.height, image.width)
-    declared, labels = tuple(split.shape(index)), tuple(split.labels(index).shape)
+    has_depth = isinstance(split, DepthSplit)
+    values = split.depth(index) if isinstance(split, DepthSplit) else split.labels(index)
+    declared, labels = tuple(split.shape(index)), tuple(values.shape)
     if labels != declared or declared not in (size, size[::-1]):
-        raise Failure(f"image {where} is {size}, shape() is {declared}, and its labels are {labels}; make them equal")
+        what = "depths" if has_depth else "labels"
+        raise Failure(f"image {where} is {size}, shape() is {declared}, and its {what} are {labels}; make them equal")
 
 
 def _check_boxes(name: str, subject: DatasetSubject, split: SceneSplit) -> None:

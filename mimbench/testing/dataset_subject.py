@@ -10,13 +10,27 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mimbench.contract import Config, DataConfig, Dataset, ImageSplit, SceneSplit, SemanticSplit, SplitName
+from mimbench.contract import (
+    Config,
+    DataConfig,
+    Dataset,
+    DepthSplit,
+    ImageSplit,
+    SceneSplit,
+    SemanticSplit,
+    SplitName,
+)
 from mimbench.data.files.cache import default_cache
 from mimbench.testing.form import make_config
 
-Split = ImageSplit | SceneSplit | SemanticSplit
-Form = Literal["images", "scenes", "pixels"]
-SPLITS: Mapping[Form, type[Split]] = {"images": ImageSplit, "scenes": SceneSplit, "pixels": SemanticSplit}
+Split = ImageSplit | SceneSplit | SemanticSplit | DepthSplit
+Form = Literal["images", "scenes", "pixels", "depth"]
+SPLITS: Mapping[Form, type[Split]] = {
+    "images": ImageSplit,
+    "scenes": SceneSplit,
+    "pixels": SemanticSplit,
+    "depth": DepthSplit,
+}
 MOST = 40
 """Images per split that a check reads, evenly spaced."""
 
@@ -54,7 +68,9 @@ class DatasetSubject:
     def form(self) -> Form:
         """What the splits hold, by `provides`."""
         provides = self.dataset.provides
-        return "scenes" if "boxes" in provides else "images" if "images" in provides else "pixels"
+        if "boxes" in provides or "images" in provides:
+            return "scenes" if "boxes" in provides else "images"
+        return "depth" if "depth" in provides else "pixels"
 
     def scenes(self, split: SceneSplit) -> dict[str, Any]:
         """The content of its annotation file."""
@@ -66,7 +82,7 @@ class DatasetSubject:
         """The file of an image, for splits of files."""
         if isinstance(split, SceneSplit):
             return split.images / self.scenes(split)["images"][index]["file_name"]
-        assert isinstance(split, SemanticSplit)
+        assert isinstance(split, SemanticSplit | DepthSplit)
         return split.image(index)
 
     def read(self, split: Split, index: int) -> tuple[bytes, bytes]:
@@ -76,6 +92,8 @@ class DatasetSubject:
             return _content(image), str(int(label)).encode()
         if isinstance(split, SemanticSplit):
             return split.image(index).read_bytes(), _content(split.labels(index))
+        if isinstance(split, DepthSplit):
+            return split.image(index).read_bytes(), _content(split.depth(index))
         return self.file(split, index).read_bytes(), b""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from mimbench.contract import Config, Metric, Task
 from mimbench.testing.checks import Failure, Skip
 from mimbench.testing.colours import Colours, Kind
+from mimbench.testing.depths import ColourDepths
 from mimbench.testing.form import make_config
 from mimbench.testing.pixels import Pixels
 from mimbench.testing.scenes import ColourScenes
@@ -24,7 +25,8 @@ DEVIATIONS = 4.5
 class TaskSubject:
     """A task to check, with its options. The checks share its runs.
 
-    The task runs on Colours, or on ColourScenes if it needs boxes or masks. Any encoder can distinguish their classes.
+    The task runs on Colours, on ColourScenes if it needs boxes or masks, or on ColourDepths if it needs
+    depth. Any encoder can distinguish their classes.
     """
 
     kind = "task"
@@ -47,21 +49,21 @@ class TaskSubject:
         return self.task.metrics[0]
 
     @property
-    def dataset(self) -> type[Colours] | type[ColourScenes]:
+    def dataset(self) -> type[Colours] | type[ColourScenes] | type[ColourDepths]:
         """The dataset that provides what the task needs.
 
         Raises:
-            Skip: neither does.
+            Skip: none does.
         """
-        for dataset in (Colours, ColourScenes):
+        for dataset in (Colours, ColourScenes, ColourDepths):
             if self.task.needs <= dataset.provides:
                 return dataset
         needs = ", ".join(sorted(self.task.needs))
-        raise Skip(f"it needs {needs}, which neither labelled images nor scenes have")
+        raise Skip(f"it needs {needs}, which neither labelled images nor scenes nor images with depth have")
 
     def require_labels(self) -> None:
         """Raise Skip if the task uses no labels."""
-        if not self.task.needs & {"labels", "boxes", "masks"}:
+        if not self.task.needs & {"labels", "boxes", "masks", "depth"}:
             raise Skip("it uses no labels")
 
     def ran(self, kind: Kind = "plain", *, batch: int = 64, again: bool = False) -> Ran:
@@ -78,7 +80,7 @@ class TaskSubject:
             self._runs[key] = self._run(self.dataset(kind, folder / "data"), batch, folder)
         return self._runs[key]
 
-    def _run(self, dataset: Colours | ColourScenes, batch: int, folder: Path) -> Ran:
+    def _run(self, dataset: Colours | ColourScenes | ColourDepths, batch: int, folder: Path) -> Ran:
         encoder = build_untrained(dataset.side, Colours.channels)
         method = None
         if self.task.needs_reconstruction:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,12 +71,40 @@ def compose(
 
     Later digits cover earlier ones. If no room is left, fewer digits than requested appear, but at least one.
     """
-    canvas = _background(rng, size)
-    _add_strokes(rng, canvas)
-    _add_fragments(rng, canvas, glyphs)
+    canvas = _clutter(rng, glyphs, size)
     instances: list[Instance] = []
     for _ in range(rng.randint(digits[0], digits[1] + 1)):
         _add_digit(rng, canvas, glyphs, scale, instances)
+    return _developed(rng, canvas, instances)
+
+
+def compose_in_order(
+    rng: np.random.RandomState, glyphs: Glyphs, size: int, scales: Sequence[float]
+) -> tuple[Scene, list[int]]:
+    """A scene of digits of these scales, of which later ones cover earlier ones.
+
+    Returns:
+        The scene, and the position in `scales` of each of its instances: those that found room.
+    """
+    canvas = _clutter(rng, glyphs, size)
+    instances: list[Instance] = []
+    placed: list[int] = []
+    for position, scale in enumerate(scales):
+        _add_digit(rng, canvas, glyphs, (scale, scale), instances)
+        if len(instances) > len(placed):
+            placed.append(position)
+    return _developed(rng, canvas, instances), placed
+
+
+def _clutter(rng: np.random.RandomState, glyphs: Glyphs, size: int) -> np.ndarray:
+    canvas = _background(rng, size)
+    _add_strokes(rng, canvas)
+    _add_fragments(rng, canvas, glyphs)
+    return canvas
+
+
+def _developed(rng: np.random.RandomState, canvas: np.ndarray, instances: list[Instance]) -> Scene:
+    """The scene with noise, in whole grey levels."""
     canvas += rng.normal(0, rng.uniform(0.01, 0.05), canvas.shape)
     return Scene(np.round(canvas.clip(0, 1) * 255).astype(np.uint8), instances)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from functools import cached_property
 from pathlib import Path
 
@@ -14,13 +13,11 @@ from pycocotools import mask as rle
 from pydantic import Field, model_validator
 
 from mimbench.contract import DataConfig, Dataset, DataSizes, SceneSplit, SplitName
-from mimbench.data.files.cache import ensure_writable, read_derived, write_derived
+from mimbench.data.files.built_folder import built_folder
+from mimbench.data.files.cache import ensure_writable
 from mimbench.data.sources.coco import coco_split
 from mimbench.data.sources.digit_drawing import COMPOSER_VERSION, MNIST_SIDE, Glyphs, Instance, Scene, compose
 from mimbench.data.sources.embedded import EmbeddedConfig, MNIST5k
-from mimbench.leases import confirm_leases, hold_lease
-
-_MANIFEST = "manifest.json"
 
 
 class ScenesConfig(DataConfig):
@@ -88,15 +85,7 @@ class DigitScenes(Dataset):
     def _folder(self) -> Path:
         """Where the scenes lie, built and whole."""
         folder = ensure_writable(self.cache) / f"{self.name}-{self.fingerprint()[:16]}"
-        with hold_lease(folder, f"composing {self.name}"):
-            if not _is_whole(folder):
-                partial = folder.with_suffix(".partial")
-                shutil.rmtree(partial, ignore_errors=True)
-                self._build(partial)
-                confirm_leases()
-                shutil.rmtree(folder, ignore_errors=True)
-                partial.rename(folder)
-        return folder
+        return built_folder(folder, self._build, f"composing {self.name}")
 
     def _build(self, folder: Path) -> None:
         counts = {"train": self.config.train_scenes, "test": self.config.test_scenes}
@@ -108,7 +97,6 @@ class DigitScenes(Dataset):
             for scene, composed in enumerate(scenes):
                 Image.fromarray(composed.pixels).save(folder / name / _file_name(scene), compress_level=1)
             (folder / f"{name}.json").write_text(json.dumps(_as_coco(scenes, digits.classes)))
-        write_derived(folder / _MANIFEST, _digests(folder))
 
     def _compose(self, glyphs: Glyphs, split: int, scene: int) -> Scene:
         # Each scene has its own stream, so that it does not depend on how many there are.
@@ -146,15 +134,3 @@ def _annotation(instance: Instance) -> dict:
 
 def _file_name(scene: int) -> str:
     return f"{scene:06d}.png"
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but the manifest, by name."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _MANIFEST)
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether every file is as it was built. The seal also detects a manifest that was altered together with a file."""
-    manifest = read_derived(folder / _MANIFEST)
-    return manifest is not None and manifest == _digests(folder)
