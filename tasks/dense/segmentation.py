@@ -110,7 +110,8 @@ class FrozenSegmentation(Task):
 
     def compare(self, samples: Sequence[Sample], answers: Sequence[Tensor], classes: int, pictures: int) -> Scored:
         """Counts of a batch, and panels of its first images. answers: classes [H, W] at the size of `masks`."""
-        confusion, panels = Confusion(classes), []
+        panels: list[Panel] = []
+        confusion = Confusion(classes)
         for sample, answer in zip(samples, answers, strict=True):
             truth = self.masks(sample)
             confusion.add(truth, answer.cpu())

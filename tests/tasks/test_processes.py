@@ -157,7 +157,8 @@ def differences(one: TaskResult, other: TaskResult) -> list[str]:
 def trained_differences(one: TaskResult, other: TaskResult) -> list[str]:
     """Losses and scores that differ by more than rounding."""
     losses, others = (np.array(result.cost.loss) if result.cost else None for result in (one, other))
-    wrong = [] if np.allclose(losses, others, rtol=1e-5, atol=0) else [f"losses {losses} and {others}"]
+    is_equal = losses is None or np.allclose(losses, others, rtol=1e-5, atol=0)
+    wrong = [] if is_equal else [f"losses {losses} and {others}"]
     for name, measured in one.metrics.items():  # the Frechet distance takes the root of a matrix
         if not np.isclose(measured.value, other.metrics[name].value, rtol=1e-3 if name == "frechet" else 1e-5):
             wrong.append(f"{name} {measured.value} and {other.metrics[name].value}")
