@@ -281,6 +281,21 @@ from mimbench.toolkit.splits import (
     require_grey_or_rgb as require_grey_or_rgb,
     scene_split as scene_split,
 )
+from mimbench.toolkit.semantic_splits import (
+    BACKGROUND as BACKGROUND,
+    semantic_split as semantic_split,
+    train_and_test as train_and_test,
+)
+from mimbench.toolkit.class_confusion import (
+    IGNORED as IGNORED,
+    Confusion as Confusion,
+    constant_score as constant_score,
+    per_class as per_class,
+)
+from mimbench.toolkit.class_figure import (
+    Panel as Panel,
+    draw_predictions as draw_predictions,
+)
 from mimbench.toolkit.accuracy import (
     classification_scores as classification_scores,
     majority_accuracy as majority_accuracy,

@@ -17,6 +17,7 @@ EpochSampler Erasing FeatureSource Features Fit FitReport FollowsModelDevice Fro
 Grid Golden ImageAugment ImageSplit InputConfig InputError InverseSwin LEAST_TEXT Measured Method Metric Mixing
 ModelSetup
 OfficialCode at_least_float32
+BACKGROUND Confusion IGNORED Panel constant_score draw_predictions per_class semantic_split train_and_test
 NotSupported PartOptions Pooling PretrainConfig PretrainedModule ProbeAugmentation ProbeTraining Protocol
 Regression RegressionConfig RunError SceneSplit Schedule ScheduleConfig SemanticSplit SplitName Stage StepOutput Task
 TaskConfig TaskContext TaskResult TrainConfig Trainable TrainedProbe View adapt_encoder added block_mask

@@ -81,6 +81,7 @@ ALLOWED: dict[str, set[str]] = {
         "harness.running",
     },
     "toolkit": {"contract", "convert", "encoders", "optim", "data", "data.pipeline", "engine.ranks"},
+    "toolkit": {"contract", "convert", "drawing", "encoders", "optim", "data", "data.files", "data.pipeline"},
     # What plugins may import: the modules that api.pyi names.
     "api": {"compute", "contract", "masks", "drawing", "encoders", "convert", "optim", "data", "data.files",
             "data.pipeline", "data.sources", "engine.ranks", "parts", "toolkit"},

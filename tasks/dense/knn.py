@@ -11,6 +11,8 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from mimbench.api import (
+    IGNORED,
+    Confusion,
     Dataset,
     Encoder,
     InputError,
@@ -22,6 +24,7 @@ from mimbench.api import (
     image_seed,
     load_protocols,
     map_over_ranks,
+    train_and_test,
 )
 from mimbench_tasks.dense.config import FrozenSegmentationConfig
 from mimbench_tasks.dense.images import Sample, resize_nearest
@@ -38,8 +41,6 @@ from mimbench_tasks.dense.memory import (
     standardise,
 )
 from mimbench_tasks.dense.segmentation import FrozenSegmentation, Scored, decide, hold_out
-from mimbench_tasks.segmentation.evaluation import IGNORED, Confusion
-from mimbench_tasks.segmentation.semantic_splits import train_and_test
 
 Setting = tuple[int, Distance]
 """Number of neighbours, and how near is measured."""
@@ -113,12 +114,12 @@ class DenseKNN(FrozenSegmentation):
         if len(config.settings) > 1:
             rest, held = self._parts(train, context.seed)
             memory = self._remember(maps, train, rest, context)
-            found = self._scores(maps, memory, train, held, context)
-            setting = max(found, key=lambda each: found[each].scores().mean_iou)
+            results = self._scores(maps, memory, train, held, context)
+            setting = max(results, key=lambda each: results[each].scores().mean_iou)
             details["held_out_images"] = len(held)
-            details["held_out_mIoU"] = {f"{k} {name}": one.scores().mean_iou for (k, name), one in found.items()}
+            details["held_out_mIoU"] = {f"{k} {name}": one.scores().mean_iou for (k, name), one in results.items()}
         memory = self._remember(maps, train, range(len(train)), context)
-        remembered = int(sum(map_over_ranks(lambda own: own, [len(memory.vectors)])))
+        remembered = int(sum(map_over_ranks(lambda local: local, [len(memory.vectors)])))
         context.say(f"dense-knn: {remembered:,} remembered patches, {len(test):,} test images")
         details |= {
             "neighbours": setting[0],
@@ -141,7 +142,7 @@ class DenseKNN(FrozenSegmentation):
         each = None if config.memory is None else config.memory // len(indices)
         dtype = torch.float16 if config.memory_precision == "fp16" else torch.float32
         images = self.evaluation_images(train, maps.encoder, indices)
-        own: list[tuple[Tensor, Tensor]] = []
+        local: list[tuple[Tensor, Tensor]] = []
 
         def remember(samples: list[Sample]) -> None:
             for sample, vectors in zip(samples, self._vectors(maps, samples), strict=True):
@@ -150,10 +151,10 @@ class DenseKNN(FrozenSegmentation):
                 if each is not None:
                     generator = torch.Generator().manual_seed(image_seed(context.seed, 0, sample.index))
                     places = places[rare_first(labels[places], len(train.classes), each, generator)]
-                own.append((vectors.cpu().to(dtype)[places], labels[places]))
+                local.append((vectors.cpu().to(dtype)[places], labels[places]))
 
         map_over_ranks(remember, images.evaluation_loader(pin_memory=context.device.type == "cuda"))
-        vectors, labels = join(own, sum(maps.dims()), stride * stride, dtype)
+        vectors, labels = join(local, sum(maps.dims()), stride * stride, dtype)
         return Memory(vectors, labels, chunk=config.chunk, device=context.device)
 
     def _vectors(self, maps: FrozenMaps, samples: Sequence[Sample]) -> Tensor:
@@ -213,13 +214,13 @@ class DenseKNN(FrozenSegmentation):
         """Classes of each image at the size at which they are compared."""
         config, (k, distance) = self.config, setting
         rows, columns = (side // stride for side in samples[0].image.shape[-2:])
-        found = []
+        results = []
         for queries in vectors.flatten(0, 1).split(config.queries):
             neighbours = memory.nearest(queries, k, distance)
             is_soft = config.vote == "soft"
             votes = soft_votes(neighbours, classes, config.temperature) if is_soft else pixel_votes(neighbours, classes)
-            found.append(votes.cpu())
-        grids = torch.cat(found).unflatten(0, (len(samples), rows, columns))
+            results.append(votes.cpu())
+        grids = torch.cat(results).unflatten(0, (len(samples), rows, columns))
         sizes = [self.masks(sample).shape for sample in samples]
         if config.vote == "soft":
             return [decide(grid.permute(2, 0, 1), size) for grid, size in zip(grids, sizes, strict=True)]

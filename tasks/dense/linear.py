@@ -11,6 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mimbench.api import (
+    IGNORED,
+    Confusion,
     Dataset,
     Encoder,
     SemanticSplit,
@@ -21,6 +23,7 @@ from mimbench.api import (
     derive_seed,
     load_protocols,
     map_over_ranks,
+    train_and_test,
 )
 from mimbench_tasks.dense.config import FrozenSegmentationConfig, PixelAugmentation
 from mimbench_tasks.dense.images import PixelImages, Sample
@@ -28,8 +31,6 @@ from mimbench_tasks.dense.maps import FrozenMaps, Scores, slide, upsample
 from mimbench_tasks.dense.parallel_heads import ParallelHeads, check_heads_training, curve
 from mimbench_tasks.dense.segmentation import FrozenSegmentation, Scored, decide, hold_out
 from mimbench_tasks.dense.training_data import check_one_size, training_batches
-from mimbench_tasks.segmentation.evaluation import IGNORED, Confusion
-from mimbench_tasks.segmentation.semantic_splits import train_and_test
 
 
 class DenseLinearConfig(FrozenSegmentationConfig):

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mimbench.api import gather_over_ranks, get_rank, get_world_size, mean_over_ranks
-from mimbench_tasks.segmentation.evaluation import IGNORED
+from mimbench.api import IGNORED, gather_over_ranks, get_rank, get_world_size, mean_over_ranks
 
 Distance = Literal["cosine", "L2"]
 
@@ -22,12 +21,12 @@ class Neighbours:
 
     Attributes:
         closeness: [Q, k], in falling order: cosine similarity, or minus the Euclidean distance; -inf: there are fewer.
-        own: bool [Q, k], those that this process holds.
-        labels: uint8 [Q, k, P], classes of their pixels; of no meaning where `own` is false.
+        is_local: bool [Q, k], those that this process holds.
+        labels: uint8 [Q, k, P], classes of their pixels; of no meaning where `is_local` is false.
     """
 
     closeness: Tensor
-    own: Tensor
+    is_local: Tensor
     labels: Tensor
 
 
@@ -67,17 +66,17 @@ class Memory:
         """The k nearest vectors to each query [Q, D] on the device."""
         closeness, index = self._nearest_own(queries, k, distance)
         if get_world_size() == 1:
-            own = closeness > -torch.inf
+            is_local = closeness > -torch.inf
         else:
             every = gather_over_ranks(closeness).unflatten(0, (get_world_size(), -1)).transpose(0, 1).flatten(1)
             closeness, places = every.topk(k, dim=1)
-            own = (places // k == get_rank()) & (closeness > -torch.inf)
-            index = torch.where(own, index.gather(1, places % k), 0)
+            is_local = (places // k == get_rank()) & (closeness > -torch.inf)
+            index = torch.where(is_local, index.gather(1, places % k), 0)
         if not len(self.labels):
             return Neighbours(
-                closeness, own, torch.full((*index.shape, self.labels.shape[1]), IGNORED, dtype=torch.uint8)
+                closeness, is_local, torch.full((*index.shape, self.labels.shape[1]), IGNORED, dtype=torch.uint8)
             )
-        return Neighbours(closeness, own, self.labels[index.cpu()].to(self.device))
+        return Neighbours(closeness, is_local, self.labels[index.cpu()].to(self.device))
 
     def _nearest_own(self, queries: Tensor, k: int, distance: Distance) -> tuple[Tensor, Tensor]:
         """Closeness and index [Q, k] of this process's vectors; -inf and 0 if there are fewer than k."""
@@ -111,7 +110,7 @@ def soft_votes(neighbours: Neighbours, classes: int, temperature: float) -> Tens
     The softmax of closeness / temperature weights the neighbours, and a neighbour votes for each class by its share of
     the patch's known pixels: in-context segmentation (Balazevic et al., arXiv:2306.01667).
     """
-    weights = torch.where(neighbours.own, (neighbours.closeness / temperature).softmax(1), 0.0)
+    weights = torch.where(neighbours.is_local, (neighbours.closeness / temperature).softmax(1), 0.0)
     known = (neighbours.labels != IGNORED).sum(2).clamp(min=1)
     shares = torch.where(neighbours.labels != IGNORED, (weights / known)[..., None], 0.0)
     index = torch.where(neighbours.labels != IGNORED, neighbours.labels, 0).long()
@@ -125,7 +124,7 @@ def pixel_votes(neighbours: Neighbours, classes: int) -> Tensor:
 
     As facebookresearch/capi@3493b571 eval_segmentation.py, except that pixels of unknown class have no vote.
     """
-    counts = neighbours.own[..., None] & (neighbours.labels != IGNORED)
+    counts = neighbours.is_local[..., None] & (neighbours.labels != IGNORED)
     votes = torch.zeros(*neighbours.labels.shape[::2], classes, device=neighbours.labels.device)
     for place in range(neighbours.labels.shape[1]):
         index = torch.where(counts[:, place], neighbours.labels[:, place], 0).long()

@@ -10,23 +10,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mimbench.api import (
+    IGNORED,
+    Confusion,
     Dataset,
     Encoder,
     FitReport,
     Measured,
     Metric,
+    Panel,
     SemanticSplit,
     Task,
     TaskContext,
     TaskResult,
+    constant_score,
     derive_seed,
+    draw_predictions,
+    per_class,
     require_grey_or_rgb,
+    train_and_test,
 )
 from mimbench_tasks.dense.config import FrozenSegmentationConfig, resolution
 from mimbench_tasks.dense.images import PixelImages, Sample, resize_nearest
-from mimbench_tasks.segmentation.evaluation import IGNORED, Confusion, constant_score, per_class
-from mimbench_tasks.segmentation.prediction_figure import Panel, draw_predictions
-from mimbench_tasks.segmentation.semantic_splits import train_and_test
 
 Scored = tuple[Confusion, list[Panel]]
 

@@ -66,9 +66,9 @@ def training_batches(
     batch, on_cuda = train.micro_batch(get_world_size()), context.device.type == "cuda"
     if not is_fixed(images) or _bytes_of(maps, images) > KEPT_LIMIT:
         return images.training_loader(batch, workers=train.workers, pin_memory=on_cuda), maps
-    kept = KeptMaps(maps, images)
-    sampler = EpochSampler(len(kept), batch, context.seed, get_rank(), get_world_size())
-    loader = DataLoader(kept, batch_size=None, sampler=sampler, collate_fn=identity_collate, pin_memory=on_cuda)
+    stored = KeptMaps(maps, images)
+    sampler = EpochSampler(len(stored), batch, context.seed, get_rank(), get_world_size())
+    loader = DataLoader(stored, batch_size=None, sampler=sampler, collate_fn=identity_collate, pin_memory=on_cuda)
     return loader, list
 
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mimbench.api import BatchIndices, Encoder, FitReport, SemanticSplit, TaskContext, get_world_size, map_over_ranks
+from mimbench.api import (
+    BatchIndices,
+    Confusion,
+    Encoder,
+    FitReport,
+    Panel,
+    SemanticSplit,
+    TaskContext,
+    draw_predictions,
+    get_world_size,
+    map_over_ranks,
+)
 from mimbench_tasks.segmentation.config import SegmentationConfig
 from mimbench_tasks.segmentation.data import LabelledImages
-from mimbench_tasks.segmentation.evaluation import Confusion
 from mimbench_tasks.segmentation.model import SegmentorTraining, build_segmentor
-from mimbench_tasks.segmentation.prediction_figure import Panel, draw_predictions
 
 
 @dataclass

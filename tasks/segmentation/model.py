@@ -14,6 +14,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mimbench.api import (
+    IGNORED,
     Encoder,
     FollowsModelDevice,
     InputConfig,
@@ -27,7 +28,6 @@ from mimbench.api import (
     share_dropout,
 )
 from mimbench_tasks.segmentation.config import SegmentationConfig, pyramid_strides
-from mimbench_tasks.segmentation.evaluation import IGNORED
 
 BATCH_NORM = {"type": "BN", "requires_grad": True}
 

@@ -8,6 +8,7 @@ from math import lcm
 from typing import ClassVar
 
 from mimbench.api import (
+    BACKGROUND,
     Dataset,
     DataSizes,
     Encoder,
@@ -21,14 +22,15 @@ from mimbench.api import (
     TaskConfig,
     TaskContext,
     TaskResult,
+    constant_score,
     encoder_depends_on_processes,
     load_protocols,
+    per_class,
     require_grey_or_rgb,
+    train_and_test,
     without_weights,
 )
 from mimbench_tasks.segmentation.config import SegmentationConfig, pyramid_strides
-from mimbench_tasks.segmentation.evaluation import constant_score, per_class
-from mimbench_tasks.segmentation.semantic_splits import BACKGROUND, train_and_test
 
 
 class Segmentation(Task):

@@ -94,15 +94,15 @@ class Cityscapes(LabelMaps):
         if not images:
             raise InputError(f"cityscapes: no images *{_IMAGE} in {printable(folders[0])}")
         labels = image_files(folders[1], self.root)
-        found = _by_frame(labels, "gtFine", _TRAIN_IDS) or _by_frame(labels, "gtFine", _IDS)
-        bare = [file.name for frame, file in images.items() if frame not in found]
+        annotations = _by_frame(labels, "gtFine", _TRAIN_IDS) or _by_frame(labels, "gtFine", _IDS)
+        bare = [file.name for frame, file in images.items() if frame not in annotations]
         if bare:
-            ending = _IDS if any(file.name.endswith(_IDS) for file in found.values()) else _TRAIN_IDS
+            ending = _IDS if any(file.name.endswith(_IDS) for file in annotations.values()) else _TRAIN_IDS
             raise InputError(
                 f"cityscapes: {len(bare)} of {len(images)} images have no *{ending} in {printable(folders[1])}: "
                 f"{listed(bare)}"
             )
-        return [Pair(file, found[frame]) for frame, file in images.items()]
+        return [Pair(file, annotations[frame]) for frame, file in images.items()]
 
 
 def _by_frame(files: Sequence[ImageFile], kind: str, ending: str) -> dict[str, ImageFile]:

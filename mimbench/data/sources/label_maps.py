@@ -125,8 +125,8 @@ class LabelMaps(Dataset):
         self._turns = self._compare_sizes()
         self._turns.check(f"{self.name}: {where}")
         self._counts = self._examined()
-        found = [*self._left_out, *self._turns.note(where), *similar_classes(self.classes)]
-        self.notes = tuple(f"{self.name}: {note}" for note in found)
+        every_note = [*self._left_out, *self._turns.note(where), *similar_classes(self.classes)]
+        self.notes = tuple(f"{self.name}: {note}" for note in every_note)
 
     def split(self, name: SplitName) -> LabelMapsSplit:
         return LabelMapsSplit(self.root, self._pairs[name], self._counts[name], self.classes, self.read_annotation)

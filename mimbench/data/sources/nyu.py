@@ -140,17 +140,17 @@ class Nyu(Dataset):
         """The pairs with their size. Raises InputError for a depth of another size than its image."""
         names = [name for pair in pairs for name in pair]
         headers = read_image_sizes(names, self.root, self.cache, self.config.max_pixels)
-        found, bad = [], []
+        sized, bad = [], []
         for image, depth in pairs:
             sizes = [headers[image], headers[depth]]
             of_image, of_depth = (size if isinstance(size, str) else size.stored for size in sizes)
             if of_image != of_depth or isinstance(of_image, str):
                 bad.append(f"{depth} is {sizes[1]}, its image {sizes[0]}")
             else:
-                found.append(DepthPair(image, depth, (of_image[1], of_image[0])))
+                sized.append(DepthPair(image, depth, (of_image[1], of_image[0])))
         if bad:
             raise InputError(f"nyu: {len(bad)} of {len(pairs)} depths do not fit: {_first(bad)}")
-        return found
+        return sized
 
 
 def _first(names: Sequence[str]) -> str:

@@ -66,7 +66,7 @@ class VocSegmentation(LabelMaps):
     def __init__(self, config: VocSegmentationConfig, cache: Path) -> None:
         """Raises InputError for a folder, a list or a file that does not fit, with its name."""
         super().__init__(config, cache)
-        self.root = self._found(require_root(config.root, self.name, "of a VOC folder"))
+        self.root = self._find_folder(require_root(config.root, self.name, "of a VOC folder"))
         self.classes = tuple(CLASSES)
         pairs = {"train": self._paired(config.train), "test": self._paired(config.test)}
         shared = {pair.image.name for pair in pairs["train"]} & {pair.image.name for pair in pairs["test"]}
@@ -94,7 +94,7 @@ class VocSegmentation(LabelMaps):
     def no_class_note(self) -> str:
         return "all have 255, which is ignored"
 
-    def _found(self, root: Path) -> Path:
+    def _find_folder(self, root: Path) -> Path:
         """The folder with JPEGImages: `root`, or one within."""
         near = [root, *subfolders(root), *(inner for folder in subfolders(root) for inner in subfolders(folder))]
         needed = ("JPEGImages", "ImageSets/Segmentation", self.config.annotations)

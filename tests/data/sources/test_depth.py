@@ -46,15 +46,15 @@ def test_depth_is_that_of_the_digits_alone(scenes):
 
 def heights(split):
     """Height of each digit that nothing covers or cuts, in px, and its depth."""
-    found = []
+    sizes = []
     for index in range(len(split)):
         parts = objects(split, index)
         for mask, depth in parts:
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             inner = rows[0] > 0 and rows[-1] < 95 and columns[0] > 0 and columns[-1] < 95
             if inner:
-                found.append((rows[-1] - rows[0] + 1, depth))
-    return np.array(found, dtype=float)
+                sizes.append((rows[-1] - rows[0] + 1, depth))
+    return np.array(sizes, dtype=float)
 
 
 def test_a_guess_by_size_beats_a_constant_by_far(tmp_path):

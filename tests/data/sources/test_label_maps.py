@@ -132,10 +132,10 @@ def voc(root, tmp_path, **options):
 
 def test_voc_is_read_by_its_lists_from_any_level(tmp_path):
     write_voc(tmp_path / "data" / "VOCdevkit" / "VOC2012")
-    found = [voc(tmp_path / path, tmp_path) for path in ("data", "data/VOCdevkit", "data/VOCdevkit/VOC2012")]
-    assert len({dataset.fingerprint() for dataset in found}) == 1
-    train = found[0].split("train")
-    assert (len(train), len(found[0].split("test"))) == (2, 1)
+    opened = [voc(tmp_path / path, tmp_path) for path in ("data", "data/VOCdevkit", "data/VOCdevkit/VOC2012")]
+    assert len({dataset.fingerprint() for dataset in opened}) == 1
+    train = opened[0].split("train")
+    assert (len(train), len(opened[0].split("test"))) == (2, 1)
     assert train.classes[0] == "background"
     assert (train.classes[15], train.classes[20], len(train.classes)) == ("person", "tvmonitor", 21)
     assert train.labels(0)[0].tolist() == [0, 0, 15, 15, 255, 20]

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from helpers.tiny_dense import context, folder, knn, run
 from helpers.tiny_segmentation import swin, vit, write_folder
 from mimbench.contract import InputError
+from mimbench.toolkit.class_confusion import Confusion
+from mimbench.toolkit.semantic_splits import train_and_test
 from mimbench_tasks.dense.images import resize_nearest
 from mimbench_tasks.dense.maps import FrozenMaps
-from mimbench_tasks.segmentation.evaluation import Confusion
-from mimbench_tasks.segmentation.semantic_splits import train_and_test
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +82,10 @@ def test_a_limited_memory_has_equally_many_patches_of_each_image(dataset, tmp_pa
 def test_the_setting_is_chosen_on_held_out_training_images(dataset, tmp_path):
     settings = {"neighbours": (1, 100), "distances": ("cosine", "L2"), "vote": "pixels", "standardise": True}
     result = run(knn(**settings), dataset, tmp_path)
-    found = result.details["held_out_mIoU"]
-    assert set(found) == {"1 cosine", "1 L2", "100 cosine", "100 L2"}
+    scores = result.details["held_out_mIoU"]
+    assert set(scores) == {"1 cosine", "1 L2", "100 cosine", "100 L2"}
     chosen = f"{result.details['neighbours']} {result.details['distance']}"
-    assert found[chosen] == max(found.values())
+    assert scores[chosen] == max(scores.values())
     assert result.details["held_out_images"] == 1
     assert result.metrics["mIoU"].value > 50
 

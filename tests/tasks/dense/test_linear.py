@@ -11,12 +11,12 @@ from sklearn.metrics import jaccard_score
 from helpers.tiny_dense import context, folder, linear, run
 from helpers.tiny_segmentation import swin, vit, write_folder
 from mimbench.contract import InputError
+from mimbench.toolkit.semantic_splits import train_and_test
 from mimbench_tasks.dense import training_data
 from mimbench_tasks.dense.images import stack
 from mimbench_tasks.dense.linear import build_head
 from mimbench_tasks.dense.maps import FrozenMaps, slide, upsample, windows
 from mimbench_tasks.dense.parallel_heads import ParallelHeads
-from mimbench_tasks.segmentation.semantic_splits import train_and_test
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +40,18 @@ def trained_heads(dataset, factors, workdir, encoder, **options):
 def test_a_sweep_trains_each_head_as_if_alone(dataset, tmp_path):
     factors = (0.1, 1.0, 10.0)
     together = trained_heads(dataset, factors, tmp_path / "all", vit(4))
-    for factor, found in zip(factors, together, strict=True):
+    for factor, results in zip(factors, together, strict=True):
         (alone,) = trained_heads(dataset, (factor,), tmp_path / f"{factor}", vit(4))
         for name, value in alone.items():
-            torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6, msg=f"{factor} {name}")
+            torch.testing.assert_close(results[name], value, rtol=1e-5, atol=1e-6, msg=f"{factor} {name}")
     assert not torch.allclose(together[0]["linear.weight"], together[1]["linear.weight"])
 
 
 def test_maps_that_are_kept_train_as_those_that_are_made_in_each_step(dataset, tmp_path, monkeypatch):
-    (kept,) = trained_heads(dataset, (1.0,), tmp_path / "kept", vit(4))
+    (stored,) = trained_heads(dataset, (1.0,), tmp_path / "kept", vit(4))
     monkeypatch.setattr(training_data, "KEPT_LIMIT", 0)
     (anew,) = trained_heads(dataset, (1.0,), tmp_path / "anew", vit(4))
-    for name, value in kept.items():
+    for name, value in stored.items():
         torch.testing.assert_close(anew[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
@@ -112,8 +112,8 @@ def test_scores_are_those_of_scikit_learn_at_the_stated_mask_size(size, dataset,
     truths, answers = [], []
     images = task.evaluation_images(test, encoder)
     samples = [images.sample(index) for index in range(len(test))]
-    found = task._answers(maps, samples, heads)[0]
-    for sample, answer in zip(samples, found, strict=True):
+    results = task._answers(maps, samples, heads)[0]
+    for sample, answer in zip(samples, results, strict=True):
         labels = test.labels(sample.index).numpy()
         if size:
             picture = Image.fromarray(labels).resize((size, size), Image.Resampling.NEAREST)
@@ -123,7 +123,7 @@ def test_scores_are_those_of_scikit_learn_at_the_stated_mask_size(size, dataset,
         answers.append(answer.numpy()[labels != 255])
     truth, answer = np.concatenate(truths), np.concatenate(answers)
     expected = 100 * jaccard_score(truth, answer, average="macro")
-    confusion, _ = task.compare(samples, found, 3, 0)
+    confusion, _ = task.compare(samples, results, 3, 0)
     assert confusion.scores().mean_iou == pytest.approx(expected)
     assert confusion.counts.sum() == len(truth)
 
@@ -145,9 +145,9 @@ def test_every_resolution_is_part_of_the_protocol(dataset):
 
 
 def test_windows_cover_every_pixel_as_mmsegmentation_places_them():
-    found = list(windows((10, 7), (4, 4), 3))
-    assert [rows.start for rows, _ in found[::2]] == [0, 3, 6]
-    assert [columns.start for _, columns in found[:2]] == [0, 3]
+    results = list(windows((10, 7), (4, 4), 3))
+    assert [rows.start for rows, _ in results[::2]] == [0, 3, 6]
+    assert [columns.start for _, columns in results[:2]] == [0, 3]
     assert list(windows((3, 4), (4, 4), 3)) == [(slice(0, 4), slice(0, 4))]
 
 

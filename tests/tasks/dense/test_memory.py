@@ -42,7 +42,7 @@ def order(query, distance):
 @pytest.mark.parametrize("k", [1, 5])
 def test_soft_votes_by_brute_force(distance, k):
     votes = soft_votes(memory().nearest(QUERIES, k, distance), CLASSES, temperature=0.3)
-    for query, found in zip(QUERIES, votes, strict=True):
+    for query, answers in zip(QUERIES, votes, strict=True):
         indices, near = order(query, distance)
         weights = torch.tensor([near[index] / 0.3 for index in indices[:k]]).softmax(0)
         expected = torch.zeros(CLASSES)
@@ -50,13 +50,13 @@ def test_soft_votes_by_brute_force(distance, k):
             known = [int(label) for label in LABELS[index] if label != 255]
             for label in known:
                 expected[label] += weight / len(known)
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-        assert float(found.sum()) == pytest.approx(1)
+        torch.testing.assert_close(answers, expected, rtol=1e-5, atol=1e-6)
+        assert float(answers.sum()) == pytest.approx(1)
 
 
 def test_votes_for_pixels_by_brute_force():
-    found = pixel_votes(memory().nearest(QUERIES, 5, "L2"), CLASSES)
-    for query, answers in zip(QUERIES, found, strict=True):
+    votes = pixel_votes(memory().nearest(QUERIES, 5, "L2"), CLASSES)
+    for query, answers in zip(QUERIES, votes, strict=True):
         indices = order(query, "L2")[0][:5]
         for pixel in range(PIXELS):
             counts = [sum(int(LABELS[index, pixel]) == label for index in indices) for label in range(CLASSES)]
@@ -75,14 +75,14 @@ def test_two_processes_that_share_the_memory_vote_as_one(split):
 
     halves = [(VECTORS[:split], LABELS[:split]), (VECTORS[split:], LABELS[split:])]
     expected = vote(0, VECTORS, LABELS)
-    for found in Lockstep(2).run(lambda rank: vote(rank, *halves[rank])):
-        for one, other in zip(found, expected, strict=True):
+    for answers in Lockstep(2).run(lambda rank: vote(rank, *halves[rank])):
+        for one, other in zip(answers, expected, strict=True):
             torch.testing.assert_close(one, other)
 
 
 def test_fewer_patches_than_neighbours_are_no_error():
     few = memory(VECTORS[:2], LABELS[:2]).nearest(QUERIES, 5, "cosine")
-    assert few.own.sum(1).tolist() == [2] * len(QUERIES)
+    assert few.is_local.sum(1).tolist() == [2] * len(QUERIES)
     torch.testing.assert_close(soft_votes(few, CLASSES, 0.1).sum(1), torch.ones(len(QUERIES)))
 
 

@@ -16,8 +16,8 @@ from mimbench import registry
 from mimbench.contract import InputError, RunError, SceneSplit
 from mimbench.data import open_dataset
 from mimbench.data.sources.ade20k import Ade20k, read_labels
+from mimbench.toolkit.semantic_splits import SceneLabels, semantic_split
 from mimbench_tasks.segmentation.data import LabelledImages, training_transforms
-from mimbench_tasks.segmentation.semantic_splits import SceneLabels, semantic_split
 
 
 def ade20k(root, tmp_path, **options):

@@ -7,9 +7,9 @@ import pytest
 from helpers.measured_memory import measured_peak
 from helpers.planned_tasks import encoder_and_step, traced_peak
 from mimbench.contract import PlannedStep
+from mimbench.toolkit.semantic_splits import semantic_split
 from mimbench_tasks.segmentation.data import LabelledImages
 from mimbench_tasks.segmentation.model import SegmentorTraining, build_segmentor
-from mimbench_tasks.segmentation.semantic_splits import semantic_split
 
 
 @pytest.mark.parametrize("head", ["simple-pyramid", "upernet"])

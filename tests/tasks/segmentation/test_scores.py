@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mimbench_tasks.segmentation.evaluation import Confusion, constant_score
-from mimbench_tasks.segmentation.prediction_figure import UNKNOWN, Panel, draw_predictions, paint, panel_colours
+from mimbench.toolkit.class_confusion import Confusion, constant_score
+from mimbench.toolkit.class_figure import UNKNOWN, Panel, draw_predictions, paint, panel_colours
 
 TRUTH = torch.tensor([[0, 0, 1, 1], [0, 2, 1, 255]])
 PREDICTION = torch.tensor([[0, 1, 1, 1], [0, 2, 0, 3]])

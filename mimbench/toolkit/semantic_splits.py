@@ -10,7 +10,8 @@ import torch
 from pycocotools.coco import COCO
 from torch import Tensor
 
-from mimbench.api import Dataset, InputError, SceneSplit, SemanticSplit, SplitName, missing_masks_note
+from mimbench.contract import Dataset, InputError, SceneSplit, SemanticSplit, SplitName
+from mimbench.toolkit.splits import missing_masks_note
 
 BACKGROUND = "background"
 

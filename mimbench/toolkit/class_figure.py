@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from mimbench.api import LEAST_TEXT, Colour, class_colours, read_sized
-from mimbench_tasks.segmentation.evaluation import IGNORED
-from mimbench_tasks.segmentation.semantic_splits import BACKGROUND
+from mimbench.data.files.image_sizes import read_sized
+from mimbench.drawing import LEAST_TEXT, Colour, class_colours
+from mimbench.toolkit.class_confusion import IGNORED
+from mimbench.toolkit.semantic_splits import BACKGROUND
 
 PANEL = 2.4
 """Side of one image in the figure, inches."""

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mimbench_tasks.depth.scores import average, region_mask, scale_invariant_loss, score_image
+from mimbench_tasks.dense.depth.scores import average, region_mask, scale_invariant_loss, score_image
 
 TRUTH = torch.tensor([[1.0, 2.0, 4.0], [0.0, 8.0, 20.0]])
 """0: no reading. 20: beyond the greatest depth, 10."""
@@ -72,8 +72,8 @@ def test_the_loss_by_a_plain_loop():
         mean = sum(errors) / len(errors)
         variance = sum((error - mean) ** 2 for error in errors) / (len(errors) - 1)
         losses.append(math.sqrt(variance + 0.15 * mean**2))
-    found = scale_invariant_loss(guess, truth, 0.1, 10.0)
-    assert float(found) == pytest.approx(sum(losses) / 3, rel=1e-5)
+    loss = scale_invariant_loss(guess, truth, 0.1, 10.0)
+    assert float(loss) == pytest.approx(sum(losses) / 3, rel=1e-5)
 
 
 def test_the_loss_has_a_gradient_everywhere():

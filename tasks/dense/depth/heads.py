@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mimbench.api import derive_seed, fork_rng
+from mimbench_tasks.dense.depth.config import DepthConfig
 from mimbench_tasks.dense.linear import build_head
-from mimbench_tasks.depth.config import DepthConfig
 
 _EPSILON = 0.1
 """Added to each bin, so that none has a share of 0."""

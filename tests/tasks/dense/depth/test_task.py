@@ -10,10 +10,10 @@ from helpers.tiny_segmentation import swin, vit
 from mimbench.contract import InputError
 from mimbench.data import open_dataset
 from mimbench.recipe.document import source_of
-from mimbench_tasks.depth.config import DepthConfig
-from mimbench_tasks.depth.heads import DepthOutput, DPTDepth, build_depth_head
-from mimbench_tasks.depth.scores import score_image
-from mimbench_tasks.depth.task import DepthTask
+from mimbench_tasks.dense.depth.config import DepthConfig
+from mimbench_tasks.dense.depth.heads import DepthOutput, DPTDepth, build_depth_head
+from mimbench_tasks.dense.depth.scores import score_image
+from mimbench_tasks.dense.depth.task import DepthTask
 
 SMALL = {"train_scenes": 16, "test_scenes": 4, "size": 64, "scale": 1.5}
 
@@ -41,9 +41,9 @@ def test_every_result_is_declared_and_the_best_held_out_head_is_chosen(scenes, t
     result = run(task, scenes, tmp_path)
     assert list(result.metrics) == ["delta1", "rmse", "abs_rel"]
     assert {measured.n for measured in result.metrics.values()} == {4}
-    found = result.details["held_out_delta1"]
-    assert set(found) == {"1e-08", "0.01"}
-    assert found[f"{result.details['lr']:g}"] == max(found.values())
+    scores = result.details["held_out_delta1"]
+    assert set(scores) == {"1e-08", "0.01"}
+    assert scores[f"{result.details['lr']:g}"] == max(scores.values())
     assert result.details["held_out_images"] == 4
     assert len(result.curves["loss"]) == 6
     assert result.artifacts["predictions"].is_file()

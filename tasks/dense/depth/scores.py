@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mimbench_tasks.depth.config import Region
+from mimbench_tasks.dense.depth.config import Region
 
 _EPSILON = 1e-3
 """m, added before the logarithm."""
@@ -90,8 +90,8 @@ def average(scores: Sequence[ImageScores | None]) -> tuple[ImageScores, int]:
     Raises:
         ValueError: none has.
     """
-    found = [one for one in scores if one is not None]
-    if not found:
+    known = [one for one in scores if one is not None]
+    if not known:
         raise ValueError("no image has a reading that is scored")
-    values = torch.tensor([[one.delta1, one.rmse, one.abs_rel] for one in found], dtype=torch.float64).mean(0)
-    return ImageScores(*values.tolist()), len(found)
+    values = torch.tensor([[one.delta1, one.rmse, one.abs_rel] for one in known], dtype=torch.float64).mean(0)
+    return ImageScores(*values.tolist()), len(known)

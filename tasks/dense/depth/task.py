@@ -26,15 +26,15 @@ from mimbench.api import (
     require_grey_or_rgb,
 )
 from mimbench_tasks.dense.config import resolution
+from mimbench_tasks.dense.depth.config import DepthConfig
+from mimbench_tasks.dense.depth.heads import build_depth_head
+from mimbench_tasks.dense.depth.picture import DepthPanel, draw_depths
+from mimbench_tasks.dense.depth.scores import ImageScores, average, scale_invariant_loss, score_image
 from mimbench_tasks.dense.images import PixelImages, Sample
 from mimbench_tasks.dense.maps import FrozenMaps, Scores, slide, upsample
 from mimbench_tasks.dense.parallel_heads import ParallelHeads, check_heads_training, curve
 from mimbench_tasks.dense.segmentation import hold_out
 from mimbench_tasks.dense.training_data import check_one_size, training_batches
-from mimbench_tasks.depth.config import DepthConfig
-from mimbench_tasks.depth.heads import build_depth_head
-from mimbench_tasks.depth.picture import DepthPanel, draw_depths
-from mimbench_tasks.depth.scores import ImageScores, average, scale_invariant_loss, score_image
 
 _MOST_READ = 200
 """Images per split from which chance is estimated, evenly spaced."""
@@ -185,13 +185,13 @@ class DepthTask(Task):
             remaining[0] -= len(panels)
             return scores, panels
 
-        found: list[list[ImageScores | None]] = [[] for _ in heads]
+        by_head: list[list[ImageScores | None]] = [[] for _ in heads]
         shown: list[DepthPanel] = []
         for scores, panels in map_over_ranks(score, images.evaluation_loader(pin_memory=maps.device.type == "cuda")):
-            for of_head, more in zip(found, scores, strict=True):
+            for of_head, more in zip(by_head, scores, strict=True):
                 of_head += more
             shown += panels
-        return found, shown[:pictures]
+        return by_head, shown[:pictures]
 
     @torch.no_grad()
     def _predicted(self, maps: FrozenMaps, heads: nn.ModuleList, samples: Sequence[Sample]) -> list[list[Tensor]]:
