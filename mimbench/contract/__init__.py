@@ -4,7 +4,6 @@ from mimbench.contract.abilities import ABILITIES, require_abilities
 from mimbench.contract.audit import Audit, AuditInput
 from mimbench.contract.config import Config, Depth, added, cosmetic
 from mimbench.contract.data_choice import DataChoice
-from mimbench.contract.detections import MatchedDetections
 from mimbench.contract.dataset import (
     ArraySplit,
     DataConfig,
@@ -15,6 +14,7 @@ from mimbench.contract.dataset import (
     SemanticSplit,
     SplitName,
 )
+from mimbench.contract.detections import MatchedDetections
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.features import Features, Pooling
 from mimbench.contract.input import InputConfig, View
