@@ -15,7 +15,9 @@ CORE = ROOT / "mimbench"
 POINTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
 KINDS = ("methods", "tasks", "datasets")
 """Encoders live in the core, and may name themselves."""
-NAMES = {name for kind in KINDS for name in POINTS[f"mimbench.{kind}"]}
+OTHER_MEANINGS = {"depth"}
+"""Names that the core needs in another meaning, such as the number of an encoder's blocks."""
+NAMES = {name for kind in KINDS for name in POINTS[f"mimbench.{kind}"]} - OTHER_MEANINGS
 WORDS = {
     "folder",
     "digits",
@@ -29,10 +31,6 @@ WORDS = {
     "suite",
     "transfer",
 }
-OTHER_MEANINGS = {"depth"}
-"""Names that the core needs in another meaning, such as the number of an encoder's blocks."""
-NAMES = {name for kind in KINDS for name in POINTS[f"mimbench.{kind}"]} - OTHER_MEANINGS
-WORDS = {"folder", "digits", "detection", "segmentation", "reconstruction", "supervised", "robustness", "autoencoder"}
 """Names that are English words too. They count as names in commands and as whole strings only, not within either."""
 BUILT_IN_DATASETS = "data/sources/"
 """The built-in datasets live here, and may name themselves and each other."""
