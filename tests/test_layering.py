@@ -80,8 +80,8 @@ ALLOWED: dict[str, set[str]] = {
         "contract", "registry", "plugin_file", "recipe", "engine", "store", "harness", "harness.planning",
         "harness.running",
     },
-    "toolkit": {"contract", "convert", "encoders", "optim", "data", "data.pipeline", "engine.ranks"},
-    "toolkit": {"contract", "convert", "drawing", "encoders", "optim", "data", "data.files", "data.pipeline"},
+    "toolkit": {"contract", "convert", "drawing", "encoders", "optim", "data", "data.files", "data.pipeline",
+                "engine.ranks"},
     # What plugins may import: the modules that api.pyi names.
     "api": {"compute", "contract", "masks", "drawing", "encoders", "convert", "optim", "data", "data.files",
             "data.pipeline", "data.sources", "engine.ranks", "parts", "toolkit"},
