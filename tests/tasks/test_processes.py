@@ -81,7 +81,6 @@ def trained_tasks(folder: Path) -> dict[str, TaskResult]:
     heads = ("ep", "cae", "vjepa", "mean")
     attentive = AttentiveProbe(AttentiveProbeConfig(heads=heads, queries=4, rates=(1e-2, 0.1), train=train))
     results["attentive probe"] = attentive.run(encoder(), data, context_of(folder / "attentive"))
-    results |= segmentations(folder)
     results |= segmentations(folder) | dense(folder)
     return results | {"detection": detection(folder), "reconstruction": reconstruction(folder)}
 
