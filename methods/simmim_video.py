@@ -30,8 +30,8 @@ from mimbench.api import (
 class SimMIMVideoConfig(Config):
     """Where SimMIM has a counterpart, the defaults are its own. No paper has this method."""
 
-    masking: Literal["random", "tube", "block"] = "random"
-    """random: cubes anywhere in the clip; tube: the same cells in all frames; block: blocks of space and time."""
+    masking: Literal["random", "tube", "cuboid"] = "random"
+    """random: cubes anywhere in the clip; tube: the same cells in all frames; cuboid: blocks of space and time."""
     mask_ratio: float = Field(0.6, gt=0, lt=1)
     """Share of the mask cubes that is masked."""
     mask_patch_size: int = Field(32, ge=1)
@@ -71,7 +71,7 @@ class SimMIMVideo(Method):
         self.head = nn.Linear(encoder.out_dim, encoder.tubelet * encoder.patch_size**2 * encoder.in_channels)
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        draw = {"random": random_mask, "tube": tube_mask, "block": cuboid_mask}[self.config.masking]
+        draw = {"random": random_mask, "tube": tube_mask, "cuboid": cuboid_mask}[self.config.masking]
         return draw(batch, self.grid, self.config.mask_ratio, generator)
 
     def target(self, images: Tensor) -> Tensor:

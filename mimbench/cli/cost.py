@@ -35,7 +35,7 @@ def cost(
 ) -> None:
     """Count what one training step of each method costs per image: patches encoded, operations, parameters.
 
-    One step runs on random images on the CPU, or on clips, at the final mask ratio. By default these are the methods
+    One step runs on random images or clips, on the CPU, at the final mask ratio. By default these are the methods
     that take what the recipe has, images or clips. GFLOPs are of the forward and backward pass, 2 a
     multiplication with addition. "predicts", "sees" and "further networks" are those of the default options.
     """

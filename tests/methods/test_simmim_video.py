@@ -34,7 +34,7 @@ def test_it_passes_the_checks_for_methods(check):
     check()
 
 
-@pytest.mark.parametrize(("masking", "count"), [("random", 10), ("tube", 8), ("block", 10)])
+@pytest.mark.parametrize(("masking", "count"), [("random", 10), ("tube", 8), ("cuboid", 10)])
 def test_masks_have_the_ratio(masking, count):
     mask = build(masking=masking).sample_mask(6, seeded())
     assert mask.shape == (6, 4, 2, 2)

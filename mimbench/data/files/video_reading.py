@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,7 @@ def count_frames(path: Path) -> int:
         UnreadableVideo: it is damaged, empty or no video.
     """
     if path.is_dir():
-        frames = _frame_files(path)
-        if not frames:
-            raise UnreadableVideo("the folder has no images")
-        return len(frames)
+        return len(frame_files(path))
     with _OpenVideo(path) as video:
         times = video.times()
         if times is None:
@@ -56,24 +55,29 @@ def read_frames(path: Path, numbers: Sequence[int], channels: int) -> Tensor:
         UnreadableVideo: a frame cannot be decoded.
     """
     if path.is_dir():
-        files = _frame_files(path)
+        files = frame_files(path)
         try:
-            frames = {number: _frame_of_image(files[number], channels) for number in set(numbers)}
-        except (IndexError, OSError, ValueError) as error:
-            raise UnreadableVideo(str(error)) from error
+            frames = {number: read_pixels(files[number], channels) for number in set(numbers)}
+        except Exception as error:  # Pillow raises whatever it likes on damaged files
+            raise UnreadableVideo(str(error) or type(error).__name__) from error
     else:
         with _OpenVideo(path) as video:
             frames = video.frames(sorted(set(numbers)), channels)
+    if len({frame.shape for frame in frames.values()}) > 1:
+        raise UnreadableVideo("its frames have different sizes")
     return torch.from_numpy(np.stack([frames[number] for number in numbers])).permute(3, 0, 1, 2).contiguous()
 
 
-def _frame_files(folder: Path) -> list[Path]:
-    """In the order of their names, in which frames are numbered with as many digits each."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
+def frame_files(folder: Path) -> list[Path]:
+    """The frames in a folder, in the order of the numbers in their names.
 
-
-def _frame_of_image(path: Path, channels: int) -> np.ndarray:
-    return read_pixels(path, channels)
+    Raises:
+        UnreadableVideo: it has no images.
+    """
+    files = [path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and path.is_file()]
+    if not files:
+        raise UnreadableVideo("the folder has no images")
+    return sorted(files, key=lambda path: ([int(digits) for digits in re.findall(r"\d+", path.stem)], path.name))
 
 
 class _OpenVideo:
@@ -85,31 +89,39 @@ class _OpenVideo:
         self.path, self.av = path, av
 
     def __enter__(self) -> _OpenVideo:
-        try:
-            self.container = self.av.open(str(self.path))
-            if not self.container.streams.video:
-                raise UnreadableVideo("it has no video stream")
-            self.stream = self.container.streams.video[0]
-            self.stream.thread_count = 1  # the loader has workers, one per core
-        except (self.av.FFmpegError, OSError) as error:
-            raise UnreadableVideo(_reason(error)) from error
+        with self._errors():
+            # Titles and the like may be in any encoding.
+            self.container = self.av.open(str(self.path), metadata_errors="ignore")
+        if not self.container.streams.video:
+            self.container.close()
+            raise UnreadableVideo("it has no video stream")
+        self.stream = self.container.streams.video[0]
+        self.stream.thread_count = 1  # the loader has workers, one per core
         return self
 
     def __exit__(self, *_: object) -> None:
         self.container.close()
 
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turns what PyAV raises on damaged files into UnreadableVideo."""
+        try:
+            yield
+        except (self.av.FFmpegError, OSError, ValueError) as error:
+            raise UnreadableVideo(getattr(error, "strerror", None) or str(error)) from error
+
     def times(self) -> list[int] | None:
-        """Time stamps of all frames in the order of display. None: the file has none that tell its frames apart."""
+        """Time stamps of all frames in the order of display. None: the file has none that identify its frames."""
         stamps: list[int | None] = []
         self.keys: list[int] = []
-        try:
+        with self._errors():
             for packet in self.container.demux(self.stream):
-                if packet.size:
+                if not packet.size:
+                    continue
+                if packet.is_keyframe and packet.pts is not None:
+                    self.keys.append(packet.pts)
+                if not packet.is_discard:  # an edit list leaves it out of the video
                     stamps.append(packet.pts)
-                    if packet.is_keyframe and packet.pts is not None:
-                        self.keys.append(packet.pts)
-        except self.av.FFmpegError as error:
-            raise UnreadableVideo(_reason(error)) from error
         if not stamps:
             raise UnreadableVideo("it has no frames")
         known = [stamp for stamp in stamps if stamp is not None]
@@ -117,14 +129,13 @@ class _OpenVideo:
 
     def rewind(self, time: int | None = None) -> None:
         """Go on from the key frame at `time`, or from the start."""
-        self.container.seek(0 if time is None else time, stream=self.stream, backward=True)
+        with self._errors():
+            self.container.seek(0 if time is None else time, stream=self.stream, backward=True)
 
-    def decoded(self) -> Any:
+    def decoded(self) -> Iterator[Any]:
         """The frames from here on, in the order of display."""
-        try:
+        with self._errors():
             yield from self.container.decode(self.stream)
-        except self.av.FFmpegError as error:
-            raise UnreadableVideo(_reason(error)) from error
 
     def frames(self, numbers: list[int], channels: int) -> dict[int, np.ndarray]:
         """[H, W, channels] by number. numbers: rising."""
@@ -141,13 +152,10 @@ class _OpenVideo:
         for count, frame in enumerate(self.decoded()):
             number = count if number_at is None else number_at.get(frame.pts)
             if number in missing:
-                pixels = frame.to_ndarray(format="gray" if channels == 1 else "rgb24")
+                with self._errors():
+                    pixels = frame.to_ndarray(format="gray" if channels == 1 else "rgb24")
                 frames[number] = pixels[..., None] if channels == 1 else pixels
                 missing.remove(number)
                 if not missing:
                     return frames
         raise UnreadableVideo(f"frame {min(missing)} cannot be decoded")
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)

@@ -33,7 +33,7 @@ class MovingDigitsConfig(DataConfig):
     noise: float = Field(default=0.04, ge=0, le=1)
     """Standard deviation of the noise that each frame gets; white is 1."""
     static_bias: float = Field(default=0.0, ge=0, le=1)
-    """Share of the training clips whose digit tells the motion: 0 moves right, 1 left, and so on. In all other clips,
+    """Share of the training clips whose digit shows the motion: 0 moves right, 1 left, and so on. In all other clips,
     and in the test split, the digit says nothing."""
     seed: int = Field(default=0, ge=0)
 
@@ -47,7 +47,7 @@ class MovingDigitsConfig(DataConfig):
 class MovingDigits(Dataset):
     """One of mnist5k's digits moves, turns or changes its size over clutter; grey clips [1, T, size, size].
 
-    Each frame of each class has the same distribution, so that only the order of frames tells the class. Classes come
+    Each frame of each class has the same distribution, so that only the order of frames shows the class. Classes come
     in four pairs that are each other's time reversal. Train clips show mnist5k's training digits, test clips its test
     digits. The digit is an attribute. Clips are composed on first use, and kept in the cache.
     """

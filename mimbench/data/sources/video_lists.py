@@ -59,9 +59,12 @@ def read_list(root: Path, split: int) -> VideoList:
             name, separator, label = _split_line(line.strip())
             if not separator:
                 raise InputError(f"{printable(path)}, line {number}: {quoted(line)} is no path and class")
+            if label.isdecimal() and name.rpartition(separator)[2].strip().isdecimal():
+                raise InputError(f"{printable(path)}, line {number} has three columns; leave a path and a class")
             videos.parts[part].append((root / name, label))
     labels = {label for part in videos.parts.values() for _, label in part}
-    if all(label.isdecimal() for label in labels):
+    unknown = labels - {label for _, label in videos.parts["train"]}
+    if labels and not unknown and all(label.isdecimal() for label in labels):
         videos.classes = tuple(sorted(labels, key=int))
     return videos
 
@@ -75,18 +78,29 @@ def read_kinetics(root: Path, split: int) -> VideoList:
     for part, name in (("train", "train"), ("test", "val")):
         path = _first_file(root, [f"annotations/{name}.csv", f"{name}.csv"])
         for row in _rows(path, ("label", "youtube_id", "time_start", "time_end")):
-            times = "_".join(f"{int(float(row[key])):06d}" for key in ("time_start", "time_end"))
+            try:
+                times = "_".join(f"{int(float(row[key])):06d}" for key in ("time_start", "time_end"))
+            except (TypeError, ValueError) as error:
+                raise InputError(
+                    f"{printable(path)}: a row of {quoted(str(row['youtube_id']))} has no times"
+                ) from error
             videos.parts[part].append((root / name / f"{row['youtube_id']}_{times}.mp4", row["label"]))
     return videos
 
 
 def read_ssv2(root: Path, split: int) -> VideoList:
     """Something-Something V2: labels/{train,validation,labels}.json, and <id>.webm in 20bn-something-something-v2/."""
-    numbers = _json(_first_file(root, ["labels/labels.json", "something-something-v2-labels.json"]))
-    videos = VideoList(classes=tuple(sorted(numbers, key=lambda name: int(numbers[name]))))
+    path = _first_file(root, ["labels/labels.json", "something-something-v2-labels.json"])
+    numbers = _json(path)
+    try:
+        videos = VideoList(classes=tuple(sorted(numbers, key=lambda name: int(numbers[name]))))
+    except (TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{printable(path)} should give a number for each class") from error
     for part, name in (("train", "train"), ("test", "validation")):
         path = _first_file(root, [f"labels/{name}.json", f"something-something-v2-{name}.json"])
         for entry in _json(path):
+            if not isinstance(entry, dict) or not {"id", "template"} <= set(entry):
+                raise InputError(f"{printable(path)}: an entry has no id or no template")
             label = entry["template"].replace("[", "").replace("]", "")
             if label not in numbers:
                 raise InputError(f"{printable(path)}: {quoted(label)} is no class of the labels")
@@ -97,12 +111,16 @@ def read_ssv2(root: Path, split: int) -> VideoList:
 def read_ucf101(root: Path, split: int) -> VideoList:
     """UCF101: UCF-101/<class>/*.avi, and ucfTrainTestlist/ with classInd.txt and the lists of three splits."""
     lists = root / "ucfTrainTestlist"
-    numbered = [line.split() for line in _lines(_first_file(lists, ["classInd.txt"]))]
-    videos = VideoList(classes=tuple(name for _, name in sorted(numbered, key=lambda entry: int(entry[0]))))
+    path = _first_file(lists, ["classInd.txt"])
+    try:
+        numbered = sorted((int(number), name) for number, name in map(str.split, _lines(path)))
+    except ValueError as error:
+        raise InputError(f"{printable(path)}: each line should have a number and a class") from error
+    videos = VideoList(classes=tuple(name for _, name in numbered))
     for part, name in (("train", "trainlist"), ("test", "testlist")):
         for line in _lines(_first_file(lists, [f"{name}{split:02d}.txt"])):
-            path = line.split()[0]
-            videos.parts[part].append((root / "UCF-101" / path, path.partition("/")[0]))
+            video = line.split()[0]
+            videos.parts[part].append((root / "UCF-101" / video, video.partition("/")[0]))
     return videos
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mimbench.contract import DataConfig, Dataset, ImageSplit, InputError, SplitName, cosmetic
 from mimbench.data.files.cache import READERS, folder_entries, is_current, write_derived
-from mimbench.data.files.video_reading import READER_VERSION, UnreadableVideo, count_frames, read_frames
+from mimbench.data.files.video_reading import READER_VERSION, UnreadableVideo, count_frames, frame_files, read_frames
 from mimbench.data.pipeline import frame_sampling as sampling
 from mimbench.data.sources.optional import require_package
 from mimbench.data.sources.root import require_root
@@ -27,6 +27,8 @@ from mimbench.text import list_first, printable
 
 Video = tuple[Path, str]
 """Path, and class name."""
+CHUNK = 2000
+"""Videos that are examined before what is known is written."""
 
 
 class VideosConfig(DataConfig):
@@ -121,6 +123,9 @@ class Videos(Dataset):
         unknown = sorted({name for _, name in parts["test"]} - {name for _, name in parts["train"]})
         if unknown and not listed.classes:
             raise InputError(f"no training video has the class {list_first(unknown)}, which test videos have")
+        unlisted = sorted(names - set(listed.classes or names))
+        if unlisted:
+            raise InputError(f"the class {list_first(unlisted)} of a video is not in the list of classes")
         self.classes = listed.classes or tuple(sorted(names))
         numbers = {name: number for number, name in enumerate(self.classes)}
         self._splits = {
@@ -156,10 +161,11 @@ class Videos(Dataset):
                 for path in dict.fromkeys(paths)
                 if str(path) not in known or not known[str(path)].is_current(path, with_digest)
             ]
-            if stale:
+            for start in range(0, len(stale), CHUNK):  # so that a kill loses little
+                chunk = stale[start : start + CHUNK]
                 with ThreadPoolExecutor(READERS) as pool:
-                    examined = pool.map(lambda path: _examine(path, with_digest), stale)
-                    known |= zip(map(str, stale), examined, strict=True)
+                    examined = pool.map(lambda path: _examine(path, with_digest), chunk)
+                    known |= zip(map(str, chunk), examined, strict=True)
                 write_derived(store, {name: astuple(one) for name, one in known.items()})
         return {path: known[str(path)] for path in paths}
 
@@ -219,14 +225,12 @@ class _Examined:
 
     def is_current(self, path: Path, with_digest: bool) -> bool:
         is_complete = bool(self.digest or self.problem) or not with_digest
-        return (
-            self.state is not None and is_complete and is_current(self.state, self.examined, FileState.if_there(path))
-        )
+        return self.state is not None and is_complete and is_current(self.state, self.examined, _state_of(path))
 
 
 def _examine(path: Path, with_digest: bool) -> _Examined:
     # The clock and the state are read first: a change that comes later makes the entry stale.
-    examined, state = time.time_ns(), FileState.if_there(path)
+    examined, state = time.time_ns(), _state_of(path)
     if state is None:
         return _Examined(None, examined, 0, "it is missing", "")
     try:
@@ -235,10 +239,25 @@ def _examine(path: Path, with_digest: bool) -> _Examined:
         return _Examined(state, examined, 0, str(error) or "it cannot be decoded", "")
 
 
+def _state_of(path: Path) -> FileState | None:
+    """That of a file; of a folder of frames the sum of their sizes and their latest dates."""
+    state = FileState.if_there(path)
+    if state is None or not path.is_dir():
+        return state
+    try:
+        frames = [FileState.read(file) for file in frame_files(path)]
+    except (UnreadableVideo, OSError):
+        return state
+    return state._replace(
+        size=sum(one.size for one in frames),
+        modified=max(one.modified for one in frames),
+        changed=max(one.changed for one in frames),
+    )
+
+
 def _digest_of(path: Path) -> str:
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
     digest = hashlib.sha256()
-    for file in files:
+    for file in frame_files(path) if path.is_dir() else [path]:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,6 +34,33 @@ def test_a_folder_of_frames_is_a_video(tmp_path):
     assert brightness(read_frames(tmp_path, [2, 2, 11], 1)) == [2, 2, 11]
     with pytest.raises(UnreadableVideo):
         read_frames(tmp_path, [12], 1)
+
+
+def test_frames_in_a_folder_are_in_the_order_of_their_numbers(tmp_path):
+    for number in (1, 2, 10):
+        Image.fromarray(np.full((8, 8), 16 + 8 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    assert brightness(read_frames(tmp_path, [0, 1, 2], 1)) == [1, 2, 10]
+    Image.fromarray(np.zeros((9, 8), np.uint8)).save(tmp_path / "11.png")
+    with pytest.raises(UnreadableVideo, match="different sizes"):
+        read_frames(tmp_path, [0, 3], 1)
+
+
+def test_frames_that_an_edit_list_leaves_out_are_not_counted(tmp_path):
+    path = write_video(tmp_path / "a.mp4")
+    trimmed = tmp_path / "b.mp4"
+    with av.open(str(path)) as source, av.open(str(trimmed), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.pts -= 5 * 512  # five frames lie before the start
+                packet.dts -= 5 * 512
+                packet.stream = stream
+                target.mux(packet)
+    with av.open(str(trimmed)) as container:
+        decoded = sum(1 for _ in container.decode(video=0))
+    assert count_frames(trimmed) == decoded < 24
+    first = read_frames(trimmed, [0], 3)
+    assert brightness(first) == [24 - decoded]
 
 
 def test_what_is_no_video_is_refused(tmp_path):

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 
 from helpers.random_inputs import seeded
 from helpers.video_files import brightness, write_video
@@ -197,6 +198,37 @@ def test_what_is_missing_is_named(options, words, put, tmp_path):
     put("train/jump/a.mp4")
     with pytest.raises(InputError, match=words):
         make(tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("layout", "files", "words"),
+    [
+        ("kinetics", {"train.csv": "label,youtube_id,time_start,time_end\nx,abc\n"}, "a row of 'abc' has no times"),
+        ("ucf101", {"ucfTrainTestlist/classInd.txt": "Archery\n"}, "each line should have a number and a class"),
+        ("ssv2", {"labels/labels.json": "[1, 2]"}, "should give a number for each class"),
+        ("ssv2", {"labels/labels.json": "{}", "labels/train.json": '[{"id": 1}]'}, "has no id or no template"),
+        ("list", {"train.csv": "a.mp4 7 16\n"}, "line 1 has three columns"),
+        ("list", {"train.csv": "a.mp4\n"}, "'a.mp4' is no path and class"),
+    ],
+)
+def test_damaged_lists_are_one_line(layout, files, words, tmp_path):
+    for name, text in files.items():
+        path = tmp_path / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    with pytest.raises(InputError, match=words):
+        make(tmp_path, layout=layout)
+
+
+def test_a_frame_that_is_overwritten_changes_the_fingerprint(tmp_path):
+    for name in ("train/a/x", "val/a/y"):
+        folder = tmp_path / "root" / name
+        folder.mkdir(parents=True)
+        for number in range(5):
+            Image.new("L", (8, 8), 30 * number).save(folder / f"{number}.png")
+    before = make(tmp_path, fingerprint="content").fingerprint()
+    Image.new("L", (8, 8), 255).save(tmp_path / "root/train/a/x/2.png")
+    assert make(tmp_path, fingerprint="content").fingerprint() != before
 
 
 def test_a_class_without_training_videos_is_refused(put, tmp_path):
