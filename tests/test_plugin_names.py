@@ -66,6 +66,7 @@ ALLOWED = {
     "data/__init__.py": {"coco"},
     "testing/scenes.py": {"coco", "segmentation"},
     "harness/running/pictures.py": {"reconstruction"},
+    "report/plots/reconstructions.py": {"reconstruction"},
     "toolkit/": {"coco"},
 }
 """File or folder of the core -> the names that it may hold."""

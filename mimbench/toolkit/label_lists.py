@@ -67,8 +67,8 @@ def _places(split: ImageSplit, listed: set[str]) -> dict[str, int]:
         name = split.file_name(index)
         if not name:
             raise InputError(
-                "task.lists: the images of this dataset have no file names; use a dataset of image files, such as "
-                "imagenet or folder, or leave the lists out"
+                "task.lists: the images of this dataset have no file names; use a dataset of image files, or "
+                "leave the lists out"
             )
         if name in listed:
             if name in places:

@@ -39,7 +39,7 @@ def classes(source: Source, options: Options) -> Sheet:
     rows = [row for row in source.rows(options) if _by_class(source, row)]
     if not rows:
         raise source.nothing_to_plot(
-            "classes", "records of a task that scores each class", "mimbench run --method METHOD --task detection"
+            "classes", "records of a task that scores each class", "mimbench run --method METHOD --task TASK"
         )
     setting, titles = make_setting_key(rows), Titles(source, rows)
     series = build_series(rows, setting, source)
@@ -112,7 +112,7 @@ def confusion(source: Source, options: Options) -> Sheet:
         raise source.nothing_to_plot(
             "confusion",
             "records of a classification task with scores of single samples, which older records lack",
-            "mimbench run --method METHOD --task linear-probe --fresh",
+            "mimbench run --method METHOD --task TASK --fresh",
         )
     return Sheet(plots, (), "Percent of each true class; all seeds together.", narrowest=2.4)
 
@@ -169,7 +169,7 @@ def precision_recall(source: Source, options: Options) -> Sheet:
         raise source.nothing_to_plot(
             "precision-recall",
             "records of a detection that hold precision by recall, which older records lack",
-            "mimbench run --method METHOD --task detection --fresh",
+            "mimbench run --method METHOD --task TASK --fresh",
         )
     setting, titles = make_setting_key(rows), Titles(source, rows)
     series = build_series(rows, setting, source)

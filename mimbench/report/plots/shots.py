@@ -41,7 +41,7 @@ def label_efficiency(source: Source, options: Options) -> Sheet:
         raise source.nothing_to_plot(
             "label-efficiency",
             "records of a task with two or more numbers of labels per class",
-            "mimbench run --method METHOD --task few-shot",
+            "mimbench run --method METHOD --task TASK",
         )
     rows = [point.row for point in points]
     setting = make_setting_key(rows, lambda row: (row["task"], row["metric"], row["protocol"]))
