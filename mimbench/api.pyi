@@ -341,6 +341,9 @@ from mimbench.toolkit.head_sweep import (
 from mimbench.toolkit.head_training import (
     planned_heads as planned_heads,
 )
+from mimbench.toolkit.independent_heads import (
+    IndependentHeads as IndependentHeads,
+)
 from mimbench.toolkit.label_lists import (
     find_listed as find_listed,
 )

@@ -25,6 +25,7 @@ from mimbench.contract.input import image_shape
 from mimbench.data import DeviceTransform
 from mimbench.seeds import derive_seed, fork_rng
 from mimbench.toolkit.head_candidates import Candidate
+from mimbench.toolkit.independent_heads import IndependentHeads
 
 Inputs = Mapping[str, Tensor]
 """What heads read, by name: [B, D] or [B, N, D]."""
@@ -34,22 +35,10 @@ BuildFunction = Callable[[str, int, int], nn.Module]
 """(kind of head, channels that it reads, classes) -> a head with fresh weights, which gives logits [B, classes]."""
 
 
-LARGEST_NORM = 1e8
-"""Of the weights of a head that has not diverged."""
-
-
-class HeadTraining(nn.Module):
-    """A Trainable that holds the heads of all candidates, and not the frozen encoder.
-
-    Among several heads, one whose gradient is not finite or whose weights grow without limit counts as diverged. Its
-    weights are 0 from then on. So a rate that is too high ends neither the training nor the other heads.
-
-    Attributes:
-        diverged: bool [H], by candidate.
-    """
+class HeadTraining(IndependentHeads):
+    """A Trainable that holds the heads of all candidates, and not the frozen encoder."""
 
     shares_batch = True
-    diverged: Tensor
 
     def __init__(
         self,
@@ -63,14 +52,9 @@ class HeadTraining(nn.Module):
             inputs_of: what the heads read, of images and the generator of a step.
             config: of the task. Its clip_grad limits the gradient of each head by itself.
         """
-        super().__init__()
-        self.inputs_of, self.candidates, self.clip_grad = inputs_of, tuple(candidates), config.clip_grad
+        super().__init__(heads, config.clip_grad)
+        self.inputs_of, self.candidates = inputs_of, tuple(candidates)
         self.base_lr = highest_rate(candidates)
-        self.heads = nn.ModuleList(heads)
-        self.register_buffer("diverged", torch.zeros(len(heads), dtype=torch.bool))
-        counts = [len(list(head.parameters())) for head in heads]
-        self._head_of = [index for index, count in enumerate(counts) for _ in range(count)]
-        """The head of each parameter."""
 
     def training_step(self, batch: Any, generator: torch.Generator) -> StepOutput:
         images, labels = (part.to(generator.device, non_blocking=True) for part in batch)
@@ -81,41 +65,13 @@ class HeadTraining(nn.Module):
                 for candidate, head in zip(self.candidates, self.heads, strict=True)
             ]
         )
-        return StepOutput((losses.where(losses.isfinite(), 0.0) if len(losses) > 1 else losses).sum())
-
-    def before_update(self, progress: float) -> None:
-        gradients = [parameter.grad for parameter in self.heads.parameters() if parameter.grad is not None]
-        norms = self._norms(gradients)
-        if self.clip_grad is not None:
-            scales = (self.clip_grad / (norms + 1e-6)).clamp(max=1.0)
-            torch._foreach_mul_(gradients, [scales[index] for index in self._head_of])
-        self._drop(~norms.isfinite(), gradients)
-
-    def after_step(self, progress: float) -> None:
-        weights = [parameter.detach() for parameter in self.heads.parameters()]
-        self._drop(~(self._norms(weights) < LARGEST_NORM), weights)
+        return StepOutput(self.finite(losses).sum())
 
     def optimizer_parts(self) -> dict[str, PartOptions]:
         return {
             f"heads.{index}.": PartOptions(one.rate / self.base_lr, one.weight_decay)
             for index, one in enumerate(self.candidates)
         }
-
-    def _norms(self, tensors: list[Tensor]) -> Tensor:
-        """Norm over all tensors of each head, [H]; one tensor per parameter."""
-        norms = torch.stack(torch._foreach_norm(tensors)).float()
-        index = torch.tensor(self._head_of, device=norms.device)
-        return norms.new_zeros(len(self.heads)).index_add_(0, index, norms.square()).sqrt()
-
-    def _drop(self, is_broken: Tensor, tensors: list[Tensor]) -> None:
-        """Note which heads have diverged, and set their tensors to 0, without a look at values, which makes GPUs wait.
-
-        A head alone is left as it is: the engine then stops the training, and says what to change.
-        """
-        if len(self.heads) > 1:
-            self.diverged |= is_broken
-            for index, tensor in zip(self._head_of, tensors, strict=True):
-                tensor.masked_fill_(self.diverged[index], 0.0)
 
 
 def highest_rate(candidates: Sequence[Candidate]) -> float:

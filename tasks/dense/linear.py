@@ -28,7 +28,13 @@ from mimbench.api import (
 from mimbench_tasks.dense.config import FrozenSegmentationConfig, PixelAugmentation
 from mimbench_tasks.dense.images import PixelImages, Sample
 from mimbench_tasks.dense.maps import FrozenMaps, Scores, slide, upsample
-from mimbench_tasks.dense.parallel_heads import ParallelHeads, check_heads_training, curve
+from mimbench_tasks.dense.parallel_heads import (
+    ParallelHeads,
+    check_heads_training,
+    choose_head,
+    curve,
+    sweep_details,
+)
 from mimbench_tasks.dense.segmentation import FrozenSegmentation, Scored, decide, hold_out
 from mimbench_tasks.dense.training_data import check_one_size, training_batches
 
@@ -113,14 +119,12 @@ class DenseLinear(FrozenSegmentation):
         report = context.fit(model, loader, config.train, label="dense-linear", images_per_epoch=len(fit_on))
         model.to(context.device).eval()
         held_out = [counts.scores().mean_iou for counts in self._confusions(maps, model.heads, train, held)]
-        best = max(range(len(heads)), key=lambda index: held_out[index]) if held else 0
+        diverged = model.diverged.tolist()
+        best = choose_head(held_out, diverged) if held else 0
         rates = [config.train.lr * factor for factor in config.lr_factors]
         details: dict[str, Any] = {"feature_dim": channels, "lr": rates[best]}
         if held:
-            details |= {
-                "held_out_images": len(held),
-                "held_out_mIoU": {f"{rate:g}": one for rate, one in zip(rates, held_out, strict=True)},
-            }
+            details |= {"held_out_images": len(held), **sweep_details("held_out_mIoU", rates, held_out, diverged)}
         tests = self.evaluation_images(test, encoder)
         remaining = [config.pictures]
 

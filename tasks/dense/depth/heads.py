@@ -39,11 +39,16 @@ class DepthOutput(nn.Module):
             return scores.relu() + self.min_depth
         shares = scores.relu() + _EPSILON
         shares = shares / shares.sum(1, keepdim=True)
-        return torch.einsum("bkhw,k->bhw", shares, self.centres)[:, None]
+        return (shares * self.centres[:, None, None]).sum(1, keepdim=True)  # a product of matrices would be in bfloat16
 
 
 class LinearDepth(nn.Module):
-    """A linear layer on each patch. Enlarging its scores is enlarging the features, since both are linear."""
+    """A linear layer on each patch, after batch normalisation if `config.batch_norm` is set.
+
+    Its scores are enlarged. Enlarging the features would give the same: interpolation, whose weights sum to 1, commutes
+    with the linear layer. With batch normalisation this holds in evaluation only: in training, the statistics would be
+    those of the enlarged features.
+    """
 
     def __init__(self, channels: int, config: DepthConfig, max_depth: float, seed: int) -> None:
         super().__init__()
@@ -122,7 +127,7 @@ class DPTDepth(nn.Module):
         self.output = DepthOutput(config, max_depth)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Four maps [B, D, h, w] -> depth [B, 1, 8 h, 8 w], about."""
+        """Four maps [B, D, h, w] -> depth [B, 1, 16 h, 16 w]. An odd h or w counts as one more."""
         levels = [
             convolution(resize(project(readout(each))))
             for each, readout, project, resize, convolution in zip(

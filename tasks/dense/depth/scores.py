@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mimbench.api import DepthSplit, InputError
 from mimbench_tasks.dense.depth.config import Region
 
 _EPSILON = 1e-3
 """m, added before the logarithm."""
+_EIGEN_SIZE = (480, 640)
+"""Height and width of NYUv2's images, in whose pixels the region eigen is given."""
 _MEAN_WEIGHT = 0.15
 """Of the squared mean of the logarithmic errors. 0 would make the loss blind to scale, 1 a plain mean square."""
 
@@ -67,6 +70,19 @@ def score_image(predicted: Tensor, truth: Tensor, low: float, high: float, regio
     )
 
 
+def check_region(split: DepthSplit, region: Region, where: str) -> None:
+    """Raise InputError if images of the split are of a size that has no such region. where: names the split."""
+    if region != "eigen":
+        return
+    for index in range(len(split)):
+        if tuple(split.shape(index)) != _EIGEN_SIZE:
+            height, width = split.shape(index)
+            raise InputError(
+                f"task.region eigen is of images of 480 x 640 px, and image {index} of {where} has "
+                f"{height} x {width} px; set task.region to all or garg"
+            )
+
+
 def region_mask(size: Sequence[int], region: Region) -> Tensor:
     """bool [H, W]: the pixels that are scored.
 
@@ -84,14 +100,19 @@ def region_mask(size: Sequence[int], region: Region) -> Tensor:
     return mask
 
 
-def average(scores: Sequence[ImageScores | None]) -> tuple[ImageScores, int]:
+def average(scores: Sequence[ImageScores | None], where: str) -> tuple[ImageScores, int]:
     """The mean of each score over the images that have one, and how many these are.
 
+    Args:
+        where: names the images in the message.
+
     Raises:
-        ValueError: none has.
+        InputError: none has.
     """
     known = [one for one in scores if one is not None]
     if not known:
-        raise ValueError("no image has a reading that is scored")
+        raise InputError(
+            f"{where}: no image has a reading that is scored; see task.region, task.min_depth and task.max_depth"
+        )
     values = torch.tensor([[one.delta1, one.rmse, one.abs_rel] for one in known], dtype=torch.float64).mean(0)
     return ImageScores(*values.tolist()), len(known)

@@ -29,10 +29,16 @@ from mimbench_tasks.dense.config import resolution
 from mimbench_tasks.dense.depth.config import DepthConfig
 from mimbench_tasks.dense.depth.heads import build_depth_head
 from mimbench_tasks.dense.depth.picture import DepthPanel, draw_depths
-from mimbench_tasks.dense.depth.scores import ImageScores, average, scale_invariant_loss, score_image
+from mimbench_tasks.dense.depth.scores import ImageScores, average, check_region, scale_invariant_loss, score_image
 from mimbench_tasks.dense.images import PixelImages, Sample
 from mimbench_tasks.dense.maps import FrozenMaps, Scores, slide, upsample
-from mimbench_tasks.dense.parallel_heads import ParallelHeads, check_heads_training, curve
+from mimbench_tasks.dense.parallel_heads import (
+    ParallelHeads,
+    check_heads_training,
+    choose_head,
+    curve,
+    sweep_details,
+)
 from mimbench_tasks.dense.segmentation import hold_out
 from mimbench_tasks.dense.training_data import check_one_size, training_batches
 
@@ -69,7 +75,7 @@ class DepthTask(Task):
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         """Raises InputError for layers, sizes, a budget or data that do not suit."""
-        config, (train, _) = self.config, _splits(dataset)
+        config, (train, test) = self.config, _splits(dataset)
         require_grey_or_rgb(encoder.in_channels, "the encoder", self.name)
         config.check_encoder(encoder)
         if config.head == "dpt" and len(encoder.pyramid_strides) > 1:
@@ -78,6 +84,8 @@ class DepthTask(Task):
             raise InputError(
                 f"task.min_depth {config.min_depth:g} m is not below the dataset's {train.max_depth:g} m; lower it"
             )
+        for split, where in ((train, "the train split"), (test, "the test split")):
+            check_region(split, config.region, f"{where} of dataset {dataset.name!r}")
         fit_on, _ = self._parts(train, 0)
         check_heads_training(config.train, config.lr_factors, len(fit_on))
         check_one_size(config, self._images(train, encoder, fit_on, 0, augmented=True))
@@ -104,16 +112,14 @@ class DepthTask(Task):
         best = 0
         if held:
             of_heads, _ = self._scored(maps, model.heads, self._images(train, encoder, held, 0), 0)
-            chosen_by = [average(scores)[0].delta1 for scores in of_heads]
-            best = max(range(len(heads)), key=lambda index: chosen_by[index])
-            by_rate = {f"{rate:g}": value for rate, value in zip(rates, chosen_by, strict=True)}
-            details |= {"held_out_images": len(held), "held_out_delta1": by_rate}
+            where = f"the held-out images of the train split of dataset {dataset.name!r}"
+            chosen_by = [average(scores, where)[0].delta1 for scores in of_heads]
+            diverged = model.diverged.tolist()
+            best = choose_head(chosen_by, diverged)
+            details |= {"held_out_images": len(held), **sweep_details("held_out_delta1", rates, chosen_by, diverged)}
         tests = self._images(test, encoder, range(len(test)), 0)
         (scores,), panels = self._scored(maps, model.heads[best : best + 1], tests, config.pictures)
-        try:
-            mean, count = average(scores)
-        except ValueError as error:
-            raise InputError(f"the test split of dataset {dataset.name!r}: {error}; see task.region") from error
+        mean, count = average(scores, f"the test split of dataset {dataset.name!r}")
         return TaskResult(
             {name: Measured(getattr(mean, name), count) for name in ("delta1", "rmse", "abs_rel")},
             curves={"loss": report.logs[curve(config.lr_factors[best])]},
@@ -138,7 +144,7 @@ class DepthTask(Task):
         for index in _spaced(len(test)):
             truth = test.depth(index)
             scores.append(score_image(torch.full_like(truth, constant), truth, low, high, config.region))
-        return average(scores)[0].delta1 if any(scores) else 0.0
+        return average(scores, "the test split")[0].delta1 if any(scores) else 0.0
 
     def _max_depth(self, split: DepthSplit) -> float:
         return self.config.max_depth or split.max_depth

@@ -10,13 +10,13 @@ from sklearn.metrics import jaccard_score
 
 from helpers.tiny_dense import context, folder, linear, run
 from helpers.tiny_segmentation import swin, vit, write_folder
-from mimbench.contract import InputError
+from mimbench.contract import InputError, RunError
 from mimbench.toolkit.semantic_splits import train_and_test
 from mimbench_tasks.dense import training_data
 from mimbench_tasks.dense.images import stack
 from mimbench_tasks.dense.linear import build_head
 from mimbench_tasks.dense.maps import FrozenMaps, slide, upsample, windows
-from mimbench_tasks.dense.parallel_heads import ParallelHeads
+from mimbench_tasks.dense.parallel_heads import ParallelHeads, choose_head
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,38 @@ def test_the_choice_is_made_on_held_out_training_images(dataset, tmp_path):
     assert len(result.curves["loss"]) == 6
     assert result.artifacts["predictions"].is_file()
     assert result.details["resolution"]["px per feature"] == 4
+
+
+def test_heads_that_diverge_do_not_end_the_training_of_the_others(dataset, tmp_path):
+    result = run(linear(lr_factors=(1e30, 1.0), held_out=0.25), dataset, tmp_path / "one")
+    assert (result.details["diverged"], result.details["lr"]) == (["1e+28"], 0.01)
+    assert list(result.details["held_out_mIoU"]) == ["0.01"]
+    assert np.isfinite(result.curves["loss"]).all()
+    with pytest.raises(RunError, match=r"all heads diverged in training; lower task\.train\.base_lr"):
+        run(linear(lr_factors=(1e30, 1e31), held_out=0.25), dataset, tmp_path / "all")
+
+
+def test_a_loss_that_is_not_finite_costs_its_head_only():
+    """The gradients of the others are those of a training without it."""
+    maps, labels = [torch.randn(2, 6, 4, 4, generator=torch.Generator().manual_seed(0))], torch.zeros(2, 4, 4).long()
+
+    def step(heads):
+        model = ParallelHeads(lambda shown: shown, 1, heads, range(len(heads)), torch.nn.functional.cross_entropy)
+        output = model.training_step((maps, labels), torch.Generator())
+        output.loss.backward()
+        model.before_update(0.0)
+        return model, output
+
+    lost, sound = build_head(6, 3, 0), build_head(6, 3, 1)
+    lost.linear.weight.data[0, 0] = float("inf")
+    model, output = step([lost, sound])
+    alone, expected = step([build_head(6, 3, 1)])
+    assert model.diverged.tolist() == [True, False]
+    assert output.loss == expected.loss
+    assert all(not parameter.grad.any() for parameter in lost.parameters())
+    for one, other in zip(sound.parameters(), alone.heads[0].parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)
+    assert choose_head([9.0, 3.0, 5.0, float("nan")], [True, False, False, False]) == 2
 
 
 def test_one_rate_trains_on_all_images(dataset, tmp_path):

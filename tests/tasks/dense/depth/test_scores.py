@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
-from mimbench_tasks.dense.depth.scores import average, region_mask, scale_invariant_loss, score_image
+from mimbench.data.sources.depth_maps import DepthMapsSplit, DepthPair
+from mimbench.errors import InputError
+from mimbench_tasks.dense.depth.scores import average, check_region, region_mask, scale_invariant_loss, score_image
 
 TRUTH = torch.tensor([[1.0, 2.0, 4.0], [0.0, 8.0, 20.0]])
 """0: no reading. 20: beyond the greatest depth, 10."""
@@ -38,10 +41,10 @@ def test_images_count_equally_whatever_they_hold():
     many = score_image(torch.full((9, 9), 2.0), torch.ones(9, 9), 0.1, 10.0, "all")
     none = score_image(torch.ones(2, 2), torch.zeros(2, 2), 0.1, 10.0, "all")
     assert none is None
-    mean, count = average([few, none, many])
+    mean, count = average([few, none, many], "the test split")
     assert (mean.delta1, mean.rmse, count) == (50, 0.5, 2)
-    with pytest.raises(ValueError, match="no image has a reading"):
-        average([none])
+    with pytest.raises(InputError, match=r"the test split: no image has a reading that is scored; see task\.region"):
+        average([none], "the test split")
 
 
 def test_regions_of_nyu():
@@ -52,6 +55,17 @@ def test_regions_of_nyu():
     assert (int(rows[0]), int(rows[-1]) + 1) == (153, 371)
     assert (int(columns[0]), int(columns[-1]) + 1) == (44, 1197)
     assert region_mask((4, 5), "all").all()
+
+
+def test_the_region_eigen_is_of_images_of_nyu():
+    def split(*shapes):
+        return DepthMapsSplit(Path(), [DepthPair("a", "b", shape) for shape in shapes], per_metre=1.0, max_depth=10.0)
+
+    check_region(split((480, 640), (480, 640)), "eigen", "the test split")
+    check_region(split((375, 1242)), "garg", "the test split")
+    words = r"region eigen .* image 1 of the test split has 640 x 480 px; set task\.region to all or garg"
+    with pytest.raises(InputError, match=words):
+        check_region(split((480, 640), (640, 480)), "eigen", "the test split")
 
 
 def test_the_loss_by_a_plain_loop():

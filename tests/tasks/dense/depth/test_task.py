@@ -104,6 +104,35 @@ def test_bins_are_averaged_as_adabins_does():
     assert float(plain(torch.full((1, 1, 1, 1), -3.0))) == 0.5
 
 
+def test_depths_are_as_exact_under_autocast():
+    output = DepthOutput(depth(bins=64, spacing="log").config, max_depth=10.0)
+    scores = torch.randn(2, 64, 3, 4, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = output(scores)
+    assert cast.dtype == torch.float32
+    assert torch.equal(cast, output(scores))
+
+
+def test_the_map_of_dpt_has_16_times_the_size():
+    config = depth(head="dpt", layers=(0, 1, 1, 2), channels=8).config
+    head = build_depth_head([16] * 4, config, 10.0, seed=0)
+    with torch.no_grad():
+        assert head([torch.zeros(1, 16, 4, 6)] * 4).shape == (1, 1, 64, 96)
+        assert head([torch.zeros(1, 16, 3, 6)] * 4).shape == (1, 1, 64, 96)
+
+
+def test_held_out_images_without_readings_are_named(scenes, tmp_path, monkeypatch):
+    monkeypatch.setattr(DepthTask, "_scored", lambda *_: ([[None], [None]], []))
+    with pytest.raises(InputError, match=r"the held-out images of the train split of dataset 'depth-scenes': no image"):
+        run(depth(lr_factors=(0.5, 1.0), held_out=0.25, train={"epochs": 1}), scenes, tmp_path)
+
+
+def test_a_head_that_diverges_is_not_chosen(scenes, tmp_path):
+    result = run(depth(lr_factors=(1e30, 1.0), held_out=0.25), scenes, tmp_path)
+    assert (result.details["diverged"], result.details["lr"]) == (["1e+28"], 0.01)
+    assert list(result.details["held_out_delta1"]) == ["0.01"]
+
+
 def test_enlarging_scores_is_enlarging_features():
     """DINOv2 enlarges the features before its linear layer."""
     config = depth(upsample=4, bins=8, batch_norm=False).config
@@ -138,6 +167,7 @@ def test_scores_are_of_the_original_pixels(scenes, tmp_path):
     ("options", "words"),
     [
         ({"layers": (5,)}, r"task\.layers: layer 5 is outside"),
+        ({"region": "eigen"}, r"image 0 of the train split of dataset 'depth-scenes' has 64 x 64 px; set task\.region"),
         ({"min_depth": 9.0}, r"task\.min_depth 9 m is not below the dataset's 5 m"),
         ({"lr_factors": (1.0, 2.0), "train": {"clip_grad": 35.0}}, r"limits the gradient of all heads together"),
     ],
