@@ -12,8 +12,11 @@ from mimbench_tasks.robustness.severities import SEVERITIES
 
 
 class SetOptions(Config):
-    """Folders of the sets. The protocol holds their content. Without any, test images are corrupted as `robustness`
-    does."""
+    """Folders of the sets. Without any, test images are corrupted as `robustness` does.
+
+    The protocol holds hashes: for A, R, Sketch and V2 of the names and sizes of their files, for ReaL of its labels. Of
+    ImageNet-C it holds only which corruptions are there.
+    """
 
     imagenet_a: Path | None = cosmetic(None)
     """ImageNet-A: 200 class folders, named by WordNet id."""

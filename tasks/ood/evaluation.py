@@ -91,15 +91,18 @@ def check_sets(config: SetOptions, dataset: Dataset) -> None:
 
 
 def chance(config: SetOptions, dataset: Dataset) -> float:
-    """top1_ood of always answering the most frequent class of the training images."""
+    """top1_ood of always answering the most frequent class of the training images, of those that a set allows."""
     train, test = labelled_split(dataset, "train"), labelled_split(dataset, "test")
-    answer = int(np.bincount(train.labels.numpy()).argmax())
+    counts = np.bincount(train.labels.numpy(), minlength=len(train.classes))
     if not has_sets(config):
         return majority_accuracy(dataset, choose_images(len(test), config.test_limit))
     opened = [one for name in FOLDER_SETS if (one := open_set(config, name, train.classes)) is not None]
-    values = [100 * float(np.mean(one.split.labels.numpy() == answer)) for one in opened]
-    if config.imagenet_c is not None or not values:
+    values = [_accuracy(one.split.labels.numpy() == restricted(one, counts[None])).value for one in opened]
+    if config.imagenet_c is not None:
         values.append(majority_accuracy(dataset))
+    if config.imagenet_real is not None and not values:
+        several = real_labels(config.imagenet_real, test, train.classes)
+        values.append(real_accuracy(np.full(len(test), counts.argmax()), several).value)
     return float(np.mean(values))
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from mimbench.contract import ArraySplit, Dataset, InputConfig, TaskContext
+from mimbench_tasks.ood import evaluation
 from mimbench_tasks.ood.config import OodConfig
 from mimbench_tasks.ood.corruption_errors import ALEXNET_ERRORS, EXTRA_ERRORS, mean_relative_error, relative_error
 from mimbench_tasks.ood.evaluation import METRICS, Scores, add_corruption_errors, chance, evaluate, real_accuracy
@@ -38,14 +39,15 @@ class Digits(Dataset):
 
     name, channels = "wnids", 3
 
-    def __init__(self, classes) -> None:
-        self.classes = tuple(classes)
+    def __init__(self, classes, extra=()) -> None:
+        """extra: labels of more training images."""
+        self.classes, self.extra = tuple(classes), list(extra)
 
     def fingerprint(self) -> str:
         return ""
 
     def split(self, name):
-        labels = torch.arange(len(self.classes))
+        labels = torch.tensor([*range(len(self.classes)), *(self.extra if name == "train" else [])])
         return ArraySplit(torch.zeros(len(labels), 3, 8, 8, dtype=torch.uint8), labels, self.classes)
 
 
@@ -96,7 +98,23 @@ def test_imagenet_a_is_scored_among_its_classes(tmp_path):
     assert scores.metrics["top1_ood"] == scores.metrics["top1_a"]
     assert scores.metrics["top1_clean"].value == 100.0
     assert set(scores.details["absent"]) == {metric.name for metric in METRICS} - set(scores.metrics)
-    assert chance(config, dataset) == 0.0  # every training class is as frequent, and the first is not in the set
+    assert chance(config, dataset) == 0.5  # every training class is as frequent, and class 1 is the first in the set
+
+
+def test_chance_is_the_most_frequent_class_that_a_set_allows(tmp_path):
+    classes = ["n00000001", *class_list("imagenet-a"), "n99999999"]
+    for label, wnid in enumerate(classes[1:201], 1):
+        for number in range(3 if label == 7 else 1):
+            write(tmp_path / "a" / wnid / f"{number}.png", label, red=1)
+    dataset = Digits(classes, extra=[0] * 5 + [7] * 3)  # class 0 is the most frequent, and not in the set
+    assert chance(OodConfig(imagenet_a=tmp_path / "a"), dataset) == pytest.approx(100 * 3 / 202)
+
+
+def test_chance_of_real_alone_is_by_its_labels(tmp_path, monkeypatch):
+    several = [[2, 3], [], [2], [1]]
+    monkeypatch.setattr(evaluation, "real_labels", lambda path, test, classes: several)
+    dataset = Digits(("a", "b", "c", "d"), extra=[2])
+    assert chance(OodConfig(imagenet_real=tmp_path / "real.json"), dataset) == pytest.approx(200 / 3)
 
 
 def test_imagenet_c_is_cropped_as_it_lies(tmp_path):
