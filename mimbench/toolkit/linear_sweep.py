@@ -91,7 +91,7 @@ class LinearSweep:
         fitted, held_out = hold_out_images(train, self.held_out, context.seed, holds_out=self.has_choice)
         sweep = HeadSweep(encoder, context, self.read, candidates, self.build, len(train.classes))
         shown = self.augmentation.applied(context.input)
-        report = sweep.train(fitted, self.train, shown, label="linear-probe")
+        report = sweep.train(fitted, self.train, shown, label="linear sweep")
         accuracies = {} if held_out is None else sweep.accuracies(held_out, workers)
         choice = choose(candidates, accuracies, 0 if held_out is None else len(held_out), kinds)
         scores = sweep.score(test, choice, workers)

@@ -65,17 +65,17 @@ def semantic_split(dataset: Dataset, name: SplitName) -> SemanticSplit:
         InputError: it has neither label maps nor instance masks, has too many classes, or does not suit its images.
     """
     split = dataset.split(name)
+    no_masks = (
+        f"dataset {dataset.name!r} has no masks, and the task needs a class per pixel; choose a dataset with masks"
+    )
     if isinstance(split, SceneSplit):
         if "masks" not in dataset.provides:
-            raise InputError(
-                f"dataset {dataset.name!r} has no masks; segmentation needs some, e.g. digit-scenes"
-                f"{missing_masks_note(dataset)}"
-            )
+            raise InputError(f"{no_masks}{missing_masks_note(dataset)}")
         split = SceneLabels(split)
     if not isinstance(split, SemanticSplit):
-        raise InputError(f"dataset {dataset.name!r} has no masks; segmentation needs some, e.g. digit-scenes or ade20k")
+        raise InputError(no_masks)
     if not 2 <= len(split.classes) <= 255:
-        raise InputError(f"dataset {dataset.name!r} has {len(split.classes)} classes; segmentation takes 2 to 255")
+        raise InputError(f"dataset {dataset.name!r} has {len(split.classes)} classes, and a label map holds 2 to 255")
     return split
 
 

@@ -11,7 +11,8 @@ EPSILON = 1e-7
 DELTA = 1e-4
 """Added to the diagonal of LiDAR's within-image covariance."""
 TAIL = (11, 100)
-"""Ranks of the eigenvalues that alpha-ReQ fits: the first ones depart from a power law."""
+"""Ranks of the eigenvalues that alpha-ReQ fits: the first ones depart from a power law. The range is mimbench's choice;
+the authors' public code has others, such as 3 to 99."""
 FEWEST = 20
 """With fewer eigenvalues in that range, all are fitted."""
 _ROWS = 2048
@@ -42,8 +43,8 @@ def alpha_req(features: Tensor) -> float:
     """The alpha of a power law v_k ~ k^-alpha, with the eigenvalues v_k of the covariance of the features.
 
     Agrawal et al., "alpha-ReQ", NeurIPS 2022. Near 1 is best by the paper; far above, a few directions dominate. The
-    fit is that of Stringer et al. (Nature 571, 2019), which the authors use: least squares of log v_k on log k over the
-    ranks of TAIL, weighted by 1/k.
+    fit is that of Stringer et al. (Nature 571, 2019), which the authors use: least squares of log v_k on log k, with
+    weights of 1/k. The ranks that it covers are TAIL, mimbench's choice: the authors' public code has others.
 
     features: [N, D]. nan if fewer than two eigenvalues are above 0.
     """

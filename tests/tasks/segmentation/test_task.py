@@ -173,7 +173,7 @@ class Other(Dataset):
 
 def test_datasets_that_do_not_fit_are_named(pixels, cache):
     labelled = ArraySplit(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.zeros(1).long(), ("a",))
-    with pytest.raises(InputError, match="dataset 'other' has no masks; segmentation needs some"):
+    with pytest.raises(InputError, match="dataset 'other' has no masks, and the task needs a class per pixel"):
         check(Other(labelled, labelled, {"images"}))
     scenes = open_dataset("digit-scenes", {"train_scenes": 6, "test_scenes": 4, "size": 64}, cache)
     with pytest.raises(InputError, match="dataset 'other' has no masks"):
