@@ -14,7 +14,7 @@ from mimbench.drawing import GROUND, LEAST_TEXT, class_colours, image_grid, ink_
 from mimbench.report.plots.kinds import figure, figures
 from mimbench.report.plots.sheet import HIGHEST
 from mimbench.report.plots.source import NothingToPlot, Options, Source
-from mimbench_tasks.segmentation import prediction_figure as segmentation
+from mimbench.toolkit.class_figure import Panel, panel_colours
 
 DIGITS = tuple("0123456789")
 
@@ -64,7 +64,7 @@ def test_headings_stay_clear_of_panels_and_edges():
 
 def test_a_class_has_one_colour_in_segmentation_and_detection():
     labels = np.arange(11).reshape(1, 11)
-    of_masks = segmentation.panel_colours([segmentation.Panel(None, labels, labels)], ("background", *DIGITS))
+    of_masks = panel_colours([Panel(None, labels, labels)], ("background", *DIGITS))
     of_boxes = class_colours([7, 3, 0], DIGITS)
     assert of_boxes == {label: of_masks[label + 1] for label in (7, 3, 0)}
     assert of_masks[0] == GROUND
