@@ -18,7 +18,8 @@ READS = {"greenmim": "which visible tokens share a window is worked out on the h
 
 
 def names() -> list[str]:
-    return [name for name in methods.names() if methods.load(name).pretrains]
+    """Methods of images that train. tests/test_every_task.py runs those of clips."""
+    return [name for name in methods.names() if methods.load(name).pretrains and methods.load(name).takes_images]
 
 
 def subject_of(name: str) -> MethodSubject:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -25,9 +25,10 @@ ABOUT_LABELS = {"leaked_labels_score_near_best", "shuffled_labels_give_chance", 
 ABOUT_FROZEN_WEIGHTS = {"frozen_weights_are_unchanged", "batch_size_does_not_matter"}
 
 
-def cases() -> list[tuple[str, dict[str, str]]]:
+def cases() -> list[tuple[str, dict[str, Any]]]:
     """Each built-in task with the settings that differ from the preset `check`: every protocol of linear probing."""
-    probes = [("linear-probe", {"task.protocol": protocol}) for protocol in LinearProbe.protocols]
+    fitting = {"dinov2": {"task.blocks": [1]}}  # the encoder has two blocks
+    probes = [("linear-probe", {"task.protocol": one, **fitting.get(one, {})}) for one in LinearProbe.protocols]
     return [*((name, {}) for name in BUILT_IN if name != "linear-probe"), *probes]
 
 

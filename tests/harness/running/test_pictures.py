@@ -216,7 +216,7 @@ def test_every_pretraining_leaves_one_picture(mimbench_run, tmp_path):
     (path,) = tmp_path.glob("runs/artifacts/*/reconstruction.png")
     assert path.parent.name.startswith("simmim-s0-")
     control, simmim = records(tmp_path)
-    assert set(control["artifacts"]) == {"scores"}
+    assert set(control["artifacts"]) == {"samples", "scores"}
     assert set(simmim["artifacts"]) == {"reconstruction", "scores"}
     assert simmim["artifacts"]["reconstruction"] == str(path.relative_to(tmp_path / "runs"))
     assert f"reconstruction: runs/{simmim['artifacts']['reconstruction']}" in done.stderr
@@ -249,7 +249,7 @@ def test_a_picture_that_cannot_be_drawn_loses_nothing_else(mimbench_run, tmp_pat
     assert done.returncode == 0, done.stderr
     assert "no reconstruction picture of simmim seed 0: no room" in done.stderr
     (record,) = records(tmp_path)
-    assert set(record["artifacts"]) == {"scores"}
+    assert set(record["artifacts"]) == {"samples", "scores"}
     assert list(tmp_path.glob("runs/checkpoints/*/method.safetensors"))
 
 

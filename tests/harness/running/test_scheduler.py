@@ -138,7 +138,7 @@ def test_a_failure_is_noted_even_where_its_traceback_finds_no_room(bench, monkey
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("mimbench.harness.running.scheduler.write_atomic", full)
+    monkeypatch.setattr("mimbench.harness.running.failures.write_atomic", full)
     bench.fails = {("toy", 0): ValueError("no luck")}
     bench.run(seeds=(0, 1))
     (noted,) = failures_of(bench)

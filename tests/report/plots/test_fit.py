@@ -81,7 +81,7 @@ REFERENCE = Path(__file__).parents[3] / "results" / "reference"
 SHOW_BASELINE = ("bars", "ablation", "epochs")
 NOT_MADE_UP = (
     *("generated", "segmentations", "reconstructions", "confusion"),
-    *("heatmap", "label-efficiency", "classes", "precision-recall"),
+    *("heatmap", "label-efficiency", "classes", "precision-recall", "predictors", "depths"),
 )
 """Kinds that the made-up records of `source` hold nothing for."""
 
