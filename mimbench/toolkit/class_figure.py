@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from mimbench.data.files.image_sizes import read_sized
 from mimbench.drawing import LEAST_TEXT, Colour, class_colours
@@ -39,6 +37,9 @@ def draw_predictions(path: Path, panels: Sequence[Panel], classes: Sequence[str]
     width = PANEL * len(panels) + 0.4
     size = 72 * LEAST_TEXT * width
     named = sorted(list(colours)[:MOST_NAMED])
+    from matplotlib.figure import Figure  # slow to import
+    from matplotlib.patches import Patch
+
     entries = [Patch(facecolor=colours[label], edgecolor="0.4", label=classes[label]) for label in named]
     if any((panel.truth == IGNORED).any() for panel in panels):
         entries.append(Patch(facecolor=UNKNOWN, edgecolor="0.4", label="not scored"))

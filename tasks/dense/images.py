@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
 from mimbench.api import (
     BatchIndices,
@@ -86,6 +84,8 @@ class PixelImages(TorchDataset):
         self.split, self.read_target, self.config = split, read_target, config
         self.channels, self.unknown, self.augmentation, self.seed = channels, unknown, augmentation, seed
         self.indices = list(range(len(split)) if indices is None else indices)
+        from torchvision.transforms import v2  # slow to import
+
         self._photometric = v2.RandomPhotometricDistort()
 
     def __len__(self) -> int:
@@ -167,6 +167,8 @@ class PixelImages(TorchDataset):
         return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
 
     def _resized(self, image: Tensor, factor: float) -> Tensor:
+        from torchvision.transforms.v2 import functional as F
+
         if self.config.image_size is None:
             return image
         return F.resize(image, list(self._size(image, factor)), antialias=True)
@@ -181,6 +183,9 @@ class PixelImages(TorchDataset):
         return max(1, round(height * side / short)), max(1, round(width * side / short))
 
     def _augmented(self, image: Tensor, target: Tensor, options: PixelAugmentation) -> tuple[Tensor, Tensor]:
+        from torchvision.transforms import v2
+        from torchvision.transforms.v2 import functional as F
+
         low, high = options.scale_jitter
         image = self._resized(image, _uniform(low, high))
         target = resize_nearest(target, image.shape[-2:])
@@ -199,6 +204,8 @@ class PixelImages(TorchDataset):
         return image.contiguous(), target.contiguous()
 
     def _cropped(self, image: Tensor, target: Tensor, size: tuple[int, int], most: float) -> tuple[Tensor, Tensor]:
+        from torchvision.transforms.v2 import functional as F
+
         height, width = (max(side, least) for side, least in zip(image.shape[-2:], size, strict=True))
         padding = [0, 0, width - image.shape[-1], height - image.shape[-2]]
         # With the image's mean colour, so that a border is no strong edge.

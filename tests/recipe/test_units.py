@@ -91,10 +91,10 @@ def test_the_command_line_replaces_the_unit_of_a_grid_file(tmp_path):
     file = GridFile(
         ["mae"], ["knn"], "smoke", settings={"pretrain.epochs": 3}, variations={"task.train.epochs": [1, 2]}
     )
-    request = _request(RunOptions(settings={"pretrain.steps": 7, "task.train.steps": 5}), file, tmp_path)
+    request = _request(RunOptions(settings={"pretrain.steps": 7, "task.train.steps": 5}), file, None)
     assert dict(request.settings) == {"pretrain.steps": 7, "task.train.steps": 5}
     assert dict(request.variations) == {}
-    unchanged = _request(RunOptions(settings={"pretrain.steps": "none"}), file, tmp_path)
+    unchanged = _request(RunOptions(settings={"pretrain.steps": "none"}), file, None)
     assert dict(unchanged.settings) == {"pretrain.epochs": 3, "pretrain.steps": "none"}
 
 
@@ -112,7 +112,7 @@ def test_the_command_line_replaces_the_unit_of_a_grid_file(tmp_path):
 )
 def test_a_length_for_one_method_on_the_command_line_replaces_that_for_all(tmp_path, grid, line, expected):
     file = GridFile(["mae", "simmim"], ["knn"], "smoke", settings=grid)
-    settings = _request(RunOptions(settings=line), file, tmp_path).settings
+    settings = _request(RunOptions(settings=line), file, None).settings
     lengths = {method: resolved(settings, method=method).pretrain for method in expected}
     assert {method: (one.epochs, one.steps) for method, one in lengths.items()} == expected
 
@@ -126,7 +126,7 @@ def test_a_length_for_one_method_on_the_command_line_replaces_that_for_all(tmp_p
 )
 def test_a_length_for_one_task_on_the_command_line_replaces_that_for_all(tmp_path, grid, line):
     file = GridFile(["mae"], ["finetune"], "smoke", settings=grid)
-    settings = _request(RunOptions(settings=line), file, tmp_path).settings
+    settings = _request(RunOptions(settings=line), file, None).settings
     train = resolved(settings, task="finetune").task("finetune").config.train
     assert (train.epochs, train.steps) == (2, None)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from mimbench.api import LEAST_TEXT
 
@@ -33,6 +32,8 @@ def draw_depths(path: Path, panels: Sequence[DepthPanel]) -> Path:
     aspect = panels[0].truth.shape[0] / panels[0].truth.shape[1]
     width = PANEL * len(panels) + 1.0
     size = 72 * LEAST_TEXT * width
+    from matplotlib.figure import Figure  # slow to import
+
     figure = Figure(figsize=(width, 3 * PANEL * min(aspect, 2.0) + 0.3), layout="constrained")
     axes = figure.subplots(3, len(panels), squeeze=False)
     drawn = None
