@@ -88,7 +88,7 @@ def run_by_workers(
 
 
 def _submit_once(run: PlannedRun, submission: Submission, executor: Executor) -> tuple[Submission, Executor]:
-    """Start workers, unless the same request has some already, or all its cells are recorded."""
+    """Start workers, unless all cells are recorded, or the same request has some already."""
     store = Store(run.results)
 
     def say(text: str) -> None:
@@ -96,13 +96,13 @@ def _submit_once(run: PlannedRun, submission: Submission, executor: Executor) ->
 
     what = f"submitting {submission.name}"
     with store.lease(f"submission-{submission.key}", what, lambda: say("waiting: another process submits this run")):
+        if all(store.record_path(cell.record_id).exists() for cell in run.cells):
+            say("all cells are recorded; no worker is started")
+            return submission, executor
         for other in read_submissions(run.results):
             if other.key == submission.key and (jobs := other.load_executor().jobs(other.workers())):
                 say(f"following {len(jobs)} worker{'s' * (len(jobs) > 1)} of {other.folder}")
                 return other, other.load_executor()
-        if all(store.record_path(cell.record_id).exists() for cell in run.cells):
-            say("all cells are recorded; no worker is started")
-            return submission, executor
         submission.save()
         try:
             submission = replace(submission, jobs=executor.submit(submission.workers()))
