@@ -12,16 +12,17 @@ from mimbench.shared_batch import draws_rows
 
 CUBOIDS = 12
 """Cuboids that are drawn for each clip. What they leave to mask is filled with random cells."""
-LEAST, MOST = 0.25, 0.75
+LEAST, MOST = 0.5, 1.0
 """Sides of a cuboid, as shares of the grid's."""
 
 
 @draws_rows
 def cuboid_mask(batch: int, grid: Grid, ratio: float, generator: torch.Generator) -> Tensor:
-    """Mask cuboids of random sizes and places until the ratio is reached, as MaskFeat does in video (arXiv:2112.09133).
+    """Mask cuboids of random sizes and places until the ratio is reached.
 
-    Each side is between a quarter and three quarters of the grid's, at least one cell. All clips have as many masked
-    cells: of the last cuboid, a random part is masked.
+    MaskFeat has such masks in video (arXiv:2112.09133); its sizes and places are others. Each side is between half and
+    all of the grid's, at least one cell, and a cuboid may reach beyond the clip. All clips have as many masked cells:
+    of the last cuboid, a random part is masked.
 
     Args:
         grid: (T, Gh, Gw).
@@ -41,7 +42,8 @@ def cuboid_mask(batch: int, grid: Grid, ratio: float, generator: torch.Generator
         least, most = max(1, round(LEAST * length)), max(1, round(MOST * length))
         draws = torch.rand(2, batch, CUBOIDS, 1, generator=generator, device=device)
         side = least + (draws[0] * (most - least + 1)).long().clamp(max=most - least)
-        start = (draws[1] * (length - side + 1)).long().minimum(length - side)
+        # From where only its last cell is inside to where only its first one is: so all cells are equally probable.
+        start = 1 - side + (draws[1] * (length + side - 1)).long().minimum(length + side - 2)
         index = torch.arange(length, device=device)
         span = (index >= start) & (index < start + side)
         inside &= span.view(batch, CUBOIDS, *(length if other == axis else 1 for other in range(3)))
