@@ -20,7 +20,7 @@ def mixer() -> Mixer:
 
 
 def test_every_method_and_task_needs_known_abilities_that_some_encoder_has():
-    encoders = [registry.encoders.load(name) for name in ("vit", "swin", "convnext", "resnet")]
+    encoders = [registry.encoders.load(name) for name in registry.encoders.names()]
     assert all(encoder.can <= set(ABILITIES) for encoder in encoders)
     needs = {name: registry.methods.load(name).encoder_needs for name in registry.methods.names()}
     assert all(any(need <= encoder.can for encoder in encoders) for need in needs.values())
