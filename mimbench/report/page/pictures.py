@@ -14,9 +14,13 @@ EMBEDDED = 4_000_000
 """Total bytes of pictures embedded in the page; further ones go to FOLDER/artifacts."""
 _WORTH_IT = 4096
 """Bytes from which a picture is made smaller."""
-_COLOURS = 32
-_VISIBLE = 3.0
+_WIDEST = 1024
+"""Pixels across; wider pictures are reduced, since the page shows them in a column. The file is in the results."""
+_COLOURS = 16
+_VISIBLE = 1.5
 """Mean change of a channel, of 255, that fewer colours may cause."""
+_QUALITY = 40
+"""Of WebP, 0 to 100, for pictures that need more colours: noise is smoothed, boxes and words stay sharp."""
 TYPES = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
@@ -34,7 +38,8 @@ class Pictures:
         self.files: dict[str, Path] = {}
         """{name in FOLDER/artifacts: the file to copy there}; names are hashes of the content."""
         self._left = limit
-        self._known: dict[Path, str] = {}
+        self._by_path: dict[Path, str] = {}
+        self._by_content: dict[str, str] = {}
         self._problems: dict[tuple[Path, str | None], str] = {}
 
     def source(self, roots: Sequence[Path], relative: str) -> str | None:
@@ -43,9 +48,14 @@ class Pictures:
         Records are not trusted: a path that leads out of its results folder has no picture.
         """
         path, _ = self._locate(roots, relative)
-        if path is not None and path not in self._known:
-            self._known[path] = self._embed_or_copy(path)
-        return self._known[path] if path is not None else None
+        if path is None:
+            return None
+        if path not in self._by_path:
+            content = file_sha256(path)
+            if content not in self._by_content:
+                self._by_content[content] = self._embed_or_copy(path, content)
+            self._by_path[path] = self._by_content[content]
+        return self._by_path[path]
 
     def problem(self, roots: Sequence[Path], relative: str, sha256: str | None) -> str:
         """Why a picture is not shown, such as "is missing"; "" if nothing is wrong with it.
@@ -71,18 +81,21 @@ class Pictures:
             return None, "leads out of the results folder"
         return path, "" if path else "is missing"
 
-    def _embed_or_copy(self, path: Path) -> str:
+    def _embed_or_copy(self, path: Path, sha256: str) -> str:
         kind, content = _compact(path)
         if len(content) <= self._left:
             self._left -= len(content)
             return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-        name = file_sha256(path)[:16] + path.suffix.lower()
+        name = sha256[:16] + path.suffix.lower()
         self.files[name] = path
         return f"artifacts/{name}"
 
 
 def _compact(path: Path) -> tuple[str, bytes]:
-    """Type and content of a picture: a PNG as WebP if that is smaller, with few colours if that changes little."""
+    """Type and content of a picture: a PNG as WebP if that is smaller, with few colours if that changes little.
+
+    Large ones are reduced.
+    """
     from PIL import Image, ImageChops, ImageStat
 
     kind, content = TYPES[path.suffix.lower()], path.read_bytes()
@@ -93,13 +106,16 @@ def _compact(path: Path) -> tuple[str, bytes]:
             picture = file.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return kind, content
+    if picture.width > _WIDEST:
+        height = round(picture.height * _WIDEST / picture.width)
+        picture = picture.resize((_WIDEST, max(1, height)), Image.Resampling.LANCZOS)
     few = picture.quantize(_COLOURS, dither=Image.Dither.NONE).convert("RGB")
     error = max(ImageStat.Stat(ImageChops.difference(picture, few)).mean)
     buffer = io.BytesIO()
     if error <= _VISIBLE:
-        few.save(buffer, "WEBP", lossless=True, quality=50, method=2)
+        few.save(buffer, "WEBP", lossless=True, quality=75, method=4)
     else:
-        picture.save(buffer, "WEBP", quality=80, method=2)
+        picture.save(buffer, "WEBP", quality=_QUALITY, method=4)
     smaller = buffer.getvalue()
     return ("image/webp", smaller) if len(smaller) < len(content) else (kind, content)
 

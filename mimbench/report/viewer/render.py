@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import re
@@ -61,7 +62,7 @@ def render_page(data: Mapping[str, Any]) -> str:
             script=Markup(script),
             style_hash=_csp_hash(style),
             script_hash=_csp_hash(script),
-            data=Markup(embedded_json(data)),
+            data=Markup(pack(data)),
         )
     )
 
@@ -72,14 +73,26 @@ def read_script() -> str:
     return "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
 
 
-def embedded_json(data: Any) -> str:
-    """Plain data as JSON for a script element.
+def pack(data: Any) -> str:
+    """Plain data for a script element: JSON, by gzip, as base64, in which no markup can occur.
 
-    Neither the element's end nor the start of a comment can occur in it. Control and bidirectional characters in texts
-    are replaced by visible escapes; line breaks and tabs stay.
+    Control and bidirectional characters in texts are replaced by visible escapes; line breaks and tabs stay.
     """
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return _visible_json(text).replace("<", "\\u003c")
+    packed = gzip.compress(_visible_json(text).encode("utf-8"), compresslevel=6, mtime=0)
+    return base64.b64encode(packed).decode()
+
+
+def unpack(page: str) -> Any:
+    """The data of a page that `render_page` wrote.
+
+    Raises:
+        ValueError: the text is no such page.
+    """
+    match = re.search(r'<script type="application/gzip" id="data">([^<]*)</script>', page)
+    if match is None:
+        raise ValueError("no page of `mimbench report`")
+    return json.loads(gzip.decompress(base64.b64decode(match[1])))
 
 
 def _visible_json(text: str) -> str:

@@ -30,6 +30,7 @@ from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.names import NAMES
 from mimbench.report.tables.comparison import build_comparison
 from mimbench.report.tables.render.numbers import cell_text
+from mimbench.report.viewer.render import unpack
 from mimbench.store.failure import failure_path, read_failure, write_failure
 from mimbench.store.reading import read_all
 from mimbench.store.sealing import write_sealed
@@ -48,9 +49,7 @@ def data(results) -> dict:
 
 
 def read_page(page: Path) -> dict:
-    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
-    assert match
-    return json.loads(match[1])
+    return unpack(page.read_text())
 
 
 def test_the_page_holds_all_records_and_is_the_same_every_time(results, tmp_path):
@@ -226,7 +225,7 @@ def test_nothing_is_loaded_from_elsewhere_and_the_policy_names_what_may_run(resu
     markup = re.sub(r"<script.*?</script>|<style.*?</style>", "", page, flags=re.DOTALL)
     assert set(re.findall(r'(?:src|href)="([^"]*)"', markup)) == {"#main", "data:,"}
     style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)[1]
-    script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)[1]
+    script = re.search(r'<script type="module">(.*?)</script>', page, re.DOTALL)[1]
     assert not re.search(r"url\(|@import|https?:", style)
     assert set(re.findall(r"https?://[^\s\"'`]+", script)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\(|Function\(", script)
@@ -258,8 +257,10 @@ def test_the_command_is_of_this_cell_and_every_word_is_quoted():
 
 
 def test_pictures_are_embedded_in_the_page_up_to_a_limit_and_linked_beyond_it(results, tmp_path):
-    sizes = sorted(path.stat().st_size for path in results.rglob("*.png"))
-    page = write_page(results, tmp_path / "page", embedded=sum(sizes[:1]))
+    whole = read_page(write_page(results, tmp_path / "page"))
+    embedded = [one for one in whole["shared"] if isinstance(one, str) and one.startswith("data:image/")]
+    smallest = min(len(base64.b64decode(source.split(",")[1])) for source in embedded)
+    page = write_page(results, tmp_path / "page", embedded=smallest)
     content = read_page(page)
     indices = [index for run in content["runs"] for _, _, index in run["pictures"]]
     sources = [None if index is None else content["shared"][index] for index in indices]
@@ -279,6 +280,18 @@ def test_the_page_of_the_reference_holds_each_picture_once(tmp_path):
     pictures = [value for value in content["shared"] if isinstance(value, str) and value.startswith("data:image/")]
     shown = {index for run in content["runs"] for _, _, index in run["pictures"] if index is not None}
     assert len(set(pictures)) == len(pictures) == len(shown) > 50
+    assert [file.name for file in page.parent.iterdir()] == [INDEX]
+    assert page.stat().st_size < 2_000_000
+
+
+def test_equal_pictures_of_two_files_are_stored_once(tmp_path):
+    picture = next(REFERENCE.parent.glob("artifacts/*/predictions.png"))
+    for name in ("a.png", "b.png"):
+        shutil.copy(picture, tmp_path / name)
+    pictures = Pictures(limit=0)
+    sources = {pictures.source([tmp_path], name) for name in ("a.png", "b.png")}
+    assert sources == {f"artifacts/{file_sha256(picture)[:16]}.png"}
+    assert len(pictures.files) == 1
 
 
 def test_a_smaller_picture_looks_like_the_stored_one():
@@ -288,8 +301,10 @@ def test_a_smaller_picture_looks_like_the_stored_one():
         content = base64.b64decode(source.removeprefix("data:image/webp;base64,"))
         assert len(content) < path.stat().st_size
         with Image.open(io.BytesIO(content)) as small, Image.open(path) as stored:
-            difference = ImageChops.difference(small.convert("RGB"), stored.convert("RGB"))
-        assert max(ImageStat.Stat(difference).mean) < 4
+            assert small.width == min(stored.width, 1024)
+            reduced = stored.convert("RGB").resize(small.size, Image.Resampling.LANCZOS)
+            difference = ImageChops.difference(small.convert("RGB"), reduced)
+        assert max(ImageStat.Stat(difference).mean) < 5  # of 255; noise is smoothed
 
 
 def test_a_picture_outside_of_its_results_folder_is_none(results, tmp_path):
@@ -411,11 +426,10 @@ def test_control_characters_of_records_are_shown_on_the_page(tmp_path):
         body.pop("sha256")
         body["method"]["name"] = "a\x1b[31m\u202eb"
         write_sealed(path, body)
-    text = write_page(tmp_path, tmp_path / "page").read_text()
-    assert not set(text) & {"\x1b", "\u202e"}
-    assert "a\\\\u001b[31m\\\\u202eb" in text
+    content = read_page(write_page(tmp_path, tmp_path / "page"))
+    assert {run["method"] for run in content["runs"]} == {"a\\u001b[31m\\u202eb"}
 
 
 def test_the_page_says_which_epoch_published_numbers_are_of(tmp_path):
     write_results(tmp_path, methods=("simmim",), ratios=(0.6,), seeds=(0,))
-    assert LAST_EPOCH in write_page(tmp_path, tmp_path / "page").read_text()
+    assert LAST_EPOCH in json.dumps(read_page(write_page(tmp_path, tmp_path / "page")), ensure_ascii=False)

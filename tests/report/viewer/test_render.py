@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 from typing import Any
 
 import pytest
 
-from mimbench.report.viewer.render import SCRIPTS, embedded_json, read_script
+from mimbench.report.viewer.render import SCRIPTS, pack, read_script, render_page, unpack
 from mimbench.text import visible
 
 HOSTILE = "</script><script>alert(1)</script><!-- \u2028"
@@ -23,11 +22,12 @@ def make_visible(data: Any) -> Any:
     return [make_visible(value) for value in data] if isinstance(data, list) else data
 
 
-def test_json_in_the_page_cannot_end_its_element():
-    text = embedded_json([HOSTILE])
-    assert "<" not in text
-    assert "\u2028" not in text
-    assert json.loads(text) == [visible(HOSTILE)]
+def test_data_in_the_page_cannot_end_its_element():
+    page = render_page({"title": HOSTILE, "version": "1", "text": HOSTILE})
+    assert page.count("</script>") == 2
+    assert unpack(page) == {"title": visible(HOSTILE), "version": "1", "text": visible(HOSTILE)}
+    with pytest.raises(ValueError, match="no page of"):
+        unpack("<html></html>")
 
 
 def test_every_character_is_shown_as_if_each_text_were_cleaned_by_itself():
@@ -37,12 +37,12 @@ def test_every_character_is_shown_as_if_each_text_were_cleaned_by_itself():
         f"{before}{character}{after}" for character in characters for before, after in (("\\", "n"), ('\\\\"', "u"))
     ]
     data = {"texts": texts, **{text: [1.5, None, True, {"x": text}] for text in texts}}
-    assert json.loads(embedded_json(data)) == make_visible(data)
+    assert unpack(render_page({"title": "", "version": "", "data": data}))["data"] == make_visible(data)
 
 
 def test_a_number_that_is_not_finite_is_refused():
     with pytest.raises(ValueError, match="not JSON compliant"):
-        embedded_json([float("nan")])
+        pack([float("nan")])
 
 
 def test_the_script_holds_every_module_once():

@@ -13,6 +13,7 @@ from playwright.sync_api import expect
 
 from helpers.page_results import HOSTILE, REFERENCE, failure, write_epochs, write_hostile, write_results
 from mimbench.report.page.build import write_page
+from mimbench.report.viewer.render import unpack
 
 VIEWS = ("leaderboard", "runs", "ablations", "failures", "published", "downloads")
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
@@ -47,6 +48,7 @@ def opened(browser, built):
             ),
         )
         tab.goto(f"{(page or built).as_uri()}#{address}")
+        tab.locator("main > section:visible h2").wait_for()  # the data is unpacked first
         return tab
 
     yield open_page
@@ -56,7 +58,7 @@ def opened(browser, built):
 
 
 def data_of(page: Path) -> dict:
-    return json.loads(page.read_text().split('id="data">', 1)[1].split("</script>", 1)[0])
+    return unpack(page.read_text())
 
 
 def go(tab, address: str) -> None:

@@ -1,6 +1,16 @@
 // The data of the page, and what the views read from it.
 
-const data = JSON.parse(document.getElementById("data").textContent);
+// JSON by gzip as base64.
+const readData = async () => {
+  if (typeof DecompressionStream === "undefined") {
+    main.append(h("p", {}, "This page needs a browser of 2023 or later."));
+    throw new Error("no DecompressionStream");
+  }
+  const packed = Uint8Array.from(atob(document.getElementById("data").textContent), (sign) => sign.charCodeAt(0));
+  const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(unpacked).text());
+};
+const data = await readData();
 const { runs, shared, leaderboard } = data;
 const runNumbers = new Map(runs.map((run, number) => [run.id, number]));
 const rowNumbers = new Map(leaderboard.rows.map((row, number) => [row.key, number]));
