@@ -1,7 +1,8 @@
 """Trackers: where the curves of a training are sent besides its record. They are mmengine's visualization backends.
 
-Nothing is sent anywhere unless `track` names a tracker. Each is changed as little as its use here needs: no code, no
-git state and no terminal output leaves the machine, and an error of a tracker does not stop a training.
+Nothing is sent anywhere unless `track` names a tracker. A tracker gets the label, the settings and the numbers of a
+training. It gets and writes nothing about the user, the host, the git repository, the environment, the terminal or the
+code, and usage reports to its makers are off. An error of a tracker does not stop a training.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from mmengine.config import Config
@@ -22,9 +25,9 @@ from mmengine.visualization import Visualizer
 from mmengine.visualization.vis_backend import (
     AimVisBackend,
     BaseVisBackend,
-    MLflowVisBackend,
     TensorboardVisBackend,
     WandbVisBackend,
+    force_init_env,
 )
 
 from mimbench.advice import short_text
@@ -56,7 +59,13 @@ class Run:
 
 
 class _TensorBoard(TensorboardVisBackend):
-    """TensorBoard, with the settings as JSON."""
+    """TensorBoard, with the settings as JSON, and files whose names have "mimbench" in the place of the host's name."""
+
+    def _init_env(self) -> None:
+        from tensorboard.summary.writer import event_file_writer
+
+        with patch.object(event_file_writer, "socket", SimpleNamespace(gethostname=lambda: "mimbench")):
+            super()._init_env()
 
     def add_config(self, config: Config, **kwargs: Any) -> None:
         self.experiment.add_text("config", f"```\n{json.dumps(config.to_dict(), indent=1)}\n```")
@@ -76,15 +85,55 @@ class _Wandb(WandbVisBackend):
             self._wandb.finish()
 
 
-class _MLflow(MLflowVisBackend):
-    """MLflow. mmengine's backend uploads files of the work folder at the end."""
+class _MLflow(BaseVisBackend):
+    """MLflow by its client. `mlflow.start_run`, as mmengine's backend uses it, tags user, script and git."""
 
+    def __init__(self, folder: Path, uri: str, experiment: str, artifacts: str | None, label: str, key: str) -> None:
+        """
+        Args:
+            artifacts: where files of a new experiment would be; None leaves it to the server.
+        """
+        super().__init__(str(folder))
+        self._uri, self._experiment, self._artifacts, self._label, self._key = uri, experiment, artifacts, label, key
+
+    def _init_env(self) -> None:
+        import mlflow
+
+        Path(self._save_dir).mkdir(parents=True, exist_ok=True)
+        self._entities = mlflow.entities
+        self._client = mlflow.MlflowClient(tracking_uri=self._uri)
+        known = self._client.get_experiment_by_name(self._experiment)
+        number = known.experiment_id if known else self._client.create_experiment(self._experiment, self._artifacts)
+        run = self._client.create_run(number, tags={"mimbench": self._key}, run_name=self._label)
+        self._run_id = run.info.run_id
+
+    @property
+    @force_init_env
+    def experiment(self) -> Any:
+        return self._client
+
+    @force_init_env
     def add_config(self, config: Config, **kwargs: Any) -> None:
-        self.experiment.log_params(self._flatten(config.to_dict()))
+        values = _flatten(config.to_dict())
+        params = [self._entities.Param(name, str(value)) for name, value in values.items()]
+        self._client.log_batch(self._run_id, params=params)
+
+    @force_init_env
+    def add_scalars(self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs: Any) -> None:
+        now = int(time.time() * 1000)
+        metrics = [self._entities.Metric(name, float(value), now, step) for name, value in scalar_dict.items()]
+        self._client.log_batch(self._run_id, metrics=metrics)
 
     def close(self) -> None:
-        if hasattr(self, "_mlflow"):
-            self._mlflow.end_run()
+        if hasattr(self, "_run_id"):
+            self._client.set_terminated(self._run_id)
+
+
+def _flatten(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat.update(_flatten(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}": value})
+    return flat
 
 
 def _build_tensorboard(run: Run) -> BaseVisBackend:
@@ -92,28 +141,36 @@ def _build_tensorboard(run: Run) -> BaseVisBackend:
 
 
 def _build_wandb(run: Run) -> BaseVisBackend:
-    settings = {"console": "off", "disable_git": True, "save_code": False, "silent": True}
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    off = ("disable_git", "disable_code", "disable_job_creation", "x_disable_stats", "x_disable_meta")
+    settings = {
+        **dict.fromkeys((*off, "x_disable_machine_info", "silent"), True),
+        **dict.fromkeys(("save_code", "x_save_requirements"), False),
+        **dict.fromkeys(("host", "username", "program"), "mimbench"),  # wandb looks them up otherwise
+        "console": "off",
+    }
     named = {"name": run.label, "id": f"{run.key}-{run.place}", "resume": "allow", "settings": settings}
     return _Wandb(str(run.folder), {"project": os.environ.get("WANDB_PROJECT", "mimbench"), **named})
 
 
 def _build_mlflow(run: Run) -> BaseVisBackend:
-    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "mimbench")
-    folder = run.folder.resolve()
-    # MLflow no longer writes plain folders, and without an address it would use the working folder.
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    folder, uri = run.folder.resolve(), os.environ.get("MLFLOW_TRACKING_URI")
     return _MLflow(
-        str(folder),
-        experiment,
+        folder,
+        # MLflow no longer writes plain folders, and without an address it would use the working folder.
+        uri or f"sqlite:///{folder / 'mlflow.db'}",
+        os.environ.get("MLFLOW_EXPERIMENT_NAME", "mimbench"),
+        None if uri else (folder / "mlflow").as_uri(),
         run.label,
-        {"mimbench": run.key},
-        tracking_uri=uri,
-        artifact_location=None if os.environ.get("MLFLOW_TRACKING_URI") else (folder / "mlflow").as_uri(),
+        run.key,
     )
 
 
 def _build_aim(run: Run) -> BaseVisBackend:
-    return AimVisBackend(None, {"repo": os.environ.get("AIM_REPO", str(run.folder)), "experiment": run.label})
+    off = {"system_tracking_interval": None, "log_system_params": False, "capture_terminal_logs": False}
+    named = {"repo": os.environ.get("AIM_REPO", str(run.folder)), "experiment": run.label}
+    return AimVisBackend(None, {**named, **off})
 
 
 BUILD: Mapping[str, Callable[[Run], BaseVisBackend]] = {
