@@ -1,7 +1,8 @@
 """Monitors of one pretraining: they see the encoder that a checkpoint at this step would hold, and nothing else.
 
 The weights are copied into an encoder of its own. So neither the mode, the batch norms nor the compiled blocks of what
-is trained are touched. Under torchrun the ranks share the images, and rank 0 measures.
+is trained are touched. Images are encoded in micro-batches of the training, without gradients, so that they need less
+memory than it. Under torchrun the ranks share the images, and rank 0 measures.
 """
 
 from __future__ import annotations
@@ -20,20 +21,21 @@ from mimbench.data.pipeline.repeated_views import repeated_views
 from mimbench.data.pipeline.subsets import subset
 from mimbench.distributed import get_rank, get_world_size
 from mimbench.engine.monitoring import Monitoring
-from mimbench.engine.ranks import map_over_ranks, on_first_rank
+from mimbench.engine.ranks import fails_together, map_over_ranks, on_first_rank
 from mimbench.harness.planning.build import build_method
 from mimbench.harness.planning.cells import Pretraining
 from mimbench.harness.planning.monitors import load_monitors
 from mimbench.harness.planning.weights import copy_exported
 
 BATCH = 128
+"""Images that are loaded together, whatever is encoded at once: views depend on it."""
 VIEWED = 100
 """Images that augmented views are made of, at most."""
 _SEED = 0
 """Of the choice of images and of their views: the same for all methods and seeds."""
 
 
-class Watch:
+class EncoderMonitoring:
     """Measures the encoder of a method by the monitors of its pretraining."""
 
     def __init__(
@@ -51,7 +53,9 @@ class Watch:
         """
         self._monitors, self._pretraining, self._method = monitors, pretraining, method
         self._device, self._say = device, say
+        self._at_once = pretraining.recipe.pretrain.micro_batch(get_world_size())
         self._failed: set[str] = set()
+        self._is_left_out = False
 
     @cached_property
     def _images(self) -> ImageSplit:
@@ -67,15 +71,40 @@ class Watch:
         return encoder.requires_grad_(False).eval()
 
     def measure(self) -> dict[str, float]:
-        """The value of each monitor by name, without those that fail or are not finite. All ranks call it together."""
-        encoder = self._encoder
-        copy_exported(self._method, encoder)
-        encoder.to(self._device)
+        """The value of each monitor by name, without those that fail or are not finite. All ranks call it together.
+
+        If the images cannot be encoded, all monitors are left out from then on.
+        """
+        if self._is_left_out:
+            return {}
         try:
-            features, views = self._features(encoder), self._views(encoder)
+            features, views = self._encode()
+        except Exception as error:  # the training is worth more than its curves
+            problem = f"{type(error).__name__}: {short_text(error)}"
+        else:
+            is_finite = all(bool(part.isfinite().all()) for part in (features, views) if part is not None)
+            problem = "" if is_finite else "its features are not finite"
+        if not problem:
+            return self._values(features, views)
+        self._is_left_out = True
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        if get_rank() == 0:
+            self._say(f"monitors are left out from here on; the training goes on: cannot encode images: {problem}")
+        return {}
+
+    def _encode(self) -> tuple[Tensor, Tensor | None]:
+        try:
+            encoder = self._current_encoder()
+            return self._features(encoder), self._views(encoder)
         finally:
-            encoder.cpu()  # the training needs the memory
-        return self._values(features, views)
+            if "_encoder" in vars(self):
+                self._encoder.cpu()  # the training needs the memory
+
+    @fails_together
+    def _current_encoder(self) -> Encoder:
+        copy_exported(self._method, self._encoder)
+        return self._encoder.to(self._device)
 
     def _features(self, encoder: Encoder) -> Tensor:
         """float32 [N, D] of all watched images, on the CPU."""
@@ -93,7 +122,7 @@ class Watch:
         )
 
         def encode(batch: tuple[Tensor, Tensor]) -> Tensor:
-            return encoder.features(transform(batch[0].to(self._device, non_blocking=True)), -1).pooled.float().cpu()
+            return self._pooled(encoder, transform(batch[0].to(self._device, non_blocking=True)))
 
         return torch.cat(map_over_ranks(encode, loader))
 
@@ -116,9 +145,14 @@ class Watch:
         )
 
         def encode(views: Tensor) -> Tensor:
-            return encoder.features(views.flatten(0, 1), -1).pooled.float().cpu().unflatten(0, views.shape[:2])
+            return self._pooled(encoder, views.flatten(0, 1)).unflatten(0, views.shape[:2])
 
         return torch.cat(map_over_ranks(encode, batches))
+
+    def _pooled(self, encoder: Encoder, images: Tensor) -> Tensor:
+        """float32 [B, D] of a batch, on the CPU."""
+        parts = images.split(self._at_once)
+        return torch.cat([encoder.features(part, -1).pooled.float().cpu() for part in parts])
 
     @property
     def _workers(self) -> int:
@@ -161,4 +195,4 @@ def monitoring_of(
     if not monitors:
         return None
     every = config.monitoring_interval(max(1, pretraining.image_count // config.batch_size))
-    return Monitoring(Watch(monitors, pretraining, method, device, say).measure, every)
+    return Monitoring(EncoderMonitoring(monitors, pretraining, method, device, say).measure, every)

@@ -11,13 +11,14 @@ import torch
 from helpers.two_processes import join, run_in_two
 from mimbench import registry
 from mimbench.contract import Monitor
+from mimbench.encoders.vit import ViT
 from mimbench.engine.hooks import HistoryHook
 from mimbench.errors import InputError, RunError
 from mimbench.harness.planning.build import build_method
 from mimbench.harness.planning.cells import Request
 from mimbench.harness.planning.monitors import load_monitors
 from mimbench.harness.planning.plan import plan
-from mimbench.harness.running.monitoring import Watch
+from mimbench.harness.running.monitoring import EncoderMonitoring
 from mimbench.recipe.document import parse_assignments
 
 CPU = torch.device("cpu")
@@ -113,21 +114,74 @@ def test_a_monitor_that_needs_labels_is_refused_without_them(bench):
         load_monitors(cell.pretraining)
 
 
-def watch(cache) -> Watch:
+def monitoring(cache, *settings) -> EncoderMonitoring:
     brief = ("pretrain.monitor=knn,lidar", "pretrain.monitor_images=50", "data.train_limit=64")
-    settings = {**parse_assignments([*TWO, *brief, "pretrain.batch_size=32"])}
+    settings = {**parse_assignments([*TWO, *brief, "pretrain.batch_size=32", *settings])}
     (cell,) = plan(Request(["simmim"], ["knn"], "smoke", [0], settings), CPU, cache)
     pretraining = cell.pretraining
     method = build_method(pretraining.recipe, 0, pretraining.channels)
-    return Watch(load_monitors(pretraining), pretraining, method, CPU, print)
+    return EncoderMonitoring(load_monitors(pretraining), pretraining, method, CPU, print)
+
+
+def test_images_are_encoded_in_micro_batches_of_the_training(cache, monkeypatch):
+    counts = []
+    encode = ViT.features
+
+    def noted(encoder, images, *arguments):
+        assert not torch.is_grad_enabled()
+        counts.append(len(images))
+        return encode(encoder, images, *arguments)
+
+    expected = monitoring(cache).measure()
+    monkeypatch.setattr(ViT, "features", noted)
+    with torch.no_grad():
+        values = monitoring(cache, "pretrain.accumulate=4").measure()
+    assert max(counts) == 8
+    assert values == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "OutOfMemoryError: CUDA out of memory"),
+        (None, "its features are not finite"),
+    ],
+)
+def test_images_that_cannot_be_encoded_leave_out_monitors_and_nothing_else(bench, monkeypatch, problem, said):
+    settings = (*TWO, *WATCHED)
+    bench.run(settings=settings)
+    expected = weights(bench)
+    bench.moves("failing")
+    encode, take = EncoderMonitoring._pooled, EncoderMonitoring._current_encoder
+    measured = []
+
+    def note(monitors):
+        measured.append(True)
+        return take(monitors)
+
+    def fail(monitors, encoder, images):
+        if len(measured) == 1:  # before the first step
+            return encode(monitors, encoder, images)
+        if problem:
+            raise problem
+        return torch.full((len(images), encoder.embed_dim), torch.nan)
+
+    monkeypatch.setattr(EncoderMonitoring, "_current_encoder", note)
+    monkeypatch.setattr(EncoderMonitoring, "_pooled", fail)
+    (record,) = bench.run(settings=settings).records
+    assert weights(bench) == expected
+    assert {name: len(points) for name, points in record.checkpoint.monitored.items()} == dict.fromkeys(ALL, 1)
+    assert len(measured) == 2  # and not again after the second epoch
+    line = f"monitors are left out from here on; the training goes on: cannot encode images: {said}"
+    assert bench.said.count(line) == 1
 
 
 def compare(rank, port, cache, expected, failures):
     join(rank, port)
-    values = watch(cache).measure()
+    values = monitoring(cache).measure()
     if values != expected:
         failures.put(f"rank {rank}: {values}, not {expected}")
 
 
 def test_two_processes_measure_what_one_does(cache):
-    run_in_two(compare, cache, watch(cache).measure())
+    run_in_two(compare, cache, monitoring(cache).measure())
