@@ -90,7 +90,7 @@ def status_of_plan(options: RunOptions) -> RunStatus:
     Raises:
         InputError: an option or setting that cannot be used.
     """
-    with plan_run(options, writes=False) as run:
+    with plan_run(options) as run:
         cells = [PlannedCell(**describe_cell(cell)) for cell in run.cells]
         return _status(run.results, cells, [])
 

@@ -17,34 +17,51 @@ from mimbench.harness.exchange import NOTHING_SPENT
 from mimbench.harness.planning.checkpoints import find_checkpoint
 from mimbench.harness.planning.code import code_of_plugin
 from mimbench.harness.running.provenance import provenance
-from mimbench.store.sealing import fingerprint
+from mimbench.store.sealing import SEAL, fingerprint
 from mimbench.store.store import Store, StoredCheckpoint
 
 
-def open_checkpoint(
-    which: str, results: Path, *, place: Path | None = None, on_wait: Callable[[], None] = lambda: None
-) -> StoredCheckpoint:
-    """The checkpoint that --checkpoint names.
+def open_checkpoint(which: str, results: Path, scratch: Path) -> StoredCheckpoint:
+    """The checkpoint that --checkpoint names. Nothing is written to the results folder.
 
     Args:
         which: fingerprint, or its first characters, or folder of a checkpoint, or a published encoder, such as
             timm:MODEL or hf:REPO.
         results: the results folder.
-        place: where a published encoder is stored; None: in `results`.
-        on_wait: called if another process stores the same encoder.
+        scratch: a folder for a published encoder that `results` does not have yet; see `keep_checkpoint`.
 
     Raises:
         InputError: there is no such checkpoint or encoder, or it cannot be read.
     """
     if not is_published(which):
         return find_checkpoint(results, which)
-    return _store(load_published(which), place or results, on_wait)
+    published = load_published(which)
+    method = ExternalConfig(model=published.files.name)
+    images = validate(InputConfig, dict(published.input), "input")
+    what = _identity(published, method, images)
+    key = fingerprint(what)
+    if stored := Store(results, write=False).checkpoint(key):
+        return stored
+    state = {name: value.detach() for name, value in published.encoder.state_dict().items()}
+    return Store(scratch).save_checkpoint(key, state, {}, _card(published, what, method, images))
 
 
-def _store(published: PublishedEncoder, place: Path, on_wait: Callable[[], None]) -> StoredCheckpoint:
-    files, encoder = published.files, published.encoder
-    method = ExternalConfig(model=files.name)
-    what = {
+def keep_checkpoint(checkpoint: StoredCheckpoint, store: Store, on_wait: Callable[[], None]) -> StoredCheckpoint:
+    """Store a checkpoint of a scratch folder in the results folder, unless that has it.
+
+    Args:
+        on_wait: called if another process stores the same one.
+    """
+    card = {name: value for name, value in checkpoint.card.items() if name != SEAL}
+    with store.lease(card["fingerprint"], f"storing {checkpoint.card['what']['imported']['source']}", on_wait):
+        stored = store.checkpoint(card["fingerprint"])
+        return stored or store.save_checkpoint(card["fingerprint"], checkpoint.encoder(), checkpoint.rest(), card)
+
+
+def _identity(published: PublishedEncoder, method: ExternalConfig, images: InputConfig) -> dict[str, Any]:
+    """All that shapes features of a published encoder: its weights, and how images are put in and features pooled."""
+    encoder = published.encoder
+    return {
         "method": {"name": External.name, "version": External.version, **shaping_at(method, "method")},
         "encoder": {
             "name": TimmModel.kind,
@@ -53,20 +70,19 @@ def _store(published: PublishedEncoder, place: Path, on_wait: Callable[[], None]
         },
         "image_size": encoder.image_size,
         "channels": encoder.in_channels,
-        "imported": {"source": files.name, "sha256": published.sha256},
+        "imported": {
+            "source": published.files.name,
+            "sha256": published.sha256,
+            "pooling": published.pooling,
+            "input": images.evaluation(),
+        },
     }
-    store, key = Store(place), fingerprint(what)
-    with store.lease(key, f"storing {files.name}", on_wait):
-        stored = store.checkpoint(key)
-        if stored is None:
-            state = {name: value.detach() for name, value in encoder.state_dict().items()}
-            stored = store.save_checkpoint(key, state, {}, _card(published, what, method))
-    return stored
 
 
-def _card(published: PublishedEncoder, what: dict[str, Any], method: ExternalConfig) -> dict[str, Any]:
+def _card(
+    published: PublishedEncoder, what: dict[str, Any], method: ExternalConfig, images: InputConfig
+) -> dict[str, Any]:
     files = published.files
-    images = validate(InputConfig, dict(published.input), "input")
     return {
         "mimbench": __version__,
         "what": what,
@@ -80,7 +96,6 @@ def _card(published: PublishedEncoder, what: dict[str, Any], method: ExternalCon
         "imported": {
             "file": files.weights.name,
             "revision": files.revision,
-            "pooling": published.pooling,
             "left_out": list(published.left_out),
         },
         "provenance": provenance(

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,7 +30,7 @@ from mimbench.harness.planning.cells import Cell, Request
 from mimbench.harness.planning.checkpoints import method_of
 from mimbench.harness.planning.dryrun import PlanSummary, code_changes, summarize_plan
 from mimbench.harness.planning.plan import plan
-from mimbench.harness.published_encoders import open_checkpoint
+from mimbench.harness.published_encoders import keep_checkpoint, open_checkpoint
 from mimbench.harness.running.scheduler import Outcome, Scheduler
 from mimbench.harness.running.session import Session
 from mimbench.lean_imports import end_of_imports, keep_imports
@@ -102,6 +102,8 @@ class PlannedRun:
     console: Console
     request: Request
     cells: Sequence[Cell]
+    scratch: Path
+    """A folder that is deleted at the end. It holds a published encoder that the results folder does not have yet."""
 
 
 def preview(options: RunOptions) -> Preview | None:
@@ -110,7 +112,7 @@ def preview(options: RunOptions) -> Preview | None:
     Raises:
         InputError: an option or setting that cannot be used.
     """
-    with plan_run(options, writes=False) as run:
+    with plan_run(options) as run:
         if get_rank() > 0:
             return None
         summary = summarize_plan(run.cells, run.results, device_name(run.device), fresh=options.fresh)
@@ -135,18 +137,31 @@ def execute(options: RunOptions, check: Callable[[Sequence[Cell]], None] | None 
             on_first_rank(check)(run.cells)
         with redirect_stdout(sys.stderr):
             session = Session(Store(run.results), run.device, run.console, options.fresh)
-            outcome = Scheduler(session, run.request, run.cells).run()
+            outcome = Scheduler(session, run.request, _keep_checkpoint(run, session)).run()
         is_first_rank = get_rank() == 0
         outdated = _outdated(run.results, outcome) if options.fresh and is_first_rank else []
         return RunResult(run.results, outcome, outdated, is_first_rank)
 
 
-@contextmanager
-def plan_run(options: RunOptions, *, writes: bool = True) -> Iterator[PlannedRun]:
-    """The plan, inside the process group that torchrun started.
+def _keep_checkpoint(run: PlannedRun, session: Session) -> Sequence[Cell]:
+    """The cells, with a published encoder that --checkpoint names stored in the results folder."""
+    checkpoint = run.request.checkpoint
+    if checkpoint is None or not checkpoint.folder.is_relative_to(run.scratch):
+        return run.cells
 
-    Args:
-        writes: store a published encoder that --checkpoint names in the results folder. False: nothing is written.
+    @on_first_rank
+    def keep() -> StoredCheckpoint:
+        return keep_checkpoint(
+            checkpoint, session.store, lambda: session.say("waiting: another process stores the same encoder")
+        )
+
+    stored = keep()
+    return [replace(cell, pretraining=replace(cell.pretraining, checkpoint=stored)) for cell in run.cells]
+
+
+@contextmanager
+def plan_run(options: RunOptions) -> Iterator[PlannedRun]:
+    """The plan, inside the process group that torchrun started. Nothing is written to the results folder.
 
     Raises:
         InputError: an option or setting that cannot be used.
@@ -158,10 +173,10 @@ def plan_run(options: RunOptions, *, writes: bool = True) -> Iterator[PlannedRun
     if results.exists() and not results.is_dir():
         raise InputError(f"--results {results} is a file, not a folder; choose another")
     with ExitStack() as stack:
+        scratch = Path(stack.enter_context(TemporaryDirectory()))
         checkpoint = None
         if options.checkpoint is not None:
-            place = results if writes else Path(stack.enter_context(TemporaryDirectory()))
-            checkpoint = open_checkpoint(options.checkpoint, results, place=place)
+            checkpoint = open_checkpoint(options.checkpoint, results, scratch)
         request = _request(options, file, checkpoint)
         stack.enter_context(process_group(device))
         console = Console(stderr=True, quiet=get_rank() > 0)
@@ -174,7 +189,7 @@ def plan_run(options: RunOptions, *, writes: bool = True) -> Iterator[PlannedRun
         datasets = [dataset for cell in cells for dataset in (cell.pretraining.dataset, cell.dataset)]
         for note in dict.fromkeys(note for dataset in datasets for note in dataset.notes):
             print_line(console, note)
-        yield PlannedRun(results, device, console, request, cells)
+        yield PlannedRun(results, device, console, request, cells, scratch)
 
 
 def _request(options: RunOptions, file: GridFile, checkpoint: StoredCheckpoint | None) -> Request:

@@ -95,7 +95,7 @@ def with_checkpoint(
     if field and not field.is_required():  # nor are the weights that its encoder started from
         taken["encoder"] = {key: value for key, value in taken["encoder"].items() if key != "weights"}
     merged |= taken
-    pooling = checkpoint.card.get("imported", {}).get("pooling")
+    pooling = checkpoint.card["what"].get("imported", {}).get("pooling")
     if pooling:
         for task in tasks:
             merged = _with_pooling(merged, task, pooling, settings)
