@@ -88,7 +88,6 @@ def describe_leaderboard(board: Leaderboard, numbers: Mapping[str, int]) -> dict
                 {
                     "column": index,
                     **score.summary.as_json(),
-                    "mark": cell.mark,
                     "notes": [letters[note] for note in cell.notes],
                     "runs": [numbers[name] for name in score.records.values()],
                     **_published(score),

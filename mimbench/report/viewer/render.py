@@ -16,13 +16,13 @@ from typing import Any
 
 from mimbench.text import visible
 
-PURE_SCRIPTS = ("format.js", "statistics.js", "csv.js", "filter.js", "scale.js")
+PURE_SCRIPTS = ("format.js", "statistics.js", "csv.js", "toml.js", "filter.js", "scale.js")
 """Modules of pure functions, which need neither a page nor its data."""
 SCRIPTS = (
     *PURE_SCRIPTS,
     # What the views are made of.
     *("elements.js", "data.js", "files.js", "controls.js", "table.js", "address.js", "selection.js"),
-    *("chart.js", "curves.js"),
+    *("chart.js", "curves.js", "ranking.js"),
     # One view each.
     *("leaderboard.js", "runs.js", "run.js", "compare.js", "ablations.js", "failures.js", "published.js"),
     *("downloads.js", "router.js"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import random
+import tomllib
 from importlib.resources import files
 
 import pytest
 
-from mimbench.report.scores.statistics import summarise, t_interval
+from mimbench.report.scores.statistics import best_and_next, paired_p_value, summarise, t_interval
 from mimbench.report.viewer.render import PURE_SCRIPTS
 from mimbench.text import spreadsheet_text, visible
 
@@ -88,6 +90,66 @@ def test_a_difference_needs_a_common_seed_and_an_interval_needs_two(script):
     assert script.evaluate("pairedDifference(new Map([[0, 1]]), new Map([[1, 2]]), [12.7])") is None
     one = script.evaluate("pairedDifference(new Map([[0, 1], [2, 5]]), new Map([[2, 2]]), [12.7])")
     assert one == {"seeds": [2], "mean": 3, "halfWidth": None}
+
+
+def test_p_values_are_those_of_tables(script):
+    rng = random.Random(3)
+    for count in (2, 3, 4, 5, 6, 9, 20):
+        for distance in (0.0, 0.5, 3.0, 30.0):
+            scores = {seed: rng.gauss(50, 1) for seed in range(count)}
+            others = {seed: rng.gauss(50 + distance, 1) for seed in range(count)}
+            pairs = [[[seed, value] for seed, value in some.items()] for some in (scores, others)]
+            shown = script.evaluate("([a, b]) => pairedPValue(new Map(a), new Map(b))", pairs)
+            assert shown == pytest.approx(paired_p_value(scores, others), rel=1e-6, abs=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("scores", "others", "expected"),
+    [
+        ({0: 1.0}, {0: 2.0, 1: 3.0}, None),
+        ({0: 1.0, 1: 2.0}, {0: 0.0, 1: 1.0}, None),
+        ({0: 1.0, 1: 2.0, 2: 4.0}, {0: 0.0, 1: 1.0, 2: 3.0}, 0),
+        ({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}, 1),
+    ],
+)
+def test_p_values_of_equal_differences(script, scores, others, expected):
+    assert paired_p_value(scores, others) == expected
+    pairs = [[list(pair) for pair in some.items()] for some in (scores, others)]
+    assert script.evaluate("([a, b]) => pairedPValue(new Map(a), new Map(b))", pairs) == expected
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_marks_are_those_of_tables(script, higher):
+    rng = random.Random(4)
+    seen = set()
+    for _ in range(40):
+        levels = [rng.choice((50, 50.5, 52, 56)) for _ in range(rng.randint(1, 9))]
+        scores = [{seed: round(rng.gauss(level, 0.6), 1) for seed in range(rng.randint(1, 5))} for level in levels]
+        verdict = best_and_next(scores, higher)
+        expected = [
+            "best" if i in verdict.best else "similar" if i in verdict.similar else "" for i in range(len(scores))
+        ]
+        compared = [
+            {"mean": math.fsum(one.values()) / len(one), "seeds": [list(pair) for pair in one.items()]}
+            for one in scores
+        ]
+        call = "([some, higher]) => marksOf(some.map((one) => ({...one, seeds: new Map(one.seeds)})), higher)"
+        assert script.evaluate(call, [compared, higher]) == expected
+        seen |= set(expected)
+    assert seen == {"best", "similar", ""}
+
+
+def test_equal_values_share_the_mean_of_their_places(script):
+    assert script.evaluate("ranksOf([3, 1, 3, 2], true)") == [1.5, 4, 1.5, 3]
+    assert script.evaluate("ranksOf([3, 1, 3, 2], false)") == [3.5, 1, 3.5, 2]
+
+
+def test_tables_as_toml(script):
+    table = {"a": {"x": None, "y": [1, "b\n"], "t": {"k k": True}, "z": 1e-8, "l": [{"u": 0.5}]}, "b/c-d": {}}
+    text = script.evaluate("table => tomlText('one\\ntwo', table)", table)
+    assert text.startswith("# one two\n")
+    expected = {"a": {**table["a"], "x": "none"}, "b": {"c-d": {}}}
+    assert tomllib.loads(text) == expected
 
 
 def test_the_last_quantile_holds_for_all_further_pairs(script):

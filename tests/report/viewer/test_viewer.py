@@ -11,8 +11,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from helpers.page_results import HOSTILE, REFERENCE, failure, write_epochs, write_hostile, write_results
+from helpers.page_results import HOSTILE, REFERENCE, failure, write_epochs, write_hostile, write_paper, write_results
+from mimbench.recipe.document import read
+from mimbench.recipe.resolve import resolve
 from mimbench.report.page.build import write_page
+from mimbench.report.page.leaderboard import build_leaderboard, row_key
+from mimbench.report.records.frame import load_records
+from mimbench.report.scores.choice import Choice
+from mimbench.report.tables.comparison import build_comparison
 from mimbench.report.viewer.render import unpack
 
 VIEWS = ("leaderboard", "runs", "ablations", "failures", "published", "downloads")
@@ -108,7 +114,7 @@ def test_filters_narrow_rows_and_columns(opened):
     assert set(column(tab, "Method")) == {"SimMIM", "MAE", "Random init"}
     tab.get_by_label("Filter rows").fill("mae 0.6")
     assert column(tab, "Method") == ["MAE"]
-    expect(tab.get_by_text("marks are those among all rows")).to_be_visible()
+    expect(tab.get_by_text("marks are those among the rows shown")).to_be_visible()
     tab.get_by_label("Filter rows").fill("nothing of that name")
     expect(tab.get_by_text("Nothing matches.")).to_be_visible()
     tab.get_by_label("Filter rows").fill("")
@@ -365,7 +371,7 @@ def test_earlier_epochs_are_there_when_asked_for_and_never_lead(opened, tmp_path
     pretrainings = column(tab, "Pretraining")
     assert [text.split(", ")[1] for text in pretrainings if "epoch " in text] == ["epoch 10 of 26", "epoch 2 of 26"]
     early = tab.get_by_role("row").filter(has_text="epoch 10 of 26")
-    assert early.locator("a.best").count() == 0
+    assert early.locator(".best").count() == 0
     go(tab, "ablations")
     assert tab.get_by_role("img").first.is_visible()
     tab.get_by_label("Varied").select_option("Epochs pretrained")
@@ -499,6 +505,82 @@ def test_differences_to_a_baseline_are_paired_by_seed(opened, built):
     assert "Δ" not in tab.get_by_role("row", name="Compare Random init").inner_text()
 
 
+MARKS = """() => [...document.querySelectorAll("main > section:not([hidden]) tbody tr")].map((row) => [
+    row.querySelector("input").dataset.key.slice("setting:".length),
+    [...row.querySelectorAll("td.number a")].map((link) => link.firstChild.className.replace("value", "")),
+])"""
+
+
+def test_marks_of_all_rows_are_those_of_the_table(opened, tmp_path):
+    tidy = load_records(REFERENCE.parent, earlier_epochs=True)
+    board = build_leaderboard(tidy)
+    tab = opened("leaderboard?all=1&earlier=1", page=write_page(REFERENCE.parent, tmp_path / "page"))
+    shown = {key: sorted(marks) for key, marks in tab.evaluate(MARKS)}
+    expected = {
+        row_key(board.grid, key): sorted(cell.mark for cell in cells[board.label_columns :] if cell.content is not None)
+        for key, cells in zip(board.grid.row_keys, board.table.rows, strict=True)
+    }
+    assert shown == expected
+    assert {mark for marks in shown.values() for mark in marks} == {"best", "similar", ""}
+
+
+def test_marks_follow_the_filter(opened, tmp_path):
+    tab = opened("leaderboard?task=knn", page=write_page(REFERENCE.parent, tmp_path / "page"))
+    shown = tab.locator("main > section:visible tbody")
+    best = []
+    for text in ("", "vit", "crossmae"):
+        tab.get_by_label("Filter rows").fill(text)
+        scores = [
+            float(score) for score in shown.locator("tr:not(.apart) td.number a span:first-child").all_inner_texts()
+        ]
+        best.append(max(scores))
+        assert {float(score) for score in shown.locator("a .best").all_inner_texts()} == (
+            {max(scores)} if text != "crossmae" else set()
+        )
+    assert best[0] > best[1] > best[2]
+
+
+def test_columns_are_chosen_and_in_the_address(opened):
+    tab = opened()
+    tab.get_by_text("Columns: ").click()
+    tab.get_by_label("Mean rank over").check()
+    tab.get_by_label("Pretraining time").check()
+    tab.get_by_role("group", name="Columns").get_by_label("Encoder").uncheck()
+    titles = [title.split("\u00a0")[0] for title in tab.locator("thead th button").all_inner_texts()]
+    assert "Encoder" not in titles
+    assert titles[-2:] == ["Mean rank", "Pretraining time"]
+    again = opened(tab.url.split("#")[1])
+    assert [title.split("\u00a0")[0] for title in again.locator("thead th button").all_inner_texts()] == titles
+    assert all(text.endswith((" s", " min", " h")) for text in column(again, "Pretraining time"))
+
+
+def test_ranks_are_those_of_tables(opened, built, tmp_path):
+    tidy = load_records(built.parent.parent / "results")
+    table = build_comparison(
+        tidy, Choice(row_fields=("method", "encoder"), column_fields=("task", "metric"), ranks=True)
+    )
+    expected = sorted(round(row[-1].content.rank.mean, 2) for row in table.rows if row[-1].content is not None)
+    shown = [text for text in column(opened("leaderboard?columns=rank"), "Mean rank") if text.strip()]
+    assert sorted(map(float, shown)) == expected
+    assert len(expected) == 6
+
+
+def test_the_resolved_recipe_is_saved_as_a_recipe(opened, tmp_path):
+    write_paper(tmp_path / "results", ratios=(0.9,))
+    (record,) = (tmp_path / "results").glob("records/*.json")
+    body = json.loads(record.read_text())
+    tab = opened(f"run={body['id']}", page=write_page(tmp_path / "results", tmp_path / "page"))
+    with tab.expect_download() as coming:
+        tab.get_by_role("button", name="as TOML").click()
+    path = tmp_path / coming.value.suggested_filename
+    coming.value.save_as(path)
+    recipe = resolve(str(path), read(str(path)), "mae", {}, None)
+    task = body["recipe"].pop("task")
+    assert recipe.as_tables() == body["recipe"]
+    assert recipe.as_tables()["method"]["mask_ratio"] == 0.9
+    assert recipe.task("linear-probe").config.model_dump(mode="json") == task
+
+
 def test_a_chart_and_a_run_are_saved_as_files(opened, built, tmp_path):
     run = next(run for run in data_of(built)["runs"] if run["id"].startswith("simmim-detection-s0"))
     tab = opened(f"run={run['id']}")
@@ -521,8 +603,15 @@ def test_a_chart_and_a_run_are_saved_as_files(opened, built, tmp_path):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440, 2560])
-def test_no_view_is_wider_than_the_window(opened, width, scheme):
+def test_no_view_is_wider_than_the_window_and_axe_core_objects_to_none(opened, built, width, scheme):
+    axe = pytest.importorskip("axe_playwright_python", reason="pip install axe-playwright-python")
+    script = (Path(axe.__file__).parent / "axe.min.js").read_text()
+    data = data_of(built)
+    rows = [f"setting%3A{row['key']}" for row in data["leaderboard"]["rows"][:2]]
     tab = opened(width=width, scheme=scheme)
-    for address in VIEWS:
+    tab.evaluate(script)
+    for address in (*VIEWS, f"run={data['runs'][0]['id']}", f"compare={','.join(rows)}"):
         go(tab, address)
         assert tab.evaluate("document.documentElement.scrollWidth") == width, address
+        violations = tab.evaluate("() => axe.run(document).then((report) => report.violations)")
+        assert [(one["id"], one["nodes"][0]["html"]) for one in violations] == [], address

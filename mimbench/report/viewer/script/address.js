@@ -7,6 +7,7 @@ const setState = (control, value) => {
   if (stateOf(control) === value) return;
   if (control.type === "checkbox") control.checked = value === "1";
   else control.value = value;
+  if (control.selectedIndex === -1) control.value = ""; // an address of another report
   control.dispatchEvent(new Event(control.type === "search" ? "input" : "change"));
 };
 // controls: {name: control}, in the order in which they are set. Returns {write, read}: write after a change; read is

@@ -41,3 +41,43 @@ const controlBar = (...controls) =>
     { class: "controls" },
     controls.map((control) => control.element),
   );
+// Checkboxes that show and hide the columns of a table. For the address, `control` holds the keys of those columns that
+// are not as they are at first.
+const columnsControl = (onchange) => {
+  const list = h("div", { class: "choices", role: "group", "aria-label": "Columns" });
+  const title = h("summary", {});
+  const control = h("input", { type: "hidden", value: "" });
+  let offered = [];
+  const toggled = () => new Set(control.value.split(",").filter(Boolean));
+  const isShown = (column) => toggled().has(column.key) !== (column.shown ?? true);
+  const toggle = (key) => {
+    const keys = toggled();
+    if (!keys.delete(key)) keys.add(key);
+    control.value = [...keys].join(",");
+    onchange();
+  };
+  control.addEventListener("change", onchange);
+  // Boxes are drawn anew only if the columns change, so that the focus stays on them. Returns the columns to show.
+  const offer = (columns) => {
+    const isSame = columns.map(({ key }) => key).join() === offered.map(({ key }) => key).join();
+    offered = columns;
+    if (!isSame)
+      list.replaceChildren(
+        ...columns.map(({ key, title, note }) =>
+          h(
+            "label",
+            { class: "check" },
+            h("input", { type: "checkbox", onchange: () => toggle(key) }),
+            h("span", {}, raised(title), note ? h("small", {}, ` ${note}`) : null),
+          ),
+        ),
+      );
+    columns.forEach((column, index) => {
+      list.children[index].firstChild.checked = isShown(column);
+    });
+    const shown = columns.filter(isShown);
+    title.textContent = `Columns: ${shown.length} of ${columns.length}`;
+    return shown;
+  };
+  return { control, element: h("details", { class: "columns" }, title, list, control), offer };
+};

@@ -47,13 +47,18 @@ const metricsOf = (run) =>
 const picturesOf = (run) =>
   run.pictures.map(([kind, path, index]) => [kind, path, index === null ? null : shared[index]]);
 // The value of a metric by seed, of the runs behind a cell of the leaderboard.
-const seedsOf = (cell, column) =>
-  new Map(
+const seedsOf = (cell, column) => {
+  cell.seeds ??= new Map(
     cell.runs.map((number) => {
       const metric = metricsOf(runs[number]).find(({ name }) => name === column.metric);
       return [runs[number].seed, metric.value];
     }),
   );
+  return cell.seeds;
+};
+// Whether all values of a cell are in the range of their metric.
+const isInRange = (cell, column) =>
+  cell.runs.every((number) => !metricsOf(runs[number]).some((one) => one.name === column.metric && one.isOutOfRange));
 // The name of a run's protocol.
 const protocolOf = (run) => data.protocols[run.protocol][0];
 // What distinguishes a row from others of its method and encoder: the labels after these two.

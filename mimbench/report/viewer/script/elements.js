@@ -26,8 +26,8 @@ const announce = (text) => {
 
 // The address of a view: "#run=ID".
 const viewAddress = (view, ...keys) => `#${view}${keys.length ? "=" + keys.map(encodeURIComponent).join(",") : ""}`;
-// A long name that may break after dots and underscores.
-const breakable = (name) => name.split(/(?<=[._])/).flatMap((part, index) => (index ? [h("wbr"), part] : [part]));
+// A long name that may break after dots and underscores, but not within a number.
+const breakable = (name) => name.split(/(?<=[._])(?!\d)/).flatMap((part, index) => (index ? [h("wbr"), part] : [part]));
 // A heading with what follows a "^" raised: "AP^box".
 const raised = (title) => {
   const [base, power] = title.split(/\^(.*)/s);

@@ -1,7 +1,7 @@
 // The leaderboard: a row per setting, a column per metric of each task under each protocol.
 
-// A score with its marks and footnotes, linked to its run or runs; null if there is none.
-const drawScoreCell = (row, column) => {
+// A score with its mark and footnotes, linked to its run or runs; null if there is none.
+const drawScoreCell = (row, column, mark) => {
   const cell = cellOf(row, column.index);
   if (!cell) return null;
   const decimals = decimalsOf(column.unit);
@@ -10,16 +10,17 @@ const drawScoreCell = (row, column) => {
     cell.runs.length === 1
       ? viewAddress("run", runs[cell.runs[0]].id)
       : viewAddress("score", row.key, String(column.index));
-  const description = `${mean}${cell.mark ? `, ${cell.mark}` : ""}: ${plural(cell.n, "run")}`;
+  const description = `${mean}${mark ? `, ${mark}` : ""}: ${plural(cell.n, "run")}`;
+  const spread = cell.sd === null ? "" : ` ± ${formatNumber(cell.sd, decimals)}`;
+  // The spread is in the link, so that the link is no part of a text from which its colour alone would set it apart.
   return [
-    h("a", { href, class: cell.mark || null, "aria-label": description }, mean),
-    cell.notes.length ? h("sup", {}, cell.notes.join(",")) : null,
     h(
-      "span",
-      { class: "muted small" },
-      cell.sd === null ? "" : ` ± ${formatNumber(cell.sd, decimals)}`,
-      ` (n=${cell.n})`,
+      "a",
+      { href, "aria-label": description },
+      h("span", { class: mark || "value" }, mean),
+      h("span", { class: "muted small" }, `${spread} (n=${cell.n})`),
     ),
+    cell.notes.length ? h("sup", {}, cell.notes.join(",")) : null,
   ];
 };
 // The difference of a row from the baseline, paired by seed; null without one.
@@ -43,7 +44,7 @@ const labelValue = (label) => {
 const settingColumns = () => [
   { key: "encoder", title: "Encoder", value: (row) => row.encoder },
   ...leaderboard.labels.slice(2).map(({ title }, index) => ({
-    key: `label ${title}`,
+    key: `label ${title}`.replaceAll(",", " "),
     title,
     value: (row) => labelValue(row.labels[index + 2]),
     cell: (row) => row.labels[index + 2],
@@ -61,19 +62,21 @@ const methodColumn = () => ({
       "label",
       {},
       selectionBox(selectionKey(row), nameOf(row)),
-      h("span", {}, methodLabel(row.method), phone.matches ? h("small", {}, breakable(settingAndEpochOf(row))) : null),
+      h("span", { class: methodLabel(row.method).length < 20 ? "name" : null }, methodLabel(row.method), phone.matches ? h("small", {}, breakable(settingAndEpochOf(row))) : null),
     ),
 });
-// baseline: a row, or null.
-const scoreColumn = (column, baseline) => {
+// rows: the shown ones, among which the best is marked. baseline: a row, or null.
+const scoreColumn = (column, rows, baseline) => {
+  const marks = markRows(rows, column);
   const protocols = leaderboard.columns.filter((one) => one.task === column.task && one.metric === column.metric);
   return {
     key: `score ${column.index}`,
     title: metricTitle(column.task, column.metric),
+    note: protocols.length > 1 ? column.label : "",
     number: true,
     ascending: !column.higher,
     value: (row) => cellOf(row, column.index)?.mean,
-    cell: (row) => [drawScoreCell(row, column), drawRowDifference(row, baseline, column)],
+    cell: (row) => [drawScoreCell(row, column, marks.get(row)), drawRowDifference(row, baseline, column)],
     below: h(
       "small",
       {},
@@ -93,7 +96,7 @@ const drawRemark = (remark, isFiltered) =>
       const mark = part.match(/^\{(best|similar)\}$/)?.[1];
       return mark ? h("span", { class: mark }, mark) : part;
     }),
-    isFiltered ? "; marks are those among all rows, filtered ones included" : "",
+    isFiltered ? "; marks are those among the rows shown" : "",
   );
 // Remarks, and the footnotes that the shown rows and columns use.
 const drawFootnotes = (rows, columns) => {
@@ -140,7 +143,9 @@ const drawLeaderboard = () => {
   earlier.element.hidden = !leaderboard.rows.some((row) => row.early);
   const rivals = leaderboard.rows.filter((row) => !row.early).map((row) => [row.key, nameOf(row)]);
   const baseline = selectControl("Difference to", [["", "none"], ...rivals], changed);
-  const address = bindAddress("leaderboard", { q: search, method, task, protocol, all: allMetrics, earlier, baseline }, table);
+  const choice = columnsControl(changed);
+  const controls = { q: search, method, task, protocol, all: allMetrics, earlier, baseline, columns: choice };
+  const address = bindAddress("leaderboard", controls, table);
   readers.set("leaderboard", address.read);
 
   const isOfTask = (column) => isChosen(task, column.task);
@@ -169,10 +174,17 @@ const drawLeaderboard = () => {
         (!needsScore || columns.some((column) => cellOf(row, column.index))),
     );
     const base = leaderboard.rows[rowNumbers.get(baseline.control.value)] ?? null;
-    const scores = columns.map((column) => scoreColumn(column, base));
-    const shown = phone.matches ? [...scores, ...settingColumns()] : [...settingColumns(), ...scores];
+    const scores = columns.map((column) => ({ ...scoreColumn(column, rows, base), column }));
+    const primary = columns.filter((column) => column.primary);
+    const isHidden = new Set(choice.control.value.split(","));
+    const ranked = primary.filter((column) => !isHidden.has(`score ${column.index}`));
+    const summaries = summaryColumns(rows, ranked);
+    const shown = choice.offer(
+      phone.matches ? [...scores, ...summaries, ...settingColumns()] : [...settingColumns(), ...scores, ...summaries],
+    );
     table.update([methodColumn(), ...shown], rows);
-    footnotes.replaceChildren(...drawFootnotes(rows, columns));
+    const shownScores = shown.filter((one) => one.column).map((one) => one.column);
+    footnotes.replaceChildren(...drawFootnotes(rows, shownScores));
   };
   offerProtocols();
   update();
@@ -181,6 +193,7 @@ const drawLeaderboard = () => {
     h("h2", { tabindex: -1 }, "Leaderboard"),
     drawFailureCount(),
     controlBar(search, method, task, protocol, baseline, allMetrics, earlier),
+    choice.element,
     table.element,
     footnotes,
   ];

@@ -43,10 +43,10 @@ const showView = () => {
   if (name === "compare" && !keys.length) keys = [...selected];
   const view = views.get(name);
   drawTray();
-  if (view.redraw) view.section?.remove();
-  if (view.redraw || !view.section) {
-    view.section = fillElement(document.createElement("section"), {}, [view.draw(keys)].flat());
-    main.append(view.section);
+  view.section ??= main.appendChild(h("section"));
+  if (view.redraw || !view.section.childElementCount) {
+    view.section.replaceChildren();
+    fillElement(view.section, {}, [view.draw(keys)].flat());
   }
   readers.get(name)?.(queryOf(location.hash));
   for (const other of views.values()) if (other.section) other.section.hidden = other !== view;
@@ -67,8 +67,12 @@ const summaryText = () => {
   return `${plural(runs.length, "run")}: ${counts.join(", ")}; latest ${data.newest || "unknown"}`;
 };
 
+// Each tab leads to a section of the page, which is empty until it is first shown.
 for (const [name, view] of views)
-  if (view.title && !view.hasNoTab) tabs.append(h("a", { href: viewAddress(name), "data-view": name }, view.title));
+  if (view.title && !view.hasNoTab) {
+    tabs.append(h("a", { href: viewAddress(name), "data-view": name }, view.title));
+    view.section = main.appendChild(h("section", { id: name, hidden: true }));
+  }
 document.getElementById("summary").textContent = summaryText();
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // the address names the view

@@ -62,10 +62,25 @@ const drawFacts = (run, row) => {
     ["time", (run.time ?? "not recorded").slice(0, 19).replace("T", " ")],
   ]);
 };
+// The resolved recipe as a file for `mimbench run --recipe`.
+const recipeToml = (run) => {
+  const tables = Object.entries(run.recipe).map(([table, index]) => [
+    table === "task" ? `tasks/${run.task}` : table,
+    shared[index],
+  ]);
+  return tomlText(`Resolved recipe of ${run.id}`, Object.fromEntries(tables));
+};
 const drawRecipe = (run) => {
   const recipe = [...recipeOf(run)];
   return [
     h("h3", {}, "Recipe"),
+    h(
+      "p",
+      { class: "small saves" },
+      saveButton(`${run.id}: resolved recipe as TOML`, "TOML", () =>
+        saveText(`${fileName(run.id)}.toml`, "application/toml", recipeToml(run)),
+      ),
+    ),
     lazyDetails("As passed", () => pairsTable("Recipe as passed", flatten(shared[run.passed])), true),
     lazyDetails(`As resolved: ${plural(recipe.length, "value")}`, () =>
       pairsTable("Recipe as resolved", recipe, passedPaths(run)),

@@ -73,7 +73,7 @@ const sortableTable = (name, sortedAtFirst = null) => {
   const drawHeader = (column, index) =>
     h(
       "th",
-      { scope: "col", class: classOf(column.number && "number", index === 0 && "first") },
+      { scope: "col", class: classOf(column.number && "number", index === 0 && "first", column.title.length > 22 && "long") },
       h("button", { type: "button", onclick: () => toggleSort(column) }, raised(column.title)),
       column.below ?? null,
     );

@@ -1,0 +1,24 @@
+// A resolved recipe as the TOML that `--recipe` reads.
+
+const tomlKey = (key) => (/^[\w-]+$/.test(key) ? key : JSON.stringify(key));
+const isTable = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+// "none" is how a recipe sets nothing.
+const tomlValue = (value) => {
+  if (value === null) return '"none"';
+  if (Array.isArray(value)) return `[${value.map(tomlValue).join(", ")}]`;
+  if (!isTable(value)) return JSON.stringify(value);
+  return `{${Object.entries(value).map(([key, nested]) => `${tomlKey(key)} = ${tomlValue(nested)}`).join(", ")}}`;
+};
+// Lines of a table: its values, then the tables in it.
+const tomlLines = (path, table) => {
+  const entries = Object.entries(table);
+  return [
+    `[${path.map(tomlKey).join(".")}]`,
+    ...entries.filter(([, value]) => !isTable(value)).map(([key, value]) => `${tomlKey(key)} = ${tomlValue(value)}`),
+    "",
+    ...entries.filter(([, value]) => isTable(value)).flatMap(([key, value]) => tomlLines([...path, key], value)),
+  ];
+};
+// tables: {name: table}. heading: a comment above them.
+const tomlText = (heading, tables) =>
+  [`# ${heading.replaceAll("\n", " ")}`, "", ...Object.entries(tables).flatMap(([name, table]) => tomlLines(name.split("/"), table))].join("\n");
