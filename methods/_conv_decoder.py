@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimbench.api import InputError
+from mimbench.api import InputError, draw_rows
+
+NOISE_ROWS = 64
+"""Rows of noise that are drawn at once. On a CPU they are those of one draw for all rows."""
 
 
 class ConvDecoder(nn.Module):
@@ -46,3 +50,12 @@ class ConvDecoder(nn.Module):
             y = F.gelu(F.layer_norm(y, y.shape[-1:]))
             x = x + y if x.shape == y.shape else y
         return self.proj(x)
+
+
+def fill_with_noise(patches: Tensor, places: Tensor, count: int, std: float) -> Tensor:
+    """[B, count, D]: `patches` [B, K, D] at `places`, int64 [B, K], and normal noise everywhere else."""
+    shape, device, kind = (count, patches.shape[-1]), patches.device, patches.dtype
+    noise = draw_rows(
+        lambda rows: torch.randn(rows, *shape, device=device, dtype=kind), len(patches), at_once=NOISE_ROWS
+    )
+    return (std * noise).scatter(1, places.unsqueeze(-1).expand_as(patches), patches)

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from mimbench.api import Depth, Encoder, InputError, MaskRatioConfig
+from mimbench_methods._conv_decoder import ConvDecoder
 from mimbench_methods._slow_teachers import TauConfig
 
 
@@ -40,6 +41,10 @@ class Data2Vec2Config(MaskRatioConfig, TauConfig):
     """Share of the training over which it goes in a straight line from tau_start to tau_end."""
     export: Literal["student", "teacher"] = "student"
     """Whose encoder the tasks get."""
+
+    def build_decoder(self, encoder: Encoder) -> ConvDecoder:
+        sizes = {"depth": self.decoder_depth, "kernel": self.decoder_kernel, "groups": self.decoder_groups}
+        return ConvDecoder(encoder.out_dim, self.decoder_dim, **sizes)
 
     def check_encoder(self, encoder: Encoder) -> None:
         """Raise InputError if the encoder has too few layers, or not the one class token that a loss asks for."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from mimbench.api import Config, InputConfig, InputError, View
+from mimbench.api import Config, Encoder, InputConfig, InputError, ProjectionHead, View
 
 Range = tuple[float, float]
 
@@ -73,6 +73,16 @@ class IBOTConfig(Config):
         """Raises InputError: a patch of `patch_size` px cuts the local crops."""
         if self.local_crops and self.local_size % patch_size:
             raise InputError(f"method.local_size {self.local_size} px is not a multiple of the patch, {patch_size} px")
+
+    def build_head(self, encoder: Encoder) -> ProjectionHead:
+        sizes = self.model_dump(include={"hidden_dim", "bottleneck_dim", "fixed_gain"})
+        return ProjectionHead(encoder.out_dim, self.out_dim, layers=self.head_layers, **sizes)
+
+    def temperature_at(self, epoch: int, ends: Range) -> float:
+        """From the first end to the second in equal steps, one per epoch, over `temperature_epochs`."""
+        if epoch >= self.temperature_epochs:
+            return ends[1]
+        return ends[0] + (ends[1] - ends[0]) * epoch / max(self.temperature_epochs - 1, 1)
 
 
 def augmented_views(config: IBOTConfig, input: InputConfig) -> Sequence[InputConfig]:

@@ -43,3 +43,11 @@ class TauConfig(Config):
 def variance_over_tokens(tokens: Tensor) -> Tensor:
     """Variance of [..., D] over all axes but the channels, mean over these: near 0 if training has collapsed."""
     return tokens.flatten(0, -2).var(0, correction=0).mean()
+
+
+def variance_logs(target: Tensor, prediction: Tensor) -> dict[str, Tensor]:
+    """`variance_over_tokens` of both, to log."""
+    return {
+        "target_variance": variance_over_tokens(target),
+        "prediction_variance": variance_over_tokens(prediction.detach().float()),
+    }

@@ -22,7 +22,7 @@ from mimbench.api import (
     mean_over_masked,
 )
 from mimbench_methods._masked_patches import count_masked
-from mimbench_methods._slow_teachers import EncoderTeacher, TauConfig, variance_over_tokens
+from mimbench_methods._slow_teachers import EncoderTeacher, TauConfig, variance_logs
 from mimbench_methods.official.data2vec import OfficialData2Vec
 
 
@@ -58,7 +58,10 @@ class Data2VecConfig(TauConfig):
 
 
 class Data2Vec(EncoderTeacher):
-    """Baevski et al., data2vec: A General Framework for Self-supervised Learning (ICML 2022, arXiv:2202.03555)."""
+    """Baevski et al., data2vec: A General Framework for Self-supervised Learning (ICML 2022, arXiv:2202.03555).
+
+    Reference code: CC-BY-NC 4.0, parts MIT; not used here.
+    """
 
     name: ClassVar[str] = "data2vec"
     version: ClassVar[str] = "2"
@@ -118,10 +121,7 @@ class Data2Vec(EncoderTeacher):
         """Logs the variance over the patches of the batch, mean over channels: near 0 if training has collapsed."""
         target = self.target(images)
         prediction = self.predict(images, mask)
-        logs = {
-            "target_variance": variance_over_tokens(target),
-            "prediction_variance": variance_over_tokens(prediction.detach().float()),
-        }
+        logs = variance_logs(target, prediction)
         return StepOutput(self.loss(prediction, target, mask), logs)
 
     def after_step(self, progress: float) -> None:

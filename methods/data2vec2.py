@@ -17,21 +17,17 @@ from mimbench.api import (
     Teacher,
     at_least_float32,
     check_mask_ratios,
-    draw_rows,
     mean_over_masked,
     repeat_per_mask,
     resize_mask,
     visible_blocks_mask,
     visible_indices,
 )
-from mimbench_methods._conv_decoder import ConvDecoder
+from mimbench_methods._conv_decoder import fill_with_noise
 from mimbench_methods._data2vec2_options import Data2Vec2Config
 from mimbench_methods._fairseq_weights import init_as_fairseq
-from mimbench_methods._slow_teachers import EncoderTeacher, variance_over_tokens
+from mimbench_methods._slow_teachers import EncoderTeacher, variance_logs
 from mimbench_methods.official.data2vec2 import OfficialData2Vec2
-
-NOISE_ROWS = 64
-"""Rows of noise that are drawn at once. On a CPU they are those of one draw for all rows."""
 
 
 class Data2Vec2(EncoderTeacher):
@@ -56,26 +52,13 @@ class Data2Vec2(EncoderTeacher):
         super().__init__(config, encoder)
         check_mask_ratios(self)
         config.check_encoder(encoder)
-        self.decoder = ConvDecoder(
-            encoder.out_dim,
-            config.decoder_dim,
-            depth=config.decoder_depth,
-            kernel=config.decoder_kernel,
-            groups=config.decoder_groups,
-        )
+        self.decoder = config.build_decoder(encoder)
         init_as_fairseq(encoder)
         self.teacher = Teacher(encoder)
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        config = self.config
-        return visible_blocks_mask(
-            batch,
-            self.encoder.grid,
-            config.ratio_at(self.progress),
-            generator,
-            block=config.mask_block,
-            adjust=config.mask_adjust,
-        )
+        config, grid, ratio = self.config, self.encoder.grid, self.config.ratio_at(self.progress)
+        return visible_blocks_mask(batch, grid, ratio, generator, block=config.mask_block, adjust=config.mask_adjust)
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepOutput:
         return self(batch.images, self.sample_mask(self.config.masks * len(batch.images), generator))
@@ -105,12 +88,7 @@ class Data2Vec2(EncoderTeacher):
         """keep: int64 [B * M, K], the visible patches of `mask`."""
         tokens = repeat_per_mask(self.encoder.embed(images), keep)
         seen = self.encoder.forward_tokens(tokens, keep)
-        shape, kind = (mask[0].numel(), self.encoder.out_dim), seen.patches.dtype
-        noise = draw_rows(
-            lambda rows: torch.randn(rows, *shape, device=mask.device, dtype=kind), len(mask), at_once=NOISE_ROWS
-        )
-        grid = self.config.noise_std * noise
-        grid = grid.scatter(1, keep.unsqueeze(-1).expand_as(seen.patches), seen.patches)
+        grid = fill_with_noise(seen.patches, keep, mask[0].numel(), self.config.noise_std)
         patches = self.decoder(grid.unflatten(1, self.encoder.grid)).flatten(1, 2)
         # The class token itself is the prediction; register tokens that follow it are not used.
         return torch.cat((seen.prefix[:, :1], patches), 1) if self.config.class_weight else patches
@@ -136,19 +114,12 @@ class Data2Vec2(EncoderTeacher):
         mask = resize_mask(mask, self.encoder.grid)
         visible = int(prod(self.encoder.grid) * (1 - self.config.ratio_at(self.progress)))
         prediction = self._predict(images, mask, visible_indices(mask, visible))
-        logs = {
-            "target_variance": variance_over_tokens(target),
-            "prediction_variance": variance_over_tokens(prediction.detach().float()),
-        }
+        logs = variance_logs(target, prediction)
         return StepOutput(self.loss(prediction, target, mask), logs)
 
     def after_step(self, progress: float) -> None:
         """Move the teacher towards the student, with the tau of the progress after the step."""
-        self.teacher.follow(self.encoder, self.tau(progress))
-
-    def tau(self, progress: float) -> float:
-        """What the teacher keeps of itself in the step that ends at `progress`, in [0, 1]."""
-        return self.config.tau_at(progress)
+        self.teacher.follow(self.encoder, self.config.tau_at(progress))
 
     def no_weight_decay(self) -> set[str]:
         """The official code decays everything of two or more dimensions, the class token included."""

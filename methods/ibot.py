@@ -13,17 +13,16 @@ from mimbench.api import (
     Encoder,
     InputConfig,
     OfficialCode,
-    ProjectionHead,
     StepOutput,
     Teacher,
     at_least_float32,
     cancel_gradients,
-    mean_over_ranks,
     mixed_ratio_mask,
     ramp,
     replace_masked,
     rows_of_views,
 )
+from mimbench_methods._centred_targets import follow_means, loss_between_views, sharpened
 from mimbench_methods._ibot_options import IBOTConfig, augmented_views
 from mimbench_methods._slow_teachers import EncoderTeacher
 from mimbench_methods.official.ibot import OfficialIBOT
@@ -55,8 +54,7 @@ class IBOT(EncoderTeacher):
         super().__init__(config, encoder)
         self.sample_mask(2, torch.Generator())  # an impossible mask is refused now, not at the first step
         config.check_local_size(encoder.patch_size)
-        sizes = config.model_dump(include={"hidden_dim", "bottleneck_dim", "fixed_gain"})
-        self.head = ProjectionHead(encoder.out_dim, config.out_dim, layers=config.head_layers, **sizes)
+        self.head = config.build_head(encoder)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, 1, encoder.embed_dim))
         for name, parameter in encoder.named_parameters():
             if name.endswith("cls_token"):
@@ -73,9 +71,8 @@ class IBOT(EncoderTeacher):
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         """Each sample draws its own mask ratio, so that by default half of the masks are empty."""
-        config = self.config
-        ratios, spreads = config.mask_ratios, config.ratio_spread
-        return mixed_ratio_mask(batch, self.encoder.grid, ratios, spreads, generator, kind=config.mask)
+        ratios, spread, kind = self.config.mask_ratios, self.config.ratio_spread, self.config.mask
+        return mixed_ratio_mask(batch, self.encoder.grid, ratios, spread, generator, kind=kind)
 
     @torch.no_grad()
     def target(self, images: Tensor) -> Tensor:
@@ -93,21 +90,12 @@ class IBOT(EncoderTeacher):
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Cross-entropy of masked patches: mean over each image, then over images. An empty mask counts as 0."""
-        start = self.encoder.num_prefix_tokens
-        target = self._sharpened(target[:, start:], self.patch_centre, self.config.patch_temperature)
-        error = -(target * self._log_softmax(prediction[:, start:])).sum(-1)
+        start, config = self.encoder.num_prefix_tokens, self.config
+        temperature = config.temperature_at(self._epoch, config.patch_temperature)
+        target = sharpened(target[:, start:], self.patch_centre, temperature)
+        error = -(target * (prediction[:, start:] / config.student_temperature).log_softmax(-1)).sum(-1)
         masked = mask.flatten(1)
         return ((error * masked).sum(1) / masked.sum(1).clamp(min=1)).mean()
-
-    def class_loss(self, predictions: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-        """Cross-entropy between class tokens [B, K] of different views, mean over pairs of views and images.
-
-        targets: the first views of `predictions`.
-        """
-        logs = [self._log_softmax(prediction) for prediction in predictions]
-        sharp = [self._sharpened(target, self.centre, self.config.temperature) for target in targets]
-        pairs = [(q, p) for q in range(len(sharp)) for p in range(len(logs)) if q != p]
-        return torch.stack([-(sharp[q] * logs[p]).sum(-1).mean() for q, p in pairs]).mean()
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepOutput:
         self._epoch = batch.epoch
@@ -117,15 +105,18 @@ class IBOT(EncoderTeacher):
 
     def compare(self, views: Sequence[Tensor], crops: Sequence[Tensor], mask: Tensor) -> StepOutput:
         """The loss of two views and of local crops, [B, C, S, S] each. mask: [2 B, Gh, Gw] of the views."""
-        images = torch.cat(tuple(views))
+        images, config = torch.cat(tuple(views)), self.config
         with rows_of_views(len(views)):
             target, prediction = self.target(images), self.predict(images, mask)
         with rows_of_views(len(crops)):
             local = self.local_logits(torch.cat(tuple(crops))).chunk(len(crops)) if crops else ()
-        between = self.class_loss((*prediction[:, 0].chunk(2), *local), target[:, 0].chunk(2))
+        tokens = (*prediction[:, 0].chunk(2), *local)
+        class_target = sharpened(target[:, 0], self.centre, config.temperature_at(self._epoch, config.temperature))
+        between = loss_between_views(tokens, class_target.chunk(2), config.student_temperature)
         within = self.loss(prediction, target, mask)
-        self._follow_centres(target)
-        loss = self.config.class_weight * between + self.config.patch_weight * within
+        patches = target[:, self.encoder.num_prefix_tokens :]  # all of them, masked or not
+        follow_means(self.centre, self.patch_centre, target[:, 0], patches, config.centre_momentum)
+        loss = config.class_weight * between + config.patch_weight * within
         return StepOutput(loss, {"class": between.detach(), "patches": within.detach()})
 
     def local_logits(self, crops: Tensor) -> Tensor:
@@ -145,24 +136,3 @@ class IBOT(EncoderTeacher):
     def no_weight_decay(self) -> set[str]:
         """The official script decays everything of two or more dimensions: tokens, positions and gains, too."""
         return set()
-
-    def teacher_temperature(self, ends: tuple[float, float]) -> float:
-        """The temperature of an epoch: from the first end to the second in equal steps, over `temperature_epochs`."""
-        rises = self.config.temperature_epochs
-        if self._epoch >= rises:
-            return ends[1]
-        return ends[0] + (ends[1] - ends[0]) * self._epoch / max(rises - 1, 1)
-
-    def _sharpened(self, logits: Tensor, centre: Tensor, ends: tuple[float, float]) -> Tensor:
-        return ((logits - centre) / self.teacher_temperature(ends)).softmax(-1)
-
-    def _log_softmax(self, logits: Tensor) -> Tensor:
-        return (logits / self.config.student_temperature).log_softmax(-1)
-
-    @torch.no_grad()
-    def _follow_centres(self, target: Tensor) -> None:
-        """Move the centres towards the means of the batch: of class tokens, and of all patches, masked or not."""
-        patches = target[:, self.encoder.num_prefix_tokens :]
-        means = mean_over_ranks(torch.stack((target[:, 0].mean(0), patches.mean((0, 1)))))
-        self.centre.lerp_(means[0].to(self.centre.dtype), 1 - self.config.centre_momentum)
-        self.patch_centre.lerp_(means[1].to(self.centre.dtype), 1 - self.config.centre_momentum)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mimbench.api import (
     Encoder,
     InputError,
-    MaskRatioConfig,
     Method,
     OfficialCode,
     at_least_float32,
@@ -26,37 +24,18 @@ from mimbench.api import (
     replace_masked,
 )
 from mimbench_methods._hog import hog
-from mimbench_methods._noise_masks import NoiseKind, NoiseMaskConfig, is_noise
-from mimbench_methods._token_decoder import TokenDecoder, TokenDecoderConfig
+from mimbench_methods._maskfeat_options import MaskFeatConfig
+from mimbench_methods._noise_masks import is_noise
+from mimbench_methods._slowfast_weights import init_as_slowfast
+from mimbench_methods._token_decoder import TokenDecoder
 from mimbench_methods.official.maskfeat import OfficialMaskFeat
 
 
-class MaskFeatConfig(TokenDecoderConfig, NoiseMaskConfig, MaskRatioConfig):
-    """The paper's choices; the defaults are those of its ViT-B, with patches of 16 px."""
-
-    bins: int = Field(9, ge=2)
-    """Orientations, which share 180 degrees."""
-    cell_size: int = Field(8, ge=1)
-    """Side of the square that one histogram counts, px; it divides the encoder's stride."""
-    colour: Literal["channels", "grey"] = "channels"
-    """channels: histograms of each, side by side; grey: of their mean."""
-    norm: Literal["l2", "l1", "none"] = "l2"
-    """What makes the length of each histogram 1."""
-    mask: Literal["block", "random", NoiseKind] = "block"
-    """block: BEiT's rectangles, which may end short of the ratio; noise: ColorMAE's."""
-    mask_ratio: float = Field(0.4, gt=0, lt=1)
-    """Share of the patches that is masked. A patch is one cell of the encoder's last map."""
-    min_block: int | None = Field(None, ge=1)
-    """Block masks: least size of a block, in patches; absent: a fifth of the masked patches."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> MaskFeatConfig:
-        self.check_noise(self.mask)
-        return self
-
-
 class MaskFeat(Method):
-    """Wei et al., Masked Feature Prediction for Self-Supervised Visual Pre-Training (CVPR 2022, arXiv:2112.09133)."""
+    """Wei et al., Masked Feature Prediction for Self-Supervised Visual Pre-Training (CVPR 2022, arXiv:2112.09133).
+
+    Reference code: Apache 2.0; not used here.
+    """
 
     name: ClassVar[str] = "maskfeat"
     version: ClassVar[str] = "2"
@@ -90,7 +69,7 @@ class MaskFeat(Method):
         if config.init == "xavier":
             init_xavier(self)
             return
-        _init_weights(encoder)
+        init_as_slowfast(encoder)
         for parameter in (self.mask_token, self.head.weight):
             nn.init.trunc_normal_(parameter, std=0.02)
         nn.init.zeros_(self.head.bias)
@@ -137,21 +116,3 @@ class MaskFeat(Method):
     def no_weight_decay(self) -> set[str]:
         """The official recipe decays everything of two or more dimensions, tokens and positions included."""
         return set()
-
-
-@torch.no_grad()
-def _init_weights(encoder: Encoder) -> None:
-    """The official initial weights of an encoder: normal, 0.02; biases of linear layers and norms start at 0.02.
-
-    The bias of a convolution is as torch draws it, and that of the final norm is 0: officially this norm is part of the
-    head. facebookresearch/SlowFast@287ec007 slowfast/models/video_model_builder.py, head_helper.py.
-    """
-    norms = [part for part in encoder.modules() if isinstance(part, nn.LayerNorm)]
-    for part in encoder.modules():
-        if isinstance(part, nn.Linear | nn.Conv2d):
-            nn.init.trunc_normal_(part.weight, std=0.02)
-        if isinstance(part, nn.Linear | nn.LayerNorm) and part.bias is not None:
-            nn.init.constant_(part.bias, 0.0 if part in norms[-1:] else 0.02)
-    for name, parameter in encoder.named_parameters():
-        if name.endswith("_token"):
-            nn.init.trunc_normal_(parameter, std=0.02)

@@ -31,7 +31,7 @@ from mimbench.api import (
 )
 from mimbench.compute.blocks import mark_blocks, run_block
 from mimbench.shared_batch import current_share, spread_rows, take_rows
-from mimbench_methods.data2vec2 import NOISE_ROWS
+from mimbench_methods._conv_decoder import NOISE_ROWS
 
 GRID = (8, 8)
 ROWS = 6
