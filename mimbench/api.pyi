@@ -227,6 +227,10 @@ from mimbench.data.pipeline.augment import (
     Mixing as Mixing,
 )
 from mimbench.data.pipeline.batches import BatchIndices as BatchIndices
+from mimbench.data.pipeline.clip_views import (
+    clip_views as clip_views,
+    shuffle_frames as shuffle_frames,
+)
 from mimbench.data.pipeline.repeated_views import repeated_views as repeated_views
 from mimbench.data.pipeline.loading import (
     EpochSampler as EpochSampler,

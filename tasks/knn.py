@@ -106,14 +106,12 @@ class KNN(FrozenFeaturesTask):
             details |= {"best_layer": best, "best_layer_on_test": int(np.argmax(of_test))}
         else:
             details["absent"]["top1_best_layer"] = 'one layer was compared; task.layers = "all" compares all'
-        votes = scores[NEIGHBOURS[0]]
-        total = votes.sum(axis=1, keepdims=True).clip(min=np.finfo(votes.dtype).tiny)  # 0 if all votes underflow
         return TaskResult(
             metrics,
             curves=curves,
             details=details,
             # A class without a neighbour has no vote, and its loss would be infinite.
-            scores=classification_scores(test, votes / total, has_loss=False),
+            scores=classification_scores(test, as_probabilities(scores[NEIGHBOURS[0]]), has_loss=False),
             by_sample={f"top1_k{k}": top_k_hits(labels, scores[k], 1) for k in counts},
         )
 
@@ -145,19 +143,49 @@ class KNN(FrozenFeaturesTask):
     def _votes(
         self, queries: Tensor, bank: Tensor, labels: Tensor, classes: int, counts: list[int], device: torch.device
     ) -> dict[int, np.ndarray]:
-        """k -> votes of the k nearest training images for each class, float64 [N, classes]. Ranks share the queries."""
-        labels = labels.to(device)
+        config = self.config
+        return count_votes(
+            queries, bank, labels, classes, counts, device, temperature=config.temperature, chunk=config.chunk
+        )
 
-        @torch.inference_mode()
-        def vote(rows: Tensor) -> list[np.ndarray]:
-            similarity, index = nearest(rows.to(device), bank, max(counts), 16 * self.config.chunk)
-            # The sum of up to 200 votes is taken in float64, where their order hardly matters.
-            weights = ((similarity.double() - 1) / self.config.temperature).exp()
-            empty = torch.zeros(len(rows), classes, dtype=torch.float64, device=device)
-            return [empty.scatter_add(1, labels[index[:, :k]], weights[:, :k]).cpu().numpy() for k in counts]
 
-        parts = map_over_ranks(vote, own_share(queries.split(self.config.chunk)))
-        return {k: np.concatenate(of_count) for k, of_count in zip(counts, zip(*parts, strict=True), strict=True)}
+def count_votes(
+    queries: Tensor,
+    bank: Tensor,
+    labels: Tensor,
+    classes: int,
+    counts: Sequence[int],
+    device: torch.device,
+    *,
+    temperature: float,
+    chunk: int,
+) -> dict[int, np.ndarray]:
+    """k -> votes of the k nearest training images for each class, float64 [N, classes]. Ranks share the queries.
+
+    Args:
+        queries: features of the test images, [N, D].
+        bank: features of the training images, [M, D].
+        labels: of the training images, int64 [M].
+        counts: values of k.
+        temperature, chunk: as in KNNConfig.
+    """
+    labels = labels.to(device)
+
+    @torch.inference_mode()
+    def vote(rows: Tensor) -> list[np.ndarray]:
+        similarity, index = nearest(rows.to(device), bank, max(counts), 16 * chunk)
+        # The sum of up to 200 votes is taken in float64, where their order hardly matters.
+        weights = ((similarity.double() - 1) / temperature).exp()
+        empty = torch.zeros(len(rows), classes, dtype=torch.float64, device=device)
+        return [empty.scatter_add(1, labels[index[:, :k]], weights[:, :k]).cpu().numpy() for k in counts]
+
+    parts = map_over_ranks(vote, own_share(queries.split(chunk)))
+    return {k: np.concatenate(of_count) for k, of_count in zip(counts, zip(*parts, strict=True), strict=True)}
+
+
+def as_probabilities(votes: np.ndarray) -> np.ndarray:
+    """Votes [N, classes], each row divided by its sum; a row of zeros, if all votes underflow, stays so."""
+    return votes / votes.sum(axis=1, keepdims=True).clip(min=np.finfo(votes.dtype).tiny)
 
 
 def nearest(queries: Tensor, bank: Tensor, k: int, chunk: int) -> tuple[Tensor, Tensor]:

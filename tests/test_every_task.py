@@ -22,6 +22,10 @@ def needs_clips(method: str) -> bool:
     return "clips" in registry.methods.load(method).encoder_needs
 
 
+def takes_images(task: str) -> bool:
+    return registry.tasks.load(task).takes_images
+
+
 def recorded(quick, *arguments: str) -> list[dict]:
     done = quick("run", "--recipe", "smoke", "--json", *BRIEF, *arguments)
     assert done.returncode == 0, done.stderr
@@ -30,7 +34,7 @@ def recorded(quick, *arguments: str) -> list[dict]:
 
 @pytest.mark.e2e
 def test_every_task_runs_and_reports_what_it_declares(quick):
-    names = registry.tasks.names()
+    names = [*filter(takes_images, registry.tasks.names())]
     records = recorded(quick, "--method", "simmim", "--task", ",".join(names))
     assert sorted(record["task"]["name"] for record in records) == sorted(names)
     assert len({record["checkpoint"]["weights_sha256"] for record in records}) == 1
@@ -46,7 +50,8 @@ def test_every_task_runs_and_reports_what_it_declares(quick):
 
 @pytest.mark.parametrize("task", registry.tasks.names())
 def test_every_task_states_chance_on_its_embedded_default(task, cache):
-    (cell,) = plan(Request(["simmim"], [task], "smoke"), torch.device("cpu"), cache)
+    method, recipe = ("simmim", "smoke") if takes_images(task) else ("videomae", "moving-digits-vit-tiny")
+    (cell,) = plan(Request([method], [task], recipe), torch.device("cpu"), cache)
     primary = cell.task.metrics[0]
     assert primary.low <= cell.task.chance(cell.dataset) <= primary.high
 
@@ -63,15 +68,21 @@ def test_every_method_can_be_probed(quick):
 @pytest.mark.e2e
 def test_every_method_of_clips_can_be_probed_and_fine_tuned(quick):
     names = [*filter(needs_clips, registry.methods.names()), "random-init", "supervised"]
-    brief = (*CLIPS, "tasks.finetune.train.epochs=1", "tasks.finetune.train.schedule.warmup_epochs=0")
+    of_clips = [name for name in registry.tasks.names() if not takes_images(name)]
+    trained = ("finetune", *of_clips)
+    brief = [*CLIPS, *(f"tasks.{name}.train.epochs=1" for name in trained)]
+    brief += [f"tasks.{name}.train.schedule.warmup_epochs=0" for name in trained]
     settings = [word for setting in brief for word in ("--set", setting)]
-    tasks = ("linear-probe", "knn", "few-shot", "finetune")
-    chosen = ("--method", ",".join(names), "--task", ",".join(tasks), "--recipe", "moving-digits-vit-tiny")
+    tasks = ("linear-probe", "knn", "few-shot", "finetune", *of_clips)
+    chosen = ("--method", ",".join(names), "--task", ",".join(tasks))  # the default recipe is that of clips
     done = quick("run", "--json", *chosen, *settings)
     assert done.returncode == 0, done.stderr
     records = json.loads(done.stdout)
     assert len(records) == len(names) * len(tasks)
     assert {record["dataset"]["name"] for record in records} == {"moving-digits"}
+    for record in records:
+        declared = {metric.name for metric in registry.tasks.load(record["task"]["name"]).metrics}
+        assert declared == {*record["metrics"], *record["details"].get("absent", {})}
 
 
 @pytest.mark.e2e

@@ -47,7 +47,7 @@ ALLOWED = {
     "toolkit/splits.py": {"digit-scenes"},
     "toolkit/semantic_splits.py": {"digit-scenes", "ade20k", "segmentation"},  # the last one a key of a COCO object
     "toolkit/trained_probe.py": {"linear-probe"},
-    "recipe/__init__.py": {"mnist5k"},  # within the name of the default recipe
+    "recipe/__init__.py": {"mnist5k", "moving-digits"},  # within the names of the default recipes
     # Values of options and layouts that are named after the official code which they follow, not after the plugin.
     "optim/schedules.py": {"simmim", "mae", "beit", "ijepa", "spark"},
     "recipe/show.py": {"simmim", "spark"},

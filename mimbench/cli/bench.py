@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mimbench.cli.options import METHOD_TO_RESOLVE, MethodOption, PluginOption, RecipeOption, SetOption, examples
-from mimbench.recipe import DEFAULT_RECIPE
+from mimbench.cli.options import METHOD_TO_RESOLVE, MethodOption, PluginOption, RunRecipe, SetOption, examples
 from mimbench.text import align_columns, print_line
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def bench() -> None:
 )
 def bench_data(
     method: MethodOption = METHOD_TO_RESOLVE,
-    recipe: RecipeOption = DEFAULT_RECIPE,
+    recipe: RunRecipe = None,
     set_: SetOption = None,
     plugin: PluginOption = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
@@ -49,8 +48,10 @@ def bench_data(
     from mimbench.engine.device import pick_device
     from mimbench.harness.data_rates import measure_rates
     from mimbench.recipe.document import parse_assignments, read
+    from mimbench.recipe.needs import default_recipe
     from mimbench.recipe.resolve import check_settings, resolve
 
+    recipe = recipe or default_recipe([method], [])
     settings = parse_assignments(set_ or [])
     check_settings(list(settings), [method], [])
     resolved = resolve(recipe, read(recipe), method, settings, None)

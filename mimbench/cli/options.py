@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mimbench.recipe import DEFAULT_RECIPE
+from mimbench.recipe import DEFAULT_CLIPS, DEFAULT_RECIPE
 from mimbench.store import DEFAULT_RESULTS
 
 METHOD_TO_RESOLVE = "simmim"
@@ -128,7 +128,10 @@ RunTasks = Annotated[
 RunRecipe = Annotated[
     str | None,
     typer.Option(
-        "--recipe", help="A recipe's name or a TOML file.", show_default=DEFAULT_RECIPE, autocompletion=recipe_names
+        "--recipe",
+        help="A recipe's name or a TOML file.",
+        show_default=f"{DEFAULT_RECIPE}; for methods or tasks that take clips only, {DEFAULT_CLIPS}",
+        autocompletion=recipe_names,
     ),
 ]
 RunSeeds = Annotated[str | None, typer.Option("--seeds", help="Seeds, comma-separated.", show_default="0")]

@@ -10,14 +10,13 @@ import typer
 from mimbench.cli.options import (
     METHOD_TO_RESOLVE,
     PluginOption,
-    RecipeOption,
+    RunRecipe,
     SetOption,
     flag,
     names_of,
     resolve_methods,
 )
 from mimbench.options import split_names
-from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.text import print_text
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def plan(
     task: Annotated[
         str, typer.Option("--task", help="Downstream tasks, comma-separated.", autocompletion=names_of("tasks"))
     ] = "",
-    recipe: RecipeOption = DEFAULT_RECIPE,
+    recipe: RunRecipe = None,
     set_: SetOption = None,
     gpus: Annotated[
         str | None,
@@ -76,11 +75,13 @@ def plan(
     from mimbench.harness.forecast.forecast import forecast
     from mimbench.harness.forecast.sizes import AbsentData
     from mimbench.recipe.document import parse_assignments, read
+    from mimbench.recipe.needs import default_recipe
     from mimbench.recipe.resolve import check_settings, resolve
 
     if measure and gpus:
         raise InputError("--measure measures on this machine, and --gpus names another one: leave one of them out")
     methods, tasks = split_names(method), split_names(task)
+    recipe = recipe or default_recipe(methods, tasks)
     settings, document, machine = parse_assignments(set_ or []), read(recipe), _machine(gpus, memory)
     check_settings(list(settings), methods, tasks)
     forecasts = [

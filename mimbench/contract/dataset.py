@@ -51,6 +51,9 @@ class ImageSplit(torch.utils.data.Dataset, ABC):
             together. A training then goes through the files in a drawn order, `open_shards` at a time, and shuffles
             the samples of these together. None: all samples of an epoch are shuffled together.
         open_shards: files whose samples are shuffled together.
+        has_test_clips: whether samples are cut out of longer videos, so that `test_clip` gives several of each.
+        crop_position: where on the longer side an evaluation crop lies that the loader's workers cut: from 0 (left or
+            top) to 1; 0.5 is the centre.
     """
 
     labels: Tensor
@@ -59,6 +62,8 @@ class ImageSplit(torch.utils.data.Dataset, ABC):
     pixel_range: tuple[float, float] = BYTES
     shards: Tensor | None = None
     open_shards: int = 1
+    has_test_clips: bool = False
+    crop_position: float = 0.5
 
     @property
     def is_in_memory(self) -> bool:
@@ -83,6 +88,16 @@ class ImageSplit(torch.utils.data.Dataset, ABC):
 
         Args:
             generator: on the CPU, seeded by the run's seed, the epoch and `index`.
+        """
+        return self[index]
+
+    def test_clip(self, index: int, clip: int, clips: int) -> tuple[Tensor, int]:
+        """One of `clips` clips of the video at `index`, which together cover it. Of 1 clip it is `split[index]`.
+
+        Override it, and set `has_test_clips`, if samples are cut out of longer videos.
+
+        Args:
+            clip: from 0.
         """
         return self[index]
 

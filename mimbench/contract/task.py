@@ -171,6 +171,8 @@ class Task(ABC):
     """What the encoder must be able to do: names from `ABILITIES`. `check` checks what depends on the options."""
     takes_clips: ClassVar[bool] = False
     """Whether the task takes datasets of clips (`Dataset.frames` above 1) too."""
+    takes_images: ClassVar[bool] = True
+    """False for a task that takes clips only."""
     trains_encoder: ClassVar[bool] = False
     """Whether the task changes the weights of the encoder."""
     needs_reconstruction: ClassVar[bool] = False

@@ -34,9 +34,9 @@ from mimbench.harness.published_encoders import keep_checkpoint, open_checkpoint
 from mimbench.harness.running.scheduler import Outcome, Scheduler
 from mimbench.harness.running.session import Session
 from mimbench.lean_imports import end_of_imports, keep_imports
-from mimbench.recipe import DEFAULT_RECIPE
 from mimbench.recipe.document import covers, other_unit, overlap
 from mimbench.recipe.grid_file import GridFile, read_grid
+from mimbench.recipe.needs import default_recipe
 from mimbench.store import DEFAULT_RESULTS
 from mimbench.store.reading import record_files
 from mimbench.store.record import Record
@@ -209,11 +209,13 @@ def _request(options: RunOptions, file: GridFile, checkpoint: StoredCheckpoint |
     settings = _not_covered(file.settings, replaced)
     # A length for all methods or tasks stays for the others.
     settings |= {other: NONE for other in replaced if any(overlap(other, path) for path in settings)}
-    methods = _first(options.methods, file.methods, [])
+    methods, tasks = _first(options.methods, file.methods, []), _first(options.tasks, file.tasks, [])
+    methods = method_of(checkpoint, methods) if checkpoint else methods
+    recipe = options.recipe or file.recipe
     return Request(
-        method_of(checkpoint, methods) if checkpoint else methods,
-        _first(options.tasks, file.tasks, []),
-        _first(options.recipe, file.recipe, DEFAULT_RECIPE),
+        methods,
+        tasks,
+        default_recipe(methods, tasks) if recipe is None else recipe,
         _first(options.seeds, file.seeds, [0]),
         {**settings, **options.settings},
         {**varied, **options.variations},

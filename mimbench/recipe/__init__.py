@@ -9,6 +9,8 @@ PRETRAINED = "pretrained"
 """Table of a record's recipe: settings that the checkpoint named by --checkpoint was trained with, if they differ from
 those of the run."""
 DEFAULT_RECIPE = "mnist5k-vit-tiny"
+DEFAULT_CLIPS = "moving-digits-vit-tiny"
+"""The recipe that takes the default's place if a chosen method or task takes clips only."""
 
 
 def is_of_task(path: str) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 
 from mimbench import registry
 from mimbench.contract import Encoder, Method, Task, require_abilities
 from mimbench.errors import InputError
+from mimbench.recipe import DEFAULT_CLIPS, DEFAULT_RECIPE
 from mimbench.recipe.document import preset_names, read
 from mimbench.text import list_first
 
@@ -33,8 +34,22 @@ def check_method_needs(method: type[Method], encoder: Encoder, name: str) -> Non
     _check(registry.methods, method.name, method.encoder_needs, encoder, name)
 
 
+def default_recipe(methods: Sequence[str], tasks: Sequence[str]) -> str:
+    """The recipe of a run that names none: that of clips if a method or task takes clips only, else that of images."""
+    for kind, names in ((registry.methods, methods), (registry.tasks, tasks)):
+        known = [name for name in names if name in kind.names()]
+        if not all(kind.load(name).takes_images for name in known):
+            return DEFAULT_CLIPS
+    return DEFAULT_RECIPE
+
+
 def check_task_needs(task: Task, encoder: Encoder, name: str) -> None:
     """Raise InputError if a task needs what the pretrained encoder cannot do. Arguments as in `check_method_needs`."""
+    if encoder.frames == 1 and not task.takes_images:
+        raise InputError(
+            f"task {task.name!r} ({registry.tasks.owner(task.name)}) takes clips and no images, and input.frames is 1; "
+            f"choose a recipe of clips: {list_first(_recipes_of_clips(), 8)}"
+        )
     if encoder.frames > 1 and not task.takes_clips:
         raise InputError(
             f"task {task.name!r} ({registry.tasks.owner(task.name)}) takes images and no clips, and input.frames is "

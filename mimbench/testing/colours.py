@@ -83,7 +83,7 @@ class _WatchedSplit(ArraySplit):
 
 
 class Colours(Dataset):
-    """RGB images of 8 x 8 px with one colour per class, which survives crops and flips.
+    """RGB images of 8 x 8 px with one colour per class, which survives crops and flips, or clips of such frames.
 
     Kinds:
         "plain": a little noise.
@@ -94,28 +94,30 @@ class Colours(Dataset):
 
     name, channels, side = "colours", 3, SIZE
 
-    def __init__(self, kind: Kind, folder: Path) -> None:
-        """`folder` holds files that tasks derive from the images."""
+    def __init__(self, kind: Kind, folder: Path, frames: int = 1) -> None:
+        """`folder` holds files that tasks derive from the images. frames: of each clip; 1: images."""
         super().__init__(DataConfig(), folder)
-        self.kind = kind
+        self.kind, self.frames = kind, frames
         self.log = LabelLog()
         train, test = self._made("train"), self._made("test")
         self._splits = {"train": ArraySplit(*train, CLASSES), "test": _WatchedSplit(*test, self.log)}
 
     def fingerprint(self) -> str:
-        return f"colours-{self.kind}"
+        return f"colours-{self.kind}-{self.frames}"
 
     def split(self, name: SplitName) -> ArraySplit:
         return self._splits[name]
 
     def _made(self, name: SplitName) -> tuple[Tensor, Tensor]:
-        """uint8 [N, 3, 8, 8] and int64 [N], in random order."""
+        """uint8 [N, 3, 8, 8] or [N, 3, frames, 8, 8], and int64 [N], in random order."""
         generator = torch.Generator().manual_seed(["train", "test"].index(name))
         n = _EACH[name] * len(CLASSES)
         labels = torch.randperm(n, generator=generator) % len(CLASSES)
         strength, spread = (30, 200) if self.kind == "faint" else (200, 40)
-        noise = torch.randint(0, spread, (n, 3, SIZE, SIZE), generator=generator)
-        images = (torch.tensor(RGB)[labels][:, :, None, None] * strength + noise).to(torch.uint8)
+        time = (self.frames,) if self.frames > 1 else ()
+        noise = torch.randint(0, spread, (n, 3, *time, SIZE, SIZE), generator=generator)
+        colours = torch.tensor(RGB)[labels].view(n, 3, *[1] * (noise.ndim - 2))
+        images = (colours * strength + noise).to(torch.uint8)
         if self.kind == "shuffled" or (self.kind == "test-shuffled" and name == "test"):
             labels = labels[torch.randperm(n, generator=generator)]
         return images, labels

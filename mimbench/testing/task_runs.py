@@ -22,6 +22,7 @@ from mimbench.contract import (
     TaskContext,
     TaskResult,
 )
+from mimbench.encoders.video_vit import VideoViT, VideoViTConfig
 from mimbench.encoders.vit import ViT
 from mimbench.encoders.vit_config import ViTConfig
 from mimbench.testing.colours import LabelLog, WatchedFeatures
@@ -70,7 +71,7 @@ def run_task(
     from mimbench.harness.running.features import FrozenFeatures
     from mimbench.store.store import Store
 
-    device, input_config = torch.device("cpu"), InputConfig(image_size=encoder.image_size)
+    device, input_config = torch.device("cpu"), InputConfig(image_size=encoder.image_size, frames=encoder.frames)
     before = _states(encoder, method)
     task.check(encoder, dataset)
     store = Store(folder)
@@ -100,11 +101,14 @@ def run_task(
     return Ran(result, task.chance(dataset), before, _states(encoder, method), log, depends, unshared)
 
 
-def build_untrained(image_size: int, channels: int, seed: int = 0) -> Encoder:
-    """A small ViT with fresh weights."""
+def build_untrained(image_size: int, channels: int, seed: int = 0, frames: int = 1) -> Encoder:
+    """A small ViT with fresh weights; of clips, if there are several frames."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         patch_size = next(size for size in (4, 3, 2, 1) if image_size % size == 0)
+        if frames > 1:
+            of_clips = VideoViTConfig(patch_size=patch_size, tubelet=1, embed_dim=16, depth=2, num_heads=2)
+            return VideoViT(of_clips, image_size=image_size, in_channels=channels, frames=frames)
         config = ViTConfig(patch_size=patch_size, embed_dim=16, depth=2, num_heads=2)
         return ViT(config, image_size=image_size, in_channels=channels)
 

@@ -21,6 +21,9 @@ from mimbench.testing.task_runs import Ran, build_untrained, run_task
 DEVIATIONS = 4.5
 """Standard deviations that a score with shuffled labels may differ from chance. One correct task in 150,000 fails."""
 
+FRAMES = 4
+"""Of each clip, for a task that takes clips only."""
+
 
 class TaskSubject:
     """A task to check, with its options. The checks share its runs.
@@ -77,11 +80,16 @@ class TaskSubject:
         key = (kind, batch, again)
         if key not in self._runs:
             folder = self.folder / "-".join(map(str, key))
-            self._runs[key] = self._run(self.dataset(kind, folder / "data"), batch, folder)
+            self._runs[key] = self._run(self._make_dataset(kind, folder / "data"), batch, folder)
         return self._runs[key]
 
+    def _make_dataset(self, kind: Kind, folder: Path) -> Colours | ColourScenes | ColourDepths:
+        if self.dataset is Colours and not self.task.takes_images:
+            return Colours(kind, folder, FRAMES)
+        return self.dataset(kind, folder)
+
     def _run(self, dataset: Colours | ColourScenes | ColourDepths, batch: int, folder: Path) -> Ran:
-        encoder = build_untrained(dataset.side, Colours.channels)
+        encoder = build_untrained(dataset.side, Colours.channels, frames=dataset.frames)
         method = None
         if self.task.needs_reconstruction:
             method = Pixels(Pixels.Config(), build_untrained(dataset.side, Colours.channels)).eval()

@@ -36,6 +36,8 @@ class FinetuneConfig(TaskConfig):
     after pooling (CAE); fresh: a new LayerNorm after pooling, and no final norm."""
     head_std: float = Field(0.02, gt=0)
     """Standard deviation of the head's initial weights; its biases start at 0."""
+    head_dropout: float = added(0.0, ge=0, lt=1)
+    """Dropout of what the head sees."""
     drop_path: float | None = Field(0.0, ge=0, lt=1)
     """Rate of the encoder's last block, rising from 0 at its first, instead of the pretraining's rate. none: as
     pretrained, also for an encoder that cannot drop paths."""

@@ -27,6 +27,7 @@ from mimbench.api import (
     rebuild_encoder,
     require_abilities,
     resize_positions,
+    share_dropout,
     synchronise_batch_norms,
 )
 from mimbench_tasks.finetune.config import FinetuneConfig
@@ -44,13 +45,15 @@ class Classifier(nn.Module):
         self.encoder = encoder
         self.pooling, self.norm_first = config.pooling, config.norm == "encoder"
         self.fc_norm = _norm_after_pooling(encoder, config)
+        self.dropout = nn.Dropout(config.head_dropout)
+        share_dropout(self.dropout)
         self.head = nn.Linear(encoder.out_dim, classes)
         nn.init.trunc_normal_(self.head.weight, std=config.head_std)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         last = self.encoder.layers(images, final_norm=self.norm_first)[-1]
-        return self.head(self.fc_norm(last.pool(self.pooling)))
+        return self.head(self.dropout(self.fc_norm(last.pool(self.pooling))))
 
 
 class FinetuneTraining(nn.Module):

@@ -19,7 +19,8 @@ from mimbench.seeds import fork_rng
 from mimbench.shared_batch import Share, current_share, spread_rows, take_rows
 
 Augment = Callable[[Tensor], Tensor]
-"""One image uint8 [C, H, W] -> uint8 [C, S, S]; draws from the shared generators."""
+"""One image uint8 [C, H, W] -> uint8 [C, S, S], or a clip [C, T, H, W] -> [C, T, S, S]; draws from the shared
+generators."""
 
 
 class ImageAugment:
@@ -36,8 +37,6 @@ class ImageAugment:
         """
         from timm.data import create_transform
 
-        if input_config.frames > 1:
-            raise InputError("timm's augmentation takes images and no clips: leave rand_augment out")
         if channels not in (1, 3):
             raise InputError(
                 f"timm's augmentation takes grey and RGB images, and these have {channels} channels: "
@@ -69,11 +68,19 @@ class ImageAugment:
     def __call__(self, image: Tensor) -> Tensor:
         """[C, H, W] on the scale of bytes -> uint8 [C, S, S]; draws from the shared generators.
 
-        Pillow's images are bytes, so float pixels are rounded.
+        Of a clip [C, T, H, W] all frames get the same crop and the same operations. Pillow's images are bytes, so
+        float pixels are rounded.
         """
+        if image.ndim == 4:
+            seed = int(torch.randint(2**31, ()))
+            return torch.stack([self._with_seed(frame, seed) for frame in image.unbind(1)], 1)
         from torchvision.transforms.functional import to_pil_image
 
         return self.pipeline(to_pil_image(image.round().to(torch.uint8) if image.is_floating_point() else image))
+
+    def _with_seed(self, frame: Tensor, seed: int) -> Tensor:
+        with fork_rng(seed):
+            return self(frame)
 
     def _insert_trivial_augment(self) -> None:
         """Before the pipeline's last transform, which makes a tensor, as keyu-tian/SparK@a63e386f has it."""

@@ -58,7 +58,10 @@ class EvaluationBatches(TorchDataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, batch: BatchIndices) -> tuple[Tensor, Tensor]:
         loaded = [self.split[index] for index in batch.indices.tolist()]
-        images = [evaluation_crop(to_byte_scale(image, self.split.pixel_range), self.input) for image, _ in loaded]
+        images = [
+            evaluation_crop(to_byte_scale(image, self.split.pixel_range), self.input, self.split.crop_position)
+            for image, _ in loaded
+        ]
         return torch.stack(images), torch.tensor([label for _, label in loaded])
 
 

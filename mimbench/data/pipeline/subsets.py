@@ -74,7 +74,8 @@ class _Subset(ImageSplit):
         self.labels, self.classes = split.labels[indices], split.classes
         self.attributes, self.pixel_range = _attributes(split, indices), split.pixel_range
         self.shards = None if split.shards is None else split.shards[indices]
-        self.open_shards = split.open_shards
+        self.open_shards, self.has_test_clips = split.open_shards, split.has_test_clips
+        self.crop_position = split.crop_position
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -87,6 +88,9 @@ class _Subset(ImageSplit):
 
     def draw(self, index: int, generator: torch.Generator) -> tuple[Tensor, int]:
         return self.split.draw(self.indices[index], generator)
+
+    def test_clip(self, index: int, clip: int, clips: int) -> tuple[Tensor, int]:
+        return self.split.test_clip(self.indices[index], clip, clips)
 
 
 class _EncodedSubset(_Subset, EncodedSplit):

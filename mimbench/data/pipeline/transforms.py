@@ -273,10 +273,11 @@ def _steps_of_view(view: View, threshold: float) -> list[nn.Module]:
     return steps
 
 
-def evaluation_crop(image: Tensor, input_config: InputConfig) -> Tensor:
+def evaluation_crop(image: Tensor, input_config: InputConfig, position: float = 0.5) -> Tensor:
     """Image [C, H, W] -> [C, S, S]: the shorter side to eval_resize (S x 256 / 224), then the central crop.
 
-    A clip [C, T, H, W] -> [C, T, S, S].
+    A clip [C, T, H, W] -> [C, T, S, S]. `position` moves the crop along the longer side: 0 is left or top, 1 right or
+    bottom.
     S x 256 / 224 is rounded. The official scripts cut it off, with the same result at 192 and 224 px but not at 384.
     """
     from torchvision.transforms.v2 import InterpolationMode
@@ -287,7 +288,13 @@ def evaluation_crop(image: Tensor, input_config: InputConfig) -> Tensor:
     image = F.resize(
         _without_far_ends(image), [shorter], InterpolationMode(input_config.eval_interpolation), antialias=True
     )
-    return F.center_crop(image, [input_config.image_size] * 2)
+    size = input_config.image_size
+    if position == 0.5:
+        return F.center_crop(image, [size, size])
+    room = [side - size for side in image.shape[-2:]]
+    longer = int(room[1] >= room[0])
+    corner = [int(position * one) if axis == longer else one // 2 for axis, one in enumerate(room)]
+    return F.crop(image, *corner, size, size)
 
 
 def _without_far_ends(image: Tensor) -> Tensor:

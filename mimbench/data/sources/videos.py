@@ -56,6 +56,8 @@ class VideosConfig(DataConfig):
 class VideoSplit(ImageSplit):
     """Clips of any size, uint8 [channels, frames, H, W], cut out of videos."""
 
+    has_test_clips = True
+
     def __init__(
         self, videos: list[Video], counts: list[int], labels: Tensor, classes: tuple[str, ...], config: VideosConfig
     ) -> None:
@@ -69,10 +71,14 @@ class VideoSplit(ImageSplit):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """The clip in the middle of the video."""
+        return self.test_clip(index, 0, 1)
+
+    def test_clip(self, index: int, clip: int, clips: int) -> tuple[Tensor, int]:
+        """Clips at equal distances from the video's start to its end, or other frames of the same segments."""
         config, length = self.config, int(self._counts[index])
         if config.sampling == "segments":
-            return self._read(index, sampling.segment_view(length, config.frames, 0, 1))
-        return self._read(index, sampling.dense_view(length, config.frames, config.stride, 0, 1))
+            return self._read(index, sampling.segment_view(length, config.frames, clip, clips))
+        return self._read(index, sampling.dense_view(length, config.frames, config.stride, clip, clips))
 
     def draw(self, index: int, generator: torch.Generator) -> tuple[Tensor, int]:
         config, length = self.config, int(self._counts[index])
