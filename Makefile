@@ -28,6 +28,7 @@ lint: $(DEV_READY) $(TYPECHECK)
 reference: $(READY)
 	for grid in epochs grid mask-ratio detection methods swin convnext; do \
 		$(BIN)/mimbench run --grid results/reference/$$grid.toml || exit; done
+	$(BIN)/mimbench run --grid results/probes/grid.toml
 	for grid in swin convnext larger-images; do $(BIN)/mimbench run --grid results/encoders/$$grid.toml || exit; done
 
 # The records on a validation part by which the settings of the embedded default were chosen.

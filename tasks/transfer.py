@@ -40,7 +40,7 @@ class Transfer(FrozenFeaturesTask):
 
     The protocol is one for all sets: logistic regression on standardised features. Its regularisation is chosen on the
     set's own validation part if it has one (VTAB-1k: train800 and val200, arXiv:1910.04867), else on held-out training
-    images. Then it is fitted to all training images. The accuracy of each set is in the curve "top1, NAME". `top1_mean`
+    images. Then it is fitted to all training images. The accuracy of each set is in the curve "top1, NAME". `top1_over_sets`
     is the mean over sets, as VTAB's score is.
     """
 
@@ -48,7 +48,7 @@ class Transfer(FrozenFeaturesTask):
     version: ClassVar[str] = "1"
     default_dataset: ClassVar[str | None] = "suite"
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("top1_mean", "percent", 0.0, 100.0),
+        Metric("top1_over_sets", "percent", 0.0, 100.0),
         *(Metric(f"top1_{group.replace('-', '_')}", "percent", 0.0, 100.0) for group in GROUPS),
     )
     Config = RegressionConfig
@@ -84,7 +84,7 @@ class Transfer(FrozenFeaturesTask):
             probabilities = class_probabilities(fitted.classifier, features, len(train.classes))
             top1[name] = top_k_accuracy(test.labels.numpy(), probabilities, 1)
             chosen[name] = {"group": member.group, "content": member.dataset.fingerprint(), **fitted.details()}
-        metrics = {"top1_mean": _mean(list(top1.values()))}
+        metrics = {"top1_over_sets": _mean(list(top1.values()))}
         for group in GROUPS:
             of_group = [top1[name] for name, member in members.items() if member.group == group]
             if of_group:

@@ -115,7 +115,6 @@ def test_clips_drawn_from_longer_videos_train_probes_and_classifiers(quick):
         ("tube-mae", "knn", ("data.name=mnist5k",), "dataset 'mnist5k' has images, and input.frames is 8"),
         ("tube-mae", "knn", ("encoder.tubelet=3",), "do not tile clips of 8 frames"),
         ("mae", "knn", (), "takes images and no clips"),
-        ("tube-mae", "finetune", ("tasks.finetune.rand_augment=rand-m9-mstd0.5-inc1",), "takes images and no clips"),
     ],
 )
 def test_what_takes_no_clips_refuses_them_while_planning(quick, methods, tasks, settings, words, tmp_path):

@@ -72,7 +72,7 @@ def test_means_are_over_sets_and_per_group():
     )
     values = {name: (measured.value, measured.n) for name, measured in result.metrics.items()}
     assert values == {
-        "top1_mean": (pytest.approx(60.0), 30),
+        "top1_over_sets": (pytest.approx(60.0), 30),
         "top1_natural": (pytest.approx(80.0), 20),
         "top1_structured": (pytest.approx(20.0), 10),
     }
@@ -95,8 +95,8 @@ def test_regularisation_is_chosen_on_the_validation_part_of_a_set():
 
 def test_a_dataset_that_is_no_suite_is_one_natural_set():
     result = measure(Known("alone", 0.8))
-    assert set(result.metrics) == {"top1_mean", "top1_natural"}
-    assert result.metrics["top1_mean"].value == pytest.approx(80.0)
+    assert set(result.metrics) == {"top1_over_sets", "top1_natural"}
+    assert result.metrics["top1_over_sets"].value == pytest.approx(80.0)
 
 
 def test_sets_that_do_not_fit_are_refused():

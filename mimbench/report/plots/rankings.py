@@ -172,6 +172,10 @@ def _diagram(series: Sequence[Series], ranking: Ranking, width: float) -> Plot:
     return Plot(draw, "", height, indent=0.0)
 
 
+_CELL = 0.2
+"""Inches that a cell must be wide to hold its number."""
+
+
 def _rates_plot(series: Sequence[Series], rates: Sequence[Sequence[float | None]]) -> Plot:
     names = [wrap(name, 16, 2) for name in short_names(series)]
 
@@ -180,9 +184,10 @@ def _rates_plot(series: Sequence[Series], rates: Sequence[Sequence[float | None]
 
         values = np.array([[math.nan if rate is None else rate for rate in row] for row in rates])
         axes.imshow(values, cmap="RdBu", vmin=0, vmax=100, aspect="auto")
+        has_room = axes.get_window_extent().width / axes.figure.dpi / len(names) > _CELL
         for row, line in enumerate(rates):
             for column, rate in enumerate(line):
-                if rate is not None:
+                if rate is not None and has_room:
                     ink = "white" if abs(rate - 50) > 35 else INK
                     axes.text(column, row, f"{rate:.0f}", ha="center", va="center", fontsize=SMALL, color=ink)
         axes.set_xticks(range(len(names)), names, rotation=90)

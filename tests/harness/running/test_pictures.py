@@ -217,7 +217,7 @@ def test_every_pretraining_leaves_one_picture(mimbench_run, tmp_path):
     assert path.parent.name.startswith("simmim-s0-")
     control, simmim = records(tmp_path)
     assert set(control["artifacts"]) == {"samples", "scores"}
-    assert set(simmim["artifacts"]) == {"reconstruction", "scores"}
+    assert set(simmim["artifacts"]) == {"reconstruction", "samples", "scores"}
     assert simmim["artifacts"]["reconstruction"] == str(path.relative_to(tmp_path / "runs"))
     assert f"reconstruction: runs/{simmim['artifacts']['reconstruction']}" in done.stderr
     drawn = path.read_bytes()
