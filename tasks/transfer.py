@@ -40,8 +40,8 @@ class Transfer(FrozenFeaturesTask):
 
     The protocol is one for all sets: logistic regression on standardised features. Its regularisation is chosen on the
     set's own validation part if it has one (VTAB-1k: train800 and val200, arXiv:1910.04867), else on held-out training
-    images. Then it is fitted to all training images. The accuracy of each set is in the curve "top1, NAME". `top1_over_sets`
-    is the mean over sets, as VTAB's score is.
+    images. Then it is fitted to all training images. The accuracy of each set is in the curve "top1, NAME".
+    `top1_over_sets` is the mean over sets, as VTAB's score is.
     """
 
     name: ClassVar[str] = "transfer"
