@@ -72,6 +72,7 @@ def test_every_method_of_clips_can_be_probed_and_fine_tuned(quick):
     trained = ("finetune", *of_clips)
     brief = [*CLIPS, *(f"tasks.{name}.train.epochs=1" for name in trained)]
     brief += [f"tasks.{name}.train.schedule.warmup_epochs=0" for name in trained]
+    brief += [f"tasks.{name}.train.batch_size=16" for name in trained]
     settings = [word for setting in brief for word in ("--set", setting)]
     tasks = ("linear-probe", "knn", "few-shot", "finetune", *of_clips)
     chosen = ("--method", ",".join(names), "--task", ",".join(tasks))  # the default recipe is that of clips
