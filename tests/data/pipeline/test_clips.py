@@ -10,7 +10,6 @@ from mimbench.data.pipeline.augment import Erasing, ImageAugment, Mixing
 from mimbench.data.pipeline.loading import evaluation_loader, training_loader
 from mimbench.data.pipeline.subsets import subset
 from mimbench.data.pipeline.transforms import DeviceTransform, TrainingCrop, denormalise, evaluation_crop
-from mimbench.errors import InputError
 
 CPU = torch.device("cpu")
 FRAMES = 5
@@ -133,6 +132,10 @@ def test_mixing_treats_frames_as_it_treats_an_image(alphas):
         assert torch.equal(targets, same)
 
 
-def test_timms_augmentation_refuses_clips():
-    with pytest.raises(InputError, match="takes images and no clips: leave rand_augment out"):
-        ImageAugment(INPUT, 3, "rand-m9-mstd0.5-inc1")
+def test_timms_augmentation_treats_all_frames_alike():
+    augment = ImageAugment(INPUT, 3, "rand-m9-mstd0.5-inc1")
+    still = clips(1)[0, :, :1].expand(-1, FRAMES, -1, -1).contiguous()
+    for _ in range(4):
+        frames = augment(still)
+        assert frames.shape == (3, FRAMES, 16, 16)
+        assert torch.equal(frames, frames[:, :1].expand_as(frames))
