@@ -36,9 +36,9 @@ from mimbench.api import (
 
 NEIGHBOURS = (20, 10, 100, 200)
 """Those of DINO's protocol; 20 comes first because it "is usually working the best", as its script says."""
-
-
 K20 = f"top1_k{NEIGHBOURS[0]}"
+CHUNK = 1024
+"""Test images per comparison, where nothing else is chosen."""
 HELD_OUT = 0.1
 """Share of the training images on which the best layer is chosen, by a vote of the others."""
 
@@ -53,7 +53,7 @@ class KNNConfig(LastLayersConfig):
     """"all" also votes with each layer by itself. The best on held-out training images gives another metric."""
     temperature: float = Field(0.07, gt=0)
     """A neighbour's vote counts exp(cosine similarity / temperature)."""
-    chunk: int = cosmetic(1024, ge=1)
+    chunk: int = cosmetic(CHUNK, ge=1)
     """Number of test images per comparison, with 16 times as many training images."""
 
 
@@ -158,7 +158,7 @@ def count_votes(
     device: torch.device,
     *,
     temperature: float,
-    chunk: int,
+    chunk: int = CHUNK,
 ) -> dict[int, np.ndarray]:
     """k -> votes of the k nearest training images for each class, float64 [N, classes]. Ranks share the queries.
 

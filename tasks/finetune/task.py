@@ -103,11 +103,11 @@ class Finetune(Task):
         report = context.fit(model, loader, config.train, label="finetune", images_per_epoch=len(train))
         details: dict[str, Any] = {"parameters": sum(p.numel() for p in classifier.parameters() if p.requires_grad)}
         if model.ema is not None:
-            last, _ = self._score(classifier, encoder.in_channels, test, input_config, context.device)
-            details["without_ema"] = {name: measured.value for name, measured in last.items()}
-        metrics, logits = self._score(model.scored, encoder.in_channels, test, input_config, context.device)
+            last = self._logits(classifier, encoder.in_channels, test, context)
+            details["without_ema"] = {name: measured.value for name, measured in self._scores(last, test).items()}
+        logits = self._logits(model.scored, encoder.in_channels, test, context)
         result = TaskResult(
-            metrics,
+            self._scores(logits, test),
             curves={"loss": report.loss},
             details=details,
             cost=report,
@@ -155,15 +155,9 @@ class Finetune(Task):
         """Always answering the most frequent class of the training set, percent of the test set."""
         return majority_accuracy(dataset)
 
-    def _score(
-        self,
-        classifier: torch.nn.Module,
-        channels: int,
-        test: ImageSplit,
-        input_config: InputConfig,
-        device: torch.device,
-    ) -> tuple[dict[str, Measured], Tensor]:
-        """Metrics, and the logits that they follow from, float32 [N, classes]."""
+    def _logits(self, classifier: torch.nn.Module, channels: int, test: ImageSplit, context: TaskContext) -> Tensor:
+        """Logarithms of class probabilities up to a constant, [N, classes], of images with so many channels."""
+        input_config, device = self.config.input(context.input), context.device
         transform = DeviceTransform(input_config, channels, train=False, batched=test.is_in_memory)
         loader = evaluation_loader(
             test,
@@ -174,8 +168,10 @@ class Finetune(Task):
             rank=get_rank(),
             world_size=get_world_size(),
         )
-        logits, labels = compute_logits(classifier, loader, transform, device)
-        return scores(logits.softmax(1), labels, self.config.calibration_bins), logits
+        return compute_logits(classifier, loader, transform, device)[0]
+
+    def _scores(self, logits: Tensor, test: ImageSplit) -> dict[str, Measured]:
+        return scores(logits.softmax(1), test.labels, self.config.calibration_bins)
 
 
 def _augment(config: FinetuneConfig, input_config: InputConfig, channels: int) -> ImageAugment | None:

@@ -12,8 +12,6 @@ from mimbench.api import (
     Dataset,
     Encoder,
     ImageSplit,
-    InputConfig,
-    Measured,
     Metric,
     TaskConfig,
     TaskContext,
@@ -23,7 +21,7 @@ from mimbench.api import (
     shuffle_frames,
 )
 from mimbench_tasks.finetune.config import FinetuneConfig
-from mimbench_tasks.finetune.scoring import hits, scores
+from mimbench_tasks.finetune.scoring import hits
 from mimbench_tasks.finetune.task import Finetune
 from mimbench_tasks.video.views import ViewsConfig, check_views, mean_probabilities, per_class
 
@@ -59,10 +57,9 @@ class VideoFinetune(Finetune):
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
         result, classifier, logits = self.train_and_score(encoder, dataset, context)
-        test, images = labelled_split(dataset, "test"), self.config.input(context.input)
-        shuffled, of_shuffled = self._score(
-            classifier, encoder.in_channels, shuffle_frames(test), images, context.device
-        )
+        test = labelled_split(dataset, "test")
+        of_shuffled = self._logits(classifier, encoder.in_channels, shuffle_frames(test), context)
+        shuffled = self._scores(of_shuffled, test)
         class_mean, classes = per_class(logits, of_shuffled, test)
         metrics = {
             **result.metrics,
@@ -77,18 +74,11 @@ class VideoFinetune(Finetune):
             by_sample={**result.by_sample, **by_sample},
         )
 
-    def _score(
-        self,
-        classifier: torch.nn.Module,
-        channels: int,
-        test: ImageSplit,
-        input_config: InputConfig,
-        device: torch.device,
-    ) -> tuple[dict[str, Measured], Tensor]:
-        """Metrics over all views, and logarithms of the class probabilities that they follow from, [N, classes]."""
+    def _logits(self, classifier: torch.nn.Module, channels: int, test: ImageSplit, context: TaskContext) -> Tensor:
+        """Logarithms of the mean class probabilities over all views, float64 [N, classes]."""
+        logits_of = super()._logits
 
         def probabilities(view: ImageSplit, _: str) -> Tensor:
-            return super(VideoFinetune, self)._score(classifier, channels, view, input_config, device)[1].softmax(1)
+            return logits_of(classifier, channels, view, context).softmax(1)
 
-        mean = mean_probabilities(test, self.config, probabilities)
-        return scores(mean, test.labels, self.config.calibration_bins), mean.log()
+        return mean_probabilities(test, self.config, probabilities).log()

@@ -54,7 +54,6 @@ PROBES: tuple[ProbeName, ...] = ("linear", "knn", "attentive")
 """The attentive one comes last: it reads test clips with their labels, and all features are extracted before that."""
 Score = Callable[[ImageSplit, str], Tensor]
 """(the split that shows one view, its name) -> class probabilities [N, classes]."""
-CHUNK = 1024
 
 
 class VideoProbeConfig(ViewsConfig, RegressionConfig):
@@ -183,9 +182,7 @@ class VideoProbe(FrozenFeaturesTask):
 
         def score(view: ImageSplit, name: str) -> Tensor:
             queries, device = self._features(view, name, context), context.device
-            votes = count_votes(
-                queries, bank, train.labels, classes, [k], device, temperature=config.temperature, chunk=CHUNK
-            )
+            votes = count_votes(queries, bank, train.labels, classes, [k], device, temperature=config.temperature)
             return torch.from_numpy(as_probabilities(votes[k]))
 
         return score, {"feature_dim": bank.shape[1]}

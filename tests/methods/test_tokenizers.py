@@ -162,15 +162,15 @@ def test_dvae_learns_to_distinguish_patches(one_thread):
     generator = torch.Generator().manual_seed(0)
     shades = torch.tensor([-1.0, 0.0, 1.0, 2.0])[torch.randint(4, (16, 1, 2, 2), generator=generator)]
     images = shades.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    optimizer = torch.optim.Adam(tokenizer.dvae.parameters(), 1e-2)
-    for step in range(150):
+    optimizer = torch.optim.Adam(tokenizer.dvae.parameters(), 3e-3)
+    for step in range(400):
         optimizer.zero_grad()
         tokenizer.dvae.step(Batch((images,)), generator).loss.backward()
         optimizer.step()
-        tokenizer.dvae.after_step(step / 150)
+        tokenizer.dvae.after_step(step / 400)
     with torch.no_grad():
         error = (tokenizer.decode(tokenizer.tokens(images)) - images).square().mean()
-    assert error < 0.15 * images.var()  # 0.101 on one processor, less on others
+    assert error < 0.1 * images.var()
 
 
 def official(folder: Path, **options) -> tuple[DalleTokenizer, dict[str, torch.Tensor], dict]:

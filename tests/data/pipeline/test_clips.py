@@ -132,7 +132,7 @@ def test_mixing_treats_frames_as_it_treats_an_image(alphas):
         assert torch.equal(targets, same)
 
 
-def test_timms_augmentation_treats_all_frames_alike():
+def test_timms_augmentation_changes_every_frame_equally():
     augment = ImageAugment(INPUT, 3, "rand-m9-mstd0.5-inc1")
     still = clips(1)[0, :, :1].expand(-1, FRAMES, -1, -1).contiguous()
     for _ in range(4):

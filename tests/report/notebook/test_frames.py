@@ -152,10 +152,10 @@ def test_curves_have_one_row_per_point(record, tmp_path):
     assert set(curves["id"]) == {one.id}
 
 
-def test_a_baseline_may_be_a_setting_of_a_method(reference):
+def test_a_baseline_may_be_a_setting_of_a_method(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # heads of a narrow table go on in the next line
     printed = str(mimbench.table(REFERENCE, tasks=["linear-probe"], baseline="simmim:method.mask_ratio=0.6"))
-    assert "Δ SimMIM:method." in printed  # the head continues in the next line
-    assert "mask_ratio=0.6" in printed
+    assert "Δ SimMIM:method.mask_ratio=0.6" in printed
 
 
 def test_one_name_is_a_choice_and_frames_of_users_are_checked(reference):
