@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.choice import Choice
 from mimbench.report.tables.command import table_command
 from mimbench.report.tables.render import FORMATS
+from mimbench.report.viewer.render import unpack
 from mimbench.store.failure import Failure, failure_path, read_failure, read_failures, write_failure
 from mimbench.store.reading import failure_files
 from mimbench.store.record import write_record
@@ -150,7 +152,7 @@ def test_a_damaged_note_is_named_and_stops_neither_table_nor_page(results, tmp_p
     message = f"failure {path} does not match its own sha256: it was altered or damaged; delete it"
     assert below(results) == [message]
     page = write_page(results, tmp_path / "page").read_text()
-    assert message in page
+    assert message in json.dumps(unpack(page))
     with pytest.raises(InputError, match="altered or damaged"):
         read_failure(path)
 
