@@ -77,13 +77,13 @@ def split(model: nn.Module, device: torch.device) -> None:
         torch.distributed.broadcast(on_device, src=0)
         tensor.detach().copy_(on_device)
     mesh = init_device_mesh(device.type, (get_world_size(),))
-    for block in _separate_blocks(model):
+    for block in separate_blocks(model):
         fully_shard(block, mesh=mesh)
         run_within_hooks(block)
     fully_shard(model, mesh=mesh)
 
 
-def _separate_blocks(model: nn.Module) -> list[nn.Module]:
+def separate_blocks(model: nn.Module) -> list[nn.Module]:
     """The blocks that share no weight with another part of the model."""
     everywhere = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     blocks = []

@@ -13,7 +13,7 @@ from helpers.noting import Probe, train
 from helpers.refusals import refused
 from mimbench.compute.blocks import mark_blocks, run_block, run_within_hooks, set_runner
 from mimbench.contract import TrainConfig
-from mimbench.engine.sharding import _separate_blocks, copy_to_split, describe_use, whole_norms
+from mimbench.engine.sharding import copy_to_split, describe_use, separate_blocks, whole_norms
 from mimbench.errors import InputError
 
 
@@ -64,7 +64,7 @@ def test_blocks_that_share_a_weight_with_others_are_not_split_by_themselves():
     model = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
     mark_blocks(model)
     model[2].weight = model[1].weight
-    assert _separate_blocks(model) == [model[0]]
+    assert separate_blocks(model) == [model[0]]
 
 
 def test_other_errors_are_left_as_they_are():

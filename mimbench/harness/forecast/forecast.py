@@ -14,6 +14,7 @@ from mimbench.contract import DataSizes, PlannedStep, Task, TrainConfig
 from mimbench.engine.bare_step import BareStep
 from mimbench.errors import InputError
 from mimbench.harness.forecast.gpus import Card
+from mimbench.harness.forecast.memory import StepMemory
 from mimbench.harness.forecast.sizes import AbsentData, pretraining_images, sizes_of
 from mimbench.harness.forecast.stages import (
     StepOfStage,
@@ -24,7 +25,6 @@ from mimbench.harness.forecast.stages import (
     task_step,
 )
 from mimbench.harness.forecast.tracing import (
-    StepMemory,
     Target,
     count_flops,
     count_forward,
@@ -186,15 +186,11 @@ def _training(step: StepOfStage, images: int, machine: Machine, end: int | None)
     with torch.device("meta"):
         planned = step.build()
     notes += [planned.note] if planned.note else []
-    if config.parallel == "fsdp":
-        notes.append(
-            f"{step.name}: memory as with parallel = ddp; fsdp splits weights, gradients and states over the devices"
-        )
     trained, frozen = _parameters(planned.model)
     try:
         with traced(step.build, target) as trace:
             memory = trace(config.micro_batch(machine.count), config.accumulate > 1)
-            disk = _STATES_KEPT * (memory.states + memory.weights)
+            disk = _STATES_KEPT * memory.saved
             largest = largest_that_fits(trace, share, min(2, share), machine.usable, memory)
         flops: float | None = count_flops(step.build)
     except InputError:

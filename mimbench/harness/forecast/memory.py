@@ -4,11 +4,34 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes on one device at the peak of one optimizer step."""
+
+    images: int
+    """Of the micro-batch."""
+    weights: int
+    """Parameters and buffers, teachers and tokenizers included."""
+    gradients: int
+    """Those that exist at the peak, and with several processes the buckets that are summed over them."""
+    states: int
+    """Of the optimizer."""
+    activations: int
+    """All other tensors: the batch, what the backward pass needs, and what is computed at the moment of the peak."""
+    saved: int = 0
+    """What a saved state holds: weights and states, whole even if the processes split them."""
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.states + self.activations
 
 
 class PeakMemory(TorchDispatchMode):

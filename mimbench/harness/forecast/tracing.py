@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from mimbench.contract import Encoder, PlannedStep
 from mimbench.engine.bare_step import BareStep
 from mimbench.harness.forecast.kernels import CudaKernels
-from mimbench.harness.forecast.memory import PeakMemory, bytes_of
+from mimbench.harness.forecast.memory import PeakMemory, StepMemory, bytes_of
+from mimbench.harness.forecast.split_memory import split_pass, split_update
 from mimbench.harness.forecast.workspaces import workspace_of
 from mimbench.harness.planning.fake_step import strip_values, without_values
 from mimbench.harness.planning.step_cost import counted_flops
@@ -36,26 +37,6 @@ class Target:
     precision: str
     """fp32, tf32 or bf16."""
     processes: int = 1
-
-
-@dataclass(frozen=True)
-class StepMemory:
-    """Bytes on one device at the peak of one optimizer step."""
-
-    images: int
-    """Of the micro-batch."""
-    weights: int
-    """Parameters and buffers, teachers and tokenizers included."""
-    gradients: int
-    """Those that exist at the peak, and with several processes the buckets that are summed over them."""
-    states: int
-    """Of the optimizer."""
-    activations: int
-    """All other tensors: the batch, what the backward pass needs, and what is computed at the moment of the peak."""
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.gradients + self.states + self.activations
 
 
 Trace = Callable[[int, bool], StepMemory]
@@ -95,17 +76,27 @@ def traced(build: Callable[[], PlannedStep], target: Target) -> Iterator[Trace]:
         step.optimizer.zero_grad()
         weights = bytes_of(*{id(tensor): tensor for tensor in tensors}.values())
 
+        def look(images: int) -> StepMemory:
+            gradients = memory.gradients_at_peak
+            rest = memory.peak - weights - states - gradients
+            return StepMemory(images, weights, gradients, states, rest, saved=weights + states)
+
         def trace(images: int, keeps_gradients: bool) -> StepMemory:
             batch = planned.batch(images)
             if keeps_gradients:
                 _add_gradients(model)
             trained = _trained_bytes(model)
             memory.start_step(trained if keeps_gradients else 0)
+            peaks = []
+
+            def start_update(*_: object) -> None:
+                peaks.append(look(images))
+                memory.start_step(trained)
+
+            handle = step.optimizer.register_step_pre_hook(start_update)
             step(batch)
-            gradients = memory.gradients_at_peak
-            buckets = trained if target.processes > 1 else 0
-            rest = memory.peak - weights - states - gradients
-            return StepMemory(images, weights, gradients + buckets, states, rest)
+            handle.remove()
+            return _on_one_device(model, peaks[0], look(images), config.parallel, target.processes)
 
         yield trace
 
@@ -199,6 +190,19 @@ def _largest_below(candidates: Sequence[int], low: StepMemory, other: StepMemory
     slope = (other.total - low.total) / (other.images - low.images)
     fitting = [size for size in candidates if low.total + slope * (size - low.images) <= usable]
     return fitting[0] if fitting else candidates[-1]
+
+
+def _on_one_device(
+    model: nn.Module, in_pass: StepMemory, in_update: StepMemory, parallel: str, processes: int
+) -> StepMemory:
+    """The higher of the peaks of the forward and backward pass and of the update, on one of the processes' devices."""
+    peaks = [in_pass, in_update]
+    if processes > 1 and parallel == "fsdp":
+        peaks = [split_pass(in_pass, model, processes), split_update(in_update, model, processes)]
+    elif processes > 1:  # the buckets in which gradients are summed over the processes
+        buckets = _trained_bytes(model)
+        peaks = [replace(peak, gradients=peak.gradients + buckets) for peak in peaks]
+    return max(peaks, key=lambda peak: peak.total)
 
 
 def _built(build: Callable[[], PlannedStep]) -> PlannedStep:

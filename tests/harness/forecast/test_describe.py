@@ -5,7 +5,7 @@ from __future__ import annotations
 from mimbench.harness.forecast.describe import describe
 from mimbench.harness.forecast.forecast import Forecast, Machine, Stage
 from mimbench.harness.forecast.gpus import CARDS, GIB
-from mimbench.harness.forecast.tracing import StepMemory
+from mimbench.harness.forecast.memory import StepMemory
 
 CARD = CARDS["A100"]
 

@@ -8,34 +8,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from helpers.measured_memory import measured_peak
+from helpers.traced_steps import memory_of, recipe_of, step_of, target_of
 from mimbench.contract import DataSizes
+from mimbench.harness.forecast.memory import StepMemory
 from mimbench.harness.forecast.stages import pretraining_step, task_step
-from mimbench.harness.forecast.tracing import StepMemory, Target, count_flops, largest_that_fits, traced
+from mimbench.harness.forecast.tracing import count_flops, largest_that_fits, traced
 from mimbench.harness.planning.step_cost import count_step
-from mimbench.recipe.document import parse_assignments, read
-from mimbench.recipe.resolve import resolve
 
 DIGITS = DataSizes(24, 8, classes=10, channels=1, source="a test", side=96)
-
-
-def recipe_of(method, *assignments, task=None):
-    return resolve("smoke", read("smoke"), method, parse_assignments(list(assignments)), task)
-
-
-def step_of(method, *assignments):
-    return pretraining_step(recipe_of(method, *assignments), channels=1)
-
-
-def target_of(step, **changes):
-    precision = step.config.precision
-    return Target(
-        **{"on_cuda": False, "has_flash": False, "precision": "bf16" if precision == "bf16" else "fp32"} | changes
-    )
-
-
-def memory_of(step, images, **changes):
-    with traced(step.build, target_of(step, **changes)) as trace:
-        return trace(images, False)
 
 
 @pytest.mark.parametrize(
