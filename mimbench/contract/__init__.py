@@ -23,7 +23,9 @@ from mimbench.contract.monitor import Monitor, MonitorInput
 from mimbench.contract.official import Golden, OfficialCode
 from mimbench.contract.planned import DataSizes, PlannedStep
 from mimbench.contract.precision import at_least_float32, full_precision
+from mimbench.contract.pretrain_config import PretrainConfig
 from mimbench.contract.protocol import Protocol, load_protocols
+from mimbench.contract.schedule_config import ScheduleConfig
 from mimbench.contract.scores import SampleScores
 from mimbench.contract.setup import ModelSetup
 from mimbench.contract.stage import Stage
@@ -37,7 +39,7 @@ from mimbench.contract.task import (
     TaskContext,
     TaskResult,
 )
-from mimbench.contract.train_config import PretrainConfig, ScheduleConfig, TrainConfig
+from mimbench.contract.train_config import TrainConfig
 from mimbench.contract.training import Batch, FitReport, PartOptions, StepOutput, Trainable
 from mimbench.errors import InputError, NotSupported, RunError
 

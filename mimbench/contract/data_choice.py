@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mimbench.contract.train_config import PretrainConfig
+from mimbench.contract.pretrain_config import PretrainConfig
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from mimbench.contract.config import Config as BaseConfig
 from mimbench.contract.encoder import Encoder
 from mimbench.contract.input import InputConfig
 from mimbench.contract.official import OfficialCode
+from mimbench.contract.pretrain_config import PretrainConfig
 from mimbench.contract.stage import Stage
-from mimbench.contract.train_config import PretrainConfig
 from mimbench.contract.training import Batch, PartOptions, StepOutput
 from mimbench.errors import InputError, NotSupported
 

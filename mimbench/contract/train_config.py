@@ -1,61 +1,20 @@
-"""Options of a training: its length, its learning rate, its optimizer."""
+"""Options of a training: its length, its optimizer, and how it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from mimbench.contract.config import Config, added, cosmetic
-from mimbench.contract.image_sizes import ImageSizes
+from mimbench.contract.schedule_config import ScheduleConfig
 from mimbench.errors import InputError
 
 
 def split_list(value: Any) -> Any:
     """A text of names with commas as a list of them; everything else as it is."""
     return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
-
-
-class ScheduleConfig(Config):
-    """The learning rate over optimizer steps."""
-
-    kind: Literal["cosine", "linear", "multistep", "constant"] = "cosine"
-    convention: Literal["plain", "simmim", "mae", "beit", "ijepa", "spark"] = "plain"
-    """Whose arithmetic to follow. "plain": linear warmup, then a full cosine (or line) over the remaining steps.
-    The others: the exact values of these official scripts. Rates are given before scaling by the batch size; "simmim"
-    and "spark" scale `warmup_lr` and `min_lr` too."""
-    warmup_epochs: float = Field(0.0, ge=0)
-    warmup_steps: int | None = added(None, ge=0)
-    """The warmup in optimizer steps, instead of `warmup_epochs`."""
-    warmup_lr: float = Field(0.0, ge=0)
-    min_lr: float = Field(0.0, ge=0)
-    cosine_share: float = added(1.0, gt=0, le=1)
-    """Share of its half wave that a cosine of the learning rate goes through; below 1 it ends above min_lr."""
-    milestones: tuple[float, ...] = ()
-    """Epochs after which the rate is multiplied by `gamma` (multistep)."""
-    milestone_steps: tuple[int, ...] = added(())
-    """The same in optimizer steps, instead of `milestones`."""
-    gamma: float = Field(0.1, gt=0)
-    cycles: int = added(1, ge=1)
-    """How often the schedule runs, warmup and all, each time over an equal share of the training (dBOT's stages)."""
-
-    @model_validator(mode="after")
-    def _one_unit(self) -> ScheduleConfig:
-        if self.warmup_steps is not None and self.warmup_epochs:
-            raise ValueError(f"warmup_epochs {self.warmup_epochs:g} and warmup_steps {self.warmup_steps}: set only one")
-        if self.milestones and self.milestone_steps:
-            raise ValueError("milestones and milestone_steps are both set: set only one")
-        if self.cosine_share != 1 and self.kind != "cosine":
-            raise ValueError(
-                f"cosine_share {self.cosine_share:g} is for a cosine, and kind is {self.kind}; leave it out"
-            )
-        return self
-
-    @property
-    def has_warmup(self) -> bool:
-        return bool(self.warmup_steps or self.warmup_epochs)
 
 
 class TrainConfig(Config):
@@ -256,81 +215,3 @@ class TrainConfig(Config):
             f"lr = base_lr x batch_size / {self.lr_divisor} = "
             f"{self.base_lr:g} x {self.batch_size} / {self.lr_divisor} = {self.lr:g}"
         )
-
-
-class PretrainConfig(TrainConfig):
-    """The budget of a pretraining, and the epoch or step after which its weights are taken."""
-
-    at_epoch: int | None = added(None, ge=0)
-    """Take the weights after this epoch of the schedule; 0 means untrained. Default: the last epoch."""
-    at_step: int | None = added(None, ge=0)
-    """The same for a budget in `steps`: take the weights after this optimizer step. Default: the last step."""
-    data_share: float = added(1.0, gt=0, le=1)
-    """Fraction of the training images to pretrain on, with every class in proportion."""
-    data_seed: int = added(0, ge=0)
-    """Which images these are."""
-    plant_count: int = added(0, ge=0)
-    """Number of planted images (canaries), drawn from all training images, whatever their class."""
-    plant_copies: int = added(1, ge=0)
-    """How often each of them is among the images to pretrain on; 0 leaves them out."""
-    plant_seed: int = added(0, ge=0)
-    """Which images are planted. Of two counts with one seed, the smaller set is part of the larger one."""
-    image_sizes: ImageSizes = added(())
-    """[share, px] pairs, such as [[0, 112], [0.8, 224]]: side of the training images from this share of the training
-    on, changed only between epochs. All views of a method scale along. Default: input.image_size."""
-    start: Path | None = added(None)
-    """File of encoder weights (encoder.safetensors of a checkpoint) to start from, of the same [encoder]. Its content
-    is part of the fingerprint. Default: initial weights from the seed."""
-    monitor: tuple[str, ...] = cosmetic(())
-    """Monitors by name, such as ["knn", "rankme"], which measure the encoder on training images on the way and change
-    no weight. `mimbench list` prints them."""
-    monitor_every: int | None = cosmetic(None, ge=1)
-    """Epochs between two measurements. Default: 1, unless `monitor_steps` is set."""
-    monitor_steps: int | None = cosmetic(None, ge=1)
-    """Optimizer steps between two measurements, instead of `monitor_every`."""
-    monitor_images: int = cosmetic(1000, ge=10)
-    """Training images that monitors see, at most; the same ones for all methods and seeds."""
-
-    @field_validator("monitor", mode="before")
-    @classmethod
-    def _monitors_by_comma(cls, value: Any) -> Any:
-        return split_list(value)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _end_is_the_end(cls, values: Any) -> Any:
-        """Drop an `at_epoch` that equals `epochs`, or an `at_step` that equals `steps`: it means the same as none."""
-        if not isinstance(values, Mapping):
-            return values
-        ends = [at for at, all_ in (("at_epoch", "epochs"), ("at_step", "steps")) if values.get(at) == values.get(all_)]
-        return {key: value for key, value in values.items() if key not in ends}
-
-    @model_validator(mode="after")
-    def _within(self) -> PretrainConfig:
-        if self.at_epoch is not None and self.epochs is None:
-            raise ValueError(f"at_epoch {self.at_epoch}: the budget is in steps; use at_step")
-        if self.at_step is not None and self.steps is None:
-            raise ValueError(f"at_step {self.at_step}: the budget is in epochs; use at_epoch, or set steps")
-        if self.end > self.length:
-            raise ValueError(f"at_{self.unit} {self.end} is more than the {self.length} {self.unit}s")
-        if self.monitor_every is not None and self.monitor_steps is not None:
-            raise ValueError(
-                f"monitor_every {self.monitor_every} and monitor_steps {self.monitor_steps} are both set: set only one"
-            )
-        if self.start and self.start.is_dir():
-            raise ValueError(f"start is the folder {self.start}; write {self.start / 'encoder.safetensors'}")
-        if self.data_seed and self.data_share == 1:
-            raise ValueError("data_seed needs a data_share below 1: it chooses the images")
-        if not self.plant_count and (self.plant_copies != 1 or self.plant_seed):
-            raise ValueError("plant_copies and plant_seed need a plant_count above 0: the number of planted images")
-        return self
-
-    def monitoring_interval(self, steps_per_epoch: int) -> int:
-        """Optimizer steps between two measurements of the monitors."""
-        return self.monitor_steps or (self.monitor_every or 1) * steps_per_epoch
-
-    @property
-    def end(self) -> int:
-        """The epoch or step, by `unit`, after which the weights are taken."""
-        chosen = self.at_step if self.epochs is None else self.at_epoch
-        return self.length if chosen is None else chosen

@@ -9,7 +9,8 @@ from functools import cached_property
 
 import torch
 
-from mimbench.contract.train_config import ScheduleConfig, TrainConfig
+from mimbench.contract.schedule_config import ScheduleConfig
+from mimbench.contract.train_config import TrainConfig
 from mimbench.errors import InputError
 from mimbench.optim.groups import set_rates
 
