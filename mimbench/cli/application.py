@@ -104,7 +104,14 @@ COMMANDS: tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...] = (
     ("new", new.new, ("mimbench new method sharpen", "mimbench new task my-task --output my-task")),
     ("parity", parity.parity, ("mimbench parity tests/golden/simmim_vit_tiny.npz",)),
     ("import", import_.import_, ("mimbench import mae_pretrain_vit_base.pth --method mae --encoder vit-base",)),
-    ("export", export.export, ("mimbench export dbed40d371925f42 --output encoder.safetensors",)),
+    (
+        "export",
+        export.export,
+        (
+            "mimbench export dbed40d371925f42 --output encoder.safetensors",
+            "mimbench export dbed40d371925f42 --push lab/encoder",
+        ),
+    ),
 )
 """Name, function and examples of each command."""
 for name, command, lines in COMMANDS:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
+from torch import Tensor
 
 from mimbench._version import __version__
 from mimbench.contract import InputConfig, Method, ModelSetup
@@ -175,15 +176,20 @@ def export_checkpoint(which: str, output: Path, *, results: Path) -> Exported:
     checkpoint = find_checkpoint(results, which)
     what = checkpoint.card["what"]
     state = to_timm(checkpoint.encoder(), what["encoder"])
+    with writing(str(output)):
+        write_atomic(output, exported_file(state, checkpoint.card))
+    return Exported(len(state), what["encoder"]["name"], what["method"]["name"])
+
+
+def exported_file(state: Mapping[str, Tensor], card: Mapping[str, Any]) -> bytes:
+    """A safetensors file of weights under timm's names, with notes on the checkpoint that `card` is of."""
     notes = {
         "format": "pt",
         "mimbench": __version__,
-        "fingerprint": checkpoint.card["fingerprint"],
-        "what": json.dumps(what, sort_keys=True),
+        "fingerprint": card["fingerprint"],
+        "what": json.dumps(card["what"], sort_keys=True),
     }
-    with writing(str(output)):
-        write_atomic(output, save(state, notes))
-    return Exported(len(state), what["encoder"]["name"], what["method"]["name"])
+    return save(dict(state), notes)
 
 
 def _recipe_tables(name: str, method: str, settings: Mapping[str, Any]) -> dict[str, Any]:

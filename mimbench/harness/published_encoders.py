@@ -17,7 +17,7 @@ from mimbench.harness.exchange import NOTHING_SPENT
 from mimbench.harness.planning.checkpoints import find_checkpoint
 from mimbench.harness.planning.code import code_of_plugin
 from mimbench.harness.running.provenance import provenance
-from mimbench.store.sealing import SEAL, fingerprint
+from mimbench.store.sealing import fingerprint
 from mimbench.store.store import Store, StoredCheckpoint
 
 
@@ -52,8 +52,8 @@ def keep_checkpoint(checkpoint: StoredCheckpoint, store: Store, on_wait: Callabl
     Args:
         on_wait: called if another process stores the same one.
     """
-    card = {name: value for name, value in checkpoint.card.items() if name != SEAL}
-    with store.lease(card["fingerprint"], f"storing {checkpoint.card['what']['imported']['source']}", on_wait):
+    card = checkpoint.card
+    with store.lease(card["fingerprint"], f"storing {card['what']['imported']['source']}", on_wait):
         stored = store.checkpoint(card["fingerprint"])
         return stored or store.save_checkpoint(card["fingerprint"], checkpoint.encoder(), checkpoint.rest(), card)
 

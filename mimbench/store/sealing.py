@@ -65,13 +65,18 @@ def read_sealed(path: Path, what: str, advice: str) -> dict[str, Any]:
 
 
 def seal_card(card: Mapping[str, Any]) -> dict[str, Any]:
-    """A card with its seal."""
-    return {**card, SEAL: fingerprint(card, 64)}
+    """A card with its seal, in place of an earlier one."""
+    body = _without_seal(card)
+    return {**body, SEAL: fingerprint(body, 64)}
 
 
 def is_sealed(card: Mapping[str, Any]) -> bool:
     """Whether a card is as it was written. An older card without a seal counts as unaltered."""
-    return SEAL not in card or card[SEAL] == fingerprint({key: card[key] for key in card if key != SEAL}, 64)
+    return SEAL not in card or card[SEAL] == fingerprint(_without_seal(card), 64)
+
+
+def _without_seal(card: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in card.items() if key != SEAL}
 
 
 def damage_in_words(error: Exception, advice: str) -> str:
