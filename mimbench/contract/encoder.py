@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -285,6 +285,19 @@ class Encoder(SizedEncoder):
             InputError: this encoder takes no relative positions.
         """
         raise InputError(f"a {self.kind} encoder takes no relative positions; set relative_positions to false")
+
+    def adapt_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights that `pretrain.start` names, as this encoder takes them. By default they stay as they are.
+
+        An encoder of clips may take those of an encoder of images.
+
+        Args:
+            weights: state dict of an encoder, perhaps of another kind. What does not fit is refused later.
+
+        Raises:
+            InputError: the weights are of a kind that it takes, and these ones do not fit.
+        """
+        return dict(weights)
 
     @abstractmethod
     def layer_of(self, parameter: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import ClassVar, Literal
 
@@ -12,9 +12,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mimbench.compute.blocks import run_block
-from mimbench.contract import Config, Depth, Encoder, Features, InputError
+from mimbench.contract import Config, Depth, Encoder, Features, InputError, added
 from mimbench.encoders.attention import attention_of_each
 from mimbench.encoders.blocks import transformer_blocks
+from mimbench.encoders.inflation import Rule, inflate, is_of_images
 from mimbench.optim.layers import vit_layer
 
 
@@ -36,6 +37,9 @@ class VideoViTConfig(Config):
     """Initial value of LayerScale; absent: none."""
     drop_path: float = Field(0.0, ge=0, lt=1)
     """Rate of the last block; the first one has 0."""
+    inflation: Rule = added("mean")
+    """How weights of an image ViT, if pretrain.start names some, become those of cubes: mean or centre, see `inflate`
+    in mimbench/encoders/inflation.py."""
 
 
 class VideoViT(Encoder):
@@ -99,6 +103,12 @@ class VideoViT(Encoder):
 
     def attention(self, images: Tensor) -> Iterator[Tensor]:
         return attention_of_each(self._block_outputs(self.embed(images), None))
+
+    def adapt_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those of an image ViT are inflated."""
+        if not is_of_images(weights):
+            return dict(weights)
+        return inflate(weights, self.state_dict(), self.config.inflation)
 
     def layer_of(self, parameter: str) -> int:
         return vit_layer(parameter.removeprefix("body."), self.num_layers)

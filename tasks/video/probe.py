@@ -75,6 +75,13 @@ class VideoProbeConfig(ViewsConfig, RegressionConfig):
     train: AttentiveTraining = AttentiveTraining()
     """Of the attentive probe."""
 
+    @field_validator("probes")
+    @classmethod
+    def _with_linear(cls, probes: tuple) -> tuple:
+        if "linear" not in probes:
+            raise ValueError('it lacks "linear", whose accuracy is the primary metric')
+        return probes
+
     @field_validator("probes", "rates")
     @classmethod
     def _each_once(cls, values: tuple) -> tuple:

@@ -59,7 +59,7 @@ def test_models_of_timm_pass(model):
 
 def test_every_built_in_encoder_is_here():
     built_in = {name for name in registry.encoders.names() if registry.encoders.owner(name).startswith("mimbench ")}
-    assert built_in == {"vit", "video-vit", "swin", "convnext", "resnet", "timm"}
+    assert built_in == {"vit", "video-vit", "frame-vit", "swin", "convnext", "resnet", "timm"}
 
 
 @pytest.mark.parametrize("position", ["sincos", "learned", "relative-per-block", "learned-and-relative"])

@@ -71,14 +71,16 @@ def assemble(
 
 
 def _load_start(method: Method, start: Path) -> None:
-    """Load the weights that `pretrain.start` names. Only position tables are resampled, to another image size.
+    """Load the weights that `pretrain.start` names. Position tables are resampled to another image size.
+
+    An encoder may take weights of another kind, such as those of an image encoder (`Encoder.adapt_weights`).
 
     They are loaded after the method is built, since methods initialise the encoder in their own way. A teacher that
     is a copy of the encoder starts from the same weights.
     """
     encoder = method.encoder
     try:
-        weights = resize_positions(load_file(start), encoder)
+        weights = resize_positions(encoder.adapt_weights(load_file(start)), encoder)
         for module in _copies_of_encoder(method):
             module.load_state_dict(weights, strict=True)
     except (OSError, SafetensorError) as error:

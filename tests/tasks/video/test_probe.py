@@ -70,6 +70,7 @@ def test_videos_are_shown_in_several_views(quick, tmp_path):
     [
         ("videomae", ("task.clips=5",), "task.clips 5: this dataset's clips are not cut out of longer ones"),
         ("videomae", ("task.neighbours=5000",), "task.neighbours 5000 is more than the 4000 training clips"),
+        ("videomae", ('task.probes=["knn"]',), 'it lacks "linear", whose accuracy is the primary metric'),
         ("mae", (), "takes images and no clips"),
     ],
 )
