@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from mimbench.api import Depth, MaskRatioConfig, ramp
+from mimbench.api import Depth, Encoder, MaskRatioConfig, PartOptions, RotaryPredictor, ramp
+from mimbench_methods._online_clusters import OnlineClusters
 
 
 class CAPIConfig(MaskRatioConfig):
@@ -56,3 +57,32 @@ class CAPIConfig(MaskRatioConfig):
             return ramp(progress, 1.0, self.momentum, warmup=self.momentum_warmup)
         share = self.momentum_cosine_share * (progress - self.momentum_warmup) / (1 - self.momentum_warmup)
         return ramp(share, self.momentum, 1.0, "cosine")
+
+    def build_predictor(self, encoder: Encoder) -> RotaryPredictor:
+        return RotaryPredictor(
+            encoder.out_dim,
+            dim=self.predictor_dim,
+            depth=self.predictor_depth,
+            num_heads=self.predictor_heads,
+            drop_path=self.predictor_drop_path,
+        )
+
+    def build_clusters(self, encoder: Encoder) -> OnlineClusters:
+        return OnlineClusters(
+            encoder.out_dim,
+            self.clusters,
+            target_temp=self.target_temp,
+            temp=self.cluster_temp,
+            sinkhorn_steps=self.sinkhorn_steps,
+            per_position=self.per_position,
+        )
+
+    def optimizer_parts(self, encoder: Encoder) -> dict[str, PartOptions]:
+        """Of clusters, norms and the patch embedding, by patterns of names of the method's parameters."""
+        parts = {
+            "clusters.": PartOptions(self.cluster_lr_scale, self.cluster_weight_decay),
+            "*norm*.weight": PartOptions(weight_decay=self.norm_weight_decay),
+        }
+        if any("patch_embed" in name for name, _ in encoder.named_parameters()):
+            parts["encoder.*patch_embed*"] = PartOptions(self.patch_embed_lr_scale)
+        return parts

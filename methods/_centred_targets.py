@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mimbench.api import mean_over_ranks
+from mimbench_methods._slow_teachers import EncoderTeacher
 
 
 def sharpened(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
@@ -28,12 +29,40 @@ def loss_between_views(logits: Sequence[Tensor], targets: Sequence[Tensor], temp
     return torch.stack([-(targets[q] * logs[p]).sum(-1).mean() for q, p in pairs]).mean()
 
 
-@torch.no_grad()
-def follow_means(centre: Tensor, patch_centre: Tensor, class_logits: Tensor, patch_logits: Tensor, keep: float) -> None:
-    """Move the centres [K] towards the means over the batch of class tokens [B, K] and of patches [B, N, K], in place.
+def loss_of_patches(logits: Tensor, target: Tensor, masked: Tensor) -> Tensor:
+    """Cross-entropy of masked patches: mean over each image, then over images. An image without any counts as 0.
 
-    keep: what the centres keep of themselves, in [0, 1].
+    logits, target: [B, N, K], the target as probabilities. masked: bool [B, N].
     """
-    means = mean_over_ranks(torch.stack((class_logits.mean(0), patch_logits.mean((0, 1)))))
-    for one, mean in zip((centre, patch_centre), means, strict=True):
-        one.lerp_(mean.to(one.dtype), 1 - keep)
+    error = -(target * logits.log_softmax(-1)).sum(-1)
+    return ((error * masked).sum(1) / masked.sum(1).clamp(min=1)).mean()
+
+
+class CentredTargets(EncoderTeacher):
+    """A method with a teacher, whose logits are centred by their means over past batches.
+
+    Attributes:
+        centre: [K], of class tokens.
+        patch_centre: [K], of patches.
+    """
+
+    centre: Tensor
+    patch_centre: Tensor
+
+    def start_centres(self, dim: int) -> None:
+        """Zeros, for `dim` logits."""
+        self.register_buffer("centre", torch.zeros(dim))
+        self.register_buffer("patch_centre", torch.zeros(dim))
+
+    @torch.no_grad()
+    def follow_means(self, logits: Tensor, keep: float) -> None:
+        """Move the centres towards the means over the batch, in place.
+
+        Args:
+            logits: of all tokens of whole images, the class token first and all patches last, [B, P + N, K].
+            keep: what the centres keep of themselves, in [0, 1].
+        """
+        patches = logits[:, self.encoder.num_prefix_tokens :]  # all of them, masked or not
+        means = mean_over_ranks(torch.stack((logits[:, 0].mean(0), patches.mean((0, 1)))))
+        for one, mean in zip((self.centre, self.patch_centre), means, strict=True):
+            one.lerp_(mean.to(one.dtype), 1 - keep)

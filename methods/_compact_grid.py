@@ -5,8 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mimbench.api import Grid, draw_rows, uniform_mask
+
 VISIBLE, TOKEN, MASKED = 0, 1, 2
 """What a mask holds of each cell: the encoder sees it, the encoder sees a mask token for it, or it is left out."""
+
+
+def draw_cells(batch: int, grid: Grid, token_ratio: float, generator: torch.Generator) -> Tensor:
+    """Masks uint8 [batch, Gh, Gw] of VISIBLE, TOKEN and MASKED: one random cell of each square stays.
+
+    token_ratio: share of the cells that stay that are TOKEN; the number of visible ones is rounded down.
+    """
+    masked = uniform_mask(batch, grid, generator)
+    noise = draw_rows(lambda rows: torch.rand(rows, *grid, generator=generator, device=generator.device), batch)
+    # Noise is below 1, so that cells that are left out (1 and more) rank after all others.
+    rank = (noise + masked).flatten(1).argsort(dim=1).argsort(dim=1).view_as(masked)
+    visible = rank < int(grid[0] * grid[1] // 4 * (1 - token_ratio))
+    return torch.where(masked, MASKED, torch.where(visible, VISIBLE, TOKEN)).to(torch.uint8)
 
 
 def squares_of(cells: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from mimbench.api import Config, Depth
+from mimbench.api import Config, Depth, Encoder, InputError, Predictor
 
 
 class CrossMAEConfig(Config):
@@ -33,3 +33,23 @@ class CrossMAEConfig(Config):
         if self.layers is not None and (not self.layers or self.layers[-1] != -1):
             raise ValueError("the last of layers must be -1, the encoder's last layer, so that all of it is trained")
         return self
+
+    def check_input(self, encoder: Encoder) -> None:
+        """Raise InputError if the decoder reads what the encoder's first block gets, and the encoder hides it."""
+        if self.use_input and "block-input" not in encoder.can:
+            raise InputError(
+                f"method.use_input needs an encoder that outputs what its first block gets, and a {encoder.kind} "
+                'encoder does not; set method.use_input to false or encoder.name to "vit"'
+            )
+
+    def build_decoder(self, encoder: Encoder) -> Predictor:
+        return Predictor(
+            encoder.out_dim,
+            encoder.patch_size**2 * encoder.in_channels,
+            dim=self.decoder_dim,
+            depth=self.decoder_depth,
+            num_heads=self.decoder_heads,
+            mlp_ratio=self.decoder_mlp_ratio,
+            grid=encoder.grid,
+            cross=True,
+        )

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from mimbench.api import Depth, Encoder, InputError, MaskRatioConfig
+from mimbench_methods._chosen_layers import require_layers
 from mimbench_methods._conv_decoder import ConvDecoder
 from mimbench_methods._slow_teachers import TauConfig
 
@@ -48,10 +49,7 @@ class Data2Vec2Config(MaskRatioConfig, TauConfig):
 
     def check_encoder(self, encoder: Encoder) -> None:
         """Raise InputError if the encoder has too few layers, or not the one class token that a loss asks for."""
-        if self.target_layers > encoder.num_layers:
-            raise InputError(
-                f"method.target_layers {self.target_layers} is more than the encoder's {encoder.num_layers} layers"
-            )
+        require_layers(encoder, "target_layers", self.target_layers)
         if not self.class_weight:
             return
         if "class-token" not in encoder.can:

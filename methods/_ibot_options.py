@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
-from mimbench.api import Config, Encoder, InputConfig, InputError, ProjectionHead, View
+from mimbench.api import Config, Encoder, Grid, InputConfig, InputError, ProjectionHead, View, mixed_ratio_mask
 
 Range = tuple[float, float]
 
@@ -77,6 +79,10 @@ class IBOTConfig(Config):
     def build_head(self, encoder: Encoder) -> ProjectionHead:
         sizes = self.model_dump(include={"hidden_dim", "bottleneck_dim", "fixed_gain"})
         return ProjectionHead(encoder.out_dim, self.out_dim, layers=self.head_layers, **sizes)
+
+    def draw_mask(self, batch: int, grid: Grid, generator: torch.Generator) -> Tensor:
+        """Bool [batch, Gh, Gw]; each draws its own mask ratio."""
+        return mixed_ratio_mask(batch, grid, self.mask_ratios, self.ratio_spread, generator, kind=self.mask)
 
     def temperature_at(self, epoch: int, ends: Range) -> float:
         """From the first end to the second in equal steps, one per epoch, over `temperature_epochs`."""

@@ -11,7 +11,8 @@ from typing import Literal
 from pydantic import model_validator
 from torch import Tensor
 
-from mimbench.api import Config, Encoder, InputError, added, require_abilities, resize_mask, visible_indices
+from mimbench.api import Config, Encoder, Method, added, count_visible, require_abilities, resize_mask, visible_indices
+from mimbench_methods._chosen_layers import require_layers
 
 
 class LateTokensConfig(Config):
@@ -34,10 +35,11 @@ class LateTokensConfig(Config):
         if self.encode == "all":
             return
         require_abilities('method.encode "visible"', {"late-tokens"}, encoder)
-        if self.late_blocks > encoder.num_layers:
-            raise InputError(
-                f"method.late_blocks {self.late_blocks} is more than the encoder's {encoder.num_layers} blocks"
-            )
+        require_layers(encoder, "late_blocks", self.late_blocks)
+
+    def count_early(self, method: Method) -> int | None:
+        """Patches that the early blocks see of each image; None: each block sees all patches."""
+        return None if self.encode == "all" else count_visible(method)
 
     def encode_masked(
         self, encoder: Encoder, images: Tensor, mask: Tensor, token: Tensor, count: int | None = None

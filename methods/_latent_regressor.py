@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimbench.api import DropPath, InputError
+from mimbench.api import DropPath, InputError, mark_blocks
 
 
 class RegressorBlock(nn.Module):
@@ -88,6 +88,13 @@ def init_weights(module: nn.Module) -> None:
             nn.init.trunc_normal_(parameter, std=0.02, a=-0.02, b=0.02)
 
 
-def drop_rates(last: float, depth: int) -> list[float]:
-    """Drop path of each block, rising from 0 in equal steps."""
-    return [last * index / max(depth - 1, 1) for index in range(depth)]
+def regressor_blocks(
+    dim: int, depth: int, num_heads: int, mlp_ratio: float, *, layer_scale: float | None, drop_path: float
+) -> nn.ModuleList:
+    """`depth` blocks, whose drop path rises from 0 to `drop_path` in equal steps. Errors as `RegressorBlock`."""
+    rates = [drop_path * index / max(depth - 1, 1) for index in range(depth)]
+    blocks = nn.ModuleList(
+        RegressorBlock(dim, num_heads, mlp_ratio, layer_scale=layer_scale, drop_path=rate) for rate in rates
+    )
+    mark_blocks(blocks)
+    return blocks

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from typing import Any
 
-from mimbench.api import Depth, MaskRatioConfig
+from pydantic import Field, model_validator
+from torch import nn
+
+from mimbench.api import Depth, Encoder, MaskRatioConfig
+from mimbench_methods._scale_decoder import ScaleDecoder, count_doublings
 
 
 class LocalMIMConfig(MaskRatioConfig):
@@ -33,3 +37,15 @@ class LocalMIMConfig(MaskRatioConfig):
         if not self.layers or self.layers[-1] != -1:
             raise ValueError("the last of layers must be -1, the encoder's last layer")
         return self
+
+    def build_decoders(self, encoder: Encoder) -> nn.ModuleList:
+        """One per scale."""
+        sizes: dict[str, Any] = {
+            "dim": self.decoder_dim,
+            "depth": self.decoder_depth,
+            "num_heads": self.decoder_heads,
+            "mlp_ratio": self.decoder_mlp_ratio,
+            "outputs": self.bins * encoder.in_channels,
+        }
+        doublings = [count_doublings(cell, encoder) for cell in self.cells]
+        return nn.ModuleList(ScaleDecoder(encoder, **sizes, doublings=count) for count in doublings)

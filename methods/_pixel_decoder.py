@@ -20,6 +20,8 @@ from mimbench.api import (
 )
 from mimbench_methods._low_pass import check_low_pass
 from mimbench_methods._patch_pixels import PatchDecoder, PatchDecoderConfig
+from mimbench_methods._places import put_at
+from mimbench_methods._weight_decay import DecaysTokens
 
 
 class PixelDecoderConfig(PatchDecoderConfig):
@@ -29,7 +31,7 @@ class PixelDecoderConfig(PatchDecoderConfig):
     """Share of the patches that is masked."""
 
 
-class PixelDecoder(PatchDecoder):
+class PixelDecoder(PatchDecoder, DecaysTokens):
     """A method whose encoder sees the visible patches only. Subclasses draw the masks.
 
     Each image has the same number of masked patches, so that the visible ones form a batch.
@@ -76,10 +78,6 @@ class PixelDecoder(PatchDecoder):
         keep = visible_indices(resize_mask(mask, self.patch_grid), self.visible)
         return StepOutput(self.loss(self._predict(images, keep), target, mask))
 
-    def no_weight_decay(self) -> set[str]:
-        """The official script decays everything of two or more dimensions, class and mask token included."""
-        return set()
-
     def _predict(self, images: Tensor, keep: Tensor) -> Tensor:
         """keep: int64 [B, K], the visible patches, in any order."""
         return self.decode_pixels(self.decoder_input(images, keep))
@@ -96,9 +94,7 @@ class PixelDecoder(PatchDecoder):
         """The same without positions: prefix tokens [B, P, decoder_dim] and patches [B, h * w, decoder_dim]."""
         prefix = self.encoder.num_prefix_tokens
         x = self.project(self.encoder.forward_tokens(self.encoder.embed(images), keep).sequence)
-        patches = self.mask_token.to(x.dtype).expand(len(x), math.prod(self.patch_grid), -1)
-        patches = patches.scatter(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]), x[:, prefix:])
-        return x[:, :prefix], patches
+        return x[:, :prefix], put_at(keep, x[:, prefix:], self.mask_token, math.prod(self.patch_grid))
 
     def decode_pixels(self, x: Tensor) -> Tensor:
         """What `decoder_input` returns -> pixels of each patch [B, h, w, patch * patch * C]."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mimbench.api import Encoder, InputError, init_xavier, sincos_positions, transformer_blocks
+from mimbench_methods._places import put_at
 
 
 class ScaleDecoder(nn.Module):
@@ -48,8 +49,7 @@ class ScaleDecoder(nn.Module):
     def forward(self, x: Tensor, keep: Tensor) -> Tensor:
         """Tokens [B, P + K, D] of the patches keep [B, K] -> [B, N, outputs], row by row."""
         x = self.embed(x)
-        grid = self.mask_token.to(x.dtype).expand(len(x), self.positions.shape[1], -1)
-        grid = grid.scatter(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]), x[:, self.prefix :])
+        grid = put_at(keep, x[:, self.prefix :], self.mask_token, self.positions.shape[1])
         x = self.norm(self.blocks(torch.cat((x[:, : self.prefix], grid + self.positions), 1)))
         return self.pred(x[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)).flatten(2).transpose(1, 2)
 

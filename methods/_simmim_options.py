@@ -14,6 +14,7 @@ from mimbench.api import (
     Grid,
     MaskRatioConfig,
     block_mask,
+    init_truncated,
     masked_count,
     random_mask,
     square_mask,
@@ -83,3 +84,11 @@ class SimMIMConfig(LateTokensConfig, NoiseMaskConfig, MaskRatioConfig):
         if self.head == "inverse-swin":
             return inverse_swin_head(encoder, outputs, upsample, self.head_depths, self.head_window)
         return (mlp_head if self.head == "mlp" else linear_head)(encoder.out_dim, outputs, upsample)
+
+    def initialise(self, encoder: Encoder, mask_token: nn.Parameter) -> None:
+        """The official initial weights: a ViT's are cut at one sigma, as BEiT's; a Swin's are not."""
+        official_vit = encoder.kind == "vit" and self.init == "official"
+        if official_vit:
+            init_truncated(encoder)
+        cut = 0.02 if official_vit else 2.0
+        nn.init.trunc_normal_(mask_token, std=0.02, a=-cut, b=cut)

@@ -13,13 +13,6 @@ def stage_maps(encoder: Encoder, images: Tensor) -> list[Tensor]:
     return list(maps.values())
 
 
-def freeze_final_norm(encoder: Encoder) -> None:
-    """Take what comes after the last block from the training, as no loss reaches it."""
-    for name, parameter in encoder.named_parameters():
-        if encoder.layer_of(name) > encoder.num_layers:
-            parameter.requires_grad_(False)
-
-
 def cell_grid(encoder: Encoder, image_size: int) -> tuple[int, int]:
     """(rows, columns) of the encoder's last map for images of `image_size` px.
 

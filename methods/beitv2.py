@@ -6,15 +6,11 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from mimbench.api import (
-    Config,
-    Depth,
     Encoder,
     Features,
-    InputError,
     Method,
     OfficialCode,
     Stage,
@@ -25,25 +21,11 @@ from mimbench.api import (
     mean_over_masked,
     replace_masked,
 )
+from mimbench_methods._beitv2_options import BEiTv2Config
+from mimbench_methods._chosen_layers import require_layers
+from mimbench_methods._late_blocks import late_blocks
 from mimbench_methods.official.beitv2 import OfficialBEiTv2
 from mimbench_methods.tokenizers.vqkd import VQKDTokenizer
-from mimbench_methods.tokenizers.vqkd_config import VQKDConfig
-
-
-class BEiTv2Config(Config):
-    """The defaults are those of the official ViT-B, with 14 x 14 patches."""
-
-    hidden_patches: int = Field(75, ge=1)
-    """Patches that are masked in an image: blocks, and single patches until the number is exact."""
-    min_block: int = Field(16, ge=1)
-    """Least size of a block, in patches."""
-    early_layers: int = Field(9, ge=1)
-    """After how many layers the late blocks take the patches; the class token is that of the last layer."""
-    late_blocks: Depth = Field(2, ge=1)
-    """Blocks of the second prediction. Only pretraining has them."""
-    shared_head: bool = True
-    """Both predictions have one norm and one linear head."""
-    vqkd: VQKDConfig = VQKDConfig()
 
 
 class BEiTv2(Method):
@@ -74,17 +56,14 @@ class BEiTv2(Method):
     def __init__(self, config: BEiTv2Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         self.sample_mask(1, torch.Generator())  # an impossible mask is refused now, not at the first step
-        if config.early_layers > encoder.num_layers:
-            raise InputError(
-                f"method.early_layers {config.early_layers} is more than the encoder's {encoder.num_layers} layers"
-            )
+        require_layers(encoder, "early_layers", config.early_layers)
         dim, words = encoder.out_dim, config.vqkd
         self.mask_token = nn.Parameter(torch.zeros(1, 1, 1, encoder.embed_dim))
         self.head = nn.Linear(dim, words.vocabulary)
         if not config.shared_head:
             self.late_norm, self.late_head = nn.LayerNorm(dim, eps=1e-6), nn.Linear(dim, words.vocabulary)
         init_truncated(self)
-        self.late_blocks = _late_blocks(encoder, config)
+        self.late_blocks = late_blocks(encoder, config)
         tokenizer = VQKDTokenizer(
             words, patch_size=encoder.patch_size, channels=encoder.in_channels, image_size=encoder.image_size
         )
@@ -133,20 +112,3 @@ class BEiTv2(Method):
 
 def _surprise(scores: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return mean_over_masked(F.cross_entropy(scores.movedim(-1, 1), target, reduction="none"), mask)
-
-
-@torch.no_grad()
-def _late_blocks(encoder: Encoder, config: BEiTv2Config) -> nn.ModuleList:
-    """As officially, they start with torch's own initial weights; what they add to the residual is scaled by depth."""
-    count, before = config.late_blocks, config.early_layers
-    last = max(encoder.num_layers, before + count) - 1
-    highest = getattr(encoder.config, "drop_path", 0.0)
-    blocks = encoder.further_blocks([highest * (before + index) / max(last, 1) for index in range(count)])
-    for layer in blocks.modules():
-        if isinstance(layer, nn.Linear):
-            layer.reset_parameters()
-    for index, block in enumerate(blocks):
-        for name, layer in block.named_modules():
-            if isinstance(layer, nn.Linear) and name in ("attn.proj", "mlp.fc2"):
-                layer.weight /= (2 * (before + index + 1)) ** 0.5
-    return blocks

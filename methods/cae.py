@@ -15,19 +15,18 @@ from mimbench.api import (
     Teacher,
     at_least_float32,
     block_mask,
-    mark_blocks,
-    resize_mask,
     sincos_positions,
     transformer_blocks,
-    visible_indices,
 )
 from mimbench_methods._cae_options import CAEConfig
-from mimbench_methods._latent_regressor import RegressorBlock, drop_rates, init_weights
+from mimbench_methods._latent_regressor import init_weights, regressor_blocks
 from mimbench_methods._masked_words import MaskedWords
+from mimbench_methods._places import put_at, visible_and_masked
+from mimbench_methods._weight_decay import DecaysTokens
 from mimbench_methods.official.cae import OfficialCAE
 
 
-class CAE(MaskedWords):
+class CAE(MaskedWords, DecaysTokens):
     """Chen et al., Context Autoencoder for Self-Supervised Representation Learning (IJCV 2023, arXiv:2202.03026).
 
     Reference code: no licence (built on BEiT's, MIT); not used here.
@@ -56,11 +55,7 @@ class CAE(MaskedWords):
             self.project = nn.Sequential(nn.Linear(encoder.out_dim, dim), nn.LayerNorm(dim, eps=1e-6))
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.register_buffer("positions", sincos_positions(encoder.grid, dim, rows_first=True)[0, 1:], persistent=False)
-        self.regressor = nn.ModuleList(
-            RegressorBlock(dim, heads, ratio, layer_scale=scale, drop_path=one)
-            for one in drop_rates(rate, config.regressor_depth)
-        )
-        mark_blocks(self.regressor)
+        self.regressor = regressor_blocks(dim, config.regressor_depth, heads, ratio, layer_scale=scale, drop_path=rate)
         self.regressor_norm = nn.LayerNorm(dim, eps=1e-6)
         self.decoder = transformer_blocks(dim, config.decoder_depth, heads, ratio, drop_path=rate, layer_scale=scale)
         self.decoder_norm = nn.LayerNorm(dim, eps=1e-6)
@@ -75,15 +70,12 @@ class CAE(MaskedWords):
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """Scores of every word, [B, h, w, V]; 0 at visible patches."""
-        mask = resize_mask(mask, self.encoder.grid)
-        masked = visible_indices(~mask)
-        scores = self.decode(self.regress(images, visible_indices(mask), masked), masked)
-        return self._on_grid(scores, masked)
+        visible, masked = visible_and_masked(mask, self.encoder.grid)
+        return self._on_grid(self.decode(self.regress(images, visible, masked), masked), masked)
 
     def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
         """`mask` has as many masked patches as those of `sample_mask`."""
-        mask, count = resize_mask(mask, self.encoder.grid), self.config.hidden_patches
-        masked, visible = visible_indices(~mask, count), visible_indices(mask, mask[0].numel() - count)
+        visible, masked = visible_and_masked(mask, self.encoder.grid, self.config.hidden_patches)
         latent = self.regress(images, visible, masked)
         scores = self._on_grid(self.decode(latent, masked), masked)
         words = self.loss(scores, self.target(images), mask)
@@ -122,12 +114,7 @@ class CAE(MaskedWords):
         """As officially, the teacher follows before the optimizer's step, so it lags behind by one step."""
         self.teacher.follow(self.encoder, self.config.momentum)
 
-    def no_weight_decay(self) -> set[str]:
-        """The official script decays everything of two or more dimensions, class and mask token included."""
-        return set()
-
     def _on_grid(self, scores: Tensor, masked: Tensor) -> Tensor:
         """[B, M, V] at the patches `masked` [B, M] -> [B, h, w, V], 0 elsewhere."""
-        grid = scores.new_zeros(len(scores), len(self.positions), scores.shape[-1])
-        filled = grid.scatter(1, masked.unsqueeze(-1).expand_as(scores), scores)
+        filled = put_at(masked, scores, scores.new_zeros(()), len(self.positions))
         return filled.unflatten(1, self.encoder.grid)

@@ -12,7 +12,6 @@ from mimbench.api import (
     Encoder,
     OfficialCode,
     PartOptions,
-    RotaryPredictor,
     StepOutput,
     Teacher,
     WeightNormLinear,
@@ -21,13 +20,14 @@ from mimbench.api import (
     init_xavier,
 )
 from mimbench_methods._capi_options import CAPIConfig
-from mimbench_methods._online_clusters import OnlineClusters, cross_entropy, entropy
+from mimbench_methods._online_clusters import cross_entropy, entropy
 from mimbench_methods._predicted_cells import PredictedCells, draw_predicted_cells
 from mimbench_methods._slow_teachers import EncoderTeacher
+from mimbench_methods._weight_decay import DecaysTokens
 from mimbench_methods.official.capi import OfficialCAPI
 
 
-class CAPI(EncoderTeacher):
+class CAPI(EncoderTeacher, DecaysTokens):
     """Darcet et al., Cluster and Predict Latent Patches for Improved Masked Image Modeling (TMLR 2025).
 
     arXiv:2502.08769. The licence of the reference code is Apache 2.0; none of it is used here. There are no golden
@@ -49,28 +49,10 @@ class CAPI(EncoderTeacher):
     def __init__(self, config: CAPIConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         check_mask_ratios(self)
-        self.predictor = RotaryPredictor(
-            encoder.out_dim,
-            dim=config.predictor_dim,
-            depth=config.predictor_depth,
-            num_heads=config.predictor_heads,
-            drop_path=config.predictor_drop_path,
-        )
-        init_xavier(self)
-        for name, part in self.named_modules():
-            # The official code has q, k and v as separate linear layers, each Xavier.
-            if name.endswith(".qkv") and isinstance(part, nn.Linear):
-                for matrix in part.weight.data.chunk(3):
-                    nn.init.xavier_uniform_(matrix)
+        self.predictor = config.build_predictor(encoder)
+        _init(self)
         self.head = WeightNormLinear(config.predictor_dim, config.clusters, fixed_gain=False)
-        self.clusters = OnlineClusters(
-            encoder.out_dim,
-            config.clusters,
-            target_temp=config.target_temp,
-            temp=config.cluster_temp,
-            sinkhorn_steps=config.sinkhorn_steps,
-            per_position=config.per_position,
-        )
+        self.clusters = config.build_clusters(encoder)
         self.teacher = Teacher(encoder)
 
     def set_image_size(self, size: int) -> None:
@@ -127,19 +109,17 @@ class CAPI(EncoderTeacher):
         self.teacher.follow(self.encoder, self.config.momentum_at(self.progress))
 
     def optimizer_parts(self) -> dict[str, PartOptions]:
-        config = self.config
-        parts = {
-            "clusters.": PartOptions(config.cluster_lr_scale, config.cluster_weight_decay),
-            "*norm*.weight": PartOptions(weight_decay=config.norm_weight_decay),
-        }
-        if any("patch_embed" in name for name, _ in self.encoder.named_parameters()):
-            parts["encoder.*patch_embed*"] = PartOptions(config.patch_embed_lr_scale)
-        return parts
+        return self.config.optimizer_parts(self.encoder)
 
     def extra_weight_decay(self) -> set[str]:
         """The official optimizers decay the weights of norms and the clusters' bias too."""
         return {"*norm*.weight", "clusters.bias"}
 
-    def no_weight_decay(self) -> set[str]:
-        """The official script decays everything else of two or more dimensions, tokens included."""
-        return set()
+
+def _init(method: CAPI) -> None:
+    """Xavier uniform. The official code has q, k and v as separate linear layers, so each is drawn for itself."""
+    init_xavier(method)
+    for name, part in method.named_modules():
+        if name.endswith(".qkv") and isinstance(part, nn.Linear):
+            for matrix in part.weight.data.chunk(3):
+                nn.init.xavier_uniform_(matrix)

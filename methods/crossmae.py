@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from mimbench.api import (
     Batch,
     Encoder,
-    InputError,
     OfficialCode,
-    Predictor,
     StepOutput,
     draw_rows,
     init_xavier,
@@ -22,12 +20,15 @@ from mimbench.api import (
     resize_mask,
     visible_indices,
 )
+from mimbench_methods._chosen_layers import freeze_final_norm, rising_layers
 from mimbench_methods._crossmae_options import CrossMAEConfig
 from mimbench_methods._patch_pixels import PatchPixels
+from mimbench_methods._places import put_at
+from mimbench_methods._weight_decay import DecaysTokens
 from mimbench_methods.official.crossmae import OfficialCrossMAE
 
 
-class CrossMAE(PatchPixels):
+class CrossMAE(PatchPixels, DecaysTokens):
     """Fu et al., Rethinking Patch Dependence for Masked Autoencoders (TMLR 2025, arXiv:2401.14391).
 
     Reference code: CC-BY-NC 4.0; not used here. No values that it computed were compared (docs/methods/crossmae.md).
@@ -52,31 +53,14 @@ class CrossMAE(PatchPixels):
         self.visible = cells - self.masked
         self.predicted = self.masked - int(cells * (ratio - config.predicted_ratio))
         """Patches that a step predicts of each image, one or more."""
-        self.layers = encoder.layer_indices(config.layers)
-        if self.layers != sorted(set(self.layers)):
-            raise InputError(f"method.layers {config.layers} of {encoder.num_layers} layers must rise")
-        if config.use_input and "block-input" not in encoder.can:
-            raise InputError(
-                f"method.use_input needs an encoder that outputs what its first block gets, and a {encoder.kind} "
-                'encoder does not; set method.use_input to false or encoder.name to "vit"'
-            )
+        self.layers = rising_layers(encoder, config.layers)
+        config.check_input(encoder)
         depth = config.decoder_depth
         self.mix = nn.Linear(len(self.layers) + config.use_input, depth, bias=False)
         self.norms = nn.ModuleList(nn.LayerNorm(encoder.out_dim, eps=1e-6) for _ in range(depth))
-        self.decoder = Predictor(
-            encoder.out_dim,
-            encoder.patch_size**2 * encoder.in_channels,
-            dim=config.decoder_dim,
-            depth=depth,
-            num_heads=config.decoder_heads,
-            mlp_ratio=config.decoder_mlp_ratio,
-            grid=encoder.grid,
-            cross=True,
-        )
+        self.decoder = config.build_decoder(encoder)
         init_xavier(self)
-        for name, parameter in encoder.named_parameters():
-            if encoder.layer_of(name) > encoder.num_layers:
-                parameter.requires_grad_(False)  # the final norm, which the decoder does not read
+        freeze_final_norm(encoder)  # the decoder does not read it
 
     @property
     def pixel_patch(self) -> int:
@@ -123,10 +107,6 @@ class CrossMAE(PatchPixels):
         mixed = self.mix(torch.stack([one.sequence for one in maps], -1))
         return [norm(one) for norm, one in zip(self.norms, mixed.unbind(-1), strict=True)]
 
-    def no_weight_decay(self) -> set[str]:
-        """The official script decays everything of two or more dimensions, tokens and weights of the mix included."""
-        return set()
-
     def _predict(
         self, images: Tensor, mask: Tensor, predicted: Tensor, visible: int | None = None, count: int | None = None
     ) -> Tensor:
@@ -135,5 +115,4 @@ class CrossMAE(PatchPixels):
         keep = visible_indices(resize_mask(mask, grid), visible)
         places = visible_indices(~resize_mask(predicted, grid), count)
         pixels = self.decoder(self.contexts(images, keep), keep, places)
-        whole = pixels.new_zeros(len(pixels), math.prod(grid), pixels.shape[-1])
-        return whole.scatter(1, places.unsqueeze(-1).expand_as(pixels), pixels).unflatten(1, grid)
+        return put_at(places, pixels, pixels.new_zeros(()), math.prod(grid)).unflatten(1, grid)

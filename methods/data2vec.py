@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mimbench.api import (
     Encoder,
-    InputError,
     OfficialCode,
     StepOutput,
     Teacher,
@@ -21,40 +19,11 @@ from mimbench.api import (
     init_truncated,
     mean_over_masked,
 )
+from mimbench_methods._chosen_layers import require_layers
+from mimbench_methods._data2vec_options import Data2VecConfig
 from mimbench_methods._masked_patches import count_masked
-from mimbench_methods._slow_teachers import EncoderTeacher, TauConfig, variance_logs
+from mimbench_methods._slow_teachers import EncoderTeacher, variance_logs
 from mimbench_methods.official.data2vec import OfficialData2Vec
-
-
-class Data2VecConfig(TauConfig):
-    """The defaults are those of the official ViT-B, with 14 x 14 patches."""
-
-    hidden_patches: int = Field(120, ge=1)
-    """Most patches that are masked in an image; a mask may have a few less, as in the official code. If the image size
-    changes over the training (pretrain.image_sizes), this is for input.image_size, and the share stays."""
-    min_block: int = Field(16, ge=1)
-    """Least size of a block, in patches."""
-    target_layers: int = Field(6, ge=1)
-    """How many of the teacher's last layers the target is the mean of."""
-    norm_layers: bool = True
-    """Normalise each layer's patches over their channels before the mean."""
-    norm_target: bool = True
-    """Normalise the mean so, too."""
-    beta: float = Field(2.0, ge=0)
-    """Error at which the smooth L1 loss goes from square to straight; 0: L1."""
-    tau_start: float = Field(0.9998, ge=0, le=1)
-    """What the teacher keeps of itself at each step, to begin with."""
-    tau_end: float = Field(0.9998, ge=0, le=1)
-    tau_share: float = Field(0.0, ge=0, le=1)
-    """Share of the training over which it goes in a straight line from tau_start to tau_end; 0: tau_end at once."""
-    export: Literal["student", "teacher"] = "student"
-    """Whose encoder the tasks get."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Data2VecConfig:
-        if self.tau_share == 0 and self.tau_start != self.tau_end:
-            raise ValueError(f"tau_start {self.tau_start:g} does nothing while tau_share is 0")
-        return self
 
 
 class Data2Vec(EncoderTeacher):
@@ -80,10 +49,7 @@ class Data2Vec(EncoderTeacher):
     def __init__(self, config: Data2VecConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         self.sample_mask(1, torch.Generator())  # an impossible mask is refused now, not at the first step
-        if config.target_layers > encoder.num_layers:
-            raise InputError(
-                f"method.target_layers {config.target_layers} is more than the encoder's {encoder.num_layers} layers"
-            )
+        require_layers(encoder, "target_layers", config.target_layers)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, 1, encoder.embed_dim))
         self.head = nn.Linear(encoder.out_dim, encoder.out_dim)
         init_truncated(self)

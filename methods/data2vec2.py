@@ -27,10 +27,11 @@ from mimbench_methods._conv_decoder import fill_with_noise
 from mimbench_methods._data2vec2_options import Data2Vec2Config
 from mimbench_methods._fairseq_weights import init_as_fairseq
 from mimbench_methods._slow_teachers import EncoderTeacher, variance_logs
+from mimbench_methods._weight_decay import DecaysTokens
 from mimbench_methods.official.data2vec2 import OfficialData2Vec2
 
 
-class Data2Vec2(EncoderTeacher):
+class Data2Vec2(EncoderTeacher, DecaysTokens):
     """Baevski et al., Efficient Self-supervised Learning with Contextualized Target Representations (ICML 2023).
 
     arXiv:2212.07525. The reference code is under the MIT licence; none of it is used here. There are no golden vectors.
@@ -120,7 +121,3 @@ class Data2Vec2(EncoderTeacher):
     def after_step(self, progress: float) -> None:
         """Move the teacher towards the student, with the tau of the progress after the step."""
         self.teacher.follow(self.encoder, self.config.tau_at(progress))
-
-    def no_weight_decay(self) -> set[str]:
-        """The official code decays everything of two or more dimensions, the class token included."""
-        return set()

@@ -22,16 +22,16 @@ from mimbench.api import (
     masked_count,
     random_mask,
     rebuild_encoder,
-    resize_mask,
-    visible_indices,
 )
 from mimbench_methods._dbot_options import DBOTConfig
+from mimbench_methods._places import visible_and_masked
 from mimbench_methods._slow_teachers import variance_over_tokens
 from mimbench_methods._stages import StagedMethod
+from mimbench_methods._weight_decay import DecaysTokens
 from mimbench_methods.official.dbot import OfficialDBOT
 
 
-class DBOT(StagedMethod):
+class DBOT(StagedMethod, DecaysTokens):
     """Liu et al., Exploring Target Representations for Masked Autoencoders (ICLR 2024, arXiv:2209.03917).
 
     The reference code is under the Apache 2.0 licence; none of it is used here. There are no golden vectors.
@@ -91,7 +91,7 @@ class DBOT(StagedMethod):
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """[B, P + T, D] at prefix tokens and at the T masked patches, in row-major order."""
-        return self._predict(images, *self._cells(mask))
+        return self._predict(images, *visible_and_masked(mask, self.encoder.grid))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor, masked: Tensor | None = None) -> Tensor:
         """Smooth L1, mean over prefix tokens and masked patches together.
@@ -102,17 +102,11 @@ class DBOT(StagedMethod):
             mask: bool [B, Gh, Gw].
             masked: indices of the masked patches, int64 [B, T], if they are known.
         """
-        masked = self._cells(mask)[1] if masked is None else masked
+        masked = visible_and_masked(mask, self.encoder.grid)[1] if masked is None else masked
         prefix = self.encoder.num_prefix_tokens
         patches = target[:, prefix:].gather(1, masked.unsqueeze(-1).expand(-1, -1, target.shape[-1]))
         chosen = torch.cat((target[:, :prefix], patches), 1)
         return F.smooth_l1_loss(at_least_float32(prediction), chosen, beta=self.config.beta)
-
-    def _cells(self, mask: Tensor, masked: int | None = None) -> tuple[Tensor, Tensor]:
-        """Row-major indices of visible and of masked patches, int64 [B, K] and [B, T]. masked: T, if it is known."""
-        mask = resize_mask(mask, self.encoder.grid)
-        visible = None if masked is None else mask[0].numel() - masked
-        return visible_indices(mask, visible), visible_indices(~mask, masked)
 
     def _predict(self, images: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         context = self.encoder.forward_tokens(self.encoder.embed(images), visible).sequence
@@ -125,10 +119,6 @@ class DBOT(StagedMethod):
         """
         target = self.target(images)
         count = masked_count(prod(self.encoder.grid), self.config.ratio_at(self.progress), "mae")
-        visible, masked = self._cells(mask, count)
+        visible, masked = visible_and_masked(mask, self.encoder.grid, count)
         loss = self.loss(self._predict(images, visible, masked), target, mask, masked)
         return StepOutput(loss, {"target_variance": variance_over_tokens(target)})
-
-    def no_weight_decay(self) -> set[str]:
-        """The official script decays everything of two or more dimensions, class and mask token included."""
-        return set()

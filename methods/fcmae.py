@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from mimbench.api import (
     Depth,
     Encoder,
-    InputError,
     MaskRatioConfig,
     OfficialCode,
     check_mask_ratios,
@@ -19,8 +18,10 @@ from mimbench.api import (
     random_mask,
     visible_only,
 )
+from mimbench_methods._chosen_layers import freeze_final_norm
+from mimbench_methods._convnext_weights import init_encoder, init_layer
 from mimbench_methods._patch_pixels import PatchPixels
-from mimbench_methods._sparse_encoders import cell_grid, freeze_final_norm
+from mimbench_methods._sparse_encoders import cell_grid
 from mimbench_methods.official.fcmae import OfficialFCMAE
 
 
@@ -73,9 +74,9 @@ class FCMAE(PatchPixels):
         is_official = config.init == "official"
         for module in (self.project, *self.decoder.modules(), self.head):
             if isinstance(module, nn.Conv2d):
-                _init(module, 1.0 if is_official else 0.02)
+                init_layer(module, 1.0 if is_official else 0.02)
         if is_official:
-            _init_encoder(encoder)
+            init_encoder(encoder)
 
     def set_image_size(self, size: int) -> None:
         self.image_size = size
@@ -101,23 +102,3 @@ class FCMAE(PatchPixels):
     def extra_weight_decay(self) -> set[str]:
         """The official script decays them in pretraining, since they have two axes there, and not in fine-tuning."""
         return {"*.grn.weight", "*.grn.bias"}
-
-
-def _init_encoder(encoder: Encoder) -> None:
-    """facebookresearch/ConvNeXt-V2@25538957 models/fcmae.py: only downsampling has the usual 0.02.
-
-    Raises:
-        InputError: the encoder has no depthwise convolutions, so that it is no ConvNeXt.
-    """
-    layers = [module for module in encoder.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    if not any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in layers):
-        raise InputError('method.init "official" is for ConvNeXt; set it to "encoder" (--set method.init=encoder)')
-    for layer in layers:
-        is_dense = isinstance(layer, nn.Conv2d) and layer.groups == 1
-        _init(layer, 0.02 if is_dense and layer is not layers[0] else 1.0)
-
-
-def _init(layer: nn.Conv2d | nn.Linear, std: float) -> None:
-    nn.init.trunc_normal_(layer.weight, std=std)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from mimbench.api import (
@@ -18,31 +17,14 @@ from mimbench.api import (
     at_least_float32,
     guided_mask,
     init_xavier,
-    mean_over_shares,
     random_mask,
-    resize_mask,
     transformer_blocks,
-    visible_indices,
 )
-from mimbench_methods._pixel_decoder import PixelDecoder, PixelDecoderConfig
-from mimbench_methods._slow_teachers import TauConfig
+from mimbench_methods._hpm_options import HPMConfig
+from mimbench_methods._pixel_decoder import PixelDecoder
+from mimbench_methods._places import visible_and_masked
+from mimbench_methods._ranking import rank
 from mimbench_methods.official.hpm import OfficialHPM
-
-
-class HPMConfig(PixelDecoderConfig, TauConfig):
-    """The defaults are those of the official ViT-B in 200 epochs."""
-
-    norm_pixels: bool = False
-    guided_share: float = Field(0.5, ge=0, le=1)
-    """Share of the masked patches that the teacher chooses at the end of the training; it grows from 0."""
-    growth_steps: int | None = Field(None, ge=1)
-    """guided_share and tau change at the beginning of this many equal parts of the training. Officially each epoch is
-    one part. Absent: they change with each step."""
-    tau_start: float = Field(0.999, ge=0, le=1)
-    """What the teacher keeps of itself at each step, to begin with."""
-    tau_end: float = Field(0.9999, ge=0, le=1)
-    tau_share: float = Field(0.5, gt=0, le=1)
-    """Share of the training over which tau goes in a straight line from tau_start to tau_end."""
 
 
 class HPM(PixelDecoder):
@@ -82,7 +64,7 @@ class HPM(PixelDecoder):
     def sample_guided_mask(self, images: Tensor, progress: float, generator: torch.Generator) -> Tensor:
         """The masks of the step that begins at `progress`, in [0, 1)."""
         masked = self.positions.shape[1] - self.visible
-        guided = int(masked * self.guided_share(progress))
+        guided = int(masked * self.config.share_at(progress))
         if not guided:
             return self.sample_mask(len(images), generator)
         return guided_mask(self.teacher.module.predicted_errors(images), masked, guided, generator)
@@ -92,11 +74,11 @@ class HPM(PixelDecoder):
 
     def forward(self, images: Tensor, mask: Tensor) -> StepOutput:
         """Reconstruction loss and ranking loss, added. `mask` has as many masked patches as those of `sample_mask`."""
-        target, mask = self.target(images), resize_mask(mask, self.encoder.grid)
-        x = self.decoder_input(images, visible_indices(mask, self.visible))
+        target, count = self.target(images), self.positions.shape[1] - self.visible
+        visible, masked = visible_and_masked(mask, self.encoder.grid, count)
+        x = self.decoder_input(images, visible)
         prediction = self.decode_pixels(x)
         reconstruction = self.loss(prediction, target, mask)
-        masked = visible_indices(~mask, mask[0].numel() - self.visible)
         errors = self.error(prediction.detach(), target).flatten(1).gather(1, masked)
         predicted = self.decode_errors(x).flatten(1).gather(1, masked)
         ranking, right = rank(at_least_float32(predicted), errors)
@@ -117,40 +99,5 @@ class HPM(PixelDecoder):
         outputs = self.loss_head(self.loss_norm(self.loss_blocks(x))).mean(-1)
         return outputs[:, self.encoder.num_prefix_tokens :].unflatten(1, self.encoder.grid)
 
-    def guided_share(self, progress: float) -> float:
-        """Share of the masked patches that the teacher chooses in the step that begins at `progress`, in [0, 1)."""
-        parts = self.config.growth_steps
-        return self.config.guided_share * (progress if parts is None else (self._part(progress) + 1) / parts)
-
-    def tau(self, progress: float) -> float:
-        """What the teacher keeps of itself in the step that begins at `progress`, in [0, 1)."""
-        config, parts = self.config, self.config.growth_steps
-        progress = progress if parts is None else self._part(progress) / parts
-        return config.tau_at(progress)
-
     def after_step(self, progress: float) -> None:
-        self.teacher.follow(self, self.tau(self.progress))
-
-    def _part(self, progress: float) -> int:
-        """Which of the `growth_steps` parts of the training `progress` lies in, from 0."""
-        return int(progress * (self.config.growth_steps or 1) + 1e-6)
-
-
-def rank(predicted: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy of which patch of a pair has the greater error, mean over the pairs of all images.
-
-    Args:
-        predicted: [B, M]; the difference of two is the logit.
-        errors: [B, M], the true ones. Pairs of equal errors do not count.
-
-    Returns:
-        The loss, and the share of pairs whose order is right, without gradient.
-    """
-    logits = predicted.unsqueeze(2) - predicted.unsqueeze(1)
-    difference = errors.unsqueeze(2) - errors.unsqueeze(1)
-    counted = difference != 0
-    # The official code adds 1e-6 inside of the logarithms.
-    surprise = -torch.where(difference > 0, (logits.sigmoid() + 1e-6).log(), (1 - logits.sigmoid() + 1e-6).log())
-    count = mean_over_shares(counted.sum(), least=1)
-    right = ((logits.detach() * difference > 0) & counted).sum() / count
-    return (surprise * counted).sum() / count, right
+        self.teacher.follow(self, self.config.tau_at(self.progress))

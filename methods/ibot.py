@@ -17,18 +17,17 @@ from mimbench.api import (
     Teacher,
     at_least_float32,
     cancel_gradients,
-    mixed_ratio_mask,
     ramp,
     replace_masked,
     rows_of_views,
 )
-from mimbench_methods._centred_targets import follow_means, loss_between_views, sharpened
+from mimbench_methods._centred_targets import CentredTargets, loss_between_views, loss_of_patches, sharpened
 from mimbench_methods._ibot_options import IBOTConfig, augmented_views
-from mimbench_methods._slow_teachers import EncoderTeacher
+from mimbench_methods._weight_decay import DecaysTokens
 from mimbench_methods.official.ibot import OfficialIBOT
 
 
-class IBOT(EncoderTeacher):
+class IBOT(CentredTargets, DecaysTokens):
     """Zhou et al., iBOT: Image BERT Pre-Training with Online Tokenizer (ICLR 2022, arXiv:2111.07832).
 
     One head for class and patch tokens, as in the official recipes. Licence of the reference code: Apache 2.0.
@@ -47,8 +46,6 @@ class IBOT(EncoderTeacher):
     official: ClassVar[OfficialCode | None] = OfficialIBOT()
     Config = IBOTConfig
     config: IBOTConfig
-    centre: Tensor
-    patch_centre: Tensor
 
     def __init__(self, config: IBOTConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
@@ -60,8 +57,7 @@ class IBOT(EncoderTeacher):
             if name.endswith("cls_token"):
                 nn.init.trunc_normal_(parameter, std=0.02)
         self.teacher, self.teacher_head = Teacher(encoder), Teacher(self.head)
-        self.register_buffer("centre", torch.zeros(config.out_dim))
-        self.register_buffer("patch_centre", torch.zeros(config.out_dim))
+        self.start_centres(config.out_dim)
         self._epoch = 0
 
     @classmethod
@@ -71,8 +67,7 @@ class IBOT(EncoderTeacher):
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         """Each sample draws its own mask ratio, so that by default half of the masks are empty."""
-        ratios, spread, kind = self.config.mask_ratios, self.config.ratio_spread, self.config.mask
-        return mixed_ratio_mask(batch, self.encoder.grid, ratios, spread, generator, kind=kind)
+        return self.config.draw_mask(batch, self.encoder.grid, generator)
 
     @torch.no_grad()
     def target(self, images: Tensor) -> Tensor:
@@ -93,9 +88,7 @@ class IBOT(EncoderTeacher):
         start, config = self.encoder.num_prefix_tokens, self.config
         temperature = config.temperature_at(self._epoch, config.patch_temperature)
         target = sharpened(target[:, start:], self.patch_centre, temperature)
-        error = -(target * (prediction[:, start:] / config.student_temperature).log_softmax(-1)).sum(-1)
-        masked = mask.flatten(1)
-        return ((error * masked).sum(1) / masked.sum(1).clamp(min=1)).mean()
+        return loss_of_patches(prediction[:, start:] / config.student_temperature, target, mask.flatten(1))
 
     def step(self, batch: Batch, generator: torch.Generator) -> StepOutput:
         self._epoch = batch.epoch
@@ -114,8 +107,7 @@ class IBOT(EncoderTeacher):
         class_target = sharpened(target[:, 0], self.centre, config.temperature_at(self._epoch, config.temperature))
         between = loss_between_views(tokens, class_target.chunk(2), config.student_temperature)
         within = self.loss(prediction, target, mask)
-        patches = target[:, self.encoder.num_prefix_tokens :]  # all of them, masked or not
-        follow_means(self.centre, self.patch_centre, target[:, 0], patches, config.centre_momentum)
+        self.follow_means(target, config.centre_momentum)
         loss = config.class_weight * between + config.patch_weight * within
         return StepOutput(loss, {"class": between.detach(), "patches": within.detach()})
 
@@ -132,7 +124,3 @@ class IBOT(EncoderTeacher):
         momentum = ramp(self.progress, self.config.momentum_start, 1.0, "cosine")
         self.teacher.follow(self.encoder, momentum)
         self.teacher_head.follow(self.head, momentum)
-
-    def no_weight_decay(self) -> set[str]:
-        """The official script decays everything of two or more dimensions: tokens, positions and gains, too."""
-        return set()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from mimbench.api import (
-    Config,
-    Depth,
     Encoder,
     MultiBlockMask,
     OfficialCode,
@@ -23,44 +20,13 @@ from mimbench.api import (
     multi_block_mask,
     ramp,
 )
+from mimbench_methods._ijepa_options import IJEPAConfig
 from mimbench_methods._slow_teachers import EncoderTeacher, variance_over_tokens
+from mimbench_methods._weight_decay import DecaysTokens
 from mimbench_methods.official.ijepa import OfficialIJEPA
 
 
-class IJEPAConfig(Config):
-    """The defaults are those of the official ViT-H/14."""
-
-    targets: int = Field(4, ge=1)
-    """Blocks to predict per image."""
-    target_scale: tuple[float, float] = (0.15, 0.2)
-    """Least and greatest area of a target block, as a share of the grid."""
-    target_aspect: tuple[float, float] = (0.75, 1.5)
-    """Least and greatest height / width of a target block."""
-    context_scale: tuple[float, float] = (0.85, 1.0)
-    """Least and greatest area of the context block, before the targets are taken out of it."""
-    min_context: int = Field(11, ge=1)
-    """Least number of context patches."""
-    allow_overlap: bool = False
-    """The context keeps the patches that it shares with targets."""
-    predictor_dim: int = Field(384, ge=4)
-    predictor_depth: Depth = Field(12, ge=1)
-    predictor_heads: int = Field(16, ge=1)
-    predictor_mlp_ratio: float = Field(4.0, gt=0)
-    momentum_start: float = Field(0.996, ge=0, le=1)
-    """What the teacher keeps of itself at the first step."""
-    momentum_end: float = Field(1.0, ge=0, le=1)
-    """What it would keep after the last step; the momentum goes there in a straight line."""
-    export: Literal["student", "teacher"] = "teacher"
-    """Whose encoder the tasks get."""
-
-    @model_validator(mode="after")
-    def _rising(self) -> IJEPAConfig:
-        if self.momentum_start > self.momentum_end:
-            raise ValueError(f"momentum_start {self.momentum_start:g} is above momentum_end {self.momentum_end:g}")
-        return self
-
-
-class IJEPA(EncoderTeacher):
+class IJEPA(EncoderTeacher, DecaysTokens):
     """Assran et al., Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture (CVPR 2023).
 
     arXiv:2301.08243. The licence of the reference code is CC-BY-NC 4.0; none of it is used here.
@@ -133,7 +99,3 @@ class IJEPA(EncoderTeacher):
     def momentum(self, progress: float) -> float:
         """What the teacher keeps of itself in the step that begins at `progress`, in [0, 1]."""
         return ramp(progress, self.config.momentum_start, self.config.momentum_end)
-
-    def no_weight_decay(self) -> set[str]:
-        """The official script decays everything of two or more dimensions, the mask token included."""
-        return set()

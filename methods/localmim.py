@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from mimbench.api import (
     Encoder,
-    InputError,
-    Method,
     OfficialCode,
     StepOutput,
     at_least_float32,
@@ -24,13 +22,14 @@ from mimbench.api import (
     resize_mask,
     visible_indices,
 )
+from mimbench_methods._chosen_layers import rising_layers
 from mimbench_methods._hog import Histograms
 from mimbench_methods._localmim_options import LocalMIMConfig
-from mimbench_methods._scale_decoder import ScaleDecoder, count_doublings
+from mimbench_methods._weight_decay import DecaysTokens
 from mimbench_methods.official.localmim import OfficialLocalMIM
 
 
-class LocalMIM(Method):
+class LocalMIM(DecaysTokens):
     """Wang et al., Masked Image Modeling with Local Multi-Scale Reconstruction (CVPR 2023, arXiv:2303.05251).
 
     Reference code: no licence, its files name CC-BY-NC 4.0 (MAE's); not used here.
@@ -53,19 +52,9 @@ class LocalMIM(Method):
         check_mask_ratios(self)
         self.visible = count_visible(self)
         """Patches that the encoder sees of each image."""
-        self.layers = encoder.layer_indices(config.layers)
-        if self.layers != sorted(set(self.layers)):
-            raise InputError(f"method.layers {config.layers} of {encoder.num_layers} layers must rise")
-        scales = [count_doublings(cell, encoder) for cell in config.cells]
+        self.layers = rising_layers(encoder, config.layers)
         self.norms = nn.ModuleList(nn.LayerNorm(encoder.out_dim, eps=1e-6) for _ in config.layers[:-1])
-        decoder: dict[str, Any] = {
-            "dim": config.decoder_dim,
-            "depth": config.decoder_depth,
-            "num_heads": config.decoder_heads,
-            "mlp_ratio": config.decoder_mlp_ratio,
-            "outputs": config.bins * encoder.in_channels,
-        }
-        self.decoders = nn.ModuleList(ScaleDecoder(encoder, **decoder, doublings=doublings) for doublings in scales)
+        self.decoders = config.build_decoders(encoder)
         self.hogs = nn.ModuleList(
             Histograms(config.bins, cell, random_bias=config.random_bias) for cell in config.cells
         )
@@ -126,7 +115,3 @@ class LocalMIM(Method):
         finer = max(side, self.encoder.grid[0])
         shares = F.adaptive_avg_pool2d(resize_mask(mask, (finer, finer)).float(), side)
         return shares.flatten(1)
-
-    def no_weight_decay(self) -> set[str]:
-        """The official script decays everything of two or more dimensions, class and mask tokens included."""
-        return set()

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from mimbench.api import (
     Encoder,
     InputError,
-    Method,
     OfficialCode,
     at_least_float32,
     block_mask,
@@ -28,10 +27,11 @@ from mimbench_methods._maskfeat_options import MaskFeatConfig
 from mimbench_methods._noise_masks import is_noise
 from mimbench_methods._slowfast_weights import init_as_slowfast
 from mimbench_methods._token_decoder import TokenDecoder
+from mimbench_methods._weight_decay import DecaysTokens
 from mimbench_methods.official.maskfeat import OfficialMaskFeat
 
 
-class MaskFeat(Method):
+class MaskFeat(DecaysTokens):
     """Wei et al., Masked Feature Prediction for Self-Supervised Visual Pre-Training (CVPR 2022, arXiv:2112.09133).
 
     Reference code: Apache 2.0; not used here.
@@ -112,7 +112,3 @@ class MaskFeat(Method):
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Squared error, mean over all masked patches of the batch together; 0 if none is masked."""
         return mean_over_masked((at_least_float32(prediction) - target).square().mean(-1), mask)
-
-    def no_weight_decay(self) -> set[str]:
-        """The official recipe decays everything of two or more dimensions, tokens and positions included."""
-        return set()

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from mimbench.api import OfficialCode, at_least_float32, masked_count, random_order, resize_mask
 from mimbench_methods._cell_decoder import CellDecoder, CellDecoderConfig
+from mimbench_methods._weight_decay import DecaysTokens
 from mimbench_methods.official.mixmim import OfficialMixMIM
 
 
-class MixMIM(CellDecoder):
+class MixMIM(CellDecoder, DecaysTokens):
     """Liu et al., MixMAE: Mixed and Masked Autoencoder for Efficient Pretraining of Hierarchical Transformers."""
 
     name: ClassVar[str] = "mixmim"
@@ -76,7 +77,3 @@ class MixMIM(CellDecoder):
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Squared error, mean over all cells: each is masked in one of the two mixed images that show its image."""
         return (at_least_float32(prediction) - target).square().mean()
-
-    def no_weight_decay(self) -> set[str]:
-        """The official script decays everything of two or more dimensions, mask token and position tables included."""
-        return set()

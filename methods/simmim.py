@@ -16,8 +16,6 @@ from mimbench.api import (
     Stage,
     StepOutput,
     check_mask_ratios,
-    count_visible,
-    init_truncated,
     mask_at_pixels,
     mask_grid,
     mean_over_shares,
@@ -47,10 +45,10 @@ class SimMIM(Method):
         config.check_encoder(encoder)
         self.grid = mask_grid(encoder.image_size, config.mask_patch_size, encoder.patch_size)
         check_mask_ratios(self)
-        self.visible = self._count_visible()
+        self.visible = self.config.count_early(self)
         """Patches that the early blocks see of each image, if they see visible ones only."""
         self.mask_token = nn.Parameter(torch.empty(1, 1, 1, encoder.embed_dim))
-        self._initialise()
+        config.initialise(encoder, self.mask_token)
         self.pixels = config.build_target(encoder.in_channels)
         self.size = config.target_size or encoder.image_size
         self.decoder = config.build_head(encoder, self.pixels.outputs, upsampling(encoder, self.size))
@@ -67,11 +65,11 @@ class SimMIM(Method):
         self.image_size = size
         self.grid = mask_grid(size, self.config.mask_patch_size, self.encoder.patch_size)
         check_mask_ratios(self)
-        self.visible = self._count_visible()
+        self.visible = self.config.count_early(self)
 
     def before_step(self, progress: float) -> None:
         if self.config.initial_mask_ratio is not None:
-            self.visible = self._count_visible()
+            self.visible = self.config.count_early(self)
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
         ratio = self.config.ratio_at(self.progress)
@@ -116,17 +114,3 @@ class SimMIM(Method):
     @property
     def _downsamples(self) -> bool:
         return self.size != self.encoder.image_size
-
-    def _count_visible(self) -> int | None:
-        """None if no block sees visible patches only."""
-        if self.config.encode == "all":
-            return None
-        return count_visible(self)
-
-    def _initialise(self) -> None:
-        """The official initial weights: a ViT's are cut at one sigma, as BEiT's; a Swin's are not."""
-        official_vit = self.encoder.kind == "vit" and self.config.init == "official"
-        if official_vit:
-            init_truncated(self.encoder)
-        cut = 0.02 if official_vit else 2.0
-        nn.init.trunc_normal_(self.mask_token, std=0.02, a=-cut, b=cut)

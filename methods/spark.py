@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from mimbench.api import (
     Encoder,
-    MaskRatioConfig,
     OfficialCode,
     check_mask_ratios,
     patchify,
@@ -19,21 +17,13 @@ from mimbench.api import (
     synchronise_batch_norms,
     visible_only,
 )
+from mimbench_methods._chosen_layers import freeze_final_norm
+from mimbench_methods._map_layers import map_norm, map_projection
 from mimbench_methods._patch_pixels import PatchPixels
-from mimbench_methods._sparse_encoders import cell_grid, freeze_final_norm, stage_maps
+from mimbench_methods._spark_options import SparKConfig
+from mimbench_methods._sparse_encoders import cell_grid, stage_maps
 from mimbench_methods._unet_decoder import UNetDecoder
 from mimbench_methods.official.spark import OfficialSparK
-
-
-class SparKConfig(MaskRatioConfig):
-    """The defaults are those of the official code."""
-
-    mask_ratio: float = Field(0.6, gt=0, lt=1)
-    """Share of masked patches, which are as large as a cell of the encoder's last map."""
-    decoder_dim: int = Field(768, ge=2)
-    """Channels of the decoder's coarsest map; each doubling of the map halves them."""
-    norm: Literal["encoder", "batch", "layer", "none"] = "encoder"
-    """Norm of each encoder map before the decoder. encoder: batch norm if the encoder has batch norms, else layer."""
 
 
 class SparK(PatchPixels):
@@ -63,11 +53,11 @@ class SparK(PatchPixels):
         dims = encoder.pyramid_dims[::-1]
         self.levels = [(encoder.stride // stride).bit_length() - 1 for stride in encoder.pyramid_strides[::-1]]
         """Level of the decoder at which each map of the encoder enters, the coarsest first."""
-        self.norms = nn.ModuleList(_norm(self._norm_kind(), dim) for dim in dims)
+        self.norms = nn.ModuleList(map_norm(config.norm_kind(encoder), dim) for dim in dims)
         tokens = (torch.empty(1, dim, 1, 1) for dim in dims)
         self.tokens = nn.ParameterList(nn.init.trunc_normal_(token, std=0.02, a=-0.02, b=0.02) for token in tokens)
         self.project = nn.ModuleList(
-            _projection(dim, self.decoder.widths[level], level) for dim, level in zip(dims, self.levels, strict=True)
+            map_projection(dim, self.decoder.widths[level], level) for dim, level in zip(dims, self.levels, strict=True)
         )
         synchronise_batch_norms(self)  # as officially, in the encoder too
 
@@ -107,32 +97,3 @@ class SparK(PatchPixels):
 
     def no_weight_decay(self) -> set[str]:
         return super().no_weight_decay() | {"tokens.*"}
-
-    def _norm_kind(self) -> str:
-        if self.config.norm != "encoder":
-            return self.config.norm
-        has_batch_norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.encoder.modules())
-        return "batch" if has_batch_norms else "layer"
-
-
-class LayerNorm2d(nn.LayerNorm):
-    """Over the channels of a map [B, C, h, w]; `visible_only` recognises it by its name, which is timm's."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-def _norm(kind: str, dim: int) -> nn.Module:
-    if kind == "none":
-        return nn.Identity()
-    return nn.BatchNorm2d(dim) if kind == "batch" else LayerNorm2d(dim)
-
-
-def _projection(dim: int, out_dim: int, level: int) -> nn.Module:
-    """As officially: of the coarsest map one cell at a time, and nothing if it has the decoder's channels already."""
-    if level:
-        return nn.Conv2d(dim, out_dim, 3, padding=1)
-    return nn.Identity() if dim == out_dim else nn.Conv2d(dim, out_dim, 1)

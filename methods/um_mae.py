@@ -13,27 +13,27 @@ from torch import Tensor, nn
 
 from mimbench.api import (
     Encoder,
-    draw_rows,
     init_xavier,
     replace_masked,
     require_abilities,
     resize_mask,
-    uniform_mask,
 )
 from mimbench_methods._compact_grid import (
     MASKED,
     TOKEN,
-    VISIBLE,
     compact,
+    draw_cells,
     one_of_each_square,
     places_of,
     squares_of,
 )
 from mimbench_methods._patch_pixels import PatchDecoder
+from mimbench_methods._places import put_at
 from mimbench_methods._um_mae_options import UMMAEConfig
+from mimbench_methods._weight_decay import DecaysTokens
 
 
-class UMMAE(PatchDecoder):
+class UMMAE(PatchDecoder, DecaysTokens):
     """Li et al., Uniform Masking: Enabling MAE Pre-training for Pyramid-based Vision Transformers with Locality (2022).
 
     A mask is uint8 [B, Gh, Gw], of VISIBLE, TOKEN and MASKED. Pictures have a bool mask on any grid: see `divide`.
@@ -71,15 +71,7 @@ class UMMAE(PatchDecoder):
         return (self.encoder.image_size // self.pixel_patch,) * 2
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
-        masked = uniform_mask(batch, self.grid, generator)
-        stay = self.grid[0] * self.grid[1] // 4
-        noise = draw_rows(
-            lambda rows: torch.rand(rows, *self.grid, generator=generator, device=generator.device), batch
-        )
-        # Noise is below 1, so that cells that are left out (1 and more) rank after all others.
-        rank = (noise + masked).flatten(1).argsort(dim=1).argsort(dim=1).view_as(masked)
-        visible = rank < int(stay * (1 - self.config.token_ratio))
-        return torch.where(masked, MASKED, torch.where(visible, VISIBLE, TOKEN)).to(torch.uint8)
+        return draw_cells(batch, self.grid, self.config.token_ratio, generator)
 
     def masked_cells(self, mask: Tensor) -> Tensor:
         """The cells that are predicted."""
@@ -95,8 +87,7 @@ class UMMAE(PatchDecoder):
         corners = squares_of(mask < MASKED).int().argmax(-1)
         places = places_of(corners)
         prefix, x = self.encode(images, mask, corners, places)
-        grid = self.mask_token.to(x.dtype).expand(len(x), self.positions.shape[1], -1)
-        grid = grid.scatter(1, places.unsqueeze(-1).expand(-1, -1, x.shape[-1]), x)
+        grid = put_at(places, x, self.mask_token, self.positions.shape[1])
         pixels = self.head(self.norm(self.blocks(torch.cat((prefix, grid + self.positions), 1))))
         return pixels[:, prefix.shape[1] :].unflatten(1, self.grid)
 
@@ -115,10 +106,6 @@ class UMMAE(PatchDecoder):
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Squared error, mean over each cell, then over the cells of the batch that are left out."""
         return super().loss(prediction, target, self.masked_cells(mask))
-
-    def no_weight_decay(self) -> set[str]:
-        """The official script decays everything of two or more dimensions, mask tokens included."""
-        return set()
 
     def _token(self, tokens: Tensor) -> Tensor:
         """What the encoder sees for a TOKEN cell: [1, 1, 1, D]. Zeros if no token is trained."""

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from mimbench.api import Golden, InputError, Method, ModelSetup, OfficialCode, TrainConfig
+from mimbench.api import Golden, InputError, Method, ModelSetup
 from mimbench_methods.official.encoders import require, vit_options
+from mimbench_methods.official.ibot_steps import IBOTSteps, follow
 
 
-class OfficialIBOT(OfficialCode):
+class OfficialIBOT(IBOTSteps):
     methods = ("ibot",)
     repository = "ibot"
     names: ClassVar = {
@@ -28,7 +29,6 @@ class OfficialIBOT(OfficialCode):
     }
     trained = "student."
     states: ClassVar = {"ema/teacher.": "param/teacher."}
-    trajectory_states: ClassVar = {"traj/student_after.": "param/student.", "traj/teacher_after.": "param/teacher."}
     tolerances: ClassVar = {
         # Errors of single precision are larger here, since the teacher's logits are divided by 0.04 to 0.07.
         "loss (fp32)": 1e-6,
@@ -36,15 +36,9 @@ class OfficialIBOT(OfficialCode):
         "output loss_patch": 1e-6,
     }
     not_compared: ClassVar = {
+        **IBOTSteps.not_compared,
         "clip/*": "clipped gradients are compared through the steps of traj/, which clip them",
         "ema/momentum": "the momentum of the update that is compared",
-        "traj/loss_*": "the sum of both losses is compared at each step",
-        "traj/momentum": "the momentum of the steps that are compared",
-        "traj/*temp": "the steps use the temperatures of the method",
-        "traj/image_order": "the images of the steps that are compared",
-        "traj/*_crops": "the images of the steps that are compared",
-        "traj/masks": "the masks of the steps that are compared",
-        "traj/grad_norms_before_clip": "the weights after these steps are compared",
     }
 
     def setup(self, config: Mapping[str, Any], meta: Mapping[str, Any]) -> ModelSetup:
@@ -103,42 +97,7 @@ class OfficialIBOT(OfficialCode):
 
     def update(self, golden: Golden, method: Method) -> None:
         if "ema/momentum" in golden.arrays:
-            _follow(method, float(golden.tensor("ema/momentum")))
-
-    def training(self, golden: Golden) -> TrainConfig:
-        clip = golden.meta["traj"]["clip_grad"]
-        return TrainConfig(epochs=1, batch_size=1, base_lr=1.0, clip_grad=clip or None, clip_each=bool(clip))
-
-    def begin(self, golden: Golden, method: Method) -> None:
-        """The teacher begins as a copy of the student, the centres at zero."""
-        steps, model = golden.meta["traj"], method
-        _follow(method, 0.0)
-        changed = {
-            "temperature_epochs": steps["warmup_teacher_temp_epochs"],
-            "freeze_epochs": steps["freeze_last_layer"],
-        }
-        model.config = model.config.model_copy(update=changed)
-
-    def step_loss(self, golden: Golden, method: Method, step: int) -> Tensor:
-        model: Any = method
-        chosen = golden.tensor("traj/image_order")[step]
-        views, crops = (golden.tensor(f"traj/{kind}_crops")[chosen].transpose(0, 1) for kind in ("global", "local"))
-        model._epoch = step // golden.meta["traj"]["steps_per_epoch"]
-        mask = golden.tensor("traj/masks")[step].bool().flatten(0, 1)
-        return model.compare(tuple(views), tuple(crops), mask).loss
-
-    def after_step(self, golden: Golden, method: Method, step: int) -> None:
-        _follow(method, float(golden.tensor("traj/momentum")[step]))
-
-    def after_all_steps(self, golden: Golden, method: Method) -> dict[str, Tensor]:
-        model: Any = method
-        return {"traj/center_after": model.centre, "traj/center2_after": model.patch_centre}
-
-
-def _follow(method: Method, momentum: float) -> None:
-    model: Any = method
-    model.teacher.follow(model.encoder, momentum)
-    model.teacher_head.follow(model.head, momentum)
+            follow(method, float(golden.tensor("ema/momentum")))
 
 
 def _listed(value: Any) -> tuple[float, ...]:

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from mimbench.api import Depth, PatchViT, ScheduleConfig, TrainConfig
 from mimbench_methods.tokenizers.base import TokenizerConfig
-from mimbench_methods.tokenizers.vqkd_network import VQKD, Quantizer, WordEncoder
+from mimbench_methods.tokenizers.quantizer import Quantizer
+from mimbench_methods.tokenizers.vqkd_network import VQKD, WordEncoder
 
 _OF_WORDS = ("vocabulary", "embed_dim", "depth", "num_heads", "mlp_ratio", "code_dim", "weights")
 

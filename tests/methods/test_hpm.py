@@ -18,7 +18,8 @@ from mimbench.harness.planning.build import build as build_model
 from mimbench.masks.official import official_guided_mask
 from mimbench.parity.comparison import compare
 from mimbench.parity.golden import read_golden, setup_of
-from mimbench_methods.hpm import HPM, rank
+from mimbench_methods._ranking import rank
+from mimbench_methods.hpm import HPM
 
 GOLDEN_FILE = GOLDEN / "hpm_vit_tiny.npz"
 PARTS = {
@@ -85,11 +86,11 @@ def test_share_and_tau_at_each_epoch_are_the_official_ones():
     for epoch, decay in official.items():
         for inside in (0.0, 0.5, 0.999):
             progress = (int(epoch) + inside) / 200
-            assert method.tau(progress) == pytest.approx(decay, rel=1e-12)
-            assert method.guided_share(progress) == pytest.approx(0.5 * (int(epoch) + 1) / 200)
+            assert method.config.tau_at(progress) == pytest.approx(decay, rel=1e-12)
+            assert method.config.share_at(progress) == pytest.approx(0.5 * (int(epoch) + 1) / 200)
     smooth = build()
-    assert smooth.tau(0.25) == pytest.approx((0.999 + 0.9999) / 2)
-    assert smooth.guided_share(0.5) == pytest.approx(0.25)
+    assert smooth.config.tau_at(0.25) == pytest.approx((0.999 + 0.9999) / 2)
+    assert smooth.config.share_at(0.5) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("case", ["A", "B"])

@@ -382,7 +382,7 @@ def test_visible_encoding_trains_and_hides_masked_pixels(
 def test_visible_encoding_needs_an_encoder_that_can():
     with pytest.raises(InputError, match=r'method.encode "visible" needs an encoder that can let mask tokens join'):
         make("swin", encode="visible")
-    with pytest.raises(InputError, match=r"method.late_blocks 4 is more than the encoder's 3 blocks"):
+    with pytest.raises(InputError, match=r"method.late_blocks 4 is more than the encoder's 3 layers"):
         late(late_blocks=4)
     with pytest.raises(InputError, match="can let mask tokens join"):
         late("relative-per-block")

@@ -11,8 +11,9 @@ from mimbench.contract import InputError
 from mimbench.encoders.convnet import ResNet
 from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
+from mimbench_methods._compact_grid import MASKED, TOKEN, VISIBLE
 from mimbench_methods.mae import MAE
-from mimbench_methods.um_mae import MASKED, TOKEN, UMMAE, VISIBLE
+from mimbench_methods.um_mae import UMMAE
 
 DECODER = {"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2}
 SIZE = 32

@@ -22,9 +22,9 @@ from mimbench.harness.running.stage import PretrainStage
 from mimbench.optim import param_groups
 from mimbench.store.store import Store
 from mimbench.testing.lockstep import Lockstep
+from mimbench_methods.tokenizers.quantizer import Quantizer, kmeans_on_sphere
 from mimbench_methods.tokenizers.vqkd import VQKDTokenizer
 from mimbench_methods.tokenizers.vqkd_config import VQKDConfig
-from mimbench_methods.tokenizers.vqkd_network import Quantizer, kmeans_on_sphere
 from mimbench_methods.tokenizers.vqkd_teachers import HOGTeacher, read_clip
 
 SIZES = {"vocabulary": 6, "embed_dim": 8, "depth": 1, "num_heads": 2, "code_dim": 4}
