@@ -51,7 +51,7 @@ ALLOWED = {
     # Values of options and layouts that are named after the official code which they follow, not after the plugin.
     "optim/schedules.py": {"simmim", "mae", "beit", "ijepa", "spark"},
     "recipe/show.py": {"simmim", "spark"},
-    "contract/train_config.py": {"simmim", "mae", "beit", "ijepa", "spark"},
+    "contract/schedule_config.py": {"simmim", "mae", "beit", "ijepa", "spark"},
     "masks/sampling.py": {"mae", "spark"},
     "convert/timm_config.py": {"beit"},  # in timm's name of an architecture
     "convert/key_layouts.py": {
