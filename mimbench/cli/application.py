@@ -98,7 +98,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...] = (
     ),
     ("plot", plot.plot, ("mimbench plot all --output figures", "mimbench plot bars --task knn --output knn.pdf")),
     ("derive", derive.derive, ("mimbench derive list", "mimbench derive mce --format latex")),
-    ("report", report.report, ("mimbench report --output page",)),
+    ("report", report.report, ("mimbench report --output page", "mimbench report --watch")),
     ("verify", verify.verify, ("mimbench verify runs",)),
     ("doctor", doctor.doctor, ("mimbench doctor",)),
     ("new", new.new, ("mimbench new method sharpen", "mimbench new task my-task --output my-task")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +80,8 @@ def run(
     the same time on one results folder and share the work. With --executor they are started here, and go on if this
     command ends; the same command follows them again.
     """
+    if sys.stderr.isatty():  # the imports below take seconds
+        print_line("loading", error=True)
     from mimbench.executors.command import ExecutorOptions, resolve_executor, run_by_workers, split_settings
     from mimbench.harness.run import execute, preview
     from mimbench.registry import added_files
@@ -135,7 +138,7 @@ def _print_result(result: RunResult | Followed, as_json: bool) -> None:
 
 
 def _summary(result: RunResult | Followed) -> Iterator[str]:
-    """Where the files are, what failed, how many cells there were, and which older records are outdated."""
+    """Where the files are, what failed, how many cells there were, which older records are outdated, what is next."""
     results = result.results
     artifacts = {path: name for record in result.records for name, path in record.artifacts.items()}
     if len(artifacts) > LISTED_FILES:
@@ -168,6 +171,8 @@ def _summary(result: RunResult | Followed) -> Iterator[str]:
             f"{count} of the replaced weights, such as {result.outdated[0]}: run the same tasks with --fresh, or "
             "delete them"
         )
+    if result.records and not (failed or left):
+        yield f"next: mimbench report --results {shlex.quote(str(results))} --output page"
 
 
 @contextmanager

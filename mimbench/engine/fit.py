@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from mimbench.advice import describe_error
 from mimbench.contract import FitReport, TrainConfig
-from mimbench.distributed import get_world_size
+from mimbench.distributed import get_rank, get_world_size
 from mimbench.engine.acceleration import (
     accelerated,
     choose_acceleration,
@@ -42,6 +42,7 @@ from mimbench.errors import InputError, Interrupted, RunError
 from mimbench.optim import Schedule, build_optimizer, decay_rules
 from mimbench.rank_watch import training_together
 from mimbench.seeds import mmengine_seed
+from mimbench.store.progress import PROGRESS
 
 READ_EVERY = {"cpu": 1, "cuda": 20}
 """Micro-batches between two reads of the loss. A read makes a CUDA device wait."""
@@ -124,7 +125,7 @@ def fit(
     reset_peak_memory(device)
     with (
         training_together(),
-        Progress(console, label) as progress,
+        Progress(console, label, workdir / PROGRESS if get_rank() == 0 else None) as progress,
         stop_when_convenient() as request,
         matrix_precision(precision, device),
         shared_parts(trained) if is_shared else nullcontext(),

@@ -164,7 +164,8 @@ class HistoryHook(Hook):
 
     def before_train(self, runner: MinimalRunner) -> None:
         self._started = time.perf_counter()
-        self.progress.start(runner.max_iters, runner.iter, self.images_per_step)
+        units = runner.max_epochs if self.unit == "epoch" else runner.max_iters // self.accumulate
+        self.progress.start(runner.max_iters, runner.iter, self.images_per_step, self.unit, units)
 
     def after_train_iter(
         self, runner: MinimalRunner, batch_idx: int, data_batch: Any = None, outputs: Any = None

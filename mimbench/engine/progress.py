@@ -1,24 +1,31 @@
-"""Progress of one training: a bar on a terminal, a printed line now and then elsewhere.
+"""Progress of one training: a bar on a terminal, a printed line now and then elsewhere, and a note in its work folder.
 
 On a terminal the bar appears below the overview of the whole run, since rich nests live displays on one console.
+`mimbench status` and `mimbench report --watch` read the note.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType, TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from mimbench.store.progress import TrainingProgress, read_progress, write_progress
 from mimbench.text import visible
 
 MOST_LOGS = 3
 """Logs of a step that fit on the line."""
 QUIET_SECONDS = 15.0
 """Seconds between two printed lines if the output is no terminal."""
+NOTE_SECONDS = 5.0
+"""Seconds between two notes."""
+MOST_POINTS = 200
+"""Points of the loss curve in a note; beyond that, two neighbours become one."""
 
 
 def print_line(console: Console, text: str) -> None:
@@ -27,25 +34,30 @@ def print_line(console: Console, text: str) -> None:
 
 
 class Progress:
-    """Shows steps, images per second, loss, learning rate and time left. A context manager."""
+    """Shows epoch, steps, images per second, loss, learning rate and time left. A context manager."""
 
-    def __init__(self, console: Console, label: str) -> None:
-        self._console, self._label = console, label
+    def __init__(self, console: Console, label: str, note: Path | None = None) -> None:
+        """note: file to write how far the training is; None: none is written."""
+        self._console, self._label, self._file = console, label, note
         columns: list[ProgressColumn] = [
             SpinnerColumn(),
             TextColumn("{task.description}"),
+            TextColumn("{task.fields[unit]}"),
             BarColumn(),
             TaskProgressColumn(),
             TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
         ]
         self._bar = Bar(
             *columns, console=console, transient=True, disable=not console.is_terminal, refresh_per_second=4
         )
-        self._task = self._bar.add_task(label, total=None, note="")
+        self._task = self._bar.add_task(label, total=None, unit="", note="", left="")
         self._first = self._total = self._images_per_step = 0
+        self._unit, self._units = "epoch", 0
         self._started = self._last_line = time.monotonic()
+        self._last_note = float("-inf")
         self._note = self._monitored = ""
+        self._losses = _LossCurve()
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -56,25 +68,34 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
-    def start(self, total: int, done: int, images_per_step: int) -> None:
+    def start(self, total: int, done: int, images_per_step: int, unit: str = "epoch", units: int = 1) -> None:
         """Begin to count.
 
         Args:
             total: micro-batches of the whole training.
             done: micro-batches that an earlier, interrupted run did.
             images_per_step: images per micro-batch.
+            unit: "epoch" or "step".
+            units: how many of them the whole training has.
         """
         self._first, self._total, self._images_per_step = done, total, images_per_step
+        self._unit, self._units = unit, units
         self._started = self._last_line = time.monotonic()
-        self._bar.update(self._task, total=total, completed=done)
+        earlier = read_progress(self._file) if self._file and done else None
+        if earlier and earlier.unit == unit:
+            self._losses.points = [point for point in earlier.loss if point[0] <= self._units_done(done)]
+        self._bar.update(self._task, total=total, completed=done, unit=self._describe_unit(done))
+        self._write_note(done, {})
 
     def step(self, done: int, loss: float, rate: float, logs: Mapping[str, float] = MappingProxyType({})) -> None:
         """Show that `done` micro-batches of the total are done, the learning rate, and what the step logs."""
-        seconds = time.monotonic() - self._started
-        speed = (done - self._first) * self._images_per_step / max(seconds, 1e-9)
         logged = "".join(f"  {name} {value:.4g}" for name, value in list(logs.items())[:MOST_LOGS])
-        self._note = f"{speed:,.0f} images/s  loss {loss:.4f}  lr {rate:.2g}{logged}{self._monitored}"
-        self._bar.update(self._task, completed=done, note=self._note)
+        self._note = f"{self._speed(done):,.0f} images/s  loss {loss:.4f}  lr {rate:.2g}{logged}{self._monitored}"
+        left = f"{_clock(self._seconds_left(done))} left"
+        self._bar.update(self._task, completed=done, unit=self._describe_unit(done), note=self._note, left=left)
+        self._losses.add(self._units_done(done), loss)
+        if time.monotonic() - self._last_note >= NOTE_SECONDS or done >= self._total:
+            self._write_note(done, logs)
 
     def leave_out(self, seconds: float) -> None:
         """Do not count seconds in which nothing was trained for the speed and the time left."""
@@ -106,8 +127,66 @@ class Progress:
         if self._console.is_terminal or (now - self._last_line < QUIET_SECONDS and done < total):
             return
         self._last_line = now
-        done_before = self._first / max(self._total, 1) * total  # by an earlier, interrupted run
-        seconds_each = (now - self._started) / max(done - done_before, 1e-9)
-        left = seconds_each * (total - done)
+        left = self._seconds_left(done / max(total, 1) * self._total)
         line = f"{self._label}: {unit} {done}/{total}  {self._note}  {left:.0f} s left"
         print_line(self._console, line)
+
+    def _speed(self, done: int) -> float:
+        """Images per second, without those of an earlier, interrupted run."""
+        seconds = time.monotonic() - self._started
+        return (done - self._first) * self._images_per_step / max(seconds, 1e-9)
+
+    def _seconds_left(self, done: float) -> float:
+        """At the speed so far. done: micro-batches."""
+        seconds_each = (time.monotonic() - self._started) / max(done - self._first, 1e-9)
+        return seconds_each * max(self._total - done, 0)
+
+    def _units_done(self, done: int) -> float:
+        return done / max(self._total, 1) * self._units
+
+    def _describe_unit(self, done: int) -> str:
+        """Such as "epoch 2/4": the one that runs now."""
+        return f"{self._unit} {min(int(self._units_done(done)) + 1, self._units)}/{self._units}"
+
+    def _write_note(self, done: int, logs: Mapping[str, float]) -> None:
+        if self._file is None:
+            return
+        self._last_note = time.monotonic()
+        has_speed = done > self._first
+        progress = TrainingProgress(
+            label=self._label,
+            unit=self._unit,
+            done=self._units_done(done),
+            total=self._units,
+            loss=self._losses.points,
+            logs=dict(logs),
+            images_per_second=self._speed(done) if has_speed else 0.0,
+            seconds_left=self._seconds_left(done) if has_speed else 0.0,
+        )
+        write_progress(self._file, progress)
+
+
+class _LossCurve:
+    """A curve of at most MOST_POINTS points, however long the training is: each is a mean over as many steps."""
+
+    def __init__(self) -> None:
+        self.points: list[tuple[float, float]] = []
+        self._per_point = 1
+        self._open: list[float] = []
+
+    def add(self, at: float, loss: float) -> None:
+        self._open.append(loss)
+        if len(self._open) < self._per_point:
+            return
+        self.points.append((at, sum(self._open) / len(self._open)))
+        self._open = []
+        if len(self.points) >= MOST_POINTS:
+            pairs = zip(self.points[::2], self.points[1::2], strict=False)
+            self.points = [(after[0], (before[1] + after[1]) / 2) for before, after in pairs]
+            self._per_point *= 2
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds: "1:02:03"."""
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"

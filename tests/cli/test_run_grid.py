@@ -174,7 +174,10 @@ def test_failures_are_listed_and_the_same_command_runs_only_those(quick, log, tm
     assert done.returncode == 0
     assert [line.split()[1:] for line in log.read_text().splitlines()] == [["toy", "0"]] * 2
     assert done.stderr.splitlines()[0] == "already recorded: 6 of 8 cells (runs/records)"
-    assert "8 cells: 2 new, 6 already recorded, 0 failed" in done.stderr
+    assert done.stderr.splitlines()[-2:] == [
+        "8 cells: 2 new, 6 already recorded, 0 failed",
+        "next: mimbench report --results runs --output page",
+    ]
     assert failure_files(tmp_path / "runs") == []
 
 

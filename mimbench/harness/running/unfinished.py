@@ -12,7 +12,8 @@ from mimbench.engine.ranks import on_first_rank
 from mimbench.engine.state_files import STATES, amount_done
 from mimbench.harness.planning.cells import Pretraining
 from mimbench.harness.planning.code import Code, describe_changes
-from mimbench.store.sealing import DAMAGE, fingerprint, write_json
+from mimbench.store.progress import work_keys
+from mimbench.store.sealing import DAMAGE, write_json
 from mimbench.store.store import Store
 
 
@@ -36,11 +37,6 @@ def work_key(store: Store, missing: Sequence[Pretraining]) -> str:
             return key
     store.discard_work(second)
     return second
-
-
-def work_keys(training: str) -> tuple[str, str]:
-    """Keys of the two work folders that a training may have: the first, and that for a restart from scratch."""
-    return training, fingerprint([training, "once more"])
 
 
 @on_first_rank

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable
 from pathlib import Path
+from typing import Any
 
 from mimbench.errors import InputError
 from mimbench.files import write_atomic, writing
@@ -12,7 +13,7 @@ from mimbench.report.page.page_data import collect_page_data
 from mimbench.report.page.pictures import EMBEDDED, TYPES, Pictures
 from mimbench.report.viewer.render import MADE_BY, render_page
 from mimbench.store.failure import read_failures
-from mimbench.store.reading import failure_files, read_all
+from mimbench.store.reading import failure_files, read_all, record_files
 
 INDEX, ARTIFACTS = "index.html", "artifacts"
 _OURS = re.compile(rf"[0-9a-f]{{16}}({'|'.join(map(re.escape, TYPES))})")
@@ -31,10 +32,8 @@ def write_page(results: Path, output: Path, *, embedded: int = EMBEDDED) -> Path
         InputError: no records, a damaged one, or a folder that is not a page of ours or cannot be written.
     """
     _check_output(output)
-    bodies = read_all(results)
     pictures = Pictures(embedded)
-    failures, damaged = read_failures(failure_files(results), {body["id"] for _, body in bodies})
-    page = render_page(collect_page_data(bodies, pictures, Path(results).resolve().name, failures, damaged))
+    page = render_page(read_page_data(results, pictures))
     with writing(f"--output {output}"):
         output.mkdir(parents=True, exist_ok=True)
         for name, source in pictures.files.items():
@@ -43,6 +42,20 @@ def write_page(results: Path, output: Path, *, embedded: int = EMBEDDED) -> Path
         write_atomic(output / INDEX, page.encode())
         _remove_stale(output / ARTIFACTS, pictures.files)
     return output / INDEX
+
+
+def read_page_data(results: Path, pictures: Pictures, *, may_be_empty: bool = False) -> dict[str, Any]:
+    """The data of the page of the records and failures below `results`.
+
+    Args:
+        may_be_empty: without any records, the data of an empty page is returned.
+
+    Raises:
+        InputError: no such folder, no records, or a damaged one.
+    """
+    bodies = [] if may_be_empty and not record_files(results) else read_all(results)
+    failures, damaged = read_failures(failure_files(results), {body["id"] for _, body in bodies})
+    return collect_page_data(bodies, pictures, Path(results).resolve().name, failures, damaged)
 
 
 def _check_output(output: Path) -> None:

@@ -55,6 +55,9 @@ def collect_page_data(
     Raises:
         InputError: a record that is not valid.
     """
+    failed = [*map(_failure, failures), *(_damaged(*note) for note in damaged.items())]
+    if not bodies:
+        return {**_empty(), "title": title, "failures": failed}
     tidy = build_frame(bodies)
     board = build_leaderboard(tidy)
     numbers = {body["id"]: number for number, (_, body) in enumerate(bodies)}
@@ -77,11 +80,20 @@ def collect_page_data(
         "protocols": {key: list(label) for key, label in board.labels.items()},
         "leaderboard": shown,
         "ablations": describe_ablations(board, numbers, {body["id"]: body for _, body in bodies}),
-        "failures": [*map(_failure, failures), *(_damaged(*note) for note in damaged.items())],
+        "failures": failed,
         "published": _published(),
         "downloads": _downloads(tidy, board),
         "quantiles": [round(t_quantile(pairs), 6) for pairs in range(2, _PAIRS + 1)],
     }
+
+
+def _empty() -> dict[str, Any]:
+    """The data of a page without records."""
+    lists: dict[str, Any] = {key: [] for key in ("methods", "shared", "runs", "ablations", "quantiles")}
+    tables: dict[str, Any] = {key: {} for key in ("tasks", "metrics", "protocols", "downloads")}
+    leaderboard: dict[str, Any] = {key: [] for key in ("labels", "columns", "rows", "notes", "remarks")}
+    facts = {"version": __version__, "newest": "", "leaderboard": leaderboard, "published": _published()}
+    return lists | tables | facts
 
 
 def _style(method: str) -> list[str]:

@@ -24,8 +24,8 @@ SCRIPTS = (
     *("elements.js", "data.js", "files.js", "controls.js", "table.js", "address.js", "selection.js"),
     *("chart.js", "curves.js", "ranking.js"),
     # One view each.
-    *("leaderboard.js", "runs.js", "run.js", "compare.js", "ablations.js", "failures.js", "published.js"),
-    *("downloads.js", "router.js"),
+    *("running.js", "leaderboard.js", "runs.js", "run.js", "compare.js", "ablations.js", "failures.js"),
+    *("published.js", "downloads.js", "router.js", "live.js"),
 )
 """Modules of the script, in the order in which they are joined: each uses only names of those before it to load."""
 MADE_BY = '<meta name="generator" content="mimbench report">'
@@ -39,7 +39,8 @@ def render_page(data: Mapping[str, Any]) -> str:
     """The whole page in one text, with a content security policy that lets nothing else run or load.
 
     Args:
-        data: plain data as `mimbench.report.page` gathers it; `title` and `version` go into the markup too.
+        data: plain data as `mimbench.report.page` gathers it; `title` and `version` go into the markup too. With
+            `live`, the page asks the server that it comes from for runs in progress.
 
     Raises:
         ValueError: a number in the data is not finite.
@@ -57,6 +58,7 @@ def render_page(data: Mapping[str, Any]) -> str:
         .render(
             title=visible(data["title"]),
             version=data["version"],
+            is_live="live" in data,
             made_by=Markup(MADE_BY),
             style=Markup(style),
             script=Markup(script),

@@ -6,6 +6,7 @@ const drawMissing = () => [
 ];
 // redraw: each time it is shown. tab: the view whose tab is marked.
 const views = new Map([
+  ...(data.live ? [["running", { title: "Running", draw: drawRunning }]] : []),
   ["leaderboard", { title: "Leaderboard", draw: drawLeaderboard }],
   ["runs", { title: "Runs", draw: drawRuns }],
   ["compare", { title: "Compare", draw: drawComparison, redraw: true }],
@@ -16,6 +17,8 @@ const views = new Map([
   ["run", { draw: drawRun, redraw: true, tab: "runs" }],
   ["score", { draw: drawScore, redraw: true, tab: "leaderboard" }],
 ]);
+// Without records, which only a live page may lack, there is nothing else to show.
+if (!runs.length) for (const name of views.keys()) if (!["running", "failures", "published"].includes(name)) views.delete(name);
 const tabs = document.getElementById("views");
 
 // The view and keys that an address names: "#run=a,b" is ["run", ["a", "b"]].
@@ -39,7 +42,7 @@ const markTab = (name) => {
 let isFirstView = true;
 const showView = () => {
   let [name, keys] = parseAddress(location.hash);
-  if (!views.has(name)) name = "leaderboard";
+  if (!views.has(name)) name = views.has("leaderboard") ? "leaderboard" : "running";
   if (name === "compare" && !keys.length) keys = [...selected];
   const view = views.get(name);
   drawTray();
