@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from mimbench.api import (
     Dataset,
     Encoder,
     FrozenFeaturesTask,
+    GroupedSamples,
     InputError,
     Measured,
     Metric,
@@ -28,7 +29,7 @@ from mimbench.api import (
     on_first_rank,
     require_classes,
     solver_protocol,
-    top_k_accuracy,
+    top_k_hits,
 )
 
 GROUPS = ("natural", "specialized", "structured", "fine-grained")
@@ -74,7 +75,7 @@ class Transfer(FrozenFeaturesTask):
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
         members = members_of(dataset)
-        top1: dict[str, Measured] = {}
+        hits: dict[str, np.ndarray] = {}
         chosen: dict[str, dict[str, Any]] = {}
         for name, member in members.items():
             train, test = labelled_split(member.dataset, "train"), labelled_split(member.dataset, "test")
@@ -82,22 +83,25 @@ class Transfer(FrozenFeaturesTask):
             fitted = self._fit(name, member.dataset, context)
             features = self._features(name, member.dataset, "test", context)
             probabilities = class_probabilities(fitted.classifier, features, len(train.classes))
-            top1[name] = top_k_accuracy(test.labels.numpy(), probabilities, 1)
+            hits[name] = top_k_hits(test.labels.numpy(), probabilities, 1)
             chosen[name] = {"group": member.group, "content": member.dataset.fingerprint(), **fitted.details()}
-        metrics = {"top1_over_sets": _mean(list(top1.values()))}
+        by_sample = {"top1_over_sets": _over_sets(list(hits.values()))}
         for group in GROUPS:
-            of_group = [top1[name] for name, member in members.items() if member.group == group]
+            of_group = [hits[name] for name, member in members.items() if member.group == group]
             if of_group:
-                metrics[f"top1_{group.replace('-', '_')}"] = _mean(of_group)
+                by_sample[f"top1_{group.replace('-', '_')}"] = _over_sets(of_group)
+        metrics = {name: _mean(samples) for name, samples in by_sample.items()}
+        top1 = {name: 100 * float(one.mean()) for name, one in hits.items()}
         absent = {metric.name: "the suite has no set of this group" for metric in self.metrics} | metrics
         return TaskResult(
             metrics,
-            {f"top1, {name}": [measured.value] for name, measured in top1.items()},
+            {f"top1, {name}": [value] for name, value in top1.items()},
             details={
                 "sets": chosen,
-                "top1": {name: measured.value for name, measured in top1.items()},
+                "top1": top1,
                 "absent": {name: why for name, why in absent.items() if isinstance(why, str)},
             },
+            by_sample=by_sample,
         )
 
     def _fit(self, name: str, dataset: Dataset, context: TaskContext) -> Regression:
@@ -137,5 +141,11 @@ def members_of(dataset: Dataset) -> Mapping[str, SuiteMember]:
     return {dataset.name: SuiteMember(dataset, "natural")} if members is None else members
 
 
-def _mean(measured: list[Measured]) -> Measured:
-    return Measured(float(np.mean([one.value for one in measured])), sum(one.n for one in measured))
+def _over_sets(hits: Sequence[np.ndarray]) -> GroupedSamples:
+    """hits: bool [N] of each set."""
+    return GroupedSamples(np.concatenate(hits), np.repeat(np.arange(len(hits)), [len(one) for one in hits]))
+
+
+def _mean(samples: GroupedSamples) -> Measured:
+    of_sets = np.bincount(samples.groups, samples.values) / np.bincount(samples.groups)
+    return Measured(100 * float(of_sets.mean()), len(samples.values))

@@ -25,6 +25,7 @@ from mimbench.contract.planned import DataSizes, PlannedStep
 from mimbench.contract.precision import at_least_float32, full_precision
 from mimbench.contract.pretrain_config import PretrainConfig
 from mimbench.contract.protocol import Protocol, load_protocols
+from mimbench.contract.sample_values import GroupedSamples, SegmentedPixels
 from mimbench.contract.schedule_config import ScheduleConfig
 from mimbench.contract.scores import SampleScores
 from mimbench.contract.setup import ModelSetup
@@ -62,6 +63,7 @@ __all__ = [
     "Fit",
     "FitReport",
     "Golden",
+    "GroupedSamples",
     "ImageSplit",
     "InputConfig",
     "InputError",
@@ -83,6 +85,7 @@ __all__ = [
     "SampleScores",
     "SceneSplit",
     "ScheduleConfig",
+    "SegmentedPixels",
     "SemanticSplit",
     "SplitName",
     "Stage",

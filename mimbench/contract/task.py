@@ -21,6 +21,7 @@ from mimbench.contract.input import InputConfig
 from mimbench.contract.method import Method
 from mimbench.contract.planned import DataSizes, PlannedStep
 from mimbench.contract.protocol import Protocol
+from mimbench.contract.sample_values import GroupedSamples, SegmentedPixels
 from mimbench.contract.scores import Column, SampleScores
 from mimbench.contract.train_config import TrainConfig
 from mimbench.contract.training import FitReport, Trainable
@@ -65,10 +66,12 @@ class TaskResult:
     """Report of the task's training, if it trains."""
     scores: SampleScores | None = None
     """Scores of single samples. They become an artifact of the record."""
-    by_sample: Mapping[str, Column] = field(default_factory=dict, compare=False)
+    by_sample: Mapping[str, Column | GroupedSamples] = field(default_factory=dict, compare=False)
     """By metric: its value on each sample, [N] in the order of the test split, whose mean is the metric. bool says
     which samples are right; the metric is then their percentage. Real values are in the metric's unit. They become an
     artifact of the record, from which `mimbench table --interval images` computes intervals."""
+    pixels: SegmentedPixels | None = field(default=None, compare=False)
+    """The same for metrics that are computed from counts of pixels."""
     detections: Sequence[MatchedDetections] = field(default=(), compare=False)
     """The same for metrics that are average precisions."""
 

@@ -1,7 +1,8 @@
 """Files with the value of each metric on each sample, packed as samples.npz, an artifact of a record.
 
-A metric that counts what is right takes one bit per sample, another mean float32. For an average precision, the file
-has the detections, as matched with the objects.
+A metric that counts what is right takes one bit per sample, another mean float32. A mean over groups has the group of
+each sample as well. For an average precision, the file has the detections, as matched with the objects; for an mIoU,
+counts of pixels of each image and class.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,9 @@ from mimbench.store.artifacts import OutsideError, damage_of, find_artifact, res
 
 SAMPLES, FILE = "samples", "samples.npz"
 """Name of the artifact in records, and of its file."""
-_BITS, _VALUES, _COUNT = "bits.", "values.", "count."
-_DETECTIONS = "detections"
+_BITS, _VALUES, _COUNT, _GROUPS = "bits.", "values.", "count.", "groups."
+_DETECTIONS, _PIXELS = "detections", "pixels."
+_COUNTS = ("hits", "truth", "predicted")
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
@@ -40,12 +43,43 @@ class Detections:
     """Columns of `hits` that the metric is the mean of."""
 
 
-def pack_samples(by_metric: Mapping[str, np.ndarray], detections: Sequence[Mapping[str, Any]] = ()) -> bytes:
+@dataclass(frozen=True, eq=False)
+class Grouped:
+    """Values of a metric that is the mean over groups of their means."""
+
+    values: np.ndarray
+    """[N]: bool, or float64 in the metric's unit."""
+    groups: np.ndarray
+    """int64 [N], 0 and more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """Pixels of each image and class, as `mimbench.api.SegmentedPixels`, for one metric."""
+
+    hits: np.ndarray
+    truth: np.ndarray
+    predicted: np.ndarray
+    score: str
+    """What the metric is: "iou", "class-accuracy" or "accuracy"."""
+
+
+Samples = np.ndarray | Grouped | Detections | Pixels
+
+
+def pack_samples(
+    by_metric: Mapping[str, np.ndarray],
+    detections: Sequence[Mapping[str, Any]] = (),
+    groups: Mapping[str, np.ndarray] = MappingProxyType({}),
+    pixels: Mapping[str, Any] | None = None,
+) -> bytes:
     """The content of a file of samples. Equal values give equal bytes.
 
     Args:
         by_metric: bool [N], right or not; or real [N], in the metric's unit.
         detections: fields of `mimbench.api.MatchedDetections` by name.
+        groups: by metric that is a mean over groups: int [N].
+        pixels: fields of `mimbench.api.SegmentedPixels` by name.
     """
     entries: dict[str, np.ndarray] = {}
     for name, values in by_metric.items():
@@ -53,6 +87,10 @@ def pack_samples(by_metric: Mapping[str, np.ndarray], detections: Sequence[Mappi
             entries[f"{_BITS}{name}"], entries[f"{_COUNT}{name}"] = np.packbits(values), np.array(len(values))
         else:
             entries[f"{_VALUES}{name}"] = values.astype(np.float32)
+    entries |= {f"{_GROUPS}{name}": values.astype(np.int32) for name, values in groups.items()}
+    if pixels is not None:
+        entries |= {f"{_PIXELS}{name}": pixels[name].astype(np.uint32) for name in _COUNTS}
+        entries[f"{_PIXELS}metrics"] = np.array(json.dumps(dict(pixels["metrics"])))
     for number, one in enumerate(detections):
         entries |= {f"{_DETECTIONS}{number}.{name}": array for name, array in _packed(one).items()}
     buffer = io.BytesIO()
@@ -83,10 +121,10 @@ def _unpacked(entries: Mapping[str, np.ndarray], prefix: str, metric: str) -> De
     )
 
 
-def read_samples(record: Path, body: Mapping[str, Any], metric: str) -> np.ndarray | Detections:
+def read_samples(record: Path, body: Mapping[str, Any], metric: str) -> Samples:
     """The value of a metric on each sample, [N] in the order of the task: bool, or float64 in the metric's unit.
 
-    For an average precision: the detections.
+    For a mean over groups: with the groups. For an average precision: the detections. For an mIoU: counts of pixels.
 
     Args:
         record: file of the record.
@@ -98,10 +136,13 @@ def read_samples(record: Path, body: Mapping[str, Any], metric: str) -> np.ndarr
     name = f"the samples of record {record}"
     relative = body["artifacts"].get(SAMPLES)
     entries = {} if relative is None else _read(record, body, relative, name)
-    if (bits := entries.get(f"{_BITS}{metric}")) is not None:
-        return np.unpackbits(bits, count=int(entries[f"{_COUNT}{metric}"])).astype(bool)
-    if (values := entries.get(f"{_VALUES}{metric}")) is not None:
-        return values.astype(np.float64)
+    if (values := _column(entries, metric)) is not None:
+        groups = entries.get(f"{_GROUPS}{metric}")
+        return values if groups is None else Grouped(values, groups.astype(np.int64))
+    scores = json.loads(str(entries.get(f"{_PIXELS}metrics", "{}")))
+    if metric in scores:
+        hits, truth, predicted = (entries[f"{_PIXELS}{name}"].astype(np.float64) for name in _COUNTS)
+        return Pixels(hits, truth, predicted, scores[metric])
     for entry, content in entries.items():
         is_list = entry.startswith(_DETECTIONS) and entry.endswith(".metrics")
         if is_list and metric in json.loads(str(content)):
@@ -110,6 +151,13 @@ def read_samples(record: Path, body: Mapping[str, Any], metric: str) -> np.ndarr
         f"record {record} has no values of {metric} on single samples: task {body['task']['name']!r} reports none, or "
         "the record was made before it did; run it again with --fresh, or use --interval seeds"
     )
+
+
+def _column(entries: Mapping[str, np.ndarray], metric: str) -> np.ndarray | None:
+    if (bits := entries.get(f"{_BITS}{metric}")) is not None:
+        return np.unpackbits(bits, count=int(entries[f"{_COUNT}{metric}"])).astype(bool)
+    values = entries.get(f"{_VALUES}{metric}")
+    return None if values is None else values.astype(np.float64)
 
 
 def _read(record: Path, body: Mapping[str, Any], relative: str, name: str) -> dict[str, np.ndarray]:

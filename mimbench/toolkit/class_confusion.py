@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isnan
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from mimbench.contract import SegmentedPixels
 
 IGNORED = 255
 
@@ -28,18 +31,41 @@ class Scores:
     """Pixels per class in the ground truth."""
 
 
+METRICS: Mapping[str, Literal["iou", "class-accuracy", "accuracy"]] = {
+    "mIoU": "iou",
+    "mAcc": "class-accuracy",
+    "aAcc": "accuracy",
+}
+
+
 class Confusion:
     """Counts of pixels by true class (row) and predicted class (column), over any number of images."""
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
         self.counts = torch.zeros(classes, classes, dtype=torch.long)
+        self._by_image: list[Tensor] = []  # hits, ground truth and predictions per class, [3, classes]
 
     def add(self, truth: Tensor, predicted: Tensor) -> None:
-        """Add ground truth and prediction, integers of the same shape. Pixels with ground truth 255 do not count."""
+        """Add ground truth and prediction of an image, integers of the same shape.
+
+        Pixels with ground truth 255 do not count.
+        """
         known = truth != IGNORED
         pairs = truth[known].long() * self.classes + predicted[known].long()
-        self.counts += torch.bincount(pairs, minlength=self.classes**2).reshape(self.counts.shape)
+        counts = torch.bincount(pairs, minlength=self.classes**2).reshape(self.counts.shape)
+        self.counts += counts
+        self._by_image.append(torch.stack((counts.diagonal(), counts.sum(1), counts.sum(0))).to(torch.int32))
+
+    def merge(self, other: Confusion) -> None:
+        """Add the counts of further images."""
+        self.counts += other.counts
+        self._by_image += other._by_image
+
+    def pixels(self) -> SegmentedPixels:
+        """Counts of each image in the order in which they were added, from which mIoU, mAcc and aAcc are computed."""
+        hits, truth, predicted = torch.stack(self._by_image, 1).numpy()
+        return SegmentedPixels(hits, truth, predicted, METRICS)
 
     def scores(self) -> Scores:
         """mIoU, mAcc and aAcc as mmsegmentation's IoUMetric defines them, which averages over classes that occur.

@@ -175,7 +175,7 @@ class DenseKNN(FrozenSegmentation):
         for setting, parts in self._compared(maps, memory, split, indices, self.config.settings, context, 0).items():
             totals[setting] = Confusion(len(split.classes))
             for confusion, _ in parts:
-                totals[setting].counts += confusion.counts
+                totals[setting].merge(confusion)
         return totals
 
     def _compared(

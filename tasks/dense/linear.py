@@ -198,5 +198,5 @@ class DenseLinear(FrozenSegmentation):
         totals = [Confusion(len(train.classes)) for _ in heads]
         for parts in map_over_ranks(count, images.evaluation_loader(pin_memory=maps.device.type == "cuda")):
             for total, part in zip(totals, parts, strict=True):
-                total.counts += part.counts
+                total.merge(part)
         return totals

@@ -88,7 +88,7 @@ class FrozenSegmentation(Task):
         config, total = self.config, Confusion(len(test.classes))
         panels: list[Panel] = []
         for confusion, shown in parts:
-            total.counts += confusion.counts
+            total.merge(confusion)
             panels += shown
         scores = total.scores()
         values = {"mIoU": scores.mean_iou, "mAcc": scores.mean_accuracy, "aAcc": scores.accuracy}
@@ -105,6 +105,7 @@ class FrozenSegmentation(Task):
                 "per_class": per_class(scores, test.classes),
             },
             cost=cost,
+            pixels=total.pixels(),
         )
 
     def masks(self, sample: Sample) -> Tensor:

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from mimbench.api import (
     Dataset,
     DeviceTransform,
+    GroupedSamples,
     ImageSplit,
     InputConfig,
+    InputError,
     Measured,
     Metric,
     TaskContext,
@@ -71,8 +73,24 @@ class Scores:
     curves: dict[str, Sequence[float]] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, Path] = field(default_factory=dict)
-    means: list[float] = field(default_factory=list)
-    """Accuracies that top1_ood is the mean of."""
+    by_sample: dict[str, np.ndarray | GroupedSamples] = field(default_factory=dict)
+    """Metrics on each image, as the task reports them."""
+    sets: list[np.ndarray] = field(default_factory=list)
+    """Accuracy on each image of each set, percent: top1_ood is the mean over sets of their mean."""
+
+    def add(self, name: str, is_right: np.ndarray, *, is_set: bool = False) -> None:
+        """Add a top-1 accuracy. is_right: bool [N]. is_set: whether top1_ood counts it."""
+        self.metrics[name], self.by_sample[name] = _accuracy(is_right), is_right
+        if is_set:
+            self.sets.append(100.0 * is_right)
+
+    def add_mean(self) -> None:
+        """Add top1_ood, as the first metric."""
+        values = np.concatenate(self.sets)
+        groups = np.repeat(np.arange(len(self.sets)), [len(one) for one in self.sets])
+        mean = float(np.mean([one.mean() for one in self.sets]))
+        self.metrics = {"top1_ood": Measured(mean, len(values)), **self.metrics}
+        self.by_sample["top1_ood"] = GroupedSamples(values, groups)
 
 
 def check_sets(config: SetOptions, dataset: Dataset) -> None:
@@ -126,7 +144,7 @@ def evaluate(
     """
     train, test = labelled_split(dataset, "train"), labelled_split(dataset, "test")
     labels, scores = test.labels.numpy(), Scores()
-    scores.metrics["top1_clean"] = _accuracy(clean.argmax(axis=1) == labels)
+    scores.add("top1_clean", clean.argmax(axis=1) == labels)
 
     def run(test_set: TestSet) -> np.ndarray:
         """Whether the classifier is right, bool [N]."""
@@ -137,49 +155,61 @@ def evaluate(
         test_set = open_set(config, name, train.classes)
         if test_set is not None:
             context.say(f"ood: ImageNet-{name.capitalize()}, {len(test_set.split):,} images")
-            scores.metrics[f"top1_{name}"] = measured = _accuracy(run(test_set))
-            scores.means.append(measured.value)
+            scores.add(f"top1_{name}", run(test_set), is_set=True)
     if config.imagenet_c is not None:
-        by_corruption: dict[str, list[float]] = {}
-        count = 0
+        by_corruption: dict[str, list[np.ndarray]] = {}
         for name, severity, test_set in corrupted_sets(config.imagenet_c, train.classes):
             context.say(f"ood: ImageNet-C, {name}, severity {severity}")
-            by_corruption.setdefault(name, []).append(_accuracy(run(test_set)).value)
-            count = len(test_set.split)
-        add_corruption_errors(scores, by_corruption, count)
+            by_corruption.setdefault(name, []).append(run(test_set))
+        add_corruption_errors(scores, by_corruption)
     if config.imagenet_real is not None:
         several = real_labels(config.imagenet_real, test, train.classes)
-        scores.metrics["accuracy_real"] = measured = real_accuracy(clean.argmax(axis=1), several)
-        if not scores.means:
-            scores.means.append(measured.value)
+        scores.add("accuracy_real", real_hits(clean.argmax(axis=1), several), is_set=not scores.sets)
     if not has_sets(config):
         _add_corrupted(scores, config, classifier, test, images, context, channels)
-    count = max(measured.n for name, measured in scores.metrics.items() if name != "top1_clean")
-    scores.metrics = {"top1_ood": Measured(float(np.mean(scores.means)), count), **scores.metrics}
+    scores.add_mean()
     absent = [metric.name for metric in METRICS if metric.name not in scores.metrics]
     scores.details["absent"] = dict.fromkeys(absent, "no option names this set")
     return scores
 
 
-def add_corruption_errors(scores: Scores, by_corruption: Mapping[str, Sequence[float]], count: int) -> None:
+def add_corruption_errors(scores: Scores, by_corruption: Mapping[str, Sequence[np.ndarray]]) -> None:
     """mCE and the mean error over the 15 corruptions, and a curve by severity for each corruption of ImageNet-C.
 
     Args:
-        by_corruption: top-1 accuracy at each severity, percent.
-        count: images of each severity of each corruption.
+        by_corruption: whether the classifier is right at each severity, bool [N], of the same images each.
+
+    Raises:
+        InputError: folders have different numbers of images.
     """
-    of_mce = np.array([by_corruption[name] for name in ALEXNET_ERRORS])
-    error = 100 - float(of_mce.mean())
-    scores.metrics["mce"] = Measured(mean_relative_error(by_corruption), count)
-    scores.metrics["mean_error_c"] = Measured(error, count)
-    scores.means.append(100 - error)
+    sizes = {len(hits): (name, number + 1) for name, each in by_corruption.items() for number, hits in enumerate(each)}
+    if len(sizes) > 1:
+        (few, (name, severity)), (many, _) = min(sizes.items()), max(sizes.items())
+        raise InputError(
+            f"task.imagenet_c: {name}, severity {severity} has {few:,} images, and another folder {many:,}; unpack all "
+            "archives of the set"
+        )
+    top1 = {name: [100.0 * hits.mean() for hits in each] for name, each in by_corruption.items()}
+    of_mce = np.array([top1[name] for name in ALEXNET_ERRORS])
+    error_by_image = {name: 100.0 - 100.0 * np.mean(by_corruption[name], axis=0) for name in ALEXNET_ERRORS}
+    error = np.mean(list(error_by_image.values()), axis=0)
+    relative = [100.0 * error_by_image[name] / alexnet for name, alexnet in ALEXNET_ERRORS.items()]
+    scores.metrics["mce"] = Measured(mean_relative_error(top1), len(error))
+    scores.metrics["mean_error_c"] = Measured(float(error.mean()), len(error))
+    scores.by_sample |= {"mce": np.mean(relative, axis=0), "mean_error_c": error}
+    scores.sets.append(100.0 - error)
     scores.curves |= {"severity": [1, 2, 3, 4, 5], "top1": of_mce.mean(0).tolist()}
-    scores.curves |= {f"top1, {name}": list(values) for name, values in by_corruption.items()}
+    scores.curves |= {f"top1, {name}": list(values) for name, values in top1.items()}
 
 
 def real_accuracy(answers: np.ndarray, labels: Sequence[Sequence[int]]) -> Measured:
     """Percent of the images with labels whose answer is one of them. answers: int [N]. labels: of each image."""
-    return _accuracy(np.array([answer in several for answer, several in zip(answers, labels, strict=True) if several]))
+    return _accuracy(real_hits(answers, labels))
+
+
+def real_hits(answers: np.ndarray, labels: Sequence[Sequence[int]]) -> np.ndarray:
+    """Whether the answer is one of the labels, bool, for each image that has labels."""
+    return np.array([answer in several for answer, several in zip(answers, labels, strict=True) if several], bool)
 
 
 def _accuracy(is_right: np.ndarray) -> Measured:
@@ -226,9 +256,11 @@ def _add_corrupted(
         answers = answer_corrupted(
             answer, corrupted, images, channels=channels, device=context.device, workers=config.set_workers
         )
-    value, curves = score_corrupted(answers, test.labels.numpy()[places], config.severities)
-    scores.metrics["top1_corrupted"] = Measured(value, len(places))
-    scores.means.append(value)
+    labels = test.labels.numpy()[places]
+    value, curves = score_corrupted(answers, labels, config.severities)
+    by_image = 100.0 * (answers == labels[:, None]).mean(axis=1)
+    scores.metrics["top1_corrupted"], scores.by_sample["top1_corrupted"] = Measured(value, len(places)), by_image
+    scores.sets.append(by_image)
     scores.curves |= curves
     scores.artifacts["corruptions"] = path
     scores.details |= {"constants": corrupted.constants, "departures": departures(corrupted)}

@@ -52,4 +52,5 @@ class FinetuneOod(Finetune):
             {**trained.details, **scores.details, "clean": {n: one.value for n, one in trained.metrics.items()}},
             trained.cost,
             trained.scores,
+            scores.by_sample,
         )

@@ -77,7 +77,7 @@ class Ood(FrozenFeaturesTask):
         probe = Probe(encoder, fitted, config.layer, config.pooling, len(train.classes))
         scores = evaluate(config, probe, clean, dataset, context.input, context, channels=encoder.in_channels)
         details = {**scores.details, **fitted.details(), "feature_dim": x.shape[1]}
-        return TaskResult(scores.metrics, scores.curves, scores.artifacts, details)
+        return TaskResult(scores.metrics, scores.curves, scores.artifacts, details, by_sample=scores.by_sample)
 
     @on_first_rank
     def _fit(self, x: np.ndarray, y: np.ndarray, context: TaskContext) -> Regression:

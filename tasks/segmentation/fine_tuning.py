@@ -68,7 +68,7 @@ def train_and_predict(
     loader = tests.evaluation_loader(config.train.micro_batch(1), workers=workers, pin_memory=on_cuda)
     predictions = Predictions(Confusion(len(train.classes)), report)
     for confusion, panels in map_over_ranks(predict, zip(loader.sampler, loader, strict=True)):
-        predictions.confusion.counts += confusion.counts
+        predictions.confusion.merge(confusion)
         predictions.shown += panels
     predictions.shown = predictions.shown[: config.pictures]
     return predictions

@@ -75,6 +75,7 @@ class Segmentation(Task):
             artifacts={"predictions": fine_tuning.draw(predictions, train.classes, context.workdir)},
             details={"pixels": sum(scores.pixels), "per_class": per_class(scores, train.classes)},
             cost=predictions.report,
+            pixels=predictions.confusion.pixels(),
         )
 
     def depends_on_processes(self, encoder: Encoder, dataset: Dataset) -> str:

@@ -13,6 +13,7 @@ from mimbench.contract import (
     ArraySplit,
     Dataset,
     Encoder,
+    GroupedSamples,
     ImageSplit,
     InputConfig,
     InputError,
@@ -200,7 +201,7 @@ def _check_scores(result: TaskResult, whose: str) -> None:
 def _check_samples(result: TaskResult, whose: str) -> None:
     """Raise RunError if values of single samples are none of a metric, or do not have it as their mean."""
     for name, column in result.by_sample.items():
-        values = as_samples(column)
+        values, groups = as_samples(column)
         measured = result.metrics.get(name)
         if not isinstance(measured, Measured):
             raise RunError(f"{whose} reported by_sample of {name!r}, which is no metric of this result; rename it")
@@ -208,7 +209,13 @@ def _check_samples(result: TaskResult, whose: str) -> None:
             raise RunError(
                 f"{whose} reported by_sample[{name!r}] in another form than [{measured.n}], bool or finite numbers"
             )
-        mean = float(values.mean()) * (100 if values.dtype == bool else 1)
+        if groups.shape != values.shape or set(np.unique(groups)) != set(range(int(groups.max()) + 1)):
+            raise RunError(
+                f"{whose} reported by_sample[{name!r}] with groups in another form than [{measured.n}], 0 and more, "
+                "each of which occurs"
+            )
+        means = np.bincount(groups, values) / np.bincount(groups)
+        mean = float(means.mean()) * (100 if values.dtype == bool else 1)
         if not math.isclose(mean, measured.value, rel_tol=1e-5, abs_tol=1e-5):
             raise RunError(
                 f"{whose} reported {name} = {measured.value}, and by_sample of it has the mean {mean}; nothing is "
@@ -221,19 +228,29 @@ def _check_samples(result: TaskResult, whose: str) -> None:
             raise RunError(
                 f"{whose} reported detections of {unknown[0]!r}, which is no metric of this result; rename it"
             )
-    if (result.by_sample or result.detections) and (SAMPLES in result.artifacts or SAMPLES_FILE in _file_names(result)):
+    if result.pixels is not None:
+        if problem := result.pixels.problem():
+            raise RunError(f"{whose} reported pixels in another form: {problem}")
+        if unknown := sorted(set(result.pixels.metrics) - set(result.metrics)):
+            raise RunError(f"{whose} reported pixels of {unknown[0]!r}, which is no metric of this result; rename it")
+    if (result.by_sample or result.detections or result.pixels) and (
+        SAMPLES in result.artifacts or SAMPLES_FILE in _file_names(result)
+    ):
         raise RunError(
-            f"{whose} reported by_sample or detections, and an artifact {SAMPLES!r} or a file {SAMPLES_FILE}; rename it"
+            f"{whose} reported by_sample, pixels or detections, and an artifact {SAMPLES!r} or a file "
+            f"{SAMPLES_FILE}; rename it"
         )
 
 
-def as_samples(column: Any) -> np.ndarray | None:
-    """Values of samples as an array: bool, or float64; None if they are no finite numbers."""
+def as_samples(reported: Any) -> tuple[np.ndarray | None, np.ndarray]:
+    """Values of samples as an array, bool or float64, None if they are no finite numbers; and their groups, int."""
+    column = reported.values if isinstance(reported, GroupedSamples) else reported
     array = column.detach().cpu().numpy() if isinstance(column, torch.Tensor) else column
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-        return None
+        return None, np.zeros(0, np.int64)
     values = array if array.dtype == bool else array.astype(np.float64)
-    return values if np.isfinite(values).all() else None
+    groups = reported.groups if isinstance(reported, GroupedSamples) else np.zeros(len(values), np.int64)
+    return (values if np.isfinite(values).all() else None), groups
 
 
 def _file_names(result: TaskResult) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from mimbench.contract import DataChoice, Method, TaskContext, TaskResult
+from mimbench.contract import DataChoice, GroupedSamples, Method, TaskContext, TaskResult
 from mimbench.distributed import get_rank
 from mimbench.engine.ranks import fails_together, on_first_rank
 from mimbench.files import file_sha256, writing_into
@@ -141,11 +141,17 @@ def _save_scores(session: Session, cell: Cell, result: TaskResult) -> dict[str, 
 
 def _save_samples(session: Session, cell: Cell, result: TaskResult) -> dict[str, str]:
     """Write the metrics of single samples, if the task returns any. Returns the path of their file, by name."""
-    values = {name: as_samples(column) for name, column in result.by_sample.items()}
-    if not values and not result.detections:
+    if not result.by_sample and not result.detections and not result.pixels:
         return {}
-    arrays = {name: array for name, array in values.items() if array is not None}
-    content = pack_samples(arrays, [vars(one) for one in result.detections])
+    arrays, groups = {}, {}
+    for name, reported in result.by_sample.items():
+        values, of_sample = as_samples(reported)
+        if values is not None:
+            arrays[name] = values
+        if isinstance(reported, GroupedSamples):
+            groups[name] = of_sample
+    pixels = vars(result.pixels) if result.pixels else None
+    content = pack_samples(arrays, [vars(one) for one in result.detections], groups, pixels)
     return {SAMPLES: session.store.save_artifact(cell.record_id, SAMPLES_FILE, content)}
 
 

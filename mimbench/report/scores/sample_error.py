@@ -40,26 +40,35 @@ class McNemar:
     """Two-sided, of the binomial distribution with probability 1/2."""
 
 
-def mean_interval(values: Mapping[int, np.ndarray], covers: Collection[str]) -> Interval | None:
+def mean_interval(
+    values: Mapping[int, np.ndarray], covers: Collection[str], groups: np.ndarray | None = None
+) -> Interval | None:
     """The interval of the mean over all seeds and samples.
 
     Args:
         values: seed -> value on each sample, [N], in one order; or differences of two methods.
         covers: SEEDS, IMAGES or both.
+        groups: group of each sample, int [N], of a mean over groups of the mean over each: other samples of the same
+            groups could have been drawn. None: one group.
 
     Returns:
         None if it is to cover seeds, and there is one; or samples, and there is one.
     """
     y = np.stack([values[seed] for seed in sorted(values)]).astype(np.float64)
     seeds, samples = y.shape
-    if (SEEDS in covers and seeds < 2) or (IMAGES in covers and samples < 2):
+    groups = np.zeros(samples, np.int64) if groups is None else groups
+    sizes = np.bincount(groups)
+    if (SEEDS in covers and seeds < 2) or (IMAGES in covers and sizes.min() < 2):
         return None
+    of_seeds = (y / (len(sizes) * sizes[groups])).sum(1)
     squares = 0.0
     if SEEDS in covers:
-        squares += _quantile(seeds - 1) ** 2 * float(y.mean(1).var(ddof=1)) / seeds
+        squares += _quantile(seeds - 1) ** 2 * float(of_seeds.var(ddof=1)) / seeds
     if IMAGES in covers:
-        squares += _quantile(samples - 1) ** 2 * float(y.mean(0).var(ddof=1)) / samples
-    mean, half = float(y.mean()), math.sqrt(squares)
+        of_samples = y.mean(0)
+        variances = [of_samples[groups == group].var(ddof=1) / size for group, size in enumerate(sizes)]
+        squares += _quantile(samples - len(sizes)) ** 2 * float(np.sum(variances)) / len(sizes) ** 2
+    mean, half = float(of_seeds.mean()), math.sqrt(squares)
     return Interval(mean - half, mean + half)
 
 

@@ -5,7 +5,7 @@ Values on single samples are read from the files beside the records.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 from mimbench.errors import InputError
 from mimbench.report.scores.average_precision import ResampledPrecision
 from mimbench.report.scores.choice import Choice
+from mimbench.report.scores.pixel_scores import ResampledPixels
 from mimbench.report.scores.sample_error import (
     COVERS,
     IMAGES,
@@ -26,11 +27,10 @@ from mimbench.report.scores.sample_error import (
 from mimbench.report.scores.score import Score
 from mimbench.report.scores.statistics import Interval, Summary
 from mimbench.store.reading import read_body
-from mimbench.store.samples import Detections, read_samples
+from mimbench.store.samples import Detections, Grouped, Pixels, Samples, read_samples
 
-Samples = np.ndarray | Detections
 DRAWS = 200
-"""Of images with replacement, for an average precision: its interval then varies by 5 % with the draws."""
+"""Of images with replacement, for an average precision or an mIoU: its interval then varies by 5 % with the draws."""
 
 
 def describe_spread(counts: Collection[int], choice: Choice) -> list[str]:
@@ -58,10 +58,9 @@ def interval_of(score: Score, covers: Sequence[str]) -> Interval | None:
     if list(covers) == [SEEDS] or score.problem:
         return score.summary.interval
     samples = _samples(score)
-    precisions = {seed: one for seed, one in samples.items() if isinstance(one, Detections)}
-    if precisions:
-        return resampled_interval(score.values, _resampled(precisions), covers)
-    return mean_interval(_in_unit(samples), covers)
+    if drawn := _of_seeds(samples, list(samples)):
+        return resampled_interval(score.values, _resampled(drawn), covers)
+    return mean_interval(_in_unit(samples), covers, _groups(samples))
 
 
 def with_interval(difference: Summary, score: Score, partner: Score, covers: Sequence[str]) -> Summary:
@@ -73,15 +72,16 @@ def with_interval(difference: Summary, score: Score, partner: Score, covers: Seq
     if IMAGES not in covers:
         return difference
     seeds = sorted(set(score.values) & set(partner.values))
-    detections = [_of_seeds(_samples(each), seeds) for each in (score, partner)]
-    if all(detections):
+    of_both = [_samples(each) for each in (score, partner)]
+    drawn = [_of_seeds(samples, seeds) for samples in of_both]
+    if all(drawn):
         differences = {seed: score.values[seed] - partner.values[seed] for seed in seeds}
-        _matches(*(each[seeds[0]].objects for each in detections))
-        resampled = _resampled(detections[0]) - _resampled(detections[1])
+        _matches(*(_tested(each[seeds[0]]) for each in drawn))
+        resampled = _resampled(drawn[0]) - _resampled(drawn[1])
         return replace(difference, interval=resampled_interval(differences, resampled, covers))
-    one, two = (_in_unit(_samples(each)) for each in (score, partner))
-    paired = {seed: one[seed] - two[seed] for seed in sorted(set(one) & set(two)) if _matches(one[seed], two[seed])}
-    return replace(difference, interval=mean_interval(paired, covers))
+    one, two = (_in_unit(samples) for samples in of_both)
+    paired = {seed: one[seed] - two[seed] for seed in seeds if _matches(one[seed], two[seed])}
+    return replace(difference, interval=mean_interval(paired, covers, _groups(of_both[0])))
 
 
 def compare_single_seeds(score: Score, partner: Score) -> McNemar | None:
@@ -90,26 +90,29 @@ def compare_single_seeds(score: Score, partner: Score) -> McNemar | None:
     if len(shared) != 1:
         return None
     one, two = _samples(score)[shared[0]], _samples(partner)[shared[0]]
-    if isinstance(one, Detections) or isinstance(two, Detections) or not one.dtype == two.dtype == bool:
+    if not (isinstance(one, np.ndarray) and isinstance(two, np.ndarray) and one.dtype == two.dtype == bool):
         return None
     return mcnemar(one, two) if _matches(one, two) else None
 
 
-def _of_seeds(samples: Mapping[int, Samples], seeds: Sequence[int]) -> dict[int, Detections]:
-    """Detections by seed; {} if they are none."""
-    return {seed: one for seed in seeds if isinstance(one := samples[seed], Detections)}
+def _of_seeds(samples: Mapping[int, Samples], seeds: Sequence[int]) -> dict[int, Detections | Pixels]:
+    """What a bootstrap needs by seed; {} if the metric is a mean."""
+    return {seed: one for seed in seeds if isinstance(one := samples[seed], Detections | Pixels)}
 
 
-def _resampled(detections: Mapping[int, Detections]) -> np.ndarray:
-    """Average precision, mean over seeds, on DRAWS draws of the images with replacement.
+def _resampled(drawn: Mapping[int, Detections | Pixels]) -> np.ndarray:
+    """The score, mean over seeds, on DRAWS draws of the images with replacement.
 
     All seeds get the images of one draw, and so do two methods.
     """
-    precisions = [ResampledPrecision(one, one.thresholds) for one in detections.values()]
-    images = len(next(iter(detections.values())).objects)
+    scores: list[Callable[[np.ndarray], float]] = [
+        ResampledPixels(one) if isinstance(one, Pixels) else ResampledPrecision(one, one.thresholds)
+        for one in drawn.values()
+    ]
+    images = _count(next(iter(drawn.values())))
     rng = np.random.RandomState(0)
     draws = [np.bincount(rng.randint(0, images, images), minlength=images) for _ in range(DRAWS)]
-    return np.array([np.mean([precision(times) for precision in precisions]) for times in draws])
+    return np.array([np.mean([score(times) for score in scores]) for times in draws])
 
 
 def _samples(score: Score) -> dict[int, Samples]:
@@ -126,16 +129,28 @@ def _samples(score: Score) -> dict[int, Samples]:
 
 
 def _count(samples: Samples) -> int:
-    return len(samples.objects if isinstance(samples, Detections) else samples)
+    return len(_tested(samples))
+
+
+def _tested(samples: Samples) -> np.ndarray:
+    """An array with a row per sample."""
+    if isinstance(samples, Pixels):
+        return samples.truth
+    if isinstance(samples, Detections):
+        return samples.objects
+    return samples.values if isinstance(samples, Grouped) else samples
 
 
 def _in_unit(samples: Mapping[int, Samples]) -> dict[int, np.ndarray]:
     """Bits as 0 and 100 percent."""
-    return {
-        seed: 100.0 * values if values.dtype == bool else values
-        for seed, values in samples.items()
-        if isinstance(values, np.ndarray)
-    }
+    values = {seed: _tested(one) for seed, one in samples.items() if isinstance(one, np.ndarray | Grouped)}
+    return {seed: 100.0 * one if one.dtype == bool else one for seed, one in values.items()}
+
+
+def _groups(samples: Mapping[int, Samples]) -> np.ndarray | None:
+    """Group of each sample, which the seeds share; None if there is one."""
+    one = next(iter(samples.values()))
+    return one.groups if isinstance(one, Grouped) else None
 
 
 def _matches(one: np.ndarray, two: np.ndarray) -> bool:

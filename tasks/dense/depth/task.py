@@ -120,12 +120,14 @@ class DepthTask(Task):
         tests = self._images(test, encoder, range(len(test)), 0)
         (scores,), panels = self._scored(maps, model.heads[best : best + 1], tests, config.pictures)
         mean, count = average(scores, f"the test split of dataset {dataset.name!r}")
+        names, known = ("delta1", "rmse", "abs_rel"), [one for one in scores if one is not None]
         return TaskResult(
-            {name: Measured(getattr(mean, name), count) for name in ("delta1", "rmse", "abs_rel")},
+            {name: Measured(getattr(mean, name), count) for name in names},
             curves={"loss": report.logs[curve(config.lr_factors[best])]},
             artifacts={"predictions": draw_depths(context.workdir / "predictions.png", panels)},
             details={**details, "lr": rates[best], "resolution": resolution(config, encoder, "original pixels")},
             cost=report,
+            by_sample={name: np.array([getattr(one, name) for one in known]) for name in names},
         )
 
     def chance(self, dataset: Dataset) -> float:

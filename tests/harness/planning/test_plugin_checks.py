@@ -12,7 +12,17 @@ from torch import nn
 from helpers.refusals import refused
 from helpers.toy_plugins import Toy
 from mimbench import registry
-from mimbench.contract import ArraySplit, Dataset, Features, Measured, Metric, SampleScores, TaskResult
+from mimbench.contract import (
+    ArraySplit,
+    Dataset,
+    Features,
+    GroupedSamples,
+    Measured,
+    Metric,
+    SampleScores,
+    SegmentedPixels,
+    TaskResult,
+)
 from mimbench.errors import RunError
 from mimbench.harness.planning.plugin_checks import check_result
 
@@ -297,12 +307,27 @@ def test_an_artifact_may_not_take_the_name_of_the_scores(tmp_path):
         ({"score": torch.tensor([1.0, 2.0, torch.nan, 0.0])}, "bool or finite numbers"),
         ({"score": [True] * 4}, "bool or finite numbers"),
         ({"score": torch.tensor([True, True, False, True])}, r"score = 50.0, and by_sample of it has the mean 75\.0"),
+        ({"score": GroupedSamples(np.array([30.0, 70, 50, 90]), np.array([0, 0, 0, 1]))}, r"has the mean 70\.0"),
+        ({"score": GroupedSamples(np.full(4, 50.0), np.array([0, 0, 2, 2]))}, "with groups in another form than"),
+        ({"score": GroupedSamples(np.full(4, 50.0), np.array([0, 1]))}, "with groups in another form than"),
         ({"score": torch.tensor([0.5, 0.5, 0.5, 0.5])}, r"has the mean 0\.5; nothing is recorded"),
     ],
 )
 def test_values_of_samples_that_are_not_those_of_the_metric_are_refused(by_sample, words):
     with pytest.raises(RunError, match=words):
         check_result(Two(Two.Config()), TaskResult({"score": Measured(50.0, 4)}, by_sample=by_sample))
+
+
+def test_counts_of_pixels_that_cannot_be_are_refused():
+    counts = np.array([[5, 1], [2, 2]])
+    for pixels, words in (
+        (SegmentedPixels(counts, counts, counts[:1], {"score": "iou"}), r"predicted is \[1, 2\], and hits is \[2, 2\]"),
+        (SegmentedPixels(counts[0], counts[0], counts[0], {"score": "iou"}), r"hits is \[2\], not \[images, classes\]"),
+        (SegmentedPixels(counts, counts - 1, counts, {"score": "iou"}), "hits are more than pixels of the class"),
+        (SegmentedPixels(counts, counts, counts, {"other": "iou"}), "pixels of 'other', which is no metric"),
+    ):
+        with pytest.raises(RunError, match=words):
+            check_result(Two(Two.Config()), TaskResult({"score": Measured(50.0, 2)}, pixels=pixels))
 
 
 def test_values_of_samples_are_bits_or_in_the_unit_of_the_metric():

@@ -12,9 +12,10 @@ from mimbench.files import file_sha256
 from mimbench.report.scores.average_precision import ResampledPrecision
 from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.choice import Choice
+from mimbench.report.scores.pixel_scores import ResampledPixels
 from mimbench.report.tables.command import table_command
 from mimbench.store.record import write_record
-from mimbench.store.samples import Detections, pack_samples
+from mimbench.store.samples import Detections, Pixels, pack_samples
 
 IMAGES = 200
 
@@ -83,6 +84,69 @@ def test_an_average_precision_has_an_interval_over_images(record, tmp_path):
     assert least < difference < most
     assert most - least < high - low  # paired by image
     assert "for other test images" in shown
+
+
+def pixels(seed: int, skill: float, classes: int = 3) -> dict[str, np.ndarray]:
+    """Of 50 images of 100 pixels, each right with a probability that varies by image."""
+    rng = np.random.default_rng(seed)
+    truth = np.random.default_rng(0).multinomial(100, [0.7, 0.2, 0.1], 50)
+    hits = rng.binomial(truth, np.clip(skill + rng.normal(0, 0.15, (50, 1)), 0, 1))
+    wrong = np.stack([rng.multinomial(100 - each.sum(), [1 / classes] * classes) for each in hits])
+    predicted = hits + wrong
+    return {"hits": hits, "truth": truth, "predicted": predicted, "metrics": {"mIoU": "iou", "aAcc": "accuracy"}}
+
+
+def put(record, folder, method, seed, metric, value, content):
+    relative = f"artifacts/{method}-{seed}/samples.npz"
+    (folder / relative).parent.mkdir(parents=True)
+    (folder / relative).write_bytes(content)
+    made = record(method, value, seed, metric=metric, artifacts={"samples": relative})
+    (folder / "records").mkdir(exist_ok=True)
+    write_record(folder / "records" / f"{made.id}.json", made)
+
+
+def test_an_miou_has_an_interval_over_images_by_a_bootstrap(record, tmp_path):
+    folder = tmp_path / "runs"
+    for method, skill in (("mae", 0.8), ("simmim", 0.7)):
+        for seed in range(2):
+            one = pixels(seed, skill)
+            hits, truth, predicted = (one[name].sum(0) for name in ("hits", "truth", "predicted"))
+            value = 100 * float((hits / (truth + predicted - hits)).mean())
+            put(record, folder, method, seed, "mIoU", value, pack_samples({}, pixels=one))
+    shown = table(folder, ("images",), "simmim")
+    mae = next(line for line in shown.splitlines() if line.startswith("MAE"))
+    mean, low, high, difference, least, most = list(map(float, re.findall(r"[\d.]+", re.sub(r"\(n=\d\)", "", mae))))[:6]
+    draws = np.random.default_rng(1).multinomial(50, [1 / 50] * 50, 1000)
+    ious = []
+    for seed in range(2):
+        one = pixels(seed, 0.8)
+        hits, truth, predicted = (draws @ one[name] for name in ("hits", "truth", "predicted"))
+        ious.append((100 * hits / (truth + predicted - hits)).mean(1))
+    assert (high - low) / 2 == pytest.approx(1.972 * np.std(np.mean(ious, 0)), rel=0.15)
+    assert low < mean < high
+    assert least < difference < most
+
+
+def test_pixels_give_each_score_as_it_is_defined():
+    one = pixels(0, 0.8)
+    counts = [one[name] for name in ("hits", "truth", "predicted")]
+    times = np.ones(50)
+    hits, truth, predicted = (each.sum(0) for each in counts)
+    assert ResampledPixels(Pixels(*counts, score="accuracy"))(times) == pytest.approx(100 * hits.sum() / truth.sum())
+    assert ResampledPixels(Pixels(*counts, score="class-accuracy"))(times) == pytest.approx(100 * (hits / truth).mean())
+    empty = [np.hstack([each, np.zeros((50, 1), int)]) for each in counts]
+    assert ResampledPixels(Pixels(*empty, score="iou"))(times) == pytest.approx(
+        100 * (hits / (truth + predicted - hits)).mean()
+    )
+
+
+def test_a_mean_over_sets_draws_the_images_of_each_set(record, tmp_path):
+    folder = tmp_path / "runs"
+    values = np.array([True] * 30 + [False] * 10 + [True, False] * 80)
+    groups = np.repeat([0, 1], [40, 160])
+    put(record, folder, "mae", 0, "top1", 62.5, pack_samples({"top1": values}, groups={"top1": groups}))
+    half = 1.972 * 100 * np.sqrt(0.75 * 0.25 / 39 + 0.25 / 159) / 2
+    assert f"62.5 [{62.5 - half:.1f}, {62.5 + half:.1f}]" in table(folder, ("images",))
 
 
 def table(folder, covers, baseline=None, format="text") -> str:

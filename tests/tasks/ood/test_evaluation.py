@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from mimbench.contract import ArraySplit, Dataset, InputConfig, TaskContext
+from mimbench.errors import InputError
 from mimbench_tasks.ood import evaluation
 from mimbench_tasks.ood.config import OodConfig
 from mimbench_tasks.ood.corruption_errors import ALEXNET_ERRORS, EXTRA_ERRORS, mean_relative_error, relative_error
@@ -74,13 +75,24 @@ def test_a_mean_corruption_error_is_the_mean_of_ratios():
 
 def test_mean_errors_leave_the_extra_corruptions_out():
     scores = Scores()
-    top1 = {name: [50.0, 40, 30, 20, 10] for name in ALEXNET_ERRORS} | {"spatter": [0.0] * 5}
-    add_corruption_errors(scores, top1, 7)
+    hits = [np.arange(10) < right for right in (5, 4, 3, 2, 1)]
+    of_each = dict.fromkeys(ALEXNET_ERRORS, hits) | {"spatter": [np.zeros(10, bool)] * 5}
+    add_corruption_errors(scores, of_each)
     assert scores.metrics["mean_error_c"].value == pytest.approx(70.0)
     assert scores.metrics["mce"].value == pytest.approx(np.mean([7000 / error for error in ALEXNET_ERRORS.values()]))
-    assert (scores.metrics["mce"].n, scores.means) == (7, [pytest.approx(30.0)])
+    assert scores.metrics["mce"].n == 10
+    for name in ("mce", "mean_error_c"):
+        assert scores.by_sample[name].mean() == pytest.approx(scores.metrics[name].value)
+    assert [one.mean() for one in scores.sets] == [pytest.approx(30.0)]
     assert scores.curves["top1"] == pytest.approx([50, 40, 30, 20, 10])
     assert scores.curves["top1, spatter"] == [0.0] * 5
+
+
+def test_folders_of_imagenet_c_with_other_numbers_of_images_are_named():
+    of_each = dict.fromkeys(ALEXNET_ERRORS, [np.ones(10, bool)] * 5)
+    of_each["fog"] = [*of_each["fog"][:4], np.ones(9, bool)]
+    with pytest.raises(InputError, match=r"task\.imagenet_c: fog, severity 5 has 9 images, and another folder 10"):
+        add_corruption_errors(Scores(), of_each)
 
 
 def test_real_counts_any_of_several_labels_and_no_image_without():

@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from mimbench.report.scores.pixel_scores import ResampledPixels
+from mimbench.store.samples import Pixels
 from mimbench.toolkit.class_confusion import Confusion, constant_score
 from mimbench.toolkit.class_figure import UNKNOWN, Panel, draw_predictions, paint, panel_colours
 
@@ -22,6 +24,23 @@ def scored(*pairs, classes=4):
     for truth, prediction in pairs:
         confusion.add(truth, prediction)
     return confusion.scores()
+
+
+def test_counts_of_single_images_give_the_scores_of_all():
+    one, two, both = Confusion(4), Confusion(4), Confusion(4)
+    one.add(TRUTH, PREDICTION)
+    two.add(TRUTH.flip(0), torch.zeros_like(TRUTH))
+    for part in (one, two):
+        both.merge(part)
+    pixels, scores = both.pixels(), both.scores()
+    assert pixels.problem() == ""
+    assert pixels.hits.tolist() == [[2, 2, 1, 0], [3, 0, 0, 0]]
+    assert pixels.truth.tolist() == [[3, 3, 1, 0], [3, 3, 1, 0]]
+    assert pixels.predicted.tolist() == [[3, 3, 1, 0], [7, 0, 0, 0]]
+    of_all = {"mIoU": scores.mean_iou, "mAcc": scores.mean_accuracy, "aAcc": scores.accuracy}
+    for metric, score in pixels.metrics.items():
+        counts = Pixels(pixels.hits, pixels.truth, pixels.predicted, score)
+        assert ResampledPixels(counts)(np.ones(2)) == pytest.approx(of_all[metric])
 
 
 def test_a_hand_example_with_an_ignored_pixel_and_an_absent_class():
