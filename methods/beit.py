@@ -33,7 +33,10 @@ class BEiTConfig(TokenizedConfig):
 
 
 class BEiT(MaskedWords):
-    """Bao et al., BEiT: BERT Pre-Training of Image Transformers (ICLR 2022, arXiv:2106.08254)."""
+    """Bao et al., BEiT: BERT Pre-Training of Image Transformers (ICLR 2022, arXiv:2106.08254).
+
+    Reference code: MIT; not used here.
+    """
 
     name: ClassVar[str] = "beit"
     version: ClassVar[str] = "1"

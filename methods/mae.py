@@ -32,7 +32,10 @@ class MAEConfig(NoiseMaskConfig, PixelDecoderConfig):
 
 
 class MAE(PixelDecoder):
-    """He et al., Masked Autoencoders Are Scalable Vision Learners (CVPR 2022, arXiv:2111.06377)."""
+    """He et al., Masked Autoencoders Are Scalable Vision Learners (CVPR 2022, arXiv:2111.06377).
+
+    Reference code: CC-BY-NC 4.0; not used here.
+    """
 
     name: ClassVar[str] = "mae"
     version: ClassVar[str] = "1"

@@ -26,7 +26,10 @@ from mimbench_methods.official.simmim import OfficialSimMIM
 
 
 class SimMIM(Method):
-    """Xie et al., SimMIM: a Simple Framework for Masked Image Modeling (CVPR 2022, arXiv:2111.09886)."""
+    """Xie et al., SimMIM: a Simple Framework for Masked Image Modeling (CVPR 2022, arXiv:2111.09886).
+
+    Reference code: MIT; not used here.
+    """
 
     name: ClassVar[str] = "simmim"
     version: ClassVar[str] = "1"

@@ -15,6 +15,8 @@ from mimbench import registry
 from mimbench.contract import Golden, Method, ModelSetup, OfficialCode
 from mimbench.errors import InputError
 
+_NEEDED = "give an .npz of one model's weights, inputs and outputs, with the model's options in its meta"
+
 
 def read_golden(path: Path) -> Golden:
     """Raises InputError: the file is missing, damaged or no .npz, or has no readable `meta`."""
@@ -23,14 +25,18 @@ def read_golden(path: Path) -> Golden:
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        meta = json.loads(str(arrays.pop("meta")))
+        meta = json.loads(str(arrays.pop("meta", "null")))
         texts = {name: tuple(map(str, value.ravel())) for name, value in arrays.items() if value.dtype.kind == "U"}
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items() if name not in texts}
     except (ValueError, TypeError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         why = "it is no .npz of plain arrays" if "pickle" in str(error) else f"{type(error).__name__}: {error}"
-        raise InputError(f"golden file {path} cannot be read ({why})") from error
+        raise InputError(f"golden file {path} cannot be read ({why}); {_NEEDED}") from error
+    if not any(name.startswith("param/") for name in tensors):
+        raise InputError(
+            f"golden file {path} holds no weights (param/...), and parity compares whole models; {_NEEDED}"
+        )
     if not isinstance(meta, dict) or not isinstance(meta.get("config"), dict):
-        raise InputError(f"golden file {path} has no config in its meta")
+        raise InputError(f"golden file {path} has no config in its meta; {_NEEDED}")
     return Golden(path, meta, tensors, texts)
 
 
@@ -58,7 +64,9 @@ def setup_of(golden: Golden) -> tuple[ModelSetup, OfficialCode]:
     name = golden.meta.get("method")
     what = f"of method {name!r}" if name else f"of repository {golden.meta.get('repo')!r}"
     known = sorted({name for code in _all_codes() for name in (*code.methods, code.repository) if name})
-    raise InputError(f"golden file {golden.path} is {what}; known: {', '.join(known)}")
+    raise InputError(
+        f"golden file {golden.path} is {what}, which no method here is compared with; known: {', '.join(known)}"
+    )
 
 
 def _official_code(golden: Golden) -> OfficialCode | None:
