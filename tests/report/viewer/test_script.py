@@ -11,8 +11,12 @@ from importlib.resources import files
 
 import pytest
 
+from helpers.page_results import REFERENCE
+from mimbench.recipe.document import read
+from mimbench.recipe.resolve import resolve
 from mimbench.report.scores.statistics import best_and_next, paired_p_value, summarise, t_interval
 from mimbench.report.viewer.render import PURE_SCRIPTS
+from mimbench.store.reading import read_body
 from mimbench.text import spreadsheet_text, visible
 
 
@@ -218,3 +222,40 @@ def test_a_range_has_a_margin_and_is_never_empty(script):
 def test_a_scale_maps_ends_to_ends(script):
     assert script.evaluate("[10, 15, 20].map(linearScale(10, 20, 0, 100))") == [0, 50, 100]
     assert script.evaluate("[0, 1].map(linearScale(0, 1, 200, 10))") == [200, 10]
+
+
+def kinds_of_records() -> list[dict]:
+    """One record of each method, encoder and task, for each set of options that its recipe names."""
+    kinds = {}
+    for file in sorted((REFERENCE.parents[1]).glob("*/records/*.json")):
+        body = read_body(file)
+        recipe = body["recipe"]
+        options = [sorted(recipe[table]) for table in sorted(recipe)]
+        name = [body[part]["name"] for part in ("method", "encoder", "task")]
+        kinds.setdefault(repr([name, options, recipe["pretrain"].get("compile")]), body)
+    return list(kinds.values())
+
+
+def differing(recorded: dict, resolved: dict) -> list[str]:
+    """Options that both have, with different values; those whose form changed are left out."""
+    paths = []
+    for key in recorded.keys() & resolved.keys() - {"compile"}:
+        if isinstance(recorded[key], dict) and isinstance(resolved[key], dict):
+            paths += [f"{key}.{path}" for path in differing(recorded[key], resolved[key])]
+        elif recorded[key] != resolved[key]:
+            paths.append(key)
+    return paths
+
+
+def test_the_recipe_of_each_kind_of_record_is_one_that_mimbench_runs(script, tmp_path):
+    bodies = kinds_of_records()
+    assert len(bodies) > 100
+    assert any(body["recipe"]["pretrain"].get("compile") is False for body in bodies)
+    for body in bodies:
+        task, path = body["task"]["name"], tmp_path / f"{body['id']}.toml"
+        path.write_text(
+            script.evaluate("([task, of]) => tomlText('x', recipeTables(task, of))", [task, body["recipe"]])
+        )
+        recipe = resolve(str(path), read(str(path)), body["method"]["name"], {}, None)
+        tables = recipe.as_tables() | {"task": recipe.task(task).config.model_dump(mode="json")}
+        assert differing(body["recipe"], tables) == []

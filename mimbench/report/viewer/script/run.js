@@ -64,11 +64,8 @@ const drawFacts = (run, row) => {
 };
 // The resolved recipe as a file for `mimbench run --recipe`.
 const recipeToml = (run) => {
-  const tables = Object.entries(run.recipe).map(([table, index]) => [
-    table === "task" ? `tasks/${run.task}` : table,
-    shared[index],
-  ]);
-  return tomlText(`Resolved recipe of ${run.id}`, Object.fromEntries(tables));
+  const tables = Object.fromEntries(Object.entries(run.recipe).map(([table, index]) => [table, shared[index]]));
+  return tomlText(`Resolved recipe of ${run.id}`, recipeTables(run.task, tables));
 };
 const drawRecipe = (run) => {
   const recipe = [...recipeOf(run)];

@@ -22,3 +22,21 @@ const tomlLines = (path, table) => {
 // tables: {name: table}. heading: a comment above them.
 const tomlText = (heading, tables) =>
   [`# ${heading.replaceAll("\n", " ")}`, "", ...Object.entries(tables).flatMap(([name, table]) => tomlLines(name.split("/"), table))].join("\n");
+
+// A training's options as today's recipes have them: older records hold `tensorboard`, and `compile` as true or false.
+const renewTraining = ({ tensorboard, ...train }) => ({
+  ...train,
+  ...(typeof train.compile === "boolean" ? { compile: train.compile ? "on" : "off" } : {}),
+  ...(tensorboard ? { track: ["tensorboard"] } : {}),
+});
+// The tables of a record's recipe under their names in a recipe file. A task without protocols has none to name.
+const recipeTables = (task, tables) => {
+  const { task: options, pretrain, ...others } = tables;
+  const { protocol, train, ...rest } = options;
+  const taskTable = {
+    ...(protocol === null || protocol === undefined ? {} : { protocol }),
+    ...rest,
+    ...(isTable(train) ? { train: renewTraining(train) } : {}),
+  };
+  return { ...others, pretrain: renewTraining(pretrain), [`tasks/${task}`]: taskTable };
+};
