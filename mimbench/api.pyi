@@ -255,6 +255,7 @@ from mimbench.data.files.image_sizes import (
 )
 from mimbench.data.sources.class_folders import (
     ClassFolders as ClassFolders,
+    digest_class_folders as digest_class_folders,
     find_class_folders as find_class_folders,
     read_class_folders as read_class_folders,
 )

@@ -43,7 +43,7 @@ RotaryPredictor inverse_block_mask sinkhorn Executor Workers cuboid_mask sinusoi
 DataSizes PlannedStep planned_probe
 clip_views shuffle_frames
 Monitor MonitorInput repeated_views top_k_hits MatchedDetections
-ClassFolders find_class_folders read_class_folders Suite SuiteMember
+ClassFolders digest_class_folders find_class_folders read_class_folders Suite SuiteMember
 Candidate Choice HeadScores HeadSweep LastLayersConfig choose count_fitted held_out_indices hold_out_images
 LinearSweep find_listed make_candidates needs_choice planned_heads
 gather_over_ranks draw_once draw_rows draws_rows mean_over_shares rows_of_views sharing_batch take_rows

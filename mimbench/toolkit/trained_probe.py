@@ -59,7 +59,7 @@ class ProbeAugmentation(Config):
     def applied(self, input_config: InputConfig) -> InputConfig:
         """`input_config` with this augmentation in place of pretraining's."""
         replaced = self.model_dump(include=set(ProbeAugmentation.model_fields))
-        return InputConfig(**{**input_config.model_dump(), "color_jitter": 0.0, **replaced})
+        return InputConfig(**{**input_config.model_dump(), "crop": "resized", "color_jitter": 0.0, **replaced})
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from mimbench_tasks.robustness.severities import SEVERITIES
 class SetOptions(Config):
     """Folders of the sets. Without any, test images are corrupted as `robustness` does.
 
-    The protocol holds hashes: for A, R, Sketch and V2 of the names and sizes of their files, for ReaL of its labels. Of
-    ImageNet-C it holds only which corruptions are there.
+    The protocol holds hashes: of ReaL's labels, and of the files of all others, of ImageNet-C per corruption: the names
+    and sizes of all files, and the content of up to 100 per folder.
     """
 
     imagenet_a: Path | None = cosmetic(None)

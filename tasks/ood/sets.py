@@ -15,7 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from mimbench.api import ImageSplit, InputConfig, InputError, find_class_folders, read_class_folders
+from mimbench.api import (
+    ImageSplit,
+    InputConfig,
+    InputError,
+    digest_class_folders,
+    find_class_folders,
+    read_class_folders,
+)
 from mimbench_tasks.ood.config import SetOptions
 from mimbench_tasks.ood.corruption_errors import ALEXNET_ERRORS, EXTRA_ERRORS, SEVERITIES
 
@@ -60,7 +67,7 @@ def has_sets(config: SetOptions) -> bool:
 
 
 def identify_sets(config: SetOptions) -> dict[str, Any]:
-    """What the protocol says of the sets: a hash of the names and sizes of their files. Of ImageNet-C, its corruptions.
+    """What the protocol says of the sets: a hash of their files, see `ClassFolders.digest`; of ReaL, of its labels.
 
     Raises:
         InputError: a folder or file is not there.
@@ -69,12 +76,20 @@ def identify_sets(config: SetOptions) -> dict[str, Any]:
     for option in FOLDER_SETS.values():
         root = getattr(config, option)
         if root is not None:
-            known[option] = find_class_folders(root, f"task.{option}").digest
+            known[option] = digest_class_folders(root, f"task.{option}")
     if config.imagenet_real is not None:
         known["imagenet_real"] = hashlib.sha256(repr(_read_real(config.imagenet_real)).encode()).hexdigest()
     if config.imagenet_c is not None:
-        known["imagenet_c"] = sorted(corruption_folders(config.imagenet_c))
+        known["imagenet_c"] = {
+            name: _digest_severities(folder) for name, folder in sorted(corruption_folders(config.imagenet_c).items())
+        }
     return known
+
+
+def _digest_severities(folder: Path) -> str:
+    """Of one corruption in all severities."""
+    each = [digest_class_folders(folder / str(severity), "task.imagenet_c") for severity in SEVERITIES]
+    return hashlib.sha256("".join(each).encode()).hexdigest()
 
 
 def open_set(config: SetOptions, name: str, classes: Sequence[str]) -> TestSet | None:

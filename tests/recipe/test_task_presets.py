@@ -351,3 +351,12 @@ def test_the_default_recipe_segments_with_every_encoder(encoder, strides):
     with torch.device("meta"):
         built = recipe.encoder_class()(recipe.encoder_config, image_size=recipe.input.image_size, in_channels=1)
     assert pyramid_strides(recipe.task("segmentation").config, built) == (strides or built.pyramid_strides)
+
+
+@pytest.mark.parametrize("task", ["linear-probe", "attentive-probe"])
+@pytest.mark.parametrize("preset", ["moving-digits-vit-tiny", "ssv2-vit-base"])
+def test_probes_do_not_mirror_clips_whose_classes_are_directions(preset, task):
+    recipe = resolved(preset, "videomae")
+    augmentation = recipe.task(task).config.augmentation
+    assert (augmentation.applied(recipe.input).flip, recipe.input.flip) == (0.0, 0.0)
+    assert recipe.input.frames > 1

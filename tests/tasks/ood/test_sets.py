@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mimbench.data.sources.class_folders import digest_class_folders
 from mimbench.data.sources.folder import FolderSplit
 from mimbench.errors import InputError
 from mimbench_tasks.ood.config import OodConfig
@@ -89,6 +90,32 @@ def test_a_set_is_known_by_its_content_and_not_by_its_place(tmp_path):
     changed = write_folders(tmp_path / "three", names)
     Image.new("RGB", (64, 64), (1, 2, 3)).save(changed / names[0] / "2.png")
     assert first != identify_sets(OodConfig(imagenet_r=changed))
+
+
+def test_files_of_equal_names_and_sizes_differ_by_content(tmp_path):
+    for name, grey in (("one", b"\x07"), ("two", b"\x08")):
+        for wnid in class_list("imagenet-r"):
+            (tmp_path / name / wnid).mkdir(parents=True)
+            Image.frombytes("L", (4, 4), grey * 16).save(tmp_path / name / wnid / "1.bmp")
+    one, two = (identify_sets(OodConfig(imagenet_r=tmp_path / name)) for name in ("one", "two"))
+    assert one != two
+
+
+def test_another_image_of_imagenet_c_is_another_setting(tmp_path):
+    for root in ("one", "two", "three"):
+        for name in ALEXNET_ERRORS:
+            for severity in range(1, 6):
+                write_folders(tmp_path / root / name / str(severity), [TENCH])
+    changed = tmp_path / "three" / "fog" / "4" / TENCH / "1.png"
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(changed)
+    one, two, three = (identify_sets(OodConfig(imagenet_c=tmp_path / root)) for root in ("one", "two", "three"))
+    assert one == two
+    assert {name for name, digest in one["imagenet_c"].items() if three["imagenet_c"][name] != digest} == {"fog"}
+    changed.unlink()
+    changed.symlink_to(tmp_path / "gone")
+    digest_class_folders.cache_clear()
+    with pytest.raises(InputError, match=r"task\.imagenet_c: "):
+        identify_sets(OodConfig(imagenet_c=tmp_path / "three"))
 
 
 def test_wrong_folders_are_one_line(tmp_path):
