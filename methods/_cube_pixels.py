@@ -1,4 +1,4 @@
-"""What methods share that predict the pixels of masked cubes of a clip: target, loss and pictures (VideoMAE)."""
+"""Pixels of the masked cubes of a clip as target and picture, in [0, 1] and normalised per colour (VideoMAE)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from torch import Tensor
 
 from mimbench.api import (
     Encoder,
-    Method,
     Stage,
     at_least_float32,
     mask_at_pixels,
-    mean_over_masked,
     patchify,
     unpatchify,
 )
+from mimbench_methods._cube_autoencoder import CubeAutoencoder
 
 
-class CubePixels(Method):
-    """A method whose `predict` returns the pixels of cubes, and which has the option `norm_pixels`.
+class CubePixels(CubeAutoencoder):
+    """A method whose `predict` returns the pixels of all frames of a cube.
 
     Attributes:
         pixel_mean, pixel_std: [C], with which images are normalised.
@@ -50,9 +49,6 @@ class CubePixels(Method):
             cubes = (cubes - mean) / std
         return cubes.flatten(-2)
 
-    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        return mean_over_masked((at_least_float32(prediction) - target).square().mean(-1), mask)
-
     def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
         """A normalised prediction is brought back with the true mean and deviation of each masked cube."""
         pixels = self.predict(images, mask).float().unflatten(-1, (-1, self.encoder.in_channels))
@@ -62,12 +58,6 @@ class CubePixels(Method):
         pixels = (pixels - self.pixel_mean) / self.pixel_std
         clips = unpatchify(pixels.flatten(-2), self.encoder.patch_size, self.encoder.tubelet)
         return torch.where(mask_at_pixels(mask, images), clips, images)
-
-    @property
-    def reconstruction_note(self) -> str:
-        if not self.config.norm_pixels:
-            return ""
-        return "Mean and contrast of each masked cube are the true ones; only its structure is predicted."
 
     def _cubes(self, images: Tensor) -> Tensor:
         """Pixels in [0, 1], [B, T', h, w, tubelet * size * size, C]."""
