@@ -33,3 +33,11 @@ def test_the_readme_of_the_golden_files_names_each_file_once():
     matched = {pattern: {path.name for path in folder.glob(pattern)} for pattern in named}
     assert [pattern for pattern, names in matched.items() if not names] == []
     assert set().union(*matched.values()) == files
+
+
+def test_the_table_of_costs_has_each_method_that_is_trained():
+    text = (ROOT / "docs/methods/index.md").read_text()
+    tables = re.findall(r"<!-- generated: cost .*? -->(.*?)<!-- end -->", text, re.DOTALL)
+    rows = re.findall(r"^\| ([a-z0-9-]+) \|", "".join(tables), re.MULTILINE)
+    trained = {name for name in registry.methods.names() if registry.methods.load(name).pretrains}
+    assert set(rows) - {"method", "---"} == trained
