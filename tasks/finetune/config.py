@@ -120,6 +120,8 @@ class FinetuneConfig(TaskConfig):
         replaced: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if self.rand_augment:
             replaced["color_jitter"] = 0.0
+        if {"crop_scale", "crop_ratio"} & replaced.keys():  # of random resized crops, whatever the pretraining has
+            replaced["crop"] = "resized"
         return InputConfig(**{**recipe.model_dump(), **replaced})
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ import torch
 from helpers.tiny_finetune import EVERYTHING, INPUT, SMALL, Greys, context, encoder, task
 from mimbench.contract import ArraySplit, InputError
 from mimbench.toolkit.accuracy import classification_scores
+from mimbench.toolkit.trained_probe import ProbeAugmentation
 from mimbench_tasks.finetune.model import FinetuneTraining
 from mimbench_tasks.finetune.scoring import compute_logits, scores
 from mimbench_tasks.finetune.task import Finetune
@@ -107,6 +108,15 @@ def test_repeated_augmentation_trains_on_a_part_of_the_images_per_epoch(tmp_path
     result = task(SMALL, {"repeats": 4}).run(encoder(), Greys(), context(tmp_path))
     assert result.cost.steps == 8
     assert [len(set(seen[:32])), len(set(seen[32:]))] == [8, 8]
+
+
+def test_crops_are_those_of_the_task_whatever_the_pretraining_has():
+    simple = INPUT.model_copy(update={"crop": "simple", "crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0)})
+    shown = task({"crop_scale": [0.5, 1.0], "crop_ratio": [0.75, 4 / 3]}).config.input(simple)
+    assert (shown.crop, shown.crop_scale) == ("resized", (0.5, 1.0))
+    assert task({"flip": 0.5}).config.input(simple).crop == "simple"
+    probe = ProbeAugmentation().applied(simple)
+    assert (probe.crop, probe.crop_scale) == ("resized", (0.08, 1.0))
 
 
 def test_the_test_images_are_resized_as_the_options_say():
