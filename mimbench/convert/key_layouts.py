@@ -17,13 +17,17 @@ from mimbench.text import list_first
 PREFIX = re.compile(r"^(?:_orig_mod\.|module\.|model\.|backbone\.|encoder\.|body\.)+")
 """What wrappers put before the names: DDP, torch.compile, mmpretrain, SimMIM, mimbench itself."""
 
-METHOD_PART = re.compile(r"^(?:mask_token$|decoder[._]|encoder_to_decoder\.|lm_head\.|cls_pt_|wfm\.|dec_norms\.)")
+METHOD_PART = re.compile(
+    r"^(?:mask_token$|decoder[._]|encoder_to_decoder(?:_norm)?\.|lm_head\.|cls_pt_|wfm\.|dec_norms\.|pretext_neck\.|"
+    r"pred_head\.projections\.)"
+)
 """Names that belong to the pretraining method, not to the encoder."""
 
 LEFT_OUT = (
     (re.compile(r"relative_position_index$"), "an index that the encoder computes itself"),
     (re.compile(r"relative_coords_table$"), "coordinates that the encoder computes itself"),
     (re.compile(r"\brope\.freqs$"), "frequencies of rotary positions, which the encoder computes itself"),
+    (re.compile(r"^hogs\.\d+\.weight_[xy]$"), "filters of the target, which the method computes itself"),
     (re.compile(r"attn_mask$"), "the mask of shifted windows, which the encoder computes itself"),
     (re.compile(r"\bk_bias$"), "adds the same to every score of a query, so the softmax cancels it"),
     (re.compile(r"^head\.(?:mlp|last_layer)"), "a projection head, which only pretraining uses"),
@@ -132,6 +136,8 @@ LAYOUTS = (
     KeyLayout("mmpretrain-beit", "vit", _MMPRETRAIN, (_MM_BLOCK, _MM_RELATIVE), renames=_MM_VIT),
     KeyLayout("mmpretrain-vit", "vit", _MMPRETRAIN, (_MM_BLOCK, r"^layers\.0\.ln1\.weight$"), renames=_MM_VIT),
     KeyLayout("cae", "vit", "https://github.com/lxtGH/CAE@d7259714", (_BLOCK, r"^pretext_neck\.head\.")),
+    KeyLayout("maskfeat", "vit", "https://github.com/facebookresearch/SlowFast@287ec007",
+           (_BLOCK, r"^pred_head\.projections\.0\."), renames=((r"^pred_head\.transforms\.0\.0\.", "norm."),)),
     KeyLayout("hpm", "vit", "https://github.com/Haochen-Wang409/HPM@c15ae907",
            (_BLOCK, r"^decoder_blocks_losspred\.0\.", r"^decoder_embed\.")),
     KeyLayout("localmim", "vit", "https://github.com/Haoqing-Wang/LocalMIM@314a6e55",

@@ -10,7 +10,7 @@ from helpers.other_sizes import other_sizes
 from helpers.presets import resolved
 from helpers.random_inputs import images, seeded, shake
 from mimbench.contract import InputError
-from mimbench.convert import recognise, to_method
+from mimbench.convert import recognise, to_encoder, to_method
 from mimbench.convert.encoder_sizes import describe_encoder
 from mimbench.encoders.vit import ViT
 from mimbench.harness.planning.build import build as build_model
@@ -89,6 +89,7 @@ def test_the_official_checkpoint_is_read_whole():
     assert all(name.startswith("teacher.") for name in converted.left_out)
     assert all(name.startswith(("teacher.", "tokenizer.")) for name in converted.missing)
     assert torch.equal(converted.state["decoder_norm.bias"], state["pretext_neck.norm2.bias"])
+    assert not to_encoder(state, recognise(state), build_model(setup_of(golden)[0]).encoder).missing
     positions = describe_encoder(state, recognise(state), "vit-tiny").options["position"]
     assert positions == "sincos-rows-first"
 

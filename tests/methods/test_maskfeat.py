@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helpers.official_values import (
+    GOLDEN,
     build_official,
     check_block_masks,
     check_decay,
@@ -23,9 +24,12 @@ from helpers.official_values import (
 from helpers.presets import resolved
 from helpers.random_inputs import seeded
 from mimbench.contract import InputError, NotSupported
+from mimbench.convert import recognise, to_encoder, to_method
 from mimbench.encoders.swin import Swin
 from mimbench.encoders.vit import ViT
+from mimbench.harness.planning.build import build as build_model
 from mimbench.masks import noise_mask
+from mimbench.parity.golden import read_golden, setup_of
 from mimbench_methods._hog import hog
 from mimbench_methods.maskfeat import MaskFeat
 from mimbench_tasks.finetune.task import Finetune
@@ -333,3 +337,18 @@ def test_the_official_initial_weights_are_without_a_decoder():
 def test_heads_that_do_not_divide_the_decoder_are_refused():
     with pytest.raises(InputError, match="16 channels cannot be shared by 3 heads"):
         build(init="xavier", decoder_depth=1, decoder_dim=16, decoder_heads=3)
+
+
+def test_the_official_checkpoint_is_read_whole():
+    golden = read_golden(GOLDEN / "maskfeat_vit_tiny.npz")
+    state = golden.group("param/")
+    layout = recognise(state)
+    assert layout.name == "maskfeat"
+    method = build_model(setup_of(golden)[0])
+    converted = to_method(state, layout, method)
+    assert not converted.missing
+    assert set(converted.left_out) == {"hogs.0.weight_x", "hogs.0.weight_y"}
+    assert torch.equal(converted.state["head.bias"], state["pred_head.projections.0.bias"])
+    encoder = to_encoder(state, layout, method.encoder)
+    assert not encoder.missing
+    assert torch.equal(encoder.state["body.norm.bias"], state["pred_head.transforms.0.0.bias"])
