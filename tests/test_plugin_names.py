@@ -56,7 +56,7 @@ ALLOWED = {
     "convert/timm_config.py": {"beit"},  # in timm's name of an architecture
     "convert/key_layouts.py": {
         *("simmim", "mae", "beit", "beitv2", "greenmim", "mixmim", "cae", "hpm", "localmim", "crossmae"),
-        *("dbot", "data2vec", "data2vec2", "capi", "videomae"),
+        *("dbot", "data2vec", "data2vec2", "capi", "videomae", "maskfeat"),
         "huggingface",  # in timm's address
     },
     "convert/network_choice.py": {"ibot", "data2vec"},
