@@ -217,6 +217,7 @@ from mimbench.data import (
     coco_split as coco_split,
     denormalise as denormalise,
     evaluation_loader as evaluation_loader,
+    open_dataset as open_dataset,
     training_loader as training_loader,
 )
 from mimbench.data.suite import (

@@ -55,6 +55,12 @@ def list_first(items: Sequence[str], most: int = 3) -> str:
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
+def natural_key(text: str) -> list[tuple[int, float, str]]:
+    """A sort key by which numbers in a text compare by value."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", text)
+    return [(1, float(part), "") if index % 2 else (0, 0.0, part) for index, part in enumerate(parts)]
+
+
 def align_columns(rows: Sequence[Sequence[str]], heads: int = 1) -> list[str]:
     """Rows as lines: columns padded with spaces, and a rule below the first `heads` rows."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -113,7 +113,7 @@ class FeatureSource(typing.Protocol):
 
         Args:
             split: the images.
-            which: "train" or "test".
+            which: name of the split, as in `Dataset.parts`.
             layer: depth of the features; -1 is the last layer.
             pooling: "mean", "token" or "mean+token".
 

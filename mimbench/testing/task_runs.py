@@ -71,7 +71,11 @@ def run_task(
     from mimbench.harness.running.features import FrozenFeatures
     from mimbench.store.store import Store
 
-    device, input_config = torch.device("cpu"), InputConfig(image_size=encoder.image_size, frames=encoder.frames)
+    device, channels = torch.device("cpu"), encoder.in_channels
+    per_channel = (
+        {} if channels == 3 else {"mean": (0.5,) * channels, "std": (0.25,) * channels}
+    )  # the defaults are RGB
+    input_config = InputConfig(image_size=encoder.image_size, frames=encoder.frames, **per_channel)
     before = _states(encoder, method)
     task.check(encoder, dataset)
     store = Store(folder)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mimbench.report.plots.lines import Curve, PublishedCurve
-from mimbench.report.plots.series import group_by, natural_key
+from mimbench.report.plots.series import group_by
 from mimbench.report.plots.style import clean, metric_label
 from mimbench.report.published.numbers import find_published, parse_settings, published_rows, to_plugin_name
 from mimbench.report.scores.fields import is_number
+from mimbench.text import natural_key
 
 _EPOCHS = "pretrain.epochs"
 _SHARED = ("paper", "study", "method", "encoder", "task", "metric", "dataset", "resolution", "unit")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from mimbench.report.plots.source import Options, Row, Source
 from mimbench.report.plots.style import MethodStyle, clean, lightened, method_label, method_style, task_label
 from mimbench.report.records.protocols import differing_paths, label_protocols
 from mimbench.report.scores.statistics import LEVEL_TEXT, Summary, summarise
+from mimbench.text import natural_key
 
 T = TypeVar("T")
 Panel = tuple[Any, ...]
@@ -283,12 +283,6 @@ def _numbers(count: int) -> list[str]:
 
 def _format(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def natural_key(text: str) -> list[tuple[int, float, str]]:
-    """A sort key by which numbers in a text compare by value."""
-    parts = re.split(r"(\d+(?:\.\d+)?)", text)
-    return [(1, float(part), "") if index % 2 else (0, 0.0, part) for index, part in enumerate(parts)]
 
 
 class Titles:

@@ -14,6 +14,8 @@ _SHORT = 32
 """Longest difference, in characters, that becomes part of a protocol's name."""
 _CONTENT = 6
 """Characters of a content's fingerprint that are shown."""
+_DATA, _ROOT = "task.data.", "task.data.root"
+"""Columns of the options of a task's dataset; its folder is another one on each machine."""
 
 
 def label_protocols(tidy: pd.DataFrame) -> dict[str, tuple[str, str]]:
@@ -22,9 +24,13 @@ def label_protocols(tidy: pd.DataFrame) -> dict[str, tuple[str, str]]:
     Protocols with the same name, or without one, are named by their difference if it is short, else by a number.
     """
     labels = {}
-    rows = tidy[["task", "protocol", "protocol_name", "protocol_json"]].drop_duplicates("protocol")
+    data = [name for name in tidy.columns if name.startswith(_DATA) and name != _ROOT]
+    rows = tidy[["task", "protocol", "protocol_name", "protocol_json", *data]].drop_duplicates("protocol")
     for task, group in rows.groupby("task"):
-        options = [dict(values(json.loads(text))) for text in group["protocol_json"]]
+        options = [
+            dict(values(json.loads(text))) | _data_options(chosen)
+            for text, chosen in zip(group["protocol_json"], group[data].to_dict("records"), strict=True)
+        ]
         entries = list(zip(group["protocol"], group["protocol_name"], _differences(options), options, strict=True))
         entries.sort(key=lambda entry: (entry[1], entry[2], entry[0]))
         for number, (key, name, difference, protocol) in enumerate(entries, start=1):
@@ -36,6 +42,11 @@ def label_protocols(tidy: pd.DataFrame) -> dict[str, tuple[str, str]]:
             note = _note(str(task), label, name, difference if len(entries) > 1 else "")
             labels[key] = label, "; ".join(filter(None, (note, _validation_note(str(task), protocol))))
     return labels
+
+
+def _data_options(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """The options of the task's dataset by which its content came about, since they say more than a fingerprint."""
+    return {str(name).removeprefix("task."): value for name, value in row.items() if not pd.isna(value)}
 
 
 def _note(task: str, label: str, name: str, difference: str) -> str:

@@ -11,10 +11,12 @@ import pandas as pd
 from mimbench.display import describe_method, describe_metric
 from mimbench.errors import InputError, nearest
 from mimbench.report.records.frame import superseded_rows
+from mimbench.report.records.protocols import label_protocols
 from mimbench.report.scores.axes import add_settings, resolve_axes
 from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.fields import column_of, sort_key
 from mimbench.report.scores.score import Key, Score
+from mimbench.text import natural_key
 
 _SHARED_BY_SEEDS = ("pretraining", "protocol", "task", "metric")
 """Columns in which all seeds of one score are equal."""
@@ -84,16 +86,22 @@ def collect_scores(tidy: pd.DataFrame, choice: Choice) -> ScoreTable:
     protocol_in_columns = bool({"task", "metric"} & set(columns))
     # Lists by column: a frame of 10,000 records is too slow to read row by row.
     lists = {name: _to_list(tidy[name]) for name in tidy.columns}
+    labels = label_protocols(tidy)
+    protocols = sorted(labels, key=lambda key: natural_key(labels[key][0]))
     # Settings that no field shows, such as those of a recipe file, are separated by a hash or the record's id.
     for last_resort in ((), ("pretraining",), ("checkpoint",), ("id",)):
-        table = _collect(lists, *add_settings(rows, columns, last_resort), protocol_in_columns)
+        table = _collect(lists, *add_settings(rows, columns, last_resort), protocol_in_columns, protocols)
         if table is not None:
             return table
     raise AssertionError("ids are unique")
 
 
 def _collect(
-    lists: Mapping[str, list[Any]], rows: tuple[str, ...], columns: tuple[str, ...], protocol_in_columns: bool
+    lists: Mapping[str, list[Any]],
+    rows: tuple[str, ...],
+    columns: tuple[str, ...],
+    protocol_in_columns: bool,
+    protocols: Sequence[str],
 ) -> ScoreTable | None:
     """The table of these fields and the protocol; None if a score would mix settings.
 
@@ -102,6 +110,7 @@ def _collect(
         rows: fields of the rows.
         columns: fields of the columns.
         protocol_in_columns: whether the protocol becomes the last field of the columns, or of the rows.
+        protocols: their fingerprints, in order.
     """
     row_fields = rows if protocol_in_columns else (*rows, "protocol")
     column_fields = (*columns, "protocol") if protocol_in_columns else columns
@@ -122,9 +131,9 @@ def _collect(
         score.values[seed] = lists["value"][index]
         score.records[seed] = lists["id"][index]
         score.files[seed] = lists["file"][index]
-    metrics = list(dict.fromkeys(values.get("metric", ())))
-    row_keys = _sort_keys({row for row, _ in scores}, row_fields, metrics)
-    column_keys = _sort_keys({column for _, column in scores}, column_fields, metrics)
+    orders = {"metric": list(dict.fromkeys(values.get("metric", ()))), "protocol": protocols}
+    row_keys = _sort_keys({row for row, _ in scores}, row_fields, orders)
+    column_keys = _sort_keys({column for _, column in scores}, column_fields, orders)
     return ScoreTable(row_fields, column_fields, scores, row_keys, column_keys)
 
 
@@ -140,12 +149,12 @@ def _to_list(column: pd.Series) -> list[Any]:
     return list(values)
 
 
-def _sort_keys(keys: set[Key], fields: tuple[str, ...], metrics: Sequence[str]) -> tuple[Key, ...]:
-    """Keys of controls first, then by value, missing values first; metrics in the order of `metrics`, their task's."""
+def _sort_keys(keys: set[Key], fields: tuple[str, ...], orders: Mapping[str, Sequence[Any]]) -> tuple[Key, ...]:
+    """Keys of controls first, then by value, missing values first; a field of `orders` in the order of its values."""
 
     def order(key: Key) -> tuple[bool, list[tuple[int, float, str]]]:
         values = [
-            sort_key(metrics.index(value) if name == "metric" else value)
+            sort_key(orders[name].index(value) if name in orders else value)
             for name, value in zip(fields, key, strict=True)
         ]
         return not is_of_control(fields, key), values

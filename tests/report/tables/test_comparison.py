@@ -116,6 +116,23 @@ def test_protocols_of_different_content_are_different(record, framed):
     ]
 
 
+def test_protocols_of_different_options_of_the_data_show_these(record, framed):
+    """An option says more than the content that it makes; the folder is another one on each machine."""
+    records = [
+        record(
+            protocol={"dataset": {"content": content}},
+            recipe={"task": {"data": {"share": share, "root": f"/{content}"}}},
+            recipe_passed={"set": {"task.data.share": share, "task.data.root": f"/{content}"}},
+            varied={"task.data.share": share, "task.data.root": f"/{content}"},
+        )
+        for content, share in (("a", 0.95), ("b", 0.5))
+    ]
+    assert list(rows_by_title(build_comparison(framed(records)))[0])[1:] == [
+        "linear-probe: top1 (data.share=0.5)",
+        "linear-probe: top1 (data.share=0.95)",
+    ]
+
+
 def test_two_versions_of_a_dataset_leave_protocols_their_names(record, framed):
     """Their contents tell them apart, beside a name or alone; whatever else differs is in the footnote."""
 

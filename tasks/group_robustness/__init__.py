@@ -1,0 +1,1 @@
+"""Reliance of a classifier on an attribute of the images, by accuracy in groups of class and attribute."""
