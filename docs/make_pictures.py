@@ -15,7 +15,11 @@ ROOT = Path(__file__).parents[1]
 REFERENCE, DOCS = Path("results/reference"), Path("docs")
 MADE_FROM = DOCS / "made_from.sha256"
 TABLE = re.compile(r"(<!-- mimbench (table [^>]*) -->\n).*?(<!-- end -->)", re.DOTALL)
-PAGES = ("README.md", "results/README.md", "docs/methods/index.md", "docs/efficiency.md")
+PAGES = tuple(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "README.md", ROOT / "results" / "README.md", *sorted((ROOT / DOCS).rglob("*.md")))
+    if TABLE.search(path.read_text(encoding="utf-8"))
+)
 """Pages that hold tables of records."""
 METHODS = "random-init,supervised,simmim,mae,beit,maskfeat,data2vec"
 BARS = (
