@@ -127,8 +127,8 @@ def _share_stripes(rng: np.random.RandomState, labels: np.ndarray, correlation: 
     stripes = np.empty(len(labels), np.int64)
     for label in range(len(DIGITS)):
         members = rng.permutation(np.flatnonzero(labels == label))
-        own = round(correlation * len(members))
-        stripes[members[:own]], stripes[members[own:]] = label, 1 - label
+        aligned = round(correlation * len(members))
+        stripes[members[:aligned]], stripes[members[aligned:]] = label, 1 - label
     return stripes
 
 
