@@ -39,7 +39,7 @@ def ours(record, value=83.0, seed=0, **changes):
 
 def test_every_stored_number_is_valid():
     table = load_published()
-    assert len(table) == 1222
+    assert len(table) == 1274
     assert table.loc[table["unit"] == "percent", "value"].between(0, 100).all()
     assert set(table.loc[table["unit"] != "percent", "task"]) == {"pretraining"}
     assert set(table.loc[table["task"] == "pretraining", "protocol"]) == {""}
@@ -171,7 +171,7 @@ def texts(table):
 
 def test_layouts_print_from_published_numbers_only():
     names = layout_names()
-    assert len(names) == 27
+    assert len(names) == 30
     for name in names:
         table = build_layout_table(read_layout(name))
         assert table.rows, name
@@ -314,6 +314,12 @@ def test_sources_can_be_looked_up_by_anyone():
     probing = stored[stored["paper"].str.startswith("Efficient Probing")]
     assert set(probing["source"]) == {"billpsomas/efficient-probing@b8f4fb8 results.csv"}
     assert set(probing["task"].value_counts()) == {37}
+
+
+def test_tables_of_clips_have_a_row_per_number_of_views():
+    rows = [[*row] for row in texts(build_layout_table(read_layout("videomae-k400")))]
+    assert ["VideoMAE", "ViT-L", "Kinetics-400", "16x4, 5 clips x 3 crops", "85.2", "96.8"] in rows
+    assert ["VideoMAE", "ViT-L", "Kinetics-400", "32 frames, 4 x 3, 320 px", "86.1", "97.3"] in rows
 
 
 def test_published_knn_states_its_pooling_and_is_compared_with_nothing():
