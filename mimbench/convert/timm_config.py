@@ -34,6 +34,8 @@ def timm_config(encoder: Mapping[str, Any], images: InputConfig, channels: int) 
             "interpolation": images.eval_interpolation,
             "crop_pct": _crop_share(size, images.eval_resize or round(size * 256 / 224)),
             "num_classes": 0,
+            # timm's networks of patches are built for one size, which is 224 px unless this is said.
+            "fixed_input_size": encoder["name"] in ("vit", "swin"),
         },
     }
 

@@ -6,6 +6,7 @@ On a terminal the bar appears below the overview of the whole run, since rich ne
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,7 +84,7 @@ class Progress:
         self._started = self._last_line = time.monotonic()
         earlier = read_progress(self._file) if self._file and done else None
         if earlier and earlier.unit == unit:
-            self._losses.points = [point for point in earlier.loss if point[0] <= self._units_done(done)]
+            self._losses.go_on([point for point in earlier.loss if point[0] <= self._units_done(done)], done)
         self._bar.update(self._task, total=total, completed=done, unit=self._describe_unit(done))
         self._write_note(done, {})
 
@@ -159,7 +160,7 @@ class Progress:
             done=self._units_done(done),
             total=self._units,
             loss=self._losses.points,
-            logs=dict(logs),
+            logs={name: value for name, value in logs.items() if math.isfinite(value)},  # NaN: over no samples
             images_per_second=self._speed(done) if has_speed else 0.0,
             seconds_left=self._seconds_left(done) if has_speed else 0.0,
         )
@@ -173,6 +174,11 @@ class _LossCurve:
         self.points: list[tuple[float, float]] = []
         self._per_point = 1
         self._open: list[float] = []
+
+    def go_on(self, points: list[tuple[float, float]], done: int) -> None:
+        """Continue the curve of an earlier run, which stands for `done` steps."""
+        self.points = points
+        self._per_point = max(1, round(done / max(1, len(points))))
 
     def add(self, at: float, loss: float) -> None:
         self._open.append(loss)

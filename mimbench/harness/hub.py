@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def push_checkpoint(which: str, repository: str, *, results: Path, private: bool
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise InputError(f"--push {repository}: name the owner too, as in lab/encoder")
     files = hub_files(which, repository, results=results)
     hub = HfApi()
     try:
@@ -63,23 +66,27 @@ def hub_files(which: str, repository: str, *, results: Path) -> dict[str, bytes]
     images = validate(InputConfig, card["recipe"]["input"], "input")
     state = to_timm(checkpoint.encoder(), what["encoder"])
     config = timm_config(what["encoder"], images, what["channels"])
-    public = seal_card(_without_folders({name: card[name] for name in _SENT if name in card}))
+    public = seal_card(_without_paths({name: card[name] for name in _SENT if name in card}))
     return {
-        "model.safetensors": exported_file(state, card),
+        "model.safetensors": exported_file(state, public),
         "config.json": _json(config),
         CARD: _json(public),
         "README.md": _model_card(repository, card, config).encode(),
     }
 
 
-def _without_folders(value: Any) -> Any:
-    """Plain data with the last part of each absolute path in place of the path."""
+def _without_paths(value: Any) -> Any:
+    """Plain data with None in place of what may be a path of this machine."""
     if isinstance(value, Mapping):
-        return {name: _without_folders(one) for name, one in value.items()}
+        return {name: _without_paths(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_folders(one) for one in value]
-    is_path = isinstance(value, str) and value.startswith(("/", "~"))
-    return Path(value).name if is_path else value
+        return [_without_paths(one) for one in value]
+    return None if isinstance(value, str) and _may_be_path(value) else value
+
+
+def _may_be_path(text: str) -> bool:
+    is_address = text.startswith(("https://", "http://", "hf:", "timm:"))
+    return not is_address and (text.startswith("~") or "/" in text or "\\" in text)
 
 
 def _json(data: Mapping[str, Any]) -> bytes:

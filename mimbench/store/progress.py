@@ -41,7 +41,7 @@ class TrainingProgress:
         """Such as "epoch 3/12, loss 0.1234, 42 s left"."""
         number = min(int(self.done) + 1, self.total)
         loss = f", loss {self.loss[-1][1]:.4f}" if self.loss else ""
-        left = f", {self.seconds_left:.0f} s left" if self.done else ""
+        left = f", {self.seconds_left:.0f} s left" if self.images_per_second else ""
         return f"{self.unit} {number}/{self.total}{loss}{left}"
 
 
@@ -89,9 +89,16 @@ def read_progress(path: Path) -> TrainingProgress | None:
 
 def trainings_of(results: Path, lease: LeaseState) -> list[TrainingProgress]:
     """The trainings that the holder of a lease has begun, the oldest first."""
-    notes = [path for key in work_keys(lease.key) for path in (results / "work" / key).rglob(PROGRESS)]
+    notes = [path for key in work_keys(lease.key) for path in _notes_below(results / "work" / key)]
     read = [read_progress(path) for path in sorted(notes, key=_time)]
     return [progress for progress in read if progress]
+
+
+def _notes_below(folder: Path) -> list[Path]:
+    try:
+        return list(folder.rglob(PROGRESS))
+    except OSError:  # the training ended, and its folder was removed meanwhile
+        return []
 
 
 def list_running(root: Path) -> list[Running]:

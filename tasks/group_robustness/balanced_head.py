@@ -58,6 +58,7 @@ def _equal_numbers(rng: np.random.RandomState, members: Mapping[tuple[int, int],
 
 def _sparse_regression(x: np.ndarray, y: np.ndarray, strength: float) -> Any:
     """L1 logistic regression, one class against the rest if there are more than two."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
 
@@ -65,5 +66,6 @@ def _sparse_regression(x: np.ndarray, y: np.ndarray, strength: float) -> Any:
     if len(np.unique(y)) > 2:
         model = OneVsRestClassifier(model)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "failed to converge": the published head does not wait for it either
+        # The published head does not wait for convergence either.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(x, y)

@@ -57,8 +57,9 @@ class GroupRobustness(FrozenFeaturesTask, Audit):
     The head on training images may rely on the attribute because the data invites it to. The balanced head
     (`*_balanced`) shows whether the encoder offers the class as well: L1 logistic regression on equally many images of
     each group of the part "validation", C chosen by the worst group of its second half, mean of 20 fits on all of it
-    (deep feature reweighting, arXiv:2204.02937). `attribute_top1` is the accuracy of a regression that reads the
-    attribute from the features of "validation".
+    (deep feature reweighting, arXiv:2204.02937; here features are standardised by all of "validation", and each group
+    is halved). `attribute_top1` is the accuracy of a regression that reads the attribute from the features of
+    "validation".
     """
 
     name: ClassVar[str] = "group-robustness"
@@ -100,10 +101,11 @@ class GroupRobustness(FrozenFeaturesTask, Audit):
                 f"{self._attribute(train_split)} {value}, as the train split has; leave such training images out"
             )
         if HELD in dataset.parts:
-            sizes = [len(one) for one in self._groups(labelled_split(dataset, HELD)).members().values()]
-            if min(sizes) < 2:
+            held = self._groups(labelled_split(dataset, HELD)).members()
+            if any(len(held.get(group, ())) < 2 for group in train.members()):
                 raise InputError(
-                    f"{self.name}: a group of the part {HELD!r} has one image; the balanced head needs two"
+                    f"{self.name}: the part {HELD!r} has fewer than two images of a group of class and attribute that "
+                    "the train split has; its balanced head needs them"
                 )
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:

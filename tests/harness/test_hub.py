@@ -109,7 +109,12 @@ def test_a_pushed_encoder_comes_back_with_the_same_features(case, hub, tmp_path)
     assert not published.left_out
     assert (published.input["mean"], published.input["std"]) == ([0.1307], [0.3081])
     assert (published.input["image_size"], published.input["eval_resize"]) == (32, 37)
-    timm.create_model("hf-hub:lab/encoder", pretrained=True, num_classes=0)
+    by_timm = timm.create_model("hf-hub:lab/encoder", pretrained=True, in_chans=1).eval()
+    with torch.no_grad():
+        maps = by_timm.forward_features(images)
+    assert maps.isfinite().all()
+    if kind in ("vit", "swin"):
+        assert by_timm.patch_embed.img_size == (32, 32)
 
 
 def test_a_new_repository_is_private_and_nothing_names_the_user_or_the_host(hub, tmp_path):

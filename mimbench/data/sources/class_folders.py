@@ -18,7 +18,7 @@ from mimbench.errors import InputError
 from mimbench.text import list_first, printable
 
 _READ = 100
-"""Files of a folder whose content is compared, at most: sizes differ in nearly all compressed files."""
+"""Files of a folder whose content is compared, at most; of all files, names and sizes are."""
 
 
 @dataclass(frozen=True)

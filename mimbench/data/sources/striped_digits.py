@@ -44,8 +44,8 @@ class StripedDigits(Dataset):
 
     The attribute "stripes" is 0 for horizontal and 1 for vertical ones. In the train split, `correlation` of each
     class have the stripes of its number, so that a classifier may read the stripes in place of the digit. In the test
-    split and in the part "validation" it is exactly half of each class. The digits of the three parts are disjoint: by
-    default 1,800 to train on, 600 to validate and 600 to test.
+    split and in the part "validation" it is half of each class, to within one image. The digits of the three parts are
+    disjoint: by default 1,800 to train on, 600 to validate and 600 to test.
     """
 
     name = "striped-digits"

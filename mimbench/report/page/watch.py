@@ -67,11 +67,13 @@ class LivePage:
 
     def _build(self, stamp: str) -> None:
         began, pictures = time.monotonic(), Pictures()
-        data = read_page_data(self.results, pictures, may_be_empty=True)
-        self._page = render_page(data | {"live": {"stamp": stamp, "seconds": SECONDS}})
-        self._pictures, self._built = pictures, stamp
-        ended = time.monotonic()
-        self._not_before = ended + _PAUSE * (ended - began)
+        try:
+            data = read_page_data(self.results, pictures, may_be_empty=True)
+            self._page = render_page(data | {"live": {"stamp": stamp, "seconds": SECONDS}})
+            self._pictures, self._built = pictures, stamp
+        finally:
+            ended = time.monotonic()
+            self._not_before = ended + _PAUSE * (ended - began)
 
     def _stamp(self) -> str:
         """Another text after any change of a record or failure."""
@@ -113,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: WatchServer
 
     def do_GET(self) -> None:
-        # A page of another site whose name leads to this machine does not get the results.
+        # DNS rebinding: a page of another site whose name leads to this machine does not get the results.
         if self.headers.get("Host") not in (
             f"{HOST}:{self.server.server_port}",
             f"localhost:{self.server.server_port}",
@@ -125,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send("text/html; charset=utf-8", live.page().encode())
         elif path == "/live.json":
             self._send("application/json", json.dumps(live.state(), allow_nan=False).encode())
-        elif picture := live.picture(path.removeprefix(f"/{ARTIFACTS}/")):
+        elif (picture := live.picture(path.removeprefix(f"/{ARTIFACTS}/"))) and picture.exists():
             self._send(TYPES[picture.suffix.lower()], picture.read_bytes())
         else:
             self.send_error(HTTPStatus.NOT_FOUND)

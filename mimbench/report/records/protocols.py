@@ -29,7 +29,7 @@ def label_protocols(tidy: pd.DataFrame) -> dict[str, tuple[str, str]]:
     for task, group in rows.groupby("task"):
         options = [
             dict(values(json.loads(text))) | _data_options(chosen)
-            for text, chosen in zip(group["protocol_json"], group[data].to_dict("records"), strict=True)
+            for text, (_, chosen) in zip(group["protocol_json"], group[data].iterrows(), strict=True)
         ]
         entries = list(zip(group["protocol"], group["protocol_name"], _differences(options), options, strict=True))
         entries.sort(key=lambda entry: (entry[1], entry[2], entry[0]))
@@ -44,7 +44,7 @@ def label_protocols(tidy: pd.DataFrame) -> dict[str, tuple[str, str]]:
     return labels
 
 
-def _data_options(row: Mapping[Any, Any]) -> dict[str, Any]:
+def _data_options(row: pd.Series) -> dict[str, Any]:
     """The options of the task's dataset by which its content came about, since they say more than a fingerprint."""
     return {str(name).removeprefix("task."): value for name, value in row.items() if not pd.isna(value)}
 
