@@ -60,5 +60,5 @@ def test_examples_use_options_that_exist():
 
 def test_completion_is_offered_and_completes_names(quick):
     assert "--install-completion" in quick("--help").stdout
-    assert names_of("methods")("simmim,ma") == ["simmim,mae", "simmim,maskfeat"]
+    assert names_of("methods")("simmim,ma") == ["simmim,mae", "simmim,mae-st", "simmim,maskfeat"]
     assert recipe_names("smo") == ["smoke"]

@@ -15,7 +15,8 @@ def split_pass(whole: StepMemory, model: nn.Module, processes: int) -> StepMemor
     """What one process needs at the peak of forward and backward pass. whole: what the unsplit model needs there.
 
     Weights are whole while they are used: those outside of blocks from the first use to the end, and those of two
-    blocks, of which one runs and the next one is gathered. The gradients of both groups are whole until they are split.
+    blocks, of which one runs and the next one is gathered. Gradients are whole until they are split: those outside of
+    blocks, those of a block, and the copy of the block before that is being sent.
     """
     blocks = separate_blocks(model)
     inside = {id(parameter) for block in blocks for parameter in block.parameters()}
@@ -26,7 +27,7 @@ def split_pass(whole: StepMemory, model: nn.Module, processes: int) -> StepMemor
     return replace(
         split,
         weights=split.weights + bytes_of(*outside) + sum(sizes[:2]),
-        gradients=split.gradients + bytes_of(*_trained(outside)) + trained,
+        gradients=split.gradients + bytes_of(*_trained(outside)) + 2 * trained,
     )
 
 

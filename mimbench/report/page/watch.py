@@ -152,10 +152,10 @@ def serve(results: Path, port: int) -> None:
         InputError: no such folder, a damaged record, or a port that cannot be used.
     """
     live = LivePage(results)
-    with WatchServer(live, port) as server:
-        print_line(f"{server.address} shows {results} and its runs in progress; Ctrl-C ends it")
-        sys.stdout.flush()
-        try:
+    try:
+        with WatchServer(live, port) as server:
+            print_line(f"{server.address} shows {results} and its runs in progress; Ctrl-C ends it")
+            sys.stdout.flush()
             server.serve_forever()
-        except KeyboardInterrupt:
-            print_line("ended")
+    except KeyboardInterrupt:
+        print_line("ended")

@@ -35,7 +35,8 @@ def test_each_of_two_processes_takes_the_memory_that_is_planned():
     assert codes == [0, 0]
     for (method, assignments), peak in zip(CASES, peaks, strict=True):
         split = memory_of(step_of(method, *assignments, "pretrain.parallel=fsdp"), IMAGES, processes=2)
-        assert split.total == pytest.approx(peak, rel=0.1), (method, assignments)
+        # When a process sends its gradients depends on the other one, and so does how many are whole at the peak.
+        assert split.total == pytest.approx(peak, rel=0.15), (method, assignments)
 
 
 def test_more_processes_hold_less_each():
