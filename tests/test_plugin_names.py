@@ -15,8 +15,8 @@ CORE = ROOT / "mimbench"
 POINTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
 KINDS = ("methods", "tasks", "datasets")
 """Encoders live in the core, and may name themselves."""
-OTHER_MEANINGS = {"depth"}
-"""Names that the core needs in another meaning, such as the number of an encoder's blocks."""
+OTHER_MEANINGS = {"depth", "attention"}
+"""Names that the core needs in another meaning, such as the number of an encoder's blocks, and what blocks compute."""
 NAMES = {name for kind in KINDS for name in POINTS[f"mimbench.{kind}"]} - OTHER_MEANINGS
 WORDS = {
     "folder",
