@@ -19,7 +19,7 @@ def test_it_passes_the_checks_for_tasks(check):
 
 
 @pytest.mark.parametrize(("side", "stride", "distance"), [(7, 4, 14.438), (14, 16, 116.492)])
-def test_uniform_attention_sees_all_and_tells_nothing(side, stride, distance):
+def test_uniform_attention_has_known_values(side, stride, distance):
     count = side**2
     uniform = torch.full((1, 2, count, count), 1 / count, dtype=torch.float64)
     distances = measures.patch_distances((side, side), stride)
@@ -29,14 +29,14 @@ def test_uniform_attention_sees_all_and_tells_nothing(side, stride, distance):
     assert measures.head_divergence(uniform)[0].tolist() == pytest.approx([0, 0], abs=1e-9)
 
 
-def test_attention_to_itself_tells_all():
+def test_attention_to_itself_has_no_distance_and_full_information():
     itself = torch.eye(49, dtype=torch.float64).expand(1, 1, 49, 49)
     assert measures.distance(itself, measures.patch_distances((7, 7), 4)).item() == 0
     assert measures.entropy(itself).item() == 0
     assert measures.mutual_information(itself).item() == pytest.approx(1)
 
 
-def test_attention_to_one_patch_tells_nothing():
+def test_attention_to_one_patch_has_no_information():
     one = torch.zeros(1, 1, 49, 49, dtype=torch.float64)
     one[..., 10] = 1
     assert measures.mutual_information(one).item() == 0  # the official code divides 0 by 0
