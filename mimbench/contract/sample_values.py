@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from torch import Tensor
+
+PixelScore = Literal["iou", "class-accuracy", "accuracy"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +32,7 @@ class SegmentedPixels:
     """int [images, classes], pixels of the class in the ground truth."""
     predicted: np.ndarray
     """int [images, classes], pixels with known ground truth that are predicted as the class."""
-    metrics: Mapping[str, Literal["iou", "class-accuracy", "accuracy"]]
+    metrics: Mapping[str, PixelScore]
     """By metric: the mean IoU of classes that occur or are predicted; the mean accuracy of classes that occur; or the
     accuracy of all pixels. Counts are summed over images first. In percent."""
 
@@ -43,4 +45,6 @@ class SegmentedPixels:
             return f"hits is {list(self.hits.shape)}, not [images, classes]"
         if (self.hits < 0).any() or (self.hits > np.minimum(self.truth, self.predicted)).any():
             return "a count is below 0, or hits are more than pixels of the class"
+        if unknown := sorted(set(self.metrics.values()) - set(get_args(PixelScore))):
+            return f"{unknown[0]!r} is none of {', '.join(get_args(PixelScore))}"
         return ""

@@ -209,7 +209,11 @@ def _check_samples(result: TaskResult, whose: str) -> None:
             raise RunError(
                 f"{whose} reported by_sample[{name!r}] in another form than [{measured.n}], bool or finite numbers"
             )
-        if groups.shape != values.shape or set(np.unique(groups)) != set(range(int(groups.max()) + 1)):
+        if (
+            groups.shape != values.shape
+            or groups.dtype.kind not in "iu"
+            or set(np.unique(groups)) != set(range(int(groups.max()) + 1))
+        ):
             raise RunError(
                 f"{whose} reported by_sample[{name!r}] with groups in another form than [{measured.n}], 0 and more, "
                 "each of which occurs"
@@ -249,7 +253,7 @@ def as_samples(reported: Any) -> tuple[np.ndarray | None, np.ndarray]:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
         return None, np.zeros(0, np.int64)
     values = array if array.dtype == bool else array.astype(np.float64)
-    groups = reported.groups if isinstance(reported, GroupedSamples) else np.zeros(len(values), np.int64)
+    groups = np.asarray(reported.groups) if isinstance(reported, GroupedSamples) else np.zeros(values.shape, np.int64)
     return (values if np.isfinite(values).all() else None), groups
 
 

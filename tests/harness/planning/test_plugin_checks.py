@@ -303,6 +303,7 @@ def test_an_artifact_may_not_take_the_name_of_the_scores(tmp_path):
     ("by_sample", "words"),
     [
         ({"other": torch.ones(4)}, "by_sample of 'other', which is no metric of this result"),
+        ({"score": torch.tensor(50.0)}, r"by_sample\['score'\] in another form than \[4\]"),
         ({"score": torch.ones(3, dtype=torch.bool)}, r"by_sample\['score'\] in another form than \[4\]"),
         ({"score": torch.tensor([1.0, 2.0, torch.nan, 0.0])}, "bool or finite numbers"),
         ({"score": [True] * 4}, "bool or finite numbers"),
@@ -325,6 +326,7 @@ def test_counts_of_pixels_that_cannot_be_are_refused():
         (SegmentedPixels(counts[0], counts[0], counts[0], {"score": "iou"}), r"hits is \[2\], not \[images, classes\]"),
         (SegmentedPixels(counts, counts - 1, counts, {"score": "iou"}), "hits are more than pixels of the class"),
         (SegmentedPixels(counts, counts, counts, {"other": "iou"}), "pixels of 'other', which is no metric"),
+        (SegmentedPixels(counts, counts, counts, {"score": "dice"}), "'dice' is none of iou, class-accuracy, accuracy"),
     ):
         with pytest.raises(RunError, match=words):
             check_result(Two(Two.Config()), TaskResult({"score": Measured(50.0, 2)}, pixels=pixels))
