@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ from mimbench.api import (
     Depth,
     Method,
     at_least_float32,
+    mask_at_pixels,
     mean_over_masked,
     transformer_blocks,
     visible_indices,
@@ -32,8 +35,11 @@ class CubeAutoencoderConfig(Config):
     decoder_mlp_ratio: float = Field(4.0, gt=0)
 
 
-class CubeAutoencoder(Method):
-    """Encode the visible cubes of a clip alone; a light decoder gets them and mask tokens, and predicts each cube."""
+class CubeAutoencoder(Method, ABC):
+    """Encode the visible cubes of a clip alone; a light decoder gets them and mask tokens, and predicts each cube.
+
+    A subclass says which pixels of a cube are predicted (`cubes`, `clips_of`), and how they are normalised (`moments`).
+    """
 
     sees: ClassVar[str] = "visible cubes"
     networks: ClassVar[tuple[str, ...]] = ("decoder",)
@@ -55,6 +61,35 @@ class CubeAutoencoder(Method):
             config.decoder_dim, config.decoder_depth, config.decoder_heads, config.decoder_mlp_ratio, key_bias=False
         )
         self.norm = nn.LayerNorm(config.decoder_dim, eps=1e-6)
+
+    @abstractmethod
+    def cubes(self, images: Tensor) -> Tensor:
+        """The pixels that are predicted, [B, T', h, w, ...]; the axes behind w are those of one cube."""
+
+    @abstractmethod
+    def moments(self, cubes: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation by which cubes are normalised."""
+
+    @abstractmethod
+    def clips_of(self, cubes: Tensor) -> Tensor:
+        """Normalised clips [B, C, T, H, W] of pixels in the form of `cubes`."""
+
+    def target(self, images: Tensor) -> Tensor:
+        """The pixels of each cube, [B, T', h, w, D]."""
+        cubes = self.cubes(images)
+        if self.config.norm_pixels:
+            mean, std = self.moments(cubes)
+            cubes = (cubes - mean) / std
+        return cubes.flatten(4)
+
+    def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
+        """A normalised prediction is brought back with the true mean and deviation of each masked cube."""
+        cubes = self.cubes(images)
+        pixels = self.predict(images, mask).float().view_as(cubes)
+        if self.config.norm_pixels:
+            mean, std = self.moments(cubes)
+            pixels = pixels * std + mean
+        return torch.where(mask_at_pixels(mask, images), self.clips_of(pixels), images)
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """In the shape of the target."""

@@ -13,7 +13,6 @@ from mimbench.api import (
     InputError,
     at_least_float32,
     init_xavier,
-    mask_at_pixels,
     patchify,
     random_mask,
     unpatchify,
@@ -73,16 +72,8 @@ class MAEST(CubeAutoencoder):
         """Cubes anywhere in the clip, as many in each."""
         return random_mask(batch, self.encoder.grid, self.config.mask_ratio, generator, rounding="mae")
 
-    def target(self, images: Tensor) -> Tensor:
-        """Pixels of each cube's predicted frames, [B, T', h, w, predicted_frames * size * size * C]."""
-        cubes = self._cubes(images)
-        if self.config.norm_pixels:
-            mean, std = _moments(cubes)
-            cubes = (cubes - mean) / std
-        return cubes
-
     def decode(self, tokens: Tensor) -> Tensor:
-        """The decoder has a class token of its own, which takes part in attention and is then left out."""
+        """The decoder has its own class token, which takes part in attention and is then left out."""
         positions = (self.temporal_positions.unsqueeze(2) + self.spatial_positions.unsqueeze(1)).flatten(1, 2)
         first = (self.class_token + self.class_position).to(tokens.dtype).expand(len(tokens), -1, -1)
         return self.blocks(torch.cat((first, tokens + positions), 1))[:, 1:]
@@ -90,27 +81,22 @@ class MAEST(CubeAutoencoder):
     def no_weight_decay(self) -> set[str]:
         return super().no_weight_decay() | {"spatial_positions", "temporal_positions"}
 
-    def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Frames of a cube that are not predicted repeat one that is."""
-        pixels = self.predict(images, mask).float()
-        if self.config.norm_pixels:
-            mean, std = _moments(self._cubes(images))
-            pixels = pixels * std + mean
-        clips = unpatchify(pixels, self.encoder.patch_size, self.config.predicted_frames)
-        clips = clips.repeat_interleave(self.encoder.tubelet // self.config.predicted_frames, 2)
-        return torch.where(mask_at_pixels(mask, images), clips, images)
-
     @property
     def reconstruction_note(self) -> str:
         repeated = "Frames that are not predicted repeat one that is."
         note = super().reconstruction_note
         return f"{note} {repeated}".strip() if len(self.frames) < self.encoder.frames else note
 
-    def _cubes(self, images: Tensor) -> Tensor:
+    def cubes(self, images: Tensor) -> Tensor:
+        """Pixels of each cube's predicted frames, [B, T', h, w, predicted_frames * size * size * C]."""
         chosen = at_least_float32(images)[:, :, self.frames]
         return patchify(chosen, self.encoder.patch_size, self.config.predicted_frames)
 
+    def moments(self, cubes: Tensor) -> tuple[Tensor, Tensor]:
+        """Over all pixels and colours of a cube, [..., 1]; epsilon is added to the variance."""
+        return cubes.mean(-1, keepdim=True), (cubes.var(-1, keepdim=True) + 1e-6).sqrt()
 
-def _moments(cubes: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation over all pixels and colours of a cube, [..., 1]; epsilon is added to the variance."""
-    return cubes.mean(-1, keepdim=True), (cubes.var(-1, keepdim=True) + 1e-6).sqrt()
+    def clips_of(self, cubes: Tensor) -> Tensor:
+        """Frames of a cube that are not predicted repeat one that is."""
+        clips = unpatchify(cubes, self.encoder.patch_size, self.config.predicted_frames)
+        return clips.repeat_interleave(self.encoder.tubelet // self.config.predicted_frames, 2)

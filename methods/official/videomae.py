@@ -43,7 +43,7 @@ class OfficialVideoMAE(OfficialCode):
         clips, mask = golden.tensor("input/video"), golden.tensor("input/mask").bool()
         with torch.no_grad():
             target = method.target(clips)
-            raw = videomae._cubes(clips).flatten(-2)
+            raw = videomae.cubes(clips).flatten(-2)
         prediction = method.predict(clips, mask)
         features = method.encoder.forward_tokens(method.encoder.embed(clips), visible_indices(mask))
         shape = (len(clips), -1, target.shape[-1])

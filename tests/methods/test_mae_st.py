@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.learning import losses_on
 from helpers.presets import resolved
 from helpers.random_inputs import seeded
 from mimbench.contract import InputConfig, InputError
@@ -102,14 +103,7 @@ def test_it_learns_a_clip():
     still = torch.nn.functional.interpolate(
         torch.randn(4, 3, 1, 4, 4, generator=seeded()), (4, 16, 16), mode="trilinear"
     )
-    mask, losses = method.sample_mask(4, seeded()), []
-    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2)
-    for _ in range(100):
-        optimizer.zero_grad()
-        loss = method(still, mask).loss
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_on(method, still, method.sample_mask(4, seeded()), 100)
     assert losses[-1] < 0.3 * losses[0]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.learning import losses_on
 from helpers.official_values import check_decay, check_rates, read_json
 from helpers.other_sizes import other_sizes
 from helpers.presets import resolved
@@ -108,14 +109,7 @@ def test_it_learns_a_clip():
     method = build(mask_ratio=0.5, norm_pixels=False)
     clips = torch.randn(4, 3, 1, 4, 4, generator=seeded()).repeat_interleave(4, 2)
     clips = torch.nn.functional.interpolate(clips, (4, 16, 16), mode="trilinear")
-    mask, losses = method.sample_mask(4, seeded()), []
-    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2)
-    for _ in range(40):
-        optimizer.zero_grad()
-        loss = method(clips, mask).loss
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_on(method, clips, method.sample_mask(4, seeded()), 40)
     assert losses[-1] < 0.3 * losses[0]
 
 
