@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
 from mimbench.contract.config import added, cosmetic
 from mimbench.contract.image_sizes import ImageSizes
-from mimbench.contract.train_config import TrainConfig, split_list
+from mimbench.contract.train_config import Names, TrainConfig
 
 
 class PretrainConfig(TrainConfig):
@@ -36,7 +36,7 @@ class PretrainConfig(TrainConfig):
     start: Path | None = added(None)
     """File of encoder weights (encoder.safetensors of a checkpoint) to start from, of the same [encoder]. Its content
     is part of the fingerprint. Default: initial weights from the seed."""
-    monitor: tuple[str, ...] = cosmetic(())
+    monitor: Names = cosmetic(())
     """Monitors by name, such as ["knn", "rankme"], which measure the encoder on training images on the way and change
     no weight. `mimbench list` prints them."""
     monitor_every: int | None = cosmetic(None, ge=1)
@@ -45,11 +45,6 @@ class PretrainConfig(TrainConfig):
     """Optimizer steps between two measurements, instead of `monitor_every`."""
     monitor_images: int = cosmetic(1000, ge=10)
     """Training images that monitors see, at most; the same ones for all methods and seeds."""
-
-    @field_validator("monitor", mode="before")
-    @classmethod
-    def _monitors_by_comma(cls, value: Any) -> Any:
-        return split_list(value)
 
     @model_validator(mode="before")
     @classmethod

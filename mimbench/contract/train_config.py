@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from mimbench.contract.config import Config, added, cosmetic
 from mimbench.contract.schedule_config import ScheduleConfig
 from mimbench.errors import InputError
 
 
-def split_list(value: Any) -> Any:
+def _split_list(value: Any) -> Any:
     """A text of names with commas as a list of them; everything else as it is."""
     return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_list)]
+"""Several names: a list, or a text with commas."""
 
 
 class TrainConfig(Config):
@@ -75,13 +79,8 @@ class TrainConfig(Config):
     """Optimizer steps between saved training states, instead of `checkpoint_every`."""
     checkpoint_minutes: float | None = cosmetic(15.0, gt=0)
     """Save a state, between two steps, if the last one is older than so many minutes. None: by epochs or steps only."""
-    track: tuple[str, ...] = cosmetic(())
+    track: Names = cosmetic(())
     """Trackers that get the curves too: tensorboard, wandb, mlflow, aim. Each is an extra of mimbench to install."""
-
-    @field_validator("track", mode="before")
-    @classmethod
-    def _trackers_by_comma(cls, value: Any) -> Any:
-        return split_list(value)
 
     @model_validator(mode="before")
     @classmethod

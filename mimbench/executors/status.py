@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from mimbench.executors.worker_note import WorkerNote, read_notes
 from mimbench.harness.run import RunOptions, plan_run
 from mimbench.lease_states import LeaseState, list_leases
 from mimbench.store.failure import failure_path, read_failure, read_failures
-from mimbench.store.progress import TrainingProgress, trainings_of
+from mimbench.store.progress import Running, trainings_of
 from mimbench.store.reading import failure_files, record_files
 from mimbench.store.store import Store
 from mimbench.text import list_first
@@ -49,10 +49,8 @@ class RunStatus:
     submissions: Sequence[Submission]
     """Those that the cells come from, the newest first; [] for a plan."""
     cells: Sequence[CellStatus]
-    running: Sequence[LeaseState]
-    """What processes do now, on whatever machine."""
-    trainings: Mapping[str, Sequence[TrainingProgress]]
-    """How far trainings are, by the key of what runs."""
+    running: Sequence[Running]
+    """What processes do now, on whatever machine, and how far their trainings are."""
     silent: Sequence[LeaseState]
     """What processes have left unfinished that give no sign of life. The next worker takes over."""
     stopped: Sequence[WorkerStatus]
@@ -70,8 +68,8 @@ class RunStatus:
             "counts": {state: self.count(state) for state in states},
             "cells": [asdict(cell) for cell in self.cells],
             "running": [
-                {**asdict(lease), "trainings": [asdict(one) for one in self.trainings[lease.key]]}
-                for lease in self.running
+                {**asdict(one.lease), "trainings": [asdict(training) for training in one.trainings]}
+                for one in self.running
             ],
             "silent": [asdict(lease) for lease in self.silent],
             "stopped_workers": [{"folder": one.folder, **asdict(one.note)} for one in self.stopped],
@@ -131,10 +129,9 @@ def _status(results: Path, planned: Sequence[PlannedCell], submissions: Sequence
     ]
     if all(cell.state == "recorded" for cell in cells):
         stopped = []
-    running = [lease for lease in leases if not lease.is_over]
-    trainings = {lease.key: trainings_of(results, lease) for lease in running}
+    running = [Running(lease, trainings_of(results, lease)) for lease in leases if not lease.is_over]
     silent = [lease for lease in leases if lease.is_over]
-    return RunStatus(results, submissions, cells, running, trainings, silent, stopped, bool(planned))
+    return RunStatus(results, submissions, cells, running, silent, stopped, bool(planned))
 
 
 def _cell(store: Store, cell: PlannedCell, held: set[str]) -> CellStatus:
@@ -179,9 +176,10 @@ def _lines(status: RunStatus) -> Iterator[str]:
         f"cells      {len(status.cells)}: {status.count('recorded')} recorded, {running}"
         f"{status.count('failed')} failed{left}{unplanned}"
     )
-    for lease in status.running:
+    for one_running in status.running:
+        lease = one_running.lease
         yield f"running    {lease.what or lease.key} ({_holder(lease)}, since {lease.since})"
-        for training in status.trainings[lease.key]:
+        for training in one_running.trainings:
             yield f"           {training.label}: {training.describe()}"
     for lease in status.silent:
         yield f"ended      {lease.what or lease.key} ({_holder(lease)}) without a word; the next worker takes over"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isnan
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mimbench.contract import SegmentedPixels
+from mimbench.contract.sample_values import PixelScore
 
 IGNORED = 255
 
@@ -31,7 +32,7 @@ class Scores:
     """Pixels per class in the ground truth."""
 
 
-METRICS: Mapping[str, Literal["iou", "class-accuracy", "accuracy"]] = {
+METRICS: Mapping[str, PixelScore] = {
     "mIoU": "iou",
     "mAcc": "class-accuracy",
     "aAcc": "accuracy",

@@ -39,13 +39,13 @@ def distance(weights: Tensor, distances: Tensor) -> Tensor:
 
 
 def entropy(weights: Tensor) -> Tensor:
-    """Mean entropy of the rows as a share of the highest possible one: 0 attends to one patch, 1 to all alike."""
+    """Mean entropy of the rows as a share of the highest possible one: 0: all weight on one patch; 1: equal weights."""
     highest = math.log(weights.shape[-1]) or 1.0
     return -torch.xlogy(weights, weights).sum(-1).mean(-1) / highest
 
 
 def mutual_information(weights: Tensor) -> Tensor:
-    """Normalised mutual information of query and key: 0 if all queries attend alike, 1 if each has keys of its own.
+    """Normalised mutual information of query and key: 0: all queries attend to the same keys; 1: each has its own.
 
     Queries are equally probable. It is 0, and not 0 / 0 as in the official code, if all attend to one patch.
     """

@@ -47,8 +47,8 @@ class AttentionConfig(TaskConfig):
 class Attention(Task):
     """How far heads attend, how widely, and how differently: means over heads, images and the last third of the layers.
 
-    `nmi` is the normalised mutual information of queries and keys: near 0 all patches look at the same places.
-    `distance` is the mean distance to the patches attended to, px. `entropy` is 1 where all patches count alike.
+    `nmi` is the normalised mutual information of queries and keys: near 0, all patches attend to the same places.
+    `distance` is the mean distance to the patches attended to, px. `entropy` is 1 for uniform attention.
     `head_divergence` says how much heads differ, in nats. None of them is good or bad by itself, though tables count
     higher as better. Weights on class and register tokens are left out, and rows sum to 1 again, so that encoders with
     and without such tokens compare. `curves` holds each layer's means, `details["by_head"]` each head's.
@@ -78,7 +78,7 @@ class Attention(Task):
             raise InputError(f"{self.name}: the test split of dataset {dataset.name!r} has no images")
 
     def chance(self, dataset: Dataset) -> float:
-        """Attention that is the same for all queries tells nothing about the query."""
+        """Attention that is the same for all queries has no information about the query."""
         return 0.0
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
@@ -89,6 +89,7 @@ class Attention(Task):
         context.say(f"{self.name}: looking at {count:,} test images")
         encoder = encoder.to(context.device).eval()
         transform = DeviceTransform(context.input, encoder.in_channels, train=False, batched=images.is_in_memory)
+        transform = transform.to(context.device)
         rows, columns = encoder.grid
         distances = measures.patch_distances((rows, columns), encoder.stride).to(context.device)
         loader = evaluation_loader(
@@ -100,7 +101,6 @@ class Attention(Task):
             rank=get_rank(),
             world_size=get_world_size(),
         )
-        transform = transform.to(context.device)
 
         @torch.inference_mode()
         def measure(batch: tuple[Tensor, Tensor]) -> Tensor:

@@ -41,13 +41,7 @@ def find_class_folders(root: Path, where: str) -> ClassFolders:
     Raises:
         InputError: no such folder, or no images in it.
     """
-    root = root.expanduser()
-    if not root.is_dir():
-        raise InputError(f"{where}: {printable(root)} is no folder; name the folder that holds the class folders")
-    if not subfolders(root):
-        raise InputError(f"{where}: {printable(root)} has no class folders; name the folder that holds them")
-    samples = tuple(FolderScan(root).read(root))
-    return ClassFolders(root, samples, _digest(root, samples, where))
+    return _find(root, where)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -57,7 +51,17 @@ def digest_class_folders(root: Path, where: str) -> str:
     Raises:
         InputError: as `find_class_folders`, or a file cannot be read.
     """
-    return find_class_folders.__wrapped__(root, where).digest
+    return _find(root, where).digest
+
+
+def _find(root: Path, where: str) -> ClassFolders:
+    root = root.expanduser()
+    if not root.is_dir():
+        raise InputError(f"{where}: {printable(root)} is no folder; name the folder that holds the class folders")
+    if not subfolders(root):
+        raise InputError(f"{where}: {printable(root)} has no class folders; name the folder that holds them")
+    samples = tuple(FolderScan(root).read(root))
+    return ClassFolders(root, samples, _digest(root, samples, where))
 
 
 def _digest(root: Path, samples: Sequence[Sample], where: str) -> str:

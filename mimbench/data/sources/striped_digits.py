@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from mimbench.contract import ArraySplit, Dataset, DataSizes, SplitName
+from mimbench.contract import ArraySplit, DataConfig, Dataset, DataSizes, SplitName
 from mimbench.data.pipeline.subsets import array_fingerprint, complement, stratified
 from mimbench.data.sources.embedded import EmbeddedConfig, MNIST5k
 
@@ -111,7 +111,9 @@ class StripedDigits(Dataset):
         )
 
     @classmethod
-    def published_sizes(cls, config: StripedDigitsConfig) -> DataSizes | None:  # type: ignore[override]
+    def published_sizes(cls, config: DataConfig) -> DataSizes | None:
+        if not isinstance(config, StripedDigitsConfig):
+            return None
         train, test = (
             size if limit is None else min(size, limit)
             for size, limit in ((1800, config.train_limit), (600, config.test_limit))

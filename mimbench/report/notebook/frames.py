@@ -11,7 +11,6 @@ import pandas as pd
 
 from mimbench.errors import InputError
 from mimbench.report.records.frame import COLUMNS, build_frame, load_records
-from mimbench.report.records.protocols import label_protocols
 from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.collect import ScoreTable, collect_scores, filter_rows
@@ -61,7 +60,7 @@ def summary(
     choice = _choice(rows, columns, methods, tasks, metrics)
     chosen = filter_rows(records, choice)
     scores = collect_scores(chosen, choice)
-    protocols = {key: label for key, (label, _) in label_protocols(chosen).items()}
+    protocols = {key: label for key, (label, _) in scores.labels.items()}
     return _wide(scores, protocols) if wide else _long(scores, protocols)
 
 

@@ -18,7 +18,6 @@ from mimbench.report.published.numbers import (
     load_author_numbers,
 )
 from mimbench.report.records.frame import superseded_rows
-from mimbench.report.records.protocols import label_protocols
 from mimbench.report.scores.choice import ALL_METRICS, Choice
 from mimbench.report.scores.collect import ScoreTable, collect_scores, filter_rows, is_default_metric
 from mimbench.report.scores.fields import is_number
@@ -40,8 +39,6 @@ class Leaderboard:
 
     grid: ScoreTable
     table: Table
-    labels: Mapping[str, tuple[str, str]]
-    """(name, footnote) of each protocol."""
     early: frozenset[str]
     """Ids of records of earlier epochs whose last epoch is in the table too."""
 
@@ -54,9 +51,9 @@ def build_leaderboard(tidy: pd.DataFrame) -> Leaderboard:
     """A row per method, encoder and pretraining; a column per metric of each task under each protocol."""
     choice = Choice(row_fields=ROWS, column_fields=COLUMNS, metrics=ALL_METRICS, epochs=True)
     chosen = filter_rows(tidy, choice)
-    grid, labels = collect_scores(chosen, choice), label_protocols(chosen)
+    grid = collect_scores(chosen, choice)
     early = frozenset(chosen.loc[superseded_rows(chosen), "id"])
-    return Leaderboard(grid, build_table(grid, labels, choice, NAMES), labels, early)
+    return Leaderboard(grid, build_table(grid, choice, NAMES), early)
 
 
 def describe_leaderboard(board: Leaderboard, numbers: Mapping[str, int]) -> dict[str, Any]:
@@ -130,7 +127,7 @@ def _column(board: Leaderboard, index: int, letters: Mapping[str, str]) -> dict[
         "metric": first["metric"],
         "short": describe_metric(first["task"], first["metric"]).label,
         "protocol": first["protocol"],
-        "label": board.labels[first["protocol"]][0],
+        "label": board.grid.labels[first["protocol"]][0],
         "unit": first["unit"],
         "higher": bool(first["higher_is_better"]),
         "primary": bool(first["primary"]),

@@ -77,7 +77,7 @@ def collect_page_data(
         "metrics": _metric_labels(bodies),
         "shared": shared.values,
         "runs": runs,
-        "protocols": {key: list(label) for key, label in board.labels.items()},
+        "protocols": {key: list(label) for key, label in board.grid.labels.items()},
         "leaderboard": shown,
         "ablations": describe_ablations(board, numbers, {body["id"]: body for _, body in bodies}),
         "failures": failed,
@@ -217,7 +217,7 @@ def _published() -> dict[str, Any]:
 def _downloads(tidy: pd.DataFrame, board: Leaderboard) -> dict[str, str]:
     """The leaderboard as first shown, in each format; and all metrics and epochs, which fit into a CSV file only."""
     choice = Choice(row_fields=ROWS, column_fields=COLUMNS)
-    everything = build_table(board.grid, board.labels, replace(choice, metrics=ALL_METRICS, epochs=True), KEYS)
+    everything = build_table(board.grid, replace(choice, metrics=ALL_METRICS, epochs=True), KEYS)
     named = build_comparison(tidy, choice, NAMES)
     return {"all": render(everything, "csv"), "csv": render(build_comparison(tidy, choice, KEYS), "csv")} | {
         format: render(named, format) for format in ("latex", "markdown")

@@ -22,7 +22,7 @@ from mimbench.text import print_line
 
 HOST = "127.0.0.1"
 SECONDS = 2
-"""Between two questions of a browser."""
+"""Between two requests of a browser."""
 _PAUSE = 10
 """The page is built again after so many times the seconds that building it took, at the earliest."""
 

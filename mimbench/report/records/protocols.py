@@ -18,8 +18,12 @@ _DATA, _ROOT = "task.data.", "task.data.root"
 """Columns of the options of a task's dataset; its folder is another one on each machine."""
 
 
-def label_protocols(tidy: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """{fingerprint: (name, footnote)} of the protocols in a frame; names differ within a task.
+Labels = Mapping[str, tuple[str, str]]
+"""Fingerprint of a protocol -> (name, footnote), see `label_protocols`."""
+
+
+def label_protocols(tidy: pd.DataFrame) -> Labels:
+    """Names and footnotes of the protocols in a frame; names differ within a task.
 
     Protocols with the same name, or without one, are named by their difference if it is short, else by a number.
     """

@@ -11,7 +11,7 @@ import pandas as pd
 from mimbench.display import describe_method, describe_metric
 from mimbench.errors import InputError, nearest
 from mimbench.report.records.frame import superseded_rows
-from mimbench.report.records.protocols import label_protocols
+from mimbench.report.records.protocols import Labels, label_protocols
 from mimbench.report.scores.axes import add_settings, resolve_axes
 from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.fields import column_of, sort_key
@@ -34,6 +34,7 @@ class ScoreTable:
     """Sorted, those of controls first."""
     column_keys: tuple[Key, ...]
     """As the rows."""
+    labels: Labels
 
     @property
     def controls(self) -> int:
@@ -87,10 +88,9 @@ def collect_scores(tidy: pd.DataFrame, choice: Choice) -> ScoreTable:
     # Lists by column: a frame of 10,000 records is too slow to read row by row.
     lists = {name: _to_list(tidy[name]) for name in tidy.columns}
     labels = label_protocols(tidy)
-    protocols = sorted(labels, key=lambda key: natural_key(labels[key][0]))
     # Settings that no field shows, such as those of a recipe file, are separated by a hash or the record's id.
     for last_resort in ((), ("pretraining",), ("checkpoint",), ("id",)):
-        table = _collect(lists, *add_settings(rows, columns, last_resort), protocol_in_columns, protocols)
+        table = _collect(lists, *add_settings(rows, columns, last_resort), protocol_in_columns, labels)
         if table is not None:
             return table
     raise AssertionError("ids are unique")
@@ -101,7 +101,7 @@ def _collect(
     rows: tuple[str, ...],
     columns: tuple[str, ...],
     protocol_in_columns: bool,
-    protocols: Sequence[str],
+    labels: Labels,
 ) -> ScoreTable | None:
     """The table of these fields and the protocol; None if a score would mix settings.
 
@@ -110,7 +110,7 @@ def _collect(
         rows: fields of the rows.
         columns: fields of the columns.
         protocol_in_columns: whether the protocol becomes the last field of the columns, or of the rows.
-        protocols: their fingerprints, in order.
+        labels: of the protocols, which are sorted by them.
     """
     row_fields = rows if protocol_in_columns else (*rows, "protocol")
     column_fields = (*columns, "protocol") if protocol_in_columns else columns
@@ -131,10 +131,11 @@ def _collect(
         score.values[seed] = lists["value"][index]
         score.records[seed] = lists["id"][index]
         score.files[seed] = lists["file"][index]
+    protocols = sorted(labels, key=lambda protocol: natural_key(labels[protocol][0]))
     orders = {"metric": list(dict.fromkeys(values.get("metric", ()))), "protocol": protocols}
     row_keys = _sort_keys({row for row, _ in scores}, row_fields, orders)
     column_keys = _sort_keys({column for _, column in scores}, column_fields, orders)
-    return ScoreTable(row_fields, column_fields, scores, row_keys, column_keys)
+    return ScoreTable(row_fields, column_fields, scores, row_keys, column_keys, labels)
 
 
 def is_of_control(fields: tuple[str, ...], key: Key) -> bool:

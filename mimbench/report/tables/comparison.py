@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from mimbench.recipe import AT_EPOCH, AT_STEP
-from mimbench.report.records.protocols import label_protocols
 from mimbench.report.scores.ablations import split_ablations
 from mimbench.report.scores.choice import ALL_METRICS, Choice
 from mimbench.report.scores.collect import ScoreTable, collect_scores, filter_rows
@@ -21,9 +20,6 @@ from mimbench.report.tables.extra_columns import baseline_column, published_colu
 from mimbench.report.tables.sample_intervals import describe_spread, interval_of
 from mimbench.report.tables.table import Cell, Column, Mark, Table, mark_cells
 from mimbench.report.tables.values import Mean
-
-Labels = Mapping[str, tuple[str, str]]
-"""Protocol fingerprint -> (name, footnote), see `label_protocols`."""
 
 _FIELDS_OF_A_SEED = {"seed", "checkpoint", "weights_sha256", "id", "file"}
 """Fields that differ between the seeds of one setting."""
@@ -66,21 +62,21 @@ def build_comparison(tidy: pd.DataFrame, choice: Choice | None = None, names: Na
     chosen = filter_rows(tidy, choice)
     if choice.baseline:
         choice.baseline.check(chosen)
-    table = build_table(collect_scores(chosen, choice), label_protocols(chosen), choice, names)
+    table = build_table(collect_scores(chosen, choice), choice, names)
     remarks, advice = _remark_on_early_records(tidy, choice, chosen)
     return replace(table, remarks=(*table.remarks, *remarks), advice=advice)
 
 
-def build_table(scores: ScoreTable, labels: Labels, choice: Choice, names: Names = KEYS) -> Table:
+def build_table(scores: ScoreTable, choice: Choice, names: Names = KEYS) -> Table:
     """The table of scores that are collected already."""
     cells, verdicts = _score_cells(scores, choice)
-    columns, columns_of_cells = _label_columns(scores, labels, names)
+    columns, columns_of_cells = _label_columns(scores, names)
 
     def add(column: Column, column_cells: list[Cell]) -> None:
         columns.append(column)
         columns_of_cells.append(column_cells)
 
-    for key, title, notes in _titles(scores, labels, names):
+    for key, title, notes in _titles(scores, names):
         parts = ("mean", "low", "high", "n") if choice.interval else ("mean", choice.spread, "n")
         add(Column(title, parts, notes), [cells[row, key] for row in scores.row_keys])
         column = scores.column(key)
@@ -148,7 +144,7 @@ def _is_per_seed(scores: ScoreTable) -> bool:
     return bool(_FIELDS_OF_A_SEED & {*scores.row_fields, *scores.column_fields})
 
 
-def _label_columns(scores: ScoreTable, labels: Labels, names: Names) -> tuple[list[Column], list[list[Cell]]]:
+def _label_columns(scores: ScoreTable, names: Names) -> tuple[list[Column], list[list[Cell]]]:
     """A column per field of the rows. The protocol has one only if a task has several."""
     tasks = {score.shared["task"] for score in scores.scores.values()}
     columns, cells = [], []
@@ -157,9 +153,9 @@ def _label_columns(scores: ScoreTable, labels: Labels, names: Names) -> tuple[li
         if name != "protocol":
             columns.append(Column(names.field(name)))
             cells.append([Cell(_label(name, value, names)) for value in values])
-        elif len(labels) > len(tasks):
+        elif len(scores.labels) > len(tasks):
             columns.append(Column(names.field(name)))
-            cells.append([_protocol_cell(*labels[value]) for value in values])
+            cells.append([_protocol_cell(*scores.labels[value]) for value in values])
     return columns, cells
 
 
@@ -175,14 +171,14 @@ def _label(name: str, value: Any, names: Names) -> str | None:
     return text[:_HASH_LENGTH] if name == "pretraining" else names.value(name, text)
 
 
-def _titles(scores: ScoreTable, labels: Labels, names: Names) -> list[tuple[Key, str, tuple[str, ...]]]:
+def _titles(scores: ScoreTable, names: Names) -> list[tuple[Key, str, tuple[str, ...]]]:
     """(column, title, footnotes). The protocol is in the title if two titles are equal without it."""
     bare = [_title(scores, key, names) for key in scores.column_keys]
     titles = []
     for key, title in zip(scores.column_keys, bare, strict=True):
         notes: tuple[str, ...] = ()
         if scores.column_fields[-1] == "protocol":
-            label, note = labels[key[-1]]
+            label, note = scores.labels[key[-1]]
             title = f"{title} ({label})" if bare.count(title) > 1 else title
             notes = (note,) if note else ()
         titles.append((key, title, notes))

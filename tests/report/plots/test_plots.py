@@ -16,7 +16,6 @@ from mimbench.report.plots.kinds import draw_kinds, figure, plot_kinds
 from mimbench.report.plots.source import NothingToPlot, Options, Source
 from mimbench.report.plots.style import method_label, task_label
 from mimbench.report.published.numbers import load_published
-from mimbench.report.records.protocols import label_protocols
 from mimbench.report.scores.baseline import Baseline
 from mimbench.report.scores.choice import Choice
 from mimbench.report.scores.collect import collect_scores, filter_rows
@@ -106,7 +105,7 @@ def test_table_page_and_plot_have_the_same_interval(record, framed, seeds):
     for low, high in ((in_table.low, in_table.high), (cell["low"], cell["high"]), segment[:, 1]):
         assert (low, high) == (pytest.approx(expected.low), pytest.approx(expected.high))
 
-    differences = build_table(grid, label_protocols(tidy), Choice(baseline=Baseline.parse("random-init")))
+    differences = build_table(grid, Choice(baseline=Baseline.parse("random-init")))
     place = [column.title for column in differences.columns].index("Δ random-init")
     (numbers,) = [row[place].content.numbers for row in differences.rows if row[place].content]
     (axes,) = figure("bars", Source.from_records(records), Options(baseline="random-init")).axes
