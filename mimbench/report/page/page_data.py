@@ -16,7 +16,7 @@ from mimbench._version import __version__
 from mimbench.display import describe_method, describe_task
 from mimbench.report.page.ablations import describe_ablations
 from mimbench.report.page.leaderboard import COLUMNS, ROWS, Leaderboard, build_leaderboard, describe_leaderboard
-from mimbench.report.page.pictures import Pictures, find_pretraining_pictures
+from mimbench.report.page.pictures import Pictures, find_pretraining_pictures, is_picture
 from mimbench.report.page.shared_values import SharedValues
 from mimbench.report.plots.style import method_style
 from mimbench.report.published.numbers import LAST_EPOCH, Published, published_rows
@@ -117,7 +117,7 @@ def _run(file: Path, body: Mapping[str, Any], shared: SharedValues, pictures: Pi
     roots = results_folders(file)
     # Both are shown by themselves, and differ from record to record.
     time, command = provenance.pop("time", None), provenance.pop("command", None)
-    shown = list(body["artifacts"].items())
+    shown = [(name, path) for name, path in body["artifacts"].items() if is_picture(path)]
     pretrained = find_pretraining_pictures(roots, body["method"]["name"], checkpoint["seed"], checkpoint["fingerprint"])
     named = set(body["artifacts"].values())
     shown += [(Path(path).stem, path) for path in pretrained if path not in named]

@@ -31,6 +31,11 @@ TYPES = {
 }
 
 
+def is_picture(relative: str) -> bool:
+    """Whether the name of an artifact is that of a picture."""
+    return Path(relative).suffix.lower() in TYPES
+
+
 class Pictures:
     """Finds the pictures of records, and how the page refers to them."""
 
@@ -73,7 +78,7 @@ class Pictures:
     @staticmethod
     def _locate(roots: Sequence[Path], relative: str) -> tuple[Path | None, str]:
         """The file of a picture, or why there is none; "" if it is no picture."""
-        if Path(relative).suffix.lower() not in TYPES:
+        if not is_picture(relative):
             return None, ""
         try:
             path = find_artifact(roots, relative)
@@ -126,6 +131,6 @@ def find_pretraining_pictures(roots: Sequence[Path], method: str, seed: int, fin
     for root in roots:
         folder = path_within(root, relative)
         if folder is not None and folder.is_dir():
-            paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in TYPES)
+            paths = sorted(path for path in folder.iterdir() if is_picture(path.name))
             return [f"{relative}/{path.name}" for path in paths]
     return []

@@ -203,7 +203,7 @@ def test_each_picture_of_a_pretraining_is_there_once(tmp_path):
     bodies = read_all(tmp_path)
     for _, one in bodies:  # one record names it, the other does not
         if one["task"]["name"] == "linear-probe":
-            one["artifacts"] = {"reconstruction": f"{folder}/reconstruction.png"}
+            one["artifacts"] = {"reconstruction": f"{folder}/reconstruction.png", "samples": f"{folder}/samples.npz"}
     shown = {
         run["task"]: [name for name, *_ in run["pictures"]]
         for run in collect_page_data(bodies, Pictures(), "p")["runs"]

@@ -82,15 +82,13 @@ const drawCurves = (items) => {
   );
 };
 
-const pictureProblem = (run, path) =>
-  Object.hasOwn(run.picture_problems, path) ? run.picture_problems[path] : "is no picture of this results folder";
 // The pictures of a run, or why one is not shown; null if it has none. name: comes before each caption.
 const drawPictures = (run, name = "") => {
   const figures = picturesOf(run).map(([kind, path, source]) => {
     const caption = h("figcaption", {}, [name, kind].filter(Boolean).join(": "));
     const picture = source
       ? link(source, h("img", { src: source, alt: `${kind} of ${run.id}`, loading: "lazy" }))
-      : h("p", { class: "muted small" }, `Not shown: ${path} ${pictureProblem(run, path)}.`);
+      : h("p", { class: "muted small" }, `Not shown: ${path} ${run.picture_problems[path]}.`);
     return h("figure", {}, caption, picture);
   });
   return figures.length ? h("div", { class: "pictures" }, figures) : null;
