@@ -29,6 +29,7 @@ from mimbench.contract import (
     Measured as Measured,
     Method as Method,
     Metric as Metric,
+    MissingData as MissingData,
     ModelSetup as ModelSetup,
     Monitor as Monitor,
     MonitorInput as MonitorInput,

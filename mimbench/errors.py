@@ -22,6 +22,10 @@ class InputError(MimbenchError):
     exit_code = 2
 
 
+class MissingData(InputError):
+    """The files of a dataset are not on this machine. A dry run says so and plans the rest."""
+
+
 class RunError(MimbenchError):
     """A run started and could not finish; what it had saved is kept."""
 

@@ -15,7 +15,7 @@ ABILITIES repeat_per_mask replace_masked require_abilities
 ArraySplit Batch BatchIndices BoxCount Colour Config DataConfig Dataset Depth DepthSplit DeviceTransform Encoder
 EpochSampler Erasing FeatureSource Features Fit FitReport FollowsModelDevice FrozenFeaturesConfig FrozenFeaturesTask
 Grid Golden IndependentHeads ImageAugment ImageSplit InputConfig InputError InverseSwin LEAST_TEXT Measured Method
-Metric Mixing ModelSetup
+Metric MissingData Mixing ModelSetup
 OfficialCode at_least_float32
 BACKGROUND Confusion IGNORED Panel constant_score draw_predictions per_class semantic_split train_and_test
 NotSupported PartOptions Pooling PretrainConfig PretrainedModule ProbeAugmentation ProbeTraining Protocol

@@ -42,7 +42,7 @@ from mimbench.contract.task import (
 )
 from mimbench.contract.train_config import TrainConfig
 from mimbench.contract.training import Batch, FitReport, PartOptions, StepOutput, Trainable
-from mimbench.errors import InputError, NotSupported, RunError
+from mimbench.errors import InputError, MissingData, NotSupported, RunError
 
 __all__ = [
     "ABILITIES",
@@ -71,6 +71,7 @@ __all__ = [
     "Measured",
     "Method",
     "Metric",
+    "MissingData",
     "ModelSetup",
     "Monitor",
     "MonitorInput",

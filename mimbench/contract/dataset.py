@@ -240,7 +240,8 @@ class Dataset(ABC):
             cache: folder for files derived from the data.
 
         Raises:
-            InputError: the data is missing or unreadable; the message says what to do.
+            MissingData: the files are not on this machine; the message says what to do.
+            InputError: the data is unreadable, or an option does not suit it.
         """
         self.config = config
         self.cache = cache

@@ -112,7 +112,7 @@ def preview(options: RunOptions) -> Preview | None:
     Raises:
         InputError: an option or setting that cannot be used.
     """
-    with plan_run(options) as run:
+    with plan_run(options, may_lack_data=True) as run:
         if get_rank() > 0:
             return None
         summary = summarize_plan(run.cells, run.results, device_name(run.device), fresh=options.fresh)
@@ -160,8 +160,11 @@ def _keep_checkpoint(run: PlannedRun, session: Session) -> Sequence[Cell]:
 
 
 @contextmanager
-def plan_run(options: RunOptions) -> Iterator[PlannedRun]:
+def plan_run(options: RunOptions, *, may_lack_data: bool = False) -> Iterator[PlannedRun]:
     """The plan, inside the process group that torchrun started. Nothing is written to the results folder.
+
+    Args:
+        may_lack_data: plan without the files of datasets that are not here. Such a plan cannot be carried out.
 
     Raises:
         InputError: an option or setting that cannot be used.
@@ -184,7 +187,7 @@ def plan_run(options: RunOptions) -> Iterator[PlannedRun]:
         keep_imports()
         with redirect_stdout(sys.stderr):
             batches = BatchChooser(device, functools.partial(print_line, console))
-            cells = plan(request, device, default_cache(), batches)
+            cells = plan(request, device, default_cache(), batches, may_lack_data=may_lack_data)
         end_of_imports()
         datasets = [dataset for cell in cells for dataset in (cell.pretraining.dataset, cell.dataset)]
         for note in dict.fromkeys(note for dataset in datasets for note in dataset.notes):

@@ -83,7 +83,7 @@ def test_a_method_that_needs_another_encoder_gets_a_small_one(quick, monkeypatch
         (("method", "mae", "--set", "method.mask=grid"), "do not suit a small ViT at 28 px: a grid mask of period 2"),
         (("encoder", "vit", "--set", "encoder.patch_size=5"), "do not suit images of 28 px: image size 28 px is not"),
         (("encoder", "vit", "--set", "method.mask_ratio=0.5"), "'method.mask_ratio' is a setting of a method"),
-        (("dataset", "coco"), "coco: no train annotations"),
+        (("dataset", "coco"), "coco needs task.data.root"),
         (("dataset", "coco", "--set", "task.data.root=nowhere"), "nowhere"),
     ],
     ids=str,

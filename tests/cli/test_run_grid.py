@@ -137,6 +137,43 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(quick, log, tmp_path):
     assert "nothing is left to run" in quick(*arguments, "--seeds", "0", "--dry-run").stdout
 
 
+def test_a_dry_run_needs_no_data_and_says_what_it_left_out(quick, tmp_path):
+    tasks = ("--task", "linear-probe,segmentation", "--set", "tasks.segmentation.dataset=ade20k")
+    arguments = ("run", "--method", "mae,random-init", "--seeds", "0,1", *tasks)
+    elsewhere = (*arguments, "--recipe", "imagenet-vit-small")
+    done = quick(*elsewhere, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert [line.split() for line in done.stdout.splitlines()[2:4]] == [
+        ["mae", "-", "0,1", "?/2", "?/2", "?/2"],
+        ["random-init", "-", "0,1", "0/2", "?/2", "?/2"],
+    ]
+    assert "cells: 8\npretrainings: 4\nnot on this machine: imagenet (imagenet needs data.root: pass" in done.stdout
+    assert "not on this machine: ade20k (ade20k needs task.data.root: pass" in done.stdout
+    assert "left out: which of its cells are recorded, " in done.stdout
+    assert "time: " not in done.stdout
+    plan = json.loads(quick(*elsewhere, "--dry-run", "--json").stdout)
+    assert plan["absent"].keys() == {"imagenet", "ade20k"}
+    assert {(cell["id"], cell["state"]) for cell in plan["cells"]} == {(None, "unknown")}
+    assert [bool(cell["checkpoint"]) for cell in plan["cells"]] == [cell["method"] != "mae" for cell in plan["cells"]]
+    assert not (tmp_path / "runs").exists()
+
+    done = quick(*arguments, "--recipe", "smoke", "--dry-run")
+    assert [line.split()[-3:] for line in done.stdout.splitlines()[2:4]] == [["0/2", "0/2", "?/2"]] * 2
+    assert "cells: 8, 0 recorded, 8 to run, of which 4 need data that is not here" in done.stdout
+    assert "not on this machine: ade20k" in done.stdout
+    assert "imagenet" not in done.stdout
+
+
+def test_a_dry_run_without_data_refuses_other_faults_and_a_run_needs_the_data(quick, tmp_path):
+    arguments = ("run", "--method", "mae", "--task", "knn", "--recipe", "imagenet-vit-small")
+    refused(quick(*arguments), "imagenet needs data.root: pass --set data.root=PATH")
+    refused(quick(*arguments, "--set", "data.rot=/x", "--dry-run"), "data.rot")
+    refused(quick(*arguments, "--set", "pretrain.batch_size=0", "--dry-run"), "batch_size")
+    (tmp_path / "images").mkdir()
+    other = ("--set", "data.root=images", "--dry-run")
+    refused(quick(*arguments, *other), "images")
+
+
 def test_bad_input_that_one_cell_finds_is_printed_once_and_ends_with_code_1(quick, monkeypatch):
     def refuse(name: str, seed: int) -> None:
         raise InputError("level is too high; lower task.level")

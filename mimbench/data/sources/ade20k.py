@@ -14,6 +14,7 @@ from mimbench.data.files.listing import ImageFile, image_files, normalize_name
 from mimbench.data.sources.class_lists import class_names
 from mimbench.data.sources.label_images import read_labels
 from mimbench.data.sources.label_maps import LabelMaps, LabelMapsConfig, Pair, listed
+from mimbench.data.sources.root import require_root
 from mimbench.text import printable
 
 _FOLDERS: dict[SplitName, str] = {"train": "training", "test": "validation"}
@@ -74,10 +75,7 @@ class Ade20k(LabelMaps):
         )
 
     def _root(self) -> Path:
-        root = self.config.root
-        if root is None:
-            raise InputError("ade20k needs a root: pass --set task.data.root=PATH")
-        root = root.expanduser()
+        root = require_root(self.config.root, self.name, "of ADE20K", "task.data.root")
         folders = [root / kind / part for kind in ("images", "annotations") for part in _FOLDERS.values()]
         missing = [path for path in folders if not path.is_dir()]
         if missing:

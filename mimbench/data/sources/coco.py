@@ -16,8 +16,9 @@ from mimbench.data.files.listing import ImageFile, check_files, normalize_name
 from mimbench.data.sources.class_matching import similar_classes
 from mimbench.data.sources.coco_file import MENDER_VERSION, CocoFile
 from mimbench.data.sources.coco_reading import match_categories, read_coco
+from mimbench.data.sources.root import require_root
 from mimbench.data.sources.scene_options import SceneConfig, check_images, image_file
-from mimbench.errors import InputError, nearest
+from mimbench.errors import InputError, MissingData, nearest
 from mimbench.text import printable, quoted
 
 LAYOUTS: Mapping[str, Sequence[tuple[str, str]]] = {
@@ -135,20 +136,22 @@ class Coco(Dataset):
 
     def _paths(self, name: str) -> tuple[Path, Path]:
         """Annotation file and image folder of a split."""
-        root = self.config.root.expanduser() if self.config.root else None
-        if root is not None and not root.is_dir():
-            raise InputError(
-                f"task.data.root {printable(root)} is not a folder: pass --set task.data.root=PATH of the dataset"
-            )
+        root = self.config.root
+        if root is not None:
+            root = require_root(root, self.name, "of the dataset", "task.data.root")
         annotations: Path | None = getattr(self.config, f"{name}_annotations")
         images: Path | None = getattr(self.config, f"{name}_images")
         if annotations is None or images is None:
             layout = next((pair for pair in LAYOUTS[name] if root and (root / pair[0]).is_file()), None)
             if layout is None and (annotations is None or root is None):
-                where = f"{printable(root)} has none of {', '.join(pair[0] for pair in LAYOUTS[name])}" if root else ""
+                options = f"task.data.{name}_annotations=FILE.json and task.data.{name}_images=FOLDER"
+                if root is None:
+                    raise MissingData(
+                        f"{self.name} needs task.data.root: pass --set task.data.root=PATH of the dataset, or {options}"
+                    )
                 raise InputError(
-                    f"{self.name}: no {name} annotations: {where or 'task.data.root is missing'}; pass --set "
-                    f"task.data.{name}_annotations=FILE.json and task.data.{name}_images=FOLDER, or task.data.root=PATH"
+                    f"{self.name}: no {name} annotations: {printable(root)} has none of "
+                    f"{', '.join(pair[0] for pair in LAYOUTS[name])}; pass --set {options}, or task.data.root=PATH"
                 )
             annotations = annotations or Path(layout[0] if layout else "")
             images = images or Path(layout[1] if layout else ".")

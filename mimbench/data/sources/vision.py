@@ -15,6 +15,7 @@ from mimbench.data.files.listing import subfolders
 from mimbench.data.pipeline.subsets import array_fingerprint
 from mimbench.data.sources.folder import Folder
 from mimbench.data.sources.folder_config import FolderConfig
+from mimbench.errors import MissingData
 
 
 class DownloadConfig(DataConfig):
@@ -38,12 +39,12 @@ class _Vision(Dataset):
     def __init__(self, config: DownloadConfig, cache: Path) -> None:
         super().__init__(config, cache)
         if config.root is None:
-            raise InputError(f"{self.name} needs data.root: pass --set data.root=PATH of the folder with {self.holds}")
+            raise MissingData(f"{self.name} needs data.root: pass --set data.root=PATH of the folder with {self.holds}")
         self._root = config.root.expanduser()
         try:
             self._splits = {"train": self._load("train"), "test": self._load("test")}
         except (RuntimeError, OSError) as error:
-            raise InputError(self._missing(error)) from error
+            raise MissingData(self._missing(error)) from error
 
     @classmethod
     def published_sizes(cls, config: DataConfig) -> DataSizes:

@@ -16,6 +16,7 @@ from mimbench.data.files.image_sizes import ExifTurns, ImageSize, find_inside, m
 from mimbench.data.files.listing import check_files, subfolders
 from mimbench.data.sources.boxes import FRACTIONS, BoxCount, are_fractions, box_problem
 from mimbench.data.sources.class_matching import similar_classes
+from mimbench.data.sources.root import require_root
 from mimbench.data.sources.scene_options import SceneConfig, check_images, image_file
 from mimbench.data.sources.voc_xml import Box, read_annotation
 from mimbench.errors import InputError
@@ -69,10 +70,7 @@ class Voc(Dataset):
     def __init__(self, config: VocConfig, cache: Path) -> None:
         super().__init__(config, cache)
         self.channels = config.channels
-        if config.root is None or not config.root.expanduser().is_dir():
-            what = f"{config.root} is not a folder" if config.root else "is missing"
-            raise InputError(f"voc: task.data.root {what}: pass --set task.data.root=PATH of a VOC folder")
-        self.root = config.root.expanduser()
+        self.root = require_root(config.root, self.name, "of a VOC folder", "task.data.root")
         self._folders = _voc_folders(self.root)
         self._turns = ExifTurns()
         self._scenes = {"train": self._read("train", config.train), "test": self._read("test", config.test)}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mimbench.harness.planning.absent import AbsentDataset, is_here
 from mimbench.harness.planning.cells import Cell, Pretraining, distinct_pretrainings
 from mimbench.harness.planning.code import code_of_cell, code_of_pretraining, describe_changes
 from mimbench.harness.planning.estimate import Estimate, Estimator, format_duration
@@ -29,7 +30,19 @@ class PlanSummary:
     pretrained: frozenset[str]
     """Fingerprints of the pretrainings that have a checkpoint."""
     estimate: Estimate
+    """Of what is to run with data that is here."""
     estimator: Estimator
+
+    @property
+    def absent(self) -> list[AbsentDataset]:
+        """Datasets whose files are not on this machine, each once."""
+        datasets = [dataset for cell in self.cells for dataset in (cell.pretraining.dataset, cell.dataset)]
+        return list({data.reason: data for data in datasets if isinstance(data, AbsentDataset)}.values())
+
+    @property
+    def unknown(self) -> frozenset[str]:
+        """Ids of the cells that need absent data, so that nobody knows whether they are recorded."""
+        return frozenset(cell.record_id for cell in self.cells if not _is_known(cell))
 
     @property
     def pretrainings(self) -> dict[str, Pretraining]:
@@ -41,17 +54,18 @@ class PlanSummary:
         return {
             "cells": [
                 {
-                    "id": cell.record_id,
+                    "id": cell.record_id if _is_known(cell) else None,
                     "method": cell.pretraining.recipe.method,
                     "task": cell.task.name,
                     "seed": cell.pretraining.seed,
                     "varied": dict(cell.varied),
-                    "checkpoint": cell.pretraining.fingerprint,
+                    "checkpoint": cell.pretraining.fingerprint if _has_weights_key(cell.pretraining) else None,
                     "pretrained": cell.pretraining.fingerprint in self.pretrained,
                     "state": self.state(cell),
                 }
                 for cell in self.cells
             ],
+            "absent": {data.name: data.reason for data in self.absent},
             "estimate": {
                 "pretraining_seconds": self.estimate.pretraining,
                 "task_seconds": self.estimate.tasks,
@@ -61,10 +75,22 @@ class PlanSummary:
         }
 
     def state(self, cell: Cell) -> str:
-        """ "recorded", "failed" (at the last attempt) or "to run"."""
+        """ "recorded", "failed" (at the last attempt), "to run", or "unknown" without the data."""
+        if not _is_known(cell):
+            return "unknown"
         if cell.record_id in self.recorded:
             return "recorded"
         return "failed" if cell.record_id in self.failed else "to run"
+
+
+def _has_weights_key(pretraining: Pretraining) -> bool:
+    """Whether the fingerprint is that of a checkpoint, which depends on the content of the data."""
+    return bool(pretraining.checkpoint) or is_here(pretraining.dataset) or not pretraining.trains
+
+
+def _is_known(cell: Cell) -> bool:
+    """Whether the id of a cell is that of its record, which depends on the content of the data."""
+    return is_here(cell.dataset) and _has_weights_key(cell.pretraining)
 
 
 def summarize_plan(cells: Sequence[Cell], results: Path, device: str, *, fresh: bool = False) -> PlanSummary:
@@ -85,9 +111,10 @@ def summarize_plan(cells: Sequence[Cell], results: Path, device: str, *, fresh: 
         if pretraining.checkpoint or (not fresh and store.has_checkpoint(key))
     )
     left = [cell for cell in cells if cell.record_id not in recorded]
-    needed = {cell.pretraining.fingerprint for cell in left} - pretrained
+    needed = {cell.pretraining.fingerprint for cell in left if _has_weights_key(cell.pretraining)} - pretrained
     untrained = [pretraining for key, pretraining in pretrainings.items() if key in needed]
-    return PlanSummary(cells, recorded, failed, pretrained, estimator.estimate(untrained, left), estimator)
+    estimate = estimator.estimate(untrained, [cell for cell in left if _is_known(cell)])
+    return PlanSummary(cells, recorded, failed, pretrained, estimate, estimator)
 
 
 def code_changes(plan: PlanSummary, results: Path) -> list[str]:
@@ -115,7 +142,10 @@ def _provenance(path: Path) -> Any:
 
 def describe_plan(plan: PlanSummary, results: Path) -> str:
     """A table of done / planned per method and varied settings, the totals, and the estimate with its basis."""
-    return "\n".join([*_table(plan), "", *_totals(plan), *_time(plan, results)]) + "\n"
+    lines = [*_table(plan), "", *_totals(plan), *_absent(plan)]
+    if len(plan.unknown) < len(plan.cells):
+        lines += _time(plan, results)
+    return "\n".join(lines) + "\n"
 
 
 def _table(plan: PlanSummary) -> Iterator[str]:
@@ -126,20 +156,47 @@ def _table(plan: PlanSummary) -> Iterator[str]:
         groups.setdefault((cell.pretraining.recipe.method, varied), []).append(cell)
     rows = [["method", "varied", "seeds", "pretraining", *tasks]]
     for (method, varied), cells in groups.items():
-        fingerprints = {cell.pretraining.fingerprint for cell in cells}
         seeds = ",".join(map(str, sorted({cell.pretraining.seed for cell in cells})))
-        done = [f"{len(fingerprints & plan.pretrained)}/{len(fingerprints)}"]
+        trained = {cell.pretraining.fingerprint: _has_weights_key(cell.pretraining) for cell in cells}
+        done = [_share(trained, plan.pretrained)]
         for task in tasks:
-            ids = {cell.record_id for cell in cells if cell.task.name == task}
-            done.append(f"{len(ids & plan.recorded)}/{len(ids)}" if ids else "-")
+            done.append(_share({c.record_id: _is_known(c) for c in cells if c.task.name == task}, plan.recorded))
         rows.append([method, varied or "-", seeds, *done])
     yield from align_columns(rows)
 
 
+def _share(planned: Mapping[str, bool], done: Set[str]) -> str:
+    """How many are done, of how many; a "?" if that is not known of each of them.
+
+    Args:
+        planned: keys, and whether they are the true ones.
+    """
+    if not planned:
+        return "-"
+    return f"{len(planned.keys() & done) if all(planned.values()) else '?'}/{len(planned)}"
+
+
+def _absent(plan: PlanSummary) -> Iterator[str]:
+    """What is left out for lack of data."""
+    for data in plan.absent:
+        yield f"not on this machine: {data.name} ({data.reason})"
+    if plan.absent:
+        yield (
+            "left out: which of its cells are recorded, how long they take, and checks of its images and labels; "
+            "`mimbench plan` prints memory and time without data"
+        )
+
+
 def _totals(plan: PlanSummary) -> Iterator[str]:
+    if len(plan.unknown) == len(plan.cells):
+        trainings = {pretraining.training for pretraining in plan.pretrainings.values()}
+        yield f"cells: {len(plan.cells)}"
+        yield f"pretrainings: {len(trainings)}"
+        return
     left = [cell for cell in plan.cells if cell.record_id not in plan.recorded]
     again = f", of which {len(plan.failed)} failed at the last attempt" if plan.failed else ""
-    yield f"cells: {len(plan.cells)}, {len(plan.recorded)} recorded, {len(left)} to run{again}"
+    unknown = f", of which {len(plan.unknown)} need data that is not here" if plan.unknown else ""
+    yield f"cells: {len(plan.cells)}, {len(plan.recorded)} recorded, {len(left)} to run{again}{unknown}"
     # Pretrainings that differ in their epoch or step only come from one training: count trainings.
     keys_of: dict[str, set[str]] = {}
     for key, pretraining in plan.pretrainings.items():

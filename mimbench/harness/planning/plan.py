@@ -17,7 +17,8 @@ from mimbench.data import Validation, open_dataset
 from mimbench.distributed import get_world_size
 from mimbench.engine.device import pick_precision, world_size_identity
 from mimbench.engine.trackers import check_trackers
-from mimbench.errors import InputError, MimbenchError
+from mimbench.errors import InputError, MimbenchError, MissingData
+from mimbench.harness.planning.absent import AbsentDataset, is_here
 from mimbench.harness.planning.cells import Cell, Pretraining, Request
 from mimbench.harness.planning.checkpoints import refuse_pretraining, with_checkpoint
 from mimbench.harness.planning.image_sizes import check_image_sizes
@@ -35,8 +36,9 @@ from mimbench.store.sealing import fingerprint
 class _Datasets:
     """Datasets of one plan: each is opened and checked once per name and options."""
 
-    def __init__(self, cache: Path) -> None:
-        self.cache = cache
+    def __init__(self, cache: Path, *, may_lack: bool) -> None:
+        """may_lack: a dataset whose files are missing gets a stand-in."""
+        self.cache, self.may_lack = cache, may_lack
         self._opened: dict[str, Dataset] = {}
 
     def open(self, name: str, options: Mapping[str, Any], table: str) -> Dataset:
@@ -53,6 +55,10 @@ class _Datasets:
             try:
                 dataset = open_dataset(name, dict(options), self.cache, table)
                 check_dataset(dataset, name)
+            except MissingData as error:
+                if not self.may_lack:
+                    raise
+                dataset = AbsentDataset(name, options, self.cache, table, str(error))
             except MimbenchError:
                 raise
             except OSError as error:
@@ -69,7 +75,9 @@ class Batches(Protocol):
     def of_task(self, recipe: Recipe, task: Task, channels: int, dataset: Dataset) -> Task: ...
 
 
-def plan(request: Request, device: torch.device, cache: Path, batches: Batches | None = None) -> list[Cell]:
+def plan(
+    request: Request, device: torch.device, cache: Path, batches: Batches | None = None, *, may_lack_data: bool = False
+) -> list[Cell]:
     """Expand a request: seeds x methods x varied values x tasks, each distinct cell once.
 
     Every plugin is loaded, every option validated, every dataset opened and every model built (once for all seeds).
@@ -79,6 +87,8 @@ def plan(request: Request, device: torch.device, cache: Path, batches: Batches |
         device: decides what precision "auto" means, and how much memory there is.
         cache: folder for derived data of datasets.
         batches: chooses micro-batches if `auto_batch` asks for it; None: that is refused.
+        may_lack_data: a dataset whose files are not on this machine is replaced by an AbsentDataset, and what depends
+            on its content is not checked. Such cells cannot be run, and their ids are no ids of records.
 
     Returns:
         The cells in the order in which they run: seeds outermost, then each pretraining with all its tasks.
@@ -93,7 +103,7 @@ def plan(request: Request, device: torch.device, cache: Path, batches: Batches |
         refuse_pretraining(chosen, request.methods)
     _check_names(request)
     check_settings([*request.settings, *request.variations], list(request.methods), list(request.tasks))
-    datasets = _Datasets(cache)
+    datasets = _Datasets(cache, may_lack=may_lack_data)
     cells: dict[str, Cell] = {}
     checked_encoders: set[str] = set()  # hashes of what shapes them
     built: tuple[str, Method] | None = None  # the last model, with the hash of what shapes it
@@ -121,7 +131,8 @@ def plan(request: Request, device: torch.device, cache: Path, batches: Batches |
         exported = built[1].exported_encoder()
         cell = _build_cell(first, task, varied, datasets, device, exported, batches)
         check_task_needs(cell.task, exported, recipe.encoder)
-        cell.task.check(exported, cell.dataset)
+        if is_here(cell.dataset):
+            cell.task.check(exported, cell.dataset)
         if cell.task.needs_reconstruction:
             check_reconstruction(built[1], task, request.checkpoint)
         for cell_of_seed in (cell, *(_with_pretraining(cell, other) for other in others)):
@@ -179,7 +190,7 @@ def _build_cell(
             f"dataset {name!r} has {dataset.channels} channels, the encoder of {pretraining.label} "
             f"takes {pretraining.channels}"
         )
-    if batches:
+    if batches and is_here(dataset):
         task = batches.of_task(recipe, task, pretraining.channels, dataset)
     try:
         of_task = task.protocol()

@@ -17,6 +17,7 @@ from mimbench.engine.device import pick_precision, world_size_identity
 from mimbench.engine.sharing import require_shared
 from mimbench.engine.trackers import check_trackers
 from mimbench.errors import InputError
+from mimbench.harness.planning.absent import is_here
 from mimbench.harness.planning.build import build_method
 from mimbench.harness.planning.cells import Pretraining
 from mimbench.harness.planning.monitors import load_monitors
@@ -96,16 +97,16 @@ def check_training(pretraining: Pretraining, device: torch.device) -> None:
     if not pretraining.trains:
         return
     require_decoder(recipe, device)
-    load_monitors(pretraining)
     check_trackers(train.track, "pretrain")
-    images = pretraining.image_count
-    train.require_images(images, "pretrain")
     train.require_processes(get_world_size(), "pretrain")
     if "labels" in recipe.method_class().supervision and "labels" not in pretraining.dataset.provides:
         raise InputError(f"method {recipe.method!r} needs labels, but dataset {recipe.dataset!r} has none")
     if train.layer_decay is not None:
         raise InputError("pretrain.layer_decay: it is for fine-tuning; leave it out of [pretrain]")
-    Schedule(train, steps_per_epoch=images // train.batch_size)
+    if is_here(pretraining.dataset):
+        load_monitors(pretraining)
+        train.require_images(pretraining.image_count, "pretrain")
+        Schedule(train, steps_per_epoch=pretraining.image_count // train.batch_size)
     recipe.method_class().check_training(recipe.method_config, train)
 
 

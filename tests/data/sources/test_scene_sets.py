@@ -89,9 +89,9 @@ def test_a_wrong_file_is_refused_at_once(case, root):
 
 
 def test_missing_and_corrupt_files_are_named(root, tmp_path):
-    with pytest.raises(InputError, match=r"coco: no train annotations: task\.data\.root is missing; pass --set"):
+    with pytest.raises(InputError, match=r"coco needs task\.data\.root: pass --set"):
         Coco(CocoConfig(), tmp_path)
-    with pytest.raises(InputError, match=r"data\.root .*nowhere is not a folder"):
+    with pytest.raises(InputError, match=r"data\.root .*nowhere does not exist"):
         open_coco(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"has none of annotations/instances_train2017\.json"):
         open_coco(tmp_path)

@@ -229,7 +229,7 @@ def test_the_command_writes_a_file_or_prints(tmp_path):
 
 def test_a_wrong_root_is_an_error_and_not_a_usual_place(tmp_path):
     settings = {"task.protocol": "vitdet", "task.data.root": str(tmp_path / "nowhere")}
-    with pytest.raises(InputError, match="nowhere is not a folder"):
+    with pytest.raises(InputError, match="nowhere does not exist"):
         export_task("detection", "imagenet-vit-base", "mae", settings)
 
 

@@ -273,7 +273,7 @@ def test_images_that_exif_turns_are_read_as_their_annotations_are(tmp_path, orie
 
 
 def test_a_root_is_asked_for(tmp_path):
-    with pytest.raises(InputError, match=r"ade20k needs a root: pass --set task\.data\.root=PATH"):
+    with pytest.raises(InputError, match=r"ade20k needs task\.data\.root: pass --set task\.data\.root=PATH"):
         open_dataset("ade20k", {}, tmp_path)
     assert registry.datasets.load("ade20k") is Ade20k
 
