@@ -8,10 +8,14 @@ import math
 import random
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from helpers.preset_records import record_fields, resolved
+from mimbench.files import write_atomic
 from mimbench.store.failure import Failure, failure_path, write_failure
+from mimbench.store.samples import pack_samples
+from mimbench.store.scores import pack_scores
 from mimbench.store.sealing import fingerprint, write_sealed
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "records"
@@ -63,9 +67,46 @@ def write_body(root: Path, body: dict, task: str, method: str, seed: int) -> str
     body["id"] = f"{method}-{task}-s{seed}-{fingerprint(body, 12)}"
     detects = task == "detection"
     body["artifacts"] = {"predictions": f"artifacts/{body['id']}/predictions.png"} if detects else {}
+    if seed == 0 and method == "simmim":
+        name, content = ("samples", _matched_detections()) if detects else ("scores", _class_scores())
+        body["artifacts"][name] = f"artifacts/{body['id']}/{name}.npz"
+        write_atomic(root / body["artifacts"][name], content)
     name = "".join(sign if sign.isalnum() or sign in "-." else "_" for sign in body["id"])
     write_sealed(root / "records" / f"{name}.json", body)
     return body["id"]
+
+
+SCORED = 150
+"""Samples of each run of simmim's seed 0. Of each ten, the third and fourth are taken for the next class."""
+
+
+def _class_scores() -> bytes:
+    ids = np.arange(SCORED)
+    labels = ids % 10
+    wrong = (labels == 2) | (labels == 3)
+    columns = {"id": ids, "label": labels, "prediction": np.where(wrong, labels + 1, labels)}
+    columns["loss"] = np.where(wrong, 2.0 + ids / SCORED, ids / SCORED).astype(np.float32)
+    columns["loss"][SCORED - 1] = np.inf
+    return pack_scores(columns, "test")
+
+
+def _matched_detections() -> bytes:
+    """Four images with two objects each: both found; one found; none found, and a false detection; no detection."""
+    hits = np.array([True, True, True, False, False])
+    return pack_samples(
+        {},
+        [
+            {
+                "images": np.array([0, 0, 1, 2, 2]),
+                "classes": np.zeros(5, dtype=int),
+                "scores": np.array([0.9, 0.8, 0.9, 0.7, 0.3]),
+                "hits": hits[:, None],
+                "ignored": np.zeros((5, 1), dtype=bool),
+                "objects": np.full((4, 1), 2),
+                "metrics": {"AP": (0,)},
+            }
+        ],
+    )
 
 
 def failure(root: Path, command: str = "mimbench run --method beit") -> str:
@@ -126,7 +167,7 @@ def _pictures(root: Path) -> None:
     for path in (root / "records").glob("*-detection-s0-*.json"):
         body = json.loads(path.read_text())
         picture = root / body["artifacts"]["predictions"]
-        picture.parent.mkdir(parents=True)
+        picture.parent.mkdir(parents=True, exist_ok=True)
         Image.radial_gradient("L").resize((320, 160)).rotate(len(picture.parent.name)).save(picture)
 
 

@@ -18,6 +18,7 @@ from mimbench.report.page.ablations import describe_ablations
 from mimbench.report.page.leaderboard import COLUMNS, ROWS, Leaderboard, build_leaderboard, describe_leaderboard
 from mimbench.report.page.pictures import Pictures, find_pretraining_pictures, is_picture
 from mimbench.report.page.shared_values import SharedValues
+from mimbench.report.page.worst_samples import describe_worst_samples
 from mimbench.report.plots.style import method_style
 from mimbench.report.published.numbers import LAST_EPOCH, Published, published_rows
 from mimbench.report.records.backbones import name_backbone
@@ -147,6 +148,7 @@ def _run(file: Path, body: Mapping[str, Any], shared: SharedValues, pictures: Pi
         "monitored": shared.add({name: list(points) for name, points in checkpoint.get("monitored", {}).items()}),
         "pictures": [[name, path, None if source is None else shared.add(source)] for name, path, source in seen],
         "picture_problems": {path: problem for path, problem in problems.items() if problem},
+        "samples": _shared_samples(describe_worst_samples(file, body), shared),
         "details": shared.add(body["details"]),
         "cost": body["cost"],
         "pretraining": {key: checkpoint[key] for key in ("fingerprint", "weights_sha256", "seed")}
@@ -156,6 +158,12 @@ def _run(file: Path, body: Mapping[str, Any], shared: SharedValues, pictures: Pi
         "command": command,
         "rerun_command": rerun_command(body),
     }
+
+
+def _shared_samples(samples: dict[str, Any] | None, shared: SharedValues) -> dict[str, Any] | None:
+    if samples is None or "problem" in samples:
+        return samples
+    return samples | {"columns": shared.add(samples["columns"]), "values": [shared.add(v) for v in samples["values"]]}
 
 
 def _out_of_range(metrics: Mapping[str, Mapping[str, Any]]) -> list[int]:

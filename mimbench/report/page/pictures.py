@@ -14,7 +14,7 @@ EMBEDDED = 4_000_000
 """Total bytes of pictures embedded in the page; further ones go to FOLDER/artifacts."""
 _WORTH_IT = 4096
 """Bytes from which a picture is made smaller."""
-_WIDEST = 1024
+_WIDEST = 896
 """Pixels across; wider pictures are reduced, since the page shows them in a column. The file is in the results."""
 _COLOURS = 16
 _VISIBLE = 1.5
@@ -118,9 +118,9 @@ def _compact(path: Path) -> tuple[str, bytes]:
     error = max(ImageStat.Stat(ImageChops.difference(picture, few)).mean)
     buffer = io.BytesIO()
     if error <= _VISIBLE:
-        few.save(buffer, "WEBP", lossless=True, quality=75, method=4)
+        few.save(buffer, "WEBP", lossless=True, quality=75, method=6)
     else:
-        picture.save(buffer, "WEBP", quality=_QUALITY, method=4)
+        picture.save(buffer, "WEBP", quality=_QUALITY, method=6)
     smaller = buffer.getvalue()
     return ("image/webp", smaller) if len(smaller) < len(content) else (kind, content)
 

@@ -24,7 +24,7 @@ SCRIPTS = (
     *("elements.js", "data.js", "files.js", "controls.js", "table.js", "address.js", "selection.js"),
     *("chart.js", "curves.js", "ranking.js"),
     # One view each.
-    *("running.js", "leaderboard.js", "runs.js", "run.js", "compare.js", "ablations.js", "failures.js"),
+    *("running.js", "leaderboard.js", "runs.js", "samples.js", "run.js", "compare.js", "ablations.js", "failures.js"),
     *("published.js", "downloads.js", "router.js", "live.js"),
 )
 """Modules of the script, in the order in which they are joined: each uses only names of those before it to load."""

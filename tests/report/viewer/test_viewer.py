@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from helpers.page_results import HOSTILE, REFERENCE, failure, write_epochs, write_hostile, write_paper, write_results
+from helpers.page_results import (
+    HOSTILE,
+    REFERENCE,
+    SCORED,
+    failure,
+    write_epochs,
+    write_hostile,
+    write_paper,
+    write_results,
+)
 from mimbench.recipe.document import read
 from mimbench.recipe.resolve import resolve
 from mimbench.report.page.build import write_page
@@ -255,8 +264,11 @@ def test_text_has_contrast_to_its_background(opened, built, scheme):
     rows = [f"setting%3A{row['key']}" for row in data["leaderboard"]["rows"][:2]]
     tab = opened(scheme=scheme)
     grounds = set()
-    for address in (*VIEWS, f"run={data['runs'][0]['id']}", f"compare={','.join(rows)}"):
+    sampled = next(run["id"] for run in data["runs"] if run["samples"])
+    for address in (*VIEWS, f"run={data['runs'][0]['id']}", f"run={sampled}", f"compare={','.join(rows)}"):
         go(tab, address)
+        for box in tab.locator("main > section:visible details > summary").filter(has_text="worst of").all():
+            box.click()
         tab.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
         tab.wait_for_timeout(50)
         contrast = tab.evaluate(CONTRAST)
@@ -580,6 +592,37 @@ def test_the_resolved_recipe_is_saved_as_a_recipe(opened, tmp_path):
     assert recipe.as_tables() == body["recipe"]
     assert recipe.as_tables()["method"]["mask_ratio"] == 0.9
     assert recipe.task("linear-probe").config.model_dump(mode="json") == task
+
+
+def test_worst_samples_are_filtered_by_error_and_saved(opened, built, tmp_path):
+    runs = data_of(built)["runs"]
+    probe, detection = (
+        next(run for run in runs if run["id"].startswith(f"simmim-{task}-s0")) for task in ("linear-probe", "detection")
+    )
+    tab = opened(f"run={probe['id']}")
+    tab.get_by_text(f"The 100 worst of {SCORED} test samples").click()
+    table = tab.get_by_role("region", name="Worst samples")
+    assert table.locator("tbody tr").first.inner_text().split("\t") == ["149", "9", "9", "\u221e"]
+    error = tab.get_by_label("Error")
+    assert error.locator("option").all_inner_texts()[:3] == ["all (100)", "wrong (30)", "right (70)"]
+    error.select_option("3 taken for 4")
+    assert {row.split("\t")[1] for row in table.locator("tbody tr").all_inner_texts()} == {"3"}
+    assert "15 of the 100 samples with the worst values" in tab.locator("main").inner_text()
+    error.select_option("wrong")
+    losses = [float(row.split("\t")[3]) for row in table.locator("tbody tr").all_inner_texts()]
+    assert losses == sorted(losses, reverse=True)
+    with tab.expect_download() as coming:
+        tab.get_by_role("button", name="worst samples as CSV").click()
+    coming.value.save_as(tmp_path / "samples.csv")
+    rows = list(csv.DictReader((tmp_path / "samples.csv").open()))
+    assert (len(rows), rows[0]) == (100, {"id": "149", "label": "9", "prediction": "9", "loss": "inf"})
+    tab.close()
+
+    tab = opened(f"run={detection['id']}")
+    tab.get_by_text("The 4 worst of 4 test samples").click()
+    tab.get_by_label("Error").select_option("false detections")
+    rows = tab.get_by_role("region", name="Worst samples").locator("tbody tr")
+    assert [row.split("\t")[:4] for row in rows.all_inner_texts()] == [["2", "2", "2", "1"]]
 
 
 def test_a_chart_and_a_run_are_saved_as_files(opened, built, tmp_path):

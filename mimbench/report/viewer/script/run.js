@@ -148,6 +148,7 @@ const drawRun = ([id]) => {
     h("h3", {}, "Command to measure this again"),
     commandBox(run.rerun_command),
     pictures ? [h("h3", {}, "Pictures"), pictures] : null,
+    drawSamples(run),
     curves.length ? [h("h3", {}, "Curves"), h("div", { class: "cards" }, curves)] : null,
     drawRecipe(run),
     hasDetails ? [h("h3", {}, "Details"), lazyDetails("All values", () => pairsTable("Details", details))] : null,
