@@ -178,9 +178,9 @@ class Task(ABC):
     """False for a task that takes clips only."""
     trains_encoder: ClassVar[bool] = False
     """Whether the task changes the weights of the encoder."""
-    needs_reconstruction: ClassVar[bool] = False
+    needs_reconstruction: bool = False
     """Whether the task measures reconstructions of masked pixels. It gets TaskContext.method, and runs only with
-    methods that reconstruct."""
+    methods that reconstruct. The class states the usual case; an instance may need it with some options only."""
     metrics: ClassVar[tuple[Metric, ...]]
     """All metrics that the task reports; the first is the primary one."""
     waivers: ClassVar[Mapping[str, str]] = {}

@@ -20,6 +20,7 @@ from mimbench.contract import Audit, AuditInput, Config, Encoder, ImageSplit
 from mimbench.testing.checks import Failure, Result, Suite, check
 from mimbench.testing.colours import Kind, LabelLog
 from mimbench.testing.form import FORM_CHECKS, make_suite
+from mimbench.testing.pixels import Pixels
 from mimbench.testing.task_runs import Ran, build_untrained, run_task
 from mimbench.testing.task_subject import TaskSubject
 from mimbench.testing.tasks import equal_seeds_give_equal_results, frozen_weights_are_unchanged, metrics_are_as_declared
@@ -58,11 +59,13 @@ class AuditSubject(TaskSubject):
         return self._once(("oracle",), self.make_audit().oracle, seed=0)
 
     def untrained(self) -> Ran:
-        """The run on the highest dose with an encoder that has seen nothing."""
+        """The run on the highest dose with an encoder, and a method around it, that have seen nothing."""
 
         def plant(seed: int, folder: Path) -> AuditInput:
             planted = self.make_audit().plant(self.doses[-1], seed, folder)
-            return replace(planted, encoder=_fresh_encoder(planted, seed))
+            encoder = _fresh_encoder(planted, seed)
+            method = Pixels(Pixels.Config(), _fresh_encoder(planted, seed)).eval() if planted.method else None
+            return replace(planted, encoder=encoder, method=method)
 
         return self._once(("untrained",), plant, seed=0)
 

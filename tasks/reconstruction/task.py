@@ -54,7 +54,7 @@ class Reconstruction(Task):
     name: ClassVar[str] = "reconstruction"
     version: ClassVar[str] = "1"
     needs: ClassVar[frozenset[str]] = frozenset({"images"})
-    needs_reconstruction: ClassVar[bool] = True
+    needs_reconstruction = True
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("psnr", "dB", 0.0, 100.0),
         Metric("ssim", "index", -1.0, 1.0),

@@ -1,0 +1,148 @@
+"""Digits with planted canaries: what is remembered of a training set can be counted."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+
+from mimbench.contract import ArraySplit, DataConfig, Dataset, DataSizes, SplitName
+from mimbench.data.pipeline.subsets import array_fingerprint
+from mimbench.data.sources.embedded import EmbeddedConfig, MNIST5k
+from mimbench.errors import InputError
+
+_SIDE = 28
+_CELL = 4
+"""Side of a square of a code, px."""
+_DIGITS = 5000
+_CODE = "code"
+"""Class of the codes."""
+
+
+class PlantedDigitsConfig(DataConfig):
+    """How many digits are members, and which codes are planted among them."""
+
+    members: int = Field(default=2000, ge=1)
+    """Digits of the train split."""
+    non_members: int = Field(default=1000, ge=1)
+    """Digits of the test split."""
+    codes: int = Field(default=4, ge=0)
+    """Different codes per number of copies."""
+    copies: tuple[int, ...] = Field(default=(1, 4, 16), min_length=1)
+    """How often a code is in the train split."""
+    unseen_codes: int = Field(default=256, ge=1)
+    """Codes that are in no training set."""
+    reference: bool = False
+    """Other members, and other codes among them: what a reference encoder is pretrained on, which has seen none of the
+    images of the same options without `reference`. The test split and the unseen codes are the same."""
+    seed: int = Field(default=0, ge=0)
+
+    @field_validator("copies")
+    @classmethod
+    def _are_counts(cls, copies: tuple[int, ...]) -> tuple[int, ...]:
+        if min(copies) < 1 or len(set(copies)) < len(copies):
+            raise ValueError(f"copies must be 1 or more, and differ, not {copies}")
+        return copies
+
+
+class PlantedDigits(Dataset):
+    """Digits of mnist5k as members and non-members of a training set, and codes planted in copies; uint8 [1, 28, 28].
+
+    The 5,000 digits are in one drawn order, of which `members` are the train split and `non_members` the test split.
+    So both have the same distribution. A code is 7 x 7 squares, each black or white at random: nothing but the image
+    itself says what its masked squares hold. For each number in `copies`, `codes` codes are that many times in the
+    train split, where all of them are less than 5 % of the images by default. The part "codes" has each of them once,
+    and `unseen_codes` others. The attribute "copies" is how often an image is in the train split: 0 in the test split.
+    The attribute "code" is 1 for codes.
+    """
+
+    name = "planted-digits"
+    provides = frozenset({"images", "labels", "attributes"})
+    parts = ("train", "test", "codes")
+    waivers = {"splits_are_disjoint": 'the part "codes" has the codes that are planted in the train split'}  # noqa: RUF012
+    Config = PlantedDigitsConfig
+    config: PlantedDigitsConfig
+    channels = 1
+
+    def __init__(self, config: PlantedDigitsConfig, cache: Path) -> None:
+        super().__init__(config, cache)
+        used = config.members * (1 + config.reference) + config.non_members
+        if used > _DIGITS:
+            raise InputError(
+                f"dataset {self.name!r} needs {used:,} digits and has {_DIGITS:,}; lower members or non_members"
+            )
+
+    def split(self, name: SplitName) -> ArraySplit:
+        return self._splits[name]
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return array_fingerprint(self._splits)
+
+    @cached_property
+    def _splits(self) -> dict[str, ArraySplit]:
+        config = self.config
+        images, labels = self._shuffled_digits()
+        # Members, then non-members, from the start; the members of the reference from the end.
+        first = _DIGITS - config.members if config.reference else 0
+        members = slice(first, first + config.members)
+        others = slice(config.members, config.members + config.non_members)
+        planted, copies = self._draw_codes()
+        unseen = _draw_codes(np.random.RandomState([config.seed, 1]), config.unseen_codes)
+        train_images = np.concatenate((images[members], planted.repeat(copies, 0)))
+        train_labels = np.concatenate((labels[members], np.full(copies.sum(), 10)))
+        train_copies = np.concatenate((np.ones(config.members, int), copies.repeat(copies)))
+        order = np.random.RandomState([config.seed, 2]).permutation(len(train_images))
+        codes, copies = np.concatenate((planted, unseen)), np.concatenate((copies, np.zeros(len(unseen), int)))
+        return {
+            "train": _make_split(train_images[order], train_labels[order], train_copies[order]),
+            "test": _make_split(images[others], labels[others], np.zeros(config.non_members, int)),
+            "codes": _make_split(codes, np.full(len(codes), 10), copies),
+        }
+
+    def _shuffled_digits(self) -> tuple[np.ndarray, np.ndarray]:
+        """All digits in one drawn order: uint8 [5000, 28, 28], and their labels [5000]."""
+        digits = MNIST5k(EmbeddedConfig(), self.cache)
+        splits = [digits.split(name) for name in digits.parts]
+        images = np.concatenate([split.images[:, 0].numpy() for split in splits])
+        labels = np.concatenate([split.labels.numpy() for split in splits])
+        order = np.random.RandomState([self.config.seed, 0]).permutation(len(images))
+        return images[order], labels[order]
+
+    def _draw_codes(self) -> tuple[np.ndarray, np.ndarray]:
+        """The planted codes, uint8 [N, 28, 28], and how often each is in the train split, [N]."""
+        config = self.config
+        rng = np.random.RandomState([config.seed, 3 + config.reference])
+        copies = np.repeat(np.array(sorted(config.copies)), config.codes)
+        return _draw_codes(rng, len(copies)), copies
+
+    @classmethod
+    def published_sizes(cls, config: DataConfig) -> DataSizes | None:
+        if not isinstance(config, PlantedDigitsConfig):
+            return None
+        train = config.members + config.codes * sum(config.copies)
+        return DataSizes(train, config.non_members, classes=11, channels=1, source="its options", side=_SIDE)
+
+
+def _draw_codes(rng: np.random.RandomState, count: int) -> np.ndarray:
+    """Random black and white squares, uint8 [count, 28, 28]."""
+    cells = rng.randint(0, 2, (count, _SIDE // _CELL, _SIDE // _CELL))
+    return (255 * cells.repeat(_CELL, 1).repeat(_CELL, 2)).astype(np.uint8)
+
+
+def _make_split(images: np.ndarray, labels: np.ndarray, copies: np.ndarray) -> ArraySplit:
+    return ArraySplit(
+        torch.from_numpy(images)[:, None],
+        torch.from_numpy(labels.astype(np.int64)),
+        (*"0123456789", _CODE),
+        {
+            "copies": torch.from_numpy(copies.astype(np.int64)),
+            "code": torch.from_numpy((labels == 10).astype(np.int64)),
+        },
+    )

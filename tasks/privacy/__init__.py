@@ -1,0 +1,1 @@
+"""What an encoder or a method gives away of the images that it was pretrained on."""
