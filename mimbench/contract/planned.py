@@ -24,6 +24,13 @@ class DataSizes:
     """Where the numbers come from, such as "arXiv:1409.0575, table 2" or "the files of folder"."""
     side: int | None = None
     """Longer side of its usual images, px; None: it varies, or is not known."""
+    has_objects: bool = False
+    """Whether its classes are those of objects. Label maps of objects have one class more, the background."""
+
+    @property
+    def pixel_classes(self) -> int:
+        """Classes of a label map."""
+        return self.classes + self.has_objects
 
 
 @dataclass(frozen=True)

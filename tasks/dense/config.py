@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from mimbench.api import Config, Encoder, InputError, TaskConfig, cosmetic
+from mimbench.api import Config, Encoder, InputError, TaskConfig, TrainConfig, cosmetic
 
 
 class PixelAugmentation(Config):
@@ -48,6 +48,9 @@ class FrozenMapsConfig(TaskConfig):
     """Height and width in px of the window that the encoder sees: a random one in training; see `slide`."""
     slide: int | None = Field(None, ge=1)
     """Step in px of the window over a test image, of which overlapping parts are averaged; absent: the whole image."""
+    held_out: float = Field(0.1, gt=0, lt=1)
+    """Share of the training images on which the best of several settings is chosen. With one setting none is held
+    out."""
     batch: int = cosmetic(16, ge=1)
     """Images per forward pass outside of a training."""
     workers: int = cosmetic(0, ge=0, le=1024)
@@ -83,15 +86,21 @@ class FrozenMapsConfig(TaskConfig):
             )
 
 
+class ParallelHeadsConfig(FrozenMapsConfig):
+    """Heads that are trained at once on the same maps."""
+
+    train: TrainConfig
+    lr_factors: tuple[float, ...] = Field((1.0,), min_length=1)
+    """Factors on train.base_lr, one head each, trained at once. The best on held-out training images is reported."""
+    augmentation: PixelAugmentation = PixelAugmentation()
+
+
 class FrozenSegmentationConfig(FrozenMapsConfig):
     """A frozen segmentation. `mask_size` decides at which resolution it is scored."""
 
     mask_size: int | None = Field(None, ge=1)
     """Side in px of the square that labels (nearest neighbour) and predictions are resized to before they are
     compared; absent: the original pixels of each image."""
-    held_out: float = Field(0.1, gt=0, lt=1)
-    """Share of the training images on which the best of several settings is chosen. With one setting none is held
-    out."""
 
 
 def resolution(config: FrozenMapsConfig, encoder: Encoder, mask: str) -> dict[str, Any]:

@@ -14,18 +14,20 @@ from mimbench.api import (
     IGNORED,
     Confusion,
     Dataset,
+    DataSizes,
     Encoder,
+    InputConfig,
+    PlannedStep,
     SemanticSplit,
     TaskConfig,
     TaskContext,
     TaskResult,
-    TrainConfig,
     derive_seed,
     load_protocols,
     map_over_ranks,
     train_and_test,
 )
-from mimbench_tasks.dense.config import FrozenSegmentationConfig, PixelAugmentation
+from mimbench_tasks.dense.config import FrozenSegmentationConfig, ParallelHeadsConfig
 from mimbench_tasks.dense.images import PixelImages, Sample
 from mimbench_tasks.dense.maps import FrozenMaps, Scores, slide, upsample
 from mimbench_tasks.dense.parallel_heads import (
@@ -35,17 +37,14 @@ from mimbench_tasks.dense.parallel_heads import (
     curve,
     sweep_details,
 )
+from mimbench_tasks.dense.planned import plan_heads
 from mimbench_tasks.dense.segmentation import FrozenSegmentation, Scored, decide, hold_out
 from mimbench_tasks.dense.training_data import check_one_size, training_batches
 
 
-class DenseLinearConfig(FrozenSegmentationConfig):
+class DenseLinearConfig(ParallelHeadsConfig, FrozenSegmentationConfig):
     """Values come from a protocol."""
 
-    train: TrainConfig
-    lr_factors: tuple[float, ...] = Field((1.0,), min_length=1)
-    """Factors on train.base_lr, one head each, trained at once. The best on held-out training images is reported."""
-    augmentation: PixelAugmentation = PixelAugmentation()
     background_weight: float = Field(1.0, gt=0)
     """Of pixels of the first class in the loss."""
 
@@ -104,6 +103,14 @@ class DenseLinear(FrozenSegmentation):
         fit_on, _ = self._parts(train, 0)
         check_heads_training(self.config.train, self.config.lr_factors, len(fit_on))
         check_one_size(self.config, self._training_images(train, encoder, fit_on, 0))
+
+    def planned_step(self, encoder: Encoder, data: DataSizes, images: InputConfig) -> PlannedStep:
+        config = self.config
+
+        def build(channels: Sequence[int]) -> list[LinearHead]:
+            return [build_head(sum(channels), data.pixel_classes, 0) for _ in config.lr_factors]
+
+        return plan_heads(config, encoder, data, images, build, self._loss, torch.uint8)
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
         """Train the heads, choose one, and score it on the test images. Raises InputError for an unreadable image."""

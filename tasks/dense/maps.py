@@ -7,7 +7,7 @@ from math import lcm
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mimbench.api import Encoder, InputConfig, per_channel
 from mimbench_tasks.dense.config import FrozenMapsConfig
@@ -16,21 +16,25 @@ Scores = list[Tensor]
 """One [B, K, H, W] per head."""
 
 
-class FrozenMaps:
+class FrozenMaps(nn.Module):
     """uint8 images -> maps of the chosen layers. The encoder is in evaluation mode and gets no gradient."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, encoder: Encoder, config: FrozenMapsConfig, images: InputConfig, device: torch.device) -> None:
         """images: mean and standard deviation that the encoder was pretrained with. The encoder moves to `device`."""
+        super().__init__()
         self.encoder, self.config, self.device = encoder.to(device).eval(), config, device
         self.layers = [encoder.layer_index(layer) for layer in config.layers]
         self.step = lcm(encoder.patch_size, encoder.stride)
         """px; images are padded to multiples of it."""
         channels = encoder.in_channels
-        self.mean = per_channel(images.mean, channels, "mean").to(device)
-        self.std = per_channel(images.std, channels, "std").to(device)
+        self.register_buffer("mean", per_channel(images.mean, channels, "mean").to(device))
+        self.register_buffer("std", per_channel(images.std, channels, "std").to(device))
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor) -> list[Tensor]:
         """uint8 [B, C, H, W] on the device -> [B, D, h, w] per layer, float32.
 
         Normalised images are padded with zeros at the right and at the bottom, to multiples of `step` px.
@@ -47,10 +51,15 @@ class FrozenMaps:
         return maps
 
     @torch.no_grad()
+    def shapes(self, size: tuple[int, ...] | None = None) -> list[tuple[int, ...]]:
+        """Channels, height and width of each map of an image of `size`, by default the encoder's. Runs the encoder."""
+        channels, *own = self.encoder.input_shape
+        images = torch.zeros(1, channels, *(size or own), dtype=torch.uint8, device=self.device)
+        return [tuple(each.shape[1:]) for each in self(images)]
+
     def dims(self) -> list[int]:
-        """Channels of each map. Runs the encoder on one empty image."""
-        images = torch.zeros(1, *self.encoder.input_shape, dtype=torch.uint8, device=self.device)
-        return [each.shape[1] for each in self(images)]
+        """Channels of each map."""
+        return [shape[0] for shape in self.shapes()]
 
 
 def pad_to_multiple(images: Tensor, step: int) -> Tensor:

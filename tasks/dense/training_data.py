@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -64,23 +65,28 @@ def training_batches(
 ) -> tuple[DataLoader, Seeing]:
     """A loader of (input, targets [B, H, W]), and the function from this input to maps."""
     batch, on_cuda = train.micro_batch(get_world_size()), context.device.type == "cuda"
-    if not is_fixed(images) or _bytes_of(maps, images) > KEPT_LIMIT:
-        return images.training_loader(batch, workers=train.workers, pin_memory=on_cuda), maps
+    if not is_fixed(images.config, images.augmentation) or bytes_of(maps, _size(images), len(images)) > KEPT_LIMIT:
+        # A function, since a module would become a part of the model that is trained and saved.
+        return images.training_loader(batch, workers=train.workers, pin_memory=on_cuda), maps.forward
     stored = KeptMaps(maps, images)
     sampler = EpochSampler(len(stored), batch, context.seed, get_rank(), get_world_size())
     loader = DataLoader(stored, batch_size=None, sampler=sampler, collate_fn=identity_collate, pin_memory=on_cuda)
     return loader, list
 
 
-def is_fixed(images: PixelImages) -> bool:
+def is_fixed(config: FrozenMapsConfig, augmentation: PixelAugmentation | None) -> bool:
     """Whether each epoch shows the same images at the same size."""
-    return images.augmentation == PixelAugmentation() and images.config.crop_size is None
+    return augmentation == PixelAugmentation() and config.crop_size is None
 
 
-def _bytes_of(maps: FrozenMaps, images: PixelImages) -> int:
-    """Of the maps of all images, in float32."""
-    one = images.without_augmentation().sample(0).image
-    return len(images) * sum(4 * each.numel() for each in maps(one[None].to(maps.device)))
+def bytes_of(maps: FrozenMaps, size: tuple[int, int], images: int) -> int:
+    """Of the maps of so many images of this height and width, in float32."""
+    return images * sum(4 * math.prod(shape) for shape in maps.shapes(size))
+
+
+def _size(images: PixelImages) -> tuple[int, int]:
+    height, width = images.without_augmentation().sample(0).image.shape[-2:]
+    return height, width
 
 
 def check_one_size(config: FrozenMapsConfig, images: PixelImages) -> None:

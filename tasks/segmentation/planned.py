@@ -37,7 +37,7 @@ def planned_step(config: SegmentationConfig, encoder: Encoder, data: DataSizes, 
     side = config.crop_size or config.image_size or data.side
     if side is None:
         raise InputError("task.crop_size is not set, so the size of the training images is not known; set it")
-    model = PlannedSegmentor(build_segmentor(config, config.adapt(encoder), data.classes, images, seed=0))
+    model = PlannedSegmentor(build_segmentor(config, config.adapt(encoder), data.pixel_classes, images, seed=0))
 
     def batch(count: int) -> Any:
         shape = (count, encoder.in_channels, side, side)

@@ -110,7 +110,7 @@ class Coco(Dataset):
         if not isinstance(config, CocoConfig) or config.train_annotations or config.test_annotations:
             return None
         source = "COCO 2017, cocodataset.org"
-        return DataSizes(118_287, 5_000, classes=80, channels=config.channels, source=source, side=640)
+        return DataSizes(118_287, 5_000, 80, config.channels, source, side=640, has_objects=True)
 
     def split(self, name: SplitName) -> SceneSplit:
         return self._parts[name].scenes

@@ -68,7 +68,7 @@ class DigitScenes(Dataset):
         if not isinstance(config, ScenesConfig):
             return None
         counts = config.train_scenes, config.test_scenes
-        return DataSizes(*counts, classes=10, channels=1, source="its options", side=config.size)
+        return DataSizes(*counts, classes=10, channels=1, source="its options", side=config.size, has_objects=True)
 
     def split(self, name: SplitName) -> SceneSplit:
         return coco_split(self._folder / f"{name}.json", self._folder / name, self.cache)

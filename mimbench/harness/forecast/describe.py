@@ -128,7 +128,9 @@ def _totals(forecast: Forecast) -> Iterator[str]:
 def _assumptions(forecast: Forecast) -> Iterator[str]:
     machine, card = forecast.machine, forecast.machine.card
     for name, sizes in forecast.data.items():
-        counts = f"{sizes.train:,} training and {sizes.test:,} test images, {sizes.classes} classes"
+        counts = f"{sizes.train:,} training and {sizes.test:,} test images"
+        if sizes.classes > 1:
+            counts += f", {sizes.classes} classes"
         yield f"{name}: {counts} ({sizes.source})"
     if forecast.measured:
         yield "time is that of steps measured here, on blank images, without loading"

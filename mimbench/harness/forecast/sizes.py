@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mimbench import registry
-from mimbench.contract import Dataset, DataSizes, DepthSplit, PretrainConfig
+from mimbench.contract import Dataset, DataSizes, DepthSplit, PretrainConfig, SceneSplit
 from mimbench.contract.validation import validate
 from mimbench.data import default_cache, open_dataset
 from mimbench.errors import InputError
@@ -68,6 +68,7 @@ def count_images(dataset: Dataset) -> DataSizes:
         dataset.channels,
         f"the files of {dataset.name}",
         side=published.side if published else None,
+        has_objects=isinstance(train, SceneSplit),
     )
 
 

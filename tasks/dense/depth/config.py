@@ -6,21 +6,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from mimbench.api import TrainConfig
-from mimbench_tasks.dense.config import FrozenMapsConfig, PixelAugmentation
+from mimbench_tasks.dense.config import ParallelHeadsConfig
 
 Region = Literal["all", "eigen", "garg"]
 
 
-class DepthConfig(FrozenMapsConfig):
+class DepthConfig(ParallelHeadsConfig):
     """Values come from a protocol; depths in m."""
 
-    train: TrainConfig
-    lr_factors: tuple[float, ...] = Field((1.0,), min_length=1)
-    """Factors on train.base_lr, one head each, trained at once. The best on held-out training images is reported."""
-    held_out: float = Field(0.1, gt=0, lt=1)
-    """Share of the training images on which the best of several heads is chosen. With one head none is held out."""
-    augmentation: PixelAugmentation = PixelAugmentation()
     head: Literal["linear", "dpt"] = "linear"
     """linear: one linear layer on each patch. dpt: maps of four layers, reassembled at four scales and fused by
     convolutions (arXiv:2103.13413)."""

@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 from mimbench.api import (
     Dataset,
+    DataSizes,
     DepthSplit,
     Encoder,
+    InputConfig,
     InputError,
     Measured,
     Metric,
+    PlannedStep,
     Task,
     TaskConfig,
     TaskContext,
@@ -33,12 +36,14 @@ from mimbench_tasks.dense.depth.scores import ImageScores, average, check_region
 from mimbench_tasks.dense.images import PixelImages, Sample
 from mimbench_tasks.dense.maps import FrozenMaps, Scores, slide, upsample
 from mimbench_tasks.dense.parallel_heads import (
+    Loss,
     ParallelHeads,
     check_heads_training,
     choose_head,
     curve,
     sweep_details,
 )
+from mimbench_tasks.dense.planned import plan_heads
 from mimbench_tasks.dense.segmentation import hold_out
 from mimbench_tasks.dense.training_data import check_one_size, training_batches
 
@@ -90,6 +95,15 @@ class DepthTask(Task):
         check_heads_training(config.train, config.lr_factors, len(fit_on))
         check_one_size(config, self._images(train, encoder, fit_on, 0, augmented=True))
 
+    def planned_step(self, encoder: Encoder, data: DataSizes, images: InputConfig) -> PlannedStep:
+        """Of a dataset whose greatest depth is not set, any depth has the same memory."""
+        high = self.config.max_depth or 2 * self.config.min_depth
+
+        def build(channels: Sequence[int]) -> list[nn.Module]:
+            return [build_depth_head(channels, self.config, high, 0) for _ in self.config.lr_factors]
+
+        return plan_heads(self.config, encoder, data, images, build, self._loss(high), torch.float32)
+
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
         """Train the heads, choose one, and score it on the test images. Raises InputError for an unreadable image."""
         config, (train, test) = self.config, _splits(dataset)
@@ -100,11 +114,7 @@ class DepthTask(Task):
         heads = [build_depth_head(dims, config, high, context.seed) for _ in config.lr_factors]
         images = self._images(train, encoder, fit_on, context.seed, augmented=True)
         loader, see = training_batches(maps, images, config.train, context)
-
-        def loss(predicted: Tensor, truth: Tensor) -> Tensor:
-            return scale_invariant_loss(predicted[:, 0], truth, config.min_depth, high)
-
-        model = ParallelHeads(see, maps.step, heads, config.lr_factors, loss)
+        model = ParallelHeads(see, maps.step, heads, config.lr_factors, self._loss(high))
         report = context.fit(model, loader, config.train, label="depth", images_per_epoch=len(fit_on))
         model.to(context.device).eval()
         rates = [config.train.lr * factor for factor in config.lr_factors]
@@ -147,6 +157,9 @@ class DepthTask(Task):
             truth = test.depth(index)
             scores.append(score_image(torch.full_like(truth, constant), truth, low, high, config.region))
         return average(scores, "the test split")[0].delta1 if any(scores) else 0.0
+
+    def _loss(self, high: float) -> Loss:
+        return lambda predicted, truth: scale_invariant_loss(predicted[:, 0], truth, self.config.min_depth, high)
 
     def _max_depth(self, split: DepthSplit) -> float:
         return self.config.max_depth or split.max_depth

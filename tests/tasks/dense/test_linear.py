@@ -57,7 +57,7 @@ def test_maps_that_are_kept_train_as_those_that_are_made_in_each_step(dataset, t
 
 def test_augmented_images_are_seen_in_each_step(dataset, tmp_path):
     images = linear(augmentation={"flip": 1.0})._training_images(dataset.split("train"), vit(4), range(4), 0)
-    assert not training_data.is_fixed(images)
+    assert not training_data.is_fixed(images.config, images.augmentation)
     flipped, plain = images.sample(0), images.without_augmentation().sample(0)
     torch.testing.assert_close(flipped.image, plain.image.flip(-1))
 
