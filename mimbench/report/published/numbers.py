@@ -168,6 +168,10 @@ def parse_settings(same: str) -> dict[str, Any]:
     return {path: _plain(value) for path, value in pairs}
 
 
+Condition = tuple[str, Callable[[Mapping[str, Any]], bool], Callable[[], str]]
+"""What is compared, whether a published row has the record's, and the record's in words."""
+
+
 def find_published(record: Mapping[str, Any], published: Iterable[Mapping[str, Any]]) -> Match:
     """The authors' own number for a record: the same method, encoder, epochs, protocol, data and settings.
 
@@ -178,11 +182,29 @@ def find_published(record: Mapping[str, Any], published: Iterable[Mapping[str, A
     named = [row for row in published if to_plugin_name(row["method"]) == record["method"]]
     if not named:
         return Match(None, f"no number of {record['method']} is stored")
+    for what, holds, describe in conditions_of(record):
+        named = [row for row in named if row["reported"] == "own" and holds(row)]
+        if not named:
+            return Match(None, f"no published number has the {what} of these records ({describe()})")
+    named = [row for row in named if row["same"] != NO_EQUAL]
+    if not named:
+        return Match(None, "mimbench has no such variant")
+    # Last, because it imports torch: only for records that agree with a number in all else.
+    from mimbench.report.published.settings import find_departures
+
+    departed = [find_departures(record, parse_settings(row["same"])) for row in named]
+    for row, paths in zip(named, departed, strict=True):
+        if not paths:
+            return Match(row)
+    return Match(None, f"no published number has the settings of these records ({_listed(min(departed, key=len))})")
+
+
+def conditions_of(record: Mapping[str, Any]) -> tuple[Condition, ...]:
+    """What a number of the same method must share with a record, but for its settings."""
     sets_size = describe_task(record["task"]).image_size == "recipe"
     # A folder with some of a dataset's classes is the same dataset in a record; its number of images differs.
     test_images = describe_dataset(record["dataset"]).test_images
-    # Each condition with the record's side of it, in words.
-    steps: tuple[tuple[str, Callable[[Mapping[str, Any]], bool], Callable[[], str]], ...] = (
+    return (
         (
             "metric",
             lambda row: (row["task"], row["metric"]) == (record["task"], record["metric"]),
@@ -217,21 +239,6 @@ def find_published(record: Mapping[str, Any], published: Iterable[Mapping[str, A
             lambda: f"{_images_per_epoch(record):,.0f} per epoch",
         ),
     )
-    for what, holds, describe in steps:
-        named = [row for row in named if row["reported"] == "own" and holds(row)]
-        if not named:
-            return Match(None, f"no published number has the {what} of these records ({describe()})")
-    named = [row for row in named if row["same"] != NO_EQUAL]
-    if not named:
-        return Match(None, "mimbench has no such variant")
-    # Last, because it imports torch: only for records that agree with a number in all else.
-    from mimbench.report.published.settings import find_departures
-
-    departed = [find_departures(record, parse_settings(row["same"])) for row in named]
-    for row, paths in zip(named, departed, strict=True):
-        if not paths:
-            return Match(row)
-    return Match(None, f"no published number has the settings of these records ({_listed(min(departed, key=len))})")
 
 
 def _listed(paths: Sequence[str]) -> str:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from mimbench.display import describe_metric, describe_task
 from mimbench.errors import InputError, nearest
+from mimbench.report.published.nearest import describe_nearest
 from mimbench.report.published.numbers import (
     LAST_EPOCH,
     Published,
@@ -20,7 +22,7 @@ from mimbench.report.scores.score import Key, range_problem
 from mimbench.report.scores.statistics import best_and_next, summarise
 from mimbench.report.tables.layouts import Layout
 from mimbench.report.tables.table import Cell, Column, Table, mark_cells
-from mimbench.report.tables.values import MeanAndDifference, PublishedNumber
+from mimbench.report.tables.values import MeanAndDifference, PublishedDifference, PublishedNumber
 
 Row = Mapping[str, Any]
 _TITLES = {"epochs": "epochs", "params_m": "M parameters", "pretrain_data": "pretrained on", "resolution": "px"}
@@ -101,22 +103,44 @@ def build_layout_table(layout: Layout, records: pd.DataFrame | None = None) -> T
     row_keys = list(dict.fromkeys(row for row, _ in places))
     columns = [Column(_TITLES.get(name, name)) for name in layout.rows]
     columns_of_cells = [[_label_cell(key[index]) for key in row_keys] for index in range(len(layout.rows))]
+    if layout.difference:
+        label = " − ".join(layout.difference)
+        columns_of_cells = [[*cells, Cell("" if index else label)] for index, cells in enumerate(columns_of_cells)]
 
     methods = {to_plugin_name(row["method"]) for row in rows}
     ours = to_rows(records[records["method"].isin(methods)]) if records is not None else []
     has_ours = False
     for column_key in dict.fromkeys(column for _, column in places):
         numbers = [places.get((row_key, column_key)) for row_key in row_keys]
-        title = " ".join(map(_show, column_key))
+        title = _column_title(layout, next(row for row in numbers if row))
         columns.append(Column(title, ("published",)))
-        columns_of_cells.append(_published_column(layout, numbers))
+        columns_of_cells.append([*_published_column(layout, numbers), *_difference(layout, row_keys, numbers)])
         our_cells = [_our_cell(row, ours) if row else Cell() for row in numbers]
         if any(cell.content or cell.notes for cell in our_cells):
             has_ours = True
             columns.append(Column("ours", ("mean", "sd", "n", "difference"), main=title))
-            columns_of_cells.append(our_cells)
+            columns_of_cells.append([*our_cells, *([Cell()] if layout.difference else [])])
     remarks = _remarks(layout, rows, has_ours)
+    if records is not None and not has_ours:
+        remarks += tuple(filter(None, [describe_nearest(rows, ours)]))
     return Table(tuple(columns), tuple(zip(*columns_of_cells, strict=True)), layout.title, remarks)
+
+
+def _column_title(layout: Layout, row: Row) -> str:
+    """What heads a column of numbers. row: any of them."""
+    words = []
+    for field in layout.columns:
+        value = row[field]
+        if field == "task":
+            value = describe_task(value).label or value
+        elif field == "metric":
+            display = describe_metric(row["task"], value)
+            # "Linear probe top-1" repeats the task, "AP^box" does not.
+            repeats = display.column.startswith(describe_task(row["task"]).label)
+            value = display.label if repeats else display.column or display.label
+        if value not in (None, ""):
+            words.append(_show(value))
+    return " ".join(words) or "-"
 
 
 def _place_rows(layout: Layout, rows: Sequence[Row]) -> dict[tuple[Key, Key], Row]:
@@ -139,6 +163,28 @@ def _published_column(layout: Layout, numbers: Sequence[Row | None]) -> list[Cel
     lower_is_better = any(row["metric"] in _LOWER_IS_BETTER for row in numbers if row)
     verdict = best_and_next(scores, higher_is_better=not lower_is_better)
     return mark_cells(cells, {"best": verdict.best, "second": verdict.second})
+
+
+def _difference(layout: Layout, row_keys: Sequence[Key], numbers: Sequence[Row | None]) -> list[Cell]:
+    """The last cell of a column of a layout with a row of differences; none without one.
+
+    Raises:
+        InputError: a label that no row has, or several.
+    """
+    if layout.difference is None:
+        return []
+    values = []
+    for label in layout.difference:
+        places = [place for place, key in enumerate(row_keys) if key[0] == label]
+        if len(places) != 1:
+            raise InputError(
+                f"layout {layout.title!r}: difference: {len(places)} rows are called {label!r}; name one row each"
+                f"{nearest(label, [str(key[0]) for key in row_keys]) if not places else ''}"
+            )
+        number = numbers[places[0]]
+        values.append(number["value"] if number else None)
+    first, second = values
+    return [Cell() if first is None or second is None else Cell(PublishedDifference(first - second))]
 
 
 def _select_rows(layout: Layout) -> list[Row]:

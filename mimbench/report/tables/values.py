@@ -90,6 +90,21 @@ class PublishedNumber:
 
 
 @dataclass(frozen=True)
+class PublishedDifference:
+    """A published number minus another one: "+0.2"."""
+
+    difference: float
+
+    @property
+    def n(self) -> None:
+        return None
+
+    @property
+    def numbers(self) -> Numbers:
+        return (self.difference,)
+
+
+@dataclass(frozen=True)
 class PublishedAndDifference:
     """A published number and our mean minus it: "83.8 (−0.3)"."""
 
@@ -121,7 +136,9 @@ class MeanAndDifference:
         return self.summary.mean, self.summary.sd, self.n, self.difference
 
 
-Value = Mean | Difference | MeanRank | PublishedNumber | PublishedAndDifference | MeanAndDifference
+Value = (
+    Mean | Difference | MeanRank | PublishedNumber | PublishedDifference | PublishedAndDifference | MeanAndDifference
+)
 
 
 def _limits(interval: Interval | None) -> tuple[float | None, float | None]:

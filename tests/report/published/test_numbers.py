@@ -24,6 +24,7 @@ from mimbench.report.tables.comparison import build_comparison
 from mimbench.report.tables.layouts import Layout, layout_names, read_layout
 from mimbench.report.tables.papers import build_layout_table, build_published_table
 from mimbench.report.tables.render.numbers import cell_text
+from mimbench.store.record import Named
 
 HEADER = (
     "paper,source,reported,method,encoder,params_m,pretrain_data,epochs,resolution,"
@@ -39,7 +40,7 @@ def ours(record, value=83.0, seed=0, **changes):
 
 def test_every_stored_number_is_valid():
     table = load_published()
-    assert len(table) == 1274
+    assert len(table) == 1286
     assert table.loc[table["unit"] == "percent", "value"].between(0, 100).all()
     assert set(table.loc[table["unit"] != "percent", "task"]) == {"pretraining"}
     assert set(table.loc[table["task"] == "pretraining", "protocol"]) == {""}
@@ -171,7 +172,7 @@ def texts(table):
 
 def test_layouts_print_from_published_numbers_only():
     names = layout_names()
-    assert len(names) == 30
+    assert len(names) == 44
     for name in names:
         table = build_layout_table(read_layout(name))
         assert table.rows, name
@@ -188,7 +189,7 @@ def test_layouts_print_from_published_numbers_only():
 
 def test_the_layout_of_probes_has_three_probes_of_each_encoder_side_by_side():
     table = build_layout_table(read_layout("probes"))
-    assert [column.title for column in table.columns[-3:]] == ["knn", "linear-probe", "attentive-probe"]
+    assert [column.title for column in table.columns[-3:]] == ["k-NN", "Linear probe", "Attentive probe"]
     assert len(table.rows) == 37
     values = {row[0].content: [cell.content.value for cell in row[-3:]] for row in table.rows}
     assert (values["SimMIM"], values["BEiT v2"]) == ([8.59, 47.15, 64.86], [70.09, 78.99, 81.39])
@@ -200,10 +201,22 @@ def test_layouts_have_a_column_of_ours_where_records_match(record, framed):
     records = [ours(record, 83.0 + s / 10, s, varied=varied, settings=varied) for s in (0, 1)]
     records.append(ours(record, 82.0))
     table = build_layout_table(layout, framed(records))
-    assert [column.title for column in table.columns] == ["setting", "variant", "top1", "ours"]
+    assert [column.title for column in table.columns] == ["setting", "variant", "Top-1 accuracy", "ours"]
     cells = {cell_text(row[1]): cell_text(row[3]) for row in table.rows if cell_text(row[3]) != "-"}
     assert cells == {"mask_ratio=0.5": "83.0 ± 0.1 (n=2), +0.0", "mask_ratio=0.6": "82.0, −0.8"}
     assert "ours: mean ± std over n seeds" in table.remarks[-1]
+
+
+def test_a_layout_without_a_match_names_the_nearest_record_and_what_differs(record, framed):
+    layout = read_layout("simmim-masking")
+    other = ours(record, 82.0).model_copy(update={"dataset": Named(name="mnist5k", version="v")})
+    far = other.model_copy(update={"id": "far", "method": Named(name="mae", version="1")})
+    table = build_layout_table(layout, framed([other, far]))
+    assert [line for line in table.remarks if line.startswith("ours: ")] == [
+        "ours: no record matches; nearest: SimMIM on mnist5k, Fine-tuning: differs in dataset"
+    ]
+    assert "nearest" not in " ".join(build_layout_table(layout, framed([far])).remarks)
+    assert "nearest" not in " ".join(build_layout_table(layout).remarks)
 
 
 def test_our_settings_are_not_averaged_in_a_layout(record, framed):

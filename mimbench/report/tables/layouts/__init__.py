@@ -29,6 +29,8 @@ class Layout(BaseModel):
     """A number is shown that has all values of one of these tables; a list gives alternatives."""
     best: Literal["column", "none"] = "column"
     """Whether the best and the second of a column are marked."""
+    difference: tuple[str, str] | None = None
+    """Two labels of the first row field: a last row has the numbers of the first minus those of the second."""
     notes: tuple[str, ...] = ()
     """What holds for the whole table."""
 

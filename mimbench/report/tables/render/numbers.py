@@ -11,6 +11,7 @@ from mimbench.report.tables.values import (
     MeanAndDifference,
     MeanRank,
     PublishedAndDifference,
+    PublishedDifference,
     PublishedNumber,
 )
 
@@ -47,6 +48,9 @@ def cell_text(cell: Cell, shows_n: bool = True) -> str:
             has_one_decimal = round(content.value, 1) == content.value
             text = f"{content.value:.1f}" if has_one_decimal else f"{content.value:g}"
             text += "×" if content.unit == "times" else ""
+        case PublishedDifference():
+            rounded = round(content.difference, 1)
+            text = f"{rounded:+.1f}" if rounded else "0.0"
         case PublishedAndDifference():
             text = f"{content.value:.1f} ({content.difference:+.1f})"
         case MeanAndDifference():
