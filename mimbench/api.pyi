@@ -235,6 +235,7 @@ from mimbench.data.pipeline.clip_views import (
     clip_views as clip_views,
     shuffle_frames as shuffle_frames,
 )
+from mimbench.data.pipeline.normalised import normalised_batches as normalised_batches
 from mimbench.data.pipeline.repeated_views import repeated_views as repeated_views
 from mimbench.data.pipeline.loading import (
     EpochSampler as EpochSampler,
@@ -310,6 +311,10 @@ from mimbench.toolkit.accuracy import (
     majority_accuracy as majority_accuracy,
     top_k_accuracy as top_k_accuracy,
     top_k_hits as top_k_hits,
+)
+from mimbench.toolkit.image_pass import (
+    map_over_images as map_over_images,
+    sample_images as sample_images,
 )
 from mimbench.toolkit.frozen_features import (
     FrozenFeaturesConfig as FrozenFeaturesConfig,

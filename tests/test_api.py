@@ -42,7 +42,7 @@ classification_scores visible_blocks_mask Audit AuditInput DataChoice planted_in
 RotaryPredictor inverse_block_mask sinkhorn Executor Workers cuboid_mask sinusoid_positions
 DataSizes PlannedStep planned_probe
 clip_views open_dataset shuffle_frames
-Monitor MonitorInput repeated_views top_k_hits MatchedDetections
+Monitor MonitorInput normalised_batches map_over_images sample_images repeated_views top_k_hits MatchedDetections
 ClassFolders digest_class_folders find_class_folders read_class_folders Suite SuiteMember
 Candidate Choice HeadScores HeadSweep LastLayersConfig choose count_fitted held_out_indices hold_out_images
 LinearSweep find_listed make_candidates needs_choice planned_heads

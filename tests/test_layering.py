@@ -205,8 +205,12 @@ def test_methods_and_tasks_do_not_know_each_other():
     assert offences(ROOT / "tasks", ("mimbench_methods",)) == []
 
 
-BUILDS_ON = {"ood": {"finetune", "robustness"}, "video": {"finetune", "attentive_probe", "knn"}}
-"""Task -> the tasks that it is made of: it scores their classifiers, their heads, and their corrupted images."""
+BUILDS_ON = {
+    "ood": {"finetune", "robustness"},
+    "representation": {"feature_quality"},
+    "video": {"finetune", "attentive_probe", "knn"},
+}
+"""Task -> the tasks that it is made of: it shares their classifiers, heads, corrupted images or measures."""
 
 
 def test_no_task_imports_another_task_but_those_that_it_is_made_of():

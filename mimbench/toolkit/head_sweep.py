@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 
 from mimbench.contract import Encoder, FitReport, ImageSplit, InputConfig, TaskContext, TrainConfig
 from mimbench.contract.input import image_shape
-from mimbench.data import DeviceTransform, evaluation_loader, training_loader
+from mimbench.data import DeviceTransform, training_loader
 from mimbench.data.pipeline.augment import Erasing, ImageAugment
+from mimbench.data.pipeline.normalised import normalised_batches
 from mimbench.distributed import get_rank, get_world_size
 from mimbench.engine.ranks import map_over_ranks
 from mimbench.toolkit.head_candidates import Candidate, Choice
@@ -27,6 +29,7 @@ from mimbench.toolkit.head_training import (
 
 EVALUATION_BATCH = 256
 """Images that are scored at once; as many on one process as on several."""
+Result = TypeVar("Result")
 ObserveFunction = Callable[[nn.Module, Tensor], Mapping[str, Tensor]]
 """(head, what it reads) -> numbers per image by name, [B] each, whose means over the images are reported."""
 
@@ -117,17 +120,16 @@ class HeadSweep:
 
     def accuracies(self, split: ImageSplit, workers: int) -> dict[Candidate, float]:
         """Top-1 accuracy in percent, without augmentation, of each candidate that has not diverged."""
-        read = self._reader(split)
 
         @torch.inference_mode()
         def compare(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             images, labels = batch
-            inputs = read(images)
+            inputs = self._read(images)
             logits = [head(inputs[one.reads]) for one, head in zip(self.candidates, self.heads, strict=True)]
             hits = torch.stack([(one.argmax(1).cpu() == labels).sum() for one in logits])
             return hits, torch.stack([one.isfinite().all() for one in logits]).cpu()
 
-        hits, finite = zip(*map_over_ranks(compare, self._batches(split, workers)), strict=True)
+        hits, finite = zip(*self._over(compare, split, workers), strict=True)
         total, is_finite = torch.stack(hits).sum(0).tolist(), torch.stack(finite).all(0).tolist()
         return {
             one: 100 * count / len(split)
@@ -139,13 +141,12 @@ class HeadSweep:
         self, split: ImageSplit, choice: Choice, workers: int, observe: ObserveFunction | None = None
     ) -> HeadScores:
         """Scores of the chosen head of each kind, without augmentation."""
-        read = self._reader(split)
         heads = {kind: self.heads[self.candidates.index(one)] for kind, one in choice.by_kind.items()}
 
         @torch.inference_mode()
         def score(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, int], dict[str, dict[str, float]]]:
             images, labels = batch
-            inputs, hits, observed = read(images), {}, {}
+            inputs, hits, observed = self._read(images), {}, {}
             for kind, head in heads.items():
                 tokens = inputs[choice.by_kind[kind].reads]
                 logits = head(tokens).cpu()
@@ -156,7 +157,7 @@ class HeadSweep:
                     observed[kind] = {name: float(one.double().sum()) for name, one in observe(head, tokens).items()}
             return best, hits, observed
 
-        logits, hits, observed = zip(*map_over_ranks(score, self._batches(split, workers)), strict=True)
+        logits, hits, observed = zip(*self._over(score, split, workers), strict=True)
         seen = [kind for kind in heads if observed[0].get(kind)]
         return HeadScores(
             torch.cat(logits).numpy(),
@@ -174,23 +175,21 @@ class HeadSweep:
             for one, head in zip(self.candidates, self.heads, strict=True)
         }
 
-    def _batches(self, split: ImageSplit, workers: int) -> Iterable[tuple[Tensor, Tensor]]:
-        """This rank's share of the batches."""
-        return evaluation_loader(
+    def _over(
+        self, function: Callable[[tuple[Tensor, Tensor]], Result], split: ImageSplit, workers: int
+    ) -> list[Result]:
+        """`function` of every batch of (normalised images, labels), which processes share."""
+        batches = normalised_batches(
             split,
             self.context.input,
+            self.encoder.in_channels,
             batch_size=EVALUATION_BATCH,
             workers=workers,
             device=self.context.device,
             rank=get_rank(),
             world_size=get_world_size(),
         )
-
-    def _reader(self, split: ImageSplit) -> Callable[[Tensor], Inputs]:
-        device, is_whole = self.context.device, split.is_in_memory
-        transform = DeviceTransform(self.context.input, self.encoder.in_channels, train=False, batched=is_whole)
-        transform.to(device)
-        return lambda images: self._read(transform(images.to(device, non_blocking=True)))
+        return map_over_ranks(function, batches)
 
     def _read(self, images: Tensor) -> Inputs:
         return {name: tensor.float() for name, tensor in self.read(self.encoder, images).items()}

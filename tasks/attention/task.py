@@ -11,7 +11,6 @@ from torch import Tensor
 
 from mimbench.api import (
     Dataset,
-    DeviceTransform,
     Encoder,
     InputError,
     Measured,
@@ -21,12 +20,9 @@ from mimbench.api import (
     TaskContext,
     TaskResult,
     cosmetic,
-    evaluation_loader,
-    get_rank,
-    get_world_size,
     image_split,
-    map_over_ranks,
-    subset,
+    map_over_images,
+    sample_images,
 )
 from mimbench_tasks.attention import measures
 
@@ -82,32 +78,16 @@ class Attention(Task):
         return 0.0
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
-        test = image_split(dataset, "test")
-        count = min(self.config.images, len(test))
-        order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
-        images = subset(test, order[:count].sort().values.tolist())
-        context.say(f"{self.name}: looking at {count:,} test images")
-        encoder = encoder.to(context.device).eval()
-        transform = DeviceTransform(context.input, encoder.in_channels, train=False, batched=images.is_in_memory)
-        transform = transform.to(context.device)
+        images = sample_images(image_split(dataset, "test"), self.config.images)
+        context.say(f"{self.name}: looking at {len(images):,} test images")
         rows, columns = encoder.grid
         distances = measures.patch_distances((rows, columns), encoder.stride).to(context.device)
-        loader = evaluation_loader(
-            images,
-            context.input,
-            batch_size=self.config.batch,
-            workers=0,
-            device=context.device,
-            rank=get_rank(),
-            world_size=get_world_size(),
-        )
 
-        @torch.inference_mode()
-        def measure(batch: tuple[Tensor, Tensor]) -> Tensor:
-            return _measured(encoder, transform(batch[0].to(context.device)), distances).cpu()
+        def measure(batch: Tensor) -> Tensor:
+            return _measured(encoder, batch, distances).cpu()
 
         # [images, layers, heads, measures]
-        values = torch.cat(map_over_ranks(measure, loader))
+        values = torch.cat(map_over_images(measure, encoder, images, context, batch_size=self.config.batch))
         late = values[:, -math.ceil(values.shape[1] / 3) :].mean((1, 2)).numpy()
         by_layer, by_head = values.mean((0, 2)), values.mean(0)
         details: dict[str, Any] = {
@@ -116,7 +96,7 @@ class Attention(Task):
             "by_head": {name: by_head[..., place].tolist() for place, name in enumerate(NAMES)},
         }
         return TaskResult(
-            {name: Measured(float(late[:, place].mean()), count) for place, name in enumerate(NAMES)},
+            {name: Measured(float(late[:, place].mean()), len(images)) for place, name in enumerate(NAMES)},
             curves={f"{name}_by_layer": by_layer[:, place].tolist() for place, name in enumerate(NAMES)},
             details=details,
             by_sample={name: late[:, place] for place, name in enumerate(NAMES)},

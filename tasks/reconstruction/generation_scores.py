@@ -12,7 +12,7 @@ from mimbench.api import Grid, ImageSplit, InputConfig, Method, denormalise, mas
 from mimbench_tasks.reconstruction.config import ReconstructionConfig
 from mimbench_tasks.reconstruction.fills import mask_first, masked_cells
 from mimbench_tasks.reconstruction.generation import generate
-from mimbench_tasks.reconstruction.image_batches import normalised_batches
+from mimbench_tasks.reconstruction.image_batches import image_batches
 from mimbench_tasks.reconstruction.judge import Judge, frechet
 
 Frame = tuple[Tensor, Tensor]
@@ -50,7 +50,7 @@ def score_generation(
     n, channels = min(config.generated, len(test) // 2), method.encoder.in_channels
     halves = [subset(test, range(start, start + n)) for start in (0, n)]
     hidden_half, other_half = (
-        torch.cat([judge.features(images) for images in normalised_batches(half, input_config, channels, device)])
+        torch.cat([judge.features(images) for images in image_batches(half, input_config, channels, device)])
         for half in halves
     )
     distances: dict[float, float] = {}
@@ -58,7 +58,7 @@ def score_generation(
     for share in config.starts:
         generator = torch.Generator(device).manual_seed(seed)
         features: list[Tensor] = []
-        for images in normalised_batches(halves[0], input_config, channels, device):
+        for images in image_batches(halves[0], input_config, channels, device):
             steps = _made(method, images, input_config, grid, share, config, generator)
             features.append(judge.features(steps[-1][0]))
             if share not in frames:  # pictures show the first batch

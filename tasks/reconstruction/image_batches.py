@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mimbench.api import DeviceTransform, ImageSplit, InputConfig, evaluation_loader, subset
+from mimbench.api import ImageSplit, InputConfig, normalised_batches, subset
 
 BATCH = 128
 """Images per batch. Masks and random draws are made batch by batch, so results depend on it."""
@@ -19,10 +19,9 @@ def shuffle(split: ImageSplit, most: int) -> ImageSplit:
     return subset(split, order[:most].tolist())
 
 
-def normalised_batches(
+def image_batches(
     split: ImageSplit, input_config: InputConfig, channels: int, device: torch.device
 ) -> Iterator[Tensor]:
     """All images of a split in order, as normalised batches float [B, channels, S, S] on the device."""
-    transform = DeviceTransform(input_config, channels, train=False, batched=split.is_in_memory).to(device)
-    for images, _ in evaluation_loader(split, input_config, batch_size=BATCH, device=device):
-        yield transform(images.to(device, non_blocking=True))
+    for images, _ in normalised_batches(split, input_config, channels, batch_size=BATCH, device=device):
+        yield images

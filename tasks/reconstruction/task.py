@@ -29,7 +29,7 @@ from mimbench.api import (
 from mimbench_tasks.reconstruction.config import ReconstructionConfig
 from mimbench_tasks.reconstruction.fills import grid_of_masks, masked_cells
 from mimbench_tasks.reconstruction.generation_scores import GenerationScores, score_generation
-from mimbench_tasks.reconstruction.image_batches import normalised_batches, shuffle
+from mimbench_tasks.reconstruction.image_batches import image_batches, shuffle
 from mimbench_tasks.reconstruction.judge import load_or_train_judge
 from mimbench_tasks.reconstruction.picture_grids import draw_generation, draw_reconstructions
 from mimbench_tasks.reconstruction.scorer import MEAN, METHOD, NEAREST, PEEKING, ReconstructionScorer, Sample
@@ -125,7 +125,7 @@ class Reconstruction(Task):
         )
         context.say(f"reconstruction: {len(test):,} test images, {len(scorer.ratios)} mask ratios")
         first: tuple[Tensor, list[Sample]] | None = None
-        for images in normalised_batches(test, input_config, method.encoder.in_channels, context.device):
+        for images in image_batches(test, input_config, method.encoder.in_channels, context.device):
             samples = scorer.add(images)
             first = first or (denormalise(images, input_config)[: config.shown], samples)
         assert first is not None

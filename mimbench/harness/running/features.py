@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mimbench.contract import Encoder, ImageSplit, InputConfig
-from mimbench.data import DeviceTransform, evaluation_loader
+from mimbench.data.pipeline.normalised import normalised_batches
 from mimbench.distributed import get_rank, get_world_size
 from mimbench.engine.ranks import fails_together, gather_on_first, on_first_rank
 from mimbench.harness.running.shared_store import SharedStore
@@ -119,13 +119,11 @@ class FrozenFeatures:
         self, split: ImageSplit, layers: Sequence[int], pooling: str, first: int
     ) -> Iterator[list[np.ndarray]]:
         """Features of this rank's share of the batches from batch `first` on: float32 [B, D] for each layer."""
-        transform = DeviceTransform(self.input, self.encoder.in_channels, train=False, batched=split.is_in_memory).to(
-            self.device
-        )
         encoder = self.encoder.to(self.device).eval()
-        loader = evaluation_loader(
+        batches = normalised_batches(
             split,
             self.input,
+            encoder.in_channels,
             batch_size=self.batch,
             workers=self.workers,
             device=self.device,
@@ -133,8 +131,8 @@ class FrozenFeatures:
             world_size=get_world_size(),
             first=first,
         )
-        for images, _ in loader:
-            outputs = encoder.layers(transform(images.to(self.device, non_blocking=True)), max(layers))
+        for images, _ in batches:
+            outputs = encoder.layers(images, max(layers))
             yield [outputs[layer].pool(pooling).float().cpu().numpy() for layer in layers]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mimbench.advice import short_text
 from mimbench.contract import Encoder, ImageSplit, Method, Monitor, MonitorInput
-from mimbench.data import DeviceTransform, evaluation_loader
+from mimbench.data.pipeline.normalised import normalised_batches
 from mimbench.data.pipeline.repeated_views import repeated_views
 from mimbench.data.pipeline.subsets import subset
 from mimbench.distributed import get_rank, get_world_size
@@ -109,11 +109,10 @@ class EncoderMonitoring:
     def _features(self, encoder: Encoder) -> Tensor:
         """float32 [N, D] of all watched images, on the CPU."""
         settings = self._pretraining.recipe.input
-        transform = DeviceTransform(settings, encoder.in_channels, train=False, batched=self._images.is_in_memory)
-        transform.to(self._device)
-        loader = evaluation_loader(
+        batches = normalised_batches(
             self._images,
             settings,
+            encoder.in_channels,
             batch_size=BATCH,
             device=self._device,
             workers=self._workers,
@@ -122,9 +121,9 @@ class EncoderMonitoring:
         )
 
         def encode(batch: tuple[Tensor, Tensor]) -> Tensor:
-            return self._pooled(encoder, transform(batch[0].to(self._device, non_blocking=True)))
+            return self._pooled(encoder, batch[0])
 
-        return torch.cat(map_over_ranks(encode, loader))
+        return torch.cat(map_over_ranks(encode, batches))
 
     def _views(self, encoder: Encoder) -> Tensor | None:
         """float32 [n, q, D] of views of the first images, on the CPU; None if no monitor asks for views."""

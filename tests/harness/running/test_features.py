@@ -199,7 +199,7 @@ def test_a_file_is_summed_once_while_it_stays_the_same(source, tmp_path, monkeyp
 def test_a_loader_that_gives_too_few_leaves_nothing_behind(source, monkeypatch, tmp_path):
     monkeypatch.setattr(ArraySplit, "__len__", lambda self: 25)
     monkeypatch.setattr(
-        "mimbench.harness.running.features.evaluation_loader", lambda *a, **k: [(a_split().images, None)]
+        "mimbench.data.pipeline.normalised.evaluation_loader", lambda *a, **k: [(a_split().images, None)]
     )
     with pytest.raises(RunError, match="the split has 25 images and its loader gave 20"):
         source(a_split(), "train")

@@ -1,0 +1,1 @@
+"""What the layers of an encoder represent: alike or not, smooth or detailed, in how many directions."""
