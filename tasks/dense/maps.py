@@ -53,8 +53,8 @@ class FrozenMaps(nn.Module):
     @torch.no_grad()
     def shapes(self, size: tuple[int, ...] | None = None) -> list[tuple[int, ...]]:
         """Channels, height and width of each map of an image of `size`, by default the encoder's. Runs the encoder."""
-        channels, *own = self.encoder.input_shape
-        images = torch.zeros(1, channels, *(size or own), dtype=torch.uint8, device=self.device)
+        channels, *usual = self.encoder.input_shape
+        images = torch.zeros(1, channels, *(size or usual), dtype=torch.uint8, device=self.device)
         return [tuple(each.shape[1:]) for each in self(images)]
 
     def dims(self) -> list[int]:

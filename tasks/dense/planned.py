@@ -18,8 +18,10 @@ from mimbench_tasks.dense.training_data import KEPT_LIMIT, bytes_of, is_fixed
 class _PlannedHeads(ParallelHeads):
     """As it is trained, with the encoder inside, so that this is counted too."""
 
-    def __init__(self, maps: FrozenMaps, kept: bool, heads: Sequence[nn.Module], factors: Sequence[float], loss: Loss):
-        super().__init__(list if kept else maps.forward, maps.step, heads, factors, loss)
+    def __init__(
+        self, maps: FrozenMaps, is_stored: bool, heads: Sequence[nn.Module], factors: Sequence[float], loss: Loss
+    ):
+        super().__init__(list if is_stored else maps.forward, maps.step, heads, factors, loss)
         self.maps = maps.requires_grad_(False)
 
     def train(self, mode: bool = True) -> _PlannedHeads:
@@ -49,16 +51,18 @@ def plan_heads(
     height, width = size = _image_size(config, data)
     maps = FrozenMaps(encoder, config, images, torch.zeros(0).device)
     shapes = maps.shapes(size)
-    kept = is_fixed(config, config.augmentation) and bytes_of(maps, size, data.train) <= KEPT_LIMIT
-    model = _PlannedHeads(maps, kept, build([shape[0] for shape in shapes]), config.lr_factors, loss)
+    is_stored = is_fixed(config, config.augmentation) and bytes_of(maps, size, data.train) <= KEPT_LIMIT
+    model = _PlannedHeads(maps, is_stored, build([shape[0] for shape in shapes]), config.lr_factors, loss)
 
     def batch(count: int) -> tuple[Any, Tensor]:
         shown: Any = torch.zeros(count, encoder.in_channels, *size, dtype=torch.uint8)
-        if kept:
+        if is_stored:
             shown = [torch.zeros(count, *shape) for shape in shapes]
         return shown, torch.zeros(count, height, width, dtype=target)
 
-    return PlannedStep(model, batch, config.train, "maps of the training images are made once before" if kept else "")
+    return PlannedStep(
+        model, batch, config.train, "maps of the training images are made once before" if is_stored else ""
+    )
 
 
 def _image_size(config: FrozenMapsConfig, data: DataSizes) -> tuple[int, int]:
