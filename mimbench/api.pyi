@@ -287,6 +287,7 @@ from mimbench.toolkit.splits import (
     image_split as image_split,
     labelled_split as labelled_split,
     missing_masks_note as missing_masks_note,
+    pick_attribute as pick_attribute,
     require_classes as require_classes,
     require_grey_or_rgb as require_grey_or_rgb,
     scene_split as scene_split,

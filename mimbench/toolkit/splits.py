@@ -27,6 +27,20 @@ def labelled_split(dataset: Dataset, name: SplitName) -> ImageSplit:
     return image_split(dataset, name, "labelled")
 
 
+def pick_attribute(split: ImageSplit, name: str | None) -> str:
+    """The name of the attribute that groups are made by: the only one that the split has, if none is named.
+
+    Raises:
+        InputError: the split has no attribute of this name, or none or several if none is named.
+    """
+    if name is None and len(split.attributes) == 1:
+        (name,) = split.attributes
+    if name is None or name not in split.attributes:
+        have = ", ".join(sorted(split.attributes)) or "none"
+        raise InputError(f"task.attribute is {name or 'not set'}; set it to one of the dataset's attributes: {have}")
+    return name
+
+
 def scene_split(dataset: Dataset, name: SplitName) -> SceneSplit:
     """A split of scenes with boxes. Raises InputError if the dataset has none."""
     split = dataset.split(name)

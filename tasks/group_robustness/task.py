@@ -27,6 +27,7 @@ from mimbench.api import (
     fit_regression,
     labelled_split,
     open_dataset,
+    pick_attribute,
     solver_protocol,
 )
 from mimbench_tasks.group_robustness.balanced_head import balanced_answers
@@ -95,10 +96,10 @@ class GroupRobustness(FrozenFeaturesTask, Audit):
         train, test = self._groups(train_split), self._groups(labelled_split(dataset, "test"))
         absent = sorted(set(train.members()) - set(test.members()))
         if absent:
-            label, value = absent[0]
+            (label, value), name = absent[0], pick_attribute(train_split, self.config.attribute)
             raise InputError(
                 f"{self.name}: the test split has no image of class {train_split.classes[label]!r} with "
-                f"{self._attribute(train_split)} {value}, as the train split has; leave such training images out"
+                f"{name} {value}, as the train split has; leave such training images out"
             )
         if HELD in dataset.parts:
             held = self._groups(labelled_split(dataset, HELD)).members()
@@ -142,19 +143,7 @@ class GroupRobustness(FrozenFeaturesTask, Audit):
         return TaskResult(metrics, details=details, scores=classification_scores(test, scores))
 
     def _groups(self, split: ImageSplit) -> Groups:
-        return Groups(split.labels.numpy(), split.attributes[self._attribute(split)].numpy())
-
-    def _attribute(self, split: ImageSplit) -> str:
-        """Name of the attribute that groups are made by."""
-        name = self.config.attribute
-        if name is None and len(split.attributes) == 1:
-            (name,) = split.attributes
-        if name is None or name not in split.attributes:
-            have = ", ".join(sorted(split.attributes)) or "none"
-            raise InputError(
-                f"task.attribute is {name or 'not set'}; set it to one of the dataset's attributes: {have}"
-            )
-        return name
+        return Groups(split.labels.numpy(), split.attributes[pick_attribute(split, self.config.attribute)].numpy())
 
     def plant(self, dose: float, seed: int, folder: Path) -> AuditInput:
         """Stripes that run with the class in (1 + dose) / 2 of the training images."""

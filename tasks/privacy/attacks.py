@@ -13,16 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mimbench.api import (
-    DeviceTransform,
     Encoder,
-    ImageSplit,
-    InputConfig,
     Method,
     NotSupported,
-    evaluation_loader,
-    get_rank,
-    get_world_size,
-    map_over_ranks,
     mask_at_pixels,
     random_mask,
 )
@@ -37,22 +30,6 @@ Box = tuple[float, float, float]
 """Top, left and side of a square crop, as shares of the image's side."""
 Scorer = Callable[[Tensor], Tensor]
 """Normalised images [B, C, S, S] -> scores [B]."""
-
-
-def score_images(
-    scorer: Scorer, split: ImageSplit, input_config: InputConfig, channels: int, device: torch.device
-) -> Tensor:
-    """Scores of all images of a split, float32 [N], in its order."""
-    transform = DeviceTransform(input_config, channels, train=False, batched=split.is_in_memory).to(device)
-    loader = evaluation_loader(
-        split, input_config, batch_size=BATCH, device=device, rank=get_rank(), world_size=get_world_size()
-    )
-
-    @torch.no_grad()
-    def score(batch: tuple[Tensor, Tensor]) -> Tensor:
-        return scorer(transform(batch[0].to(device))).float().cpu()
-
-    return torch.cat(map_over_ranks(score, loader))
 
 
 def reconstruction(method: Method, masks: int) -> Scorer:

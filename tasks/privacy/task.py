@@ -26,6 +26,7 @@ from mimbench.api import (
     TaskResult,
     fit_regression,
     image_split,
+    map_over_images,
     open_dataset,
     solver_protocol,
 )
@@ -145,13 +146,17 @@ class Privacy(Audit):
             scorer = attacks.reconstruction(context.method.eval(), self.config.masks)
         else:
             boxes = attacks.draw_boxes(self.config.crops, self.config.crop_scale)
-            model = encoder.to(context.device).eval()
-            scorer = attacks.alignment(model, boxes, self.config.layer, self.config.pooling)
-        of_splits = [
-            attacks.score_images(scorer, pool.images(dataset, name), context.input, encoder.in_channels, context.device)
+            scorer = attacks.alignment(encoder, boxes, self.config.layer, self.config.pooling)
+
+        def score(images: Tensor) -> Tensor:
+            return scorer(images).float().cpu()
+
+        of_batches = [
+            scores
             for name in pool.indices
+            for scores in map_over_images(score, encoder, pool.images(dataset, name), context, batch_size=attacks.BATCH)
         ]
-        return torch.cat(of_splits).double().numpy()
+        return torch.cat(of_batches).double().numpy()
 
     def _by_features(self, pool: Pool, dataset: Dataset, context: TaskContext) -> np.ndarray:
         """Scores of the images that the head is not fitted to, float64 [N], and infinity for those that it is."""

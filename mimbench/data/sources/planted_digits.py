@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,8 +16,6 @@ from mimbench.data.sources.embedded import EmbeddedConfig, MNIST5k
 from mimbench.errors import InputError
 
 _SIDE = 28
-_CELL = 4
-"""Side of a square of a code, px."""
 _DIGITS = 5000
 _CODE = "code"
 """Class of the codes."""
@@ -35,6 +34,9 @@ class PlantedDigitsConfig(DataConfig):
     """How often a code is in the train split."""
     unseen_codes: int = Field(default=256, ge=1)
     """Codes that are in no training set."""
+    cell: Literal[1, 2, 4, 7, 14] = 4
+    """Side of a square of a code, px. A method that normalises the pixels of each patch, as MAE does by default, has
+    nothing to store of squares that fill its patches; take smaller ones for it."""
     reference: bool = False
     """Other members, and other codes among them: what a reference encoder is pretrained on, which has seen none of the
     images of the same options without `reference`. The test split and the unseen codes are the same."""
@@ -52,11 +54,11 @@ class PlantedDigits(Dataset):
     """Digits of mnist5k as members and non-members of a training set, and codes planted in copies; uint8 [1, 28, 28].
 
     The 5,000 digits are in one drawn order, of which `members` are the train split and `non_members` the test split.
-    So both have the same distribution. A code is 7 x 7 squares, each black or white at random: nothing but the image
-    itself says what its masked squares hold. For each number in `copies`, `codes` codes are that many times in the
-    train split, where all of them are less than 5 % of the images by default. The part "codes" has each of them once,
-    and `unseen_codes` others. The attribute "copies" is how often an image is in the train split: 0 in the test split.
-    The attribute "code" is 1 for codes.
+    So both have the same distribution. A code is squares of `cell` px, each black or white at random: nothing but the
+    image itself says what its masked squares hold. For each number in `copies`, `codes` codes are that many times in
+    the train split, where all of them are less than 5 % of the images by default. The part "codes" has each of them
+    once, and `unseen_codes` others. The attribute "copies" is how often an image is in the train split: 0 in the test
+    split. The attribute "code" is 1 for codes.
     """
 
     name = "planted-digits"
@@ -94,7 +96,7 @@ class PlantedDigits(Dataset):
         members = slice(first, first + config.members)
         others = slice(config.members, config.members + config.non_members)
         planted, copies = self._draw_codes()
-        unseen = _draw_codes(np.random.RandomState([config.seed, 1]), config.unseen_codes)
+        unseen = _draw_codes(np.random.RandomState([config.seed, 1]), config.unseen_codes, config.cell)
         train_images = np.concatenate((images[members], planted.repeat(copies, 0)))
         train_labels = np.concatenate((labels[members], np.full(copies.sum(), 10)))
         train_copies = np.concatenate((np.ones(config.members, int), copies.repeat(copies)))
@@ -120,7 +122,7 @@ class PlantedDigits(Dataset):
         config = self.config
         rng = np.random.RandomState([config.seed, 3 + config.reference])
         copies = np.repeat(np.array(sorted(config.copies)), config.codes)
-        return _draw_codes(rng, len(copies)), copies
+        return _draw_codes(rng, len(copies), config.cell), copies
 
     @classmethod
     def published_sizes(cls, config: DataConfig) -> DataSizes | None:
@@ -130,10 +132,10 @@ class PlantedDigits(Dataset):
         return DataSizes(train, config.non_members, classes=11, channels=1, source="its options", side=_SIDE)
 
 
-def _draw_codes(rng: np.random.RandomState, count: int) -> np.ndarray:
-    """Random black and white squares, uint8 [count, 28, 28]."""
-    cells = rng.randint(0, 2, (count, _SIDE // _CELL, _SIDE // _CELL))
-    return (255 * cells.repeat(_CELL, 1).repeat(_CELL, 2)).astype(np.uint8)
+def _draw_codes(rng: np.random.RandomState, count: int, cell: int) -> np.ndarray:
+    """Random black and white squares of side `cell`, uint8 [count, 28, 28]."""
+    cells = rng.randint(0, 2, (count, _SIDE // cell, _SIDE // cell))
+    return (255 * cells.repeat(cell, 1).repeat(cell, 2)).astype(np.uint8)
 
 
 def _make_split(images: np.ndarray, labels: np.ndarray, copies: np.ndarray) -> ArraySplit:

@@ -1,0 +1,1 @@
+"""Whether a classifier on frozen features serves groups of images equally."""
