@@ -56,7 +56,7 @@ def classes(source: Source, options: Options) -> Sheet:
         plots.append(_class_plot(titles.title(first), label, scores))
     seeds = {row["seed"] for row in rows}
     note = f"Mean over {len(seeds)} seed{'s' * (len(seeds) > 1)}; classes by their mean over all methods."
-    return Sheet(plots, [key(entry, line=False) for entry in series.values()], note)
+    return Sheet(plots, [key(entry) for entry in series.values()], note)
 
 
 def _by_class(source: Source, row: Row) -> dict[str, float]:

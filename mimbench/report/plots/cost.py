@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan
 from statistics import median
 from typing import TYPE_CHECKING
@@ -58,13 +58,15 @@ def cost(source: Source, options: Options) -> Sheet:
         plots += [place for plot in further for place in (plot, None)]
         if is_near(group.chance, _reach(_points(group, _images))):
             chance.append((group.task, group.chance_name))
+    if not any(plots[1::2]):  # one panel per row would leave the right half empty
+        plots = [replace(plot, across=1) for plot in plots if plot]
     means = [mean for group in groups for mean in group.means.values()]
     note = (
         f"{describe_means(means)} Cost: pretraining and task together, median over seeds{_ranges(means)}. "
         f"{OPERATIONS if are_counted else ''}"
         "Filled and connected: the Pareto front, which no other setting dominates."
     )
-    return Sheet(plots, [*(key(entry) for entry in series), *chance_entries(chance)], note, columns=2)
+    return Sheet(plots, [*(key(entry) for entry in series), *chance_entries(chance)], note, columns=min(2, len(plots)))
 
 
 def pareto_front(costs: Sequence[float], scores: Sequence[float], higher_is_better: bool = True) -> list[int]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mimbench.display import setting_label
 from mimbench.errors import InputError
+from mimbench.report.plots.equal_settings import settings_without
 from mimbench.report.plots.lines import place_values
 from mimbench.report.plots.series import (
     Mean,
@@ -15,13 +16,11 @@ from mimbench.report.plots.series import (
     describe_means,
     group_by,
     mean_over_seeds,
-    recipe_of,
 )
 from mimbench.report.plots.sheet import Plot, Sheet
 from mimbench.report.plots.source import Options, Row, Source
 from mimbench.report.plots.style import INK, SMALL, clean, method_label, metric_label
 from mimbench.report.plots.sweeps import varied_paths
-from mimbench.store.sealing import fingerprint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,9 +57,10 @@ def heatmap(source: Source, options: Options) -> Sheet:
 def _collect(source: Source, options: Options, paths: Sequence[str]) -> list[Grid]:
     rows = [row for row in source.rows(options, paths) if all(row[path] is not None for path in paths)]
 
+    keys = settings_without(source, paths)
+
     def rest(row: Row) -> tuple[Any, ...]:
-        recipe = {name: value for name, value in recipe_of(source.bodies[row["id"]]).items() if name not in paths}
-        return row["method"], row["encoder"], fingerprint(recipe), *by_protocol(row)
+        return row["method"], row["encoder"], keys[row["id"]], *by_protocol(row)
 
     grids: list[Grid] = []
     for group in group_by(rows, rest).values():

@@ -183,8 +183,13 @@ def _rates_plot(series: Sequence[Series], rates: Sequence[Sequence[float | None]
         import numpy as np
 
         values = np.array([[math.nan if rate is None else rate for rate in row] for row in rates])
-        axes.imshow(values, cmap="RdBu", vmin=0, vmax=100, aspect="auto")
+        image = axes.imshow(values, cmap="RdBu", vmin=0, vmax=100, aspect="auto")
         has_room = axes.get_window_extent().width / axes.figure.dpi / len(names) > _CELL
+        if not has_room:
+            bar = axes.figure.colorbar(image, ax=axes, fraction=0.05, pad=0.03, ticks=(0, 50, 100))
+            bar.ax.tick_params(labelsize=SMALL, length=0)
+            bar.ax.set_yticklabels(["0", "50", "100 %"])
+            bar.outline.set_visible(False)
         for row, line in enumerate(rates):
             for column, rate in enumerate(line):
                 if rate is not None and has_room:

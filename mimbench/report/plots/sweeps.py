@@ -10,6 +10,7 @@ from typing import Any
 from mimbench.display import paper_name, setting_label
 from mimbench.errors import InputError, nearest
 from mimbench.recipe import AT, AT_EPOCH, AT_STEP, is_of_task
+from mimbench.report.plots.equal_settings import settings_without
 from mimbench.report.plots.groups import chance_entries, chance_name
 from mimbench.report.plots.lines import Curve, Level, Lines, place_values
 from mimbench.report.plots.published_curves import PublishedCurves, PublishedFigure
@@ -20,7 +21,6 @@ from mimbench.report.plots.series import (
     describe_means,
     group_by,
     mean_over_seeds,
-    recipe_of,
 )
 from mimbench.report.plots.sheet import Sheet, key, reference
 from mimbench.report.plots.source import Options, Row, Source
@@ -160,7 +160,7 @@ def _sweep(source: Source, options: Options, path: str, *, loose: bool = False) 
 def _series_key(source: Source, path: str, loose: bool) -> Callable[[Row], Panel]:
     if loose:
         return lambda row: (row["method"], row["backbone"], row["pretrain_dataset"])
-    keys = {id_: fingerprint(recipe_of(body, path)) for id_, body in source.bodies.items()}
+    keys = settings_without(source, [path])
     return lambda row: (row["method"], row["encoder"], keys[row["id"]])
 
 

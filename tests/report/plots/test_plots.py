@@ -12,6 +12,7 @@ from helpers.preset_records import preset_record
 from mimbench.errors import InputError
 from mimbench.report.page.leaderboard import build_leaderboard, describe_leaderboard
 from mimbench.report.plots.cost import pareto_front
+from mimbench.report.plots.equal_settings import settings_without
 from mimbench.report.plots.kinds import draw_kinds, figure, plot_kinds
 from mimbench.report.plots.source import NothingToPlot, Options, Source
 from mimbench.report.plots.style import method_label, task_label
@@ -235,6 +236,29 @@ def test_epochs_of_one_schedule_end_with_the_plain_record(record):
     assert "of one schedule" in axes.get_xlabel()
     with pytest.raises(NothingToPlot):
         figure("ablation", Source.from_records(records))
+
+
+def test_an_option_of_a_later_version_makes_no_other_setting(record):
+    """Records of one pretraining, some made before an option existed, are one curve; a changed option is another."""
+
+    def at(epoch, seed, **options):
+        changes = {} if epoch is None else {"pretrain.at_epoch": epoch}
+        made_at = made.one(record, "mae", seed, varied=changes)
+        recipe = {**made_at.recipe, "pretrain": {**made_at.recipe["pretrain"], "at_epoch": epoch, **options}}
+        pretraining = f"at {epoch}{', nesterov' if options.get('nesterov') else ''}"
+        return made_at.model_copy(update={"recipe": recipe, "pretraining": pretraining})
+
+    old = [at(epoch, seed) for epoch in (5, None) for seed in (0, 1)]
+    new = [at(epoch, seed, nesterov=False) for epoch in (5, None) for seed in (2, 3)]
+    axes = by_title(figure("epochs", Source.from_records(old + new)), "Linear probe on mnist5k")
+    ends = [one.metrics["top1"].value for one in old[2:] + new[2:]]
+    assert points(axes, "mae")[26.0] == pytest.approx(np.mean(ends))
+    assert len(lines(axes, "mae")) == 1
+    assert len(settings_without(Source.from_records(old + new), ["pretrain.at_epoch"])) == 8
+    changed = [at(epoch, seed, nesterov=True) for epoch in (5, None) for seed in (4, 5)]
+    keys = settings_without(Source.from_records(old + new + changed), ["pretrain.at_epoch"])
+    assert len({keys[one.id] for one in old + new}) == 1
+    assert {keys[one.id] for one in changed} == set(keys.values()) - {keys[old[0].id]}
 
 
 def test_lengths_and_epochs_of_one_schedule_share_no_panel(record):
