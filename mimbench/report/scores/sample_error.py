@@ -5,7 +5,8 @@ same samples. With S seeds and N samples, the variance of the mean is v_seed / S
 
 seeds            the spread of the S means, which estimates v_seed / S + v_both / (S N): Student's t, S - 1
 images           the spread of the N means over seeds, which estimates v_sample / N + v_both / (S N): Student's t,
-                 N - 1; a bootstrap over samples tends to it
+                 N - 1; a bootstrap over samples tends to it. Of a mean over groups, the variances of the groups'
+                 means are added, with the degrees of freedom of Welch and Satterthwaite
 seeds,images     the half widths of both, added in squares (Zou & Donner, Statistics in Medicine 27, 2008). v_both
                  counts twice, so that it covers the mean rather too often than too seldom
 """
@@ -66,20 +67,26 @@ def mean_interval(
         squares += _quantile(seeds - 1) ** 2 * float(of_seeds.var(ddof=1)) / seeds
     if IMAGES in covers:
         of_samples = y.mean(0)
-        variances = [of_samples[groups == group].var(ddof=1) / size for group, size in enumerate(sizes)]
-        squares += _quantile(samples - len(sizes)) ** 2 * float(np.sum(variances)) / len(sizes) ** 2
+        variances = np.array([of_samples[groups == group].var(ddof=1) / size for group, size in enumerate(sizes)])
+        if variances.any():
+            # Welch (Biometrika 34, 1947); samples - groups if all groups have one size and one variance.
+            freedom = variances.sum() ** 2 / (variances**2 / (sizes - 1)).sum()
+            squares += _quantile(freedom) ** 2 * float(variances.sum()) / len(sizes) ** 2
     mean, half = float(of_seeds.mean()), math.sqrt(squares)
     return Interval(mean - half, mean + half)
 
 
-def resampled_interval(values: Mapping[int, float], resampled: np.ndarray, covers: Collection[str]) -> Interval | None:
+def resampled_interval(
+    values: Mapping[int, float], resampled: np.ndarray, images: int, covers: Collection[str]
+) -> Interval | None:
     """As `mean_interval`, for a metric that is no mean over samples.
 
     Args:
         values: seed -> value.
         resampled: mean over the seeds on samples drawn with replacement, one for each draw: a bootstrap.
+        images: number of samples that each draw has.
     """
-    if SEEDS in covers and len(values) < 2:
+    if (SEEDS in covers and len(values) < 2) or (IMAGES in covers and images < 2):
         return None
     squares = 0.0
     if SEEDS in covers:
@@ -98,7 +105,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
     return McNemar(one, two, float(binomtest(one, one + two).pvalue) if one + two else 1.0)
 
 
-def _quantile(freedom: int) -> float:
+def _quantile(freedom: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + LEVEL) / 2))

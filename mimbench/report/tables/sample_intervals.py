@@ -59,7 +59,7 @@ def interval_of(score: Score, covers: Sequence[str]) -> Interval | None:
         return score.summary.interval
     samples = _samples(score)
     if drawn := _of_seeds(samples, list(samples)):
-        return resampled_interval(score.values, _resampled(drawn), covers)
+        return resampled_interval(score.values, _resampled(drawn), _images(drawn), covers)
     return mean_interval(_in_unit(samples), covers, _groups(samples))
 
 
@@ -78,7 +78,7 @@ def with_interval(difference: Summary, score: Score, partner: Score, covers: Seq
         differences = {seed: score.values[seed] - partner.values[seed] for seed in seeds}
         _matches(*(_tested(each[seeds[0]]) for each in drawn))
         resampled = _resampled(drawn[0]) - _resampled(drawn[1])
-        return replace(difference, interval=resampled_interval(differences, resampled, covers))
+        return replace(difference, interval=resampled_interval(differences, resampled, _images(drawn[0]), covers))
     one, two = (_in_unit(samples) for samples in of_both)
     paired = {seed: one[seed] - two[seed] for seed in seeds if _matches(one[seed], two[seed])}
     return replace(difference, interval=mean_interval(paired, covers, _groups(of_both[0])))
@@ -109,10 +109,14 @@ def _resampled(drawn: Mapping[int, Detections | Pixels]) -> np.ndarray:
         ResampledPixels(one) if isinstance(one, Pixels) else ResampledPrecision(one, one.thresholds)
         for one in drawn.values()
     ]
-    images = _count(next(iter(drawn.values())))
+    images = _images(drawn)
     rng = np.random.RandomState(0)
     draws = [np.bincount(rng.randint(0, images, images), minlength=images) for _ in range(DRAWS)]
     return np.array([np.mean([score(times) for score in scores]) for times in draws])
+
+
+def _images(drawn: Mapping[int, Detections | Pixels]) -> int:
+    return _count(next(iter(drawn.values())))
 
 
 def _samples(score: Score) -> dict[int, Samples]:

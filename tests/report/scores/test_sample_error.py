@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mimbench.report.scores.sample_error import IMAGES, SEEDS, mcnemar, mean_interval
+from mimbench.report.scores.sample_error import IMAGES, SEEDS, mcnemar, mean_interval, resampled_interval
 from mimbench.report.scores.statistics import t_interval
 
 
@@ -71,7 +71,26 @@ def test_pairs_are_narrower_than_unpaired_methods():
     assert paired.high - paired.low < 0.3 * (unpaired.high - unpaired.low)
 
 
+def test_of_two_groups_it_is_welch_s_interval():
+    rng = np.random.default_rng(6)
+    few, many = rng.normal(0, 5, 4), rng.normal(0, 1, 300)
+    result = mean_interval({0: np.concatenate((few, many))}, [IMAGES], np.repeat([0, 1], [4, 300]))
+    welch = stats.ttest_ind(few, -many, equal_var=False).confidence_interval(0.95)  # of the sum of both means
+    assert (2 * result.low, 2 * result.high) == pytest.approx((welch.low, welch.high))
+
+
+def test_the_mean_of_unequal_groups_is_covered_as_often_as_it_says():
+    rng, covered, groups = np.random.default_rng(7), 0, np.repeat([0, 1], [5, 200])
+    for _ in range(1000):
+        values = np.concatenate((rng.normal(0, 5, 5), rng.normal(0, 1, 200)))
+        result = mean_interval({0: values}, [IMAGES], groups)
+        covered += result.low <= 0 <= result.high
+    assert covered / 1000 > 0.93
+
+
 def test_too_few_have_no_interval():
+    assert resampled_interval({0: 5.0}, np.full(200, 5.0), 1, [IMAGES]) is None
+    assert resampled_interval({0: 5.0}, np.full(200, 5.0), 2, [SEEDS, IMAGES]) is None
     assert mean_interval({0: np.ones(5)}, [SEEDS]) is None
     assert mean_interval({0: np.ones(5)}, [SEEDS, IMAGES]) is None
     assert mean_interval({0: np.ones(1)}, [IMAGES]) is None
